@@ -1,0 +1,40 @@
+"""Time, as the appliance measures and labels it.
+
+Durations are measured on CLOCK_BOOTTIME, which counts suspend and never steps, and mean something
+only together with the boot they were measured in. The wall clock only labels moments and opens windows.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """One reading of both clocks. `wall_ms`: since the epoch, UTC. `boot_ms`: since the boot named by `boot_id`."""
+
+    wall_ms: int
+    boot_ms: int
+    boot_id: str
+
+
+class Clock(Protocol):
+    def now(self) -> Moment: ...
+
+
+class HostClock:
+    """The host's own clocks."""
+
+    def __init__(self) -> None:
+        # https://docs.kernel.org/admin-guide/sysctl/kernel.html#random: a UUID made once a boot.
+        self._boot_id = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+
+    def now(self) -> Moment:
+        return Moment(
+            wall_ms=time.time_ns() // 1_000_000,
+            boot_ms=time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1_000_000,
+            boot_id=self._boot_id,
+        )

@@ -1,0 +1,103 @@
+"""The things the appliance keeps: accounts, tokens, sessions, and the words for their states.
+
+Instants are milliseconds since the epoch (UTC) and end in `_at`; durations name their unit.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Tier(StrEnum):
+    ANONYMOUS = "anonymous"
+    FREE = "free"
+    PAID = "paid"
+
+
+class State(StrEnum):
+    """PENDING: the row stands, the peer may not. CLOSING: decided to end, the peer may still be there."""
+
+    PENDING = "pending"
+    LIVE = "live"
+    CLOSING = "closing"
+    TERMINATED = "terminated"
+
+
+class Reason(StrEnum):
+    """Why a session ended."""
+
+    QUOTA_EXCEEDED = "quota_exceeded"
+    EXPIRED = "expired"
+    IDLE = "idle"
+    CLOSED = "closed"
+    REPLACED = "replaced"
+    ADMIN = "admin"
+    DRAINED = "drained"
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    id: str
+    name: str
+    tier: Tier
+    disabled: bool
+    created_at: int
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """A token without its secret; `tier` is its account's."""
+
+    id: str
+    account: str
+    tier: Tier
+    label: str
+    created_at: int
+    expires_at: int | None
+    revoked_at: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """A session as the store holds it.
+
+    `tier` is the account's at creation, `account_tier` the account's now. `address_offset` is the client's
+    place in the subnet (and, where `ipv6`, in subnet6). `bytes_in` is the client's upload.
+    `handshake_seen_ns` is the peer's handshake time as last read: only its change says that one happened.
+    `quiet_since_ms` is CLOCK_BOOTTIME of the boot `quiet_boot_id`: when the peer was last installed, or its
+    last handshake change was seen; idleness counts from there.
+    """
+
+    id: str
+    account_id: str
+    account: str
+    tier: Tier
+    account_tier: Tier
+    region: str
+    public_ip: str
+    public_key: bytes
+    address_offset: int
+    ipv6: bool
+    state: State
+    created_at: int
+    expires_at: int
+    bytes_in: int
+    bytes_out: int
+    last_handshake_at: int | None
+    handshake_seen_ns: int
+    quiet_since_ms: int
+    quiet_boot_id: str
+    reason: Reason | None
+    note: str
+    terminated_at: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Baseline:
+    """The counters of a peer as last billed, and the life of the interface in which they were read."""
+
+    boot_id: str
+    ifindex: int
+    rx_bytes: int
+    tx_bytes: int

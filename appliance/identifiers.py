@@ -1,0 +1,29 @@
+"""Ids and secrets: random, URL-safe, told apart by their prefix."""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+
+TOKEN_PREFIX = "wga_"  # noqa: S105 (a prefix, not a secret)
+
+
+def session_id() -> str:
+    return f"ses_{secrets.token_hex(12)}"  # 96 bits
+
+
+def account_id() -> str:
+    return f"acc_{secrets.token_hex(12)}"
+
+
+def token_id() -> str:
+    return f"tok_{secrets.token_hex(8)}"
+
+
+def token_secret() -> str:
+    return TOKEN_PREFIX + secrets.token_hex(24)  # 192 bits
+
+
+def token_hash(token: str) -> bytes:
+    """What the store keeps: 32 bytes. A guess costs 2^191 tries, so that a slow hash would protect nothing."""
+    return hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()
