@@ -1,0 +1,251 @@
+"""What one setting may hold: each `Kind` turns a TOML value into the type in `Settings`, or refuses it."""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import re
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+T = TypeVar("T")
+
+LARGEST = 2**63 - 1  # SQLite's INTEGER: a limit that the store cannot hold is no limit
+SIZES = {unit: 1000**power for power, unit in enumerate(("B", "KB", "MB", "GB", "TB"))} | {
+    unit: 1024**power for power, unit in enumerate(("KiB", "MiB", "GiB", "TiB"), start=1)
+}
+DURATIONS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+# Networks no host address can be taken from. https://www.iana.org/assignments/iana-ipv4-special-registry,
+# iana-ipv6-special-registry: this-network, loopback, link-local, multicast, reserved; IPv4 in IPv6.
+UNUSABLE = tuple(
+    ipaddress.ip_network(text)
+    for text in ("0.0.0.0/8", "127.0.0.0/8", "169.254.0.0/16", "224.0.0.0/3", "::/8", "fe80::/10", "ff00::/8")
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """One kind of value.
+
+    `allowed` completes "must be ...". `parse` raises ValueError on anything else. `from_env` turns an environment
+    variable's text into what TOML would have held; text that has no such form stays text, for `parse` to refuse.
+    """
+
+    allowed: str
+    parse: Callable[[object], Any]
+    from_env: Callable[[str], object] = str
+
+
+@dataclass(frozen=True, slots=True)
+class HostPort:
+    """Where to listen: `host` is an address without brackets or a name; a name is not resolved here."""
+
+    host: str
+    port: int
+
+    @property
+    def loopback(self) -> bool:
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return self.host.lower() == "localhost"
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class UnixPath:
+    """Where to listen: a Unix socket. Nobody off this host reaches it."""
+
+    path: Path
+    loopback = True
+
+    def __str__(self) -> str:
+        return f"unix:{self.path}"
+
+
+def show(value: object) -> str:
+    """The value for a one-line message: as TOML or nearly, control characters escaped, long ones cut."""
+    try:
+        text = json.dumps(value, default=str)
+    except ValueError:  # CPython refuses to print an integer of more than 4300 digits
+        return "(a very large number)"
+    return text if len(text) <= 120 else text[:117] + "..."
+
+
+def matching(pattern: str, allowed: str) -> Kind:
+    def parse(value: object) -> str:
+        return _require(_text(value), lambda text: re.fullmatch(pattern, text) is not None)
+
+    return Kind(allowed, parse)
+
+
+def choice(*names: str) -> Kind:
+    return Kind("one of " + ", ".join(names), lambda value: _require(_text(value), lambda text: text in names))
+
+
+def integer(low: int = 0, high: int = LARGEST) -> Kind:
+    def parse(value: object) -> int:
+        return _require(_integer(value), lambda number: low <= number <= high)
+
+    return Kind(f"an integer from {low} to {high}", parse, _integer_from_env)
+
+
+def size(low: str = "0 B", high: str = f"{LARGEST} B") -> Kind:
+    """Bytes, with decimal (KB = 1000 B) and binary (KiB = 1024 B) units. The bounds are written as the values are."""
+    allowed = f'a size from {low} to {high}: an integer (bytes) or text such as "64 KiB" ({", ".join(SIZES)})'
+    return _quantity(SIZES, low, high, allowed)
+
+
+def duration(low: str = "0s", high: str = "36500d") -> Kind:
+    """Seconds. A hundred years at most, so that sums in milliseconds and nanoseconds stay within 64 bits."""
+    allowed = f'a duration from {low} to {high}: an integer (seconds) or text such as "5s" ({", ".join(DURATIONS)})'
+    return _quantity(DURATIONS, low, high, allowed)
+
+
+def list_of(item: Kind, plural: str) -> Kind:
+    """A TOML array, parsed to a tuple; comma-separated in the environment."""
+
+    def parse(value: object) -> tuple[Any, ...]:
+        if not isinstance(value, list):
+            raise ValueError
+        return tuple(item.parse(each) for each in value)
+
+    return Kind(f"a list of {plural}", parse, lambda text: [part.strip() for part in text.split(",") if part.strip()])
+
+
+def unless(word: str, kind: Kind, meaning: str) -> Kind:
+    """`kind`, or the one word that stands for None."""
+
+    def parse(value: object) -> Any:
+        return None if value == word else kind.parse(value)
+
+    return Kind(f'{kind.allowed}, or "{word}": {meaning}', parse, kind.from_env)
+
+
+def _require(value: T, holds: Callable[[T], bool]) -> T:
+    if not holds(value):
+        raise ValueError
+    return value
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise ValueError
+    return value
+
+
+def _integer(value: object) -> int:
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise ValueError
+    return value
+
+
+def _integer_from_env(text: str) -> object:
+    return int(text) if re.fullmatch(r"-?[0-9]{1,19}", text) else text
+
+
+def _quantity(units: dict[str, int], low: str, high: str, allowed: str) -> Kind:
+    def amount(value: object) -> int:
+        if not isinstance(value, str):
+            return _integer(value)
+        match = re.fullmatch(r"([0-9]{1,19}) *([A-Za-z]+)", value)
+        if match is None or match[2] not in units:
+            raise ValueError
+        return int(match[1]) * units[match[2]]
+
+    lowest, highest = amount(low), amount(high)
+
+    def parse(value: object) -> int:
+        return _require(amount(value), lambda number: lowest <= number <= highest)
+
+    return Kind(allowed, parse, _integer_from_env)
+
+
+def _address(value: object) -> IPv4Address | IPv6Address:
+    # A zone (fe80::1%eth0) means something on one host only.
+    return ipaddress.ip_address(_require(_text(value), lambda text: "%" not in text))
+
+
+def _unicast(value: object) -> IPv4Address | IPv6Address:
+    return _require(_address(value), lambda address: not (address.is_unspecified or address.is_multicast))
+
+
+def _network(value: object) -> IPv4Network | IPv6Network:
+    return ipaddress.ip_network(_require(_text(value), lambda text: "%" not in text))
+
+
+def _subnet(version: int, shortest: int, longest: int) -> Callable[[object], IPv4Network | IPv6Network]:
+    def parse(value: object) -> IPv4Network | IPv6Network:
+        network = _network(value)
+        if network.version != version or not shortest <= network.prefixlen <= longest:
+            raise ValueError
+        if any(network.version == taken.version and network.overlaps(taken) for taken in UNUSABLE):
+            raise ValueError
+        return network
+
+    return parse
+
+
+def _path(value: object) -> Path:
+    return Path(_require(_text(value), lambda text: text != "" and "\0" not in text))
+
+
+def _flag_from_env(text: str) -> object:
+    return {"true": True, "false": False}.get(text.lower(), text)
+
+
+def _flag(value: object) -> bool:
+    if not isinstance(value, bool):
+        raise ValueError
+    return value
+
+
+def _listen(value: object) -> HostPort | UnixPath:
+    text = _text(value)
+    if text.startswith("unix:"):
+        return _unix(text.removeprefix("unix:"))
+    match = re.fullmatch(r"(?:\[([0-9A-Fa-f:.]+)\]|([A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)*)):([0-9]{1,5})", text)
+    if match is None or not 1 <= int(match[3]) <= 65535:
+        raise ValueError
+    if match[1]:
+        return HostPort(str(IPv6Address(match[1])), int(match[3]))
+    if re.fullmatch(r"[0-9.]+", match[2]):
+        return HostPort(str(IPv4Address(match[2])), int(match[3]))
+    return HostPort(match[2], int(match[3]))
+
+
+def _unix(path: str) -> UnixPath:
+    # unix(7): sun_path holds 108 bytes, the last one a NUL.
+    if not path.startswith("/") or "\0" in path or len(path.encode(errors="surrogateescape")) > 107:
+        raise ValueError
+    return UnixPath(Path(path))
+
+
+# Surrogates are how Python spells bytes that are not UTF-8: neither SQLite nor JSON takes them.
+NAME = matching(r"[^\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]{0,64}", "text of at most 64 characters on one line")
+REGION = matching("[a-z0-9][a-z0-9-]{0,31}", "1 to 32 of a-z, 0-9 and -, not starting with -")
+CURRENCY = matching("[a-z]{3}", "three lowercase letters (ISO 4217)")
+# all, default and lo mean something else in /proc/sys/net/*/conf; a leading - reads as an option.
+INTERFACE = matching(
+    r"(?!(?:all|default|lo)$)[a-zA-Z0-9_][a-zA-Z0-9_-]{0,14}",
+    "1 to 15 of a-z, A-Z, 0-9, _ and -, not starting with -, and not all, default or lo",
+)
+FLAG = Kind("true or false", _flag, _flag_from_env)
+PORT = integer(1, 65535)
+PATH = Kind("a path", _path)
+UNICAST = Kind("an IP address (not 0.0.0.0, :: or multicast)", _unicast)
+ADDRESSES = list_of(UNICAST, "IP addresses (not 0.0.0.0, :: or multicast)")
+NETWORKS = list_of(Kind("", _network), "networks with no host bits set, such as 192.0.2.0/24")
+SUBNET = Kind(
+    "an IPv4 network of host addresses, /16 to /30, no host bits set, such as 10.101.0.0/24", _subnet(4, 16, 30)
+)
+SUBNET6 = Kind("an IPv6 network of host addresses, /64 to /126, no host bits set", _subnet(6, 64, 126))
+LISTEN = Kind("host:port, [IPv6 address]:port or unix:/path, the port from 1 to 65535", _listen)
