@@ -1,0 +1,99 @@
+"""The state directory: where the store, the server's private key and the lock of the running server are."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from appliance.errors import HostError, InvalidRequest
+from appliance.wireguard import keys
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+
+class StateDir:
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.store = path / "store.sqlite"
+        self.sysctls = path / "sysctls.json"
+        self.wireguard_go_log = path / "wireguard-go.log"
+        self._key = path / "server.key"
+        self._lock = path / "serve.lock"
+
+    def create(self) -> bool:
+        """Make the directory where it is missing, readable for its owner alone. True if it was made."""
+        try:
+            if self.path.is_dir():
+                return False
+            self.path.mkdir(mode=0o700, parents=True)
+        except OSError as error:
+            raise HostError(f"cannot create node.state_dir {self.path}: {error.strerror}") from error
+        return True
+
+    def private_key(self) -> bytes:
+        """The server's key, made on first use. Raises HostError naming the file when it holds no key."""
+        try:
+            self._create_key()
+            text = self._key.read_text(encoding="ascii").strip()
+            return keys.parse_public_key(text, "key")
+        except (InvalidRequest, UnicodeDecodeError) as error:
+            raise HostError(f"{self._key} holds no WireGuard private key (base64 of 32 bytes)") from error
+        except OSError as error:
+            raise HostError(f"cannot read the server key {self._key}: {error.strerror}") from error
+
+    @property
+    def has_key(self) -> bool:
+        return self._key.exists()
+
+    def _create_key(self) -> None:
+        if self._key.exists():
+            return
+        # Written whole under another name first: a crash in between leaves no half key.
+        new = self._key.with_suffix(f".{os.getpid()}")
+        descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        try:
+            with os.fdopen(descriptor, "w", encoding="ascii") as file:
+                file.write(keys.encode(keys.generate_private_key()) + "\n")
+                file.flush()
+                os.fsync(file.fileno())
+            os.link(new, self._key)
+        except FileExistsError:
+            return  # another process was first; its key counts
+        finally:
+            new.unlink()
+
+    @contextmanager
+    def serving(self) -> Iterator[None]:
+        """Hold the lock of the one server on this state. Raises HostError when another has it."""
+        with self._open_lock() as descriptor:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise HostError(f"another wg-appliance is already serving {self.path}; stop it first") from error
+            yield
+
+    def is_served(self) -> bool:
+        """Whether a server is running on this state now."""
+        if not self._lock.exists():
+            return False
+        with self._open_lock() as descriptor:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return True
+        return False
+
+    @contextmanager
+    def _open_lock(self) -> Iterator[int]:
+        try:
+            descriptor = os.open(self._lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise HostError(f"cannot open {self._lock}: {error.strerror}") from error
+        try:
+            yield descriptor
+        finally:
+            os.close(descriptor)
