@@ -1,0 +1,53 @@
+"""The C extension as native/appliance.cdef.h declares it. Built by build.py; only two modules import it."""
+
+from contextlib import AbstractContextManager
+from typing import Any, Literal, overload
+
+from typing_extensions import Buffer
+
+# Pointers and arrays are cffi's; what matters here is their use, so they are Any.
+
+class Dump:
+    state: int
+    kernel_error: int
+    ifindex: int
+    listen_port: int
+    public_key: Any
+    peers: Any
+    peer_capacity: int
+    peer_count: int
+    allowed_ips: Any
+    allowed_ip_capacity: int
+    allowed_ip_count: int
+
+class Pool:
+    size: int
+    used: int
+
+class Ffi:
+    @overload
+    def new(self, cdecl: Literal["struct wga_dump *"]) -> Dump: ...
+    @overload
+    def new(self, cdecl: Literal["struct wga_pool *"]) -> Pool: ...
+    @overload
+    def new(self, cdecl: Literal["struct wga_peer[]", "struct wga_allowed_ip[]", "uint64_t[]"], length: int) -> Any: ...
+    def from_buffer(self, cdecl: Literal["uint8_t[]"], buffer: Buffer) -> AbstractContextManager[Any]: ...
+    def buffer(self, cdata: Any, size: int = ...) -> memoryview: ...
+    def sizeof(self, cdecl: str) -> int: ...
+
+class Lib:
+    WGA_DUMP_IDLE: int
+    WGA_DUMP_READING: int
+    WGA_DUMP_FINISHED: int
+    WGA_DUMP_FAILED: int
+
+    def wga_dump_begin(self, dump: Dump, family_id: int, seq: int, port_id: int) -> None: ...
+    def wga_dump_feed(self, dump: Dump, buf: Any, length: int) -> int: ...
+    def wga_pool_init(self, pool: Pool, words: Any, size: int) -> int: ...
+    def wga_pool_allocate(self, pool: Pool) -> int: ...
+    def wga_pool_reserve(self, pool: Pool, index: int) -> int: ...
+    def wga_pool_release(self, pool: Pool, index: int) -> int: ...
+    def wga_pool_test(self, pool: Pool, index: int) -> int: ...
+
+ffi: Ffi
+lib: Lib
