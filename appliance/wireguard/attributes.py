@@ -1,0 +1,139 @@
+"""WireGuard's generic-netlink requests as bytes (linux/wireguard.h); no sockets here.
+
+A netlink attribute is `u16 length, u16 type, payload`, padded to four bytes; the length counts header and
+payload, so a nest can hold 64 KiB at most. All numbers are in host order.
+"""
+
+from __future__ import annotations
+
+import socket
+import struct
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from appliance.wireguard import linux
+from appliance.wireguard.tunnel import PutPeer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from appliance.wireguard.tunnel import DeviceChange, Peer, PeerChange, Prefix
+
+NLMSG_HEADER = struct.Struct("=IHHII")  # length, type, flags, sequence number, port id
+GENLMSG_HEADER = struct.Struct("=BBxx")  # command, version
+NLA_HEADER = struct.Struct("=HH")  # length, type
+
+# Room for the peers of one message. Half of what a nest could hold: the kernel copies a request into one
+# contiguous buffer, and smaller ones are easier to get.
+PEERS_LIMIT = 32 * 1024
+# 256 IPv6 allowed-ips take 10 KiB, so an entry always fits beside the message's other attributes.
+ALLOWED_IPS_PER_ENTRY = 256
+
+
+@dataclass(frozen=True, slots=True)
+class PeersRequest:
+    """The body of one WG_CMD_SET_DEVICE and the public keys it touches, in order, for the error's text."""
+
+    body: bytes
+    public_keys: tuple[bytes, ...]
+
+
+def attribute(kind: int, payload: bytes) -> bytes:
+    """One attribute with its padding. ValueError if it does not fit the 16-bit length."""
+    length = NLA_HEADER.size + len(payload)
+    if length > 0xFFFF:
+        raise ValueError(f"a netlink attribute of {length} bytes")
+    return NLA_HEADER.pack(length, kind) + payload + bytes(-length % 4)
+
+
+def nest(kind: int, *attributes: bytes) -> bytes:
+    return attribute(kind | linux.NLA_F_NESTED, b"".join(attributes))
+
+
+def message(kind: int, flags: int, seq: int, command: int, version: int, body: bytes) -> bytes:
+    """A whole generic-netlink request. The port id stays 0: the kernel knows the socket."""
+    payload = GENLMSG_HEADER.pack(command, version) + body
+    header = NLMSG_HEADER.pack(NLMSG_HEADER.size + len(payload), kind, flags | linux.NLM_F_REQUEST, seq, 0)
+    return header + payload
+
+
+def interface(name: str) -> bytes:
+    """The attribute that says which device is meant; the body of WG_CMD_GET_DEVICE is nothing else."""
+    return attribute(linux.WGDEVICE_A_IFNAME, name.encode() + b"\0")
+
+
+def device_body(name: str, change: DeviceChange) -> bytes:
+    """The body of WG_CMD_SET_DEVICE for the device's own settings."""
+    body = interface(name)
+    if change.private_key is not None:
+        body += attribute(linux.WGDEVICE_A_PRIVATE_KEY, _key(change.private_key))
+    if change.listen_port is not None:
+        body += attribute(linux.WGDEVICE_A_LISTEN_PORT, struct.pack("=H", change.listen_port))
+    return body
+
+
+def peers_requests(name: str, changes: Sequence[PeerChange]) -> Iterator[PeersRequest]:
+    """The changes in order, over as few messages as hold them."""
+    device = interface(name)
+    entries: list[bytes] = []
+    public_keys: list[bytes] = []
+    size = 0
+    for change in changes:
+        public_key = change.peer.public_key if isinstance(change, PutPeer) else change.public_key
+        for entry in _entries(change):
+            if entries and size + len(entry) > PEERS_LIMIT:
+                yield PeersRequest(device + nest(linux.WGDEVICE_A_PEERS, *entries), tuple(public_keys))
+                entries, public_keys, size = [], [], 0
+            entries.append(entry)
+            public_keys.append(public_key)
+            size += len(entry)
+    if entries:
+        yield PeersRequest(device + nest(linux.WGDEVICE_A_PEERS, *entries), tuple(public_keys))
+
+
+def _entries(change: PeerChange) -> Iterator[bytes]:
+    """The change as entries of WGDEVICE_A_PEERS; what must share a message comes as one piece."""
+    if not isinstance(change, PutPeer):
+        yield _peer(change.public_key, linux.WGPEER_F_REMOVE_ME)
+        return
+    removal = _peer(change.peer.public_key, linux.WGPEER_F_REMOVE_ME) if change.fresh else b""
+    first, *rest = _allowed_ips(change.peer)
+    yield removal + _peer(change.peer.public_key, linux.WGPEER_F_REPLACE_ALLOWEDIPS, first)
+    for more in rest:
+        # Adds to the peer just put, and must not bring it back if somebody removed it in between.
+        yield _peer(change.peer.public_key, linux.WGPEER_F_UPDATE_ONLY, more)
+
+
+def _peer(public_key: bytes, flags: int, *attributes: bytes) -> bytes:
+    return nest(
+        0,
+        attribute(linux.WGPEER_A_PUBLIC_KEY, _key(public_key)),
+        attribute(linux.WGPEER_A_FLAGS, struct.pack("=I", flags)),
+        *attributes,
+    )
+
+
+def _allowed_ips(peer: Peer) -> list[bytes]:
+    """WGPEER_A_ALLOWEDIPS nests, at least one. Sorted, so that equal changes are equal bytes."""
+    prefixes = sorted(peer.allowed_ips)
+    starts = range(0, max(len(prefixes), 1), ALLOWED_IPS_PER_ENTRY)
+    return [
+        nest(linux.WGPEER_A_ALLOWEDIPS, *map(_allowed_ip, prefixes[start : start + ALLOWED_IPS_PER_ENTRY]))
+        for start in starts
+    ]
+
+
+def _allowed_ip(prefix: Prefix) -> bytes:
+    family = socket.AF_INET if len(prefix.address) == 4 else socket.AF_INET6
+    return nest(
+        0,
+        attribute(linux.WGALLOWEDIP_A_FAMILY, struct.pack("=H", family)),
+        attribute(linux.WGALLOWEDIP_A_IPADDR, prefix.address),
+        attribute(linux.WGALLOWEDIP_A_CIDR_MASK, struct.pack("=B", prefix.length)),
+    )
+
+
+def _key(key: bytes) -> bytes:
+    if len(key) != linux.WG_KEY_LEN:
+        raise ValueError(f"a WireGuard key is {linux.WG_KEY_LEN} bytes, not {len(key)}")
+    return key

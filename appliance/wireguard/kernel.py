@@ -1,0 +1,82 @@
+"""The kernel's own WireGuard: generic netlink for the device, rtnetlink for the interface."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from functools import partial
+from typing import TYPE_CHECKING
+
+from appliance.errors import TunnelError
+from appliance.wireguard import keys, link, linux
+from appliance.wireguard.attributes import device_body, interface, peers_requests
+from appliance.wireguard.genetlink import GenericNetlink, NetlinkError
+from appliance.wireguard.worker import Worker
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from appliance.wireguard.tunnel import DeviceChange, Dump, Link, LinkChange, PeerChange
+
+KIND = "wireguard"  # what rtnetlink calls such an interface
+
+
+class KernelTunnel:
+    """A WireGuard interface of the kernel, in the network namespace its calls are made from."""
+
+    def __init__(self, interface_name: str) -> None:
+        self._name = interface_name
+        self._worker = Worker(f"wireguard-{interface_name}")
+        self._device = GenericNetlink(linux.WG_GENL_NAME, linux.WG_GENL_VERSION)
+
+    @property
+    def backend(self) -> str:
+        return "kernel"
+
+    async def link(self) -> Link | None:
+        return await self._worker.run(partial(link.read_link, self._name, KIND))
+
+    async def change_link(self, change: LinkChange) -> None:
+        await self._worker.run(partial(self._change_link, change))
+
+    async def configure(self, change: DeviceChange) -> None:
+        await self._worker.run(partial(self._configure, change))
+
+    async def dump(self) -> Dump:
+        return await self._worker.run(self._dump)
+
+    async def apply(self, changes: Sequence[PeerChange]) -> None:
+        await self._worker.run(partial(self._apply, tuple(changes)))
+
+    async def delete(self) -> None:
+        await self._worker.run(partial(link.delete_link, self._name, KIND))
+
+    async def close(self) -> None:
+        await self._worker.close(self._device.close)
+
+    def _change_link(self, change: LinkChange) -> None:
+        if change.create and link.read_link(self._name, KIND) is None:
+            link.create_wireguard(self._name)
+        link.change_link(self._name, change)
+
+    def _configure(self, change: DeviceChange) -> None:
+        with self._errors("configuring the device"):
+            self._device.request(linux.WG_CMD_SET_DEVICE, device_body(self._name, change))
+
+    def _dump(self) -> Dump:
+        with self._errors("reading the device"):
+            return self._device.dump(linux.WG_CMD_GET_DEVICE, interface(self._name))
+
+    def _apply(self, changes: Sequence[PeerChange]) -> None:
+        for request in peers_requests(self._name, changes):
+            # The kernel stops at the first peer it refuses and does not say which one it was.
+            first, last = request.public_keys[0], request.public_keys[-1]
+            span = keys.encode(first) + (f" to {keys.encode(last)}" if last != first else "")
+            with self._errors(f"changing the peers {span}"):
+                self._device.request(linux.WG_CMD_SET_DEVICE, request.body)
+
+    @contextmanager
+    def _errors(self, doing: str) -> Iterator[None]:
+        try:
+            yield
+        except (NetlinkError, OSError) as error:
+            raise TunnelError(f"{self._name}: {doing}: {error}") from error

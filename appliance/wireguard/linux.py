@@ -1,0 +1,74 @@
+"""Numbers of the kernel's interfaces, under the names they have in the headers that are named below."""
+
+from __future__ import annotations
+
+from typing import Final
+
+# linux/netlink.h ----------------------------------------------------------------------------------
+
+NETLINK_ROUTE: Final = 0
+NETLINK_GENERIC: Final = 16
+SOL_NETLINK: Final = 270
+NETLINK_CAP_ACK: Final = 10
+NETLINK_EXT_ACK: Final = 11
+
+NLM_F_REQUEST: Final = 0x01
+NLM_F_ACK: Final = 0x04
+NLM_F_DUMP: Final = 0x300
+NLM_F_CAPPED: Final = 0x100
+NLM_F_ACK_TLVS: Final = 0x200
+
+NLMSG_ERROR: Final = 2
+NLMSG_MIN_TYPE: Final = 16
+
+NLA_F_NESTED: Final = 0x8000
+NLA_TYPE_MASK: Final = 0x3FFF
+NLMSGERR_ATTR_MSG: Final = 1
+
+# linux/genetlink.h --------------------------------------------------------------------------------
+
+GENL_ID_CTRL: Final = 16
+CTRL_CMD_GETFAMILY: Final = 3
+CTRL_ATTR_FAMILY_ID: Final = 1
+CTRL_ATTR_FAMILY_NAME: Final = 2
+CTRL_VERSION: Final = 2
+
+# linux/rtnetlink.h, linux/if_addr.h, linux/if_link.h -------------------------------------------------
+
+RTMGRP_LINK: Final = 0x1
+RTMGRP_IPV4_IFADDR: Final = 0x10
+RTMGRP_IPV6_IFADDR: Final = 0x100
+RTM_NEWLINK: Final = 16
+RTM_DELLINK: Final = 17
+RTM_NEWADDR: Final = 20
+RTM_DELADDR: Final = 21
+IFLA_IFNAME: Final = 3
+IFF_UP: Final = 0x1
+IFA_F_NODAD: Final = 0x02
+IFNAMSIZ: Final = 16
+
+# linux/wireguard.h --------------------------------------------------------------------------------
+
+WG_GENL_NAME: Final = "wireguard"
+WG_GENL_VERSION: Final = 1
+WG_KEY_LEN: Final = 32
+
+WG_CMD_GET_DEVICE: Final = 0
+WG_CMD_SET_DEVICE: Final = 1
+
+WGDEVICE_A_IFNAME: Final = 2
+WGDEVICE_A_PRIVATE_KEY: Final = 3
+WGDEVICE_A_LISTEN_PORT: Final = 6
+WGDEVICE_A_PEERS: Final = 8
+
+WGPEER_F_REMOVE_ME: Final = 1 << 0
+WGPEER_F_REPLACE_ALLOWEDIPS: Final = 1 << 1
+WGPEER_F_UPDATE_ONLY: Final = 1 << 2
+
+WGPEER_A_PUBLIC_KEY: Final = 1
+WGPEER_A_FLAGS: Final = 3
+WGPEER_A_ALLOWEDIPS: Final = 9
+
+WGALLOWEDIP_A_FAMILY: Final = 1
+WGALLOWEDIP_A_IPADDR: Final = 2
+WGALLOWEDIP_A_CIDR_MASK: Final = 3

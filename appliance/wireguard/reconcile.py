@@ -1,0 +1,81 @@
+"""What to change so that the tunnel becomes what it should be. Pure: states in, changes out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from appliance.wireguard.tunnel import DeviceChange, LinkChange, PutPeer, RemovePeer
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from appliance.wireguard.tunnel import Dump, Link, Peer, PeerChange, PeerState, Prefix
+
+
+@dataclass(frozen=True, slots=True)
+class Desired:
+    """The tunnel as it should be. `peers` by public key; no allowed-ip stands with two of them."""
+
+    public_key: bytes
+    private_key: bytes = field(repr=False)
+    listen_port: int
+    mtu: int
+    addresses: frozenset[Prefix]
+    peers: Mapping[bytes, Peer]
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """Only the differences. To be done in the order of the fields: a port that is taken shows on a link that is up."""
+
+    link: LinkChange | None = None
+    device: DeviceChange | None = None
+    peers: tuple[PeerChange, ...] = ()
+
+    def __bool__(self) -> bool:
+        return self != Changes()
+
+
+def reconcile(desired: Desired, link: Link | None, dump: Dump | None) -> Changes:
+    """`link` None: there is no interface, and whatever `dump` says is of an earlier one."""
+    if link is None:
+        dump = None
+    return Changes(
+        link=_link_change(desired, link),
+        device=_device_change(desired, dump),
+        peers=_peer_changes(desired.peers, {} if dump is None else dump.peers),
+    )
+
+
+def _link_change(desired: Desired, link: Link | None) -> LinkChange | None:
+    if link is None:
+        return LinkChange(create=True, mtu=desired.mtu, add_addresses=desired.addresses, up=True)
+    change = LinkChange(
+        mtu=None if link.mtu == desired.mtu else desired.mtu,
+        remove_addresses=link.addresses - desired.addresses,
+        add_addresses=desired.addresses - link.addresses,
+        up=not link.up,
+    )
+    return None if change == LinkChange() else change
+
+
+def _device_change(desired: Desired, dump: Dump | None) -> DeviceChange | None:
+    # Compared by the public key: the device's private one is never read.
+    change = DeviceChange(
+        private_key=None if dump is not None and dump.public_key == desired.public_key else desired.private_key,
+        listen_port=None if dump is not None and dump.listen_port == desired.listen_port else desired.listen_port,
+    )
+    return None if change == DeviceChange() else change
+
+
+def _peer_changes(desired: Mapping[bytes, Peer], actual: Mapping[bytes, PeerState]) -> tuple[PeerChange, ...]:
+    """Removals first: an address of a session that ended may already be another one's."""
+    removals = [RemovePeer(key) for key in sorted(actual.keys() - desired.keys())]
+    puts = [
+        # A missing peer starts from zero. One with wrong allowed-ips keeps its counters and its handshake.
+        PutPeer(peer, fresh=key not in actual)
+        for key, peer in sorted(desired.items())
+        if key not in actual or actual[key].allowed_ips != peer.allowed_ips
+    ]
+    return (*removals, *puts)
