@@ -37,9 +37,7 @@ def _rtnetlink() -> Iterator[Any]:
 
 
 def _default_address(route: Any, family: int) -> IPv4Address | IPv6Address | None:
-    routes = sorted(
-        route.get_default_routes(family=family), key=lambda r: r.get_attr("RTA_PRIORITY") or LEAST_METRIC
-    )
+    routes = sorted(route.get_default_routes(family=family), key=lambda r: r.get_attr("RTA_PRIORITY") or LEAST_METRIC)
     for default in routes:
         if source := default.get_attr("RTA_PREFSRC"):
             return ip_address(source)

@@ -105,6 +105,13 @@ class ApiSettings:
         tuple[IPv4Network | IPv6Network, ...], Key(NETWORKS, [], "networks whose X-Forwarded-For names the source")
     ]
 
+    @property
+    def url(self) -> str:
+        """How the listener is written in a URL; a Unix socket has none of its own and is named as it is configured."""
+        if isinstance(self.listen, UnixPath):
+            return str(self.listen)
+        return f"{'https' if self.tls_cert else 'http'}://{self.listen}"
+
 
 @dataclass(frozen=True, slots=True)
 class MetricsSettings:

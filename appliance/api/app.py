@@ -1,0 +1,43 @@
+"""The Litestar application, from built objects."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from litestar import Litestar
+from litestar.datastructures import ResponseHeader
+
+from appliance import __version__
+from appliance.api.documentation import openapi
+from appliance.api.errors import HANDLERS
+from appliance.api.public_routes import public_routes
+from appliance.api.session_routes import session_routes
+
+if TYPE_CHECKING:
+    from collections.abc import Container
+
+    from appliance.api.auth import Authenticator
+    from appliance.nodes import Nodes
+    from appliance.readiness import Readiness
+    from appliance.sessions import Sessions
+
+
+def create_app(
+    *,
+    sessions: Sessions,
+    authenticate: Authenticator,
+    nodes: Nodes,
+    readiness: Readiness,
+    own_keys: Container[bytes],
+    max_body: int,
+) -> Litestar:
+    """`max_body` in bytes; a larger one is answered 413."""
+    return Litestar(
+        [*session_routes(sessions, authenticate, own_keys), *public_routes(nodes, readiness)],
+        exception_handlers=HANDLERS,  # type: ignore[arg-type]  # its handlers take the exceptions they are listed for
+        request_max_body_size=max_body,
+        openapi_config=openapi(__version__),
+        # Answers hold keys and figures of the moment.
+        response_headers=[ResponseHeader(name="Cache-Control", value="no-store")],
+        logging_config=None,
+    )

@@ -1,0 +1,82 @@
+"""The one table from the domain's errors to HTTP. Every error body is `{"error": <message>}` and extra fields."""
+
+from __future__ import annotations
+
+import logging
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any
+
+from litestar import MediaType, Response
+from litestar.exceptions import HTTPException
+
+from appliance.errors import (
+    ApplianceError,
+    InvalidRequest,
+    LiveSessionLimitReached,
+    NoActiveNodeInRegion,
+    SessionNotFound,
+    Unauthenticated,
+    Unavailable,
+)
+from appliance.nodes import RETRY_S
+
+if TYPE_CHECKING:
+    from litestar import Request
+
+log = logging.getLogger(__name__)
+
+STATUS: tuple[tuple[type[ApplianceError], HTTPStatus], ...] = (
+    (Unauthenticated, HTTPStatus.UNAUTHORIZED),
+    (InvalidRequest, HTTPStatus.BAD_REQUEST),
+    (LiveSessionLimitReached, HTTPStatus.FORBIDDEN),
+    (SessionNotFound, HTTPStatus.NOT_FOUND),
+    (Unavailable, HTTPStatus.SERVICE_UNAVAILABLE),
+)
+
+HEADERS = {
+    HTTPStatus.UNAUTHORIZED: {"WWW-Authenticate": "Bearer"},
+    HTTPStatus.SERVICE_UNAVAILABLE: {"Retry-After": str(RETRY_S)},
+}
+
+
+def _extra(error: ApplianceError) -> dict[str, object]:
+    return {"available": error.available} if isinstance(error, NoActiveNodeInRegion) else {}
+
+
+def error_response(
+    status: HTTPStatus,
+    message: str,
+    *,
+    headers: dict[str, str] | None = None,
+    extra: dict[str, object] | None = None,
+) -> Response[dict[str, object]]:
+    return Response(
+        {"error": message, **(extra or {})},
+        status_code=status,
+        media_type=MediaType.JSON,
+        headers={**HEADERS.get(status, {}), **(headers or {})},
+    )
+
+
+def from_domain(_: Request[Any, Any, Any], error: ApplianceError) -> Response[dict[str, object]]:
+    for kind, status in STATUS:
+        if isinstance(error, kind):
+            return error_response(status, str(error), extra=_extra(error))
+    return internal(_, error)
+
+
+def from_framework(_: Request[Any, Any, Any], error: HTTPException) -> Response[dict[str, object]]:
+    """Unknown path, method not allowed, body too large: the status's own words, in our shape."""
+    if error.status_code >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        return internal(_, error)
+    status = HTTPStatus(error.status_code)
+    return error_response(status, status.phrase.lower(), headers=error.headers)
+
+
+def internal(request: Request[Any, Any, Any], error: Exception) -> Response[dict[str, object]]:
+    """Nothing of the cause leaves the host; the log has it."""
+    log.error("%s %s failed", request.method, request.url.path, exc_info=error)
+    return error_response(HTTPStatus.INTERNAL_SERVER_ERROR, "internal error")
+
+
+HANDLERS = {ApplianceError: from_domain, HTTPException: from_framework, Exception: internal}

@@ -1,0 +1,41 @@
+"""What anybody may ask: the regions, and whether the process serves and works."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import TYPE_CHECKING
+
+from litestar import Response, get
+
+from appliance.api.documentation import failures
+from appliance.api.errors import error_response
+from appliance.api.schemas import ErrorBody, Health, Region, RegionList
+
+if TYPE_CHECKING:
+    from litestar.types import ControllerRouterHandler
+
+    from appliance.nodes import Nodes
+    from appliance.readiness import Readiness
+
+
+def public_routes(nodes: Nodes, readiness: Readiness) -> list[ControllerRouterHandler]:
+    @get("/v1/regions")
+    async def list_regions() -> RegionList:
+        """Regions with an active node."""
+        return RegionList([Region(code, count) for code, count in nodes.regions()])
+
+    @get("/healthz")
+    async def healthz() -> Health:
+        """The process serves."""
+        return Health("ok")
+
+    @get("/readyz", responses=failures(s503=("the store or the tunnel does not work; the reason", ErrorBody)))
+    async def readyz() -> Response[Health]:
+        """Store and tunnel both work."""
+        fault = await readiness.fault()
+        if fault is not None:
+            # Not the declared type: errors share one shape, and the document names it above.
+            return error_response(HTTPStatus.SERVICE_UNAVAILABLE, fault)  # type: ignore[return-value]
+        return Response(Health("ok"))
+
+    return [list_regions, healthz, readyz]

@@ -1,0 +1,160 @@
+"""Builds every part of the appliance from Settings, in the order in which they need each other."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from appliance import host_network, identity
+from appliance.addresses import AddressPool
+from appliance.config import check_overlap
+from appliance.convergence import Convergence
+from appliance.egress.forwarding import Forwarding
+from appliance.egress.host import HostEgress
+from appliance.egress.ruleset import EgressRules
+from appliance.entities import State
+from appliance.exit import Exit
+from appliance.live import LiveSessions
+from appliance.meter import Meter
+from appliance.nodes import Node, Nodes
+from appliance.readiness import Readiness
+from appliance.sessions import Sessions
+from appliance.store import sessions as rows
+from appliance.tick import Ticker
+from appliance.wireguard import keys
+from appliance.wireguard.timed import TimedTunnel
+
+if TYPE_CHECKING:
+    from appliance.clock import Clock
+    from appliance.config import Settings
+    from appliance.state_dir import StateDir
+    from appliance.store.connection import Store
+    from appliance.tick import Egress
+    from appliance.wireguard.tunnel import Tunnel
+
+# Restoring thousands of peers takes longer than adding one may.
+CONVERGE_TIMEOUT_S = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """This exit, and whether its public address is the host's own (behind a 1:1 NAT it is not)."""
+
+    exit: Exit
+    owns_public_ip: bool
+
+
+def describe_exit(settings: Settings, state: StateDir) -> Place:
+    """Raises ConfigError when the tunnel's subnets overlap the host's, HostError without a default route."""
+    wireguard = settings.wireguard
+    interfaces = host_network.host_interfaces(without=wireguard.interface)
+    check_overlap(settings, host_network.networks(interfaces))
+    public_ip = settings.node.public_ip or host_network.default_route_address()
+    private_key = state.private_key()
+    exit_ = Exit(
+        private_key=private_key,
+        public_key=keys.public_key(private_key),
+        public_ip=public_ip,
+        listen_port=wireguard.listen_port,
+        endpoint_port=wireguard.endpoint_port,
+        mtu=wireguard.mtu,
+        subnet=wireguard.subnet,
+        subnet6=wireguard.subnet6,
+        dns=wireguard.dns,
+        keepalive=wireguard.keepalive,
+    )
+    return Place(exit_, any(interface.ip == public_ip for _, interface in interfaces))
+
+
+def host_egress(settings: Settings, state: StateDir, place: Place, boot_id: str) -> HostEgress:
+    exit_ = place.exit
+    rules = EgressRules(
+        interface=settings.wireguard.interface,
+        subnet=exit_.subnet,
+        subnet6=exit_.subnet6,
+        source=exit_.public_ip if place.owns_public_ip else None,
+        block_smtp=settings.egress.block_smtp,
+        block_private=settings.egress.block_private,
+        isolate_clients=settings.egress.isolate_clients,
+        extra_block=settings.egress.extra_block,
+    )
+    forwarding = Forwarding(
+        Path("/proc/sys"),
+        state.sysctls,
+        boot_id,
+        interface=settings.wireguard.interface,
+        ipv6=exit_.subnet6 is not None,
+    )
+    return HostEgress(rules, forwarding)
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    sessions: Sessions
+    ticker: Ticker
+    meter: Meter
+    live: LiveSessions
+    pool: AddressPool
+    node: Node
+    nodes: Nodes
+    readiness: Readiness
+    woken: asyncio.Event
+
+
+async def build(
+    settings: Settings, *, store: Store, tunnel: Tunnel, egress: Egress, exit_: Exit, clock: Clock
+) -> Parts:
+    """Raises ConfigError when live sessions cannot follow what was changed since the last start."""
+    await identity.adopt(store, settings.wireguard, exit_.public_key, clock.now().wall_ms)
+    pool = AddressPool(settings.wireguard.subnet)
+    await recover(store, pool)
+    node = Node(settings.node.name, settings.node.region, str(exit_.public_ip))
+    nodes = Nodes(node)
+    live = LiveSessions()
+    prompt = TimedTunnel(tunnel, settings.wireguard.apply_timeout)
+    patient = TimedTunnel(tunnel, CONVERGE_TIMEOUT_S)
+    meter = Meter(store, prompt, live, clock)
+    turn, woken = asyncio.Lock(), asyncio.Event()
+    sessions = Sessions(
+        store=store,
+        tunnel=prompt,
+        meter=meter,
+        live=live,
+        pool=pool,
+        nodes=nodes,
+        exit_=exit_,
+        tiers=settings.tiers,
+        clock=clock,
+        turn=turn,
+        apply_timeout=settings.wireguard.apply_timeout,
+        check_soon=woken.set,
+    )
+    ticker = Ticker(
+        store=store,
+        tunnel=patient,
+        meter=meter,
+        sessions=sessions,
+        convergence=Convergence(store, patient, live, exit_, clock),
+        egress=egress,
+        live=live,
+        node=node,
+        tiers=settings.tiers,
+        settings=settings.meter,
+        clock=clock,
+        turn=turn,
+        woken=woken,
+    )
+    readiness = Readiness(store, prompt, node, clock)
+    return Parts(sessions, ticker, meter, live, pool, node, nodes, readiness, woken)
+
+
+async def recover(store: Store, pool: AddressPool) -> None:
+    """Take up what the store holds: requests that were cut short are undone, addresses in use are taken."""
+    async with store.write() as db:
+        unfinished = await rows.unfinished(db)
+        await rows.delete_pending(db, [s.id for s in unfinished if s.state is State.PENDING])
+    for session in unfinished:
+        if session.state is not State.PENDING:
+            pool.reserve(session.address_offset)

@@ -1,0 +1,99 @@
+"""Making the tunnel equal to the store: applies what `wireguard.reconcile` finds different."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from ipaddress import ip_address
+from typing import TYPE_CHECKING
+
+from appliance.store import sessions as rows
+from appliance.wireguard.keys import encode
+from appliance.wireguard.reconcile import Changes, reconcile
+from appliance.wireguard.tunnel import PutPeer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from appliance.clock import Clock
+    from appliance.exit import Exit
+    from appliance.live import LiveSessions
+    from appliance.store.connection import Store
+    from appliance.wireguard.tunnel import Dump, Link, LinkChange, Tunnel
+
+log = logging.getLogger(__name__)
+
+
+class Convergence:
+    """The caller holds the exit's turn, and has billed the counters of `dump` before they may be lost."""
+
+    def __init__(self, store: Store, tunnel: Tunnel, live: LiveSessions, exit_: Exit, clock: Clock) -> None:
+        self._store = store
+        self._tunnel = tunnel
+        self._live = live
+        self._exit = exit_
+        self._clock = clock
+
+    async def converge(self, link: Link | None, dump: Dump | None) -> None:
+        """Apply the differences between the store and what was read, if any."""
+        changes = reconcile(self._exit.desired(self._live.by_key.values()), link, dump)
+        if dump is not None:
+            changes = await self._confirmed(changes, link)
+        _report(changes)
+        if changes.link is not None:
+            await self._tunnel.change_link(changes.link)
+        if changes.device is not None:
+            await self._tunnel.configure(changes.device)
+        if changes.peers:
+            await self._restart_counters(changes)
+            await self._tunnel.apply(changes.peers)
+
+    async def _confirmed(self, changes: Changes, link: Link | None) -> Changes:
+        """A dump ends early when the peer under its cursor is removed: only what two dumps miss is missing."""
+        missing = _fresh_keys(changes)
+        if not missing:
+            return changes
+        again = await self._tunnel.dump()
+        changes = reconcile(self._exit.desired(self._live.by_key.values()), link, again)
+        unconfirmed = _fresh_keys(changes) - missing
+        peers = [c for c in changes.peers if not (isinstance(c, PutPeer) and c.peer.public_key in unconfirmed)]
+        return replace(changes, peers=tuple(peers))
+
+    async def _restart_counters(self, changes: Changes) -> None:
+        """A peer added afresh counts from zero; the store knows before the peer is there."""
+        fresh = _fresh_keys(changes)
+        if not fresh:
+            return
+        now = self._clock.now()
+        async with self._store.write() as db:
+            await rows.forget_baselines(db, fresh)
+            await rows.restart_quiet(db, [self._live.by_key[key].id for key in fresh], now)
+        self._live.reinstall(fresh, now)
+
+
+def _fresh_keys(changes: Changes) -> set[bytes]:
+    return {change.peer.public_key for change in changes.peers if isinstance(change, PutPeer) and change.fresh}
+
+
+def _report(changes: Changes) -> None:
+    if changes.link is not None:
+        log.info("interface: %s", ", ".join(_link_words(changes.link)))
+    if changes.device is not None:
+        log.info("device: private key or port set")
+    for change in changes.peers:
+        if isinstance(change, PutPeer):
+            log.info("peer %s: %s", encode(change.peer.public_key), "restored" if change.fresh else "allowed-ips set")
+        else:
+            log.warning("peer %s belongs to no session: removed", encode(change.public_key))
+
+
+def _link_words(change: LinkChange) -> Iterator[str]:
+    if change.create:
+        yield "created"
+    if change.mtu is not None:
+        yield f"mtu {change.mtu}"
+    for verb, addresses in (("removed", change.remove_addresses), ("added", change.add_addresses)):
+        for prefix in sorted(addresses):
+            yield f"{verb} {ip_address(prefix.address)}/{prefix.length}"
+    if change.up:
+        yield "up"

@@ -1,0 +1,70 @@
+"""This exit: what clients are told of it and what its tunnel should hold. Pure, settled once at start."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from appliance.wireguard import quick
+from appliance.wireguard.reconcile import Desired
+from appliance.wireguard.tunnel import Peer, Prefix
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+
+    from appliance.entities import Session
+
+
+@dataclass(frozen=True, slots=True)
+class Exit:
+    private_key: bytes = field(repr=False)
+    public_key: bytes
+    public_ip: IPv4Address | IPv6Address
+    listen_port: int
+    endpoint_port: int
+    mtu: int
+    subnet: IPv4Network
+    subnet6: IPv6Network | None
+    dns: tuple[IPv4Address | IPv6Address, ...]
+    keepalive: int
+
+    def addresses(self, offset: int, *, ipv6: bool) -> list[IPv4Address | IPv6Address]:
+        """The addresses at a place in the subnet: IPv4, and where asked for and configured IPv6."""
+        found: list[IPv4Address | IPv6Address] = [self.subnet[offset]]
+        if ipv6 and self.subnet6 is not None:
+            found.append(self.subnet6[offset])
+        return found
+
+    def peer(self, session: Session) -> Peer:
+        addresses = self.addresses(session.address_offset, ipv6=session.ipv6)
+        return Peer(session.public_key, frozenset(Prefix(a.packed, a.max_prefixlen) for a in addresses))
+
+    def desired(self, sessions: Iterable[Session]) -> Desired:
+        """The interface as it should be while these sessions are live."""
+        own = [Prefix(self.subnet[1].packed, self.subnet.prefixlen)]
+        if self.subnet6 is not None:
+            own.append(Prefix(self.subnet6[1].packed, self.subnet6.prefixlen))
+        return Desired(
+            private_key=self.private_key,
+            public_key=self.public_key,
+            listen_port=self.listen_port,
+            mtu=self.mtu,
+            addresses=frozenset(own),
+            peers={s.public_key: self.peer(s) for s in sessions},
+        )
+
+    def client_config(self, session: Session, private_key: bytes | None, *, ipv6: bool) -> str:
+        """The wg-quick file for a session; `private_key` where the server made the key pair."""
+        return quick.render(
+            quick.ClientConfig(
+                key_pair=None if private_key is None else (private_key, session.public_key),
+                addresses=self.addresses(session.address_offset, ipv6=session.ipv6),
+                mtu=self.mtu,
+                dns=self.dns,
+                server_public_key=self.public_key,
+                endpoint=quick.Endpoint(self.public_ip, self.endpoint_port),
+                keepalive=self.keepalive,
+                ipv6=ipv6,
+            )
+        )

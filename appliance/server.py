@@ -1,0 +1,184 @@
+"""The server's life: what is started in which order, what runs, and what is stopped in which order."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+from contextlib import AsyncExitStack, closing
+from typing import TYPE_CHECKING
+
+from appliance import assembly, listening
+from appliance.api.app import create_app
+from appliance.api.auth import Authenticator
+from appliance.api.metrics import ExitCollector, create_metrics_app
+from appliance.api.web import WebServer
+from appliance.clock import HostClock
+from appliance.errors import EgressError, HostError, StoreUnavailable, TunnelError
+from appliance.state_dir import StateDir
+from appliance.store.connection import Store
+from appliance.supervision import supervise, wait
+from appliance.wireguard.backend import choose_backend
+from appliance.wireguard.link_events import LinkEvents
+
+if TYPE_CHECKING:
+    import socket
+
+    from appliance.assembly import Parts, Place
+    from appliance.clock import Clock
+    from appliance.config import Settings
+    from appliance.egress.host import HostEgress
+    from appliance.wireguard.tunnel import Tunnel
+
+log = logging.getLogger(__name__)
+
+STORE_POLL_S = 0.25
+REQUESTS_GRACE_S = 4
+STOP_LIMIT_S = 10
+
+
+def serve(settings: Settings) -> None:
+    """Run the appliance until SIGTERM or SIGINT. Raises ApplianceError when it cannot start."""
+    asyncio.run(_serve(settings))
+
+
+async def _serve(settings: Settings) -> None:
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopping.set)
+    state = StateDir(settings.node.state_dir)
+    state.create()
+    async with AsyncExitStack() as stack:
+        stack.enter_context(state.serving())
+        listeners = _bind(settings, stack)
+        # In a thread of their own: pyroute2 runs an event loop, which cannot nest in ours.
+        place = await asyncio.to_thread(assembly.describe_exit, settings, state)
+        tunnel, reason = await asyncio.to_thread(
+            choose_backend, settings.wireguard.backend, settings.wireguard.interface, state.wireguard_go_log
+        )
+        stack.push_async_callback(tunnel.close)
+        log.info("%s backend: %s", tunnel.backend, reason)
+        store = await Store.open(state.store)
+        stack.push_async_callback(store.close)
+        clock = HostClock()
+        egress = assembly.host_egress(settings, state, place, clock.now().boot_id)
+        parts = await assembly.build(settings, store=store, tunnel=tunnel, egress=egress, exit_=place.exit, clock=clock)
+        stack.push_async_callback(_leave_host, settings, tunnel, egress)
+        await parts.ticker.tick()
+        if parts.node.fault is not None:
+            raise HostError(parts.node.fault)
+        servers = _web_servers(settings, store, clock, parts, place, listeners)
+        await _run(settings, parts, place, store, servers, stopping)
+
+
+def _bind(settings: Settings, stack: AsyncExitStack) -> list[socket.socket]:
+    """The API's socket, and the operator's where there is one."""
+    wanted = [("api.listen", settings.api.listen)]
+    if settings.metrics.listen is not None:
+        wanted.append(("metrics.listen", settings.metrics.listen))
+    listeners = []
+    for key, where in wanted:
+        listeners.append(stack.enter_context(closing(listening.bind(key, where))))
+        stack.callback(listening.unlink_unix, where)
+    return listeners
+
+
+async def _run(
+    settings: Settings,
+    parts: Parts,
+    place: Place,
+    store: Store,
+    servers: list[WebServer],
+    stopping: asyncio.Event,
+) -> None:
+    async with asyncio.TaskGroup() as group:
+        serving = [group.create_task(server.run()) for server in servers]
+        ticking = group.create_task(supervise("the tick", lambda: parts.ticker.run(stopping), stopping))
+        group.create_task(supervise("the store's watch", lambda: _watch_store(store, parts, stopping), stopping))
+        group.create_task(
+            supervise("the link's watch", lambda: _watch_link(settings.wireguard.interface, parts, stopping), stopping)
+        )
+        for server in servers:
+            await server.started.wait()
+        _announce(settings, place)
+        await stopping.wait()
+        log.info("stopping: finishing requests")
+        loop = asyncio.get_running_loop()
+        # The tick under way and the last one are never cut short but by this.
+        hard_stop = loop.call_later(STOP_LIMIT_S, _give_up)
+        for server in servers:
+            server.stop()
+        await asyncio.gather(*serving)
+        parts.woken.set()
+        await ticking
+        await parts.ticker.tick()
+        hard_stop.cancel()
+
+
+def _web_servers(
+    settings: Settings, store: Store, clock: Clock, parts: Parts, place: Place, listeners: list[socket.socket]
+) -> list[WebServer]:
+    app = create_app(
+        sessions=parts.sessions,
+        authenticate=Authenticator(store, clock),
+        nodes=parts.nodes,
+        readiness=parts.readiness,
+        own_keys=frozenset({place.exit.public_key}),
+        max_body=settings.api.max_body,
+    )
+    cert, key = settings.api.tls_cert, settings.api.tls_key
+    servers = [WebServer(app, listeners[0], REQUESTS_GRACE_S, (cert, key) if cert and key else None)]
+    collector = ExitCollector(parts.live, parts.pool, parts.node, parts.meter, parts.ticker)
+    servers += [WebServer(create_metrics_app(collector), listener, REQUESTS_GRACE_S) for listener in listeners[1:]]
+    return servers
+
+
+async def _watch_store(store: Store, parts: Parts, stopping: asyncio.Event) -> None:
+    """Admin commands write to the store and leave; what they wrote is taken over at once."""
+    seen = None
+    while not await wait(stopping, STORE_POLL_S):
+        try:
+            version = await store.foreign_version()
+        except StoreUnavailable:
+            continue  # the tick meets the same fault, and reports it
+        if seen not in (None, version):
+            parts.woken.set()
+        seen = version
+
+
+async def _watch_link(interface: str, parts: Parts, stopping: asyncio.Event) -> None:
+    """The interface going, or changing, under us is repaired at once."""
+    with LinkEvents(interface) as events:
+        stopped = asyncio.ensure_future(stopping.wait())
+        while not stopping.is_set():
+            changed = asyncio.ensure_future(events.changed())
+            await asyncio.wait({changed, stopped}, return_when=asyncio.FIRST_COMPLETED)
+            if changed.done():
+                changed.result()
+                parts.woken.set()
+            else:
+                changed.cancel()
+
+
+def _announce(settings: Settings, place: Place) -> None:
+    log.info("region %s, clients dial %s port %d", settings.node.region, place.exit.public_ip, place.exit.endpoint_port)
+    if settings.metrics.listen is not None:
+        log.info("metrics on http://%s/metrics", settings.metrics.listen)
+    log.info("listening on %s", settings.api.url)
+
+
+async def _leave_host(settings: Settings, tunnel: Tunnel, egress: HostEgress) -> None:
+    """Tunnels stay, so that a restart drops nobody; unless the operator wants the host back as it was."""
+    if settings.wireguard.keep_on_exit:
+        return
+    try:
+        await tunnel.delete()
+        await egress.remove()
+    except (TunnelError, EgressError) as error:
+        log.error("the host is not as it was found: %s", error)
+
+
+def _give_up() -> None:
+    log.critical("not stopped within %d s; leaving as after a crash, the next start settles it", STOP_LIMIT_S)
+    raise SystemExit(1)

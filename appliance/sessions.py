@@ -1,0 +1,341 @@
+"""Opening and ending sessions: the one place that joins policy, store, addresses and peers."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+from appliance import identifiers
+from appliance.entities import Reason, Session, State
+from appliance.errors import (
+    InvalidToken,
+    NoActiveNodes,
+    PeerApplyFailed,
+    SessionNotFound,
+    StoreUnavailable,
+    TunnelError,
+)
+from appliance.key_locks import KeyLocks
+from appliance.policy import admission
+from appliance.store import accounts as account_rows
+from appliance.store import sessions as rows
+from appliance.wireguard import keys
+from appliance.wireguard.tunnel import PutPeer, RemovePeer
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+
+    import aiosqlite
+
+    from appliance.addresses import AddressPool
+    from appliance.clock import Clock, Moment
+    from appliance.config import TierSettings
+    from appliance.entities import Account
+    from appliance.exit import Exit
+    from appliance.live import LiveSessions
+    from appliance.meter import Meter
+    from appliance.nodes import Node, Nodes
+    from appliance.store.connection import Store
+    from appliance.wireguard.tunnel import Tunnel
+
+log = logging.getLogger(__name__)
+
+UNDO_TIMEOUT_S = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What a client asks for, checked. `public_key` None: the server makes the key pair."""
+
+    region: str
+    public_key: bytes | None = None
+    ipv6: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    session: Session
+    wg_config: str = field(repr=False)  # may hold a private key
+
+
+@dataclass(frozen=True, slots=True)
+class _Admitted:
+    """A session whose row is pending, the one whose key and address it takes over, and the exit that takes it."""
+
+    pending: Session
+    replaced: Session | None
+    node: Node
+
+
+class Sessions:
+    """Whoever reads counters or changes peers holds `turn` until the store has what came of it.
+
+    `tunnel` must answer each call or raise TunnelError within `apply_timeout` seconds. `check_soon` asks for
+    the exit to be compared with the store before the next tick is due.
+    """
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        tunnel: Tunnel,
+        meter: Meter,
+        live: LiveSessions,
+        pool: AddressPool,
+        nodes: Nodes,
+        exit_: Exit,
+        tiers: Mapping[str, TierSettings],
+        clock: Clock,
+        turn: asyncio.Lock,
+        apply_timeout: float,
+        check_soon: Callable[[], None],
+    ) -> None:
+        self._store = store
+        self._tunnel = tunnel
+        self._meter = meter
+        self._live = live
+        self._pool = pool
+        self._nodes = nodes
+        self._exit = exit_
+        self._tiers = tiers
+        self._clock = clock
+        self._turn = turn
+        self._apply_timeout = apply_timeout
+        self._check_soon = check_soon
+        self._keys = KeyLocks()
+        # Pending rows of failed requests that the store has not let go of yet, and the address each owns, if any.
+        self._leftovers: dict[str, int | None] = {}
+
+    # Opening -----------------------------------------------------------------------------------------
+
+    async def open(self, account: Account, wish: Wish) -> Opened:
+        """Open a session, or raise what the contract says; then nothing is left of it."""
+        private_key = None
+        public_key = wish.public_key
+        if public_key is None:
+            private_key = keys.generate_private_key()
+            public_key = keys.public_key(private_key)
+        async with self._keys.hold(public_key):
+            await self._clear_leftovers()
+            admitted = await self._admit(account, wish, public_key)
+            try:
+                session = await self._install(admitted)
+            except Exception:
+                await self._undo(admitted)
+                raise
+        log.info("session %s open: account %s, tier %s", session.id, session.account, session.tier)
+        return Opened(session, self._exit.client_config(session, private_key, ipv6=wish.ipv6))
+
+    async def _admit(self, account: Account, wish: Wish, public_key: bytes) -> _Admitted:
+        """Decide and insert the pending row in one transaction: no two requests pass on the same facts."""
+        allocated: int | None = None
+        try:
+            async with self._store.write() as db:
+                # Its tier may have changed, or the account gone, since the token was looked up.
+                current = await account_rows.by_id(db, account.id)
+                if current is None or current.disabled:
+                    raise InvalidToken
+                now = self._clock.now()
+                admit = await self._decide(db, current, public_key, now)
+                node = self._nodes.choose(wish.region)
+                if admit.replaces is None:
+                    offset = allocated = self._pool.allocate()
+                else:
+                    offset = admit.replaces.address_offset
+                pending = self._pending(current, wish, node, public_key, offset, admit.expires_at, now)
+                await rows.insert_pending(db, pending)
+        except BaseException:
+            if allocated is not None:
+                self._pool.release(allocated)
+            raise
+        return _Admitted(pending, admit.replaces, node)
+
+    async def _decide(
+        self, db: aiosqlite.Connection, account: Account, public_key: bytes, now: Moment
+    ) -> admission.Admit:
+        decision = admission.decide(
+            account,
+            self._tiers[account.tier],
+            await rows.unfinished_of(db, account.id),
+            await rows.holder_of(db, public_key),
+            now.wall_ms,
+        )
+        if isinstance(decision, admission.Refuse):
+            raise decision.error
+        return decision
+
+    def _pending(
+        self, account: Account, wish: Wish, node: Node, public_key: bytes, offset: int, expires_at: int, now: Moment
+    ) -> Session:
+        return Session(
+            id=identifiers.session_id(),
+            account_id=account.id,
+            account=account.name,
+            tier=account.tier,
+            account_tier=account.tier,
+            region=node.region,
+            public_ip=node.public_ip,
+            public_key=public_key,
+            address_offset=offset,
+            ipv6=wish.ipv6 and self._exit.subnet6 is not None,
+            state=State.PENDING,
+            created_at=now.wall_ms,
+            expires_at=expires_at,
+            bytes_in=0,
+            bytes_out=0,
+            last_handshake_at=None,
+            handshake_seen_ns=0,
+            quiet_since_ms=now.boot_ms,
+            quiet_boot_id=now.boot_id,
+            reason=None,
+            note="",
+            terminated_at=None,
+        )
+
+    async def _install(self, admitted: _Admitted) -> Session:
+        """Put the peer into the tunnel and mark the row live."""
+        deadline = asyncio.get_running_loop().time() + self._apply_timeout
+        try:
+            async with self._take_turn(deadline):
+                # A replacement keeps the peer, its counters and its handshake: what moved so far is billed to
+                # the old session, what moves from here on to the new one.
+                kept = admitted.replaced is not None
+                async with asyncio.timeout_at(deadline):
+                    await self._tunnel.apply([PutPeer(self._exit.peer(admitted.pending), fresh=not kept)])
+                seen = 0
+                if kept:
+                    dump = await self._meter.read()
+                    seen = dump.peers[admitted.pending.public_key].last_handshake_ns
+                session = await self._go_live(admitted, seen)
+        except (TunnelError, TimeoutError, KeyError) as error:
+            log.warning("peer of a new session was not applied: %s", error)
+            admitted.node.apply_failed(self._clock.now().boot_ms)
+            self._check_soon()
+            raise PeerApplyFailed from error
+        admitted.node.apply_succeeded()
+        return session
+
+    async def _go_live(self, admitted: _Admitted, handshake_seen_ns: int) -> Session:
+        now = self._clock.now()
+        pending, replaced = admitted.pending, admitted.replaced
+        async with self._store.write() as db:
+            if replaced is not None:
+                await rows.mark_terminated(db, [(replaced.id, Reason.REPLACED)], now.wall_ms)
+            if not await rows.mark_live(db, pending.id, now, handshake_seen_ns):
+                raise NoActiveNodes if await account_rows.enabled(db, pending.account_id) else InvalidToken
+        session = replace(
+            pending,
+            state=State.LIVE,
+            handshake_seen_ns=handshake_seen_ns,
+            quiet_since_ms=now.boot_ms,
+            quiet_boot_id=now.boot_id,
+        )
+        self._live.put(session)
+        return session
+
+    async def _undo(self, admitted: _Admitted) -> None:
+        """Take back a session that did not come to be. What the tunnel does not answer to, the next tick removes."""
+        pending, replaced = admitted.pending, admitted.replaced
+        change = RemovePeer(pending.public_key) if replaced is None else PutPeer(self._exit.peer(replaced))
+        try:
+            async with asyncio.timeout(UNDO_TIMEOUT_S), self._turn:
+                await self._tunnel.apply([change])
+        except (TunnelError, TimeoutError) as error:
+            log.warning("peer of a failed session not taken back yet: %s", error or "no answer")
+        self._leftovers[pending.id] = pending.address_offset if replaced is None else None
+        try:
+            await self._clear_leftovers()
+        except StoreUnavailable as error:
+            log.warning("row of a failed session not taken back yet: %s", error.__cause__)
+
+    async def _clear_leftovers(self) -> None:
+        leftovers = dict(self._leftovers)
+        if not leftovers:
+            return
+        async with self._store.write() as db:
+            await rows.delete_pending(db, leftovers)
+        for session_id, offset in leftovers.items():
+            # Another request may have cleared it while this one waited for the store.
+            if session_id in self._leftovers:
+                del self._leftovers[session_id]
+                if offset is not None:
+                    self._pool.release(offset)
+
+    # Ending ------------------------------------------------------------------------------------------
+
+    async def close(self, account: Account, session_id: str) -> Session:
+        """End one of the account's sessions at its own wish; the peer is gone when this returns.
+
+        A session that has ended already is returned as it is.
+        """
+        session = await self.find(account, session_id)
+        if session.state is State.TERMINATED:
+            return session
+        async with self._keys.hold(session.public_key):
+            deadline = asyncio.get_running_loop().time() + self._apply_timeout
+            try:
+                async with self._take_turn(deadline):
+                    current = self._live.by_key.get(session.public_key)
+                    if current is not None and current.id == session.id:
+                        await self._meter.read()
+                        await self.finish([(self._live.by_key[session.public_key], Reason.CLOSED)])
+            except (TunnelError, TimeoutError) as error:
+                log.warning("peer of session %s was not removed yet: %s", session.id, error)
+                await self._mark_closing(session)
+                self._check_soon()
+                raise PeerApplyFailed from error
+        return await self.find(account, session_id)
+
+    async def _mark_closing(self, session: Session) -> None:
+        async with self._store.write() as db:
+            await rows.mark_closing(db, [session.id], Reason.CLOSED)
+        current = self._live.by_key.get(session.public_key)
+        if current is not None and current.id == session.id and current.state is State.LIVE:
+            self._live.put(replace(current, state=State.CLOSING, reason=Reason.CLOSED))
+
+    def may_finish(self, session: Session) -> bool:
+        """False while a request is at work on the session's key: a replacement relies on its address."""
+        return not self._keys.held(session.public_key)
+
+    async def finish(self, ending: Sequence[tuple[Session, Reason]]) -> None:
+        """Remove the peers and end the sessions. The caller holds the turn and has just read the counters."""
+        if not ending:
+            return
+        await self._tunnel.apply([RemovePeer(session.public_key) for session, _ in ending])
+        async with self._store.write() as db:
+            await rows.mark_terminated(db, [(s.id, reason) for s, reason in ending], self._clock.now().wall_ms)
+            await rows.forget_baselines(db, [s.public_key for s, _ in ending])
+        for session, reason in ending:
+            self._live.drop(session)
+            self._pool.release(session.address_offset)
+            log.info("session %s ended: %s", session.id, session.reason or reason)
+
+    # Looking up --------------------------------------------------------------------------------------
+
+    async def find(self, account: Account, session_id: str) -> Session:
+        """Raises SessionNotFound for an unknown id and another account's alike."""
+        async with self._store.read() as db:
+            session = await rows.by_id(db, session_id)
+        if session is None or session.account_id != account.id or session.state is State.PENDING:
+            raise SessionNotFound
+        return session
+
+    async def list(self, account: Account, *, live: bool, before: str | None, limit: int) -> list[Session]:
+        async with self._store.read() as db:
+            return await rows.page(db, rows.Page(account_id=account.id, live=live, before=before, limit=limit))
+
+    @asynccontextmanager
+    async def _take_turn(self, deadline: float) -> AsyncIterator[None]:
+        """The turn. Raises TimeoutError when it does not come by `deadline`, in the event loop's time.
+
+        What happens under it is not cut short from here: a commit that is cancelled may have been made or not.
+        """
+        async with asyncio.timeout_at(deadline):
+            await self._turn.acquire()
+        try:
+            yield
+        finally:
+            self._turn.release()
