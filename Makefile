@@ -1,0 +1,46 @@
+# `make run` and `make test` are all a fresh Debian 12 machine needs, as root. Both are safe to repeat.
+
+PYTHON ?= /usr/bin/python3
+PIP = PIP_CONSTRAINT=$(CURDIR)/.constraints.txt PIP_DISABLE_PIP_VERSION_CHECK=1 .venv/bin/python -m pip
+SOURCES = pyproject.toml .constraints.txt build.py $(wildcard native/*.c native/*.h)
+
+RUN_PACKAGES = python3 python3-venv python3-dev gcc libc6-dev nftables wireguard-go curl
+TEST_PACKAGES = wireguard-tools iproute2 iputils-ping procps git
+
+# A command that runs its arguments as root under a kernel with WireGuard, for hosts whose own has none.
+export KERNEL_RUNNER ?=
+
+.PHONY: run test lint unit kernel fuzz clean
+
+run: .venv/run-ready
+	@.make/run
+
+test: .venv/test-ready lint
+	.venv/bin/python -m pytest
+
+lint: .venv/test-ready
+	.venv/bin/ruff check
+	.venv/bin/ruff format --check
+	.venv/bin/mypy
+
+# The rings that need no root and no network.
+unit: .venv/test-ready
+	.venv/bin/python -m pytest tests/unit tests/api
+
+kernel: .venv/test-ready
+	.venv/bin/python -m pytest tests/kernel
+
+.venv/run-ready: $(SOURCES)
+	@.make/packages $(RUN_PACKAGES)
+	@test -x .venv/bin/python || $(PYTHON) -m venv .venv
+	$(PIP) install --quiet --editable .
+	@touch $@
+
+.venv/test-ready: .venv/run-ready
+	@.make/packages $(TEST_PACKAGES)
+	$(PIP) install --quiet --editable '.[dev]'
+	@touch $@
+
+clean:
+	rm -rf .venv build dist *.egg-info appliance/*.so .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find . -name __pycache__ -prune -exec rm -rf {} +
