@@ -145,9 +145,7 @@ async def delete_pending(db: aiosqlite.Connection, session_ids: Iterable[str]) -
     )
 
 
-async def mark_closing(
-    db: aiosqlite.Connection, session_ids: Iterable[str], reason: Reason, note: str = ""
-) -> None:
+async def mark_closing(db: aiosqlite.Connection, session_ids: Iterable[str], reason: Reason, note: str = "") -> None:
     """Decided to end. The first reason stays."""
     await db.executemany(
         "UPDATE sessions SET state = 'closing', reason = ?, note = ? WHERE id = ? AND state = 'live'",

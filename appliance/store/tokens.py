@@ -57,6 +57,11 @@ async def everything(db: aiosqlite.Connection) -> list[Token]:
     return [_token(row) for row in await db.execute_fetchall(f"{_LIST} ORDER BY t.created_at, t.id")]
 
 
+async def of_account(db: aiosqlite.Connection, account_id: str) -> list[Token]:
+    rows = await db.execute_fetchall(f"{_LIST} WHERE t.account_id = ? ORDER BY t.created_at, t.id", (account_id,))
+    return [_token(row) for row in rows]
+
+
 async def by_id(db: aiosqlite.Connection, token_id: str) -> Token | None:
     rows = await db.execute_fetchall(f"{_LIST} WHERE t.id = ?", (token_id,))
     return next(map(_token, rows), None)

@@ -1,0 +1,5 @@
+"""`python -m appliance` is `wg-appliance`."""
+
+from appliance.cli import main
+
+main()

@@ -1,0 +1,79 @@
+"""The command line, `wg-appliance`: one file a noun. Here: the root command, and errors to exit statuses.
+
+Results go to stdout, remarks and errors to stderr. Exit status: 0 done, 1 failed with one line on stderr, 2 usage.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import IO, Any
+
+import click
+
+from appliance.cli.commands import LazyCommands
+from appliance.errors import ApplianceError, StoreUnavailable
+
+PROGRAM = "wg-appliance"
+
+NOUNS = {
+    "serve": ("appliance.cli.serve:serve", "Run the appliance in the foreground."),
+    "init": ("appliance.cli.init:init", "Write a commented config, create the state directory, store and server key."),
+    "account": ("appliance.cli.account:account", "Accounts: create, list, show, set, delete."),
+    "token": ("appliance.cli.token:token", "Bearer tokens: create, list, revoke."),
+    "session": ("appliance.cli.session:session", "Sessions: list, show, terminate."),
+    "node": ("appliance.cli.node:node", "This exit: status, drain, resume."),
+}
+
+
+class Failed(click.ClickException):
+    """Exit status 1 and one line on stderr."""
+
+    exit_code = 1
+
+    def show(self, file: IO[Any] | None = None) -> None:
+        line = " ".join(self.message.split())
+        click.echo(f"{PROGRAM}: error: {line}", file=file, err=True)
+
+
+class Root(LazyCommands):
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except StoreUnavailable as error:
+            raise Failed(f"{error}: {error.__cause__}; try again, and check the disk's space") from error
+        except ApplianceError as error:
+            raise Failed(str(error)) from error
+
+
+def _print_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
+    if not wanted:
+        return
+    from importlib import metadata
+
+    try:
+        version = metadata.version(PROGRAM)
+    except metadata.PackageNotFoundError:
+        version = "(not installed)"
+    click.echo(f"{PROGRAM} {version}")
+    ctx.exit()
+
+
+@click.group(cls=Root, lazy=NOUNS, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option(
+    "--config",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="The configuration; else $WG_APPLIANCE_CONFIG, else /etc/wg-appliance/config.toml.",
+)
+@click.option(
+    "--version", is_flag=True, is_eager=True, expose_value=False, callback=_print_version, help="Print the version."
+)
+@click.pass_context
+def cli(ctx: click.Context, config: Path | None) -> None:
+    """A self-hosted WireGuard exit: session API, store and tunnel in one process."""
+    ctx.obj = config
+
+
+def main() -> None:
+    """The console script. Never returns."""
+    cli(prog_name=PROGRAM)

@@ -1,0 +1,163 @@
+"""`wg-appliance account ...`"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from appliance import identifiers
+from appliance.cli import admin, output, token
+from appliance.cli.commands import Commands
+from appliance.cli.parameters import NAME, TIER
+from appliance.entities import Account, Reason, State, Tier
+from appliance.errors import Conflict, NotFound
+from appliance.store import accounts as rows
+from appliance.store import sessions as session_rows
+from appliance.store import tokens as token_rows
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import aiosqlite
+
+    from appliance.cli.admin import Admin
+    from appliance.entities import Token
+
+
+@click.group(cls=Commands)
+def account() -> None:
+    """Accounts: who may open sessions, and how much."""
+
+
+@account.command()
+@click.argument("name", type=NAME)
+@click.option("--tier", type=TIER, default=Tier.FREE.value, show_default=True)
+@output.json_option
+@click.pass_obj
+def create(config_file: Path | None, name: str, tier: str, as_json: bool) -> None:
+    """Create an account."""
+
+    async def work(a: Admin) -> Account:
+        async with a.store.write() as db:
+            if await rows.by_name(db, name) is not None:
+                raise Conflict(f"account {name} exists already; to change it: wg-appliance account set")
+            new = Account(identifiers.account_id(), name, Tier(tier), disabled=False, created_at=a.now)
+            await rows.insert(db, new)
+            return new
+
+    made = admin.run(config_file, work)
+    if as_json:
+        output.write_json(_shape(made))
+    else:
+        output.write_fields(_fields(made))
+
+
+@account.command("list")
+@output.json_option
+@click.pass_obj
+def list_(config_file: Path | None, as_json: bool) -> None:
+    """List all accounts."""
+
+    async def work(a: Admin) -> tuple[list[Account], int]:
+        async with a.store.read() as db:
+            return await rows.everyone(db), a.now
+
+    found, now = admin.run(config_file, work)
+    if as_json:
+        output.write_json({"accounts": [_shape(each) for each in found]})
+        return
+    output.write_table(
+        ("NAME", "TIER", "STATE", "CREATED", "ID"),
+        [(each.name, each.tier, _state(each), output.ago(each.created_at, now), each.id) for each in found],
+        "no accounts; wg-appliance account create NAME makes one",
+    )
+
+
+@account.command()
+@click.argument("name", type=NAME)
+@output.json_option
+@click.pass_obj
+def show(config_file: Path | None, name: str, as_json: bool) -> None:
+    """Show an account, its tokens and how many live sessions it has."""
+
+    async def work(a: Admin) -> tuple[Account, int, list[Token], int]:
+        async with a.store.read() as db:
+            found = await find(db, name)
+            live = [s for s in await session_rows.unfinished_of(db, found.id) if s.state is State.LIVE]
+            return found, len(live), await token_rows.of_account(db, found.id), a.now
+
+    found, live, tokens, now = admin.run(config_file, work)
+    if as_json:
+        output.write_json(_shape(found) | {"live_sessions": live, "tokens": [token.shape(each) for each in tokens]})
+        return
+    output.write_fields([*_fields(found), ("live sessions", live)])
+    if tokens:
+        output.write("")
+    token.write_table(tokens, now)
+
+
+@account.command("set")
+@click.argument("name", type=NAME)
+@click.option("--tier", type=TIER, help="Its sessions from now on; the limits hold for live ones too.")
+@click.option("--disabled/--enabled", default=None, help="Disabled: its tokens answer 401, its sessions end.")
+@click.pass_context
+def set_(ctx: click.Context, name: str, tier: str | None, disabled: bool | None) -> None:
+    """Change an account."""
+    if tier is None and disabled is None:
+        ctx.fail("Nothing to change: give --tier, --disabled or --enabled.")
+
+    async def work(a: Admin) -> None:
+        async with a.change() as db:
+            found = await find(db, name)
+            new_tier = found.tier if tier is None else Tier(tier)
+            new_disabled = found.disabled if disabled is None else disabled
+            await rows.update(db, found.id, tier=new_tier, disabled=new_disabled)
+            if new_disabled:
+                await _end_sessions(db, found)
+
+    admin.run(ctx.obj, work)
+    output.remark(f"account {name} changed")
+
+
+@account.command()
+@click.argument("name", type=NAME)
+@click.pass_obj
+def delete(config_file: Path | None, name: str) -> None:
+    """Delete an account: its tokens answer 401, its sessions end. There is no prompt."""
+
+    async def work(a: Admin) -> None:
+        async with a.change() as db:
+            found = await find(db, name)
+            await rows.delete(db, found.id, a.now)
+            await _end_sessions(db, found)
+
+    admin.run(config_file, work)
+    output.remark(f"account {name} deleted")
+
+
+async def find(db: aiosqlite.Connection, name: str) -> Account:
+    """Raises NotFound."""
+    found = await rows.by_name(db, name)
+    if found is None:
+        raise NotFound(f"no account {name}; wg-appliance account list shows them")
+    return found
+
+
+async def _end_sessions(db: aiosqlite.Connection, ended: Account) -> None:
+    unfinished = await session_rows.unfinished_of(db, ended.id)
+    await session_rows.mark_closing(db, [s.id for s in unfinished], Reason.ADMIN)
+
+
+def _state(a: Account) -> str:
+    return "disabled" if a.disabled else "enabled"
+
+
+def _shape(a: Account) -> dict[str, Any]:
+    created = output.rfc3339(a.created_at)
+    return {"id": a.id, "name": a.name, "tier": a.tier, "disabled": a.disabled, "created_at": created}
+
+
+def _fields(a: Account) -> list[tuple[str, object]]:
+    created = output.rfc3339(a.created_at)
+    return [("name", a.name), ("tier", a.tier), ("state", _state(a)), ("created", created), ("id", a.id)]

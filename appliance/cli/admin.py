@@ -1,0 +1,121 @@
+"""An admin command's way to the store: opened as its owner, and waiting for a running server to act on a change."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeVar
+
+from appliance import config
+from appliance.cli.faults import host_faults
+from appliance.cli.output import remark
+from appliance.cli.owner import become_owner
+from appliance.clock import HostClock
+from appliance.errors import HostError, StoreError
+from appliance.state_dir import StateDir
+from appliance.store import node as node_row
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable
+    from pathlib import Path
+
+    import aiosqlite
+
+    from appliance.config import Settings
+    from appliance.store.connection import Store
+
+T = TypeVar("T")
+
+SETTLE_S = 5.0
+POLL_S = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class Admin:
+    """What an admin command works with. `now` is the wall clock's, in ms."""
+
+    settings: Settings
+    state: StateDir
+    store: Store
+    now: int
+    settle_s: float = SETTLE_S
+
+    @asynccontextmanager
+    async def change(self) -> AsyncIterator[aiosqlite.Connection]:
+        """A transaction on what the running server holds in memory; ends when the server has acted on it.
+
+        Raises HostError when the change is stored, but the server has not acted on it in time.
+        """
+        async with self.store.write() as db:
+            yield db
+            number = await node_row.request(db)
+        await self._settle(number)
+
+    async def _settle(self, number: int) -> None:
+        import asyncio
+
+        if self.state.is_served():
+            try:
+                async with asyncio.timeout(self.settle_s):
+                    while not await self._has_applied(number):  # noqa: ASYNC110 (another process changes it)
+                        await asyncio.sleep(POLL_S)
+            except TimeoutError:
+                if self.state.is_served():
+                    raise HostError(
+                        "the change is stored, but the running server has not acted on it within "
+                        f"{self.settle_s:g} s; see its log"
+                    ) from None
+            else:
+                return
+        remark("the server is not running: this takes effect when it starts")
+
+    async def _has_applied(self, number: int) -> bool:
+        async with self.store.read() as db:
+            return (await node_row.read(db)).applied >= number
+
+
+def run(config_file: Path | None, work: Callable[[Admin], Awaitable[T]]) -> T:
+    """Do `work` on the store that the configuration names; the result is to be printed after.
+
+    Raises StoreError where there is no store: only `init` and `serve` make one, so that a wrong --config is noticed.
+    """
+    import asyncio
+
+    # Imported before the owner is taken on, who may have no access to where they are.
+    from appliance.store import connection, migration
+
+    settings = config.read(config_file, os.environ)
+    state = StateDir(settings.node.state_dir)
+    now = HostClock().now().wall_ms
+    migration.migrations()  # likewise: what importlib.resources loads on first use
+
+    async def with_store() -> T:
+        store = await connection.Store.open(state.store)
+        try:
+            return await work(Admin(settings, state, store, now))
+        except sqlite3.DatabaseError as error:
+            if type(error) is sqlite3.DatabaseError:  # the file's fault; the subclasses are the query's
+                raise connection.explain(error, state.store) from error
+            raise
+        finally:
+            await store.close()
+
+    with host_faults("cannot work on the store"):
+        if not _exists(state.store):
+            raise StoreError(
+                f"no store at {state.store}: run wg-appliance init or serve first, "
+                "or name the right configuration with --config"
+            )
+        become_owner(state.store)
+        return asyncio.run(with_store())
+
+
+def _exists(path: Path) -> bool:
+    """Path.exists() with the file's name in the PermissionError; False where a parent is missing."""
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True

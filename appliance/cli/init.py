@@ -1,0 +1,74 @@
+"""`wg-appliance init`."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import click
+
+from appliance import config
+from appliance.cli.faults import host_faults
+from appliance.cli.output import remark
+from appliance.cli.owner import become_owner
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from appliance.state_dir import StateDir
+
+
+@click.command()
+@click.pass_obj
+def init(config_file: Path | None) -> None:
+    """Write a commented config, create the state directory, store and server key.
+
+    What exists already is left as it is.
+    """
+    from appliance.state_dir import StateDir
+
+    file = config.location(config_file, os.environ)
+    with host_faults("cannot write the configuration"):
+        _say(file, made=_write_config(file))
+    state = StateDir(config.read(file, os.environ).node.state_dir)
+    _say(state.path, made=state.create())
+    with host_faults("cannot set up the state directory"):
+        _fill(state)
+
+
+def _write_config(file: Path) -> bool:
+    from appliance.config_text import default_text
+
+    file.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with file.open("x", encoding="utf-8") as new:
+            new.write(default_text())
+    except FileExistsError:
+        return False
+    return True
+
+
+def _fill(state: StateDir) -> None:
+    import asyncio
+
+    # Loaded before the owner is taken on, who may have no access to where the program is.
+    from appliance.store import connection, migration
+    from appliance.wireguard import keys
+
+    migration.migrations()
+    keys.generate_private_key()
+    become_owner(state.path)
+
+    async def open_store() -> None:
+        await (await connection.Store.open(state.store)).close()
+
+    had_store = state.store.exists()
+    asyncio.run(open_store())
+    _say(state.store, made=not had_store)
+    had_key = state.has_key
+    state.private_key()
+    _say(state.path / "server.key", made=not had_key)
+
+
+def _say(path: Path, *, made: bool) -> None:
+    remark(f"created {path}" if made else f"exists: {path}")

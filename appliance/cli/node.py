@@ -1,0 +1,91 @@
+"""`wg-appliance node ...`: this exit."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from appliance.cli import admin, output
+from appliance.cli.commands import Commands
+from appliance.entities import Reason, State
+from appliance.store import node as rows
+from appliance.store import sessions as session_rows
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from appliance.cli.admin import Admin
+
+NO_CLIENTS = 3  # the network address, the exit's own and the broadcast address
+
+
+@click.group(cls=Commands)
+def node() -> None:
+    """This exit: its state, and whether it takes new sessions."""
+
+
+@node.command()
+@output.json_option
+@click.pass_obj
+def status(config_file: Path | None, as_json: bool) -> None:
+    """Show this exit's state."""
+    fields = admin.run(config_file, _status)
+    if as_json:
+        output.write_json(fields)
+        return
+    words = {True: "yes", False: "no"}
+    output.write_fields(
+        [(name.replace("_", " "), words[value] if isinstance(value, bool) else value) for name, value in fields.items()]
+    )
+
+
+@node.command()
+@click.option("--now", is_flag=True, help="End the live sessions too.")
+@click.pass_obj
+def drain(config_file: Path | None, now: bool) -> None:
+    """Take no new sessions, until resume; a restart does not change that."""
+
+    async def work(a: Admin) -> None:
+        async with a.change() as db:
+            await rows.set_drained(db, drained=True)
+            if now:
+                unfinished = await session_rows.unfinished(db)
+                await session_rows.mark_closing(db, [s.id for s in unfinished], Reason.DRAINED)
+
+    admin.run(config_file, work)
+    output.remark("drained: no new sessions" + (", and the live ones are ended" if now else ""))
+
+
+@node.command()
+@click.pass_obj
+def resume(config_file: Path | None) -> None:
+    """Take new sessions again after a drain."""
+
+    async def work(a: Admin) -> None:
+        async with a.change() as db:
+            await rows.set_drained(db, drained=False)
+
+    admin.run(config_file, work)
+    output.remark("resumed: new sessions are taken")
+
+
+async def _status(a: Admin) -> dict[str, Any]:
+    async with a.store.read() as db:
+        row = await rows.read(db)
+        unfinished = await session_rows.unfinished(db)
+    configured = a.settings.node
+    return {
+        "name": configured.name,
+        "region": configured.region,
+        "api": a.settings.api.url,
+        "public_ip": str(configured.public_ip or "auto"),
+        "interface": a.settings.wireguard.interface,
+        "serving": a.state.is_served(),
+        "drained": row.drained,
+        "live_sessions": sum(s.state is State.LIVE for s in unfinished),
+        # A replacement that is pending has the address of the session it replaces.
+        "addresses_in_use": len({s.address_offset for s in unfinished}),
+        "addresses_capacity": a.settings.wireguard.subnet.num_addresses - NO_CLIENTS,
+        "store": str(a.state.store),
+    }

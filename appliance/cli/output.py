@@ -1,0 +1,79 @@
+"""What commands print: results on stdout, as JSON or as plain aligned columns; remarks on stderr."""
+
+from __future__ import annotations
+
+import json
+import sys
+from datetime import UTC, datetime
+from itertools import zip_longest
+from typing import TYPE_CHECKING
+
+import click
+
+from appliance.cli.faults import host_faults
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+def write(text: str) -> None:
+    """A result. What the terminal's encoding lacks is escaped."""
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+    with host_faults("cannot write the result"):
+        click.echo(text.encode(encoding, "backslashreplace").decode(encoding))
+
+
+def write_json(value: object) -> None:
+    write(json.dumps(value, indent=2))
+
+
+def remark(text: str) -> None:
+    click.echo(text, err=True)
+
+
+def write_table(headings: Sequence[str], rows: Iterable[Sequence[object]], empty: str) -> None:
+    """Columns, two spaces apart; where there are no rows, the remark `empty` instead."""
+    lines = [headings, *([str(cell) for cell in row] for row in rows)]
+    if len(lines) == 1:
+        remark(empty)
+        return
+    widths = [max(map(len, column)) for column in zip_longest(*lines, fillvalue="")]
+    write("\n".join("  ".join(map(str.ljust, line, widths)).rstrip() for line in lines))
+
+
+def write_fields(fields: Sequence[tuple[str, object]]) -> None:
+    """One thing, a field a line."""
+    width = max(len(name) for name, _ in fields)
+    write("\n".join(f"{name:<{width}}  {value}".rstrip() for name, value in fields))
+
+
+def rfc3339(ms: int | None) -> str | None:
+    """Whole seconds, UTC, with a Z."""
+    return None if ms is None else datetime.fromtimestamp(ms // 1000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def span(ms: int) -> str:
+    """A duration in its largest unit: "12s", "5m", "3h", "40d"."""
+    seconds = max(0, ms) // 1000
+    for unit, length in (("d", 86400), ("h", 3600), ("m", 60)):
+        if seconds >= length:
+            return f"{seconds // length}{unit}"
+    return f"{seconds}s"
+
+
+def ago(ms: int | None, now: int) -> str:
+    return "never" if ms is None else f"{span(now - ms)} ago"
+
+
+def size(count: int) -> str:
+    """Bytes with a binary unit: "512 B", "1.2 MiB"."""
+    if count < 1024:
+        return f"{count} B"
+    amount = float(count)
+    for unit in ("KiB", "MiB", "GiB"):
+        amount /= 1024
+        if amount < 1023.95:  # what would be rounded to 1024.0 belongs to the next unit
+            return f"{amount:.1f} {unit}"
+    return f"{amount / 1024:.1f} TiB"

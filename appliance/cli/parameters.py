@@ -1,0 +1,50 @@
+"""What the arguments of commands may be; anything else is a usage error that says what is allowed."""
+
+from __future__ import annotations
+
+import click
+
+from appliance.config_values import duration, show
+from appliance.entities import Tier
+
+TIER = click.Choice([tier.value for tier in Tier])
+
+
+class Text(click.ParamType):  # type: ignore[type-arg]  # no generic class before click 8.4
+    """Text on one line, so that it can stand in a table; nothing that SQLite or JSON would not take."""
+
+    name = "text"
+
+    def __init__(self, shortest: int, longest: int) -> None:
+        self._shortest = shortest
+        self._longest = longest
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        # isprintable() is false for control characters, line ends and undecodable bytes.
+        if self._shortest <= len(value) <= self._longest and value.isprintable() and value == value.strip():
+            return value
+        return self.fail(
+            f"{show(value)}: must be {self._shortest} to {self._longest} printable characters, no space at either end",
+            param,
+            ctx,
+        )
+
+
+class Duration(click.ParamType):  # type: ignore[type-arg]  # no generic class before click 8.4
+    """A duration as in the configuration, more than zero; seconds."""
+
+    name = "duration"
+    _kind = duration("1s")
+
+    def convert(self, value: str | int, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        try:
+            seconds: int = self._kind.parse(self._kind.from_env(value) if isinstance(value, str) else value)
+        except ValueError:
+            return self.fail(f"{show(value)}: must be {self._kind.allowed}", param, ctx)
+        return seconds
+
+
+NAME = Text(1, 64)
+LABEL = Text(0, 200)
+ID = Text(1, 200)
+DURATION = Duration()

@@ -1,0 +1,45 @@
+"""`wg-appliance serve`."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from typing import TYPE_CHECKING
+
+import click
+
+from appliance import config
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@click.command()
+@click.pass_obj
+def serve(config_file: Path | None) -> None:
+    """Run the appliance in the foreground.
+
+    Creates what is missing of state directory, store and server key. Logs to stderr. SIGTERM and Ctrl-C stop it.
+    """
+    logging.basicConfig(
+        stream=sys.stderr,
+        level=logging.INFO,
+        format=("" if _stderr_is_journal() else "%(asctime)s ") + "%(levelname)s %(name)s: %(message)s",
+    )
+    settings = config.read(config_file, os.environ)
+    from appliance import server
+
+    server.serve(settings)
+
+
+def _stderr_is_journal() -> bool:
+    """systemd.exec(5): JOURNAL_STREAM is the device and inode of the stream to the journal, which adds the time.
+
+    Programs started by a service inherit the variable, whatever their stderr is.
+    """
+    try:
+        stream = os.fstat(sys.stderr.fileno())
+    except (OSError, ValueError):
+        return False
+    return os.environ.get("JOURNAL_STREAM") == f"{stream.st_dev}:{stream.st_ino}"

@@ -1,0 +1,140 @@
+"""`wg-appliance session ...`"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from appliance.cli import account, admin, output
+from appliance.cli.commands import Commands
+from appliance.cli.parameters import ID, LABEL, NAME
+from appliance.entities import Reason, Session, State
+from appliance.errors import NotFound
+from appliance.store import sessions as rows
+from appliance.wireguard.keys import encode
+
+if TYPE_CHECKING:
+    from ipaddress import IPv4Network, IPv6Network
+    from pathlib import Path
+
+    import aiosqlite
+
+    from appliance.cli.admin import Admin
+    from appliance.settings import WireGuardSettings
+
+
+@click.group(cls=Commands)
+def session() -> None:
+    """Sessions: who uses this exit, and what for how long."""
+
+
+@session.command("list")
+@click.option("--live", is_flag=True, help="The live ones only.")
+@click.option("--account", "name", type=NAME, metavar="NAME", help="This account's only.")
+@output.json_option
+@click.pass_obj
+def list_(config_file: Path | None, live: bool, name: str | None, as_json: bool) -> None:
+    """List sessions, newest first."""
+
+    async def work(a: Admin) -> tuple[list[Session], Admin]:
+        async with a.store.read() as db:
+            account_id = None if name is None else (await account.find(db, name)).id
+            return await rows.page(db, rows.Page(account_id=account_id, live=live)), a
+
+    found, a = admin.run(config_file, work)
+    if as_json:
+        output.write_json({"sessions": [_shape(s, a.settings.wireguard) for s in found]})
+        return
+    output.write_table(
+        ("ID", "ACCOUNT", "TIER", "STATE", "REGION", "ADDRESS", "CREATED", "HANDSHAKE", "IN", "OUT"),
+        [
+            (
+                *(s.id, s.account, s.tier, _state(s), s.region, _address(a.settings.wireguard.subnet, s) or "-"),
+                *(output.ago(s.created_at, a.now), output.ago(s.last_handshake_at, a.now)),
+                *(output.size(s.bytes_in), output.size(s.bytes_out)),
+            )
+            for s in found
+        ],
+        "no live sessions" if live else "no sessions",
+    )
+
+
+@session.command()
+@click.argument("session_id", type=ID, metavar="ID")
+@output.json_option
+@click.pass_obj
+def show(config_file: Path | None, session_id: str, as_json: bool) -> None:
+    """Show a session."""
+
+    async def work(a: Admin) -> tuple[Session, Admin]:
+        async with a.store.read() as db:
+            return await _find(db, session_id), a
+
+    found, a = admin.run(config_file, work)
+    fields = _shape(found, a.settings.wireguard)
+    if as_json:
+        output.write_json(fields)
+        return
+    readable = fields | {"bytes_in": output.size(found.bytes_in), "bytes_out": output.size(found.bytes_out)}
+    output.write_fields([(name, value) for name, value in readable.items() if value not in (None, "")])
+
+
+@session.command()
+@click.argument("session_id", type=ID, metavar="ID")
+@click.option("--reason", "note", type=LABEL, default="", metavar="TEXT", help="Kept with the session, as its note.")
+@click.pass_obj
+def terminate(config_file: Path | None, session_id: str, note: str) -> None:
+    """End a session (terminated_reason: admin)."""
+
+    async def work(a: Admin) -> bool:
+        async with a.store.read() as db:
+            found = await _find(db, session_id)
+        if found.state is State.TERMINATED:
+            return False
+        async with a.change() as db:
+            await rows.mark_closing(db, [session_id], Reason.ADMIN, note)
+        return True
+
+    was_live = admin.run(config_file, work)
+    output.remark(f"session {session_id} {'terminated' if was_live else 'had ended already'}")
+
+
+async def _find(db: aiosqlite.Connection, session_id: str) -> Session:
+    """Raises NotFound, for a pending session too: nobody was told of it yet."""
+    found = await rows.by_id(db, session_id)
+    if found is None or found.state is State.PENDING:
+        raise NotFound(f"no session {session_id}; wg-appliance session list shows them")
+    return found
+
+
+def _address(subnet: IPv4Network | IPv6Network, s: Session) -> str | None:
+    """The client's address; None for an old session whose place the subnet, changed since, does not have."""
+    return str(subnet[s.address_offset]) if s.address_offset < subnet.num_addresses else None
+
+
+def _state(s: Session) -> str:
+    return s.state if s.reason is None else f"{s.state} ({s.reason})"
+
+
+def _shape(s: Session, wireguard: WireGuardSettings) -> dict[str, Any]:
+    """Named as in the HTTP API where that has it; null where the API leaves a field out."""
+    return {
+        "id": s.id,
+        "account": s.account,
+        "tier": s.tier,
+        "state": s.state,
+        "region": s.region,
+        "public_ip": s.public_ip,
+        "public_key": encode(s.public_key),
+        "address": _address(wireguard.subnet, s),
+        "address6": _address(wireguard.subnet6, s) if s.ipv6 and wireguard.subnet6 is not None else None,
+        "created_at": output.rfc3339(s.created_at),
+        "expires_at": output.rfc3339(s.expires_at),
+        "last_handshake_at": output.rfc3339(s.last_handshake_at),
+        "bytes_in": s.bytes_in,
+        "bytes_out": s.bytes_out,
+        "terminated_at": output.rfc3339(s.terminated_at),
+        "terminated_reason": s.reason,
+        "note": s.note,
+    }

@@ -1,0 +1,152 @@
+"""`wg-appliance token ...`: a token is printed once, when it is made; the store has only its hash."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from appliance import identifiers
+from appliance.cli import admin, output
+from appliance.cli.commands import Commands
+from appliance.cli.parameters import DURATION, ID, LABEL, NAME, TIER
+from appliance.entities import Account, Tier, Token
+from appliance.errors import Conflict, NotFound
+from appliance.store import accounts as account_rows
+from appliance.store import tokens as rows
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    import aiosqlite
+
+    from appliance.cli.admin import Admin
+
+
+@click.group(cls=Commands)
+def token() -> None:
+    """Bearer tokens for the HTTP API."""
+
+
+@token.command()
+@click.option("--account", "name", type=NAME, required=True, metavar="NAME", help="Created if it is new.")
+@click.option("--tier", type=TIER, help="Of a new account; default: free.")
+@click.option("--expires", type=DURATION, metavar="DURATION", help="Such as 30d or 12h; default: never.")
+@click.option("--label", type=LABEL, default="", metavar="TEXT", help="A remark for token list.")
+@output.json_option
+@click.pass_obj
+def create(
+    config_file: Path | None, name: str, tier: str | None, expires: int | None, label: str, as_json: bool
+) -> None:
+    """Create a token and print it, this once."""
+    secret = identifiers.token_secret()
+
+    async def work(a: Admin) -> tuple[Token, bool]:
+        async with a.store.write() as db:
+            owner, is_new = await _owner(db, name, None if tier is None else Tier(tier), a.now)
+            expires_at = None if expires is None else a.now + expires * 1000
+            made = Token(identifiers.token_id(), owner.name, owner.tier, label, a.now, expires_at, None)
+            await rows.insert(db, owner, made, identifiers.token_hash(secret))
+            return made, is_new
+
+    made, is_new = admin.run(config_file, work)
+    if is_new:
+        output.remark(f"account {made.account} created, tier {made.tier}")
+    if as_json:
+        fields = shape(made)
+        del fields["revoked_at"]
+        output.write_json({"token": secret} | fields)
+    else:
+        output.write(secret)
+
+
+@token.command("list")
+@output.json_option
+@click.pass_obj
+def list_(config_file: Path | None, as_json: bool) -> None:
+    """List all tokens, without their secrets."""
+
+    async def work(a: Admin) -> tuple[list[Token], int]:
+        async with a.store.read() as db:
+            return await rows.everything(db), a.now
+
+    found, now = admin.run(config_file, work)
+    if as_json:
+        output.write_json({"tokens": [shape(each) for each in found]})
+    else:
+        write_table(found, now)
+
+
+@token.command()
+@click.argument("token_id", type=ID, metavar="ID")
+@click.pass_obj
+def revoke(config_file: Path | None, token_id: str) -> None:
+    """Revoke a token: it answers 401 from now on; sessions opened with it go on."""
+
+    async def work(a: Admin) -> bool:
+        async with a.store.write() as db:
+            found = await rows.by_id(db, token_id)
+            if found is None:
+                # What was given is not repeated: it may be a token.
+                raise NotFound("no token has that id; wg-appliance token list shows the ids")
+            await rows.revoke(db, token_id, a.now)
+            return found.revoked_at is None
+
+    was_valid = admin.run(config_file, work)
+    output.remark(f"token {token_id} {'revoked' if was_valid else 'was revoked already'}")
+
+
+async def _owner(db: aiosqlite.Connection, name: str, tier: Tier | None, now: int) -> tuple[Account, bool]:
+    """The account by this name, and whether it was made for this. Raises Conflict where it is not as asked for."""
+    found = await account_rows.by_name(db, name)
+    if found is None:
+        made = Account(identifiers.account_id(), name, tier or Tier.FREE, disabled=False, created_at=now)
+        await account_rows.insert(db, made)
+        return made, True
+    if tier not in (None, found.tier):
+        raise Conflict(
+            f"account {name} is of tier {found.tier}, not {tier}; leave --tier out, or change it first: "
+            f"wg-appliance account set {name} --tier {tier}"
+        )
+    if found.disabled:
+        raise Conflict(
+            f"account {name} is disabled, its tokens answer 401; enable it first: "
+            f"wg-appliance account set {name} --enabled"
+        )
+    return found, False
+
+
+def shape(t: Token) -> dict[str, Any]:
+    return {
+        "id": t.id,
+        "account": t.account,
+        "tier": t.tier,
+        "label": t.label,
+        "created_at": output.rfc3339(t.created_at),
+        "expires_at": output.rfc3339(t.expires_at),
+        "revoked_at": output.rfc3339(t.revoked_at),
+    }
+
+
+def write_table(tokens: Sequence[Token], now: int) -> None:
+    output.write_table(
+        ("ID", "ACCOUNT", "TIER", "STATE", "CREATED", "EXPIRES", "LABEL"),
+        [
+            (t.id, t.account, t.tier, _state(t, now), output.ago(t.created_at, now), _expiry(t, now), t.label)
+            for t in tokens
+        ],
+        "no tokens; wg-appliance token create --account NAME makes one",
+    )
+
+
+def _state(t: Token, now: int) -> str:
+    if t.revoked_at is not None:
+        return "revoked"
+    return "expired" if t.expires_at is not None and t.expires_at <= now else "valid"
+
+
+def _expiry(t: Token, now: int) -> str:
+    if t.expires_at is None:
+        return "never"
+    return output.ago(t.expires_at, now) if t.expires_at <= now else f"in {output.span(t.expires_at - now)}"
