@@ -10,6 +10,9 @@ TEST_PACKAGES = wireguard-tools iproute2 iputils-ping procps git
 # A command that runs its arguments as root under a kernel with WireGuard, for hosts whose own has none.
 export KERNEL_RUNNER ?=
 
+FUZZ_SECONDS ?= 180
+FUZZ_FLAGS = -std=c11 -g -O1 -Wall -Wextra -Werror -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all
+
 .PHONY: run test lint unit kernel fuzz clean
 
 run: .venv/run-ready
@@ -29,6 +32,17 @@ unit: .venv/test-ready
 
 kernel: .venv/test-ready
 	.venv/bin/python -m pytest tests/kernel
+
+# Finds are kept in build/fuzz-*; what belongs into the repository is copied to tests/fuzz/corpus by hand.
+fuzz: build/fuzz_dump build/fuzz_pool
+	@mkdir -p build/fuzz-dump build/fuzz-pool
+	build/fuzz_dump -max_total_time=$(FUZZ_SECONDS) -timeout=10 -max_len=20000 build/fuzz-dump tests/fuzz/corpus/dump
+	build/fuzz_pool -max_total_time=$(FUZZ_SECONDS) -timeout=10 build/fuzz-pool tests/fuzz/corpus/pool
+
+build/fuzz_%: native/fuzz/fuzz_%.c $(wildcard native/*.c native/*.h)
+	@.make/packages clang libclang-rt-14-dev
+	@mkdir -p build
+	clang $(FUZZ_FLAGS) $< -o $@
 
 .venv/run-ready: $(SOURCES)
 	@.make/packages $(RUN_PACKAGES)
