@@ -103,6 +103,7 @@ class WireguardGo:
             signal.pidfd_send_signal(process, signal.SIGKILL)
             if not _exited(process):
                 raise TunnelError(f"{self._name}: {PROGRAM} does not end, not even killed")
+        self.reap()
         self.remove_stale_socket()
 
     def remove_stale_socket(self) -> None:
