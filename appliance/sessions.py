@@ -119,7 +119,7 @@ class Sessions:
             private_key = keys.generate_private_key()
             public_key = keys.public_key(private_key)
         async with self._keys.hold(public_key):
-            await self._clear_leftovers()
+            await self.clear_leftovers()
             admitted = await self._admit(account, wish, public_key)
             try:
                 session = await self._install(admitted)
@@ -132,6 +132,7 @@ class Sessions:
     async def _admit(self, account: Account, wish: Wish, public_key: bytes) -> _Admitted:
         """Decide and insert the pending row in one transaction: no two requests pass on the same facts."""
         allocated: int | None = None
+        pending: Session | None = None
         try:
             async with self._store.write() as db:
                 # Its tier may have changed, or the account gone, since the token was looked up.
@@ -148,7 +149,10 @@ class Sessions:
                 pending = self._pending(current, wish, node, public_key, offset, admit.expires_at, now)
                 await rows.insert_pending(db, pending)
         except BaseException:
-            if allocated is not None:
+            if pending is not None:
+                # A commit that failed may have been made all the same.
+                self._leftovers[pending.id] = allocated
+            elif allocated is not None:
                 self._pool.release(allocated)
             raise
         return _Admitted(pending, admit.replaces, node)
@@ -247,11 +251,12 @@ class Sessions:
             log.warning("peer of a failed session not taken back yet: %s", error or "no answer")
         self._leftovers[pending.id] = pending.address_offset if replaced is None else None
         try:
-            await self._clear_leftovers()
+            await self.clear_leftovers()
         except StoreUnavailable as error:
             log.warning("row of a failed session not taken back yet: %s", error.__cause__)
 
-    async def _clear_leftovers(self) -> None:
+    async def clear_leftovers(self) -> None:
+        """Delete the pending rows that the store did not let go of when their requests failed."""
         leftovers = dict(self._leftovers)
         if not leftovers:
             return

@@ -93,7 +93,8 @@ class Ticker:
     def _seconds_to_next(self) -> float:
         seconds: float = self._settings.interval
         if not self._node.healthy:
-            seconds = min(seconds, RETRY_S)
+            # Nothing can be ended now, however long it has been due.
+            return min(seconds, RETRY_S)
         expiry = self._live.next_expiry()
         if expiry is not None:
             seconds = min(seconds, max(0.05, (expiry - self._clock.now().wall_ms) / 1000))
@@ -127,6 +128,7 @@ class Ticker:
         await self._convergence.converge(link, dump)
         await self._egress.ensure()
         await self._sessions.finish([e for e in self._ending() if self._sessions.may_finish(e[0])])
+        await self._sessions.clear_leftovers()
         await self._sweep()
         if asked is not None:
             async with self._store.write() as db:
