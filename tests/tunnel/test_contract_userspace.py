@@ -1,0 +1,219 @@
+"""wireguard-go's tunnel: the contract, and what comes of there being a process behind it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from appliance.errors import TunnelError
+from appliance.wireguard.tunnel import DeviceChange, PutPeer
+from appliance.wireguard.userspace import UserspaceTunnel
+from appliance.wireguard.wireguard_go import SOCKET_DIRECTORY
+from tests.netns import new_namespace
+from tests.real_tunnel_contract import RealTunnelContract
+from tests.tunnel_contract import PORT, PRIVATE_KEY, UP, allowed, peer, present, run, until, wanted
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from appliance.wireguard.tunnel import Tunnel
+    from tests.netns import Namespace
+
+pytestmark = [
+    pytest.mark.skipif(os.geteuid() != 0, reason="NOT TESTED: network namespaces need root"),
+    pytest.mark.skipif(shutil.which("wireguard-go") is None, reason="NOT TESTED: wireguard-go is not installed"),
+]
+
+
+def processes(namespace: Namespace) -> list[int]:
+    """wireguard-go's pids in this namespace; the test itself, which is in there too, left out."""
+    found = map(int, namespace.run("ip", "netns", "pids", namespace.name).stdout.split())
+    return [pid for pid in found if name_and_state(pid)[0] == "wireguard-go"]
+
+
+def name_and_state(pid: int) -> tuple[str, str]:
+    """proc(5), /proc/PID/stat; empty when there is no such process."""
+    try:
+        head, _, rest = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")
+    except (FileNotFoundError, ProcessLookupError):
+        return "", ""
+    return head.partition("(")[2], rest.split()[0]
+
+
+def streams_of(pid: int) -> list[Path]:
+    return [Path(f"/proc/{pid}/fd/{number}").readlink() for number in range(3)]
+
+
+async def gone(tunnel: Tunnel) -> None:
+    async def absent() -> bool:
+        return await tunnel.link() is None
+
+    await until(absent, "no interface")
+
+
+async def reaped(tunnel: Tunnel, pids: list[int]) -> None:
+    """Not even a zombie is left of these; any call on the tunnel looks after that."""
+
+    async def none_left() -> bool:
+        await tunnel.link()
+        return all(name_and_state(pid) == ("", "") for pid in pids)
+
+    await until(none_left, f"no process or zombie among {pids}")
+
+
+class TestUserspaceTunnel(RealTunnelContract):
+    @pytest.fixture
+    def tunnel_named(self, tmp_path: Path) -> Callable[[str], Tunnel]:
+        return lambda name: UserspaceTunnel(name, tmp_path / f"{name}.log")
+
+    def test_process_is_its_own(self, make_tunnel: Callable[[], Tunnel], namespace: Namespace) -> None:
+        """wireguard-go leads a session of its own, in which it got no descriptor of ours."""
+
+        async def body(tunnel: Tunnel) -> None:
+            await tunnel.change_link(UP)
+            (pid,) = processes(namespace)
+            assert os.getsid(pid) == pid
+            assert [path.suffix or path.name for path in streams_of(pid)] == ["null", ".log", ".log"]
+
+        run(make_tunnel, body)
+
+    def test_next_process_takes_over(self, make_tunnel: Callable[[], Tunnel], namespace: Namespace) -> None:
+        """A new tunnel object uses the wireguard-go that runs, with its key and peers."""
+
+        async def body(tunnel: Tunnel) -> None:
+            await tunnel.change_link(UP)
+            await tunnel.configure(DeviceChange(PRIVATE_KEY, PORT))
+            await tunnel.apply([PutPeer(peer(1, "10.9.0.2/32"))])
+            before, running = await tunnel.dump(), processes(namespace)
+            successor = make_tunnel()
+            try:
+                await successor.change_link(UP)
+                assert await successor.dump() == before
+                assert processes(namespace) == running
+            finally:
+                await successor.close()
+
+        run(make_tunnel, body)
+
+    def test_killed(self, make_tunnel: Callable[[], Tunnel], namespace: Namespace) -> None:
+        """A killed wireguard-go is missed, leaves no zombie, and is started again empty."""
+
+        async def body(tunnel: Tunnel) -> None:
+            for _ in range(2):
+                await tunnel.change_link(UP)
+                await tunnel.apply([PutPeer(peer(1, "10.9.0.2/32"))])
+                (pid,) = processes(namespace)
+                os.kill(pid, signal.SIGKILL)
+                await gone(tunnel)
+                with pytest.raises(TunnelError):
+                    await tunnel.apply([PutPeer(peer(1))])
+                await reaped(tunnel, [pid])
+            await tunnel.change_link(UP)
+            assert (await tunnel.dump()).peers == {}
+
+        run(make_tunnel, body)
+
+    def test_killed_and_started_at_once(self, make_tunnel: Callable[[], Tunnel], namespace: Namespace) -> None:
+        """Starting again does not stumble over the dying process's interface."""
+
+        async def body(tunnel: Tunnel) -> None:
+            killed = []
+            for _ in range(5):
+                await tunnel.change_link(UP)
+                killed += processes(namespace)
+                os.kill(killed[-1], signal.SIGKILL)
+                await gone(tunnel)
+                await tunnel.change_link(UP)
+                assert (await present(tunnel)).up
+            await reaped(tunnel, killed)
+
+        run(make_tunnel, body)
+
+    def test_stale_socket(self, make_tunnel: Callable[[], Tunnel], name: str) -> None:
+        """A socket file nobody serves is not a tunnel, and is in nobody's way."""
+        SOCKET_DIRECTORY.mkdir(exist_ok=True)
+        path = SOCKET_DIRECTORY / f"{name}.sock"
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as stale:
+            stale.bind(str(path))
+
+        async def body(tunnel: Tunnel) -> None:
+            assert await tunnel.link() is None
+            await tunnel.change_link(UP)
+            await tunnel.apply([PutPeer(peer(1, "10.9.0.2/32"))])
+            assert allowed(await tunnel.dump()) == wanted(peer(1, "10.9.0.2/32"))
+
+        run(make_tunnel, body)
+        assert not path.exists()
+
+    def test_delete_ends_the_process(self, make_tunnel: Callable[[], Tunnel], namespace: Namespace, name: str) -> None:
+        """After delete() there is no process and no socket, also when the process hangs."""
+
+        async def body(tunnel: Tunnel) -> None:
+            for sign in (signal.SIGCONT, signal.SIGSTOP):
+                await tunnel.change_link(UP)
+                (pid,) = processes(namespace)
+                os.kill(pid, sign)
+                await tunnel.delete()
+                assert name_and_state(pid) == ("", "")
+                assert not (SOCKET_DIRECTORY / f"{name}.sock").exists()
+
+        run(make_tunnel, body)
+
+    def test_hanging_process(self, make_tunnel: Callable[[], Tunnel], namespace: Namespace) -> None:
+        """A wireguard-go that does not answer is a TunnelError in bounded time, and is used again once it does."""
+
+        async def body(tunnel: Tunnel) -> None:
+            await tunnel.change_link(UP)
+            (pid,) = processes(namespace)
+            os.kill(pid, signal.SIGSTOP)
+            try:
+                with pytest.raises(TunnelError, match="does not answer"):
+                    await tunnel.dump()
+            finally:
+                os.kill(pid, signal.SIGCONT)
+            assert (await tunnel.dump()).peers == {}
+
+        run(make_tunnel, body)
+
+    def test_cannot_start(self, name: str, tunnel_named: Callable[[str], Tunnel]) -> None:
+        """A wireguard-go that ends at once is reported with what it said, not waited for."""
+
+        async def body(tunnel: Tunnel) -> None:
+            # No interface can have a blank in its name.
+            with pytest.raises(TunnelError, match=r"ended at once: .*invalid argument"):
+                await tunnel.change_link(UP)
+
+        run(lambda: tunnel_named(f"{name} x"), body)
+
+    def test_log_cannot_be_written(self, name: str, tmp_path: Path) -> None:
+        """A log file that cannot be opened is named."""
+
+        async def body(tunnel: Tunnel) -> None:
+            with pytest.raises(TunnelError, match=r"cannot start .*missing/wireguard-go\.log"):
+                await tunnel.change_link(UP)
+
+        run(lambda: UserspaceTunnel(name, tmp_path / "missing" / "wireguard-go.log"), body)
+
+    def test_same_name_elsewhere(self, make_tunnel: Callable[[], Tunnel]) -> None:
+        """An interface of the same name in another network namespace is an error here and not disturbed there."""
+
+        async def body(tunnel: Tunnel) -> None:
+            await tunnel.change_link(UP)
+            before = await tunnel.dump()
+            with new_namespace() as elsewhere, elsewhere.entered():
+                other = make_tunnel()
+                try:
+                    assert await other.link() is None
+                    with pytest.raises(TunnelError, match="another network namespace"):
+                        await other.change_link(UP)
+                finally:
+                    await other.close()
+            assert await tunnel.dump() == before
+
+        run(make_tunnel, body)

@@ -1,0 +1,188 @@
+"""WireGuard's netlink requests, byte for byte, and how they are spread over messages."""
+
+from __future__ import annotations
+
+import struct
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+from appliance.wireguard import linux
+from appliance.wireguard.attributes import (
+    ALLOWED_IPS_PER_ENTRY,
+    PEERS_LIMIT,
+    attribute,
+    device_body,
+    interface,
+    message,
+    peers_requests,
+)
+from appliance.wireguard.tunnel import DeviceChange, Peer, Prefix, PutPeer, RemovePeer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from appliance.wireguard.tunnel import PeerChange
+
+KEY, OTHER = b"\x11" * 32, b"\x22" * 32
+V4, V6 = Prefix(bytes([10, 9, 0, 2]), 32), Prefix(bytes([0xFD, *[0] * 14, 2]), 128)
+
+little_endian = pytest.mark.skipif(sys.byteorder != "little", reason="the bytes are written down in little-endian")
+
+
+def attributes(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """(type without flags, payload); every length and padding is checked."""
+    while data:
+        length, kind = struct.unpack_from("=HH", data)
+        assert 4 <= length <= len(data)
+        padded = (length + 3) & ~3
+        assert not any(data[length:padded])
+        yield kind & linux.NLA_TYPE_MASK, data[4:length]
+        data = data[padded:]
+
+
+def entries(body: bytes) -> list[tuple[bytes, int, list[Prefix]]]:
+    """(public key, flags, allowed-ips) of each peer entry in a WG_CMD_SET_DEVICE body."""
+    device = dict(attributes(body))
+    assert device[linux.WGDEVICE_A_IFNAME] == b"wga0\0"
+    return [_entry(dict(attributes(peer))) for _, peer in attributes(device[linux.WGDEVICE_A_PEERS])]
+
+
+def _entry(peer: dict[int, bytes]) -> tuple[bytes, int, list[Prefix]]:
+    assert peer.keys() <= {linux.WGPEER_A_PUBLIC_KEY, linux.WGPEER_A_FLAGS, linux.WGPEER_A_ALLOWEDIPS}
+    prefixes = [_prefix(dict(attributes(each))) for _, each in attributes(peer.get(linux.WGPEER_A_ALLOWEDIPS, b""))]
+    return peer[linux.WGPEER_A_PUBLIC_KEY], struct.unpack("=I", peer[linux.WGPEER_A_FLAGS])[0], prefixes
+
+
+def _prefix(allowed_ip: dict[int, bytes]) -> Prefix:
+    (family,) = struct.unpack("=H", allowed_ip[linux.WGALLOWEDIP_A_FAMILY])
+    address = allowed_ip[linux.WGALLOWEDIP_A_IPADDR]
+    assert (family, len(address)) in ((2, 4), (10, 16))  # AF_INET, AF_INET6
+    return Prefix(address, allowed_ip[linux.WGALLOWEDIP_A_CIDR_MASK][0])
+
+
+def all_entries(*changes: PeerChange) -> list[tuple[bytes, int, list[Prefix]]]:
+    return [entry for request in peers_requests("wga0", changes) for entry in entries(request.body)]
+
+
+REPLACE, REMOVE, UPDATE = linux.WGPEER_F_REPLACE_ALLOWEDIPS, linux.WGPEER_F_REMOVE_ME, linux.WGPEER_F_UPDATE_ONLY
+
+
+@little_endian
+def test_message_bytes() -> None:
+    """A dump request is a netlink header, a generic one and the interface's name, padded to four bytes."""
+    made = message(0x1D, linux.NLM_F_DUMP, 7, linux.WG_CMD_GET_DEVICE, linux.WG_GENL_VERSION, interface("wga0"))
+    assert made.hex(" ", 4) == "20000000 1d000103 07000000 00000000 00010000 09000200 77676130 00000000"
+
+
+@little_endian
+def test_put_bytes() -> None:
+    """One peer with one IPv4 allowed-ip, as the kernel reads it."""
+    (request,) = peers_requests("wga0", [PutPeer(Peer(KEY, frozenset({V4})))])
+    peers = (
+        "54000880"  # WGDEVICE_A_PEERS, nested
+        "50000080"  # one entry
+        "24000100" + KEY.hex() + "08000300 02000000"  # public key; flags: replace allowed-ips
+        "20000980 1c000080"  # WGPEER_A_ALLOWEDIPS, one
+        "06000100 02000000 08000200 0a090002 05000300 20000000"  # AF_INET, the address, /32
+    )
+    assert request.body == bytes.fromhex("09000200 77676130 00000000" + peers)
+    assert request.public_keys == (KEY,)
+
+
+@little_endian
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        (DeviceChange(), ""),
+        (DeviceChange(private_key=KEY), "24000300" + KEY.hex()),
+        (DeviceChange(listen_port=51820), "06000600 6cca0000"),
+        (DeviceChange(KEY, 0), "24000300" + KEY.hex() + "06000600 00000000"),
+    ],
+)
+def test_device_body(change: DeviceChange, expected: str) -> None:
+    """Only what changes is sent; port 0 is a value and not an absence."""
+    assert device_body("wga0", change) == interface("wga0") + bytes.fromhex(expected)
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        (RemovePeer(KEY), [(KEY, REMOVE, [])]),
+        (PutPeer(Peer(KEY, frozenset())), [(KEY, REPLACE, [])]),
+        (PutPeer(Peer(KEY, frozenset({V6, V4}))), [(KEY, REPLACE, [V4, V6])]),
+        (PutPeer(Peer(KEY, frozenset({V4})), fresh=True), [(KEY, REMOVE, []), (KEY, REPLACE, [V4])]),
+    ],
+)
+def test_entries(change: PeerChange, expected: list[tuple[bytes, int, list[Prefix]]]) -> None:
+    """Each change as the entries it becomes: a fresh peer is removed and put in the same message."""
+    (request,) = peers_requests("wga0", [change])
+    assert entries(request.body) == expected
+
+
+def test_order_is_kept() -> None:
+    """Entries stand in the order of the changes."""
+    changes: list[PeerChange] = [
+        PutPeer(Peer(KEY, frozenset({V4}))),
+        RemovePeer(KEY),
+        RemovePeer(OTHER),
+        PutPeer(Peer(OTHER, frozenset())),
+    ]
+    assert [entry[:2] for entry in all_entries(*changes)] == [
+        (KEY, REPLACE),
+        (KEY, REMOVE),
+        (OTHER, REMOVE),
+        (OTHER, REPLACE),
+    ]
+
+
+def test_no_changes() -> None:
+    """Nothing to change is no message."""
+    assert list(peers_requests("wga0", [])) == []
+
+
+def test_many_peers_are_split() -> None:
+    """No message's peers pass the limit, none are lost, and a fresh peer's two entries stay together."""
+    keys = [n.to_bytes(32, "big") for n in range(1000)]
+    requests = list(peers_requests("wga0", [PutPeer(Peer(key, frozenset({V4, V6})), fresh=True) for key in keys]))
+    assert len(requests) > 1
+    seen = []
+    for request in requests:
+        assert len(request.body) <= PEERS_LIMIT + 64
+        found = entries(request.body)
+        assert [flags for _, flags, _ in found] == [REMOVE, REPLACE] * (len(found) // 2)
+        assert request.public_keys == tuple(key for key, flags, _ in found if flags == REPLACE)
+        seen += [key for key, flags, _ in found if flags == REPLACE]
+    assert seen == keys
+
+
+def test_many_allowed_ips_are_split() -> None:
+    """A peer too big for one message replaces once and is then only added to, and never brought back by that."""
+    prefixes = {Prefix(n.to_bytes(16, "big"), 128) for n in range(3000)}
+    requests = list(peers_requests("wga0", [PutPeer(Peer(KEY, frozenset(prefixes)), fresh=True), RemovePeer(OTHER)]))
+    assert len(requests) > 1
+    assert all(len(request.body) <= PEERS_LIMIT + 64 for request in requests)
+    found = [entry for request in requests for entry in entries(request.body)]
+    pieces = -(-len(prefixes) // ALLOWED_IPS_PER_ENTRY)
+    assert [flags for _, flags, _ in found] == [REMOVE, REPLACE, *[UPDATE] * (pieces - 1), REMOVE]
+    put = [each for _, _, allowed in found for each in allowed]
+    assert len(put) == len(prefixes)
+    assert set(put) == prefixes
+
+
+@pytest.mark.parametrize("key", [b"", b"\x11" * 31, b"\x11" * 33])
+def test_wrong_key_length(key: bytes) -> None:
+    """A key that is not 32 bytes never reaches the kernel."""
+    for change in (RemovePeer(key), PutPeer(Peer(key, frozenset()))):
+        with pytest.raises(ValueError, match="32 bytes"):
+            list(peers_requests("wga0", [change]))
+    with pytest.raises(ValueError, match="32 bytes"):
+        device_body("wga0", DeviceChange(private_key=key))
+
+
+def test_attribute_too_long() -> None:
+    """An attribute that does not fit its 16-bit length is refused rather than cut."""
+    assert len(attribute(1, bytes(0xFFFF - 4))) == 0x10000
+    with pytest.raises(ValueError, match="65536 bytes"):
+        attribute(1, bytes(0xFFFF - 3))

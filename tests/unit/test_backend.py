@@ -1,0 +1,58 @@
+"""Which backend is taken on which host, and what an operator reads where there is none."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from appliance.errors import HostError
+from appliance.wireguard.backend import Backend, HostFacts, Setting, decide
+
+BOTH = HostFacts(net_admin=True, kernel_module=True, wireguard_go=True, tun_device=True, interface_kind=None)
+USERSPACE_ONLY = replace(BOTH, kernel_module=False)
+KERNEL_ONLY = replace(BOTH, wireguard_go=False, tun_device=False)
+NEITHER = replace(USERSPACE_ONLY, wireguard_go=False)
+
+
+@pytest.mark.parametrize(
+    ("setting", "host", "expected"),
+    [
+        ("auto", BOTH, "kernel"),
+        ("kernel", BOTH, "kernel"),
+        ("userspace", BOTH, "userspace"),
+        ("auto", KERNEL_ONLY, "kernel"),
+        ("auto", USERSPACE_ONLY, "userspace"),
+        ("userspace", USERSPACE_ONLY, "userspace"),
+        ("auto", replace(BOTH, interface_kind="wireguard"), "kernel"),
+        ("auto", replace(USERSPACE_ONLY, interface_kind="tun"), "userspace"),
+    ],
+)
+def test_chosen(setting: Setting, host: HostFacts, expected: Backend) -> None:
+    """The kernel where it can, wireguard-go else, and always with a reason."""
+    backend, reason = decide(setting, host, "wga0")
+    assert backend == expected
+    assert reason
+
+
+@pytest.mark.parametrize(
+    ("setting", "host", "says"),
+    [
+        ("auto", NEITHER, "no WireGuard: the kernel has no wireguard module and wireguard-go is not installed; "
+                          "apt-get install wireguard-go"),
+        ("kernel", USERSPACE_ONLY, "wireguard.backend is kernel"),
+        ("userspace", KERNEL_ONLY, "apt-get install wireguard-go"),
+        ("auto", replace(USERSPACE_ONLY, tun_device=False), "/dev/net/tun"),
+        ("auto", replace(BOTH, net_admin=False), "root or CAP_NET_ADMIN"),
+        ("auto", replace(NEITHER, net_admin=False), "root or CAP_NET_ADMIN"),
+        ("auto", replace(BOTH, interface_kind="tun"), "wga0"),
+        ("userspace", replace(BOTH, interface_kind="wireguard"), "wga0"),
+        ("auto", replace(BOTH, interface_kind=""), "wga0"),
+    ],
+)  # fmt: skip
+def test_refused(setting: Setting, host: HostFacts, says: str) -> None:
+    """What is missing or in the way is named in one line."""
+    with pytest.raises(HostError) as refused:
+        decide(setting, host, "wga0")
+    assert says in str(refused.value)
+    assert "\n" not in str(refused.value)

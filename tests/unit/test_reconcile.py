@@ -1,0 +1,143 @@
+"""What is changed for each difference between the tunnel and what it should be."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from appliance.wireguard.reconcile import Changes, Desired, reconcile
+from appliance.wireguard.tunnel import (
+    DeviceChange,
+    Dump,
+    Link,
+    LinkChange,
+    Peer,
+    PeerState,
+    Prefix,
+    PutPeer,
+    RemovePeer,
+)
+
+A, B, C = (bytes([n]) * 32 for n in (1, 2, 3))
+PRIVATE, PUBLIC = b"\x70" * 32, b"\x71" * 32
+IP1, IP2, IP3 = (Prefix(bytes([10, 9, 0, n]), 32) for n in (1, 2, 3))
+ADDRESS, ADDRESS6 = Prefix(bytes([10, 9, 0, 1]), 24), Prefix(bytes([0xFD, *[0] * 14, 1]), 112)
+
+
+def peer(key: bytes, *allowed_ips: Prefix) -> Peer:
+    return Peer(key, frozenset(allowed_ips))
+
+
+def state(key: bytes, *allowed_ips: Prefix) -> PeerState:
+    return PeerState(key, frozenset(allowed_ips), rx_bytes=5, tx_bytes=6, last_handshake_ns=7)
+
+
+def dump(*peers: PeerState, public_key: bytes = PUBLIC, listen_port: int = 51820) -> Dump:
+    return Dump(4, public_key, listen_port, {each.public_key: each for each in peers})
+
+
+def desired(*peers: Peer) -> Desired:
+    return Desired(
+        public_key=PUBLIC,
+        private_key=PRIVATE,
+        listen_port=51820,
+        mtu=1420,
+        addresses=frozenset({ADDRESS, ADDRESS6}),
+        peers={each.public_key: each for each in peers},
+    )
+
+
+LINK = Link(ifindex=4, up=True, mtu=1420, addresses=frozenset({ADDRESS, ADDRESS6}))
+
+
+def test_equal() -> None:
+    """Where all is as it should be nothing is changed, and the changes are false."""
+    changes = reconcile(desired(peer(A, IP1)), LINK, dump(state(A, IP1)))
+    assert changes == Changes()
+    assert not changes
+
+
+def test_nothing_there() -> None:
+    """With no interface everything is made, from zero."""
+    changes = reconcile(desired(peer(B, IP2), peer(A, IP1)), None, None)
+    assert changes == Changes(
+        LinkChange(create=True, mtu=1420, add_addresses=frozenset({ADDRESS, ADDRESS6}), up=True),
+        DeviceChange(PRIVATE, 51820),
+        (PutPeer(peer(A, IP1), fresh=True), PutPeer(peer(B, IP2), fresh=True)),
+    )
+    assert changes
+
+
+def test_dump_of_an_earlier_interface() -> None:
+    """A dump says nothing about an interface that is gone."""
+    assert reconcile(desired(peer(A, IP1)), None, dump(state(A, IP1))) == reconcile(desired(peer(A, IP1)), None, None)
+
+
+@pytest.mark.parametrize(
+    ("link", "expected"),
+    [
+        (replace(LINK, up=False), LinkChange(up=True)),
+        (replace(LINK, mtu=1400), LinkChange(mtu=1420)),
+        (replace(LINK, addresses=frozenset({ADDRESS})), LinkChange(add_addresses=frozenset({ADDRESS6}))),
+        (replace(LINK, addresses=LINK.addresses | {IP3}), LinkChange(remove_addresses=frozenset({IP3}))),
+        (
+            # The same address with another prefix length is another address.
+            replace(LINK, addresses=frozenset({IP1, ADDRESS6})),
+            LinkChange(remove_addresses=frozenset({IP1}), add_addresses=frozenset({ADDRESS})),
+        ),
+    ],
+)
+def test_link(link: Link, expected: LinkChange) -> None:
+    """Only what differs on the interface is changed."""
+    assert reconcile(desired(), link, dump()) == Changes(link=expected)
+
+
+@pytest.mark.parametrize(
+    ("actual", "expected"),
+    [
+        (dump(public_key=bytes(32)), DeviceChange(private_key=PRIVATE)),
+        (dump(public_key=A), DeviceChange(private_key=PRIVATE)),
+        (dump(listen_port=0), DeviceChange(listen_port=51820)),
+        (dump(public_key=A, listen_port=1), DeviceChange(PRIVATE, 51820)),
+    ],
+)
+def test_device(actual: Dump, expected: DeviceChange) -> None:
+    """Key and port are set when they differ; the key is known by its public half."""
+    assert reconcile(desired(), LINK, actual) == Changes(device=expected)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "actual", "expected"),
+    [
+        pytest.param([peer(A, IP1)], [], [PutPeer(peer(A, IP1), fresh=True)], id="missing: put from zero"),
+        pytest.param([], [state(A, IP1)], [RemovePeer(A)], id="foreign: removed"),
+        pytest.param([peer(A, IP1)], [state(A, IP2)], [PutPeer(peer(A, IP1))], id="other address: counters stay"),
+        pytest.param([peer(A, IP1)], [state(A, IP1, IP2)], [PutPeer(peer(A, IP1))], id="one too many"),
+        pytest.param([peer(A, IP1, IP2)], [state(A, IP1)], [PutPeer(peer(A, IP1, IP2))], id="one too few"),
+        pytest.param([peer(A)], [state(A, IP1)], [PutPeer(peer(A))], id="none wanted"),
+        pytest.param([peer(A, IP1)], [state(A)], [PutPeer(peer(A, IP1))], id="none there"),
+        pytest.param(
+            [peer(A, IP1)],
+            [state(C, IP1)],
+            [RemovePeer(C), PutPeer(peer(A, IP1), fresh=True)],
+            id="an address passes on: first taken, then given",
+        ),
+        pytest.param(
+            [peer(B, IP1), peer(A, IP2), peer(C, IP3)],
+            [state(A, IP1), state(B, IP2), state(C, IP3)],
+            [PutPeer(peer(A, IP2)), PutPeer(peer(B, IP1))],
+            id="two swapped, one untouched",
+        ),
+    ],
+)
+def test_peers(wanted: list[Peer], actual: list[PeerState], expected: list[PutPeer | RemovePeer]) -> None:
+    """Only the peers that differ are changed, removals first."""
+    assert reconcile(desired(*wanted), LINK, dump(*actual)) == Changes(peers=tuple(expected))
+
+
+def test_private_key_is_not_shown() -> None:
+    """Neither what is desired nor what is changed prints the private key."""
+    for shown in (desired(), reconcile(desired(), None, None)):
+        assert repr(PRIVATE) not in repr(shown)
+        assert PRIVATE.hex() not in repr(shown)
