@@ -26,6 +26,18 @@ def bind(key: str, where: HostPort | UnixPath) -> socket.socket:
         raise HostError(f"{key}: cannot listen on {where}: {error.strerror}{advice}") from error
 
 
+def require_udp_port(key: str, port: int) -> None:
+    """Raises HostError naming the setting `key` when somebody else has the port."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.bind(("0.0.0.0", port))  # noqa: S104 (WireGuard listens on every address; this only asks)
+        except OSError as error:
+            raise HostError(
+                f"{key}: cannot listen on UDP port {port}: {error.strerror}; "
+                "stop what listens there (ss -lunp), or change the setting"
+            ) from error
+
+
 def _bind_tcp(where: HostPort) -> socket.socket:
     family, kind, protocol, _, address = _resolve(where)
     listener = socket.socket(family, kind, protocol)

@@ -58,6 +58,8 @@ async def _serve(settings: Settings) -> None:
             choose_backend, settings.wireguard.backend, settings.wireguard.interface, state.wireguard_go_log
         )
         stack.push_async_callback(tunnel.close)
+        if await tunnel.link() is None:
+            listening.require_udp_port("wireguard.listen_port", settings.wireguard.listen_port)
         log.info("%s backend: %s", tunnel.backend, reason)
         store = await Store.open(state.store)
         stack.push_async_callback(store.close)

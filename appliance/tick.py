@@ -115,7 +115,8 @@ class Ticker:
                 self._stale = True
                 fault = f"{error}: {error.__cause__}"
         self.failed_ticks += fault is not None
-        if fault is not None and fault != self._node.fault:
+        # Until the first whole tick the fault is the start's own, and ends it.
+        if fault is not None and fault != self._node.fault and self.ticks:
             log.error("not ready: %s", fault)
         elif fault is None and self._node.fault is not None:
             log.info("ready")

@@ -10,6 +10,7 @@ from typing import IO, Any
 
 import click
 
+from appliance import __version__
 from appliance.cli.commands import LazyCommands
 from appliance.errors import ApplianceError, StoreUnavailable
 
@@ -48,13 +49,7 @@ class Root(LazyCommands):
 def _print_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
     if not wanted:
         return
-    from importlib import metadata
-
-    try:
-        version = metadata.version(PROGRAM)
-    except metadata.PackageNotFoundError:
-        version = "(not installed)"
-    click.echo(f"{PROGRAM} {version}")
+    click.echo(f"{PROGRAM} {__version__}")
     ctx.exit()
 
 

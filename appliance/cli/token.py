@@ -133,7 +133,10 @@ def write_table(tokens: Sequence[Token], now: int) -> None:
     output.write_table(
         ("ID", "ACCOUNT", "TIER", "STATE", "CREATED", "EXPIRES", "LABEL"),
         [
-            (t.id, t.account, t.tier, _state(t, now), output.ago(t.created_at, now), _expiry(t, now), t.label)
+            (
+                *(t.id, t.account, t.tier, _state(t, now), output.ago(t.created_at, now)),
+                *(output.rfc3339(t.expires_at) or "never", t.label),
+            )
             for t in tokens
         ],
         "no tokens; wg-appliance token create --account NAME makes one",
@@ -144,9 +147,3 @@ def _state(t: Token, now: int) -> str:
     if t.revoked_at is not None:
         return "revoked"
     return "expired" if t.expires_at is not None and t.expires_at <= now else "valid"
-
-
-def _expiry(t: Token, now: int) -> str:
-    if t.expires_at is None:
-        return "never"
-    return output.ago(t.expires_at, now) if t.expires_at <= now else f"in {output.span(t.expires_at - now)}"
