@@ -25,17 +25,18 @@ class HostEgress:
 
     async def ensure(self) -> None:
         """The table once a process, the sysctls whenever they differ. Raises EgressError."""
-        self._forwarding.ensure()
         if not self._applied:
             await _nft(self._rules)
             self._applied = True
             log.info("nftables table inet %s applied", ruleset.TABLE)
+        # Only now: nothing is forwarded before the blocks stand.
+        self._forwarding.ensure()
 
     async def remove(self) -> None:
         """Leave the host as it was found."""
-        await _nft(ruleset.remove())
-        self._applied = False
         self._forwarding.restore()
+        self._applied = False
+        await _nft(ruleset.remove())
 
 
 async def _nft(script: str) -> None:
