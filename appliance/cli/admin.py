@@ -6,6 +6,7 @@ import os
 import sqlite3
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from appliance import config
@@ -19,7 +20,6 @@ from appliance.store import node as node_row
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
-    from pathlib import Path
 
     import aiosqlite
 
@@ -30,6 +30,7 @@ T = TypeVar("T")
 
 SETTLE_S = 5.0
 POLL_S = 0.05
+IN_MEMORY = Path(":memory:")  # a store without a file. https://www.sqlite.org/inmemorydb.html
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,13 +84,14 @@ def run(config_file: Path | None, work: Callable[[Admin], Awaitable[T]]) -> T:
     """
     import asyncio
 
-    # Imported before the owner is taken on, who may have no access to where they are.
-    from appliance.store import connection, migration
+    from appliance.store import connection
 
     settings = config.read(config_file, os.environ)
     state = StateDir(settings.node.state_dir)
     now = HostClock().now().wall_ms
-    migration.migrations()  # likewise: what importlib.resources loads on first use
+
+    async def rehearse() -> None:
+        await (await connection.Store.open(IN_MEMORY)).close()
 
     async def with_store() -> T:
         store = await connection.Store.open(state.store)
@@ -108,7 +110,7 @@ def run(config_file: Path | None, work: Callable[[Admin], Awaitable[T]]) -> T:
                 f"no store at {state.store}: run wg-appliance init or serve first, "
                 "or name the right configuration with --config"
             )
-        become_owner(state.store)
+        become_owner(state.store, lambda: asyncio.run(rehearse()))
         return asyncio.run(with_store())
 
 

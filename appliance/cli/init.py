@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -13,8 +15,6 @@ from appliance.cli.output import remark
 from appliance.cli.owner import become_owner
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from appliance.state_dir import StateDir
 
 
@@ -49,25 +49,32 @@ def _write_config(file: Path) -> bool:
 
 
 def _fill(state: StateDir) -> None:
-    import asyncio
+    from appliance.state_dir import StateDir
 
-    # Loaded before the owner is taken on, who may have no access to where the program is.
-    from appliance.store import connection, migration
-    from appliance.wireguard import keys
+    def rehearse() -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            elsewhere = StateDir(Path(folder))
+            _open_store(elsewhere)
+            elsewhere.private_key()
 
-    migration.migrations()
-    keys.generate_private_key()
-    become_owner(state.path)
-
-    async def open_store() -> None:
-        await (await connection.Store.open(state.store)).close()
-
+    become_owner(state.path, rehearse)
     had_store = state.store.exists()
-    asyncio.run(open_store())
+    _open_store(state)
     _say(state.store, made=not had_store)
     had_key = state.has_key
     state.private_key()
     _say(state.path / "server.key", made=not had_key)
+
+
+def _open_store(state: StateDir) -> None:
+    import asyncio
+
+    from appliance.store.connection import Store
+
+    async def open_and_close() -> None:
+        await (await Store.open(state.store)).close()
+
+    asyncio.run(open_and_close())
 
 
 def _say(path: Path, *, made: bool) -> None:

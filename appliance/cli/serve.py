@@ -5,13 +5,14 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 import click
 
 from appliance import config
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
 
@@ -25,7 +26,7 @@ def serve(config_file: Path | None) -> None:
     logging.basicConfig(
         stream=sys.stderr,
         level=logging.INFO,
-        format=("" if _stderr_is_journal() else "%(asctime)s ") + "%(levelname)s %(name)s: %(message)s",
+        format=("" if is_journal(sys.stderr, os.environ) else "%(asctime)s ") + "%(levelname)s %(name)s: %(message)s",
     )
     settings = config.read(config_file, os.environ)
     from appliance import server
@@ -33,13 +34,13 @@ def serve(config_file: Path | None) -> None:
     server.serve(settings)
 
 
-def _stderr_is_journal() -> bool:
+def is_journal(stderr: IO[str], environ: Mapping[str, str]) -> bool:
     """systemd.exec(5): JOURNAL_STREAM is the device and inode of the stream to the journal, which adds the time.
 
     Programs started by a service inherit the variable, whatever their stderr is.
     """
     try:
-        stream = os.fstat(sys.stderr.fileno())
+        stream = os.fstat(stderr.fileno())
     except (OSError, ValueError):
         return False
-    return os.environ.get("JOURNAL_STREAM") == f"{stream.st_dev}:{stream.st_ino}"
+    return environ.get("JOURNAL_STREAM") == f"{stream.st_dev}:{stream.st_ino}"

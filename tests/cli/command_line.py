@@ -1,0 +1,133 @@
+"""The command line under test, as an operator and a script use it: in this process, or as a real one."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from click.testing import CliRunner
+
+from appliance.cli import PROGRAM, cli
+from appliance.clock import Moment
+from appliance.entities import Session, State
+from appliance.state_dir import StateDir
+from appliance.store import accounts
+from appliance.store import sessions as rows
+from appliance.store.connection import Store
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    import aiosqlite
+
+PROJECT = Path(__file__).resolve().parents[2]
+NOW = Moment(wall_ms=1_790_000_000_000, boot_ms=1000, boot_id="00000000-0000-0000-0000-000000000000")
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    status: int
+    out: str
+    err: str
+
+
+class CommandLine:
+    """wg-appliance with a configuration whose state is in `folder`."""
+
+    def __init__(self, folder: Path) -> None:
+        self.config = folder / "config.toml"
+        self.state = StateDir(folder / "state")
+        # JSON's text is TOML's too.
+        self.config.write_text(f"[node]\nstate_dir = {json.dumps(str(self.state.path))}\n", encoding="utf-8")
+
+    def __call__(self, *arguments: str) -> Done:
+        """In this process; a traceback fails the test."""
+        done = CliRunner().invoke(cli, ["--config", str(self.config), *arguments], prog_name=PROGRAM)
+        if done.exception is not None and not isinstance(done.exception, SystemExit):
+            raise done.exception
+        return Done(done.exit_code, done.stdout, done.stderr)
+
+    def do(self, *arguments: str) -> Done:
+        """As above, and it must succeed."""
+        done = self(*arguments)
+        assert done.status == 0, done
+        return done
+
+    def json(self, *arguments: str) -> Any:
+        return json.loads(self.do(*arguments, "--json").out)
+
+    def process(self, *arguments: str) -> Done:
+        """As a process of its own."""
+        return python("-m", "appliance", "--config", str(self.config), *arguments)
+
+    def open_session(self, account: str, offset: int, state: State = State.LIVE) -> str:
+        """A session as the server would have opened it; its id. `offset` is its place in the subnet."""
+        session_id = f"ses_{offset:024x}"
+
+        async def insert(db: aiosqlite.Connection) -> None:
+            owner = await accounts.by_name(db, account)
+            assert owner is not None
+            new = Session(
+                id=session_id,
+                account_id=owner.id,
+                account=account,
+                tier=owner.tier,
+                account_tier=owner.tier,
+                region="local",
+                public_ip="192.0.2.1",
+                public_key=bytes([offset]) * 32,
+                address_offset=offset,
+                ipv6=True,
+                state=State.PENDING,
+                created_at=NOW.wall_ms,
+                expires_at=NOW.wall_ms + 3_600_000,
+                bytes_in=0,
+                bytes_out=0,
+                last_handshake_at=None,
+                handshake_seen_ns=0,
+                quiet_since_ms=0,
+                quiet_boot_id="",
+                reason=None,
+                note="",
+                terminated_at=None,
+            )
+            await rows.insert_pending(db, new)
+            if state is State.LIVE:
+                assert await rows.mark_live(db, session_id, NOW, 0)
+
+        self.write(insert)
+        return session_id
+
+    def write(self, work: Callable[[aiosqlite.Connection], Awaitable[None]]) -> None:
+        """One transaction on the store, as the server would make it."""
+
+        async def transaction() -> None:
+            store = await Store.open(self.state.store)
+            try:
+                async with store.write() as db:
+                    await work(db)
+            finally:
+                await store.close()
+
+        asyncio.run(transaction())
+
+
+def python(*arguments: str, **options: Any) -> Done:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("WG_APPLIANCE_")}
+    done = subprocess.run(
+        [sys.executable, *arguments],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        cwd=PROJECT,
+        env=environment | options.pop("environ", {}),
+        **options,
+    )
+    return Done(done.returncode, done.stdout, done.stderr)

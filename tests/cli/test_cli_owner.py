@@ -1,0 +1,109 @@
+"""Root on a store that belongs to the service's user: nothing it leaves may lock the service out."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from command_line import CommandLine, python
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can work on another user's files as that user")
+
+NOBODY = pwd.getpwnam("nobody")
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """Where another user may go: pytest's own folder is for its user alone."""
+    path = Path(tempfile.mkdtemp(prefix="wga-owner-"))
+    try:
+        path.chmod(0o755)
+        yield path
+    finally:
+        shutil.rmtree(path)
+
+
+@pytest.fixture
+def theirs(folder: Path) -> CommandLine:
+    """An initialised state directory that belongs to nobody."""
+    wga = CommandLine(folder)
+    wga.do("init")
+    for path in (wga.state.path, *wga.state.path.iterdir()):
+        os.chown(path, NOBODY.pw_uid, NOBODY.pw_gid)
+    return wga
+
+
+def owners(folder: Path) -> set[tuple[int, int]]:
+    return {(path.stat().st_uid, path.stat().st_gid) for path in (folder, *folder.iterdir())}
+
+
+def test_no_file_of_roots_is_left(theirs: CommandLine) -> None:
+    """After reads and writes by root every file is the owner's, and the owner can write to the store."""
+    assert theirs.process("token", "create", "--account", "alice").status == 0
+    assert theirs.process("node", "drain").status == 0
+    assert owners(theirs.state.path) == {(NOBODY.pw_uid, NOBODY.pw_gid)}
+    write = (
+        "import os, sqlite3, sys; os.setgroups([]); os.setgid(int(sys.argv[2])); os.setuid(int(sys.argv[3]));"
+        "sqlite3.connect(sys.argv[1], isolation_level=None).execute('UPDATE node SET drained = 0')"
+    )
+    used = python("-c", write, str(theirs.state.store), str(NOBODY.pw_gid), str(NOBODY.pw_uid))
+    assert used.status == 0, used.err
+
+
+def test_the_command_runs_as_the_owner(theirs: CommandLine) -> None:
+    """uid, gid and groups are the owner's before the store is opened, in effect and for good."""
+    script = (
+        "import os, sys; from pathlib import Path; from appliance.cli import admin\n"
+        "async def work(a): print(os.getresuid(), os.getresgid(), sorted(os.getgroups()))\n"
+        "admin.run(Path(sys.argv[1]), work)"
+    )
+    done = python("-c", script, str(theirs.config))
+    uid, gid = NOBODY.pw_uid, NOBODY.pw_gid
+    groups = sorted(os.getgrouplist(NOBODY.pw_name, gid))
+    assert done.out == f"{(uid,) * 3} {(gid,) * 3} {groups}\n", done.err
+
+
+def test_an_owner_without_a_name_is_taken_on_too(theirs: CommandLine) -> None:
+    """A uid that /etc/passwd does not know (a container's): its number and the file's group count."""
+    for path in (theirs.state.path, *theirs.state.path.iterdir()):
+        os.chown(path, 54321, 54322)
+    assert theirs.process("token", "create", "--account", "alice").status == 0
+    assert owners(theirs.state.path) == {(54321, 54322)}
+
+
+def test_init_fills_another_users_folder_as_that_user(folder: Path) -> None:
+    """A state directory made by a package for the service: store and key are the service's."""
+    wga = CommandLine(folder)
+    wga.state.create()
+    os.chown(wga.state.path, NOBODY.pw_uid, NOBODY.pw_gid)
+    done = wga.process("init")
+    assert done.status == 0, done.err
+    assert {path.name for path in wga.state.path.iterdir()} >= {"store.sqlite", "server.key"}
+    assert owners(wga.state.path) == {(NOBODY.pw_uid, NOBODY.pw_gid)}
+
+
+def test_a_user_without_access_is_told(folder: Path) -> None:
+    """Not root, and not the owner: status 1, one line with the file and what to try."""
+    wga = CommandLine(folder)
+    wga.do("init")
+    script = (
+        "import os, sys; from appliance.cli import admin, main, node\n"
+        "from appliance.store import connection; admin.HostClock()\n"  # root's Python may be root's alone
+        "os.setgroups([]); os.setgid(int(sys.argv.pop())); os.setuid(int(sys.argv.pop())); main()"
+    )
+    done = python(
+        *("-c", script, "--config", str(wga.config), "node", "status", str(NOBODY.pw_uid), str(NOBODY.pw_gid))
+    )
+    assert (done.status, done.out) == (1, "")
+    assert done.err == (
+        f"wg-appliance: error: cannot work on the store {wga.state.store}: Permission denied; "
+        "run as root, or as the user it belongs to\n"
+    )

@@ -1,0 +1,183 @@
+"""wg-appliance session and wg-appliance node."""
+
+from __future__ import annotations
+
+import base64
+import re
+from typing import TYPE_CHECKING
+
+import pytest
+from command_line import NOW
+
+from appliance.entities import Baseline, Reason, State
+from appliance.store import sessions as rows
+
+if TYPE_CHECKING:
+    import aiosqlite
+    from command_line import CommandLine
+
+
+@pytest.fixture
+def alice(wga: CommandLine) -> CommandLine:
+    """With accounts alice and bob."""
+    for name in ("alice", "bob"):
+        wga.do("account", "create", name)
+    return wga
+
+
+def test_a_session_is_shown_whole(alice: CommandLine) -> None:
+    """Every field, in the API's names; null for what has not happened."""
+    session = alice.open_session("alice", 7)
+    shown = alice.json("session", "show", session)
+    assert shown == {
+        "id": session,
+        "account": "alice",
+        "tier": "free",
+        "state": "live",
+        "region": "local",
+        "public_ip": "192.0.2.1",
+        "public_key": base64.b64encode(bytes([7]) * 32).decode(),
+        "address": "10.101.0.7",
+        "address6": "fd65:7869:7400::7",
+        "created_at": "2026-09-21T14:13:20Z",
+        "expires_at": "2026-09-21T15:13:20Z",
+        "last_handshake_at": None,
+        "bytes_in": 0,
+        "bytes_out": 0,
+        "terminated_at": None,
+        "terminated_reason": None,
+        "note": "",
+    }
+    assert alice.json("session", "list") == {"sessions": [shown]}
+
+
+def test_bytes_are_readable_in_tables_and_raw_in_json(alice: CommandLine) -> None:
+    """1258291 bytes: 1.2 MiB to a human, the number to a script."""
+    session = alice.open_session("alice", 2)
+
+    async def move(db: aiosqlite.Connection) -> None:
+        baseline = Baseline(NOW.boot_id, 1, 1258291, 512)
+        reading = rows.Reading(session, bytes([2]) * 32, 1258291, 512, NOW.wall_ms, 1, 0, NOW.boot_id, baseline)
+        await rows.add_readings(db, [reading])
+
+    alice.write(move)
+    assert alice.json("session", "show", session)["bytes_in"] == 1258291
+    for command in (("list",), ("show", session)):
+        human = alice.do("session", *command).out
+        assert "1.2 MiB" in human
+        assert "512 B" in human
+
+
+def test_the_list_is_newest_first_and_can_be_narrowed(alice: CommandLine) -> None:
+    """--live leaves out what is ending, --account the others'; pending sessions are nobody's yet."""
+    first, second, third = (alice.open_session(name, n) for n, name in enumerate(("alice", "bob", "alice"), start=2))
+    alice.open_session("alice", 5, State.PENDING)
+    alice.do("session", "terminate", first)
+
+    def listed(*options: str) -> list[str]:
+        return [s["id"] for s in alice.json("session", "list", *options)["sessions"]]
+
+    assert listed() == [third, second, first]
+    assert listed("--live") == [third, second]
+    assert listed("--account", "alice") == [third, first]
+    assert listed("--account", "alice", "--live") == [third]
+    assert alice("session", "list", "--account", "nobody").status == 1
+
+
+def test_terminate_keeps_the_operators_words(alice: CommandLine) -> None:
+    """The session is closing, reason admin, with the text as its note."""
+    session = alice.open_session("alice", 2)
+    alice.do("session", "terminate", session, "--reason", "abuse report 17")
+    shown = alice.json("session", "show", session)
+    assert (shown["state"], shown["terminated_reason"], shown["note"]) == ("closing", "admin", "abuse report 17")
+
+
+@pytest.mark.parametrize("note", ["a\nb", "x" * 201])
+def test_a_note_is_one_printable_line(alice: CommandLine, note: str) -> None:
+    """Anything else is a usage error and ends nothing."""
+    session = alice.open_session("alice", 2)
+    assert alice("session", "terminate", session, "--reason", note).status == 2
+    assert alice.json("session", "show", session)["state"] == "live"
+
+
+def test_terminating_what_has_ended_changes_nothing(alice: CommandLine) -> None:
+    """Status 0 and a remark; reason and note stay, and the server is not asked for anything."""
+    session = alice.open_session("alice", 2)
+
+    async def end(db: aiosqlite.Connection) -> None:
+        await rows.mark_terminated(db, [(session, Reason.IDLE)], NOW.wall_ms)
+
+    alice.write(end)
+    before = alice.json("session", "show", session)
+    done = alice.do("session", "terminate", session, "--reason", "late")
+    assert done.err == f"session {session} had ended already\n"
+    assert alice.json("session", "show", session) == before
+    assert before["terminated_reason"] == "idle"
+
+
+@pytest.mark.parametrize("command", ["show", "terminate"])
+def test_an_unknown_or_pending_session_is_not_found(alice: CommandLine, command: str) -> None:
+    """Status 1 and one line for both: nobody was told of a pending one."""
+    pending = alice.open_session("alice", 2, State.PENDING)
+    for session in ("ses_nowhere", pending):
+        refused = alice("session", command, session)
+        assert (refused.status, refused.out, refused.err.count("\n")) == (1, "", 1)
+        assert f"no session {session}" in refused.err
+
+
+def test_an_old_session_outside_todays_subnet_has_no_address(alice: CommandLine) -> None:
+    """After the subnet was made smaller, old sessions can still be listed."""
+    alice.open_session("alice", 200)
+    text = alice.config.read_text(encoding="utf-8")
+    alice.config.write_text(text + '[wireguard]\nsubnet = "10.101.0.0/28"\nsubnet6 = ""\n', encoding="utf-8")
+    (listed,) = alice.json("session", "list")["sessions"]
+    assert (listed["address"], listed["address6"]) == (None, None)
+    alice.do("session", "list")
+
+
+def test_node_status_counts(alice: CommandLine) -> None:
+    """Live sessions, addresses that are taken (by pending and closing ones too), and how many there are."""
+    alice.open_session("alice", 2)
+    alice.open_session("alice", 3, State.PENDING)
+    ending = alice.open_session("bob", 4)
+    alice.do("session", "terminate", ending)
+    status = alice.json("node", "status")
+    assert status | {"name": ""} == {
+        "name": "",
+        "region": "local",
+        "api": "http://127.0.0.1:8080",
+        "public_ip": "auto",
+        "interface": "wga0",
+        "serving": False,
+        "drained": False,
+        "live_sessions": 1,
+        "addresses_in_use": 3,
+        "addresses_capacity": 253,
+        "store": str(alice.state.store),
+    }
+
+
+def test_drain_and_resume(alice: CommandLine) -> None:
+    """Both may be repeated; a drain leaves live sessions alone."""
+    alice.open_session("alice", 2)
+    for command, drained in (("drain", True), ("drain", True), ("resume", False), ("resume", False)):
+        alice.do("node", command)
+        status = alice.json("node", "status")
+        assert (status["drained"], status["live_sessions"]) == (drained, 1)
+
+
+def test_drain_now_ends_the_live_sessions(alice: CommandLine) -> None:
+    """All live sessions are closing, reason drained; one that was closing keeps its reason."""
+    first, second = alice.open_session("alice", 2), alice.open_session("bob", 3)
+    alice.do("session", "terminate", first)
+    alice.do("node", "drain", "--now")
+    reasons = {s["id"]: s["terminated_reason"] for s in alice.json("session", "list")["sessions"]}
+    assert reasons == {first: "admin", second: "drained"}
+
+
+def test_a_serving_node_says_so(alice: CommandLine) -> None:
+    """While a server holds the state's lock, status is serving."""
+    with alice.state.serving():
+        assert alice.json("node", "status")["serving"] is True
+        assert re.search("^serving +yes$", alice.do("node", "status").out, re.MULTILINE)
+    assert re.search("^serving +no$", alice.do("node", "status").out, re.MULTILINE)
