@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol
 
@@ -23,6 +24,11 @@ class Moment:
 
 class Clock(Protocol):
     def now(self) -> Moment: ...
+
+
+def rfc3339(wall_ms: int) -> str:
+    """Whole seconds, UTC, with a Z."""
+    return datetime.fromtimestamp(wall_ms // 1000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 class HostClock:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,9 @@ from appliance.wireguard import keys
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+
+LOCK_ATTEMPTS, LOCK_PAUSE_S = 10, 0.02
 
 
 class StateDir:
@@ -70,10 +74,16 @@ class StateDir:
     def serving(self) -> Iterator[None]:
         """Hold the lock of the one server on this state. Raises HostError when another has it."""
         with self._open_lock() as descriptor:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise HostError(f"another wg-appliance is already serving {self.path}; stop it first") from error
+            for attempt in range(LOCK_ATTEMPTS):
+                try:
+                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError as error:
+                    # `is_served` of an admin command holds the lock too, for an instant.
+                    if attempt == LOCK_ATTEMPTS - 1:
+                        message = f"another wg-appliance is already serving {self.path}; stop it first"
+                        raise HostError(message) from error
+                    time.sleep(LOCK_PAUSE_S)
             yield
 
     def is_served(self) -> bool:

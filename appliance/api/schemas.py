@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import msgspec
 
+from appliance.clock import rfc3339
 from appliance.errors import InvalidRequest
 from appliance.sessions import Wish
 from appliance.wireguard import keys
@@ -21,11 +21,6 @@ if TYPE_CHECKING:
 REGION = re.compile(r"[a-z0-9][a-z0-9-]{0,31}")
 SESSION_ID = re.compile(r"ses_[0-9a-f]{24}")
 LIST_LIMIT, LIST_LIMIT_MOST = 50, 200
-
-
-def rfc3339(ms: int) -> str:
-    """Whole seconds, UTC, with a Z."""
-    return datetime.fromtimestamp(ms // 1000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 # Requests ------------------------------------------------------------------------------------------

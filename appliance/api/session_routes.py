@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from litestar import Request, delete, get, post
+from litestar.params import FromPath  # noqa: TC002 (Litestar reads the handlers' annotations at run time)
 from litestar.status_codes import HTTP_200_OK
 
 from appliance.api.documentation import (
@@ -63,7 +64,7 @@ def session_routes(
         return SessionCreated.of(await sessions.open(account, wish))
 
     @get("/v1/sessions/{session_id:str}", security=BEARER, responses=failures(s401=UNAUTHENTICATED, s404=NOT_FOUND))
-    async def get_session(request: AnyRequest, session_id: str) -> SessionStatus:
+    async def get_session(request: AnyRequest, session_id: FromPath[str]) -> SessionStatus:
         """A session's figures, live or final."""
         account = await authenticate(request)
         return SessionStatus.of(await sessions.find(account, session_id))
@@ -74,7 +75,7 @@ def session_routes(
         security=BEARER,
         responses=failures(s401=UNAUTHENTICATED, s404=NOT_FOUND, s503=UNAVAILABLE),
     )
-    async def delete_session(request: AnyRequest, session_id: str) -> SessionStatus:
+    async def delete_session(request: AnyRequest, session_id: FromPath[str]) -> SessionStatus:
         """End a session: its peer is gone when this is answered. Ending it again changes nothing."""
         account = await authenticate(request)
         return SessionStatus.of(await sessions.close(account, session_id))

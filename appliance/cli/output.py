@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import sys
-from datetime import UTC, datetime
 from itertools import zip_longest
 from typing import TYPE_CHECKING
 
 import click
 
+from appliance import clock
 from appliance.cli.faults import host_faults
 
 if TYPE_CHECKING:
@@ -50,8 +50,7 @@ def write_fields(fields: Sequence[tuple[str, object]]) -> None:
 
 
 def rfc3339(ms: int | None) -> str | None:
-    """Whole seconds, UTC, with a Z."""
-    return None if ms is None else datetime.fromtimestamp(ms // 1000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return None if ms is None else clock.rfc3339(ms)
 
 
 def span(ms: int) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sqlite3
 from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Self
@@ -104,6 +105,8 @@ def first(rows: Iterable[sqlite3.Row]) -> sqlite3.Row:
 
 
 async def _connect(path: Path) -> aiosqlite.Connection:
+    # Token hashes are nobody else's business; SQLite gives -wal and -shm the mode of the file itself.
+    await asyncio.to_thread(_create_private, path)
     # aiosqlite leaves its thread behind, and that thread a traceback, when its own connect() fails.
     await asyncio.to_thread(lambda: sqlite3.connect(path).close())
     connection = await aiosqlite.connect(path, isolation_level=None)
@@ -115,6 +118,13 @@ async def _connect(path: Path) -> aiosqlite.Connection:
         await connection.close()
         raise
     return connection
+
+
+def _create_private(path: Path) -> None:
+    try:
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+    except OSError:
+        return  # it exists, or SQLite is about to say what is wrong
 
 
 def explain(error: sqlite3.Error, path: Path) -> StoreError:
