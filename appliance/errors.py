@@ -72,7 +72,7 @@ class PeerApplyFailed(Unavailable):
 
 
 class StoreUnavailable(Unavailable):
-    """The store does not answer (locked, full, read-only). The cause is chained, for the log."""
+    """The store does not answer (locked, full, damaged). The cause is chained, for the log."""
 
     def __init__(self) -> None:
         super().__init__("store unavailable")

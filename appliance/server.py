@@ -61,6 +61,7 @@ async def _serve(settings: Settings) -> None:
         if await tunnel.link() is None:
             listening.require_udp_port("wireguard.listen_port", settings.wireguard.listen_port)
         log.info("%s backend: %s", tunnel.backend, reason)
+        state.create_store()
         store = await Store.open(state.store)
         stack.push_async_callback(store.close)
         clock = HostClock()

@@ -38,6 +38,15 @@ class StateDir:
             raise HostError(f"cannot create node.state_dir {self.path}: {error.strerror}") from error
         return True
 
+    def create_store(self) -> None:
+        """An empty store file where there is none, for its owner alone; SQLite gives -wal and -shm the same mode."""
+        try:
+            os.close(os.open(self.store, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+        except FileExistsError:
+            return
+        except OSError as error:
+            raise HostError(f"cannot create the store {self.store}: {error.strerror}") from error
+
     def private_key(self) -> bytes:
         """The server's key, made on first use. Raises HostError naming the file when it holds no key."""
         try:

@@ -124,10 +124,11 @@ class Ticker:
 
     async def _round(self) -> None:
         asked = await self._take_requests()
+        # First, so that nothing is forwarded without its rules, and the sysctls are noted before the link changes any.
+        await self._egress.ensure()
         link = await self._tunnel.link()
         dump = None if link is None else await self._meter.read()
         await self._convergence.converge(link, dump)
-        await self._egress.ensure()
         await self._sessions.finish([e for e in self._ending() if self._sessions.may_finish(e[0])])
         await self._sessions.clear_leftovers()
         await self._sweep()

@@ -16,6 +16,7 @@ from appliance.api.documentation import (
     UNAVAILABLE,
     CreateSession,
     ListSessions,
+    OneSession,
     failures,
 )
 from appliance.api.schemas import (
@@ -63,7 +64,12 @@ def session_routes(
         wish = parse_wish(parse_object(await request.body()), own_keys)
         return SessionCreated.of(await sessions.open(account, wish))
 
-    @get("/v1/sessions/{session_id:str}", security=BEARER, responses=failures(s401=UNAUTHENTICATED, s404=NOT_FOUND))
+    @get(
+        "/v1/sessions/{session_id:str}",
+        operation_class=OneSession,
+        security=BEARER,
+        responses=failures(s401=UNAUTHENTICATED, s404=NOT_FOUND),
+    )
     async def get_session(request: AnyRequest, session_id: FromPath[str]) -> SessionStatus:
         """A session's figures, live or final."""
         account = await authenticate(request)
@@ -71,6 +77,7 @@ def session_routes(
 
     @delete(
         "/v1/sessions/{session_id:str}",
+        operation_class=OneSession,
         status_code=HTTP_200_OK,
         security=BEARER,
         responses=failures(s401=UNAUTHENTICATED, s404=NOT_FOUND, s503=UNAVAILABLE),

@@ -74,6 +74,7 @@ def _open_store(state: StateDir) -> None:
     async def open_and_close() -> None:
         await (await Store.open(state.store)).close()
 
+    state.create_store()
     asyncio.run(open_and_close())
 
 

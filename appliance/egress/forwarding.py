@@ -46,6 +46,9 @@ class Forwarding:
         self._record.unlink(missing_ok=True)
 
     def _wanted(self) -> Iterator[tuple[str, str]]:
+        # The kernel's WireGuard clears this one by itself when its interface comes up (drivers/net/wireguard/device.c,
+        # wg_open): a redirect would send clients around the tunnel. Listed here so that it is put back.
+        yield "net/ipv4/conf/all/send_redirects", "0"
         yield "net/ipv4/ip_forward", "1"
         if not self._ipv6:
             return

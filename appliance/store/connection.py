@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import sqlite3
 from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Self
@@ -30,7 +29,7 @@ PRAGMAS = (
 
 
 class Store:
-    """The open store. Every method raises `StoreUnavailable` while SQLite cannot serve (locked, full, read-only)."""
+    """The open store. Every method raises `StoreUnavailable` while SQLite cannot serve (locked, full, damaged)."""
 
     def __init__(self, path: Path, writer: aiosqlite.Connection, reader: aiosqlite.Connection) -> None:
         self.path = path
@@ -77,7 +76,7 @@ class Store:
                 # After a failed COMMIT or a full disk SQLite may have rolled back by itself.
                 with suppress(sqlite3.Error):
                     await self._writer.execute("ROLLBACK")
-                if isinstance(error, sqlite3.OperationalError):
+                if _cannot_serve(error):
                     raise StoreUnavailable from error
                 raise
 
@@ -86,17 +85,26 @@ class Store:
         """The reader: each statement sees what was last committed."""
         try:
             yield self._reader
-        except sqlite3.OperationalError as error:
-            raise StoreUnavailable from error
+        except sqlite3.DatabaseError as error:
+            if _cannot_serve(error):
+                raise StoreUnavailable from error
+            raise
 
     async def foreign_version(self) -> int:
         """A number that changes when another process has committed (PRAGMA data_version)."""
         async with self._writing:
             try:
                 rows = await self._writer.execute_fetchall("PRAGMA data_version")
-            except sqlite3.OperationalError as error:
-                raise StoreUnavailable from error
+            except sqlite3.DatabaseError as error:
+                if _cannot_serve(error):
+                    raise StoreUnavailable from error
+                raise
         return int(first(rows)[0])
+
+
+def _cannot_serve(error: BaseException) -> bool:
+    """The file's or the host's fault, not the statement's: sqlite3 raises a bare DatabaseError for a damaged file."""
+    return isinstance(error, sqlite3.OperationalError) or type(error) is sqlite3.DatabaseError
 
 
 def first(rows: Iterable[sqlite3.Row]) -> sqlite3.Row:
@@ -105,8 +113,6 @@ def first(rows: Iterable[sqlite3.Row]) -> sqlite3.Row:
 
 
 async def _connect(path: Path) -> aiosqlite.Connection:
-    # Token hashes are nobody else's business; SQLite gives -wal and -shm the mode of the file itself.
-    await asyncio.to_thread(_create_private, path)
     # aiosqlite leaves its thread behind, and that thread a traceback, when its own connect() fails.
     await asyncio.to_thread(lambda: sqlite3.connect(path).close())
     connection = await aiosqlite.connect(path, isolation_level=None)
@@ -118,13 +124,6 @@ async def _connect(path: Path) -> aiosqlite.Connection:
         await connection.close()
         raise
     return connection
-
-
-def _create_private(path: Path) -> None:
-    try:
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
-    except OSError:
-        return  # it exists, or SQLite is about to say what is wrong
 
 
 def explain(error: sqlite3.Error, path: Path) -> StoreError:
