@@ -1,0 +1,215 @@
+"""The appliance under test: the real process on the exit, spoken to as an operator and a client would."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from client import CURL
+from waiting import READY_SECONDS, until
+
+if TYPE_CHECKING:
+    import subprocess
+    from collections.abc import Mapping
+
+    from world import World
+
+PROJECT = Path(__file__).resolve().parents[2]
+API = "http://127.0.0.1:8080"
+REGION = "test"
+
+# Settings that an exit has reason to change: each must be again what it was.
+_SYSCTLS = r"^net\.ipv[46]\..*(forward|accept_ra|rp_filter|src_valid_mark|accept_redirects)"
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """An HTTP answer; header names in lower case, the body parsed where it is JSON."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Transfer:
+    """What `wg show IF transfer` says of one peer, in bytes, from the exit's side."""
+
+    received: int
+    sent: int
+
+
+class Appliance:
+    """One appliance on the world's exit: its config, its store, its process. The store outlives the process."""
+
+    def __init__(
+        self, world: World, backend: str, directory: Path, changes: Mapping[str, Mapping[str, object]]
+    ) -> None:
+        self.space = world.exit
+        self.interface = world.interface("x")
+        self.backend = backend
+        directory.mkdir(mode=0o700)
+        self._settings = _settings(self.interface, backend, directory / "state", changes)
+        self._config = directory / "config.toml"
+        self._config.write_text(_toml(self._settings), encoding="utf-8")
+        self._log = directory / "log"
+        self._process: subprocess.Popen[bytes] | None = None
+        self._host_before = self._host()
+
+    # The process -----------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Start `serve` and wait until it is ready."""
+        with self._log.open("ab") as log:
+            self._process = self.space.start(
+                *self._command("serve"), stdout=log, stderr=log, env=_environment(), cwd=PROJECT
+            )
+        until(self._ready, "GET /readyz answers 200")
+
+    def stop(self) -> None:
+        """SIGTERM; it must exit 0 and, unless it is to keep its tunnels, leave the exit as it found it."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGTERM)
+        status = self._process.wait(timeout=READY_SECONDS)
+        assert status == 0, f"serve ended with {status}\n{self.log()}"
+        if not self._settings["wireguard"]["keep_on_exit"]:
+            now = self._host()
+            gone, new = sorted(self._host_before - now), sorted(now - self._host_before)
+            assert (gone, new) == ([], []), f"the exit is not as it was: gone {gone}, new {new}"
+
+    def kill(self) -> None:
+        """Whatever happened, no process is left."""
+        if self.running():
+            assert self._process is not None
+            self._process.kill()
+            self._process.wait(timeout=READY_SECONDS)
+
+    def running(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
+    def log(self) -> str:
+        return self._log.read_text(encoding="utf-8", errors="replace") if self._log.exists() else ""
+
+    # The operator ----------------------------------------------------------------------------------
+
+    def admin(self, *arguments: str) -> str:
+        """An admin command's stdout."""
+        command = self._command(*arguments)
+        return self.space.run(*command, timeout=READY_SECONDS, env=_environment(), cwd=PROJECT).stdout
+
+    def token(self, account: str = "alice") -> str:
+        printed = self.admin("token", "create", "--account", account)
+        assert len(printed.split()) == 1, "the token stands alone on stdout"
+        return printed.strip()
+
+    def live_sessions(self) -> list[dict[str, Any]]:
+        listed: list[dict[str, Any]] = json.loads(self.admin("session", "list", "--live", "--json"))["sessions"]
+        return listed
+
+    def peers(self) -> set[str]:
+        """The public keys in the exit's tunnel, in base64; none where there is no tunnel."""
+        return set(self.space.run("wg", "show", self.interface, "peers", check=False).stdout.split())
+
+    def transfer(self, public_key: str) -> Transfer:
+        for line in self.space.run("wg", "show", self.interface, "transfer").stdout.splitlines():
+            key, received, sent = line.split()
+            if key == public_key:
+                return Transfer(received=int(received), sent=int(sent))
+        message = f"{public_key} is no peer of {self.interface}"
+        raise AssertionError(message)
+
+    # The HTTP API ----------------------------------------------------------------------------------
+
+    def api(self, method: str, path: str, json_body: object = None, token: str | None = None) -> Answer:
+        command = [*CURL, "--include", "--max-time", "60", "--request", method]
+        if token is not None:
+            command += ["--header", f"Authorization: Bearer {token}"]
+        if json_body is not None:
+            command += ["--data", json.dumps(json_body)]
+        done = self.space.run(*command, API + path, check=False, timeout=READY_SECONDS)
+        if done.returncode != 0:
+            return Answer(status=0, headers={}, body=done.stderr)
+        head, _, body = done.stdout.replace("\r\n", "\n").partition("\n\n")
+        status, *fields = head.split("\n")
+        headers = {name.lower(): value.strip() for name, _, value in (field.partition(":") for field in fields)}
+        parsed = json.loads(body) if "json" in headers.get("content-type", "") else body
+        return Answer(status=int(status.split()[1]), headers=headers, body=parsed)
+
+    def open(self, token: str, **body: object) -> dict[str, Any]:
+        """POST /v1/sessions, which must answer 201; the answer's body."""
+        answer = self.api("POST", "/v1/sessions", {"region": REGION} | body, token)
+        assert answer.status == 201, answer
+        opened: dict[str, Any] = answer.body
+        return opened
+
+    def session(self, session_id: str, token: str) -> dict[str, Any]:
+        answer = self.api("GET", f"/v1/sessions/{session_id}", token=token)
+        assert answer.status == 200, answer
+        shown: dict[str, Any] = answer.body
+        return shown
+
+    def close(self, session_id: str, token: str) -> dict[str, Any]:
+        """DELETE /v1/sessions/{id}, which must answer 200; the final figures."""
+        answer = self.api("DELETE", f"/v1/sessions/{session_id}", token=token)
+        assert answer.status == 200, answer
+        final: dict[str, Any] = answer.body
+        return final
+
+    # -----------------------------------------------------------------------------------------------
+
+    def _command(self, *arguments: str) -> list[str]:
+        return [sys.executable, "-m", "appliance", "--config", str(self._config), *arguments]
+
+    def _ready(self) -> bool:
+        assert self.running(), f"serve ended before it was ready\n{self.log()}"
+        return self.api("GET", "/readyz").status == 200
+
+    def _host(self) -> set[str]:
+        """What the appliance may change on its host, a line each: links, addresses, routes, rules, tables, settings."""
+        commands = (
+            ("ls", "-1", "/sys/class/net"),
+            ("ip", "-oneline", "address"),
+            ("ip", "route"),
+            ("ip", "-6", "route"),
+            ("ip", "rule"),
+            ("ip", "-6", "rule"),
+            ("nft", "list", "tables"),
+            ("sysctl", "--all", "--pattern", _SYSCTLS),
+        )
+        shown = "\n".join(self.space.run(*command).stdout for command in commands)
+        lines = {line.strip() for line in shown.splitlines()}
+        return lines | {f"wireguard-go, process {pid}" for pid in self.space.pids_of("wireguard-go")}
+
+
+def _settings(
+    interface: str, backend: str, state: Path, changes: Mapping[str, Mapping[str, object]]
+) -> dict[str, dict[str, object]]:
+    """The tests' config: figures every second, room for polling, nothing left behind at the end."""
+    settings: dict[str, dict[str, object]] = {
+        "node": {"name": "exit-under-test", "region": REGION, "state_dir": str(state)},
+        "wireguard": {"backend": backend, "interface": interface, "keep_on_exit": False},
+        "api": {"listen": "127.0.0.1:8080", "public_requests_per_minute": 6000, "public_burst": 1000},
+        "meter": {"interval": "1s"},
+        "tiers.free": {"requests_per_minute": 6000},
+    }
+    for section, keys in changes.items():
+        settings[section] = settings.get(section, {}) | dict(keys)
+    return settings
+
+
+def _toml(settings: Mapping[str, Mapping[str, object]]) -> str:
+    """The text of text, number, flag and list values in JSON is their TOML too."""
+    lines = []
+    for section, keys in settings.items():
+        lines += [f"[{section}]", *(f"{key} = {json.dumps(value)}" for key, value in keys.items()), ""]
+    return "\n".join(lines)
+
+
+def _environment() -> dict[str, str]:
+    """Ours without settings of the appliance: they would override the test's config."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("WG_APPLIANCE_")}

@@ -1,0 +1,97 @@
+"""The fixtures of the tunnel tests: a world of namespaces, its clients, and the appliance on its exit."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from contextlib import ExitStack
+from typing import TYPE_CHECKING
+
+import pytest
+from appliance_process import Appliance
+from client import Client
+from namespace import Namespace
+from world import World, new_world
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+# The suite's limit suits a host; 50 MB through an emulated kernel's tunnel takes minutes.
+SECONDS_A_TEST = 900
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Give the tests of this folder that make a world their own time limit, unless they set one."""
+    for item in items:
+        if "world" in getattr(item, "fixturenames", ()) and item.get_closest_marker("timeout") is None:
+            item.add_marker(pytest.mark.timeout(SECONDS_A_TEST))
+
+
+@pytest.fixture(scope="session")
+def backend() -> str:
+    """`kernel` where the kernel makes WireGuard interfaces, `userspace` else."""
+    if os.geteuid() != 0:
+        pytest.skip("NOT TESTED: tunnels need root (network namespaces)")
+    space = Namespace(f"wgt-{secrets.token_hex(3)}-b")
+    try:
+        made = space.run("ip", "link", "add", "dev", "probe", "type", "wireguard", check=False)
+    finally:
+        space.remove()
+    return "kernel" if made.returncode == 0 else "userspace"
+
+
+@pytest.fixture
+def world(backend: str) -> Iterator[World]:  # noqa: ARG001 - asked for its check of root
+    with new_world() as made:
+        yield made
+
+
+@pytest.fixture
+def clients(world: World, tmp_path: Path) -> Iterator[list[Client]]:
+    """The two clients; their tunnels are taken down before the world goes."""
+    with ExitStack() as stack:
+        made = []
+        for number, space in enumerate(world.clients, start=1):
+            made.append(Client(space, world.interface(f"c{number}"), tmp_path / f"client{number}"))
+            stack.callback(made[-1].close)
+        yield made
+
+
+@pytest.fixture
+def client(clients: list[Client]) -> Client:
+    return clients[0]
+
+
+@pytest.fixture
+def start_appliance(
+    world: World, backend: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> Iterator[Callable[..., Appliance]]:
+    """Starts the appliance on the exit; keyword `changes` are config sections over the test's own.
+
+    At the end each one is stopped and must leave the exit as it was; its log is shown with a failure.
+    """
+    started: list[Appliance] = []
+
+    def start(**changes: dict[str, object]) -> Appliance:
+        appliance = Appliance(world, backend, tmp_path / f"appliance{len(started)}", changes)
+        started.append(appliance)
+        appliance.start()
+        return appliance
+
+    try:
+        yield start
+    finally:
+        try:
+            for appliance in started:
+                if appliance.running():
+                    appliance.stop()
+        finally:
+            for appliance in started:
+                appliance.kill()
+                request.node.add_report_section("teardown", f"log of {appliance.interface}", appliance.log())
+
+
+@pytest.fixture
+def appliance(start_appliance: Callable[..., Appliance]) -> Appliance:
+    return start_appliance()

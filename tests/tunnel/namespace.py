@@ -1,0 +1,117 @@
+"""One network namespace: commands run in it, and everything in it ended and removed afterwards."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from contextlib import suppress
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, NamedTuple
+
+from waiting import until
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+class Namespace:
+    """A named network namespace with loopback up. Remove it with `remove`, whatever happened."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        subprocess.run(["ip", "netns", "add", name], check=True, timeout=60)
+        self.run("ip", "link", "set", "lo", "up")
+
+    def run(
+        self,
+        *command: str,
+        check: bool = True,
+        text_input: str | None = None,
+        timeout: float = 60,
+        env: Mapping[str, str] | None = None,
+        cwd: Path | None = None,
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a command that ends by itself and leaves no child holding its output."""
+        done = subprocess.run(
+            self.prefix(*command),
+            input=text_input,
+            stdin=subprocess.DEVNULL if text_input is None else None,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            env=env,
+            cwd=cwd,
+            check=False,
+        )
+        if check and done.returncode != 0:
+            message = f"{' '.join(command)}: status {done.returncode}\n{done.stdout}{done.stderr}"
+            raise AssertionError(message)
+        return done
+
+    def start(
+        self,
+        *command: str,
+        stdout: IO[bytes] | int = subprocess.DEVNULL,
+        stderr: IO[bytes] | int = subprocess.DEVNULL,
+        env: Mapping[str, str] | None = None,
+        cwd: Path | None = None,
+    ) -> subprocess.Popen[bytes]:
+        """Start a command that stays; `ip netns exec` becomes it, so the pid is the command's own."""
+        return subprocess.Popen(
+            self.prefix(*command), stdin=subprocess.DEVNULL, stdout=stdout, stderr=stderr, env=env, cwd=cwd
+        )
+
+    def prefix(self, *command: str) -> list[str]:
+        return ["ip", "netns", "exec", self.name, *command]
+
+    def pids(self) -> list[int]:
+        listed = subprocess.run(
+            ["ip", "netns", "pids", self.name], capture_output=True, text=True, check=False, timeout=60
+        )
+        return [int(word) for word in listed.stdout.split()]
+
+    def pids_of(self, program: str) -> list[int]:
+        """The processes in here that run `program`, by the name the kernel keeps (15 characters)."""
+        return [pid for pid in self.pids() if _stat(pid).name == program[:15]]
+
+    def remove(self) -> None:
+        """End what still runs in here, by pid, then delete the namespace and with it every interface."""
+        try:
+            self._end(signal.SIGTERM, seconds=5)
+            self._end(signal.SIGKILL, seconds=30)
+        finally:
+            subprocess.run(["ip", "netns", "del", self.name], check=False, timeout=60, capture_output=True)
+
+    def _end(self, sign: signal.Signals, seconds: float) -> None:
+        for pid in self.pids():
+            with suppress(ProcessLookupError):
+                os.kill(pid, sign)
+        with suppress(TimeoutError):
+            until(lambda: not self._running(), f"{self.name} has no processes", seconds=seconds)
+
+    def _running(self) -> list[int]:
+        """What has not exited yet. A zombie waits for whoever started it and holds no namespace."""
+        return [pid for pid in self.pids() if _stat(pid).state not in {"Z", ""}]
+
+
+def namespace_names() -> list[str]:
+    """Every named network namespace of the machine."""
+    listed = subprocess.run(["ip", "netns", "list"], capture_output=True, text=True, check=True, timeout=60)
+    return [line.split()[0] for line in listed.stdout.splitlines() if line]
+
+
+class _Stat(NamedTuple):
+    """The first fields of /proc/PID/stat, proc(5); empty when the process has gone."""
+
+    name: str
+    state: str
+
+
+def _stat(pid: int) -> _Stat:
+    try:
+        line = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8")
+    except (FileNotFoundError, ProcessLookupError):
+        return _Stat(name="", state="")
+    name, _, rest = line.partition("(")[2].rpartition(")")
+    return _Stat(name=name, state=rest.split()[0])

@@ -1,0 +1,123 @@
+"""Traffic through the appliance: it arrives intact, from the exit's address, and every byte is counted."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from client import Received, new_key_pair
+from sessions import client_key, figures, settled_figures
+from webserver import blob, blob_sha256
+from world import EXIT_IP, EXIT_IP6, WEB, WEB6
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from appliance_process import Appliance
+    from client import Client
+
+DOWN = 50_000_000
+UP = 10_000_000
+
+
+def test_what_is_carried_is_intact_and_counted(appliance: Appliance, client: Client, tmp_path: Path) -> None:
+    """50 MB down and 10 MB up arrive intact; afterwards the session's bytes are exactly the tunnel's own."""
+    token = appliance.token()
+    session = appliance.open(token)
+    key = client_key(session["wg_config"])
+    content = tmp_path / "upload"
+    with content.open("wb") as file:
+        file.writelines(blob(UP, "up"))
+
+    client.wg_quick(session["wg_config"])
+    assert client.address_seen() == session["public_ip"] == EXIT_IP
+    assert client.download(DOWN, "down") == Received(DOWN, blob_sha256(DOWN, "down"))
+    assert client.upload(content) == Received(UP, blob_sha256(UP, "up"))
+    client.down()
+
+    counted = settled_figures(appliance, session["id"], token, key)
+    assert counted.sent > DOWN
+    assert counted.received > UP
+
+
+def test_the_servers_key_pair_is_a_pair(appliance: Appliance) -> None:
+    """A config with a key made by the server names the public key that goes with it, and the exit has that peer."""
+    config = appliance.open(appliance.token())["wg_config"]
+    key = client_key(config)
+    assert f"# PublicKey = {key}\n" in config
+    assert appliance.peers() == {key}
+
+
+def test_own_key(appliance: Appliance, client: Client) -> None:
+    """A client that brings its key gets a config without one; with its own put in, traffic flows and counts."""
+    token, keys = appliance.token(), new_key_pair()
+    session = appliance.open(token, client_public_key=keys.public)
+    assert "PrivateKey" not in session["wg_config"]
+    client.wg_quick(session["wg_config"], private_key=keys.private)
+    assert client.address_seen() == EXIT_IP
+    client.down()
+    assert settled_figures(appliance, session["id"], token, keys.public).sent > 0
+    assert "last_handshake_at" in appliance.session(session["id"], token)
+
+
+def test_the_same_key_again_replaces_its_session(appliance: Appliance, client: Client) -> None:
+    """A client that lost the answer asks again with its key: the new config works, the old session is over."""
+    token, keys = appliance.token(), new_key_pair()
+    first = appliance.open(token, client_public_key=keys.public)
+    second = appliance.open(token, client_public_key=keys.public)
+    client.wg_quick(second["wg_config"], private_key=keys.private)
+    assert client.address_seen() == EXIT_IP
+    assert appliance.session(first["id"], token)["terminated_reason"] == "replaced"
+    assert appliance.peers() == {keys.public}
+
+
+def test_ipv6_left_out_for_a_client_without_it(appliance: Appliance, client: Client) -> None:
+    """With `"ipv6": false` the config holds no IPv6, and wg-quick brings it up on a host whose IPv6 is disabled."""
+    client.disable_ipv6()
+    session = appliance.open(appliance.token(), ipv6=False)
+    assert "::" not in session["wg_config"]
+    client.wg_quick(session["wg_config"])
+    assert client.address_seen() == EXIT_IP
+
+
+def test_dual_stack(appliance: Appliance, client: Client) -> None:
+    """With IPv6 in the tunnel the IPv6 internet is reached as well, from the exit's IPv6 address, and counted."""
+    token = appliance.token()
+    session = appliance.open(token)
+    client.wg_quick(session["wg_config"])
+    assert client.address_seen(WEB6) == EXIT_IP6
+    assert client.address_seen(WEB) == EXIT_IP
+    assert client.download(UP, "six", web=WEB6) == Received(UP, blob_sha256(UP, "six"))
+    client.down()
+    assert settled_figures(appliance, session["id"], token, client_key(session["wg_config"])).sent > UP
+
+
+def test_ipv4_only(start_appliance: Callable[..., Appliance], client: Client) -> None:
+    """With `subnet6 = ""` the client has an IPv4 address alone; IPv4 works, and nothing goes out over IPv6."""
+    appliance = start_appliance(wireguard={"subnet6": ""})
+    config = appliance.open(appliance.token())["wg_config"]
+    (address,) = [line for line in config.splitlines() if line.startswith("Address")]
+    assert ":" not in address
+    client.wg_quick(config)
+    assert client.address_seen() == EXIT_IP
+    assert client.get(f"{WEB6}/ip", seconds=3) == ""
+
+
+def test_two_clients_at_once(appliance: Appliance, clients: list[Client]) -> None:
+    """Two accounts download at the same time: both intact, each session billed its own bytes and no others."""
+    sizes = [30_000_000, 10_000_000]
+    tokens = [appliance.token("alice"), appliance.token("bob")]
+    sessions = [appliance.open(token) for token in tokens]
+    for client, session in zip(clients, sessions, strict=True):
+        client.wg_quick(session["wg_config"])
+        assert client.address_seen() == EXIT_IP
+
+    downloads = [client.start_download(size, "both") for client, size in zip(clients, sizes, strict=True)]
+    assert [download.finish() for download in downloads] == [Received(n, blob_sha256(n, "both")) for n in sizes]
+
+    for client in clients:
+        client.down()
+    for session, token, size in zip(sessions, tokens, sizes, strict=True):
+        counted = settled_figures(appliance, session["id"], token, client_key(session["wg_config"]))
+        # Headers and retransmissions come on top, but for the smaller never as much as the larger's share.
+        assert size < counted.sent < size * 2

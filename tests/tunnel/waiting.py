@@ -1,0 +1,32 @@
+"""Waiting for a condition with a deadline, instead of sleeping and hoping."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+# Generous on purpose: an emulated kernel with one processor is many times slower than a host.
+READY_SECONDS = 90.0
+TRANSFER_SECONDS = 400.0
+
+T = TypeVar("T")
+
+
+def until(probe: Callable[[], T], what: str, seconds: float = READY_SECONDS) -> T:
+    """Ask `probe` until it answers something true and return that.
+
+    Raises:
+        TimeoutError: naming `what` and the last answer, when `seconds` have passed.
+    """
+    deadline = time.monotonic() + seconds
+    while True:
+        answer = probe()
+        if answer:
+            return answer
+        if time.monotonic() > deadline:
+            message = f"not within {seconds:.0f} s: {what} (last answer: {answer!r})"
+            raise TimeoutError(message)
+        time.sleep(0.1)
