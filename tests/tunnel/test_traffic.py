@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from client import Received, new_key_pair
-from sessions import client_key, figures, settled_figures
+from sessions import client_key, settled_figures
 from webserver import blob, blob_sha256
 from world import EXIT_IP, EXIT_IP6, WEB, WEB6
 
