@@ -1,0 +1,310 @@
+"""An exit as `server.py` builds it, on a tunnel in memory and a clock that the test moves; no socket is opened."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import sqlite3
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
+from ipaddress import IPv4Address
+from typing import TYPE_CHECKING, Any
+
+import httpx
+
+from appliance import assembly, config, identifiers
+from appliance.api.app import create_app
+from appliance.api.auth import Authenticator
+from appliance.entities import Account, Tier, Token
+from appliance.errors import EgressError
+from appliance.exit import Exit
+from appliance.store import accounts as account_rows
+from appliance.store import node as node_row
+from appliance.store import tokens as token_rows
+from appliance.store.connection import Store
+from appliance.wireguard import keys
+from appliance.wireguard.tunnel import PeerState
+from tests.fake_tunnel import FakeInterface, FakeTunnel
+from tests.virtual_clock import VirtualClock
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
+    from pathlib import Path
+
+    from litestar import Litestar
+
+    from appliance.assembly import Parts
+    from appliance.settings import Settings
+
+SERVER_KEY = bytes([7]) * 32
+BUSY_MS = 50  # how long the store waits for another writer; on a host it is longer
+CONFIG = """
+[node]
+name = "exit-1"
+region = "fsn"
+public_ip = "192.0.2.1"
+[wireguard]
+apply_timeout = "1s"
+"""
+
+
+@dataclass
+class NoEgress:
+    """Egress that is always in place, or fails as told."""
+
+    fault: str | None = None
+
+    async def ensure(self) -> None:
+        if self.fault is not None:
+            raise EgressError(self.fault)
+
+
+@dataclass
+class ExitUnderTest:
+    """The running exit. `http` speaks to its API; `tick` is one whole tick; `restart` is a new process."""
+
+    path: Path
+    settings: Settings
+    clock: VirtualClock
+    tunnel: FakeTunnel
+    store: Store
+    parts: Parts
+    app: Litestar
+    http: httpx.AsyncClient
+    egress: NoEgress = field(default_factory=NoEgress)
+
+    # Accounts ---------------------------------------------------------------------------------------
+
+    async def account(self, name: str = "ada", tier: Tier = Tier.PAID) -> Account:
+        account = Account(identifiers.account_id(), name, tier, False, self.clock.wall_ms)
+        async with self.store.write() as db:
+            await account_rows.insert(db, account)
+        return account
+
+    async def token(self, account: Account, expires_at: int | None = None) -> str:
+        secret = identifiers.token_secret()
+        token = Token(
+            identifiers.token_id(), account.name, account.tier, "", self.clock.wall_ms, expires_at, revoked_at=None
+        )
+        async with self.store.write() as db:
+            await token_rows.insert(db, account, token, identifiers.token_hash(secret))
+        return secret
+
+    async def client(self, name: str = "ada", tier: Tier = Tier.PAID) -> Client:
+        """A new account and a token of it."""
+        account = await self.account(name, tier)
+        return Client(self, account, await self.token(account))
+
+    # What an operator does, from another process ----------------------------------------------------
+
+    async def admin(self, sql: str, *parameters: object) -> None:
+        """Change the store as an admin command does, and let the server take it over."""
+        with sqlite3.connect(self.path) as other:
+            other.execute(sql, parameters)
+        other.close()
+        async with self.store.write() as db:
+            await node_row.request(db)
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Another process keeps the store from being written."""
+        other = sqlite3.connect(self.path, isolation_level=None)
+        other.execute("BEGIN EXCLUSIVE")
+        try:
+            yield
+        finally:
+            other.execute("ROLLBACK")
+            other.close()
+
+    # Time -------------------------------------------------------------------------------------------
+
+    async def tick(self, after: float = 0) -> None:
+        self.clock.advance(after)
+        await self.parts.ticker.tick()
+
+    async def restart(self) -> None:
+        """The process stops and another one starts, on the same store and interface."""
+        await self.stop()
+        self.tunnel = type(self.tunnel)(self.tunnel.interface)
+        await self.start()
+
+    async def stop(self) -> None:
+        await self.http.aclose()
+        await self.store.close()
+        await self.tunnel.close()
+
+    async def start(self) -> None:
+        self.store, self.parts, self.app, self.http = await _build(
+            self.path, self.settings, self.clock, self.tunnel, self.egress
+        )
+
+    # What is there ----------------------------------------------------------------------------------
+
+    def rows(self, sql: str, *parameters: object) -> list[tuple[Any, ...]]:
+        with sqlite3.connect(self.path) as other:
+            found = other.execute(sql, parameters).fetchall()
+        other.close()
+        return found
+
+    def holdings(self) -> tuple[object, ...]:
+        """All that an open session occupies: rows, addresses, peers, memory."""
+        return (
+            self.rows("SELECT id, state, reason FROM sessions ORDER BY number"),
+            self.parts.pool.in_use,
+            self.tunnel.peers,
+            set(self.parts.live.by_key),
+        )
+
+    def state_of(self, session_id: str) -> tuple[str, str | None]:
+        """(state, reason) as stored."""
+        return self.rows("SELECT state, reason FROM sessions WHERE id = ?", session_id)[0]  # type: ignore[return-value]  # two columns
+
+    def key_of(self, session_id: str) -> bytes:
+        key: bytes = self.rows("SELECT public_key FROM sessions WHERE id = ?", session_id)[0][0]
+        return key
+
+
+@dataclass
+class Client:
+    """An account's holder, with a token."""
+
+    exit_: ExitUnderTest
+    account: Account
+    token: str
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {"Authorization": f"Bearer {self.token}"}
+
+    async def post(self, body: object = None, **fields: object) -> httpx.Response:
+        """POST /v1/sessions: `fields` go beside the region."""
+        content = {"region": "fsn", **fields} if body is None else body
+        return await self.exit_.http.post("/v1/sessions", json=content, headers=self.headers)
+
+    async def open(self, **fields: object) -> dict[str, Any]:
+        answer = await self.post(**fields)
+        assert answer.status_code == 201, answer.text
+        opened: dict[str, Any] = answer.json()
+        return opened
+
+    async def get(self, path: str, **parameters: str) -> httpx.Response:
+        return await self.exit_.http.get(path, params=parameters, headers=self.headers)
+
+    async def status_answer(self, session_id: str) -> httpx.Response:
+        return await self.get(f"/v1/sessions/{session_id}")
+
+    async def status(self, session_id: str) -> dict[str, Any]:
+        answer = await self.status_answer(session_id)
+        assert answer.status_code == 200, answer.text
+        found: dict[str, Any] = answer.json()
+        return found
+
+    async def delete(self, session_id: str) -> httpx.Response:
+        return await self.exit_.http.delete(f"/v1/sessions/{session_id}", headers=self.headers)
+
+
+def new_key() -> tuple[str, bytes]:
+    """A client's public key, as text and as bytes."""
+    raw = keys.public_key(keys.generate_private_key())
+    return keys.encode(raw), raw
+
+
+def stranger(public_key: bytes) -> PeerState:
+    """A peer as somebody else would have put it into the tunnel."""
+    return PeerState(public_key, frozenset(), rx_bytes=0, tx_bytes=0, last_handshake_ns=0)
+
+
+async def until(probe: Callable[[], object], what: str, seconds: float = 10) -> None:
+    """Let the other tasks run until `probe` holds."""
+    async with asyncio.timeout(seconds):
+        while not probe():  # noqa: ASYNC110 - what it asks sets no event
+            await asyncio.sleep(0.005)
+    assert probe(), what
+
+
+async def _build(
+    path: Path, settings: Settings, clock: VirtualClock, tunnel: FakeTunnel, egress: NoEgress
+) -> tuple[Store, Parts, Litestar, httpx.AsyncClient]:
+    wireguard = settings.wireguard
+    exit_ = Exit(
+        private_key=SERVER_KEY,
+        public_key=keys.public_key(SERVER_KEY),
+        public_ip=settings.node.public_ip or IPv4Address("192.0.2.1"),
+        listen_port=wireguard.listen_port,
+        endpoint_port=wireguard.endpoint_port,
+        mtu=wireguard.mtu,
+        subnet=wireguard.subnet,
+        subnet6=wireguard.subnet6,
+        dns=wireguard.dns,
+        keepalive=wireguard.keepalive,
+    )
+    store = await Store.open(path)
+    async with AsyncExitStack() as undo:
+        undo.push_async_callback(store.close)
+        await _hurry(store)
+        parts = await assembly.build(settings, store=store, tunnel=tunnel, egress=egress, exit_=exit_, clock=clock)
+        await parts.ticker.tick()
+        app = create_app(
+            sessions=parts.sessions,
+            authenticate=Authenticator(store, clock),
+            nodes=parts.nodes,
+            readiness=parts.readiness,
+            own_keys=frozenset({exit_.public_key}),
+            max_body=settings.api.max_body,
+        )
+        undo.pop_all()
+    return store, parts, app, caller(app)
+
+
+async def _hurry(store: Store) -> None:
+    """Let the writer not wait its three seconds for a lock that the test holds."""
+    async with store.write() as db:
+        await db.execute(f"PRAGMA busy_timeout = {BUSY_MS}")
+
+
+def caller(app: Litestar) -> httpx.AsyncClient:
+    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+    return httpx.AsyncClient(transport=transport, base_url="http://exit.test")
+
+
+@asynccontextmanager
+async def serving(
+    folder: Path,
+    config_text: str = "",
+    tunnel: Callable[[FakeInterface], FakeTunnel] = FakeTunnel,
+    environ: Mapping[str, str] | None = None,
+) -> AsyncIterator[ExitUnderTest]:
+    """`config_text` is TOML that continues CONFIG, whose last table is [wireguard]; `environ` overrides it."""
+    settings = config.load(CONFIG + config_text, environ or {}, "host")
+    path, clock, device, egress = folder / "store.sqlite", VirtualClock(), tunnel(FakeInterface()), NoEgress()
+    store, parts, app, http = await _build(path, settings, clock, device, egress)
+    exit_ = ExitUnderTest(path, settings, clock, device, store, parts, app, http, egress)
+    try:
+        yield exit_
+    finally:
+        device.gate.set()
+        await exit_.stop()
+
+
+def on_exit(
+    config_text: str = "",
+    tunnel: Callable[[FakeInterface], FakeTunnel] = FakeTunnel,
+    environ: Mapping[str, str] | None = None,
+) -> Callable[[Callable[..., Coroutine[Any, Any, None]]], Callable[..., None]]:
+    """Run an `async def test_x(exit_, ...)` against an exit of its own."""
+
+    def decorate(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
+        async def story(tmp_path: Path, **fixtures: Any) -> None:
+            async with serving(tmp_path, config_text, tunnel, environ) as exit_:
+                await test(exit_, **fixtures)
+
+        def run(tmp_path: Path, **fixtures: Any) -> None:
+            asyncio.run(story(tmp_path, **fixtures))
+
+        _, *others = inspect.signature(test).parameters.values()
+        place = inspect.Parameter("tmp_path", inspect.Parameter.POSITIONAL_OR_KEYWORD)
+        run.__signature__ = inspect.Signature([place, *others])  # type: ignore[attr-defined]  # what pytest reads
+        run.__name__, run.__doc__, run.__module__ = test.__name__, test.__doc__, test.__module__
+        return run
+
+    return decorate

@@ -1,0 +1,260 @@
+"""When the tunnel or the store fails in the middle of a request: the answer, nothing left, and back to work."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING
+
+import pytest
+
+from appliance.api.app import create_app
+from appliance.errors import TunnelError
+from appliance.wireguard.tunnel import RemovePeer
+from tests.api.answers import refused
+from tests.api.exit_under_test import Client, ExitUnderTest, caller, new_key, on_exit, stranger, until
+
+if TYPE_CHECKING:
+    import httpx
+
+APPLY_FAILED = "peer apply failed; node may be disconnected"
+
+
+async def waiting_at_the_tunnel(exit_: ExitUnderTest, ada: Client, **fields: object) -> asyncio.Task[httpx.Response]:
+    """A POST that has been admitted and waits for the tunnel, whose gate the caller opens."""
+    exit_.tunnel.gate.clear()
+    asking = asyncio.create_task(ada.post(**fields))
+    await until(lambda: exit_.rows("SELECT 1 FROM sessions WHERE state = 'pending'"), "the request is admitted")
+    return asking
+
+
+@on_exit()
+async def test_apply_refused(exit_: ExitUnderTest) -> None:
+    """A peer that the tunnel refuses: 503, nothing left, and the next request succeeds."""
+    ada = await exit_.client()
+    before = exit_.holdings()
+    exit_.tunnel.fail_next(TunnelError("no"))
+    refused(await ada.post(), 503, APPLY_FAILED)
+    assert exit_.holdings() == before
+    await ada.open()
+
+
+@on_exit()
+async def test_apply_half_done(exit_: ExitUnderTest) -> None:
+    """A peer that was put in place although the tunnel then failed is taken back before the answer."""
+    ada = await exit_.client()
+    text, raw = new_key()
+    asking = await waiting_at_the_tunnel(exit_, ada, client_public_key=text)
+    exit_.tunnel.interface.peers[raw] = stranger(raw)
+    exit_.tunnel.fail_next(TunnelError("late"))
+    exit_.tunnel.gate.set()
+    refused(await asking, 503, APPLY_FAILED)
+    assert RemovePeer(raw) in exit_.tunnel.applied
+    assert not exit_.tunnel.peers
+
+
+@on_exit()
+async def test_tunnel_hangs(exit_: ExitUnderTest) -> None:
+    """A tunnel that does not answer: 503 after the timeout, nothing left."""
+    ada = await exit_.client()
+    before = exit_.holdings()
+    exit_.tunnel.gate.clear()
+    async with asyncio.timeout(10):
+        refused(await ada.post(), 503, APPLY_FAILED)
+    assert exit_.holdings() == before
+    exit_.tunnel.gate.set()
+    await ada.open()
+
+
+@on_exit()
+async def test_interface_gone(exit_: ExitUnderTest) -> None:
+    """Somebody deleted the interface: 503, nothing left; the next tick makes it again."""
+    ada = await exit_.client()
+    before = exit_.holdings()
+    exit_.tunnel.vanish()
+    refused(await ada.post(), 503, APPLY_FAILED)
+    assert exit_.holdings() == before
+    assert exit_.parts.woken.is_set()
+    await exit_.tick()
+    await ada.open()
+
+
+@on_exit()
+async def test_three_failures_in_a_row(exit_: ExitUnderTest) -> None:
+    """They make the node inactive: no region is left, sessions are refused at once; 10 s later it is tried again."""
+    ada = await exit_.client()
+    opened = await ada.open()
+    for _ in range(2):
+        exit_.tunnel.fail_next(TunnelError("no"))
+        refused(await ada.post(), 503, APPLY_FAILED)
+    await ada.open()  # in between, one succeeds: the row starts again
+    for _ in range(3):
+        assert (await exit_.http.get("/v1/regions")).json() == {"regions": [{"code": "fsn", "node_count": 1}]}
+        exit_.tunnel.fail_next(TunnelError("no"))
+        refused(await ada.post(), 503, APPLY_FAILED)
+    assert (await exit_.http.get("/v1/regions")).json() == {"regions": []}
+    refused(await ada.post(), 503, "no active nodes")
+    await exit_.tick(after=9)
+    refused(await ada.post(), 503, "no active nodes")
+    assert (await ada.delete(opened["id"])).status_code == 200
+    await exit_.tick(after=1)
+    await ada.open()
+
+
+@on_exit()
+async def test_readiness_makes_inactive(exit_: ExitUnderTest) -> None:
+    """A tick that fails makes the node inactive and /readyz say why; one that succeeds takes both back."""
+    ada = await exit_.client()
+    exit_.egress.fault = "nft refused the rules"
+    await exit_.tick(after=10)
+    refused(await ada.post(), 503, "no active nodes")
+    refused(await exit_.http.get("/readyz"), 503, "nft refused the rules")
+    assert (await exit_.http.get("/healthz")).status_code == 200
+    exit_.egress.fault = None
+    await exit_.tick(after=10)
+    assert (await exit_.http.get("/readyz")).json() == {"status": "ok"}
+    await ada.open()
+
+
+@on_exit()
+async def test_store_locked(exit_: ExitUnderTest) -> None:
+    """Another process holds the store: what writes is refused, what reads is answered; then all works again."""
+    ada = await exit_.client()
+    opened = await ada.open()
+    before = exit_.holdings()
+    with exit_.locked():
+        refused(await ada.post(), 503, "store unavailable")
+        assert (await ada.status(opened["id"]))["id"] == opened["id"]
+        assert exit_.holdings() == before
+    await ada.open()
+
+
+@on_exit()
+async def test_store_fails_at_the_end(exit_: ExitUnderTest) -> None:
+    """The peer is in, and the store does not take the session: 503, the peer goes, the row and the address follow."""
+    ada = await exit_.client()
+    before = exit_.holdings()
+    asking = await waiting_at_the_tunnel(exit_, ada)
+    with exit_.locked():
+        exit_.tunnel.gate.set()
+        refused(await asking, 503, "store unavailable")
+        assert not exit_.tunnel.peers
+        refused(await ada.post(), 503, "store unavailable")
+    await exit_.tick()
+    assert exit_.holdings() == before
+
+
+@on_exit('subnet = "10.101.0.0/30"\n')
+async def test_next_request_clears_up(exit_: ExitUnderTest) -> None:
+    """What a failed request left in the store does not keep the next one from the address, tick or no tick."""
+    ada = await exit_.client()
+    asking = await waiting_at_the_tunnel(exit_, ada)
+    with exit_.locked():
+        exit_.tunnel.gate.set()
+        refused(await asking, 503, "store unavailable")
+    await ada.open()
+
+
+@on_exit()
+async def test_delete_with_the_store_locked(exit_: ExitUnderTest) -> None:
+    """A session that cannot be ended in the store is not: it is live again after a tick, and ends when asked again."""
+    ada = await exit_.client()
+    opened = await ada.open()
+    raw = exit_.key_of(opened["id"])
+    exit_.tunnel.add_traffic(raw, rx=11)
+    await exit_.tick()
+    with exit_.locked():
+        refused(await ada.delete(opened["id"]), 503, "store unavailable")
+    await exit_.tick()
+    assert exit_.state_of(opened["id"]) == ("live", None)
+    assert set(exit_.tunnel.peers) == {raw}
+    ended = await ada.delete(opened["id"])
+    assert (ended.status_code, ended.json()["bytes_in"]) == (200, 11)
+
+
+@on_exit()
+async def test_delete_with_the_tunnel_failing(exit_: ExitUnderTest) -> None:
+    """The peer could not be removed: 503, and it is ended by the next tick that can, for the reason asked for."""
+    ada = await exit_.client()
+    opened = await ada.open()
+    exit_.tunnel.fail_next(TunnelError("no"))
+    refused(await ada.delete(opened["id"]), 503, APPLY_FAILED)
+    assert exit_.state_of(opened["id"]) == ("closing", "closed")
+    assert "terminated_at" not in await ada.status(opened["id"])
+    await exit_.tick()
+    assert exit_.state_of(opened["id"]) == ("terminated", "closed")
+    assert not exit_.tunnel.peers
+    assert exit_.parts.pool.in_use == 0
+
+
+CHANGED_MEANWHILE = {
+    "disabled": ("UPDATE accounts SET disabled = 1", 401, "invalid token"),
+    "deleted": ("UPDATE accounts SET deleted_at = 1", 401, "invalid token"),
+    "drained": ("UPDATE node SET drained = 1", 503, "no active nodes"),
+}
+
+
+@pytest.mark.parametrize(("change", "status", "message"), CHANGED_MEANWHILE.values(), ids=CHANGED_MEANWHILE)
+@on_exit()
+async def test_admin_comes_in_between(exit_: ExitUnderTest, change: str, status: int, message: str) -> None:
+    """An admin command that ends while the peer is being applied counts: the session does not come to be."""
+    ada = await exit_.client()
+    before = exit_.holdings()
+    asking = await waiting_at_the_tunnel(exit_, ada)
+    await exit_.admin(change)
+    exit_.tunnel.gate.set()
+    refused(await asking, status, message)
+    assert exit_.holdings() == before
+    assert exit_.parts.node.active, "the exit is not at fault"
+
+
+@on_exit()
+async def test_unexpected(exit_: ExitUnderTest, caplog: pytest.LogCaptureFixture) -> None:
+    """A fault of our own is 500 `internal error`: the cause is in the log, and nothing of it in the answer."""
+
+    async def broken(_: object) -> None:
+        raise ZeroDivisionError("the secret of the house")
+
+    app = create_app(
+        sessions=exit_.parts.sessions,
+        authenticate=broken,  # type: ignore[arg-type]  # what never happens
+        nodes=exit_.parts.nodes,
+        readiness=exit_.parts.readiness,
+        own_keys=frozenset(),
+        max_body=1000,
+    )
+    async with caller(app) as http:
+        for method, path in (("POST", "/v1/sessions"), ("GET", "/v1/sessions/ses_1")):
+            answer = await http.request(method, path)
+            refused(answer, 500, "internal error")
+            assert "secret" not in str(answer.headers)
+    errors = [record for record in caplog.records if record.levelno >= logging.ERROR]
+    assert len(errors) == 2
+    assert "ZeroDivisionError: the secret of the house" in caplog.text
+
+
+@pytest.mark.parametrize("path", ["/", "/v1", "/v2/sessions", "/v1/sessions/ses_1/more", "/metrics", "/docs", "/%00"])
+@on_exit()
+async def test_unknown_path(exit_: ExitUnderTest, path: str) -> None:
+    """404 in our shape, whoever asks; the operator's metrics are not among the API's paths."""
+    for method in ("GET", "POST", "PUT"):
+        refused(await exit_.http.request(method, path), 404, "not found")
+
+
+METHODS = {
+    "/v1/sessions": {"GET", "POST"},
+    "/v1/sessions/ses_1": {"GET", "DELETE"},
+    "/v1/regions": {"GET"},
+    "/healthz": {"GET"},
+    "/readyz": {"GET"},
+}
+
+
+@pytest.mark.parametrize(("path", "allowed"), METHODS.items(), ids=METHODS)
+@on_exit()
+async def test_unknown_method(exit_: ExitUnderTest, path: str, allowed: set[str]) -> None:
+    """405 in our shape, with the methods there are in Allow."""
+    for method in {"GET", "POST", "PUT", "PATCH", "DELETE"} - allowed:
+        answer = await exit_.http.request(method, path)
+        refused(answer, 405, "method not allowed")
+        assert allowed <= {name.strip() for name in answer.headers["allow"].split(",")}

@@ -1,0 +1,144 @@
+"""The OpenAPI document is true: every path, method and status there is, and real answers fit its schemas."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+from tests.api.exit_under_test import ExitUnderTest, on_exit
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import httpx
+
+Document = dict[str, Any]
+
+OPERATIONS = {
+    ("post", "/v1/sessions"): {"201", "400", "401", "403", "413", "503"},
+    ("get", "/v1/sessions"): {"200", "400", "401"},
+    ("get", "/v1/sessions/{session_id}"): {"200", "401", "404"},
+    ("delete", "/v1/sessions/{session_id}"): {"200", "401", "404", "503"},
+    ("get", "/v1/regions"): {"200"},
+    ("get", "/healthz"): {"200"},
+    ("get", "/readyz"): {"200", "503"},
+}
+TYPES = {"string": str, "integer": int, "boolean": bool, "array": list, "object": dict, "null": type(None)}
+
+
+async def document(exit_: ExitUnderTest) -> Document:
+    answer = await exit_.http.get("/schema/openapi.json")
+    assert answer.status_code == 200
+    found: Document = answer.json()
+    return found
+
+
+def resolve(found: Document, schema: Document) -> Document:
+    while "$ref" in schema:
+        node: Any = found
+        for step in schema["$ref"].removeprefix("#/").split("/"):
+            node = node[step]
+        schema = node
+    return schema
+
+
+def faults(found: Document, schema: Document, value: object, where: str = "$") -> Iterator[str]:
+    """What of `value` does not fit `schema`; fields that the schema does not name are faults too."""
+    schema = resolve(found, schema)
+    if "oneOf" in schema:
+        if all(any(faults(found, choice, value, where)) for choice in schema["oneOf"]):
+            yield f"{where}: none of the choices"
+        return
+    types = schema["type"] if isinstance(schema["type"], list) else [schema["type"]]
+    if not any(type(value) is TYPES[name] for name in types):
+        yield f"{where}: {value!r} is no {types}"
+    if isinstance(value, dict):
+        yield from (f"{where}: no {name}" for name in schema.get("required", ()) if name not in value)
+        for name, inner in value.items():
+            if name in schema["properties"]:
+                yield from faults(found, schema["properties"][name], inner, f"{where}.{name}")
+            else:
+                yield f"{where}: {name} is not in the document"
+    if isinstance(value, list):
+        for inner in value:
+            yield from faults(found, schema["items"], inner, f"{where}[]")
+
+
+def check(found: Document, answer: httpx.Response, path: str) -> None:
+    """The answer's status is documented for the path, and its body fits what is documented."""
+    operation = found["paths"][path][answer.request.method.lower()]
+    content = operation["responses"][str(answer.status_code)]["content"]
+    assert list(faults(found, content["application/json"]["schema"], answer.json())) == []
+
+
+@on_exit()
+async def test_document(exit_: ExitUnderTest) -> None:
+    """A 3.1 document that lists exactly the operations there are, with their statuses, each id once."""
+    found = await document(exit_)
+    assert found["openapi"].startswith("3.1")
+    assert found["info"].keys() >= {"title", "version"}
+    listed = {(m, path): o for path, item in found["paths"].items() for m, o in item.items()}
+    assert {key: set(o["responses"]) for key, o in listed.items()} == OPERATIONS
+    assert len({o["operationId"] for o in listed.values()}) == len(listed)
+    assert all(o.get("summary") or o.get("description") for o in listed.values())
+
+
+@on_exit()
+async def test_references(exit_: ExitUnderTest) -> None:
+    """Every reference in the document leads somewhere."""
+    found = await document(exit_)
+
+    def references(node: object) -> Iterator[str]:
+        if isinstance(node, dict):
+            yield from ([node["$ref"]] if "$ref" in node else [])
+            for inner in node.values():
+                yield from references(inner)
+        elif isinstance(node, list):
+            for inner in node:
+                yield from references(inner)
+
+    for reference in references(found):
+        assert resolve(found, {"$ref": reference})
+
+
+@on_exit()
+async def test_request(exit_: ExitUnderTest) -> None:
+    """The body's fields, the list's parameters and who needs a token are those of the contract."""
+    found = await document(exit_)
+    post, listing = found["paths"]["/v1/sessions"]["post"], found["paths"]["/v1/sessions"]["get"]
+    schema = post["requestBody"]["content"]["application/json"]["schema"]
+    assert schema["properties"].keys() == {"region", "client_public_key", "ipv6"}
+    assert schema["required"] == ["region"]
+    assert re.fullmatch(schema["properties"]["region"]["pattern"], "fsn")
+    assert {p["name"] for p in listing["parameters"]} == {"live", "limit", "before"}
+    for path, item in found["paths"].items():
+        for operation in item.values():
+            assert operation.get("security") == ([{"bearer": []}] if path.startswith("/v1/sessions") else None)
+    assert found["components"]["securitySchemes"]["bearer"] == {"type": "http", "scheme": "bearer"}
+
+
+@on_exit("[tiers.paid]\nmax_live_sessions = 2\n")
+async def test_answers_fit(exit_: ExitUnderTest) -> None:
+    """Real answers, good and bad, are as documented."""
+    found = await document(exit_)
+    ada = await exit_.client()
+    opened = await ada.post()
+    check(found, opened, "/v1/sessions")
+    one = "/v1/sessions/{session_id}"
+    session_id = opened.json()["id"]
+    check(found, await ada.status_answer(session_id), one)
+    exit_.tunnel.add_traffic(exit_.key_of(session_id), rx=1, handshake_ns=exit_.clock.wall_ms * 10**6)
+    check(found, await ada.delete(session_id), one)
+    check(found, await ada.status_answer(session_id), one)
+    check(found, await ada.delete("ses_1"), one)
+    check(found, await ada.status_answer("ses_1"), one)
+    check(found, await ada.get("/v1/sessions"), "/v1/sessions")
+    check(found, await ada.get("/v1/sessions", limit="x"), "/v1/sessions")
+    for body in ({}, {"region": "nowhere"}, {"region": "fsn"}, {"region": "fsn"}, {"region": "fsn"}):
+        check(found, await ada.post(body), "/v1/sessions")
+    check(found, await exit_.http.post("/v1/sessions", content=b" " * 100_000, headers=ada.headers), "/v1/sessions")
+    for path in ("/v1/sessions", "/v1/regions", "/healthz", "/readyz"):
+        check(found, await exit_.http.get(path), path)
+    exit_.tunnel.vanish()
+    exit_.clock.advance(1)
+    check(found, await exit_.http.get("/readyz"), "/readyz")

@@ -1,0 +1,282 @@
+"""Ticks: what moved is billed, what has to end ends, and the tunnel is made equal to the store."""
+
+from __future__ import annotations
+
+import pytest
+
+from appliance.clock import rfc3339
+from appliance.entities import Tier
+from appliance.errors import TunnelError
+from tests.api.exit_under_test import Client, ExitUnderTest, new_key, on_exit, stranger
+from tests.api.wayward_tunnel import WaywardTunnel
+
+HOUR = 3600
+DAY = 24 * HOUR
+
+
+async def opened(exit_: ExitUnderTest, tier: Tier = Tier.PAID) -> tuple[Client, str, bytes]:
+    """A client, its session's id and its key."""
+    ada = await exit_.client(tier=tier)
+    text, raw = new_key()
+    return ada, (await ada.open(client_public_key=text))["id"], raw
+
+
+def handshake(exit_: ExitUnderTest, raw: bytes) -> None:
+    exit_.tunnel.add_traffic(raw, handshake_ns=exit_.clock.wall_ms * 10**6)
+
+
+@on_exit()
+async def test_figures_follow(exit_: ExitUnderTest) -> None:
+    """`bytes_in` is what the exit received, `bytes_out` what it sent: both after one tick."""
+    ada, session_id, raw = await opened(exit_)
+    for step in range(1, 4):
+        exit_.tunnel.add_traffic(raw, rx=1000, tx=7)
+        await exit_.tick(after=10)
+        status = await ada.status(session_id)
+        assert (status["bytes_in"], status["bytes_out"]) == (1000 * step, 7 * step)
+    assert (exit_.parts.meter.bytes_in, exit_.parts.meter.bytes_out) == (3000, 21)
+
+
+@on_exit()
+async def test_large_counters(exit_: ExitUnderTest) -> None:
+    """Counters past 32 and 53 bits are kept exactly."""
+    ada, session_id, raw = await opened(exit_)
+    exit_.tunnel.add_traffic(raw, rx=2**53 + 1, tx=2**32 + 1)
+    await exit_.tick()
+    status = await ada.status(session_id)
+    assert (status["bytes_in"], status["bytes_out"]) == (2**53 + 1, 2**32 + 1)
+
+
+@on_exit()
+async def test_handshake(exit_: ExitUnderTest) -> None:
+    """The last handshake is the one that the tunnel reports."""
+    ada, session_id, raw = await opened(exit_)
+    handshake(exit_, raw)
+    await exit_.tick(after=10)
+    assert (await ada.status(session_id))["last_handshake_at"] == rfc3339(exit_.clock.wall_ms - 10_000)
+
+
+@on_exit()
+async def test_idle(exit_: ExitUnderTest) -> None:
+    """More than the idle timeout without a new handshake ends a session; a handshake starts the wait again."""
+    ada, session_id, raw = await opened(exit_)
+    await exit_.tick(after=300)
+    assert exit_.state_of(session_id) == ("live", None)
+    handshake(exit_, raw)
+    await exit_.tick()
+    await exit_.tick(after=300)
+    assert exit_.state_of(session_id) == ("live", None)
+    await exit_.tick(after=1)
+    assert exit_.state_of(session_id) == ("terminated", "idle")
+    assert (await ada.status(session_id))["terminated_reason"] == "idle"
+    assert not exit_.tunnel.peers
+    assert exit_.parts.pool.in_use == 0
+
+
+@on_exit()
+async def test_traffic_is_no_handshake(exit_: ExitUnderTest) -> None:
+    """Bytes alone, and a handshake time that stays the same, keep no session alive."""
+    _, session_id, raw = await opened(exit_)
+    handshake(exit_, raw)
+    await exit_.tick()
+    for _ in range(31):
+        exit_.tunnel.add_traffic(raw, tx=148)
+        await exit_.tick(after=10)
+    assert exit_.state_of(session_id) == ("terminated", "idle")
+
+
+@on_exit("[tiers.free]\nidle_timeout = 0\n")
+async def test_never_idle(exit_: ExitUnderTest) -> None:
+    """An idle timeout of 0 is none."""
+    _, session_id, _ = await opened(exit_, Tier.FREE)
+    await exit_.tick(after=20 * DAY)
+    assert exit_.state_of(session_id) == ("live", None)
+
+
+@pytest.mark.parametrize("hours", [5, -5])
+@on_exit()
+async def test_clock_step(exit_: ExitUnderTest, hours: int) -> None:
+    """A step of the wall clock ends nobody as idle, and keeps nobody from it."""
+    _, session_id, raw = await opened(exit_)
+    handshake(exit_, raw)
+    await exit_.tick(after=10)
+    exit_.clock.step(hours * HOUR)
+    await exit_.tick(after=10)
+    assert exit_.state_of(session_id) == ("live", None)
+    handshake(exit_, raw)  # also one that the stepped clock puts before the last
+    await exit_.tick(after=280)
+    await exit_.tick(after=299)
+    assert exit_.state_of(session_id) == ("live", None)
+    await exit_.tick(after=2)
+    assert exit_.state_of(session_id) == ("terminated", "idle")
+
+
+@on_exit('[tiers.paid]\nmax_session = "1h"\nidle_timeout = 0\n')
+async def test_expiry(exit_: ExitUnderTest) -> None:
+    """At `expires_at`, and not a second before, the session ends; what moved until then is billed."""
+    ada, session_id, raw = await opened(exit_)
+    await exit_.tick(after=HOUR - 1)
+    assert exit_.state_of(session_id) == ("live", None)
+    exit_.tunnel.add_traffic(raw, rx=5)
+    await exit_.tick(after=1)
+    status = await ada.status(session_id)
+    assert (status["terminated_reason"], status["bytes_in"]) == ("expired", 5)
+    assert status["terminated_at"] == status["expires_at"]
+    assert not exit_.tunnel.peers
+
+
+ADMIN_ENDINGS = {
+    "disabled": ("UPDATE accounts SET disabled = 1", "admin"),
+    "deleted": ("UPDATE accounts SET deleted_at = 1", "admin"),
+    "terminated": ("UPDATE sessions SET state = 'closing', reason = 'admin'", "admin"),
+    "drained": ("UPDATE sessions SET state = 'closing', reason = 'drained'", "drained"),
+}
+
+
+@pytest.mark.parametrize(("change", "reason"), ADMIN_ENDINGS.values(), ids=ADMIN_ENDINGS)
+@on_exit()
+async def test_ended_by_an_admin(exit_: ExitUnderTest, change: str, reason: str) -> None:
+    """What an admin command wrote is acted on by the next tick, for its reason, and then acknowledged."""
+    _, session_id, raw = await opened(exit_)
+    exit_.tunnel.add_traffic(raw, rx=6)
+    await exit_.admin(change)
+    assert exit_.rows("SELECT requested - applied FROM node") == [(1,)]
+    await exit_.tick()
+    assert exit_.state_of(session_id) == ("terminated", reason)
+    assert exit_.rows("SELECT bytes_in FROM sessions") == [(6,)]
+    assert exit_.rows("SELECT requested - applied FROM node") == [(0,)]
+    assert not exit_.tunnel.peers
+    assert exit_.parts.pool.in_use == 0
+
+
+@on_exit()
+async def test_not_acknowledged_before_done(exit_: ExitUnderTest) -> None:
+    """A request is acknowledged only when what it asks for has been done in the tunnel too."""
+    _, session_id, _ = await opened(exit_)
+    await exit_.admin("UPDATE sessions SET state = 'closing', reason = 'admin'")
+    exit_.tunnel.fail_next(TunnelError("no"))
+    await exit_.tick()
+    assert exit_.rows("SELECT requested - applied FROM node") == [(1,)]
+    assert exit_.state_of(session_id) == ("closing", "admin")
+    await exit_.tick()
+    assert exit_.rows("SELECT requested - applied FROM node") == [(0,)]
+    assert exit_.state_of(session_id) == ("terminated", "admin")
+
+
+@on_exit()
+async def test_foreign_peer(exit_: ExitUnderTest) -> None:
+    """A peer of no session is removed; ours stay as they are."""
+    _, _, raw = await opened(exit_)
+    _, foreign = new_key()
+    exit_.tunnel.interface.peers[foreign] = stranger(foreign)
+    exit_.tunnel.applied.clear()
+    await exit_.tick()
+    assert set(exit_.tunnel.peers) == {raw}
+    assert len(exit_.tunnel.applied) == 1
+
+
+@on_exit()
+async def test_missing_peer(exit_: ExitUnderTest) -> None:
+    """A peer that somebody removed is put back and counts from zero; the session's totals go on."""
+    ada, session_id, raw = await opened(exit_)
+    exit_.tunnel.add_traffic(raw, rx=100)
+    await exit_.tick()
+    del exit_.tunnel.interface.peers[raw]
+    await exit_.tick(after=10)
+    assert exit_.tunnel.peers[raw].rx_bytes == 0
+    exit_.tunnel.add_traffic(raw, rx=150)  # past the old baseline: only the store knows that it counts anew
+    await exit_.tick(after=10)
+    assert (await ada.status(session_id))["bytes_in"] == 250
+
+
+@on_exit(tunnel=WaywardTunnel)
+async def test_short_dump(exit_: ExitUnderTest) -> None:
+    """One dump that misses a peer proves nothing: the peer and its counters are left alone."""
+    ada, session_id, raw = await opened(exit_)
+    exit_.tunnel.add_traffic(raw, rx=100)
+    await exit_.tick()
+    exit_.tunnel.applied.clear()
+    assert isinstance(exit_.tunnel, WaywardTunnel)
+    exit_.tunnel.short_dumps = 1
+    await exit_.tick(after=10)
+    assert exit_.tunnel.applied == []
+    assert exit_.tunnel.peers[raw].rx_bytes == 100
+    await exit_.tick(after=10)
+    assert (await ada.status(session_id))["bytes_in"] == 100
+
+
+@on_exit()
+async def test_restored_peer_is_not_idle(exit_: ExitUnderTest) -> None:
+    """Idleness counts from when the peer was last installed."""
+    _, session_id, raw = await opened(exit_)
+    exit_.clock.advance(290)
+    del exit_.tunnel.interface.peers[raw]
+    await exit_.tick()
+    await exit_.tick(after=300)
+    assert exit_.state_of(session_id) == ("live", None)
+    await exit_.tick(after=1)
+    assert exit_.state_of(session_id) == ("terminated", "idle")
+
+
+@on_exit()
+async def test_interface_made_again(exit_: ExitUnderTest) -> None:
+    """A new interface counts from zero: totals never go down, and what it counts is billed in full."""
+    ada, session_id, raw = await opened(exit_)
+    exit_.tunnel.add_traffic(raw, rx=100, tx=50)
+    await exit_.tick()
+    exit_.tunnel.vanish()
+    assert (await ada.status(session_id))["bytes_in"] == 100
+    await exit_.tick()
+    assert (await ada.status(session_id))["bytes_in"] == 100
+    assert exit_.tunnel.interface.link is not None
+    exit_.tunnel.add_traffic(raw, rx=200, tx=60)
+    await exit_.tick()
+    status = await ada.status(session_id)
+    assert (status["bytes_in"], status["bytes_out"]) == (300, 110)
+
+
+@on_exit()
+async def test_commit_fails(exit_: ExitUnderTest) -> None:
+    """A tick that cannot store what it read bills it once, later; meanwhile the exit is not ready."""
+    ada, session_id, raw = await opened(exit_)
+    exit_.tunnel.add_traffic(raw, rx=100)
+    with exit_.locked():
+        await exit_.tick(after=10)
+        assert exit_.parts.node.fault == "store unavailable: database is locked"
+        exit_.tunnel.add_traffic(raw, rx=20)
+        await exit_.tick(after=10)
+    assert (await ada.status(session_id))["bytes_in"] == 0
+    for _ in range(3):
+        await exit_.tick(after=10)
+        assert (await ada.status(session_id))["bytes_in"] == 120
+    assert exit_.parts.node.fault is None
+    assert (exit_.parts.ticker.failed_ticks, exit_.parts.meter.bytes_in) == (2, 120)
+
+
+@on_exit(tunnel=WaywardTunnel)
+async def test_dump_fails(exit_: ExitUnderTest) -> None:
+    """A tick without a dump ends and bills nothing; the next one catches up."""
+    ada, session_id, raw = await opened(exit_)
+    exit_.tunnel.add_traffic(raw, rx=100)
+    assert isinstance(exit_.tunnel, WaywardTunnel)
+    exit_.tunnel.failing_dumps = 1
+    await exit_.tick(after=400)
+    assert exit_.state_of(session_id) == ("live", None)
+    handshake(exit_, raw)
+    await exit_.tick(after=10)
+    assert (await ada.status(session_id))["bytes_in"] == 100
+
+
+@on_exit('[meter]\nretention = "90d"\n[tiers.paid]\nidle_timeout = 0\n')
+async def test_retention(exit_: ExitUnderTest) -> None:
+    """An ended session answers until retention removes it, counted from its end; a live one stays."""
+    ada, session_id, raw = await opened(exit_)
+    kept = (await ada.open())["id"]
+    exit_.clock.advance(DAY)
+    await ada.delete(session_id)
+    await exit_.tick(after=90 * DAY)
+    assert (await ada.status_answer(session_id)).status_code == 200
+    await exit_.tick(after=2 * HOUR)
+    assert (await ada.status_answer(session_id)).status_code == 404
+    assert (await ada.status(kept))["terminated_reason"] == "expired", "it ended later than the other"
+    assert exit_.rows("SELECT count(*) FROM baselines WHERE public_key = ?", raw) == [(0,)]

@@ -1,0 +1,30 @@
+"""A session like any other, for tests of what is decided about one."""
+
+from __future__ import annotations
+
+from appliance.entities import Session, State, Tier
+
+A_SESSION = Session(
+    id="ses_1",
+    account_id="acc_1",
+    account="ada",
+    tier=Tier.FREE,
+    account_tier=Tier.FREE,
+    region="fsn",
+    public_ip="192.0.2.1",
+    public_key=b"\x01" * 32,
+    address_offset=2,
+    ipv6=True,
+    state=State.LIVE,
+    created_at=0,
+    expires_at=10_000_000,
+    bytes_in=0,
+    bytes_out=0,
+    last_handshake_at=None,
+    handshake_seen_ns=0,
+    quiet_since_ms=1_000,
+    quiet_boot_id="boot",
+    reason=None,
+    note="",
+    terminated_at=None,
+)

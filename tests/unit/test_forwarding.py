@@ -1,0 +1,141 @@
+"""The forwarding sysctls, over a tree like /proc/sys."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import pytest
+
+from appliance.egress.forwarding import Forwarding
+from appliance.errors import EgressError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+V4, V6 = "net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding"
+REDIRECTS = "net/ipv4/conf/all/send_redirects"
+
+
+class Sysctls:
+    """A host's sysctls, in files."""
+
+    def __init__(self, folder: Path) -> None:
+        self.root = folder / "sys"
+        self.record = folder / "sysctls.json"
+        for name, value in {V4: "0", V6: "0", REDIRECTS: "0"}.items():
+            self[name] = value
+        for interface, value in {"all": "1", "default": "1", "lo": "1", "eth0": "1", "eth1": "0", "wga0": "1"}.items():
+            self[f"net/ipv6/conf/{interface}/accept_ra"] = value
+
+    def __setitem__(self, name: str, value: str) -> None:
+        (self.root / name).parent.mkdir(parents=True, exist_ok=True)
+        (self.root / name).write_text(f"{value}\n", encoding="ascii")
+
+    def all(self) -> dict[str, str]:
+        files = (file for file in self.root.rglob("*") if file.is_file())
+        return {str(file.relative_to(self.root)): file.read_text(encoding="ascii").strip() for file in files}
+
+    def forwarding(self, boot_id: str = "boot", *, ipv6: bool = True) -> Forwarding:
+        return Forwarding(self.root, self.record, boot_id, interface="wga0", ipv6=ipv6)
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Sysctls:
+    return Sysctls(tmp_path)
+
+
+def changed(host: Sysctls, before: dict[str, str]) -> dict[str, str]:
+    return {name: value for name, value in host.all().items() if before.get(name) != value}
+
+
+def test_both_families(host: Sysctls) -> None:
+    """Both forward; interfaces that get their routes by advertisements keep getting them (accept_ra 2)."""
+    before = host.all()
+    host.forwarding().ensure()
+    assert changed(host, before) == {
+        V4: "1",
+        V6: "1",
+        "net/ipv6/conf/default/accept_ra": "2",
+        "net/ipv6/conf/eth0/accept_ra": "2",
+    }
+
+
+def test_ipv4_only(host: Sysctls) -> None:
+    """Without IPv6 in the tunnel IPv6 is not touched."""
+    before = host.all()
+    host.forwarding(ipv6=False).ensure()
+    assert changed(host, before) == {V4: "1"}
+
+
+def test_redirects(host: Sysctls) -> None:
+    """What the kernel's WireGuard clears by itself is cleared here first, so that it is known and put back."""
+    host[REDIRECTS] = "1"
+    host.forwarding(ipv6=False).ensure()
+    assert host.all()[REDIRECTS] == "0"
+    host.forwarding(ipv6=False).restore()
+    assert host.all()[REDIRECTS] == "1"
+
+
+def test_nothing_to_do(host: Sysctls) -> None:
+    """A host that forwards already is not written to, and nothing is put back later."""
+    host[V4] = "1"
+    host.forwarding(ipv6=False).ensure()
+    assert not host.record.exists()
+    host.forwarding(ipv6=False).restore()
+    assert host.all()[V4] == "1"
+
+
+def test_put_back(host: Sysctls) -> None:
+    """All is as it was found, also after a restart in between; an interface that went is no fault."""
+    before = host.all()
+    host.forwarding().ensure()
+    host[V4] = "0"  # somebody else switches it off
+    host.forwarding().ensure()
+    assert host.all()[V4] == "1"
+    (host.root / "net/ipv6/conf/eth0/accept_ra").unlink()
+    host.forwarding().restore()
+    del before["net/ipv6/conf/eth0/accept_ra"]
+    assert host.all() == before
+    assert not host.record.exists()
+
+
+def test_interface_that_comes_later(host: Sysctls) -> None:
+    """One that appears later is treated alike, and put back too."""
+    host.forwarding().ensure()
+    host["net/ipv6/conf/eth2/accept_ra"] = "1"
+    host.forwarding().ensure()
+    assert host.all()["net/ipv6/conf/eth2/accept_ra"] == "2"
+    host.forwarding().restore()
+    assert host.all()["net/ipv6/conf/eth2/accept_ra"] == "1"
+
+
+def test_record_of_another_boot(host: Sysctls) -> None:
+    """What was found before a reboot says nothing about the values now."""
+    host.record.write_text(json.dumps({"boot_id": "before", "values": {V4: "1"}}), encoding="utf-8")
+    host.forwarding(ipv6=False).ensure()
+    host.forwarding(ipv6=False).restore()
+    assert host.all()[V4] == "0"
+
+
+@pytest.mark.parametrize("content", ["", "{", '{"boot_id": "bo', '{"boot_id": "before"}'])
+def test_broken_record(host: Sysctls, content: str) -> None:
+    """A record that a crash cut short is as none."""
+    host.record.write_text(content, encoding="utf-8")
+    host.forwarding(ipv6=False).ensure()
+    assert host.all()[V4] == "1"
+
+
+def test_missing(host: Sysctls) -> None:
+    """A sysctl that is not there is named."""
+    (host.root / V4).unlink()
+    with pytest.raises(EgressError, match=r"cannot read the sysctl net\.ipv4\.ip_forward"):
+        host.forwarding().ensure()
+
+
+def test_refused(host: Sysctls) -> None:
+    """A sysctl that cannot be written is named with the value wanted."""
+    (host.root / V4).unlink()
+    (host.root / V4).symlink_to("/proc/self/stat")  # a file that even root cannot write
+    with pytest.raises(EgressError, match=r"cannot set net\.ipv4\.ip_forward = 1: .*; set it on the host"):
+        host.forwarding(ipv6=False).ensure()

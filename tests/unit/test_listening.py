@@ -1,0 +1,79 @@
+"""Listening sockets: bound at once, or refused by name."""
+
+from __future__ import annotations
+
+import socket
+import stat
+from contextlib import closing
+from typing import TYPE_CHECKING
+
+import pytest
+
+from appliance import listening
+from appliance.config import HostPort, UnixPath
+from appliance.errors import HostError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def test_tcp() -> None:
+    """A bound socket accepts connections before any server runs."""
+    with closing(listening.bind("api.listen", HostPort("127.0.0.1", 0))) as listener:
+        socket.create_connection(listener.getsockname(), timeout=5).close()
+
+
+def test_port_taken() -> None:
+    """A taken port is found at once: setting, address, and what to try are named."""
+    with closing(listening.bind("api.listen", HostPort("127.0.0.1", 0))) as listener:
+        port = listener.getsockname()[1]
+        with pytest.raises(HostError, match=rf"metrics\.listen: cannot listen on 127\.0\.0\.1:{port}: .*ss -ltnp"):
+            listening.bind("metrics.listen", HostPort("127.0.0.1", port))
+
+
+def test_no_such_address() -> None:
+    """An address that is not this host's is refused, naming the setting."""
+    with pytest.raises(HostError, match=r"api\.listen: cannot listen on 192\.0\.2\.99:80"):
+        listening.bind("api.listen", HostPort("192.0.2.99", 80))
+
+
+def test_unix(tmp_path: Path) -> None:
+    """A Unix socket is for its owner and group, and goes with the server."""
+    path = tmp_path / "api.sock"
+    where = UnixPath(str(path))
+    with closing(listening.bind("api.listen", where)):
+        assert stat.S_IMODE(path.stat().st_mode) == 0o660
+        with pytest.raises(HostError, match=r"api\.listen: cannot listen on unix:"):
+            listening.bind("api.listen", where)
+        assert path.exists()
+    listening.unlink_unix(where, None, HostPort("127.0.0.1", 1))
+    assert not path.exists()
+    listening.unlink_unix(where)
+
+
+def test_stale_unix_socket(tmp_path: Path) -> None:
+    """The socket of a server that is gone is replaced."""
+    where = UnixPath(str(tmp_path / "api.sock"))
+    listening.bind("api.listen", where).close()
+    with closing(listening.bind("api.listen", where)), socket.socket(socket.AF_UNIX) as client:
+        client.connect(str(tmp_path / "api.sock"))
+
+
+def test_other_file(tmp_path: Path) -> None:
+    """A file that is no socket is nobody's to remove."""
+    path = tmp_path / "notes"
+    path.write_text("mine", encoding="ascii")
+    with pytest.raises(HostError, match="cannot listen on unix:"):
+        listening.bind("api.listen", UnixPath(str(path)))
+    assert path.read_text(encoding="ascii") == "mine"
+
+
+def test_udp_port() -> None:
+    """A UDP port that somebody has is named; a free one stays free."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:
+        other.bind(("127.0.0.1", 0))
+        port = other.getsockname()[1]
+        with pytest.raises(HostError, match=rf"wireguard\.listen_port: cannot listen on UDP port {port}: .*ss -lunp"):
+            listening.require_udp_port("wireguard.listen_port", port)
+    listening.require_udp_port("wireguard.listen_port", port)
+    listening.require_udp_port("wireguard.listen_port", port)

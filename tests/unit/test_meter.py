@@ -1,0 +1,59 @@
+"""What one sample of a peer adds to its session."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from appliance.clock import Moment
+from appliance.entities import Baseline
+from appliance.meter import read_session
+from appliance.wireguard.tunnel import PeerState
+from tests.unit.a_session import A_SESSION
+
+NOW = Moment(wall_ms=9_000_000, boot_ms=77_000, boot_id="boot")
+QUIET = PeerState(A_SESSION.public_key, frozenset(), rx_bytes=0, tx_bytes=0, last_handshake_ns=0)
+BASELINE = Baseline("boot", 4, 10, 20)
+
+
+def test_nothing_new() -> None:
+    """A peer that has not moved costs no write: neither a new one nor one at its baseline."""
+    assert read_session(A_SESSION, QUIET, None, 4, NOW) is None
+    assert read_session(A_SESSION, replace(QUIET, rx_bytes=10, tx_bytes=20), BASELINE, 4, NOW) is None
+
+
+def test_bytes_without_a_handshake() -> None:
+    """Bytes are billed; what is known of handshakes and quiet stays."""
+    known = replace(A_SESSION, handshake_seen_ns=5 * 10**9, last_handshake_at=5000)
+    sample = replace(QUIET, rx_bytes=13, tx_bytes=20, last_handshake_ns=5 * 10**9)
+    found = read_session(known, sample, BASELINE, 4, NOW)
+    assert found is not None
+    assert (found.bytes_in, found.bytes_out) == (3, 0)
+    assert (found.last_handshake_at, found.handshake_seen_ns) == (5000, 5 * 10**9)
+    assert (found.quiet_since_ms, found.quiet_boot_id) == (A_SESSION.quiet_since_ms, "boot")
+
+
+def test_handshake_changed() -> None:
+    """Any change of the handshake time is a handshake, one back in time too; quiet counts from now."""
+    for seen, shown in ((0, 10**9), (10**9, 2 * 10**9), (2 * 10**9, 10**9)):
+        known = replace(A_SESSION, handshake_seen_ns=seen, quiet_boot_id="before")
+        found = read_session(known, replace(QUIET, last_handshake_ns=shown), None, 4, NOW)
+        assert found is not None
+        assert (found.last_handshake_at, found.handshake_seen_ns) == (shown // 10**6, shown)
+        assert (found.quiet_since_ms, found.quiet_boot_id) == (77_000, "boot")
+
+
+def test_handshake_gone() -> None:
+    """A peer that was added again shows no handshake: that is none, and the last one known stays."""
+    known = replace(A_SESSION, handshake_seen_ns=10**9, last_handshake_at=1000)
+    assert read_session(known, QUIET, None, 4, NOW) is None
+    found = read_session(known, replace(QUIET, rx_bytes=1), None, 4, NOW)
+    assert found is not None
+    assert (found.last_handshake_at, found.handshake_seen_ns) == (1000, 10**9)
+    assert found.quiet_since_ms == A_SESSION.quiet_since_ms
+
+
+def test_new_interface() -> None:
+    """Another ifindex: all the sample shows is new, and the baseline is of the new interface."""
+    found = read_session(A_SESSION, replace(QUIET, rx_bytes=12, tx_bytes=24), BASELINE, 5, NOW)
+    assert found is not None
+    assert (found.bytes_in, found.bytes_out, found.baseline) == (12, 24, Baseline("boot", 5, 12, 24))

@@ -1,0 +1,148 @@
+"""Migrations: applied in order, each whole or not at all; foreign and newer files are refused untouched."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from contextlib import closing
+from typing import TYPE_CHECKING
+
+import pytest
+
+from appliance.errors import StoreError
+from appliance.store import migration
+from appliance.store.connection import Store
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+NEWEST = migration.migrations()[-1][0]
+
+
+def opened(path: Path) -> None:
+    async def run() -> None:
+        store = await Store.open(path)
+        await store.close()
+
+    asyncio.run(run())
+
+
+def shape(path: Path) -> tuple[list[tuple[str, ...]], int, int]:
+    """The whole schema, its version, and whose file it is."""
+    with closing(sqlite3.connect(path)) as db:
+        tables = db.execute("SELECT type, name, sql FROM sqlite_schema ORDER BY name").fetchall()
+        return tables, *db.execute("PRAGMA user_version").fetchone(), *db.execute("PRAGMA application_id").fetchone()
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "store.sqlite"
+
+
+def test_numbers() -> None:
+    """Versions count from 1 without a gap, and no two files share one."""
+    assert [number for number, _ in migration.migrations()] == list(range(1, NEWEST + 1))
+
+
+def test_twice(path: Path) -> None:
+    """Opening a store that is up to date changes nothing."""
+    opened(path)
+    before = shape(path)
+    assert before[1:] == (NEWEST, migration.APPLICATION_ID)
+    opened(path)
+    assert shape(path) == before
+
+
+def test_oldest_with_data(path: Path) -> None:
+    """A store of the first version, with all kinds of rows, becomes today's, and keeps them."""
+    _, first = migration.migrations()[0]
+    with closing(sqlite3.connect(path)) as db, db:
+        db.executescript(first)
+        db.executescript(
+            f"""
+            PRAGMA user_version = 1; PRAGMA application_id = {migration.APPLICATION_ID};
+            UPDATE node SET drained = 1, requested = 3, applied = 2, interface = 'wga0', subnet = '10.101.0.0/24',
+                subnet6 = '', public_key = zeroblob(32);
+            INSERT INTO accounts VALUES ('acc_1', 'ada', 'free', 0, 1, NULL), ('acc_2', 'ada', 'paid', 1, 1, 2);
+            INSERT INTO tokens VALUES ('tok_1', 'acc_1', randomblob(32), 'phone', 1, 2, 3);
+            INSERT INTO sessions (id, account_id, tier, region, public_ip, public_key, address_offset, ipv6, state,
+                created_at, expires_at, bytes_in, quiet_since_ms, quiet_boot_id, reason, terminated_at)
+            VALUES ('ses_1', 'acc_1', 'free', 'f', '::1', zeroblob(32), 2, 1, 'live', 1, 2, 7, 0, 'b', NULL, NULL),
+                ('ses_2', 'acc_1', 'free', 'f', '::1', zeroblob(32), 2, 1, 'terminated', 1, 2, 8, 0, 'b', 'idle', 9);
+            INSERT INTO baselines SELECT public_key, 'b', 4, 5, 6 FROM sessions WHERE id = 'ses_1';
+            """  # noqa: S608 - a constant
+        )
+    opened(path)
+    fresh = path.with_name("fresh.sqlite")
+    opened(fresh)
+    assert shape(path) == shape(fresh)
+    with closing(sqlite3.connect(path)) as db:
+        assert db.execute("SELECT id, state, bytes_in FROM sessions ORDER BY number").fetchall() == [
+            ("ses_1", "live", 7),
+            ("ses_2", "terminated", 8),
+        ]
+        assert db.execute("SELECT drained, requested, applied FROM node").fetchall() == [(1, 3, 2)]
+        for table, rows in (("accounts", 2), ("tokens", 1), ("baselines", 1)):
+            assert len(db.execute(f"SELECT * FROM {table}").fetchall()) == rows  # noqa: S608 - names from above
+        assert db.execute("PRAGMA foreign_key_check").fetchall() == []
+        assert db.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+
+
+FOREIGN = {
+    "newer": (
+        f"PRAGMA user_version = {NEWEST + 1}; PRAGMA application_id = {migration.APPLICATION_ID}",
+        "newer wg-appl",
+    ),
+    "another program's": ("PRAGMA application_id = 7", "database of another program"),
+    "another program's version": ("PRAGMA user_version = 1", "database of another program"),
+}
+
+
+@pytest.mark.parametrize(("pragmas", "message"), FOREIGN.values(), ids=FOREIGN)
+def test_refused(path: Path, pragmas: str, message: str) -> None:
+    """A newer store and another program's are refused by name, and left as they were."""
+    with closing(sqlite3.connect(path)) as db:
+        db.executescript(f"CREATE TABLE theirs (x); {pragmas};")
+    before = shape(path)
+    with pytest.raises(StoreError, match=message) as refusal:
+        opened(path)
+    assert str(path) in str(refusal.value)
+    assert shape(path) == before
+
+
+def test_two_at_once(path: Path) -> None:
+    """Two processes that open a new store at the same time both find it made, once."""
+
+    async def run() -> None:
+        stores = await asyncio.gather(*(Store.open(path) for _ in range(4)))
+        for store in stores:
+            await store.close()
+
+    asyncio.run(run())
+    assert shape(path)[1] == NEWEST
+
+
+SCRIPTS = {
+    "one": ("SELECT 1;\n", ["SELECT 1;\n"]),
+    "none": ("-- nothing\n\n", []),
+    "several lines": ("SELECT 1,\n  2;\n\nSELECT 3;\n", ["SELECT 1,\n  2;\n", "\nSELECT 3;\n"]),
+    "semicolon in text": ("SELECT ';\n';\n", ["SELECT ';\n';\n"]),
+    "semicolon in a remark": ("-- a; b\nSELECT 1;\n", ["-- a; b\nSELECT 1;\n"]),
+    "trigger": (
+        "CREATE TRIGGER t AFTER INSERT ON a BEGIN\n  SELECT 1;\n  SELECT 2;\nEND;\n",
+        ["CREATE TRIGGER t AFTER INSERT ON a BEGIN\n  SELECT 1;\n  SELECT 2;\nEND;\n"],
+    ),
+    "remark at the end": ("SELECT 1;\n-- done\n", ["SELECT 1;\n"]),
+}
+
+
+@pytest.mark.parametrize(("script", "expected"), SCRIPTS.values(), ids=SCRIPTS)
+def test_statements(script: str, expected: list[str]) -> None:
+    """A script falls into its statements, and nowhere else."""
+    assert list(migration.statements(script)) == expected
+
+
+def test_cut_short() -> None:
+    """A script that ends in the middle of a statement is found out."""
+    with pytest.raises(StoreError, match="middle of a statement: SELECT 2"):
+        list(migration.statements("SELECT 1;\nSELECT 2\n"))
