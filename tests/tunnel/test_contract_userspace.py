@@ -46,6 +46,12 @@ def name_and_state(pid: int) -> tuple[str, str]:
     return head.partition("(")[2], rest.split()[0]
 
 
+async def stopped(pid: int) -> bool:
+    """Whether every thread stands still: SIGSTOP returns before they do (proc(5): state T)."""
+    states = [task.read_text(encoding="utf-8") for task in Path(f"/proc/{pid}/task").glob("*/stat")]
+    return all(state.rpartition(")")[2].split()[0] == "T" for state in states)
+
+
 def streams_of(pid: int) -> list[Path]:
     return [Path(f"/proc/{pid}/fd/{number}").readlink() for number in range(3)]
 
@@ -172,6 +178,7 @@ class TestUserspaceTunnel(RealTunnelContract):
             await tunnel.change_link(UP)
             (pid,) = processes(namespace)
             os.kill(pid, signal.SIGSTOP)
+            await until(lambda: stopped(pid))
             try:
                 with pytest.raises(TunnelError, match="does not answer"):
                     await tunnel.dump()
