@@ -46,8 +46,8 @@ def name_and_state(pid: int) -> tuple[str, str]:
     return head.partition("(")[2], rest.split()[0]
 
 
-async def stopped(pid: int) -> bool:
-    """Whether every thread stands still: SIGSTOP returns before they do (proc(5): state T)."""
+def stands_still(pid: int) -> bool:
+    """Whether every thread is stopped: SIGSTOP returns before they are (proc(5): state T)."""
     states = [task.read_text(encoding="utf-8") for task in Path(f"/proc/{pid}/task").glob("*/stat")]
     return all(state.rpartition(")")[2].split()[0] == "T" for state in states)
 
@@ -177,8 +177,12 @@ class TestUserspaceTunnel(RealTunnelContract):
         async def body(tunnel: Tunnel) -> None:
             await tunnel.change_link(UP)
             (pid,) = processes(namespace)
+
+            async def stopped() -> bool:
+                return stands_still(pid)
+
             os.kill(pid, signal.SIGSTOP)
-            await until(lambda: stopped(pid))
+            await until(stopped, "the process stands still")
             try:
                 with pytest.raises(TunnelError, match="does not answer"):
                     await tunnel.dump()
