@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from appliance.api.app import create_app
-from appliance.errors import TunnelError
+from appliance.errors import InvalidToken, TunnelError
+from appliance.sessions import Wish
 from appliance.wireguard.tunnel import RemovePeer
 from tests.api.answers import refused
 from tests.api.exit_under_test import Client, ExitUnderTest, caller, new_key, on_exit, stranger, until
@@ -206,6 +207,19 @@ async def test_admin_comes_in_between(exit_: ExitUnderTest, change: str, status:
     refused(await asking, status, message)
     assert exit_.holdings() == before
     assert exit_.parts.node.active, "the exit is not at fault"
+
+
+@pytest.mark.parametrize("change", ["UPDATE accounts SET disabled = 1", "UPDATE accounts SET deleted_at = 1"])
+@on_exit()
+async def test_account_gone_since_its_token_was_looked_up(exit_: ExitUnderTest, change: str) -> None:
+    """The account is looked at again where the session is decided: no peer is put in place for one that is gone."""
+    ada = await exit_.client()
+    await exit_.admin(change)
+    before = exit_.holdings()
+    with pytest.raises(InvalidToken):
+        await exit_.parts.sessions.open(ada.account, Wish("fsn"))
+    assert exit_.holdings() == before
+    assert exit_.tunnel.applied == []
 
 
 @on_exit()

@@ -147,3 +147,25 @@ async def test_replacing_after_a_foreign_hand(exit_: ExitUnderTest) -> None:
     await exit_.tick()
     assert figures(await ada.status(old["id"])) == (50, 0)
     assert figures(await ada.status(new["id"])) == (3, 0)
+
+
+@pytest.mark.parametrize("ending", ["expired", "closing"])
+@on_exit('[tiers.paid]\nmax_session = "1h"\nidle_timeout = 0\n')
+async def test_tick_in_the_middle(exit_: ExitUnderTest, ending: str) -> None:
+    """A tick that would end the old session leaves it to the replacement under way, which relies on its address."""
+    ada = await exit_.client()
+    text, raw = new_key()
+    await ada.open(client_public_key=text)
+    if ending == "closing":
+        await exit_.admin("UPDATE sessions SET state = 'closing', reason = 'admin'")
+    exit_.tunnel.gate.clear()
+    ticking = asyncio.create_task(exit_.tick(after=3600 if ending == "expired" else 0))
+    asking = asyncio.create_task(ada.post(client_public_key=text))
+    await until(lambda: exit_.rows("SELECT 1 FROM sessions WHERE state = 'pending'"), "the request waits for the tick")
+    exit_.tunnel.applied.clear()
+    exit_.tunnel.gate.set()
+    await ticking
+    assert (await asking).status_code == 201
+    assert exit_.parts.pool.in_use == 1
+    assert [type(change) for change in exit_.tunnel.applied] == [PutPeer]
+    assert set(exit_.tunnel.peers) == {raw}

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
+
 import pytest
 
 from appliance.clock import rfc3339
@@ -189,6 +192,19 @@ async def test_missing_peer(exit_: ExitUnderTest) -> None:
     assert (await ada.status(session_id))["bytes_in"] == 250
 
 
+@on_exit()
+async def test_restart_after_a_restored_peer(exit_: ExitUnderTest) -> None:
+    """That a peer counts anew is stored before it does: a new process knows it too."""
+    ada, session_id, raw = await opened(exit_)
+    exit_.tunnel.add_traffic(raw, rx=100)
+    await exit_.tick()
+    del exit_.tunnel.interface.peers[raw]
+    await exit_.tick(after=10)
+    exit_.tunnel.add_traffic(raw, rx=150)
+    await exit_.restart()
+    assert (await ada.status(session_id))["bytes_in"] == 250
+
+
 @on_exit(tunnel=WaywardTunnel)
 async def test_short_dump(exit_: ExitUnderTest) -> None:
     """One dump that misses a peer proves nothing: the peer and its counters are left alone."""
@@ -251,6 +267,23 @@ async def test_commit_fails(exit_: ExitUnderTest) -> None:
         assert (await ada.status(session_id))["bytes_in"] == 120
     assert exit_.parts.node.fault is None
     assert (exit_.parts.ticker.failed_ticks, exit_.parts.meter.bytes_in) == (2, 120)
+
+
+@on_exit()
+async def test_commit_made_all_the_same(exit_: ExitUnderTest) -> None:
+    """A commit that seemed to fail may have been made: the store is read again before anything is billed."""
+    ada, session_id, raw = await opened(exit_)
+    exit_.tunnel.add_traffic(raw, rx=100)
+    link = exit_.tunnel.interface.link
+    assert link is not None
+    with exit_.locked():
+        await exit_.tick(after=10)
+    with closing(sqlite3.connect(exit_.path)) as db, db:
+        db.execute("UPDATE sessions SET bytes_in = 100")
+        db.execute("INSERT INTO baselines VALUES (?, 'boot-1', ?, 100, 0)", (raw, link.ifindex))
+    exit_.tunnel.add_traffic(raw, rx=5)
+    await exit_.tick(after=10)
+    assert (await ada.status(session_id))["bytes_in"] == 105
 
 
 @on_exit(tunnel=WaywardTunnel)
