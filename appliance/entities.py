@@ -7,6 +7,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import TYPE_CHECKING
+
+from appliance.policy.quota import UNUSED, Windows
+
+if TYPE_CHECKING:
+    from appliance.policy.pricing import Rates
 
 
 class Tier(StrEnum):
@@ -43,6 +49,7 @@ class Account:
     tier: Tier
     disabled: bool
     created_at: int
+    windows: Windows = UNUSED
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +74,8 @@ class Session:
     `handshake_seen_ns` is the peer's handshake time as last read: only its change says that one happened.
     `quiet_since_ms` is CLOCK_BOOTTIME of the boot `quiet_boot_id`: when the peer was last installed, or its
     last handshake change was seen; idleness counts from there.
+    `counted_ms` is the session time counted so far, up to `counted_until_ms` of CLOCK_BOOTTIME in `counted_boot_id`.
+    `rates` are those in force at creation; None where there were none, and on tiers that do not pay.
     """
 
     id: str
@@ -88,6 +97,10 @@ class Session:
     handshake_seen_ns: int
     quiet_since_ms: int
     quiet_boot_id: str
+    counted_ms: int
+    counted_until_ms: int
+    counted_boot_id: str
+    rates: Rates | None
     reason: Reason | None
     note: str
     terminated_at: int | None

@@ -6,6 +6,12 @@ Nothing here knows HTTP or exit codes. `appliance.api.errors` maps the tree to s
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from appliance.entities import Tier
+    from appliance.policy.quota import Quota
+
 
 class ApplianceError(Exception):
     """Anything this project raises on purpose. `str(error)` is safe to show: no secrets, no stack."""
@@ -35,6 +41,15 @@ class InvalidRequest(ApplianceError):
 class LiveSessionLimitReached(ApplianceError):
     def __init__(self) -> None:
         super().__init__("live session limit reached")
+
+
+class QuotaExceeded(ApplianceError):
+    """The account has used up a window; `tier` is its tier, `quota` says how much and until when."""
+
+    def __init__(self, tier: Tier, quota: Quota) -> None:
+        super().__init__("quota exceeded")
+        self.tier = tier
+        self.quota = quota
 
 
 class SessionNotFound(ApplianceError):

@@ -1,19 +1,24 @@
-"""The sessions whose peers the tunnel should hold, in memory: the store's unfinished rows and their baselines.
+"""The sessions whose peers the tunnel should hold, in memory, with their accounts and baselines.
 
 Changed only after the store has committed the same change.
 """
 
 from __future__ import annotations
 
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from appliance.entities import Baseline, Session, State
+from appliance.clock import Moment
+from appliance.entities import Account, Baseline, Session, State
+from appliance.errors import StoreUnavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import AsyncIterator, Iterable, Mapping
 
-    from appliance.clock import Moment
+    import aiosqlite
+
+    from appliance.store.connection import Store
     from appliance.store.sessions import Reading
 
 
@@ -23,46 +28,62 @@ class LiveSessions:
     def __init__(self) -> None:
         self.by_key: dict[bytes, Session] = {}
         self.baselines: dict[bytes, Baseline] = {}
+        self.accounts: dict[str, Account] = {}
+        self.beat = Moment(0, 0, "")  # when the server was last known to be up
+        # A transaction that failed may have been committed all the same: memory may differ from the store.
+        self.stale = True
 
-    def load(self, sessions: Iterable[Session], baselines: Mapping[bytes, Baseline]) -> None:
+    def load(
+        self,
+        sessions: Iterable[Session],
+        baselines: Mapping[bytes, Baseline],
+        accounts: Iterable[Account],
+        beat: Moment,
+    ) -> None:
         self.by_key = {s.public_key: s for s in sessions if s.state in (State.LIVE, State.CLOSING)}
         self.baselines = {key: b for key, b in baselines.items() if key in self.by_key}
+        self.accounts = {account.id: account for account in accounts}
+        self.beat = beat
+        self.stale = False
 
     def __len__(self) -> int:
         return len(self.by_key)
 
-    def put(self, session: Session) -> None:
+    def put(self, session: Session, account: Account | None = None) -> None:
+        """`account` for one that may have no other session here; its windows are kept where it has."""
         self.by_key[session.public_key] = session
+        if account is not None:
+            self.accounts.setdefault(account.id, account)
 
-    def drop(self, session: Session) -> None:
-        """The peer is gone, its baseline with it. A session that took over the same key stays."""
-        if self.by_key.get(session.public_key) == session:
-            del self.by_key[session.public_key]
-            self.baselines.pop(session.public_key, None)
+    def drop(self, public_key: bytes) -> None:
+        """The peer is gone, its baseline with it."""
+        del self.by_key[public_key]
+        self.baselines.pop(public_key, None)
 
-    def take(self, readings: Iterable[Reading]) -> None:
-        """What the store has just added to totals and baselines."""
+    def take(self, readings: Iterable[Reading], accounts: Mapping[str, Account]) -> None:
+        """What the store has just added to totals, baselines and windows.
+
+        No reading says whether a session is to end: that may have been decided since it was taken.
+        """
         for r in readings:
-            session = self.by_key[r.public_key]
-            self.by_key[r.public_key] = replace(
-                session,
-                bytes_in=session.bytes_in + r.bytes_in,
-                bytes_out=session.bytes_out + r.bytes_out,
-                last_handshake_at=r.last_handshake_at,
-                handshake_seen_ns=r.handshake_seen_ns,
-                quiet_since_ms=r.quiet_since_ms,
-                quiet_boot_id=r.quiet_boot_id,
-            )
-            self.baselines[r.public_key] = r.baseline
+            known = self.by_key[r.after.public_key]
+            self.by_key[r.after.public_key] = replace(r.after, state=known.state, reason=known.reason)
+            if r.baseline is not None:
+                self.baselines[r.after.public_key] = r.baseline
+        self.accounts.update(accounts)
 
-    def reinstall(self, public_keys: Iterable[bytes], now: Moment) -> None:
-        """These peers are about to be added afresh: counters from zero, idleness from now."""
-        for key in public_keys:
-            self.baselines.pop(key, None)
-            self.by_key[key] = replace(self.by_key[key], quiet_since_ms=now.boot_ms, quiet_boot_id=now.boot_id)
+    @asynccontextmanager
+    async def committing(self, store: Store) -> AsyncIterator[aiosqlite.Connection]:
+        """A transaction that memory follows. One that failed may have been made all the same."""
+        try:
+            async with store.write() as db:
+                yield db
+        except StoreUnavailable:
+            self.stale = True
+            raise
 
-    def closing(self) -> list[Session]:
-        return [s for s in self.by_key.values() if s.state is State.CLOSING]
+    def of_account(self, account_id: str) -> list[Session]:
+        return [s for s in self.by_key.values() if s.account_id == account_id]
 
     def next_expiry(self) -> int | None:
         """Wall-clock ms at which the next live session ends by itself, if any."""

@@ -1,72 +1,182 @@
-"""The meter: dump -> deltas -> one transaction."""
+"""The meter: dump -> what moved -> one transaction."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from appliance.accounting import read_counters
+from appliance import accounting
+from appliance.errors import StoreUnavailable
+from appliance.policy.invoicing import Amount
+from appliance.policy.quota import Use
+from appliance.store import accounts as account_rows
+from appliance.store import invoices
+from appliance.store import node as node_row
 from appliance.store import sessions as rows
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    import aiosqlite
+
     from appliance.clock import Clock, Moment
-    from appliance.entities import Baseline, Session
+    from appliance.config import TierSettings
+    from appliance.entities import Account, Baseline, Session
     from appliance.live import LiveSessions
     from appliance.store.connection import Store
     from appliance.wireguard.tunnel import Dump, PeerState, Tunnel
 
+# Session time is derived from the clock at any moment; it is written with the bytes, and at least this often.
+TIME_WRITTEN_EVERY_MS = 60_000
+
+
+@dataclass(frozen=True, slots=True)
+class Count:
+    """Readings, and what sessions and accounts are with them counted. Nothing of it is stored yet."""
+
+    readings: Sequence[rows.Reading]
+    sessions: Mapping[bytes, Session]  # by public key
+    accounts: Mapping[str, Account]
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """One dump, and what it adds to what was counted last."""
+
+    dump: Dump
+    now: Moment
+    count: Count
+
 
 class Meter:
-    """Reads all counters and commits what changed.
+    """Reads all counters, and commits what changed.
 
     The caller holds the exit's turn (see `sessions.Sessions`): readings must be committed in the order in
     which they were taken, or an older one would look like a counter that started again.
     """
 
-    def __init__(self, store: Store, tunnel: Tunnel, live: LiveSessions, clock: Clock) -> None:
+    def __init__(
+        self, store: Store, tunnel: Tunnel, live: LiveSessions, tiers: Mapping[str, TierSettings], clock: Clock
+    ) -> None:
         self._store = store
         self._tunnel = tunnel
         self._live = live
+        self._tiers = tiers
         self._clock = clock
         self.bytes_in = 0  # billed since the process started
         self.bytes_out = 0
 
     async def read(self) -> Dump:
-        """One dump, billed. Raises TunnelError or StoreUnavailable; nothing is then changed."""
+        """One dump, billed. Raises TunnelError or StoreUnavailable."""
+        observation = await self.observe()
+        await self.commit(observation)
+        return observation.dump
+
+    async def observe(self) -> Observation:
+        """One dump, compared with what was counted last. Raises TunnelError."""
+        if self._live.stale:
+            # What is in memory may have been counted already. The next tick reads the store first.
+            raise StoreUnavailable
         dump = await self._tunnel.dump()
         now = self._clock.now()
         readings = []
         for key, session in self._live.by_key.items():
             sample = dump.peers.get(key)
-            if sample is None:
-                continue
-            reading = read_session(session, sample, self._live.baselines.get(key), dump.ifindex, now)
-            if reading is not None:
-                readings.append(reading)
-        if readings:
-            async with self._store.write() as db:
-                await rows.add_readings(db, readings)
-            self._live.take(readings)
-            self.bytes_in += sum(r.bytes_in for r in readings)
-            self.bytes_out += sum(r.bytes_out for r in readings)
-        return dump
+            if sample is not None:
+                reading = read_session(session, sample, self._live.baselines.get(key), dump.ifindex, now)
+                if reading is not None:
+                    readings.append(reading)
+        return Observation(dump, now, self._count(readings))
+
+    async def commit(self, observation: Observation) -> None:
+        """Totals, baselines, windows and invoice lines in one transaction. Raises StoreUnavailable."""
+        if not self._live:
+            return
+        async with self._live.committing(self._store) as db:
+            await self.put(db, observation.count)
+            await node_row.beat(db, observation.now)
+        self._live.beat = observation.now
+        self.take(observation.count)
+
+    async def catch_up(self) -> None:
+        """After a reboot: count each session's time up to the last moment at which the server was known to be up."""
+        now = self._clock.now()
+        before = [s for s in self._live.by_key.values() if s.counted_boot_id != now.boot_id]
+        await self._count_to_beat(before, now)
+
+    async def restart(self, public_keys: Iterable[bytes]) -> None:
+        """These peers are about to be added afresh: their counters start at zero, idleness counts from now.
+
+        While they were away nobody could use them: time counts up to the last heartbeat.
+        """
+        now = self._clock.now()
+        sessions = [
+            replace(self._live.by_key[key], quiet_since_ms=now.boot_ms, quiet_boot_id=now.boot_id)
+            for key in public_keys
+        ]
+        await self._count_to_beat(sessions, now, forget=[s.public_key for s in sessions])
+
+    async def _count_to_beat(self, sessions: Sequence[Session], now: Moment, forget: Sequence[bytes] = ()) -> None:
+        if not sessions:
+            return
+        count = self._count([_read_time(s, upto=self._live.beat, now=now) for s in sessions])
+        async with self._live.committing(self._store) as db:
+            await self.put(db, count)
+            await rows.forget_baselines(db, forget)
+        self.take(count)
+        for key in forget:
+            self._live.baselines.pop(key, None)
+
+    def count_time(self, sessions: Iterable[Session]) -> Count:
+        """What time these sessions have run since they were last counted, for whoever ends them."""
+        now = self._clock.now()
+        return self._count([_read_time(session, upto=now, now=now) for session in sessions])
+
+    async def put(self, db: aiosqlite.Connection, count: Count) -> None:
+        """Into a transaction of the caller's, who calls `take` once it is committed."""
+        await rows.add_readings(db, count.readings)
+        await account_rows.put_windows(db, count.accounts.values())
+        await invoices.add_readings(db, count.readings)
+
+    def take(self, count: Count) -> None:
+        self._live.take(count.readings, count.accounts)
+        self.bytes_in += sum(r.amount.bytes_in for r in count.readings)
+        self.bytes_out += sum(r.amount.bytes_out for r in count.readings)
+
+    def _count(self, readings: Sequence[rows.Reading]) -> Count:
+        accounts: dict[str, Account] = {}
+        for r in readings:
+            account = accounts.get(r.after.account_id) or self._live.accounts[r.after.account_id]
+            use = Use(r.amount.total_bytes, r.amount.time_ms, r.start_ms, r.end_ms)
+            accounts[account.id] = replace(account, windows=account.windows.spend(self._tiers[account.tier], use))
+        return Count(readings, {r.after.public_key: r.after for r in readings}, accounts)
+
+
+def _read_time(session: Session, *, upto: Moment, now: Moment) -> rows.Reading:
+    """The session's time up to a moment; the next one counts from `now`. Its counters are not looked at."""
+    amount = accounting.running(session, upto)
+    spent = accounting.use(amount, upto)
+    return rows.Reading(amount, spent.start_ms, spent.end_ms, accounting.counted(session, amount, now), None)
 
 
 def read_session(
     session: Session, sample: PeerState, baseline: Baseline | None, ifindex: int, now: Moment
 ) -> rows.Reading | None:
-    """What `sample` adds to `session`, or None where it shows nothing new."""
-    counted = read_counters(baseline, sample, boot_id=now.boot_id, ifindex=ifindex)
+    """What `sample` adds to `session`, or None where it shows nothing that has to be written now."""
+    moved = accounting.read_counters(baseline, sample, boot_id=now.boot_id, ifindex=ifindex)
     shook = sample.last_handshake_ns not in (0, session.handshake_seen_ns)
-    if not shook and (counted.baseline == baseline or (baseline is None and sample.rx_bytes == sample.tx_bytes == 0)):
+    amount = accounting.room(session, Amount(accounting.elapsed_ms(session, now), moved.rx_bytes, moved.tx_bytes))
+    unmoved = moved.baseline == baseline or (baseline is None and not amount.bytes_in and not amount.bytes_out)
+    if unmoved and not shook and amount.time_ms < TIME_WRITTEN_EVERY_MS:
         return None
-    return rows.Reading(
-        session_id=session.id,
-        public_key=session.public_key,
-        bytes_in=counted.rx_bytes,
-        bytes_out=counted.tx_bytes,
-        last_handshake_at=sample.last_handshake_ns // 1_000_000 if shook else session.last_handshake_at,
-        handshake_seen_ns=sample.last_handshake_ns if shook else session.handshake_seen_ns,
-        quiet_since_ms=now.boot_ms if shook else session.quiet_since_ms,
-        quiet_boot_id=now.boot_id if shook else session.quiet_boot_id,
-        baseline=counted.baseline,
-    )
+    after = accounting.counted(session, amount, now)
+    if shook:
+        after = replace(
+            after,
+            last_handshake_at=sample.last_handshake_ns // 1_000_000,
+            handshake_seen_ns=sample.last_handshake_ns,
+            quiet_since_ms=now.boot_ms,
+            quiet_boot_id=now.boot_id,
+        )
+    spent = accounting.use(amount, now)
+    return rows.Reading(amount, spent.start_ms, spent.end_ms, after, moved.baseline)

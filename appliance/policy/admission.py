@@ -6,13 +6,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from appliance.entities import State
-from appliance.errors import ApplianceError, InvalidRequest, LiveSessionLimitReached
+from appliance.errors import ApplianceError, InvalidRequest, LiveSessionLimitReached, QuotaExceeded
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from appliance.config import TierSettings
     from appliance.entities import Account, Session
+    from appliance.policy.quota import Quota
 
 LONGEST_SESSION_S = 30 * 86_400
 
@@ -35,6 +36,7 @@ def decide(
     tier: TierSettings,
     own: Sequence[Session],
     holder: Session | None,
+    quota: Quota,
     wall_ms: int,
 ) -> Admit | Refuse:
     """`own`: the account's sessions that are not terminated. `holder`: whoever's session has the client's key now.
@@ -46,5 +48,7 @@ def decide(
     counted = [s for s in own if s.state in (State.PENDING, State.LIVE) and s != holder]
     if tier.max_live_sessions and len(counted) >= tier.max_live_sessions:
         return Refuse(LiveSessionLimitReached())
+    if quota.exceeded:
+        return Refuse(QuotaExceeded(account.tier, quota))
     lifetime_ms = min(tier.max_session, LONGEST_SESSION_S) * 1000
     return Admit(expires_at=wall_ms + lifetime_ms, replaces=holder)

@@ -10,16 +10,20 @@ if TYPE_CHECKING:
     from appliance.clock import Moment
     from appliance.config import TierSettings
     from appliance.entities import Session
+    from appliance.policy.quota import Quota
 
 
-def decide(session: Session, tier: TierSettings, now: Moment) -> Reason | None:
-    """The reason for which `session` ends, or None. `tier` is the account's tier of now.
+def decide(session: Session, tier: TierSettings, quota: Quota | None, now: Moment) -> Reason | None:
+    """The reason for which `session` ends, or None. `tier` is the account's tier of now, `quota` its use
+    of the windows (None where nothing limits it): all sessions of an account that has used one up end together.
 
     Expiry goes by the wall clock. Idleness goes by CLOCK_BOOTTIME, and time of another boot is no
     evidence: neither a reboot nor a step of the wall clock ends anybody as idle.
     """
     if now.wall_ms >= session.expires_at:
         return Reason.EXPIRED
+    if quota is not None and quota.exceeded:
+        return Reason.QUOTA_EXCEEDED
     if tier.idle_timeout and session.quiet_boot_id == now.boot_id:
         quiet_ms = now.boot_ms - session.quiet_since_ms
         if quiet_ms > tier.idle_timeout * 1000:

@@ -5,17 +5,35 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from appliance.entities import Account, Tier
+from appliance.policy.quota import Windows
+from appliance.policy.windows import Window
 
 if TYPE_CHECKING:
     import sqlite3
+    from collections.abc import Iterable
 
     import aiosqlite
 
-_SELECT = "SELECT id, name, tier, disabled, created_at FROM accounts WHERE deleted_at IS NULL"
+_ALL = """
+SELECT id, name, tier, disabled, created_at,
+    bytes_opened_at, bytes_used, bytes_continued, time_opened_at, time_used_ms, time_continued
+FROM accounts
+"""
+_SELECT = f"{_ALL} WHERE deleted_at IS NULL"
 
 
-def _account(row: sqlite3.Row) -> Account:
-    return Account(row["id"], row["name"], Tier(row["tier"]), bool(row["disabled"]), row["created_at"])
+def from_row(row: sqlite3.Row) -> Account:
+    """From a row that has all of the table's columns."""
+    traffic = Window(row["bytes_opened_at"], row["bytes_used"], bool(row["bytes_continued"]))
+    time = Window(row["time_opened_at"], row["time_used_ms"], bool(row["time_continued"]))
+    return Account(
+        id=row["id"],
+        name=row["name"],
+        tier=Tier(row["tier"]),
+        disabled=bool(row["disabled"]),
+        created_at=row["created_at"],
+        windows=Windows(traffic, time),
+    )
 
 
 async def insert(db: aiosqlite.Connection, account: Account) -> None:
@@ -27,12 +45,20 @@ async def insert(db: aiosqlite.Connection, account: Account) -> None:
 
 async def by_name(db: aiosqlite.Connection, name: str) -> Account | None:
     rows = await db.execute_fetchall(f"{_SELECT} AND name = ?", (name,))
-    return next(map(_account, rows), None)
+    return next(map(from_row, rows), None)
+
+
+async def by_name_ever(db: aiosqlite.Connection, name: str) -> Account | None:
+    """Of those who have the name or had it, deleted ones too: the last one that was made."""
+    rows = await db.execute_fetchall(
+        f"{_ALL} WHERE name = ? ORDER BY deleted_at IS NULL DESC, created_at DESC LIMIT 1", (name,)
+    )
+    return next(map(from_row, rows), None)
 
 
 async def by_id(db: aiosqlite.Connection, account_id: str) -> Account | None:
     rows = await db.execute_fetchall(f"{_SELECT} AND id = ?", (account_id,))
-    return next(map(_account, rows), None)
+    return next(map(from_row, rows), None)
 
 
 async def enabled(db: aiosqlite.Connection, account_id: str) -> bool:
@@ -42,7 +68,33 @@ async def enabled(db: aiosqlite.Connection, account_id: str) -> bool:
 
 async def everyone(db: aiosqlite.Connection) -> list[Account]:
     rows = await db.execute_fetchall(f"{_SELECT} ORDER BY name")
-    return [_account(row) for row in rows]
+    return [from_row(row) for row in rows]
+
+
+async def of_unfinished_sessions(db: aiosqlite.Connection) -> list[Account]:
+    """Disabled and deleted ones too, while their sessions are being ended."""
+    rows = await db.execute_fetchall(
+        f"{_ALL} WHERE id IN (SELECT account_id FROM sessions WHERE state <> 'terminated')"  # noqa: S608 (constants)
+    )
+    return [from_row(row) for row in rows]
+
+
+async def put_windows(db: aiosqlite.Connection, accounts: Iterable[Account]) -> None:
+    await db.executemany(
+        """
+        UPDATE accounts SET bytes_opened_at = ?, bytes_used = ?, bytes_continued = ?,
+            time_opened_at = ?, time_used_ms = ?, time_continued = ?
+        WHERE id = ?
+        """,
+        [
+            (
+                *(a.windows.traffic.opened_at, a.windows.traffic.used, a.windows.traffic.continued),
+                *(a.windows.time.opened_at, a.windows.time.used, a.windows.time.continued),
+                a.id,
+            )
+            for a in accounts
+        ],
+    )
 
 
 async def update(db: aiosqlite.Connection, account_id: str, *, tier: Tier, disabled: bool) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from appliance.clock import Moment
+
 if TYPE_CHECKING:
     import aiosqlite
 
@@ -18,14 +20,28 @@ class NodeRow:
     subnet: str | None
     subnet6: str | None
     public_key: bytes | None
+    beat: Moment  # the last moment at which the server is known to have been up; boot id "" before the first
 
 
 async def read(db: aiosqlite.Connection) -> NodeRow:
     rows = await db.execute_fetchall(
-        "SELECT drained, requested, applied, interface, subnet, subnet6, public_key FROM node"
+        """
+        SELECT drained, requested, applied, interface, subnet, subnet6, public_key,
+            beat_wall_ms, beat_boot_ms, beat_boot_id
+        FROM node
+        """
     )
     row = next(iter(rows))
-    return NodeRow(bool(row["drained"]), *tuple(row)[1:])
+    return NodeRow(
+        drained=bool(row["drained"]),
+        requested=row["requested"],
+        applied=row["applied"],
+        interface=row["interface"],
+        subnet=row["subnet"],
+        subnet6=row["subnet6"],
+        public_key=row["public_key"],
+        beat=Moment(row["beat_wall_ms"], row["beat_boot_ms"], row["beat_boot_id"]),
+    )
 
 
 async def request(db: aiosqlite.Connection) -> int:
@@ -36,6 +52,12 @@ async def request(db: aiosqlite.Connection) -> int:
 
 async def mark_applied(db: aiosqlite.Connection, requested: int) -> None:
     await db.execute("UPDATE node SET applied = max(applied, ?)", (requested,))
+
+
+async def beat(db: aiosqlite.Connection, now: Moment) -> None:
+    await db.execute(
+        "UPDATE node SET beat_wall_ms = ?, beat_boot_ms = ?, beat_boot_id = ?", (now.wall_ms, now.boot_ms, now.boot_id)
+    )
 
 
 async def set_drained(db: aiosqlite.Connection, *, drained: bool) -> None:

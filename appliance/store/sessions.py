@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from appliance.entities import Baseline, Reason, Session, State, Tier
+from appliance.policy.pricing import Rates
 
 if TYPE_CHECKING:
     import sqlite3
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     import aiosqlite
 
     from appliance.clock import Moment
+    from appliance.policy.invoicing import Amount
 
 _SELECT = """
 SELECT s.*, a.name AS account, a.tier AS account_tier
@@ -42,10 +44,20 @@ def _session(row: sqlite3.Row) -> Session:
         handshake_seen_ns=row["handshake_seen_ns"],
         quiet_since_ms=row["quiet_since_ms"],
         quiet_boot_id=row["quiet_boot_id"],
+        counted_ms=row["counted_ms"],
+        counted_until_ms=row["counted_until_ms"],
+        counted_boot_id=row["counted_boot_id"],
+        rates=_rates(row),
         reason=Reason(row["reason"]) if row["reason"] else None,
         note=row["note"],
         terminated_at=row["terminated_at"],
     )
+
+
+def _rates(row: sqlite3.Row) -> Rates | None:
+    if row["currency"] is None:
+        return None
+    return Rates(row["currency"], row["millicents_per_minute"], row["millicents_per_gib"])
 
 
 async def _fetch(db: aiosqlite.Connection, where: str, parameters: Iterable[object] = ()) -> list[Session]:
@@ -112,12 +124,13 @@ async def insert_pending(db: aiosqlite.Connection, s: Session) -> None:
     await db.execute(
         """
         INSERT INTO sessions (id, account_id, tier, region, public_ip, public_key, address_offset, ipv6, state,
-            created_at, expires_at, quiet_since_ms, quiet_boot_id)
-        VALUES (?, ?, ?, ?, ?, ?, ?, ?, 'pending', ?, ?, ?, ?)
+            created_at, expires_at, quiet_since_ms, quiet_boot_id, currency, millicents_per_minute, millicents_per_gib)
+        VALUES (?, ?, ?, ?, ?, ?, ?, ?, 'pending', ?, ?, ?, ?, ?, ?, ?)
         """,
         (
             *(s.id, s.account_id, s.tier, s.region, s.public_ip, s.public_key, s.address_offset, s.ipv6),
             *(s.created_at, s.expires_at, s.quiet_since_ms, s.quiet_boot_id),
+            *((s.rates.currency, s.rates.per_minute, s.rates.per_gib) if s.rates else (None, None, None)),
         ),
     )
 
@@ -129,12 +142,13 @@ async def mark_live(db: aiosqlite.Connection, session_id: str, now: Moment, hand
     """
     cursor = await db.execute(
         """
-        UPDATE sessions SET state = 'live', quiet_since_ms = ?, quiet_boot_id = ?, handshake_seen_ns = ?
+        UPDATE sessions SET state = 'live', quiet_since_ms = ?, quiet_boot_id = ?, handshake_seen_ns = ?,
+            counted_until_ms = ?, counted_boot_id = ?
         WHERE id = ? AND state = 'pending'
           AND (SELECT drained FROM node) = 0
           AND EXISTS (SELECT 1 FROM accounts a WHERE a.id = account_id AND a.disabled = 0 AND a.deleted_at IS NULL)
         """,
-        (now.boot_ms, now.boot_id, handshake_seen_ns, session_id),
+        (now.boot_ms, now.boot_id, handshake_seen_ns, now.boot_ms, now.boot_id, session_id),
     )
     return cursor.rowcount == 1
 
@@ -142,6 +156,14 @@ async def mark_live(db: aiosqlite.Connection, session_id: str, now: Moment, hand
 async def delete_pending(db: aiosqlite.Connection, session_ids: Iterable[str]) -> None:
     await db.executemany(
         "DELETE FROM sessions WHERE id = ? AND state = 'pending'", [(session_id,) for session_id in session_ids]
+    )
+
+
+async def take_back(db: aiosqlite.Connection, session_ids: Iterable[str]) -> None:
+    """Sessions that were never answered for, whether or not they came to be live."""
+    await db.executemany(
+        "DELETE FROM sessions WHERE id = ? AND state IN ('pending', 'live')",
+        [(session_id,) for session_id in session_ids],
     )
 
 
@@ -176,32 +198,35 @@ async def mark_terminated(db: aiosqlite.Connection, ended: Iterable[tuple[str, R
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What one tick found out about one session."""
+    """What was found out about one session since it was last counted.
 
-    session_id: str
-    public_key: bytes
-    bytes_in: int  # since the last reading
-    bytes_out: int
-    last_handshake_at: int | None
-    handshake_seen_ns: int
-    quiet_since_ms: int
-    quiet_boot_id: str
-    baseline: Baseline
+    `amount` moved evenly from `start_ms` to `end_ms` of the wall clock. `after` is the session with it counted.
+    `baseline` None: the counters were not read, and the one that is stored stays.
+    """
+
+    amount: Amount
+    start_ms: int
+    end_ms: int
+    after: Session
+    baseline: Baseline | None
 
 
 async def add_readings(db: aiosqlite.Connection, readings: Iterable[Reading]) -> None:
-    """Totals and baselines in one go; to be called inside one transaction."""
-    readings = list(readings)
+    """Totals and baselines in one go; to be called inside one transaction. A total that is full stays full."""
     await db.executemany(
         """
-        UPDATE sessions SET bytes_in = bytes_in + ?, bytes_out = bytes_out + ?, last_handshake_at = ?,
-            handshake_seen_ns = ?, quiet_since_ms = ?, quiet_boot_id = ?
+        UPDATE sessions SET counted_ms = counted_ms + ?,
+            bytes_in = bytes_in + min(?, 9223372036854775807 - bytes_in),
+            bytes_out = bytes_out + min(?, 9223372036854775807 - bytes_out),
+            last_handshake_at = ?, handshake_seen_ns = ?, quiet_since_ms = ?, quiet_boot_id = ?,
+            counted_until_ms = ?, counted_boot_id = ?
         WHERE id = ?
         """,
         [
             (
-                *(r.bytes_in, r.bytes_out, r.last_handshake_at, r.handshake_seen_ns),
-                *(r.quiet_since_ms, r.quiet_boot_id, r.session_id),
+                *(r.amount.time_ms, r.amount.bytes_in, r.amount.bytes_out),
+                *(r.after.last_handshake_at, r.after.handshake_seen_ns, r.after.quiet_since_ms, r.after.quiet_boot_id),
+                *(r.after.counted_until_ms, r.after.counted_boot_id, r.after.id),
             )
             for r in readings
         ],
@@ -209,8 +234,9 @@ async def add_readings(db: aiosqlite.Connection, readings: Iterable[Reading]) ->
     await db.executemany(
         "INSERT OR REPLACE INTO baselines (public_key, boot_id, ifindex, rx_bytes, tx_bytes) VALUES (?, ?, ?, ?, ?)",
         [
-            (r.public_key, r.baseline.boot_id, r.baseline.ifindex, r.baseline.rx_bytes, r.baseline.tx_bytes)
+            (r.after.public_key, r.baseline.boot_id, r.baseline.ifindex, r.baseline.rx_bytes, r.baseline.tx_bytes)
             for r in readings
+            if r.baseline is not None
         ],
     )
 
@@ -218,14 +244,6 @@ async def add_readings(db: aiosqlite.Connection, readings: Iterable[Reading]) ->
 async def forget_baselines(db: aiosqlite.Connection, public_keys: Iterable[bytes]) -> None:
     """For peers that were removed, or are about to be added afresh: their counters start at zero."""
     await db.executemany("DELETE FROM baselines WHERE public_key = ?", [(key,) for key in public_keys])
-
-
-async def restart_quiet(db: aiosqlite.Connection, session_ids: Iterable[str], now: Moment) -> None:
-    """Their peers are installed anew: idleness counts from now."""
-    await db.executemany(
-        "UPDATE sessions SET quiet_since_ms = ?, quiet_boot_id = ? WHERE id = ?",
-        [(now.boot_ms, now.boot_id, session_id) for session_id in session_ids],
-    )
 
 
 async def forget_terminated(db: aiosqlite.Connection, before: int) -> None:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from appliance.entities import Account, Tier, Token
+from appliance.entities import Tier, Token
+from appliance.store import accounts
 
 if TYPE_CHECKING:
     import sqlite3
 
     import aiosqlite
+
+    from appliance.entities import Account
 
 _LIST = """
 SELECT t.id, a.name, a.tier, t.label, t.created_at, t.expires_at, t.revoked_at
@@ -40,7 +43,7 @@ async def account_of(db: aiosqlite.Connection, token_hash: bytes, now: int) -> t
     """The token's id and its account, while the token counts: not revoked or expired, account enabled."""
     rows = await db.execute_fetchall(
         """
-        SELECT t.id AS token_id, a.id, a.name, a.tier, a.created_at
+        SELECT t.id AS token_id, a.*
         FROM tokens t JOIN accounts a ON a.id = t.account_id
         WHERE t.hash = ? AND t.revoked_at IS NULL AND (t.expires_at IS NULL OR t.expires_at > ?)
           AND a.disabled = 0 AND a.deleted_at IS NULL
@@ -50,7 +53,7 @@ async def account_of(db: aiosqlite.Connection, token_hash: bytes, now: int) -> t
     row = next(iter(rows), None)
     if row is None:
         return None
-    return row["token_id"], Account(row["id"], row["name"], Tier(row["tier"]), False, row["created_at"])
+    return row["token_id"], accounts.from_row(row)
 
 
 async def everything(db: aiosqlite.Connection) -> list[Token]:

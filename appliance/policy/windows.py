@@ -1,0 +1,64 @@
+"""Usage windows: one opens at the first use after the last one ended, and resets all at once when it ends."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+MOST = 2**63 - 1  # what an INTEGER of SQLite holds
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """`opened_at` in ms since the epoch, None while none is open; `used` in bytes, or in ms of session time.
+
+    `continued`: use went on when the window before ended, and this one opened at that instant.
+    """
+
+    opened_at: int | None = None
+    used: int = 0
+    continued: bool = False
+
+
+CLOSED = Window()
+
+
+def at(window: Window, length_ms: int, now_ms: int) -> Window:
+    """The window as it is at `now_ms`: one whose end has come is over."""
+    if window.opened_at is None or now_ms >= window.opened_at + length_ms:
+        return CLOSED
+    return window
+
+
+def resets_at(window: Window, length_ms: int, now_ms: int) -> int:
+    """When the open window ends; with none open, when one opened now would."""
+    current = at(window, length_ms, now_ms)
+    return (now_ms if current.opened_at is None else current.opened_at) + length_ms
+
+
+def spend(window: Window, length_ms: int, amount: int, start_ms: int, end_ms: int) -> Window:
+    """The window after `amount` was used, evenly, from `start_ms` to `end_ms`.
+
+    What falls behind the window's end counts into the next one. Intervals of several sessions overlap, so this
+    one may begin before a window that another has opened: if that window continues an earlier one, what came
+    before its opening was the earlier one's and is over; else nothing was open then, and all of it counts.
+    """
+    if amount <= 0:
+        return window
+    current = at(window, length_ms, start_ms)
+    opened = start_ms if current.opened_at is None else current.opened_at
+    if opened > end_ms:
+        opened = start_ms  # the wall clock was set back: no window opens in the future
+    if start_ms < opened:
+        if current.continued:
+            amount = _part(amount, start_ms, opened, end_ms)
+        start_ms = opened
+    ended = opened + length_ms
+    if end_ms <= ended:
+        return Window(opened, min(current.used + amount, MOST), current.continued)
+    last = ended + (end_ms - 1 - ended) // length_ms * length_ms
+    return Window(last, _part(amount, start_ms, last, end_ms), continued=True)
+
+
+def _part(amount: int, start_ms: int, cut_ms: int, end_ms: int) -> int:
+    """What of `amount` falls behind `cut_ms`."""
+    return amount - amount * (cut_ms - start_ms) // (end_ms - start_ms)
