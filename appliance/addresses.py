@@ -13,6 +13,7 @@ from appliance._native import ffi, lib
 from appliance.errors import SubnetExhausted
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
     from ipaddress import IPv4Network
 
 WIDEST, NARROWEST = 16, 30  # prefix lengths
@@ -66,6 +67,14 @@ class AddressPool:
         self._check(offset)
         if lib.wga_pool_release(self._pool, offset) < 0:
             raise ValueError(f"{self._network[offset]} is not taken")
+
+    def keep_only(self, offsets: Collection[int]) -> None:
+        """Have these taken and no others."""
+        for offset in self._clients:
+            if (offset in self) and offset not in offsets:
+                self.release(offset)
+            elif (offset not in self) and offset in offsets:
+                self.reserve(offset)
 
     def __contains__(self, offset: int) -> bool:
         """Whether a client holds this offset."""

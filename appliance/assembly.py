@@ -19,6 +19,7 @@ from appliance.exit import Exit
 from appliance.live import LiveSessions
 from appliance.meter import Meter
 from appliance.nodes import Node, Nodes
+from appliance.quotas import Quotas
 from appliance.readiness import Readiness
 from appliance.sessions import Sessions
 from appliance.store import sessions as rows
@@ -93,6 +94,7 @@ def host_egress(settings: Settings, state: StateDir, place: Place, boot_id: str)
 @dataclass(frozen=True, slots=True)
 class Parts:
     sessions: Sessions
+    quotas: Quotas
     ticker: Ticker
     meter: Meter
     live: LiveSessions
@@ -115,7 +117,7 @@ async def build(
     live = LiveSessions()
     prompt = TimedTunnel(tunnel, settings.wireguard.apply_timeout)
     patient = TimedTunnel(tunnel, CONVERGE_TIMEOUT_S)
-    meter = Meter(store, prompt, live, clock)
+    meter = Meter(store, prompt, live, settings.tiers, clock)
     turn, woken = asyncio.Lock(), asyncio.Event()
     sessions = Sessions(
         store=store,
@@ -126,6 +128,7 @@ async def build(
         nodes=nodes,
         exit_=exit_,
         tiers=settings.tiers,
+        pricing=settings.pricing,
         clock=clock,
         turn=turn,
         apply_timeout=settings.wireguard.apply_timeout,
@@ -136,7 +139,7 @@ async def build(
         tunnel=patient,
         meter=meter,
         sessions=sessions,
-        convergence=Convergence(store, patient, live, exit_, clock),
+        convergence=Convergence(patient, live, exit_),
         egress=egress,
         live=live,
         node=node,
@@ -147,7 +150,8 @@ async def build(
         woken=woken,
     )
     readiness = Readiness(store, prompt, node, clock)
-    return Parts(sessions, ticker, meter, live, pool, node, nodes, readiness, woken)
+    quotas = Quotas(store, settings.tiers, clock)
+    return Parts(sessions, quotas, ticker, meter, live, pool, node, nodes, readiness, woken)
 
 
 async def recover(store: Store, pool: AddressPool) -> None:

@@ -7,7 +7,6 @@ from dataclasses import replace
 from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
-from appliance.store import sessions as rows
 from appliance.wireguard.keys import encode
 from appliance.wireguard.reconcile import Changes, reconcile
 from appliance.wireguard.tunnel import PutPeer
@@ -15,63 +14,50 @@ from appliance.wireguard.tunnel import PutPeer
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from appliance.clock import Clock
     from appliance.exit import Exit
     from appliance.live import LiveSessions
-    from appliance.store.connection import Store
     from appliance.wireguard.tunnel import Dump, Link, LinkChange, Tunnel
 
 log = logging.getLogger(__name__)
 
 
 class Convergence:
-    """The caller holds the exit's turn, and has billed the counters of `dump` before they may be lost."""
+    """The caller holds the exit's turn."""
 
-    def __init__(self, store: Store, tunnel: Tunnel, live: LiveSessions, exit_: Exit, clock: Clock) -> None:
-        self._store = store
+    def __init__(self, tunnel: Tunnel, live: LiveSessions, exit_: Exit) -> None:
         self._tunnel = tunnel
         self._live = live
         self._exit = exit_
-        self._clock = clock
 
-    async def converge(self, link: Link | None, dump: Dump | None) -> None:
-        """Apply the differences between the store and what was read, if any."""
+    async def plan(self, link: Link | None, dump: Dump | None) -> Changes:
+        """What differs between the store and what was read."""
         changes = reconcile(self._exit.desired(self._live.by_key.values()), link, dump)
-        if dump is not None:
-            changes = await self._confirmed(changes, link)
+        return changes if dump is None else await self._confirmed(changes, link)
+
+    async def apply(self, changes: Changes) -> None:
+        """The store knows already that the peers which are added afresh count from zero (`Meter.restart`)."""
         _report(changes)
         if changes.link is not None:
             await self._tunnel.change_link(changes.link)
         if changes.device is not None:
             await self._tunnel.configure(changes.device)
         if changes.peers:
-            await self._restart_counters(changes)
             await self._tunnel.apply(changes.peers)
 
     async def _confirmed(self, changes: Changes, link: Link | None) -> Changes:
         """A dump ends early when the peer under its cursor is removed: only what two dumps miss is missing."""
-        missing = _fresh_keys(changes)
+        missing = fresh_keys(changes)
         if not missing:
             return changes
         again = await self._tunnel.dump()
         changes = reconcile(self._exit.desired(self._live.by_key.values()), link, again)
-        unconfirmed = _fresh_keys(changes) - missing
+        unconfirmed = fresh_keys(changes) - missing
         peers = [c for c in changes.peers if not (isinstance(c, PutPeer) and c.peer.public_key in unconfirmed)]
         return replace(changes, peers=tuple(peers))
 
-    async def _restart_counters(self, changes: Changes) -> None:
-        """A peer added afresh counts from zero; the store knows before the peer is there."""
-        fresh = _fresh_keys(changes)
-        if not fresh:
-            return
-        now = self._clock.now()
-        async with self._store.write() as db:
-            await rows.forget_baselines(db, fresh)
-            await rows.restart_quiet(db, [self._live.by_key[key].id for key in fresh], now)
-        self._live.reinstall(fresh, now)
 
-
-def _fresh_keys(changes: Changes) -> set[bytes]:
+def fresh_keys(changes: Changes) -> set[bytes]:
+    """The peers that are added afresh."""
     return {change.peer.public_key for change in changes.peers if isinstance(change, PutPeer) and change.fresh}
 
 

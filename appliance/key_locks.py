@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Iterable
 
 
 class KeyLocks:
@@ -26,6 +26,16 @@ class KeyLocks:
             self._users[key] -= 1
             if not self._users[key]:
                 del self._users[key], self._locks[key]
+
+    @asynccontextmanager
+    async def hold_free(self, keys: Iterable[bytes]) -> AsyncIterator[frozenset[bytes]]:
+        """Hold those of the keys that nobody holds or waits for, and yield them. Waits for none."""
+        free = frozenset(key for key in keys if not self.held(key))
+        async with AsyncExitStack() as stack:
+            for key in free:
+                # A free lock is taken without giving way to another task.
+                await stack.enter_async_context(self.hold(key))
+            yield free
 
     def held(self, key: bytes) -> bool:
         return key in self._locks

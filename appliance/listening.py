@@ -23,7 +23,7 @@ def bind(key: str, where: HostPort | UnixPath) -> socket.socket:
         advice = ""
         if error.errno == errno.EADDRINUSE:
             advice = "; stop what listens there (ss -ltnp), or change the setting"
-        raise HostError(f"{key}: cannot listen on {where}: {error.strerror}{advice}") from error
+        raise HostError(f"{key}: cannot listen on {where}: {error.strerror or error}{advice}") from error
 
 
 def require_udp_port(key: str, port: int) -> None:

@@ -124,10 +124,13 @@ def _web_servers(
 ) -> list[WebServer]:
     app = create_app(
         sessions=parts.sessions,
+        quotas=parts.quotas,
         authenticate=Authenticator(store, clock),
         nodes=parts.nodes,
         readiness=parts.readiness,
         own_keys=frozenset({place.exit.public_key}),
+        tiers=settings.tiers,
+        clock=clock,
         max_body=settings.api.max_body,
     )
     cert, key = settings.api.tls_cert, settings.api.tls_key

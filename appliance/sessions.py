@@ -8,8 +8,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from appliance import identifiers
-from appliance.entities import Reason, Session, State
+from appliance import accounting, identifiers
+from appliance.entities import Reason, Session, State, Tier
 from appliance.errors import (
     InvalidToken,
     NoActiveNodes,
@@ -19,20 +19,22 @@ from appliance.errors import (
     TunnelError,
 )
 from appliance.key_locks import KeyLocks
-from appliance.policy import admission
+from appliance.policy import admission, quota
+from appliance.policy.pricing import Rates
 from appliance.store import accounts as account_rows
+from appliance.store import invoices
 from appliance.store import sessions as rows
 from appliance.wireguard import keys
 from appliance.wireguard.tunnel import PutPeer, RemovePeer
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+    from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 
     import aiosqlite
 
     from appliance.addresses import AddressPool
     from appliance.clock import Clock, Moment
-    from appliance.config import TierSettings
+    from appliance.config import Pricing, TierSettings
     from appliance.entities import Account
     from appliance.exit import Exit
     from appliance.live import LiveSessions
@@ -65,6 +67,7 @@ class Opened:
 class _Admitted:
     """A session whose row is pending, the one whose key and address it takes over, and the exit that takes it."""
 
+    account: Account
     pending: Session
     replaced: Session | None
     node: Node
@@ -88,6 +91,7 @@ class Sessions:
         nodes: Nodes,
         exit_: Exit,
         tiers: Mapping[str, TierSettings],
+        pricing: Pricing | None,
         clock: Clock,
         turn: asyncio.Lock,
         apply_timeout: float,
@@ -101,6 +105,9 @@ class Sessions:
         self._nodes = nodes
         self._exit = exit_
         self._tiers = tiers
+        self._rates = None
+        if pricing is not None:
+            self._rates = Rates(pricing.currency, pricing.millicents_per_minute, pricing.millicents_per_gib)
         self._clock = clock
         self._turn = turn
         self._apply_timeout = apply_timeout
@@ -155,16 +162,20 @@ class Sessions:
             elif allocated is not None:
                 self._pool.release(allocated)
             raise
-        return _Admitted(pending, admit.replaces, node)
+        return _Admitted(current, pending, admit.replaces, node)
 
     async def _decide(
         self, db: aiosqlite.Connection, account: Account, public_key: bytes, now: Moment
     ) -> admission.Admit:
+        tier = self._tiers[account.tier]
+        own = await rows.unfinished_of(db, account.id)
+        uses = [accounting.use(accounting.running(s, now), now) for s in own]
         decision = admission.decide(
             account,
-            self._tiers[account.tier],
-            await rows.unfinished_of(db, account.id),
+            tier,
+            own,
             await rows.holder_of(db, public_key),
+            quota.measure(account, tier, uses, now.wall_ms),
             now.wall_ms,
         )
         if isinstance(decision, admission.Refuse):
@@ -194,6 +205,10 @@ class Sessions:
             handshake_seen_ns=0,
             quiet_since_ms=now.boot_ms,
             quiet_boot_id=now.boot_id,
+            counted_ms=0,
+            counted_until_ms=now.boot_ms,
+            counted_boot_id=now.boot_id,
+            rates=self._rates if account.tier is Tier.PAID else None,
             reason=None,
             note="",
             terminated_at=None,
@@ -225,19 +240,25 @@ class Sessions:
     async def _go_live(self, admitted: _Admitted, handshake_seen_ns: int) -> Session:
         now = self._clock.now()
         pending, replaced = admitted.pending, admitted.replaced
-        async with self._store.write() as db:
+        last = self._meter.count_time([] if replaced is None else [self._live.by_key[replaced.public_key]])
+        async with self._live.committing(self._store) as db:
+            await self._meter.put(db, last)
             if replaced is not None:
                 await rows.mark_terminated(db, [(replaced.id, Reason.REPLACED)], now.wall_ms)
+                await invoices.end(db, [replaced.id], now.wall_ms)
             if not await rows.mark_live(db, pending.id, now, handshake_seen_ns):
                 raise NoActiveNodes if await account_rows.enabled(db, pending.account_id) else InvalidToken
+            await invoices.begin(db, pending, now.wall_ms)
         session = replace(
             pending,
             state=State.LIVE,
             handshake_seen_ns=handshake_seen_ns,
             quiet_since_ms=now.boot_ms,
             quiet_boot_id=now.boot_id,
+            counted_until_ms=now.boot_ms,
         )
-        self._live.put(session)
+        self._meter.take(last)
+        self._live.put(session, admitted.account)
         return session
 
     async def _undo(self, admitted: _Admitted) -> None:
@@ -256,18 +277,22 @@ class Sessions:
             log.warning("row of a failed session not taken back yet: %s", error.__cause__)
 
     async def clear_leftovers(self) -> None:
-        """Delete the pending rows that the store did not let go of when their requests failed."""
+        """Delete the rows that the store did not let go of when their requests failed.
+
+        A row may be live: the commit that said it failed may have been made. Its client was told that it failed.
+        """
         leftovers = dict(self._leftovers)
         if not leftovers:
             return
         async with self._store.write() as db:
-            await rows.delete_pending(db, leftovers)
+            await rows.take_back(db, leftovers)
+            await invoices.take_back(db, leftovers)
         for session_id, offset in leftovers.items():
             # Another request may have cleared it while this one waited for the store.
             if session_id in self._leftovers:
                 del self._leftovers[session_id]
                 if offset is not None:
-                    self._pool.release(offset)
+                    self._release(offset)
 
     # Ending ------------------------------------------------------------------------------------------
 
@@ -301,22 +326,38 @@ class Sessions:
         if current is not None and current.id == session.id and current.state is State.LIVE:
             self._live.put(replace(current, state=State.CLOSING, reason=Reason.CLOSED))
 
-    def may_finish(self, session: Session) -> bool:
-        """False while a request is at work on the session's key: a replacement relies on its address."""
-        return not self._keys.held(session.public_key)
+    async def finish_free(self, ending: Mapping[bytes, Reason]) -> bool:
+        """`finish` those on whose keys no request is at work: a replacement relies on the address. Whether all were."""
+        async with self._keys.hold_free(ending) as free:
+            await self.finish([(self._live.by_key[key], reason) for key, reason in ending.items() if key in free])
+        return len(free) == len(ending)
 
     async def finish(self, ending: Sequence[tuple[Session, Reason]]) -> None:
         """Remove the peers and end the sessions. The caller holds the turn and has just read the counters."""
         if not ending:
             return
         await self._tunnel.apply([RemovePeer(session.public_key) for session, _ in ending])
-        async with self._store.write() as db:
-            await rows.mark_terminated(db, [(s.id, reason) for s, reason in ending], self._clock.now().wall_ms)
+        now = self._clock.now().wall_ms
+        last = self._meter.count_time([session for session, _ in ending])
+        async with self._live.committing(self._store) as db:
+            await self._meter.put(db, last)
+            await rows.mark_terminated(db, [(s.id, reason) for s, reason in ending], now)
+            await invoices.end(db, [s.id for s, _ in ending], now)
             await rows.forget_baselines(db, [s.public_key for s, _ in ending])
+        self._meter.take(last)
         for session, reason in ending:
-            self._live.drop(session)
-            self._pool.release(session.address_offset)
+            self._live.drop(session.public_key)
+            self._release(session.address_offset)
             log.info("session %s ended: %s", session.id, session.reason or reason)
+
+    def take_stock(self, unfinished: Iterable[Session]) -> None:
+        """Memory is read from the store again: the addresses taken are those of its rows."""
+        self._pool.keep_only({session.address_offset for session in unfinished})
+
+    def _release(self, offset: int) -> None:
+        # Already free where memory was read from the store again in between.
+        if offset in self._pool:
+            self._pool.release(offset)
 
     # Looking up --------------------------------------------------------------------------------------
 

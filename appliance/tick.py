@@ -2,32 +2,40 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from typing import TYPE_CHECKING, Protocol
 
-from appliance.entities import Reason, Session, State
+from appliance import accounting
+from appliance.convergence import fresh_keys
+from appliance.entities import Reason, State
 from appliance.errors import EgressError, StoreUnavailable, TunnelError
-from appliance.nodes import RETRY_S
-from appliance.policy import termination
+from appliance.policy import quota, termination
+from appliance.store import accounts as account_rows
 from appliance.store import node as node_row
 from appliance.store import sessions as rows
+from appliance.supervision import wait
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    import asyncio
+    from collections.abc import Iterator, Mapping, Set
 
-    from appliance.clock import Clock
+    from appliance.clock import Clock, Moment
     from appliance.config import MeterSettings, TierSettings
     from appliance.convergence import Convergence
+    from appliance.entities import Account
     from appliance.live import LiveSessions
-    from appliance.meter import Meter
+    from appliance.meter import Meter, Observation
     from appliance.nodes import Node
     from appliance.sessions import Sessions
     from appliance.store.connection import Store
-    from appliance.wireguard.tunnel import Tunnel
+    from appliance.wireguard.reconcile import Changes
+    from appliance.wireguard.tunnel import Link, Tunnel
 
 log = logging.getLogger(__name__)
 
+# Between two readings of the counters: what bounds how far a window can be overshot.
+LOOK_S = 1.0
+SHORTEST_WAIT_S = 0.02
 RETENTION_EVERY_MS = 3_600_000
 
 
@@ -37,7 +45,7 @@ class Egress(Protocol):
 
 
 class Ticker:
-    """Ticks every `meter.interval`, when a session expires, and when `check_soon` is called. Ticks never overlap."""
+    """Ticks every second, when a session runs out, and at once when `woken` is set. Ticks never overlap."""
 
     def __init__(
         self,
@@ -69,7 +77,8 @@ class Ticker:
         self._clock = clock
         self._turn = turn
         self._woken = woken
-        self._stale = True  # memory may differ from the store
+        self._link: Link | None = None  # as last read
+        self._committed_at_ms: int | None = None
         self._swept_at_ms: int | None = None
         self.last_tick_ms: int | None = None  # CLOCK_BOOTTIME at the end of the last whole tick
         self.ticks = 0
@@ -78,42 +87,59 @@ class Ticker:
     async def run(self, stopping: asyncio.Event) -> None:
         """Tick until `stopping`; a tick under way is finished, never cut short."""
         while not stopping.is_set():
-            await self._wait()
+            woken = await wait(self._woken, self._seconds_to_next())
             self._woken.clear()
             if not stopping.is_set():
-                await self.tick()
-
-    async def _wait(self) -> None:
-        try:
-            async with asyncio.timeout(self._seconds_to_next()):
-                await self._woken.wait()
-        except TimeoutError:
-            return
+                await self.tick(whole=woken)
 
     def _seconds_to_next(self) -> float:
-        seconds: float = self._settings.interval
         if not self._node.healthy:
             # Nothing can be ended now, however long it has been due.
-            return min(seconds, RETRY_S)
+            return LOOK_S
+        now = self._clock.now()
+        due = [LOOK_S * 1000, *self._ms_left(now)]
         expiry = self._live.next_expiry()
         if expiry is not None:
-            seconds = min(seconds, max(0.05, (expiry - self._clock.now().wall_ms) / 1000))
-        return seconds
+            due.append(expiry - now.wall_ms)
+        return max(SHORTEST_WAIT_S, min(due) / 1000)
 
-    async def tick(self) -> None:
-        """One whole tick. What goes wrong is logged, shown by /readyz and tried again; it is not raised."""
+    def _ms_left(self, now: Moment) -> Iterator[int]:
+        """For every account that is limited in time: in how many ms it has none left."""
+        for account in self._limited():
+            sessions = self._live.of_account(account.id)
+            uses = [accounting.use(accounting.running(s, now), now) for s in sessions]
+            left = quota.measure(account, self._tiers[account.tier], uses, now.wall_ms).ms_left(len(sessions))
+            if left is not None:
+                yield left
+
+    def _limited(self) -> list[Account]:
+        """The accounts with a limit and a live session."""
+        ids = {s.account_id for s in self._live.by_key.values()}
+        accounts = [self._live.accounts[account_id] for account_id in ids]
+        return [a for a in accounts if self._tiers[a.tier].bytes_limit or self._tiers[a.tier].seconds_limit]
+
+    async def tick(self, *, whole: bool = True) -> None:
+        """One tick. What goes wrong is logged, shown by /readyz and tried again; it is not raised.
+
+        A whole tick looks at everything and commits what it read. The others, each second, read the counters and
+        end who has used up a window; they commit when they end somebody, or when `meter.interval` has passed.
+        """
         async with self._turn:
             fault = None
             try:
-                await self._round()
-                self.last_tick_ms = self._clock.now().boot_ms
-                self.ticks += 1
+                await self._round(whole=whole or self._is_due() or not self._node.healthy)
             except (TunnelError, EgressError) as error:
                 fault = str(error)
+                if self._link is not None:
+                    # Perhaps the interface has gone since it was last looked at: look again at once.
+                    self._link = None
+                    self._woken.set()
             except StoreUnavailable as error:
-                # A transaction that failed may have been committed all the same: read the store again first.
-                self._stale = True
+                self._live.stale = True
                 fault = f"{error}: {error.__cause__}"
+        self._report(fault)
+
+    def _report(self, fault: str | None) -> None:
         self.failed_ticks += fault is not None
         # Until the first whole tick the fault is the start's own, and ends it.
         if fault is not None and fault != self._node.fault and self.ticks:
@@ -122,19 +148,46 @@ class Ticker:
             log.info("ready")
         self._node.checked(fault, self._clock.now().boot_ms)
 
-    async def _round(self) -> None:
+    def _is_due(self) -> bool:
+        now = self._clock.now().boot_ms
+        return self._committed_at_ms is None or now >= self._committed_at_ms + self._settings.interval * 1000
+
+    async def _round(self, *, whole: bool) -> None:
         asked = await self._take_requests()
-        # First, so that nothing is forwarded without its rules, and the sysctls are noted before the link changes any.
-        await self._egress.ensure()
-        link = await self._tunnel.link()
-        dump = None if link is None else await self._meter.read()
-        await self._convergence.converge(link, dump)
-        await self._sessions.finish([e for e in self._ending() if self._sessions.may_finish(e[0])])
+        whole = whole or asked is not None
+        if whole or self._link is None:
+            # First, so that nothing is forwarded without its rules, and the sysctls are noted before the link
+            # changes any.
+            await self._egress.ensure()
+            self._link = await self._tunnel.link()
+        seen = None if self._link is None else await self._meter.observe()
+        changes = await self._convergence.plan(self._link, None if seen is None else seen.dump)
+        ending = self._ending(seen, fresh_keys(changes))
+        if seen is not None and (whole or changes or ending):
+            await self._meter.commit(seen)
+            self._committed_at_ms = seen.now.boot_ms
+        await self._repair(changes)
+        all_ended = await self._sessions.finish_free(ending)
+        if whole:
+            # Where a request is at work on a session that has to end, what was asked is not done yet.
+            await self._keep_house(asked if all_ended else None)
+
+    async def _repair(self, changes: Changes) -> None:
+        if not changes:
+            return
+        await self._meter.restart(fresh_keys(changes))
+        await self._convergence.apply(changes)
+        if changes.link is not None:
+            self._link = await self._tunnel.link()
+
+    async def _keep_house(self, asked: int | None) -> None:
         await self._sessions.clear_leftovers()
         await self._sweep()
         if asked is not None:
             async with self._store.write() as db:
                 await node_row.mark_applied(db, asked)
+        self.last_tick_ms = self._clock.now().boot_ms
+        self.ticks += 1
 
     async def _take_requests(self) -> int | None:
         """Take over what admin commands have written since; returns the number to acknowledge."""
@@ -142,25 +195,49 @@ class Ticker:
             row = await node_row.read(db)
         self._node.drained = row.drained
         asked = row.requested if row.requested > row.applied else None
-        if asked is not None or self._stale:
+        if asked is not None or self._live.stale:
             async with self._store.write() as db:
                 await rows.close_for_disabled_accounts(db)
                 sessions, baselines = await rows.unfinished(db), await rows.baselines(db)
-            self._live.load(sessions, baselines)
-            self._stale = False
+                accounts = await account_rows.of_unfinished_sessions(db)
+                # While no request can be between taking an address and storing it.
+                self._sessions.take_stock(sessions)
+            self._live.load(sessions, baselines, accounts, row.beat)
+            await self._meter.catch_up()
         return asked
 
-    def _ending(self) -> list[tuple[Session, Reason]]:
-        now = self._clock.now()
-        ending = []
-        for session in self._live.by_key.values():
+    def _ending(self, seen: Observation | None, fresh: Set[bytes]) -> dict[bytes, Reason]:
+        """(public key, reason) of every session that has to end, what was just read included.
+
+        `fresh`: whose peers are about to be installed. Idleness counts from there, however long they were away.
+        """
+        now = self._clock.now() if seen is None else seen.now
+        quotas = self._quotas(seen, now)
+        ending = {}
+        for key, session in self._live.by_key.items():
+            after = session if seen is None else seen.count.sessions.get(key, session)
             if session.state is State.CLOSING:
                 reason: Reason | None = session.reason
             else:
-                reason = termination.decide(session, self._tiers[session.account_tier], now)
+                tier = self._tiers[self._live.accounts[session.account_id].tier]
+                reason = termination.decide(after, tier, quotas.get(session.account_id), now)
+                if reason is Reason.IDLE and key in fresh:
+                    reason = None
             if reason is not None:
-                ending.append((session, reason))
+                ending[key] = reason
         return ending
+
+    def _quotas(self, seen: Observation | None, now: Moment) -> dict[str, quota.Quota]:
+        """Of the accounts that are limited, what was just read included."""
+        found = {}
+        for account in self._limited():
+            sessions = self._live.of_account(account.id)
+            if seen is not None:
+                account = seen.count.accounts.get(account.id, account)
+                sessions = [seen.count.sessions.get(s.public_key, s) for s in sessions]
+            uses = [accounting.use(accounting.running(s, now), now) for s in sessions]
+            found[account.id] = quota.measure(account, self._tiers[account.tier], uses, now.wall_ms)
+        return found
 
     async def _sweep(self) -> None:
         """Drop sessions older than retention, once an hour."""

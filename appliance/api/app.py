@@ -12,12 +12,16 @@ from appliance.api.documentation import openapi
 from appliance.api.errors import HANDLERS
 from appliance.api.public_routes import public_routes
 from appliance.api.session_routes import session_routes
+from appliance.api.usage_routes import usage_routes
 
 if TYPE_CHECKING:
-    from collections.abc import Container
+    from collections.abc import Container, Mapping
 
     from appliance.api.auth import Authenticator
+    from appliance.clock import Clock
+    from appliance.config import TierSettings
     from appliance.nodes import Nodes
+    from appliance.quotas import Quotas
     from appliance.readiness import Readiness
     from appliance.sessions import Sessions
 
@@ -25,15 +29,22 @@ if TYPE_CHECKING:
 def create_app(
     *,
     sessions: Sessions,
+    quotas: Quotas,
     authenticate: Authenticator,
     nodes: Nodes,
     readiness: Readiness,
     own_keys: Container[bytes],
+    tiers: Mapping[str, TierSettings],
+    clock: Clock,
     max_body: int,
 ) -> Litestar:
     """`max_body` in bytes; a larger one is answered 413."""
     return Litestar(
-        [*session_routes(sessions, authenticate, own_keys), *public_routes(nodes, readiness)],
+        [
+            *session_routes(sessions, quotas, authenticate, own_keys, clock),
+            *usage_routes(quotas, authenticate, tiers),
+            *public_routes(nodes, readiness),
+        ],
         exception_handlers=HANDLERS,  # type: ignore[arg-type]  # its handlers take the exceptions they are listed for
         request_max_body_size=max_body,
         openapi_config=openapi(__version__),

@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Any
 from litestar import MediaType, Response
 from litestar.exceptions import HTTPException
 
+from appliance.clock import rfc3339
 from appliance.errors import (
     ApplianceError,
     InvalidRequest,
     LiveSessionLimitReached,
     NoActiveNodeInRegion,
+    QuotaExceeded,
     SessionNotFound,
     Unauthenticated,
     Unavailable,
@@ -29,6 +31,7 @@ STATUS: tuple[tuple[type[ApplianceError], HTTPStatus], ...] = (
     (Unauthenticated, HTTPStatus.UNAUTHORIZED),
     (InvalidRequest, HTTPStatus.BAD_REQUEST),
     (LiveSessionLimitReached, HTTPStatus.FORBIDDEN),
+    (QuotaExceeded, HTTPStatus.PAYMENT_REQUIRED),
     (SessionNotFound, HTTPStatus.NOT_FOUND),
     (Unavailable, HTTPStatus.SERVICE_UNAVAILABLE),
 )
@@ -40,7 +43,24 @@ HEADERS = {
 
 
 def _extra(error: ApplianceError) -> dict[str, object]:
-    return {"available": error.available} if isinstance(error, NoActiveNodeInRegion) else {}
+    """The fields that an error's body has beside `error`."""
+    if isinstance(error, NoActiveNodeInRegion):
+        return {"available": error.available}
+    if isinstance(error, QuotaExceeded):
+        quota = error.quota
+        resets_at = rfc3339(quota.resets_at)
+        return {
+            "tier": error.tier,
+            "bytes_used": quota.bytes_used,
+            "bytes_limit": quota.bytes_limit,
+            "session_seconds": quota.seconds_used,
+            "session_limit": quota.seconds_limit,
+            "bytes_window_resets_at": rfc3339(quota.bytes_resets_at),
+            "seconds_window_resets_at": rfc3339(quota.seconds_resets_at),
+            "resets_at": resets_at,
+            "hint": f"try again after {resets_at}, or ask the operator for a higher tier",
+        }
+    return {}
 
 
 def error_response(

@@ -7,15 +7,19 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from appliance import accounting
 from appliance.clock import rfc3339
 from appliance.errors import InvalidRequest
+from appliance.policy import pricing
 from appliance.sessions import Wish
 from appliance.wireguard import keys
 
 if TYPE_CHECKING:
     from collections.abc import Container, Mapping
 
-    from appliance.entities import Session
+    from appliance.clock import Moment
+    from appliance.entities import Session, Tier
+    from appliance.policy.quota import Quota
     from appliance.sessions import Opened
 
 REGION = re.compile(r"[a-z0-9][a-z0-9-]{0,31}")
@@ -101,15 +105,26 @@ class SessionStatus(msgspec.Struct, frozen=True, omit_defaults=True):
     expires_at: str
     bytes_in: int
     bytes_out: int
+    quota_bytes_used: int
+    quota_bytes_limit: int
+    quota_seconds_used: int
+    quota_seconds_limit: int
     last_handshake_at: str | msgspec.UnsetType = msgspec.UNSET
     terminated_at: str | msgspec.UnsetType = msgspec.UNSET
     terminated_reason: str | msgspec.UnsetType = msgspec.UNSET
+    cost_time_millicents: int | msgspec.UnsetType = msgspec.UNSET
+    cost_bytes_millicents: int | msgspec.UnsetType = msgspec.UNSET
+    cost_currency: str | msgspec.UnsetType = msgspec.UNSET
 
     @classmethod
-    def of(cls, s: Session) -> SessionStatus:
+    def of(cls, s: Session, quota: Quota, now: Moment) -> SessionStatus:
         def instant(ms: int | None) -> str | msgspec.UnsetType:
             return msgspec.UNSET if ms is None else rfc3339(ms)
 
+        price = None
+        if s.rates is not None:
+            used = accounting.total(s) + accounting.running(s, now)
+            price = pricing.cost(s.rates, used.time_ms // 1000, used.total_bytes)
         return cls(
             id=s.id,
             tier=s.tier,
@@ -119,14 +134,47 @@ class SessionStatus(msgspec.Struct, frozen=True, omit_defaults=True):
             expires_at=rfc3339(s.expires_at),
             bytes_in=s.bytes_in,
             bytes_out=s.bytes_out,
+            quota_bytes_used=quota.bytes_used,
+            quota_bytes_limit=quota.bytes_limit,
+            quota_seconds_used=quota.seconds_used,
+            quota_seconds_limit=quota.seconds_limit,
             last_handshake_at=instant(s.last_handshake_at),
             terminated_at=instant(s.terminated_at),
             terminated_reason=msgspec.UNSET if s.terminated_at is None or s.reason is None else s.reason.value,
+            cost_time_millicents=msgspec.UNSET if price is None else price.time,
+            cost_bytes_millicents=msgspec.UNSET if price is None else price.bytes,
+            cost_currency=msgspec.UNSET if s.rates is None else s.rates.currency,
         )
 
 
 class SessionList(msgspec.Struct, frozen=True):
     sessions: list[SessionStatus]
+
+
+class Usage(msgspec.Struct, frozen=True):
+    """Limits of 0 are none."""
+
+    tier: str
+    bytes_used: int
+    bytes_limit: int
+    session_seconds: int
+    session_seconds_limit: int
+    max_session_seconds: int
+    bytes_window_resets_at: str
+    seconds_window_resets_at: str
+
+    @classmethod
+    def of(cls, tier: Tier, quota: Quota, max_session: int) -> Usage:
+        return cls(
+            tier=tier,
+            bytes_used=quota.bytes_used,
+            bytes_limit=quota.bytes_limit,
+            session_seconds=quota.seconds_used,
+            session_seconds_limit=quota.seconds_limit,
+            max_session_seconds=max_session,
+            bytes_window_resets_at=rfc3339(quota.bytes_resets_at),
+            seconds_window_resets_at=rfc3339(quota.seconds_resets_at),
+        )
 
 
 class Region(msgspec.Struct, frozen=True):
@@ -144,6 +192,19 @@ class Health(msgspec.Struct, frozen=True):
 
 class ErrorBody(msgspec.Struct, frozen=True):
     error: str
+
+
+class QuotaErrorBody(msgspec.Struct, frozen=True):
+    error: str
+    tier: str
+    bytes_used: int
+    bytes_limit: int
+    session_seconds: int
+    session_limit: int
+    bytes_window_resets_at: str
+    seconds_window_resets_at: str
+    resets_at: str
+    hint: str
 
 
 class RegionErrorBody(msgspec.Struct, frozen=True):

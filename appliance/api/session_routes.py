@@ -21,6 +21,7 @@ from appliance.api.documentation import (
 )
 from appliance.api.schemas import (
     ErrorBody,
+    QuotaErrorBody,
     SessionCreated,
     SessionList,
     SessionStatus,
@@ -36,15 +37,21 @@ if TYPE_CHECKING:
     from litestar.types import ControllerRouterHandler
 
     from appliance.api.auth import Authenticator
+    from appliance.clock import Clock
+    from appliance.entities import Account, Session
+    from appliance.quotas import Quotas
     from appliance.sessions import Sessions
 
 AnyRequest = Request[Any, Any, Any]
 
 
 def session_routes(
-    sessions: Sessions, authenticate: Authenticator, own_keys: Container[bytes]
+    sessions: Sessions, quotas: Quotas, authenticate: Authenticator, own_keys: Container[bytes], clock: Clock
 ) -> list[ControllerRouterHandler]:
     """`own_keys`: public keys no client may use, the exit's own among them."""
+
+    async def shape(account: Account, session: Session) -> SessionStatus:
+        return SessionStatus.of(session, await quotas.of(account), clock.now())
 
     @post(
         "/v1/sessions",
@@ -53,6 +60,7 @@ def session_routes(
         responses=failures(
             s400=("the body is not a JSON object, or a field is at fault", ErrorBody),
             s401=UNAUTHENTICATED,
+            s402=("a usage window is used up; until when", QuotaErrorBody),
             s403=("the tier's live sessions are all in use", ErrorBody),
             s413=("the body is too large", ErrorBody),
             s503=NO_NODE,
@@ -73,7 +81,7 @@ def session_routes(
     async def get_session(request: AnyRequest, session_id: FromPath[str]) -> SessionStatus:
         """A session's figures, live or final."""
         account = await authenticate(request)
-        return SessionStatus.of(await sessions.find(account, session_id))
+        return await shape(account, await sessions.find(account, session_id))
 
     @delete(
         "/v1/sessions/{session_id:str}",
@@ -85,7 +93,7 @@ def session_routes(
     async def delete_session(request: AnyRequest, session_id: FromPath[str]) -> SessionStatus:
         """End a session: its peer is gone when this is answered. Ending it again changes nothing."""
         account = await authenticate(request)
-        return SessionStatus.of(await sessions.close(account, session_id))
+        return await shape(account, await sessions.close(account, session_id))
 
     @get(
         "/v1/sessions",
@@ -103,6 +111,7 @@ def session_routes(
             except SessionNotFound as error:
                 raise InvalidRequest("before must be the id of a session") from error
         found = await sessions.list(account, live=query.live, before=query.before, limit=query.limit)
-        return SessionList([SessionStatus.of(session) for session in found])
+        quota, now = await quotas.of(account), clock.now()
+        return SessionList([SessionStatus.of(session, quota, now) for session in found])
 
     return [create_session, get_session, delete_session, list_sessions]

@@ -22,6 +22,8 @@ NOUNS = {
     "account": ("appliance.cli.account:account", "Accounts: create, list, show, set, delete."),
     "token": ("appliance.cli.token:token", "Bearer tokens: create, list, revoke."),
     "session": ("appliance.cli.session:session", "Sessions: list, show, terminate."),
+    "usage": ("appliance.cli.usage:usage", "What an account has used of its windows."),
+    "invoice": ("appliance.cli.invoice:invoice", "A paid account's month, a line a session."),
     "node": ("appliance.cli.node:node", "This exit: status, drain, resume."),
 }
 

@@ -6,6 +6,7 @@ import click
 
 from appliance.config_values import duration, show
 from appliance.entities import Tier
+from appliance.policy.invoicing import month_bounds
 
 TIER = click.Choice([tier.value for tier in Tier])
 
@@ -42,6 +43,21 @@ class Duration(click.ParamType):  # type: ignore[type-arg]  # no generic class b
         except ValueError:
             return self.fail(f"{show(value)}: must be {self._kind.allowed}", param, ctx)
         return seconds
+
+
+class Month(click.ParamType):  # type: ignore[type-arg]  # no generic class before click 8.4
+    """A month of the calendar, as in 2026-11."""
+
+    name = "month"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        try:
+            if len(value) != len("2026-11"):
+                raise ValueError
+            month_bounds(value)
+        except ValueError:
+            return self.fail(f"{show(value)}: must be a year and a month, as in 2026-11", param, ctx)
+        return value
 
 
 NAME = Text(1, 64)

@@ -1,0 +1,151 @@
+"""`wg-appliance invoice NAME`."""
+
+from __future__ import annotations
+
+import csv
+import io
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from appliance.cli import admin, output
+from appliance.cli.parameters import NAME, Month
+from appliance.errors import Conflict, NotFound
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from appliance.cli.admin import Admin
+    from appliance.invoice import Total
+    from appliance.store.invoices import Line
+
+CURRENCY_UNIT = 100_000  # millicents
+
+
+@click.command()
+@click.argument("name", type=NAME)
+@click.option("--month", type=Month(), required=True, help="As in 2026-11 (UTC).")
+@click.option("--format", "shape", type=click.Choice(["text", "csv", "json"]), default="text", show_default=True)
+@click.option("--verify", is_flag=True, help="Recalculate every line from the daily totals; fail on a difference.")
+@output.json_option
+@click.pass_obj
+def invoice(config_file: Path | None, name: str, month: str, shape: str, verify: bool, as_json: bool) -> None:
+    """Show an account's paid sessions of a month, a line a session, as far as they are counted."""
+    from appliance.invoice import totals
+
+    lines = admin.run(config_file, lambda a: _lines(a, name, month, verify=verify))
+    if verify:
+        output.remark(f"verified: {len(lines)} lines agree with the daily totals")
+    if as_json or shape == "json":
+        output.write_json(
+            {
+                "account": name,
+                "month": month,
+                "lines": [_fields(line) for line in lines],
+                "totals": [_total(total) for total in totals(lines)],
+            }
+        )
+    elif shape == "csv":
+        output.write(_csv(lines))
+    else:
+        _write_text(lines, totals(lines))
+
+
+async def _lines(a: Admin, name: str, month: str, *, verify: bool) -> list[Line]:
+    """Raises NotFound, or Conflict when the lines and the daily totals differ."""
+    from appliance.invoice import differences
+    from appliance.store import accounts, invoices
+
+    async with a.store.read() as db:
+        account = await accounts.by_name_ever(db, name)
+        if account is None:
+            raise NotFound(f"no account {name}; wg-appliance account list shows them")
+        lines = await invoices.lines(db, account.id, month)
+        if verify:
+            moved = await invoices.sessions_of_month(db, account.id, month)
+            days = {session_id: await invoices.days(db, session_id) for session_id in moved}
+            wrong = differences(month, lines, days)
+            if wrong:
+                raise Conflict(f"the invoice of {name} for {month} does not agree with the days: {'; '.join(wrong)}")
+    return lines
+
+
+def _fields(line: Line) -> dict[str, Any]:
+    charge = line.charge
+    return {
+        "id": line.session_id,
+        "start": output.rfc3339(line.started_at),
+        "end": output.rfc3339(line.ended_at),
+        "seconds": charge.seconds,
+        "bytes_in": charge.bytes_in,
+        "bytes_out": charge.bytes_out,
+        "bytes": charge.total_bytes,
+        "time_millicents": charge.time_millicents,
+        "bytes_millicents": charge.bytes_millicents,
+        "currency": None if line.rates is None else line.rates.currency,
+    }
+
+
+def _total(total: Total) -> dict[str, Any]:
+    return {
+        "currency": total.currency,
+        "seconds": total.seconds,
+        "bytes": total.total_bytes,
+        "time_millicents": total.time_millicents,
+        "bytes_millicents": total.bytes_millicents,
+        "millicents": total.millicents,
+    }
+
+
+def _csv(lines: Sequence[Line]) -> str:
+    """RFC 4180, with its heading also where there are no lines. No totals: what reads this adds up by itself."""
+    headings = ["id", "start", "end", "seconds", "bytes_in", "bytes_out", "bytes"]
+    headings += ["time_millicents", "bytes_millicents", "currency"]
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, headings, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(_fields(line) for line in lines)
+    return text.getvalue().rstrip("\n")
+
+
+def _write_text(lines: Sequence[Line], totals: Sequence[Total]) -> None:
+    cells = [
+        (
+            line.session_id,
+            output.rfc3339(line.started_at),
+            output.rfc3339(line.ended_at) or "running",
+            line.charge.seconds,
+            line.charge.total_bytes,
+            _money(line.charge.time_millicents),
+            _money(line.charge.bytes_millicents),
+            "-" if line.rates is None else line.rates.currency,
+        )
+        for line in lines
+    ]
+    sums = [
+        (
+            "total",
+            "",
+            "",
+            total.seconds,
+            total.total_bytes,
+            _money(total.time_millicents),
+            _money(total.bytes_millicents),
+            total.currency or "-",
+        )
+        for total in totals
+    ]
+    output.write_table(
+        ("SESSION", "START", "END", "SECONDS", "BYTES", "TIME", "TRAFFIC", "CURRENCY"),
+        [*cells, *sums],
+        "no paid sessions in this month",
+    )
+    for total in totals:
+        if total.currency is not None:
+            output.write(f"to pay: {_money(total.millicents)} {total.currency}")
+
+
+def _money(millicents: int | None) -> str:
+    """In units of the currency, with all five decimals that a millicent has."""
+    return "-" if millicents is None else f"{millicents // CURRENCY_UNIT}.{millicents % CURRENCY_UNIT:05d}"
