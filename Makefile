@@ -46,7 +46,7 @@ build/fuzz_%: native/fuzz/fuzz_%.c $(wildcard native/*.c native/*.h)
 
 .venv/run-ready: $(SOURCES)
 	@.make/packages $(RUN_PACKAGES)
-	@test -x .venv/bin/python || $(PYTHON) -m venv .venv
+	@test -x .venv/bin/pip || $(PYTHON) -m venv --clear .venv
 	$(PIP) install --quiet --editable .
 	@touch $@
 

@@ -246,10 +246,13 @@ async def _build(
         await parts.ticker.tick()
         app = create_app(
             sessions=parts.sessions,
+            quotas=parts.quotas,
             authenticate=Authenticator(store, clock),
             nodes=parts.nodes,
             readiness=parts.readiness,
             own_keys=frozenset({exit_.public_key}),
+            tiers=settings.tiers,
+            clock=clock,
             max_body=settings.api.max_body,
         )
         undo.pop_all()

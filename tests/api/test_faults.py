@@ -231,10 +231,13 @@ async def test_unexpected(exit_: ExitUnderTest, caplog: pytest.LogCaptureFixture
 
     app = create_app(
         sessions=exit_.parts.sessions,
+        quotas=exit_.parts.quotas,
         authenticate=broken,  # type: ignore[arg-type]  # what never happens
         nodes=exit_.parts.nodes,
         readiness=exit_.parts.readiness,
         own_keys=frozenset(),
+        tiers=exit_.settings.tiers,
+        clock=exit_.clock,
         max_body=1000,
     )
     async with caller(app) as http:

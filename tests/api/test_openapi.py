@@ -15,10 +15,11 @@ if TYPE_CHECKING:
 Document = dict[str, Any]
 
 OPERATIONS = {
-    ("post", "/v1/sessions"): {"201", "400", "401", "403", "413", "503"},
+    ("post", "/v1/sessions"): {"201", "400", "401", "402", "403", "413", "503"},
     ("get", "/v1/sessions"): {"200", "400", "401"},
     ("get", "/v1/sessions/{session_id}"): {"200", "401", "404"},
     ("delete", "/v1/sessions/{session_id}"): {"200", "401", "404", "503"},
+    ("get", "/v1/usage"): {"200", "401"},
     ("get", "/v1/regions"): {"200"},
     ("get", "/healthz"): {"200"},
     ("get", "/readyz"): {"200", "503"},
@@ -113,7 +114,9 @@ async def test_request(exit_: ExitUnderTest) -> None:
     assert {p["name"] for p in listing["parameters"]} == {"live", "limit", "before"}
     for path, item in found["paths"].items():
         for operation in item.values():
-            assert operation.get("security") == ([{"bearer": []}] if path.startswith("/v1/sessions") else None)
+            assert operation.get("security") == (
+                [{"bearer": []}] if path.startswith(("/v1/sessions", "/v1/usage")) else None
+            )
     assert found["components"]["securitySchemes"]["bearer"] == {"type": "http", "scheme": "bearer"}
 
 

@@ -10,6 +10,7 @@ import pytest
 from command_line import NOW
 
 from appliance.entities import Baseline, Reason, State
+from appliance.policy.invoicing import Amount
 from appliance.store import sessions as rows
 
 if TYPE_CHECKING:
@@ -57,8 +58,10 @@ def test_bytes_are_readable_in_tables_and_raw_in_json(alice: CommandLine) -> Non
 
     async def move(db: aiosqlite.Connection) -> None:
         baseline = Baseline(NOW.boot_id, 1, 1258291, 512)
-        reading = rows.Reading(session, bytes([2]) * 32, 1258291, 512, NOW.wall_ms, 1, 0, NOW.boot_id, baseline)
-        await rows.add_readings(db, [reading])
+        before = await rows.by_id(db, session)
+        assert before is not None
+        moved = Amount(0, 1258291, 512)
+        await rows.add_readings(db, [rows.Reading(moved, NOW.wall_ms, NOW.wall_ms, before, baseline)])
 
     alice.write(move)
     assert alice.json("session", "show", session)["bytes_in"] == 1258291

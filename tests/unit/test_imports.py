@@ -22,7 +22,7 @@ LAYERS = (
     ("what is joined", ("assembly", "api.*")),
     (
         "what acts",
-        ("tick", "sessions", "meter", "convergence", "identity", "readiness", "live", "exit", "nodes"),
+        ("tick", "sessions", "meter", "convergence", "identity", "readiness", "live", "exit", "nodes", "quotas"),
     ),
     (
         "the edges",
@@ -37,7 +37,7 @@ LAYERS = (
         "what decides and what is named",
         (
             *("", "policy.*", "accounting", "entities", "errors", "clock", "identifiers", "_native", "egress"),
-            *("config", "config_text", "config_values", "settings", "egress.ruleset"),
+            *("invoice", "config", "config_text", "config_values", "settings", "egress.ruleset"),
             *("wireguard", "wireguard.attributes", "wireguard.dump", "wireguard.keys", "wireguard.linux"),
             *("wireguard.quick", "wireguard.reconcile", "wireguard.tunnel", "wireguard.xplatform"),
         ),
@@ -45,7 +45,10 @@ LAYERS = (
 )
 PLACES = {entry: depth for depth, (_, entries) in enumerate(LAYERS) for entry in entries}
 
-PURE = ("policy", "policy.admission", "policy.termination", "accounting")
+PURE = (
+    *("policy", "policy.admission", "policy.invoicing", "policy.pricing", "policy.quota", "policy.termination"),
+    *("policy.windows", "accounting", "invoice"),
+)
 INPUT_OUTPUT = {
     "asyncio",
     "socket",

@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pytest
 
 from appliance.clock import Moment
-from appliance.entities import Baseline, State
+from appliance.entities import Account, Baseline, State, Tier
+from appliance.errors import StoreUnavailable
 from appliance.live import LiveSessions
+from appliance.store.connection import Store
 from tests.unit.a_session import A_SESSION
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 KEY = A_SESSION.public_key
 BASELINE = Baseline("boot", 4, 1, 2)
+ACCOUNT = Account("acc_1", "ada", Tier.FREE, False, 0)
+BEAT = Moment(1, 2, "boot")
 
 
 def live() -> LiveSessions:
     found = LiveSessions()
-    found.load([A_SESSION], {KEY: BASELINE})
+    found.load([A_SESSION], {KEY: BASELINE}, [ACCOUNT], BEAT)
     return found
 
 
@@ -25,37 +36,37 @@ def test_load() -> None:
         replace(A_SESSION, id=state, state=state, public_key=bytes([n]) * 32) for n, state in enumerate(State, start=2)
     ]
     found = LiveSessions()
-    found.load(others, {s.public_key: BASELINE for s in others} | {KEY: BASELINE})
+    assert found.stale
+    found.load(others, {s.public_key: BASELINE for s in others} | {KEY: BASELINE}, [ACCOUNT], BEAT)
+    assert not found.stale
     assert {s.state for s in found.by_key.values()} == {State.LIVE, State.CLOSING}
     assert found.baselines.keys() == found.by_key.keys()
-    assert [s.state for s in found.closing()] == [State.CLOSING]
+    assert found.accounts == {"acc_1": ACCOUNT}
+    assert found.beat == BEAT
     assert len(found) == 2
 
 
 def test_drop() -> None:
-    """An ended session goes with its baseline; dropping it again does nothing."""
+    """An ended session goes with its baseline."""
     found = live()
-    for _ in range(2):
-        found.drop(A_SESSION)
-        assert not found.by_key
-        assert not found.baselines
+    found.drop(KEY)
+    assert not found.by_key
+    assert not found.baselines
 
 
-def test_successor_stays() -> None:
-    """A session that took over the key stays when the one before it is dropped."""
+def test_successor() -> None:
+    """A session that takes over the key takes over its baseline too."""
     found, successor = live(), replace(A_SESSION, id="ses_2")
     found.put(successor)
-    found.drop(A_SESSION)
     assert found.by_key == {KEY: successor}
     assert found.baselines == {KEY: BASELINE}
 
 
-def test_reinstall() -> None:
-    """A peer added afresh counts from zero and is quiet from now."""
+def test_put_keeps_the_windows_that_are_known() -> None:
+    """An account that has a session here has the newer windows here."""
     found = live()
-    found.reinstall([KEY], Moment(0, 9_000, "next"))
-    assert found.baselines == {}
-    assert found.by_key == {KEY: replace(A_SESSION, quiet_since_ms=9_000, quiet_boot_id="next")}
+    found.put(A_SESSION, replace(ACCOUNT, tier=Tier.PAID))
+    assert found.accounts["acc_1"] == ACCOUNT
 
 
 def test_next_expiry() -> None:
@@ -64,3 +75,18 @@ def test_next_expiry() -> None:
     found.put(replace(A_SESSION, id="ses_2", public_key=b"\x02" * 32, expires_at=5))
     assert found.next_expiry() == 5
     assert LiveSessions().next_expiry() is None
+
+
+def test_a_failed_transaction_makes_memory_stale(tmp_path: Path) -> None:
+    """It may have been committed all the same, so that nothing more is counted before the store was read again."""
+
+    async def body() -> None:
+        store = await Store.open(tmp_path / "store.sqlite")
+        found = live()
+        with pytest.raises(StoreUnavailable):
+            async with found.committing(store):
+                raise StoreUnavailable
+        assert found.stale
+        await store.close()
+
+    asyncio.run(body())

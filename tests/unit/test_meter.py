@@ -27,9 +27,9 @@ def test_bytes_without_a_handshake() -> None:
     sample = replace(QUIET, rx_bytes=13, tx_bytes=20, last_handshake_ns=5 * 10**9)
     found = read_session(known, sample, BASELINE, 4, NOW)
     assert found is not None
-    assert (found.bytes_in, found.bytes_out) == (3, 0)
-    assert (found.last_handshake_at, found.handshake_seen_ns) == (5000, 5 * 10**9)
-    assert (found.quiet_since_ms, found.quiet_boot_id) == (A_SESSION.quiet_since_ms, "boot")
+    assert (found.amount.bytes_in, found.amount.bytes_out) == (3, 0)
+    assert (found.after.last_handshake_at, found.after.handshake_seen_ns) == (5000, 5 * 10**9)
+    assert (found.after.quiet_since_ms, found.after.quiet_boot_id) == (A_SESSION.quiet_since_ms, "boot")
 
 
 def test_handshake_changed() -> None:
@@ -38,8 +38,8 @@ def test_handshake_changed() -> None:
         known = replace(A_SESSION, handshake_seen_ns=seen, quiet_boot_id="before")
         found = read_session(known, replace(QUIET, last_handshake_ns=shown), None, 4, NOW)
         assert found is not None
-        assert (found.last_handshake_at, found.handshake_seen_ns) == (shown // 10**6, shown)
-        assert (found.quiet_since_ms, found.quiet_boot_id) == (77_000, "boot")
+        assert (found.after.last_handshake_at, found.after.handshake_seen_ns) == (shown // 10**6, shown)
+        assert (found.after.quiet_since_ms, found.after.quiet_boot_id) == (77_000, "boot")
 
 
 def test_handshake_gone() -> None:
@@ -48,12 +48,12 @@ def test_handshake_gone() -> None:
     assert read_session(known, QUIET, None, 4, NOW) is None
     found = read_session(known, replace(QUIET, rx_bytes=1), None, 4, NOW)
     assert found is not None
-    assert (found.last_handshake_at, found.handshake_seen_ns) == (1000, 10**9)
-    assert found.quiet_since_ms == A_SESSION.quiet_since_ms
+    assert (found.after.last_handshake_at, found.after.handshake_seen_ns) == (1000, 10**9)
+    assert found.after.quiet_since_ms == A_SESSION.quiet_since_ms
 
 
 def test_new_interface() -> None:
     """Another ifindex: all the sample shows is new, and the baseline is of the new interface."""
     found = read_session(A_SESSION, replace(QUIET, rx_bytes=12, tx_bytes=24), BASELINE, 5, NOW)
     assert found is not None
-    assert (found.bytes_in, found.bytes_out, found.baseline) == (12, 24, Baseline("boot", 5, 12, 24))
+    assert (found.amount.bytes_in, found.amount.bytes_out, found.baseline) == (12, 24, Baseline("boot", 5, 12, 24))
