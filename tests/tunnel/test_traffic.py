@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from client import Received, new_key_pair
-from sessions import client_key, settled_figures
+from sessions import client_key, figures, settled_figures
 from webserver import blob, blob_sha256
 from world import EXIT_IP, EXIT_IP6, WEB, WEB6
 
@@ -121,3 +121,19 @@ def test_two_clients_at_once(appliance: Appliance, clients: list[Client]) -> Non
         counted = settled_figures(appliance, session["id"], token, client_key(session["wg_config"]))
         # Headers and retransmissions come on top, but for the smaller never as much as the larger's share.
         assert size < counted.sent < size * 2
+
+
+def test_usage_adds_up_over_sessions(appliance: Appliance, client: Client) -> None:
+    """The account's bytes are exactly those of its sessions together, both directions, ended ones included."""
+    token, total = appliance.token(), 0
+    for _ in range(2):
+        keys = new_key_pair()
+        session = appliance.open(token, client_public_key=keys.public)
+        client.wg_quick(session["wg_config"], private_key=keys.private)
+        assert client.address_seen() == EXIT_IP
+        client.down()
+        final = figures(appliance.close(session["id"], token))
+        total += final.received + final.sent
+    usage = appliance.api("GET", "/v1/usage", token=token)
+    assert usage.status == 200, usage
+    assert usage.body["bytes_used"] == total > 0
