@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import signal
-from contextlib import AsyncExitStack, closing
+import threading
+from contextlib import AsyncExitStack, closing, contextmanager
 from typing import TYPE_CHECKING
 
 from appliance import assembly, listening
@@ -23,6 +25,7 @@ from appliance.wireguard.link_events import LinkEvents
 
 if TYPE_CHECKING:
     import socket
+    from collections.abc import Iterator
 
     from appliance.assembly import Parts, Place
     from appliance.clock import Clock
@@ -50,6 +53,8 @@ async def _serve(settings: Settings) -> None:
     state = StateDir(settings.node.state_dir)
     state.create()
     async with AsyncExitStack() as stack:
+        # First in, so last out: all of the stopping has to be done in time.
+        stack.enter_context(_hard_stop(stopping))
         stack.enter_context(state.serving())
         listeners = _bind(settings, stack)
         # In a thread of their own: pyroute2 runs an event loop, which cannot nest in ours.
@@ -107,16 +112,12 @@ async def _run(
         _announce(settings, place)
         await stopping.wait()
         log.info("stopping: finishing requests")
-        loop = asyncio.get_running_loop()
-        # The tick under way and the last one are never cut short but by this.
-        hard_stop = loop.call_later(STOP_LIMIT_S, _give_up)
         for server in servers:
             server.stop()
         await asyncio.gather(*serving)
         parts.woken.set()
         await ticking
         await parts.ticker.tick()
-        hard_stop.cancel()
 
 
 def _web_servers(
@@ -185,6 +186,24 @@ async def _leave_host(settings: Settings, tunnel: Tunnel, egress: HostEgress) ->
         log.error("the host is not as it was found: %s", error)
 
 
+@contextmanager
+def _hard_stop(stopping: asyncio.Event) -> Iterator[None]:
+    """Leave STOP_LIMIT_S after the stop was asked for, whatever hangs: a thread, a device, the event loop itself."""
+
+    async def arm() -> None:
+        await stopping.wait()
+        timer.start()
+
+    timer = threading.Timer(STOP_LIMIT_S, _give_up)
+    timer.daemon = True
+    arming = asyncio.ensure_future(arm())
+    try:
+        yield
+    finally:
+        arming.cancel()
+        timer.cancel()
+
+
 def _give_up() -> None:
     log.critical("not stopped within %d s; leaving as after a crash, the next start settles it", STOP_LIMIT_S)
-    raise SystemExit(1)
+    os._exit(1)
