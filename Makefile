@@ -13,7 +13,9 @@ export KERNEL_RUNNER ?=
 FUZZ_SECONDS ?= 180
 FUZZ_FLAGS = -std=c11 -g -O1 -Wall -Wextra -Werror -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all
 
-.PHONY: run test lint unit kernel fuzz clean
+SCHEDULES ?= 10000
+
+.PHONY: run test lint unit kernel fuzz faults clean
 
 run: .venv/run-ready
 	@.make/run
@@ -32,6 +34,10 @@ unit: .venv/test-ready
 
 kernel: .venv/test-ready
 	.venv/bin/python -m pytest tests/kernel
+
+# Schedules of crashes, faults and clock steps against the metering; prints how many ran, and the seed.
+faults: .venv/test-ready
+	.venv/bin/python -m tests.faults --schedules $(SCHEDULES)
 
 # Finds are kept in build/fuzz-*; what belongs into the repository is copied to tests/fuzz/corpus by hand.
 fuzz: build/fuzz_dump build/fuzz_pool

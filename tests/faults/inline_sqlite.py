@@ -1,0 +1,31 @@
+"""SQLite with aiosqlite's surface and without its threads: the same file and the same statements, many times faster."""
+
+from __future__ import annotations
+
+import sqlite3
+from typing import TYPE_CHECKING, Any
+
+from appliance.store.connection import PRAGMAS
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+class InlineConnection:
+    def __init__(self, path: Path) -> None:
+        self._inner = sqlite3.connect(path, isolation_level=None)
+        self._inner.row_factory = sqlite3.Row
+        for pragma in PRAGMAS:
+            self._inner.execute(pragma)
+
+    async def execute(self, sql: str, parameters: Any = ()) -> sqlite3.Cursor:
+        return self._inner.execute(sql, parameters)
+
+    async def executemany(self, sql: str, parameters: Any) -> sqlite3.Cursor:
+        return self._inner.executemany(sql, parameters)
+
+    async def execute_fetchall(self, sql: str, parameters: Any = ()) -> list[sqlite3.Row]:
+        return self._inner.execute(sql, parameters).fetchall()
+
+    async def close(self) -> None:
+        self._inner.close()

@@ -1,0 +1,245 @@
+"""What has to hold after every step, whatever happened in it."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from appliance import accounting, invoice
+from appliance.entities import Reason, Session, State, Tier
+from appliance.policy import invoicing, quota
+from appliance.policy.invoicing import Amount
+from appliance.store import accounts as account_rows
+from appliance.store import invoices
+from appliance.store import sessions as rows
+from tests.faults.ledger import Pair
+from tests.faults.world import IDLE_MS, VARIANTS
+
+if TYPE_CHECKING:
+    from appliance.entities import Account
+    from tests.faults.world import World
+
+SHORTEST_WINDOW_MS = 1000 * min(
+    length for v in VARIANTS for t in v.tiers.values() for length in (t.bytes_window, t.seconds_window)
+)
+
+
+class Violated(Exception):
+    """An invariant does not hold."""
+
+
+def require(holds: bool, invariant: str, *facts: object) -> None:
+    if not holds:
+        raise Violated(f"{invariant}: {', '.join(map(str, facts))}")
+
+
+@dataclass
+class Past:
+    """What is known of a session from the steps before. `..._before`: as it was when the step began in which it
+    was first seen; `..._after`: when that step had ended. `ended_at` None while it is not terminated."""
+
+    session: Session
+    ran_before: int
+    ran_after: int
+    true_before: Pair
+    unread_before: int
+    ended_at: int | None = None
+    ended_not_before: int = 0
+    ended_away: bool = False  # its peer was away when the step began
+    true_at_end: Pair = Pair()  # noqa: RUF009 (immutable)
+
+
+class Invariants:
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._past: dict[str, Past] = {}
+        self._ran_before = 0
+        self._true_before: dict[bytes, Pair] = {}
+        self._unread_before: dict[bytes, int] = {}
+        self._peers_before: set[bytes] = set()
+        self._wall_at_start = world.host.wall_ms
+
+    async def check(self, *, ticked: bool, whole: bool) -> None:
+        """`ticked`: the step was one tick without a fault, in which no time passed."""
+        world = self._world
+        db: Any = world.admin_connection
+        found = await rows.unfinished(db)
+        found += await rows._fetch(db, "WHERE s.state = 'terminated'")
+        self._remember(found)
+        self._bytes()
+        self._time()
+        await self._invoices(db)
+        accounts = await account_rows.everyone(db)
+        self._windows(accounts)
+        unfinished = [s for s in found if s.state is not State.TERMINATED]
+        self._memory(unfinished, await rows.baselines(db), {a.id: a for a in accounts})
+        if ticked:
+            self._after_a_tick(unfinished, {a.id: a for a in accounts}, whole=whole)
+        self._ran_before = world.host.ran_ms
+        self._true_before = dict(world.ledger.true)
+        self._unread_before = dict(world.ledger.unread_ms)
+        self._peers_before = set(world.kernel.interface.peers)
+
+    async def final(self) -> None:
+        """After a clean start and two whole ticks: the store, the tunnel and the memory are equal."""
+        world = self._world
+        assert world.parts is not None
+        require(world.parts.node.fault is None, "ready at the end", world.parts.node.fault)
+        found = await rows.unfinished(world.admin_connection)  # type: ignore[arg-type]
+        require(all(s.state is State.LIVE for s in found), "only live rows at the end", [s.state for s in found])
+        require({s.public_key for s in found} == world.kernel.peers.keys(), "live rows are peers", found)
+        require(world.parts.pool.in_use == len(found), "addresses taken", world.parts.pool.in_use, len(found))
+
+    # One by one --------------------------------------------------------------------------------------
+
+    def _remember(self, found: list[Session]) -> None:
+        world = self._world
+        host, true = world.host, world.ledger.true
+        present = set()
+        for s in found:
+            present.add(s.id)
+            past = self._past.get(s.id)
+            if past is None:
+                before = self._true_before.get(s.public_key, Pair())
+                unread = self._unread_before.get(s.public_key, 0)
+                past = self._past[s.id] = Past(s, self._ran_before, host.ran_ms, before, unread)
+            if past.session.state is State.PENDING:
+                past.ran_after = host.ran_ms
+            was = past.session
+            require(
+                s.counted_ms >= was.counted_ms and s.bytes_in >= was.bytes_in and s.bytes_out >= was.bytes_out,
+                "totals never go down",
+                was,
+                s,
+            )
+            require(was.state is not State.TERMINATED or s.state is State.TERMINATED, "the ended stay ended", s)
+            past.session = s
+            if s.state is State.TERMINATED and past.ended_at is None:
+                past.ended_at, past.ended_not_before = host.ran_ms, self._ran_before
+                past.ended_away = s.public_key not in self._peers_before
+                past.true_at_end = true[s.public_key]
+                world.ledger.session_ended(s.public_key)
+                self._ended_rightly(s)
+        for session_id in self._past.keys() - present:
+            was = self._past[session_id].session
+            if was.state is State.PENDING:
+                del self._past[session_id]
+            else:
+                require(was.state is State.TERMINATED, "only the terminated vanish", was)
+
+    def _ended_rightly(self, s: Session) -> None:
+        host, ledger = self._world.host, self._world.ledger
+        if s.reason is Reason.IDLE:
+            quiet = ledger.longest_quiet(s.public_key, self._ran_before)
+            require(quiet > IDLE_MS, "nobody is idle before their time", quiet, s)
+        if s.reason is Reason.EXPIRED:
+            require(host.wall_ms >= s.expires_at, "nobody expires before their time", s)
+
+    def _bytes(self) -> None:
+        ledger = self._world.ledger
+        billed: defaultdict[bytes, Pair] = defaultdict(Pair)
+        for past in self._past.values():
+            s = past.session
+            own = Pair(s.bytes_in, s.bytes_out)
+            billed[s.public_key] = billed[s.public_key].plus(own)
+            end = ledger.true[s.public_key] if past.ended_at is None else past.true_at_end
+            require(own.fits(end.minus(past.true_before)), "a session's bytes moved while it was live", s, end, past)
+        for key, sum_ in billed.items():
+            require(sum_.fits(ledger.true[key]), "billed <= true", sum_, ledger.true[key])
+            lack = ledger.committed[key].minus(sum_)
+            lost = ledger.lost[key]
+            require(lack.fits(lost), "lost <= moved since the last committed reading", lack, lost)
+
+    def _time(self) -> None:
+        now, ledger, ran = self._world.host.now(), self._world.ledger, self._world.host.ran_ms
+        for past in self._past.values():
+            s = past.session
+            if s.state is State.PENDING:
+                continue
+            total = s.counted_ms + accounting.elapsed_ms(s, now)
+            ended = ran if past.ended_at is None else past.ended_at
+            require(total <= ended - past.ran_before, "seconds <= boot time while live", total, ended, past)
+            at_least = (ran if past.ended_at is None else past.ended_not_before) - past.ran_after
+            away = ledger.unread_ms[s.public_key] - past.unread_before
+            stands = s.public_key in self._world.kernel.interface.peers
+            if past.ended_away or (past.ended_at is None and not stands):
+                continue  # how long a peer was away is known when it is back
+            require(total >= at_least - away, "time with a peer counts", total, at_least, away, past)
+
+    async def _invoices(self, db: Any) -> None:
+        months = set()
+        for past in self._past.values():
+            s = past.session
+            days = await invoices.days(db, s.id)
+            found = db._inner.execute("SELECT * FROM invoice_lines WHERE session_id = ?", (s.id,)).fetchall()
+            lines = [invoices._line(row) for row in found]
+            if s.tier is not Tier.PAID or s.state is State.PENDING:
+                require(not days and not lines, "only the paid stand on invoices", s, days, lines)
+                continue
+            total = accounting.total(s)
+            require(sum((part for _, part in days), Amount()) == total, "days add up to the session", days, total)
+            whole = invoicing.charge(s.rates, Amount(), total)
+            parts = [line.charge for line in lines]
+            added = tuple(
+                sum(getattr(p, leg) or 0 for p in parts)
+                for leg in ("seconds", "bytes_in", "bytes_out", "time_millicents", "bytes_millicents")
+            )
+            wanted = (
+                *(whole.seconds, whole.bytes_in, whole.bytes_out),
+                *(whole.time_millicents or 0, whole.bytes_millicents or 0),
+            )
+            require(added == wanted, "lines add up to the session's charge", added, wanted, days, parts)
+            open_lines = [line for line in lines if line.ended_at is None]
+            require(bool(open_lines) == (past.ended_at is None), "a line is open while the session runs", s, lines)
+            months |= {(s.account_id, line.month) for line in lines}
+        for account_id, month in months:
+            lines = await invoices.lines(db, account_id, month)
+            moved = await invoices.sessions_of_month(db, account_id, month)
+            days_of = {session_id: await invoices.days(db, session_id) for session_id in moved}
+            wrong = invoice.differences(month, lines, days_of)
+            require(not wrong, "the invoice can be recalculated", wrong, days_of)
+
+    def _windows(self, accounts: list[Account]) -> None:
+        billed: defaultdict[str, int] = defaultdict(int)
+        counted: defaultdict[str, int] = defaultdict(int)
+        for past in self._past.values():
+            billed[past.session.account_id] += past.session.bytes_in + past.session.bytes_out
+            counted[past.session.account_id] += past.session.counted_ms
+        host = self._world.host
+        none_ended = not host.stepped and host.wall_ms - self._wall_at_start < SHORTEST_WINDOW_MS
+        for a in accounts:
+            used = (a.windows.traffic.used, a.windows.time.used)
+            moved = (billed[a.id], counted[a.id])
+            require(used[0] <= moved[0] and used[1] <= moved[1], "windows hold what moved", a.name, used, moved)
+            require(not none_ended or used == moved, "the first windows hold all that moved", a.name, used, moved)
+
+    def _memory(self, unfinished: list[Session], baselines: Any, accounts: dict[str, Account]) -> None:
+        parts = self._world.parts
+        if parts is None or parts.live.stale:
+            return
+        live = {s.public_key: s for s in unfinished if s.state is not State.PENDING}
+        require(live.keys() == parts.live.by_key.keys(), "memory holds the live sessions", live.keys())
+        for key, s in live.items():
+            # What an admin writes is taken over by the next tick.
+            admins = {"state": s.state, "reason": s.reason, "note": s.note, "account_tier": s.account_tier}
+            known = replace(parts.live.by_key[key], **admins)
+            require(known == s, "memory is the store's", known, s)
+            windows = parts.live.accounts[s.account_id].windows
+            require(windows == accounts[s.account_id].windows, "windows in memory are the store's", windows)
+        kept = {key: b for key, b in baselines.items() if key in live}
+        require(kept == parts.live.baselines, "baselines in memory are the store's", kept, parts.live.baselines)
+        require(not baselines.keys() - live.keys(), "no baseline without a session", baselines)
+
+    def _after_a_tick(self, unfinished: list[Session], accounts: dict[str, Account], *, whole: bool) -> None:
+        world = self._world
+        now, tiers = world.host.now(), world.settings.tiers
+        stood = [s for s in unfinished if s.state is not State.PENDING]
+        require({s.public_key for s in stood} == world.kernel.peers.keys(), "peers are the live sessions'", stood)
+        for s in stood:
+            account = accounts[s.account_id]
+            uses = [accounting.use(accounting.running(x, now), now) for x in stood if x.account_id == s.account_id]
+            measured = quota.measure(account, tiers[account.tier], uses, now.wall_ms)
+            require(not measured.exceeded, "nobody is live past a limit", s, measured)
+            require(now.wall_ms < s.expires_at, "nobody is live past their end", s)
+            require(not whole or s.state is State.LIVE, "who has to end has ended", s)

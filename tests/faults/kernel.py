@@ -1,0 +1,139 @@
+"""A model of the kernel's WireGuard: keeps what truly moved, and can be made to fail as the real one does."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from appliance.errors import DumpInterrupted, TunnelError
+from tests.fake_tunnel import FakeTunnel
+from tests.faults.ledger import Pair
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
+
+    from appliance.wireguard.tunnel import DeviceChange, Dump, Link, LinkChange, Peer, PeerChange
+    from tests.faults.host import Host
+    from tests.faults.ledger import Ledger
+    from tests.faults.process import Process
+
+
+class ModelKernel(FakeTunnel):
+    """Outlives every process. An ifindex is never given twice in one boot, and given again in the next."""
+
+    def __init__(self, host: Host, ledger: Ledger) -> None:
+        super().__init__()
+        self._host = host
+        self._ledger = ledger
+        self._ifindex = 4
+        self._shakes = 0
+        self.failing_dumps = 0
+        self.short_dump: Callable[[bytes], bool] | None = None  # which peers the next dump shows
+        self.failing_changes: deque[bool] = deque()  # the next changes fail; True: after they took effect
+
+    # What clients, strangers and the host do ---------------------------------------------------------
+
+    def traffic(self, key: bytes, rx: int, tx: int, *, handshake: bool = False) -> None:
+        when = None
+        if handshake:
+            self._shakes += 1
+            when = self._host.wall_ms * 1_000_000 + self._shakes
+            self._ledger.heard(key, handshake=True)
+        self.add_traffic(key, rx=rx, tx=tx, handshake_ns=when)
+        self._ledger.moved(key, Pair(rx, tx))
+
+    def vanish(self) -> None:
+        for key in list(self.interface.peers):
+            self._ledger.peer_gone(key)
+        super().vanish()
+
+    def reboot(self, away_ms: int) -> None:
+        self.vanish()
+        self._host.reboot(away_ms)
+        self._ifindex = 4
+
+    def lose(self, key: bytes) -> None:
+        """A stranger removes a peer."""
+        if self.interface.peers.pop(key, None) is not None:
+            self._ledger.peer_gone(key)
+
+    def add_again(self, key: bytes) -> None:
+        """A stranger removes a peer and adds it as it was: its counters and its handshake start at zero."""
+        state = self.interface.peers[key]
+        self._ledger.peer_gone(key, at_once_back=True)
+        self.interface.peers[key] = replace(state, rx_bytes=0, tx_bytes=0, last_handshake_ns=0)
+        self._ledger.peer_added(key)
+
+    # What the appliance does -------------------------------------------------------------------------
+
+    async def change_link(self, change: LinkChange) -> None:
+        created = self.interface.link is None and change.create
+        await super().change_link(change)
+        if created and self.interface.link is not None:
+            self._ifindex += 1
+            self.interface.link = replace(self.interface.link, ifindex=self._ifindex)
+
+    async def dump(self) -> Dump:
+        if self.failing_dumps:
+            self.failing_dumps -= 1
+            raise DumpInterrupted("the device kept changing")
+        dump = await super().dump()
+        if self.short_dump is not None:
+            dump = replace(dump, peers={key: p for key, p in dump.peers.items() if self.short_dump(key)})
+            self.short_dump = None
+        self._ledger.dumped(dump)
+        return dump
+
+    async def apply(self, changes: Sequence[PeerChange]) -> None:
+        fails = self.failing_changes.popleft() if self.failing_changes else None
+        if fails is False:
+            raise TunnelError("refused")
+        before = set(self.interface.peers)
+        await super().apply(changes)
+        for key in sorted(before - self.interface.peers.keys()):
+            self._ledger.peer_gone(key)
+        if fails is True:
+            raise TunnelError("done, and the answer lost")
+
+    def _put(self, peer: Peer, *, fresh: bool) -> None:
+        stood = peer.public_key in self.interface.peers
+        super()._put(peer, fresh=fresh)
+        if fresh or not stood:
+            self._ledger.peer_gone(peer.public_key)
+            self._ledger.peer_added(peer.public_key)
+            self._ledger.heard(peer.public_key, handshake=False)
+
+
+class MortalTunnel:
+    """The kernel, as long as the process lives."""
+
+    backend = "kernel"
+
+    def __init__(self, kernel: ModelKernel, process: Process) -> None:
+        self._kernel = kernel
+        self._process = process
+
+    async def link(self) -> Link | None:
+        return await self._process.do(self._kernel.link)
+
+    async def change_link(self, change: LinkChange) -> None:
+        await self._do(lambda: self._kernel.change_link(change))
+
+    async def configure(self, change: DeviceChange) -> None:
+        await self._do(lambda: self._kernel.configure(change))
+
+    async def dump(self) -> Dump:
+        return await self._process.do(self._kernel.dump)
+
+    async def apply(self, changes: Sequence[PeerChange]) -> None:
+        await self._do(lambda: self._kernel.apply(changes))
+
+    async def delete(self) -> None:
+        await self._do(self._kernel.delete)
+
+    async def close(self) -> None:
+        """Nothing to give back."""
+
+    async def _do(self, change: Callable[[], Awaitable[None]]) -> None:
+        await self._process.do(change)

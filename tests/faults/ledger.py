@@ -1,0 +1,141 @@
+"""What truly moved, and how much of it may be lost: kept beside the appliance, from what the kernel sees."""
+
+from __future__ import annotations
+
+from collections import defaultdict, deque
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from appliance.entities import Baseline
+    from appliance.wireguard.tunnel import Dump
+    from tests.faults.host import Host
+
+
+class Pair(NamedTuple):
+    """Bytes the exit received and sent."""
+
+    rx: int = 0
+    tx: int = 0
+
+    def plus(self, other: Pair) -> Pair:
+        return Pair(self.rx + other.rx, self.tx + other.tx)
+
+    def minus(self, other: Pair) -> Pair:
+        return Pair(self.rx - other.rx, self.tx - other.tx)
+
+    def upto(self, other: Pair) -> Pair:
+        return Pair(max(self.rx, other.rx), max(self.tx, other.tx))
+
+    def fits(self, other: Pair) -> bool:
+        return self.rx <= other.rx and self.tx <= other.tx
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """One peer in one dump: its counters, the life of the peer they belong to, and what had truly moved then."""
+
+    boot_id: str
+    ifindex: int
+    counters: Pair
+    life: int
+    true: Pair
+
+
+class Ledger:
+    """By public key. A peer's life is from its being added to its being removed, by whomever.
+
+    `true`: all that ever moved. `committed`: what of it had moved at the last reading that the store took over.
+    `lost`: how much the store may lack of that, because a life ended before its last bytes could be read.
+    `unread_ms`: how much time a session may lack, because its peer was away.
+    """
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+        self.true: defaultdict[bytes, Pair] = defaultdict(Pair)
+        self.committed: defaultdict[bytes, Pair] = defaultdict(Pair)
+        self.lost: defaultdict[bytes, Pair] = defaultdict(Pair)
+        self.unread_ms: defaultdict[bytes, int] = defaultdict(int)
+        self._signs: defaultdict[bytes, list[tuple[int, bool]]] = defaultdict(list)  # (ran_ms, a handshake?)
+        self._dumped_at: dict[bytes, int] = {}
+        self._lives = 0
+        self._life: dict[bytes, int] = {}
+        self._away_since: dict[bytes, int] = {}
+        self._beat_at = 0
+        self._seen: defaultdict[bytes, deque[Seen]] = defaultdict(lambda: deque(maxlen=6))
+        self._baselines: dict[bytes, tuple[Baseline, int | None]] = {}
+
+    # The kernel's side -----------------------------------------------------------------------------
+
+    def moved(self, key: bytes, bytes_: Pair) -> None:
+        self.true[key] = self.true[key].plus(bytes_)
+
+    def heard(self, key: bytes, *, handshake: bool) -> None:
+        """A handshake, or the appliance installed the peer: idleness counts from here."""
+        self._signs[key].append((self._host.ran_ms, handshake))
+
+    def peer_added(self, key: bytes) -> None:
+        self._lives += 1
+        self._life[key] = self._lives
+        if key in self._away_since:
+            self.unread_ms[key] += self._host.ran_ms - self._away_since.pop(key)
+
+    def peer_gone(self, key: bytes, *, at_once_back: bool = False) -> None:
+        """What moved since the last reading that was committed can never be read. Nothing for one that is not there."""
+        if self._life.pop(key, None) is None:
+            return
+        if at_once_back:
+            # What handshakes there were since the last reading, the stranger has hidden.
+            read = min(self._beat_at, self._dumped_at.get(key, 0))
+            self._signs[key] = [(at, shook) for at, shook in self._signs[key] if not shook or at < read]
+        else:
+            self.heard(key, handshake=False)  # a client cannot be heard while its peer is away
+        self.lost[key] = self.lost[key].plus(self.true[key].minus(self.committed[key]))
+        self.committed[key] = self.true[key]
+        self._away_since.setdefault(key, self._beat_at)
+
+    def session_ended(self, key: bytes) -> None:
+        """From now on nobody misses this peer."""
+        self._away_since.pop(key, None)
+
+    def longest_quiet(self, key: bytes, since: int) -> int:
+        """The longest time without a handshake while the peer stood, of those that ended after `since` (ran_ms)."""
+        ends = [*(at for at, _ in self._signs[key]), self._host.ran_ms]
+        return max((b - a for a, b in pairwise(ends) if b >= since), default=0)
+
+    def dumped(self, dump: Dump) -> None:
+        for key, state in dump.peers.items():
+            if key in self._life:
+                counters = Pair(state.rx_bytes, state.tx_bytes)
+                seen = Seen(self._host.boot_id, dump.ifindex, counters, self._life[key], self.true[key])
+                self._seen[key].append(seen)
+                self._dumped_at[key] = self._host.ran_ms
+
+    # The store's side ------------------------------------------------------------------------------
+
+    def stored(self, baselines: Mapping[bytes, Baseline], beat_at: int) -> None:
+        """A transaction was committed; these are the baselines now, and when the server was last known to be up."""
+        self._beat_at = beat_at
+        for key in self._baselines.keys() - baselines.keys():
+            del self._baselines[key]
+        for key, baseline in baselines.items():
+            before, life = self._baselines.get(key, (None, None))
+            if baseline == before:
+                continue
+            counters = Pair(baseline.rx_bytes, baseline.tx_bytes)
+            life_of = (baseline.boot_id, baseline.ifindex)
+            seen = next(
+                (s for s in self._seen[key] if s.counters == counters and (s.boot_id, s.ifindex) == life_of), None
+            )
+            if seen is None:
+                raise AssertionError(f"a baseline that no dump showed: {baseline}")
+            if before is not None and (before.boot_id, before.ifindex) == life_of and seen.life != life:
+                # A stranger removed and re-added the peer. Once it has passed the old baseline, that is hidden.
+                hidden = Pair(before.rx_bytes, before.tx_bytes)
+                if hidden.fits(counters):
+                    self.lost[key] = self.lost[key].plus(hidden)
+            self.committed[key] = self.committed[key].upto(seen.true)
+            self._baselines[key] = (baseline, seen.life)

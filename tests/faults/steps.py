@@ -1,0 +1,278 @@
+"""What can happen to an exit. Each step draws what it needs from its own seed, so that it stays the same step
+when others are left out of the schedule."""
+
+from __future__ import annotations
+
+import asyncio
+from random import Random
+from typing import TYPE_CHECKING, NamedTuple
+
+from appliance.entities import Reason, State, Tier
+from appliance.errors import ApplianceError
+from appliance.sessions import Wish
+from appliance.store import accounts as account_rows
+from appliance.store import node as node_row
+from appliance.store import sessions as rows
+from tests.faults.process import Killed
+from tests.faults.world import ACCOUNTS, VARIANTS
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Coroutine
+
+    from appliance.assembly import Parts
+    from tests.faults.world import World
+
+NAMES = [name for name, _ in ACCOUNTS]
+HOUR = 3_600_000
+PAUSES = (1, 400, 1000, 1000, 5000, 10_000, 10_000, 59_999, 60_000, 61_000, 200_000, 290_000, 310_000, HOUR, 5 * HOUR)
+STEPS = (-13 * HOUR, -2 * HOUR, -HOUR, -1, 1, HOUR, 3 * HOUR, 26 * HOUR)
+SIZES = (0, 0, 1, 700, 1500, 9000, 50_000, 2**20, 2**31 + 7, 2**40)
+MOST_OPERATIONS = 45  # of one action; those that are shorter are not cut
+REBUILDS = 3
+
+
+class Step(NamedTuple):
+    kind: str
+    seed: int
+
+
+class Steps:
+    """Does steps on a world, and has a `look` at it in between.
+
+    `ticked` and `whole` say what the last one was (see `Invariants.check`).
+    """
+
+    def __init__(self, world: World, look: Callable[[], Awaitable[None]]) -> None:
+        self.world = world
+        self._look = look
+        self.ticked = False
+        self.whole = False
+        self._random = Random(0)  # noqa: S311 (a test's choices)
+
+    async def do(self, step: Step) -> None:
+        self._random = Random(step.seed)  # noqa: S311
+        self.ticked = self.whole = False
+        await getattr(self, step.kind)()
+
+    # Requests and ticks ------------------------------------------------------------------------------
+
+    async def open(self) -> None:
+        await self._together([self._open])
+
+    async def replace(self) -> None:
+        await self._together([self._replace])
+
+    async def close(self) -> None:
+        await self._together([self._close])
+
+    async def tick(self) -> None:
+        self.whole = self._random.random() < 0.4
+        await self._together([lambda parts: parts.ticker.tick(whole=self.whole)])
+        parts = self.world.parts
+        self.ticked = parts is not None and parts.node.fault is None
+
+    async def busy(self) -> None:
+        """Several at once, while time passes and clients send."""
+        await self._together(self._actions(self._random.randint(2, 5)), busy=True)
+
+    async def crash(self) -> None:
+        """The process dies in the middle of something; later there is another one, which may die as well."""
+        many = 1 if self._random.random() < 0.7 else self._random.randint(2, 3)
+        await self._together(self._actions(many), busy=self._random.random() < 0.5, die=True)
+        if self.world.running is None or self.world.running.process.dead:
+            await self._start_again()
+
+    async def restart(self) -> None:
+        """A clean stop, after a last tick; perhaps another configuration."""
+        await self._together([lambda parts: parts.ticker.tick()])
+        if self._random.random() < 0.6:
+            self.world.settings = self._random.choice(VARIANTS)
+        await self._start_again()
+
+    def _actions(self, many: int) -> list[Callable[[Parts], Coroutine[None, None, object]]]:
+        choices = [
+            self._open,
+            self._replace,
+            self._close,
+            lambda parts: parts.ticker.tick(whole=True),
+            lambda parts: parts.ticker.tick(whole=False),
+        ]
+        return self._random.choices(choices, (2, 2, 1, 3, 2), k=many)
+
+    async def _open(self, parts: Parts) -> None:
+        account = await self.world.account(self._random.choice(NAMES))
+        # Few keys, so that clients come back with them, and now and then with another account's.
+        key = bytes([200 + self._random.randrange(9)]) * 32
+        await parts.sessions.open(account, Wish("fsn", key, ipv6=self._random.random() < 0.5))
+
+    async def _replace(self, parts: Parts) -> None:
+        live = list(parts.live.by_key.values())
+        if live:
+            session = self._random.choice(live)
+            name = session.account
+            await parts.sessions.open(await self.world.account(name), Wish("fsn", session.public_key))
+
+    async def _close(self, parts: Parts) -> None:
+        live = list(parts.live.by_key.values())
+        if live:
+            session = self._random.choice(live)
+            await parts.sessions.close(await self.world.account(session.account), session.id)
+
+    async def _together(
+        self,
+        actions: list[Callable[[Parts], Coroutine[None, None, object]]],
+        *,
+        busy: bool = False,
+        die: bool = False,
+    ) -> None:
+        running = self.world.running
+        if running is None or running.parts is None:
+            await self._start_again()
+            return
+        at = self._random.randint(1, MOST_OPERATIONS) if die else None
+        effective = self._random.random() < 0.5
+        running.process.arm(at, effective=effective, meanwhile=self._meanwhile if busy else lambda: 0)
+        done = await asyncio.gather(*(action(running.parts) for action in actions), return_exceptions=True)
+        running.process.arm(None, effective=False, meanwhile=lambda: 0)
+        _raise_unexpected(done)
+        if running.process.dead:
+            await self.world.bury()
+
+    def _meanwhile(self) -> int:
+        """While one operation runs: now and then time passes, and somebody sends."""
+        luck = self._random.random()
+        if luck < 0.06:
+            self.world.host.run(self._random.choice((1, 3, 20)))
+        elif luck < 0.14:
+            self._send(handshakes=False)
+        return self._random.choice((0, 0, 0, 1, 2, 5))
+
+    async def _start_again(self) -> None:
+        for attempt in range(REBUILDS):
+            await self.world.bury()
+            await self._look()
+            await self._away()
+            process = await self.world.open_store()
+            may_die = attempt + 1 < REBUILDS and self._random.random() < 0.3
+            at = self._random.randint(1, MOST_OPERATIONS) if may_die else None
+            process.arm(at, effective=self._random.random() < 0.5, meanwhile=lambda: 0)
+            done = await asyncio.gather(self.world.build(), return_exceptions=True)
+            process.arm(None, effective=False, meanwhile=lambda: 0)
+            _raise_unexpected(done)
+            if not process.dead:
+                return
+
+    async def _away(self) -> None:
+        """What happens while there is no process."""
+        for _ in range(self._random.choice((0, 1, 1, 2, 3))):
+            kinds = (self.traffic, self.advance, self.vanish, self.reboot, self.stranger, self.step_clock, self.admin)
+            (happening,) = self._random.choices(kinds, (6, 6, 1, 2, 2, 1, 2))
+            await happening()
+            await self._look()
+
+    # What happens to the host --------------------------------------------------------------------------
+
+    async def traffic(self) -> None:
+        for _ in range(self._random.randint(1, 6)):
+            self._send(handshakes=True)
+
+    async def advance(self) -> None:
+        self.world.host.run(self._random.choice(PAUSES))
+
+    async def step_clock(self) -> None:
+        self.world.host.step(self._random.choice(STEPS) + self._random.choice((0, 0, 1, 999)))
+
+    async def vanish(self) -> None:
+        """Somebody deletes the interface."""
+        self.world.kernel.vanish()
+
+    async def reboot(self) -> None:
+        await self.world.bury()
+        self.world.kernel.reboot(self._random.choice((20_000, 90_000, 2 * HOUR, 30 * HOUR)))
+
+    async def stranger(self) -> None:
+        """Somebody removes a peer, or removes it and adds it again, and it may go on at once."""
+        peers = sorted(self.world.kernel.peers)
+        if not peers:
+            return
+        key = self._random.choice(peers)
+        if self._random.random() < 0.4:
+            self.world.kernel.lose(key)
+            return
+        self.world.kernel.add_again(key)
+        for _ in range(self._random.randint(0, 3)):
+            self.world.kernel.traffic(key, self._random.choice(SIZES), self._random.choice(SIZES))
+
+    async def tunnel_fault(self) -> None:
+        """Dumps are interrupted or end early; a change fails, or only its answer does."""
+        kernel, luck = self.world.kernel, self._random.random()
+        if luck < 0.35:
+            kernel.failing_dumps = self._random.randint(1, 3)
+        elif luck < 0.6:
+            shown = self._random.random()
+            kernel.short_dump = lambda _: self._random.random() < shown
+        else:
+            kernel.failing_changes.append(self._random.random() < 0.5)
+
+    def _send(self, *, handshakes: bool) -> None:
+        kernel = self.world.kernel
+        peers = sorted(kernel.peers)
+        if peers:
+            key = self._random.choice(peers)
+            handshake = handshakes and self._random.random() < 0.5
+            kernel.traffic(key, self._random.choice(SIZES), self._random.choice(SIZES), handshake=handshake)
+
+    # What an admin does, from another process -----------------------------------------------------------
+
+    async def admin(self) -> None:
+        world, random = self.world, self._random
+        name = random.choice(NAMES)
+        async with world.admin.write() as db:
+            account = await account_rows.by_id(db, world.account_ids[name])
+            assert account is not None
+            own = await rows.unfinished_of(db, account.id)
+            luck = random.random()
+            if luck < 0.5:
+                await account_rows.update(db, account.id, tier=random.choice(list(Tier)), disabled=account.disabled)
+            elif luck < 0.75:
+                disabled = not account.disabled
+                await account_rows.update(db, account.id, tier=account.tier, disabled=disabled)
+                if disabled:
+                    await rows.mark_closing(db, [s.id for s in own], Reason.ADMIN)
+            elif luck < 0.9:
+                await rows.mark_closing(db, [s.id for s in own if s.state is State.LIVE][:1], Reason.ADMIN, "note")
+            else:
+                node = await node_row.read(db)
+                await node_row.set_drained(db, drained=not node.drained and random.random() < 0.5)
+            await node_row.request(db)
+
+
+def _raise_unexpected(done: list[object]) -> None:
+    """An answer that the contract knows is no fault, and neither is the death that the schedule asked for."""
+    for outcome in done:
+        if isinstance(outcome, BaseException) and not isinstance(outcome, (ApplianceError, Killed)):
+            raise outcome
+
+
+WEIGHTS = {
+    "open": 12,
+    "replace": 4,
+    "close": 3,
+    "tick": 22,
+    "busy": 8,
+    "crash": 14,
+    "restart": 3,
+    "traffic": 18,
+    "advance": 16,
+    "step_clock": 3,
+    "vanish": 2,
+    "reboot": 2,
+    "stranger": 5,
+    "tunnel_fault": 4,
+    "admin": 5,
+}
+
+
+def draw(random: Random, many: int) -> list[Step]:
+    kinds = random.choices(list(WEIGHTS), list(WEIGHTS.values()), k=many)
+    return [Step(kind, random.getrandbits(32)) for kind in kinds]

@@ -1,0 +1,208 @@
+"""One exit over many processes: the real store, meter, policy, sessions and ticker around a model of the kernel."""
+
+from __future__ import annotations
+
+import shutil
+import sqlite3
+from dataclasses import dataclass
+from ipaddress import IPv4Address
+from typing import TYPE_CHECKING, Any
+
+from appliance import assembly, config
+from appliance.entities import Account, Tier
+from appliance.exit import Exit
+from appliance.store import accounts as account_rows
+from appliance.store.connection import Store
+from appliance.wireguard import keys
+from tests.faults.host import Host
+from tests.faults.inline_sqlite import InlineConnection
+from tests.faults.kernel import ModelKernel, MortalTunnel
+from tests.faults.ledger import Ledger
+from tests.faults.process import MortalConnection, Process
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+    from pathlib import Path
+
+    from appliance.assembly import Parts
+    from appliance.settings import Settings
+
+    Connect = Callable[[Path], Awaitable[Any]]
+
+SERVER_KEY = bytes([7]) * 32
+PUBLIC_KEY = keys.public_key(SERVER_KEY)
+IDLE_MS = 300_000
+ACCOUNTS = (("ada", Tier.ANONYMOUS), ("bob", Tier.FREE), ("cyd", Tier.PAID), ("dan", Tier.PAID))
+
+COMMON = """
+[node]
+name = "exit-1"
+region = "fsn"
+[wireguard]
+subnet = "10.101.0.0/28"
+[tiers.paid]
+max_live_sessions = 4
+"""
+# What an operator may change between two starts: limits, windows, prices, retention.
+VARIANTS = tuple(
+    config.load(COMMON + text, {}, "host")
+    for text in (
+        """
+        bytes_limit = 0
+        [pricing]
+        currency = "eur"
+        [tiers.anonymous]
+        bytes_limit = 40000
+        bytes_window = "1h"
+        seconds_limit = "12m"
+        seconds_window = "2h"
+        max_session = "5h"
+        [tiers.free]
+        bytes_limit = 300000
+        bytes_window = "2d"
+        seconds_limit = "1h"
+        """,
+        """
+        bytes_limit = 5000000
+        seconds_window = "1h"
+        [meter]
+        retention = "30m"
+        [pricing]
+        currency = "usd"
+        millicents_per_minute = 1777
+        millicents_per_gib = 99999999
+        [tiers.anonymous]
+        bytes_limit = 20000
+        seconds_limit = "20m"
+        seconds_window = "61m"
+        [tiers.free]
+        bytes_limit = 0
+        seconds_limit = "7m"
+        seconds_window = "10m"
+        """,
+        """
+        bytes_limit = 0
+        [tiers.anonymous]
+        max_live_sessions = 1
+        [tiers.free]
+        bytes_limit = 100000
+        """,
+    )
+)
+
+
+class AlwaysInPlace:
+    """Egress that needs nothing done."""
+
+    async def ensure(self) -> None:
+        return
+
+
+async def inline(path: Path) -> InlineConnection:
+    return InlineConnection(path)
+
+
+@dataclass
+class Running:
+    """One process: its life, its connections and the parts it built."""
+
+    process: Process
+    connections: list[Any]
+    store: Store
+    parts: Parts | None = None  # until it has built them
+
+
+class World:
+    """`template`: a new store, brought to its schema. `connect`: how a connection to the store is made."""
+
+    def __init__(self, folder: Path, template: Path, wall_ms: int, connect: Connect = inline) -> None:
+        self.path = folder / "store.db"
+        shutil.copyfile(template, self.path)
+        self.host = Host(wall_ms)
+        self.ledger = Ledger(self.host)
+        self.kernel = ModelKernel(self.host, self.ledger)
+        self.settings: Settings = VARIANTS[0]
+        self.running: Running | None = None
+        self.account_ids = {name: f"acc_{name}" for name, _ in ACCOUNTS}
+        # Another process: an admin's commands, and the test's own looking.
+        self.admin_connection = InlineConnection(self.path)
+        self.admin = Store(self.path, self.admin_connection, self.admin_connection)  # type: ignore[arg-type]
+        self.raw = sqlite3.connect(self.path, isolation_level=None)
+        self.raw.row_factory = sqlite3.Row
+        self._connect = connect
+
+    async def prepare(self) -> None:
+        async with self.admin.write() as db:
+            for name, tier in ACCOUNTS:
+                await account_rows.insert(db, Account(self.account_ids[name], name, tier, False, self.host.wall_ms))
+
+    async def account(self, name: str) -> Account:
+        """As a request finds it when its token is looked up."""
+        async with self.admin.read() as db:
+            found = await account_rows.by_id(db, self.account_ids[name])
+        assert found is not None
+        return found
+
+    @property
+    def parts(self) -> Parts | None:
+        return None if self.running is None else self.running.parts
+
+    async def open_store(self) -> Process:
+        """A new process opens the store, and is ready to build its parts."""
+        process = Process()
+        connections = [await self._connect(self.path) for _ in range(2)]
+        writer, reader = (MortalConnection(c, process, self._committed) for c in connections)
+        self.running = Running(process, connections, Store(self.path, writer, reader))  # type: ignore[arg-type]
+        return process
+
+    async def build(self) -> None:
+        """As server.py starts: the parts, and one whole tick."""
+        running = self.running
+        assert running is not None
+        wireguard = self.settings.wireguard
+        exit_ = Exit(
+            private_key=SERVER_KEY,
+            public_key=PUBLIC_KEY,
+            public_ip=IPv4Address("192.0.2.1"),
+            listen_port=wireguard.listen_port,
+            endpoint_port=wireguard.endpoint_port,
+            mtu=wireguard.mtu,
+            subnet=wireguard.subnet,
+            subnet6=wireguard.subnet6,
+            dns=wireguard.dns,
+            keepalive=wireguard.keepalive,
+        )
+        running.parts = await assembly.build(
+            self.settings,
+            store=running.store,
+            tunnel=MortalTunnel(self.kernel, running.process),
+            egress=AlwaysInPlace(),
+            exit_=exit_,
+            clock=self.host,
+        )
+        await running.parts.ticker.tick()
+
+    async def bury(self) -> None:
+        """The process is gone: its files are closed, and nothing else of it is tidied up."""
+        if self.running is not None:
+            self.running.process.dead = True
+            for connection in self.running.connections:
+                await connection.close()
+            self.running = None
+
+    async def close(self) -> None:
+        await self.bury()
+        await self.admin_connection.close()
+        self.raw.close()
+
+    def _committed(self) -> None:
+        self.ledger.stored(*read_marks(self.raw, self.host))
+
+
+def read_marks(raw: sqlite3.Connection, host: Host) -> tuple[dict[bytes, Any], int]:
+    from appliance.entities import Baseline
+
+    rows = raw.execute("SELECT public_key, boot_id, ifindex, rx_bytes, tx_bytes FROM baselines").fetchall()
+    (beat,) = raw.execute("SELECT beat_boot_id, beat_boot_ms FROM node").fetchall()
+    beat_at = host.ran_at(beat[0], beat[1]) if beat[0] else 0
+    return {row[0]: Baseline(*tuple(row)[1:]) for row in rows}, beat_at
