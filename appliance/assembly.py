@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING
 
 from appliance import host_network, identity
 from appliance.addresses import AddressPool
+from appliance.alarm import Alarm
 from appliance.config import check_overlap
 from appliance.convergence import Convergence
 from appliance.egress.forwarding import Forwarding
 from appliance.egress.host import HostEgress
 from appliance.egress.ruleset import EgressRules
-from appliance.entities import State
+from appliance.endings import Endings
+from appliance.entities import Session, State
 from appliance.exit import Exit
 from appliance.live import LiveSessions
 from appliance.meter import Meter
@@ -102,7 +104,7 @@ class Parts:
     node: Node
     nodes: Nodes
     readiness: Readiness
-    woken: asyncio.Event
+    alarm: Alarm
 
 
 async def build(
@@ -118,7 +120,13 @@ async def build(
     prompt = TimedTunnel(tunnel, settings.wireguard.apply_timeout)
     patient = TimedTunnel(tunnel, CONVERGE_TIMEOUT_S)
     meter = Meter(store, prompt, live, settings.tiers, clock)
-    turn, woken = asyncio.Lock(), asyncio.Event()
+    turn, alarm = asyncio.Lock(), Alarm()
+    endings = Endings(live, settings.tiers)
+
+    def opened(session: Session) -> None:
+        if endings.opened(session, clock.now()):
+            alarm.set_again()
+
     sessions = Sessions(
         store=store,
         tunnel=prompt,
@@ -132,7 +140,8 @@ async def build(
         clock=clock,
         turn=turn,
         apply_timeout=settings.wireguard.apply_timeout,
-        check_soon=woken.set,
+        check_soon=alarm.ring,
+        opened=opened,
     )
     ticker = Ticker(
         store=store,
@@ -143,15 +152,15 @@ async def build(
         egress=egress,
         live=live,
         node=node,
-        tiers=settings.tiers,
+        endings=endings,
         settings=settings.meter,
         clock=clock,
         turn=turn,
-        woken=woken,
+        alarm=alarm,
     )
     readiness = Readiness(store, prompt, node, clock)
     quotas = Quotas(store, settings.tiers, clock)
-    return Parts(sessions, quotas, ticker, meter, live, pool, node, nodes, readiness, woken)
+    return Parts(sessions, quotas, ticker, meter, live, pool, node, nodes, readiness, alarm)
 
 
 async def recover(store: Store, pool: AddressPool) -> None:

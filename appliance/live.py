@@ -14,7 +14,7 @@ from appliance.entities import Account, Baseline, Session, State
 from appliance.errors import StoreUnavailable
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable, Mapping
+    from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 
     import aiosqlite
 
@@ -27,6 +27,7 @@ class LiveSessions:
 
     def __init__(self) -> None:
         self.by_key: dict[bytes, Session] = {}
+        self._keys: dict[str, set[bytes]] = {}  # of an account's sessions
         self.baselines: dict[bytes, Baseline] = {}
         self.accounts: dict[str, Account] = {}
         self.beat = Moment(0, 0, "")  # when the server was last known to be up
@@ -40,7 +41,10 @@ class LiveSessions:
         accounts: Iterable[Account],
         beat: Moment,
     ) -> None:
-        self.by_key = {s.public_key: s for s in sessions if s.state in (State.LIVE, State.CLOSING)}
+        self.by_key, self._keys = {}, {}
+        for session in sessions:
+            if session.state in (State.LIVE, State.CLOSING):
+                self._add(session)
         self.baselines = {key: b for key, b in baselines.items() if key in self.by_key}
         self.accounts = {account.id: account for account in accounts}
         self.beat = beat
@@ -51,13 +55,16 @@ class LiveSessions:
 
     def put(self, session: Session, account: Account | None = None) -> None:
         """`account` for one that may have no other session here; its windows are kept where it has."""
-        self.by_key[session.public_key] = session
+        self._add(session)
         if account is not None:
             self.accounts.setdefault(account.id, account)
 
     def drop(self, public_key: bytes) -> None:
         """The peer is gone, its baseline with it."""
-        del self.by_key[public_key]
+        account_id = self.by_key.pop(public_key).account_id
+        self._keys[account_id].discard(public_key)
+        if not self._keys[account_id]:
+            del self._keys[account_id]
         self.baselines.pop(public_key, None)
 
     def take(self, readings: Iterable[Reading], accounts: Mapping[str, Account]) -> None:
@@ -82,9 +89,17 @@ class LiveSessions:
             self.stale = True
             raise
 
+    def with_sessions(self) -> Iterator[Account]:
+        """The accounts that have any."""
+        return (self.accounts[account_id] for account_id in self._keys)
+
     def of_account(self, account_id: str) -> list[Session]:
-        return [s for s in self.by_key.values() if s.account_id == account_id]
+        return [self.by_key[key] for key in self._keys.get(account_id, ())]
 
     def next_expiry(self) -> int | None:
         """Wall-clock ms at which the next live session ends by itself, if any."""
         return min((s.expires_at for s in self.by_key.values()), default=None)
+
+    def _add(self, session: Session) -> None:
+        self.by_key[session.public_key] = session
+        self._keys.setdefault(session.account_id, set()).add(session.public_key)

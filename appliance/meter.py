@@ -46,6 +46,7 @@ class Observation:
     dump: Dump
     now: Moment
     count: Count
+    total_bytes: int  # of all sessions since the process started, what is counted here included
 
 
 class Meter:
@@ -86,7 +87,8 @@ class Meter:
                 reading = read_session(session, sample, self._live.baselines.get(key), dump.ifindex, now)
                 if reading is not None:
                     readings.append(reading)
-        return Observation(dump, now, self._count(readings))
+        total = self.bytes_in + self.bytes_out + sum(r.amount.bytes_in + r.amount.bytes_out for r in readings)
+        return Observation(dump, now, self._count(readings), total)
 
     async def commit(self, observation: Observation) -> None:
         """Totals, baselines, windows and invoice lines in one transaction. Raises StoreUnavailable."""

@@ -115,7 +115,7 @@ async def _run(
         for server in servers:
             server.stop()
         await asyncio.gather(*serving)
-        parts.woken.set()
+        parts.alarm.ring()
         await ticking
         await parts.ticker.tick()
 
@@ -150,7 +150,7 @@ async def _watch_store(store: Store, parts: Parts, stopping: asyncio.Event) -> N
         except StoreUnavailable:
             continue  # the tick meets the same fault, and reports it
         if seen not in (None, version):
-            parts.woken.set()
+            parts.alarm.ring()
         seen = version
 
 
@@ -163,7 +163,7 @@ async def _watch_link(interface: str, parts: Parts, stopping: asyncio.Event) -> 
             await asyncio.wait({changed, stopped}, return_when=asyncio.FIRST_COMPLETED)
             if changed.done():
                 changed.result()
-                parts.woken.set()
+                parts.alarm.ring()
             else:
                 changed.cancel()
 

@@ -77,7 +77,7 @@ class Sessions:
     """Whoever reads counters or changes peers holds `turn` until the store has what came of it.
 
     `tunnel` must answer each call or raise TunnelError within `apply_timeout` seconds. `check_soon` asks for
-    the exit to be compared with the store before the next tick is due.
+    the exit to be compared with the store before the next tick is due; `opened` is told which session has begun.
     """
 
     def __init__(
@@ -96,6 +96,7 @@ class Sessions:
         turn: asyncio.Lock,
         apply_timeout: float,
         check_soon: Callable[[], None],
+        opened: Callable[[Session], None],
     ) -> None:
         self._store = store
         self._tunnel = tunnel
@@ -112,6 +113,7 @@ class Sessions:
         self._turn = turn
         self._apply_timeout = apply_timeout
         self._check_soon = check_soon
+        self._opened = opened
         self._keys = KeyLocks()
         # Pending rows of failed requests that the store has not let go of yet, and the address each owns, if any.
         self._leftovers: dict[str, int | None] = {}
@@ -259,6 +261,7 @@ class Sessions:
         )
         self._meter.take(last)
         self._live.put(session, admitted.account)
+        self._opened(session)
         return session
 
     async def _undo(self, admitted: _Admitted) -> None:

@@ -5,26 +5,22 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Protocol
 
-from appliance import accounting
 from appliance.convergence import fresh_keys
-from appliance.entities import Reason, State
 from appliance.errors import EgressError, StoreUnavailable, TunnelError
-from appliance.policy import quota, termination
 from appliance.store import accounts as account_rows
 from appliance.store import node as node_row
 from appliance.store import sessions as rows
-from appliance.supervision import wait
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Iterator, Mapping, Set
 
-    from appliance.clock import Clock, Moment
-    from appliance.config import MeterSettings, TierSettings
+    from appliance.alarm import Alarm
+    from appliance.clock import Clock
+    from appliance.config import MeterSettings
     from appliance.convergence import Convergence
-    from appliance.entities import Account
+    from appliance.endings import Endings
     from appliance.live import LiveSessions
-    from appliance.meter import Meter, Observation
+    from appliance.meter import Meter
     from appliance.nodes import Node
     from appliance.sessions import Sessions
     from appliance.store.connection import Store
@@ -33,9 +29,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# Between two readings of the counters: what bounds how far a window can be overshot.
-LOOK_S = 1.0
-SHORTEST_WAIT_S = 0.02
+RETRY_S = 1.0  # after a tick that failed
 RETENTION_EVERY_MS = 3_600_000
 
 
@@ -45,7 +39,7 @@ class Egress(Protocol):
 
 
 class Ticker:
-    """Ticks every second, when a session runs out, and at once when `woken` is set. Ticks never overlap."""
+    """Ticks about every second, when a session runs out, and at once when the alarm rings. Ticks never overlap."""
 
     def __init__(
         self,
@@ -58,11 +52,11 @@ class Ticker:
         egress: Egress,
         live: LiveSessions,
         node: Node,
-        tiers: Mapping[str, TierSettings],
+        endings: Endings,
         settings: MeterSettings,
         clock: Clock,
         turn: asyncio.Lock,
-        woken: asyncio.Event,
+        alarm: Alarm,
     ) -> None:
         self._store = store
         self._tunnel = tunnel
@@ -72,12 +66,13 @@ class Ticker:
         self._egress = egress
         self._live = live
         self._node = node
-        self._tiers = tiers
+        self._endings = endings
         self._settings = settings
         self._clock = clock
         self._turn = turn
-        self._woken = woken
+        self._alarm = alarm
         self._link: Link | None = None  # as last read
+        self._took_s = 0.0  # the last tick
         self._committed_at_ms: int | None = None
         self._swept_at_ms: int | None = None
         self.last_tick_ms: int | None = None  # CLOCK_BOOTTIME at the end of the last whole tick
@@ -87,44 +82,25 @@ class Ticker:
     async def run(self, stopping: asyncio.Event) -> None:
         """Tick until `stopping`; a tick under way is finished, never cut short."""
         while not stopping.is_set():
-            woken = await wait(self._woken, self._seconds_to_next())
-            self._woken.clear()
+            rung = await self._alarm.wait(self._seconds_to_next)
             if not stopping.is_set():
-                await self.tick(whole=woken)
+                await self.tick(whole=rung)
 
     def _seconds_to_next(self) -> float:
         if not self._node.healthy:
             # Nothing can be ended now, however long it has been due.
-            return LOOK_S
-        now = self._clock.now()
-        due = [LOOK_S * 1000, *self._ms_left(now)]
-        expiry = self._live.next_expiry()
-        if expiry is not None:
-            due.append(expiry - now.wall_ms)
-        return max(SHORTEST_WAIT_S, min(due) / 1000)
-
-    def _ms_left(self, now: Moment) -> Iterator[int]:
-        """For every account that is limited in time: in how many ms it has none left."""
-        for account in self._limited():
-            sessions = self._live.of_account(account.id)
-            uses = [accounting.use(accounting.running(s, now), now) for s in sessions]
-            left = quota.measure(account, self._tiers[account.tier], uses, now.wall_ms).ms_left(len(sessions))
-            if left is not None:
-                yield left
-
-    def _limited(self) -> list[Account]:
-        """The accounts with a limit and a live session."""
-        ids = {s.account_id for s in self._live.by_key.values()}
-        accounts = [self._live.accounts[account_id] for account_id in ids]
-        return [a for a in accounts if self._tiers[a.tier].bytes_limit or self._tiers[a.tier].seconds_limit]
+            return RETRY_S
+        # However near a limit, ticks take no more than half of the time.
+        return max(self._endings.seconds_to_next_look(self._clock.now()), min(self._took_s, RETRY_S))
 
     async def tick(self, *, whole: bool = True) -> None:
         """One tick. What goes wrong is logged, shown by /readyz and tried again; it is not raised.
 
-        A whole tick looks at everything and commits what it read. The others, each second, read the counters and
+        A whole tick looks at everything and commits what it read. The others, about each second, read the counters and
         end who has used up a window; they commit when they end somebody, or when `meter.interval` has passed.
         """
         async with self._turn:
+            started = self._clock.now().boot_ms
             fault = None
             try:
                 await self._round(whole=whole or self._is_due() or not self._node.healthy)
@@ -133,10 +109,11 @@ class Ticker:
                 if self._link is not None:
                     # Perhaps the interface has gone since it was last looked at: look again at once.
                     self._link = None
-                    self._woken.set()
+                    self._alarm.ring()
             except StoreUnavailable as error:
                 self._live.stale = True
                 fault = f"{error}: {error.__cause__}"
+            self._took_s = (self._clock.now().boot_ms - started) / 1000
         self._report(fault)
 
     def _report(self, fault: str | None) -> None:
@@ -162,7 +139,7 @@ class Ticker:
             self._link = await self._tunnel.link()
         seen = None if self._link is None else await self._meter.observe()
         changes = await self._convergence.plan(self._link, None if seen is None else seen.dump)
-        ending = self._ending(seen, fresh_keys(changes))
+        ending = self._endings.decide(seen, self._clock.now() if seen is None else seen.now)
         if seen is not None and (whole or changes or ending):
             await self._meter.commit(seen)
             self._committed_at_ms = seen.now.boot_ms
@@ -205,39 +182,6 @@ class Ticker:
             self._live.load(sessions, baselines, accounts, row.beat)
             await self._meter.catch_up()
         return asked
-
-    def _ending(self, seen: Observation | None, fresh: Set[bytes]) -> dict[bytes, Reason]:
-        """(public key, reason) of every session that has to end, what was just read included.
-
-        `fresh`: whose peers are about to be installed. Idleness counts from there, however long they were away.
-        """
-        now = self._clock.now() if seen is None else seen.now
-        quotas = self._quotas(seen, now)
-        ending = {}
-        for key, session in self._live.by_key.items():
-            after = session if seen is None else seen.count.sessions.get(key, session)
-            if session.state is State.CLOSING:
-                reason: Reason | None = session.reason
-            else:
-                tier = self._tiers[self._live.accounts[session.account_id].tier]
-                reason = termination.decide(after, tier, quotas.get(session.account_id), now)
-                if reason is Reason.IDLE and key in fresh:
-                    reason = None
-            if reason is not None:
-                ending[key] = reason
-        return ending
-
-    def _quotas(self, seen: Observation | None, now: Moment) -> dict[str, quota.Quota]:
-        """Of the accounts that are limited, what was just read included."""
-        found = {}
-        for account in self._limited():
-            sessions = self._live.of_account(account.id)
-            if seen is not None:
-                account = seen.count.accounts.get(account.id, account)
-                sessions = [seen.count.sessions.get(s.public_key, s) for s in sessions]
-            uses = [accounting.use(accounting.running(s, now), now) for s in sessions]
-            found[account.id] = quota.measure(account, self._tiers[account.tier], uses, now.wall_ms)
-        return found
 
     async def _sweep(self) -> None:
         """Drop sessions older than retention, once an hour."""

@@ -79,6 +79,11 @@ class Quota:
             return None
         return max(0, -(-(self.seconds_limit * 1000 - self.time_used_ms) // sessions))
 
+    @property
+    def bytes_left(self) -> int | None:
+        """None: no end of them."""
+        return max(0, self.bytes_limit - self.bytes_used) if self.bytes_limit else None
+
 
 UNUSED = Windows()
 

@@ -75,7 +75,7 @@ async def test_interface_gone(exit_: ExitUnderTest) -> None:
     exit_.tunnel.vanish()
     refused(await ada.post(), 503, APPLY_FAILED)
     assert exit_.holdings() == before
-    assert exit_.parts.woken.is_set()
+    assert exit_.parts.alarm.rung
     await exit_.tick()
     await ada.open()
 

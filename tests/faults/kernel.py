@@ -102,7 +102,10 @@ class ModelKernel(FakeTunnel):
         if fresh or not stood:
             self._ledger.peer_gone(peer.public_key)
             self._ledger.peer_added(peer.public_key)
+        if fresh:
             self._ledger.heard(peer.public_key, handshake=False)
+        elif not stood:
+            self._ledger.put_back(peer.public_key)
 
 
 class MortalTunnel:

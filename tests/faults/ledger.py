@@ -97,6 +97,10 @@ class Ledger:
         self.committed[key] = self.true[key]
         self._away_since.setdefault(key, self._beat_at)
 
+    def put_back(self, key: bytes) -> None:
+        """A replacement that fails may put back a peer that a stranger took: nobody knows that it was away."""
+        del self._signs[key][-1:]
+
     def session_ended(self, key: bytes) -> None:
         """From now on nobody misses this peer."""
         self._away_since.pop(key, None)

@@ -22,13 +22,16 @@ LAYERS = (
     ("what is joined", ("assembly", "api.*")),
     (
         "what acts",
-        ("tick", "sessions", "meter", "convergence", "identity", "readiness", "live", "exit", "nodes", "quotas"),
+        (
+            *("tick", "sessions", "meter", "convergence", "endings", "identity", "readiness", "live", "exit"),
+            *("nodes", "quotas"),
+        ),
     ),
     (
         "the edges",
         (
             *("store.*", "egress.host", "egress.forwarding", "addresses", "host_network", "listening", "state_dir"),
-            *("key_locks", "supervision", "wireguard.backend", "wireguard.genetlink", "wireguard.kernel"),
+            *("alarm", "key_locks", "supervision", "wireguard.backend", "wireguard.genetlink", "wireguard.kernel"),
             *("wireguard.link", "wireguard.link_events", "wireguard.timed", "wireguard.userspace"),
             *("wireguard.wireguard_go", "wireguard.worker"),
         ),
@@ -47,7 +50,7 @@ PLACES = {entry: depth for depth, (_, entries) in enumerate(LAYERS) for entry in
 
 PURE = (
     *("policy", "policy.admission", "policy.invoicing", "policy.pricing", "policy.quota", "policy.termination"),
-    *("policy.windows", "accounting", "invoice"),
+    *("policy.speed", "policy.windows", "accounting", "invoice"),
 )
 INPUT_OUTPUT = {
     "asyncio",
