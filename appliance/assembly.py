@@ -32,12 +32,13 @@ from appliance.wireguard.timed import TimedTunnel
 if TYPE_CHECKING:
     from appliance.clock import Clock
     from appliance.config import Settings
+    from appliance.convergence import Egress
     from appliance.state_dir import StateDir
     from appliance.store.connection import Store
-    from appliance.tick import Egress
     from appliance.wireguard.tunnel import Tunnel
 
 # Restoring thousands of peers takes longer than adding one may.
+INTERVALS_UNTIL_LATE = 3  # of meter.interval: then the exit takes no new sessions
 CONVERGE_TIMEOUT_S = 60.0
 
 
@@ -57,6 +58,7 @@ def describe_exit(settings: Settings, state: StateDir) -> Place:
     public_ip = settings.node.public_ip or host_network.default_route_address()
     private_key = state.private_key()
     exit_ = Exit(
+        interface=wireguard.interface,
         private_key=private_key,
         public_key=keys.public_key(private_key),
         public_ip=public_ip,
@@ -87,8 +89,6 @@ def host_egress(settings: Settings, state: StateDir, place: Place, boot_id: str)
         Path("/proc/sys"),
         state.sysctls,
         boot_id,
-        interface=settings.wireguard.interface,
-        ipv6=exit_.subnet6 is not None,
     )
     return HostEgress(rules, forwarding)
 
@@ -114,7 +114,8 @@ async def build(
     await identity.adopt(store, settings.wireguard, exit_.public_key, clock.now().wall_ms)
     pool = AddressPool(settings.wireguard.subnet)
     await recover(store, pool)
-    node = Node(settings.node.name, settings.node.region, str(exit_.public_ip))
+    patience_ms = INTERVALS_UNTIL_LATE * settings.meter.interval * 1000
+    node = Node(settings.node.name, settings.node.region, str(exit_.public_ip), clock, patience_ms)
     nodes = Nodes(node)
     live = LiveSessions()
     prompt = TimedTunnel(tunnel, settings.wireguard.apply_timeout)
@@ -148,8 +149,7 @@ async def build(
         tunnel=patient,
         meter=meter,
         sessions=sessions,
-        convergence=Convergence(patient, live, exit_),
-        egress=egress,
+        convergence=Convergence(patient, egress, live, exit_),
         live=live,
         node=node,
         endings=endings,

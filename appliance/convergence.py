@@ -1,19 +1,21 @@
-"""Making the tunnel equal to the store: applies what `wireguard.reconcile` finds different."""
+"""Making the exit equal to the store: applies what `reconcile` finds different."""
 
 from __future__ import annotations
 
 import logging
 from dataclasses import replace
 from ipaddress import ip_address
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
+from appliance.errors import EgressError
+from appliance.reconcile import Actual, Changes, reconcile
 from appliance.wireguard.keys import encode
-from appliance.wireguard.reconcile import Changes, reconcile
 from appliance.wireguard.tunnel import PutPeer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from appliance.egress.state import EgressChanges, EgressState
     from appliance.exit import Exit
     from appliance.live import LiveSessions
     from appliance.wireguard.tunnel import Dump, Link, LinkChange, Tunnel
@@ -21,36 +23,57 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
+class Egress(Protocol):
+    def state(self) -> EgressState: ...
+
+    async def apply(self, changes: EgressChanges) -> None:
+        """Raises EgressError."""
+
+
 class Convergence:
     """The caller holds the exit's turn."""
 
-    def __init__(self, tunnel: Tunnel, live: LiveSessions, exit_: Exit) -> None:
+    def __init__(self, tunnel: Tunnel, egress: Egress, live: LiveSessions, exit_: Exit) -> None:
         self._tunnel = tunnel
+        self._egress = egress
         self._live = live
         self._exit = exit_
 
     async def plan(self, link: Link | None, dump: Dump | None) -> Changes:
         """What differs between the store and what was read."""
-        changes = reconcile(self._exit.desired(self._live.by_key.values()), link, dump)
-        return changes if dump is None else await self._confirmed(changes, link)
+        actual = Actual(self._egress.state(), link, dump)
+        changes = reconcile(self._exit.desired(self._live.by_key.values()), actual)
+        return changes if dump is None else await self._confirmed(changes, actual)
 
-    async def apply(self, changes: Changes) -> None:
-        """The store knows already that the peers which are added afresh count from zero (`Meter.restart`)."""
+    async def apply(self, changes: Changes) -> EgressError | None:
+        """The store knows already that the peers which are added afresh count from zero (`Meter.restart`).
+
+        Where the egress cannot be put right, an interface that stands is, and what went wrong is returned.
+        """
         _report(changes)
+        fault = None
+        if changes.egress is not None:
+            try:
+                await self._egress.apply(changes.egress)
+            except EgressError as error:
+                fault = error
+                if changes.link is not None and changes.link.create:
+                    raise
         if changes.link is not None:
             await self._tunnel.change_link(changes.link)
         if changes.device is not None:
             await self._tunnel.configure(changes.device)
         if changes.peers:
             await self._tunnel.apply(changes.peers)
+        return fault
 
-    async def _confirmed(self, changes: Changes, link: Link | None) -> Changes:
+    async def _confirmed(self, changes: Changes, actual: Actual) -> Changes:
         """A dump ends early when the peer under its cursor is removed: only what two dumps miss is missing."""
         missing = fresh_keys(changes)
         if not missing:
             return changes
-        again = await self._tunnel.dump()
-        changes = reconcile(self._exit.desired(self._live.by_key.values()), link, again)
+        again = replace(actual, dump=await self._tunnel.dump())
+        changes = reconcile(self._exit.desired(self._live.by_key.values()), again)
         unconfirmed = fresh_keys(changes) - missing
         peers = [c for c in changes.peers if not (isinstance(c, PutPeer) and c.peer.public_key in unconfirmed)]
         return replace(changes, peers=tuple(peers))

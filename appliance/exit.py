@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from appliance.reconcile import Desired
 from appliance.wireguard import quick
-from appliance.wireguard.reconcile import Desired
 from appliance.wireguard.tunnel import Peer, Prefix
 
 if TYPE_CHECKING:
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Exit:
+    interface: str
     private_key: bytes = field(repr=False)
     public_key: bytes
     public_ip: IPv4Address | IPv6Address
@@ -41,11 +42,13 @@ class Exit:
         return Peer(session.public_key, frozenset(Prefix(a.packed, a.max_prefixlen) for a in addresses))
 
     def desired(self, sessions: Iterable[Session]) -> Desired:
-        """The interface as it should be while these sessions are live."""
+        """The exit as it should be while these sessions are live."""
         own = [Prefix(self.subnet[1].packed, self.subnet.prefixlen)]
         if self.subnet6 is not None:
             own.append(Prefix(self.subnet6[1].packed, self.subnet6.prefixlen))
         return Desired(
+            interface=self.interface,
+            ipv6=self.subnet6 is not None,
             private_key=self.private_key,
             public_key=self.public_key,
             listen_port=self.listen_port,

@@ -2,28 +2,43 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from appliance.errors import NoActiveNodeInRegion, NoActiveNodes
 
+if TYPE_CHECKING:
+    from appliance.clock import Clock
+
 APPLIES_FAILED_LIMIT = 3
-RETRY_S = 10
+RETRY_MS = 10_000
 
 
 @dataclass(slots=True)
 class Node:
-    """One exit and what is known of its health.
-
-    `fault` is why it is not ready, as /readyz says it; None while it is. `applies_failed` counts in a row.
-    """
+    """One exit and what is known of its health. `patience_ms`: how old the last check of it may be."""
 
     name: str
     region: str
     public_ip: str
+    clock: Clock
+    patience_ms: int
     drained: bool = False
-    fault: str | None = "starting"
-    applies_failed: int = 0
-    retry_at_ms: int = 0  # CLOCK_BOOTTIME; when a row of failed applies may be forgiven
+    check_fault: str | None = "starting"  # what the last check found
+    applies_failed: int = 0  # in a row
+    _crashed: dict[str, str] = field(default_factory=dict)
+    _retry_at_ms: int = 0  # when a row of failed applies may be forgiven
+    _checked_at_ms: int = 0
+
+    @property
+    def fault(self) -> str | None:
+        """Why it is not ready, as /readyz says it; None while it is."""
+        if self.check_fault is not None:
+            return self.check_fault
+        for crashed in self._crashed.values():
+            return crashed
+        age_ms = self.clock.now().boot_ms - self._checked_at_ms
+        return f"the exit was last checked {age_ms // 1000} s ago" if age_ms > self.patience_ms else None
 
     @property
     def healthy(self) -> bool:
@@ -36,15 +51,23 @@ class Node:
     def apply_succeeded(self) -> None:
         self.applies_failed = 0
 
-    def apply_failed(self, boot_ms: int) -> None:
+    def apply_failed(self) -> None:
         self.applies_failed += 1
-        self.retry_at_ms = boot_ms + RETRY_S * 1000
+        self._retry_at_ms = self.clock.now().boot_ms + RETRY_MS
 
-    def checked(self, fault: str | None, boot_ms: int) -> None:
-        """The outcome of a whole check of the exit. One that finds nothing wrong lets the next apply be tried."""
-        self.fault = fault
-        if fault is None and not self.healthy and boot_ms >= self.retry_at_ms:
+    def checked(self, fault: str | None) -> None:
+        """The outcome of a check of the exit. One that finds nothing wrong lets the next apply be tried."""
+        self.check_fault = fault
+        self._checked_at_ms = self.clock.now().boot_ms
+        if fault is None and not self.healthy and self._checked_at_ms >= self._retry_at_ms:
             self.applies_failed = 0
+
+    def task(self, name: str, fault: str | None) -> None:
+        """A background task does not run, and why; None: it does."""
+        if fault is None:
+            self._crashed.pop(name, None)
+        else:
+            self._crashed[name] = fault
 
 
 class Nodes:

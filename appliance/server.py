@@ -16,26 +16,28 @@ from appliance.api.auth import Authenticator
 from appliance.api.metrics import ExitCollector, create_metrics_app
 from appliance.api.web import WebServer
 from appliance.clock import HostClock
-from appliance.errors import EgressError, HostError, StoreUnavailable, TunnelError
+from appliance.egress.table_events import table_events
+from appliance.errors import EgressError, HostError, TunnelError
 from appliance.state_dir import StateDir
 from appliance.store.connection import Store
-from appliance.supervision import supervise, wait
+from appliance.supervision import Supervisor
+from appliance.watches import EventsWatch, watch_store
 from appliance.wireguard.backend import choose_backend
-from appliance.wireguard.link_events import LinkEvents
+from appliance.wireguard.link_events import link_events
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Iterator
+    from collections.abc import Awaitable, Callable, Iterator, Mapping
 
     from appliance.assembly import Parts, Place
     from appliance.clock import Clock
     from appliance.config import Settings
     from appliance.egress.host import HostEgress
+    from appliance.netlink_events import NetlinkEvents
     from appliance.wireguard.tunnel import Tunnel
 
 log = logging.getLogger(__name__)
 
-STORE_POLL_S = 0.25
 REQUESTS_GRACE_S = 4
 STOP_LIMIT_S = 10
 
@@ -73,11 +75,28 @@ async def _serve(settings: Settings) -> None:
         egress = assembly.host_egress(settings, state, place, clock.now().boot_id)
         parts = await assembly.build(settings, store=store, tunnel=tunnel, egress=egress, exit_=place.exit, clock=clock)
         stack.push_async_callback(_leave_host, settings, tunnel, egress)
+        tasks = _watches(settings, parts, egress, store, stopping, stack)
         await parts.ticker.tick()
         if parts.node.fault is not None:
             raise HostError(parts.node.fault)
-        servers = _web_servers(settings, store, clock, parts, place, listeners)
-        await _run(settings, parts, place, store, servers, stopping)
+        supervisor = Supervisor(stopping, parts.node.task)
+        servers = _web_servers(settings, store, clock, parts, place, supervisor, listeners)
+        await _run(parts, servers, tasks, supervisor, lambda: _announce(settings, place), stopping)
+
+
+def _watches(
+    settings: Settings, parts: Parts, egress: HostEgress, store: Store, stopping: asyncio.Event, stack: AsyncExitStack
+) -> Mapping[str, Callable[[], Awaitable[None]]]:
+    """What rings the alarm, by name. Events are kept from here on, before anything is looked at."""
+
+    def watch(open_events: Callable[[], NetlinkEvents]) -> Callable[[], Awaitable[None]]:
+        return stack.enter_context(closing(EventsWatch(open_events, parts.alarm, stopping))).run
+
+    return {
+        "the store's watch": lambda: watch_store(store, parts.alarm, stopping),
+        "the interface's watch": watch(lambda: link_events(settings.wireguard.interface)),
+        "the firewall's watch": watch(lambda: table_events(egress.table_changed, egress.table_unknown)),
+    }
 
 
 def _bind(settings: Settings, stack: AsyncExitStack) -> list[socket.socket]:
@@ -93,23 +112,21 @@ def _bind(settings: Settings, stack: AsyncExitStack) -> list[socket.socket]:
 
 
 async def _run(
-    settings: Settings,
     parts: Parts,
-    place: Place,
-    store: Store,
     servers: list[WebServer],
+    tasks: Mapping[str, Callable[[], Awaitable[None]]],
+    supervisor: Supervisor,
+    announce: Callable[[], None],
     stopping: asyncio.Event,
 ) -> None:
     async with asyncio.TaskGroup() as group:
         serving = [group.create_task(server.run()) for server in servers]
-        ticking = group.create_task(supervise("the tick", lambda: parts.ticker.run(stopping), stopping))
-        group.create_task(supervise("the store's watch", lambda: _watch_store(store, parts, stopping), stopping))
-        group.create_task(
-            supervise("the link's watch", lambda: _watch_link(settings.wireguard.interface, parts, stopping), stopping)
-        )
+        ticking = group.create_task(supervisor.keep("the tick", lambda: parts.ticker.run(stopping)))
+        for name, run in tasks.items():
+            group.create_task(supervisor.keep(name, run))
         for server in servers:
             await server.started.wait()
-        _announce(settings, place)
+        announce()
         await stopping.wait()
         log.info("stopping: finishing requests")
         for server in servers:
@@ -121,7 +138,13 @@ async def _run(
 
 
 def _web_servers(
-    settings: Settings, store: Store, clock: Clock, parts: Parts, place: Place, listeners: list[socket.socket]
+    settings: Settings,
+    store: Store,
+    clock: Clock,
+    parts: Parts,
+    place: Place,
+    supervisor: Supervisor,
+    listeners: list[socket.socket],
 ) -> list[WebServer]:
     app = create_app(
         sessions=parts.sessions,
@@ -136,36 +159,9 @@ def _web_servers(
     )
     cert, key = settings.api.tls_cert, settings.api.tls_key
     servers = [WebServer(app, listeners[0], REQUESTS_GRACE_S, (cert, key) if cert and key else None)]
-    collector = ExitCollector(parts.live, parts.pool, parts.node, parts.meter, parts.ticker)
+    collector = ExitCollector(parts.live, parts.pool, parts.node, parts.meter, parts.ticker, supervisor.crashes)
     servers += [WebServer(create_metrics_app(collector), listener, REQUESTS_GRACE_S) for listener in listeners[1:]]
     return servers
-
-
-async def _watch_store(store: Store, parts: Parts, stopping: asyncio.Event) -> None:
-    """Admin commands write to the store and leave; what they wrote is taken over at once."""
-    seen = None
-    while not await wait(stopping, STORE_POLL_S):
-        try:
-            version = await store.foreign_version()
-        except StoreUnavailable:
-            continue  # the tick meets the same fault, and reports it
-        if seen not in (None, version):
-            parts.alarm.ring()
-        seen = version
-
-
-async def _watch_link(interface: str, parts: Parts, stopping: asyncio.Event) -> None:
-    """The interface going, or changing, under us is repaired at once."""
-    with LinkEvents(interface) as events:
-        stopped = asyncio.ensure_future(stopping.wait())
-        while not stopping.is_set():
-            changed = asyncio.ensure_future(events.changed())
-            await asyncio.wait({changed, stopped}, return_when=asyncio.FIRST_COMPLETED)
-            if changed.done():
-                changed.result()
-                parts.alarm.ring()
-            else:
-                changed.cancel()
 
 
 def _announce(settings: Settings, place: Place) -> None:

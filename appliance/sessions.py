@@ -233,7 +233,7 @@ class Sessions:
                 session = await self._go_live(admitted, seen)
         except (TunnelError, TimeoutError, KeyError) as error:
             log.warning("peer of a new session was not applied: %s", error)
-            admitted.node.apply_failed(self._clock.now().boot_ms)
+            admitted.node.apply_failed()
             self._check_soon()
             raise PeerApplyFailed from error
         admitted.node.apply_succeeded()

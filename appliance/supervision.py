@@ -14,18 +14,30 @@ log = logging.getLogger(__name__)
 FIRST_DELAY_S, LONGEST_DELAY_S = 0.5, 30.0
 
 
-async def supervise(name: str, run: Callable[[], Awaitable[None]], stopping: asyncio.Event) -> None:
-    """Run until it returns; a crash is logged with its cause and run again, later each time."""
-    delay = FIRST_DELAY_S
-    while not stopping.is_set():
-        try:
-            await run()
-        except Exception:
-            log.exception("%s crashed; starting it again in %g s", name, delay)
-            await wait(stopping, delay)
-            delay = min(delay * 2, LONGEST_DELAY_S)
-        else:
-            return
+class Supervisor:
+    """Keeps tasks running until `stopping`. `report` hears of each why it does not run, and None once it does."""
+
+    def __init__(self, stopping: asyncio.Event, report: Callable[[str, str | None], None]) -> None:
+        self._stopping = stopping
+        self._report = report
+        self.crashes: dict[str, int] = {}  # by task
+
+    async def keep(self, name: str, run: Callable[[], Awaitable[None]]) -> None:
+        """Run until it returns; a crash is logged with its cause and run again, later each time."""
+        delay = FIRST_DELAY_S
+        self.crashes[name] = 0
+        while not self._stopping.is_set():
+            self._report(name, None)
+            try:
+                await run()
+            except Exception as error:
+                log.exception("%s crashed; starting it again in %g s", name, delay)
+                self.crashes[name] += 1
+                self._report(name, f"{name} crashed: {type(error).__name__}: {error}")
+                await wait(self._stopping, delay)
+                delay = min(delay * 2, LONGEST_DELAY_S)
+            else:
+                return
 
 
 async def wait(event: asyncio.Event, seconds: float) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from appliance.convergence import fresh_keys
 from appliance.errors import EgressError, StoreUnavailable, TunnelError
@@ -22,20 +22,15 @@ if TYPE_CHECKING:
     from appliance.live import LiveSessions
     from appliance.meter import Meter
     from appliance.nodes import Node
+    from appliance.reconcile import Changes
     from appliance.sessions import Sessions
     from appliance.store.connection import Store
-    from appliance.wireguard.reconcile import Changes
     from appliance.wireguard.tunnel import Link, Tunnel
 
 log = logging.getLogger(__name__)
 
 RETRY_S = 1.0  # after a tick that failed
 RETENTION_EVERY_MS = 3_600_000
-
-
-class Egress(Protocol):
-    async def ensure(self) -> None:
-        """NAT, forwarding and blocks are in place. Raises EgressError."""
 
 
 class Ticker:
@@ -49,7 +44,6 @@ class Ticker:
         meter: Meter,
         sessions: Sessions,
         convergence: Convergence,
-        egress: Egress,
         live: LiveSessions,
         node: Node,
         endings: Endings,
@@ -63,7 +57,6 @@ class Ticker:
         self._meter = meter
         self._sessions = sessions
         self._convergence = convergence
-        self._egress = egress
         self._live = live
         self._node = node
         self._endings = endings
@@ -118,12 +111,13 @@ class Ticker:
 
     def _report(self, fault: str | None) -> None:
         self.failed_ticks += fault is not None
+        before = self._node.check_fault
         # Until the first whole tick the fault is the start's own, and ends it.
-        if fault is not None and fault != self._node.fault and self.ticks:
+        if fault is not None and fault != before and self.ticks:
             log.error("not ready: %s", fault)
-        elif fault is None and self._node.fault is not None:
+        elif fault is None and before is not None:
             log.info("ready")
-        self._node.checked(fault, self._clock.now().boot_ms)
+        self._node.checked(fault)
 
     def _is_due(self) -> bool:
         now = self._clock.now().boot_ms
@@ -133,9 +127,6 @@ class Ticker:
         asked = await self._take_requests()
         whole = whole or asked is not None
         if whole or self._link is None:
-            # First, so that nothing is forwarded without its rules, and the sysctls are noted before the link
-            # changes any.
-            await self._egress.ensure()
             self._link = await self._tunnel.link()
         seen = None if self._link is None else await self._meter.observe()
         changes = await self._convergence.plan(self._link, None if seen is None else seen.dump)
@@ -143,19 +134,25 @@ class Ticker:
         if seen is not None and (whole or changes or ending):
             await self._meter.commit(seen)
             self._committed_at_ms = seen.now.boot_ms
-        await self._repair(changes)
+        egress_fault = await self._repair(changes)
         all_ended = await self._sessions.finish_free(ending)
         if whole:
             # Where a request is at work on a session that has to end, what was asked is not done yet.
             await self._keep_house(asked if all_ended else None)
+        if egress_fault is not None:
+            raise egress_fault
+        if whole:
+            self.last_tick_ms = self._clock.now().boot_ms
+            self.ticks += 1
 
-    async def _repair(self, changes: Changes) -> None:
+    async def _repair(self, changes: Changes) -> EgressError | None:
         if not changes:
-            return
+            return None
         await self._meter.restart(fresh_keys(changes))
-        await self._convergence.apply(changes)
+        fault = await self._convergence.apply(changes)
         if changes.link is not None:
             self._link = await self._tunnel.link()
+        return fault
 
     async def _keep_house(self, asked: int | None) -> None:
         await self._sessions.clear_leftovers()
@@ -163,8 +160,6 @@ class Ticker:
         if asked is not None:
             async with self._store.write() as db:
                 await node_row.mark_applied(db, asked)
-        self.last_tick_ms = self._clock.now().boot_ms
-        self.ticks += 1
 
     async def _take_requests(self) -> int | None:
         """Take over what admin commands have written since; returns the number to acknowledge."""

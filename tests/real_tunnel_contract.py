@@ -13,7 +13,7 @@ import pytest
 
 from appliance.errors import TunnelError
 from appliance.wireguard import keys
-from appliance.wireguard.link_events import LinkEvents
+from appliance.wireguard.link_events import link_events
 from appliance.wireguard.tunnel import DeviceChange, LinkChange, Peer, PutPeer
 from tests.netns import Namespace, new_namespace
 from tests.tunnel_contract import (
@@ -131,7 +131,7 @@ class RealTunnelContract(TunnelContract):
 
         async def body(tunnel: Tunnel) -> None:
             await tunnel.change_link(UP)
-            with LinkEvents(name) as events:
+            with link_events(name) as events:
                 for command in (
                     ["ip", "addr", "add", "10.9.0.1/24", "dev", name],
                     ["ip", "link", "set", name, "mtu", "1300"],
@@ -140,7 +140,7 @@ class RealTunnelContract(TunnelContract):
                 ):
                     assert namespace.run(*command).returncode == 0
                     async with asyncio.timeout(SECONDS_A_WAIT):
-                        await events.changed()
+                        await events.happened()
 
         run(make_tunnel, body)
 
@@ -148,15 +148,15 @@ class RealTunnelContract(TunnelContract):
         """What happens to other interfaces wakes nobody."""
 
         async def body(tunnel: Tunnel) -> None:
-            with LinkEvents(name) as events, LinkEvents("other0") as others:
-                watch = asyncio.ensure_future(events.changed())
+            with link_events(name) as events, link_events("other0") as others:
+                watch = asyncio.ensure_future(events.happened())
                 for command in (
                     ["ip", "link", "add", "other0", "type", "veth", "peer", "name", "other1"],
                     ["ip", "addr", "add", "10.8.0.1/24", "dev", "other0"],
                 ):
                     assert namespace.run(*command).returncode == 0
                     async with asyncio.timeout(SECONDS_A_WAIT):
-                        await others.changed()
+                        await others.happened()
                 assert not watch.done()
                 await tunnel.change_link(UP)
                 async with asyncio.timeout(SECONDS_A_WAIT):

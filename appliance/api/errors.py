@@ -20,7 +20,7 @@ from appliance.errors import (
     Unauthenticated,
     Unavailable,
 )
-from appliance.nodes import RETRY_S
+from appliance.nodes import RETRY_MS
 
 if TYPE_CHECKING:
     from litestar import Request
@@ -38,7 +38,7 @@ STATUS: tuple[tuple[type[ApplianceError], HTTPStatus], ...] = (
 
 HEADERS = {
     HTTPStatus.UNAUTHORIZED: {"WWW-Authenticate": "Bearer"},
-    HTTPStatus.SERVICE_UNAVAILABLE: {"Retry-After": str(RETRY_S)},
+    HTTPStatus.SERVICE_UNAVAILABLE: {"Retry-After": str(RETRY_MS // 1000)},
 }
 
 

@@ -14,7 +14,7 @@ from appliance.api.errors import HANDLERS
 from appliance.entities import State, Tier
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from prometheus_client.core import Metric
 
@@ -28,12 +28,21 @@ if TYPE_CHECKING:
 class ExitCollector(Collector):
     """Reads the running parts when it is asked; it keeps nothing of its own."""
 
-    def __init__(self, live: LiveSessions, pool: AddressPool, node: Node, meter: Meter, ticker: Ticker) -> None:
+    def __init__(
+        self,
+        live: LiveSessions,
+        pool: AddressPool,
+        node: Node,
+        meter: Meter,
+        ticker: Ticker,
+        crashes: Mapping[str, int],
+    ) -> None:
         self._live = live
         self._pool = pool
         self._node = node
         self._meter = meter
         self._ticker = ticker
+        self._crashes = crashes  # by background task
 
     def collect(self) -> Iterable[Metric]:
         sessions = GaugeMetricFamily("wg_appliance_sessions_live", "Live sessions", labels=["tier"])
@@ -54,6 +63,10 @@ class ExitCollector(Collector):
         yield GaugeMetricFamily("wg_appliance_applies_failed", "Failed applies in a row", self._node.applies_failed)
         yield CounterMetricFamily("wg_appliance_ticks", "Whole ticks", self._ticker.ticks)
         yield CounterMetricFamily("wg_appliance_ticks_failed", "Ticks that met a fault", self._ticker.failed_ticks)
+        crashes = CounterMetricFamily("wg_appliance_task_crashes", "Crashes of background tasks", labels=["task"])
+        for task, many in self._crashes.items():
+            crashes.add_metric([task], many)
+        yield crashes
         if self._ticker.last_tick_ms is not None:
             yield GaugeMetricFamily(
                 "wg_appliance_last_tick_boottime_seconds",

@@ -4,61 +4,64 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 from typing import TYPE_CHECKING
 
 from appliance.errors import EgressError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Mapping
     from pathlib import Path
 
 log = logging.getLogger(__name__)
 
 
+ALWAYS_READ = ("net/ipv4/conf/all/send_redirects", "net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding")
+
+
 class Forwarding:
     """`proc_sys` is /proc/sys; `record` the file that keeps the values found at first, for the boot `boot_id`."""
 
-    def __init__(self, proc_sys: Path, record: Path, boot_id: str, *, interface: str, ipv6: bool) -> None:
+    def __init__(self, proc_sys: Path, record: Path, boot_id: str) -> None:
         self._root = proc_sys
-        self._without_advertisements = ("all", "lo", interface)
         self._record = record
         self._boot_id = boot_id
-        self._ipv6 = ipv6
 
-    def ensure(self) -> None:
-        """Raises EgressError naming the sysctl that cannot be set."""
-        wrong = {name: value for name, value in self._wanted() if self._read(name) != value}
-        if not wrong:
-            return
+    def read(self) -> dict[str, str]:
+        """(path below /proc/sys, value) of all that may have to be set; one that is not there is left out."""
+        advertisements = (str(e.relative_to(self._root)) for e in (self._root / "net/ipv6/conf").glob("*/accept_ra"))
+        found = {name: self._read(name) for name in (*ALWAYS_READ, *advertisements)}
+        return {name: value for name, value in found.items() if value is not None}
+
+    def set(self, wanted: Mapping[str, str]) -> None:
+        """What was found is noted first. Raises EgressError naming the sysctl that cannot be set."""
         before = self._recorded()
-        before |= {name: self._read(name) for name in wrong if name not in before}
-        self._record.write_text(json.dumps({"boot_id": self._boot_id, "values": before}), encoding="utf-8")
-        for name, value in wrong.items():
-            log.info("sysctl %s = %s (was %s)", name.replace("/", "."), value, before[name])
+        before |= {name: value for name in wanted if name not in before and (value := self._read(name)) is not None}
+        self._note(before)
+        for name, value in wanted.items():
+            was = self._read(name)
             self._write(name, value)
+            log.info("sysctl %s = %s (was %s)", name.replace("/", "."), value, was)
 
     def restore(self) -> None:
-        """Put back what `ensure` changed in this boot."""
+        """Put back what `set` changed in this boot."""
         # Forwarding first: switching it off resets nothing that comes after it.
         for name, value in reversed(self._recorded().items()):
             if (self._root / name).exists():
                 self._write(name, value)
         self._record.unlink(missing_ok=True)
 
-    def _wanted(self) -> Iterator[tuple[str, str]]:
-        # The kernel's WireGuard clears this one by itself when its interface comes up (drivers/net/wireguard/device.c,
-        # wg_open): a redirect would send clients around the tunnel. Listed here so that it is put back.
-        yield "net/ipv4/conf/all/send_redirects", "0"
-        yield "net/ipv4/ip_forward", "1"
-        if not self._ipv6:
-            return
-        # A forwarding host ignores router advertisements unless accept_ra is 2; a host that got its IPv6 default
-        # route from one would lose it. https://docs.kernel.org/networking/ip-sysctl.html#conf-all-accept-ra
-        for entry in sorted((self._root / "net/ipv6/conf").glob("*/accept_ra")):
-            name = str(entry.relative_to(self._root))
-            if entry.parent.name not in self._without_advertisements and self._read(name) == "1":
-                yield name, "2"
-        yield "net/ipv6/conf/all/forwarding", "1"
+    def _note(self, before: Mapping[str, str]) -> None:
+        # Written whole under another name first: what a crash cut short could not be put back.
+        new = self._record.with_suffix(".new")
+        try:
+            with new.open("w", encoding="utf-8") as file:
+                json.dump({"boot_id": self._boot_id, "values": before}, file)
+                file.flush()
+                os.fsync(file.fileno())
+            new.replace(self._record)
+        except OSError as error:
+            raise EgressError(f"cannot note the host's sysctls in {self._record}: {error.strerror}") from error
 
     def _recorded(self) -> dict[str, str]:
         try:
@@ -68,15 +71,19 @@ class Forwarding:
         # After a reboot the kernel's values are fresh; what was recorded before says nothing about them.
         return dict(content["values"]) if content.get("boot_id") == self._boot_id else {}
 
-    def _read(self, name: str) -> str:
+    def _read(self, name: str) -> str | None:
         try:
             return (self._root / name).read_text(encoding="ascii").strip()
-        except OSError as error:
-            raise EgressError(f"cannot read the sysctl {name.replace('/', '.')}: {error.strerror}") from error
+        except OSError:
+            return None  # an interface that has gone, or a kernel without IPv6
 
     def _write(self, name: str, value: str) -> None:
         try:
-            (self._root / name).write_text(value, encoding="ascii")
+            descriptor = os.open(self._root / name, os.O_WRONLY)  # never made: it is there or it is not
+            try:
+                os.write(descriptor, value.encode("ascii"))
+            finally:
+                os.close(descriptor)
         except OSError as error:
             sysctl = name.replace("/", ".")
             raise EgressError(f"cannot set {sysctl} = {value}: {error.strerror}; set it on the host") from error

@@ -7,10 +7,12 @@ import logging
 from typing import TYPE_CHECKING
 
 from appliance.egress import ruleset
+from appliance.egress.state import EgressState
 from appliance.errors import EgressError
 
 if TYPE_CHECKING:
     from appliance.egress.forwarding import Forwarding
+    from appliance.egress.state import EgressChanges
 
 log = logging.getLogger(__name__)
 
@@ -18,41 +20,66 @@ NFT_TIMEOUT_S = 10
 
 
 class HostEgress:
+    """Our nftables table, and the sysctls. Nobody else may change the table: events tell when somebody did."""
+
     def __init__(self, rules: ruleset.EgressRules, forwarding: Forwarding) -> None:
         self._rules = ruleset.render(rules)
         self._forwarding = forwarding
-        self._applied = False
+        self._stands = False
+        self._known = False  # that it stood
+        self._own: int | None = None  # the last nft of ours
 
-    async def ensure(self) -> None:
-        """The table once a process, the sysctls whenever they differ. Raises EgressError."""
-        if not self._applied:
-            await _nft(self._rules)
-            self._applied = True
-            log.info("nftables table inet %s applied", ruleset.TABLE)
-        # Only now: nothing is forwarded before the blocks stand.
-        self._forwarding.ensure()
+    def state(self) -> EgressState:
+        return EgressState(self._stands, self._forwarding.read())
+
+    async def apply(self, changes: EgressChanges) -> None:
+        """Raises EgressError."""
+        if changes.rules:
+            # Before: what somebody else changes from here on is told by an event.
+            self._stands = True
+            try:
+                await self._nft(self._rules)
+            except BaseException:
+                self._stands = False
+                raise
+            log.info("nftables table inet %s applied%s", ruleset.TABLE, " again: it was changed" if self._known else "")
+            self._known = True
+        if changes.sysctls:
+            self._forwarding.set(changes.sysctls)
+
+    def table_changed(self, by: int) -> bool:
+        """The netlink port `by` changed our table. Whether that was somebody else."""
+        if by != self._own:
+            self._stands = False
+        return by != self._own
+
+    def table_unknown(self) -> None:
+        """Events were lost: somebody may have changed it."""
+        self._stands = False
 
     async def remove(self) -> None:
         """Leave the host as it was found."""
         self._forwarding.restore()
-        self._applied = False
-        await _nft(ruleset.remove())
+        self._stands = False
+        await self._nft(ruleset.remove())
 
-
-async def _nft(script: str) -> None:
-    try:
-        process = await asyncio.create_subprocess_exec(
-            "nft", "-f", "-", stdin=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
-        )
-    except FileNotFoundError as error:
-        raise EgressError("nft is not installed: apt-get install nftables") from error
-    try:
-        async with asyncio.timeout(NFT_TIMEOUT_S):
-            _, stderr = await process.communicate(script.encode("utf-8"))
-    except TimeoutError as error:
-        process.kill()
-        await process.wait()
-        raise EgressError(f"nft did not finish within {NFT_TIMEOUT_S} s") from error
-    if process.returncode != 0:
-        reason = stderr.decode("utf-8", "replace").strip().splitlines()
-        raise EgressError(f"nft refused the rules: {reason[0] if reason else process.returncode}")
+    async def _nft(self, script: str) -> None:
+        try:
+            process = await asyncio.create_subprocess_exec(
+                "nft", "-f", "-", stdin=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+            )
+        except FileNotFoundError as error:
+            raise EgressError("nft is not installed: apt-get install nftables") from error
+        # Its netlink port, by which the kernel's events name who made a change (netlink(7), nl_pid): nft lets the
+        # kernel choose it, which takes the process id.
+        self._own = process.pid
+        try:
+            async with asyncio.timeout(NFT_TIMEOUT_S):
+                _, stderr = await process.communicate(script.encode("utf-8"))
+        except TimeoutError as error:
+            process.kill()
+            await process.wait()
+            raise EgressError(f"nft did not finish within {NFT_TIMEOUT_S} s") from error
+        if process.returncode != 0:
+            reason = stderr.decode("utf-8", "replace").strip().splitlines()
+            raise EgressError(f"nft refused the rules: {reason[0] if reason else process.returncode}")

@@ -7,6 +7,7 @@ from typing import Final
 # linux/netlink.h ----------------------------------------------------------------------------------
 
 NETLINK_ROUTE: Final = 0
+NETLINK_NETFILTER: Final = 12
 NETLINK_GENERIC: Final = 16
 SOL_NETLINK: Final = 270
 NETLINK_CAP_ACK: Final = 10
@@ -46,6 +47,14 @@ IFLA_IFNAME: Final = 3
 IFF_UP: Final = 0x1
 IFA_F_NODAD: Final = 0x02
 IFNAMSIZ: Final = 16
+
+# linux/netfilter.h, linux/netfilter/nfnetlink.h, linux/netfilter/nf_tables.h ------------------------------
+
+NFPROTO_INET: Final = 1
+NFGENMSG_SIZE: Final = 4
+NFNLGRP_NFTABLES: Final = 7
+NFNL_SUBSYS_NFTABLES: Final = 10
+NFTA_TABLE_NAME: Final = 1
 
 # linux/wireguard.h --------------------------------------------------------------------------------
 

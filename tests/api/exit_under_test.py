@@ -6,7 +6,7 @@ import asyncio
 import inspect
 import sqlite3
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Address
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +24,7 @@ from appliance.store import tokens as token_rows
 from appliance.store.connection import Store
 from appliance.wireguard import keys
 from appliance.wireguard.tunnel import PeerState
+from tests.egress_in_place import IN_PLACE
 from tests.fake_tunnel import FakeInterface, FakeTunnel
 from tests.virtual_clock import VirtualClock
 
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from litestar import Litestar
 
     from appliance.assembly import Parts
+    from appliance.egress.state import EgressChanges, EgressState
     from appliance.settings import Settings
 
 SERVER_KEY = bytes([7]) * 32
@@ -54,8 +56,11 @@ class NoEgress:
 
     fault: str | None = None
 
-    async def ensure(self) -> None:
-        if self.fault is not None:
+    def state(self) -> EgressState:
+        return IN_PLACE if self.fault is None else replace(IN_PLACE, rules_stand=False)
+
+    async def apply(self, changes: EgressChanges) -> None:
+        if changes.rules and self.fault is not None:
             raise EgressError(self.fault)
 
 
@@ -227,6 +232,7 @@ async def _build(
 ) -> tuple[Store, Parts, Litestar, httpx.AsyncClient]:
     wireguard = settings.wireguard
     exit_ = Exit(
+        interface="wga0",
         private_key=SERVER_KEY,
         public_key=keys.public_key(SERVER_KEY),
         public_ip=settings.node.public_ip or IPv4Address("192.0.2.1"),

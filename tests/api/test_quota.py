@@ -45,7 +45,7 @@ async def test_bytes_run_out(exit_: ExitUnderTest) -> None:
         "seconds_window_resets_at": rfc3339(opened_at + 2 * 3_600_000),
         "resets_at": resets_at,
     }
-    exit_.clock.advance(3_700)
+    await exit_.tick(after=3_700)
     assert (await ada.post()).status_code == 201
 
 

@@ -150,7 +150,7 @@ async def test_replacing_after_a_foreign_hand(exit_: ExitUnderTest) -> None:
 
 
 @pytest.mark.parametrize("ending", ["expired", "closing"])
-@on_exit('[tiers.paid]\nmax_session = "1h"\nidle_timeout = 0\n')
+@on_exit('[tiers.paid]\nmax_session = "20s"\nidle_timeout = 0\n')
 async def test_tick_in_the_middle(exit_: ExitUnderTest, ending: str) -> None:
     """A tick that would end the old session leaves it to the replacement under way, which relies on its address."""
     ada = await exit_.client()
@@ -159,7 +159,7 @@ async def test_tick_in_the_middle(exit_: ExitUnderTest, ending: str) -> None:
     if ending == "closing":
         await exit_.admin("UPDATE sessions SET state = 'closing', reason = 'admin'")
     exit_.tunnel.gate.clear()
-    ticking = asyncio.create_task(exit_.tick(after=3600 if ending == "expired" else 0))
+    ticking = asyncio.create_task(exit_.tick(after=20 if ending == "expired" else 0))
     asking = asyncio.create_task(ada.post(client_public_key=text))
     await until(lambda: exit_.rows("SELECT 1 FROM sessions WHERE state = 'pending'"), "the request waits for the tick")
     exit_.tunnel.applied.clear()

@@ -30,6 +30,7 @@ class ModelKernel(FakeTunnel):
         self._shakes = 0
         self.failing_dumps = 0
         self.short_dump: Callable[[bytes], bool] | None = None  # which peers the next dump shows
+        self.was_cut_short = False  # the last dump: a stranger's peer that it missed is seen by the next one
         self.failing_changes: deque[bool] = deque()  # the next changes fail; True: after they took effect
 
     # What clients, strangers and the host do ---------------------------------------------------------
@@ -79,6 +80,7 @@ class ModelKernel(FakeTunnel):
             self.failing_dumps -= 1
             raise DumpInterrupted("the device kept changing")
         dump = await super().dump()
+        self.was_cut_short = self.short_dump is not None
         if self.short_dump is not None:
             dump = replace(dump, peers={key: p for key, p in dump.peers.items() if self.short_dump(key)})
             self.short_dump = None

@@ -88,9 +88,7 @@ class Ledger:
         if self._life.pop(key, None) is None:
             return
         if at_once_back:
-            # What handshakes there were since the last reading, the stranger has hidden.
-            read = min(self._beat_at, self._dumped_at.get(key, 0))
-            self._signs[key] = [(at, shook) for at, shook in self._signs[key] if not shook or at < read]
+            self._hide_handshakes(key)
         else:
             self.heard(key, handshake=False)  # a client cannot be heard while its peer is away
         self.lost[key] = self.lost[key].plus(self.true[key].minus(self.committed[key]))
@@ -100,6 +98,12 @@ class Ledger:
     def put_back(self, key: bytes) -> None:
         """A replacement that fails may put back a peer that a stranger took: nobody knows that it was away."""
         del self._signs[key][-1:]
+        self._hide_handshakes(key)
+
+    def _hide_handshakes(self, key: bytes) -> None:
+        """What handshakes there were since the last reading, the stranger has hidden."""
+        read = min(self._beat_at, self._dumped_at.get(key, 0))
+        self._signs[key] = [(at, shook) for at, shook in self._signs[key] if not shook or at < read]
 
     def session_ended(self, key: bytes) -> None:
         """From now on nobody misses this peer."""

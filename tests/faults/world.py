@@ -14,6 +14,7 @@ from appliance.exit import Exit
 from appliance.store import accounts as account_rows
 from appliance.store.connection import Store
 from appliance.wireguard import keys
+from tests.egress_in_place import IN_PLACE
 from tests.faults.host import Host
 from tests.faults.inline_sqlite import InlineConnection
 from tests.faults.kernel import ModelKernel, MortalTunnel
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from appliance.assembly import Parts
+    from appliance.egress.state import EgressChanges, EgressState
     from appliance.settings import Settings
 
     Connect = Callable[[Path], Awaitable[Any]]
@@ -94,8 +96,11 @@ VARIANTS = tuple(
 class AlwaysInPlace:
     """Egress that needs nothing done."""
 
-    async def ensure(self) -> None:
-        return
+    def state(self) -> EgressState:
+        return IN_PLACE
+
+    async def apply(self, changes: EgressChanges) -> None:
+        raise AssertionError(changes)
 
 
 async def inline(path: Path) -> InlineConnection:
@@ -161,6 +166,7 @@ class World:
         assert running is not None
         wireguard = self.settings.wireguard
         exit_ = Exit(
+            interface="wga0",
             private_key=SERVER_KEY,
             public_key=PUBLIC_KEY,
             public_ip=IPv4Address("192.0.2.1"),

@@ -12,6 +12,7 @@ from appliance.wireguard.tunnel import Prefix
 from tests.unit.a_session import A_SESSION
 
 EXIT = Exit(
+    interface="wga0",
     private_key=b"\x07" * 32,
     public_key=b"\x08" * 32,
     public_ip=ip_address("192.0.2.1"),

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from appliance.egress.forwarding import Forwarding
+from appliance.egress.state import EgressState, reconcile
 from appliance.errors import EgressError
 
 if TYPE_CHECKING:
@@ -36,8 +37,15 @@ class Sysctls:
         files = (file for file in self.root.rglob("*") if file.is_file())
         return {str(file.relative_to(self.root)): file.read_text(encoding="ascii").strip() for file in files}
 
-    def forwarding(self, boot_id: str = "boot", *, ipv6: bool = True) -> Forwarding:
-        return Forwarding(self.root, self.record, boot_id, interface="wga0", ipv6=ipv6)
+    def forwarding(self) -> Forwarding:
+        return Forwarding(self.root, self.record, "boot")
+
+    def ensure(self, *, ipv6: bool = True) -> None:
+        """Set what differs, as a tick does."""
+        forwarding = self.forwarding()
+        changes = reconcile(EgressState(True, forwarding.read()), interface="wga0", ipv6=ipv6)
+        if changes is not None:
+            forwarding.set(changes.sysctls)
 
 
 @pytest.fixture
@@ -52,7 +60,7 @@ def changed(host: Sysctls, before: dict[str, str]) -> dict[str, str]:
 def test_both_families(host: Sysctls) -> None:
     """Both forward; interfaces that get their routes by advertisements keep getting them (accept_ra 2)."""
     before = host.all()
-    host.forwarding().ensure()
+    host.ensure()
     assert changed(host, before) == {
         V4: "1",
         V6: "1",
@@ -64,34 +72,34 @@ def test_both_families(host: Sysctls) -> None:
 def test_ipv4_only(host: Sysctls) -> None:
     """Without IPv6 in the tunnel IPv6 is not touched."""
     before = host.all()
-    host.forwarding(ipv6=False).ensure()
+    host.ensure(ipv6=False)
     assert changed(host, before) == {V4: "1"}
 
 
 def test_redirects(host: Sysctls) -> None:
     """What the kernel's WireGuard clears by itself is cleared here first, so that it is known and put back."""
     host[REDIRECTS] = "1"
-    host.forwarding(ipv6=False).ensure()
+    host.ensure(ipv6=False)
     assert host.all()[REDIRECTS] == "0"
-    host.forwarding(ipv6=False).restore()
+    host.forwarding().restore()
     assert host.all()[REDIRECTS] == "1"
 
 
 def test_nothing_to_do(host: Sysctls) -> None:
     """A host that forwards already is not written to, and nothing is put back later."""
     host[V4] = "1"
-    host.forwarding(ipv6=False).ensure()
+    host.ensure(ipv6=False)
     assert not host.record.exists()
-    host.forwarding(ipv6=False).restore()
+    host.forwarding().restore()
     assert host.all()[V4] == "1"
 
 
 def test_put_back(host: Sysctls) -> None:
     """All is as it was found, also after a restart in between; an interface that went is no fault."""
     before = host.all()
-    host.forwarding().ensure()
+    host.ensure()
     host[V4] = "0"  # somebody else switches it off
-    host.forwarding().ensure()
+    host.ensure()
     assert host.all()[V4] == "1"
     (host.root / "net/ipv6/conf/eth0/accept_ra").unlink()
     host.forwarding().restore()
@@ -102,9 +110,9 @@ def test_put_back(host: Sysctls) -> None:
 
 def test_interface_that_comes_later(host: Sysctls) -> None:
     """One that appears later is treated alike, and put back too."""
-    host.forwarding().ensure()
+    host.ensure()
     host["net/ipv6/conf/eth2/accept_ra"] = "1"
-    host.forwarding().ensure()
+    host.ensure()
     assert host.all()["net/ipv6/conf/eth2/accept_ra"] == "2"
     host.forwarding().restore()
     assert host.all()["net/ipv6/conf/eth2/accept_ra"] == "1"
@@ -113,8 +121,8 @@ def test_interface_that_comes_later(host: Sysctls) -> None:
 def test_record_of_another_boot(host: Sysctls) -> None:
     """What was found before a reboot says nothing about the values now."""
     host.record.write_text(json.dumps({"boot_id": "before", "values": {V4: "1"}}), encoding="utf-8")
-    host.forwarding(ipv6=False).ensure()
-    host.forwarding(ipv6=False).restore()
+    host.ensure(ipv6=False)
+    host.forwarding().restore()
     assert host.all()[V4] == "0"
 
 
@@ -122,15 +130,15 @@ def test_record_of_another_boot(host: Sysctls) -> None:
 def test_broken_record(host: Sysctls, content: str) -> None:
     """A record that a crash cut short is as none."""
     host.record.write_text(content, encoding="utf-8")
-    host.forwarding(ipv6=False).ensure()
+    host.ensure(ipv6=False)
     assert host.all()[V4] == "1"
 
 
 def test_missing(host: Sysctls) -> None:
-    """A sysctl that is not there is named."""
+    """A sysctl that is not there is named, and not made."""
     (host.root / V4).unlink()
-    with pytest.raises(EgressError, match=r"cannot read the sysctl net\.ipv4\.ip_forward"):
-        host.forwarding().ensure()
+    with pytest.raises(EgressError, match=r"cannot set net\.ipv4\.ip_forward = 1: No such file"):
+        host.ensure()
 
 
 def test_refused(host: Sysctls) -> None:
@@ -138,4 +146,4 @@ def test_refused(host: Sysctls) -> None:
     (host.root / V4).unlink()
     (host.root / V4).symlink_to("/proc/self/stat")  # a file that even root cannot write
     with pytest.raises(EgressError, match=r"cannot set net\.ipv4\.ip_forward = 1: .*; set it on the host"):
-        host.forwarding(ipv6=False).ensure()
+        host.ensure(ipv6=False)

@@ -23,7 +23,18 @@ LAYERS = (
     (
         "what acts",
         (
-            *("tick", "sessions", "meter", "convergence", "endings", "identity", "readiness", "live", "exit"),
+            *(
+                "tick",
+                "sessions",
+                "meter",
+                "convergence",
+                "endings",
+                "watches",
+                "identity",
+                "readiness",
+                "live",
+                "exit",
+            ),
             *("nodes", "quotas"),
         ),
     ),
@@ -31,7 +42,16 @@ LAYERS = (
         "the edges",
         (
             *("store.*", "egress.host", "egress.forwarding", "addresses", "host_network", "listening", "state_dir"),
-            *("alarm", "key_locks", "supervision", "wireguard.backend", "wireguard.genetlink", "wireguard.kernel"),
+            *(
+                "alarm",
+                "netlink_events",
+                "egress.table_events",
+                "key_locks",
+                "supervision",
+                "wireguard.backend",
+                "wireguard.genetlink",
+                "wireguard.kernel",
+            ),
             *("wireguard.link", "wireguard.link_events", "wireguard.timed", "wireguard.userspace"),
             *("wireguard.wireguard_go", "wireguard.worker"),
         ),
@@ -40,9 +60,18 @@ LAYERS = (
         "what decides and what is named",
         (
             *("", "policy.*", "accounting", "entities", "errors", "clock", "identifiers", "_native", "egress"),
-            *("invoice", "config", "config_text", "config_values", "settings", "egress.ruleset"),
+            *(
+                "invoice",
+                "config",
+                "config_text",
+                "config_values",
+                "settings",
+                "reconcile",
+                "egress.ruleset",
+                "egress.state",
+            ),
             *("wireguard", "wireguard.attributes", "wireguard.dump", "wireguard.keys", "wireguard.linux"),
-            *("wireguard.quick", "wireguard.reconcile", "wireguard.tunnel", "wireguard.xplatform"),
+            *("wireguard.quick", "wireguard.tunnel", "wireguard.xplatform"),
         ),
     ),
 )
@@ -50,7 +79,7 @@ PLACES = {entry: depth for depth, (_, entries) in enumerate(LAYERS) for entry in
 
 PURE = (
     *("policy", "policy.admission", "policy.invoicing", "policy.pricing", "policy.quota", "policy.termination"),
-    *("policy.speed", "policy.windows", "accounting", "invoice"),
+    *("policy.speed", "policy.windows", "accounting", "invoice", "reconcile", "egress.state", "egress.ruleset"),
 )
 INPUT_OUTPUT = {
     "asyncio",

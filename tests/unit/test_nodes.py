@@ -6,15 +6,24 @@ import pytest
 
 from appliance.errors import NoActiveNodeInRegion, NoActiveNodes
 from appliance.nodes import Node, Nodes
+from tests.virtual_clock import VirtualClock
+
+PATIENCE_MS = 100_000
 
 
 def node(region: str = "fsn", *, drained: bool = False, fault: str | None = None) -> Node:
-    return Node("exit", region, "192.0.2.1", drained=drained, fault=fault)
+    return Node("exit", region, "192.0.2.1", VirtualClock(boot_ms=0), PATIENCE_MS, drained=drained, check_fault=fault)
+
+
+def at(exit_: Node, boot_ms: int) -> Node:
+    assert isinstance(exit_.clock, VirtualClock)
+    exit_.clock.boot_ms = boot_ms
+    return exit_
 
 
 def test_starting() -> None:
     """A node is not active before it was checked."""
-    assert not Node("exit", "fsn", "192.0.2.1").active
+    assert not Node("exit", "fsn", "192.0.2.1", VirtualClock(), PATIENCE_MS).active
 
 
 @pytest.mark.parametrize("inactive", [node(drained=True), node(fault="no tunnel")], ids=["drained", "faulty"])
@@ -47,13 +56,13 @@ def test_failed_applies() -> None:
     """Three in a row make it inactive; a success in between starts the row again."""
     exit_ = node()
     for _ in range(2):
-        exit_.apply_failed(0)
+        at(exit_, 0).apply_failed()
     assert exit_.active
     exit_.apply_succeeded()
     for _ in range(2):
-        exit_.apply_failed(0)
+        at(exit_, 0).apply_failed()
     assert exit_.active
-    exit_.apply_failed(0)
+    at(exit_, 0).apply_failed()
     assert not exit_.active
 
 
@@ -61,20 +70,42 @@ def test_retry() -> None:
     """A check that finds nothing wrong forgives 10 s after the last failure, and not before; a failing one never."""
     exit_ = node()
     for boot_ms in (1000, 2000, 3000):
-        exit_.apply_failed(boot_ms)
-    exit_.checked(None, 12_999)
+        at(exit_, boot_ms).apply_failed()
+    at(exit_, 12_999).checked(None)
     assert not exit_.active
-    exit_.checked("still broken", 13_000)
+    at(exit_, 13_000).checked("still broken")
     assert not exit_.active
-    exit_.checked(None, 13_000)
+    at(exit_, 13_000).checked(None)
     assert exit_.active
 
 
 def test_two_failures_are_kept() -> None:
     """A check between failures does not break their row."""
     exit_ = node()
-    exit_.apply_failed(0)
-    exit_.apply_failed(0)
-    exit_.checked(None, 60_000)
-    exit_.apply_failed(60_000)
+    at(exit_, 0).apply_failed()
+    at(exit_, 0).apply_failed()
+    at(exit_, 60_000).checked(None)
+    at(exit_, 60_000).apply_failed()
     assert not exit_.active
+
+
+def test_checks_that_stop() -> None:
+    """A node that nobody has checked for too long is not active, and says why, until it is checked again."""
+    exit_ = node()
+    at(exit_, 5_000).checked(None)
+    assert at(exit_, 5_000 + PATIENCE_MS).active
+    assert not at(exit_, 5_001 + PATIENCE_MS).active
+    assert exit_.fault == "the exit was last checked 100 s ago"
+    exit_.checked(None)
+    assert exit_.active
+
+
+def test_crashed_task() -> None:
+    """While a background task does not run the node is not active, and says which."""
+    exit_ = node()
+    exit_.task("the watch", "the watch crashed: ValueError: 7")
+    exit_.task("another", None)
+    assert not exit_.active
+    assert exit_.fault == "the watch crashed: ValueError: 7"
+    exit_.task("the watch", None)
+    assert exit_.active

@@ -6,7 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from appliance.wireguard.reconcile import Changes, Desired, reconcile
+from appliance.egress.state import EgressChanges, EgressState
+from appliance.reconcile import Actual, Changes, Desired, reconcile
 from appliance.wireguard.tunnel import (
     DeviceChange,
     Dump,
@@ -18,6 +19,7 @@ from appliance.wireguard.tunnel import (
     PutPeer,
     RemovePeer,
 )
+from tests.egress_in_place import IN_PLACE
 
 A, B, C = (bytes([n]) * 32 for n in (1, 2, 3))
 PRIVATE, PUBLIC = b"\x70" * 32, b"\x71" * 32
@@ -39,6 +41,8 @@ def dump(*peers: PeerState, public_key: bytes = PUBLIC, listen_port: int = 51820
 
 def desired(*peers: Peer) -> Desired:
     return Desired(
+        interface="wga0",
+        ipv6=True,
         public_key=PUBLIC,
         private_key=PRIVATE,
         listen_port=51820,
@@ -48,20 +52,25 @@ def desired(*peers: Peer) -> Desired:
     )
 
 
+def read(link: Link | None, found: Dump | None, egress: EgressState = IN_PLACE) -> Actual:
+    return Actual(egress, link, found)
+
+
 LINK = Link(ifindex=4, up=True, mtu=1420, addresses=frozenset({ADDRESS, ADDRESS6}))
 
 
 def test_equal() -> None:
     """Where all is as it should be nothing is changed, and the changes are false."""
-    changes = reconcile(desired(peer(A, IP1)), LINK, dump(state(A, IP1)))
+    changes = reconcile(desired(peer(A, IP1)), read(LINK, dump(state(A, IP1))))
     assert changes == Changes()
     assert not changes
 
 
 def test_nothing_there() -> None:
     """With no interface everything is made, from zero."""
-    changes = reconcile(desired(peer(B, IP2), peer(A, IP1)), None, None)
+    changes = reconcile(desired(peer(B, IP2), peer(A, IP1)), read(None, None))
     assert changes == Changes(
+        None,
         LinkChange(create=True, mtu=1420, add_addresses=frozenset({ADDRESS, ADDRESS6}), up=True),
         DeviceChange(PRIVATE, 51820),
         (PutPeer(peer(A, IP1), fresh=True), PutPeer(peer(B, IP2), fresh=True)),
@@ -71,7 +80,8 @@ def test_nothing_there() -> None:
 
 def test_dump_of_an_earlier_interface() -> None:
     """A dump says nothing about an interface that is gone."""
-    assert reconcile(desired(peer(A, IP1)), None, dump(state(A, IP1))) == reconcile(desired(peer(A, IP1)), None, None)
+    wanted = desired(peer(A, IP1))
+    assert reconcile(wanted, read(None, dump(state(A, IP1)))) == reconcile(wanted, read(None, None))
 
 
 @pytest.mark.parametrize(
@@ -90,11 +100,11 @@ def test_dump_of_an_earlier_interface() -> None:
 )
 def test_link(link: Link, expected: LinkChange) -> None:
     """Only what differs on the interface is changed."""
-    assert reconcile(desired(), link, dump()) == Changes(link=expected)
+    assert reconcile(desired(), read(link, dump())) == Changes(link=expected)
 
 
 @pytest.mark.parametrize(
-    ("actual", "expected"),
+    ("shown", "expected"),
     [
         (dump(public_key=bytes(32)), DeviceChange(private_key=PRIVATE)),
         (dump(public_key=A), DeviceChange(private_key=PRIVATE)),
@@ -102,9 +112,9 @@ def test_link(link: Link, expected: LinkChange) -> None:
         (dump(public_key=A, listen_port=1), DeviceChange(PRIVATE, 51820)),
     ],
 )
-def test_device(actual: Dump, expected: DeviceChange) -> None:
+def test_device(shown: Dump, expected: DeviceChange) -> None:
     """Key and port are set when they differ; the key is known by its public half."""
-    assert reconcile(desired(), LINK, actual) == Changes(device=expected)
+    assert reconcile(desired(), read(LINK, shown)) == Changes(device=expected)
 
 
 @pytest.mark.parametrize(
@@ -133,11 +143,43 @@ def test_device(actual: Dump, expected: DeviceChange) -> None:
 )
 def test_peers(wanted: list[Peer], actual: list[PeerState], expected: list[PutPeer | RemovePeer]) -> None:
     """Only the peers that differ are changed, removals first."""
-    assert reconcile(desired(*wanted), LINK, dump(*actual)) == Changes(peers=tuple(expected))
+    assert reconcile(desired(*wanted), read(LINK, dump(*actual))) == Changes(peers=tuple(expected))
+
+
+@pytest.mark.parametrize(
+    ("egress", "expected"),
+    [
+        pytest.param(replace(IN_PLACE, rules_stand=False), EgressChanges(rules=True), id="somebody changed the rules"),
+        pytest.param(
+            replace(IN_PLACE, sysctls=IN_PLACE.sysctls | {"net/ipv4/ip_forward": "0"}),
+            EgressChanges(sysctls={"net/ipv4/ip_forward": "1"}),
+            id="somebody switched forwarding off",
+        ),
+        pytest.param(
+            replace(IN_PLACE, sysctls=IN_PLACE.sysctls | {"net/ipv6/conf/eth0/accept_ra": "1"}),
+            EgressChanges(sysctls={"net/ipv6/conf/eth0/accept_ra": "2"}),
+            id="an interface that would go deaf",
+        ),
+        pytest.param(
+            replace(IN_PLACE, sysctls={}),
+            EgressChanges(
+                sysctls={
+                    "net/ipv4/conf/all/send_redirects": "0",
+                    "net/ipv4/ip_forward": "1",
+                    "net/ipv6/conf/all/forwarding": "1",
+                }
+            ),
+            id="sysctls that could not be read",
+        ),
+    ],
+)
+def test_egress(egress: EgressState, expected: EgressChanges) -> None:
+    """The rules and the sysctls that differ are set, and nothing of the tunnel is touched for it."""
+    assert reconcile(desired(), read(LINK, dump(), egress)) == Changes(egress=expected)
 
 
 def test_private_key_is_not_shown() -> None:
     """Neither what is desired nor what is changed prints the private key."""
-    for shown in (desired(), reconcile(desired(), None, None)):
+    for shown in (desired(), reconcile(desired(), read(None, None))):
         assert repr(PRIVATE) not in repr(shown)
         assert PRIVATE.hex() not in repr(shown)

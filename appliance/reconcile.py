@@ -1,22 +1,26 @@
-"""What to change so that the tunnel becomes what it should be. Pure: states in, changes out."""
+"""What to change so that the exit becomes what it should be. Pure: states in, changes out."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from appliance.egress import state as egress
 from appliance.wireguard.tunnel import DeviceChange, LinkChange, PutPeer, RemovePeer
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from appliance.egress.state import EgressChanges, EgressState
     from appliance.wireguard.tunnel import Dump, Link, Peer, PeerChange, PeerState, Prefix
 
 
 @dataclass(frozen=True, slots=True)
 class Desired:
-    """The tunnel as it should be. `peers` by public key; no allowed-ip stands with two of them."""
+    """The exit as it should be. `peers` by public key; no allowed-ip stands with two of them."""
 
+    interface: str
+    ipv6: bool
     public_key: bytes
     private_key: bytes = field(repr=False)
     listen_port: int
@@ -26,9 +30,20 @@ class Desired:
 
 
 @dataclass(frozen=True, slots=True)
-class Changes:
-    """Only the differences. To be done in the order of the fields: a port that is taken shows on a link that is up."""
+class Actual:
+    """The exit as it was read. `link` None: there is no interface, and whatever `dump` says is of an earlier one."""
 
+    egress: EgressState
+    link: Link | None
+    dump: Dump | None
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """Only the differences. To be done in the order of the fields: nothing is forwarded without its rules, and a port
+    that is taken shows on a link that is up."""
+
+    egress: EgressChanges | None = None
     link: LinkChange | None = None
     device: DeviceChange | None = None
     peers: tuple[PeerChange, ...] = ()
@@ -37,12 +52,11 @@ class Changes:
         return self != Changes()
 
 
-def reconcile(desired: Desired, link: Link | None, dump: Dump | None) -> Changes:
-    """`link` None: there is no interface, and whatever `dump` says is of an earlier one."""
-    if link is None:
-        dump = None
+def reconcile(desired: Desired, actual: Actual) -> Changes:
+    dump = None if actual.link is None else actual.dump
     return Changes(
-        link=_link_change(desired, link),
+        egress=egress.reconcile(actual.egress, interface=desired.interface, ipv6=desired.ipv6),
+        link=_link_change(desired, actual.link),
         device=_device_change(desired, dump),
         peers=_peer_changes(desired.peers, {} if dump is None else dump.peers),
     )

@@ -1,0 +1,49 @@
+"""What of the host decides over clients' traffic on its way out: how it is, and what to change. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+
+@dataclass(frozen=True, slots=True)
+class EgressState:
+    """`rules_stand`: our nftables table is as it was last applied. `sysctls`: (path below /proc/sys, value)."""
+
+    rules_stand: bool
+    sysctls: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class EgressChanges:
+    """To be done in the order of the fields: nothing is forwarded before the blocks stand."""
+
+    rules: bool = False
+    sysctls: Mapping[str, str] = field(default_factory=dict)  # in the order in which to set them
+
+
+def reconcile(state: EgressState, *, interface: str, ipv6: bool) -> EgressChanges | None:
+    """`interface`: the tunnel's; `ipv6`: whether it has any. None where nothing differs."""
+    wanted = _wanted(state.sysctls, interface, ipv6=ipv6)
+    sysctls = {name: value for name, value in wanted if state.sysctls.get(name) != value}
+    changes = EgressChanges(rules=not state.rules_stand, sysctls=sysctls)
+    return None if changes == EgressChanges() else changes
+
+
+def _wanted(actual: Mapping[str, str], interface: str, *, ipv6: bool) -> Iterator[tuple[str, str]]:
+    # The kernel's WireGuard clears this one by itself when its interface comes up (drivers/net/wireguard/device.c,
+    # wg_open): a redirect would send clients around the tunnel. Listed here so that it is put back.
+    yield "net/ipv4/conf/all/send_redirects", "0"
+    yield "net/ipv4/ip_forward", "1"
+    if not ipv6:
+        return
+    # A forwarding host ignores router advertisements unless accept_ra is 2; a host that got its IPv6 default
+    # route from one would lose it. https://docs.kernel.org/networking/ip-sysctl.html#conf-all-accept-ra
+    for name in sorted(actual):
+        head, _, last = name.rpartition("/")
+        if last == "accept_ra" and actual[name] == "1" and head.rpartition("/")[2] not in ("all", "lo", interface):
+            yield name, "2"
+    yield "net/ipv6/conf/all/forwarding", "1"
