@@ -36,7 +36,7 @@ class NetlinkEvents:
     def __init__(
         self, protocol: int, groups: int, concerns: Callable[[Event], bool], lost: Callable[[], None] = lambda: None
     ) -> None:
-        self._concerns = concerns
+        self.concerns = concerns
         self.lost = lost
         self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK, protocol)
         try:
@@ -85,7 +85,7 @@ class NetlinkEvents:
                 concerned = True
             else:
                 for event in messages(data):
-                    concerned = self._concerns(event) or concerned
+                    concerned = self.concerns(event) or concerned
 
 
 def messages(data: bytes) -> Iterator[Event]:

@@ -57,7 +57,8 @@ async def _lines(a: Admin, name: str, month: str, *, verify: bool) -> list[Line]
     from appliance.invoice import differences
     from appliance.store import accounts, invoices
 
-    async with a.store.read() as db:
+    # What the server counts meanwhile is of the next moment: lines and days are compared as of one.
+    async with a.store.snapshot() as db:
         account = await accounts.by_name_ever(db, name)
         if account is None:
             raise NotFound(f"no account {name}; wg-appliance account list shows them")

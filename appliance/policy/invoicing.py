@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from calendar import monthrange
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from appliance.policy import pricing
-from appliance.policy.windows import MOST
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from appliance.policy.pricing import Rates
+
+
+DAY_MS = 86_400_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +35,7 @@ class Amount:
     @property
     def total_bytes(self) -> int:
         """Both directions together."""
-        return min(self.bytes_in + self.bytes_out, MOST)
+        return self.bytes_in + self.bytes_out
 
     def share(self, of: int, whole: int) -> Amount:
         """`of` parts of `whole`, each figure rounded down."""
@@ -71,8 +74,8 @@ def day_start(day: str) -> int:
 def month_bounds(month: str) -> tuple[int, int]:
     """The first ms of the month and of the next one. Raises ValueError for what is no month (`2026-11` is)."""
     first = datetime.strptime(month, "%Y-%m").replace(tzinfo=UTC)
-    after = (first + timedelta(days=32)).replace(day=1)
-    return int(first.timestamp()) * 1000, int(after.timestamp()) * 1000
+    start_ms = int(first.timestamp()) * 1000
+    return start_ms, start_ms + monthrange(first.year, first.month)[1] * DAY_MS
 
 
 def by_day(amount: Amount, start_ms: int, end_ms: int) -> Iterator[tuple[str, Amount]]:
@@ -81,7 +84,7 @@ def by_day(amount: Amount, start_ms: int, end_ms: int) -> Iterator[tuple[str, Am
     day = day_of(start_ms)
     last = day_of(max(start_ms, end_ms - 1))
     while day != last:
-        after = day_start(day) + 86_400_000
+        after = day_start(day) + DAY_MS
         upto = amount.share(after - start_ms, end_ms - start_ms)
         yield day, upto - done
         done, day = upto, day_of(after)
@@ -113,4 +116,4 @@ def by_month(rates: Rates | None, days: Iterable[tuple[str, Amount]], before: Am
 
 
 def _cost(rates: Rates, total: Amount) -> pricing.Cost:
-    return pricing.cost(rates, total.time_ms // 1000, total.bytes_in + total.bytes_out)
+    return pricing.cost(rates, total.time_ms // 1000, total.total_bytes)

@@ -90,6 +90,22 @@ class Store:
                 raise StoreUnavailable from error
             raise
 
+    @asynccontextmanager
+    async def snapshot(self) -> AsyncIterator[aiosqlite.Connection]:
+        """A connection of its own, whose statements all see the same moment."""
+        try:
+            connection = await _connect(self.path)
+            try:
+                await connection.execute("PRAGMA query_only = ON")
+                await connection.execute("BEGIN")
+                yield connection
+            finally:
+                await connection.close()
+        except sqlite3.DatabaseError as error:
+            if _cannot_serve(error):
+                raise StoreUnavailable from error
+            raise
+
     async def foreign_version(self) -> int:
         """A number that changes when another process has committed (PRAGMA data_version)."""
         async with self._writing:

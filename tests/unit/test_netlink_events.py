@@ -1,0 +1,100 @@
+"""What is made of the kernel's multicast messages."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import struct
+
+import pytest
+
+from appliance.alarm import Alarm
+from appliance.egress.table_events import table_events
+from appliance.netlink_events import Event, NetlinkEvents, messages, text_attribute
+from appliance.watches import EventsWatch
+from appliance.wireguard import linux
+
+OUR_PORT, OTHER_PORT = 4711, 4712
+NEWRULE = linux.NFNL_SUBSYS_NFTABLES << 8 | 6
+
+
+def message(kind: int, port: int, payload: bytes) -> bytes:
+    return struct.pack("=IHHII", 16 + len(payload), kind, 0, 1, port) + payload + bytes(-len(payload) % 4)
+
+
+def attribute(kind: int, value: bytes) -> bytes:
+    return struct.pack("=HH", 4 + len(value), kind) + value + bytes(-len(value) % 4)
+
+
+def test_messages() -> None:
+    """Every message of a datagram, padding left out; what is cut short ends it."""
+    data = message(3, 7, b"abcde") + message(4, 0, b"")
+    assert list(messages(data)) == [Event(3, 7, b"abcde"), Event(4, 0, b"")]
+    assert list(messages(data[:-16] + bytes(16))) == [Event(3, 7, b"abcde")]
+    assert list(messages(b"\x01")) == []
+
+
+@pytest.mark.parametrize("cut", range(12))
+def test_attribute_cut_short(cut: int) -> None:
+    """The text behind the header; nothing where it is not there or where its length makes no sense."""
+    payload = bytes(4) + attribute(2, b"x\0") + attribute(1, b"name\0")
+    assert text_attribute(payload, 4, 1) == "name"
+    assert text_attribute(payload[: len(payload) - 16 + cut], 4, 3) == ""
+    assert text_attribute(bytes(4) + struct.pack("=HH", 2, 1), 4, 1) == ""
+
+
+@pytest.mark.parametrize(
+    ("family", "table", "port", "counts"),
+    [
+        pytest.param(1, b"wg_appliance\0", OTHER_PORT, True, id="somebody else's change"),
+        pytest.param(1, b"wg_appliance\0", OUR_PORT, False, id="our own"),
+        pytest.param(1, b"wg_appliance2\0", OTHER_PORT, False, id="another table"),
+        pytest.param(2, b"wg_appliance\0", OTHER_PORT, False, id="of another family"),
+    ],
+)
+@pytest.mark.skipif(os.geteuid() != 0, reason="NOT TESTED: the firewall's events need root")
+def test_table(family: int, table: bytes, port: int, counts: bool) -> None:
+    """Only what another process changes in our own table counts."""
+    payload = bytes([family, 0, 0, 0]) + attribute(1, table)
+    with table_events(lambda by: by != OUR_PORT, lambda: None) as events:
+        assert events.concerns(Event(NEWRULE, port, payload)) is counts
+        assert events.concerns(Event(16, port, payload)) is False
+
+
+class Scripted(NetlinkEvents):
+    """Events of a test."""
+
+    def __init__(self, script: list[Exception | None], lost: list[int]) -> None:
+        super().__init__(socket.NETLINK_ROUTE, 0, lambda _: True, lambda: lost.append(1))
+        self.script = script
+
+    async def happened(self) -> None:
+        await asyncio.sleep(0)
+        if not self.script:
+            await asyncio.Event().wait()
+        outcome = self.script.pop(0)
+        if outcome is not None:
+            raise outcome
+
+
+def test_watch() -> None:
+    """Each event rings; a watch that failed is opened anew, and what was missed meanwhile counts as a change."""
+    lost: list[int] = []
+
+    async def story() -> None:
+        alarm, stopping = Alarm(), asyncio.Event()
+        watch = EventsWatch(lambda: Scripted([None, OSError("gone")], lost), alarm, stopping)
+        running = asyncio.create_task(watch.run())
+        assert await alarm.wait(lambda: 10)
+        with pytest.raises(OSError, match="gone"):
+            await running
+        assert lost == [1]
+        assert await alarm.wait(lambda: 10)
+        again = asyncio.create_task(watch.run())
+        assert await alarm.wait(lambda: 10)
+        stopping.set()
+        await asyncio.gather(again, return_exceptions=True)
+        watch.close()
+
+    asyncio.run(story())
