@@ -11,12 +11,12 @@ MOST = 2**63 - 1  # what an INTEGER of SQLite holds
 class Window:
     """`opened_at` in ms since the epoch, None while none is open; `used` in bytes, or in ms of session time.
 
-    `continued`: use went on when the window before ended, and this one opened at that instant.
+    `since`: when the window before ended, 0 where there was none. What came before that is over.
     """
 
     opened_at: int | None = None
     used: int = 0
-    continued: bool = False
+    since: int = 0
 
 
 CLOSED = Window()
@@ -24,9 +24,9 @@ CLOSED = Window()
 
 def at(window: Window, length_ms: int, now_ms: int) -> Window:
     """The window as it is at `now_ms`: one whose end has come is over."""
-    if window.opened_at is None or now_ms >= window.opened_at + length_ms:
-        return CLOSED
-    return window
+    if window.opened_at is None or now_ms < window.opened_at + length_ms:
+        return window
+    return Window(since=window.opened_at + length_ms)
 
 
 def resets_at(window: Window, length_ms: int, now_ms: int) -> int:
@@ -38,9 +38,8 @@ def resets_at(window: Window, length_ms: int, now_ms: int) -> int:
 def spend(window: Window, length_ms: int, amount: int, start_ms: int, end_ms: int) -> Window:
     """The window after `amount` was used, evenly, from `start_ms` to `end_ms`.
 
-    What falls behind the window's end counts into the next one. Intervals of several sessions overlap, so this
-    one may begin before a window that another has opened: if that window continues an earlier one, what came
-    before its opening was the earlier one's and is over; else nothing was open then, and all of it counts.
+    What falls behind the window's end counts into the next one. Intervals of several sessions overlap, so this one
+    may begin before a window that another has opened: what came before the end of the one before is over.
     """
     if amount <= 0:
         return window
@@ -48,15 +47,15 @@ def spend(window: Window, length_ms: int, amount: int, start_ms: int, end_ms: in
     opened = start_ms if current.opened_at is None else current.opened_at
     if opened > end_ms:
         opened = start_ms  # the wall clock was set back: no window opens in the future
-    if start_ms < opened:
-        if current.continued:
-            amount = _part(amount, start_ms, opened, end_ms)
-        start_ms = opened
+    since = min(current.since, opened)
+    start = max(start_ms, since)
+    if start > start_ms:
+        amount = _part(amount, start_ms, start, end_ms)
     ended = opened + length_ms
     if end_ms <= ended:
-        return Window(opened, min(current.used + amount, MOST), current.continued)
+        return Window(opened, min(current.used + amount, MOST), since)
     last = ended + (end_ms - 1 - ended) // length_ms * length_ms
-    return Window(last, _part(amount, start_ms, last, end_ms), continued=True)
+    return Window(last, min(_part(amount, start, last, end_ms), MOST), since=last)
 
 
 def _part(amount: int, start_ms: int, cut_ms: int, end_ms: int) -> int:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 _ALL = """
 SELECT id, name, tier, disabled, created_at,
-    bytes_opened_at, bytes_used, bytes_continued, time_opened_at, time_used_ms, time_continued
+    bytes_opened_at, bytes_used, bytes_since, time_opened_at, time_used_ms, time_since
 FROM accounts
 """
 _SELECT = f"{_ALL} WHERE deleted_at IS NULL"
@@ -24,8 +24,8 @@ _SELECT = f"{_ALL} WHERE deleted_at IS NULL"
 
 def from_row(row: sqlite3.Row) -> Account:
     """From a row that has all of the table's columns."""
-    traffic = Window(row["bytes_opened_at"], row["bytes_used"], bool(row["bytes_continued"]))
-    time = Window(row["time_opened_at"], row["time_used_ms"], bool(row["time_continued"]))
+    traffic = Window(row["bytes_opened_at"], row["bytes_used"], row["bytes_since"])
+    time = Window(row["time_opened_at"], row["time_used_ms"], row["time_since"])
     return Account(
         id=row["id"],
         name=row["name"],
@@ -82,14 +82,14 @@ async def of_unfinished_sessions(db: aiosqlite.Connection) -> list[Account]:
 async def put_windows(db: aiosqlite.Connection, accounts: Iterable[Account]) -> None:
     await db.executemany(
         """
-        UPDATE accounts SET bytes_opened_at = ?, bytes_used = ?, bytes_continued = ?,
-            time_opened_at = ?, time_used_ms = ?, time_continued = ?
+        UPDATE accounts SET bytes_opened_at = ?, bytes_used = ?, bytes_since = ?,
+            time_opened_at = ?, time_used_ms = ?, time_since = ?
         WHERE id = ?
         """,
         [
             (
-                *(a.windows.traffic.opened_at, a.windows.traffic.used, a.windows.traffic.continued),
-                *(a.windows.time.opened_at, a.windows.time.used, a.windows.time.continued),
+                *(a.windows.traffic.opened_at, a.windows.traffic.used, a.windows.traffic.since),
+                *(a.windows.time.opened_at, a.windows.time.used, a.windows.time.since),
                 a.id,
             )
             for a in accounts

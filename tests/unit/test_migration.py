@@ -88,6 +88,30 @@ def test_oldest_with_data(path: Path) -> None:
         assert db.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
 
 
+def test_windows_since(path: Path) -> None:
+    """A window that went on from the one before begins what counts; another one counts from ever."""
+    (_, first), (_, second), *_ = migration.migrations()
+    with closing(sqlite3.connect(path)) as db, db:
+        db.executescript(first)
+        db.executescript(second)
+        db.executescript(
+            f"""
+            PRAGMA user_version = 2; PRAGMA application_id = {migration.APPLICATION_ID};
+            INSERT INTO accounts (id, name, tier, disabled, created_at, bytes_opened_at, bytes_used, bytes_continued,
+                time_opened_at, time_used_ms, time_continued)
+            VALUES ('acc_1', 'ada', 'free', 0, 1, 1000, 5, 1, 2000, 6, 0), ('acc_2', 'bob', 'free', 0, 1, NULL, 0, 0,
+                NULL, 0, 0);
+            """  # noqa: S608 - a constant
+        )
+    opened(path)
+    with closing(sqlite3.connect(path)) as db:
+        columns = "bytes_opened_at, bytes_used, bytes_since, time_opened_at, time_used_ms, time_since"
+        assert db.execute(f"SELECT {columns} FROM accounts ORDER BY id").fetchall() == [  # noqa: S608 - a constant
+            (1000, 5, 1000, 2000, 6, 0),
+            (None, 0, 0, None, 0, 0),
+        ]
+
+
 FOREIGN = {
     "newer": (
         f"PRAGMA user_version = {NEWEST + 1}; PRAGMA application_id = {migration.APPLICATION_ID}",
