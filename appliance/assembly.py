@@ -159,7 +159,7 @@ async def build(
         alarm=alarm,
     )
     readiness = Readiness(store, prompt, node, clock)
-    quotas = Quotas(store, settings.tiers, clock)
+    quotas = Quotas(store, live, settings.tiers, clock)
     return Parts(sessions, quotas, ticker, meter, live, pool, node, nodes, readiness, alarm)
 
 

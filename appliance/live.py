@@ -89,6 +89,10 @@ class LiveSessions:
             self.stale = True
             raise
 
+    def account(self, account_id: str) -> Account | None:
+        """The account as the store has it, if it has sessions here."""
+        return self.accounts[account_id] if account_id in self._keys and not self.stale else None
+
     def with_sessions(self) -> Iterator[Account]:
         """The accounts that have any."""
         return (self.accounts[account_id] for account_id in self._keys)

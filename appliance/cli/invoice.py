@@ -34,9 +34,12 @@ def invoice(config_file: Path | None, name: str, month: str, shape: str, verify:
     """Show an account's paid sessions of a month, a line a session, as far as they are counted."""
     from appliance.invoice import totals
 
+    if as_json and shape == "csv":
+        raise click.UsageError("--json and --format csv exclude each other")
     lines = admin.run(config_file, lambda a: _lines(a, name, month, verify=verify))
     if verify:
-        output.remark(f"verified: {len(lines)} lines agree with the daily totals")
+        agree = "1 line agrees" if len(lines) == 1 else f"{len(lines)} lines agree"
+        output.remark(f"verified: {agree} with the daily totals")
     if as_json or shape == "json":
         output.write_json(
             {
@@ -93,10 +96,15 @@ def _total(total: Total) -> dict[str, Any]:
         "currency": total.currency,
         "seconds": total.seconds,
         "bytes": total.total_bytes,
-        "time_millicents": total.time_millicents,
-        "bytes_millicents": total.bytes_millicents,
-        "millicents": total.millicents,
+        "time_millicents": _priced(total, total.time_millicents),
+        "bytes_millicents": _priced(total, total.bytes_millicents),
+        "millicents": _priced(total, total.millicents),
     }
+
+
+def _priced(total: Total, millicents: int) -> int | None:
+    """None where no price was configured."""
+    return None if total.currency is None else millicents
 
 
 def _csv(lines: Sequence[Line]) -> str:
@@ -131,8 +139,8 @@ def _write_text(lines: Sequence[Line], totals: Sequence[Total]) -> None:
             "",
             total.seconds,
             total.total_bytes,
-            _money(total.time_millicents),
-            _money(total.bytes_millicents),
+            _money(_priced(total, total.time_millicents)),
+            _money(_priced(total, total.bytes_millicents)),
             total.currency or "-",
         )
         for total in totals

@@ -32,7 +32,7 @@ def usage(config_file: Path | None, name: str, as_json: bool) -> None:
 
         async with a.store.read() as db:
             found = await find(db, name)
-        quotas = Quotas(a.store, a.settings.tiers, HostClock())
+        quotas = Quotas(a.store, None, a.settings.tiers, HostClock())
         return found, a.settings.tiers[found.tier], await quotas.of(found)
 
     found, tier, quota = admin.run(config_file, work)
@@ -56,9 +56,9 @@ def usage(config_file: Path | None, name: str, as_json: bool) -> None:
             ("account", found.name),
             ("tier", found.tier),
             ("bytes", _of(output.size(quota.bytes_used), quota.bytes_limit and output.size(quota.bytes_limit))),
-            ("bytes reset", output.rfc3339(quota.bytes_resets_at)),
+            ("bytes until", output.rfc3339(quota.bytes_resets_at)),
             ("time", _of(f"{quota.seconds_used} s", quota.seconds_limit and f"{quota.seconds_limit} s")),
-            ("time resets", output.rfc3339(quota.seconds_resets_at)),
+            ("time until", output.rfc3339(quota.seconds_resets_at)),
         ]
     )
 

@@ -155,15 +155,19 @@ async def lines(db: aiosqlite.Connection, account_id: str, month: str) -> list[L
 
 
 async def sessions_of_month(db: aiosqlite.Connection, account_id: str, month: str) -> list[str]:
-    """The ids of the account's sessions that have a line or daily totals in the month."""
+    """The ids of the account's sessions that have a line or daily totals in the month.
+
+    With them those that have daily totals and nothing that says whose they are: their line was lost.
+    """
     rows = await db.execute_fetchall(
         """
         SELECT session_id FROM invoice_lines WHERE account_id = ? AND month = ?
         UNION
-        SELECT d.session_id FROM usage_days d JOIN sessions s ON s.id = d.session_id
-        WHERE s.account_id = ? AND d.day >= ? AND d.day <= ?
+        SELECT session_id FROM usage_days d WHERE day BETWEEN ? AND ?
+            AND NOT EXISTS (SELECT 1 FROM sessions s WHERE s.id = d.session_id AND s.account_id <> ?)
+            AND NOT EXISTS (SELECT 1 FROM invoice_lines l WHERE l.session_id = d.session_id AND l.account_id <> ?)
         """,
-        (account_id, month, account_id, f"{month}-01", f"{month}-31"),
+        (account_id, month, f"{month}-01", f"{month}-31", account_id, account_id),
     )
     return [row[0] for row in rows]
 
