@@ -1,4 +1,4 @@
-"""Who may open a session, and which sessions end."""
+"""Who may open a session."""
 
 from __future__ import annotations
 
@@ -7,14 +7,13 @@ from dataclasses import replace
 import pytest
 
 from appliance import config
-from appliance.clock import Moment
-from appliance.entities import Account, Reason, Session, State, Tier
-from appliance.errors import InvalidRequest, LiveSessionLimitReached
-from appliance.policy import admission, termination
+from appliance.entities import Account, Session, State, Tier
+from appliance.errors import InvalidRequest, LiveSessionLimitReached, QuotaExceeded
+from appliance.policy import admission
 from appliance.policy.quota import Quota
 from tests.unit.a_session import A_SESSION
 
-TIER = replace(config.load("", {}, "host").tiers["free"], max_live_sessions=2, max_session=3600, idle_timeout=300)
+TIER = replace(config.load("", {}, "host").tiers["free"], max_live_sessions=2, max_session=3600)
 ADA = Account("acc_1", "ada", Tier.FREE, False, 0)
 NOW = 5_000
 
@@ -77,23 +76,17 @@ def test_lifetime(max_session: int, seconds: int) -> None:
     assert decision == admission.Admit(NOW + seconds * 1000, None)
 
 
-EXPIRES, QUIET = A_SESSION.expires_at, A_SESSION.quiet_since_ms
-ENDINGS = [
-    ("fresh", Moment(0, QUIET, "boot"), 300, None),
-    ("a millisecond before the cutoff", Moment(EXPIRES - 1, QUIET, "boot"), 300, None),
-    ("at the cutoff", Moment(EXPIRES, QUIET, "boot"), 300, Reason.EXPIRED),
-    ("long after it", Moment(EXPIRES * 9, QUIET, "boot"), 300, Reason.EXPIRED),
-    ("quiet for exactly the timeout", Moment(0, QUIET + 300_000, "boot"), 300, None),
-    ("quiet for more", Moment(0, QUIET + 300_001, "boot"), 300, Reason.IDLE),
-    ("timeout off", Moment(0, QUIET + 10**9, "boot"), 0, None),
-    ("another boot", Moment(0, QUIET + 10**9, "another"), 300, None),
-    ("expired in another boot", Moment(EXPIRES, QUIET, "another"), 300, Reason.EXPIRED),
-    ("wall clock far back", Moment(-(10**12), QUIET, "boot"), 300, None),
-    ("both: the cutoff is said", Moment(EXPIRES, QUIET + 10**9, "boot"), 300, Reason.EXPIRED),
-]
-
-
-@pytest.mark.parametrize(("now", "timeout", "reason"), [e[1:] for e in ENDINGS], ids=[e[0] for e in ENDINGS])
-def test_termination(now: Moment, timeout: int, reason: Reason | None) -> None:
-    """Expiry goes by the wall clock, idleness by the boot clock of one boot."""
-    assert termination.decide(A_SESSION, replace(TIER, idle_timeout=timeout), None, now) == reason
+@pytest.mark.parametrize(
+    ("states", "used", "refusal"),
+    [
+        ((), 999, None),
+        ((), 1000, QuotaExceeded),
+        ((State.LIVE, State.LIVE), 1000, LiveSessionLimitReached),
+    ],
+    ids=["a byte is left", "none is left", "at both limits"],
+)
+def test_quota(states: tuple[State, ...], used: int, refusal: type[Exception] | None) -> None:
+    """An account that has used up a window may open none; at the live limit too, that is what it is told."""
+    quota = replace(UNLIMITED, bytes_used=used, bytes_limit=1000)
+    decision = admission.decide(ADA, TIER, sessions(*states), None, quota, NOW)
+    assert (type(decision.error) if isinstance(decision, admission.Refuse) else None) == refusal
