@@ -45,6 +45,7 @@ class Result:
 
     outcome: str
     text: str
+    figures: Sequence[tuple[str, object]]  # what tests show with it
 
 
 @cache
@@ -68,7 +69,7 @@ class UnderRunner:
     def result(self, test: str) -> Result:
         if self._results is None:
             self._results = self._run()
-        return self._results.get(test, Result("failed", f"it did not run:\n{self._output}"))
+        return self._results.get(test, Result("failed", f"it did not run:\n{self._output}", []))
 
     def _run(self) -> Mapping[str, Result]:
         # Without KERNEL_RUNNER, so that a runner without WireGuard is not asked to run itself.
@@ -96,6 +97,7 @@ class TestUnderRunner(pytest.Item):
 
     def runtest(self) -> None:
         result = self.inner.result(self.inner_nodeid)
+        self.user_properties.extend(result.figures)
         if result.outcome == "skipped":
             pytest.skip(result.text)
         if result.outcome != "passed":
@@ -141,7 +143,7 @@ class ResultLines:
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         if report.when == "call" or report.outcome != "passed":
             text = report.longreprtext if report.failed else _reason(report)
-            line = json.dumps([report.nodeid, report.outcome, text]).encode()
+            line = json.dumps([report.nodeid, report.outcome, text, report.user_properties]).encode()
             # On a line of its own, in one piece: nothing else in the output looks like it.
             print(f"\n{RESULT}{base64.b64encode(line).decode()}", flush=True)  # noqa: T201 - it is the channel
 
@@ -154,5 +156,5 @@ def _results(lines: Sequence[str]) -> Iterator[tuple[str, Result]]:
     """A test's teardown may fail after it passed: the later line counts."""
     for line in lines:
         if line.startswith(RESULT):
-            test, outcome, text = json.loads(base64.b64decode(line.removeprefix(RESULT)))
-            yield test, Result(outcome, text)
+            test, outcome, text, figures = json.loads(base64.b64decode(line.removeprefix(RESULT)))
+            yield test, Result(outcome, text, [tuple(figure) for figure in figures])

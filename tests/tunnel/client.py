@@ -89,6 +89,23 @@ class Download:
         self.path.unlink(missing_ok=True)
 
 
+class Upload:
+    """A transfer to the internet that runs beside the test."""
+
+    def __init__(self, space: Namespace, content: Path, bytes_per_s: int) -> None:
+        self._curl = space.start(
+            *CURL, "--fail", "--limit-rate", str(bytes_per_s), "--upload-file", str(content), f"{WEB}/sink"
+        )
+
+    def running(self) -> bool:
+        return self._curl.poll() is None
+
+    def close(self) -> None:
+        with suppress(ProcessLookupError):
+            self._curl.kill()
+        self._curl.wait(timeout=60)
+
+
 class Client:
     """One client namespace with at most one tunnel. `directory` is its own and not world-readable."""
 
@@ -99,6 +116,7 @@ class Client:
         directory.mkdir(mode=0o700)
         self._config = directory / f"{interface}.conf"
         self._downloads: list[Download] = []
+        self._uploads: list[Upload] = []
 
     def wg_quick(self, config: str, private_key: str | None = None) -> None:
         """`wg-quick up` on the text as it is; with `private_key`, on an own-key config."""
@@ -114,10 +132,15 @@ class Client:
 
     def close(self) -> None:
         """Give everything back. A tunnel that never came up is not a second failure."""
-        for download in self._downloads:
-            download.close()
+        self.stop_transfers()
         if self.space.run("ip", "link", "show", "dev", self.interface, check=False).returncode == 0:
             self.down()
+
+    def stop_transfers(self) -> None:
+        for transfer in (*self._downloads, *self._uploads):
+            transfer.close()
+        self._downloads.clear()
+        self._uploads.clear()
 
     def disable_ipv6(self) -> None:
         self.space.run("sysctl", "-qw", "net.ipv6.conf.all.disable_ipv6=1", "net.ipv6.conf.default.disable_ipv6=1")
@@ -145,6 +168,13 @@ class Client:
         running = Download(self.space, url, self._directory / f"download{len(self._downloads)}")
         self._downloads.append(running)
         return running
+
+    def start_upload(self, content: Path, nbytes: int, bytes_per_s: int) -> Upload:
+        """`content` is made, as a file of so many zeros that takes no room."""
+        with content.open("wb") as file:
+            file.truncate(nbytes)
+        self._uploads.append(Upload(self.space, content, bytes_per_s))
+        return self._uploads[-1]
 
     def upload(self, content: Path, web: str = WEB) -> Received:
         """PUT a file; returns what the server says it got."""

@@ -1,0 +1,27 @@
+"""Figures that tests show: printed at the end of every run, of tests that passed too."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+FIGURES = "figures"
+
+
+@pytest.fixture
+def show(record_property: Callable[[str, object], None]) -> Callable[[str], None]:
+    """Shows a line of figures with the test's name, at the end of the run."""
+    return lambda line: record_property(FIGURES, line)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    reports = [r for kind in ("passed", "failed") for r in terminalreporter.getreports(kind)]
+    lines = [(r.nodeid, line) for r in reports for name, line in r.user_properties if name == FIGURES]
+    if lines:
+        terminalreporter.section(FIGURES)
+    for nodeid, line in sorted(lines):
+        terminalreporter.line(f"{nodeid.rpartition('::')[2]}: {line}")
