@@ -271,8 +271,3 @@ WEIGHTS = {
     "tunnel_fault": 4,
     "admin": 5,
 }
-
-
-def draw(random: Random, many: int) -> list[Step]:
-    kinds = random.choices(list(WEIGHTS), list(WEIGHTS.values()), k=many)
-    return [Step(kind, random.getrandbits(32)) for kind in kinds]
