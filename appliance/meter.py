@@ -91,9 +91,10 @@ class Meter:
         return Observation(dump, now, self._count(readings), total)
 
     async def commit(self, observation: Observation) -> None:
-        """Totals, baselines, windows and invoice lines in one transaction. Raises StoreUnavailable."""
-        if not self._live:
-            return
+        """Totals, baselines, windows and invoice lines in one transaction. Raises StoreUnavailable.
+
+        The heartbeat is written also where nobody is live: a store that cannot be written is found out before a client.
+        """
         async with self._live.committing(self._store) as db:
             await self.put(db, observation.count)
             await node_row.beat(db, observation.now)

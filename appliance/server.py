@@ -19,6 +19,7 @@ from appliance.clock import HostClock
 from appliance.egress.table_events import table_events
 from appliance.errors import EgressError, HostError, TunnelError
 from appliance.state_dir import StateDir
+from appliance.store import integrity
 from appliance.store.connection import Store
 from appliance.supervision import Supervisor
 from appliance.watches import EventsWatch, watch_store
@@ -68,6 +69,7 @@ async def _serve(settings: Settings) -> None:
         if await tunnel.link() is None:
             listening.require_udp_port("wireguard.listen_port", settings.wireguard.listen_port)
         log.info("%s backend: %s", tunnel.backend, reason)
+        await asyncio.to_thread(integrity.check, state.store)
         state.create_store()
         store = await Store.open(state.store)
         stack.push_async_callback(store.close)

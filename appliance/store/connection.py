@@ -16,12 +16,11 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable
     from pathlib import Path
 
-BUSY_TIMEOUT_MS = 3000
+PATIENCE_S = 3.0
 
 # WAL lets the reader and admin commands read while the writer writes. FULL makes a commit survive a power
 # cut: a client that was told 201 finds its session afterwards. https://www.sqlite.org/pragma.html
 PRAGMAS = (
-    f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}",
     "PRAGMA journal_mode = WAL",
     "PRAGMA synchronous = FULL",
     "PRAGMA foreign_keys = ON",
@@ -29,16 +28,22 @@ PRAGMAS = (
 
 
 class Store:
-    """The open store. Every method raises `StoreUnavailable` while SQLite cannot serve (locked, full, damaged)."""
+    """The open store. Every method raises `StoreUnavailable` while SQLite cannot serve (locked, full, damaged).
 
-    def __init__(self, path: Path, writer: aiosqlite.Connection, reader: aiosqlite.Connection) -> None:
+    `patience_s`: how long to wait for other writers, those of this process and those of another one.
+    """
+
+    def __init__(
+        self, path: Path, writer: aiosqlite.Connection, reader: aiosqlite.Connection, patience_s: float = PATIENCE_S
+    ) -> None:
         self.path = path
         self._writer = writer
         self._reader = reader
+        self._patience_s = patience_s
         self._writing = asyncio.Lock()
 
     @classmethod
-    async def open(cls, path: Path) -> Self:
+    async def open(cls, path: Path, patience_s: float = PATIENCE_S) -> Self:
         """Open the file at `path`, made and brought up to this version's schema where needed.
 
         Raises StoreError, naming the file, when it is corrupt, newer than this program or not readable.
@@ -46,7 +51,7 @@ class Store:
         opened: list[aiosqlite.Connection] = []
         try:
             for _ in range(2):
-                opened.append(await _connect(path))
+                opened.append(await _connect(path, patience_s))
                 if len(opened) == 1:
                     await migration.migrate(opened[0], path)
         except BaseException as error:
@@ -57,7 +62,7 @@ class Store:
             raise
         writer, reader = opened
         await reader.execute("PRAGMA query_only = ON")
-        return cls(path, writer, reader)
+        return cls(path, writer, reader, patience_s)
 
     async def close(self) -> None:
         async with self._writing:
@@ -67,55 +72,68 @@ class Store:
     @asynccontextmanager
     async def write(self) -> AsyncIterator[aiosqlite.Connection]:
         """One transaction: committed when the block ends, undone when it raises. Writers take turns."""
-        async with self._writing:
+        async with self._my_turn(), _serving(self._writer):
             try:
                 await self._writer.execute("BEGIN IMMEDIATE")
                 yield self._writer
                 await self._writer.execute("COMMIT")
-            except BaseException as error:
+            except BaseException:
                 # After a failed COMMIT or a full disk SQLite may have rolled back by itself.
                 with suppress(sqlite3.Error):
                     await self._writer.execute("ROLLBACK")
-                if _cannot_serve(error):
-                    raise StoreUnavailable from error
                 raise
 
     @asynccontextmanager
     async def read(self) -> AsyncIterator[aiosqlite.Connection]:
         """The reader: each statement sees what was last committed."""
-        try:
+        async with _serving(self._reader):
             yield self._reader
-        except sqlite3.DatabaseError as error:
-            if _cannot_serve(error):
-                raise StoreUnavailable from error
-            raise
 
     @asynccontextmanager
     async def snapshot(self) -> AsyncIterator[aiosqlite.Connection]:
         """A connection of its own, whose statements all see the same moment."""
-        try:
-            connection = await _connect(self.path)
+        async with _serving(None):
+            connection = await _connect(self.path, self._patience_s)
             try:
                 await connection.execute("PRAGMA query_only = ON")
                 await connection.execute("BEGIN")
                 yield connection
             finally:
                 await connection.close()
-        except sqlite3.DatabaseError as error:
-            if _cannot_serve(error):
-                raise StoreUnavailable from error
-            raise
 
     async def foreign_version(self) -> int:
         """A number that changes when another process has committed (PRAGMA data_version)."""
-        async with self._writing:
-            try:
-                rows = await self._writer.execute_fetchall("PRAGMA data_version")
-            except sqlite3.DatabaseError as error:
-                if _cannot_serve(error):
-                    raise StoreUnavailable from error
-                raise
+        async with self._my_turn(), _serving(self._writer):
+            rows = await self._writer.execute_fetchall("PRAGMA data_version")
         return int(first(rows)[0])
+
+    @asynccontextmanager
+    async def _my_turn(self) -> AsyncIterator[None]:
+        """While another process holds the lock, a writer fails after its own wait, not after that of all before it."""
+        try:
+            async with asyncio.timeout(self._patience_s):
+                await self._writing.acquire()
+        except TimeoutError:
+            raise StoreUnavailable from TimeoutError(f"waited {self._patience_s:g} s for other writers")
+        try:
+            yield
+        finally:
+            self._writing.release()
+
+
+@asynccontextmanager
+async def _serving(connection: aiosqlite.Connection | None) -> AsyncIterator[None]:
+    """Raises StoreUnavailable where SQLite cannot serve, its error chained."""
+    try:
+        yield
+    except sqlite3.DatabaseError as error:
+        if not _cannot_serve(error):
+            raise
+        if connection is not None:
+            # What was read of a damaged file must not outlive the damage in the connection's cache.
+            with suppress(sqlite3.Error):
+                await connection.execute("PRAGMA shrink_memory")
+        raise StoreUnavailable from error
 
 
 def _cannot_serve(error: BaseException) -> bool:
@@ -128,10 +146,10 @@ def first(rows: Iterable[sqlite3.Row]) -> sqlite3.Row:
     return next(iter(rows))
 
 
-async def _connect(path: Path) -> aiosqlite.Connection:
+async def _connect(path: Path, patience_s: float) -> aiosqlite.Connection:
     # aiosqlite leaves its thread behind, and that thread a traceback, when its own connect() fails.
     await asyncio.to_thread(lambda: sqlite3.connect(path).close())
-    connection = await aiosqlite.connect(path, isolation_level=None)
+    connection = await aiosqlite.connect(path, isolation_level=None, timeout=patience_s)
     try:
         connection.row_factory = sqlite3.Row
         for pragma in PRAGMAS:
@@ -144,6 +162,13 @@ async def _connect(path: Path) -> aiosqlite.Connection:
 
 def explain(error: sqlite3.Error, path: Path) -> StoreError:
     """SQLite's error as one line that names the file and what to try."""
+    if error.sqlite_errorcode in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+        return StoreError(f"cannot open the store {path}: another process is writing to it; try again")
     if isinstance(error, sqlite3.OperationalError):
         return StoreError(f"cannot open the store {path}: {error}; check that the file and its folder are writable")
-    return StoreError(f"the store {path} is damaged: {error}; bring a backup back with: wg-appliance restore FILE")
+    return StoreError(damaged(path, str(error)))
+
+
+def damaged(path: Path, finding: str) -> str:
+    first_line = finding.splitlines()[-1] if finding else finding
+    return f"the store {path} is damaged: {first_line}; bring a backup back with: wg-appliance restore FILE"

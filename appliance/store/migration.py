@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from appliance.errors import StoreError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
     import aiosqlite
@@ -22,7 +22,16 @@ def migrations() -> list[tuple[int, str]]:
     """All migrations as (version, SQL), oldest first. The version is the number the file name starts with."""
     folder = resources.files("appliance.store") / "migrations"
     found = [(int(f.name.split("_")[0]), f.read_text("utf-8")) for f in folder.iterdir() if f.name.endswith(".sql")]
-    return sorted(found)
+    return in_order(found)
+
+
+def in_order(found: Iterable[tuple[int, str]]) -> list[tuple[int, str]]:
+    """Raises StoreError when one is missing: an installation that lost files must not touch a store."""
+    ordered = sorted(found)
+    for expected, (number, _) in enumerate(ordered, 1):
+        if number != expected:
+            raise StoreError(f"this installation lacks the store's migration {expected}: install wg-appliance again")
+    return ordered
 
 
 async def migrate(connection: aiosqlite.Connection, path: Path) -> None:

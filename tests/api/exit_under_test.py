@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from appliance.settings import Settings
 
 SERVER_KEY = bytes([7]) * 32
-BUSY_MS = 50  # how long the store waits for another writer; on a host it is longer
+PATIENCE_S = 0.05  # how long the store waits for a lock that the test holds; on a host it is longer
 CONFIG = """
 [node]
 name = "exit-1"
@@ -244,10 +244,9 @@ async def _build(
         dns=wireguard.dns,
         keepalive=wireguard.keepalive,
     )
-    store = await Store.open(path)
+    store = await Store.open(path, PATIENCE_S)
     async with AsyncExitStack() as undo:
         undo.push_async_callback(store.close)
-        await _hurry(store)
         parts = await assembly.build(settings, store=store, tunnel=tunnel, egress=egress, exit_=exit_, clock=clock)
         await parts.ticker.tick()
         app = create_app(
@@ -263,12 +262,6 @@ async def _build(
         )
         undo.pop_all()
     return store, parts, app, caller(app)
-
-
-async def _hurry(store: Store) -> None:
-    """Let the writer not wait its three seconds for a lock that the test holds."""
-    async with store.write() as db:
-        await db.execute(f"PRAGMA busy_timeout = {BUSY_MS}")
 
 
 def caller(app: Litestar) -> httpx.AsyncClient:

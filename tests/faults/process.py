@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
+from collections import deque
+from enum import Enum
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
@@ -64,12 +67,29 @@ class Process:
             raise Killed
 
 
-class MortalConnection:
-    """What the store uses of an aiosqlite connection, as long as the process lives."""
+class Disk:
+    """What SQLite meets on the host's disk. `failing`: of the next statements, which fail; see `Failing`."""
 
-    def __init__(self, inner: Any, process: Process, committed: Callable[[], None]) -> None:
+    def __init__(self) -> None:
+        self.failing: deque[Failing] = deque()
+
+    def next(self) -> Failing:
+        return self.failing.popleft() if self.failing else Failing.NOT
+
+
+class Failing(Enum):
+    NOT = "works"
+    BEFORE = "fails, and does nothing"
+    AFTER = "says that it failed, and was done"
+
+
+class MortalConnection:
+    """What the store uses of an aiosqlite connection, as long as the process lives and the disk works."""
+
+    def __init__(self, inner: Any, process: Process, disk: Disk, committed: Callable[[], None]) -> None:
         self._inner = inner
         self._process = process
+        self._disk = disk
         self._committed = committed
 
     async def execute(self, sql: str, parameters: Any = ()) -> Any:
@@ -79,13 +99,27 @@ class MortalConnection:
                 self._committed()
             return cursor
 
-        return await self._process.do(operation)
+        # The store gives up a transaction that failed; what it does then must reach the file.
+        return await (self._process.do(operation) if sql == "ROLLBACK" else self._do(operation))
 
     async def executemany(self, sql: str, parameters: Any) -> Any:
-        return await self._process.do(lambda: self._inner.executemany(sql, parameters))
+        return await self._do(lambda: self._inner.executemany(sql, parameters))
 
     async def execute_fetchall(self, sql: str, parameters: Any = ()) -> Any:
-        return await self._process.do(lambda: self._inner.execute_fetchall(sql, parameters))
+        return await self._do(lambda: self._inner.execute_fetchall(sql, parameters))
+
+    async def _do(self, operation: Callable[[], Awaitable[T]]) -> T:
+        fails = self._disk.next()
+
+        async def on_disk() -> T:
+            if fails is Failing.BEFORE:
+                raise sqlite3.OperationalError("database or disk is full")
+            done = await operation()
+            if fails is Failing.AFTER:
+                raise sqlite3.OperationalError("disk I/O error")
+            return done
+
+        return await self._process.do(on_disk)
 
     async def close(self) -> None:
         """Not an operation: the kernel closes the files of a dead process too. Nothing is committed by it."""

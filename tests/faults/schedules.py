@@ -102,6 +102,7 @@ async def _end(world: World, invariants: Invariants) -> None:
     kernel = world.kernel
     kernel.failing_dumps, kernel.short_dump = 0, None
     kernel.failing_changes.clear()
+    world.disk.failing.clear()
     await world.bury()
     await world.open_store()
     await world.build()

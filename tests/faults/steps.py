@@ -13,7 +13,7 @@ from appliance.sessions import Wish
 from appliance.store import accounts as account_rows
 from appliance.store import node as node_row
 from appliance.store import sessions as rows
-from tests.faults.process import Killed
+from tests.faults.process import Failing, Killed
 from tests.faults.world import ACCOUNTS, VARIANTS
 
 if TYPE_CHECKING:
@@ -214,6 +214,12 @@ class Steps:
         else:
             kernel.failing_changes.append(self._random.random() < 0.5)
 
+    async def store_fault(self) -> None:
+        """Of the statements to come some fail: the disk is full, or the file system says that it did not write."""
+        works = [Failing.NOT] * self._random.randint(0, 30)
+        many = self._random.choice((1, 1, 2, 5, 40))
+        self.world.disk.failing.extend((*works, *self._random.choices((Failing.BEFORE, Failing.AFTER), (3, 1), k=many)))
+
     def _send(self, *, handshakes: bool) -> None:
         kernel = self.world.kernel
         peers = sorted(kernel.peers)
@@ -269,5 +275,6 @@ WEIGHTS = {
     "reboot": 2,
     "stranger": 5,
     "tunnel_fault": 4,
+    "store_fault": 4,
     "admin": 5,
 }

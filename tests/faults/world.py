@@ -19,7 +19,7 @@ from tests.faults.host import Host
 from tests.faults.inline_sqlite import InlineConnection
 from tests.faults.kernel import ModelKernel, MortalTunnel
 from tests.faults.ledger import Ledger
-from tests.faults.process import MortalConnection, Process
+from tests.faults.process import Disk, MortalConnection, Process
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -126,6 +126,7 @@ class World:
         self.host = Host(wall_ms)
         self.ledger = Ledger(self.host)
         self.kernel = ModelKernel(self.host, self.ledger)
+        self.disk = Disk()
         self.settings: Settings = VARIANTS[0]
         self.running: Running | None = None
         self.account_ids = {name: f"acc_{name}" for name, _ in ACCOUNTS}
@@ -156,7 +157,7 @@ class World:
         """A new process opens the store, and is ready to build its parts."""
         process = Process()
         connections = [await self._connect(self.path) for _ in range(2)]
-        writer, reader = (MortalConnection(c, process, self._committed) for c in connections)
+        writer, reader = (MortalConnection(c, process, self.disk, self._committed) for c in connections)
         self.running = Running(process, connections, Store(self.path, writer, reader))  # type: ignore[arg-type]
         return process
 

@@ -146,6 +146,14 @@ def test_two_at_once(path: Path) -> None:
     assert shape(path)[1] == NEWEST
 
 
+def test_in_order() -> None:
+    """The tenth comes after the ninth, and an installation that lost one says which."""
+    found = [(number, "SELECT 1;") for number in (10, *range(1, 10))]
+    assert [number for number, _ in migration.in_order(found)] == [*range(1, 11)]
+    with pytest.raises(StoreError, match="lacks the store's migration 3"):
+        migration.in_order(pair for pair in found if pair[0] != 3)
+
+
 SCRIPTS = {
     "one": ("SELECT 1;\n", ["SELECT 1;\n"]),
     "none": ("-- nothing\n\n", []),

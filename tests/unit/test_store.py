@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from appliance.errors import StoreError, StoreUnavailable
-from appliance.store.connection import Store, first
+from appliance.store.connection import PATIENCE_S, Store, first
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 PRAGMAS = {"journal_mode": "wal", "synchronous": 2, "foreign_keys": 1, "busy_timeout": 3000}
 
 
-def on_store(path: Path, story: Callable[[Store], Awaitable[None]]) -> None:
+def on_store(path: Path, story: Callable[[Store], Awaitable[None]], patience_s: float = PATIENCE_S) -> None:
     async def run() -> None:
-        store = await Store.open(path)
+        store = await Store.open(path, patience_s)
         try:
             await story(store)
         finally:
@@ -149,8 +149,6 @@ def test_locked(path: Path) -> None:
     """A store that another process holds is unavailable to write, with the cause; reading goes on."""
 
     async def story(store: Store) -> None:
-        async with store.write() as db:
-            await db.execute("PRAGMA busy_timeout = 10")
         with closing(sqlite3.connect(path, isolation_level=None)) as other:
             other.execute("BEGIN EXCLUSIVE")
             with pytest.raises(StoreUnavailable) as refusal:
@@ -162,7 +160,24 @@ def test_locked(path: Path) -> None:
         async with store.write():
             pass
 
-    on_store(path, story)
+    on_store(path, story, patience_s=0.01)
+
+
+def test_locked_for_many(path: Path) -> None:
+    """While another process holds the store, each of many writers waits its own time and not all of theirs."""
+
+    async def story(store: Store) -> None:
+        async def write() -> None:
+            async with store.write():
+                raise AssertionError("the store is held")
+
+        with closing(sqlite3.connect(path, isolation_level=None)) as other:
+            other.execute("BEGIN EXCLUSIVE")
+            async with asyncio.timeout(10):
+                refusals = await asyncio.gather(*(write() for _ in range(200)), return_exceptions=True)
+        assert {type(refusal) for refusal in refusals} == {StoreUnavailable}
+
+    on_store(path, story, patience_s=0.2)
 
 
 def test_our_own_fault(path: Path) -> None:
