@@ -55,6 +55,7 @@ class Appliance:
         self.backend = backend
         directory.mkdir(mode=0o700)
         self._settings = _settings(self.interface, backend, directory / "state", changes)
+        self.store = Path(str(self._settings["node"]["state_dir"])) / "store.sqlite"
         self._config = directory / "config.toml"
         self._config.write_text(_toml(self._settings), encoding="utf-8")
         self._log = directory / "log"
@@ -70,6 +71,12 @@ class Appliance:
                 *self._command("serve"), stdout=log, stderr=log, env=_environment(), cwd=PROJECT
             )
         until(self._ready, "GET /readyz answers 200")
+
+    def try_to_start(self) -> tuple[int, str]:
+        """`serve` where it cannot start: its exit status, and what it said."""
+        command = self._command("serve")
+        done = self.space.run(*command, check=False, timeout=READY_SECONDS, env=_environment(), cwd=PROJECT)
+        return done.returncode, done.stderr
 
     def stop(self) -> None:
         """SIGTERM; it must exit 0 and, unless it is to keep its tunnels, leave the exit as it found it."""

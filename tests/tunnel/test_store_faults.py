@@ -1,0 +1,162 @@
+"""The real server while its store fails: no wrong answer, tunnels go on, and it recovers without a restart."""
+
+from __future__ import annotations
+
+import hashlib
+import sqlite3
+import subprocess
+import time
+from contextlib import closing, contextmanager
+from typing import TYPE_CHECKING
+
+import pytest
+from sessions import client_key, settled_figures
+from waiting import until
+from world import EXIT_IP
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from appliance_process import Answer, Appliance
+    from client import Client
+
+HELD_S = 10.0
+DISK = 4 * 2**20
+PAGE = 4096
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Path]:
+    """A small file system of its own."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount("-t", "tmpfs", "-o", f"size={DISK}", "tmpfs", str(folder))
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "--lazy", folder], check=True, timeout=60)
+
+
+def mount(*arguments: str) -> None:
+    subprocess.run(["mount", *arguments], check=True, timeout=60)
+
+
+@contextmanager
+def locked(store: Path) -> Iterator[None]:
+    with closing(sqlite3.connect(store, isolation_level=None)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        yield
+
+
+@contextmanager
+def full(folder: Path) -> Iterator[None]:
+    """Not a byte is left on the file system."""
+    filler = folder / "filler"
+    with filler.open("wb", buffering=0) as file:
+        for size in (PAGE, 1):
+            try:
+                while True:
+                    file.write(b"\0" * size)
+            except OSError:
+                pass  # that is what it is for
+    yield
+    filler.unlink()
+
+
+def unavailable(answer: Answer) -> bool:
+    return (answer.status, answer.body) == (503, {"error": "store unavailable"})
+
+
+def test_held_by_another_process(
+    start_appliance: Callable[..., Appliance], client: Client, show: Callable[[str], None]
+) -> None:
+    """For ten seconds nothing can be written: POST says so, GET answers, traffic flows; then all of it is billed."""
+    appliance = start_appliance()
+    token = appliance.token()
+    session = appliance.open(token)
+    client.wg_quick(session["wg_config"])
+    client.address_seen()
+    answers = []
+    with locked(appliance.store):
+        began = time.monotonic()
+        while time.monotonic() - began < HELD_S:
+            answers.append(appliance.api("POST", "/v1/sessions", {"region": "test"}, token))
+            assert appliance.api("GET", f"/v1/sessions/{session['id']}", token=token).status == 200
+        assert client.address_seen() == EXIT_IP
+        until(lambda: appliance.api("GET", "/readyz").status == 503, "/readyz says that the store does not work")
+    released = time.monotonic()
+    assert [answer for answer in answers if answer.status != 503] == []
+    assert any(map(unavailable, answers))
+    until(lambda: appliance.api("POST", "/v1/sessions", {"region": "test"}, token).status == 201, "POST answers again")
+    again = time.monotonic() - released
+    client.down()
+    key = client_key(session["wg_config"])
+    settled_figures(appliance, session["id"], token, key)
+    show(f"held for {HELD_S:.0f} s: {len(answers)} times 503, a session granted {again:.2f} s after the release")
+
+
+def test_disk_full(
+    start_appliance: Callable[..., Appliance], client: Client, disk: Path, show: Callable[[str], None]
+) -> None:
+    """No byte is left on the disk: 503 and /readyz says why, nothing half done; with room, it goes on by itself."""
+    appliance = start_appliance(node={"state_dir": str(disk / "state")})
+    token = appliance.token()
+    session = appliance.open(token)
+    client.wg_quick(session["wg_config"])
+    client.address_seen()
+    with full(disk):
+        until(lambda: "full" in str(appliance.api("GET", "/readyz").body), "/readyz says that the disk is full")
+        refused = appliance.api("POST", "/v1/sessions", {"region": "test"}, token)
+        assert refused.status == 503
+        assert appliance.api("DELETE", f"/v1/sessions/{session['id']}", token=token).status == 503
+        assert "terminated_at" not in appliance.session(session["id"], token)
+        assert client.address_seen() == EXIT_IP
+    room = time.monotonic()
+    until(lambda: appliance.api("GET", "/readyz").status == 200, "ready again")
+    ready = time.monotonic() - room
+    key = client_key(session["wg_config"])
+    assert appliance.peers() == {key}
+    client.down()
+    settled_figures(appliance, session["id"], token, key)
+    assert appliance.close(session["id"], token)["terminated_reason"] == "closed"
+    show(f"disk full: ready {ready:.2f} s after there was room")
+
+
+def test_damaged_at_start(start_appliance: Callable[..., Appliance]) -> None:
+    """One line that names the file and the command; the file is not touched, and neither is the tunnel."""
+    appliance = start_appliance(wireguard={"keep_on_exit": True})
+    session = appliance.open(appliance.token())
+    appliance.stop()
+    key = client_key(session["wg_config"])
+    whole = appliance.store.read_bytes()
+    appliance.store.write_bytes(whole[:PAGE] + b"\xa5" * (len(whole) - PAGE))
+    before = digest(appliance.store)
+    status, words = appliance.try_to_start()
+    assert status == 1
+    last = words.splitlines()[-1]
+    assert last.startswith(f"wg-appliance: error: the store {appliance.store} is damaged: ")
+    assert last.endswith("bring a backup back with: wg-appliance restore FILE")
+    assert "Traceback" not in words
+    assert digest(appliance.store) == before
+    assert appliance.peers() == {key}
+    appliance.store.write_bytes(whole)
+    appliance.start()
+    assert [s["id"] for s in appliance.live_sessions()] == [session["id"]]
+
+
+def test_read_only_at_start(start_appliance: Callable[..., Appliance], disk: Path) -> None:
+    """A state directory that cannot be written: one line that names it, exit status 1."""
+    appliance = start_appliance(node={"state_dir": str(disk / "state")})
+    appliance.stop()
+    mount("-o", "remount,ro", str(disk))
+    status, words = appliance.try_to_start()
+    assert status == 1
+    assert words.count("\n") == 1
+    assert str(disk / "state") in words
+    assert words.startswith("wg-appliance: error: ")
+    mount("-o", "remount,rw", str(disk))
+
+
+def digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
