@@ -25,6 +25,7 @@ from appliance.quotas import Quotas
 from appliance.readiness import Readiness
 from appliance.sessions import Sessions
 from appliance.store import sessions as rows
+from appliance.terms import Terms
 from appliance.tick import Ticker
 from appliance.wireguard import keys
 from appliance.wireguard.timed import TimedTunnel
@@ -95,6 +96,7 @@ def host_egress(settings: Settings, state: StateDir, place: Place, boot_id: str)
 
 @dataclass(frozen=True, slots=True)
 class Parts:
+    terms: Terms
     sessions: Sessions
     quotas: Quotas
     ticker: Ticker
@@ -120,9 +122,10 @@ async def build(
     live = LiveSessions()
     prompt = TimedTunnel(tunnel, settings.wireguard.apply_timeout)
     patient = TimedTunnel(tunnel, CONVERGE_TIMEOUT_S)
-    meter = Meter(store, prompt, live, settings.tiers, clock)
+    terms = Terms(settings)
+    meter = Meter(store, prompt, live, terms, clock)
     turn, alarm = asyncio.Lock(), Alarm()
-    endings = Endings(live, settings.tiers)
+    endings = Endings(live, terms)
 
     def opened(session: Session) -> None:
         if endings.opened(session, clock.now()):
@@ -136,8 +139,7 @@ async def build(
         pool=pool,
         nodes=nodes,
         exit_=exit_,
-        tiers=settings.tiers,
-        pricing=settings.pricing,
+        terms=terms,
         clock=clock,
         turn=turn,
         apply_timeout=settings.wireguard.apply_timeout,
@@ -159,8 +161,8 @@ async def build(
         alarm=alarm,
     )
     readiness = Readiness(store, prompt, node, clock)
-    quotas = Quotas(store, live, settings.tiers, clock)
-    return Parts(sessions, quotas, ticker, meter, live, pool, node, nodes, readiness, alarm)
+    quotas = Quotas(store, live, terms, clock)
+    return Parts(terms, sessions, quotas, ticker, meter, live, pool, node, nodes, readiness, alarm)
 
 
 async def recover(store: Store, pool: AddressPool) -> None:

@@ -10,13 +10,13 @@ from appliance.policy import quota, termination
 from appliance.policy.speed import Speed
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
 
     from appliance.clock import Moment
-    from appliance.config import TierSettings
     from appliance.entities import Account, Session
     from appliance.live import LiveSessions
     from appliance.meter import Observation
+    from appliance.terms import Terms
 
 # Between two readings of the counters. A little under the second that a change may take to be seen.
 LOOK_MS = 900
@@ -26,9 +26,9 @@ SHORTEST_WAIT_MS = 20
 
 
 class Endings:
-    def __init__(self, live: LiveSessions, tiers: Mapping[str, TierSettings]) -> None:
+    def __init__(self, live: LiveSessions, terms: Terms) -> None:
         self._live = live
-        self._tiers = tiers
+        self._terms = terms
         self._speed = Speed()
         self._due_ms = 0  # CLOCK_BOOTTIME
 
@@ -43,7 +43,7 @@ class Endings:
             reason = session.reason
             if session.state is not State.CLOSING:
                 after = session if seen is None else seen.count.sessions.get(key, session)
-                tier = self._tiers[self._live.accounts[session.account_id].tier]
+                tier = self._terms.tiers[self._live.accounts[session.account_id].tier]
                 reason = termination.decide(after, tier, quotas.get(session.account_id), now)
                 if reason is Reason.IDLE and (seen is None or key not in seen.dump.peers):
                     # A peer that is away, or that a dump cut short does not show, may have been heard.
@@ -84,7 +84,7 @@ class Endings:
                 yield account.id, self._measure(account, seen, now)
 
     def _is_limited(self, account: Account) -> bool:
-        tier = self._tiers[account.tier]
+        tier = self._terms.tiers[account.tier]
         return bool(tier.bytes_limit or tier.seconds_limit)
 
     def _measure(self, account: Account, seen: Observation | None, now: Moment) -> quota.Quota:
@@ -93,4 +93,4 @@ class Endings:
             account = seen.count.accounts.get(account.id, account)
             sessions = [seen.count.sessions.get(s.public_key, s) for s in sessions]
         uses = [accounting.use(accounting.running(s, now), now) for s in sessions]
-        return quota.measure(account, self._tiers[account.tier], uses, now.wall_ms)
+        return quota.measure(account, self._terms.tiers[account.tier], uses, now.wall_ms)

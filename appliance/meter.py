@@ -20,10 +20,10 @@ if TYPE_CHECKING:
     import aiosqlite
 
     from appliance.clock import Clock, Moment
-    from appliance.config import TierSettings
     from appliance.entities import Account, Baseline, Session
     from appliance.live import LiveSessions
     from appliance.store.connection import Store
+    from appliance.terms import Terms
     from appliance.wireguard.tunnel import Dump, PeerState, Tunnel
 
 # Session time is derived from the clock at any moment; it is written with the bytes, and at least this often.
@@ -56,13 +56,11 @@ class Meter:
     which they were taken, or an older one would look like a counter that started again.
     """
 
-    def __init__(
-        self, store: Store, tunnel: Tunnel, live: LiveSessions, tiers: Mapping[str, TierSettings], clock: Clock
-    ) -> None:
+    def __init__(self, store: Store, tunnel: Tunnel, live: LiveSessions, terms: Terms, clock: Clock) -> None:
         self._store = store
         self._tunnel = tunnel
         self._live = live
-        self._tiers = tiers
+        self._terms = terms
         self._clock = clock
         self.bytes_in = 0  # billed since the process started
         self.bytes_out = 0
@@ -151,7 +149,7 @@ class Meter:
         for r in readings:
             account = accounts.get(r.after.account_id) or self._live.accounts[r.after.account_id]
             use = Use(r.amount.total_bytes, r.amount.time_ms, r.start_ms, r.end_ms)
-            accounts[account.id] = replace(account, windows=account.windows.spend(self._tiers[account.tier], use))
+            accounts[account.id] = replace(account, windows=account.windows.spend(self._terms.tiers[account.tier], use))
         return Count(readings, {r.after.public_key: r.after for r in readings}, accounts)
 
 

@@ -10,14 +10,14 @@ from appliance.store import accounts
 from appliance.store import sessions as rows
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable
 
     from appliance.clock import Clock
-    from appliance.config import TierSettings
     from appliance.entities import Account, Session
     from appliance.live import LiveSessions
     from appliance.policy.quota import Quota
     from appliance.store.connection import Store
+    from appliance.terms import Terms
 
 
 class Quotas:
@@ -26,12 +26,10 @@ class Quotas:
     An account and its sessions are always those of one moment: what is counted moves from one to the other.
     """
 
-    def __init__(
-        self, store: Store, live: LiveSessions | None, tiers: Mapping[str, TierSettings], clock: Clock
-    ) -> None:
+    def __init__(self, store: Store, live: LiveSessions | None, terms: Terms, clock: Clock) -> None:
         self._store = store
         self._live = live
-        self._tiers = tiers
+        self._terms = terms
         self._clock = clock
 
     async def of(self, account: Account) -> Quota:
@@ -50,4 +48,4 @@ class Quotas:
     def _measure(self, account: Account, sessions: Iterable[Session]) -> Quota:
         now = self._clock.now()
         uses = [accounting.use(accounting.running(s, now), now) for s in sessions]
-        return quota.measure(account, self._tiers[account.tier], uses, now.wall_ms)
+        return quota.measure(account, self._terms.tiers[account.tier], uses, now.wall_ms)

@@ -17,11 +17,12 @@ from appliance.api.metrics import ExitCollector, create_metrics_app
 from appliance.api.web import WebServer
 from appliance.clock import HostClock
 from appliance.egress.table_events import table_events
-from appliance.errors import EgressError, HostError, TunnelError
+from appliance.errors import ConfigError, EgressError, HostError, TunnelError
 from appliance.state_dir import StateDir
 from appliance.store import integrity
 from appliance.store.connection import Store
 from appliance.supervision import Supervisor
+from appliance.terms import left_out
 from appliance.watches import EventsWatch, watch_store
 from appliance.wireguard.backend import choose_backend
 from appliance.wireguard.link_events import link_events
@@ -43,12 +44,16 @@ REQUESTS_GRACE_S = 4
 STOP_LIMIT_S = 10
 
 
-def serve(settings: Settings) -> None:
-    """Run the appliance until SIGTERM or SIGINT. Raises ApplianceError when it cannot start."""
-    asyncio.run(_serve(settings))
+def serve(read_settings: Callable[[], Settings]) -> None:
+    """Run the appliance until SIGTERM or SIGINT. Raises ApplianceError when it cannot start.
+
+    SIGHUP reads the settings again, and takes over what it can.
+    """
+    asyncio.run(_serve(read_settings))
 
 
-async def _serve(settings: Settings) -> None:
+async def _serve(read_settings: Callable[[], Settings]) -> None:
+    settings = read_settings()
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -77,6 +82,7 @@ async def _serve(settings: Settings) -> None:
         egress = assembly.host_egress(settings, state, place, clock.now().boot_id)
         parts = await assembly.build(settings, store=store, tunnel=tunnel, egress=egress, exit_=place.exit, clock=clock)
         stack.push_async_callback(_leave_host, settings, tunnel, egress)
+        loop.add_signal_handler(signal.SIGHUP, _reload, settings, read_settings, parts)
         tasks = _watches(settings, parts, egress, store, stopping, stack)
         await parts.ticker.tick()
         if parts.node.fault is not None:
@@ -155,7 +161,7 @@ def _web_servers(
         nodes=parts.nodes,
         readiness=parts.readiness,
         own_keys=frozenset({place.exit.public_key}),
-        tiers=settings.tiers,
+        terms=parts.terms,
         clock=clock,
         max_body=settings.api.max_body,
     )
@@ -164,6 +170,21 @@ def _web_servers(
     collector = ExitCollector(parts.live, parts.pool, parts.node, parts.meter, parts.ticker, supervisor.crashes)
     servers += [WebServer(create_metrics_app(collector), listener, REQUESTS_GRACE_S) for listener in listeners[1:]]
     return servers
+
+
+def _reload(running: Settings, read_settings: Callable[[], Settings], parts: Parts) -> None:
+    """Tiers and prices, at once, for sessions that run as well; a price for those that begin from now on."""
+    try:
+        read = read_settings()
+    except ConfigError as error:
+        log.error("the configuration is not taken over: %s", error)
+        return
+    parts.terms.take_over(read)
+    parts.alarm.ring()
+    log.info("tiers and prices are taken over from the configuration")
+    waiting = ", ".join(left_out(running, read))
+    if waiting:
+        log.warning("changed, and needs a restart: %s", waiting)
 
 
 def _announce(settings: Settings, place: Place) -> None:

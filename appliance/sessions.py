@@ -20,7 +20,6 @@ from appliance.errors import (
 )
 from appliance.key_locks import KeyLocks
 from appliance.policy import admission, quota
-from appliance.policy.pricing import Rates
 from appliance.store import accounts as account_rows
 from appliance.store import invoices
 from appliance.store import sessions as rows
@@ -34,13 +33,13 @@ if TYPE_CHECKING:
 
     from appliance.addresses import AddressPool
     from appliance.clock import Clock, Moment
-    from appliance.config import Pricing, TierSettings
     from appliance.entities import Account
     from appliance.exit import Exit
     from appliance.live import LiveSessions
     from appliance.meter import Meter
     from appliance.nodes import Node, Nodes
     from appliance.store.connection import Store
+    from appliance.terms import Terms
     from appliance.wireguard.tunnel import Tunnel
 
 log = logging.getLogger(__name__)
@@ -90,8 +89,7 @@ class Sessions:
         pool: AddressPool,
         nodes: Nodes,
         exit_: Exit,
-        tiers: Mapping[str, TierSettings],
-        pricing: Pricing | None,
+        terms: Terms,
         clock: Clock,
         turn: asyncio.Lock,
         apply_timeout: float,
@@ -105,10 +103,7 @@ class Sessions:
         self._pool = pool
         self._nodes = nodes
         self._exit = exit_
-        self._tiers = tiers
-        self._rates = None
-        if pricing is not None:
-            self._rates = Rates(pricing.currency, pricing.millicents_per_minute, pricing.millicents_per_gib)
+        self._terms = terms
         self._clock = clock
         self._turn = turn
         self._apply_timeout = apply_timeout
@@ -169,7 +164,7 @@ class Sessions:
     async def _decide(
         self, db: aiosqlite.Connection, account: Account, public_key: bytes, now: Moment
     ) -> admission.Admit:
-        tier = self._tiers[account.tier]
+        tier = self._terms.tiers[account.tier]
         own = await rows.unfinished_of(db, account.id)
         uses = [accounting.use(accounting.running(s, now), now) for s in own]
         decision = admission.decide(
@@ -210,7 +205,7 @@ class Sessions:
             counted_ms=0,
             counted_until_ms=now.boot_ms,
             counted_boot_id=now.boot_id,
-            rates=self._rates if account.tier is Tier.PAID else None,
+            rates=self._terms.rates if account.tier is Tier.PAID else None,
             reason=None,
             note="",
             terminated_at=None,

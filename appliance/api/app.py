@@ -15,15 +15,15 @@ from appliance.api.session_routes import session_routes
 from appliance.api.usage_routes import usage_routes
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Mapping
+    from collections.abc import Container
 
     from appliance.api.auth import Authenticator
     from appliance.clock import Clock
-    from appliance.config import TierSettings
     from appliance.nodes import Nodes
     from appliance.quotas import Quotas
     from appliance.readiness import Readiness
     from appliance.sessions import Sessions
+    from appliance.terms import Terms
 
 
 def create_app(
@@ -34,7 +34,7 @@ def create_app(
     nodes: Nodes,
     readiness: Readiness,
     own_keys: Container[bytes],
-    tiers: Mapping[str, TierSettings],
+    terms: Terms,
     clock: Clock,
     max_body: int,
 ) -> Litestar:
@@ -42,7 +42,7 @@ def create_app(
     return Litestar(
         [
             *session_routes(sessions, quotas, authenticate, own_keys, clock),
-            *usage_routes(quotas, authenticate, tiers),
+            *usage_routes(quotas, authenticate, terms),
             *public_routes(nodes, readiness),
         ],
         exception_handlers=HANDLERS,  # type: ignore[arg-type]  # its handlers take the exceptions they are listed for

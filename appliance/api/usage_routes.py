@@ -10,22 +10,18 @@ from appliance.api.documentation import BEARER, UNAUTHENTICATED, failures
 from appliance.api.schemas import Usage
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from litestar.types import ControllerRouterHandler
 
     from appliance.api.auth import Authenticator
-    from appliance.config import TierSettings
     from appliance.quotas import Quotas
+    from appliance.terms import Terms
 
 
-def usage_routes(
-    quotas: Quotas, authenticate: Authenticator, tiers: Mapping[str, TierSettings]
-) -> list[ControllerRouterHandler]:
+def usage_routes(quotas: Quotas, authenticate: Authenticator, terms: Terms) -> list[ControllerRouterHandler]:
     @get("/v1/usage", security=BEARER, responses=failures(s401=UNAUTHENTICATED))
     async def get_usage(request: Request[Any, Any, Any]) -> Usage:
         """The account's use of its current windows."""
         account = await authenticate(request)
-        return Usage.of(account.tier, await quotas.of(account), tiers[account.tier].max_session)
+        return Usage.of(account.tier, await quotas.of(account), terms.tiers[account.tier].max_session)
 
     return [get_usage]

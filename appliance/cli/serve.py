@@ -21,17 +21,17 @@ if TYPE_CHECKING:
 def serve(config_file: Path | None) -> None:
     """Run the appliance in the foreground.
 
-    Creates what is missing of state directory, store and server key. Logs to stderr. SIGTERM and Ctrl-C stop it.
+    Creates what is missing of state directory, store and server key. Logs to stderr. SIGTERM and Ctrl-C stop it;
+    SIGHUP takes over tiers and prices from the configuration.
     """
     logging.basicConfig(
         stream=sys.stderr,
         level=logging.INFO,
         format=("" if is_journal(sys.stderr, os.environ) else "%(asctime)s ") + "%(levelname)s %(name)s: %(message)s",
     )
-    settings = config.read(config_file, os.environ)
     from appliance import server
 
-    server.serve(settings)
+    server.serve(lambda: config.read(config_file, os.environ))
 
 
 def is_journal(stderr: IO[str], environ: Mapping[str, str]) -> bool:

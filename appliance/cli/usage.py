@@ -29,10 +29,11 @@ def usage(config_file: Path | None, name: str, as_json: bool) -> None:
     async def work(a: Admin) -> tuple[Account, TierSettings, Quota]:
         from appliance.clock import HostClock
         from appliance.quotas import Quotas
+        from appliance.terms import Terms
 
         async with a.store.read() as db:
             found = await find(db, name)
-        quotas = Quotas(a.store, None, a.settings.tiers, HostClock())
+        quotas = Quotas(a.store, None, Terms(a.settings), HostClock())
         return found, a.settings.tiers[found.tier], await quotas.of(found)
 
     found, tier, quota = admin.run(config_file, work)

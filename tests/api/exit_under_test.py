@@ -256,7 +256,7 @@ async def _build(
             nodes=parts.nodes,
             readiness=parts.readiness,
             own_keys=frozenset({exit_.public_key}),
-            tiers=settings.tiers,
+            terms=parts.terms,
             clock=clock,
             max_body=settings.api.max_body,
         )

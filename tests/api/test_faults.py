@@ -236,7 +236,7 @@ async def test_unexpected(exit_: ExitUnderTest, caplog: pytest.LogCaptureFixture
         nodes=exit_.parts.nodes,
         readiness=exit_.parts.readiness,
         own_keys=frozenset(),
-        tiers=exit_.settings.tiers,
+        terms=exit_.parts.terms,
         clock=exit_.clock,
         max_body=1000,
     )

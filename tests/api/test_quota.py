@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from appliance.clock import rfc3339
+from appliance.entities import Tier
 from tests.api.exit_under_test import ExitUnderTest, on_exit
 
 SMALL = '[tiers.free]\nbytes_limit = 1000\nbytes_window = "1h"\nseconds_limit = "60s"\nseconds_window = "2h"\n'
@@ -136,3 +139,23 @@ async def test_invoice_line(exit_: ExitUnderTest) -> None:
     assert sum(line[4] for line in lines) == final["cost_bytes_millicents"]
     days = exit_.rows("SELECT sum(counted_ms), sum(bytes_in + bytes_out) FROM usage_days")
     assert days == [(90_000, 10**9 + 1)]
+
+
+@on_exit(PRICED)
+async def test_terms_changed(exit_: ExitUnderTest) -> None:
+    """New limits count for sessions that run; a new price for those that begin from now on."""
+    ada, bob = await exit_.client("ada"), await exit_.client("bob", tier=Tier.FREE)
+    old, limited = await ada.open(), await bob.open()
+    await exit_.tick(after=60)
+    changed = replace(exit_.settings.tiers["free"], seconds_limit=60)
+    pricing = replace(exit_.settings.pricing, millicents_per_minute=9)  # type: ignore[type-var]  # it has one
+    exit_.parts.terms.take_over(
+        replace(exit_.settings, tiers={**exit_.settings.tiers, "free": changed}, pricing=pricing)
+    )
+    assert (await bob.get("/v1/usage")).json()["session_seconds_limit"] == 60
+    await exit_.tick()
+    assert (await bob.status(limited["id"]))["terminated_reason"] == "quota_exceeded"
+    new = await ada.open()
+    exit_.clock.advance(60)
+    costs = [(await ada.status(opened["id"]))["cost_time_millicents"] for opened in (old, new)]
+    assert costs == [2 * exit_.settings.pricing.millicents_per_minute, 9]  # type: ignore[union-attr]  # it has one

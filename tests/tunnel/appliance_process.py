@@ -57,10 +57,16 @@ class Appliance:
         self._settings = _settings(self.interface, backend, directory / "state", changes)
         self.store = Path(str(self._settings["node"]["state_dir"])) / "store.sqlite"
         self._config = directory / "config.toml"
-        self._config.write_text(_toml(self._settings), encoding="utf-8")
+        self.configure()
         self._log = directory / "log"
         self._process: subprocess.Popen[bytes] | None = None
         self._host_before = self._host()
+
+    def configure(self, **changes: dict[str, object]) -> None:
+        """Write the configuration, with these changes: for the next start, or for a reload."""
+        for section, keys in changes.items():
+            self._settings[section] = self._settings.get(section, {}) | keys
+        self._config.write_text(_toml(self._settings), encoding="utf-8")
 
     # The process -----------------------------------------------------------------------------------
 
@@ -88,6 +94,11 @@ class Appliance:
             now = self._host()
             gone, new = sorted(self._host_before - now), sorted(now - self._host_before)
             assert (gone, new) == ([], []), f"the exit is not as it was: gone {gone}, new {new}"
+
+    def reload(self) -> None:
+        """SIGHUP."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGHUP)
 
     def kill(self) -> None:
         """Whatever happened, no process is left."""

@@ -104,6 +104,26 @@ def test_tier_set_by_an_operator(
     show(f"account set --tier: the peer was seen gone {gone - returned:.2f} s after the command returned")
 
 
+def test_limit_set_by_an_operator(start_appliance: Callable[..., Appliance], show: Callable[[str], None]) -> None:
+    """A limit changed in the configuration ends who is past it at once after SIGHUP; a mistake changes nothing."""
+    appliance = start_appliance(meter={"interval": "10s"})
+    token = appliance.token()
+    session = appliance.open(token)
+    until(lambda: appliance.session(session["id"], token)["quota_seconds_used"] >= 2, "two seconds have passed")
+    appliance.configure(**{"tiers.free": {"seconds_limit": -1}})
+    appliance.reload()
+    until(lambda: "tiers.free.seconds_limit" in appliance.log(), "the log names the mistake")
+    assert appliance.peers()
+    appliance.configure(**{"tiers.free": {"seconds_limit": 2}}, node={"region": "elsewhere"})
+    reloaded = time.monotonic()
+    appliance.reload()
+    until(lambda: not appliance.peers(), "the peer is gone")
+    gone = time.monotonic()
+    assert ended(appliance, session["id"], token)["terminated_reason"] == "quota_exceeded"
+    assert "needs a restart: node.region" in appliance.log()
+    show(f"a limit changed and SIGHUP: the peer was seen gone {gone - reloaded:.2f} s after it")
+
+
 def test_price(start_appliance: Callable[..., Appliance], client: Client, show: Callable[[str], None]) -> None:
     """A paid session's cost follows from its figures, and the invoice says the same in every format."""
     appliance = start_appliance(pricing={"millicents_per_minute": 60_000, "millicents_per_gib": 1_000_000})

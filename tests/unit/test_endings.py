@@ -15,6 +15,7 @@ from appliance.live import LiveSessions
 from appliance.meter import Count, Observation
 from appliance.policy.quota import Windows
 from appliance.policy.windows import Window
+from appliance.terms import Terms
 from appliance.wireguard.tunnel import Dump, PeerState
 from tests.unit.a_session import A_SESSION
 
@@ -23,7 +24,8 @@ if TYPE_CHECKING:
 
 NOW = Moment(wall_ms=5_000_000, boot_ms=77_000, boot_id="boot")
 MB = 1_000_000
-FREE = config.load("", {}, "exit").tiers["free"]
+SETTINGS = config.load("", {}, "exit")
+FREE = SETTINGS.tiers["free"]
 LIMITED = replace(FREE, bytes_limit=500 * MB, seconds_limit=60, idle_timeout=10)
 UNLIMITED = replace(FREE, bytes_limit=0, seconds_limit=0, idle_timeout=0)
 SESSION = replace(A_SESSION, quiet_since_ms=70_000)
@@ -34,10 +36,14 @@ def account(*, bytes_used: int = 0, time_used_ms: int = 0) -> Account:
     return Account("acc_1", "ada", Tier.FREE, False, 0, windows)
 
 
+def terms(tier: TierSettings) -> Terms:
+    return Terms(replace(SETTINGS, tiers={"free": tier}))
+
+
 def endings(owner: Account, *sessions: Session, tier: TierSettings = LIMITED) -> Endings:
     live = LiveSessions()
     live.load(sessions, {}, [owner], NOW)
-    return Endings(live, {"free": tier})
+    return Endings(live, terms(tier))
 
 
 def seen(*keys: bytes, total: int = 0, now: Moment = NOW) -> Observation:
@@ -113,7 +119,7 @@ def test_a_session_begins_between_two_looks() -> None:
     live = LiveSessions()
     owner = account(time_used_ms=59_700)
     live.load([], {}, [owner], NOW)
-    found = Endings(live, {"free": LIMITED})
+    found = Endings(live, terms(LIMITED))
     found.decide(seen(), NOW)
     assert found.seconds_to_next_look(NOW) == 0.9
     live.put(SESSION, owner)

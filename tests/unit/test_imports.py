@@ -67,6 +67,7 @@ LAYERS = (
                 "config_values",
                 "settings",
                 "reconcile",
+                "terms",
                 "egress.ruleset",
                 "egress.state",
             ),

@@ -1,0 +1,46 @@
+"""What accounts get and what it costs: the part of the configuration that a running server can take over."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import TYPE_CHECKING
+
+from appliance.policy.pricing import Rates
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from appliance.settings import Settings, TierSettings
+
+TAKEN_OVER = ("pricing", "tiers")
+
+
+class Terms:
+    """In force now. Whoever decides asks at that moment, and keeps nothing of it: they may change at any time.
+
+    `rates` None: no price is configured. A session keeps those under which it was created.
+    """
+
+    tiers: Mapping[str, TierSettings]
+    rates: Rates | None
+
+    def __init__(self, settings: Settings) -> None:
+        self.take_over(settings)
+
+    def take_over(self, settings: Settings) -> None:
+        price = settings.pricing
+        self.tiers = settings.tiers
+        self.rates = None
+        if price is not None:
+            self.rates = Rates(price.currency, price.millicents_per_minute, price.millicents_per_gib)
+
+
+def left_out(running: Settings, read: Settings) -> Iterator[str]:
+    """The keys of `read` that differ from `running` and take a restart."""
+    for section in fields(running):
+        if section.name in TAKEN_OVER:
+            continue
+        before, after = getattr(running, section.name), getattr(read, section.name)
+        for key in fields(before):
+            if getattr(before, key.name) != getattr(after, key.name):
+                yield f"{section.name}.{key.name}"

@@ -1,0 +1,30 @@
+"""What a running server takes over of a changed configuration, and what it does not."""
+
+from __future__ import annotations
+
+from appliance import config
+from appliance.policy.pricing import Rates
+from appliance.terms import Terms, left_out
+
+BEFORE = config.load("", {}, "exit")
+
+
+def test_taken_over() -> None:
+    """Tiers and prices are the new ones at once, and no restart is asked for."""
+    terms = Terms(BEFORE)
+    assert terms.rates is None
+    after = config.load('[tiers.free]\nseconds_limit = "1m"\n[pricing]\nmillicents_per_gib = 7', {}, "exit")
+    terms.take_over(after)
+    assert terms.tiers["free"].seconds_limit == 60
+    assert terms.rates == Rates("eur", 1000, 7)
+    assert list(left_out(BEFORE, after)) == []
+    terms.take_over(BEFORE)
+    assert terms.rates is None
+
+
+def test_left_out() -> None:
+    """Every other key that differs is named."""
+    after = config.load('[node]\nregion = "fsn"\n[wireguard]\nlisten_port = 1\n[meter]\ninterval = "1s"', {}, "another")
+    assert list(left_out(BEFORE, after)) == [
+        *("node.name", "node.region", "wireguard.listen_port", "wireguard.endpoint_port", "meter.interval"),
+    ]
