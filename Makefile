@@ -40,9 +40,10 @@ faults: .venv/test-ready
 	.venv/bin/python -m tests.faults --schedules $(SCHEDULES)
 
 # Finds are kept in build/fuzz-*; what belongs into the repository is copied to tests/fuzz/corpus by hand.
-fuzz: build/fuzz_dump build/fuzz_pool
-	@mkdir -p build/fuzz-dump build/fuzz-pool
+fuzz: build/fuzz_dump build/fuzz_compare build/fuzz_pool
+	@mkdir -p build/fuzz-dump build/fuzz-compare build/fuzz-pool
 	build/fuzz_dump -max_total_time=$(FUZZ_SECONDS) -timeout=10 -max_len=20000 build/fuzz-dump tests/fuzz/corpus/dump
+	build/fuzz_compare -max_total_time=$(FUZZ_SECONDS) -timeout=10 build/fuzz-compare tests/fuzz/corpus/compare
 	build/fuzz_pool -max_total_time=$(FUZZ_SECONDS) -timeout=10 build/fuzz-pool tests/fuzz/corpus/pool
 
 build/fuzz_%: native/fuzz/fuzz_%.c $(wildcard native/*.c native/*.h)

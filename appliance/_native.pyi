@@ -20,6 +20,13 @@ class Dump:
     allowed_ip_capacity: int
     allowed_ip_count: int
 
+class Index:
+    secret: tuple[int, ...]
+    slots: Any
+    size: int
+    met: Any
+    met_size: int
+
 class Pool:
     size: int
     used: int
@@ -30,7 +37,20 @@ class Ffi:
     @overload
     def new(self, cdecl: Literal["struct wga_pool *"]) -> Pool: ...
     @overload
-    def new(self, cdecl: Literal["struct wga_peer[]", "struct wga_allowed_ip[]", "uint64_t[]"], length: int) -> Any: ...
+    def new(self, cdecl: Literal["struct wga_index *"]) -> Index: ...
+    @overload
+    def new(
+        self,
+        cdecl: Literal[
+            "struct wga_peer[]",
+            "struct wga_allowed_ip[]",
+            "struct wga_difference[]",
+            "uint8_t[]",
+            "uint32_t[]",
+            "uint64_t[]",
+        ],
+        length: int,
+    ) -> Any: ...
     def from_buffer(self, cdecl: Literal["uint8_t[]"], buffer: Buffer) -> AbstractContextManager[Any]: ...
     def buffer(self, cdata: Any, size: int = ...) -> memoryview: ...
     def sizeof(self, cdecl: str) -> int: ...
@@ -40,9 +60,16 @@ class Lib:
     WGA_DUMP_READING: int
     WGA_DUMP_FINISHED: int
     WGA_DUMP_FAILED: int
+    WGA_NEW: int
+    WGA_GONE: int
+    WGA_COUNTERS: int
+    WGA_HANDSHAKE: int
+    WGA_ALLOWED_IPS: int
 
     def wga_dump_begin(self, dump: Dump, family_id: int, seq: int, port_id: int) -> None: ...
     def wga_dump_feed(self, dump: Dump, buf: Any, length: int) -> int: ...
+    def wga_dump_compare(self, before: Dump, after: Dump, index: Index, out: Any, capacity: int) -> int: ...
+    def wga_key_hash(self, secret: tuple[int, int], public_key: bytes) -> int: ...
     def wga_pool_init(self, pool: Pool, words: Any, size: int) -> int: ...
     def wga_pool_allocate(self, pool: Pool) -> int: ...
     def wga_pool_reserve(self, pool: Pool, index: int) -> int: ...

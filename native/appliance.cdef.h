@@ -68,6 +68,46 @@ void wga_dump_begin(struct wga_dump *dump, uint16_t family_id, uint32_t seq, uin
  */
 int wga_dump_feed(struct wga_dump *dump, const uint8_t *buf, size_t len);
 
+enum wga_difference_kind {
+	WGA_NEW = 1,
+	WGA_GONE = 2,			/* alone, with what was read of it last */
+	WGA_COUNTERS = 4,
+	WGA_HANDSHAKE = 8,
+	WGA_ALLOWED_IPS = 16
+};
+
+/* One peer that is not as it was. Python unpacks arrays of these as bytes. */
+struct wga_difference {
+	uint8_t public_key[32];
+	uint64_t rx_bytes;
+	uint64_t tx_bytes;
+	int64_t last_handshake_ns;
+	uint32_t what;			/* of enum wga_difference_kind, or'ed */
+	uint32_t peer;			/* its place in `after`; in `before` where it is gone */
+};
+
+/* Room to work in. What it holds between two calls is of no meaning, but for `secret`: random, once. */
+struct wga_index {
+	uint64_t secret[2];
+	uint32_t *slots;
+	size_t size;			/* a power of two, at least twice the peers of both dumps, 2^31 at most */
+	uint8_t *met;
+	size_t met_size;		/* at least the peers of `before` */
+};
+
+/*
+ * Compare two finished dumps; `before` may hold no peers. Returns how many differences it wrote:
+ * those of `after` in its order, then those that are gone.
+ *   -ENOSPC   there are more than `capacity`: call again with more room
+ *   -EBADMSG  a peer comes twice in `after`
+ *   -EINVAL   `index` has too little room
+ */
+long wga_dump_compare(const struct wga_dump *before, const struct wga_dump *after, struct wga_index *index,
+		      struct wga_difference *out, size_t capacity);
+
+/* SipHash-1-3 of a public key, read in the machine's byte order. */
+uint64_t wga_key_hash(const uint64_t secret[2], const uint8_t public_key[32]);
+
 /* A set of taken indices, 0 to size - 1, in `words` (64 indices each). */
 struct wga_pool {
 	uint64_t *words;

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
 
 class Prefix(NamedTuple):
@@ -45,6 +45,15 @@ class PeerState:
 
 
 @dataclass(frozen=True, slots=True)
+class Comparison:
+    """A reading compared with the one before it, by the reader of both. `mark` and `before` name the two."""
+
+    mark: object
+    before: object
+    changed: frozenset[bytes]
+
+
+@dataclass(frozen=True, slots=True)
 class Dump:
     """One consistent reading of the device. `ifindex` tells one life of the interface from the next."""
 
@@ -52,6 +61,22 @@ class Dump:
     public_key: bytes  # of the device itself; 32 zero bytes while it has no private key
     listen_port: int
     peers: Mapping[bytes, PeerState]  # by public key
+    compared: Comparison | None = field(default=None, compare=False, repr=False)
+
+    def changed_since(self, earlier: Dump | None) -> Collection[bytes]:
+        """The public keys of the peers that are new, gone or not as they were; of all where nothing was earlier.
+
+        Takes no look at a peer that has not changed where `earlier` is the reading before this one, of a reader that
+        compares them.
+        """
+        if earlier is None:
+            return self.peers.keys()
+        if earlier.ifindex != self.ifindex:
+            return self.peers.keys() | earlier.peers.keys()
+        if self.compared is not None and earlier.compared is not None and self.compared.before is earlier.compared.mark:
+            return self.compared.changed
+        changed = {key for key, peer in self.peers.items() if earlier.peers.get(key) != peer}
+        return changed | (earlier.peers.keys() - self.peers.keys())
 
 
 @dataclass(frozen=True, slots=True)

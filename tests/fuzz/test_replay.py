@@ -39,6 +39,11 @@ def test_dump(tmp_path: Path) -> None:
     replay(program, CORPUS / "dump", *recordings, *tmp_path.glob("*.whole"))
 
 
+def test_compare(tmp_path: Path) -> None:
+    """Two dumps differ by what two nested loops find, over the corpus, without a finding."""
+    replay(compiled("fuzz_compare", tmp_path), CORPUS / "compare")
+
+
 def test_pool(tmp_path: Path) -> None:
     """The address pool does what the harness's plain model does, over the corpus, without a finding."""
     replay(compiled("fuzz_pool", tmp_path), CORPUS / "pool")

@@ -1,0 +1,157 @@
+/*
+ * libFuzzer harness for the comparison of two dumps. The input says which peers stand in each: two
+ * bytes a peer, its key and its figures. What comes out must be what two nested loops find.
+ */
+#include "../compare.c"
+
+#include <stdlib.h>
+
+#define CHECK(condition)		\
+	do {				\
+		if (!(condition))	\
+			abort();	\
+	} while (0)
+
+#define MOST 256
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+/* In memory of exactly its size, so that a read past its end is seen. */
+static void *allocate(size_t count, size_t size)
+{
+	void *memory = calloc(count ? count : 1, size);
+
+	CHECK(memory);
+	return memory;
+}
+
+/* Two bytes a peer: key; two bits each of rx, tx, handshake time and number of allowed-ips. */
+static void fill(struct wga_dump *dump, const uint8_t *data, size_t count)
+{
+	size_t i, ip;
+
+	*dump = (struct wga_dump){
+		.peers = allocate(count, sizeof(*dump->peers)),
+		.peer_count = count,
+		.allowed_ips = allocate(count * 3, sizeof(*dump->allowed_ips)),
+	};
+	for (i = 0; i < count; i++) {
+		struct wga_peer *peer = &dump->peers[i];
+
+		memset(peer->public_key, data[2 * i], KEY_LEN);
+		peer->rx_bytes = data[2 * i + 1] & 3;
+		peer->tx_bytes = data[2 * i + 1] >> 2 & 3;
+		peer->last_handshake_ns = data[2 * i + 1] >> 4 & 3;
+		peer->allowed_ip_count = data[2 * i + 1] >> 6;
+		peer->first_allowed_ip = (uint32_t)dump->allowed_ip_count;
+		for (ip = 0; ip < peer->allowed_ip_count; ip++)
+			dump->allowed_ips[dump->allowed_ip_count++].prefix_len = (uint8_t)ip;
+	}
+}
+
+static size_t times(const struct wga_dump *dump, const uint8_t *public_key, size_t *place)
+{
+	size_t i, found = 0;
+
+	for (i = 0; i < dump->peer_count; i++) {
+		if (memcmp(dump->peers[i].public_key, public_key, KEY_LEN) == 0) {
+			*place = i;
+			found++;
+		}
+	}
+	return found;
+}
+
+static int comes_twice(const struct wga_dump *dump)
+{
+	size_t i, place;
+
+	for (i = 0; i < dump->peer_count; i++) {
+		if (times(dump, dump->peers[i].public_key, &place) > 1)
+			return 1;
+	}
+	return 0;
+}
+
+static uint32_t expected(const struct wga_dump *before, const struct wga_peer *is)
+{
+	const struct wga_peer *was;
+	size_t place;
+
+	if (!times(before, is->public_key, &place))
+		return WGA_NEW;
+	was = &before->peers[place];
+	return (was->rx_bytes != is->rx_bytes || was->tx_bytes != is->tx_bytes ? WGA_COUNTERS : 0) |
+	       (was->last_handshake_ns != is->last_handshake_ns ? WGA_HANDSHAKE : 0) |
+	       (was->allowed_ip_count != is->allowed_ip_count ? WGA_ALLOWED_IPS : 0);
+}
+
+static void check(const struct wga_dump *before, const struct wga_dump *after, const struct wga_difference *found,
+		  size_t count)
+{
+	size_t i, place, at = 0;
+
+	for (i = 0; i < after->peer_count; i++) {
+		uint32_t what = expected(before, &after->peers[i]);
+
+		if (!what)
+			continue;
+		CHECK(at < count && found[at].what == what && found[at].peer == i);
+		CHECK(memcmp(found[at].public_key, after->peers[i].public_key, KEY_LEN) == 0);
+		CHECK(found[at].rx_bytes == after->peers[i].rx_bytes && found[at].tx_bytes == after->peers[i].tx_bytes);
+		at++;
+	}
+	for (i = 0; i < before->peer_count; i++) {
+		if (times(after, before->peers[i].public_key, &place))
+			continue;
+		CHECK(at < count && found[at].what == WGA_GONE && found[at].peer == i);
+		at++;
+	}
+	CHECK(at == count);
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+	struct wga_dump before, after;
+	struct wga_difference *found;
+	struct wga_index index = { .secret = { 1, 2 }, .size = 4 };
+	size_t first, second;
+	long count, exact;
+
+	if (size < 1)
+		return 0;
+	first = data[0] < (size - 1) / 2 ? data[0] : (size - 1) / 2;
+	second = (size - 1) / 2 - first;
+	second = second < MOST ? second : MOST;
+	fill(&before, data + 1, first);
+	if (comes_twice(&before))
+		before.peer_count = 0;	/* no dump that was taken over */
+	fill(&after, data + 1 + 2 * first, second);
+
+	while (index.size < 2 * (before.peer_count + second))
+		index.size *= 2;
+	index.met_size = before.peer_count;
+	index.slots = allocate(index.size, sizeof(*index.slots));
+	index.met = allocate(index.met_size, 1);
+	found = allocate(first + second, sizeof(*found));
+	count = wga_dump_compare(&before, &after, &index, found, first + second);
+	if (comes_twice(&after)) {
+		CHECK(count == -EBADMSG);
+	} else {
+		CHECK(count >= 0);
+		check(&before, &after, found, (size_t)count);
+		free(found);
+		found = allocate((size_t)count, sizeof(*found));
+		exact = wga_dump_compare(&before, &after, &index, found, (size_t)count);
+		CHECK(exact == count);
+		CHECK(count == 0 || wga_dump_compare(&before, &after, &index, found, (size_t)count - 1) == -ENOSPC);
+	}
+	free(found);
+	free(index.slots);
+	free(index.met);
+	free(before.peers);
+	free(before.allowed_ips);
+	free(after.peers);
+	free(after.allowed_ips);
+	return 0;
+}

@@ -1,0 +1,205 @@
+"""Dumps of one device compared with the one before, in C, against a plain model of the device."""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from appliance._native import ffi, lib
+from appliance.errors import MalformedDump
+from appliance.wireguard.dump import DumpParser, Room
+from appliance.wireguard.tunnel import Dump, PeerState
+from tests.unit.dump_messages import FAMILY, PORT, SEQ, attr, device, device_attrs, done, key, nest, peer_attrs
+from tests.unit.dump_messages import allowed_ip as ip
+
+ADDRESSES = ("10.0.0.2/32", "10.0.0.3/32", "fd00::2/128", "0.0.0.0/0")
+Model = dict[int, tuple[int, int, int, tuple[str, ...]]]  # in the device's order: rx, tx, handshake s, allowed-ips
+
+
+def recorded(model: Model, ifindex: int = 9) -> bytes:
+    peers = [
+        nest(
+            0,
+            peer_attrs(
+                number,
+                b"".join(map(ip, addresses)),
+                rx=attr(7, struct.pack("=Q", rx)),
+                tx=attr(8, struct.pack("=Q", tx)),
+                handshake=attr(6, struct.pack("=qq", handshake, 0)),
+            ),
+        )
+        for number, (rx, tx, handshake, addresses) in model.items()
+    ]
+    return device(device_attrs(ifindex=attr(1, struct.pack("=I", ifindex))), *peers) + done()
+
+
+def read(parser: DumpParser, recording: bytes) -> Dump:
+    parser.begin(SEQ, PORT)
+    assert parser.feed(recording, len(recording))
+    return parser.result()
+
+
+figures = st.tuples(
+    st.integers(0, 3),
+    st.integers(0, 3) | st.just(2**64 - 1),
+    st.integers(0, 2),
+    st.lists(st.sampled_from(ADDRESSES), unique=True).map(tuple),
+)
+
+
+@st.composite
+def histories(draw: st.DrawFn) -> list[Model]:
+    """A device's states, one after another: peers are changed, removed, added at the end, and put in another order."""
+    model: Model = {number: draw(figures) for number in range(draw(st.integers(0, 6)))}
+    states = [dict(model)]
+    for _ in range(draw(st.integers(1, 5))):
+        for number in draw(st.sets(st.integers(0, 9), max_size=4)):
+            how = draw(st.integers(0, 2))
+            if how == 0:
+                model.pop(number, None)
+            elif how == 1:
+                model[number] = draw(figures)
+            elif number in model:
+                model[number] = model.pop(number)
+        states.append(dict(model))
+    return states
+
+
+@settings(max_examples=300)
+@given(histories())
+def test_against_a_model(states: list[Model]) -> None:
+    """Whatever happens to a device, what is said to have changed has, and nothing else; the peers are the device's."""
+    parser = DumpParser(FAMILY, Room(16, 64))
+    before: Dump | None = None
+    model: Model = {}
+    for state in states:
+        dump = read(parser, recorded(state))
+        fresh = read(DumpParser(FAMILY, Room(16, 64)), recorded(state))
+        assert dump == fresh
+        changed = {key(n) for n in state.keys() | model.keys() if as_set(state.get(n)) != as_set(model.get(n))}
+        assert reported(dump, before) >= changed
+        # Another order of the same allowed-ips may be said to be a change, and nothing else that is none.
+        assert reported(dump, before) <= changed | {key(n) for n in state if state[n] != model.get(n)}
+        before, model = dump, state
+
+
+def as_set(figures: tuple[int, int, int, tuple[str, ...]] | None) -> object:
+    return figures and (*figures[:3], frozenset(figures[3]))
+
+
+def reported(dump: Dump, before: Dump | None) -> set[bytes]:
+    return set(dump.changed_since(before))
+
+
+PEER = (5, 6, 7, ("10.0.0.2/32",))
+
+
+def test_unchanged_objects_stay() -> None:
+    """Of a peer that has not changed no object is made; an earlier dump stays what it was."""
+    parser = DumpParser(FAMILY)
+    first = read(parser, recorded({1: PEER, 2: PEER}))
+    second = read(parser, recorded({1: PEER, 2: (6, *PEER[1:]), 3: PEER}))
+    assert second.peers[key(1)] is first.peers[key(1)]
+    assert second.peers[key(2)].allowed_ips is first.peers[key(2)].allowed_ips
+    assert (first.peers[key(2)].rx_bytes, second.peers[key(2)].rx_bytes) == (5, 6)
+    assert first.peers.keys() == {key(1), key(2)}
+    assert second.changed_since(first) == {key(2), key(3)}
+
+
+def test_against_an_older_one() -> None:
+    """A dump that was skipped hides nothing: compared with an older one, all that changed since is said."""
+    parser = DumpParser(FAMILY)
+    first = read(parser, recorded({1: PEER, 2: PEER}))
+    read(parser, recorded({1: (6, *PEER[1:]), 2: PEER}))
+    third = read(parser, recorded({1: (6, *PEER[1:]), 3: PEER}))
+    assert third.changed_since(first) == {key(1), key(2), key(3)}
+    assert set(third.changed_since(None)) == {key(1), key(3)}
+
+
+def test_another_interface() -> None:
+    """On another interface every peer is another one, be its figures the same."""
+    parser = DumpParser(FAMILY)
+    first = read(parser, recorded({1: PEER, 2: PEER}))
+    other = read(parser, recorded({1: PEER}, ifindex=10))
+    assert other.changed_since(first) == {key(1), key(2)}
+
+
+@pytest.mark.parametrize("doubled", [[1, 2, 1], [3, 3], [1, 3, 3], [2, 1, 2]])
+def test_twice(doubled: list[int]) -> None:
+    """A peer that comes twice, known or new, makes no dump; the next one is compared with the last that was good."""
+    parser = DumpParser(FAMILY)
+    first = read(parser, recorded({1: PEER, 2: PEER}))
+    peers = [nest(0, peer_attrs(number)) for number in doubled]
+    with pytest.raises(MalformedDump):
+        read(parser, device(device_attrs(), *peers) + done())
+    assert set(read(parser, recorded({1: PEER, 2: PEER})).changed_since(first)) == set()
+
+
+def test_fallback_compares_content() -> None:
+    """Dumps of a reader that does not compare are compared by content."""
+    peer = PeerState(key(1), frozenset(), 1, 2, 3)
+    first = Dump(4, bytes(32), 1, {key(1): peer, key(2): peer})
+    second = replace(first, peers={key(1): replace(peer), key(2): replace(peer, rx_bytes=9)})
+    assert second.changed_since(first) == {key(2)}
+    assert replace(first, peers={}).changed_since(first) == {key(1), key(2)}
+
+
+def test_hash() -> None:
+    """SipHash-1-3 of 32 bytes, as a second, slow writing of it has it; another secret gives another place."""
+    secret = (0x0706050403020100, 0x0F0E0D0C0B0A0908)
+    for data in (bytes(32), bytes(range(32)), b"\xff" * 32):
+        assert lib.wga_key_hash(secret, data) == sip13(secret, data)
+    assert lib.wga_key_hash((1, 2), bytes(32)) != lib.wga_key_hash((1, 3), bytes(32))
+
+
+def sip13(secret: tuple[int, int], data: bytes) -> int:
+    """After J.-P. Aumasson and D. J. Bernstein, "SipHash: a fast short-input PRF" (2012), with 1 and 3 rounds."""
+    mask = 2**64 - 1
+    names = (b"somepseu", b"dorandom", b"lygenera", b"tedbytes")
+    v = [int.from_bytes(name, "big") ^ secret[n % 2] for n, name in enumerate(names)]
+
+    def left(value: int, bits: int) -> int:
+        return (value << bits | value >> (64 - bits)) & mask
+
+    def round_() -> None:
+        v[0] = (v[0] + v[1]) & mask
+        v[1] = left(v[1], 13) ^ v[0]
+        v[0] = left(v[0], 32)
+        v[2] = (v[2] + v[3]) & mask
+        v[3] = left(v[3], 16) ^ v[2]
+        v[0] = (v[0] + v[3]) & mask
+        v[3] = left(v[3], 21) ^ v[0]
+        v[2] = (v[2] + v[1]) & mask
+        v[1] = left(v[1], 17) ^ v[2]
+        v[2] = left(v[2], 32)
+
+    words = [*struct.unpack("=4Q", data), len(data) << 56]
+    for word in words:
+        v[3] ^= word
+        round_()
+        v[0] ^= word
+    v[2] ^= 0xFF
+    for _ in range(3):
+        round_()
+    return v[0] ^ v[1] ^ v[2] ^ v[3]
+
+
+def test_too_little_room_is_refused() -> None:
+    """The comparison takes no index that is too small, or no power of two, and writes nothing past its room."""
+    dumps = [ffi.new("struct wga_dump *") for _ in range(2)]
+    index = ffi.new("struct wga_index *")
+    peers = ffi.new("struct wga_peer[]", 2)
+    dumps[1].peers, dumps[1].peer_count = peers, 2
+    peers[1].public_key = bytes(range(32))
+    found, slots = ffi.new("struct wga_difference[]", 2), ffi.new("uint32_t[]", 8)
+    index.slots = slots
+    for size in (0, 2, 3, 5):
+        index.size = size
+        assert lib.wga_dump_compare(dumps[0], dumps[1], index, found, 2) == -22
+    index.size = 4
+    assert lib.wga_dump_compare(dumps[0], dumps[1], index, found, 1) == -28
+    assert lib.wga_dump_compare(dumps[0], dumps[1], index, found, 2) == 2
