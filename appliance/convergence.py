@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from appliance.egress.state import EgressChanges, EgressState
     from appliance.exit import Exit
     from appliance.live import LiveSessions
-    from appliance.wireguard.tunnel import Dump, Link, LinkChange, Tunnel
+    from appliance.wireguard.tunnel import Dump, Link, LinkChange, PeerChange, Tunnel
 
 log = logging.getLogger(__name__)
 
@@ -38,12 +38,38 @@ class Convergence:
         self._egress = egress
         self._live = live
         self._exit = exit_
+        self._compared: Dump | None = None  # all peers but these were equal in it
+        self._unequal: set[bytes] = set()
+        self._loads = 0  # of `live`, when the two above were begun
 
     async def plan(self, link: Link | None, dump: Dump | None) -> Changes:
-        """What differs between the store and what was read."""
-        actual = Actual(self._egress.state(), link, dump)
-        changes = reconcile(self._exit.desired(self._live.by_key.values()), actual)
-        return changes if dump is None else await self._confirmed(changes, actual)
+        """What differs between the store and what was read.
+
+        Of the peers only those are compared that have changed on one of the two sides, or differed before.
+        """
+        # Until they are known to be equal: what follows may fail.
+        keys = self._unequal = self._to_compare(link, dump)
+        changes = self._changes(keys, link, dump)
+        if dump is not None:
+            changes = await self._confirmed(keys, changes, link)
+        self._unequal = {_key(change) for change in changes.peers}
+        return changes
+
+    def _to_compare(self, link: Link | None, dump: Dump | None) -> set[bytes]:
+        touched = self._live.touched()
+        if link is None or dump is None or self._compared is None or self._loads != self._live.loads:
+            # Nothing is known of the peers that there are.
+            self._compared, self._loads = None if link is None else dump, self._live.loads
+            return {*self._live.by_key, *(() if dump is None else dump.peers)}
+        keys = self._unequal.union(touched, dump.changed_since(self._compared))
+        self._compared = dump
+        return keys
+
+    def _changes(self, keys: set[bytes], link: Link | None, dump: Dump | None) -> Changes:
+        sessions = [session for key in keys if (session := self._live.by_key.get(key)) is not None]
+        if dump is not None:
+            dump = replace(dump, peers={key: dump.peers[key] for key in keys if key in dump.peers})
+        return reconcile(self._exit.desired(sessions), Actual(self._egress.state(), link, dump))
 
     async def apply(self, changes: Changes) -> EgressError | None:
         """The store knows already that the peers which are added afresh count from zero (`Meter.restart`).
@@ -67,16 +93,19 @@ class Convergence:
             await self._tunnel.apply(changes.peers)
         return fault
 
-    async def _confirmed(self, changes: Changes, actual: Actual) -> Changes:
+    async def _confirmed(self, keys: set[bytes], changes: Changes, link: Link | None) -> Changes:
         """A dump ends early when the peer under its cursor is removed: only what two dumps miss is missing."""
         missing = fresh_keys(changes)
         if not missing:
             return changes
-        again = replace(actual, dump=await self._tunnel.dump())
-        changes = reconcile(self._exit.desired(self._live.by_key.values()), again)
+        changes = self._changes(keys, link, await self._tunnel.dump())
         unconfirmed = fresh_keys(changes) - missing
         peers = [c for c in changes.peers if not (isinstance(c, PutPeer) and c.peer.public_key in unconfirmed)]
         return replace(changes, peers=tuple(peers))
+
+
+def _key(change: PeerChange) -> bytes:
+    return change.peer.public_key if isinstance(change, PutPeer) else change.public_key
 
 
 def fresh_keys(changes: Changes) -> set[bytes]:

@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING
 
 from appliance import accounting
 from appliance.entities import Reason, State
+from appliance.lowest import Lowest
 from appliance.policy import quota, termination
 from appliance.policy.speed import Speed
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from appliance.clock import Moment
     from appliance.entities import Account, Session
@@ -26,28 +27,28 @@ SHORTEST_WAIT_MS = 20
 
 
 class Endings:
+    """Looks at accounts that may have run out, and at sessions that may be over; at no others."""
+
     def __init__(self, live: LiveSessions, terms: Terms) -> None:
         self._live = live
         self._terms = terms
         self._speed = Speed()
         self._due_ms = 0  # CLOCK_BOOTTIME
+        self._bytes_left: Lowest[str] = Lowest()  # of limited accounts, when they were last looked at
+        self._time_ends: Lowest[str] = Lowest()  # CLOCK_BOOTTIME, if their sessions run on
+        self._known: tuple[int, object] | None = None  # the sessions and the terms that these two were made for
 
     def decide(self, seen: Observation | None, now: Moment) -> dict[bytes, Reason]:
         """(public key, reason) of every session that has to end, what was just read included."""
         if seen is not None:
             self._speed = self._speed.after(seen.total_bytes, now.boot_ms)
-        quotas = dict(self._quotas(seen, now))
-        self._due_ms = now.boot_ms + min((self._due(*known) for known in quotas.items()), default=LOOK_MS)
+        quotas = {account.id: self._measure(account, seen, now) for account in self._doubtful(seen, now)}
+        for account_id, left in quotas.items():
+            self._note(account_id, left, now)
+        self._due_ms = now.boot_ms + self._next_due(now)
         ending = {}
-        for key, session in self._live.by_key.items():
-            reason = session.reason
-            if session.state is not State.CLOSING:
-                after = session if seen is None else seen.count.sessions.get(key, session)
-                tier = self._terms.tiers[self._live.accounts[session.account_id].tier]
-                reason = termination.decide(after, tier, quotas.get(session.account_id), now)
-                if reason is Reason.IDLE and (seen is None or key not in seen.dump.peers):
-                    # A peer that is away, or that a dump cut short does not show, may have been heard.
-                    reason = None
+        for key in self._candidates(quotas, now):
+            reason = self._reason(self._live.by_key[key], quotas, seen, now)
             if reason is not None:
                 ending[key] = reason
         return ending
@@ -57,31 +58,47 @@ class Endings:
         due = min(LOOK_MS, session.expires_at - now.wall_ms)
         account = self._live.accounts[session.account_id]
         if self._is_limited(account):
-            due = min(due, self._due(account.id, self._measure(account, None, now)))
+            self._note(account.id, self._measure(account, None, now), now)
+            due = min(due, self._next_due(now))
         earlier = now.boot_ms + due < self._due_ms
         self._due_ms = min(self._due_ms, now.boot_ms + due)
         return earlier
 
     def seconds_to_next_look(self, now: Moment) -> float:
         due = [LOOK_MS, self._due_ms - now.boot_ms]
-        expiry = self._live.next_expiry()
+        expiry = self._live.expiries.least()
         if expiry is not None:
             due.append(expiry - now.wall_ms)
         return max(SHORTEST_WAIT_MS, min(due)) / 1000
 
-    def _due(self, account_id: str, left: quota.Quota) -> int:
-        """In how many ms this account has to be looked at."""
-        due = LOOK_MS
-        if left.bytes_left is not None:
-            due = min(due, max(CLOSE_LOOK_MS, self._speed.ms(left.bytes_left)))
-        time_left = left.ms_left(len(self._live.of_account(account_id)))
-        return due if time_left is None else min(due, time_left)
+    # Accounts -----------------------------------------------------------------------------------------
 
-    def _quotas(self, seen: Observation | None, now: Moment) -> Iterator[tuple[str, quota.Quota]]:
-        """Of the accounts that are limited."""
-        for account in self._live.with_sessions():
-            if self._is_limited(account):
-                yield account.id, self._measure(account, seen, now)
+    def _doubtful(self, seen: Observation | None, now: Moment) -> Iterable[Account]:
+        """The limited accounts that have used something since they were looked at, or whose time is over."""
+        known = (self._live.loads, self._terms.tiers)
+        if known != self._known:
+            self._known, self._bytes_left, self._time_ends = known, Lowest(), Lowest()
+            return [account for account in self._live.with_sessions() if self._is_limited(account)]
+        ids = {*self._time_ends.upto(now.boot_ms), *self._bytes_left.upto(self._speed.bytes(LOOK_MS))}
+        if seen is not None:
+            ids.update(seen.count.accounts)
+        found = (self._live.accounts[account_id] for account_id in ids)
+        return [account for account in found if self._is_limited(account)]
+
+    def _note(self, account_id: str, left: quota.Quota, now: Moment) -> None:
+        """Nothing of one that has no sessions any more."""
+        sessions = len(self._live.of_account(account_id))
+        ms_left = left.ms_left(sessions)
+        self._bytes_left.put(account_id, left.bytes_left if sessions else None)
+        self._time_ends.put(account_id, None if ms_left is None else now.boot_ms + ms_left)
+
+    def _next_due(self, now: Moment) -> int:
+        """In how many ms some account may have run out, if that is before the next look."""
+        due = LOOK_MS
+        bytes_left, ends_at = self._bytes_left.least(), self._time_ends.least()
+        if bytes_left is not None:
+            due = min(due, max(CLOSE_LOOK_MS, self._speed.ms(bytes_left)))
+        return due if ends_at is None else min(due, ends_at - now.boot_ms)
 
     def _is_limited(self, account: Account) -> bool:
         tier = self._terms.tiers[account.tier]
@@ -94,3 +111,31 @@ class Endings:
             sessions = [seen.count.sessions.get(s.public_key, s) for s in sessions]
         uses = [accounting.use(accounting.running(s, now), now) for s in sessions]
         return quota.measure(account, self._terms.tiers[account.tier], uses, now.wall_ms)
+
+    # Sessions -----------------------------------------------------------------------------------------
+
+    def _candidates(self, quotas: dict[str, quota.Quota], now: Moment) -> Iterator[bytes]:
+        """Those that may have to end; some of them twice."""
+        yield from self._live.closing
+        yield from self._live.expiries.upto(now.wall_ms)
+        for tier, quiet_since in self._live.quiet_since.items():
+            timeout_ms = self._terms.tiers[tier].idle_timeout * 1000
+            if timeout_ms:
+                yield from quiet_since.upto(now.boot_ms - timeout_ms - 1)
+        for account_id, left in quotas.items():
+            if left.exceeded:
+                yield from (session.public_key for session in self._live.of_account(account_id))
+
+    def _reason(
+        self, session: Session, quotas: dict[str, quota.Quota], seen: Observation | None, now: Moment
+    ) -> Reason | None:
+        if session.state is State.CLOSING:
+            return session.reason
+        key = session.public_key
+        after = session if seen is None else seen.count.sessions.get(key, session)
+        tier = self._terms.tiers[self._live.accounts[session.account_id].tier]
+        reason = termination.decide(after, tier, quotas.get(session.account_id), now)
+        if reason is Reason.IDLE and (seen is None or key not in seen.dump.peers):
+            # A peer that is away, or that a dump cut short does not show, may have been heard.
+            return None
+        return reason

@@ -1,6 +1,7 @@
 """The sessions whose peers the tunnel should hold, in memory, with their accounts and baselines.
 
-Changed only after the store has committed the same change.
+Changed only after the store has committed the same change. Ordered by when they fall due, so that whoever looks for
+what is due reads no others.
 """
 
 from __future__ import annotations
@@ -10,8 +11,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from appliance.clock import Moment
-from appliance.entities import Account, Baseline, Session, State
+from appliance.entities import Account, Baseline, Session, State, Tier
 from appliance.errors import StoreUnavailable
+from appliance.lowest import Lowest
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
@@ -27,12 +29,14 @@ class LiveSessions:
 
     def __init__(self) -> None:
         self.by_key: dict[bytes, Session] = {}
-        self._keys: dict[str, set[bytes]] = {}  # of an account's sessions
         self.baselines: dict[bytes, Baseline] = {}
         self.accounts: dict[str, Account] = {}
         self.beat = Moment(0, 0, "")  # when the server was last known to be up
         # A transaction that failed may have been committed all the same: memory may differ from the store.
         self.stale = True
+        self.loads = 0  # how often memory was read from the store
+        self._touched: set[bytes] = set()
+        self._order()
 
     def load(
         self,
@@ -41,31 +45,36 @@ class LiveSessions:
         accounts: Iterable[Account],
         beat: Moment,
     ) -> None:
-        self.by_key, self._keys = {}, {}
-        for session in sessions:
-            if session.state in (State.LIVE, State.CLOSING):
-                self._add(session)
-        self.baselines = {key: b for key, b in baselines.items() if key in self.by_key}
+        self.by_key = {s.public_key: s for s in sessions if s.state in (State.LIVE, State.CLOSING)}
         self.accounts = {account.id: account for account in accounts}
+        self._order()
+        self._touched.update(self.by_key)
+        self.baselines = {key: b for key, b in baselines.items() if key in self.by_key}
         self.beat = beat
         self.stale = False
+        self.loads += 1
 
     def __len__(self) -> int:
         return len(self.by_key)
 
     def put(self, session: Session, account: Account | None = None) -> None:
         """`account` for one that may have no other session here; its windows are kept where it has."""
-        self._add(session)
         if account is not None:
             self.accounts.setdefault(account.id, account)
+        known = self.by_key.get(session.public_key)
+        if known is not None and known.account_id != session.account_id:
+            self._leave_account(known)
+        self._add(session)
 
     def drop(self, public_key: bytes) -> None:
         """The peer is gone, its baseline with it."""
-        account_id = self.by_key.pop(public_key).account_id
-        self._keys[account_id].discard(public_key)
-        if not self._keys[account_id]:
-            del self._keys[account_id]
+        session = self.by_key.pop(public_key)
+        self._leave_account(session)
+        self.closing.discard(public_key)
         self.baselines.pop(public_key, None)
+        self.counted_until.discard(public_key)
+        self.expiries.discard(public_key)
+        self._touched.add(public_key)
 
     def take(self, readings: Iterable[Reading], accounts: Mapping[str, Account]) -> None:
         """What the store has just added to totals, baselines and windows.
@@ -73,10 +82,13 @@ class LiveSessions:
         No reading says whether a session is to end: that may have been decided since it was taken.
         """
         for r in readings:
-            known = self.by_key[r.after.public_key]
-            self.by_key[r.after.public_key] = replace(r.after, state=known.state, reason=known.reason)
+            key = r.after.public_key
+            known = self.by_key[key]
+            self.by_key[key] = replace(r.after, state=known.state, reason=known.reason)
+            self.counted_until.put(key, r.after.counted_until_ms)
+            self._quiet_with(r.after).put(key, r.after.quiet_since_ms)
             if r.baseline is not None:
-                self.baselines[r.after.public_key] = r.baseline
+                self.baselines[key] = r.baseline
         self.accounts.update(accounts)
 
     @asynccontextmanager
@@ -100,10 +112,44 @@ class LiveSessions:
     def of_account(self, account_id: str) -> list[Session]:
         return [self.by_key[key] for key in self._keys.get(account_id, ())]
 
-    def next_expiry(self) -> int | None:
-        """Wall-clock ms at which the next live session ends by itself, if any."""
-        return min((s.expires_at for s in self.by_key.values()), default=None)
+    def touched(self) -> set[bytes]:
+        """The keys that have begun or ended, or belong to another session, since this was last asked."""
+        touched, self._touched = self._touched, set()
+        return touched
+
+    def _order(self) -> None:
+        """By public key: when each expires (wall clock), up to when it was counted and since when it has been quiet
+        (CLOCK_BOOTTIME of the boot that the session names, by the account's tier)."""
+        live = self.by_key.values()
+        self.expiries = Lowest({s.public_key: s.expires_at for s in live})
+        self.counted_until = Lowest({s.public_key: s.counted_until_ms for s in live})
+        quiet: dict[Tier, dict[bytes, int]] = {tier: {} for tier in Tier}
+        self._keys: dict[str, set[bytes]] = {}  # of an account's sessions
+        for s in live:
+            quiet[self.accounts[s.account_id].tier][s.public_key] = s.quiet_since_ms
+            self._keys.setdefault(s.account_id, set()).add(s.public_key)
+        self.quiet_since = {tier: Lowest(since) for tier, since in quiet.items()}
+        self.closing = {s.public_key for s in live if s.state is State.CLOSING}
+
+    def _quiet_with(self, session: Session) -> Lowest[bytes]:
+        return self.quiet_since[self.accounts[session.account_id].tier]
 
     def _add(self, session: Session) -> None:
-        self.by_key[session.public_key] = session
-        self._keys.setdefault(session.account_id, set()).add(session.public_key)
+        key = session.public_key
+        self.by_key[key] = session
+        self._keys.setdefault(session.account_id, set()).add(key)
+        self.expiries.put(key, session.expires_at)
+        self.counted_until.put(key, session.counted_until_ms)
+        self._quiet_with(session).put(key, session.quiet_since_ms)
+        if session.state is State.CLOSING:
+            self.closing.add(key)
+        else:
+            self.closing.discard(key)
+        self._touched.add(key)
+
+    def _leave_account(self, session: Session) -> None:
+        keys = self._keys[session.account_id]
+        keys.discard(session.public_key)
+        if not keys:
+            del self._keys[session.account_id]
+        self._quiet_with(session).discard(session.public_key)

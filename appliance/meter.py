@@ -15,7 +15,7 @@ from appliance.store import node as node_row
 from appliance.store import sessions as rows
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     import aiosqlite
 
@@ -62,6 +62,9 @@ class Meter:
         self._live = live
         self._terms = terms
         self._clock = clock
+        self._last: Dump | None = None  # what was read last
+        self._moved: set[bytes] = set()  # the peers that changed since they were last committed
+        self._loads = 0  # of `live`, when the two above were begun
         self.bytes_in = 0  # billed since the process started
         self.bytes_out = 0
 
@@ -72,21 +75,36 @@ class Meter:
         return observation.dump
 
     async def observe(self) -> Observation:
-        """One dump, compared with what was counted last. Raises TunnelError."""
+        """One dump, compared with what was counted last. Raises TunnelError.
+
+        Looks at the sessions whose peers have changed since they were last committed, and at those whose time is due.
+        """
         if self._live.stale:
             # What is in memory may have been counted already. The next tick reads the store first.
             raise StoreUnavailable
         dump = await self._tunnel.dump()
         now = self._clock.now()
-        readings = []
-        for key, session in self._live.by_key.items():
-            sample = dump.peers.get(key)
-            if sample is not None:
-                reading = read_session(session, sample, self._live.baselines.get(key), dump.ifindex, now)
-                if reading is not None:
-                    readings.append(reading)
+        due = self._live.counted_until.upto(now.boot_ms - TIME_WRITTEN_EVERY_MS)
+        readings = [*self._readings(self._moved_until(dump).union(due), dump, now)]
         total = self.bytes_in + self.bytes_out + sum(r.amount.bytes_in + r.amount.bytes_out for r in readings)
         return Observation(dump, now, self._count(readings), total)
+
+    def _moved_until(self, dump: Dump) -> set[bytes]:
+        if self._loads != self._live.loads:
+            # Memory was read from the store again: nothing is known of what it has counted.
+            self._last, self._moved, self._loads = None, set(), self._live.loads
+        self._moved.update(dump.changed_since(self._last))
+        self._last = dump
+        return self._moved
+
+    def _readings(self, keys: Iterable[bytes], dump: Dump, now: Moment) -> Iterator[rows.Reading]:
+        live = self._live
+        for key in keys:
+            session, sample = live.by_key.get(key), dump.peers.get(key)
+            if session is not None and sample is not None:
+                reading = read_session(session, sample, live.baselines.get(key), dump.ifindex, now)
+                if reading is not None:
+                    yield reading
 
     async def commit(self, observation: Observation) -> None:
         """Totals, baselines, windows and invoice lines in one transaction. Raises StoreUnavailable.
@@ -98,6 +116,7 @@ class Meter:
             await node_row.beat(db, observation.now)
         self._live.beat = observation.now
         self.take(observation.count)
+        self._moved.clear()
 
     async def catch_up(self) -> None:
         """After a reboot: count each session's time up to the last moment at which the server was known to be up."""

@@ -25,3 +25,7 @@ class Speed:
     def ms(self, bytes_: int) -> int:
         """The least time in which so many bytes can move."""
         return max(0, bytes_) * 1000 // self.fastest
+
+    def bytes(self, ms: int) -> int:
+        """The most that can move in so much time."""
+        return self.fastest * ms // 1000

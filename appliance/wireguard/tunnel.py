@@ -75,7 +75,8 @@ class Dump:
             return self.peers.keys() | earlier.peers.keys()
         if self.compared is not None and earlier.compared is not None and self.compared.before is earlier.compared.mark:
             return self.compared.changed
-        changed = {key for key, peer in self.peers.items() if earlier.peers.get(key) != peer}
+        was = earlier.peers.get
+        changed = {key for key, peer in self.peers.items() if was(key) is not peer and was(key) != peer}
         return changed | (earlier.peers.keys() - self.peers.keys())
 
 

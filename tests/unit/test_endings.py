@@ -37,7 +37,7 @@ def account(*, bytes_used: int = 0, time_used_ms: int = 0) -> Account:
 
 
 def terms(tier: TierSettings) -> Terms:
-    return Terms(replace(SETTINGS, tiers={"free": tier}))
+    return Terms(replace(SETTINGS, tiers={**SETTINGS.tiers, "free": tier}))
 
 
 def endings(owner: Account, *sessions: Session, tier: TierSettings = LIMITED) -> Endings:

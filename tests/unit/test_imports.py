@@ -68,6 +68,7 @@ LAYERS = (
                 "settings",
                 "reconcile",
                 "terms",
+                "lowest",
                 "egress.ruleset",
                 "egress.state",
             ),

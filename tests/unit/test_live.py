@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from appliance.clock import Moment
-from appliance.entities import Account, Baseline, State, Tier
+from appliance.entities import Account, Baseline, Reason, State, Tier
 from appliance.errors import StoreUnavailable
 from appliance.live import LiveSessions
 from appliance.store.connection import Store
@@ -69,12 +69,36 @@ def test_put_keeps_the_windows_that_are_known() -> None:
     assert found.accounts["acc_1"] == ACCOUNT
 
 
-def test_next_expiry() -> None:
-    """The earliest end of all; none while nobody is live."""
+def test_what_is_due() -> None:
+    """Sessions come in the order in which they expire, were counted and were heard; one that ends leaves all three."""
     found = live()
-    found.put(replace(A_SESSION, id="ses_2", public_key=b"\x02" * 32, expires_at=5))
-    assert found.next_expiry() == 5
-    assert LiveSessions().next_expiry() is None
+    key = b"\x02" * 32
+    found.put(replace(A_SESSION, id="ses_2", public_key=key, expires_at=5, counted_until_ms=6, quiet_since_ms=7))
+    quiet = found.quiet_since[ACCOUNT.tier]
+    assert (found.expiries.least(), found.counted_until.least(), quiet.least()) == (5, 6, 7)
+    assert found.expiries.upto(A_SESSION.expires_at) == [key, KEY]
+    found.drop(key)
+    assert found.expiries.upto(A_SESSION.expires_at) == [KEY]
+    found.drop(KEY)
+    assert (found.expiries.least(), found.counted_until.least(), quiet.least()) == (None, None, None)
+
+
+def test_closing() -> None:
+    """Those that have to end are at hand, until they have ended or their key is another session's."""
+    found = live()
+    found.put(replace(A_SESSION, state=State.CLOSING, reason=Reason.ADMIN))
+    assert found.closing == {KEY}
+    found.put(replace(A_SESSION, id="ses_2"))
+    assert found.closing == set()
+
+
+def test_touched() -> None:
+    """Whose peer may have to change is told once."""
+    found = live()
+    assert found.touched() == {KEY}
+    assert found.touched() == set()
+    found.drop(KEY)
+    assert found.touched() == {KEY}
 
 
 def test_a_failed_transaction_makes_memory_stale(tmp_path: Path) -> None:
