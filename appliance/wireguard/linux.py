@@ -20,6 +20,7 @@ NLM_F_CAPPED: Final = 0x100
 NLM_F_ACK_TLVS: Final = 0x200
 
 NLMSG_ERROR: Final = 2
+NLMSG_DONE: Final = 3
 NLMSG_MIN_TYPE: Final = 16
 
 NLA_F_NESTED: Final = 0x8000
@@ -55,6 +56,24 @@ NFGENMSG_SIZE: Final = 4
 NFNLGRP_NFTABLES: Final = 7
 NFNL_SUBSYS_NFTABLES: Final = 10
 NFTA_TABLE_NAME: Final = 1
+
+# linux/netfilter/nfnetlink_conntrack.h, linux/netfilter/nf_conntrack_common.h ------------------------------
+
+NFNL_SUBSYS_CTNETLINK: Final = 1
+IPCTNL_MSG_CT_GET: Final = 1
+IPCTNL_MSG_CT_DELETE: Final = 2
+CTA_TUPLE_ORIG: Final = 1
+CTA_TUPLE_REPLY: Final = 2
+CTA_STATUS: Final = 3
+CTA_ID: Final = 12
+CTA_ZONE: Final = 18
+CTA_STATUS_MASK: Final = 26
+CTA_TUPLE_IP: Final = 1
+CTA_IP_V4_SRC: Final = 1
+CTA_IP_V4_DST: Final = 2
+CTA_IP_V6_SRC: Final = 3
+CTA_IP_V6_DST: Final = 4
+IPS_SRC_NAT: Final = 1 << 4
 
 # linux/wireguard.h --------------------------------------------------------------------------------
 

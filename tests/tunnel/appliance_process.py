@@ -103,6 +103,21 @@ class Appliance:
             self._process.kill()
             self._process.wait(timeout=READY_SECONDS)
 
+    @contextmanager
+    def standing_still(self) -> Iterator[None]:
+        """It sees nothing of what happens meanwhile before all of it has happened."""
+        os.kill(self.pid, signal.SIGSTOP)
+        try:
+            os.waitpid(self.pid, os.WUNTRACED)  # until it does
+            yield
+        finally:
+            os.kill(self.pid, signal.SIGCONT)
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
     def running(self) -> bool:
         return self._process is not None and self._process.poll() is None
 

@@ -18,17 +18,47 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+    from client import Client
     from ping import Pinged
+    from watched_exit import Member
 
 # Seldom: whatever is put right sooner was seen in an event, or at the look about each second.
 INTERVAL = "60s"
 REPAIR_SECONDS = 30.0
 
 
+BLOCKED, BLOCKED_IP = "203.0.113.64/26", "203.0.113.77"  # the internet has this address too
+
+# Everything a row of the table changes on its own.
+AT_ONCE = (
+    "ip link set {wg} down",
+    "ip address flush dev {wg}",
+    "wg genkey | wg set {wg} private-key /proc/self/fd/0 listen-port 51999 peer {concerned} remove",
+    "nft flush ruleset",
+    "sysctl -qw net.ipv4.ip_forward=0 net.ipv6.conf.all.forwarding=0 net.ipv4.conf.all.send_redirects=1",
+)
+
+# As a container engine has it: whatever becomes of our table, connections are tracked.
+OTHER_TRANSLATION = """
+table ip other {
+  chain translation {
+    type nat hook postrouting priority srcnat;
+    oifname "none" masquerade
+  }
+  chain untranslated {
+    type filter hook postrouting priority srcnat + 1;
+    ip saddr 10.101.0.0/24 counter
+  }
+}
+"""
+
+
 @pytest.fixture(scope="module")
 def shared_exit(backend: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[WatchedExit]:
     """One for all: every repair leaves it as it was."""
-    with watched_exit(backend, tmp_path_factory.mktemp("repairs"), meter={"interval": INTERVAL}) as made:
+    changes = {"meter": {"interval": INTERVAL}, "egress": {"extra_block": [BLOCKED]}}
+    with watched_exit(backend, tmp_path_factory.mktemp("repairs"), **changes) as made:
+        made.world.internet.run("ip", "address", "add", f"{BLOCKED_IP}/32", "dev", "net0")
         yield made
 
 
@@ -40,16 +70,25 @@ def exit_(shared_exit: WatchedExit, request: pytest.FixtureRequest) -> Iterator[
 
 
 @pytest.fixture
-def pings(exit_: WatchedExit, tmp_path: Path) -> Iterator[dict[str, Ping]]:
-    """The unconcerned client's, over IPv4 and over IPv6; both are answered."""
+def start_ping(tmp_path: Path) -> Iterator[Callable[[Client, str], Ping]]:
     with ExitStack() as stack:
-        running = {}
-        for name, address in (("IPv4", WEB_IP), ("IPv6", WEB_IP6)):
-            running[name] = Ping(exit_.members[1].client.space, address, tmp_path / name)
-            stack.callback(running[name].kill)
-        for ping in running.values():
-            ping.goes_on(5)
-        yield running
+
+        def start(client: Client, address: str) -> Ping:
+            ping = Ping(client.space, address, tmp_path / f"{client.interface} to {address}")
+            stack.callback(ping.kill)
+            return ping
+
+        yield start
+
+
+@pytest.fixture
+def pings(exit_: WatchedExit, start_ping: Callable[[Client, str], Ping]) -> dict[str, Ping]:
+    """The unconcerned client's, over IPv4 and over IPv6; both are answered."""
+    client = exit_.members[1].client
+    running = {"IPv4": start_ping(client, WEB_IP), "IPv6": start_ping(client, WEB_IP6)}
+    for ping in running.values():
+        ping.goes_on(5)
+    return running
 
 
 @pytest.mark.parametrize("row", TABLE, ids=lambda row: row.name)
@@ -83,7 +122,7 @@ def test_repaired(
         concerned.client.shake_hands()
     if row.sessions is Sessions.ALL:
         unconcerned.client.shake_hands()
-    assert (concerned.client.address_seen(WEB), concerned.client.address_seen(WEB6)) == (EXIT_IP, EXIT_IP6)
+    _assert_reaches_internet(concerned)
     for ping in pings.values():
         ping.goes_on(10)
     pinged = {name: ping.stop() for name, ping in pings.items()}
@@ -95,6 +134,95 @@ def test_repaired(
     assert sorted(exit_.repairs(logged)) == sorted(expected)
     for name, loss in (("IPv4", row.ipv4), ("IPv6", row.ipv6)):
         assert len(pinged[name].outages) <= (loss is Loss.UNTIL_REPAIRED), name
+
+
+def test_all_at_once(exit_: WatchedExit) -> None:
+    """What was changed before anything could be repaired is repaired in one go."""
+    before, logged = exit_.facts(), len(exit_.appliance.log())
+    with exit_.appliance.standing_still():
+        for command in AT_ONCE:
+            exit_.sh(command.replace("{concerned}", exit_.members[0].key))
+        changed = exit_.facts()
+        assert all(changed[name] != before[name] for name in before)
+    _await_facts(exit_, before)
+    _assert_works(exit_)
+    assert len(exit_.repairs(logged)) == len(set(exit_.repairs(logged))) == 7
+
+
+def test_again_and_again(exit_: WatchedExit) -> None:
+    """What is changed while something else is being repaired is repaired too."""
+    before = exit_.facts()
+    for command in 4 * AT_ONCE:
+        exit_.sh(command.replace("{concerned}", exit_.members[0].key))
+    _await_facts(exit_, before)
+    _assert_works(exit_)
+
+
+def test_another_kind(exit_: WatchedExit, backend: str, show: Callable[[str], None]) -> None:
+    """An interface of our name that is none of ours is said to be one, once, and left alone; when it is gone, ours is
+    made again."""
+    before, logged = exit_.facts(), len(exit_.appliance.log())
+    with exit_.appliance.standing_still():
+        exit_.sh("ip link del {wg} && ip link add {wg} type veth peer name other0")
+    kind = {"kernel": "wireguard", "userspace": "tun"}[backend]
+    reason = f"{exit_.appliance.interface}: an interface of this name is there, and it is veth, not {kind}"
+
+    def refused() -> bool:
+        answer = exit_.appliance.api("GET", "/readyz")
+        return answer.status == 503 and reason in str(answer.body)
+
+    until(refused, "/readyz says what is in the way")
+    exit_.sh("ip link show {wg} type veth")
+    exit_.sh("ip link del {wg}")
+    deleted = time.monotonic()
+    until(lambda: exit_.fact("peers") == before["peers"], "ours is there again", REPAIR_SECONDS, every=0.02)
+    show(f"seen {time.monotonic() - deleted:.2f} s after the other one was deleted")
+    _await_facts(exit_, before)
+    _assert_works(exit_)
+    until(lambda: exit_.appliance.api("GET", "/readyz").status == 200, "it is ready")
+    assert exit_.appliance.log()[logged:].count(reason) == 1
+
+
+@pytest.mark.parametrize("tamper", ["nft flush chain inet wg_appliance nat", "nft delete table inet wg_appliance"])
+def test_flow_begun_without_translation(
+    exit_: WatchedExit, start_ping: Callable[[Client, str], Ping], tamper: str
+) -> None:
+    """A flow that began while no rule translated it, which the kernel never asks about again, is answered once the
+    rules are back."""
+    exit_.sh(f"printf '{OTHER_TRANSLATION}' | nft -f -")
+    try:
+        with exit_.appliance.standing_still():
+            exit_.sh(tamper)
+            ping = start_ping(exit_.members[0].client, WEB_IP)
+            until(lambda: " packets 0 " not in exit_.sh("nft list chain ip other untranslated"), "it has begun")
+        ping.goes_on(5)
+    finally:
+        exit_.sh("nft delete table ip other")
+
+
+def test_flow_begun_without_blocks(exit_: WatchedExit, start_ping: Callable[[Client, str], Ping]) -> None:
+    """A flow to where no client may go, which began while no rule said so, does not go on once the rules are back."""
+    before = exit_.facts()
+    client = exit_.members[0].client
+    with exit_.appliance.standing_still():
+        exit_.sh("nft flush chain inet wg_appliance forward")
+        blocked = start_ping(client, BLOCKED_IP)
+        blocked.goes_on(5)
+    _await_facts(exit_, before)
+    answered = blocked.answered()
+    start_ping(client, WEB_IP).goes_on(10)
+    assert blocked.answered() == answered
+
+
+def _assert_works(exit_: WatchedExit) -> None:
+    """Traffic flows, of clients who notice that their session is gone."""
+    for member in exit_.members:
+        member.client.shake_hands()
+        _assert_reaches_internet(member)
+
+
+def _assert_reaches_internet(member: Member) -> None:
+    assert (member.client.address_seen(WEB), member.client.address_seen(WEB6)) == (EXIT_IP, EXIT_IP6)
 
 
 def _await_facts(exit_: WatchedExit, wanted: dict[str, list[str]]) -> None:

@@ -44,9 +44,12 @@ class Member:
 
 
 class WatchedExit:
+    """`members`: two clients."""
+
     def __init__(self, world: World, appliance: Appliance, members: list[Member]) -> None:
         self.appliance = appliance
         self.members = members
+        self.world = world
         self._space = world.exit
 
     def sh(self, command: str, *, check: bool = True) -> str:

@@ -46,6 +46,7 @@ LAYERS = (
                 "alarm",
                 "netlink_events",
                 "egress.table_events",
+                "egress.flows",
                 "key_locks",
                 "supervision",
                 "wireguard.backend",
