@@ -40,14 +40,23 @@ CTRL_VERSION: Final = 2
 RTMGRP_LINK: Final = 0x1
 RTMGRP_IPV4_IFADDR: Final = 0x10
 RTMGRP_IPV6_IFADDR: Final = 0x100
+RTNLGRP_IPV4_NETCONF: Final = 24
+RTNLGRP_IPV6_NETCONF: Final = 25
 RTM_NEWLINK: Final = 16
 RTM_DELLINK: Final = 17
 RTM_NEWADDR: Final = 20
 RTM_DELADDR: Final = 21
+RTM_NEWNETCONF: Final = 80
 IFLA_IFNAME: Final = 3
 IFF_UP: Final = 0x1
 IFA_F_NODAD: Final = 0x02
 IFNAMSIZ: Final = 16
+
+# linux/netconf.h ----------------------------------------------------------------------------------
+
+NETCONFA_IFINDEX: Final = 1
+NETCONFA_FORWARDING: Final = 2
+NETCONFA_IFINDEX_ALL: Final = -1
 
 # linux/netfilter.h, linux/netfilter/nfnetlink.h, linux/netfilter/nf_tables.h ------------------------------
 

@@ -47,6 +47,7 @@ LAYERS = (
                 "netlink_events",
                 "egress.table_events",
                 "egress.flows",
+                "egress.forwarding_events",
                 "key_locks",
                 "supervision",
                 "wireguard.backend",
