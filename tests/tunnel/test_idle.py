@@ -15,13 +15,13 @@ if TYPE_CHECKING:
     from appliance_process import Appliance
 
 METRICS = "http://127.0.0.1:9586/metrics"
-INTERVALS = 3  # of two seconds, in each of which it looks twice and commits once
+INTERVALS = 3  # of a second
 
 
 def test_idle(start_appliance: Callable[..., Appliance], show: Callable[[str], None]) -> None:
     """With a live session and nobody who does anything no program is run and no line logged; a repair runs one program,
     logs one line, and is not done again."""
-    appliance = start_appliance(meter={"interval": "2s"})
+    appliance = start_appliance(meter={"interval": "1s"})
     appliance.open(appliance.token())
     before, logged = programs_run(appliance), appliance.log()
     await_intervals(appliance)

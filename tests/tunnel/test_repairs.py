@@ -87,7 +87,7 @@ def pings(exit_: WatchedExit, start_ping: Callable[[Client, str], Ping]) -> dict
     client = exit_.members[1].client
     running = {"IPv4": start_ping(client, WEB_IP), "IPv6": start_ping(client, WEB_IP6)}
     for ping in running.values():
-        ping.goes_on(5)
+        ping.goes_on(3)
     return running
 
 
@@ -124,7 +124,7 @@ def test_repaired(
         unconcerned.client.shake_hands()
     _assert_reaches_internet(concerned)
     for ping in pings.values():
-        ping.goes_on(10)
+        ping.goes_on(5)
     pinged = {name: ping.stop() for name, ping in pings.items()}
 
     show(
