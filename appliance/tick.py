@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 RETRY_S = 1.0  # after a tick that failed
-RETENTION_EVERY_MS = 3_600_000
+SWEEP_MS = 3_600_000  # the longest between two sweeps
 
 
 class Ticker:
@@ -179,10 +179,11 @@ class Ticker:
         return asked
 
     async def _sweep(self) -> None:
-        """Drop sessions older than retention, once an hour."""
+        """Drop sessions older than retention, once an hour, or as often as retention is short."""
         now = self._clock.now()
-        if self._swept_at_ms is not None and now.boot_ms < self._swept_at_ms + RETENTION_EVERY_MS:
+        retention_ms = self._settings.retention * 1000
+        if self._swept_at_ms is not None and now.boot_ms < self._swept_at_ms + min(SWEEP_MS, retention_ms):
             return
         async with self._store.write() as db:
-            await rows.forget_terminated(db, now.wall_ms - self._settings.retention * 1000)
+            await rows.forget_terminated(db, now.wall_ms - retention_ms)
         self._swept_at_ms = now.boot_ms

@@ -313,3 +313,14 @@ async def test_retention(exit_: ExitUnderTest) -> None:
     assert (await ada.status_answer(session_id)).status_code == 404
     assert (await ada.status(kept))["terminated_reason"] == "expired", "it ended later than the other"
     assert exit_.rows("SELECT count(*) FROM baselines WHERE public_key = ?", raw) == [(0,)]
+
+
+@on_exit('[meter]\nretention = "1m"\n')
+async def test_short_retention(exit_: ExitUnderTest) -> None:
+    """Retention of less than an hour is kept to as well: what is older goes within one more of it."""
+    ada, session_id, _ = await opened(exit_)
+    await ada.delete(session_id)
+    await exit_.tick(after=59)
+    assert (await ada.status_answer(session_id)).status_code == 200
+    await exit_.tick(after=60)
+    assert (await ada.status_answer(session_id)).status_code == 404
