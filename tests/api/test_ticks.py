@@ -178,6 +178,20 @@ async def test_foreign_peer(exit_: ExitUnderTest) -> None:
     assert len(exit_.tunnel.applied) == 1
 
 
+@on_exit('[meter]\ninterval = "10s"\n')
+async def test_foreign_peer_again_and_again(exit_: ExitUnderTest) -> None:
+    """Something to repair at every look does not keep the exit from the whole ticks that are due."""
+    await opened(exit_)
+    _, foreign = new_key()
+    ticked = exit_.parts.ticker.ticks
+    for _ in range(30):
+        exit_.clock.advance(1)
+        exit_.tunnel.interface.peers[foreign] = stranger(foreign)
+        await exit_.parts.ticker.tick(whole=False)
+        assert foreign not in exit_.tunnel.peers
+    assert exit_.parts.ticker.ticks == ticked + 3
+
+
 @on_exit()
 async def test_missing_peer(exit_: ExitUnderTest) -> None:
     """A peer that somebody removed is put back and counts from zero; the session's totals go on."""
