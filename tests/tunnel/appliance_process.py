@@ -6,16 +6,17 @@ import json
 import os
 import signal
 import sys
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from client import CURL
 from waiting import READY_SECONDS, until
 
 if TYPE_CHECKING:
     import subprocess
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from world import World
 
@@ -62,6 +63,19 @@ class Appliance:
         self._host_before = self._host()
 
     # The process -----------------------------------------------------------------------------------
+
+    @contextmanager
+    def serving(self) -> Iterator[Self]:
+        """Started; stopped at the end, if it still runs, and then the exit must be as it was."""
+        try:
+            self.start()
+            yield self
+        finally:
+            try:
+                if self.running():
+                    self.stop()
+            finally:
+                self.kill()
 
     def start(self) -> None:
         """Start `serve` and wait until it is ready."""
