@@ -16,16 +16,16 @@ from __future__ import annotations
 import base64
 import json
 import os
-import secrets
 import shlex
 import subprocess
 import sys
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+
+from tests.real_backend import kernel_makes_wireguard
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -46,15 +46,6 @@ class Result:
     outcome: str
     text: str
     figures: Sequence[tuple[str, object]]  # what tests show with it
-
-
-@cache
-def kernel_makes_wireguard() -> bool:
-    """Tried in a network namespace of its own, which goes with the command."""
-    if os.geteuid() != 0:
-        return False
-    command = ["unshare", "--net", "ip", "link", "add", f"wgc{secrets.token_hex(4)}", "type", "wireguard"]
-    return subprocess.run(command, capture_output=True, check=False, timeout=60).returncode == 0
 
 
 class UnderRunner:
