@@ -16,8 +16,10 @@ FUZZ_FLAGS = -std=c11 -g -O1 -Wall -Wextra -Werror -fsanitize=fuzzer,address,und
 SCHEDULES ?= 10000
 KILLS ?= 500
 CUTS ?= 1000
+CYCLES ?= 10000
+DUMPS ?= 200
 
-.PHONY: run test lint unit kernel fuzz faults kills powercut clean
+.PHONY: run test lint unit kernel fuzz faults kills powercut cycles churn clean
 
 run: .venv/run-ready
 	@.make/run
@@ -48,6 +50,15 @@ kills: .venv/test-ready
 # A real server's writes recorded, and its disk cut off at any of them; prints how much was recorded, and the seed.
 powercut: .venv/test-ready
 	.venv/bin/python -m tests.faults.powercut --cuts $(CUTS)
+
+# Sessions opened and closed at a real server; prints what it holds meanwhile.
+cycles: .venv/test-ready
+	.venv/bin/python -m tests.faults.cycles --cycles $(CYCLES)
+
+# Dumps of 5,000 peers, and the appliance itself, while another process adds and removes peers; prints the seed.
+churn: .venv/test-ready
+	.venv/bin/python -m tests.faults.churn --dumps $(DUMPS)
+	.venv/bin/python -m tests.faults.strangers
 
 # Finds are kept in build/fuzz-*; what belongs into the repository is copied to tests/fuzz/corpus by hand.
 fuzz: build/fuzz_dump build/fuzz_pool

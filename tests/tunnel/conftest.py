@@ -26,8 +26,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture
-def world(backend: str) -> Iterator[World]:  # noqa: ARG001 - asked for its check of root
-    with new_world() as made:
+def client_count() -> int:
+    """How many clients the world has. A test module that wants another number has a fixture of this name."""
+    return 2
+
+
+@pytest.fixture
+def world(backend: str, client_count: int) -> Iterator[World]:  # noqa: ARG001 - asked for its check of root
+    with new_world(client_count) as made:
         yield made
 
 
