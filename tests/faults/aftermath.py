@@ -79,7 +79,7 @@ def half_done(rows: Sequence[Row], peers: Collection[str]) -> set[str]:
 
 def check(exit_: RealExit, clients: Sequence[Client], operator: Operator) -> None:
     """Raises Violated. Nobody else is at work on the exit."""
-    expiring = f"SELECT id FROM sessions WHERE tier = '{SHORT_LIVED}' AND state <> 'terminated'"  # noqa: S608 (a constant)
+    expiring = f"SELECT id FROM sessions WHERE tier = '{SHORT_LIVED}' AND state IN ('live', 'closing')"  # noqa: S608 (a constant)
     until(lambda: not exit_.rows(expiring), "short-lived sessions have expired")
     for rule, query in BROKEN.items():
         broken = exit_.rows(query)

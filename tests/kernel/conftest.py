@@ -7,14 +7,12 @@ were selected; each then reports what became of it in there. With neither, they 
 Tests elsewhere that ask for the fixture `backend` take whichever WireGuard there is. Under a runner they run
 twice: out here on wireguard-go, and once more, as `NAME under the kernel`, in the inner pytest.
 
-The inner pytest prints one line a test, with RESULT in front: a runner gives its output back and nothing else,
-as what is written under it may not outlive it.
+The inner pytest prints one line a test (result_lines.py): a runner gives its output back and nothing else, as what
+is written under it may not outlive it.
 """
 
 from __future__ import annotations
 
-import base64
-import json
 import os
 import shlex
 import subprocess
@@ -25,12 +23,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.kernel import result_lines
 from tests.real_backend import kernel_makes_wireguard
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
-RESULT = "kernel-test-result:"
 SECONDS_FOR_ALL = 3600
 HERE = Path(__file__).parent
 REASON = (
@@ -52,7 +50,8 @@ class UnderRunner:
     """The one inner pytest, started when the first result is asked for."""
 
     def __init__(self, runner: str, root: Path, tests: Sequence[str]) -> None:
-        pytest_command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--color=no", "-q"]
+        plugins = ["-p", "tests.kernel.result_lines", "-p", "no:cacheprovider"]
+        pytest_command = [sys.executable, "-m", "pytest", *plugins, "--color=no", "-q"]
         self._command = [*shlex.split(runner), *pytest_command, *tests]
         self._root = root
         self._results: Mapping[str, Result] | None = None
@@ -68,7 +67,7 @@ class UnderRunner:
         done = subprocess.run(
             self._command,
             cwd=self._root,
-            env={**inside, "KERNEL_TEST_RESULTS": "1"},
+            env=inside,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -76,8 +75,8 @@ class UnderRunner:
             timeout=SECONDS_FOR_ALL,
         )
         lines = done.stdout.decode(errors="replace").splitlines()
-        self._output = "\n".join(line for line in lines if not line.startswith(RESULT))
-        return dict(_results(lines))
+        self._output = "\n".join(line for line in lines if not line.startswith(result_lines.PREFIX))
+        return {test: Result(*found) for test, *found in result_lines.parse(lines)}
 
 
 class TestUnderRunner(pytest.Item):
@@ -120,32 +119,3 @@ def _stand_in(item: pytest.Item, inner: UnderRunner) -> pytest.Item:
     stand_in.inner, stand_in.inner_nodeid = inner, item.nodeid
     stand_in.add_marker(pytest.mark.timeout(SECONDS_FOR_ALL + 60))
     return stand_in
-
-
-def pytest_configure(config: pytest.Config) -> None:
-    if os.environ.get("KERNEL_TEST_RESULTS"):
-        # Registered for the whole run: a conftest's own hooks hear of the tests of its folder only.
-        config.pluginmanager.register(ResultLines())
-
-
-class ResultLines:
-    """Under the runner: one line for each report that decides something."""
-
-    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        if report.when == "call" or report.outcome != "passed":
-            text = report.longreprtext if report.failed else _reason(report)
-            line = json.dumps([report.nodeid, report.outcome, text, report.user_properties]).encode()
-            # On a line of its own, in one piece: nothing else in the output looks like it.
-            print(f"\n{RESULT}{base64.b64encode(line).decode()}", flush=True)  # noqa: T201 - it is the channel
-
-
-def _reason(report: pytest.TestReport) -> str:
-    return str(report.longrepr[2]) if isinstance(report.longrepr, tuple) else ""
-
-
-def _results(lines: Sequence[str]) -> Iterator[tuple[str, Result]]:
-    """A test's teardown may fail after it passed: the later line counts."""
-    for line in lines:
-        if line.startswith(RESULT):
-            test, outcome, text, figures = json.loads(base64.b64decode(line.removeprefix(RESULT)))
-            yield test, Result(outcome, text, [tuple(figure) for figure in figures])
