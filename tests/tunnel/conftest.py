@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import secrets
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 import pytest
 from appliance_process import Appliance
 from client import Client, clients_of
-from namespace import Namespace
 from world import World, new_world
 
 if TYPE_CHECKING:
@@ -28,22 +25,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.timeout(SECONDS_A_TEST))
 
 
-@pytest.fixture(scope="session")
-def backend() -> str:
-    """`kernel` where the kernel makes WireGuard interfaces, `userspace` else."""
-    if os.geteuid() != 0:
-        pytest.skip("NOT TESTED: tunnels need root (network namespaces)")
-    space = Namespace(f"wgt-{secrets.token_hex(3)}-b")
-    try:
-        made = space.run("ip", "link", "add", "dev", "probe", "type", "wireguard", check=False)
-    finally:
-        space.remove()
-    return "kernel" if made.returncode == 0 else "userspace"
+@pytest.fixture
+def client_count() -> int:
+    """How many clients the world has. A test module that wants another number has a fixture of this name."""
+    return 2
 
 
 @pytest.fixture
-def world(backend: str) -> Iterator[World]:  # noqa: ARG001 - asked for its check of root
-    with new_world() as made:
+def world(backend: str, client_count: int) -> Iterator[World]:  # noqa: ARG001 - asked for its check of root
+    with new_world(client_count) as made:
         yield made
 
 
