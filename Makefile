@@ -5,7 +5,7 @@ PIP = PIP_CONSTRAINT=$(CURDIR)/.constraints.txt PIP_DISABLE_PIP_VERSION_CHECK=1 
 SOURCES = pyproject.toml .constraints.txt build.py $(wildcard native/*.c native/*.h)
 
 RUN_PACKAGES = python3 python3-venv python3-dev gcc libc6-dev nftables wireguard-go curl
-TEST_PACKAGES = wireguard-tools iproute2 iputils-ping procps git
+TEST_PACKAGES = wireguard-tools iproute2 iputils-ping procps git strace
 
 # A command that runs its arguments as root under a kernel with WireGuard, for hosts whose own has none.
 export KERNEL_RUNNER ?=
@@ -14,8 +14,12 @@ FUZZ_SECONDS ?= 180
 FUZZ_FLAGS = -std=c11 -g -O1 -Wall -Wextra -Werror -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all
 
 SCHEDULES ?= 10000
+KILLS ?= 500
+CUTS ?= 1000
+CYCLES ?= 10000
+DUMPS ?= 200
 
-.PHONY: run test lint unit kernel fuzz faults clean
+.PHONY: run test lint unit kernel fuzz faults kills powercut cycles churn clean
 
 run: .venv/run-ready
 	@.make/run
@@ -38,6 +42,23 @@ kernel: .venv/test-ready
 # Schedules of crashes, faults and clock steps against the metering; prints how many ran, and the seed.
 faults: .venv/test-ready
 	.venv/bin/python -m tests.faults --schedules $(SCHEDULES)
+
+# A real server killed in the middle of requests and ticks, and started again; prints what kills met, and the seed.
+kills: .venv/test-ready
+	.venv/bin/python -m tests.faults.kills --kills $(KILLS)
+
+# A real server's writes recorded, and its disk cut off at any of them; prints how much was recorded, and the seed.
+powercut: .venv/test-ready
+	.venv/bin/python -m tests.faults.powercut --cuts $(CUTS)
+
+# Sessions opened and closed at a real server; prints what it holds meanwhile.
+cycles: .venv/test-ready
+	.venv/bin/python -m tests.faults.cycles --cycles $(CYCLES)
+
+# Dumps of 5,000 peers, and the appliance itself, while another process adds and removes peers; prints the seed.
+churn: .venv/test-ready
+	.venv/bin/python -m tests.faults.churn --dumps $(DUMPS)
+	.venv/bin/python -m tests.faults.strangers
 
 # Finds are kept in build/fuzz-*; what belongs into the repository is copied to tests/fuzz/corpus by hand.
 fuzz: build/fuzz_dump build/fuzz_compare build/fuzz_pool

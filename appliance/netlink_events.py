@@ -98,14 +98,17 @@ def messages(data: bytes) -> Iterator[Event]:
         data = data[(length + 3) & ~3 :]
 
 
-def text_attribute(payload: bytes, header_size: int, wanted: int) -> str:
-    """The text of one attribute behind a header of this size; empty where it is not there."""
-    data = payload[header_size:]
+def attributes(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """(type, payload) of each; what is cut short ends it."""
     while len(data) >= NLA_HEADER.size:
         length, kind = NLA_HEADER.unpack_from(data)
-        if length < NLA_HEADER.size:
-            break
-        if kind & NLA_TYPE_MASK == wanted:
-            return data[NLA_HEADER.size : length].rstrip(b"\0").decode("utf-8", "replace")
+        if not NLA_HEADER.size <= length <= len(data):
+            return
+        yield kind & NLA_TYPE_MASK, data[NLA_HEADER.size : length]
         data = data[(length + 3) & ~3 :]
-    return ""
+
+
+def text_attribute(payload: bytes, header_size: int, wanted: int) -> str:
+    """The text of one attribute behind a header of this size; empty where it is not there."""
+    texts = (value for kind, value in attributes(payload[header_size:]) if kind == wanted)
+    return next(texts, b"").rstrip(b"\0").decode("utf-8", "replace")

@@ -16,6 +16,7 @@ from appliance.api.auth import Authenticator
 from appliance.api.metrics import ExitCollector, create_metrics_app
 from appliance.api.web import WebServer
 from appliance.clock import HostClock
+from appliance.egress.forwarding_events import forwarding_events
 from appliance.egress.table_events import table_events
 from appliance.errors import ConfigError, EgressError, HostError, TunnelError
 from appliance.state_dir import StateDir
@@ -103,6 +104,7 @@ def _watches(
     return {
         "the store's watch": lambda: watch_store(store, parts.alarm, stopping),
         "the interface's watch": watch(lambda: link_events(settings.wireguard.interface)),
+        "the forwarding's watch": watch(forwarding_events),
         "the firewall's watch": watch(lambda: table_events(egress.table_changed, egress.table_unknown)),
     }
 

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 RETRY_S = 1.0  # after a tick that failed
-RETENTION_EVERY_MS = 3_600_000
+SWEEP_MS = 3_600_000  # the longest between two sweeps
 
 
 class Ticker:
@@ -66,7 +66,7 @@ class Ticker:
         self._alarm = alarm
         self._link: Link | None = None  # as last read
         self._took_s = 0.0  # the last tick
-        self._committed_at_ms: int | None = None
+        self._whole_at_ms: int | None = None  # when a whole tick last committed
         self._swept_at_ms: int | None = None
         self.last_tick_ms: int | None = None  # CLOCK_BOOTTIME at the end of the last whole tick
         self.ticks = 0
@@ -121,7 +121,7 @@ class Ticker:
 
     def _is_due(self) -> bool:
         now = self._clock.now().boot_ms
-        return self._committed_at_ms is None or now >= self._committed_at_ms + self._settings.interval * 1000
+        return self._whole_at_ms is None or now >= self._whole_at_ms + self._settings.interval * 1000
 
     async def _round(self, *, whole: bool) -> None:
         asked = await self._take_requests()
@@ -133,7 +133,8 @@ class Ticker:
         ending = self._endings.decide(seen, self._clock.now() if seen is None else seen.now)
         if seen is not None and (whole or changes or ending):
             await self._meter.commit(seen)
-            self._committed_at_ms = seen.now.boot_ms
+            if whole:
+                self._whole_at_ms = seen.now.boot_ms
         egress_fault = await self._repair(changes)
         all_ended = await self._sessions.finish_free(ending)
         if whole:
@@ -179,10 +180,11 @@ class Ticker:
         return asked
 
     async def _sweep(self) -> None:
-        """Drop sessions older than retention, once an hour."""
+        """Drop sessions older than retention, once an hour, or as often as retention is short."""
         now = self._clock.now()
-        if self._swept_at_ms is not None and now.boot_ms < self._swept_at_ms + RETENTION_EVERY_MS:
+        retention_ms = self._settings.retention * 1000
+        if self._swept_at_ms is not None and now.boot_ms < self._swept_at_ms + min(SWEEP_MS, retention_ms):
             return
         async with self._store.write() as db:
-            await rows.forget_terminated(db, now.wall_ms - self._settings.retention * 1000)
+            await rows.forget_terminated(db, now.wall_ms - retention_ms)
         self._swept_at_ms = now.boot_ms

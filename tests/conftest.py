@@ -1,4 +1,7 @@
-"""Figures that tests show: printed at the end of every run, of tests that passed too."""
+"""What tests of every folder ask for: the tunnel that this machine has, and a line in the figures.
+
+Figures are printed at the end of every run, of tests that passed too.
+"""
 
 from __future__ import annotations
 
@@ -6,10 +9,21 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.real_backend import NO_ROOT, backend_here
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 FIGURES = "figures"
+
+
+@pytest.fixture(scope="session")
+def backend() -> str:
+    """`kernel` where the kernel makes WireGuard interfaces, `userspace` else. Asking for it needs root."""
+    found = backend_here()
+    if found is None:
+        pytest.skip(NO_ROOT)
+    return found
 
 
 @pytest.fixture

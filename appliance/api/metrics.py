@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from litestar import Litestar, Response, get
-from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from prometheus_client.registry import Collector
@@ -78,6 +78,7 @@ class ExitCollector(Collector):
 def create_metrics_app(collector: Collector) -> Litestar:
     registry = CollectorRegistry(auto_describe=False)
     registry.register(collector)
+    ProcessCollector(registry=registry)  # memory, processor time and open files, as every exporter names them
 
     @get("/metrics", sync_to_thread=False)
     def metrics() -> Response[bytes]:

@@ -6,7 +6,7 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING
 
-from appliance.egress import ruleset
+from appliance.egress import flows, ruleset
 from appliance.egress.state import EgressState
 from appliance.errors import EgressError
 
@@ -23,6 +23,7 @@ class HostEgress:
     """Our nftables table, and the sysctls. Nobody else may change the table: events tell when somebody did."""
 
     def __init__(self, rules: ruleset.EgressRules, forwarding: Forwarding) -> None:
+        self._subnets = [subnet for subnet in (rules.subnet, rules.subnet6) if subnet is not None]
         self._rules = ruleset.render(rules)
         self._forwarding = forwarding
         self._stands = False
@@ -44,6 +45,7 @@ class HostEgress:
                 raise
             log.info("nftables table inet %s applied%s", ruleset.TABLE, " again: it was changed" if self._known else "")
             self._known = True
+            await self._begin_flows_anew()
         if changes.sysctls:
             self._forwarding.set(changes.sysctls)
 
@@ -62,6 +64,16 @@ class HostEgress:
         self._forwarding.restore()
         self._stands = False
         await self._nft(ruleset.remove())
+
+    async def _begin_flows_anew(self) -> None:
+        """Those that began while the table was not as it should be."""
+        try:
+            many = await asyncio.to_thread(flows.forget_untranslated, self._subnets)
+        except OSError as error:
+            log.warning("connections that began without the table may hang: conntrack cannot be read: %s", error)
+        else:
+            if many:
+                log.info("connections that had begun without the table: %d, begun anew", many)
 
     async def _nft(self, script: str) -> None:
         try:

@@ -78,7 +78,7 @@ def _forward(rules: EgressRules) -> Iterable[str]:
     # A smaller MTU on the way out is met by smaller segments, also where ICMP is filtered.
     yield f'    oifname "{rules.interface}" tcp flags syn tcp option maxseg size set rt mtu'
     yield f"    {tunnel} tcp flags syn tcp option maxseg size set rt mtu"
-    yield f"    {tunnel} ct state established,related accept"
+    # Whether a connection stands already is not asked: one that began while these rules were away must not go on.
     if rules.isolate_clients:
         yield f'    {tunnel} oifname "{rules.interface}" reject with icmpx admin-prohibited'
     yield f"    {tunnel} ip daddr @blocked4 reject with icmpx admin-prohibited"
@@ -99,7 +99,6 @@ def _local(rules: EgressRules) -> Iterable[str]:
     own.append(f"ip6 daddr != {rules.subnet6[1]}" if rules.subnet6 is not None else "meta nfproto ipv6")
     yield "  chain local {"
     yield "    type filter hook input priority filter; policy accept;"
-    yield f'    iifname "{rules.interface}" ct state established,related accept'
     for match in own:
         yield f'    iifname "{rules.interface}" {match} reject with icmpx admin-prohibited'
     yield "  }"

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 PATIENCE_S = 3.0
+WAL_BYTES = 16 * 1024 * 1024  # what it is cut back to, once whoever read for long lets it be
 
 # WAL lets the reader and admin commands read while the writer writes. FULL makes a commit survive a power
 # cut: a client that was told 201 finds its session afterwards. https://www.sqlite.org/pragma.html
@@ -24,6 +25,7 @@ PRAGMAS = (
     "PRAGMA journal_mode = WAL",
     "PRAGMA synchronous = FULL",
     "PRAGMA foreign_keys = ON",
+    f"PRAGMA journal_size_limit = {WAL_BYTES}",
 )
 
 

@@ -20,6 +20,7 @@ NLM_F_CAPPED: Final = 0x100
 NLM_F_ACK_TLVS: Final = 0x200
 
 NLMSG_ERROR: Final = 2
+NLMSG_DONE: Final = 3
 NLMSG_MIN_TYPE: Final = 16
 
 NLA_F_NESTED: Final = 0x8000
@@ -39,14 +40,23 @@ CTRL_VERSION: Final = 2
 RTMGRP_LINK: Final = 0x1
 RTMGRP_IPV4_IFADDR: Final = 0x10
 RTMGRP_IPV6_IFADDR: Final = 0x100
+RTNLGRP_IPV4_NETCONF: Final = 24
+RTNLGRP_IPV6_NETCONF: Final = 25
 RTM_NEWLINK: Final = 16
 RTM_DELLINK: Final = 17
 RTM_NEWADDR: Final = 20
 RTM_DELADDR: Final = 21
+RTM_NEWNETCONF: Final = 80
 IFLA_IFNAME: Final = 3
 IFF_UP: Final = 0x1
 IFA_F_NODAD: Final = 0x02
 IFNAMSIZ: Final = 16
+
+# linux/netconf.h ----------------------------------------------------------------------------------
+
+NETCONFA_IFINDEX: Final = 1
+NETCONFA_FORWARDING: Final = 2
+NETCONFA_IFINDEX_ALL: Final = -1
 
 # linux/netfilter.h, linux/netfilter/nfnetlink.h, linux/netfilter/nf_tables.h ------------------------------
 
@@ -55,6 +65,24 @@ NFGENMSG_SIZE: Final = 4
 NFNLGRP_NFTABLES: Final = 7
 NFNL_SUBSYS_NFTABLES: Final = 10
 NFTA_TABLE_NAME: Final = 1
+
+# linux/netfilter/nfnetlink_conntrack.h, linux/netfilter/nf_conntrack_common.h ------------------------------
+
+NFNL_SUBSYS_CTNETLINK: Final = 1
+IPCTNL_MSG_CT_GET: Final = 1
+IPCTNL_MSG_CT_DELETE: Final = 2
+CTA_TUPLE_ORIG: Final = 1
+CTA_TUPLE_REPLY: Final = 2
+CTA_STATUS: Final = 3
+CTA_ID: Final = 12
+CTA_ZONE: Final = 18
+CTA_STATUS_MASK: Final = 26
+CTA_TUPLE_IP: Final = 1
+CTA_IP_V4_SRC: Final = 1
+CTA_IP_V4_DST: Final = 2
+CTA_IP_V6_SRC: Final = 3
+CTA_IP_V6_DST: Final = 4
+IPS_SRC_NAT: Final = 1 << 4
 
 # linux/wireguard.h --------------------------------------------------------------------------------
 

@@ -178,6 +178,20 @@ async def test_foreign_peer(exit_: ExitUnderTest) -> None:
     assert len(exit_.tunnel.applied) == 1
 
 
+@on_exit('[meter]\ninterval = "10s"\n')
+async def test_foreign_peer_again_and_again(exit_: ExitUnderTest) -> None:
+    """Something to repair at every look does not keep the exit from the whole ticks that are due."""
+    await opened(exit_)
+    _, foreign = new_key()
+    ticked = exit_.parts.ticker.ticks
+    for _ in range(30):
+        exit_.clock.advance(1)
+        exit_.tunnel.interface.peers[foreign] = stranger(foreign)
+        await exit_.parts.ticker.tick(whole=False)
+        assert foreign not in exit_.tunnel.peers
+    assert exit_.parts.ticker.ticks == ticked + 3
+
+
 @on_exit()
 async def test_missing_peer(exit_: ExitUnderTest) -> None:
     """A peer that somebody removed is put back and counts from zero; the session's totals go on."""
@@ -313,3 +327,14 @@ async def test_retention(exit_: ExitUnderTest) -> None:
     assert (await ada.status_answer(session_id)).status_code == 404
     assert (await ada.status(kept))["terminated_reason"] == "expired", "it ended later than the other"
     assert exit_.rows("SELECT count(*) FROM baselines WHERE public_key = ?", raw) == [(0,)]
+
+
+@on_exit('[meter]\nretention = "1m"\n')
+async def test_short_retention(exit_: ExitUnderTest) -> None:
+    """Retention of less than an hour is kept to as well: what is older goes within one more of it."""
+    ada, session_id, _ = await opened(exit_)
+    await ada.delete(session_id)
+    await exit_.tick(after=59)
+    assert (await ada.status_answer(session_id)).status_code == 200
+    await exit_.tick(after=60)
+    assert (await ada.status_answer(session_id)).status_code == 404

@@ -14,11 +14,9 @@ what is written under it may not outlive it.
 from __future__ import annotations
 
 import os
-import secrets
 import shlex
 import subprocess
 import sys
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,6 +24,7 @@ import pytest
 
 from tests.kernel import results
 from tests.kernel.results import Result
+from tests.real_backend import kernel_makes_wireguard
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -37,15 +36,6 @@ REASON = (
     "NOT TESTED: this kernel makes no WireGuard interfaces (or this is not root), and KERNEL_RUNNER names no "
     "command that runs one under a kernel that does"
 )
-
-
-@cache
-def kernel_makes_wireguard() -> bool:
-    """Tried in a network namespace of its own, which goes with the command."""
-    if os.geteuid() != 0:
-        return False
-    command = ["unshare", "--net", "ip", "link", "add", f"wgc{secrets.token_hex(4)}", "type", "wireguard"]
-    return subprocess.run(command, capture_output=True, check=False, timeout=60).returncode == 0
 
 
 class UnderRunner:

@@ -3,23 +3,55 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
+from contextlib import closing, suppress
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
 
 from appliance.errors import DumpInterrupted
+from appliance.wireguard import linux
+from appliance.wireguard.attributes import interface, peers_requests
 from appliance.wireguard.backend import choose_backend, kernel_has_wireguard
+from appliance.wireguard.genetlink import DUMP_ATTEMPTS, GenericNetlink
 from appliance.wireguard.kernel import KernelTunnel
 from appliance.wireguard.tunnel import PutPeer, RemovePeer
 from tests.real_tunnel_contract import RealTunnelContract
 from tests.tunnel_contract import UP, allowed, peer, run, wanted
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
-    from appliance.wireguard.tunnel import Tunnel
+    from appliance.wireguard.dump import DumpParser
+    from appliance.wireguard.tunnel import Dump, Peer, Tunnel
     from tests.netns import Namespace
+
+
+class DisturbedDevice(GenericNetlink):
+    """Something may happen in the middle of its dumps."""
+
+    IN_THE_MIDDLE = 3  # datagrams, of 6 or more
+
+    def __init__(self, family: str, version: int) -> None:
+        super().__init__(family, version)
+        self._datagrams = 0
+        self.disturb([])
+
+    def disturb(self, happenings: Iterable[Callable[[], None]]) -> None:
+        """One of these in each of the next dumps, which are counted from now on."""
+        self._happenings = iter(happenings)
+        self.dumps = 0
+
+    def _dump_once(self, parser: DumpParser, family_id: int, command: int, body: bytes) -> Dump:
+        self.dumps += 1
+        self._datagrams = 0
+        return super()._dump_once(parser, family_id, command, body)
+
+    def _receive(self) -> int:
+        self._datagrams += 1
+        if self._datagrams == self.IN_THE_MIDDLE:
+            next(self._happenings, lambda: None)()
+        return super()._receive()
 
 
 class TestKernelTunnel(RealTunnelContract):
@@ -58,6 +90,36 @@ class TestKernelTunnel(RealTunnelContract):
                 await other.close()
             assert allowed(await tunnel.dump()) == wanted(*staying)
             assert whole
+
+        run(make_tunnel, body)
+
+    def test_peer_under_the_cursor(self, make_tunnel: Callable[[], Tunnel], name: str) -> None:
+        """The kernel ends a dump early when the peer it had come to is removed, and says so: it is taken again, and
+        again, and none that misses those behind that peer is ever taken for whole."""
+        peers = [peer(n, f"10.{n // 250}.{n % 250}.1/32") for n in range(1, 1201)]
+
+        async def body(tunnel: Tunnel) -> None:
+            await tunnel.change_link(UP)
+            await tunnel.apply([PutPeer(each) for each in peers])
+            family = linux.WG_GENL_NAME, linux.WG_GENL_VERSION
+            with closing(GenericNetlink(*family)) as other, closing(DisturbedDevice(*family)) as device:
+
+                def dump() -> Dump:
+                    return device.dump(linux.WG_CMD_GET_DEVICE, interface(name))
+
+                def take_away(*gone: Peer) -> None:
+                    for request in peers_requests(name, [RemovePeer(each.public_key) for each in gone]):
+                        other.request(linux.WG_CMD_SET_DEVICE, request.body)
+
+                assert allowed(dump()) == wanted(*peers)
+                # The peer that the dump has come to by then is one of these.
+                device.disturb([partial(take_away, *peers[300:700])])
+                assert allowed(dump()) == wanted(*peers[:300], *peers[700:])
+                assert device.dumps == 2
+                device.disturb(partial(take_away, each) for each in peers[-DUMP_ATTEMPTS:])
+                with pytest.raises(DumpInterrupted):
+                    dump()
+                assert device.dumps == DUMP_ATTEMPTS
 
         run(make_tunnel, body)
 

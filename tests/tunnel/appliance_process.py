@@ -6,16 +6,17 @@ import json
 import os
 import signal
 import sys
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from client import CURL
 from waiting import READY_SECONDS, until
 
 if TYPE_CHECKING:
     import subprocess
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from world import World
 
@@ -70,6 +71,19 @@ class Appliance:
 
     # The process -----------------------------------------------------------------------------------
 
+    @contextmanager
+    def serving(self) -> Iterator[Self]:
+        """Started; stopped at the end, if it still runs, and then the exit must be as it was."""
+        try:
+            self.start()
+            yield self
+        finally:
+            try:
+                if self.running():
+                    self.stop()
+            finally:
+                self.kill()
+
     def start(self) -> None:
         """Start `serve` and wait until it is ready."""
         with self._log.open("ab") as log:
@@ -106,6 +120,21 @@ class Appliance:
             assert self._process is not None
             self._process.kill()
             self._process.wait(timeout=READY_SECONDS)
+
+    @contextmanager
+    def standing_still(self) -> Iterator[None]:
+        """It sees nothing of what happens meanwhile before all of it has happened."""
+        os.kill(self.pid, signal.SIGSTOP)
+        try:
+            os.waitpid(self.pid, os.WUNTRACED)  # until it does
+            yield
+        finally:
+            os.kill(self.pid, signal.SIGCONT)
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
 
     def running(self) -> bool:
         return self._process is not None and self._process.poll() is None

@@ -6,10 +6,11 @@ import base64
 import hashlib
 import json
 import os
+import re
 import secrets
 import subprocess
 import urllib.parse
-from contextlib import suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -17,9 +18,11 @@ from waiting import READY_SECONDS, TRANSFER_SECONDS, until
 from world import WEB
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from namespace import Namespace
+    from world import World
 
 # -q: no .curlrc; no proxy of the surrounding environment is reachable from a namespace.
 CURL = ("curl", "-q", "--noproxy", "*", "--silent", "--show-error")
@@ -125,6 +128,16 @@ class Client:
         self._config.chmod(0o600)
         self._run_wg_quick("up")
 
+    def shake_hands(self) -> None:
+        """Forget the session and begin another, as a client does by itself 15 s after the last answer."""
+        config = self._config.read_text(encoding="utf-8")
+        key, endpoint = (re.findall(rf"^{name} = (.+)$", config, re.MULTILINE)[0] for name in ("PublicKey", "Endpoint"))
+        everywhere = ("allowed-ips", "0.0.0.0/0,::/0", "persistent-keepalive", "25")
+        # A peer that is new and has a keepalive is called at once.
+        self.space.run(
+            "wg", "set", self.interface, "peer", key, "remove", "peer", key, "endpoint", endpoint, *everywhere
+        )
+
     def down(self) -> None:
         if self._config.exists():
             self._run_wg_quick("down")
@@ -190,6 +203,17 @@ class Client:
             process = self.space.start("wg-quick", action, str(self._config), stdout=out, stderr=out, env=env)
             status = process.wait(timeout=READY_SECONDS)
         assert status == 0, f"wg-quick {action}: status {status}\n{log.read_text()}"
+
+
+@contextmanager
+def clients_of(world: World, directory: Path) -> Iterator[list[Client]]:
+    """A world's clients; their tunnels are taken down before the world goes."""
+    with ExitStack() as stack:
+        made = []
+        for number, space in enumerate(world.clients, start=1):
+            made.append(Client(space, world.interface(f"c{number}"), directory / f"client{number}"))
+            stack.callback(made[-1].close)
+        yield made
 
 
 def _measure(path: Path) -> Received:

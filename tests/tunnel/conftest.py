@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import secrets
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 import pytest
 from appliance_process import Appliance
-from client import Client
-from namespace import Namespace
+from client import Client, clients_of
 from world import World, new_world
 
 if TYPE_CHECKING:
@@ -24,37 +21,25 @@ SECONDS_A_TEST = 900
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Give the tests of this folder that make a world their own time limit, unless they set one."""
     for item in items:
-        if "world" in getattr(item, "fixturenames", ()) and item.get_closest_marker("timeout") is None:
+        if "backend" in getattr(item, "fixturenames", ()) and item.get_closest_marker("timeout") is None:
             item.add_marker(pytest.mark.timeout(SECONDS_A_TEST))
 
 
-@pytest.fixture(scope="session")
-def backend() -> str:
-    """`kernel` where the kernel makes WireGuard interfaces, `userspace` else."""
-    if os.geteuid() != 0:
-        pytest.skip("NOT TESTED: tunnels need root (network namespaces)")
-    space = Namespace(f"wgt-{secrets.token_hex(3)}-b")
-    try:
-        made = space.run("ip", "link", "add", "dev", "probe", "type", "wireguard", check=False)
-    finally:
-        space.remove()
-    return "kernel" if made.returncode == 0 else "userspace"
+@pytest.fixture
+def client_count() -> int:
+    """How many clients the world has. A test module that wants another number has a fixture of this name."""
+    return 2
 
 
 @pytest.fixture
-def world(backend: str) -> Iterator[World]:  # noqa: ARG001 - asked for its check of root
-    with new_world() as made:
+def world(backend: str, client_count: int) -> Iterator[World]:  # noqa: ARG001 - asked for its check of root
+    with new_world(client_count) as made:
         yield made
 
 
 @pytest.fixture
 def clients(world: World, tmp_path: Path) -> Iterator[list[Client]]:
-    """The two clients; their tunnels are taken down before the world goes."""
-    with ExitStack() as stack:
-        made = []
-        for number, space in enumerate(world.clients, start=1):
-            made.append(Client(space, world.interface(f"c{number}"), tmp_path / f"client{number}"))
-            stack.callback(made[-1].close)
+    with clients_of(world, tmp_path) as made:
         yield made
 
 
@@ -71,25 +56,18 @@ def start_appliance(
 
     At the end each one is stopped and must leave the exit as it was; its log is shown with a failure.
     """
-    started: list[Appliance] = []
+    with ExitStack() as stack:
+        started: list[Appliance] = []
 
-    def start(**changes: dict[str, object]) -> Appliance:
-        appliance = Appliance(world, backend, tmp_path / f"appliance{len(started)}", changes)
-        started.append(appliance)
-        appliance.start()
-        return appliance
+        def start(**changes: dict[str, object]) -> Appliance:
+            appliance = Appliance(world, backend, tmp_path / f"appliance{len(started)}", changes)
+            started.append(appliance)
+            stack.callback(
+                lambda: request.node.add_report_section("teardown", f"log of {appliance.interface}", appliance.log())
+            )
+            return stack.enter_context(appliance.serving())
 
-    try:
         yield start
-    finally:
-        try:
-            for appliance in started:
-                if appliance.running():
-                    appliance.stop()
-        finally:
-            for appliance in started:
-                appliance.kill()
-                request.node.add_report_section("teardown", f"log of {appliance.interface}", appliance.log())
 
 
 @pytest.fixture

@@ -15,8 +15,8 @@ TRANSFER_SECONDS = 400.0
 T = TypeVar("T")
 
 
-def until(probe: Callable[[], T], what: str, seconds: float = READY_SECONDS) -> T:
-    """Ask `probe` until it answers something true and return that.
+def until(probe: Callable[[], T], what: str, seconds: float = READY_SECONDS, every: float = 0.1) -> T:
+    """Ask `probe`, `every` so many seconds, until it answers something true and return that.
 
     Raises:
         TimeoutError: naming `what` and the last answer, when `seconds` have passed.
@@ -29,4 +29,4 @@ def until(probe: Callable[[], T], what: str, seconds: float = READY_SECONDS) -> 
         if time.monotonic() > deadline:
             message = f"not within {seconds:.0f} s: {what} (last answer: {answer!r})"
             raise TimeoutError(message)
-        time.sleep(0.1)
+        time.sleep(every)

@@ -3,6 +3,7 @@
     client 1 --- 198.51.100.16/28, 2001:db8:1:1::/64 ---+
                                                         exit --- 203.0.113.0/24, 2001:db8:2::/64 --- internet
     client 2 --- 198.51.100.32/28, 2001:db8:1:2::/64 ---+
+    (more where a test asks for them)
 
 The exit's default route leads to the internet, so its public address is 203.0.113.1, and clients dial
 that one through their own default route. The internet knows only its own link: a packet that leaves
@@ -39,13 +40,13 @@ SOCKETS = Path("/var/run/wireguard")  # wireguard-go's, one directory for all ne
 class World:
     """The namespaces, by role. Names carry a random part, so runs beside each other do not meet."""
 
-    def __init__(self, stack: ExitStack) -> None:
+    def __init__(self, stack: ExitStack, clients: int) -> None:
         self._stack = stack
         self.tag = secrets.token_hex(3)
         stack.callback(self._remove_sockets)
         self.exit = self._namespace("x")
         self.internet = self._namespace("i")
-        self.clients = [self._namespace("c1"), self._namespace("c2")]
+        self.clients = [self._namespace(f"c{number}") for number in range(1, clients + 1)]
         self._join_internet()
         for number, client in enumerate(self.clients, start=1):
             self._join_client(number, client)
@@ -109,10 +110,10 @@ class World:
 
 
 @contextmanager
-def new_world() -> Iterator[World]:
+def new_world(clients: int = 2) -> Iterator[World]:
     """A world, removed with everything in it when the block ends, or when building it fails half-way."""
     with ExitStack() as stack:
-        yield World(stack)
+        yield World(stack, clients)
 
 
 def _batch(space: Namespace, *lines: str) -> None:

@@ -46,6 +46,8 @@ LAYERS = (
                 "alarm",
                 "netlink_events",
                 "egress.table_events",
+                "egress.flows",
+                "egress.forwarding_events",
                 "key_locks",
                 "supervision",
                 "wireguard.backend",

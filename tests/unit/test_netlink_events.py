@@ -10,6 +10,7 @@ import struct
 import pytest
 
 from appliance.alarm import Alarm
+from appliance.egress.forwarding_events import forwarding_events
 from appliance.egress.table_events import table_events
 from appliance.netlink_events import Event, NetlinkEvents, messages, text_attribute
 from appliance.watches import EventsWatch
@@ -60,6 +61,23 @@ def test_table(family: int, table: bytes, port: int, counts: bool) -> None:
     with table_events(lambda by: by != OUR_PORT, lambda: None) as events:
         assert events.concerns(Event(NEWRULE, port, payload)) is counts
         assert events.concerns(Event(16, port, payload)) is False
+
+
+@pytest.mark.parametrize(
+    ("ifindex", "what", "counts"),
+    [
+        pytest.param(linux.NETCONFA_IFINDEX_ALL, linux.NETCONFA_FORWARDING, True, id="the host's forwarding"),
+        pytest.param(7, linux.NETCONFA_FORWARDING, False, id="one interface's"),
+        pytest.param(linux.NETCONFA_IFINDEX_ALL, 3, False, id="the host's rp_filter"),
+    ],
+)
+def test_forwarding(ifindex: int, what: int, counts: bool) -> None:
+    """Only that forwarding was switched for the whole host counts."""
+    payload = bytes([socket.AF_INET, 0, 0, 0])
+    payload += attribute(linux.NETCONFA_IFINDEX, struct.pack("=i", ifindex)) + attribute(what, bytes(4))
+    with forwarding_events() as events:
+        assert events.concerns(Event(linux.RTM_NEWNETCONF, 0, payload)) is counts
+        assert events.concerns(Event(linux.RTM_NEWADDR, 0, payload)) is False
 
 
 class Scripted(NetlinkEvents):

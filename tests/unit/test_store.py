@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from appliance.errors import StoreError, StoreUnavailable
-from appliance.store.connection import PATIENCE_S, Store, first
+from appliance.store.connection import PATIENCE_S, WAL_BYTES, Store, first
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -50,6 +50,29 @@ def test_pragmas(path: Path) -> None:
         async with store.read() as db:
             assert {name: await pragma(db, name) for name in PRAGMAS} == PRAGMAS
             assert await pragma(db, "query_only") == 1
+
+    on_store(path, story)
+
+
+def test_a_reader_that_stays_long(path: Path) -> None:
+    """While somebody reads the log can only grow; afterwards the disk gets back what it took."""
+    wal = path.with_name(f"{path.name}-wal")
+
+    async def put(store: Store, nbytes: int) -> None:
+        async with store.write() as db:
+            await db.execute(
+                "INSERT INTO accounts (id, name, tier, created_at) VALUES ('a', ?, 'free', 0)", ["x" * nbytes]
+            )
+            await db.execute("DELETE FROM accounts")
+
+    async def story(store: Store) -> None:
+        async with store.snapshot() as reader:
+            await reader.execute_fetchall("SELECT * FROM accounts")
+            while wal.stat().st_size <= 2 * WAL_BYTES:
+                await put(store, 1_000_000)
+        for _ in range(3):
+            await put(store, 1)
+        assert wal.stat().st_size <= WAL_BYTES
 
     on_store(path, story)
 

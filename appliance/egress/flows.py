@@ -1,0 +1,119 @@
+"""Clients' flows that began while our rules were not there, as conntrack holds them. Blocking.
+
+The kernel asks the nat rules about a flow's first packet and never again (net/netfilter/nf_nat_core.c,
+nf_nat_setup_info). One that began without them leaves with the client's own address, to which no answer finds its way,
+for as long as it goes on. Once it is forgotten, its next packet is a first one.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import struct
+from dataclasses import dataclass
+from ipaddress import ip_address
+from typing import TYPE_CHECKING
+
+from appliance.netlink_events import attributes, messages
+from appliance.wireguard import linux
+from appliance.wireguard.attributes import NLMSG_HEADER, attribute, nest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+
+    Address = IPv4Address | IPv6Address
+    Network = IPv4Network | IPv6Network
+
+ANSWER_TIMEOUT_S = 5.0
+_BUFFER_SIZE = 64 * 1024
+_NFGENMSG = struct.Struct("=BBH")  # family, version, resource
+_SOURCES = (linux.CTA_IP_V4_SRC, linux.CTA_IP_V6_SRC)
+_DESTINATIONS = (linux.CTA_IP_V4_DST, linux.CTA_IP_V6_DST)
+
+
+@dataclass(frozen=True, slots=True)
+class Flow:
+    """`answer_to`: where the kernel expects an answer to be sent. `name`: the attributes that name it to the kernel."""
+
+    family: int
+    source: Address
+    destination: Address
+    answer_to: Address
+    name: bytes
+
+
+def forget_untranslated(subnets: Sequence[Network]) -> int:
+    """Forget the flows out of these subnets that keep their source address; how many there were. Raises OSError."""
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, linux.NETLINK_NETFILTER) as kernel:
+        kernel.settimeout(ANSWER_TIMEOUT_S)
+        untranslated = [flow for flow in _flows(kernel) if leaves_untranslated(flow, subnets)]
+        return sum(_forget(kernel, flow) for flow in untranslated)
+
+
+def leaves_untranslated(flow: Flow, subnets: Sequence[Network]) -> bool:
+    def inside(address: Address) -> bool:
+        return any(address in subnet for subnet in subnets)
+
+    return flow.answer_to == flow.source and inside(flow.source) and not inside(flow.destination)
+
+
+def _flows(kernel: socket.socket) -> Iterator[Flow]:
+    """Of all families. Newer kernels leave those with a translated source out themselves, which are nearly all."""
+    wanted = attribute(linux.CTA_STATUS, bytes(4))
+    wanted += attribute(linux.CTA_STATUS_MASK, linux.IPS_SRC_NAT.to_bytes(4, "big"))
+    _send(kernel, linux.IPCTNL_MSG_CT_GET, linux.NLM_F_DUMP, socket.AF_UNSPEC, wanted)
+    while True:
+        for event in messages(kernel.recv(_BUFFER_SIZE)):
+            if event.kind == linux.NLMSG_DONE:
+                return
+            if event.kind == linux.NLMSG_ERROR:
+                _raise_unless_zero(event.payload)
+            elif (flow := parse(event.payload)) is not None:
+                yield flow
+
+
+def parse(payload: bytes) -> Flow | None:
+    """A conntrack message behind its header; None where it is of no IP, or cut short."""
+    found = dict(attributes(payload[_NFGENMSG.size :]))
+    original, reply = (_addresses(found.get(kind, b"")) for kind in (linux.CTA_TUPLE_ORIG, linux.CTA_TUPLE_REPLY))
+    if original is None or reply is None:
+        return None
+    name = nest(linux.CTA_TUPLE_ORIG, found[linux.CTA_TUPLE_ORIG])
+    name += b"".join(attribute(kind, found[kind]) for kind in (linux.CTA_ZONE, linux.CTA_ID) if kind in found)
+    return Flow(payload[0], original[0], original[1], reply[1], name)
+
+
+def _addresses(tuple_: bytes) -> tuple[Address, Address] | None:
+    """Source and destination."""
+    ips = dict(attributes(dict(attributes(tuple_)).get(linux.CTA_TUPLE_IP, b"")))
+    packed = [next((ips[kind] for kind in kinds if kind in ips), b"") for kinds in (_SOURCES, _DESTINATIONS)]
+    if any(len(address) not in (4, 16) for address in packed):
+        return None
+    return ip_address(packed[0]), ip_address(packed[1])
+
+
+def _forget(kernel: socket.socket, flow: Flow) -> bool:
+    """Whether it was still there."""
+    _send(kernel, linux.IPCTNL_MSG_CT_DELETE, linux.NLM_F_ACK, flow.family, flow.name)
+    try:
+        for event in messages(kernel.recv(_BUFFER_SIZE)):
+            if event.kind == linux.NLMSG_ERROR:
+                _raise_unless_zero(event.payload)
+    except FileNotFoundError:
+        return False  # it has ended, or another one has its addresses now
+    return True
+
+
+def _send(kernel: socket.socket, command: int, flags: int, family: int, body: bytes) -> None:
+    kind = linux.NFNL_SUBSYS_CTNETLINK << 8 | command
+    payload = _NFGENMSG.pack(family, 0, 0) + body
+    header = NLMSG_HEADER.pack(NLMSG_HEADER.size + len(payload), kind, flags | linux.NLM_F_REQUEST, 0, 0)
+    kernel.sendto(header + payload, (0, 0))
+
+
+def _raise_unless_zero(error: bytes) -> None:
+    """struct nlmsgerr begins with the errno, negated."""
+    (negated,) = struct.unpack_from("=i", error)
+    if negated:
+        raise OSError(-negated, os.strerror(-negated))

@@ -1,0 +1,88 @@
+"""An exit with two clients, and everything of it that the appliance keeps as it should be."""
+
+from __future__ import annotations
+
+import re
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from appliance_process import Appliance
+from client import clients_of
+from sessions import client_key
+from world import new_world
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from client import Client
+    from world import World
+
+# Link-local addresses and their routes are the kernel's own, and not always there.
+FACTS = {
+    "peers": "wg show {wg} allowed-ips",
+    "key": "wg show {wg} private-key",
+    "port": "wg show {wg} listen-port",
+    "link": "cat /sys/class/net/{wg}/flags /sys/class/net/{wg}/mtu",
+    "addresses": "ip -brief address show dev {wg} scope global",
+    "routes": "ip route show dev {wg}; ip -6 route show dev {wg} | grep -v ^fe80:",
+    "table": "nft list table inet wg_appliance",
+    "sysctls": "sysctl net.ipv4.ip_forward net.ipv4.conf.all.send_redirects net.ipv6.conf.all.forwarding",
+}
+
+# All that these modules log, but for what clients had begun meanwhile.
+_REPAIR = re.compile(r" appliance\.(?:convergence|egress\.\w+): (?!connections )(.*)$", re.MULTILINE)
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A client with a tunnel, and its peer on the exit."""
+
+    client: Client
+    key: str
+    addresses: str  # as allowed-ips
+
+
+class WatchedExit:
+    """`members`: two clients."""
+
+    def __init__(self, world: World, appliance: Appliance, members: list[Member]) -> None:
+        self.appliance = appliance
+        self.members = members
+        self.world = world
+        self._space = world.exit
+
+    def sh(self, command: str, *, check: bool = True) -> str:
+        """What a shell on the exit prints; `{wg}` is the interface."""
+        return self._space.run("sh", "-c", command.replace("{wg}", self.appliance.interface), check=check).stdout
+
+    def fact(self, name: str) -> list[str]:
+        """Empty, or half of it, where there is no such thing now."""
+        return sorted(self.sh(FACTS[name], check=False).splitlines())
+
+    def facts(self) -> dict[str, list[str]]:
+        shown = self.sh("; echo --; ".join(FACTS.values()), check=False).split("--\n")
+        return {name: sorted(lines.splitlines()) for name, lines in zip(FACTS, shown, strict=True)}
+
+    def repairs(self, since: int = 0) -> list[str]:
+        """What was put right, in the words of the log, from this place in it on."""
+        return _REPAIR.findall(self.appliance.log()[since:])
+
+
+@contextmanager
+def watched_exit(backend: str, directory: Path, **changes: dict[str, object]) -> Iterator[WatchedExit]:
+    with (
+        new_world() as world,
+        clients_of(world, directory) as clients,
+        Appliance(world, backend, directory / "appliance", changes).serving() as appliance,
+    ):
+        token = appliance.token()
+        members = []
+        for client in clients:
+            config = appliance.open(token)["wg_config"]
+            (addresses,) = re.findall(r"^Address = (.+)$", config, re.MULTILINE)
+            client.wg_quick(config)
+            client.address_seen()
+            members.append(Member(client, client_key(config), addresses.replace(" ", "")))
+        yield WatchedExit(world, appliance, members)

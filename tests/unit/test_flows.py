@@ -1,0 +1,64 @@
+"""Which of conntrack's flows are taken for a client's that no rule translated."""
+
+from __future__ import annotations
+
+import socket
+from ipaddress import IPv4Network, IPv6Network, ip_address
+
+import pytest
+
+from appliance.egress.flows import Flow, leaves_untranslated, parse
+from appliance.wireguard import linux
+from appliance.wireguard.attributes import attribute, nest
+
+SUBNETS = [IPv4Network("10.101.0.0/24"), IPv6Network("fd65:7869:7400::/112")]
+CLIENT, CLIENT6, EXIT, WEB, WEB6 = "10.101.0.2", "fd65:7869:7400::2", "203.0.113.1", "203.0.113.10", "2001:db8:2::10"
+ZONE, ID = attribute(linux.CTA_ZONE, b"\0\7"), attribute(linux.CTA_ID, b"\1\2\3\4")
+
+
+def addresses(kind: int, source: str, destination: str) -> bytes:
+    """CTA_TUPLE_ORIG or CTA_TUPLE_REPLY, with ports that nobody looks at."""
+    first = linux.CTA_IP_V6_SRC if ":" in source else linux.CTA_IP_V4_SRC
+    ips = [attribute(first, ip_address(source).packed), attribute(first + 1, ip_address(destination).packed)]
+    return nest(kind, nest(linux.CTA_TUPLE_IP, *ips), nest(2, attribute(1, b"\x11"), attribute(2, b"\0\x35")))
+
+
+def conntrack(source: str, destination: str, answer_to: str) -> bytes:
+    family = socket.AF_INET6 if ":" in source else socket.AF_INET
+    original = addresses(linux.CTA_TUPLE_ORIG, source, destination)
+    reply = addresses(linux.CTA_TUPLE_REPLY, destination, answer_to)
+    status = attribute(linux.CTA_STATUS, bytes(4))
+    return bytes([family, 0, 0, 0]) + original + reply + status + ZONE + ID
+
+
+@pytest.mark.parametrize(
+    ("source", "destination", "answer_to", "untranslated"),
+    [
+        pytest.param(CLIENT, WEB, CLIENT, True, id="a client's own address"),
+        pytest.param(CLIENT6, WEB6, CLIENT6, True, id="over IPv6"),
+        pytest.param(CLIENT, WEB, EXIT, False, id="the exit's address"),
+        pytest.param(CLIENT, "10.101.0.1", CLIENT, False, id="to the exit itself"),
+        pytest.param(EXIT, WEB, EXIT, False, id="of the host"),
+        pytest.param("10.101.1.2", WEB, "10.101.1.2", False, id="of another network"),
+    ],
+)
+def test_untranslated(source: str, destination: str, answer_to: str, untranslated: bool) -> None:
+    """A client's flow to the internet whose answers would go to the client's own address."""
+    flow = parse(conntrack(source, destination, answer_to))
+    assert flow is not None
+    assert leaves_untranslated(flow, SUBNETS) is untranslated
+
+
+def test_name() -> None:
+    """A flow is named by its original addresses and ports, its zone and its id, as the kernel said them."""
+    message = conntrack(CLIENT, WEB, CLIENT)
+    name = addresses(linux.CTA_TUPLE_ORIG, CLIENT, WEB) + ZONE + ID
+    assert parse(message) == Flow(socket.AF_INET, ip_address(CLIENT), ip_address(WEB), ip_address(CLIENT), name)
+
+
+def test_cut_short() -> None:
+    """A message that ends too early, or has no addresses, is no flow and no error."""
+    whole = conntrack(CLIENT, WEB, CLIENT)
+    needed = len(whole) - len(attribute(linux.CTA_STATUS, bytes(4)) + ZONE + ID)
+    for length in range(len(whole) + 1):
+        assert (parse(whole[:length]) is None) == (length < needed)
