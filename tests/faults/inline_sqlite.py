@@ -28,7 +28,7 @@ class InlineConnection:
         return self._inner.execute(sql, parameters).fetchall()
 
     async def close(self) -> None:
-        """As when a process dies: sqlite3_close_v2 would keep a transaction, and its lock, for a cursor that is held."""
+        """As when a process dies. sqlite3_close_v2 alone would keep an open transaction for a cursor that is held."""
         if self._inner.in_transaction:
             self._inner.execute("ROLLBACK")
         self._inner.close()
