@@ -60,7 +60,8 @@ class Ledger:
         self.lost: defaultdict[bytes, Pair] = defaultdict(Pair)
         self.unread_ms: defaultdict[bytes, int] = defaultdict(int)
         self._signs: defaultdict[bytes, list[tuple[int, bool]]] = defaultdict(list)  # (ran_ms, a handshake?)
-        self._dumped_at: dict[bytes, int] = {}
+        self._shown_at: defaultdict[bytes, deque[int]] = defaultdict(lambda: deque(maxlen=6))  # by dumps
+        self._missed_at: dict[bytes, int] = {}
         self._lives = 0
         self._life: dict[bytes, int] = {}
         self._away_since: dict[bytes, int] = {}
@@ -101,8 +102,12 @@ class Ledger:
         self._hide_handshakes(key)
 
     def _hide_handshakes(self, key: bytes) -> None:
-        """What handshakes there were since the last reading, the stranger has hidden."""
-        read = min(self._beat_at, self._dumped_at.get(key, 0))
+        """What handshakes there were since the last reading that was committed, the stranger has hidden.
+
+        A dump that misses the peer is taken again at once, and the first of the two is what is committed.
+        """
+        missed = self._missed_at.get(key)
+        read = max((at for at in self._shown_at[key] if at <= self._beat_at and at != missed), default=0)
         self._signs[key] = [(at, shook) for at, shook in self._signs[key] if not shook or at < read]
 
     def session_ended(self, key: bytes) -> None:
@@ -115,12 +120,15 @@ class Ledger:
         return max((b - a for a, b in pairwise(ends) if b >= since), default=0)
 
     def dumped(self, dump: Dump) -> None:
-        for key, state in dump.peers.items():
-            if key in self._life:
+        for key in self._life:
+            state = dump.peers.get(key)
+            if state is None:
+                self._missed_at[key] = self._host.ran_ms
+            else:
                 counters = Pair(state.rx_bytes, state.tx_bytes)
                 seen = Seen(self._host.boot_id, dump.ifindex, counters, self._life[key], self.true[key])
                 self._seen[key].append(seen)
-                self._dumped_at[key] = self._host.ran_ms
+                self._shown_at[key].append(self._host.ran_ms)
 
     # The store's side ------------------------------------------------------------------------------
 
