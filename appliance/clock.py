@@ -31,6 +31,11 @@ def rfc3339(wall_ms: int) -> str:
     return datetime.fromtimestamp(wall_ms // 1000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
+def rfc3339_end(wall_ms: int) -> str:
+    """Of an end that is waited for: the first whole second at which it has come."""
+    return rfc3339(wall_ms + 999)
+
+
 class HostClock:
     """The host's own clocks."""
 

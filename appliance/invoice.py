@@ -11,6 +11,7 @@ from appliance.policy.invoicing import Amount, Charge
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
+    from appliance.policy.pricing import Rates
     from appliance.store.invoices import Line
 
 
@@ -48,10 +49,16 @@ def totals(lines: Iterable[Line]) -> list[Total]:
     ]
 
 
-def differences(month: str, lines: Sequence[Line], days: Mapping[str, Sequence[tuple[str, Amount]]]) -> list[str]:
+def differences(
+    month: str,
+    lines: Sequence[Line],
+    days: Mapping[str, Sequence[tuple[str, Amount]]],
+    rates: Mapping[str, Rates | None],
+) -> list[str]:
     """What the lines say against what the daily totals come to; nothing where all agree.
 
-    `days`: by session id, all days of every session that has a line or moved something in the month.
+    `days`: by session id, all days of every session that has a line or moved something in the month. `rates`: those
+    of the sessions that are still there; for the others the line's own word stands.
     """
     found = []
     by_id = {line.session_id: line for line in lines}
@@ -59,6 +66,9 @@ def differences(month: str, lines: Sequence[Line], days: Mapping[str, Sequence[t
         line = by_id.get(session_id)
         if line is None:
             found.append(f"{session_id} has daily totals in {month} and no line")
+            continue
+        if line.rates != rates.get(session_id, line.rates):
+            found.append(f"{session_id}: the line's rates are not the session's")
             continue
         charges = dict(invoicing.by_month(line.rates, days.get(session_id, ()), Amount()))
         expected = charges.get(month)

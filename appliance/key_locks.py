@@ -3,20 +3,64 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable
 
 
+GATE_S = 5.0
+
+
 class KeyLocks:
     def __init__(self) -> None:
         self._locks: dict[bytes, asyncio.Lock] = {}
         self._users: dict[bytes, int] = {}
+        self._gates: dict[bytes, asyncio.Event] = {}  # set once it is open
 
     @asynccontextmanager
     async def hold(self, key: bytes) -> AsyncIterator[None]:
+        await self._pass_gate(key)
+        async with self._hold_now(key):
+            yield
+
+    @asynccontextmanager
+    async def hold_free(self, keys: Iterable[bytes]) -> AsyncIterator[frozenset[bytes]]:
+        """Hold those of the keys that nobody holds or waits for, and yield them. Waits for none.
+
+        At the others a gate is closed until the next call: who comes now waits behind it, so that no stream of
+        requests keeps a key from ever being free.
+        """
+        wanted = frozenset(keys)
+        free = frozenset(key for key in wanted if not self.held(key))
+        self._close_gates(wanted - free)
+        async with AsyncExitStack() as stack:
+            for key in free:
+                # A free lock is taken without giving way to another task.
+                await stack.enter_async_context(self._hold_now(key))
+            yield free
+
+    def held(self, key: bytes) -> bool:
+        return key in self._locks
+
+    def _close_gates(self, keys: frozenset[bytes]) -> None:
+        """At these, and open all others."""
+        for key in self._gates.keys() - keys:
+            self._gates.pop(key).set()
+        for key in keys:
+            self._gates.setdefault(key, asyncio.Event())
+
+    async def _pass_gate(self, key: bytes) -> None:
+        """However long whoever closed it fails to come back, nobody waits for ever."""
+        gate = self._gates.get(key)
+        if gate is not None:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(GATE_S):
+                    await gate.wait()
+
+    @asynccontextmanager
+    async def _hold_now(self, key: bytes) -> AsyncIterator[None]:
         lock = self._locks.setdefault(key, asyncio.Lock())
         self._users[key] = self._users.get(key, 0) + 1
         try:
@@ -26,16 +70,3 @@ class KeyLocks:
             self._users[key] -= 1
             if not self._users[key]:
                 del self._users[key], self._locks[key]
-
-    @asynccontextmanager
-    async def hold_free(self, keys: Iterable[bytes]) -> AsyncIterator[frozenset[bytes]]:
-        """Hold those of the keys that nobody holds or waits for, and yield them. Waits for none."""
-        free = frozenset(key for key in keys if not self.held(key))
-        async with AsyncExitStack() as stack:
-            for key in free:
-                # A free lock is taken without giving way to another task.
-                await stack.enter_async_context(self.hold(key))
-            yield free
-
-    def held(self, key: bytes) -> bool:
-        return key in self._locks

@@ -6,6 +6,7 @@ what is due reads no others.
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -93,11 +94,11 @@ class LiveSessions:
 
     @asynccontextmanager
     async def committing(self, store: Store) -> AsyncIterator[aiosqlite.Connection]:
-        """A transaction that memory follows. One that failed may have been made all the same."""
+        """A transaction that memory follows. One that failed, or was cancelled, may have been made all the same."""
         try:
             async with store.write() as db:
                 yield db
-        except StoreUnavailable:
+        except (StoreUnavailable, asyncio.CancelledError):
             self.stale = True
             raise
 

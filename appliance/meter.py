@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from appliance import accounting
 from appliance.errors import StoreUnavailable
+from appliance.policy import invoicing, windows
 from appliance.policy.invoicing import Amount
 from appliance.policy.quota import Use
 from appliance.store import accounts as account_rows
@@ -63,7 +64,9 @@ class Meter:
         self._terms = terms
         self._clock = clock
         self._last: Dump | None = None  # what was read last
-        self._moved: set[bytes] = set()  # the peers that changed since they were last committed
+        self._last_at: Moment | None = None
+        # The peers that changed since they were last committed, with the last moment at which they had not.
+        self._moved: dict[bytes, Moment | None] = {}
         self._loads = 0  # of `live`, when the two above were begun
         self.bytes_in = 0  # billed since the process started
         self.bytes_out = 0
@@ -84,27 +87,48 @@ class Meter:
             raise StoreUnavailable
         dump = await self._tunnel.dump()
         now = self._clock.now()
+        self._note_moved(dump, now)
         due = self._live.counted_until.upto(now.boot_ms - TIME_WRITTEN_EVERY_MS)
-        readings = [*self._readings(self._moved_until(dump).union(due), dump, now)]
+        readings = [*self._readings(dict.fromkeys(due) | self._moved, dump, now)]
         total = self.bytes_in + self.bytes_out + sum(r.amount.bytes_in + r.amount.bytes_out for r in readings)
         return Observation(dump, now, self._count(readings), total)
 
-    def _moved_until(self, dump: Dump) -> set[bytes]:
+    def _note_moved(self, dump: Dump, now: Moment) -> None:
         if self._loads != self._live.loads:
             # Memory was read from the store again: nothing is known of what it has counted.
-            self._last, self._moved, self._loads = None, set(), self._live.loads
-        self._moved.update(dump.changed_since(self._last))
-        self._last = dump
-        return self._moved
+            self._last, self._last_at, self._moved, self._loads = None, None, {}, self._live.loads
+        for key in dump.changed_since(self._last):
+            self._moved.setdefault(key, self._last_at)
+        self._last, self._last_at = dump, now
 
-    def _readings(self, keys: Iterable[bytes], dump: Dump, now: Moment) -> Iterator[rows.Reading]:
+    def _readings(
+        self, unmoved_until: Mapping[bytes, Moment | None], dump: Dump, now: Moment
+    ) -> Iterator[rows.Reading]:
         live = self._live
-        for key in keys:
+        for key, quiet in unmoved_until.items():
             session, sample = live.by_key.get(key), dump.peers.get(key)
-            if session is not None and sample is not None:
-                reading = read_session(session, sample, live.baselines.get(key), dump.ifindex, now)
-                if reading is not None:
-                    yield reading
+            if session is None or sample is None:
+                continue
+            if quiet is not None and self._divided(session, quiet, now):
+                yield (time := _read_time(session, upto=quiet, now=quiet))
+                session = time.after
+            reading = read_session(session, sample, live.baselines.get(key), dump.ifindex, now)
+            if reading is not None:
+                yield reading
+
+    def _divided(self, session: Session, quiet: Moment, now: Moment) -> bool:
+        """Whether a window or a day ends between when the session was counted and now.
+
+        Then the time before its bytes moved is counted by itself, so that they fall to where they moved.
+        """
+        elapsed = accounting.elapsed_ms(session, now)
+        if accounting.elapsed_ms(session, quiet) == 0:
+            return False
+        account = self._live.accounts[session.account_id]
+        window, length_ms = account.windows.traffic, self._terms.tiers[account.tier].bytes_window * 1000
+        return windows.at(window, length_ms, now.wall_ms) != window or (
+            invoicing.day_of(now.wall_ms - elapsed) != invoicing.day_of(now.wall_ms)
+        )
 
     async def commit(self, observation: Observation) -> None:
         """Totals, baselines, windows and invoice lines in one transaction. Raises StoreUnavailable.
@@ -122,24 +146,27 @@ class Meter:
         """After a reboot: count each session's time up to the last moment at which the server was known to be up."""
         now = self._clock.now()
         before = [s for s in self._live.by_key.values() if s.counted_boot_id != now.boot_id]
-        await self._count_to_beat(before, now)
+        await self._count_time_until(self._live.beat, before, now)
 
-    async def restart(self, public_keys: Iterable[bytes]) -> None:
+    async def restart(self, public_keys: Iterable[bytes], seen_until: Moment) -> None:
         """These peers are about to be added afresh: their counters start at zero, idleness counts from now.
 
-        While they were away nobody could use them: time counts up to the last heartbeat.
+        While they were away nobody could use them: time counts up to `seen_until`, the last heartbeat before they
+        were found to be missing.
         """
         now = self._clock.now()
         sessions = [
             replace(self._live.by_key[key], quiet_since_ms=now.boot_ms, quiet_boot_id=now.boot_id)
             for key in public_keys
         ]
-        await self._count_to_beat(sessions, now, forget=[s.public_key for s in sessions])
+        await self._count_time_until(seen_until, sessions, now, forget=[s.public_key for s in sessions])
 
-    async def _count_to_beat(self, sessions: Sequence[Session], now: Moment, forget: Sequence[bytes] = ()) -> None:
+    async def _count_time_until(
+        self, until: Moment, sessions: Sequence[Session], now: Moment, forget: Sequence[bytes] = ()
+    ) -> None:
         if not sessions:
             return
-        count = self._count([_read_time(s, upto=self._live.beat, now=now) for s in sessions])
+        count = self._count([_read_time(s, upto=until, now=now) for s in sessions])
         async with self._live.committing(self._store) as db:
             await self.put(db, count)
             await rows.forget_baselines(db, forget)

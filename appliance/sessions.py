@@ -318,7 +318,7 @@ class Sessions:
         return await self.find(account, session_id)
 
     async def _mark_closing(self, session: Session) -> None:
-        async with self._store.write() as db:
+        async with self._live.committing(self._store) as db:
             await rows.mark_closing(db, [session.id], Reason.CLOSED)
         current = self._live.by_key.get(session.public_key)
         if current is not None and current.id == session.id and current.state is State.LIVE:

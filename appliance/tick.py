@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import asyncio
 
     from appliance.alarm import Alarm
-    from appliance.clock import Clock
+    from appliance.clock import Clock, Moment
     from appliance.config import MeterSettings
     from appliance.convergence import Convergence
     from appliance.endings import Endings
@@ -131,28 +131,33 @@ class Ticker:
         seen = None if self._link is None else await self._meter.observe()
         changes = await self._convergence.plan(self._link, None if seen is None else seen.dump)
         ending = self._endings.decide(seen, self._clock.now() if seen is None else seen.now)
+        seen_until = self._live.beat
         if seen is not None and (whole or changes or ending):
             await self._meter.commit(seen)
             if whole:
                 self._whole_at_ms = seen.now.boot_ms
-        egress_fault = await self._repair(changes)
+        fault = await self._repair(changes, seen_until)
         all_ended = await self._sessions.finish_free(ending)
         if whole:
             # Where a request is at work on a session that has to end, what was asked is not done yet.
             await self._keep_house(asked if all_ended else None)
-        if egress_fault is not None:
-            raise egress_fault
+        if fault is not None:
+            raise fault
         if whole:
             self.last_tick_ms = self._clock.now().boot_ms
             self.ticks += 1
 
-    async def _repair(self, changes: Changes) -> EgressError | None:
+    async def _repair(self, changes: Changes, seen_until: Moment) -> EgressError | TunnelError | None:
+        """What could not be put right is returned: whoever has to end ends all the same."""
         if not changes:
             return None
-        await self._meter.restart(fresh_keys(changes))
-        fault = await self._convergence.apply(changes)
-        if changes.link is not None:
-            self._link = await self._tunnel.link()
+        await self._meter.restart(fresh_keys(changes), seen_until)
+        try:
+            fault = await self._convergence.apply(changes)
+            if changes.link is not None:
+                self._link = await self._tunnel.link()
+        except (EgressError, TunnelError) as error:
+            return error
         return fault
 
     async def _keep_house(self, asked: int | None) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from litestar import MediaType, Response
 from litestar.exceptions import HTTPException
 
-from appliance.clock import rfc3339
+from appliance.clock import rfc3339_end
 from appliance.errors import (
     ApplianceError,
     InvalidRequest,
@@ -48,15 +48,15 @@ def _extra(error: ApplianceError) -> dict[str, object]:
         return {"available": error.available}
     if isinstance(error, QuotaExceeded):
         quota = error.quota
-        resets_at = rfc3339(quota.resets_at)
+        resets_at = rfc3339_end(quota.resets_at)
         return {
             "tier": error.tier,
             "bytes_used": quota.bytes_used,
             "bytes_limit": quota.bytes_limit,
             "session_seconds": quota.seconds_used,
             "session_limit": quota.seconds_limit,
-            "bytes_window_resets_at": rfc3339(quota.bytes_resets_at),
-            "seconds_window_resets_at": rfc3339(quota.seconds_resets_at),
+            "bytes_window_resets_at": rfc3339_end(quota.bytes_resets_at),
+            "seconds_window_resets_at": rfc3339_end(quota.seconds_resets_at),
             "resets_at": resets_at,
             "hint": f"try again after {resets_at}, or ask the operator for a higher tier",
         }

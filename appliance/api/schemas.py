@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from appliance import accounting
-from appliance.clock import rfc3339
+from appliance.clock import rfc3339, rfc3339_end
 from appliance.errors import InvalidRequest
 from appliance.policy import pricing
 from appliance.sessions import Wish
@@ -172,8 +172,8 @@ class Usage(msgspec.Struct, frozen=True):
             session_seconds=quota.seconds_used,
             session_seconds_limit=quota.seconds_limit,
             max_session_seconds=max_session,
-            bytes_window_resets_at=rfc3339(quota.bytes_resets_at),
-            seconds_window_resets_at=rfc3339(quota.seconds_resets_at),
+            bytes_window_resets_at=rfc3339_end(quota.bytes_resets_at),
+            seconds_window_resets_at=rfc3339_end(quota.seconds_resets_at),
         )
 
 

@@ -16,7 +16,10 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    import aiosqlite
+
     from appliance.cli.admin import Admin
+    from appliance.entities import Account
     from appliance.invoice import Total
     from appliance.store.invoices import Line
 
@@ -24,7 +27,7 @@ CURRENCY_UNIT = 100_000  # millicents
 
 
 @click.command()
-@click.argument("name", type=NAME)
+@click.argument("name", type=NAME, metavar="NAME|ID")
 @click.option("--month", type=Month(), required=True, help="As in 2026-11 (UTC).")
 @click.option("--format", "shape", type=click.Choice(["text", "csv", "json"]), default="text", show_default=True)
 @click.option("--verify", is_flag=True, help="Recalculate every line from the daily totals; fail on a difference.")
@@ -36,14 +39,15 @@ def invoice(config_file: Path | None, name: str, month: str, shape: str, verify:
 
     if as_json and shape == "csv":
         raise click.UsageError("--json and --format csv exclude each other")
-    lines = admin.run(config_file, lambda a: _lines(a, name, month, verify=verify))
+    account, lines = admin.run(config_file, lambda a: _read(a, name, month, verify=verify))
     if verify:
         agree = "1 line agrees" if len(lines) == 1 else f"{len(lines)} lines agree"
         output.remark(f"verified: {agree} with the daily totals")
     if as_json or shape == "json":
         output.write_json(
             {
-                "account": name,
+                "account": account.name,
+                "account_id": account.id,
                 "month": month,
                 "lines": [_fields(line) for line in lines],
                 "totals": [_total(total) for total in totals(lines)],
@@ -55,24 +59,43 @@ def invoice(config_file: Path | None, name: str, month: str, shape: str, verify:
         _write_text(lines, totals(lines))
 
 
-async def _lines(a: Admin, name: str, month: str, *, verify: bool) -> list[Line]:
-    """Raises NotFound, or Conflict when the lines and the daily totals differ."""
-    from appliance.invoice import differences
-    from appliance.store import accounts, invoices
+async def _read(a: Admin, name: str, month: str, *, verify: bool) -> tuple[Account, list[Line]]:
+    """Raises NotFound, or Conflict when it is not clear whose it is or when it differs from the daily totals."""
+    from appliance.store import invoices
 
     # What the server counts meanwhile is of the next moment: lines and days are compared as of one.
     async with a.store.snapshot() as db:
-        account = await accounts.by_name_ever(db, name)
-        if account is None:
-            raise NotFound(f"no account {name}; wg-appliance account list shows them")
+        account = await _whose(db, name, month)
         lines = await invoices.lines(db, account.id, month)
         if verify:
-            moved = await invoices.sessions_of_month(db, account.id, month)
-            days = {session_id: await invoices.days(db, session_id) for session_id in moved}
-            wrong = differences(month, lines, days)
-            if wrong:
-                raise Conflict(f"the invoice of {name} for {month} does not agree with the days: {'; '.join(wrong)}")
-    return lines
+            await _verify(db, account, month, lines)
+    return account, lines
+
+
+async def _whose(db: aiosqlite.Connection, name: str, month: str) -> Account:
+    """A name is free again once its account is deleted, and what that one owes is not the next one's."""
+    from appliance.store import accounts, invoices
+
+    called = await accounts.ever_called(db, name)
+    if not called:
+        raise NotFound(f"no account {name}; wg-appliance account list shows them")
+    billed = [account for account in called if await invoices.lines(db, account.id, month)]
+    if len(billed) > 1:
+        ids = ", ".join(account.id for account in billed)
+        raise Conflict(f"several accounts called {name} have an invoice for {month}; name one by its id: {ids}")
+    return (billed or called)[0]
+
+
+async def _verify(db: aiosqlite.Connection, account: Account, month: str, lines: Sequence[Line]) -> None:
+    from appliance.invoice import differences
+    from appliance.store import invoices
+
+    moved = await invoices.sessions_of_month(db, account.id, month)
+    days = {session_id: await invoices.days(db, session_id) for session_id in moved}
+    rates = await invoices.rates(db, [line.session_id for line in lines])
+    wrong = differences(month, lines, days, rates)
+    if wrong:
+        raise Conflict(f"the invoice of {account.name} for {month} does not agree with the days: {'; '.join(wrong)}")
 
 
 def _fields(line: Line) -> dict[str, Any]:

@@ -49,6 +49,10 @@ def write_fields(fields: Sequence[tuple[str, object]]) -> None:
     write("\n".join(f"{name:<{width}}  {value}".rstrip() for name, value in fields))
 
 
+def rfc3339_end(ms: int) -> str:
+    return clock.rfc3339_end(ms)
+
+
 def rfc3339(ms: int | None) -> str | None:
     return None if ms is None else clock.rfc3339(ms)
 

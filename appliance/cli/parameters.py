@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import click
 
 from appliance.config_values import duration, show
@@ -52,7 +54,7 @@ class Month(click.ParamType):  # type: ignore[type-arg]  # no generic class befo
 
     def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
         try:
-            if len(value) != len("2026-11"):
+            if not re.fullmatch(r"[0-9]{4}-[0-9]{2}", value):
                 raise ValueError
             month_bounds(value)
         except ValueError:

@@ -47,8 +47,8 @@ def usage(config_file: Path | None, name: str, as_json: bool) -> None:
                 "session_seconds": quota.seconds_used,
                 "session_seconds_limit": quota.seconds_limit,
                 "max_session_seconds": tier.max_session,
-                "bytes_window_resets_at": output.rfc3339(quota.bytes_resets_at),
-                "seconds_window_resets_at": output.rfc3339(quota.seconds_resets_at),
+                "bytes_window_resets_at": output.rfc3339_end(quota.bytes_resets_at),
+                "seconds_window_resets_at": output.rfc3339_end(quota.seconds_resets_at),
             }
         )
         return
@@ -57,9 +57,9 @@ def usage(config_file: Path | None, name: str, as_json: bool) -> None:
             ("account", found.name),
             ("tier", found.tier),
             ("bytes", _of(output.size(quota.bytes_used), quota.bytes_limit and output.size(quota.bytes_limit))),
-            ("bytes until", output.rfc3339(quota.bytes_resets_at)),
+            ("bytes until", output.rfc3339_end(quota.bytes_resets_at)),
             ("time", _of(f"{quota.seconds_used} s", quota.seconds_limit and f"{quota.seconds_limit} s")),
-            ("time until", output.rfc3339(quota.seconds_resets_at)),
+            ("time until", output.rfc3339_end(quota.seconds_resets_at)),
         ]
     )
 

@@ -6,6 +6,9 @@ from dataclasses import dataclass, replace
 
 ASSUMED = 125_000_000  # bytes per second, before anything faster is seen: a gigabit link
 
+# Counters come in bursts: what moved in less than this is no rate.
+SHORTEST_MS = 100
+
 
 @dataclass(frozen=True, slots=True)
 class Speed:
@@ -18,7 +21,9 @@ class Speed:
     def after(self, total: int, boot_ms: int) -> Speed:
         """With a reading of the exit's total: bytes of all sessions since the process started."""
         fastest = self.fastest
-        if self.boot_ms is not None and boot_ms > self.boot_ms:
+        if self.boot_ms is not None:
+            if boot_ms - self.boot_ms < SHORTEST_MS:
+                return self
             fastest = max(fastest, (total - self.total) * 1000 // (boot_ms - self.boot_ms))
         return replace(self, fastest=fastest, total=total, boot_ms=boot_ms)
 

@@ -23,8 +23,17 @@ CLOSED = Window()
 
 
 def at(window: Window, length_ms: int, now_ms: int) -> Window:
-    """The window as it is at `now_ms`: one whose end has come is over."""
-    if window.opened_at is None or now_ms < window.opened_at + length_ms:
+    """The window as it is at `now_ms`: one whose end has come is over.
+
+    One that opens later than a whole window from now was opened by a clock that was far ahead: none is open.
+    """
+    if window.opened_at is not None and window.opened_at - now_ms > length_ms:
+        return CLOSED
+    return _not_over(window, length_ms, now_ms)
+
+
+def _not_over(window: Window, length_ms: int, at_ms: int) -> Window:
+    if window.opened_at is None or at_ms < window.opened_at + length_ms:
         return window
     return Window(since=window.opened_at + length_ms)
 
@@ -43,7 +52,7 @@ def spend(window: Window, length_ms: int, amount: int, start_ms: int, end_ms: in
     """
     if amount <= 0:
         return window
-    current = at(window, length_ms, start_ms)
+    current = _not_over(window, length_ms, start_ms)
     opened = start_ms if current.opened_at is None else current.opened_at
     if opened > end_ms:
         opened = start_ms  # the wall clock was set back: no window opens in the future

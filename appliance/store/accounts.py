@@ -48,12 +48,12 @@ async def by_name(db: aiosqlite.Connection, name: str) -> Account | None:
     return next(map(from_row, rows), None)
 
 
-async def by_name_ever(db: aiosqlite.Connection, name: str) -> Account | None:
-    """Of those who have the name or had it, deleted ones too: the last one that was made."""
+async def ever_called(db: aiosqlite.Connection, name_or_id: str) -> list[Account]:
+    """Who has the name or had it, deleted ones too, and whose id it is. Whoever has it now comes first."""
     rows = await db.execute_fetchall(
-        f"{_ALL} WHERE name = ? ORDER BY deleted_at IS NULL DESC, created_at DESC LIMIT 1", (name,)
+        f"{_ALL} WHERE name = ? OR id = ? ORDER BY deleted_at IS NULL DESC, created_at DESC", (name_or_id, name_or_id)
     )
-    return next(map(from_row, rows), None)
+    return [from_row(row) for row in rows]
 
 
 async def by_id(db: aiosqlite.Connection, account_id: str) -> Account | None:

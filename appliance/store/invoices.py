@@ -10,8 +10,7 @@ from appliance import accounting
 from appliance.entities import Tier
 from appliance.policy import invoicing
 from appliance.policy.invoicing import Amount, Charge
-from appliance.policy.pricing import Rates
-from appliance.store.sessions import Reading
+from appliance.store.sessions import Reading, rates_of
 
 if TYPE_CHECKING:
     import sqlite3
@@ -20,6 +19,7 @@ if TYPE_CHECKING:
     import aiosqlite
 
     from appliance.entities import Session
+    from appliance.policy.pricing import Rates
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,11 +138,8 @@ def _line_row(session: Session, month: str, first_ms: int, charge: Charge) -> tu
 
 
 def _line(row: sqlite3.Row) -> Line:
-    rates = None
-    if row["currency"] is not None:
-        rates = Rates(row["currency"], row["millicents_per_minute"], row["millicents_per_gib"])
     charge = Charge(row["seconds"], row["bytes_in"], row["bytes_out"], row["time_millicents"], row["bytes_millicents"])
-    return Line(row["session_id"], row["month"], row["started_at"], row["ended_at"], rates, charge)
+    return Line(row["session_id"], row["month"], row["started_at"], row["ended_at"], rates_of(row), charge)
 
 
 async def lines(db: aiosqlite.Connection, account_id: str, month: str) -> list[Line]:
@@ -170,6 +167,18 @@ async def sessions_of_month(db: aiosqlite.Connection, account_id: str, month: st
         (account_id, month, f"{month}-01", f"{month}-31", account_id, account_id),
     )
     return [row[0] for row in rows]
+
+
+async def rates(db: aiosqlite.Connection, session_ids: Iterable[str]) -> dict[str, Rates | None]:
+    """Those under which the sessions were created; without the sessions that retention has removed."""
+    rows = await db.execute_fetchall(
+        """
+        SELECT id, currency, millicents_per_minute, millicents_per_gib FROM sessions
+        WHERE id IN (SELECT value FROM json_each(?))
+        """,
+        (json.dumps(list(session_ids)),),
+    )
+    return {row["id"]: rates_of(row) for row in rows}
 
 
 async def days(db: aiosqlite.Connection, session_id: str) -> list[tuple[str, Amount]]:

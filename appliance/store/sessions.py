@@ -47,14 +47,14 @@ def _session(row: sqlite3.Row) -> Session:
         counted_ms=row["counted_ms"],
         counted_until_ms=row["counted_until_ms"],
         counted_boot_id=row["counted_boot_id"],
-        rates=_rates(row),
+        rates=rates_of(row),
         reason=Reason(row["reason"]) if row["reason"] else None,
         note=row["note"],
         terminated_at=row["terminated_at"],
     )
 
 
-def _rates(row: sqlite3.Row) -> Rates | None:
+def rates_of(row: sqlite3.Row) -> Rates | None:
     if row["currency"] is None:
         return None
     return Rates(row["currency"], row["millicents_per_minute"], row["millicents_per_gib"])

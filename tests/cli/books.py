@@ -92,6 +92,12 @@ class Books:
         """As retention does."""
         self.wga.write(lambda db: rows.forget_terminated(db, before))
 
+    def account_id(self, name: str) -> str:
+        """Of whoever has the name now."""
+        with closing(sqlite3.connect(self.wga.state.store)) as db:
+            (found,) = db.execute("SELECT id FROM accounts WHERE name = ? AND deleted_at IS NULL", (name,)).fetchone()
+        return str(found)
+
     def alter(self, sql: str, session_id: str) -> None:
         """One row, by hand, in the SQLite file."""
         with closing(sqlite3.connect(self.wga.state.store)) as db, db:

@@ -57,6 +57,7 @@ def test_json(books: Books, arguments: tuple[str, ...]) -> None:
     assert (done.status, done.err) == (0, "")
     assert json.loads(done.out, parse_float=pytest.fail) == {
         "account": "ada",
+        "account_id": books.account_id("ada"),
         "month": "2026-11",
         "lines": NOVEMBER,
         "totals": [TOTAL],
@@ -151,7 +152,13 @@ def test_empty_month_as_json(books: Books) -> None:
     """The same document with nothing in it."""
     done = books.invoice("--json", month="2026-10")
     assert (done.status, done.err) == (0, "")
-    assert json.loads(done.out) == {"account": "ada", "month": "2026-10", "lines": [], "totals": []}
+    assert json.loads(done.out) == {
+        "account": "ada",
+        "account_id": books.account_id("ada"),
+        "month": "2026-10",
+        "lines": [],
+        "totals": [],
+    }
 
 
 @pytest.mark.parametrize("tier", ["free", "anonymous"])
@@ -180,6 +187,22 @@ def test_a_deleted_account(books: Books) -> None:
     assert books.invoice("--verify").out == TEXT
 
 
+def test_a_name_used_again(books: Books) -> None:
+    """What a deleted account owes is shown under its name as long as no other one of that name owes anything for the
+    month; then each is asked for by its id."""
+    old = books.account_id("ada")
+    books.wga.do("account", "delete", "ada")
+    books.wga.do("account", "create", "ada", "--tier", "paid")
+    new = books.account_id("ada")
+    assert books.invoice("--verify").out == TEXT
+    books.session("2026-11-25T00:00:00Z", account="ada")
+    refused = books.invoice()
+    assert (refused.status, refused.out) == (1, "")
+    assert f"name one by its id: {new}, {old}" in refused.err
+    assert books.wga("invoice", old, "--month", "2026-11", "--verify").out == TEXT
+    assert len(books.wga.json("invoice", new, "--month", "2026-11")["lines"]) == 1
+
+
 @pytest.mark.parametrize("name", ["nobody", "Ada"])
 def test_unknown_account(books: Books, name: str) -> None:
     """Status 1 and one line that names it and where to look."""
@@ -201,7 +224,7 @@ def test_no_month(books: Books, month: str) -> None:
 
 
 MISTYPED = [
-    ([], "Missing argument 'NAME'"),
+    ([], "Missing argument 'NAME|ID'"),
     (["ada"], "Missing option '--month'"),
     (["ada", "2026-11"], "Missing option '--month'"),
     (["ada", "--month"], "Option '--month' requires an argument"),

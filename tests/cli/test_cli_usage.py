@@ -108,7 +108,7 @@ ENDS = [
     (
         "both end 1 ms from now",
         (NOW.wall_ms - LENGTHS[0] + 1, NOW.wall_ms - LENGTHS[1] + 1),
-        (5, "2026-09-21T14:13:20Z", 6, "2026-09-21T14:13:20Z"),
+        (5, "2026-09-21T14:13:21Z", 6, "2026-09-21T14:13:21Z"),
     ),
     ("the bytes' ends now", (NOW.wall_ms - LENGTHS[0], NOW.wall_ms), (0, IN_A_WEEK, 6, TOMORROW)),
     ("the time's ends now", (NOW.wall_ms, NOW.wall_ms - LENGTHS[1]), (5, IN_A_WEEK, 0, TOMORROW)),
@@ -118,7 +118,8 @@ ENDS = [
 
 @pytest.mark.parametrize(("opened", "expected"), [end[1:] for end in ENDS], ids=[end[0] for end in ENDS])
 def test_resets(alice: CommandLine, opened: tuple[int, int], expected: tuple[object, ...]) -> None:
-    """A window counts until its end and not at it; then the next one would end its length from now."""
+    """A window counts until its end and not at it; then the next one would end its length from now. Whoever comes at
+    the second that is shown does not come too early."""
     used(alice, Windows(Window(opened[0], 5), Window(opened[1], 6999)))
     assert of_windows(alice.json("usage", "alice")) == expected
 
@@ -130,7 +131,7 @@ def test_what_runs_counts(alice: CommandLine, monkeypatch: pytest.MonkeyPatch) -
         alice.open_session(name, offset)
     set_clock(monkeypatch, replace(NOW, wall_ms=NOW.wall_ms + 90_999, boot_ms=NOW.boot_ms + 90_999))
     assert alice.json("usage", "alice")["session_seconds"] == 181
-    assert of_windows(alice.json("usage", "bob")) == (0, "2026-09-28T14:14:50Z", 90, TOMORROW)
+    assert of_windows(alice.json("usage", "bob")) == (0, "2026-09-28T14:14:51Z", 90, TOMORROW)
 
 
 def test_another_boot_proves_nothing(alice: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -197,7 +197,8 @@ class Invariants:
             lines = await invoices.lines(db, account_id, month)
             moved = await invoices.sessions_of_month(db, account_id, month)
             days_of = {session_id: await invoices.days(db, session_id) for session_id in moved}
-            wrong = invoice.differences(month, lines, days_of)
+            rates = await invoices.rates(db, days_of)
+            wrong = invoice.differences(month, lines, days_of, rates)
             require(not wrong, "the invoice can be recalculated", wrong, days_of)
 
     def _windows(self, accounts: list[Account]) -> None:

@@ -59,7 +59,7 @@ async def verified(exit_: ExitUnderTest, client: Client, month: str = "2026-09")
     async with exit_.store.read() as db:
         lines = await invoices.lines(db, client.account.id, month)
         days = {line.session_id: await invoices.days(db, line.session_id) for line in lines}
-    assert invoice.differences(month, lines, days) == []
+    assert invoice.differences(month, lines, days, {}) == []
     return lines
 
 

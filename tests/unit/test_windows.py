@@ -27,7 +27,8 @@ MOMENTS = [
     ("a second after the reset", END + 1000, 0, END + 1000 + LENGTH),
     ("many windows later", END + 50 * LENGTH + 1, 0, END + 51 * LENGTH + 1),
     ("the clock set forward by hours", OPENED + 3 * HOUR, 0, OPENED + 3 * HOUR + LENGTH),
-    ("the clock set back by hours", OPENED - 3 * HOUR, 7, END),
+    ("the clock set back by a window", OPENED - LENGTH, 7, END),
+    ("the clock set back by more: it was far ahead", OPENED - LENGTH - 1, 0, OPENED - 1),
 ]
 
 
