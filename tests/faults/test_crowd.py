@@ -31,7 +31,8 @@ EXHAUSTED = {"error": "subnet exhausted"}
 
 @pytest.fixture
 def exit_(backend: str) -> Iterator[RealExit]:
-    with serving(backend) as served:
+    # On an emulated kernel that has to share its processor, a crowd waits for longer than the default.
+    with serving(backend, WIREGUARD_APPLY_TIMEOUT="60s") as served:
         yield served
 
 
@@ -55,18 +56,20 @@ def test_a_full_pool(exit_: RealExit, token: str, show: Callable[[str], None]) -
     then is told when to try again, and succeeds once one has left."""
     with exit_.connection() as connection:
         sessions = [opened(connection, token) for _ in range(CAPACITY - LAST)]
-        answers = at_once(exit_, token, CROWD)
-        assert statuses(answers) == {201: LAST, 503: CROWD - LAST}
-        assert all(body == EXHAUSTED for status, body in answers if status == 503)
-        sessions += [session for status, session in answers if status == 201]
-        assert len(sessions) == CAPACITY
-        assert_agreed(exit_, sessions)
+    answers = at_once(exit_, token, CROWD)
+    assert statuses(answers) == {201: LAST, 503: CROWD - LAST}
+    assert all(body == EXHAUSTED for status, body in answers if status == 503)
+    sessions += [session for status, session in answers if status == 201]
+    assert len(sessions) == CAPACITY
+    assert_agreed(exit_, sessions)
 
+    # The server has closed a connection that was idle meanwhile.
+    with exit_.connection() as connection:
         assert_told_to_come_again(connection, token)
         assert connection.ask("DELETE", f"/v1/sessions/{sessions[100]['id']}", token)[0] == 200
         sessions[100] = opened(connection, token)
-        assert_agreed(exit_, sessions)
-        show(f"{exit_.backend}: {len(sessions)} sessions; a hundred for the last {LAST}: {statuses(answers)}")
+    assert_agreed(exit_, sessions)
+    show(f"{exit_.backend}: {CAPACITY} sessions; {CROWD} at once for the last {LAST}: {dict(statuses(answers))}")
 
 
 def at_once(exit_: RealExit, token: str, many: int) -> list[tuple[int, Any]]:

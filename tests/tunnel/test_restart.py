@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from world import World
 
 POLLERS = 50
-LONG = 40_000_000  # minutes at a trickle: no restart takes as long
+LONG = 20_000_000  # two minutes at a trickle: no restart takes as long
 ROOM = {"requests_per_minute": 10**6, "max_live_sessions": 0}
 ENDINGS = {"stop": "SIGTERM", "kill": "kill -9"}
 
