@@ -37,6 +37,7 @@ class Endings:
         self._bytes_left: Lowest[str] = Lowest()  # of limited accounts, when they were last looked at
         self._time_ends: Lowest[str] = Lowest()  # CLOCK_BOOTTIME, if their sessions run on
         self._known: tuple[int, object] | None = None  # the sessions and the terms that these two were made for
+        self._wall_ahead_ms: int | None = None  # of CLOCK_BOOTTIME, at the last look
 
     def decide(self, seen: Observation | None, now: Moment) -> dict[bytes, Reason]:
         """(public key, reason) of every session that has to end, what was just read included."""
@@ -75,15 +76,23 @@ class Endings:
 
     def _doubtful(self, seen: Observation | None, now: Moment) -> Iterable[Account]:
         """The limited accounts that have used something since they were looked at, or whose time is over."""
+        charged, stepped = self._live.charged(), self._stepped(now)
         known = (self._live.loads, self._terms.tiers)
-        if known != self._known:
+        if known != self._known or stepped:
             self._known, self._bytes_left, self._time_ends = known, Lowest(), Lowest()
             return [account for account in self._live.with_sessions() if self._is_limited(account)]
         ids = {*self._time_ends.upto(now.boot_ms), *self._bytes_left.upto(self._speed.bytes(LOOK_MS))}
+        ids |= charged
         if seen is not None:
             ids.update(seen.count.accounts)
         found = (self._live.accounts[account_id] for account_id in ids)
         return [account for account in found if self._is_limited(account)]
+
+    def _stepped(self, now: Moment) -> bool:
+        """Whether the wall clock was set: set back, it brings a window again that was over. A millisecond is the
+        rounding of two clocks."""
+        before, self._wall_ahead_ms = self._wall_ahead_ms, now.wall_ms - now.boot_ms
+        return before is None or abs(self._wall_ahead_ms - before) > 1
 
     def _note(self, account_id: str, left: quota.Quota, now: Moment) -> None:
         """Nothing of one that has no sessions any more."""

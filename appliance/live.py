@@ -37,6 +37,7 @@ class LiveSessions:
         self.stale = True
         self.loads = 0  # how often memory was read from the store
         self._touched: set[bytes] = set()
+        self._charged: set[str] = set()
         self._order()
 
     def load(
@@ -91,6 +92,7 @@ class LiveSessions:
             if r.baseline is not None:
                 self.baselines[key] = r.baseline
         self.accounts.update(accounts)
+        self._charged.update(accounts)
 
     @asynccontextmanager
     async def committing(self, store: Store) -> AsyncIterator[aiosqlite.Connection]:
@@ -112,6 +114,11 @@ class LiveSessions:
 
     def of_account(self, account_id: str) -> list[Session]:
         return [self.by_key[key] for key in self._keys.get(account_id, ())]
+
+    def charged(self) -> set[str]:
+        """The accounts whose windows were charged, by whomever, since this was last asked."""
+        charged, self._charged = self._charged, set()
+        return charged
 
     def touched(self) -> set[bytes]:
         """The keys that have begun or ended, or belong to another session, since this was last asked."""

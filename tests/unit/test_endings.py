@@ -129,3 +129,29 @@ def test_a_session_begins_between_two_looks() -> None:
     other = endings(account(), SESSION, tier=UNLIMITED)
     other.decide(seen(), NOW)
     assert not other.opened(SESSION, NOW)
+
+
+def exceeded_later(live: LiveSessions, owner: Account) -> None:
+    """A request has committed what it read: the account is at its limit, and no reading of a tick says so."""
+    live.take([], {owner.id: replace(owner, windows=account(bytes_used=LIMITED.bytes_limit).windows)})
+
+
+def test_charged_by_a_request() -> None:
+    """What somebody else than the tick has counted into the account's windows is looked at as well."""
+    live, owner = LiveSessions(), account()
+    live.load([SESSION], {}, [owner], NOW)
+    found = Endings(live, terms(LIMITED))
+    assert found.decide(seen(SESSION.public_key), NOW) == {}
+    exceeded_later(live, owner)
+    assert found.decide(seen(SESSION.public_key), later(1000)) == {SESSION.public_key: Reason.QUOTA_EXCEEDED}
+
+
+def test_clock_set_back_into_a_used_up_window() -> None:
+    """A window that was over is open again, and used up: who is live in it ends at the next look."""
+    used_up = account(bytes_used=LIMITED.bytes_limit)
+    week_ms = LIMITED.bytes_window * 1000
+    after = Moment(NOW.wall_ms + week_ms, NOW.boot_ms, NOW.boot_id)
+    found = endings(used_up, replace(SESSION, expires_at=after.wall_ms * 2))
+    assert found.decide(seen(SESSION.public_key, now=after), after) == {}
+    back = replace(after, wall_ms=NOW.wall_ms, boot_ms=NOW.boot_ms + 1000)
+    assert found.decide(seen(SESSION.public_key, now=back), back) == {SESSION.public_key: Reason.QUOTA_EXCEEDED}
