@@ -29,7 +29,7 @@ from tests.real_backend import kernel_makes_wireguard
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-SECONDS_FOR_ALL = 3600
+SECONDS_FOR_ALL = 4600
 QUIETLY = ("-p", "no:cacheprovider", "--color=no", "-q")
 HERE = Path(__file__).parent
 REASON = (
