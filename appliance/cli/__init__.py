@@ -25,6 +25,9 @@ NOUNS = {
     "usage": ("appliance.cli.usage:usage", "What an account has used of its windows."),
     "invoice": ("appliance.cli.invoice:invoice", "A paid account's month, a line a session."),
     "node": ("appliance.cli.node:node", "This exit: status, drain, resume."),
+    "install": ("appliance.cli.install:install", "Make this host an exit: service, token and all."),
+    "upgrade": ("appliance.cli.upgrade:upgrade", "Move an installed appliance to this version, or to that of a file."),
+    "uninstall": ("appliance.cli.uninstall:uninstall", "Take the exit off this host."),
 }
 
 

@@ -1,0 +1,8 @@
+"""`wg-appliance upgrade`."""
+
+import click
+
+
+@click.command()
+def upgrade() -> None:
+    """x"""
