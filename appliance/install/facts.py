@@ -6,7 +6,6 @@ import json
 import os
 import re
 import sys
-from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,11 +18,13 @@ from appliance.wireguard.backend import choose_backend, kernel_has_wireguard
 from appliance.wireguard.link import link_kind
 
 if TYPE_CHECKING:
+    from ipaddress import IPv4Address, IPv6Address
+
     from appliance.settings import Settings
     from appliance.state_dir import StateDir
 
 CLOUD_INIT = Path("/run/cloud-init/instance-data.json")
-UNITS = "systemd"
+UNIT_SUFFIXES = (".service", ".timer", ".conf")
 
 
 def own_program() -> Program:
@@ -33,12 +34,9 @@ def own_program() -> Program:
             "only the one file (wg-appliance-<version>-linux-<arch>) installs itself; this is not run from it"
         )
     files = Path(sys.executable).resolve().parent
-    folder = files / UNITS
+    folder = files / "appliance" / "units"
     units = {str(f.relative_to(folder)): f.read_text("utf-8") for f in folder.rglob("*") if f.suffix in UNIT_SUFFIXES}
     return Program(__version__, files, units)
-
-
-UNIT_SUFFIXES = (".service", ".timer", ".socket", ".conf")
 
 
 def require_host(doing: str) -> None:

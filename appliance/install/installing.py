@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import socket
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING
 from appliance import config, config_text
 from appliance.errors import HostError
 from appliance.install import facts, hints, host, plan, service
+from appliance.install.layout import SERVICE
 from appliance.install.steps import carry_out
 from appliance.state_dir import StateDir
 
@@ -49,9 +49,9 @@ def install(layout: Layout, program: Program, wanted: Wanted, say: Callable[[str
     steps = plan.install(layout, program, settings, text, userspace=userspace)
     changed = carry_out(steps, say, rehearse=rehearse)
     if rehearse:
-        say(f"service {service.SERVICE}: to be started")
+        say(f"service {SERVICE}: to be started")
         return
-    _start(settings, program, say, anew=bool(changed))
+    _start(settings, say, anew=bool(changed))
     _prove(layout, say)
     _first_token(layout, say)
     for line in (*hints.ports(settings, facts.firewalls()), *hints.reaching(settings)):
@@ -73,16 +73,17 @@ def _config_text(wanted: Wanted) -> str:
     return config_text.default_text(values)
 
 
-def _start(settings: Settings, program: Program, say: Callable[[str], None], *, anew: bool) -> None:
-    if anew or service.wait_ready(settings.api, program.version, 0) is not None:
-        service.reload_units()
-        service.start()
-        fault = service.wait_ready(settings.api, program.version, READY_S)
-        if fault is not None:
-            raise HostError(f"the service is not ready: {fault}; see journalctl -u {service.SERVICE}")
-        say(f"service {service.SERVICE}: started, and ready")
-    else:
-        say(f"service {service.SERVICE}: ready")
+def _start(settings: Settings, say: Callable[[str], None], *, anew: bool) -> None:
+    """Anew where something has changed; otherwise it is left to run."""
+    if not anew and service.wait_ready(settings.api, 0) is None:
+        say(f"service {SERVICE}: ready")
+        return
+    service.reload_units()
+    before = service.restart()
+    fault = service.wait_ready(settings.api, READY_S, after=before)
+    if fault is not None:
+        raise HostError(f"{fault}; see journalctl -u {SERVICE}")
+    say(f"service {SERVICE}: started, and ready")
 
 
 def _prove(layout: Layout, say: Callable[[str], None]) -> None:

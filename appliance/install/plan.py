@@ -14,8 +14,8 @@ from appliance.install.steps import (
     Packages,
     ProgramFiles,
     Symlink,
-    SystemUser,
     Sysctl,
+    SystemUser,
     TextFile,
 )
 
@@ -53,6 +53,7 @@ def install(layout: Layout, program: Program, settings: Settings, config_text: s
     record = Record(layout.record)
     packages = ("nftables", *(("wireguard-go",) if userspace else ()))
     return [
+        Folder(layout.programs, 0o755, "root", "root"),
         Packages(packages, record),
         *of_operator(layout, settings, config_text),
         *of_program(layout, program, settings, record, userspace=userspace),
@@ -72,7 +73,6 @@ def of_operator(layout: Layout, settings: Settings, config_text: str) -> list[St
 
 def of_program(layout: Layout, program: Program, settings: Settings, record: Record, *, userspace: bool) -> list[Step]:
     return [
-        Folder(layout.programs, 0o755, "root", "root"),
         TextFile(layout.sysctls, SYSCTLS_TEXT),
         Sysctl(IP_FORWARD, "1", record),
         *of_version(layout, program, settings, userspace=userspace),

@@ -48,8 +48,9 @@ class Record:
 def write_whole(path: Path, text: str, mode: int) -> None:
     """Under another name first, and on the disk when this returns: a crash leaves the old file or the new one."""
     new = path.with_name(f".{path.name}.new")
-    with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode), "w", encoding="utf-8") as file:
-        os.fchmod(file.fileno(), mode)
+    descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        os.fchmod(descriptor, mode)  # whatever the umask is
         file.write(text)
         file.flush()
         os.fsync(file.fileno())

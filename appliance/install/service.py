@@ -5,14 +5,12 @@ from __future__ import annotations
 import http.client
 import socket
 import ssl
-import subprocess
 import time
 from typing import TYPE_CHECKING
 
 from appliance.config import UnixPath
-from appliance.errors import HostError
 from appliance.install import host
-from appliance.install.layout import SERVICE, TUNNEL_SERVICE
+from appliance.install.layout import SERVICE
 
 if TYPE_CHECKING:
     from appliance.settings import ApiSettings
@@ -21,40 +19,38 @@ POLL_S = 0.2
 ANSWER_S = 5.0
 
 
-def start() -> None:
-    """Start it, or start it anew. Does not wait: who starts it looks whether it is ready."""
+def restart() -> str:
+    """Start it, or start it anew, without waiting for what comes of it. The run that was before."""
+    before = _property("InvocationID")
     host.run("systemctl", "reset-failed", SERVICE)
     host.run("systemctl", "restart", "--no-block", SERVICE)
+    return before
 
 
 def stop() -> None:
     host.run("systemctl", "stop", SERVICE)
 
 
-def stop_all() -> None:
-    for unit in (SERVICE, TUNNEL_SERVICE):
-        if host.succeeds("systemctl", "cat", unit):
-            host.run("systemctl", "stop", unit)
-
-
 def reload_units() -> None:
     host.run("systemctl", "daemon-reload")
 
 
-def wait_ready(api: ApiSettings, version: str, seconds: float) -> str | None:
-    """None once the service that runs is of this version and ready; else why it is not, when the time is up."""
+def wait_ready(api: ApiSettings, seconds: float, after: str = "") -> str | None:
+    """None once the service is ready, in a later run than `after`; else, when the time is up, what is amiss."""
     deadline = time.monotonic() + seconds
-    while (fault := _fault(api)) is not None:
+    while (fault := _fault(api, after)) is not None:
         if time.monotonic() > deadline:
             return fault
         time.sleep(POLL_S)
     return None
 
 
-def _fault(api: ApiSettings) -> str | None:
+def _fault(api: ApiSettings, after: str) -> str | None:
     state = _property("ActiveState")
     if state != "active":
         return f"the service is {state}"
+    if _property("InvocationID") == after:
+        return "the service has not started anew"
     try:
         status, text = _get(api, "/readyz")
     except (OSError, http.client.HTTPException) as error:
@@ -97,12 +93,3 @@ def _get(api: ApiSettings, path: str) -> tuple[int, str]:
         return answer.status, answer.read().decode("utf-8", "replace").strip()
     finally:
         connection.close()
-
-
-def log_tail(lines: int = 10) -> str:
-    """The last lines of the service's log."""
-    command = ("journalctl", "--unit", SERVICE, "--lines", str(lines), "--no-pager", "--output", "cat")
-    try:
-        return host.run(*command).rstrip()
-    except (HostError, subprocess.SubprocessError):
-        return ""

@@ -13,6 +13,7 @@ import filecmp
 import os
 import pwd
 import shutil
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -249,7 +250,10 @@ class ProgramFiles:
         for left in (new, old):
             _remove(left)
         shutil.copytree(self.source, new, symlinks=True)
-        new.chmod(0o755)
+        for path in (new, *new.rglob("*")):
+            # The one file unpacks itself for its owner alone.
+            if not path.is_symlink():
+                path.chmod(0o755 if path.is_dir() or path.stat().st_mode & stat.S_IXUSR else 0o644)
         # Before it has its name: a power cut must not leave half a program under it.
         os.sync()
         if self.path.is_dir():
