@@ -37,12 +37,12 @@ def write_backup(state: StateDir, config_file: Path, target: Path) -> None:
     room for two more. Raises StoreError where the store is missing or damaged, BackupError where `target` is there and
     no backup, HostError where the host does not let it.
     """
-    with _snapshot(state.store) as source, _faults("cannot write the backup", target):
+    with snapshot(state.store) as source, _faults("cannot write the backup", target):
         contents: dict[str, BinaryIO] = {KEY: io.BytesIO(f"{encode(state.read_key())}\n".encode())}
         with suppress(FileNotFoundError):
             contents = {CONFIG: io.BytesIO(config_file.read_bytes())} | contents
         _refuse_others(target)
-        with _workshop(target.parent) as folder:
+        with workshop(target.parent) as folder:
             copy, new = folder / STORE, folder / "backup"
             _copy(source, state.store, copy)
             with copy.open("rb") as contents[STORE]:
@@ -74,7 +74,7 @@ def sync_folder(folder: Path) -> None:
 
 
 @contextmanager
-def _snapshot(store: Path) -> Iterator[sqlite3.Connection]:
+def snapshot(store: Path) -> Iterator[sqlite3.Connection]:
     """A connection that sees the store of one moment. Its -wal and -shm are made by the owner."""
     with ExitStack() as stack:
         try:
@@ -125,7 +125,7 @@ def _refuse_others(target: Path) -> None:
 
 
 @contextmanager
-def _workshop(parent: Path) -> Iterator[Path]:
+def workshop(parent: Path) -> Iterator[Path]:
     """A folder on the file system of the target, for our eyes alone, whatever others may do in `parent`."""
     path = parent / WORKSHOP
     with suppress(FileExistsError):

@@ -107,7 +107,7 @@ def test_nothing_to_save(bare: CommandLine, tmp_path: Path) -> None:
 
 def test_two_at_once(used: CommandLine, tmp_path: Path) -> None:
     """In one folder the second is told to wait."""
-    with backup._workshop(tmp_path):
+    with backup.workshop(tmp_path):
         assert "another backup is being written" in refused(used, "backup", str(tmp_path / "b"))
     used.do("backup", str(tmp_path / "b"))
 
