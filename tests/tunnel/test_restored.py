@@ -26,7 +26,7 @@ def test_lost_and_restored(appliance: Appliance, client: Client, tmp_path: Path)
     before = settled_figures(appliance, session["id"], token, key)
     file = tmp_path / "backup.tar"
     appliance.admin("backup", str(file))
-    with pytest.raises(AssertionError, match="already serving .*; stop it first"):
+    with pytest.raises(AssertionError, match=r"already serving .*; stop it first"):
         appliance.admin("restore", str(file))
     appliance.stop()
     shutil.rmtree(appliance.store.parent)
