@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 import sqlite3
 from contextlib import closing
 from typing import TYPE_CHECKING
 
 import pytest
 from backups import content, members, refused, rows
+from command_line import PROJECT
 
 from appliance import backup
 from appliance.store.migration import migrations
@@ -70,6 +72,15 @@ def test_a_folder_gets_dated_names(used: CommandLine, tmp_path: Path) -> None:
     assert old[2].name in kept
     assert "wg-appliance-mine.tar" in kept
     assert used("backup", str(tmp_path / "file"), "--keep", "2").status == 2
+
+
+def test_the_services_command(used: CommandLine, tmp_path: Path) -> None:
+    """What the systemd unit executes makes a backup; only its folder is another one here."""
+    unit = (PROJECT / "systemd" / "wg-appliance-backup.service").read_text(encoding="utf-8")
+    (command,) = re.findall(r"^ExecStart=/usr/local/bin/wg-appliance (.*)$", unit, re.MULTILINE)
+    (keep,) = re.findall(r"^Environment=KEEP=(\d+) FOLDER=", unit, re.MULTILINE)
+    used.do(*command.replace("${KEEP}", keep).replace("${FOLDER}", str(tmp_path)).split())
+    assert [*tmp_path.glob("wg-appliance-*.tar")]
 
 
 def test_a_damaged_store_replaces_no_backup(used: CommandLine, file: Path) -> None:
