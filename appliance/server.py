@@ -85,7 +85,8 @@ async def _serve(read_settings: Callable[[], Settings], environ: Mapping[str, st
             environ.get(WIREGUARD_GO_UNIT),
         )
         stack.push_async_callback(tunnel.close)
-        if await tunnel.link() is None:
+        link = await tunnel.link()
+        if link is None or not link.up:
             listening.require_udp_port("wireguard.listen_port", settings.wireguard.listen_port)
         log.info("%s backend: %s", tunnel.backend, reason)
         systemd.status("starting: checking the store")
