@@ -34,9 +34,13 @@ def own_program() -> Program:
             "only the one file (wg-appliance-<version>-linux-<arch>) installs itself; this is not run from it"
         )
     files = Path(sys.executable).resolve().parent
+    return Program(__version__, files, units_in(files))
+
+
+def units_in(files: Path) -> dict[str, str]:
+    """The systemd units that a version of the program brings, by their path below systemd's folder."""
     folder = files / "appliance" / "units"
-    units = {str(f.relative_to(folder)): f.read_text("utf-8") for f in folder.rglob("*") if f.suffix in UNIT_SUFFIXES}
-    return Program(__version__, files, units)
+    return {str(f.relative_to(folder)): f.read_text("utf-8") for f in folder.rglob("*") if f.suffix in UNIT_SUFFIXES}
 
 
 def require_host(doing: str) -> None:
