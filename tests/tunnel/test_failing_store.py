@@ -19,8 +19,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from appliance_process import Answer, Appliance
+    from appliance_process import Appliance
     from client import Client
+    from http_api import Answer
 
 HELD_S = 10.0
 DISK = 4 * 2**20
