@@ -1,0 +1,79 @@
+"""The links between the host and the self-test's namespaces, and the routes, through rtnetlink."""
+
+from __future__ import annotations
+
+import os
+import socket
+from contextlib import contextmanager
+from ipaddress import IPv4Address, IPv4Network
+from typing import TYPE_CHECKING, Any
+
+from appliance.errors import HostError
+from appliance.wireguard import link
+from appliance.wireguard.tunnel import LinkChange, Prefix
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from appliance.selftest.namespace import Namespace
+
+UPLINK = "uplink"  # a namespace's end of its link
+KIND = "veth"
+SCOPE_LINK = 253  # linux/rtnetlink.h RT_SCOPE_LINK: what is behind the interface is reached without a gateway
+
+
+def join(space: Namespace, host_end: str, host_ip: IPv4Address, space_ip: IPv4Address, prefix_length: int) -> None:
+    """A link between the host and `space`, both ends up. It is made in `space`: there is no moment at which both
+    ends are the host's."""
+    host = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        space.run(_add, host_end, host)
+    finally:
+        os.close(host)
+    link.change_link(host_end, _up(host_ip, prefix_length))
+    space.run(link.change_link, UPLINK, _up(space_ip, prefix_length))
+
+
+def remove(host_end: str) -> None:
+    """With both ends, their addresses and routes; none is no error."""
+    link.delete_link(host_end, KIND)
+
+
+def add_route(to: str, interface: str, via: IPv4Address | None = None) -> None:
+    """`to`: a network, or "default"."""
+    with _rtnetlink(f"cannot add the route to {to}") as route:
+        onward = {"scope": SCOPE_LINK} if via is None else {"gateway": str(via)}
+        route.route("add", family=socket.AF_INET, dst=to, oif=socket.if_nametoindex(interface), **onward)
+
+
+def routed() -> list[IPv4Network]:
+    """Every IPv4 destination that the host has a route to, in any table; a default route is 0.0.0.0/0."""
+    with _rtnetlink("cannot read the host's routes") as route:
+        return [
+            IPv4Network(f"{found.get_attr('RTA_DST') or '0.0.0.0'}/{found['dst_len']}")  # noqa: S104 (a network)
+            for found in route.get_routes(family=socket.AF_INET)
+        ]
+
+
+def _add(host_end: str, host: int) -> None:
+    with _rtnetlink("cannot make a link to the host") as route:
+        route.link("add", ifname=UPLINK, kind=KIND, peer={"ifname": host_end, "net_ns_fd": host})
+
+
+def _up(address: IPv4Address, prefix_length: int) -> LinkChange:
+    return LinkChange(add_addresses=frozenset({Prefix(address.packed, prefix_length)}), up=True)
+
+
+@contextmanager
+def _rtnetlink(failed: str) -> Iterator[Any]:
+    """An IPRoute in this thread's network namespace. Raises HostError that begins with `failed`."""
+    from pyroute2 import IPRoute  # type: ignore[import-untyped]  # it ships no types
+    from pyroute2.netlink.exceptions import NetlinkError  # type: ignore[import-untyped]  # likewise
+
+    try:
+        with IPRoute(groups=0) as route:
+            yield route
+    except NetlinkError as error:
+        raise HostError(f"{failed}: {os.strerror(error.code)}") from error
+    except OSError as error:
+        raise HostError(f"{failed}: {error}") from error

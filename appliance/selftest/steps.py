@@ -1,0 +1,229 @@
+"""What the self-test does, step by step."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from ipaddress import ip_network
+from typing import TYPE_CHECKING, Any
+
+from appliance import host_network
+from appliance.egress.ruleset import PRIVATE
+from appliance.errors import HostError
+from appliance.selftest import links, plan, transfer
+from appliance.selftest.device import end_wireguard_go, existing_device, new_device
+from appliance.selftest.dialling import Call, read_offer
+from appliance.selftest.namespace import Namespace
+from appliance.selftest.run import Step
+from appliance.selftest.waiting import answer_within
+from appliance.wireguard import keys, link
+from appliance.wireguard.tunnel import LinkChange, Prefix
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from ipaddress import IPv4Interface, IPv4Network, IPv6Interface, IPv6Network
+
+    from appliance.config import Settings
+    from appliance.selftest.api_client import Api
+    from appliance.selftest.books import Books
+    from appliance.selftest.interruption import Interruption
+
+HANDSHAKE_S = 20.0  # a device calls again after 5 s without an answer (REKEY_TIMEOUT of the WireGuard paper)
+POLL_S = 0.05
+STATUS_POLL_S = 1.0  # a tier may have as few as a request a second
+LONGEST_INTERVAL_S = 60  # of meter.interval: a longer one is not waited for
+COUNTED_SLACK_S = 15.0
+CHUNKS = 128
+
+DOCTOR = "try wg-appliance doctor"
+
+
+class SelfTest:
+    """The steps, and what one leaves to the next."""
+
+    def __init__(self, settings: Settings, api: Api, books: Books, interruption: Interruption) -> None:
+        self._settings = settings
+        self._api = api
+        self._books = books
+        self._interruption = interruption
+        self._names = plan.names(settings.wireguard.interface)
+        self._private_key = keys.generate_private_key()
+        self._spaces = ExitStack()
+        self._client: Namespace
+        self._target: Namespace
+        self._addresses: plan.Addresses
+        self._view: plan.View
+        self._token: str
+        self._session: Mapping[str, Any]
+
+    def steps(self) -> Sequence[Step]:
+        return (
+            Step("api", self._find_api, f"start wg-appliance serve, or see its log; else {DOCTOR}"),
+            Step("host", self._prepare_host, DOCTOR),
+            Step("account", self._open_account, DOCTOR),
+            Step("session", self._open_session, f"see wg-appliance node status; else {DOCTOR}"),
+            Step("tunnel", self._make_tunnel, DOCTOR),
+            Step("handshake", self._shake_hands, DOCTOR),
+            Step("traffic", self._carry, DOCTOR),
+            Step("counted", self._see_counted, f"see the server's log; else {DOCTOR}"),
+            Step("closed", self._close_session, f"see the server's log; else {DOCTOR}"),
+        )
+
+    def clearing(self) -> Step:
+        return Step("cleared", self._clear, "run it again, which clears what is left")
+
+    # The steps ---------------------------------------------------------------------------------------
+
+    def _find_api(self) -> str:
+        answer = self._api.ask("GET", "/readyz")
+        if answer.status != 200:
+            raise HostError(answer.refusal)
+        return f"ready at {self._settings.api.url}"
+
+    def _prepare_host(self) -> str:
+        with self._interruption.allowed(False):
+            self._clear()
+        self._addresses = a = plan.choose_addresses(self._avoided())
+        self._client = self._new_namespace()
+        self._target = self._new_namespace()
+        links.join(self._client, self._names.client_link, a.client_gateway, a.client, plan.PREFIX_LENGTH)
+        links.join(self._target, self._names.target_link, a.target_gateway, a.target, plan.PREFIX_LENGTH)
+        self._target.run(links.add_route, "default", links.UPLINK, a.target_gateway)
+        return f"client {a.client}, target {a.target}"
+
+    def _open_account(self) -> str:
+        tier = plan.roomiest_tier(self._settings.tiers)
+        with self._interruption.allowed(False):
+            self._token = self._books.open_account(tier)
+        return f"temporary, tier {tier}"
+
+    def _open_session(self) -> str:
+        public_key = keys.encode(keys.public_key(self._private_key))
+        wish = {"region": self._settings.node.region, "client_public_key": public_key, "ipv6": False}
+        answer = self._api.ask("POST", "/v1/sessions", self._token, wish)
+        if answer.status == 401:
+            raise HostError(f"{answer.refusal}; does this server work on {self._settings.node.state_dir}?")
+        if answer.status != 201:
+            raise HostError(answer.refusal)
+        self._session = answer.body
+        self._view = plan.view(answer.body["public_ip"], self._addresses, [i for _, i in self._host_interfaces()])
+        return f"{answer.body['id']}, leaves from {answer.body['public_ip']}"
+
+    def _make_tunnel(self) -> str:
+        offer = read_offer(self._session["wg_config"])
+        call = Call(self._private_key, offer.server_key, self._view.dialled, self._settings.wireguard.listen_port)
+        address = Prefix(offer.address.packed, offer.address.max_prefixlen)
+        up = LinkChange(mtu=offer.mtu, add_addresses=frozenset({address}), up=True)
+
+        def make() -> str:
+            device = new_device(self._names.tunnel)
+            device.create()
+            link.change_link(self._names.tunnel, up)
+            if call.host != self._addresses.client_gateway:
+                links.add_route(f"{call.host}/32", links.UPLINK, self._addresses.client_gateway)
+            links.add_route("default", self._names.tunnel)
+            device.dial(call)
+            return f"{device.backend}, {offer.address}, dials {call.host} port {call.port}"
+
+        return self._client.run(make)
+
+    def _shake_hands(self) -> str:
+        def shaken() -> bool | None:
+            peers = self._client.run(lambda: existing_device(self._names.tunnel).dump()).peers.values()
+            return True if any(peer.last_handshake_ns for peer in peers) else None
+
+        if answer_within(HANDSHAKE_S, shaken, POLL_S) is None:
+            raise HostError(
+                f"no answer from {self._view.dialled} port {self._settings.wireguard.listen_port} "
+                f"in {HANDSHAKE_S:g} s: this host's firewall may drop UDP that comes in on {self._names.client_link}"
+            )
+        return "the exit answers"
+
+    def _carry(self) -> str:
+        try:
+            source = transfer.carry(self._client, self._target, self._addresses.target, CHUNKS)
+        except transfer.NotReached as error:
+            raise HostError(
+                f"{error}: this host's firewall may drop what is forwarded from {self._settings.wireguard.interface} "
+                f"to {self._names.target_link}"
+            ) from error
+        if source != str(self._view.source):
+            raise HostError(
+                f"the target sees {source}, and should see {self._view.source}: "
+                "another address translation of this host may come first"
+            )
+        return f"{CHUNKS * transfer.CHUNK // 1024} KiB there and back, seen from {source}"
+
+    def _see_counted(self) -> str:
+        interval = self._settings.meter.interval
+        if interval > LONGEST_INTERVAL_S:
+            return f"looked at when the session is closed, as meter.interval is {interval} s"
+        last: list[Mapping[str, Any]] = []
+
+        def counted() -> Mapping[str, Any] | None:
+            answer = self._api.ask("GET", self._session_path, self._token)
+            if answer.status == 429:
+                return None
+            if answer.status != 200:
+                raise HostError(answer.refusal)
+            last[:] = [answer.body]
+            return answer.body if _has_all(answer.body) else None
+
+        if (found := answer_within(interval + COUNTED_SLACK_S, counted, STATUS_POLL_S)) is None:
+            raise HostError(f"{_figures(last[0]) if last else 'nothing'} within {interval + COUNTED_SLACK_S:g} s")
+        return _figures(found)
+
+    def _close_session(self) -> str:
+        answer = self._api.ask("DELETE", self._session_path, self._token)
+        if answer.status != 200:
+            raise HostError(answer.refusal)
+        if not _has_all(answer.body):
+            raise HostError(f"the final figures lack some of what was sent: {_figures(answer.body)}")
+        if keys.public_key(self._private_key) in existing_device(self._settings.wireguard.interface).dump().peers:
+            raise HostError("the session is closed, and its peer is still there")
+        return f"its peer is gone; {_figures(answer.body)}"
+
+    def _clear(self) -> str:
+        """What this run has made, or one that was killed."""
+        with ExitStack() as all_of_it:
+            # Run in the opposite order, and one that fails keeps none of the others from it.
+            all_of_it.callback(self._books.clear)
+            all_of_it.callback(links.remove, self._names.target_link)
+            all_of_it.callback(links.remove, self._names.client_link)
+            all_of_it.callback(end_wireguard_go, self._names.tunnel)
+            all_of_it.callback(self._spaces.close)
+        return "nothing is left behind"
+
+    # What they need ------------------------------------------------------------------------------------
+
+    @property
+    def _session_path(self) -> str:
+        return f"/v1/sessions/{self._session['id']}"
+
+    def _new_namespace(self) -> Namespace:
+        space = Namespace()
+        self._spaces.callback(space.close)
+        return space
+
+    def _host_interfaces(self) -> list[tuple[str, IPv4Interface | IPv6Interface]]:
+        return host_network.host_interfaces(without=self._settings.wireguard.interface)
+
+    def _avoided(self) -> list[IPv4Network | IPv6Network]:
+        egress, wireguard = self._settings.egress, self._settings.wireguard
+        public_ip = self._settings.node.public_ip
+        return [
+            *(PRIVATE if egress.block_private else ()),
+            *egress.extra_block,
+            wireguard.subnet,
+            *(() if public_ip is None else (ip_network(public_ip),)),  # which behind a 1:1 NAT the host has no route to
+            *host_network.networks(self._host_interfaces()),
+            *links.routed(),
+        ]
+
+
+def _has_all(session: Mapping[str, Any]) -> bool:
+    least: int = min(session["bytes_in"], session["bytes_out"])
+    return least >= CHUNKS * transfer.CHUNK
+
+
+def _figures(session: Mapping[str, Any]) -> str:
+    return f"{session['bytes_in']} bytes in, {session['bytes_out']} bytes out"

@@ -1,0 +1,145 @@
+"""The self-test's way to the API: every listener that can be configured."""
+
+from __future__ import annotations
+
+import json
+import socket
+import ssl
+import subprocess
+import tempfile
+import threading
+from contextlib import contextmanager
+from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from appliance.config import load
+from appliance.config_values import HostPort, UnixPath
+from appliance.errors import HostError
+from appliance.selftest.api_client import Api
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from appliance.config import ApiSettings
+
+DEFAULTS = load("", {}, "host").api
+
+
+class Mirror(BaseHTTPRequestHandler):
+    """Answers 201 with what it was asked."""
+
+    def do_POST(self) -> None:
+        content = self.rfile.read(int(self.headers["Content-Length"]))
+        told = {"path": self.path, "token": self.headers["Authorization"], "body": json.loads(content)}
+        answer = json.dumps(told).encode()
+        self.send_response(201)
+        self.send_header("Content-Length", str(len(answer)))
+        self.end_headers()
+        self.wfile.write(answer)
+
+    def do_GET(self) -> None:
+        self.send_response(503)
+        self.send_header("Content-Length", "4")
+        self.end_headers()
+        self.wfile.write(b"busy")
+
+    def address_string(self) -> str:
+        return "somebody"  # a Unix socket's peer has no address
+
+    def log_message(self, *_: object) -> None: ...
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """pytest's own has a path too long for a Unix socket."""
+    with tempfile.TemporaryDirectory(prefix="api-") as path:
+        yield Path(path)
+
+
+@pytest.fixture
+def certificate(folder: Path) -> tuple[Path, Path]:
+    """Made out to a name that is not where it is dialled, as an operator's is."""
+    cert, key = folder / "cert.pem", folder / "key.pem"
+    command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
+    command += ["-days", "2", "-subj", "/CN=exit.example", "-keyout", str(key), "-out", str(cert)]
+    subprocess.run(command, check=True, capture_output=True, timeout=60)
+    return cert, key
+
+
+@contextmanager
+def answering(listener: socket.socket, tls: tuple[Path, Path] | None = None) -> Iterator[None]:
+    server = HTTPServer(("127.0.0.1", 0), Mirror, bind_and_activate=False)
+    server.socket.close()
+    listener.listen()
+    if tls is not None:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(*tls)
+        listener = context.wrap_socket(listener, server_side=True)
+    server.socket = listener
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,))
+    thread.start()
+    try:
+        yield
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def tcp(shown: str = "127.0.0.1") -> tuple[socket.socket, ApiSettings]:
+    listener = socket.socket()
+    listener.bind(("127.0.0.1", 0))
+    return listener, replace(DEFAULTS, listen=HostPort(shown, listener.getsockname()[1]))
+
+
+def unix(folder: Path) -> tuple[socket.socket, ApiSettings]:
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(str(folder / "api"))
+    return listener, replace(DEFAULTS, listen=UnixPath(folder / "api"))
+
+
+@pytest.mark.parametrize("where", ["tcp", "everywhere", "unix"])
+@pytest.mark.parametrize("secure", [False, True])
+def test_listeners(where: str, secure: bool, folder: Path, certificate: tuple[Path, Path]) -> None:
+    """A request arrives as it was made, and the answer comes back: TCP or Unix socket, with TLS or without."""
+    listener, settings = unix(folder) if where == "unix" else tcp("0.0.0.0" if where == "everywhere" else "127.0.0.1")
+    if secure:
+        settings = replace(settings, tls_cert=certificate[0], tls_key=certificate[1])
+    with answering(listener, certificate if secure else None):
+        answer = Api(settings).ask("POST", "/v1/sessions", "secret", {"region": "fsn"})
+    assert answer.status == 201
+    assert answer.body == {"path": "/v1/sessions", "token": "Bearer secret", "body": {"region": "fsn"}}
+
+
+def test_another_certificate_is_refused(folder: Path, certificate: tuple[Path, Path]) -> None:
+    """Who answers with another than the configured one is not the API."""
+    (folder / "other").mkdir()
+    mine = folder / "mine.pem"
+    mine.write_bytes(certificate[0].read_bytes())
+    command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
+    command += ["-days", "2", "-subj", "/CN=other.example", "-keyout", str(certificate[1]), "-out", str(certificate[0])]
+    subprocess.run(command, check=True, capture_output=True, timeout=60)
+    listener, settings = tcp()
+    settings = replace(settings, tls_cert=mine, tls_key=certificate[1])
+    with answering(listener, certificate), pytest.raises(HostError, match="certificate verify failed"):
+        Api(settings).ask("GET", "/readyz")
+
+
+def test_nobody_answers() -> None:
+    """The error names the address."""
+    listener, settings = tcp()
+    listener.close()
+    with pytest.raises(HostError, match=r"does not answer at http://127\.0\.0\.1:\d+: .*refused"):
+        Api(settings).ask("GET", "/readyz")
+
+
+def test_an_answer_that_is_no_json() -> None:
+    """It is shown by its status."""
+    listener, settings = tcp()
+    with answering(listener):
+        answer = Api(settings).ask("GET", "/readyz")
+    assert answer.refusal == "the API answers 503: no reason given"
