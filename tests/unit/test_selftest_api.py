@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import socket
 import ssl
-import subprocess
 import tempfile
 import threading
 from contextlib import contextmanager
@@ -20,12 +19,14 @@ from appliance.config import load
 from appliance.config_values import HostPort, UnixPath
 from appliance.errors import HostError
 from appliance.selftest.api_client import Api
+from tests.certificates import self_signed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from appliance.config import ApiSettings
 
+EVERYWHERE = "0.0.0.0"  # noqa: S104 (as it is configured; the test listens on loopback)
 DEFAULTS = load("", {}, "host").api
 
 
@@ -63,11 +64,7 @@ def folder() -> Iterator[Path]:
 @pytest.fixture
 def certificate(folder: Path) -> tuple[Path, Path]:
     """Made out to a name that is not where it is dialled, as an operator's is."""
-    cert, key = folder / "cert.pem", folder / "key.pem"
-    command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
-    command += ["-days", "2", "-subj", "/CN=exit.example", "-keyout", str(key), "-out", str(cert)]
-    subprocess.run(command, check=True, capture_output=True, timeout=60)
-    return cert, key
+    return self_signed(folder, "exit.example")
 
 
 @contextmanager
@@ -106,7 +103,7 @@ def unix(folder: Path) -> tuple[socket.socket, ApiSettings]:
 @pytest.mark.parametrize("secure", [False, True])
 def test_listeners(where: str, secure: bool, folder: Path, certificate: tuple[Path, Path]) -> None:
     """A request arrives as it was made, and the answer comes back: TCP or Unix socket, with TLS or without."""
-    listener, settings = unix(folder) if where == "unix" else tcp("0.0.0.0" if where == "everywhere" else "127.0.0.1")
+    listener, settings = unix(folder) if where == "unix" else tcp(EVERYWHERE if where == "everywhere" else "127.0.0.1")
     if secure:
         settings = replace(settings, tls_cert=certificate[0], tls_key=certificate[1])
     with answering(listener, certificate if secure else None):
@@ -117,15 +114,10 @@ def test_listeners(where: str, secure: bool, folder: Path, certificate: tuple[Pa
 
 def test_another_certificate_is_refused(folder: Path, certificate: tuple[Path, Path]) -> None:
     """Who answers with another than the configured one is not the API."""
-    (folder / "other").mkdir()
-    mine = folder / "mine.pem"
-    mine.write_bytes(certificate[0].read_bytes())
-    command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
-    command += ["-days", "2", "-subj", "/CN=other.example", "-keyout", str(certificate[1]), "-out", str(certificate[0])]
-    subprocess.run(command, check=True, capture_output=True, timeout=60)
     listener, settings = tcp()
-    settings = replace(settings, tls_cert=mine, tls_key=certificate[1])
-    with answering(listener, certificate), pytest.raises(HostError, match="certificate verify failed"):
+    settings = replace(settings, tls_cert=certificate[0], tls_key=certificate[1])
+    other = self_signed(folder, "other.example")
+    with answering(listener, other), pytest.raises(HostError, match="certificate verify failed"):
         Api(settings).ask("GET", "/readyz")
 
 
