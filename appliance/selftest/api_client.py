@@ -31,9 +31,16 @@ class Answer:
     status: int
     body: Mapping[str, Any]
 
-    @property
-    def refusal(self) -> str:
-        return f"the API answers {self.status}: {self.body.get('error', 'no reason given')}"
+    def require(self, status: int, *fields: str) -> Mapping[str, Any]:
+        """The body. Raises HostError with the API's own words where it is another answer."""
+        if self.status != status:
+            raise HostError(f"the API answers {self.status}: {self.body.get('error', 'no reason given')}")
+        missing = [field for field in fields if field not in self.body]
+        if missing:
+            raise HostError(
+                f"the API answers {status} without {', '.join(missing)}; is it this appliance that answers?"
+            )
+        return self.body
 
 
 class Api:
@@ -49,7 +56,8 @@ class Api:
                 response = connection.getresponse()
                 content = response.read(LONGEST_ANSWER)
         except (OSError, HTTPException) as error:
-            raise HostError(f"the API does not answer at {self._settings.url}: {error}") from error
+            reason = getattr(error, "strerror", None) or error
+            raise HostError(f"the API does not answer at {self._settings.url}: {reason}") from error
         return Answer(response.status, _object(content))
 
     def _connection(self) -> HTTPConnection:

@@ -34,6 +34,7 @@ LONGEST_INTERVAL_S = 60  # of meter.interval: a longer one is not waited for
 COUNTED_SLACK_S = 15.0
 CHUNKS = 128
 
+FIGURES = ("bytes_in", "bytes_out")
 DOCTOR = "try wg-appliance doctor"
 
 
@@ -74,9 +75,7 @@ class SelfTest:
     # The steps ---------------------------------------------------------------------------------------
 
     def _find_api(self) -> str:
-        answer = self._api.ask("GET", "/readyz")
-        if answer.status != 200:
-            raise HostError(answer.refusal)
+        self._api.ask("GET", "/readyz").require(200)
         return f"ready at {self._settings.api.url}"
 
     def _prepare_host(self) -> str:
@@ -101,12 +100,11 @@ class SelfTest:
         wish = {"region": self._settings.node.region, "client_public_key": public_key, "ipv6": False}
         answer = self._api.ask("POST", "/v1/sessions", self._token, wish)
         if answer.status == 401:
-            raise HostError(f"{answer.refusal}; does this server work on {self._settings.node.state_dir}?")
-        if answer.status != 201:
-            raise HostError(answer.refusal)
-        self._session = answer.body
-        self._view = plan.view(answer.body["public_ip"], self._addresses, [i for _, i in self._host_interfaces()])
-        return f"{answer.body['id']}, leaves from {answer.body['public_ip']}"
+            # The API's own words would not tell that of two stores one was meant.
+            raise HostError(f"the API refuses a token made in {self._settings.node.state_dir}: is that its state_dir?")
+        self._session = found = answer.require(201, "id", "public_ip", "wg_config")
+        self._view = plan.view(found["public_ip"], self._addresses, [i for _, i in self._host_interfaces()])
+        return f"{found['id']}, leaves from {found['public_ip']}"
 
     def _make_tunnel(self) -> str:
         offer = read_offer(self._session["wg_config"])
@@ -163,24 +161,21 @@ class SelfTest:
             answer = self._api.ask("GET", self._session_path, self._token)
             if answer.status == 429:
                 return None
-            if answer.status != 200:
-                raise HostError(answer.refusal)
-            last[:] = [answer.body]
-            return answer.body if _has_all(answer.body) else None
+            found = answer.require(200, *FIGURES)
+            last[:] = [found]
+            return found if _has_all(found) else None
 
         if (found := answer_within(interval + COUNTED_SLACK_S, counted, STATUS_POLL_S)) is None:
             raise HostError(f"{_figures(last[0]) if last else 'nothing'} within {interval + COUNTED_SLACK_S:g} s")
         return _figures(found)
 
     def _close_session(self) -> str:
-        answer = self._api.ask("DELETE", self._session_path, self._token)
-        if answer.status != 200:
-            raise HostError(answer.refusal)
-        if not _has_all(answer.body):
-            raise HostError(f"the final figures lack some of what was sent: {_figures(answer.body)}")
+        final = self._api.ask("DELETE", self._session_path, self._token).require(200, *FIGURES)
+        if not _has_all(final):
+            raise HostError(f"the final figures lack some of what was sent: {_figures(final)}")
         if keys.public_key(self._private_key) in existing_device(self._settings.wireguard.interface).dump().peers:
             raise HostError("the session is closed, and its peer is still there")
-        return f"its peer is gone; {_figures(answer.body)}"
+        return f"its peer is gone; {_figures(final)}"
 
     def _clear(self) -> str:
         """What this run has made, or one that was killed."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import pwd
 import signal
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from tests.selftest.exit_tested import Run, TestedExit
 
 pytestmark = pytest.mark.timeout(600)
+
+NOBODY = pwd.getpwnam("nobody")
 
 # Somebody else's firewall. A verdict of drop counts, whatever our own table says.
 OTHER = """
@@ -101,6 +104,20 @@ def test_again(tested: TestedExit) -> None:
         assert tested.selftest().status == 0
 
 
+def test_a_store_of_another_user(backend: str) -> None:
+    """Root tests an exit whose state is its service's: every file stays the service's."""
+    with exit_and_host(backend) as tested:
+        state = tested.exit.state
+        state.parent.chmod(0o755)
+        for path in (state, *state.iterdir()):
+            os.chown(path, NOBODY.pw_uid, NOBODY.pw_gid)
+        tested.start()
+        made_by_root = {path.name for path in state.iterdir() if path.stat().st_uid == 0}
+        run = tested.selftest()
+        assert run.status == 0, run
+        assert {path.name for path in state.iterdir() if path.stat().st_uid == 0} == made_by_root
+
+
 # What is wrong -----------------------------------------------------------------------------------------
 
 
@@ -151,7 +168,7 @@ def test_another_store(tested: TestedExit, tmp_path: Path) -> None:
     tested.exit.command("init")
     run = tested.selftest()
     tested.exit.environment = theirs
-    assert_failed(run, "session", "401: invalid token", f"does this server work on {tmp_path / 'other'}?")
+    assert_failed(run, "session", f"a token made in {tmp_path / 'other'}: is that its state_dir?")
 
 
 def test_no_store(tested: TestedExit, tmp_path: Path) -> None:

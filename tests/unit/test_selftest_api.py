@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import socket
 import ssl
 import tempfile
@@ -18,7 +19,7 @@ import pytest
 from appliance.config import load
 from appliance.config_values import HostPort, UnixPath
 from appliance.errors import HostError
-from appliance.selftest.api_client import Api
+from appliance.selftest.api_client import Answer, Api
 from tests.certificates import self_signed
 
 if TYPE_CHECKING:
@@ -129,9 +130,22 @@ def test_nobody_answers() -> None:
         Api(settings).ask("GET", "/readyz")
 
 
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        (Answer(503, {"error": "no active nodes"}), "the API answers 503: no active nodes"),
+        (Answer(503, {}), "the API answers 503: no reason given"),
+        (Answer(201, {"id": "ses_1"}), "the API answers 201 without wg_config; is it this appliance that answers?"),
+    ],
+)
+def test_another_answer(answer: Answer, said: str) -> None:
+    """An answer that is not the one asked for is an error in the API's own words."""
+    with pytest.raises(HostError, match=re.escape(said)):
+        answer.require(201, "id", "wg_config")
+
+
 def test_an_answer_that_is_no_json() -> None:
-    """It is shown by its status."""
+    """It has its status, and nothing in it."""
     listener, settings = tcp()
     with answering(listener):
-        answer = Api(settings).ask("GET", "/readyz")
-    assert answer.refusal == "the API answers 503: no reason given"
+        assert Api(settings).ask("GET", "/readyz") == Answer(503, {})
