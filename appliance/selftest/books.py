@@ -52,10 +52,11 @@ class Books:
         # The directory itself: a file would be left behind.
         directory = os.open(self._state.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            fcntl.flock(directory, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            try:
+                fcntl.flock(directory, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise HostError("another self-test of this exit is running; try again when it has ended") from error
             yield
-        except BlockingIOError as error:
-            raise HostError("another self-test of this exit is running; try again when it has ended") from error
         finally:
             os.close(directory)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
-from contextlib import closing
+from contextlib import closing, suppress
 from typing import TYPE_CHECKING, Protocol
 
 from appliance.errors import HostError, TunnelError
@@ -101,7 +101,8 @@ def end_wireguard_go(name: str) -> None:
         found.remove_stale_socket()
         return
     try:
-        signal.pidfd_send_signal(process, signal.SIGTERM)
+        with suppress(ProcessLookupError):
+            signal.pidfd_send_signal(process, signal.SIGTERM)
         found.wait_until_gone(process)
     finally:
         os.close(process)
