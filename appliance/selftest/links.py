@@ -5,24 +5,34 @@ from __future__ import annotations
 import os
 import socket
 from contextlib import contextmanager
-from ipaddress import IPv4Address, IPv4Network
-from typing import TYPE_CHECKING, Any
+from ipaddress import ip_network
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from appliance.errors import HostError
 from appliance.wireguard import link
 from appliance.wireguard.tunnel import LinkChange, Prefix
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
     from appliance.selftest.namespace import Namespace
+    from appliance.selftest.plan import IPAddress, IPNetwork
 
 UPLINK = "uplink"  # a namespace's end of its link
 KIND = "veth"
+FAMILIES = {4: socket.AF_INET, 6: socket.AF_INET6}
 SCOPE_LINK = 253  # linux/rtnetlink.h RT_SCOPE_LINK: what is behind the interface is reached without a gateway
 
 
-def join(space: Namespace, host_end: str, host_ip: IPv4Address, space_ip: IPv4Address, prefix_length: int) -> None:
+class Ends(NamedTuple):
+    """The two addresses of a link, in one network."""
+
+    host: IPAddress
+    space: IPAddress
+    prefix_length: int
+
+
+def join(space: Namespace, host_end: str, addresses: Sequence[Ends]) -> None:
     """A link between the host and `space`, both ends up. It is made in `space`: there is no moment at which both
     ends are the host's."""
     host = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
@@ -30,8 +40,8 @@ def join(space: Namespace, host_end: str, host_ip: IPv4Address, space_ip: IPv4Ad
         space.run(_add, host_end, host)
     finally:
         os.close(host)
-    link.change_link(host_end, _up(host_ip, prefix_length))
-    space.run(link.change_link, UPLINK, _up(space_ip, prefix_length))
+    link.change_link(host_end, _up(Prefix(ends.host.packed, ends.prefix_length) for ends in addresses))
+    space.run(link.change_link, UPLINK, _up(Prefix(ends.space.packed, ends.prefix_length) for ends in addresses))
 
 
 def remove(host_end: str) -> None:
@@ -39,19 +49,20 @@ def remove(host_end: str) -> None:
     link.delete_link(host_end, KIND)
 
 
-def add_route(to: str, interface: str, via: IPv4Address | None = None) -> None:
-    """`to`: a network, or "default"."""
+def add_route(to: IPNetwork, interface: str, via: IPAddress | None = None) -> None:
     with _rtnetlink(f"cannot add the route to {to}") as route:
         onward = {"scope": SCOPE_LINK} if via is None else {"gateway": str(via)}
-        route.route("add", family=socket.AF_INET, dst=to, oif=socket.if_nametoindex(interface), **onward)
+        index = socket.if_nametoindex(interface)
+        route.route("add", family=FAMILIES[to.version], dst=str(to), oif=index, **onward)
 
 
-def routed() -> list[IPv4Network]:
-    """Every IPv4 destination that the host has a route to, in any table; a default route is 0.0.0.0/0."""
+def routed() -> list[IPNetwork]:
+    """Every destination that the host has a route to, in any table; a default route is /0."""
     with _rtnetlink("cannot read the host's routes") as route:
         return [
-            IPv4Network(f"{found.get_attr('RTA_DST') or '0.0.0.0'}/{found['dst_len']}")  # noqa: S104 (a network)
-            for found in route.get_routes(family=socket.AF_INET)
+            ip_network(f"{found.get_attr('RTA_DST') or everything}/{found['dst_len']}")
+            for version, everything in ((4, "0.0.0.0"), (6, "::"))  # noqa: S104 (a network)
+            for found in route.get_routes(family=FAMILIES[version])
         ]
 
 
@@ -60,8 +71,8 @@ def _add(host_end: str, host: int) -> None:
         route.link("add", ifname=UPLINK, kind=KIND, peer={"ifname": host_end, "net_ns_fd": host})
 
 
-def _up(address: IPv4Address, prefix_length: int) -> LinkChange:
-    return LinkChange(add_addresses=frozenset({Prefix(address.packed, prefix_length)}), up=True)
+def _up(addresses: Iterable[Prefix]) -> LinkChange:
+    return LinkChange(add_addresses=frozenset(addresses), up=True)
 
 
 @contextmanager

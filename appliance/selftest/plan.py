@@ -9,21 +9,21 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Network, ip_address
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import TYPE_CHECKING
 
 from appliance.entities import Tier
 from appliance.errors import HostError
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
-    from ipaddress import IPv4Interface, IPv6Address, IPv6Interface, IPv6Network
+    from collections.abc import Collection, Iterable, Iterator, Mapping
 
     from appliance.config import TierSettings
 
-# Documentation (RFC 5737): no host of the internet has one of these, and the exit's rules let them pass.
-RANGES = tuple(IPv4Network(text) for text in ("192.0.2.0/24", "198.51.100.0/24", "203.0.113.0/24"))
-PREFIX_LENGTH = 30
+IPAddress = IPv4Address | IPv6Address
+IPNetwork = IPv4Network | IPv6Network
+
+
 # Paid sessions stand on invoices.
 TIERS = (Tier.FREE, Tier.ANONYMOUS)
 
@@ -48,42 +48,68 @@ def names(interface: str) -> Names:
 
 
 @dataclass(frozen=True, slots=True)
-class Addresses:
-    """The gateways are the host's addresses on its two links."""
+class Family:
+    """`ranges` are for documentation: no host of the internet has such an address, and the exit's rules let them pass.
 
-    client_gateway: IPv4Address
-    client: IPv4Address
-    target_gateway: IPv4Address
-    target: IPv4Address
+    A link has a network of `prefix_length`.
+    """
+
+    everything: IPNetwork
+    ranges: tuple[IPNetwork, ...]
+    prefix_length: int
+
+    @property
+    def version(self) -> int:
+        return self.everything.version
 
 
-def choose_addresses(avoid: Collection[IPv4Network | IPv6Network]) -> Addresses:
-    """`avoid`: what the host has a route to, and what the exit blocks. Raises HostError where nothing is left."""
-    used = [network for network in avoid if network.version == 4 and network.prefixlen > 0]
-    for candidate in (part for block in RANGES for part in block.subnets(new_prefix=PREFIX_LENGTH - 1)):
-        if not any(network.overlaps(candidate) for network in used):
-            near, far = candidate.subnets(new_prefix=PREFIX_LENGTH)
-            return Addresses(near[1], near[2], far[1], far[2])
-    raise HostError(
-        f"no addresses for the test: {', '.join(map(str, RANGES))} are all routed on this host or in egress.extra_block"
-    )
+# RFC 5737, RFC 3849.
+RANGES = tuple(map(IPv4Network, ("192.0.2.0/24", "198.51.100.0/24", "203.0.113.0/24")))
+RANGES6 = tuple(map(IPv6Network, ("2001:db8::/48", "2001:db8:7767::/48")))
+IPV4 = Family(IPv4Network("0.0.0.0/0"), RANGES, 30)
+IPV6 = Family(IPv6Network("::/0"), RANGES6, 64)
 
 
 @dataclass(frozen=True, slots=True)
-class View:
-    """`dialled` is where the client finds the exit, `source` the address the target must see."""
+class Addresses:
+    """Of one family. The gateways are the host's addresses on its two links."""
 
-    dialled: IPv4Address
-    source: IPv4Address
+    family: Family
+    client_gateway: IPAddress
+    client: IPAddress
+    target_gateway: IPAddress
+    target: IPAddress
 
 
-def view(public_ip: str, addresses: Addresses, host: Collection[IPv4Interface | IPv6Interface]) -> View:
-    """Behind a 1:1 NAT the public address leads away from the host: the client dials the host's end of its link, and
-    traffic leaves from the address of the interface it leaves by, as it does to the internet."""
-    found: IPv4Address | IPv6Address = ip_address(public_ip)
-    if isinstance(found, IPv4Address) and any(interface.ip == found for interface in host):
-        return View(found, found)
-    return View(addresses.client_gateway, addresses.target_gateway)
+def choose_addresses(family: Family, avoid: Iterable[IPNetwork]) -> Addresses:
+    """`avoid`: what the host has a route to, and what the exit blocks. Raises HostError where nothing is left."""
+    used = [network for network in avoid if network.version == family.version and network.prefixlen > 0]
+    for candidate in _candidates(family):
+        if not any(network.overlaps(candidate) for network in used):
+            near, far = candidate.subnets(new_prefix=family.prefix_length)
+            return Addresses(family, near[1], near[2], far[1], far[2])
+    raise HostError(
+        f"no addresses for the test: {', '.join(map(str, family.ranges))} are all routed on this host "
+        "or in egress.extra_block"
+    )
+
+
+def _candidates(family: Family) -> Iterator[IPNetwork]:
+    """Networks for two links each."""
+    for block in family.ranges:
+        yield from block.subnets(new_prefix=family.prefix_length - 1)
+
+
+def dialled(public_ip: IPAddress, ipv4: Addresses, own: Collection[IPAddress]) -> IPAddress:
+    """Where the client finds the exit. Behind a 1:1 NAT the public address leads away from the host."""
+    return public_ip if public_ip.version == 4 and public_ip in own else ipv4.client_gateway
+
+
+def source(public_ip: IPAddress, addresses: Addresses, own: Collection[IPAddress]) -> IPAddress:
+    """What the target must see. An address that is not the host's own cannot be it: traffic then leaves from that of
+    the interface by which it leaves."""
+    translated = public_ip.version == addresses.family.version and public_ip in own
+    return public_ip if translated else addresses.target_gateway
 
 
 def roomiest_tier(tiers: Mapping[str, TierSettings]) -> Tier:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
-from ipaddress import ip_network
+from ipaddress import ip_address, ip_network
 from typing import TYPE_CHECKING, Any
 
 from appliance import host_network
@@ -16,18 +16,17 @@ from appliance.selftest.namespace import Namespace
 from appliance.selftest.run import Step
 from appliance.selftest.waiting import answer_within
 from appliance.wireguard import keys, link
-from appliance.wireguard.tunnel import LinkChange, Prefix
+from appliance.wireguard.tunnel import LinkChange
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-    from ipaddress import IPv4Interface, IPv4Network, IPv6Interface, IPv6Network
+    from collections.abc import Collection, Iterator, Mapping, Sequence
 
     from appliance.config import Settings
     from appliance.selftest.api_client import Api
     from appliance.selftest.books import Books
     from appliance.selftest.interruption import Interruption
 
-HANDSHAKE_S = 20.0  # a device calls again after 5 s without an answer (REKEY_TIMEOUT of the WireGuard paper)
+HANDSHAKE_S = 12.0  # a device calls again after 5 s without an answer (REKEY_TIMEOUT of the WireGuard paper)
 POLL_S = 0.05
 STATUS_POLL_S = 1.0  # a tier may have as few as a request a second
 LONGEST_INTERVAL_S = 60  # of meter.interval: a longer one is not waited for
@@ -43,6 +42,7 @@ class SelfTest:
 
     def __init__(self, settings: Settings, api: Api, books: Books, interruption: Interruption) -> None:
         self._settings = settings
+        self._exit = settings.wireguard
         self._api = api
         self._books = books
         self._interruption = interruption
@@ -51,8 +51,8 @@ class SelfTest:
         self._spaces = ExitStack()
         self._client: Namespace
         self._target: Namespace
-        self._addresses: plan.Addresses
-        self._view: plan.View
+        self._addresses: Sequence[plan.Addresses]  # IPv4 first
+        self._own: Collection[plan.IPAddress]
         self._token: str
         self._session: Mapping[str, Any]
 
@@ -81,13 +81,20 @@ class SelfTest:
     def _prepare_host(self) -> str:
         with self._interruption.allowed(False):
             self._clear()
-        self._addresses = a = plan.choose_addresses(self._avoided())
+        families = [plan.IPV4, plan.IPV6] if self._has_ipv6 else [plan.IPV4]
+        interfaces = [interface for _, interface in host_network.host_interfaces(without=self._exit.interface)]
+        self._own = [interface.ip for interface in interfaces]
+        avoid = [*self._reserved(), *(interface.network for interface in interfaces), *links.routed()]
+        self._addresses = [plan.choose_addresses(family, avoid) for family in families]
         self._client = self._new_namespace()
         self._target = self._new_namespace()
-        links.join(self._client, self._names.client_link, a.client_gateway, a.client, plan.PREFIX_LENGTH)
-        links.join(self._target, self._names.target_link, a.target_gateway, a.target, plan.PREFIX_LENGTH)
-        self._target.run(links.add_route, "default", links.UPLINK, a.target_gateway)
-        return f"client {a.client}, target {a.target}"
+        near = [links.Ends(a.client_gateway, a.client, a.family.prefix_length) for a in self._addresses]
+        far = [links.Ends(a.target_gateway, a.target, a.family.prefix_length) for a in self._addresses]
+        links.join(self._client, self._names.client_link, near)
+        links.join(self._target, self._names.target_link, far)
+        for a in self._addresses:
+            self._target.run(links.add_route, a.family.everything, links.UPLINK, a.target_gateway)
+        return f"client {self._ipv4.client}, target {' and '.join(str(a.target) for a in self._addresses)}"
 
     def _open_account(self) -> str:
         tier = plan.roomiest_tier(self._settings.tiers)
@@ -97,30 +104,29 @@ class SelfTest:
 
     def _open_session(self) -> str:
         public_key = keys.encode(keys.public_key(self._private_key))
-        wish = {"region": self._settings.node.region, "client_public_key": public_key, "ipv6": False}
+        wish = {"region": self._settings.node.region, "client_public_key": public_key, "ipv6": self._has_ipv6}
         answer = self._api.ask("POST", "/v1/sessions", self._token, wish)
         if answer.status == 401:
             # The API's own words would not tell that of two stores one was meant.
             raise HostError(f"the API refuses a token made in {self._settings.node.state_dir}: is that its state_dir?")
         self._session = found = answer.require(201, "id", "public_ip", "wg_config")
-        self._view = plan.view(found["public_ip"], self._addresses, [i for _, i in self._host_interfaces()])
         return f"{found['id']}, leaves from {found['public_ip']}"
 
     def _make_tunnel(self) -> str:
         offer = read_offer(self._session["wg_config"])
-        call = Call(self._private_key, offer.server_key, self._view.dialled, self._settings.wireguard.listen_port)
-        address = Prefix(offer.address.packed, offer.address.max_prefixlen)
-        up = LinkChange(mtu=offer.mtu, add_addresses=frozenset({address}), up=True)
+        call = Call(self._private_key, offer.server_key, self._dialled, self._exit.listen_port)
+        up = LinkChange(mtu=offer.mtu, add_addresses=frozenset(offer.addresses), up=True)
 
         def make() -> str:
             device = new_device(self._names.tunnel)
             device.create()
             link.change_link(self._names.tunnel, up)
-            if call.host != self._addresses.client_gateway:
-                links.add_route(f"{call.host}/32", links.UPLINK, self._addresses.client_gateway)
-            links.add_route("default", self._names.tunnel)
+            if call.host != self._ipv4.client_gateway:
+                links.add_route(ip_network(call.host), links.UPLINK, self._ipv4.client_gateway)
+            for a in self._addresses:
+                links.add_route(a.family.everything, self._names.tunnel)
             device.dial(call)
-            return f"{device.backend}, {offer.address}, dials {call.host} port {call.port}"
+            return f"{device.backend}, dials {call.host} port {call.port}"
 
         return self._client.run(make)
 
@@ -131,25 +137,29 @@ class SelfTest:
 
         if answer_within(HANDSHAKE_S, shaken, POLL_S) is None:
             raise HostError(
-                f"no answer from {self._view.dialled} port {self._settings.wireguard.listen_port} "
-                f"in {HANDSHAKE_S:g} s: this host's firewall may drop UDP that comes in on {self._names.client_link}"
+                f"no answer from {self._dialled} port {self._exit.listen_port} in {HANDSHAKE_S:g} s: "
+                f"this host's firewall may drop UDP that comes in on {self._names.client_link}"
             )
         return "the exit answers"
 
     def _carry(self) -> str:
+        seen = " and ".join([self._carry_to(a) for a in self._addresses])
+        return f"{CHUNKS * transfer.CHUNK // 1024} KiB there and back, seen from {seen}"
+
+    def _carry_to(self, addresses: plan.Addresses) -> str:
         try:
-            source = transfer.carry(self._client, self._target, self._addresses.target, CHUNKS)
+            seen = transfer.carry(self._client, self._target, addresses.target, CHUNKS)
         except transfer.NotReached as error:
             raise HostError(
-                f"{error}: this host's firewall may drop what is forwarded from {self._settings.wireguard.interface} "
+                f"{error}: this host's firewall may drop what is forwarded from {self._exit.interface} "
                 f"to {self._names.target_link}"
             ) from error
-        if source != str(self._view.source):
+        if seen != str(wanted := plan.source(self._public_ip, addresses, self._own)):
             raise HostError(
-                f"the target sees {source}, and should see {self._view.source}: "
+                f"the target sees {seen}, and should see {wanted}: "
                 "another address translation of this host may come first"
             )
-        return f"{CHUNKS * transfer.CHUNK // 1024} KiB there and back, seen from {source}"
+        return seen
 
     def _see_counted(self) -> str:
         interval = self._settings.meter.interval
@@ -163,7 +173,7 @@ class SelfTest:
                 return None
             found = answer.require(200, *FIGURES)
             last[:] = [found]
-            return found if _has_all(found) else None
+            return found if self._has_all(found) else None
 
         if (found := answer_within(interval + COUNTED_SLACK_S, counted, STATUS_POLL_S)) is None:
             raise HostError(f"{_figures(last[0]) if last else 'nothing'} within {interval + COUNTED_SLACK_S:g} s")
@@ -171,9 +181,9 @@ class SelfTest:
 
     def _close_session(self) -> str:
         final = self._api.ask("DELETE", self._session_path, self._token).require(200, *FIGURES)
-        if not _has_all(final):
+        if not self._has_all(final):
             raise HostError(f"the final figures lack some of what was sent: {_figures(final)}")
-        if keys.public_key(self._private_key) in existing_device(self._settings.wireguard.interface).dump().peers:
+        if keys.public_key(self._private_key) in existing_device(self._exit.interface).dump().peers:
             raise HostError("the session is closed, and its peer is still there")
         return f"its peer is gone; {_figures(final)}"
 
@@ -199,25 +209,36 @@ class SelfTest:
         self._spaces.callback(space.close)
         return space
 
-    def _host_interfaces(self) -> list[tuple[str, IPv4Interface | IPv6Interface]]:
-        return host_network.host_interfaces(without=self._settings.wireguard.interface)
+    @property
+    def _ipv4(self) -> plan.Addresses:
+        return self._addresses[0]
 
-    def _avoided(self) -> list[IPv4Network | IPv6Network]:
-        egress, wireguard = self._settings.egress, self._settings.wireguard
-        public_ip = self._settings.node.public_ip
-        return [
-            *(PRIVATE if egress.block_private else ()),
-            *egress.extra_block,
-            wireguard.subnet,
-            *(() if public_ip is None else (ip_network(public_ip),)),  # which behind a 1:1 NAT the host has no route to
-            *host_network.networks(self._host_interfaces()),
-            *links.routed(),
-        ]
+    @property
+    def _has_ipv6(self) -> bool:
+        return self._exit.subnet6 is not None
 
+    @property
+    def _public_ip(self) -> plan.IPAddress:
+        return ip_address(self._session["public_ip"])
 
-def _has_all(session: Mapping[str, Any]) -> bool:
-    least: int = min(session["bytes_in"], session["bytes_out"])
-    return least >= CHUNKS * transfer.CHUNK
+    @property
+    def _dialled(self) -> plan.IPAddress:
+        return plan.dialled(self._public_ip, self._ipv4, self._own)
+
+    def _reserved(self) -> Iterator[plan.IPNetwork]:
+        """What the exit does not let pass, or has for itself."""
+        egress, public_ip = self._settings.egress, self._settings.node.public_ip
+        yield from PRIVATE if egress.block_private else ()
+        yield from egress.extra_block
+        yield self._exit.subnet
+        if self._exit.subnet6 is not None:
+            yield self._exit.subnet6
+        if public_ip is not None:  # which behind a 1:1 NAT the host has no route to
+            yield ip_network(public_ip)
+
+    def _has_all(self, session: Mapping[str, Any]) -> bool:
+        least: int = min(session["bytes_in"], session["bytes_out"])
+        return least >= len(self._addresses) * CHUNKS * transfer.CHUNK
 
 
 def _figures(session: Mapping[str, Any]) -> str:

@@ -86,15 +86,25 @@ def test_with_its_own_address_over_tls(backend: str, tmp_path: Path) -> None:
         assert run.status == 0, run
         assert outcomes(run.out) == [(step, "ok") for step in STEPS]
         assert f"dials {OWN_IP} port 51820" in run.out
-        assert f"seen from {OWN_IP}" in run.out
+        assert f"seen from {OWN_IP} and 2001:db8:" in run.out
         assert tested.left_behind() == before
 
 
+def test_without_ipv6(backend: str) -> None:
+    """An exit whose tunnel is IPv4 alone is tested over that."""
+    with exit_and_host(backend, WIREGUARD_SUBNET6="") as tested:
+        tested.start()
+        run = tested.selftest()
+        assert run.status == 0, run
+        assert "2001:db8:" not in run.out
+
+
 def test_the_bytes_are_those_of_the_session(tested: TestedExit) -> None:
-    """A megabyte each way at least, as the session's status says, and the final figures are no smaller."""
+    """A megabyte each way over IPv4 and over IPv6 at least, as the session's status says; the final figures are no
+    smaller."""
     steps = {step["step"]: step["detail"] for step in tested.selftest("--json").steps}
     figures = [[int(word) for word in steps[name].split() if word.isdigit()] for name in ("counted", "closed")]
-    assert min(figures[0]) >= 128 * CHUNK
+    assert min(figures[0]) >= 2 * 128 * CHUNK
     assert figures[1] >= figures[0]
 
 
@@ -151,6 +161,12 @@ def test_forwarding_is_dropped(tested: TestedExit) -> None:
     run = tested.selftest()
     assert_failed(run, "traffic", "timed out", f"what is forwarded from {tested.exit.interface} to", "doctor")
     assert tested.left_behind() == before
+
+
+def test_ipv6_forwarding_is_dropped(tested: TestedExit) -> None:
+    """What works over IPv4 alone does not work: the target that is not reached is the IPv6 one."""
+    tested.inside("nft", "-f", "-", text_input=OTHER.format(hook="forward", rule="meta nfproto ipv6"))
+    assert_failed(tested.selftest(), "traffic", "the target 2001:db8:", "is not reached")
 
 
 def test_a_target_that_the_policy_blocks(backend: str) -> None:

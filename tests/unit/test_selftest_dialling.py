@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv6Address
 
 import pytest
 
@@ -11,20 +11,29 @@ from appliance.errors import HostError
 from appliance.selftest.dialling import Call, kernel_body, read_offer, xplatform_request
 from appliance.wireguard import keys
 from appliance.wireguard.quick import ClientConfig, Endpoint, render
+from appliance.wireguard.tunnel import Prefix
 
 SERVER = bytes(range(32))
 CALL = Call(bytes(32 * [7]), SERVER, IPv4Address("192.0.2.1"), 51820)
 CONFIG = render(
     ClientConfig(
-        None, [IPv4Address("10.101.0.2")], 1420, (), SERVER, Endpoint(IPv4Address("192.0.2.1"), 51820), 25, False
+        None,
+        [IPv4Address("10.101.0.2"), IPv6Address("fd00::2")],
+        1420,
+        (),
+        SERVER,
+        Endpoint(IPv4Address("192.0.2.1"), 51820),
+        25,
+        False,
     )
 )
 
 
 def test_what_the_api_gives_is_read() -> None:
-    """Address, MTU and the server's key, as they were rendered."""
+    """Addresses, MTU and the server's key, as they were rendered."""
     offer = read_offer(CONFIG)
-    assert (str(offer.address), offer.mtu, offer.server_key) == ("10.101.0.2", 1420, SERVER)
+    own = (Prefix(IPv4Address("10.101.0.2").packed, 32), Prefix(IPv6Address("fd00::2").packed, 128))
+    assert (offer.addresses, offer.mtu, offer.server_key) == (own, 1420, SERVER)
 
 
 @pytest.mark.parametrize("line", ["Address", "MTU", "PublicKey"])
@@ -40,7 +49,7 @@ def test_a_call_in_the_text_protocol() -> None:
     """The peer's lines follow its key (https://www.wireguard.com/xplatform/)."""
     assert xplatform_request(CALL).decode() == (
         f"set=1\nprivate_key={'07' * 32}\npublic_key={SERVER.hex()}\nendpoint=192.0.2.1:51820\n"
-        "persistent_keepalive_interval=25\nallowed_ip=0.0.0.0/0\n\n"
+        "persistent_keepalive_interval=25\nallowed_ip=0.0.0.0/0\nallowed_ip=::/0\n\n"
     )
 
 
