@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from world import World
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+SERVICE = "wg-appliance.service"
 # Its cgroups are below one of its own. systemd-nspawn would put them beside those of another machine.
 IN_A_CGROUP = """
 for mount in $(awk '$3 == "cgroup2" || ($3 == "cgroup" && $4 ~ /name=systemd/) { print $2 }' /proc/self/mounts); do
@@ -58,6 +59,7 @@ class Machine:
                 command, stdin=subprocess.DEVNULL, stdout=console, stderr=console, env=os.environ | own
             )
         until(self._booted, f"the machine has booted (its console: {self._console})")
+        self._show_services_this_boot()
 
     def reboot(self) -> None:
         """Interfaces, firewall rules, sysctls and processes go, as with a real one; and it is another boot."""
@@ -98,6 +100,14 @@ class Machine:
         return subprocess.Popen(
             self._inside(*command), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
+
+    def _show_services_this_boot(self) -> None:
+        """systemd-nspawn covers the kernel's boot id with one of its own. A service with a /proc of its own gets that too."""
+        real, shown = "/proc/sys/kernel/random/boot_id", "/run/boot_id"
+        drop_in = f"/run/systemd/system/{SERVICE}.d/boot-id.conf"
+        script = f"cat {real} >{shown}; mkdir -p {Path(drop_in).parent}; echo '[Service]\nBindReadOnlyPaths={shown}:{real}' >{drop_in}"
+        self.run("sh", "-c", script)
+        self.run("systemctl", "daemon-reload")
 
     def _inside(self, *command: str) -> list[str]:
         return ["nsenter", f"--target={self._leader()}", "--all", "env", "-i", f"PATH={PATH}", "LC_ALL=C", *command]
