@@ -62,13 +62,13 @@ class Reload:
             self._heartbeat.remark = f"the configuration is not taken over: {error}"
             return
         self._take_over(read)
-        await self._ticker.tick()
         log.info("tiers, prices and egress are taken over from the configuration")
         self._heartbeat.remark = None
         waiting = ", ".join(left_out(self._running, read))
         if waiting:
             log.warning("changed, and needs a restart: %s", waiting)
             self._heartbeat.remark = f"changed, and needs a restart: {waiting}"
+        await self._ticker.tick()
 
 
 def left_out(running: Settings, read: Settings) -> Iterator[str]:
