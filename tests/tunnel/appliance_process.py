@@ -16,7 +16,7 @@ from waiting import READY_SECONDS, until
 
 if TYPE_CHECKING:
     import subprocess
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
     from world import World
 
@@ -55,6 +55,7 @@ class Appliance:
         directory: Path,
         changes: Mapping[str, Mapping[str, object]],
         environment: Mapping[str, str] | None = None,
+        through: Sequence[str] = (),
     ) -> None:
         self.space = world.exit
         self.interface = world.interface("x")
@@ -65,6 +66,7 @@ class Appliance:
         self._config = directory / "config.toml"
         self.configure()
         self._log = directory / "log"
+        self._through = through  # a command that runs the process
         self._environment = _environment() | dict(environment or {})
         self._process: subprocess.Popen[bytes] | None = None
         self._host_before = self._host()
@@ -94,7 +96,12 @@ class Appliance:
         """Start `serve` and wait until it is ready."""
         with self._log.open("ab") as log:
             self._process = self.space.start(
-                *self._command("serve"), stdout=log, stderr=log, env=self._environment, cwd=PROJECT
+                *self._through,
+                *self._command("serve"),
+                stdout=log,
+                stderr=log,
+                env=self._environment,
+                cwd=PROJECT,
             )
         until(self._ready, "GET /readyz answers 200")
 
