@@ -45,8 +45,8 @@ def readable_for_all(path: Path) -> bool:
 def appliance(world: World, backend: str, directory: Path, request: pytest.FixtureRequest) -> Iterator[Appliance]:
     if not readable_for_all(PROJECT):
         pytest.skip(f"NOT TESTED: {PROJECT} cannot be read by other users")
-    if backend == "userspace" and not Path("/dev/net/tun").stat().st_mode & 0o2:
-        pytest.skip("NOT TESTED: /dev/net/tun is root's alone; wireguard-go's unit gives it udev's mode")
+    if backend == "userspace":
+        pytest.skip("NOT TESTED on userspace: wireguard-go needs /run/wireguard, which its unit makes for this user")
     made = Appliance(world, backend, directory / "appliance", {}, through=AS_THE_UNIT_DOES)
     for place in (directory / "appliance", *(directory / "appliance").iterdir()):
         os.chown(place, USER, USER)
