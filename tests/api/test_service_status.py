@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 from appliance import config
 from appliance.clock import rfc3339
 from appliance.errors import ConfigError, TunnelError
-from appliance.heartbeat import Heartbeat
 from appliance.reload import Reload
+from appliance.service_status import ServiceStatus
 from appliance.store import node as node_row
 from appliance.systemd import Systemd
 from tests.api.exit_under_test import CONFIG, ExitUnderTest, on_exit, until
@@ -25,11 +25,11 @@ if TYPE_CHECKING:
 
 @dataclass
 class Told:
-    """What systemd was told, and the heart that says it."""
+    """What systemd was told, and who says it."""
 
     systemd: SystemdSocket
     speaker: Systemd
-    heart: Heartbeat
+    status: ServiceStatus
     stopping: asyncio.Event
 
     def alive(self) -> int:
@@ -37,13 +37,13 @@ class Told:
 
 
 @asynccontextmanager
-async def beating(exit_: ExitUnderTest) -> AsyncIterator[Told]:
-    """The heartbeat of the exit, four times as often as a watchdog of 0.2 s asks for; no tick but the test's."""
+async def reporting(exit_: ExitUnderTest) -> AsyncIterator[Told]:
+    """The status of the exit, four times as often as a watchdog of 0.2 s asks for; no tick but the test's."""
     path = exit_.path.parent / "notify"
     parts, stopping = exit_.parts, asyncio.Event()
     with systemd_socket(path) as systemd:
         speaker = Systemd({"NOTIFY_SOCKET": str(path), "WATCHDOG_USEC": "200000"})
-        heart = Heartbeat(
+        status = ServiceStatus(
             speaker,
             node=parts.node,
             readiness=parts.readiness,
@@ -51,9 +51,9 @@ async def beating(exit_: ExitUnderTest) -> AsyncIterator[Told]:
             ticker=parts.ticker,
             clock=exit_.clock,
         )
-        running = asyncio.create_task(heart.run(stopping))
+        running = asyncio.create_task(status.run(stopping))
         try:
-            yield Told(systemd, speaker, heart, stopping)
+            yield Told(systemd, speaker, status, stopping)
         finally:
             stopping.set()
             async with asyncio.timeout(10):
@@ -64,7 +64,7 @@ async def beating(exit_: ExitUnderTest) -> AsyncIterator[Told]:
 async def test_ready_and_status(exit_: ExitUnderTest) -> None:
     """Ready once the exit is; then the status follows the sessions, drain and faults, and names the last tick."""
     ada = await exit_.client()
-    async with beating(exit_) as told:
+    async with reporting(exit_) as told:
         await until(lambda: told.systemd.all("READY"), "ready")
         assert told.systemd.status == f"ready; sessions live: 0; last tick {rfc3339(exit_.clock.wall_ms)}"
         await ada.open()
@@ -83,7 +83,7 @@ async def test_ready_and_status(exit_: ExitUnderTest) -> None:
 async def test_not_ready(exit_: ExitUnderTest) -> None:
     """While /readyz says no, systemd is told why, and not that the exit is ready."""
     exit_.tunnel.interface.link = None
-    async with beating(exit_) as told:
+    async with reporting(exit_) as told:
         await until(lambda: told.systemd.status == "starting: the WireGuard interface is gone", "it says why not")
         assert not told.systemd.all("READY")
 
@@ -91,7 +91,7 @@ async def test_not_ready(exit_: ExitUnderTest) -> None:
 @on_exit()
 async def test_alive(exit_: ExitUnderTest) -> None:
     """Alive is told once for each tick that came to its end, also one that found a fault."""
-    async with beating(exit_) as told:
+    async with reporting(exit_) as told:
         await until(lambda: told.alive() == 1, "the tick before is told")
         for count in range(2, 5):
             if count == 3:
@@ -103,16 +103,16 @@ async def test_alive(exit_: ExitUnderTest) -> None:
 @on_exit()
 async def test_hanging_tick(exit_: ExitUnderTest) -> None:
     """A tick that hangs is not told, however long the event loop lives."""
-    async with beating(exit_) as told:
+    async with reporting(exit_) as told:
         await until(lambda: told.alive() == 1, "the tick before is told")
         exit_.tunnel.gate.clear()
         exit_.clock.advance(1)
         hanging = asyncio.create_task(exit_.parts.ticker.tick())
-        # The clock has moved on, so that the status is told again: the heart beats.
+        # The clock has moved on, so that the status is told again: it looks.
         for seconds in range(3):
             said = len(told.systemd.all("STATUS"))
             exit_.clock.advance(100 + seconds)
-            await until(lambda said=said: len(told.systemd.all("STATUS")) > said, "the heart beats")  # type: ignore[misc]
+            await until(lambda said=said: len(told.systemd.all("STATUS")) > said, "it looks")  # type: ignore[misc]
         assert told.alive() == 1
         exit_.tunnel.gate.set()
         with suppress(TunnelError):
@@ -132,9 +132,9 @@ async def test_reload(exit_: ExitUnderTest) -> None:
             raise ConfigError("config.toml: region = 7: must be text")
         return config.load(text, {}, "host")
 
-    async with beating(exit_) as told:
+    async with reporting(exit_) as told:
         await until(lambda: told.systemd.all("READY"), "ready")
-        reload = Reload(exit_.settings, read, taken.append, exit_.parts.ticker, told.speaker, told.heart)
+        reload = Reload(exit_.settings, read, taken.append, exit_.parts.ticker, told.speaker, told.status)
         asked = asyncio.Event()
         running = asyncio.create_task(reload.run(asked, told.stopping))
         for count, remark in enumerate(
