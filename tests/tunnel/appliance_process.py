@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from client import CURL
+from http_api import Api
 from waiting import READY_SECONDS, until
 
 if TYPE_CHECKING:
@@ -21,20 +21,10 @@ if TYPE_CHECKING:
     from world import World
 
 PROJECT = Path(__file__).resolve().parents[2]
-API = "http://127.0.0.1:8080"
 REGION = "test"
 
 # Settings that an exit has reason to change: each must be again what it was.
 _SYSCTLS = r"^net\.ipv[46]\..*(forward|accept_ra|rp_filter|src_valid_mark|accept_redirects)"
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """An HTTP answer; header names in lower case, the body parsed where it is JSON."""
-
-    status: int
-    headers: Mapping[str, str]
-    body: Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +35,7 @@ class Transfer:
     sent: int
 
 
-class Appliance:
+class Appliance(Api):
     """One appliance on the world's exit: its config, its store, its process. The store outlives the process."""
 
     def __init__(
@@ -57,7 +47,7 @@ class Appliance:
         environment: Mapping[str, str] | None = None,
         through: Sequence[str] = (),
     ) -> None:
-        self.space = world.exit
+        super().__init__(world.exit, REGION)
         self.interface = world.interface("x")
         self.backend = backend
         directory.mkdir(mode=0o700)
@@ -182,43 +172,6 @@ class Appliance:
                 return Transfer(received=int(received), sent=int(sent))
         message = f"{public_key} is no peer of {self.interface}"
         raise AssertionError(message)
-
-    # The HTTP API ----------------------------------------------------------------------------------
-
-    def api(self, method: str, path: str, json_body: object = None, token: str | None = None) -> Answer:
-        command = [*CURL, "--include", "--max-time", "60", "--request", method]
-        if token is not None:
-            command += ["--header", f"Authorization: Bearer {token}"]
-        if json_body is not None:
-            command += ["--data", json.dumps(json_body)]
-        done = self.space.run(*command, API + path, check=False, timeout=READY_SECONDS)
-        if done.returncode != 0:
-            return Answer(status=0, headers={}, body=done.stderr)
-        head, _, body = done.stdout.replace("\r\n", "\n").partition("\n\n")
-        status, *fields = head.split("\n")
-        headers = {name.lower(): value.strip() for name, _, value in (field.partition(":") for field in fields)}
-        parsed = json.loads(body) if "json" in headers.get("content-type", "") else body
-        return Answer(status=int(status.split()[1]), headers=headers, body=parsed)
-
-    def open(self, token: str, **body: object) -> dict[str, Any]:
-        """POST /v1/sessions, which must answer 201; the answer's body."""
-        answer = self.api("POST", "/v1/sessions", {"region": REGION} | body, token)
-        assert answer.status == 201, answer
-        opened: dict[str, Any] = answer.body
-        return opened
-
-    def session(self, session_id: str, token: str) -> dict[str, Any]:
-        answer = self.api("GET", f"/v1/sessions/{session_id}", token=token)
-        assert answer.status == 200, answer
-        shown: dict[str, Any] = answer.body
-        return shown
-
-    def close(self, session_id: str, token: str) -> dict[str, Any]:
-        """DELETE /v1/sessions/{id}, which must answer 200; the final figures."""
-        answer = self.api("DELETE", f"/v1/sessions/{session_id}", token=token)
-        assert answer.status == 200, answer
-        final: dict[str, Any] = answer.body
-        return final
 
     # -----------------------------------------------------------------------------------------------
 

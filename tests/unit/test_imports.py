@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[2]
 # and has no entry of its own.
 LAYERS = (
     ("the process", ("__main__", "cli.*", "server")),
-    ("what is joined", ("assembly", "api.*")),
+    ("what is joined", ("assembly", "api.*", "install.*")),
     (
         "what acts",
         (
@@ -44,6 +44,7 @@ LAYERS = (
         "the edges",
         (
             *("store.*", "egress.host", "egress.forwarding", "addresses", "host_network", "listening", "state_dir"),
+            *("backup", "backup_archive", "restore", "file_owner"),
             *(
                 "alarm",
                 "netlink_events",
