@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable, Iterator
 
-    from appliance.heartbeat import Heartbeat
+    from appliance.service_status import ServiceStatus
     from appliance.settings import Settings
     from appliance.systemd import Systemd
     from appliance.tick import Ticker
@@ -33,14 +33,14 @@ class Reload:
         take_over: Callable[[Settings], None],
         ticker: Ticker,
         systemd: Systemd,
-        heartbeat: Heartbeat,
+        status: ServiceStatus,
     ) -> None:
         self._running = running
         self._read_settings = read_settings
         self._take_over = take_over
         self._ticker = ticker
         self._systemd = systemd
-        self._heartbeat = heartbeat
+        self._status = status
 
     async def run(self, asked: asyncio.Event, stopping: asyncio.Event) -> None:
         """Once each time that `asked` is set."""
@@ -52,23 +52,23 @@ class Reload:
                 try:
                     await self._reload()
                 finally:
-                    self._heartbeat.ready()
+                    self._status.ready()
 
     async def _reload(self) -> None:
         try:
             read = self._read_settings()
         except ConfigError as error:
             log.error("the configuration is not taken over: %s", error)
-            self._heartbeat.remark = f"the configuration is not taken over: {error}"
+            self._status.remark = f"the configuration is not taken over: {error}"
             return
         self._take_over(read)
-        await self._ticker.tick()
         log.info("tiers, prices and egress are taken over from the configuration")
-        self._heartbeat.remark = None
+        self._status.remark = None
         waiting = ", ".join(left_out(self._running, read))
         if waiting:
             log.warning("changed, and needs a restart: %s", waiting)
-            self._heartbeat.remark = f"changed, and needs a restart: {waiting}"
+            self._status.remark = f"changed, and needs a restart: {waiting}"
+        await self._ticker.tick()
 
 
 def left_out(running: Settings, read: Settings) -> Iterator[str]:

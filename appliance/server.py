@@ -19,8 +19,8 @@ from appliance.clock import HostClock
 from appliance.egress.forwarding_events import forwarding_events
 from appliance.egress.table_events import table_events
 from appliance.errors import EgressError, HostError, TunnelError
-from appliance.heartbeat import Heartbeat
 from appliance.reload import Reload
+from appliance.service_status import ServiceStatus
 from appliance.state_dir import StateDir
 from appliance.store import integrity
 from appliance.store.connection import Store
@@ -98,13 +98,13 @@ async def _serve(read_settings: Callable[[], Settings], environ: Mapping[str, st
         egress = assembly.host_egress(settings, state, place, clock.now().boot_id)
         parts = await assembly.build(settings, store=store, tunnel=tunnel, egress=egress, exit_=place.exit, clock=clock)
         stack.push_async_callback(_leave_host, settings, tunnel, egress)
-        heartbeat = Heartbeat(
+        status = ServiceStatus(
             systemd, node=parts.node, readiness=parts.readiness, live=parts.live, ticker=parts.ticker, clock=clock
         )
-        reload = Reload(settings, read_settings, _taking_over(parts, egress, place), parts.ticker, systemd, heartbeat)
+        reload = Reload(settings, read_settings, _taking_over(parts, egress, place), parts.ticker, systemd, status)
         tasks = {
             **_watches(settings, parts, egress, store, stopping, stack),
-            "the heartbeat": lambda: heartbeat.run(stopping),
+            "the service's status": lambda: status.run(stopping),
             "the reload": lambda: reload.run(reload_asked, stopping),
         }
         systemd.status("starting: making the host what the store says")

@@ -22,14 +22,15 @@ try "execute /bin/kill" /bin/kill -l
 for loader in /lib64/ld-linux-x86-64.so.2 /lib/ld-linux-aarch64.so.1; do
     [ -e "$loader" ] && try "execute /bin/sh through the loader" "$loader" /bin/sh -c :
 done
-for place in "$STATE_DIRECTORY" "$RUNTIME_DIRECTORY" /tmp /var/tmp /dev/shm; do
+for place in $STATE_DIRECTORY $RUNTIME_DIRECTORY /tmp /var/tmp /dev/shm; do
     try "execute a copy in $place" run_copy "$place"
 done
 try "make a set-user-id file" set_uid
 
 # Files
-try "write $STATE_DIRECTORY" "$b" touch "$STATE_DIRECTORY/probe"
-try "write $RUNTIME_DIRECTORY" "$b" touch "$RUNTIME_DIRECTORY/probe"
+for place in $STATE_DIRECTORY $RUNTIME_DIRECTORY; do
+    try "write $place" "$b" touch "$place/probe"
+done
 for place in /etc /etc/wg-appliance /usr/local/bin /usr/local/lib/wg-appliance /var/lib /var/log /run /root /home /opt; do
     try "write $place" "$b" touch "$place/probe"
 done
@@ -56,3 +57,7 @@ try "set the clock" "$b" adjtimex -q -t 10000
 try "set the host's name" "$b" hostname probe
 try "become root" "$b" su -c true
 try "raise its priority" "$b" renice -n -5 -p $$
+
+for place in $STATE_DIRECTORY $RUNTIME_DIRECTORY; do
+    "$b" rm -f "$place/busybox" "$place/probe"
+done

@@ -1,4 +1,4 @@
-"""What a service of ours may do, tried from inside: `probe.sh` in a unit that is the service's own but for what it runs.
+"""What a service of ours may do, tried from inside: `probe.sh` in the service's unit, in place of what that runs.
 
 For a host with systemd that is made for tests (`Machine`): it needs nothing on it but the service.
 """
@@ -16,7 +16,7 @@ HERE = Path(__file__).parent
 BUSYBOX = Path("/usr/bin/busybox")  # busybox-static of this host
 PLACE = Path("/usr/local/lib/wg-appliance/probe")  # where the service may execute
 PROBE = "wg-appliance-probe"
-BAITS = ("/root/secret", "/home/secret", "/tmp/of-another")
+BAITS = ("/root/secret", "/home/secret", "/tmp/of-another")  # noqa: S108 (the machine's; to be hidden)
 
 # What differs from the service is how the probe is run, not what it may do. The directories are the service's own.
 DROP_IN = f"""

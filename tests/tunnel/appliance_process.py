@@ -16,7 +16,7 @@ from waiting import READY_SECONDS, until
 
 if TYPE_CHECKING:
     import subprocess
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
     from world import World
 
@@ -39,7 +39,13 @@ class Appliance(Api):
     """One appliance on the world's exit: its config, its store, its process. The store outlives the process."""
 
     def __init__(
-        self, world: World, backend: str, directory: Path, changes: Mapping[str, Mapping[str, object]]
+        self,
+        world: World,
+        backend: str,
+        directory: Path,
+        changes: Mapping[str, Mapping[str, object]],
+        environment: Mapping[str, str] | None = None,
+        through: Sequence[str] = (),
     ) -> None:
         super().__init__(world.exit, REGION)
         self.interface = world.interface("x")
@@ -50,6 +56,8 @@ class Appliance(Api):
         self._config = directory / "config.toml"
         self.configure()
         self._log = directory / "log"
+        self._through = through  # a command that runs the process
+        self._environment = _environment() | dict(environment or {})
         self._process: subprocess.Popen[bytes] | None = None
         self._host_before = self._host()
 
@@ -78,14 +86,19 @@ class Appliance(Api):
         """Start `serve` and wait until it is ready."""
         with self._log.open("ab") as log:
             self._process = self.space.start(
-                *self._command("serve"), stdout=log, stderr=log, env=_environment(), cwd=PROJECT
+                *self._through,
+                *self._command("serve"),
+                stdout=log,
+                stderr=log,
+                env=self._environment,
+                cwd=PROJECT,
             )
         until(self._ready, "GET /readyz answers 200")
 
     def try_to_start(self) -> tuple[int, str]:
         """`serve` where it cannot start: its exit status, and what it said."""
         command = self._command("serve")
-        done = self.space.run(*command, check=False, timeout=READY_SECONDS, env=_environment(), cwd=PROJECT)
+        done = self.space.run(*command, check=False, timeout=READY_SECONDS, env=self._environment, cwd=PROJECT)
         return done.returncode, done.stderr
 
     def stop(self) -> None:
@@ -137,7 +150,7 @@ class Appliance(Api):
     def admin(self, *arguments: str) -> str:
         """An admin command's stdout."""
         command = self._command(*arguments)
-        return self.space.run(*command, timeout=READY_SECONDS, env=_environment(), cwd=PROJECT).stdout
+        return self.space.run(*command, timeout=READY_SECONDS, env=self._environment, cwd=PROJECT).stdout
 
     def token(self, account: str = "alice") -> str:
         printed = self.admin("token", "create", "--account", account)

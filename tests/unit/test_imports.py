@@ -27,7 +27,7 @@ LAYERS = (
                 "tick",
                 "sessions",
                 "meter",
-                "heartbeat",
+                "service_status",
                 "reload",
                 "convergence",
                 "endings",

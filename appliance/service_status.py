@@ -21,7 +21,7 @@ LOOK_S = 1.0
 STATUS_S = 10.0  # between two lines that differ in the time of the last tick only
 
 
-class Heartbeat:
+class ServiceStatus:
     """One for the life of the server.
 
     Alive is told once for every tick that came to its end, whatever it found: a tick that hangs, ticks that crash each
