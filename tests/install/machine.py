@@ -102,12 +102,11 @@ class Machine:
         )
 
     def _show_services_this_boot(self) -> None:
-        """systemd-nspawn covers the kernel's boot id with one of its own. A service with a /proc of its own gets that too."""
-        real, shown = "/proc/sys/kernel/random/boot_id", "/run/boot_id"
-        drop_in = f"/run/systemd/system/{SERVICE}.d/boot-id.conf"
-        script = f"cat {real} >{shown}; mkdir -p {Path(drop_in).parent}; echo '[Service]\nBindReadOnlyPaths={shown}:{real}' >{drop_in}"
-        self.run("sh", "-c", script)
-        self.run("systemctl", "daemon-reload")
+        """systemd-nspawn covers the kernel's boot id with one of its own. A service that has its own /proc gets it too."""
+        real, shown, drop_ins = "/proc/sys/kernel/random/boot_id", "/run/boot_id", f"/run/systemd/system/{SERVICE}.d"
+        self.run("sh", "-c", f"cat {real} >{shown} && mkdir -p {drop_ins}")
+        lines = f"[Service]\\nBindReadOnlyPaths={shown}:{real}\\n"
+        self.run("sh", "-c", f"printf '{lines}' >{drop_ins}/boot-id.conf && systemctl daemon-reload")
 
     def _inside(self, *command: str) -> list[str]:
         return ["nsenter", f"--target={self._leader()}", "--all", "env", "-i", f"PATH={PATH}", "LC_ALL=C", *command]
