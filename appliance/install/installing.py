@@ -90,8 +90,8 @@ def _prove(layout: Layout, say: Callable[[str], None]) -> None:
     """The running exit carries a client's traffic, or it is not installed."""
     if not host.succeeds(str(layout.command), "selftest", "--help"):
         return
-    host.run(str(layout.command), "selftest")
-    say("selftest: a session, its traffic and its bytes are right")
+    for line in host.run(str(layout.command), "selftest").splitlines():
+        say(f"selftest: {line}")
 
 
 def _first_token(layout: Layout, say: Callable[[str], None]) -> None:

@@ -96,13 +96,12 @@ class Machine:
             inside, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=seconds, check=False
         )
 
-    def start(self, *command: str) -> subprocess.Popen[bytes]:
-        return subprocess.Popen(
-            self._inside(*command), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
+    def start(self, *command: str, stdout: int = subprocess.DEVNULL) -> subprocess.Popen[bytes]:
+        inside = self._inside(*command)
+        return subprocess.Popen(inside, stdin=subprocess.DEVNULL, stdout=stdout, stderr=subprocess.DEVNULL)
 
     def _show_services_this_boot(self) -> None:
-        """systemd-nspawn covers the kernel's boot id with one of its own. A service that has its own /proc gets it too."""
+        """systemd-nspawn covers the kernel's boot id with its own. A service that has its own /proc is shown it too."""
         real, shown, drop_ins = "/proc/sys/kernel/random/boot_id", "/run/boot_id", f"/run/systemd/system/{SERVICE}.d"
         self.run("sh", "-c", f"cat {real} >{shown} && mkdir -p {drop_ins}")
         lines = f"[Service]\\nBindReadOnlyPaths={shown}:{real}\\n"
