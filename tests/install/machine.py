@@ -37,7 +37,7 @@ class Machine:
         self._name = f"wgm-{secrets.token_hex(3)}"
         self.root = root
         root.mkdir()
-        debian.unpack(root)
+        debian.unpack(debian.MACHINE, root)
         self._nspawn: subprocess.Popen[bytes] | None = None
         self._console = root.with_suffix(".console")
 
