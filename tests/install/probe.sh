@@ -1,4 +1,4 @@
-# Run inside the service's sandbox by a busybox of its own (BUSYBOX): says of each attempt, a line, whether it succeeded.
+# Run in a service's sandbox by a busybox that it may execute: says of each attempt, a line each, whether it succeeded.
 
 try() {
     name=$1
@@ -50,9 +50,9 @@ try "see other users' processes" "$b" test -e /proc/1
 try "open /dev/net/tun" "$b" dd if=/dev/net/tun of=/dev/null bs=1 count=0
 try "read /dev/kmsg" "$b" dd if=/dev/kmsg of=/dev/null bs=1 count=0
 try "make a device" "$b" mknod /tmp/device c 1 3
+try "change the root" "$b" chroot /tmp /busybox true
 try "mount" "$b" mount -t tmpfs none /tmp
 try "make a namespace" "$b" unshare --user "$b" true
-try "change the root" "$b" chroot /tmp /busybox true
 try "set the clock" "$b" adjtimex -q -t 10000
 try "set the host's name" "$b" hostname probe
 try "become root" "$b" su -c true
