@@ -28,6 +28,7 @@ def uninstall(layout: Layout, program: Program, say: Callable[[str], None], *, p
     steps = plan.of_program(layout, program, settings, record, userspace=True)
     take_back(steps, say)
     host.run("systemctl", "daemon-reload")
+    take_back([plan.programs(layout)], say)
     if purge:
         take_back(plan.of_operator(layout, settings, ""), say)
     elif layout.config.exists() or state.path.exists():

@@ -48,10 +48,12 @@ def host_state(machine: Machine) -> set[str]:
     return lines | set(_files(machine.root))
 
 
-def differences(before: set[str], after: set[str]) -> str:
-    """A line each; nothing where all is as it was."""
+def require_unchanged(machine: Machine, before: set[str], but: str | None = None) -> None:
+    """Nothing differs, but for lines with this in them."""
+    after = host_state(machine)
     lines = [*(f"- {line}" for line in before - after), *(f"+ {line}" for line in after - before)]
-    return "\n".join(sorted(lines, key=lambda line: line[2:]))
+    changed = sorted((line for line in lines if but is None or but not in line), key=lambda line: line[2:])
+    assert not changed, "\n" + "\n".join(changed)
 
 
 def _files(root: Path) -> Iterator[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from host_state import differences, host_state
+from host_state import host_state, require_unchanged
 from installed import first_token, packages_to_purge, refused
 from ping import Ping
 from programs import NEWER
@@ -66,4 +66,4 @@ def test_a_life(
     assert appliance.close(session["id"], token)["bytes_in"] > 0
     said = appliance.command("uninstall", "--purge")
     machine.run(*packages_to_purge(said), "--yes", "--autoremove")
-    assert differences(before, host_state(machine)) == ""
+    require_unchanged(machine, before)
