@@ -102,6 +102,12 @@ def public_address() -> IPv4Address | IPv6Address | None:
     return address if address.is_global else None
 
 
+def require_address(settings: Settings) -> None:
+    """Raises HostError when neither the configuration nor a default route says what clients dial."""
+    if settings.node.public_ip is None:
+        host_network.default_route_address()
+
+
 def region() -> str | None:
     """The provider's word for where the host is. https://docs.cloud-init.io/en/latest/explanation/instancedata.html"""
     try:

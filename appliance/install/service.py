@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from appliance.settings import ApiSettings
 
 POLL_S = 0.2
+ERROR = "wg-appliance: error: "  # the line a command ends with that failed
 
 
 def restart() -> str:
@@ -46,7 +47,7 @@ def wait_ready(api: ApiSettings, seconds: float, after: str = "") -> str | None:
 def _fault(api: ApiSettings, after: str) -> str | None:
     state = _property("ActiveState")
     if state != "active":
-        return f"the service is {state}"
+        return f"the service is {state}{_last_error()}"
     if _property("InvocationID") == after:
         return "the service has not started anew"
     try:
@@ -58,3 +59,10 @@ def _fault(api: ApiSettings, after: str) -> str | None:
 
 def _property(name: str) -> str:
     return host.run("systemctl", "show", "--value", f"--property={name}", SERVICE).strip()
+
+
+def _last_error() -> str:
+    """What it said when it ended, if it did."""
+    lines = host.run("journalctl", "--unit", SERVICE, "--lines", "50", "--output", "cat", "--no-pager").splitlines()
+    found = [line.removeprefix(ERROR) for line in lines if line.startswith(ERROR)]
+    return f" ({found[-1]})" if found else ""

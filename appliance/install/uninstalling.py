@@ -42,4 +42,5 @@ def _stop(layout: Layout, program: Program, say: Callable[[str], None]) -> None:
     """All units, the appliance's own first: a tunnel that ends would be put right again."""
     for name in sorted(name for name in program.units if "/" not in name and (layout.units / name).exists()):
         host.run("systemctl", "disable", "--now", name)
+        host.succeeds("systemctl", "reset-failed", name)  # it forgets one that had failed
         say(f"service {name}: stopped, and not started any more")
