@@ -25,9 +25,18 @@ COMMANDS = (
     ("systemctl", "list-units", "--failed", "--no-legend", "--plain"),
 )
 # Counters, and what the host measures by itself.
-MOVING = ("fs.dentry", "fs.file-nr", "fs.inode", "fs.quota.syncs", "kernel.ns_last_pid", "kernel.pty", "kernel.random")
+MOVING = (
+    "net.netfilter.nf_conntrack_count",
+    "fs.dentry",
+    "fs.file-nr",
+    "fs.inode",
+    "fs.quota.syncs",
+    "kernel.ns_last_pid",
+    "kernel.pty",
+    "kernel.random",
+)
 # Of links that are made anew with each boot.
-MADE_UP = re.compile(r"link/ether \S+|fe80::\S+|link-netnsid \S+")
+MADE_UP = re.compile(r"link/ether \S+|fe80::\S+|link-netnsid \S+|@if\d+")
 # What runs, logs, caches, and what dpkg notes of packages that came and went.
 ELSEWHERE = (
     *("proc", "sys", "run", "dev", "tmp", "root", "var/log", "var/tmp", "var/cache"),

@@ -38,6 +38,7 @@ class Machine:
         self.root = root
         root.mkdir()
         debian.unpack(debian.MACHINE, root)
+        self._show_services_the_boot()
         self._nspawn: subprocess.Popen[bytes] | None = None
         self._console = root.with_suffix(".console")
 
@@ -59,7 +60,6 @@ class Machine:
                 command, stdin=subprocess.DEVNULL, stdout=console, stderr=console, env=os.environ | own
             )
         until(self._booted, f"the machine has booted (its console: {self._console})")
-        self._show_services_this_boot()
 
     def reboot(self) -> None:
         """Interfaces, firewall rules, sysctls and processes go, as with a real one; and it is another boot."""
@@ -100,12 +100,17 @@ class Machine:
         inside = self._inside(*command)
         return subprocess.Popen(inside, stdin=subprocess.DEVNULL, stdout=stdout, stderr=subprocess.DEVNULL)
 
-    def _show_services_this_boot(self) -> None:
+    def _show_services_the_boot(self) -> None:
         """systemd-nspawn covers the kernel's boot id with its own. A service that has its own /proc is shown it too."""
-        real, shown, drop_ins = "/proc/sys/kernel/random/boot_id", "/run/boot_id", f"/run/systemd/system/{SERVICE}.d"
-        self.run("sh", "-c", f"cat {real} >{shown} && mkdir -p {drop_ins}")
-        lines = f"[Service]\\nBindReadOnlyPaths={shown}:{real}\\n"
-        self.run("sh", "-c", f"printf '{lines}' >{drop_ins}/boot-id.conf && systemctl daemon-reload")
+        real, copy = "/proc/sys/kernel/random/boot_id", "/run/boot_id"
+        files = {
+            "usr/lib/tmpfiles.d/boot-id.conf": f"C {copy} - - - - {real}\n",
+            f"usr/lib/systemd/system/{SERVICE}.d/boot-id.conf": f"[Service]\nBindReadOnlyPaths={copy}:{real}\n",
+        }
+        for name, text in files.items():
+            path = self.root / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, encoding="utf-8")
 
     def _inside(self, *command: str) -> list[str]:
         return ["nsenter", f"--target={self._leader()}", "--all", "env", "-i", f"PATH={PATH}", "LC_ALL=C", *command]
