@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from http import HTTPStatus
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from appliance.errors import HostError
@@ -55,6 +56,14 @@ def _fault(api: ApiSettings, after: str) -> str | None:
     except HostError as error:
         return str(error)
     return None
+
+
+def running_version() -> str | None:
+    """Of the program that runs: each has a folder of its own."""
+    try:
+        return Path(f"/proc/{int(_property('MainPID'))}/exe").readlink().parent.name
+    except FileNotFoundError:
+        return None
 
 
 def _property(name: str) -> str:

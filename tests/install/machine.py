@@ -38,7 +38,7 @@ class Machine:
         self.root = root
         root.mkdir()
         debian.unpack(debian.MACHINE, root)
-        self._show_services_the_boot()
+        self._furnish()
         self._nspawn: subprocess.Popen[bytes] | None = None
         self._console = root.with_suffix(".console")
 
@@ -100,10 +100,15 @@ class Machine:
         inside = self._inside(*command)
         return subprocess.Popen(inside, stdin=subprocess.DEVNULL, stdout=stdout, stderr=subprocess.DEVNULL)
 
-    def _show_services_the_boot(self) -> None:
-        """systemd-nspawn covers the kernel's boot id with its own. A service that has its own /proc is shown it too."""
+    def _furnish(self) -> None:
+        """What an image has and a bootstrapped tree lacks; and no name server, since none is to be reached.
+
+        systemd-nspawn covers the kernel's boot id with its own. A service that has its own /proc is shown it too.
+        """
         real, copy = "/proc/sys/kernel/random/boot_id", "/run/boot_id"
         files = {
+            "etc/hosts": "127.0.0.1 localhost\n::1 localhost\n",
+            "etc/resolv.conf": "",
             "usr/lib/tmpfiles.d/boot-id.conf": f"C {copy} - - - - {real}\n",
             f"usr/lib/systemd/system/{SERVICE}.d/boot-id.conf": f"[Service]\nBindReadOnlyPaths={copy}:{real}\n",
         }

@@ -24,21 +24,17 @@ MOMENTS = ("", f"before-{NEWER}.tar: written", f"{NEWER}: unpacked", "current: l
 
 
 def kill_at(machine: Machine, moment: str, *command: str) -> bool:
-    """Run the command, and kill it with all that it started once it has said `moment`. False: it had ended before."""
+    """Run the command, and kill it with all that it started once it has said `moment`. False: it never did."""
     process = machine.start(*command, stdout=subprocess.PIPE)
     assert process.stdout is not None
-    with process.stdout as lines:
+    with process, process.stdout as lines:
         if moment:
-            for line in lines:
-                if moment in line.decode():
-                    break
+            met = any(moment in line.decode() for line in lines)
         else:
-            until(lambda: len(_descendants(process.pid)) > 2, "the program runs")
-        killed = process.poll() is None
+            met = until(lambda: len(_descendants(process.pid)) > 2, "the program runs")
         for pid in _descendants(process.pid):
             os.kill(pid, signal.SIGKILL)
-    process.wait(timeout=60)
-    return killed
+    return met
 
 
 def _descendants(pid: int) -> list[int]:

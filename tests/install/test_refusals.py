@@ -27,7 +27,7 @@ def test_a_rehearsal_changes_nothing(appliance: Installed, program: Path) -> Non
 def test_an_interface_of_somebody_else(appliance: Installed, program: Path) -> None:
     """Where wga0 is another's, install says so and changes nothing; with another name in the configuration it goes."""
     machine, brought = appliance.machine, appliance.bring(program)
-    machine.run("ip", "link", "add", "wga0", "type", "dummy")
+    machine.run("ip", "link", "add", "wga0", "type", "veth", "peer", "name", "peer0")
     before = host_state(machine)
     line = refused(machine.try_to_run(brought, "install"))
     assert "wga0 exists" in line
