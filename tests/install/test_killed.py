@@ -51,6 +51,7 @@ def test_the_next_upgrade_goes_on(
 ) -> None:
     """After the kill the session goes on; the next upgrade ends with the new version, and the session still there."""
     machine = appliance.machine
+    appliance.count_often()
     session = appliance.open(first_token(appliance.install(appliance.bring(program))))
     client.wg_quick(session["wg_config"])
     newer = appliance.bring(newer_program)
@@ -68,6 +69,7 @@ def test_the_next_upgrade_goes_on(
 def test_the_next_boot_goes_on(appliance: Installed, client: Client, program: Path, newer_program: Path) -> None:
     """Killed after the switch, and rebooted: the new version starts with the store, and an upgrade is done with it."""
     machine = appliance.machine
+    appliance.count_often()
     session = appliance.open(first_token(appliance.install(appliance.bring(program))))
     client.wg_quick(session["wg_config"])
     newer = appliance.bring(newer_program)
@@ -85,6 +87,7 @@ def test_killed_on_the_way_back(
 ) -> None:
     """Killed while it takes back a broken version: the next upgrade, to one that works, first ends the way back."""
     machine = appliance.machine
+    appliance.count_often()
     session = appliance.open(first_token(appliance.install(appliance.bring(program))))
     client.wg_quick(session["wg_config"])
     assert kill_at(machine, "store.sqlite: restored", appliance.bring(broken_program), "upgrade")

@@ -55,6 +55,7 @@ def test_a_life(
     ping = Ping(client.space, "10.101.0.1", tmp_path / "ping-2")
     failed = machine.try_to_run(appliance.bring(broken_program), "upgrade", seconds=300)
     assert f"{NEWER} runs again" in refused(failed)
+    assert "store.sqlite: restored" in failed.stdout
     ping.goes_on(20)
     assert ping.stop().outages == []
     assert appliance.version() == NEWER

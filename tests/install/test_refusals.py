@@ -56,6 +56,7 @@ def test_a_second_install(appliance: Installed, program: Path) -> None:
 def test_an_older_version(appliance: Installed, program: Path, newer_program: Path) -> None:
     """Neither upgrade nor install goes back; the version that runs goes on."""
     machine = appliance.machine
+    appliance.count_often()
     appliance.install(appliance.bring(newer_program))
     pid, older = appliance.main_pid(), appliance.bring(program)
     for arguments in ((older, "upgrade"), (COMMAND, "upgrade", older), (older, "install")):
@@ -68,6 +69,7 @@ def test_an_older_version(appliance: Installed, program: Path, newer_program: Pa
 def test_what_is_no_program(appliance: Installed, program: Path) -> None:
     """A file that is none, and one that cannot be executed, are no upgrade."""
     machine = appliance.machine
+    appliance.count_often()
     appliance.install(appliance.bring(program))
     (machine.root / "root/text").write_text("no program\n", encoding="utf-8")
     for file in ("/root/text", "/root/missing"):
