@@ -50,8 +50,10 @@ def restore_backup(file: Path, config_file: Path, environ: Mapping[str, str]) ->
     restored, ConfigError for a configuration in it that this version refuses, HostError while a server runs. Until
     all of the backup is unpacked and checked nothing is changed.
     """
+    # Read here, and not as the state's owner, who may have no access to where the program is.
+    newest = migrations()[-1][0]
     with open_backup(file) as backup, ExitStack() as stack:
-        _check_schema(backup, backup.manifest.schema)
+        _check_schema(backup, backup.manifest.schema, newest)
         settings = _settings(backup, config_file, environ)
         state = StateDir(settings.node.state_dir)
         state.create()
@@ -59,7 +61,7 @@ def restore_backup(file: Path, config_file: Path, environ: Mapping[str, str]) ->
             with acting_as_owner(each.path):
                 stack.enter_context(each.serving())
         with acting_as_owner(state.path):
-            unpacked = stack.enter_context(_unpacked(backup, state))
+            unpacked = stack.enter_context(_unpacked(backup, state, newest))
         new_config = stack.enter_context(_config_aside(backup, config_file))
         stamp = datetime.now(UTC).strftime(KEPT)
         with acting_as_owner(state.path):
@@ -70,8 +72,8 @@ def restore_backup(file: Path, config_file: Path, environ: Mapping[str, str]) ->
     return Restored(backup.manifest, settings, new_config is not None, kept_state, kept_config)
 
 
-def _check_schema(backup: Backup, schema: int) -> None:
-    if schema > migrations()[-1][0]:
+def _check_schema(backup: Backup, schema: int, newest: int) -> None:
+    if schema > newest:
         raise backup.too_new(backup.manifest.appliance)
 
 
@@ -98,7 +100,7 @@ def _state_dirs(restored: StateDir, config_file: Path, environ: Mapping[str, str
 
 
 @contextmanager
-def _unpacked(backup: Backup, state: StateDir) -> Iterator[StateDir]:
+def _unpacked(backup: Backup, state: StateDir, newest: int) -> Iterator[StateDir]:
     """A state directory beside the present files: whole, checked and on the disk."""
     new = StateDir(state.path / UNPACKING)
     shutil.rmtree(new.path, ignore_errors=True)  # a restore that was killed left it
@@ -108,7 +110,7 @@ def _unpacked(backup: Backup, state: StateDir) -> Iterator[StateDir]:
             file.write(backup.key)
         with _new_file(new.store) as file:
             backup.copy_store(file)
-        _check(backup, new)
+        _check(backup, new, newest)
         yield new
     finally:
         shutil.rmtree(new.path, ignore_errors=True)
@@ -124,7 +126,7 @@ def _new_file(path: Path) -> Iterator[BinaryIO]:
         os.fsync(file.fileno())
 
 
-def _check(backup: Backup, new: StateDir) -> None:
+def _check(backup: Backup, new: StateDir, newest: int) -> None:
     try:
         new.read_key()
     except HostError as error:
@@ -132,7 +134,7 @@ def _check(backup: Backup, new: StateDir) -> None:
     found = integrity.flaw(new.store)
     if found is not None:
         raise backup.damaged(f"its store: {found}")
-    _check_schema(backup, integrity.schema(new.store))
+    _check_schema(backup, integrity.schema(new.store), newest)
 
 
 @contextmanager

@@ -87,11 +87,15 @@ def of_program(layout: Layout, program: Program, settings: Settings, record: Rec
 def of_version(layout: Layout, program: Program, settings: Settings, *, userspace: bool) -> list[Step]:
     """What differs from one version to another. The last step is the switch to this one."""
     return [
-        ProgramFiles(program.files, layout.version(program.version), PROGRAM),
+        program_files(layout, program),
         *_units(layout, program, settings, userspace=userspace),
         Symlink(layout.command, layout.current / PROGRAM),
         Symlink(layout.current, layout.version(program.version)),
     ]
+
+
+def program_files(layout: Layout, program: Program) -> ProgramFiles:
+    return ProgramFiles(program.files, layout.version(program.version), PROGRAM)
 
 
 def _units(layout: Layout, program: Program, settings: Settings, *, userspace: bool) -> list[Step]:

@@ -238,9 +238,13 @@ class ProgramFiles:
     def change(self) -> str | None:
         if not self.path.is_dir():
             return "unpacked"
-        if self.source.samefile(self.path) or self._same():
+        if self.is_there() or self._same():
             return None
         return "unpacked again: it was another build"
+
+    def is_there(self) -> bool:
+        """Whether it is this folder that the program runs from."""
+        return self.path.is_dir() and self.source.samefile(self.path)
 
     def _same(self) -> bool:
         # All of the program's own code is in its executable.

@@ -59,24 +59,40 @@ class Upgrade:
 
     def run(self) -> None:
         """Raises HostError where it refuses, and after it has put back the version that ran."""
-        move = self._taken_up()
-        installed = self._layout.installed_version()
+        move = self._under_way()
+        if move is None and not self._is_newer():
+            return
+        self._move_in()
+        if move is not None:
+            self._say(f"an upgrade from {move.old} to {move.new} was cut short")
+            move = self._taken_up(move)
+            if move is None and not self._is_newer():
+                return
+        self._go(move or self._begin())
+
+    def _is_newer(self) -> bool:
+        """Than what is installed; False: it is the same."""
+        installed, new = self._layout.installed_version(), self._program.version
         if installed is None:
             raise HostError("wg-appliance is not installed: run install instead of upgrade")
-        new = self._program.version
         if order(new) < order(installed):
             raise HostError(f"wg-appliance {installed} is installed, and {new} is older: it might not read the store")
-        if move is None and installed == new:
+        if installed == new:
             self._say(f"wg-appliance {new} is installed already")
-            return
-        self._go(move or self._begin(installed))
+        return installed != new
 
-    def _taken_up(self) -> Move | None:
+    def _move_in(self) -> None:
+        """Go on as the same program from where it belongs: from there the service's user can read it, too.
+
+        What works on the service's files does so as that user, and may have to load something meanwhile.
+        """
+        step = plan.program_files(self._layout, self._program)
+        if not step.is_there():
+            carry_out([step], self._say)
+            hand_over(step.path / PROGRAM)
+
+    def _taken_up(self, move: Move) -> Move | None:
         """The upgrade that was cut short, where it is the one to go on with; any other is brought to an end."""
-        move = self._under_way()
-        if move is None:
-            return None
-        self._say(f"an upgrade from {move.old} to {move.new} was cut short")
         # The store has gone on since the backup, where the new version was not switched to, or has come up since.
         if not move.back and self._layout.installed_version() == move.old:
             self._journal.unlink()
@@ -95,8 +111,8 @@ class Upgrade:
         except FileNotFoundError:
             return None
 
-    def _begin(self, installed: str) -> Move:
-        new = self._program.version
+    def _begin(self) -> Move:
+        installed, new = str(self._layout.installed_version()), self._program.version
         move = Move(installed, new, str(self._layout.programs / f"before-{new}.tar"))
         write_backup(self._state, self._layout.config, Path(move.backup))
         self._say(f"{move.backup}: written, a backup of {installed}")
@@ -127,7 +143,6 @@ class Upgrade:
         fault = self._restart()
         if fault is not None:
             raise HostError(f"wg-appliance {move.old} is back, and not ready: {fault}; see journalctl -u {SERVICE}")
-        shutil.rmtree(self._layout.version(move.new), ignore_errors=True)
         self._journal.unlink()
         self._say(f"wg-appliance {move.old}: runs again, and is ready")
 

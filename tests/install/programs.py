@@ -49,7 +49,7 @@ def newer() -> Path:
 
 def broken() -> Path:
     """A version newer still, that is never ready, and has changed the store by then."""
-    source = _variant("broken", BROKEN)
+    source = _variant("broken", BROKEN, migrations=2)
     (source / "appliance" / "__main__.py").write_text(BROKEN_MAIN, encoding="utf-8")
     return _built(source, "broken")
 
@@ -73,17 +73,19 @@ def _built(source: Path, name: str) -> Path:
     return found
 
 
-def _variant(name: str, version: str) -> Path:
-    """A copy of the checkout's program that says it is of this version, with one migration more."""
+def _variant(name: str, version: str, migrations: int = 1) -> Path:
+    """A copy of the checkout's program that says it is of this version, with migrations more."""
     source = BUILT / f"{name}.source"
     shutil.rmtree(source, ignore_errors=True)
     for folder in ("appliance", "systemd"):
         unwanted = shutil.ignore_patterns("__pycache__")
         shutil.copytree(PROJECT / folder, source / folder, symlinks=True, ignore=unwanted)
     (source / "appliance" / "__init__.py").write_text(f'__version__ = "{version}"\n', encoding="utf-8")
-    migrations = source / "appliance" / "store" / "migrations"
-    number = 1 + len(list(migrations.glob("*.sql")))
-    (migrations / f"{number:04d}_added.sql").write_text("CREATE TABLE added (n INTEGER) STRICT;\n", encoding="utf-8")
+    folder = source / "appliance" / "store" / "migrations"
+    there = len(list(folder.glob("*.sql")))
+    for number in range(there + 1, there + 1 + migrations):
+        sql = f"CREATE TABLE added_{number} (n INTEGER) STRICT;\n"
+        (folder / f"{number:04d}_added.sql").write_text(sql, encoding="utf-8")
     return source
 
 
