@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
 
 from appliance.clock import Moment
 from appliance.entities import Account, Baseline, Session, State, Tier

@@ -7,6 +7,8 @@ import itertools
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+from msgspec import structs
+
 from appliance.errors import TunnelError
 from appliance.wireguard import keys
 from appliance.wireguard.tunnel import Dump, Link, PeerState, PutPeer
@@ -50,7 +52,7 @@ class FakeTunnel:
         """Let this peer's counters grow, and its last handshake be at `handshake_ns` if given."""
         state = self.interface.peers[public_key]
         handshake = state.last_handshake_ns if handshake_ns is None else handshake_ns
-        self.interface.peers[public_key] = replace(
+        self.interface.peers[public_key] = structs.replace(
             state, rx_bytes=state.rx_bytes + rx, tx_bytes=state.tx_bytes + tx, last_handshake_ns=handshake
         )
 
@@ -150,5 +152,5 @@ class FakeTunnel:
         for key, other in self.interface.peers.items():
             # An allowed-ip stands with one peer: the last one it was given to.
             if key != peer.public_key and other.allowed_ips & peer.allowed_ips:
-                self.interface.peers[key] = replace(other, allowed_ips=other.allowed_ips - peer.allowed_ips)
-        self.interface.peers[peer.public_key] = replace(state, allowed_ips=peer.allowed_ips)
+                self.interface.peers[key] = structs.replace(other, allowed_ips=other.allowed_ips - peer.allowed_ips)
+        self.interface.peers[peer.public_key] = structs.replace(state, allowed_ips=peer.allowed_ips)

@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
+from msgspec import Struct
+
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
@@ -20,16 +22,14 @@ class Prefix(NamedTuple):
     length: int
 
 
-@dataclass(frozen=True, slots=True)
-class Peer:
+class Peer(Struct, frozen=True, gc=False):
     """A peer as it should be. `public_key` is the raw 32 bytes."""
 
     public_key: bytes
     allowed_ips: frozenset[Prefix]
 
 
-@dataclass(frozen=True, slots=True)
-class PeerState:
+class PeerState(Struct, frozen=True, gc=False):
     """A peer as the device reports it.
 
     `rx_bytes` is what the exit received from the client, `tx_bytes` what it sent. Both count from

@@ -118,7 +118,7 @@ class Client:
     def _ask(
         self, connection: UnixConnection, request: Request, path: str, expected: int, body: object = None
     ) -> dict[str, Any] | None:
-        """The answer's body; None where it is not the expected one, and the answer noted as odd unless it turned away."""
+        """The answer's body. None where it is another than expected: an odd one, or the client was turned away."""
         self.under_way = request
         status, answer = connection.ask(request.method, path, self.token, body)
         self.under_way = None

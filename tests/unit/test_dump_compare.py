@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec import structs
 
 from appliance._native import ffi, lib
 from appliance.errors import MalformedDump
@@ -143,7 +144,7 @@ def test_fallback_compares_content() -> None:
     """Dumps of a reader that does not compare are compared by content."""
     peer = PeerState(key(1), frozenset(), 1, 2, 3)
     first = Dump(4, bytes(32), 1, {key(1): peer, key(2): peer})
-    second = replace(first, peers={key(1): replace(peer), key(2): replace(peer, rx_bytes=9)})
+    second = replace(first, peers={key(1): structs.replace(peer), key(2): structs.replace(peer, rx_bytes=9)})
     assert second.changed_since(first) == {key(2)}
     assert replace(first, peers={}).changed_since(first) == {key(1), key(2)}
 
