@@ -35,7 +35,7 @@ LAYERS = (
                 "live",
                 "exit",
             ),
-            *("nodes", "quotas"),
+            *("nodes", "quotas", "tokens"),
         ),
     ),
     (
