@@ -98,13 +98,14 @@ class Ticker:
         async with self._turn:
             started = self._clock.now().boot_ms
             fault = None
+            whole = whole or self._is_due() or not self._node.healthy
             try:
-                await self._round(whole=whole or self._is_due() or not self._node.healthy)
+                await self._round(whole=whole)
             except (TunnelError, EgressError) as error:
                 fault = str(error)
-                if self._link is not None:
+                self._link = None
+                if not whole:
                     # Perhaps the interface has gone since it was last looked at: look again at once.
-                    self._link = None
                     self._alarm.ring()
             except StoreUnavailable as error:
                 self._live.stale = True
