@@ -27,6 +27,7 @@ from appliance.sessions import Sessions
 from appliance.store import sessions as rows
 from appliance.terms import Terms
 from appliance.tick import Ticker
+from appliance.tokens import Tokens
 from appliance.wireguard import keys
 from appliance.wireguard.timed import TimedTunnel
 
@@ -97,6 +98,7 @@ def host_egress(settings: Settings, state: StateDir, place: Place, boot_id: str)
 @dataclass(frozen=True, slots=True)
 class Parts:
     terms: Terms
+    tokens: Tokens
     sessions: Sessions
     quotas: Quotas
     ticker: Ticker
@@ -123,6 +125,7 @@ async def build(
     prompt = TimedTunnel(tunnel, settings.wireguard.apply_timeout)
     patient = TimedTunnel(tunnel, CONVERGE_TIMEOUT_S)
     terms = Terms(settings)
+    tokens = Tokens(store, clock)
     meter = Meter(store, prompt, live, terms, clock)
     turn, alarm = asyncio.Lock(), Alarm()
     endings = Endings(live, terms)
@@ -153,6 +156,7 @@ async def build(
         sessions=sessions,
         convergence=Convergence(patient, egress, live, exit_),
         live=live,
+        tokens=tokens,
         node=node,
         endings=endings,
         settings=settings.meter,
@@ -162,7 +166,7 @@ async def build(
     )
     readiness = Readiness(store, prompt, node, clock)
     quotas = Quotas(store, live, terms, clock)
-    return Parts(terms, sessions, quotas, ticker, meter, live, pool, node, nodes, readiness, alarm)
+    return Parts(terms, tokens, sessions, quotas, ticker, meter, live, pool, node, nodes, readiness, alarm)
 
 
 async def recover(store: Store, pool: AddressPool) -> None:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from appliance.egress.state import EgressChanges, EgressState
     from appliance.exit import Exit
     from appliance.live import LiveSessions
-    from appliance.wireguard.tunnel import Dump, Link, LinkChange, PeerChange, Tunnel
+    from appliance.wireguard.tunnel import Dump, Link, LinkChange, Tunnel
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +52,7 @@ class Convergence:
         changes = self._changes(keys, link, dump)
         if dump is not None:
             changes = await self._confirmed(keys, changes, link)
-        self._unequal = {_key(change) for change in changes.peers}
+        self._unequal = {change.public_key for change in changes.peers}
         return changes
 
     def _to_compare(self, link: Link | None, dump: Dump | None) -> set[bytes]:
@@ -102,10 +102,6 @@ class Convergence:
         unconfirmed = fresh_keys(changes) - missing
         peers = [c for c in changes.peers if not (isinstance(c, PutPeer) and c.peer.public_key in unconfirmed)]
         return replace(changes, peers=tuple(peers))
-
-
-def _key(change: PeerChange) -> bytes:
-    return change.peer.public_key if isinstance(change, PutPeer) else change.public_key
 
 
 def fresh_keys(changes: Changes) -> set[bytes]:

@@ -89,7 +89,7 @@ async def _serve(read_settings: Callable[[], Settings]) -> None:
         if parts.node.fault is not None:
             raise HostError(parts.node.fault)
         supervisor = Supervisor(stopping, parts.node.task)
-        servers = _web_servers(settings, store, clock, parts, place, supervisor, listeners)
+        servers = _web_servers(settings, clock, parts, place, supervisor, listeners)
         await _run(parts, servers, tasks, supervisor, lambda: _announce(settings, place), stopping)
 
 
@@ -102,7 +102,7 @@ def _watches(
         return stack.enter_context(closing(EventsWatch(open_events, parts.alarm, stopping))).run
 
     return {
-        "the store's watch": lambda: watch_store(store, parts.alarm, stopping),
+        "the store's watch": lambda: watch_store(store, parts.tokens, parts.alarm, stopping),
         "the interface's watch": watch(lambda: link_events(settings.wireguard.interface)),
         "the forwarding's watch": watch(forwarding_events),
         "the firewall's watch": watch(lambda: table_events(egress.table_changed, egress.table_unknown)),
@@ -149,7 +149,6 @@ async def _run(
 
 def _web_servers(
     settings: Settings,
-    store: Store,
     clock: Clock,
     parts: Parts,
     place: Place,
@@ -159,7 +158,7 @@ def _web_servers(
     app = create_app(
         sessions=parts.sessions,
         quotas=parts.quotas,
-        authenticate=Authenticator(store, clock),
+        authenticate=Authenticator(parts.tokens),
         nodes=parts.nodes,
         readiness=parts.readiness,
         own_keys=frozenset({place.exit.public_key}),

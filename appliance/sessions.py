@@ -363,8 +363,10 @@ class Sessions:
 
     async def find(self, account: Account, session_id: str) -> Session:
         """Raises SessionNotFound for an unknown id and another account's alike."""
-        async with self._store.read() as db:
-            session = await rows.by_id(db, session_id)
+        session = self._live.session(session_id)
+        if session is None:
+            async with self._store.read() as db:
+                session = await rows.by_id(db, session_id)
         if session is None or session.account_id != account.id or session.state is State.PENDING:
             raise SessionNotFound
         return session

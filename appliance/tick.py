@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from appliance.reconcile import Changes
     from appliance.sessions import Sessions
     from appliance.store.connection import Store
+    from appliance.tokens import Tokens
     from appliance.wireguard.tunnel import Link, Tunnel
 
 log = logging.getLogger(__name__)
@@ -45,6 +46,7 @@ class Ticker:
         sessions: Sessions,
         convergence: Convergence,
         live: LiveSessions,
+        tokens: Tokens,
         node: Node,
         endings: Endings,
         settings: MeterSettings,
@@ -58,6 +60,7 @@ class Ticker:
         self._sessions = sessions
         self._convergence = convergence
         self._live = live
+        self._tokens = tokens
         self._node = node
         self._endings = endings
         self._settings = settings
@@ -95,13 +98,14 @@ class Ticker:
         async with self._turn:
             started = self._clock.now().boot_ms
             fault = None
+            whole = whole or self._is_due() or not self._node.healthy
             try:
-                await self._round(whole=whole or self._is_due() or not self._node.healthy)
+                await self._round(whole=whole)
             except (TunnelError, EgressError) as error:
                 fault = str(error)
-                if self._link is not None:
+                self._link = None
+                if not whole:
                     # Perhaps the interface has gone since it was last looked at: look again at once.
-                    self._link = None
                     self._alarm.ring()
             except StoreUnavailable as error:
                 self._live.stale = True
@@ -174,6 +178,7 @@ class Ticker:
         self._node.drained = row.drained
         asked = row.requested if row.requested > row.applied else None
         if asked is not None or self._live.stale:
+            self._tokens.forget()
             async with self._store.write() as db:
                 await rows.close_for_disabled_accounts(db)
                 sessions, baselines = await rows.unfinished(db), await rows.baselines(db)

@@ -11,7 +11,8 @@ from msgspec import structs
 
 from appliance.errors import TunnelError
 from appliance.wireguard import keys
-from appliance.wireguard.tunnel import Dump, Link, PeerState, PutPeer
+from appliance.wireguard.refusals import PeersRefused
+from appliance.wireguard.tunnel import Dump, Link, PeerState, RemovePeer
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -116,12 +117,18 @@ class FakeTunnel:
         await self._begin()
         if changes:
             self._existing()
+        refused: dict[bytes, str] = {}
         for change in changes:
-            if isinstance(change, PutPeer):
+            if isinstance(change, RemovePeer):
+                self.interface.peers.pop(change.public_key, None)
+            elif all(prefix.length <= 8 * len(prefix.address) for prefix in change.peer.allowed_ips):
                 self._put(change.peer, fresh=change.fresh)
             else:
-                self.interface.peers.pop(change.public_key, None)
+                refused[change.public_key] = "no such allowed-ip"
+                continue
             self.applied.append(change)
+        if refused:
+            raise PeersRefused("the fake", refused)
 
     async def delete(self) -> None:
         await self._begin()

@@ -119,6 +119,10 @@ class PutPeer:
     peer: Peer
     fresh: bool = False
 
+    @property
+    def public_key(self) -> bytes:
+        return self.peer.public_key
+
 
 @dataclass(frozen=True, slots=True)
 class RemovePeer:
@@ -152,7 +156,10 @@ class Tunnel(Protocol):
         """All peers, consistently: retried a bounded number of times when the device changes under it."""
 
     async def apply(self, changes: Sequence[PeerChange]) -> None:
-        """In the order given. Not atomic: on an error some may have been applied."""
+        """In the order given. Where the device refuses peers, PeersRefused names them and the others are applied.
+
+        After any other error some may have been applied.
+        """
 
     async def delete(self) -> None:
         """Remove the interface (and the process behind it); no interface is no error."""

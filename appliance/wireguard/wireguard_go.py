@@ -18,6 +18,7 @@ from pathlib import Path
 
 from appliance.errors import TunnelError
 from appliance.wireguard import xplatform
+from appliance.wireguard.refusals import Refused
 
 PROGRAM = "wireguard-go"
 SOCKET_DIRECTORY = Path("/var/run/wireguard")
@@ -50,7 +51,7 @@ class WireguardGo:
         return True
 
     def ask(self, request: bytes) -> bytes:
-        """Send one request and return its whole answer, whose errno is 0. TunnelError otherwise."""
+        """Send one request and return its whole answer, whose errno is 0. Raises Refused, or TunnelError."""
         self.reap()
         try:
             with self._connect() as stream:
@@ -62,7 +63,7 @@ class WireguardGo:
             raise TunnelError(f"{self._name}: {PROGRAM} does not answer: {error}") from error
         number = xplatform.parse_errno(answer)
         if number:
-            raise TunnelError(f"{self._name}: {PROGRAM} refused: {os.strerror(number)} (errno {number})")
+            raise Refused(f"{self._name}: {PROGRAM} refused", f"{os.strerror(number)} (errno {number})")
         return answer
 
     def start(self) -> None:

@@ -252,7 +252,7 @@ async def _build(
         app = create_app(
             sessions=parts.sessions,
             quotas=parts.quotas,
-            authenticate=Authenticator(store, clock),
+            authenticate=Authenticator(parts.tokens),
             nodes=parts.nodes,
             readiness=parts.readiness,
             own_keys=frozenset({exit_.public_key}),

@@ -35,7 +35,7 @@ LAYERS = (
                 "live",
                 "exit",
             ),
-            *("nodes", "quotas"),
+            *("nodes", "quotas", "tokens"),
         ),
     ),
     (
@@ -75,7 +75,7 @@ LAYERS = (
                 "egress.state",
             ),
             *("wireguard", "wireguard.attributes", "wireguard.dump", "wireguard.keys", "wireguard.linux"),
-            *("wireguard.quick", "wireguard.tunnel", "wireguard.xplatform"),
+            *("wireguard.quick", "wireguard.refusals", "wireguard.tunnel", "wireguard.xplatform"),
         ),
     ),
 )

@@ -12,7 +12,9 @@ from appliance.clock import Moment
 from appliance.entities import Account, Baseline, Reason, State, Tier
 from appliance.errors import StoreUnavailable
 from appliance.live import LiveSessions
+from appliance.policy.invoicing import Amount
 from appliance.store.connection import Store
+from appliance.store.sessions import Reading
 from tests.unit.a_session import A_SESSION
 
 if TYPE_CHECKING:
@@ -61,6 +63,31 @@ def test_successor() -> None:
     found.put(successor)
     assert found.by_key == {KEY: successor}
     assert found.baselines == {KEY: BASELINE}
+
+
+def test_by_id() -> None:
+    """A session is found by its id until it has ended or its key is another's, with what was last counted."""
+    found = live()
+    assert found.session("ses_1") is found.by_key[KEY]
+    assert found.session("ses_2") is None
+    counted = replace(A_SESSION, bytes_in=5)
+    found.take([Reading(Amount(0, 5, 0), 0, 0, counted, BASELINE)], {})
+    assert found.session("ses_1") == counted
+    found.put(replace(A_SESSION, id="ses_2"))
+    assert found.session("ses_1") is None
+    assert found.session("ses_2") is found.by_key[KEY]
+    found.drop(KEY)
+    assert found.session("ses_2") is None
+
+
+def test_by_id_while_stale() -> None:
+    """Memory that may differ from the store is not asked."""
+    found = live()
+    found.stale = True
+    assert found.session("ses_1") is None
+    found.load([replace(A_SESSION, id="ses_2")], {}, [ACCOUNT], BEAT)
+    assert found.session("ses_1") is None
+    assert found.session("ses_2") is not None
 
 
 def test_put_keeps_the_windows_that_are_known() -> None:
