@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 
     from appliance.service_status import ServiceStatus
     from appliance.settings import Settings
-    from appliance.systemd import Systemd
     from appliance.tick import Ticker
 
 log = logging.getLogger(__name__)
@@ -32,14 +31,12 @@ class Reload:
         read_settings: Callable[[], Settings],
         take_over: Callable[[Settings], None],
         ticker: Ticker,
-        systemd: Systemd,
         status: ServiceStatus,
     ) -> None:
         self._running = running
         self._read_settings = read_settings
         self._take_over = take_over
         self._ticker = ticker
-        self._systemd = systemd
         self._status = status
 
     async def run(self, asked: asyncio.Event, stopping: asyncio.Event) -> None:
@@ -48,11 +45,11 @@ class Reload:
             await wait_either(asked, stopping)
             if asked.is_set():
                 asked.clear()
-                self._systemd.reloading()
+                self._status.reloading()
                 try:
                     await self._reload()
                 finally:
-                    self._status.ready()
+                    self._status.reloaded()
 
     async def _reload(self) -> None:
         try:

@@ -101,7 +101,7 @@ async def _serve(read_settings: Callable[[], Settings], environ: Mapping[str, st
         status = ServiceStatus(
             systemd, node=parts.node, readiness=parts.readiness, live=parts.live, ticker=parts.ticker, clock=clock
         )
-        reload = Reload(settings, read_settings, _taking_over(parts, egress, place), parts.ticker, systemd, status)
+        reload = Reload(settings, read_settings, _taking_over(parts, egress, place), parts.ticker, status)
         tasks = {
             **_watches(settings, parts, egress, store, stopping, stack),
             "the service's status": lambda: status.run(stopping),
