@@ -33,7 +33,7 @@ from appliance.wireguard.timed import TimedTunnel
 
 if TYPE_CHECKING:
     from appliance.clock import Clock
-    from appliance.config import Settings
+    from appliance.config import EgressSettings, Settings
     from appliance.convergence import Egress
     from appliance.state_dir import StateDir
     from appliance.store.connection import Store
@@ -75,24 +75,27 @@ def describe_exit(settings: Settings, state: StateDir) -> Place:
     return Place(exit_, any(interface.ip == public_ip for _, interface in interfaces))
 
 
-def host_egress(settings: Settings, state: StateDir, place: Place, boot_id: str) -> HostEgress:
+def egress_rules(egress: EgressSettings, place: Place) -> EgressRules:
     exit_ = place.exit
-    rules = EgressRules(
-        interface=settings.wireguard.interface,
+    return EgressRules(
+        interface=exit_.interface,
         subnet=exit_.subnet,
         subnet6=exit_.subnet6,
         source=exit_.public_ip if place.owns_public_ip else None,
-        block_smtp=settings.egress.block_smtp,
-        block_private=settings.egress.block_private,
-        isolate_clients=settings.egress.isolate_clients,
-        extra_block=settings.egress.extra_block,
+        block_smtp=egress.block_smtp,
+        block_private=egress.block_private,
+        isolate_clients=egress.isolate_clients,
+        extra_block=egress.extra_block,
     )
+
+
+def host_egress(settings: Settings, state: StateDir, place: Place, boot_id: str) -> HostEgress:
     forwarding = Forwarding(
         Path("/proc/sys"),
         state.sysctls,
         boot_id,
     )
-    return HostEgress(rules, forwarding)
+    return HostEgress(egress_rules(settings.egress, place), forwarding)
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,8 +3,15 @@
 from __future__ import annotations
 
 import json
+from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 from appliance.settings import KEYS, SECTIONS, KeyPath
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+NO_VALUES: Mapping[KeyPath, object] = MappingProxyType({})
 
 HEAD = """\
 # wg-appliance: configuration
@@ -26,12 +33,15 @@ REMARKS: dict[KeyPath, str] = {
 }
 
 
-def default_text() -> str:
-    """TOML that loads to exactly the defaults, as it is and with its keys uncommented ([pricing] aside)."""
-    return HEAD + "".join(f"\n{_section(section)}" for section in SECTIONS)
+def default_text(values: Mapping[KeyPath, object] = NO_VALUES) -> str:
+    """TOML that loads to exactly the defaults, as it is and with its keys uncommented ([pricing] aside).
+
+    Keys in `values` are set to them.
+    """
+    return HEAD + "".join(f"\n{_section(section, values)}" for section in SECTIONS)
 
 
-def _section(section: KeyPath) -> str:
+def _section(section: KeyPath, values: Mapping[KeyPath, object]) -> str:
     # An empty [pricing] would already set prices.
     header = ("#" if section == ("pricing",) else "") + f"[{'.'.join(section)}]"
     if section in REMARKS:
@@ -40,5 +50,6 @@ def _section(section: KeyPath) -> str:
     for path, key in KEYS.items():
         if path[:-1] == section:
             # JSON's text, integers, booleans and empty arrays are TOML's too.
-            lines.append(f"{f'#{path[-1]} = {json.dumps(key.default)}':<40}  # {key.remark}")
+            mark = "" if path in values else "#"
+            lines.append(f"{f'{mark}{path[-1]} = {json.dumps(values.get(path, key.default))}':<40}  # {key.remark}")
     return "\n".join(lines) + "\n"

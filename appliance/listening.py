@@ -20,10 +20,8 @@ def bind(key: str, where: HostPort | UnixPath) -> socket.socket:
     try:
         return _bind_unix(Path(where.path)) if isinstance(where, UnixPath) else _bind_tcp(where)
     except OSError as error:
-        advice = ""
-        if error.errno == errno.EADDRINUSE:
-            advice = "; stop what listens there (ss -ltnp), or change the setting"
-        raise HostError(f"{key}: cannot listen on {where}: {error.strerror or error}{advice}") from error
+        message = f"{key}: cannot listen on {where}: {error.strerror or error}"
+        raise HostError(message + _advice(error, "ss -ltnp")) from error
 
 
 def require_udp_port(key: str, port: int) -> None:
@@ -32,10 +30,19 @@ def require_udp_port(key: str, port: int) -> None:
         try:
             probe.bind(("0.0.0.0", port))  # noqa: S104 (WireGuard listens on every address; this only asks)
         except OSError as error:
-            raise HostError(
-                f"{key}: cannot listen on UDP port {port}: {error.strerror}; "
-                "stop what listens there (ss -lunp), or change the setting"
-            ) from error
+            message = f"{key}: cannot listen on UDP port {port}: {error.strerror}"
+            raise HostError(message + _advice(error, "ss -lunp")) from error
+
+
+def _advice(error: OSError, who_listens: str) -> str:
+    if error.errno == errno.EADDRINUSE:
+        return f"; stop what listens there ({who_listens}), or change the setting"
+    if error.errno == errno.EACCES:
+        return (
+            "; a port below 1024 takes CAP_NET_BIND_SERVICE (systemctl edit wg-appliance: "
+            "add it to AmbientCapabilities= and CapabilityBoundingSet=)"
+        )
+    return ""
 
 
 def _bind_tcp(where: HostPort) -> socket.socket:

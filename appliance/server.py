@@ -18,12 +18,14 @@ from appliance.api.web import WebServer
 from appliance.clock import HostClock
 from appliance.egress.forwarding_events import forwarding_events
 from appliance.egress.table_events import table_events
-from appliance.errors import ConfigError, EgressError, HostError, TunnelError
+from appliance.errors import EgressError, HostError, TunnelError
+from appliance.reload import Reload
+from appliance.service_status import ServiceStatus
 from appliance.state_dir import StateDir
 from appliance.store import integrity
 from appliance.store.connection import Store
 from appliance.supervision import Supervisor
-from appliance.terms import left_out
+from appliance.systemd import Systemd
 from appliance.watches import EventsWatch, watch_store
 from appliance.wireguard.backend import choose_backend
 from appliance.wireguard.link_events import link_events
@@ -45,36 +47,49 @@ REQUESTS_GRACE_S = 4
 STOP_LIMIT_S = 10
 
 
-def serve(read_settings: Callable[[], Settings]) -> None:
+# Whoever runs wireguard-go as a service of its own names the unit here: systemd/wg-appliance.service.d/userspace.conf.
+WIREGUARD_GO_UNIT = "WIREGUARD_GO_UNIT"
+
+
+def serve(read_settings: Callable[[], Settings], environ: Mapping[str, str]) -> None:
     """Run the appliance until SIGTERM or SIGINT. Raises ApplianceError when it cannot start.
 
     SIGHUP reads the settings again, and takes over what it can.
     """
-    asyncio.run(_serve(read_settings))
+    asyncio.run(_serve(read_settings, environ))
 
 
-async def _serve(read_settings: Callable[[], Settings]) -> None:
-    settings = read_settings()
-    stopping = asyncio.Event()
+async def _serve(read_settings: Callable[[], Settings], environ: Mapping[str, str]) -> None:
+    stopping, reload_asked = asyncio.Event(), asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
+    loop.add_signal_handler(signal.SIGHUP, reload_asked.set)
+    settings = read_settings()
+    systemd = Systemd(environ)
     state = StateDir(settings.node.state_dir)
     state.create()
     async with AsyncExitStack() as stack:
         # First in, so last out: all of the stopping has to be done in time.
         stack.enter_context(_hard_stop(stopping))
         stack.enter_context(state.serving())
+        state.require_whole()
         listeners = _bind(settings, stack)
         # In a thread of their own: pyroute2 runs an event loop, which cannot nest in ours.
         place = await asyncio.to_thread(assembly.describe_exit, settings, state)
         tunnel, reason = await asyncio.to_thread(
-            choose_backend, settings.wireguard.backend, settings.wireguard.interface, state.wireguard_go_log
+            choose_backend,
+            settings.wireguard.backend,
+            settings.wireguard.interface,
+            state.wireguard_go_log,
+            environ.get(WIREGUARD_GO_UNIT),
         )
         stack.push_async_callback(tunnel.close)
-        if await tunnel.link() is None:
+        link = await tunnel.link()
+        if link is None or not link.up:
             listening.require_udp_port("wireguard.listen_port", settings.wireguard.listen_port)
         log.info("%s backend: %s", tunnel.backend, reason)
+        systemd.status("starting: checking the store")
         await asyncio.to_thread(integrity.check, state.store)
         state.create_store()
         store = await Store.open(state.store)
@@ -83,14 +98,22 @@ async def _serve(read_settings: Callable[[], Settings]) -> None:
         egress = assembly.host_egress(settings, state, place, clock.now().boot_id)
         parts = await assembly.build(settings, store=store, tunnel=tunnel, egress=egress, exit_=place.exit, clock=clock)
         stack.push_async_callback(_leave_host, settings, tunnel, egress)
-        loop.add_signal_handler(signal.SIGHUP, _reload, settings, read_settings, parts)
-        tasks = _watches(settings, parts, egress, store, stopping, stack)
+        status = ServiceStatus(
+            systemd, node=parts.node, readiness=parts.readiness, live=parts.live, ticker=parts.ticker, clock=clock
+        )
+        reload = Reload(settings, read_settings, _taking_over(parts, egress, place), parts.ticker, status)
+        tasks = {
+            **_watches(settings, parts, egress, store, stopping, stack),
+            "the service's status": lambda: status.run(stopping),
+            "the reload": lambda: reload.run(reload_asked, stopping),
+        }
+        systemd.status("starting: making the host what the store says")
         await parts.ticker.tick()
         if parts.node.fault is not None:
             raise HostError(parts.node.fault)
         supervisor = Supervisor(stopping, parts.node.task)
         servers = _web_servers(settings, clock, parts, place, supervisor, listeners)
-        await _run(parts, servers, tasks, supervisor, lambda: _announce(settings, place), stopping)
+        await _run(parts, servers, tasks, supervisor, lambda: _announce(settings, place), systemd, stopping)
 
 
 def _watches(
@@ -127,6 +150,7 @@ async def _run(
     tasks: Mapping[str, Callable[[], Awaitable[None]]],
     supervisor: Supervisor,
     announce: Callable[[], None],
+    systemd: Systemd,
     stopping: asyncio.Event,
 ) -> None:
     async with asyncio.TaskGroup() as group:
@@ -139,6 +163,7 @@ async def _run(
         announce()
         await stopping.wait()
         log.info("stopping: finishing requests")
+        systemd.stopping("stopping: finishing requests")
         for server in servers:
             server.stop()
         await asyncio.gather(*serving)
@@ -173,19 +198,14 @@ def _web_servers(
     return servers
 
 
-def _reload(running: Settings, read_settings: Callable[[], Settings], parts: Parts) -> None:
-    """Tiers and prices, at once, for sessions that run as well; a price for those that begin from now on."""
-    try:
-        read = read_settings()
-    except ConfigError as error:
-        log.error("the configuration is not taken over: %s", error)
-        return
-    parts.terms.take_over(read)
-    parts.alarm.ring()
-    log.info("tiers and prices are taken over from the configuration")
-    waiting = ", ".join(left_out(running, read))
-    if waiting:
-        log.warning("changed, and needs a restart: %s", waiting)
+def _taking_over(parts: Parts, egress: HostEgress, place: Place) -> Callable[[Settings], None]:
+    """Tiers and prices, for sessions that run as well (a price for those that begin from now on), and egress."""
+
+    def take_over(read: Settings) -> None:
+        parts.terms.take_over(read)
+        egress.take_over(assembly.egress_rules(read.egress, place))
+
+    return take_over
 
 
 def _announce(settings: Settings, place: Place) -> None:

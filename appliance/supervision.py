@@ -40,6 +40,16 @@ class Supervisor:
                 return
 
 
+async def wait_either(*events: asyncio.Event) -> None:
+    """Wait until one of them is set."""
+    waiting = [asyncio.ensure_future(event.wait()) for event in events]
+    try:
+        await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for wait_for_one in waiting:
+            wait_for_one.cancel()
+
+
 async def wait(event: asyncio.Event, seconds: float) -> bool:
     """Wait for the event, `seconds` at most; whether it came."""
     try:

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
 from typing import TYPE_CHECKING
 
 from appliance.policy.pricing import Rates
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
 
     from appliance.settings import Settings, TierSettings
-
-TAKEN_OVER = ("pricing", "tiers")
 
 
 class Terms:
@@ -33,14 +30,3 @@ class Terms:
         self.rates = None
         if price is not None:
             self.rates = Rates(price.currency, price.millicents_per_minute, price.millicents_per_gib)
-
-
-def left_out(running: Settings, read: Settings) -> Iterator[str]:
-    """The keys of `read` that differ from `running` and take a restart."""
-    for section in fields(running):
-        if section.name in TAKEN_OVER:
-            continue
-        before, after = getattr(running, section.name), getattr(read, section.name)
-        for key in fields(before):
-            if getattr(before, key.name) != getattr(after, key.name):
-                yield f"{section.name}.{key.name}"

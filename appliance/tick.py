@@ -72,6 +72,7 @@ class Ticker:
         self._whole_at_ms: int | None = None  # when a whole tick last committed
         self._swept_at_ms: int | None = None
         self.last_tick_ms: int | None = None  # CLOCK_BOOTTIME at the end of the last whole tick
+        self.ended_ms: int | None = None  # and of the last one at all, whatever it found
         self.ticks = 0
         self.failed_ticks = 0
 
@@ -110,7 +111,8 @@ class Ticker:
             except StoreUnavailable as error:
                 self._live.stale = True
                 fault = f"{error}: {error.__cause__}"
-            self._took_s = (self._clock.now().boot_ms - started) / 1000
+            self.ended_ms = self._clock.now().boot_ms
+            self._took_s = (self.ended_ms - started) / 1000
         self._report(fault)
 
     def _report(self, fault: str | None) -> None:

@@ -6,7 +6,7 @@ import re
 
 import click
 
-from appliance.config_values import duration, show
+from appliance.config_values import REGION, UNICAST, Kind, duration, show
 from appliance.entities import Tier
 from appliance.policy.invoicing import month_bounds
 
@@ -47,6 +47,22 @@ class Duration(click.ParamType):  # type: ignore[type-arg]  # no generic class b
         return seconds
 
 
+class Setting(click.ParamType):  # type: ignore[type-arg]  # no generic class before click 8.4
+    """What a key of the configuration may hold, as text."""
+
+    name = "setting"
+
+    def __init__(self, kind: Kind) -> None:
+        self._kind = kind
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        try:
+            self._kind.parse(value)
+        except ValueError:
+            return self.fail(f"{show(value)}: must be {self._kind.allowed}", param, ctx)
+        return value
+
+
 class Month(click.ParamType):  # type: ignore[type-arg]  # no generic class before click 8.4
     """A month of the calendar, as in 2026-11."""
 
@@ -66,3 +82,5 @@ NAME = Text(1, 64)
 LABEL = Text(0, 200)
 ID = Text(1, 200)
 DURATION = Duration()
+ADDRESS = Setting(UNICAST)
+REGION_CODE = Setting(REGION)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import logging
 import os
 import sys
@@ -22,7 +23,7 @@ def serve(config_file: Path | None) -> None:
     """Run the appliance in the foreground.
 
     Creates what is missing of state directory, store and server key. Logs to stderr. SIGTERM and Ctrl-C stop it;
-    SIGHUP takes over tiers and prices from the configuration.
+    SIGHUP takes over tiers, prices and egress from the configuration.
     """
     logging.basicConfig(
         stream=sys.stderr,
@@ -31,7 +32,9 @@ def serve(config_file: Path | None) -> None:
     )
     from appliance import server
 
-    server.serve(lambda: config.read(config_file, os.environ))
+    # SIGABRT, by which systemd's watchdog ends a process, then says where every thread was.
+    faulthandler.enable()
+    server.serve(lambda: config.read(config_file, os.environ), os.environ)
 
 
 def is_journal(stderr: IO[str], environ: Mapping[str, str]) -> bool:

@@ -30,6 +30,13 @@ class HostEgress:
         self._known = False  # that it stood
         self._own: int | None = None  # the last nft of ours
 
+    def take_over(self, rules: ruleset.EgressRules) -> None:
+        """These rules from now on: the next tick applies them."""
+        rendered = ruleset.render(rules)
+        if rendered != self._rules:
+            self._rules = rendered
+            self._stands = self._known = False
+
     def state(self) -> EgressState:
         return EgressState(self._stands, self._forwarding.read())
 

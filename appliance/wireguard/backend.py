@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -26,21 +26,27 @@ _INSTALL = f"apt-get install {PROGRAM}"
 
 @dataclass(frozen=True, slots=True)
 class HostFacts:
-    """What the host has. `interface_kind`: rtnetlink's word for the interface that has our name, if one has."""
+    """What the host has. `interface_kind`: rtnetlink's word for the interface that has our name, if one has.
+
+    `unit`: the systemd unit that runs wireguard-go for us.
+    """
 
     net_admin: bool
     kernel_module: bool
     wireguard_go: bool
     tun_device: bool
     interface_kind: str | None
+    unit: str | None = None
 
 
-def choose_backend(setting: Setting, interface_name: str, log_path: Path | None = None) -> tuple[Tunnel, str]:
+def choose_backend(
+    setting: Setting, interface_name: str, log_path: Path | None = None, unit: str | None = None
+) -> tuple[Tunnel, str]:
     """The tunnel for this host and why it is this one. HostError when there is none; blocks for milliseconds."""
-    backend, reason = decide(setting, read_host(interface_name), interface_name)
+    backend, reason = decide(setting, replace(read_host(interface_name), unit=unit), interface_name)
     if backend == "kernel":
         return kernel.KernelTunnel(interface_name), reason
-    return userspace.UserspaceTunnel(interface_name, log_path), reason
+    return userspace.UserspaceTunnel(interface_name, log_path, unit), reason
 
 
 def decide(setting: Setting, host: HostFacts, interface_name: str) -> tuple[Backend, str]:
@@ -58,6 +64,9 @@ def decide(setting: Setting, host: HostFacts, interface_name: str) -> tuple[Back
 
 
 def _pick(setting: Setting, host: HostFacts) -> tuple[Backend, str]:
+    if setting != "kernel" and host.unit is not None:
+        # It has made the interface already.
+        return "userspace", f"{host.unit} runs {PROGRAM}"
     if setting != "userspace" and host.kernel_module:
         return "kernel", "the kernel has WireGuard"
     if setting == "kernel":

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from appliance.errors import TunnelError
 from appliance.wireguard import link, xplatform
 from appliance.wireguard.refusals import put_through
-from appliance.wireguard.wireguard_go import POLL_S, PROGRAM, WireguardGo
+from appliance.wireguard.wireguard_go import POLL_S, PROGRAM, START_TIMEOUT_S, WireguardGo
 from appliance.wireguard.worker import Worker
 
 if TYPE_CHECKING:
@@ -29,11 +29,12 @@ class UserspaceTunnel:
     """A WireGuard interface served by wireguard-go, in the network namespace its calls are made from.
 
     A wireguard-go that is already running for the interface is used as it is. `log_path` is where a started
-    one writes its errors; None drops them.
+    one writes its errors; None drops them. Where a systemd `unit` runs it, none is started: it is waited for.
     """
 
-    def __init__(self, interface_name: str, log_path: Path | None = None) -> None:
+    def __init__(self, interface_name: str, log_path: Path | None = None, unit: str | None = None) -> None:
         self._name = interface_name
+        self._unit = unit
         self._worker = Worker(f"wireguard-{interface_name}")
         self._process = WireguardGo(interface_name, log_path)
 
@@ -71,8 +72,11 @@ class UserspaceTunnel:
     def _change_link(self, change: LinkChange) -> None:
         before = self._link()
         if change.create and before is None:
-            self._await_vanished()
-            self._process.start()
+            if self._unit is None:
+                self._await_vanished()
+                self._process.start()
+            else:
+                self._await_unit(self._unit)
         link.change_link(self._name, change)
         if change.up and not (before is not None and before.up):
             self._await_listening()
@@ -83,6 +87,14 @@ class UserspaceTunnel:
         while link.read_link(self._name, KIND) is not None:
             if time.monotonic() > deadline:
                 raise TunnelError(f"{self._name}: an interface of this name is there, without a {PROGRAM} behind it")
+            time.sleep(POLL_S)
+
+    def _await_unit(self, unit: str) -> None:
+        """systemd starts it again when it has ended; one that is about to end may still answer."""
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while self._link() is None:
+            if time.monotonic() > deadline:
+                raise TunnelError(f"{self._name}: {PROGRAM} does not answer; see systemctl status {unit}")
             time.sleep(POLL_S)
 
     def _await_listening(self) -> None:

@@ -11,30 +11,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from client import CURL
+from http_api import Api
 from waiting import READY_SECONDS, until
 
 if TYPE_CHECKING:
     import subprocess
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
     from world import World
 
 PROJECT = Path(__file__).resolve().parents[2]
-API = "http://127.0.0.1:8080"
 REGION = "test"
 
 # Settings that an exit has reason to change: each must be again what it was.
 _SYSCTLS = r"^net\.ipv[46]\..*(forward|accept_ra|rp_filter|src_valid_mark|accept_redirects)"
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """An HTTP answer; header names in lower case, the body parsed where it is JSON."""
-
-    status: int
-    headers: Mapping[str, str]
-    body: Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,13 +35,19 @@ class Transfer:
     sent: int
 
 
-class Appliance:
+class Appliance(Api):
     """One appliance on the world's exit: its config, its store, its process. The store outlives the process."""
 
     def __init__(
-        self, world: World, backend: str, directory: Path, changes: Mapping[str, Mapping[str, object]]
+        self,
+        world: World,
+        backend: str,
+        directory: Path,
+        changes: Mapping[str, Mapping[str, object]],
+        environment: Mapping[str, str] | None = None,
+        through: Sequence[str] = (),
     ) -> None:
-        self.space = world.exit
+        super().__init__(world.exit, REGION)
         self.interface = world.interface("x")
         self.backend = backend
         directory.mkdir(mode=0o700)
@@ -60,6 +56,8 @@ class Appliance:
         self._config = directory / "config.toml"
         self.configure()
         self._log = directory / "log"
+        self._through = through  # a command that runs the process
+        self._environment = _environment() | dict(environment or {})
         self._process: subprocess.Popen[bytes] | None = None
         self._host_before = self._host()
 
@@ -88,14 +86,19 @@ class Appliance:
         """Start `serve` and wait until it is ready."""
         with self._log.open("ab") as log:
             self._process = self.space.start(
-                *self._command("serve"), stdout=log, stderr=log, env=_environment(), cwd=PROJECT
+                *self._through,
+                *self._command("serve"),
+                stdout=log,
+                stderr=log,
+                env=self._environment,
+                cwd=PROJECT,
             )
         until(self._ready, "GET /readyz answers 200")
 
     def try_to_start(self) -> tuple[int, str]:
         """`serve` where it cannot start: its exit status, and what it said."""
         command = self._command("serve")
-        done = self.space.run(*command, check=False, timeout=READY_SECONDS, env=_environment(), cwd=PROJECT)
+        done = self.space.run(*command, check=False, timeout=READY_SECONDS, env=self._environment, cwd=PROJECT)
         return done.returncode, done.stderr
 
     def stop(self) -> None:
@@ -147,7 +150,7 @@ class Appliance:
     def admin(self, *arguments: str) -> str:
         """An admin command's stdout."""
         command = self._command(*arguments)
-        return self.space.run(*command, timeout=READY_SECONDS, env=_environment(), cwd=PROJECT).stdout
+        return self.space.run(*command, timeout=READY_SECONDS, env=self._environment, cwd=PROJECT).stdout
 
     def token(self, account: str = "alice") -> str:
         printed = self.admin("token", "create", "--account", account)
@@ -169,43 +172,6 @@ class Appliance:
                 return Transfer(received=int(received), sent=int(sent))
         message = f"{public_key} is no peer of {self.interface}"
         raise AssertionError(message)
-
-    # The HTTP API ----------------------------------------------------------------------------------
-
-    def api(self, method: str, path: str, json_body: object = None, token: str | None = None) -> Answer:
-        command = [*CURL, "--include", "--max-time", "60", "--request", method]
-        if token is not None:
-            command += ["--header", f"Authorization: Bearer {token}"]
-        if json_body is not None:
-            command += ["--data", json.dumps(json_body)]
-        done = self.space.run(*command, API + path, check=False, timeout=READY_SECONDS)
-        if done.returncode != 0:
-            return Answer(status=0, headers={}, body=done.stderr)
-        head, _, body = done.stdout.replace("\r\n", "\n").partition("\n\n")
-        status, *fields = head.split("\n")
-        headers = {name.lower(): value.strip() for name, _, value in (field.partition(":") for field in fields)}
-        parsed = json.loads(body) if "json" in headers.get("content-type", "") else body
-        return Answer(status=int(status.split()[1]), headers=headers, body=parsed)
-
-    def open(self, token: str, **body: object) -> dict[str, Any]:
-        """POST /v1/sessions, which must answer 201; the answer's body."""
-        answer = self.api("POST", "/v1/sessions", {"region": REGION} | body, token)
-        assert answer.status == 201, answer
-        opened: dict[str, Any] = answer.body
-        return opened
-
-    def session(self, session_id: str, token: str) -> dict[str, Any]:
-        answer = self.api("GET", f"/v1/sessions/{session_id}", token=token)
-        assert answer.status == 200, answer
-        shown: dict[str, Any] = answer.body
-        return shown
-
-    def close(self, session_id: str, token: str) -> dict[str, Any]:
-        """DELETE /v1/sessions/{id}, which must answer 200; the final figures."""
-        answer = self.api("DELETE", f"/v1/sessions/{session_id}", token=token)
-        assert answer.status == 200, answer
-        final: dict[str, Any] = answer.body
-        return final
 
     # -----------------------------------------------------------------------------------------------
 

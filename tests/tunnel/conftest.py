@@ -11,7 +11,7 @@ from client import Client, clients_of
 from world import World, new_world
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
 # The suite's limit suits a host; 50 MB through an emulated kernel's tunnel takes minutes.
@@ -52,15 +52,16 @@ def client(clients: list[Client]) -> Client:
 def start_appliance(
     world: World, backend: str, tmp_path: Path, request: pytest.FixtureRequest
 ) -> Iterator[Callable[..., Appliance]]:
-    """Starts the appliance on the exit; keyword `changes` are config sections over the test's own.
+    """Starts the appliance on the exit; keyword `changes` are config sections over the test's own, `environment`
+    variables of its process.
 
     At the end each one is stopped and must leave the exit as it was; its log is shown with a failure.
     """
     with ExitStack() as stack:
         started: list[Appliance] = []
 
-        def start(**changes: dict[str, object]) -> Appliance:
-            appliance = Appliance(world, backend, tmp_path / f"appliance{len(started)}", changes)
+        def start(environment: Mapping[str, str] | None = None, **changes: dict[str, object]) -> Appliance:
+            appliance = Appliance(world, backend, tmp_path / f"appliance{len(started)}", changes, environment)
             started.append(appliance)
             stack.callback(
                 lambda: request.node.add_report_section("teardown", f"log of {appliance.interface}", appliance.log())

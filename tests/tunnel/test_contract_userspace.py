@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
 import signal
@@ -12,7 +13,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from appliance.errors import TunnelError
-from appliance.wireguard.tunnel import DeviceChange, PutPeer
+from appliance.wireguard import userspace
+from appliance.wireguard.tunnel import DeviceChange, LinkChange, PutPeer
 from appliance.wireguard.userspace import UserspaceTunnel
 from appliance.wireguard.wireguard_go import SOCKET_DIRECTORY
 from tests.netns import new_namespace
@@ -210,6 +212,30 @@ class TestUserspaceTunnel(RealTunnelContract):
                 await tunnel.change_link(UP)
 
         run(lambda: UserspaceTunnel(name, tmp_path / "missing" / "wireguard-go.log"), body)
+
+    def test_unit_that_runs_it(
+        self, make_tunnel: Callable[[], Tunnel], name: str, namespace: Namespace, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Where a unit runs wireguard-go none is started: it is waited for, and the unit is named when none comes."""
+
+        async def body(tunnel: Tunnel) -> None:
+            with monkeypatch.context() as patience:
+                patience.setattr(userspace, "START_TIMEOUT_S", 0.1)
+                with pytest.raises(TunnelError, match=r"does not answer; see systemctl status some\.service"):
+                    await tunnel.change_link(UP)
+            assert processes(namespace) == []
+            waiting = asyncio.create_task(tunnel.change_link(UP))
+            started = make_tunnel()
+            try:
+                await started.change_link(LinkChange(create=True))
+                await waiting
+                assert (await present(tunnel)).up
+                await tunnel.delete()
+                assert processes(namespace) == []
+            finally:
+                await started.close()
+
+        run(lambda: UserspaceTunnel(name, unit="some.service"), body)
 
     def test_same_name_elsewhere(self, make_tunnel: Callable[[], Tunnel]) -> None:
         """An interface of the same name in another network namespace is an error here and not disturbed there."""

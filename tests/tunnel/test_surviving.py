@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from appliance_process import REGION, Answer
+from appliance_process import REGION
 from client import Received, new_key_pair
 from sessions import client_key, figures, settled_figures
 from waiting import until
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from appliance_process import Appliance
     from client import Client
+    from http_api import Answer
     from world import World
 
 LONG = 40_000_000  # minutes at a trickle: no restart takes as long

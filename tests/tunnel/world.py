@@ -47,11 +47,18 @@ class World:
         self.exit = self._namespace("x")
         self.internet = self._namespace("i")
         self.clients = [self._namespace(f"c{number}") for number in range(1, clients + 1)]
-        self._join_internet()
-        for number, client in enumerate(self.clients, start=1):
-            self._join_client(number, client)
+        self._join_exit()
+        self.internet.run("nft", "-f", "-", text_input=_WATCH)
         self._start_web()
-        until(self._exit_has_settled, "the exit's links have their link-local addresses")
+
+    def renew_exit(self) -> None:
+        """The exit's host goes down and comes up anew: a namespace of the same name, and nothing in it but its links.
+
+        What clients have beside their link to it stays, tunnels too.
+        """
+        self.exit.remove()
+        self.exit = self._namespace("x")
+        self._join_exit()
 
     def interface(self, role: str) -> str:
         """A WireGuard interface name of this world's own: userspace sockets are seen from every namespace."""
@@ -73,12 +80,17 @@ class World:
         space.run("sysctl", "-qw", "net.ipv6.conf.default.accept_dad=0", "net.ipv6.conf.all.disable_ipv6=0")
         return space
 
+    def _join_exit(self) -> None:
+        self._join_internet()
+        for number, client in enumerate(self.clients, start=1):
+            self._join_client(number, client)
+        until(self._exit_has_settled, "the exit's links have their link-local addresses")
+
     def _join_internet(self) -> None:
         self._veth(self.exit, "wan", self.internet, "net0")
         _bring_up(self.exit, "wan", f"{EXIT_IP}/24", f"{EXIT_IP6}/64")
         _bring_up(self.internet, "net0", f"{WEB_IP}/24", f"{WEB_IP6}/64")
         _batch(self.exit, f"route add default via {WEB_IP}", f"route add ::/0 via {WEB_IP6}")
-        self.internet.run("nft", "-f", "-", text_input=_WATCH)
 
     def _join_client(self, number: int, client: Namespace) -> None:
         near, net, net6 = f"lan{number}", 16 * number, f"2001:db8:1:{number}"

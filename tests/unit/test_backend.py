@@ -13,6 +13,8 @@ BOTH = HostFacts(net_admin=True, kernel_module=True, wireguard_go=True, tun_devi
 USERSPACE_ONLY = replace(BOTH, kernel_module=False)
 KERNEL_ONLY = replace(BOTH, wireguard_go=False, tun_device=False)
 NEITHER = replace(USERSPACE_ONLY, wireguard_go=False)
+# As the service sees a host on which a unit runs wireguard-go: it may execute no such program, and sees no such device.
+UNIT = replace(NEITHER, unit="wg-appliance-tunnel.service", interface_kind="tun")
 
 
 @pytest.mark.parametrize(
@@ -26,6 +28,10 @@ NEITHER = replace(USERSPACE_ONLY, wireguard_go=False)
         ("userspace", USERSPACE_ONLY, "userspace"),
         ("auto", replace(BOTH, interface_kind="wireguard"), "kernel"),
         ("auto", replace(USERSPACE_ONLY, interface_kind="tun"), "userspace"),
+        ("auto", UNIT, "userspace"),
+        ("userspace", UNIT, "userspace"),
+        ("auto", replace(UNIT, kernel_module=True), "userspace"),
+        ("kernel", replace(UNIT, kernel_module=True, interface_kind=None), "kernel"),
     ],
 )
 def test_chosen(setting: Setting, host: HostFacts, expected: Backend) -> None:
@@ -48,6 +54,7 @@ def test_chosen(setting: Setting, host: HostFacts, expected: Backend) -> None:
         ("auto", replace(BOTH, interface_kind="tun"), "wga0"),
         ("userspace", replace(BOTH, interface_kind="wireguard"), "wga0"),
         ("auto", replace(BOTH, interface_kind=""), "wga0"),
+        ("kernel", replace(UNIT, kernel_module=True), "wga0"),
     ],
 )  # fmt: skip
 def test_refused(setting: Setting, host: HostFacts, says: str) -> None:

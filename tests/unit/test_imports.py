@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[2]
 # and has no entry of its own.
 LAYERS = (
     ("the process", ("__main__", "cli.*", "server")),
-    ("what is joined", ("assembly", "api.*")),
+    ("what is joined", ("assembly", "api.*", "install.*")),
     (
         "what acts",
         (
@@ -27,6 +27,8 @@ LAYERS = (
                 "tick",
                 "sessions",
                 "meter",
+                "service_status",
+                "reload",
                 "convergence",
                 "endings",
                 "watches",
@@ -42,6 +44,7 @@ LAYERS = (
         "the edges",
         (
             *("store.*", "egress.host", "egress.forwarding", "addresses", "host_network", "listening", "state_dir"),
+            *("backup", "backup_archive", "restore", "file_owner"),
             *(
                 "alarm",
                 "netlink_events",
@@ -50,6 +53,7 @@ LAYERS = (
                 "egress.forwarding_events",
                 "key_locks",
                 "supervision",
+                "systemd",
                 "wireguard.backend",
                 "wireguard.genetlink",
                 "wireguard.kernel",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 import stat
 from contextlib import closing
@@ -29,6 +30,19 @@ def test_port_taken() -> None:
         port = listener.getsockname()[1]
         with pytest.raises(HostError, match=rf"metrics\.listen: cannot listen on 127\.0\.0\.1:{port}: .*ss -ltnp"):
             listening.bind("metrics.listen", HostPort("127.0.0.1", port))
+
+
+def test_low_port(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A port that takes a capability the service has not: the message says which, and where to add it."""
+
+    def bind(_: HostPort) -> socket.socket:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(listening, "_bind_tcp", bind)
+    with pytest.raises(
+        HostError, match=r"127\.0\.0\.1:443: Permission denied; .*CAP_NET_BIND_SERVICE .*systemctl edit"
+    ):
+        listening.bind("api.listen", HostPort("127.0.0.1", 443))
 
 
 def test_no_such_address() -> None:

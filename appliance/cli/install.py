@@ -1,0 +1,29 @@
+"""`wg-appliance install`."""
+
+from __future__ import annotations
+
+import click
+
+from appliance.cli import output
+from appliance.cli.faults import host_faults
+from appliance.cli.parameters import ADDRESS, REGION_CODE
+
+
+@click.command()
+@click.option("--dry-run", is_flag=True, help="Say what would be changed, and change nothing.")
+@click.option("--public-ip", type=ADDRESS, metavar="ADDRESS", help="What clients dial; else the host's own address.")
+@click.option(
+    "--region", type=REGION_CODE, metavar="CODE", help="The code clients ask for; else the provider's, or local."
+)
+def install(dry_run: bool, public_ip: str | None, region: str | None) -> None:
+    """Make this host an exit: a systemd service that is ready, and a token to use it.
+
+    May be repeated: what is as it should be is left alone, and so is a configuration that is there.
+    """
+    from appliance.install import facts, installing
+    from appliance.install.layout import Layout
+
+    facts.require_host("install")
+    with host_faults("cannot install"):
+        wanted = installing.Wanted(public_ip, region)
+        installing.install(Layout(), facts.own_program(), wanted, output.write, rehearse=dry_run)

@@ -1,0 +1,20 @@
+"""`wg-appliance uninstall`."""
+
+from __future__ import annotations
+
+import click
+
+from appliance.cli import output
+from appliance.cli.faults import host_faults
+
+
+@click.command()
+@click.option("--purge", is_flag=True, help="Remove configuration, state, server key and user too.")
+def uninstall(purge: bool) -> None:
+    """Take the exit off this host: service, tunnel, firewall table, sysctls and program."""
+    from appliance.install import facts, uninstalling
+    from appliance.install.layout import Layout
+
+    facts.require_host("uninstall")
+    with host_faults("cannot uninstall"):
+        uninstalling.uninstall(Layout(), facts.own_program(), output.write, purge=purge)

@@ -1,0 +1,27 @@
+"""`wg-appliance upgrade [FILE]`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from appliance.cli import output
+from appliance.cli.faults import host_faults
+
+
+@click.command()
+@click.argument("file", type=click.Path(path_type=Path), required=False)
+def upgrade(file: Path | None) -> None:
+    """Move the installed appliance to this version, or to that of FILE.
+
+    Tunnels stay up. The state is backed up first; a version that is not ready within 30 s is taken back.
+    """
+    from appliance.install import facts, upgrading
+    from appliance.install.layout import Layout
+
+    facts.require_host("upgrade")
+    with host_faults("cannot upgrade"):
+        if file is not None:
+            upgrading.hand_over(file)
+        upgrading.Upgrade(Layout(), facts.own_program(), output.write).run()

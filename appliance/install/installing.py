@@ -1,0 +1,103 @@
+"""`wg-appliance install`: from a host without the appliance to an exit that is ready."""
+
+from __future__ import annotations
+
+import json
+import socket
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from appliance import config, config_text
+from appliance.errors import HostError
+from appliance.install import facts, hints, host, plan, service
+from appliance.install.layout import SERVICE
+from appliance.install.steps import carry_out
+from appliance.state_dir import StateDir
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from appliance.install.layout import Layout
+    from appliance.install.plan import Program
+    from appliance.settings import KeyPath, Settings
+
+READY_S = 60.0
+FIRST_ACCOUNT = "owner"
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What the operator asked for; None: what the host says."""
+
+    public_ip: str | None = None
+    region: str | None = None
+
+
+def install(layout: Layout, program: Program, wanted: Wanted, say: Callable[[str], None], *, rehearse: bool) -> None:
+    """Raises ApplianceError. Nothing is changed before it is known that this host can be an exit."""
+    installed = layout.installed_version()
+    if installed not in (None, program.version):
+        raise HostError(
+            f"wg-appliance {installed} is installed; this is {program.version}: run upgrade instead of install"
+        )
+    text = _config_text(wanted)
+    settings = _settings(layout, text)
+    state = StateDir(settings.node.state_dir)
+    facts.require_interface(settings, state)
+    userspace = facts.needs_userspace(settings)
+    say("tunnel: " + ("wireguard-go, since the kernel has no WireGuard" if userspace else "the kernel's WireGuard"))
+    steps = plan.install(layout, program, settings, text, userspace=userspace)
+    changed = carry_out(steps, say, rehearse=rehearse)
+    if rehearse:
+        say(f"service {SERVICE}: to be started")
+        return
+    _start(settings, say, anew=bool(changed))
+    _prove(layout, say)
+    _first_token(layout, say)
+    for line in (*hints.ports(settings, facts.firewalls()), *hints.reaching(settings)):
+        say(line)
+
+
+def _settings(layout: Layout, text: str) -> Settings:
+    """Those of the configuration that is there, else of the one that is to be written."""
+    if layout.config.exists():
+        return config.read(layout.config, {})
+    return config.load(text, {}, socket.gethostname(), str(layout.config))
+
+
+def _config_text(wanted: Wanted) -> str:
+    address, region = wanted.public_ip or facts.public_address(), wanted.region or facts.region()
+    values: Mapping[KeyPath, object] = {
+        path: str(value) for path, value in ((("node", "public_ip"), address), (("node", "region"), region)) if value
+    }
+    return config_text.default_text(values)
+
+
+def _start(settings: Settings, say: Callable[[str], None], *, anew: bool) -> None:
+    """Anew where something has changed; otherwise it is left to run."""
+    if not anew and service.wait_ready(settings.api, 0) is None:
+        say(f"service {SERVICE}: ready")
+        return
+    service.reload_units()
+    before = service.restart()
+    fault = service.wait_ready(settings.api, READY_S, after=before)
+    if fault is not None:
+        raise HostError(f"{fault}; see journalctl -u {SERVICE}")
+    say(f"service {SERVICE}: started, and ready")
+
+
+def _prove(layout: Layout, say: Callable[[str], None]) -> None:
+    """The running exit carries a client's traffic, or it is not installed."""
+    if not host.succeeds(str(layout.command), "selftest", "--help"):
+        return
+    host.run(str(layout.command), "selftest")
+    say("selftest: a session, its traffic and its bytes are right")
+
+
+def _first_token(layout: Layout, say: Callable[[str], None]) -> None:
+    """Where nobody has one yet: the operator's own, without limits."""
+    command = str(layout.command)
+    if json.loads(host.run(command, "token", "list", "--json"))["tokens"]:
+        return
+    secret = host.run(command, "token", "create", "--account", FIRST_ACCOUNT, "--tier", "paid", "--label", "install")
+    say(f"token of the account {FIRST_ACCOUNT}, shown this once: {secret.strip()}")

@@ -1,0 +1,48 @@
+"""Taking the exit off the host: the tunnel, the firewall table, the sysctls."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from appliance.clock import HostClock
+from appliance.egress import ruleset
+from appliance.egress.forwarding import Forwarding
+from appliance.errors import HostError
+from appliance.wireguard import kernel, link
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from appliance.settings import Settings
+    from appliance.state_dir import StateDir
+
+
+def leave(settings: Settings, state: StateDir, say: Callable[[str], None]) -> None:
+    """The services have stopped; wireguard-go took its interface with it."""
+    name = settings.wireguard.interface
+    if link.link_kind(name) == kernel.KIND:
+        link.delete_link(name, kernel.KIND)
+        say(f"interface {name}: removed")
+    if _table_stands():
+        _nft("-f", "-", script=ruleset.remove())
+        say(f"nftables table inet {ruleset.TABLE}: removed")
+    Forwarding(Path("/proc/sys"), state.sysctls, HostClock().now().boot_id).restore()
+    say("sysctls: as they were when the service started")
+
+
+def _table_stands() -> bool:
+    try:
+        return f"table inet {ruleset.TABLE}\n" in _nft("list", "tables")
+    except FileNotFoundError:
+        return False
+
+
+def _nft(*arguments: str, script: str = "") -> str:
+    done = subprocess.run(  # noqa: S603 (fixed words)
+        ("/usr/sbin/nft", *arguments), input=script, capture_output=True, text=True, check=False
+    )
+    if done.returncode != 0:
+        raise HostError(f"nft: {done.stderr.strip()}")
+    return done.stdout

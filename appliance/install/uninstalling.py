@@ -1,0 +1,44 @@
+"""`wg-appliance uninstall`: the host as it was found, and what the operator may want again left, or not."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from appliance import config
+from appliance.install import host, leaving, plan
+from appliance.install.record import Record
+from appliance.install.steps import take_back
+from appliance.state_dir import StateDir
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from appliance.install.layout import Layout
+    from appliance.install.plan import Program
+
+
+def uninstall(layout: Layout, program: Program, say: Callable[[str], None], *, purge: bool) -> None:
+    """What is not there is no error: an uninstall that was cut short goes on where it was."""
+    settings = config.read(layout.config if layout.config.exists() else None, {}, layout.config)
+    state = StateDir(settings.node.state_dir)
+    record = Record(layout.record)
+    packages = record.packages
+    _stop(layout, program, say)
+    leaving.leave(settings, state, say)
+    steps = plan.of_program(layout, program, settings, record, userspace=True)
+    take_back(steps, say)
+    host.run("systemctl", "daemon-reload")
+    if purge:
+        take_back(plan.of_operator(layout, settings, ""), say)
+    elif layout.config.exists() or state.path.exists():
+        say(f"{layout.config.parent} and {state.path} stay; with --purge they go")
+    if packages:
+        names = " ".join(packages)
+        say(f"packages that were installed for it stay: apt-get purge {names}")
+
+
+def _stop(layout: Layout, program: Program, say: Callable[[str], None]) -> None:
+    """All units, the appliance's own first: a tunnel that ends would be put right again."""
+    for name in sorted(name for name in program.units if "/" not in name and (layout.units / name).exists()):
+        host.run("systemctl", "disable", "--now", name)
+        say(f"service {name}: stopped, and not started any more")

@@ -1,0 +1,71 @@
+"""The fixtures of the install tests: a Debian that has booted between a client and an internet, and programs for it."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from typing import TYPE_CHECKING
+
+import debian
+import programs
+import pytest
+from client import Client, clients_of
+from installed import Installed
+from machine import Machine
+from world import World, new_world
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+SECONDS_A_TEST = 900
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if "machine" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.timeout(SECONDS_A_TEST))
+
+
+@pytest.fixture
+def world(backend: str) -> Iterator[World]:  # noqa: ARG001 - asked for its check of root
+    with new_world(clients=1) as made:
+        yield made
+
+
+@pytest.fixture
+def client(world: World, tmp_path: Path) -> Iterator[Client]:
+    with clients_of(world, tmp_path) as (made,):
+        yield made
+
+
+@pytest.fixture
+def machine(world: World, tmp_path: Path) -> Iterator[Machine]:
+    """A fresh Debian, running."""
+    missing = debian.missing_tools()
+    assert not missing, f"apt-get install mmdebstrap systemd-container (missing: {', '.join(missing)})"
+    with ExitStack() as stack:
+        made = Machine(world, tmp_path / "machine")
+        stack.callback(made.kill)
+        made.boot()
+        yield made
+
+
+@pytest.fixture
+def appliance(machine: Machine) -> Installed:
+    """Not yet installed."""
+    return Installed(machine)
+
+
+@pytest.fixture(scope="session")
+def program() -> Path:
+    return programs.own()
+
+
+@pytest.fixture(scope="session")
+def newer_program() -> Path:
+    return programs.newer()
+
+
+@pytest.fixture(scope="session")
+def broken_program() -> Path:
+    return programs.broken()

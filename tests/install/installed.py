@@ -1,0 +1,81 @@
+"""The appliance on a machine, as its operator sees it: the one file, the command, the service."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from typing import TYPE_CHECKING, Any
+
+from http_api import Api
+from waiting import until
+
+if TYPE_CHECKING:
+    import subprocess
+    from pathlib import Path
+
+    from machine import Machine
+    from namespace import Namespace
+
+COMMAND = "/usr/local/bin/wg-appliance"
+SERVICE = "wg-appliance.service"
+
+
+class Installed(Api):
+    def __init__(self, machine: Machine) -> None:
+        super().__init__(machine.space, "local")
+        self.machine = machine
+
+    @property
+    def space(self) -> Namespace:
+        """Another one after a reboot."""
+        return self.machine.space
+
+    @space.setter
+    def space(self, _: Namespace) -> None:
+        """The machine knows."""
+
+    def bring(self, program: Path) -> str:
+        """scp: the one file, in root's home."""
+        shutil.copy(program, self.machine.root / "root" / program.name)
+        return f"/root/{program.name}"
+
+    def command(self, *arguments: str) -> str:
+        return self.machine.run(COMMAND, *arguments).stdout
+
+    def version(self) -> str:
+        return self.command("--version").split()[-1]
+
+    def install(self, program: str, *options: str) -> str:
+        return self.machine.run(program, "install", *options, seconds=300).stdout
+
+    def ready(self) -> None:
+        until(lambda: self.api("GET", "/readyz").status == 200, "GET /readyz answers 200")
+
+    def main_pid(self) -> int:
+        return int(self.machine.run("systemctl", "show", "--value", "--property=MainPID", SERVICE).stdout)
+
+    def live_sessions(self) -> list[dict[str, Any]]:
+        listed: list[dict[str, Any]] = json.loads(self.command("session", "list", "--live", "--json"))["sessions"]
+        return listed
+
+
+def first_token(output: str) -> str:
+    found = re.search(r"^token of the account owner.*: (\S+)$", output, re.MULTILINE)
+    assert found is not None, output
+    return found[1]
+
+
+def packages_to_purge(output: str) -> list[str]:
+    """The command that uninstall names."""
+    found = re.search(r"apt-get purge .*$", output, re.MULTILINE)
+    assert found is not None, output
+    return found[0].split()
+
+
+def refused(done: subprocess.CompletedProcess[str]) -> str:
+    """Exit status 1, and one line on stderr, which is returned."""
+    assert done.returncode == 1, done
+    lines = done.stderr.splitlines()
+    assert len(lines) == 1, done.stderr
+    return lines[0]

@@ -1,0 +1,118 @@
+"""A host that boots: systemd-nspawn in the exit's network namespace of a world. Its files outlive a reboot."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import signal
+import subprocess
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import debian
+from waiting import READY_SECONDS, until
+
+if TYPE_CHECKING:
+    from namespace import Namespace
+    from world import World
+
+PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+# Its cgroups are below one of its own. systemd-nspawn would put them beside those of another machine.
+IN_A_CGROUP = """
+for mount in $(awk '$3 == "cgroup2" || ($3 == "cgroup" && $4 ~ /name=systemd/) { print $2 }' /proc/self/mounts); do
+    mkdir -p "$mount/$1" && echo $$ >"$mount/$1/cgroup.procs"
+done
+shift
+exec "$@"
+"""
+
+
+class Machine:
+    """`root`: where its files are, seen from here."""
+
+    def __init__(self, world: World, root: Path) -> None:
+        self._world = world
+        self._name = f"wgm-{secrets.token_hex(3)}"
+        self.root = root
+        root.mkdir()
+        debian.unpack(root)
+        self._nspawn: subprocess.Popen[bytes] | None = None
+        self._console = root.with_suffix(".console")
+
+    @property
+    def space(self) -> Namespace:
+        return self._world.exit
+
+    def boot(self) -> None:
+        command = [
+            *("sh", "-c", IN_A_CGROUP, "sh", self._name),
+            *("systemd-nspawn", "--quiet", "--boot", "--directory", str(self.root), "--machine", self._name),
+            *("--register=no", "--keep-unit", "--console=pipe", "--resolv-conf=off", "--timezone=off"),
+            *(f"--network-namespace-path=/run/netns/{self.space.name}", "--capability=CAP_NET_ADMIN"),
+            "--bind=/dev/net/tun",
+        ]
+        own = {"UNIFIED_CGROUP_HIERARCHY": "1", "SYSTEMD_NSPAWN_API_VFS_WRITABLE": "network"}
+        with self._console.open("ab") as console:
+            self._nspawn = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=console, stderr=console, env=os.environ | own
+            )
+        until(self._booted, f"the machine has booted (its console: {self._console})")
+
+    def reboot(self) -> None:
+        """Interfaces, firewall rules, sysctls and processes go, as with a real one; and it is another boot."""
+        self.power_off()
+        self._world.renew_exit()
+        self.boot()
+
+    def power_off(self) -> None:
+        assert self._nspawn is not None
+        self.try_to_run("systemctl", "poweroff")
+        self._nspawn.wait(timeout=READY_SECONDS)
+
+    def kill(self) -> None:
+        """Whatever happened, nothing of it is left."""
+        if self._nspawn is not None and self._nspawn.poll() is None:
+            with suppress(ProcessLookupError, IndexError):
+                os.kill(self._leader(), signal.SIGKILL)
+            self._nspawn.wait(timeout=READY_SECONDS)
+        for folder in Path("/sys/fs/cgroup").glob(f"**/{self._name}"):
+            for below in sorted(folder.glob("**/"), reverse=True):
+                below.rmdir()
+
+    # -----------------------------------------------------------------------------------------------
+
+    def run(self, *command: str, seconds: float = 120) -> subprocess.CompletedProcess[str]:
+        """As its root; the command has to succeed."""
+        done = self.try_to_run(*command, seconds=seconds)
+        assert done.returncode == 0, f"{' '.join(command)}: status {done.returncode}\n{done.stdout}{done.stderr}"
+        return done
+
+    def try_to_run(self, *command: str, seconds: float = 120) -> subprocess.CompletedProcess[str]:
+        inside = self._inside(*command)
+        return subprocess.run(
+            inside, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=seconds, check=False
+        )
+
+    def start(self, *command: str) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
+            self._inside(*command), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+
+    def _inside(self, *command: str) -> list[str]:
+        return ["nsenter", f"--target={self._leader()}", "--all", "env", "-i", f"PATH={PATH}", "LC_ALL=C", *command]
+
+    def _leader(self) -> int:
+        """The machine's own first process."""
+        assert self._nspawn is not None
+        pid = self._nspawn.pid
+        return int(Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii").split()[0])
+
+    def _booted(self) -> bool:
+        assert self._nspawn is not None
+        assert self._nspawn.poll() is None, self._console.read_text(encoding="utf-8", errors="replace")
+        try:
+            done = self.try_to_run("systemctl", "is-system-running")
+        except (IndexError, FileNotFoundError):
+            return False  # it has no first process yet
+        return done.stdout.strip() in ("running", "degraded")

@@ -1,0 +1,70 @@
+"""The life of an installed appliance, on a Debian with systemd: what its operator does, and what a client notices."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from host_state import host_state
+from installed import first_token, packages_to_purge, refused
+from ping import Ping
+from programs import NEWER
+from world import EXIT_IP
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from client import Client
+    from installed import Installed
+
+
+def test_a_life(
+    appliance: Installed,
+    client: Client,
+    program: Path,
+    newer_program: Path,
+    broken_program: Path,
+    tmp_path: Path,
+    show: Callable[[str], None],
+) -> None:
+    """Installed, used, rebooted, upgraded under traffic, saved from a broken upgrade: one session all the way.
+
+    Uninstalled, the host is as it was before.
+    """
+    machine = appliance.machine
+    before = host_state(machine)
+
+    token = first_token(appliance.install(appliance.bring(program)))
+    session = appliance.open(token)
+    client.wg_quick(session["wg_config"])
+    assert client.address_seen() == EXIT_IP
+
+    machine.reboot()
+    appliance.ready()
+    assert client.address_seen() == EXIT_IP
+
+    ping = Ping(client.space, "10.101.0.1", tmp_path / "ping")
+    ping.goes_on(20)
+    machine.run(appliance.bring(newer_program), "upgrade", seconds=300)
+    ping.goes_on(20)
+    pinged = ping.stop()
+    assert appliance.version() == NEWER
+    assert pinged.outages == []
+    show(f"upgraded under traffic: {pinged.sent} packets, none lost")
+
+    ping = Ping(client.space, "10.101.0.1", tmp_path / "ping-2")
+    failed = machine.try_to_run(appliance.bring(broken_program), "upgrade", seconds=300)
+    assert f"{NEWER} runs again" in refused(failed)
+    ping.goes_on(20)
+    assert ping.stop().outages == []
+    assert appliance.version() == NEWER
+    appliance.ready()
+    assert [live["id"] for live in appliance.live_sessions()] == [session["id"]]
+    assert client.address_seen() == EXIT_IP
+
+    client.down()
+    assert appliance.close(session["id"], token)["bytes_in"] > 0
+    said = appliance.command("uninstall", "--purge")
+    machine.run(*packages_to_purge(said), "--yes", "--autoremove")
+    after = host_state(machine)
+    assert (sorted(before - after), sorted(after - before)) == ([], [])

@@ -1,0 +1,71 @@
+"""The appliance as a user of its own whose only capability is CAP_NET_ADMIN, as its systemd unit runs it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from appliance_process import PROJECT, Appliance
+from waiting import until
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from client import Client
+    from world import World
+
+USER = 64999  # no user's: what belongs to it is the test's
+NET_ADMIN = "0000000000001000"
+AS_THE_UNIT_DOES = (
+    *("setpriv", f"--reuid={USER}", f"--regid={USER}", "--clear-groups", "--no-new-privs"),
+    *("--inh-caps=-all,+net_admin", "--ambient-caps=-all,+net_admin", "--bounding-set=-all,+net_admin"),
+)
+
+
+@pytest.fixture
+def directory() -> Iterator[Path]:
+    """One that another user can get at: pytest's own are root's."""
+    made = Path(tempfile.mkdtemp(prefix="wg-appliance-test-"))
+    try:
+        made.chmod(0o755)
+        yield made
+    finally:
+        shutil.rmtree(made)
+
+
+def readable_for_all(path: Path) -> bool:
+    return all(place.stat().st_mode & 0o5 for place in (path, *path.parents))
+
+
+@pytest.fixture
+def appliance(world: World, backend: str, directory: Path, request: pytest.FixtureRequest) -> Iterator[Appliance]:
+    if not readable_for_all(PROJECT):
+        pytest.skip(f"NOT TESTED: {PROJECT} cannot be read by other users")
+    if backend == "userspace":
+        pytest.skip("NOT TESTED on userspace: wireguard-go needs /run/wireguard, which its unit makes for this user")
+    made = Appliance(world, backend, directory / "appliance", {}, through=AS_THE_UNIT_DOES)
+    for place in (directory / "appliance", *(directory / "appliance").iterdir()):
+        os.chown(place, USER, USER)
+    try:
+        with made.serving():
+            yield made
+    finally:
+        request.node.add_report_section("teardown", "log", made.log())
+
+
+def test_own_user(appliance: Appliance, client: Client) -> None:
+    """A session through the tunnel and out, a firewall table changed, and the host as it was at the end."""
+    status = Path(f"/proc/{appliance.pid}/status").read_text(encoding="ascii")
+    for kind in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"):
+        assert f"{kind}:\t{NET_ADMIN}\n" in status
+    assert f"Uid:\t{USER}\t{USER}\t{USER}\t{USER}\n" in status
+    session = appliance.open(appliance.token())
+    client.wg_quick(session["wg_config"])
+    assert client.address_seen() == session["public_ip"]
+    appliance.space.run("nft", "flush", "chain", "inet", "wg_appliance", "forward")
+    until(lambda: "applied again: it was changed" in appliance.log(), "the table is repaired")
+    client.down()
