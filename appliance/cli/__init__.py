@@ -24,8 +24,8 @@ NOUNS = {
     "session": ("appliance.cli.session:session", "Sessions: list, show, terminate."),
     "usage": ("appliance.cli.usage:usage", "What an account has used of its windows."),
     "invoice": ("appliance.cli.invoice:invoice", "A paid account's month, a line a session."),
-    "selftest": ("appliance.cli.selftest:selftest", "Prove the running exit with a real tunnel."),
     "node": ("appliance.cli.node:node", "This exit: status, drain, resume."),
+    "selftest": ("appliance.cli.selftest:selftest", "Prove the running exit with a real tunnel."),
 }
 
 
