@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 OWN_IP = "203.0.113.7"
 STEPS = ("api", "host", "account", "session", "tunnel", "handshake", "traffic", "counted", "closed", "cleared")
+TABLES = ("accounts", "tokens", "sessions", "baselines", "invoice_lines", "usage_days")
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,9 +126,6 @@ class TestedExit:
                 return api.ask("GET", "/readyz").status == 200
         except HostError:
             return False
-
-
-TABLES = ("accounts", "tokens", "sessions", "baselines", "invoice_lines", "usage_days")
 
 
 @contextmanager
