@@ -6,6 +6,7 @@ import hashlib
 import secrets
 
 TOKEN_PREFIX = "wga_"  # noqa: S105 (a prefix, not a secret)
+TEMPORARY_PREFIX = "acc_selftest_"  # no account_id() begins like this: what follows there is hexadecimal
 
 
 def session_id() -> str:
@@ -14,6 +15,10 @@ def session_id() -> str:
 
 def account_id() -> str:
     return f"acc_{secrets.token_hex(12)}"
+
+
+def temporary_account_id() -> str:
+    return f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}"
 
 
 def token_id() -> str:

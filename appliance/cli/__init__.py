@@ -30,6 +30,7 @@ NOUNS = {
     "install": ("appliance.cli.install:install", "Make this host an exit: service, token and all."),
     "upgrade": ("appliance.cli.upgrade:upgrade", "Move an installed appliance to this version, or to that of a file."),
     "uninstall": ("appliance.cli.uninstall:uninstall", "Take the exit off this host."),
+    "selftest": ("appliance.cli.selftest:selftest", "Prove the running exit with a real tunnel."),
 }
 
 

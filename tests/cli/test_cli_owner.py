@@ -73,6 +73,24 @@ def test_the_command_runs_as_the_owner(theirs: CommandLine) -> None:
     assert done.out == f"{(uid,) * 3} {(gid,) * 3} {groups}\n", done.err
 
 
+def test_root_acts_as_the_owner_for_a_while(theirs: CommandLine) -> None:
+    """Inside, uid, gid and groups in effect are the owner's, and what is written is his; afterwards root's again."""
+    script = (
+        "import os, sys; from pathlib import Path; from appliance.cli.owner import acting_as_owner\n"
+        "store = Path(sys.argv[1])\n"
+        "def who(): print(os.geteuid(), os.getegid(), sorted(os.getgroups()))\n"
+        "who()\n"
+        "with acting_as_owner(store, lambda: None): who(); (store.parent / 'made').touch()\n"
+        "who()"
+    )
+    done = python("-c", script, str(theirs.state.store))
+    before, inside, after = done.out.splitlines()
+    uid, gid = NOBODY.pw_uid, NOBODY.pw_gid
+    assert inside == f"{uid} {gid} {sorted(os.getgrouplist(NOBODY.pw_name, gid))}", done.err
+    assert after == before
+    assert owners(theirs.state.path) == {(uid, gid)}
+
+
 def test_an_owner_without_a_name_is_taken_on_too(theirs: CommandLine) -> None:
     """A uid that /etc/passwd does not know (a container's): its number and the file's group count."""
     for path in (theirs.state.path, *theirs.state.path.iterdir()):

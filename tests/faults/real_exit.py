@@ -64,8 +64,8 @@ class RealExit:
         self.interface = f"wgf{space.name[-8:]}"
         self.environment = {n: v for n, v in os.environ.items() if not n.startswith("WG_APPLIANCE_")}
         self._api, self._metrics = folder / "api", folder / "metrics"
-        self._config = folder / "config.toml"
-        self._config.write_text(self._settings(), encoding="utf-8")
+        self.config = folder / "config.toml"
+        self.config.write_text(self._settings(), encoding="utf-8")
         self._process: subprocess.Popen[bytes] | None = None
         self.under: Callable[[], list[str]] = list  # what a command is run under
 
@@ -74,7 +74,7 @@ class RealExit:
     def launch(self) -> None:
         with self.log.open("ab") as log, self.space.entered():
             self._process = subprocess.Popen(
-                self._command("serve"),
+                self.command_line("serve"),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -111,10 +111,13 @@ class RealExit:
     def last_words(self) -> str:
         return self.log.read_text(encoding="utf-8", errors="replace")[-6000:]
 
+    def command_line(self, *arguments: str) -> list[str]:
+        return [*self.under(), sys.executable, "-m", "appliance", "--config", str(self.config), *arguments]
+
     def command(self, *arguments: str) -> str:
         """An admin command's stdout."""
         done = subprocess.run(
-            self._command(*arguments),
+            self.command_line(*arguments),
             capture_output=True,
             text=True,
             env=self.environment,
@@ -188,9 +191,6 @@ class RealExit:
                 return connection.ask("GET", "/readyz")[0] == 200
         except OSError:
             return False
-
-    def _command(self, *arguments: str) -> list[str]:
-        return [*self.under(), sys.executable, "-m", "appliance", "--config", str(self._config), *arguments]
 
     def _inside(self, *command: str) -> str:
         with self.space.entered():

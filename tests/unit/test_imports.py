@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[2]
 # and has no entry of its own.
 LAYERS = (
     ("the process", ("__main__", "cli.*", "server")),
-    ("what is joined", ("assembly", "api.*", "install.*")),
+    ("what is joined", ("assembly", "api.*", "install.*", "selftest.*")),
     (
         "what acts",
         (

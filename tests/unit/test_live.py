@@ -70,10 +70,10 @@ def test_by_id() -> None:
     found = live()
     assert found.session("ses_1") is found.by_key[KEY]
     assert found.session("ses_2") is None
-    counted = replace(A_SESSION, bytes_in=5)
+    counted = structs.replace(A_SESSION, bytes_in=5)
     found.take([Reading(Amount(0, 5, 0), 0, 0, counted, BASELINE)], {})
     assert found.session("ses_1") == counted
-    found.put(replace(A_SESSION, id="ses_2"))
+    found.put(structs.replace(A_SESSION, id="ses_2"))
     assert found.session("ses_1") is None
     assert found.session("ses_2") is found.by_key[KEY]
     found.drop(KEY)
@@ -85,7 +85,7 @@ def test_by_id_while_stale() -> None:
     found = live()
     found.stale = True
     assert found.session("ses_1") is None
-    found.load([replace(A_SESSION, id="ses_2")], {}, [ACCOUNT], BEAT)
+    found.load([structs.replace(A_SESSION, id="ses_2")], {}, [ACCOUNT], BEAT)
     assert found.session("ses_1") is None
     assert found.session("ses_2") is not None
 

@@ -1,0 +1,60 @@
+"""`wg-appliance selftest`."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+import click
+
+from appliance import config
+from appliance.cli import output
+from appliance.cli.faults import host_faults
+from appliance.cli.owner import acting_as_owner
+from appliance.clock import HostClock
+from appliance.errors import HostError
+from appliance.state_dir import StateDir
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from appliance.selftest.run import Outcome
+
+
+@click.command()
+@output.json_option
+@click.pass_obj
+def selftest(config_file: Path | None, as_json: bool) -> None:
+    """Prove the running exit: a session, a tunnel from a network namespace, traffic, what was counted. As root."""
+    from appliance.selftest.api_client import Api
+    from appliance.selftest.books import Books
+    from appliance.selftest.interruption import Interruption
+    from appliance.selftest.run import run
+    from appliance.selftest.steps import SelfTest
+
+    if os.geteuid() != 0:
+        raise HostError("selftest makes network namespaces: run it as root")
+    settings = config.read(config_file, os.environ)
+    books = Books(StateDir(settings.node.state_dir), HostClock(), acting_as_owner)
+    interruption = Interruption()
+    test = SelfTest(settings, Api(settings.api), books, interruption)
+    outcomes: list[Outcome] = []
+
+    def report(outcome: Outcome) -> None:
+        outcomes.append(outcome)
+        if not as_json:
+            output.write(_line(outcome))
+
+    with host_faults("cannot test the exit"), books.held():
+        run(test.steps(), test.clearing(), interruption, report)
+    if as_json:
+        output.write_json({"passed": all(o.passed for o in outcomes), "steps": [asdict(o) for o in outcomes]})
+    failed = [f"{o.step}: {o.detail}; {o.advice}" for o in outcomes if not o.passed]
+    if failed:
+        raise HostError(f"the self-test failed at {', and at '.join(failed)}")
+
+
+def _line(outcome: Outcome) -> str:
+    word = "ok" if outcome.passed else "failed"
+    return f"{word:<6}  {outcome.step:<9}  {outcome.seconds:7.3f} s  {outcome.detail}"

@@ -1,0 +1,94 @@
+"""A client's side of a tunnel as requests to its device: its key, and one peer that is dialled. Pure.
+
+The appliance's own requests have neither an endpoint nor a keepalive: an exit is called, and calls nobody.
+"""
+
+from __future__ import annotations
+
+import socket
+import struct
+from dataclasses import dataclass, field
+from ipaddress import ip_interface
+from typing import TYPE_CHECKING
+
+from appliance.errors import HostError, InvalidRequest
+from appliance.wireguard import keys, linux
+from appliance.wireguard.attributes import attribute, device_body, nest
+from appliance.wireguard.tunnel import DeviceChange, Prefix
+from appliance.wireguard.xplatform import END
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from appliance.selftest.plan import IPAddress
+
+KEEPALIVE_S = 25  # also makes the device call at once
+EVERYTHING = ((socket.AF_INET, bytes(4)), (socket.AF_INET6, bytes(16)))  # both /0
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """What of a session's wg-quick file the test uses. `addresses` are of a host each: /32, /128."""
+
+    addresses: tuple[Prefix, ...]
+    mtu: int
+    server_key: bytes
+
+
+def read_offer(wg_config: str) -> Offer:
+    """Raises HostError where the text is not what the API gives."""
+    lines = (line.partition(" = ") for line in wg_config.splitlines() if not line.startswith("#"))
+    values: Mapping[str, str] = {name: value for name, _, value in lines}
+    try:
+        interfaces = [ip_interface(text) for text in values["Address"].split(", ")]
+        server_key = keys.parse_public_key(values["PublicKey"], "PublicKey")
+        addresses = tuple(Prefix(i.packed, i.network.prefixlen) for i in interfaces)
+        return Offer(addresses, int(values["MTU"]), server_key)
+    except (KeyError, ValueError, InvalidRequest) as error:
+        raise HostError(f"the session's wg_config is not one: {error}") from error
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """All traffic goes to the server, whose address is IPv4."""
+
+    private_key: bytes = field(repr=False)
+    server_key: bytes
+    host: IPAddress
+    port: int
+
+
+def kernel_body(interface: str, call: Call) -> bytes:
+    """The body of WG_CMD_SET_DEVICE (linux/wireguard.h)."""
+    everything = (
+        nest(
+            0,
+            attribute(linux.WGALLOWEDIP_A_FAMILY, struct.pack("=H", family)),
+            attribute(linux.WGALLOWEDIP_A_IPADDR, address),
+            attribute(linux.WGALLOWEDIP_A_CIDR_MASK, struct.pack("=B", 0)),
+        )
+        for family, address in EVERYTHING
+    )
+    # struct sockaddr_in, ip(7): the family in host order, port and address in network order, padded to 16 bytes.
+    endpoint = struct.pack("=H", socket.AF_INET) + struct.pack("!H4s8x", call.port, call.host.packed)
+    peer = nest(
+        0,
+        attribute(linux.WGPEER_A_PUBLIC_KEY, call.server_key),
+        attribute(linux.WGPEER_A_ENDPOINT, endpoint),
+        attribute(linux.WGPEER_A_PERSISTENT_KEEPALIVE_INTERVAL, struct.pack("=H", KEEPALIVE_S)),
+        nest(linux.WGPEER_A_ALLOWEDIPS, *everything),
+    )
+    return device_body(interface, DeviceChange(private_key=call.private_key)) + nest(linux.WGDEVICE_A_PEERS, peer)
+
+
+def xplatform_request(call: Call) -> bytes:
+    lines = (
+        "set=1",
+        f"private_key={call.private_key.hex()}",
+        f"public_key={call.server_key.hex()}",
+        f"endpoint={call.host}:{call.port}",
+        f"persistent_keepalive_interval={KEEPALIVE_S}",
+        "allowed_ip=0.0.0.0/0",
+        "allowed_ip=::/0",
+    )
+    return "\n".join(lines).encode("ascii") + END

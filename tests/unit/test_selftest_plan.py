@@ -1,0 +1,107 @@
+"""Where the self-test's client and target are, and what must be seen of them."""
+
+from __future__ import annotations
+
+from ipaddress import ip_address, ip_network
+
+import pytest
+
+from appliance.config import load
+from appliance.entities import Tier
+from appliance.errors import HostError
+from appliance.selftest.plan import IPV4, IPV6, RANGES, choose_addresses, dialled, names, roomiest_tier, source
+
+
+def networks(*texts: str) -> list:
+    return [ip_network(text) for text in texts]
+
+
+def test_names_are_those_of_one_appliance() -> None:
+    """They are the same in every run, differ between two appliances of a host, and fit an interface (15 characters)."""
+    assert names("wga0") == names("wga0")
+    first, second = names("wga0"), names("fifteen-letters")
+    everything = [*vars_of(first), *vars_of(second)]
+    assert len(set(everything)) == 6
+    assert max(map(len, everything)) <= 15
+
+
+def vars_of(found: object) -> list[str]:
+    return [getattr(found, name) for name in ("client_link", "target_link", "tunnel")]
+
+
+def test_addresses_are_four_on_two_links() -> None:
+    """Where nothing is used: two networks of four, the host's end first, in the first documentation range."""
+    a = choose_addresses(IPV4, [])
+    assert [str(address) for address in (a.client_gateway, a.client, a.target_gateway, a.target)] == [
+        "192.0.2.1",
+        "192.0.2.2",
+        "192.0.2.5",
+        "192.0.2.6",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("used", "client"),
+    [
+        ("192.0.2.5/32", "192.0.2.10"),
+        ("192.0.2.0/25", "192.0.2.130"),
+        ("192.0.2.0/24", "198.51.100.2"),
+        ("192.0.0.0/8", "198.51.100.2"),
+        ("2001:db8::/32", "192.0.2.2"),
+    ],
+)
+def test_what_is_used_is_avoided(used: str, client: str) -> None:
+    """No address of a network that the host has a route to; the default route is none, and neither is IPv6's."""
+    assert str(choose_addresses(IPV4, networks("0.0.0.0/0", "::/0", used)).client) == client
+
+
+def test_no_range_is_left() -> None:
+    """It says which ranges were looked at, and what takes them."""
+    with pytest.raises(HostError, match=r"192\.0\.2\.0/24.* all routed on this host or in egress\.extra_block"):
+        choose_addresses(IPV4, RANGES)
+
+
+def test_ipv6_addresses() -> None:
+    """Two /64, of which neither is one that the host has a route to."""
+    a = choose_addresses(IPV6, networks("::/0", "2001:db8::/64", "192.0.2.0/24"))
+    assert [str(address) for address in (a.client_gateway, a.client, a.target_gateway, a.target)] == [
+        "2001:db8:0:2::1",
+        "2001:db8:0:2::2",
+        "2001:db8:0:3::1",
+        "2001:db8:0:3::2",
+    ]
+
+
+A4, A6 = choose_addresses(IPV4, []), choose_addresses(IPV6, [])
+
+
+@pytest.mark.parametrize(
+    ("public_ip", "own", "dials", "seen", "seen6"),
+    [
+        ("203.0.113.1", "203.0.113.1", "203.0.113.1", "203.0.113.1", A6.target_gateway),
+        ("203.0.113.1", "10.0.0.1", A4.client_gateway, A4.target_gateway, A6.target_gateway),
+        ("2001:db8::1", "2001:db8::1", A4.client_gateway, A4.target_gateway, "2001:db8::1"),
+    ],
+    ids=["the host's own", "behind a 1:1 NAT", "IPv6"],
+)
+def test_what_is_dialled_and_seen(public_ip: str, own: str, dials: object, seen: object, seen6: object) -> None:
+    """The public address where it is the host's own and of that family. Else the client dials the host's end of its
+    link, and the target sees the host's end of its own."""
+    public, mine = ip_address(public_ip), [ip_address(own)]
+    assert str(dialled(public, A4, mine)) == str(dials)
+    assert str(source(public, A4, mine)) == str(seen)
+    assert str(source(public, A6, mine)) == str(seen6)
+
+
+@pytest.mark.parametrize(
+    ("toml", "tier"),
+    [
+        ("", Tier.FREE),
+        ('[tiers.free]\nbytes_limit = "1 MiB"', Tier.ANONYMOUS),
+        ("[tiers.anonymous]\nbytes_limit = 0", Tier.ANONYMOUS),
+        ("[tiers.anonymous]\nbytes_limit = 0\n[tiers.free]\nbytes_limit = 0", Tier.FREE),
+    ],
+)
+def test_tier(toml: str, tier: Tier) -> None:
+    """The one with more room, never the paid one, whose sessions stand on invoices."""
+    assert roomiest_tier(load(toml, {}, "host").tiers) == tier
