@@ -10,7 +10,7 @@ import threading
 from contextlib import AsyncExitStack, closing, contextmanager
 from typing import TYPE_CHECKING
 
-from appliance import assembly, listening
+from appliance import assembly, listening, running
 from appliance.api.app import create_app
 from appliance.api.auth import Authenticator
 from appliance.api.metrics import ExitCollector, create_metrics_app
@@ -23,7 +23,7 @@ from appliance.state_dir import StateDir
 from appliance.store import integrity
 from appliance.store.connection import Store
 from appliance.supervision import Supervisor
-from appliance.terms import left_out
+from appliance.terms import in_force, left_out
 from appliance.watches import EventsWatch, watch_store
 from appliance.wireguard.backend import choose_backend
 from appliance.wireguard.link_events import link_events
@@ -83,7 +83,8 @@ async def _serve(read_settings: Callable[[], Settings]) -> None:
         egress = assembly.host_egress(settings, state, place, clock.now().boot_id)
         parts = await assembly.build(settings, store=store, tunnel=tunnel, egress=egress, exit_=place.exit, clock=clock)
         stack.push_async_callback(_leave_host, settings, tunnel, egress)
-        loop.add_signal_handler(signal.SIGHUP, _reload, settings, read_settings, parts)
+        running.note(state.running, settings)
+        loop.add_signal_handler(signal.SIGHUP, _reload, settings, read_settings, parts, state)
         tasks = _watches(settings, parts, egress, store, stopping, stack)
         await parts.ticker.tick()
         if parts.node.fault is not None:
@@ -174,7 +175,7 @@ def _web_servers(
     return servers
 
 
-def _reload(running: Settings, read_settings: Callable[[], Settings], parts: Parts) -> None:
+def _reload(started: Settings, read_settings: Callable[[], Settings], parts: Parts, state: StateDir) -> None:
     """Tiers and prices, at once, for sessions that run as well; a price for those that begin from now on."""
     try:
         read = read_settings()
@@ -182,9 +183,10 @@ def _reload(running: Settings, read_settings: Callable[[], Settings], parts: Par
         log.error("the configuration is not taken over: %s", error)
         return
     parts.terms.take_over(read)
+    running.note(state.running, in_force(started, read))
     parts.alarm.ring()
     log.info("tiers and prices are taken over from the configuration")
-    waiting = ", ".join(left_out(running, read))
+    waiting = ", ".join(left_out(started, read))
     if waiting:
         log.warning("changed, and needs a restart: %s", waiting)
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from appliance.policy.pricing import Rates
+from appliance.settings import by_key
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
 
     from appliance.settings import Settings, TierSettings
 
@@ -35,12 +36,20 @@ class Terms:
             self.rates = Rates(price.currency, price.millicents_per_minute, price.millicents_per_gib)
 
 
-def left_out(running: Settings, read: Settings) -> Iterator[str]:
+def in_force(running: Settings, read: Settings) -> Settings:
+    """What a server runs with that has taken over what it can of `read`."""
+    return replace(running, **{section: getattr(read, section) for section in TAKEN_OVER})
+
+
+def left_out(running: Settings, read: Settings) -> list[str]:
     """The keys of `read` that differ from `running` and take a restart."""
-    for section in fields(running):
-        if section.name in TAKEN_OVER:
-            continue
-        before, after = getattr(running, section.name), getattr(read, section.name)
-        for key in fields(before):
-            if getattr(before, key.name) != getattr(after, key.name):
-                yield f"{section.name}.{key.name}"
+    return [key for key in differing(by_key(running), by_key(read)) if not is_taken_over(key)]
+
+
+def differing(before: Mapping[str, str], after: Mapping[str, str]) -> list[str]:
+    return [key for key in {**before, **after} if before.get(key) != after.get(key)]
+
+
+def is_taken_over(key: str) -> bool:
+    """Whether SIGHUP is enough for it."""
+    return key.partition(".")[0] in TAKEN_OVER

@@ -25,6 +25,7 @@ NOUNS = {
     "usage": ("appliance.cli.usage:usage", "What an account has used of its windows."),
     "invoice": ("appliance.cli.invoice:invoice", "A paid account's month, a line a session."),
     "node": ("appliance.cli.node:node", "This exit: status, drain, resume."),
+    "doctor": ("appliance.cli.doctor:doctor", "Check this host and the running server, and say what mends it."),
 }
 
 
