@@ -77,11 +77,15 @@ class StateFile:
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """`files`: the directory first, then what there is in it. Empty: there is no directory."""
+    """`files`: the directory first, then what there is in it. Empty: there is no directory.
+
+    `running`: the settings that the server runs with; `running_s`: how long ago it took them over.
+    """
 
     files: tuple[StateFile, ...]
     served: bool
-    running: Mapping[str, str] | None  # the settings that the server runs with
+    running: Mapping[str, str] | None
+    running_s: float | None
     store: Inspection | None  # None: there is no store, or it could not be seen
 
 

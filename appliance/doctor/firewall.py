@@ -13,12 +13,12 @@ from appliance.egress.state import EgressState, reconcile
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from ipaddress import IPv4Address, IPv6Address
 
     from appliance.doctor.facts import Facts
     from appliance.doctor.facts import Firewall as Filters
 
 SOMEWHERE = {4: ip_address("1.1.1.1"), 6: ip_address("2606:4700:4700::1111")}  # on the internet; nothing is sent there
+ANY_PORT, WEB_PORT = 54321, 443
 PROGRAMS = {"ip": "iptables", "ip6": "ip6tables"}
 NAMED_AT_MOST = 3
 
@@ -130,8 +130,8 @@ def _forwarded(facts: Facts) -> Iterator[Packet]:
             continue
         client, there = subnet[2], SOMEWHERE[version]
         for protocol in _PROTOCOLS:
-            yield Packet(tunnel.interface, uplink.interface, client, there, protocol, 443, "new")
-            yield Packet(uplink.interface, tunnel.interface, there, client, protocol, None, "established")
+            yield Packet(tunnel.interface, uplink.interface, client, there, protocol, ANY_PORT, WEB_PORT, "new")
+            yield Packet(uplink.interface, tunnel.interface, there, client, protocol, WEB_PORT, ANY_PORT, "established")
 
 
 _PROTOCOLS: tuple[Literal["tcp"], Literal["udp"]] = ("tcp", "udp")
@@ -142,10 +142,8 @@ def _handshake(facts: Facts) -> Packet | None:
     uplink = facts.network.uplinks.get(version)
     if uplink is None:
         return None
-    address: IPv4Address | IPv6Address = uplink.address or SOMEWHERE[version]
-    return Packet(
-        uplink.interface, None, SOMEWHERE[version], address, "udp", facts.settings.wireguard.listen_port, "new"
-    )
+    port, there = facts.settings.wireguard.listen_port, SOMEWHERE[version]
+    return Packet(uplink.interface, None, there, uplink.address or there, "udp", ANY_PORT, port, "new")
 
 
 def _name(obstacle: Obstacle) -> str:

@@ -7,6 +7,7 @@ import os
 import shutil
 import stat
 import subprocess
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -151,14 +152,15 @@ def _disk(path: Path) -> Disk | None:
 def _state(state: StateDir, become_owner: Callable[[], object]) -> State | None:
     try:
         if not state.path.exists():
-            return State((), served=False, running=None, store=None)
+            return State((), served=False, running=None, running_s=None, store=None)
         files = tuple(_file(path) for path in (state.path, state.key, state.store) if path.exists())
         served = state.is_served()
         noted = running.read(state.running)
+        age = None if noted is None else time.time() - state.running.stat().st_mtime
         newest = migration.migrations()[-1][0]
         become_owner()
         found = inspection.inspect(state.store, newest) if state.store.exists() else None
-        return State(files, served, noted, found)
+        return State(files, served, noted, age, found)
     except (OSError, HostError):
         return None
 

@@ -92,9 +92,7 @@ def _interface(name: str | None, pattern: str) -> bool:
     return name.startswith(pattern[:-1]) if pattern.endswith("+") else name == pattern
 
 
-def _ports(port: int | None, text: str) -> bool | None:
-    if port is None:
-        return None
+def _ports(port: int, text: str) -> bool:
     ends = [part.split(":") for part in text.split(",")]
     return any(int(low or 0) <= port <= int(high or 65535) for low, high in ((e[0], e[-1]) for e in ends))
 
@@ -109,8 +107,10 @@ _TESTS: Mapping[str, Callable[[Packet, str], bool | None]] = {
     "-s": lambda packet, text: packet.source in ip_network(text, strict=False),
     "-d": lambda packet, text: packet.destination in ip_network(text, strict=False),
     "-p": lambda packet, text: text in ("all", packet.protocol),
-    "--dport": lambda packet, text: _ports(packet.port, text),
-    "--dports": lambda packet, text: _ports(packet.port, text),
+    "--sport": lambda packet, text: _ports(packet.source_port, text),
+    "--sports": lambda packet, text: _ports(packet.source_port, text),
+    "--dport": lambda packet, text: _ports(packet.destination_port, text),
+    "--dports": lambda packet, text: _ports(packet.destination_port, text),
     "--ctstate": lambda packet, text: packet.state.upper() in text.split(","),
     "--state": lambda packet, text: packet.state.upper() in text.split(","),
     "--dst-type": _destination_type,

@@ -173,7 +173,7 @@ def _payload(protocol: str, field: str) -> Callable[[Packet], object] | None:
             return known.get(field, _ANY)
         if protocol not in ("th", packet.protocol):
             return None
-        return packet.port if field == "dport" and packet.port is not None else _ANY
+        return {"sport": packet.source_port, "dport": packet.destination_port}.get(field, _ANY)
 
     return read
 

@@ -19,14 +19,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Packet:
-    """`out` None: it is for the host itself. `port`: the destination's; the other one is not known."""
+    """`out` None: it is for the host itself."""
 
     into: str
     out: str | None
     source: IPv4Address | IPv6Address
     destination: IPv4Address | IPv6Address
     protocol: Literal["tcp", "udp"]
-    port: int | None
+    source_port: int
+    destination_port: int
     state: Literal["new", "established"]
 
     @property

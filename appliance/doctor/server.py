@@ -30,13 +30,16 @@ def tick(facts: Facts) -> Finding:
     if not facts.state.served:
         return warning("tick", "the server is not running", START)
     beat = None if facts.state.store is None else facts.state.store.beat
-    look = f"{RESTART}; journalctl -u wg-appliance -n 20"
-    if beat is None or beat.boot_id != facts.now.boot_id:
-        return failed("tick", "the server runs and has not ticked since the boot", look)
-    age = max(0, facts.now.boot_ms - beat.boot_ms) // 1000
-    if age > facts.settings.meter.patience:
-        return failed("tick", f"the last one was {age} s ago: nothing is billed, nobody is ended", look)
-    return ok("tick", f"{age} s ago")
+    patience, started = facts.settings.meter.patience, facts.state.running_s
+    age = (
+        None if beat is None or beat.boot_id != facts.now.boot_id else max(0, facts.now.boot_ms - beat.boot_ms) // 1000
+    )
+    if age is not None and age <= patience:
+        return ok("tick", f"{age} s ago")
+    if started is not None and started <= patience:
+        return ok("tick", "the first one is about to come")
+    last = "there was none since the boot" if age is None else f"the last one was {age} s ago"
+    return failed("tick", f"{last}: nothing is billed, nobody is ended", f"{RESTART}; journalctl -u wg-appliance -n 20")
 
 
 def drift(facts: Facts) -> Finding:

@@ -56,7 +56,8 @@ class Appliance:
         self.backend = backend
         directory.mkdir(mode=0o700)
         self._settings = _settings(self.interface, backend, directory / "state", changes)
-        self.store = Path(str(self._settings["node"]["state_dir"])) / "store.sqlite"
+        self.state = Path(str(self._settings["node"]["state_dir"]))
+        self.store = self.state / "store.sqlite"
         self._config = directory / "config.toml"
         self.configure()
         self._log = directory / "log"
@@ -146,8 +147,16 @@ class Appliance:
 
     def admin(self, *arguments: str) -> str:
         """An admin command's stdout."""
-        command = self._command(*arguments)
-        return self.space.run(*command, timeout=READY_SECONDS, env=_environment(), cwd=PROJECT).stdout
+        return self.attempt(*arguments, check=True).stdout
+
+    def attempt(
+        self, *arguments: str, check: bool = False, environ: Mapping[str, str] | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        """A command that may fail."""
+        environment = _environment() | dict(environ or {})
+        return self.space.run(
+            *self._command(*arguments), check=check, timeout=READY_SECONDS, env=environment, cwd=PROJECT
+        )
 
     def token(self, account: str = "alice") -> str:
         printed = self.admin("token", "create", "--account", account)

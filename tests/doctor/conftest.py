@@ -1,0 +1,32 @@
+"""A host with the appliance's state on it, and no server running."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from host_under_test import Host, new_host
+
+from tests.real_backend import NO_ROOT, backend_here
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Iterator[Host]:
+    """Not by the fixture `backend`: what does not depend on it need not run twice."""
+    backend = backend_here()
+    if backend is None:
+        pytest.skip(NO_ROOT)
+    with new_host(backend, tmp_path) as made:
+        made.appliance.admin("init")
+        yield made
+
+
+@pytest.fixture
+def served(host: Host) -> Iterator[Host]:
+    """The same, with the server running; at its end it must leave the host as it was."""
+    with host.appliance.serving():
+        yield host
