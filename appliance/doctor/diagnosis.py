@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from appliance.doctor import firewall, machine, server, state, tunnel
+from appliance.doctor.finding import warning
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -34,4 +35,13 @@ CHECKS: Sequence[Callable[[Facts], Finding]] = (
 
 
 def diagnose(facts: Facts) -> list[Finding]:
-    return [check(facts) for check in CHECKS]
+    return [_run(check, facts) for check in CHECKS]
+
+
+def _run(check: Callable[[Facts], Finding], facts: Facts) -> Finding:
+    try:
+        return check(facts)
+    except Exception as error:  # noqa: BLE001  one check's mistake must not hide what the others found
+        name = check.__name__.replace("_", "-")
+        what = f"cannot be checked: {type(error).__name__}: {error}"
+        return warning(name, " ".join(what.split()), "report this line, and what wg-appliance --version says")

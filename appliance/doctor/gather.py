@@ -93,6 +93,8 @@ def _device_port(interface: str, kind: str | None) -> int | None:
 
 def _firewall() -> Firewall:
     ruleset, fault = _output("nft", "-j", "list", "ruleset")
+    if ruleset is not None and not nft_json.is_listing(ruleset):
+        ruleset, fault = None, "nft -j list ruleset printed no JSON"
     iptables, legacy = {}, {}
     for family, program in PROGRAMS.items():
         if ruleset is not None and nft_json.has_foreign_matches(ruleset, family):

@@ -22,8 +22,14 @@ _LIMITS = ("limit", "ct count", "quota")
 _SILENT = {"counter", "log", "mangle", "notrack", "ct helper", "ct timeout", "flow", "secmark", "comment"}
 
 
+def is_listing(text: str) -> bool:
+    try:
+        return "nftables" in json.loads(text)
+    except ValueError:
+        return False
+
+
 def parse(text: str) -> list[Table]:
-    """Raises ValueError on what is no such listing."""
     entries = [next(iter(entry.items())) for entry in json.loads(text)["nftables"]]
     chains: dict[tuple[str, str], dict[str, Chain]]
     chains = {(each["family"], each["name"]): {} for kind, each in entries if kind == "table"}

@@ -15,6 +15,8 @@ from world import World, new_world
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    from namespace import Namespace
+
 RULES = Path(__file__).with_name("rules")
 UPLINK = "wan"
 
@@ -76,13 +78,9 @@ class Host:
         self.space.run("nft", "-f", "-", text_input=script)
 
     def load(self, *names: str) -> None:
-        """Rules as other programs wrote them, with this host's interfaces in the place of wga0 and eth0."""
+        """Rules as other programs wrote them."""
         for name in names:
-            text = (RULES / name).read_text(encoding="utf-8")
-            text = text.replace("wga0", self.interface).replace("eth0", UPLINK)
-            loader = {".nft": ("nft", "-f", "-"), ".iptables": ("iptables-nft-restore",)}
-            command = loader.get(Path(name).suffix, ("ip6tables-nft-restore",))
-            self.space.run(*command, text_input=text)
+            load_rules(self.space, RULES / name, self.interface)
 
     def without(self, *programs: str, folder: Path) -> str:
         """A PATH with everything on it but these."""
@@ -92,6 +90,13 @@ class Host:
                 if program.name not in programs and not link.is_symlink():
                     link.symlink_to(program)
         return str(folder)
+
+
+def load_rules(space: Namespace, file: Path, interface: str) -> None:
+    """With the world's interfaces in the place of wga0 and eth0."""
+    text = file.read_text(encoding="utf-8").replace("wga0", interface).replace("eth0", UPLINK)
+    program = file.suffix[1:]
+    space.run(*(("nft", "-f", "-") if program == "nft" else (f"{program}-nft-restore",)), text_input=text)
 
 
 @contextmanager

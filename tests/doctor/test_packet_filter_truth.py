@@ -8,11 +8,11 @@ from __future__ import annotations
 import subprocess
 import sys
 from ipaddress import ip_address
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 from client import CURL
+from host_under_test import RULES, UPLINK, load_rules
 from world import EXIT_IP, WEB, WEB6, WEB_IP, WEB_IP6, WEB_PORT, World, new_world
 
 from appliance.doctor import firewall
@@ -23,8 +23,7 @@ from tests.real_backend import NO_ROOT, backend_here
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-RULES = Path(__file__).with_name("rules")
-CLIENT_LINK, UPLINK = "lan1", "wan"
+CLIENT_LINK = "lan1"
 CLIENT, CLIENT6 = "198.51.100.18", "2001:db8:1:1::2"
 PORT = 51820
 PATIENCE_S = 60
@@ -61,7 +60,7 @@ CAPTURED = {
     "firewalld": ("firewalld.nft",),
     "firewalld mended": ("firewalld-mended.nft",),
 }
-HANDMADE = sorted(file.stem for file in (RULES / "handmade").iterdir())
+HANDMADE = sorted(file.name for file in (RULES / "handmade").iterdir())
 
 
 @pytest.fixture(scope="module")
@@ -96,16 +95,14 @@ def flushed(ground: World) -> Iterator[World]:
 def test_rules_of_other_programs(flushed: World, name: str) -> None:
     """Docker's, ufw's and firewalld's, as they write them: each verdict is certain, and the kernel's."""
     for rules in CAPTURED[name]:
-        text = (RULES / rules).read_text(encoding="utf-8").replace("wga0", CLIENT_LINK).replace("eth0", UPLINK)
-        kind = Path(rules).suffix[1:]
-        flushed.exit.run(*(("nft", "-f", "-") if kind == "nft" else (f"{kind}-nft-restore",)), text_input=text)
+        load_rules(flushed.exit, RULES / rules, CLIENT_LINK)
     agree(flushed)
 
 
 @pytest.mark.parametrize("name", HANDMADE)
 def test_rules_made_by_hand(flushed: World, name: str) -> None:
     """Every kind of test and verdict that is understood."""
-    flushed.exit.run("nft", "-f", str(RULES / "handmade" / f"{name}.nft"))
+    load_rules(flushed.exit, RULES / "handmade" / name, CLIENT_LINK)
     agree(flushed)
 
 
