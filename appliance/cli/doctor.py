@@ -50,11 +50,9 @@ def _examine(config_file: Path | None) -> list[Finding]:
 
     state = StateDir(settings.node.state_dir)
 
-    def as_owner() -> None:
-        become_owner(state.path, inspection.rehearse)
-
-    facts = gather(settings, file, state, as_owner)
-    return [ok("config", str(file) if file.exists() else f"no {file}: all defaults"), *diagnose(facts)]
+    config_read = ok("config", str(file) if file.exists() else f"no {file}: all defaults")
+    facts = gather(settings, file, state, lambda: become_owner(state.path, inspection.rehearse))
+    return [config_read, *diagnose(facts)]
 
 
 def _line(finding: Finding) -> str:

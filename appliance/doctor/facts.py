@@ -103,3 +103,13 @@ class Facts:
     udp: UdpPort
     forwarding: Forwarding
     firewall: Firewall
+
+    @property
+    def dialled(self) -> IPv4Address | IPv6Address | None:
+        """The address that clients are told; None where there is none to be found."""
+        senders = [uplink.address for uplink in self.network.uplinks.values() if uplink.address is not None]
+        return self.settings.node.public_ip or next(iter(senders), None)
+
+    @property
+    def dialled_version(self) -> int:
+        return 4 if self.dialled is None else self.dialled.version

@@ -53,7 +53,7 @@ def nftables(facts: Facts) -> Finding:
             return unseen("nftables", "the firewall")
         return failed(
             "nftables",
-            f"{found.fault or 'nft does not work'}",
+            found.fault or "nft does not work",
             "modprobe nf_tables; apt-get install --reinstall nftables",
         )
     stands = any((table.family, table.name) == ("inet", TABLE) for table in nft_json.parse(found.ruleset))
@@ -138,7 +138,7 @@ _PROTOCOLS: tuple[Literal["tcp"], Literal["udp"]] = ("tcp", "udp")
 
 
 def _handshake(facts: Facts) -> Packet | None:
-    version = 4 if facts.settings.node.public_ip is None else facts.settings.node.public_ip.version
+    version = facts.dialled_version
     uplink = facts.network.uplinks.get(version)
     if uplink is None:
         return None
@@ -168,8 +168,10 @@ def _let_forward(obstacle: Obstacle, interface: str, out: str) -> str:
             return f"firewall-cmd --permanent --zone=trusted --add-interface={interface} && firewall-cmd --reload"
         case "ufw":
             return f"ufw route allow in on {interface} out on {out}"
-        case owner:
-            name = "DOCKER-USER" if owner == "Docker" else chain.name
+        case "Docker":
+            name = "DOCKER-USER"
+        case _:
+            name = chain.name
     if _is_iptables(table):
         insert = f"{PROGRAMS[table.family]} -I {name}"
         back = "-m conntrack --ctstate RELATED,ESTABLISHED"

@@ -15,6 +15,7 @@ from appliance import host_network, running
 from appliance.clock import HostClock
 from appliance.doctor import nft_json, system_clock, udp_sockets
 from appliance.doctor.facts import Disk, Facts, Firewall, Forwarding, Network, State, StateFile, UdpPort
+from appliance.doctor.firewall import PROGRAMS
 from appliance.egress import forwarding
 from appliance.errors import HostError, TunnelError
 from appliance.store import inspection, migration
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
 COMMAND_TIMEOUT_S = 30
 PROC_SYS = Path("/proc/sys")
 LEGACY_TABLES = {"ip": Path("/proc/net/ip_tables_names"), "ip6": Path("/proc/net/ip6_tables_names")}
-PROGRAMS = {"ip": "iptables", "ip6": "ip6tables"}
 
 
 def gather(settings: Settings, config_file: Path, state: StateDir, become_owner: Callable[[], object]) -> Facts:

@@ -60,31 +60,27 @@ def udp_port(facts: Facts) -> Finding:
 
 def public_address(facts: Facts) -> Finding:
     """Can clients dial it?"""
-    configured, network = facts.settings.node.public_ip, facts.network
-    port = facts.settings.wireguard.listen_port
-    uplink = next((u for u in network.uplinks.values() if u.address is not None), None)
-    if configured is not None:
-        uplink = network.uplinks.get(configured.version)
-    own = None if uplink is None else uplink.address
-    if configured is None:
-        if own is None:
-            mend = _set("node.public_ip", '"<the address clients dial>"')
-            return failed("public-address", "node.public_ip is auto, and this host has no default route", mend)
-        if is_private(own):
-            mend = _set("node.public_ip", '"<the public address>"') + f", and forward UDP port {port} to {own}"
-            return failed("public-address", f"{own} is private: this host is behind NAT, clients cannot dial it", mend)
-        return ok("public-address", f"{own}, of the default route")
-    if network.owns(configured):
-        if is_private(configured):
-            what = f"{configured} is private: only clients of that network can dial it"
-            return warning("public-address", what, _set("node.public_ip", '"<the public address>"'))
-        return ok("public-address", f"{configured}, this host's own")
-    if own is not None and is_private(own):
-        return ok("public-address", f"{configured}, behind NAT: UDP port {port} has to be forwarded to {own}")
-    what = f"{configured} is no address of this host, which sends from {own or 'none'}"
-    return warning(
-        "public-address", what, _set("node.public_ip", '"auto"') + ", unless a NAT in front of it has that address"
-    )
+    network, port, dialled = facts.network, facts.settings.wireguard.listen_port, facts.dialled
+    public = '"<the address clients dial>"'
+    if dialled is None:
+        what = "node.public_ip is auto, and this host has no default route"
+        return failed("public-address", what, _set("node.public_ip", public))
+    if facts.settings.node.public_ip is None:
+        if is_private(dialled):
+            mend = _set("node.public_ip", public) + f", and forward UDP port {port} to {dialled}"
+            return failed("public-address", f"{dialled} is private: behind NAT, clients cannot dial it", mend)
+        return ok("public-address", f"{dialled}, of the default route")
+    if network.owns(dialled):
+        if is_private(dialled):
+            what = f"{dialled} is private: only clients of that network can dial it"
+            return warning("public-address", what, _set("node.public_ip", public))
+        return ok("public-address", f"{dialled}, this host's own")
+    way = network.uplinks.get(dialled.version)
+    if way is not None and way.address is not None and is_private(way.address):
+        return ok("public-address", f"{dialled}, behind NAT: UDP port {port} has to be forwarded to {way.address}")
+    what = f"{dialled} is no address of this host, which sends from {way.address if way else 'none'}"
+    mend = _set("node.public_ip", '"auto"') + ", unless a NAT in front of it has that address"
+    return warning("public-address", what, mend)
 
 
 def uplink(facts: Facts) -> Finding:
@@ -100,8 +96,7 @@ def uplink(facts: Facts) -> Finding:
         return warning(
             "uplink", "no IPv4 default route: clients reach IPv6 alone", "ip route add default via <gateway>"
         )
-    public = facts.settings.node.public_ip
-    version = 4 if public is None else public.version
+    version = facts.dialled_version
     way = found.get(version, found[4])
     mtu, overhead = facts.settings.wireguard.mtu, OVERHEAD[version]
     sizes = f"{way.interface} has MTU {way.mtu}, a tunnel packet has up to {mtu} + {overhead}"
@@ -144,11 +139,7 @@ def subnet(facts: Facts) -> Finding:
         if not taken:
             continue
         name, other, is_address = taken[0]
-        mend = (
-            _set(f"wireguard.{key}", f'"{_free(facts)}"')
-            if own.version == 4
-            else _set(f"wireguard.{key}", '"<another /112>"')
-        )
+        mend = _set(f"wireguard.{key}", f'"{_free(facts) if own.version == 4 else "<another /112>"}"')
         what = f"wireguard.{key} {own} overlaps with {other} on {name}"
         if is_address:
             return failed("subnet", f"{what}: the server will not start", mend)
@@ -175,8 +166,7 @@ def _overlapping(facts: Facts, own: IPv4Network | IPv6Network) -> Iterator[tuple
 def _free(facts: Facts) -> IPv4Network:
     """A /24 of RFC 1918 that this host does not use."""
     candidates = (IPv4Network((0x0A000000 + (second << 16), 24)) for second in range(101, 255))
-    used = next((c for c in candidates if not list(_overlapping(facts, c))), None)
-    return used or IPv4Network("192.168.233.0/24")
+    return next((c for c in candidates if not list(_overlapping(facts, c))), IPv4Network("192.168.233.0/24"))
 
 
 def _set(key: str, value: str) -> str:

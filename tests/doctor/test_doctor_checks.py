@@ -98,6 +98,8 @@ def test_healthy() -> None:
 
 
 KERNEL, USERSPACE = '[wireguard]\nbackend = "kernel"\n', '[wireguard]\nbackend = "userspace"\n'
+IPV6_ALONE = {6: HEALTHY.network.uplinks[6]}
+DROPS_INPUT = "*filter\n:INPUT DROP [0:0]\nCOMMIT\n"
 PRIVATE = {4: Uplink("eth0", 1500, ip_address("10.0.0.5"))}
 SEEN_AS_TUN = {"kernel_module": False, "wireguard_go": True, "tun_device": True, "interface_kind": "tun"}
 
@@ -127,7 +129,7 @@ CASES: list[tuple[Callable[[Facts], Finding], Facts, str, str, str]] = [
         "set node.public_ip",
     ),
     (tunnel.public_address, configured('[node]\npublic_ip = "2001:db8:2::1"\n'), "ok", "this host's own", ""),
-    (tunnel.uplink, network(uplinks={6: HEALTHY.network.uplinks[6]}), "warning", "no IPv4 default route", "ip route"),
+    (tunnel.uplink, network(uplinks=IPV6_ALONE), "warning", "no IPv4 default route", "ip route"),
     (
         tunnel.uplink,
         configured('[node]\npublic_ip = "2001:db8:2::1"\n[wireguard]\nmtu = 1430\n'),
@@ -141,6 +143,13 @@ CASES: list[tuple[Callable[[Facts], Finding], Facts, str, str, str]] = [
         "warning",
         "ppp0 has MTU 1300",
         "ip link set ppp0 mtu 1480",  # 1240 would be too little for IPv6
+    ),
+    (
+        firewall.udp_filter,
+        replace(network(uplinks=IPV6_ALONE), firewall=Firewall(OUR_TABLE, None, {}, {"ip6": DROPS_INPUT})),
+        "failed",
+        "chain INPUT of table ip6 filter",
+        "ip6tables -I INPUT",
     ),
     (tunnel.ipv6, configured('[wireguard]\nsubnet6 = ""\n', network(uplinks=PRIVATE)), "ok", "neither", ""),
     (
