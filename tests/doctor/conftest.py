@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from host_under_test import Host, new_host
+from host_under_test import Host, build_clock, new_host
 
 from tests.real_backend import NO_ROOT, backend_here
 
@@ -14,14 +14,19 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
+@pytest.fixture(scope="session")
+def clock(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build_clock(tmp_path_factory.mktemp("clock"))
+
+
 @pytest.fixture
-def host(tmp_path: Path) -> Iterator[Host]:
+def host(tmp_path: Path, clock: Path) -> Iterator[Host]:
     """Not by the fixture `backend`: what does not depend on it need not run twice."""
     backend = backend_here()
     if backend is None:
         pytest.skip(NO_ROOT)
-    with new_host(backend, tmp_path) as made:
-        made.appliance.admin("init")
+    with new_host(backend, tmp_path, clock) as made:
+        made.init()
         yield made
 
 

@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture
-def host(backend: str, tmp_path: Path) -> Iterator[Host]:
+def host(backend: str, tmp_path: Path, clock: Path) -> Iterator[Host]:
     """On both backends, where there are two."""
-    with new_host(backend, tmp_path) as made:
+    with new_host(backend, tmp_path, clock) as made:
         yield made
 
 
@@ -57,9 +57,9 @@ def test_text(served: Host) -> None:
     assert "failed   server          it is not running -> systemctl start wg-appliance" in done.stdout
 
 
-def test_nothing_is_left(backend: str, tmp_path: Path) -> None:
+def test_nothing_is_left(backend: str, tmp_path: Path, clock: Path) -> None:
     """A host that is done with takes its namespaces along."""
-    with new_host(backend, tmp_path) as made:
+    with new_host(backend, tmp_path, clock) as made:
         spaces = {made.space.name, made.world.internet.name}
     assert not spaces & set(namespace_names())
 

@@ -309,9 +309,10 @@ def test_sysctls_that_cannot_be_set(host: Host) -> None:
     inside = (
         f"mount --bind /proc/sys /proc/sys && mount -o remount,bind,ro /proc/sys && exec {sys.executable} -m appliance"
     )
-    config = host.appliance.state.parent / "config.toml"
     done = host.space.run(
-        *("unshare", "--mount", "sh", "-ec", f"{inside} --config {config} doctor"), check=False, cwd=PROJECT
+        *("unshare", "--mount", "sh", "-ec", f"{inside} --config {host.appliance.config} doctor"),
+        check=False,
+        cwd=PROJECT,
     )
     (line,) = [line for line in done.stdout.splitlines() if "forwarding" in line]
     assert line.startswith("failed")

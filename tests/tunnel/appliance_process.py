@@ -58,7 +58,7 @@ class Appliance:
         self._settings = _settings(self.interface, backend, directory / "state", changes)
         self.state = Path(str(self._settings["node"]["state_dir"]))
         self.store = self.state / "store.sqlite"
-        self._config = directory / "config.toml"
+        self.config = directory / "config.toml"
         self.configure()
         self._log = directory / "log"
         self._process: subprocess.Popen[bytes] | None = None
@@ -68,7 +68,7 @@ class Appliance:
         """Write the configuration, with these changes: for the next start, or for a reload."""
         for section, keys in changes.items():
             self._settings[section] = self._settings.get(section, {}) | keys
-        self._config.write_text(_toml(self._settings), encoding="utf-8")
+        self.config.write_text(_toml(self._settings), encoding="utf-8")
 
     # The process -----------------------------------------------------------------------------------
 
@@ -219,7 +219,7 @@ class Appliance:
     # -----------------------------------------------------------------------------------------------
 
     def _command(self, *arguments: str) -> list[str]:
-        return [sys.executable, "-m", "appliance", "--config", str(self._config), *arguments]
+        return [sys.executable, "-m", "appliance", "--config", str(self.config), *arguments]
 
     def _ready(self) -> bool:
         assert self.running(), f"serve ended before it was ready\n{self.log()}"
