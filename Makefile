@@ -5,7 +5,7 @@ PIP = PIP_CONSTRAINT=$(CURDIR)/.constraints.txt PIP_DISABLE_PIP_VERSION_CHECK=1 
 SOURCES = pyproject.toml .constraints.txt build.py $(wildcard native/*.c native/*.h)
 
 RUN_PACKAGES = python3 python3-venv python3-dev gcc libc6-dev nftables wireguard-go curl
-TEST_PACKAGES = wireguard-tools iproute2 iputils-ping procps git strace systemd busybox-static
+TEST_PACKAGES = wireguard-tools iproute2 iputils-ping procps git strace iptables systemd busybox-static
 
 # A command that runs its arguments as root under a kernel with WireGuard, for hosts whose own has none.
 export KERNEL_RUNNER ?=

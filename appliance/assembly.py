@@ -40,7 +40,6 @@ if TYPE_CHECKING:
     from appliance.wireguard.tunnel import Tunnel
 
 # Restoring thousands of peers takes longer than adding one may.
-INTERVALS_UNTIL_LATE = 3  # of meter.interval: then the exit takes no new sessions
 CONVERGE_TIMEOUT_S = 60.0
 
 
@@ -121,7 +120,7 @@ async def build(
     await identity.adopt(store, settings.wireguard, exit_.public_key, clock.now().wall_ms)
     pool = AddressPool(settings.wireguard.subnet)
     await recover(store, pool)
-    patience_ms = INTERVALS_UNTIL_LATE * settings.meter.interval * 1000
+    patience_ms = settings.meter.patience * 1000
     node = Node(settings.node.name, settings.node.region, str(exit_.public_ip), clock, patience_ms)
     nodes = Nodes(node)
     live = LiveSessions()

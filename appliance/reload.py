@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import fields
 from typing import TYPE_CHECKING
 
 from appliance.errors import ConfigError
 from appliance.supervision import wait_either
+from appliance.takeover import left_out
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from appliance.service_status import ServiceStatus
     from appliance.settings import Settings
     from appliance.tick import Ticker
 
 log = logging.getLogger(__name__)
-
-TAKEN_OVER = ("egress", "pricing", "tiers")
 
 
 class Reload:
@@ -66,14 +64,3 @@ class Reload:
             log.warning("changed, and needs a restart: %s", waiting)
             self._status.remark = f"changed, and needs a restart: {waiting}"
         await self._ticker.tick()
-
-
-def left_out(running: Settings, read: Settings) -> Iterator[str]:
-    """The keys of `read` that differ from `running` and take a restart."""
-    for section in fields(running):
-        if section.name in TAKEN_OVER:
-            continue
-        before, after = getattr(running, section.name), getattr(read, section.name)
-        for key in fields(before):
-            if getattr(before, key.name) != getattr(after, key.name):
-                yield f"{section.name}.{key.name}"

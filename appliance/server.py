@@ -10,7 +10,7 @@ import threading
 from contextlib import AsyncExitStack, closing, contextmanager
 from typing import TYPE_CHECKING
 
-from appliance import assembly, listening
+from appliance import assembly, listening, running
 from appliance.api.app import create_app
 from appliance.api.auth import Authenticator
 from appliance.api.metrics import ExitCollector, create_metrics_app
@@ -26,6 +26,7 @@ from appliance.store import integrity
 from appliance.store.connection import Store
 from appliance.supervision import Supervisor
 from appliance.systemd import Systemd
+from appliance.takeover import in_force
 from appliance.watches import EventsWatch, watch_store
 from appliance.wireguard.backend import choose_backend
 from appliance.wireguard.link_events import link_events
@@ -98,10 +99,13 @@ async def _serve(read_settings: Callable[[], Settings], environ: Mapping[str, st
         egress = assembly.host_egress(settings, state, place, clock.now().boot_id)
         parts = await assembly.build(settings, store=store, tunnel=tunnel, egress=egress, exit_=place.exit, clock=clock)
         stack.push_async_callback(_leave_host, settings, tunnel, egress)
+        running.note(state.running, settings)
         status = ServiceStatus(
             systemd, node=parts.node, readiness=parts.readiness, live=parts.live, ticker=parts.ticker, clock=clock
         )
-        reload = Reload(settings, read_settings, _taking_over(parts, egress, place), parts.ticker, status)
+        reload = Reload(
+            settings, read_settings, _taking_over(settings, state, parts, egress, place), parts.ticker, status
+        )
         tasks = {
             **_watches(settings, parts, egress, store, stopping, stack),
             "the service's status": lambda: status.run(stopping),
@@ -198,12 +202,15 @@ def _web_servers(
     return servers
 
 
-def _taking_over(parts: Parts, egress: HostEgress, place: Place) -> Callable[[Settings], None]:
+def _taking_over(
+    started: Settings, state: StateDir, parts: Parts, egress: HostEgress, place: Place
+) -> Callable[[Settings], None]:
     """Tiers and prices, for sessions that run as well (a price for those that begin from now on), and egress."""
 
     def take_over(read: Settings) -> None:
         parts.terms.take_over(read)
         egress.take_over(assembly.egress_rules(read.egress, place))
+        running.note(state.running, in_force(started, read))
 
     return take_over
 

@@ -31,6 +31,7 @@ NOUNS = {
     "upgrade": ("appliance.cli.upgrade:upgrade", "Move an installed appliance to this version, or to that of a file."),
     "uninstall": ("appliance.cli.uninstall:uninstall", "Take the exit off this host."),
     "selftest": ("appliance.cli.selftest:selftest", "Prove the running exit with a real tunnel."),
+    "doctor": ("appliance.cli.doctor:doctor", "Check this host and the running server, and say what mends it."),
 }
 
 
