@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from appliance.endings import Endings
     from appliance.live import LiveSessions
     from appliance.meter import Meter
+    from appliance.metrics import Metrics
     from appliance.nodes import Node
     from appliance.reconcile import Changes
     from appliance.sessions import Sessions
@@ -51,6 +52,7 @@ class Ticker:
         clock: Clock,
         turn: asyncio.Lock,
         alarm: Alarm,
+        metrics: Metrics,
     ) -> None:
         self._store = store
         self._tunnel = tunnel
@@ -64,6 +66,7 @@ class Ticker:
         self._clock = clock
         self._turn = turn
         self._alarm = alarm
+        self._metrics = metrics
         self._link: Link | None = None  # as last read
         self._took_s = 0.0  # the last tick
         self._whole_at_ms: int | None = None  # when a whole tick last committed
@@ -95,8 +98,9 @@ class Ticker:
         async with self._turn:
             started = self._clock.now().boot_ms
             fault = None
+            whole = whole or self._is_due() or not self._node.healthy
             try:
-                await self._round(whole=whole or self._is_due() or not self._node.healthy)
+                await self._round(whole=whole)
             except (TunnelError, EgressError) as error:
                 fault = str(error)
                 if self._link is not None:
@@ -107,6 +111,7 @@ class Ticker:
                 self._live.stale = True
                 fault = f"{error}: {error.__cause__}"
             self._took_s = (self._clock.now().boot_ms - started) / 1000
+        self._metrics.ticked(self._took_s, whole=whole)
         self._report(fault)
 
     def _report(self, fault: str | None) -> None:

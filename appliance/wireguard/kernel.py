@@ -32,6 +32,10 @@ class KernelTunnel:
     def backend(self) -> str:
         return "kernel"
 
+    @property
+    def dump_retries(self) -> int:
+        return self._device.dump_retries
+
     async def link(self) -> Link | None:
         return await self._worker.run(partial(link.read_link, self._name, KIND))
 
@@ -70,7 +74,7 @@ class KernelTunnel:
         for request in peers_requests(self._name, changes):
             # The kernel stops at the first peer it refuses and does not say which one it was.
             first, last = request.public_keys[0], request.public_keys[-1]
-            span = keys.encode(first) + (f" to {keys.encode(last)}" if last != first else "")
+            span = keys.abbreviated(first) + (f" to {keys.abbreviated(last)}" if last != first else "")
             with self._errors(f"changing the peers {span}"):
                 self._device.request(linux.WG_CMD_SET_DEVICE, request.body)
 

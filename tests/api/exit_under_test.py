@@ -18,6 +18,7 @@ from appliance.api.auth import Authenticator
 from appliance.entities import Account, Tier, Token
 from appliance.errors import EgressError
 from appliance.exit import Exit
+from appliance.metrics import Metrics
 from appliance.store import accounts as account_rows
 from appliance.store import node as node_row
 from appliance.store import tokens as token_rows
@@ -244,10 +245,13 @@ async def _build(
         dns=wireguard.dns,
         keepalive=wireguard.keepalive,
     )
-    store = await Store.open(path, PATIENCE_S)
+    metrics = Metrics()
+    store = await Store.open(path, PATIENCE_S, metrics.store_used)
     async with AsyncExitStack() as undo:
         undo.push_async_callback(store.close)
-        parts = await assembly.build(settings, store=store, tunnel=tunnel, egress=egress, exit_=exit_, clock=clock)
+        parts = await assembly.build(
+            settings, store=store, tunnel=tunnel, egress=egress, exit_=exit_, clock=clock, metrics=metrics
+        )
         await parts.ticker.tick()
         app = create_app(
             sessions=parts.sessions,

@@ -71,6 +71,8 @@ LAYERS = (
                 "reconcile",
                 "terms",
                 "lowest",
+                "logs",
+                "metrics",
                 "egress.ruleset",
                 "egress.state",
             ),
