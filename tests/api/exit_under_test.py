@@ -15,6 +15,7 @@ import httpx
 from appliance import assembly, config, identifiers
 from appliance.api.app import create_app
 from appliance.api.auth import Authenticator
+from appliance.api.timing import Timed
 from appliance.entities import Account, Tier, Token
 from appliance.errors import EgressError
 from appliance.exit import Exit
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from litestar import Litestar
+    from litestar.types import ASGIApp
 
     from appliance.assembly import Parts
     from appliance.egress.state import EgressChanges, EgressState
@@ -77,6 +79,7 @@ class ExitUnderTest:
     parts: Parts
     app: Litestar
     http: httpx.AsyncClient
+    metrics: Metrics
     egress: NoEgress = field(default_factory=NoEgress)
 
     # Accounts ---------------------------------------------------------------------------------------
@@ -140,7 +143,7 @@ class ExitUnderTest:
         await self.tunnel.close()
 
     async def start(self) -> None:
-        self.store, self.parts, self.app, self.http = await _build(
+        self.store, self.parts, self.app, self.http, self.metrics = await _build(
             self.path, self.settings, self.clock, self.tunnel, self.egress
         )
 
@@ -230,7 +233,7 @@ async def until(probe: Callable[[], object], what: str, seconds: float = 10) -> 
 
 async def _build(
     path: Path, settings: Settings, clock: VirtualClock, tunnel: FakeTunnel, egress: NoEgress
-) -> tuple[Store, Parts, Litestar, httpx.AsyncClient]:
+) -> tuple[Store, Parts, Litestar, httpx.AsyncClient, Metrics]:
     wireguard = settings.wireguard
     exit_ = Exit(
         interface="wga0",
@@ -265,10 +268,10 @@ async def _build(
             max_body=settings.api.max_body,
         )
         undo.pop_all()
-    return store, parts, app, caller(app)
+    return store, parts, app, caller(Timed(app, metrics)), metrics
 
 
-def caller(app: Litestar) -> httpx.AsyncClient:
+def caller(app: ASGIApp) -> httpx.AsyncClient:
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
     return httpx.AsyncClient(transport=transport, base_url="http://exit.test")
 
@@ -283,8 +286,8 @@ async def serving(
     """`config_text` is TOML that continues CONFIG, whose last table is [wireguard]; `environ` overrides it."""
     settings = config.load(CONFIG + config_text, environ or {}, "host")
     path, clock, device, egress = folder / "store.sqlite", VirtualClock(), tunnel(FakeInterface()), NoEgress()
-    store, parts, app, http = await _build(path, settings, clock, device, egress)
-    exit_ = ExitUnderTest(path, settings, clock, device, store, parts, app, http, egress)
+    store, parts, app, http, metrics = await _build(path, settings, clock, device, egress)
+    exit_ = ExitUnderTest(path, settings, clock, device, store, parts, app, http, metrics, egress)
     try:
         yield exit_
     finally:
