@@ -272,7 +272,7 @@ async def _build(
 
 
 def caller(app: ASGIApp) -> httpx.AsyncClient:
-    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+    transport = httpx.ASGITransport(app, raise_app_exceptions=False)  # type: ignore[arg-type]  # ASGI in httpx's words
     return httpx.AsyncClient(transport=transport, base_url="http://exit.test")
 
 

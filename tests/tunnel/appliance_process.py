@@ -49,12 +49,18 @@ class Appliance:
     """One appliance on the world's exit: its config, its store, its process. The store outlives the process."""
 
     def __init__(
-        self, world: World, backend: str, directory: Path, changes: Mapping[str, Mapping[str, object]]
+        self,
+        world: World,
+        backend: str,
+        directory: Path,
+        changes: Mapping[str, Mapping[str, object]],
+        serve_options: tuple[str, ...] = (),
     ) -> None:
         self.space = world.exit
         self.interface = world.interface("x")
         self.backend = backend
         directory.mkdir(mode=0o700)
+        self._serve = ("serve", *serve_options)
         self._settings = _settings(self.interface, backend, directory / "state", changes)
         self.store = Path(str(self._settings["node"]["state_dir"])) / "store.sqlite"
         self._config = directory / "config.toml"
@@ -88,13 +94,13 @@ class Appliance:
         """Start `serve` and wait until it is ready."""
         with self._log.open("ab") as log:
             self._process = self.space.start(
-                *self._command("serve"), stdout=log, stderr=log, env=_environment(), cwd=PROJECT
+                *self._command(*self._serve), stdout=log, stderr=log, env=_environment(), cwd=PROJECT
             )
         until(self._ready, "GET /readyz answers 200")
 
     def try_to_start(self) -> tuple[int, str]:
         """`serve` where it cannot start: its exit status, and what it said."""
-        command = self._command("serve")
+        command = self._command(*self._serve)
         done = self.space.run(*command, check=False, timeout=READY_SECONDS, env=_environment(), cwd=PROJECT)
         return done.returncode, done.stderr
 
