@@ -108,6 +108,10 @@ class HostError(ApplianceError):
     """The host lacks something the appliance needs: root, WireGuard, a free port, a default route."""
 
 
+class BackupError(ApplianceError):
+    """The file is no backup, not a whole one, or one that this version cannot read."""
+
+
 class NotFound(ApplianceError):
     """An admin command named an account, token or session that does not exist."""
 

@@ -67,6 +67,7 @@ async def _serve(read_settings: Callable[[], Settings]) -> None:
         # First in, so last out: all of the stopping has to be done in time.
         stack.enter_context(_hard_stop(stopping))
         stack.enter_context(state.serving())
+        state.require_whole()
         listeners = _bind(settings, stack)
         # In a thread of their own: pyroute2 runs an event loop, which cannot nest in ours.
         place = await asyncio.to_thread(assembly.describe_exit, settings, state)

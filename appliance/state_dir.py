@@ -25,7 +25,8 @@ class StateDir:
         self.store = path / "store.sqlite"
         self.sysctls = path / "sysctls.json"
         self.wireguard_go_log = path / "wireguard-go.log"
-        self._key = path / "server.key"
+        self.key = path / "server.key"
+        self.unfinished_restore = path / "restore.unfinished"  # while what is here may be partly old and partly new
         self._lock = path / "serve.lock"
 
     def create(self) -> bool:
@@ -51,33 +52,48 @@ class StateDir:
         """The server's key, made on first use. Raises HostError naming the file when it holds no key."""
         try:
             self._create_key()
-            text = self._key.read_text(encoding="ascii").strip()
+        except OSError as error:
+            raise HostError(f"cannot create the server key {self.key}: {error.strerror}") from error
+        return self.read_key()
+
+    def read_key(self) -> bytes:
+        """The server's key. Raises HostError naming the file when it is missing or holds no key."""
+        try:
+            text = self.key.read_text(encoding="ascii").strip()
             return keys.parse_public_key(text, "key")
         except (InvalidRequest, UnicodeDecodeError) as error:
-            raise HostError(f"{self._key} holds no WireGuard private key (base64 of 32 bytes)") from error
+            raise HostError(f"{self.key} holds no WireGuard private key (base64 of 32 bytes)") from error
         except OSError as error:
-            raise HostError(f"cannot read the server key {self._key}: {error.strerror}") from error
+            raise HostError(f"cannot read the server key {self.key}: {error.strerror}") from error
 
     @property
     def has_key(self) -> bool:
-        return self._key.exists()
+        return self.key.exists()
 
     def _create_key(self) -> None:
-        if self._key.exists():
+        if self.key.exists():
             return
         # Written whole under another name first: a crash in between leaves no half key.
-        new = self._key.with_suffix(f".{os.getpid()}")
+        new = self.key.with_suffix(f".{os.getpid()}")
         descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         try:
             with os.fdopen(descriptor, "w", encoding="ascii") as file:
                 file.write(keys.encode(keys.generate_private_key()) + "\n")
                 file.flush()
                 os.fsync(file.fileno())
-            os.link(new, self._key)
+            os.link(new, self.key)
         except FileExistsError:
             return  # another process was first; its key counts
         finally:
             new.unlink()
+
+    def require_whole(self) -> None:
+        """Raises HostError after a restore that was cut short while it put the new files in place."""
+        if self.unfinished_restore.exists():
+            raise HostError(
+                f"a restore into {self.path} was cut short; run it again: wg-appliance restore FILE "
+                "(what was there before it is in the newest before-restore folder)"
+            )
 
     @contextmanager
     def serving(self) -> Iterator[None]:

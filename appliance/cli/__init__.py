@@ -24,6 +24,8 @@ NOUNS = {
     "session": ("appliance.cli.session:session", "Sessions: list, show, terminate."),
     "usage": ("appliance.cli.usage:usage", "What an account has used of its windows."),
     "invoice": ("appliance.cli.invoice:invoice", "A paid account's month, a line a session."),
+    "backup": ("appliance.cli.backup:backup", "Save state, key and configuration to one file."),
+    "restore": ("appliance.cli.restore:restore", "Bring a backup back, while the server does not run."),
     "node": ("appliance.cli.node:node", "This exit: status, drain, resume."),
 }
 

@@ -110,6 +110,7 @@ def run(config_file: Path | None, work: Callable[[Admin], Awaitable[T]]) -> T:
                 f"no store at {state.store}: run wg-appliance init or serve first, "
                 "or name the right configuration with --config"
             )
+        state.require_whole()
         become_owner(state.store, lambda: asyncio.run(rehearse()))
         return asyncio.run(with_store())
 

@@ -63,7 +63,7 @@ def _fill(state: StateDir) -> None:
     _say(state.store, made=not had_store)
     had_key = state.has_key
     state.private_key()
-    _say(state.path / "server.key", made=not had_key)
+    _say(state.key, made=not had_key)
 
 
 def _open_store(state: StateDir) -> None:

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 import pytest
 from command_line import CommandLine, python
 
+from appliance.backup import snapshot
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -88,6 +90,34 @@ def test_init_fills_another_users_folder_as_that_user(folder: Path) -> None:
     assert done.status == 0, done.err
     assert {path.name for path in wga.state.path.iterdir()} >= {"store.sqlite", "server.key"}
     assert owners(wga.state.path) == {(NOBODY.pw_uid, NOBODY.pw_gid)}
+
+
+def test_backup_leaves_nothing_of_roots(theirs: CommandLine, tmp_path: Path) -> None:
+    """Of a store that nobody has open, into root's folder: what SQLite makes beside the store is its owner's."""
+    during = set()
+    with snapshot(theirs.state.store):
+        during = {path.name for path in theirs.state.path.iterdir()}
+        assert owners(theirs.state.path) == {(NOBODY.pw_uid, NOBODY.pw_gid)}
+    assert during >= {"store.sqlite-wal", "store.sqlite-shm"}
+    before = os.getresuid(), os.getresgid(), os.getgroups()
+    theirs.do("backup", str(tmp_path / "b"))
+    assert (os.getresuid(), os.getresgid(), os.getgroups()) == before
+    assert owners(theirs.state.path) == {(NOBODY.pw_uid, NOBODY.pw_gid)}
+    found = (tmp_path / "b").stat()
+    assert (found.st_uid, found.st_mode & 0o777) == (0, 0o600)
+
+
+def test_restore_takes_on_the_owner(theirs: CommandLine, tmp_path: Path) -> None:
+    """What is restored is the service's, and what was there too; the configuration stays whose it was."""
+    theirs.do("backup", str(tmp_path / "b"))
+    theirs.config.write_text(theirs.config.read_text(encoding="utf-8") + "# mine\n", encoding="utf-8")
+    os.chown(theirs.config, 0, NOBODY.pw_gid)
+    theirs.config.chmod(0o640)
+    assert theirs.process("restore", str(tmp_path / "b")).status == 0
+    (kept,) = theirs.state.path.glob("before-restore-*")
+    assert owners(theirs.state.path) | owners(kept) == {(NOBODY.pw_uid, NOBODY.pw_gid)}
+    found = theirs.config.stat()
+    assert (found.st_uid, found.st_gid, found.st_mode & 0o777) == (0, NOBODY.pw_gid, 0o640)
 
 
 def test_a_user_without_access_is_told(folder: Path) -> None:

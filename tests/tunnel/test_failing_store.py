@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import sqlite3
-import subprocess
 import time
 from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING
@@ -13,6 +12,8 @@ import pytest
 from sessions import client_key, settled_figures
 from waiting import until
 from world import EXIT_IP
+
+from tests.small_disk import PAGE, full, mount, small_disk
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -23,23 +24,13 @@ if TYPE_CHECKING:
 
 HELD_S = 10.0
 DISK = 4 * 2**20
-PAGE = 4096
 
 
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Path]:
     """A small file system of its own."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mount("-t", "tmpfs", "-o", f"size={DISK}", "tmpfs", str(folder))
-    try:
+    with small_disk(tmp_path / "disk", DISK) as folder:
         yield folder
-    finally:
-        subprocess.run(["umount", "--lazy", folder], check=True, timeout=60)
-
-
-def mount(*arguments: str) -> None:
-    subprocess.run(["mount", *arguments], check=True, timeout=60)
 
 
 @contextmanager
@@ -47,21 +38,6 @@ def locked(store: Path) -> Iterator[None]:
     with closing(sqlite3.connect(store, isolation_level=None)) as other:
         other.execute("BEGIN EXCLUSIVE")
         yield
-
-
-@contextmanager
-def full(folder: Path) -> Iterator[None]:
-    """Not a byte is left on the file system."""
-    filler = folder / "filler"
-    with filler.open("wb", buffering=0) as file:
-        for size in (PAGE, 1):
-            try:
-                while True:
-                    file.write(b"\0" * size)
-            except OSError:
-                pass  # that is what it is for
-    yield
-    filler.unlink()
 
 
 def unavailable(answer: Answer) -> bool:

@@ -42,6 +42,7 @@ LAYERS = (
         "the edges",
         (
             *("store.*", "egress.host", "egress.forwarding", "addresses", "host_network", "listening", "state_dir"),
+            *("backup", "backup_archive", "restore", "file_owner"),
             *(
                 "alarm",
                 "netlink_events",

@@ -1,0 +1,38 @@
+"""`wg-appliance backup FILE`."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import click
+
+from appliance import config
+from appliance.cli.faults import host_faults
+from appliance.cli.output import remark, size
+
+
+@click.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--keep", type=click.IntRange(min=1), metavar="N", help="In a folder: drop all but the newest N.")
+@click.pass_obj
+def backup(config_file: Path | None, file: Path, keep: int | None) -> None:
+    """Save sessions, accounts, server key and configuration to FILE, while the server runs or not.
+
+    An earlier backup at FILE is replaced once the new one is whole. Where FILE is a folder, the backup gets a name with
+    the time in it. Whoever has the file can pose as this exit: keep it as you would the key.
+    """
+    if keep is not None and not file.is_dir():
+        raise click.UsageError(f"--keep goes with a folder, and {file} is none")
+    from appliance.backup import dated, drop_oldest, write_backup
+    from appliance.state_dir import StateDir
+
+    settings = config.read(config_file, os.environ)
+    target = dated(file) if file.is_dir() else file
+    with host_faults("cannot make a backup of"):
+        write_backup(StateDir(settings.node.state_dir), config.location(config_file, os.environ), target)
+    remark(f"saved {target} ({size(target.stat().st_size)})")
+    if keep is not None:
+        with host_faults("cannot remove"):
+            for gone in drop_oldest(file, keep):
+                remark(f"removed {gone}")

@@ -1,0 +1,65 @@
+"""`wg-appliance restore FILE`."""
+
+from __future__ import annotations
+
+import os
+import socket
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from appliance import config
+from appliance.cli.faults import host_faults
+from appliance.cli.output import remark
+from appliance.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from appliance.config import Settings
+
+
+@click.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@click.pass_obj
+def restore(config_file: Path | None, file: Path) -> None:
+    """Bring back what `backup` saved to FILE: sessions, accounts, server key and configuration.
+
+    Refused while the server runs. What is here now is kept, and said where.
+    """
+    from appliance.restore import restore_backup
+
+    place = config.location(config_file, os.environ)
+    with host_faults("cannot restore"):
+        done = restore_backup(file, place, os.environ)
+    made = done.manifest
+    remark(f"restored {done.settings.node.state_dir}: saved {made.made_at} by wg-appliance {made.appliance}")
+    if done.kept_state is not None:
+        remark(f"what was there before is in {done.kept_state}")
+    if done.config_written:
+        remark(f"restored {place}" + (f"; the one before is {done.kept_config}" if done.kept_config else ""))
+    for advice in _advice(place, done.settings):
+        remark(f"note: {advice}")
+
+
+def _advice(place: Path, settings: Settings) -> Iterator[str]:
+    """What of the configuration may be of another host."""
+    if settings.node.public_ip is not None and not _is_here(str(settings.node.public_ip)):
+        yield (
+            f"node.public_ip is {settings.node.public_ip}, which is no address of this host; "
+            'unless it is behind a NAT, set it to "auto"'
+        )
+    if place.exists():
+        try:
+            config.read(place, os.environ)
+        except ConfigError as error:
+            yield str(error)
+
+
+def _is_here(address: str) -> bool:
+    try:
+        socket.create_server((address, 0), family=socket.AF_INET6 if ":" in address else socket.AF_INET).close()
+    except OSError:
+        return False
+    return True
