@@ -14,6 +14,7 @@ import pytest
 
 from tests.cli.backups import content, rows
 from tests.cli.command_line import PROJECT, CommandLine
+from tests.faults.powercut import cannot_record
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -22,15 +23,15 @@ if TYPE_CHECKING:
 CHANGES = ("mkdir", "rename", "link", "linkat", "unlink", "unlinkat", "rmdir", "fsync", "fdatasync", "write")
 MOST = 100  # calls of one kind that a command makes; they are far fewer
 
-pytestmark = [
-    pytest.mark.skipif(shutil.which("strace") is None, reason="strace is what kills"),
-    pytest.mark.timeout(900),
-]
+pytestmark = pytest.mark.timeout(900)
 
 
 @pytest.fixture
 def used(tmp_path: Path) -> CommandLine:
-    """A store with an account."""
+    """A store with an account; where strace can kill."""
+    reason = cannot_record()
+    if reason is not None:
+        pytest.skip(reason)
     wga = CommandLine(tmp_path)
     wga.do("init")
     wga.do("account", "create", "ada")
