@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from appliance.clock import Clock
     from appliance.config import EgressSettings, Settings
     from appliance.convergence import Egress
+    from appliance.metrics import Metrics
     from appliance.state_dir import StateDir
     from appliance.store.connection import Store
     from appliance.wireguard.tunnel import Tunnel
@@ -114,7 +115,14 @@ class Parts:
 
 
 async def build(
-    settings: Settings, *, store: Store, tunnel: Tunnel, egress: Egress, exit_: Exit, clock: Clock
+    settings: Settings,
+    *,
+    store: Store,
+    tunnel: Tunnel,
+    egress: Egress,
+    exit_: Exit,
+    clock: Clock,
+    metrics: Metrics,
 ) -> Parts:
     """Raises ConfigError when live sessions cannot follow what was changed since the last start."""
     await identity.adopt(store, settings.wireguard, exit_.public_key, clock.now().wall_ms)
@@ -150,13 +158,14 @@ async def build(
         apply_timeout=settings.wireguard.apply_timeout,
         check_soon=alarm.ring,
         opened=opened,
+        metrics=metrics,
     )
     ticker = Ticker(
         store=store,
         tunnel=patient,
         meter=meter,
         sessions=sessions,
-        convergence=Convergence(patient, egress, live, exit_),
+        convergence=Convergence(patient, egress, live, exit_, metrics),
         live=live,
         tokens=tokens,
         node=node,
@@ -165,6 +174,7 @@ async def build(
         clock=clock,
         turn=turn,
         alarm=alarm,
+        metrics=metrics,
     )
     readiness = Readiness(store, prompt, node, clock)
     quotas = Quotas(store, live, terms, clock)

@@ -14,11 +14,13 @@ from appliance import assembly, listening, running
 from appliance.api.app import create_app
 from appliance.api.auth import Authenticator
 from appliance.api.metrics import ExitCollector, create_metrics_app
+from appliance.api.timing import Timed
 from appliance.api.web import WebServer
 from appliance.clock import HostClock
 from appliance.egress.forwarding_events import forwarding_events
 from appliance.egress.table_events import table_events
 from appliance.errors import EgressError, HostError, TunnelError
+from appliance.metrics import Metrics
 from appliance.reload import Reload
 from appliance.service_status import ServiceStatus
 from appliance.state_dir import StateDir
@@ -93,11 +95,14 @@ async def _serve(read_settings: Callable[[], Settings], environ: Mapping[str, st
         systemd.status("starting: checking the store")
         await asyncio.to_thread(integrity.check, state.store)
         state.create_store()
-        store = await Store.open(state.store)
+        metrics = Metrics()
+        store = await Store.open(state.store, observer=metrics.store_used)
         stack.push_async_callback(store.close)
         clock = HostClock()
         egress = assembly.host_egress(settings, state, place, clock.now().boot_id)
-        parts = await assembly.build(settings, store=store, tunnel=tunnel, egress=egress, exit_=place.exit, clock=clock)
+        parts = await assembly.build(
+            settings, store=store, tunnel=tunnel, egress=egress, exit_=place.exit, clock=clock, metrics=metrics
+        )
         stack.push_async_callback(_leave_host, settings, tunnel, egress)
         running.note(state.running, settings)
         status = ServiceStatus(
@@ -116,7 +121,8 @@ async def _serve(read_settings: Callable[[], Settings], environ: Mapping[str, st
         if parts.node.fault is not None:
             raise HostError(parts.node.fault)
         supervisor = Supervisor(stopping, parts.node.task)
-        servers = _web_servers(settings, clock, parts, place, supervisor, listeners)
+        metrics.registry.register(ExitCollector(parts, tunnel, supervisor.crashes))
+        servers = _web_servers(settings, clock, parts, place, metrics, listeners)
         await _run(parts, servers, tasks, supervisor, lambda: _announce(settings, place), systemd, stopping)
 
 
@@ -181,7 +187,7 @@ def _web_servers(
     clock: Clock,
     parts: Parts,
     place: Place,
-    supervisor: Supervisor,
+    metrics: Metrics,
     listeners: list[socket.socket],
 ) -> list[WebServer]:
     app = create_app(
@@ -196,9 +202,9 @@ def _web_servers(
         max_body=settings.api.max_body,
     )
     cert, key = settings.api.tls_cert, settings.api.tls_key
-    servers = [WebServer(app, listeners[0], REQUESTS_GRACE_S, (cert, key) if cert and key else None)]
-    collector = ExitCollector(parts.live, parts.pool, parts.node, parts.meter, parts.ticker, supervisor.crashes)
-    servers += [WebServer(create_metrics_app(collector), listener, REQUESTS_GRACE_S) for listener in listeners[1:]]
+    servers = [WebServer(Timed(app, metrics), listeners[0], REQUESTS_GRACE_S, (cert, key) if cert and key else None)]
+    exposition = create_metrics_app(metrics.registry)
+    servers += [WebServer(exposition, listener, REQUESTS_GRACE_S) for listener in listeners[1:]]
     return servers
 
 

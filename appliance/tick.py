@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from appliance.endings import Endings
     from appliance.live import LiveSessions
     from appliance.meter import Meter
+    from appliance.metrics import Metrics
     from appliance.nodes import Node
     from appliance.reconcile import Changes
     from appliance.sessions import Sessions
@@ -53,6 +54,7 @@ class Ticker:
         clock: Clock,
         turn: asyncio.Lock,
         alarm: Alarm,
+        metrics: Metrics,
     ) -> None:
         self._store = store
         self._tunnel = tunnel
@@ -67,6 +69,7 @@ class Ticker:
         self._clock = clock
         self._turn = turn
         self._alarm = alarm
+        self._metrics = metrics
         self._link: Link | None = None  # as last read
         self._took_s = 0.0  # the last tick
         self._whole_at_ms: int | None = None  # when a whole tick last committed
@@ -113,6 +116,7 @@ class Ticker:
                 fault = f"{error}: {error.__cause__}"
             self.ended_ms = self._clock.now().boot_ms
             self._took_s = (self.ended_ms - started) / 1000
+        self._metrics.ticked(self._took_s, whole=whole)
         self._report(fault)
 
     def _report(self, fault: str | None) -> None:

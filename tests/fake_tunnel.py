@@ -45,6 +45,7 @@ class FakeTunnel:
         self.gate.set()
         self.applied: list[PeerChange] = []
         self.closed = False
+        self.dump_retries = 0
         self._failures: list[TunnelError] = []
 
     # The tests' handles ---------------------------------------------------------------------------

@@ -62,6 +62,7 @@ class GenericNetlink:
         self._seq = 0
         self._buffer = memoryview(bytearray(BUFFER_SIZE))
         self._parser: DumpParser | None = None
+        self.dump_retries = 0
 
     def family_id(self) -> int:
         """The number the kernel gave the family. Looking it up loads the family's module where it can be.
@@ -90,6 +91,7 @@ class GenericNetlink:
                 continue  # the parser bounds these itself
             except Interrupted:
                 interruptions += 1
+                self.dump_retries += 1
         raise DumpInterrupted(f"the device kept changing while it was read, {DUMP_ATTEMPTS} times in a row")
 
     def close(self) -> None:

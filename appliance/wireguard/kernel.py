@@ -34,6 +34,10 @@ class KernelTunnel:
     def backend(self) -> str:
         return "kernel"
 
+    @property
+    def dump_retries(self) -> int:
+        return self._device.dump_retries
+
     async def link(self) -> Link | None:
         return await self._worker.run(partial(link.read_link, self._name, KIND))
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from appliance.errors import TunnelError
-from appliance.wireguard.keys import encode
+from appliance.wireguard.keys import abbreviated
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -30,7 +30,7 @@ class PeersRefused(TunnelError):
     """The device refused these peers, by public key, each for a reason; it has taken the others unless `gave_up`."""
 
     def __init__(self, interface: str, reasons: Mapping[bytes, str], *, gave_up: bool = False) -> None:
-        named = [f"peer {encode(key)} refused: {reason}" for key, reason in list(reasons.items())[:MOST_NAMED]]
+        named = [f"peer {abbreviated(key)} refused: {reason}" for key, reason in list(reasons.items())[:MOST_NAMED]]
         if len(reasons) > MOST_NAMED:
             named.append(f"and {len(reasons) - MOST_NAMED} more")
         if gave_up:

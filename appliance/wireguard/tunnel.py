@@ -145,6 +145,10 @@ class Tunnel(Protocol):
     def backend(self) -> str:
         """`kernel` or `userspace`."""
 
+    @property
+    def dump_retries(self) -> int:
+        """How many dumps were taken again so far, because the device changed under them."""
+
     async def link(self) -> Link | None:
         """The interface, or None where there is none (or where nothing answers behind it)."""
 

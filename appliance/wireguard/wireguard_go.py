@@ -25,6 +25,7 @@ SOCKET_DIRECTORY = Path("/var/run/wireguard")
 
 ANSWER_TIMEOUT_S = 5.0  # for each piece of an answer
 START_TIMEOUT_S = 20.0
+ENDING_TIMEOUT_S = 2.0
 EXIT_TIMEOUT_S = 5.0
 POLL_S = 0.02
 # 65,536 peers, the most wireguard-go takes, at about 500 bytes each are 32 MiB.
@@ -71,9 +72,7 @@ class WireguardGo:
         program = shutil.which(PROGRAM)
         if program is None:
             raise TunnelError(f"{PROGRAM} is not installed")
-        if self.answers():
-            # Taking its socket away would end it: wireguard-go watches the file.
-            raise TunnelError(f"{self._name}: {PROGRAM} serves an interface of this name in another network namespace")
+        self._await_silence()
         self.remove_stale_socket()
         child = self._spawn(program)
         self._children.add(child)
@@ -86,6 +85,17 @@ class WireguardGo:
                 raise TunnelError(f"{self._name}: {PROGRAM} did not answer within {START_TIMEOUT_S:.0f} s")
             time.sleep(POLL_S)
         self.ask(xplatform.GET)
+
+    def _await_silence(self) -> None:
+        """One whose interface was removed answers for a moment more, before it ends."""
+        deadline = time.monotonic() + ENDING_TIMEOUT_S
+        while self.answers():
+            if time.monotonic() > deadline:
+                # Taking its socket away would end it: wireguard-go watches the file.
+                raise TunnelError(
+                    f"{self._name}: {PROGRAM} serves an interface of this name in another network namespace"
+                )
+            time.sleep(POLL_S)
 
     def process(self) -> int | None:
         """A pidfd of the process behind the socket, to be closed by the caller; None if there is none."""

@@ -46,11 +46,13 @@ class Appliance(Api):
         changes: Mapping[str, Mapping[str, object]],
         environment: Mapping[str, str] | None = None,
         through: Sequence[str] = (),
+        serve_options: tuple[str, ...] = (),
     ) -> None:
         super().__init__(world.exit, REGION)
         self.interface = world.interface("x")
         self.backend = backend
         directory.mkdir(mode=0o700)
+        self._serve = ("serve", *serve_options)
         self._settings = _settings(self.interface, backend, directory / "state", changes)
         self.state = Path(str(self._settings["node"]["state_dir"]))
         self.store = self.state / "store.sqlite"
@@ -88,7 +90,7 @@ class Appliance(Api):
         with self._log.open("ab") as log:
             self._process = self.space.start(
                 *self._through,
-                *self._command("serve"),
+                *self._command(*self._serve),
                 stdout=log,
                 stderr=log,
                 env=self._environment,
@@ -98,7 +100,7 @@ class Appliance(Api):
 
     def try_to_start(self) -> tuple[int, str]:
         """`serve` where it cannot start: its exit status, and what it said."""
-        command = self._command("serve")
+        command = self._command(*self._serve)
         done = self.space.run(*command, check=False, timeout=READY_SECONDS, env=self._environment, cwd=PROJECT)
         return done.returncode, done.stderr
 

@@ -77,6 +77,8 @@ LAYERS = (
                 "reconcile",
                 "terms",
                 "lowest",
+                "logs",
+                "metrics",
                 "egress.ruleset",
                 "egress.state",
             ),

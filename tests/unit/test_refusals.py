@@ -76,7 +76,7 @@ def test_any_of_any_batches(sizes: list[int], data: st.DataObject) -> None:
     batches = [[Numbered(each) for each in all_keys[end - size : end]] for size, end in zip(sizes, ends, strict=True)]
     device = Device(refused)
     named, text = outcome(batches, device)
-    assert all(f"peer {keys.encode(each)} refused: not {each[-1]}" in text for each in named[:MOST_NAMED])
+    assert all(f"peer {keys.abbreviated(each)} refused: not {each[-1]}" in text for each in named[:MOST_NAMED])
     if len(refused) > MOST_REFUSED:
         assert len(named) == MOST_REFUSED
     else:
