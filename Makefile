@@ -5,6 +5,7 @@ PIP = PIP_CONSTRAINT=$(CURDIR)/.constraints.txt PIP_DISABLE_PIP_VERSION_CHECK=1 
 SOURCES = pyproject.toml .constraints.txt build.py $(wildcard native/*.c native/*.h)
 
 RUN_PACKAGES = python3 python3-venv python3-dev gcc libc6-dev nftables wireguard-go curl
+INSTALL_TEST_PACKAGES = mmdebstrap systemd-container
 TEST_PACKAGES = wireguard-tools iproute2 iputils-ping procps git strace iptables systemd busybox-static
 
 # A command that runs its arguments as root under a kernel with WireGuard, for hosts whose own has none.
@@ -19,13 +20,22 @@ CUTS ?= 1000
 CYCLES ?= 10000
 DUMPS ?= 200
 
-.PHONY: run test lint unit kernel fuzz faults kills powercut cycles churn clean
+.PHONY: run test test-install dist lint unit kernel fuzz faults kills powercut cycles churn clean
 
 run: .venv/run-ready
 	@.make/run
 
 test: .venv/test-ready lint
 	.venv/bin/python -m pytest
+
+# The life of an installed appliance: on a Debian with systemd that is made for it, and kept for the next time.
+test-install: .venv/test-ready
+	@.make/packages $(INSTALL_TEST_PACKAGES)
+	.venv/bin/python -m pytest tests/install
+
+# dist/: the one file, a wheel, and their checksums.
+dist: .venv/test-ready
+	@.make/dist
 
 lint: .venv/test-ready
 	.venv/bin/ruff check

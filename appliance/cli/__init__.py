@@ -26,11 +26,11 @@ NOUNS = {
     "invoice": ("appliance.cli.invoice:invoice", "A paid account's month, a line a session."),
     "backup": ("appliance.cli.backup:backup", "Save state, key and configuration to one file."),
     "restore": ("appliance.cli.restore:restore", "Bring a backup back, while the server does not run."),
+    "selftest": ("appliance.cli.selftest:selftest", "Prove the running exit with a real tunnel."),
     "node": ("appliance.cli.node:node", "This exit: status, drain, resume."),
     "install": ("appliance.cli.install:install", "Make this host an exit: service, token and all."),
     "upgrade": ("appliance.cli.upgrade:upgrade", "Move an installed appliance to this version, or to that of a file."),
     "uninstall": ("appliance.cli.uninstall:uninstall", "Take the exit off this host."),
-    "selftest": ("appliance.cli.selftest:selftest", "Prove the running exit with a real tunnel."),
     "doctor": ("appliance.cli.doctor:doctor", "Check this host and the running server, and say what mends it."),
 }
 

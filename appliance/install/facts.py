@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import re
@@ -71,26 +72,29 @@ def require_interface(settings: Settings, state: StateDir) -> None:
     kind = link_kind(name)
     if kind is None:
         return
-    import asyncio
-
-    if not (state.has_key and asyncio.run(_public_key(settings)) == keys.public_key(state.private_key())):
+    if not (state.has_key and _device_key(settings) == keys.public_key(state.private_key())):
         raise HostError(
             f"an interface {name} exists, and is not the appliance's (it is {kind or 'not virtual'}); remove it "
             f"(ip link del {name}), or set another name in [wireguard] interface of the configuration"
         )
 
 
-async def _public_key(settings: Settings) -> bytes | None:
+def _device_key(settings: Settings) -> bytes | None:
+    """The public key in the tunnel that stands; None where there is none to be asked."""
     try:
         tunnel, _ = choose_backend(settings.wireguard.backend, settings.wireguard.interface)
     except HostError:
         return None
-    try:
-        return (await tunnel.dump()).public_key
-    except TunnelError:
-        return None
-    finally:
-        await tunnel.close()
+
+    async def ask() -> bytes | None:
+        try:
+            return (await tunnel.dump()).public_key
+        except TunnelError:
+            return None
+        finally:
+            await tunnel.close()
+
+    return asyncio.run(ask())
 
 
 def public_address() -> IPv4Address | IPv6Address | None:
@@ -100,6 +104,12 @@ def public_address() -> IPv4Address | IPv6Address | None:
     except HostError:
         return None
     return address if address.is_global else None
+
+
+def require_address(settings: Settings) -> None:
+    """Raises HostError when neither the configuration nor a default route says what clients dial."""
+    if settings.node.public_ip is None:
+        host_network.default_route_address()
 
 
 def region() -> str | None:

@@ -42,6 +42,16 @@ tls_key = "/etc/wg-appliance/tls/privkey.pem"
 """
 
 
+NO_PUBLIC_ADDRESS = (
+    "The host's own address, which clients are told to dial, is not a public one: where they come from the internet, "
+    "set [node] public_ip in the configuration, and pass the UDP port on to this host."
+)
+
+
+def lines(settings: Settings, firewalls: Iterable[str], *, behind_nat: bool) -> list[str]:
+    return [*([NO_PUBLIC_ADDRESS] if behind_nat else []), *ports(settings, firewalls), *reaching(settings)]
+
+
 def ports(settings: Settings, firewalls: Iterable[str]) -> list[str]:
     port = settings.wireguard.listen_port
     lines = [f"UDP port {port} has to be open for clients, also in the provider's firewall if it has one."]

@@ -43,18 +43,20 @@ def install(layout: Layout, program: Program, wanted: Wanted, say: Callable[[str
     text = _config_text(wanted)
     settings = _settings(layout, text)
     state = StateDir(settings.node.state_dir)
+    facts.require_address(settings)
     facts.require_interface(settings, state)
     userspace = facts.needs_userspace(settings)
     say("tunnel: " + ("wireguard-go, since the kernel has no WireGuard" if userspace else "the kernel's WireGuard"))
     steps = plan.install(layout, program, settings, text, userspace=userspace)
     changed = carry_out(steps, say, rehearse=rehearse)
     if rehearse:
-        say(f"service {SERVICE}: to be started")
+        say(f"service {SERVICE}: {'to be started' if changed else 'as it should be'}")
         return
     _start(settings, say, anew=bool(changed))
     _prove(layout, say)
     _first_token(layout, say)
-    for line in (*hints.ports(settings, facts.firewalls()), *hints.reaching(settings)):
+    behind_nat = settings.node.public_ip is None and facts.public_address() is None
+    for line in hints.lines(settings, facts.firewalls(), behind_nat=behind_nat):
         say(line)
 
 
@@ -90,8 +92,8 @@ def _prove(layout: Layout, say: Callable[[str], None]) -> None:
     """The running exit carries a client's traffic, or it is not installed."""
     if not host.succeeds(str(layout.command), "selftest", "--help"):
         return
-    host.run(str(layout.command), "selftest")
-    say("selftest: a session, its traffic and its bytes are right")
+    for line in host.run(str(layout.command), "selftest").splitlines():
+        say(f"selftest: {line}")
 
 
 def _first_token(layout: Layout, say: Callable[[str], None]) -> None:

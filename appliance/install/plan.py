@@ -53,12 +53,17 @@ def install(layout: Layout, program: Program, settings: Settings, config_text: s
     record = Record(layout.record)
     packages = ("nftables", *(("wireguard-go",) if userspace else ()))
     return [
-        Folder(layout.programs, 0o755, "root", "root"),
+        programs(layout),
         Packages(packages, record),
         *of_operator(layout, settings, config_text),
         *of_program(layout, program, settings, record, userspace=userspace),
         EnabledUnit(SERVICE),
     ]
+
+
+def programs(layout: Layout) -> Folder:
+    """All versions, and what was written down."""
+    return Folder(layout.programs, 0o755, "root", "root")
 
 
 def of_operator(layout: Layout, settings: Settings, config_text: str) -> list[Step]:

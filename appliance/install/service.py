@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import http.client
-import socket
-import ssl
 import time
+from http import HTTPStatus
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from appliance.config import UnixPath
+from appliance.errors import HostError
 from appliance.install import host
 from appliance.install.layout import SERVICE
+from appliance.selftest.api_client import Api
 
 if TYPE_CHECKING:
     from appliance.settings import ApiSettings
 
 POLL_S = 0.2
-ANSWER_S = 5.0
+ERROR = "wg-appliance: error: "  # the line a command ends with that failed
 
 
 def restart() -> str:
@@ -48,48 +48,30 @@ def wait_ready(api: ApiSettings, seconds: float, after: str = "") -> str | None:
 def _fault(api: ApiSettings, after: str) -> str | None:
     state = _property("ActiveState")
     if state != "active":
-        return f"the service is {state}"
+        return f"the service is {state}{_last_error()}"
     if _property("InvocationID") == after:
         return "the service has not started anew"
     try:
-        status, text = _get(api, "/readyz")
-    except (OSError, http.client.HTTPException) as error:
-        return f"{api.url} does not answer: {error}"
-    return None if status == http.HTTPStatus.OK else f"/readyz answers {status}: {text}"
+        Api(api).ask("GET", "/readyz").require(HTTPStatus.OK)
+    except HostError as error:
+        return str(error)
+    return None
+
+
+def running_version() -> str | None:
+    """Of the program that runs: each has a folder of its own."""
+    try:
+        return Path(f"/proc/{int(_property('MainPID'))}/exe").readlink().parent.name
+    except FileNotFoundError:
+        return None
 
 
 def _property(name: str) -> str:
     return host.run("systemctl", "show", "--value", f"--property={name}", SERVICE).strip()
 
 
-class _Connection(http.client.HTTPConnection):
-    """To where the API listens: an address, with TLS or without, or a Unix socket."""
-
-    def __init__(self, api: ApiSettings) -> None:
-        super().__init__("localhost", timeout=ANSWER_S)
-        self._api = api
-
-    def connect(self) -> None:
-        where = self._api.listen
-        if isinstance(where, UnixPath):
-            self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-            self.sock.settimeout(ANSWER_S)
-            self.sock.connect(str(where.path))
-            return
-        address = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(where.host, where.host)  # noqa: S104 (from here)
-        self.sock = socket.create_connection((address, where.port), ANSWER_S)
-        if self._api.tls_cert:
-            # The certificate is for the name that clients use.
-            context = ssl.create_default_context()
-            context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-            self.sock = context.wrap_socket(self.sock)
-
-
-def _get(api: ApiSettings, path: str) -> tuple[int, str]:
-    connection = _Connection(api)
-    try:
-        connection.request("GET", path)
-        answer = connection.getresponse()
-        return answer.status, answer.read().decode("utf-8", "replace").strip()
-    finally:
-        connection.close()
+def _last_error() -> str:
+    """What it said when it ended, if it did."""
+    lines = host.run("journalctl", "--unit", SERVICE, "--lines", "50", "--output", "cat", "--no-pager").splitlines()
+    found = [line.removeprefix(ERROR) for line in lines if line.startswith(ERROR)]
+    return f" ({found[-1]})" if found else ""

@@ -150,7 +150,7 @@ class TextFile:
     path: Path
     text: str
     mode: int = 0o644
-    group: str = "root"
+    group: str | None = None
     keep: bool = False
 
     @property
@@ -167,7 +167,8 @@ class TextFile:
     def apply(self) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         write_whole(self.path, self.text, self.mode)
-        shutil.chown(self.path, "root", self.group)
+        if self.group is not None:
+            shutil.chown(self.path, group=self.group)
 
     def remove(self) -> bool:
         found = _remove(self.path)

@@ -28,6 +28,7 @@ def uninstall(layout: Layout, program: Program, say: Callable[[str], None], *, p
     steps = plan.of_program(layout, program, settings, record, userspace=True)
     take_back(steps, say)
     host.run("systemctl", "daemon-reload")
+    take_back([plan.programs(layout)], say)
     if purge:
         take_back(plan.of_operator(layout, settings, ""), say)
     elif layout.config.exists() or state.path.exists():
@@ -41,4 +42,5 @@ def _stop(layout: Layout, program: Program, say: Callable[[str], None]) -> None:
     """All units, the appliance's own first: a tunnel that ends would be put right again."""
     for name in sorted(name for name in program.units if "/" not in name and (layout.units / name).exists()):
         host.run("systemctl", "disable", "--now", name)
+        host.succeeds("systemctl", "reset-failed", name)  # it forgets one that had failed
         say(f"service {name}: stopped, and not started any more")

@@ -59,24 +59,35 @@ class Upgrade:
 
     def run(self) -> None:
         """Raises HostError where it refuses, and after it has put back the version that ran."""
-        move = self._under_way()
-        if move is not None:
-            self._say(f"an upgrade from {move.old} to {move.new} was cut short")
-            if move.back or move.new != self._program.version:
-                self._put_back(move)
-                move = None
+        move = self._taken_up()
         installed = self._layout.installed_version()
         if installed is None:
             raise HostError("wg-appliance is not installed: run install instead of upgrade")
         new = self._program.version
         if order(new) < order(installed):
-            raise HostError(
-                f"wg-appliance {installed} is installed, and {new} is older; restoring a backup goes back too"
-            )
+            raise HostError(f"wg-appliance {installed} is installed, and {new} is older: it might not read the store")
         if move is None and installed == new:
             self._say(f"wg-appliance {new} is installed already")
             return
         self._go(move or self._begin(installed))
+
+    def _taken_up(self) -> Move | None:
+        """The upgrade that was cut short, where it is the one to go on with; any other is brought to an end."""
+        move = self._under_way()
+        if move is None:
+            return None
+        self._say(f"an upgrade from {move.old} to {move.new} was cut short")
+        # The store has gone on since the backup, where the new version was not switched to, or has come up since.
+        if not move.back and self._layout.installed_version() == move.old:
+            self._journal.unlink()
+            return None
+        if not move.back and service.running_version() == move.new and self._fault() is None:
+            self._finish(move)
+            return None
+        if move.back or move.new != self._program.version:
+            self._put_back(move)
+            return None
+        return move
 
     def _under_way(self) -> Move | None:
         try:
@@ -85,9 +96,8 @@ class Upgrade:
             return None
 
     def _begin(self, installed: str) -> Move:
-        move = Move(
-            installed, self._program.version, str(self._layout.programs / f"before-{self._program.version}.tar")
-        )
+        new = self._program.version
+        move = Move(installed, new, str(self._layout.programs / f"before-{new}.tar"))
         write_backup(self._state, self._layout.config, Path(move.backup))
         self._say(f"{move.backup}: written, a backup of {installed}")
         self._note(move)
@@ -100,9 +110,12 @@ class Upgrade:
             self._say(f"wg-appliance {move.new} is not ready within {READY_S:.0f} s: {fault}")
             self._put_back(move)
             raise HostError(f"the upgrade to {move.new} failed: {fault}; {move.old} runs again")
+        self._finish(move)
+
+    def _finish(self, move: Move) -> None:
         self._journal.unlink()
         self._remove_others(move)
-        self._say(f"wg-appliance {move.new} runs, and is ready; {move.old} before it")
+        self._say(f"wg-appliance {move.new} runs, and is ready; {move.old} ran before it, and stays at hand")
 
     def _put_back(self, move: Move) -> None:
         """Each step may have been done already: by an upgrade that was killed while it did this."""
@@ -113,9 +126,7 @@ class Upgrade:
         self._switch(plan.Program(move.old, old, facts.units_in(old)), self._layout.version(move.new))
         fault = self._restart()
         if fault is not None:
-            raise HostError(
-                f"wg-appliance {move.old} is back in place, and not ready: {fault}; journalctl -u {SERVICE}"
-            )
+            raise HostError(f"wg-appliance {move.old} is back, and not ready: {fault}; see journalctl -u {SERVICE}")
         shutil.rmtree(self._layout.version(move.new), ignore_errors=True)
         self._journal.unlink()
         self._say(f"wg-appliance {move.old}: runs again, and is ready")
@@ -128,9 +139,7 @@ class Upgrade:
             changed = integrity.schema(self._state.store) != schema
         if changed or self._state.unfinished_restore.exists():
             restored = restore_backup(backup, self._layout.config, {})
-            self._say(
-                f"{self._state.store}: restored; what {self._program.version} made of it is in {restored.kept_state}"
-            )
+            self._say(f"{self._state.store}: restored; as it was found it is in {restored.kept_state}")
 
     def _switch(self, to: Program, other: Path) -> None:
         """Units that only the other version has go."""
@@ -144,6 +153,9 @@ class Upgrade:
         service.reload_units()
         before = service.restart()
         return service.wait_ready(self._settings.api, READY_S, after=before)
+
+    def _fault(self) -> str | None:
+        return service.wait_ready(self._settings.api, 0)
 
     def _note(self, move: Move) -> None:
         write_whole(self._journal, json.dumps(asdict(move)) + "\n", 0o600)

@@ -22,7 +22,7 @@ SECONDS_A_TEST = 900
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        if "machine" in getattr(item, "fixturenames", ()):
+        if "program" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.timeout(SECONDS_A_TEST))
 
 

@@ -4,56 +4,81 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shutil
 import subprocess
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 
-SUITE = "bookworm"
-# What a small VPS image has.
-INCLUDED = ("systemd", "systemd-sysv", "dbus", "iproute2", "procps", "kmod", "ca-certificates")
-# Downloaded and not installed: a machine under test has no way out to a mirror.
-AT_HAND = ("nftables", "wireguard-go", "caddy", "nginx-light")
 SECONDS = 600
 
 
-def base() -> Path:
-    """The tar of a fresh host. apt-get there can install what is in AT_HAND, from its cache."""
-    wanted = hashlib.sha256(repr((SUITE, INCLUDED, AT_HAND)).encode()).hexdigest()[:12]
-    tar = _cache() / f"{SUITE}-{wanted}.tar"
+@dataclass(frozen=True, slots=True)
+class Release:
+    """`at_hand`: packages that are downloaded and not installed, since a machine under test has no way to a mirror."""
+
+    suite: str
+    included: tuple[str, ...] = ()
+    at_hand: tuple[str, ...] = ()
+
+
+# What a small VPS image has, and what is installed on it here.
+MACHINE = Release(
+    "bookworm",
+    ("systemd", "systemd-sysv", "dbus", "iproute2", "procps", "kmod", "ca-certificates"),
+    ("nftables", "wireguard-go", "caddy", "nginx-light"),
+)
+NEXT = Release("trixie")
+
+
+def base(release: Release) -> Path:
+    """The tar of a fresh host. apt-get there can install what is at hand, from its cache."""
+    wanted = hashlib.sha256(repr(release).encode()).hexdigest()[:12]
+    tar = _cache() / f"{release.suite}-{wanted}.tar"
     if not tar.exists():
         tar.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=tar.parent) as folder:
             made = Path(folder) / "made.tar"
-            _make(made)
+            _make(release, made)
             made.replace(tar)
     return tar
 
 
-def unpack(target: Path) -> None:
-    subprocess.run(["tar", "--extract", "--file", str(base()), "--directory", str(target)], check=True, timeout=SECONDS)
+def unpack(release: Release, target: Path) -> None:
+    command = ["tar", "--extract", "--file", str(base(release)), "--directory", str(target)]
+    subprocess.run(command, check=True, timeout=SECONDS)
 
 
 def _cache() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "wg-appliance-tests"
 
 
-def _make(tar: Path) -> None:
+def _make(release: Release, tar: Path) -> None:
+    included = [f"--include={','.join(release.included)}"] if release.included else []
     install = "apt-get install --yes --no-install-recommends --download-only"
     command = [
-        *("mmdebstrap", "--quiet", "--variant=minbase", f"--include={','.join(INCLUDED)}", "--skip=cleanup/apt"),
+        *("mmdebstrap", "--quiet", "--variant=minbase", *included, "--skip=cleanup/apt"),
         '--customize-hook=rm -f "$1"/var/cache/apt/archives/*.deb',
-        f'--customize-hook=chroot "$1" {install} {" ".join(AT_HAND)}',
-        *(SUITE, str(tar), *_sources()),
+        f'--customize-hook=chroot "$1" {install} {" ".join(release.at_hand)}',
+        *(release.suite, str(tar), *_sources(release.suite, tar.parent)),
     ]
     done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=False)
     assert done.returncode == 0, f"mmdebstrap: {done.stderr[-2000:]}"
 
 
-def _sources() -> list[str]:
-    """This host's own mirrors, where it is a Debian of the same suite; else mmdebstrap's."""
+def _sources(suite: str, folder: Path) -> list[str]:
+    """This host's own mirrors, where it is a Debian; else mmdebstrap's."""
     own = Path("/etc/apt/sources.list.d/debian.sources")
-    return [str(own)] if own.exists() and f"Suites: {SUITE}" in own.read_text(encoding="utf-8") else []
+    if not own.exists():
+        return []
+    text = own.read_text(encoding="utf-8")
+    found = re.search(r"^Suites: (\w+)", text, re.MULTILINE)
+    if found is None:
+        return []
+    file = folder / "mirrors.sources"
+    file.write_text(text.replace(found[1], suite), encoding="utf-8")
+    return [str(file)]
 
 
 def missing_tools() -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 from typing import TYPE_CHECKING
 
@@ -24,7 +25,18 @@ COMMANDS = (
     ("systemctl", "list-units", "--failed", "--no-legend", "--plain"),
 )
 # Counters, and what the host measures by itself.
-MOVING = ("fs.dentry", "fs.file-nr", "fs.inode", "fs.nr_open", "kernel.ns_last_pid", "kernel.pty", "kernel.random")
+MOVING = (
+    "net.netfilter.nf_conntrack_count",
+    "fs.dentry",
+    "fs.file-nr",
+    "fs.inode",
+    "fs.quota.syncs",
+    "kernel.ns_last_pid",
+    "kernel.pty",
+    "kernel.random",
+)
+# Of links that are made anew with each boot.
+MADE_UP = re.compile(r"link/ether \S+|fe80::\S+|link-netnsid \S+|@if\d+")
 # What runs, logs, caches, and what dpkg notes of packages that came and went.
 ELSEWHERE = (
     *("proc", "sys", "run", "dev", "tmp", "root", "var/log", "var/tmp", "var/cache"),
@@ -41,8 +53,16 @@ def host_state(machine: Machine) -> set[str]:
     for command in COMMANDS:
         for line in machine.run(*command).stdout.splitlines():
             if not line.startswith(MOVING) and " lastuse " not in line:
-                lines.add(f"{command[0]} {command[-1]}: {' '.join(line.split())}")
+                lines.add(f"{command[0]} {command[-1]}: {MADE_UP.sub('...', ' '.join(line.split()))}")
     return lines | set(_files(machine.root))
+
+
+def require_unchanged(machine: Machine, before: set[str], but: str | None = None) -> None:
+    """Nothing differs, but for lines with this in them."""
+    after = host_state(machine)
+    lines = [*(f"- {line}" for line in before - after), *(f"+ {line}" for line in after - before)]
+    changed = sorted((line for line in lines if but is None or but not in line), key=lambda line: line[2:])
+    assert not changed, "\n" + "\n".join(changed)
 
 
 def _files(root: Path) -> Iterator[str]:

@@ -46,6 +46,12 @@ class Installed(Api):
     def version(self) -> str:
         return self.command("--version").split()[-1]
 
+    def count_often(self) -> None:
+        """A configuration, before it is installed: bytes are counted every second. The self-test waits for it."""
+        config = self.machine.root / "etc/wg-appliance/config.toml"
+        config.parent.mkdir()
+        config.write_text('[meter]\ninterval = "1s"\n\n[api]\n', encoding="utf-8")
+
     def install(self, program: str, *options: str) -> str:
         return self.machine.run(program, "install", *options, seconds=300).stdout
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from world import World
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+SERVICE = "wg-appliance.service"
 # Its cgroups are below one of its own. systemd-nspawn would put them beside those of another machine.
 IN_A_CGROUP = """
 for mount in $(awk '$3 == "cgroup2" || ($3 == "cgroup" && $4 ~ /name=systemd/) { print $2 }' /proc/self/mounts); do
@@ -36,7 +37,8 @@ class Machine:
         self._name = f"wgm-{secrets.token_hex(3)}"
         self.root = root
         root.mkdir()
-        debian.unpack(root)
+        debian.unpack(debian.MACHINE, root)
+        self._furnish()
         self._nspawn: subprocess.Popen[bytes] | None = None
         self._console = root.with_suffix(".console")
 
@@ -94,10 +96,26 @@ class Machine:
             inside, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=seconds, check=False
         )
 
-    def start(self, *command: str) -> subprocess.Popen[bytes]:
-        return subprocess.Popen(
-            self._inside(*command), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
+    def start(self, *command: str, stdout: int = subprocess.DEVNULL) -> subprocess.Popen[bytes]:
+        inside = self._inside(*command)
+        return subprocess.Popen(inside, stdin=subprocess.DEVNULL, stdout=stdout, stderr=subprocess.DEVNULL)
+
+    def _furnish(self) -> None:
+        """What an image has and a bootstrapped tree lacks; and no name server, since none is to be reached.
+
+        systemd-nspawn covers the kernel's boot id with its own. A service that has its own /proc is shown it too.
+        """
+        real, copy = "/proc/sys/kernel/random/boot_id", "/run/boot_id"
+        files = {
+            "etc/hosts": "127.0.0.1 localhost\n::1 localhost\n",
+            "etc/resolv.conf": "",
+            "usr/lib/tmpfiles.d/boot-id.conf": f"C {copy} - - - - {real}\n",
+            f"usr/lib/systemd/system/{SERVICE}.d/boot-id.conf": f"[Service]\nBindReadOnlyPaths={copy}:{real}\n",
+        }
+        for name, text in files.items():
+            path = self.root / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, encoding="utf-8")
 
     def _inside(self, *command: str) -> list[str]:
         return ["nsenter", f"--target={self._leader()}", "--all", "env", "-i", f"PATH={PATH}", "LC_ALL=C", *command]

@@ -1,0 +1,78 @@
+"""What install and upgrade refuse, and what they leave alone."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from host_state import host_state, require_unchanged
+from installed import COMMAND, refused
+from programs import NEWER
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from installed import Installed
+
+
+def test_a_rehearsal_changes_nothing(appliance: Installed, program: Path) -> None:
+    """`install --dry-run` names every step, and leaves the host as it is."""
+    machine, brought = appliance.machine, appliance.bring(program)
+    before = host_state(machine)
+    said = appliance.install(brought, "--dry-run")
+    assert "user wg-appliance: to be created" in said
+    assert "/usr/local/bin/wg-appliance: to be linked" in said
+    require_unchanged(machine, before)
+
+
+def test_an_interface_of_somebody_else(appliance: Installed, program: Path) -> None:
+    """Where wga0 is another's, install says so and changes nothing; with another name in the configuration it goes."""
+    machine, brought = appliance.machine, appliance.bring(program)
+    machine.run("ip", "link", "add", "wga0", "type", "veth", "peer", "name", "peer0")
+    before = host_state(machine)
+    line = refused(machine.try_to_run(brought, "install"))
+    assert "wga0 exists" in line
+    assert "ip link del wga0" in line
+    require_unchanged(machine, before)
+
+    machine.run("mkdir", "/etc/wg-appliance")
+    (machine.root / "etc/wg-appliance/config.toml").write_text('[wireguard]\ninterface = "wgb0"\n', encoding="utf-8")
+    appliance.install(brought)
+    links = machine.run("ip", "-oneline", "link").stdout
+    assert "wgb0" in links
+    assert "wga0" in links
+
+
+def test_a_second_install(appliance: Installed, program: Path) -> None:
+    """The same version again changes nothing: the process goes on, nobody gets a second token."""
+    machine, brought = appliance.machine, appliance.bring(program)
+    appliance.install(brought)
+    before, pid = host_state(machine), appliance.main_pid()
+    said = appliance.install(brought)
+    assert "token" not in said
+    assert appliance.main_pid() == pid
+    require_unchanged(machine, before, but="/var/lib/wg-appliance/")  # it counts on
+
+
+def test_an_older_version(appliance: Installed, program: Path, newer_program: Path) -> None:
+    """Neither upgrade nor install goes back; the version that runs goes on."""
+    machine = appliance.machine
+    appliance.count_often()
+    appliance.install(appliance.bring(newer_program))
+    pid, older = appliance.main_pid(), appliance.bring(program)
+    for arguments in ((older, "upgrade"), (COMMAND, "upgrade", older), (older, "install")):
+        line = refused(machine.try_to_run(*arguments))
+        assert f"{NEWER} is installed" in line
+    assert appliance.version() == NEWER
+    assert appliance.main_pid() == pid
+
+
+def test_what_is_no_program(appliance: Installed, program: Path) -> None:
+    """A file that is none, and one that cannot be executed, are no upgrade."""
+    machine = appliance.machine
+    appliance.count_often()
+    appliance.install(appliance.bring(program))
+    (machine.root / "root/text").write_text("no program\n", encoding="utf-8")
+    for file in ("/root/text", "/root/missing"):
+        assert file in refused(machine.try_to_run(COMMAND, "upgrade", file))
+    machine.run("chmod", "+x", "/root/text")
+    assert "/root/text" in refused(machine.try_to_run(COMMAND, "upgrade", "/root/text"))

@@ -1,0 +1,94 @@
+"""Which steps an installation has on which host."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from appliance import config
+from appliance.errors import HostError
+from appliance.install import hints, plan
+from appliance.install.layout import Layout
+from appliance.install.plan import Program
+from appliance.install.steps import NoFile, Packages, Symlink, TextFile
+from appliance.install.versions import order
+
+PROGRAM = Program(
+    "1.2.0",
+    Path("/tmp/unpacked"),  # noqa: S108 (nothing is read)
+    {
+        "wg-appliance.service": "service",
+        "wg-appliance-tunnel.service": "tunnel",
+        "wg-appliance.service.d/userspace.conf": "drop-in",
+    },
+)
+LAYOUT = Layout(Path("/host"))
+
+
+def planned(text: str = "", *, userspace: bool) -> dict[str, object]:
+    settings = config.load(text, {}, "exit")
+    return {step.what: step for step in plan.install(LAYOUT, PROGRAM, settings, text, userspace=userspace)}
+
+
+def test_where_the_kernel_has_wireguard() -> None:
+    """No wireguard-go, and none of its units, also where an earlier install put them."""
+    steps = planned(userspace=False)
+    assert any(isinstance(step, Packages) and step.names == ("nftables",) for step in steps.values())
+    assert isinstance(steps["/host/etc/systemd/system/wg-appliance.service"], TextFile)
+    assert isinstance(steps["/host/etc/systemd/system/wg-appliance-tunnel.service"], NoFile)
+    assert isinstance(steps["/host/etc/systemd/system/wg-appliance.service.d/userspace.conf"], NoFile)
+
+
+def test_where_it_has_none() -> None:
+    """wireguard-go, its unit, and the drop-in that makes the appliance wait for it."""
+    steps = planned(userspace=True)
+    assert any(isinstance(s, Packages) and s.names == ("nftables", "wireguard-go") for s in steps.values())
+    assert isinstance(steps["/host/etc/systemd/system/wg-appliance-tunnel.service"], TextFile)
+    assert isinstance(steps["/host/etc/systemd/system/wg-appliance.service.d/userspace.conf"], TextFile)
+    interface = "/host/etc/systemd/system/wg-appliance-tunnel.service.d/interface.conf"
+    assert isinstance(steps[interface], NoFile)
+
+
+def test_another_interface() -> None:
+    """The tunnel's unit is told of an interface that is not the default."""
+    step = planned('[wireguard]\ninterface = "wgb0"\n', userspace=True)[
+        "/host/etc/systemd/system/wg-appliance-tunnel.service.d/interface.conf"
+    ]
+    assert isinstance(step, TextFile)
+    assert "INTERFACE=wgb0" in step.text
+
+
+def test_the_switch_comes_last() -> None:
+    """A version is whole, with its units, before anything points to it."""
+    steps = plan.of_version(LAYOUT, PROGRAM, config.load("", {}, "exit"), userspace=True)
+    assert steps[-1] == Symlink(Path("/host/usr/local/lib/wg-appliance/current"), LAYOUT.version("1.2.0"))
+    assert steps[0].what == "/host/usr/local/lib/wg-appliance/1.2.0"
+
+
+def test_versions_are_in_order() -> None:
+    """By number and not by text; what leads to a release comes before it."""
+    ordered = ["0.9.0", "0.10.0", "1.0.0-alpha.2", "1.0.0-alpha.10", "1.0.0-rc.1", "1.0.0", "1.0.1"]
+    shuffled = [ordered[index] for index in (3, 6, 0, 5, 1, 4, 2)]
+    assert sorted(shuffled, key=order) == ordered
+
+
+def test_no_version() -> None:
+    """What is no version is refused by name."""
+    with pytest.raises(HostError, match="nonsense is no version"):
+        order("nonsense")
+
+
+def test_ports_to_open() -> None:
+    """The configured port, and the command of each firewall that runs."""
+    settings = config.load("[wireguard]\nlisten_port = 1234\n", {}, "exit")
+    lines = hints.ports(settings, ["ufw", "firewalld"])
+    assert "1234" in lines[0]
+    assert "ufw allow 1234/udp" in lines[1]
+    assert "--add-port=1234/udp" in lines[2]
+
+
+def test_how_to_reach_the_api() -> None:
+    """Told while it listens on loopback; not where the operator has seen to it."""
+    assert hints.reaching(config.load("", {}, "exit"))
+    assert hints.reaching(config.load('[api]\nlisten = "0.0.0.0:80"\ninsecure_http = true\n', {}, "exit")) == []

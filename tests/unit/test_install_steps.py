@@ -1,0 +1,137 @@
+"""The steps of an installation: each does what is missing, once, and takes it back."""
+
+from __future__ import annotations
+
+import stat
+from typing import TYPE_CHECKING
+
+import pytest
+
+from appliance.install.record import Record
+from appliance.install.steps import NoFile, ProgramFiles, Symlink, TextFile, carry_out, take_back
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from appliance.install.steps import Step
+
+PROGRAM = "wg-appliance"
+
+
+@pytest.fixture
+def unpacked(tmp_path: Path) -> Path:
+    """What the one file unpacks: for its owner alone."""
+    source = tmp_path / "unpacked"
+    (source / "lib").mkdir(parents=True, mode=0o700)
+    (source / PROGRAM).write_bytes(b"program")
+    (source / PROGRAM).chmod(0o700)
+    (source / "lib" / "data").write_bytes(b"data")
+    (source / "lib" / "data").chmod(0o600)
+    (source / "lib" / "link").symlink_to("data")
+    return source
+
+
+def steps_for(folder: Path, unpacked: Path) -> list[Step]:
+    return [
+        TextFile(folder / "etc" / "unit.service", "[Unit]\n"),
+        TextFile(folder / "etc" / "x.service.d" / "drop-in.conf", "[Service]\n"),
+        ProgramFiles(unpacked, folder / "1.0.0", PROGRAM),
+        Symlink(folder / "current", folder / "1.0.0"),
+    ]
+
+
+def test_done_once(tmp_path: Path, unpacked: Path) -> None:
+    """The first time each step does something and says so; the second time none does."""
+    folder, said = tmp_path / "host", list[str]()
+    folder.mkdir()
+    steps = steps_for(folder, unpacked)
+    assert carry_out(steps, said.append) == {step.what for step in steps}
+    assert said[0] == f"{folder}/etc/unit.service: written"
+    assert said[-1] == f"{folder}/current: linked to {folder}/1.0.0"
+    assert carry_out(steps, said.append) == set()
+
+
+def test_a_rehearsal(tmp_path: Path, unpacked: Path) -> None:
+    """Rehearsed, every step says what would be done, and does nothing."""
+    folder, said = tmp_path / "host", list[str]()
+    folder.mkdir()
+    carry_out(steps_for(folder, unpacked), said.append, rehearse=True)
+    assert said[0] == f"{folder}/etc/unit.service: to be written"
+    assert list(folder.iterdir()) == []
+
+
+def test_taken_back(tmp_path: Path, unpacked: Path) -> None:
+    """Taken back, nothing is left but the folders that were there or may be others'; a second time there is nothing."""
+    folder, said = tmp_path / "host", list[str]()
+    folder.mkdir()
+    steps = steps_for(folder, unpacked)
+    carry_out(steps, lambda _: None)
+    take_back(steps, said.append)
+    assert said[0] == f"{folder}/current: removed"
+    assert [path.name for path in folder.rglob("*")] == ["etc"]
+    said.clear()
+    take_back(steps, said.append)
+    assert said == []
+
+
+def test_program_files_are_for_everybody(tmp_path: Path, unpacked: Path) -> None:
+    """The service's user runs and reads what only root could in the unpacked one; links stay links."""
+    target = tmp_path / "1.0.0"
+    ProgramFiles(unpacked, target, PROGRAM).apply()
+    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in (target, *target.rglob("*"))}
+    assert modes == {"1.0.0": 0o755, PROGRAM: 0o755, "lib": 0o755, "data": 0o644, "link": 0o644}
+    assert (target / "lib" / "link").is_symlink()
+
+
+def test_another_build_of_the_same_version(tmp_path: Path, unpacked: Path) -> None:
+    """It takes the place of the first; what an unpacking that was cut short left does not stand in the way."""
+    step = ProgramFiles(unpacked, tmp_path / "1.0.0", PROGRAM)
+    step.apply()
+    assert step.change() is None
+    (unpacked / PROGRAM).write_bytes(b"another")
+    (tmp_path / ".1.0.0.new").mkdir()
+    (tmp_path / ".1.0.0.new" / "half").touch()
+    assert step.change() is not None
+    step.apply()
+    assert (tmp_path / "1.0.0" / PROGRAM).read_bytes() == b"another"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["1.0.0", "unpacked"]
+
+
+def test_the_operators_file_stays(tmp_path: Path) -> None:
+    """A file to keep is written where there is none, and left alone whatever it holds."""
+    step = TextFile(tmp_path / "config.toml", "ours\n", mode=0o640, keep=True)
+    step.apply()
+    assert stat.S_IMODE(step.path.stat().st_mode) == 0o640
+    step.path.write_text("theirs\n", encoding="utf-8")
+    assert step.change() is None
+
+
+def test_a_file_of_ours_is_brought_up_to_date(tmp_path: Path) -> None:
+    """A file that is not to be kept gets its text again."""
+    step = TextFile(tmp_path / "unit.service", "new\n")
+    step.path.write_text("old\n", encoding="utf-8")
+    assert step.change() == "brought up to date"
+    step.apply()
+    assert step.path.read_text(encoding="utf-8") == "new\n"
+
+
+def test_what_is_not_for_this_host(tmp_path: Path) -> None:
+    """A file that an earlier install has left is removed; where there is none, nothing is to be done."""
+    step = NoFile(tmp_path / "drop-in.conf")
+    assert step.change() is None
+    step.path.touch()
+    assert step.change() == "removed"
+    step.apply()
+    assert step.change() is None
+
+
+def test_the_record_keeps_what_was_found_first(tmp_path: Path) -> None:
+    """A value noted again, after it was changed, is not the host's own; packages add up."""
+    record = Record(tmp_path / "lib" / "installed.json")
+    assert (record.sysctls, record.packages) == ({}, [])
+    record.note_sysctl("net/ipv4/ip_forward", "0")
+    record.note_sysctl("net/ipv4/ip_forward", "1")
+    record.note_packages(["nftables"])
+    record.note_packages(["wireguard-go"])
+    assert record.sysctls == {"net/ipv4/ip_forward": "0"}
+    assert record.packages == ["nftables", "wireguard-go"]
