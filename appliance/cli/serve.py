@@ -42,7 +42,7 @@ def serve(config_file: Path | None, log_format: str) -> None:
     from appliance import server
 
     # SIGABRT, by which systemd's watchdog ends a process, then says where every thread was.
-    faulthandler.enable()
+    faulthandler.enable(file=2)
     try:
         server.serve(lambda: config.read(config_file, os.environ), os.environ)
     except ApplianceError as error:

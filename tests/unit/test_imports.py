@@ -76,6 +76,7 @@ LAYERS = (
                 "settings",
                 "reconcile",
                 "terms",
+                "takeover",
                 "lowest",
                 "logs",
                 "metrics",
@@ -101,7 +102,7 @@ PLACES = {entry: depth for depth, (_, entries) in enumerate(LAYERS) for entry in
 
 PURE = (
     *("policy", "policy.admission", "policy.invoicing", "policy.pricing", "policy.quota", "policy.termination"),
-    *("policy.speed", "policy.windows", "accounting", "invoice", "reconcile", "egress.state", "egress.ruleset"),
+    *("policy.speed", "policy.windows", "accounting", "invoice", "reconcile", "takeover", "egress.state", "egress.ruleset"),
     *("doctor.diagnosis", "doctor.finding", "doctor.firewall", "doctor.iptables_save", "doctor.machine"),
     *("doctor.nft_json", "doctor.packet_filter", "doctor.server", "doctor.state", "doctor.tunnel"),
 )
