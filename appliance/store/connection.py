@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 PATIENCE_S = 3.0
+BUSY_PAUSE_S = 0.01
 WAL_BYTES = 16 * 1024 * 1024  # what it is cut back to, once whoever read for long lets it be
 
 # WAL lets the reader and admin commands read while the writer writes. FULL makes a commit survive a power
@@ -183,12 +184,26 @@ async def _connect(path: Path, patience_s: float) -> aiosqlite.Connection:
     connection = await aiosqlite.connect(path, isolation_level=None, timeout=patience_s)
     try:
         connection.row_factory = sqlite3.Row
-        for pragma in PRAGMAS:
+        await _patiently(connection, PRAGMAS[0], patience_s)
+        for pragma in PRAGMAS[1:]:
             await connection.execute(pragma)
     except BaseException:
         await connection.close()
         raise
     return connection
+
+
+async def _patiently(connection: aiosqlite.Connection, statement: str, patience_s: float) -> None:
+    """For what SQLite does not wait itself: the first to open a new store makes it a WAL one, and shuts others out."""
+    deadline = time.monotonic() + patience_s
+    while True:
+        try:
+            await connection.execute(statement)
+            return
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                raise
+        await asyncio.sleep(BUSY_PAUSE_S)
 
 
 def explain(error: sqlite3.Error, path: Path) -> StoreError:
