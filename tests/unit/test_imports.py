@@ -102,7 +102,16 @@ PLACES = {entry: depth for depth, (_, entries) in enumerate(LAYERS) for entry in
 
 PURE = (
     *("policy", "policy.admission", "policy.invoicing", "policy.pricing", "policy.quota", "policy.termination"),
-    *("policy.speed", "policy.windows", "accounting", "invoice", "reconcile", "takeover", "egress.state", "egress.ruleset"),
+    *(
+        "policy.speed",
+        "policy.windows",
+        "accounting",
+        "invoice",
+        "reconcile",
+        "takeover",
+        "egress.state",
+        "egress.ruleset",
+    ),
     *("doctor.diagnosis", "doctor.finding", "doctor.firewall", "doctor.iptables_save", "doctor.machine"),
     *("doctor.nft_json", "doctor.packet_filter", "doctor.server", "doctor.state", "doctor.tunnel"),
 )
