@@ -22,11 +22,16 @@ class Authenticator:
 
     async def __call__(self, request: Request[Any, Any, Any]) -> Account:
         """The account that calls; its windows may have moved on. Raises MissingToken or InvalidToken."""
-        token = bearer_token(request.headers.get("authorization"))
+        token = bearer_token(_authorization(request))
         account = await self._tokens.account_of(token_hash(token))
         if account is None:
             raise InvalidToken
         return account
+
+
+def _authorization(request: Request[Any, Any, Any]) -> str | None:
+    """Without building what Litestar builds of all headers. ASGI gives names in lower case, values as Latin-1."""
+    return next((value.decode("latin-1") for name, value in request.scope["headers"] if name == b"authorization"), None)
 
 
 def bearer_token(header: str | None) -> str:
