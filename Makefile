@@ -6,7 +6,7 @@ SOURCES = pyproject.toml .constraints.txt build.py $(wildcard native/*.c native/
 
 RUN_PACKAGES = python3 python3-venv python3-dev gcc libc6-dev nftables wireguard-go curl
 INSTALL_TEST_PACKAGES = mmdebstrap systemd-container
-TEST_PACKAGES = wireguard-tools iproute2 iputils-ping procps git strace systemd busybox-static
+TEST_PACKAGES = wireguard-tools iproute2 iputils-ping procps git strace iptables systemd busybox-static
 
 # A command that runs its arguments as root under a kernel with WireGuard, for hosts whose own has none.
 export KERNEL_RUNNER ?=
@@ -19,8 +19,9 @@ KILLS ?= 500
 CUTS ?= 1000
 CYCLES ?= 10000
 DUMPS ?= 200
+ROUNDS ?= 11
 
-.PHONY: run test test-install dist lint unit kernel fuzz faults kills powercut cycles churn clean
+.PHONY: run test test-install dist lint unit kernel fuzz faults kills powercut cycles churn bench clean
 
 run: .venv/run-ready
 	@.make/run
@@ -70,6 +71,11 @@ churn: .venv/test-ready
 	.venv/bin/python -m tests.faults.churn --dumps $(DUMPS)
 	.venv/bin/python -m tests.faults.strangers
 
+# Figures beside what else does the work; writes tests/bench/results.json, and the table and plot of its README.
+bench: .venv/bench-ready
+	.venv/bin/python -m tests.bench --json tests/bench/results.json --rounds $(ROUNDS)
+	.venv/bin/python -m tests.bench.page tests/bench/results.json
+
 # Finds are kept in build/fuzz-*; what belongs into the repository is copied to tests/fuzz/corpus by hand.
 fuzz: build/fuzz_dump build/fuzz_compare build/fuzz_pool
 	@mkdir -p build/fuzz-dump build/fuzz-compare build/fuzz-pool
@@ -91,6 +97,10 @@ build/fuzz_%: native/fuzz/fuzz_%.c $(wildcard native/*.c native/*.h)
 .venv/test-ready: .venv/run-ready
 	@.make/packages $(TEST_PACKAGES)
 	$(PIP) install --quiet --editable '.[dev]'
+	@touch $@
+
+.venv/bench-ready: .venv/test-ready
+	$(PIP) install --quiet --editable '.[bench]'
 	@touch $@
 
 clean:

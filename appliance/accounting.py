@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from appliance.entities import Baseline, State
 from appliance.policy.invoicing import Amount
@@ -16,8 +18,7 @@ if TYPE_CHECKING:
     from appliance.wireguard.tunnel import PeerState
 
 
-@dataclass(frozen=True, slots=True)
-class Counters:
+class Counters(Struct, frozen=True, gc=False):
     """What a sample adds to a session, and the baseline to commit together with it."""
 
     rx_bytes: int

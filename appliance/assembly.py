@@ -27,6 +27,7 @@ from appliance.sessions import Sessions
 from appliance.store import sessions as rows
 from appliance.terms import Terms
 from appliance.tick import Ticker
+from appliance.tokens import Tokens
 from appliance.wireguard import keys
 from appliance.wireguard.timed import TimedTunnel
 
@@ -34,12 +35,12 @@ if TYPE_CHECKING:
     from appliance.clock import Clock
     from appliance.config import EgressSettings, Settings
     from appliance.convergence import Egress
+    from appliance.metrics import Metrics
     from appliance.state_dir import StateDir
     from appliance.store.connection import Store
     from appliance.wireguard.tunnel import Tunnel
 
 # Restoring thousands of peers takes longer than adding one may.
-INTERVALS_UNTIL_LATE = 3  # of meter.interval: then the exit takes no new sessions
 CONVERGE_TIMEOUT_S = 60.0
 
 
@@ -100,6 +101,7 @@ def host_egress(settings: Settings, state: StateDir, place: Place, boot_id: str)
 @dataclass(frozen=True, slots=True)
 class Parts:
     terms: Terms
+    tokens: Tokens
     sessions: Sessions
     quotas: Quotas
     ticker: Ticker
@@ -113,19 +115,27 @@ class Parts:
 
 
 async def build(
-    settings: Settings, *, store: Store, tunnel: Tunnel, egress: Egress, exit_: Exit, clock: Clock
+    settings: Settings,
+    *,
+    store: Store,
+    tunnel: Tunnel,
+    egress: Egress,
+    exit_: Exit,
+    clock: Clock,
+    metrics: Metrics,
 ) -> Parts:
     """Raises ConfigError when live sessions cannot follow what was changed since the last start."""
     await identity.adopt(store, settings.wireguard, exit_.public_key, clock.now().wall_ms)
     pool = AddressPool(settings.wireguard.subnet)
     await recover(store, pool)
-    patience_ms = INTERVALS_UNTIL_LATE * settings.meter.interval * 1000
+    patience_ms = settings.meter.patience * 1000
     node = Node(settings.node.name, settings.node.region, str(exit_.public_ip), clock, patience_ms)
     nodes = Nodes(node)
     live = LiveSessions()
     prompt = TimedTunnel(tunnel, settings.wireguard.apply_timeout)
     patient = TimedTunnel(tunnel, CONVERGE_TIMEOUT_S)
     terms = Terms(settings)
+    tokens = Tokens(store, clock)
     meter = Meter(store, prompt, live, terms, clock)
     turn, alarm = asyncio.Lock(), Alarm()
     endings = Endings(live, terms)
@@ -148,24 +158,27 @@ async def build(
         apply_timeout=settings.wireguard.apply_timeout,
         check_soon=alarm.ring,
         opened=opened,
+        metrics=metrics,
     )
     ticker = Ticker(
         store=store,
         tunnel=patient,
         meter=meter,
         sessions=sessions,
-        convergence=Convergence(patient, egress, live, exit_),
+        convergence=Convergence(patient, egress, live, exit_, metrics),
         live=live,
+        tokens=tokens,
         node=node,
         endings=endings,
         settings=settings.meter,
         clock=clock,
         turn=turn,
         alarm=alarm,
+        metrics=metrics,
     )
     readiness = Readiness(store, prompt, node, clock)
     quotas = Quotas(store, live, terms, clock)
-    return Parts(terms, sessions, quotas, ticker, meter, live, pool, node, nodes, readiness, alarm)
+    return Parts(terms, tokens, sessions, quotas, ticker, meter, live, pool, node, nodes, readiness, alarm)
 
 
 async def recover(store: Store, pool: AddressPool) -> None:

@@ -28,7 +28,8 @@ class Clock(Protocol):
 
 def rfc3339(wall_ms: int) -> str:
     """Whole seconds, UTC, with a Z."""
-    return datetime.fromtimestamp(wall_ms // 1000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    # A fifth of strftime's time: each answer has several.
+    return datetime.fromtimestamp(wall_ms // 1000, UTC).isoformat()[:-6] + "Z"
 
 
 def rfc3339_end(wall_ms: int) -> str:

@@ -8,17 +8,19 @@ from ipaddress import ip_address
 from typing import TYPE_CHECKING, Protocol
 
 from appliance.errors import EgressError
+from appliance.logs import about, some
 from appliance.reconcile import Actual, Changes, reconcile
-from appliance.wireguard.keys import encode
+from appliance.wireguard.keys import abbreviated
 from appliance.wireguard.tunnel import PutPeer
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator, Mapping
 
     from appliance.egress.state import EgressChanges, EgressState
     from appliance.exit import Exit
     from appliance.live import LiveSessions
-    from appliance.wireguard.tunnel import Dump, Link, LinkChange, PeerChange, Tunnel
+    from appliance.metrics import Metrics
+    from appliance.wireguard.tunnel import Dump, Link, LinkChange, Tunnel
 
 log = logging.getLogger(__name__)
 
@@ -33,11 +35,12 @@ class Egress(Protocol):
 class Convergence:
     """The caller holds the exit's turn."""
 
-    def __init__(self, tunnel: Tunnel, egress: Egress, live: LiveSessions, exit_: Exit) -> None:
+    def __init__(self, tunnel: Tunnel, egress: Egress, live: LiveSessions, exit_: Exit, metrics: Metrics) -> None:
         self._tunnel = tunnel
         self._egress = egress
         self._live = live
         self._exit = exit_
+        self._metrics = metrics
         self._compared: Dump | None = None  # all peers but these were equal in it
         self._unequal: set[bytes] = set()
         self._loads = 0  # of `live`, when the two above were begun
@@ -52,7 +55,7 @@ class Convergence:
         changes = self._changes(keys, link, dump)
         if dump is not None:
             changes = await self._confirmed(keys, changes, link)
-        self._unequal = {_key(change) for change in changes.peers}
+        self._unequal = {change.public_key for change in changes.peers}
         return changes
 
     def _to_compare(self, link: Link | None, dump: Dump | None) -> set[bytes]:
@@ -76,22 +79,49 @@ class Convergence:
 
         Where the egress cannot be put right, an interface that stands is, and what went wrong is returned.
         """
-        _report(changes)
+        self._report(changes)
         fault = None
         if changes.egress is not None:
             try:
                 await self._egress.apply(changes.egress)
+                self._count(firewall=changes.egress.rules, sysctl=len(changes.egress.sysctls))
             except EgressError as error:
                 fault = error
                 if changes.link is not None and changes.link.create:
                     raise
         if changes.link is not None:
             await self._tunnel.change_link(changes.link)
+            self._count(interface=1)
         if changes.device is not None:
             await self._tunnel.configure(changes.device)
+            self._count(device=1)
         if changes.peers:
             await self._tunnel.apply(changes.peers)
+            self._count(**{kind: len(keys) for kind, keys in _by_kind(changes).items()})
         return fault
+
+    def _count(self, **repairs: int) -> None:
+        for kind, many in repairs.items():
+            self._metrics.repairs.labels(kind).inc(many)
+
+    def _report(self, changes: Changes) -> None:
+        """A line a kind, however many there are: whoever adds peers by the hundred fills no log."""
+        if changes.link is not None:
+            log.info("interface: %s", ", ".join(_link_words(changes.link)))
+        if changes.device is not None:
+            log.info("device: private key or port set")
+        kinds = _by_kind(changes)
+        if removed := kinds["peer_removed"]:
+            log.warning(
+                "peers of no session removed", extra=about(count=len(removed), keys=some(map(abbreviated, removed)))
+            )
+        if restored := kinds["peer_restored"]:
+            log.info("peers restored", extra=self._about_sessions(restored))
+        if changed := kinds["peer_changed"]:
+            log.info("allowed-ips set", extra=self._about_sessions(changed))
+
+    def _about_sessions(self, keys: Collection[bytes]) -> dict[str, object]:
+        return about(count=len(keys), sessions=some(self._live.by_key[key].id for key in keys))
 
     async def _confirmed(self, keys: set[bytes], changes: Changes, link: Link | None) -> Changes:
         """A dump ends early when the peer under its cursor is removed: only what two dumps miss is missing."""
@@ -104,25 +134,20 @@ class Convergence:
         return replace(changes, peers=tuple(peers))
 
 
-def _key(change: PeerChange) -> bytes:
-    return change.peer.public_key if isinstance(change, PutPeer) else change.public_key
-
-
 def fresh_keys(changes: Changes) -> set[bytes]:
     """The peers that are added afresh."""
     return {change.peer.public_key for change in changes.peers if isinstance(change, PutPeer) and change.fresh}
 
 
-def _report(changes: Changes) -> None:
-    if changes.link is not None:
-        log.info("interface: %s", ", ".join(_link_words(changes.link)))
-    if changes.device is not None:
-        log.info("device: private key or port set")
-    for change in changes.peers:
-        if isinstance(change, PutPeer):
-            log.info("peer %s: %s", encode(change.peer.public_key), "restored" if change.fresh else "allowed-ips set")
-        else:
-            log.warning("peer %s belongs to no session: removed", encode(change.public_key))
+def _by_kind(changes: Changes) -> Mapping[str, Collection[bytes]]:
+    """The peers' public keys, by what is done to them."""
+    fresh = fresh_keys(changes)
+    puts = {change.public_key for change in changes.peers if isinstance(change, PutPeer)}
+    return {
+        "peer_restored": fresh,
+        "peer_changed": puts - fresh,
+        "peer_removed": {change.public_key for change in changes.peers} - puts,
+    }
 
 
 def _link_words(change: LinkChange) -> Iterator[str]:

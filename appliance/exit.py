@@ -38,8 +38,12 @@ class Exit:
         return found
 
     def peer(self, session: Session) -> Peer:
-        addresses = self.addresses(session.address_offset, ipv6=session.ipv6)
-        return Peer(session.public_key, frozenset(Prefix(a.packed, a.max_prefixlen) for a in addresses))
+        # Asked for each peer that moved, each second: the arithmetic of `addresses` without its objects.
+        offset = session.address_offset
+        found = [Prefix((int(self.subnet.network_address) + offset).to_bytes(4, "big"), 32)]
+        if session.ipv6 and self.subnet6 is not None:
+            found.append(Prefix((int(self.subnet6.network_address) + offset).to_bytes(16, "big"), 128))
+        return Peer(session.public_key, frozenset(found))
 
     def desired(self, sessions: Iterable[Session]) -> Desired:
         """The exit as it should be while these sessions are live."""

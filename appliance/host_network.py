@@ -1,10 +1,11 @@
-"""The host's own addresses, through rtnetlink."""
+"""The host's own addresses, routes and uplinks, through rtnetlink."""
 
 from __future__ import annotations
 
 import socket
 from contextlib import contextmanager
-from ipaddress import ip_address, ip_interface
+from dataclasses import dataclass
+from ipaddress import ip_address, ip_interface, ip_network
 from typing import TYPE_CHECKING, Any
 
 from appliance.errors import HostError
@@ -15,16 +16,33 @@ if TYPE_CHECKING:
 
 LEAST_METRIC = 0  # a route without one
 SCOPE_GLOBAL = 0  # linux/rtnetlink.h RT_SCOPE_UNIVERSE
+TABLE_MAIN = 254  # likewise RT_TABLE_MAIN
+UNICAST = 1  # likewise RTN_UNICAST
+FAMILIES = {4: socket.AF_INET, 6: socket.AF_INET6}
+
+
+@dataclass(frozen=True, slots=True)
+class Uplink:
+    """Where a default route leads. `address`: what the host sends from that way; None: it has no global address."""
+
+    interface: str
+    mtu: int
+    address: IPv4Address | IPv6Address | None
 
 
 def default_route_address() -> IPv4Address | IPv6Address:
     """The address this host sends from by its default route: IPv4 where there is one, else IPv6."""
-    with _rtnetlink() as route:
-        for family in (socket.AF_INET, socket.AF_INET6):
-            found = _default_address(route, family)
-            if found is not None:
-                return found
+    for uplink in uplinks().values():
+        if uplink.address is not None:
+            return uplink.address
     raise HostError("node.public_ip is auto, and this host has no default route; set it to the address clients dial")
+
+
+def uplinks() -> dict[int, Uplink]:
+    """The best default route of each IP version that has one, IPv4 first."""
+    with _rtnetlink() as route:
+        found = {version: _uplink(route, family) for version, family in FAMILIES.items()}
+    return {version: uplink for version, uplink in found.items() if uplink is not None}
 
 
 @contextmanager
@@ -36,15 +54,41 @@ def _rtnetlink() -> Iterator[Any]:
         yield route
 
 
-def _default_address(route: Any, family: int) -> IPv4Address | IPv6Address | None:
+def _uplink(route: Any, family: int) -> Uplink | None:
+    """One whose source has no address at all gives way to the next, where there is one."""
     routes = sorted(route.get_default_routes(family=family), key=lambda r: r.get_attr("RTA_PRIORITY") or LEAST_METRIC)
-    for default in routes:
-        if source := default.get_attr("RTA_PREFSRC"):
-            return ip_address(source)
-        for address in route.get_addr(family=family, index=default.get_attr("RTA_OIF") or 0):
-            if address["scope"] == SCOPE_GLOBAL:
-                return ip_address(address.get_attr("IFA_LOCAL") or address.get_attr("IFA_ADDRESS"))
-    return None
+    found = [_uplink_of(route, family, default) for default in routes if default["type"] == UNICAST]
+    with_address = [uplink for uplink in found if uplink.address is not None]
+    return next(iter(with_address or found), None)
+
+
+def _uplink_of(route: Any, family: int, default: Any) -> Uplink:
+    ways = default.get_attr("RTA_MULTIPATH")
+    index = ways[0]["oif"] if ways else default.get_attr("RTA_OIF")
+    (link,) = route.get_links(index)
+    source = default.get_attr("RTA_PREFSRC")
+    addresses = [ip_address(source)] if source else list(_global_addresses(route, family, index))
+    return Uplink(link.get_attr("IFLA_IFNAME"), link.get_attr("IFLA_MTU"), next(iter(addresses), None))
+
+
+def _global_addresses(route: Any, family: int, index: int) -> Iterator[IPv4Address | IPv6Address]:
+    for address in route.get_addr(family=family, index=index):
+        if address["scope"] == SCOPE_GLOBAL:
+            yield ip_address(address.get_attr("IFA_LOCAL") or address.get_attr("IFA_ADDRESS"))
+
+
+def host_routes(without: str) -> list[tuple[str, IPv4Network | IPv6Network]]:
+    """(interface name, destination) of the main table's unicast routes but those of the interface `without`."""
+    with _rtnetlink() as route:
+        names = {link["index"]: link.get_attr("IFLA_IFNAME") for link in route.get_links()}
+        return [
+            (name, ip_network(f"{found.get_attr('RTA_DST')}/{found['dst_len']}"))
+            for family in FAMILIES.values()
+            for found in route.get_routes(family=family, table=TABLE_MAIN)
+            if found["type"] == UNICAST
+            and found.get_attr("RTA_DST")
+            and (name := names.get(found.get_attr("RTA_OIF"), "?")) != without
+        ]
 
 
 def host_interfaces(without: str) -> list[tuple[str, IPv4Interface | IPv6Interface]]:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
 
 from appliance.clock import Moment
 from appliance.entities import Account, Baseline, Session, State, Tier
@@ -30,6 +31,7 @@ class LiveSessions:
 
     def __init__(self) -> None:
         self.by_key: dict[bytes, Session] = {}
+        self._key_of: dict[str, bytes] = {}  # by session id
         self.baselines: dict[bytes, Baseline] = {}
         self.accounts: dict[str, Account] = {}
         self.beat = Moment(0, 0, "")  # when the server was last known to be up
@@ -48,6 +50,7 @@ class LiveSessions:
         beat: Moment,
     ) -> None:
         self.by_key = {s.public_key: s for s in sessions if s.state in (State.LIVE, State.CLOSING)}
+        self._key_of = {s.id: s.public_key for s in self.by_key.values()}
         self.accounts = {account.id: account for account in accounts}
         self._order()
         self._touched.update(self.by_key)
@@ -64,13 +67,16 @@ class LiveSessions:
         if account is not None:
             self.accounts.setdefault(account.id, account)
         known = self.by_key.get(session.public_key)
-        if known is not None and known.account_id != session.account_id:
-            self._leave_account(known)
+        if known is not None:
+            del self._key_of[known.id]
+            if known.account_id != session.account_id:
+                self._leave_account(known)
         self._add(session)
 
     def drop(self, public_key: bytes) -> None:
         """The peer is gone, its baseline with it."""
         session = self.by_key.pop(public_key)
+        del self._key_of[session.id]
         self._leave_account(session)
         self.closing.discard(public_key)
         self.baselines.pop(public_key, None)
@@ -103,6 +109,11 @@ class LiveSessions:
         except (StoreUnavailable, asyncio.CancelledError):
             self.stale = True
             raise
+
+    def session(self, session_id: str) -> Session | None:
+        """The session as the store has it, if it is live or closing."""
+        key = self._key_of.get(session_id)
+        return None if key is None or self.stale else self.by_key[key]
 
     def account(self, account_id: str) -> Account | None:
         """The account as the store has it, if it has sessions here."""
@@ -145,6 +156,7 @@ class LiveSessions:
     def _add(self, session: Session) -> None:
         key = session.public_key
         self.by_key[key] = session
+        self._key_of[session.id] = key
         self._keys.setdefault(session.account_id, set()).add(key)
         self.expiries.put(key, session.expires_at)
         self.counted_until.put(key, session.counted_until_ms)

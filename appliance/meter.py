@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
 
 from appliance import accounting
 from appliance.errors import StoreUnavailable
@@ -127,7 +129,7 @@ class Meter:
         account = self._live.accounts[session.account_id]
         window, length_ms = account.windows.traffic, self._terms.tiers[account.tier].bytes_window * 1000
         return windows.at(window, length_ms, now.wall_ms) != window or (
-            invoicing.day_of(now.wall_ms - elapsed) != invoicing.day_of(now.wall_ms)
+            (now.wall_ms - elapsed) // invoicing.DAY_MS != now.wall_ms // invoicing.DAY_MS
         )
 
     async def commit(self, observation: Observation) -> None:

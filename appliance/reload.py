@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import fields
 from typing import TYPE_CHECKING
 
 from appliance.errors import ConfigError
 from appliance.supervision import wait_either
+from appliance.takeover import left_out
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from appliance.service_status import ServiceStatus
     from appliance.settings import Settings
-    from appliance.systemd import Systemd
     from appliance.tick import Ticker
 
 log = logging.getLogger(__name__)
-
-TAKEN_OVER = ("egress", "pricing", "tiers")
 
 
 class Reload:
@@ -32,14 +29,12 @@ class Reload:
         read_settings: Callable[[], Settings],
         take_over: Callable[[Settings], None],
         ticker: Ticker,
-        systemd: Systemd,
         status: ServiceStatus,
     ) -> None:
         self._running = running
         self._read_settings = read_settings
         self._take_over = take_over
         self._ticker = ticker
-        self._systemd = systemd
         self._status = status
 
     async def run(self, asked: asyncio.Event, stopping: asyncio.Event) -> None:
@@ -48,11 +43,11 @@ class Reload:
             await wait_either(asked, stopping)
             if asked.is_set():
                 asked.clear()
-                self._systemd.reloading()
+                self._status.reloading()
                 try:
                     await self._reload()
                 finally:
-                    self._status.ready()
+                    self._status.reloaded()
 
     async def _reload(self) -> None:
         try:
@@ -69,14 +64,3 @@ class Reload:
             log.warning("changed, and needs a restart: %s", waiting)
             self._status.remark = f"changed, and needs a restart: {waiting}"
         await self._ticker.tick()
-
-
-def left_out(running: Settings, read: Settings) -> Iterator[str]:
-    """The keys of `read` that differ from `running` and take a restart."""
-    for section in fields(running):
-        if section.name in TAKEN_OVER:
-            continue
-        before, after = getattr(running, section.name), getattr(read, section.name)
-        for key in fields(before):
-            if getattr(before, key.name) != getattr(after, key.name):
-                yield f"{section.name}.{key.name}"

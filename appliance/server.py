@@ -10,15 +10,17 @@ import threading
 from contextlib import AsyncExitStack, closing, contextmanager
 from typing import TYPE_CHECKING
 
-from appliance import assembly, listening
+from appliance import assembly, listening, running
 from appliance.api.app import create_app
 from appliance.api.auth import Authenticator
 from appliance.api.metrics import ExitCollector, create_metrics_app
+from appliance.api.timing import Timed
 from appliance.api.web import WebServer
 from appliance.clock import HostClock
 from appliance.egress.forwarding_events import forwarding_events
 from appliance.egress.table_events import table_events
 from appliance.errors import EgressError, HostError, TunnelError
+from appliance.metrics import Metrics
 from appliance.reload import Reload
 from appliance.service_status import ServiceStatus
 from appliance.state_dir import StateDir
@@ -26,6 +28,7 @@ from appliance.store import integrity
 from appliance.store.connection import Store
 from appliance.supervision import Supervisor
 from appliance.systemd import Systemd
+from appliance.takeover import in_force
 from appliance.watches import EventsWatch, watch_store
 from appliance.wireguard.backend import choose_backend
 from appliance.wireguard.link_events import link_events
@@ -92,16 +95,22 @@ async def _serve(read_settings: Callable[[], Settings], environ: Mapping[str, st
         systemd.status("starting: checking the store")
         await asyncio.to_thread(integrity.check, state.store)
         state.create_store()
-        store = await Store.open(state.store)
+        metrics = Metrics()
+        store = await Store.open(state.store, observer=metrics.store_used)
         stack.push_async_callback(store.close)
         clock = HostClock()
         egress = assembly.host_egress(settings, state, place, clock.now().boot_id)
-        parts = await assembly.build(settings, store=store, tunnel=tunnel, egress=egress, exit_=place.exit, clock=clock)
+        parts = await assembly.build(
+            settings, store=store, tunnel=tunnel, egress=egress, exit_=place.exit, clock=clock, metrics=metrics
+        )
         stack.push_async_callback(_leave_host, settings, tunnel, egress)
+        running.note(state.running, settings)
         status = ServiceStatus(
             systemd, node=parts.node, readiness=parts.readiness, live=parts.live, ticker=parts.ticker, clock=clock
         )
-        reload = Reload(settings, read_settings, _taking_over(parts, egress, place), parts.ticker, systemd, status)
+        reload = Reload(
+            settings, read_settings, _taking_over(settings, state, parts, egress, place), parts.ticker, status
+        )
         tasks = {
             **_watches(settings, parts, egress, store, stopping, stack),
             "the service's status": lambda: status.run(stopping),
@@ -112,7 +121,8 @@ async def _serve(read_settings: Callable[[], Settings], environ: Mapping[str, st
         if parts.node.fault is not None:
             raise HostError(parts.node.fault)
         supervisor = Supervisor(stopping, parts.node.task)
-        servers = _web_servers(settings, store, clock, parts, place, supervisor, listeners)
+        metrics.registry.register(ExitCollector(parts, tunnel, supervisor.crashes))
+        servers = _web_servers(settings, clock, parts, place, metrics, listeners)
         await _run(parts, servers, tasks, supervisor, lambda: _announce(settings, place), systemd, stopping)
 
 
@@ -125,7 +135,7 @@ def _watches(
         return stack.enter_context(closing(EventsWatch(open_events, parts.alarm, stopping))).run
 
     return {
-        "the store's watch": lambda: watch_store(store, parts.alarm, stopping),
+        "the store's watch": lambda: watch_store(store, parts.tokens, parts.alarm, stopping),
         "the interface's watch": watch(lambda: link_events(settings.wireguard.interface)),
         "the forwarding's watch": watch(forwarding_events),
         "the firewall's watch": watch(lambda: table_events(egress.table_changed, egress.table_unknown)),
@@ -174,17 +184,16 @@ async def _run(
 
 def _web_servers(
     settings: Settings,
-    store: Store,
     clock: Clock,
     parts: Parts,
     place: Place,
-    supervisor: Supervisor,
+    metrics: Metrics,
     listeners: list[socket.socket],
 ) -> list[WebServer]:
     app = create_app(
         sessions=parts.sessions,
         quotas=parts.quotas,
-        authenticate=Authenticator(store, clock),
+        authenticate=Authenticator(parts.tokens),
         nodes=parts.nodes,
         readiness=parts.readiness,
         own_keys=frozenset({place.exit.public_key}),
@@ -193,18 +202,21 @@ def _web_servers(
         max_body=settings.api.max_body,
     )
     cert, key = settings.api.tls_cert, settings.api.tls_key
-    servers = [WebServer(app, listeners[0], REQUESTS_GRACE_S, (cert, key) if cert and key else None)]
-    collector = ExitCollector(parts.live, parts.pool, parts.node, parts.meter, parts.ticker, supervisor.crashes)
-    servers += [WebServer(create_metrics_app(collector), listener, REQUESTS_GRACE_S) for listener in listeners[1:]]
+    servers = [WebServer(Timed(app, metrics), listeners[0], REQUESTS_GRACE_S, (cert, key) if cert and key else None)]
+    exposition = create_metrics_app(metrics.registry)
+    servers += [WebServer(exposition, listener, REQUESTS_GRACE_S) for listener in listeners[1:]]
     return servers
 
 
-def _taking_over(parts: Parts, egress: HostEgress, place: Place) -> Callable[[Settings], None]:
+def _taking_over(
+    started: Settings, state: StateDir, parts: Parts, egress: HostEgress, place: Place
+) -> Callable[[Settings], None]:
     """Tiers and prices, for sessions that run as well (a price for those that begin from now on), and egress."""
 
     def take_over(read: Settings) -> None:
         parts.terms.take_over(read)
         egress.take_over(assembly.egress_rules(read.egress, place))
+        running.note(state.running, in_force(started, read))
 
     return take_over
 

@@ -44,6 +44,7 @@ class ServiceStatus:
         self._live = live
         self._ticker = ticker
         self._clock = clock
+        self._ready = False  # as systemd was told
         self._said: str | None = None  # but for the time
         self._said_at_ms = 0
         self._alive_ms: int | None = None  # the end of the tick that was last told
@@ -59,16 +60,22 @@ class ServiceStatus:
             self._show()
             self._beat()
 
-    def ready(self) -> None:
-        """Ready to serve; also after a reload."""
-        self._systemd.ready(self._line())
+    def reloading(self) -> None:
+        """To be followed by `reloaded`. Who is not ready yet is starting, whatever else."""
+        if self._ready:
+            self._systemd.reloading()
+
+    def reloaded(self) -> None:
+        if self._ready:
+            self._systemd.ready(self._line())
 
     async def _become_ready(self, stopping: asyncio.Event) -> None:
         while (fault := await self._readiness.fault()) is not None:
             self._systemd.status(f"starting: {fault}")
             if await wait(stopping, LOOK_S):
                 return
-        self.ready()
+        self._ready = True
+        self._systemd.ready(self._line())
 
     def _show(self) -> None:
         now_ms = self._clock.now().boot_ms

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
 
 from appliance import accounting, identifiers
 from appliance.entities import Reason, Session, State, Tier
@@ -19,6 +21,7 @@ from appliance.errors import (
     TunnelError,
 )
 from appliance.key_locks import KeyLocks
+from appliance.logs import about
 from appliance.policy import admission, quota
 from appliance.store import accounts as account_rows
 from appliance.store import invoices
@@ -37,6 +40,7 @@ if TYPE_CHECKING:
     from appliance.exit import Exit
     from appliance.live import LiveSessions
     from appliance.meter import Meter
+    from appliance.metrics import Metrics
     from appliance.nodes import Node, Nodes
     from appliance.store.connection import Store
     from appliance.terms import Terms
@@ -95,6 +99,7 @@ class Sessions:
         apply_timeout: float,
         check_soon: Callable[[], None],
         opened: Callable[[Session], None],
+        metrics: Metrics,
     ) -> None:
         self._store = store
         self._tunnel = tunnel
@@ -109,6 +114,7 @@ class Sessions:
         self._apply_timeout = apply_timeout
         self._check_soon = check_soon
         self._opened = opened
+        self._metrics = metrics
         self._keys = KeyLocks()
         # Pending rows of failed requests that the store has not let go of yet, and the address each owns, if any.
         self._leftovers: dict[str, int | None] = {}
@@ -130,7 +136,8 @@ class Sessions:
             except Exception:
                 await self._undo(admitted)
                 raise
-        log.info("session %s open: account %s, tier %s", session.id, session.account, session.tier)
+        self._metrics.sessions_opened.labels(session.tier).inc()
+        log.info("session opened", extra=about(**_ids(session), tier=session.tier))
         return Opened(session, self._exit.client_config(session, private_key, ipv6=wish.ipv6))
 
     async def _admit(self, account: Account, wish: Wish, public_key: bytes) -> _Admitted:
@@ -227,7 +234,7 @@ class Sessions:
                     seen = dump.peers[admitted.pending.public_key].last_handshake_ns
                 session = await self._go_live(admitted, seen)
         except (TunnelError, TimeoutError, KeyError) as error:
-            log.warning("peer of a new session was not applied: %s", error)
+            log.warning("peer of a new session was not applied: %s", error, extra=about(**_ids(admitted.pending)))
             admitted.node.apply_failed()
             self._check_soon()
             raise PeerApplyFailed from error
@@ -255,6 +262,8 @@ class Sessions:
             counted_until_ms=now.boot_ms,
         )
         self._meter.take(last)
+        if replaced is not None:
+            self._note_end(replaced, Reason.REPLACED)
         self._live.put(session, admitted.account)
         self._opened(session)
         return session
@@ -267,12 +276,14 @@ class Sessions:
             async with asyncio.timeout(UNDO_TIMEOUT_S), self._turn:
                 await self._tunnel.apply([change])
         except (TunnelError, TimeoutError) as error:
-            log.warning("peer of a failed session not taken back yet: %s", error or "no answer")
+            log.warning(
+                "peer of a failed session not taken back yet: %s", error or "no answer", extra=about(**_ids(pending))
+            )
         self._leftovers[pending.id] = pending.address_offset if replaced is None else None
         try:
             await self.clear_leftovers()
         except StoreUnavailable as error:
-            log.warning("row of a failed session not taken back yet: %s", error.__cause__)
+            log.warning("row of a failed session not taken back yet: %s", error.__cause__, extra=about(**_ids(pending)))
 
     async def clear_leftovers(self) -> None:
         """Delete the rows that the store did not let go of when their requests failed.
@@ -311,7 +322,7 @@ class Sessions:
                         await self._meter.read()
                         await self.finish([(self._live.by_key[session.public_key], Reason.CLOSED)])
             except (TunnelError, TimeoutError) as error:
-                log.warning("peer of session %s was not removed yet: %s", session.id, error)
+                log.warning("peer was not removed yet: %s", error or "no answer", extra=about(**_ids(session)))
                 await self._mark_closing(session)
                 self._check_soon()
                 raise PeerApplyFailed from error
@@ -346,7 +357,11 @@ class Sessions:
         for session, reason in ending:
             self._live.drop(session.public_key)
             self._release(session.address_offset)
-            log.info("session %s ended: %s", session.id, session.reason or reason)
+            self._note_end(session, session.reason or reason)
+
+    def _note_end(self, session: Session, reason: Reason) -> None:
+        self._metrics.sessions_terminated.labels(reason).inc()
+        log.info("session ended", extra=about(**_ids(session), reason=reason))
 
     def take_stock(self, unfinished: Iterable[Session]) -> None:
         """Memory is read from the store again: the addresses taken are those of its rows."""
@@ -361,8 +376,10 @@ class Sessions:
 
     async def find(self, account: Account, session_id: str) -> Session:
         """Raises SessionNotFound for an unknown id and another account's alike."""
-        async with self._store.read() as db:
-            session = await rows.by_id(db, session_id)
+        session = self._live.session(session_id)
+        if session is None:
+            async with self._store.read() as db:
+                session = await rows.by_id(db, session_id)
         if session is None or session.account_id != account.id or session.state is State.PENDING:
             raise SessionNotFound
         return session
@@ -383,3 +400,7 @@ class Sessions:
             yield
         finally:
             self._turn.release()
+
+
+def _ids(session: Session) -> dict[str, str]:
+    return {"session": session.id, "account": session.account_id}

@@ -1,7 +1,7 @@
 """Every setting: its type, what it may hold, its default and the remark the written file carries, a line a key."""
 
 # The annotations are read at run time, so what they name is imported for good.
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from pathlib import Path
@@ -32,6 +32,8 @@ from appliance.config_values import (
 )
 
 KeyPath = tuple[str, ...]
+
+INTERVALS_UNTIL_LATE = 3  # of meter.interval: then the exit takes no new sessions
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +127,11 @@ class MeterSettings:
     interval: Annotated[int, Key(duration("1s", "1d"), "10s", "between two readings that are stored")]
     retention: Annotated[int, Key(duration("1s"), "90d", "how long an ended session can still be asked for")]
 
+    @property
+    def patience(self) -> int:
+        """How old the last reading may be until the exit counts as not ready, in seconds."""
+        return INTERVALS_UNTIL_LATE * self.interval
+
 
 @dataclass(frozen=True, slots=True)
 class Pricing:
@@ -187,3 +194,18 @@ def _keys() -> dict[KeyPath, Key]:
 
 
 KEYS: Mapping[KeyPath, Key] = _keys()
+
+
+def by_key(settings: Settings) -> dict[str, str]:
+    """Each value as text, by its dotted key; [pricing] left out has no keys."""
+    return {
+        ".".join(path): ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+        for path in KEYS
+        for value in _value(settings, path)
+    }
+
+
+def _value(settings: Settings, path: KeyPath) -> Iterator[object]:
+    section = settings.tiers[path[1]] if path[0] == "tiers" else getattr(settings, path[0])
+    if section is not None:
+        yield getattr(section, path[-1])

@@ -25,6 +25,7 @@ class StateDir:
         self.store = path / "store.sqlite"
         self.sysctls = path / "sysctls.json"
         self.wireguard_go_log = path / "wireguard-go.log"
+        self.running = path / "running.json"
         self.key = path / "server.key"
         self.unfinished_restore = path / "restore.unfinished"  # while what is here may be partly old and partly new
         self._lock = path / "serve.lock"

@@ -21,10 +21,12 @@ if TYPE_CHECKING:
     from appliance.endings import Endings
     from appliance.live import LiveSessions
     from appliance.meter import Meter
+    from appliance.metrics import Metrics
     from appliance.nodes import Node
     from appliance.reconcile import Changes
     from appliance.sessions import Sessions
     from appliance.store.connection import Store
+    from appliance.tokens import Tokens
     from appliance.wireguard.tunnel import Link, Tunnel
 
 log = logging.getLogger(__name__)
@@ -45,12 +47,14 @@ class Ticker:
         sessions: Sessions,
         convergence: Convergence,
         live: LiveSessions,
+        tokens: Tokens,
         node: Node,
         endings: Endings,
         settings: MeterSettings,
         clock: Clock,
         turn: asyncio.Lock,
         alarm: Alarm,
+        metrics: Metrics,
     ) -> None:
         self._store = store
         self._tunnel = tunnel
@@ -58,12 +62,14 @@ class Ticker:
         self._sessions = sessions
         self._convergence = convergence
         self._live = live
+        self._tokens = tokens
         self._node = node
         self._endings = endings
         self._settings = settings
         self._clock = clock
         self._turn = turn
         self._alarm = alarm
+        self._metrics = metrics
         self._link: Link | None = None  # as last read
         self._took_s = 0.0  # the last tick
         self._whole_at_ms: int | None = None  # when a whole tick last committed
@@ -96,19 +102,21 @@ class Ticker:
         async with self._turn:
             started = self._clock.now().boot_ms
             fault = None
+            whole = whole or self._is_due() or not self._node.healthy
             try:
-                await self._round(whole=whole or self._is_due() or not self._node.healthy)
+                await self._round(whole=whole)
             except (TunnelError, EgressError) as error:
                 fault = str(error)
-                if self._link is not None:
+                self._link = None
+                if not whole:
                     # Perhaps the interface has gone since it was last looked at: look again at once.
-                    self._link = None
                     self._alarm.ring()
             except StoreUnavailable as error:
                 self._live.stale = True
                 fault = f"{error}: {error.__cause__}"
             self.ended_ms = self._clock.now().boot_ms
             self._took_s = (self.ended_ms - started) / 1000
+        self._metrics.ticked(self._took_s, whole=whole)
         self._report(fault)
 
     def _report(self, fault: str | None) -> None:
@@ -176,6 +184,7 @@ class Ticker:
         self._node.drained = row.drained
         asked = row.requested if row.requested > row.applied else None
         if asked is not None or self._live.stale:
+            self._tokens.forget()
             async with self._store.write() as db:
                 await rows.close_for_disabled_accounts(db)
                 sessions, baselines = await rows.unfinished(db), await rows.baselines(db)

@@ -14,20 +14,29 @@ if TYPE_CHECKING:
     from appliance.alarm import Alarm
     from appliance.netlink_events import NetlinkEvents
     from appliance.store.connection import Store
+    from appliance.tokens import Tokens
 
 STORE_POLL_S = 0.25
+LOOK_S = 0.5  # with the time between two looks less than the second within which a revoked token is noticed
 
 
-async def watch_store(store: Store, alarm: Alarm, stopping: asyncio.Event) -> None:
-    """Admin commands write to the store and leave; what they wrote is taken over at once."""
+async def watch_store(store: Store, tokens: Tokens, alarm: Alarm, stopping: asyncio.Event) -> None:
+    """Admin commands write to the store and leave; what they wrote is taken over at once.
+
+    Where that cannot be seen, no token is known for longer than a look takes.
+    """
     seen = None
     while not await wait(stopping, STORE_POLL_S):
         try:
-            version = await store.foreign_version()
-        except StoreUnavailable:
+            async with asyncio.timeout(LOOK_S):
+                version = await store.foreign_version()
+        except (StoreUnavailable, TimeoutError):
+            tokens.forget()
             continue  # the tick meets the same fault, and reports it
-        if seen not in (None, version):
-            alarm.ring()
+        if version != seen:
+            tokens.forget()
+            if seen is not None:
+                alarm.ring()
         seen = version
 
 

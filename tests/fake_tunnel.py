@@ -7,9 +7,12 @@ import itertools
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+from msgspec import structs
+
 from appliance.errors import TunnelError
 from appliance.wireguard import keys
-from appliance.wireguard.tunnel import Dump, Link, PeerState, PutPeer
+from appliance.wireguard.refusals import PeersRefused
+from appliance.wireguard.tunnel import Dump, Link, PeerState, RemovePeer
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -42,6 +45,7 @@ class FakeTunnel:
         self.gate.set()
         self.applied: list[PeerChange] = []
         self.closed = False
+        self.dump_retries = 0
         self._failures: list[TunnelError] = []
 
     # The tests' handles ---------------------------------------------------------------------------
@@ -50,7 +54,7 @@ class FakeTunnel:
         """Let this peer's counters grow, and its last handshake be at `handshake_ns` if given."""
         state = self.interface.peers[public_key]
         handshake = state.last_handshake_ns if handshake_ns is None else handshake_ns
-        self.interface.peers[public_key] = replace(
+        self.interface.peers[public_key] = structs.replace(
             state, rx_bytes=state.rx_bytes + rx, tx_bytes=state.tx_bytes + tx, last_handshake_ns=handshake
         )
 
@@ -114,12 +118,18 @@ class FakeTunnel:
         await self._begin()
         if changes:
             self._existing()
+        refused: dict[bytes, str] = {}
         for change in changes:
-            if isinstance(change, PutPeer):
+            if isinstance(change, RemovePeer):
+                self.interface.peers.pop(change.public_key, None)
+            elif all(prefix.length <= 8 * len(prefix.address) for prefix in change.peer.allowed_ips):
                 self._put(change.peer, fresh=change.fresh)
             else:
-                self.interface.peers.pop(change.public_key, None)
+                refused[change.public_key] = "no such allowed-ip"
+                continue
             self.applied.append(change)
+        if refused:
+            raise PeersRefused("the fake", refused)
 
     async def delete(self) -> None:
         await self._begin()
@@ -150,5 +160,5 @@ class FakeTunnel:
         for key, other in self.interface.peers.items():
             # An allowed-ip stands with one peer: the last one it was given to.
             if key != peer.public_key and other.allowed_ips & peer.allowed_ips:
-                self.interface.peers[key] = replace(other, allowed_ips=other.allowed_ips - peer.allowed_ips)
-        self.interface.peers[peer.public_key] = replace(state, allowed_ips=peer.allowed_ips)
+                self.interface.peers[key] = structs.replace(other, allowed_ips=other.allowed_ips - peer.allowed_ips)
+        self.interface.peers[peer.public_key] = structs.replace(state, allowed_ips=peer.allowed_ips)

@@ -17,6 +17,7 @@ import pytest
 
 from appliance.errors import TunnelError
 from appliance.wireguard import keys
+from appliance.wireguard.refusals import PeersRefused
 from appliance.wireguard.tunnel import (
     DeviceChange,
     Dump,
@@ -38,6 +39,7 @@ SECONDS_A_WAIT = 60
 PORT = 51820
 PRIVATE_KEY = hashlib.sha256(b"the exit").digest()
 CLIENT_PRIVATE_KEY = hashlib.sha256(b"a client").digest()
+NO_PREFIX = Prefix(bytes([10, 9, 0, 9]), 33)  # what no device takes
 UP = LinkChange(create=True, mtu=1400, up=True)
 
 
@@ -116,11 +118,13 @@ class TunnelContract:
             for refused in (
                 tunnel.dump(),
                 tunnel.apply([RemovePeer(public_key(1))]),
+                tunnel.apply([PutPeer(peer(1), fresh=True), PutPeer(peer(2), fresh=True)]),
                 tunnel.configure(DeviceChange(listen_port=PORT)),
                 tunnel.change_link(LinkChange(mtu=1400)),
             ):
-                with pytest.raises(TunnelError):
+                with pytest.raises(TunnelError) as caught:
                     await refused
+                assert not isinstance(caught.value, PeersRefused)  # no peer is at fault
 
         run(make_tunnel, body)
 
@@ -311,6 +315,56 @@ class TunnelContract:
             await tunnel.apply([PutPeer(client, fresh=True)])
             fresh = (await tunnel.dump()).peers[client.public_key]
             assert fresh == PeerState(client.public_key, client.allowed_ips, 0, 0, 0)
+
+        run(make_tunnel, body)
+
+    @pytest.mark.parametrize("places", [{0}, {299}, {150}, {7, 8, 9, 298}], ids=str)
+    def test_refused_peers(self, make_tunnel: Callable[[], Tunnel], places: set[int]) -> None:
+        """Peers that the device refuses are named, no others are, and the others are put and removed all the same."""
+        changes: list[PutPeer] = []
+        for n in range(300):
+            put = PutPeer(peer(n, f"10.7.{n // 250}.{n % 250}/32", f"fd00::{n:x}/128"), fresh=n % 3 > 0)
+            if n in places:
+                put = PutPeer(Peer(put.public_key, put.peer.allowed_ips | {NO_PREFIX}), put.fresh)
+            changes.append(put)
+        bad = [changes[n].public_key for n in sorted(places)]
+        good = [each.peer for n, each in enumerate(changes) if n not in places]
+
+        async def body(tunnel: Tunnel) -> None:
+            await tunnel.change_link(UP)
+            leaving = peer(1000, "10.8.0.1/32")
+            await tunnel.apply([PutPeer(leaving)])
+            for _ in range(2):
+                with pytest.raises(PeersRefused) as caught:
+                    await tunnel.apply([*changes, RemovePeer(leaving.public_key)])
+                assert list(caught.value.public_keys) == bad
+                assert all(keys.abbreviated(key) in str(caught.value) for key in bad)
+                found = allowed(await tunnel.dump())
+                assert {key: ips for key, ips in found.items() if key not in bad} == wanted(*good)
+            await tunnel.apply([RemovePeer(key) for key in bad])
+            assert allowed(await tunnel.dump()) == wanted(*good)
+
+        run(make_tunnel, body)
+
+    def test_counters_beside_a_refused_peer(self, make_tunnel: Callable[[], Tunnel], exchange: Exchange) -> None:
+        """While it is found out who was refused, nobody's counters begin anew who was not to."""
+        client = Peer(keys.public_key(CLIENT_PRIVATE_KEY), frozenset({prefix("10.9.0.2/32")}))
+        others = [PutPeer(peer(n, f"10.9.1.{n}/32"), fresh=True) for n in range(1, 40)]
+        bad = Peer(public_key(99), frozenset({NO_PREFIX}))
+
+        async def body(tunnel: Tunnel) -> None:
+            await tunnel.change_link(UP)
+            await tunnel.configure(DeviceChange(PRIVATE_KEY, PORT))
+            await tunnel.apply([PutPeer(client, fresh=True)])
+            await exchange(tunnel, CLIENT_PRIVATE_KEY)
+            before = (await tunnel.dump()).peers[client.public_key]
+            assert before.rx_bytes > 0
+            with pytest.raises(PeersRefused):
+                await tunnel.apply([*others[:20], PutPeer(client), *others[20:], PutPeer(bad)])
+            after = (await tunnel.dump()).peers[client.public_key]
+            assert (after.rx_bytes, after.last_handshake_ns) == (before.rx_bytes, before.last_handshake_ns)
+            assert after.tx_bytes >= before.tx_bytes
+            assert after.allowed_ips == client.allowed_ips
 
         run(make_tunnel, body)
 

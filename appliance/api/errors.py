@@ -95,7 +95,9 @@ def from_framework(_: Request[Any, Any, Any], error: HTTPException) -> Response[
 
 def internal(request: Request[Any, Any, Any], error: Exception) -> Response[dict[str, object]]:
     """Nothing of the cause leaves the host; the log has it."""
-    log.error("%s %s failed", request.method, request.url.path, exc_info=error)
+    # Not the path itself: it is the client's text.
+    route = request.scope.get("path_template", "an unknown path")
+    log.error("%s %s failed", request.method, route, exc_info=error)
     return error_response(HTTPStatus.INTERNAL_SERVER_ERROR, "internal error")
 
 

@@ -5,46 +5,41 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from litestar import Litestar, Response, get
-from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client import ProcessCollector, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from prometheus_client.registry import Collector
 
+from appliance import __version__
 from appliance.api.errors import HANDLERS
 from appliance.entities import State, Tier
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+    from prometheus_client import CollectorRegistry
     from prometheus_client.core import Metric
 
-    from appliance.addresses import AddressPool
-    from appliance.live import LiveSessions
-    from appliance.meter import Meter
-    from appliance.nodes import Node
-    from appliance.tick import Ticker
+    from appliance.assembly import Parts
+    from appliance.wireguard.tunnel import Tunnel
 
 
 class ExitCollector(Collector):
     """Reads the running parts when it is asked; it keeps nothing of its own."""
 
-    def __init__(
-        self,
-        live: LiveSessions,
-        pool: AddressPool,
-        node: Node,
-        meter: Meter,
-        ticker: Ticker,
-        crashes: Mapping[str, int],
-    ) -> None:
-        self._live = live
-        self._pool = pool
-        self._node = node
-        self._meter = meter
-        self._ticker = ticker
-        self._crashes = crashes  # by background task
+    def __init__(self, parts: Parts, tunnel: Tunnel, crashes: Mapping[str, int]) -> None:
+        """`crashes` by background task."""
+        self._live = parts.live
+        self._pool = parts.pool
+        self._node = parts.node
+        self._meter = parts.meter
+        self._ticker = parts.ticker
+        self._tunnel = tunnel
+        self._crashes = crashes
 
     def collect(self) -> Iterable[Metric]:
+        build = {"version": __version__, "backend": self._tunnel.backend}
+        yield InfoMetricFamily("wg_appliance_build", "What runs, and on which WireGuard", build)
         sessions = GaugeMetricFamily("wg_appliance_sessions_live", "Live sessions", labels=["tier"])
         tiers = [s.tier for s in self._live.by_key.values() if s.state is State.LIVE]
         for tier in Tier:
@@ -58,11 +53,18 @@ class ExitCollector(Collector):
         yield traffic
         yield GaugeMetricFamily("wg_appliance_addresses", "Client addresses in the subnet", self._pool.capacity)
         yield GaugeMetricFamily("wg_appliance_addresses_used", "Client addresses taken", self._pool.in_use)
+        free = self._pool.capacity - self._pool.in_use
+        yield GaugeMetricFamily("wg_appliance_addresses_free", "Client addresses that are not taken", free)
         yield GaugeMetricFamily("wg_appliance_node_active", "1: takes new sessions", float(self._node.active))
         yield GaugeMetricFamily("wg_appliance_node_drained", "1: drained", float(self._node.drained))
         yield GaugeMetricFamily("wg_appliance_applies_failed", "Failed applies in a row", self._node.applies_failed)
         yield CounterMetricFamily("wg_appliance_ticks", "Whole ticks", self._ticker.ticks)
         yield CounterMetricFamily("wg_appliance_ticks_failed", "Ticks that met a fault", self._ticker.failed_ticks)
+        yield CounterMetricFamily(
+            "wg_appliance_dump_retries",
+            "Readings of the device taken again, as it changed under them",
+            self._tunnel.dump_retries,
+        )
         crashes = CounterMetricFamily("wg_appliance_task_crashes", "Crashes of background tasks", labels=["task"])
         for task, many in self._crashes.items():
             crashes.add_metric([task], many)
@@ -75,9 +77,7 @@ class ExitCollector(Collector):
             )
 
 
-def create_metrics_app(collector: Collector) -> Litestar:
-    registry = CollectorRegistry(auto_describe=False)
-    registry.register(collector)
+def create_metrics_app(registry: CollectorRegistry) -> Litestar:
     ProcessCollector(registry=registry)  # memory, processor time and open files, as every exporter names them
 
     @get("/metrics", sync_to_thread=False)

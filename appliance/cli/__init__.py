@@ -31,6 +31,7 @@ NOUNS = {
     "install": ("appliance.cli.install:install", "Make this host an exit: service, token and all."),
     "upgrade": ("appliance.cli.upgrade:upgrade", "Move an installed appliance to this version, or to that of a file."),
     "uninstall": ("appliance.cli.uninstall:uninstall", "Take the exit off this host."),
+    "doctor": ("appliance.cli.doctor:doctor", "Check this host and the running server, and say what mends it."),
 }
 
 

@@ -11,30 +11,45 @@ from typing import IO, TYPE_CHECKING
 import click
 
 from appliance import config
+from appliance.errors import ApplianceError
+from appliance.logs import FORMATS, formatter
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+log = logging.getLogger(__name__)
+
 
 @click.command()
+@click.option(
+    "--log-format",
+    type=click.Choice(FORMATS),
+    default=FORMATS[0],
+    show_default=True,
+    help="Text for people, or an object a line.",
+)
 @click.pass_obj
-def serve(config_file: Path | None) -> None:
+def serve(config_file: Path | None, log_format: str) -> None:
     """Run the appliance in the foreground.
 
     Creates what is missing of state directory, store and server key. Logs to stderr. SIGTERM and Ctrl-C stop it;
     SIGHUP takes over tiers, prices and egress from the configuration.
     """
-    logging.basicConfig(
-        stream=sys.stderr,
-        level=logging.INFO,
-        format=("" if is_journal(sys.stderr, os.environ) else "%(asctime)s ") + "%(levelname)s %(name)s: %(message)s",
-    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(formatter(log_format, with_time=not is_journal(sys.stderr, os.environ)))
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
     from appliance import server
 
     # SIGABRT, by which systemd's watchdog ends a process, then says where every thread was.
-    faulthandler.enable()
-    server.serve(lambda: config.read(config_file, os.environ), os.environ)
+    faulthandler.enable(file=2)
+    try:
+        server.serve(lambda: config.read(config_file, os.environ), os.environ)
+    except ApplianceError as error:
+        if log_format == "text":
+            raise
+        log.critical("cannot serve: %s", error)
+        raise SystemExit(1) from error
 
 
 def is_journal(stderr: IO[str], environ: Mapping[str, str]) -> bool:

@@ -85,7 +85,7 @@ def revoke(config_file: Path | None, token_id: str) -> None:
     """Revoke a token: it answers 401 from now on; sessions opened with it go on."""
 
     async def work(a: Admin) -> bool:
-        async with a.store.write() as db:
+        async with a.change() as db:
             found = await rows.by_id(db, token_id)
             if found is None:
                 # What was given is not repeated: it may be a token.

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from calendar import monthrange
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from appliance.policy import pricing
 
@@ -18,8 +19,7 @@ if TYPE_CHECKING:
 DAY_MS = 86_400_000
 
 
-@dataclass(frozen=True, slots=True)
-class Amount:
+class Amount(Struct, frozen=True, gc=False):
     """Session time and bytes, added and subtracted together."""
 
     time_ms: int = 0
@@ -42,8 +42,7 @@ class Amount:
         return Amount(self.time_ms * of // whole, self.bytes_in * of // whole, self.bytes_out * of // whole)
 
 
-@dataclass(frozen=True, slots=True)
-class Charge:
+class Charge(Struct, frozen=True, gc=False):
     """What one line says. Costs are None where no price was configured."""
 
     seconds: int

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from appliance.policy import windows
 
@@ -14,8 +15,7 @@ if TYPE_CHECKING:
     from appliance.entities import Account
 
 
-@dataclass(frozen=True, slots=True)
-class Use:
+class Use(Struct, frozen=True, gc=False):
     """What a session used from `start_ms` to `end_ms` of the wall clock, evenly."""
 
     total_bytes: int
@@ -24,8 +24,7 @@ class Use:
     end_ms: int
 
 
-@dataclass(frozen=True, slots=True)
-class Windows:
+class Windows(Struct, frozen=True, gc=False):
     """Both windows of an account: bytes of both directions, and session time in ms."""
 
     traffic: windows.Window = windows.CLOSED
@@ -38,8 +37,7 @@ class Windows:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Quota:
+class Quota(Struct, frozen=True, gc=False):
     """Limits of 0 are none. `..._resets_at` in ms since the epoch."""
 
     bytes_used: int

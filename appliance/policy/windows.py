@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 MOST = 2**63 - 1  # what an INTEGER of SQLite holds
 
 
-@dataclass(frozen=True, slots=True)
-class Window:
+class Window(Struct, frozen=True, gc=False):
     """`opened_at` in ms since the epoch, None while none is open; `used` in bytes, or in ms of session time.
 
     `since`: when the window before ended, 0 where there was none. What came before that is over.

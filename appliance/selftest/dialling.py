@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from appliance.selftest.plan import IPAddress
 
 KEEPALIVE_S = 25  # also makes the device call at once
+EVERYTHING = ((socket.AF_INET, bytes(4)), (socket.AF_INET6, bytes(16)))  # both /0
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,9 +56,6 @@ class Call:
     server_key: bytes
     host: IPAddress
     port: int
-
-
-EVERYTHING = ((socket.AF_INET, bytes(4)), (socket.AF_INET6, bytes(16)))
 
 
 def kernel_body(interface: str, call: Call) -> bytes:

@@ -1,8 +1,8 @@
 """Where the self-test's client and target are, and what must be seen of them. Pure.
 
-client namespace                host                        target namespace
-tunnel, uplink  ---- links.client    links.target ----  uplink
-client_ip         client_gateway          target_gateway    target_ip
+client namespace          host                             target namespace
+tunnel, uplink ---------- client_link     target_link ---- uplink
+client                    client_gateway  target_gateway   target
 """
 
 from __future__ import annotations
@@ -23,9 +23,7 @@ if TYPE_CHECKING:
 IPAddress = IPv4Address | IPv6Address
 IPNetwork = IPv4Network | IPv6Network
 
-
-# Paid sessions stand on invoices.
-TIERS = (Tier.FREE, Tier.ANONYMOUS)
+TIERS = (Tier.FREE, Tier.ANONYMOUS)  # paid sessions stand on invoices
 
 
 @dataclass(frozen=True, slots=True)

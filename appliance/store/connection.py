@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from contextlib import asynccontextmanager, suppress
-from typing import TYPE_CHECKING, Self
+import time
+from contextlib import asynccontextmanager, contextmanager, suppress
+from typing import TYPE_CHECKING, Protocol, Self
 
 import aiosqlite
 
@@ -13,10 +14,11 @@ from appliance.errors import StoreError, StoreUnavailable
 from appliance.store import migration
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable
+    from collections.abc import AsyncIterator, Iterable, Iterator
     from pathlib import Path
 
 PATIENCE_S = 3.0
+BUSY_PAUSE_S = 0.01
 WAL_BYTES = 16 * 1024 * 1024  # what it is cut back to, once whoever read for long lets it be
 
 # WAL lets the reader and admin commands read while the writer writes. FULL makes a commit survive a power
@@ -29,6 +31,15 @@ PRAGMAS = (
 )
 
 
+class Observer(Protocol):
+    def __call__(self, operation: str, seconds: float, *, failed: bool) -> None:
+        """`operation`: read or write. `failed`: the store could not serve."""
+
+
+def _nobody(operation: str, seconds: float, *, failed: bool) -> None:
+    pass
+
+
 class Store:
     """The open store. Every method raises `StoreUnavailable` while SQLite cannot serve (locked, full, damaged).
 
@@ -36,16 +47,22 @@ class Store:
     """
 
     def __init__(
-        self, path: Path, writer: aiosqlite.Connection, reader: aiosqlite.Connection, patience_s: float = PATIENCE_S
+        self,
+        path: Path,
+        writer: aiosqlite.Connection,
+        reader: aiosqlite.Connection,
+        patience_s: float = PATIENCE_S,
+        observer: Observer = _nobody,
     ) -> None:
         self.path = path
         self._writer = writer
         self._reader = reader
         self._patience_s = patience_s
+        self._observer = observer
         self._writing = asyncio.Lock()
 
     @classmethod
-    async def open(cls, path: Path, patience_s: float = PATIENCE_S) -> Self:
+    async def open(cls, path: Path, patience_s: float = PATIENCE_S, observer: Observer = _nobody) -> Self:
         """Open the file at `path`, made and brought up to this version's schema where needed.
 
         Raises StoreError, naming the file, when it is corrupt, newer than this program or not readable.
@@ -64,7 +81,7 @@ class Store:
             raise
         writer, reader = opened
         await reader.execute("PRAGMA query_only = ON")
-        return cls(path, writer, reader, patience_s)
+        return cls(path, writer, reader, patience_s, observer)
 
     async def close(self) -> None:
         async with self._writing:
@@ -74,22 +91,24 @@ class Store:
     @asynccontextmanager
     async def write(self) -> AsyncIterator[aiosqlite.Connection]:
         """One transaction: committed when the block ends, undone when it raises. Writers take turns."""
-        async with self._my_turn(), _serving(self._writer):
-            try:
-                await self._writer.execute("BEGIN IMMEDIATE")
-                yield self._writer
-                await self._writer.execute("COMMIT")
-            except BaseException:
-                # After a failed COMMIT or a full disk SQLite may have rolled back by itself.
-                with suppress(sqlite3.Error):
-                    await self._writer.execute("ROLLBACK")
-                raise
+        with self._observed("write"):
+            async with self._my_turn(), _serving(self._writer):
+                try:
+                    await self._writer.execute("BEGIN IMMEDIATE")
+                    yield self._writer
+                    await self._writer.execute("COMMIT")
+                except BaseException:
+                    # After a failed COMMIT or a full disk SQLite may have rolled back by itself.
+                    with suppress(sqlite3.Error):
+                        await self._writer.execute("ROLLBACK")
+                    raise
 
     @asynccontextmanager
     async def read(self) -> AsyncIterator[aiosqlite.Connection]:
         """The reader: each statement sees what was last committed."""
-        async with _serving(self._reader):
-            yield self._reader
+        with self._observed("read"):
+            async with _serving(self._reader):
+                yield self._reader
 
     @asynccontextmanager
     async def snapshot(self) -> AsyncIterator[aiosqlite.Connection]:
@@ -108,6 +127,17 @@ class Store:
         async with self._my_turn(), _serving(self._writer):
             rows = await self._writer.execute_fetchall("PRAGMA data_version")
         return int(first(rows)[0])
+
+    @contextmanager
+    def _observed(self, operation: str) -> Iterator[None]:
+        began, failed = time.perf_counter(), False
+        try:
+            yield
+        except StoreUnavailable:
+            failed = True
+            raise
+        finally:
+            self._observer(operation, time.perf_counter() - began, failed=failed)
 
     @asynccontextmanager
     async def _my_turn(self) -> AsyncIterator[None]:
@@ -154,12 +184,26 @@ async def _connect(path: Path, patience_s: float) -> aiosqlite.Connection:
     connection = await aiosqlite.connect(path, isolation_level=None, timeout=patience_s)
     try:
         connection.row_factory = sqlite3.Row
-        for pragma in PRAGMAS:
+        await _patiently(connection, PRAGMAS[0], patience_s)
+        for pragma in PRAGMAS[1:]:
             await connection.execute(pragma)
     except BaseException:
         await connection.close()
         raise
     return connection
+
+
+async def _patiently(connection: aiosqlite.Connection, statement: str, patience_s: float) -> None:
+    """For what SQLite does not wait itself: the first to open a new store makes it a WAL one, and shuts others out."""
+    deadline = time.monotonic() + patience_s
+    while True:
+        try:
+            await connection.execute(statement)
+            return
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                raise
+        await asyncio.sleep(BUSY_PAUSE_S)
 
 
 def explain(error: sqlite3.Error, path: Path) -> StoreError:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from contextlib import closing
+from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING
 
 from appliance.errors import StoreError
@@ -11,6 +11,7 @@ from appliance.store.connection import damaged, explain
 from appliance.store.migration import APPLICATION_ID
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 
@@ -47,9 +48,16 @@ def schema(path: Path) -> int:
 
 
 def _ask(path: Path, pragma: str) -> str:
+    with reading(path) as db:
+        (found,) = db.execute(pragma).fetchone()
+    return str(found)
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[sqlite3.Connection]:
+    """A connection that leaves the file as it is."""
     # Closing a connection that could write would copy the log of the last transactions into a damaged file. Reading
     # without a log leaves no files behind if told that nobody else writes. https://www.sqlite.org/uri.html
     mode = "mode=ro" if path.with_name(f"{path.name}-wal").exists() else "immutable=1"
     with closing(sqlite3.connect(f"{path.absolute().as_uri()}?{mode}", uri=True)) as db:
-        (found,) = db.execute(pragma).fetchone()
-    return str(found)
+        yield db

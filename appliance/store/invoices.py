@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from msgspec.structs import astuple
 
 from appliance import accounting
 from appliance.entities import Tier
@@ -45,6 +47,8 @@ async def begin(db: aiosqlite.Connection, session: Session, now_ms: int) -> None
 async def add_readings(db: aiosqlite.Connection, readings: Iterable[Reading]) -> None:
     days, lines, ends = [], [], []
     paid = [r for r in readings if r.after.tier is Tier.PAID]
+    if not paid:
+        return
     for r in paid:
         parts = _days(r)
         before = accounting.total(r.after) - r.amount
@@ -59,7 +63,7 @@ async def add_readings(db: aiosqlite.Connection, readings: Iterable[Reading]) ->
     await db.executemany(
         "UPDATE invoice_lines SET ended_at = ? WHERE session_id = ? AND month < ? AND ended_at IS NULL", ends
     )
-    await _recalculate(db, {r.after.id: r.after.rates for r in paid}, min((month for _, _, month in ends), default=""))
+    await _recalculate(db, {r.after.id: r.after.rates for r in paid}, min(month for _, _, month in ends))
 
 
 async def _recalculate(db: aiosqlite.Connection, rates: Mapping[str, Rates | None], month: str) -> None:

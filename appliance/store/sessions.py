@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from msgspec import Struct
+
 from appliance.entities import Baseline, Reason, Session, State, Tier
 from appliance.policy.pricing import Rates
 
@@ -196,8 +198,7 @@ async def mark_terminated(db: aiosqlite.Connection, ended: Iterable[tuple[str, R
     )
 
 
-@dataclass(frozen=True, slots=True)
-class Reading:
+class Reading(Struct, frozen=True, gc=False):
     """What was found out about one session since it was last counted.
 
     `amount` moved evenly from `start_ms` to `end_ms` of the wall clock. `after` is the session with it counted.

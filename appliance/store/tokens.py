@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from appliance.entities import Tier, Token
+from appliance.entities import Account, Tier, Token
 from appliance.store import accounts
 
 if TYPE_CHECKING:
     import sqlite3
 
     import aiosqlite
-
-    from appliance.entities import Account
 
 _LIST = """
 SELECT t.id, a.name, a.tier, t.label, t.created_at, t.expires_at, t.revoked_at
@@ -39,11 +38,19 @@ async def insert(db: aiosqlite.Connection, account: Account, token: Token, token
     )
 
 
-async def account_of(db: aiosqlite.Connection, token_hash: bytes, now: int) -> tuple[str, Account] | None:
-    """The token's id and its account, while the token counts: not revoked or expired, account enabled."""
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """Who calls with a token, and until when they may; None: for ever."""
+
+    account: Account
+    expires_at: int | None
+
+
+async def holder_of(db: aiosqlite.Connection, token_hash: bytes, now: int) -> Holder | None:
+    """While the token counts: not revoked or expired, account enabled."""
     rows = await db.execute_fetchall(
         """
-        SELECT t.id AS token_id, a.*
+        SELECT t.expires_at, a.*
         FROM tokens t JOIN accounts a ON a.id = t.account_id
         WHERE t.hash = ? AND t.revoked_at IS NULL AND (t.expires_at IS NULL OR t.expires_at > ?)
           AND a.disabled = 0 AND a.deleted_at IS NULL
@@ -51,9 +58,7 @@ async def account_of(db: aiosqlite.Connection, token_hash: bytes, now: int) -> t
         (token_hash, now),
     )
     row = next(iter(rows), None)
-    if row is None:
-        return None
-    return row["token_id"], accounts.from_row(row)
+    return None if row is None else Holder(accounts.from_row(row), row["expires_at"])
 
 
 async def everything(db: aiosqlite.Connection) -> list[Token]:

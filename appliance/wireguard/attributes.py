@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import socket
 import struct
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from appliance.wireguard import linux
 from appliance.wireguard.tunnel import PutPeer
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator
 
     from appliance.wireguard.tunnel import DeviceChange, Peer, PeerChange, Prefix
 
@@ -30,12 +29,16 @@ PEERS_LIMIT = 32 * 1024
 ALLOWED_IPS_PER_ENTRY = 256
 
 
-@dataclass(frozen=True, slots=True)
-class PeersRequest:
-    """The body of one WG_CMD_SET_DEVICE and the public keys it touches, in order, for the error's text."""
+class PeerEntry(NamedTuple):
+    """What must share a message of a change: the removal of the peer and what puts it, or one of the two."""
 
-    body: bytes
-    public_keys: tuple[bytes, ...]
+    public_key: bytes
+    removal: bytes
+    put: bytes
+
+    @property
+    def size(self) -> int:
+        return len(self.removal) + len(self.put)
 
 
 def attribute(kind: int, payload: bytes) -> bytes:
@@ -72,36 +75,41 @@ def device_body(name: str, change: DeviceChange) -> bytes:
     return body
 
 
-def peers_requests(name: str, changes: Sequence[PeerChange]) -> Iterator[PeersRequest]:
+def peers_body(name: str, entries: Iterable[PeerEntry], *, again: bool = False) -> bytes:
+    """The body of WG_CMD_SET_DEVICE for the entries of one message.
+
+    `again`: once more for entries that were done already, and therefore without their removals.
+    """
+    peers = (entry.put if again else entry.removal + entry.put for entry in entries)
+    return interface(name) + nest(linux.WGDEVICE_A_PEERS, *peers)
+
+
+def peer_entries(changes: Iterable[PeerChange]) -> Iterator[list[PeerEntry]]:
     """The changes in order, over as few messages as hold them."""
-    device = interface(name)
-    entries: list[bytes] = []
-    public_keys: list[bytes] = []
+    message: list[PeerEntry] = []
     size = 0
     for change in changes:
-        public_key = change.peer.public_key if isinstance(change, PutPeer) else change.public_key
         for entry in _entries(change):
-            if entries and size + len(entry) > PEERS_LIMIT:
-                yield PeersRequest(device + nest(linux.WGDEVICE_A_PEERS, *entries), tuple(public_keys))
-                entries, public_keys, size = [], [], 0
-            entries.append(entry)
-            public_keys.append(public_key)
-            size += len(entry)
-    if entries:
-        yield PeersRequest(device + nest(linux.WGDEVICE_A_PEERS, *entries), tuple(public_keys))
+            if message and size + entry.size > PEERS_LIMIT:
+                yield message
+                message, size = [], 0
+            message.append(entry)
+            size += entry.size
+    if message:
+        yield message
 
 
-def _entries(change: PeerChange) -> Iterator[bytes]:
-    """The change as entries of WGDEVICE_A_PEERS; what must share a message comes as one piece."""
+def _entries(change: PeerChange) -> Iterator[PeerEntry]:
+    key = change.public_key
     if not isinstance(change, PutPeer):
-        yield _peer(change.public_key, linux.WGPEER_F_REMOVE_ME)
+        yield PeerEntry(key, _peer(key, linux.WGPEER_F_REMOVE_ME), b"")
         return
-    removal = _peer(change.peer.public_key, linux.WGPEER_F_REMOVE_ME) if change.fresh else b""
+    removal = _peer(key, linux.WGPEER_F_REMOVE_ME) if change.fresh else b""
     first, *rest = _allowed_ips(change.peer)
-    yield removal + _peer(change.peer.public_key, linux.WGPEER_F_REPLACE_ALLOWEDIPS, first)
+    yield PeerEntry(key, removal, _peer(key, linux.WGPEER_F_REPLACE_ALLOWEDIPS, first))
     for more in rest:
         # Adds to the peer just put, and must not bring it back if somebody removed it in between.
-        yield _peer(change.peer.public_key, linux.WGPEER_F_UPDATE_ONLY, more)
+        yield PeerEntry(key, b"", _peer(key, linux.WGPEER_F_UPDATE_ONLY, more))
 
 
 def _peer(public_key: bytes, flags: int, *attributes: bytes) -> bytes:

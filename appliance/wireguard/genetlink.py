@@ -24,12 +24,13 @@ if TYPE_CHECKING:
 
     from appliance.wireguard.tunnel import Dump
 
-RECEIVE_TIMEOUT_S = 5.0
+RECEIVE_TIMEOUT_S = 5
 BUFFER_SIZE = 128 * 1024
 DUMP_ATTEMPTS = 6  # one, and five retries
 # An answer to one request is one datagram; more come only when an earlier request was abandoned.
 STRAY_DATAGRAMS = 1000
 
+_TIMEVAL = struct.Struct("@ll")
 _ERROR = struct.Struct("=iI")  # errno negated, and the length out of the request's header
 
 
@@ -61,6 +62,7 @@ class GenericNetlink:
         self._seq = 0
         self._buffer = memoryview(bytearray(BUFFER_SIZE))
         self._parser: DumpParser | None = None
+        self.dump_retries = 0
 
     def family_id(self) -> int:
         """The number the kernel gave the family. Looking it up loads the family's module where it can be.
@@ -89,6 +91,7 @@ class GenericNetlink:
                 continue  # the parser bounds these itself
             except Interrupted:
                 interruptions += 1
+                self.dump_retries += 1
         raise DumpInterrupted(f"the device kept changing while it was read, {DUMP_ATTEMPTS} times in a row")
 
     def close(self) -> None:
@@ -146,7 +149,8 @@ class GenericNetlink:
         if self._socket is None:
             opened = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, linux.NETLINK_GENERIC)
             try:
-                opened.settimeout(RECEIVE_TIMEOUT_S)
+                # The kernel's own timeout: Python's would put a poll() before each recv().
+                opened.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _TIMEVAL.pack(RECEIVE_TIMEOUT_S, 0))
                 # Errors then come with a text, and without a copy of the request (it can hold a private key).
                 opened.setsockopt(linux.SOL_NETLINK, linux.NETLINK_EXT_ACK, 1)
                 opened.setsockopt(linux.SOL_NETLINK, linux.NETLINK_CAP_ACK, 1)
@@ -164,7 +168,10 @@ class GenericNetlink:
     def _receive(self) -> int:
         """The next datagram from the kernel, into the buffer."""
         for _ in range(STRAY_DATAGRAMS):
-            nbytes, (port_id, _groups) = self._open().recvfrom_into(self._buffer, 0, socket.MSG_TRUNC)
+            try:
+                nbytes, (port_id, _groups) = self._open().recvfrom_into(self._buffer, 0, socket.MSG_TRUNC)
+            except BlockingIOError as error:
+                raise TimeoutError(f"no answer from the kernel within {RECEIVE_TIMEOUT_S} s") from error
             if nbytes > len(self._buffer):
                 raise TunnelError(f"a netlink answer of {nbytes} bytes was cut off")
             if port_id == 0:

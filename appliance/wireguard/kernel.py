@@ -7,14 +7,16 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from appliance.errors import TunnelError
-from appliance.wireguard import keys, link, linux
-from appliance.wireguard.attributes import device_body, interface, peers_requests
+from appliance.wireguard import link, linux
+from appliance.wireguard.attributes import device_body, interface, peer_entries, peers_body
 from appliance.wireguard.genetlink import GenericNetlink, NetlinkError
+from appliance.wireguard.refusals import Refused, put_through
 from appliance.wireguard.worker import Worker
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from appliance.wireguard.attributes import PeerEntry
     from appliance.wireguard.tunnel import DeviceChange, Dump, Link, LinkChange, PeerChange
 
 KIND = "wireguard"  # what rtnetlink calls such an interface
@@ -31,6 +33,10 @@ class KernelTunnel:
     @property
     def backend(self) -> str:
         return "kernel"
+
+    @property
+    def dump_retries(self) -> int:
+        return self._device.dump_retries
 
     async def link(self) -> Link | None:
         return await self._worker.run(partial(link.read_link, self._name, KIND))
@@ -67,16 +73,17 @@ class KernelTunnel:
             return self._device.dump(linux.WG_CMD_GET_DEVICE, interface(self._name))
 
     def _apply(self, changes: Sequence[PeerChange]) -> None:
-        for request in peers_requests(self._name, changes):
-            # The kernel stops at the first peer it refuses and does not say which one it was.
-            first, last = request.public_keys[0], request.public_keys[-1]
-            span = keys.encode(first) + (f" to {keys.encode(last)}" if last != first else "")
-            with self._errors(f"changing the peers {span}"):
-                self._device.request(linux.WG_CMD_SET_DEVICE, request.body)
+        put_through(self._name, peer_entries(changes), self._set_peers)
+
+    def _set_peers(self, entries: Sequence[PeerEntry], again: bool) -> None:
+        with self._errors("changing peers"):
+            self._device.request(linux.WG_CMD_SET_DEVICE, peers_body(self._name, entries, again=again))
 
     @contextmanager
     def _errors(self, doing: str) -> Iterator[None]:
         try:
             yield
-        except (NetlinkError, OSError) as error:
+        except NetlinkError as error:
+            raise Refused(f"{self._name}: {doing}", str(error)) from error
+        except OSError as error:
             raise TunnelError(f"{self._name}: {doing}: {error}") from error

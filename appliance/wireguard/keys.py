@@ -34,6 +34,12 @@ def encode(key: bytes) -> str:
     return base64.b64encode(key).decode("ascii")
 
 
+def abbreviated(key: bytes) -> str:
+    """Enough to tell peers apart in a log, and not the key. wireguard-go writes them alike."""
+    text = encode(key)
+    return f"{text[:4]}...{text[39:43]}"
+
+
 def parse_public_key(text: object, field: str) -> bytes:
     """32 bytes from canonical base64. Raises InvalidRequest that names `field` and the fault."""
     expected = f"{field} must be a WireGuard public key: base64 of 32 bytes, 44 characters"

@@ -25,6 +25,10 @@ class TimedTunnel:
     def backend(self) -> str:
         return self._tunnel.backend
 
+    @property
+    def dump_retries(self) -> int:
+        return self._tunnel.dump_retries
+
     async def link(self) -> Link | None:
         async with self._limit():
             return await self._tunnel.link()

@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
+from msgspec import Struct
+
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
@@ -20,16 +22,14 @@ class Prefix(NamedTuple):
     length: int
 
 
-@dataclass(frozen=True, slots=True)
-class Peer:
+class Peer(Struct, frozen=True, gc=False):
     """A peer as it should be. `public_key` is the raw 32 bytes."""
 
     public_key: bytes
     allowed_ips: frozenset[Prefix]
 
 
-@dataclass(frozen=True, slots=True)
-class PeerState:
+class PeerState(Struct, frozen=True, gc=False):
     """A peer as the device reports it.
 
     `rx_bytes` is what the exit received from the client, `tx_bytes` what it sent. Both count from
@@ -119,6 +119,10 @@ class PutPeer:
     peer: Peer
     fresh: bool = False
 
+    @property
+    def public_key(self) -> bytes:
+        return self.peer.public_key
+
 
 @dataclass(frozen=True, slots=True)
 class RemovePeer:
@@ -141,6 +145,10 @@ class Tunnel(Protocol):
     def backend(self) -> str:
         """`kernel` or `userspace`."""
 
+    @property
+    def dump_retries(self) -> int:
+        """How many dumps were taken again so far, because the device changed under them."""
+
     async def link(self) -> Link | None:
         """The interface, or None where there is none (or where nothing answers behind it)."""
 
@@ -152,7 +160,10 @@ class Tunnel(Protocol):
         """All peers, consistently: retried a bounded number of times when the device changes under it."""
 
     async def apply(self, changes: Sequence[PeerChange]) -> None:
-        """In the order given. Not atomic: on an error some may have been applied."""
+        """In the order given. Where the device refuses peers, PeersRefused names them and the others are applied.
+
+        After any other error some may have been applied.
+        """
 
     async def delete(self) -> None:
         """Remove the interface (and the process behind it); no interface is no error."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from appliance.errors import TunnelError
 from appliance.wireguard import link, xplatform
+from appliance.wireguard.refusals import put_through
 from appliance.wireguard.wireguard_go import POLL_S, PROGRAM, START_TIMEOUT_S, WireguardGo
 from appliance.wireguard.worker import Worker
 
@@ -41,6 +42,10 @@ class UserspaceTunnel:
     def backend(self) -> str:
         return "userspace"
 
+    @property
+    def dump_retries(self) -> int:
+        return 0  # wireguard-go answers under its own lock
+
     async def link(self) -> Link | None:
         return await self._worker.run(self._link)
 
@@ -55,7 +60,7 @@ class UserspaceTunnel:
 
     async def apply(self, changes: Sequence[PeerChange]) -> None:
         if changes:
-            await self._worker.run(partial(self._set, xplatform.peers_request(changes)))
+            await self._worker.run(partial(put_through, self._name, [tuple(changes)], self._set_peers))
 
     async def delete(self) -> None:
         await self._worker.run(self._delete)
@@ -109,6 +114,9 @@ class UserspaceTunnel:
 
     def _set(self, request: bytes) -> None:
         self._process.ask(request)
+
+    def _set_peers(self, changes: Sequence[PeerChange], again: bool) -> None:
+        self._process.ask(xplatform.peers_request(changes, again=again))
 
     def _dump(self) -> Dump:
         answer = self._process.ask(xplatform.GET)

@@ -18,12 +18,14 @@ from pathlib import Path
 
 from appliance.errors import TunnelError
 from appliance.wireguard import xplatform
+from appliance.wireguard.refusals import Refused
 
 PROGRAM = "wireguard-go"
 SOCKET_DIRECTORY = Path("/var/run/wireguard")
 
 ANSWER_TIMEOUT_S = 5.0  # for each piece of an answer
 START_TIMEOUT_S = 20.0
+ENDING_TIMEOUT_S = 2.0
 EXIT_TIMEOUT_S = 5.0
 POLL_S = 0.02
 # 65,536 peers, the most wireguard-go takes, at about 500 bytes each are 32 MiB.
@@ -50,7 +52,7 @@ class WireguardGo:
         return True
 
     def ask(self, request: bytes) -> bytes:
-        """Send one request and return its whole answer, whose errno is 0. TunnelError otherwise."""
+        """Send one request and return its whole answer, whose errno is 0. Raises Refused, or TunnelError."""
         self.reap()
         try:
             with self._connect() as stream:
@@ -62,7 +64,7 @@ class WireguardGo:
             raise TunnelError(f"{self._name}: {PROGRAM} does not answer: {error}") from error
         number = xplatform.parse_errno(answer)
         if number:
-            raise TunnelError(f"{self._name}: {PROGRAM} refused: {os.strerror(number)} (errno {number})")
+            raise Refused(f"{self._name}: {PROGRAM} refused", f"{os.strerror(number)} (errno {number})")
         return answer
 
     def start(self) -> None:
@@ -70,9 +72,7 @@ class WireguardGo:
         program = shutil.which(PROGRAM)
         if program is None:
             raise TunnelError(f"{PROGRAM} is not installed")
-        if self.answers():
-            # Taking its socket away would end it: wireguard-go watches the file.
-            raise TunnelError(f"{self._name}: {PROGRAM} serves an interface of this name in another network namespace")
+        self._await_silence()
         self.remove_stale_socket()
         child = self._spawn(program)
         self._children.add(child)
@@ -85,6 +85,17 @@ class WireguardGo:
                 raise TunnelError(f"{self._name}: {PROGRAM} did not answer within {START_TIMEOUT_S:.0f} s")
             time.sleep(POLL_S)
         self.ask(xplatform.GET)
+
+    def _await_silence(self) -> None:
+        """One whose interface was removed answers for a moment more, before it ends."""
+        deadline = time.monotonic() + ENDING_TIMEOUT_S
+        while self.answers():
+            if time.monotonic() > deadline:
+                # Taking its socket away would end it: wireguard-go watches the file.
+                raise TunnelError(
+                    f"{self._name}: {PROGRAM} serves an interface of this name in another network namespace"
+                )
+            time.sleep(POLL_S)
 
     def process(self) -> int | None:
         """A pidfd of the process behind the socket, to be closed by the caller; None if there is none."""

@@ -18,7 +18,7 @@ from appliance.wireguard.tunnel import Dump, PeerState, Prefix, PutPeer
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from appliance.wireguard.tunnel import DeviceChange, PeerChange
+    from appliance.wireguard.tunnel import DeviceChange, Peer, PeerChange
 
 GET = b"get=1\n\n"
 END = b"\n\n"
@@ -36,11 +36,17 @@ def device_request(change: DeviceChange) -> bytes:
     return _request(lines)
 
 
-def peers_request(changes: Sequence[PeerChange]) -> bytes:
-    """The changes in order; the device works through them line by line."""
+def peers_request(changes: Sequence[PeerChange], *, again: bool = False) -> bytes:
+    """The changes in order; the device works through them line by line.
+
+    `again`: once more for changes that were done already, and therefore without removals.
+    """
     lines = ["set=1"]
     for change in changes:
-        lines += _put(change) if isinstance(change, PutPeer) else _remove(change.public_key)
+        if not again and (not isinstance(change, PutPeer) or change.fresh):
+            lines += (f"public_key={change.public_key.hex()}", "remove=true")
+        if isinstance(change, PutPeer):
+            lines += _put(change.peer)
     return _request(lines)
 
 
@@ -116,18 +122,12 @@ class _PeerLines:
             raise MalformedDump(f"a peer without {error.args[0]}") from error
 
 
-def _put(change: PutPeer) -> Iterator[str]:
-    if change.fresh:
-        yield from _remove(change.peer.public_key)
-    yield f"public_key={change.peer.public_key.hex()}"
+def _put(peer: Peer) -> Iterator[str]:
+    yield f"public_key={peer.public_key.hex()}"
     yield "replace_allowed_ips=true"
-    for prefix in sorted(change.peer.allowed_ips):
+    for prefix in sorted(peer.allowed_ips):
         family = socket.AF_INET if len(prefix.address) == 4 else socket.AF_INET6
         yield f"allowed_ip={socket.inet_ntop(family, prefix.address)}/{prefix.length}"
-
-
-def _remove(public_key: bytes) -> tuple[str, str]:
-    return f"public_key={public_key.hex()}", "remove=true"
 
 
 def _request(lines: Iterable[str]) -> bytes:

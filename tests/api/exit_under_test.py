@@ -15,9 +15,11 @@ import httpx
 from appliance import assembly, config, identifiers
 from appliance.api.app import create_app
 from appliance.api.auth import Authenticator
+from appliance.api.timing import Timed
 from appliance.entities import Account, Tier, Token
 from appliance.errors import EgressError
 from appliance.exit import Exit
+from appliance.metrics import Metrics
 from appliance.store import accounts as account_rows
 from appliance.store import node as node_row
 from appliance.store import tokens as token_rows
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from litestar import Litestar
+    from litestar.types import ASGIApp
 
     from appliance.assembly import Parts
     from appliance.egress.state import EgressChanges, EgressState
@@ -76,6 +79,7 @@ class ExitUnderTest:
     parts: Parts
     app: Litestar
     http: httpx.AsyncClient
+    metrics: Metrics
     egress: NoEgress = field(default_factory=NoEgress)
 
     # Accounts ---------------------------------------------------------------------------------------
@@ -139,7 +143,7 @@ class ExitUnderTest:
         await self.tunnel.close()
 
     async def start(self) -> None:
-        self.store, self.parts, self.app, self.http = await _build(
+        self.store, self.parts, self.app, self.http, self.metrics = await _build(
             self.path, self.settings, self.clock, self.tunnel, self.egress
         )
 
@@ -229,7 +233,7 @@ async def until(probe: Callable[[], object], what: str, seconds: float = 10) -> 
 
 async def _build(
     path: Path, settings: Settings, clock: VirtualClock, tunnel: FakeTunnel, egress: NoEgress
-) -> tuple[Store, Parts, Litestar, httpx.AsyncClient]:
+) -> tuple[Store, Parts, Litestar, httpx.AsyncClient, Metrics]:
     wireguard = settings.wireguard
     exit_ = Exit(
         interface="wga0",
@@ -244,15 +248,18 @@ async def _build(
         dns=wireguard.dns,
         keepalive=wireguard.keepalive,
     )
-    store = await Store.open(path, PATIENCE_S)
+    metrics = Metrics()
+    store = await Store.open(path, PATIENCE_S, metrics.store_used)
     async with AsyncExitStack() as undo:
         undo.push_async_callback(store.close)
-        parts = await assembly.build(settings, store=store, tunnel=tunnel, egress=egress, exit_=exit_, clock=clock)
+        parts = await assembly.build(
+            settings, store=store, tunnel=tunnel, egress=egress, exit_=exit_, clock=clock, metrics=metrics
+        )
         await parts.ticker.tick()
         app = create_app(
             sessions=parts.sessions,
             quotas=parts.quotas,
-            authenticate=Authenticator(store, clock),
+            authenticate=Authenticator(parts.tokens),
             nodes=parts.nodes,
             readiness=parts.readiness,
             own_keys=frozenset({exit_.public_key}),
@@ -261,11 +268,11 @@ async def _build(
             max_body=settings.api.max_body,
         )
         undo.pop_all()
-    return store, parts, app, caller(app)
+    return store, parts, app, caller(Timed(app, metrics)), metrics
 
 
-def caller(app: Litestar) -> httpx.AsyncClient:
-    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+def caller(app: ASGIApp) -> httpx.AsyncClient:
+    transport = httpx.ASGITransport(app, raise_app_exceptions=False)  # type: ignore[arg-type]  # ASGI in httpx's words
     return httpx.AsyncClient(transport=transport, base_url="http://exit.test")
 
 
@@ -279,8 +286,8 @@ async def serving(
     """`config_text` is TOML that continues CONFIG, whose last table is [wireguard]; `environ` overrides it."""
     settings = config.load(CONFIG + config_text, environ or {}, "host")
     path, clock, device, egress = folder / "store.sqlite", VirtualClock(), tunnel(FakeInterface()), NoEgress()
-    store, parts, app, http = await _build(path, settings, clock, device, egress)
-    exit_ = ExitUnderTest(path, settings, clock, device, store, parts, app, http, egress)
+    store, parts, app, http, metrics = await _build(path, settings, clock, device, egress)
+    exit_ = ExitUnderTest(path, settings, clock, device, store, parts, app, http, metrics, egress)
     try:
         yield exit_
     finally:

@@ -223,6 +223,24 @@ async def test_account_gone_since_its_token_was_looked_up(exit_: ExitUnderTest, 
 
 
 @on_exit()
+async def test_a_fault_that_lasts(exit_: ExitUnderTest) -> None:
+    """The interface may have gone, so all is looked at again at once; after that no sooner than ticks come anyway."""
+    ticker, alarm = exit_.parts.ticker, exit_.parts.alarm
+    await exit_.tick()
+    exit_.egress.fault = "no rules today"
+    await ticker.tick(whole=False)
+    assert alarm.rung
+    assert await alarm.wait(lambda: 0)
+    for _ in range(3):
+        await exit_.tick(after=1)
+        assert not alarm.rung
+    assert ticker.failed_ticks == 4
+    exit_.egress.fault = None
+    await exit_.tick(after=1)
+    assert ticker.failed_ticks == 4
+
+
+@on_exit()
 async def test_unexpected(exit_: ExitUnderTest, caplog: pytest.LogCaptureFixture) -> None:
     """A fault of our own is 500 `internal error`: the cause is in the log, and nothing of it in the answer."""
 

@@ -204,14 +204,18 @@ async def test_ready(exit_: ExitUnderTest) -> None:
 
 @on_exit()
 async def test_damaged_store(exit_: ExitUnderTest) -> None:
-    """A store that is damaged under the running exit: 503 at sessions and, once a tick has met it, at /readyz."""
+    """A store that is damaged under the running exit: 503 to whoever needs it and, once a tick has met it, to all."""
     ada = await exit_.client()
     opened = await ada.open()
+    ended = await ada.open()
+    await ada.delete(ended["id"])
     damage(exit_, "sessions")
     await exit_.admin("UPDATE node SET drained = 0")
-    refused(await ada.status_answer(opened["id"]), 503, "store unavailable")
+    refused(await ada.status_answer(ended["id"]), 503, "store unavailable")
     refused(await ada.post(), 503, "store unavailable")
+    assert (await ada.status(opened["id"]))["id"] == opened["id"]
     await exit_.tick(after=10)
+    refused(await ada.status_answer(opened["id"]), 503, "store unavailable")
     refused(await exit_.http.get("/readyz"), 503, "store unavailable: database disk image is malformed")
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
 
 import pytest
+from msgspec import structs
 
 from appliance.errors import TunnelError
 from appliance.wireguard.tunnel import PutPeer
@@ -143,7 +143,7 @@ async def test_replacing_after_a_foreign_hand(exit_: ExitUnderTest) -> None:
     await exit_.tick()
     del exit_.tunnel.interface.peers[raw]
     new = await ada.open(client_public_key=text)
-    exit_.tunnel.interface.peers[raw] = replace(exit_.tunnel.peers[raw], rx_bytes=3)
+    exit_.tunnel.interface.peers[raw] = structs.replace(exit_.tunnel.peers[raw], rx_bytes=3)
     await exit_.tick()
     assert figures(await ada.status(old["id"])) == (50, 0)
     assert figures(await ada.status(new["id"])) == (3, 0)

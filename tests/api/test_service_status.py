@@ -28,7 +28,6 @@ class Told:
     """What systemd was told, and who says it."""
 
     systemd: SystemdSocket
-    speaker: Systemd
     status: ServiceStatus
     stopping: asyncio.Event
 
@@ -42,9 +41,8 @@ async def reporting(exit_: ExitUnderTest) -> AsyncIterator[Told]:
     path = exit_.path.parent / "notify"
     parts, stopping = exit_.parts, asyncio.Event()
     with systemd_socket(path) as systemd:
-        speaker = Systemd({"NOTIFY_SOCKET": str(path), "WATCHDOG_USEC": "200000"})
         status = ServiceStatus(
-            speaker,
+            Systemd({"NOTIFY_SOCKET": str(path), "WATCHDOG_USEC": "200000"}),
             node=parts.node,
             readiness=parts.readiness,
             live=parts.live,
@@ -53,7 +51,7 @@ async def reporting(exit_: ExitUnderTest) -> AsyncIterator[Told]:
         )
         running = asyncio.create_task(status.run(stopping))
         try:
-            yield Told(systemd, speaker, status, stopping)
+            yield Told(systemd, status, stopping)
         finally:
             stopping.set()
             async with asyncio.timeout(10):
@@ -86,6 +84,26 @@ async def test_not_ready(exit_: ExitUnderTest) -> None:
     async with reporting(exit_) as told:
         await until(lambda: told.systemd.status == "starting: the WireGuard interface is gone", "it says why not")
         assert not told.systemd.all("READY")
+
+
+@on_exit()
+async def test_reload_before_ready(exit_: ExitUnderTest) -> None:
+    """A reload while the exit is starting is carried out, and makes nothing ready."""
+    exit_.tunnel.interface.link = None
+    taken: list[Settings] = []
+    async with reporting(exit_) as told:
+        await until(lambda: told.systemd.status.startswith("starting: "), "it is starting")
+        reload = Reload(exit_.settings, lambda: exit_.settings, taken.append, exit_.parts.ticker, told.status)
+        asked = asyncio.Event()
+        asked.set()
+        exit_.tunnel.gate.clear()
+        running = asyncio.create_task(reload.run(asked, told.stopping))
+        await until(lambda: taken, "the settings are taken over")
+        told.stopping.set()
+        exit_.tunnel.gate.set()
+        await running
+        assert not told.systemd.all("READY")
+        assert not told.systemd.all("RELOADING")
 
 
 @on_exit()
@@ -134,7 +152,7 @@ async def test_reload(exit_: ExitUnderTest) -> None:
 
     async with reporting(exit_) as told:
         await until(lambda: told.systemd.all("READY"), "ready")
-        reload = Reload(exit_.settings, read, taken.append, exit_.parts.ticker, told.speaker, told.status)
+        reload = Reload(exit_.settings, read, taken.append, exit_.parts.ticker, told.status)
         asked = asyncio.Event()
         running = asyncio.create_task(reload.run(asked, told.stopping))
         for count, remark in enumerate(

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import sqlite3
 from contextlib import closing
-from dataclasses import replace
 from datetime import datetime
 from typing import TYPE_CHECKING
+
+from msgspec import structs
 
 from appliance import accounting
 from appliance.clock import Moment
@@ -55,7 +56,7 @@ class Books:
     def session(self, start: str, rates: Rates | None = RATES, account: str = "ada") -> str:
         """A session, live from `start` on; its id."""
         self._opened += 1
-        new = replace(
+        new = structs.replace(
             A_SESSION,
             id=f"ses_{self._opened:024x}",
             tier=Tier.PAID,
@@ -69,7 +70,7 @@ class Books:
         async def insert(db: aiosqlite.Connection) -> None:
             owner = await accounts.by_name(db, account)
             assert owner is not None
-            await rows.insert_pending(db, replace(new, account_id=owner.id))
+            await rows.insert_pending(db, structs.replace(new, account_id=owner.id))
             assert await rows.mark_live(db, new.id, Moment(ms(start), 0, "boot"), 0)
             stored = await rows.by_id(db, new.id)
             assert stored is not None

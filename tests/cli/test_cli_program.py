@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -166,6 +167,16 @@ def test_serve_that_cannot_start_is_one_error_line(bare: CommandLine) -> None:
         f"wg-appliance: error: another wg-appliance is already serving {bare.state.path}; stop it first"
     )
     assert "Traceback" not in refused.err
+
+
+def test_serve_that_cannot_start_says_so_in_its_format(bare: CommandLine) -> None:
+    """With --log-format json every line is an object, the last one too."""
+    bare.state.create()
+    with bare.state.serving():
+        refused = bare.process("serve", "--log-format", "json")
+    lines = [json.loads(line) for line in refused.err.splitlines()]
+    assert (refused.status, lines[-1]["level"]) == (1, "critical")
+    assert f"already serving {bare.state.path}" in lines[-1]["message"]
 
 
 def test_the_journal_is_known_by_its_inode(tmp_path: Path) -> None:

@@ -9,17 +9,24 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from appliance import identifiers
+from appliance.entities import Token
+from appliance.store import accounts, tokens
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    import aiosqlite
     from command_line import CommandLine
 
+TOKEN_ID = "tok_" + "0" * 16
 NOT_RUNNING = "the server is not running: this takes effect when it starts\n"
 
 CHANGES = [
     ("account", "set", "alice", "--disabled"),
     ("account", "set", "alice", "--tier", "paid"),
     ("account", "delete", "alice"),
+    ("token", "revoke", TOKEN_ID),
     ("session", "terminate", f"ses_{2:024x}"),
     ("node", "drain"),
     ("node", "drain", "--now"),
@@ -29,8 +36,16 @@ CHANGES = [
 
 @pytest.fixture
 def busy(wga: CommandLine) -> CommandLine:
-    """With an account that has a live session."""
+    """With an account that has a token and a live session."""
     wga.do("account", "create", "alice")
+
+    async def insert(db: aiosqlite.Connection) -> None:
+        owner = await accounts.by_name(db, "alice")
+        assert owner is not None
+        token = Token(TOKEN_ID, owner.name, owner.tier, "", created_at=0, expires_at=None, revoked_at=None)
+        await tokens.insert(db, owner, token, identifiers.token_hash("a secret"))
+
+    wga.write(insert)
     wga.open_session("alice", 2)
     return wga
 
@@ -100,14 +115,15 @@ def test_a_server_that_does_not_act_is_a_failure(busy: CommandLine) -> None:
 
 @pytest.mark.parametrize("command", [("token", "create", "--account", "alice"), ("account", "create", "bob")])
 def test_what_the_server_looks_up_needs_no_wait(busy: CommandLine, command: tuple[str, ...]) -> None:
-    """Tokens and accounts are read at each request: a stuck server holds nothing up, and is asked nothing."""
+    """Tokens and accounts that are new are in no memory: a stuck server holds nothing up, and is asked nothing."""
     with busy.state.serving():
         busy.do(*command)
     assert numbers(busy) == (0, 0)
 
 
 def test_a_refused_change_asks_nothing_of_the_server(busy: CommandLine) -> None:
-    """An unknown account fails at once and leaves no request behind."""
+    """An unknown account or token fails at once and leaves no request behind."""
     with busy.state.serving():
         assert busy("account", "delete", "nobody").status == 1
+        assert busy("token", "revoke", "tok_" + "f" * 16).status == 1
     assert numbers(busy) == (0, 0)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from command_line import NOW
+from msgspec import structs
 
 from appliance import accounting
 from appliance.policy.invoicing import Amount
@@ -45,7 +46,7 @@ def used(wga: CommandLine, windows: Windows) -> None:
     async def put(db: aiosqlite.Connection) -> None:
         found = await accounts.by_name(db, "alice")
         assert found is not None
-        await accounts.put_windows(db, [replace(found, windows=windows)])
+        await accounts.put_windows(db, [structs.replace(found, windows=windows)])
 
     wga.write(put)
 
@@ -158,7 +159,9 @@ def test_counted_meanwhile(alice: CommandLine, monkeypatch: pytest.MonkeyPatch) 
             assert owner is not None
             after = accounting.counted(before, Amount(time_ms=90_000), now)
             await rows.add_readings(writer, [rows.Reading(Amount(90_000), NOW.wall_ms, now.wall_ms, after, None)])
-            await accounts.put_windows(writer, [replace(owner, windows=Windows(time=Window(NOW.wall_ms, 90_000)))])
+            await accounts.put_windows(
+                writer, [structs.replace(owner, windows=Windows(time=Window(NOW.wall_ms, 90_000)))]
+            )
         await server.close()
         return await asked(db, account_id)
 

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 MOST_LIVE = 8  # of a client's sessions, before it ends some
 PAUSE_S = 0.03  # between two acts of the operator
 ENDED_AT_ONCE = 3  # by the operator
+# By a server that was made to stand still for so long that its counters are not up to date; nothing has begun.
+TURNED_AWAY = (503, {"error": "no active nodes"})
 
 
 class Ending(IntEnum):
@@ -116,7 +118,7 @@ class Client:
     def _ask(
         self, connection: UnixConnection, request: Request, path: str, expected: int, body: object = None
     ) -> dict[str, Any] | None:
-        """The answer's body; None, and the answer noted as odd, where it is not the expected one."""
+        """The answer's body. None where it is another than expected: an odd one, or the client was turned away."""
         self.under_way = request
         status, answer = connection.ask(request.method, path, self.token, body)
         self.under_way = None
@@ -124,6 +126,8 @@ class Client:
         if status == expected:
             found: dict[str, Any] = answer
             return found
+        if (status, answer) == TURNED_AWAY:
+            return None
         self.odd.append(f"{request.method} {path}: {status} {answer}")
         return None
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+from msgspec import structs
 
 from appliance import accounting, invoice
 from appliance.entities import Reason, Session, State, Tier
@@ -224,7 +226,7 @@ class Invariants:
         for key, s in live.items():
             # What an admin writes is taken over by the next tick.
             admins = {"state": s.state, "reason": s.reason, "note": s.note, "account_tier": s.account_tier}
-            known = replace(parts.live.by_key[key], **admins)
+            known = structs.replace(parts.live.by_key[key], **admins)
             require(known == s, "memory is the store's", known, s)
             windows = parts.live.accounts[s.account_id].windows
             require(windows == accounts[s.account_id].windows, "windows in memory are the store's", windows)

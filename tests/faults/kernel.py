@@ -6,6 +6,8 @@ from collections import deque
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from msgspec import structs
+
 from appliance.errors import DumpInterrupted, TunnelError
 from tests.fake_tunnel import FakeTunnel
 from tests.faults.ledger import Pair
@@ -63,7 +65,7 @@ class ModelKernel(FakeTunnel):
         """A stranger removes a peer and adds it as it was: its counters and its handshake start at zero."""
         state = self.interface.peers[key]
         self._ledger.peer_gone(key, at_once_back=True)
-        self.interface.peers[key] = replace(state, rx_bytes=0, tx_bytes=0, last_handshake_ns=0)
+        self.interface.peers[key] = structs.replace(state, rx_bytes=0, tx_bytes=0, last_handshake_ns=0)
         self._ledger.peer_added(key)
 
     # What the appliance does -------------------------------------------------------------------------

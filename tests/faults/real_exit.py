@@ -63,7 +63,7 @@ class RealExit:
         self.log = folder / "log"
         self.interface = f"wgf{space.name[-8:]}"
         self.environment = {n: v for n, v in os.environ.items() if not n.startswith("WG_APPLIANCE_")}
-        self._api, self._metrics = folder / "api", folder / "metrics"
+        self.api, self._metrics = folder / "api", folder / "metrics"
         self.config = folder / "config.toml"
         self.config.write_text(self._settings(), encoding="utf-8")
         self._process: subprocess.Popen[bytes] | None = None
@@ -84,6 +84,9 @@ class RealExit:
 
     def await_ready(self) -> None:
         until(self._ready, "GET /readyz answers 200")
+
+    def running(self) -> bool:
+        return self._process is not None and self._process.poll() is None
 
     def kill(self) -> None:
         """SIGKILL, wherever it is."""
@@ -107,6 +110,11 @@ class RealExit:
         self._process.send_signal(signal.SIGTERM)
         status = self._process.wait(timeout=READY_SECONDS)
         assert status == 0, f"serve ended with {status}\n{self.last_words()}"
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
 
     def last_words(self) -> str:
         return self.log.read_text(encoding="utf-8", errors="replace")[-6000:]
@@ -135,7 +143,7 @@ class RealExit:
 
     @contextmanager
     def connection(self) -> Iterator[UnixConnection]:
-        with closing(UnixConnection(self._api)) as connection:
+        with closing(UnixConnection(self.api)) as connection:
             yield connection
 
     def metric(self, name: str) -> float:
@@ -221,7 +229,7 @@ class RealExit:
             "node": {"region": REGION, "public_ip": "192.0.2.1", "state_dir": str(self.state)},
             "wireguard": {"backend": self.backend, "interface": self.interface, "subnet": SUBNET, "subnet6": SUBNET6},
             "api": {
-                "listen": f"unix:{self._api}",
+                "listen": f"unix:{self.api}",
                 "public_requests_per_minute": 10**6,
                 "public_burst": 10**6,
             },

@@ -47,12 +47,14 @@ class Seen:
     failed_ticks: int
     rate: float
     removed: int
+    lines: int  # that say so in the log
     moved: int
 
     def __str__(self) -> str:
         return (
             f"{self.sessions} sessions in {self.ticks} ticks, {self.failed_ticks} of them failed, while "
-            f"{self.rate:.0f} strangers a second were added or removed and {self.removed} removed by the appliance: "
+            f"{self.rate:.0f} strangers a second were added or removed and {self.removed} removed by the appliance, "
+            f"in {self.lines} lines of its log: "
             f"no session's peer was restored or lost; {self.moved} bytes counted"
         )
 
@@ -127,11 +129,11 @@ async def _run(exit_: RealExit, many: int, ticks: int, per_second: int, random: 
         until(lambda: exit_.peers() == peers, "the tunnel holds the sessions' peers and no others")
         moved = watch.settle(talking)
     written = exit_.log.read_text(encoding="utf-8")
-    for word in (": restored", " ended: ", ": allowed-ips set", "Traceback"):
+    for word in ("peers restored", "session ended", "allowed-ips set", "Traceback"):
         require(word not in written, "no session is touched", word, written[-3000:])
     require(len(exit_.rows("SELECT 1 FROM sessions WHERE state = 'live'")) == many, "all sessions live")
-    removed = written.count("belongs to no session: removed")
-    return Seen(many, int(ticked), int(failed), churner.rate, removed, moved)
+    removals = [int(count) for count in re.findall(r"peers of no session removed count=(\d+)", written)]
+    return Seen(many, int(ticked), int(failed), churner.rate, sum(removals), len(removals), moved)
 
 
 def _open(exit_: RealExit, token: str, private_keys: Sequence[bytes]) -> list[Session]:

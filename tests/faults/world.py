@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from appliance import assembly, config
 from appliance.entities import Account, Tier
 from appliance.exit import Exit
+from appliance.metrics import Metrics
 from appliance.store import accounts as account_rows
 from appliance.store.connection import Store
 from appliance.wireguard import keys
@@ -186,6 +187,7 @@ class World:
             egress=AlwaysInPlace(),
             exit_=exit_,
             clock=self.host,
+            metrics=Metrics(),
         )
         await running.parts.ticker.tick()
 

@@ -39,6 +39,16 @@ def test_dump(tmp_path: Path) -> None:
     replay(program, CORPUS / "dump", *recordings, *tmp_path.glob("*.whole"))
 
 
+def test_dump_cut_short(tmp_path: Path) -> None:
+    """A recording of the kernel's, cut short at every byte, is read without a finding."""
+    whole = (GOLDEN / "distinct" / "00.bin").read_bytes()
+    pieces = tmp_path / "pieces"
+    pieces.mkdir()
+    for cut in range(len(whole)):
+        (pieces / f"{cut}").write_bytes(whole[:cut])
+    replay(compiled("fuzz_dump", tmp_path), pieces)
+
+
 def test_compare(tmp_path: Path) -> None:
     """Two dumps differ by what two nested loops find, over the corpus, without a finding."""
     replay(compiled("fuzz_compare", tmp_path), CORPUS / "compare")

@@ -1,8 +1,8 @@
 """Tests that need the kernel's WireGuard, on a machine whose kernel has it or under a runner that brings one.
 
 Where `ip link add type wireguard` works, they simply run. Else, if KERNEL_RUNNER is set (the beginning of a
-command line, to which a command is appended), the first of them starts ONE pytest under that runner for all that
-were selected; each then reports what became of it in there. With neither, they are skipped, and say so.
+command line, to which a command is appended), ONE pytest is started under that runner for all that were selected,
+beside the tests out here; each then reports what became of it in there. With neither, they are skipped, and say so.
 
 Tests elsewhere that ask for the fixture `backend` take whichever WireGuard there is. Under a runner they run
 twice: out here on wireguard-go, and once more, as `NAME under the kernel`, in the inner pytest.
@@ -15,9 +15,11 @@ from __future__ import annotations
 
 import os
 import shlex
+import signal
 import subprocess
 import sys
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import TYPE_CHECKING
 
 import pytest
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 SECONDS_FOR_ALL = 4600
+SECONDS_TO_END = 60
 QUIETLY = ("-p", "no:cacheprovider", "--color=no", "-q")
 HERE = Path(__file__).parent
 REASON = (
@@ -39,35 +42,48 @@ REASON = (
 
 
 class UnderRunner:
-    """The one inner pytest, started when the first result is asked for."""
+    """The one inner pytest. It runs beside the tests out here, which wait for it only when they need its results."""
 
     def __init__(self, runner: str, root: Path, tests: Sequence[str]) -> None:
         pytest_command = [sys.executable, "-m", "pytest", "-p", "tests.kernel.results", *QUIETLY]
         self._command = [*shlex.split(runner), *pytest_command, *tests]
         self._root = root
+        self._process: subprocess.Popen[bytes] | None = None
+        self._output = TemporaryFile()  # noqa: SIM115 (closed in `close`; a pipe that nobody reads would fill up)
         self._results: Mapping[str, Result] | None = None
 
-    def result(self, test: str) -> Result:
-        if self._results is None:
-            self._results = self._run()
-        return self._results.get(test, Result("failed", f"it did not run:\n{self._output}", []))
-
-    def _run(self) -> Mapping[str, Result]:
+    def start(self) -> None:
         # Without KERNEL_RUNNER, so that a runner without WireGuard is not asked to run itself.
         inside = {key: value for key, value in os.environ.items() if key != "KERNEL_RUNNER"}
-        done = subprocess.run(
+        self._process = subprocess.Popen(
             self._command,
             cwd=self._root,
             env=inside,
             stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
+            stdout=self._output,
             stderr=subprocess.STDOUT,
-            check=False,
-            timeout=SECONDS_FOR_ALL,
+            start_new_session=True,
         )
-        lines = done.stdout.decode(errors="replace").splitlines()
-        self._output = "\n".join(line for line in lines if not line.startswith(results.MARK))
+
+    def result(self, test: str) -> Result:
+        if self._results is None:
+            self._results = self._read()
+        return self._results.get(test, Result("failed", f"it did not run:\n{self._said}", []))
+
+    def _read(self) -> Mapping[str, Result]:
+        assert self._process is not None
+        self._process.wait(timeout=SECONDS_FOR_ALL)
+        self._output.seek(0)
+        lines = self._output.read().decode(errors="replace").splitlines()
+        self._said = "\n".join(line for line in lines if not line.startswith(results.MARK))
         return dict(results.read(lines))
+
+    def close(self) -> None:
+        """Nothing is left of it, where the tests ended before they asked for it."""
+        if self._process is not None and self._process.poll() is None:
+            os.killpg(self._process.pid, signal.SIGTERM)
+            self._process.wait(timeout=SECONDS_TO_END)
+        self._output.close()
 
 
 class TestUnderRunner(pytest.Item):
@@ -88,6 +104,9 @@ class TestUnderRunner(pytest.Item):
         return self.path, None, self.name
 
 
+INNER = pytest.StashKey[UnderRunner]()
+
+
 @pytest.hookimpl(trylast=True)  # after -k and -m have taken their pick
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     mine = [item for item in items if HERE in item.path.parents]
@@ -99,9 +118,19 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker(pytest.mark.skip(reason=REASON))
         return
     either = [item for item in items if item not in mine and "backend" in getattr(item, "fixturenames", ())]
-    inner = UnderRunner(runner, config.rootpath, [item.nodeid for item in mine + either])
+    inner = config.stash[INNER] = UnderRunner(runner, config.rootpath, [item.nodeid for item in mine + either])
     items[:] = [_stand_in(item, inner) if item in mine else item for item in items]
     items += [_stand_in(item, inner) for item in either]
+
+
+def pytest_runtestloop(session: pytest.Session) -> None:
+    if INNER in session.config.stash and not session.config.option.collectonly:
+        session.config.stash[INNER].start()
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    if INNER in config.stash:
+        config.stash[INNER].close()
 
 
 def _stand_in(item: pytest.Item, inner: UnderRunner) -> pytest.Item:

@@ -11,7 +11,7 @@ import pytest
 
 from appliance.errors import DumpInterrupted
 from appliance.wireguard import linux
-from appliance.wireguard.attributes import interface, peers_requests
+from appliance.wireguard.attributes import interface, peer_entries, peers_body
 from appliance.wireguard.backend import choose_backend, kernel_has_wireguard
 from appliance.wireguard.genetlink import DUMP_ATTEMPTS, GenericNetlink
 from appliance.wireguard.kernel import KernelTunnel
@@ -108,8 +108,8 @@ class TestKernelTunnel(RealTunnelContract):
                     return device.dump(linux.WG_CMD_GET_DEVICE, interface(name))
 
                 def take_away(*gone: Peer) -> None:
-                    for request in peers_requests(name, [RemovePeer(each.public_key) for each in gone]):
-                        other.request(linux.WG_CMD_SET_DEVICE, request.body)
+                    for entries in peer_entries(RemovePeer(each.public_key) for each in gone):
+                        other.request(linux.WG_CMD_SET_DEVICE, peers_body(name, entries))
 
                 assert allowed(dump()) == wanted(*peers)
                 # The peer that the dump has come to by then is one of these.

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 OWN_IP = "203.0.113.7"
 STEPS = ("api", "host", "account", "session", "tunnel", "handshake", "traffic", "counted", "closed", "cleared")
+TABLES = ("accounts", "tokens", "sessions", "baselines", "invoice_lines", "usage_days")
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +75,16 @@ class TestedExit:
                 cwd=PROJECT,
             )
 
+    @contextmanager
+    def commands_configured(self, **settings: str) -> Iterator[None]:
+        """Otherwise than the server that runs."""
+        before = self.exit.environment
+        self.exit.environment = before | {f"WG_APPLIANCE_{name}": value for name, value in settings.items()}
+        try:
+            yield
+        finally:
+            self.exit.environment = before
+
     def await_sessions(self, number: int) -> None:
         until(lambda: len(self.exit.peers()) == number, f"the exit has {number} peers")
 
@@ -84,6 +95,14 @@ class TestedExit:
             )
         assert done.returncode == 0, done.stderr
         return done.stdout
+
+    def set_up_firewall(self, hook: str, rule: str) -> None:
+        """Somebody else's, with one rule."""
+        chain = f"type filter hook {hook} priority 0\n{rule}\n"
+        self.inside("nft", "-f", "-", text_input=f"table inet other {{\nchain other {{\n{chain}}}\n}}\n")
+
+    def remove_firewall(self) -> None:
+        self.inside("nft", "-f", "-", text_input="table inet other {}\ndelete table inet other\n")
 
     def left_behind(self) -> dict[str, object]:
         """All that a run may leave: to be compared with what was there before."""
@@ -107,9 +126,6 @@ class TestedExit:
                 return api.ask("GET", "/readyz").status == 200
         except HostError:
             return False
-
-
-TABLES = ("accounts", "tokens", "sessions", "baselines", "invoice_lines", "usage_days")
 
 
 @contextmanager

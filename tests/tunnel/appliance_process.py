@@ -46,14 +46,17 @@ class Appliance(Api):
         changes: Mapping[str, Mapping[str, object]],
         environment: Mapping[str, str] | None = None,
         through: Sequence[str] = (),
+        serve_options: tuple[str, ...] = (),
     ) -> None:
         super().__init__(world.exit, REGION)
         self.interface = world.interface("x")
         self.backend = backend
         directory.mkdir(mode=0o700)
+        self._serve = ("serve", *serve_options)
         self._settings = _settings(self.interface, backend, directory / "state", changes)
-        self.store = Path(str(self._settings["node"]["state_dir"])) / "store.sqlite"
-        self._config = directory / "config.toml"
+        self.state = Path(str(self._settings["node"]["state_dir"]))
+        self.store = self.state / "store.sqlite"
+        self.config = directory / "config.toml"
         self.configure()
         self._log = directory / "log"
         self._through = through  # a command that runs the process
@@ -65,7 +68,7 @@ class Appliance(Api):
         """Write the configuration, with these changes: for the next start, or for a reload."""
         for section, keys in changes.items():
             self._settings[section] = self._settings.get(section, {}) | keys
-        self._config.write_text(_toml(self._settings), encoding="utf-8")
+        self.config.write_text(_toml(self._settings), encoding="utf-8")
 
     # The process -----------------------------------------------------------------------------------
 
@@ -87,7 +90,7 @@ class Appliance(Api):
         with self._log.open("ab") as log:
             self._process = self.space.start(
                 *self._through,
-                *self._command("serve"),
+                *self._command(*self._serve),
                 stdout=log,
                 stderr=log,
                 env=self._environment,
@@ -97,7 +100,7 @@ class Appliance(Api):
 
     def try_to_start(self) -> tuple[int, str]:
         """`serve` where it cannot start: its exit status, and what it said."""
-        command = self._command("serve")
+        command = self._command(*self._serve)
         done = self.space.run(*command, check=False, timeout=READY_SECONDS, env=self._environment, cwd=PROJECT)
         return done.returncode, done.stderr
 
@@ -149,8 +152,16 @@ class Appliance(Api):
 
     def admin(self, *arguments: str) -> str:
         """An admin command's stdout."""
-        command = self._command(*arguments)
-        return self.space.run(*command, timeout=READY_SECONDS, env=self._environment, cwd=PROJECT).stdout
+        return self.attempt(*arguments, check=True).stdout
+
+    def attempt(
+        self, *arguments: str, check: bool = False, environ: Mapping[str, str] | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        """A command that may fail."""
+        environment = self._environment | dict(environ or {})
+        return self.space.run(
+            *self._command(*arguments), check=check, timeout=READY_SECONDS, env=environment, cwd=PROJECT
+        )
 
     def token(self, account: str = "alice") -> str:
         printed = self.admin("token", "create", "--account", account)
@@ -176,7 +187,7 @@ class Appliance(Api):
     # -----------------------------------------------------------------------------------------------
 
     def _command(self, *arguments: str) -> list[str]:
-        return [sys.executable, "-m", "appliance", "--config", str(self._config), *arguments]
+        return [sys.executable, "-m", "appliance", "--config", str(self.config), *arguments]
 
     def _ready(self) -> bool:
         assert self.running(), f"serve ended before it was ready\n{self.log()}"

@@ -52,16 +52,19 @@ def client(clients: list[Client]) -> Client:
 def start_appliance(
     world: World, backend: str, tmp_path: Path, request: pytest.FixtureRequest
 ) -> Iterator[Callable[..., Appliance]]:
-    """Starts the appliance on the exit; keyword `changes` are config sections over the test's own, `environment`
-    variables of its process.
+    """Starts the appliance on the exit, with `serve_options`; `environment`: variables of its process, other keywords:
+    config sections over the test's own.
 
     At the end each one is stopped and must leave the exit as it was; its log is shown with a failure.
     """
     with ExitStack() as stack:
         started: list[Appliance] = []
 
-        def start(environment: Mapping[str, str] | None = None, **changes: dict[str, object]) -> Appliance:
-            appliance = Appliance(world, backend, tmp_path / f"appliance{len(started)}", changes, environment)
+        def start(
+            *serve_options: str, environment: Mapping[str, str] | None = None, **changes: dict[str, object]
+        ) -> Appliance:
+            directory = tmp_path / f"appliance{len(started)}"
+            appliance = Appliance(world, backend, directory, changes, environment, serve_options=serve_options)
             started.append(appliance)
             stack.callback(
                 lambda: request.node.add_report_section("teardown", f"log of {appliance.interface}", appliance.log())

@@ -25,8 +25,8 @@ class Sessions(Enum):
 class Row:
     """`fact` is what to watch for the repair, `repairs` all that is to be logged of it.
 
-    `{concerned}` and `{addresses}` are a client's key and allowed-ips, `{foreign}` is a key of no session,
-    `{wireguard_go}` a process.
+    `{concerned}`, `{addresses}` and `{session}` are a client's key, allowed-ips and session, `{sessions}` those of
+    both clients, `{foreign}` is a key of no session, `{abbreviated}` what is logged of it, `{wireguard_go}` a process.
     """
 
     name: str
@@ -45,8 +45,7 @@ RULES = "nftables table inet wg_appliance applied again: it was changed"
 ALL_ANEW = (
     f"interface: created, mtu 1420, added {OWN}, added {OWN6}, up",
     "device: private key or port set",
-    "peer {concerned}: restored",
-    "peer {unconcerned}: restored",
+    "peers restored count=2 sessions={sessions}",
 )
 
 TABLE = [
@@ -76,33 +75,33 @@ TABLE = [
         "peer removed",
         "wg set {wg} peer {concerned} remove",
         "peers",
-        ("peer {concerned}: restored",),
+        ("peers restored count=1 sessions={session}",),
         sessions=Sessions.CONCERNED,
     ),
     Row(
         "foreign peer added",
         "wg set {wg} peer {foreign} allowed-ips 10.101.0.77/32",
         "peers",
-        ("peer {foreign} belongs to no session: removed",),
+        ("peers of no session removed count=1 keys={abbreviated}",),
     ),
     Row(
         "address taken by a foreign peer",
         "wg set {wg} peer {foreign} allowed-ips {addresses}",
         "peers",
-        ("peer {foreign} belongs to no session: removed", "peer {concerned}: allowed-ips set"),
+        ("peers of no session removed count=1 keys={abbreviated}", "allowed-ips set count=1 sessions={session}"),
     ),
     Row(
         "allowed-ips changed",
         "wg set {wg} peer {concerned} allowed-ips 10.101.0.78/32",
         "peers",
-        ("peer {concerned}: allowed-ips set",),
+        ("allowed-ips set count=1 sessions={session}",),
     ),
     # The others' own addresses are more specific.
     Row(
         "allowed-ips made everything",
         "wg set {wg} peer {concerned} allowed-ips 0.0.0.0/0,::/0",
         "peers",
-        ("peer {concerned}: allowed-ips set",),
+        ("allowed-ips set count=1 sessions={session}",),
     ),
     # One key and one port for everybody.
     Row(

@@ -7,6 +7,8 @@ import os
 import shutil
 import signal
 import socket
+import subprocess
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -31,6 +33,16 @@ pytestmark = [
     pytest.mark.skipif(os.geteuid() != 0, reason="NOT TESTED: network namespaces need root"),
     pytest.mark.skipif(shutil.which("wireguard-go") is None, reason="NOT TESTED: wireguard-go is not installed"),
 ]
+
+
+LISTENER = """
+import socket, sys
+listener = socket.socket(socket.AF_UNIX)
+listener.bind(sys.argv[1])
+listener.listen()
+print("ready", flush=True)
+sys.stdin.read()
+"""
 
 
 def processes(namespace: Namespace) -> list[int]:
@@ -158,6 +170,25 @@ class TestUserspaceTunnel(RealTunnelContract):
 
         run(make_tunnel, body)
         assert not path.exists()
+
+    def test_started_while_another_ends(self, make_tunnel: Callable[[], Tunnel], name: str) -> None:
+        """One whose interface has gone answers until it has ended: it is waited for, not taken for another's."""
+        SOCKET_DIRECTORY.mkdir(exist_ok=True)
+        command = [sys.executable, "-c", LISTENER, str(SOCKET_DIRECTORY / f"{name}.sock")]
+        # A process of its own: whoever has the socket is what delete() kills.
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as ending:
+            assert ending.stdout is not None
+            assert ending.stdout.readline() == b"ready\n"
+
+            async def body(tunnel: Tunnel) -> None:
+                asyncio.get_running_loop().call_later(0.2, ending.kill)
+                await tunnel.change_link(UP)
+                assert (await present(tunnel)).up
+
+            try:
+                run(make_tunnel, body)
+            finally:
+                ending.kill()
 
     def test_delete_ends_the_process(self, make_tunnel: Callable[[], Tunnel], namespace: Namespace, name: str) -> None:
         """After delete() there is no process and no socket, also when the process hangs."""

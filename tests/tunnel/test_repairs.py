@@ -100,11 +100,14 @@ def test_repaired(
     if row.userspace_only and backend != "userspace":
         pytest.skip("the kernel's WireGuard has no process to kill")
     concerned, unconcerned = exit_.members
+    foreign = new_key_pair().public
     words = {
         "{concerned}": concerned.key,
-        "{unconcerned}": unconcerned.key,
         "{addresses}": concerned.addresses,
-        "{foreign}": new_key_pair().public,
+        "{session}": concerned.session,
+        "{sessions}": ",".join(sorted(member.session for member in exit_.members)),
+        "{foreign}": foreign,
+        "{abbreviated}": f"{foreign[:4]}...{foreign[39:43]}",
         "{wireguard_go}": " ".join(map(str, exit_.appliance.space.pids_of("wireguard-go"))),
     }
     expected = [_with(words, line) for line in row.repairs]

@@ -42,6 +42,7 @@ class Member:
     client: Client
     key: str
     addresses: str  # as allowed-ips
+    session: str
 
 
 class WatchedExit:
@@ -80,9 +81,10 @@ def watched_exit(backend: str, directory: Path, **changes: dict[str, object]) ->
         token = appliance.token()
         members = []
         for client in clients:
-            config = appliance.open(token)["wg_config"]
+            opened = appliance.open(token)
+            config = opened["wg_config"]
             (addresses,) = re.findall(r"^Address = (.+)$", config, re.MULTILINE)
             client.wg_quick(config)
             client.address_seen()
-            members.append(Member(client, client_key(config), addresses.replace(" ", "")))
+            members.append(Member(client, client_key(config), addresses.replace(" ", ""), opened["id"]))
         yield WatchedExit(world, appliance, members)

@@ -7,7 +7,7 @@ from ipaddress import IPv4Network
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from appliance._native import ffi, lib
 from appliance.addresses import AddressPool
@@ -92,17 +92,23 @@ def test_sizes_the_bitmap_refuses(size: int) -> None:
     assert words[0] == 12345
 
 
+OFFSETS = st.integers(-1, 130) | st.integers(-1, 515)
+
+
 class PoolAgainstModel(RuleBasedStateMachine):
     """The pool does what a set and a cursor do."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.pool = pool(25)
-        self.clients = range(2, 127)
         self.taken: set[int] = set()
         self.cursor = 0
 
-    @rule(times=st.integers(1, 40))
+    @initialize(prefix_length=st.sampled_from([30, 29, 26, 25, 23]))
+    def of_any_size(self, prefix_length: int) -> None:
+        self.pool = pool(prefix_length)
+        self.clients = range(2, (1 << (32 - prefix_length)) - 1)
+
+    @rule(times=st.integers(1, 200))
     def allocate(self, times: int) -> None:
         for _ in range(times):
             order = sorted(set(self.clients) - self.taken, key=lambda offset: (offset < self.cursor, offset))
@@ -114,7 +120,7 @@ class PoolAgainstModel(RuleBasedStateMachine):
             self.taken.add(order[0])
             self.cursor = order[0] + 1
 
-    @rule(offset=st.integers(-1, 130))
+    @rule(offset=OFFSETS)
     def reserve(self, offset: int) -> None:
         if offset in self.clients and offset not in self.taken:
             self.pool.reserve(offset)
@@ -123,7 +129,7 @@ class PoolAgainstModel(RuleBasedStateMachine):
             with pytest.raises(ValueError, match="is"):
                 self.pool.reserve(offset)
 
-    @rule(offset=st.integers(-1, 130))
+    @rule(offset=OFFSETS)
     def release(self, offset: int) -> None:
         if offset in self.taken:
             self.pool.release(offset)
@@ -135,7 +141,7 @@ class PoolAgainstModel(RuleBasedStateMachine):
     @invariant()
     def holds_the_same(self) -> None:
         assert self.pool.in_use == len(self.taken)
-        assert {offset for offset in range(-1, 131) if offset in self.pool} == self.taken
+        assert {offset for offset in range(-1, self.clients.stop + 2) if offset in self.pool} == self.taken
 
 
 TestPoolAgainstModel = PoolAgainstModel.TestCase

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import struct
 import sys
 from typing import TYPE_CHECKING
 
@@ -16,13 +15,13 @@ from appliance.wireguard.attributes import (
     device_body,
     interface,
     message,
-    peers_requests,
+    peer_entries,
+    peers_body,
 )
 from appliance.wireguard.tunnel import DeviceChange, Peer, Prefix, PutPeer, RemovePeer
+from tests.unit.device_requests import entries
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from appliance.wireguard.tunnel import PeerChange
 
 KEY, OTHER = b"\x11" * 32, b"\x22" * 32
@@ -31,39 +30,12 @@ V4, V6 = Prefix(bytes([10, 9, 0, 2]), 32), Prefix(bytes([0xFD, *[0] * 14, 2]), 1
 little_endian = pytest.mark.skipif(sys.byteorder != "little", reason="the bytes are written down in little-endian")
 
 
-def attributes(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """(type without flags, payload); every length and padding is checked."""
-    while data:
-        length, kind = struct.unpack_from("=HH", data)
-        assert 4 <= length <= len(data)
-        padded = (length + 3) & ~3
-        assert not any(data[length:padded])
-        yield kind & linux.NLA_TYPE_MASK, data[4:length]
-        data = data[padded:]
-
-
-def entries(body: bytes) -> list[tuple[bytes, int, list[Prefix]]]:
-    """(public key, flags, allowed-ips) of each peer entry in a WG_CMD_SET_DEVICE body."""
-    device = dict(attributes(body))
-    assert device[linux.WGDEVICE_A_IFNAME] == b"wga0\0"
-    return [_entry(dict(attributes(peer))) for _, peer in attributes(device[linux.WGDEVICE_A_PEERS])]
-
-
-def _entry(peer: dict[int, bytes]) -> tuple[bytes, int, list[Prefix]]:
-    assert peer.keys() <= {linux.WGPEER_A_PUBLIC_KEY, linux.WGPEER_A_FLAGS, linux.WGPEER_A_ALLOWEDIPS}
-    prefixes = [_prefix(dict(attributes(each))) for _, each in attributes(peer.get(linux.WGPEER_A_ALLOWEDIPS, b""))]
-    return peer[linux.WGPEER_A_PUBLIC_KEY], struct.unpack("=I", peer[linux.WGPEER_A_FLAGS])[0], prefixes
-
-
-def _prefix(allowed_ip: dict[int, bytes]) -> Prefix:
-    (family,) = struct.unpack("=H", allowed_ip[linux.WGALLOWEDIP_A_FAMILY])
-    address = allowed_ip[linux.WGALLOWEDIP_A_IPADDR]
-    assert (family, len(address)) in ((2, 4), (10, 16))  # AF_INET, AF_INET6
-    return Prefix(address, allowed_ip[linux.WGALLOWEDIP_A_CIDR_MASK][0])
+def bodies(*changes: PeerChange) -> list[bytes]:
+    return [peers_body("wga0", message) for message in peer_entries(changes)]
 
 
 def all_entries(*changes: PeerChange) -> list[tuple[bytes, int, list[Prefix]]]:
-    return [entry for request in peers_requests("wga0", changes) for entry in entries(request.body)]
+    return [entry for body in bodies(*changes) for entry in entries(body)]
 
 
 REPLACE, REMOVE, UPDATE = linux.WGPEER_F_REPLACE_ALLOWEDIPS, linux.WGPEER_F_REMOVE_ME, linux.WGPEER_F_UPDATE_ONLY
@@ -79,7 +51,7 @@ def test_message_bytes() -> None:
 @little_endian
 def test_put_bytes() -> None:
     """One peer with one IPv4 allowed-ip, as the kernel reads it."""
-    (request,) = peers_requests("wga0", [PutPeer(Peer(KEY, frozenset({V4})))])
+    (body,) = bodies(PutPeer(Peer(KEY, frozenset({V4}))))
     peers = (
         "54000880"  # WGDEVICE_A_PEERS, nested
         "50000080"  # one entry
@@ -87,8 +59,7 @@ def test_put_bytes() -> None:
         "20000980 1c000080"  # WGPEER_A_ALLOWEDIPS, one
         "06000100 02000000 08000200 0a090002 05000300 20000000"  # AF_INET, the address, /32
     )
-    assert request.body == bytes.fromhex("09000200 77676130 00000000" + peers)
-    assert request.public_keys == (KEY,)
+    assert body == bytes.fromhex("09000200 77676130 00000000" + peers)
 
 
 @little_endian
@@ -117,8 +88,18 @@ def test_device_body(change: DeviceChange, expected: str) -> None:
 )
 def test_entries(change: PeerChange, expected: list[tuple[bytes, int, list[Prefix]]]) -> None:
     """Each change as the entries it becomes: a fresh peer is removed and put in the same message."""
-    (request,) = peers_requests("wga0", [change])
-    assert entries(request.body) == expected
+    (body,) = bodies(change)
+    assert entries(body) == expected
+
+
+def test_once_more() -> None:
+    """Entries that were done already are sent without what would make their peers begin anew, or go."""
+    changes = (PutPeer(Peer(KEY, frozenset({V4})), fresh=True), RemovePeer(OTHER), PutPeer(Peer(OTHER, frozenset())))
+    (message,) = peer_entries(changes)
+    assert [entry.public_key for entry in message] == [KEY, OTHER, OTHER]
+    assert entries(peers_body("wga0", message, again=True)) == [(KEY, REPLACE, [V4]), (OTHER, REPLACE, [])]
+    assert entries(peers_body("wga0", message[2:])) == [(OTHER, REPLACE, [])]
+    assert entries(peers_body("wga0", [])) == []
 
 
 def test_order_is_kept() -> None:
@@ -139,20 +120,19 @@ def test_order_is_kept() -> None:
 
 def test_no_changes() -> None:
     """Nothing to change is no message."""
-    assert list(peers_requests("wga0", [])) == []
+    assert bodies() == []
 
 
 def test_many_peers_are_split() -> None:
     """No message's peers pass the limit, none are lost, and a fresh peer's two entries stay together."""
     keys = [n.to_bytes(32, "big") for n in range(1000)]
-    requests = list(peers_requests("wga0", [PutPeer(Peer(key, frozenset({V4, V6})), fresh=True) for key in keys]))
-    assert len(requests) > 1
+    made = bodies(*(PutPeer(Peer(key, frozenset({V4, V6})), fresh=True) for key in keys))
+    assert len(made) > 1
     seen = []
-    for request in requests:
-        assert len(request.body) <= PEERS_LIMIT + 64
-        found = entries(request.body)
+    for body in made:
+        assert len(body) <= PEERS_LIMIT + 64
+        found = entries(body)
         assert [flags for _, flags, _ in found] == [REMOVE, REPLACE] * (len(found) // 2)
-        assert request.public_keys == tuple(key for key, flags, _ in found if flags == REPLACE)
         seen += [key for key, flags, _ in found if flags == REPLACE]
     assert seen == keys
 
@@ -160,10 +140,10 @@ def test_many_peers_are_split() -> None:
 def test_many_allowed_ips_are_split() -> None:
     """A peer too big for one message replaces once and is then only added to, and never brought back by that."""
     prefixes = {Prefix(n.to_bytes(16, "big"), 128) for n in range(3000)}
-    requests = list(peers_requests("wga0", [PutPeer(Peer(KEY, frozenset(prefixes)), fresh=True), RemovePeer(OTHER)]))
-    assert len(requests) > 1
-    assert all(len(request.body) <= PEERS_LIMIT + 64 for request in requests)
-    found = [entry for request in requests for entry in entries(request.body)]
+    made = bodies(PutPeer(Peer(KEY, frozenset(prefixes)), fresh=True), RemovePeer(OTHER))
+    assert len(made) > 1
+    assert all(len(body) <= PEERS_LIMIT + 64 for body in made)
+    found = [entry for body in made for entry in entries(body)]
     pieces = -(-len(prefixes) // ALLOWED_IPS_PER_ENTRY)
     assert [flags for _, flags, _ in found] == [REMOVE, REPLACE, *[UPDATE] * (pieces - 1), REMOVE]
     put = [each for _, _, allowed in found for each in allowed]
@@ -176,7 +156,7 @@ def test_wrong_key_length(key: bytes) -> None:
     """A key that is not 32 bytes never reaches the kernel."""
     for change in (RemovePeer(key), PutPeer(Peer(key, frozenset()))):
         with pytest.raises(ValueError, match="32 bytes"):
-            list(peers_requests("wga0", [change]))
+            bodies(change)
     with pytest.raises(ValueError, match="32 bytes"):
         device_body("wga0", DeviceChange(private_key=key))
 

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import random
 import struct
+from contextlib import suppress
 from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec import structs
 
 from appliance._native import ffi, lib
 from appliance.errors import MalformedDump
-from appliance.wireguard.dump import DumpParser, Room
+from appliance.wireguard.dump import DumpParser, OutOfRoom, Room
 from appliance.wireguard.tunnel import Dump, PeerState
 from tests.unit.dump_messages import FAMILY, PORT, SEQ, attr, device, device_attrs, done, key, nest, peer_attrs
 from tests.unit.dump_messages import allowed_ip as ip
 
 ADDRESSES = ("10.0.0.2/32", "10.0.0.3/32", "fd00::2/128", "0.0.0.0/0")
+PEERS_A_MESSAGE = 100
 Model = dict[int, tuple[int, int, int, tuple[str, ...]]]  # in the device's order: rx, tx, handshake s, allowed-ips
 
 
@@ -34,7 +38,9 @@ def recorded(model: Model, ifindex: int = 9) -> bytes:
         )
         for number, (rx, tx, handshake, addresses) in model.items()
     ]
-    return device(device_attrs(ifindex=attr(1, struct.pack("=I", ifindex))), *peers) + done()
+    first = device(device_attrs(ifindex=attr(1, struct.pack("=I", ifindex))), *peers[:PEERS_A_MESSAGE])
+    more = (peers[at : at + PEERS_A_MESSAGE] for at in range(PEERS_A_MESSAGE, len(peers), PEERS_A_MESSAGE))
+    return first + b"".join(device(b"", *each) for each in more) + done()
 
 
 def read(parser: DumpParser, recording: bytes) -> Dump:
@@ -95,6 +101,41 @@ def reported(dump: Dump, before: Dump | None) -> set[bytes]:
     return set(dump.changed_since(before))
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_thousands_against_a_model(seed: int) -> None:
+    """The same for a device that fills up and empties again: all the memory there is grows, and nothing is mixed up."""
+    chance = random.Random(seed)  # noqa: S311 - a repeatable one is wanted
+    parser = DumpParser(FAMILY)
+    before: Dump | None = None
+    model: Model = {}
+    for count in (0, 1, 700, 2000, 1990, 3, 1500, 0, 40):
+        was = dict(model)
+        for number in chance.sample(sorted(model), max(0, len(model) - count)):
+            del model[number]
+        while len(model) < count:
+            model[chance.randrange(1 << 30)] = figures_by(chance)
+        for number in chance.sample(sorted(model), len(model) // 100):
+            model[number] = figures_by(chance)
+        dump = read_growing(parser, recorded(model))
+        assert reported(dump, before) == {key(n) for n in model.keys() | was.keys() if model.get(n) != was.get(n)}
+        assert {k: (p.rx_bytes, p.tx_bytes, p.last_handshake_ns // 10**9) for k, p in dump.peers.items()} == {
+            key(n): each[:3] for n, each in model.items()
+        }
+        before = dump
+
+
+def figures_by(chance: random.Random) -> tuple[int, int, int, tuple[str, ...]]:
+    ips = tuple(sorted(chance.sample(ADDRESSES, chance.randrange(len(ADDRESSES)))))
+    return chance.randrange(1 << 64), chance.randrange(1 << 64), chance.randrange(1 << 33), ips
+
+
+def read_growing(parser: DumpParser, recording: bytes) -> Dump:
+    """As whoever asks again until there is room."""
+    while True:
+        with suppress(OutOfRoom):
+            return read(parser, recording)
+
+
 PEER = (5, 6, 7, ("10.0.0.2/32",))
 
 
@@ -143,7 +184,7 @@ def test_fallback_compares_content() -> None:
     """Dumps of a reader that does not compare are compared by content."""
     peer = PeerState(key(1), frozenset(), 1, 2, 3)
     first = Dump(4, bytes(32), 1, {key(1): peer, key(2): peer})
-    second = replace(first, peers={key(1): replace(peer), key(2): replace(peer, rx_bytes=9)})
+    second = replace(first, peers={key(1): structs.replace(peer), key(2): structs.replace(peer, rx_bytes=9)})
     assert second.changed_since(first) == {key(2)}
     assert replace(first, peers={}).changed_since(first) == {key(1), key(2)}
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
+from msgspec import structs
 
 from appliance import config
 from appliance.clock import Moment
@@ -28,7 +29,7 @@ SETTINGS = config.load("", {}, "exit")
 FREE = SETTINGS.tiers["free"]
 LIMITED = replace(FREE, bytes_limit=500 * MB, seconds_limit=60, idle_timeout=10)
 UNLIMITED = replace(FREE, bytes_limit=0, seconds_limit=0, idle_timeout=0)
-SESSION = replace(A_SESSION, quiet_since_ms=70_000)
+SESSION = structs.replace(A_SESSION, quiet_since_ms=70_000)
 
 
 def account(*, bytes_used: int = 0, time_used_ms: int = 0) -> Account:
@@ -67,7 +68,7 @@ def test_idle_only_where_the_peer_was_seen(*, shown: bool, reason: Reason | None
 
 def test_used_up() -> None:
     """All sessions of an account that has used up a window end; one that is closing keeps its reason."""
-    closing = replace(
+    closing = structs.replace(
         SESSION, id="ses_2", public_key=b"\x02" * 32, state=State.CLOSING, reason=Reason.CLOSED, counted_until_ms=0
     )
     found = endings(account(bytes_used=500 * MB), SESSION, closing)
@@ -90,7 +91,7 @@ def test_used_up() -> None:
 )
 def test_next_look(bytes_used: int, time_used_ms: int, sessions: int, seconds: float) -> None:
     """The next look comes before the account can be far past its limit, and when its time is over."""
-    several = [replace(SESSION, public_key=bytes([n]) * 32) for n in range(1, sessions + 1)]
+    several = [structs.replace(SESSION, public_key=bytes([n]) * 32) for n in range(1, sessions + 1)]
     found = endings(account(bytes_used=bytes_used, time_used_ms=time_used_ms), *several)
     found.decide(seen(), NOW)
     assert found.seconds_to_next_look(NOW) == seconds
@@ -109,7 +110,7 @@ def test_next_look_after_something_fast() -> None:
 
 def test_next_expiry() -> None:
     """The next look is not later than the end of a session's life."""
-    found = endings(account(), replace(SESSION, expires_at=NOW.wall_ms + 100), tier=UNLIMITED)
+    found = endings(account(), structs.replace(SESSION, expires_at=NOW.wall_ms + 100), tier=UNLIMITED)
     found.decide(seen(), NOW)
     assert found.seconds_to_next_look(NOW) == 0.1
 
@@ -133,7 +134,7 @@ def test_a_session_begins_between_two_looks() -> None:
 
 def exceeded_later(live: LiveSessions, owner: Account) -> None:
     """A request has committed what it read: the account is at its limit, and no reading of a tick says so."""
-    live.take([], {owner.id: replace(owner, windows=account(bytes_used=LIMITED.bytes_limit).windows)})
+    live.take([], {owner.id: structs.replace(owner, windows=account(bytes_used=LIMITED.bytes_limit).windows)})
 
 
 def test_charged_by_a_request() -> None:
@@ -151,7 +152,7 @@ def test_clock_set_back_into_a_used_up_window() -> None:
     used_up = account(bytes_used=LIMITED.bytes_limit)
     week_ms = LIMITED.bytes_window * 1000
     after = Moment(NOW.wall_ms + week_ms, NOW.boot_ms, NOW.boot_id)
-    found = endings(used_up, replace(SESSION, expires_at=after.wall_ms * 2))
+    found = endings(used_up, structs.replace(SESSION, expires_at=after.wall_ms * 2))
     assert found.decide(seen(SESSION.public_key, now=after), after) == {}
     back = replace(after, wall_ms=NOW.wall_ms, boot_ms=NOW.boot_ms + 1000)
     assert found.decide(seen(SESSION.public_key, now=back), back) == {SESSION.public_key: Reason.QUOTA_EXCEEDED}

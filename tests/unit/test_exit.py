@@ -6,6 +6,7 @@ from dataclasses import replace
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_interface
 
 import pytest
+from msgspec import structs
 
 from appliance.exit import Exit
 from appliance.wireguard.tunnel import Prefix
@@ -42,7 +43,7 @@ def prefix(text: str) -> Prefix:
 )
 def test_peer(exit_: Exit, ipv6: bool, expected: set[str]) -> None:
     """A session's peer may use the addresses at its place in the subnets, and no others."""
-    peer = exit_.peer(replace(A_SESSION, address_offset=9, ipv6=ipv6))
+    peer = exit_.peer(structs.replace(A_SESSION, address_offset=9, ipv6=ipv6))
     assert peer.public_key == A_SESSION.public_key
     assert peer.allowed_ips == {prefix(text) for text in expected}
 
@@ -55,7 +56,7 @@ def test_widest_offset() -> None:
 
 def test_desired() -> None:
     """The interface has the first host address of each subnet, with the subnet's length, and one peer a session."""
-    other = replace(A_SESSION, id="ses_2", public_key=b"\x02" * 32, address_offset=3)
+    other = structs.replace(A_SESSION, id="ses_2", public_key=b"\x02" * 32, address_offset=3)
     desired = EXIT.desired([A_SESSION, other])
     assert desired.addresses == {prefix("10.101.0.1/24"), prefix("fd65:7869:7400::1/112")}
     assert set(desired.peers) == {A_SESSION.public_key, other.public_key}

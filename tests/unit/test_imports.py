@@ -37,13 +37,14 @@ LAYERS = (
                 "live",
                 "exit",
             ),
-            *("nodes", "quotas"),
+            *("nodes", "quotas", "tokens"),
         ),
     ),
     (
         "the edges",
         (
             *("store.*", "egress.host", "egress.forwarding", "addresses", "host_network", "listening", "state_dir"),
+            "running",
             *("backup", "backup_archive", "restore", "file_owner"),
             *(
                 "alarm",
@@ -60,6 +61,7 @@ LAYERS = (
             ),
             *("wireguard.link", "wireguard.link_events", "wireguard.timed", "wireguard.userspace"),
             *("wireguard.wireguard_go", "wireguard.worker"),
+            *("doctor.gather", "doctor.system_clock", "doctor.udp_sockets"),
         ),
     ),
     (
@@ -74,12 +76,25 @@ LAYERS = (
                 "settings",
                 "reconcile",
                 "terms",
+                "takeover",
                 "lowest",
+                "logs",
+                "metrics",
                 "egress.ruleset",
                 "egress.state",
             ),
             *("wireguard", "wireguard.attributes", "wireguard.dump", "wireguard.keys", "wireguard.linux"),
-            *("wireguard.quick", "wireguard.tunnel", "wireguard.xplatform"),
+            *("wireguard.quick", "wireguard.refusals", "wireguard.tunnel", "wireguard.xplatform"),
+            *(
+                "doctor",
+                "doctor.diagnosis",
+                "doctor.facts",
+                "doctor.finding",
+                "doctor.firewall",
+                "doctor.iptables_save",
+            ),
+            *("doctor.machine", "doctor.nft_json", "doctor.packet_filter", "doctor.server", "doctor.state"),
+            "doctor.tunnel",
         ),
     ),
 )
@@ -87,7 +102,18 @@ PLACES = {entry: depth for depth, (_, entries) in enumerate(LAYERS) for entry in
 
 PURE = (
     *("policy", "policy.admission", "policy.invoicing", "policy.pricing", "policy.quota", "policy.termination"),
-    *("policy.speed", "policy.windows", "accounting", "invoice", "reconcile", "egress.state", "egress.ruleset"),
+    *(
+        "policy.speed",
+        "policy.windows",
+        "accounting",
+        "invoice",
+        "reconcile",
+        "takeover",
+        "egress.state",
+        "egress.ruleset",
+    ),
+    *("doctor.diagnosis", "doctor.finding", "doctor.firewall", "doctor.iptables_save", "doctor.machine"),
+    *("doctor.nft_json", "doctor.packet_filter", "doctor.server", "doctor.state", "doctor.tunnel"),
 )
 INPUT_OUTPUT = {
     "asyncio",

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from calendar import timegm
-from dataclasses import astuple
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import astuple
 
 from appliance.policy.invoicing import (
     Amount,

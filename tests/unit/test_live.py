@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
+from msgspec import structs
 
 from appliance.clock import Moment
 from appliance.entities import Account, Baseline, Reason, State, Tier
 from appliance.errors import StoreUnavailable
 from appliance.live import LiveSessions
+from appliance.policy.invoicing import Amount
 from appliance.store.connection import Store
+from appliance.store.sessions import Reading
 from tests.unit.a_session import A_SESSION
 
 if TYPE_CHECKING:
@@ -33,7 +35,8 @@ def live() -> LiveSessions:
 def test_load() -> None:
     """Live and closing sessions have peers; pending and ended ones, and baselines of no session, are left out."""
     others = [
-        replace(A_SESSION, id=state, state=state, public_key=bytes([n]) * 32) for n, state in enumerate(State, start=2)
+        structs.replace(A_SESSION, id=state, state=state, public_key=bytes([n]) * 32)
+        for n, state in enumerate(State, start=2)
     ]
     found = LiveSessions()
     assert found.stale
@@ -56,16 +59,41 @@ def test_drop() -> None:
 
 def test_successor() -> None:
     """A session that takes over the key takes over its baseline too."""
-    found, successor = live(), replace(A_SESSION, id="ses_2")
+    found, successor = live(), structs.replace(A_SESSION, id="ses_2")
     found.put(successor)
     assert found.by_key == {KEY: successor}
     assert found.baselines == {KEY: BASELINE}
 
 
+def test_by_id() -> None:
+    """A session is found by its id until it has ended or its key is another's, with what was last counted."""
+    found = live()
+    assert found.session("ses_1") is found.by_key[KEY]
+    assert found.session("ses_2") is None
+    counted = structs.replace(A_SESSION, bytes_in=5)
+    found.take([Reading(Amount(0, 5, 0), 0, 0, counted, BASELINE)], {})
+    assert found.session("ses_1") == counted
+    found.put(structs.replace(A_SESSION, id="ses_2"))
+    assert found.session("ses_1") is None
+    assert found.session("ses_2") is found.by_key[KEY]
+    found.drop(KEY)
+    assert found.session("ses_2") is None
+
+
+def test_by_id_while_stale() -> None:
+    """Memory that may differ from the store is not asked."""
+    found = live()
+    found.stale = True
+    assert found.session("ses_1") is None
+    found.load([structs.replace(A_SESSION, id="ses_2")], {}, [ACCOUNT], BEAT)
+    assert found.session("ses_1") is None
+    assert found.session("ses_2") is not None
+
+
 def test_put_keeps_the_windows_that_are_known() -> None:
     """An account that has a session here has the newer windows here."""
     found = live()
-    found.put(A_SESSION, replace(ACCOUNT, tier=Tier.PAID))
+    found.put(A_SESSION, structs.replace(ACCOUNT, tier=Tier.PAID))
     assert found.accounts["acc_1"] == ACCOUNT
 
 
@@ -73,7 +101,9 @@ def test_what_is_due() -> None:
     """Sessions come in the order in which they expire, were counted and were heard; one that ends leaves all three."""
     found = live()
     key = b"\x02" * 32
-    found.put(replace(A_SESSION, id="ses_2", public_key=key, expires_at=5, counted_until_ms=6, quiet_since_ms=7))
+    found.put(
+        structs.replace(A_SESSION, id="ses_2", public_key=key, expires_at=5, counted_until_ms=6, quiet_since_ms=7)
+    )
     quiet = found.quiet_since[ACCOUNT.tier]
     assert (found.expiries.least(), found.counted_until.least(), quiet.least()) == (5, 6, 7)
     assert found.expiries.upto(A_SESSION.expires_at) == [key, KEY]
@@ -86,9 +116,9 @@ def test_what_is_due() -> None:
 def test_closing() -> None:
     """Those that have to end are at hand, until they have ended or their key is another session's."""
     found = live()
-    found.put(replace(A_SESSION, state=State.CLOSING, reason=Reason.ADMIN))
+    found.put(structs.replace(A_SESSION, state=State.CLOSING, reason=Reason.ADMIN))
     assert found.closing == {KEY}
-    found.put(replace(A_SESSION, id="ses_2"))
+    found.put(structs.replace(A_SESSION, id="ses_2"))
     assert found.closing == set()
 
 

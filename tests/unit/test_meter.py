@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from msgspec import structs
 
 from appliance.clock import Moment
 from appliance.entities import Baseline
@@ -18,13 +18,13 @@ BASELINE = Baseline("boot", 4, 10, 20)
 def test_nothing_new() -> None:
     """A peer that has not moved costs no write: neither a new one nor one at its baseline."""
     assert read_session(A_SESSION, QUIET, None, 4, NOW) is None
-    assert read_session(A_SESSION, replace(QUIET, rx_bytes=10, tx_bytes=20), BASELINE, 4, NOW) is None
+    assert read_session(A_SESSION, structs.replace(QUIET, rx_bytes=10, tx_bytes=20), BASELINE, 4, NOW) is None
 
 
 def test_bytes_without_a_handshake() -> None:
     """Bytes are billed; what is known of handshakes and quiet stays."""
-    known = replace(A_SESSION, handshake_seen_ns=5 * 10**9, last_handshake_at=5000)
-    sample = replace(QUIET, rx_bytes=13, tx_bytes=20, last_handshake_ns=5 * 10**9)
+    known = structs.replace(A_SESSION, handshake_seen_ns=5 * 10**9, last_handshake_at=5000)
+    sample = structs.replace(QUIET, rx_bytes=13, tx_bytes=20, last_handshake_ns=5 * 10**9)
     found = read_session(known, sample, BASELINE, 4, NOW)
     assert found is not None
     assert (found.amount.bytes_in, found.amount.bytes_out) == (3, 0)
@@ -35,8 +35,8 @@ def test_bytes_without_a_handshake() -> None:
 def test_handshake_changed() -> None:
     """Any change of the handshake time is a handshake, one back in time too; quiet counts from now."""
     for seen, shown in ((0, 10**9), (10**9, 2 * 10**9), (2 * 10**9, 10**9)):
-        known = replace(A_SESSION, handshake_seen_ns=seen, quiet_boot_id="before")
-        found = read_session(known, replace(QUIET, last_handshake_ns=shown), None, 4, NOW)
+        known = structs.replace(A_SESSION, handshake_seen_ns=seen, quiet_boot_id="before")
+        found = read_session(known, structs.replace(QUIET, last_handshake_ns=shown), None, 4, NOW)
         assert found is not None
         assert (found.after.last_handshake_at, found.after.handshake_seen_ns) == (shown // 10**6, shown)
         assert (found.after.quiet_since_ms, found.after.quiet_boot_id) == (77_000, "boot")
@@ -44,9 +44,9 @@ def test_handshake_changed() -> None:
 
 def test_handshake_gone() -> None:
     """A peer that was added again shows no handshake: that is none, and the last one known stays."""
-    known = replace(A_SESSION, handshake_seen_ns=10**9, last_handshake_at=1000)
+    known = structs.replace(A_SESSION, handshake_seen_ns=10**9, last_handshake_at=1000)
     assert read_session(known, QUIET, None, 4, NOW) is None
-    found = read_session(known, replace(QUIET, rx_bytes=1), None, 4, NOW)
+    found = read_session(known, structs.replace(QUIET, rx_bytes=1), None, 4, NOW)
     assert found is not None
     assert (found.after.last_handshake_at, found.after.handshake_seen_ns) == (1000, 10**9)
     assert found.after.quiet_since_ms == A_SESSION.quiet_since_ms
@@ -54,6 +54,6 @@ def test_handshake_gone() -> None:
 
 def test_new_interface() -> None:
     """Another ifindex: all the sample shows is new, and the baseline is of the new interface."""
-    found = read_session(A_SESSION, replace(QUIET, rx_bytes=12, tx_bytes=24), BASELINE, 5, NOW)
+    found = read_session(A_SESSION, structs.replace(QUIET, rx_bytes=12, tx_bytes=24), BASELINE, 5, NOW)
     assert found is not None
     assert (found.amount.bytes_in, found.amount.bytes_out, found.baseline) == (12, 24, Baseline("boot", 5, 12, 24))

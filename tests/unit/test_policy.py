@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from msgspec import structs
 
 from appliance import config
 from appliance.entities import Account, Session, State, Tier
@@ -22,7 +23,7 @@ UNLIMITED = Quota(0, 0, 0, 0, 0, 0)
 
 def sessions(*states: State) -> list[Session]:
     return [
-        replace(A_SESSION, id=f"ses_{n}", state=state, public_key=n.to_bytes(32, "little"))
+        structs.replace(A_SESSION, id=f"ses_{n}", state=state, public_key=n.to_bytes(32, "little"))
         for n, state in enumerate(states, start=1)
     ]
 
@@ -62,7 +63,7 @@ def test_replaced_does_not_count() -> None:
 @pytest.mark.parametrize("states", [(), (State.LIVE, State.LIVE)])
 def test_anothers_key(states: tuple[State, ...]) -> None:
     """Another account's key is at fault before any limit is."""
-    holder = replace(A_SESSION, account_id="acc_2")
+    holder = structs.replace(A_SESSION, account_id="acc_2")
     decision = admission.decide(ADA, TIER, sessions(*states), holder, UNLIMITED, NOW)
     assert isinstance(decision, admission.Refuse)
     assert isinstance(decision.error, InvalidRequest)
@@ -87,6 +88,6 @@ def test_lifetime(max_session: int, seconds: int) -> None:
 )
 def test_quota(states: tuple[State, ...], used: int, refusal: type[Exception] | None) -> None:
     """An account that has used up a window may open none; at the live limit too, that is what it is told."""
-    quota = replace(UNLIMITED, bytes_used=used, bytes_limit=1000)
+    quota = structs.replace(UNLIMITED, bytes_used=used, bytes_limit=1000)
     decision = admission.decide(ADA, TIER, sessions(*states), None, quota, NOW)
     assert (type(decision.error) if isinstance(decision, admission.Refuse) else None) == refusal

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from msgspec import structs
 
 from appliance import config
 from appliance.clock import Moment
@@ -50,8 +51,8 @@ def test_ending(now: Moment, timeout: int, reason: Reason | None) -> None:
 
 
 BELOW = Quota(999, 1000, 0, 59_999, 60, 0)
-BYTES = replace(BELOW, bytes_used=1000)
-SECONDS = replace(BELOW, time_used_ms=60_000)
+BYTES = structs.replace(BELOW, bytes_used=1000)
+SECONDS = structs.replace(BELOW, time_used_ms=60_000)
 UNMETERED = Quota(2**63 - 1, 0, 0, 2**63 - 1, 0, 0)
 IDLE = Moment(0, QUIET + 300_001, "boot")
 EXPIRED = Moment(EXPIRES, QUIET, "boot")
@@ -77,6 +78,6 @@ def test_order_of_reasons(quota: Quota, now: Moment, reason: Reason | None) -> N
 
 def test_a_handshake_starts_idleness_anew() -> None:
     """The timeout counts from when the session was last heard of, not from when it was made."""
-    heard = replace(A_SESSION, quiet_since_ms=QUIET + 300_000)
+    heard = structs.replace(A_SESSION, quiet_since_ms=QUIET + 300_000)
     assert termination.decide(heard, TIER, None, replace(IDLE, boot_ms=QUIET + 600_000)) is None
     assert termination.decide(heard, TIER, None, replace(IDLE, boot_ms=QUIET + 600_001)) is Reason.IDLE

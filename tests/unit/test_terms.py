@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from appliance import config
 from appliance.policy.pricing import Rates
-from appliance.reload import left_out
+from appliance.takeover import left_out
 from appliance.terms import Terms
 
 BEFORE = config.load("", {}, "exit")

@@ -1,0 +1,60 @@
+"""`wg-appliance doctor`."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+import click
+
+from appliance import config
+from appliance.cli import output
+from appliance.cli.owner import become_owner
+from appliance.doctor.finding import Finding, Status, failed, ok
+from appliance.errors import ConfigError, HostError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@click.command()
+@output.json_option
+@click.pass_obj
+def doctor(config_file: Path | None, as_json: bool) -> None:
+    """Check this host and the running server; say what is wrong and the command that mends it.
+
+    Changes nothing. Exit status 1 when a check failed; warnings alone are none.
+    """
+    findings = _examine(config_file)
+    if as_json:
+        output.write_json({"checks": [asdict(finding) for finding in findings]})
+    else:
+        output.write("\n".join(map(_line, findings)))
+    bad = [finding.check for finding in findings if finding.status is Status.FAILED]
+    if bad:
+        raise HostError(f"{len(bad)} of {len(findings)} checks failed: {', '.join(bad)}")
+
+
+def _examine(config_file: Path | None) -> list[Finding]:
+    file = config.location(config_file, os.environ)
+    try:
+        settings = config.read(config_file, os.environ)
+    except ConfigError as error:
+        what = f"{error}; nothing else can be checked before"
+        return [failed("config", what, f"nano {file}")]
+    from appliance.doctor.diagnosis import diagnose
+    from appliance.doctor.gather import gather
+    from appliance.state_dir import StateDir
+    from appliance.store import inspection
+
+    state = StateDir(settings.node.state_dir)
+
+    config_read = ok("config", str(file) if file.exists() else f"no {file}: all defaults")
+    facts = gather(settings, file, state, lambda: become_owner(state.path, inspection.rehearse))
+    return [config_read, *diagnose(facts)]
+
+
+def _line(finding: Finding) -> str:
+    mend = f" -> {finding.mend}" if finding.mend else ""
+    return f"{finding.status:<7}  {finding.check:<14}  {finding.what}{mend}"

@@ -1,0 +1,142 @@
+"""What becomes of a packet in a packet filter's chains, worked out without sending one. Pure.
+
+The packet is anybody's: unmarked, within every limit, in no list of addresses that is not shown. A test that is not
+understood may hold or not. Both ways are then followed, so that the answer is what may happen.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum, auto
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from ipaddress import IPv4Address, IPv6Address
+
+    Test = Callable[["Packet"], bool | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Packet:
+    """`out` None: it is for the host itself."""
+
+    into: str
+    out: str | None
+    source: IPv4Address | IPv6Address
+    destination: IPv4Address | IPv6Address
+    protocol: Literal["tcp", "udp"]
+    source_port: int
+    destination_port: int
+    state: Literal["new", "established"]
+
+    @property
+    def version(self) -> int:
+        return self.source.version
+
+
+class Verdict(Enum):
+    ACCEPT = auto()
+    DROP = auto()  # a reject is one too
+    RETURN = auto()  # the end of the chain, reached or asked for
+
+
+@dataclass(frozen=True, slots=True)
+class Jump:
+    chain: str
+    goto: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """A test's None: cannot tell. `action` None: it only counts, logs or marks."""
+
+    tests: Sequence[Test]
+    action: Verdict | Jump | None
+
+
+@dataclass(frozen=True, slots=True)
+class Chain:
+    """`hook` None: other chains jump to it. `policy`: what a base chain does at its end."""
+
+    name: str
+    hook: str | None = None
+    policy: Verdict = Verdict.ACCEPT
+    rules: list[Rule] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    family: str  # ip, ip6 or inet
+    name: str
+    chains: Mapping[str, Chain]
+
+    def sees(self, packet: Packet) -> bool:
+        return self.family in ("inet", "ip" if packet.version == 4 else "ip6")
+
+
+@dataclass(frozen=True, slots=True)
+class Obstacle:
+    """A base chain that drops the packet; `surely` False: it depends on what is not understood here."""
+
+    table: Table
+    chain: Chain
+    surely: bool
+
+
+def obstacles(tables: Iterable[Table], hook: str, packet: Packet) -> Iterator[Obstacle]:
+    """Every base chain of the hook is asked, and any of them may drop."""
+    for table in tables:
+        if table.sees(packet):
+            walk = _Walk(table, packet)
+            for chain in table.chains.values():
+                if chain.hook == hook and Verdict.DROP in (verdicts := walk.base(chain)):
+                    yield Obstacle(table, chain, surely=verdicts == {Verdict.DROP})
+
+
+class _Walk:
+    def __init__(self, table: Table, packet: Packet) -> None:
+        self._table = table
+        self._packet = packet
+        self._known: dict[str, frozenset[Verdict]] = {}
+
+    def base(self, chain: Chain) -> set[Verdict]:
+        return {chain.policy if verdict is Verdict.RETURN else verdict for verdict in self._chain(chain.name)}
+
+    def _chain(self, name: str) -> frozenset[Verdict]:
+        """What may come of it. The kernel has no chain that leads to itself."""
+        if name not in self._known:
+            self._known[name] = frozenset(self._verdicts(self._table.chains[name]))
+        return self._known[name]
+
+    def _verdicts(self, chain: Chain) -> Iterator[Verdict]:
+        for rule in chain.rules:
+            holds = _all(test(self._packet) for test in rule.tests)
+            if holds is False or rule.action is None:
+                continue
+            verdicts, goes_on = self._act(rule.action)
+            yield from verdicts
+            if holds and not goes_on:
+                return
+        yield Verdict.RETURN
+
+    def _act(self, action: Verdict | Jump) -> tuple[frozenset[Verdict], bool]:
+        """What may come of it, and whether the next rule may be asked after it."""
+        if isinstance(action, Verdict):
+            return frozenset({action}), False
+        verdicts = self._chain(action.chain)
+        if action.goto:
+            return verdicts, False
+        return verdicts - {Verdict.RETURN}, Verdict.RETURN in verdicts
+
+
+def _all(answers: Iterable[bool | None]) -> bool | None:
+    """Whether all hold; None where none is known not to, and one is not known."""
+    found = list(answers)
+    if False in found:
+        return False
+    return None if None in found else True
+
+
+def unknown(_: Packet) -> None:
+    """A test that is not understood."""

@@ -1,0 +1,49 @@
+"""Who has a UDP port, from procfs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+PROC = Path("/proc")
+UNNAMED = "another process"
+
+
+def holders(port: int) -> tuple[str, ...]:
+    """The programs that have it, each once; one that may not be seen is just another process."""
+    inodes = set(_inodes(port))
+    if not inodes:
+        return ()
+    links = {f"socket:[{inode}]" for inode in inodes}
+    names = {_name(process) for process in PROC.glob("[0-9]*") if links & set(_links(process))}
+    return tuple(sorted(names)) or (UNNAMED,)
+
+
+def _inodes(port: int) -> Iterator[str]:
+    """proc(5), /proc/net/udp: the address in hex with its port, and in the tenth field the inode."""
+    for table in ("udp", "udp6"):
+        try:
+            lines = (PROC / "self/net" / table).read_text(encoding="ascii").splitlines()[1:]
+        except FileNotFoundError:  # no IPv6 here
+            continue
+        for fields in map(str.split, lines):
+            if int(fields[1].rpartition(":")[2], 16) == port:
+                yield fields[9]
+
+
+def _links(process: Path) -> Iterator[str]:
+    try:
+        for descriptor in (process / "fd").iterdir():
+            yield str(descriptor.readlink())
+    except OSError:
+        return  # it has ended, or is another user's
+
+
+def _name(process: Path) -> str:
+    try:
+        return (process / "comm").read_text(encoding="utf-8", errors="replace").strip()
+    except OSError:
+        return UNNAMED

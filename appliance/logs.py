@@ -1,0 +1,68 @@
+"""Log lines: an event each, and what it is about as fields; for people or as JSON.
+
+What may stand in a field: ids, tiers, counts, reasons. No token, no key, no client's config or address.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+FORMATS = ("text", "json")
+SHOWN = 5  # of many
+
+
+def about(**fields: object) -> dict[str, object]:
+    """For `extra` of a logging call."""
+    return {"fields": fields}
+
+
+def some(values: Iterable[str]) -> str:
+    """The first of many, in order."""
+    return ",".join(sorted(values)[:SHOWN])
+
+
+def formatter(log_format: str, *, with_time: bool) -> logging.Formatter:
+    return JsonLines() if log_format == "json" else TextLines(with_time=with_time)
+
+
+class TextLines(logging.Formatter):
+    """`LEVEL logger: event field=value`. A traceback follows on lines of its own."""
+
+    def __init__(self, *, with_time: bool) -> None:
+        super().__init__(("%(asctime)s " if with_time else "") + "%(levelname)s %(name)s: %(message)s")
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 (logging's name)
+        line = " ".join([super().formatMessage(record), *(f"{k}={_word(v)}" for k, v in _fields(record).items())])
+        return line.replace("\r", "\\r").replace("\n", "\\n")
+
+
+class JsonLines(logging.Formatter):
+    """An object a line, its fields beside `time`, `level`, `logger` and `message`; `exception` holds a traceback."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        line = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")[:-6] + "Z",
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+            **_fields(record),
+        }
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        return json.dumps(line, default=str)
+
+
+def _fields(record: logging.LogRecord) -> Mapping[str, object]:
+    fields: Mapping[str, object] = getattr(record, "fields", {})
+    return fields
+
+
+def _word(value: object) -> str:
+    text = str(value)
+    return text if text.isprintable() and text and not set(text) & set(' "=') else json.dumps(text)

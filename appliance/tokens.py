@@ -1,0 +1,53 @@
+"""Whose a bearer token is."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from appliance.store import tokens as rows
+
+if TYPE_CHECKING:
+    from appliance.clock import Clock
+    from appliance.entities import Account
+    from appliance.store.connection import Store
+
+MOST_KNOWN = 10_000
+
+
+class Tokens:
+    """Tokens that count are remembered, so that asking again asks nothing of the store.
+
+    Whoever finds that another process may have changed tokens or accounts calls `forget`. A token that does not count
+    is never remembered: it may be made at any moment.
+    """
+
+    def __init__(self, store: Store, clock: Clock) -> None:
+        self._store = store
+        self._clock = clock
+        self._known: dict[bytes, rows.Holder] = {}  # by hash, the oldest first
+        self._forgotten = 0  # how often
+
+    async def account_of(self, token_hash: bytes) -> Account | None:
+        """The account, its windows as they were when the token was first seen. None for one that does not count."""
+        now = self._clock.now().wall_ms
+        known = self._known.get(token_hash)
+        if known is not None and (known.expires_at is None or known.expires_at > now):
+            return known.account
+        forgotten = self._forgotten
+        async with self._store.read() as db:
+            holder = await rows.holder_of(db, token_hash, now)
+        if holder is None:
+            return None
+        # Read before the last `forget`, it may be what was to be forgotten.
+        if forgotten == self._forgotten:
+            self._remember(token_hash, holder)
+        return holder.account
+
+    def forget(self) -> None:
+        self._known.clear()
+        self._forgotten += 1
+
+    def _remember(self, token_hash: bytes, holder: rows.Holder) -> None:
+        if len(self._known) >= MOST_KNOWN:
+            del self._known[next(iter(self._known))]
+        self._known[token_hash] = holder

@@ -1,0 +1,199 @@
+"""/metrics: what happens shows in it, under names that stay, with labels that clients cannot multiply."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from exit_under_test import on_exit
+from prometheus_client import generate_latest
+from prometheus_client.parser import text_string_to_metric_families
+
+from appliance.api.metrics import ExitCollector
+from appliance.convergence import Convergence
+from appliance.egress.state import EgressChanges
+from appliance.entities import Reason, Tier
+from appliance.errors import TunnelError
+from appliance.reconcile import Changes
+from appliance.wireguard.tunnel import Peer, PutPeer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from exit_under_test import ExitUnderTest
+
+MONITORING = Path(__file__).parents[2] / "systemd" / "monitoring"
+
+
+def exposed(exit_: ExitUnderTest) -> dict[str, float]:
+    """Every sample as Prometheus would read it, by name{label=value}."""
+    registry = exit_.metrics.registry
+    collector = ExitCollector(exit_.parts, exit_.tunnel, {"the tick": 0})
+    registry.register(collector)
+    try:
+        text = generate_latest(registry).decode()
+    finally:
+        registry.unregister(collector)
+    return {
+        sample.name + (json.dumps(sample.labels) if sample.labels else ""): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+
+
+def sample(name: str, **labels: str) -> str:
+    return f"wg_appliance_{name}" + (json.dumps(labels) if labels else "")
+
+
+@on_exit()
+async def test_sessions(exit_: ExitUnderTest) -> None:
+    """Opened by tier, ended by reason, live; addresses taken and free; before the first one all are there, at zero."""
+    first = exposed(exit_)
+    for tier in Tier:
+        assert first[sample("sessions_opened_total", tier=tier)] == 0
+    for reason in Reason:
+        assert first[sample("sessions_terminated_total", reason=reason)] == 0
+    ada = await exit_.client("ada", Tier.FREE)
+    first_session, _ = await ada.open(), await ada.open()
+    await ada.delete(first_session["id"])
+    found = exposed(exit_)
+    assert found[sample("sessions_opened_total", tier="free")] == 2
+    assert found[sample("sessions_terminated_total", reason="closed")] == 1
+    assert found[sample("sessions_live", tier="free")] == 1
+    assert found[sample("addresses_used")] == 1
+    assert found[sample("addresses_free")] == found[sample("addresses")] - 1
+
+
+@on_exit()
+async def test_repairs(exit_: ExitUnderTest) -> None:
+    """By kind, each difference once; what could not be put right is none."""
+    before = exposed(exit_)
+    ada = await exit_.client()
+    await ada.post()
+    (key,) = exit_.tunnel.peers
+    strangers = [PutPeer(Peer(bytes([n]) * 32, frozenset())) for n in (1, 2, 3)]
+    exit_.tunnel.interface.peers.pop(key)
+    await exit_.tunnel.apply(strangers)
+    await exit_.tick()
+    exit_.egress.fault = "no nft"
+    await exit_.tick()
+    found = exposed(exit_)
+
+    def more(kind: str) -> float:
+        name = sample("repairs_total", kind=kind)
+        return found[name] - before[name]
+
+    assert {kind: more(kind) for kind in ("peer_restored", "peer_removed", "peer_changed", "firewall", "device")} == {
+        "peer_restored": 1,
+        "peer_removed": 3,
+        "peer_changed": 0,
+        "firewall": 0,
+        "device": 0,
+    }
+
+
+@on_exit()
+async def test_egress_repairs(exit_: ExitUnderTest) -> None:
+    """The table is one, each sysctl counts."""
+    before = exposed(exit_)
+    changes = Changes(egress=EgressChanges(rules=True, sysctls={"a": "1", "b": "0"}))
+    await Convergence(exit_.tunnel, exit_.egress, exit_.parts.live, None, exit_.metrics).apply(changes)  # type: ignore[arg-type]  # no exit is asked for
+    found = exposed(exit_)
+    assert found[sample("repairs_total", kind="sysctl")] - before[sample("repairs_total", kind="sysctl")] == 2
+    assert found[sample("repairs_total", kind="firewall")] - before[sample("repairs_total", kind="firewall")] == 1
+
+
+@on_exit()
+async def test_ticks(exit_: ExitUnderTest) -> None:
+    """Their durations by kind, and those that failed."""
+    before = exposed(exit_)
+    await exit_.tick()
+    exit_.tunnel.fail_next(TunnelError("gone"))
+    await exit_.tick()
+    await exit_.parts.ticker.tick(whole=False)
+    found = exposed(exit_)
+    whole, look = (sample("tick_duration_seconds_count", kind=kind) for kind in ("whole", "look"))
+    assert found[whole] - before[whole] == 3  # while it does not work, every tick is whole
+    assert found.get(look, 0) == 0
+    assert found[sample("ticks_failed_total")] == 1
+    await exit_.parts.ticker.tick(whole=False)
+    assert exposed(exit_)[look] == 1
+
+
+@on_exit()
+async def test_answers(exit_: ExitUnderTest) -> None:
+    """By the route as it is declared, whatever ids, paths and methods clients send: the series stay few."""
+    ada = await exit_.client()
+    session = (await ada.open())["id"]
+    for path in (f"/v1/sessions/{session}", "/v1/sessions/ses_none", *(f"/x{n}" for n in range(50)), "/v1/%0a"):
+        await ada.get(path)
+    for n in range(50):
+        await exit_.http.request(f"M{n}", "/healthz")
+    await exit_.http.get("/healthz")
+    name = sample("http_request_duration_seconds_count")
+    counts = {each: value for each, value in exposed(exit_).items() if each.startswith(name)}
+
+    def many(method: str, route: str, status: str) -> float:
+        return counts[sample("http_request_duration_seconds_count", method=method, route=route, status=status)]
+
+    assert many("POST", "/v1/sessions", "201") == 1
+    assert many("GET", "/v1/sessions/{session_id}", "200") == 1
+    assert many("GET", "/v1/sessions/{session_id}", "404") == 1
+    assert many("GET", "other", "404") == 51
+    assert many("other", "other", "405") == 50
+    assert many("GET", "/healthz", "200") == 1
+    assert len(counts) == 6
+
+
+@on_exit()
+async def test_store(exit_: ExitUnderTest) -> None:
+    """Readings and transactions, and what the store could not serve."""
+    before = exposed(exit_)
+    ada = await exit_.client()
+    with exit_.locked():
+        assert (await ada.post()).status_code == 503
+    found = exposed(exit_)
+    for operation in ("read", "write"):
+        name = sample("store_duration_seconds_count", operation=operation)
+        assert found[name] > before[name]
+    assert found[sample("store_failures_total")] - before[sample("store_failures_total")] == 1
+
+
+@on_exit()
+async def test_build_and_dumps(exit_: ExitUnderTest) -> None:
+    """What runs, and how often the device had to be read again."""
+    exit_.tunnel.dump_retries = 7
+    found = exposed(exit_)
+    (build,) = [name for name in found if name.startswith(sample("build_info"))]
+    assert re.search(r'"version": "\d', build)
+    assert '"backend": "' in build
+    assert found[sample("dump_retries_total")] == 7
+
+
+@on_exit()
+async def test_names(exit_: ExitUnderTest) -> None:
+    """Counters end in _total, durations are in seconds, and nothing is named otherwise."""
+    await (await exit_.client()).open()
+    for name in (each.partition("{")[0] for each in exposed(exit_)):
+        assert re.fullmatch(r"wg_appliance(_[a-z]+)+", name), name
+        assert "_ms" not in name
+
+
+def queried(file: Path) -> Iterator[str]:
+    """Metric names in a dashboard's or a rule's queries."""
+    yield from re.findall(r"\bwg_appliance_\w+", file.read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("name", ["grafana-dashboard.json", "prometheus-rules.yml"])
+@on_exit()
+async def test_examples_ask_for_what_there_is(exit_: ExitUnderTest, name: str) -> None:
+    """Every metric that the dashboard and the alerts name is one that a used exit exposes."""
+    await (await exit_.client()).open()
+    await exit_.tick()
+    names = {each.partition("{")[0] for each in exposed(exit_)}
+    asked = set(queried(MONITORING / name))
+    assert len(asked) > 5
+    assert asked - names == set()

@@ -1,0 +1,34 @@
+"""`python -m tests.bench.bare_server SOCKET < BODY`: one route that answers with this JSON, parsed once; no more.
+
+What the API's answer is made of and no other work: the same classes, Litestar, and web server.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import sys
+
+import msgspec
+from litestar import Litestar, get
+from litestar.params import FromPath  # noqa: TC002 (Litestar reads the handlers' annotations at run time)
+
+from appliance.api.schemas import SessionStatus
+from appliance.api.web import WebServer
+
+
+def main(path: str, body: bytes) -> None:
+    status = msgspec.json.decode(body, type=SessionStatus)
+
+    @get("/v1/sessions/{session_id:str}")
+    async def get_session(session_id: FromPath[str]) -> SessionStatus:  # noqa: ARG001 (it has one)
+        return status
+
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(path)
+        listener.listen(64)
+        asyncio.run(WebServer(Litestar([get_session], openapi_config=None), listener, 1).run())
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.stdin.buffer.read())

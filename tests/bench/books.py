@@ -1,0 +1,50 @@
+"""A store that holds many live sessions already: rows as the server would have written them, in a moment's time."""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from appliance.clock import Moment
+    from appliance.wireguard.tunnel import Peer
+
+SESSIONS_AN_ACCOUNT = 4
+FIRST_OFFSET = 2
+YEAR_MS = 365 * 86_400_000
+
+_ACCOUNT = """
+INSERT INTO accounts (id, name, tier, created_at, bytes_opened_at, time_opened_at)
+VALUES (:id, :id, 'free', :now, :now, :now)
+"""
+_SESSION = """
+INSERT INTO sessions (id, account_id, tier, region, public_ip, public_key, address_offset, ipv6, state, created_at,
+    expires_at, quiet_since_ms, quiet_boot_id, counted_until_ms, counted_boot_id)
+VALUES (:id, :account, 'free', 'test', '192.0.2.1', :key, :offset, 1, 'live', :now, :expires, :boot_ms, :boot,
+    :boot_ms, :boot)
+"""
+_BASELINE = "INSERT INTO baselines (public_key, boot_id, ifindex, rx_bytes, tx_bytes) VALUES (?, ?, ?, 0, 0)"
+
+
+def fill(store: Path, peers: Sequence[Peer], now: Moment, ifindex: int) -> None:
+    """A live session for each peer, in their order, several an account; their counters were read and stood at zero."""
+    accounts = [f"acc_{number}" for number in range(-(-len(peers) // SESSIONS_AN_ACCOUNT))]
+    common = {"now": now.wall_ms, "expires": now.wall_ms + YEAR_MS, "boot_ms": now.boot_ms, "boot": now.boot_id}
+    sessions = [
+        {
+            "id": f"ses_{number:016}",
+            "account": accounts[number // SESSIONS_AN_ACCOUNT],
+            "key": peer.public_key,
+            "offset": FIRST_OFFSET + number,
+            **common,
+        }
+        for number, peer in enumerate(peers)
+    ]
+    with closing(sqlite3.connect(store)) as db, db:
+        db.executemany(_ACCOUNT, [{"id": account, "now": now.wall_ms} for account in accounts])
+        db.executemany(_SESSION, sessions)
+        db.executemany(_BASELINE, [(peer.public_key, now.boot_id, ifindex) for peer in peers])

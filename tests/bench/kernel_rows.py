@@ -1,0 +1,129 @@
+"""Rows that need the kernel's WireGuard: reading and restoring many peers, and the tick."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import tempfile
+from contextlib import contextmanager
+from functools import partial
+from ipaddress import ip_address
+from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING
+
+from appliance.wireguard import keys
+from tests.bench.contest import Row, Target, take_turns
+from tests.bench.device import PORT, PRIVATE_KEY, Device
+from tests.bench.ticking import Ticking
+from tests.netns import new_namespace
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from random import Random
+
+    from appliance.wireguard.tunnel import Peer
+
+PEERS = 20_000
+STEPS = (100, 500, 1_000, 5_000, 10_000, 20_000, 50_000)  # of the plot
+CHANGED = 100  # one in so many peers, between two readings
+ROUNDS_OF_PYROUTE2 = 2
+ROUNDS_OF_RESTORE = 3
+
+
+@contextmanager
+def a_device() -> Iterator[Device]:
+    with new_namespace() as space, space.entered():
+        device = Device("wgbench", asyncio.new_event_loop())
+        try:
+            device.make()
+            yield device
+        finally:
+            device.close()
+
+
+def reading_row(device: Device, rounds: int) -> Row:
+    moved: list[int] = []
+
+    def ours() -> None:
+        dump = device.ours()
+        assert dump.compared is not None
+        moved.append(len(dump.compared.changed))
+
+    seconds = take_turns(
+        rounds,
+        {"bare loop": device.bare, "ours": ours, "wg show dump": device.wg_show, "pyroute2": device.pyroute2},
+        rounds_of={"pyroute2": ROUNDS_OF_PYROUTE2},
+        before={"ours": partial(device.move, len(device.peers) // CHANGED, device.ours)},
+    )
+    targets = [
+        Target("ours", "bare loop", 1.3),
+        Target("ours", "wg show dump", 1 / 8),
+        Target("ours", "pyroute2", 1 / 200),
+    ]
+    remark = f"{median(moved):.0f} peers changed between two readings"
+    return Row(f"dump of {len(device.peers):,} peers to changed peers in Python", "s", seconds, targets, remark)
+
+
+def tick_row(device: Device, rounds: int) -> Row:
+    """A whole tick beside the bare loop and `wg`."""
+    with tempfile.TemporaryDirectory() as folder:
+        ticking = Ticking(device, Path(folder))
+        ticking.tick()
+        counted: list[int] = []
+        many = max(1, len(device.peers) // CHANGED)
+
+        def ready() -> None:
+            device.move(many, ticking.tick)
+            counted.append(-ticking.bytes_counted)
+
+        def tick() -> None:
+            ticking.tick()
+            counted[-1] += ticking.bytes_counted
+
+        seconds = take_turns(
+            rounds, {"bare loop": device.bare, "tick": tick, "wg show dump": device.wg_show}, before={"tick": ready}
+        )
+        ticking.close()
+    remark = f"{many} peers changed, {median(counted):,.0f} bytes counted and committed"
+    targets = [Target("tick", "bare loop", 2.0)]
+    return Row(
+        f"a whole tick, {len(device.peers):,} peers", "s", seconds, targets, remark, {"peers": len(device.peers)}
+    )
+
+
+def restoring_row(device: Device, rounds: int) -> Row:
+    """All peers, fresh, into an interface that has none."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "wg.conf"
+        file.write_text(_configuration(device.peers), encoding="utf-8")
+        command = ["wg", "setconf", device.name, str(file)]
+        seconds = take_turns(
+            rounds,
+            {
+                "ours": partial(device.put, device.peers),
+                "wg setconf": partial(subprocess.run, command, check=True, timeout=600),
+            },
+            before={"ours": device.make, "wg setconf": device.make},
+        )
+    work = f"restore {len(device.peers):,} peers into an empty interface"
+    return Row(work, "s", seconds, [Target("ours", "wg setconf", 1.0)])
+
+
+def _configuration(peers: Sequence[Peer]) -> str:
+    lines = ["[Interface]", f"PrivateKey = {keys.encode(PRIVATE_KEY)}", f"ListenPort = {PORT}"]
+    for peer in peers:
+        allowed_ips = ", ".join(f"{ip_address(p.address)}/{p.length}" for p in sorted(peer.allowed_ips))
+        lines += ["[Peer]", f"PublicKey = {keys.encode(peer.public_key)}", f"AllowedIPs = {allowed_ips}"]
+    return "\n".join([*lines, ""])
+
+
+def rows(rounds: int, random: Random) -> Iterator[Row]:
+    with a_device() as device:
+        for many in STEPS:
+            device.grow(many, random)
+            if many == PEERS:
+                yield reading_row(device, rounds)
+            yield tick_row(device, rounds)
+            if many == PEERS:
+                yield restoring_row(device, ROUNDS_OF_RESTORE)

@@ -1,0 +1,98 @@
+"""The server's tick without the server: a real store and a real device, and an egress that is always in place."""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Address
+from typing import TYPE_CHECKING
+
+from appliance import assembly, config
+from appliance.clock import HostClock
+from appliance.exit import Exit
+from appliance.store.connection import Store
+from appliance.wireguard import keys
+from tests.bench import books
+from tests.bench.device import PORT, PRIVATE_KEY
+from tests.egress_in_place import IN_PLACE
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from appliance.egress.state import EgressChanges, EgressState
+    from appliance.settings import Settings
+    from tests.bench.device import Device
+
+CONFIG = """
+[node]
+region = "test"
+public_ip = "192.0.2.1"
+[wireguard]
+subnet = "10.101.0.0/16"
+[tiers.free]
+seconds_limit = 0
+bytes_limit = "1 TiB"
+idle_timeout = "1h"
+max_live_sessions = 0
+"""
+
+
+class EgressInPlace:
+    def state(self) -> EgressState:
+        return IN_PLACE
+
+    async def apply(self, changes: EgressChanges) -> None:
+        raise AssertionError(changes)
+
+
+class Ticking:
+    """An exit whose sessions are the device's peers. Every tick is a whole one: it reads, compares and commits."""
+
+    def __init__(self, device: Device, folder: Path) -> None:
+        self._loop = device.loop
+        self._store, self._parts = self._loop.run_until_complete(_build(device, folder))
+
+    def tick(self) -> None:
+        self._loop.run_until_complete(self._parts.ticker.tick())
+        if self._parts.node.check_fault is not None:
+            raise RuntimeError(self._parts.node.check_fault)
+
+    @property
+    def bytes_counted(self) -> int:
+        return self._parts.meter.bytes_out
+
+    def close(self) -> None:
+        self._loop.run_until_complete(self._store.close())
+
+
+async def _build(device: Device, folder: Path) -> tuple[Store, assembly.Parts]:
+    path = folder / "store.sqlite"
+    await (await Store.open(path)).close()
+    clock = HostClock()
+    books.fill(path, device.peers, clock.now(), (await device.tunnel.dump()).ifindex)
+    settings = config.load(CONFIG, {}, "bench")
+    store = await Store.open(path)
+    parts = await assembly.build(
+        settings,
+        store=store,
+        tunnel=device.tunnel,
+        egress=EgressInPlace(),
+        exit_=_exit(settings, device.name),
+        clock=clock,
+    )
+    return store, parts
+
+
+def _exit(settings: Settings, interface: str) -> Exit:
+    wireguard = settings.wireguard
+    return Exit(
+        interface=interface,
+        private_key=PRIVATE_KEY,
+        public_key=keys.public_key(PRIVATE_KEY),
+        public_ip=IPv4Address("192.0.2.1"),
+        listen_port=PORT,
+        endpoint_port=PORT,
+        mtu=wireguard.mtu,
+        subnet=wireguard.subnet,
+        subnet6=wireguard.subnet6,
+        dns=wireguard.dns,
+        keepalive=wireguard.keepalive,
+    )

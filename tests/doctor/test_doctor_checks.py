@@ -1,0 +1,235 @@
+"""The checks alone, on facts that no namespace can be made to have, and on those that go unseen."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from ipaddress import ip_address, ip_interface
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from appliance.clock import Moment
+from appliance.config import load
+from appliance.doctor import diagnosis, firewall, machine, server, state, tunnel
+from appliance.doctor.facts import Disk, Facts, Firewall, Forwarding, Network, State, StateFile, UdpPort
+from appliance.doctor.finding import Finding, Status
+from appliance.host_network import Uplink
+from appliance.settings import by_key
+from appliance.store.inspection import Inspection
+from appliance.wireguard.backend import HostFacts
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+FOLDER = Path("/var/lib/wg-appliance")
+SETTINGS = load("", {}, "host")
+BOOT = "a boot"
+NO_RULES = '{"nftables": []}'
+OUR_TABLE = '{"nftables": [{"table": {"family": "inet", "name": "wg_appliance", "handle": 1}}]}'
+SYSCTLS = {"net/ipv4/conf/all/send_redirects": "0", "net/ipv4/ip_forward": "1", "net/ipv6/conf/all/forwarding": "1"}
+
+HEALTHY = Facts(
+    settings=SETTINGS,
+    config_file=Path("/etc/wg-appliance/config.toml"),
+    root=True,
+    now=Moment(wall_ms=2_000_000, boot_ms=100_000, boot_id=BOOT),
+    clock_synchronised=True,
+    disk=Disk(free=10 << 30, total=20 << 30, free_inodes=100_000, read_only=False),
+    state=State(
+        files=(StateFile(FOLDER, 7, 0o700), StateFile(FOLDER / "server.key", 7, 0o600)),
+        served=True,
+        running=by_key(SETTINGS),
+        running_s=1000.0,
+        store=Inspection(None, ours=True, version=3, newest=3, beat=Moment(0, 95_000, BOOT)),
+    ),
+    wireguard=HostFacts(
+        net_admin=True, kernel_module=True, wireguard_go=False, tun_device=False, interface_kind="wireguard"
+    ),
+    network=Network(
+        uplinks={
+            4: Uplink("eth0", 1500, ip_address("203.0.113.1")),
+            6: Uplink("eth0", 1500, ip_address("2001:db8:2::1")),
+        },
+        addresses=(("eth0", ip_interface("203.0.113.1/24")), ("eth0", ip_interface("2001:db8:2::1/64"))),
+        routes=(),
+        ipv6_enabled=True,
+    ),
+    udp=UdpPort(holders=("another process",), device=51820),
+    forwarding=Forwarding(SYSCTLS, writable=True),
+    firewall=Firewall(OUR_TABLE, None, {}, {}),
+)
+
+
+def configured(text: str, facts: Facts = HEALTHY) -> Facts:
+    """The same host with this configuration, which its server has taken over."""
+    settings = load(text, {}, "host")
+    assert facts.state is not None
+    return replace(facts, settings=settings, state=replace(facts.state, running=by_key(settings)))
+
+
+def host(**changes: Any) -> Facts:
+    return replace(HEALTHY, wireguard=replace(HEALTHY.wireguard, **changes))
+
+
+def network(**changes: Any) -> Facts:
+    return replace(HEALTHY, network=replace(HEALTHY.network, **changes))
+
+
+def of_state(**changes: Any) -> Facts:
+    assert HEALTHY.state is not None
+    return replace(HEALTHY, state=replace(HEALTHY.state, **changes))
+
+
+def of_store(**changes: Any) -> Facts:
+    assert HEALTHY.state is not None
+    assert HEALTHY.state.store is not None
+    return of_state(store=replace(HEALTHY.state.store, **changes))
+
+
+def filters(ruleset: str | None = OUR_TABLE, fault: str | None = None, **changes: Mapping[str, Any]) -> Facts:
+    return replace(HEALTHY, firewall=Firewall(ruleset, fault, changes.get("iptables", {}), changes.get("legacy", {})))
+
+
+def test_healthy() -> None:
+    """Nothing is wrong with these facts; what follows is each a step away from them."""
+    assert [finding for finding in diagnosis.diagnose(HEALTHY) if finding.status is not Status.OK] == []
+
+
+KERNEL, USERSPACE = '[wireguard]\nbackend = "kernel"\n', '[wireguard]\nbackend = "userspace"\n'
+IPV6_ALONE = {6: HEALTHY.network.uplinks[6]}
+DROPS_INPUT = "*filter\n:INPUT DROP [0:0]\nCOMMIT\n"
+PRIVATE = {4: Uplink("eth0", 1500, ip_address("10.0.0.5"))}
+SEEN_AS_TUN = {"kernel_module": False, "wireguard_go": True, "tun_device": True, "interface_kind": "tun"}
+
+CASES: list[tuple[Callable[[Facts], Finding], Facts, str, str, str]] = [
+    (
+        tunnel.wireguard,
+        configured(KERNEL, host(kernel_module=False)),
+        "failed",
+        "this kernel has none",
+        'backend = "auto"',
+    ),
+    (tunnel.wireguard, host(kernel_module=False), "failed", "not installed", "apt-get install wireguard-go"),
+    (tunnel.wireguard, host(kernel_module=False, wireguard_go=True), "failed", "/dev/net/tun", "modprobe tun"),
+    (tunnel.wireguard, host(**SEEN_AS_TUN), "ok", "wireguard-go", ""),
+    (tunnel.wireguard, configured(USERSPACE, host(**SEEN_AS_TUN)), "ok", "wireguard-go", ""),
+    (tunnel.wireguard, host(interface_kind=""), "failed", "not ours (a device)", "ip link del wga0"),
+    (tunnel.udp_port, replace(HEALTHY, udp=UdpPort((), 4000)), "failed", "listens on 4000, not on 51820", "restart"),
+    (tunnel.udp_port, replace(HEALTHY, udp=UdpPort(("dnsmasq",), None)), "failed", "taken by dnsmasq", "ss -lunp"),
+    (tunnel.udp_port, replace(HEALTHY, root=False, udp=UdpPort(("?",), None)), "warning", "without root", "sudo"),
+    (tunnel.public_address, network(uplinks={}), "failed", "no default route", "set node.public_ip"),
+    (tunnel.public_address, network(uplinks=PRIVATE), "failed", "10.0.0.5 is private", "forward UDP port 51820"),
+    (
+        tunnel.public_address,
+        configured('[node]\npublic_ip = "10.0.0.5"\n', network(addresses=(("eth0", ip_interface("10.0.0.5/8")),))),
+        "warning",
+        "only clients of that network",
+        "set node.public_ip",
+    ),
+    (tunnel.public_address, configured('[node]\npublic_ip = "2001:db8:2::1"\n'), "ok", "this host's own", ""),
+    (tunnel.uplink, network(uplinks=IPV6_ALONE), "warning", "no IPv4 default route", "ip route"),
+    (
+        tunnel.uplink,
+        configured('[node]\npublic_ip = "2001:db8:2::1"\n[wireguard]\nmtu = 1430\n'),
+        "warning",
+        "1430 + 80",
+        "wireguard.mtu = 1420",
+    ),
+    (
+        tunnel.uplink,
+        network(uplinks={4: Uplink("ppp0", 1300, ip_address("203.0.113.1"))}),
+        "warning",
+        "ppp0 has MTU 1300",
+        "ip link set ppp0 mtu 1480",  # 1240 would be too little for IPv6
+    ),
+    (
+        firewall.udp_filter,
+        replace(network(uplinks=IPV6_ALONE), firewall=Firewall(OUR_TABLE, None, {}, {"ip6": DROPS_INPUT})),
+        "failed",
+        "chain INPUT of table ip6 filter",
+        "ip6tables -I INPUT",
+    ),
+    (tunnel.ipv6, configured('[wireguard]\nsubnet6 = ""\n', network(uplinks=PRIVATE)), "ok", "neither", ""),
+    (
+        tunnel.subnet,
+        network(addresses=(("lan", ip_interface("fd65:7869:7400::9/64")),)),
+        "failed",
+        "wireguard.subnet6",
+        "another /112",
+    ),
+    (machine.clock, replace(HEALTHY, clock_synchronised=False), "warning", "wrong time", "timedatectl set-ntp true"),
+    (machine.disk, replace(HEALTHY, disk=None), "warning", "without root", "sudo"),
+    (
+        machine.disk,
+        replace(HEALTHY, disk=Disk(10 << 30, 20 << 30, 3, read_only=False)),
+        "failed",
+        "3 more files",
+        "df -i",
+    ),
+    (machine.disk, replace(HEALTHY, disk=Disk(10 << 30, 20 << 30, None, read_only=False)), "ok", "10240 MiB", ""),
+    (state.store, of_store(version=2), "warning", "version 2", "restart"),
+    (state.store, of_store(damage="it cannot be opened; check that"), "failed", "it cannot be opened", "check that"),
+    (server.server, of_state(served=False), "failed", "not running", "systemctl start wg-appliance"),
+    (server.tick, of_store(beat=None), "failed", "none since the boot", "restart"),
+    (server.tick, of_store(beat=Moment(0, 99_000, "another boot")), "failed", "none since the boot", "restart"),
+    (server.tick, of_store(beat=Moment(0, 69_000, BOOT)), "failed", "31 s ago", "restart"),
+    (server.tick, of_store(beat=Moment(0, 70_000, BOOT)), "ok", "30 s ago", ""),
+    (server.tick, of_state(store=None, running_s=2.0), "ok", "about to come", ""),
+    (server.drift, of_state(running=None), "warning", "has not noted", "restart"),
+    (server.drift, of_state(running={}), "warning", " more", "restart"),
+    (firewall.nftables, filters(None, "nft is not installed"), "failed", "not installed", "apt-get install nftables"),
+    (firewall.nftables, filters(None, "nft: no such device"), "failed", "nft: no such device", "modprobe nf_tables"),
+    (firewall.nftables, filters(NO_RULES), "failed", "is missing", "restart"),
+    (firewall.forward, filters(None, "nft is not installed"), "warning", "without a working nft", "apt-get"),
+    (firewall.forward, filters(legacy={"ip": None}), "warning", "iptables-legacy", "iptables-legacy -S"),
+    (
+        firewall.forward,
+        filters(legacy={"ip": "*filter\n:FORWARD DROP [0:0]\nCOMMIT\n"}),
+        "failed",
+        "chain FORWARD of table ip filter",
+        "iptables -I FORWARD -i wga0 -j ACCEPT && iptables -I FORWARD -o wga0",
+    ),
+    (
+        firewall.forwarding,
+        replace(HEALTHY, forwarding=Forwarding(SYSCTLS | {"net/ipv4/ip_forward": "0"}, writable=False)),
+        "failed",
+        "/proc/sys is read-only here",
+        "sysctl -w net.ipv4.ip_forward=1",
+    ),
+]
+
+
+@pytest.mark.parametrize(("check", "facts", "status", "what", "mend"), CASES)
+def test_check(check: Callable[[Facts], Finding], facts: Facts, status: str, what: str, mend: str) -> None:
+    """What is found, in which words, and what mends it; where all is well nothing is to be mended."""
+    found = check(facts)
+    assert (found.status, what in found.what) == (status, True), found
+    assert mend in found.mend
+    assert (found.mend == "") == (status == "ok")
+
+
+def test_unseen() -> None:
+    """Without root, and without a way into the state: every check answers, and none fails for it."""
+    facts = replace(HEALTHY, root=False, state=None, disk=None, firewall=Firewall(None, "nft: not permitted", {}, {}))
+    findings = diagnosis.diagnose(facts)
+    unseen = {finding.check for finding in findings if "without root" in finding.what}
+    assert unseen == {"server", "tick", "drift", "state", "store", "disk", "nftables", "forward", "udp-filter"}
+    assert all(finding.status is not Status.FAILED for finding in findings)
+
+
+def test_one_line_each() -> None:
+    """Names are unlike each other, and no message has more than one line."""
+    findings = diagnosis.diagnose(HEALTHY)
+    assert len({finding.check for finding in findings}) == len(findings)
+    assert not any("\n" in f"{finding.what}{finding.mend}" for finding in findings)
+
+
+def test_a_check_that_fails_itself() -> None:
+    """A listing that is not as documented is no reason not to show what the other checks found."""
+    odd = json.dumps({"nftables": [{"rule": {"family": "ip"}}]})
+    findings = {finding.check: finding for finding in diagnosis.diagnose(filters(odd))}
+    assert findings["forward"].status is Status.WARNING
+    assert findings["forward"].what.startswith("cannot be checked: KeyError")
+    assert findings["server"].status is Status.OK

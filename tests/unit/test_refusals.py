@@ -1,0 +1,223 @@
+"""Who of a batch was refused is found, the others are applied, and nobody begins anew for it."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import math
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, NamedTuple
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from appliance.errors import TunnelError
+from appliance.wireguard import keys, linux
+from appliance.wireguard.genetlink import NetlinkError
+from appliance.wireguard.kernel import KernelTunnel
+from appliance.wireguard.refusals import MOST_NAMED, MOST_REFUSED, PeersRefused, Refused, put_through
+from appliance.wireguard.tunnel import Peer, Prefix, PutPeer, RemovePeer
+from appliance.wireguard.userspace import UserspaceTunnel
+from tests.unit.device_requests import entries
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Sequence
+
+    from appliance.wireguard.tunnel import PeerChange, Tunnel
+
+
+def key(number: int) -> bytes:
+    return number.to_bytes(32, "big")
+
+
+class Numbered(NamedTuple):
+    public_key: bytes
+
+
+@dataclass
+class Device:
+    """Works through each request in order and stops at the first entry it refuses."""
+
+    refuses: Collection[bytes]
+    present: bool = True
+    begun: list[bytes] = field(default_factory=list)
+    requests: int = 0
+
+    def send(self, batch: Sequence[Numbered], again: bool) -> None:
+        self.requests += 1
+        if not self.present:
+            raise Refused("asking", "no such device")
+        for each in batch:
+            if each.public_key in self.refuses:
+                raise Refused("asking", f"not {each.public_key[-1]}")
+            if again:
+                assert each.public_key in self.begun, "sent again before it was sent"
+            else:
+                self.begun.append(each.public_key)
+
+
+def outcome(batches: Sequence[Sequence[Numbered]], device: Device) -> tuple[tuple[bytes, ...], str]:
+    """Who is named, and what is said."""
+    try:
+        put_through("wga0", batches, device.send)
+    except PeersRefused as error:
+        return error.public_keys, str(error)
+    return (), ""
+
+
+@given(st.lists(st.integers(1, 60), max_size=5), st.data())
+def test_any_of_any_batches(sizes: list[int], data: st.DataObject) -> None:
+    """Whoever is refused: named in order, each with its reason; all others begin once, in order; requests are few."""
+    all_keys = [key(n) for n in range(sum(sizes))]
+    refused = data.draw(st.sets(st.sampled_from(all_keys))) if all_keys else set()
+    ends = [sum(sizes[: n + 1]) for n in range(len(sizes))]
+    batches = [[Numbered(each) for each in all_keys[end - size : end]] for size, end in zip(sizes, ends, strict=True)]
+    device = Device(refused)
+    named, text = outcome(batches, device)
+    assert all(f"peer {keys.abbreviated(each)} refused: not {each[-1]}" in text for each in named[:MOST_NAMED])
+    if len(refused) > MOST_REFUSED:
+        assert len(named) == MOST_REFUSED
+    else:
+        assert named == tuple(sorted(refused))
+        assert device.begun == [each for each in all_keys if each not in refused]
+    a_search = 2 * math.ceil(math.log2(max(sizes, default=1) + 1)) + 1
+    assert device.requests <= len(batches) + 1 + len(named) * (1 + a_search)
+
+
+def test_nobody_is_refused() -> None:
+    """One request a batch, and none for nothing."""
+    device = Device(set())
+    put_through("wga0", [[Numbered(key(1)), Numbered(key(2))], [Numbered(key(3))]], device.send)
+    assert device.requests == 2
+    put_through("wga0", [], device.send)
+    assert device.requests == 2
+
+
+def test_all_are_refused() -> None:
+    """Then each takes one request to be refused and one to be found, and after so many it is given up."""
+    batch = [Numbered(key(n)) for n in range(1000)]
+    device = Device({each.public_key for each in batch})
+    with pytest.raises(PeersRefused, match="and 90 more; the rest was not tried") as caught:
+        put_through("wga0", [batch], device.send)
+    assert len(caught.value.public_keys) == MOST_REFUSED
+    assert device.requests == 2 * MOST_REFUSED + 2
+
+
+@pytest.mark.parametrize("count", [1, 5])
+def test_no_device(count: int) -> None:
+    """What is wrong with the device itself is no peer's fault."""
+    device = Device(set(), present=False)
+    with pytest.raises(Refused, match="no such device") as caught:
+        put_through("wga0", [[Numbered(key(n)) for n in range(count)]], device.send)
+    assert not isinstance(caught.value, PeersRefused)
+    assert device.requests == 2
+
+
+def test_other_errors() -> None:
+    """A device that does not answer is asked nothing more."""
+    asked = []
+
+    def send(batch: Sequence[Numbered], again: bool) -> None:
+        asked.append((len(batch), again))
+        raise TunnelError("no answer")
+
+    with pytest.raises(TunnelError, match="no answer"):
+        put_through("wga0", [[Numbered(key(1)), Numbered(key(2))]], send)
+    assert asked == [(2, False)]
+
+
+# The same through both tunnels' own requests -----------------------------------------------------------
+
+
+class Peers:
+    """What a device makes of the entries of its requests: which peers it has, and how often each began."""
+
+    def __init__(self, refuses: Collection[bytes]) -> None:
+        self.refuses = refuses
+        self.allowed: dict[bytes, set[Prefix]] = {}
+        self.began: Counter[bytes] = Counter()
+
+    def put(self, public_key: bytes, prefixes: set[Prefix]) -> bool:
+        """False where it is refused; the peer is there then, without its allowed-ips."""
+        if public_key not in self.allowed:
+            self.began[public_key] += 1
+        self.allowed[public_key] = set()
+        if public_key in self.refuses:
+            return False
+        self.allowed[public_key] = prefixes
+        return True
+
+
+class FakeNetlink(Peers):
+    def request(self, command: int, body: bytes) -> None:
+        assert command == linux.WG_CMD_SET_DEVICE
+        for public_key, flags, prefixes in entries(body):
+            if flags & linux.WGPEER_F_REMOVE_ME:
+                self.allowed.pop(public_key, None)
+            elif not self.put(public_key, set(prefixes)):
+                raise NetlinkError(errno.EINVAL)
+
+    def close(self) -> None:
+        pass
+
+
+class FakeProcess(Peers):
+    def ask(self, request: bytes) -> None:
+        head, *peers = request.decode().removesuffix("\n\n").split("\npublic_key=")
+        assert head == "set=1"
+        for each in peers:
+            public_hex, *lines = each.split("\n")
+            public_key = bytes.fromhex(public_hex)
+            if "remove=true" in lines:
+                self.allowed.pop(public_key, None)
+                continue
+            ips = {line.removeprefix("allowed_ip=") for line in lines if line.startswith("allowed_ip=")}
+            assert ips <= {"10.9.0.2/32"}
+            if not self.put(public_key, {V4 for _ in ips}):
+                raise Refused("wireguard-go refused", "Invalid argument (errno 22)")
+
+    def reap(self) -> None:
+        pass
+
+
+V4 = Prefix(bytes([10, 9, 0, 2]), 32)
+
+
+def kernel(refuses: Collection[bytes]) -> tuple[Tunnel, Peers]:
+    tunnel, device = KernelTunnel("wga0"), FakeNetlink(refuses)
+    tunnel._device = device  # type: ignore[assignment]  # in the socket's place
+    return tunnel, device
+
+
+def userspace(refuses: Collection[bytes]) -> tuple[Tunnel, Peers]:
+    tunnel, device = UserspaceTunnel("wga0"), FakeProcess(refuses)
+    tunnel._process = device  # type: ignore[assignment]  # in the socket's place
+    return tunnel, device
+
+
+@pytest.mark.parametrize("make", [kernel, userspace])
+@pytest.mark.parametrize("refused", [{0}, {500}, {999}, {3, 4, 400, 401, 998}, set(range(0, 1000, 20))], ids=len)
+def test_fresh_peers_begin_once(make: Callable[[Collection[bytes]], tuple[Tunnel, Peers]], refused: set[int]) -> None:
+    """A thousand peers that are to start from zero: those that were there before have begun anew once and no more."""
+    tunnel, device = make({key(n) for n in refused})
+    for n in range(0, 1100, 2):
+        device.put(key(n), {V4})
+    device.began.clear()
+    changes: list[PeerChange] = [PutPeer(Peer(key(n), frozenset({V4})), fresh=True) for n in range(1000)]
+    changes += [RemovePeer(key(n)) for n in range(1000, 1100)]
+
+    async def story() -> None:
+        try:
+            with pytest.raises(PeersRefused) as caught:
+                await tunnel.apply(changes)
+            assert caught.value.public_keys == tuple(key(n) for n in sorted(refused))
+        finally:
+            await tunnel.close()
+
+    asyncio.run(story())
+    good = [key(n) for n in range(1000) if n not in refused]
+    assert {each: device.began[each] for each in good} == dict.fromkeys(good, 1)
+    assert {each: device.allowed[each] for each in good} == {each: {V4} for each in good}
+    assert len(device.allowed) == 1000
