@@ -6,6 +6,8 @@ import json
 import os
 from typing import TYPE_CHECKING, Any
 
+from appliance.backup import sync_folder
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -56,12 +58,3 @@ def write_whole(path: Path, text: str, mode: int) -> None:
         os.fsync(file.fileno())
     new.replace(path)
     sync_folder(path.parent)
-
-
-def sync_folder(folder: Path) -> None:
-    """A rename is on the disk when the folder is."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

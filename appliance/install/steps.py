@@ -18,8 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from appliance.backup import sync_folder
 from appliance.install import host
-from appliance.install.record import sync_folder, write_whole
+from appliance.install.record import write_whole
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

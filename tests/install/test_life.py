@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from host_state import host_state, require_unchanged
-from installed import first_token, packages_to_purge, refused
+from installed import SERVICE, first_token, packages_to_purge, refused
 from ping import Ping
 from programs import NEWER
 from world import EXIT_IP
@@ -68,3 +68,27 @@ def test_a_life(
     said = appliance.command("uninstall", "--purge")
     machine.run(*packages_to_purge(said), "--yes", "--autoremove")
     require_unchanged(machine, before)
+
+
+def test_coming_back(appliance: Installed, client: Client, program: Path) -> None:
+    """Uninstalled, it leaves what another install goes on with; purged, a backup brings the session back."""
+    machine, brought = appliance.machine, appliance.bring(program)
+    appliance.count_often()
+    session = appliance.open(first_token(appliance.install(brought)))
+    client.wg_quick(session["wg_config"])
+    assert client.address_seen() == EXIT_IP
+
+    appliance.command("uninstall")
+    assert "token" not in appliance.install(brought)
+    assert client.address_seen() == EXIT_IP
+
+    appliance.command("backup", "/root/exit.tar")
+    appliance.command("uninstall", "--purge")
+    assert not (machine.root / "var/lib/wg-appliance").exists()
+    appliance.install(brought)
+    machine.run("systemctl", "stop", SERVICE)
+    appliance.command("restore", "/root/exit.tar")
+    machine.run("systemctl", "start", SERVICE)
+    appliance.ready()
+    assert [live["id"] for live in appliance.live_sessions()] == [session["id"]]
+    assert client.address_seen() == EXIT_IP
