@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from appliance.settings import Settings
     from appliance.state_dir import StateDir
+    from appliance.wireguard.backend import Backend
 
 CLOUD_INIT = Path("/run/cloud-init/instance-data.json")
 UNIT_SUFFIXES = (".service", ".timer", ".conf")
@@ -66,23 +67,26 @@ def needs_userspace(settings: Settings) -> bool:
     return True
 
 
-def require_interface(settings: Settings, state: StateDir) -> None:
+def require_interface(settings: Settings, state: StateDir, *, userspace: bool) -> None:
     """Raises HostError when an interface has our name and is not ours: what is in it would be lost."""
     name = settings.wireguard.interface
     kind = link_kind(name)
     if kind is None:
         return
-    if not (state.has_key and _device_key(settings) == keys.public_key(state.private_key())):
+    if not (
+        state.has_key
+        and _device_key(name, "userspace" if userspace else "kernel") == keys.public_key(state.private_key())
+    ):
         raise HostError(
             f"an interface {name} exists, and is not the appliance's (it is {kind or 'not virtual'}); remove it "
             f"(ip link del {name}), or set another name in [wireguard] interface of the configuration"
         )
 
 
-def _device_key(settings: Settings) -> bytes | None:
+def _device_key(interface: str, backend: Backend) -> bytes | None:
     """The public key in the tunnel that stands; None where there is none to be asked."""
     try:
-        tunnel, _ = choose_backend(settings.wireguard.backend, settings.wireguard.interface)
+        tunnel, _ = choose_backend(backend, interface)
     except HostError:
         return None
 

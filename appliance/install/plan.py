@@ -1,4 +1,4 @@
-"""Which steps make a host an exit, in their order. The steps look at the host; this does not."""
+"""Which steps make a host an exit, in their order. What is to be done is for the steps to find out."""
 
 from __future__ import annotations
 
@@ -59,6 +59,11 @@ def install(layout: Layout, program: Program, settings: Settings, config_text: s
         *of_program(layout, program, settings, record, userspace=userspace),
         EnabledUnit(SERVICE),
     ]
+
+
+def has_userspace(layout: Layout) -> bool:
+    """Whether it was installed for wireguard-go. The tunnel stays with that, whatever the kernel learns later."""
+    return (layout.units / DROP_IN).exists()
 
 
 def programs(layout: Layout) -> Folder:

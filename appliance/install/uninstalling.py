@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from appliance import config
 from appliance.install import host, leaving, plan
+from appliance.install.layout import SERVICE
 from appliance.install.record import Record
 from appliance.install.steps import take_back
 from appliance.state_dir import StateDir
@@ -40,7 +41,8 @@ def uninstall(layout: Layout, program: Program, say: Callable[[str], None], *, p
 
 def _stop(layout: Layout, program: Program, say: Callable[[str], None]) -> None:
     """All units, the appliance's own first: a tunnel that ends would be put right again."""
-    for name in sorted(name for name in program.units if "/" not in name and (layout.units / name).exists()):
+    installed = [name for name in program.units if "/" not in name and (layout.units / name).exists()]
+    for name in sorted(installed, key=lambda name: (name != SERVICE, name)):
         host.run("systemctl", "disable", "--now", name)
         host.succeeds("systemctl", "reset-failed", name)  # it forgets one that had failed
         say(f"service {name}: stopped, and not started any more")

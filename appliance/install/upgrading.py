@@ -158,7 +158,7 @@ class Upgrade:
 
     def _switch(self, to: Program, other: Path) -> None:
         """Units that only the other version has go."""
-        userspace = facts.needs_userspace(self._settings)
+        userspace = plan.has_userspace(self._layout)
         gone = sorted(facts.units_in(other).keys() - to.units.keys())
         steps = plan.of_version(self._layout, to, self._settings, userspace=userspace)
         carry_out([*(NoFile(self._layout.units / name) for name in gone), *steps], self._say)
