@@ -45,6 +45,7 @@ def test_an_interface_of_somebody_else(appliance: Installed, program: Path) -> N
 def test_a_second_install(appliance: Installed, program: Path) -> None:
     """The same version again changes nothing: the process goes on, nobody gets a second token."""
     machine, brought = appliance.machine, appliance.bring(program)
+    appliance.count_often()
     appliance.install(brought)
     before, pid = host_state(machine), appliance.main_pid()
     said = appliance.install(brought)
