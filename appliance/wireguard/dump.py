@@ -98,7 +98,7 @@ class DumpParser:
         if found.ifindex != self._before.dump.ifindex:
             # Another interface: all that is the same is so by chance.
             self._before.dump.peer_count = 0
-            self._peers = {}
+            self._peers, self._mark = {}, object()
         changed = self._take_over()
         before, self._mark = self._mark, object()
         # Its memory is written anew by the next reading: whoever has the dump keeps what was made of it.

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 MOST_REFUSED = 100  # in one go; then the rest is left
 MOST_NAMED = 10  # in the error's text
+MOST_PASSING = 3  # refusals that do not repeat, of one batch
 
 
 class Refused(TunnelError):
@@ -54,21 +55,34 @@ def put_through(interface: str, batches: Iterable[Sequence[E]], send: Callable[[
     """
     reasons: dict[bytes, str] = {}
     for batch in batches:
-        left = batch
+        left, passing = batch, 0
         while left:
             try:
                 send(left, False)
                 break
             except Refused as error:
-                if not reasons:
-                    send((), True)  # a device that is not there refuses even nothing
+                send((), True)  # a device that is not there refuses even nothing
                 if len(reasons) == MOST_REFUSED:
                     raise PeersRefused(interface, reasons, gave_up=True) from error
                 done = _count_done(left, send)
-                reasons.setdefault(left[done].public_key, error.reason)
-                left = left[done + 1 :]
+                if _refuses(left[done], send):
+                    reasons.setdefault(left[done].public_key, error.reason)
+                    left = left[done + 1 :]
+                elif passing == MOST_PASSING:
+                    raise
+                else:
+                    # Whoever it was is taken now, and what came behind was not done as it should be: all of it again.
+                    passing += 1
     if reasons:
         raise PeersRefused(interface, reasons)
+
+
+def _refuses(entry: E, send: Callable[[Sequence[E], bool], None]) -> bool:
+    try:
+        send([entry], False)
+    except Refused:
+        return True
+    return False
 
 
 def _count_done(entries: Sequence[E], send: Callable[[Sequence[E], bool], None]) -> int:

@@ -42,7 +42,7 @@ async def live(exit_: ExitUnderTest) -> list[bytes]:
 @pytest.mark.parametrize("moved", [0, 1, LIVE])
 @on_exit(UNLIMITED)
 async def test_one_transaction(exit_: ExitUnderTest, moved: int) -> None:
-    """However many peers moved: one transaction, and two statements for each that did."""
+    """However many peers moved: one transaction, and two statements for each that did (five, where it is billed)."""
     keys = await live(exit_)
     for raw in keys[:moved]:
         exit_.tunnel.add_traffic(raw, rx=1000)

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from tests.bench.contest import Row
 
 MARK = "bench-row:"
-SECONDS_UNDER_RUNNER = 3000
+ROUNDS_OF_OPENING = 3  # each is hundreds of requests
 
 
 def rows_anywhere(backend: str, rounds: int, random: Random) -> Iterator[Row]:
@@ -39,6 +39,7 @@ def rows_anywhere(backend: str, rounds: int, random: Random) -> Iterator[Row]:
 def rows_of_kernel(rounds: int, random: Random) -> Iterator[Row]:
     yield from kernel_rows.rows(rounds, random)
     yield serving_rows.memory_row("kernel", serving_rows.SESSIONS, random)
+    yield serving_rows.opening_row("kernel", min(rounds, ROUNDS_OF_OPENING))
 
 
 def rows_under_runner(runner: str, rounds: int, seed: int) -> Iterator[dict[str, Any]]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
+    from random import Random
 
     from appliance.clock import Moment
     from appliance.wireguard.tunnel import Peer
@@ -30,19 +31,23 @@ VALUES (:id, :account, 'free', 'test', '192.0.2.1', :key, :offset, 1, 'live', :n
 _BASELINE = "INSERT INTO baselines (public_key, boot_id, ifindex, rx_bytes, tx_bytes) VALUES (?, ?, ?, 0, 0)"
 
 
-def fill(store: Path, peers: Sequence[Peer], now: Moment, ifindex: int) -> None:
-    """A live session for each peer, in their order, several an account; their counters were read and stood at zero."""
+def fill(store: Path, peers: Sequence[Peer], now: Moment, ifindex: int, random: Random) -> None:
+    """A live session for each peer, in any order, several an account; their counters were read and stood at zero.
+
+    Who is neighbour to whom in the tunnel is not so in the store: peers that move are spread over its pages.
+    """
+    order = random.sample(range(len(peers)), len(peers))
     accounts = [f"acc_{number}" for number in range(-(-len(peers) // SESSIONS_AN_ACCOUNT))]
     common = {"now": now.wall_ms, "expires": now.wall_ms + YEAR_MS, "boot_ms": now.boot_ms, "boot": now.boot_id}
     sessions = [
         {
-            "id": f"ses_{number:016}",
-            "account": accounts[number // SESSIONS_AN_ACCOUNT],
-            "key": peer.public_key,
+            "id": f"ses_{random.randbytes(12).hex()}",
+            "account": accounts[place // SESSIONS_AN_ACCOUNT],
+            "key": peers[number].public_key,
             "offset": FIRST_OFFSET + number,
             **common,
         }
-        for number, peer in enumerate(peers)
+        for place, number in enumerate(order)
     ]
     with closing(sqlite3.connect(store)) as db, db:
         db.executemany(_ACCOUNT, [{"id": account, "now": now.wall_ms} for account in accounts])

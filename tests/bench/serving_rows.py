@@ -38,6 +38,7 @@ CLIENTS = 16
 POSTS = 12  # of each client, a round
 SESSIONS = 20_000
 POLL_S = 0.005
+TICKS = 3
 # An application that has one route and a server, and nothing else.
 EMPTY_APP = """
 import socket, sys, uvicorn
@@ -70,6 +71,13 @@ def _running(exit_: RealExit) -> Iterator[None]:
 
 
 # Answers -------------------------------------------------------------------------------------------------
+
+
+def opening_row(backend: str, rounds: int) -> Row:
+    with _an_exit(backend) as exit_:
+        token = exit_.token("ada", "paid")
+        with _running(exit_):
+            return _opening_row(exit_, token, rounds)
 
 
 def answering_rows(backend: str, rounds: int) -> Iterator[Row]:
@@ -220,7 +228,7 @@ def memory_row(backend: str, sessions: int, random: Random) -> Row:
     with _an_exit(backend) as exit_:
         idle = _resident(exit_)
         peers = device.some_peers(0, sessions, random)
-        books.fill(exit_.store, peers, HostClock().now(), ifindex=0)
+        books.fill(exit_.store, peers, HostClock().now(), ifindex=0, random=random)
         full = _resident(exit_)
     figures = {
         "idle": [idle],
@@ -234,7 +242,10 @@ def memory_row(backend: str, sessions: int, random: Random) -> Row:
 
 
 def _resident(exit_: RealExit) -> float:
+    """After some ticks, the first of which may have restored the peers that later ones read."""
+    whole = r'wg_appliance_tick_duration_seconds_count\{kind="whole"\}'
     with _running(exit_):
+        until(lambda: exit_.metric(whole) >= TICKS, "it has ticked", every=1)
         status = Path(f"/proc/{exit_.pid}/status").read_text(encoding="ascii")
     found = re.search(r"^VmRSS:\s+(\d+) kB$", status, re.MULTILINE)
     assert found is not None, status

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from ipaddress import IPv4Address
+from random import Random
 from typing import TYPE_CHECKING
 
 from appliance import assembly, config
 from appliance.clock import HostClock
 from appliance.exit import Exit
+from appliance.metrics import Metrics
 from appliance.store.connection import Store
 from appliance.wireguard import keys
 from tests.bench import books
@@ -67,7 +69,7 @@ async def _build(device: Device, folder: Path) -> tuple[Store, assembly.Parts]:
     path = folder / "store.sqlite"
     await (await Store.open(path)).close()
     clock = HostClock()
-    books.fill(path, device.peers, clock.now(), (await device.tunnel.dump()).ifindex)
+    books.fill(path, device.peers, clock.now(), (await device.tunnel.dump()).ifindex, Random(1))  # noqa: S311
     settings = config.load(CONFIG, {}, "bench")
     store = await Store.open(path)
     parts = await assembly.build(
@@ -77,6 +79,7 @@ async def _build(device: Device, folder: Path) -> tuple[Store, assembly.Parts]:
         egress=EgressInPlace(),
         exit_=_exit(settings, device.name),
         clock=clock,
+        metrics=Metrics(),
     )
     return store, parts
 

@@ -67,6 +67,45 @@ def outcome(batches: Sequence[Sequence[Numbered]], device: Device) -> tuple[tupl
     return (), ""
 
 
+class Passing:
+    """A device that is out of memory at one entry, so many times, and takes everything afterwards."""
+
+    def __init__(self, at: bytes, times: int) -> None:
+        self._at = at
+        self._times = times
+        self.anew: list[bytes] = []  # who began anew, in the last request that was taken whole
+
+    def send(self, batch: Sequence[Numbered], again: bool) -> None:
+        if self._times and self._at in {each.public_key for each in batch}:
+            self._times -= 1
+            raise Refused("asking", "out of memory")
+        if not again:
+            self.anew = [each.public_key for each in batch]
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_a_refusal_that_passes(times: int) -> None:
+    """Nobody is named, and all begin as they were told to, those behind the refused one too."""
+    batch = [Numbered(key(n)) for n in range(10)]
+    device = Passing(key(3), times)
+    put_through("wga0", [batch], device.send)
+    assert device.anew == [each.public_key for each in batch]
+
+
+def test_a_device_that_goes_away() -> None:
+    """After a peer was refused, too, it is the device that is blamed."""
+    batch = [Numbered(key(n)) for n in range(10)]
+    device = Device({key(3)})
+
+    def send(entries: Sequence[Numbered], again: bool) -> None:
+        if entries and entries[0].public_key == key(4):
+            device.present = False  # when the refused one was found, and the rest is sent
+        device.send(entries, again)
+
+    with pytest.raises(Refused, match="no such device"):
+        put_through("wga0", [batch], send)
+
+
 @given(st.lists(st.integers(1, 60), max_size=5), st.data())
 def test_any_of_any_batches(sizes: list[int], data: st.DataObject) -> None:
     """Whoever is refused: named in order, each with its reason; all others begin once, in order; requests are few."""
@@ -96,13 +135,13 @@ def test_nobody_is_refused() -> None:
 
 
 def test_all_are_refused() -> None:
-    """Then each takes one request to be refused and one to be found, and after so many it is given up."""
+    """Then each takes four requests (refused, the device is asked, found, refused again), and so many are enough."""
     batch = [Numbered(key(n)) for n in range(1000)]
     device = Device({each.public_key for each in batch})
     with pytest.raises(PeersRefused, match="and 90 more; the rest was not tried") as caught:
         put_through("wga0", [batch], device.send)
     assert len(caught.value.public_keys) == MOST_REFUSED
-    assert device.requests == 2 * MOST_REFUSED + 2
+    assert device.requests == 4 * MOST_REFUSED + 2
 
 
 @pytest.mark.parametrize("count", [1, 5])
