@@ -7,11 +7,13 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 from appliance import tokens
+from appliance.alarm import Alarm
 from appliance.entities import Account, Tier, Token
 from appliance.store import accounts
 from appliance.store import tokens as rows
 from appliance.store.connection import Store
 from appliance.tokens import Tokens
+from appliance.watches import watch_store
 from tests.virtual_clock import VirtualClock
 
 if TYPE_CHECKING:
@@ -76,6 +78,22 @@ def test_asked_once(tmp_path: Path) -> None:
         known.forget()
         assert await known.account_of(HASH) is None
         assert store.reads == 2
+
+    with_tokens(tmp_path, body)
+
+
+def test_unwatched(tmp_path: Path) -> None:
+    """While nobody would notice that a token is revoked, the store is asked each time."""
+
+    async def body(store: CountedStore, _: VirtualClock, known: Tokens) -> None:
+        stopping = asyncio.Event()
+        stopping.set()
+        await watch_store(store, known, Alarm(), stopping)
+        for _ in range(2):
+            assert await known.account_of(HASH) == ADA
+        await revoke(store)
+        assert await known.account_of(HASH) is None
+        assert store.reads == 3
 
     with_tokens(tmp_path, body)
 
