@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, TypeVar
 from appliance import config
 from appliance.cli.faults import host_faults
 from appliance.cli.output import remark
-from appliance.cli.owner import become_owner
 from appliance.clock import HostClock
 from appliance.errors import HostError, StoreError
+from appliance.file_owner import become_owner
 from appliance.state_dir import StateDir
 from appliance.store import node as node_row
 

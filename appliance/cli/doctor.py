@@ -10,9 +10,9 @@ import click
 
 from appliance import config
 from appliance.cli import output
-from appliance.cli.owner import become_owner
 from appliance.doctor.finding import Finding, Status, failed, ok
 from appliance.errors import ConfigError, HostError
+from appliance.file_owner import become_owner
 
 if TYPE_CHECKING:
     from pathlib import Path

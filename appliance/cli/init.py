@@ -12,7 +12,7 @@ import click
 from appliance import config
 from appliance.cli.faults import host_faults
 from appliance.cli.output import remark
-from appliance.cli.owner import become_owner
+from appliance.file_owner import become_owner
 
 if TYPE_CHECKING:
     from appliance.state_dir import StateDir

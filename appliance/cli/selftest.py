@@ -11,9 +11,9 @@ import click
 from appliance import config
 from appliance.cli import output
 from appliance.cli.faults import host_faults
-from appliance.cli.owner import acting_as_owner
 from appliance.clock import HostClock
 from appliance.errors import HostError
+from appliance.file_owner import acting_as_owner
 from appliance.state_dir import StateDir
 
 if TYPE_CHECKING:

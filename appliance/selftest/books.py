@@ -32,7 +32,7 @@ IN_MEMORY = Path(":memory:")  # a store without a file. https://www.sqlite.org/i
 
 
 class Books:
-    """`as_owner` enters the user whom the store belongs to, given a rehearsal of what is to come (cli/owner.py)."""
+    """`as_owner` enters the user whom the store belongs to, given a rehearsal of what is to come (file_owner.py)."""
 
     def __init__(
         self,

@@ -76,7 +76,7 @@ def test_the_command_runs_as_the_owner(theirs: CommandLine) -> None:
 def test_root_acts_as_the_owner_for_a_while(theirs: CommandLine) -> None:
     """Inside, uid, gid and groups in effect are the owner's, and what is written is his; afterwards root's again."""
     script = (
-        "import os, sys; from pathlib import Path; from appliance.cli.owner import acting_as_owner\n"
+        "import os, sys; from pathlib import Path; from appliance.file_owner import acting_as_owner\n"
         "store = Path(sys.argv[1])\n"
         "def who(): print(os.geteuid(), os.getegid(), sorted(os.getgroups()))\n"
         "who()\n"
