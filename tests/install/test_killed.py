@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 # What upgrade says just before it is killed; "" at its very beginning.
 MOMENTS = ("", f"before-{NEWER}.tar: written", f"{NEWER}: unpacked", "current: linked")
 
+# The one file is two processes: the one that unpacks it, and the program.
+ITSELF = 2
+
 
 def kill_at(machine: Machine, moment: str, *command: str) -> bool:
     """Run the command, and kill it with all that it started once it has said `moment`. False: it never did."""
@@ -31,7 +34,7 @@ def kill_at(machine: Machine, moment: str, *command: str) -> bool:
         if moment:
             met = any(moment in line.decode() for line in lines)
         else:
-            met = until(lambda: len(_descendants(process.pid)) > 2, "the program runs")
+            met = until(lambda: len(_descendants(process.pid)) >= ITSELF, "the program runs", every=0.01)
         for pid in _descendants(process.pid):
             os.kill(pid, signal.SIGKILL)
     return met
