@@ -17,6 +17,7 @@ from appliance.api.metrics import ExitCollector, create_metrics_app
 from appliance.api.timing import Timed
 from appliance.api.web import WebServer
 from appliance.clock import HostClock
+from appliance.config import HostPort
 from appliance.egress.forwarding_events import forwarding_events
 from appliance.egress.table_events import table_events
 from appliance.errors import EgressError, HostError, TunnelError
@@ -149,7 +150,9 @@ def _bind(settings: Settings, stack: AsyncExitStack) -> list[socket.socket]:
         wanted.append(("metrics.listen", settings.metrics.listen))
     listeners = []
     for key, where in wanted:
-        listeners.append(stack.enter_context(closing(listening.bind(key, where))))
+        # The tunnel's own address, which is there with the tunnel, is the one at which clients inside it reach the API.
+        ahead = isinstance(where, HostPort) and where.host in settings.wireguard.own_addresses
+        listeners.append(stack.enter_context(closing(listening.bind(key, where, ahead=ahead))))
         stack.callback(listening.unlink_unix, where)
     return listeners
 
@@ -215,7 +218,7 @@ def _taking_over(
 
     def take_over(read: Settings) -> None:
         parts.terms.take_over(read)
-        egress.take_over(assembly.egress_rules(read.egress, place))
+        egress.take_over(assembly.egress_rules(in_force(started, read), place))
         running.note(state.running, in_force(started, read))
 
     return take_over

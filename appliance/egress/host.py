@@ -11,8 +11,13 @@ from appliance.egress.state import EgressState
 from appliance.errors import EgressError
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+    from ipaddress import IPv4Address, IPv6Address
+
     from appliance.egress.forwarding import Forwarding
     from appliance.egress.state import EgressChanges
+
+    Address = IPv4Address | IPv6Address
 
 log = logging.getLogger(__name__)
 
@@ -71,6 +76,13 @@ class HostEgress:
         self._forwarding.restore()
         self._stands = False
         await self._nft(ruleset.remove())
+
+    async def forget(self, addresses: Collection[Address]) -> None:
+        """No flow goes on that one of these has part in: its session has ended."""
+        try:
+            await asyncio.to_thread(flows.forget_of, addresses)
+        except OSError as error:
+            log.warning("connections of a session that ended may go on: conntrack cannot be changed: %s", error)
 
     async def _begin_flows_anew(self) -> None:
         """Those that began while the table was not as it should be."""
