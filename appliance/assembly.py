@@ -100,7 +100,7 @@ def host_egress(settings: Settings, state: StateDir, place: Place, boot_id: str)
         state.sysctls,
         boot_id,
     )
-    return HostEgress(egress_rules(settings, place), forwarding)
+    return HostEgress(egress_rules(settings, place), settings.wireguard.listen_port, forwarding)
 
 
 @dataclass(frozen=True, slots=True)

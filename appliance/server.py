@@ -139,7 +139,9 @@ def _watches(
         "the store's watch": lambda: watch_store(store, parts.tokens, parts.alarm, stopping),
         "the interface's watch": watch(lambda: link_events(settings.wireguard.interface)),
         "the forwarding's watch": watch(forwarding_events),
-        "the firewall's watch": watch(lambda: table_events(egress.table_changed, egress.table_unknown)),
+        "the firewall's watch": watch(
+            lambda: table_events(egress.table_changed, egress.other_changed, egress.tables_unknown)
+        ),
     }
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from ipaddress import ip_address
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
-from appliance.doctor import iptables_save, nft_json
+from appliance.doctor import iptables_save
 from appliance.doctor.finding import RESTART, START, Finding, failed, ok, unseen, warning
-from appliance.doctor.packet_filter import Obstacle, Packet, Table, obstacles
+from appliance.egress import nft_json, passage
+from appliance.egress.packet_filter import Obstacle, Packet, Table, obstacles
 from appliance.egress.ruleset import TABLE
 from appliance.egress.state import EgressState, reconcile
 
@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from appliance.doctor.facts import Facts
     from appliance.doctor.facts import Firewall as Filters
 
-SOMEWHERE = {4: ip_address("1.1.1.1"), 6: ip_address("2606:4700:4700::1111")}  # on the internet; nothing is sent there
-ANY_PORT, WEB_PORT = 54321, 443
 PROGRAMS = {"ip": "iptables", "ip6": "ip6tables"}
 NAMED_AT_MOST = 3
 
@@ -69,7 +67,9 @@ def forward(facts: Facts) -> Finding:
     if facts.firewall.ruleset is None:
         return unseen("forward", "the firewall") if not facts.root else _blind("forward")
     found = [
-        obstacle for packet in _forwarded(facts) for obstacle in obstacles(tables(facts.firewall), "forward", packet)
+        obstacle
+        for packet in passage.forwarded(_way(facts))
+        for obstacle in obstacles(tables(facts.firewall), "forward", packet)
     ]
     interface = facts.settings.wireguard.interface
     out = next((uplink.interface for uplink in facts.network.uplinks.values()), "<uplink>")
@@ -121,20 +121,11 @@ def _blind(check: str) -> Finding:
     return warning(check, "cannot be told without a working nft", "apt-get install nftables")
 
 
-def _forwarded(facts: Facts) -> Iterator[Packet]:
-    """A client's first packet and the answer to it, for each IP version that leaves this host."""
+def _way(facts: Facts) -> passage.Way:
     tunnel = facts.settings.wireguard
-    for version, subnet in ((4, tunnel.subnet), (6, tunnel.subnet6)):
-        uplink = facts.network.uplinks.get(version)
-        if subnet is None or uplink is None:
-            continue
-        client, there = subnet[2], SOMEWHERE[version]
-        for protocol in _PROTOCOLS:
-            yield Packet(tunnel.interface, uplink.interface, client, there, protocol, ANY_PORT, WEB_PORT, "new")
-            yield Packet(uplink.interface, tunnel.interface, there, client, protocol, WEB_PORT, ANY_PORT, "established")
-
-
-_PROTOCOLS: tuple[Literal["tcp"], Literal["udp"]] = ("tcp", "udp")
+    uplinks = {version: uplink.interface for version, uplink in facts.network.uplinks.items()}
+    subnets = tuple(subnet for subnet in (tunnel.subnet, tunnel.subnet6) if subnet is not None)
+    return passage.Way(tunnel.interface, tunnel.listen_port, subnets, uplinks)
 
 
 def _handshake(facts: Facts) -> Packet | None:
@@ -142,8 +133,8 @@ def _handshake(facts: Facts) -> Packet | None:
     uplink = facts.network.uplinks.get(version)
     if uplink is None:
         return None
-    port, there = facts.settings.wireguard.listen_port, SOMEWHERE[version]
-    return Packet(uplink.interface, None, there, uplink.address or there, "udp", ANY_PORT, port, "new")
+    port, there = facts.settings.wireguard.listen_port, passage.SOMEWHERE[version]
+    return Packet(uplink.interface, None, there, uplink.address or there, "udp", passage.ANY_PORT, port, "new")
 
 
 def _name(obstacle: Obstacle) -> str:

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 
 from appliance import host_network, running
 from appliance.clock import HostClock
-from appliance.doctor import nft_json, system_clock, udp_sockets
+from appliance.doctor import system_clock, udp_sockets
 from appliance.doctor.facts import Disk, Facts, Firewall, Forwarding, Network, State, StateFile, UdpPort
 from appliance.doctor.firewall import PROGRAMS
-from appliance.egress import forwarding
+from appliance.egress import forwarding, nft_json
 from appliance.errors import HostError, TunnelError
 from appliance.store import inspection, migration
 from appliance.wireguard import backend, kernel, userspace

@@ -9,7 +9,7 @@ import shlex
 from ipaddress import ip_network
 from typing import TYPE_CHECKING
 
-from appliance.doctor.packet_filter import Chain, Jump, Packet, Rule, Table, Verdict, unknown
+from appliance.egress.packet_filter import Chain, Jump, Packet, Rule, Table, Verdict, unknown
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from appliance.clock import HostClock
-from appliance.egress import ruleset
+from appliance.egress import passage, ruleset
 from appliance.egress.forwarding import Forwarding
 from appliance.errors import HostError
 from appliance.wireguard import kernel, link
@@ -28,6 +28,9 @@ def leave(settings: Settings, state: StateDir, say: Callable[[str], None]) -> No
     if _table_stands():
         _nft("-f", "-", script=ruleset.remove())
         say(f"nftables table inet {ruleset.TABLE}: removed")
+    if passages := _passages():
+        _nft("-f", "-", script=passages)
+        say("rules that let clients through other firewalls: removed")
     Forwarding(Path("/proc/sys"), state.sysctls, HostClock().now().boot_id).restore()
     say("sysctls: as they were when the service started")
 
@@ -37,6 +40,14 @@ def _table_stands() -> bool:
         return f"table inet {ruleset.TABLE}\n" in _nft("list", "tables")
     except FileNotFoundError:
         return False
+
+
+def _passages() -> str:
+    """What takes our rules out of the tables of others."""
+    try:
+        return passage.delete(_nft("--json", "--terse", "list", "ruleset"))
+    except (FileNotFoundError, ValueError):  # no nft, or one without JSON
+        return ""
 
 
 def _nft(*arguments: str, script: str = "") -> str:

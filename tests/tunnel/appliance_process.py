@@ -116,6 +116,12 @@ class Appliance(Api):
             gone, new = sorted(self._host_before - now), sorted(now - self._host_before)
             assert (gone, new) == ([], []), f"the exit is not as it was: gone {gone}, new {new}"
 
+    def keep_tables_of_others(self) -> None:
+        """Those that came since it started are to be there after it."""
+        self._host_before |= {
+            line for line in self._host() if line.startswith("table ") and not line.endswith(" wg_appliance")
+        }
+
     def reload(self) -> None:
         """SIGHUP."""
         assert self._process is not None

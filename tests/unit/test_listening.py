@@ -45,10 +45,11 @@ def test_low_port(monkeypatch: pytest.MonkeyPatch) -> None:
         listening.bind("api.listen", HostPort("127.0.0.1", 443))
 
 
-def test_address_that_comes_later() -> None:
+@pytest.mark.parametrize("address", ["192.0.2.99", "2001:db8::99"])
+def test_address_that_comes_later(address: str) -> None:
     """The tunnel's own address is bound before there is a tunnel."""
-    with closing(listening.bind("api.listen", HostPort("192.0.2.99", 0), ahead=True)) as listener:
-        assert listener.getsockname()[0] == "192.0.2.99"
+    with closing(listening.bind("api.listen", HostPort(address, 0), ahead=True)) as listener:
+        assert listener.getsockname()[0] == address
 
 
 def test_no_such_address() -> None:

@@ -17,7 +17,6 @@ from tests import netns
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from client import Client
     from watched_exit import WatchedExit
@@ -28,9 +27,11 @@ RESOLVER = WEB_IP  # off the client's own link, as most are
 OF_THE_LINK = range(130, 138), (143,)
 
 
-@pytest.fixture(params=[{}, {"subnet6": ""}], ids=["dual-stack", "IPv4 only"])
-def exit_(backend: str, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[WatchedExit]:
-    with watched_exit(backend, tmp_path, wireguard=request.param) as made:
+@pytest.fixture(scope="module", params=[{}, {"subnet6": ""}], ids=["dual-stack", "IPv4 only"])
+def exit_(
+    backend: str, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[WatchedExit]:
+    with watched_exit(backend, tmp_path_factory.mktemp("leak"), wireguard=request.param) as made:
         yield made
 
 
@@ -85,3 +86,4 @@ def test_a_leak_is_seen(exit_: WatchedExit) -> None:
         client.space.run("ping", "-c", "1", "-W", "1", "192.0.2.7", check=False)
         assert any(is_outside(each) for each in outside.packets())
     client.space.run("ip", "rule", "del", "pref", "1")
+    client.space.run("ip", "route", "del", "192.0.2.7/32")
