@@ -65,9 +65,7 @@ def rates_of(row: sqlite3.Row) -> Rates | None:
 
 
 async def _fetch(db: aiosqlite.Connection, where: str, parameters: Iterable[object] = ()) -> list[Session]:
-    async with await db.execute(f"{_SELECT} {where}", tuple(parameters)) as cursor:
-        # Never all rows beside all sessions: that memory would stay with the process.
-        return [_session(row) async for row in cursor]
+    return [_session(row) for row in await db.execute_fetchall(f"{_SELECT} {where}", tuple(parameters))]
 
 
 # Reading -------------------------------------------------------------------------------------------
@@ -78,8 +76,12 @@ async def by_id(db: aiosqlite.Connection, session_id: str) -> Session | None:
 
 
 async def unfinished(db: aiosqlite.Connection) -> list[Session]:
-    """All that are not terminated, oldest first."""
-    return await _fetch(db, "WHERE s.state <> 'terminated' ORDER BY s.number")
+    """All that are not terminated, oldest first. For one transaction: other readers of its connection see its moment.
+
+    Never all rows beside all sessions: that memory would stay with the process.
+    """
+    async with await db.execute(f"{_SELECT} WHERE s.state <> 'terminated' ORDER BY s.number") as cursor:
+        return [_session(row) async for row in cursor]
 
 
 async def unfinished_of(db: aiosqlite.Connection, account_id: str) -> list[Session]:
@@ -119,6 +121,7 @@ async def page(db: aiosqlite.Connection, wanted: Page) -> list[Session]:
 
 
 async def baselines(db: aiosqlite.Connection) -> dict[bytes, Baseline]:
+    """By public key. Read row by row, as `unfinished` is."""
     async with await db.execute("SELECT public_key, boot_id, ifindex, rx_bytes, tx_bytes FROM baselines") as cursor:
         return {key: Baseline(intern(boot_id), *counters) async for key, boot_id, *counters in cursor}
 
