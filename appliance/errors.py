@@ -34,6 +34,14 @@ class InvalidToken(Unauthenticated):
         super().__init__("invalid token")
 
 
+class TooManyRequests(ApplianceError):
+    """`retry_after`: in so many seconds one more is allowed."""
+
+    def __init__(self, retry_after: int) -> None:
+        super().__init__("too many requests")
+        self.retry_after = retry_after
+
+
 class InvalidRequest(ApplianceError):
     """The request's content is at fault; the message names the field."""
 

@@ -14,6 +14,7 @@ from appliance import assembly, listening, running
 from appliance.api.app import create_app
 from appliance.api.auth import Authenticator
 from appliance.api.metrics import ExitCollector, create_metrics_app
+from appliance.api.request_limits import RequestLimits
 from appliance.api.timing import Timed
 from appliance.api.web import WebServer
 from appliance.clock import HostClock
@@ -195,18 +196,21 @@ def _web_servers(
     metrics: Metrics,
     listeners: list[socket.socket],
 ) -> list[WebServer]:
+    api = settings.api
+    limits = RequestLimits(api.public_requests_per_minute, api.public_burst, api.trusted_proxies)
     app = create_app(
         sessions=parts.sessions,
         quotas=parts.quotas,
-        authenticate=Authenticator(parts.tokens),
+        authenticate=Authenticator(parts.tokens, limits, parts.terms),
+        limits=limits,
         nodes=parts.nodes,
         readiness=parts.readiness,
         own_keys=frozenset({place.exit.public_key}),
         terms=parts.terms,
         clock=clock,
-        max_body=settings.api.max_body,
+        max_body=api.max_body,
     )
-    cert, key = settings.api.tls_cert, settings.api.tls_key
+    cert, key = api.tls_cert, api.tls_key
     servers = [WebServer(Timed(app, metrics), listeners[0], REQUESTS_GRACE_S, (cert, key) if cert and key else None)]
     exposition = create_metrics_app(metrics.registry)
     servers += [WebServer(exposition, listener, REQUESTS_GRACE_S) for listener in listeners[1:]]

@@ -28,15 +28,21 @@ class Tokens:
         self._forgotten = 0  # how often
         self.watched = True  # whether somebody would notice that they do not count any more
 
+    def known(self, token_hash: bytes) -> Account | None:
+        """As `account_of`, where the token is remembered; the store is not asked."""
+        known = self._known.get(token_hash)
+        if known is None or (known.expires_at is not None and known.expires_at <= self._clock.now().wall_ms):
+            return None
+        return known.account
+
     async def account_of(self, token_hash: bytes) -> Account | None:
         """The account, its windows as they were when the token was first seen. None for one that does not count."""
-        now = self._clock.now().wall_ms
-        known = self._known.get(token_hash)
-        if known is not None and (known.expires_at is None or known.expires_at > now):
-            return known.account
+        known = self.known(token_hash)
+        if known is not None:
+            return known
         forgotten = self._forgotten
         async with self._store.read() as db:
-            holder = await rows.holder_of(db, token_hash, now)
+            holder = await rows.holder_of(db, token_hash, self._clock.now().wall_ms)
         if holder is None:
             return None
         # Read before the last `forget`, it may be what was to be forgotten.

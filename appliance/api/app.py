@@ -9,7 +9,7 @@ from litestar.datastructures import ResponseHeader
 
 from appliance import __version__
 from appliance.api.documentation import openapi
-from appliance.api.errors import HANDLERS
+from appliance.api.errors import handlers
 from appliance.api.public_routes import public_routes
 from appliance.api.session_routes import session_routes
 from appliance.api.usage_routes import usage_routes
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Container
 
     from appliance.api.auth import Authenticator
+    from appliance.api.request_limits import RequestLimits
     from appliance.clock import Clock
     from appliance.nodes import Nodes
     from appliance.quotas import Quotas
@@ -31,6 +32,7 @@ def create_app(
     sessions: Sessions,
     quotas: Quotas,
     authenticate: Authenticator,
+    limits: RequestLimits,
     nodes: Nodes,
     readiness: Readiness,
     own_keys: Container[bytes],
@@ -43,9 +45,9 @@ def create_app(
         [
             *session_routes(sessions, quotas, authenticate, own_keys, clock),
             *usage_routes(quotas, authenticate, terms),
-            *public_routes(nodes, readiness),
+            *public_routes(nodes, readiness, limits),
         ],
-        exception_handlers=HANDLERS,  # type: ignore[arg-type]  # its handlers take the exceptions they are listed for
+        exception_handlers=handlers(limits.count_source),  # type: ignore[arg-type]  # they take the exceptions they are listed for
         request_max_body_size=max_body,
         openapi_config=openapi(__version__),
         # Answers hold keys and figures of the moment.

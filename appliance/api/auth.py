@@ -10,21 +10,42 @@ from appliance.identifiers import token_hash
 if TYPE_CHECKING:
     from litestar import Request
 
+    from appliance.api.request_limits import RequestLimits
     from appliance.entities import Account
+    from appliance.terms import Terms
     from appliance.tokens import Tokens
 
 SCHEME = "bearer"
 
 
 class Authenticator:
-    def __init__(self, tokens: Tokens) -> None:
+    """Whoever has no token that counts uses up what its source may ask. A token that is remembered is never held up by
+    its neighbours there; one that has to be looked up waits with them."""
+
+    def __init__(self, tokens: Tokens, limits: RequestLimits, terms: Terms) -> None:
         self._tokens = tokens
+        self._limits = limits
+        self._terms = terms
 
     async def __call__(self, request: Request[Any, Any, Any]) -> Account:
-        """The account that calls; its windows may have moved on. Raises MissingToken or InvalidToken."""
+        """The account that calls; its windows may have moved on.
+
+        Raises MissingToken, InvalidToken or TooManyRequests.
+        """
         token = bearer_token(_authorization(request))
-        account = await self._tokens.account_of(token_hash(token))
+        if token is None:
+            self._limits.count_source(request.scope)
+            raise MissingToken
+        hashed = token_hash(token)
+        account = self._tokens.known(hashed) or await self._look_up(request, hashed)
+        self._limits.count_token(hashed, self._terms.tiers[account.tier].requests_per_minute)
+        return account
+
+    async def _look_up(self, request: Request[Any, Any, Any], hashed: bytes) -> Account:
+        self._limits.require_left(request.scope)
+        account = await self._tokens.account_of(hashed)
         if account is None:
+            self._limits.count_source(request.scope)
             raise InvalidToken
         return account
 
@@ -34,9 +55,7 @@ def _authorization(request: Request[Any, Any, Any]) -> str | None:
     return next((value.decode("latin-1") for name, value in request.scope["headers"] if name == b"authorization"), None)
 
 
-def bearer_token(header: str | None) -> str:
+def bearer_token(header: str | None) -> str | None:
     """The scheme's name is case-insensitive (RFC 9110, section 11.1)."""
     scheme, _, token = (header or "").strip().partition(" ")
-    if scheme.lower() != SCHEME or not token.strip():
-        raise MissingToken
-    return token.strip()
+    return token.strip() or None if scheme.lower() == SCHEME else None

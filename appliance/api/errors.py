@@ -7,7 +7,7 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 from litestar import MediaType, Response
-from litestar.exceptions import HTTPException
+from litestar.exceptions import HTTPException, MethodNotAllowedException, NotFoundException
 
 from appliance.clock import rfc3339_end
 from appliance.errors import (
@@ -17,17 +17,22 @@ from appliance.errors import (
     NoActiveNodeInRegion,
     QuotaExceeded,
     SessionNotFound,
+    TooManyRequests,
     Unauthenticated,
     Unavailable,
 )
 from appliance.nodes import RETRY_MS
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from litestar import Request
+    from litestar.types import Scope
 
 log = logging.getLogger(__name__)
 
 STATUS: tuple[tuple[type[ApplianceError], HTTPStatus], ...] = (
+    (TooManyRequests, HTTPStatus.TOO_MANY_REQUESTS),
     (Unauthenticated, HTTPStatus.UNAUTHORIZED),
     (InvalidRequest, HTTPStatus.BAD_REQUEST),
     (LiveSessionLimitReached, HTTPStatus.FORBIDDEN),
@@ -63,6 +68,10 @@ def _extra(error: ApplianceError) -> dict[str, object]:
     return {}
 
 
+def _headers(error: ApplianceError) -> dict[str, str]:
+    return {"Retry-After": str(error.retry_after)} if isinstance(error, TooManyRequests) else {}
+
+
 def error_response(
     status: HTTPStatus,
     message: str,
@@ -81,14 +90,14 @@ def error_response(
 def from_domain(_: Request[Any, Any, Any], error: ApplianceError) -> Response[dict[str, object]]:
     for kind, status in STATUS:
         if isinstance(error, kind):
-            return error_response(status, str(error), extra=_extra(error))
+            return error_response(status, str(error), headers=_headers(error), extra=_extra(error))
     return internal(_, error)
 
 
-def from_framework(_: Request[Any, Any, Any], error: HTTPException) -> Response[dict[str, object]]:
+def from_framework(request: Request[Any, Any, Any], error: HTTPException) -> Response[dict[str, object]]:
     """Unknown path, method not allowed, body too large: the status's own words, in our shape."""
     if error.status_code >= HTTPStatus.INTERNAL_SERVER_ERROR:
-        return internal(_, error)
+        return internal(request, error)
     status = HTTPStatus(error.status_code)
     return error_response(status, status.phrase.lower(), headers=error.headers)
 
@@ -102,3 +111,16 @@ def internal(request: Request[Any, Any, Any], error: Exception) -> Response[dict
 
 
 HANDLERS = {ApplianceError: from_domain, HTTPException: from_framework, Exception: internal}
+
+
+def handlers(count_source: Callable[[Scope], None]) -> dict[type[Exception], Any]:
+    """HANDLERS; requests that no route takes count against their source, which may raise TooManyRequests."""
+
+    def unrouted(request: Request[Any, Any, Any], error: HTTPException) -> Response[dict[str, object]]:
+        try:
+            count_source(request.scope)
+        except TooManyRequests as many:
+            return from_domain(request, many)
+        return from_framework(request, error)
+
+    return {**HANDLERS, NotFoundException: unrouted, MethodNotAllowedException: unrouted}

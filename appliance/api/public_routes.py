@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from http import HTTPStatus
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from litestar import Response, get
+from litestar import Request, Response, get
 
 from appliance.api.documentation import failures
 from appliance.api.errors import error_response
@@ -14,14 +14,16 @@ from appliance.api.schemas import ErrorBody, Health, Region, RegionList
 if TYPE_CHECKING:
     from litestar.types import ControllerRouterHandler
 
+    from appliance.api.request_limits import RequestLimits
     from appliance.nodes import Nodes
     from appliance.readiness import Readiness
 
 
-def public_routes(nodes: Nodes, readiness: Readiness) -> list[ControllerRouterHandler]:
+def public_routes(nodes: Nodes, readiness: Readiness, limits: RequestLimits) -> list[ControllerRouterHandler]:
     @get("/v1/regions")
-    async def list_regions() -> RegionList:
+    async def list_regions(request: Request[Any, Any, Any]) -> RegionList:
         """Regions with an active node."""
+        limits.count_source(request.scope)
         return RegionList([Region(code, count) for code, count in nodes.regions()])
 
     @get("/healthz")

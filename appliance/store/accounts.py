@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from sys import intern
 from typing import TYPE_CHECKING
 
 from appliance.entities import Account, Tier
@@ -27,8 +28,8 @@ def from_row(row: sqlite3.Row) -> Account:
     traffic = Window(row["bytes_opened_at"], row["bytes_used"], row["bytes_since"])
     time = Window(row["time_opened_at"], row["time_used_ms"], row["time_since"])
     return Account(
-        id=row["id"],
-        name=row["name"],
+        id=intern(row["id"]),
+        name=intern(row["name"]),
         tier=Tier(row["tier"]),
         disabled=bool(row["disabled"]),
         created_at=row["created_at"],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from sys import intern
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
@@ -26,14 +27,15 @@ FROM sessions s JOIN accounts a ON a.id = s.account_id
 
 
 def _session(row: sqlite3.Row) -> Session:
+    """Words that many sessions share are kept once (`intern`): each row brings its own copy of them."""
     return Session(
         id=row["id"],
-        account_id=row["account_id"],
-        account=row["account"],
+        account_id=intern(row["account_id"]),
+        account=intern(row["account"]),
         tier=Tier(row["tier"]),
         account_tier=Tier(row["account_tier"]),
-        region=row["region"],
-        public_ip=row["public_ip"],
+        region=intern(row["region"]),
+        public_ip=intern(row["public_ip"]),
         public_key=row["public_key"],
         address_offset=row["address_offset"],
         ipv6=bool(row["ipv6"]),
@@ -45,13 +47,13 @@ def _session(row: sqlite3.Row) -> Session:
         last_handshake_at=row["last_handshake_at"],
         handshake_seen_ns=row["handshake_seen_ns"],
         quiet_since_ms=row["quiet_since_ms"],
-        quiet_boot_id=row["quiet_boot_id"],
+        quiet_boot_id=intern(row["quiet_boot_id"]),
         counted_ms=row["counted_ms"],
         counted_until_ms=row["counted_until_ms"],
-        counted_boot_id=row["counted_boot_id"],
+        counted_boot_id=intern(row["counted_boot_id"]),
         rates=rates_of(row),
         reason=Reason(row["reason"]) if row["reason"] else None,
-        note=row["note"],
+        note=intern(row["note"]),
         terminated_at=row["terminated_at"],
     )
 
@@ -59,7 +61,7 @@ def _session(row: sqlite3.Row) -> Session:
 def rates_of(row: sqlite3.Row) -> Rates | None:
     if row["currency"] is None:
         return None
-    return Rates(row["currency"], row["millicents_per_minute"], row["millicents_per_gib"])
+    return Rates(intern(row["currency"]), row["millicents_per_minute"], row["millicents_per_gib"])
 
 
 async def _fetch(db: aiosqlite.Connection, where: str, parameters: Iterable[object] = ()) -> list[Session]:
@@ -74,8 +76,12 @@ async def by_id(db: aiosqlite.Connection, session_id: str) -> Session | None:
 
 
 async def unfinished(db: aiosqlite.Connection) -> list[Session]:
-    """All that are not terminated, oldest first."""
-    return await _fetch(db, "WHERE s.state <> 'terminated' ORDER BY s.number")
+    """All that are not terminated, oldest first. For one transaction: other readers of its connection see its moment.
+
+    Never all rows beside all sessions: that memory would stay with the process.
+    """
+    async with await db.execute(f"{_SELECT} WHERE s.state <> 'terminated' ORDER BY s.number") as cursor:
+        return [_session(row) async for row in cursor]
 
 
 async def unfinished_of(db: aiosqlite.Connection, account_id: str) -> list[Session]:
@@ -115,8 +121,9 @@ async def page(db: aiosqlite.Connection, wanted: Page) -> list[Session]:
 
 
 async def baselines(db: aiosqlite.Connection) -> dict[bytes, Baseline]:
-    rows = await db.execute_fetchall("SELECT public_key, boot_id, ifindex, rx_bytes, tx_bytes FROM baselines")
-    return {row["public_key"]: Baseline(*tuple(row)[1:]) for row in rows}
+    """By public key. Read row by row, as `unfinished` is."""
+    async with await db.execute("SELECT public_key, boot_id, ifindex, rx_bytes, tx_bytes FROM baselines") as cursor:
+        return {key: Baseline(intern(boot_id), *counters) async for key, boot_id, *counters in cursor}
 
 
 # Writing -------------------------------------------------------------------------------------------

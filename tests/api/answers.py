@@ -17,6 +17,6 @@ def refused(answer: httpx.Response, status: int, message: str | None = None, **e
     assert message is None or body == {"error": message, **extra}
     assert body.keys() == {"error", *extra}
     assert answer.headers.get("www-authenticate") == ("Bearer" if status == 401 else None)
-    assert ("retry-after" in answer.headers) == (status == 503)
-    if status == 503:
+    assert ("retry-after" in answer.headers) == (status in (429, 503))
+    if status in (429, 503):
         assert int(answer.headers["retry-after"]) > 0

@@ -15,6 +15,7 @@ import httpx
 from appliance import assembly, config, identifiers
 from appliance.api.app import create_app
 from appliance.api.auth import Authenticator
+from appliance.api.request_limits import RequestLimits
 from appliance.api.timing import Timed
 from appliance.entities import Account, Tier, Token
 from appliance.errors import EgressError
@@ -52,6 +53,7 @@ public_ip = "192.0.2.1"
 [wireguard]
 apply_timeout = "1s"
 """
+UNHURRIED = "[api]\npublic_burst = 1000\n"  # for tests that ask often without a token
 
 
 @dataclass
@@ -261,23 +263,27 @@ async def _build(
             settings, store=store, tunnel=tunnel, egress=egress, exit_=exit_, clock=clock, metrics=metrics
         )
         await parts.ticker.tick()
+        api = settings.api
+        limits = RequestLimits(api.public_requests_per_minute, api.public_burst, api.trusted_proxies)
         app = create_app(
             sessions=parts.sessions,
             quotas=parts.quotas,
-            authenticate=Authenticator(parts.tokens),
+            authenticate=Authenticator(parts.tokens, limits, parts.terms),
+            limits=limits,
             nodes=parts.nodes,
             readiness=parts.readiness,
             own_keys=frozenset({exit_.public_key}),
             terms=parts.terms,
             clock=clock,
-            max_body=settings.api.max_body,
+            max_body=api.max_body,
         )
         undo.pop_all()
     return store, parts, app, caller(Timed(app, metrics)), metrics
 
 
-def caller(app: ASGIApp) -> httpx.AsyncClient:
-    transport = httpx.ASGITransport(app, raise_app_exceptions=False)  # type: ignore[arg-type]  # ASGI in httpx's words
+def caller(app: ASGIApp, peer: tuple[str, int] | None = ("127.0.0.1", 50_000)) -> httpx.AsyncClient:
+    """`peer` None: one on a Unix socket."""
+    transport = httpx.ASGITransport(app, raise_app_exceptions=False, client=peer)  # type: ignore[arg-type]  # ASGI in httpx's words
     return httpx.AsyncClient(transport=transport, base_url="http://exit.test")
 
 

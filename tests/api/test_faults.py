@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from appliance.api.app import create_app
+from appliance.api.request_limits import RequestLimits
 from appliance.errors import InvalidToken, TunnelError
 from appliance.sessions import Wish
 from appliance.wireguard.tunnel import RemovePeer
@@ -251,6 +252,7 @@ async def test_unexpected(exit_: ExitUnderTest, caplog: pytest.LogCaptureFixture
         sessions=exit_.parts.sessions,
         quotas=exit_.parts.quotas,
         authenticate=broken,  # type: ignore[arg-type]  # what never happens
+        limits=RequestLimits(60, 10, ()),
         nodes=exit_.parts.nodes,
         readiness=exit_.parts.readiness,
         own_keys=frozenset(),

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from exit_under_test import on_exit
+from exit_under_test import UNHURRIED, on_exit
 from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -123,7 +123,7 @@ async def test_ticks(exit_: ExitUnderTest) -> None:
     assert exposed(exit_)[look] == 1
 
 
-@on_exit()
+@on_exit(UNHURRIED)
 async def test_answers(exit_: ExitUnderTest) -> None:
     """By the route as it is declared, whatever ids, paths and methods clients send: the series stay few."""
     ada = await exit_.client()

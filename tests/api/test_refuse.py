@@ -10,7 +10,7 @@ import pytest
 from appliance.entities import Tier
 from appliance.wireguard import keys
 from tests.api.answers import refused
-from tests.api.exit_under_test import SERVER_KEY, ExitUnderTest, new_key, on_exit
+from tests.api.exit_under_test import SERVER_KEY, UNHURRIED, ExitUnderTest, new_key, on_exit
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -194,7 +194,7 @@ async def test_no_token(exit_: ExitUnderTest, method: str, header: bytes | None)
     assert exit_.holdings() == before
 
 
-@on_exit()
+@on_exit(UNHURRIED)
 async def test_token_that_counts_no_more(exit_: ExitUnderTest) -> None:
     """Expired: 401 at once. Revoked, of a disabled or deleted account: when the server has noticed. On every path."""
     ada = await exit_.client()

@@ -68,7 +68,7 @@ def reading_row(device: Device, rounds: int) -> Row:
 
 
 def tick_row(device: Device, rounds: int) -> Row:
-    """A whole tick beside the bare loop and `wg`."""
+    """A whole tick, and one that only looks, beside the bare loop and `wg`."""
     with tempfile.TemporaryDirectory() as folder:
         ticking = Ticking(device, Path(folder))
         ticking.tick()
@@ -76,6 +76,7 @@ def tick_row(device: Device, rounds: int) -> Row:
         many = max(1, len(device.peers) // CHANGED)
 
         def ready() -> None:
+            ticking.tick()  # what was only looked at before
             device.move(many, ticking.tick)
             counted.append(-ticking.bytes_counted)
 
@@ -84,7 +85,9 @@ def tick_row(device: Device, rounds: int) -> Row:
             counted[-1] += ticking.bytes_counted
 
         seconds = take_turns(
-            rounds, {"bare loop": device.bare, "tick": tick, "wg show dump": device.wg_show}, before={"tick": ready}
+            rounds,
+            {"bare loop": device.bare, "look": ticking.look, "tick": tick, "wg show dump": device.wg_show},
+            before={"look": partial(device.move, many, ticking.look), "tick": ready},
         )
         ticking.close()
     remark = f"{many} peers changed, {median(counted):,.0f} bytes counted and committed"

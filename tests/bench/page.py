@@ -66,7 +66,12 @@ def plot(results: Mapping[str, Any], file: Path) -> bool:
     if not steps:
         return False
     drawing, axes = pyplot.subplots(figsize=(7, 4.2))
-    for name, label in (("wg show dump", "wg show dump"), ("tick", "a whole tick"), ("bare loop", "bare recv loop")):
+    for name, label in (
+        ("wg show dump", "wg show dump"),
+        ("tick", "a whole tick"),
+        ("look", "a tick that only looks"),
+        ("bare loop", "bare recv loop"),
+    ):
         found = [steps[peers]["figures"][name] for peers in steps]
         axes.plot([*steps], [1000 * median(values) for values in found], marker="o", label=label)
         least, most = [1000 * min(values) for values in found], [1000 * max(values) for values in found]

@@ -31,6 +31,8 @@ region = "test"
 public_ip = "192.0.2.1"
 [wireguard]
 subnet = "10.101.0.0/16"
+[meter]
+interval = "1d"
 [tiers.free]
 seconds_limit = 0
 bytes_limit = "1 TiB"
@@ -51,14 +53,21 @@ class EgressInPlace:
 
 
 class Ticking:
-    """An exit whose sessions are the device's peers. Every tick is a whole one: it reads, compares and commits."""
+    """An exit whose sessions are the device's peers. A whole tick reads, compares and commits."""
 
     def __init__(self, device: Device, folder: Path) -> None:
         self._loop = device.loop
         self._store, self._parts = self._loop.run_until_complete(_build(device, folder))
 
     def tick(self) -> None:
-        self._loop.run_until_complete(self._parts.ticker.tick())
+        self._tick(whole=True)
+
+    def look(self) -> None:
+        """What nine of ten ticks are: all counters read and compared, nobody at an end, nothing to commit yet."""
+        self._tick(whole=False)
+
+    def _tick(self, *, whole: bool) -> None:
+        self._loop.run_until_complete(self._parts.ticker.tick(whole=whole))
         if self._parts.node.check_fault is not None:
             raise RuntimeError(self._parts.node.check_fault)
 
