@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -158,3 +159,30 @@ def test_nothing_is_done_where_nothing_is_in_the_way(
         client.wg_quick(appliance.open(appliance.token())["wg_config"])
         until(lambda: works(client), "clients reach the internet")
         assert tables() == before
+
+
+OWNED = """
+add table inet owned { flags owner; }
+add chain inet owned forward { type filter hook forward priority filter; policy drop; }
+"""
+
+
+def test_a_table_that_its_owner_alone_may_change(world: World, client: Client, backend: str, tmp_path: Path) -> None:
+    """The log says that it may drop clients' packets; the exit is ready all the same, other tables are passed, and
+    once the owner has gone clients reach the internet."""
+    host = Host(world, backend, tmp_path, "docker")
+    host.load()
+    with host.appliance.serving() as appliance:
+        owner = subprocess.Popen(world.exit.prefix("nft", "-i"), stdin=subprocess.PIPE, text=True)
+        try:
+            assert owner.stdin is not None
+            owner.stdin.write(OWNED)
+            owner.stdin.flush()
+            until(lambda: "chain inet owned forward may drop clients' packets" in appliance.log(), "it is said")
+            assert appliance.api("GET", "/readyz").status == 200
+            client.wg_quick(appliance.open(appliance.token())["wg_config"])
+            until(lambda: client.ping("10.101.0.1"), "the tunnel works")
+            assert client.get(f"{WEB}/ip", 2) == ""
+        finally:
+            owner.communicate(timeout=60)
+        until(lambda: works(client), "clients reach the internet")
