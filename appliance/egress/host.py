@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from appliance import host_network
 from appliance.egress import flows, nft_json, passage, ruleset
 from appliance.egress.state import EgressState
-from appliance.errors import EgressError
+from appliance.errors import EgressError, HostError
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -47,6 +47,7 @@ class HostEgress:
         self._own: deque[int] = deque(maxlen=OWN_KEPT)  # the last nfts of ours
         self._others_seen = False
         self._look_again_at = 0.0
+        self._impassable: set[str] = set()  # chains of others; said once
 
     def take_over(self, rules: ruleset.EgressRules) -> None:
         """These rules from now on: the next tick applies them."""
@@ -109,16 +110,23 @@ class HostEgress:
             ways = {version: uplink.interface for version, uplink in uplinks.items()}
             way = passage.Way(self._interface, self._listen_port, tuple(self._subnets), ways)
             places = passage.missing(await self._listing(), way)
-        except (EgressError, OSError) as error:
+        except (EgressError, HostError, OSError) as error:
             log.warning("what other firewalls let through is not known: %s", error)
+            return
+        except (LookupError, TypeError, ValueError) as error:
+            # It has what no nft had when this was written.
+            log.warning("nft -j list ruleset is not understood: %s", error, exc_info=True)
             return
         for place in places:
             # Each by itself: a table may be its owner's alone.
             try:
                 await self._nft(passage.insert([place]))
                 log.info("clients are let through chain %s", place)
+                self._impassable.discard(str(place))
             except EgressError as error:
-                log.warning("chain %s may drop clients' packets, see wg-appliance doctor: %s", place, error)
+                if str(place) not in self._impassable:
+                    log.warning("chain %s may drop clients' packets, see wg-appliance doctor: %s", place, error)
+                self._impassable.add(str(place))
 
     async def _listing(self) -> str:
         """Without the elements of sets, which may be many. Raises EgressError."""
