@@ -1,26 +1,40 @@
-"""One exit for all tests of a file, whose clients' packets are watched on both sides of it."""
+"""One exit for all tests that configure nothing of their own; its clients' packets are watched on both sides of it."""
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 import pytest
 from vantage import Vantage, vantage_on
 
+from tests.real_backend import NO_ROOT, backend_here
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-
-@pytest.fixture(scope="module")
-def egress() -> dict[str, object]:
-    """The exit's `[egress]`. A test module that wants other than the defaults has a fixture of this name."""
-    return {}
+HELD = pytest.StashKey[ExitStack]()
+LAST = pytest.StashKey[pytest.Item]()
 
 
-@pytest.fixture(scope="module")
-def shared(backend: str, egress: dict[str, object], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Vantage]:
-    with vantage_on(backend, tmp_path_factory.mktemp("egress"), egress=egress) as made:
-        yield made
+def pytest_collection_finish(session: pytest.Session) -> None:
+    for item in session.items:
+        if "shared" in getattr(item, "fixturenames", ()):
+            session.stash[LAST] = item
+
+
+@pytest.hookimpl(trylast=True)  # after the item's own fixtures
+def pytest_runtest_teardown(item: pytest.Item) -> None:
+    """The exit goes with the last test that uses it: the session may have an hour before it."""
+    if item is item.session.stash.get(LAST, None) and HELD in item.session.stash:
+        item.session.stash[HELD].close()
+
+
+@pytest.fixture(scope="session")
+def shared(backend: str, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[Vantage]:
+    with ExitStack() as stack:
+        request.session.stash[HELD] = stack
+        yield stack.enter_context(vantage_on(backend, tmp_path_factory.mktemp("egress")))
 
 
 @pytest.fixture
@@ -28,3 +42,12 @@ def exit_(shared: Vantage, request: pytest.FixtureRequest) -> Iterator[Vantage]:
     before = len(shared.appliance.log())
     yield shared
     request.node.add_report_section("teardown", "log of the appliance", shared.appliance.log()[before:])
+
+
+@pytest.fixture
+def once() -> str:
+    """The backend that this machine has, where a test need not run on both."""
+    found = backend_here()
+    if found is None:
+        pytest.skip(NO_ROOT)
+    return found

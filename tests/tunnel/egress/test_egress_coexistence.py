@@ -75,7 +75,7 @@ class Host:
 
 
 @pytest.fixture
-def world(backend: str) -> Iterator[World]:  # noqa: ARG001 - asked for its check of root
+def world(once: str) -> Iterator[World]:  # noqa: ARG001 - asked for its check of root
     with new_world() as made:
         made.exit.run("sysctl", "-qw", "net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1")
         made.internet.run("ip", "route", "add", "198.51.100.0/24", "via", EXIT_IP)
@@ -93,10 +93,10 @@ def works(client: Client) -> bool:
 
 
 @pytest.mark.parametrize("firewall", ["docker", "ufw", "firewalld", "nftables"])
-def test_there_first(world: World, client: Client, backend: str, tmp_path: Path, firewall: str) -> None:
+def test_there_first(world: World, client: Client, once: str, tmp_path: Path, firewall: str) -> None:
     """On a host whose firewall drops what it does not know, clients dial in and reach the internet, and nobody else
     does; also after the firewall was started anew. When the appliance has gone, its rules are as they were."""
-    host = Host(world, backend, tmp_path, firewall)
+    host = Host(world, once, tmp_path, firewall)
     assert host.forwards_for_others()
     host.load()
     assert not host.forwards_for_others()
@@ -113,9 +113,9 @@ def test_there_first(world: World, client: Client, backend: str, tmp_path: Path,
     assert host.rules() == before
 
 
-def test_there_later(world: World, client: Client, backend: str, tmp_path: Path) -> None:
+def test_there_later(world: World, client: Client, once: str, tmp_path: Path) -> None:
     """Two firewalls that start on a host with clients cut nobody off for long."""
-    host = Host(world, backend, tmp_path, "docker and ufw")
+    host = Host(world, once, tmp_path, "docker and ufw")
     with host.appliance.serving() as appliance:
         client.wg_quick(appliance.open(appliance.token())["wg_config"])
         assert client.address_seen() == EXIT_IP
@@ -144,9 +144,7 @@ table ip other {
 """
 
 
-def test_nothing_is_done_where_nothing_is_in_the_way(
-    world: World, client: Client, backend: str, tmp_path: Path
-) -> None:
+def test_nothing_is_done_where_nothing_is_in_the_way(world: World, client: Client, once: str, tmp_path: Path) -> None:
     """Rules of an operator that let clients through, with exceptions, stay as they are, and so do the exceptions."""
     world.exit.run("nft", "-f", "-", text_input=OPEN)
 
@@ -155,7 +153,7 @@ def test_nothing_is_done_where_nothing_is_in_the_way(
         return [world.exit.run("nft", "--stateless", "list", "table", *name).stdout for name in names]
 
     before = tables()
-    with Host(world, backend, tmp_path, "nftables").appliance.serving() as appliance:
+    with Host(world, once, tmp_path, "nftables").appliance.serving() as appliance:
         client.wg_quick(appliance.open(appliance.token())["wg_config"])
         until(lambda: works(client), "clients reach the internet")
         assert tables() == before
@@ -167,10 +165,10 @@ add chain inet owned forward { type filter hook forward priority filter; policy 
 """
 
 
-def test_a_table_that_its_owner_alone_may_change(world: World, client: Client, backend: str, tmp_path: Path) -> None:
+def test_a_table_that_its_owner_alone_may_change(world: World, client: Client, once: str, tmp_path: Path) -> None:
     """The log says that it may drop clients' packets; the exit is ready all the same, other tables are passed, and
     once the owner has gone clients reach the internet."""
-    host = Host(world, backend, tmp_path, "docker")
+    host = Host(world, once, tmp_path, "docker")
     host.load()
     with host.appliance.serving() as appliance:
         owner = subprocess.Popen(world.exit.prefix("nft", "-i"), stdin=subprocess.PIPE, text=True)

@@ -6,7 +6,6 @@ import socket
 import sys
 from typing import TYPE_CHECKING
 
-import pytest
 from capture import Capture, Seen
 from packets import ICMP6, token
 from waiting import until
@@ -16,23 +15,16 @@ from world import EXIT_IP, EXIT_IP6, WEB, WEB6, WEB_IP, WEB_IP6
 from tests import netns
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from pathlib import Path
 
     from client import Client
+    from vantage import Vantage
     from watched_exit import WatchedExit
 
 WIREGUARD_PORT = 51820
 RESOLVER = WEB_IP  # off the client's own link, as most are
 # Neighbour discovery and group membership (RFC 4861, RFC 3810) are the link's own, and no router passes them on.
 OF_THE_LINK = range(130, 138), (143,)
-
-
-@pytest.fixture(scope="module", params=[{}, {"subnet6": ""}], ids=["dual-stack", "IPv4 only"])
-def exit_(
-    backend: str, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[WatchedExit]:
-    with watched_exit(backend, tmp_path_factory.mktemp("leak"), wireguard=request.param) as made:
-        yield made
 
 
 def is_outside(seen: Seen) -> bool:
@@ -64,8 +56,7 @@ def _try(socket_: socket.socket, mark: bytes, address: str, port: int) -> None:
         sys.stderr.write(f"{address}: {error}\n")  # without a way to send, nothing leaks
 
 
-def test_nothing_leaks(exit_: WatchedExit) -> None:
-    """Whatever a client sends, its link to the exit's network sees WireGuard's packets and no other."""
+def no_leak(exit_: WatchedExit) -> None:
     client, mark = exit_.members[0].client, token()
     with Capture(client.space, "eth0") as outside, Capture(exit_.world.internet, "net0") as far:
         try_all_ways(client, mark)
@@ -77,13 +68,26 @@ def test_nothing_leaks(exit_: WatchedExit) -> None:
     assert sum(each.sent for each in seen) > 20, "WireGuard's own packets were seen"
 
 
-def test_a_leak_is_seen(exit_: WatchedExit) -> None:
-    """A packet that does go around the tunnel is counted: the test above can fail."""
-    client = exit_.members[0].client
-    client.space.run("ip", "route", "add", "192.0.2.7/32", "via", "198.51.100.17")
-    client.space.run("ip", "rule", "add", "to", "192.0.2.7", "lookup", "main", "pref", "1")
-    with Capture(client.space, "eth0") as outside:
-        client.space.run("ping", "-c", "1", "-W", "1", "192.0.2.7", check=False)
-        assert any(is_outside(each) for each in outside.packets())
-    client.space.run("ip", "rule", "del", "pref", "1")
-    client.space.run("ip", "route", "del", "192.0.2.7/32")
+def test_dual_stack(exit_: Vantage) -> None:
+    """Whatever a client sends, its link to the exit's network sees WireGuard's packets and no other."""
+    no_leak(exit_.exit)
+
+
+def test_ipv4_only(backend: str, tmp_path: Path) -> None:
+    """Nor where the tunnel has no IPv6 and the client has."""
+    with watched_exit(backend, tmp_path, wireguard={"subnet6": ""}) as exit_:
+        no_leak(exit_)
+
+
+def test_a_leak_is_seen(exit_: Vantage) -> None:
+    """A packet that does go around the tunnel is counted: the tests above can fail."""
+    space = exit_.clients[0].space
+    space.run("ip", "route", "add", "192.0.2.7/32", "via", "198.51.100.17")
+    space.run("ip", "rule", "add", "to", "192.0.2.7", "lookup", "main", "pref", "1")
+    try:
+        with Capture(space, "eth0") as outside:
+            space.run("ping", "-c", "1", "-W", "1", "192.0.2.7", check=False)
+            assert any(is_outside(each) for each in outside.packets())
+    finally:
+        space.run("ip", "rule", "del", "pref", "1")
+        space.run("ip", "route", "del", "192.0.2.7/32")

@@ -9,31 +9,28 @@ from typing import TYPE_CHECKING
 import pytest
 from capture import Capture
 from waiting import until
-from watched_exit import watched_exit
 from world import EXIT_IP, EXIT_IP6, WEB, WEB_IP6, WEB_PORT
 
 from tests import netns
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
-    from watched_exit import WatchedExit
+    from vantage import Vantage
 
 
 @pytest.fixture
-def exit_(backend: str, tmp_path: Path) -> Iterator[WatchedExit]:
-    with watched_exit(backend, tmp_path) as made:
-        made.sh(f"ip -6 route del default; ip address del {EXIT_IP6}/64 dev wan")
-        yield made
-        made.sh(f"ip address add {EXIT_IP6}/64 dev wan nodad; ip route add ::/0 via {WEB_IP6}")
+def without_ipv6(exit_: Vantage) -> Iterator[Vantage]:
+    exit_.exit.sh(f"ip -6 route del default; ip address del {EXIT_IP6}/64 dev wan")
+    yield exit_
+    exit_.exit.sh(f"ip address add {EXIT_IP6}/64 dev wan nodad; ip route add ::/0 via {WEB_IP6}")
 
 
-def test_refused_at_once(exit_: WatchedExit) -> None:
+def test_refused_at_once(without_ipv6: Vantage) -> None:
     """A connection over IPv6 fails with an error from the exit, not by waiting; over IPv4 it works. Nothing of IPv6
     leaves, neither the exit nor the client around its tunnel."""
-    client = exit_.members[0].client
-    with Capture(exit_.world.internet, "net0") as far, Capture(client.space, "eth0") as outside:
+    client = without_ipv6.clients[0].member.client
+    with Capture(without_ipv6.world.internet, "net0") as far, Capture(client.space, "eth0") as outside:
         with netns.Namespace(client.space.name).entered():
             connection = socket.socket(socket.AF_INET6, socket.SOCK_STREAM)
         with connection:

@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
 from packets import echo, tcp, token, udp
 from servers import udp_server
-from vantage import EXIT_OF, INSIDE_OF, PROHIBITED, WEB_OF, Vantage
+from vantage import EXIT_OF, INSIDE_OF, PROHIBITED, WEB_OF, Vantage, vantage_on
 from waiting import until
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 EXTRA, EXTRA_6, EXTRA_OWN = "192.0.2.128/25", "2001:db8:ee::/48", "198.51.100.33/32"
 
 
+ALLOWING = {
+    "block_smtp": False,
+    "block_private": False,
+    "isolate_clients": False,
+    "extra_block": [EXTRA, EXTRA_6, EXTRA_OWN],
+}
+
+
 @pytest.fixture(scope="module")
-def egress() -> dict[str, object]:
-    return {
-        "block_smtp": False,
-        "block_private": False,
-        "isolate_clients": False,
-        "extra_block": [EXTRA, EXTRA_6, EXTRA_OWN],
-    }
+def exit_(backend: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Vantage]:
+    with vantage_on(backend, tmp_path_factory.mktemp("open"), egress=ALLOWING) as made:
+        yield made
 
 
 @pytest.mark.parametrize("version", [4, 6])
