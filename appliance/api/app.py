@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from litestar import Litestar
-from litestar.datastructures import ResponseHeader
 
 from appliance import __version__
 from appliance.api.documentation import openapi
@@ -50,7 +49,5 @@ def create_app(
         exception_handlers=handlers(limits.count_source),  # type: ignore[arg-type]  # they take the exceptions they are listed for
         request_max_body_size=max_body,
         openapi_config=openapi(__version__),
-        # Answers hold keys and figures of the moment.
-        response_headers=[ResponseHeader(name="Cache-Control", value="no-store")],
         logging_config=None,
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from litestar import Request, delete, get, post
+from litestar.exceptions import InternalServerException
 from litestar.params import FromPath  # noqa: TC002 (Litestar reads the handlers' annotations at run time)
 from litestar.status_codes import HTTP_200_OK
 
@@ -45,6 +46,13 @@ if TYPE_CHECKING:
 AnyRequest = Request[Any, Any, Any]
 
 
+async def _body(request: AnyRequest) -> bytes:
+    try:
+        return await request.body()
+    except InternalServerException as error:  # Litestar's word for a client that left before its body was whole
+        raise InvalidRequest("the body is not whole") from error
+
+
 def session_routes(
     sessions: Sessions, quotas: Quotas, authenticate: Authenticator, own_keys: Container[bytes], clock: Clock
 ) -> list[ControllerRouterHandler]:
@@ -69,7 +77,7 @@ def session_routes(
     async def create_session(request: AnyRequest) -> SessionCreated:
         """Open a session: a whole wg-quick file comes back."""
         account = await authenticate(request)
-        wish = parse_wish(parse_object(await request.body()), own_keys)
+        wish = parse_wish(parse_object(await _body(request)), own_keys)
         return SessionCreated.of(await sessions.open(account, wish))
 
     @get(
