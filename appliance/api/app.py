@@ -48,6 +48,6 @@ def create_app(
         ],
         exception_handlers=handlers(limits.count_source),  # type: ignore[arg-type]  # they take the exceptions they are listed for
         request_max_body_size=max_body,
-        openapi_config=openapi(__version__),
+        openapi_config=openapi(__version__, limits.count_source),
         logging_config=None,
     )
