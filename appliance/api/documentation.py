@@ -209,6 +209,7 @@ def openapi(version: str, count_source: Callable[[Scope], None]) -> OpenAPIConfi
         version=version,
         description=DESCRIPTION,
         path="/schema",
+        use_handler_docstrings=True,
         # Litestar's own pages load their scripts from elsewhere.
         render_plugins=[JsonRenderPlugin(), ReferencePlugin(count_source)],
         components=Components(security_schemes={"bearer": SecurityScheme(type="http", scheme="bearer")}),

@@ -24,11 +24,10 @@ body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto
 h2 { margin-top: 3rem; border-top: 1px solid; padding-top: 1rem; }
 h2, td:first-child, code, pre { font-family: ui-monospace, monospace; }
 h2 { font-size: 1.2rem; }
-p.description { white-space: pre-line; }
 pre { overflow-x: auto; border: 1px solid; padding: .5rem; }
 table { border-collapse: collapse; width: 100%; }
 th, td { text-align: left; vertical-align: top; padding: .2rem .8rem .2rem 0; border-bottom: 1px solid; }
-td { overflow-wrap: anywhere; }
+td + td + td { overflow-wrap: anywhere; }
 """
 POLICY = f"default-src 'none'; style-src 'sha256-{base64.b64encode(hashlib.sha256(STYLE.encode()).digest()).decode()}'"
 
@@ -61,7 +60,8 @@ def page(document: Node) -> str:
             f'<meta http-equiv="Content-Security-Policy" content="{escape(POLICY)}">',
             '<meta name="viewport" content="width=device-width, initial-scale=1">',
             f"<title>{title}</title><style>{STYLE}</style></head><body>",
-            f'<h1>{title}</h1><p class="description">{escape(document["info"]["description"])}</p>',
+            f"<h1>{title}</h1>",
+            *(f"<p>{escape(paragraph)}</p>" for paragraph in document["info"]["description"].split("\n\n")),
             "<ul>",
             *(f'<li><a href="#{_anchor(name)}">{escape(name)}</a></li>' for name, _ in operations),
             "</ul>",
@@ -126,22 +126,28 @@ def _table(fields: Iterable[tuple[str, Node, bool]]) -> Iterator[str]:
     for name, schema, required in fields:
         types = schema.get("type", "")
         kind = " or ".join(types) if isinstance(types, list) else types
-        words = [
-            schema.get("description", ""),
-            *(f"{word}: {schema[key]}" for key, word in BOUNDS.items() if key in schema),
-        ]
-        if "enum" in schema:
-            words.append("one of " + ", ".join(schema["enum"]))
-        if not required:
-            words.append("may be absent")
-        example = schema.get("examples", [""])[0]
-        shown = example if isinstance(example, str) else json.dumps(example)
-        cells = (name, kind, "; ".join(filter(None, words)), shown)
+        cells = (name, kind, "; ".join(_meaning(schema, required=required)), _text(schema.get("examples", [""])[0]))
         yield "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in cells) + "</tr>"
     yield "</table>"
 
 
-BOUNDS = {"minimum": "at least", "maximum": "at most", "pattern": "form", "default": "default"}
+def _meaning(schema: Node, *, required: bool) -> Iterator[str]:
+    if "description" in schema:
+        yield schema["description"]
+    for key, word in (("minimum", "at least"), ("maximum", "at most"), ("pattern", "form"), ("default", "default")):
+        if key in schema:
+            yield f"{word}: {_text(schema[key])}"
+    if "enum" in schema:
+        yield "one of " + ", ".join(schema["enum"])
+    if not required:
+        yield "may be absent"
+
+
+def _text(value: object) -> str:
+    """Whole numbers without a fraction, whatever they are kept as."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def _anchor(name: str) -> str:
