@@ -138,5 +138,9 @@ class Connection(H11Protocol):
                 h11.EndOfMessage(),
             ):
                 self.transport.write(self.conn.send(event) or b"")
+        if self.cycle is not None and not self.cycle.response_complete:
+            # The application may still be about to answer; nothing of that is sent any more.
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
         self.transport.close()
         self._set_deadline(TAKE_S)

@@ -27,6 +27,7 @@ from appliance.wireguard.keys import TEXT_LENGTH
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from litestar import Request
     from litestar.types import Scope
 
 BEARER: list[dict[str, list[str]]] = [{"bearer": []}]
@@ -203,6 +204,17 @@ class OneSession(Documented):
         ]
 
 
+class DocumentPlugin(JsonRenderPlugin):
+    """Encoded once: nobody's requests for it are held up."""
+
+    _encoded: bytes | None = None
+
+    def render(self, request: Request[Any, Any, Any], openapi_schema: dict[str, Any]) -> bytes:
+        if self._encoded is None:
+            self._encoded = super().render(request, openapi_schema)
+        return self._encoded
+
+
 def openapi(version: str, count_source: Callable[[Scope], None]) -> OpenAPIConfig:
     return OpenAPIConfig(
         title="wg-appliance",
@@ -211,6 +223,6 @@ def openapi(version: str, count_source: Callable[[Scope], None]) -> OpenAPIConfi
         path="/schema",
         use_handler_docstrings=True,
         # Litestar's own pages load their scripts from elsewhere.
-        render_plugins=[JsonRenderPlugin(), ReferencePlugin(count_source)],
+        render_plugins=[DocumentPlugin(), ReferencePlugin(count_source)],
         components=Components(security_schemes={"bearer": SecurityScheme(type="http", scheme="bearer")}),
     )

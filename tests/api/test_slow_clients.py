@@ -81,6 +81,19 @@ async def test_slow_body(server: Served) -> None:
 
 
 @on_server
+async def test_refused_while_it_is_worked_on(server: Served) -> None:
+    """A body that turns out to be none is refused once, though the application was about to answer."""
+    server.app.gate.clear()
+    client = await server.connect()
+    client.send(b"GET /early HTTP/1.1\r\nHost: exit.test\r\nTransfer-Encoding: chunked\r\n\r\n")
+    await until(lambda: server.app.asked, "it is asked")
+    client.send(b"no size\r\n")
+    assert (await client.answer())[0] == 400
+    server.app.gate.set()
+    assert await client.rest() == b""
+
+
+@on_server
 async def test_unwanted_body(server: Served) -> None:
     """The rest of a body that was answered before it ended is thrown away, for a while, and the next request on it is
     answered if it came in time."""

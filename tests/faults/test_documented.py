@@ -11,7 +11,7 @@ from tests.faults import documented
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-EXAMPLES, SEED = 20, 1
+EXAMPLES, SEED = 60, 1
 SECONDS = 900  # an emulated kernel takes its time
 
 
