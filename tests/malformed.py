@@ -23,6 +23,10 @@ REFUSED = {
     "a header without a colon": (400, b"GET / HTTP/1.1\r\nHost: a\r\nhello\r\n\r\n"),
     "a large target": (431, b"GET /" + b"a" * 2 * LARGEST_HEAD + b" HTTP/1.1\r\n"),
     "a large header": (431, b"GET / HTTP/1.1\r\nHost: a\r\nX: " + b"a" * 2 * LARGEST_HEAD),
+    "a large head that is whole": (
+        431,
+        b"GET / HTTP/1.1\r\nHost: a\r\nX: " + b"a" * 4 * LARGEST_HEAD + b"\r\n\r\n" + HIDDEN,
+    ),
     "many headers": (431, b"GET / HTTP/1.1\r\nHost: a\r\n" + b"a: b\r\n" * LARGEST_HEAD),
     "blank lines": (400, b"\r\n" * LARGEST_HEAD),
     "length and chunks": (400, POST + b"Content-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n" + HIDDEN),

@@ -44,7 +44,10 @@ class Connection(H11Protocol):
         self._look()
 
     def data_received(self, data: bytes) -> None:
-        super().data_received(data)
+        # h11 minds the size of what is not whole yet; what comes whole at once it would take at any size.
+        for start in range(0, len(data), LARGEST_HEAD):
+            if not self.transport.is_closing():
+                super().data_received(data[start : start + LARGEST_HEAD])
         self._look()
 
     def pause_writing(self) -> None:
