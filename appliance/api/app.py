@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 from litestar import Litestar
 
-from appliance import __version__
 from appliance.api.documentation import openapi
 from appliance.api.errors import handlers
 from appliance.api.public_routes import public_routes
@@ -48,6 +47,6 @@ def create_app(
         ],
         exception_handlers=handlers(limits.count_source),  # type: ignore[arg-type]  # they take the exceptions they are listed for
         request_max_body_size=max_body,
-        openapi_config=openapi(__version__, limits.count_source),
+        openapi_config=openapi(limits.count_source),
         logging_config=None,
     )

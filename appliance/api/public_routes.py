@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,10 @@ if TYPE_CHECKING:
     from appliance.api.request_limits import RequestLimits
     from appliance.nodes import Nodes
     from appliance.readiness import Readiness
+
+
+# Where what lies on this host is nobody's business elsewhere; the log has it.
+_PATH = re.compile(r"(?<![^\s(\"'=])/[^\s:;,)\"']+")
 
 
 def public_routes(nodes: Nodes, readiness: Readiness, limits: RequestLimits) -> list[ControllerRouterHandler]:
@@ -42,7 +47,7 @@ def public_routes(nodes: Nodes, readiness: Readiness, limits: RequestLimits) -> 
         fault = await readiness.fault()
         if fault is not None:
             # Not the declared type: errors share one shape, and the document names it above.
-            return error_response(HTTPStatus.SERVICE_UNAVAILABLE, fault)  # type: ignore[return-value]
+            return error_response(HTTPStatus.SERVICE_UNAVAILABLE, _PATH.sub("(a file)", fault))  # type: ignore[return-value]
         return Response(Health("ok"))
 
     return [list_regions, healthz, readyz]
