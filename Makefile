@@ -15,13 +15,15 @@ FUZZ_SECONDS ?= 180
 FUZZ_FLAGS = -std=c11 -g -O1 -Wall -Wextra -Werror -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all
 
 SCHEDULES ?= 10000
+EXAMPLES ?= 1000
+CONNECTIONS ?= 10000
 KILLS ?= 500
 CUTS ?= 1000
 CYCLES ?= 10000
 DUMPS ?= 200
 ROUNDS ?= 11
 
-.PHONY: run test test-install dist lint unit kernel fuzz faults kills powercut cycles churn bench clean
+.PHONY: run test test-install dist lint unit kernel fuzz faults kills powercut cycles churn documented bad-clients bench clean
 
 run: .venv/run-ready
 	@.make/run
@@ -70,6 +72,14 @@ cycles: .venv/test-ready
 churn: .venv/test-ready
 	.venv/bin/python -m tests.faults.churn --dumps $(DUMPS)
 	.venv/bin/python -m tests.faults.strangers
+
+# Requests made from the served document, at a real server; prints how many were answered how, and the seed.
+documented: .venv/test-ready
+	.venv/bin/python -m tests.faults.documented --examples $(EXAMPLES)
+
+# Slow, oversized, malformed and too many clients at a real server; prints what good ones get meanwhile.
+bad-clients: .venv/test-ready
+	.venv/bin/python -m tests.faults.bad_clients --many $(CONNECTIONS)
 
 # Figures beside what else does the work; writes tests/bench/results.json, and the table and plot of its README.
 bench: .venv/bench-ready
