@@ -148,8 +148,8 @@ CASES: list[tuple[Callable[[Facts], Finding], Facts, str, str, str]] = [
         firewall.udp_filter,
         replace(network(uplinks=IPV6_ALONE), firewall=Firewall(OUR_TABLE, None, {}, {"ip6": DROPS_INPUT})),
         "failed",
-        "chain INPUT of table ip6 filter",
-        "ip6tables -I INPUT",
+        "chain INPUT of ip6tables-legacy",
+        "ip6tables-legacy -I INPUT",
     ),
     (tunnel.ipv6, configured('[wireguard]\nsubnet6 = ""\n', network(uplinks=PRIVATE)), "ok", "neither", ""),
     (
@@ -188,8 +188,8 @@ CASES: list[tuple[Callable[[Facts], Finding], Facts, str, str, str]] = [
         firewall.forward,
         filters(legacy={"ip": "*filter\n:FORWARD DROP [0:0]\nCOMMIT\n"}),
         "failed",
-        "chain FORWARD of table ip filter",
-        "iptables -I FORWARD -i wga0 -j ACCEPT && iptables -I FORWARD -o wga0",
+        "chain FORWARD of iptables-legacy",
+        "iptables-legacy -I FORWARD -i wga0 -j ACCEPT && iptables-legacy -I FORWARD -o wga0",
     ),
     (
         firewall.forwarding,

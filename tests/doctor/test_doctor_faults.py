@@ -10,6 +10,7 @@ import sys
 from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING
 
+import pytest
 from appliance_process import PROJECT
 from waiting import until
 from world import EXIT_IP, WEB_IP
@@ -297,8 +298,11 @@ def test_forwarding_that_the_server_could_not_set(served: Host) -> None:
     assert found.what == "net.ipv4.ip_forward = 0, and the server could not set it"
 
 
-def test_forwarding_before_the_start(host: Host) -> None:
-    """Off, as on any fresh host, and the server will see to it."""
+@pytest.mark.parametrize("owner", [0, NOBODY])
+def test_forwarding_before_the_start(host: Host, owner: int) -> None:
+    """Off, as on any fresh host, and the server will see to it, whoever has the state."""
+    for path in (host.appliance.state, *host.appliance.state.iterdir()):
+        os.chown(path, owner, owner)
     found = host.doctor()["forwarding"]
     assert (found.status, found.mend) == ("warning", "systemctl start wg-appliance")
     assert "net.ipv4.ip_forward = 0" in found.what
