@@ -121,7 +121,7 @@ class SystemUser:
 
 @dataclass(frozen=True, slots=True)
 class Folder:
-    """A directory of this user. Removed with what is in it."""
+    """A directory of this user. Removed with what is in it; one that is another's is not ours to remove."""
 
     path: Path
     mode: int
@@ -141,7 +141,13 @@ class Folder:
         shutil.chown(self.path, self.user, self.group)
 
     def remove(self) -> bool:
-        return _remove(self.path)
+        return self._is_ours() and _remove(self.path)
+
+    def _is_ours(self) -> bool:
+        try:
+            return self.path.owner() == self.user
+        except (FileNotFoundError, KeyError):
+            return False  # none is there, or its owner has no name
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from appliance_process import PROJECT
+from held_port import held_port
 from waiting import until
 from world import EXIT_IP, WEB_IP
 
@@ -22,13 +23,6 @@ if TYPE_CHECKING:
     from host_under_test import Found, Host
 
 NOBODY = 65534
-_HOLD_PORT = """
-import socket, time
-held = socket.socket(type=socket.SOCK_DGRAM)
-held.bind(("", 51820))
-print(flush=True)
-time.sleep(600)
-"""
 
 
 # The configuration -------------------------------------------------------------------------------------
@@ -191,15 +185,8 @@ def test_a_foreign_interface_of_our_name(host: Host) -> None:
 
 def test_a_port_that_is_taken(host: Host) -> None:
     """The program that has it is named."""
-    other = host.space.start(sys.executable, "-c", _HOLD_PORT, stdout=subprocess.PIPE)
-    assert other.stdout is not None
-    try:
-        other.stdout.readline()
+    with held_port(host.space, "SOCK_DGRAM", 51820):
         found = host.doctor()["udp-port"]
-    finally:
-        other.kill()
-        other.wait(timeout=60)
-        other.stdout.close()
     assert found.status == "failed"
     assert found.what.startswith("51820 is taken by python")
     assert host.doctor()["udp-port"].status == "ok"
