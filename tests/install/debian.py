@@ -27,7 +27,7 @@ class Release:
 MACHINE = Release(
     "bookworm",
     ("systemd", "systemd-sysv", "dbus", "iproute2", "procps", "kmod", "ca-certificates"),
-    ("nftables", "wireguard-go", "caddy", "nginx-light"),
+    ("nftables", "wireguard-go", "caddy", "nginx-light", "prometheus"),
 )
 NEXT = Release("trixie")
 
