@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import shutil
 import signal
 import subprocess
 from contextlib import suppress
@@ -109,8 +110,7 @@ class Machine:
         """
         self._write("etc/hosts", "127.0.0.1 localhost\n::1 localhost\n")
         self._write("etc/resolv.conf", "")
-        for timer in (self.root / "etc/systemd/system/timers.target.wants").iterdir():
-            timer.unlink()
+        shutil.rmtree(self.root / "etc/systemd/system/timers.target.wants")
 
     def _show_boot_id(self) -> None:
         """systemd-nspawn covers the kernel's boot id with its own. A service that has its own /proc is shown it too.

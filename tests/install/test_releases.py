@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import debian
 import pytest
 from host_state import host_state, require_unchanged
-from installed import first_token, packages_to_purge
+from installed import SERVICE, first_token, packages_to_purge
 from ping import Ping
 from programs import NEWER
 from world import EXIT_IP
@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 def test_the_next_debian(
     appliance: Installed, client: Client, program: Path, newer_program: Path, tmp_path: Path
 ) -> None:
-    """On a Debian 13 without Python: installed, used, rebooted, upgraded under traffic; taken off, all is as before."""
+    """On a Debian 13 without Python: installed, used, rebooted, told to read its configuration again, upgraded under
+    traffic; uninstalled, all is as before."""
     machine = appliance.machine
     before = host_state(machine)
     assert not (machine.root / "usr/bin/python3").exists()
@@ -34,6 +35,13 @@ def test_the_next_debian(
     machine.reboot()
     appliance.ready()
     assert client.address_seen() == EXIT_IP
+
+    config = machine.root / "etc/wg-appliance/config.toml"
+    config.write_text('[meter]\ninterval = "2s"\n\n[egress]\nextra_block = ["192.0.2.0/24"]\n', encoding="utf-8")
+    machine.run("systemctl", "reload", SERVICE)
+    assert "192.0.2.0/24" in machine.run("nft", "list", "table", "inet", "wg_appliance").stdout
+    status = machine.run("systemctl", "show", "--property=StatusText", SERVICE).stdout
+    assert "changed, and needs a restart: meter.interval" in status
 
     ping = Ping(client.space, "10.101.0.1", tmp_path / "ping")
     ping.goes_on(20)
