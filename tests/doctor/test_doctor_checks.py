@@ -118,6 +118,7 @@ CASES: list[tuple[Callable[[Facts], Finding], Facts, str, str, str]] = [
     (tunnel.wireguard, host(interface_kind=""), "failed", "not ours (a device)", "ip link del wga0"),
     (tunnel.udp_port, replace(HEALTHY, udp=UdpPort((), 4000)), "failed", "listens on 4000, not on 51820", "restart"),
     (tunnel.udp_port, replace(HEALTHY, udp=UdpPort(("dnsmasq",), None)), "failed", "taken by dnsmasq", "ss -lunp"),
+    (tunnel.udp_port, replace(HEALTHY, udp=UdpPort(("dnsmasq",), 4000)), "failed", "taken by dnsmasq", "ss -lunp"),
     (tunnel.udp_port, replace(HEALTHY, root=False, udp=UdpPort(("?",), None)), "warning", "without root", "sudo"),
     (tunnel.public_address, network(uplinks={}), "failed", "no default route", "set node.public_ip"),
     (tunnel.public_address, network(uplinks=PRIVATE), "failed", "10.0.0.5 is private", "forward UDP port 51820"),
