@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from appliance import host_network
 from appliance.egress.ruleset import PRIVATE
 from appliance.errors import HostError
-from appliance.selftest import links, plan, transfer
-from appliance.selftest.device import end_wireguard_go, existing_device, new_device
+from appliance.selftest import leftovers, links, plan, transfer
+from appliance.selftest.device import existing_device, new_device
 from appliance.selftest.dialling import Call, read_offer
 from appliance.selftest.namespace import Namespace
 from appliance.selftest.run import Step
@@ -192,9 +192,7 @@ class SelfTest:
         with ExitStack() as all_of_it:
             # Run in the opposite order, and one that fails keeps none of the others from it.
             all_of_it.callback(self._books.clear)
-            all_of_it.callback(links.remove, self._names.target_link)
-            all_of_it.callback(links.remove, self._names.client_link)
-            all_of_it.callback(end_wireguard_go, self._names.tunnel)
+            all_of_it.callback(leftovers.clear, self._names)
             all_of_it.callback(self._spaces.close)
         return "nothing is left behind"
 
