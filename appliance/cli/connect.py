@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from appliance.client.answers import Opened, Over
     from appliance.client.connection import Outcome, Wish
     from appliance.client.interruption import Interruption
+    from appliance.client.left_behind import Place
     from appliance.client.screen import Screen
     from appliance.client.session import Sessions
 
@@ -217,7 +218,7 @@ def _stay(
     as_json: bool,
 ) -> Outcome:
     """A tunnel, until it is to end."""
-    from appliance.client import answers, clearing
+    from appliance.client import answers, clearing, left_behind
     from appliance.client.connection import Outcome
     from appliance.client.interruption import Interrupted, Interruption
     from appliance.client.screen import screen_for
@@ -230,48 +231,49 @@ def _stay(
     with interruption.awaited():
         try:
             clearing.clear(exit_.api, exit_.token, exit_.environment, screen.remark)
-            wish = _wish(sessions, region, resolvers, every_s)
-            if command is None:
-                return _machine(exit_, sessions, wish, screen, interruption)
-            return _command(exit_, sessions, wish, screen, command)
+            with left_behind.claimed("machine" if command is None else "command") as place:
+                wish = _wish(sessions, region, resolvers, every_s)
+                if command is None:
+                    return _machine(exit_, sessions, wish, place, screen, interruption)
+                return _command(exit_, sessions, wish, place, screen, command)
         except Interrupted as error:
             return Outcome(answers.FAILED, f"{error} before the tunnel was up")
 
 
-def _machine(exit_: Exit, sessions: Sessions, wish: Wish, screen: Screen, interruption: Interruption) -> Outcome:
+def _machine(
+    exit_: Exit, sessions: Sessions, wish: Wish, place: Place, screen: Screen, interruption: Interruption
+) -> Outcome:
     from appliance.client.connection import Connection, run
-    from appliance.client.left_behind import claimed
     from appliance.client.whole_machine import WholeMachine
     from appliance.wireguard import keys
 
-    with claimed("machine") as place:
-        tunnel = WholeMachine(place.record.interface, exit_.environment)
-        connection = Connection(wish, keys.generate_private_key(), sessions, exit_.dialer, tunnel, place)
+    tunnel = WholeMachine(place.record.interface, exit_.environment)
+    connection = Connection(wish, keys.generate_private_key(), sessions, exit_.dialer, tunnel, place)
 
-        def stay(opened: Opened) -> Over:
-            screen.connected(opened, wish.region, "Ctrl-C ends it")
-            return connection.watch(screen, interruption)
+    def stay(opened: Opened) -> Over:
+        screen.connected(opened, wish.region, place.record.interface, "Ctrl-C ends it")
+        return connection.watch(screen, interruption)
 
-        return run(connection, screen, stay)
+    return run(connection, screen, stay)
 
 
-def _command(exit_: Exit, sessions: Sessions, wish: Wish, screen: Screen, command: Sequence[str]) -> Outcome:
+def _command(
+    exit_: Exit, sessions: Sessions, wish: Wish, place: Place, screen: Screen, command: Sequence[str]
+) -> Outcome:
     from appliance.client.apart import Apart
     from appliance.client.command import accompany
     from appliance.client.connection import Connection, run
-    from appliance.client.left_behind import claimed
     from appliance.wireguard import keys
 
-    with claimed("command") as place:
-        key = keys.generate_private_key()
-        tunnel = Apart(place.record.interface, key, place.resolv_conf)
-        connection = Connection(wish, key, sessions, exit_.dialer, tunnel, place)
+    key = keys.generate_private_key()
+    tunnel = Apart(place.record.interface, key, place.resolv_conf)
+    connection = Connection(wish, key, sessions, exit_.dialer, tunnel, place)
 
-        def stay(opened: Opened) -> Outcome:
-            screen.connected(opened, wish.region, f"for {command[0]} alone")
-            return accompany(
-                lambda: tunnel.start(command, exit_.invoker, exit_.environment),
-                lambda exits, goes_on: connection.watch(screen, exits, goes_on),
-            )
+    def stay(opened: Opened) -> Outcome:
+        screen.connected(opened, wish.region, place.record.interface, f"for {command[0]} alone")
+        return accompany(
+            lambda: tunnel.start(command, exit_.invoker, exit_.environment),
+            lambda exits, goes_on: connection.watch(screen, exits, goes_on),
+        )
 
-        return run(connection, screen, stay)
+    return run(connection, screen, stay)

@@ -60,7 +60,7 @@ class Connection:
         self._place = place
         self._begun = _now()
         self._opened: Opened
-        self._is_open = False
+        self._is_open = self._is_up = False
         self._session: Mapping[str, Any] = {}  # as the API said last
         self._ask_at = 0.0
         self._failures = 0
@@ -73,7 +73,8 @@ class Connection:
         self._tunnel.check()
         config = self._open(forever=False)
         self._tunnel.up(config)
-        self._dialer.mark = self._tunnel.mark()
+        self._is_up = True
+        self._go_past_tunnel()
         self._begun = _now()
         return self._opened
 
@@ -106,7 +107,7 @@ class Connection:
                 final = self._sessions.close(self._opened.id)
             except (ApplianceError, Interrupted) as error:
                 failed.append(f"the session {self._opened.id} ends by itself, for it could not be closed: {error}")
-        if final:
+        if final and self._is_up:
             screen.receipt(_now() - self._begun, final)
         if not failed:  # else the next run tries again
             self._place.empty()
@@ -117,7 +118,7 @@ class Connection:
     def _open(self, *, forever: bool) -> str:
         self._opened = opened = self._sessions.open(request(self._wish, self._key), forever=forever)
         self._is_open = True
-        self._place.note(self._sessions.url, opened.id)
+        self._place.note_session(self._sessions.url, opened.id)
         return self._config(opened)
 
     def _config(self, opened: Opened) -> str:
@@ -146,7 +147,11 @@ class Connection:
         config = self._open(forever=True)
         if config != self._config(before):
             self._tunnel.change(config)
-            self._dialer.mark = self._tunnel.mark()
+            self._go_past_tunnel()
+
+    def _go_past_tunnel(self) -> None:
+        self._dialer.mark = self._tunnel.mark()
+        self._place.note_mark(self._dialer.mark)
 
     def _view(self) -> status.View:
         figures = self._tunnel.figures()

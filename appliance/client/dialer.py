@@ -59,10 +59,10 @@ def parse_url(text: str) -> Url:
 class Dialer:
     """`mark`: of the packets that are not to go into the tunnel; None while there is none."""
 
-    def __init__(self, url: Url) -> None:
+    def __init__(self, url: Url, mark: int | None = None) -> None:
         self._url = url
         self._known: Sequence[Address] = ()
-        self.mark: int | None = None
+        self.mark = mark
 
     def api(self) -> Api:
         import ssl

@@ -30,7 +30,8 @@ Kind = Literal["machine", "command"]  # whose traffic goes into the tunnel
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """`namespace`: the network namespace of the run, by its inode. `api` and `session`: empty before there is one."""
+    """`namespace`: the network namespace of the run, by its inode. `api` and `session`: empty before there is one.
+    `mark`: of packets that do not go into the tunnel, where others do."""
 
     interface: str
     kind: Kind
@@ -38,6 +39,7 @@ class Record:
     namespace: int
     api: str = ""
     session: str = ""
+    mark: int | None = None
 
 
 class Place:
@@ -57,8 +59,12 @@ class Place:
     def resolv_conf(self) -> Path:
         return FOLDER / f"{self.record.interface}.resolv"
 
-    def note(self, api: str, session: str) -> None:
+    def note_session(self, api: str, session: str) -> None:
         self.record = replace(self.record, api=api, session=session)
+        self.write()
+
+    def note_mark(self, mark: int | None) -> None:
+        self.record = replace(self.record, mark=mark)
         self.write()
 
     def write(self) -> None:
@@ -78,11 +84,13 @@ class Place:
 
 @contextmanager
 def claimed(kind: Kind) -> Iterator[Place]:
-    """The lowest name that nobody has. Raises HostError; for all of the machine's traffic there is one at a time."""
+    """The lowest name that nobody has. Raises HostError, also while all of the machine's traffic has a tunnel."""
     place = _take_turn(kind)
     try:
         yield place
     finally:
+        if not place.record.session:  # then nothing was made
+            place.empty()
         place.close()
 
 
@@ -97,10 +105,9 @@ def _take_turn(kind: Kind) -> Place:
 
 
 def _claim(kind: Kind, namespace: int) -> Place:
-    if kind == "machine":
-        for other in _records():
-            if (other.kind, other.namespace) == (kind, namespace):
-                raise HostError(f"connected already, by process {other.pid}; end that one first")
+    other = whole_machine()
+    if other is not None:
+        raise HostError(f"this machine is connected already, by process {other.pid}; end that first")
     for number in range(MOST):
         name = f"{PREFIX}{number}"
         lock = _try_lock(_path(name))
@@ -112,6 +119,12 @@ def _claim(kind: Kind, namespace: int) -> Place:
             return place
         os.close(lock)  # left in another network namespace, for a run there to take away
     raise HostError(f"{MOST} tunnels are open already")
+
+
+def whole_machine() -> Record | None:
+    """The run that has all of this network namespace's traffic in its tunnel."""
+    namespace = _own_namespace()
+    return next((r for r in _records() if (r.kind, r.namespace) == ("machine", namespace)), None)
 
 
 @contextmanager

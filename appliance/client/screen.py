@@ -26,7 +26,7 @@ class Screen(Protocol):
     @property
     def gone(self) -> bool: ...
 
-    def connected(self, opened: Opened, region: str, leave: str) -> None:
+    def connected(self, opened: Opened, region: str, interface: str, leave: str) -> None:
         """`leave`: how to end it."""
 
     def status(self, view: View) -> None: ...
@@ -74,9 +74,9 @@ class JsonLines:
     def gone(self) -> bool:
         return self._out.gone
 
-    def connected(self, opened: Opened, region: str, leave: str) -> None:  # noqa: ARG002 (for people)
+    def connected(self, opened: Opened, region: str, interface: str, leave: str) -> None:  # noqa: ARG002 (for people)
         fields = {"id": opened.id, "region": region, "public_ip": opened.public_ip, "tier": opened.tier}
-        self._write({"event": "connected", **fields, "expires_at": opened.expires_at})
+        self._write({"event": "connected", **fields, "expires_at": opened.expires_at, "interface": interface})
 
     def status(self, view: View) -> None:
         self._write(status.as_json(view))
@@ -106,7 +106,7 @@ class PlainLines:
     def gone(self) -> bool:
         return self._out.gone
 
-    def connected(self, opened: Opened, region: str, leave: str) -> None:
+    def connected(self, opened: Opened, region: str, interface: str, leave: str) -> None:  # noqa: ARG002 (for programs)
         self.remark(greeting(opened, region, leave))
 
     def status(self, view: View) -> None:
@@ -140,7 +140,7 @@ class Terminal:
         self._file = out
         self.gone = False
 
-    def connected(self, opened: Opened, region: str, leave: str) -> None:
+    def connected(self, opened: Opened, region: str, interface: str, leave: str) -> None:  # noqa: ARG002 (for programs)
         self._draw(lambda: self._console.print(greeting(opened, region, leave), style="bold"))
         self._draw(lambda: self._live.start())
 

@@ -6,25 +6,29 @@ import fcntl
 import os
 import pty
 import re
-import signal
+import select
 import struct
 import subprocess
 import sys
 import termios
 import threading
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pyte
-from appliance_process import PROJECT
+from appliance_process import PROJECT, Appliance
+from client import clients_of
 from waiting import READY_SECONDS, until
-from world import EXIT_IP
+from world import EXIT_IP, new_world
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    from client import Client
     from namespace import Namespace
+    from world import World
 
 API = f"http://{EXIT_IP}:8080"
 LISTENING = {"listen": "0.0.0.0:8080", "insecure_http": True}
@@ -45,6 +49,55 @@ def environment(token: str, **more: str) -> dict[str, str]:
     return ours | {"WG_APPLIANCE_TOKEN": token, "TERM": "xterm-256color", "LC_ALL": "C.UTF-8"} | more
 
 
+def state_of(space: Namespace) -> set[str]:
+    """What a connection may change on its machine, and the files that it has there."""
+    commands = (
+        ("ip", "-oneline", "address"),
+        ("ip", "route"),
+        ("ip", "-6", "route"),
+        ("ip", "rule"),
+        ("ip", "-6", "rule"),
+        ("nft", "list", "tables"),
+    )
+    lines = {line.strip() for shown in commands for line in space.run(*shown).stdout.splitlines()}
+    return lines | {str(path) for path in RUN.glob("*")} | {f"process {pid}" for pid in space.pids()}
+
+
+@dataclass
+class Ground:
+    """An exit that its clients can reach, one client, and a token."""
+
+    world: World
+    exit: Appliance
+    client: Client
+    token: str
+    changed: bool = False
+
+    def serve_with(self, tier: Mapping[str, object]) -> None:
+        """Other limits of the tier free, until `serve_as_before`."""
+        self.exit.configure(**{"tiers.free": {**USUAL, **tier}})
+        self.exit.reload()
+        self.changed = True
+
+    def serve_as_before(self) -> None:
+        if not self.exit.running():
+            self.exit.start()
+        if self.changed:
+            self.serve_with({})
+            self.changed = False
+
+
+USUAL = {"bytes_limit": "5 GiB", "idle_timeout": "5m"}
+
+
+@contextmanager
+def connecting_ground(backend: str, folder: Path) -> Iterator[Ground]:
+    with new_world(1) as world, clients_of(world, folder) as clients:
+        exit_ = Appliance(world, backend, folder / "appliance", {"api": LISTENING})
+        with exit_.serving():
+            yield Ground(world, exit_, clients[0], exit_.token("owner"))
+
+
 class Terminal:
     """A pseudo-terminal with one command in it, whose controlling terminal it is."""
 
@@ -52,6 +105,7 @@ class Terminal:
         self._master, slave = pty.openpty()
         fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", LINES, COLUMNS, 0, 0))
         self.output = bytearray()
+        self._closed = False
         self.process = subprocess.Popen(
             space.prefix("setsid", "--ctty", *command),
             stdin=slave,
@@ -67,8 +121,9 @@ class Terminal:
     def _read(self) -> None:
         # EIO: nobody has the terminal open any more.
         with suppress(OSError):
-            while piece := os.read(self._master, 4096):
-                self.output += piece
+            while not self._closed:
+                if select.select([self._master], [], [], 0.1)[0]:
+                    self.output += os.read(self._master, 4096)
 
     @property
     def text(self) -> str:
@@ -99,17 +154,21 @@ class Terminal:
 
     def hang_up(self) -> None:
         """The window is closed: the kernel tells its session with SIGHUP."""
-        os.kill(self.process.pid, signal.SIGSTOP)  # the reader's read() would keep the terminal open
-        os.kill(self.process.pid, signal.SIGCONT)
+        self._stop_reading()
         os.close(self._master)
 
     def close(self) -> None:
         if self.process.poll() is None:
             self.process.kill()
             self.process.wait(timeout=READY_SECONDS)
-        self._reader.join(timeout=READY_SECONDS)
-        with suppress(OSError):
+        if not self._closed:
+            self._stop_reading()
             os.close(self._master)
+
+    def _stop_reading(self) -> None:
+        """Who reads keeps the terminal open."""
+        self._closed = True
+        self._reader.join(timeout=READY_SECONDS)
 
 
 CTRL_C = b"\x03"
