@@ -45,7 +45,7 @@ lint: .venv/test-ready
 
 # The rings that need no root and no network.
 unit: .venv/test-ready
-	.venv/bin/python -m pytest tests/unit tests/api
+	.venv/bin/python -m pytest tests/unit tests/api tests/client
 
 kernel: .venv/test-ready
 	.venv/bin/python -m pytest tests/kernel
