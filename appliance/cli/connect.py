@@ -182,8 +182,8 @@ def _hand_out(
     from appliance.wireguard import keys
 
     path = None if file in (None, STDOUT) else Path(str(file))
-    if path is not None and os.path.lexists(path):
-        raise HostError(f"{path} is there already; name another, or remove it")
+    if path is not None:
+        _refuse_place(path)
     sessions = exit_.sessions()
     wish = _wish(sessions, region, resolvers, 0)
     key = keys.generate_private_key()
@@ -195,8 +195,12 @@ def _hand_out(
     # A phone's own resolver is one of its network's, which it does not reach through the tunnel.
     config = whole_config(opened.wg_config, key, wish.resolvers, () if file else (PUBLIC_RESOLVER,))
     if path is not None:
-        with exit_.invoker.acting():
-            write_private(path, config, replace=False)
+        try:
+            with exit_.invoker.acting():
+                write_private(path, config, replace=False)
+        except OSError:
+            sessions.close(opened.id)
+            raise
     if as_json:
         shown = {"wg_config": config} if path is None else {"file": str(path)}
         output.write_json({"id": opened.id, "public_ip": opened.public_ip, "expires_at": opened.expires_at, **shown})
@@ -207,6 +211,14 @@ def _hand_out(
     output.remark(
         f"session {opened.id} is open; it ends some minutes after its last use, or by: connect --end {opened.id}"
     )
+
+
+def _refuse_place(path: Path) -> None:
+    """Before a session is opened for it."""
+    if os.path.lexists(path):
+        raise HostError(f"{path} is there already; name another, or remove it")
+    if not path.parent.is_dir():
+        raise HostError(f"{path.parent} is no directory")
 
 
 def _stay(

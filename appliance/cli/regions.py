@@ -23,13 +23,13 @@ def regions(exit_: Exit, as_json: bool) -> None:
 
     found = exit_.api.ask("GET", "/v1/regions").require(200, "regions")["regions"]
     with host_faults("cannot measure the way"):
-        milliseconds = round(round_trip_s(exit_.dialer) * 1000, 1)
+        milliseconds = round(round_trip_s(exit_.dialer) * 1000, 3)
     rows = [{**region, "latency_ms": milliseconds} for region in found]
     if as_json:
         output.write_json({"regions": rows})
         return
     output.write_table(
         ("REGION", "NODES", "LATENCY"),
-        [(row["code"], row["node_count"], f"{row['latency_ms']} ms") for row in rows],
+        [(row["code"], row["node_count"], f"{row['latency_ms']:.1f} ms") for row in rows],
         "no region has an active exit",
     )
