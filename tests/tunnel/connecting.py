@@ -101,9 +101,9 @@ def connecting_ground(backend: str, folder: Path) -> Iterator[Ground]:
 class Terminal:
     """A pseudo-terminal with one command in it, whose controlling terminal it is."""
 
-    def __init__(self, space: Namespace, command: list[str], env: Mapping[str, str]) -> None:
+    def __init__(self, space: Namespace, command: list[str], env: Mapping[str, str], columns: int = COLUMNS) -> None:
         self._master, slave = pty.openpty()
-        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", LINES, COLUMNS, 0, 0))
+        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", LINES, columns, 0, 0))
         self.output = bytearray()
         self._closed = False
         self.process = subprocess.Popen(
@@ -175,8 +175,10 @@ CTRL_C = b"\x03"
 
 
 @contextmanager
-def in_terminal(space: Namespace, command: list[str], env: Mapping[str, str]) -> Iterator[Terminal]:
-    terminal = Terminal(space, command, env)
+def in_terminal(
+    space: Namespace, command: list[str], env: Mapping[str, str], columns: int = COLUMNS
+) -> Iterator[Terminal]:
+    terminal = Terminal(space, command, env, columns)
     try:
         yield terminal
     finally:
