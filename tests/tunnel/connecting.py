@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import pty
 import re
@@ -15,7 +16,7 @@ import threading
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pyte
 from appliance_process import PROJECT, Appliance
@@ -183,3 +184,68 @@ def in_terminal(
         yield terminal
     finally:
         terminal.close()
+
+
+class Piped:
+    """The command with its output in pipes."""
+
+    def __init__(self, client: Client, token: str, *arguments: str) -> None:
+        self.process = subprocess.Popen(
+            client.space.prefix(*command(*arguments)),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=environment(token),
+        )
+
+    def lines(self) -> Iterator[str]:
+        assert self.process.stdout is not None
+        yield from iter(self.process.stdout.readline, "")
+
+    def event(self, name: str) -> dict[str, Any]:
+        """The next JSON line of this event."""
+        found: dict[str, Any]
+        for line in self.lines():
+            found = json.loads(line)
+            if found["event"] == name:
+                return found
+        raise AssertionError(f"it ended without {name}")
+
+    def end(self) -> tuple[int, str, str]:
+        out, err = self.process.communicate(timeout=READY_SECONDS)
+        return self.process.returncode, out, err
+
+
+def run_through(
+    ground: Ground, *program: str, options: tuple[str, ...] = (), **env: str
+) -> subprocess.CompletedProcess[str]:
+    whole = command(*options, "--", *program)
+    return ground.client.space.run(*whole, check=False, timeout=READY_SECONDS, env=environment(ground.token, **env))
+
+
+def start_through(ground: Ground, *program: str, options: tuple[str, ...] = ()) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        ground.client.space.prefix(*command(*options, "--", *program)),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment(ground.token),
+    )
+
+
+def program_of(running: subprocess.Popen[str], name: str) -> int:
+    """The process of the program that it runs, once it does."""
+
+    def found() -> int:
+        listed = subprocess.run(
+            ["ps", "--ppid", str(running.pid), "-o", "pid=,comm="],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+        return next((int(line.split()[0]) for line in listed.stdout.splitlines() if line.split()[1] == name), 0)
+
+    return until(found, f"{name} runs")
