@@ -90,8 +90,7 @@ class Connection:
                 screen.status(self._view())
                 if screen.gone and not goes_on():
                     raise Interrupted("nobody looks any more")
-                with interruption.allowed():
-                    time.sleep(max(0.0, min(self._wish.every_s, self._ask_at - _now())))
+                interruption.pause(max(0.0, min(self._wish.every_s, self._ask_at - _now())))
             except Interrupted:
                 if not goes_on():
                     raise

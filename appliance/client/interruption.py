@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import select
 import signal
-import time
+import socket
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -25,19 +26,26 @@ class Interruption:
         self._signals = signals
         self._allowed = False
         self._pending: signal.Signals | None = None
+        self._bell: socket.socket
 
     @contextmanager
     def awaited(self) -> Iterator[None]:
         """Signals come here, and have no other effect. One that is ignored (nohup) stays so."""
         before = [(number, signal.getsignal(number)) for number in self._signals]
-        try:
-            for number, handler in before:
-                if handler is not signal.SIG_IGN:
-                    signal.signal(number, self._arrived)
-            yield
-        finally:
-            for number, handler in before:
-                signal.signal(number, handler)
+        # A signal may come to another thread than the one that waits: SIGCHLD comes to the one that forked.
+        self._bell, rung = socket.socketpair()
+        with self._bell, rung:
+            rung.setblocking(False)
+            wakeup = signal.set_wakeup_fd(rung.fileno(), warn_on_full_buffer=False)
+            try:
+                for number, handler in before:
+                    if handler is not signal.SIG_IGN:
+                        signal.signal(number, self._arrived)
+                yield
+            finally:
+                for number, handler in before:
+                    signal.signal(number, handler)
+                signal.set_wakeup_fd(wakeup)
 
     @contextmanager
     def allowed(self, allowed: bool = True) -> Iterator[None]:
@@ -50,9 +58,10 @@ class Interruption:
         self._raise()
 
     def pause(self, seconds: float) -> None:
-        """Wait, and be interrupted."""
+        """Wait, and be interrupted; or wake too early. Only while signals are awaited."""
         with self.allowed():
-            time.sleep(seconds)
+            if select.select([self._bell], [], [], seconds)[0]:
+                self._bell.recv(4096)
 
     def _arrived(self, number: int, _frame: FrameType | None) -> None:
         self._pending = self._pending or signal.Signals(number)

@@ -14,7 +14,7 @@ from appliance.errors import HostError
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-SECRETS = ("WG_APPLIANCE_TOKEN",)
+OURS = ("WG_APPLIANCE_TOKEN", "_PYI_")  # what they begin with: the secret, and what the one file says to itself
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +32,8 @@ class Invoker:
         return os.getgrouplist(self.name, self.gid)
 
     def environment(self, environ: Mapping[str, str]) -> dict[str, str]:
-        """For a program that is run on this user's behalf: without secrets of ours."""
-        found = {name: value for name, value in environ.items() if name not in SECRETS}
+        """For a program that is run on this user's behalf: without what is ours alone."""
+        found = {name: value for name, value in environ.items() if not name.startswith(OURS)}
         if self.changed:
             found |= {"HOME": str(self.home), "USER": self.name, "LOGNAME": self.name, "SHELL": self.shell}
         return found

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import signal
+import subprocess
 from collections import deque
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -69,6 +71,8 @@ class Stage:
         self.log.append(f"close {session_id[0]}" if session_id else "screen closed")
         if session_id and self.fails == "close":
             raise HostError("nobody there")
+        if session_id and self.fails == "wait":
+            raise Interrupted("interrupted by SIGINT")
         return SESSION | {"terminated_reason": "closed"}
 
     # The tunnel
@@ -130,7 +134,9 @@ def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
 def play(stage: Stage) -> Outcome:
     wish = Wish("fsn", ipv6=True, resolvers=None, every_s=0.0)
     connection = Connection(wish, KEY, stage, stage, Tunnel(stage), stage.place)  # type: ignore[arg-type]  # all of it
-    return run(connection, stage, lambda _: connection.watch(stage, Interruption()))  # type: ignore[arg-type]
+    interruption = Interruption()
+    with interruption.awaited():
+        return run(connection, stage, lambda _: connection.watch(stage, interruption))  # type: ignore[arg-type]
 
 
 def test_interrupted(stage: Stage) -> None:
@@ -223,11 +229,13 @@ def test_the_tunnel_has_gone(stage: Stage) -> None:
     assert "close ses_1" in stage.log
 
 
-def test_a_session_that_cannot_be_closed(stage: Stage) -> None:
-    """Status 1 although the user had enough; it is noted, so that the next run closes it."""
-    stage.fails = "close"
+@pytest.mark.parametrize(("fails", "why"), [("close", "nobody there"), ("wait", "interrupted by SIGINT")])
+def test_a_session_that_cannot_be_closed(stage: Stage, fails: str, why: str) -> None:
+    """Nobody answers, or a second Ctrl-C ends the waiting: status 1; it is noted, so that the next run closes it."""
+    stage.fails = fails
     outcome = play(stage)
-    assert outcome == Outcome(1, "the session ses_1 ends by itself, for it could not be closed: nobody there")
+    assert outcome == Outcome(1, f"the session ses_1 ends by itself, for it could not be closed: {why}")
+    assert "down" in stage.log
     with_session = [path.read_text() for path in left_behind.FOLDER.iterdir()]
     assert len(with_session) == 1
     assert '"session": "ses_1"' in with_session[0]
@@ -268,3 +276,14 @@ def test_an_ignored_signal_stays_ignored() -> None:
         assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
     finally:
         signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.timeout(60)
+def test_a_childs_end_is_noticed_whoever_started_it() -> None:
+    """The kernel tells the thread that forked, which is not the one that waits."""
+    interruption = Interruption((signal.SIGCHLD,))
+    with interruption.awaited(), ThreadPoolExecutor(1) as other:
+        child = other.submit(subprocess.Popen, ["sleep", "0.1"]).result()
+        with pytest.raises(Interrupted, match="SIGCHLD"):
+            interruption.pause(600)
+        assert child.wait() == 0

@@ -220,7 +220,8 @@ class Piped:
 def run_through(
     ground: Ground, *program: str, options: tuple[str, ...] = (), **env: str
 ) -> subprocess.CompletedProcess[str]:
-    whole = command(*options, "--", *program)
+    # Its end is noticed at once, not at the next status.
+    whole = command("--every", "10m", *options, "--", *program)
     return ground.client.space.run(*whole, check=False, timeout=READY_SECONDS, env=environment(ground.token, **env))
 
 

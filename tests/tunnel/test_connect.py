@@ -13,7 +13,6 @@ import pytest
 from client import CURL
 from connecting import (
     CTRL_C,
-    RUN,
     command,
     connecting_ground,
     environment,
@@ -27,9 +26,9 @@ from waiting import READY_SECONDS
 from world import EXIT_IP, EXIT_IP6, WEB, WEB6
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
-    from connecting import Ground, Piped
+    from connecting import Ground
 
 
 @pytest.fixture(scope="module")
@@ -74,25 +73,6 @@ def test_its_traffic_and_no_other(ground: Ground) -> None:
     assert routes == set()
     running.communicate("\n", timeout=READY_SECONDS)
     assert running.returncode == 0
-
-
-def test_killed(ground: Ground, piped: Callable[..., Piped]) -> None:
-    """SIGKILL leaves a tunnel and a session; the next run takes both away before it begins."""
-    token = ground.exit.token()
-    killed = piped(token, "--json")
-    left = killed.event("connected")
-    killed.process.kill()
-    killed.end()
-    assert [session["id"] for session in ground.exit.live_sessions()] == [left["id"]]
-    assert (RUN / f"{left['interface']}.conf").stat().st_mode & 0o777 == 0o600
-    running = piped(token, "--json")
-    cleared = f"cleared up what process {killed.process.pid} had left: {left['interface']}"
-    assert running.event("remark")["text"] == cleared
-    new = running.event("connected")["id"]
-    assert [session["id"] for session in ground.exit.live_sessions()] == [new]
-    assert ground.client.address_seen() == EXIT_IP
-    running.process.send_signal(signal.SIGINT)
-    assert running.end()[0] == 0
 
 
 def test_a_killed_command(ground: Ground) -> None:

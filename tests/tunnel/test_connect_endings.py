@@ -8,7 +8,7 @@ import signal
 from typing import TYPE_CHECKING
 
 import pytest
-from connecting import CTRL_C, command, environment, in_terminal
+from connecting import CTRL_C, RUN, command, environment, in_terminal
 from waiting import READY_SECONDS, until
 from webserver import blob_sha256
 from world import EXIT_IP
@@ -157,6 +157,25 @@ def test_idle_is_opened_again(ground: Ground, piped: Callable[..., Piped], clien
     assert status["id"] != first["id"] or running.event("status")["id"] != first["id"]
     ground.serve_as_before()
     assert client.address_seen() == EXIT_IP
+    running.process.send_signal(signal.SIGINT)
+    assert running.end()[0] == 0
+
+
+def test_killed(ground: Ground, piped: Callable[..., Piped]) -> None:
+    """SIGKILL leaves a tunnel and a session; the next run takes both away before it begins."""
+    token = ground.exit.token()
+    killed = piped(token, "--json")
+    left = killed.event("connected")
+    killed.process.kill()
+    killed.end()
+    assert [session["id"] for session in ground.exit.live_sessions()] == [left["id"]]
+    assert (RUN / f"{left['interface']}.conf").stat().st_mode & 0o777 == 0o600
+    running = piped(token, "--json")
+    cleared = f"cleared up what process {killed.process.pid} had left: {left['interface']}"
+    assert running.event("remark")["text"] == cleared
+    new = running.event("connected")["id"]
+    assert [session["id"] for session in ground.exit.live_sessions()] == [new]
+    assert ground.client.address_seen() == EXIT_IP
     running.process.send_signal(signal.SIGINT)
     assert running.end()[0] == 0
 
