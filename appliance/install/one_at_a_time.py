@@ -24,9 +24,7 @@ def one_at_a_time(layout: Layout) -> Iterator[None]:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise HostError(
-                "another install, upgrade or uninstall is at work here: try again later"
-            ) from error
+            raise HostError("another install, upgrade or uninstall is at work here: try again later") from error
         yield
     finally:
         os.close(descriptor)

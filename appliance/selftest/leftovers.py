@@ -8,8 +8,8 @@ from __future__ import annotations
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
-from appliance.selftest import links
-from appliance.selftest.device import end_wireguard_go
+from appliance.client import links
+from appliance.client.device import end_wireguard_go
 
 if TYPE_CHECKING:
     from appliance.selftest.plan import Names
