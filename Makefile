@@ -6,7 +6,7 @@ SOURCES = pyproject.toml .constraints.txt build.py $(wildcard native/*.c native/
 
 RUN_PACKAGES = python3 python3-venv python3-dev gcc libc6-dev nftables wireguard-go curl
 INSTALL_TEST_PACKAGES = mmdebstrap systemd-container
-TEST_PACKAGES = wireguard-tools iproute2 iputils-ping procps git strace iptables systemd busybox-static
+TEST_PACKAGES = wireguard-tools iproute2 iputils-ping procps git strace iptables systemd busybox-static libzbar0
 
 # A command that runs its arguments as root under a kernel with WireGuard, for hosts whose own has none.
 export KERNEL_RUNNER ?=
@@ -15,24 +15,30 @@ FUZZ_SECONDS ?= 180
 FUZZ_FLAGS = -std=c11 -g -O1 -Wall -Wextra -Werror -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all
 
 SCHEDULES ?= 10000
+EXAMPLES ?= 1000
+CONNECTIONS ?= 10000
 KILLS ?= 500
 CUTS ?= 1000
 CYCLES ?= 10000
 DUMPS ?= 200
 ROUNDS ?= 11
 
-.PHONY: run test test-install dist lint unit kernel fuzz faults kills powercut cycles churn bench clean
+.PHONY: run test test-install dist lint unit kernel fuzz faults kills powercut cycles churn documented bad-clients bench clean
 
 run: .venv/run-ready
 	@.make/run
 
+# TESTS: those that are run, all but tests/install unless told.
 test: .venv/test-ready lint
-	.venv/bin/python -m pytest
+	.venv/bin/python -m pytest $(TESTS)
 
 # The life of an installed appliance: on a Debian with systemd that is made for it, and kept for the next time.
-test-install: .venv/test-ready
-	@.make/packages $(INSTALL_TEST_PACKAGES)
+test-install: .venv/install-test-ready
 	.venv/bin/python -m pytest tests/install
+
+.venv/install-test-ready: .venv/test-ready
+	@.make/packages $(INSTALL_TEST_PACKAGES)
+	@touch $@
 
 # dist/: the one file, a wheel, and their checksums.
 dist: .venv/test-ready
@@ -45,7 +51,7 @@ lint: .venv/test-ready
 
 # The rings that need no root and no network.
 unit: .venv/test-ready
-	.venv/bin/python -m pytest tests/unit tests/api
+	.venv/bin/python -m pytest tests/unit tests/api tests/client
 
 kernel: .venv/test-ready
 	.venv/bin/python -m pytest tests/kernel
@@ -70,6 +76,14 @@ cycles: .venv/test-ready
 churn: .venv/test-ready
 	.venv/bin/python -m tests.faults.churn --dumps $(DUMPS)
 	.venv/bin/python -m tests.faults.strangers
+
+# Requests made from the served document, at a real server; prints how many were answered how, and the seed.
+documented: .venv/test-ready
+	.venv/bin/python -m tests.faults.documented --examples $(EXAMPLES)
+
+# Slow, oversized, malformed and too many clients at a real server; prints what good ones get meanwhile.
+bad-clients: .venv/test-ready
+	.venv/bin/python -m tests.faults.bad_clients --many $(CONNECTIONS)
 
 # Figures beside what else does the work; writes tests/bench/results.json, and the table and plot of its README.
 bench: .venv/bench-ready

@@ -53,6 +53,7 @@ class Metrics:
             buckets=PATIENT_S,
             registry=self.registry,
         )
+        self._answers: dict[tuple[object, ...], Histogram] = {}  # to look up a series takes longer than to count in it
 
     def store_used(self, operation: str, seconds: float, *, failed: bool) -> None:
         self._store_seconds.labels(operation).observe(seconds)
@@ -63,9 +64,11 @@ class Metrics:
 
     def answered(self, method: str, route: str | None, status: int | None, seconds: float) -> None:
         """`route` as it is declared, None where there is none; `status` None where the client left before."""
-        self._request_seconds.labels(
-            method if method in METHODS else OTHER, route or OTHER, NO_ANSWER if status is None else status
-        ).observe(seconds)
+        labels = (method if method in METHODS else OTHER, route or OTHER, NO_ANSWER if status is None else status)
+        series = self._answers.get(labels)
+        if series is None:
+            series = self._answers[labels] = self._request_seconds.labels(*labels)
+        series.observe(seconds)
 
     def _counter(self, name: str, meaning: str, **labels: Iterable[str]) -> Counter:
         """All its series are there from the beginning, so that a first increase shows."""

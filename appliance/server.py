@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 from appliance import assembly, listening, running
 from appliance.api.app import create_app
 from appliance.api.auth import Authenticator
+from appliance.api.certificate import Certificate
+from appliance.api.framing import Unambiguous
 from appliance.api.metrics import ExitCollector, create_metrics_app
 from appliance.api.request_limits import RequestLimits
 from appliance.api.timing import Timed
@@ -80,6 +82,8 @@ async def _serve(read_settings: Callable[[], Settings], environ: Mapping[str, st
         stack.enter_context(state.serving())
         state.require_whole()
         listeners = _bind(settings, stack)
+        cert, key = settings.api.tls_cert, settings.api.tls_key
+        certificate = Certificate(cert, key) if cert and key else None
         # In a thread of their own: pyroute2 runs an event loop, which cannot nest in ours.
         place = await asyncio.to_thread(assembly.describe_exit, settings, state)
         tunnel, reason = await asyncio.to_thread(
@@ -124,7 +128,7 @@ async def _serve(read_settings: Callable[[], Settings], environ: Mapping[str, st
             raise HostError(parts.node.fault)
         supervisor = Supervisor(stopping, parts.node.task)
         metrics.registry.register(ExitCollector(parts, tunnel, supervisor.crashes))
-        servers = _web_servers(settings, clock, parts, place, metrics, listeners)
+        servers = _web_servers(settings, clock, parts, place, metrics, listeners, certificate)
         await _run(parts, servers, tasks, supervisor, lambda: _announce(settings, place), systemd, stopping)
 
 
@@ -195,6 +199,7 @@ def _web_servers(
     place: Place,
     metrics: Metrics,
     listeners: list[socket.socket],
+    certificate: Certificate | None,
 ) -> list[WebServer]:
     api = settings.api
     limits = RequestLimits(api.public_requests_per_minute, api.public_burst, api.trusted_proxies)
@@ -210,8 +215,7 @@ def _web_servers(
         clock=clock,
         max_body=api.max_body,
     )
-    cert, key = api.tls_cert, api.tls_key
-    servers = [WebServer(Timed(app, metrics), listeners[0], REQUESTS_GRACE_S, (cert, key) if cert and key else None)]
+    servers = [WebServer(Timed(Unambiguous(app), metrics), listeners[0], REQUESTS_GRACE_S, certificate)]
     exposition = create_metrics_app(metrics.registry)
     servers += [WebServer(exposition, listener, REQUESTS_GRACE_S) for listener in listeners[1:]]
     return servers

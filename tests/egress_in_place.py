@@ -2,9 +2,30 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from appliance.egress.state import EgressState
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+    from ipaddress import IPv4Address, IPv6Address
+
+    from appliance.egress.state import EgressChanges
 
 IN_PLACE = EgressState(
     rules_stand=True,
     sysctls={"net/ipv4/conf/all/send_redirects": "0", "net/ipv4/ip_forward": "1", "net/ipv6/conf/all/forwarding": "1"},
 )
+
+
+class EgressInPlace:
+    """Egress that needs nothing done."""
+
+    def state(self) -> EgressState:
+        return IN_PLACE
+
+    async def apply(self, changes: EgressChanges) -> None:
+        raise AssertionError(changes)
+
+    async def forget(self, addresses: Collection[IPv4Address | IPv6Address]) -> None:
+        """There are no flows."""

@@ -5,9 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from litestar import Litestar
-from litestar.datastructures import ResponseHeader
 
-from appliance import __version__
 from appliance.api.documentation import openapi
 from appliance.api.errors import handlers
 from appliance.api.public_routes import public_routes
@@ -49,8 +47,6 @@ def create_app(
         ],
         exception_handlers=handlers(limits.count_source),  # type: ignore[arg-type]  # they take the exceptions they are listed for
         request_max_body_size=max_body,
-        openapi_config=openapi(__version__),
-        # Answers hold keys and figures of the moment.
-        response_headers=[ResponseHeader(name="Cache-Control", value="no-store")],
+        openapi_config=openapi(limits.count_source),
         logging_config=None,
     )

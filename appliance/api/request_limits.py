@@ -1,7 +1,8 @@
 """How often may be asked: by a source that shows no token that counts, and with a token.
 
 A limit is a rate and a burst (the generic cell rate algorithm): so many at once, then one each time that the rate
-allows. What is kept is one number for each source or token, of the latest MOST_KEPT of them.
+allows. What is kept is one number for each source or token, of the latest MOST_KEPT of them. Health, readiness and the
+document ask nothing here, and are never held up.
 """
 
 from __future__ import annotations

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
 from appliance import accounting
+from appliance.api import fields  # noqa: TC001 (msgspec and Litestar read annotations at run time)
 from appliance.clock import rfc3339, rfc3339_end
 from appliance.errors import InvalidRequest
 from appliance.policy import pricing
@@ -82,11 +83,11 @@ def parse_list_query(query: Mapping[str, str]) -> ListQuery:
 
 
 class SessionCreated(msgspec.Struct, frozen=True):
-    id: str
-    public_ip: str
-    wg_config: str
-    expires_at: str
-    tier: str
+    id: fields.SessionId
+    public_ip: fields.PublicIp
+    wg_config: fields.WgConfig
+    expires_at: fields.ExpiresAt
+    tier: fields.TierThen
 
     @classmethod
     def of(cls, opened: Opened) -> SessionCreated:
@@ -97,24 +98,24 @@ class SessionCreated(msgspec.Struct, frozen=True):
 class SessionStatus(msgspec.Struct, frozen=True, omit_defaults=True):
     """`bytes_in` is what the exit received from the client. Absent fields have not happened (yet)."""
 
-    id: str
-    tier: str
-    region: str
-    public_ip: str
-    created_at: str
-    expires_at: str
-    bytes_in: int
-    bytes_out: int
-    quota_bytes_used: int
-    quota_bytes_limit: int
-    quota_seconds_used: int
-    quota_seconds_limit: int
-    last_handshake_at: str | msgspec.UnsetType = msgspec.UNSET
-    terminated_at: str | msgspec.UnsetType = msgspec.UNSET
-    terminated_reason: str | msgspec.UnsetType = msgspec.UNSET
-    cost_time_millicents: int | msgspec.UnsetType = msgspec.UNSET
-    cost_bytes_millicents: int | msgspec.UnsetType = msgspec.UNSET
-    cost_currency: str | msgspec.UnsetType = msgspec.UNSET
+    id: fields.SessionId
+    tier: fields.TierThen
+    region: fields.RegionCode
+    public_ip: fields.PublicIp
+    created_at: fields.CreatedAt
+    expires_at: fields.ExpiresAt
+    bytes_in: fields.BytesIn
+    bytes_out: fields.BytesOut
+    quota_bytes_used: fields.BytesUsed
+    quota_bytes_limit: fields.BytesLimit
+    quota_seconds_used: fields.SecondsUsed
+    quota_seconds_limit: fields.SecondsLimit
+    last_handshake_at: fields.HandshakeAt | msgspec.UnsetType = msgspec.UNSET
+    terminated_at: fields.TerminatedAt | msgspec.UnsetType = msgspec.UNSET
+    terminated_reason: fields.TerminatedReason | msgspec.UnsetType = msgspec.UNSET
+    cost_time_millicents: fields.Millicents | msgspec.UnsetType = msgspec.UNSET
+    cost_bytes_millicents: fields.Millicents | msgspec.UnsetType = msgspec.UNSET
+    cost_currency: fields.Currency | msgspec.UnsetType = msgspec.UNSET
 
     @classmethod
     def of(cls, s: Session, quota: Quota, now: Moment) -> SessionStatus:
@@ -140,7 +141,7 @@ class SessionStatus(msgspec.Struct, frozen=True, omit_defaults=True):
             quota_seconds_limit=quota.seconds_limit,
             last_handshake_at=instant(s.last_handshake_at),
             terminated_at=instant(s.terminated_at),
-            terminated_reason=msgspec.UNSET if s.terminated_at is None or s.reason is None else s.reason.value,
+            terminated_reason=msgspec.UNSET if s.terminated_at is None or s.reason is None else s.reason,
             cost_time_millicents=msgspec.UNSET if price is None else price.time,
             cost_bytes_millicents=msgspec.UNSET if price is None else price.bytes,
             cost_currency=msgspec.UNSET if s.rates is None else s.rates.currency,
@@ -154,14 +155,14 @@ class SessionList(msgspec.Struct, frozen=True):
 class Usage(msgspec.Struct, frozen=True):
     """Limits of 0 are none."""
 
-    tier: str
-    bytes_used: int
-    bytes_limit: int
-    session_seconds: int
-    session_seconds_limit: int
-    max_session_seconds: int
-    bytes_window_resets_at: str
-    seconds_window_resets_at: str
+    tier: fields.TierNow
+    bytes_used: fields.BytesUsed
+    bytes_limit: fields.BytesLimit
+    session_seconds: fields.SecondsUsed
+    session_seconds_limit: fields.SecondsLimit
+    max_session_seconds: fields.MaxSession
+    bytes_window_resets_at: fields.ResetsAt
+    seconds_window_resets_at: fields.ResetsAt
 
     @classmethod
     def of(cls, tier: Tier, quota: Quota, max_session: int) -> Usage:
@@ -178,8 +179,8 @@ class Usage(msgspec.Struct, frozen=True):
 
 
 class Region(msgspec.Struct, frozen=True):
-    code: str
-    node_count: int
+    code: fields.RegionCode
+    node_count: fields.NodeCount
 
 
 class RegionList(msgspec.Struct, frozen=True):
@@ -187,26 +188,26 @@ class RegionList(msgspec.Struct, frozen=True):
 
 
 class Health(msgspec.Struct, frozen=True):
-    status: str
+    status: Literal["ok"]
 
 
 class ErrorBody(msgspec.Struct, frozen=True):
-    error: str
+    error: fields.ErrorText
 
 
 class QuotaErrorBody(msgspec.Struct, frozen=True):
-    error: str
-    tier: str
-    bytes_used: int
-    bytes_limit: int
-    session_seconds: int
-    session_limit: int
-    bytes_window_resets_at: str
-    seconds_window_resets_at: str
-    resets_at: str
-    hint: str
+    error: fields.ErrorText
+    tier: fields.TierNow
+    bytes_used: fields.BytesUsed
+    bytes_limit: fields.BytesLimit
+    session_seconds: fields.SecondsUsed
+    session_limit: fields.SecondsLimit
+    bytes_window_resets_at: fields.ResetsAt
+    seconds_window_resets_at: fields.ResetsAt
+    resets_at: fields.ResetsAt
+    hint: fields.Hint
 
 
 class RegionErrorBody(msgspec.Struct, frozen=True):
-    error: str
-    available: list[str] | msgspec.UnsetType = msgspec.UNSET
+    error: fields.ErrorText
+    available: fields.Regions | msgspec.UnsetType = msgspec.UNSET

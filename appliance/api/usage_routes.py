@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from litestar import Request, get
 
-from appliance.api.documentation import BEARER, UNAUTHENTICATED, failures
+from appliance.api.documentation import BEARER, TOO_MANY, UNAUTHENTICATED, UNAVAILABLE, Documented, failures
 from appliance.api.schemas import Usage
 
 if TYPE_CHECKING:
@@ -18,7 +18,13 @@ if TYPE_CHECKING:
 
 
 def usage_routes(quotas: Quotas, authenticate: Authenticator, terms: Terms) -> list[ControllerRouterHandler]:
-    @get("/v1/usage", security=BEARER, responses=failures(s401=UNAUTHENTICATED))
+    @get(
+        "/v1/usage",
+        operation_class=Documented,
+        response_description="the windows",
+        security=BEARER,
+        responses=failures(s401=UNAUTHENTICATED, s429=TOO_MANY, s503=UNAVAILABLE),
+    )
     async def get_usage(request: Request[Any, Any, Any]) -> Usage:
         """The account's use of its current windows."""
         account = await authenticate(request)

@@ -3,40 +3,60 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import uvicorn
 
+from appliance.api.connection import HEAD_S, LARGEST_HEAD, TAKE_S, Connection
+from appliance.api.room import Room
+
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Iterator
-    from pathlib import Path
+    from collections.abc import Coroutine, Iterator
 
     from litestar.types import ASGIApp
+
+    from appliance.api.certificate import Certificate
+
+log = logging.getLogger(__name__)
+
+MOST_CONNECTIONS = 512
+ACCEPTED_IN_A_ROW = 64
+KEEP_ALIVE_S = 65  # longer than proxies keep theirs, so that they do not send into one that is closing
+HEADERS = {
+    "Cache-Control": "no-store",  # answers hold keys and figures of the moment
+    "Content-Security-Policy": "frame-ancestors 'none'",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+}
+HEADERS_OF_TLS = {"Strict-Transport-Security": "max-age=31536000"}
 
 
 class WebServer:
     """Serves one ASGI application on one bound socket."""
 
     def __init__(
-        self, app: ASGIApp, listener: socket.socket, grace_s: int, tls: tuple[Path, Path] | None = None
+        self, app: ASGIApp, listener: socket.socket, grace_s: int, certificate: Certificate | None = None
     ) -> None:
-        """`grace_s`: how long requests under way may still take once stopped. `tls`: certificate and key files."""
-        cert, key = tls if tls is not None else (None, None)
+        """`grace_s`: how long requests under way may still take once stopped. With a certificate: HTTPS."""
         config = uvicorn.Config(
             app,
+            http=Connection,
+            ws="none",
             log_config=None,
-            log_level="warning",
+            log_level="error",  # warnings are of what clients send
             access_log=False,
+            headers=list((HEADERS | (HEADERS_OF_TLS if certificate else {})).items()),
             server_header=False,
             proxy_headers=False,
             lifespan="off",
+            timeout_keep_alive=KEEP_ALIVE_S,
             timeout_graceful_shutdown=grace_s,
-            ssl_certfile=cert,
-            ssl_keyfile=key,
+            h11_max_incomplete_event_size=LARGEST_HEAD,
         )
-        self._server = _Server(config)
+        self._server = _Server(config, certificate)
         self._listener = listener
 
     async def run(self) -> None:
@@ -53,9 +73,14 @@ class WebServer:
 
 
 class _Server(uvicorn.Server):
-    def __init__(self, config: uvicorn.Config) -> None:
+    """Accepts for itself: a connection has to be counted, and can be given up, before its TLS handshake is done."""
+
+    def __init__(self, config: uvicorn.Config, certificate: Certificate | None) -> None:
         super().__init__(config)
         self.answering = asyncio.Event()
+        self._certificate = certificate
+        self._room = Room(MOST_CONNECTIONS)
+        self._tasks: set[asyncio.Task[None]] = set()
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -63,5 +88,53 @@ class _Server(uvicorn.Server):
         yield
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets=sockets)
+        self.servers = []
+        for listener in sockets or []:
+            listener.setblocking(False)
+            self._start(self._accept(listener))
+        self.started = True
         self.answering.set()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await super().shutdown(sockets=sockets)
+
+    async def _accept(self, listener: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            for _ in range(ACCEPTED_IN_A_ROW):
+                try:
+                    connection, _ = await loop.sock_accept(listener)
+                except OSError as error:
+                    log.error("cannot accept connections: %s", error.strerror)
+                    await asyncio.sleep(1)
+                    continue
+                if self._room.enter(connection):
+                    self._start(self._connect(connection))
+                else:
+                    connection.close()
+            await asyncio.sleep(0)  # sock_accept does not give way while there are more
+
+    async def _connect(self, connection: socket.socket) -> None:
+        def protocol() -> Connection:
+            return Connection(connection, self._room, config=self.config, server_state=self.server_state, app_state={})
+
+        context = None if self._certificate is None else self._certificate.current()
+        try:
+            await asyncio.get_running_loop().connect_accepted_socket(
+                protocol,
+                connection,
+                ssl=context,
+                ssl_handshake_timeout=HEAD_S if context else None,
+                ssl_shutdown_timeout=TAKE_S if context else None,
+            )
+        except (OSError, asyncio.CancelledError):  # no handshake; or we stop
+            self._room.leave(connection)
+            connection.close()
+
+    def _start(self, coroutine: Coroutine[None, None, None]) -> None:
+        task = asyncio.create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)

@@ -95,7 +95,9 @@ def tables(found: Filters) -> list[Table]:
     """Everybody's but our own. What iptables itself shows comes in place of what nft shows of it."""
     listed = nft_json.parse(found.ruleset or '{"nftables": []}')
     shown = [iptables_save.parse(text, family) for family, text in found.iptables.items()]
-    shown += [iptables_save.parse(text, family) for family, text in found.legacy.items() if text is not None]
+    shown += [
+        iptables_save.parse(text, family, legacy=True) for family, text in found.legacy.items() if text is not None
+    ]
     replaced = {(family, "filter") for family in found.iptables} | {("inet", TABLE)}
     return [table for table in listed if (table.family, table.name) not in replaced] + shown
 
@@ -140,7 +142,8 @@ def _handshake(facts: Facts) -> Packet | None:
 def _name(obstacle: Obstacle) -> str:
     table, chain = obstacle.table, obstacle.chain
     owner = _owner(table)
-    return f"{f'{owner}, ' if owner else ''}chain {chain.name} of table {table.family} {table.name}"
+    where = _iptables(table) if table.legacy else f"table {table.family} {table.name}"
+    return f"{f'{owner}, ' if owner else ''}chain {chain.name} of {where}"
 
 
 def _owner(table: Table) -> str | None:
@@ -164,7 +167,7 @@ def _let_forward(obstacle: Obstacle, interface: str, out: str) -> str:
         case _:
             name = chain.name
     if _is_iptables(table):
-        insert = f"{PROGRAMS[table.family]} -I {name}"
+        insert = f"{_iptables(table)} -I {name}"
         back = "-m conntrack --ctstate RELATED,ESTABLISHED"
         return f"{insert} -i {interface} -j ACCEPT && {insert} -o {interface} {back} -j ACCEPT"
     insert = f"nft insert rule {table.family} {table.name} {chain.name}"
@@ -179,13 +182,18 @@ def _let_in(obstacle: Obstacle, port: int) -> str:
     if owner == "ufw":
         return f"ufw allow {port}/udp"
     if _is_iptables(table):
-        return f"{PROGRAMS[table.family]} -I {chain.name} -p udp --dport {port} -j ACCEPT"
+        return f"{_iptables(table)} -I {chain.name} -p udp --dport {port} -j ACCEPT"
     return f"nft insert rule {table.family} {table.name} {chain.name} udp dport {port} accept"
 
 
 def _is_iptables(table: Table) -> bool:
     """Chains in capitals, in the table `filter` of one IP version, are what iptables makes."""
     return table.family in PROGRAMS and table.name == "filter" and {"INPUT", "FORWARD"} & set(table.chains) != set()
+
+
+def _iptables(table: Table) -> str:
+    """The program that changes it. A packet has to pass both kinds: what one accepts, the other may still drop."""
+    return PROGRAMS[table.family] + ("-legacy" if table.legacy else "")
 
 
 def _each_once(words: Iterator[str]) -> list[str]:

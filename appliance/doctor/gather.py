@@ -40,7 +40,7 @@ def gather(settings: Settings, config_file: Path, state: StateDir, become_owner:
     wireguard = backend.read_host(interface)
     network = _network(interface)
     udp = UdpPort(udp_sockets.holders(port), _device_port(interface, wireguard.interface_kind))
-    sysctls = forwarding.Forwarding(PROC_SYS, state.sysctls, "").read()
+    sysctls = _forwarding(state, root=root)
     firewall = _firewall()
     now = HostClock().now()
     disk = _disk(state.path)
@@ -56,9 +56,14 @@ def gather(settings: Settings, config_file: Path, state: StateDir, become_owner:
         wireguard=wireguard,
         network=network,
         udp=udp,
-        forwarding=Forwarding(sysctls, os.access(PROC_SYS / "net/ipv4/ip_forward", os.W_OK) if root else None),
+        forwarding=sysctls,
         firewall=firewall,
     )
+
+
+def _forwarding(state: StateDir, *, root: bool) -> Forwarding:
+    writable = os.access(PROC_SYS / "net/ipv4/ip_forward", os.W_OK) if root else None
+    return Forwarding(forwarding.Forwarding(PROC_SYS, state.sysctls, "").read(), writable)
 
 
 def _network(interface: str) -> Network:

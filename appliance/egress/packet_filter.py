@@ -70,6 +70,7 @@ class Table:
     family: str  # ip, ip6 or inet
     name: str
     chains: Mapping[str, Chain]
+    legacy: bool = False  # of iptables-legacy, which nft and iptables-nft neither show nor change
 
     def sees(self, packet: Packet) -> bool:
         return self.family in ("inet", "ip" if packet.version == 4 else "ip6")

@@ -1,4 +1,4 @@
-"""Taking the exit off the host: the tunnel, the firewall table, the sysctls."""
+"""Taking the exit off the host: the tunnel, the firewall table, the sysctls, what a killed self-test has left."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from appliance.clock import HostClock
 from appliance.egress import passage, ruleset
 from appliance.egress.forwarding import Forwarding
 from appliance.errors import HostError
+from appliance.selftest import leftovers, plan
 from appliance.wireguard import kernel, link
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 def leave(settings: Settings, state: StateDir, say: Callable[[str], None]) -> None:
     """The services have stopped; wireguard-go took its interface with it."""
     name = settings.wireguard.interface
+    leftovers.clear(plan.names(name))
     if link.link_kind(name) == kernel.KIND:
         link.delete_link(name, kernel.KIND)
         say(f"interface {name}: removed")
@@ -31,8 +33,8 @@ def leave(settings: Settings, state: StateDir, say: Callable[[str], None]) -> No
     if passages := _passages():
         _nft("-f", "-", script=passages)
         say("rules that let clients through other firewalls: removed")
-    Forwarding(Path("/proc/sys"), state.sysctls, HostClock().now().boot_id).restore()
-    say("sysctls: as they were when the service started")
+    if Forwarding(Path("/proc/sys"), state.sysctls, HostClock().now().boot_id).restore():
+        say("sysctls: as they were when the service started")
 
 
 def _table_stands() -> bool:

@@ -15,15 +15,16 @@ if TYPE_CHECKING:
 Document = dict[str, Any]
 
 OPERATIONS = {
-    ("post", "/v1/sessions"): {"201", "400", "401", "402", "403", "413", "503"},
-    ("get", "/v1/sessions"): {"200", "400", "401"},
-    ("get", "/v1/sessions/{session_id}"): {"200", "401", "404"},
-    ("delete", "/v1/sessions/{session_id}"): {"200", "401", "404", "503"},
-    ("get", "/v1/usage"): {"200", "401"},
-    ("get", "/v1/regions"): {"200"},
+    ("post", "/v1/sessions"): {"201", "400", "401", "402", "403", "413", "429", "503"},
+    ("get", "/v1/sessions"): {"200", "400", "401", "429", "503"},
+    ("get", "/v1/sessions/{session_id}"): {"200", "401", "404", "429", "503"},
+    ("delete", "/v1/sessions/{session_id}"): {"200", "401", "404", "429", "503"},
+    ("get", "/v1/usage"): {"200", "401", "429", "503"},
+    ("get", "/v1/regions"): {"200", "429"},
     ("get", "/healthz"): {"200"},
     ("get", "/readyz"): {"200", "503"},
 }
+RETRY = {"429", "503"}
 TYPES = {"string": str, "integer": int, "boolean": bool, "array": list, "object": dict, "null": type(None)}
 
 
@@ -35,7 +36,10 @@ async def document(exit_: ExitUnderTest) -> Document:
 
 
 def resolve(found: Document, schema: Document) -> Document:
-    while "$ref" in schema:
+    while "$ref" in schema or "allOf" in schema:
+        if "allOf" in schema:
+            (schema,) = schema["allOf"]
+            continue
         node: Any = found
         for step in schema["$ref"].removeprefix("#/").split("/"):
             node = node[step]
@@ -82,6 +86,39 @@ async def test_document(exit_: ExitUnderTest) -> None:
     assert {key: set(o["responses"]) for key, o in listed.items()} == OPERATIONS
     assert len({o["operationId"] for o in listed.values()}) == len(listed)
     assert all(o.get("summary") or o.get("description") for o in listed.values())
+
+
+@on_exit()
+async def test_every_field_is_explained(exit_: ExitUnderTest) -> None:
+    """Fields and parameters have a meaning and an example that fits; errors have an example, and their headers."""
+    found = await document(exit_)
+    operations = [(m, path, o) for path, item in found["paths"].items() for m, o in item.items()]
+    fields = [
+        *(f for name, schema in found["components"]["schemas"].items() for f in schema.get("properties", {}).items()),
+        *found["paths"]["/v1/sessions"]["post"]["requestBody"]["content"]["application/json"]["schema"][
+            "properties"
+        ].items(),
+        *((p["name"], p["schema"] | p) for _, _, o in operations for p in o.get("parameters", ())),
+    ]
+    assert len(fields) > 40
+    for name, field in fields:
+        inner = field.get("items", {})
+        if "$ref" in inner or "const" in field or "enum" in field:
+            continue  # said of each of its fields; said by its only value
+        assert field.get("description"), name
+        for example in field["examples"]:
+            assert list(faults(found, field, example)) == [], name
+            assert not isinstance(example, str) or re.search(field.get("pattern", ""), example), name
+    for method, path, operation in operations:
+        for status, response in operation["responses"].items():
+            media = response["content"]["application/json"]
+            for example in media.get("examples", {}).values():
+                assert list(faults(found, media["schema"], example["value"])) == [], (method, path, status)
+            assert ("examples" in media) == (int(status) >= 400), (method, path, status)
+            headers = set(response.get("headers") or {}) - {"Location"}
+            assert headers == (
+                {"Retry-After"} if status in RETRY else {"WWW-Authenticate"} if status == "401" else set()
+            )
 
 
 @on_exit()

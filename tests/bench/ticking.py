@@ -14,14 +14,11 @@ from appliance.store.connection import Store
 from appliance.wireguard import keys
 from tests.bench import books
 from tests.bench.device import PORT, PRIVATE_KEY
-from tests.egress_in_place import IN_PLACE
+from tests.egress_in_place import EgressInPlace
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
-    from ipaddress import IPv6Address
     from pathlib import Path
 
-    from appliance.egress.state import EgressChanges, EgressState
     from appliance.settings import Settings
     from tests.bench.device import Device
 
@@ -39,17 +36,6 @@ bytes_limit = "1 TiB"
 idle_timeout = "1h"
 max_live_sessions = 0
 """
-
-
-class EgressInPlace:
-    def state(self) -> EgressState:
-        return IN_PLACE
-
-    async def apply(self, changes: EgressChanges) -> None:
-        raise AssertionError(changes)
-
-    async def forget(self, addresses: Collection[IPv4Address | IPv6Address]) -> None:
-        raise AssertionError(addresses)
 
 
 class Ticking:

@@ -18,7 +18,10 @@ from appliance.cli.serve import is_journal
 if TYPE_CHECKING:
     from command_line import CommandLine
 
-HEAVY = ("litestar", "aiosqlite", "pyroute2", "cryptography", "cffi", "_cffi_backend", "uvicorn", "asyncio", "sqlite3")
+HEAVY = (
+    *("litestar", "aiosqlite", "pyroute2", "cryptography", "cffi", "_cffi_backend", "uvicorn", "throttled"),
+    *("asyncio", "sqlite3"),
+)
 
 
 def test_help_imports_nothing_heavy() -> None:

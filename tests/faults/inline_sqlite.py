@@ -3,12 +3,37 @@
 from __future__ import annotations
 
 import sqlite3
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from appliance.store.connection import PRAGMAS
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+
+class InlineCursor:
+    def __init__(self, inner: sqlite3.Cursor) -> None:
+        self._inner = inner
+
+    @property
+    def rowcount(self) -> int:
+        return self._inner.rowcount
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._inner.close()
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> sqlite3.Row:
+        try:
+            row: sqlite3.Row = next(self._inner)
+        except StopIteration:
+            raise StopAsyncIteration from None
+        return row
 
 
 class InlineConnection:
@@ -18,11 +43,11 @@ class InlineConnection:
         for pragma in PRAGMAS:
             self._inner.execute(pragma)
 
-    async def execute(self, sql: str, parameters: Any = ()) -> sqlite3.Cursor:
-        return self._inner.execute(sql, parameters)
+    async def execute(self, sql: str, parameters: Any = ()) -> InlineCursor:
+        return InlineCursor(self._inner.execute(sql, parameters))
 
-    async def executemany(self, sql: str, parameters: Any) -> sqlite3.Cursor:
-        return self._inner.executemany(sql, parameters)
+    async def executemany(self, sql: str, parameters: Any) -> InlineCursor:
+        return InlineCursor(self._inner.executemany(sql, parameters))
 
     async def execute_fetchall(self, sql: str, parameters: Any = ()) -> list[sqlite3.Row]:
         return self._inner.execute(sql, parameters).fetchall()

@@ -146,9 +146,14 @@ class RealExit:
         with closing(UnixConnection(self.api)) as connection:
             yield connection
 
-    def metric(self, name: str) -> float:
+    def exposition(self) -> str:
+        """What /metrics says."""
         with closing(UnixConnection(self._metrics)) as connection:
-            text = connection.ask("GET", "/metrics")[1].decode()
+            text: str = connection.ask("GET", "/metrics")[1].decode()
+        return text
+
+    def metric(self, name: str) -> float:
+        text = self.exposition()
         found = re.search(rf"^{name} (\S+)$", text, re.MULTILINE)
         assert found is not None, text
         return float(found[1])

@@ -15,7 +15,7 @@ from appliance.metrics import Metrics
 from appliance.store import accounts as account_rows
 from appliance.store.connection import Store
 from appliance.wireguard import keys
-from tests.egress_in_place import IN_PLACE
+from tests.egress_in_place import EgressInPlace
 from tests.faults.host import Host
 from tests.faults.inline_sqlite import InlineConnection
 from tests.faults.kernel import ModelKernel, MortalTunnel
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from appliance.assembly import Parts
-    from appliance.egress.state import EgressChanges, EgressState
     from appliance.settings import Settings
 
     Connect = Callable[[Path], Awaitable[Any]]
@@ -92,16 +91,6 @@ VARIANTS = tuple(
         """,
     )
 )
-
-
-class AlwaysInPlace:
-    """Egress that needs nothing done."""
-
-    def state(self) -> EgressState:
-        return IN_PLACE
-
-    async def apply(self, changes: EgressChanges) -> None:
-        raise AssertionError(changes)
 
 
 async def inline(path: Path) -> InlineConnection:
@@ -184,7 +173,7 @@ class World:
             self.settings,
             store=running.store,
             tunnel=MortalTunnel(self.kernel, running.process),
-            egress=AlwaysInPlace(),
+            egress=EgressInPlace(),
             exit_=exit_,
             clock=self.host,
             metrics=Metrics(),

@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[2]
 # and has no entry of its own.
 LAYERS = (
     ("the process", ("__main__", "cli.*", "server")),
-    ("what is joined", ("assembly", "api.*", "install.*", "selftest.*")),
+    ("what is joined", ("assembly", "api.*", "client.*", "install.*", "selftest.*")),
     (
         "what acts",
         (
@@ -78,6 +78,7 @@ LAYERS = (
                 "terms",
                 "takeover",
                 "lowest",
+                "quantities",
                 "logs",
                 "metrics",
                 "egress.nft_json",
@@ -118,6 +119,7 @@ PURE = (
         "egress.passage",
         "egress.ruleset",
     ),
+    *("client.answers", "client.config_file", "client.status"),
     *("doctor.diagnosis", "doctor.finding", "doctor.firewall", "doctor.iptables_save", "doctor.machine"),
     *("doctor.server", "doctor.state", "doctor.tunnel"),
 )

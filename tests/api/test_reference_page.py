@@ -1,0 +1,138 @@
+"""The reference page: all that the document says, of itself alone."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+from html.parser import HTMLParser
+from typing import TYPE_CHECKING
+
+from appliance.api.reference import page
+from tests.api.answers import refused
+from tests.api.exit_under_test import ExitUnderTest, on_exit
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+LOADING = {"src", "srcset", "data", "action", "formaction", "poster", "background", "ping"}
+CLOSED_BY_OTHERS = {"meta", "td", "th", "tr"}
+
+
+class Page(HTMLParser):
+    """What stands in a page: its text, its elements with their attributes, and its style."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.words: list[str] = []
+        self.style = ""
+        self._open: list[str] = []
+        self.feed(text)
+        self.close()
+        assert self._open == [], "every element is closed"
+
+    def handle_starttag(self, tag: str, attrs: Sequence[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+        if tag not in CLOSED_BY_OTHERS:
+            self._open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag not in CLOSED_BY_OTHERS:
+            assert self._open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if self._open[-1:] == ["style"]:
+            self.style += data
+        else:
+            self.words.append(data)
+
+
+@on_exit()
+async def test_all_of_the_document(exit_: ExitUnderTest) -> None:
+    """Every operation, parameter, field and status is on it, with a link to each operation that leads there."""
+    found = (await exit_.http.get("/schema/openapi.json")).json()
+    answer = await exit_.http.get("/schema")
+    assert answer.status_code == 200
+    assert answer.headers["content-type"].startswith("text/html")
+    shown = Page(answer.text)
+    text = " ".join(shown.words)
+    for path, item in found["paths"].items():
+        for method, operation in item.items():
+            assert f"{method.upper()} {path}" in shown.words
+            for status, response in operation["responses"].items():
+                assert f"{status}: {response['description']}" in shown.words
+            for parameter in operation.get("parameters", ()):
+                assert parameter["name"] in shown.words
+    fields = {name for schema in found["components"]["schemas"].values() for name in schema.get("properties", ())}
+    assert fields <= set(re.findall(r"\w+", text))
+    ids = {attributes["id"] for _, attributes in shown.elements if "id" in attributes}
+    links = [attributes["href"] for tag, attributes in shown.elements if tag == "a"]
+    assert {f"#{each}" for each in ids} == set(links)
+    assert len(links) == len(set(links)) == sum(len(item) for item in found["paths"].values())
+
+
+@on_exit()
+async def test_nothing_from_outside(exit_: ExitUnderTest) -> None:
+    """It has no script, loads nothing, and its policy allows nothing but its own style."""
+    shown = Page((await exit_.http.get("/schema")).text)
+    assert {tag for tag, _ in shown.elements} & {
+        "script",
+        "link",
+        "img",
+        "iframe",
+        "object",
+        "embed",
+        "base",
+        "form",
+    } == set()
+    for _, attributes in shown.elements:
+        assert not attributes.keys() & LOADING
+        assert not [name for name in attributes if name.startswith("on")]
+        assert (attributes.get("href") or "#").startswith("#")
+    assert "url(" not in shown.style
+    assert "@import" not in shown.style
+    digest = base64.b64encode(hashlib.sha256(shown.style.encode()).digest()).decode()
+    (policy,) = (a["content"] for _, a in shown.elements if a.get("http-equiv") == "Content-Security-Policy")
+    assert policy == f"default-src 'none'; style-src 'sha256-{digest}'"
+
+
+@on_exit("[api]\npublic_burst = 1\n")
+async def test_counted(exit_: ExitUnderTest) -> None:
+    """It counts against its source, as all that is public; the document itself does not."""
+    assert (await exit_.http.get("/schema")).status_code == 200
+    refused(await exit_.http.get("/schema"), 429, "too many requests")
+    assert (await exit_.http.get("/schema/openapi.json")).status_code == 200
+
+
+def test_text_is_text() -> None:
+    """Whatever the document says, it is no markup."""
+    evil = "<script>alert(1)</script>\"'&"
+    field = {"type": "string", "description": evil, "examples": [evil], "pattern": evil}
+    shown = page(
+        {
+            "info": {"title": evil, "version": evil, "description": evil},
+            "paths": {
+                f"/{evil}": {
+                    "get": {
+                        "summary": evil,
+                        "parameters": [{"name": evil, "schema": field, "description": evil, "required": True}],
+                        "responses": {
+                            "200": {
+                                "description": evil,
+                                "headers": {evil: {"description": evil}},
+                                "content": {
+                                    "application/json": {
+                                        "schema": {"type": "object", "properties": {evil: field}},
+                                        "examples": {evil: {"value": {evil: evil}}},
+                                    }
+                                },
+                            }
+                        },
+                    }
+                }
+            },
+        }
+    )
+    assert "<script" not in shown
+    assert {tag for tag, _ in Page(shown).elements} & {"script"} == set()

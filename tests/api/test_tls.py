@@ -1,0 +1,147 @@
+"""HTTPS, and a certificate that is renewed while the server runs."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import ssl
+from typing import TYPE_CHECKING
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
+
+from appliance.api import web
+from appliance.api.certificate import Certificate
+from appliance.errors import HostError
+from tests.api.exit_under_test import until
+from tests.api.served import Bytes, Served, served
+from tests.certificates import self_signed
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+GET = b"GET /a HTTP/1.1\r\nHost: exit.test\r\n\r\n"
+
+
+def trusting_anybody() -> ssl.SSLContext:
+    context = ssl.create_default_context()
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+async def shown(client: Bytes) -> str:
+    """Whom the certificate is made out to."""
+    found = client.writer.get_extra_info("ssl_object").getpeercert(binary_form=True)
+    return x509.load_der_x509_certificate(found).subject.rfc4514_string().removeprefix("CN=")
+
+
+async def name_now(server: Served) -> str:
+    """What a new connection is shown, over which requests are answered."""
+    client = await server.connect(trusting_anybody())
+    client.send(GET)
+    status, headers, body = await client.answer()
+    assert (status, body) == (200, b"GET /a 0")
+    assert headers["strict-transport-security"] == "max-age=31536000"
+    return await shown(client)
+
+
+def test_renewed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """New connections get the renewed pair, those that stand keep theirs; a pair that is none is logged once and the
+    old one stays."""
+    cert, key = self_signed(tmp_path, "first")
+    second_cert, second_key = self_signed(tmp_path, "second")
+
+    async def story() -> None:
+        async with served(Certificate(cert, key)) as server:
+            stands = await server.connect(trusting_anybody())
+            assert await name_now(server) == "first"
+            second_cert.replace(cert)
+            assert [await name_now(server), await name_now(server)] == ["first", "first"]
+            assert len(caplog.records) == 1
+            second_key.replace(key)
+            assert await name_now(server) == "second"
+            cert.unlink()
+            assert await name_now(server) == "second"
+            cert.write_text("-----BEGIN CERTIFICATE-----\nnone\n", encoding="ascii")
+            assert await name_now(server) == "second"
+            self_signed(tmp_path, "first")
+            assert await name_now(server) == "first"
+            stands.send(GET)
+            assert (await stands.answer())[0] == 200
+
+    with caplog.at_level(logging.INFO, logger="appliance"):
+        asyncio.run(story())
+    levels = [record.levelname for record in caplog.records]
+    assert levels == ["ERROR", "INFO", "ERROR", "ERROR", "INFO"], caplog.text
+    assert "PRIVATE" not in caplog.text
+
+
+@pytest.mark.parametrize("fault", ["another's key", "no certificate", "no file", "a passphrase"])
+def test_no_pair(tmp_path: Path, fault: str) -> None:
+    """Files that are no pair are refused at start, by the settings' names."""
+    cert, key = self_signed(tmp_path, "first")
+    _, other_key = self_signed(tmp_path, "second")
+    if fault == "another's key":
+        other_key.replace(key)
+    elif fault == "no certificate":
+        cert.write_text("hello", encoding="ascii")
+    elif fault == "no file":
+        key.unlink()
+    else:
+        encrypt(key)
+    with pytest.raises(
+        HostError, match=r"api\.tls_cert \S+/first\.pem and api\.tls_key \S+/first\.key: cannot be used: \w+"
+    ):
+        Certificate(cert, key)
+
+
+def encrypt(key: Path) -> None:
+    """With a passphrase, which nobody is there to type."""
+    found = serialization.load_pem_private_key(key.read_bytes(), None)
+    key.write_bytes(
+        found.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.BestAvailableEncryption(b"secret"),
+        )
+    )
+
+
+def test_no_handshake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever does not come to terms is let go, takes the place of nobody meanwhile, and does not hold up the stop."""
+    monkeypatch.setattr(web, "MOST_CONNECTIONS", 3)
+    certificate = Certificate(*self_signed(tmp_path, "first"))
+
+    async def story() -> None:
+        async with served(certificate) as server:
+            silent = [await server.connect() for _ in range(5)]
+            assert await silent[0].rest() == b""
+            silent[4].send(GET)
+            await silent[4].rest()
+            assert await name_now(server) == "first"
+        monkeypatch.setattr(web, "HEAD_S", 0.2)
+        async with served(certificate) as server:
+            late = await server.connect()
+            assert await late.rest() == b""
+        async with served(certificate) as server:
+            await server.connect()
+            await until(lambda: True, "")
+
+    asyncio.run(story())
+
+
+def test_old_versions(tmp_path: Path) -> None:
+    """TLS 1.2 is the oldest that is spoken."""
+
+    async def story() -> None:
+        async with served(Certificate(*self_signed(tmp_path, "first"))) as server:
+            old = trusting_anybody()
+            with pytest.warns(DeprecationWarning, match="TLSv1"):
+                old.minimum_version, old.maximum_version = ssl.TLSVersion.TLSv1, ssl.TLSVersion.TLSv1_1
+            old.set_ciphers("DEFAULT:@SECLEVEL=0")
+            with pytest.raises((ssl.SSLError, ConnectionError)):
+                await server.connect(old)
+
+    asyncio.run(story())
