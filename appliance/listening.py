@@ -12,18 +12,20 @@ from appliance.config import HostPort, UnixPath
 from appliance.errors import HostError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
 
 IP_FREEBIND = 15  # linux/in.h
 
 
-def bind(key: str, where: HostPort | UnixPath, *, ahead: bool = False) -> socket.socket:
+def bind(key: str, where: HostPort | UnixPath, later: Collection[str] = ()) -> socket.socket:
     """A bound socket. Raises HostError naming the setting `key` and the fault.
 
-    `ahead`: the host gets the address later.
+    `later`: addresses that the host may get only later.
     """
     try:
-        return _bind_unix(Path(where.path)) if isinstance(where, UnixPath) else _bind_tcp(where, ahead=ahead)
+        if isinstance(where, UnixPath):
+            return _bind_unix(Path(where.path))
+        return _bind_tcp(where, ahead=where.host in later)
     except OSError as error:
         message = f"{key}: cannot listen on {where}: {error.strerror or error}"
         raise HostError(message + _advice(error, "ss -ltnp")) from error

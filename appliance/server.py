@@ -20,7 +20,6 @@ from appliance.api.request_limits import RequestLimits
 from appliance.api.timing import Timed
 from appliance.api.web import WebServer
 from appliance.clock import HostClock
-from appliance.config import HostPort
 from appliance.egress.forwarding_events import forwarding_events
 from appliance.egress.table_events import table_events
 from appliance.errors import EgressError, HostError, TunnelError
@@ -158,8 +157,8 @@ def _bind(settings: Settings, stack: AsyncExitStack) -> list[socket.socket]:
     listeners = []
     for key, where in wanted:
         # The tunnel's own address, which is there with the tunnel, is the one at which clients inside it reach the API.
-        ahead = isinstance(where, HostPort) and where.host in settings.wireguard.own_addresses
-        listeners.append(stack.enter_context(closing(listening.bind(key, where, ahead=ahead))))
+        listener = listening.bind(key, where, later=settings.wireguard.own_addresses)
+        listeners.append(stack.enter_context(closing(listener)))
         stack.callback(listening.unlink_unix, where)
     return listeners
 

@@ -90,7 +90,7 @@ def require_ports(settings: Settings) -> None:
         listening.require_udp_port("wireguard.listen_port", settings.wireguard.listen_port)
     for key, where in (("api.listen", settings.api.listen), ("metrics.listen", settings.metrics.listen)):
         if isinstance(where, HostPort):
-            listening.bind(key, where).close()
+            listening.bind(key, where, later=settings.wireguard.own_addresses).close()
 
 
 def _device_key(interface: str, backend: Backend) -> bytes | None:

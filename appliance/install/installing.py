@@ -46,7 +46,7 @@ def install(layout: Layout, program: Program, wanted: Wanted, say: Callable[[str
     facts.require_address(settings)
     userspace = plan.has_userspace(layout) or facts.needs_userspace(settings)
     facts.require_interface(settings, state, userspace=userspace)
-    if not service.runs():
+    if service.is_down():
         facts.require_ports(settings)
     say("tunnel: " + ("wireguard-go" if userspace else "the kernel's WireGuard"))
     for line in _not_heeded(layout, wanted):

@@ -35,8 +35,9 @@ def reload_units() -> None:
     host.run("systemctl", "daemon-reload")
 
 
-def runs() -> bool:
-    return _property("ActiveState") in ("active", "reloading")
+def is_down() -> bool:
+    """Neither running nor on its way, for the first time or again."""
+    return _property("ActiveState") in ("inactive", "failed")
 
 
 def wait_ready(api: ApiSettings, seconds: float, after: str = "") -> str | None:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 COMMAND = "/usr/local/bin/wg-appliance"
 SERVICE = "wg-appliance.service"
+BACKUPS = "var/lib/wg-appliance-backups"
 
 
 class Installed(Api):
@@ -77,6 +78,11 @@ def packages_to_purge(output: str) -> list[str]:
     found = re.search(r"apt-get purge .*$", output, re.MULTILINE)
     assert found is not None, output
     return found[0].split()
+
+
+def owners(machine: Machine, folder: str) -> set[str]:
+    """The user, the mode and the kind of all that is in this folder of the machine, and of itself."""
+    return set(machine.run("find", f"/{folder}", "-printf", "%u %m %y\\n").stdout.splitlines())
 
 
 def refused(done: subprocess.CompletedProcess[str]) -> str:

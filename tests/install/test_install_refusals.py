@@ -14,6 +14,12 @@ if TYPE_CHECKING:
 
     from installed import Installed
 
+PORTS = (
+    ("SOCK_STREAM", 8080, "api.listen"),
+    ("SOCK_STREAM", 9586, "metrics.listen"),
+    ("SOCK_DGRAM", 51820, "wireguard.listen_port"),
+)
+
 
 def test_a_rehearsal_changes_nothing(appliance: Installed, program: Path) -> None:
     """`install --dry-run` names every step, and leaves the host as it is."""
@@ -25,9 +31,17 @@ def test_a_rehearsal_changes_nothing(appliance: Installed, program: Path) -> Non
     require_unchanged(machine, before)
 
 
-def test_an_interface_of_somebody_else(appliance: Installed, program: Path) -> None:
-    """Where wga0 is another's, install says so and changes nothing; with another name in the configuration it goes."""
+def test_what_another_has(appliance: Installed, program: Path) -> None:
+    """Where a port, or the name wga0, is another's, install says so and changes nothing; with another name it goes."""
     machine, brought = appliance.machine, appliance.bring(program)
+    before = host_state(machine)
+    for kind, port, setting in PORTS:
+        with held_port(machine.space, kind, port):
+            line = refused(machine.try_to_run(brought, "install"))
+        assert setting in line
+        assert "Address already in use" in line
+    require_unchanged(machine, before)
+
     machine.run("ip", "link", "add", "wga0", "type", "veth", "peer", "name", "peer0")
     before = host_state(machine)
     line = refused(machine.try_to_run(brought, "install"))
@@ -41,22 +55,6 @@ def test_an_interface_of_somebody_else(appliance: Installed, program: Path) -> N
     links = machine.run("ip", "-oneline", "link").stdout
     assert "wgb0" in links
     assert "wga0" in links
-
-
-def test_a_port_that_is_taken(appliance: Installed, program: Path) -> None:
-    """Where another program has the API's port, or the tunnel's, install names the setting and changes nothing."""
-    machine, brought = appliance.machine, appliance.bring(program)
-    before = host_state(machine)
-    for kind, port, setting in (
-        ("SOCK_STREAM", 8080, "api.listen"),
-        ("SOCK_STREAM", 9586, "metrics.listen"),
-        ("SOCK_DGRAM", 51820, "wireguard.listen_port"),
-    ):
-        with held_port(machine.space, kind, port):
-            line = refused(machine.try_to_run(brought, "install"))
-        assert setting in line
-        assert "Address already in use" in line
-    require_unchanged(machine, before)
 
 
 def test_a_second_install(appliance: Installed, program: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from host_state import host_state, require_unchanged
-from installed import SERVICE, first_token, packages_to_purge, refused
+from installed import BACKUPS, SERVICE, first_token, owners, packages_to_purge, refused
 from ping import Ping
 from programs import NEWER
 from world import EXIT_IP
@@ -71,7 +71,10 @@ def test_a_life(
 
 
 def test_coming_back(appliance: Installed, client: Client, program: Path) -> None:
-    """Uninstalled, it leaves what another install goes on with; purged, a backup brings the session back."""
+    """Uninstalled, it leaves what another install goes on with; purged, a daily backup brings the session back.
+
+    That has the server key in it, and is root's once the service's user is gone.
+    """
     machine, brought = appliance.machine, appliance.bring(program)
     appliance.count_often()
     session = appliance.open(first_token(appliance.install(brought)))
@@ -82,12 +85,14 @@ def test_coming_back(appliance: Installed, client: Client, program: Path) -> Non
     assert "token" not in appliance.install(brought)
     assert client.address_seen() == EXIT_IP
 
-    appliance.command("backup", "/root/exit.tar")
-    appliance.command("uninstall", "--purge")
+    machine.run("systemctl", "start", "wg-appliance-backup")
+    assert f"/{BACKUPS} stays" in appliance.command("uninstall", "--purge")
+    assert owners(machine, BACKUPS) == {"root 700 d", "root 600 f"}
     assert not (machine.root / "var/lib/wg-appliance").exists()
     appliance.install(brought)
     machine.run("systemctl", "stop", SERVICE)
-    appliance.command("restore", "/root/exit.tar")
+    (backup,) = (machine.root / BACKUPS).iterdir()
+    appliance.command("restore", f"/{BACKUPS}/{backup.name}")
     machine.run("systemctl", "start", SERVICE)
     appliance.ready()
     assert [live["id"] for live in appliance.live_sessions()] == [session["id"]]

@@ -112,9 +112,12 @@ class Appliance(Api):
         status = self._process.wait(timeout=READY_SECONDS)
         assert status == 0, f"serve ended with {status}\n{self.log()}"
         if not self._settings["wireguard"]["keep_on_exit"]:
-            now = self._host()
-            gone, new = sorted(self._host_before - now), sorted(now - self._host_before)
-            assert (gone, new) == ([], []), f"the exit is not as it was: gone {gone}, new {new}"
+            self.require_host_as_found()
+
+    def require_host_as_found(self) -> None:
+        now = self._host()
+        gone, new = sorted(self._host_before - now), sorted(now - self._host_before)
+        assert (gone, new) == ([], []), f"the exit is not as it was: gone {gone}, new {new}"
 
     def keep_tables_of_others(self) -> None:
         """Those that came since it started are to be there after it."""

@@ -48,7 +48,7 @@ def test_low_port(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("address", ["192.0.2.99", "2001:db8::99"])
 def test_address_that_comes_later(address: str) -> None:
     """The tunnel's own address is bound before there is a tunnel."""
-    with closing(listening.bind("api.listen", HostPort(address, 0), ahead=True)) as listener:
+    with closing(listening.bind("api.listen", HostPort(address, 0), later={address})) as listener:
         assert listener.getsockname()[0] == address
 
 

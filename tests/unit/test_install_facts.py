@@ -1,0 +1,41 @@
+"""What installing finds out of a host before it changes anything."""
+
+from __future__ import annotations
+
+import socket
+from contextlib import closing
+
+import pytest
+
+from appliance.config import load
+from appliance.errors import HostError
+from appliance.install import facts
+
+
+def free_port(kind: socket.SocketKind) -> int:
+    with socket.socket(type=kind) as asked:
+        asked.bind(("127.0.0.1", 0))
+        port: int = asked.getsockname()[1]
+        return port
+
+
+def require_ports(api: str) -> None:
+    tunnel = f'[wireguard]\ninterface = "wg-none"\nlisten_port = {free_port(socket.SOCK_DGRAM)}\n'
+    text = f'[api]\nlisten = "{api}"\ninsecure_http = true\n[metrics]\nlisten = ""\n{tunnel}'
+    facts.require_ports(load(text, {}, "host"))
+
+
+def test_a_port_that_is_free() -> None:
+    """On loopback, and at the tunnel's own address, which is there only when the service runs."""
+    port = free_port(socket.SOCK_STREAM)
+    require_ports(f"127.0.0.1:{port}")
+    require_ports(f"10.101.0.1:{port}")
+
+
+def test_a_port_of_another_program() -> None:
+    """It is named by the setting that has to be changed, or the program to be stopped."""
+    with (
+        closing(socket.create_server(("127.0.0.1", 0))) as other,
+        pytest.raises(HostError, match=r"^api\.listen: .*in use"),
+    ):
+        require_ports(f"127.0.0.1:{other.getsockname()[1]}")
