@@ -139,8 +139,10 @@ def abandoned() -> Iterator[list[Place]]:
             record = _parse(os.pread(lock, 4096, 0))
             if record is not None and record.namespace == _own_namespace():
                 found.append(Place(lock, path, record))
-            else:
-                os.close(lock)
+                continue
+            if record is None:  # killed before it had made anything
+                path.unlink(missing_ok=True)
+            os.close(lock)
         yield found
     finally:
         for place in found:
