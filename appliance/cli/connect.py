@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -103,7 +104,7 @@ def connect(
     With -- COMMAND only that program's traffic goes into the tunnel. Both need root (sudo); --config-only, --qr,
     --usage, --status and --end do not.
     """
-    command = ctx.meta.get(COMMAND)
+    command = ctx.meta.get(COMMAND)  # `instead`: the options that ask for something else than a tunnel
     _refuse_contradictions(instead, command, resolvers)
     with host_faults("cannot connect"):
         if instead["usage"]:
@@ -185,7 +186,8 @@ def _hand_out(
     if path is not None:
         _refuse_place(path)
     sessions = exit_.sessions()
-    wish = _wish(sessions, region, resolvers, 0)
+    # Whether this machine has IPv6 says nothing of a phone.
+    wish = _wish(sessions, region, resolvers, 0) if file else replace(_wish(sessions, region, resolvers, 0), ipv6=True)
     key = keys.generate_private_key()
     try:
         opened = sessions.open(request(wish, key))

@@ -17,7 +17,7 @@ DONE, FAILED, QUOTA_EXCEEDED, ENDED = 0, 1, 3, 4  # exit statuses; 2 is click's,
 
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 10.0
 PATIENCE_S = 120.0  # with an exit that says to come back later
-PATIENCE_UNANSWERED_S = 15.0  # with one that was never reached: rather a wrong URL than a restart
+PATIENCE_UNANSWERED_S = 15.0  # with one that was never reached: sooner a wrong URL than a restart
 LONGEST_RETRY_AFTER_S = 300
 
 SESSION_FIELDS = ("id", "region", "public_ip", "bytes_in", "bytes_out")
@@ -34,10 +34,11 @@ class Opened:
 
 @dataclass(frozen=True, slots=True)
 class Again:
-    """Ask again after so many seconds."""
+    """Ask again after so many seconds. `patience_s`: for how long, where somebody waits to begin."""
 
     after_s: float
     why: str
+    patience_s: float = PATIENCE_S
 
 
 @dataclass(frozen=True, slots=True)

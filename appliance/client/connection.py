@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from appliance.client import config_file, status
-from appliance.client.answers import DONE, ENDED, FAILED, Again, Live, Opened, Over
+from appliance.client.answers import DONE, ENDED, FAILED, Again, Live, Over
 from appliance.client.interruption import Interrupted
 from appliance.client.session import Stopped
 from appliance.client.tunnel import Figures
@@ -20,6 +20,7 @@ from appliance.wireguard import keys
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from appliance.client.answers import Opened
     from appliance.client.dialer import Dialer
     from appliance.client.interruption import Interruption
     from appliance.client.left_behind import Place
@@ -61,6 +62,7 @@ class Connection:
         self._begun = _now()
         self._opened: Opened
         self._is_open = self._is_up = False
+        self._idle = False  # the server has ended it, and another is to be opened
         self._session: Mapping[str, Any] = {}  # as the API said last
         self._ask_at = 0.0
         self._failures = 0
@@ -71,8 +73,8 @@ class Connection:
     def begin(self) -> Opened:
         """A session, and the tunnel up. Raises HostError or TunnelError; `end` comes afterwards in any case."""
         self._tunnel.check()
-        config = self._open(forever=False)
-        self._tunnel.up(config)
+        self._take_over(self._sessions.open(request(self._wish, self._key)))
+        self._tunnel.up(self._config(self._opened))
         self._is_up = True
         self._go_past_tunnel()
         self._begun = _now()
@@ -82,11 +84,10 @@ class Connection:
         """Until the server ends it. Raises Interrupted where `goes_on` says no; HostError where the tunnel has gone."""
         while True:
             try:
-                with interruption.allowed():
-                    found = self._ask() if _now() >= self._ask_at else None
-                over = self._take(found, screen)
-                if over is not None:
-                    return over
+                if _now() >= self._ask_at:
+                    over = self._ask(screen, interruption)
+                    if over is not None:
+                        return over
                 screen.status(self._view())
                 if screen.gone and not goes_on():
                     raise Interrupted("nobody looks any more")
@@ -114,39 +115,55 @@ class Connection:
 
     # -------------------------------------------------------------------------------------------------
 
-    def _open(self, *, forever: bool) -> str:
-        self._opened = opened = self._sessions.open(request(self._wish, self._key), forever=forever)
+    def _take_over(self, opened: Opened) -> None:
+        self._opened = opened
         self._is_open = True
         self._place.note_session(self._sessions.url, opened.id)
-        return self._config(opened)
 
     def _config(self, opened: Opened) -> str:
         return whole_config(opened.wg_config, self._key, self._wish.resolvers, self._tunnel.default_resolvers)
 
-    def _ask(self) -> Live | Over | Again:
-        return self._sessions.status(self._opened.id, self._failures + 1)
-
-    def _take(self, found: Live | Over | Again | None, screen: Screen) -> Over | None:
-        if isinstance(found, Over) and not found.reopen:
-            return found
-        if isinstance(found, Over):
-            self._reopen(screen)
-        elif isinstance(found, Live):
-            self._session, self._failures, self._away = found.session, 0, ""
-            self._ask_at = _now() + self._wish.every_s
+    def _ask(self, screen: Screen, interruption: Interruption) -> Over | None:
+        """How the session does, or for another one."""
+        if self._idle:
+            self._reopen()
+            return None
+        with interruption.allowed():
+            found = self._sessions.status(self._opened.id, self._failures + 1)
+        if isinstance(found, Live):
+            self._session = found.session
+            self._answered(self._wish.every_s)
         elif isinstance(found, Again):
-            self._failures += 1
-            self._away = found.why
-            self._ask_at = _now() + found.after_s
+            self._put_off(found)
+        elif found.reopen:
+            screen.remark(f"session {self._opened.id} had ended as idle; opening another with the same key")
+            self._idle = True
+        else:
+            return found
         return None
 
-    def _reopen(self, screen: Screen) -> None:
-        before = self._opened
-        screen.remark(f"session {before.id} had ended as idle; opening another with the same key")
-        config = self._open(forever=True)
-        if config != self._config(before):
-            self._tunnel.change(config)
+    def _reopen(self) -> None:
+        """Not interrupted: an answer that is not waited for leaves a session behind."""
+        found = self._sessions.try_open(request(self._wish, self._key), self._failures + 1)
+        if isinstance(found, Again):
+            self._put_off(found)
+            return
+        before, self._idle = self._config(self._opened), False
+        self._take_over(found)
+        self._session = {}
+        self._answered(0)
+        if self._config(found) != before:
+            self._tunnel.change(self._config(found))
             self._go_past_tunnel()
+
+    def _answered(self, again_s: float) -> None:
+        self._failures, self._away = 0, ""
+        self._ask_at = _now() + again_s
+
+    def _put_off(self, found: Again) -> None:
+        self._failures += 1
+        self._away = found.why
+        self._ask_at = _now() + found.after_s
 
     def _go_past_tunnel(self) -> None:
         self._dialer.mark = self._tunnel.mark()
@@ -162,6 +179,7 @@ class Connection:
         down_rate, up_rate = status.rates(self._reading, now)
         self._reading = now
         return status.View(
+            id=self._opened.id,
             region=self._wish.region,
             public_ip=self._opened.public_ip,
             elapsed_s=now[0] - self._begun,

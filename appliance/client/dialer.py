@@ -86,7 +86,10 @@ class Dialer:
         raise failed or OSError(f"{self._url.host} has no address")
 
     def _resolve(self) -> Sequence[Address]:
-        found = socket.getaddrinfo(self._url.host, self._url.port, type=socket.SOCK_STREAM)
+        try:
+            found = socket.getaddrinfo(self._url.host, self._url.port, type=socket.SOCK_STREAM)
+        except UnicodeError as error:
+            raise OSError(f"{self._url.host} is no name of a host") from error
         return [(family, address) for family, _, _, _, address in found]
 
     def _connect(self, family: socket.AddressFamily, address: tuple[object, ...], seconds: float) -> socket.socket:

@@ -110,7 +110,7 @@ def _claim(kind: Kind, namespace: int) -> Place:
         raise HostError(f"this machine is connected already, by process {other.pid}; end that first")
     for number in range(MOST):
         name = f"{PREFIX}{number}"
-        lock = _try_lock(_path(name))
+        lock = _try_lock(_path(name), os.O_CREAT)
         if lock is None:
             continue
         if os.fstat(lock).st_size == 0 and _is_free(name):
@@ -139,8 +139,10 @@ def abandoned() -> Iterator[list[Place]]:
             record = _parse(os.pread(lock, 4096, 0))
             if record is not None and record.namespace == _own_namespace():
                 found.append(Place(lock, path, record))
-            else:
-                os.close(lock)
+                continue
+            if record is None:  # killed before it had made anything
+                path.unlink(missing_ok=True)
+            os.close(lock)
         yield found
     finally:
         for place in found:
@@ -178,10 +180,14 @@ def _records() -> list[Record]:
     return found
 
 
-def _try_lock(path: Path) -> int | None:
-    """None where somebody has it. A file that was removed before it was locked is opened anew."""
+def _try_lock(path: Path, flags: int = 0) -> int | None:
+    """None where somebody has it, or where there is no such file. One that was removed before it was locked is opened
+    anew."""
     while True:
-        opened = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        try:
+            opened = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | flags, 0o600)
+        except FileNotFoundError:
+            return None
         try:
             fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -8,12 +8,14 @@ from __future__ import annotations
 import json
 import os
 import sys
+from dataclasses import astuple
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from appliance.client import status
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping
     from typing import TextIO
 
     from appliance.client.answers import Opened
@@ -142,7 +144,7 @@ class Terminal:
 
     def connected(self, opened: Opened, region: str, interface: str, leave: str) -> None:  # noqa: ARG002 (for programs)
         self._draw(lambda: self._console.print(greeting(opened, region, leave), style="bold"))
-        self._draw(lambda: self._live.start())
+        self._draw(self._live.start)
 
     def status(self, view: View) -> None:
         self._draw(lambda: self._live.update(line(view, self._glyphs, self._console.width), refresh=True))
@@ -157,13 +159,13 @@ class Terminal:
         width = max(len(name) for name, _ in fields)
         for name, value in fields:
             text = Text.assemble((f"{name:<{width}}", "dim"), SEPARATOR, value)
-            self._draw(lambda text=text: self._console.print(text))
+            self._draw(partial(self._console.print, text))
 
     def close(self) -> None:
         """The line goes, the cursor comes back."""
-        self._draw(lambda: self._live.stop())
+        self._draw(self._live.stop)
 
-    def _draw(self, draw: Any) -> None:
+    def _draw(self, draw: Callable[[], object]) -> None:
         if self.gone:
             return
         try:
@@ -191,14 +193,10 @@ def greeting(opened: Opened, region: str, leave: str) -> str:
 def glyphs_for(out: TextIO) -> Glyphs:
     """Arrows and blocks where the terminal's encoding has them."""
     try:
-        "".join(vars_of(status.UNICODE)).encode(out.encoding or "ascii")
+        "".join(astuple(status.UNICODE)).encode(out.encoding or "ascii")
     except (UnicodeEncodeError, LookupError):
         return status.ASCII
     return status.UNICODE
-
-
-def vars_of(glyphs: Glyphs) -> Sequence[str]:
-    return glyphs.up, glyphs.down, glyphs.full, glyphs.empty
 
 
 def screen_for(*, as_json: bool, command: bool) -> Screen:

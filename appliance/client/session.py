@@ -44,30 +44,34 @@ class Sessions:
         found = self.persist(lambda: self._api.ask("GET", "/v1/regions", seconds=STATUS_S))
         return [region["code"] for region in found.require(200, "regions")["regions"]]
 
-    def open(self, wish: Mapping[str, object], *, forever: bool = False) -> Opened:
-        """Asked again after a lost answer, the same key replaces its session: none is left over. Raises Stopped."""
-        begun, failures, what = time.monotonic(), 0, Again(0, "")
+    def open(self, wish: Mapping[str, object]) -> Opened:
+        """Asked for again while the exit is busy or away, until patience ends. Raises Stopped."""
+        begun, failures = time.monotonic(), 0
         while True:
             failures += 1
-            patience = answers.PATIENCE_S
-            try:
-                decision = answers.on_opening(self._api.ask("POST", SESSIONS, self._token, wish), failures)
-            except NoAnswer as error:
-                if error.lasting:
-                    raise
-                decision, patience = Again(answers.pause(failures), str(error)), answers.PATIENCE_UNANSWERED_S
-            if isinstance(decision, Opened):
-                return decision
-            if isinstance(decision, Refused):
-                raise Stopped(decision.why, decision.exit_status)
-            what = decision
-            if not forever and time.monotonic() - begun + what.after_s > patience:
-                raise Stopped(f"{what.why}; try again later", answers.FAILED)
-            self._remark(f"{what.why}; asking again in {what.after_s:g} s")
-            self._pause(what.after_s)
+            found = self.try_open(wish, failures)
+            if isinstance(found, Opened):
+                return found
+            if time.monotonic() - begun + found.after_s > found.patience_s:
+                raise Stopped(f"{found.why}; try again later", answers.FAILED)
+            self._remark(f"{found.why}; asking again in {found.after_s:g} s")
+            self._pause(found.after_s)
+
+    def try_open(self, wish: Mapping[str, object], failures: int) -> Opened | Again:
+        """After a lost answer, the same key replaces its session: none is left over. Raises Stopped, and NoAnswer where
+        that will last. `failures`: how many tries have failed, with this one if it does."""
+        try:
+            found = answers.on_opening(self._api.ask("POST", SESSIONS, self._token, wish), failures)
+        except NoAnswer as error:
+            if error.lasting:
+                raise
+            return Again(answers.pause(failures), str(error), answers.PATIENCE_UNANSWERED_S)
+        if isinstance(found, Refused):
+            raise Stopped(found.why, found.exit_status)
+        return found
 
     def status(self, session_id: str, failures: int) -> Live | Over | Again:
-        """`failures`: how many tries have failed, with this one if it does."""
+        """`failures`: as above."""
         try:
             return answers.on_status(self._ask("GET", session_id), failures)
         except NoAnswer as error:

@@ -32,6 +32,7 @@ class View:
     """`down` and `up` are bytes since this connection began, the rates bytes a second. `session`: what the API said
     last. `away`: why it has said nothing since, empty where it has."""
 
+    id: str
     region: str
     public_ip: str
     elapsed_s: float
@@ -107,7 +108,7 @@ def as_json(view: View) -> dict[str, Any]:
     quotas = {name: view.session.get(name) for name in (*QUOTAS, *COST, "cost_currency")}
     return {
         "event": "status",
-        "id": view.session.get("id"),
+        "id": view.id,
         "region": view.region,
         "public_ip": view.public_ip,
         "elapsed_seconds": int(view.elapsed_s),

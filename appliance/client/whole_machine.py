@@ -98,18 +98,25 @@ class WholeMachine:
         Into a file: the wireguard-go that it may start keeps its output open.
         """
         with tempfile.TemporaryFile() as said:
-            done = subprocess.run(  # noqa: S603 (a file of ours)
-                [WG_QUICK, action, str(self._file)],
-                stdin=subprocess.DEVNULL,
-                stdout=said,
-                stderr=said,
-                start_new_session=True,
-                env=dict(self._environ),
-                timeout=WG_QUICK_S,
-                check=False,
-            )
+            try:
+                done = subprocess.run(  # noqa: S603 (a file of ours)
+                    [WG_QUICK, action, str(self._file)],
+                    stdin=subprocess.DEVNULL,
+                    stdout=said,
+                    stderr=said,
+                    start_new_session=True,
+                    env=dict(self._environ),
+                    timeout=WG_QUICK_S,
+                    check=False,
+                )
+            except subprocess.TimeoutExpired as error:
+                raise HostError(f"{WG_QUICK} {action} does not end") from error
             if done.returncode != 0:
                 said.seek(0)
-                lines = said.read().decode(errors="replace").split("\n")
-                words = [line for line in lines if line and not line.startswith(("[#]", "[!]"))] or lines
-                raise HostError(f"{WG_QUICK} {action} failed: {' '.join(words).strip()}")
+                raise HostError(f"{WG_QUICK} {action} failed: {_complaint(said.read().decode(errors='replace'))}")
+
+
+def _complaint(said: str) -> str:
+    """What wg-quick says beside the commands that it runs."""
+    lines = said.splitlines()
+    return " ".join([line for line in lines if line and not line.startswith(("[#]", "[!]"))] or lines)

@@ -39,7 +39,7 @@ class Stage:
     """All parts, and in `log` what was done to them, in order."""
 
     place: Place
-    opened: deque[Opened | Exception] = field(default_factory=lambda: deque([FIRST]))
+    opened: deque[Opened | Again | Exception] = field(default_factory=lambda: deque([FIRST]))
     statuses: deque[Live | Over | Again] = field(default_factory=deque)
     figures_: deque[Figures | Exception] = field(default_factory=deque)
     log: list[str] = field(default_factory=list)
@@ -52,12 +52,15 @@ class Stage:
     url = "https://exit.example"
 
     # The exit
-    def open(self, wish: Mapping[str, object], *, forever: bool = False) -> Opened:
-        self.log.append(f"open {wish['region']}{' forever' if forever else ''}")
+    def open(self, wish: Mapping[str, object], *again: int) -> Opened | Again:
+        self.log.append(f"open {wish['region']}{' again' if again else ''}")
         found = self.opened.popleft()
         if isinstance(found, Exception):
             raise found
         return found
+
+    def try_open(self, wish: Mapping[str, object], failures: int) -> Opened | Again:
+        return self.open(wish, failures)
 
     def status(self, *found: Any) -> Any:
         if len(found) == 1:  # the screen's: a view
@@ -165,13 +168,15 @@ def test_unknown_to_the_server(stage: Stage) -> None:
     ("opened", "changed"), [(SAME_ADDRESS, []), (OTHER_ADDRESS, ["change Address = 10.101.0.9/32"])]
 )
 def test_idle(stage: Stage, opened: Opened, changed: list[str]) -> None:
-    """Opened again with the same key, for as long as it takes; the tunnel is touched only where the file differs."""
-    stage.opened.append(opened)
+    """Opened again with the same key, however often the exit puts it off; the tunnel is touched only where the file
+    differs."""
+    stage.opened += [Again(0.0, "no network"), Again(0.0, "no network"), opened]
     stage.statuses += [Over("idle", SESSION), Live(SESSION)]
     assert play(stage) == Outcome(0)
     changes = [line.partition(",")[0] for line in stage.log if line.startswith("change")]
     assert changes == changed
-    assert "open fsn forever" in stage.log
+    assert stage.log.count("open fsn again") == 3
+    assert [view.away for view in stage.views] == ["", "no network", "no network", "", ""]
     assert stage.log[-2:] == ["close ses_2", "receipt ses_1"]
 
 

@@ -101,13 +101,13 @@ def test_nobody_there(nowhere: Sessions, clock: Clock) -> None:
     assert 5 < clock.now <= answers.PATIENCE_UNANSWERED_S
 
 
-def test_opening_again_has_all_patience(api: ScriptedApi, sessions: Sessions, clock: Clock) -> None:
-    """Who comes back after a sleep may have to wait for a network for an hour."""
-    for _ in range(400):
-        api.answers(POST, 503, BUSY, Retry_After="10")
-    api.answers(POST, 201, OPENED)
-    sessions.open(WISH, forever=True)
-    assert clock.now == 4000
+def test_one_try(api: ScriptedApi, sessions: Sessions, nowhere: Sessions, clock: Clock) -> None:
+    """Of who is connected already: it waits for nothing, and says when to try again."""
+    api.answers(POST, 503, BUSY, Retry_After="10")
+    assert sessions.try_open(WISH, 1) == Again(10, "subnet exhausted")
+    away = nowhere.try_open(WISH, 2)
+    assert isinstance(away, Again)
+    assert (away.after_s, clock.pauses) == (2, [])
 
 
 def test_status(api: ScriptedApi, sessions: Sessions, nowhere: Sessions) -> None:

@@ -23,6 +23,7 @@ from appliance.client.status import (
 
 MIB = 2**20
 VIEW = View(
+    id="ses_1",
     region="fsn",
     public_ip="203.0.113.1",
     elapsed_s=3725.9,

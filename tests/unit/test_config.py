@@ -326,6 +326,12 @@ def test_an_unknown_variable_is_refused_by_name() -> None:
     assert "hush" not in message
 
 
+def test_the_clients_variables_are_none_of_ours() -> None:
+    """Where the client's exit is and its token may stand in an operator's environment."""
+    environ = {"WG_APPLIANCE_API": "https://exit.example", "WG_APPLIANCE_TOKEN": "secret"}
+    assert load("", environ, "host") == load("", {}, "host")
+
+
 def test_an_override_does_not_hide_a_mistake_in_the_file() -> None:
     """A bad value in the file is refused though a variable replaces it."""
     assert "wireguard.mtu = 7" in refusal("[wireguard]\nmtu = 7", {"WG_APPLIANCE_WIREGUARD_MTU": "1400"})

@@ -1,0 +1,100 @@
+"""Names of tunnels, and what is noted of them."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import pytest
+
+from appliance.client import left_behind
+from appliance.client.left_behind import abandoned, claimed, whole_machine
+from appliance.errors import HostError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Instead of /run; and no interface has any of the names."""
+    monkeypatch.setattr(left_behind, "FOLDER", tmp_path / "run")
+    monkeypatch.setattr(left_behind, "_is_free", lambda _: True)
+    return tmp_path / "run"
+
+
+def die_with_a_session() -> None:
+    """What a killed run leaves: a note that nobody has locked."""
+    with claimed("command") as place:
+        place.note_session("https://exit.example", "ses_1")
+
+
+def test_several_at_once(folder: Path) -> None:
+    """Each has a name of its own; the notes go when nothing was made, and are root's alone."""
+    with claimed("command") as first, claimed("command") as second:
+        assert [first.record.interface, second.record.interface] == ["wgc0", "wgc1"]
+        assert {path.stat().st_mode & 0o777 for path in (folder, *folder.iterdir())} == {0o700, 0o600}
+    assert list(folder.iterdir()) == []
+
+
+@pytest.mark.parametrize("kind", ["machine", "command"])
+def test_one_for_all_traffic(kind: left_behind.Kind) -> None:
+    """While all traffic goes into a tunnel there is no other, of either kind."""
+    with (
+        claimed("machine") as place,
+        pytest.raises(HostError, match=f"connected already, by process {place.record.pid}"),
+        claimed(kind),
+    ):
+        pass
+    with claimed(kind):
+        pass
+
+
+def test_its_mark(folder: Path) -> None:
+    """Who asks the API beside it finds how to get past it; not after its end, nor in another network namespace."""
+    assert whole_machine() is None
+    with claimed("machine") as place:
+        place.note_session("https://exit.example", "ses_1")
+        place.note_mark(51820)
+        found = whole_machine()
+        assert found is not None
+        assert (found.mark, found.session) == (51820, "ses_1")
+        (file,) = folder.glob("*.json")
+        file.write_text(json.dumps(json.loads(file.read_text()) | {"namespace": 1}))
+        assert whole_machine() is None
+
+
+def test_what_a_killed_run_left() -> None:
+    """It is found once, by whoever locks it; its name is another's until it has been taken away."""
+    die_with_a_session()
+    with abandoned() as left:
+        assert [place.record.session for place in left] == ["ses_1"]
+        with abandoned() as again:
+            assert again == []
+        with claimed("command") as beside:
+            assert beside.record.interface == "wgc1"
+        left[0].empty()
+    with claimed("command") as place:
+        assert place.record.interface == "wgc0"
+
+
+def test_of_another_network_namespace(folder: Path) -> None:
+    """It is for a run there to take away."""
+    die_with_a_session()
+    (file,) = folder.glob("*.json")
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"namespace": 1}))
+    with abandoned() as left:
+        assert left == []
+    with claimed("command") as place:
+        assert place.record.interface == "wgc1"
+
+
+@pytest.mark.parametrize("content", ["", "nonsense", "[]", '{"interface": "wgc0"}'])
+def test_a_note_that_is_none(folder: Path, content: str) -> None:
+    """As of a run that was killed while it wrote, before it made anything: no error, and it goes."""
+    folder.mkdir(mode=0o700)
+    (folder / "wgc0.json").write_text(content)
+    with abandoned() as left:
+        assert left == []
+    assert list(folder.iterdir()) == []
+    assert whole_machine() is None
