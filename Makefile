@@ -6,7 +6,7 @@ SOURCES = pyproject.toml .constraints.txt build.py $(wildcard native/*.c native/
 
 RUN_PACKAGES = python3 python3-venv python3-dev gcc libc6-dev nftables wireguard-go curl
 INSTALL_TEST_PACKAGES = mmdebstrap systemd-container
-TEST_PACKAGES = wireguard-tools iproute2 iputils-ping procps git strace iptables systemd busybox-static
+TEST_PACKAGES = wireguard-tools iproute2 iputils-ping procps git strace iptables systemd busybox-static libzbar0
 
 # A command that runs its arguments as root under a kernel with WireGuard, for hosts whose own has none.
 export KERNEL_RUNNER ?=
@@ -28,13 +28,17 @@ ROUNDS ?= 11
 run: .venv/run-ready
 	@.make/run
 
+# TESTS: those that are run, all but tests/install unless told.
 test: .venv/test-ready lint
-	.venv/bin/python -m pytest
+	.venv/bin/python -m pytest $(TESTS)
 
 # The life of an installed appliance: on a Debian with systemd that is made for it, and kept for the next time.
-test-install: .venv/test-ready
-	@.make/packages $(INSTALL_TEST_PACKAGES)
+test-install: .venv/install-test-ready
 	.venv/bin/python -m pytest tests/install
+
+.venv/install-test-ready: .venv/test-ready
+	@.make/packages $(INSTALL_TEST_PACKAGES)
+	@touch $@
 
 # dist/: the one file, a wheel, and their checksums.
 dist: .venv/test-ready
@@ -47,7 +51,7 @@ lint: .venv/test-ready
 
 # The rings that need no root and no network.
 unit: .venv/test-ready
-	.venv/bin/python -m pytest tests/unit tests/api
+	.venv/bin/python -m pytest tests/unit tests/api tests/client
 
 kernel: .venv/test-ready
 	.venv/bin/python -m pytest tests/kernel

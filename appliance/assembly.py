@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from appliance import host_network, identity
 from appliance.addresses import AddressPool
 from appliance.alarm import Alarm
-from appliance.config import check_overlap
+from appliance.config import HostPort, check_overlap
 from appliance.convergence import Convergence
 from appliance.egress.forwarding import Forwarding
 from appliance.egress.host import HostEgress
@@ -33,7 +33,7 @@ from appliance.wireguard.timed import TimedTunnel
 
 if TYPE_CHECKING:
     from appliance.clock import Clock
-    from appliance.config import EgressSettings, Settings
+    from appliance.config import Settings, UnixPath
     from appliance.convergence import Egress
     from appliance.metrics import Metrics
     from appliance.state_dir import StateDir
@@ -75,8 +75,8 @@ def describe_exit(settings: Settings, state: StateDir) -> Place:
     return Place(exit_, any(interface.ip == public_ip for _, interface in interfaces))
 
 
-def egress_rules(egress: EgressSettings, place: Place) -> EgressRules:
-    exit_ = place.exit
+def egress_rules(settings: Settings, place: Place) -> EgressRules:
+    egress, exit_ = settings.egress, place.exit
     return EgressRules(
         interface=exit_.interface,
         subnet=exit_.subnet,
@@ -86,7 +86,12 @@ def egress_rules(egress: EgressSettings, place: Place) -> EgressRules:
         block_private=egress.block_private,
         isolate_clients=egress.isolate_clients,
         extra_block=egress.extra_block,
+        own_ports=_ports_on_all_addresses(settings.api.listen, settings.metrics.listen),
     )
+
+
+def _ports_on_all_addresses(*listeners: HostPort | UnixPath | None) -> tuple[int, ...]:
+    return tuple(each.port for each in listeners if isinstance(each, HostPort) and each.everywhere)
 
 
 def host_egress(settings: Settings, state: StateDir, place: Place, boot_id: str) -> HostEgress:
@@ -95,7 +100,7 @@ def host_egress(settings: Settings, state: StateDir, place: Place, boot_id: str)
         state.sysctls,
         boot_id,
     )
-    return HostEgress(egress_rules(settings.egress, place), forwarding)
+    return HostEgress(egress_rules(settings, place), settings.wireguard.listen_port, forwarding)
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +163,7 @@ async def build(
         apply_timeout=settings.wireguard.apply_timeout,
         check_soon=alarm.ring,
         opened=opened,
+        forget_flows=egress.forget,
         metrics=metrics,
     )
     ticker = Ticker(

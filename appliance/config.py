@@ -60,6 +60,7 @@ __all__ = [
 DEFAULT_PATH = Path("/etc/wg-appliance/config.toml")
 ENV_PREFIX = "WG_APPLIANCE_"
 ENV_FILE = "WG_APPLIANCE_CONFIG"  # names the file; no setting
+ENV_CLIENT = ("WG_APPLIANCE_API", "WG_APPLIANCE_TOKEN")  # the client's: where its exit is, and who it is there
 
 ENV_NAMES = {ENV_PREFIX + "_".join(path).upper(): path for path in KEYS}
 TABLES = {path[:depth] for path in SECTIONS for depth in range(1, len(path) + 1)}
@@ -172,7 +173,9 @@ def _leaves(tree: Mapping[str, Any], source: str, table: KeyPath = ()) -> Iterat
 
 def _overrides(environ: Mapping[str, str]) -> dict[KeyPath, Any]:
     values = {}
-    for name in sorted(name for name in environ if name.startswith(ENV_PREFIX) and name != ENV_FILE):
+    for name in sorted(name for name in environ if name.startswith(ENV_PREFIX)):
+        if name in (ENV_FILE, *ENV_CLIENT):
+            continue
         path = ENV_NAMES.get(name)
         if path is None:
             # Its value stays unsaid: unlike a key of the file, it may be a secret meant for another program.

@@ -56,6 +56,14 @@ class HostPort:
         except ValueError:
             return self.host.lower() == "localhost"
 
+    @property
+    def everywhere(self) -> bool:
+        """On all of the host's addresses, the tunnel's too."""
+        try:
+            return ipaddress.ip_address(self.host).is_unspecified
+        except ValueError:
+            return not self.host
+
     def __str__(self) -> str:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 

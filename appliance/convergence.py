@@ -15,6 +15,7 @@ from appliance.wireguard.tunnel import PutPeer
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
+    from ipaddress import IPv4Address, IPv6Address
 
     from appliance.egress.state import EgressChanges, EgressState
     from appliance.exit import Exit
@@ -30,6 +31,8 @@ class Egress(Protocol):
 
     async def apply(self, changes: EgressChanges) -> None:
         """Raises EgressError."""
+
+    async def forget(self, addresses: Collection[IPv4Address | IPv6Address]) -> None: ...
 
 
 class Convergence:

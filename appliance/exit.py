@@ -37,6 +37,9 @@ class Exit:
             found.append(self.subnet6[offset])
         return found
 
+    def addresses_of(self, session: Session) -> list[IPv4Address | IPv6Address]:
+        return self.addresses(session.address_offset, ipv6=session.ipv6)
+
     def peer(self, session: Session) -> Peer:
         # Asked for each peer that moved, each second: the arithmetic of `addresses` without its objects.
         offset = session.address_offset
@@ -66,7 +69,7 @@ class Exit:
         return quick.render(
             quick.ClientConfig(
                 key_pair=None if private_key is None else (private_key, session.public_key),
-                addresses=self.addresses(session.address_offset, ipv6=session.ipv6),
+                addresses=self.addresses_of(session),
                 mtu=self.mtu,
                 dns=self.dns,
                 server_public_key=self.public_key,

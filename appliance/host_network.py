@@ -47,11 +47,16 @@ def uplinks() -> dict[int, Uplink]:
 
 @contextmanager
 def _rtnetlink() -> Iterator[Any]:
+    """Raises HostError where an interface goes away while it is asked about."""
     from pyroute2 import IPRoute  # type: ignore[import-untyped]  # it ships no types
+    from pyroute2.netlink.exceptions import NetlinkError  # type: ignore[import-untyped]  # likewise
 
     # No groups: we ask, and listen to no events.
-    with IPRoute(groups=0) as route:
-        yield route
+    try:
+        with IPRoute(groups=0) as route:
+            yield route
+    except NetlinkError as error:
+        raise HostError(f"the host's interfaces cannot be read: {error}") from error
 
 
 def _uplink(route: Any, family: int) -> Uplink | None:

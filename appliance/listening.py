@@ -14,11 +14,16 @@ from appliance.errors import HostError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+IP_FREEBIND = 15  # linux/in.h
 
-def bind(key: str, where: HostPort | UnixPath) -> socket.socket:
-    """A bound socket. Raises HostError naming the setting `key` and the fault."""
+
+def bind(key: str, where: HostPort | UnixPath, *, ahead: bool = False) -> socket.socket:
+    """A bound socket. Raises HostError naming the setting `key` and the fault.
+
+    `ahead`: the host gets the address later.
+    """
     try:
-        return _bind_unix(Path(where.path)) if isinstance(where, UnixPath) else _bind_tcp(where)
+        return _bind_unix(Path(where.path)) if isinstance(where, UnixPath) else _bind_tcp(where, ahead=ahead)
     except OSError as error:
         message = f"{key}: cannot listen on {where}: {error.strerror or error}"
         raise HostError(message + _advice(error, "ss -ltnp")) from error
@@ -45,13 +50,15 @@ def _advice(error: OSError, who_listens: str) -> str:
     return ""
 
 
-def _bind_tcp(where: HostPort) -> socket.socket:
+def _bind_tcp(where: HostPort, *, ahead: bool) -> socket.socket:
     family, kind, protocol, _, address = _resolve(where)
     listener = socket.socket(family, kind, protocol)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:
             listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        if ahead:
+            listener.setsockopt(socket.IPPROTO_IP, IP_FREEBIND, 1)
         listener.bind(address)
         # Here, not only in the server: without it a second process could bind the same port unnoticed.
         listener.listen(1024)

@@ -20,6 +20,7 @@ from appliance.api.request_limits import RequestLimits
 from appliance.api.timing import Timed
 from appliance.api.web import WebServer
 from appliance.clock import HostClock
+from appliance.config import HostPort
 from appliance.egress.forwarding_events import forwarding_events
 from appliance.egress.table_events import table_events
 from appliance.errors import EgressError, HostError, TunnelError
@@ -143,7 +144,9 @@ def _watches(
         "the store's watch": lambda: watch_store(store, parts.tokens, parts.alarm, stopping),
         "the interface's watch": watch(lambda: link_events(settings.wireguard.interface)),
         "the forwarding's watch": watch(forwarding_events),
-        "the firewall's watch": watch(lambda: table_events(egress.table_changed, egress.table_unknown)),
+        "the firewall's watch": watch(
+            lambda: table_events(egress.table_changed, egress.other_changed, egress.tables_unknown)
+        ),
     }
 
 
@@ -154,7 +157,9 @@ def _bind(settings: Settings, stack: AsyncExitStack) -> list[socket.socket]:
         wanted.append(("metrics.listen", settings.metrics.listen))
     listeners = []
     for key, where in wanted:
-        listeners.append(stack.enter_context(closing(listening.bind(key, where))))
+        # The tunnel's own address, which is there with the tunnel, is the one at which clients inside it reach the API.
+        ahead = isinstance(where, HostPort) and where.host in settings.wireguard.own_addresses
+        listeners.append(stack.enter_context(closing(listening.bind(key, where, ahead=ahead))))
         stack.callback(listening.unlink_unix, where)
     return listeners
 
@@ -223,7 +228,7 @@ def _taking_over(
 
     def take_over(read: Settings) -> None:
         parts.terms.take_over(read)
-        egress.take_over(assembly.egress_rules(read.egress, place))
+        egress.take_over(assembly.egress_rules(in_force(started, read), place))
         running.note(state.running, in_force(started, read))
 
     return take_over

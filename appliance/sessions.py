@@ -30,7 +30,8 @@ from appliance.wireguard import keys
 from appliance.wireguard.tunnel import PutPeer, RemovePeer
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+    from ipaddress import IPv4Address, IPv6Address
 
     import aiosqlite
 
@@ -45,6 +46,8 @@ if TYPE_CHECKING:
     from appliance.store.connection import Store
     from appliance.terms import Terms
     from appliance.wireguard.tunnel import Tunnel
+
+    Address = IPv4Address | IPv6Address
 
 log = logging.getLogger(__name__)
 
@@ -80,7 +83,8 @@ class Sessions:
     """Whoever reads counters or changes peers holds `turn` until the store has what came of it.
 
     `tunnel` must answer each call or raise TunnelError within `apply_timeout` seconds. `check_soon` asks for
-    the exit to be compared with the store before the next tick is due; `opened` is told which session has begun.
+    the exit to be compared with the store before the next tick is due; `opened` is told which session has begun,
+    `forget_flows` the addresses of those that have ended, whose connections must not go on.
     """
 
     def __init__(
@@ -99,6 +103,7 @@ class Sessions:
         apply_timeout: float,
         check_soon: Callable[[], None],
         opened: Callable[[Session], None],
+        forget_flows: Callable[[Collection[Address]], Awaitable[None]],
         metrics: Metrics,
     ) -> None:
         self._store = store
@@ -114,6 +119,7 @@ class Sessions:
         self._apply_timeout = apply_timeout
         self._check_soon = check_soon
         self._opened = opened
+        self._forget_flows = forget_flows
         self._metrics = metrics
         self._keys = KeyLocks()
         # Pending rows of failed requests that the store has not let go of yet, and the address each owns, if any.
@@ -350,6 +356,8 @@ class Sessions:
         if not ending:
             return
         await self._tunnel.apply([RemovePeer(session.public_key) for session, _ in ending])
+        # Before their addresses may be another's.
+        await self._forget_flows([address for session, _ in ending for address in self._exit.addresses_of(session)])
         now = self._clock.now().wall_ms
         last = self._meter.count_time([session for session, _ in ending])
         async with self._live.committing(self._store) as db:

@@ -83,6 +83,11 @@ class WireGuardSettings:
     apply_timeout: Annotated[int, Key(duration("1s", "1h"), "5s", "for the exit to accept a new peer")]
     keep_on_exit: Annotated[bool, Key(FLAG, True, "leave tunnels up when the process stops: a restart drops nobody")]
 
+    @property
+    def own_addresses(self) -> frozenset[str]:
+        """The exit's inside the tunnel."""
+        return frozenset(str(subnet[1]) for subnet in (self.subnet, self.subnet6) if subnet is not None)
+
 
 @dataclass(frozen=True, slots=True)
 class EgressSettings:

@@ -27,6 +27,11 @@ NOUNS = {
     "backup": ("appliance.cli.backup:backup", "Save state, key and configuration to one file."),
     "restore": ("appliance.cli.restore:restore", "Bring a backup back, while the server does not run."),
     "selftest": ("appliance.cli.selftest:selftest", "Prove the running exit with a real tunnel."),
+    "connect": (
+        "appliance.cli.connect:connect",
+        "Use an exit: a session, a tunnel to it, how it does; Ctrl-C ends it.",
+    ),
+    "regions": ("appliance.cli.regions:regions", "An exit's regions, and how far away they are."),
     "node": ("appliance.cli.node:node", "This exit: status, drain, resume."),
     "install": ("appliance.cli.install:install", "Make this host an exit: service, token and all."),
     "upgrade": ("appliance.cli.upgrade:upgrade", "Move an installed appliance to this version, or to that of a file."),
@@ -36,9 +41,11 @@ NOUNS = {
 
 
 class Failed(click.ClickException):
-    """Exit status 1 and one line on stderr."""
+    """Exit status 1, unless it is another, and one line on stderr."""
 
-    exit_code = 1
+    def __init__(self, message: str, exit_code: int = 1) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code  # type: ignore[misc]  # click makes it a class variable, and reads the instance's
 
     def show(self, file: IO[Any] | None = None) -> None:
         line = " ".join(self.message.split())

@@ -22,8 +22,10 @@ def install(dry_run: bool, public_ip: str | None, region: str | None) -> None:
     """
     from appliance.install import facts, installing
     from appliance.install.layout import Layout
+    from appliance.install.one_at_a_time import one_at_a_time
 
     facts.require_host("install")
-    with host_faults("cannot install"):
+    layout = Layout()
+    with host_faults("cannot install"), one_at_a_time(layout):
         wanted = installing.Wanted(public_ip, region)
-        installing.install(Layout(), facts.own_program(), wanted, output.write, rehearse=dry_run)
+        installing.install(layout, facts.own_program(), wanted, output.write, rehearse=dry_run)

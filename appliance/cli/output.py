@@ -11,6 +11,8 @@ import click
 
 from appliance import clock
 from appliance.cli.faults import host_faults
+from appliance.quantities import size as size  # what is printed has its words from here
+from appliance.quantities import span as span
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -57,26 +59,5 @@ def rfc3339(ms: int | None) -> str | None:
     return None if ms is None else clock.rfc3339(ms)
 
 
-def span(ms: int) -> str:
-    """A duration in its largest unit: "12s", "5m", "3h", "40d"."""
-    seconds = max(0, ms) // 1000
-    for unit, length in (("d", 86400), ("h", 3600), ("m", 60)):
-        if seconds >= length:
-            return f"{seconds // length}{unit}"
-    return f"{seconds}s"
-
-
 def ago(ms: int | None, now: int) -> str:
     return "never" if ms is None else f"{span(now - ms)} ago"
-
-
-def size(count: int) -> str:
-    """Bytes with a binary unit: "512 B", "1.2 MiB"."""
-    if count < 1024:
-        return f"{count} B"
-    amount = float(count)
-    for unit in ("KiB", "MiB", "GiB"):
-        amount /= 1024
-        if amount < 1023.95:  # what would be rounded to 1024.0 belongs to the next unit
-            return f"{amount:.1f} {unit}"
-    return f"{amount / 1024:.1f} TiB"

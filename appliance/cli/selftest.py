@@ -27,9 +27,9 @@ if TYPE_CHECKING:
 @click.pass_obj
 def selftest(config_file: Path | None, as_json: bool) -> None:
     """Prove the running exit: a session, a tunnel from a network namespace, traffic, what was counted. As root."""
+    from appliance.client.interruption import Interruption
     from appliance.selftest.api_client import Api
     from appliance.selftest.books import Books
-    from appliance.selftest.interruption import Interruption
     from appliance.selftest.run import run
     from appliance.selftest.steps import SelfTest
 

@@ -14,7 +14,9 @@ def uninstall(purge: bool) -> None:
     """Take the exit off this host: service, tunnel, firewall table, sysctls and program."""
     from appliance.install import facts, uninstalling
     from appliance.install.layout import Layout
+    from appliance.install.one_at_a_time import one_at_a_time
 
     facts.require_host("uninstall")
-    with host_faults("cannot uninstall"):
-        uninstalling.uninstall(Layout(), facts.own_program(), output.write, purge=purge)
+    layout = Layout()
+    with host_faults("cannot uninstall"), one_at_a_time(layout):
+        uninstalling.uninstall(layout, facts.own_program(), output.write, purge=purge)

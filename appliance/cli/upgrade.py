@@ -19,9 +19,11 @@ def upgrade(file: Path | None) -> None:
     """
     from appliance.install import facts, upgrading
     from appliance.install.layout import Layout
+    from appliance.install.one_at_a_time import one_at_a_time
 
     facts.require_host("upgrade")
-    with host_faults("cannot upgrade"):
+    layout = Layout()
+    with host_faults("cannot upgrade"), one_at_a_time(layout):
         if file is not None:
             upgrading.hand_over(file)
-        upgrading.Upgrade(Layout(), facts.own_program(), output.write).run()
+        upgrading.Upgrade(layout, facts.own_program(), output.write).run()

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from ipaddress import ip_address
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
-from appliance.doctor import iptables_save, nft_json
+from appliance.doctor import iptables_save
 from appliance.doctor.finding import RESTART, START, Finding, failed, ok, unseen, warning
-from appliance.doctor.packet_filter import Obstacle, Packet, Table, obstacles
+from appliance.egress import nft_json, passage
+from appliance.egress.packet_filter import Obstacle, Packet, Table, obstacles
 from appliance.egress.ruleset import TABLE
 from appliance.egress.state import EgressState, reconcile
 
@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from appliance.doctor.facts import Facts
     from appliance.doctor.facts import Firewall as Filters
 
-SOMEWHERE = {4: ip_address("1.1.1.1"), 6: ip_address("2606:4700:4700::1111")}  # on the internet; nothing is sent there
-ANY_PORT, WEB_PORT = 54321, 443
 PROGRAMS = {"ip": "iptables", "ip6": "ip6tables"}
 NAMED_AT_MOST = 3
 
@@ -69,7 +67,9 @@ def forward(facts: Facts) -> Finding:
     if facts.firewall.ruleset is None:
         return unseen("forward", "the firewall") if not facts.root else _blind("forward")
     found = [
-        obstacle for packet in _forwarded(facts) for obstacle in obstacles(tables(facts.firewall), "forward", packet)
+        obstacle
+        for packet in passage.forwarded(_way(facts))
+        for obstacle in obstacles(tables(facts.firewall), "forward", packet)
     ]
     interface = facts.settings.wireguard.interface
     out = next((uplink.interface for uplink in facts.network.uplinks.values()), "<uplink>")
@@ -95,7 +95,9 @@ def tables(found: Filters) -> list[Table]:
     """Everybody's but our own. What iptables itself shows comes in place of what nft shows of it."""
     listed = nft_json.parse(found.ruleset or '{"nftables": []}')
     shown = [iptables_save.parse(text, family) for family, text in found.iptables.items()]
-    shown += [iptables_save.parse(text, family) for family, text in found.legacy.items() if text is not None]
+    shown += [
+        iptables_save.parse(text, family, legacy=True) for family, text in found.legacy.items() if text is not None
+    ]
     replaced = {(family, "filter") for family in found.iptables} | {("inet", TABLE)}
     return [table for table in listed if (table.family, table.name) not in replaced] + shown
 
@@ -121,20 +123,11 @@ def _blind(check: str) -> Finding:
     return warning(check, "cannot be told without a working nft", "apt-get install nftables")
 
 
-def _forwarded(facts: Facts) -> Iterator[Packet]:
-    """A client's first packet and the answer to it, for each IP version that leaves this host."""
+def _way(facts: Facts) -> passage.Way:
     tunnel = facts.settings.wireguard
-    for version, subnet in ((4, tunnel.subnet), (6, tunnel.subnet6)):
-        uplink = facts.network.uplinks.get(version)
-        if subnet is None or uplink is None:
-            continue
-        client, there = subnet[2], SOMEWHERE[version]
-        for protocol in _PROTOCOLS:
-            yield Packet(tunnel.interface, uplink.interface, client, there, protocol, ANY_PORT, WEB_PORT, "new")
-            yield Packet(uplink.interface, tunnel.interface, there, client, protocol, WEB_PORT, ANY_PORT, "established")
-
-
-_PROTOCOLS: tuple[Literal["tcp"], Literal["udp"]] = ("tcp", "udp")
+    uplinks = {version: uplink.interface for version, uplink in facts.network.uplinks.items()}
+    subnets = tuple(subnet for subnet in (tunnel.subnet, tunnel.subnet6) if subnet is not None)
+    return passage.Way(tunnel.interface, tunnel.listen_port, subnets, uplinks)
 
 
 def _handshake(facts: Facts) -> Packet | None:
@@ -142,14 +135,15 @@ def _handshake(facts: Facts) -> Packet | None:
     uplink = facts.network.uplinks.get(version)
     if uplink is None:
         return None
-    port, there = facts.settings.wireguard.listen_port, SOMEWHERE[version]
-    return Packet(uplink.interface, None, there, uplink.address or there, "udp", ANY_PORT, port, "new")
+    port, there = facts.settings.wireguard.listen_port, passage.SOMEWHERE[version]
+    return Packet(uplink.interface, None, there, uplink.address or there, "udp", passage.ANY_PORT, port, "new")
 
 
 def _name(obstacle: Obstacle) -> str:
     table, chain = obstacle.table, obstacle.chain
     owner = _owner(table)
-    return f"{f'{owner}, ' if owner else ''}chain {chain.name} of table {table.family} {table.name}"
+    where = _iptables(table) if table.legacy else f"table {table.family} {table.name}"
+    return f"{f'{owner}, ' if owner else ''}chain {chain.name} of {where}"
 
 
 def _owner(table: Table) -> str | None:
@@ -173,7 +167,7 @@ def _let_forward(obstacle: Obstacle, interface: str, out: str) -> str:
         case _:
             name = chain.name
     if _is_iptables(table):
-        insert = f"{PROGRAMS[table.family]} -I {name}"
+        insert = f"{_iptables(table)} -I {name}"
         back = "-m conntrack --ctstate RELATED,ESTABLISHED"
         return f"{insert} -i {interface} -j ACCEPT && {insert} -o {interface} {back} -j ACCEPT"
     insert = f"nft insert rule {table.family} {table.name} {chain.name}"
@@ -188,13 +182,18 @@ def _let_in(obstacle: Obstacle, port: int) -> str:
     if owner == "ufw":
         return f"ufw allow {port}/udp"
     if _is_iptables(table):
-        return f"{PROGRAMS[table.family]} -I {chain.name} -p udp --dport {port} -j ACCEPT"
+        return f"{_iptables(table)} -I {chain.name} -p udp --dport {port} -j ACCEPT"
     return f"nft insert rule {table.family} {table.name} {chain.name} udp dport {port} accept"
 
 
 def _is_iptables(table: Table) -> bool:
     """Chains in capitals, in the table `filter` of one IP version, are what iptables makes."""
     return table.family in PROGRAMS and table.name == "filter" and {"INPUT", "FORWARD"} & set(table.chains) != set()
+
+
+def _iptables(table: Table) -> str:
+    """The program that changes it. A packet has to pass both kinds: what one accepts, the other may still drop."""
+    return PROGRAMS[table.family] + ("-legacy" if table.legacy else "")
 
 
 def _each_once(words: Iterator[str]) -> list[str]:

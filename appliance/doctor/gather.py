@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 
 from appliance import host_network, running
 from appliance.clock import HostClock
-from appliance.doctor import nft_json, system_clock, udp_sockets
+from appliance.doctor import system_clock, udp_sockets
 from appliance.doctor.facts import Disk, Facts, Firewall, Forwarding, Network, State, StateFile, UdpPort
 from appliance.doctor.firewall import PROGRAMS
-from appliance.egress import forwarding
+from appliance.egress import forwarding, nft_json
 from appliance.errors import HostError, TunnelError
 from appliance.store import inspection, migration
 from appliance.wireguard import backend, kernel, userspace
@@ -40,7 +40,7 @@ def gather(settings: Settings, config_file: Path, state: StateDir, become_owner:
     wireguard = backend.read_host(interface)
     network = _network(interface)
     udp = UdpPort(udp_sockets.holders(port), _device_port(interface, wireguard.interface_kind))
-    sysctls = forwarding.Forwarding(PROC_SYS, state.sysctls, "").read()
+    sysctls = _forwarding(state, root=root)
     firewall = _firewall()
     now = HostClock().now()
     disk = _disk(state.path)
@@ -56,9 +56,14 @@ def gather(settings: Settings, config_file: Path, state: StateDir, become_owner:
         wireguard=wireguard,
         network=network,
         udp=udp,
-        forwarding=Forwarding(sysctls, os.access(PROC_SYS / "net/ipv4/ip_forward", os.W_OK) if root else None),
+        forwarding=sysctls,
         firewall=firewall,
     )
+
+
+def _forwarding(state: StateDir, *, root: bool) -> Forwarding:
+    writable = os.access(PROC_SYS / "net/ipv4/ip_forward", os.W_OK) if root else None
+    return Forwarding(forwarding.Forwarding(PROC_SYS, state.sysctls, "").read(), writable)
 
 
 def _network(interface: str) -> Network:

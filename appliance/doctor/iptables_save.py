@@ -9,7 +9,7 @@ import shlex
 from ipaddress import ip_network
 from typing import TYPE_CHECKING
 
-from appliance.doctor.packet_filter import Chain, Jump, Packet, Rule, Table, Verdict, unknown
+from appliance.egress.packet_filter import Chain, Jump, Packet, Rule, Table, Verdict, unknown
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -27,7 +27,7 @@ _DO_NOT_HOLD = (
 )
 
 
-def parse(text: str, family: str) -> Table:
+def parse(text: str, family: str, *, legacy: bool = False) -> Table:
     """`family`: ip or ip6. Other tables than `filter` are skipped."""
     chains: dict[str, Chain] = {}
     table = ""
@@ -42,7 +42,7 @@ def parse(text: str, family: str) -> Table:
         elif line.startswith("-A "):
             _, name, *words = shlex.split(line)
             chains[name].rules.append(_rule(words, chains))
-    return Table(family, "filter", chains)
+    return Table(family, "filter", chains, legacy)
 
 
 def _rule(words: list[str], chains: Mapping[str, Chain]) -> Rule:

@@ -1,8 +1,11 @@
-"""Clients' flows that began while our rules were not there, as conntrack holds them. Blocking.
+"""Clients' flows, as conntrack holds them: those that began without our rules, and those of sessions that ended.
+Blocking.
 
 The kernel asks the nat rules about a flow's first packet and never again (net/netfilter/nf_nat_core.c,
 nf_nat_setup_info). One that began without them leaves with the client's own address, to which no answer finds its way,
 for as long as it goes on. Once it is forgotten, its next packet is a first one.
+
+A flow outlives its session: what the internet still sends would go to whoever gets the client's address next.
 """
 
 from __future__ import annotations
@@ -10,6 +13,7 @@ from __future__ import annotations
 import os
 import socket
 import struct
+import sys
 from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import TYPE_CHECKING
@@ -19,7 +23,7 @@ from appliance.wireguard import linux
 from appliance.wireguard.attributes import NLMSG_HEADER, attribute, nest
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
     from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
     Address = IPv4Address | IPv6Address
@@ -30,6 +34,10 @@ _BUFFER_SIZE = 64 * 1024
 _NFGENMSG = struct.Struct("=BBH")  # family, version, resource
 _SOURCES = (linux.CTA_IP_V4_SRC, linux.CTA_IP_V6_SRC)
 _DESTINATIONS = (linux.CTA_IP_V4_DST, linux.CTA_IP_V6_DST)
+_ENDS = (
+    (linux.CTA_IP_V4_SRC, linux.CTA_IP_V6_SRC, linux.CTA_FILTER_F_IP_SRC),
+    (linux.CTA_IP_V4_DST, linux.CTA_IP_V6_DST, linux.CTA_FILTER_F_IP_DST),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +55,34 @@ def forget_untranslated(subnets: Sequence[Network]) -> int:
     """Forget the flows out of these subnets that keep their source address; how many there were. Raises OSError."""
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, linux.NETLINK_NETFILTER) as kernel:
         kernel.settimeout(ANSWER_TIMEOUT_S)
-        untranslated = [flow for flow in _flows(kernel) if leaves_untranslated(flow, subnets)]
+        wanted = attribute(linux.CTA_STATUS, bytes(4))
+        # Newer kernels leave those with a translated source out themselves, which are nearly all.
+        wanted += attribute(linux.CTA_STATUS_MASK, linux.IPS_SRC_NAT.to_bytes(4, "big"))
+        untranslated = [f for f in _flows(kernel, socket.AF_UNSPEC, wanted) if leaves_untranslated(f, subnets)]
         return sum(_forget(kernel, flow) for flow in untranslated)
+
+
+def forget_of(addresses: Iterable[Address]) -> int:
+    """Forget the flows that one of these began, or that were begun to it; how many there were. Raises OSError."""
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, linux.NETLINK_NETFILTER) as kernel:
+        kernel.settimeout(ANSWER_TIMEOUT_S)
+        many = 0
+        for address in addresses:
+            for version_4, version_6, field in _ENDS:
+                version = version_4 if address.version == 4 else version_6
+                many += sum(_forget(kernel, flow) for flow in _at(kernel, address, version, field))
+        return many
+
+
+def _at(kernel: socket.socket, address: Address, end: int, field: int) -> list[Flow]:
+    """The flows that have this address at one of their ends.
+
+    Linux 5.8 and later look for them themselves; an earlier one, which does not know of filters, lists all there are.
+    """
+    wanted = nest(linux.CTA_TUPLE_ORIG, nest(linux.CTA_TUPLE_IP, attribute(end, address.packed)))
+    wanted += nest(linux.CTA_FILTER, attribute(linux.CTA_FILTER_ORIG_FLAGS, field.to_bytes(4, sys.byteorder)))
+    family = socket.AF_INET if address.version == 4 else socket.AF_INET6
+    return [flow for flow in _flows(kernel, family, wanted) if address in (flow.source, flow.destination)]
 
 
 def leaves_untranslated(flow: Flow, subnets: Sequence[Network]) -> bool:
@@ -58,11 +92,8 @@ def leaves_untranslated(flow: Flow, subnets: Sequence[Network]) -> bool:
     return flow.answer_to == flow.source and inside(flow.source) and not inside(flow.destination)
 
 
-def _flows(kernel: socket.socket) -> Iterator[Flow]:
-    """Of all families. Newer kernels leave those with a translated source out themselves, which are nearly all."""
-    wanted = attribute(linux.CTA_STATUS, bytes(4))
-    wanted += attribute(linux.CTA_STATUS_MASK, linux.IPS_SRC_NAT.to_bytes(4, "big"))
-    _send(kernel, linux.IPCTNL_MSG_CT_GET, linux.NLM_F_DUMP, socket.AF_UNSPEC, wanted)
+def _flows(kernel: socket.socket, family: int, wanted: bytes) -> Iterator[Flow]:
+    _send(kernel, linux.IPCTNL_MSG_CT_GET, linux.NLM_F_DUMP, family, wanted)
     while True:
         for event in messages(kernel.recv(_BUFFER_SIZE)):
             if event.kind == linux.NLMSG_DONE:

@@ -43,13 +43,16 @@ class Forwarding:
             self._write(name, value)
             log.info("sysctl %s = %s (was %s)", name.replace("/", "."), value, was)
 
-    def restore(self) -> None:
-        """Put back what `set` changed in this boot."""
+    def restore(self) -> list[str]:
+        """Put back what `set` changed in this boot, and only what it may change: root believes a record of the
+        service's user no further. The names."""
+        changeable = self.read()
         # Forwarding first: switching it off resets nothing that comes after it.
-        for name, value in reversed(self._recorded().items()):
-            if (self._root / name).exists():
-                self._write(name, value)
+        found = {name: value for name, value in reversed(self._recorded().items()) if name in changeable}
+        for name, value in found.items():
+            self._write(name, value)
         self._record.unlink(missing_ok=True)
+        return list(found)
 
     def _note(self, before: Mapping[str, str]) -> None:
         # Written whole under another name first: what a crash cut short could not be put back.

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 TABLE = "wg_appliance"
 
 SMTP_PORTS = (25, 465, 587, 2525)
+FAMILIES = (("ip", 4), ("ip6", 6))
+PROHIBITED = "reject with icmpx admin-prohibited"
 
 # Private use (RFC 1918, RFC 4193), CGNAT (RFC 6598), link-local with cloud metadata services, loopback, "this network",
 # multicast, reserved and broadcast. Documentation ranges are left alone.
@@ -36,7 +38,10 @@ PRIVATE: tuple[Network, ...] = (
 
 @dataclass(frozen=True, slots=True)
 class EgressRules:
-    """`source` is the address traffic leaves from; None: whatever the outgoing interface has (masquerade)."""
+    """`source` is the address traffic leaves from; None: whatever the outgoing interface has (masquerade).
+
+    `own_ports`: the TCP ports of the appliance's own listeners that listen on all addresses, so on the tunnel's too.
+    """
 
     interface: str
     subnet: IPv4Network
@@ -46,11 +51,12 @@ class EgressRules:
     block_private: bool
     isolate_clients: bool
     extra_block: Sequence[Network]
+    own_ports: Sequence[int] = ()
 
 
 def render(rules: EgressRules) -> str:
     """The whole table. Declared, deleted and made in one transaction, so that it is replaced at once."""
-    body = [*_sets(rules), *_forward(rules), *_local(rules), *_nat(rules)]
+    body = [*_sets(rules), *_sources(rules), *_forward(rules), *_local(rules), *_nat(rules)]
     return "\n".join([remove(), f"table inet {TABLE} {{", *body, "}", ""])
 
 
@@ -59,48 +65,73 @@ def remove() -> str:
     return f"table inet {TABLE} {{}}\ndelete table inet {TABLE}\n"
 
 
-def _blocked(rules: EgressRules) -> list[Network]:
-    return [*(PRIVATE if rules.block_private else ()), *rules.extra_block]
-
-
 def _sets(rules: EgressRules) -> Iterable[str]:
-    for version, kind in ((4, "ipv4_addr"), (6, "ipv6_addr")):
-        networks = [str(n) for n in _blocked(rules) if n.version == version]
-        elements = f" elements = {{ {', '.join(networks)} }};" if networks else ""
-        # auto-merge: the operator's networks may overlap ours.
-        yield f"  set blocked{version} {{ type {kind}; flags interval; auto-merge;{elements} }}"
+    blocked = {"private": PRIVATE if rules.block_private else (), "extra": rules.extra_block}
+    for name, networks in blocked.items():
+        for version, kind in ((4, "ipv4_addr"), (6, "ipv6_addr")):
+            found = ", ".join(str(n) for n in networks if n.version == version)
+            elements = f" elements = {{ {found} }};" if found else ""
+            # auto-merge: the operator's networks may overlap each other.
+            yield f"  set {name}{version} {{ type {kind}; flags interval; auto-merge;{elements} }}"
+
+
+def _sources(rules: EgressRules) -> Iterable[str]:
+    """A client's address comes out of the tunnel, and nothing else does. Before a connection is made of it."""
+    tunnel = f'"{rules.interface}"'
+    yield "  chain sources {"
+    yield "    type filter hook prerouting priority raw; policy accept;"
+    for family, subnet in (("ip", rules.subnet), ("ip6", rules.subnet6)):
+        if subnet is None:
+            yield f"    iifname {tunnel} meta nfproto ipv6 drop"
+            continue
+        yield f"    iifname {tunnel} {family} saddr != {subnet} drop"
+        # The host speaks to itself from its tunnel address too.
+        yield f'    iifname != {{ {tunnel}, "lo" }} {family} saddr {subnet} drop'
+    yield "  }"
 
 
 def _forward(rules: EgressRules) -> Iterable[str]:
-    tunnel = f'iifname "{rules.interface}"'
+    into, outof = f'oifname "{rules.interface}"', f'iifname "{rules.interface}"'
     yield "  chain forward {"
     yield "    type filter hook forward priority filter; policy accept;"
+    # What belongs to no connection is not translated: it would leave with the client's own address.
+    yield f"    {outof} ct state invalid drop"
+    yield f"    {into} ct state invalid drop"
     # A smaller MTU on the way out is met by smaller segments, also where ICMP is filtered.
-    yield f'    oifname "{rules.interface}" tcp flags syn tcp option maxseg size set rt mtu'
-    yield f"    {tunnel} tcp flags syn tcp option maxseg size set rt mtu"
+    yield f"    {into} tcp flags syn tcp option maxseg size set rt mtu"
+    yield f"    {outof} tcp flags syn tcp option maxseg size set rt mtu"
     # Whether a connection stands already is not asked: one that began while these rules were away must not go on.
     if rules.isolate_clients:
-        yield f'    {tunnel} oifname "{rules.interface}" reject with icmpx admin-prohibited'
-    yield f"    {tunnel} ip daddr @blocked4 reject with icmpx admin-prohibited"
-    yield f"    {tunnel} ip6 daddr @blocked6 reject with icmpx admin-prohibited"
-    if rules.block_smtp:
-        ports = ", ".join(map(str, SMTP_PORTS))
-        yield f"    {tunnel} tcp dport {{ {ports} }} reject with icmpx admin-prohibited"
+        yield f"    {outof} {into} {PROHIBITED}"
+    yield from _blocks(rules, outof)
+    # The tunnel's own subnets are private too: whether clients reach each other is said above.
+    for family, version in FAMILIES:
+        yield f'    {outof} oifname != "{rules.interface}" {family} daddr @private{version} {PROHIBITED}'
     # Nobody comes in through the tunnel's addresses that a client did not call.
-    yield f'    oifname "{rules.interface}" ct state new reject with icmpx admin-prohibited'
+    yield f'    iifname != "{rules.interface}" {into} ct state new {PROHIBITED}'
     yield "  }"
+
+
+def _blocks(rules: EgressRules, outof: str) -> Iterable[str]:
+    """What clients may reach nowhere: neither on the internet, nor on the host, nor at another client's."""
+    for family, version in FAMILIES:
+        yield f"    {outof} {family} daddr @extra{version} {PROHIBITED}"
+    if rules.block_smtp:
+        yield f"    {outof} tcp dport {{ {_ports(SMTP_PORTS)} }} reject with tcp reset"
 
 
 def _local(rules: EgressRules) -> Iterable[str]:
     """What clients may reach on the host itself: the exit's tunnel addresses, and no other."""
-    if not rules.block_private:
-        return
-    own = [f"ip daddr != {rules.subnet[1]}"]
-    own.append(f"ip6 daddr != {rules.subnet6[1]}" if rules.subnet6 is not None else "meta nfproto ipv6")
+    outof = f'iifname "{rules.interface}"'
     yield "  chain local {"
     yield "    type filter hook input priority filter; policy accept;"
-    for match in own:
-        yield f'    iifname "{rules.interface}" {match} reject with icmpx admin-prohibited'
+    yield from _blocks(rules, outof)
+    if rules.own_ports:
+        yield f"    {outof} tcp dport {{ {_ports(rules.own_ports)} }} reject with tcp reset"
+    if rules.block_private:
+        yield f"    {outof} ip daddr != {rules.subnet[1]} {PROHIBITED}"
+        if rules.subnet6 is not None:
+            yield f"    {outof} ip6 daddr != {rules.subnet6[1]} {PROHIBITED}"
     yield "  }"
 
 
@@ -113,3 +144,7 @@ def _nat(rules: EgressRules) -> Iterable[str]:
             action = f"snat {family} to {rules.source}" if fixed else "masquerade"
             yield f'    {family} saddr {subnet} oifname != "{rules.interface}" {action}'
     yield "  }"
+
+
+def _ports(ports: Iterable[int]) -> str:
+    return ", ".join(map(str, ports))

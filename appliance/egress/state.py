@@ -1,4 +1,4 @@
-"""What of the host decides over clients' traffic on its way out: how it is, and what to change. Pure."""
+"""What of the host decides over clients' traffic on its way: how it is, and what to change. Pure."""
 
 from __future__ import annotations
 
@@ -11,10 +11,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class EgressState:
-    """`rules_stand`: our nftables table is as it was last applied. `sysctls`: (path below /proc/sys, value)."""
+    """`rules_stand`: our nftables table is as it was last applied. `sysctls`: (path below /proc/sys, value).
+
+    `others_seen`: nobody has changed another table since clients' way through all of them was looked after.
+    """
 
     rules_stand: bool
     sysctls: Mapping[str, str]
+    others_seen: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,13 +27,14 @@ class EgressChanges:
 
     rules: bool = False
     sysctls: Mapping[str, str] = field(default_factory=dict)  # in the order in which to set them
+    others: bool = False
 
 
 def reconcile(state: EgressState, *, interface: str, ipv6: bool) -> EgressChanges | None:
     """`interface`: the tunnel's; `ipv6`: whether it has any. None where nothing differs."""
     wanted = _wanted(state.sysctls, interface, ipv6=ipv6)
     sysctls = {name: value for name, value in wanted if state.sysctls.get(name) != value}
-    changes = EgressChanges(rules=not state.rules_stand, sysctls=sysctls)
+    changes = EgressChanges(rules=not state.rules_stand, sysctls=sysctls, others=not state.others_seen)
     return None if changes == EgressChanges() else changes
 
 

@@ -1,4 +1,4 @@
-"""Waiting for somebody to change our nftables table (the multicast group NFNLGRP_NFTABLES)."""
+"""Waiting for somebody to change our nftables table, or another (the multicast group NFNLGRP_NFTABLES)."""
 
 from __future__ import annotations
 
@@ -12,15 +12,26 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
-def table_events(changed: Callable[[int], bool], lost: Callable[[], None]) -> NetlinkEvents:
-    """`changed` is told the netlink port of whoever changed the table, or what is in it, and says whether it
-    counts. `lost`: anybody may have."""
+FAMILIES = (linux.NFPROTO_INET, linux.NFPROTO_IPV4, linux.NFPROTO_IPV6)
+# linux/netfilter/nf_tables.h: tables, chains and rules, made or deleted. What is put into a set is another matter.
+FILTERING = (0, 2, 3, 5, 6, 8)
+
+
+def table_events(
+    changed: Callable[[int], bool], other_changed: Callable[[int], None], lost: Callable[[], None]
+) -> NetlinkEvents:
+    """`changed` is told the netlink port of whoever changed our table, or what is in it, and says whether it counts;
+    `other_changed` that of whoever changed another, which nobody is woken for. `lost`: anybody may have."""
 
     def concerns(event: Event) -> bool:
-        if event.kind >> 8 != linux.NFNL_SUBSYS_NFTABLES or event.payload[0] != linux.NFPROTO_INET:
+        if event.kind >> 8 != linux.NFNL_SUBSYS_NFTABLES or event.payload[0] not in FAMILIES:
             return False
         # Attribute 1 is the table's name in every message about a table, its chains, rules, sets, elements and objects.
         name = text_attribute(event.payload, linux.NFGENMSG_SIZE, linux.NFTA_TABLE_NAME)
-        return name == TABLE and changed(event.port)
+        if event.payload[0] == linux.NFPROTO_INET and name == TABLE:
+            return changed(event.port)
+        if event.kind & 0xFF in FILTERING:
+            other_changed(event.port)
+        return False
 
     return NetlinkEvents(linux.NETLINK_NETFILTER, 1 << (linux.NFNLGRP_NFTABLES - 1), concerns, lost)

@@ -10,7 +10,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from appliance import __version__, host_network
+from appliance import __version__, host_network, listening
+from appliance.config_values import HostPort
 from appliance.errors import HostError, TunnelError
 from appliance.install import host
 from appliance.install.plan import Program
@@ -81,6 +82,15 @@ def require_interface(settings: Settings, state: StateDir, *, userspace: bool) -
             f"an interface {name} exists, and is not the appliance's (it is {kind or 'not virtual'}); remove it "
             f"(ip link del {name}), or set another name in [wireguard] interface of the configuration"
         )
+
+
+def require_ports(settings: Settings) -> None:
+    """Raises HostError when somebody else has a port that the service, which does not run, will listen on."""
+    if link_kind(settings.wireguard.interface) is None:  # else the tunnel stands, and has it
+        listening.require_udp_port("wireguard.listen_port", settings.wireguard.listen_port)
+    for key, where in (("api.listen", settings.api.listen), ("metrics.listen", settings.metrics.listen)):
+        if isinstance(where, HostPort):
+            listening.bind(key, where).close()
 
 
 def _device_key(interface: str, backend: Backend) -> bytes | None:

@@ -15,7 +15,7 @@ from appliance.install.steps import carry_out
 from appliance.state_dir import StateDir
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from appliance.install.layout import Layout
     from appliance.install.plan import Program
@@ -46,7 +46,11 @@ def install(layout: Layout, program: Program, wanted: Wanted, say: Callable[[str
     facts.require_address(settings)
     userspace = plan.has_userspace(layout) or facts.needs_userspace(settings)
     facts.require_interface(settings, state, userspace=userspace)
+    if not service.runs():
+        facts.require_ports(settings)
     say("tunnel: " + ("wireguard-go" if userspace else "the kernel's WireGuard"))
+    for line in _not_heeded(layout, wanted):
+        say(line)
     steps = plan.install(layout, program, settings, text, userspace=userspace)
     changed = carry_out(steps, say, rehearse=rehearse)
     if rehearse:
@@ -73,6 +77,14 @@ def _config_text(wanted: Wanted) -> str:
         path: str(value) for path, value in ((("node", "public_ip"), address), (("node", "region"), region)) if value
     }
     return config_text.default_text(values)
+
+
+def _not_heeded(layout: Layout, wanted: Wanted) -> Iterator[str]:
+    """What was asked for is for a configuration that is to be written; one that is there is the operator's."""
+    if layout.config.exists():
+        for key, value in (("public_ip", wanted.public_ip), ("region", wanted.region)):
+            if value is not None:
+                yield f'{layout.config} is there, and stays as it is: set {key} = "{value}" in [node] there yourself'
 
 
 def _start(settings: Settings, say: Callable[[str], None], *, anew: bool) -> None:

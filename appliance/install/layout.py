@@ -47,6 +47,11 @@ class Layout:
     def config(self) -> Path:
         return self.root / "etc/wg-appliance/config.toml"
 
+    @property
+    def backups(self) -> Path:
+        """Where the timer's backups go."""
+        return self.root / "var/lib/wg-appliance-backups"
+
     def version(self, version: str) -> Path:
         return self.programs / version
 

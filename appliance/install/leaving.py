@@ -1,4 +1,4 @@
-"""Taking the exit off the host: the tunnel, the firewall table, the sysctls."""
+"""Taking the exit off the host: the tunnel, the firewall table, the sysctls, what a killed self-test has left."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from appliance.clock import HostClock
-from appliance.egress import ruleset
+from appliance.egress import passage, ruleset
 from appliance.egress.forwarding import Forwarding
 from appliance.errors import HostError
+from appliance.selftest import leftovers, plan
 from appliance.wireguard import kernel, link
 
 if TYPE_CHECKING:
@@ -22,14 +23,18 @@ if TYPE_CHECKING:
 def leave(settings: Settings, state: StateDir, say: Callable[[str], None]) -> None:
     """The services have stopped; wireguard-go took its interface with it."""
     name = settings.wireguard.interface
+    leftovers.clear(plan.names(name))
     if link.link_kind(name) == kernel.KIND:
         link.delete_link(name, kernel.KIND)
         say(f"interface {name}: removed")
     if _table_stands():
         _nft("-f", "-", script=ruleset.remove())
         say(f"nftables table inet {ruleset.TABLE}: removed")
-    Forwarding(Path("/proc/sys"), state.sysctls, HostClock().now().boot_id).restore()
-    say("sysctls: as they were when the service started")
+    if passages := _passages():
+        _nft("-f", "-", script=passages)
+        say("rules that let clients through other firewalls: removed")
+    if Forwarding(Path("/proc/sys"), state.sysctls, HostClock().now().boot_id).restore():
+        say("sysctls: as they were when the service started")
 
 
 def _table_stands() -> bool:
@@ -37,6 +42,14 @@ def _table_stands() -> bool:
         return f"table inet {ruleset.TABLE}\n" in _nft("list", "tables")
     except FileNotFoundError:
         return False
+
+
+def _passages() -> str:
+    """What takes our rules out of the tables of others."""
+    try:
+        return passage.delete(_nft("--json", "--terse", "list", "ruleset"))
+    except (FileNotFoundError, ValueError):  # no nft, or one without JSON
+        return ""
 
 
 def _nft(*arguments: str, script: str = "") -> str:

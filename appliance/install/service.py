@@ -35,6 +35,10 @@ def reload_units() -> None:
     host.run("systemctl", "daemon-reload")
 
 
+def runs() -> bool:
+    return _property("ActiveState") in ("active", "reloading")
+
+
 def wait_ready(api: ApiSettings, seconds: float, after: str = "") -> str | None:
     """None once the service is ready, in a later run than `after`; else, when the time is up, what is amiss."""
     deadline = time.monotonic() + seconds

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from appliance.backup import sync_folder
+from appliance.errors import HostError
 from appliance.install import host
 from appliance.install.record import write_whole
 
@@ -121,7 +122,7 @@ class SystemUser:
 
 @dataclass(frozen=True, slots=True)
 class Folder:
-    """A directory of this user. Removed with what is in it."""
+    """A directory of this user. Removed with what is in it; one that is another's is not ours to remove."""
 
     path: Path
     mode: int
@@ -141,7 +142,13 @@ class Folder:
         shutil.chown(self.path, self.user, self.group)
 
     def remove(self) -> bool:
-        return _remove(self.path)
+        return self._is_ours() and _remove(self.path)
+
+    def _is_ours(self) -> bool:
+        try:
+            return self.path.owner() == self.user
+        except (FileNotFoundError, KeyError):
+            return False  # none is there, or its owner has no name
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,11 +262,11 @@ class ProgramFiles:
         new, old = (self.path.with_name(f".{self.path.name}.{word}") for word in ("new", "old"))
         for left in (new, old):
             _remove(left)
-        shutil.copytree(self.source, new, symlinks=True)
-        for path in (new, *new.rglob("*")):
-            # The one file unpacks itself for its owner alone.
-            if not path.is_symlink():
-                path.chmod(0o755 if path.is_dir() or path.stat().st_mode & stat.S_IXUSR else 0o644)
+        try:
+            _copy_for_everybody(self.source, new)
+        except OSError as error:
+            _remove(new)  # a disk that it has filled is the service's too
+            raise HostError(f"cannot unpack to {self.path}: {error.strerror}") from error
         # Before it has its name: a power cut must not leave half a program under it.
         os.sync()
         if self.path.is_dir():
@@ -328,6 +335,20 @@ class EnabledUnit:
             return False
         host.run("systemctl", "disable", "--now", self.name)
         return True
+
+
+def _copy_for_everybody(source: Path, target: Path) -> None:
+    """The one file unpacks itself for its owner alone. Ends at the first file that cannot be copied."""
+    for path in (source, *source.rglob("*")):
+        copy = target / path.relative_to(source)
+        if path.is_symlink():
+            copy.symlink_to(path.readlink())
+        elif path.is_dir():
+            copy.mkdir()
+            copy.chmod(0o755)
+        else:
+            shutil.copyfile(path, copy)
+            copy.chmod(0o755 if path.stat().st_mode & stat.S_IXUSR else 0o644)
 
 
 def _remove(path: Path) -> bool:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 from appliance import config
 from appliance.install import host, leaving, plan
-from appliance.install.layout import SERVICE
+from appliance.install.layout import SERVICE, USER
 from appliance.install.record import Record
 from appliance.install.steps import take_back
 from appliance.state_dir import StateDir
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from appliance.install.layout import Layout
     from appliance.install.plan import Program
@@ -24,6 +26,8 @@ def uninstall(layout: Layout, program: Program, say: Callable[[str], None], *, p
     state = StateDir(settings.node.state_dir)
     record = Record(layout.record)
     packages = record.packages
+    if not any(path.exists() for path in (layout.programs, layout.sysctls, layout.config)):
+        say("wg-appliance is not installed here")
     _stop(layout, program, say)
     leaving.leave(settings, state, say)
     steps = plan.of_program(layout, program, settings, record, userspace=True)
@@ -31,12 +35,24 @@ def uninstall(layout: Layout, program: Program, say: Callable[[str], None], *, p
     host.run("systemctl", "daemon-reload")
     take_back([plan.programs(layout)], say)
     if purge:
+        _keep_backups(layout.backups, say)
         take_back(plan.of_operator(layout, settings, ""), say)
+        if state.path.exists():
+            say(f"{state.path} stays: it is not the user {USER}'s")
     elif layout.config.exists() or state.path.exists():
         say(f"{layout.config.parent} and {state.path} stay; with --purge they go")
     if packages:
         names = " ".join(packages)
         say(f"packages that were installed for it stay: apt-get purge {names}")
+
+
+def _keep_backups(folder: Path, say: Callable[[str], None]) -> None:
+    """They outlive a purge. Each has the server key, and the number of the user that goes may soon be another's."""
+    if not folder.is_dir():
+        return
+    for path in (folder, *folder.iterdir()):
+        os.chown(path, 0, 0, follow_symlinks=False)
+    say(f"{folder} stays, root's now: backups, with the server key in each; rm -r it when none is needed")
 
 
 def _stop(layout: Layout, program: Program, say: Callable[[str], None]) -> None:

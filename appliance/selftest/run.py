@@ -6,13 +6,13 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from appliance.client.interruption import Interrupted
 from appliance.errors import ApplianceError
-from appliance.selftest.interruption import Interrupted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from appliance.selftest.interruption import Interruption
+    from appliance.client.interruption import Interruption
 
 AGAIN = "run it again"
 

@@ -7,12 +7,13 @@ from ipaddress import ip_address, ip_network
 from typing import TYPE_CHECKING, Any
 
 from appliance import host_network
+from appliance.client import links
+from appliance.client.device import existing_device, new_device
+from appliance.client.dialling import Call, read_offer
+from appliance.client.namespace import Namespace
 from appliance.egress.ruleset import PRIVATE
 from appliance.errors import HostError
-from appliance.selftest import links, plan, transfer
-from appliance.selftest.device import end_wireguard_go, existing_device, new_device
-from appliance.selftest.dialling import Call, read_offer
-from appliance.selftest.namespace import Namespace
+from appliance.selftest import leftovers, plan, transfer
 from appliance.selftest.run import Step
 from appliance.selftest.waiting import answer_within
 from appliance.wireguard import keys, link
@@ -21,10 +22,10 @@ from appliance.wireguard.tunnel import LinkChange
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence
 
+    from appliance.client.interruption import Interruption
     from appliance.config import Settings
     from appliance.selftest.api_client import Api
     from appliance.selftest.books import Books
-    from appliance.selftest.interruption import Interruption
 
 HANDSHAKE_S = 12.0  # a device calls again after 5 s without an answer (REKEY_TIMEOUT of the WireGuard paper)
 POLL_S = 0.05
@@ -192,9 +193,7 @@ class SelfTest:
         with ExitStack() as all_of_it:
             # Run in the opposite order, and one that fails keeps none of the others from it.
             all_of_it.callback(self._books.clear)
-            all_of_it.callback(links.remove, self._names.target_link)
-            all_of_it.callback(links.remove, self._names.client_link)
-            all_of_it.callback(end_wireguard_go, self._names.tunnel)
+            all_of_it.callback(leftovers.clear, self._names)
             all_of_it.callback(self._spaces.close)
         return "nothing is left behind"
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from appliance.errors import HostError
 
 if TYPE_CHECKING:
-    from appliance.selftest.namespace import Namespace
+    from appliance.client.namespace import Namespace
     from appliance.selftest.plan import IPAddress
 
 CONNECT_S = 8.0  # the fourth and last try goes out after 7 s (tcp(7), tcp_syn_retries)

@@ -11,7 +11,8 @@ import errno
 import ipaddress
 import os
 import socket
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from appliance.errors import TunnelError
@@ -70,6 +71,16 @@ def change_link(name: str, change: LinkChange) -> None:
             _add_address(route, name, index, prefix)
         if change.up:
             route.link("set", index=index, state="up")
+            _send_no_redirects(name)
+
+
+def _send_no_redirects(name: str) -> None:
+    """The kernel's WireGuard sees to it by itself (drivers/net/wireguard/device.c, wg_open); wireguard-go does not.
+
+    A redirect would send clients that speak to each other around the exit, and uses up the rate of the errors they get.
+    """
+    with suppress(OSError):  # /proc/sys is read-only here
+        Path(f"/proc/sys/net/ipv4/conf/{name}/send_redirects").write_text("0", encoding="ascii")
 
 
 def delete_link(name: str, kind: str) -> None:

@@ -32,7 +32,8 @@ from tests.fake_tunnel import FakeInterface, FakeTunnel
 from tests.virtual_clock import VirtualClock
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
+    from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Iterator, Mapping
+    from ipaddress import IPv6Address
     from pathlib import Path
 
     from litestar import Litestar
@@ -60,6 +61,7 @@ class NoEgress:
     """Egress that is always in place, or fails as told."""
 
     fault: str | None = None
+    forgotten: list[str] = field(default_factory=list)  # the addresses whose flows were
 
     def state(self) -> EgressState:
         return IN_PLACE if self.fault is None else replace(IN_PLACE, rules_stand=False)
@@ -67,6 +69,9 @@ class NoEgress:
     async def apply(self, changes: EgressChanges) -> None:
         if changes.rules and self.fault is not None:
             raise EgressError(self.fault)
+
+    async def forget(self, addresses: Collection[IPv4Address | IPv6Address]) -> None:
+        self.forgotten += map(str, addresses)
 
 
 @dataclass

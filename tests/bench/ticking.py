@@ -17,6 +17,8 @@ from tests.bench.device import PORT, PRIVATE_KEY
 from tests.egress_in_place import IN_PLACE
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+    from ipaddress import IPv6Address
     from pathlib import Path
 
     from appliance.egress.state import EgressChanges, EgressState
@@ -45,6 +47,9 @@ class EgressInPlace:
 
     async def apply(self, changes: EgressChanges) -> None:
         raise AssertionError(changes)
+
+    async def forget(self, addresses: Collection[IPv4Address | IPv6Address]) -> None:
+        raise AssertionError(addresses)
 
 
 class Ticking:

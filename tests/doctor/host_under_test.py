@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from appliance_process import Appliance
 from click.testing import CliRunner
+from foreign_rules import RULES, load_rules
 from world import World, new_world
 
 from appliance.cli import cli
@@ -18,10 +19,6 @@ from appliance.cli import cli
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from namespace import Namespace
-
-RULES = Path(__file__).with_name("rules")
-UPLINK = "wan"
 
 # The kernel has one clock for all namespaces: what it says of it is said in its place.
 _CLOCK = """
@@ -100,13 +97,6 @@ class Host:
                 if program.name not in programs and not link.is_symlink():
                     link.symlink_to(program)
         return str(folder)
-
-
-def load_rules(space: Namespace, file: Path, interface: str) -> None:
-    """With the world's interfaces in the place of wga0 and eth0."""
-    text = file.read_text(encoding="utf-8").replace("wga0", interface).replace("eth0", UPLINK)
-    program = file.suffix[1:]
-    space.run(*(("nft", "-f", "-") if program == "nft" else (f"{program}-nft-restore",)), text_input=text)
 
 
 @contextmanager

@@ -10,7 +10,9 @@ import sys
 from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING
 
+import pytest
 from appliance_process import PROJECT
+from held_port import held_port
 from waiting import until
 from world import EXIT_IP, WEB_IP
 
@@ -21,13 +23,6 @@ if TYPE_CHECKING:
     from host_under_test import Found, Host
 
 NOBODY = 65534
-_HOLD_PORT = """
-import socket, time
-held = socket.socket(type=socket.SOCK_DGRAM)
-held.bind(("", 51820))
-print(flush=True)
-time.sleep(600)
-"""
 
 
 # The configuration -------------------------------------------------------------------------------------
@@ -190,15 +185,8 @@ def test_a_foreign_interface_of_our_name(host: Host) -> None:
 
 def test_a_port_that_is_taken(host: Host) -> None:
     """The program that has it is named."""
-    other = host.space.start(sys.executable, "-c", _HOLD_PORT, stdout=subprocess.PIPE)
-    assert other.stdout is not None
-    try:
-        other.stdout.readline()
+    with held_port(host.space, "SOCK_DGRAM", 51820):
         found = host.doctor()["udp-port"]
-    finally:
-        other.kill()
-        other.wait(timeout=60)
-        other.stdout.close()
     assert found.status == "failed"
     assert found.what.startswith("51820 is taken by python")
     assert host.doctor()["udp-port"].status == "ok"
@@ -297,8 +285,11 @@ def test_forwarding_that_the_server_could_not_set(served: Host) -> None:
     assert found.what == "net.ipv4.ip_forward = 0, and the server could not set it"
 
 
-def test_forwarding_before_the_start(host: Host) -> None:
-    """Off, as on any fresh host, and the server will see to it."""
+@pytest.mark.parametrize("owner", [0, NOBODY])
+def test_forwarding_before_the_start(host: Host, owner: int) -> None:
+    """Off, as on any fresh host, and the server will see to it, whoever has the state."""
+    for path in (host.appliance.state, *host.appliance.state.iterdir()):
+        os.chown(path, owner, owner)
     found = host.doctor()["forwarding"]
     assert (found.status, found.mend) == ("warning", "systemctl start wg-appliance")
     assert "net.ipv4.ip_forward = 0" in found.what

@@ -87,6 +87,20 @@ def test_iptables_of_the_operators(host: Host, program: str) -> None:
     assert statuses(host.doctor()) == ("ok", "ok")
 
 
+@pytest.mark.parametrize("program", ["iptables-legacy", "ip6tables-legacy"])
+def test_iptables_legacy_of_the_operators(host: Host, program: str) -> None:
+    """Its rules are in tables of their own, which nft does not show, and what mends them has to go there too."""
+    if host.space.run(program, "-S", check=False).returncode != 0:
+        pytest.skip("this kernel has no iptables-legacy")
+    host.shell(f"{program} -P FORWARD DROP; {program} -P INPUT DROP")
+    diagnosis = host.doctor()
+    assert statuses(diagnosis) == ("failed", "failed" if program == "iptables-legacy" else "ok")
+    assert diagnosis["forward"].what == f"chain FORWARD of {program} drops what clients send or receive"
+    for check in ("forward", "udp-filter"):
+        host.shell(diagnosis[check].mend or "true")
+    assert statuses(host.doctor()) == ("ok", "ok")
+
+
 def test_rules_that_are_not_understood(host: Host) -> None:
     """Whether they drop cannot be told: a warning, and the exit status stays as it was."""
     host.shell("iptables-nft -A FORWARD -m statistic --mode random --probability 0.5 -j DROP")

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 from client import CURL
-from host_under_test import RULES, UPLINK, load_rules
+from foreign_rules import RULES, UPLINK, load_rules
 from world import EXIT_IP, WEB, WEB6, WEB_IP, WEB_IP6, WEB_PORT, World, new_world
 
 from appliance.doctor import firewall
 from appliance.doctor.facts import Firewall
-from appliance.doctor.packet_filter import Obstacle, Packet, obstacles
+from appliance.egress.packet_filter import Obstacle, Packet, obstacles
 from tests.real_backend import NO_ROOT, backend_here
 
 if TYPE_CHECKING:

@@ -39,12 +39,18 @@ def client(world: World, tmp_path: Path) -> Iterator[Client]:
 
 
 @pytest.fixture
-def machine(world: World, tmp_path: Path) -> Iterator[Machine]:
+def release() -> debian.Release:
+    """A test that is about another one gives it by parametrize."""
+    return debian.MACHINE
+
+
+@pytest.fixture
+def machine(world: World, tmp_path: Path, release: debian.Release) -> Iterator[Machine]:
     """A fresh Debian, running."""
     missing = debian.missing_tools()
     assert not missing, f"apt-get install mmdebstrap systemd-container (missing: {', '.join(missing)})"
     with ExitStack() as stack:
-        made = Machine(world, tmp_path / "machine")
+        made = Machine(world, tmp_path / "machine", release)
         stack.callback(made.kill)
         made.boot()
         yield made

@@ -19,17 +19,14 @@ class Release:
     """`at_hand`: packages that are downloaded and not installed, since a machine under test has no way to a mirror."""
 
     suite: str
-    included: tuple[str, ...] = ()
-    at_hand: tuple[str, ...] = ()
+    included: tuple[str, ...]
+    at_hand: tuple[str, ...]
 
 
 # What a small VPS image has, and what is installed on it here.
-MACHINE = Release(
-    "bookworm",
-    ("systemd", "systemd-sysv", "dbus", "iproute2", "procps", "kmod", "ca-certificates"),
-    ("nftables", "wireguard-go", "caddy", "nginx-light"),
-)
-NEXT = Release("trixie")
+IMAGE = ("systemd", "systemd-sysv", "dbus", "iproute2", "procps", "kmod", "ca-certificates")
+MACHINE = Release("bookworm", IMAGE, ("nftables", "wireguard-go", "caddy", "nginx-light", "prometheus"))
+NEXT = Release("trixie", IMAGE, ("nftables", "wireguard-go"))
 
 
 def base(release: Release) -> Path:
@@ -55,10 +52,10 @@ def _cache() -> Path:
 
 
 def _make(release: Release, tar: Path) -> None:
-    included = [f"--include={','.join(release.included)}"] if release.included else []
     install = "apt-get install --yes --no-install-recommends --download-only"
     command = [
-        *("mmdebstrap", "--quiet", "--variant=minbase", *included, "--skip=cleanup/apt"),
+        *("mmdebstrap", "--quiet", "--variant=minbase", "--skip=cleanup/apt"),
+        f"--include={','.join(release.included)}",
         '--customize-hook=rm -f "$1"/var/cache/apt/archives/*.deb',
         f'--customize-hook=chroot "$1" {install} {" ".join(release.at_hand)}',
         *(release.suite, str(tar), *_sources(release.suite, tar.parent)),

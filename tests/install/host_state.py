@@ -32,6 +32,7 @@ MOVING = (
     "fs.inode",
     "fs.quota.syncs",
     "kernel.ns_last_pid",
+    "kernel.perf_event_max_sample_rate",
     "kernel.pty",
     "kernel.random",
 )

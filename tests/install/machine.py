@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import shutil
 import signal
 import subprocess
 from contextlib import suppress
@@ -32,13 +33,15 @@ exec "$@"
 class Machine:
     """`root`: where its files are, seen from here."""
 
-    def __init__(self, world: World, root: Path) -> None:
+    def __init__(self, world: World, root: Path, release: debian.Release) -> None:
         self._world = world
         self._name = f"wgm-{secrets.token_hex(3)}"
         self.root = root
         root.mkdir()
-        debian.unpack(debian.MACHINE, root)
+        debian.unpack(release, root)
         self._furnish()
+        if release is debian.MACHINE:
+            self._show_boot_id()
         self._nspawn: subprocess.Popen[bytes] | None = None
         self._console = root.with_suffix(".console")
 
@@ -103,19 +106,26 @@ class Machine:
     def _furnish(self) -> None:
         """What an image has and a bootstrapped tree lacks; and no name server, since none is to be reached.
 
-        systemd-nspawn covers the kernel's boot id with its own. A service that has its own /proc is shown it too.
+        No timer: what begins in the middle of a test would hold apt's lock, or write files that are compared.
+        """
+        self._write("etc/hosts", "127.0.0.1 localhost\n::1 localhost\n")
+        self._write("etc/resolv.conf", "")
+        shutil.rmtree(self.root / "etc/systemd/system/timers.target.wants")
+
+    def _show_boot_id(self) -> None:
+        """systemd-nspawn covers the kernel's boot id with its own. A service that has its own /proc is shown it too.
+
+        Later releases of systemd take over what covers parts of /proc.
         """
         real, copy = "/proc/sys/kernel/random/boot_id", "/run/boot_id"
-        files = {
-            "etc/hosts": "127.0.0.1 localhost\n::1 localhost\n",
-            "etc/resolv.conf": "",
-            "usr/lib/tmpfiles.d/boot-id.conf": f"C {copy} - - - - {real}\n",
-            f"usr/lib/systemd/system/{SERVICE}.d/boot-id.conf": f"[Service]\nBindReadOnlyPaths={copy}:{real}\n",
-        }
-        for name, text in files.items():
-            path = self.root / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(text, encoding="utf-8")
+        self._write("usr/lib/tmpfiles.d/boot-id.conf", f"C {copy} - - - - {real}\n")
+        drop_in = f"[Service]\nBindReadOnlyPaths={copy}:{real}\n"
+        self._write(f"usr/lib/systemd/system/{SERVICE}.d/boot-id.conf", drop_in)
+
+    def _write(self, name: str, text: str) -> None:
+        path = self.root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
 
     def _inside(self, *command: str) -> list[str]:
         return ["nsenter", f"--target={self._leader()}", "--all", "env", "-i", f"PATH={PATH}", "LC_ALL=C", *command]

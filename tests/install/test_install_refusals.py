@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from held_port import held_port
 from host_state import host_state, require_unchanged
 from installed import COMMAND, refused
 from programs import NEWER
@@ -42,13 +43,33 @@ def test_an_interface_of_somebody_else(appliance: Installed, program: Path) -> N
     assert "wga0" in links
 
 
+def test_a_port_that_is_taken(appliance: Installed, program: Path) -> None:
+    """Where another program has the API's port, or the tunnel's, install names the setting and changes nothing."""
+    machine, brought = appliance.machine, appliance.bring(program)
+    before = host_state(machine)
+    for kind, port, setting in (
+        ("SOCK_STREAM", 8080, "api.listen"),
+        ("SOCK_STREAM", 9586, "metrics.listen"),
+        ("SOCK_DGRAM", 51820, "wireguard.listen_port"),
+    ):
+        with held_port(machine.space, kind, port):
+            line = refused(machine.try_to_run(brought, "install"))
+        assert setting in line
+        assert "Address already in use" in line
+    require_unchanged(machine, before)
+
+
 def test_a_second_install(appliance: Installed, program: Path) -> None:
-    """The same version again changes nothing: the process goes on, nobody gets a second token."""
+    """The same version again changes nothing: the process goes on, nobody gets a second token.
+
+    What was asked for on the command line and is for a new configuration alone is not passed over in silence.
+    """
     machine, brought = appliance.machine, appliance.bring(program)
     appliance.count_often()
     appliance.install(brought)
     before, pid = host_state(machine), appliance.main_pid()
-    said = appliance.install(brought)
+    said = appliance.install(brought, "--region", "fsn")
+    assert 'set region = "fsn" in [node] there yourself' in said
     assert "token" not in said
     assert appliance.main_pid() == pid
     require_unchanged(machine, before, but="/var/lib/wg-appliance/")  # it counts on

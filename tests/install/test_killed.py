@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from installed import first_token
+from host_state import host_state, require_unchanged
+from installed import first_token, packages_to_purge
 from programs import NEWER
 from waiting import until
 from world import EXIT_IP
@@ -35,9 +37,16 @@ def kill_at(machine: Machine, moment: str, *command: str) -> bool:
             met = any(moment in line.decode() for line in lines)
         else:
             met = until(lambda: len(_descendants(process.pid)) >= ITSELF, "the program runs", every=0.01)
-        for pid in _descendants(process.pid):
-            os.kill(pid, signal.SIGKILL)
+        kill(process)
     return met
+
+
+def kill(process: subprocess.Popen[bytes]) -> None:
+    """With all that it started."""
+    for pid in _descendants(process.pid):
+        with suppress(ProcessLookupError):  # ended by itself meanwhile
+            os.kill(pid, signal.SIGKILL)
+    process.wait(timeout=60)
 
 
 def _descendants(pid: int) -> list[int]:
@@ -83,6 +92,18 @@ def test_the_next_boot_goes_on(appliance: Installed, client: Client, program: Pa
     assert client.address_seen() == EXIT_IP
     machine.run(newer, "upgrade", seconds=300)
     assert "is installed already" in machine.run(newer, "upgrade").stdout
+
+
+def test_uninstalled_after_a_killed_install(appliance: Installed, program: Path) -> None:
+    """Killed in the middle of its self-test, install leaves nothing that uninstall does not take away."""
+    machine, brought = appliance.machine, appliance.bring(program)
+    before = host_state(machine)
+    installing = machine.start(brought, "install")
+    until(lambda: "wgst" in machine.run("ip", "-oneline", "link").stdout, "the self-test has its links")
+    kill(installing)
+    said = appliance.command("uninstall", "--purge")
+    machine.run(*packages_to_purge(said), "--yes", "--autoremove")
+    require_unchanged(machine, before)
 
 
 def test_killed_on_the_way_back(

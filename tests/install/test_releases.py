@@ -2,30 +2,56 @@
 
 from __future__ import annotations
 
-import shutil
-import subprocess
 from typing import TYPE_CHECKING
 
 import debian
+import pytest
+from host_state import host_state, require_unchanged
+from installed import SERVICE, first_token, packages_to_purge
+from ping import Ping
+from programs import NEWER
+from world import EXIT_IP
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from client import Client
+    from installed import Installed
 
-def test_the_next_debian(program: Path, tmp_path: Path) -> None:
-    """On a Debian 13 without Python it starts, and every part of it loads: it makes a store, and a key, and a token."""
-    debian.unpack(debian.NEXT, tmp_path)
-    shutil.copy(program, tmp_path / "root" / "wg-appliance")
 
-    def run(*arguments: str) -> str:
-        # With its /proc: the one file finds itself through it.
-        inside = ("unshare", "--mount", "--pid", "--fork", "--kill-child", f"--root={tmp_path}", "--mount-proc")
-        command = [*inside, "/root/wg-appliance", *arguments]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
-        assert done.returncode == 0, done.stderr
-        return done.stdout
+@pytest.mark.parametrize("release", [debian.NEXT], ids=[debian.NEXT.suite])
+def test_the_next_debian(
+    appliance: Installed, client: Client, program: Path, newer_program: Path, tmp_path: Path
+) -> None:
+    """On a Debian 13 without Python: installed, used, rebooted, told to read its configuration again, upgraded under
+    traffic; uninstalled, all is as before."""
+    machine = appliance.machine
+    before = host_state(machine)
+    assert not (machine.root / "usr/bin/python3").exists()
+    appliance.count_often()
+    session = appliance.open(first_token(appliance.install(appliance.bring(program))))
+    client.wg_quick(session["wg_config"])
+    assert client.address_seen() == EXIT_IP
+    machine.reboot()
+    appliance.ready()
+    assert client.address_seen() == EXIT_IP
 
-    assert not (tmp_path / "usr/bin/python3").exists()
-    assert program.name.split("-")[2] in run("--version")
-    run("init")
-    assert run("token", "create", "--account", "alice").strip()
+    config = machine.root / "etc/wg-appliance/config.toml"
+    config.write_text('[meter]\ninterval = "2s"\n\n[egress]\nextra_block = ["192.0.2.0/24"]\n', encoding="utf-8")
+    machine.run("systemctl", "reload", SERVICE)
+    assert "192.0.2.0/24" in machine.run("nft", "list", "table", "inet", "wg_appliance").stdout
+    status = machine.run("systemctl", "show", "--property=StatusText", SERVICE).stdout
+    assert "changed, and needs a restart: meter.interval" in status
+
+    ping = Ping(client.space, "10.101.0.1", tmp_path / "ping")
+    ping.goes_on(20)
+    machine.run(appliance.bring(newer_program), "upgrade", seconds=300)
+    ping.goes_on(20)
+    assert ping.stop().outages == []
+    assert appliance.version() == NEWER
+    assert appliance.command("doctor", "--json").count('"failed"') == 0
+
+    client.down()
+    said = appliance.command("uninstall", "--purge")
+    machine.run(*packages_to_purge(said), "--yes", "--autoremove")
+    require_unchanged(machine, before)

@@ -119,8 +119,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         return
     either = [item for item in items if item not in mine and "backend" in getattr(item, "fixturenames", ())]
     inner = config.stash[INNER] = UnderRunner(runner, config.rootpath, [item.nodeid for item in mine + either])
-    items[:] = [_stand_in(item, inner) if item in mine else item for item in items]
-    items += [_stand_in(item, inner) for item in either]
+    # Last, whatever was named first: the others are run while the inner pytest is at work.
+    items[:] = [item for item in items if item not in mine]
+    items += [_stand_in(item, inner) for item in (*mine, *either)]
 
 
 def pytest_runtestloop(session: pytest.Session) -> None:

@@ -54,6 +54,7 @@ class Appliance(Api):
         directory.mkdir(mode=0o700)
         self._serve = ("serve", *serve_options)
         self._settings = _settings(self.interface, backend, directory / "state", changes)
+        self.url = f"http://{self._settings['api']['listen']}"
         self.state = Path(str(self._settings["node"]["state_dir"]))
         self.store = self.state / "store.sqlite"
         self.config = directory / "config.toml"
@@ -114,6 +115,12 @@ class Appliance(Api):
             now = self._host()
             gone, new = sorted(self._host_before - now), sorted(now - self._host_before)
             assert (gone, new) == ([], []), f"the exit is not as it was: gone {gone}, new {new}"
+
+    def keep_tables_of_others(self) -> None:
+        """Those that came since it started are to be there after it."""
+        self._host_before |= {
+            line for line in self._host() if line.startswith("table ") and not line.endswith(" wg_appliance")
+        }
 
     def reload(self) -> None:
         """SIGHUP."""

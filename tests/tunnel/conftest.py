@@ -8,11 +8,17 @@ from typing import TYPE_CHECKING
 import pytest
 from appliance_process import Appliance
 from client import Client, clients_of
+from connecting import Piped, connecting_ground, state_of
+from waiting import READY_SECONDS
 from world import World, new_world
+
+from tests.real_backend import NO_ROOT, backend_here
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
+
+    from connecting import Ground
 
 # The suite's limit suits a host; 50 MB through an emulated kernel's tunnel takes minutes.
 SECONDS_A_TEST = 900
@@ -77,3 +83,40 @@ def start_appliance(
 @pytest.fixture
 def appliance(start_appliance: Callable[..., Appliance]) -> Appliance:
     return start_appliance()
+
+
+# `wg-appliance connect` ---------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ground]:
+    """Not by the fixture `backend`: what does not depend on it need not run twice."""
+    backend = backend_here()
+    if backend is None:
+        pytest.skip(NO_ROOT)
+    with connecting_ground(backend, tmp_path_factory.mktemp("connect")) as made:
+        yield made
+
+
+@pytest.fixture
+def ground(shared: Ground) -> Iterator[Ground]:
+    """Afterwards nothing may be left: of the tunnel on the client's machine, of the session at the exit."""
+    before = state_of(shared.client.space)
+    yield shared
+    shared.serve_as_before()
+    assert state_of(shared.client.space) == before
+    assert shared.exit.live_sessions() == []
+
+
+@pytest.fixture
+def piped(ground: Ground) -> Iterator[Callable[..., Piped]]:
+    started: list[Piped] = []
+
+    def start(token: str, *arguments: str) -> Piped:
+        started.append(Piped(ground.client, token, *arguments))
+        return started[-1]
+
+    yield start
+    for one in started:
+        one.process.terminate()
+        one.process.communicate(timeout=READY_SECONDS)

@@ -27,11 +27,12 @@ class Answer:
 
 
 class Api:
-    """The API that listens in `space`, of an exit in `region`."""
+    """The API that listens in `space` at `url`, of an exit in `region`."""
 
-    def __init__(self, space: Namespace, region: str) -> None:
+    def __init__(self, space: Namespace, region: str, url: str = API) -> None:
         self.space = space
         self.region = region
+        self.url = url
 
     def api(self, method: str, path: str, json_body: object = None, token: str | None = None) -> Answer:
         command = [*CURL, "--include", "--max-time", "60", "--request", method]
@@ -39,7 +40,7 @@ class Api:
             command += ["--header", f"Authorization: Bearer {token}"]
         if json_body is not None:
             command += ["--data", json.dumps(json_body)]
-        done = self.space.run(*command, API + path, check=False, timeout=READY_SECONDS)
+        done = self.space.run(*command, self.url + path, check=False, timeout=READY_SECONDS)
         if done.returncode != 0:
             return Answer(status=0, headers={}, body=done.stderr)
         head, _, body = done.stdout.replace("\r\n", "\n").partition("\n\n")

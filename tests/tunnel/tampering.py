@@ -158,12 +158,13 @@ TABLE = [
     Row("ruleset flushed", "nft flush ruleset", "table", (RULES,), UNTIL_REPAIRED, UNTIL_REPAIRED),
     # A flow that was translated stays so: the kernel asks the rules for its first packet.
     Row("translation flushed", "nft flush chain inet wg_appliance nat", "table", (RULES,)),
+    Row("sources flushed", "nft flush chain inet wg_appliance sources", "table", (RULES,)),
     Row("blocks flushed", "nft flush chain inet wg_appliance forward", "table", (RULES,)),
-    Row("blocked networks emptied", "nft flush set inet wg_appliance blocked4", "table", (RULES,)),
+    Row("blocked networks emptied", "nft flush set inet wg_appliance private4", "table", (RULES,)),
     Row(
         "rule deleted",
         "nft delete rule inet wg_appliance forward handle "
-        "$(nft -a list chain inet wg_appliance forward | sed -n 's/.*@blocked4.* handle //p')",
+        "$(nft -a list chain inet wg_appliance forward | sed -n 's/.*@private4.* handle //p')",
         "table",
         (RULES,),
     ),

@@ -30,6 +30,7 @@ VARIANTS = {
     "IPv4 only": replace(FULL, subnet6=None),
     "nothing blocked": replace(FULL, block_smtp=False, block_private=False, isolate_clients=False, extra_block=()),
     "extra only": replace(FULL, block_private=False),
+    "own ports": replace(FULL, own_ports=(8080, 9586)),
     "long name": replace(FULL, interface="wg-exit_0.public"[:15]),
 }
 
@@ -67,10 +68,11 @@ def test_source_nat() -> None:
 
 
 def test_smtp() -> None:
-    """Mail ports are rejected, so that a client sees at once why."""
-    rule = 'iifname "wga0" tcp dport { 25, 465, 587, 2525 } reject with icmpx admin-prohibited'
+    """Mail ports are reset, so that a client sees at once; on the host too, whose mail server may relay."""
+    rule = 'iifname "wga0" tcp dport { 25, 465, 587, 2525 } reject with tcp reset'
     assert SMTP_PORTS == (25, 465, 587, 2525)
-    assert rule in chain(FULL, "forward")
+    for name in ("forward", "local"):
+        assert rule in chain(FULL, name)
     assert not any("dport" in line for line in lines(replace(FULL, block_smtp=False)))
 
 
@@ -81,33 +83,62 @@ def test_isolation() -> None:
     assert rule not in chain(replace(FULL, isolate_clients=False), "forward")
 
 
+def test_own_subnet_is_not_private_to_clients_that_may_meet() -> None:
+    """The private networks, of which the tunnel's own subnets are part, and the rejection of whoever was not called
+    concern the other interfaces."""
+    open_ = chain(replace(FULL, isolate_clients=False), "forward")
+    private = [line for line in open_ if "@private" in line]
+    assert len(private) == 2
+    assert all(line.startswith('iifname "wga0" oifname != "wga0" ') for line in private)
+    assert open_[-1] == 'iifname != "wga0" oifname "wga0" ct state new reject with icmpx admin-prohibited'
+
+
+def test_sources() -> None:
+    """A client's address comes out of the tunnel alone, and nothing else comes out of it."""
+    assert chain(FULL, "sources")[1:] == [
+        'iifname "wga0" ip saddr != 10.101.0.0/24 drop',
+        'iifname != { "wga0", "lo" } ip saddr 10.101.0.0/24 drop',
+        'iifname "wga0" ip6 saddr != fd65:7869:7400::/112 drop',
+        'iifname != { "wga0", "lo" } ip6 saddr fd65:7869:7400::/112 drop',
+    ]
+    assert 'iifname "wga0" meta nfproto ipv6 drop' in chain(VARIANTS["IPv4 only"], "sources")
+
+
+def test_own_ports() -> None:
+    """What the appliance itself listens to on all addresses is closed to clients, on all of them."""
+    rule = 'iifname "wga0" tcp dport { 8080, 9586 } reject with tcp reset'
+    assert rule in chain(VARIANTS["own ports"], "local")
+    assert rule not in chain(FULL, "local")
+
+
 def test_no_block_is_passed_by() -> None:
     """Nothing of a client is accepted before all blocks, what belongs to a standing connection neither."""
     assert not any("accept" in line for name in ("forward", "local") for line in chain(FULL, name)[1:])
 
 
 def test_blocked_sets() -> None:
-    """The operator's networks are in the sets, with and without the private ones; empty sets are declared."""
-    four, six = (line for line in lines(FULL) if line.startswith("set "))
-    for network in (n for n in (*PRIVATE, *FULL.extra_block) if n.version == 4):
-        assert f" {network}" in four
-    for network in (n for n in (*PRIVATE, *FULL.extra_block) if n.version == 6):
-        assert f" {network}" in six
+    """The private networks and the operator's are in sets of their own; empty sets are declared."""
+    private4, private6, extra4, extra6 = (line for line in lines(FULL) if line.startswith("set "))
+    for network in PRIVATE:
+        assert f" {network}" in (private4 if network.version == 4 else private6)
+    assert "elements = { 10.0.0.0/8, 198.51.100.7/32 };" in extra4
+    assert "elements = { 2001:db8::/32 };" in extra6
     extra = [line for line in lines(VARIANTS["extra only"]) if line.startswith("set ")]
-    assert "elements = { 10.0.0.0/8, 198.51.100.7/32 };" in extra[0]
+    assert ["elements" in line for line in extra] == [False, False, True, True]
     assert not any("elements" in line for line in lines(VARIANTS["nothing blocked"]))
 
 
 def test_host() -> None:
-    """Of the host itself clients reach the exit's tunnel addresses alone."""
-    assert chain(FULL, "local")[1:] == [
+    """Of the host itself clients reach the exit's tunnel addresses alone; the operator's networks are blocked here
+    too."""
+    addresses = [line for line in chain(FULL, "local") if "daddr !=" in line]
+    assert addresses == [
         'iifname "wga0" ip daddr != 10.101.0.1 reject with icmpx admin-prohibited',
         'iifname "wga0" ip6 daddr != fd65:7869:7400::1 reject with icmpx admin-prohibited',
     ]
-    assert 'iifname "wga0" meta nfproto ipv6 reject with icmpx admin-prohibited' in chain(
-        VARIANTS["IPv4 only"], "local"
-    )
-    assert chain(replace(FULL, block_private=False), "local") == []
+    without = chain(VARIANTS["extra only"], "local")
+    assert not any("daddr !=" in line for line in without)
+    assert 'iifname "wga0" ip daddr @extra4 reject with icmpx admin-prohibited' in without
 
 
 PASS = (

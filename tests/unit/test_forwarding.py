@@ -126,6 +126,19 @@ def test_record_of_another_boot(host: Sysctls) -> None:
     assert host.all()[V4] == "0"
 
 
+def test_record_that_names_others(host: Sysctls, tmp_path: Path) -> None:
+    """Root puts back what the service's user has noted: nothing but what the appliance itself sets."""
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.write_text("kept", encoding="ascii")
+    host["kernel/core_pattern"] = "core"
+    host[V4] = "1"
+    values = {"kernel/core_pattern": "x", str(elsewhere): "x", "../elsewhere": "x", V4: "0"}
+    host.record.write_text(json.dumps({"boot_id": "boot", "values": values}), encoding="utf-8")
+    assert host.forwarding().restore() == [V4]
+    assert elsewhere.read_text(encoding="ascii") == "kept"
+    assert (host.all()["kernel/core_pattern"], host.all()[V4]) == ("core", "0")
+
+
 @pytest.mark.parametrize("content", ["", "{", '{"boot_id": "bo', '{"boot_id": "before"}'])
 def test_broken_record(host: Sysctls, content: str) -> None:
     """A record that a crash cut short is as none."""

@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[2]
 # and has no entry of its own.
 LAYERS = (
     ("the process", ("__main__", "cli.*", "server")),
-    ("what is joined", ("assembly", "api.*", "install.*", "selftest.*")),
+    ("what is joined", ("assembly", "api.*", "client.*", "install.*", "selftest.*")),
     (
         "what acts",
         (
@@ -78,8 +78,12 @@ LAYERS = (
                 "terms",
                 "takeover",
                 "lowest",
+                "quantities",
                 "logs",
                 "metrics",
+                "egress.nft_json",
+                "egress.packet_filter",
+                "egress.passage",
                 "egress.ruleset",
                 "egress.state",
             ),
@@ -93,7 +97,7 @@ LAYERS = (
                 "doctor.firewall",
                 "doctor.iptables_save",
             ),
-            *("doctor.machine", "doctor.nft_json", "doctor.packet_filter", "doctor.server", "doctor.state"),
+            *("doctor.machine", "doctor.server", "doctor.state"),
             "doctor.tunnel",
         ),
     ),
@@ -110,10 +114,14 @@ PURE = (
         "reconcile",
         "takeover",
         "egress.state",
+        "egress.nft_json",
+        "egress.packet_filter",
+        "egress.passage",
         "egress.ruleset",
     ),
+    *("client.answers", "client.config_file", "client.status"),
     *("doctor.diagnosis", "doctor.finding", "doctor.firewall", "doctor.iptables_save", "doctor.machine"),
-    *("doctor.nft_json", "doctor.packet_filter", "doctor.server", "doctor.state", "doctor.tunnel"),
+    *("doctor.server", "doctor.state", "doctor.tunnel"),
 )
 INPUT_OUTPUT = {
     "asyncio",

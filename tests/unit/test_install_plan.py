@@ -80,12 +80,11 @@ def test_no_version() -> None:
 
 
 def test_ports_to_open() -> None:
-    """The configured port, and the command of each firewall that runs."""
+    """The configured port; of each firewall that runs, that nothing is to be done."""
     settings = config.load("[wireguard]\nlisten_port = 1234\n", {}, "exit")
     lines = hints.ports(settings, ["ufw", "firewalld"])
     assert "1234" in lines[0]
-    assert "ufw allow 1234/udp" in lines[1]
-    assert "--add-port=1234/udp" in lines[2]
+    assert [line.partition(":")[0] for line in lines[1:]] == ["ufw runs on this host", "firewalld runs on this host"]
 
 
 def test_how_to_reach_the_api() -> None:

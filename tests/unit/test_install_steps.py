@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import pwd
+import shutil
 import stat
 from typing import TYPE_CHECKING
 
 import pytest
 
+from appliance.errors import HostError
 from appliance.install.record import Record
-from appliance.install.steps import NoFile, ProgramFiles, Symlink, TextFile, carry_out, take_back
+from appliance.install.steps import Folder, NoFile, ProgramFiles, Symlink, TextFile, carry_out, take_back
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -81,6 +86,30 @@ def test_program_files_are_for_everybody(tmp_path: Path, unpacked: Path) -> None
     modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in (target, *target.rglob("*"))}
     assert modes == {"1.0.0": 0o755, PROGRAM: 0o755, "lib": 0o755, "data": 0o644, "link": 0o644}
     assert (target / "lib" / "link").is_symlink()
+
+
+def test_a_disk_that_is_full(tmp_path: Path, unpacked: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A program that does not fit is one short line, and takes no room: the disk is the running service's too."""
+
+    def copyfile(_: Path, to: Path) -> None:
+        to.write_bytes(b"a part")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(shutil, "copyfile", copyfile)
+    step = ProgramFiles(unpacked, tmp_path / "1.0.0", PROGRAM)
+    with pytest.raises(HostError, match=r"^cannot unpack to \S+/1\.0\.0: No space left on device$"):
+        step.apply()
+    assert list(tmp_path.iterdir()) == [unpacked]
+
+
+def test_a_folder_of_another_user(tmp_path: Path) -> None:
+    """A state directory that is not the service's user's, such as /srv by a slip, is not removed with what is in it."""
+    (tmp_path / "state" / "others").mkdir(parents=True)
+    own = pwd.getpwuid(os.getuid()).pw_name
+    assert not Folder(tmp_path / "state", 0o700, "wg-appliance", "wg-appliance").remove()
+    assert (tmp_path / "state" / "others").exists()
+    assert Folder(tmp_path / "state", 0o700, own, own).remove()
+    assert not (tmp_path / "state").exists()
 
 
 def test_another_build_of_the_same_version(tmp_path: Path, unpacked: Path) -> None:

@@ -35,7 +35,7 @@ def test_port_taken() -> None:
 def test_low_port(monkeypatch: pytest.MonkeyPatch) -> None:
     """A port that takes a capability the service has not: the message says which, and where to add it."""
 
-    def bind(_: HostPort) -> socket.socket:
+    def bind(*_: object, **__: object) -> socket.socket:
         raise PermissionError(errno.EACCES, "Permission denied")
 
     monkeypatch.setattr(listening, "_bind_tcp", bind)
@@ -43,6 +43,13 @@ def test_low_port(monkeypatch: pytest.MonkeyPatch) -> None:
         HostError, match=r"127\.0\.0\.1:443: Permission denied; .*CAP_NET_BIND_SERVICE .*systemctl edit"
     ):
         listening.bind("api.listen", HostPort("127.0.0.1", 443))
+
+
+@pytest.mark.parametrize("address", ["192.0.2.99", "2001:db8::99"])
+def test_address_that_comes_later(address: str) -> None:
+    """The tunnel's own address is bound before there is a tunnel."""
+    with closing(listening.bind("api.listen", HostPort(address, 0), ahead=True)) as listener:
+        assert listener.getsockname()[0] == address
 
 
 def test_no_such_address() -> None:

@@ -18,6 +18,8 @@ from appliance.wireguard import linux
 
 OUR_PORT, OTHER_PORT = 4711, 4712
 NEWRULE = linux.NFNL_SUBSYS_NFTABLES << 8 | 6
+DELRULE = NEWRULE + 2
+NEWSETELEM = NEWRULE + 6
 
 
 def message(kind: int, port: int, payload: bytes) -> bytes:
@@ -56,11 +58,31 @@ def test_attribute_cut_short(cut: int) -> None:
 )
 @pytest.mark.skipif(os.geteuid() != 0, reason="NOT TESTED: the firewall's events need root")
 def test_table(family: int, table: bytes, port: int, counts: bool) -> None:
-    """Only what another process changes in our own table counts."""
+    """Only what another process changes in our own table is to wake anybody."""
     payload = bytes([family, 0, 0, 0]) + attribute(1, table)
-    with table_events(lambda by: by != OUR_PORT, lambda: None) as events:
+    with table_events(lambda by: by != OUR_PORT, lambda _: None, lambda: None) as events:
         assert events.concerns(Event(NEWRULE, port, payload)) is counts
         assert events.concerns(Event(16, port, payload)) is False
+
+
+@pytest.mark.parametrize(
+    ("family", "table", "kind", "told"),
+    [
+        pytest.param(1, b"firewalld\0", NEWRULE, True, id="a rule"),
+        pytest.param(2, b"filter\0", NEWRULE, True, id="iptables"),
+        pytest.param(2, b"filter\0", DELRULE, True, id="a rule deleted"),
+        pytest.param(2, b"filter\0", NEWSETELEM, False, id="an element of a set"),
+        pytest.param(7, b"bridge\0", NEWRULE, False, id="of another family"),
+        pytest.param(1, b"wg_appliance\0", NEWRULE, False, id="our own table"),
+    ],
+)
+@pytest.mark.skipif(os.geteuid() != 0, reason="NOT TESTED: the firewall's events need root")
+def test_other_tables(family: int, table: bytes, kind: int, told: bool) -> None:
+    """Of chains and rules in the tables of others it is told, and nobody is woken."""
+    payload, changes = bytes([family, 0, 0, 0]) + attribute(1, table), list[int]()
+    with table_events(lambda _: False, changes.append, lambda: None) as events:
+        assert events.concerns(Event(kind, OTHER_PORT, payload)) is False
+    assert changes == ([OTHER_PORT] if told else [])
 
 
 @pytest.mark.parametrize(

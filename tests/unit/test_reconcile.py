@@ -151,6 +151,9 @@ def test_peers(wanted: list[Peer], actual: list[PeerState], expected: list[PutPe
     [
         pytest.param(replace(IN_PLACE, rules_stand=False), EgressChanges(rules=True), id="somebody changed the rules"),
         pytest.param(
+            replace(IN_PLACE, others_seen=False), EgressChanges(others=True), id="somebody changed other rules"
+        ),
+        pytest.param(
             replace(IN_PLACE, sysctls=IN_PLACE.sysctls | {"net/ipv4/ip_forward": "0"}),
             EgressChanges(sysctls={"net/ipv4/ip_forward": "1"}),
             id="somebody switched forwarding off",

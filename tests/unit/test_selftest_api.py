@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from appliance.client.api import Answer
 from appliance.config import load
 from appliance.config_values import HostPort, UnixPath
 from appliance.errors import HostError
-from appliance.selftest.api_client import Answer, Api
+from appliance.selftest.api_client import Api
 from tests.certificates import self_signed
 
 if TYPE_CHECKING:

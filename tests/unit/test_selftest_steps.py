@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from appliance.client.interruption import SIGNALS, Interrupted, Interruption
 from appliance.errors import HostError
-from appliance.selftest.interruption import SIGNALS, Interrupted, Interruption
 from appliance.selftest.run import Outcome, Step, run
 
 if TYPE_CHECKING:

@@ -23,7 +23,7 @@ class Namespace:
 
     def __init__(self) -> None:
         """Raises HostError where this process may not make one."""
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="selftest-namespace")
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="network-namespace")
         try:
             self.run(_leave_for_a_new_one)
         except BaseException:

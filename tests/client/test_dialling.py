@@ -7,8 +7,8 @@ from ipaddress import IPv4Address, IPv6Address
 
 import pytest
 
+from appliance.client.dialling import Call, kernel_body, read_offer, xplatform_request
 from appliance.errors import HostError
-from appliance.selftest.dialling import Call, kernel_body, read_offer, xplatform_request
 from appliance.wireguard import keys
 from appliance.wireguard.quick import ClientConfig, Endpoint, render
 from appliance.wireguard.tunnel import Prefix
@@ -30,14 +30,39 @@ CONFIG = render(
 
 
 def test_what_the_api_gives_is_read() -> None:
-    """Addresses, MTU and the server's key, as they were rendered."""
+    """Addresses, MTU, and the server's key and endpoint, as they were rendered."""
     offer = read_offer(CONFIG)
     own = (Prefix(IPv4Address("10.101.0.2").packed, 32), Prefix(IPv6Address("fd00::2").packed, 128))
     assert (offer.addresses, offer.mtu, offer.server_key) == (own, 1420, SERVER)
+    assert offer.endpoint == Endpoint(IPv4Address("192.0.2.1"), 51820)
 
 
-@pytest.mark.parametrize("line", ["Address", "MTU", "PublicKey"])
-@pytest.mark.parametrize("value", ["", "nonsense"])
+def test_an_endpoint_of_ipv6() -> None:
+    """In brackets in both texts; to the kernel a sockaddr_in6."""
+    offer = read_offer(CONFIG.replace("192.0.2.1:51820", "[2001:db8::1]:51820"))
+    assert offer.endpoint == Endpoint(IPv6Address("2001:db8::1"), 51820)
+    call = Call(bytes(32 * [7]), SERVER, IPv6Address("2001:db8::1"), 51820)
+    assert b"endpoint=[2001:db8::1]:51820\n" in xplatform_request(call)
+    assert bytes.fromhex("0a00 ca6c 00000000 20010db8000000000000000000000001 00000000") in kernel_body("wg0", call)
+
+
+def test_a_file_without_an_mtu() -> None:
+    """It may be left out of the file; then it is what wg-quick takes by itself on Ethernet."""
+    assert read_offer(CONFIG.replace("MTU = 1420\n", "")).mtu == 1420
+
+
+@pytest.mark.parametrize(
+    ("line", "value"),
+    [
+        ("Address", ""),
+        ("PublicKey", ""),
+        ("Endpoint", ""),
+        ("Address", "x"),
+        ("PublicKey", "x"),
+        ("MTU", "x"),
+        ("Endpoint", "x:1"),
+    ],
+)
 def test_what_is_no_config_is_refused(line: str, value: str) -> None:
     """A line that is missing, or is not what it should be, is an error that says so; no traceback."""
     broken = re.sub(rf"^{line} = .*$", f"{line} = {value}" if value else "", CONFIG, flags=re.MULTILINE)

@@ -11,8 +11,8 @@ import socket
 from contextlib import closing, suppress
 from typing import TYPE_CHECKING, Protocol
 
+from appliance.client import dialling
 from appliance.errors import HostError, TunnelError
-from appliance.selftest import dialling
 from appliance.wireguard import kernel, link, linux, userspace, xplatform
 from appliance.wireguard.attributes import interface
 from appliance.wireguard.backend import decide, read_host
@@ -20,7 +20,7 @@ from appliance.wireguard.genetlink import GenericNetlink, NetlinkError
 from appliance.wireguard.wireguard_go import WireguardGo
 
 if TYPE_CHECKING:
-    from appliance.selftest.dialling import Call
+    from appliance.client.dialling import Call
     from appliance.wireguard.tunnel import Dump
 
 

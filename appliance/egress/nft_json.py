@@ -10,7 +10,7 @@ from fnmatch import fnmatchcase
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from typing import TYPE_CHECKING, Any
 
-from appliance.doctor.packet_filter import Chain, Jump, Packet, Rule, Table, Verdict, unknown
+from appliance.egress.packet_filter import Chain, Jump, Packet, Rule, Table, Verdict, unknown
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping

@@ -8,31 +8,34 @@ from __future__ import annotations
 import socket
 import struct
 from dataclasses import dataclass, field
-from ipaddress import ip_interface
+from ipaddress import ip_address, ip_interface
 from typing import TYPE_CHECKING
 
 from appliance.errors import HostError, InvalidRequest
 from appliance.wireguard import keys, linux
 from appliance.wireguard.attributes import attribute, device_body, nest
+from appliance.wireguard.quick import Endpoint
 from appliance.wireguard.tunnel import DeviceChange, Prefix
 from appliance.wireguard.xplatform import END
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from appliance.selftest.plan import IPAddress
+    from appliance.wireguard.quick import IPAddress
 
+MTU = 1420  # where the file has none: what wg-quick takes over Ethernet
 KEEPALIVE_S = 25  # also makes the device call at once
 EVERYTHING = ((socket.AF_INET, bytes(4)), (socket.AF_INET6, bytes(16)))  # both /0
 
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """What of a session's wg-quick file the test uses. `addresses` are of a host each: /32, /128."""
+    """What of a session's wg-quick file a device needs. `addresses` are of a host each: /32, /128."""
 
     addresses: tuple[Prefix, ...]
     mtu: int
     server_key: bytes
+    endpoint: Endpoint
 
 
 def read_offer(wg_config: str) -> Offer:
@@ -43,14 +46,16 @@ def read_offer(wg_config: str) -> Offer:
         interfaces = [ip_interface(text) for text in values["Address"].split(", ")]
         server_key = keys.parse_public_key(values["PublicKey"], "PublicKey")
         addresses = tuple(Prefix(i.packed, i.network.prefixlen) for i in interfaces)
-        return Offer(addresses, int(values["MTU"]), server_key)
+        host, _, port = values["Endpoint"].rpartition(":")
+        endpoint = Endpoint(ip_address(host.strip("[]")), int(port))
+        return Offer(addresses, int(values.get("MTU", MTU)), server_key, endpoint)
     except (KeyError, ValueError, InvalidRequest) as error:
         raise HostError(f"the session's wg_config is not one: {error}") from error
 
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """All traffic goes to the server, whose address is IPv4."""
+    """All traffic goes to the server."""
 
     private_key: bytes = field(repr=False)
     server_key: bytes
@@ -69,16 +74,22 @@ def kernel_body(interface: str, call: Call) -> bytes:
         )
         for family, address in EVERYTHING
     )
-    # struct sockaddr_in, ip(7): the family in host order, port and address in network order, padded to 16 bytes.
-    endpoint = struct.pack("=H", socket.AF_INET) + struct.pack("!H4s8x", call.port, call.host.packed)
     peer = nest(
         0,
         attribute(linux.WGPEER_A_PUBLIC_KEY, call.server_key),
-        attribute(linux.WGPEER_A_ENDPOINT, endpoint),
+        attribute(linux.WGPEER_A_ENDPOINT, _socket_address(call)),
         attribute(linux.WGPEER_A_PERSISTENT_KEEPALIVE_INTERVAL, struct.pack("=H", KEEPALIVE_S)),
         nest(linux.WGPEER_A_ALLOWEDIPS, *everything),
     )
     return device_body(interface, DeviceChange(private_key=call.private_key)) + nest(linux.WGDEVICE_A_PEERS, peer)
+
+
+def _socket_address(call: Call) -> bytes:
+    """The family in host order, the rest in network order. sockaddr_in, ip(7): padded to 16 bytes; sockaddr_in6,
+    ipv6(7): no flow, no scope."""
+    if call.host.version == 4:
+        return struct.pack("=H", socket.AF_INET) + struct.pack("!H4s8x", call.port, call.host.packed)
+    return struct.pack("=H", socket.AF_INET6) + struct.pack("!H4x16s4x", call.port, call.host.packed)
 
 
 def xplatform_request(call: Call) -> bytes:
@@ -86,7 +97,7 @@ def xplatform_request(call: Call) -> bytes:
         "set=1",
         f"private_key={call.private_key.hex()}",
         f"public_key={call.server_key.hex()}",
-        f"endpoint={call.host}:{call.port}",
+        f"endpoint={Endpoint(call.host, call.port)}",
         f"persistent_keepalive_interval={KEEPALIVE_S}",
         "allowed_ip=0.0.0.0/0",
         "allowed_ip=::/0",

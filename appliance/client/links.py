@@ -1,11 +1,11 @@
-"""The links between the host and the self-test's namespaces, and the routes, through rtnetlink."""
+"""Links between the host and a network namespace, and routes, through rtnetlink."""
 
 from __future__ import annotations
 
 import os
 import socket
 from contextlib import contextmanager
-from ipaddress import ip_network
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from appliance.errors import HostError
@@ -15,8 +15,10 @@ from appliance.wireguard.tunnel import LinkChange, Prefix
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from appliance.selftest.namespace import Namespace
-    from appliance.selftest.plan import IPAddress, IPNetwork
+    from appliance.client.namespace import Namespace
+    from appliance.wireguard.quick import IPAddress
+
+IPNetwork = IPv4Network | IPv6Network
 
 UPLINK = "uplink"  # a namespace's end of its link
 KIND = "veth"
@@ -49,11 +51,22 @@ def remove(host_end: str) -> None:
     link.delete_link(host_end, KIND)
 
 
-def add_route(to: IPNetwork, interface: str, via: IPAddress | None = None) -> None:
+def move(interface: str, space: Namespace) -> None:
+    """An interface of this thread's network namespace into another one, under the name that it has."""
+    there = space.run(os.open, "/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        with _rtnetlink(f"cannot move {interface}") as route:
+            route.link("set", index=socket.if_nametoindex(interface), net_ns_fd=there)
+    finally:
+        os.close(there)
+
+
+def add_route(to: IPNetwork, interface: str, via: IPAddress | None = None, *, replace: bool = False) -> None:
+    """One that is there is an error, unless it may be replaced."""
     with _rtnetlink(f"cannot add the route to {to}") as route:
         onward = {"scope": SCOPE_LINK} if via is None else {"gateway": str(via)}
         index = socket.if_nametoindex(interface)
-        route.route("add", family=FAMILIES[to.version], dst=str(to), oif=index, **onward)
+        route.route("replace" if replace else "add", family=FAMILIES[to.version], dst=str(to), oif=index, **onward)
 
 
 def routed() -> list[IPNetwork]:

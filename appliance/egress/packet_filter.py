@@ -70,6 +70,7 @@ class Table:
     family: str  # ip, ip6 or inet
     name: str
     chains: Mapping[str, Chain]
+    legacy: bool = False  # of iptables-legacy, which nft and iptables-nft neither show nor change
 
     def sees(self, packet: Packet) -> bool:
         return self.family in ("inet", "ip" if packet.version == 4 else "ip6")
@@ -94,10 +95,23 @@ def obstacles(tables: Iterable[Table], hook: str, packet: Packet) -> Iterator[Ob
                     yield Obstacle(table, chain, surely=verdicts == {Verdict.DROP})
 
 
+def refusing(tables: Iterable[Table], hook: str, packet: Packet) -> Iterator[tuple[Table, Chain]]:
+    """The base chains that drop the packet if no test holds that is not understood: those that drop by default."""
+    for table in tables:
+        if table.sees(packet):
+            walk = _Walk(table, packet, in_doubt=False)
+            for chain in table.chains.values():
+                if chain.hook == hook and walk.base(chain) == {Verdict.DROP}:
+                    yield table, chain
+
+
 class _Walk:
-    def __init__(self, table: Table, packet: Packet) -> None:
+    """`in_doubt`: whether a test holds that is not understood; None: it may."""
+
+    def __init__(self, table: Table, packet: Packet, *, in_doubt: bool | None = None) -> None:
         self._table = table
         self._packet = packet
+        self._in_doubt = in_doubt
         self._known: dict[str, frozenset[Verdict]] = {}
 
     def base(self, chain: Chain) -> set[Verdict]:
@@ -112,6 +126,7 @@ class _Walk:
     def _verdicts(self, chain: Chain) -> Iterator[Verdict]:
         for rule in chain.rules:
             holds = _all(test(self._packet) for test in rule.tests)
+            holds = self._in_doubt if holds is None else holds
             if holds is False or rule.action is None:
                 continue
             verdicts, goes_on = self._act(rule.action)

@@ -1,0 +1,291 @@
+"""`wg-appliance connect`."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from appliance.cli import output
+from appliance.cli.exit import api_options
+from appliance.cli.faults import host_faults
+from appliance.cli.parameters import ADDRESS, DURATION, ID, REGION_CODE
+from appliance.errors import HostError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from appliance.cli.exit import Exit
+    from appliance.client.answers import Opened, Over
+    from appliance.client.connection import Outcome, Wish
+    from appliance.client.interruption import Interruption
+    from appliance.client.left_behind import Place
+    from appliance.client.screen import Screen
+    from appliance.client.session import Sessions
+
+COMMAND = "appliance.cli.connect.command"  # click's `meta` is shared with whoever else uses it
+STDOUT = "-"
+NO_RESOLVERS = "none"
+EPILOG = (
+    "Exit status: 0 done, 1 failed, 2 usage, 3 quota exceeded, 4 ended by the server. With COMMAND: its own; 126 or "
+    "127 where it cannot be run, 128 and the signal's number where one has ended it."
+)
+
+
+class WithCommand(click.Command):
+    """What comes after `--` is a program and its arguments, and none of ours."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if "--" in args:
+            place = args.index("--")
+            ctx.meta[COMMAND] = args[place + 1 :]
+            if not ctx.meta[COMMAND]:
+                ctx.fail("Missing COMMAND after '--'.")
+            args = args[:place]
+        return super().parse_args(ctx, args)
+
+    def collect_usage_pieces(self, ctx: click.Context) -> list[str]:
+        return [*super().collect_usage_pieces(ctx), "[-- COMMAND...]"]
+
+
+class Resolver(click.ParamType):  # type: ignore[type-arg]  # no generic class before click 8.4
+    """An address, or the word for none."""
+
+    name = "address"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        return value if value == NO_RESOLVERS else ADDRESS.convert(value, param, ctx)
+
+
+@click.command(cls=WithCommand, epilog=EPILOG)
+@click.argument("region", type=REGION_CODE, required=False)
+@api_options
+@click.option(
+    "--dns",
+    "resolvers",
+    type=Resolver(),
+    multiple=True,
+    metavar="ADDR",
+    help="Ask this resolver, whatever the operator says; 'none': go on with this machine's own.",
+)
+@click.option(
+    "--every", "every_s", type=DURATION, default="10s", show_default=True, metavar="TIME", help="Between two statuses."
+)
+@click.option(
+    "--config-only",
+    "file",
+    is_flag=False,
+    flag_value=STDOUT,
+    metavar="[FILE]",
+    help="Write the wg-quick file, to stdout without FILE, and leave the session open.",
+)
+@click.option("--qr", is_flag=True, help="Show it as a QR code for a phone, and leave the session open.")
+@click.option("--usage", is_flag=True, help="Show what the account has used of its windows.")
+@click.option("--status", "status_id", type=ID, metavar="ID", help="Show a session of the account's.")
+@click.option("--end", "end_id", type=ID, metavar="ID", help="End a session of the account's.")
+@output.json_option
+@click.pass_context
+def connect(
+    ctx: click.Context,
+    /,
+    exit_: Exit,
+    region: str | None,
+    resolvers: tuple[str, ...],
+    every_s: int,
+    as_json: bool,
+    **instead: Any,
+) -> None:
+    """Open a session at an exit and a tunnel to it, and show how it does. Ctrl-C ends both.
+
+    With -- COMMAND only that program's traffic goes into the tunnel. Both need root (sudo); --config-only, --qr,
+    --usage, --status and --end do not.
+    """
+    command = ctx.meta.get(COMMAND)
+    _refuse_contradictions(instead, command, resolvers)
+    with host_faults("cannot connect"):
+        if instead["usage"]:
+            _show(exit_, "GET", "/v1/usage", as_json)
+        elif instead["status_id"]:
+            _show(exit_, "GET", f"/v1/sessions/{_quoted(instead['status_id'])}", as_json)
+        elif instead["end_id"]:
+            _show(exit_, "DELETE", f"/v1/sessions/{_quoted(instead['end_id'])}", as_json)
+        elif instead["qr"] or instead["file"]:
+            _hand_out(exit_, region, _chosen(resolvers), instead["file"], as_json)
+        else:
+            outcome = _stay(exit_, region, _chosen(resolvers), every_s, command, as_json)
+            _report(ctx, outcome)
+
+
+def _refuse_contradictions(instead: dict[str, Any], command: object, resolvers: tuple[str, ...]) -> None:
+    names = {"file": "--config-only", "qr": "--qr", "usage": "--usage", "status_id": "--status", "end_id": "--end"}
+    asked = [names[name] for name, value in instead.items() if value] + (["-- COMMAND"] if command else [])
+    if len(asked) > 1:
+        raise click.UsageError(f"{' and '.join(asked)} do not go together")
+    if NO_RESOLVERS in resolvers and len(resolvers) > 1:
+        raise click.UsageError("--dns none goes with no other --dns")
+
+
+def _chosen(resolvers: tuple[str, ...]) -> tuple[str, ...] | None:
+    """None: nobody has."""
+    return None if not resolvers else () if resolvers == (NO_RESOLVERS,) else resolvers
+
+
+def _quoted(session_id: str) -> str:
+    from urllib.parse import quote
+
+    return quote(session_id, safe="")
+
+
+def _show(exit_: Exit, method: str, path: str, as_json: bool) -> None:
+    fields = exit_.fetch(method, path)
+    if as_json:
+        output.write_json(fields)
+    else:
+        output.write_fields(list(fields.items()))
+
+
+def _report(ctx: click.Context, outcome: Outcome) -> None:
+    from appliance.cli import Failed
+
+    if outcome.line:
+        raise Failed(outcome.line, outcome.exit_status)
+    ctx.exit(outcome.exit_status)
+
+
+def _wish(sessions: Sessions, region: str | None, resolvers: Sequence[str] | None, every_s: int) -> Wish:
+    from appliance.client.connection import Wish
+    from appliance.client.host import ipv6_enabled
+
+    return Wish(region or _only(sessions.regions()), ipv6_enabled(), resolvers, every_s)
+
+
+def _only(regions: list[str]) -> str:
+    if not regions:
+        raise HostError("no region has an active exit; try again later")
+    if len(regions) > 1:
+        raise click.UsageError(f"there is more than one region, name one: {', '.join(regions)}")
+    return regions[0]
+
+
+def _hand_out(
+    exit_: Exit, region: str | None, resolvers: Sequence[str] | None, file: str | None, as_json: bool
+) -> None:
+    """The config instead of a tunnel: in a file, on stdout, or for a phone."""
+    from appliance.client import qr
+    from appliance.client.access import write_private
+    from appliance.client.config_file import PUBLIC_RESOLVER
+    from appliance.client.connection import Outcome, request, whole_config
+    from appliance.client.session import Stopped
+    from appliance.wireguard import keys
+
+    path = None if file in (None, STDOUT) else Path(str(file))
+    if path is not None:
+        _refuse_place(path)
+    sessions = exit_.sessions()
+    wish = _wish(sessions, region, resolvers, 0)
+    key = keys.generate_private_key()
+    try:
+        opened = sessions.open(request(wish, key))
+    except Stopped as error:
+        _report(click.get_current_context(), Outcome(error.exit_status, str(error)))
+        return
+    # A phone's own resolver is one of its network's, which it does not reach through the tunnel.
+    config = whole_config(opened.wg_config, key, wish.resolvers, () if file else (PUBLIC_RESOLVER,))
+    if path is not None:
+        try:
+            with exit_.invoker.acting():
+                write_private(path, config, replace=False)
+        except OSError:
+            sessions.close(opened.id)
+            raise
+    if as_json:
+        shown = {"wg_config": config} if path is None else {"file": str(path)}
+        output.write_json({"id": opened.id, "public_ip": opened.public_ip, "expires_at": opened.expires_at, **shown})
+    elif not file:
+        output.write(qr.draw(config, colour=sys.stdout.isatty() and not os.environ.get("NO_COLOR")))
+    elif path is None:
+        output.write(config.rstrip("\n"))
+    output.remark(
+        f"session {opened.id} is open; it ends some minutes after its last use, or by: connect --end {opened.id}"
+    )
+
+
+def _refuse_place(path: Path) -> None:
+    """Before a session is opened for it."""
+    if os.path.lexists(path):
+        raise HostError(f"{path} is there already; name another, or remove it")
+    if not path.parent.is_dir():
+        raise HostError(f"{path.parent} is no directory")
+
+
+def _stay(
+    exit_: Exit,
+    region: str | None,
+    resolvers: Sequence[str] | None,
+    every_s: int,
+    command: Sequence[str] | None,
+    as_json: bool,
+) -> Outcome:
+    """A tunnel, until it is to end."""
+    from appliance.client import answers, clearing, left_behind
+    from appliance.client.connection import Outcome
+    from appliance.client.interruption import Interrupted, Interruption
+    from appliance.client.screen import screen_for
+
+    if os.geteuid() != 0:
+        raise HostError("connect makes a tunnel: run it as root (sudo); --config-only and --qr do not need that")
+    interruption = Interruption()
+    screen = screen_for(as_json=as_json, command=command is not None)
+    sessions = exit_.sessions(interruption.pause, screen.remark)
+    with interruption.awaited():
+        try:
+            clearing.clear(exit_.api, exit_.token, exit_.environment, screen.remark)
+            with left_behind.claimed("machine" if command is None else "command") as place:
+                wish = _wish(sessions, region, resolvers, every_s)
+                if command is None:
+                    return _machine(exit_, sessions, wish, place, screen, interruption)
+                return _command(exit_, sessions, wish, place, screen, command)
+        except Interrupted as error:
+            return Outcome(answers.FAILED, f"{error} before the tunnel was up")
+
+
+def _machine(
+    exit_: Exit, sessions: Sessions, wish: Wish, place: Place, screen: Screen, interruption: Interruption
+) -> Outcome:
+    from appliance.client.connection import Connection, run
+    from appliance.client.whole_machine import WholeMachine
+    from appliance.wireguard import keys
+
+    tunnel = WholeMachine(place.record.interface, exit_.environment)
+    connection = Connection(wish, keys.generate_private_key(), sessions, exit_.dialer, tunnel, place)
+
+    def stay(opened: Opened) -> Over:
+        screen.connected(opened, wish.region, place.record.interface, "Ctrl-C ends it")
+        return connection.watch(screen, interruption)
+
+    return run(connection, screen, stay)
+
+
+def _command(
+    exit_: Exit, sessions: Sessions, wish: Wish, place: Place, screen: Screen, command: Sequence[str]
+) -> Outcome:
+    from appliance.client.apart import Apart
+    from appliance.client.command import accompany
+    from appliance.client.connection import Connection, run
+    from appliance.wireguard import keys
+
+    key = keys.generate_private_key()
+    tunnel = Apart(place.record.interface, key, place.resolv_conf)
+    connection = Connection(wish, key, sessions, exit_.dialer, tunnel, place)
+
+    def stay(opened: Opened) -> Outcome:
+        screen.connected(opened, wish.region, place.record.interface, f"for {command[0]} alone")
+        return accompany(
+            lambda: tunnel.start(command, exit_.invoker, exit_.environment),
+            lambda exits, goes_on: connection.watch(screen, exits, goes_on),
+        )
+
+    return run(connection, screen, stay)

@@ -1,0 +1,35 @@
+"""`wg-appliance regions`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from appliance.cli import output
+from appliance.cli.exit import api_options
+from appliance.cli.faults import host_faults
+
+if TYPE_CHECKING:
+    from appliance.cli.exit import Exit
+
+
+@click.command()
+@api_options
+@output.json_option
+def regions(exit_: Exit, as_json: bool) -> None:
+    """List the regions that have an active exit, and how far away their API is. Needs no token."""
+    from appliance.client.latency import round_trip_s
+
+    found = exit_.api.ask("GET", "/v1/regions").require(200, "regions")["regions"]
+    with host_faults("cannot measure the way"):
+        milliseconds = round(round_trip_s(exit_.dialer) * 1000, 3)
+    rows = [{**region, "latency_ms": milliseconds} for region in found]
+    if as_json:
+        output.write_json({"regions": rows})
+        return
+    output.write_table(
+        ("REGION", "NODES", "LATENCY"),
+        [(row["code"], row["node_count"], f"{row['latency_ms']:.1f} ms") for row in rows],
+        "no region has an active exit",
+    )

@@ -1,0 +1,87 @@
+"""Where the exit's API is and who we are there: from the command line, the environment, or files of the user's."""
+
+from __future__ import annotations
+
+import os
+import stat
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from appliance.errors import HostError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from appliance.client.invoker import Invoker
+
+ENV_API, ENV_TOKEN = "WG_APPLIANCE_API", "WG_APPLIANCE_TOKEN"
+API, TOKEN = "api", "token"
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """None: nobody has said."""
+
+    url: str | None
+    token: str | None = field(repr=False)
+
+
+def folder(invoker: Invoker, environ: Mapping[str, str]) -> Path:
+    """https://specifications.freedesktop.org/basedir-spec; behind sudo the variable is not the user's."""
+    configured = "" if invoker.changed else environ.get("XDG_CONFIG_HOME", "")
+    return (Path(configured) if configured else invoker.home / ".config") / "wg-appliance"
+
+
+def find(url: str | None, token: str | None, environ: Mapping[str, str], saved: Path) -> Access:
+    """`url` and `token` as given, else the environment's, else those in the folder `saved`."""
+    found = token or environ.get(ENV_TOKEN) or _read(saved / TOKEN, private=True)
+    if found is not None and not (found.isascii() and found.isprintable() and " " not in found):
+        raise HostError("the token is not one: it has characters that no token has")
+    return Access(url or environ.get(ENV_API) or _read(saved / API, private=False), found)
+
+
+def read_token(file: Path) -> str:
+    """Raises HostError where there is none, or where others can read it."""
+    found = _read(file, private=True)
+    if not found:
+        raise HostError(f"no token in {file}")
+    return found
+
+
+def save(access: Access, saved: Path) -> list[Path]:
+    """For the next time, where nobody else reads it. The files that were written."""
+    saved.mkdir(mode=0o700, parents=True, exist_ok=True)
+    written = []
+    for name, value in ((API, access.url), (TOKEN, access.token)):
+        if value is not None:
+            write_private(saved / name, f"{value}\n")
+            written.append(saved / name)
+    return written
+
+
+def write_private(path: Path, text: str, *, replace: bool = True) -> None:
+    """Mode 0600 from its beginning on, and never half of it. Raises FileExistsError where it may not replace one."""
+    new = path.with_name(f".{path.name}.{os.getpid()}")
+    with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600), "w") as file:
+        try:
+            file.write(text)
+            file.flush()
+            if replace:
+                new.replace(path)
+            else:
+                path.hardlink_to(new)
+        finally:
+            new.unlink(missing_ok=True)
+
+
+def _read(file: Path, *, private: bool) -> str | None:
+    try:
+        with file.open(encoding="utf-8") as opened:
+            if private and stat.S_IMODE(os.fstat(opened.fileno()).st_mode) & 0o077:
+                raise HostError(f"{file} can be read by others: chmod 600 {file}")
+            return opened.read().strip() or None
+    except FileNotFoundError:
+        return None
+    except UnicodeDecodeError as error:
+        raise HostError(f"{file} is no text") from error

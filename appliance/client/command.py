@@ -1,0 +1,96 @@
+"""A program run through the tunnel: with the terminal, the user and the signals it would have without."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from appliance.client.connection import Outcome, ended
+from appliance.client.interruption import SIGNALS, Interrupted, Interruption
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from types import FrameType
+
+    from appliance.client.answers import Over
+
+NOT_FOUND, NOT_EXECUTABLE, BY_SIGNAL = 127, 126, 128  # exit statuses, as those of a shell
+ENDING_S = 10.0
+
+
+def accompany(
+    start: Callable[[], subprocess.Popen[bytes]], watch: Callable[[Interruption, Callable[[], bool]], Over]
+) -> Outcome:
+    """Until the program has ended, whose exit status is ours; or the session has, which ends it."""
+    exits = Interruption((signal.SIGCHLD,))
+    with exits.awaited(), _handed_on() as hand_on_to:
+        try:
+            process = start()
+        except OSError as error:
+            status = NOT_FOUND if isinstance(error, FileNotFoundError) else NOT_EXECUTABLE
+            return Outcome(status, f"{error.filename}: {error.strerror}")
+        hand_on_to(process)
+        try:
+            over = watch(exits, lambda: process.poll() is None)
+        except Interrupted:
+            return Outcome(_exit_status(process.wait()))
+        finally:
+            _end(process)
+        return ended(over)
+
+
+@contextmanager
+def _handed_on() -> Iterator[Callable[[subprocess.Popen[bytes]], None]]:
+    """Signals for us go to the program, which ends us when it ends. Those that the terminal sends it has already."""
+    running: list[subprocess.Popen[bytes]] = []
+    early: list[int] = []
+
+    def arrived(number: int, _frame: FrameType | None) -> None:
+        if not running:
+            early.append(number)
+        elif not (number == signal.SIGINT and _in_foreground()):
+            running[0].send_signal(number)
+
+    def begin(process: subprocess.Popen[bytes]) -> None:
+        running.append(process)
+        for number in early:
+            process.send_signal(number)
+
+    before = [(number, signal.getsignal(number)) for number in SIGNALS]
+    for number, handler in before:
+        if handler is not signal.SIG_IGN:
+            signal.signal(number, arrived)
+    try:
+        yield begin
+    finally:
+        for number, handler in before:
+            signal.signal(number, handler)
+
+
+def _in_foreground() -> bool:
+    try:
+        terminal = os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        return os.tcgetpgrp(terminal) == os.getpgrp()
+    finally:
+        os.close(terminal)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    if process.poll() is not None:
+        return
+    process.terminate()
+    try:
+        process.wait(timeout=ENDING_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def _exit_status(code: int) -> int:
+    return code if code >= 0 else BY_SIGNAL - code

@@ -1,0 +1,223 @@
+"""One connection from its beginning to its end: a session, a tunnel, what is shown meanwhile, the way back.
+
+The tunnel goes before the session: what is taken down on this machine needs nobody's answer.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from appliance.client import config_file, status
+from appliance.client.answers import DONE, ENDED, FAILED, Again, Live, Opened, Over
+from appliance.client.interruption import Interrupted
+from appliance.client.session import Stopped
+from appliance.client.tunnel import Figures
+from appliance.errors import ApplianceError
+from appliance.wireguard import keys
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from appliance.client.dialer import Dialer
+    from appliance.client.interruption import Interruption
+    from appliance.client.left_behind import Place
+    from appliance.client.screen import Screen
+    from appliance.client.session import Sessions
+    from appliance.client.tunnel import ClientTunnel
+
+NOTHING = Figures(0, 0, None)
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """`resolvers`: None leaves it to the operator. `every_s`: how often the status is shown."""
+
+    region: str
+    ipv6: bool
+    resolvers: Sequence[str] | None
+    every_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """`line`: what went wrong, for stderr."""
+
+    exit_status: int
+    line: str = ""
+
+
+class Connection:
+    def __init__(
+        self, wish: Wish, key: bytes, sessions: Sessions, dialer: Dialer, tunnel: ClientTunnel, place: Place
+    ) -> None:
+        self._wish = wish
+        self._key = key
+        self._sessions = sessions
+        self._dialer = dialer
+        self._tunnel = tunnel
+        self._place = place
+        self._begun = _now()
+        self._opened: Opened
+        self._is_open = self._is_up = False
+        self._session: Mapping[str, Any] = {}  # as the API said last
+        self._ask_at = 0.0
+        self._failures = 0
+        self._away = ""
+        self._reading: tuple[float, int, int] | None = None  # when, down, up
+        self._last = self._carried = NOTHING  # of the tunnel before this one, where it was made anew
+
+    def begin(self) -> Opened:
+        """A session, and the tunnel up. Raises HostError or TunnelError; `end` comes afterwards in any case."""
+        self._tunnel.check()
+        config = self._open(forever=False)
+        self._tunnel.up(config)
+        self._is_up = True
+        self._go_past_tunnel()
+        self._begun = _now()
+        return self._opened
+
+    def watch(self, screen: Screen, interruption: Interruption, goes_on: Callable[[], bool] = lambda: False) -> Over:
+        """Until the server ends it. Raises Interrupted where `goes_on` says no; HostError where the tunnel has gone."""
+        while True:
+            try:
+                with interruption.allowed():
+                    found = self._ask() if _now() >= self._ask_at else None
+                over = self._take(found, screen)
+                if over is not None:
+                    return over
+                screen.status(self._view())
+                if screen.gone and not goes_on():
+                    raise Interrupted("nobody looks any more")
+                interruption.pause(max(0.0, min(self._wish.every_s, self._ask_at - _now())))
+            except Interrupted:
+                if not goes_on():
+                    raise
+
+    def end(self, screen: Screen, over: Over | None) -> list[str]:
+        """Everything back as it was, and a receipt. What went wrong, in words."""
+        screen.close()
+        failed = self._tunnel.down()
+        self._dialer.mark = None
+        final = over.session if over is not None else {}
+        if self._is_open and over is None:
+            try:
+                final = self._sessions.close(self._opened.id)
+            except (ApplianceError, Interrupted) as error:
+                failed.append(f"the session {self._opened.id} ends by itself, for it could not be closed: {error}")
+        if final and self._is_up:
+            screen.receipt(_now() - self._begun, final)
+        if not failed:  # else the next run tries again
+            self._place.empty()
+        return failed
+
+    # -------------------------------------------------------------------------------------------------
+
+    def _open(self, *, forever: bool) -> str:
+        self._opened = opened = self._sessions.open(request(self._wish, self._key), forever=forever)
+        self._is_open = True
+        self._place.note_session(self._sessions.url, opened.id)
+        return self._config(opened)
+
+    def _config(self, opened: Opened) -> str:
+        return whole_config(opened.wg_config, self._key, self._wish.resolvers, self._tunnel.default_resolvers)
+
+    def _ask(self) -> Live | Over | Again:
+        return self._sessions.status(self._opened.id, self._failures + 1)
+
+    def _take(self, found: Live | Over | Again | None, screen: Screen) -> Over | None:
+        if isinstance(found, Over) and not found.reopen:
+            return found
+        if isinstance(found, Over):
+            self._reopen(screen)
+        elif isinstance(found, Live):
+            self._session, self._failures, self._away = found.session, 0, ""
+            self._ask_at = _now() + self._wish.every_s
+        elif isinstance(found, Again):
+            self._failures += 1
+            self._away = found.why
+            self._ask_at = _now() + found.after_s
+        return None
+
+    def _reopen(self, screen: Screen) -> None:
+        before = self._opened
+        screen.remark(f"session {before.id} had ended as idle; opening another with the same key")
+        config = self._open(forever=True)
+        if config != self._config(before):
+            self._tunnel.change(config)
+            self._go_past_tunnel()
+
+    def _go_past_tunnel(self) -> None:
+        self._dialer.mark = self._tunnel.mark()
+        self._place.note_mark(self._dialer.mark)
+
+    def _view(self) -> status.View:
+        figures = self._tunnel.figures()
+        if figures.down < self._last.down or figures.up < self._last.up:
+            carried = self._carried
+            self._carried = replace(carried, down=carried.down + self._last.down, up=carried.up + self._last.up)
+        self._last = figures
+        now = (_now(), self._carried.down + figures.down, self._carried.up + figures.up)
+        down_rate, up_rate = status.rates(self._reading, now)
+        self._reading = now
+        return status.View(
+            region=self._wish.region,
+            public_ip=self._opened.public_ip,
+            elapsed_s=now[0] - self._begun,
+            down=now[1],
+            up=now[2],
+            down_rate=down_rate,
+            up_rate=up_rate,
+            handshake_age_s=None if figures.handshake_s is None else max(0.0, time.time() - figures.handshake_s),
+            session=self._session,
+            away=self._away,
+        )
+
+
+def request(wish: Wish, key: bytes) -> dict[str, object]:
+    """The body of POST /v1/sessions."""
+    public_key = keys.encode(keys.public_key(key))
+    return {"region": wish.region, "client_public_key": public_key, "ipv6": wish.ipv6}
+
+
+def whole_config(
+    wg_config: str, key: bytes, resolvers: Sequence[str] | None, default_resolvers: Sequence[str] = ()
+) -> str:
+    """`resolvers` come before the operator's, those before the default."""
+    own = config_file.with_private_key(wg_config, key)
+    if resolvers is None:
+        resolvers = config_file.resolvers(own) or default_resolvers
+    return config_file.with_resolvers(own, resolvers)
+
+
+def run(connection: Connection, screen: Screen, stay: Callable[[Opened], Outcome | Over]) -> Outcome:
+    """`stay`: what happens between beginning and end. A signal ends it, and that is no failure."""
+    over: Over | None = None
+    try:
+        opened = connection.begin()
+        try:
+            found = stay(opened)
+        except Interrupted:
+            found = Outcome(DONE)
+        over = found if isinstance(found, Over) else None
+        outcome = found if isinstance(found, Outcome) else ended(found)
+    except Stopped as error:
+        outcome = Outcome(error.exit_status, str(error))
+    except (ApplianceError, OSError) as error:
+        outcome = Outcome(FAILED, str(error))
+    finally:
+        failed = connection.end(screen, over)
+    if not failed:
+        return outcome
+    lines = [outcome.line, *failed] if outcome.line else failed
+    return Outcome(outcome.exit_status or FAILED, "; ".join(lines))
+
+
+def ended(over: Over) -> Outcome:
+    return Outcome(ENDED, f"the server has ended the session: {over.reason}")
+
+
+def _now() -> float:
+    """Seconds, counted on while the machine sleeps."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)

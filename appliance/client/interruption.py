@@ -1,0 +1,73 @@
+"""Signals end what waits; not what must not stop half-way, and not the clearing up."""
+
+from __future__ import annotations
+
+import select
+import signal
+import socket
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from types import FrameType
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+class Interrupted(BaseException):
+    """Like KeyboardInterrupt no Exception: nothing may take it for a failure of its own."""
+
+
+class Interruption:
+    """Raises Interrupted in the main thread, once for all signals that have come, as soon as that is allowed."""
+
+    def __init__(self, signals: Sequence[signal.Signals] = SIGNALS) -> None:
+        self._signals = signals
+        self._allowed = False
+        self._pending: signal.Signals | None = None
+        self._bell: socket.socket
+
+    @contextmanager
+    def awaited(self) -> Iterator[None]:
+        """Signals come here, and have no other effect. One that is ignored (nohup) stays so."""
+        before = [(number, signal.getsignal(number)) for number in self._signals]
+        # A signal may come to another thread than the one that waits: SIGCHLD comes to the one that forked.
+        self._bell, rung = socket.socketpair()
+        with self._bell, rung:
+            rung.setblocking(False)
+            wakeup = signal.set_wakeup_fd(rung.fileno(), warn_on_full_buffer=False)
+            try:
+                for number, handler in before:
+                    if handler is not signal.SIG_IGN:
+                        signal.signal(number, self._arrived)
+                yield
+            finally:
+                for number, handler in before:
+                    signal.signal(number, handler)
+                signal.set_wakeup_fd(wakeup)
+
+    @contextmanager
+    def allowed(self, allowed: bool = True) -> Iterator[None]:
+        before, self._allowed = self._allowed, allowed
+        try:
+            self._raise()
+            yield
+        finally:
+            self._allowed = before
+        self._raise()
+
+    def pause(self, seconds: float) -> None:
+        """Wait, and be interrupted; or wake too early. Only while signals are awaited."""
+        with self.allowed():
+            if select.select([self._bell], [], [], seconds)[0]:
+                self._bell.recv(4096)
+
+    def _arrived(self, number: int, _frame: FrameType | None) -> None:
+        self._pending = self._pending or signal.Signals(number)
+        self._raise()
+
+    def _raise(self) -> None:
+        if self._pending is not None and self._allowed:
+            first, self._pending = self._pending, None
+            raise Interrupted(f"interrupted by {first.name}")

@@ -1,0 +1,108 @@
+"""A session of an account's: opened, asked about, closed, and all of that again where the exit is away for a while."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from appliance.client import answers
+from appliance.client.answers import Again, Opened, Refused
+from appliance.client.api import NoAnswer
+from appliance.errors import HostError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from appliance.client.answers import Live, Over
+    from appliance.client.api import Answer, Api
+
+SESSIONS = "/v1/sessions"
+STATUS_S = 5.0  # for the answer of an exit that is there
+CLOSING_S = 10.0  # of trying to close a session
+
+
+class Stopped(HostError):
+    """Nothing more can be done; `exit_status` says for which kind of reason."""
+
+    def __init__(self, message: str, exit_status: int) -> None:
+        super().__init__(message)
+        self.exit_status = exit_status
+
+
+class Sessions:
+    """`pause` waits so many seconds; `remark` is told why."""
+
+    def __init__(self, api: Api, token: str, pause: Callable[[float], None], remark: Callable[[str], None]) -> None:
+        self._api = api
+        self.url = api.url
+        self._token = token
+        self._pause = pause
+        self._remark = remark
+
+    def regions(self) -> list[str]:
+        """Those with an active node."""
+        found = self.persist(lambda: self._api.ask("GET", "/v1/regions", seconds=STATUS_S))
+        return [region["code"] for region in found.require(200, "regions")["regions"]]
+
+    def open(self, wish: Mapping[str, object], *, forever: bool = False) -> Opened:
+        """Asked again after a lost answer, the same key replaces its session: none is left over. Raises Stopped."""
+        begun, failures, what = time.monotonic(), 0, Again(0, "")
+        while True:
+            failures += 1
+            patience = answers.PATIENCE_S
+            try:
+                decision = answers.on_opening(self._api.ask("POST", SESSIONS, self._token, wish), failures)
+            except NoAnswer as error:
+                if error.lasting:
+                    raise
+                decision, patience = Again(answers.pause(failures), str(error)), answers.PATIENCE_UNANSWERED_S
+            if isinstance(decision, Opened):
+                return decision
+            if isinstance(decision, Refused):
+                raise Stopped(decision.why, decision.exit_status)
+            what = decision
+            if not forever and time.monotonic() - begun + what.after_s > patience:
+                raise Stopped(f"{what.why}; try again later", answers.FAILED)
+            self._remark(f"{what.why}; asking again in {what.after_s:g} s")
+            self._pause(what.after_s)
+
+    def status(self, session_id: str, failures: int) -> Live | Over | Again:
+        """`failures`: how many tries have failed, with this one if it does."""
+        try:
+            return answers.on_status(self._ask("GET", session_id), failures)
+        except NoAnswer as error:
+            return Again(answers.pause(failures), str(error))
+
+    def close(self, session_id: str) -> Mapping[str, Any]:
+        """The final figures. The first try is made whatever happens, `pause` may end the others. Raises HostError."""
+        deadline, failures = time.monotonic() + CLOSING_S, 0
+        while True:
+            failures += 1
+            try:
+                answer = self._ask("DELETE", session_id)
+                if not answers.is_passing(answer) or time.monotonic() > deadline:
+                    return answer.require(200, *answers.SESSION_FIELDS)
+            except NoAnswer:
+                if time.monotonic() > deadline:
+                    raise
+            self._pause(answers.pause(failures))
+
+    def persist(self, ask: Callable[[], Answer]) -> Answer:
+        """An answer that is not a passing failure. Raises HostError when patience ends."""
+        begun, failures = time.monotonic(), 0
+        while True:
+            failures += 1
+            try:
+                answer = ask()
+                if not answers.is_passing(answer) or time.monotonic() - begun > answers.PATIENCE_S:
+                    return answer
+                wait, why = max(answers.pause(failures), answer.retry_after or 0), answer.error
+            except NoAnswer as error:
+                if error.lasting or time.monotonic() - begun > answers.PATIENCE_UNANSWERED_S:
+                    raise
+                wait, why = answers.pause(failures), str(error)
+            self._remark(f"{why}; asking again in {wait:g} s")
+            self._pause(wait)
+
+    def _ask(self, method: str, session_id: str) -> Answer:
+        return self._api.ask(method, f"{SESSIONS}/{session_id}", self._token, seconds=STATUS_S)

@@ -1,0 +1,48 @@
+"""Sizes, durations and money as people read them."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+MILLICENTS = 100_000  # one unit of the currency
+
+
+def span(ms: int) -> str:
+    """A duration in its largest unit: "12s", "5m", "3h", "40d"."""
+    seconds = max(0, ms) // 1000
+    for unit, length in (("d", 86400), ("h", 3600), ("m", 60)):
+        if seconds >= length:
+            return f"{seconds // length}{unit}"
+    return f"{seconds}s"
+
+
+def long_span(seconds: int) -> str:
+    """A duration in its two largest units: "1h 59m", "5m 2s", "12s"."""
+    units = (("d", 86400), ("h", 3600), ("m", 60), ("s", 1))
+    for (large, length), (small, part) in pairwise(units):
+        if seconds >= length:
+            return f"{seconds // length}{large} {seconds % length // part}{small}"
+    return f"{max(0, seconds)}s"
+
+
+def size(count: int) -> str:
+    """Bytes with a binary unit: "512 B", "1.2 MiB"."""
+    if count < 1024:
+        return f"{count} B"
+    amount = float(count)
+    for unit in ("KiB", "MiB", "GiB"):
+        amount /= 1024
+        if amount < 1023.95:  # what would be rounded to 1024.0 belongs to the next unit
+            return f"{amount:.1f} {unit}"
+    return f"{amount / 1024:.1f} TiB"
+
+
+def clock_time(seconds: int) -> str:
+    """As on a stop watch: "0:07:03"."""
+    return f"{seconds // 3600}:{seconds // 60 % 60:02}:{seconds % 60:02}"
+
+
+def price(millicents: int, currency: str) -> str:
+    """Rounded down to hundredths, as a bill is: "0.21 EUR"."""
+    hundredths = millicents * 100 // MILLICENTS
+    return f"{hundredths // 100}.{hundredths % 100:02} {currency.upper()}"

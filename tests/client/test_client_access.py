@@ -1,0 +1,151 @@
+"""Where the client has the exit's URL and its token from, and how it keeps them."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import stat
+from pathlib import Path
+
+import pytest
+
+from appliance.client.access import Access, find, folder, read_token, save, write_private
+from appliance.client.dialer import parse_url
+from appliance.client.invoker import find_invoker
+from appliance.errors import HostError, InvalidRequest
+
+ENVIRONMENT = {"WG_APPLIANCE_API": "https://env", "WG_APPLIANCE_TOKEN": "env"}
+NOBODY = pwd.getpwnam("nobody")
+
+
+@pytest.fixture
+def saved(tmp_path: Path) -> Path:
+    save(Access("https://saved", "saved"), tmp_path / "deep" / "wg-appliance")
+    return tmp_path / "deep" / "wg-appliance"
+
+
+def test_order(saved: Path) -> None:
+    """What is given comes before the environment, that before what was saved; each for itself."""
+    assert find("https://given", "given", ENVIRONMENT, saved) == Access("https://given", "given")
+    assert find("https://given", None, ENVIRONMENT, saved) == Access("https://given", "env")
+    assert find(None, None, {}, saved) == Access("https://saved", "saved")
+    assert find(None, None, {}, saved / "none") == Access(None, None)
+
+
+def test_saved_for_nobody_else(saved: Path) -> None:
+    """The folder is 0700, its files 0600, whatever the umask says; saving again replaces them."""
+    before = os.umask(0)
+    try:
+        save(Access("https://other", "other"), saved)
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE(saved.stat().st_mode) == 0o700
+    assert {(path.name, stat.S_IMODE(path.stat().st_mode)) for path in saved.iterdir()} == {
+        ("api", 0o600),
+        ("token", 0o600),
+    }
+    assert find(None, None, {}, saved) == Access("https://other", "other")
+
+
+def test_a_token_that_others_can_read(saved: Path) -> None:
+    """Refused, with the command that mends it."""
+    (saved / "token").chmod(0o640)
+    with pytest.raises(HostError, match=f"can be read by others: chmod 600 {saved / 'token'}"):
+        find(None, None, {}, saved)
+
+
+def test_token_file(tmp_path: Path) -> None:
+    """A file that is named has to have one."""
+    write_private(tmp_path / "token", "secret\n")
+    assert read_token(tmp_path / "token") == "secret"
+    with pytest.raises(HostError, match="no token in"):
+        read_token(tmp_path / "none")
+
+
+@pytest.mark.parametrize("token", ["two words", "line\nline", "schlüssel", "bell\a"])
+def test_what_is_no_token(token: str, tmp_path: Path) -> None:
+    """It would not fit into a header; it is not shown either."""
+    with pytest.raises(HostError, match="the token is not one") as refused:
+        find("https://given", token, {}, tmp_path)
+    assert token not in str(refused.value)
+
+
+def test_the_token_is_not_shown() -> None:
+    """Whoever prints it."""
+    assert "secret" not in repr(Access("https://given", "secret"))
+
+
+def test_the_users_folder() -> None:
+    """XDG's, which behind sudo is not the caller's; then their home counts."""
+    environ = {"HOME": "/home/x", "XDG_CONFIG_HOME": "/somewhere"}
+    assert folder(find_invoker(environ), environ) == Path("/somewhere/wg-appliance")
+    environ = {"HOME": "/home/x"}
+    assert folder(find_invoker(environ), environ) == Path("/home/x/.config/wg-appliance")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="NOT TESTED: only root has somebody behind it")
+def test_behind_sudo(tmp_path: Path) -> None:
+    """Files are the caller's, their folder is in the caller's home, and root is root again afterwards."""
+    environ = {"SUDO_UID": str(NOBODY.pw_uid), "HOME": "/root", "XDG_CONFIG_HOME": "/somewhere"}
+    invoker = find_invoker(environ)
+    assert folder(invoker, environ) == Path(NOBODY.pw_dir) / ".config" / "wg-appliance"
+    tmp_path.chmod(0o755)
+    place = tmp_path / "theirs"
+    place.mkdir()
+    os.chown(place, NOBODY.pw_uid, NOBODY.pw_gid)
+    groups = os.getgroups()
+    with invoker.acting():
+        assert os.geteuid() == NOBODY.pw_uid
+    assert (os.geteuid(), os.getegid(), os.getgroups()) == (0, os.getgid(), groups)
+
+
+def test_sudo_of_nobody_known() -> None:
+    """A user that is not there is an error, not root."""
+    if os.geteuid() == 0:
+        with pytest.raises(HostError, match="SUDO_UID is 4294967000"):
+            find_invoker({"SUDO_UID": "4294967000"})
+
+
+def test_a_file_that_is_there_stays(tmp_path: Path) -> None:
+    """Where it may not be replaced; and nothing is left of the one that was to come."""
+    (tmp_path / "config").write_text("mine")
+    with pytest.raises(FileExistsError):
+        write_private(tmp_path / "config", "new", replace=False)
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("config", "mine")]
+
+
+@pytest.mark.parametrize(
+    ("text", "host", "port", "path", "reads_along"),
+    [
+        ("https://exit.example", "exit.example", 443, "", False),
+        ("https://exit.example:8443/api/", "exit.example", 8443, "/api", False),
+        ("http://exit.example", "exit.example", 80, "", True),
+        ("http://[2001:db8::1]:8080", "2001:db8::1", 8080, "", True),
+        ("http://127.0.0.1:8080", "127.0.0.1", 8080, "", False),
+        ("http://[::1]:8080", "::1", 8080, "", False),
+        ("http://localhost", "localhost", 80, "", False),
+        ("unix:/run/api", "localhost", 0, "/run/api", False),
+    ],
+)
+def test_urls(text: str, host: str, port: int, path: str, reads_along: bool) -> None:
+    """The token goes in the clear only to this machine itself, unless the user allows it."""
+    found = parse_url(text)
+    assert (found.host, found.port, found.path, found.reads_along) == (host, port, path, reads_along)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "exit.example",
+        "ftp://exit",
+        "https://",
+        "https://user:pass@exit",
+        "https://exit:port",
+        "https://exit?x",
+        "unix:run",
+    ],
+)
+def test_what_is_no_url(text: str) -> None:
+    """Refused, with what it has to be."""
+    with pytest.raises(InvalidRequest, match="must be https://HOST"):
+        parse_url(text)

@@ -1,0 +1,236 @@
+"""`wg-appliance connect` and `regions` as programs, where they make no tunnel."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import re
+import stat
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from scripted_api import CONFIG, OPENED, QUOTA_EXCEEDED, SESSION, TOKEN
+
+from appliance.wireguard.keys import encode, public_key
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from scripted_api import ScriptedApi
+
+    Run = Callable[..., subprocess.CompletedProcess[str]]
+
+PROJECT = Path(__file__).resolve().parents[2]
+POST = "POST /v1/sessions"
+
+
+@pytest.fixture
+def run(api: ScriptedApi, tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """The command in an empty home, told of the scripted API by its environment."""
+
+    def command(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
+        ours = {
+            name: value for name, value in os.environ.items() if not name.startswith(("WG_APPLIANCE_", "XDG_", "SUDO_"))
+        }
+        told = {"HOME": str(tmp_path), "WG_APPLIANCE_API": api.url, "WG_APPLIANCE_TOKEN": TOKEN, "LC_ALL": "C.UTF-8"}
+        return subprocess.run(
+            [sys.executable, "-m", "appliance", *arguments],
+            capture_output=True,
+            text=True,
+            cwd=PROJECT,
+            env={name: value for name, value in (ours | told | environ).items() if value},
+            timeout=60,
+            check=False,
+        )
+
+    return command
+
+
+def test_config_only(api: ScriptedApi, run: Run, tmp_path: Path) -> None:
+    """A whole config in a file for nobody else; the exit was told the public key alone. The session stays open."""
+    api.answers(POST, 201, OPENED)
+    file = tmp_path / "fsn.conf"
+    done = run("connect", "fsn", "--config-only", str(file))
+    assert (done.returncode, done.stdout) == (0, ""), done.stderr
+    assert "session ses_1 is open" in done.stderr
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    key = re.search(r"^PrivateKey = (\S+)$", config := file.read_text(), re.MULTILINE)
+    assert key is not None
+    assert config.replace(f"PrivateKey = {key[1]}\n", "") == CONFIG
+    (asked,) = api.asked
+    assert asked.body["client_public_key"] == encode(public_key(base64.b64decode(key[1])))
+    assert asked.body["region"] == "fsn"
+    assert key[1] not in json.dumps(asked.body)
+
+
+def test_config_on_stdout(api: ScriptedApi, run: Run) -> None:
+    """Alone, as `connect --config-only > FILE` wants it; --dns adds a line."""
+    api.answers("GET /v1/regions", 200, {"regions": [{"code": "fsn", "node_count": 1}]})
+    api.answers(POST, 201, OPENED)
+    done = run("connect", "--dns", "192.0.2.53", "--config-only")
+    assert done.returncode == 0
+    assert done.stdout.startswith("[Interface]\nPrivateKey = ")
+    assert "\nMTU = 1420\nDNS = 192.0.2.53\n" in done.stdout
+    assert api.asked[-1].body["region"] == "fsn", "the only one there is"
+
+
+def test_a_file_that_is_there(api: ScriptedApi, run: Run, tmp_path: Path) -> None:
+    """It stays, and no session is opened for nothing."""
+    (tmp_path / "mine.conf").write_text("mine")
+    done = run("connect", "fsn", "--config-only", str(tmp_path / "mine.conf"))
+    assert (done.returncode, api.asked) == (1, [])
+    assert "is there already; name another" in done.stderr
+
+
+def test_a_folder_that_is_not_there(api: ScriptedApi, run: Run, tmp_path: Path) -> None:
+    """One line, and no session that nobody has the config of."""
+    done = run("connect", "fsn", "--config-only", str(tmp_path / "none" / "x.conf"))
+    assert (done.returncode, done.stderr.count("\n"), api.asked) == (1, 1, [])
+    assert "none is no directory" in done.stderr
+
+
+def test_qr(api: ScriptedApi, run: Run) -> None:
+    """Half blocks, with a resolver that a phone can reach."""
+    api.answers(POST, 201, OPENED)
+    done = run("connect", "fsn", "--qr")
+    assert done.returncode == 0
+    assert set(done.stdout) <= set(" ▀▄█\n")
+    shown = run("connect", "fsn", "--qr", "--json")
+    assert "\nDNS = 9.9.9.9\n" in json.loads(shown.stdout)["wg_config"]
+
+
+def test_quota(api: ScriptedApi, run: Run) -> None:
+    """Status 3 here too, with the breakdown on one line."""
+    api.answers(POST, 402, QUOTA_EXCEEDED)
+    done = run("connect", "fsn", "--config-only")
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (3, "", 1)
+    assert "4.0 GiB of 4.0 GiB (resets 2026-12-02T00:00:00Z)" in done.stderr
+
+
+def test_usage_and_status(api: ScriptedApi, run: Run) -> None:
+    """The account's own, as the API says it."""
+    usage = {"tier": "free", "bytes_used": 1}
+    api.answers("GET /v1/usage", 200, usage)
+    api.answers("GET /v1/sessions/ses_1", 200, SESSION)
+    api.answers("DELETE /v1/sessions/ses_1", 200, SESSION)
+    assert json.loads(run("connect", "--usage", "--json").stdout) == usage
+    assert run("connect", "--usage").stdout == "tier        free\nbytes_used  1\n"
+    assert json.loads(run("connect", "--status", "ses_1", "--json").stdout) == SESSION
+    assert json.loads(run("connect", "--end", "ses_1", "--json").stdout) == SESSION
+    assert {asked.token for asked in api.asked} == {f"Bearer {TOKEN}"}
+    unknown = run("connect", "--status", "../usage")
+    assert (unknown.returncode, unknown.stdout) == (1, ""), "an id is no path"
+
+
+def test_regions(api: ScriptedApi, run: Run) -> None:
+    """With the time that a connection takes, and without a token."""
+    api.answers("GET /v1/regions", 200, {"regions": [{"code": "fsn", "node_count": 2}]})
+    (region,) = json.loads(run("regions", "--json", WG_APPLIANCE_TOKEN="").stdout)["regions"]
+    assert (region["code"], region["node_count"]) == ("fsn", 2)
+    assert 0 < region["latency_ms"] < 5000
+    table = run("regions").stdout.splitlines()
+    assert table[0].split() == ["REGION", "NODES", "LATENCY"]
+    assert re.fullmatch(r"fsn +2 +\d+\.\d ms", table[1])
+    assert not any(asked.token for asked in api.asked)
+
+
+def test_several_regions(api: ScriptedApi, run: Run) -> None:
+    """It does not choose between them."""
+    api.answers("GET /v1/regions", 200, {"regions": [{"code": "ams"}, {"code": "fsn"}]})
+    done = run("connect", "--config-only")
+    assert done.returncode == 2
+    assert "name one: ams, fsn" in done.stderr
+
+
+def test_saved(api: ScriptedApi, run: Run, tmp_path: Path) -> None:
+    """With --save the next time needs neither variables nor options."""
+    api.answers("GET /v1/usage", 200, {"tier": "free"})
+    saved = tmp_path / ".config" / "wg-appliance"
+    assert run("connect", "--usage", "--save").stderr == f"saved: {saved}/api, {saved}/token\n"
+    again = run("connect", "--usage", WG_APPLIANCE_API="", WG_APPLIANCE_TOKEN="")
+    assert again.returncode == 0, again.stderr
+    assert [asked.token for asked in api.asked] == [f"Bearer {TOKEN}"] * 2
+
+
+@pytest.mark.parametrize(
+    ("environ", "arguments", "said"),
+    [
+        ({"WG_APPLIANCE_API": ""}, ("--usage",), "no exit; give its URL as WG_APPLIANCE_API"),
+        ({"WG_APPLIANCE_TOKEN": ""}, ("--usage",), "no token; give it as WG_APPLIANCE_TOKEN"),
+        ({"WG_APPLIANCE_API": "http://192.0.2.1"}, ("--usage",), "others on the way could read the token; use https"),
+        ({"WG_APPLIANCE_API": "192.0.2.1"}, ("--usage",), "192.0.2.1: must be https://HOST"),
+        ({}, ("--token", "x", "--token-file", "y", "--usage"), "--token and --token-file do not go together"),
+        ({}, ("fsn", "--"), "Missing COMMAND after '--'"),
+        ({}, ("--every", "0s"), "0s"),
+        ({}, ("FSN",), "FSN"),
+        ({}, ("--dns", "example.org"), "example.org"),
+    ],
+)
+def test_usage_errors(
+    api: ScriptedApi, run: Run, environ: dict[str, str], arguments: tuple[str, ...], said: str
+) -> None:
+    """Status 2, and what is missing or wrong; the exit is not asked."""
+    done = run("connect", *arguments, **environ)
+    assert (done.returncode, done.stdout, api.asked) == (2, "", [])
+    assert said in done.stderr
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="NOT TESTED: only root can be another user")
+def test_without_root(api: ScriptedApi, tmp_path: Path) -> None:
+    """A tunnel needs it: one line that says so, before a session is opened."""
+    script = (
+        "import os, sys; os.setgroups([]); os.setgid(65534); os.setuid(65534); from appliance.cli import main; main()"
+    )
+    environ = {
+        "WG_APPLIANCE_API": api.url,
+        "WG_APPLIANCE_TOKEN": TOKEN,
+        "HOME": str(tmp_path),
+        "PATH": os.environ["PATH"],
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", script, "connect", "fsn"],
+        capture_output=True,
+        text=True,
+        cwd=PROJECT,
+        env=environ,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, api.asked) == (1, [])
+    assert "run it as root (sudo)" in done.stderr
+
+
+def test_help_is_quick(run: Run) -> None:
+    """What only a connection needs is loaded when there is one."""
+    done = run("connect", "--help", PYTHONPROFILEIMPORTTIME="1")
+    assert done.returncode == 0
+    heavy = ("rich", "segno", "ssl", "http.client", "pyroute2", "cryptography", "asyncio")
+    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+    assert not [name for name in imported if name in heavy]
+
+
+@pytest.mark.parametrize(
+    ("words", "completed"), [("wg-appliance conn", "connect"), ("wg-appliance connect --config-o", "--config-only")]
+)
+def test_completion(words: str, completed: str) -> None:
+    """click's, which bash asks like this."""
+    environ = {
+        "_WG_APPLIANCE_COMPLETE": "bash_complete",
+        "COMP_WORDS": words,
+        "COMP_CWORD": str(len(words.split()) - 1),
+    }
+    program = "from appliance.cli import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        cwd=PROJECT,
+        env=environ,
+        timeout=60,
+        check=False,
+    )
+    assert done.stdout == f"plain,{completed}\n"

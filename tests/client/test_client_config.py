@@ -1,0 +1,87 @@
+"""The wg-quick file as its owner completes it, and as a phone's camera reads it."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from pyzbar.pyzbar import ZBarSymbol, decode
+from scripted_api import CONFIG
+
+from appliance.client import qr
+from appliance.client.config_file import resolvers, with_private_key, with_resolvers
+from appliance.client.connection import whole_config
+from appliance.errors import HostError
+from appliance.wireguard.keys import encode
+
+KEY = bytes(range(32))
+WITH_DNS = CONFIG.replace("MTU = 1420\n", "MTU = 1420\nDNS = 10.0.0.53, fd00::53\n")
+PIXELS = 4  # of a module's side
+
+
+def test_the_key_is_put_in() -> None:
+    """As one line more under [Interface]; nothing else changes."""
+    assert with_private_key(CONFIG, KEY) == CONFIG.replace(
+        "[Interface]\n", f"[Interface]\nPrivateKey = {encode(KEY)}\n"
+    )
+
+
+@pytest.mark.parametrize("text", ["", "[Peer]\n", CONFIG + CONFIG, CONFIG.replace("MTU", "PrivateKey = x\nMTU")])
+def test_what_is_no_config_for_a_key_of_ours(text: str) -> None:
+    """Refused instead of used."""
+    with pytest.raises(HostError, match="not one for a key of ours"):
+        with_private_key(text, KEY)
+
+
+def test_resolvers() -> None:
+    """Read, replaced, and left out."""
+    assert resolvers(CONFIG) == ()
+    assert resolvers(WITH_DNS) == ("10.0.0.53", "fd00::53")
+    assert with_resolvers(WITH_DNS, ()) == CONFIG
+    assert with_resolvers(CONFIG, ("10.0.0.53", "fd00::53")) == WITH_DNS
+    assert resolvers(with_resolvers(WITH_DNS, ("192.0.2.1",))) == ("192.0.2.1",)
+
+
+@pytest.mark.parametrize(
+    ("config", "asked", "default", "found"),
+    [
+        (CONFIG, None, (), ()),
+        (CONFIG, None, ("9.9.9.9",), ("9.9.9.9",)),
+        (WITH_DNS, None, ("9.9.9.9",), ("10.0.0.53", "fd00::53")),
+        (WITH_DNS, ("192.0.2.1",), ("9.9.9.9",), ("192.0.2.1",)),
+        (WITH_DNS, (), ("9.9.9.9",), ()),
+    ],
+)
+def test_whose_resolvers(
+    config: str, asked: tuple[str, ...] | None, default: tuple[str, ...], found: tuple[str, ...]
+) -> None:
+    """The user's, else the operator's, else the default."""
+    assert resolvers(whole_config(config, KEY, asked, default)) == found
+
+
+def photographed(text: str, *, light_on_dark: bool) -> tuple[bytes, int, int]:
+    """What a camera sees of half-block characters: (grey pixels, width, height)."""
+    halves = {" ": (0, 0), "▀": (1, 0), "▄": (0, 1), "█": (1, 1)}
+    rows = []
+    for line in re.sub(r"\x1b\[[0-9;]*m", "", text).splitlines():
+        for half in (0, 1):
+            ink = [halves[character][half] for character in line]
+            row = bytes(255 if inked is light_on_dark else 0 for inked in map(bool, ink) for _ in range(PIXELS))
+            rows += [row] * PIXELS
+    return b"".join(rows), len(rows[0]), len(rows)
+
+
+@pytest.mark.parametrize("colour", [True, False])
+@pytest.mark.parametrize("config", [CONFIG, WITH_DNS])
+def test_the_qr_code(config: str, colour: bool) -> None:
+    """zbar, which has nothing of ours or of segno's, reads the whole config from what the terminal shows."""
+    whole = with_private_key(config, KEY)
+    picture = photographed(qr.draw(whole, colour=colour), light_on_dark=not colour)
+    (found,) = decode(picture, symbols=[ZBarSymbol.QRCODE])
+    assert found.data.decode() == whole
+
+
+def test_the_qr_code_needs_no_colours_of_the_terminals() -> None:
+    """It says black on white itself, line by line; without colour it has no escapes at all."""
+    assert all(line.startswith("\x1b[38;5;16;48;5;231m") for line in qr.draw("x", colour=True).splitlines())
+    assert "\x1b" not in qr.draw("x", colour=False)

@@ -1,0 +1,289 @@
+"""One connection, with a tunnel and an exit of the test's: in which order things come and go."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from scripted_api import CONFIG, OPENED, SESSION
+
+from appliance.client import left_behind
+from appliance.client.answers import Again, Live, Opened, Over
+from appliance.client.connection import Connection, Outcome, Wish, run
+from appliance.client.interruption import Interrupted, Interruption
+from appliance.client.session import Stopped
+from appliance.client.tunnel import Figures
+from appliance.errors import HostError, TunnelError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
+
+    from appliance.client.left_behind import Place
+    from appliance.client.status import View
+
+KEY = bytes(range(32))
+FIRST = Opened(**OPENED)
+OTHER_ADDRESS = Opened(**{**OPENED, "id": "ses_2", "wg_config": CONFIG.replace("10.101.0.2", "10.101.0.9")})
+SAME_ADDRESS = Opened(**{**OPENED, "id": "ses_2"})
+FINAL = SESSION | {"terminated_reason": "quota_exceeded"}
+
+
+@dataclass
+class Stage:
+    """All parts, and in `log` what was done to them, in order."""
+
+    place: Place
+    opened: deque[Opened | Exception] = field(default_factory=lambda: deque([FIRST]))
+    statuses: deque[Live | Over | Again] = field(default_factory=deque)
+    figures_: deque[Figures | Exception] = field(default_factory=deque)
+    log: list[str] = field(default_factory=list)
+    views: list[View] = field(default_factory=list)
+    fails: str = ""
+    left: list[str] = field(default_factory=list)
+    mark: int | None = None
+    gone = False
+    default_resolvers = ()
+    url = "https://exit.example"
+
+    # The exit
+    def open(self, wish: Mapping[str, object], *, forever: bool = False) -> Opened:
+        self.log.append(f"open {wish['region']}{' forever' if forever else ''}")
+        found = self.opened.popleft()
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    def status(self, *found: Any) -> Any:
+        if len(found) == 1:  # the screen's: a view
+            self.views.append(found[0])
+            return None
+        if not self.statuses:
+            raise Interrupted("the script has ended")
+        return self.statuses.popleft()
+
+    def close(self, *session_id: str) -> Mapping[str, Any]:
+        self.log.append(f"close {session_id[0]}" if session_id else "screen closed")
+        if session_id and self.fails == "close":
+            raise HostError("nobody there")
+        if session_id and self.fails == "wait":
+            raise Interrupted("interrupted by SIGINT")
+        return SESSION | {"terminated_reason": "closed"}
+
+    # The tunnel
+    def check(self) -> None:
+        if self.fails == "check":
+            raise HostError("wg-quick is missing")
+
+    def up(self, _config: str) -> None:
+        self.log.append("up")
+        if self.fails == "up":
+            raise TunnelError("no such device")
+
+    def change(self, config: str) -> None:
+        self.log.append(f"change {config.splitlines()[2]}")
+
+    def figures(self) -> Figures:
+        found = self.figures_.popleft() if self.figures_ else Figures(0, 0, None)
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    def down(self) -> list[str]:
+        self.log.append("down")
+        return self.left
+
+    # The screen
+    def connected(self, *_: object) -> None: ...
+
+    def remark(self, text: str) -> None:
+        self.log.append(f"remark {text}")
+
+    def receipt(self, _elapsed_s: float, session: Mapping[str, Any]) -> None:
+        self.log.append(f"receipt {session['id']}")
+
+
+class Tunnel:
+    """The stage's, whose mark is a method."""
+
+    default_resolvers: tuple[str, ...] = ()
+
+    def __init__(self, stage: Stage) -> None:
+        self._stage = stage
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stage, name)
+
+    def mark(self) -> int:
+        return 51820
+
+
+@pytest.fixture
+def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
+    monkeypatch.setattr(left_behind, "FOLDER", tmp_path / "run")
+    monkeypatch.setattr(left_behind, "_is_free", lambda _: True)
+    with left_behind.claimed("machine") as place:
+        yield Stage(place)
+
+
+def play(stage: Stage) -> Outcome:
+    wish = Wish("fsn", ipv6=True, resolvers=None, every_s=0.0)
+    connection = Connection(wish, KEY, stage, stage, Tunnel(stage), stage.place)  # type: ignore[arg-type]  # all of it
+    interruption = Interruption()
+    with interruption.awaited():
+        return run(connection, stage, lambda _: connection.watch(stage, interruption))  # type: ignore[arg-type]
+
+
+def test_interrupted(stage: Stage) -> None:
+    """Ctrl-C is a clean end: the tunnel goes first, then the session, then comes the receipt; nothing is noted."""
+    stage.statuses.append(Live(SESSION))
+    assert play(stage) == Outcome(0)
+    assert stage.log == ["open fsn", "up", "screen closed", "down", "close ses_1", "receipt ses_1"]
+    assert list(left_behind.FOLDER.iterdir()) == []
+
+
+def test_ended_by_the_server(stage: Stage) -> None:
+    """Status 4 and the reason; the figures of the answer are the receipt's, and nobody closes what has ended."""
+    stage.statuses += [Live(SESSION), Over("quota_exceeded", FINAL)]
+    assert play(stage) == Outcome(4, "the server has ended the session: quota_exceeded")
+    assert stage.log == ["open fsn", "up", "screen closed", "down", "receipt ses_1"]
+
+
+def test_unknown_to_the_server(stage: Stage) -> None:
+    """There are no figures for a receipt."""
+    stage.statuses.append(Over("session not found", {}))
+    assert play(stage) == Outcome(4, "the server has ended the session: session not found")
+    assert stage.log[-1] == "down"
+
+
+@pytest.mark.parametrize(
+    ("opened", "changed"), [(SAME_ADDRESS, []), (OTHER_ADDRESS, ["change Address = 10.101.0.9/32"])]
+)
+def test_idle(stage: Stage, opened: Opened, changed: list[str]) -> None:
+    """Opened again with the same key, for as long as it takes; the tunnel is touched only where the file differs."""
+    stage.opened.append(opened)
+    stage.statuses += [Over("idle", SESSION), Live(SESSION)]
+    assert play(stage) == Outcome(0)
+    changes = [line.partition(",")[0] for line in stage.log if line.startswith("change")]
+    assert changes == changed
+    assert "open fsn forever" in stage.log
+    assert stage.log[-2:] == ["close ses_2", "receipt ses_1"]
+
+
+def test_idle_and_refused(stage: Stage) -> None:
+    """Where it is not let in again, the status is that of the refusal, and the tunnel goes."""
+    stage.opened.append(Stopped("quota exceeded", 3))
+    stage.statuses.append(Over("idle", SESSION))
+    assert play(stage) == Outcome(3, "quota exceeded")
+    assert "down" in stage.log
+
+
+def test_the_api_is_away(stage: Stage) -> None:
+    """Nothing happens to the tunnel; the line says so until there is an answer again."""
+    stage.statuses += [Live(SESSION), Again(0.0, "refused"), Again(0.0, "refused"), Live(SESSION)]
+    assert play(stage) == Outcome(0)
+    assert [view.away for view in stage.views] == ["", "refused", "refused", ""]
+    assert all(view.session == SESSION for view in stage.views)
+
+
+def test_a_tunnel_made_anew_counts_on(stage: Stage) -> None:
+    """Its counters begin at zero, the connection's do not."""
+    stage.statuses += [Live(SESSION)] * 3
+    stage.figures_ += [Figures(100, 10, 1.0), Figures(5, 1, None), Figures(8, 2, 2.0)]
+    play(stage)
+    assert [(view.down, view.up) for view in stage.views] == [(100, 10), (105, 11), (108, 12)]
+
+
+@pytest.mark.parametrize(
+    ("fails", "done"),
+    [
+        ("check", ["screen closed", "down"]),
+        ("up", ["open fsn", "up", "screen closed", "down", "close ses_1"]),
+    ],
+)
+def test_what_fails_before_it_is_up(stage: Stage, fails: str, done: list[str]) -> None:
+    """Status 1; what there is already is taken back, and there is no receipt."""
+    stage.fails = fails
+    assert play(stage).exit_status == 1
+    assert stage.log == done
+    assert list(left_behind.FOLDER.iterdir()) == []
+
+
+def test_refused(stage: Stage) -> None:
+    """Status and words of the refusal; nothing was made."""
+    stage.opened = deque([Stopped("quota exceeded (tier free)", 3)])
+    assert play(stage) == Outcome(3, "quota exceeded (tier free)")
+    assert "up" not in stage.log
+
+
+def test_the_tunnel_has_gone(stage: Stage) -> None:
+    """Somebody took the interface away: status 1, and the session is closed."""
+    stage.statuses.append(Live(SESSION))
+    stage.figures_.append(HostError("there is no WireGuard interface wgc0"))
+    assert play(stage) == Outcome(1, "there is no WireGuard interface wgc0")
+    assert "close ses_1" in stage.log
+
+
+@pytest.mark.parametrize(("fails", "why"), [("close", "nobody there"), ("wait", "interrupted by SIGINT")])
+def test_a_session_that_cannot_be_closed(stage: Stage, fails: str, why: str) -> None:
+    """Nobody answers, or a second Ctrl-C ends the waiting: status 1; it is noted, so that the next run closes it."""
+    stage.fails = fails
+    outcome = play(stage)
+    assert outcome == Outcome(1, f"the session ses_1 ends by itself, for it could not be closed: {why}")
+    assert "down" in stage.log
+    with_session = [path.read_text() for path in left_behind.FOLDER.iterdir()]
+    assert len(with_session) == 1
+    assert '"session": "ses_1"' in with_session[0]
+
+
+def test_a_tunnel_that_stays(stage: Stage) -> None:
+    """What cannot be taken down is said beside the reason for the end, and noted."""
+    stage.left = ["wg-quick down failed: it says why"]
+    stage.statuses.append(Over("drained", FINAL))
+    assert play(stage) == Outcome(4, "the server has ended the session: drained; wg-quick down failed: it says why")
+    assert len(list(left_behind.FOLDER.iterdir())) == 1
+
+
+# Signals --------------------------------------------------------------------------------------------
+
+
+def test_a_second_signal_ends_the_second_wait() -> None:
+    """The first one ends what waits; the next, what waits after that. Several before it are one."""
+    interruption = Interruption()
+    with interruption.awaited():
+        with pytest.raises(Interrupted, match="SIGTERM"), interruption.allowed():
+            signal.raise_signal(signal.SIGTERM)
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+        with pytest.raises(Interrupted, match="SIGINT"):
+            interruption.pause(60)
+        with interruption.allowed():
+            pass
+
+
+def test_an_ignored_signal_stays_ignored() -> None:
+    """As nohup(1) has it: the closed terminal is not meant to end it."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        interruption = Interruption()
+        with interruption.awaited(), interruption.allowed():
+            signal.raise_signal(signal.SIGHUP)
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.timeout(60)
+def test_a_childs_end_is_noticed_whoever_started_it() -> None:
+    """The kernel tells the thread that forked, which is not the one that waits."""
+    interruption = Interruption((signal.SIGCHLD,))
+    with interruption.awaited(), ThreadPoolExecutor(1) as other:
+        child = other.submit(subprocess.Popen, ["sleep", "0.1"]).result()
+        with pytest.raises(Interrupted, match="SIGCHLD"):
+            interruption.pause(600)
+        assert child.wait() == 0

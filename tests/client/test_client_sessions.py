@@ -1,0 +1,212 @@
+"""A session over HTTP: what is asked again, for how long, and what is left of it when the exit is away."""
+
+from __future__ import annotations
+
+import ssl
+from typing import TYPE_CHECKING
+
+import pytest
+from scripted_api import OPENED, QUOTA_EXCEEDED, SESSION, TOKEN, Asked, ScriptedApi, serving, unused_port
+
+from appliance.client import answers
+from appliance.client.answers import Again, Live, Opened
+from appliance.client.api import NoAnswer
+from appliance.client.dialer import Dialer, parse_url
+from appliance.client.session import Sessions, Stopped
+from appliance.errors import HostError
+from tests.certificates import self_signed
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+POST, STATUS, DELETE = "POST /v1/sessions", "GET /v1/sessions/ses_1", "DELETE /v1/sessions/ses_1"
+WISH = {"region": "fsn", "client_public_key": "k", "ipv6": True}
+BUSY = {"error": "subnet exhausted"}
+
+
+class Clock:
+    """Time passes only where somebody pauses."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 0.0
+        self.pauses: list[float] = []
+        self.remarks: list[str] = []
+        monkeypatch.setattr("appliance.client.session.time.monotonic", lambda: self.now)
+
+    def pause(self, seconds: float) -> None:
+        self.now += seconds
+        self.pauses.append(seconds)
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    return Clock(monkeypatch)
+
+
+def sessions_at(url: str, clock: Clock) -> Sessions:
+    return Sessions(Dialer(parse_url(url)).api(), TOKEN, clock.pause, clock.remarks.append)
+
+
+@pytest.fixture
+def sessions(api: ScriptedApi, clock: Clock) -> Sessions:
+    return sessions_at(api.url, clock)
+
+
+@pytest.fixture
+def nowhere(clock: Clock) -> Sessions:
+    """Nobody listens there."""
+    return sessions_at(f"http://127.0.0.1:{unused_port()}", clock)
+
+
+def test_opened(api: ScriptedApi, sessions: Sessions) -> None:
+    """One request, with the token in its header and the wish as its body."""
+    api.answers(POST, 201, OPENED)
+    assert sessions.open(WISH) == Opened(**OPENED)
+    assert api.asked == [Asked("POST", "/v1/sessions", f"Bearer {TOKEN}", WISH)]
+
+
+def test_busy_exits_are_waited_for(api: ScriptedApi, sessions: Sessions, clock: Clock) -> None:
+    """As long as they ask for, and each wait is told with its reason; the key is the same each time."""
+    api.answers(POST, 503, BUSY, Retry_After="10")
+    api.answers(POST, 429, {"error": "too many requests"}, Retry_After="3")
+    api.answers(POST, 201, OPENED)
+    sessions.open(WISH)
+    assert clock.pauses == [10, 3]
+    assert clock.remarks == ["subnet exhausted; asking again in 10 s", "too many requests; asking again in 3 s"]
+    assert [asked.body for asked in api.asked] == [WISH] * 3
+
+
+def test_patience_ends(api: ScriptedApi, sessions: Sessions, clock: Clock) -> None:
+    """An exit that stays busy is given up after two minutes, status 1, in its own words."""
+    api.answers(POST, 503, BUSY, Retry_After="10")
+    with pytest.raises(Stopped, match="subnet exhausted; try again later") as stopped:
+        sessions.open(WISH)
+    assert stopped.value.exit_status == answers.FAILED
+    assert answers.PATIENCE_S - 10 <= clock.now <= answers.PATIENCE_S
+
+
+def test_quota_is_not_waited_for(api: ScriptedApi, sessions: Sessions, clock: Clock) -> None:
+    """Status 3 at once."""
+    api.answers(POST, 402, QUOTA_EXCEEDED)
+    with pytest.raises(Stopped, match="quota exceeded") as stopped:
+        sessions.open(WISH)
+    assert (stopped.value.exit_status, clock.pauses) == (answers.QUOTA_EXCEEDED, [])
+
+
+def test_nobody_there(nowhere: Sessions, clock: Clock) -> None:
+    """A wrong URL is told within seconds, not minutes, and still long enough for a restart."""
+    with pytest.raises(Stopped, match=r"does not answer at http://127\.0\.0\.1:\d+: .*refused; try again later"):
+        nowhere.open(WISH)
+    assert 5 < clock.now <= answers.PATIENCE_UNANSWERED_S
+
+
+def test_opening_again_has_all_patience(api: ScriptedApi, sessions: Sessions, clock: Clock) -> None:
+    """Who comes back after a sleep may have to wait for a network for an hour."""
+    for _ in range(400):
+        api.answers(POST, 503, BUSY, Retry_After="10")
+    api.answers(POST, 201, OPENED)
+    sessions.open(WISH, forever=True)
+    assert clock.now == 4000
+
+
+def test_status(api: ScriptedApi, sessions: Sessions, nowhere: Sessions) -> None:
+    """Live, or to be asked again where no answer comes."""
+    api.answers(STATUS, 200, SESSION)
+    assert sessions.status("ses_1", 1) == Live(SESSION)
+    away = nowhere.status("ses_1", 3)
+    assert isinstance(away, Again)
+    assert (away.after_s, "refused" in away.why) == (4, True)
+
+
+def test_closed(api: ScriptedApi, sessions: Sessions, clock: Clock) -> None:
+    """The final figures; an exit that restarts just now is asked again."""
+    api.answers(DELETE, 503, {"error": "store unavailable"})
+    api.answers(DELETE, 200, SESSION)
+    assert sessions.close("ses_1") == SESSION
+    assert clock.pauses == [1]
+
+
+def test_closing_ends(nowhere: Sessions, clock: Clock) -> None:
+    """An exit that stays away is given up after some seconds."""
+    with pytest.raises(NoAnswer, match="does not answer"):
+        nowhere.close("ses_1")
+    assert clock.now < 2 * 10 + 1
+
+
+def test_closing_a_session_that_is_unknown(sessions: Sessions) -> None:
+    """Not asked again."""
+    with pytest.raises(HostError, match="the API answers 404: not found"):
+        sessions.close("ses_1")
+
+
+# TLS ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def certificate(tmp_path: Path) -> tuple[Path, Path]:
+    return self_signed(tmp_path, "exit.example")
+
+
+@pytest.fixture
+def named(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """A name is found on loopback."""
+
+    def resolve(name: str) -> None:
+        import socket
+
+        real = socket.getaddrinfo
+        monkeypatch.setattr(
+            socket, "getaddrinfo", lambda host, *a, **k: real("127.0.0.1" if host == name else host, *a, **k)
+        )
+
+    return resolve
+
+
+def test_a_certificate_of_nobody_known(certificate: tuple[Path, Path], clock: Clock) -> None:
+    """Refused at once, before the token is sent."""
+    with serving(certificate) as api:
+        sessions = sessions_at(f"https://127.0.0.1:{api.port}", clock)
+        with pytest.raises(NoAnswer, match="certificate verify failed"):
+            sessions.open(WISH)
+        assert (api.asked, clock.pauses) == ([], [])
+
+
+def test_a_certificate_of_another(
+    certificate: tuple[Path, Path], clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that is trusted counts for its own name alone."""
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate[0]))
+    with serving(certificate) as api:
+        with pytest.raises(NoAnswer, match="certificate verify failed"):
+            sessions_at(f"https://127.0.0.1:{api.port}", clock).open(WISH)
+        assert api.asked == []
+
+
+def test_a_certificate_that_is_trusted(
+    certificate: tuple[Path, Path], clock: Clock, monkeypatch: pytest.MonkeyPatch, named: Callable[[str], None]
+) -> None:
+    """OpenSSL's own variable says whom this machine trusts beside the usual ones."""
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate[0]))
+    named("exit.example")
+    with serving(certificate) as api:
+        api.answers("POST /api/v1/sessions", 201, OPENED)
+        assert sessions_at(f"https://exit.example:{api.port}/api", clock).open(WISH).id == "ses_1"
+        assert ssl.create_default_context().check_hostname
+
+
+def test_an_address_is_remembered(
+    api: ScriptedApi, named: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a tunnel up the exit's name is not asked for again: the answer might have to come through it."""
+    import socket
+
+    named("exit.example")
+    dialer = Dialer(parse_url(f"http://exit.example:{api.port}"))
+    dialer.dial(5).close()
+
+    def unreachable(*_: object, **__: object) -> None:
+        raise OSError("no resolver")
+
+    monkeypatch.setattr(socket, "getaddrinfo", unreachable)
+    dialer.dial(5).close()

@@ -1,0 +1,139 @@
+"""The words of the status line, of its JSON and of the receipt."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from scripted_api import SESSION
+
+from appliance.client.status import (
+    ASCII,
+    UNICODE,
+    Part,
+    View,
+    as_json,
+    fit,
+    parts,
+    quota_left,
+    rates,
+    receipt,
+    total_cost,
+)
+
+MIB = 2**20
+VIEW = View(
+    region="fsn",
+    public_ip="203.0.113.1",
+    elapsed_s=3725.9,
+    down=5 * MIB,
+    up=MIB,
+    down_rate=2048.7,
+    up_rate=0.0,
+    handshake_age_s=12.3,
+    session=SESSION,
+)
+PAID = {"cost_time_millicents": 20_500, "cost_bytes_millicents": 999, "cost_currency": "eur"}
+
+
+def text(view: View) -> str:
+    return "  ".join(part.text for part in parts(view, UNICODE))
+
+
+def test_the_line() -> None:
+    """Elapsed, both directions with their rates, the handshake's age, the window that is nearer to its end."""
+    assert text(VIEW) == (
+        "fsn  203.0.113.1  1:02:05  ↓ 5.0 MiB  (2.0 KiB/s)  ↑ 1.0 MiB  (0 B/s)  "
+        "handshake 12s ago  ███░░░░░░░  1.0 KiB left"
+    )
+
+
+def test_letters_for_terminals_without_arrows() -> None:
+    """The same in ASCII."""
+    found = " ".join(part.text for part in parts(VIEW, ASCII))
+    assert found.isascii()
+    assert "down 5.0 MiB" in found
+    assert "###-------" in found
+
+
+def test_what_is_not_there() -> None:
+    """No handshake yet, no limits, no price: no word of bars or cost."""
+    unmetered = SESSION | {"quota_bytes_limit": 0, "quota_seconds_limit": 0}
+    found = text(replace(VIEW, handshake_age_s=None, session=unmetered))
+    assert found.endswith("no handshake yet")
+
+
+def test_before_the_first_answer() -> None:
+    """Nothing of the session is known yet, and the line is a line."""
+    assert text(replace(VIEW, session={})).endswith("handshake 12s ago")
+
+
+def test_cost() -> None:
+    """On paid: both legs together, rounded down to hundredths as a bill is."""
+    assert "0.21 EUR" in text(replace(VIEW, session=SESSION | PAID))
+    assert total_cost(SESSION) is None
+    assert total_cost({**PAID, "cost_bytes_millicents": 100_000_000}) == "1000.20 EUR"
+
+
+def test_the_api_is_away() -> None:
+    """It says that the API has not answered, and why."""
+    assert text(replace(VIEW, away="503: busy")).endswith("no word from the API (503: busy)")
+
+
+@pytest.mark.parametrize(
+    ("used", "share", "left"),
+    [
+        ((0, 0), 1.0, "4.0 KiB"),
+        ((4096, 0), 0.0, "0 B"),
+        ((9999, 0), 0.0, "0 B"),
+        ((1024, 7000), 200 / 7200, "3m 20s"),
+    ],
+)
+def test_the_smaller_share_counts(used: tuple[int, int], share: float, left: str) -> None:
+    """Bytes or seconds, whichever is nearer to its end; never less than nothing."""
+    found = quota_left(SESSION | {"quota_bytes_used": used[0], "quota_seconds_used": used[1]})
+    assert found is not None
+    assert (found.share, found.amount) == (share, left)
+
+
+def test_narrow_terminals() -> None:
+    """The line gives up its heaviest parts, never the elapsed time and the figures."""
+    found = parts(VIEW, UNICODE)
+    for width in range(20, 200):
+        kept = fit(found, width)
+        assert [part for part in found if part.weight == 0] == [part for part in kept if part.weight == 0]
+        whole = sum(len(part.text) + 2 for part in kept) - 2
+        assert whole <= width or not any(part.weight for part in kept)
+    assert fit(found, 200) == found
+    assert fit([Part("x" * 30)], 10) == [Part("x" * 30)]
+
+
+def test_rates() -> None:
+    """Bytes a second between two readings; none before the second, and none below zero after a tunnel made anew."""
+    assert rates(None, (10.0, 500, 500)) == (0, 0)
+    assert rates((10.0, 500, 500), (10.0, 700, 700)) == (0, 0)
+    assert rates((10.0, 500, 500), (12.0, 700, 500)) == (100, 0)
+    assert rates((10.0, 500, 500), (12.0, 0, 600)) == (0, 50)
+
+
+def test_json() -> None:
+    """Numbers, under the names that the API has for them; what is not known is null."""
+    found = as_json(VIEW)
+    assert found["event"] == "status"
+    assert (found["elapsed_seconds"], found["down_bytes"], found["down_bytes_per_second"]) == (3725, 5 * MIB, 2048)
+    assert (found["handshake_age_seconds"], found["id"]) == (12, "ses_1")
+    assert (found["quota_bytes_limit"], found["cost_time_millicents"], found["api_away"]) == (4096, None, None)
+
+
+def test_receipt() -> None:
+    """How long and how much, and what it cost; the directions are the client's."""
+    found = receipt(61.0, SESSION | PAID | {"terminated_reason": "closed"})
+    assert dict(found) == {
+        "session": "ses_1",
+        "ended": "closed",
+        "connected": "0:01:01",
+        "downloaded": "2.0 KiB",
+        "uploaded": "1.0 KiB",
+        "quota left": "1.0 KiB",
+        "cost": "0.21 EUR",
+    }

@@ -1,0 +1,90 @@
+"""Clients and each other, and who says that they are a client."""
+
+from __future__ import annotations
+
+from ipaddress import ip_address
+from typing import TYPE_CHECKING
+
+import pytest
+from capture import mac_of, send
+from packets import echo, tcp, token, udp
+from vantage import EXIT_OF, INSIDE_OF, WEB_OF
+
+if TYPE_CHECKING:
+    from vantage import Vantage
+
+LAN = {4: "198.51.100.34", 6: "2001:db8:1:2::2"}  # the second client's own, outside the tunnel
+
+
+def settled_at_the_other(exit_: Vantage, version: int) -> None:
+    """The second client has got whatever the exit let through to it."""
+    exit_.settle(version)
+    mark, other = token(), exit_.clients[1].address[version]
+    send(exit_.world.exit, exit_.appliance.interface, udp(INSIDE_OF[version], other, mark).whole())
+    exit_.clients[1].seen.await_carrying(mark)
+
+
+@pytest.mark.parametrize("version", [4, 6])
+def test_isolated(exit_: Vantage, version: int) -> None:
+    """Nothing that a client sends to another's address in the tunnel arrives; the sender is told."""
+    one, other = (client.address[version] for client in exit_.clients)
+    packets = [udp(one, other, token()), tcp(one, other, token(), 22), echo(one, other, token())]
+    for packet in packets:
+        exit_.is_rejected(packet)
+    settled_at_the_other(exit_, version)
+    for packet in packets:
+        assert exit_.clients[1].seen.carrying(packet.carried) == []
+
+
+@pytest.mark.parametrize("version", [4, 6])
+def test_not_called(exit_: Vantage, version: int) -> None:
+    """Nobody outside gets into the tunnel by a client's address in it."""
+    client = exit_.clients[0].address[version]
+    packet, allowed = udp(WEB_OF[version], client, token()), udp(WEB_OF[version], EXIT_OF[version], token())
+    mac = mac_of(exit_.world.exit, "wan")
+    send(exit_.world.internet, "net0", packet.whole(), allowed.whole(), to_mac=mac)
+    exit_.settle(version)
+    mark = token()
+    send(exit_.world.exit, exit_.appliance.interface, udp(INSIDE_OF[version], client, mark).whole())
+    exit_.clients[0].seen.await_carrying(mark)
+    assert exit_.clients[0].seen.carrying(packet.carried) == []
+
+
+@pytest.mark.parametrize("version", [4, 6])
+def test_source_of_another(exit_: Vantage, version: int) -> None:
+    """A client sends from its own address alone: not another's, not the exit's, not one of the internet."""
+    one, other = (client.address[version] for client in exit_.clients)
+    stranger = {4: "192.0.2.200", 6: "2001:db8:ee::1"}[version]
+    for source in (other, INSIDE_OF[version], EXIT_OF[version], LAN[version], stranger):
+        exit_.is_stopped(udp(source, WEB_OF[version], token()))
+    exit_.reaches(udp(one, WEB_OF[version], token()))
+
+
+@pytest.mark.parametrize("version", [4, 6])
+def test_source_in_a_tunnel_that_lets_it_through(exit_: Vantage, version: int) -> None:
+    """Where somebody has given a peer more addresses than its own, what comes from them leaves no more."""
+    stranger = {4: "192.0.2.200", 6: "2001:db8:ee::1"}[version]
+    packet = udp(stranger, WEB_OF[version], token())
+    member = exit_.clients[0].member
+    before = exit_.exit.facts()
+    with exit_.appliance.standing_still():
+        exit_.exit.sh(f"wg set {{wg}} peer {member.key} allowed-ips {member.addresses},{stranger}")
+        exit_.is_stopped(packet)
+        exit_.exit.sh(f"wg set {{wg}} peer {member.key} allowed-ips {member.addresses}")
+    assert exit_.exit.facts() == before
+
+
+@pytest.mark.parametrize("version", [4, 6])
+def test_client_address_from_elsewhere(exit_: Vantage, version: int) -> None:
+    """A neighbour of the exit's that sends from an address of the tunnel's, to use the exit without a session, does
+    not get out; from its own address the exit forwards it."""
+    exit_.exit.sh("sysctl -qw net.ipv4.conf.all.rp_filter=0 net.ipv4.conf.lan2.rp_filter=0")
+    client = exit_.clients[0].address[version]
+    unused = str(ip_address(INSIDE_OF[version]) + 76)
+    neighbour, mac = exit_.world.clients[1], mac_of(exit_.world.exit, "lan2")
+    forged = [udp(source, WEB_OF[version], token()) for source in (client, unused)]
+    own = udp(LAN[version], WEB_OF[version], token())
+    send(neighbour, "eth0", *(packet.whole() for packet in (*forged, own)), to_mac=mac)
+    assert str(exit_.far.await_carrying(own.carried).source) == LAN[version]
+    for packet in forged:
+        assert exit_.far.carrying(packet.carried) == []

@@ -1,0 +1,74 @@
+"""What leaves the exit for a client: from which address, how large, and what of it does not."""
+
+from __future__ import annotations
+
+import socket
+from typing import TYPE_CHECKING
+
+import pytest
+from packets import ACK, FIN, RST, SYN, echo, tcp, token, udp
+from vantage import EXIT_OF, WEB_OF
+from waiting import until
+
+if TYPE_CHECKING:
+    from vantage import Vantage
+
+HEADERS = {4: 40, 6: 60}  # of IP and TCP
+TUNNEL_MTU, SMALL_MTU = 1420, 1300
+
+
+@pytest.mark.parametrize("version", [4, 6])
+def test_translated(exit_: Vantage, version: int) -> None:
+    """UDP, TCP and ICMP leave from the exit's public address, and nothing from a client's own."""
+    client, web = exit_.clients[0].address[version], WEB_OF[version]
+    for packet in (udp(client, web, token()), tcp(client, web, token(), 443), echo(client, web, token())):
+        exit_.reaches(packet)
+    assert not any(str(seen.source) == client for seen in exit_.far.packets())
+
+
+@pytest.mark.parametrize("version", [4, 6])
+def test_fragments(exit_: Vantage, version: int) -> None:
+    """A datagram in two pieces arrives with all of it, from the exit's public address."""
+    client, web = exit_.clients[0].address[version], WEB_OF[version]
+    begin, end = token(), token()
+    exit_.clients[0].send(*udp(client, web, begin + bytes(2400) + end).fragments(1208))
+    for mark in (begin, end):
+        assert str(exit_.far.await_carrying(mark).source) == EXIT_OF[version]
+
+
+@pytest.mark.parametrize("version", [4, 6])
+def test_segment_size(exit_: Vantage, version: int) -> None:
+    """A client that says too large a segment size is corrected to what its tunnel carries, and so is the answer; one
+    that says a smaller one is not."""
+    client, web = exit_.clients[0].address[version], WEB_OF[version]
+    fits = TUNNEL_MTU - HEADERS[version]
+    assert exit_.reaches(tcp(client, web, token(), 8000, mss=8960)).mss == fits
+    assert exit_.reaches(tcp(client, web, token(), 8001, mss=1000)).mss == 1000
+    answers = until(
+        lambda: [s for s in exit_.clients[0].seen.packets() if _is_answer(s.protocol, s.payload, web == str(s.source))],
+        "the web server answers",
+    )
+    assert answers[0].mss <= fits
+
+
+def _is_answer(protocol: int, payload: bytes, from_web: bool) -> bool:
+    return from_web and protocol == socket.IPPROTO_TCP and payload[13] == SYN | ACK
+
+
+@pytest.mark.parametrize("version", [4, 6])
+def test_segment_size_of_a_narrow_uplink(exit_: Vantage, version: int) -> None:
+    """An uplink with a smaller MTU than the tunnel's is what counts."""
+    client, web = exit_.clients[0].address[version], WEB_OF[version]
+    exit_.exit.sh(f"ip link set wan mtu {SMALL_MTU}")
+    try:
+        assert exit_.reaches(tcp(client, web, token(), 443, mss=1460)).mss == SMALL_MTU - HEADERS[version]
+    finally:
+        exit_.exit.sh("ip link set wan mtu 1500")
+
+
+@pytest.mark.parametrize("version", [4, 6])
+@pytest.mark.parametrize("flags", [SYN | FIN, SYN | RST, RST], ids=["SYN and FIN", "SYN and RST", "RST of nothing"])
+def test_of_no_connection(exit_: Vantage, version: int, flags: int) -> None:
+    """TCP that no connection begins with does not leave: it would with the client's own address."""
+    client, web = exit_.clients[0].address[version], WEB_OF[version]
+    exit_.is_stopped(tcp(client, web, token(), 443, flags=flags, source_port=41000 + flags))

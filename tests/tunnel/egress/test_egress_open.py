@@ -1,0 +1,85 @@
+"""An exit whose operator allows what it blocks by default: then it passes, and what is blocked besides does not."""
+
+from __future__ import annotations
+
+import pytest
+from packets import echo, tcp, token, udp
+from servers import udp_server
+from vantage import EXIT_OF, INSIDE_OF, PROHIBITED, WEB_OF, Vantage
+from waiting import until
+
+EXTRA, EXTRA_6, EXTRA_OWN = "192.0.2.128/25", "2001:db8:ee::/48", "198.51.100.33/32"
+
+
+@pytest.fixture(scope="module")
+def egress() -> dict[str, object]:
+    return {
+        "block_smtp": False,
+        "block_private": False,
+        "isolate_clients": False,
+        "extra_block": [EXTRA, EXTRA_6, EXTRA_OWN],
+    }
+
+
+@pytest.mark.parametrize("version", [4, 6])
+def test_clients_meet(exit_: Vantage, version: int) -> None:
+    """Clients reach each other, either of them first, with any protocol, untranslated."""
+    one, other = exit_.clients
+    for sender, receiver in ((one, other), (other, one)):
+        ends = sender.address[version], receiver.address[version]
+        for packet in (udp(*ends, token()), tcp(*ends, token(), 22), tcp(*ends, token(), 25), echo(*ends, token())):
+            exit_.send(packet, sender)
+            assert str(receiver.seen.await_carrying(packet.carried).source) == ends[0]
+
+
+@pytest.mark.parametrize("version", [4, 6])
+def test_mail(exit_: Vantage, version: int) -> None:
+    """Mail ports are reached."""
+    for port in (25, 465, 587, 2525):
+        exit_.reaches(tcp(exit_.clients[0].address[version], WEB_OF[version], token(), port))
+
+
+@pytest.mark.parametrize("address", ["10.0.0.1", "192.168.0.1", "100.64.0.1", "169.254.169.254", "fd00:ec2::254"])
+def test_private(exit_: Vantage, address: str) -> None:
+    """So are private networks."""
+    client = exit_.clients[0].address[6 if ":" in address else 4]
+    exit_.reaches(udp(client, address, token()))
+
+
+@pytest.mark.parametrize("version", [4, 6])
+def test_the_host(exit_: Vantage, version: int) -> None:
+    """And the host's own addresses."""
+    client = exit_.clients[0].address[version]
+    with udp_server(exit_.world.exit, 5353) as server:
+        for address in (EXIT_OF[version], INSIDE_OF[version]):
+            packet = udp(client, address, token(), 5353)
+            exit_.send(packet)
+            until(lambda packet=packet: packet.carried in server.received(), f"{address} is reached")  # type: ignore[misc]  # mypy infers no lambda with a default
+
+
+@pytest.mark.parametrize("address", ["192.0.2.128", "192.0.2.255", "2001:db8:ee::1"])
+def test_extra(exit_: Vantage, address: str) -> None:
+    """The operator's own networks are prohibited, and their neighbours are not."""
+    client = exit_.clients[0].address[6 if ":" in address else 4]
+    for packet in (udp(client, address, token()), tcp(client, address, token(), 80), echo(client, address, token())):
+        exit_.is_rejected(packet)
+    exit_.reaches(udp(exit_.clients[0].address[4], "192.0.2.127", token()))
+    exit_.reaches(udp(exit_.clients[0].address[6], "2001:db8:ed::1", token()))
+
+
+def test_extra_on_the_host(exit_: Vantage) -> None:
+    """An address of the host's own among them is prohibited too."""
+    address, _, _ = EXTRA_OWN.partition("/")
+    packet = udp(exit_.clients[0].address[4], address, token(), 5353)
+    with udp_server(exit_.world.exit, 5353) as server:
+        exit_.send(packet)
+        error = until(lambda: next(exit_.clients[0].seen.errors_about(packet.carried), None), "the client is told")
+        assert error is not None
+        assert error.icmp == PROHIBITED[4]
+        assert server.received() == []
+
+
+@pytest.mark.parametrize("version", [4, 6])
+def test_sources(exit_: Vantage, version: int) -> None:
+    """Whose address a client sends from is no setting."""
+    exit_.is_stopped(udp(exit_.clients[1].address[version], WEB_OF[version], token()))

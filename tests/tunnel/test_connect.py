@@ -1,0 +1,90 @@
+"""`wg-appliance connect` on every kind of tunnel: whose traffic leaves where, and what a killed run leaves."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+from typing import TYPE_CHECKING
+
+import pytest
+from client import CURL
+from connecting import (
+    CTRL_C,
+    command,
+    connecting_ground,
+    environment,
+    in_terminal,
+    program_of,
+    run_through,
+    start_through,
+    state_of,
+)
+from waiting import READY_SECONDS
+from world import EXIT_IP, EXIT_IP6, WEB, WEB6
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from connecting import Ground
+
+
+@pytest.fixture(scope="module")
+def shared(backend: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ground]:
+    with connecting_ground(backend, tmp_path_factory.mktemp("connect")) as made:
+        yield made
+
+
+def test_a_whole_life(ground: Ground) -> None:
+    """Up, all traffic leaves by the exit, the line renews itself; Ctrl-C: everything as it was, and a receipt."""
+    client = ground.client
+    with in_terminal(client.space, command(), environment(ground.token)) as terminal:
+        terminal.await_text(rf"connected: test, traffic leaves from {EXIT_IP} \(session ses_\w+\); Ctrl-C ends it")
+        assert client.address_seen(WEB) == EXIT_IP
+        assert client.address_seen(WEB6) == EXIT_IP6
+        client.download(500_000, "status")
+        terminal.await_text(r"test  203\.0\.113\.1  0:00:\d\d  ↓ [45]\d\d\.\d KiB .*handshake \d+s ago  .*left")
+        terminal.press(CTRL_C)
+        assert terminal.wait() == 0, terminal.text
+        shown = "\n".join(terminal.shown())
+    assert re.search(r"ended +closed\nconnected +0:00:\d\d\ndownloaded +[45]\d\d\.\d KiB\nuploaded ", shown), shown
+    assert "handshake" not in shown, "the status line has gone"
+    assert b"\x1b[?25h" in terminal.output, "the cursor is back"
+
+
+def test_its_traffic_and_no_other(ground: Ground) -> None:
+    """While the program's traffic leaves from the exit, over both versions, the machine's goes its own way: its
+    routes are untouched, and the internet, which knows the exit alone, gives it no answer."""
+    script = f"{' '.join(CURL[:2])} --noproxy '*' -sS {WEB}/ip; echo; curl -q --noproxy '*' -sS {WEB6}/ip; echo; read _"
+    before = state_of(ground.client.space)
+    running = subprocess.Popen(
+        ground.client.space.prefix(*command("--", "bash", "-c", script)),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=environment(ground.token),
+    )
+    assert running.stdout is not None
+    assert [running.stdout.readline().strip() for _ in range(2)] == [EXIT_IP, EXIT_IP6]
+    assert ground.client.get(f"{WEB}/ip", seconds=2) == ""
+    routes = {line for line in state_of(ground.client.space) - before if " dev " in line or "lookup" in line}
+    assert routes == set()
+    running.communicate("\n", timeout=READY_SECONDS)
+    assert running.returncode == 0
+
+
+def test_a_killed_command(ground: Ground) -> None:
+    """What a killed run left behind, the next one takes away: its session, and a wireguard-go where there is one."""
+    killed = start_through(ground, "sleep", "1000", options=("--json",))
+    assert killed.stderr is not None
+    left = json.loads(killed.stderr.readline())
+    program = program_of(killed, "sleep")
+    killed.kill()
+    killed.wait(timeout=READY_SECONDS)
+    done = run_through(ground, "true")
+    assert f"cleared up what process {killed.pid} had left: {left['interface']}" in done.stderr
+    assert done.returncode == 0
+    os.kill(program, signal.SIGKILL)  # it is its user's, and goes on without a way out
+    killed.communicate(timeout=READY_SECONDS)
