@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from tests.faults.tcp_exit import TcpExit
 
-FEW = 10  # good answers at least, while an attack goes on
+FEW = 5  # good answers at least, while an attack goes on
 MOST_MEMORY = 64 * 2**20  # more than before
 DEFAULTS = {"API_PUBLIC_REQUESTS_PER_MINUTE": "60", "API_PUBLIC_BURST": "10", "METER_INTERVAL": "10s"}
 
