@@ -18,6 +18,7 @@ from appliance.api.framing import Unambiguous
 from appliance.api.metrics import ExitCollector, create_metrics_app
 from appliance.api.request_limits import RequestLimits
 from appliance.api.timing import Timed
+from appliance.api.turns import Turns
 from appliance.api.web import WebServer
 from appliance.clock import HostClock
 from appliance.egress.forwarding_events import forwarding_events
@@ -214,7 +215,7 @@ def _web_servers(
         clock=clock,
         max_body=api.max_body,
     )
-    servers = [WebServer(Timed(Unambiguous(app), metrics), listeners[0], REQUESTS_GRACE_S, certificate)]
+    servers = [WebServer(Timed(Turns(Unambiguous(app)), metrics), listeners[0], REQUESTS_GRACE_S, certificate)]
     exposition = create_metrics_app(metrics.registry)
     servers += [WebServer(exposition, listener, REQUESTS_GRACE_S) for listener in listeners[1:]]
     return servers

@@ -24,8 +24,8 @@ LATE = b'{"error":"request timeout"}'
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """The server waits a little only."""
-    for name in ("HEAD_S", "BODY_S", "UNWANTED_S", "TAKE_S"):
-        monkeypatch.setattr(connection, name, 0.2)
+    for name, seconds in (("HEAD_S", 0.2), ("BODY_S", 0.2), ("UNWANTED_S", 1.0), ("TAKE_S", 0.2)):
+        monkeypatch.setattr(connection, name, seconds)
 
 
 def on_server(story: Callable[[Served], Awaitable[None]]) -> Callable[[pytest.LogCaptureFixture], None]:

@@ -1,0 +1,48 @@
+"""However many requests there are, all else that the process does gets its turn: ticks, and requests under way."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from litestar.types import ASGIApp, Receive, Scope, Send
+
+BEGUN_AT_ONCE = 32
+
+
+class Turns:
+    """An application around another one: BEGUN_AT_ONCE requests are begun each time round the event loop, those that
+    have waited the longest first. Once begun, nothing holds a request up here, and it holds up nobody."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+        self._left = BEGUN_AT_ONCE
+        self._waiting: deque[asyncio.Future[None]] = deque()
+        self._comes_round = False
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        loop = asyncio.get_running_loop()
+        if not self._comes_round:
+            self._comes_round = True
+            loop.call_soon(self._next_round, loop)
+        if self._left:
+            self._left -= 1
+        else:
+            turn = loop.create_future()
+            self._waiting.append(turn)
+            await turn
+        await self._app(scope, receive, send)
+
+    def _next_round(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._left = BEGUN_AT_ONCE
+        while self._left and self._waiting:
+            turn = self._waiting.popleft()
+            if not turn.done():  # cancelled by the stop
+                turn.set_result(None)
+                self._left -= 1
+        # Whoever comes between the last of these and the next round waits behind them.
+        self._comes_round = self._left < BEGUN_AT_ONCE
+        if self._comes_round:
+            loop.call_soon(self._next_round, loop)

@@ -1,0 +1,97 @@
+"""Many requests at once are begun a few each time round the event loop, the first that came first."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any, cast
+
+from appliance.api.turns import BEGUN_AT_ONCE, Turns
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable
+
+MANY = 10 * BEGUN_AT_ONCE
+
+
+class Begun:
+    """An application that notes which request began in which round, and waits where it is told to."""
+
+    def __init__(self) -> None:
+        self.order: list[int] = []
+        self.by_round: dict[int, int] = {}
+        self.round = 0
+        self.gate = asyncio.Event()
+
+    async def __call__(self, scope: Any, *_: object) -> None:
+        self.order.append(scope["number"])
+        self.by_round[self.round] = self.by_round.get(self.round, 0) + 1
+        await self.gate.wait()
+
+    async def count_rounds(self) -> None:
+        """What else the process does, a step each time round."""
+        while True:
+            self.round += 1
+            await asyncio.sleep(0)
+
+
+def ask(turns: Turns, number: int) -> Awaitable[None]:
+    return asyncio.create_task(turns(cast("Any", {"number": number}), cast("Any", None), cast("Any", None)))
+
+
+async def rounds(many: int) -> None:
+    for _ in range(many):
+        await asyncio.sleep(0)
+
+
+def test_a_few_each_round() -> None:
+    """Never more than BEGUN_AT_ONCE in a round, in the order in which they came, whether those before have ended or
+    not; newcomers do not pass those who wait."""
+
+    async def story() -> None:
+        begun = Begun()
+        turns = Turns(begun)
+        counting = asyncio.create_task(begun.count_rounds())
+        asking = [ask(turns, n) for n in range(MANY)]
+        await rounds(5)
+        asking += [ask(turns, n) for n in range(MANY, MANY + BEGUN_AT_ONCE)]
+        await rounds(30)
+        assert begun.order == list(range(MANY + BEGUN_AT_ONCE))
+        assert max(begun.by_round.values()) <= BEGUN_AT_ONCE
+        assert len(begun.by_round) >= MANY // BEGUN_AT_ONCE
+        begun.gate.set()
+        await asyncio.gather(*asking)
+        counting.cancel()
+
+    asyncio.run(story())
+
+
+def test_alone() -> None:
+    """A request that comes alone is begun at once, each time, and nothing goes on running behind it."""
+
+    async def story() -> None:
+        begun = Begun()
+        begun.gate.set()
+        turns = Turns(begun)
+        for number in range(3 * BEGUN_AT_ONCE):
+            await turns(cast("Any", {"number": number}), cast("Any", None), cast("Any", None))
+            await rounds(3)
+        assert len(begun.order) == 3 * BEGUN_AT_ONCE
+
+    asyncio.run(story())
+
+
+def test_one_that_gives_up() -> None:
+    """Whoever is cancelled while waiting takes nobody's turn."""
+
+    async def story() -> None:
+        begun = Begun()
+        begun.gate.set()
+        turns = Turns(begun)
+        asking = [cast("asyncio.Task[None]", ask(turns, n)) for n in range(3 * BEGUN_AT_ONCE)]
+        await rounds(1)
+        for task in asking[BEGUN_AT_ONCE : 2 * BEGUN_AT_ONCE]:
+            task.cancel()
+        await asyncio.gather(*asking, return_exceptions=True)
+        assert begun.order == [*range(BEGUN_AT_ONCE), *range(2 * BEGUN_AT_ONCE, 3 * BEGUN_AT_ONCE)]
+
+    asyncio.run(story())
