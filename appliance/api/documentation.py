@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 BEARER: list[dict[str, list[str]]] = [{"bearer": []}]
 CANONICAL_KEY = "^[A-Za-z0-9+/]{42}[AEIMQUYcgkosw048]=$"  # 32 bytes in base64: the last character has two bits of none
+A_KEY = "mGbrFQRqhL2gEBYRAFHKIKNzQQxALqUD5ZUUbYfQ8UQ="
 AN_ID = "ses_b0897940b5aa508cb4c22562"
 RESETS_AT = "2026-11-25T14:20:00Z"
 
@@ -137,7 +138,7 @@ class CreateSession(Documented):
                     max_length=TEXT_LENGTH,
                     pattern=CANONICAL_KEY,
                     description="WireGuard public key, not of low order; left out, the server makes the key pair",
-                    examples=["mGbrFQRqhL2gEBYRAFHKIKNzQQxALqUD5ZUUbYfQ8UQ="],
+                    examples=[A_KEY],
                 ),
                 "ipv6": Schema(
                     type=[boolean, null],
@@ -151,7 +152,10 @@ class CreateSession(Documented):
             content={
                 "application/json": OpenAPIMediaType(
                     schema=schema,
-                    examples={"own key": Example(value={"region": "local"}, summary="a key pair is made")},
+                    examples={
+                        "the server makes the key pair": Example(value={"region": "local"}),
+                        "own key": Example(value={"region": "local", "client_public_key": A_KEY}),
+                    },
                 )
             },
             required=True,
