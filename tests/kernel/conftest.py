@@ -5,7 +5,8 @@ command line, to which a command is appended), ONE pytest is started under that 
 beside the tests out here; each then reports what became of it in there. With neither, they are skipped, and say so.
 
 Tests elsewhere that ask for the fixture `backend` take whichever WireGuard there is. Under a runner they run
-twice: out here on wireguard-go, and once more, as `NAME under the kernel`, in the inner pytest.
+twice: out here on wireguard-go, and once more, as `NAME under the kernel`, in the inner pytest. Not those of
+tests/install: they boot machines, which takes more of a kernel than WireGuard.
 
 The inner pytest tells results by lines in its output (results.py): a runner gives that back and nothing else, as
 what is written under it may not outlive it.
@@ -117,7 +118,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         for item in mine:
             item.add_marker(pytest.mark.skip(reason=REASON))
         return
-    either = [item for item in items if item not in mine and "backend" in getattr(item, "fixturenames", ())]
+    outside = [item for item in items if item not in mine and HERE.parent / "install" not in item.path.parents]
+    either = [item for item in outside if "backend" in getattr(item, "fixturenames", ())]
     inner = config.stash[INNER] = UnderRunner(runner, config.rootpath, [item.nodeid for item in mine + either])
     # Last, whatever was named first: the others are run while the inner pytest is at work.
     items[:] = [item for item in items if item not in mine]
