@@ -23,13 +23,14 @@ from appliance.wireguard import linux
 from appliance.wireguard.attributes import NLMSG_HEADER, attribute, nest
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Sequence
     from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
     Address = IPv4Address | IPv6Address
     Network = IPv4Network | IPv6Network
 
 ANSWER_TIMEOUT_S = 5.0
+A_SESSION_S = 2  # addresses: IPv4 and IPv6
 _BUFFER_SIZE = 64 * 1024
 _NFGENMSG = struct.Struct("=BBH")  # family, version, resource
 _SOURCES = (linux.CTA_IP_V4_SRC, linux.CTA_IP_V6_SRC)
@@ -66,12 +67,19 @@ def forget_of(addresses: Iterable[Address]) -> int:
     """Forget the flows that one of these began, or that were begun to it; how many there were. Raises OSError."""
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, linux.NETLINK_NETFILTER) as kernel:
         kernel.settimeout(ANSWER_TIMEOUT_S)
-        many = 0
-        for address in addresses:
-            for version_4, version_6, field in _ENDS:
-                version = version_4 if address.version == 4 else version_6
-                many += sum(_forget(kernel, flow) for flow in _at(kernel, address, version, field))
-        return many
+        return sum(_forget(kernel, flow) for flow in _of(kernel, frozenset(addresses)))
+
+
+def _of(kernel: socket.socket, addresses: Collection[Address]) -> list[Flow]:
+    """A listing walks all of the kernel's table: there is one for many addresses, however many flows it shows."""
+    if len(addresses) > A_SESSION_S:
+        every = _flows(kernel, socket.AF_UNSPEC, b"")
+        return [flow for flow in every if flow.source in addresses or flow.destination in addresses]
+    found = list[Flow]()
+    for address in addresses:
+        for version_4, version_6, field in _ENDS:
+            found += _at(kernel, address, version_4 if address.version == 4 else version_6, field)
+    return found
 
 
 def _at(kernel: socket.socket, address: Address, end: int, field: int) -> list[Flow]:

@@ -1,0 +1,39 @@
+"""Flows as conntrack holds them, forgotten by address."""
+
+from __future__ import annotations
+
+import socket
+from ipaddress import IPv4Address, ip_address
+
+import pytest
+
+from appliance.egress import flows
+from tests.netns import new_namespace
+from tests.real_backend import NO_ROOT, backend_here
+
+pytestmark = pytest.mark.skipif(backend_here() is None, reason=NO_ROOT)
+
+TRACKED = "table inet t { chain c { type filter hook output priority 0; ct state new accept; }; }"
+ONE, OTHER = "127.0.0.5", "127.0.0.6"
+STRANGERS = [IPv4Address("127.9.0.0") + number for number in range(20)] + [ip_address("fd00::1")]
+
+
+def begin_flow(source: str, destination: str) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+        sender.bind((source, 0))
+        sender.sendto(b"x", (destination, 9))
+
+
+@pytest.mark.parametrize("beside", [[], STRANGERS], ids=["one session's", "many sessions'"])
+def test_forgotten(beside: list[flows.Address]) -> None:
+    """Those that the address began and those begun to it are forgotten; those between others stay."""
+    address = ip_address(ONE)
+    with new_namespace() as space, space.entered():
+        space.run("ip", "link", "set", "lo", "up")
+        assert space.run("nft", TRACKED).returncode == 0
+        begin_flow(ONE, OTHER)
+        begin_flow(OTHER, ONE)
+        begin_flow(OTHER, OTHER)
+        assert flows.forget_of([address, *beside]) == 2
+        assert flows.forget_of([address, *beside]) == 0
+        assert flows.forget_of([ip_address(OTHER), *beside]) == 1
