@@ -25,6 +25,8 @@ from connecting import (
 from waiting import READY_SECONDS
 from world import EXIT_IP, EXIT_IP6, WEB, WEB6
 
+from appliance.quantities import size
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -51,10 +53,14 @@ def test_a_whole_life(ground: Ground) -> None:
         terminal.press(CTRL_C)
         assert terminal.wait() == 0, terminal.text
         shown = "\n".join(terminal.shown())
-    receipt = re.search(r"ended +closed\nconnected +0:00:\d\d\ndownloaded +(\d\d\d\.\d) KiB\nuploaded ", shown)
+    receipt = re.search(
+        r"session +(ses_\w+)\nended +closed\nconnected +0:00:\d\d\ndownloaded +(\S+ KiB)\nuploaded +(\S+ KiB)\n", shown
+    )
     assert receipt, shown
-    # More than the file: what a slow machine sends again went through the tunnel twice.
-    assert float(receipt[1]) * 1024 > DOWNLOAD
+    # What a slow machine sends again goes through the tunnel twice, and is counted twice.
+    final = ground.exit.session(receipt[1], ground.token)
+    assert final["bytes_out"] > DOWNLOAD
+    assert (receipt[2], receipt[3]) == (size(final["bytes_out"]), size(final["bytes_in"]))
     assert "handshake" not in shown, "the status line has gone"
     assert b"\x1b[?25h" in terminal.output, "the cursor is back"
 
