@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import tempfile
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -57,6 +57,7 @@ class TestedExit:
     def start(self) -> None:
         self.exit.launch()
         until(self._ready, "GET /readyz answers 200")
+        until(self._rests, "the exit runs no other program")
 
     def selftest(self, *options: str) -> Run:
         running = self.begin_selftest(*options)
@@ -118,6 +119,17 @@ class TestedExit:
             "state": sorted(path.name for path in self.exit.state.iterdir()),
             **{table: self.exit.rows(f"SELECT count(*) FROM {table}") for table in TABLES},  # noqa: S608 (constants)
         }
+
+    def assert_nothing_left(self, before: dict[str, object]) -> None:
+        """In the end. For a moment the exit may still run nft because somebody's rules have changed."""
+        with suppress(TimeoutError):  # the assertion shows the difference
+            until(lambda: self.left_behind() == before, "nothing is left of the self-test")
+        assert self.left_behind() == before
+
+    def _rests(self) -> bool:
+        """It runs none of the programs that it runs for a moment, as nft."""
+        running = self.exit.programs()
+        return running.total() == 1 + running["wireguard-go"]
 
     def _ready(self) -> bool:
         api = Api(config.read(self.exit.config, self.exit.environment).api)

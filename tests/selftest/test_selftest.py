@@ -44,7 +44,7 @@ def tested(shared: TestedExit) -> Iterator[TestedExit]:
     before = shared.left_behind()
     yield shared
     shared.remove_firewall()
-    assert shared.left_behind() == before
+    shared.assert_nothing_left(before)
 
 
 def assert_failed(run: Run, step: str, *said: str) -> None:
@@ -91,7 +91,7 @@ def test_with_its_own_address_over_tls(backend: str, tmp_path: Path) -> None:
         assert outcomes(run.out) == [(step, "ok") for step in STEPS]
         assert f"dials {OWN_IP} port 51820" in run.out
         assert f"seen from {OWN_IP} and 2001:db8:" in run.out
-        assert tested.left_behind() == before
+        tested.assert_nothing_left(before)
 
 
 def test_without_ipv6(backend: str) -> None:
