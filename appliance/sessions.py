@@ -356,8 +356,9 @@ class Sessions:
         if not ending:
             return
         await self._tunnel.apply([RemovePeer(session.public_key) for session, _ in ending])
-        # Before their addresses may be another's.
-        await self._forget_flows([address for session, _ in ending for address in self._exit.addresses_of(session)])
+        # Before their addresses may be another's. IPv6 in any case: a session that one replaced may have had it.
+        offsets = [session.address_offset for session, _ in ending]
+        await self._forget_flows([each for offset in offsets for each in self._exit.addresses(offset, ipv6=True)])
         now = self._clock.now().wall_ms
         last = self._meter.count_time([session for session, _ in ending])
         async with self._live.committing(self._store) as db:
