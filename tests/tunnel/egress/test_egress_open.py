@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
+from capture import mac_of, send
 from packets import echo, tcp, token, udp
 from servers import udp_server
 from vantage import EXIT_OF, INSIDE_OF, PROHIBITED, WEB_OF, Vantage, vantage_on
@@ -100,7 +101,10 @@ def test_allowed_no_more(once: str, tmp_path: Path, address: str) -> None:
     """What a client had going while it was allowed does not go on when it is blocked."""
     with vantage_on(once, tmp_path, egress={"block_private": False}) as exit_:
         client = exit_.clients[0].address[6 if ":" in address else 4]
-        exit_.reaches(udp(client, address, token()))
+        sent = exit_.reaches(udp(client, address, token()))
+        answer = udp(address, str(sent.source), token(), sent.ports[0], source_port=sent.ports[1])
+        send(exit_.world.internet, "net0", answer.whole(), to_mac=mac_of(exit_.world.exit, "wan"))
+        exit_.clients[0].seen.await_carrying(answer.carried)
         exit_.appliance.configure(egress={"block_private": True})
         exit_.appliance.reload()
         until(lambda: "10.0.0.0/8" in exit_.exit.sh("nft list set inet wg_appliance private4"), "it is blocked")
