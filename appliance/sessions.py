@@ -30,8 +30,7 @@ from appliance.wireguard import keys
 from appliance.wireguard.tunnel import PutPeer, RemovePeer
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping, Sequence
-    from ipaddress import IPv4Address, IPv6Address
+    from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 
     import aiosqlite
 
@@ -43,11 +42,10 @@ if TYPE_CHECKING:
     from appliance.meter import Meter
     from appliance.metrics import Metrics
     from appliance.nodes import Node, Nodes
+    from appliance.retired import RetiredAddresses
     from appliance.store.connection import Store
     from appliance.terms import Terms
     from appliance.wireguard.tunnel import Tunnel
-
-    Address = IPv4Address | IPv6Address
 
 log = logging.getLogger(__name__)
 
@@ -83,8 +81,7 @@ class Sessions:
     """Whoever reads counters or changes peers holds `turn` until the store has what came of it.
 
     `tunnel` must answer each call or raise TunnelError within `apply_timeout` seconds. `check_soon` asks for
-    the exit to be compared with the store before the next tick is due; `opened` is told which session has begun,
-    `forget_flows` the addresses of those that have ended, whose connections must not go on.
+    the exit to be compared with the store before the next tick is due; `opened` is told which session has begun.
     """
 
     def __init__(
@@ -95,6 +92,7 @@ class Sessions:
         meter: Meter,
         live: LiveSessions,
         pool: AddressPool,
+        retired: RetiredAddresses,
         nodes: Nodes,
         exit_: Exit,
         terms: Terms,
@@ -103,7 +101,6 @@ class Sessions:
         apply_timeout: float,
         check_soon: Callable[[], None],
         opened: Callable[[Session], None],
-        forget_flows: Callable[[Collection[Address]], Awaitable[None]],
         metrics: Metrics,
     ) -> None:
         self._store = store
@@ -111,6 +108,7 @@ class Sessions:
         self._meter = meter
         self._live = live
         self._pool = pool
+        self._retired = retired
         self._nodes = nodes
         self._exit = exit_
         self._terms = terms
@@ -119,7 +117,6 @@ class Sessions:
         self._apply_timeout = apply_timeout
         self._check_soon = check_soon
         self._opened = opened
-        self._forget_flows = forget_flows
         self._metrics = metrics
         self._keys = KeyLocks()
         # Pending rows of failed requests that the store has not let go of yet, and the address each owns, if any.
@@ -136,6 +133,7 @@ class Sessions:
             public_key = keys.public_key(private_key)
         async with self._keys.hold(public_key):
             await self.clear_leftovers()
+            await self._retired.make_room()
             admitted = await self._admit(account, wish, public_key)
             try:
                 session = await self._install(admitted)
@@ -290,6 +288,7 @@ class Sessions:
             await self.clear_leftovers()
         except StoreUnavailable as error:
             log.warning("row of a failed session not taken back yet: %s", error.__cause__, extra=about(**_ids(pending)))
+        await self._retired.release()
 
     async def clear_leftovers(self) -> None:
         """Delete the rows that the store did not let go of when their requests failed.
@@ -311,7 +310,7 @@ class Sessions:
             if session_id in self._leftovers:
                 del self._leftovers[session_id]
                 if offset is not None:
-                    self._release(offset)
+                    self._retired.add(offset)
 
     # Ending ------------------------------------------------------------------------------------------
 
@@ -336,6 +335,7 @@ class Sessions:
                 await self._mark_closing(session)
                 self._check_soon()
                 raise PeerApplyFailed from error
+        await self._retired.release()
         return await self.find(account, session_id)
 
     async def _mark_closing(self, session: Session) -> None:
@@ -356,8 +356,6 @@ class Sessions:
         if not ending:
             return
         await self._tunnel.apply([RemovePeer(session.public_key) for session, _ in ending])
-        # Before their addresses may be another's.
-        await self._forget_flows([address for session, _ in ending for address in self._exit.addresses_of(session)])
         now = self._clock.now().wall_ms
         last = self._meter.count_time([session for session, _ in ending])
         async with self._live.committing(self._store) as db:
@@ -368,21 +366,26 @@ class Sessions:
         self._meter.take(last)
         for session, reason in ending:
             self._live.drop(session.public_key)
-            self._release(session.address_offset)
+            self._retired.add(session.address_offset)
             self._note_end(session, session.reason or reason)
+
+    async def release_addresses(self) -> None:
+        """Of the sessions that have ended. The caller does not hold the turn."""
+        await self._retired.release()
 
     def _note_end(self, session: Session, reason: Reason) -> None:
         self._metrics.sessions_terminated.labels(reason).inc()
         log.info("session ended", extra=about(**_ids(session), reason=reason))
 
     def take_stock(self, unfinished: Iterable[Session]) -> None:
-        """Memory is read from the store again: the addresses taken are those of its rows."""
-        self._pool.keep_only({session.address_offset for session in unfinished})
-
-    def _release(self, offset: int) -> None:
-        # Already free where memory was read from the store again in between.
-        if offset in self._pool:
-            self._pool.release(offset)
+        """Memory is read from the store again: the addresses taken are those of its rows, and of leftovers."""
+        held = {offset for offset in self._leftovers.values() if offset is not None}
+        held.update(session.address_offset for session in unfinished)
+        for offset in self._pool.unlike(held):
+            if offset in held:
+                self._pool.reserve(offset)
+            else:
+                self._retired.add(offset)
 
     # Looking up --------------------------------------------------------------------------------------
 

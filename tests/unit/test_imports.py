@@ -35,6 +35,7 @@ LAYERS = (
                 "identity",
                 "readiness",
                 "live",
+                "retired",
                 "exit",
             ),
             *("nodes", "quotas", "tokens"),
