@@ -21,6 +21,7 @@ from appliance.errors import (
     TunnelError,
 )
 from appliance.key_locks import KeyLocks
+from appliance.leftovers import Leftovers
 from appliance.logs import about
 from appliance.policy import admission, quota
 from appliance.store import accounts as account_rows
@@ -109,6 +110,7 @@ class Sessions:
         self._live = live
         self._pool = pool
         self._retired = retired
+        self._leftovers = Leftovers(store, live, retired, check_soon)
         self._nodes = nodes
         self._exit = exit_
         self._terms = terms
@@ -119,8 +121,6 @@ class Sessions:
         self._opened = opened
         self._metrics = metrics
         self._keys = KeyLocks()
-        # Pending rows of failed requests that the store has not let go of yet, and the address each owns, if any.
-        self._leftovers: dict[str, int | None] = {}
 
     # Opening -----------------------------------------------------------------------------------------
 
@@ -132,7 +132,7 @@ class Sessions:
             private_key = keys.generate_private_key()
             public_key = keys.public_key(private_key)
         async with self._keys.hold(public_key):
-            await self.clear_leftovers()
+            await self._leftovers.clear()
             await self._retired.make_room()
             admitted = await self._admit(account, wish, public_key)
             try:
@@ -166,7 +166,7 @@ class Sessions:
         except BaseException:
             if pending is not None:
                 # A commit that failed may have been made all the same.
-                self._leftovers[pending.id] = allocated
+                self._leftovers.add(pending.id, allocated)
             elif allocated is not None:
                 self._pool.release(allocated)
             raise
@@ -283,34 +283,12 @@ class Sessions:
             log.warning(
                 "peer of a failed session not taken back yet: %s", error or "no answer", extra=about(**_ids(pending))
             )
-        self._leftovers[pending.id] = pending.address_offset if replaced is None else None
+        self._leftovers.add(pending.id, pending.address_offset if replaced is None else None)
         try:
-            await self.clear_leftovers()
+            await self._leftovers.clear()
         except StoreUnavailable as error:
             log.warning("row of a failed session not taken back yet: %s", error.__cause__, extra=about(**_ids(pending)))
         await self._retired.release()
-
-    async def clear_leftovers(self) -> None:
-        """Delete the rows that the store did not let go of when their requests failed.
-
-        A row may be live: the commit that said it failed may have been made. Its client was told that it failed.
-        """
-        leftovers = dict(self._leftovers)
-        if not leftovers:
-            return
-        async with self._live.committing(self._store) as db:
-            await rows.take_back(db, leftovers)
-            await invoices.take_back(db, leftovers)
-        if any(self._live.session(session_id) is not None for session_id in leftovers):
-            # Memory was read from the store while such a row was live.
-            self._live.stale = True
-            self._check_soon()
-        for session_id, offset in leftovers.items():
-            # Another request may have cleared it while this one waited for the store.
-            if session_id in self._leftovers:
-                del self._leftovers[session_id]
-                if offset is not None:
-                    self._retired.add(offset)
 
     # Ending ------------------------------------------------------------------------------------------
 
@@ -369,6 +347,10 @@ class Sessions:
             self._retired.add(session.address_offset)
             self._note_end(session, session.reason or reason)
 
+    async def clear_leftovers(self) -> None:
+        """Raises StoreUnavailable."""
+        await self._leftovers.clear()
+
     async def release_addresses(self) -> None:
         """Of the sessions that have ended. The caller does not hold the turn."""
         await self._retired.release()
@@ -379,8 +361,7 @@ class Sessions:
 
     def take_stock(self, unfinished: Iterable[Session]) -> None:
         """Memory is read from the store again: the addresses taken are those of its rows, and of leftovers."""
-        held = {offset for offset in self._leftovers.values() if offset is not None}
-        held.update(session.address_offset for session in unfinished)
+        held = self._leftovers.offsets().union(session.address_offset for session in unfinished)
         for offset in self._pool.unlike(held):
             if offset in held:
                 self._pool.reserve(offset)

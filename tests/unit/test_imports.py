@@ -35,6 +35,7 @@ LAYERS = (
                 "identity",
                 "readiness",
                 "live",
+                "leftovers",
                 "retired",
                 "exit",
             ),
