@@ -249,7 +249,7 @@ def _stay(
                 wish = _wish(sessions, region, resolvers, every_s)
                 if command is None:
                     return _machine(exit_, sessions, wish, place, screen, interruption)
-                return _command(exit_, sessions, wish, place, screen, command)
+                return _command(exit_, sessions, wish, place, screen, interruption, command)
         except Interrupted as error:
             return Outcome(answers.FAILED, f"{error} before the tunnel was up")
 
@@ -272,7 +272,13 @@ def _machine(
 
 
 def _command(
-    exit_: Exit, sessions: Sessions, wish: Wish, place: Place, screen: Screen, command: Sequence[str]
+    exit_: Exit,
+    sessions: Sessions,
+    wish: Wish,
+    place: Place,
+    screen: Screen,
+    interruption: Interruption,
+    command: Sequence[str],
 ) -> Outcome:
     from appliance.client.apart import Apart
     from appliance.client.command import accompany
@@ -288,6 +294,7 @@ def _command(
         return accompany(
             lambda: tunnel.start(command, exit_.invoker, exit_.environment),
             lambda exits, goes_on: connection.watch(screen, exits, goes_on),
+            interruption,
         )
 
     return run(connection, screen, stay)

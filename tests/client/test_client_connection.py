@@ -14,6 +14,7 @@ from scripted_api import CONFIG, OPENED, SESSION
 
 from appliance.client import left_behind
 from appliance.client.answers import Again, Live, Opened, Over
+from appliance.client.command import accompany
 from appliance.client.connection import Connection, Outcome, Wish, run
 from appliance.client.interruption import Interrupted, Interruption
 from appliance.client.session import Stopped
@@ -269,6 +270,15 @@ def test_a_second_signal_ends_the_second_wait() -> None:
             interruption.pause(60)
         with interruption.allowed():
             pass
+
+
+def test_a_signal_before_there_is_a_program() -> None:
+    """It ends the run, as it would have ended the program: which is not started any more."""
+    interruption = Interruption()
+    with interruption.awaited():
+        signal.raise_signal(signal.SIGTERM)
+        outcome = accompany(lambda: pytest.fail("it is started"), lambda *_: pytest.fail("it is watched"), interruption)
+    assert outcome == Outcome(1, "interrupted by SIGTERM before the program was started")
 
 
 def test_an_ignored_signal_stays_ignored() -> None:
