@@ -125,6 +125,8 @@ def _refuse_contradictions(instead: dict[str, Any], command: object, resolvers: 
     asked = [names[name] for name, value in instead.items() if value] + (["-- COMMAND"] if command else [])
     if len(asked) > 1:
         raise click.UsageError(f"{' and '.join(asked)} do not go together")
+    if instead["file"] == "":  # a shell's variable that is not set: no tunnel is asked for
+        raise click.UsageError("--config-only has an empty FILE")
     if NO_RESOLVERS in resolvers and len(resolvers) > 1:
         raise click.UsageError("--dns none goes with no other --dns")
 
