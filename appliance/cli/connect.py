@@ -43,7 +43,7 @@ class WithCommand(click.Command):
         if "--" in args:
             place = args.index("--")
             ctx.meta[COMMAND] = args[place + 1 :]
-            if not ctx.meta[COMMAND]:
+            if not ctx.meta[COMMAND] and not ctx.resilient_parsing:  # completion has half a line
                 ctx.fail("Missing COMMAND after '--'.")
             args = args[:place]
         return super().parse_args(ctx, args)

@@ -223,7 +223,12 @@ def test_help_is_quick(run: Run) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "completed"), [("wg-appliance conn", "connect"), ("wg-appliance connect --config-o", "--config-only")]
+    ("words", "completed"),
+    [
+        ("wg-appliance conn", "plain,connect"),
+        ("wg-appliance connect --config-o", "plain,--config-only"),
+        ("wg-appliance connect -- cu", ""),
+    ],
 )
 def test_completion(words: str, completed: str) -> None:
     """click's, which bash asks like this."""
@@ -242,4 +247,4 @@ def test_completion(words: str, completed: str) -> None:
         timeout=60,
         check=False,
     )
-    assert done.stdout == f"plain,{completed}\n"
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"{completed}\n", "")
