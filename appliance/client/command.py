@@ -43,7 +43,7 @@ def accompany(
         try:
             over = watch(exits, lambda: process.poll() is None)
         except Interrupted:
-            return Outcome(_exit_status(process.wait()))
+            return Outcome(_exit_status(process.wait()), of_program=True)
         finally:
             _end(process)
         return ended(over)

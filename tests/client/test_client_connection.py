@@ -135,12 +135,13 @@ def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
         yield Stage(place)
 
 
-def play(stage: Stage) -> Outcome:
+def play(stage: Stage, stay: Outcome | None = None) -> Outcome:
+    """`stay`: what comes of it, instead of watching."""
     wish = Wish("fsn", ipv6=True, resolvers=None, every_s=0.0)
     connection = Connection(wish, KEY, stage, stage, Tunnel(stage), stage.place)  # type: ignore[arg-type]  # all of it
     interruption = Interruption()
     with interruption.awaited():
-        return run(connection, stage, lambda _: connection.watch(stage, interruption))  # type: ignore[arg-type]
+        return run(connection, stage, lambda _: stay or connection.watch(stage, interruption))  # type: ignore[arg-type]
 
 
 def test_interrupted(stage: Stage) -> None:
@@ -247,11 +248,20 @@ def test_a_session_that_cannot_be_closed(stage: Stage, fails: str, why: str) -> 
     assert '"session": "ses_1"' in with_session[0]
 
 
+@pytest.mark.parametrize("status", [0, 7])
+def test_a_programs_status(stage: Stage, status: int) -> None:
+    """It is told that the session could not be closed, but whether the program has done its work is another matter."""
+    stage.fails = "close"
+    outcome = play(stage, Outcome(status, of_program=True))
+    assert (outcome.exit_status, "could not be closed" in outcome.line) == (status, True)
+
+
 def test_a_tunnel_that_stays(stage: Stage) -> None:
-    """What cannot be taken down is said beside the reason for the end, and noted."""
+    """What cannot be taken down is said beside the reason for the end, and noted; the way to the API stays."""
     stage.left = ["wg-quick down failed: it says why"]
     stage.statuses.append(Over("drained", FINAL))
     assert play(stage) == Outcome(4, "the server has ended the session: drained; wg-quick down failed: it says why")
+    assert stage.mark == 51820
     assert len(list(left_behind.FOLDER.iterdir())) == 1
 
 
