@@ -1,4 +1,4 @@
-"""One lock a public key: requests about the same client key take turns, all others do not wait."""
+"""One lock a key: requests about the same one take turns, all others do not wait."""
 
 from __future__ import annotations
 

@@ -42,11 +42,11 @@ class Authenticator:
         return account
 
     async def _look_up(self, request: Request[Any, Any, Any], hashed: bytes) -> Account:
-        self._limits.require_left(request.scope)
-        account = await self._tokens.account_of(hashed)
-        if account is None:
-            self._limits.count_source(request.scope)
-            raise InvalidToken
+        async with self._limits.turn(request.scope):
+            account = await self._tokens.account_of(hashed)
+            if account is None:
+                self._limits.count_source(request.scope)
+                raise InvalidToken
         return account
 
 

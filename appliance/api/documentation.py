@@ -27,7 +27,7 @@ from appliance.wireguard.keys import TEXT_LENGTH
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from litestar import Request
+    from litestar import Request, Router
     from litestar.types import Scope
 
 BEARER: list[dict[str, list[str]]] = [{"bearer": []}]
@@ -217,6 +217,10 @@ class DocumentPlugin(JsonRenderPlugin):
         if self._encoded is None:
             self._encoded = super().render(request, openapi_schema)
         return self._encoded
+
+    def receive_router(self, router: Router) -> None:
+        """Whatever else is asked for below /schema Litestar would answer with a page of its own."""
+        router.routes = [route for route in router.routes if not route.path_parameters]
 
 
 def openapi(count_source: Callable[[Scope], None]) -> OpenAPIConfig:

@@ -8,6 +8,7 @@ document ask nothing here, and are never held up.
 from __future__ import annotations
 
 import math
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 from throttled import MemoryStore, RateLimiterType
@@ -15,9 +16,10 @@ from throttled.rate_limiter import RateLimiterRegistry, per_min
 
 from appliance.api.source import source_of
 from appliance.errors import TooManyRequests
+from appliance.key_locks import KeyLocks
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import AsyncIterator, Sequence
     from ipaddress import IPv4Network, IPv6Network
 
     from litestar.types import Scope
@@ -30,6 +32,7 @@ class RequestLimits:
     def __init__(self, per_minute: int, burst: int, trusted_proxies: Sequence[IPv4Network | IPv6Network]) -> None:
         self._trusted = trusted_proxies
         self._of_sources = _limiter(_kept(), per_minute, burst)
+        self._turns = KeyLocks()  # of sources
         self._tokens = _kept()
         self._of_tokens: dict[int, BaseRateLimiter] = {}  # by requests a minute
 
@@ -37,11 +40,15 @@ class RequestLimits:
         """A request that anybody may send, or one without a token that counts. Raises TooManyRequests."""
         _take(self._of_sources, source_of(scope, self._trusted))
 
-    def require_left(self, scope: Scope) -> None:
-        """Raises TooManyRequests where `count_source` would."""
+    @asynccontextmanager
+    async def turn(self, scope: Scope) -> AsyncIterator[None]:
+        """For what may have to be counted once it is known: one of a source at a time, as otherwise many at once would
+        all be begun with what is left for one. Raises TooManyRequests where `count_source` would."""
         source = source_of(scope, self._trusted)
-        if self._of_sources.peek(source).remaining < 1:
-            _take(self._of_sources, source)
+        async with self._turns.hold(source.encode()):
+            if self._of_sources.peek(source).remaining < 1:
+                _take(self._of_sources, source)
+            yield
 
     def count_token(self, token_hash: bytes, per_minute: int) -> None:
         """A minute's worth may come at once. Raises TooManyRequests."""

@@ -270,7 +270,10 @@ async def test_unexpected(exit_: ExitUnderTest, caplog: pytest.LogCaptureFixture
     assert "ZeroDivisionError: the secret of the house" in caplog.text
 
 
-@pytest.mark.parametrize("path", ["/", "/v1", "/v2/sessions", "/v1/sessions/ses_1/more", "/metrics", "/docs", "/%00"])
+UNKNOWN = ("/", "/v1", "/v2/sessions", "/v1/sessions/ses_1/more", "/metrics", "/docs", "/schema/docs", "/%00")
+
+
+@pytest.mark.parametrize("path", UNKNOWN)
 @on_exit()
 async def test_unknown_path(exit_: ExitUnderTest, path: str) -> None:
     """404 in our shape, whoever asks; the operator's metrics are not among the API's paths."""

@@ -65,12 +65,14 @@ async def test_handshake_of_the_old_session(exit_: ExitUnderTest) -> None:
 
 @on_exit()
 async def test_replacing_without_ipv6(exit_: ExitUnderTest) -> None:
-    """The new session's allowed-ips are its own."""
+    """The new session's allowed-ips are its own. When it ends, what the old one had going over IPv6 ends too."""
     ada = await exit_.client()
     text, raw = new_key()
     await ada.open(client_public_key=text)
-    await ada.open(client_public_key=text, ipv6=False)
+    new = await ada.open(client_public_key=text, ipv6=False)
     assert {len(p.address) for p in exit_.tunnel.peers[raw].allowed_ips} == {4}
+    assert (await ada.delete(new["id"])).status_code == 200
+    assert exit_.egress.forgotten == [["10.101.0.2", "fd65:7869:7400::2"]]
 
 
 @pytest.mark.parametrize("failing", ["apply", "dump", "gone"])

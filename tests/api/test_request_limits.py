@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import tracemalloc
 from typing import TYPE_CHECKING, Any, cast
 
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
     import httpx
     from litestar.types import Scope
+
+    from appliance.entities import Account
 
 BURST = 10  # public_burst; then one a second
 PER_TOKEN = {Tier.ANONYMOUS: 60, Tier.FREE: 120, Tier.PAID: 600}
@@ -119,6 +122,24 @@ async def test_before_anything_else(exit_: ExitUnderTest) -> None:
     held_up(await eve.get("/v1/usage"))
     assert exit_.holdings() == before
     assert (await ada.get("/v1/usage")).status_code == 200, "a token that is remembered is not held up by neighbours"
+
+
+@on_exit()
+async def test_guesses_at_once(exit_: ExitUnderTest) -> None:
+    """However many guesses of a source come at once, no more are looked up than it may ask; a token that counts is
+    served among them."""
+    ada = await exit_.client()
+    looked_up, account_of = [0], exit_.parts.tokens.account_of
+
+    async def counted(token_hash: bytes) -> Account | None:
+        looked_up[0] += 1
+        return await account_of(token_hash)
+
+    exit_.parts.tokens.account_of = counted  # type: ignore[method-assign]  # to see how often it is called
+    headers = [ada.headers, *({"Authorization": f"Bearer wga_{guess}"} for guess in range(5 * BURST))]
+    answers = await asyncio.gather(*(exit_.http.get("/v1/usage", headers=each) for each in headers))
+    assert [answer.status_code for answer in answers] == [200, *[401] * BURST, *[429] * 4 * BURST]
+    assert looked_up == [1 + BURST]
 
 
 async def unasked(_: bytes) -> Any:
