@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from capture import mac_of, send
-from packets import echo, tcp, token, udp
+from packets import FIN, SYN, echo, tcp, token, udp
 from vantage import EXIT_OF, INSIDE_OF, WEB_OF
 
 if TYPE_CHECKING:
@@ -38,16 +38,18 @@ def test_isolated(exit_: Vantage, version: int) -> None:
 
 @pytest.mark.parametrize("version", [4, 6])
 def test_not_called(exit_: Vantage, version: int) -> None:
-    """Nobody outside gets into the tunnel by a client's address in it."""
-    client = exit_.clients[0].address[version]
-    packet, allowed = udp(WEB_OF[version], client, token()), udp(WEB_OF[version], EXIT_OF[version], token())
+    """Nobody outside gets into the tunnel by a client's address in it, be it with what begins no connection."""
+    client, web = exit_.clients[0].address[version], WEB_OF[version]
+    packets = [udp(web, client, token()), *(tcp(web, client, token(), 22, flags=flags) for flags in (SYN, SYN | FIN))]
+    allowed = udp(web, EXIT_OF[version], token())
     mac = mac_of(exit_.world.exit, "wan")
-    send(exit_.world.internet, "net0", packet.whole(), allowed.whole(), to_mac=mac)
+    send(exit_.world.internet, "net0", *(packet.whole() for packet in (*packets, allowed)), to_mac=mac)
     exit_.settle(version)
     mark = token()
     send(exit_.world.exit, exit_.appliance.interface, udp(INSIDE_OF[version], client, mark).whole())
     exit_.clients[0].seen.await_carrying(mark)
-    assert exit_.clients[0].seen.carrying(packet.carried) == []
+    for packet in packets:
+        assert exit_.clients[0].seen.carrying(packet.carried) == []
 
 
 @pytest.mark.parametrize("version", [4, 6])

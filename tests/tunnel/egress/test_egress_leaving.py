@@ -6,11 +6,16 @@ import socket
 from typing import TYPE_CHECKING
 
 import pytest
+from appliance_process import Appliance
+from client import clients_of
 from packets import ACK, FIN, RST, SYN, echo, tcp, token, udp
 from vantage import EXIT_OF, WEB_OF
 from waiting import until
+from world import new_world
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from vantage import Vantage
 
 HEADERS = {4: 40, 6: 60}  # of IP and TCP
@@ -24,6 +29,18 @@ def test_translated(exit_: Vantage, version: int) -> None:
     for packet in (udp(client, web, token()), tcp(client, web, token(), 443), echo(client, web, token())):
         exit_.reaches(packet)
     assert not any(str(seen.source) == client for seen in exit_.far.packets())
+
+
+def test_from_the_address_that_is_told(once: str, tmp_path: Path) -> None:
+    """On a host with several addresses clients' traffic leaves from the one that they are told and dial."""
+    other = "203.0.113.2"
+    with new_world() as world, clients_of(world, tmp_path) as (client, _):
+        world.exit.run("ip", "address", "add", f"{other}/24", "dev", "wan")
+        with Appliance(world, once, tmp_path / "appliance", {"node": {"public_ip": other}}).serving() as appliance:
+            opened = appliance.open(appliance.token())
+            assert (opened["public_ip"], f"Endpoint = {other}:" in opened["wg_config"]) == (other, True)
+            client.wg_quick(opened["wg_config"])
+            assert client.address_seen() == other
 
 
 @pytest.mark.parametrize("version", [4, 6])

@@ -12,6 +12,7 @@ from waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 EXTRA, EXTRA_6, EXTRA_OWN = "192.0.2.128/25", "2001:db8:ee::/48", "198.51.100.33/32"
 
@@ -92,3 +93,15 @@ def test_extra_on_the_host(exit_: Vantage) -> None:
 def test_sources(exit_: Vantage, version: int) -> None:
     """Whose address a client sends from is no setting."""
     exit_.is_stopped(udp(exit_.clients[1].address[version], WEB_OF[version], token()))
+
+
+@pytest.mark.parametrize("address", ["10.0.0.1", "fd00:ec2::254"])
+def test_allowed_no_more(once: str, tmp_path: Path, address: str) -> None:
+    """What a client had going while it was allowed does not go on when it is blocked."""
+    with vantage_on(once, tmp_path, egress={"block_private": False}) as exit_:
+        client = exit_.clients[0].address[6 if ":" in address else 4]
+        exit_.reaches(udp(client, address, token()))
+        exit_.appliance.configure(egress={"block_private": True})
+        exit_.appliance.reload()
+        until(lambda: "10.0.0.0/8" in exit_.exit.sh("nft list set inet wg_appliance private4"), "it is blocked")
+        exit_.is_rejected(udp(client, address, token()))
