@@ -68,13 +68,9 @@ class AddressPool:
         if lib.wga_pool_release(self._pool, offset) < 0:
             raise ValueError(f"{self._network[offset]} is not taken")
 
-    def keep_only(self, offsets: Collection[int]) -> None:
-        """Have these taken and no others."""
-        for offset in self._clients:
-            if (offset in self) and offset not in offsets:
-                self.release(offset)
-            elif (offset not in self) and offset in offsets:
-                self.reserve(offset)
+    def unlike(self, offsets: Collection[int]) -> list[int]:
+        """Those taken that are not among `offsets`, and those among them that are not taken."""
+        return [offset for offset in self._clients if (offset in self) != (offset in offsets)]
 
     def __contains__(self, offset: int) -> bool:
         """Whether a client holds this offset."""

@@ -23,6 +23,7 @@ from appliance.meter import Meter
 from appliance.nodes import Node, Nodes
 from appliance.quotas import Quotas
 from appliance.readiness import Readiness
+from appliance.retired import RetiredAddresses
 from appliance.sessions import Sessions
 from appliance.store import sessions as rows
 from appliance.terms import Terms
@@ -132,7 +133,9 @@ async def build(
     """Raises ConfigError when live sessions cannot follow what was changed since the last start."""
     await identity.adopt(store, settings.wireguard, exit_.public_key, clock.now().wall_ms)
     pool = AddressPool(settings.wireguard.subnet)
-    await recover(store, pool)
+    held = await recover(store, pool)
+    # Whoever ended sessions was perhaps killed before their flows were forgotten.
+    await egress.forget_others([address for session in held for address in exit_.addresses_of(session)])
     patience_ms = settings.meter.patience * 1000
     node = Node(settings.node.name, settings.node.region, str(exit_.public_ip), clock, patience_ms)
     nodes = Nodes(node)
@@ -155,6 +158,7 @@ async def build(
         meter=meter,
         live=live,
         pool=pool,
+        retired=RetiredAddresses(pool, exit_, egress.forget),
         nodes=nodes,
         exit_=exit_,
         terms=terms,
@@ -163,7 +167,6 @@ async def build(
         apply_timeout=settings.wireguard.apply_timeout,
         check_soon=alarm.ring,
         opened=opened,
-        forget_flows=egress.forget,
         metrics=metrics,
     )
     ticker = Ticker(
@@ -187,11 +190,15 @@ async def build(
     return Parts(terms, tokens, sessions, quotas, ticker, meter, live, pool, node, nodes, readiness, alarm)
 
 
-async def recover(store: Store, pool: AddressPool) -> None:
-    """Take up what the store holds: requests that were cut short are undone, addresses in use are taken."""
+async def recover(store: Store, pool: AddressPool) -> list[Session]:
+    """Take up what the store holds: requests that were cut short are undone, addresses in use are taken.
+
+    Returns the sessions that hold them.
+    """
     async with store.write() as db:
         unfinished = await rows.unfinished(db)
         await rows.delete_pending(db, [s.id for s in unfinished if s.state is State.PENDING])
-    for session in unfinished:
-        if session.state is not State.PENDING:
-            pool.reserve(session.address_offset)
+    held = [session for session in unfinished if session.state is not State.PENDING]
+    for session in held:
+        pool.reserve(session.address_offset)
+    return held

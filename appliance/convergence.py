@@ -32,7 +32,11 @@ class Egress(Protocol):
     async def apply(self, changes: EgressChanges) -> None:
         """Raises EgressError."""
 
-    async def forget(self, addresses: Collection[IPv4Address | IPv6Address]) -> None: ...
+    async def forget(self, addresses: Collection[IPv4Address | IPv6Address]) -> None:
+        """No flow goes on that one of these has part in."""
+
+    async def forget_others(self, held: Collection[IPv4Address | IPv6Address]) -> None:
+        """No flow goes on that a client's address has part in which is not among these."""
 
 
 class Convergence:

@@ -21,6 +21,7 @@ from appliance.errors import (
     TunnelError,
 )
 from appliance.key_locks import KeyLocks
+from appliance.leftovers import Leftovers
 from appliance.logs import about
 from appliance.policy import admission, quota
 from appliance.store import accounts as account_rows
@@ -30,8 +31,7 @@ from appliance.wireguard import keys
 from appliance.wireguard.tunnel import PutPeer, RemovePeer
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping, Sequence
-    from ipaddress import IPv4Address, IPv6Address
+    from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 
     import aiosqlite
 
@@ -43,11 +43,10 @@ if TYPE_CHECKING:
     from appliance.meter import Meter
     from appliance.metrics import Metrics
     from appliance.nodes import Node, Nodes
+    from appliance.retired import RetiredAddresses
     from appliance.store.connection import Store
     from appliance.terms import Terms
     from appliance.wireguard.tunnel import Tunnel
-
-    Address = IPv4Address | IPv6Address
 
 log = logging.getLogger(__name__)
 
@@ -83,8 +82,7 @@ class Sessions:
     """Whoever reads counters or changes peers holds `turn` until the store has what came of it.
 
     `tunnel` must answer each call or raise TunnelError within `apply_timeout` seconds. `check_soon` asks for
-    the exit to be compared with the store before the next tick is due; `opened` is told which session has begun,
-    `forget_flows` the addresses of those that have ended, whose connections must not go on.
+    the exit to be compared with the store before the next tick is due; `opened` is told which session has begun.
     """
 
     def __init__(
@@ -95,6 +93,7 @@ class Sessions:
         meter: Meter,
         live: LiveSessions,
         pool: AddressPool,
+        retired: RetiredAddresses,
         nodes: Nodes,
         exit_: Exit,
         terms: Terms,
@@ -103,7 +102,6 @@ class Sessions:
         apply_timeout: float,
         check_soon: Callable[[], None],
         opened: Callable[[Session], None],
-        forget_flows: Callable[[Collection[Address]], Awaitable[None]],
         metrics: Metrics,
     ) -> None:
         self._store = store
@@ -111,6 +109,8 @@ class Sessions:
         self._meter = meter
         self._live = live
         self._pool = pool
+        self._retired = retired
+        self._leftovers = Leftovers(store, live, retired, check_soon)
         self._nodes = nodes
         self._exit = exit_
         self._terms = terms
@@ -119,11 +119,8 @@ class Sessions:
         self._apply_timeout = apply_timeout
         self._check_soon = check_soon
         self._opened = opened
-        self._forget_flows = forget_flows
         self._metrics = metrics
         self._keys = KeyLocks()
-        # Pending rows of failed requests that the store has not let go of yet, and the address each owns, if any.
-        self._leftovers: dict[str, int | None] = {}
 
     # Opening -----------------------------------------------------------------------------------------
 
@@ -135,7 +132,8 @@ class Sessions:
             private_key = keys.generate_private_key()
             public_key = keys.public_key(private_key)
         async with self._keys.hold(public_key):
-            await self.clear_leftovers()
+            await self._leftovers.clear()
+            await self._retired.make_room()
             admitted = await self._admit(account, wish, public_key)
             try:
                 session = await self._install(admitted)
@@ -168,7 +166,7 @@ class Sessions:
         except BaseException:
             if pending is not None:
                 # A commit that failed may have been made all the same.
-                self._leftovers[pending.id] = allocated
+                self._leftovers.add(pending.id, allocated)
             elif allocated is not None:
                 self._pool.release(allocated)
             raise
@@ -285,33 +283,12 @@ class Sessions:
             log.warning(
                 "peer of a failed session not taken back yet: %s", error or "no answer", extra=about(**_ids(pending))
             )
-        self._leftovers[pending.id] = pending.address_offset if replaced is None else None
+        self._leftovers.add(pending.id, pending.address_offset if replaced is None else None)
         try:
-            await self.clear_leftovers()
+            await self._leftovers.clear()
         except StoreUnavailable as error:
             log.warning("row of a failed session not taken back yet: %s", error.__cause__, extra=about(**_ids(pending)))
-
-    async def clear_leftovers(self) -> None:
-        """Delete the rows that the store did not let go of when their requests failed.
-
-        A row may be live: the commit that said it failed may have been made. Its client was told that it failed.
-        """
-        leftovers = dict(self._leftovers)
-        if not leftovers:
-            return
-        async with self._live.committing(self._store) as db:
-            await rows.take_back(db, leftovers)
-            await invoices.take_back(db, leftovers)
-        if any(self._live.session(session_id) is not None for session_id in leftovers):
-            # Memory was read from the store while such a row was live.
-            self._live.stale = True
-            self._check_soon()
-        for session_id, offset in leftovers.items():
-            # Another request may have cleared it while this one waited for the store.
-            if session_id in self._leftovers:
-                del self._leftovers[session_id]
-                if offset is not None:
-                    self._release(offset)
+        await self._retired.release()
 
     # Ending ------------------------------------------------------------------------------------------
 
@@ -336,6 +313,7 @@ class Sessions:
                 await self._mark_closing(session)
                 self._check_soon()
                 raise PeerApplyFailed from error
+        await self._retired.release()
         return await self.find(account, session_id)
 
     async def _mark_closing(self, session: Session) -> None:
@@ -356,9 +334,6 @@ class Sessions:
         if not ending:
             return
         await self._tunnel.apply([RemovePeer(session.public_key) for session, _ in ending])
-        # Before their addresses may be another's. IPv6 in any case: a session that one replaced may have had it.
-        offsets = [session.address_offset for session, _ in ending]
-        await self._forget_flows([each for offset in offsets for each in self._exit.addresses(offset, ipv6=True)])
         now = self._clock.now().wall_ms
         last = self._meter.count_time([session for session, _ in ending])
         async with self._live.committing(self._store) as db:
@@ -369,21 +344,29 @@ class Sessions:
         self._meter.take(last)
         for session, reason in ending:
             self._live.drop(session.public_key)
-            self._release(session.address_offset)
+            self._retired.add(session.address_offset)
             self._note_end(session, session.reason or reason)
+
+    async def clear_leftovers(self) -> None:
+        """Raises StoreUnavailable."""
+        await self._leftovers.clear()
+
+    async def release_addresses(self) -> None:
+        """Of the sessions that have ended. The caller does not hold the turn."""
+        await self._retired.release()
 
     def _note_end(self, session: Session, reason: Reason) -> None:
         self._metrics.sessions_terminated.labels(reason).inc()
         log.info("session ended", extra=about(**_ids(session), reason=reason))
 
     def take_stock(self, unfinished: Iterable[Session]) -> None:
-        """Memory is read from the store again: the addresses taken are those of its rows."""
-        self._pool.keep_only({session.address_offset for session in unfinished})
-
-    def _release(self, offset: int) -> None:
-        # Already free where memory was read from the store again in between.
-        if offset in self._pool:
-            self._pool.release(offset)
+        """Memory is read from the store again: the addresses taken are those of its rows, and of leftovers."""
+        held = self._leftovers.offsets().union(session.address_offset for session in unfinished)
+        for offset in self._pool.unlike(held):
+            if offset in held:
+                self._pool.reserve(offset)
+            else:
+                self._retired.add(offset)
 
     # Looking up --------------------------------------------------------------------------------------
 

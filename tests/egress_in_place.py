@@ -29,3 +29,6 @@ class EgressInPlace:
 
     async def forget(self, addresses: Collection[IPv4Address | IPv6Address]) -> None:
         """There are no flows."""
+
+    async def forget_others(self, held: Collection[IPv4Address | IPv6Address]) -> None:
+        """Likewise."""

@@ -44,6 +44,10 @@ class Connection(H11Protocol):
         self._look()
 
     def data_received(self, data: bytes) -> None:
+        if self._connection not in self._room:
+            # What it had sent before it lost its place is still read, would be done, and the answer would reach nobody.
+            self.transport.abort()
+            return
         # h11 minds the size of what is not whole yet; what comes whole at once it would take at any size.
         for start in range(0, len(data), LARGEST_HEAD):
             if not self.transport.is_closing():

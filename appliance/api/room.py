@@ -26,6 +26,10 @@ class Room:
         self._waited_for[connection] = None
         return True
 
+    def __contains__(self, connection: socket.socket) -> bool:
+        """It has its place still."""
+        return connection in self._served or connection in self._waited_for
+
     def serve(self, connection: socket.socket) -> None:
         if connection in self._waited_for:
             del self._waited_for[connection]

@@ -43,7 +43,7 @@ class WithCommand(click.Command):
         if "--" in args:
             place = args.index("--")
             ctx.meta[COMMAND] = args[place + 1 :]
-            if not ctx.meta[COMMAND]:
+            if not ctx.meta[COMMAND] and not ctx.resilient_parsing:  # completion has half a line
                 ctx.fail("Missing COMMAND after '--'.")
             args = args[:place]
         return super().parse_args(ctx, args)
@@ -125,6 +125,8 @@ def _refuse_contradictions(instead: dict[str, Any], command: object, resolvers: 
     asked = [names[name] for name, value in instead.items() if value] + (["-- COMMAND"] if command else [])
     if len(asked) > 1:
         raise click.UsageError(f"{' and '.join(asked)} do not go together")
+    if instead["file"] == "":  # a shell's variable that is not set: no tunnel is asked for
+        raise click.UsageError("--config-only has an empty FILE")
     if NO_RESOLVERS in resolvers and len(resolvers) > 1:
         raise click.UsageError("--dns none goes with no other --dns")
 
@@ -249,7 +251,7 @@ def _stay(
                 wish = _wish(sessions, region, resolvers, every_s)
                 if command is None:
                     return _machine(exit_, sessions, wish, place, screen, interruption)
-                return _command(exit_, sessions, wish, place, screen, command)
+                return _command(exit_, sessions, wish, place, screen, interruption, command)
         except Interrupted as error:
             return Outcome(answers.FAILED, f"{error} before the tunnel was up")
 
@@ -272,7 +274,13 @@ def _machine(
 
 
 def _command(
-    exit_: Exit, sessions: Sessions, wish: Wish, place: Place, screen: Screen, command: Sequence[str]
+    exit_: Exit,
+    sessions: Sessions,
+    wish: Wish,
+    place: Place,
+    screen: Screen,
+    interruption: Interruption,
+    command: Sequence[str],
 ) -> Outcome:
     from appliance.client.apart import Apart
     from appliance.client.command import accompany
@@ -288,6 +296,7 @@ def _command(
         return accompany(
             lambda: tunnel.start(command, exit_.invoker, exit_.environment),
             lambda exits, goes_on: connection.watch(screen, exits, goes_on),
+            interruption,
         )
 
     return run(connection, screen, stay)

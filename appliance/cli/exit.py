@@ -54,8 +54,8 @@ class Exit:
         return Sessions(self.api, self.token, pause, remark)
 
     def fetch(self, method: str, path: str) -> Mapping[str, Any]:
-        """The answer, which has to be 200; asked for again while the exit is busy or away."""
-        return self.sessions().persist(lambda: self.api.ask(method, path, self.token)).require(200)
+        """The answer, which has to be 200 and of somebody's tier; asked for again while the exit is busy or away."""
+        return self.sessions().persist(lambda: self.api.ask(method, path, self.token)).require(200, "tier")
 
 
 def api_options(command: Callable[..., Any]) -> Callable[..., Any]:

@@ -84,26 +84,26 @@ def on_opening(answer: Answer, failures: int) -> Opened | Again | Refused:
         advice = f"; there is one in: {others}" if others else "; and there is none in any other"
         return Refused(f"{answer.error}{advice}", FAILED)
     if is_passing(answer):
-        return Again(_wait(answer, failures), answer.error)
+        return Again(wait(answer, failures), answer.error)
     return Refused(f"the API answers {answer.status}: {answer.error}{_ADVICE.get(answer.status, '')}", FAILED)
 
 
 def on_status(answer: Answer, failures: int) -> Live | Over | Again:
-    """Of GET /v1/sessions/{id}."""
-    if answer.status == 200:
-        session = answer.require(200, *SESSION_FIELDS)
+    """Of GET /v1/sessions/{id}. What stands before the API, a proxy or a portal, has no say on a session's end."""
+    session = answer.body
+    if answer.status == 200 and all(name in session for name in SESSION_FIELDS):
         reason = session.get("terminated_reason")
         return Live(session) if reason is None else Over(str(reason), session)
-    if answer.status in (401, 404):
+    if answer.status in (401, 404) and "error" in answer.body:
         return Over(answer.error, {})
-    return Again(_wait(answer, failures), f"{answer.status}: {answer.error}")
+    return Again(wait(answer, failures), f"{answer.status}: {answer.error}")
 
 
 def is_passing(answer: Answer) -> bool:
     return answer.status == 429 or answer.status >= 500
 
 
-def _wait(answer: Answer, failures: int) -> float:
+def wait(answer: Answer, failures: int) -> float:
     return max(pause(failures), min(answer.retry_after or 0, LONGEST_RETRY_AFTER_S))
 
 

@@ -55,7 +55,8 @@ class Apart:
         device.dial(self._call(offer))
         links.move(self._interface, space)
         space.run(self._set_up, offer)
-        space.run(give_own_resolvers, resolvers(config), self._resolv_conf)
+        if resolvers(config):  # else the user goes on with the machine's own
+            space.run(give_own_resolvers, resolvers(config), self._resolv_conf)
         self._offer = offer
 
     def change(self, config: str) -> None:

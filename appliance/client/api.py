@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from contextlib import closing
 from dataclasses import dataclass
-from http.client import HTTPConnection, HTTPException
+from http.client import HTTP_PORT, HTTPS_PORT, HTTPConnection, HTTPException, IncompleteRead
 from typing import TYPE_CHECKING, Any
 
 from appliance.errors import HostError
@@ -54,10 +54,12 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Where:
-    """`url` is for messages. `dial` connects within so many seconds; `host` is whom the certificate has to be of."""
+    """`url` is for messages. `dial` connects within so many seconds; `host` is whom the certificate has to be of,
+    an IPv6 address without its brackets."""
 
     url: str
     host: str
+    port: int
     dial: Callable[[float], socket.socket]
     tls: ssl.SSLContext | None
     prefix: str = ""  # of every path
@@ -77,8 +79,10 @@ class Api:
         try:
             with closing(_Connection(self._where, seconds)) as connection:
                 connection.request(method, self._where.prefix + path, content, headers)
-                response = connection.getresponse()
-                found = response.read(LONGEST_ANSWER)
+                with connection.getresponse() as response:
+                    found = response.read(LONGEST_ANSWER)
+                    if response.length:  # which a read of so many bytes does not look at
+                        raise IncompleteRead(found, response.length)
         except (OSError, HTTPException) as error:
             reason = getattr(error, "strerror", None) or error
             message = f"the API does not answer at {self.url}: {reason}"
@@ -88,7 +92,8 @@ class Api:
 
 class _Connection(HTTPConnection):
     def __init__(self, where: Where, seconds: float) -> None:
-        super().__init__(where.host, timeout=seconds)
+        super().__init__(where.host, where.port, timeout=seconds)
+        self.default_port = HTTP_PORT if where.tls is None else HTTPS_PORT  # which the Host header leaves out
         self._where = where
         self._seconds = seconds
 
@@ -114,4 +119,4 @@ def _object(content: bytes) -> Mapping[str, Any]:
 
 def _seconds(text: str | None) -> int | None:
     """Of a Retry-After; the date that it may be instead (RFC 9110, section 10.2.3) is not asked for by this API."""
-    return int(text) if text is not None and text.isascii() and text.isdigit() else None
+    return int(text[:18]) if text is not None and text.isascii() and text.isdigit() else None

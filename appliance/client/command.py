@@ -8,6 +8,7 @@ import subprocess
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from appliance.client.answers import FAILED
 from appliance.client.connection import Outcome, ended
 from appliance.client.interruption import SIGNALS, Interrupted, Interruption
 
@@ -22,13 +23,19 @@ ENDING_S = 10.0
 
 
 def accompany(
-    start: Callable[[], subprocess.Popen[bytes]], watch: Callable[[Interruption, Callable[[], bool]], Over]
+    start: Callable[[], subprocess.Popen[bytes]],
+    watch: Callable[[Interruption, Callable[[], bool]], Over],
+    interruption: Interruption,
 ) -> Outcome:
-    """Until the program has ended, whose exit status is ours; or the session has, which ends it."""
+    """Until the program has ended, whose exit status is ours; or the session has, which ends it. `interruption`: has
+    the signals that came before there was a program."""
     exits = Interruption((signal.SIGCHLD,))
     with exits.awaited(), _handed_on() as hand_on_to:
         try:
+            interruption.pause(0)
             process = start()
+        except Interrupted as error:
+            return Outcome(FAILED, f"{error} before the program was started")
         except OSError as error:
             status = NOT_FOUND if isinstance(error, FileNotFoundError) else NOT_EXECUTABLE
             return Outcome(status, f"{error.filename}: {error.strerror}")
@@ -36,7 +43,7 @@ def accompany(
         try:
             over = watch(exits, lambda: process.poll() is None)
         except Interrupted:
-            return Outcome(_exit_status(process.wait()))
+            return Outcome(_exit_status(process.wait()), of_program=True)
         finally:
             _end(process)
         return ended(over)

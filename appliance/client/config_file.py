@@ -12,13 +12,17 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 INTERFACE = "[Interface]\n"
+# wg-quick runs what other keys say (PostUp), as root: who answers for the exit is not to have a say on this machine.
+_KEYS = "Address|MTU|DNS|PublicKey|Endpoint|AllowedIPs|PersistentKeepalive"
+_KNOWN = re.compile(rf"(\[Interface\]|\[Peer\]|({_KEYS}) = [\w.:/+=, \[\]]+|)\n", re.ASCII)
 PUBLIC_RESOLVER = "9.9.9.9"  # Quad9; where nobody has named another
 _DNS = re.compile(r"^DNS = (.*)\n", re.MULTILINE)
 
 
 def with_private_key(wg_config: str, private_key: bytes) -> str:
     """Raises HostError where the text is not what the API gives."""
-    if wg_config.count(INTERFACE) != 1 or "PrivateKey" in wg_config:
+    known = all(_KNOWN.fullmatch(line) for line in wg_config.splitlines(keepends=True))
+    if not known or wg_config.count(INTERFACE) != 1:
         raise HostError("the session's wg_config is not one for a key of ours")
     return wg_config.replace(INTERFACE, f"{INTERFACE}PrivateKey = {encode(private_key)}\n")
 

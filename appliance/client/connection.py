@@ -43,10 +43,11 @@ class Wish:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """`line`: what went wrong, for stderr."""
+    """`line`: what went wrong, for stderr. `of_program`: the status is a program's, and stays what it is."""
 
     exit_status: int
     line: str = ""
+    of_program: bool = False
 
 
 class Connection:
@@ -100,7 +101,8 @@ class Connection:
         """Everything back as it was, and a receipt. What went wrong, in words."""
         screen.close()
         failed = self._tunnel.down()
-        self._dialer.mark = None
+        if not failed:  # else the way to the API is past it still
+            self._dialer.mark = None
         final = over.session if over is not None else {}
         if self._is_open and over is None:
             try:
@@ -229,7 +231,8 @@ def run(connection: Connection, screen: Screen, stay: Callable[[Opened], Outcome
     if not failed:
         return outcome
     lines = [outcome.line, *failed] if outcome.line else failed
-    return Outcome(outcome.exit_status or FAILED, "; ".join(lines))
+    status = outcome.exit_status if outcome.of_program else outcome.exit_status or FAILED
+    return Outcome(status, "; ".join(lines))
 
 
 def ended(over: Over) -> Outcome:

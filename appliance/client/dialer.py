@@ -69,7 +69,8 @@ class Dialer:
 
         tls = ssl.create_default_context() if self._url.scheme == "https" else None
         prefix = "" if self._url.scheme == "unix" else self._url.path
-        return Api(Where(self._url.text, self._url.host, self.dial, tls, prefix))
+        port = self._url.port or PORTS["http"]
+        return Api(Where(self._url.text, self._url.host, port, self.dial, tls, prefix))
 
     def dial(self, seconds: float) -> socket.socket:
         if self._url.scheme == "unix":

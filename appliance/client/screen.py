@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from appliance.client.status import Glyphs, View
 
 SEPARATOR = "  "
+ECHOED = len("^C")  # what the terminal itself writes behind the line when it is to end
 
 
 class Screen(Protocol):
@@ -147,7 +148,7 @@ class Terminal:
         self._draw(self._live.start)
 
     def status(self, view: View) -> None:
-        self._draw(lambda: self._live.update(line(view, self._glyphs, self._console.width), refresh=True))
+        self._draw(lambda: self._live.update(line(view, self._glyphs, self._console.width - ECHOED), refresh=True))
 
     def remark(self, text: str) -> None:
         self._draw(lambda: self._console.print(text, style="yellow"))
@@ -183,7 +184,9 @@ def line(view: View, glyphs: Glyphs, width: int) -> Any:
     pieces: list[Any] = []
     for part in found:
         pieces += [SEPARATOR, (part.text, part.style)] if pieces else [(part.text, part.style)]
-    return Text.assemble(*pieces, no_wrap=True, overflow="ellipsis")
+    shown = Text.assemble(*pieces, no_wrap=True)
+    shown.truncate(width, overflow="ellipsis")
+    return shown
 
 
 def greeting(opened: Opened, region: str, leave: str) -> str:
@@ -205,6 +208,6 @@ def screen_for(*, as_json: bool, command: bool) -> Screen:
         return JsonLines(sys.stderr if command else sys.stdout)
     if command:
         return PlainLines(sys.stderr, sys.stderr, quiet=True)
-    if sys.stdout.isatty():
+    if sys.stdout.isatty() and os.environ.get("TERM") != "dumb":  # which has no line that could renew itself
         return Terminal(sys.stdout)
     return PlainLines(sys.stdout, sys.stderr)

@@ -98,13 +98,13 @@ class Sessions:
             failures += 1
             try:
                 answer = ask()
-                if not answers.is_passing(answer) or time.monotonic() - begun > answers.PATIENCE_S:
+                wait, why = answers.wait(answer, failures), answer.error
+                if not answers.is_passing(answer) or time.monotonic() - begun + wait > answers.PATIENCE_S:
                     return answer
-                wait, why = max(answers.pause(failures), answer.retry_after or 0), answer.error
             except NoAnswer as error:
-                if error.lasting or time.monotonic() - begun > answers.PATIENCE_UNANSWERED_S:
-                    raise
                 wait, why = answers.pause(failures), str(error)
+                if error.lasting or time.monotonic() - begun + wait > answers.PATIENCE_UNANSWERED_S:
+                    raise
             self._remark(f"{why}; asking again in {wait:g} s")
             self._pause(wait)
 

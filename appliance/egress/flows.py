@@ -70,6 +70,23 @@ def forget_of(addresses: Iterable[Address]) -> int:
         return sum(_forget(kernel, flow) for flow in _of(kernel, frozenset(addresses)))
 
 
+def forget_others(subnets: Sequence[Network], held: Collection[Address]) -> int:
+    """Forget the flows of addresses in the subnets that are not among `held`; how many. Raises OSError.
+
+    The first host address of a subnet is the host's own.
+    """
+    held = {*held, *(subnet[1] for subnet in subnets)}
+
+    def forgotten(address: Address) -> bool:
+        return address not in held and any(address in subnet for subnet in subnets)
+
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, linux.NETLINK_NETFILTER) as kernel:
+        kernel.settimeout(ANSWER_TIMEOUT_S)
+        every = _flows(kernel, socket.AF_UNSPEC, b"")
+        found = [flow for flow in every if forgotten(flow.source) or forgotten(flow.destination)]
+        return sum(_forget(kernel, flow) for flow in found)
+
+
 def _of(kernel: socket.socket, addresses: Collection[Address]) -> list[Flow]:
     """A listing walks all of the kernel's table: there is one for many addresses, however many flows it shows."""
     if len(addresses) > A_SESSION_S:

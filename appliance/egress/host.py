@@ -14,7 +14,7 @@ from appliance.egress.state import EgressState
 from appliance.errors import EgressError, HostError
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Callable, Collection
     from ipaddress import IPv4Address, IPv6Address
 
     from appliance.egress.forwarding import Forwarding
@@ -137,8 +137,15 @@ class HostEgress:
 
     async def forget(self, addresses: Collection[Address]) -> None:
         """No flow goes on that one of these has part in: its session has ended."""
+        await self._forget(lambda: flows.forget_of(addresses))
+
+    async def forget_others(self, held: Collection[Address]) -> None:
+        """No flow goes on that an address in the subnets has part in which is not among these."""
+        await self._forget(lambda: flows.forget_others(self._subnets, held))
+
+    async def _forget(self, forget: Callable[[], int]) -> None:
         try:
-            await asyncio.to_thread(flows.forget_of, addresses)
+            await asyncio.to_thread(forget)
         except OSError as error:
             log.warning("connections of a session that ended may go on: conntrack cannot be changed: %s", error)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import ssl
+from http.client import HTTP_PORT
 from typing import TYPE_CHECKING
 
 from appliance.client import api
@@ -21,15 +22,18 @@ LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 (what listens eve
 class Api(api.Api):
     def __init__(self, settings: ApiSettings) -> None:
         where = settings.listen
-        host = "localhost" if isinstance(where, UnixPath) else LOOPBACK.get(where.host, where.host)
+        if isinstance(where, UnixPath):
+            host, port = "localhost", HTTP_PORT
+        else:
+            host, port = LOOPBACK.get(where.host, where.host), where.port
 
         def dial(seconds: float) -> socket.socket:
             if isinstance(where, UnixPath):
                 return connect_unix(str(where.path), seconds)
-            return socket.create_connection((host, where.port), seconds)
+            return socket.create_connection((host, port), seconds)
 
         tls = None if settings.tls_cert is None else _trusting(settings.tls_cert)
-        super().__init__(api.Where(settings.url, host, dial, tls))
+        super().__init__(api.Where(settings.url, host, port, dial, tls))
 
 
 def _trusting(certificate: Path) -> ssl.SSLContext:

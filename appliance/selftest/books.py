@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import fcntl
-import os
 import sqlite3
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from appliance import identifiers
+from appliance import folder_lock, identifiers
 from appliance.entities import Account, Reason, Tier, Token
 from appliance.errors import HostError, StoreError
 from appliance.store import accounts, connection, node, sessions, temporary, tokens
@@ -49,16 +47,9 @@ class Books:
         """One self-test at a time. Raises HostError when another runs, and StoreError where there is no store."""
         if not self._state.store.exists():
             raise StoreError(f"no store at {self._state.store}: run wg-appliance serve, or name the right --config")
-        # The directory itself: a file would be left behind.
-        directory = os.open(self._state.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            try:
-                fcntl.flock(directory, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise HostError("another self-test of this exit is running; try again when it has ended") from error
+        running = "another self-test of this exit is running; try again when it has ended"
+        with folder_lock.locked(self._state.path, running):
             yield
-        finally:
-            os.close(directory)
 
     def open_account(self, tier: Tier) -> str:
         """Makes the account. Returns a token."""

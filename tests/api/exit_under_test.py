@@ -58,10 +58,15 @@ UNHURRIED = "[api]\npublic_burst = 1000\n"  # for tests that ask often without a
 
 @dataclass
 class NoEgress:
-    """Egress that is always in place, or fails as told."""
+    """Egress that is always in place, or fails as told. It forgets flows while `gate` is set."""
 
     fault: str | None = None
-    forgotten: list[str] = field(default_factory=list)  # the addresses whose flows were
+    gate: asyncio.Event = field(default_factory=asyncio.Event)
+    forgotten: list[list[str]] = field(default_factory=list)  # the addresses whose flows were to be, each time
+    held_at_start: list[str] = field(default_factory=list)  # and those whose flows went on
+
+    def __post_init__(self) -> None:
+        self.gate.set()
 
     def state(self) -> EgressState:
         return IN_PLACE if self.fault is None else replace(IN_PLACE, rules_stand=False)
@@ -71,7 +76,11 @@ class NoEgress:
             raise EgressError(self.fault)
 
     async def forget(self, addresses: Collection[IPv4Address | IPv6Address]) -> None:
-        self.forgotten += map(str, addresses)
+        self.forgotten.append(sorted(map(str, addresses)))
+        await self.gate.wait()
+
+    async def forget_others(self, held: Collection[IPv4Address | IPv6Address]) -> None:
+        self.held_at_start = sorted(map(str, held))
 
 
 @dataclass
@@ -225,6 +234,12 @@ def new_key() -> tuple[str, bytes]:
     return keys.encode(raw), raw
 
 
+def address(opened: dict[str, str]) -> str:
+    """The IPv4 address of the client."""
+    line = next(line for line in opened["wg_config"].splitlines() if line.startswith("Address"))
+    return line.removeprefix("Address = ").split("/")[0]
+
+
 def stranger(public_key: bytes) -> PeerState:
     """A peer as somebody else would have put it into the tunnel."""
     return PeerState(public_key, frozenset(), rx_bytes=0, tx_bytes=0, last_handshake_ns=0)
@@ -303,6 +318,7 @@ async def serving(
         yield exit_
     finally:
         device.gate.set()
+        egress.gate.set()
         await exit_.stop()
 
 

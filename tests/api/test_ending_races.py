@@ -54,20 +54,3 @@ async def test_opened_again_while_the_tick_ends_it(exit_: ExitUnderTest) -> None
     assert set(tunnel.peers) == {raw}
     assert (await ada.delete(answer.json()["id"])).status_code == 200
     assert exit_.parts.pool.in_use == 0
-
-
-@on_exit(tunnel=SlowToRemove)
-async def test_flows_end_before_the_address_is_free(exit_: ExitUnderTest) -> None:
-    """What a session had going is forgotten, over both IP versions, after its peer has gone and before it counts as
-    ended; what another one has is not."""
-    tunnel = exit_.tunnel
-    assert isinstance(tunnel, SlowToRemove)
-    ada = await exit_.client()
-    first, _ = await ada.open(), await ada.open()
-    tunnel.hold.clear()
-    deleting = asyncio.create_task(ada.delete(first["id"]))
-    await tunnel.removing.wait()
-    assert exit_.egress.forgotten == []
-    tunnel.hold.set()
-    assert (await deleting).status_code == 200
-    assert exit_.egress.forgotten == ["10.101.0.2", "fd65:7869:7400::2"]

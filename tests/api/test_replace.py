@@ -72,7 +72,7 @@ async def test_replacing_without_ipv6(exit_: ExitUnderTest) -> None:
     new = await ada.open(client_public_key=text, ipv6=False)
     assert {len(p.address) for p in exit_.tunnel.peers[raw].allowed_ips} == {4}
     assert (await ada.delete(new["id"])).status_code == 200
-    assert exit_.egress.forgotten == ["10.101.0.2", "fd65:7869:7400::2"]
+    assert exit_.egress.forgotten == [["10.101.0.2", "fd65:7869:7400::2"]]
 
 
 @pytest.mark.parametrize("failing", ["apply", "dump", "gone"])

@@ -9,14 +9,9 @@ import pytest
 
 from appliance.entities import Tier
 from tests.api.answers import refused
-from tests.api.exit_under_test import ExitUnderTest, new_key, on_exit
+from tests.api.exit_under_test import ExitUnderTest, address, new_key, on_exit
 
 SECONDS = 60.0  # how long many may wait for the store's writer on a busy machine
-
-
-def address(opened: dict[str, str]) -> str:
-    line = next(line for line in opened["wg_config"].splitlines() if line.startswith("Address"))
-    return line.removeprefix("Address = ").split("/")[0]
 
 
 @on_exit('subnet = "10.101.0.0/30"\n')

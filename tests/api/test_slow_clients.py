@@ -181,6 +181,25 @@ def test_longest_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     asyncio.run(story())
 
 
+def test_asked_as_it_lost_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a client had sent when it made room is not done: nobody would hear of it."""
+    monkeypatch.setattr(web, "MOST_CONNECTIONS", 1)
+
+    async def story() -> None:
+        async with served() as server:
+            kept = await server.connect()
+            kept.send(GET)
+            assert (await kept.answer())[0] == 200
+            kept.send(GET)
+            with socket.socket() as newcomer:  # before the server has read it
+                assert server.server._server._room.enter(newcomer)
+                assert await kept.rest() == b""
+                server.server._server._room.leave(newcomer)
+            assert len(server.app.asked) == 1
+
+    asyncio.run(story())
+
+
 def test_room_forgets() -> None:
     """Who has left takes no place, in whatever state, and to leave twice changes nothing."""
     room = Room(2)

@@ -67,12 +67,14 @@ class Asked:
     path: str
     token: str | None
     body: Any
+    host: str | None = field(default=None, compare=False)
 
 
 @dataclass
 class ScriptedApi:
     """An answer that is not scripted is 404. The last one of a script is given again and again."""
 
+    host: str = "127.0.0.1"
     port: int = 0
     asked: list[Asked] = field(default_factory=list)
     script: defaultdict[str, deque[tuple[int, Mapping[str, Any], Mapping[str, str]]]] = field(
@@ -81,7 +83,8 @@ class ScriptedApi:
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"http://{host}:{self.port}"
 
     def answers(self, request: str, status: int, body: Mapping[str, Any], **headers: str) -> None:
         """`request`: a method and a path."""
@@ -95,15 +98,15 @@ class ScriptedApi:
 
 
 @contextmanager
-def serving(tls: tuple[Path, Path] | None = None) -> Iterator[ScriptedApi]:
+def serving(tls: tuple[Path, Path] | None = None, host: str = "127.0.0.1") -> Iterator[ScriptedApi]:
     """`tls`: the files of a certificate and its key."""
-    api = ScriptedApi()
+    api = ScriptedApi(host)
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             length = int(self.headers.get("Content-Length") or 0)
             body = json.loads(self.rfile.read(length)) if length else None
-            api.asked.append(Asked(self.command, self.path, self.headers["Authorization"], body))
+            api.asked.append(Asked(self.command, self.path, self.headers["Authorization"], body, self.headers["Host"]))
             status, answer, headers = api.take(f"{self.command} {self.path}")
             content = json.dumps(answer).encode()
             self.send_response(status)
@@ -118,10 +121,12 @@ def serving(tls: tuple[Path, Path] | None = None) -> Iterator[ScriptedApi]:
         def log_message(self, *_: object) -> None: ...
 
     class Server(ThreadingHTTPServer):
+        address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
+
         def handle_error(self, *_: object) -> None:
             """A client that breaks off is what some tests are about."""
 
-    server = Server(("127.0.0.1", 0), Handler)
+    server = Server((host, 0), Handler)
     if tls is not None:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(*tls)

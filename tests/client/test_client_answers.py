@@ -82,6 +82,12 @@ def test_status_of_nobody(status: int, words: str) -> None:
     assert on_status(Answer(status, {"error": words}), 1) == Over(words, {})
 
 
+@pytest.mark.parametrize(("status", "body"), [(401, {}), (404, {}), (200, {}), (200, {"id": "ses_1"}), (302, {})])
+def test_status_of_who_stands_before_it(status: int, body: dict[str, str]) -> None:
+    """A proxy without its backend, or a portal, answers for itself: the tunnel is left alone, the API asked again."""
+    assert isinstance(on_status(Answer(status, body), 1), Again)
+
+
 @pytest.mark.parametrize(
     ("reason", "reopen"),
     [

@@ -126,6 +126,14 @@ def test_usage_and_status(api: ScriptedApi, run: Run) -> None:
     assert (unknown.returncode, unknown.stdout) == (1, ""), "an id is no path"
 
 
+def test_what_is_no_exit(api: ScriptedApi, run: Run) -> None:
+    """A site that answers 200 to everything is told in one line."""
+    api.answers("GET /v1/usage", 200, {})
+    done = run("connect", "--usage")
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
+    assert "is it this appliance that answers?" in done.stderr
+
+
 def test_regions(api: ScriptedApi, run: Run) -> None:
     """With the time that a connection takes, and without a token."""
     api.answers("GET /v1/regions", 200, {"regions": [{"code": "fsn", "node_count": 2}]})
@@ -165,6 +173,7 @@ def test_saved(api: ScriptedApi, run: Run, tmp_path: Path) -> None:
         ({"WG_APPLIANCE_API": "192.0.2.1"}, ("--usage",), "192.0.2.1: must be https://HOST"),
         ({}, ("--token", "x", "--token-file", "y", "--usage"), "--token and --token-file do not go together"),
         ({}, ("fsn", "--"), "Missing COMMAND after '--'"),
+        ({}, ("--config-only", ""), "--config-only has an empty FILE"),
         ({}, ("--every", "0s"), "0s"),
         ({}, ("FSN",), "FSN"),
         ({}, ("--dns", "example.org"), "example.org"),
@@ -214,7 +223,12 @@ def test_help_is_quick(run: Run) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "completed"), [("wg-appliance conn", "connect"), ("wg-appliance connect --config-o", "--config-only")]
+    ("words", "completed"),
+    [
+        ("wg-appliance conn", "plain,connect"),
+        ("wg-appliance connect --config-o", "plain,--config-only"),
+        ("wg-appliance connect -- cu", ""),
+    ],
 )
 def test_completion(words: str, completed: str) -> None:
     """click's, which bash asks like this."""
@@ -233,4 +247,4 @@ def test_completion(words: str, completed: str) -> None:
         timeout=60,
         check=False,
     )
-    assert done.stdout == f"plain,{completed}\n"
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"{completed}\n", "")

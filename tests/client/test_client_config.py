@@ -33,6 +33,17 @@ def test_what_is_no_config_for_a_key_of_ours(text: str) -> None:
         with_private_key(text, KEY)
 
 
+@pytest.mark.parametrize(
+    "line",
+    ["PostUp = touch /x", "postup=touch /x", " PreDown = x", "Table = off", "SaveConfig = true", "MTU = 1\rPostUp = x"],
+)
+def test_what_wg_quick_would_run(line: str) -> None:
+    """An exit, or who poses as one, has no command run as root here: what the API does not give is refused."""
+    text = CONFIG.replace("MTU = 1420\n", f"MTU = 1420\n{line}\n")
+    with pytest.raises(HostError, match="not one for a key of ours"):
+        with_private_key(text, KEY)
+
+
 def test_resolvers() -> None:
     """Read, replaced, and left out."""
     assert resolvers(CONFIG) == ()

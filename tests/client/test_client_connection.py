@@ -14,6 +14,7 @@ from scripted_api import CONFIG, OPENED, SESSION
 
 from appliance.client import left_behind
 from appliance.client.answers import Again, Live, Opened, Over
+from appliance.client.command import accompany
 from appliance.client.connection import Connection, Outcome, Wish, run
 from appliance.client.interruption import Interrupted, Interruption
 from appliance.client.session import Stopped
@@ -134,12 +135,13 @@ def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
         yield Stage(place)
 
 
-def play(stage: Stage) -> Outcome:
+def play(stage: Stage, stay: Outcome | None = None) -> Outcome:
+    """`stay`: what comes of it, instead of watching."""
     wish = Wish("fsn", ipv6=True, resolvers=None, every_s=0.0)
     connection = Connection(wish, KEY, stage, stage, Tunnel(stage), stage.place)  # type: ignore[arg-type]  # all of it
     interruption = Interruption()
     with interruption.awaited():
-        return run(connection, stage, lambda _: connection.watch(stage, interruption))  # type: ignore[arg-type]
+        return run(connection, stage, lambda _: stay or connection.watch(stage, interruption))  # type: ignore[arg-type]
 
 
 def test_interrupted(stage: Stage) -> None:
@@ -246,11 +248,20 @@ def test_a_session_that_cannot_be_closed(stage: Stage, fails: str, why: str) -> 
     assert '"session": "ses_1"' in with_session[0]
 
 
+@pytest.mark.parametrize("status", [0, 7])
+def test_a_programs_status(stage: Stage, status: int) -> None:
+    """It is told that the session could not be closed, but whether the program has done its work is another matter."""
+    stage.fails = "close"
+    outcome = play(stage, Outcome(status, of_program=True))
+    assert (outcome.exit_status, "could not be closed" in outcome.line) == (status, True)
+
+
 def test_a_tunnel_that_stays(stage: Stage) -> None:
-    """What cannot be taken down is said beside the reason for the end, and noted."""
+    """What cannot be taken down is said beside the reason for the end, and noted; the way to the API stays."""
     stage.left = ["wg-quick down failed: it says why"]
     stage.statuses.append(Over("drained", FINAL))
     assert play(stage) == Outcome(4, "the server has ended the session: drained; wg-quick down failed: it says why")
+    assert stage.mark == 51820
     assert len(list(left_behind.FOLDER.iterdir())) == 1
 
 
@@ -269,6 +280,15 @@ def test_a_second_signal_ends_the_second_wait() -> None:
             interruption.pause(60)
         with interruption.allowed():
             pass
+
+
+def test_a_signal_before_there_is_a_program() -> None:
+    """It ends the run, as it would have ended the program: which is not started any more."""
+    interruption = Interruption()
+    with interruption.awaited():
+        signal.raise_signal(signal.SIGTERM)
+        outcome = accompany(lambda: pytest.fail("it is started"), lambda *_: pytest.fail("it is watched"), interruption)
+    assert outcome == Outcome(1, "interrupted by SIGTERM before the program was started")
 
 
 def test_an_ignored_signal_stays_ignored() -> None:

@@ -140,6 +140,34 @@ def test_closing_a_session_that_is_unknown(sessions: Sessions) -> None:
         sessions.close("ses_1")
 
 
+@pytest.mark.parametrize("retry_after", ["3600", "9" * 5000])
+def test_what_is_asked_for_too_late(api: ScriptedApi, sessions: Sessions, clock: Clock, retry_after: str) -> None:
+    """An exit that says to come back in an hour is not waited for that long, whatever is asked of it."""
+    api.answers("GET /v1/regions", 503, BUSY, Retry_After=retry_after)
+    with pytest.raises(HostError, match="the API answers 503: subnet exhausted"):
+        sessions.regions()
+    assert clock.now <= answers.PATIENCE_S
+
+
+def test_an_answer_that_breaks_off(api: ScriptedApi, sessions: Sessions, clock: Clock) -> None:
+    """As of an exit that is killed meanwhile: no answer, to be asked for again."""
+    api.answers(STATUS, 200, SESSION, Content_Length="4000")
+    assert isinstance(sessions.status("ses_1", 1), Again)
+    api.answers(POST, 201, OPENED, Content_Length="4000")
+    api.answers(POST, 201, OPENED)
+    assert sessions.open(WISH).id == "ses_1"
+    assert clock.pauses == [1]
+
+
+@pytest.mark.parametrize(("host", "named"), [("127.0.0.1", "127.0.0.1"), ("::1", "[::1]")])
+def test_an_address_for_a_name(clock: Clock, host: str, named: str) -> None:
+    """It is told to the exit as it stands in the URL, with its port; an IPv6 address in brackets."""
+    with serving(host=host) as api:
+        api.answers(POST, 201, OPENED)
+        sessions_at(api.url, clock).open(WISH)
+        assert [asked.host for asked in api.asked] == [f"{named}:{api.port}"]
+
+
 # TLS ----------------------------------------------------------------------------------------------
 
 

@@ -105,6 +105,7 @@ class Terminal:
     def __init__(self, space: Namespace, command: list[str], env: Mapping[str, str], columns: int = COLUMNS) -> None:
         self._master, slave = pty.openpty()
         fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", LINES, columns, 0, 0))
+        self._columns = columns
         self.output = bytearray()
         self._closed = False
         self.process = subprocess.Popen(
@@ -133,7 +134,7 @@ class Terminal:
 
     def shown(self) -> list[str]:
         """The lines that are on the screen now."""
-        screen = pyte.Screen(COLUMNS, LINES)
+        screen = pyte.Screen(self._columns, LINES)
         pyte.ByteStream(screen).feed(bytes(self.output))
         return [line.rstrip() for line in screen.display if line.strip()]
 

@@ -51,6 +51,8 @@ def test_what_it_finds(ground: Ground) -> None:
     assert rest == ["nameserver 9.9.9.9", "0"]
     asked = run_through(ground, "cat", "/etc/resolv.conf", options=("--dns", "192.0.2.53", "--dns", "2001:db8::53"))
     assert asked.stdout == "nameserver 192.0.2.53\nnameserver 2001:db8::53\n"
+    own = run_through(ground, "cat", "/etc/resolv.conf", options=("--dns", "none"))
+    assert own.stdout.encode() == before, "the machine's own, as it was asked for"
     assert RESOLV_CONF.read_bytes() == before
 
 

@@ -44,6 +44,26 @@ def test_no_colour(exit_: Appliance, client: Client) -> None:
     assert not re.search(rb"\x1b\[[0-9;]*(3|4|9)[0-9](;[0-9;]*)?m", bytes(terminal.output))
 
 
+def test_a_narrow_terminal(exit_: Appliance, client: Client) -> None:
+    """The line leaves room for the ^C that the terminal writes behind it: on one row, it goes as a whole."""
+    with in_terminal(client.space, command(), environment(exit_.token()), columns=40) as terminal:
+        terminal.await_text(r"test +0:00:0[1-9] .*…")
+        terminal.press(CTRL_C)
+        assert terminal.wait() == 0, terminal.text
+        shown = terminal.shown()
+    assert not any("↓" in line for line in shown), shown
+    assert any(line.startswith("ended ") for line in shown)
+
+
+def test_a_terminal_that_cannot_go_back(exit_: Appliance, client: Client) -> None:
+    """Where no line can renew itself there are plain ones."""
+    with in_terminal(client.space, command(), environment(exit_.token(), TERM="dumb")) as terminal:
+        terminal.await_text(r"test .*ago.*\n+test .*ago")
+        terminal.press(CTRL_C)
+        assert terminal.wait() == 0, terminal.text
+    assert "\x1b" not in terminal.output.decode()
+
+
 def test_piped(exit_: Appliance, piped: Callable[..., Piped]) -> None:
     """Into a pipe go plain lines, a status each; SIGTERM ends it like Ctrl-C."""
     running = piped(exit_.token())

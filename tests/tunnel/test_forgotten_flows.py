@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from ipaddress import IPv4Address, ip_address
+from ipaddress import IPv4Address, ip_address, ip_network
 
 import pytest
 
@@ -37,3 +37,20 @@ def test_forgotten(beside: list[flows.Address]) -> None:
         assert flows.forget_of([address, *beside]) == 2
         assert flows.forget_of([address, *beside]) == 0
         assert flows.forget_of([ip_address(OTHER), *beside]) == 1
+
+
+def test_of_nobody() -> None:
+    """At a start those go on whose ends, where they are clients', have a session; the rest is forgotten."""
+    subnet, held = ip_network("127.0.0.0/28"), "127.0.0.6"
+    with new_namespace() as space, space.entered():
+        space.run("ip", "link", "set", "lo", "up")
+        assert space.run("nft", TRACKED).returncode == 0
+        begin_flow(held, "127.1.0.1")
+        begin_flow("127.0.0.1", held)  # the host's own address in the subnet
+        begin_flow("127.1.0.1", "127.1.0.2")
+        begin_flow(ONE, "127.1.0.1")
+        begin_flow("127.1.0.1", ONE)
+        assert flows.forget_others([subnet], [ip_address(held)]) == 2
+        assert flows.forget_others([subnet], [ip_address(held)]) == 0
+        assert flows.forget_of([ip_address(held), *STRANGERS]) == 2
+        assert flows.forget_of([ip_address("127.1.0.1"), *STRANGERS]) == 1

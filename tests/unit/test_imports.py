@@ -35,6 +35,8 @@ LAYERS = (
                 "identity",
                 "readiness",
                 "live",
+                "leftovers",
+                "retired",
                 "exit",
             ),
             *("nodes", "quotas", "tokens"),
@@ -44,6 +46,7 @@ LAYERS = (
         "the edges",
         (
             *("store.*", "egress.host", "egress.forwarding", "addresses", "host_network", "listening", "state_dir"),
+            "folder_lock",
             "running",
             *("backup", "backup_archive", "restore", "file_owner"),
             *(

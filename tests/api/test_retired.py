@@ -1,0 +1,81 @@
+"""When the address of a session that has ended may be another's."""
+
+from __future__ import annotations
+
+import asyncio
+
+from appliance.entities import Reason
+from tests.api.exit_under_test import ExitUnderTest, address, on_exit, until
+
+SMALLEST = 'subnet = "10.101.0.0/30"\n'  # one client
+
+
+@on_exit()
+async def test_not_before_its_flows_are_forgotten(exit_: ExitUnderTest) -> None:
+    """The session has ended, its address is taken, other requests and ticks go on; then it is free."""
+    ada = await exit_.client()
+    opened = await ada.open()
+    exit_.egress.gate.clear()
+    deleting = asyncio.create_task(ada.delete(opened["id"]))
+    await until(lambda: exit_.egress.forgotten, "flows are being forgotten")
+    assert exit_.state_of(opened["id"]) == ("terminated", Reason.CLOSED)
+    assert exit_.parts.pool.in_use == 1
+    assert address(await ada.open()) != address(opened)
+    ticking = asyncio.create_task(exit_.tick())
+    await until(lambda: exit_.parts.ticker.ticks > 1, "a tick")
+    exit_.egress.gate.set()
+    assert (await deleting).status_code == 200
+    await ticking
+    assert exit_.parts.pool.in_use == 1  # the second's
+
+
+@on_exit()
+async def test_together(exit_: ExitUnderTest) -> None:
+    """What ends while flows are being forgotten takes one more time altogether."""
+    ada = await exit_.client()
+    opened = [await ada.open() for _ in range(6)]
+    exit_.egress.gate.clear()
+    deleting = [asyncio.create_task(ada.delete(o["id"])) for o in opened]
+    await until(lambda: not exit_.tunnel.peers, "all have ended")
+    exit_.egress.gate.set()
+    assert {answer.status_code for answer in await asyncio.gather(*deleting)} == {200}
+    assert [len(addresses) for addresses in exit_.egress.forgotten] == [2, 10]
+    assert exit_.parts.pool.in_use == 0
+
+
+@on_exit(SMALLEST)
+async def test_the_last_address_is_waited_for(exit_: ExitUnderTest) -> None:
+    """Where no other is free, who asks for a session gets the address as soon as it is."""
+    ada = await exit_.client()
+    opened = await ada.open()
+    exit_.egress.gate.clear()
+    deleting = asyncio.create_task(ada.delete(opened["id"]))
+    await until(lambda: exit_.egress.forgotten, "flows are being forgotten")
+    posting = asyncio.create_task(ada.post())
+    exit_.egress.gate.set()
+    assert (await posting).status_code == 201
+    assert address((await posting).json()) == address(opened)
+    assert (await deleting).status_code == 200
+
+
+@on_exit()
+async def test_ended_unseen(exit_: ExitUnderTest) -> None:
+    """A session that the store knows to have ended and memory does not has its flows forgotten all the same."""
+    ada = await exit_.client()
+    opened = await ada.open()
+    await exit_.admin(
+        "UPDATE sessions SET state = 'terminated', reason = 'closed', terminated_at = 1 WHERE id = ?", opened["id"]
+    )
+    await exit_.tick()
+    assert exit_.egress.forgotten == [["10.101.0.2", "fd65:7869:7400::2"]]
+    assert exit_.parts.pool.in_use == 0
+
+
+@on_exit()
+async def test_at_a_start(exit_: ExitUnderTest) -> None:
+    """Only the flows of sessions that have not ended go on: the last process may have been killed in between."""
+    ada = await exit_.client()
+    first, _ = await ada.open(), await ada.open()
+    await ada.delete(first["id"])
+    await exit_.restart()
+    assert exit_.egress.held_at_start == ["10.101.0.3", "fd65:7869:7400::3"]
