@@ -14,6 +14,7 @@ import os
 import socket
 import struct
 import sys
+from contextlib import contextmanager
 from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import TYPE_CHECKING
@@ -54,8 +55,7 @@ class Flow:
 
 def forget_untranslated(subnets: Sequence[Network]) -> int:
     """Forget the flows out of these subnets that keep their source address; how many there were. Raises OSError."""
-    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, linux.NETLINK_NETFILTER) as kernel:
-        kernel.settimeout(ANSWER_TIMEOUT_S)
+    with _conntrack() as kernel:
         wanted = attribute(linux.CTA_STATUS, bytes(4))
         # Newer kernels leave those with a translated source out themselves, which are nearly all.
         wanted += attribute(linux.CTA_STATUS_MASK, linux.IPS_SRC_NAT.to_bytes(4, "big"))
@@ -65,8 +65,7 @@ def forget_untranslated(subnets: Sequence[Network]) -> int:
 
 def forget_of(addresses: Iterable[Address]) -> int:
     """Forget the flows that one of these began, or that were begun to it; how many there were. Raises OSError."""
-    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, linux.NETLINK_NETFILTER) as kernel:
-        kernel.settimeout(ANSWER_TIMEOUT_S)
+    with _conntrack() as kernel:
         return sum(_forget(kernel, flow) for flow in _of(kernel, frozenset(addresses)))
 
 
@@ -80,11 +79,17 @@ def forget_others(subnets: Sequence[Network], held: Collection[Address]) -> int:
     def forgotten(address: Address) -> bool:
         return address not in held and any(address in subnet for subnet in subnets)
 
-    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, linux.NETLINK_NETFILTER) as kernel:
-        kernel.settimeout(ANSWER_TIMEOUT_S)
+    with _conntrack() as kernel:
         every = _flows(kernel, socket.AF_UNSPEC, b"")
         found = [flow for flow in every if forgotten(flow.source) or forgotten(flow.destination)]
         return sum(_forget(kernel, flow) for flow in found)
+
+
+@contextmanager
+def _conntrack() -> Iterator[socket.socket]:
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, linux.NETLINK_NETFILTER) as kernel:
+        kernel.settimeout(ANSWER_TIMEOUT_S)
+        yield kernel
 
 
 def _of(kernel: socket.socket, addresses: Collection[Address]) -> list[Flow]:
