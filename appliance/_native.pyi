@@ -1,5 +1,6 @@
 """The C extension as native/appliance.cdef.h declares it. Built by build.py; only two modules import it."""
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any, Literal, overload
 
@@ -20,12 +21,10 @@ class Dump:
     allowed_ip_capacity: int
     allowed_ip_count: int
 
-class Index:
+class Places:
     secret: tuple[int, ...]
     slots: Any
     size: int
-    met: Any
-    met_size: int
 
 class Pool:
     size: int
@@ -37,20 +36,14 @@ class Ffi:
     @overload
     def new(self, cdecl: Literal["struct wga_pool *"]) -> Pool: ...
     @overload
-    def new(self, cdecl: Literal["struct wga_index *"]) -> Index: ...
+    def new(self, cdecl: Literal["struct wga_places *"]) -> Places: ...
     @overload
     def new(
         self,
-        cdecl: Literal[
-            "struct wga_peer[]",
-            "struct wga_allowed_ip[]",
-            "struct wga_difference[]",
-            "uint8_t[]",
-            "uint32_t[]",
-            "uint64_t[]",
-        ],
+        cdecl: Literal["struct wga_peer[]", "struct wga_allowed_ip[]", "struct wga_key[]", "uint32_t[]", "uint64_t[]"],
         length: int,
     ) -> Any: ...
+    def new_allocator(self, *, should_clear_after_alloc: bool) -> Callable[[str, int], Any]: ...
     def from_buffer(self, cdecl: Literal["uint8_t[]"], buffer: Buffer) -> AbstractContextManager[Any]: ...
     def buffer(self, cdata: Any, size: int = ...) -> memoryview: ...
     def sizeof(self, cdecl: str) -> int: ...
@@ -60,15 +53,15 @@ class Lib:
     WGA_DUMP_READING: int
     WGA_DUMP_FINISHED: int
     WGA_DUMP_FAILED: int
-    WGA_NEW: int
-    WGA_GONE: int
-    WGA_COUNTERS: int
-    WGA_HANDSHAKE: int
-    WGA_ALLOWED_IPS: int
 
     def wga_dump_begin(self, dump: Dump, family_id: int, seq: int, port_id: int) -> None: ...
     def wga_dump_feed(self, dump: Dump, buf: Any, length: int) -> int: ...
-    def wga_dump_compare(self, before: Dump, after: Dump, index: Index, out: Any, capacity: int) -> int: ...
+    def wga_dump_same_places(self, before: Dump, after: Dump) -> int: ...
+    def wga_dump_compare(
+        self, before: Dump, before_places: Places, after: Dump, after_places: Places, out: Any, capacity: int
+    ) -> int: ...
+    def wga_places_fill(self, places: Places, dump: Dump) -> int: ...
+    def wga_places_find(self, places: Places, dump: Dump, public_key: bytes) -> int: ...
     def wga_key_hash(self, secret: tuple[int, int], public_key: bytes) -> int: ...
     def wga_pool_init(self, pool: Pool, words: Any, size: int) -> int: ...
     def wga_pool_allocate(self, pool: Pool) -> int: ...

@@ -5,7 +5,7 @@
  * Functions return a value >= 0, or a negative errno. The caller owns all memory.
  */
 
-/* Python unpacks arrays of these two as bytes: appliance/wireguard/dump.py knows their layout. */
+/* Python unpacks arrays of these two as bytes: appliance/wireguard/peer_table.py knows their layout. */
 struct wga_peer {
 	uint8_t public_key[32];
 	uint64_t rx_bytes;
@@ -68,45 +68,40 @@ void wga_dump_begin(struct wga_dump *dump, uint16_t family_id, uint32_t seq, uin
  */
 int wga_dump_feed(struct wga_dump *dump, const uint8_t *buf, size_t len);
 
-enum wga_difference_kind {
-	WGA_NEW = 1,
-	WGA_GONE = 2,			/* alone, with what was read of it last */
-	WGA_COUNTERS = 4,
-	WGA_HANDSHAKE = 8,
-	WGA_ALLOWED_IPS = 16
-};
-
-/* One peer that is not as it was. Python unpacks arrays of these as bytes. */
-struct wga_difference {
-	uint8_t public_key[32];
-	uint64_t rx_bytes;
-	uint64_t tx_bytes;
-	int64_t last_handshake_ns;
-	uint32_t what;			/* of enum wga_difference_kind, or'ed */
-	uint32_t peer;			/* its place in `after`; in `before` where it is gone */
-};
-
-/* Room to work in. What it holds between two calls is of no meaning, but for `secret`: random, once. */
-struct wga_index {
-	uint64_t secret[2];
+/* Where the peers of one dump stand, by public key. */
+struct wga_places {
+	uint64_t secret[2];		/* random: clients choose their keys, and must not choose their slots */
 	uint32_t *slots;
-	size_t size;			/* a power of two, at least twice the peers of both dumps, 2^31 at most */
-	uint8_t *met;
-	size_t met_size;		/* at least the peers of `before` */
+	size_t size;			/* a power of two, at least twice the dump's peers, 2^31 at most */
 };
 
 /*
- * Compare two finished dumps; `before` may hold no peers. Returns how many differences it wrote:
- * those of `after` in its order, then those that are gone.
- *   -ENOSPC   there are more than `capacity`: call again with more room
- *   -EBADMSG  a peer comes twice in `after`
- *   -EINVAL   `index` has too little room
+ * Fill it for a finished dump. It holds for every dump whose peers stand at the same places.
+ *   -EBADMSG  a peer comes twice in the dump
+ *   -EINVAL   there are too few slots, or no power of two
  */
-long wga_dump_compare(const struct wga_dump *before, const struct wga_dump *after, struct wga_index *index,
-		      struct wga_difference *out, size_t capacity);
+int wga_places_fill(struct wga_places *places, const struct wga_dump *dump);
+
+/* The place in `peers` of the one with this key, in a dump that `places` holds for. -ENOENT: it has none. */
+long wga_places_find(const struct wga_places *places, const struct wga_dump *dump, const uint8_t public_key[32]);
 
 /* SipHash-1-3 of a public key, read in the machine's byte order. */
 uint64_t wga_key_hash(const uint64_t secret[2], const uint8_t public_key[32]);
+
+/* 1: the same peers stand at the same places in both dumps, whatever their figures. */
+int wga_dump_same_places(const struct wga_dump *before, const struct wga_dump *after);
+
+struct wga_key {
+	uint8_t bytes[32];
+};
+
+/*
+ * The public keys of the peers that are new, gone or not as they were. Returns how many it wrote:
+ * those of `after` in its order, then those that are gone. -ENOSPC: there are more than `capacity`.
+ */
+long wga_dump_compare(const struct wga_dump *before, const struct wga_places *before_places,
+		      const struct wga_dump *after, const struct wga_places *after_places,
+		      struct wga_key *out, size_t capacity);
 
 /* A set of taken indices, 0 to size - 1, in `words` (64 indices each). */
 struct wga_pool {

@@ -7,7 +7,7 @@ in-memory one. All three pass the same contract tests (tests/tunnel_contract.py)
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol, Self
 
 from msgspec import Struct
 
@@ -44,13 +44,11 @@ class PeerState(Struct, frozen=True, gc=False):
     last_handshake_ns: int
 
 
-@dataclass(frozen=True, slots=True)
-class Comparison:
-    """A reading compared with the one before it, by the reader of both. `mark` and `before` name the two."""
+class Reading(Protocol):
+    """The peers of a dump as the reader has them that compares its dumps, without a look at each peer from here."""
 
-    mark: object
-    before: object
-    changed: frozenset[bytes]
+    def changed_since(self, earlier: Self) -> Collection[bytes]:
+        """The public keys of the peers that are new, gone or not as they were."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,23 +59,20 @@ class Dump:
     public_key: bytes  # of the device itself; 32 zero bytes while it has no private key
     listen_port: int
     peers: Mapping[bytes, PeerState]  # by public key
-    compared: Comparison | None = field(default=None, compare=False, repr=False)
+    reading: Reading | None = field(default=None, compare=False, repr=False)
 
     def changed_since(self, earlier: Dump | None) -> Collection[bytes]:
-        """The public keys of the peers that are new, gone or not as they were; of all where nothing was earlier.
-
-        Takes no look at a peer that has not changed where `earlier` is the reading before this one, of a reader that
-        compares them.
-        """
+        """The public keys of the peers that are new, gone or not as they were; of all where nothing was earlier."""
         if earlier is None:
             return self.peers.keys()
         if earlier.ifindex != self.ifindex:
+            # Of another interface all that is the same is so by chance.
             return self.peers.keys() | earlier.peers.keys()
-        if self.compared is not None and earlier.compared is not None and self.compared.before is earlier.compared.mark:
-            return self.compared.changed
+        if self.reading is not None and earlier.reading is not None:
+            return self.reading.changed_since(earlier.reading)
         was = earlier.peers.get
-        changed = {key for key, peer in self.peers.items() if was(key) is not peer and was(key) != peer}
-        return changed | (earlier.peers.keys() - self.peers.keys())
+        gone = earlier.peers.keys() - self.peers.keys()
+        return gone | {key for key, peer in self.peers.items() if was(key) != peer}
 
 
 @dataclass(frozen=True, slots=True)

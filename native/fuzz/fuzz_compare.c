@@ -2,6 +2,8 @@
  * libFuzzer harness for the comparison of two dumps. The input says which peers stand in each: two
  * bytes a peer, its key and its figures. What comes out must be what two nested loops find.
  */
+#include "../places.c"
+#undef KEY_LEN
 #include "../compare.c"
 
 #include <stdlib.h>
@@ -73,48 +75,76 @@ static int comes_twice(const struct wga_dump *dump)
 	return 0;
 }
 
-static uint32_t expected(const struct wga_dump *before, const struct wga_peer *is)
+static int is_changed(const struct wga_dump *before, const struct wga_peer *is)
 {
 	const struct wga_peer *was;
 	size_t place;
 
 	if (!times(before, is->public_key, &place))
-		return WGA_NEW;
+		return 1;
 	was = &before->peers[place];
-	return (was->rx_bytes != is->rx_bytes || was->tx_bytes != is->tx_bytes ? WGA_COUNTERS : 0) |
-	       (was->last_handshake_ns != is->last_handshake_ns ? WGA_HANDSHAKE : 0) |
-	       (was->allowed_ip_count != is->allowed_ip_count ? WGA_ALLOWED_IPS : 0);
+	return was->rx_bytes != is->rx_bytes || was->tx_bytes != is->tx_bytes ||
+	       was->last_handshake_ns != is->last_handshake_ns || was->allowed_ip_count != is->allowed_ip_count;
 }
 
-static void check(const struct wga_dump *before, const struct wga_dump *after, const struct wga_difference *found,
+static void check(const struct wga_dump *before, const struct wga_dump *after, const struct wga_key *found,
 		  size_t count)
 {
 	size_t i, place, at = 0;
 
 	for (i = 0; i < after->peer_count; i++) {
-		uint32_t what = expected(before, &after->peers[i]);
-
-		if (!what)
+		if (!is_changed(before, &after->peers[i]))
 			continue;
-		CHECK(at < count && found[at].what == what && found[at].peer == i);
-		CHECK(memcmp(found[at].public_key, after->peers[i].public_key, KEY_LEN) == 0);
-		CHECK(found[at].rx_bytes == after->peers[i].rx_bytes && found[at].tx_bytes == after->peers[i].tx_bytes);
+		CHECK(at < count && memcmp(found[at].bytes, after->peers[i].public_key, KEY_LEN) == 0);
 		at++;
 	}
 	for (i = 0; i < before->peer_count; i++) {
 		if (times(after, before->peers[i].public_key, &place))
 			continue;
-		CHECK(at < count && found[at].what == WGA_GONE && found[at].peer == i);
+		CHECK(at < count && memcmp(found[at].bytes, before->peers[i].public_key, KEY_LEN) == 0);
 		at++;
 	}
 	CHECK(at == count);
 }
 
+/* Filled, and every key that there can be is found where it stands and nowhere else. */
+static struct wga_places places_of(const struct wga_dump *dump)
+{
+	struct wga_places places = { .secret = { 1, 2 }, .size = 1 };
+	uint8_t key[KEY_LEN];
+	size_t place;
+	int byte;
+
+	while (places.size < 2 * dump->peer_count)
+		places.size *= 2;
+	places.slots = allocate(places.size, sizeof(*places.slots));
+	if (comes_twice(dump)) {
+		CHECK(wga_places_fill(&places, dump) == -EBADMSG);
+		return places;
+	}
+	CHECK(wga_places_fill(&places, dump) == 0);
+	for (byte = 0; byte < MOST; byte++) {
+		memset(key, byte, KEY_LEN);
+		CHECK(wga_places_find(&places, dump, key) ==
+		      (times(dump, key, &place) ? (long)place : -ENOENT));
+	}
+	return places;
+}
+
+static int same_places(const struct wga_dump *before, const struct wga_dump *after)
+{
+	size_t i, place, same = 0;
+
+	for (i = 0; i < after->peer_count; i++)
+		same += times(before, after->peers[i].public_key, &place) && place == i;
+	return same == after->peer_count && same == before->peer_count;
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
+	struct wga_places before_places, after_places;
 	struct wga_dump before, after;
-	struct wga_difference *found;
-	struct wga_index index = { .secret = { 1, 2 }, .size = 4 };
+	struct wga_key *found;
 	size_t first, second;
 	long count, exact;
 
@@ -127,28 +157,24 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	if (comes_twice(&before))
 		before.peer_count = 0;	/* no dump that was taken over */
 	fill(&after, data + 1 + 2 * first, second);
-
-	while (index.size < 2 * (before.peer_count + second))
-		index.size *= 2;
-	index.met_size = before.peer_count;
-	index.slots = allocate(index.size, sizeof(*index.slots));
-	index.met = allocate(index.met_size, 1);
-	found = allocate(first + second, sizeof(*found));
-	count = wga_dump_compare(&before, &after, &index, found, first + second);
-	if (comes_twice(&after)) {
-		CHECK(count == -EBADMSG);
-	} else {
+	before_places = places_of(&before);
+	after_places = places_of(&after);
+	if (!comes_twice(&after)) {
+		CHECK(wga_dump_same_places(&before, &after) == same_places(&before, &after));
+		found = allocate(first + second, sizeof(*found));
+		count = wga_dump_compare(&before, &before_places, &after, &after_places, found, first + second);
 		CHECK(count >= 0);
 		check(&before, &after, found, (size_t)count);
 		free(found);
 		found = allocate((size_t)count, sizeof(*found));
-		exact = wga_dump_compare(&before, &after, &index, found, (size_t)count);
+		exact = wga_dump_compare(&before, &before_places, &after, &after_places, found, (size_t)count);
 		CHECK(exact == count);
-		CHECK(count == 0 || wga_dump_compare(&before, &after, &index, found, (size_t)count - 1) == -ENOSPC);
+		CHECK(count == 0 || wga_dump_compare(&before, &before_places, &after, &after_places, found,
+						     (size_t)count - 1) == -ENOSPC);
+		free(found);
 	}
-	free(found);
-	free(index.slots);
-	free(index.met);
+	free(before_places.slots);
+	free(after_places.slots);
 	free(before.peers);
 	free(before.allowed_ips);
 	free(after.peers);

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from appliance._native import ffi, lib
 from appliance.errors import MalformedDump, TunnelError
-from appliance.wireguard.dump import FIRST_ROOM, DumpParser, Interrupted, OutOfRoom, Room
+from appliance.wireguard.dump import FIRST_ROOM, DumpParser, Interrupted, OutOfRoom
+from appliance.wireguard.peer_table import Room
 from appliance.wireguard.tunnel import Dump, PeerState, Prefix
 from tests.unit.dump_messages import (
     DEVICE_PRIVATE_KEY,

@@ -14,7 +14,8 @@ from msgspec import structs
 
 from appliance._native import ffi, lib
 from appliance.errors import MalformedDump
-from appliance.wireguard.dump import DumpParser, OutOfRoom, Room
+from appliance.wireguard.dump import DumpParser, OutOfRoom
+from appliance.wireguard.peer_table import Room
 from appliance.wireguard.tunnel import Dump, PeerState
 from tests.unit.dump_messages import FAMILY, PORT, SEQ, attr, device, device_attrs, done, key, nest, peer_attrs
 from tests.unit.dump_messages import allowed_ip as ip
@@ -139,16 +140,30 @@ def read_growing(parser: DumpParser, recording: bytes) -> Dump:
 PEER = (5, 6, 7, ("10.0.0.2/32",))
 
 
-def test_unchanged_objects_stay() -> None:
-    """Of a peer that has not changed no object is made; an earlier dump stays what it was."""
+def test_an_earlier_dump_stays() -> None:
+    """A dump is what it was when it was read, whatever is read after it."""
     parser = DumpParser(FAMILY)
     first = read(parser, recorded({1: PEER, 2: PEER}))
     second = read(parser, recorded({1: PEER, 2: (6, *PEER[1:]), 3: PEER}))
-    assert second.peers[key(1)] is first.peers[key(1)]
-    assert second.peers[key(2)].allowed_ips is first.peers[key(2)].allowed_ips
+    third = read(parser, recorded({3: PEER}))
     assert (first.peers[key(2)].rx_bytes, second.peers[key(2)].rx_bytes) == (5, 6)
     assert first.peers.keys() == {key(1), key(2)}
     assert second.changed_since(first) == {key(2), key(3)}
+    assert third.peers == {key(3): second.peers[key(3)]}
+
+
+def test_peers_by_key() -> None:
+    """A peer is found by its key and by nothing else."""
+    peers = read(DumpParser(FAMILY), recorded({1: PEER, 2: PEER})).peers
+    assert key(2) in peers
+    assert peers[key(2)].public_key == key(2)
+    for other in (key(3), b"", key(1)[:-1], key(1) + b"\0"):
+        assert other not in peers
+        assert peers.get(other) is None
+        with pytest.raises(KeyError):
+            peers[other]
+    assert "peer" not in peers
+    assert key(1) not in read(DumpParser(FAMILY), recorded({})).peers
 
 
 def test_against_an_older_one() -> None:
@@ -230,17 +245,19 @@ def sip13(secret: tuple[int, int], data: bytes) -> int:
 
 
 def test_too_little_room_is_refused() -> None:
-    """The comparison takes no index that is too small, or no power of two, and writes nothing past its room."""
+    """What has too few slots, or no power of two, is not filled; nothing is written past the room there is."""
     dumps = [ffi.new("struct wga_dump *") for _ in range(2)]
-    index = ffi.new("struct wga_index *")
+    places = [ffi.new("struct wga_places *") for _ in range(2)]
     peers = ffi.new("struct wga_peer[]", 2)
     dumps[1].peers, dumps[1].peer_count = peers, 2
     peers[1].public_key = bytes(range(32))
-    found, slots = ffi.new("struct wga_difference[]", 2), ffi.new("uint32_t[]", 8)
-    index.slots = slots
+    found, slots = ffi.new("struct wga_key[]", 2), [ffi.new("uint32_t[]", 8) for _ in places]
+    for at in range(2):
+        places[at].slots = slots[at]
     for size in (0, 2, 3, 5):
-        index.size = size
-        assert lib.wga_dump_compare(dumps[0], dumps[1], index, found, 2) == -22
-    index.size = 4
-    assert lib.wga_dump_compare(dumps[0], dumps[1], index, found, 1) == -28
-    assert lib.wga_dump_compare(dumps[0], dumps[1], index, found, 2) == 2
+        places[1].size = size
+        assert lib.wga_places_fill(places[1], dumps[1]) == -22
+    places[0].size, places[1].size = 1, 4
+    assert [lib.wga_places_fill(places[at], dumps[at]) for at in range(2)] == [0, 0]
+    assert lib.wga_dump_compare(dumps[0], places[0], dumps[1], places[1], found, 1) == -28
+    assert lib.wga_dump_compare(dumps[0], places[0], dumps[1], places[1], found, 2) == 2

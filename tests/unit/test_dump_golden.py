@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from appliance.errors import MalformedDump
-from appliance.wireguard.dump import DumpParser, OutOfRoom, Room
+from appliance.wireguard.dump import DumpParser, OutOfRoom
+from appliance.wireguard.peer_table import Room
 from appliance.wireguard.tunnel import Dump, Prefix
 from tests.unit.dump_messages import attr, message
 

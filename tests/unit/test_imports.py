@@ -91,6 +91,7 @@ LAYERS = (
                 "egress.state",
             ),
             *("wireguard", "wireguard.attributes", "wireguard.dump", "wireguard.keys", "wireguard.linux"),
+            "wireguard.peer_table",
             *("wireguard.quick", "wireguard.refusals", "wireguard.tunnel", "wireguard.xplatform"),
             *(
                 "doctor",
