@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from appliance.errors import EgressError
 from appliance.logs import about, some
+from appliance.on_demand import OnDemand
 from appliance.reconcile import Actual, Changes, reconcile
 from appliance.wireguard.keys import abbreviated
 from appliance.wireguard.tunnel import PutPeer
@@ -78,7 +79,8 @@ class Convergence:
     def _changes(self, keys: set[bytes], link: Link | None, dump: Dump | None) -> Changes:
         sessions = [session for key in keys if (session := self._live.by_key.get(key)) is not None]
         if dump is not None:
-            dump = replace(dump, peers={key: dump.peers[key] for key in keys if key in dump.peers})
+            peers = dump.peers
+            dump = replace(dump, peers=OnDemand({key for key in keys if key in peers}, peers.__getitem__))
         return reconcile(self._exit.desired(sessions), Actual(self._egress.state(), link, dump))
 
     async def apply(self, changes: Changes) -> EgressError | None:

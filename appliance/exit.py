@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from appliance.on_demand import OnDemand
 from appliance.reconcile import Desired
 from appliance.wireguard import quick
 from appliance.wireguard.tunnel import Peer, Prefix
@@ -50,6 +51,7 @@ class Exit:
 
     def desired(self, sessions: Iterable[Session]) -> Desired:
         """The exit as it should be while these sessions are live."""
+        by_key = {session.public_key: session for session in sessions}
         own = [Prefix(self.subnet[1].packed, self.subnet.prefixlen)]
         if self.subnet6 is not None:
             own.append(Prefix(self.subnet6[1].packed, self.subnet6.prefixlen))
@@ -61,7 +63,7 @@ class Exit:
             listen_port=self.listen_port,
             mtu=self.mtu,
             addresses=frozenset(own),
-            peers={s.public_key: self.peer(s) for s in sessions},
+            peers=OnDemand(by_key, lambda key: self.peer(by_key[key])),
         )
 
     def client_config(self, session: Session, private_key: bytes | None, *, ipv6: bool) -> str:

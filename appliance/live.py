@@ -54,7 +54,8 @@ class LiveSessions:
         self.accounts = {account.id: account for account in accounts}
         self._order()
         self._touched.update(self.by_key)
-        self.baselines = {key: b for key, b in baselines.items() if key in self.by_key}
+        # Under the sessions' own keys: what was read brings a copy of each.
+        self.baselines = {key: baselines[key] for key in self.by_key if key in baselines}
         self.beat = beat
         self.stale = False
         self.loads += 1

@@ -9,7 +9,7 @@ from appliance.egress import state as egress
 from appliance.wireguard.tunnel import DeviceChange, LinkChange, PutPeer, RemovePeer
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from appliance.egress.state import EgressChanges, EgressState
     from appliance.wireguard.tunnel import Dump, Link, Peer, PeerChange, PeerState, Prefix
@@ -86,10 +86,12 @@ def _device_change(desired: Desired, dump: Dump | None) -> DeviceChange | None:
 def _peer_changes(desired: Mapping[bytes, Peer], actual: Mapping[bytes, PeerState]) -> tuple[PeerChange, ...]:
     """Removals first: an address of a session that ended may already be another one's."""
     removals = [RemovePeer(key) for key in sorted(actual.keys() - desired.keys())]
-    puts = [
-        # A missing peer starts from zero. One with wrong allowed-ips keeps its counters and its handshake.
-        PutPeer(peer, fresh=key not in actual)
-        for key, peer in sorted(desired.items())
-        if key not in actual or actual[key].allowed_ips != peer.allowed_ips
-    ]
-    return (*removals, *puts)
+    return (*removals, *_puts(desired, actual))
+
+
+def _puts(desired: Mapping[bytes, Peer], actual: Mapping[bytes, PeerState]) -> Iterator[PutPeer]:
+    """A missing peer starts from zero. One with wrong allowed-ips keeps its counters and its handshake."""
+    for key in sorted(desired):
+        wanted, found = desired[key], actual.get(key)
+        if found is None or found.allowed_ips != wanted.allowed_ips:
+            yield PutPeer(wanted, fresh=found is None)

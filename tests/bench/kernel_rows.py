@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from random import Random
 
-    from appliance.wireguard.tunnel import Peer
+    from appliance.wireguard.tunnel import Dump, Peer
 
 PEERS = 20_000
 STEPS = (100, 500, 1_000, 5_000, 10_000, 20_000, 50_000)  # of the plot
@@ -43,11 +43,16 @@ def a_device() -> Iterator[Device]:
 
 def reading_row(device: Device, rounds: int) -> Row:
     moved: list[int] = []
+    last = device.ours()
+
+    def read() -> Dump:
+        nonlocal last
+        last = device.ours()
+        return last
 
     def ours() -> None:
-        dump = device.ours()
-        assert dump.compared is not None
-        moved.append(len(dump.compared.changed))
+        earlier, dump = last, read()
+        moved.append(len([dump.peers[key] for key in dump.changed_since(earlier)]))
 
     seconds = take_turns(
         rounds,
@@ -57,7 +62,7 @@ def reading_row(device: Device, rounds: int) -> Row:
             "wg show dump": device.wg_show,
             "pyroute2, not decoded": device.pyroute2,
         },
-        before={"ours": partial(device.move, len(device.peers) // CHANGED, device.ours)},
+        before={"ours": partial(device.move, len(device.peers) // CHANGED, read)},
     )
     targets = [
         Target("ours", "bare loop", 1.3),

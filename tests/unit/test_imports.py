@@ -81,6 +81,7 @@ LAYERS = (
                 "terms",
                 "takeover",
                 "lowest",
+                "on_demand",
                 "quantities",
                 "logs",
                 "metrics",
