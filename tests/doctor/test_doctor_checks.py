@@ -54,7 +54,7 @@ HEALTHY = Facts(
         },
         addresses=(("eth0", ip_interface("203.0.113.1/24")), ("eth0", ip_interface("2001:db8:2::1/64"))),
         routes=(),
-        ipv6_enabled=True,
+        has_ipv6=True,
     ),
     udp=UdpPort(holders=("another process",), device=51820),
     forwarding=Forwarding(SYSCTLS, writable=True),
