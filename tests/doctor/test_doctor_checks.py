@@ -154,6 +154,13 @@ CASES: list[tuple[Callable[[Facts], Finding], Facts, str, str, str]] = [
     ),
     (tunnel.ipv6, configured('[wireguard]\nsubnet6 = ""\n', network(uplinks=PRIVATE)), "ok", "neither", ""),
     (
+        tunnel.ipv6,
+        network(uplinks={**HEALTHY.network.uplinks, 6: Uplink("eth0", 1500, None)}),
+        "warning",
+        "no address for it",
+        "ip -6 route del default dev eth0",
+    ),
+    (
         tunnel.subnet,
         network(addresses=(("lan", ip_interface("fd65:7869:7400::9/64")),)),
         "failed",

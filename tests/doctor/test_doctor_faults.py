@@ -14,7 +14,7 @@ import pytest
 from appliance_process import PROJECT
 from held_port import held_port
 from waiting import until
-from world import EXIT_IP, WEB_IP
+from world import EXIT_IP, EXIT_IP6, WEB_IP
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -261,6 +261,15 @@ def test_no_ipv6_on_the_host(host: Host, command: str) -> None:
     host.shell(command)
     found = host.doctor()["ipv6"]
     assert (found.status, "refused at once" in found.what) == ("ok", True)
+
+
+def test_no_ipv6_address(host: Host) -> None:
+    """With a way out and nothing to send from, packets are lost without a word; without the way they are refused."""
+    host.ip(f"address del {EXIT_IP6}/64 dev wan")
+    found = host.doctor()["ipv6"]
+    assert found.status == "warning"
+    host.shell(found.mend.partition(",")[0])
+    assert host.doctor()["ipv6"].status == "ok"
 
 
 def test_a_kernel_without_ipv6(host: Host) -> None:
