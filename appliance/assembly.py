@@ -17,6 +17,7 @@ from appliance.egress.host import HostEgress
 from appliance.egress.ruleset import EgressRules
 from appliance.endings import Endings
 from appliance.entities import Session, State
+from appliance.errors import ConfigError
 from appliance.exit import Exit
 from appliance.live import LiveSessions
 from appliance.meter import Meter
@@ -54,8 +55,12 @@ class Place:
 
 
 def describe_exit(settings: Settings, state: StateDir) -> Place:
-    """Raises ConfigError when the tunnel's subnets overlap the host's, HostError without a default route."""
+    """Raises ConfigError when the tunnel's subnets do not go with the host, HostError without a default route."""
     wireguard = settings.wireguard
+    if wireguard.subnet6 is not None and not host_network.has_ipv6():
+        raise ConfigError(
+            f'wireguard.subnet6 = "{wireguard.subnet6}": this kernel has no IPv6; set wireguard.subnet6 = ""'
+        )
     interfaces = host_network.host_interfaces(without=wireguard.interface)
     check_overlap(settings, host_network.networks(interfaces))
     public_ip = settings.node.public_ip or host_network.default_route_address()

@@ -6,6 +6,7 @@ import socket
 from contextlib import contextmanager
 from dataclasses import dataclass
 from ipaddress import ip_address, ip_interface, ip_network
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from appliance.errors import HostError
@@ -36,6 +37,11 @@ def default_route_address() -> IPv4Address | IPv6Address:
         if uplink.address is not None:
             return uplink.address
     raise HostError("node.public_ip is auto, and this host has no default route; set it to the address clients dial")
+
+
+def has_ipv6() -> bool:
+    """Whether the kernel has it at all (ipv6.disable=1 on its command line); interfaces may be without all the same."""
+    return Path("/proc/sys/net/ipv6/conf").exists()
 
 
 def uplinks() -> dict[int, Uplink]:

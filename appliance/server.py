@@ -236,8 +236,8 @@ def _taking_over(
 
 def _announce(settings: Settings, place: Place) -> None:
     log.info("region %s, clients dial %s port %d", settings.node.region, place.exit.public_ip, place.exit.endpoint_port)
-    if settings.metrics.listen is not None:
-        log.info("metrics on http://%s/metrics", settings.metrics.listen)
+    if settings.metrics.url is not None:
+        log.info("metrics on %s", settings.metrics.url)
     log.info("listening on %s", settings.api.url)
 
 

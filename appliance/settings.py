@@ -126,6 +126,13 @@ class MetricsSettings:
         HostPort | UnixPath | None, Key(unless("", LISTEN, "off"), "127.0.0.1:9586", 'for Prometheus; "": off')
     ]
 
+    @property
+    def url(self) -> str | None:
+        """Where the figures are; of a Unix socket the way to it, and the path behind it."""
+        if self.listen is None:
+            return None
+        return f"{self.listen}, at /metrics" if isinstance(self.listen, UnixPath) else f"http://{self.listen}/metrics"
+
 
 @dataclass(frozen=True, slots=True)
 class MeterSettings:

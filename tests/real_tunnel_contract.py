@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from appliance.wireguard.tunnel import Tunnel
     from tests.tunnel_contract import Exchange
 
+IPV6 = Path("/proc/sys/net/ipv6/conf")
+
 
 class RealTunnelContract(TunnelContract):
     """Each test runs in a network namespace of its own. A subclass gives `tunnel_named`."""
@@ -107,12 +109,19 @@ class RealTunnelContract(TunnelContract):
         run(make_tunnel, body)
 
     def test_ipv6_disabled(self, make_tunnel: Callable[[], Tunnel]) -> None:
-        """Where the host has IPv6 switched off, the error names the address and the reason."""
-        Path("/proc/sys/net/ipv6/conf/default/disable_ipv6").write_text("1")
+        """Where the host has IPv6 switched off, the interface has it all the same; the others stay without."""
+        for which in ("all", "default"):
+            (IPV6 / which / "disable_ipv6").write_text("1")
+        addresses = frozenset({prefix("fd00::1/64")})
 
         async def body(tunnel: Tunnel) -> None:
-            with pytest.raises(TunnelError, match=r"fd00::1/64.*IPv6 disabled"):
-                await tunnel.change_link(LinkChange(create=True, add_addresses=frozenset({prefix("fd00::1/64")})))
+            await tunnel.change_link(LinkChange(create=True, add_addresses=addresses, up=True))
+            found = await tunnel.link()
+            assert found is not None
+            assert found.addresses == addresses
+            assert [(IPV6 / which / "disable_ipv6").read_text().strip() for which in ("all", "default", "lo")] == [
+                "1"
+            ] * 3
 
         run(make_tunnel, body)
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from litestar import Litestar
+from litestar import HttpMethod, Litestar, Request
 
 from appliance.api.documentation import openapi
 from appliance.api.errors import handlers
@@ -39,12 +39,19 @@ def create_app(
     max_body: int,
 ) -> Litestar:
     """`max_body` in bytes; a larger one is answered 413."""
+
+    async def count_options(request: Request[Any, Any, Any]) -> None:
+        """Every path answers OPTIONS, by itself, and asks for no token."""
+        if request.method == HttpMethod.OPTIONS:
+            limits.count_source(request.scope)
+
     return Litestar(
         [
             *session_routes(sessions, quotas, authenticate, own_keys, clock),
             *usage_routes(quotas, authenticate, terms),
             *public_routes(nodes, readiness, limits),
         ],
+        before_request=count_options,
         exception_handlers=handlers(limits.count_source),  # type: ignore[arg-type]  # they take the exceptions they are listed for
         request_max_body_size=max_body,
         openapi_config=openapi(limits.count_source),

@@ -50,12 +50,15 @@ class Authenticator:
         return account
 
 
-def _authorization(request: Request[Any, Any, Any]) -> str | None:
-    """Without building what Litestar builds of all headers. ASGI gives names in lower case, values as Latin-1."""
-    return next((value.decode("latin-1") for name, value in request.scope["headers"] if name == b"authorization"), None)
+def _authorization(request: Request[Any, Any, Any]) -> str:
+    """Without building what Litestar builds of all headers. ASGI gives names in lower case, values as Latin-1.
+
+    Several are put together (RFC 9110, section 5.2), which is no token: whoever stands before us may mean another one.
+    """
+    return ", ".join(value.decode("latin-1") for name, value in request.scope["headers"] if name == b"authorization")
 
 
-def bearer_token(header: str | None) -> str | None:
+def bearer_token(header: str) -> str | None:
     """The scheme's name is case-insensitive (RFC 9110, section 11.1)."""
-    scheme, _, token = (header or "").strip().partition(" ")
+    scheme, _, token = header.strip().partition(" ")
     return token.strip() or None if scheme.lower() == SCHEME else None

@@ -89,8 +89,12 @@ class Connection(H11Protocol):
 
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002 (uvicorn's words; ours have the shape of all errors)
         error = sys.exception()
-        hint = error.error_status_hint if isinstance(error, h11.RemoteProtocolError) else HTTPStatus.BAD_REQUEST
-        self._refuse(HTTPStatus(hint))
+        hint = HTTPStatus.BAD_REQUEST
+        if isinstance(error, h11.RemoteProtocolError):
+            hint = HTTPStatus(error.error_status_hint)
+            # h11's frames in it lead back to it, and to us: all would wait for the garbage collector.
+            error.__traceback__ = None
+        self._refuse(hint)
 
     def _should_upgrade(self) -> bool:
         """Without the warnings that uvicorn writes for each request that asks for it."""

@@ -16,7 +16,7 @@ from appliance.sessions import Wish
 from appliance.wireguard import keys
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Mapping
+    from collections.abc import Container, Mapping, Sequence
 
     from appliance.clock import Moment
     from appliance.entities import Session, Tier
@@ -65,8 +65,13 @@ class ListQuery(msgspec.Struct, frozen=True):
     limit: int
 
 
-def parse_list_query(query: Mapping[str, str]) -> ListQuery:
+def parse_list_query(pairs: Sequence[tuple[str, str]]) -> ListQuery:
     """Raises InvalidRequest naming the parameter."""
+    query = dict(pairs)
+    names = [name for name, _ in pairs]
+    for name in ListQuery.__struct_fields__:
+        if names.count(name) > 1:
+            raise InvalidRequest(f"{name} must be given once")
     live = query.get("live", "false")
     if live not in ("true", "false"):
         raise InvalidRequest("live must be true or false")

@@ -121,7 +121,7 @@ def session_routes(
     async def list_sessions(request: AnyRequest) -> SessionList:
         """The account's sessions, newest first."""
         account = await authenticate(request)
-        query = parse_list_query(request.query_params)
+        query = parse_list_query(list(request.query_params.multi_items()))
         if query.before is not None:
             try:
                 await sessions.find(account, query.before)

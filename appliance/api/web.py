@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from asyncio import sslproto
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -32,6 +33,9 @@ HEADERS = {
     "X-Content-Type-Options": "nosniff",
 }
 HEADERS_OF_TLS = {"Strict-Transport-Security": "max-age=31536000"}
+
+# What each connection has from its first moment on, before any handshake: 256 KiB if it were left at that.
+sslproto.SSLProtocol.max_size = 16 * 1024
 
 
 class WebServer:
@@ -130,7 +134,10 @@ class _Server(uvicorn.Server):
                 ssl_handshake_timeout=HEAD_S if context else None,
                 ssl_shutdown_timeout=TAKE_S if context else None,
             )
-        except (OSError, asyncio.CancelledError):  # no handshake; or we stop
+        except (OSError, asyncio.CancelledError) as error:  # no handshake; or we stop
+            # asyncio's frames in it lead back to it: all that the connection had would wait for the garbage collector,
+            # which goes by how many objects there are, and not by how large they are.
+            error.__traceback__ = None
             self._room.leave(connection)
             connection.close()
 

@@ -19,12 +19,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Network:
-    """The tunnel's own interface is left out. `uplinks` by IP version; one that has no default route is not there."""
+    """The tunnel's own interface is left out. `uplinks` by IP version; one that has no default route is not there.
+
+    `has_ipv6`: the kernel does.
+    """
 
     uplinks: Mapping[int, Uplink]
     addresses: tuple[tuple[str, IPv4Interface | IPv6Interface], ...]
     routes: tuple[tuple[str, IPv4Network | IPv6Network], ...]
-    ipv6_enabled: bool
+    has_ipv6: bool
 
     def owns(self, address: IPv4Address | IPv6Address) -> bool:
         return any(interface.ip == address for _, interface in self.addresses)

@@ -24,9 +24,7 @@ NAMED_AT_MOST = 3
 def forwarding(facts: Facts) -> Finding:
     tunnel = facts.settings.wireguard
     ready = EgressState(rules_stand=True, sysctls=facts.forwarding.sysctls)
-    changes = reconcile(
-        ready, interface=tunnel.interface, ipv6=tunnel.subnet6 is not None and facts.network.ipv6_enabled
-    )
+    changes = reconcile(ready, interface=tunnel.interface, ipv6=tunnel.subnet6 is not None and facts.network.has_ipv6)
     if changes is None:
         return ok("forwarding", "on")
     found = [f"{name.replace('/', '.')} = {facts.forwarding.sysctls.get(name, 'missing')}" for name in changes.sysctls]

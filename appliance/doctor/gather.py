@@ -67,12 +67,11 @@ def _forwarding(state: StateDir, *, root: bool) -> Forwarding:
 
 
 def _network(interface: str) -> Network:
-    disabled = PROC_SYS / "net/ipv6/conf/default/disable_ipv6"  # what a new interface starts with
     return Network(
         uplinks=host_network.uplinks(),
         addresses=tuple(host_network.host_interfaces(without=interface)),
         routes=tuple(host_network.host_routes(without=interface)),
-        ipv6_enabled=disabled.exists() and disabled.read_text(encoding="ascii").strip() == "0",
+        has_ipv6=host_network.has_ipv6(),
     )
 
 

@@ -111,22 +111,24 @@ def uplink(facts: Facts) -> Finding:
 def ipv6(facts: Facts) -> Finding:
     """Does the tunnel's IPv6 go with the host's?"""
     subnet6, network = facts.settings.wireguard.subnet6, facts.network
-    reachable = network.ipv6_enabled and 6 in network.uplinks and network.uplinks[6].address is not None
+    way = network.uplinks.get(6) if network.has_ipv6 else None
+    reachable = way is not None and way.address is not None
     if subnet6 is None:
         if reachable:
             return warning(
                 "ipv6", "this host has IPv6, and clients get none", _set("wireguard.subnet6", '"fd65:7869:7400::/112"')
             )
         return ok("ipv6", "neither the host nor the tunnel has it")
-    off = _set("wireguard.subnet6", '""')
-    if not network.ipv6_enabled:
-        mend = f"sysctl -w net.ipv6.conf.default.disable_ipv6=0, or {off}"
-        return failed("ipv6", "wireguard.subnet6 is set, and IPv6 is disabled here", mend)
-    if not reachable:
-        return warning(
-            "ipv6", "wireguard.subnet6 is set, and this host has no IPv6 default route: clients' IPv6 goes nowhere", off
-        )
-    return ok("ipv6", f"clients' leaves by {network.uplinks[6].interface}")
+    if not network.has_ipv6:
+        what = "wireguard.subnet6 is set, and this kernel has no IPv6: the server will not start"
+        return failed("ipv6", what, _set("wireguard.subnet6", '""'))
+    if way is not None and way.address is None:
+        what = f"{way.interface} has an IPv6 default route and no address for it: what clients send there is lost"
+        return warning("ipv6", what, f"ip -6 route del default dev {way.interface}, or give it an address")
+    if way is None:
+        # Without subnet6 it would not be refused: a client without an address for it waits until it gives up.
+        return ok("ipv6", "this host has no way out for it: what clients send is refused at once")
+    return ok("ipv6", f"clients' leaves by {way.interface}")
 
 
 def subnet(facts: Facts) -> Finding:

@@ -10,6 +10,7 @@ A flow outlives its session: what the internet still sends would go to whoever g
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import struct
@@ -60,13 +61,13 @@ def forget_untranslated(subnets: Sequence[Network]) -> int:
         # Newer kernels leave those with a translated source out themselves, which are nearly all.
         wanted += attribute(linux.CTA_STATUS_MASK, linux.IPS_SRC_NAT.to_bytes(4, "big"))
         untranslated = [f for f in _flows(kernel, socket.AF_UNSPEC, wanted) if leaves_untranslated(f, subnets)]
-        return sum(_forget(kernel, flow) for flow in untranslated)
+        return _forget_each(kernel, untranslated)
 
 
 def forget_of(addresses: Iterable[Address]) -> int:
     """Forget the flows that one of these began, or that were begun to it; how many there were. Raises OSError."""
     with _conntrack() as kernel:
-        return sum(_forget(kernel, flow) for flow in _of(kernel, frozenset(addresses)))
+        return _forget_each(kernel, _of(kernel, frozenset(addresses)))
 
 
 def forget_others(subnets: Sequence[Network], held: Collection[Address]) -> int:
@@ -82,7 +83,7 @@ def forget_others(subnets: Sequence[Network], held: Collection[Address]) -> int:
     with _conntrack() as kernel:
         every = _flows(kernel, socket.AF_UNSPEC, b"")
         found = [flow for flow in every if forgotten(flow.source) or forgotten(flow.destination)]
-        return sum(_forget(kernel, flow) for flow in found)
+        return _forget_each(kernel, found)
 
 
 @contextmanager
@@ -129,7 +130,8 @@ def _flows(kernel: socket.socket, family: int, wanted: bytes) -> Iterator[Flow]:
             if event.kind == linux.NLMSG_DONE:
                 return
             if event.kind == linux.NLMSG_ERROR:
-                _raise_unless_zero(event.payload)
+                if code := _errno(event.payload):
+                    raise OSError(code, os.strerror(code))
             elif (flow := parse(event.payload)) is not None:
                 yield flow
 
@@ -154,16 +156,19 @@ def _addresses(tuple_: bytes) -> tuple[Address, Address] | None:
     return ip_address(packed[0]), ip_address(packed[1])
 
 
-def _forget(kernel: socket.socket, flow: Flow) -> bool:
-    """Whether it was still there."""
+def _forget_each(kernel: socket.socket, found: Iterable[Flow]) -> int:
+    """How many were still there. One that the kernel keeps (EBUSY: a flow table has it) keeps no other."""
+    answers = [_forget(kernel, flow) for flow in found]
+    # ENOENT: it has ended, or another one has its addresses now.
+    if refused := [code for code in answers if code not in (0, errno.ENOENT)]:
+        raise OSError(refused[0], f"{len(refused)} of {len(answers)} connections are kept: {os.strerror(refused[0])}")
+    return answers.count(0)
+
+
+def _forget(kernel: socket.socket, flow: Flow) -> int:
+    """The kernel's errno; 0 where it has forgotten it."""
     _send(kernel, linux.IPCTNL_MSG_CT_DELETE, linux.NLM_F_ACK, flow.family, flow.name)
-    try:
-        for event in messages(kernel.recv(_BUFFER_SIZE)):
-            if event.kind == linux.NLMSG_ERROR:
-                _raise_unless_zero(event.payload)
-    except FileNotFoundError:
-        return False  # it has ended, or another one has its addresses now
-    return True
+    return next((_errno(e.payload) for e in messages(kernel.recv(_BUFFER_SIZE)) if e.kind == linux.NLMSG_ERROR), 0)
 
 
 def _send(kernel: socket.socket, command: int, flags: int, family: int, body: bytes) -> None:
@@ -173,8 +178,7 @@ def _send(kernel: socket.socket, command: int, flags: int, family: int, body: by
     kernel.sendto(header + payload, (0, 0))
 
 
-def _raise_unless_zero(error: bytes) -> None:
-    """struct nlmsgerr begins with the errno, negated."""
+def _errno(error: bytes) -> int:
+    """struct nlmsgerr begins with it, negated."""
     (negated,) = struct.unpack_from("=i", error)
-    if negated:
-        raise OSError(-negated, os.strerror(-negated))
+    return int(-negated)

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import time
 from collections import deque
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from appliance import host_network
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 NFT_TIMEOUT_S = 10
+KILLED_WITHIN_S = 1
 LOOK_AGAIN_S = 2.0
 OWN_KEPT = 16
 
@@ -176,7 +178,9 @@ class HostEgress:
                 stdout, stderr = await process.communicate(script.encode("utf-8"))
         except TimeoutError as error:
             process.kill()
-            await process.wait()
+            # Not for ever: a kernel that does not answer nft does not let it be killed either.
+            with suppress(TimeoutError):
+                await asyncio.wait_for(process.wait(), KILLED_WITHIN_S)
             raise EgressError(f"nft did not finish within {NFT_TIMEOUT_S} s") from error
         if process.returncode != 0:
             reason = stderr.decode("utf-8", "replace").strip().splitlines()

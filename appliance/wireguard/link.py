@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
     from appliance.wireguard.tunnel import LinkChange
 
+IPV6_SIZE = 16
+
 
 def read_link(name: str, kind: str) -> Link | None:
     """The interface, or None where there is none. TunnelError where there is one of another kind."""
@@ -67,11 +69,22 @@ def change_link(name: str, change: LinkChange) -> None:
         for prefix in sorted(change.remove_addresses):
             with _unless(errno.EADDRNOTAVAIL):
                 route.addr("del", **_address(index, prefix))
+        if any(len(prefix.address) == IPV6_SIZE for prefix in change.add_addresses):
+            _enable_ipv6(name)
         for prefix in sorted(change.add_addresses):
             _add_address(route, name, index, prefix)
         if change.up:
             route.link("set", index=index, state="up")
             _send_no_redirects(name)
+
+
+def _enable_ipv6(name: str) -> None:
+    """Where the host has it disabled, an interface begins without, and takes no address of it. The others stay as they
+    are."""
+    disabled = Path(f"/proc/sys/net/ipv6/conf/{name}/disable_ipv6")
+    with suppress(OSError):  # /proc/sys is read-only here, or the kernel has no IPv6: adding the address says so
+        if disabled.read_text(encoding="ascii").strip() != "0":
+            disabled.write_text("0", encoding="ascii")
 
 
 def _send_no_redirects(name: str) -> None:
@@ -149,7 +162,7 @@ def _prefix(address: Any) -> Prefix:
 
 
 def _not_link_local(prefix: Prefix) -> bool:
-    return not (len(prefix.address) == 16 and ipaddress.IPv6Address(prefix.address).is_link_local)
+    return not (len(prefix.address) == IPV6_SIZE and ipaddress.IPv6Address(prefix.address).is_link_local)
 
 
 def _address(index: int, prefix: Prefix) -> dict[str, Any]:

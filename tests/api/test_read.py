@@ -161,6 +161,17 @@ async def test_bad_query(exit_: ExitUnderTest, name: str, value: str) -> None:
     assert name in answer.json()["error"]
 
 
+@pytest.mark.parametrize("query", ["limit=1&limit=2", "limit=1&live=true&limit=1", "live=true&live=true"])
+@on_exit()
+async def test_twice(exit_: ExitUnderTest, query: str) -> None:
+    """A parameter that is given twice is 400 and named; an unknown one is ignored however often it comes."""
+    ada = await exit_.client()
+    name = query.partition("=")[0]
+    answer = await exit_.http.get(f"/v1/sessions?{query}", headers=ada.headers)
+    refused(answer, 400, f"{name} must be given once")
+    assert (await exit_.http.get("/v1/sessions?limit=1&x=1&x=2", headers=ada.headers)).status_code == 200
+
+
 @on_exit()
 async def test_before_anothers(exit_: ExitUnderTest) -> None:
     """Another account's id is no place to page from."""

@@ -194,6 +194,19 @@ async def test_no_token(exit_: ExitUnderTest, method: str, header: bytes | None)
     assert exit_.holdings() == before
 
 
+@pytest.mark.parametrize("beside", ["Bearer wga_1", "Basic YTpi", "", "itself"])
+@on_exit()
+async def test_two_tokens(exit_: ExitUnderTest, beside: str) -> None:
+    """Which of two would count is nobody's guess: 401, in either order, also where both are the same."""
+    ada = await exit_.client()
+    (good,) = ada.headers.values()
+    for values in ((good, beside), (beside, good)):
+        headers = [("Authorization", good if value == "itself" else value) for value in values]
+        answer = await exit_.http.get("/v1/usage", headers=headers)
+        assert answer.status_code == 401
+        assert answer.json()["error"] in ("missing token", "invalid token")
+
+
 @on_exit(UNHURRIED)
 async def test_token_that_counts_no_more(exit_: ExitUnderTest) -> None:
     """Expired: 401 at once. Revoked, of a disabled or deleted account: when the server has noticed. On every path."""

@@ -100,6 +100,16 @@ async def test_what_is_counted(exit_: ExitUnderTest) -> None:
         held_up(await exit_.http.request(method, path, headers=UNKNOWN))
 
 
+@pytest.mark.parametrize("path", ["/v1/sessions", "/v1/sessions/ses_1", "/v1/usage", "/v1/regions", "/schema"])
+@on_exit()
+async def test_options(exit_: ExitUnderTest, path: str) -> None:
+    """OPTIONS counts like any question that needs no token, at every path."""
+    for _ in range(BURST):
+        assert (await exit_.http.options(path)).status_code == 204
+    held_up(await exit_.http.options(path))
+    held_up(await exit_.http.get("/v1/regions"))
+
+
 @on_exit()
 async def test_never_held_up(exit_: ExitUnderTest) -> None:
     """Health, readiness and the document are answered however often, and count for nothing."""

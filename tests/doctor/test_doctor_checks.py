@@ -54,7 +54,7 @@ HEALTHY = Facts(
         },
         addresses=(("eth0", ip_interface("203.0.113.1/24")), ("eth0", ip_interface("2001:db8:2::1/64"))),
         routes=(),
-        ipv6_enabled=True,
+        has_ipv6=True,
     ),
     udp=UdpPort(holders=("another process",), device=51820),
     forwarding=Forwarding(SYSCTLS, writable=True),
@@ -153,6 +153,13 @@ CASES: list[tuple[Callable[[Facts], Finding], Facts, str, str, str]] = [
         "ip6tables-legacy -I INPUT",
     ),
     (tunnel.ipv6, configured('[wireguard]\nsubnet6 = ""\n', network(uplinks=PRIVATE)), "ok", "neither", ""),
+    (
+        tunnel.ipv6,
+        network(uplinks={**HEALTHY.network.uplinks, 6: Uplink("eth0", 1500, None)}),
+        "warning",
+        "no address for it",
+        "ip -6 route del default dev eth0",
+    ),
     (
         tunnel.subnet,
         network(addresses=(("lan", ip_interface("fd65:7869:7400::9/64")),)),

@@ -14,7 +14,7 @@ import pytest
 from appliance_process import PROJECT
 from held_port import held_port
 from waiting import until
-from world import EXIT_IP, WEB_IP
+from world import EXIT_IP, EXIT_IP6, WEB_IP
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -253,19 +253,44 @@ def test_a_route_into_the_subnet(host: Host) -> None:
     assert host.doctor()["subnet"].status == "warning"
 
 
-def test_no_ipv6_uplink(host: Host) -> None:
-    """Clients are given IPv6 that leads nowhere."""
-    host.ip("route del ::/0")
+@pytest.mark.parametrize(
+    "command", ["ip route del ::/0", "sysctl -qw net.ipv6.conf.all.disable_ipv6=1"], ids=["no route", "disabled"]
+)
+def test_no_ipv6_on_the_host(host: Host, command: str) -> None:
+    """Nothing is to be mended: clients' IPv6 is refused at once, which it would not be without `subnet6`."""
+    host.shell(command)
     found = host.doctor()["ipv6"]
-    assert (found.status, 'wireguard.subnet6 = ""' in found.mend) == ("warning", True)
+    assert (found.status, "refused at once" in found.what) == ("ok", True)
 
 
-def test_ipv6_switched_off(host: Host) -> None:
-    """The tunnel's interface would take no IPv6 address."""
-    host.shell("sysctl -qw net.ipv6.conf.default.disable_ipv6=1")
+def test_no_ipv6_address(host: Host) -> None:
+    """With a way out and nothing to send from, packets are lost without a word; without the way they are refused."""
+    host.ip(f"address del {EXIT_IP6}/64 dev wan")
     found = host.doctor()["ipv6"]
-    assert found.status == "failed"
-    assert found.mend.startswith("sysctl -w net.ipv6.conf.default.disable_ipv6=0")
+    assert found.status == "warning"
+    host.shell(found.mend.partition(",")[0])
+    assert host.doctor()["ipv6"].status == "ok"
+
+
+def test_a_kernel_without_ipv6(host: Host) -> None:
+    """The server refuses to start, in a line that says what to set, and so does the doctor; then it is ok."""
+
+    def run(command: str) -> subprocess.CompletedProcess[str]:
+        program = f"exec {sys.executable} -m appliance --config {host.appliance.config} {command}"
+        without = ("unshare", "--mount", "sh", "-ec", f"mount -t tmpfs none /proc/sys/net/ipv6; {program}")
+        return host.space.run(*without, check=False, cwd=PROJECT)
+
+    def doctor() -> str:
+        (line,) = (line for line in run("doctor").stdout.splitlines() if line.split()[1] == "ipv6")
+        return line
+
+    served = run("serve")
+    assert served.returncode == 1
+    assert served.stderr.splitlines()[-1].endswith('this kernel has no IPv6; set wireguard.subnet6 = ""')
+    assert doctor().startswith("failed")
+    assert 'wireguard.subnet6 = ""' in doctor()
+    host.appliance.configure(wireguard={"subnet6": ""})
+    assert doctor().startswith("ok")
 
 
 def test_ipv6_that_clients_do_not_get(host: Host) -> None:

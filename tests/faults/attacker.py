@@ -10,6 +10,7 @@ import json
 import resource
 import secrets
 import socket
+import ssl
 from collections import Counter
 from contextlib import suppress
 from itertools import cycle
@@ -162,6 +163,33 @@ async def wrong_tokens(attack: Attack) -> None:
     await attack.all_of(client, at_once=50)
 
 
+async def unfinished_handshakes(attack: Attack) -> None:
+    """TLS that is begun and not gone on with: a whole first message, to which the server answers with a signature, or
+    half of one. All are held at once, and begun anew where the server closes them."""
+    hello = _hello()
+    beginnings = cycle([hello, hello[: len(hello) // 2]])
+
+    async def client() -> None:
+        while not attack.over():
+            reader, writer = await attack.connect()
+            try:
+                writer.write(next(beginnings))
+                answer = await reader.read()
+                attack.seen["answered and closed" if answer else "closed"] += 1
+            finally:
+                await _let_go([writer], [])
+
+    await attack.all_of(client, at_once=attack.many)
+
+
+def _hello() -> bytes:
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    connection = ssl.create_default_context().wrap_bio(incoming, outgoing, server_hostname="exit.test")
+    with suppress(ssl.SSLWantReadError):
+        connection.do_handshake()
+    return outgoing.read()
+
+
 async def _drip(attack: Attack, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, piece: bytes) -> None:
     answer = asyncio.create_task(reader.read())
     try:
@@ -193,10 +221,11 @@ async def _let_go(writers: list[asyncio.StreamWriter], tasks: list[asyncio.Task[
 ATTACKS = {
     attack.__name__: attack for attack in (idle, slow_heads, slow_bodies, unread, oversized, malformed, wrong_tokens)
 }
+TLS_ATTACKS = {unfinished_handshakes.__name__: unfinished_handshakes}
 
 
 @click.command()
-@click.argument("name", type=click.Choice(list(ATTACKS)))
+@click.argument("name", type=click.Choice([*ATTACKS, *TLS_ATTACKS]))
 @click.option("--port", type=int, required=True)
 @click.option("--token", default="")
 @click.option("--many", default=1000)
@@ -207,7 +236,7 @@ def main(name: str, port: int, token: str, many: int, seconds: float) -> None:
 
     async def whole() -> Counter[str]:
         attack = Attack(("127.0.0.1", port), token, many, seconds)
-        await ATTACKS[name](attack)
+        await (ATTACKS | TLS_ATTACKS)[name](attack)
         return attack.seen
 
     click.echo(json.dumps(asyncio.run(whole())))

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tests.faults.attacker import ATTACKS
+from tests.faults.attacker import ATTACKS, TLS_ATTACKS
 from tests.faults.invariants import require
 from tests.faults.real_exit import PROJECT, REGION
 from tests.faults.tcp_exit import ADDRESS, serving_tcp
@@ -108,15 +108,15 @@ class Seen:
         )
 
 
-def run(many: int, seconds: float, backend: str, report: Callable[[Seen], None]) -> None:
+def run(many: int, seconds: float, backend: str, report: Callable[[Seen], None], *, tls: bool = False) -> None:
     """Raises Violated where a good client goes without, or something is left of an attack."""
-    with serving_tcp(backend, **DEFAULTS) as exit_:
+    with serving_tcp(backend, tls=tls, **DEFAULTS) as exit_:
         ada, eve = exit_.token("ada", "paid"), exit_.token("eve", "paid")
         with exit_.connection() as connection:
             _, opened = connection.ask("POST", "/v1/sessions", ada, {"region": REGION})
             connection.ask("GET", "/v1/usage", eve)  # known from here on
         before = _Held.of(exit_)
-        for name in ATTACKS:
+        for name in TLS_ATTACKS if tls else ATTACKS:
             report(_under(name, exit_, Good(exit_, ada, opened["id"]), eve, many, seconds))
             until(lambda: _Held.of(exit_).files <= before.files, "the server's files are those from before")
             until(lambda: exit_.metric('wg_appliance_sessions_live{tier="paid"}') == 1, "no session is left")
@@ -171,7 +171,8 @@ def main(many: int, seconds: float) -> None:
     backend = backend_here()
     if backend is None:
         raise click.ClickException(NO_ROOT)
-    run(many, seconds, backend, lambda seen: click.echo(str(seen)))
+    for tls in (False, True):
+        run(many, seconds, backend, lambda seen: click.echo(str(seen)), tls=tls)
     click.echo(f"good clients were served all the time; {backend} backend")
 
 

@@ -1,6 +1,8 @@
 """`python -m tests.faults.documented --examples 1000`: requests made from the served document, at a real server.
 
-schemathesis makes good and bad ones, and chains of them, and holds every answer to the document.
+schemathesis makes good and bad ones, and chains of them, and holds every answer to the document. Then, at a server with
+small limits, so do an account that has used up a window, one that has all the sessions it may have, and one that asks
+too often.
 """
 
 from __future__ import annotations
@@ -19,17 +21,25 @@ from typing import TYPE_CHECKING
 import click
 
 from tests.faults.invariants import require
+from tests.faults.real_exit import REGION
 from tests.faults.tcp_exit import ADDRESS, serving_tcp
 from tests.real_backend import NO_ROOT, backend_here
+from tests.tunnel.waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from tests.faults.tcp_exit import TcpExit
 
-CONFIG = Path(__file__).with_name("schemathesis.toml")
+CONFIG, CONFIG_LIMITED = (Path(__file__).with_name(f"schemathesis{which}.toml") for which in ("", "_limited"))
 DOCUMENT = f"http://{ADDRESS[0]}:{ADDRESS[1]}/schema/openapi.json"
 SUBNET = "10.101.0.0/16"  # sessions are opened by the thousand
+LIMITS = {
+    "API_MAX_BODY": "100 B",
+    "TIERS_FREE_SECONDS_LIMIT": "1s",
+    "TIERS_PAID_MAX_LIVE_SESSIONS": "1",
+    "TIERS_ANONYMOUS_REQUESTS_PER_MINUTE": "30",
+}
 ANSWERS = re.compile(
     r'^wg_appliance_http_request_duration_seconds_count\{method="(\w+)",route="([^"]+)",status="(\w+)"\} (\d+)', re.M
 )
@@ -39,21 +49,43 @@ FAULT = re.compile(r"ERROR|CRITICAL|Traceback")
 def run(examples: int, seed: int, backend: str, seconds: int) -> Mapping[str, int]:
     """How many answers were given, by status. Raises Violated where one is not as documented."""
     with serving_tcp(backend, WIREGUARD_SUBNET=SUBNET) as exit_:
-        token = exit_.token("anna", "free")
-        with tempfile.TemporaryDirectory() as folder:
-            done = _schemathesis(exit_, token, Path(folder), examples, seed, seconds)
-        require(done.returncode == 0, "every answer is as documented", done.stdout[-8000:], done.stderr[-2000:])
-        answers = Counter[str]()
-        for _, _, status, many in ANSWERS.findall(exit_.exposition()):
-            answers[status] += int(many)
-        require(FAULT.search(exit_.log.read_text(encoding="utf-8")) is None, "nothing is logged as a fault")
+        _hold_to_document(exit_, exit_.token("anna", "free"), CONFIG, examples, seed, seconds)
+        return _answers(exit_)
+
+
+def run_limited(examples: int, seed: int, backend: str, seconds: int) -> Mapping[str, int]:
+    """As `run`, for accounts that are refused."""
+    with serving_tcp(backend, **LIMITS) as exit_:
+        used_up, all_live, hurried = (exit_.token(tier, tier) for tier in ("free", "paid", "anonymous"))
+        wish = {"region": REGION}
+        with exit_.connection() as connection:
+            for token in (used_up, all_live):
+                require(connection.ask("POST", "/v1/sessions", token, wish)[0] == 201, "a session is opened")
+            until(lambda: connection.ask("POST", "/v1/sessions", used_up, wish)[0] == 402, "its window is used up")
+        for token in (used_up, all_live, hurried):
+            _hold_to_document(exit_, token, CONFIG_LIMITED, examples, seed, seconds)
+        return _answers(exit_)
+
+
+def _answers(exit_: TcpExit) -> Counter[str]:
+    """By status."""
+    require(FAULT.search(exit_.log.read_text(encoding="utf-8")) is None, "nothing is logged as a fault")
+    answers = Counter[str]()
+    for _, _, status, many in ANSWERS.findall(exit_.exposition()):
+        answers[status] += int(many)
     return answers
 
 
+def _hold_to_document(exit_: TcpExit, token: str, config: Path, examples: int, seed: int, seconds: int) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        done = _schemathesis(exit_, token, config, Path(folder), examples, seed, seconds)
+    require(done.returncode == 0, "every answer is as documented", done.stdout[-8000:], done.stderr[-2000:])
+
+
 def _schemathesis(
-    exit_: TcpExit, token: str, folder: Path, examples: int, seed: int, seconds: int
+    exit_: TcpExit, token: str, config: Path, folder: Path, examples: int, seed: int, seconds: int
 ) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "schemathesis.cli", "--no-color", "--config-file", str(CONFIG), "run", DOCUMENT]
+    command = [sys.executable, "-m", "schemathesis.cli", "--no-color", "--config-file", str(config), "run", DOCUMENT]
     options = {
         "header": f"Authorization: Bearer {token}",
         "max-examples": str(examples),
@@ -84,8 +116,10 @@ def main(examples: int, seed: int | None) -> None:
         raise click.ClickException(NO_ROOT)
     seed = secrets.randbelow(2**31) if seed is None else seed
     began = time.monotonic()
-    answers = run(examples, seed, backend, seconds=7200)
-    click.echo(f"{sum(answers.values())} answers as documented: {json.dumps(answers, sort_keys=True)}")
+    for name, held in (("without limits", run), ("with small limits", run_limited)):
+        answers = held(examples, seed, backend, seconds=7200)
+        found = json.dumps(answers, sort_keys=True)
+        click.echo(f"{name}: {sum(answers.values())} answers as documented: {found}")
     click.echo(f"seed {seed}, {backend} backend, {time.monotonic() - began:.0f} s")
 
 

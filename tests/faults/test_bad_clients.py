@@ -16,6 +16,7 @@ SECONDS = 900  # an emulated kernel takes its time
 
 
 @pytest.mark.timeout(SECONDS)
-def test_good_clients_are_served(backend: str, show: Callable[[str], None]) -> None:
+@pytest.mark.parametrize("tls", [False, True], ids=["plain", "TLS"])
+def test_good_clients_are_served(backend: str, show: Callable[[str], None], tls: bool) -> None:
     """Whatever bad clients do, good ones get their answers, memory is bounded, and nothing is left behind."""
-    bad_clients.run(MANY, ATTACK_S, backend, lambda seen: show(f"{backend}: {seen}"))
+    bad_clients.run(MANY, ATTACK_S, backend, lambda seen: show(f"{backend}: {seen}"), tls=tls)

@@ -11,7 +11,7 @@ from tests.faults import documented
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-EXAMPLES, SEED = 60, 1
+EXAMPLES, FEW, SEED = 60, 10, 1
 SECONDS = 900  # an emulated kernel takes its time
 
 
@@ -21,3 +21,12 @@ def test_answers_are_as_documented(backend: str, show: Callable[[str], None]) ->
     answers = documented.run(EXAMPLES, SEED, backend, seconds=SECONDS - 60)
     show(f"{backend}: {sum(answers.values())} answers, by status {dict(sorted(answers.items()))}")
     assert {"200", "201", "400", "401", "404", "405"} <= answers.keys()
+
+
+@pytest.mark.timeout(SECONDS)
+def test_refusals_are_as_documented(backend: str, show: Callable[[str], None]) -> None:
+    """The same of an exit with small limits: bodies that are too large, a window that is used up, no more sessions, and
+    too many requests are answered as the document says."""
+    answers = documented.run_limited(FEW, SEED, backend, seconds=SECONDS - 60)
+    show(f"{backend}: {sum(answers.values())} answers, by status {dict(sorted(answers.items()))}")
+    assert {"402", "403", "413", "429"} <= answers.keys()

@@ -58,7 +58,7 @@ def appliance(world: World, backend: str, directory: Path, request: pytest.Fixtu
 
 
 def test_own_user(appliance: Appliance, client: Client) -> None:
-    """A session through the tunnel and out, a firewall table changed, and the host as it was at the end."""
+    """A session through the tunnel and out, a firewall table changed, IPv6 disabled, and the host as it was."""
     status = Path(f"/proc/{appliance.pid}/status").read_text(encoding="ascii")
     for kind in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"):
         assert f"{kind}:\t{NET_ADMIN}\n" in status
@@ -68,4 +68,6 @@ def test_own_user(appliance: Appliance, client: Client) -> None:
     assert client.address_seen() == session["public_ip"]
     appliance.space.run("nft", "flush", "chain", "inet", "wg_appliance", "forward")
     until(lambda: "applied again: it was changed" in appliance.log(), "the table is repaired")
+    appliance.space.run("sysctl", "-qw", f"net.ipv6.conf.{appliance.interface}.disable_ipv6=1")
+    until(lambda: client.ping("fd65:7869:7400::1"), "the tunnel has IPv6 again")
     client.down()

@@ -214,6 +214,20 @@ def test_a_listener_prints_as_it_is_written(listen: str) -> None:
     assert str(load(toml("metrics.listen", f'"{listen}"'), {}, "host").metrics.listen) == listen
 
 
+@pytest.mark.parametrize(
+    ("listen", "api", "metrics"),
+    [
+        ("[::1]:9000", "http://[::1]:9000", "http://[::1]:9000/metrics"),
+        ("unix:/run/x/metrics", "unix:/run/x/metrics", "unix:/run/x/metrics, at /metrics"),
+    ],
+)
+def test_a_listener_is_named_as_it_is_asked(listen: str, api: str, metrics: str) -> None:
+    """The log's words for it: a URL, or the socket and the path to ask for there."""
+    assert load(toml("api.listen", f'"{listen}"'), {}, "host").api.url == api
+    assert load(toml("metrics.listen", f'"{listen}"'), {}, "host").metrics.url == metrics
+    assert load(toml("metrics.listen", '""'), {}, "host").metrics.url is None
+
+
 def test_api_and_metrics_may_not_share_a_socket() -> None:
     """The same Unix path for both is refused, as the same address and port is."""
     message = refusal('[api]\nlisten = "unix:/run/x"\n[metrics]\nlisten = "unix:/run/x"')

@@ -1,15 +1,23 @@
-"""Which of conntrack's flows are taken for a client's that no rule translated."""
+"""Which of conntrack's flows are taken for a client's that no rule translated; those that the kernel keeps."""
 
 from __future__ import annotations
 
+import errno
 import socket
+import struct
+from contextlib import contextmanager
 from ipaddress import IPv4Network, IPv6Network, ip_address
+from typing import TYPE_CHECKING
 
 import pytest
 
+from appliance.egress import flows
 from appliance.egress.flows import Flow, leaves_untranslated, parse
 from appliance.wireguard import linux
-from appliance.wireguard.attributes import attribute, nest
+from appliance.wireguard.attributes import NLMSG_HEADER, attribute, nest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
 
 SUBNETS = [IPv4Network("10.101.0.0/24"), IPv6Network("fd65:7869:7400::/112")]
 CLIENT, CLIENT6, EXIT, WEB, WEB6 = "10.101.0.2", "fd65:7869:7400::2", "203.0.113.1", "203.0.113.10", "2001:db8:2::10"
@@ -62,3 +70,42 @@ def test_cut_short() -> None:
     needed = len(whole) - len(attribute(linux.CTA_STATUS, bytes(4)) + ZONE + ID)
     for length in range(len(whole) + 1):
         assert (parse(whole[:length]) is None) == (length < needed)
+
+
+class Kernel:
+    """Lists one flow for each of these errnos, and answers with it to who wants the flow deleted."""
+
+    def __init__(self, answers: Sequence[int]) -> None:
+        self._listing = [message(0, conntrack(CLIENT, WEB, CLIENT)) for _ in answers]
+        self._listing.append(message(linux.NLMSG_DONE, bytes(4)))
+        self._answers = [message(linux.NLMSG_ERROR, struct.pack("=i", -code)) for code in answers]
+        self._next: list[bytes] = []
+
+    def sendto(self, sent: bytes, _: tuple[int, int]) -> None:
+        (_, kind, *_) = NLMSG_HEADER.unpack_from(sent)
+        deleting = kind & 0xFF == linux.IPCTNL_MSG_CT_DELETE
+        self._next = [self._answers.pop(0)] if deleting else self._listing
+
+    def recv(self, _: int) -> bytes:
+        return b"".join(self._next)
+
+    def unanswered(self) -> int:
+        return len(self._answers)
+
+
+def message(kind: int, payload: bytes) -> bytes:
+    return NLMSG_HEADER.pack(NLMSG_HEADER.size + len(payload), kind, 0, 0, 0) + payload
+
+
+def test_kept_by_the_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A flow that cannot be deleted keeps no other from it; at the end the error says how many there are."""
+    kernel = Kernel([0, errno.EBUSY, errno.ENOENT, errno.EBUSY, 0])
+
+    @contextmanager
+    def conntrack_of_the_test() -> Iterator[Kernel]:
+        yield kernel
+
+    monkeypatch.setattr(flows, "_conntrack", conntrack_of_the_test)
+    with pytest.raises(OSError, match="2 of 5 connections are kept: Device or resource busy"):
+        flows.forget_untranslated(SUBNETS)
+    assert kernel.unanswered() == 0

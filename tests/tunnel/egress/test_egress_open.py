@@ -50,7 +50,9 @@ def test_mail(exit_: Vantage, version: int) -> None:
         exit_.reaches(tcp(exit_.clients[0].address[version], WEB_OF[version], token(), port))
 
 
-@pytest.mark.parametrize("address", ["10.0.0.1", "192.168.0.1", "100.64.0.1", "169.254.169.254", "fd00:ec2::254"])
+@pytest.mark.parametrize(
+    "address", ["10.0.0.1", "192.168.0.1", "100.64.0.1", "169.254.169.254", "fd00:ec2::254", "64:ff9b::a00:1"]
+)
 def test_private(exit_: Vantage, address: str) -> None:
     """So are private networks."""
     client = exit_.clients[0].address[6 if ":" in address else 4]
@@ -68,9 +70,9 @@ def test_the_host(exit_: Vantage, version: int) -> None:
             until(lambda packet=packet: packet.carried in server.received(), f"{address} is reached")  # type: ignore[misc]  # mypy infers no lambda with a default
 
 
-@pytest.mark.parametrize("address", ["192.0.2.128", "192.0.2.255", "2001:db8:ee::1"])
+@pytest.mark.parametrize("address", ["192.0.2.128", "192.0.2.255", "2001:db8:ee::1", "64:ff9b::c000:280"])
 def test_extra(exit_: Vantage, address: str) -> None:
-    """The operator's own networks are prohibited, and their neighbours are not."""
+    """The operator's own networks are prohibited, through a NAT64 too, and their neighbours are not."""
     client = exit_.clients[0].address[6 if ":" in address else 4]
     for packet in (udp(client, address, token()), tcp(client, address, token(), 80), echo(client, address, token())):
         exit_.is_rejected(packet)
