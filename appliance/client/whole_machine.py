@@ -9,14 +9,16 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from appliance import host_network
+from appliance.client import wg_quick
 from appliance.client.access import write_private
 from appliance.client.config_file import resolvers
-from appliance.client.device import end_wireguard_go
-from appliance.client.dialling import read_offer
+from appliance.client.device import end_wireguard_go, existing_device
+from appliance.client.dialling import Call, read_offer
 from appliance.client.left_behind import config_of
 from appliance.client.tunnel import Figures, read_figures
 from appliance.errors import ApplianceError, HostError
 from appliance.wireguard import link
+from appliance.wireguard.tunnel import LinkChange
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -41,18 +43,24 @@ class WholeMachine:
             )
 
     def up(self, config: str) -> None:
-        if resolvers(config) and shutil.which("resolvconf") is None:
-            raise HostError(
-                f"the exit names resolvers ({', '.join(resolvers(config))}), for which {WG_QUICK} needs resolvconf: "
-                "apt-get install openresolv; or go on with this machine's own: --dns none"
-            )
-        self._refuse_own_exit(config)
+        self._refuse(config)
         write_private(self._file, config)
         self._run("up")
 
     def change(self, config: str) -> None:
-        self._run("down")
-        self.up(config)
+        """In place: while there is no interface, the machine's traffic leaves outside the tunnel."""
+        self._refuse(config)
+        before = self._file.read_text(encoding="ascii")
+        old, new = read_offer(before), read_offer(config)
+        write_private(self._file, config)
+        # An interface that loses its last address loses its routes: the new one comes first.
+        link.change_link(self._interface, LinkChange(mtu=new.mtu, add_addresses=frozenset(new.addresses)))
+        wg_quick.guard(self._interface, new.addresses)
+        existing_device(self._interface).dial(Call(None, new.server_key, new.endpoint.host, new.endpoint.port))
+        gone = frozenset(old.addresses) - frozenset(new.addresses)
+        link.change_link(self._interface, LinkChange(remove_addresses=gone))
+        if resolvers(config) != resolvers(before):
+            wg_quick.set_resolvers(self._interface, resolvers(config))
 
     def figures(self) -> Figures:
         return read_figures(self._interface)
@@ -86,8 +94,14 @@ class WholeMachine:
         self._file.unlink(missing_ok=True)
         return failed
 
-    def _refuse_own_exit(self, config: str) -> None:
-        """Whose way to the internet would lead into its own tunnel."""
+    def _refuse(self, config: str) -> None:
+        """What needs a program that is not there; and the exit itself, whose way to the internet would lead into its
+        own tunnel."""
+        if resolvers(config) and shutil.which(wg_quick.RESOLVCONF) is None:
+            raise HostError(
+                f"the exit names resolvers ({', '.join(resolvers(config))}), for which {WG_QUICK} needs resolvconf: "
+                "apt-get install openresolv; or go on with this machine's own: --dns none"
+            )
         dialled = read_offer(config).endpoint.host
         if any(interface.ip == dialled for _, interface in host_network.host_interfaces(without=self._interface)):
             raise HostError("this machine is the exit; connect from another, or one program alone: connect -- COMMAND")
