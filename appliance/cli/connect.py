@@ -15,6 +15,7 @@ from appliance.cli.exit import api_options
 from appliance.cli.faults import host_faults
 from appliance.cli.parameters import ADDRESS, DURATION, ID, REGION_CODE
 from appliance.errors import HostError
+from appliance.printable import printable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -169,7 +170,7 @@ def _only(regions: list[str]) -> str:
     if not regions:
         raise HostError("no region has an active exit; try again later")
     if len(regions) > 1:
-        raise click.UsageError(f"there is more than one region, name one: {', '.join(regions)}")
+        raise click.UsageError(f"there is more than one region, name one: {printable(', '.join(regions))}")
     return regions[0]
 
 
@@ -209,7 +210,7 @@ def _hand_out(
         shown = {"wg_config": config} if path is None else {"file": str(path)}
         output.write_json({"id": opened.id, "public_ip": opened.public_ip, "expires_at": opened.expires_at, **shown})
     elif not file:
-        output.write(qr.draw(config, colour=sys.stdout.isatty() and not os.environ.get("NO_COLOR")))
+        output.write_as_it_is(qr.draw(config, colour=sys.stdout.isatty() and not os.environ.get("NO_COLOR")))
     elif path is None:
         output.write(config.rstrip("\n"))
     output.remark(

@@ -28,28 +28,6 @@ PROJECT = Path(__file__).resolve().parents[2]
 POST = "POST /v1/sessions"
 
 
-@pytest.fixture
-def run(api: ScriptedApi, tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
-    """The command in an empty home, told of the scripted API by its environment."""
-
-    def command(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
-        ours = {
-            name: value for name, value in os.environ.items() if not name.startswith(("WG_APPLIANCE_", "XDG_", "SUDO_"))
-        }
-        told = {"HOME": str(tmp_path), "WG_APPLIANCE_API": api.url, "WG_APPLIANCE_TOKEN": TOKEN, "LC_ALL": "C.UTF-8"}
-        return subprocess.run(
-            [sys.executable, "-m", "appliance", *arguments],
-            capture_output=True,
-            text=True,
-            cwd=PROJECT,
-            env={name: value for name, value in (ours | told | environ).items() if value},
-            timeout=60,
-            check=False,
-        )
-
-    return command
-
-
 def test_config_only(api: ScriptedApi, run: Run, tmp_path: Path) -> None:
     """A whole config in a file for nobody else; the exit was told the public key alone. The session stays open."""
     api.answers(POST, 201, OPENED)
