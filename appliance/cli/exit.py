@@ -55,7 +55,7 @@ class Exit:
 
     def fetch(self, method: str, path: str) -> Mapping[str, Any]:
         """The answer, which has to be 200 and of somebody's tier; asked for again while the exit is busy or away."""
-        return self.sessions().persist(lambda: self.api.ask(method, path, self.token)).require(200, "tier")
+        return self.sessions().persist(lambda: self.api.ask(method, path, self.token)).require(200, {"tier": str})
 
 
 def api_options(command: Callable[..., Any]) -> Callable[..., Any]:

@@ -47,10 +47,17 @@ def read_offer(wg_config: str) -> Offer:
         server_key = keys.parse_public_key(values["PublicKey"], "PublicKey")
         addresses = tuple(Prefix(i.packed, i.network.prefixlen) for i in interfaces)
         host, _, port = values["Endpoint"].rpartition(":")
-        endpoint = Endpoint(ip_address(host.strip("[]")), int(port))
-        return Offer(addresses, int(values.get("MTU", MTU)), server_key, endpoint)
+        endpoint = Endpoint(ip_address(host.strip("[]")), _number(port))
+        return Offer(addresses, _number(values.get("MTU", str(MTU))), server_key, endpoint)
     except (KeyError, ValueError, InvalidRequest) as error:
         raise HostError(f"the session's wg_config is not one: {error}") from error
+
+
+def _number(text: str) -> int:
+    """A port's, or an MTU's. Raises ValueError."""
+    if not 1 <= (number := int(text)) <= 65535:
+        raise ValueError(f"{text} is out of range")
+    return number
 
 
 def has_ipv6(wg_config: str) -> bool:

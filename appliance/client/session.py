@@ -42,7 +42,7 @@ class Sessions:
     def regions(self) -> list[str]:
         """Those with an active node."""
         found = self.persist(lambda: self._api.ask("GET", "/v1/regions", seconds=STATUS_S))
-        return [region["code"] for region in found.require(200, "regions")["regions"]]
+        return [region["code"] for region in answers.regions(found)]
 
     def open(self, wish: Mapping[str, object]) -> Opened:
         """Asked for again while the exit is busy or away, until patience ends. Raises Stopped."""
@@ -85,7 +85,7 @@ class Sessions:
             try:
                 answer = self._ask("DELETE", session_id)
                 if not answers.is_passing(answer) or time.monotonic() > deadline:
-                    return answer.require(200, *answers.SESSION_FIELDS)
+                    return answer.require(200, answers.SESSION, answers.SESSION_MORE)
             except NoAnswer:
                 if time.monotonic() > deadline:
                     raise

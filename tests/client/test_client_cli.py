@@ -126,7 +126,7 @@ def test_regions(api: ScriptedApi, run: Run) -> None:
 
 def test_several_regions(api: ScriptedApi, run: Run) -> None:
     """It does not choose between them."""
-    api.answers("GET /v1/regions", 200, {"regions": [{"code": "ams"}, {"code": "fsn"}]})
+    api.answers("GET /v1/regions", 200, {"regions": [{"code": code, "node_count": 1} for code in ("ams", "fsn")]})
     done = run("connect", "--config-only")
     assert done.returncode == 2
     assert "name one: ams, fsn" in done.stderr

@@ -62,6 +62,9 @@ def test_a_file_without_an_mtu() -> None:
         ("PublicKey", "x"),
         ("MTU", "x"),
         ("Endpoint", "x:1"),
+        ("Endpoint", "192.0.2.1:65536"),
+        ("MTU", "0"),
+        ("MTU", "99999999999"),
     ],
 )
 def test_what_is_no_config_is_refused(line: str, value: str) -> None:
