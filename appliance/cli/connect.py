@@ -264,7 +264,7 @@ def _machine(
     from appliance.client.whole_machine import WholeMachine
     from appliance.wireguard import keys
 
-    tunnel = WholeMachine(place.record.interface, exit_.environment)
+    tunnel = WholeMachine(place.record.interface, exit_.environment, screen.remark)
     connection = Connection(wish, keys.generate_private_key(), sessions, exit_.dialer, tunnel, place)
 
     def stay(opened: Opened) -> Over:

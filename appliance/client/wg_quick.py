@@ -1,4 +1,4 @@
-"""What wg-quick(8) makes beside its interface, changed where it cannot do so itself.
+"""What wg-quick(8) makes beside its interface, changed or taken away where it cannot do so itself.
 
 For all traffic to go into the tunnel: a rule of routing for what has not the tunnel's mark, one before it for routes
 that are no default route, and a table of nftables. For DNS: an entry of resolvconf(8). Where there is no nft it takes
@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import re
 import shutil
+import socket
 import subprocess
+from functools import partial
 from ipaddress import ip_address
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from appliance.client import links
 from appliance.errors import HostError
 
 if TYPE_CHECKING:
@@ -24,6 +27,7 @@ if TYPE_CHECKING:
 RESOLVCONF = "resolvconf"
 RESOLVCONF_ORDER = Path("/etc/resolvconf/interface-order")
 PROGRAM_S = 30.0
+TABLE_MAIN = 254  # linux/rtnetlink.h RT_TABLE_MAIN
 FAMILIES = {4: "ip", 16: "ip6"}  # nft's words, by the length of an address
 
 
@@ -50,6 +54,53 @@ def set_resolvers(interface: str, addresses: Sequence[str]) -> None:
         _run(RESOLVCONF, "-a", _resolvconf_name(interface), "-m", "0", "-x", text=text)
     else:
         _run(RESOLVCONF, "-d", _resolvconf_name(interface), "-f")
+
+
+def remove(interface: str, mark: int | None, resolvers: Sequence[str]) -> None:
+    """All of it, once the interface has gone. `mark`: its own, None where it had none. Raises HostError when as much as
+    can be is taken away."""
+    steps = [partial(_remove_tables, interface)]
+    if mark is not None:
+        steps.append(partial(_remove_rules, mark))
+    if resolvers:
+        steps.append(partial(set_resolvers, interface, ()))
+    failed = []
+    for step in steps:
+        try:
+            step()
+        except HostError as error:
+            failed.append(str(error))
+    if failed:
+        raise HostError("; ".join(failed))
+
+
+def _remove_rules(mark: int) -> None:
+    """Its table has the number of the mark. Other tunnels have rules like them: of those for routes that are no default
+    route, ours is the one that was added last before it."""
+    with links.rtnetlink("cannot remove the rules of routing") as route:
+        for family in (socket.AF_INET, socket.AF_INET6):
+            found = [dict(rule["attrs"]) for rule in route.get_rules(family=family)]
+            own = [rule for rule in found if rule.get("FRA_FWMARK") == rule.get("FRA_TABLE") == mark]
+            before = [
+                rule
+                for rule in found
+                if (rule.get("FRA_TABLE"), rule.get("FRA_SUPPRESS_PREFIXLEN")) == (TABLE_MAIN, 0)
+                and any(_priority(rule) < _priority(one) for one in own)
+            ]
+            for rule in (*own, *sorted(before, key=_priority)[-1:]):
+                route.rule("del", family=family, priority=_priority(rule), table=rule["FRA_TABLE"])
+
+
+def _priority(rule: dict[str, Any]) -> int:
+    priority: int = rule.get("FRA_PRIORITY", 0)
+    return priority
+
+
+def _remove_tables(interface: str) -> None:
+    tables = [f"{family} wg-quick-{interface}" for family in FAMILIES.values()]
+    script = "".join(f"delete table {table}\n" for table in tables if table in _tables())
+    if script:
+        _run("nft", "-f", "-", text=script)
 
 
 def _tables() -> list[str]:

@@ -21,7 +21,7 @@ from appliance.wireguard import link
 from appliance.wireguard.tunnel import LinkChange
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
 WG_QUICK = "wg-quick"
 WG_QUICK_S = 120.0
@@ -30,9 +30,14 @@ WG_QUICK_S = 120.0
 class WholeMachine:
     default_resolvers: Sequence[str] = ()  # the machine's own go on
 
-    def __init__(self, interface: str, environ: Mapping[str, str]) -> None:
+    def __init__(
+        self, interface: str, environ: Mapping[str, str], remark: Callable[[str], None], mark: int | None = None
+    ) -> None:
+        """`mark`: of the tunnel that another run has left."""
         self._interface = interface
         self._environ = environ
+        self._remark = remark
+        self._mark = mark
         self._file = config_of(interface)
 
     def check(self) -> None:
@@ -67,32 +72,43 @@ class WholeMachine:
 
     def mark(self) -> int | None:
         """The one that wg-quick has chosen."""
-        shown = subprocess.run(  # noqa: S603 (a name of ours)
-            ["wg", "show", self._interface, "fwmark"],  # noqa: S607 (of wg-quick's package)
-            capture_output=True,
-            text=True,
-            check=False,
-        ).stdout.strip()
-        with suppress(ValueError):
-            return int(shown, 0)
-        return None  # "off"
+        with suppress(OSError, ValueError):  # no wg any more; "off"
+            shown = subprocess.run(  # noqa: S603 (a name of ours)
+                ["wg", "show", self._interface, "fwmark"],  # noqa: S607 (of wg-quick's package)
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+            self._mark = int(shown.stdout.strip(), 0)
+        return self._mark
 
     def down(self) -> list[str]:
-        failed = []
-        try:
-            kind = link.link_kind(self._interface)
-            if kind is not None and self._file.exists():
-                self._run("down")
-            elif kind is not None:
-                link.delete_link(self._interface, kind)
-        except ApplianceError as error:
-            failed.append(str(error))
-        try:
-            end_wireguard_go(self._interface)
-        except ApplianceError as error:
-            failed.append(str(error))
-        self._file.unlink(missing_ok=True)
+        failed: list[str] = []
+        for step in (self._remove, lambda: end_wireguard_go(self._interface)):
+            try:
+                step()
+            except (ApplianceError, OSError) as error:
+                failed.append(str(error))
+        if not failed:  # else it says to the next run what there was
+            self._file.unlink(missing_ok=True)
         return failed
+
+    def _remove(self) -> None:
+        """By wg-quick; without it where that fails, or where the interface has gone and it will not begin."""
+        kind = link.link_kind(self._interface)
+        if kind is not None and self._file.exists():
+            self.mark()
+            try:
+                self._run("down")
+                return
+            except HostError as error:
+                self._remark(f"{error}; taking {self._interface} away without it")
+                kind = link.link_kind(self._interface)
+        if kind is not None:
+            link.delete_link(self._interface, kind)
+        if self._file.exists():
+            names = resolvers(self._file.read_text(encoding="ascii"))
+            wg_quick.remove(self._interface, self._mark, names)
 
     def _refuse(self, config: str) -> None:
         """What needs a program that is not there; and the exit itself, whose way to the internet would lead into its
