@@ -12,7 +12,7 @@ from appliance import host_network
 from appliance.client import wg_quick
 from appliance.client.access import write_private
 from appliance.client.config_file import resolvers
-from appliance.client.device import end_wireguard_go, existing_device
+from appliance.client.device import end_wireguard_go, existing_device, new_device
 from appliance.client.dialling import Call, read_offer
 from appliance.client.left_behind import config_of
 from appliance.client.tunnel import Figures, read_figures
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 WG_QUICK = "wg-quick"
 WG_QUICK_S = 120.0
+OTHER_WIREGUARD = "WG_QUICK_USERSPACE_IMPLEMENTATION"  # a program of the user's choice, in place of wireguard-go
 
 
 class WholeMachine:
@@ -46,6 +47,8 @@ class WholeMachine:
                 f"{WG_QUICK} is missing: apt-get install wireguard-tools; or run one program through the tunnel, "
                 "which does not need it: connect -- COMMAND"
             )
+        if not self._environ.get(OTHER_WIREGUARD):
+            new_device(self._interface)
 
     def up(self, config: str) -> None:
         self._refuse(config)

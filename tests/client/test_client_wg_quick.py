@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from appliance.client import wg_quick
+from appliance.client.whole_machine import WholeMachine
 from appliance.errors import HostError
+from appliance.wireguard.backend import HostFacts
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -47,3 +49,20 @@ def test_what_cannot_be_taken_away(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(wg_quick, "_tables", list)
     with pytest.raises(HostError, match="resolvconf -d wgc0 -f failed: busy"):
         wg_quick.remove("wgc0", None, ("192.0.2.53",))
+
+
+@pytest.mark.parametrize(
+    ("wireguard_go", "tun_device", "said"),
+    [
+        (False, True, "no WireGuard: the kernel has no wireguard module and wireguard-go is not installed"),
+        (True, False, "wireguard-go needs /dev/net/tun, and this host has none"),
+    ],
+)
+def test_no_wireguard(monkeypatch: pytest.MonkeyPatch, wireguard_go: bool, tun_device: bool, said: str) -> None:
+    """Said before a session is opened; who has chosen another implementation answers for it."""
+    facts = HostFacts(True, False, wireguard_go, tun_device, None)
+    monkeypatch.setattr("appliance.client.device.read_host", lambda _: facts)
+    monkeypatch.setattr("appliance.client.whole_machine.shutil.which", lambda name: f"/usr/bin/{name}")
+    with pytest.raises(HostError, match=said):
+        WholeMachine("wgc0", {}, print).check()
+    WholeMachine("wgc0", {"WG_QUICK_USERSPACE_IMPLEMENTATION": "boringtun"}, print).check()
