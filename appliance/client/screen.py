@@ -12,6 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from appliance.client import status
+from appliance.client.status import SEPARATOR
 from appliance.printable import json_text, printable
 
 if TYPE_CHECKING:
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from appliance.client.answers import Opened
     from appliance.client.status import Glyphs, View
 
-SEPARATOR = "  "
 ECHOED = len("^C")  # what the terminal itself writes behind the line when it is to end
 
 

@@ -51,7 +51,7 @@ def test_no_colour(exit_: Appliance, client: Client) -> None:
 def test_a_narrow_terminal(exit_: Appliance, client: Client) -> None:
     """The line leaves room for the ^C that the terminal writes behind it: on one row, it goes as a whole."""
     with in_terminal(client.space, command(), environment(exit_.token()), columns=40) as terminal:
-        terminal.await_text(r"test +0:00:0[1-9] .*…")
+        terminal.await_text(r"0:00:0[1-9]  ↓ \S+  ↑ \S+")
         terminal.press(CTRL_C)
         assert terminal.wait() == 0, terminal.text
         shown = terminal.shown()

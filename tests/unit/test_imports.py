@@ -81,6 +81,7 @@ LAYERS = (
                 "terms",
                 "takeover",
                 "lowest",
+                "printable",
                 "quantities",
                 "logs",
                 "metrics",
