@@ -37,7 +37,8 @@ class Exit:
     def token(self) -> str:
         if self.known_token is None:
             raise click.UsageError(
-                "no token; give it as WG_APPLIANCE_TOKEN, --token-file FILE or --token TOKEN, or --save it once"
+                f"no token for {self.api.url}; give it as WG_APPLIANCE_TOKEN, --token-file FILE or --token TOKEN, "
+                "or --save it once"
             )
         return self.known_token
 

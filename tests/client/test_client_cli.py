@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from scripted_api import CONFIG, OPENED, QUOTA_EXCEEDED, SESSION, TOKEN
+from scripted_api import CONFIG, OPENED, QUOTA_EXCEEDED, SESSION, TOKEN, serving
 
 from appliance.wireguard.keys import encode, public_key
 
@@ -142,11 +142,24 @@ def test_saved(api: ScriptedApi, run: Run, tmp_path: Path) -> None:
     assert [asked.token for asked in api.asked] == [f"Bearer {TOKEN}"] * 2
 
 
+def test_saved_for_one_exit(api: ScriptedApi, run: Run) -> None:
+    """A saved token goes to the exit that it was saved with, never to another, nor when that one is saved."""
+    run("connect", "--usage", "--save")
+    asked = len(api.asked)
+    with serving() as other:
+        for more in ((), ("--save",), ()):
+            done = run("connect", "--usage", "--api", other.url, *more, WG_APPLIANCE_TOKEN="")
+            assert (done.returncode, f"no token for {other.url}; give it as" in done.stderr) == (2, True)
+        assert other.asked == []
+    assert run("connect", "--usage", WG_APPLIANCE_TOKEN="").returncode == 2, "the other one's URL has taken its place"
+    assert len(api.asked) == asked
+
+
 @pytest.mark.parametrize(
     ("environ", "arguments", "said"),
     [
         ({"WG_APPLIANCE_API": ""}, ("--usage",), "no exit; give its URL as WG_APPLIANCE_API"),
-        ({"WG_APPLIANCE_TOKEN": ""}, ("--usage",), "no token; give it as WG_APPLIANCE_TOKEN"),
+        ({"WG_APPLIANCE_TOKEN": ""}, ("--usage",), "; give it as WG_APPLIANCE_TOKEN"),
         ({"WG_APPLIANCE_API": "http://192.0.2.1"}, ("--usage",), "others on the way could read the token; use https"),
         ({"WG_APPLIANCE_API": "192.0.2.1"}, ("--usage",), "192.0.2.1: must be https://HOST"),
         ({}, ("--token", "x", "--token-file", "y", "--usage"), "--token and --token-file do not go together"),
