@@ -45,11 +45,13 @@ class Opened:
 
 @dataclass(frozen=True, slots=True)
 class Again:
-    """Ask again after so many seconds. `patience_s`: for how long, where somebody waits to begin."""
+    """Ask again after so many seconds. `patience_s`: for how long, where somebody waits to begin. `later`: when the
+    exit wants to be asked again, in words."""
 
     after_s: float
     why: str
     patience_s: float = PATIENCE_S
+    later: str = "later"
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +98,7 @@ def on_opening(answer: Answer, failures: int) -> Opened | Again | Refused:
         advice = f"; there is one in: {others}" if others else "; and there is none in any other"
         return Refused(f"{answer.error}{advice}", FAILED)
     if is_passing(answer):
-        return Again(wait(answer, failures), answer.error)
+        return Again(wait(answer, failures), answer.error, later=answer.later)
     return Refused(f"the API answers {answer.status}: {answer.error}{_ADVICE.get(answer.status, '')}", FAILED)
 
 

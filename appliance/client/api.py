@@ -10,6 +10,7 @@ from http.client import HTTP_PORT, HTTPS_PORT, HTTPConnection, HTTPException, In
 from typing import TYPE_CHECKING, Any
 
 from appliance.errors import HostError
+from appliance.quantities import long_span
 
 if TYPE_CHECKING:
     import socket
@@ -45,11 +46,17 @@ class Answer:
         """The API's own words for what is wrong."""
         return str(self.body.get("error", "no reason given"))
 
+    @property
+    def later(self) -> str:
+        """When to ask again."""
+        return f"in {long_span(self.retry_after)}" if self.retry_after else "later"
+
     def require(self, status: int, fields: Fields = NONE, optional: Fields = NONE) -> Mapping[str, Any]:
         """The body, where `fields` are of their types, and those of `optional` that are there. Raises HostError, in
         the API's own words where it is another answer."""
         if self.status != status:
-            raise HostError(f"the API answers {self.status}: {self.error}")
+            advice = f"; try again {self.later}" if self.retry_after else ""
+            raise HostError(f"the API answers {self.status}: {self.error}{advice}")
         missing = [f"no {name}" for name in fields if name not in self.body]
         invalid = [
             f"an invalid {name}"

@@ -53,7 +53,7 @@ class Sessions:
             if isinstance(found, Opened):
                 return found
             if time.monotonic() - begun + found.after_s > found.patience_s:
-                raise Stopped(f"{found.why}; try again later", answers.FAILED)
+                raise Stopped(f"{found.why}; try again {found.later}", answers.FAILED)
             self._remark(f"{found.why}; asking again in {found.after_s:g} s")
             self._pause(found.after_s)
 

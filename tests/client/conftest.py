@@ -26,7 +26,7 @@ def api() -> Iterator[ScriptedApi]:
 def run(api: ScriptedApi, tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
     """The command in an empty home, told of the scripted API by its environment."""
 
-    def command(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
+    def command(*arguments: str, cwd: Path = PROJECT, **environ: str) -> subprocess.CompletedProcess[str]:
         ours = {
             name: value for name, value in os.environ.items() if not name.startswith(("WG_APPLIANCE_", "XDG_", "SUDO_"))
         }
@@ -35,7 +35,7 @@ def run(api: ScriptedApi, tmp_path: Path) -> Callable[..., subprocess.CompletedP
             [sys.executable, "-m", "appliance", *arguments],
             capture_output=True,
             text=True,
-            cwd=PROJECT,
+            cwd=cwd,
             env={name: value for name, value in (ours | told | environ).items() if value},
             timeout=60,
             check=False,

@@ -56,6 +56,16 @@ def test_config_on_stdout(api: ScriptedApi, run: Run) -> None:
     assert api.asked[-1].body["region"] == "fsn", "the only one there is"
 
 
+def test_a_file_or_a_region(api: ScriptedApi, run: Run, tmp_path: Path) -> None:
+    """It says where it has written it, and what to do where a region was meant."""
+    api.answers("GET /v1/regions", 200, {"regions": [{"code": "fsn", "node_count": 1}]})
+    api.answers(POST, 201, OPENED)
+    done = run("connect", "--config-only", "ams", cwd=tmp_path)
+    assert "written: ams; if that is the region, it comes before: connect ams --config-only\n" in done.stderr
+    done = run("connect", "fsn", "--config-only", "nbg", cwd=tmp_path)
+    assert "written: nbg\n" in done.stderr
+
+
 def test_a_file_that_is_there(api: ScriptedApi, run: Run, tmp_path: Path) -> None:
     """It stays, and no session is opened for nothing."""
     (tmp_path / "mine.conf").write_text("mine")
@@ -87,6 +97,14 @@ def test_quota(api: ScriptedApi, run: Run) -> None:
     done = run("connect", "fsn", "--config-only")
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (3, "", 1)
     assert "4.0 GiB of 4.0 GiB (resets 2026-12-02T00:00:00Z)" in done.stderr
+
+
+def test_a_limited_account(api: ScriptedApi, run: Run) -> None:
+    """When to try again, as the exit says it."""
+    api.answers(POST, 429, {"error": "too many requests"}, Retry_After="3600")
+    assert run("connect", "fsn", "--config-only").stderr.endswith("too many requests; try again in 1h 0m\n")
+    api.answers("GET /v1/usage", 429, {"error": "too many requests"}, Retry_After="3600")
+    assert run("connect", "--usage").stderr.endswith("429: too many requests; try again in 1h 0m\n")
 
 
 def test_usage_and_status(api: ScriptedApi, run: Run) -> None:
@@ -164,6 +182,9 @@ def test_saved_for_one_exit(api: ScriptedApi, run: Run) -> None:
         ({"WG_APPLIANCE_API": "192.0.2.1"}, ("--usage",), "192.0.2.1: must be https://HOST"),
         ({}, ("--token", "x", "--token-file", "y", "--usage"), "--token and --token-file do not go together"),
         ({}, ("fsn", "--"), "Missing COMMAND after '--'"),
+        ({}, ("fsn", "curl"), "extra arguments (curl). A program to run, and its options, go behind '--'"),
+        ({}, ("fsn", "curl", "-sS"), "A program to run, and its options, go behind '--'"),
+        ({}, ("fsn", "--usage"), "--usage and REGION do not go together"),
         ({}, ("--config-only", ""), "--config-only has an empty FILE"),
         ({}, ("--every", "0s"), "0s"),
         ({}, ("FSN",), "FSN"),
