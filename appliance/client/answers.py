@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from appliance.client.status import COST, QUOTAS
 from appliance.errors import HostError
 from appliance.quantities import long_span, size
 
@@ -20,10 +21,10 @@ PATIENCE_S = 120.0  # with an exit that says to come back later
 PATIENCE_UNANSWERED_S = 15.0  # with one that was never reached: sooner a wrong URL than a restart
 LONGEST_RETRY_AFTER_S = 300
 
+# What of an answer is used has to be of these types. SESSION_MORE: where it is there.
 SESSION: Fields = {"id": str, "region": str, "public_ip": str, "bytes_in": int, "bytes_out": int}
 SESSION_MORE: Fields = {
-    **{f"quota_{window}_{what}": int for window in ("bytes", "seconds") for what in ("used", "limit")},
-    **dict.fromkeys(("cost_time_millicents", "cost_bytes_millicents"), int),
+    **dict.fromkeys((*QUOTAS, *COST), int),
     **dict.fromkeys(("cost_currency", "terminated_reason"), str),
 }
 OPENED: Fields = dict.fromkeys(("id", "public_ip", "wg_config", "tier", "expires_at"), str)

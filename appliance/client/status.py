@@ -11,7 +11,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 BAR, SHORT_BAR = 10, 5
+WRITTEN_SHORT = 5  # parts of more weight go before that is done
 SEPARATOR = "  "  # between the parts of the line
+QUOTAS = ("quota_bytes_used", "quota_bytes_limit", "quota_seconds_used", "quota_seconds_limit")
 COST = ("cost_time_millicents", "cost_bytes_millicents")
 STALE_HANDSHAKE_S = 180  # a tunnel that is alive has a new one at least every 3 minutes (REJECT_AFTER_TIME)
 
@@ -55,9 +57,6 @@ class Part:
     style: str = ""
     weight: int = 0
     short: str = ""
-
-
-WRITTEN_SHORT = 5  # what is heavier goes before that
 
 
 def rates(earlier: tuple[float, int, int] | None, now: tuple[float, int, int]) -> tuple[float, float]:
@@ -163,9 +162,6 @@ class Left:
 
     share: float
     amount: str
-
-
-QUOTAS = ("quota_bytes_used", "quota_bytes_limit", "quota_seconds_used", "quota_seconds_limit")
 
 
 def quota_left(session: Mapping[str, Any]) -> Left | None:
