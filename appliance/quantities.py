@@ -37,6 +37,16 @@ def size(count: int) -> str:
     return f"{amount / 1024:.1f} TiB"
 
 
+def short_size(count: int) -> str:
+    """In five columns at most: "512B", "1.2M", "12M"."""
+    amount = float(count)
+    for unit in ("B", "K", "M", "G"):
+        if amount < 1023.5:  # what would be rounded to 1024 belongs to the next unit
+            return f"{amount:.1f}{unit}" if unit != "B" and amount < 9.95 else f"{amount:.0f}{unit}"
+        amount /= 1024
+    return f"{amount:.1f}T" if amount < 9.95 else f"{amount:.0f}T"
+
+
 def clock_time(seconds: int) -> str:
     """As on a stop watch: "0:07:03"."""
     return f"{seconds // 3600}:{seconds // 60 % 60:02}:{seconds % 60:02}"

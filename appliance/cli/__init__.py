@@ -5,6 +5,7 @@ Results go to stdout, remarks and errors to stderr. Exit status: 0 done, 1 faile
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import IO, Any
 
@@ -13,6 +14,7 @@ import click
 from appliance import __version__
 from appliance.cli.commands import LazyCommands
 from appliance.errors import ApplianceError, StoreUnavailable
+from appliance.printable import printable
 
 PROGRAM = "wg-appliance"
 
@@ -48,7 +50,7 @@ class Failed(click.ClickException):
         self.exit_code = exit_code  # type: ignore[misc]  # click makes it a class variable, and reads the instance's
 
     def show(self, file: IO[Any] | None = None) -> None:
-        line = " ".join(self.message.split())
+        line = printable(" ".join(self.message.split()), getattr(file or sys.stderr, "encoding", None))
         click.echo(f"{PROGRAM}: error: {line}", file=file, err=True)
 
 

@@ -14,7 +14,9 @@ from appliance.cli import output
 from appliance.cli.exit import api_options
 from appliance.cli.faults import host_faults
 from appliance.cli.parameters import ADDRESS, DURATION, ID, REGION_CODE
+from appliance.config_values import REGION
 from appliance.errors import HostError
+from appliance.printable import printable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     from appliance.client.session import Sessions
 
 COMMAND = "appliance.cli.connect.command"  # click's `meta` is shared with whoever else uses it
+BEHIND = "A program to run, and its options, go behind '--': connect REGION -- COMMAND."
 STDOUT = "-"
 NO_RESOLVERS = "none"
 EPILOG = (
@@ -46,7 +49,15 @@ class WithCommand(click.Command):
             if not ctx.meta[COMMAND] and not ctx.resilient_parsing:  # completion has half a line
                 ctx.fail("Missing COMMAND after '--'.")
             args = args[:place]
-        return super().parse_args(ctx, args)
+        try:
+            rest = super().parse_args(ctx, args)
+        except click.NoSuchOption as error:
+            if error.option_name.startswith("--"):
+                raise
+            raise click.UsageError(f"{error.format_message()} {BEHIND}", ctx) from error  # none of ours is so short
+        if ctx.args and not ctx.resilient_parsing:
+            ctx.fail(f"Got unexpected extra arguments ({' '.join(ctx.args)}). {BEHIND}")
+        return rest
 
     def collect_usage_pieces(self, ctx: click.Context) -> list[str]:
         return [*super().collect_usage_pieces(ctx), "[-- COMMAND...]"]
@@ -61,7 +72,7 @@ class Resolver(click.ParamType):  # type: ignore[type-arg]  # no generic class b
         return value if value == NO_RESOLVERS else ADDRESS.convert(value, param, ctx)
 
 
-@click.command(cls=WithCommand, epilog=EPILOG)
+@click.command(cls=WithCommand, epilog=EPILOG, context_settings={"allow_extra_args": True})  # for words of our own
 @click.argument("region", type=REGION_CODE, required=False)
 @api_options
 @click.option(
@@ -105,7 +116,7 @@ def connect(
     --usage, --status and --end do not.
     """
     command = ctx.meta.get(COMMAND)  # `instead`: the options that ask for something else than a tunnel
-    _refuse_contradictions(instead, command, resolvers)
+    _refuse_contradictions(instead, region, command, resolvers)
     with host_faults("cannot connect"):
         if instead["usage"]:
             _show(exit_, "GET", "/v1/usage", as_json)
@@ -120,9 +131,13 @@ def connect(
             _report(ctx, outcome)
 
 
-def _refuse_contradictions(instead: dict[str, Any], command: object, resolvers: tuple[str, ...]) -> None:
+def _refuse_contradictions(
+    instead: dict[str, Any], region: str | None, command: object, resolvers: tuple[str, ...]
+) -> None:
     names = {"file": "--config-only", "qr": "--qr", "usage": "--usage", "status_id": "--status", "end_id": "--end"}
     asked = [names[name] for name, value in instead.items() if value] + (["-- COMMAND"] if command else [])
+    if region is not None and any(instead[name] for name in ("usage", "status_id", "end_id")):
+        asked.append("REGION")
     if len(asked) > 1:
         raise click.UsageError(f"{' and '.join(asked)} do not go together")
     if instead["file"] == "":  # a shell's variable that is not set: no tunnel is asked for
@@ -169,7 +184,7 @@ def _only(regions: list[str]) -> str:
     if not regions:
         raise HostError("no region has an active exit; try again later")
     if len(regions) > 1:
-        raise click.UsageError(f"there is more than one region, name one: {', '.join(regions)}")
+        raise click.UsageError(f"there is more than one region, name one: {printable(', '.join(regions))}")
     return regions[0]
 
 
@@ -209,12 +224,23 @@ def _hand_out(
         shown = {"wg_config": config} if path is None else {"file": str(path)}
         output.write_json({"id": opened.id, "public_ip": opened.public_ip, "expires_at": opened.expires_at, **shown})
     elif not file:
-        output.write(qr.draw(config, colour=sys.stdout.isatty() and not os.environ.get("NO_COLOR")))
+        output.write_as_it_is(qr.draw(config, colour=sys.stdout.isatty() and not os.environ.get("NO_COLOR")))
     elif path is None:
         output.write(config.rstrip("\n"))
+    if path is not None:
+        output.remark(f"written: {path}{_region_meant(region, path)}")
     output.remark(
         f"session {opened.id} is open; it ends some minutes after its last use, or by: connect --end {opened.id}"
     )
+
+
+def _region_meant(region: str | None, path: Path) -> str:
+    """What comes behind --config-only is a FILE, whatever it looks like."""
+    try:
+        REGION.parse(str(path))
+    except ValueError:
+        return ""
+    return "" if region else f"; if that is the region, it comes before: connect {path} --config-only"
 
 
 def _refuse_place(path: Path) -> None:
@@ -263,7 +289,7 @@ def _machine(
     from appliance.client.whole_machine import WholeMachine
     from appliance.wireguard import keys
 
-    tunnel = WholeMachine(place.record.interface, exit_.environment)
+    tunnel = WholeMachine(place.record.interface, exit_.environment, screen.remark)
     connection = Connection(wish, keys.generate_private_key(), sessions, exit_.dialer, tunnel, place)
 
     def stay(opened: Opened) -> Over:

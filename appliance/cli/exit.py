@@ -37,7 +37,8 @@ class Exit:
     def token(self) -> str:
         if self.known_token is None:
             raise click.UsageError(
-                "no token; give it as WG_APPLIANCE_TOKEN, --token-file FILE or --token TOKEN, or --save it once"
+                f"no token for {self.api.url}; give it as WG_APPLIANCE_TOKEN, --token-file FILE or --token TOKEN, "
+                "or --save it once"
             )
         return self.known_token
 
@@ -55,7 +56,7 @@ class Exit:
 
     def fetch(self, method: str, path: str) -> Mapping[str, Any]:
         """The answer, which has to be 200 and of somebody's tier; asked for again while the exit is busy or away."""
-        return self.sessions().persist(lambda: self.api.ask(method, path, self.token)).require(200, "tier")
+        return self.sessions().persist(lambda: self.api.ask(method, path, self.token)).require(200, {"tier": str})
 
 
 def api_options(command: Callable[..., Any]) -> Callable[..., Any]:

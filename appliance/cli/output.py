@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from itertools import zip_longest
 from typing import TYPE_CHECKING
@@ -11,6 +10,7 @@ import click
 
 from appliance import clock
 from appliance.cli.faults import host_faults
+from appliance.printable import json_text, printable
 from appliance.quantities import size as size  # what is printed has its words from here
 from appliance.quantities import span as span
 
@@ -21,23 +21,29 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON."
 
 
 def write(text: str) -> None:
-    """A result. What the terminal's encoding lacks is escaped."""
-    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+    """A result, of one line or more. What is not to be seen is escaped."""
+    encoding = getattr(sys.stdout, "encoding", None)
+    write_as_it_is("\n".join(printable(line, encoding) for line in text.split("\n")))
+
+
+def write_as_it_is(text: str) -> None:
+    """With orders to the terminal, which are ours."""
     with host_faults("cannot write the result"):
-        click.echo(text.encode(encoding, "backslashreplace").decode(encoding))
+        click.echo(text)
 
 
 def write_json(value: object) -> None:
-    write(json.dumps(value, indent=2))
+    write(json_text(value, indent=2))
 
 
 def remark(text: str) -> None:
-    click.echo(text, err=True)
+    """One line."""
+    click.echo(printable(text, getattr(sys.stderr, "encoding", None)), err=True)
 
 
 def write_table(headings: Sequence[str], rows: Iterable[Sequence[object]], empty: str) -> None:
     """Columns, two spaces apart; where there are no rows, the remark `empty` instead."""
-    lines = [headings, *([str(cell) for cell in row] for row in rows)]
+    lines = [headings, *([printable(str(cell)) for cell in row] for row in rows)]
     if len(lines) == 1:
         remark(empty)
         return
@@ -47,8 +53,8 @@ def write_table(headings: Sequence[str], rows: Iterable[Sequence[object]], empty
 
 def write_fields(fields: Sequence[tuple[str, object]]) -> None:
     """One thing, a field a line."""
-    width = max(len(name) for name, _ in fields)
-    write("\n".join(f"{name:<{width}}  {value}".rstrip() for name, value in fields))
+    width = max(len(printable(name)) for name, _ in fields)
+    write("\n".join(f"{printable(name):<{width}}  {printable(str(value))}".rstrip() for name, value in fields))
 
 
 def rfc3339_end(ms: int) -> str:

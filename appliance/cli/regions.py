@@ -19,9 +19,10 @@ if TYPE_CHECKING:
 @output.json_option
 def regions(exit_: Exit, as_json: bool) -> None:
     """List the regions that have an active exit, and how far away their API is. Needs no token."""
+    from appliance.client import answers
     from appliance.client.latency import round_trip_s
 
-    found = exit_.api.ask("GET", "/v1/regions").require(200, "regions")["regions"]
+    found = answers.regions(exit_.api.ask("GET", "/v1/regions"))
     with host_faults("cannot measure the way"):
         milliseconds = round(round_trip_s(exit_.dialer) * 1000, 3)
     rows = [{**region, "latency_ms": milliseconds} for region in found]

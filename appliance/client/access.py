@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from appliance.client.dialer import is_same_exit
 from appliance.errors import HostError
 
 if TYPE_CHECKING:
@@ -34,11 +35,17 @@ def folder(invoker: Invoker, environ: Mapping[str, str]) -> Path:
 
 
 def find(url: str | None, token: str | None, environ: Mapping[str, str], saved: Path) -> Access:
-    """`url` and `token` as given, else the environment's, else those in the folder `saved`."""
-    found = token or environ.get(ENV_TOKEN) or _read(saved / TOKEN, private=True)
-    if found is not None and not (found.isascii() and found.isprintable() and " " not in found):
+    """`url` and `token` as given, else the environment's, else those in the folder `saved`, whose token is for the exit
+    that was saved with it and for no other."""
+    url, found = url or environ.get(ENV_API), token or environ.get(ENV_TOKEN)
+    if not url or not found:
+        theirs = _read(saved / API, private=False)
+        url = url or theirs
+        if not found and (theirs is None or (url is not None and is_same_exit(url, theirs))):
+            found = _read(saved / TOKEN, private=True)
+    if found and not (found.isascii() and found.isprintable() and " " not in found):
         raise HostError("the token is not one: it has characters that no token has")
-    return Access(url or environ.get(ENV_API) or _read(saved / API, private=False), found)
+    return Access(url or None, found or None)
 
 
 def read_token(file: Path) -> str:
@@ -52,6 +59,7 @@ def read_token(file: Path) -> str:
 def save(access: Access, saved: Path) -> list[Path]:
     """For the next time, where nobody else reads it. The files that were written."""
     saved.mkdir(mode=0o700, parents=True, exist_ok=True)
+    (saved / TOKEN).unlink(missing_ok=True)  # at no moment it is beside the URL of another exit
     written = []
     for name, value in ((API, access.url), (TOKEN, access.token)):
         if value is not None:

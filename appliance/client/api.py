@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from http.client import HTTP_PORT, HTTPS_PORT, HTTPConnection, HTTPException, IncompleteRead
 from typing import TYPE_CHECKING, Any
 
 from appliance.errors import HostError
+from appliance.quantities import long_span
 
 if TYPE_CHECKING:
     import socket
     import ssl
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
 ANSWER_S = 15.0
 LONGEST_ANSWER = 1024 * 1024
+
+Fields = Mapping[str, type]  # of a JSON object, by their names
+NONE: Fields = {}
+MOST = 2**63 - 1  # that a number of the API's can be
 
 
 class NoAnswer(HostError):
@@ -40,15 +46,26 @@ class Answer:
         """The API's own words for what is wrong."""
         return str(self.body.get("error", "no reason given"))
 
-    def require(self, status: int, *fields: str) -> Mapping[str, Any]:
-        """The body. Raises HostError with the API's own words where it is another answer."""
+    @property
+    def later(self) -> str:
+        """When to ask again."""
+        return f"in {long_span(self.retry_after)}" if self.retry_after else "later"
+
+    def require(self, status: int, fields: Fields = NONE, optional: Fields = NONE) -> Mapping[str, Any]:
+        """The body, where `fields` are of their types, and those of `optional` that are there. Raises HostError, in
+        the API's own words where it is another answer."""
         if self.status != status:
-            raise HostError(f"the API answers {self.status}: {self.error}")
-        missing = [field for field in fields if field not in self.body]
-        if missing:
-            raise HostError(
-                f"the API answers {status} without {', '.join(missing)}; is it this appliance that answers?"
-            )
+            advice = f"; try again {self.later}" if self.retry_after else ""
+            raise HostError(f"the API answers {self.status}: {self.error}{advice}")
+        missing = [f"no {name}" for name in fields if name not in self.body]
+        invalid = [
+            f"an invalid {name}"
+            for name, kind in {**fields, **optional}.items()
+            if name in self.body and not _is(kind, self.body[name])
+        ]
+        if missing or invalid:
+            faults = ", ".join(missing + invalid)
+            raise HostError(f"the API's answer has {faults}; is it this appliance that answers?")
         return self.body
 
 
@@ -109,10 +126,17 @@ def _is_distrust(error: Exception) -> bool:
     return isinstance(error, ssl.SSLCertVerificationError)
 
 
+def _is(kind: type, value: object) -> bool:
+    """A boolean is no number, as it is in Python; and what is counted here is never less than nothing."""
+    if kind is int:
+        return type(value) is int and 0 <= value <= MOST
+    return isinstance(value, kind)
+
+
 def _object(content: bytes) -> Mapping[str, Any]:
     try:
         found = json.loads(content)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}
 

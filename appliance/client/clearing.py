@@ -23,7 +23,7 @@ def clear(api: Api, token: str, environ: Mapping[str, str], remark: Callable[[st
     """Of the same exit, their sessions too; others end as idle. Raises HostError or TunnelError."""
     with abandoned() as places:
         for place in places:
-            failed = _take_down(place.record, environ)
+            failed = _take_down(place.record, environ, remark)
             if place.record.session and place.record.api == api.url:
                 with suppress(NoAnswer):
                     api.ask("DELETE", f"{SESSIONS}/{place.record.session}", token, seconds=STATUS_S)
@@ -34,9 +34,9 @@ def clear(api: Api, token: str, environ: Mapping[str, str], remark: Callable[[st
             remark(f"cleared up what process {place.record.pid} had left: {place.record.interface}")
 
 
-def _take_down(record: Record, environ: Mapping[str, str]) -> list[str]:
+def _take_down(record: Record, environ: Mapping[str, str], remark: Callable[[str], None]) -> list[str]:
     if record.kind == "machine":
-        return WholeMachine(record.interface, environ).down()
+        return WholeMachine(record.interface, environ, remark, record.mark).down()
     # Its namespace had no name: it goes with the last program in it.
     end_wireguard_go(record.interface)
     remove_interface(record.interface)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from appliance.client import config_file, status
 from appliance.client.answers import DONE, ENDED, FAILED, Again, Live, Over
+from appliance.client.dialling import has_ipv6
 from appliance.client.interruption import Interrupted
 from appliance.client.session import Stopped
 from appliance.client.tunnel import Figures
@@ -76,6 +77,8 @@ class Connection:
         self._tunnel.check()
         self._take_over(self._sessions.open(request(self._wish, self._key)))
         self._tunnel.up(self._config(self._opened))
+        # Another session must not bring what this tunnel has no routes for.
+        self._wish = replace(self._wish, ipv6=has_ipv6(self._opened.wg_config))
         self._is_up = True
         self._go_past_tunnel()
         self._begun = _now()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 import socket
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -54,6 +54,14 @@ def parse_url(text: str) -> Url:
     if parts.scheme not in PORTS or not host or "@" in parts.netloc or parts.query or parts.fragment:
         raise InvalidRequest(expected)
     return Url(text.rstrip("/"), parts.scheme, host, port or PORTS[parts.scheme], parts.path.rstrip("/"))
+
+
+def is_same_exit(one: str, other: str) -> bool:
+    """Of two URLs, however each is written."""
+    try:
+        return replace(parse_url(one), text="") == replace(parse_url(other), text="")
+    except InvalidRequest:
+        return one == other
 
 
 class Dialer:

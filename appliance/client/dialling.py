@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from appliance.wireguard.quick import IPAddress
 
 MTU = 1420  # where the file has none: what wg-quick takes over Ethernet
-KEEPALIVE_S = 25  # also makes the device call at once
+KEEPALIVE_S = 25  # also makes the device call a new peer at once
 EVERYTHING = ((socket.AF_INET, bytes(4)), (socket.AF_INET6, bytes(16)))  # both /0
 
 
@@ -47,24 +47,36 @@ def read_offer(wg_config: str) -> Offer:
         server_key = keys.parse_public_key(values["PublicKey"], "PublicKey")
         addresses = tuple(Prefix(i.packed, i.network.prefixlen) for i in interfaces)
         host, _, port = values["Endpoint"].rpartition(":")
-        endpoint = Endpoint(ip_address(host.strip("[]")), int(port))
-        return Offer(addresses, int(values.get("MTU", MTU)), server_key, endpoint)
+        endpoint = Endpoint(ip_address(host.strip("[]")), _number(port))
+        return Offer(addresses, _number(values.get("MTU", str(MTU))), server_key, endpoint)
     except (KeyError, ValueError, InvalidRequest) as error:
         raise HostError(f"the session's wg_config is not one: {error}") from error
 
 
+def _number(text: str) -> int:
+    """A port's, or an MTU's. Raises ValueError."""
+    if not 1 <= (number := int(text)) <= 65535:
+        raise ValueError(f"{text} is out of range")
+    return number
+
+
+def has_ipv6(wg_config: str) -> bool:
+    return any(len(prefix.address) == 16 for prefix in read_offer(wg_config).addresses)
+
+
 @dataclass(frozen=True, slots=True)
 class Call:
-    """All traffic goes to the server."""
+    """All traffic goes to the server. The private key is None where the device keeps the one it has."""
 
-    private_key: bytes = field(repr=False)
+    private_key: bytes | None = field(repr=False)
     server_key: bytes
     host: IPAddress
     port: int
 
 
 def kernel_body(interface: str, call: Call) -> bytes:
-    """The body of WG_CMD_SET_DEVICE (linux/wireguard.h)."""
+    """The body of WG_CMD_SET_DEVICE (linux/wireguard.h). A peer that is new, and has a keepalive, is called at once;
+    one that was there already would be spoken to with the keys of a session that has ended."""
     everything = (
         nest(
             0,
@@ -81,7 +93,9 @@ def kernel_body(interface: str, call: Call) -> bytes:
         attribute(linux.WGPEER_A_PERSISTENT_KEEPALIVE_INTERVAL, struct.pack("=H", KEEPALIVE_S)),
         nest(linux.WGPEER_A_ALLOWEDIPS, *everything),
     )
-    return device_body(interface, DeviceChange(private_key=call.private_key)) + nest(linux.WGDEVICE_A_PEERS, peer)
+    alone = attribute(linux.WGDEVICE_A_FLAGS, struct.pack("=I", linux.WGDEVICE_F_REPLACE_PEERS))
+    own = device_body(interface, DeviceChange(private_key=call.private_key))
+    return own + alone + nest(linux.WGDEVICE_A_PEERS, peer)
 
 
 def _socket_address(call: Call) -> bytes:
@@ -95,7 +109,8 @@ def _socket_address(call: Call) -> bytes:
 def xplatform_request(call: Call) -> bytes:
     lines = (
         "set=1",
-        f"private_key={call.private_key.hex()}",
+        *(() if call.private_key is None else (f"private_key={call.private_key.hex()}",)),
+        "replace_peers=true",
         f"public_key={call.server_key.hex()}",
         f"endpoint={Endpoint(call.host, call.port)}",
         f"persistent_keepalive_interval={KEEPALIVE_S}",

@@ -55,7 +55,7 @@ def move(interface: str, space: Namespace) -> None:
     """An interface of this thread's network namespace into another one, under the name that it has."""
     there = space.run(os.open, "/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
     try:
-        with _rtnetlink(f"cannot move {interface}") as route:
+        with rtnetlink(f"cannot move {interface}") as route:
             route.link("set", index=socket.if_nametoindex(interface), net_ns_fd=there)
     finally:
         os.close(there)
@@ -63,7 +63,7 @@ def move(interface: str, space: Namespace) -> None:
 
 def add_route(to: IPNetwork, interface: str, via: IPAddress | None = None, *, replace: bool = False) -> None:
     """One that is there is an error, unless it may be replaced."""
-    with _rtnetlink(f"cannot add the route to {to}") as route:
+    with rtnetlink(f"cannot add the route to {to}") as route:
         onward = {"scope": SCOPE_LINK} if via is None else {"gateway": str(via)}
         index = socket.if_nametoindex(interface)
         route.route("replace" if replace else "add", family=FAMILIES[to.version], dst=str(to), oif=index, **onward)
@@ -71,7 +71,7 @@ def add_route(to: IPNetwork, interface: str, via: IPAddress | None = None, *, re
 
 def routed() -> list[IPNetwork]:
     """Every destination that the host has a route to, in any table; a default route is /0."""
-    with _rtnetlink("cannot read the host's routes") as route:
+    with rtnetlink("cannot read the host's routes") as route:
         return [
             ip_network(f"{found.get_attr('RTA_DST') or everything}/{found['dst_len']}")
             for version, everything in ((4, "0.0.0.0"), (6, "::"))  # noqa: S104 (a network)
@@ -80,7 +80,7 @@ def routed() -> list[IPNetwork]:
 
 
 def _add(host_end: str, host: int) -> None:
-    with _rtnetlink("cannot make a link to the host") as route:
+    with rtnetlink("cannot make a link to the host") as route:
         route.link("add", ifname=UPLINK, kind=KIND, peer={"ifname": host_end, "net_ns_fd": host})
 
 
@@ -89,7 +89,7 @@ def _up(addresses: Iterable[Prefix]) -> LinkChange:
 
 
 @contextmanager
-def _rtnetlink(failed: str) -> Iterator[Any]:
+def rtnetlink(failed: str) -> Iterator[Any]:
     """An IPRoute in this thread's network namespace. Raises HostError that begins with `failed`."""
     from pyroute2 import IPRoute  # type: ignore[import-untyped]  # it ships no types
     from pyroute2.netlink.exceptions import NetlinkError  # type: ignore[import-untyped]  # likewise

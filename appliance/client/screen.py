@@ -5,7 +5,6 @@ A terminal that was closed, or a reader that has gone, is no error here: `gone` 
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from dataclasses import astuple
@@ -13,6 +12,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from appliance.client import status
+from appliance.client.status import SEPARATOR
+from appliance.printable import json_text, printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from appliance.client.answers import Opened
     from appliance.client.status import Glyphs, View
 
-SEPARATOR = "  "
 ECHOED = len("^C")  # what the terminal itself writes behind the line when it is to end
 
 
@@ -42,18 +42,17 @@ class Screen(Protocol):
 
 
 class Stream:
-    """Text that may not arrive."""
+    """Lines that may not arrive."""
 
     def __init__(self, file: TextIO) -> None:
         self.file = file
         self.gone = False
 
-    def write(self, text: str) -> None:
+    def write(self, line: str) -> None:
         if self.gone:
             return
         try:
-            encoding = self.file.encoding or "utf-8"
-            self.file.write(text.encode(encoding, "backslashreplace").decode(encoding) + "\n")
+            self.file.write(printable(line, self.file.encoding) + "\n")
             self.file.flush()
         except OSError:
             self.gone = True
@@ -93,7 +92,7 @@ class JsonLines:
     def close(self) -> None: ...
 
     def _write(self, fields: Mapping[str, Any]) -> None:
-        self._out.write(json.dumps(fields))
+        self._out.write(json_text(fields))
 
 
 class PlainLines:
@@ -122,7 +121,8 @@ class PlainLines:
     def receipt(self, elapsed_s: float, session: Mapping[str, Any]) -> None:
         fields = status.receipt(elapsed_s, session)
         width = max(len(name) for name, _ in fields)
-        self._out.write("\n".join(f"{name:<{width}}  {value}" for name, value in fields))
+        for name, value in fields:
+            self._out.write(f"{name:<{width}}  {value}")
 
     def close(self) -> None: ...
 
@@ -144,14 +144,15 @@ class Terminal:
         self.gone = False
 
     def connected(self, opened: Opened, region: str, interface: str, leave: str) -> None:  # noqa: ARG002 (for programs)
-        self._draw(lambda: self._console.print(greeting(opened, region, leave), style="bold"))
+        self._print(greeting(opened, region, leave), "bold")
         self._draw(self._live.start)
 
     def status(self, view: View) -> None:
-        self._draw(lambda: self._live.update(line(view, self._glyphs, self._console.width - ECHOED), refresh=True))
+        shown = line(view, self._glyphs, self._console.width - ECHOED, self._file.encoding)
+        self._draw(lambda: self._live.update(shown, refresh=True))
 
     def remark(self, text: str) -> None:
-        self._draw(lambda: self._console.print(text, style="yellow"))
+        self._print(text, "yellow")
 
     def receipt(self, elapsed_s: float, session: Mapping[str, Any]) -> None:
         from rich.text import Text
@@ -159,12 +160,15 @@ class Terminal:
         fields = status.receipt(elapsed_s, session)
         width = max(len(name) for name, _ in fields)
         for name, value in fields:
-            text = Text.assemble((f"{name:<{width}}", "dim"), SEPARATOR, value)
+            text = Text.assemble((f"{name:<{width}}", "dim"), SEPARATOR, printable(value, self._file.encoding))
             self._draw(partial(self._console.print, text))
 
     def close(self) -> None:
         """The line goes, the cursor comes back."""
         self._draw(self._live.stop)
+
+    def _print(self, text: str, style: str) -> None:
+        self._draw(lambda: self._console.print(printable(text, self._file.encoding), style=style))
 
     def _draw(self, draw: Callable[[], object]) -> None:
         if self.gone:
@@ -176,14 +180,15 @@ class Terminal:
             silence(self._file)
 
 
-def line(view: View, glyphs: Glyphs, width: int) -> Any:
+def line(view: View, glyphs: Glyphs, width: int, encoding: str | None) -> Any:
     """The status line as rich draws it."""
     from rich.text import Text
 
     found = status.fit(status.parts(view, glyphs), width)
     pieces: list[Any] = []
     for part in found:
-        pieces += [SEPARATOR, (part.text, part.style)] if pieces else [(part.text, part.style)]
+        piece = (printable(part.text, encoding), part.style)
+        pieces += [SEPARATOR, piece] if pieces else [piece]
     shown = Text.assemble(*pieces, no_wrap=True)
     shown.truncate(width, overflow="ellipsis")
     return shown

@@ -42,7 +42,7 @@ class Sessions:
     def regions(self) -> list[str]:
         """Those with an active node."""
         found = self.persist(lambda: self._api.ask("GET", "/v1/regions", seconds=STATUS_S))
-        return [region["code"] for region in found.require(200, "regions")["regions"]]
+        return [region["code"] for region in answers.regions(found)]
 
     def open(self, wish: Mapping[str, object]) -> Opened:
         """Asked for again while the exit is busy or away, until patience ends. Raises Stopped."""
@@ -53,7 +53,7 @@ class Sessions:
             if isinstance(found, Opened):
                 return found
             if time.monotonic() - begun + found.after_s > found.patience_s:
-                raise Stopped(f"{found.why}; try again later", answers.FAILED)
+                raise Stopped(f"{found.why}; try again {found.later}", answers.FAILED)
             self._remark(f"{found.why}; asking again in {found.after_s:g} s")
             self._pause(found.after_s)
 
@@ -85,7 +85,7 @@ class Sessions:
             try:
                 answer = self._ask("DELETE", session_id)
                 if not answers.is_passing(answer) or time.monotonic() > deadline:
-                    return answer.require(200, *answers.SESSION_FIELDS)
+                    return answer.require(200, answers.SESSION, answers.SESSION_MORE)
             except NoAnswer:
                 if time.monotonic() > deadline:
                     raise

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from appliance.quantities import clock_time, long_span, price, size, span
+from appliance.quantities import clock_time, long_span, price, short_size, size, span
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-BAR = 10
+BAR, SHORT_BAR = 10, 5
+WRITTEN_SHORT = 5  # parts of more weight go before that is done
+SEPARATOR = "  "  # between the parts of the line
+QUOTAS = ("quota_bytes_used", "quota_bytes_limit", "quota_seconds_used", "quota_seconds_limit")
 COST = ("cost_time_millicents", "cost_bytes_millicents")
 STALE_HANDSHAKE_S = 180  # a tunnel that is alive has a new one at least every 3 minutes (REJECT_AFTER_TIME)
 
@@ -47,11 +50,13 @@ class View:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A piece of the status line. `weight`: the heaviest go first where there is no room."""
+    """A piece of the status line. `weight`: the heaviest go first where there is no room. `short`: the same in fewer
+    columns, where there is such a thing."""
 
     text: str
     style: str = ""
     weight: int = 0
+    short: str = ""
 
 
 def rates(earlier: tuple[float, int, int] | None, now: tuple[float, int, int]) -> tuple[float, float]:
@@ -66,40 +71,51 @@ def rates(earlier: tuple[float, int, int] | None, now: tuple[float, int, int]) -
 def parts(view: View, glyphs: Glyphs) -> list[Part]:
     """The whole line, from left to right."""
     found = [
-        Part(view.region, "bold"),
-        Part(view.public_ip, weight=3),
+        Part(view.region, "bold", weight=5),
+        Part(view.public_ip, weight=6),
         Part(clock_time(int(view.elapsed_s))),
-        Part(f"{glyphs.down} {size(view.down)}", "green"),
-        Part(f"({_rate(view.down_rate)})", weight=2),
-        Part(f"{glyphs.up} {size(view.up)}", "cyan"),
-        Part(f"({_rate(view.up_rate)})", weight=2),
+        Part(f"{glyphs.down} {size(view.down)}", "green", short=f"{glyphs.down} {short_size(view.down)}"),
+        _rate(view.down_rate),
+        Part(f"{glyphs.up} {size(view.up)}", "cyan", short=f"{glyphs.up} {short_size(view.up)}"),
+        _rate(view.up_rate),
         _handshake(view.handshake_age_s),
     ]
     left = quota_left(view.session)
     if left is not None:
         style = "green" if left.share > 0.25 else "yellow" if left.share > 0.1 else "red"
-        full = min(BAR, int(left.share * BAR + 0.5))
         found += [
-            Part(glyphs.full * full + glyphs.empty * (BAR - full), style, weight=4),
-            Part(f"{left.amount} left", style),
+            Part(_bar(left.share, BAR, glyphs), style, weight=2, short=_bar(left.share, SHORT_BAR, glyphs)),
+            Part(f"{left.amount} left", style, weight=4),
         ]
     cost = total_cost(view.session)
     if cost is not None:
-        found.append(Part(cost, "magenta"))
+        found.append(Part(cost, "magenta", weight=1))
     if view.away:
-        found.append(Part(f"no word from the API ({view.away})", "yellow", weight=1))
+        short = "no word from the API"
+        found.append(Part(f"{short} ({view.away})", "yellow", weight=1, short=short))
     return found
 
 
 def fit(found: Sequence[Part], width: int) -> list[Part]:
-    """What of the line fits into `width` columns, without its heaviest parts."""
+    """What of the line fits into `width` columns: without its heaviest parts, and written short."""
+    kept = _without_heaviest(found, width, down_to=WRITTEN_SHORT)
+    if _columns(kept) <= width:
+        return kept
+    return _without_heaviest([replace(part, text=part.short or part.text) for part in kept], width)
+
+
+def _without_heaviest(found: Sequence[Part], width: int, down_to: int = 0) -> list[Part]:
     kept = list(found)
-    while kept and sum(len(part.text) for part in kept) + 2 * (len(kept) - 1) > width:
+    while kept and _columns(kept) > width:
         heaviest = max(kept, key=lambda part: part.weight)
-        if heaviest.weight == 0:
+        if heaviest.weight <= down_to:
             break
         kept.remove(heaviest)
     return kept
+
+
+def _columns(found: Sequence[Part]) -> int:
+    return sum(len(part.text) for part in found) + len(SEPARATOR) * (len(found) - 1)
 
 
 def as_json(view: View) -> dict[str, Any]:
@@ -148,9 +164,6 @@ class Left:
     amount: str
 
 
-QUOTAS = ("quota_bytes_used", "quota_bytes_limit", "quota_seconds_used", "quota_seconds_limit")
-
-
 def quota_left(session: Mapping[str, Any]) -> Left | None:
     """Of the window that has the smaller share left; None where nothing is metered."""
     found = []
@@ -168,12 +181,19 @@ def total_cost(session: Mapping[str, Any]) -> str | None:
     return price(sum(session[name] for name in COST), str(session.get("cost_currency", "")))
 
 
-def _rate(bytes_per_s: float) -> str:
-    return f"{size(int(bytes_per_s))}/s"
+def _rate(bytes_per_s: float) -> Part:
+    count = int(bytes_per_s)
+    return Part(f"({size(count)}/s)", weight=3, short=f"{short_size(count)}/s")
+
+
+def _bar(share: float, columns: int, glyphs: Glyphs) -> str:
+    full = min(columns, int(share * columns + 0.5))
+    return glyphs.full * full + glyphs.empty * (columns - full)
 
 
 def _handshake(age_s: float | None) -> Part:
     if age_s is None:
-        return Part("no handshake yet", "yellow")
+        return Part("no handshake yet", "yellow", short="no handshake")
     style = "yellow" if age_s > STALE_HANDSHAKE_S else ""
-    return Part(f"handshake {span(int(age_s * 1000))} ago", style, weight=0 if style else 1)
+    short = f"handshake {span(int(age_s * 1000))}"
+    return Part(f"{short} ago", style, weight=0 if style else 1, short=short)

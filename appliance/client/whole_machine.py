@@ -9,28 +9,36 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from appliance import host_network
+from appliance.client import wg_quick
 from appliance.client.access import write_private
 from appliance.client.config_file import resolvers
-from appliance.client.device import end_wireguard_go
-from appliance.client.dialling import read_offer
+from appliance.client.device import end_wireguard_go, existing_device, new_device
+from appliance.client.dialling import Call, read_offer
 from appliance.client.left_behind import config_of
 from appliance.client.tunnel import Figures, read_figures
 from appliance.errors import ApplianceError, HostError
 from appliance.wireguard import link
+from appliance.wireguard.tunnel import LinkChange
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
 WG_QUICK = "wg-quick"
 WG_QUICK_S = 120.0
+OTHER_WIREGUARD = "WG_QUICK_USERSPACE_IMPLEMENTATION"  # a program of the user's choice, in place of wireguard-go
 
 
 class WholeMachine:
     default_resolvers: Sequence[str] = ()  # the machine's own go on
 
-    def __init__(self, interface: str, environ: Mapping[str, str]) -> None:
+    def __init__(
+        self, interface: str, environ: Mapping[str, str], remark: Callable[[str], None], mark: int | None = None
+    ) -> None:
+        """`mark`: of the tunnel that another run has left."""
         self._interface = interface
         self._environ = environ
+        self._remark = remark
+        self._mark = mark
         self._file = config_of(interface)
 
     def check(self) -> None:
@@ -39,55 +47,80 @@ class WholeMachine:
                 f"{WG_QUICK} is missing: apt-get install wireguard-tools; or run one program through the tunnel, "
                 "which does not need it: connect -- COMMAND"
             )
+        if not self._environ.get(OTHER_WIREGUARD):
+            new_device(self._interface)
 
     def up(self, config: str) -> None:
-        if resolvers(config) and shutil.which("resolvconf") is None:
-            raise HostError(
-                f"the exit names resolvers ({', '.join(resolvers(config))}), for which {WG_QUICK} needs resolvconf: "
-                "apt-get install openresolv; or go on with this machine's own: --dns none"
-            )
-        self._refuse_own_exit(config)
+        self._refuse(config)
         write_private(self._file, config)
         self._run("up")
 
     def change(self, config: str) -> None:
-        self._run("down")
-        self.up(config)
+        """In place: while there is no interface, the machine's traffic leaves outside the tunnel."""
+        self._refuse(config)
+        before = self._file.read_text(encoding="ascii")
+        old, new = read_offer(before), read_offer(config)
+        write_private(self._file, config)
+        # An interface that loses its last address loses its routes: the new one comes first.
+        link.change_link(self._interface, LinkChange(mtu=new.mtu, add_addresses=frozenset(new.addresses)))
+        wg_quick.guard(self._interface, new.addresses)
+        existing_device(self._interface).dial(Call(None, new.server_key, new.endpoint.host, new.endpoint.port))
+        gone = frozenset(old.addresses) - frozenset(new.addresses)
+        link.change_link(self._interface, LinkChange(remove_addresses=gone))
+        if resolvers(config) != resolvers(before):
+            wg_quick.set_resolvers(self._interface, resolvers(config))
 
     def figures(self) -> Figures:
         return read_figures(self._interface)
 
     def mark(self) -> int | None:
         """The one that wg-quick has chosen."""
-        shown = subprocess.run(  # noqa: S603 (a name of ours)
-            ["wg", "show", self._interface, "fwmark"],  # noqa: S607 (of wg-quick's package)
-            capture_output=True,
-            text=True,
-            check=False,
-        ).stdout.strip()
-        with suppress(ValueError):
-            return int(shown, 0)
-        return None  # "off"
+        with suppress(OSError, ValueError):  # no wg any more; "off"
+            shown = subprocess.run(  # noqa: S603 (a name of ours)
+                ["wg", "show", self._interface, "fwmark"],  # noqa: S607 (of wg-quick's package)
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+            self._mark = int(shown.stdout.strip(), 0)
+        return self._mark
 
     def down(self) -> list[str]:
-        failed = []
-        try:
-            kind = link.link_kind(self._interface)
-            if kind is not None and self._file.exists():
-                self._run("down")
-            elif kind is not None:
-                link.delete_link(self._interface, kind)
-        except ApplianceError as error:
-            failed.append(str(error))
-        try:
-            end_wireguard_go(self._interface)
-        except ApplianceError as error:
-            failed.append(str(error))
-        self._file.unlink(missing_ok=True)
+        failed: list[str] = []
+        for step in (self._remove, lambda: end_wireguard_go(self._interface)):
+            try:
+                step()
+            except (ApplianceError, OSError) as error:
+                failed.append(str(error))
+        if not failed:  # else it says to the next run what there was
+            self._file.unlink(missing_ok=True)
         return failed
 
-    def _refuse_own_exit(self, config: str) -> None:
-        """Whose way to the internet would lead into its own tunnel."""
+    def _remove(self) -> None:
+        """By wg-quick; without it where that fails, or where the interface has gone and it will not begin."""
+        kind = link.link_kind(self._interface)
+        if kind is not None and self._file.exists():
+            self.mark()
+            try:
+                self._run("down")
+                return
+            except HostError as error:
+                self._remark(f"{error}; taking {self._interface} away without it")
+                kind = link.link_kind(self._interface)
+        if kind is not None:
+            link.delete_link(self._interface, kind)
+        if self._file.exists():
+            names = resolvers(self._file.read_text(encoding="ascii"))
+            wg_quick.remove(self._interface, self._mark, names)
+
+    def _refuse(self, config: str) -> None:
+        """What needs a program that is not there; and the exit itself, whose way to the internet would lead into its
+        own tunnel."""
+        if resolvers(config) and shutil.which(wg_quick.RESOLVCONF) is None:
+            raise HostError(
+                f"the exit names resolvers ({', '.join(resolvers(config))}), for which {WG_QUICK} needs resolvconf: "
+                "apt-get install openresolv; or go on with this machine's own: --dns none"
+            )
         dialled = read_offer(config).endpoint.host
         if any(interface.ip == dialled for _, interface in host_network.host_interfaces(without=self._interface)):
             raise HostError("this machine is the exit; connect from another, or one program alone: connect -- COMMAND")

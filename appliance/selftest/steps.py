@@ -34,7 +34,7 @@ LONGEST_INTERVAL_S = 60  # of meter.interval: a longer one is not waited for
 COUNTED_SLACK_S = 15.0
 CHUNKS = 128
 
-FIGURES = ("bytes_in", "bytes_out")
+FIGURES = {"bytes_in": int, "bytes_out": int}
 DOCTOR = "try wg-appliance doctor"
 
 
@@ -110,7 +110,7 @@ class SelfTest:
         if answer.status == 401:
             # The API's own words would not tell that of two stores one was meant.
             raise HostError(f"the API refuses a token made in {self._settings.node.state_dir}: is that its state_dir?")
-        self._session = found = answer.require(201, "id", "public_ip", "wg_config")
+        self._session = found = answer.require(201, {"id": str, "public_ip": str, "wg_config": str})
         return f"{found['id']}, leaves from {found['public_ip']}"
 
     def _make_tunnel(self) -> str:
@@ -172,7 +172,7 @@ class SelfTest:
             answer = self._api.ask("GET", self._session_path, self._token)
             if answer.status == 429:
                 return None
-            found = answer.require(200, *FIGURES)
+            found = answer.require(200, FIGURES)
             last[:] = [found]
             return found if self._has_all(found) else None
 
@@ -181,7 +181,7 @@ class SelfTest:
         return _figures(found)
 
     def _close_session(self) -> str:
-        final = self._api.ask("DELETE", self._session_path, self._token).require(200, *FIGURES)
+        final = self._api.ask("DELETE", self._session_path, self._token).require(200, FIGURES)
         if not self._has_all(final):
             raise HostError(f"the final figures lack some of what was sent: {_figures(final)}")
         if keys.public_key(self._private_key) in existing_device(self._exit.interface).dump().peers:

@@ -32,6 +32,32 @@ def test_order(saved: Path) -> None:
     assert find(None, None, {}, saved / "none") == Access(None, None)
 
 
+@pytest.mark.parametrize(
+    ("url", "token"),
+    [
+        ("https://SAVED:443/", "saved"),
+        ("https://other", None),
+        ("http://saved", None),
+        ("https://saved:8443", None),
+        ("https://saved/elsewhere", None),
+        ("no url", None),
+    ],
+)
+def test_a_token_is_for_one_exit(saved: Path, url: str, token: str | None) -> None:
+    """The saved one for the one that was saved with it, however its URL is written."""
+    assert find(url, None, {}, saved) == Access(url, token)
+    assert find(None, None, {"WG_APPLIANCE_API": url}, saved) == Access(url, token)
+
+
+def test_another_exit_is_saved(saved: Path) -> None:
+    """Without a token of its own it has none; one that nobody has said which exit it is of goes to any."""
+    save(Access("https://other", None), saved)
+    assert find(None, None, {}, saved) == Access("https://other", None)
+    write_private(saved / "token", "byhand")
+    (saved / "api").unlink()
+    assert find("https://any", None, {}, saved) == Access("https://any", "byhand")
+
+
 def test_saved_for_nobody_else(saved: Path) -> None:
     """The folder is 0700, its files 0600, whatever the umask says; saving again replaces them."""
     before = os.umask(0)

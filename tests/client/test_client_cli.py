@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from scripted_api import CONFIG, OPENED, QUOTA_EXCEEDED, SESSION, TOKEN
+from scripted_api import CONFIG, OPENED, QUOTA_EXCEEDED, SESSION, TOKEN, serving
 
 from appliance.wireguard.keys import encode, public_key
 
@@ -26,28 +26,6 @@ if TYPE_CHECKING:
 
 PROJECT = Path(__file__).resolve().parents[2]
 POST = "POST /v1/sessions"
-
-
-@pytest.fixture
-def run(api: ScriptedApi, tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
-    """The command in an empty home, told of the scripted API by its environment."""
-
-    def command(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
-        ours = {
-            name: value for name, value in os.environ.items() if not name.startswith(("WG_APPLIANCE_", "XDG_", "SUDO_"))
-        }
-        told = {"HOME": str(tmp_path), "WG_APPLIANCE_API": api.url, "WG_APPLIANCE_TOKEN": TOKEN, "LC_ALL": "C.UTF-8"}
-        return subprocess.run(
-            [sys.executable, "-m", "appliance", *arguments],
-            capture_output=True,
-            text=True,
-            cwd=PROJECT,
-            env={name: value for name, value in (ours | told | environ).items() if value},
-            timeout=60,
-            check=False,
-        )
-
-    return command
 
 
 def test_config_only(api: ScriptedApi, run: Run, tmp_path: Path) -> None:
@@ -76,6 +54,16 @@ def test_config_on_stdout(api: ScriptedApi, run: Run) -> None:
     assert done.stdout.startswith("[Interface]\nPrivateKey = ")
     assert "\nMTU = 1420\nDNS = 192.0.2.53\n" in done.stdout
     assert api.asked[-1].body["region"] == "fsn", "the only one there is"
+
+
+def test_a_file_or_a_region(api: ScriptedApi, run: Run, tmp_path: Path) -> None:
+    """It says where it has written it, and what to do where a region was meant."""
+    api.answers("GET /v1/regions", 200, {"regions": [{"code": "fsn", "node_count": 1}]})
+    api.answers(POST, 201, OPENED)
+    done = run("connect", "--config-only", "ams", cwd=tmp_path)
+    assert "written: ams; if that is the region, it comes before: connect ams --config-only\n" in done.stderr
+    done = run("connect", "fsn", "--config-only", "nbg", cwd=tmp_path)
+    assert "written: nbg\n" in done.stderr
 
 
 def test_a_file_that_is_there(api: ScriptedApi, run: Run, tmp_path: Path) -> None:
@@ -109,6 +97,14 @@ def test_quota(api: ScriptedApi, run: Run) -> None:
     done = run("connect", "fsn", "--config-only")
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (3, "", 1)
     assert "4.0 GiB of 4.0 GiB (resets 2026-12-02T00:00:00Z)" in done.stderr
+
+
+def test_a_limited_account(api: ScriptedApi, run: Run) -> None:
+    """When to try again, as the exit says it."""
+    api.answers(POST, 429, {"error": "too many requests"}, Retry_After="3600")
+    assert run("connect", "fsn", "--config-only").stderr.endswith("too many requests; try again in 1h 0m\n")
+    api.answers("GET /v1/usage", 429, {"error": "too many requests"}, Retry_After="3600")
+    assert run("connect", "--usage").stderr.endswith("429: too many requests; try again in 1h 0m\n")
 
 
 def test_usage_and_status(api: ScriptedApi, run: Run) -> None:
@@ -148,7 +144,7 @@ def test_regions(api: ScriptedApi, run: Run) -> None:
 
 def test_several_regions(api: ScriptedApi, run: Run) -> None:
     """It does not choose between them."""
-    api.answers("GET /v1/regions", 200, {"regions": [{"code": "ams"}, {"code": "fsn"}]})
+    api.answers("GET /v1/regions", 200, {"regions": [{"code": code, "node_count": 1} for code in ("ams", "fsn")]})
     done = run("connect", "--config-only")
     assert done.returncode == 2
     assert "name one: ams, fsn" in done.stderr
@@ -164,15 +160,31 @@ def test_saved(api: ScriptedApi, run: Run, tmp_path: Path) -> None:
     assert [asked.token for asked in api.asked] == [f"Bearer {TOKEN}"] * 2
 
 
+def test_saved_for_one_exit(api: ScriptedApi, run: Run) -> None:
+    """A saved token goes to the exit that it was saved with, never to another, nor when that one is saved."""
+    run("connect", "--usage", "--save")
+    asked = len(api.asked)
+    with serving() as other:
+        for more in ((), ("--save",), ()):
+            done = run("connect", "--usage", "--api", other.url, *more, WG_APPLIANCE_TOKEN="")
+            assert (done.returncode, f"no token for {other.url}; give it as" in done.stderr) == (2, True)
+        assert other.asked == []
+    assert run("connect", "--usage", WG_APPLIANCE_TOKEN="").returncode == 2, "the other one's URL has taken its place"
+    assert len(api.asked) == asked
+
+
 @pytest.mark.parametrize(
     ("environ", "arguments", "said"),
     [
         ({"WG_APPLIANCE_API": ""}, ("--usage",), "no exit; give its URL as WG_APPLIANCE_API"),
-        ({"WG_APPLIANCE_TOKEN": ""}, ("--usage",), "no token; give it as WG_APPLIANCE_TOKEN"),
+        ({"WG_APPLIANCE_TOKEN": ""}, ("--usage",), "; give it as WG_APPLIANCE_TOKEN"),
         ({"WG_APPLIANCE_API": "http://192.0.2.1"}, ("--usage",), "others on the way could read the token; use https"),
         ({"WG_APPLIANCE_API": "192.0.2.1"}, ("--usage",), "192.0.2.1: must be https://HOST"),
         ({}, ("--token", "x", "--token-file", "y", "--usage"), "--token and --token-file do not go together"),
         ({}, ("fsn", "--"), "Missing COMMAND after '--'"),
+        ({}, ("fsn", "curl"), "extra arguments (curl). A program to run, and its options, go behind '--'"),
+        ({}, ("fsn", "curl", "-sS"), "A program to run, and its options, go behind '--'"),
+        ({}, ("fsn", "--usage"), "--usage and REGION do not go together"),
         ({}, ("--config-only", ""), "--config-only has an empty FILE"),
         ({}, ("--every", "0s"), "0s"),
         ({}, ("FSN",), "FSN"),

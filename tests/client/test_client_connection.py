@@ -54,7 +54,7 @@ class Stage:
 
     # The exit
     def open(self, wish: Mapping[str, object], *again: int) -> Opened | Again:
-        self.log.append(f"open {wish['region']}{' again' if again else ''}")
+        self.log.append(f"open {wish['region']}{' again' if again else ''}{'' if wish['ipv6'] else ' without IPv6'}")
         found = self.opened.popleft()
         if isinstance(found, Exception):
             raise found
@@ -180,6 +180,15 @@ def test_idle(stage: Stage, opened: Opened, changed: list[str]) -> None:
     assert stage.log.count("open fsn again") == 3
     assert [view.away for view in stage.views] == ["", "no network", "no network", "", ""]
     assert stage.log[-2:] == ["close ses_2", "receipt ses_1"]
+
+
+def test_idle_without_ipv6(stage: Stage) -> None:
+    """The exit gave none when the tunnel was made, which has no routes for it: no other session brings it either."""
+    without = Opened(**{**OPENED, "wg_config": CONFIG.replace(", fd65:7869:7400::2/128", "")})
+    stage.opened = deque([without, SAME_ADDRESS])
+    stage.statuses += [Over("idle", SESSION), Live(SESSION)]
+    play(stage)
+    assert [line for line in stage.log if line.startswith("open")] == ["open fsn", "open fsn again without IPv6"]
 
 
 def test_idle_and_refused(stage: Stage) -> None:

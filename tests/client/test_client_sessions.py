@@ -80,7 +80,7 @@ def test_busy_exits_are_waited_for(api: ScriptedApi, sessions: Sessions, clock: 
 def test_patience_ends(api: ScriptedApi, sessions: Sessions, clock: Clock) -> None:
     """An exit that stays busy is given up after two minutes, status 1, in its own words."""
     api.answers(POST, 503, BUSY, Retry_After="10")
-    with pytest.raises(Stopped, match="subnet exhausted; try again later") as stopped:
+    with pytest.raises(Stopped, match="subnet exhausted; try again in 10s") as stopped:
         sessions.open(WISH)
     assert stopped.value.exit_status == answers.FAILED
     assert answers.PATIENCE_S - 10 <= clock.now <= answers.PATIENCE_S
@@ -104,7 +104,7 @@ def test_nobody_there(nowhere: Sessions, clock: Clock) -> None:
 def test_one_try(api: ScriptedApi, sessions: Sessions, nowhere: Sessions, clock: Clock) -> None:
     """Of who is connected already: it waits for nothing, and says when to try again."""
     api.answers(POST, 503, BUSY, Retry_After="10")
-    assert sessions.try_open(WISH, 1) == Again(10, "subnet exhausted")
+    assert sessions.try_open(WISH, 1) == Again(10, "subnet exhausted", later="in 10s")
     away = nowhere.try_open(WISH, 2)
     assert isinstance(away, Again)
     assert (away.after_s, clock.pauses) == (2, [])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import pytest
@@ -10,6 +11,7 @@ from scripted_api import SESSION
 from appliance.client.status import (
     ASCII,
     UNICODE,
+    Glyphs,
     Part,
     View,
     as_json,
@@ -20,6 +22,7 @@ from appliance.client.status import (
     receipt,
     total_cost,
 )
+from appliance.quantities import short_size
 
 MIB = 2**20
 VIEW = View(
@@ -102,11 +105,52 @@ def test_narrow_terminals() -> None:
     found = parts(VIEW, UNICODE)
     for width in range(20, 200):
         kept = fit(found, width)
-        assert [part for part in found if part.weight == 0] == [part for part in kept if part.weight == 0]
+        assert [part.text[:7].rstrip("M ") for part in kept if part.weight == 0] == ["1:02:05", "↓ 5.0", "↑ 1.0"]
         whole = sum(len(part.text) + 2 for part in kept) - 2
         assert whole <= width or not any(part.weight for part in kept)
     assert fit(found, 200) == found
     assert fit([Part("x" * 30)], 10) == [Part("x" * 30)]
+
+
+@pytest.mark.parametrize("glyphs", [UNICODE, ASCII])
+@pytest.mark.parametrize(
+    ("figures", "cost"),
+    [
+        ({}, 0),
+        ({"down": 987 * MIB, "up": 99 * MIB, "down_rate": 12.3 * MIB, "up_rate": 999_000.0}, 999_000),
+        ({"elapsed_s": 99.5 * 3600, "down": 1000 * MIB, "down_rate": 55.5 * MIB, "handshake_age_s": 119.0}, 9_999_000),
+    ],
+)
+def test_eighty_columns(glyphs: Glyphs, figures: dict[str, float], cost: int) -> None:
+    """What people look for is there, beside the ^C: how long, how much and how fast both ways, the handshake, a bar of
+    what is left, the cost."""
+    view = replace(VIEW, session=SESSION | PAID | {"cost_bytes_millicents": cost}, **figures)
+    texts = [part.text for part in fit(parts(view, glyphs), 80 - len("^C"))]
+    assert sum(map(len, texts)) + 2 * (len(texts) - 1) <= 78
+    wanted = (r"\d+:\d\d:\d\d", rf"{glyphs.down} \S+", r"\S+/s", rf"{glyphs.up} \S+", r"\S+/s", r"handshake \S+")
+    bar = f"[{glyphs.full}{glyphs.empty}]{{5}}"
+    shown = "  ".join(texts)
+    assert re.search("  ".join((*wanted, bar, r"(\S+ \S+ left  )?\d+\.\d\d EUR$")), shown), shown
+
+
+def test_eighty_columns_on_free() -> None:
+    """Without a cost there is room for how much is left, and for the region."""
+    shown = "  ".join(part.text for part in fit(parts(VIEW, UNICODE), 78))
+    assert shown == "fsn  1:02:05  ↓ 5.0M  2.0K/s  ↑ 1.0M  0B/s  handshake 12s  █░░░░  1.0 KiB left"
+
+
+def test_short_sizes() -> None:
+    """Five columns at most, and never 1024 of anything."""
+    sizes = {
+        0: "0B",
+        1023: "1023B",
+        1024: "1.0K",
+        10_188: "9.9K",
+        10_189: "10K",
+        2**20 - 1: "1.0M",
+        9 * 2**40: "9.0T",
+    }
+    assert {count: short_size(count) for count in sizes} == sizes
 
 
 def test_rates() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from ipaddress import IPv4Address, IPv6Address
 
 import pytest
@@ -61,6 +62,9 @@ def test_a_file_without_an_mtu() -> None:
         ("PublicKey", "x"),
         ("MTU", "x"),
         ("Endpoint", "x:1"),
+        ("Endpoint", "192.0.2.1:65536"),
+        ("MTU", "0"),
+        ("MTU", "99999999999"),
     ],
 )
 def test_what_is_no_config_is_refused(line: str, value: str) -> None:
@@ -73,7 +77,7 @@ def test_what_is_no_config_is_refused(line: str, value: str) -> None:
 def test_a_call_in_the_text_protocol() -> None:
     """The peer's lines follow its key (https://www.wireguard.com/xplatform/)."""
     assert xplatform_request(CALL).decode() == (
-        f"set=1\nprivate_key={'07' * 32}\npublic_key={SERVER.hex()}\nendpoint=192.0.2.1:51820\n"
+        f"set=1\nprivate_key={'07' * 32}\nreplace_peers=true\npublic_key={SERVER.hex()}\nendpoint=192.0.2.1:51820\n"
         "persistent_keepalive_interval=25\nallowed_ip=0.0.0.0/0\nallowed_ip=::/0\n\n"
     )
 
@@ -83,6 +87,16 @@ def test_a_call_to_the_kernel() -> None:
     body = kernel_body("wg0", CALL)
     assert bytes.fromhex("ca6c c0000201 0000000000000000") in body
     assert SERVER in body
+
+
+def test_another_call_with_the_same_key() -> None:
+    """The device keeps its key; no other peer stays, so that this one is new, and is called at once."""
+    again = replace(CALL, private_key=None)
+    assert b"private_key" not in xplatform_request(again)
+    assert b"\nreplace_peers=true\n" in xplatform_request(again)
+    assert bytes.fromhex("0800 0500 01000000") in kernel_body("wg0", again)
+    assert CALL.private_key is not None
+    assert CALL.private_key not in kernel_body("wg0", again)
 
 
 def test_the_private_key_is_not_shown() -> None:

@@ -22,17 +22,35 @@ from connecting import (
     start_through,
     state_of,
 )
-from waiting import READY_SECONDS
-from world import EXIT_IP, EXIT_IP6, WEB, WEB6
+from ping import Ping
+from waiting import READY_SECONDS, until
+from world import EXIT_IP, EXIT_IP6, WEB, WEB6, WEB_IP, WEB_IP6
 
 from appliance.quantities import size
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
 
-    from connecting import Ground
+    from connecting import Ground, Piped
+    from namespace import Namespace
 
 DOWNLOAD = 500_000  # bytes
+# The tunnel's own packets, the client's questions to the API, and what a link says of itself.
+_OUTSIDE = """
+table inet outside {
+  counter leaked { }
+  chain leaving {
+    type filter hook postrouting priority 300;
+    oifname != "eth0" accept
+    udp dport 51820 accept
+    tcp dport 8080 accept
+    icmpv6 type { mld-listener-report, mld2-listener-report, nd-neighbor-solicit, nd-neighbor-advert, \
+      nd-router-solicit } accept
+    counter name leaked
+  }
+}
+"""
 
 
 @pytest.fixture(scope="module")
@@ -63,6 +81,44 @@ def test_a_whole_life(ground: Ground) -> None:
     assert (receipt[2], receipt[3]) == (size(final["bytes_out"]), size(final["bytes_in"]))
     assert "handshake" not in shown, "the status line has gone"
     assert b"\x1b[?25h" in terminal.output, "the cursor is back"
+
+
+def test_another_address(ground: Ground, piped: Callable[..., Piped], tmp_path: Path) -> None:
+    """A session that was opened again under another address: the machine pings on, and not one of its packets leaves
+    outside the tunnel meanwhile."""
+    space = ground.client.space
+    ground.serve_with({"idle_timeout": "4s"})
+    running = piped(ground.token, "--json")
+    interface = running.event("connected")["interface"]
+    before = addresses_of(space, interface)
+    space.run("nft", "-f", "-", text_input=_OUTSIDE)
+    pings = [Ping(space, address, tmp_path / address) for address in (WEB_IP, WEB_IP6)]
+    try:
+        pings[0].goes_on(1)
+        running.event("remark")  # ended as idle
+        until(lambda: addresses_of(space, interface) - before, "the address is another one")
+        ground.serve_as_before()
+        for ping in pings:
+            ping.goes_on(5)
+        shown = space.run("nft", "list", "counter", "inet", "outside", "leaked").stdout
+        rules = space.run("nft", "list", "ruleset").stdout
+    finally:
+        space.run("nft", "delete", "table", "inet", "outside")
+        for ping in pings:
+            ping.kill()
+    assert "packets 0 bytes 0" in shown
+    assert all(f"daddr {address} " in rules for address in addresses_of(space, interface)), (
+        "what claims to be for it is dropped"
+    )
+    assert not any(f"daddr {address} " in rules for address in before)
+    running.process.send_signal(signal.SIGINT)
+    assert running.end()[0] == 0
+
+
+def addresses_of(space: Namespace, interface: str) -> set[str]:
+    """None where there is no interface."""
+    done = space.run("ip", "-json", "address", "show", "dev", interface, "scope", "global", check=False)
+    return {address["local"] for link in json.loads(done.stdout or "[]") for address in link["addr_info"] if address}
 
 
 def test_its_traffic_and_no_other(ground: Ground) -> None:

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import shutil
 import signal
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import pytest
-from connecting import CTRL_C, RUN, command, environment, in_terminal
+from connecting import CTRL_C, RUN, command, environment, in_terminal, state_of
 from waiting import READY_SECONDS, until
 from webserver import blob_sha256
 from world import EXIT_IP
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from appliance_process import Appliance
     from client import Client
@@ -47,7 +51,7 @@ def test_no_colour(exit_: Appliance, client: Client) -> None:
 def test_a_narrow_terminal(exit_: Appliance, client: Client) -> None:
     """The line leaves room for the ^C that the terminal writes behind it: on one row, it goes as a whole."""
     with in_terminal(client.space, command(), environment(exit_.token()), columns=40) as terminal:
-        terminal.await_text(r"test +0:00:0[1-9] .*…")
+        terminal.await_text(r"0:00:0[1-9]  ↓ \S+  ↑ \S+")
         terminal.press(CTRL_C)
         assert terminal.wait() == 0, terminal.text
         shown = terminal.shown()
@@ -197,6 +201,68 @@ def test_killed(ground: Ground, piped: Callable[..., Piped]) -> None:
     assert ground.client.address_seen() == EXIT_IP
     running.process.send_signal(signal.SIGINT)
     assert running.end()[0] == 0
+
+
+def test_the_interface_vanishes(exit_: Appliance, client: Client, piped: Callable[..., Piped]) -> None:
+    """Somebody deletes it: status 1, and nothing else of wg-quick's is left. What other tunnels have like it stays."""
+    with foreign_rules(client):
+        before = state_of(client.space)
+        running = piped(exit_.token(), "--json")
+        interface = running.event("connected")["interface"]
+        running.event("status")
+        client.space.run("ip", "link", "delete", interface)
+        status, _, err = running.end()
+        assert (status, err) == (1, f"wg-appliance: error: there is no WireGuard interface {interface}\n")
+        assert state_of(client.space) == before
+
+
+def test_killed_and_vanished(exit_: Appliance, client: Client, piped: Callable[..., Piped]) -> None:
+    """The rules of a killed run's tunnel, whose interface has gone too, are taken away by the next run of any kind."""
+    token = exit_.token()
+    killed = piped(token, "--json")
+    interface = killed.event("connected")["interface"]
+    killed.event("status")
+    killed.process.kill()
+    killed.end()
+    client.space.run("ip", "link", "delete", interface)
+    done = client.space.run(*command("--", "true"), env=environment(token), timeout=READY_SECONDS)
+    assert f"cleared up what process {killed.process.pid} had left: {interface}\n" in done.stderr
+    assert "lookup 51820" not in client.space.run("ip", "rule").stdout
+
+
+def test_wg_quick_fails(exit_: Appliance, client: Client, tmp_path: Path) -> None:
+    """What it does not take away goes without it, and it is said why."""
+    broken = tmp_path / "wg-quick"
+    broken.write_text(
+        f'#!/bin/sh\n[ "$1" != down ] || {{ echo "not today"; exit 1; }}\nexec {shutil.which("wg-quick")} "$@"\n'
+    )
+    broken.chmod(0o755)
+    with foreign_rules(client):
+        before = state_of(client.space)
+        env = environment(exit_.token(), PATH=f"{tmp_path}:{os.environ['PATH']}")
+        with in_terminal(client.space, command(), env) as terminal:
+            terminal.await_text(r"handshake \d+s ago")
+            terminal.press(CTRL_C)
+            assert terminal.wait() == 0, terminal.text
+            assert "wg-quick down failed: not today; taking wgc0 away without it" in terminal.text
+        assert state_of(client.space) == before
+
+
+@contextmanager
+def foreign_rules(client: Client) -> Iterator[None]:
+    """Of another tunnel that wg-quick would have made."""
+    rules = [
+        (family, *rule)
+        for family in ("-4", "-6")
+        for rule in (("not", "fwmark", "51999", "table", "51999"), ("table", "main", "suppress_prefixlength", "0"))
+    ]
+    for family, *rule in rules:
+        client.space.run("ip", family, "rule", "add", *rule)
+    try:
+        yield
+    finally:
+        for family, *rule in rules:
+            client.space.run("ip", family, "rule", "delete", *rule)
 
 
 def test_without_ipv6(ground: Ground, client: Client, piped: Callable[..., Piped]) -> None:

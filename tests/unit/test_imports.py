@@ -82,6 +82,7 @@ LAYERS = (
                 "takeover",
                 "lowest",
                 "on_demand",
+                "printable",
                 "quantities",
                 "logs",
                 "metrics",

@@ -136,13 +136,13 @@ def test_nobody_answers() -> None:
     [
         (Answer(503, {"error": "no active nodes"}), "the API answers 503: no active nodes"),
         (Answer(503, {}), "the API answers 503: no reason given"),
-        (Answer(201, {"id": "ses_1"}), "the API answers 201 without wg_config; is it this appliance that answers?"),
+        (Answer(201, {"id": "ses_1"}), "the API's answer has no wg_config; is it this appliance that answers?"),
     ],
 )
 def test_another_answer(answer: Answer, said: str) -> None:
     """An answer that is not the one asked for is an error in the API's own words."""
     with pytest.raises(HostError, match=re.escape(said)):
-        answer.require(201, "id", "wg_config")
+        answer.require(201, {"id": str, "wg_config": str})
 
 
 def test_an_answer_that_is_no_json() -> None:

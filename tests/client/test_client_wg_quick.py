@@ -1,0 +1,68 @@
+"""What is done in wg-quick's place, with programs of the test's."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import pytest
+
+from appliance.client import wg_quick
+from appliance.client.whole_machine import WholeMachine
+from appliance.errors import HostError
+from appliance.wireguard.backend import HostFacts
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.fixture
+def said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """What resolvconf(8) was told: its arguments, and its input."""
+    program, file = tmp_path / "resolvconf", tmp_path / "said"
+    program.write_text(f'#!/bin/sh\necho "$@" >{file}\ncat >>{file}\n')
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setattr(wg_quick, "RESOLVCONF_ORDER", tmp_path / "interface-order")
+    return file
+
+
+def test_resolvers(said: Path) -> None:
+    """As wg-quick names them: exclusively, under the interface's name; none takes the entry away."""
+    wg_quick.set_resolvers("wgc0", ("192.0.2.53", "2001:db8::53"))
+    assert said.read_text() == "-a wgc0 -m 0 -x\nnameserver 192.0.2.53\nnameserver 2001:db8::53\n"
+    wg_quick.set_resolvers("wgc0", ())
+    assert said.read_text() == "-d wgc0 -f\n"
+
+
+def test_resolvers_of_an_order(said: Path, tmp_path: Path) -> None:
+    """Where resolvconf goes by the names of interfaces, it is the first that is a prefix."""
+    (tmp_path / "interface-order").write_text("# order\nlo.inet\ntun*\ntap*\n")
+    wg_quick.set_resolvers("wgc0", ("192.0.2.53",))
+    assert said.read_text().startswith("-a tun.wgc0 ")
+
+
+@pytest.mark.usefixtures("said")
+def test_what_cannot_be_taken_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is said in the program's own words, once all that can be has been tried."""
+    (tmp_path / "resolvconf").write_text("#!/bin/sh\necho busy >&2\nexit 1\n")
+    monkeypatch.setattr(wg_quick, "_tables", list)
+    with pytest.raises(HostError, match="resolvconf -d wgc0 -f failed: busy"):
+        wg_quick.remove("wgc0", None, ("192.0.2.53",))
+
+
+@pytest.mark.parametrize(
+    ("wireguard_go", "tun_device", "said"),
+    [
+        (False, True, "no WireGuard: the kernel has no wireguard module and wireguard-go is not installed"),
+        (True, False, "wireguard-go needs /dev/net/tun, and this host has none"),
+    ],
+)
+def test_no_wireguard(monkeypatch: pytest.MonkeyPatch, wireguard_go: bool, tun_device: bool, said: str) -> None:
+    """Said before a session is opened; who has chosen another implementation answers for it."""
+    facts = HostFacts(True, False, wireguard_go, tun_device, None)
+    monkeypatch.setattr("appliance.client.device.read_host", lambda _: facts)
+    monkeypatch.setattr("appliance.client.whole_machine.shutil.which", lambda name: f"/usr/bin/{name}")
+    with pytest.raises(HostError, match=said):
+        WholeMachine("wgc0", {}, print).check()
+    WholeMachine("wgc0", {"WG_QUICK_USERSPACE_IMPLEMENTATION": "boringtun"}, print).check()
