@@ -80,7 +80,9 @@ class Convergence:
         sessions = [session for key in keys if (session := self._live.by_key.get(key)) is not None]
         if dump is not None:
             peers = dump.peers
-            dump = replace(dump, peers=OnDemand({key for key in keys if key in peers}, peers.__getitem__))
+            dump = replace(
+                dump, peers=OnDemand({key for key in keys if key in peers}, peers.__getitem__), compared=None
+            )
         return reconcile(self._exit.desired(sessions), Actual(self._egress.state(), link, dump))
 
     async def apply(self, changes: Changes) -> EgressError | None:

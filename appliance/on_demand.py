@@ -13,9 +13,9 @@ V = TypeVar("V", covariant=True)
 
 
 class OnDemand(Mapping[K, V]):
-    """They are not kept: all peers of an exit at once take more memory than its sessions, which the process would keep.
+    """They are not kept: all peers of an exit at once would take more memory than its sessions do.
 
-    `keys` finds fast what it contains.
+    `keys`: one that finds fast what it contains.
     """
 
     def __init__(self, keys: Collection[K], make: Callable[[K], V]) -> None:

@@ -5,7 +5,7 @@
  * Functions return a value >= 0, or a negative errno. The caller owns all memory.
  */
 
-/* Python unpacks arrays of these two as bytes: appliance/wireguard/peer_table.py knows their layout. */
+/* Python unpacks these two, and struct wga_key, as bytes: appliance/wireguard/peer_table.py knows their layout. */
 struct wga_peer {
 	uint8_t public_key[32];
 	uint64_t rx_bytes;

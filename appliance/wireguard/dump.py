@@ -56,7 +56,7 @@ class DumpParser:
         self._room = first
         self._most = most
         self._reading: PeerTable | None = None
-        self._peers: Peers | None = None  # of the reading before
+        self._peers: Peers | None = None  # of the dump before
 
     def begin(self, seq: int, port_id: int) -> None:
         """Expect the answer to the request with this sequence number and port id (0: any)."""
@@ -88,7 +88,7 @@ class DumpParser:
             public_key=bytes(ffi.buffer(found.public_key)),
             listen_port=found.listen_port,
             peers=peers,
-            reading=peers,
+            compared=peers,
         )
 
     def _failure(self, reading: PeerTable, error: int) -> Exception:

@@ -1,10 +1,11 @@
-"""The peers of one reading, in C's memory: of none of them a Python object is made before it is asked for."""
+"""The peers of one dump, in C's memory: of none of them a Python object is made before it is asked for."""
 
 from __future__ import annotations
 
 import os
 import struct
 from collections.abc import Mapping
+from errno import EBADMSG
 from typing import TYPE_CHECKING, NamedTuple
 from weakref import ref
 
@@ -28,7 +29,7 @@ _PEER = struct.Struct("=32sQQqII")
 _ALLOWED_IP = struct.Struct("=16sBB")
 _KEY_SIZE = 32
 
-# The parser writes an entry as a whole. What it leaves alone costs no memory before it is touched.
+# The parser writes each entry as a whole, and nobody reads one that it has not written.
 _new = ffi.new_allocator(should_clear_after_alloc=False)
 
 
@@ -43,6 +44,8 @@ class PeerTable:
         self._allowed_ips = _new("struct wga_allowed_ip[]", room.allowed_ips)
         self.dump.peers, self.dump.peer_capacity = self._peers, room.peers
         self.dump.allowed_ips, self.dump.allowed_ip_capacity = self._allowed_ips, room.allowed_ips
+        self._peer_rows = ffi.buffer(self._peers)
+        self._allowed_ip_rows = ffi.buffer(self._allowed_ips)
 
     def __len__(self) -> int:
         return self.dump.peer_count
@@ -55,12 +58,14 @@ class PeerTable:
         return Room(self.room.peers * (1 + peers_full), self.room.allowed_ips * (1 + allowed_ips_full))
 
     def peer(self, place: int) -> PeerState:
-        public_key, rx_bytes, tx_bytes, last_handshake_ns, first, many = _PEER.unpack(
-            ffi.buffer(self._peers + place, _PEER.size)
+        public_key, rx_bytes, tx_bytes, last_handshake_ns, first, many = _PEER.unpack_from(
+            self._peer_rows, place * _PEER.size
         )
-        rows = ffi.buffer(self._allowed_ips + first, many * _ALLOWED_IP.size)
-        prefixes = frozenset(Prefix(address[:size], length) for address, size, length in _ALLOWED_IP.iter_unpack(rows))
-        return PeerState(public_key, prefixes, rx_bytes, tx_bytes, last_handshake_ns)
+        prefixes = []
+        for at in range(first, first + many):
+            address, size, length = _ALLOWED_IP.unpack_from(self._allowed_ip_rows, at * _ALLOWED_IP.size)
+            prefixes.append(Prefix(address[:size], length))
+        return PeerState(public_key, frozenset(prefixes), rx_bytes, tx_bytes, last_handshake_ns)
 
     def keys(self) -> Iterator[bytes]:
         return (row[0] for row in _PEER.iter_unpack(ffi.buffer(self._peers, len(self) * _PEER.size)))
@@ -76,8 +81,10 @@ class Places:
         self._places.size = 1 << (2 * len(table)).bit_length()
         self._slots = _new("uint32_t[]", self._places.size)
         self._places.slots = self._slots
-        if lib.wga_places_fill(self._places, table.dump) < 0:
-            raise MalformedDump("malformed dump: a peer comes twice")
+        if error := lib.wga_places_fill(self._places, table.dump):
+            if error == -EBADMSG:
+                raise MalformedDump("malformed dump: a peer comes twice")
+            raise RuntimeError(os.strerror(-error))
 
     def find(self, table: PeerTable, public_key: bytes) -> int | None:
         """The place in a table that this holds for."""
@@ -91,23 +98,25 @@ class Places:
         room = len(table) + len(after)
         found = _new("struct wga_key[]", room)
         count = lib.wga_dump_compare(table.dump, self._places, after.dump, after_places._places, found, room)
+        if count < 0:
+            raise RuntimeError(os.strerror(-count))
         keys = bytes(ffi.buffer(found, count * _KEY_SIZE))
         return frozenset(keys[at : at + _KEY_SIZE] for at in range(0, len(keys), _KEY_SIZE))
 
 
 class Peers(Mapping[bytes, PeerState]):
-    """The peers of one reading, by public key. `before`: the reading that it is compared with at once."""
+    """The peers of one dump, by public key. `before`: those of the dump that it is compared with at once."""
 
     def __init__(self, table: PeerTable, before: Peers | None = None) -> None:
         """Raises MalformedDump when a peer comes twice."""
         self._table = table
-        self._before, self._changed = None if before is None else ref(before), frozenset[bytes]()
         if before is not None and lib.wga_dump_same_places(before._table.dump, table.dump):
             self._places: Places = before._places
         else:
             self._places = Places(table)
-        if before is not None:
-            self._changed = self._compared_with(before)
+        # By a weak reference, or each dump would keep all there were before it.
+        self._before = None if before is None else ref(before)
+        self._changed = frozenset[bytes]() if before is None else self._compared_with(before)
 
     def __getitem__(self, public_key: bytes) -> PeerState:
         place = self._places.find(self._table, public_key)

@@ -44,8 +44,8 @@ class PeerState(Struct, frozen=True, gc=False):
     last_handshake_ns: int
 
 
-class Reading(Protocol):
-    """The peers of a dump as the reader has them that compares its dumps, without a look at each peer from here."""
+class ComparedPeers(Protocol):
+    """Peers of a dump that are compared with those of another dump at once, and not one by one."""
 
     def changed_since(self, earlier: Self) -> Collection[bytes]:
         """The public keys of the peers that are new, gone or not as they were."""
@@ -59,7 +59,7 @@ class Dump:
     public_key: bytes  # of the device itself; 32 zero bytes while it has no private key
     listen_port: int
     peers: Mapping[bytes, PeerState]  # by public key
-    reading: Reading | None = field(default=None, compare=False, repr=False)
+    compared: ComparedPeers | None = field(default=None, compare=False, repr=False)  # the same peers
 
     def changed_since(self, earlier: Dump | None) -> Collection[bytes]:
         """The public keys of the peers that are new, gone or not as they were; of all where nothing was earlier."""
@@ -68,8 +68,8 @@ class Dump:
         if earlier.ifindex != self.ifindex:
             # Of another interface all that is the same is so by chance.
             return self.peers.keys() | earlier.peers.keys()
-        if self.reading is not None and earlier.reading is not None:
-            return self.reading.changed_since(earlier.reading)
+        if self.compared is not None and earlier.compared is not None:
+            return self.compared.changed_since(earlier.compared)
         was = earlier.peers.get
         gone = earlier.peers.keys() - self.peers.keys()
         return gone | {key for key, peer in self.peers.items() if was(key) != peer}

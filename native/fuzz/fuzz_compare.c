@@ -27,7 +27,7 @@ static void *allocate(size_t count, size_t size)
 	return memory;
 }
 
-/* Two bytes a peer: key; two bits each of rx, tx, handshake time and number of allowed-ips. */
+/* Two bytes a peer: key; two bits of rx, two of tx, one of handshake time, one of what, and two of how many allowed-ips. */
 static void fill(struct wga_dump *dump, const uint8_t *data, size_t count)
 {
 	size_t i, ip;
@@ -43,11 +43,12 @@ static void fill(struct wga_dump *dump, const uint8_t *data, size_t count)
 		memset(peer->public_key, data[2 * i], KEY_LEN);
 		peer->rx_bytes = data[2 * i + 1] & 3;
 		peer->tx_bytes = data[2 * i + 1] >> 2 & 3;
-		peer->last_handshake_ns = data[2 * i + 1] >> 4 & 3;
+		peer->last_handshake_ns = data[2 * i + 1] >> 4 & 1;
 		peer->allowed_ip_count = data[2 * i + 1] >> 6;
 		peer->first_allowed_ip = (uint32_t)dump->allowed_ip_count;
 		for (ip = 0; ip < peer->allowed_ip_count; ip++)
-			dump->allowed_ips[dump->allowed_ip_count++].prefix_len = (uint8_t)ip;
+			dump->allowed_ips[dump->allowed_ip_count++].prefix_len =
+				(uint8_t)(ip + (data[2 * i + 1] >> 5 & 1) * 8);
 	}
 }
 
@@ -75,16 +76,23 @@ static int comes_twice(const struct wga_dump *dump)
 	return 0;
 }
 
-static int is_changed(const struct wga_dump *before, const struct wga_peer *is)
+static int is_changed(const struct wga_dump *before, const struct wga_dump *after, const struct wga_peer *is)
 {
 	const struct wga_peer *was;
-	size_t place;
+	size_t place, ip;
 
 	if (!times(before, is->public_key, &place))
 		return 1;
 	was = &before->peers[place];
-	return was->rx_bytes != is->rx_bytes || was->tx_bytes != is->tx_bytes ||
-	       was->last_handshake_ns != is->last_handshake_ns || was->allowed_ip_count != is->allowed_ip_count;
+	if (was->rx_bytes != is->rx_bytes || was->tx_bytes != is->tx_bytes ||
+	    was->last_handshake_ns != is->last_handshake_ns || was->allowed_ip_count != is->allowed_ip_count)
+		return 1;
+	for (ip = 0; ip < is->allowed_ip_count; ip++) {
+		if (before->allowed_ips[was->first_allowed_ip + ip].prefix_len !=
+		    after->allowed_ips[is->first_allowed_ip + ip].prefix_len)
+			return 1;
+	}
+	return 0;
 }
 
 static void check(const struct wga_dump *before, const struct wga_dump *after, const struct wga_key *found,
@@ -93,7 +101,7 @@ static void check(const struct wga_dump *before, const struct wga_dump *after, c
 	size_t i, place, at = 0;
 
 	for (i = 0; i < after->peer_count; i++) {
-		if (!is_changed(before, &after->peers[i]))
+		if (!is_changed(before, after, &after->peers[i]))
 			continue;
 		CHECK(at < count && memcmp(found[at].bytes, after->peers[i].public_key, KEY_LEN) == 0);
 		at++;
@@ -142,7 +150,7 @@ static int same_places(const struct wga_dump *before, const struct wga_dump *aft
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-	struct wga_places before_places, after_places;
+	struct wga_places before_places, after_places, *shared;
 	struct wga_dump before, after;
 	struct wga_key *found;
 	size_t first, second;
@@ -161,15 +169,17 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	after_places = places_of(&after);
 	if (!comes_twice(&after)) {
 		CHECK(wga_dump_same_places(&before, &after) == same_places(&before, &after));
+		/* As whoever has those of the one before uses them for both. */
+		shared = same_places(&before, &after) ? &before_places : &after_places;
 		found = allocate(first + second, sizeof(*found));
-		count = wga_dump_compare(&before, &before_places, &after, &after_places, found, first + second);
+		count = wga_dump_compare(&before, &before_places, &after, shared, found, first + second);
 		CHECK(count >= 0);
 		check(&before, &after, found, (size_t)count);
 		free(found);
 		found = allocate((size_t)count, sizeof(*found));
-		exact = wga_dump_compare(&before, &before_places, &after, &after_places, found, (size_t)count);
+		exact = wga_dump_compare(&before, &before_places, &after, shared, found, (size_t)count);
 		CHECK(exact == count);
-		CHECK(count == 0 || wga_dump_compare(&before, &before_places, &after, &after_places, found,
+		CHECK(count == 0 || wga_dump_compare(&before, &before_places, &after, shared, found,
 						     (size_t)count - 1) == -ENOSPC);
 		free(found);
 	}

@@ -277,6 +277,9 @@ def test_out_of_turn() -> None:
     assert parser.feed(WHOLE, len(WHOLE))
     with pytest.raises(RuntimeError):
         parser.feed(WHOLE, len(WHOLE))
+    parser.result()
+    with pytest.raises(RuntimeError):
+        parser.result()
     parser.begin(SEQ, PORT)
     with pytest.raises(MalformedDump):
         parser.feed(b"", 0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import struct
+import weakref
 from contextlib import suppress
 from dataclasses import replace
 
@@ -15,7 +16,7 @@ from msgspec import structs
 from appliance._native import ffi, lib
 from appliance.errors import MalformedDump
 from appliance.wireguard.dump import DumpParser, OutOfRoom
-from appliance.wireguard.peer_table import Room
+from appliance.wireguard.peer_table import PeerTable, Room
 from appliance.wireguard.tunnel import Dump, PeerState
 from tests.unit.dump_messages import FAMILY, PORT, SEQ, attr, device, device_attrs, done, key, nest, peer_attrs
 from tests.unit.dump_messages import allowed_ip as ip
@@ -150,6 +151,36 @@ def test_an_earlier_dump_stays() -> None:
     assert first.peers.keys() == {key(1), key(2)}
     assert second.changed_since(first) == {key(2), key(3)}
     assert third.peers == {key(3): second.peers[key(3)]}
+
+
+@pytest.mark.parametrize("then", [{1: PEER, 2: PEER}, {2: PEER}])
+def test_an_earlier_dump_goes(then: Model) -> None:
+    """A dump that nobody holds takes no memory, whether or not the peers of later ones stand at the same places."""
+    parser = DumpParser(FAMILY)
+    first = read(parser, recorded({1: PEER, 2: PEER}))
+    gone = [weakref.ref(first.peers), weakref.ref(first.peers._table)]  # type: ignore[attr-defined]
+    read(parser, recorded(then))
+    last = read(parser, recorded(then))
+    del first
+    assert [each() for each in gone] == [None, None]
+    assert last.peers.keys() == {key(n) for n in then}
+
+
+def test_objects_of_those_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reading, comparing and listing make no object of any peer; a look-up makes one."""
+    made: list[int] = []
+    make = PeerTable.peer
+    monkeypatch.setattr(PeerTable, "peer", lambda table, place: (made.append(place), make(table, place))[1])
+    parser = DumpParser(FAMILY)
+    first = read(parser, recorded({1: PEER, 2: PEER}))
+    read(parser, recorded({1: PEER, 3: PEER}))
+    third = read(parser, recorded({1: (6, *PEER[1:]), 3: PEER}))
+    assert third.changed_since(first) == {key(1), key(2), key(3)}
+    assert set(third.peers) == {key(1), key(3)}
+    assert key(2) not in third.peers
+    assert made == []
+    assert third.peers[key(3)] == third.peers[key(3)]
+    assert made == [1, 1]
 
 
 def test_peers_by_key() -> None:

@@ -40,10 +40,13 @@ def test_load() -> None:
     ]
     found = LiveSessions()
     assert found.stale
-    found.load(others, {s.public_key: BASELINE for s in others} | {KEY: BASELINE}, [ACCOUNT], BEAT)
+    read = {bytes(bytearray(s.public_key)): BASELINE for s in others}  # the store's own copies of the keys
+    found.load(others, read | {KEY: BASELINE}, [ACCOUNT], BEAT)
     assert not found.stale
     assert {s.state for s in found.by_key.values()} == {State.LIVE, State.CLOSING}
     assert found.baselines.keys() == found.by_key.keys()
+    own = {id(session.public_key) for session in found.by_key.values()}
+    assert {id(key) for key in found.baselines} == own  # no second copy of each key in memory
     assert found.accounts == {"acc_1": ACCOUNT}
     assert found.beat == BEAT
     assert len(found) == 2
