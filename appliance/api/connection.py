@@ -36,6 +36,7 @@ class Connection(H11Protocol):
         self._room = room
         self._deadline: asyncio.TimerHandle | None = None
         self._awaited: object = None  # the part of a request that the deadline is for
+        self._lost = False
 
     # What the transport says --------------------------------------------------------------------------
 
@@ -67,13 +68,18 @@ class Connection(H11Protocol):
             self._look()
 
     def connection_lost(self, exc: Exception | None) -> None:
+        """From here on no timer may run: it would hold all this, which counts nowhere any more, until it goes off."""
+        self._lost = True
         self._room.leave(self._connection)
         self._set_deadline(None)
         super().connection_lost(exc)
+        self._unset_keepalive_if_required()  # uvicorn leaves it to run where `exc` is set
 
     # What uvicorn calls -------------------------------------------------------------------------------
 
     def on_response_complete(self) -> None:
+        if self._lost:
+            return
         super().on_response_complete()
         if self.conn.their_state is h11.IDLE and not self.transport.is_closing():
             self._room.wait_for(self._connection)  # uvicorn's own limit runs
@@ -104,6 +110,8 @@ class Connection(H11Protocol):
 
     def _look(self) -> None:
         """Wait for the client, with a deadline, or serve it."""
+        if self._lost:
+            return
         if self.transport.is_closing():
             self._set_deadline(TAKE_S)
             return

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import logging
 import ssl
-from asyncio.sslproto import SSLProtocol
 from typing import TYPE_CHECKING
 
 import pytest
@@ -16,7 +14,7 @@ from cryptography.hazmat.primitives import serialization
 from appliance.api import web
 from appliance.api.certificate import Certificate
 from appliance.errors import HostError
-from tests.api.served import PATIENCE_S, Bytes, Served, served
+from tests.api.served import Bytes, Served, served
 from tests.certificates import self_signed
 
 if TYPE_CHECKING:
@@ -130,41 +128,6 @@ def test_no_handshake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             await server.connect()
 
     asyncio.run(story())
-
-
-def test_given_back(tmp_path: Path) -> None:
-    """What a connection had that finished no handshake, or sent no HTTP, is given back when it is closed, and does
-    not wait for the garbage collector."""
-
-    async def story() -> None:
-        async with served(Certificate(*self_signed(tmp_path, "first"))) as server:
-            gc.collect()
-            begun = [await server.connect() for _ in range(8)]
-            for client in begun:
-                client.send(GET[:3])
-            await held(len(begun))
-            for client in begun:
-                await client.close()
-            await held(0)
-            for _ in begun:
-                client = await server.connect(trusting_anybody())
-                client.send(b"GET\0 /a\r\n\r\n")
-                assert (await client.answer())[0] == 400
-                await client.close()
-            await held(0)
-
-    gc.disable()
-    try:
-        asyncio.run(story())
-    finally:
-        gc.enable()
-
-
-async def held(many: int) -> None:
-    """Until there are so many TLS connections in this process."""
-    async with asyncio.timeout(PATIENCE_S):
-        while sum(isinstance(o, SSLProtocol) for o in gc.get_objects()) != many:  # noqa: ASYNC110 - it sets no event
-            await asyncio.sleep(0.01)
 
 
 def test_old_versions(tmp_path: Path) -> None:
