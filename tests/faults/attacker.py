@@ -11,6 +11,7 @@ import resource
 import secrets
 import socket
 import ssl
+import struct
 from collections import Counter
 from contextlib import suppress
 from itertools import cycle
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 AT_ONCE = 200
 PAUSE_S = 0.3
 CHUNKS = 2000
+TO_CLOSE_IS_TO_RESET = struct.pack("ii", 1, 0)  # struct linger
 
 
 class Attack:
@@ -163,6 +165,23 @@ async def wrong_tokens(attack: Attack) -> None:
     await attack.all_of(client, at_once=50)
 
 
+async def reset(attack: Attack) -> None:
+    """Answered, and gone without a word, again and again."""
+
+    async def client() -> None:
+        while not attack.over():
+            reader, writer = await attack.connect()
+            try:
+                writer.write(b"GET /healthz HTTP/1.1\r\nHost: exit.test\r\n\r\n")
+                attack.status(await reader.read(12))
+                writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, TO_CLOSE_IS_TO_RESET)
+            finally:
+                await _let_go([writer], [])
+
+    attack.many = min(attack.many, 20)
+    await attack.all_of(client)
+
+
 async def unfinished_handshakes(attack: Attack) -> None:
     """TLS that is begun and not gone on with: a whole first message, to which the server answers with a signature, or
     half of one. All are held at once, and begun anew where the server closes them."""
@@ -219,7 +238,8 @@ async def _let_go(writers: list[asyncio.StreamWriter], tasks: list[asyncio.Task[
 
 
 ATTACKS = {
-    attack.__name__: attack for attack in (idle, slow_heads, slow_bodies, unread, oversized, malformed, wrong_tokens)
+    attack.__name__: attack
+    for attack in (idle, slow_heads, slow_bodies, unread, oversized, malformed, wrong_tokens, reset)
 }
 TLS_ATTACKS = {unfinished_handshakes.__name__: unfinished_handshakes}
 
