@@ -44,6 +44,12 @@ def has_ipv6() -> bool:
     return Path("/proc/sys/net/ipv6/conf").exists()
 
 
+def ipv6_is_off() -> bool:
+    """Whether an interface that is made now begins without IPv6."""
+    switch = Path("/proc/sys/net/ipv6/conf/default/disable_ipv6")
+    return switch.exists() and switch.read_text(encoding="ascii").strip() != "0"
+
+
 def uplinks() -> dict[int, Uplink]:
     """The best default route of each IP version that has one, IPv4 first."""
     with _rtnetlink() as route:

@@ -21,13 +21,14 @@ if TYPE_CHECKING:
 class Network:
     """The tunnel's own interface is left out. `uplinks` by IP version; one that has no default route is not there.
 
-    `has_ipv6`: the kernel does.
+    `has_ipv6`: the kernel does. `ipv6_off`: a new interface begins without it.
     """
 
     uplinks: Mapping[int, Uplink]
     addresses: tuple[tuple[str, IPv4Interface | IPv6Interface], ...]
     routes: tuple[tuple[str, IPv4Network | IPv6Network], ...]
     has_ipv6: bool
+    ipv6_off: bool
 
     def owns(self, address: IPv4Address | IPv6Address) -> bool:
         return any(interface.ip == address for _, interface in self.addresses)

@@ -72,6 +72,7 @@ def _network(interface: str) -> Network:
         addresses=tuple(host_network.host_interfaces(without=interface)),
         routes=tuple(host_network.host_routes(without=interface)),
         has_ipv6=host_network.has_ipv6(),
+        ipv6_off=host_network.ipv6_is_off(),
     )
 
 

@@ -122,9 +122,18 @@ def ipv6(facts: Facts) -> Finding:
     if not network.has_ipv6:
         what = "wireguard.subnet6 is set, and this kernel has no IPv6: the server will not start"
         return failed("ipv6", what, _set("wireguard.subnet6", '""'))
+    if network.ipv6_off and facts.forwarding.writable is False:
+        what = "wireguard.subnet6 is set, IPv6 is disabled here and /proc/sys is read-only: the server will not start"
+        mend = "on the machine around this container: sysctl -w net.ipv6.conf.default.disable_ipv6=0; or "
+        return failed("ipv6", what, mend + _set("wireguard.subnet6", '""'))
     if way is not None and way.address is None:
         what = f"{way.interface} has an IPv6 default route and no address for it: what clients send there is lost"
-        return warning("ipv6", what, f"ip -6 route del default dev {way.interface}, or give it an address")
+        return warning(
+            "ipv6",
+            what,
+            f"give it an address, or: ip -6 route del default dev {way.interface}, and where a router announces it: "
+            f"sysctl -w net.ipv6.conf.{way.interface}.accept_ra_defrtr=0",
+        )
     if way is None:
         # Without subnet6 it would not be refused: a client without an address for it waits until it gives up.
         return ok("ipv6", "this host has no way out for it: what clients send is refused at once")

@@ -157,7 +157,8 @@ def _addresses(tuple_: bytes) -> tuple[Address, Address] | None:
 
 
 def _forget_each(kernel: socket.socket, found: Iterable[Flow]) -> int:
-    """How many were still there. One that the kernel keeps (EBUSY: a flow table has it) keeps no other."""
+    """How many were still there. One that the kernel keeps (EBUSY: a flow table has it) keeps no other; at the end it
+    raises OSError."""
     answers = [_forget(kernel, flow) for flow in found]
     # ENOENT: it has ended, or another one has its addresses now.
     if refused := [code for code in answers if code not in (0, errno.ENOENT)]:

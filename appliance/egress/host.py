@@ -47,6 +47,7 @@ class HostEgress:
         self._stands = False
         self._known = False  # that it stood
         self._own: deque[int] = deque(maxlen=OWN_KEPT)  # the last nfts of ours
+        self._stuck: asyncio.subprocess.Process | None = None  # an nft that was killed
         self._others_seen = False
         self._look_again_at = 0.0
         self._impassable: set[str] = set()  # chains of others; said once
@@ -149,20 +150,22 @@ class HostEgress:
         try:
             await asyncio.to_thread(forget)
         except OSError as error:
-            log.warning("connections of a session that ended may go on: conntrack cannot be changed: %s", error)
+            log.warning("connections of a session that ended may go on: conntrack: %s", error)
 
     async def _begin_flows_anew(self) -> None:
         """Those that began while the table was not as it should be."""
         try:
             many = await asyncio.to_thread(flows.forget_untranslated, self._subnets)
         except OSError as error:
-            log.warning("connections that began without the table may hang: conntrack cannot be read: %s", error)
+            log.warning("connections that began without the table may hang: conntrack: %s", error)
         else:
             if many:
                 log.info("connections that had begun without the table: %d, begun anew", many)
 
     async def _nft(self, script: str, *arguments: str) -> str:
         """What it printed. Without arguments it carries out the script."""
+        if self._stuck is not None and self._stuck.returncode is None:
+            raise EgressError("an nft that was killed has not ended yet")
         pipe = asyncio.subprocess.PIPE
         try:
             process = await asyncio.create_subprocess_exec(
@@ -179,6 +182,7 @@ class HostEgress:
         except TimeoutError as error:
             process.kill()
             # Not for ever: a kernel that does not answer nft does not let it be killed either.
+            self._stuck = process
             with suppress(TimeoutError):
                 await asyncio.wait_for(process.wait(), KILLED_WITHIN_S)
             raise EgressError(f"nft did not finish within {NFT_TIMEOUT_S} s") from error

@@ -17,8 +17,8 @@ SMTP_PORTS = (25, 465, 587, 2525)
 FAMILIES = (("ip", 4), ("ip6", 6))
 PROHIBITED = "reject with icmpx admin-prohibited"
 
-# Private use (RFC 1918, RFC 4193, RFC 8215), CGNAT (RFC 6598), link-local with cloud metadata services, loopback, "this
-# network", multicast, reserved and broadcast. Documentation ranges are left alone.
+# Private use (RFC 1918, RFC 4193), CGNAT (RFC 6598), link-local with cloud metadata services, loopback, "this network",
+# multicast, reserved and broadcast. Documentation ranges are left alone.
 PRIVATE: tuple[Network, ...] = (
     IPv4Network("0.0.0.0/8"),
     IPv4Network("10.0.0.0/8"),
@@ -30,13 +30,14 @@ PRIVATE: tuple[Network, ...] = (
     IPv4Network("224.0.0.0/4"),
     IPv4Network("240.0.0.0/4"),
     IPv6Network("::/127"),
-    IPv6Network("64:ff9b:1::/48"),
     IPv6Network("fc00::/7"),
     IPv6Network("fe80::/10"),
     IPv6Network("ff00::/8"),
 )
 
-NAT64 = IPv6Network("64:ff9b::/96")  # RFC 6052: an IPv4 address in its last 32 bits, translated further on
+# An IPv4 address in its last 32 bits, translated further on: RFC 6052's prefix, and the first of those that RFC 8215
+# leaves to operators.
+NAT64 = (IPv6Network("64:ff9b::/96"), IPv6Network("64:ff9b:1::/96"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +72,8 @@ def remove() -> str:
 def _sets(rules: EgressRules) -> Iterable[str]:
     blocked = {"private": PRIVATE if rules.block_private else (), "extra": rules.extra_block}
     for name, listed in blocked.items():
-        networks = [*listed, *(_behind_nat64(n) for n in listed if isinstance(n, IPv4Network))]
+        behind = (_behind(prefix, n) for n in listed if isinstance(n, IPv4Network) for prefix in NAT64)
+        networks = [*listed, *behind]
         for version, kind in ((4, "ipv4_addr"), (6, "ipv6_addr")):
             found = ", ".join(str(n) for n in networks if n.version == version)
             elements = f" elements = {{ {found} }};" if found else ""
@@ -79,8 +81,10 @@ def _sets(rules: EgressRules) -> Iterable[str]:
             yield f"  set {name}{version} {{ type {kind}; flags interval; auto-merge;{elements} }}"
 
 
-def _behind_nat64(network: IPv4Network) -> IPv6Network:
-    return IPv6Network((int(NAT64.network_address) + int(network.network_address), 96 + network.prefixlen))
+def _behind(prefix: IPv6Network, network: IPv4Network) -> IPv6Network:
+    return IPv6Network(
+        (int(prefix.network_address) + int(network.network_address), prefix.prefixlen + network.prefixlen)
+    )
 
 
 def _sources(rules: EgressRules) -> Iterable[str]:

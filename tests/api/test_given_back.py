@@ -1,4 +1,4 @@
-"""What a connection had is given back when it is closed, and waits neither for a timer nor for the garbage collector."""
+"""What a connection had is given back when it is closed: it waits neither for a timer nor for the garbage collector."""
 
 from __future__ import annotations
 

@@ -55,6 +55,7 @@ HEALTHY = Facts(
         addresses=(("eth0", ip_interface("203.0.113.1/24")), ("eth0", ip_interface("2001:db8:2::1/64"))),
         routes=(),
         has_ipv6=True,
+        ipv6_off=False,
     ),
     udp=UdpPort(holders=("another process",), device=51820),
     forwarding=Forwarding(SYSCTLS, writable=True),
@@ -160,6 +161,14 @@ CASES: list[tuple[Callable[[Facts], Finding], Facts, str, str, str]] = [
         "no address for it",
         "ip -6 route del default dev eth0",
     ),
+    (
+        tunnel.ipv6,
+        replace(network(ipv6_off=True), forwarding=Forwarding(SYSCTLS, writable=False)),
+        "failed",
+        "the server will not start",
+        "sysctl -w net.ipv6.conf.default.disable_ipv6=0",
+    ),
+    (tunnel.ipv6, network(ipv6_off=True), "ok", "clients' leaves by eth0", ""),
     (
         tunnel.subnet,
         network(addresses=(("lan", ip_interface("fd65:7869:7400::9/64")),)),

@@ -33,6 +33,7 @@ class Stuck:
     """A process in an uninterruptible sleep: it neither answers nor ends, not even when it is killed."""
 
     pid = 4711
+    returncode: int | None = None
     killed = False
 
     async def communicate(self, _: bytes) -> tuple[bytes, bytes]:
@@ -46,15 +47,23 @@ class Stuck:
 
 
 def test_stuck(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is killed, and given up all the same where that does not end it: the table does not stand then."""
-    process = Stuck()
+    """It is killed, and given up all the same where that does not end it: the table does not stand then. While it is
+    there no other is begun."""
+    process, begun = Stuck(), []
 
-    async def start(*_: object, **__: object) -> Stuck:
+    async def start(*arguments: object, **__: object) -> Stuck:
+        begun.append(arguments)
         return process
 
     async def story() -> None:
         egress = host.HostEgress(RULES, 51820, Forwarding(tmp_path, tmp_path / "sysctls", "boot"))
         async with asyncio.timeout(60):
+            with pytest.raises(EgressError, match="nft did not finish"):
+                await egress.apply(EgressChanges(rules=True))
+            with pytest.raises(EgressError, match="has not ended yet"):
+                await egress.apply(EgressChanges(rules=True))
+            assert len(begun) == 1
+            process.returncode = -9
             with pytest.raises(EgressError, match="nft did not finish"):
                 await egress.apply(EgressChanges(rules=True))
         assert not egress.state().rules_stand
