@@ -1,33 +1,30 @@
 """What wg-quick(8) makes beside its interface, changed or taken away where it cannot do so itself.
 
-For all traffic to go into the tunnel: a rule of routing for what has not the tunnel's mark, one before it for routes
-that are no default route, and a table of nftables. For DNS: an entry of resolvconf(8). Where there is no nft it takes
-iptables, which is left to it.
+For all traffic to go into the tunnel: rules of routing (policy_rules.py), and a table of nftables. For DNS: an entry of
+resolvconf(8). Where there is no nft it takes iptables, which is left to it.
 """
 
 from __future__ import annotations
 
 import re
 import shutil
-import socket
 import subprocess
 from functools import partial
 from ipaddress import ip_address
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from appliance.client import links
+from appliance.client import policy_rules
 from appliance.errors import HostError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from appliance.wireguard.tunnel import Prefix
 
 RESOLVCONF = "resolvconf"
 RESOLVCONF_ORDER = Path("/etc/resolvconf/interface-order")
 PROGRAM_S = 30.0
-TABLE_MAIN = 254  # linux/rtnetlink.h RT_TABLE_MAIN
 FAMILIES = {4: "ip", 16: "ip6"}  # nft's words, by the length of an address
 
 
@@ -56,12 +53,12 @@ def set_resolvers(interface: str, addresses: Sequence[str]) -> None:
         _run(RESOLVCONF, "-d", _resolvconf_name(interface), "-f")
 
 
-def remove(interface: str, mark: int | None, resolvers: Sequence[str]) -> None:
+def remove(interface: str, mark: int | None, resolvers: Sequence[str], remark: Callable[[str], None]) -> None:
     """All of it, once the interface has gone. `mark`: its own, None where it had none. Raises HostError when as much as
     can be is taken away."""
     steps = [partial(_remove_tables, interface)]
     if mark is not None:
-        steps.append(partial(_remove_rules, mark))
+        steps.append(partial(policy_rules.remove, mark, remark))
     if resolvers:
         steps.append(partial(set_resolvers, interface, ()))
     failed = []
@@ -72,28 +69,6 @@ def remove(interface: str, mark: int | None, resolvers: Sequence[str]) -> None:
             failed.append(str(error))
     if failed:
         raise HostError("; ".join(failed))
-
-
-def _remove_rules(mark: int) -> None:
-    """Its table has the number of the mark. Other tunnels have rules like them: of those for routes that are no default
-    route, ours is the one that was added last before it."""
-    with links.rtnetlink("cannot remove the rules of routing") as route:
-        for family in (socket.AF_INET, socket.AF_INET6):
-            found = [dict(rule["attrs"]) for rule in route.get_rules(family=family)]
-            own = [rule for rule in found if rule.get("FRA_FWMARK") == rule.get("FRA_TABLE") == mark]
-            before = [
-                rule
-                for rule in found
-                if (rule.get("FRA_TABLE"), rule.get("FRA_SUPPRESS_PREFIXLEN")) == (TABLE_MAIN, 0)
-                and any(_priority(rule) < _priority(one) for one in own)
-            ]
-            for rule in (*own, *sorted(before, key=_priority)[-1:]):
-                route.rule("del", family=family, priority=_priority(rule), table=rule["FRA_TABLE"])
-
-
-def _priority(rule: dict[str, Any]) -> int:
-    priority: int = rule.get("FRA_PRIORITY", 0)
-    return priority
 
 
 def _remove_tables(interface: str) -> None:

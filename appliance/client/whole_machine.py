@@ -111,7 +111,7 @@ class WholeMachine:
             link.delete_link(self._interface, kind)
         if self._file.exists():
             names = resolvers(self._file.read_text(encoding="ascii"))
-            wg_quick.remove(self._interface, self._mark, names)
+            wg_quick.remove(self._interface, self._mark, names, self._remark)
 
     def _refuse(self, config: str) -> None:
         """What needs a program that is not there; and the exit itself, whose way to the internet would lead into its

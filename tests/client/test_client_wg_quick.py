@@ -48,7 +48,7 @@ def test_what_cannot_be_taken_away(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     (tmp_path / "resolvconf").write_text("#!/bin/sh\necho busy >&2\nexit 1\n")
     monkeypatch.setattr(wg_quick, "_tables", list)
     with pytest.raises(HostError, match="resolvconf -d wgc0 -f failed: busy"):
-        wg_quick.remove("wgc0", None, ("192.0.2.53",))
+        wg_quick.remove("wgc0", None, ("192.0.2.53",), print)
 
 
 @pytest.mark.parametrize(

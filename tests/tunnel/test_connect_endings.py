@@ -205,14 +205,16 @@ def test_killed(ground: Ground, piped: Callable[..., Piped]) -> None:
 
 def test_the_interface_vanishes(exit_: Appliance, client: Client, piped: Callable[..., Piped]) -> None:
     """Somebody deletes it: status 1, and nothing else of wg-quick's is left. What other tunnels have like it stays."""
-    with foreign_rules(client):
+    with foreign_rules(client, 51999):
         before = state_of(client.space)
         running = piped(exit_.token(), "--json")
         interface = running.event("connected")["interface"]
         running.event("status")
-        client.space.run("ip", "link", "delete", interface)
-        status, _, err = running.end()
-        assert (status, err) == (1, f"wg-appliance: error: there is no WireGuard interface {interface}\n")
+        with foreign_rules(client, 51998):
+            client.space.run("ip", "link", "delete", interface)
+            status, _, err = running.end()
+            assert (status, err) == (1, f"wg-appliance: error: there is no WireGuard interface {interface}\n")
+            assert "lookup 51998" in client.space.run("ip", "rule").stdout
         assert state_of(client.space) == before
 
 
@@ -237,7 +239,7 @@ def test_wg_quick_fails(exit_: Appliance, client: Client, tmp_path: Path) -> Non
         f'#!/bin/sh\n[ "$1" != down ] || {{ echo "not today"; exit 1; }}\nexec {shutil.which("wg-quick")} "$@"\n'
     )
     broken.chmod(0o755)
-    with foreign_rules(client):
+    with foreign_rules(client, 51999):
         before = state_of(client.space)
         env = environment(exit_.token(), PATH=f"{tmp_path}:{os.environ['PATH']}")
         with in_terminal(client.space, command(), env) as terminal:
@@ -249,12 +251,12 @@ def test_wg_quick_fails(exit_: Appliance, client: Client, tmp_path: Path) -> Non
 
 
 @contextmanager
-def foreign_rules(client: Client) -> Iterator[None]:
+def foreign_rules(client: Client, mark: int) -> Iterator[None]:
     """Of another tunnel that wg-quick would have made."""
     rules = [
         (family, *rule)
         for family in ("-4", "-6")
-        for rule in (("not", "fwmark", "51999", "table", "51999"), ("table", "main", "suppress_prefixlength", "0"))
+        for rule in (("not", "fwmark", str(mark), "table", str(mark)), ("table", "main", "suppress_prefixlength", "0"))
     ]
     for family, *rule in rules:
         client.space.run("ip", family, "rule", "add", *rule)
