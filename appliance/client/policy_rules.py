@@ -28,9 +28,7 @@ def remove(mark: int, remark: Callable[[str], None]) -> None:
     both rules. Raises HostError."""
     with links.rtnetlink("cannot remove the rules of routing") as route:
         if any(found.get_attr("RTA_TABLE") == mark for family in FAMILIES for found in route.get_routes(family=family)):
-            remark(
-                f"another tunnel has taken the mark {mark} meanwhile: the rules of routing for it stay"
-            )
+            remark(f"another tunnel has taken the mark {mark} meanwhile: the rules of routing for it stay")
             return
         for family in FAMILIES:
             for rule in _pairs(route.get_rules(family=family), mark):

@@ -161,16 +161,33 @@ def test_saved(api: ScriptedApi, run: Run, tmp_path: Path) -> None:
 
 
 def test_saved_for_one_exit(api: ScriptedApi, run: Run) -> None:
-    """A saved token goes to the exit that it was saved with, never to another, nor when that one is saved."""
+    """A saved token goes to the exit that it was saved with, never to another; which that is, is said."""
     run("connect", "--usage", "--save")
     asked = len(api.asked)
     with serving() as other:
-        for more in ((), ("--save",), ()):
-            done = run("connect", "--usage", "--api", other.url, *more, WG_APPLIANCE_TOKEN="")
-            assert (done.returncode, f"no token for {other.url}; give it as" in done.stderr) == (2, True)
+        done = run("connect", "--usage", "--api", other.url, WG_APPLIANCE_TOKEN="")
         assert other.asked == []
-    assert run("connect", "--usage", WG_APPLIANCE_TOKEN="").returncode == 2, "the other one's URL has taken its place"
+    assert done.returncode == 2
+    assert f"no token for {other.url} (the saved one is for {api.url}); give it as" in done.stderr
     assert len(api.asked) == asked
+
+
+@pytest.mark.parametrize("command", [("connect", "--usage"), ("regions",)])
+def test_saving_another_exit(run: Run, tmp_path: Path, command: tuple[str, ...]) -> None:
+    """It would cost the token that is saved: refused before anything is written or asked, unless its own comes with
+    it."""
+    saved, its_own = tmp_path / ".config" / "wg-appliance", f"{TOKEN[:-1]}1"
+    run("connect", "--usage", "--save")
+    before = {path.name: path.read_text() for path in saved.iterdir()}
+    with serving() as other:
+        other.answers("GET /v1/usage", 200, {"tier": "free"})
+        other.answers("GET /v1/regions", 200, {"regions": []})
+        done = run(*command, "--save", "--api", other.url, WG_APPLIANCE_TOKEN="")
+        assert (done.returncode, done.stdout, other.asked) == (2, "", [])
+        assert "--token TOKEN, beside --save\n" in done.stderr
+        assert {path.name: path.read_text() for path in saved.iterdir()} == before
+        assert run(*command, "--save", "--api", other.url, WG_APPLIANCE_TOKEN=its_own).returncode == 0
+    assert (saved / "token").read_text() == f"{its_own}\n"
 
 
 @pytest.mark.parametrize(
