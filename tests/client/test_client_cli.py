@@ -91,6 +91,15 @@ def test_qr(api: ScriptedApi, run: Run) -> None:
     assert "\nDNS = 9.9.9.9\n" in json.loads(shown.stdout)["wg_config"]
 
 
+def test_qr_without_blocks(api: ScriptedApi, run: Run) -> None:
+    """One line, and no session that nobody knows the id of; as JSON it is whole."""
+    api.answers(POST, 201, OPENED)
+    done = run("connect", "fsn", "--qr", PYTHONIOENCODING="latin-1")
+    assert (done.returncode, done.stdout, done.stderr.count("\n"), api.asked) == (1, "", 1, [])
+    assert "the encoding of stdout, iso8859-1, has no blocks" in done.stderr
+    assert run("connect", "fsn", "--qr", "--json", PYTHONIOENCODING="latin-1").returncode == 0
+
+
 def test_quota(api: ScriptedApi, run: Run) -> None:
     """Status 3 here too, with the breakdown on one line."""
     api.answers(POST, 402, QUOTA_EXCEEDED)
@@ -201,6 +210,8 @@ def test_saving_another_exit(run: Run, tmp_path: Path, command: tuple[str, ...])
         ({}, ("fsn", "--"), "Missing COMMAND after '--'"),
         ({}, ("fsn", "curl"), "extra arguments (curl). A program to run, and its options, go behind '--'"),
         ({}, ("fsn", "curl", "-sS"), "A program to run, and its options, go behind '--'"),
+        ({}, ("fsn", "curl", "--silent", "x"), "A program to run, and its options, go behind '--'"),
+        ({}, ("fsn", "curl", "--every", "1s", "--max-time=3"), "A program to run, and its options, go behind '--'"),
         ({}, ("fsn", "--usage"), "--usage and REGION do not go together"),
         ({}, ("--config-only", ""), "--config-only has an empty FILE"),
         ({}, ("--every", "0s"), "0s"),
@@ -215,6 +226,14 @@ def test_usage_errors(
     done = run("connect", *arguments, **environ)
     assert (done.returncode, done.stdout, api.asked) == (2, "", [])
     assert said in done.stderr
+
+
+def test_an_option_that_is_misspelt(run: Run) -> None:
+    """Where no program is named, nothing is said of one."""
+    for arguments in (("fsn", "--silent"), ("--every", "1s", "fsn", "--silent"), ("--silent", "fsn")):
+        done = run("connect", *arguments)
+        assert (done.returncode, "No such option '--silent'" in done.stderr) == (2, True)
+        assert "go behind" not in done.stderr
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="NOT TESTED: only root can be another user")
