@@ -2,46 +2,17 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING
 
 import pytest
-from netns import new_namespace
+from as_wg_quick import FAMILIES, MARK, add_pair, ip, rules
 
 from appliance.client import policy_rules
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from netns import Namespace
 
-MARK, OTHER_MARK = 51820, 51999
-FAMILIES = ("-4", "-6")
-
-pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="NOT TESTED: rules of routing need root")
-
-
-@pytest.fixture
-def space() -> Iterator[Namespace]:
-    with new_namespace() as made, made.entered():
-        yield made
-
-
-def ip(space: Namespace, *words: str) -> str:
-    done = space.run("ip", *words)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
-def rules(space: Namespace) -> list[str]:
-    return [line for family in FAMILIES for line in ip(space, family, "rule").splitlines()]
-
-
-def add_pair(space: Namespace, mark: int, families: tuple[str, ...] = FAMILIES) -> None:
-    """As wg-quick adds them."""
-    for family in families:
-        ip(space, family, "rule", "add", "not", "fwmark", str(mark), "table", str(mark))
-        ip(space, family, "rule", "add", "table", "main", "suppress_prefixlength", "0")
+OTHER_MARK = 51999
 
 
 def removed(mark: int = MARK) -> list[str]:
