@@ -71,10 +71,22 @@ def test_wg_quick_has_gone(space: Namespace, config: Path, environ: dict[str, st
     assert not config.exists()
 
 
-@pytest.mark.usefixtures("config")
-def test_without_nft(space: Namespace, environ: dict[str, str]) -> None:
+def test_the_mark_of_another(space: Namespace, config: Path, environ: dict[str, str]) -> None:
+    """The interface of a killed run has vanished, and a tunnel of the user's has its mark now: that is no failure, the
+    tunnel keeps its rules, and it is said."""
+    add_pair(space)
+    add_pair(space)
+    ip(space, "route", "add", "default", "dev", "lo", "table", str(MARK))
+    before = rules(space)
+    said: list[str] = []
+    assert WholeMachine(NAME, environ, said.append, MARK).down() == []
+    assert (rules(space), config.exists()) == (before, False)
+    assert said == [f"another tunnel has taken the mark {MARK} meanwhile: the rules of routing for it stay"]
+
+
+@pytest.mark.usefixtures("space", "config")
+def test_without_nft(environ: dict[str, str]) -> None:
     """The interface has vanished: its rules of iptables go, in both families; another tunnel's stay."""
-    assert space.name
     if shutil.which("iptables-save") is None:
         pytest.skip("NOT TESTED: there is no iptables")
     add_iptables("iptables", "wgc01", "10.101.0.7")
