@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -61,8 +62,10 @@ class WithCommand(click.Command):
 
     def _names_program(self, ctx: click.Context, args: list[str], option: str) -> bool:
         """Whether there is more than a REGION before the option."""
-        place = next(place for place, word in enumerate(args) if word.partition("=")[0] == option)
-        return bool(self.make_parser(ctx).parse_args(args[:place])[1])
+        place = [word.partition("=")[0] for word in args].index(option)
+        with suppress(click.UsageError):  # it is the value of an option
+            return bool(self.make_parser(ctx).parse_args(args[:place])[1])
+        return False
 
     def collect_usage_pieces(self, ctx: click.Context) -> list[str]:
         return [*super().collect_usage_pieces(ctx), "[-- COMMAND...]"]

@@ -230,7 +230,12 @@ def test_usage_errors(
 
 def test_an_option_that_is_misspelt(run: Run) -> None:
     """Where no program is named, nothing is said of one."""
-    for arguments in (("fsn", "--silent"), ("--every", "1s", "fsn", "--silent"), ("--silent", "fsn")):
+    for arguments in (
+        ("fsn", "--silent"),
+        ("--every", "1s", "fsn", "--silent"),
+        ("--silent", "fsn"),
+        ("--every", "--silent", "fsn", "--silent"),
+    ):
         done = run("connect", *arguments)
         assert (done.returncode, "No such option '--silent'" in done.stderr) == (2, True)
         assert "go behind" not in done.stderr
