@@ -23,9 +23,9 @@ MARKED = {"FRA_FWMARK", "FRA_FWMASK"}
 
 
 def remove(mark: int, remark: Callable[[str], None]) -> None:
-    """Once the interface has gone, and with it its routes, which were in the table that has the number of the mark. A
-    table that still has some is another tunnel's: wg-quick takes a number whose table is empty, and so do we leave it
-    both rules. Raises HostError."""
+    """Once the interface has gone, and with it its routes in the table that has the number of the mark. wg-quick takes
+    a number whose table is empty: one that has routes is another tunnel's by now, and so are the rules. Raises
+    HostError."""
     with links.rtnetlink("cannot remove the rules of routing") as route:
         if any(found.get_attr("RTA_TABLE") == mark for family in FAMILIES for found in route.get_routes(family=family)):
             remark(f"another tunnel has taken the mark {mark} meanwhile: the rules of routing for it stay")
