@@ -12,6 +12,15 @@ def printable(text: str, encoding: str | None = None) -> str:
     return seen.encode(encoding or "utf-8", "backslashreplace").decode(encoding or "utf-8")
 
 
+def has(encoding: str | None, characters: str) -> bool:
+    """Whether a terminal of that encoding can show them; of none it is ASCII."""
+    try:
+        characters.encode(encoding or "ascii")
+    except (UnicodeEncodeError, LookupError):
+        return False
+    return True
+
+
 def json_text(value: object, indent: int | None = None) -> str:
     """Of ASCII, with its own escapes for controls; the one that json.dumps() lets through has its escape here."""
     return json.dumps(value, indent=indent).replace("\x7f", "\\u007f")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -50,14 +51,21 @@ class WithCommand(click.Command):
                 ctx.fail("Missing COMMAND after '--'.")
             args = args[:place]
         try:
-            rest = super().parse_args(ctx, args)
+            rest = super().parse_args(ctx, list(args))  # which it empties
         except click.NoSuchOption as error:
-            if error.option_name.startswith("--"):
+            if error.option_name.startswith("--") and not self._names_program(ctx, args, error.option_name):
                 raise
             raise click.UsageError(f"{error.format_message()} {BEHIND}", ctx) from error  # none of ours is so short
         if ctx.args and not ctx.resilient_parsing:
             ctx.fail(f"Got unexpected extra arguments ({' '.join(ctx.args)}). {BEHIND}")
         return rest
+
+    def _names_program(self, ctx: click.Context, args: list[str], option: str) -> bool:
+        """Whether there is more than a REGION before the option."""
+        place = [word.partition("=")[0] for word in args].index(option)
+        with suppress(click.UsageError):  # it is the value of an option
+            return bool(self.make_parser(ctx).parse_args(args[:place])[1])
+        return False
 
     def collect_usage_pieces(self, ctx: click.Context) -> list[str]:
         return [*super().collect_usage_pieces(ctx), "[-- COMMAND...]"]
@@ -202,6 +210,8 @@ def _hand_out(
     path = None if file in (None, STDOUT) else Path(str(file))
     if path is not None:
         _refuse_place(path)
+    if not file and not as_json:
+        qr.check(sys.stdout.encoding)
     sessions = exit_.sessions()
     # Whether this machine has IPv6 says nothing of a phone.
     wish = _wish(sessions, region, resolvers, 0) if file else replace(_wish(sessions, region, resolvers, 0), ipv6=True)

@@ -14,10 +14,12 @@ import click
 from appliance.cli import output
 from appliance.cli.faults import host_faults
 from appliance.errors import InvalidRequest
+from appliance.printable import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from appliance.client.access import Access
     from appliance.client.api import Api
     from appliance.client.dialer import Dialer
     from appliance.client.invoker import Invoker
@@ -31,16 +33,13 @@ class Exit:
     api: Api
     dialer: Dialer
     invoker: Invoker
-    known_token: str | None
+    access: Access
 
     @property
     def token(self) -> str:
-        if self.known_token is None:
-            raise click.UsageError(
-                f"no token for {self.api.url}; give it as WG_APPLIANCE_TOKEN, --token-file FILE or --token TOKEN, "
-                "or --save it once"
-            )
-        return self.known_token
+        if self.access.token is None:
+            raise _no_token(self.api.url, self.access, "or --save it once")
+        return self.access.token
 
     @property
     def environment(self) -> dict[str, str]:
@@ -110,12 +109,20 @@ def _reach(api: str | None, token: str | None, token_file: Path | None, *, save:
         raise click.UsageError(str(error)) from error
     if url.reads_along and not insecure_http:
         raise click.UsageError(f"{url.text}: others on the way could read the token; use https, or --insecure-http")
+    if save and found.elsewhere is not None:
+        raise _no_token(url.text, found, "beside --save")
     if save:
         with invoker.acting():
             written = access.save(found, saved)
         output.remark(f"saved: {', '.join(map(str, written))}")
     dialer = Dialer(url, _mark())
-    return Exit(dialer.api(), dialer, invoker, found.token)
+    return Exit(dialer.api(), dialer, invoker, found)
+
+
+def _no_token(url: str, access: Access, where: str) -> click.UsageError:
+    saved = f" (the saved one is for {printable(access.elsewhere)})" if access.elsewhere else ""
+    given = f"give it as WG_APPLIANCE_TOKEN, --token-file FILE or --token TOKEN, {where}"
+    return click.UsageError(f"no token for {url}{saved}; {given}")
 
 
 def _mark() -> int | None:

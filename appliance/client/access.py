@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,7 +13,7 @@ from appliance.client.dialer import is_same_exit
 from appliance.errors import HostError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from appliance.client.invoker import Invoker
 
@@ -22,10 +23,11 @@ API, TOKEN = "api", "token"
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """None: nobody has said."""
+    """None: nobody has said. `elsewhere`: the exit that the saved token is for, where it is another one."""
 
     url: str | None
     token: str | None = field(repr=False)
+    elsewhere: str | None = None
 
 
 def folder(invoker: Invoker, environ: Mapping[str, str]) -> Path:
@@ -38,14 +40,17 @@ def find(url: str | None, token: str | None, environ: Mapping[str, str], saved: 
     """`url` and `token` as given, else the environment's, else those in the folder `saved`, whose token is for the exit
     that was saved with it and for no other."""
     url, found = url or environ.get(ENV_API), token or environ.get(ENV_TOKEN)
+    elsewhere = None
     if not url or not found:
         theirs = _read(saved / API, private=False)
         url = url or theirs
         if not found and (theirs is None or (url is not None and is_same_exit(url, theirs))):
             found = _read(saved / TOKEN, private=True)
+        elif not found and (saved / TOKEN).exists():
+            elsewhere = theirs
     if found and not (found.isascii() and found.isprintable() and " " not in found):
         raise HostError("the token is not one: it has characters that no token has")
-    return Access(url or None, found or None)
+    return Access(url or None, found or None, elsewhere)
 
 
 def read_token(file: Path) -> str:
@@ -57,28 +62,39 @@ def read_token(file: Path) -> str:
 
 
 def save(access: Access, saved: Path) -> list[Path]:
-    """For the next time, where nobody else reads it. The files that were written."""
+    """For the next time, where nobody else reads it. The files that were written: both, or none."""
     saved.mkdir(mode=0o700, parents=True, exist_ok=True)
-    (saved / TOKEN).unlink(missing_ok=True)  # at no moment it is beside the URL of another exit
-    written = []
-    for name, value in ((API, access.url), (TOKEN, access.token)):
-        if value is not None:
-            write_private(saved / name, f"{value}\n")
-            written.append(saved / name)
-    return written
+    theirs = _read(saved / API, private=False)
+    values = {saved / API: access.url, saved / TOKEN: access.token}
+    with ExitStack() as stack:
+        ready = {
+            path: stack.enter_context(_aside(path, f"{value}\n")) for path, value in values.items() if value is not None
+        }
+        if theirs is None or access.url is None or not is_same_exit(access.url, theirs):
+            (saved / TOKEN).unlink(missing_ok=True)  # at no moment it is beside the URL of another exit
+        for path, new in ready.items():
+            new.replace(path)
+    return list(ready)
 
 
 def write_private(path: Path, text: str, *, replace: bool = True) -> None:
     """Mode 0600 from its beginning on, and never half of it. Raises FileExistsError where it may not replace one."""
+    with _aside(path, text) as new:
+        if replace:
+            new.replace(path)
+        else:
+            path.hardlink_to(new)
+
+
+@contextmanager
+def _aside(path: Path, text: str) -> Iterator[Path]:
+    """A file that may take the place of `path`; gone afterwards where it does not."""
     new = path.with_name(f".{path.name}.{os.getpid()}")
     with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600), "w") as file:
         try:
             file.write(text)
             file.flush()
-            if replace:
-                new.replace(path)
-            else:
-                path.hardlink_to(new)
+            yield new
         finally:
             new.unlink(missing_ok=True)
 

@@ -101,8 +101,19 @@ class Connection:
                     raise
 
     def end(self, screen: Screen, over: Over | None) -> list[str]:
-        """Everything back as it was, and a receipt. What went wrong, in words."""
-        screen.close()
+        """Everything back as it was, whatever becomes of the screen, and a receipt. What went wrong, in words."""
+        try:
+            screen.close()
+        finally:
+            failed, final = self._take_back(over)
+        if final and self._is_up:
+            screen.receipt(_now() - self._begun, final)
+        return failed
+
+    # -------------------------------------------------------------------------------------------------
+
+    def _take_back(self, over: Over | None) -> tuple[list[str], Mapping[str, Any]]:
+        """What went wrong; the session's final figures."""
         failed = self._tunnel.down()
         if not failed:  # else the way to the API is past it still
             self._dialer.mark = None
@@ -112,13 +123,9 @@ class Connection:
                 final = self._sessions.close(self._opened.id)
             except (ApplianceError, Interrupted) as error:
                 failed.append(f"the session {self._opened.id} ends by itself, for it could not be closed: {error}")
-        if final and self._is_up:
-            screen.receipt(_now() - self._begun, final)
         if not failed:  # else the next run tries again
             self._place.empty()
-        return failed
-
-    # -------------------------------------------------------------------------------------------------
+        return failed, final
 
     def _take_over(self, opened: Opened) -> None:
         self._opened = opened

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from appliance.errors import HostError
+from appliance.printable import has
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -11,6 +14,15 @@ QUIET = 4  # modules of light around it (ISO/IEC 18004)
 BLACK_ON_WHITE, RESET = "\x1b[38;5;16;48;5;231m", "\x1b[0m"
 # Two modules a character, the upper one first; true is dark.
 INK = {(False, False): " ", (True, False): "▀", (False, True): "▄", (True, True): "█"}
+
+
+def check(encoding: str | None) -> None:
+    """Raises HostError where what is drawn could not be written."""
+    if not has(encoding, "".join(INK.values())):
+        raise HostError(
+            f"the encoding of stdout, {encoding}, has no blocks to draw a QR code with; take a terminal of UTF-8 "
+            "(LC_ALL=C.UTF-8), or --qr --json, or --config-only"
+        )
 
 
 def draw(text: str, *, colour: bool) -> str:

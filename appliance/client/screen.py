@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from appliance.client import status
 from appliance.client.status import SEPARATOR
-from appliance.printable import json_text, printable
+from appliance.printable import has, json_text, printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from appliance.client.answers import Opened
     from appliance.client.status import Glyphs, View
 
+ELLIPSIS = "…"  # what rich ends a line with that it cuts
 ECHOED = len("^C")  # what the terminal itself writes behind the line when it is to end
 
 
@@ -190,7 +191,7 @@ def line(view: View, glyphs: Glyphs, width: int, encoding: str | None) -> Any:
         piece = (printable(part.text, encoding), part.style)
         pieces += [SEPARATOR, piece] if pieces else [piece]
     shown = Text.assemble(*pieces, no_wrap=True)
-    shown.truncate(width, overflow="ellipsis")
+    shown.truncate(width, overflow="ellipsis" if has(encoding, ELLIPSIS) else "crop")
     return shown
 
 
@@ -200,11 +201,7 @@ def greeting(opened: Opened, region: str, leave: str) -> str:
 
 def glyphs_for(out: TextIO) -> Glyphs:
     """Arrows and blocks where the terminal's encoding has them."""
-    try:
-        "".join(astuple(status.UNICODE)).encode(out.encoding or "ascii")
-    except (UnicodeEncodeError, LookupError):
-        return status.ASCII
-    return status.UNICODE
+    return status.UNICODE if has(out.encoding, "".join(astuple(status.UNICODE))) else status.ASCII
 
 
 def screen_for(*, as_json: bool, command: bool) -> Screen:

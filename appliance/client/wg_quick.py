@@ -1,69 +1,50 @@
 """What wg-quick(8) makes beside its interface, changed or taken away where it cannot do so itself.
 
-For all traffic to go into the tunnel: a rule of routing for what has not the tunnel's mark, one before it for routes
-that are no default route, and a table of nftables. For DNS: an entry of resolvconf(8). Where there is no nft it takes
-iptables, which is left to it.
+For all traffic to go into the tunnel: rules of routing (policy_rules.py) and of the packet filter (filter_rules.py).
+For DNS: an entry of resolvconf(8).
 """
 
 from __future__ import annotations
 
 import re
-import shutil
-import socket
-import subprocess
 from functools import partial
-from ipaddress import ip_address
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from appliance.client import links
+from appliance.client import filter_rules, policy_rules
+from appliance.client.programs import run
 from appliance.errors import HostError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from appliance.wireguard.tunnel import Prefix
+    from collections.abc import Callable, Mapping, Sequence
 
 RESOLVCONF = "resolvconf"
 RESOLVCONF_ORDER = Path("/etc/resolvconf/interface-order")
-PROGRAM_S = 30.0
-TABLE_MAIN = 254  # linux/rtnetlink.h RT_TABLE_MAIN
-FAMILIES = {4: "ip", 16: "ip6"}  # nft's words, by the length of an address
 
 
-def guard(interface: str, addresses: Sequence[Prefix]) -> None:
-    """Packets to the tunnel's addresses come in by the tunnel alone; those that it had before are forgotten."""
-    script = ""
-    for length, family in FAMILIES.items():
-        table = f"{family} wg-quick-{interface}"
-        if table not in _tables():
-            continue
-        script += f"flush chain {table} preraw\n"
-        for prefix in addresses:
-            if len(prefix.address) == length:
-                own = f"{family} daddr {ip_address(prefix.address)}"
-                script += f'add rule {table} preraw iifname != "{interface}" {own} fib saddr type != local drop\n'
-    if script:
-        _run("nft", "-f", "-", text=script)
-
-
-def set_resolvers(interface: str, addresses: Sequence[str]) -> None:
+def set_resolvers(interface: str, addresses: Sequence[str], environ: Mapping[str, str]) -> None:
     """Names are resolved there and nowhere else; none: as before there was a tunnel."""
     if addresses:
         text = "".join(f"nameserver {address}\n" for address in addresses)
-        _run(RESOLVCONF, "-a", _resolvconf_name(interface), "-m", "0", "-x", text=text)
+        run(RESOLVCONF, "-a", _resolvconf_name(interface), "-m", "0", "-x", text=text, environ=environ)
     else:
-        _run(RESOLVCONF, "-d", _resolvconf_name(interface), "-f")
+        run(RESOLVCONF, "-d", _resolvconf_name(interface), "-f", environ=environ)
 
 
-def remove(interface: str, mark: int | None, resolvers: Sequence[str]) -> None:
+def remove(
+    interface: str,
+    mark: int | None,
+    resolvers: Sequence[str],
+    environ: Mapping[str, str],
+    remark: Callable[[str], None],
+) -> None:
     """All of it, once the interface has gone. `mark`: its own, None where it had none. Raises HostError when as much as
     can be is taken away."""
-    steps = [partial(_remove_tables, interface)]
+    steps = [partial(filter_rules.remove, interface, environ)]
     if mark is not None:
-        steps.append(partial(_remove_rules, mark))
+        steps.append(partial(policy_rules.remove, mark, remark))
     if resolvers:
-        steps.append(partial(set_resolvers, interface, ()))
+        steps.append(partial(set_resolvers, interface, (), environ))
     failed = []
     for step in steps:
         try:
@@ -74,42 +55,6 @@ def remove(interface: str, mark: int | None, resolvers: Sequence[str]) -> None:
         raise HostError("; ".join(failed))
 
 
-def _remove_rules(mark: int) -> None:
-    """Its table has the number of the mark. Other tunnels have rules like them: of those for routes that are no default
-    route, ours is the one that was added last before it."""
-    with links.rtnetlink("cannot remove the rules of routing") as route:
-        for family in (socket.AF_INET, socket.AF_INET6):
-            found = [dict(rule["attrs"]) for rule in route.get_rules(family=family)]
-            own = [rule for rule in found if rule.get("FRA_FWMARK") == rule.get("FRA_TABLE") == mark]
-            before = [
-                rule
-                for rule in found
-                if (rule.get("FRA_TABLE"), rule.get("FRA_SUPPRESS_PREFIXLEN")) == (TABLE_MAIN, 0)
-                and any(_priority(rule) < _priority(one) for one in own)
-            ]
-            for rule in (*own, *sorted(before, key=_priority)[-1:]):
-                route.rule("del", family=family, priority=_priority(rule), table=rule["FRA_TABLE"])
-
-
-def _priority(rule: dict[str, Any]) -> int:
-    priority: int = rule.get("FRA_PRIORITY", 0)
-    return priority
-
-
-def _remove_tables(interface: str) -> None:
-    tables = [f"{family} wg-quick-{interface}" for family in FAMILIES.values()]
-    script = "".join(f"delete table {table}\n" for table in tables if table in _tables())
-    if script:
-        _run("nft", "-f", "-", text=script)
-
-
-def _tables() -> list[str]:
-    """Of nftables, each as its family and name."""
-    if shutil.which("nft") is None:
-        return []
-    return [line.removeprefix("table ") for line in _run("nft", "list", "tables").splitlines()]
-
-
 def _resolvconf_name(interface: str) -> str:
     """Some have an order of interfaces by their names, where wg-quick takes the first that is a prefix."""
     try:
@@ -118,16 +63,3 @@ def _resolvconf_name(interface: str) -> str:
         return interface
     found = (re.fullmatch(r"([A-Za-z0-9-]+)\*", line) for line in lines)
     return next((f"{prefix[1]}.{interface}" for prefix in found if prefix), interface)
-
-
-def _run(*command: str, text: str = "") -> str:
-    """What it prints. Raises HostError."""
-    try:
-        done = subprocess.run(  # noqa: S603 (names and addresses of ours)
-            command, input=text, capture_output=True, text=True, timeout=PROGRAM_S, check=False
-        )
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise HostError(f"{command[0]}: {error}") from error
-    if done.returncode != 0:
-        raise HostError(f"{' '.join(command)} failed: {' '.join(done.stderr.split())}")
-    return done.stdout

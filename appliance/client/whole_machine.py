@@ -9,12 +9,13 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from appliance import host_network
-from appliance.client import wg_quick
+from appliance.client import filter_rules, wg_quick
 from appliance.client.access import write_private
 from appliance.client.config_file import resolvers
 from appliance.client.device import end_wireguard_go, existing_device, new_device
 from appliance.client.dialling import Call, read_offer
 from appliance.client.left_behind import config_of
+from appliance.client.programs import run
 from appliance.client.tunnel import Figures, read_figures
 from appliance.errors import ApplianceError, HostError
 from appliance.wireguard import link
@@ -62,27 +63,22 @@ class WholeMachine:
         old, new = read_offer(before), read_offer(config)
         write_private(self._file, config)
         # An interface that loses its last address loses its routes: the new one comes first.
-        link.change_link(self._interface, LinkChange(mtu=new.mtu, add_addresses=frozenset(new.addresses)))
-        wg_quick.guard(self._interface, new.addresses)
+        mtu = new.mtu if new.mtu != old.mtu else None  # where neither file names one, wg-quick has found one
+        link.change_link(self._interface, LinkChange(mtu=mtu, add_addresses=frozenset(new.addresses)))
+        filter_rules.guard(self._interface, new.addresses, self._environ)
         existing_device(self._interface).dial(Call(None, new.server_key, new.endpoint.host, new.endpoint.port))
         gone = frozenset(old.addresses) - frozenset(new.addresses)
         link.change_link(self._interface, LinkChange(remove_addresses=gone))
         if resolvers(config) != resolvers(before):
-            wg_quick.set_resolvers(self._interface, resolvers(config))
+            wg_quick.set_resolvers(self._interface, resolvers(config), self._environ)
 
     def figures(self) -> Figures:
         return read_figures(self._interface)
 
     def mark(self) -> int | None:
         """The one that wg-quick has chosen."""
-        with suppress(OSError, ValueError):  # no wg any more; "off"
-            shown = subprocess.run(  # noqa: S603 (a name of ours)
-                ["wg", "show", self._interface, "fwmark"],  # noqa: S607 (of wg-quick's package)
-                capture_output=True,
-                text=True,
-                check=False,
-            )
-            self._mark = int(shown.stdout.strip(), 0)
+        with suppress(HostError, ValueError):  # no wg any more; "off"
+            self._mark = int(run("wg", "show", self._interface, "fwmark", environ=self._environ).strip(), 0)
         return self._mark
 
     def down(self) -> list[str]:
@@ -111,7 +107,7 @@ class WholeMachine:
             link.delete_link(self._interface, kind)
         if self._file.exists():
             names = resolvers(self._file.read_text(encoding="ascii"))
-            wg_quick.remove(self._interface, self._mark, names)
+            wg_quick.remove(self._interface, self._mark, names, self._environ, self._remark)
 
     def _refuse(self, config: str) -> None:
         """What needs a program that is not there; and the exit itself, whose way to the internet would lead into its
@@ -144,6 +140,8 @@ class WholeMachine:
                 )
             except subprocess.TimeoutExpired as error:
                 raise HostError(f"{WG_QUICK} {action} does not end") from error
+            except OSError as error:
+                raise HostError(f"{WG_QUICK} {action}: {error.strerror}") from error
             if done.returncode != 0:
                 said.seek(0)
                 raise HostError(f"{WG_QUICK} {action} failed: {_complaint(said.read().decode(errors='replace'))}")

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from netns import Namespace, new_namespace
 from scripted_api import TOKEN, ScriptedApi, serving
 
 if TYPE_CHECKING:
@@ -19,6 +20,15 @@ PROJECT = Path(__file__).resolve().parents[2]
 def api() -> Iterator[ScriptedApi]:
     """An API that answers what the test has it answer."""
     with serving() as made:
+        yield made
+
+
+@pytest.fixture
+def space() -> Iterator[Namespace]:
+    """A network namespace that the test is in."""
+    if os.geteuid() != 0:
+        pytest.skip("NOT TESTED: a network namespace needs root")
+    with new_namespace() as made, made.entered():
         yield made
 
 

@@ -8,6 +8,7 @@ import stat
 from pathlib import Path
 
 import pytest
+from small_disk import PAGE, full, small_disk
 
 from appliance.client.access import Access, find, folder, read_token, save, write_private
 from appliance.client.dialer import parse_url
@@ -45,8 +46,9 @@ def test_order(saved: Path) -> None:
 )
 def test_a_token_is_for_one_exit(saved: Path, url: str, token: str | None) -> None:
     """The saved one for the one that was saved with it, however its URL is written."""
-    assert find(url, None, {}, saved) == Access(url, token)
-    assert find(None, None, {"WG_APPLIANCE_API": url}, saved) == Access(url, token)
+    found = Access(url, token, None if token else "https://saved")
+    assert find(url, None, {}, saved) == found
+    assert find(None, None, {"WG_APPLIANCE_API": url}, saved) == found
 
 
 def test_another_exit_is_saved(saved: Path) -> None:
@@ -71,6 +73,19 @@ def test_saved_for_nobody_else(saved: Path) -> None:
         ("token", 0o600),
     }
     assert find(None, None, {}, saved) == Access("https://other", "other")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="NOT TESTED: only root can make a small disk")
+@pytest.mark.parametrize("url", ["https://saved", "https://other"])
+@pytest.mark.parametrize("left", [0, PAGE])
+def test_no_room_to_save(tmp_path: Path, url: str, left: int) -> None:
+    """For none of the files, or for one of the two: what was saved before is there as it was, and nothing else."""
+    with small_disk(tmp_path / "disk", 16 * PAGE) as disk:
+        save(Access("https://saved", "saved"), disk / "saved")
+        with full(disk, left), pytest.raises(OSError, match="No space"):
+            save(Access(url, "new"), disk / "saved")
+        assert find(None, None, {}, disk / "saved") == Access("https://saved", "saved")
+        assert {path.name for path in (disk / "saved").iterdir()} == {"api", "token"}
 
 
 def test_a_token_that_others_can_read(saved: Path) -> None:

@@ -91,6 +91,15 @@ def test_qr(api: ScriptedApi, run: Run) -> None:
     assert "\nDNS = 9.9.9.9\n" in json.loads(shown.stdout)["wg_config"]
 
 
+def test_qr_without_blocks(api: ScriptedApi, run: Run) -> None:
+    """One line, and no session that nobody knows the id of; as JSON it is whole."""
+    api.answers(POST, 201, OPENED)
+    done = run("connect", "fsn", "--qr", PYTHONIOENCODING="latin-1")
+    assert (done.returncode, done.stdout, done.stderr.count("\n"), api.asked) == (1, "", 1, [])
+    assert "the encoding of stdout, iso8859-1, has no blocks" in done.stderr
+    assert run("connect", "fsn", "--qr", "--json", PYTHONIOENCODING="latin-1").returncode == 0
+
+
 def test_quota(api: ScriptedApi, run: Run) -> None:
     """Status 3 here too, with the breakdown on one line."""
     api.answers(POST, 402, QUOTA_EXCEEDED)
@@ -161,16 +170,33 @@ def test_saved(api: ScriptedApi, run: Run, tmp_path: Path) -> None:
 
 
 def test_saved_for_one_exit(api: ScriptedApi, run: Run) -> None:
-    """A saved token goes to the exit that it was saved with, never to another, nor when that one is saved."""
+    """A saved token goes to the exit that it was saved with, never to another; which that is, is said."""
     run("connect", "--usage", "--save")
     asked = len(api.asked)
     with serving() as other:
-        for more in ((), ("--save",), ()):
-            done = run("connect", "--usage", "--api", other.url, *more, WG_APPLIANCE_TOKEN="")
-            assert (done.returncode, f"no token for {other.url}; give it as" in done.stderr) == (2, True)
+        done = run("connect", "--usage", "--api", other.url, WG_APPLIANCE_TOKEN="")
         assert other.asked == []
-    assert run("connect", "--usage", WG_APPLIANCE_TOKEN="").returncode == 2, "the other one's URL has taken its place"
+    assert done.returncode == 2
+    assert f"no token for {other.url} (the saved one is for {api.url}); give it as" in done.stderr
     assert len(api.asked) == asked
+
+
+@pytest.mark.parametrize("command", [("connect", "--usage"), ("regions",)])
+def test_saving_another_exit(run: Run, tmp_path: Path, command: tuple[str, ...]) -> None:
+    """It would cost the token that is saved: refused before anything is written or asked, unless its own comes with
+    it."""
+    saved, its_own = tmp_path / ".config" / "wg-appliance", f"{TOKEN[:-1]}1"
+    run("connect", "--usage", "--save")
+    before = {path.name: path.read_text() for path in saved.iterdir()}
+    with serving() as other:
+        other.answers("GET /v1/usage", 200, {"tier": "free"})
+        other.answers("GET /v1/regions", 200, {"regions": []})
+        done = run(*command, "--save", "--api", other.url, WG_APPLIANCE_TOKEN="")
+        assert (done.returncode, done.stdout, other.asked) == (2, "", [])
+        assert "--token TOKEN, beside --save\n" in done.stderr
+        assert {path.name: path.read_text() for path in saved.iterdir()} == before
+        assert run(*command, "--save", "--api", other.url, WG_APPLIANCE_TOKEN=its_own).returncode == 0
+    assert (saved / "token").read_text() == f"{its_own}\n"
 
 
 @pytest.mark.parametrize(
@@ -184,6 +210,8 @@ def test_saved_for_one_exit(api: ScriptedApi, run: Run) -> None:
         ({}, ("fsn", "--"), "Missing COMMAND after '--'"),
         ({}, ("fsn", "curl"), "extra arguments (curl). A program to run, and its options, go behind '--'"),
         ({}, ("fsn", "curl", "-sS"), "A program to run, and its options, go behind '--'"),
+        ({}, ("fsn", "curl", "--silent", "x"), "A program to run, and its options, go behind '--'"),
+        ({}, ("fsn", "curl", "--every", "1s", "--max-time=3"), "A program to run, and its options, go behind '--'"),
         ({}, ("fsn", "--usage"), "--usage and REGION do not go together"),
         ({}, ("--config-only", ""), "--config-only has an empty FILE"),
         ({}, ("--every", "0s"), "0s"),
@@ -198,6 +226,19 @@ def test_usage_errors(
     done = run("connect", *arguments, **environ)
     assert (done.returncode, done.stdout, api.asked) == (2, "", [])
     assert said in done.stderr
+
+
+def test_an_option_that_is_misspelt(run: Run) -> None:
+    """Where no program is named, nothing is said of one."""
+    for arguments in (
+        ("fsn", "--silent"),
+        ("--every", "1s", "fsn", "--silent"),
+        ("--silent", "fsn"),
+        ("--every", "--silent", "fsn", "--silent"),
+    ):
+        done = run("connect", *arguments)
+        assert (done.returncode, "No such option '--silent'" in done.stderr) == (2, True)
+        assert "go behind" not in done.stderr
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="NOT TESTED: only root can be another user")

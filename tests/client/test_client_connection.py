@@ -73,6 +73,8 @@ class Stage:
 
     def close(self, *session_id: str) -> Mapping[str, Any]:
         self.log.append(f"close {session_id[0]}" if session_id else "screen closed")
+        if not session_id and self.fails == "screen":
+            raise ValueError("nothing can be drawn")
         if session_id and self.fails == "close":
             raise HostError("nobody there")
         if session_id and self.fails == "wait":
@@ -227,6 +229,16 @@ def test_what_fails_before_it_is_up(stage: Stage, fails: str, done: list[str]) -
     stage.fails = fails
     assert play(stage).exit_status == 1
     assert stage.log == done
+    assert list(left_behind.FOLDER.iterdir()) == []
+
+
+def test_a_screen_that_fails(stage: Stage) -> None:
+    """Whatever it raises: the tunnel goes, the session is closed, and nothing is noted."""
+    stage.fails = "screen"
+    stage.statuses.append(Live(SESSION))
+    with pytest.raises(ValueError, match="nothing can be drawn"):
+        play(stage)
+    assert stage.log == ["open fsn", "up", "screen closed", "down", "close ses_1"]
     assert list(left_behind.FOLDER.iterdir()) == []
 
 

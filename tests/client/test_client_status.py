@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 from scripted_api import SESSION
 
+from appliance.client.screen import line
 from appliance.client.status import (
     ASCII,
     UNICODE,
@@ -182,3 +183,10 @@ def test_receipt() -> None:
         "quota left": "1.0 KiB",
         "cost": "0.21 EUR",
     }
+
+
+@pytest.mark.parametrize(("encoding", "ending"), [("utf-8", "…"), ("ascii", "")])
+def test_no_room_for_what_stays(encoding: str, ending: str) -> None:
+    """A terminal that is narrower than what always stays has its beginning, in characters that it has."""
+    shown = line(VIEW, ASCII, 20, encoding)
+    assert shown.plain == "1:02:05  down 5.0M  "[: 20 - len(ending)] + ending

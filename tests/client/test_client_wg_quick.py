@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from appliance.client import wg_quick
+from appliance.client import filter_rules, wg_quick
 from appliance.client.whole_machine import WholeMachine
 from appliance.errors import HostError
 from appliance.wireguard.backend import HostFacts
@@ -29,16 +29,16 @@ def said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_resolvers(said: Path) -> None:
     """As wg-quick names them: exclusively, under the interface's name; none takes the entry away."""
-    wg_quick.set_resolvers("wgc0", ("192.0.2.53", "2001:db8::53"))
+    wg_quick.set_resolvers("wgc0", ("192.0.2.53", "2001:db8::53"), os.environ)
     assert said.read_text() == "-a wgc0 -m 0 -x\nnameserver 192.0.2.53\nnameserver 2001:db8::53\n"
-    wg_quick.set_resolvers("wgc0", ())
+    wg_quick.set_resolvers("wgc0", (), os.environ)
     assert said.read_text() == "-d wgc0 -f\n"
 
 
 def test_resolvers_of_an_order(said: Path, tmp_path: Path) -> None:
     """Where resolvconf goes by the names of interfaces, it is the first that is a prefix."""
     (tmp_path / "interface-order").write_text("# order\nlo.inet\ntun*\ntap*\n")
-    wg_quick.set_resolvers("wgc0", ("192.0.2.53",))
+    wg_quick.set_resolvers("wgc0", ("192.0.2.53",), os.environ)
     assert said.read_text().startswith("-a tun.wgc0 ")
 
 
@@ -46,9 +46,9 @@ def test_resolvers_of_an_order(said: Path, tmp_path: Path) -> None:
 def test_what_cannot_be_taken_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is said in the program's own words, once all that can be has been tried."""
     (tmp_path / "resolvconf").write_text("#!/bin/sh\necho busy >&2\nexit 1\n")
-    monkeypatch.setattr(wg_quick, "_tables", list)
+    monkeypatch.setattr(filter_rules, "remove", lambda *_: None)
     with pytest.raises(HostError, match="resolvconf -d wgc0 -f failed: busy"):
-        wg_quick.remove("wgc0", None, ("192.0.2.53",))
+        wg_quick.remove("wgc0", None, ("192.0.2.53",), os.environ, print)
 
 
 @pytest.mark.parametrize(

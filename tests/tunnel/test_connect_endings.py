@@ -7,7 +7,8 @@ import os
 import re
 import shutil
 import signal
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -18,7 +19,6 @@ from world import EXIT_IP
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
     from appliance_process import Appliance
     from client import Client
@@ -205,15 +205,42 @@ def test_killed(ground: Ground, piped: Callable[..., Piped]) -> None:
 
 def test_the_interface_vanishes(exit_: Appliance, client: Client, piped: Callable[..., Piped]) -> None:
     """Somebody deletes it: status 1, and nothing else of wg-quick's is left. What other tunnels have like it stays."""
-    with foreign_rules(client):
+    with foreign_rules(client, 51999):
         before = state_of(client.space)
         running = piped(exit_.token(), "--json")
         interface = running.event("connected")["interface"]
         running.event("status")
-        client.space.run("ip", "link", "delete", interface)
-        status, _, err = running.end()
-        assert (status, err) == (1, f"wg-appliance: error: there is no WireGuard interface {interface}\n")
+        with foreign_rules(client, 51998):
+            client.space.run("ip", "link", "delete", interface)
+            status, _, err = running.end()
+            assert (status, err) == (1, f"wg-appliance: error: there is no WireGuard interface {interface}\n")
+            assert "lookup 51998" in client.space.run("ip", "rule").stdout
         assert state_of(client.space) == before
+
+
+@pytest.mark.skipif(shutil.which("iptables-save") is None, reason="NOT TESTED: there is no iptables")
+def test_the_interface_vanishes_without_nft(exit_: Appliance, client: Client, tmp_path: Path) -> None:
+    """There wg-quick takes iptables: nothing of that is left either."""
+    for folder in os.environ["PATH"].split(":"):
+        for program in Path(folder).glob("*"):
+            with suppress(FileExistsError):
+                (tmp_path / program.name).symlink_to(program)
+    (tmp_path / "nft").unlink()
+    (tmp_path / "wg-quick").unlink()  # which looks into its own folder first
+    shutil.copy(shutil.which("wg-quick") or "", tmp_path)
+
+    def rules() -> list[str]:
+        shown = [client.space.run(f"{program}-save").stdout for program in ("iptables", "ip6tables")]
+        return [line for line in "".join(shown).splitlines() if line.startswith("-A")]
+
+    with in_terminal(client.space, command(), environment(exit_.token(), PATH=str(tmp_path))) as terminal:
+        terminal.await_text(r"handshake \d+s ago")
+        assert any("DROP" in rule for rule in rules())
+        client.space.run("ip", "link", "delete", "wgc0")
+        assert terminal.wait() == 1, terminal.text
+    assert rules() == []
+    for table in ("ip raw", "ip mangle", "ip6 raw", "ip6 mangle"):  # iptables-nft leaves them, empty
+        client.space.run("nft", "delete", "table", *table.split(), check=False)
 
 
 def test_killed_and_vanished(exit_: Appliance, client: Client, piped: Callable[..., Piped]) -> None:
@@ -237,7 +264,7 @@ def test_wg_quick_fails(exit_: Appliance, client: Client, tmp_path: Path) -> Non
         f'#!/bin/sh\n[ "$1" != down ] || {{ echo "not today"; exit 1; }}\nexec {shutil.which("wg-quick")} "$@"\n'
     )
     broken.chmod(0o755)
-    with foreign_rules(client):
+    with foreign_rules(client, 51999):
         before = state_of(client.space)
         env = environment(exit_.token(), PATH=f"{tmp_path}:{os.environ['PATH']}")
         with in_terminal(client.space, command(), env) as terminal:
@@ -249,12 +276,12 @@ def test_wg_quick_fails(exit_: Appliance, client: Client, tmp_path: Path) -> Non
 
 
 @contextmanager
-def foreign_rules(client: Client) -> Iterator[None]:
+def foreign_rules(client: Client, mark: int) -> Iterator[None]:
     """Of another tunnel that wg-quick would have made."""
     rules = [
         (family, *rule)
         for family in ("-4", "-6")
-        for rule in (("not", "fwmark", "51999", "table", "51999"), ("table", "main", "suppress_prefixlength", "0"))
+        for rule in (("not", "fwmark", str(mark), "table", str(mark)), ("table", "main", "suppress_prefixlength", "0"))
     ]
     for family, *rule in rules:
         client.space.run("ip", family, "rule", "add", *rule)

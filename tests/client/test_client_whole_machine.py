@@ -1,0 +1,132 @@
+"""What becomes of wg-quick's work where wg-quick does not do it, in a network namespace without a tunnel."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from typing import TYPE_CHECKING
+
+import pytest
+from as_wg_quick import MARK, add_iptables, add_pair, ip, iptables, rules
+from scripted_api import CONFIG
+
+from appliance.client import left_behind
+from appliance.client.whole_machine import WholeMachine
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from netns import Namespace
+
+NAME = "wgc0"
+OTHER_ADDRESS = CONFIG.replace("10.101.0.2", "10.101.0.9")
+PROGRAMS = ("nft", "iptables-save", "iptables-restore", "ip6tables-save", "ip6tables-restore")
+
+
+class Dialled:
+    """In the place of a WireGuard device."""
+
+    def __init__(self, _name: str) -> None: ...
+
+    def dial(self, _call: object) -> None: ...
+
+
+@pytest.fixture
+def environ(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """The programs that may be run, without wg-quick among them; and our own secret beside it."""
+    for name in PROGRAMS:
+        found = shutil.which(name)
+        if found is not None:
+            (tmp_path / name).symlink_to(found)
+    monkeypatch.setenv("WG_APPLIANCE_TOKEN", "secret")
+    return {"PATH": str(tmp_path)}
+
+
+@pytest.fixture
+def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """As a run has left it."""
+    monkeypatch.setattr(left_behind, "FOLDER", tmp_path)
+    monkeypatch.setattr("appliance.client.whole_machine.existing_device", Dialled)
+    (tmp_path / f"{NAME}.conf").write_text(CONFIG)
+    return tmp_path / f"{NAME}.conf"
+
+
+@pytest.fixture
+def interface(space: Namespace) -> None:
+    ip(space, "link", "add", NAME, "mtu", "1380", "type", "veth", "peer", "name", "far")
+    ip(space, "address", "add", "10.101.0.2/32", "dev", NAME)
+    ip(space, "link", "set", NAME, "up")
+
+
+@pytest.mark.usefixtures("interface")
+def test_wg_quick_has_gone(space: Namespace, config: Path, environ: dict[str, str]) -> None:
+    """Somebody has uninstalled it: the interface and its rules go without it, and it is said."""
+    before = rules(space)
+    add_pair(space)
+    said: list[str] = []
+    assert WholeMachine(NAME, environ, said.append, MARK).down() == []
+    assert said == [f"wg-quick down: No such file or directory; taking {NAME} away without it"]
+    assert rules(space) == before
+    assert NAME not in ip(space, "link")
+    assert not config.exists()
+
+
+def test_the_mark_of_another(space: Namespace, config: Path, environ: dict[str, str]) -> None:
+    """The interface of a killed run has vanished, and a tunnel of the user's has its mark now: that is no failure, the
+    tunnel keeps its rules, and it is said."""
+    add_pair(space)
+    add_pair(space)
+    ip(space, "route", "add", "default", "dev", "lo", "table", str(MARK))
+    before = rules(space)
+    said: list[str] = []
+    assert WholeMachine(NAME, environ, said.append, MARK).down() == []
+    assert (rules(space), config.exists()) == (before, False)
+    assert said == [f"another tunnel has taken the mark {MARK} meanwhile: the rules of routing for it stay"]
+
+
+@pytest.mark.usefixtures("space", "config")
+def test_without_nft(environ: dict[str, str]) -> None:
+    """The interface has vanished: its rules of iptables go, in both families; another tunnel's stay."""
+    if shutil.which("iptables-save") is None:
+        pytest.skip("NOT TESTED: there is no iptables")
+    add_iptables("iptables", "wgc01", "10.101.0.7")
+    others = iptables("iptables")
+    add_iptables("iptables", NAME, "10.101.0.2")
+    add_iptables("ip6tables", NAME, "fd65:7869:7400::2")
+    assert WholeMachine(NAME, environ, print, MARK).down() == []
+    assert (iptables("iptables"), iptables("ip6tables")) == (others, [])
+
+
+@pytest.mark.usefixtures("interface", "config")
+def test_another_address_without_nft(environ: dict[str, str]) -> None:
+    """The new one is guarded, the old one is not any more; one that stays, and what keeps the mark, are as before."""
+    if shutil.which("iptables-save") is None:
+        pytest.skip("NOT TESTED: there is no iptables")
+    add_iptables("iptables", NAME, "10.101.0.2")
+    add_iptables("ip6tables", NAME, "fd65:7869:7400::2")
+    before, before6 = iptables("iptables"), iptables("ip6tables")
+    WholeMachine(NAME, environ, print, MARK).change(OTHER_ADDRESS)
+    assert iptables("iptables") == [line.replace("10.101.0.2", "10.101.0.9") for line in before]
+    assert iptables("ip6tables") == before6
+
+
+@pytest.mark.usefixtures("interface")
+@pytest.mark.parametrize(
+    ("before", "after", "mtu"), [("", "", 1380), ("MTU = 1420\n", "MTU = 1400\n", 1400), ("MTU = 1400\n", "", 1420)]
+)
+def test_mtu(space: Namespace, config: Path, environ: dict[str, str], before: str, after: str, mtu: int) -> None:
+    """What wg-quick has found where the file names none stays; what another file says counts."""
+    config.write_text(CONFIG.replace("MTU = 1420\n", before))
+    WholeMachine(NAME, environ, print, MARK).change(OTHER_ADDRESS.replace("MTU = 1420\n", after))
+    shown = ip(space, "address", "show", "dev", NAME)
+    assert f"mtu {mtu} " in shown
+    assert re.findall(r"inet (\S+)", shown) == ["10.101.0.9/32"]
+
+
+@pytest.mark.usefixtures("config")
+def test_programs_are_not_told_the_token(tmp_path: Path, environ: dict[str, str]) -> None:
+    """They have the environment that wg-quick has."""
+    (tmp_path / "wg").write_text(f"#!/bin/sh\nexport -p >{tmp_path}/environment\necho 0xca6c\n")
+    (tmp_path / "wg").chmod(0o755)
+    assert WholeMachine(NAME, environ, print).mark() == MARK
+    assert "secret" not in (tmp_path / "environment").read_text()
