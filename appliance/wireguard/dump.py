@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import os
 from errno import EBADMSG, EINTR, ENOSPC
+from weakref import finalize
 
 from appliance._native import ffi, lib
 from appliance.errors import MalformedDump, TunnelError
@@ -57,10 +58,12 @@ class DumpParser:
         self._most = most
         self._reading: PeerTable | None = None
         self._peers: Peers | None = None  # of the dump before
+        # Of dumps that nobody holds any more: for a kernel it is work to give memory, and the same each time.
+        self._spare: list[PeerTable] = []
 
     def begin(self, seq: int, port_id: int) -> None:
         """Expect the answer to the request with this sequence number and port id (0: any)."""
-        self._reading = PeerTable(self._room)
+        self._reading = self._table()
         lib.wga_dump_begin(self._reading.dump, self._family_id, seq, port_id)
 
     def feed(self, buffer: bytes | bytearray | memoryview, length: int) -> bool:
@@ -83,6 +86,7 @@ class DumpParser:
         self._reading = None
         found = table.dump
         self._peers = peers = Peers(table, self._peers)
+        finalize(peers, self._spare.append, table).atexit = False
         return Dump(
             ifindex=found.ifindex,
             public_key=bytes(ffi.buffer(found.public_key)),
@@ -90,6 +94,12 @@ class DumpParser:
             peers=peers,
             compared=peers,
         )
+
+    def _table(self) -> PeerTable:
+        """One that is free, or a new one."""
+        spare = self._spare.pop() if self._spare else None
+        self._spare.clear()
+        return spare if spare is not None and spare.room == self._room else PeerTable(self._room)
 
     def _failure(self, reading: PeerTable, error: int) -> Exception:
         if reading.dump.kernel_error:

@@ -29,7 +29,7 @@ _PEER = struct.Struct("=32sQQqII")
 _ALLOWED_IP = struct.Struct("=16sBB")
 _KEY_SIZE = 32
 
-# The parser writes each entry as a whole, and nobody reads one that it has not written.
+# The parser writes each entry as a whole, and nobody reads one that it has not written for the same dump.
 _new = ffi.new_allocator(should_clear_after_alloc=False)
 
 
@@ -105,7 +105,10 @@ class Places:
 
 
 class Peers(Mapping[bytes, PeerState]):
-    """The peers of one dump, by public key. `before`: those of the dump that it is compared with at once."""
+    """The peers of one dump, by public key. `before`: those of the dump that it is compared with at once.
+
+    When it goes, its table may be written anew: whoever reads the table holds it, iterators too.
+    """
 
     def __init__(self, table: PeerTable, before: Peers | None = None) -> None:
         """Raises MalformedDump when a peer comes twice."""
@@ -128,7 +131,7 @@ class Peers(Mapping[bytes, PeerState]):
         return isinstance(public_key, bytes) and self._places.find(self._table, public_key) is not None
 
     def __iter__(self) -> Iterator[bytes]:
-        return self._table.keys()
+        yield from self._table.keys()
 
     def __len__(self) -> int:
         return len(self._table)

@@ -158,12 +158,28 @@ def test_an_earlier_dump_goes(then: Model) -> None:
     """A dump that nobody holds takes no memory, whether or not the peers of later ones stand at the same places."""
     parser = DumpParser(FAMILY)
     first = read(parser, recorded({1: PEER, 2: PEER}))
-    gone = [weakref.ref(first.peers), weakref.ref(first.peers._table)]  # type: ignore[attr-defined]
+    gone = weakref.ref(first.peers)
     read(parser, recorded(then))
     last = read(parser, recorded(then))
     del first
-    assert [each() for each in gone] == [None, None]
+    assert gone() is None
     assert last.peers.keys() == {key(n) for n in then}
+
+
+def test_memory_is_used_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reading again and again takes two tables. A dump that is held keeps its own, and so does who goes through one."""
+    made: list[Room] = []
+    monkeypatch.setattr("appliance.wireguard.dump.PeerTable", lambda room: (made.append(room), PeerTable(room))[1])
+    parser = DumpParser(FAMILY)
+    kept = read(parser, recorded({1: PEER}))
+    keys_of_a_dump = iter(read(parser, recorded({2: PEER, 3: PEER})).peers)
+    assert next(keys_of_a_dump) == key(2)
+    for number in range(20):
+        dump = read(parser, recorded({number: PEER, 99: PEER}))
+    assert dump.peers.keys() == {key(19), key(99)}
+    assert len(made) == 2 + 2
+    assert kept.peers.keys() == {key(1)}
+    assert list(keys_of_a_dump) == [key(3)]
 
 
 def test_objects_of_those_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
