@@ -20,6 +20,16 @@ FIGURES = "figures"
 @pytest.fixture(scope="session")
 def backend() -> str:
     """`kernel` where the kernel makes WireGuard interfaces, `userspace` else. Asking for it needs root."""
+    return _backend_or_skip()
+
+
+@pytest.fixture
+def once() -> str:
+    """As `backend`, where a test need not run under a runner too."""
+    return _backend_or_skip()
+
+
+def _backend_or_skip() -> str:
     found = backend_here()
     if found is None:
         pytest.skip(NO_ROOT)

@@ -1,4 +1,7 @@
-"""Some hundreds of requests made from the served document in every test run; `make documented` makes many more."""
+"""Some hundreds of requests made from the served document in every test run; `make documented` makes many more.
+
+What the API answers does not depend on the backend: `once`.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,6 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.faults import documented
-from tests.real_backend import NO_ROOT, backend_here
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -16,27 +18,18 @@ EXAMPLES, FEW, SEED = 60, 10, 1
 SECONDS = 900
 
 
-@pytest.fixture
-def here() -> str:
-    """Not `backend`, which would be run under a runner too: what the API answers does not depend on the kernel."""
-    found = backend_here()
-    if found is None:
-        pytest.skip(NO_ROOT)
-    return found
-
-
 @pytest.mark.timeout(SECONDS)
-def test_answers_are_as_documented(here: str, show: Callable[[str], None]) -> None:
+def test_answers_are_as_documented(once: str, show: Callable[[str], None]) -> None:
     """No fault, no status and no field that the document does not name, whatever is sent, with a token and without."""
-    answers = documented.run(EXAMPLES, SEED, here, seconds=SECONDS - 60)
-    show(f"{here}: {sum(answers.values())} answers, by status {dict(sorted(answers.items()))}")
+    answers = documented.run(EXAMPLES, SEED, once, seconds=SECONDS - 60)
+    show(f"{once}: {sum(answers.values())} answers, by status {dict(sorted(answers.items()))}")
     assert {"200", "201", "400", "401", "404", "405"} <= answers.keys()
 
 
 @pytest.mark.timeout(SECONDS)
-def test_refusals_are_as_documented(here: str, show: Callable[[str], None]) -> None:
+def test_refusals_are_as_documented(once: str, show: Callable[[str], None]) -> None:
     """The same of an exit with small limits: bodies that are too large, a window that is used up, no more sessions, and
     too many requests are answered as the document says."""
-    answers = documented.run_limited(FEW, SEED, here, seconds=SECONDS - 60)
-    show(f"{here}: {sum(answers.values())} answers, by status {dict(sorted(answers.items()))}")
+    answers = documented.run_limited(FEW, SEED, once, seconds=SECONDS - 60)
+    show(f"{once}: {sum(answers.values())} answers, by status {dict(sorted(answers.items()))}")
     assert {"402", "403", "413", "429"} <= answers.keys()

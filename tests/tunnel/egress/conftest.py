@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING
 import pytest
 from vantage import Vantage, vantage_on
 
-from tests.real_backend import NO_ROOT, backend_here
-
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -42,12 +40,3 @@ def exit_(shared: Vantage, request: pytest.FixtureRequest) -> Iterator[Vantage]:
     before = len(shared.appliance.log())
     yield shared
     request.node.add_report_section("teardown", "log of the appliance", shared.appliance.log()[before:])
-
-
-@pytest.fixture
-def once() -> str:
-    """The backend that this machine has, where a test need not run on both."""
-    found = backend_here()
-    if found is None:
-        pytest.skip(NO_ROOT)
-    return found
