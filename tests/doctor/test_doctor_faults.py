@@ -268,7 +268,9 @@ def test_no_ipv6_address(host: Host) -> None:
     host.ip(f"address del {EXIT_IP6}/64 dev wan")
     found = host.doctor()["ipv6"]
     assert found.status == "warning"
-    host.shell(found.mend.partition(",")[0])
+    instead, _, announced = found.mend.removeprefix("give it an address, or: ").partition(", and where")
+    assert "accept_ra_defrtr" in announced
+    host.shell(instead)
     assert host.doctor()["ipv6"].status == "ok"
 
 

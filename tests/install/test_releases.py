@@ -10,6 +10,7 @@ from host_state import host_state, require_unchanged
 from installed import SERVICE, first_token, packages_to_purge
 from ping import Ping
 from programs import NEWER
+from waiting import until
 from world import EXIT_IP
 
 if TYPE_CHECKING:
@@ -39,9 +40,11 @@ def test_the_next_debian(
     config = machine.root / "etc/wg-appliance/config.toml"
     config.write_text('[meter]\ninterval = "2s"\n\n[egress]\nextra_block = ["192.0.2.0/24"]\n', encoding="utf-8")
     machine.run("systemctl", "reload", SERVICE)
-    assert "192.0.2.0/24" in machine.run("nft", "list", "table", "inet", "wg_appliance").stdout
-    status = machine.run("systemctl", "show", "--property=StatusText", SERVICE).stdout
-    assert "changed, and needs a restart: meter.interval" in status
+    list_table = ("nft", "list", "table", "inet", "wg_appliance")
+    until(lambda: "192.0.2.0/24" in machine.run(*list_table).stdout, "the blocked network is taken over")
+    show_status = ("systemctl", "show", "--property=StatusText", SERVICE)
+    remark = "changed, and needs a restart: meter.interval"
+    until(lambda: remark in machine.run(*show_status).stdout, f"the service's status says: {remark}")
 
     ping = Ping(client.space, "10.101.0.1", tmp_path / "ping")
     ping.goes_on(20)
