@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import sys
 from ipaddress import IPv4Address, ip_address, ip_network
 
 import pytest
@@ -16,6 +17,7 @@ pytestmark = pytest.mark.skipif(backend_here() is None, reason=NO_ROOT)
 TRACKED = "table inet t { chain c { type filter hook output priority 0; ct state new accept; }; }"
 ONE, OTHER = "127.0.0.5", "127.0.0.6"
 STRANGERS = [IPv4Address("127.9.0.0") + number for number in range(20)] + [ip_address("fd00::1")]
+FLOWS_READ = {"all": 0, "its own": sys.maxsize}  # by what reading one is said to cost
 
 
 def begin_flow(source: str, destination: str) -> None:
@@ -25,8 +27,10 @@ def begin_flow(source: str, destination: str) -> None:
 
 
 @pytest.mark.parametrize("beside", [[], STRANGERS], ids=["one session's", "many sessions'"])
-def test_forgotten(beside: list[flows.Address]) -> None:
+@pytest.mark.parametrize("cost", FLOWS_READ.values(), ids=FLOWS_READ)
+def test_forgotten(beside: list[flows.Address], cost: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Those that the address began and those begun to it are forgotten; those between others stay."""
+    monkeypatch.setattr(flows, "BUCKETS_A_FLOW", cost)
     address = ip_address(ONE)
     with new_namespace() as space, space.entered():
         space.run("ip", "link", "set", "lo", "up")

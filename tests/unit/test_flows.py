@@ -40,6 +40,21 @@ def conntrack(source: str, destination: str, answer_to: str) -> bytes:
 
 
 @pytest.mark.parametrize(
+    ("addresses", "flows_there", "listed"),
+    [
+        pytest.param(2, 0, True, id="no flow"),
+        pytest.param(2, 1_000, True, id="a quiet exit"),
+        pytest.param(2, 100_000, False, id="a busy one"),
+        pytest.param(1, 1_000, False, id="one address of a quiet exit"),
+        pytest.param(1_000, 100_000, True, id="many sessions of a busy one"),
+    ],
+)
+def test_how_they_are_looked_for(addresses: int, flows_there: int, listed: bool) -> None:
+    """All are read where that is quicker than one walk of the kernel's table for each end of each address."""
+    assert flows.all_are_listed(addresses, flows_there, buckets=262_144) is listed
+
+
+@pytest.mark.parametrize(
     ("source", "destination", "answer_to", "untranslated"),
     [
         pytest.param(CLIENT, WEB, CLIENT, True, id="a client's own address"),

@@ -109,7 +109,6 @@ def test_flows_end(made: Ground) -> None:
     until(lambda: download.received() > 0, "the download has begun")
 
     made.appliance.close(session, made.token)
-    received = download.received()
     made.session(second)
     with Capture(second.space, second.interface) as next_:
         for version in CLIENT_OF:
@@ -118,6 +117,7 @@ def test_flows_end(made: Ground) -> None:
             (error,) = made.far.errors_about(mark)
             assert error.icmp == NOBODY_HAS_THE_PORT[version]
             assert next_.carrying(mark) == []
+    received = download.received()  # by now what had arrived before the end is written too
     with Capture(second.space, "eth0") as seen:
         seen.await_carrying(made.go_on_with_flow(4, NEIGHBOUR_PORT))
     assert download.received() == received
