@@ -1,9 +1,11 @@
-"""The appliance as a user of its own whose only capability is CAP_NET_ADMIN, as its systemd unit runs it."""
+"""The appliance as a user of its own whose only capability is CAP_NET_ADMIN, with the system calls that its systemd
+unit leaves it."""
 
 from __future__ import annotations
 
 import os
 import shutil
+import sys
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,7 +25,9 @@ NET_ADMIN = "0000000000001000"
 AS_THE_UNIT_DOES = (
     *("setpriv", f"--reuid={USER}", f"--regid={USER}", "--clear-groups", "--no-new-privs"),
     *("--inh-caps=-all,+net_admin", "--ambient-caps=-all,+net_admin", "--bounding-set=-all,+net_admin"),
+    *(sys.executable, str(Path(__file__).with_name("under_filter.py")), "systemd/wg-appliance.service"),
 )
+A_FILTER = "Seccomp:\t2\n"
 
 
 @pytest.fixture
@@ -58,16 +62,24 @@ def appliance(world: World, backend: str, directory: Path, request: pytest.Fixtu
 
 
 def test_own_user(appliance: Appliance, client: Client) -> None:
-    """A session through the tunnel and out, a firewall table changed, IPv6 disabled, and the host as it was."""
+    """A session through the tunnel and out, and its end; a firewall table changed, IPv6 disabled, the interface
+    deleted; and the host as it was."""
     status = Path(f"/proc/{appliance.pid}/status").read_text(encoding="ascii")
     for kind in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"):
         assert f"{kind}:\t{NET_ADMIN}\n" in status
     assert f"Uid:\t{USER}\t{USER}\t{USER}\t{USER}\n" in status
-    session = appliance.open(appliance.token())
+    assert A_FILTER in status
+    token = appliance.token()
+    session = appliance.open(token)
     client.wg_quick(session["wg_config"])
     assert client.address_seen() == session["public_ip"]
     appliance.space.run("nft", "flush", "chain", "inet", "wg_appliance", "forward")
     until(lambda: "applied again: it was changed" in appliance.log(), "the table is repaired")
     appliance.space.run("sysctl", "-qw", f"net.ipv6.conf.{appliance.interface}.disable_ipv6=1")
     until(lambda: client.ping("fd65:7869:7400::1"), "the tunnel has IPv6 again")
+    appliance.space.run("ip", "link", "del", appliance.interface)
+    until(lambda: client.ping("fd65:7869:7400::1"), "the interface is there again")
     client.down()
+    appliance.close(session["id"], token)
+    assert "conntrack" not in appliance.log()  # nor was its table refused to us
+    assert "not permitted" not in appliance.log()
