@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import socket
-import sys
 from ipaddress import IPv4Address, ip_address, ip_network
 
 import pytest
@@ -17,7 +16,6 @@ pytestmark = pytest.mark.skipif(backend_here() is None, reason=NO_ROOT)
 TRACKED = "table inet t { chain c { type filter hook output priority 0; ct state new accept; }; }"
 ONE, OTHER = "127.0.0.5", "127.0.0.6"
 STRANGERS = [IPv4Address("127.9.0.0") + number for number in range(20)] + [ip_address("fd00::1")]
-FLOWS_READ = {"all": 0, "its own": sys.maxsize}  # by what reading one is said to cost
 
 
 def begin_flow(source: str, destination: str) -> None:
@@ -27,10 +25,17 @@ def begin_flow(source: str, destination: str) -> None:
 
 
 @pytest.mark.parametrize("beside", [[], STRANGERS], ids=["one session's", "many sessions'"])
-@pytest.mark.parametrize("cost", FLOWS_READ.values(), ids=FLOWS_READ)
-def test_forgotten(beside: list[flows.Address], cost: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Those that the address began and those begun to it are forgotten; those between others stay."""
-    monkeypatch.setattr(flows, "BUCKETS_A_FLOW", cost)
+@pytest.mark.parametrize("read_all", [True, False], ids=["all are read", "the kernel looks for them"])
+def test_forgotten(beside: list[flows.Address], read_all: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those that the address began and those begun to it are forgotten; those between others stay. What decides how
+    they are found is told how many there are."""
+    told = list[tuple[int, int]]()
+
+    def decide(_: int, flows_there: int, buckets: int) -> bool:
+        told.append((flows_there, buckets))
+        return read_all
+
+    monkeypatch.setattr(flows, "reading_all_is_quicker", decide)
     address = ip_address(ONE)
     with new_namespace() as space, space.entered():
         space.run("ip", "link", "set", "lo", "up")
@@ -41,6 +46,8 @@ def test_forgotten(beside: list[flows.Address], cost: int, monkeypatch: pytest.M
         assert flows.forget_of([address, *beside]) == 2
         assert flows.forget_of([address, *beside]) == 0
         assert flows.forget_of([ip_address(OTHER), *beside]) == 1
+    assert [flows_there for flows_there, _ in told] == [3, 1, 1]
+    assert all(buckets > 0 for _, buckets in told)
 
 
 def test_of_nobody() -> None:

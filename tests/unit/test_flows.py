@@ -18,6 +18,7 @@ from appliance.wireguard.attributes import NLMSG_HEADER, attribute, nest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from pathlib import Path
 
 SUBNETS = [IPv4Network("10.101.0.0/24"), IPv6Network("fd65:7869:7400::/112")]
 CLIENT, CLIENT6, EXIT, WEB, WEB6 = "10.101.0.2", "fd65:7869:7400::2", "203.0.113.1", "203.0.113.10", "2001:db8:2::10"
@@ -40,18 +41,34 @@ def conntrack(source: str, destination: str, answer_to: str) -> bytes:
 
 
 @pytest.mark.parametrize(
-    ("addresses", "flows_there", "listed"),
+    ("addresses", "flows_there", "all_are_read"),
     [
         pytest.param(2, 0, True, id="no flow"),
-        pytest.param(2, 1_000, True, id="a quiet exit"),
+        pytest.param(2, 1_500, True, id="a quiet exit"),
+        pytest.param(2, 1_600, False, id="a little more"),
         pytest.param(2, 100_000, False, id="a busy one"),
-        pytest.param(1, 1_000, False, id="one address of a quiet exit"),
-        pytest.param(1_000, 100_000, True, id="many sessions of a busy one"),
+        pytest.param(1, 1_000, False, id="one address of a quiet one"),
+        pytest.param(10, 10_000, True, id="some sessions"),
+        pytest.param(20, 100_000, False, id="some sessions of a busy one"),
+        pytest.param(50, 100_000, True, id="many sessions of a busy one"),
     ],
 )
-def test_how_they_are_looked_for(addresses: int, flows_there: int, listed: bool) -> None:
+def test_how_they_are_looked_for(addresses: int, flows_there: int, all_are_read: bool) -> None:
     """All are read where that is quicker than one walk of the kernel's table for each end of each address."""
-    assert flows.all_are_listed(addresses, flows_there, buckets=262_144) is listed
+    assert flows.reading_all_is_quicker(addresses, flows_there, buckets=262_144) is all_are_read
+
+
+@pytest.mark.parametrize("place", ["", "/dev/null"], ids=["not there", "hidden"])
+def test_size_unknown(place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the size of the table cannot be read, flows are forgotten all the same."""
+
+    @contextmanager
+    def conntrack_of_the_test() -> Iterator[Kernel]:
+        yield Kernel([0])
+
+    monkeypatch.setattr(flows, "_SYSCTLS", tmp_path / place)
+    monkeypatch.setattr(flows, "_conntrack", conntrack_of_the_test)
+    assert flows.forget_of([ip_address(CLIENT)]) == 1
 
 
 @pytest.mark.parametrize(
