@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 from client import new_key_pair
 from sessions import client_key, figures
-from waiting import until
+from waiting import standing_still, until
 from world import EXIT_IP, WEB, WEB6, WEB_IP
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ def test_after_delete_not_one_packet_passes(world: World, appliance: Appliance, 
     assert client.address_seen(WEB) == EXIT_IP
     assert client.ping(WEB_IP)
 
-    before = _standing_still(world.packets_from_exit)
+    before = standing_still(world.packets_from_exit)
     assert appliance.close(session["id"], token)["terminated_reason"] == "closed"
     assert appliance.peers() == set()
     assert not client.ping(WEB_IP)
@@ -51,7 +51,7 @@ def test_delete_cuts_a_running_download(world: World, appliance: Appliance, clie
     appliance.close(session["id"], token)
     assert appliance.peers() == set()
     world.open_gate("cut")
-    received = _standing_still(download.received)
+    received = standing_still(download.received)
     assert not client.ping(WEB_IP)
     assert download.received() == received < FIFTY_MB
 
@@ -119,15 +119,3 @@ def test_stopping_restores_what_the_kernel_changed(world: World, start_appliance
     world.exit.run("sysctl", "-qw", f"{setting}=1")
     start_appliance().stop()
     assert world.exit.run("sysctl", "-n", setting).stdout.strip() == "1"
-
-
-def _standing_still(read: Callable[[], int]) -> int:
-    """What `read` answers once it answers the same ten times running (a second and more)."""
-    seen: list[int] = []
-
-    def still() -> bool:
-        seen.append(read())
-        return len(seen) >= 10 and len(set(seen[-10:])) == 1
-
-    until(still, "a counter stands still")
-    return seen[-1]

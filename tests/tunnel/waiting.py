@@ -30,3 +30,15 @@ def until(probe: Callable[[], T], what: str, seconds: float = READY_SECONDS, eve
             message = f"not within {seconds:.0f} s: {what} (last answer: {answer!r})"
             raise TimeoutError(message)
         time.sleep(every)
+
+
+def standing_still(read: Callable[[], int]) -> int:
+    """What `read` answers once it answers the same ten times running (a second and more)."""
+    seen: list[int] = []
+
+    def still() -> bool:
+        seen.append(read())
+        return len(seen) >= 10 and len(set(seen[-10:])) == 1
+
+    until(still, "a counter stands still")
+    return seen[-1]
