@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.figures import FIGURES
 from tests.real_backend import NO_ROOT, backend_here
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-FIGURES = "figures"
 
 
 @pytest.fixture(scope="session")

@@ -15,76 +15,18 @@ what is written under it may not outlive it.
 from __future__ import annotations
 
 import os
-import shlex
-import signal
-import subprocess
-import sys
 from pathlib import Path
-from tempfile import TemporaryFile
-from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.kernel import results
-from tests.kernel.results import Result
+from tests.kernel.under_runner import SECONDS_FOR_ALL, UnderRunner
 from tests.real_backend import kernel_makes_wireguard
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-SECONDS_FOR_ALL = 4600
-SECONDS_TO_END = 60
-QUIETLY = ("-p", "no:cacheprovider", "--color=no", "-q")
 HERE = Path(__file__).parent
 REASON = (
     "NOT TESTED: this kernel makes no WireGuard interfaces (or this is not root), and KERNEL_RUNNER names no "
     "command that runs one under a kernel that does"
 )
-
-
-class UnderRunner:
-    """The one inner pytest. It runs beside the tests out here, which wait for it only when they need its results."""
-
-    def __init__(self, runner: str, root: Path, tests: Sequence[str]) -> None:
-        pytest_command = [sys.executable, "-m", "pytest", "-p", "tests.kernel.results", *QUIETLY]
-        self._command = [*shlex.split(runner), *pytest_command, *tests]
-        self._root = root
-        self._process: subprocess.Popen[bytes] | None = None
-        self._output = TemporaryFile()  # noqa: SIM115 (closed in `close`; a pipe that nobody reads would fill up)
-        self._results: Mapping[str, Result] | None = None
-
-    def start(self) -> None:
-        # Without KERNEL_RUNNER, so that a runner without WireGuard is not asked to run itself.
-        inside = {key: value for key, value in os.environ.items() if key != "KERNEL_RUNNER"}
-        self._process = subprocess.Popen(
-            self._command,
-            cwd=self._root,
-            env=inside,
-            stdin=subprocess.DEVNULL,
-            stdout=self._output,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-
-    def result(self, test: str) -> Result:
-        if self._results is None:
-            self._results = self._read()
-        return self._results.get(test, Result("failed", f"it did not run:\n{self._said}", []))
-
-    def _read(self) -> Mapping[str, Result]:
-        assert self._process is not None
-        self._process.wait(timeout=SECONDS_FOR_ALL)
-        self._output.seek(0)
-        lines = self._output.read().decode(errors="replace").splitlines()
-        self._said = "\n".join(line for line in lines if not line.startswith(results.MARK))
-        return dict(results.read(lines))
-
-    def close(self) -> None:
-        """Nothing is left of it, where the tests ended before they asked for it."""
-        if self._process is not None and self._process.poll() is None:
-            os.killpg(self._process.pid, signal.SIGTERM)
-            self._process.wait(timeout=SECONDS_TO_END)
-        self._output.close()
 
 
 class TestUnderRunner(pytest.Item):
