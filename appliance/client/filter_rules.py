@@ -34,9 +34,10 @@ def guard(interface: str, addresses: Sequence[Prefix], environ: Mapping[str, str
     """These addresses, in whichever of the two ways there is; those that it had before are forgotten. Raises
     HostError."""
     script = ""
+    there = _tables(environ)
     for length, family in FAMILIES.items():
         table = f"{family} wg-quick-{interface}"
-        if table not in _tables(environ):
+        if table not in there:
             continue
         script += f"flush chain {table} preraw\n"
         for address in _of(length, addresses):
@@ -57,8 +58,8 @@ def guard(interface: str, addresses: Sequence[Prefix], environ: Mapping[str, str
 
 def remove(interface: str, environ: Mapping[str, str]) -> None:
     """Raises HostError."""
-    tables = [f"{family} wg-quick-{interface}" for family in FAMILIES.values()]
-    script = "".join(f"delete table {table}\n" for table in tables if table in _tables(environ))
+    own = {f"{family} wg-quick-{interface}" for family in FAMILIES.values()}
+    script = "".join(f"delete table {table}\n" for table in _tables(environ) if table in own)
     if script:
         run("nft", "-f", "-", text=script, environ=environ)
     for program in PROGRAMS.values():
