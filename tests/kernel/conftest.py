@@ -2,7 +2,8 @@
 
 Where `ip link add type wireguard` works, they simply run. Else, if KERNEL_RUNNER is set (the beginning of a
 command line, to which a command is appended), ONE pytest is started under that runner for all that were selected,
-beside the tests out here; each then reports what became of it in there. With neither, they are skipped, and say so.
+beside the tests out here, and again if the runner's kernel hangs (under_runner.py); each then reports what became of it
+in there. With neither, they are skipped, and say so.
 
 Tests elsewhere that ask for the fixture `backend` take whichever WireGuard there is. Under a runner they run
 twice: out here on wireguard-go, and once more, as `NAME under the kernel`, in the inner pytest. Not those of
