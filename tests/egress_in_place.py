@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from appliance.egress.state import EgressState
+from appliance.network.firewall.state import EgressState
 
 if TYPE_CHECKING:
     from collections.abc import Collection
     from ipaddress import IPv4Address, IPv6Address
 
-    from appliance.egress.state import EgressChanges
+    from appliance.network.firewall.state import EgressChanges
 
 IN_PLACE = EgressState(
     rules_stand=True,

@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING
 
 from msgspec import structs
 
-from appliance.errors import TunnelError
-from appliance.wireguard import keys
-from appliance.wireguard.refusals import PeersRefused
-from appliance.wireguard.tunnel import Dump, Link, PeerState, RemovePeer
+from appliance.domain.errors import TunnelError
+from appliance.network.wireguard import keys
+from appliance.network.wireguard.batch import PeersRefused
+from appliance.network.wireguard.tunnel import Dump, Link, PeerState, RemovePeer
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from appliance.wireguard.tunnel import DeviceChange, LinkChange, Peer, PeerChange
+    from appliance.network.wireguard.tunnel import DeviceChange, LinkChange, Peer, PeerChange
 
 _ifindexes = itertools.count(1000)  # the kernel too never gives one again
 

@@ -5,7 +5,7 @@ What is hidden in some is a second request, for whoever reads them otherwise tha
 
 from __future__ import annotations
 
-from appliance.api.connection import LARGEST_HEAD
+from appliance.server.http.protocol import LARGEST_HEAD
 
 POST = b"POST /a HTTP/1.1\r\nHost: exit.test\r\n"
 CHUNKED = POST + b"Transfer-Encoding: chunked\r\n\r\n"

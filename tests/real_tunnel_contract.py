@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from appliance.errors import TunnelError
-from appliance.wireguard import keys
-from appliance.wireguard.link_events import link_events
-from appliance.wireguard.tunnel import DeviceChange, LinkChange, Peer, PutPeer
+from appliance.domain.errors import TunnelError
+from appliance.network.wireguard import keys
+from appliance.network.wireguard.link_events import link_events
+from appliance.network.wireguard.tunnel import DeviceChange, LinkChange, Peer, PutPeer
 from tests.netns import Namespace, new_namespace
 from tests.tunnel_contract import (
     PORT,
@@ -32,7 +32,7 @@ from tests.tunnel_contract import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from appliance.wireguard.tunnel import Tunnel
+    from appliance.network.wireguard.tunnel import Tunnel
     from tests.tunnel_contract import Exchange
 
 IPV6 = Path("/proc/sys/net/ipv6/conf")

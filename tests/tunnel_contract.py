@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Protocol
 
 import pytest
 
-from appliance.errors import TunnelError
-from appliance.wireguard import keys
-from appliance.wireguard.refusals import PeersRefused
-from appliance.wireguard.tunnel import (
+from appliance.domain.errors import TunnelError
+from appliance.network.wireguard import keys
+from appliance.network.wireguard.batch import PeersRefused
+from appliance.network.wireguard.tunnel import (
     DeviceChange,
     Dump,
     Link,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from appliance.clock import Moment
+from appliance.domain.clock import Moment
 
 AFTERNOON = 1_790_000_400_000  # 2026-09-21T14:20:00Z
 

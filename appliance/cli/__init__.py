@@ -12,9 +12,9 @@ from typing import IO, Any
 import click
 
 from appliance import __version__
-from appliance.cli.commands import LazyCommands
-from appliance.errors import ApplianceError, StoreUnavailable
-from appliance.printable import printable
+from appliance.cli.lazy_group import LazyCommands
+from appliance.client.terminal import printable
+from appliance.domain.errors import ApplianceError, StoreUnavailable
 
 PROGRAM = "wg-appliance"
 

@@ -6,15 +6,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from appliance import identifiers
 from appliance.cli import admin, output, token
-from appliance.cli.commands import Commands
+from appliance.cli.lazy_group import Commands
 from appliance.cli.parameters import NAME, TIER
-from appliance.entities import Account, Reason, State, Tier
-from appliance.errors import Conflict, NotFound
-from appliance.store import accounts as rows
-from appliance.store import sessions as session_rows
-from appliance.store import tokens as token_rows
+from appliance.domain import ids
+from appliance.domain.entities import Account, Reason, State, Tier
+from appliance.domain.errors import Conflict, NotFound
+from appliance.store.queries import accounts as rows
+from appliance.store.queries import sessions as session_rows
+from appliance.store.queries import tokens as token_rows
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import aiosqlite
 
     from appliance.cli.admin import Admin
-    from appliance.entities import Token
+    from appliance.domain.entities import Token
 
 
 @click.group(cls=Commands)
@@ -42,7 +42,7 @@ def create(config_file: Path | None, name: str, tier: str, as_json: bool) -> Non
         async with a.store.write() as db:
             if await rows.by_name(db, name) is not None:
                 raise Conflict(f"account {name} exists already; to change it: wg-appliance account set")
-            new = Account(identifiers.account_id(), name, Tier(tier), disabled=False, created_at=a.now)
+            new = Account(ids.account_id(), name, Tier(tier), disabled=False, created_at=a.now)
             await rows.insert(db, new)
             return new
 

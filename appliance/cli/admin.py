@@ -9,22 +9,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from appliance import config
-from appliance.cli.faults import host_faults
+from appliance.cli.os_errors import host_faults
 from appliance.cli.output import remark
-from appliance.clock import HostClock
-from appliance.errors import HostError, StoreError
-from appliance.file_owner import become_owner
-from appliance.state_dir import StateDir
-from appliance.store import node as node_row
+from appliance.config import load as config
+from appliance.domain.clock import HostClock
+from appliance.domain.errors import HostError, StoreError
+from appliance.store.file_owner import become_owner
+from appliance.store.queries import node as node_row
+from appliance.store.state_dir import StateDir
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
 
     import aiosqlite
 
-    from appliance.config import Settings
-    from appliance.store.connection import Store
+    from appliance.config.load import Settings
+    from appliance.store.database import Store
 
 T = TypeVar("T")
 
@@ -84,22 +84,22 @@ def run(config_file: Path | None, work: Callable[[Admin], Awaitable[T]]) -> T:
     """
     import asyncio
 
-    from appliance.store import connection
+    from appliance.store import database
 
     settings = config.read(config_file, os.environ)
     state = StateDir(settings.node.state_dir)
     now = HostClock().now().wall_ms
 
     async def rehearse() -> None:
-        await (await connection.Store.open(IN_MEMORY)).close()
+        await (await database.Store.open(IN_MEMORY)).close()
 
     async def with_store() -> T:
-        store = await connection.Store.open(state.store)
+        store = await database.Store.open(state.store)
         try:
             return await work(Admin(settings, state, store, now))
         except sqlite3.DatabaseError as error:
             if type(error) is sqlite3.DatabaseError:  # the file's fault; the subclasses are the query's
-                raise connection.explain(error, state.store) from error
+                raise database.explain(error, state.store) from error
             raise
         finally:
             await store.close()

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import click
 
-from appliance import config
-from appliance.cli.faults import host_faults
+from appliance.cli.os_errors import host_faults
 from appliance.cli.output import remark, size
+from appliance.config import load as config
 
 
 @click.command()
@@ -24,8 +24,8 @@ def backup(config_file: Path | None, file: Path, keep: int | None) -> None:
     """
     if keep is not None and not file.is_dir():
         raise click.UsageError(f"--keep goes with a folder, and {file} is none")
-    from appliance.backup import dated, drop_oldest, write_backup
-    from appliance.state_dir import StateDir
+    from appliance.ops.backup.create import dated, drop_oldest, write_backup
+    from appliance.store.state_dir import StateDir
 
     settings = config.read(config_file, os.environ)
     target = dated(file) if file.is_dir() else file

@@ -12,23 +12,23 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from appliance.cli import output
-from appliance.cli.exit import api_options
-from appliance.cli.faults import host_faults
+from appliance.cli.client_options import api_options
+from appliance.cli.os_errors import host_faults
 from appliance.cli.parameters import ADDRESS, DURATION, ID, REGION_CODE
-from appliance.config_values import REGION
-from appliance.errors import HostError
-from appliance.printable import printable
+from appliance.client.terminal import printable
+from appliance.config.value_types import REGION
+from appliance.domain.errors import HostError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from appliance.cli.exit import Exit
-    from appliance.client.answers import Opened, Over
+    from appliance.cli.client_options import Exit
+    from appliance.client.api.responses import Opened, Over
+    from appliance.client.api.sessions import Sessions
     from appliance.client.connection import Outcome, Wish
-    from appliance.client.interruption import Interruption
-    from appliance.client.left_behind import Place
-    from appliance.client.screen import Screen
-    from appliance.client.session import Sessions
+    from appliance.client.run_records import Place
+    from appliance.client.signals import Interruption
+    from appliance.client.ui.screen import Screen
 
 COMMAND = "appliance.cli.connect.command"  # click's `meta` is shared with whoever else uses it
 BEHIND = "A program to run, and its options, go behind '--': connect REGION -- COMMAND."
@@ -183,7 +183,7 @@ def _report(ctx: click.Context, outcome: Outcome) -> None:
 
 def _wish(sessions: Sessions, region: str | None, resolvers: Sequence[str] | None, every_s: int) -> Wish:
     from appliance.client.connection import Wish
-    from appliance.client.host import ipv6_enabled
+    from appliance.client.tunnel.ipv6 import ipv6_enabled
 
     return Wish(region or _only(sessions.regions()), ipv6_enabled(), resolvers, every_s)
 
@@ -200,12 +200,12 @@ def _hand_out(
     exit_: Exit, region: str | None, resolvers: Sequence[str] | None, file: str | None, as_json: bool
 ) -> None:
     """The config instead of a tunnel: in a file, on stdout, or for a phone."""
-    from appliance.client import qr
-    from appliance.client.access import write_private
-    from appliance.client.config_file import PUBLIC_RESOLVER
+    from appliance.client.api.sessions import Stopped
     from appliance.client.connection import Outcome, request, whole_config
-    from appliance.client.session import Stopped
-    from appliance.wireguard import keys
+    from appliance.client.credentials import write_private
+    from appliance.client.tunnel.wg_config import PUBLIC_RESOLVER
+    from appliance.client.ui import qr
+    from appliance.network.wireguard import keys
 
     path = None if file in (None, STDOUT) else Path(str(file))
     if path is not None:
@@ -270,10 +270,11 @@ def _stay(
     as_json: bool,
 ) -> Outcome:
     """A tunnel, until it is to end."""
-    from appliance.client import answers, clearing, left_behind
+    from appliance.client import cleanup, run_records
+    from appliance.client.api import responses
     from appliance.client.connection import Outcome
-    from appliance.client.interruption import Interrupted, Interruption
-    from appliance.client.screen import screen_for
+    from appliance.client.signals import Interrupted, Interruption
+    from appliance.client.ui.screen import screen_for
 
     if os.geteuid() != 0:
         raise HostError("connect makes a tunnel: run it as root (sudo); --config-only and --qr do not need that")
@@ -282,22 +283,22 @@ def _stay(
     sessions = exit_.sessions(interruption.pause, screen.remark)
     with interruption.awaited():
         try:
-            clearing.clear(exit_.api, exit_.token, exit_.environment, screen.remark)
-            with left_behind.claimed("machine" if command is None else "command") as place:
+            cleanup.clear(exit_.api, exit_.token, exit_.environment, screen.remark)
+            with run_records.claimed("machine" if command is None else "command") as place:
                 wish = _wish(sessions, region, resolvers, every_s)
                 if command is None:
                     return _machine(exit_, sessions, wish, place, screen, interruption)
                 return _command(exit_, sessions, wish, place, screen, interruption, command)
         except Interrupted as error:
-            return Outcome(answers.FAILED, f"{error} before the tunnel was up")
+            return Outcome(responses.FAILED, f"{error} before the tunnel was up")
 
 
 def _machine(
     exit_: Exit, sessions: Sessions, wish: Wish, place: Place, screen: Screen, interruption: Interruption
 ) -> Outcome:
     from appliance.client.connection import Connection, run
-    from appliance.client.whole_machine import WholeMachine
-    from appliance.wireguard import keys
+    from appliance.client.tunnel.full_tunnel import WholeMachine
+    from appliance.network.wireguard import keys
 
     tunnel = WholeMachine(place.record.interface, exit_.environment, screen.remark)
     connection = Connection(wish, keys.generate_private_key(), sessions, exit_.dialer, tunnel, place)
@@ -318,10 +319,10 @@ def _command(
     interruption: Interruption,
     command: Sequence[str],
 ) -> Outcome:
-    from appliance.client.apart import Apart
     from appliance.client.command import accompany
     from appliance.client.connection import Connection, run
-    from appliance.wireguard import keys
+    from appliance.client.tunnel.namespace_tunnel import Apart
+    from appliance.network.wireguard import keys
 
     key = keys.generate_private_key()
     tunnel = Apart(place.record.interface, key, place.resolv_conf)

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from appliance import config
 from appliance.cli import output
-from appliance.doctor.finding import Finding, Status, failed, ok
-from appliance.errors import ConfigError, HostError
-from appliance.file_owner import become_owner
+from appliance.config import load as config
+from appliance.domain.errors import ConfigError, HostError
+from appliance.ops.doctor.finding import Finding, Status, failed, ok
+from appliance.store.file_owner import become_owner
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -43,10 +43,10 @@ def _examine(config_file: Path | None) -> list[Finding]:
     except ConfigError as error:
         what = f"{error}; nothing else can be checked before"
         return [failed("config", what, f"nano {file}")]
-    from appliance.doctor.diagnosis import diagnose
-    from appliance.doctor.gather import gather
-    from appliance.state_dir import StateDir
+    from appliance.ops.doctor.diagnosis import diagnose
+    from appliance.ops.doctor.gather import gather
     from appliance.store import inspection
+    from appliance.store.state_dir import StateDir
 
     state = StateDir(settings.node.state_dir)
 

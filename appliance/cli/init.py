@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from appliance import config
-from appliance.cli.faults import host_faults
+from appliance.cli.os_errors import host_faults
 from appliance.cli.output import remark
-from appliance.file_owner import become_owner
+from appliance.config import load as config
+from appliance.store.file_owner import become_owner
 
 if TYPE_CHECKING:
-    from appliance.state_dir import StateDir
+    from appliance.store.state_dir import StateDir
 
 
 @click.command()
@@ -25,7 +25,7 @@ def init(config_file: Path | None) -> None:
 
     What exists already is left as it is.
     """
-    from appliance.state_dir import StateDir
+    from appliance.store.state_dir import StateDir
 
     file = config.location(config_file, os.environ)
     with host_faults("cannot write the configuration"):
@@ -37,7 +37,7 @@ def init(config_file: Path | None) -> None:
 
 
 def _write_config(file: Path) -> bool:
-    from appliance.config_text import default_text
+    from appliance.config.template import default_text
 
     file.parent.mkdir(parents=True, exist_ok=True)
     try:
@@ -49,7 +49,7 @@ def _write_config(file: Path) -> bool:
 
 
 def _fill(state: StateDir) -> None:
-    from appliance.state_dir import StateDir
+    from appliance.store.state_dir import StateDir
 
     def rehearse() -> None:
         with tempfile.TemporaryDirectory() as folder:
@@ -69,7 +69,7 @@ def _fill(state: StateDir) -> None:
 def _open_store(state: StateDir) -> None:
     import asyncio
 
-    from appliance.store.connection import Store
+    from appliance.store.database import Store
 
     async def open_and_close() -> None:
         await (await Store.open(state.store)).close()

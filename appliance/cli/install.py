@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from appliance.cli import output
-from appliance.cli.faults import host_faults
+from appliance.cli.os_errors import host_faults
 from appliance.cli.parameters import ADDRESS, REGION_CODE
 
 
@@ -20,9 +20,9 @@ def install(dry_run: bool, public_ip: str | None, region: str | None) -> None:
 
     May be repeated: what is as it should be is left alone, and so is a configuration that is there.
     """
-    from appliance.install import facts, installing
-    from appliance.install.layout import Layout
-    from appliance.install.one_at_a_time import one_at_a_time
+    from appliance.ops.install import facts, installing
+    from appliance.ops.install.layout import Layout
+    from appliance.ops.install.one_at_a_time import one_at_a_time
 
     facts.require_host("install")
     layout = Layout()

@@ -10,7 +10,7 @@ import click
 
 from appliance.cli import admin, output
 from appliance.cli.parameters import NAME, Month
-from appliance.errors import Conflict, NotFound
+from appliance.domain.errors import Conflict, NotFound
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     import aiosqlite
 
     from appliance.cli.admin import Admin
-    from appliance.entities import Account
-    from appliance.invoice import Total
-    from appliance.store.invoices import Line
+    from appliance.domain.entities import Account
+    from appliance.domain.invoice import Total
+    from appliance.store.queries.invoices import Line
 
 CURRENCY_UNIT = 100_000  # millicents
 
@@ -35,7 +35,7 @@ CURRENCY_UNIT = 100_000  # millicents
 @click.pass_obj
 def invoice(config_file: Path | None, name: str, month: str, shape: str, verify: bool, as_json: bool) -> None:
     """Show an account's paid sessions of a month, a line a session, as far as they are counted."""
-    from appliance.invoice import totals
+    from appliance.domain.invoice import totals
 
     if as_json and shape == "csv":
         raise click.UsageError("--json and --format csv exclude each other")
@@ -61,7 +61,7 @@ def invoice(config_file: Path | None, name: str, month: str, shape: str, verify:
 
 async def _read(a: Admin, name: str, month: str, *, verify: bool) -> tuple[Account, list[Line]]:
     """Raises NotFound, or Conflict when it is not clear whose it is or when it differs from the daily totals."""
-    from appliance.store import invoices
+    from appliance.store.queries import invoices
 
     # What the server counts meanwhile is of the next moment: lines and days are compared as of one.
     async with a.store.snapshot() as db:
@@ -74,7 +74,7 @@ async def _read(a: Admin, name: str, month: str, *, verify: bool) -> tuple[Accou
 
 async def _whose(db: aiosqlite.Connection, name: str, month: str) -> Account:
     """A name is free again once its account is deleted, and what that one owes is not the next one's."""
-    from appliance.store import accounts, invoices
+    from appliance.store.queries import accounts, invoices
 
     called = await accounts.ever_called(db, name)
     if not called:
@@ -87,8 +87,8 @@ async def _whose(db: aiosqlite.Connection, name: str, month: str) -> Account:
 
 
 async def _verify(db: aiosqlite.Connection, account: Account, month: str, lines: Sequence[Line]) -> None:
-    from appliance.invoice import differences
-    from appliance.store import invoices
+    from appliance.domain.invoice import differences
+    from appliance.store.queries import invoices
 
     moved = await invoices.sessions_of_month(db, account.id, month)
     days = {session_id: await invoices.days(db, session_id) for session_id in moved}

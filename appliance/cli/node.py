@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from appliance.cli import admin, output
-from appliance.cli.commands import Commands
-from appliance.entities import Reason, State
-from appliance.store import node as rows
-from appliance.store import sessions as session_rows
+from appliance.cli.lazy_group import Commands
+from appliance.domain.entities import Reason, State
+from appliance.store.queries import node as rows
+from appliance.store.queries import sessions as session_rows
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from appliance import clock
-from appliance.cli.faults import host_faults
-from appliance.printable import json_text, printable
-from appliance.quantities import size as size  # what is printed has its words from here
-from appliance.quantities import span as span
+from appliance.cli.os_errors import host_faults
+from appliance.client.humanize import size as size  # what is printed has its words from here
+from appliance.client.humanize import span as span
+from appliance.client.terminal import json_text, printable
+from appliance.domain import clock
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

@@ -6,9 +6,9 @@ import re
 
 import click
 
-from appliance.config_values import REGION, UNICAST, Kind, duration, show
-from appliance.entities import Tier
-from appliance.policy.invoicing import month_bounds
+from appliance.config.value_types import REGION, UNICAST, Kind, duration, show
+from appliance.domain.charges import month_bounds
+from appliance.domain.entities import Tier
 
 TIER = click.Choice([tier.value for tier in Tier])
 

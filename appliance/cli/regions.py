@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 import click
 
 from appliance.cli import output
-from appliance.cli.exit import api_options
-from appliance.cli.faults import host_faults
+from appliance.cli.client_options import api_options
+from appliance.cli.os_errors import host_faults
 
 if TYPE_CHECKING:
-    from appliance.cli.exit import Exit
+    from appliance.cli.client_options import Exit
 
 
 @click.command()
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 @output.json_option
 def regions(exit_: Exit, as_json: bool) -> None:
     """List the regions that have an active exit, and how far away their API is. Needs no token."""
-    from appliance.client import answers
-    from appliance.client.latency import round_trip_s
+    from appliance.client.api import responses
+    from appliance.client.api.latency import round_trip_s
 
-    found = answers.regions(exit_.api.ask("GET", "/v1/regions"))
+    found = responses.regions(exit_.api.ask("GET", "/v1/regions"))
     with host_faults("cannot measure the way"):
         milliseconds = round(round_trip_s(exit_.dialer) * 1000, 3)
     rows = [{**region, "latency_ms": milliseconds} for region in found]

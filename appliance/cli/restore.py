@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING
 
 import click
 
-from appliance import config
-from appliance.cli.faults import host_faults
+from appliance.cli.os_errors import host_faults
 from appliance.cli.output import remark
-from appliance.errors import ConfigError
+from appliance.config import load as config
+from appliance.domain.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from appliance.config import Settings
+    from appliance.config.load import Settings
 
 
 @click.command()
@@ -28,7 +28,7 @@ def restore(config_file: Path | None, file: Path) -> None:
 
     Refused while the server runs. What is here now is kept, and said where.
     """
-    from appliance.restore import restore_backup
+    from appliance.ops.backup.restore import restore_backup
 
     place = config.location(config_file, os.environ)
     with host_faults("cannot restore"):

@@ -8,18 +8,18 @@ from typing import TYPE_CHECKING
 
 import click
 
-from appliance import config
 from appliance.cli import output
-from appliance.cli.faults import host_faults
-from appliance.clock import HostClock
-from appliance.errors import HostError
-from appliance.file_owner import acting_as_owner
-from appliance.state_dir import StateDir
+from appliance.cli.os_errors import host_faults
+from appliance.config import load as config
+from appliance.domain.clock import HostClock
+from appliance.domain.errors import HostError
+from appliance.store.file_owner import acting_as_owner
+from appliance.store.state_dir import StateDir
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from appliance.selftest.run import Outcome
+    from appliance.ops.selftest.run import Outcome
 
 
 @click.command()
@@ -27,11 +27,11 @@ if TYPE_CHECKING:
 @click.pass_obj
 def selftest(config_file: Path | None, as_json: bool) -> None:
     """Prove the running exit: a session, a tunnel from a network namespace, traffic, what was counted. As root."""
-    from appliance.client.interruption import Interruption
-    from appliance.selftest.api_client import Api
-    from appliance.selftest.books import Books
-    from appliance.selftest.run import run
-    from appliance.selftest.steps import SelfTest
+    from appliance.client.signals import Interruption
+    from appliance.ops.selftest.api_client import Api
+    from appliance.ops.selftest.run import run
+    from appliance.ops.selftest.steps import SelfTest
+    from appliance.ops.selftest.test_account import Books
 
     if os.geteuid() != 0:
         raise HostError("selftest makes network namespaces: run it as root")

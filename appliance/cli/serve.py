@@ -10,9 +10,9 @@ from typing import IO, TYPE_CHECKING
 
 import click
 
-from appliance import config
-from appliance.errors import ApplianceError
-from appliance.logs import FORMATS, formatter
+from appliance.config import load as config
+from appliance.config.log_format import FORMATS, formatter
+from appliance.domain.errors import ApplianceError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -39,12 +39,12 @@ def serve(config_file: Path | None, log_format: str) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(formatter(log_format, with_time=not is_journal(sys.stderr, os.environ)))
     logging.basicConfig(level=logging.INFO, handlers=[handler])
-    from appliance import server
+    from appliance.server import run
 
     # SIGABRT, by which systemd's watchdog ends a process, then says where every thread was.
     faulthandler.enable(file=2)
     try:
-        server.serve(lambda: config.read(config_file, os.environ), os.environ)
+        run.serve(lambda: config.read(config_file, os.environ), os.environ)
     except ApplianceError as error:
         if log_format == "text":
             raise

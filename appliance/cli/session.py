@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from appliance.cli import account, admin, output
-from appliance.cli.commands import Commands
+from appliance.cli.lazy_group import Commands
 from appliance.cli.parameters import ID, LABEL, NAME
-from appliance.entities import Reason, Session, State
-from appliance.errors import NotFound
-from appliance.store import sessions as rows
-from appliance.wireguard.keys import encode
+from appliance.domain.entities import Reason, Session, State
+from appliance.domain.errors import NotFound
+from appliance.network.wireguard.keys import encode
+from appliance.store.queries import sessions as rows
 
 if TYPE_CHECKING:
     from ipaddress import IPv4Network, IPv6Network
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import aiosqlite
 
     from appliance.cli.admin import Admin
-    from appliance.settings import WireGuardSettings
+    from appliance.config.settings import WireGuardSettings
 
 
 @click.group(cls=Commands)

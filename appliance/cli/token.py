@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from appliance import identifiers
 from appliance.cli import admin, output
-from appliance.cli.commands import Commands
+from appliance.cli.lazy_group import Commands
 from appliance.cli.parameters import DURATION, ID, LABEL, NAME, TIER
-from appliance.entities import Account, Tier, Token
-from appliance.errors import Conflict, NotFound
-from appliance.store import accounts as account_rows
-from appliance.store import tokens as rows
+from appliance.domain import ids
+from appliance.domain.entities import Account, Tier, Token
+from appliance.domain.errors import Conflict, NotFound
+from appliance.store.queries import accounts as account_rows
+from appliance.store.queries import tokens as rows
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -40,14 +40,14 @@ def create(
     config_file: Path | None, name: str, tier: str | None, expires: int | None, label: str, as_json: bool
 ) -> None:
     """Create a token and print it, this once."""
-    secret = identifiers.token_secret()
+    secret = ids.token_secret()
 
     async def work(a: Admin) -> tuple[Token, bool]:
         async with a.store.write() as db:
             owner, is_new = await _owner(db, name, None if tier is None else Tier(tier), a.now)
             expires_at = None if expires is None else a.now + expires * 1000
-            made = Token(identifiers.token_id(), owner.name, owner.tier, label, a.now, expires_at, None)
-            await rows.insert(db, owner, made, identifiers.token_hash(secret))
+            made = Token(ids.token_id(), owner.name, owner.tier, label, a.now, expires_at, None)
+            await rows.insert(db, owner, made, ids.token_hash(secret))
             return made, is_new
 
     made, is_new = admin.run(config_file, work)
@@ -101,7 +101,7 @@ async def _owner(db: aiosqlite.Connection, name: str, tier: Tier | None, now: in
     """The account by this name, and whether it was made for this. Raises Conflict where it is not as asked for."""
     found = await account_rows.by_name(db, name)
     if found is None:
-        made = Account(identifiers.account_id(), name, tier or Tier.FREE, disabled=False, created_at=now)
+        made = Account(ids.account_id(), name, tier or Tier.FREE, disabled=False, created_at=now)
         await account_rows.insert(db, made)
         return made, True
     if tier not in (None, found.tier):

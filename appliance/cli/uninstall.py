@@ -5,16 +5,16 @@ from __future__ import annotations
 import click
 
 from appliance.cli import output
-from appliance.cli.faults import host_faults
+from appliance.cli.os_errors import host_faults
 
 
 @click.command()
 @click.option("--purge", is_flag=True, help="Remove configuration, state, server key and user too.")
 def uninstall(purge: bool) -> None:
     """Take the exit off this host: service, tunnel, firewall table, sysctls and program."""
-    from appliance.install import facts, uninstalling
-    from appliance.install.layout import Layout
-    from appliance.install.one_at_a_time import one_at_a_time
+    from appliance.ops.install import facts, uninstalling
+    from appliance.ops.install.layout import Layout
+    from appliance.ops.install.one_at_a_time import one_at_a_time
 
     facts.require_host("uninstall")
     layout = Layout()

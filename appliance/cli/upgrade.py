@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from appliance.cli import output
-from appliance.cli.faults import host_faults
+from appliance.cli.os_errors import host_faults
 
 
 @click.command()
@@ -17,9 +17,9 @@ def upgrade(file: Path | None) -> None:
 
     Tunnels stay up. The state is backed up first; a version that is not ready within 30 s is taken back.
     """
-    from appliance.install import facts, upgrading
-    from appliance.install.layout import Layout
-    from appliance.install.one_at_a_time import one_at_a_time
+    from appliance.ops.install import facts, upgrading
+    from appliance.ops.install.layout import Layout
+    from appliance.ops.install.one_at_a_time import one_at_a_time
 
     facts.require_host("upgrade")
     layout = Layout()

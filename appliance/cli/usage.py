@@ -14,9 +14,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from appliance.cli.admin import Admin
-    from appliance.config import TierSettings
-    from appliance.entities import Account
-    from appliance.policy.quota import Quota
+    from appliance.config.load import TierSettings
+    from appliance.domain.entities import Account
+    from appliance.domain.quota import Quota
 
 
 @click.command()
@@ -27,9 +27,9 @@ def usage(config_file: Path | None, name: str, as_json: bool) -> None:
     """Show what an account has used of its windows."""
 
     async def work(a: Admin) -> tuple[Account, TierSettings, Quota]:
-        from appliance.clock import HostClock
-        from appliance.quotas import Quotas
-        from appliance.terms import Terms
+        from appliance.config.plans import Terms
+        from appliance.domain.clock import HostClock
+        from appliance.metering.usage import Quotas
 
         async with a.store.read() as db:
             found = await find(db, name)

@@ -8,15 +8,15 @@ import subprocess
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from appliance.client.answers import FAILED
+from appliance.client.api.responses import FAILED
 from appliance.client.connection import Outcome, ended
-from appliance.client.interruption import SIGNALS, Interrupted, Interruption
+from appliance.client.signals import SIGNALS, Interrupted, Interruption
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from types import FrameType
 
-    from appliance.client.answers import Over
+    from appliance.client.api.responses import Over
 
 NOT_FOUND, NOT_EXECUTABLE, BY_SIGNAL = 127, 126, 128  # exit statuses, as those of a shell
 ENDING_S = 10.0

@@ -9,25 +9,26 @@ import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from appliance.client import config_file, status
-from appliance.client.answers import DONE, ENDED, FAILED, Again, Live, Over
-from appliance.client.dialling import has_ipv6
-from appliance.client.interruption import Interrupted
-from appliance.client.session import Stopped
-from appliance.client.tunnel import Figures
-from appliance.errors import ApplianceError
-from appliance.wireguard import keys
+from appliance.client.api.responses import DONE, ENDED, FAILED, Again, Live, Over
+from appliance.client.api.sessions import Stopped
+from appliance.client.signals import Interrupted
+from appliance.client.tunnel import wg_config as config_file
+from appliance.client.tunnel.peer_config import has_ipv6
+from appliance.client.tunnel.tunnel import Figures
+from appliance.client.ui import status_text
+from appliance.domain.errors import ApplianceError
+from appliance.network.wireguard import keys
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from appliance.client.answers import Opened
-    from appliance.client.dialer import Dialer
-    from appliance.client.interruption import Interruption
-    from appliance.client.left_behind import Place
-    from appliance.client.screen import Screen
-    from appliance.client.session import Sessions
-    from appliance.client.tunnel import ClientTunnel
+    from appliance.client.api.dialer import Dialer
+    from appliance.client.api.responses import Opened
+    from appliance.client.api.sessions import Sessions
+    from appliance.client.run_records import Place
+    from appliance.client.signals import Interruption
+    from appliance.client.tunnel.tunnel import ClientTunnel
+    from appliance.client.ui.screen import Screen
 
 NOTHING = Figures(0, 0, None)
 
@@ -181,16 +182,16 @@ class Connection:
         self._dialer.mark = self._tunnel.mark()
         self._place.note_mark(self._dialer.mark)
 
-    def _view(self) -> status.View:
+    def _view(self) -> status_text.View:
         figures = self._tunnel.figures()
         if figures.down < self._last.down or figures.up < self._last.up:
             carried = self._carried
             self._carried = replace(carried, down=carried.down + self._last.down, up=carried.up + self._last.up)
         self._last = figures
         now = (_now(), self._carried.down + figures.down, self._carried.up + figures.up)
-        down_rate, up_rate = status.rates(self._reading, now)
+        down_rate, up_rate = status_text.rates(self._reading, now)
         self._reading = now
-        return status.View(
+        return status_text.View(
             id=self._opened.id,
             region=self._wish.region,
             public_ip=self._opened.public_ip,
@@ -241,8 +242,8 @@ def run(connection: Connection, screen: Screen, stay: Callable[[Opened], Outcome
     if not failed:
         return outcome
     lines = [outcome.line, *failed] if outcome.line else failed
-    status = outcome.exit_status if outcome.of_program else outcome.exit_status or FAILED
-    return Outcome(status, "; ".join(lines))
+    status_text = outcome.exit_status if outcome.of_program else outcome.exit_status or FAILED
+    return Outcome(status_text, "; ".join(lines))
 
 
 def ended(over: Over) -> Outcome:

@@ -7,8 +7,8 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from appliance.clock import Moment
-from appliance.errors import StoreError
+from appliance.domain.clock import Moment
+from appliance.domain.errors import StoreError
 from appliance.store import integrity, migration
 
 

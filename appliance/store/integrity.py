@@ -6,8 +6,8 @@ import sqlite3
 from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING
 
-from appliance.errors import StoreError
-from appliance.store.connection import damaged, explain
+from appliance.domain.errors import StoreError
+from appliance.store.database import damaged, explain
 from appliance.store.migration import APPLICATION_ID
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ import sqlite3
 from importlib import resources
 from typing import TYPE_CHECKING
 
-from appliance.errors import StoreError
+from appliance.domain.errors import StoreError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

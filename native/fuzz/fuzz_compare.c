@@ -2,7 +2,7 @@
  * libFuzzer harness for the comparison of two dumps. The input says which peers stand in each: two
  * bytes a peer, its key and its figures. What comes out must be what two nested loops find.
  */
-#include "../places.c"
+#include "../peer_index.c"
 #undef KEY_LEN
 #include "../compare.c"
 

@@ -12,21 +12,23 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 
-from appliance import assembly, config, identifiers
-from appliance.api.app import create_app
-from appliance.api.auth import Authenticator
-from appliance.api.request_limits import RequestLimits
-from appliance.api.timing import Timed
-from appliance.entities import Account, Tier, Token
-from appliance.errors import EgressError
-from appliance.exit import Exit
-from appliance.metrics import Metrics
-from appliance.store import accounts as account_rows
-from appliance.store import node as node_row
-from appliance.store import tokens as token_rows
-from appliance.store.connection import Store
-from appliance.wireguard import keys
-from appliance.wireguard.tunnel import PeerState
+from appliance.config import load as config
+from appliance.domain import ids
+from appliance.domain.entities import Account, Tier, Token
+from appliance.domain.errors import EgressError
+from appliance.network.exit_node import Exit
+from appliance.network.wireguard import keys
+from appliance.network.wireguard.tunnel import PeerState
+from appliance.server import assembly
+from appliance.server.api.app import create_app
+from appliance.server.api.auth import Authenticator
+from appliance.server.api.rate_limits import RequestLimits
+from appliance.server.http.request_timing import Timed
+from appliance.sessions.metrics import Metrics
+from appliance.store.database import Store
+from appliance.store.queries import accounts as account_rows
+from appliance.store.queries import node as node_row
+from appliance.store.queries import tokens as token_rows
 from tests.egress_in_place import IN_PLACE
 from tests.fake_tunnel import FakeInterface, FakeTunnel
 from tests.virtual_clock import VirtualClock
@@ -39,9 +41,9 @@ if TYPE_CHECKING:
     from litestar import Litestar
     from litestar.types import ASGIApp
 
-    from appliance.assembly import Parts
-    from appliance.egress.state import EgressChanges, EgressState
-    from appliance.settings import Settings
+    from appliance.config.settings import Settings
+    from appliance.network.firewall.state import EgressChanges, EgressState
+    from appliance.server.assembly import Parts
 
 SERVER_KEY = bytes([7]) * 32
 PATIENCE_S = 0.05  # how long the store waits for a lock that the test holds; on a host it is longer
@@ -101,18 +103,16 @@ class ExitUnderTest:
     # Accounts ---------------------------------------------------------------------------------------
 
     async def account(self, name: str = "ada", tier: Tier = Tier.PAID) -> Account:
-        account = Account(identifiers.account_id(), name, tier, False, self.clock.wall_ms)
+        account = Account(ids.account_id(), name, tier, False, self.clock.wall_ms)
         async with self.store.write() as db:
             await account_rows.insert(db, account)
         return account
 
     async def token(self, account: Account, expires_at: int | None = None) -> str:
-        secret = identifiers.token_secret()
-        token = Token(
-            identifiers.token_id(), account.name, account.tier, "", self.clock.wall_ms, expires_at, revoked_at=None
-        )
+        secret = ids.token_secret()
+        token = Token(ids.token_id(), account.name, account.tier, "", self.clock.wall_ms, expires_at, revoked_at=None)
         async with self.store.write() as db:
-            await token_rows.insert(db, account, token, identifiers.token_hash(secret))
+            await token_rows.insert(db, account, token, ids.token_hash(secret))
         return secret
 
     async def client(self, name: str = "ada", tier: Tier = Tier.PAID) -> Client:

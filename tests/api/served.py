@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from appliance.api.web import WebServer
+from appliance.server.http.uvicorn_server import WebServer
 
 if TYPE_CHECKING:
     import ssl
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from litestar.types import ASGIApp, Receive, Scope, Send
 
-    from appliance.api.certificate import Certificate
+    from appliance.server.http.tls import Certificate
 
 PATIENCE_S = 30.0
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, cast
 
 import pytest
 
-from appliance.api.framing import Unambiguous
-from appliance.api.web import HEADERS
+from appliance.server.http.ambiguous_length import Unambiguous
+from appliance.server.http.uvicorn_server import HEADERS
 from tests.api.served import Echo, served
 from tests.malformed import CHUNKED, HIDDEN, POST, REFUSED
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from appliance.wireguard.tunnel import RemovePeer
+from appliance.network.wireguard.tunnel import RemovePeer
 from tests.api.exit_under_test import ExitUnderTest, new_key, on_exit, until
 from tests.fake_tunnel import FakeInterface, FakeTunnel
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from appliance.wireguard.tunnel import PeerChange
+    from appliance.network.wireguard.tunnel import PeerChange
 
 
 class SlowToRemove(FakeTunnel):

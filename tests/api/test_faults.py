@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from appliance.api.app import create_app
-from appliance.api.request_limits import RequestLimits
-from appliance.errors import InvalidToken, TunnelError
-from appliance.sessions import Wish
-from appliance.wireguard.tunnel import RemovePeer
+from appliance.domain.errors import InvalidToken, TunnelError
+from appliance.network.wireguard.tunnel import RemovePeer
+from appliance.server.api.app import create_app
+from appliance.server.api.rate_limits import RequestLimits
+from appliance.sessions.lookup import Wish
 from tests.api.answers import refused
 from tests.api.exit_under_test import Client, ExitUnderTest, caller, new_key, on_exit, stranger, until
 

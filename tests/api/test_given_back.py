@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from appliance.api.certificate import Certificate
-from appliance.api.connection import Connection
+from appliance.server.http.protocol import Connection
+from appliance.server.http.tls import Certificate
 from tests.api.served import PATIENCE_S, Bytes, Served, served
 from tests.api.test_tls import GET, trusting_anybody
 from tests.certificates import self_signed

@@ -12,13 +12,13 @@ from exit_under_test import UNHURRIED, on_exit
 from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from appliance.api.metrics import ExitCollector
-from appliance.convergence import Convergence
-from appliance.egress.state import EgressChanges
-from appliance.entities import Reason, Tier
-from appliance.errors import TunnelError
-from appliance.reconcile import Changes
-from appliance.wireguard.tunnel import Peer, PutPeer
+from appliance.domain.entities import Reason, Tier
+from appliance.domain.errors import TunnelError
+from appliance.network.firewall.state import EgressChanges
+from appliance.network.reconcile import Changes
+from appliance.network.wireguard.tunnel import Peer, PutPeer
+from appliance.server.api.metrics import ExitCollector
+from appliance.sessions.convergence import Convergence
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

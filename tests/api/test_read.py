@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from appliance.clock import rfc3339
+from appliance.domain.clock import rfc3339
 from tests.api.answers import refused
 from tests.api.exit_under_test import ExitUnderTest, on_exit, until
 

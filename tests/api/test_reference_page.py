@@ -8,7 +8,7 @@ import re
 from html.parser import HTMLParser
 from typing import TYPE_CHECKING
 
-from appliance.api.reference import page
+from appliance.server.api.reference_page import page
 from tests.api.answers import refused
 from tests.api.exit_under_test import ExitUnderTest, on_exit
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from appliance.entities import Tier
-from appliance.wireguard import keys
+from appliance.domain.entities import Tier
+from appliance.network.wireguard import keys
 from tests.api.answers import refused
 from tests.api.exit_under_test import SERVER_KEY, UNHURRIED, ExitUnderTest, new_key, on_exit
 

@@ -7,8 +7,8 @@ import asyncio
 import pytest
 from msgspec import structs
 
-from appliance.errors import TunnelError
-from appliance.wireguard.tunnel import PutPeer
+from appliance.domain.errors import TunnelError
+from appliance.network.wireguard.tunnel import PutPeer
 from tests.api.answers import refused
 from tests.api.exit_under_test import ExitUnderTest, new_key, on_exit, until
 from tests.api.wayward_tunnel import WaywardTunnel

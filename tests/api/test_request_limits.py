@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any, cast
 import pytest
 from throttled import utils as throttled_clock
 
-from appliance import config
-from appliance.api.request_limits import MOST_KEPT, RequestLimits
-from appliance.entities import Tier
-from appliance.errors import TooManyRequests
+from appliance.config import load as config
+from appliance.domain.entities import Tier
+from appliance.domain.errors import TooManyRequests
+from appliance.server.api.rate_limits import MOST_KEPT, RequestLimits
 from tests.api.answers import refused
 from tests.api.exit_under_test import CONFIG, Client, ExitUnderTest, caller, on_exit
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import httpx
     from litestar.types import Scope
 
-    from appliance.entities import Account
+    from appliance.domain.entities import Account
 
 BURST = 10  # public_burst; then one a second
 PER_TOKEN = {Tier.ANONYMOUS: 60, Tier.FREE: 120, Tier.PAID: 600}

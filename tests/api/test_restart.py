@@ -6,8 +6,8 @@ import asyncio
 
 import pytest
 
-from appliance import config
-from appliance.errors import ConfigError
+from appliance.config import load as config
+from appliance.domain.errors import ConfigError
 from tests.api.answers import refused
 from tests.api.exit_under_test import CONFIG, ExitUnderTest, new_key, on_exit, until
 

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 import pytest
 from prometheus_client import generate_latest
 
-from appliance.api.metrics import ExitCollector
-from appliance.backup import write_backup
-from appliance.errors import TunnelError
-from appliance.state_dir import StateDir
-from appliance.wireguard import keys
+from appliance.domain.errors import TunnelError
+from appliance.network.wireguard import keys
+from appliance.ops.backup.create import write_backup
+from appliance.server.api.metrics import ExitCollector
+from appliance.store.state_dir import StateDir
 from tests.api.answers import refused
 from tests.api.exit_under_test import ExitUnderTest, on_exit
 

@@ -7,20 +7,20 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from appliance import config
-from appliance.clock import rfc3339
-from appliance.errors import ConfigError, TunnelError
-from appliance.reload import Reload
-from appliance.service_status import ServiceStatus
-from appliance.store import node as node_row
-from appliance.systemd import Systemd
+from appliance.config import load as config
+from appliance.domain.clock import rfc3339
+from appliance.domain.errors import ConfigError, TunnelError
+from appliance.server.reload import Reload
+from appliance.server.status import ServiceStatus
+from appliance.server.systemd import Systemd
+from appliance.store.queries import node as node_row
 from tests.api.exit_under_test import CONFIG, ExitUnderTest, on_exit, until
 from tests.systemd_socket import SystemdSocket, systemd_socket
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from appliance.settings import Settings
+    from appliance.config.settings import Settings
 
 
 @dataclass

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from appliance.api import connection, web
-from appliance.api.room import Room
+from appliance.server.http import protocol, uvicorn_server
+from appliance.server.http.connection_slots import Room
 from tests.api.exit_under_test import until
 from tests.api.served import Bytes, Served, served
 
@@ -25,7 +25,7 @@ LATE = b'{"error":"request timeout"}'
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """The server waits a little only."""
     for name, seconds in (("HEAD_S", 0.2), ("BODY_S", 0.2), ("UNWANTED_S", 1.0), ("TAKE_S", 0.2)):
-        monkeypatch.setattr(connection, name, seconds)
+        monkeypatch.setattr(protocol, name, seconds)
 
 
 def on_server(story: Callable[[Served], Awaitable[None]]) -> Callable[[pytest.LogCaptureFixture], None]:
@@ -151,8 +151,8 @@ async def drip(client: Bytes, piece: bytes) -> None:
 def test_longest_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where all places are taken, whoever keeps the server waiting the longest makes room; who is served stays; where
     all are served, newcomers are turned away."""
-    monkeypatch.setattr(web, "MOST_CONNECTIONS", 3)
-    monkeypatch.setattr(connection, "HEAD_S", 60)
+    monkeypatch.setattr(uvicorn_server, "MOST_CONNECTIONS", 3)
+    monkeypatch.setattr(protocol, "HEAD_S", 60)
 
     async def story() -> None:
         async with served() as server:
@@ -183,7 +183,7 @@ def test_longest_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_asked_as_it_lost_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a client had sent when it made room is not done: nobody would hear of it."""
-    monkeypatch.setattr(web, "MOST_CONNECTIONS", 1)
+    monkeypatch.setattr(uvicorn_server, "MOST_CONNECTIONS", 1)
 
     async def story() -> None:
         async with served() as server:

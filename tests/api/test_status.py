@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
 
-from appliance.entities import Tier
-from appliance.errors import TunnelError
-from appliance.store import connection
+from appliance.domain.entities import Tier
+from appliance.domain.errors import TunnelError
+from appliance.store import database
 from tests.api.answers import refused
 from tests.api.exit_under_test import Client, ExitUnderTest, new_key, on_exit, until
 
@@ -127,7 +127,7 @@ async def test_no_statement(exit_: ExitUnderTest, monkeypatch: pytest.MonkeyPatc
     async def unwanted(*_: object) -> NoReturn:
         raise AssertionError("a connection was opened")
 
-    monkeypatch.setattr(connection, "_connect", unwanted)
+    monkeypatch.setattr(database, "_connect", unwanted)
     ada, eve = await exit_.client(), await exit_.client("eve")
     opened = await ada.open()
     refused(await eve.status_answer(opened["id"]), 404)

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from appliance import accounting
-from appliance.entities import Tier
+from appliance.domain import accounting
+from appliance.domain.entities import Tier
 from tests.api.exit_under_test import ExitUnderTest, new_key, on_exit
 
 if TYPE_CHECKING:

@@ -7,9 +7,9 @@ from contextlib import closing
 
 import pytest
 
-from appliance.clock import rfc3339
-from appliance.entities import Tier
-from appliance.errors import TunnelError
+from appliance.domain.clock import rfc3339
+from appliance.domain.entities import Tier
+from appliance.domain.errors import TunnelError
 from tests.api.exit_under_test import Client, ExitUnderTest, new_key, on_exit, stranger
 from tests.api.wayward_tunnel import WaywardTunnel
 

@@ -11,9 +11,9 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 
-from appliance.api import web
-from appliance.api.certificate import Certificate
-from appliance.errors import HostError
+from appliance.domain.errors import HostError
+from appliance.server.http import uvicorn_server
+from appliance.server.http.tls import Certificate
 from tests.api.served import Bytes, Served, served
 from tests.certificates import self_signed
 
@@ -110,7 +110,7 @@ def encrypt(key: Path) -> None:
 
 def test_no_handshake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever does not come to terms is let go, takes the place of nobody meanwhile, and does not hold up the stop."""
-    monkeypatch.setattr(web, "MOST_CONNECTIONS", 3)
+    monkeypatch.setattr(uvicorn_server, "MOST_CONNECTIONS", 3)
     certificate = Certificate(*self_signed(tmp_path, "first"))
 
     async def story() -> None:
@@ -120,7 +120,7 @@ def test_no_handshake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             silent[4].send(GET)
             await silent[4].rest()
             assert await name_now(server) == "first"
-        monkeypatch.setattr(web, "HEAD_S", 0.2)
+        monkeypatch.setattr(uvicorn_server, "HEAD_S", 0.2)
         async with served(certificate) as server:
             late = await server.connect()
             assert await late.rest() == b""

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from appliance.errors import TunnelError
+from appliance.domain.errors import TunnelError
 from tests.fake_tunnel import FakeInterface, FakeTunnel
 
 if TYPE_CHECKING:
-    from appliance.wireguard.tunnel import Dump
+    from appliance.network.wireguard.tunnel import Dump
 
 
 class WaywardTunnel(FakeTunnel):

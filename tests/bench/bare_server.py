@@ -13,8 +13,8 @@ import msgspec
 from litestar import Litestar, get
 from litestar.params import FromPath  # noqa: TC002 (Litestar reads the handlers' annotations at run time)
 
-from appliance.api.schemas import SessionStatus
-from appliance.api.web import WebServer
+from appliance.server.api.schemas import SessionStatus
+from appliance.server.http.uvicorn_server import WebServer
 
 
 def main(path: str, body: bytes) -> None:

@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     from pathlib import Path
     from random import Random
 
-    from appliance.clock import Moment
-    from appliance.wireguard.tunnel import Peer
+    from appliance.domain.clock import Moment
+    from appliance.network.wireguard.tunnel import Peer
 
 SESSIONS_AN_ACCOUNT = 4
 FIRST_OFFSET = 2

@@ -8,18 +8,19 @@ import time
 from ipaddress import IPv4Address, IPv6Address
 from typing import TYPE_CHECKING, TypeVar
 
-from appliance.wireguard import keys, linux
-from appliance.wireguard.attributes import NLMSG_HEADER, interface, message
-from appliance.wireguard.genetlink import BUFFER_SIZE, GenericNetlink
-from appliance.wireguard.kernel import KernelTunnel
-from appliance.wireguard.tunnel import DeviceChange, LinkChange, Peer, Prefix, PutPeer
+from appliance.network.netlink import constants
+from appliance.network.netlink.generic import BUFFER_SIZE, GenericNetlink
+from appliance.network.wireguard import keys
+from appliance.network.wireguard.encode import NLMSG_HEADER, interface, message
+from appliance.network.wireguard.kernel import KernelTunnel
+from appliance.network.wireguard.tunnel import DeviceChange, LinkChange, Peer, Prefix, PutPeer
 
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable, Coroutine, Sequence
     from random import Random
 
-    from appliance.wireguard.tunnel import Dump
+    from appliance.network.wireguard.tunnel import Dump
 
 T = TypeVar("T")
 
@@ -123,17 +124,17 @@ class BareDump:
     """A dump asked for and received, and nothing made of it: what no reader can be quicker than."""
 
     def __init__(self, name: str) -> None:
-        family = GenericNetlink(linux.WG_GENL_NAME, linux.WG_GENL_VERSION)
+        family = GenericNetlink(constants.WG_GENL_NAME, constants.WG_GENL_VERSION)
         self._family_id = family.family_id()
         family.close()
         self._body = interface(name)
-        self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, linux.NETLINK_GENERIC)
+        self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, constants.NETLINK_GENERIC)
         self._socket.bind((0, 0))
         self._buffer = memoryview(bytearray(BUFFER_SIZE))
 
     def read(self) -> None:
         request = message(
-            self._family_id, linux.NLM_F_DUMP, 1, linux.WG_CMD_GET_DEVICE, linux.WG_GENL_VERSION, self._body
+            self._family_id, constants.NLM_F_DUMP, 1, constants.WG_CMD_GET_DEVICE, constants.WG_GENL_VERSION, self._body
         )
         self._socket.sendto(request, (0, 0))
         receive, buffer = self._socket.recv_into, self._buffer
@@ -141,7 +142,7 @@ class BareDump:
             nbytes = receive(buffer)
             # What ends a dump is 20 bytes long, and the last message of its datagram.
             length, kind, *_ = NLMSG_HEADER.unpack_from(buffer, nbytes - 20)
-            if (length, kind) == (20, linux.NLMSG_DONE):
+            if (length, kind) == (20, constants.NLMSG_DONE):
                 return
 
     def close(self) -> None:

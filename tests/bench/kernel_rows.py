@@ -12,7 +12,7 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING
 
-from appliance.wireguard import keys
+from appliance.network.wireguard import keys
 from tests.bench.contest import Row, Target, take_turns
 from tests.bench.device import PORT, PRIVATE_KEY, Device
 from tests.bench.ticking import Ticking
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from random import Random
 
-    from appliance.wireguard.tunnel import Dump, Peer
+    from appliance.network.wireguard.tunnel import Dump, Peer
 
 PEERS = 20_000
 STEPS = (100, 500, 1_000, 5_000, 10_000, 20_000, 50_000)  # of the plot

@@ -7,8 +7,8 @@ from functools import partial
 from ipaddress import IPv4Network
 from typing import TYPE_CHECKING
 
-from appliance.addresses import AddressPool
-from appliance.wireguard.dump import DumpParser, OutOfRoom
+from appliance.network.address_pool import AddressPool
+from appliance.network.wireguard.parse import DumpParser, OutOfRoom
 from tests.bench.contest import Row, Target, take_turns
 from tests.unit import dump_messages
 from tests.unit.dump_messages import FAMILY, PORT, SEQ, attr, device, device_attrs, done, nest, peer_attrs

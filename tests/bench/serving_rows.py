@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from appliance.clock import HostClock
-from appliance.wireguard import keys
+from appliance.domain.clock import HostClock
+from appliance.network.wireguard import keys
 from tests.bench import books, device
 from tests.bench.asking import CONNECTIONS, Asker
 from tests.bench.contest import Row, Target, take_turns

@@ -6,12 +6,13 @@ from ipaddress import IPv4Address
 from random import Random
 from typing import TYPE_CHECKING
 
-from appliance import assembly, config
-from appliance.clock import HostClock
-from appliance.exit import Exit
-from appliance.metrics import Metrics
-from appliance.store.connection import Store
-from appliance.wireguard import keys
+from appliance.config import load as config
+from appliance.domain.clock import HostClock
+from appliance.network.exit_node import Exit
+from appliance.network.wireguard import keys
+from appliance.server import assembly
+from appliance.sessions.metrics import Metrics
+from appliance.store.database import Store
 from tests.bench import books
 from tests.bench.device import PORT, PRIVATE_KEY
 from tests.egress_in_place import EgressInPlace
@@ -19,7 +20,7 @@ from tests.egress_in_place import EgressInPlace
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from appliance.settings import Settings
+    from appliance.config.settings import Settings
     from tests.bench.device import Device
 
 CONFIG = """

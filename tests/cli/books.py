@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 
 from msgspec import structs
 
-from appliance import accounting
-from appliance.clock import Moment
-from appliance.entities import Reason, Tier
-from appliance.policy.invoicing import Amount
-from appliance.policy.pricing import Rates
-from appliance.store import accounts, invoices
-from appliance.store import sessions as rows
+from appliance.domain import accounting
+from appliance.domain.charges import Amount
+from appliance.domain.clock import Moment
+from appliance.domain.entities import Reason, Tier
+from appliance.domain.pricing import Rates
+from appliance.store.queries import accounts, invoices
+from appliance.store.queries import sessions as rows
 from tests.unit.a_session import A_SESSION
 
 if TYPE_CHECKING:

@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any
 from click.testing import CliRunner
 
 from appliance.cli import PROGRAM, cli
-from appliance.clock import Moment
-from appliance.entities import Session, State
-from appliance.state_dir import StateDir
-from appliance.store import accounts
-from appliance.store import sessions as rows
-from appliance.store.connection import Store
+from appliance.domain.clock import Moment
+from appliance.domain.entities import Session, State
+from appliance.store.database import Store
+from appliance.store.queries import accounts
+from appliance.store.queries import sessions as rows
+from appliance.store.state_dir import StateDir
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

@@ -12,7 +12,7 @@ import pytest
 from backups import content, members, refused, rows
 from command_line import PROJECT
 
-from appliance import backup
+from appliance.ops.backup import create
 from appliance.store.migration import migrations
 from tests.small_disk import full, small_disk
 
@@ -49,7 +49,7 @@ def test_what_a_crash_left_in_the_log_is_in_it(used: CommandLine, tmp_path: Path
 def test_an_earlier_backup_is_replaced(used: CommandLine, file: Path) -> None:
     """By one of now; what an earlier one that was killed left is cleared away."""
     before = members(file)["store.sqlite"]
-    workshop = file.parent / backup.WORKSHOP
+    workshop = file.parent / create.WORKSHOP
     workshop.mkdir(mode=0o700)
     (workshop / "backup").write_bytes(b"half")
     used.do("account", "create", "bob")
@@ -91,7 +91,7 @@ def test_a_damaged_store_replaces_no_backup(used: CommandLine, file: Path) -> No
     used.state.store.write_bytes(store)
     assert f"the store {used.state.store} is damaged: " in refused(used, "backup", str(file))
     assert file.read_bytes() == before
-    assert not (file.parent / backup.WORKSHOP).exists()
+    assert not (file.parent / create.WORKSHOP).exists()
 
 
 @pytest.mark.parametrize("name", ["config.toml", "state/store.sqlite", "state/server.key", "other"])
@@ -118,7 +118,7 @@ def test_nothing_to_save(bare: CommandLine, tmp_path: Path) -> None:
 
 def test_two_at_once(used: CommandLine, tmp_path: Path) -> None:
     """In one folder the second is told to wait."""
-    with backup.workshop(tmp_path):
+    with create.workshop(tmp_path):
         assert "another backup is being written" in refused(used, "backup", str(tmp_path / "b"))
     used.do("backup", str(tmp_path / "b"))
 
@@ -126,8 +126,8 @@ def test_two_at_once(used: CommandLine, tmp_path: Path) -> None:
 @needs_root
 def test_the_folder_for_work_is_ours(used: CommandLine, tmp_path: Path) -> None:
     """Another user who made it could swap what is in it: refused."""
-    (tmp_path / backup.WORKSHOP).mkdir()
-    os.chown(tmp_path / backup.WORKSHOP, 65534, 65534)
+    (tmp_path / create.WORKSHOP).mkdir()
+    os.chown(tmp_path / create.WORKSHOP, 65534, 65534)
     assert "belongs to another user" in refused(used, "backup", str(tmp_path / "b"))
     assert not (tmp_path / "b").exists()
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from books import ACROSS, GIB, RUNNING, SHORT, TEXT, Books, november
 
-from appliance.policy.pricing import Rates
+from appliance.domain.pricing import Rates
 
 if TYPE_CHECKING:
     from command_line import CommandLine

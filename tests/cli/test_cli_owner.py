@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 from command_line import CommandLine, python
 
-from appliance.backup import snapshot
+from appliance.ops.backup.create import snapshot
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -76,7 +76,7 @@ def test_the_command_runs_as_the_owner(theirs: CommandLine) -> None:
 def test_root_acts_as_the_owner_for_a_while(theirs: CommandLine) -> None:
     """Inside, uid, gid and groups in effect are the owner's, and what is written is his; afterwards root's again."""
     script = (
-        "import os, sys; from pathlib import Path; from appliance.file_owner import acting_as_owner\n"
+        "import os, sys; from pathlib import Path; from appliance.store.file_owner import acting_as_owner\n"
         "store = Path(sys.argv[1])\n"
         "def who(): print(os.geteuid(), os.getegid(), sorted(os.getgroups()))\n"
         "who()\n"
@@ -144,7 +144,7 @@ def test_a_user_without_access_is_told(folder: Path) -> None:
     wga.do("init")
     script = (
         "import os, sys; from appliance.cli import admin, main, node\n"
-        "from appliance.store import connection; admin.HostClock()\n"  # root's Python may be root's alone
+        "from appliance.store import database; admin.HostClock()\n"  # root's Python may be root's alone
         "os.setgroups([]); os.setgid(int(sys.argv.pop())); os.setuid(int(sys.argv.pop())); main()"
     )
     done = python(

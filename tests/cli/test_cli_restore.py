@@ -13,7 +13,7 @@ import pytest
 from backups import content, members, refused, rows
 from command_line import CommandLine
 
-from appliance import backup
+from appliance.ops.backup import create
 from appliance.store.migration import APPLICATION_ID, migrations
 from tests.small_disk import full, small_disk
 
@@ -81,7 +81,7 @@ def test_a_differing_configuration_is_kept(used: CommandLine, file: Path) -> Non
 
 def test_made_without_a_configuration(used: CommandLine, tmp_path: Path) -> None:
     """Where all was at its defaults there is none in it, and the one that is here stays."""
-    backup.write_backup(used.state, tmp_path / "none", tmp_path / "b")
+    create.write_backup(used.state, tmp_path / "none", tmp_path / "b")
     assert list(members(tmp_path / "b")) == ["manifest.json", "server.key", "store.sqlite"]
     before = used.config.read_bytes()
     used.do("restore", str(tmp_path / "b"))
@@ -111,7 +111,7 @@ def test_what_is_of_another_host_is_said(used: CommandLine, tmp_path: Path) -> N
         used.config.read_text()
         + 'public_ip = "192.0.2.77"\n[api]\ntls_cert = "/nonexistent/cert"\ntls_key = "/nonexistent/key"\n'
     )
-    backup.write_backup(used.state, used.config, tmp_path / "b")
+    create.write_backup(used.state, used.config, tmp_path / "b")
     notes = [line for line in used.do("restore", str(tmp_path / "b")).err.splitlines() if line.startswith("note: ")]
     assert "node.public_ip is 192.0.2.77, which is no address of this host" in notes[0]
     assert "/nonexistent/cert" in notes[1]
@@ -139,7 +139,7 @@ def test_a_full_disk_while_unpacking(used: CommandLine, file: Path, tmp_path: Pa
     with small_disk(tmp_path / "disk", 1 << 20) as disk:
         shutil.copytree(used.state.path, disk / "state")
         used.config.write_text(f"[node]\nstate_dir = {json.dumps(str(disk / 'state'))}\n")
-        backup.write_backup(used.state, used.config, file)
+        create.write_backup(used.state, used.config, file)
         before = content(disk)
         with full(disk, 1 << 14):
             assert "No space left" in refused(used, "restore", str(file))

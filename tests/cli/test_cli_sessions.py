@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 import pytest
 from command_line import NOW
 
-from appliance.entities import Baseline, Reason, State
-from appliance.policy.invoicing import Amount
-from appliance.store import sessions as rows
+from appliance.domain.charges import Amount
+from appliance.domain.entities import Baseline, Reason, State
+from appliance.store.queries import sessions as rows
 
 if TYPE_CHECKING:
     import aiosqlite

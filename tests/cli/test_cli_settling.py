@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from appliance import identifiers
-from appliance.entities import Token
-from appliance.store import accounts, tokens
+from appliance.domain import ids
+from appliance.domain.entities import Token
+from appliance.store.queries import accounts, tokens
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -43,7 +43,7 @@ def busy(wga: CommandLine) -> CommandLine:
         owner = await accounts.by_name(db, "alice")
         assert owner is not None
         token = Token(TOKEN_ID, owner.name, owner.tier, "", created_at=0, expires_at=None, revoked_at=None)
-        await tokens.insert(db, owner, token, identifiers.token_hash("a secret"))
+        await tokens.insert(db, owner, token, ids.token_hash("a secret"))
 
     wga.write(insert)
     wga.open_session("alice", 2)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from appliance import identifiers
+from appliance.domain import ids
 
 if TYPE_CHECKING:
     from command_line import CommandLine
@@ -28,7 +28,7 @@ def test_only_the_hash_is_kept(wga: CommandLine) -> None:
     token = wga.do("token", "create", "--account", "alice").out.strip()
     store = sqlite3.connect(wga.state.store)
     try:
-        assert store.execute("SELECT hash FROM tokens").fetchall() == [(identifiers.token_hash(token),)]
+        assert store.execute("SELECT hash FROM tokens").fetchall() == [(ids.token_hash(token),)]
     finally:
         store.close()
     assert all(token.encode() not in file.read_bytes() for file in wga.state.path.iterdir())

@@ -9,27 +9,27 @@ import pytest
 from command_line import NOW
 from msgspec import structs
 
-from appliance import accounting
-from appliance.policy.invoicing import Amount
-from appliance.policy.quota import Windows
-from appliance.policy.windows import MOST, Window
-from appliance.store import accounts
-from appliance.store import sessions as rows
-from appliance.store.connection import Store
+from appliance.domain import accounting
+from appliance.domain.charges import Amount
+from appliance.domain.quota import Windows
+from appliance.domain.windows import MOST, Window
+from appliance.store.database import Store
+from appliance.store.queries import accounts
+from appliance.store.queries import sessions as rows
 
 if TYPE_CHECKING:
     import aiosqlite
     from command_line import CommandLine
 
-    from appliance.clock import Moment
-    from appliance.entities import Session
+    from appliance.domain.clock import Moment
+    from appliance.domain.entities import Session
 
 DAY = 86_400_000
 IN_A_WEEK, TOMORROW = "2026-09-28T14:13:20Z", "2026-09-22T14:13:20Z"  # from NOW
 
 
 def set_clock(monkeypatch: pytest.MonkeyPatch, now: Moment) -> None:
-    monkeypatch.setattr("appliance.clock.HostClock.now", lambda _: now)
+    monkeypatch.setattr("appliance.domain.clock.HostClock.now", lambda _: now)
 
 
 @pytest.fixture

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import pytest
 from books import ACROSS, GIB, RUNNING, SHORT, TEXT, Books, count, ms, november
 
-from appliance.store import invoices
-from appliance.store.connection import Store
+from appliance.store.database import Store
+from appliance.store.queries import invoices
 
 if TYPE_CHECKING:
     import aiosqlite

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 from small_disk import PAGE, full, small_disk
 
-from appliance.client.access import Access, find, folder, read_token, save, write_private
-from appliance.client.dialer import parse_url
-from appliance.client.invoker import find_invoker
-from appliance.errors import HostError, InvalidRequest
+from appliance.client.api.dialer import parse_url
+from appliance.client.credentials import Access, find, folder, read_token, save, write_private
+from appliance.client.sudo_user import find_invoker
+from appliance.domain.errors import HostError, InvalidRequest
 
 ENVIRONMENT = {"WG_APPLIANCE_API": "https://env", "WG_APPLIANCE_TOKEN": "env"}
 NOBODY = pwd.getpwnam("nobody")

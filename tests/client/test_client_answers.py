@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 from scripted_api import OPENED, QUOTA_EXCEEDED, SESSION
 
-from appliance.client import answers
-from appliance.client.answers import Again, Live, Opened, Over, Refused, on_opening, on_status, pause
-from appliance.client.api import Answer
-from appliance.errors import HostError
+from appliance.client.api import responses
+from appliance.client.api.http import Answer
+from appliance.client.api.responses import Again, Live, Opened, Over, Refused, on_opening, on_status, pause
+from appliance.domain.errors import HostError
 
 
 def test_opened() -> None:
@@ -30,7 +30,7 @@ def test_quota_exceeded() -> None:
     assert found == Refused(
         "quota exceeded (tier free): 4.0 GiB of 4.0 GiB (resets 2026-12-02T00:00:00Z), session time 1m 30s, unmetered "
         "(resets 2026-12-01T00:00:00Z); try again after 2026-12-02T00:00:00Z, or ask the operator for a higher tier",
-        answers.QUOTA_EXCEEDED,
+        responses.QUOTA_EXCEEDED,
     )
 
 
@@ -41,7 +41,7 @@ def test_quota_exceeded() -> None:
 def test_another_region(available: list[str], said: str) -> None:
     """A region without an exit is not waited for; those that have one are named."""
     body = {"error": "no active node in region fsn", "available": available}
-    assert on_opening(Answer(503, body, 10), 1) == Refused(f"no active node in region fsn{said}", answers.FAILED)
+    assert on_opening(Answer(503, body, 10), 1) == Refused(f"no active node in region fsn{said}", responses.FAILED)
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 405, 413])
@@ -49,7 +49,7 @@ def test_refused_for_good(status: int) -> None:
     """What will not change by asking again is status 1, in the API's own words."""
     found = on_opening(Answer(status, {"error": "its words"}), 1)
     assert isinstance(found, Refused)
-    assert found.exit_status == answers.FAILED
+    assert found.exit_status == responses.FAILED
     assert found.why.startswith(f"the API answers {status}: its words")
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import pytest
 from scripted_api import CONFIG, OPENED, QUOTA_EXCEEDED, SESSION, TOKEN, serving
 
-from appliance.wireguard.keys import encode, public_key
+from appliance.network.wireguard.keys import encode, public_key
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -12,21 +12,21 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from scripted_api import CONFIG, OPENED, SESSION
 
-from appliance.client import left_behind
-from appliance.client.answers import Again, Live, Opened, Over
+from appliance.client import run_records
+from appliance.client.api.responses import Again, Live, Opened, Over
+from appliance.client.api.sessions import Stopped
 from appliance.client.command import accompany
 from appliance.client.connection import Connection, Outcome, Wish, run
-from appliance.client.interruption import Interrupted, Interruption
-from appliance.client.session import Stopped
-from appliance.client.tunnel import Figures
-from appliance.errors import HostError, TunnelError
+from appliance.client.signals import Interrupted, Interruption
+from appliance.client.tunnel.tunnel import Figures
+from appliance.domain.errors import HostError, TunnelError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
-    from appliance.client.left_behind import Place
-    from appliance.client.status import View
+    from appliance.client.run_records import Place
+    from appliance.client.ui.status_text import View
 
 KEY = bytes(range(32))
 FIRST = Opened(**OPENED)
@@ -131,9 +131,9 @@ class Tunnel:
 
 @pytest.fixture
 def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
-    monkeypatch.setattr(left_behind, "FOLDER", tmp_path / "run")
-    monkeypatch.setattr(left_behind, "_is_free", lambda _: True)
-    with left_behind.claimed("machine") as place:
+    monkeypatch.setattr(run_records, "FOLDER", tmp_path / "run")
+    monkeypatch.setattr(run_records, "_is_free", lambda _: True)
+    with run_records.claimed("machine") as place:
         yield Stage(place)
 
 
@@ -151,7 +151,7 @@ def test_interrupted(stage: Stage) -> None:
     stage.statuses.append(Live(SESSION))
     assert play(stage) == Outcome(0)
     assert stage.log == ["open fsn", "up", "screen closed", "down", "close ses_1", "receipt ses_1"]
-    assert list(left_behind.FOLDER.iterdir()) == []
+    assert list(run_records.FOLDER.iterdir()) == []
 
 
 def test_ended_by_the_server(stage: Stage) -> None:
@@ -229,7 +229,7 @@ def test_what_fails_before_it_is_up(stage: Stage, fails: str, done: list[str]) -
     stage.fails = fails
     assert play(stage).exit_status == 1
     assert stage.log == done
-    assert list(left_behind.FOLDER.iterdir()) == []
+    assert list(run_records.FOLDER.iterdir()) == []
 
 
 def test_a_screen_that_fails(stage: Stage) -> None:
@@ -239,7 +239,7 @@ def test_a_screen_that_fails(stage: Stage) -> None:
     with pytest.raises(ValueError, match="nothing can be drawn"):
         play(stage)
     assert stage.log == ["open fsn", "up", "screen closed", "down", "close ses_1"]
-    assert list(left_behind.FOLDER.iterdir()) == []
+    assert list(run_records.FOLDER.iterdir()) == []
 
 
 def test_refused(stage: Stage) -> None:
@@ -264,7 +264,7 @@ def test_a_session_that_cannot_be_closed(stage: Stage, fails: str, why: str) -> 
     outcome = play(stage)
     assert outcome == Outcome(1, f"the session ses_1 ends by itself, for it could not be closed: {why}")
     assert "down" in stage.log
-    with_session = [path.read_text() for path in left_behind.FOLDER.iterdir()]
+    with_session = [path.read_text() for path in run_records.FOLDER.iterdir()]
     assert len(with_session) == 1
     assert '"session": "ses_1"' in with_session[0]
 
@@ -283,7 +283,7 @@ def test_a_tunnel_that_stays(stage: Stage) -> None:
     stage.statuses.append(Over("drained", FINAL))
     assert play(stage) == Outcome(4, "the server has ended the session: drained; wg-quick down failed: it says why")
     assert stage.mark == 51820
-    assert len(list(left_behind.FOLDER.iterdir())) == 1
+    assert len(list(run_records.FOLDER.iterdir())) == 1
 
 
 # Signals --------------------------------------------------------------------------------------------

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from scripted_api import OPENED, QUOTA_EXCEEDED, SESSION, serving
 
-from appliance.client.answers import Again, Opened, Refused, on_opening, on_status
-from appliance.client.api import Answer
-from appliance.client.screen import JsonLines, PlainLines, Terminal
-from appliance.client.status import View
-from appliance.errors import HostError
-from appliance.printable import printable
+from appliance.client.api.http import Answer
+from appliance.client.api.responses import Again, Opened, Refused, on_opening, on_status
+from appliance.client.terminal import printable
+from appliance.client.ui.screen import JsonLines, PlainLines, Terminal
+from appliance.client.ui.status_text import View
+from appliance.domain.errors import HostError
 
 if TYPE_CHECKING:
     import subprocess
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from scripted_api import ScriptedApi
 
-    from appliance.client.screen import Screen
+    from appliance.client.ui.screen import Screen
 
     Run = Callable[..., subprocess.CompletedProcess[str]]
 

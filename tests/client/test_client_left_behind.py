@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from appliance.client import left_behind
-from appliance.client.left_behind import abandoned, claimed, whole_machine
-from appliance.errors import HostError
+from appliance.client import run_records
+from appliance.client.run_records import abandoned, claimed, whole_machine
+from appliance.domain.errors import HostError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Instead of /run; and no interface has any of the names."""
-    monkeypatch.setattr(left_behind, "FOLDER", tmp_path / "run")
-    monkeypatch.setattr(left_behind, "_is_free", lambda _: True)
+    monkeypatch.setattr(run_records, "FOLDER", tmp_path / "run")
+    monkeypatch.setattr(run_records, "_is_free", lambda _: True)
     return tmp_path / "run"
 
 
@@ -38,7 +38,7 @@ def test_several_at_once(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["machine", "command"])
-def test_one_for_all_traffic(kind: left_behind.Kind) -> None:
+def test_one_for_all_traffic(kind: run_records.Kind) -> None:
     """While all traffic goes into a tunnel there is no other, of either kind."""
     with (
         claimed("machine") as place,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 from as_wg_quick import FAMILIES, MARK, add_pair, ip, rules
 
-from appliance.client import policy_rules
+from appliance.client.tunnel import ip_rules
 
 if TYPE_CHECKING:
     from netns import Namespace
@@ -18,7 +18,7 @@ OTHER_MARK = 51999
 def removed(mark: int = MARK) -> list[str]:
     """What is remarked."""
     said: list[str] = []
-    policy_rules.remove(mark, said.append)
+    ip_rules.remove(mark, said.append)
     return said
 
 

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 import pytest
 from scripted_api import OPENED, QUOTA_EXCEEDED, SESSION, TOKEN, Asked, ScriptedApi, serving, unused_port
 
-from appliance.client import answers
-from appliance.client.answers import Again, Live, Opened
-from appliance.client.api import NoAnswer
-from appliance.client.dialer import Dialer, parse_url
-from appliance.client.session import Sessions, Stopped
-from appliance.errors import HostError
+from appliance.client.api import responses
+from appliance.client.api.dialer import Dialer, parse_url
+from appliance.client.api.http import NoAnswer
+from appliance.client.api.responses import Again, Live, Opened
+from appliance.client.api.sessions import Sessions, Stopped
+from appliance.domain.errors import HostError
 from tests.certificates import self_signed
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ class Clock:
         self.now = 0.0
         self.pauses: list[float] = []
         self.remarks: list[str] = []
-        monkeypatch.setattr("appliance.client.session.time.monotonic", lambda: self.now)
+        monkeypatch.setattr("appliance.client.api.sessions.time.monotonic", lambda: self.now)
 
     def pause(self, seconds: float) -> None:
         self.now += seconds
@@ -82,8 +82,8 @@ def test_patience_ends(api: ScriptedApi, sessions: Sessions, clock: Clock) -> No
     api.answers(POST, 503, BUSY, Retry_After="10")
     with pytest.raises(Stopped, match="subnet exhausted; try again in 10s") as stopped:
         sessions.open(WISH)
-    assert stopped.value.exit_status == answers.FAILED
-    assert answers.PATIENCE_S - 10 <= clock.now <= answers.PATIENCE_S
+    assert stopped.value.exit_status == responses.FAILED
+    assert responses.PATIENCE_S - 10 <= clock.now <= responses.PATIENCE_S
 
 
 def test_quota_is_not_waited_for(api: ScriptedApi, sessions: Sessions, clock: Clock) -> None:
@@ -91,14 +91,14 @@ def test_quota_is_not_waited_for(api: ScriptedApi, sessions: Sessions, clock: Cl
     api.answers(POST, 402, QUOTA_EXCEEDED)
     with pytest.raises(Stopped, match="quota exceeded") as stopped:
         sessions.open(WISH)
-    assert (stopped.value.exit_status, clock.pauses) == (answers.QUOTA_EXCEEDED, [])
+    assert (stopped.value.exit_status, clock.pauses) == (responses.QUOTA_EXCEEDED, [])
 
 
 def test_nobody_there(nowhere: Sessions, clock: Clock) -> None:
     """A wrong URL is told within seconds, not minutes, and still long enough for a restart."""
     with pytest.raises(Stopped, match=r"does not answer at http://127\.0\.0\.1:\d+: .*refused; try again later"):
         nowhere.open(WISH)
-    assert 5 < clock.now <= answers.PATIENCE_UNANSWERED_S
+    assert 5 < clock.now <= responses.PATIENCE_UNANSWERED_S
 
 
 def test_one_try(api: ScriptedApi, sessions: Sessions, nowhere: Sessions, clock: Clock) -> None:
@@ -146,7 +146,7 @@ def test_what_is_asked_for_too_late(api: ScriptedApi, sessions: Sessions, clock:
     api.answers("GET /v1/regions", 503, BUSY, Retry_After=retry_after)
     with pytest.raises(HostError, match="the API answers 503: subnet exhausted"):
         sessions.regions()
-    assert clock.now <= answers.PATIENCE_S
+    assert clock.now <= responses.PATIENCE_S
 
 
 def test_an_answer_that_breaks_off(api: ScriptedApi, sessions: Sessions, clock: Clock) -> None:

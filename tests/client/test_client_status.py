@@ -8,8 +8,9 @@ from dataclasses import replace
 import pytest
 from scripted_api import SESSION
 
-from appliance.client.screen import line
-from appliance.client.status import (
+from appliance.client.humanize import short_size
+from appliance.client.ui.screen import line
+from appliance.client.ui.status_text import (
     ASCII,
     UNICODE,
     Glyphs,
@@ -23,7 +24,6 @@ from appliance.client.status import (
     receipt,
     total_cost,
 )
-from appliance.quantities import short_size
 
 MIB = 2**20
 VIEW = View(

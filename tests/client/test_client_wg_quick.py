@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from appliance.client import filter_rules, wg_quick
-from appliance.client.whole_machine import WholeMachine
-from appliance.errors import HostError
-from appliance.wireguard.backend import HostFacts
+from appliance.client.tunnel import nft_guard, wg_quick_cleanup
+from appliance.client.tunnel.full_tunnel import WholeMachine
+from appliance.domain.errors import HostError
+from appliance.network.wireguard.backend import HostFacts
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -23,22 +23,22 @@ def said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     program.write_text(f'#!/bin/sh\necho "$@" >{file}\ncat >>{file}\n')
     program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    monkeypatch.setattr(wg_quick, "RESOLVCONF_ORDER", tmp_path / "interface-order")
+    monkeypatch.setattr(wg_quick_cleanup, "RESOLVCONF_ORDER", tmp_path / "interface-order")
     return file
 
 
 def test_resolvers(said: Path) -> None:
     """As wg-quick names them: exclusively, under the interface's name; none takes the entry away."""
-    wg_quick.set_resolvers("wgc0", ("192.0.2.53", "2001:db8::53"), os.environ)
+    wg_quick_cleanup.set_resolvers("wgc0", ("192.0.2.53", "2001:db8::53"), os.environ)
     assert said.read_text() == "-a wgc0 -m 0 -x\nnameserver 192.0.2.53\nnameserver 2001:db8::53\n"
-    wg_quick.set_resolvers("wgc0", (), os.environ)
+    wg_quick_cleanup.set_resolvers("wgc0", (), os.environ)
     assert said.read_text() == "-d wgc0 -f\n"
 
 
 def test_resolvers_of_an_order(said: Path, tmp_path: Path) -> None:
     """Where resolvconf goes by the names of interfaces, it is the first that is a prefix."""
     (tmp_path / "interface-order").write_text("# order\nlo.inet\ntun*\ntap*\n")
-    wg_quick.set_resolvers("wgc0", ("192.0.2.53",), os.environ)
+    wg_quick_cleanup.set_resolvers("wgc0", ("192.0.2.53",), os.environ)
     assert said.read_text().startswith("-a tun.wgc0 ")
 
 
@@ -46,9 +46,9 @@ def test_resolvers_of_an_order(said: Path, tmp_path: Path) -> None:
 def test_what_cannot_be_taken_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is said in the program's own words, once all that can be has been tried."""
     (tmp_path / "resolvconf").write_text("#!/bin/sh\necho busy >&2\nexit 1\n")
-    monkeypatch.setattr(filter_rules, "remove", lambda *_: None)
+    monkeypatch.setattr(nft_guard, "remove", lambda *_: None)
     with pytest.raises(HostError, match="resolvconf -d wgc0 -f failed: busy"):
-        wg_quick.remove("wgc0", None, ("192.0.2.53",), os.environ, print)
+        wg_quick_cleanup.remove("wgc0", None, ("192.0.2.53",), os.environ, print)
 
 
 @pytest.mark.parametrize(
@@ -61,8 +61,8 @@ def test_what_cannot_be_taken_away(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 def test_no_wireguard(monkeypatch: pytest.MonkeyPatch, wireguard_go: bool, tun_device: bool, said: str) -> None:
     """Said before a session is opened; who has chosen another implementation answers for it."""
     facts = HostFacts(True, False, wireguard_go, tun_device, None)
-    monkeypatch.setattr("appliance.client.device.read_host", lambda _: facts)
-    monkeypatch.setattr("appliance.client.whole_machine.shutil.which", lambda name: f"/usr/bin/{name}")
+    monkeypatch.setattr("appliance.client.tunnel.device.read_host", lambda _: facts)
+    monkeypatch.setattr("appliance.client.tunnel.full_tunnel.shutil.which", lambda name: f"/usr/bin/{name}")
     with pytest.raises(HostError, match=said):
         WholeMachine("wgc0", {}, print).check()
     WholeMachine("wgc0", {"WG_QUICK_USERSPACE_IMPLEMENTATION": "boringtun"}, print).check()

@@ -10,8 +10,8 @@ import pytest
 from as_wg_quick import MARK, add_iptables, add_pair, ip, iptables, rules
 from scripted_api import CONFIG
 
-from appliance.client import left_behind
-from appliance.client.whole_machine import WholeMachine
+from appliance.client import run_records
+from appliance.client.tunnel.full_tunnel import WholeMachine
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -45,8 +45,8 @@ def environ(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
 @pytest.fixture
 def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """As a run has left it."""
-    monkeypatch.setattr(left_behind, "FOLDER", tmp_path)
-    monkeypatch.setattr("appliance.client.whole_machine.existing_device", Dialled)
+    monkeypatch.setattr(run_records, "FOLDER", tmp_path)
+    monkeypatch.setattr("appliance.client.tunnel.full_tunnel.existing_device", Dialled)
     (tmp_path / f"{NAME}.conf").write_text(CONFIG)
     return tmp_path / f"{NAME}.conf"
 

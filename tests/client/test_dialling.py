@@ -8,11 +8,11 @@ from ipaddress import IPv4Address, IPv6Address
 
 import pytest
 
-from appliance.client.dialling import Call, kernel_body, read_offer, xplatform_request
-from appliance.errors import HostError
-from appliance.wireguard import keys
-from appliance.wireguard.quick import ClientConfig, Endpoint, render
-from appliance.wireguard.tunnel import Prefix
+from appliance.client.tunnel.peer_config import Call, kernel_body, read_offer, xplatform_request
+from appliance.domain.errors import HostError
+from appliance.network.wireguard import keys
+from appliance.network.wireguard.client_config import ClientConfig, Endpoint, render
+from appliance.network.wireguard.tunnel import Prefix
 
 SERVER = bytes(range(32))
 CALL = Call(bytes(32 * [7]), SERVER, IPv4Address("192.0.2.1"), 51820)

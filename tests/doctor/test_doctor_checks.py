@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from appliance.clock import Moment
-from appliance.config import load
-from appliance.doctor import diagnosis, firewall, machine, server, state, tunnel
-from appliance.doctor.facts import Disk, Facts, Firewall, Forwarding, Network, State, StateFile, UdpPort
-from appliance.doctor.finding import Finding, Status
-from appliance.host_network import Uplink
-from appliance.settings import by_key
+from appliance.config.load import load
+from appliance.config.settings import by_key
+from appliance.domain.clock import Moment
+from appliance.network.interfaces import Uplink
+from appliance.network.wireguard.backend import HostFacts
+from appliance.ops.doctor import diagnosis, firewall, machine, server, state, tunnel
+from appliance.ops.doctor.facts import Disk, Facts, Firewall, Forwarding, Network, State, StateFile, UdpPort
+from appliance.ops.doctor.finding import Finding, Status
 from appliance.store.inspection import Inspection
-from appliance.wireguard.backend import HostFacts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

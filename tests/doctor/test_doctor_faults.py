@@ -361,7 +361,7 @@ def test_without_root(host: Host) -> None:
     """What cannot be seen is said to be so; nothing fails for that, and what can be seen is checked."""
     script = (
         "import os, sys; from appliance.cli import main\n"
-        "from appliance.doctor import diagnosis, gather; from appliance.store import inspection\n"
+        "from appliance.ops.doctor import diagnosis, gather; from appliance.store import inspection\n"
         "from pyroute2 import IPRoute\n"  # root's Python may be root's alone
         "os.setgroups([]); os.setgid(65534); os.setuid(65534); main()"
     )

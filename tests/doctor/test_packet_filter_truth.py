@@ -16,9 +16,9 @@ from client import CURL
 from foreign_rules import RULES, UPLINK, load_rules
 from world import EXIT_IP, WEB, WEB6, WEB_IP, WEB_IP6, WEB_PORT, World, new_world
 
-from appliance.doctor import firewall
-from appliance.doctor.facts import Firewall
-from appliance.egress.packet_filter import Obstacle, Packet, obstacles
+from appliance.network.firewall.simulator import Obstacle, Packet, obstacles
+from appliance.ops.doctor import firewall
+from appliance.ops.doctor.facts import Firewall
 from tests.real_backend import NO_ROOT, backend_here
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from ipaddress import ip_network
 from typing import TYPE_CHECKING, NamedTuple
 
-from appliance.wireguard import keys
+from appliance.network.wireguard import keys
 from tests.faults.clients import Ending, Told
 from tests.faults.invariants import require
 from tests.faults.real_exit import SHORT_LIVED, SUBNET, SUBNET6

@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from appliance.errors import DumpInterrupted
-from appliance.wireguard import keys, linux
-from appliance.wireguard.dump import Interrupted
-from appliance.wireguard.genetlink import GenericNetlink
-from appliance.wireguard.kernel import KernelTunnel
-from appliance.wireguard.tunnel import DeviceChange, Peer, PutPeer
+from appliance.domain.errors import DumpInterrupted
+from appliance.network.netlink import constants
+from appliance.network.netlink.generic import GenericNetlink
+from appliance.network.wireguard import keys
+from appliance.network.wireguard.kernel import KernelTunnel
+from appliance.network.wireguard.parse import Interrupted
+from appliance.network.wireguard.tunnel import DeviceChange, Peer, PutPeer
 from tests.faults.churner import Churner
 from tests.faults.invariants import require
 from tests.faults.talker import Talker, tunnel_named
@@ -29,7 +30,7 @@ from tests.tunnel_contract import PORT, PRIVATE_KEY, UP, allowed, prefix, until,
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping, Sequence
 
-    from appliance.wireguard.tunnel import Dump, PeerState, Tunnel
+    from appliance.network.wireguard.tunnel import Dump, PeerState, Tunnel
     from tests.netns import Namespace
 
 PER_SECOND = 500
@@ -158,7 +159,7 @@ async def _ground(backend: str, peers: int, random: Random) -> AsyncIterator[Gro
 async def _device(backend: str, name: str) -> AsyncIterator[Tunnel]:
     tunnel = tunnel_named(backend, name)
     if isinstance(tunnel, KernelTunnel):
-        tunnel._device = CountedDevice(linux.WG_GENL_NAME, linux.WG_GENL_VERSION)
+        tunnel._device = CountedDevice(constants.WG_GENL_NAME, constants.WG_GENL_VERSION)
     try:
         await tunnel.change_link(UP)
         await tunnel.configure(DeviceChange(PRIVATE_KEY, PORT))

@@ -10,13 +10,13 @@ import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
-from appliance.wireguard import keys
+from appliance.network.wireguard import keys
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from random import Random
 
-    from appliance.wireguard.tunnel import Peer
+    from appliance.network.wireguard.tunnel import Peer
     from tests.netns import Namespace
 
 BATCH = 100  # peers a call of wg(8)

@@ -12,7 +12,7 @@ from enum import IntEnum
 from http.client import HTTPException
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from appliance.wireguard import keys
+from appliance.network.wireguard import keys
 from tests.faults.real_exit import REGION, SHORT_LIVED
 
 if TYPE_CHECKING:

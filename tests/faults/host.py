@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from appliance.clock import Moment
+from appliance.domain.clock import Moment
 
 
 class Host:

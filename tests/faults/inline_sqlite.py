@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 from typing import TYPE_CHECKING, Any, Self
 
-from appliance.store.connection import PRAGMAS
+from appliance.store.database import PRAGMAS
 
 if TYPE_CHECKING:
     from pathlib import Path

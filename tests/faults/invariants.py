@@ -8,18 +8,17 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec import structs
 
-from appliance import accounting, invoice
-from appliance.entities import Reason, Session, State, Tier
-from appliance.policy import invoicing, quota
-from appliance.policy.invoicing import Amount
-from appliance.store import accounts as account_rows
-from appliance.store import invoices
-from appliance.store import sessions as rows
+from appliance.domain import accounting, charges, invoice, quota
+from appliance.domain.charges import Amount
+from appliance.domain.entities import Reason, Session, State, Tier
+from appliance.store.queries import accounts as account_rows
+from appliance.store.queries import invoices
+from appliance.store.queries import sessions as rows
 from tests.faults.ledger import Pair
 from tests.faults.world import IDLE_MS, VARIANTS
 
 if TYPE_CHECKING:
-    from appliance.entities import Account
+    from appliance.domain.entities import Account
     from tests.faults.world import World
 
 SHORTEST_WINDOW_MS = 1000 * min(
@@ -181,7 +180,7 @@ class Invariants:
                 continue
             total = accounting.total(s)
             require(sum((part for _, part in days), Amount()) == total, "days add up to the session", days, total)
-            whole = invoicing.charge(s.rates, Amount(), total)
+            whole = charges.charge(s.rates, Amount(), total)
             parts = [line.charge for line in lines]
             added = tuple(
                 sum(getattr(p, leg) or 0 for p in parts)

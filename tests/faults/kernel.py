@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 
 from msgspec import structs
 
-from appliance.errors import DumpInterrupted, TunnelError
+from appliance.domain.errors import DumpInterrupted, TunnelError
 from tests.fake_tunnel import FakeTunnel
 from tests.faults.ledger import Pair
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
-    from appliance.wireguard.tunnel import DeviceChange, Dump, Link, LinkChange, Peer, PeerChange
+    from appliance.network.wireguard.tunnel import DeviceChange, Dump, Link, LinkChange, Peer, PeerChange
     from tests.faults.host import Host
     from tests.faults.ledger import Ledger
     from tests.faults.process import Process

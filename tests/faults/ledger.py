@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from appliance.entities import Baseline
-    from appliance.wireguard.tunnel import Dump
+    from appliance.domain.entities import Baseline
+    from appliance.network.wireguard.tunnel import Dump
     from tests.faults.host import Host
 
 

@@ -25,9 +25,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from appliance.errors import ApplianceError
-from appliance.state_dir import StateDir
-from appliance.store.connection import Store
+from appliance.domain.errors import ApplianceError
+from appliance.store.database import Store
+from appliance.store.state_dir import StateDir
 from tests.faults.clients import Client
 from tests.faults.disk import LEFT_OUT, Disk
 from tests.faults.real_exit import SHORT_LIVED, real_exit

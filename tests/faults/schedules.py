@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from hypothesis import strategies as st
 
-from appliance.store.connection import Store
+from appliance.store.database import Store
 from tests.faults.invariants import Invariants
 from tests.faults.steps import WEIGHTS, Step, Steps
 from tests.faults.world import VARIANTS, World, inline

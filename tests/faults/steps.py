@@ -7,19 +7,19 @@ import asyncio
 from random import Random
 from typing import TYPE_CHECKING, NamedTuple
 
-from appliance.entities import Reason, State, Tier
-from appliance.errors import ApplianceError
-from appliance.sessions import Wish
-from appliance.store import accounts as account_rows
-from appliance.store import node as node_row
-from appliance.store import sessions as rows
+from appliance.domain.entities import Reason, State, Tier
+from appliance.domain.errors import ApplianceError
+from appliance.sessions.lookup import Wish
+from appliance.store.queries import accounts as account_rows
+from appliance.store.queries import node as node_row
+from appliance.store.queries import sessions as rows
 from tests.faults.process import Failing, Killed
 from tests.faults.world import ACCOUNTS, VARIANTS
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine
 
-    from appliance.assembly import Parts
+    from appliance.server.assembly import Parts
     from tests.faults.world import World
 
 NAMES = [name for name, _ in ACCOUNTS]

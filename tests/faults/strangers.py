@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from appliance.wireguard import keys
-from appliance.wireguard.tunnel import Peer
+from appliance.network.wireguard import keys
+from appliance.network.wireguard.tunnel import Peer
 from tests.faults.churner import Churner
 from tests.faults.invariants import require
 from tests.faults.real_exit import REGION

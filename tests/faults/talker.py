@@ -6,14 +6,14 @@ import socket
 import subprocess
 from typing import TYPE_CHECKING
 
-from appliance.wireguard import keys
-from appliance.wireguard.kernel import KernelTunnel
-from appliance.wireguard.tunnel import DeviceChange, LinkChange, Peer, PutPeer
-from appliance.wireguard.userspace import UserspaceTunnel
+from appliance.network.wireguard import keys
+from appliance.network.wireguard.kernel import KernelTunnel
+from appliance.network.wireguard.tunnel import DeviceChange, LinkChange, Peer, PutPeer
+from appliance.network.wireguard.userspace import UserspaceTunnel
 from tests.tunnel_contract import prefix
 
 if TYPE_CHECKING:
-    from appliance.wireguard.tunnel import Tunnel
+    from appliance.network.wireguard.tunnel import Tunnel
 
 ANYWHERE = ("192.0.2.9", 9)
 BURST = 5  # datagrams

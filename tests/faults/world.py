@@ -8,13 +8,14 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address
 from typing import TYPE_CHECKING, Any
 
-from appliance import assembly, config
-from appliance.entities import Account, Tier
-from appliance.exit import Exit
-from appliance.metrics import Metrics
-from appliance.store import accounts as account_rows
-from appliance.store.connection import Store
-from appliance.wireguard import keys
+from appliance.config import load as config
+from appliance.domain.entities import Account, Tier
+from appliance.network.exit_node import Exit
+from appliance.network.wireguard import keys
+from appliance.server import assembly
+from appliance.sessions.metrics import Metrics
+from appliance.store.database import Store
+from appliance.store.queries import accounts as account_rows
 from tests.egress_in_place import EgressInPlace
 from tests.faults.host import Host
 from tests.faults.inline_sqlite import InlineConnection
@@ -26,8 +27,8 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from pathlib import Path
 
-    from appliance.assembly import Parts
-    from appliance.settings import Settings
+    from appliance.config.settings import Settings
+    from appliance.server.assembly import Parts
 
     Connect = Callable[[Path], Awaitable[Any]]
 
@@ -198,7 +199,7 @@ class World:
 
 
 def read_marks(raw: sqlite3.Connection, host: Host) -> tuple[dict[bytes, Any], int]:
-    from appliance.entities import Baseline
+    from appliance.domain.entities import Baseline
 
     rows = raw.execute("SELECT public_key, boot_id, ifindex, rx_bytes, tx_bytes FROM baselines").fetchall()
     (beat,) = raw.execute("SELECT beat_boot_id, beat_boot_ms FROM node").fetchall()

@@ -23,7 +23,7 @@ import time
 from pathlib import Path
 
 from appliance.cli import main
-from appliance.store.connection import Store
+from appliance.store.database import Store
 
 
 async def migrate():

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from client import CURL
 from waiting import until
 
-from appliance.install import hints
+from appliance.ops.install import next_steps
 from tests.certificates import self_signed
 
 if TYPE_CHECKING:
@@ -40,15 +40,15 @@ def test_ways_from_outside(appliance: Installed, program: Path, tmp_path: Path) 
     """Caddy, nginx, and TLS files of the appliance's own."""
     machine = appliance.machine
     said = appliance.install(appliance.bring(program))
-    for recipe in (hints.CADDY, hints.NGINX, hints.TLS, hints.TRUSTED):
+    for recipe in (next_steps.CADDY, next_steps.NGINX, next_steps.TLS, next_steps.TRUSTED):
         assert all(line.strip() in said for line in recipe.splitlines())
     certificate, key = self_signed(tmp_path, NAME)
     machine.run("apt-get", "install", "--yes", "--no-install-recommends", "caddy", "nginx-light")
     machine.run("systemctl", "stop", "nginx", "caddy")
-    configure(appliance, hints.TRUSTED)
+    configure(appliance, next_steps.TRUSTED)
 
     # Its own authority signs: a test has none on the internet.
-    caddy = hints.CADDY.replace("{\n", "{\n    tls internal\n", 1)
+    caddy = next_steps.CADDY.replace("{\n", "{\n    tls internal\n", 1)
     (machine.root / "etc/caddy/Caddyfile").write_text(caddy, encoding="utf-8")
     machine.run("systemctl", "start", "caddy")
     until(lambda: answers(appliance, 443), "the API answers through Caddy")
@@ -58,7 +58,7 @@ def test_ways_from_outside(appliance: Installed, program: Path, tmp_path: Path) 
     tls.mkdir()
     shutil.copy(certificate, tls / "fullchain.pem")
     shutil.copy(key, tls / "privkey.pem")
-    (machine.root / "etc/nginx/conf.d/exit.conf").write_text(hints.NGINX, encoding="utf-8")
+    (machine.root / "etc/nginx/conf.d/exit.conf").write_text(next_steps.NGINX, encoding="utf-8")
     machine.run("systemctl", "start", "nginx")
     until(lambda: answers(appliance, 443), "the API answers through nginx")
     machine.run("systemctl", "stop", "nginx")
@@ -69,5 +69,5 @@ def test_ways_from_outside(appliance: Installed, program: Path, tmp_path: Path) 
         shutil.copy(source, own / name)
     machine.run("chgrp", "-R", "wg-appliance", "/etc/wg-appliance/tls")
     machine.run("chmod", "0640", "/etc/wg-appliance/tls/privkey.pem")
-    configure(appliance, hints.TLS)
+    configure(appliance, next_steps.TLS)
     until(lambda: answers(appliance, 8443), "the API answers with its own certificate")

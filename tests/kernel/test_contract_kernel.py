@@ -9,21 +9,21 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from appliance.errors import DumpInterrupted
-from appliance.wireguard import linux
-from appliance.wireguard.attributes import interface, peer_entries, peers_body
-from appliance.wireguard.backend import choose_backend, kernel_has_wireguard
-from appliance.wireguard.genetlink import DUMP_ATTEMPTS, GenericNetlink
-from appliance.wireguard.kernel import KernelTunnel
-from appliance.wireguard.tunnel import PutPeer, RemovePeer
+from appliance.domain.errors import DumpInterrupted
+from appliance.network.netlink import constants
+from appliance.network.netlink.generic import DUMP_ATTEMPTS, GenericNetlink
+from appliance.network.wireguard.backend import choose_backend, kernel_has_wireguard
+from appliance.network.wireguard.encode import interface, peer_entries, peers_body
+from appliance.network.wireguard.kernel import KernelTunnel
+from appliance.network.wireguard.tunnel import PutPeer, RemovePeer
 from tests.real_tunnel_contract import RealTunnelContract
 from tests.tunnel_contract import UP, allowed, peer, run, wanted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from appliance.wireguard.dump import DumpParser
-    from appliance.wireguard.tunnel import Dump, Peer, Tunnel
+    from appliance.network.wireguard.parse import DumpParser
+    from appliance.network.wireguard.tunnel import Dump, Peer, Tunnel
     from tests.netns import Namespace
 
 
@@ -101,15 +101,15 @@ class TestKernelTunnel(RealTunnelContract):
         async def body(tunnel: Tunnel) -> None:
             await tunnel.change_link(UP)
             await tunnel.apply([PutPeer(each) for each in peers])
-            family = linux.WG_GENL_NAME, linux.WG_GENL_VERSION
+            family = constants.WG_GENL_NAME, constants.WG_GENL_VERSION
             with closing(GenericNetlink(*family)) as other, closing(DisturbedDevice(*family)) as device:
 
                 def dump() -> Dump:
-                    return device.dump(linux.WG_CMD_GET_DEVICE, interface(name))
+                    return device.dump(constants.WG_CMD_GET_DEVICE, interface(name))
 
                 def take_away(*gone: Peer) -> None:
                     for entries in peer_entries(RemovePeer(each.public_key) for each in gone):
-                        other.request(linux.WG_CMD_SET_DEVICE, peers_body(name, entries))
+                        other.request(constants.WG_CMD_SET_DEVICE, peers_body(name, entries))
 
                 assert allowed(dump()) == wanted(*peers)
                 # The peer that the dump has come to by then is one of these.

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from appliance import config
-from appliance.errors import HostError
-from appliance.selftest.api_client import Api
-from appliance.selftest.plan import names
+from appliance.config import load as config
+from appliance.domain.errors import HostError
+from appliance.ops.selftest.api_client import Api
+from appliance.ops.selftest.plan import names
 from tests.faults.real_exit import PROJECT, SOCKETS, RealExit, real_exit
 from tests.tunnel.waiting import READY_SECONDS, until
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from appliance.selftest.transfer import CHUNK
+from appliance.ops.selftest.transfer import CHUNK
 from tests.certificates import self_signed
 from tests.selftest.exit_tested import OWN_IP, STEPS, exit_and_host, outcomes, stop_at
 

@@ -26,7 +26,7 @@ from ping import Ping
 from waiting import READY_SECONDS, until
 from world import EXIT_IP, EXIT_IP6, WEB, WEB6, WEB_IP, WEB_IP6
 
-from appliance.quantities import size
+from appliance.client.humanize import size
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from appliance.errors import TunnelError
-from appliance.wireguard import userspace
-from appliance.wireguard.tunnel import DeviceChange, LinkChange, PutPeer
-from appliance.wireguard.userspace import UserspaceTunnel
-from appliance.wireguard.wireguard_go import SOCKET_DIRECTORY
+from appliance.domain.errors import TunnelError
+from appliance.network.wireguard import userspace
+from appliance.network.wireguard.tunnel import DeviceChange, LinkChange, PutPeer
+from appliance.network.wireguard.userspace import UserspaceTunnel
+from appliance.network.wireguard.wireguard_go import SOCKET_DIRECTORY
 from tests.netns import new_namespace
 from tests.real_tunnel_contract import RealTunnelContract
 from tests.tunnel_contract import PORT, PRIVATE_KEY, UP, allowed, peer, present, run, until, wanted
@@ -26,7 +26,7 @@ from tests.tunnel_contract import PORT, PRIVATE_KEY, UP, allowed, peer, present,
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from appliance.wireguard.tunnel import Tunnel
+    from appliance.network.wireguard.tunnel import Tunnel
     from tests.netns import Namespace
 
 pytestmark = [

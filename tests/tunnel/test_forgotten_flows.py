@@ -7,7 +7,7 @@ from ipaddress import IPv4Address, ip_address, ip_network
 
 import pytest
 
-from appliance.egress import flows
+from appliance.network.firewall import conntrack
 from tests.netns import new_namespace
 from tests.real_backend import NO_ROOT, backend_here
 
@@ -26,7 +26,7 @@ def begin_flow(source: str, destination: str) -> None:
 
 @pytest.mark.parametrize("beside", [[], STRANGERS], ids=["one session's", "many sessions'"])
 @pytest.mark.parametrize("read_all", [True, False], ids=["all are read", "the kernel looks for them"])
-def test_forgotten(beside: list[flows.Address], read_all: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_forgotten(beside: list[conntrack.Address], read_all: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Those that the address began and those begun to it are forgotten; those between others stay. What decides how
     they are found is told how many there are."""
     told = list[tuple[int, int]]()
@@ -35,7 +35,7 @@ def test_forgotten(beside: list[flows.Address], read_all: bool, monkeypatch: pyt
         told.append((flows_there, buckets))
         return read_all
 
-    monkeypatch.setattr(flows, "reading_all_is_quicker", decide)
+    monkeypatch.setattr(conntrack, "reading_all_is_quicker", decide)
     address = ip_address(ONE)
     with new_namespace() as space, space.entered():
         space.run("ip", "link", "set", "lo", "up")
@@ -43,9 +43,9 @@ def test_forgotten(beside: list[flows.Address], read_all: bool, monkeypatch: pyt
         begin_flow(ONE, OTHER)
         begin_flow(OTHER, ONE)
         begin_flow(OTHER, OTHER)
-        assert flows.forget_of([address, *beside]) == 2
-        assert flows.forget_of([address, *beside]) == 0
-        assert flows.forget_of([ip_address(OTHER), *beside]) == 1
+        assert conntrack.forget_of([address, *beside]) == 2
+        assert conntrack.forget_of([address, *beside]) == 0
+        assert conntrack.forget_of([ip_address(OTHER), *beside]) == 1
     assert [flows_there for flows_there, _ in told] == [3, 1, 1]
     assert all(buckets > 0 for _, buckets in told)
 
@@ -61,7 +61,7 @@ def test_of_nobody() -> None:
         begin_flow("127.1.0.1", "127.1.0.2")
         begin_flow(ONE, "127.1.0.1")
         begin_flow("127.1.0.1", ONE)
-        assert flows.forget_others([subnet], [ip_address(held)]) == 2
-        assert flows.forget_others([subnet], [ip_address(held)]) == 0
-        assert flows.forget_of([ip_address(held), *STRANGERS]) == 2
-        assert flows.forget_of([ip_address("127.1.0.1"), *STRANGERS]) == 1
+        assert conntrack.forget_others([subnet], [ip_address(held)]) == 2
+        assert conntrack.forget_others([subnet], [ip_address(held)]) == 0
+        assert conntrack.forget_of([ip_address(held), *STRANGERS]) == 2
+        assert conntrack.forget_of([ip_address("127.1.0.1"), *STRANGERS]) == 1

@@ -16,8 +16,8 @@ _LEAVE = """
 import sys
 from pathlib import Path
 from appliance import config
-from appliance.install.leaving import leave
-from appliance.state_dir import StateDir
+from appliance.ops.install.host_cleanup import leave
+from appliance.store.state_dir import StateDir
 settings = config.read(Path(sys.argv[1]), {})
 leave(settings, StateDir(settings.node.state_dir), print)
 """

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from appliance.entities import Session, State, Tier
+from appliance.domain.entities import Session, State, Tier
 
 A_SESSION = Session(
     id="ses_1",

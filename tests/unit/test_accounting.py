@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from appliance.accounting import Counters, read_counters
-from appliance.entities import Baseline
-from appliance.policy.windows import MOST
-from appliance.wireguard.tunnel import PeerState
+from appliance.domain.accounting import Counters, read_counters
+from appliance.domain.entities import Baseline
+from appliance.domain.windows import MOST
+from appliance.network.wireguard.tunnel import PeerState
 
 COUNTER = st.integers(0, MOST)
 

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from appliance._native import ffi, lib
-from appliance.addresses import AddressPool
-from appliance.errors import SubnetExhausted
+from appliance.domain.errors import SubnetExhausted
+from appliance.network.address_pool import AddressPool
 
 
 def pool(prefix_length: int) -> AddressPool:

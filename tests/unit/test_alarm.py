@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from appliance.alarm import Alarm
+from appliance.sessions.wakeup import Alarm
 
 LONG = 3600.0
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from appliance.wireguard import linux
-from appliance.wireguard.attributes import (
+from appliance.network.netlink import constants
+from appliance.network.wireguard.encode import (
     ALLOWED_IPS_PER_ENTRY,
     PEERS_LIMIT,
     attribute,
@@ -18,11 +18,11 @@ from appliance.wireguard.attributes import (
     peer_entries,
     peers_body,
 )
-from appliance.wireguard.tunnel import DeviceChange, Peer, Prefix, PutPeer, RemovePeer
+from appliance.network.wireguard.tunnel import DeviceChange, Peer, Prefix, PutPeer, RemovePeer
 from tests.unit.device_requests import entries
 
 if TYPE_CHECKING:
-    from appliance.wireguard.tunnel import PeerChange
+    from appliance.network.wireguard.tunnel import PeerChange
 
 KEY, OTHER = b"\x11" * 32, b"\x22" * 32
 V4, V6 = Prefix(bytes([10, 9, 0, 2]), 32), Prefix(bytes([0xFD, *[0] * 14, 2]), 128)
@@ -38,13 +38,19 @@ def all_entries(*changes: PeerChange) -> list[tuple[bytes, int, list[Prefix]]]:
     return [entry for body in bodies(*changes) for entry in entries(body)]
 
 
-REPLACE, REMOVE, UPDATE = linux.WGPEER_F_REPLACE_ALLOWEDIPS, linux.WGPEER_F_REMOVE_ME, linux.WGPEER_F_UPDATE_ONLY
+REPLACE, REMOVE, UPDATE = (
+    constants.WGPEER_F_REPLACE_ALLOWEDIPS,
+    constants.WGPEER_F_REMOVE_ME,
+    constants.WGPEER_F_UPDATE_ONLY,
+)
 
 
 @little_endian
 def test_message_bytes() -> None:
     """A dump request is a netlink header, a generic one and the interface's name, padded to four bytes."""
-    made = message(0x1D, linux.NLM_F_DUMP, 7, linux.WG_CMD_GET_DEVICE, linux.WG_GENL_VERSION, interface("wga0"))
+    made = message(
+        0x1D, constants.NLM_F_DUMP, 7, constants.WG_CMD_GET_DEVICE, constants.WG_GENL_VERSION, interface("wga0")
+    )
     assert made.hex(" ", 4) == "20000000 1d000103 07000000 00000000 00010000 09000200 77676130 00000000"
 
 

@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from appliance.errors import HostError
-from appliance.wireguard.backend import Backend, HostFacts, Setting, decide
+from appliance.domain.errors import HostError
+from appliance.network.wireguard.backend import Backend, HostFacts, Setting, decide
 
 BOTH = HostFacts(net_admin=True, kernel_module=True, wireguard_go=True, tun_device=True, interface_kind=None)
 USERSPACE_ONLY = replace(BOTH, kernel_module=False)

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from appliance.config import HostPort, Settings, check_overlap, load, read
-from appliance.config_text import default_text
-from appliance.errors import ConfigError
-from appliance.settings import KEYS, SECTIONS
+from appliance.config.load import HostPort, Settings, check_overlap, load, read
+from appliance.config.settings import KEYS, SECTIONS
+from appliance.config.template import default_text
+from appliance.domain.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

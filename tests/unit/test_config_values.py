@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from appliance.config import HostPort, Settings, UnixPath, load
-from appliance.errors import ConfigError
-from appliance.settings import KEYS
+from appliance.config.load import HostPort, Settings, UnixPath, load
+from appliance.config.settings import KEYS
+from appliance.domain.errors import ConfigError
 
 DAY = 86400
 

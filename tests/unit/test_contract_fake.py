@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from appliance.wireguard import keys
+from appliance.network.wireguard import keys
 from tests.fake_tunnel import FakeInterface, FakeTunnel
 from tests.tunnel_contract import TunnelContract
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from appliance.wireguard.tunnel import Tunnel
+    from appliance.network.wireguard.tunnel import Tunnel
     from tests.tunnel_contract import Exchange
 
 

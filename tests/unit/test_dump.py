@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from appliance._native import ffi, lib
-from appliance.errors import MalformedDump, TunnelError
-from appliance.wireguard.dump import FIRST_ROOM, DumpParser, Interrupted, OutOfRoom
-from appliance.wireguard.peer_table import Room
-from appliance.wireguard.tunnel import Dump, PeerState, Prefix
+from appliance.domain.errors import MalformedDump, TunnelError
+from appliance.network.wireguard.parse import FIRST_ROOM, DumpParser, Interrupted, OutOfRoom
+from appliance.network.wireguard.peer_table import Room
+from appliance.network.wireguard.tunnel import Dump, PeerState, Prefix
 from tests.unit.dump_messages import (
     DEVICE_PRIVATE_KEY,
     DEVICE_PUBLIC_KEY,

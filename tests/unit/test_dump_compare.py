@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from msgspec import structs
 
 from appliance._native import ffi, lib
-from appliance.errors import MalformedDump
-from appliance.wireguard.dump import DumpParser, OutOfRoom
-from appliance.wireguard.peer_table import PeerTable, Room
-from appliance.wireguard.tunnel import Dump, PeerState
+from appliance.domain.errors import MalformedDump
+from appliance.network.wireguard.parse import DumpParser, OutOfRoom
+from appliance.network.wireguard.peer_table import PeerTable, Room
+from appliance.network.wireguard.tunnel import Dump, PeerState
 from tests.unit.dump_messages import FAMILY, PORT, SEQ, attr, device, device_attrs, done, key, nest, peer_attrs
 from tests.unit.dump_messages import allowed_ip as ip
 
@@ -169,7 +169,9 @@ def test_an_earlier_dump_goes(then: Model) -> None:
 def test_memory_is_used_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """Reading again and again takes two tables. A dump that is held keeps its own, and so does who goes through one."""
     made: list[Room] = []
-    monkeypatch.setattr("appliance.wireguard.dump.PeerTable", lambda room: (made.append(room), PeerTable(room))[1])
+    monkeypatch.setattr(
+        "appliance.network.wireguard.parse.PeerTable", lambda room: (made.append(room), PeerTable(room))[1]
+    )
     parser = DumpParser(FAMILY)
     kept = read(parser, recorded({1: PEER}))
     keys_of_a_dump = iter(read(parser, recorded({2: PEER, 3: PEER})).peers)

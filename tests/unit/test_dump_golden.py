@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from appliance.errors import MalformedDump
-from appliance.wireguard.dump import DumpParser, OutOfRoom
-from appliance.wireguard.peer_table import Room
-from appliance.wireguard.tunnel import Dump, Prefix
+from appliance.domain.errors import MalformedDump
+from appliance.network.wireguard.parse import DumpParser, OutOfRoom
+from appliance.network.wireguard.peer_table import Room
+from appliance.network.wireguard.tunnel import Dump, Prefix
 from tests.unit.dump_messages import attr, message
 
 GOLDEN = Path(__file__).parent / "golden"

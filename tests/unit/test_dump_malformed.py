@@ -6,8 +6,8 @@ import struct
 
 import pytest
 
-from appliance.errors import MalformedDump
-from appliance.wireguard.dump import DumpParser
+from appliance.domain.errors import MalformedDump
+from appliance.network.wireguard.parse import DumpParser
 from tests.unit.dump_messages import (
     FAMILY,
     NLMSG_DONE,

@@ -10,7 +10,7 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_add
 
 import pytest
 
-from appliance.egress.ruleset import PRIVATE, SMTP_PORTS, EgressRules, remove, render
+from appliance.network.firewall.ruleset import PRIVATE, SMTP_PORTS, EgressRules, remove, render
 
 FULL = EgressRules(
     interface="wga0",

@@ -8,20 +8,20 @@ from typing import TYPE_CHECKING
 import pytest
 from msgspec import structs
 
-from appliance import config
-from appliance.clock import Moment
-from appliance.endings import Endings
-from appliance.entities import Account, Reason, Session, State, Tier
-from appliance.live import LiveSessions
-from appliance.meter import Count, Observation
-from appliance.policy.quota import Windows
-from appliance.policy.windows import Window
-from appliance.terms import Terms
-from appliance.wireguard.tunnel import Dump, PeerState
+from appliance.config import load as config
+from appliance.config.plans import Terms
+from appliance.domain.clock import Moment
+from appliance.domain.entities import Account, Reason, Session, State, Tier
+from appliance.domain.quota import Windows
+from appliance.domain.windows import Window
+from appliance.metering.meter import Count, Observation
+from appliance.network.wireguard.tunnel import Dump, PeerState
+from appliance.sessions.enforcement import Endings
+from appliance.store.live import LiveSessions
 from tests.unit.a_session import A_SESSION
 
 if TYPE_CHECKING:
-    from appliance.config import TierSettings
+    from appliance.config.load import TierSettings
 
 NOW = Moment(wall_ms=5_000_000, boot_ms=77_000, boot_id="boot")
 MB = 1_000_000

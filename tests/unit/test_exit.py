@@ -8,8 +8,8 @@ from ipaddress import IPv4Network, IPv6Network, ip_address, ip_interface
 import pytest
 from msgspec import structs
 
-from appliance.exit import Exit
-from appliance.wireguard.tunnel import Prefix
+from appliance.network.exit_node import Exit
+from appliance.network.wireguard.tunnel import Prefix
 from tests.unit.a_session import A_SESSION
 
 EXIT = Exit(

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from appliance.egress import flows
-from appliance.egress.flows import Flow, leaves_untranslated, parse
-from appliance.wireguard import linux
-from appliance.wireguard.attributes import NLMSG_HEADER, attribute, nest
+from appliance.network.firewall import conntrack as flows
+from appliance.network.firewall.conntrack import Flow, leaves_untranslated, parse
+from appliance.network.netlink import constants
+from appliance.network.wireguard.encode import NLMSG_HEADER, attribute, nest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -22,21 +22,21 @@ if TYPE_CHECKING:
 
 SUBNETS = [IPv4Network("10.101.0.0/24"), IPv6Network("fd65:7869:7400::/112")]
 CLIENT, CLIENT6, EXIT, WEB, WEB6 = "10.101.0.2", "fd65:7869:7400::2", "203.0.113.1", "203.0.113.10", "2001:db8:2::10"
-ZONE, ID = attribute(linux.CTA_ZONE, b"\0\7"), attribute(linux.CTA_ID, b"\1\2\3\4")
+ZONE, ID = attribute(constants.CTA_ZONE, b"\0\7"), attribute(constants.CTA_ID, b"\1\2\3\4")
 
 
 def addresses(kind: int, source: str, destination: str) -> bytes:
     """CTA_TUPLE_ORIG or CTA_TUPLE_REPLY, with ports that nobody looks at."""
-    first = linux.CTA_IP_V6_SRC if ":" in source else linux.CTA_IP_V4_SRC
+    first = constants.CTA_IP_V6_SRC if ":" in source else constants.CTA_IP_V4_SRC
     ips = [attribute(first, ip_address(source).packed), attribute(first + 1, ip_address(destination).packed)]
-    return nest(kind, nest(linux.CTA_TUPLE_IP, *ips), nest(2, attribute(1, b"\x11"), attribute(2, b"\0\x35")))
+    return nest(kind, nest(constants.CTA_TUPLE_IP, *ips), nest(2, attribute(1, b"\x11"), attribute(2, b"\0\x35")))
 
 
 def conntrack(source: str, destination: str, answer_to: str) -> bytes:
     family = socket.AF_INET6 if ":" in source else socket.AF_INET
-    original = addresses(linux.CTA_TUPLE_ORIG, source, destination)
-    reply = addresses(linux.CTA_TUPLE_REPLY, destination, answer_to)
-    status = attribute(linux.CTA_STATUS, bytes(4))
+    original = addresses(constants.CTA_TUPLE_ORIG, source, destination)
+    reply = addresses(constants.CTA_TUPLE_REPLY, destination, answer_to)
+    status = attribute(constants.CTA_STATUS, bytes(4))
     return bytes([family, 0, 0, 0]) + original + reply + status + ZONE + ID
 
 
@@ -92,14 +92,14 @@ def test_untranslated(source: str, destination: str, answer_to: str, untranslate
 def test_name() -> None:
     """A flow is named by its original addresses and ports, its zone and its id, as the kernel said them."""
     message = conntrack(CLIENT, WEB, CLIENT)
-    name = addresses(linux.CTA_TUPLE_ORIG, CLIENT, WEB) + ZONE + ID
+    name = addresses(constants.CTA_TUPLE_ORIG, CLIENT, WEB) + ZONE + ID
     assert parse(message) == Flow(socket.AF_INET, ip_address(CLIENT), ip_address(WEB), ip_address(CLIENT), name)
 
 
 def test_cut_short() -> None:
     """A message that ends too early, or has no addresses, is no flow and no error."""
     whole = conntrack(CLIENT, WEB, CLIENT)
-    needed = len(whole) - len(attribute(linux.CTA_STATUS, bytes(4)) + ZONE + ID)
+    needed = len(whole) - len(attribute(constants.CTA_STATUS, bytes(4)) + ZONE + ID)
     for length in range(len(whole) + 1):
         assert (parse(whole[:length]) is None) == (length < needed)
 
@@ -109,13 +109,13 @@ class Kernel:
 
     def __init__(self, answers: Sequence[int]) -> None:
         self._listing = [message(0, conntrack(CLIENT, WEB, CLIENT)) for _ in answers]
-        self._listing.append(message(linux.NLMSG_DONE, bytes(4)))
-        self._answers = [message(linux.NLMSG_ERROR, struct.pack("=i", -code)) for code in answers]
+        self._listing.append(message(constants.NLMSG_DONE, bytes(4)))
+        self._answers = [message(constants.NLMSG_ERROR, struct.pack("=i", -code)) for code in answers]
         self._next: list[bytes] = []
 
     def sendto(self, sent: bytes, _: tuple[int, int]) -> None:
         (_, kind, *_) = NLMSG_HEADER.unpack_from(sent)
-        deleting = kind & 0xFF == linux.IPCTNL_MSG_CT_DELETE
+        deleting = kind & 0xFF == constants.IPCTNL_MSG_CT_DELETE
         self._next = [self._answers.pop(0)] if deleting else self._listing
 
     def recv(self, _: int) -> bytes:

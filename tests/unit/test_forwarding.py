@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from appliance.egress.forwarding import Forwarding
-from appliance.egress.state import EgressState, reconcile
-from appliance.errors import EgressError
+from appliance.domain.errors import EgressError
+from appliance.network.firewall.state import EgressState, reconcile
+from appliance.network.firewall.sysctls import Forwarding
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from appliance.egress import host
-from appliance.egress.forwarding import Forwarding
-from appliance.egress.ruleset import EgressRules
-from appliance.egress.state import EgressChanges
-from appliance.errors import EgressError
+from appliance.domain.errors import EgressError
+from appliance.network.firewall import firewall
+from appliance.network.firewall.ruleset import EgressRules
+from appliance.network.firewall.state import EgressChanges
+from appliance.network.firewall.sysctls import Forwarding
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -56,7 +56,7 @@ def test_stuck(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         return process
 
     async def story() -> None:
-        egress = host.HostEgress(RULES, 51820, Forwarding(tmp_path, tmp_path / "sysctls", "boot"))
+        egress = firewall.HostEgress(RULES, 51820, Forwarding(tmp_path, tmp_path / "sysctls", "boot"))
         async with asyncio.timeout(60):
             with pytest.raises(EgressError, match="nft did not finish"):
                 await egress.apply(EgressChanges(rules=True))
@@ -69,7 +69,7 @@ def test_stuck(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         assert not egress.state().rules_stand
 
     monkeypatch.setattr(asyncio, "create_subprocess_exec", start)
-    monkeypatch.setattr(host, "NFT_TIMEOUT_S", 0.01)
-    monkeypatch.setattr(host, "KILLED_WITHIN_S", 0.01)
+    monkeypatch.setattr(firewall, "NFT_TIMEOUT_S", 0.01)
+    monkeypatch.setattr(firewall, "KILLED_WITHIN_S", 0.01)
     asyncio.run(story())
     assert process.killed

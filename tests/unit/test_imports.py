@@ -1,4 +1,4 @@
-"""Imports go one way: from what joins, over what acts, to what decides."""
+"""Imports go one way: each room of `appliance/` imports from itself and from the rooms below it."""
 
 from __future__ import annotations
 
@@ -11,140 +11,68 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
 ROOT = Path(__file__).parents[2]
 
-# From high to low. A module may import from its own layer and from lower ones. `x.*` is all that is in the package x
-# and has no entry of its own.
-LAYERS = (
-    ("the process", ("__main__", "cli.*", "server")),
-    ("what is joined", ("assembly", "api.*", "client.*", "install.*", "selftest.*")),
-    (
-        "what acts",
-        (
-            *(
-                "tick",
-                "sessions",
-                "meter",
-                "service_status",
-                "reload",
-                "convergence",
-                "endings",
-                "watches",
-                "identity",
-                "readiness",
-                "live",
-                "leftovers",
-                "retired",
-                "exit",
-            ),
-            *("nodes", "quotas", "tokens"),
-        ),
-    ),
-    (
-        "the edges",
-        (
-            *("store.*", "egress.host", "egress.forwarding", "addresses", "host_network", "listening", "state_dir"),
-            "folder_lock",
-            "running",
-            *("backup", "backup_archive", "restore", "file_owner"),
-            *(
-                "alarm",
-                "netlink_events",
-                "egress.table_events",
-                "egress.flows",
-                "egress.forwarding_events",
-                "key_locks",
-                "supervision",
-                "systemd",
-                "wireguard.backend",
-                "wireguard.genetlink",
-                "wireguard.kernel",
-            ),
-            *("wireguard.link", "wireguard.link_events", "wireguard.timed", "wireguard.userspace"),
-            *("wireguard.wireguard_go", "wireguard.worker"),
-            *("doctor.gather", "doctor.system_clock", "doctor.udp_sockets"),
-        ),
-    ),
-    (
-        "what decides and what is named",
-        (
-            *("", "policy.*", "accounting", "entities", "errors", "clock", "identifiers", "_native", "egress"),
-            *(
-                "invoice",
-                "config",
-                "config_text",
-                "config_values",
-                "settings",
-                "reconcile",
-                "terms",
-                "takeover",
-                "lowest",
-                "on_demand",
-                "printable",
-                "quantities",
-                "logs",
-                "metrics",
-                "egress.nft_json",
-                "egress.packet_filter",
-                "egress.passage",
-                "egress.ruleset",
-                "egress.state",
-            ),
-            *("wireguard", "wireguard.attributes", "wireguard.dump", "wireguard.keys", "wireguard.linux"),
-            "wireguard.peer_table",
-            *("wireguard.quick", "wireguard.refusals", "wireguard.tunnel", "wireguard.xplatform"),
-            *(
-                "doctor",
-                "doctor.diagnosis",
-                "doctor.facts",
-                "doctor.finding",
-                "doctor.firewall",
-                "doctor.iptables_save",
-            ),
-            *("doctor.machine", "doctor.server", "doctor.state"),
-            "doctor.tunnel",
-        ),
-    ),
+# From high to low; `fleet` is named before it exists. A module that stands in no room (the package itself, __main__,
+# the C extension) is listed beside them.
+ROOMS = (
+    "cli",  # one file a command
+    "server",  # the running service: API, HTTP, what watches over it
+    "fleet",  # several exits behind one API
+    "sessions",  # opening, ending, the ticker, convergence
+    "metering",  # bytes and seconds of sessions
+    "ops",  # install, doctor, selftest, backup
+    "client",  # `connect`
+    "store",  # SQLite
+    "network",  # WireGuard, firewall, netlink
+    "config",  # TOML and environment to settings
+    "domain",  # pure decisions and what they are about
 )
-PLACES = {entry: depth for depth, (_, entries) in enumerate(LAYERS) for entry in entries}
+NO_ROOM = {"": "the version", "__main__": "python -m appliance", "_native": "the C extension"}
+MOST_FLOORS = 10  # of rooms: how many stand on each other
 
 PURE = (
-    *("policy", "policy.admission", "policy.invoicing", "policy.pricing", "policy.quota", "policy.termination"),
-    *(
-        "policy.speed",
-        "policy.windows",
-        "accounting",
-        "invoice",
-        "reconcile",
-        "takeover",
-        "egress.state",
-        "egress.nft_json",
-        "egress.packet_filter",
-        "egress.passage",
-        "egress.ruleset",
-    ),
-    *("client.answers", "client.config_file", "client.status"),
-    *("doctor.diagnosis", "doctor.finding", "doctor.firewall", "doctor.iptables_save", "doctor.machine"),
-    *("doctor.server", "doctor.state", "doctor.tunnel"),
+    "domain.*",
+    "network.reconcile",
+    "network.firewall.state",
+    "network.firewall.nft_json",
+    "network.firewall.simulator",
+    "network.firewall.coexistence",
+    "network.firewall.ruleset",
+    "config.reloadable",
+    "client.api.responses",
+    "client.tunnel.wg_config",
+    "client.ui.status_text",
+    "ops.doctor.diagnosis",
+    "ops.doctor.finding",
+    "ops.doctor.firewall",
+    "ops.doctor.iptables_save",
+    "ops.doctor.machine",
+    "ops.doctor.server",
+    "ops.doctor.state",
+    "ops.doctor.tunnel",
 )
+READS_THE_CLOCK = "domain.clock"  # the one module of domain/ that asks the host something
 INPUT_OUTPUT = {
-    "asyncio",
-    "socket",
-    "sqlite3",
-    "time",
-    "os",
-    "pathlib",
-    "subprocess",
-    "threading",
-    "aiosqlite",
-    "random",
+    *("asyncio", "socket", "sqlite3", "time", "os", "pathlib", "subprocess", "threading", "aiosqlite", "random")
 }
+
+Graph = dict[str, set[str]]
+
+STILL_UPWARD = {
+    "domain.accounting -> network.wireguard.tunnel",
+    "domain.admission -> config.load",
+    "domain.invoice -> store.queries.invoices",
+    "domain.quota -> config.load",
+    "domain.termination -> config.load",
+}
+STILL_IN_A_CIRCLE = {"config.load", "domain.entities", "domain.quota", "domain.errors"}
 
 
 @cache
-def modules() -> dict[str, Path]:
+def modules() -> Mapping[str, Path]:
     """Every module of the package by its name below `appliance`; the package itself is ''."""
     found = {"_native": ROOT / "appliance" / "_native.pyi"}
     for file in (ROOT / "appliance").rglob("*.py"):
@@ -153,111 +81,124 @@ def modules() -> dict[str, Path]:
     return found
 
 
-def place(module: str) -> int | None:
-    package = module
-    while package not in PLACES and f"{package}.*" not in PLACES:
-        if "." not in package:
-            return None
-        package = package.rpartition(".")[0]
-        if package in PLACES and f"{package}.*" not in PLACES:
-            return None  # the package has a place, but not all that is in it
-    return PLACES.get(package, PLACES.get(f"{package}.*"))
+def imported(source: str) -> Iterator[str]:
+    """Names every module that `source` imports: inside functions, and for type checkers alone, too."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "imports name the whole path"
+            for alias in node.names:
+                whole = f"{node.module}.{alias.name}"
+                # `from package import name` is of a module or of something in one.
+                yield whole if whole.removeprefix("appliance.") in modules() else str(node.module)
 
 
-def imported(module: str) -> Iterator[str]:
-    """What a module imports when it runs, inside functions too. What only type checkers read does not count."""
-    yield from _imported(ast.parse(modules()[module].read_text(encoding="utf-8")))
+@cache
+def imports() -> Graph:
+    """The modules of this package that each of its modules imports."""
+    return {module: _own(file.read_text(encoding="utf-8")) for module, file in modules().items()}
 
 
-def _imported(node: ast.AST) -> Iterator[str]:
-    if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
-        return
-    if isinstance(node, ast.Import):
-        yield from (alias.name for alias in node.names)
-    elif isinstance(node, ast.ImportFrom):
-        assert node.level == 0, "imports name the whole path"
-        for alias in node.names:
-            whole = f"{node.module}.{alias.name}"
-            # `from package import name` is of a module or of something in one.
-            yield whole if whole.removeprefix("appliance.") in modules() else str(node.module)
-    for child in ast.iter_child_nodes(node):
-        yield from _imported(child)
-
-
-def own(module: str) -> set[str]:
-    """The modules of this package that it imports."""
-    names = (name for name in imported(module) if name.split(".")[0] == "appliance")
+def _own(source: str) -> set[str]:
+    names = (name for name in imported(source) if name.split(".")[0] == "appliance")
     return {name.removeprefix("appliance").removeprefix(".") for name in names}
 
 
-@pytest.mark.parametrize("module", sorted(modules()))
-def test_place(module: str) -> None:
-    """Every module has a place."""
-    assert place(module) is not None, (
-        f"appliance/{module.replace('.', '/')}.py is new: add it to the layer it belongs to in LAYERS of {__file__}"
+def room(module: str) -> str:
+    return module.partition(".")[0]
+
+
+def upward(graph: Graph) -> list[str]:
+    """Lists the imports that lead from a room to one above it."""
+    height = {name: depth for depth, name in enumerate(ROOMS)}
+    return sorted(
+        f"{module} -> {target}"
+        for module, targets in graph.items()
+        for target in targets
+        if room(module) in height and room(target) in height and height[room(target)] < height[room(module)]
     )
 
 
-def test_places_are_real() -> None:
-    """No entry of the table is left over from a module that went."""
-    packages = {f"{name.rpartition('.')[0]}.*" for name in modules()} | {f"{name}.*" for name in modules()}
-    assert set(PLACES) - set(modules()) - packages == set()
-
-
-@pytest.mark.parametrize("module", sorted(modules()))
-def test_downward(module: str) -> None:
-    """No module imports from a layer above its own."""
-    here = place(module)
-    upward = [name for name in own(module) if (place(name) or 0) < (here or 0)]
-    assert not upward, f"{module} is {LAYERS[here or 0][0]} and must not import {upward}"
-
-
-def test_no_cycles() -> None:
-    """No module needs itself, over whatever way."""
-    # A package's __init__ runs before what is in it; that it imports a part of itself is no cycle.
-    graph = {module: own(module) - {module, module.rpartition(".")[0]} for module in modules()}
+def circles(graph: Graph) -> list[str]:
+    """Names the modules of one circle of imports; empty where there is none."""
+    # A package's __init__ runs before what is in it; that it imports a part of itself is no circle.
+    without_packages = {module: targets - {module, module.rpartition(".")[0]} for module, targets in graph.items()}
     try:
-        TopologicalSorter(graph).prepare()
+        TopologicalSorter(without_packages).prepare()
     except CycleError as error:
-        pytest.fail(f"an import cycle: {' -> '.join(error.args[1])}")
+        return list(error.args[1])
+    return []
 
 
-def test_nothing_imports_the_process() -> None:
-    """The command line stands on top: only it, and python -m, know of it and of the server."""
-    for module in modules():
-        if module != "__main__" and not module.startswith("cli"):
-            assert not {name for name in own(module) if name.split(".")[0] in ("cli", "server")}, module
+def floors(graph: Graph) -> int:
+    """Counts the rooms that stand on each other, the longest way down."""
+    below = {name: {room(t) for m, ts in graph.items() for t in ts if room(m) == name} & set(ROOMS) for name in ROOMS}
+    order = TopologicalSorter({name: targets - {name} for name, targets in below.items()}).static_order()
+    height: dict[str, int] = {}
+    for name in order:
+        height[name] = 1 + max((height[target] for target in below[name] - {name}), default=0)
+    return max(height.values())
 
 
-@pytest.mark.parametrize("module", sorted(name for name in modules() if name in PURE or name.startswith("policy")))
+def test_every_module_has_a_room() -> None:
+    """A new module stands in one of the rooms; a room without modules is one that is still to come."""
+    rooms = {room(module) for module in modules()}
+    assert rooms - set(ROOMS) - set(NO_ROOM) == set()
+    assert set(ROOMS) - rooms <= {"fleet"}
+
+
+def test_imports_lead_downward(show: Callable[[str], None]) -> None:
+    """No room imports from one above it, no circle is left, and few rooms stand on each other."""
+    graph = imports()
+    up, circle = upward(graph), circles(graph)
+    assert set(up) <= STILL_UPWARD
+    assert not circle or set(circle) <= STILL_IN_A_CIRCLE
+    assert bool(circle) or floors(graph) <= MOST_FLOORS
+    rooms = len({room(module) for module in graph} & set(ROOMS))
+    show(f"rooms {rooms}, arrows up {len(up)}, circles {len(circle)}")
+
+
+def test_only_the_command_line_imports_the_process() -> None:
+    """`python -m appliance` and the commands alone know of the command line."""
+    for module, targets in imports().items():
+        if module != "__main__" and room(module) != "cli":
+            assert "cli" not in {room(target) for target in targets}, module
+
+
+def pure_modules() -> list[str]:
+    names = {entry.removesuffix(".*") for entry in PURE}
+    packages = tuple(entry.removesuffix("*") for entry in PURE if entry.endswith(".*"))
+    assert names <= set(modules()), "an entry of PURE is left over from a module that went"
+    return sorted(m for m in modules() if (m in names or m.startswith(packages)) and m != READS_THE_CLOCK)
+
+
+@pytest.mark.parametrize("module", pure_modules())
 def test_decisions_do_no_input_or_output(module: str) -> None:
     """What decides is given the facts and the time."""
-    assert not {name.split(".")[0] for name in imported(module)} & INPUT_OUTPUT
+    source = modules()[module].read_text(encoding="utf-8")
+    assert not {name.split(".")[0] for name in imported(source)} & INPUT_OUTPUT
 
 
-def test_can_fail() -> None:
-    """The reading of imports sees them inside functions and conditions, and leaves out those for type checkers."""
+def test_an_upward_import_is_found() -> None:
+    """An import for type checkers counts, inside a function too; so does one that closes a circle."""
     source = """
 from __future__ import annotations
 from typing import TYPE_CHECKING
 import os.path
 if TYPE_CHECKING:
-    from appliance.server import serve
+    from appliance.server import run
 def late():
-    from appliance.wireguard import keys, quick
+    from appliance.network.wireguard import keys
     try:
-        from appliance.errors import HostError
+        from appliance.domain.errors import HostError
     except ImportError:
         import sqlite3
 """
-    assert set(_imported(ast.parse(source))) == {
-        "__future__",
-        "typing",
-        "os.path",
-        "appliance.wireguard.keys",
-        "appliance.wireguard.quick",
-        "appliance.errors",
-        "sqlite3",
-    }
-    assert place("wireguard.somewhere_new") is None
-    assert place("store.somewhere_new") is not None
+    names = {"__future__", "typing", "os.path", "sqlite3"}
+    own = {"server.run", "network.wireguard.keys", "domain.errors"}
+    assert set(imported(source)) == names | {f"appliance.{name}" for name in own}
+    graph = {"domain.windows": _own(source), "server.run": {"domain.windows"}}
+    assert upward(graph) == ["domain.windows -> network.wireguard.keys", "domain.windows -> server.run"]
+    assert circles(graph) == ["domain.windows", "server.run", "domain.windows"] or circles(graph)[0] == "server.run"
+    assert floors({"cli.serve": {"server.run"}, "server.run": {"domain.windows"}}) == 3

@@ -7,9 +7,9 @@ from contextlib import closing
 
 import pytest
 
-from appliance.config import load
-from appliance.errors import HostError
-from appliance.install import facts
+from appliance.config.load import load
+from appliance.domain.errors import HostError
+from appliance.ops.install import facts
 
 
 def free_port(kind: socket.SocketKind) -> int:

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from appliance import config
-from appliance.errors import HostError
-from appliance.install import hints, plan
-from appliance.install.layout import Layout
-from appliance.install.plan import Program
-from appliance.install.steps import NoFile, Packages, Symlink, TextFile
-from appliance.install.versions import order
+from appliance.config import load as config
+from appliance.domain.errors import HostError
+from appliance.ops.install import next_steps, plan
+from appliance.ops.install.file_steps import NoFile, Packages, Symlink, TextFile
+from appliance.ops.install.layout import Layout
+from appliance.ops.install.plan import Program
+from appliance.ops.install.versions import order
 
 PROGRAM = Program(
     "1.2.0",
@@ -82,12 +82,12 @@ def test_no_version() -> None:
 def test_ports_to_open() -> None:
     """The configured port; of each firewall that runs, that nothing is to be done."""
     settings = config.load("[wireguard]\nlisten_port = 1234\n", {}, "exit")
-    lines = hints.ports(settings, ["ufw", "firewalld"])
+    lines = next_steps.ports(settings, ["ufw", "firewalld"])
     assert "1234" in lines[0]
     assert [line.partition(":")[0] for line in lines[1:]] == ["ufw runs on this host", "firewalld runs on this host"]
 
 
 def test_how_to_reach_the_api() -> None:
     """Told while it listens on loopback; not where the operator has seen to it."""
-    assert hints.reaching(config.load("", {}, "exit"))
-    assert hints.reaching(config.load('[api]\nlisten = "0.0.0.0:80"\ninsecure_http = true\n', {}, "exit")) == []
+    assert next_steps.reaching(config.load("", {}, "exit"))
+    assert next_steps.reaching(config.load('[api]\nlisten = "0.0.0.0:80"\ninsecure_http = true\n', {}, "exit")) == []

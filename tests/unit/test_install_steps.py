@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from appliance.errors import HostError
-from appliance.install.record import Record
-from appliance.install.steps import Folder, NoFile, ProgramFiles, Symlink, TextFile, carry_out, take_back
+from appliance.domain.errors import HostError
+from appliance.ops.install.file_steps import Folder, NoFile, ProgramFiles, Symlink, TextFile, carry_out, take_back
+from appliance.ops.install.record import Record
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from appliance.install.steps import Step
+    from appliance.ops.install.file_steps import Step
 
 PROGRAM = "wg-appliance"
 

@@ -9,17 +9,17 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from appliance import invoice
-from appliance.entities import Tier
-from appliance.policy.windows import MOST
-from appliance.store import invoices
+from appliance.domain import invoice
+from appliance.domain.entities import Tier
+from appliance.domain.windows import MOST
+from appliance.store.queries import invoices
 from tests.api.exit_under_test import Client, ExitUnderTest, on_exit
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from appliance.store.invoices import Line
+    from appliance.store.queries.invoices import Line
 
 INEXACT = 2**53 + 1  # the first integer that a float does not hold
 GIB = 2**30

@@ -11,19 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import astuple
 
-from appliance.policy.invoicing import (
-    Amount,
-    Charge,
-    by_day,
-    by_month,
-    charge,
-    day_of,
-    day_start,
-    month_bounds,
-    month_of,
-)
-from appliance.policy.pricing import Rates, cost
-from appliance.policy.windows import MOST
+from appliance.domain.charges import Amount, Charge, by_day, by_month, charge, day_of, day_start, month_bounds, month_of
+from appliance.domain.pricing import Rates, cost
+from appliance.domain.windows import MOST
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -9,8 +9,8 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X
 from hypothesis import given
 from hypothesis import strategies as st
 
-from appliance.errors import InvalidRequest
-from appliance.wireguard import keys
+from appliance.domain.errors import InvalidRequest
+from appliance.network.wireguard import keys
 
 P = 2**255 - 19
 BIT_255 = 1 << 255

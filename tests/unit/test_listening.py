@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from appliance import listening
-from appliance.config import HostPort, UnixPath
-from appliance.errors import HostError
+from appliance.config.load import HostPort, UnixPath
+from appliance.domain.errors import HostError
+from appliance.network import sockets
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -20,16 +20,16 @@ if TYPE_CHECKING:
 
 def test_tcp() -> None:
     """A bound socket accepts connections before any server runs."""
-    with closing(listening.bind("api.listen", HostPort("127.0.0.1", 0))) as listener:
+    with closing(sockets.bind("api.listen", HostPort("127.0.0.1", 0))) as listener:
         socket.create_connection(listener.getsockname(), timeout=5).close()
 
 
 def test_port_taken() -> None:
     """A taken port is found at once: setting, address, and what to try are named."""
-    with closing(listening.bind("api.listen", HostPort("127.0.0.1", 0))) as listener:
+    with closing(sockets.bind("api.listen", HostPort("127.0.0.1", 0))) as listener:
         port = listener.getsockname()[1]
         with pytest.raises(HostError, match=rf"metrics\.listen: cannot listen on 127\.0\.0\.1:{port}: .*ss -ltnp"):
-            listening.bind("metrics.listen", HostPort("127.0.0.1", port))
+            sockets.bind("metrics.listen", HostPort("127.0.0.1", port))
 
 
 def test_low_port(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -38,45 +38,45 @@ def test_low_port(monkeypatch: pytest.MonkeyPatch) -> None:
     def bind(*_: object, **__: object) -> socket.socket:
         raise PermissionError(errno.EACCES, "Permission denied")
 
-    monkeypatch.setattr(listening, "_bind_tcp", bind)
+    monkeypatch.setattr(sockets, "_bind_tcp", bind)
     with pytest.raises(
         HostError, match=r"127\.0\.0\.1:443: Permission denied; .*CAP_NET_BIND_SERVICE .*systemctl edit"
     ):
-        listening.bind("api.listen", HostPort("127.0.0.1", 443))
+        sockets.bind("api.listen", HostPort("127.0.0.1", 443))
 
 
 @pytest.mark.parametrize("address", ["192.0.2.99", "2001:db8::99"])
 def test_address_that_comes_later(address: str) -> None:
     """The tunnel's own address is bound before there is a tunnel."""
-    with closing(listening.bind("api.listen", HostPort(address, 0), later={address})) as listener:
+    with closing(sockets.bind("api.listen", HostPort(address, 0), later={address})) as listener:
         assert listener.getsockname()[0] == address
 
 
 def test_no_such_address() -> None:
     """An address that is not this host's is refused, naming the setting."""
     with pytest.raises(HostError, match=r"api\.listen: cannot listen on 192\.0\.2\.99:80"):
-        listening.bind("api.listen", HostPort("192.0.2.99", 80))
+        sockets.bind("api.listen", HostPort("192.0.2.99", 80))
 
 
 def test_unix(tmp_path: Path) -> None:
     """A Unix socket is for its owner and group, and goes with the server."""
     path = tmp_path / "api.sock"
     where = UnixPath(str(path))
-    with closing(listening.bind("api.listen", where)):
+    with closing(sockets.bind("api.listen", where)):
         assert stat.S_IMODE(path.stat().st_mode) == 0o660
         with pytest.raises(HostError, match=r"api\.listen: cannot listen on unix:"):
-            listening.bind("api.listen", where)
+            sockets.bind("api.listen", where)
         assert path.exists()
-    listening.unlink_unix(where, None, HostPort("127.0.0.1", 1))
+    sockets.unlink_unix(where, None, HostPort("127.0.0.1", 1))
     assert not path.exists()
-    listening.unlink_unix(where)
+    sockets.unlink_unix(where)
 
 
 def test_stale_unix_socket(tmp_path: Path) -> None:
     """The socket of a server that is gone is replaced."""
     where = UnixPath(str(tmp_path / "api.sock"))
-    listening.bind("api.listen", where).close()
-    with closing(listening.bind("api.listen", where)), socket.socket(socket.AF_UNIX) as client:
+    sockets.bind("api.listen", where).close()
+    with closing(sockets.bind("api.listen", where)), socket.socket(socket.AF_UNIX) as client:
         client.connect(str(tmp_path / "api.sock"))
 
 
@@ -85,7 +85,7 @@ def test_other_file(tmp_path: Path) -> None:
     path = tmp_path / "notes"
     path.write_text("mine", encoding="ascii")
     with pytest.raises(HostError, match="cannot listen on unix:"):
-        listening.bind("api.listen", UnixPath(str(path)))
+        sockets.bind("api.listen", UnixPath(str(path)))
     assert path.read_text(encoding="ascii") == "mine"
 
 
@@ -95,6 +95,6 @@ def test_udp_port() -> None:
         other.bind(("127.0.0.1", 0))
         port = other.getsockname()[1]
         with pytest.raises(HostError, match=rf"wireguard\.listen_port: cannot listen on UDP port {port}: .*ss -lunp"):
-            listening.require_udp_port("wireguard.listen_port", port)
-    listening.require_udp_port("wireguard.listen_port", port)
-    listening.require_udp_port("wireguard.listen_port", port)
+            sockets.require_udp_port("wireguard.listen_port", port)
+    sockets.require_udp_port("wireguard.listen_port", port)
+    sockets.require_udp_port("wireguard.listen_port", port)

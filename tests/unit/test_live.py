@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 import pytest
 from msgspec import structs
 
-from appliance.clock import Moment
-from appliance.entities import Account, Baseline, Reason, State, Tier
-from appliance.errors import StoreUnavailable
-from appliance.live import LiveSessions
-from appliance.policy.invoicing import Amount
-from appliance.store.connection import Store
-from appliance.store.sessions import Reading
+from appliance.domain.charges import Amount
+from appliance.domain.clock import Moment
+from appliance.domain.entities import Account, Baseline, Reason, State, Tier
+from appliance.domain.errors import StoreUnavailable
+from appliance.store.database import Store
+from appliance.store.live import LiveSessions
+from appliance.store.queries.sessions import Reading
 from tests.unit.a_session import A_SESSION
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from appliance.logs import about, formatter, some
+from appliance.config.log_format import about, formatter, some
 
 
 def record(message: str, *arguments: object, exc_info: Any = None, **fields: object) -> logging.LogRecord:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from appliance.lowest import SPARE, Lowest
+from appliance.store.priority_map import SPARE, Lowest
 
 keys = st.sampled_from("abcde")
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from msgspec import structs
 
-from appliance.clock import Moment
-from appliance.entities import Baseline
-from appliance.meter import read_session
-from appliance.wireguard.tunnel import PeerState
+from appliance.domain.clock import Moment
+from appliance.domain.entities import Baseline
+from appliance.metering.meter import read_session
+from appliance.network.wireguard.tunnel import PeerState
 from tests.unit.a_session import A_SESSION
 
 NOW = Moment(wall_ms=9_000_000, boot_ms=77_000, boot_id="boot")

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from appliance.errors import StoreError
+from appliance.domain.errors import StoreError
 from appliance.store import migration
-from appliance.store.connection import Store
+from appliance.store.database import Store
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -9,15 +9,15 @@ import struct
 
 import pytest
 
-from appliance.alarm import Alarm
-from appliance.egress.forwarding_events import forwarding_events
-from appliance.egress.table_events import table_events
-from appliance.netlink_events import Event, NetlinkEvents, messages, text_attribute
-from appliance.watches import EventsWatch
-from appliance.wireguard import linux
+from appliance.network.firewall.nft_events import table_events
+from appliance.network.firewall.sysctl_events import forwarding_events
+from appliance.network.netlink import constants
+from appliance.network.netlink.events import Event, NetlinkEvents, messages, text_attribute
+from appliance.server.watchers import EventsWatch
+from appliance.sessions.wakeup import Alarm
 
 OUR_PORT, OTHER_PORT = 4711, 4712
-NEWRULE = linux.NFNL_SUBSYS_NFTABLES << 8 | 6
+NEWRULE = constants.NFNL_SUBSYS_NFTABLES << 8 | 6
 DELRULE = NEWRULE + 2
 NEWSETELEM = NEWRULE + 6
 
@@ -88,18 +88,18 @@ def test_other_tables(family: int, table: bytes, kind: int, told: bool) -> None:
 @pytest.mark.parametrize(
     ("ifindex", "what", "counts"),
     [
-        pytest.param(linux.NETCONFA_IFINDEX_ALL, linux.NETCONFA_FORWARDING, True, id="the host's forwarding"),
-        pytest.param(7, linux.NETCONFA_FORWARDING, False, id="one interface's"),
-        pytest.param(linux.NETCONFA_IFINDEX_ALL, 3, False, id="the host's rp_filter"),
+        pytest.param(constants.NETCONFA_IFINDEX_ALL, constants.NETCONFA_FORWARDING, True, id="the host's forwarding"),
+        pytest.param(7, constants.NETCONFA_FORWARDING, False, id="one interface's"),
+        pytest.param(constants.NETCONFA_IFINDEX_ALL, 3, False, id="the host's rp_filter"),
     ],
 )
 def test_forwarding(ifindex: int, what: int, counts: bool) -> None:
     """Only that forwarding was switched for the whole host counts."""
     payload = bytes([socket.AF_INET, 0, 0, 0])
-    payload += attribute(linux.NETCONFA_IFINDEX, struct.pack("=i", ifindex)) + attribute(what, bytes(4))
+    payload += attribute(constants.NETCONFA_IFINDEX, struct.pack("=i", ifindex)) + attribute(what, bytes(4))
     with forwarding_events() as events:
-        assert events.concerns(Event(linux.RTM_NEWNETCONF, 0, payload)) is counts
-        assert events.concerns(Event(linux.RTM_NEWADDR, 0, payload)) is False
+        assert events.concerns(Event(constants.RTM_NEWNETCONF, 0, payload)) is counts
+        assert events.concerns(Event(constants.RTM_NEWADDR, 0, payload)) is False
 
 
 class Scripted(NetlinkEvents):

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from appliance.errors import NoActiveNodeInRegion, NoActiveNodes
-from appliance.nodes import Node, Nodes
+from appliance.domain.errors import NoActiveNodeInRegion, NoActiveNodes
+from appliance.sessions.node import Node, Nodes
 from tests.virtual_clock import VirtualClock
 
 PATIENCE_MS = 100_000

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from appliance.on_demand import OnDemand
+from appliance.network.lazy_mapping import OnDemand
 
 
 def test_made_when_asked_for() -> None:

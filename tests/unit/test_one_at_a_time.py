@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from appliance.errors import HostError
-from appliance.install.layout import Layout
-from appliance.install.one_at_a_time import one_at_a_time
+from appliance.domain.errors import HostError
+from appliance.ops.install.layout import Layout
+from appliance.ops.install.one_at_a_time import one_at_a_time
 
 if TYPE_CHECKING:
     from pathlib import Path

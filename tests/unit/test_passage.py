@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from appliance.egress.passage import Way, delete, insert, missing
+from appliance.network.firewall.coexistence import Way, delete, insert, missing
 
 WAY = Way(
     interface="wga0",

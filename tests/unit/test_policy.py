@@ -7,11 +7,11 @@ from dataclasses import replace
 import pytest
 from msgspec import structs
 
-from appliance import config
-from appliance.entities import Account, Session, State, Tier
-from appliance.errors import InvalidRequest, LiveSessionLimitReached, QuotaExceeded
-from appliance.policy import admission
-from appliance.policy.quota import Quota
+from appliance.config import load as config
+from appliance.domain import admission
+from appliance.domain.entities import Account, Session, State, Tier
+from appliance.domain.errors import InvalidRequest, LiveSessionLimitReached, QuotaExceeded
+from appliance.domain.quota import Quota
 from tests.unit.a_session import A_SESSION
 
 TIER = replace(config.load("", {}, "host").tiers["free"], max_live_sessions=2, max_session=3600)

@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from appliance import config
-from appliance.policy.invoicing import Amount, charge
-from appliance.policy.pricing import Cost, Rates, cost
-from appliance.policy.windows import MOST
+from appliance.config import load as config
+from appliance.domain.charges import Amount, charge
+from appliance.domain.pricing import Cost, Rates, cost
+from appliance.domain.windows import MOST
 
 GIB = 1_073_741_824
 A_BYTE = Rates("eur", 0, GIB)  # one millicent a byte

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from appliance.wireguard.keys import encode
-from appliance.wireguard.quick import ClientConfig, Endpoint, render
+from appliance.network.wireguard.client_config import ClientConfig, Endpoint, render
+from appliance.network.wireguard.keys import encode
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from appliance import config
-from appliance.entities import Account, Tier
-from appliance.policy.quota import UNUSED, Quota, Use, Windows, measure
-from appliance.policy.windows import MOST, Window
+from appliance.config import load as config
+from appliance.domain.entities import Account, Tier
+from appliance.domain.quota import UNUSED, Quota, Use, Windows, measure
+from appliance.domain.windows import MOST, Window
 
 OPENED = 1_000_000
 TIER = replace(

@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from appliance.egress.state import EgressChanges, EgressState
-from appliance.reconcile import Actual, Changes, Desired, reconcile
-from appliance.wireguard.tunnel import (
+from appliance.network.firewall.state import EgressChanges, EgressState
+from appliance.network.reconcile import Actual, Changes, Desired, reconcile
+from appliance.network.wireguard.tunnel import (
     DeviceChange,
     Dump,
     Link,

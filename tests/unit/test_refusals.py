@@ -13,19 +13,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from appliance.errors import TunnelError
-from appliance.wireguard import keys, linux
-from appliance.wireguard.genetlink import NetlinkError
-from appliance.wireguard.kernel import KernelTunnel
-from appliance.wireguard.refusals import MOST_NAMED, MOST_REFUSED, PeersRefused, Refused, put_through
-from appliance.wireguard.tunnel import Peer, Prefix, PutPeer, RemovePeer
-from appliance.wireguard.userspace import UserspaceTunnel
+from appliance.domain.errors import TunnelError
+from appliance.network.netlink import constants
+from appliance.network.netlink.generic import NetlinkError
+from appliance.network.wireguard import keys
+from appliance.network.wireguard.batch import MOST_NAMED, MOST_REFUSED, PeersRefused, Refused, put_through
+from appliance.network.wireguard.kernel import KernelTunnel
+from appliance.network.wireguard.tunnel import Peer, Prefix, PutPeer, RemovePeer
+from appliance.network.wireguard.userspace import UserspaceTunnel
 from tests.unit.device_requests import entries
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
 
-    from appliance.wireguard.tunnel import PeerChange, Tunnel
+    from appliance.network.wireguard.tunnel import PeerChange, Tunnel
 
 
 def key(number: int) -> bytes:
@@ -191,9 +192,9 @@ class Peers:
 
 class FakeNetlink(Peers):
     def request(self, command: int, body: bytes) -> None:
-        assert command == linux.WG_CMD_SET_DEVICE
+        assert command == constants.WG_CMD_SET_DEVICE
         for public_key, flags, prefixes in entries(body):
-            if flags & linux.WGPEER_F_REMOVE_ME:
+            if flags & constants.WGPEER_F_REMOVE_ME:
                 self.allowed.pop(public_key, None)
             elif not self.put(public_key, set(prefixes)):
                 raise NetlinkError(errno.EINVAL)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from appliance import running
-from appliance.config import load
-from appliance.settings import KEYS, by_key
-from appliance.takeover import differing, in_force
+from appliance.config import applied
+from appliance.config.load import load
+from appliance.config.reloadable import differing, in_force
+from appliance.config.settings import KEYS, by_key
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -21,25 +21,25 @@ AFTER = load('[node]\nregion = "fsn"\n[tiers.free]\nmax_live_sessions = 7\n', {}
 def test_noted_and_read(tmp_path: Path) -> None:
     """Every key is in it; a second note takes the place of the first, and nothing else is left in the folder."""
     file = tmp_path / "running.json"
-    running.note(file, BEFORE)
-    assert running.read(file) == by_key(BEFORE)
+    applied.note(file, BEFORE)
+    assert applied.read(file) == by_key(BEFORE)
     assert set(by_key(BEFORE)) == {".".join(path) for path in KEYS}
-    running.note(file, AFTER)
-    assert running.read(file) == by_key(AFTER)
+    applied.note(file, AFTER)
+    assert applied.read(file) == by_key(AFTER)
     assert list(tmp_path.iterdir()) == [file]
 
 
 def test_not_noted(tmp_path: Path) -> None:
     """No note, or one that is cut short, is none."""
     file = tmp_path / "running.json"
-    assert running.read(file) is None
+    assert applied.read(file) is None
     file.write_text('{"node.na', encoding="utf-8")
-    assert running.read(file) is None
+    assert applied.read(file) is None
 
 
 def test_cannot_be_noted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """A full disk, or no folder: a line in the log, and the server goes on."""
-    running.note(tmp_path / "no folder" / "running.json", BEFORE)
+    applied.note(tmp_path / "no folder" / "running.json", BEFORE)
     assert "cannot note the settings in use" in caplog.text
 
 

@@ -16,17 +16,17 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from appliance.client.api import Answer
-from appliance.config import load
-from appliance.config_values import HostPort, UnixPath
-from appliance.errors import HostError
-from appliance.selftest.api_client import Api
+from appliance.client.api.http import Answer
+from appliance.config.load import load
+from appliance.config.value_types import HostPort, UnixPath
+from appliance.domain.errors import HostError
+from appliance.ops.selftest.api_client import Api
 from tests.certificates import self_signed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from appliance.config import ApiSettings
+    from appliance.config.load import ApiSettings
 
 EVERYWHERE = "0.0.0.0"  # noqa: S104 (as it is configured; the test listens on loopback)
 DEFAULTS = load("", {}, "host").api

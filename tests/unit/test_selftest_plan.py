@@ -6,10 +6,10 @@ from ipaddress import ip_address, ip_network
 
 import pytest
 
-from appliance.config import load
-from appliance.entities import Tier
-from appliance.errors import HostError
-from appliance.selftest.plan import IPV4, IPV6, RANGES, choose_addresses, dialled, names, roomiest_tier, source
+from appliance.config.load import load
+from appliance.domain.entities import Tier
+from appliance.domain.errors import HostError
+from appliance.ops.selftest.plan import IPV4, IPV6, RANGES, choose_addresses, dialled, names, roomiest_tier, source
 
 
 def networks(*texts: str) -> list:

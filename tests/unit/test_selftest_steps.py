@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from appliance.client.interruption import SIGNALS, Interrupted, Interruption
-from appliance.errors import HostError
-from appliance.selftest.run import Outcome, Step, run
+from appliance.client.signals import SIGNALS, Interrupted, Interruption
+from appliance.domain.errors import HostError
+from appliance.ops.selftest.run import Outcome, Step, run
 
 if TYPE_CHECKING:
     from collections.abc import Callable

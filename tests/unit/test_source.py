@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, cast
 
 import pytest
 
-from appliance.api.source import LOCAL, source_of
+from appliance.server.api.client_address import LOCAL, source_of
 
 if TYPE_CHECKING:
     from litestar.types import Scope

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from appliance.policy.speed import Speed
+from appliance.domain.throughput import Speed
 
 
 def test_before_anything_is_seen() -> None:

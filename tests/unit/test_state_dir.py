@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from appliance.errors import HostError
-from appliance.state_dir import StateDir
-from appliance.wireguard import keys
+from appliance.domain.errors import HostError
+from appliance.network.wireguard import keys
+from appliance.store.state_dir import StateDir
 
 if TYPE_CHECKING:
     from pathlib import Path

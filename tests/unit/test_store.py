@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from appliance.errors import StoreError, StoreUnavailable
-from appliance.store.connection import PATIENCE_S, WAL_BYTES, Store, first
+from appliance.domain.errors import StoreError, StoreUnavailable
+from appliance.store.database import PATIENCE_S, WAL_BYTES, Store, first
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from appliance import watches
-from appliance.alarm import Alarm
-from appliance.store.connection import Store
-from appliance.tokens import Tokens
-from appliance.watches import watch_store
+from appliance.server import watchers
+from appliance.server.watchers import watch_store
+from appliance.sessions.wakeup import Alarm
+from appliance.store.database import Store
+from appliance.store.token_cache import Tokens
 from tests.virtual_clock import VirtualClock
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ async def watched(path: Path) -> AsyncIterator[tuple[Store, ForgetfulTokens, Ala
 
 @pytest.fixture(autouse=True)
 def _often(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(watches, "STORE_POLL_S", 0.01)
+    monkeypatch.setattr(watchers, "STORE_POLL_S", 0.01)
 
 
 def test_another_process_commits(tmp_path: Path) -> None:
@@ -93,7 +93,7 @@ def test_another_process_commits(tmp_path: Path) -> None:
 
 def test_a_look_that_gets_no_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """While nobody can say what others have committed, tokens are forgotten over and over."""
-    monkeypatch.setattr(watches, "LOOK_S", 0.01)
+    monkeypatch.setattr(watchers, "LOOK_S", 0.01)
 
     async def body() -> None:
         gate = threading.Event()

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from appliance import supervision
-from appliance.supervision import Supervisor
+from appliance.server import supervisor as supervision
+from appliance.server.supervisor import Supervisor
 
 if TYPE_CHECKING:
     import pytest

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from appliance.systemd import Systemd
+from appliance.server.systemd import Systemd
 from tests.systemd_socket import systemd_socket
 
 if TYPE_CHECKING:

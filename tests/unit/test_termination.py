@@ -7,11 +7,11 @@ from dataclasses import replace
 import pytest
 from msgspec import structs
 
-from appliance import config
-from appliance.clock import Moment
-from appliance.entities import Reason
-from appliance.policy import termination
-from appliance.policy.quota import Quota
+from appliance.config import load as config
+from appliance.domain import termination
+from appliance.domain.clock import Moment
+from appliance.domain.entities import Reason
+from appliance.domain.quota import Quota
 from tests.unit.a_session import A_SESSION
 
 TIER = config.load("", {}, "host").tiers["free"]

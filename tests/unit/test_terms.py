@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from appliance import config
-from appliance.policy.pricing import Rates
-from appliance.takeover import left_out
-from appliance.terms import Terms
+from appliance.config import load as config
+from appliance.config.plans import Terms
+from appliance.config.reloadable import left_out
+from appliance.domain.pricing import Rates
 
 BEFORE = config.load("", {}, "exit")
 

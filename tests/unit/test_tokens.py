@@ -6,14 +6,14 @@ import asyncio
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
-from appliance import tokens
-from appliance.alarm import Alarm
-from appliance.entities import Account, Tier, Token
-from appliance.store import accounts
-from appliance.store import tokens as rows
-from appliance.store.connection import Store
-from appliance.tokens import Tokens
-from appliance.watches import watch_store
+from appliance.domain.entities import Account, Tier, Token
+from appliance.server.watchers import watch_store
+from appliance.sessions.wakeup import Alarm
+from appliance.store import token_cache
+from appliance.store.database import Store
+from appliance.store.queries import accounts
+from appliance.store.queries import tokens as rows
+from appliance.store.token_cache import Tokens
 from tests.virtual_clock import VirtualClock
 
 if TYPE_CHECKING:
@@ -145,7 +145,7 @@ def test_read_before_it_was_to_be_forgotten(tmp_path: Path) -> None:
 
 def test_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No more are remembered than there is room for; the oldest goes."""
-    monkeypatch.setattr(tokens, "MOST_KNOWN", 2)
+    monkeypatch.setattr(token_cache, "MOST_KNOWN", 2)
 
     async def body(store: CountedStore, _: VirtualClock, known: Tokens) -> None:
         hashes = [bytes([n]) * 32 for n in range(10, 13)]

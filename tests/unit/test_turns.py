@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any, cast
 
-from appliance.api.turns import BEGUN_AT_ONCE, Turns
+from appliance.server.http.request_queue import BEGUN_AT_ONCE, Turns
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable

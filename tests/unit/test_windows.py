@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from appliance.policy.windows import CLOSED, MOST, Window, at, resets_at, spend
+from appliance.domain.windows import CLOSED, MOST, Window, at, resets_at, spend
 
 LENGTH = 100_000
 HOUR = 3_600_000

@@ -6,10 +6,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from appliance.errors import MalformedDump
-from appliance.wireguard import keys
-from appliance.wireguard.tunnel import DeviceChange, Dump, Peer, PeerChange, PeerState, Prefix, PutPeer, RemovePeer
-from appliance.wireguard.xplatform import device_request, parse_dump, parse_errno, parse_listen_port, peers_request
+from appliance.domain.errors import MalformedDump
+from appliance.network.wireguard import keys
+from appliance.network.wireguard.tunnel import (
+    DeviceChange,
+    Dump,
+    Peer,
+    PeerChange,
+    PeerState,
+    Prefix,
+    PutPeer,
+    RemovePeer,
+)
+from appliance.network.wireguard.uapi import device_request, parse_dump, parse_errno, parse_listen_port, peers_request
 
 KEY, OTHER, PRIVATE = b"\x11" * 32, b"\x22" * 32, b"\x33" * 32
 V4, V6 = Prefix(bytes([10, 9, 0, 2]), 32), Prefix(bytes([0xFD, *[0] * 14, 2]), 128)

@@ -1,0 +1,135 @@
+"""What the client's commands have in common: where the exit is, and who asks."""
+
+from __future__ import annotations
+
+import functools
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from appliance.cli import output
+from appliance.cli.os_errors import host_faults
+from appliance.client.terminal import printable
+from appliance.domain.errors import InvalidRequest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from appliance.client.api.dialer import Dialer
+    from appliance.client.api.http import Api
+    from appliance.client.api.sessions import Sessions
+    from appliance.client.credentials import Access
+    from appliance.client.sudo_user import Invoker
+
+
+@dataclass(frozen=True, slots=True)
+class Exit:
+    """An exit's API, and how it is reached."""
+
+    api: Api
+    dialer: Dialer
+    invoker: Invoker
+    access: Access
+
+    @property
+    def token(self) -> str:
+        if self.access.token is None:
+            raise _no_token(self.api.url, self.access, "or --save it once")
+        return self.access.token
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """Of programs that we run."""
+        return self.invoker.environment(os.environ)
+
+    def sessions(
+        self, pause: Callable[[float], None] = time.sleep, remark: Callable[[str], None] = output.remark
+    ) -> Sessions:
+        from appliance.client.api.sessions import Sessions
+
+        return Sessions(self.api, self.token, pause, remark)
+
+    def fetch(self, method: str, path: str) -> Mapping[str, Any]:
+        """The answer, which has to be 200 and of somebody's tier; asked for again while the exit is busy or away."""
+        return self.sessions().persist(lambda: self.api.ask(method, path, self.token)).require(200, {"tier": str})
+
+
+def api_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Where the exit is, and who asks: as the command's first argument an `Exit`."""
+
+    @click.option("--api", metavar="URL", help="The exit; else $WG_APPLIANCE_API, else what was saved.")
+    @click.option("--token", metavar="TOKEN", help="Other users of this machine see it meanwhile; else the file's.")
+    @click.option(
+        "--token-file",
+        type=click.Path(path_type=Path),
+        metavar="FILE",
+        help="Where the token is; else $WG_APPLIANCE_TOKEN, else what was saved.",
+    )
+    @click.option("--save", is_flag=True, help="Save both for the next time, in ~/.config/wg-appliance.")
+    @click.option("--insecure-http", is_flag=True, help="Send the token where others on the way can read it.")
+    @functools.wraps(command)
+    def with_exit(
+        *args: Any,
+        api: str | None,
+        token: str | None,
+        token_file: Path | None,
+        save: bool,
+        insecure_http: bool,
+        **kwargs: Any,
+    ) -> Any:
+        if token is not None and token_file is not None:
+            raise click.UsageError("--token and --token-file do not go together")
+        with host_faults("cannot read"):
+            found = _reach(api, token, token_file, save=save, insecure_http=insecure_http)
+        return command(*args, exit_=found, **kwargs)
+
+    return with_exit
+
+
+def _reach(api: str | None, token: str | None, token_file: Path | None, *, save: bool, insecure_http: bool) -> Exit:
+    from appliance.client import credentials
+    from appliance.client.api.dialer import Dialer, parse_url
+    from appliance.client.sudo_user import find_invoker
+
+    invoker = find_invoker(os.environ)
+    saved = credentials.folder(invoker, os.environ)
+    with invoker.acting():
+        if token_file is not None:
+            token = credentials.read_token(token_file)
+        found = credentials.find(api, token, os.environ, saved)
+    if found.url is None:
+        raise click.UsageError("no exit; give its URL as WG_APPLIANCE_API or --api URL, or --save it once")
+    try:
+        url = parse_url(found.url)
+    except InvalidRequest as error:
+        raise click.UsageError(str(error)) from error
+    if url.reads_along and not insecure_http:
+        raise click.UsageError(f"{url.text}: others on the way could read the token; use https, or --insecure-http")
+    if save and found.elsewhere is not None:
+        raise _no_token(url.text, found, "beside --save")
+    if save:
+        with invoker.acting():
+            written = credentials.save(found, saved)
+        output.remark(f"saved: {', '.join(map(str, written))}")
+    dialer = Dialer(url, _mark())
+    return Exit(dialer.api(), dialer, invoker, found)
+
+
+def _no_token(url: str, access: Access, where: str) -> click.UsageError:
+    saved = f" (the saved one is for {printable(access.elsewhere)})" if access.elsewhere else ""
+    given = f"give it as WG_APPLIANCE_TOKEN, --token-file FILE or --token TOKEN, {where}"
+    return click.UsageError(f"no token for {url}{saved}; {given}")
+
+
+def _mark() -> int | None:
+    """Past the tunnel that this machine may have. Only root may send packets with a mark, or read of such a tunnel."""
+    from appliance.client.run_records import whole_machine
+
+    if os.geteuid() != 0:
+        return None
+    connected = whole_machine()
+    return None if connected is None else connected.mark

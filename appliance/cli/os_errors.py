@@ -1,0 +1,24 @@
+"""The host's refusals (no permission, disk full) as one line instead of a traceback."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from appliance.domain.errors import HostError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@contextmanager
+def host_faults(what: str) -> Iterator[None]:
+    """Turn an OSError into HostError: `what`, the file where one is known, and the reason."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise  # the reader of our output has gone; click ends quietly
+    except OSError as error:
+        where = f" {error.filename}" if error.filename else ""
+        advice = "; run as root, or as the user it belongs to" if isinstance(error, PermissionError) else ""
+        raise HostError(f"{what}{where}: {error.strerror or error}{advice}") from error

@@ -1,0 +1,1 @@
+"""Speaks an exit's HTTP API as a client."""

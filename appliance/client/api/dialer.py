@@ -1,0 +1,133 @@
+"""Where an API is, by its URL, and the way there past the tunnel.
+
+While all traffic goes into the tunnel, so would a question to the API, and once the session has ended there would be
+no answer. Its sockets carry the tunnel's mark, as the tunnel's own packets do. Its name is resolved before.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from appliance.client.api.http import Api, Where
+from appliance.domain.errors import InvalidRequest
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    Address = tuple[socket.AddressFamily, tuple[object, ...]]
+
+PORTS = {"http": 80, "https": 443}
+UNIX = "unix:"
+DIAL_S = 5.0  # who has not answered by then is not there
+
+
+@dataclass(frozen=True, slots=True)
+class Url:
+    """`path`: of a Unix socket, where it is one; else what all paths begin with."""
+
+    text: str
+    scheme: str
+    host: str
+    port: int
+    path: str
+
+    @property
+    def reads_along(self) -> bool:
+        """Whether somebody on the way could read the token."""
+        return self.scheme == "http" and not _is_loopback(self.host)
+
+
+def parse_url(text: str) -> Url:
+    """http://, https:// or unix:/path. Raises InvalidRequest."""
+    expected = f"{text}: must be https://HOST[:PORT], http://HOST[:PORT] or unix:/PATH"
+    if text.startswith(f"{UNIX}/"):
+        return Url(text, "unix", "localhost", 0, text.removeprefix(UNIX))
+    try:
+        parts = urlsplit(text)
+        host, port = parts.hostname, parts.port
+    except ValueError as error:
+        raise InvalidRequest(expected) from error
+    if parts.scheme not in PORTS or not host or "@" in parts.netloc or parts.query or parts.fragment:
+        raise InvalidRequest(expected)
+    return Url(text.rstrip("/"), parts.scheme, host, port or PORTS[parts.scheme], parts.path.rstrip("/"))
+
+
+def is_same_exit(one: str, other: str) -> bool:
+    """Of two URLs, however each is written."""
+    try:
+        return replace(parse_url(one), text="") == replace(parse_url(other), text="")
+    except InvalidRequest:
+        return one == other
+
+
+class Dialer:
+    """`mark`: of the packets that are not to go into the tunnel; None while there is none."""
+
+    def __init__(self, url: Url, mark: int | None = None) -> None:
+        self._url = url
+        self._known: Sequence[Address] = ()
+        self.mark = mark
+
+    def api(self) -> Api:
+        import ssl
+
+        tls = ssl.create_default_context() if self._url.scheme == "https" else None
+        prefix = "" if self._url.scheme == "unix" else self._url.path
+        port = self._url.port or PORTS["http"]
+        return Api(Where(self._url.text, self._url.host, port, self.dial, tls, prefix))
+
+    def dial(self, seconds: float) -> socket.socket:
+        if self._url.scheme == "unix":
+            return connect_unix(self._url.path, seconds)
+        self._known = self._known or self._resolve()
+        failed: OSError | None = None
+        for family, address in self._known:
+            try:
+                return self._connect(family, address, seconds)
+            except OSError as error:
+                failed = error
+        if self.mark is None:
+            self._known = ()  # it may have moved; with a tunnel, asking who it is may take that way
+        raise failed or OSError(f"{self._url.host} has no address")
+
+    def _resolve(self) -> Sequence[Address]:
+        try:
+            found = socket.getaddrinfo(self._url.host, self._url.port, type=socket.SOCK_STREAM)
+        except UnicodeError as error:
+            raise OSError(f"{self._url.host} is no name of a host") from error
+        return [(family, address) for family, _, _, _, address in found]
+
+    def _connect(self, family: socket.AddressFamily, address: tuple[object, ...], seconds: float) -> socket.socket:
+        made = socket.socket(family, socket.SOCK_STREAM)
+        try:
+            if self.mark is not None:
+                made.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, self.mark)
+            made.settimeout(min(seconds, DIAL_S))
+            made.connect(address)
+            made.settimeout(seconds)
+        except BaseException:
+            made.close()
+            raise
+        return made
+
+
+def connect_unix(path: str, seconds: float) -> socket.socket:
+    made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        made.settimeout(seconds)
+        made.connect(path)
+    except BaseException:
+        made.close()
+        raise
+    return made
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

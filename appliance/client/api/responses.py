@@ -1,0 +1,150 @@
+"""What to do on which answer of the API. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from appliance.client.humanize import long_span, size
+from appliance.client.ui.status_text import COST, QUOTAS
+from appliance.domain.errors import HostError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from appliance.client.api.http import Answer, Fields
+
+DONE, FAILED, QUOTA_EXCEEDED, ENDED = 0, 1, 3, 4  # exit statuses; 2 is click's, for usage
+
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 10.0
+PATIENCE_S = 120.0  # with an exit that says to come back later
+PATIENCE_UNANSWERED_S = 15.0  # with one that was never reached: sooner a wrong URL than a restart
+LONGEST_RETRY_AFTER_S = 300
+
+# What of an answer is used has to be of these types. SESSION_MORE: where it is there.
+SESSION: Fields = {"id": str, "region": str, "public_ip": str, "bytes_in": int, "bytes_out": int}
+SESSION_MORE: Fields = {
+    **dict.fromkeys((*QUOTAS, *COST), int),
+    **dict.fromkeys(("cost_currency", "terminated_reason"), str),
+}
+OPENED: Fields = dict.fromkeys(("id", "public_ip", "wg_config", "tier", "expires_at"), str)
+QUOTA: Fields = {
+    **dict.fromkeys(("bytes_used", "bytes_limit", "session_seconds", "session_limit"), int),
+    **dict.fromkeys(("tier", "bytes_window_resets_at", "seconds_window_resets_at", "hint"), str),
+}
+REGION: Fields = {"code": str, "node_count": int}
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    id: str
+    public_ip: str
+    wg_config: str
+    tier: str
+    expires_at: str
+
+
+@dataclass(frozen=True, slots=True)
+class Again:
+    """Ask again after so many seconds. `patience_s`: for how long, where somebody waits to begin. `later`: when the
+    exit wants to be asked again, in words."""
+
+    after_s: float
+    why: str
+    patience_s: float = PATIENCE_S
+    later: str = "later"
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """Asking again would not help."""
+
+    why: str
+    exit_status: int
+
+
+@dataclass(frozen=True, slots=True)
+class Live:
+    session: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Over:
+    """The server has ended the session. `session` is empty where it does not say more."""
+
+    reason: str
+    session: Mapping[str, Any]
+
+    @property
+    def reopen(self) -> bool:
+        """Idle is who slept, or was without a network: not somebody who is to stay away."""
+        return self.reason == "idle"
+
+
+def pause(failures: int) -> float:
+    """Before the next try, after so many in a row that failed."""
+    return min(FIRST_PAUSE_S * 2.0 ** min(failures - 1, 10), LONGEST_PAUSE_S)
+
+
+def on_opening(answer: Answer, failures: int) -> Opened | Again | Refused:
+    """Of POST /v1/sessions. `failures`: how many tries have failed, this one included, if it has."""
+    if answer.status == 201:
+        found = answer.require(201, OPENED)
+        return Opened(**{name: found[name] for name in OPENED})
+    if answer.status == 402:
+        return Refused(quota_breakdown(answer.require(402, QUOTA)), QUOTA_EXCEEDED)
+    available = answer.body.get("available")
+    if answer.status == 503 and isinstance(available, list):
+        others = ", ".join(map(str, available))
+        advice = f"; there is one in: {others}" if others else "; and there is none in any other"
+        return Refused(f"{answer.error}{advice}", FAILED)
+    if is_passing(answer):
+        return Again(wait(answer, failures), answer.error, later=answer.later)
+    return Refused(f"the API answers {answer.status}: {answer.error}{_ADVICE.get(answer.status, '')}", FAILED)
+
+
+def on_status(answer: Answer, failures: int) -> Live | Over | Again:
+    """Of GET /v1/sessions/{id}. What stands before the API, a proxy or a portal, has no say on a session's end."""
+    if answer.status in (401, 404) and "error" in answer.body:
+        return Over(answer.error, {})
+    try:
+        session = answer.require(200, SESSION, SESSION_MORE)
+    except HostError as error:
+        return Again(wait(answer, failures), str(error))
+    reason = session.get("terminated_reason")
+    return Live(session) if reason is None else Over(reason, session)
+
+
+def regions(answer: Answer) -> list[Mapping[str, Any]]:
+    """Of GET /v1/regions. Raises HostError."""
+    found = answer.require(200, {"regions": list})["regions"]
+    return [replace(answer, body=each if isinstance(each, dict) else {}).require(200, REGION) for each in found]
+
+
+def is_passing(answer: Answer) -> bool:
+    return answer.status == 429 or answer.status >= 500
+
+
+def wait(answer: Answer, failures: int) -> float:
+    return max(pause(failures), min(answer.retry_after or 0, LONGEST_RETRY_AFTER_S))
+
+
+def quota_breakdown(body: Mapping[str, Any]) -> str:
+    """Of a 402: both windows, and when they reset."""
+    used = (
+        f"{_of(size(body['bytes_used']), body['bytes_limit'], size)} (resets {body['bytes_window_resets_at']})",
+        f"session time {_of(long_span(body['session_seconds']), body['session_limit'], long_span)} "
+        f"(resets {body['seconds_window_resets_at']})",
+    )
+    return f"quota exceeded (tier {body['tier']}): {', '.join(used)}; {body['hint']}"
+
+
+def _of(used: str, limit: int, shown: Any) -> str:
+    return f"{used} of {shown(limit)}" if limit else f"{used}, unmetered"
+
+
+_ADVICE = {
+    401: "; see --token, WG_APPLIANCE_TOKEN and ~/.config/wg-appliance/token",
+    403: "; one has to end first, which an abandoned one does by itself after some minutes",
+    404: "; is the URL right?",
+}

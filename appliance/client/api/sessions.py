@@ -1,0 +1,112 @@
+"""A session of an account's: opened, asked about, closed, and all of that again where the exit is away for a while."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from appliance.client.api import responses
+from appliance.client.api.http import NoAnswer
+from appliance.client.api.responses import Again, Opened, Refused
+from appliance.domain.errors import HostError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from appliance.client.api.http import Answer, Api
+    from appliance.client.api.responses import Live, Over
+
+SESSIONS = "/v1/sessions"
+STATUS_S = 5.0  # for the answer of an exit that is there
+CLOSING_S = 10.0  # of trying to close a session
+
+
+class Stopped(HostError):
+    """Nothing more can be done; `exit_status` says for which kind of reason."""
+
+    def __init__(self, message: str, exit_status: int) -> None:
+        super().__init__(message)
+        self.exit_status = exit_status
+
+
+class Sessions:
+    """`pause` waits so many seconds; `remark` is told why."""
+
+    def __init__(self, api: Api, token: str, pause: Callable[[float], None], remark: Callable[[str], None]) -> None:
+        self._api = api
+        self.url = api.url
+        self._token = token
+        self._pause = pause
+        self._remark = remark
+
+    def regions(self) -> list[str]:
+        """Those with an active node."""
+        found = self.persist(lambda: self._api.ask("GET", "/v1/regions", seconds=STATUS_S))
+        return [region["code"] for region in responses.regions(found)]
+
+    def open(self, wish: Mapping[str, object]) -> Opened:
+        """Asked for again while the exit is busy or away, until patience ends. Raises Stopped."""
+        begun, failures = time.monotonic(), 0
+        while True:
+            failures += 1
+            found = self.try_open(wish, failures)
+            if isinstance(found, Opened):
+                return found
+            if time.monotonic() - begun + found.after_s > found.patience_s:
+                raise Stopped(f"{found.why}; try again {found.later}", responses.FAILED)
+            self._remark(f"{found.why}; asking again in {found.after_s:g} s")
+            self._pause(found.after_s)
+
+    def try_open(self, wish: Mapping[str, object], failures: int) -> Opened | Again:
+        """After a lost answer, the same key replaces its session: none is left over. Raises Stopped, and NoAnswer where
+        that will last. `failures`: how many tries have failed, with this one if it does."""
+        try:
+            found = responses.on_opening(self._api.ask("POST", SESSIONS, self._token, wish), failures)
+        except NoAnswer as error:
+            if error.lasting:
+                raise
+            return Again(responses.pause(failures), str(error), responses.PATIENCE_UNANSWERED_S)
+        if isinstance(found, Refused):
+            raise Stopped(found.why, found.exit_status)
+        return found
+
+    def status(self, session_id: str, failures: int) -> Live | Over | Again:
+        """`failures`: as above."""
+        try:
+            return responses.on_status(self._ask("GET", session_id), failures)
+        except NoAnswer as error:
+            return Again(responses.pause(failures), str(error))
+
+    def close(self, session_id: str) -> Mapping[str, Any]:
+        """The final figures. The first try is made whatever happens, `pause` may end the others. Raises HostError."""
+        deadline, failures = time.monotonic() + CLOSING_S, 0
+        while True:
+            failures += 1
+            try:
+                answer = self._ask("DELETE", session_id)
+                if not responses.is_passing(answer) or time.monotonic() > deadline:
+                    return answer.require(200, responses.SESSION, responses.SESSION_MORE)
+            except NoAnswer:
+                if time.monotonic() > deadline:
+                    raise
+            self._pause(responses.pause(failures))
+
+    def persist(self, ask: Callable[[], Answer]) -> Answer:
+        """An answer that is not a passing failure. Raises HostError when patience ends."""
+        begun, failures = time.monotonic(), 0
+        while True:
+            failures += 1
+            try:
+                answer = ask()
+                wait, why = responses.wait(answer, failures), answer.error
+                if not responses.is_passing(answer) or time.monotonic() - begun + wait > responses.PATIENCE_S:
+                    return answer
+            except NoAnswer as error:
+                wait, why = responses.pause(failures), str(error)
+                if error.lasting or time.monotonic() - begun + wait > responses.PATIENCE_UNANSWERED_S:
+                    raise
+            self._remark(f"{why}; asking again in {wait:g} s")
+            self._pause(wait)
+
+    def _ask(self, method: str, session_id: str) -> Answer:
+        return self._api.ask(method, f"{SESSIONS}/{session_id}", self._token, seconds=STATUS_S)

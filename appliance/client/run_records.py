@@ -1,0 +1,206 @@
+"""What a run has made on this host, written down before it is made, so that the next run can take it away.
+
+A file a tunnel in /run, which a reboot empties, as it ends all that the file names. Whoever holds its lock lives.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from appliance.domain.errors import HostError
+from appliance.network.wireguard import link
+from appliance.network.wireguard.wireguard_go import SOCKET_DIRECTORY
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+FOLDER = Path("/run/wg-appliance-client")
+PREFIX = "wgc"
+MOST = 100
+OWN_NAMESPACE = Path("/proc/self/ns/net")
+
+Kind = Literal["machine", "command"]  # whose traffic goes into the tunnel
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """`namespace`: the network namespace of the run, by its inode. `api` and `session`: empty before there is one.
+    `mark`: of packets that do not go into the tunnel, where others do."""
+
+    interface: str
+    kind: Kind
+    pid: int
+    namespace: int
+    api: str = ""
+    session: str = ""
+    mark: int | None = None
+
+
+class Place:
+    """An interface name that is this run's, as long as its lock is held."""
+
+    def __init__(self, lock: int, path: Path, record: Record) -> None:
+        self._lock = lock
+        self._path = path
+        self.record = record
+
+    @property
+    def config(self) -> Path:
+        """wg-quick(8) takes the interface's name from the file's."""
+        return config_of(self.record.interface)
+
+    @property
+    def resolv_conf(self) -> Path:
+        return FOLDER / f"{self.record.interface}.resolv"
+
+    def note_session(self, api: str, session: str) -> None:
+        self.record = replace(self.record, api=api, session=session)
+        self.write()
+
+    def note_mark(self, mark: int | None) -> None:
+        self.record = replace(self.record, mark=mark)
+        self.write()
+
+    def write(self) -> None:
+        content = json.dumps(asdict(self.record)).encode()
+        os.pwrite(self._lock, content, 0)
+        os.ftruncate(self._lock, len(content))
+
+    def empty(self) -> None:
+        """Nothing is left that the file names."""
+        for file in (self.config, self.resolv_conf):
+            file.unlink(missing_ok=True)
+        self._path.unlink(missing_ok=True)
+
+    def close(self) -> None:
+        os.close(self._lock)
+
+
+@contextmanager
+def claimed(kind: Kind) -> Iterator[Place]:
+    """The lowest name that nobody has. Raises HostError, also while all of the machine's traffic has a tunnel."""
+    place = _take_turn(kind)
+    try:
+        yield place
+    finally:
+        if not place.record.session:  # then nothing was made
+            place.empty()
+        place.close()
+
+
+def _take_turn(kind: Kind) -> Place:
+    FOLDER.mkdir(mode=0o700, exist_ok=True)
+    turn = os.open(FOLDER, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(turn, fcntl.LOCK_EX)
+        return _claim(kind, _own_namespace())
+    finally:
+        os.close(turn)
+
+
+def _claim(kind: Kind, namespace: int) -> Place:
+    other = whole_machine()
+    if other is not None:
+        raise HostError(f"this machine is connected already, by process {other.pid}; end that first")
+    for number in range(MOST):
+        name = f"{PREFIX}{number}"
+        lock = _try_lock(_path(name), os.O_CREAT)
+        if lock is None:
+            continue
+        if os.fstat(lock).st_size == 0 and _is_free(name):
+            place = Place(lock, _path(name), Record(name, kind, os.getpid(), namespace))
+            place.write()
+            return place
+        os.close(lock)  # left in another network namespace, for a run there to take away
+    raise HostError(f"{MOST} tunnels are open already")
+
+
+def whole_machine() -> Record | None:
+    """The run that has all of this network namespace's traffic in its tunnel."""
+    namespace = _own_namespace()
+    return next((r for r in _records() if (r.kind, r.namespace) == ("machine", namespace)), None)
+
+
+@contextmanager
+def abandoned() -> Iterator[list[Place]]:
+    """What runs in this network namespace have left that were killed, locked meanwhile."""
+    found = []
+    try:
+        for path in sorted(FOLDER.glob(f"{PREFIX}*.json")) if FOLDER.is_dir() else ():
+            lock = _try_lock(path)
+            if lock is None:
+                continue
+            record = _parse(os.pread(lock, 4096, 0))
+            if record is not None and record.namespace == _own_namespace():
+                found.append(Place(lock, path, record))
+                continue
+            if record is None:  # killed before it had made anything
+                path.unlink(missing_ok=True)
+            os.close(lock)
+        yield found
+    finally:
+        for place in found:
+            place.close()
+
+
+def config_of(interface: str) -> Path:
+    return FOLDER / f"{interface}.conf"
+
+
+def _path(interface: str) -> Path:
+    return FOLDER / f"{interface}.json"
+
+
+def _own_namespace() -> int:
+    return OWN_NAMESPACE.stat().st_ino
+
+
+def _is_free(interface: str) -> bool:
+    return link.link_kind(interface) is None and not (SOCKET_DIRECTORY / f"{interface}.sock").exists()
+
+
+def _records() -> list[Record]:
+    """Of runs that live."""
+    found = []
+    for path in FOLDER.glob(f"{PREFIX}*.json"):
+        lock = _try_lock(path)
+        if lock is not None:
+            os.close(lock)
+            continue
+        with suppress(OSError):
+            record = _parse(path.read_bytes())
+            if record is not None:
+                found.append(record)
+    return found
+
+
+def _try_lock(path: Path, flags: int = 0) -> int | None:
+    """None where somebody has it, or where there is no such file. One that was removed before it was locked is opened
+    anew."""
+    while True:
+        try:
+            opened = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | flags, 0o600)
+        except FileNotFoundError:
+            return None
+        try:
+            fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(opened)
+            return None
+        with suppress(FileNotFoundError):
+            if path.stat().st_ino == os.fstat(opened).st_ino:
+                return opened
+        os.close(opened)
+
+
+def _parse(content: bytes) -> Record | None:
+    try:
+        return Record(**json.loads(content))
+    except (ValueError, TypeError):
+        return None

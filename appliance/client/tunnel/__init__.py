@@ -1,0 +1,1 @@
+"""Brings the client's tunnel up and takes it down."""

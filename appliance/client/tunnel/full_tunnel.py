@@ -1,0 +1,153 @@
+"""All of the machine's traffic into the tunnel, by wg-quick(8)."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import tempfile
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from appliance.client.credentials import write_private
+from appliance.client.run_records import config_of
+from appliance.client.tunnel import nft_guard, wg_quick_cleanup
+from appliance.client.tunnel.device import end_wireguard_go, existing_device, new_device
+from appliance.client.tunnel.peer_config import Call, read_offer
+from appliance.client.tunnel.subprocesses import run
+from appliance.client.tunnel.tunnel import Figures, read_figures
+from appliance.client.tunnel.wg_config import resolvers
+from appliance.domain.errors import ApplianceError, HostError
+from appliance.network import interfaces
+from appliance.network.wireguard import link
+from appliance.network.wireguard.tunnel import LinkChange
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+WG_QUICK = "wg-quick"
+WG_QUICK_S = 120.0
+OTHER_WIREGUARD = "WG_QUICK_USERSPACE_IMPLEMENTATION"  # a program of the user's choice, in place of wireguard-go
+
+
+class WholeMachine:
+    default_resolvers: Sequence[str] = ()  # the machine's own go on
+
+    def __init__(
+        self, interface: str, environ: Mapping[str, str], remark: Callable[[str], None], mark: int | None = None
+    ) -> None:
+        """`mark`: of the tunnel that another run has left."""
+        self._interface = interface
+        self._environ = environ
+        self._remark = remark
+        self._mark = mark
+        self._file = config_of(interface)
+
+    def check(self) -> None:
+        if shutil.which(WG_QUICK) is None:
+            raise HostError(
+                f"{WG_QUICK} is missing: apt-get install wireguard-tools; or run one program through the tunnel, "
+                "which does not need it: connect -- COMMAND"
+            )
+        if not self._environ.get(OTHER_WIREGUARD):
+            new_device(self._interface)
+
+    def up(self, config: str) -> None:
+        self._refuse(config)
+        write_private(self._file, config)
+        self._run("up")
+
+    def change(self, config: str) -> None:
+        """In place: while there is no interface, the machine's traffic leaves outside the tunnel."""
+        self._refuse(config)
+        before = self._file.read_text(encoding="ascii")
+        old, new = read_offer(before), read_offer(config)
+        write_private(self._file, config)
+        # An interface that loses its last address loses its routes: the new one comes first.
+        mtu = new.mtu if new.mtu != old.mtu else None  # where neither file names one, wg-quick has found one
+        link.change_link(self._interface, LinkChange(mtu=mtu, add_addresses=frozenset(new.addresses)))
+        nft_guard.guard(self._interface, new.addresses, self._environ)
+        existing_device(self._interface).dial(Call(None, new.server_key, new.endpoint.host, new.endpoint.port))
+        gone = frozenset(old.addresses) - frozenset(new.addresses)
+        link.change_link(self._interface, LinkChange(remove_addresses=gone))
+        if resolvers(config) != resolvers(before):
+            wg_quick_cleanup.set_resolvers(self._interface, resolvers(config), self._environ)
+
+    def figures(self) -> Figures:
+        return read_figures(self._interface)
+
+    def mark(self) -> int | None:
+        """The one that wg-quick has chosen."""
+        with suppress(HostError, ValueError):  # no wg any more; "off"
+            self._mark = int(run("wg", "show", self._interface, "fwmark", environ=self._environ).strip(), 0)
+        return self._mark
+
+    def down(self) -> list[str]:
+        failed: list[str] = []
+        for step in (self._remove, lambda: end_wireguard_go(self._interface)):
+            try:
+                step()
+            except (ApplianceError, OSError) as error:
+                failed.append(str(error))
+        if not failed:  # else it says to the next run what there was
+            self._file.unlink(missing_ok=True)
+        return failed
+
+    def _remove(self) -> None:
+        """By wg-quick; without it where that fails, or where the interface has gone and it will not begin."""
+        kind = link.link_kind(self._interface)
+        if kind is not None and self._file.exists():
+            self.mark()
+            try:
+                self._run("down")
+                return
+            except HostError as error:
+                self._remark(f"{error}; taking {self._interface} away without it")
+                kind = link.link_kind(self._interface)
+        if kind is not None:
+            link.delete_link(self._interface, kind)
+        if self._file.exists():
+            names = resolvers(self._file.read_text(encoding="ascii"))
+            wg_quick_cleanup.remove(self._interface, self._mark, names, self._environ, self._remark)
+
+    def _refuse(self, config: str) -> None:
+        """What needs a program that is not there; and the exit itself, whose way to the internet would lead into its
+        own tunnel."""
+        if resolvers(config) and shutil.which(wg_quick_cleanup.RESOLVCONF) is None:
+            raise HostError(
+                f"the exit names resolvers ({', '.join(resolvers(config))}), for which {WG_QUICK} needs resolvconf: "
+                "apt-get install openresolv; or go on with this machine's own: --dns none"
+            )
+        dialled = read_offer(config).endpoint.host
+        if any(interface.ip == dialled for _, interface in interfaces.host_interfaces(without=self._interface)):
+            raise HostError("this machine is the exit; connect from another, or one program alone: connect -- COMMAND")
+
+    def _run(self, action: str) -> None:
+        """Signals of the terminal are not for it: half an action is worse than one to be undone.
+
+        Into a file: the wireguard-go that it may start keeps its output open.
+        """
+        with tempfile.TemporaryFile() as said:
+            try:
+                done = subprocess.run(  # noqa: S603 (a file of ours)
+                    [WG_QUICK, action, str(self._file)],
+                    stdin=subprocess.DEVNULL,
+                    stdout=said,
+                    stderr=said,
+                    start_new_session=True,
+                    env=dict(self._environ),
+                    timeout=WG_QUICK_S,
+                    check=False,
+                )
+            except subprocess.TimeoutExpired as error:
+                raise HostError(f"{WG_QUICK} {action} does not end") from error
+            except OSError as error:
+                raise HostError(f"{WG_QUICK} {action}: {error.strerror}") from error
+            if done.returncode != 0:
+                said.seek(0)
+                raise HostError(f"{WG_QUICK} {action} failed: {_complaint(said.read().decode(errors='replace'))}")
+
+
+def _complaint(said: str) -> str:
+    """What wg-quick says beside the commands that it runs."""
+    lines = said.splitlines()
+    return " ".join([line for line in lines if line and not line.startswith(("[#]", "[!]"))] or lines)

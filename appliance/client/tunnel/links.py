@@ -1,0 +1,103 @@
+"""Links between the host and a network namespace, and routes, through rtnetlink."""
+
+from __future__ import annotations
+
+import os
+import socket
+from contextlib import contextmanager
+from ipaddress import IPv4Network, IPv6Network, ip_network
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from appliance.domain.errors import HostError
+from appliance.network.wireguard import link
+from appliance.network.wireguard.tunnel import LinkChange, Prefix
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from appliance.client.tunnel.namespace import Namespace
+    from appliance.network.wireguard.client_config import IPAddress
+
+IPNetwork = IPv4Network | IPv6Network
+
+UPLINK = "uplink"  # a namespace's end of its link
+KIND = "veth"
+FAMILIES = {4: socket.AF_INET, 6: socket.AF_INET6}
+SCOPE_LINK = 253  # linux/rtnetlink.h RT_SCOPE_LINK: what is behind the interface is reached without a gateway
+
+
+class Ends(NamedTuple):
+    """The two addresses of a link, in one network."""
+
+    host: IPAddress
+    space: IPAddress
+    prefix_length: int
+
+
+def join(space: Namespace, host_end: str, addresses: Sequence[Ends]) -> None:
+    """A link between the host and `space`, both ends up. It is made in `space`: there is no moment at which both
+    ends are the host's."""
+    host = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        space.run(_add, host_end, host)
+    finally:
+        os.close(host)
+    link.change_link(host_end, _up(Prefix(ends.host.packed, ends.prefix_length) for ends in addresses))
+    space.run(link.change_link, UPLINK, _up(Prefix(ends.space.packed, ends.prefix_length) for ends in addresses))
+
+
+def remove(host_end: str) -> None:
+    """With both ends, their addresses and routes; none is no error."""
+    link.delete_link(host_end, KIND)
+
+
+def move(interface: str, space: Namespace) -> None:
+    """An interface of this thread's network namespace into another one, under the name that it has."""
+    there = space.run(os.open, "/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        with rtnetlink(f"cannot move {interface}") as route:
+            route.link("set", index=socket.if_nametoindex(interface), net_ns_fd=there)
+    finally:
+        os.close(there)
+
+
+def add_route(to: IPNetwork, interface: str, via: IPAddress | None = None, *, replace: bool = False) -> None:
+    """One that is there is an error, unless it may be replaced."""
+    with rtnetlink(f"cannot add the route to {to}") as route:
+        onward = {"scope": SCOPE_LINK} if via is None else {"gateway": str(via)}
+        index = socket.if_nametoindex(interface)
+        route.route("replace" if replace else "add", family=FAMILIES[to.version], dst=str(to), oif=index, **onward)
+
+
+def routed() -> list[IPNetwork]:
+    """Every destination that the host has a route to, in any table; a default route is /0."""
+    with rtnetlink("cannot read the host's routes") as route:
+        return [
+            ip_network(f"{found.get_attr('RTA_DST') or everything}/{found['dst_len']}")
+            for version, everything in ((4, "0.0.0.0"), (6, "::"))  # noqa: S104 (a network)
+            for found in route.get_routes(family=FAMILIES[version])
+        ]
+
+
+def _add(host_end: str, host: int) -> None:
+    with rtnetlink("cannot make a link to the host") as route:
+        route.link("add", ifname=UPLINK, kind=KIND, peer={"ifname": host_end, "net_ns_fd": host})
+
+
+def _up(addresses: Iterable[Prefix]) -> LinkChange:
+    return LinkChange(add_addresses=frozenset(addresses), up=True)
+
+
+@contextmanager
+def rtnetlink(failed: str) -> Iterator[Any]:
+    """An IPRoute in this thread's network namespace. Raises HostError that begins with `failed`."""
+    from pyroute2 import IPRoute  # type: ignore[import-untyped]  # it ships no types
+    from pyroute2.netlink.exceptions import NetlinkError  # type: ignore[import-untyped]  # likewise
+
+    try:
+        with IPRoute(groups=0) as route:
+            yield route
+    except NetlinkError as error:
+        raise HostError(f"{failed}: {os.strerror(error.code)}") from error
+    except OSError as error:
+        raise HostError(f"{failed}: {error}") from error

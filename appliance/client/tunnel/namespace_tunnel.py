@@ -1,0 +1,125 @@
+"""One program's traffic into the tunnel: a network namespace that has nothing else.
+
+The interface is made in the host's namespace and moved. Its UDP socket stays where it was made, so that the tunnel's
+own packets take the host's way. https://www.wireguard.com/netns/
+"""
+
+from __future__ import annotations
+
+import subprocess
+from ipaddress import ip_network
+from typing import TYPE_CHECKING
+
+from appliance.client.tunnel import links
+from appliance.client.tunnel.device import end_wireguard_go, existing_device, new_device
+from appliance.client.tunnel.namespace import Namespace
+from appliance.client.tunnel.peer_config import Call, read_offer
+from appliance.client.tunnel.resolv_conf import give_own_resolvers
+from appliance.client.tunnel.tunnel import Figures, read_figures
+from appliance.client.tunnel.wg_config import PUBLIC_RESOLVER, resolvers
+from appliance.domain.errors import ApplianceError, HostError
+from appliance.network.wireguard import link
+from appliance.network.wireguard.tunnel import LinkChange
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from appliance.client.sudo_user import Invoker
+    from appliance.client.tunnel.peer_config import Offer
+
+EVERYTHING = {4: ip_network("0.0.0.0/0"), 16: ip_network("::/0")}  # by the length of an address
+
+
+class Apart:
+    # The host's own are out of reach: of this machine, or of its network.
+    default_resolvers: Sequence[str] = (PUBLIC_RESOLVER,)
+
+    def __init__(self, interface: str, private_key: bytes, resolv_conf: Path) -> None:
+        self._interface = interface
+        self._private_key = private_key
+        self._resolv_conf = resolv_conf
+        self._space: Namespace | None = None
+        self._offer: Offer | None = None
+
+    def check(self) -> None:
+        new_device(self._interface)
+
+    def up(self, config: str) -> None:
+        offer = read_offer(config)
+        self._space = space = Namespace()
+        space.run(link.change_link, "lo", LinkChange(up=True))
+        device = new_device(self._interface)
+        device.create()
+        link.change_link(self._interface, LinkChange(mtu=offer.mtu))
+        device.dial(self._call(offer))
+        links.move(self._interface, space)
+        space.run(self._set_up, offer)
+        if resolvers(config):  # else the user goes on with the machine's own
+            space.run(give_own_resolvers, resolvers(config), self._resolv_conf)
+        self._offer = offer
+
+    def change(self, config: str) -> None:
+        space, before, offer = self._made(), self._offer, read_offer(config)
+        if before is not None:
+            old = LinkChange(remove_addresses=frozenset(before.addresses) - frozenset(offer.addresses))
+            space.run(link.change_link, self._interface, old)
+        space.run(self._set_up, offer)
+        space.run(lambda: existing_device(self._interface).dial(self._call(offer)))
+        self._offer = offer
+
+    def figures(self) -> Figures:
+        return self._made().run(read_figures, self._interface)
+
+    def mark(self) -> None:
+        """What is not in the namespace does not go into the tunnel."""
+
+    def start(self, command: Sequence[str], user: Invoker, environ: dict[str, str]) -> subprocess.Popen[bytes]:
+        """Raises OSError where there is no such program, or it may not be run."""
+
+        def begin() -> subprocess.Popen[bytes]:
+            uid, gid, groups = (user.uid, user.gid, user.groups()) if user.changed else (None, None, None)
+            return subprocess.Popen(  # noqa: S603 (what the user asks for)
+                list(command), env=environ, user=uid, group=gid, extra_groups=groups
+            )
+
+        return self._made().run(begin)
+
+    def down(self) -> list[str]:
+        """The interface too goes at once: programs that the command has left behind would keep it."""
+        failed = []
+        for step in (self._remove_interface, lambda: end_wireguard_go(self._interface)):
+            try:
+                step()
+            except ApplianceError as error:
+                failed.append(str(error))
+        if self._space is not None:
+            self._space.close()
+            self._space = None
+        self._resolv_conf.unlink(missing_ok=True)
+        return failed
+
+    def _remove_interface(self) -> None:
+        remove_interface(self._interface)  # of one that was not moved
+        if self._space is not None:
+            self._space.run(remove_interface, self._interface)
+
+    def _made(self) -> Namespace:
+        if self._space is None:
+            raise HostError("the tunnel is not up")
+        return self._space
+
+    def _set_up(self, offer: Offer) -> None:
+        link.change_link(self._interface, LinkChange(mtu=offer.mtu, add_addresses=frozenset(offer.addresses), up=True))
+        for length in {len(prefix.address) for prefix in offer.addresses}:
+            links.add_route(EVERYTHING[length], self._interface, replace=True)
+
+    def _call(self, offer: Offer) -> Call:
+        return Call(self._private_key, offer.server_key, offer.endpoint.host, offer.endpoint.port)
+
+
+def remove_interface(interface: str) -> None:
+    """Of this thread's network namespace; none is no error."""
+    kind = link.link_kind(interface)
+    if kind is not None:
+        link.delete_link(interface, kind)

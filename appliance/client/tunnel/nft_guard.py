@@ -1,0 +1,104 @@
+"""wg-quick(8)'s rules of the packet filter, changed or taken away where it cannot do so itself.
+
+Packets to the tunnel's addresses come in by the tunnel alone, and the mark of its own is kept for their answers. Tables
+of nftables that have its name; where there is no nft, rules of iptables that have it in a comment.
+"""
+
+from __future__ import annotations
+
+import shutil
+from contextlib import suppress
+from ipaddress import ip_address
+from typing import TYPE_CHECKING, NamedTuple
+
+from appliance.client.tunnel.subprocesses import run
+from appliance.domain.errors import HostError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from appliance.network.wireguard.tunnel import Prefix
+
+FAMILIES = {4: "ip", 16: "ip6"}  # nft's words, by the length of an address
+PROGRAMS = {4: "iptables", 16: "ip6tables"}
+
+
+class Rule(NamedTuple):
+    """As iptables-save(8) prints it: `*raw`, `-A PREROUTING ...`."""
+
+    table: str
+    line: str
+
+
+def guard(interface: str, addresses: Sequence[Prefix], environ: Mapping[str, str]) -> None:
+    """These addresses, in whichever of the two ways there is; those that it had before are forgotten. Raises
+    HostError."""
+    script = ""
+    there = _tables(environ)
+    for length, family in FAMILIES.items():
+        table = f"{family} wg-quick-{interface}"
+        if table not in there:
+            continue
+        script += f"flush chain {table} preraw\n"
+        for address in _of(length, addresses):
+            own = f"{family} daddr {address}"
+            script += f'add rule {table} preraw iifname != "{interface}" {own} fib saddr type != local drop\n'
+    if script:
+        run("nft", "-f", "-", text=script, environ=environ)
+    for length, program in PROGRAMS.items():
+        found = _saved(program, interface, environ)
+        if found:
+            matches = "-m addrtype ! --src-type LOCAL"
+            new = [
+                Rule("*raw", f"-I PREROUTING ! -i {interface} -d {address} {matches} -j DROP {_comment(interface)}")
+                for address in _of(length, addresses)
+            ]
+            _restore(program, [*new, *_deleted([rule for rule in found if rule.table == "*raw"])], environ)
+
+
+def remove(interface: str, environ: Mapping[str, str]) -> None:
+    """Raises HostError."""
+    own = {f"{family} wg-quick-{interface}" for family in FAMILIES.values()}
+    script = "".join(f"delete table {table}\n" for table in _tables(environ) if table in own)
+    if script:
+        run("nft", "-f", "-", text=script, environ=environ)
+    for program in PROGRAMS.values():
+        _restore(program, _deleted(_saved(program, interface, environ)), environ)
+
+
+def _of(length: int, addresses: Sequence[Prefix]) -> list[str]:
+    return [str(ip_address(prefix.address)) for prefix in addresses if len(prefix.address) == length]
+
+
+def _tables(environ: Mapping[str, str]) -> list[str]:
+    """Of nftables, each as its family and name."""
+    if shutil.which("nft") is None:
+        return []
+    return [line.removeprefix("table ") for line in run("nft", "list", "tables", environ=environ).splitlines()]
+
+
+def _comment(interface: str) -> str:
+    return f'-m comment --comment "wg-quick(8) rule for {interface}"'
+
+
+def _saved(program: str, interface: str, environ: Mapping[str, str]) -> list[Rule]:
+    """Those for the interface. Where they cannot be read, wg-quick cannot have written them."""
+    found, table = [], ""
+    with suppress(HostError):
+        for line in run(f"{program}-save", environ=environ).splitlines():
+            if line.startswith("*"):
+                table = line
+            elif line.startswith("-A ") and _comment(interface) in line:
+                found.append(Rule(table, line))
+    return found
+
+
+def _deleted(rules: Sequence[Rule]) -> list[Rule]:
+    return [Rule(rule.table, rule.line.replace("-A", "-D", 1)) for rule in rules]
+
+
+def _restore(program: str, changes: Sequence[Rule], environ: Mapping[str, str]) -> None:
+    """Beside what there is."""
+    if changes:
+        script = "".join(f"{change.table}\n{change.line}\nCOMMIT\n" for change in changes)
+        run(f"{program}-restore", "--noflush", text=script, environ=environ)

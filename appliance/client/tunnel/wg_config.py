@@ -1,0 +1,40 @@
+"""The wg-quick file as it comes from the API, made whole by its owner. Pure text."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from appliance.domain.errors import HostError
+from appliance.network.wireguard.keys import encode
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+INTERFACE = "[Interface]\n"
+# wg-quick runs what other keys say (PostUp), as root: who answers for the exit is not to have a say on this machine.
+_KEYS = "Address|MTU|DNS|PublicKey|Endpoint|AllowedIPs|PersistentKeepalive"
+_KNOWN = re.compile(rf"(\[Interface\]|\[Peer\]|({_KEYS}) = [\w.:/+=, \[\]]+|)\n", re.ASCII)
+PUBLIC_RESOLVER = "9.9.9.9"  # Quad9; where nobody has named another
+_DNS = re.compile(r"^DNS = (.*)\n", re.MULTILINE)
+
+
+def with_private_key(wg_config: str, private_key: bytes) -> str:
+    """Raises HostError where the text is not what the API gives."""
+    known = all(_KNOWN.fullmatch(line) for line in wg_config.splitlines(keepends=True))
+    if not known or wg_config.count(INTERFACE) != 1:
+        raise HostError("the session's wg_config is not one for a key of ours")
+    return wg_config.replace(INTERFACE, f"{INTERFACE}PrivateKey = {encode(private_key)}\n")
+
+
+def resolvers(wg_config: str) -> tuple[str, ...]:
+    """The operator's, as the file names them."""
+    found = _DNS.search(wg_config)
+    return tuple(found[1].split(", ")) if found else ()
+
+
+def with_resolvers(wg_config: str, addresses: Sequence[str]) -> str:
+    """Instead of those that it has; none: no DNS line."""
+    bare = _DNS.sub("", wg_config)
+    line = f"DNS = {', '.join(addresses)}\n" if addresses else ""
+    return bare.replace("\n[Peer]", f"{line}\n[Peer]", 1)

@@ -1,0 +1,1 @@
+"""Shows the client's status on a terminal."""

@@ -1,0 +1,199 @@
+"""How a connection does, in the words of a status line, of JSON and of a receipt. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from appliance.client.humanize import clock_time, long_span, price, short_size, size, span
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+BAR, SHORT_BAR = 10, 5
+WRITTEN_SHORT = 5  # parts of more weight go before that is done
+SEPARATOR = "  "  # between the parts of the line
+QUOTAS = ("quota_bytes_used", "quota_bytes_limit", "quota_seconds_used", "quota_seconds_limit")
+COST = ("cost_time_millicents", "cost_bytes_millicents")
+STALE_HANDSHAKE_S = 180  # a tunnel that is alive has a new one at least every 3 minutes (REJECT_AFTER_TIME)
+
+
+@dataclass(frozen=True, slots=True)
+class Glyphs:
+    up: str
+    down: str
+    full: str
+    empty: str
+
+
+UNICODE = Glyphs("↑", "↓", "█", "░")
+ASCII = Glyphs("up", "down", "#", "-")
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """`down` and `up` are bytes since this connection began, the rates bytes a second. `session`: what the API said
+    last. `away`: why it has said nothing since, empty where it has."""
+
+    id: str
+    region: str
+    public_ip: str
+    elapsed_s: float
+    down: int
+    up: int
+    down_rate: float
+    up_rate: float
+    handshake_age_s: float | None
+    session: Mapping[str, Any]
+    away: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A piece of the status line. `weight`: the heaviest go first where there is no room. `short`: the same in fewer
+    columns, where there is such a thing."""
+
+    text: str
+    style: str = ""
+    weight: int = 0
+    short: str = ""
+
+
+def rates(earlier: tuple[float, int, int] | None, now: tuple[float, int, int]) -> tuple[float, float]:
+    """Bytes a second, down and up, from two readings of (time, down, up)."""
+    if earlier is None or now[0] <= earlier[0]:
+        return 0.0, 0.0
+    passed = now[0] - earlier[0]
+    # A tunnel that was made anew counts from zero.
+    return max(0, now[1] - earlier[1]) / passed, max(0, now[2] - earlier[2]) / passed
+
+
+def parts(view: View, glyphs: Glyphs) -> list[Part]:
+    """The whole line, from left to right."""
+    found = [
+        Part(view.region, "bold", weight=5),
+        Part(view.public_ip, weight=6),
+        Part(clock_time(int(view.elapsed_s))),
+        Part(f"{glyphs.down} {size(view.down)}", "green", short=f"{glyphs.down} {short_size(view.down)}"),
+        _rate(view.down_rate),
+        Part(f"{glyphs.up} {size(view.up)}", "cyan", short=f"{glyphs.up} {short_size(view.up)}"),
+        _rate(view.up_rate),
+        _handshake(view.handshake_age_s),
+    ]
+    left = quota_left(view.session)
+    if left is not None:
+        style = "green" if left.share > 0.25 else "yellow" if left.share > 0.1 else "red"
+        found += [
+            Part(_bar(left.share, BAR, glyphs), style, weight=2, short=_bar(left.share, SHORT_BAR, glyphs)),
+            Part(f"{left.amount} left", style, weight=4),
+        ]
+    cost = total_cost(view.session)
+    if cost is not None:
+        found.append(Part(cost, "magenta", weight=1))
+    if view.away:
+        short = "no word from the API"
+        found.append(Part(f"{short} ({view.away})", "yellow", weight=1, short=short))
+    return found
+
+
+def fit(found: Sequence[Part], width: int) -> list[Part]:
+    """What of the line fits into `width` columns: without its heaviest parts, and written short."""
+    kept = _without_heaviest(found, width, down_to=WRITTEN_SHORT)
+    if _columns(kept) <= width:
+        return kept
+    return _without_heaviest([replace(part, text=part.short or part.text) for part in kept], width)
+
+
+def _without_heaviest(found: Sequence[Part], width: int, down_to: int = 0) -> list[Part]:
+    kept = list(found)
+    while kept and _columns(kept) > width:
+        heaviest = max(kept, key=lambda part: part.weight)
+        if heaviest.weight <= down_to:
+            break
+        kept.remove(heaviest)
+    return kept
+
+
+def _columns(found: Sequence[Part]) -> int:
+    return sum(len(part.text) for part in found) + len(SEPARATOR) * (len(found) - 1)
+
+
+def as_json(view: View) -> dict[str, Any]:
+    """Named as in the API where that has it. Null: not known."""
+    age = view.handshake_age_s
+    quotas = {name: view.session.get(name) for name in (*QUOTAS, *COST, "cost_currency")}
+    return {
+        "event": "status",
+        "id": view.id,
+        "region": view.region,
+        "public_ip": view.public_ip,
+        "elapsed_seconds": int(view.elapsed_s),
+        "down_bytes": view.down,
+        "up_bytes": view.up,
+        "down_bytes_per_second": int(view.down_rate),
+        "up_bytes_per_second": int(view.up_rate),
+        "handshake_age_seconds": None if age is None else int(age),
+        **quotas,
+        "api_away": view.away or None,
+    }
+
+
+def receipt(elapsed_s: float, session: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """`session`: the final figures, as DELETE answers them."""
+    fields = [
+        ("session", str(session["id"])),
+        ("ended", str(session.get("terminated_reason", "not yet"))),
+        ("connected", clock_time(int(elapsed_s))),
+        ("downloaded", size(session["bytes_out"])),
+        ("uploaded", size(session["bytes_in"])),
+    ]
+    left = quota_left(session)
+    if left is not None:
+        fields.append(("quota left", left.amount))
+    cost = total_cost(session)
+    if cost is not None:
+        fields.append(("cost", cost))
+    return fields
+
+
+@dataclass(frozen=True, slots=True)
+class Left:
+    """What is left of a window: its share from 0 to 1, and how much that is."""
+
+    share: float
+    amount: str
+
+
+def quota_left(session: Mapping[str, Any]) -> Left | None:
+    """Of the window that has the smaller share left; None where nothing is metered."""
+    found = []
+    for window, shown in (("bytes", size), ("seconds", long_span)):
+        limit = session.get(f"quota_{window}_limit", 0)
+        if limit:
+            left = max(0, limit - session.get(f"quota_{window}_used", 0))
+            found.append(Left(left / limit, shown(left)))
+    return min(found, key=lambda left: left.share, default=None)
+
+
+def total_cost(session: Mapping[str, Any]) -> str | None:
+    if any(name not in session for name in COST):
+        return None
+    return price(sum(session[name] for name in COST), str(session.get("cost_currency", "")))
+
+
+def _rate(bytes_per_s: float) -> Part:
+    count = int(bytes_per_s)
+    return Part(f"({size(count)}/s)", weight=3, short=f"{short_size(count)}/s")
+
+
+def _bar(share: float, columns: int, glyphs: Glyphs) -> str:
+    full = min(columns, int(share * columns + 0.5))
+    return glyphs.full * full + glyphs.empty * (columns - full)
+
+
+def _handshake(age_s: float | None) -> Part:
+    if age_s is None:
+        return Part("no handshake yet", "yellow", short="no handshake")
+    style = "yellow" if age_s > STALE_HANDSHAKE_S else ""
+    short = f"handshake {span(int(age_s * 1000))}"
+    return Part(f"{short} ago", style, weight=0 if style else 1, short=short)

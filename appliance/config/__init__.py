@@ -1,0 +1,1 @@
+"""Reads the configuration: TOML and environment variables to frozen settings."""

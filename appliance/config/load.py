@@ -1,0 +1,246 @@
+"""Configuration: frozen `Settings` from TOML text and the environment.
+
+`load` and `check_overlap` are pure; `read` is the edge that knows files and the host's name. Every refusal is a
+`ConfigError` of one line: where the value came from, the key, the value, what is allowed.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os
+import re
+import socket
+import tomllib
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+from appliance.config.settings import (
+    KEYS,
+    SECTIONS,
+    TIERS,
+    ApiSettings,
+    EgressSettings,
+    KeyPath,
+    MeterSettings,
+    MetricsSettings,
+    NodeSettings,
+    Pricing,
+    Settings,
+    TierSettings,
+    WireGuardSettings,
+)
+from appliance.config.value_types import HostPort, UnixPath, show
+from appliance.domain.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+    from ipaddress import IPv4Network, IPv6Network
+
+__all__ = [
+    "DEFAULT_PATH",
+    "ApiSettings",
+    "EgressSettings",
+    "HostPort",
+    "MeterSettings",
+    "MetricsSettings",
+    "NodeSettings",
+    "Pricing",
+    "Settings",
+    "TierSettings",
+    "UnixPath",
+    "WireGuardSettings",
+    "check_overlap",
+    "load",
+    "location",
+    "read",
+]
+
+DEFAULT_PATH = Path("/etc/wg-appliance/config.toml")
+ENV_PREFIX = "WG_APPLIANCE_"
+ENV_FILE = "WG_APPLIANCE_CONFIG"  # names the file; no setting
+ENV_CLIENT = ("WG_APPLIANCE_API", "WG_APPLIANCE_TOKEN")  # the client's: where its exit is, and who it is there
+
+ENV_NAMES = {ENV_PREFIX + "_".join(path).upper(): path for path in KEYS}
+TABLES = {path[:depth] for path in SECTIONS for depth in range(1, len(path) + 1)}
+
+
+def location(path: Path | None, environ: Mapping[str, str], default: Path = DEFAULT_PATH) -> Path:
+    """The configuration file to use: the one named, else the environment's, else the default."""
+    return path or Path(environ.get(ENV_FILE) or default)
+
+
+def read(path: Path | None, environ: Mapping[str, str], default: Path = DEFAULT_PATH) -> Settings:
+    """The settings of this host. Only the file at the default place may be missing: all defaults then."""
+    file = location(path, environ, default)
+    named = path is not None or bool(environ.get(ENV_FILE))
+    settings = load(_file_text(file, may_be_missing=not named), environ, socket.gethostname(), str(file))
+    _check_readable("tls_cert", settings.api.tls_cert)
+    _check_readable("tls_key", settings.api.tls_key)
+    return settings
+
+
+def load(text: str, environ: Mapping[str, str], hostname: str, source: str = "config.toml") -> Settings:
+    """The settings that TOML `text` and `environ` make together; `source` names the text in messages."""
+    tree = _toml(text, source)
+    stated = {path: _value(path, value, source) for path, value in _leaves(tree, source)} | _overrides(environ)
+    values = {path: key.kind.parse(key.default) for path, key in KEYS.items()} | stated
+    values["node", "name"] = values["node", "name"] or hostname or "localhost"
+    if ("wireguard", "endpoint_port") not in stated:
+        values["wireguard", "endpoint_port"] = values["wireguard", "listen_port"]
+
+    def section(*path: str) -> dict[str, Any]:
+        return {key: value for (*table, key), value in values.items() if tuple(table) == path}
+
+    priced = "pricing" in tree or any(table == "pricing" for table, *_ in stated)
+    settings = Settings(
+        node=NodeSettings(**section("node")),
+        wireguard=WireGuardSettings(**section("wireguard")),
+        egress=EgressSettings(**section("egress")),
+        api=ApiSettings(**section("api")),
+        metrics=MetricsSettings(**section("metrics")),
+        meter=MeterSettings(**section("meter")),
+        pricing=Pricing(**section("pricing")) if priced else None,
+        tiers=MappingProxyType({tier: TierSettings(**section("tiers", tier)) for tier in TIERS}),
+    )
+    contradiction = next(_contradictions(settings), None)
+    if contradiction is not None:
+        raise ConfigError(contradiction)
+    return settings
+
+
+def check_overlap(settings: Settings, host_networks: Iterable[IPv4Network | IPv6Network]) -> None:
+    """Refuse a tunnel subnet that the host already uses: its addresses' networks and routes.
+
+    The caller leaves out those of the appliance's own interface, which a restart finds in place. Default
+    routes cover everything and are no overlap.
+    """
+    wireguard = settings.wireguard
+    taken = tuple(host_networks)
+    for key, subnet in (("subnet", wireguard.subnet), ("subnet6", wireguard.subnet6)):
+        for network in taken:
+            if subnet and network.version == subnet.version and network.prefixlen > 0 and network.overlaps(subnet):
+                raise ConfigError(
+                    f"wireguard.{key} = {show(str(subnet))}: overlaps with {network}, which this host already uses; "
+                    "must be a network that is free here"
+                )
+
+
+# Reading ------------------------------------------------------------------------------------------
+
+
+def _file_text(file: Path, *, may_be_missing: bool) -> str:
+    try:
+        return file.read_bytes().decode()
+    except UnicodeDecodeError as error:
+        line = error.object.count(b"\n", 0, error.start) + 1
+        raise ConfigError(f"{file}: not UTF-8 text (at line {line})") from None
+    except OSError as error:
+        if isinstance(error, FileNotFoundError) and may_be_missing:
+            return ""
+        hint = "; wg-appliance init writes one" if isinstance(error, FileNotFoundError) else ""
+        raise ConfigError(f"{file}: cannot read the configuration: {error.strerror}{hint}") from None
+
+
+def _check_readable(key: str, file: Path | None) -> None:
+    if file is not None and not (os.path.isfile(file) and os.access(file, os.R_OK)):  # noqa: PTH113  Path's may raise
+        raise ConfigError(f"api.{key} = {show(str(file))}: must be a file that the appliance can read")
+
+
+def _toml(text: str, source: str) -> dict[str, Any]:
+    try:
+        return tomllib.loads(text)
+    except ValueError as error:  # TOMLDecodeError, or an integer with more digits than CPython reads
+        last = f"at line {text.count(chr(10)) + 1}, the end"
+        raise ConfigError(f"{source}: {str(error).replace('at end of document', last)}") from None
+    except RecursionError:
+        raise ConfigError(f"{source}: arrays or tables are nested too deeply") from None
+
+
+def _leaves(tree: Mapping[str, Any], source: str, table: KeyPath = ()) -> Iterator[tuple[KeyPath, object]]:
+    for name, value in tree.items():
+        path = (*table, name)
+        if path in KEYS:
+            yield path, value
+        elif path not in TABLES:
+            raise ConfigError(f"{source}: {_dotted(path)} = {show(value)}: unknown key; {_known(path)}")
+        elif isinstance(value, dict):
+            yield from _leaves(value, source, path)
+        else:
+            raise ConfigError(f"{source}: {_dotted(path)} = {show(value)}: must be a table, [{_dotted(path)}]")
+
+
+def _overrides(environ: Mapping[str, str]) -> dict[KeyPath, Any]:
+    values = {}
+    for name in sorted(name for name in environ if name.startswith(ENV_PREFIX)):
+        if name in (ENV_FILE, *ENV_CLIENT):
+            continue
+        path = ENV_NAMES.get(name)
+        if path is None:
+            # Its value stays unsaid: unlike a key of the file, it may be a secret meant for another program.
+            near = difflib.get_close_matches(name, ENV_NAMES, 1)
+            meant = f"did you mean {near[0]}? " if near else ""
+            raise ConfigError(
+                f"{_bare(name)}: unknown variable; {meant}must be {ENV_PREFIX}<SECTION>_<KEY> of a known key"
+            )
+        values[path] = _value(path, KEYS[path].kind.from_env(environ[name]), name)
+    return values
+
+
+def _value(path: KeyPath, value: object, source: str) -> Any:
+    kind = KEYS[path].kind
+    try:
+        return kind.parse(value)
+    except ValueError:
+        raise ConfigError(f"{source}: {_dotted(path)} = {show(value)}: must be {kind.allowed}") from None
+
+
+# What only several keys together can show -----------------------------------------------------------
+
+
+def _contradictions(settings: Settings) -> Iterator[str]:
+    wireguard, api, public_ip = settings.wireguard, settings.api, settings.node.public_ip
+    subnet, subnet6 = wireguard.subnet, wireguard.subnet6
+    if subnet6 and 128 - subnet6.prefixlen < 32 - subnet.prefixlen:
+        yield (
+            f'wireguard.subnet6 = "{subnet6}": must have an address for each of wireguard.subnet = "{subnet}": '
+            f"/{96 + subnet.prefixlen} or larger"
+        )
+    if subnet6 and wireguard.mtu < 1280:  # RFC 8200, section 5
+        yield f'wireguard.mtu = {wireguard.mtu}: must be 1280 to 9000, or wireguard.subnet6 "": IPv6 needs 1280'
+    if public_ip and (public_ip in subnet or (subnet6 and public_ip in subnet6)):
+        yield f'node.public_ip = "{public_ip}": must be outside wireguard.subnet and wireguard.subnet6'
+    if api.tls_cert and not api.tls_key:
+        yield f'api.tls_key = "": must be a path, since api.tls_cert = {show(str(api.tls_cert))}: both or neither'
+    if api.tls_key and not api.tls_cert:
+        yield f'api.tls_cert = "": must be a path, since api.tls_key = {show(str(api.tls_key))}: both or neither'
+    if not (api.listen.loopback or api.insecure_http or api.tls_cert):
+        yield (
+            f'api.listen = "{api.listen}": must be a loopback address or unix:/path for plain HTTP; '
+            "else set api.tls_cert and api.tls_key, or api.insecure_http = true"
+        )
+    if api.listen == settings.metrics.listen:
+        yield f'metrics.listen = "{settings.metrics.listen}": must differ from api.listen, which is the same'
+
+
+# Words ------------------------------------------------------------------------------------------
+
+
+def _bare(name: str) -> str:
+    return name if re.fullmatch(r"[A-Za-z0-9_-]+", name) else json.dumps(name)
+
+
+def _dotted(path: KeyPath) -> str:
+    return ".".join(map(_bare, path))
+
+
+def _known(path: KeyPath) -> str:
+    """What an unknown key may have been meant as, and what its table holds."""
+    table = path[:-1]
+    elsewhere = [_dotted(known) for known in KEYS if known[-1] == path[-1] and known[0] != "tiers"]
+    near = elsewhere or difflib.get_close_matches(_dotted(path).lower(), map(_dotted, [*KEYS, *TABLES]), 1)
+    meant = f"did you mean {near[0]}? " if near else ""
+    siblings = sorted({known[len(table)] for known in KEYS if known[: len(table)] == table})
+    place = f"[{_dotted(table)}]" if table else "the file"
+    return f"{meant}{place} may hold {', '.join(siblings)}"

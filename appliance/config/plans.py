@@ -1,0 +1,32 @@
+"""What accounts get and what it costs: the part of the configuration that a running server can take over."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from appliance.domain.pricing import Rates
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from appliance.config.settings import Settings, TierSettings
+
+
+class Terms:
+    """In force now. Whoever decides asks at that moment, and keeps nothing of it: they may change at any time.
+
+    `rates` None: no price is configured. A session keeps those under which it was created.
+    """
+
+    tiers: Mapping[str, TierSettings]
+    rates: Rates | None
+
+    def __init__(self, settings: Settings) -> None:
+        self.take_over(settings)
+
+    def take_over(self, settings: Settings) -> None:
+        price = settings.pricing
+        self.tiers = settings.tiers
+        self.rates = None
+        if price is not None:
+            self.rates = Rates(price.currency, price.millicents_per_minute, price.millicents_per_gib)

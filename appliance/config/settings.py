@@ -1,0 +1,223 @@
+"""Every setting: its type, what it may hold, its default and the remark the written file carries, a line a key."""
+
+# The annotations are read at run time, so what they name is imported for good.
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+from pathlib import Path
+from typing import Annotated, Literal, get_type_hints
+
+from appliance.config.value_types import (
+    ADDRESSES,
+    CURRENCY,
+    FLAG,
+    INTERFACE,
+    LISTEN,
+    NAME,
+    NETWORKS,
+    PATH,
+    PORT,
+    REGION,
+    SUBNET,
+    SUBNET6,
+    UNICAST,
+    HostPort,
+    Kind,
+    UnixPath,
+    choice,
+    duration,
+    integer,
+    size,
+    unless,
+)
+
+KeyPath = tuple[str, ...]
+
+INTERVALS_UNTIL_LATE = 3  # of meter.interval: then the exit takes no new sessions
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """`default` is as TOML would hold it; in the tiers' keys a tuple: anonymous, free, paid."""
+
+    kind: Kind
+    default: object
+    remark: str
+
+
+@dataclass(frozen=True, slots=True)
+class NodeSettings:
+    name: Annotated[str, Key(NAME, "", 'this exit host; "": the host\'s name')]
+    region: Annotated[str, Key(REGION, "local", "the code clients ask for")]
+    public_ip: Annotated[
+        IPv4Address | IPv6Address | None,
+        Key(unless("auto", UNICAST, "the address of the default route"), "auto", "what clients are told and dial"),
+    ]
+    state_dir: Annotated[Path, Key(PATH, "/var/lib/wg-appliance", "store and server key")]
+
+
+@dataclass(frozen=True, slots=True)
+class WireGuardSettings:
+    backend: Annotated[
+        Literal["auto", "kernel", "userspace"],
+        Key(
+            choice("auto", "kernel", "userspace"), "auto", "kernel | userspace (wireguard-go) | auto: kernel if it can"
+        ),
+    ]
+    interface: Annotated[str, Key(INTERFACE, "wga0", "made by the appliance; no interface of yours")]
+    listen_port: Annotated[int, Key(PORT, 51820, "UDP")]
+    endpoint_port: Annotated[int, Key(PORT, 51820, "what clients dial, where it differs; left out: listen_port")]
+    subnet: Annotated[IPv4Network, Key(SUBNET, "10.101.0.0/24", "/30 to /16; the first host address is the exit's own")]
+    subnet6: Annotated[
+        IPv6Network | None,
+        Key(unless("", SUBNET6, "no IPv6"), "fd65:7869:7400::/112", '"": no IPv6 in the tunnel\'s addresses'),
+    ]
+    mtu: Annotated[int, Key(integer(576, 9000), 1420, "1280 or more with IPv6")]
+    dns: Annotated[
+        tuple[IPv4Address | IPv6Address, ...],
+        Key(ADDRESSES, [], "addresses for a DNS line in clients' configs; []: none"),
+    ]
+    keepalive: Annotated[
+        int, Key(integer(0, 65535), 25, "seconds; 0: off, and a quiet client is then taken for idle (idle_timeout)")
+    ]
+    apply_timeout: Annotated[int, Key(duration("1s", "1h"), "5s", "for the exit to accept a new peer")]
+    keep_on_exit: Annotated[bool, Key(FLAG, True, "leave tunnels up when the process stops: a restart drops nobody")]
+
+    @property
+    def own_addresses(self) -> frozenset[str]:
+        """The exit's inside the tunnel."""
+        return frozenset(str(subnet[1]) for subnet in (self.subnet, self.subnet6) if subnet is not None)
+
+
+@dataclass(frozen=True, slots=True)
+class EgressSettings:
+    block_smtp: Annotated[bool, Key(FLAG, True, "tcp 25, 465, 587, 2525")]
+    block_private: Annotated[
+        bool, Key(FLAG, True, "private, link-local (cloud metadata), other special networks, this host")
+    ]
+    isolate_clients: Annotated[bool, Key(FLAG, True, "clients do not reach each other")]
+    extra_block: Annotated[tuple[IPv4Network | IPv6Network, ...], Key(NETWORKS, [], "more networks to block")]
+
+
+@dataclass(frozen=True, slots=True)
+class ApiSettings:
+    listen: Annotated[HostPort | UnixPath, Key(LISTEN, "127.0.0.1:8080", "host:port or unix:/path")]
+    tls_cert: Annotated[Path | None, Key(unless("", PATH, "no TLS"), "", "PEM file; with tls_key: HTTPS")]
+    tls_key: Annotated[Path | None, Key(unless("", PATH, "no TLS"), "", "PEM file")]
+    insecure_http: Annotated[bool, Key(FLAG, False, "plain HTTP on a non-loopback address is refused unless true")]
+    max_body: Annotated[int, Key(size("1 B", "1 GiB"), "64 KiB", "of a request")]
+    public_requests_per_minute: Annotated[int, Key(integer(1), 60, "per source address, without a token")]
+    public_burst: Annotated[int, Key(integer(1), 10, "requests at once before that rate holds")]
+    trusted_proxies: Annotated[
+        tuple[IPv4Network | IPv6Network, ...], Key(NETWORKS, [], "networks whose X-Forwarded-For names the source")
+    ]
+
+    @property
+    def url(self) -> str:
+        """How the listener is written in a URL; a Unix socket has none of its own and is named as it is configured."""
+        if isinstance(self.listen, UnixPath):
+            return str(self.listen)
+        return f"{'https' if self.tls_cert else 'http'}://{self.listen}"
+
+
+@dataclass(frozen=True, slots=True)
+class MetricsSettings:
+    listen: Annotated[
+        HostPort | UnixPath | None, Key(unless("", LISTEN, "off"), "127.0.0.1:9586", 'for Prometheus; "": off')
+    ]
+
+    @property
+    def url(self) -> str | None:
+        """Where the figures are; of a Unix socket the way to it, and the path behind it."""
+        if self.listen is None:
+            return None
+        return f"{self.listen}, at /metrics" if isinstance(self.listen, UnixPath) else f"http://{self.listen}/metrics"
+
+
+@dataclass(frozen=True, slots=True)
+class MeterSettings:
+    interval: Annotated[int, Key(duration("1s", "1d"), "10s", "between two readings that are stored")]
+    retention: Annotated[int, Key(duration("1s"), "90d", "how long an ended session can still be asked for")]
+
+    @property
+    def patience(self) -> int:
+        """How old the last reading may be until the exit counts as not ready, in seconds."""
+        return INTERVALS_UNTIL_LATE * self.interval
+
+
+@dataclass(frozen=True, slots=True)
+class Pricing:
+    """Millicents are 1/1000 of a cent: 100,000 are one unit of the currency."""
+
+    currency: Annotated[str, Key(CURRENCY, "eur", "ISO 4217")]
+    millicents_per_minute: Annotated[int, Key(integer(), 1000, "of session time; 1000: a cent")]
+    millicents_per_gib: Annotated[int, Key(integer(), 1000, "both directions together")]
+
+
+@dataclass(frozen=True, slots=True)
+class TierSettings:
+    bytes_limit: Annotated[int, Key(size(), ("1 GiB", "5 GiB", 0), "a window, both directions; 0: unmetered")]
+    bytes_window: Annotated[int, Key(duration("1s"), ("7d", "7d", "7d"), "opens at the first use")]
+    seconds_limit: Annotated[int, Key(duration(), ("30m", "2h", 0), "of sessions a window; 0: unmetered")]
+    seconds_window: Annotated[int, Key(duration("1s"), ("24h", "24h", "24h"), "opens at the first use")]
+    max_session: Annotated[int, Key(duration("1s", "30d"), ("30d", "30d", "30d"), "hard cutoff; 30d at most")]
+    max_live_sessions: Annotated[int, Key(integer(), (2, 5, 0), "0: unlimited")]
+    requests_per_minute: Annotated[int, Key(integer(1), (60, 120, 600), "per token")]
+    idle_timeout: Annotated[
+        int, Key(duration(), ("5m", "5m", "5m"), "without a new handshake; they come every 2m at best; 0: never")
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Sizes in bytes, durations in seconds. `pricing` is None where no price is configured."""
+
+    node: NodeSettings
+    wireguard: WireGuardSettings
+    egress: EgressSettings
+    api: ApiSettings
+    metrics: MetricsSettings
+    meter: MeterSettings
+    pricing: Pricing | None
+    tiers: Mapping[str, TierSettings]
+
+
+TIERS = ("anonymous", "free", "paid")
+SECTIONS: Mapping[KeyPath, type] = {
+    ("node",): NodeSettings,
+    ("wireguard",): WireGuardSettings,
+    ("egress",): EgressSettings,
+    ("api",): ApiSettings,
+    ("metrics",): MetricsSettings,
+    ("meter",): MeterSettings,
+    ("pricing",): Pricing,
+} | {("tiers", tier): TierSettings for tier in TIERS}
+
+
+def _keys() -> dict[KeyPath, Key]:
+    keys = {}
+    for section, settings in SECTIONS.items():
+        for name, hint in get_type_hints(settings, include_extras=True).items():
+            (key,) = hint.__metadata__
+            if isinstance(key.default, tuple):
+                key = Key(key.kind, key.default[TIERS.index(section[1])], key.remark)
+            keys[*section, name] = key
+    return keys
+
+
+KEYS: Mapping[KeyPath, Key] = _keys()
+
+
+def by_key(settings: Settings) -> dict[str, str]:
+    """Each value as text, by its dotted key; [pricing] left out has no keys."""
+    return {
+        ".".join(path): ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+        for path in KEYS
+        for value in _value(settings, path)
+    }
+
+
+def _value(settings: Settings, path: KeyPath) -> Iterator[object]:
+    section = settings.tiers[path[1]] if path[0] == "tiers" else getattr(settings, path[0])
+    if section is not None:
+        yield getattr(section, path[-1])

@@ -1,0 +1,92 @@
+"""What moved since a session was last counted. Pure; the only place where counters and clocks are subtracted."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from appliance.domain.charges import Amount
+from appliance.domain.entities import Baseline, State
+from appliance.domain.quota import Use
+from appliance.domain.windows import MOST
+
+if TYPE_CHECKING:
+    from appliance.domain.clock import Moment
+    from appliance.domain.entities import Session
+    from appliance.network.wireguard.tunnel import PeerState
+
+
+class Counters(Struct, frozen=True, gc=False):
+    """What a sample adds to a session, and the baseline to commit together with it."""
+
+    rx_bytes: int
+    tx_bytes: int
+    baseline: Baseline
+
+
+def read_counters(baseline: Baseline | None, sample: PeerState, *, boot_id: str, ifindex: int) -> Counters:
+    """How many bytes moved since `baseline`.
+
+    A peer's counters start at zero when it is added to an interface and only grow until it is removed. So no
+    baseline, another boot or another ifindex means that the whole sample is new. A counter below its
+    baseline in the same life means that someone removed the peer and added it again: what it shows since is
+    new as well. A re-added peer that has already passed its old baseline cannot be told from one that stayed;
+    the difference is then billed, which is never more than what moved.
+    """
+    # The kernel counts to 2^64, the store to 2^63: the last bytes of nine exabytes are not billed.
+    rx, tx = min(sample.rx_bytes, MOST), min(sample.tx_bytes, MOST)
+    after = Baseline(boot_id, ifindex, rx, tx)
+    if baseline is not None and (baseline.boot_id, baseline.ifindex) == (boot_id, ifindex):
+        restarted = rx < baseline.rx_bytes or tx < baseline.tx_bytes
+        if not restarted:
+            rx, tx = rx - baseline.rx_bytes, tx - baseline.tx_bytes
+    return Counters(rx, tx, after)
+
+
+def elapsed_ms(session: Session, now: Moment) -> int:
+    """Session time since it was last counted: 0 for one that does not run, and across a reboot."""
+    if session.state not in (State.LIVE, State.CLOSING) or session.counted_boot_id != now.boot_id:
+        return 0
+    return max(0, now.boot_ms - session.counted_until_ms)
+
+
+def use(amount: Amount, now: Moment) -> Use:
+    """The wall clock only labels: the interval is as long as the time that was measured, and ends now."""
+    return Use(
+        total_bytes=amount.total_bytes,
+        time_ms=amount.time_ms,
+        start_ms=now.wall_ms - amount.time_ms,
+        end_ms=now.wall_ms,
+    )
+
+
+def total(session: Session) -> Amount:
+    return Amount(session.counted_ms, session.bytes_in, session.bytes_out)
+
+
+def running(session: Session, now: Moment) -> Amount:
+    """What a session has used since it was last counted, as far as it can be told without its counters."""
+    return Amount(time_ms=elapsed_ms(session, now))
+
+
+def room(session: Session, amount: Amount) -> Amount:
+    """What of `amount` the session's totals can still take: they, its days and its charges stay the same sum."""
+    return Amount(
+        amount.time_ms,
+        min(amount.bytes_in, MOST - session.bytes_in),
+        min(amount.bytes_out, MOST - session.bytes_out),
+    )
+
+
+def counted(session: Session, amount: Amount, now: Moment) -> Session:
+    """The session with `amount` counted, up to `now`."""
+    return replace(
+        session,
+        counted_ms=session.counted_ms + amount.time_ms,
+        bytes_in=session.bytes_in + amount.bytes_in,
+        bytes_out=session.bytes_out + amount.bytes_out,
+        counted_until_ms=now.boot_ms,
+        counted_boot_id=now.boot_id,
+    )

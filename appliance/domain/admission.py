@@ -1,0 +1,54 @@
+"""May this account open this session?"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from appliance.domain.entities import State
+from appliance.domain.errors import ApplianceError, InvalidRequest, LiveSessionLimitReached, QuotaExceeded
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from appliance.config.load import TierSettings
+    from appliance.domain.entities import Account, Session
+    from appliance.domain.quota import Quota
+
+LONGEST_SESSION_S = 30 * 86_400
+
+
+@dataclass(frozen=True, slots=True)
+class Admit:
+    """Open it, until `expires_at` (ms since the epoch), in place of `replaces`."""
+
+    expires_at: int
+    replaces: Session | None
+
+
+@dataclass(frozen=True, slots=True)
+class Refuse:
+    error: ApplianceError
+
+
+def decide(
+    account: Account,
+    tier: TierSettings,
+    own: Sequence[Session],
+    holder: Session | None,
+    quota: Quota,
+    wall_ms: int,
+) -> Admit | Refuse:
+    """`own`: the account's sessions that are not terminated. `holder`: whoever's session has the client's key now.
+
+    A session being replaced does not count toward the limit, and neither does one that is already ending.
+    """
+    if holder is not None and holder.account_id != account.id:
+        return Refuse(InvalidRequest("client_public_key is in use by another account"))
+    counted = [s for s in own if s.state in (State.PENDING, State.LIVE) and s != holder]
+    if tier.max_live_sessions and len(counted) >= tier.max_live_sessions:
+        return Refuse(LiveSessionLimitReached())
+    if quota.exceeded:
+        return Refuse(QuotaExceeded(account.tier, quota))
+    lifetime_ms = min(tier.max_session, LONGEST_SESSION_S) * 1000
+    return Admit(expires_at=wall_ms + lifetime_ms, replaces=holder)

@@ -1,0 +1,118 @@
+"""How a session's use is divided over days and months (UTC), and what each month's line says. Pure."""
+
+from __future__ import annotations
+
+from calendar import monthrange
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from msgspec import Struct
+
+from appliance.domain import pricing
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from appliance.domain.pricing import Rates
+
+
+DAY_MS = 86_400_000
+
+
+class Amount(Struct, frozen=True, gc=False):
+    """Session time and bytes, added and subtracted together."""
+
+    time_ms: int = 0
+    bytes_in: int = 0
+    bytes_out: int = 0
+
+    def __add__(self, other: Amount) -> Amount:
+        return Amount(self.time_ms + other.time_ms, self.bytes_in + other.bytes_in, self.bytes_out + other.bytes_out)
+
+    def __sub__(self, other: Amount) -> Amount:
+        return Amount(self.time_ms - other.time_ms, self.bytes_in - other.bytes_in, self.bytes_out - other.bytes_out)
+
+    @property
+    def total_bytes(self) -> int:
+        """Both directions together."""
+        return self.bytes_in + self.bytes_out
+
+    def share(self, of: int, whole: int) -> Amount:
+        """`of` parts of `whole`, each figure rounded down."""
+        return Amount(self.time_ms * of // whole, self.bytes_in * of // whole, self.bytes_out * of // whole)
+
+
+class Charge(Struct, frozen=True, gc=False):
+    """What one line says. Costs are None where no price was configured."""
+
+    seconds: int
+    bytes_in: int
+    bytes_out: int
+    time_millicents: int | None
+    bytes_millicents: int | None
+
+    @property
+    def total_bytes(self) -> int:
+        """Both directions together."""
+        return self.bytes_in + self.bytes_out
+
+
+def day_of(wall_ms: int) -> str:
+    return datetime.fromtimestamp(wall_ms // 1000, UTC).strftime("%Y-%m-%d")
+
+
+def month_of(day: str) -> str:
+    return day[:7]
+
+
+def day_start(day: str) -> int:
+    """The first ms of the day."""
+    return int(datetime.fromisoformat(day).replace(tzinfo=UTC).timestamp()) * 1000
+
+
+def month_bounds(month: str) -> tuple[int, int]:
+    """The first ms of the month and of the next one. Raises ValueError for what is no month (`2026-11` is)."""
+    first = datetime.strptime(month, "%Y-%m").replace(tzinfo=UTC)
+    start_ms = int(first.timestamp()) * 1000
+    return start_ms, start_ms + monthrange(first.year, first.month)[1] * DAY_MS
+
+
+def by_day(amount: Amount, start_ms: int, end_ms: int) -> Iterator[tuple[str, Amount]]:
+    """`amount`, moved evenly from `start_ms` to `end_ms`, divided over the days in between; the parts add up to it."""
+    done = Amount()
+    day = day_of(start_ms)
+    last = day_of(max(start_ms, end_ms - 1))
+    while day != last:
+        after = day_start(day) + DAY_MS
+        upto = amount.share(after - start_ms, end_ms - start_ms)
+        yield day, upto - done
+        done, day = upto, day_of(after)
+    yield day, amount - done
+
+
+def charge(rates: Rates | None, before: Amount, after: Amount) -> Charge:
+    """What moved between two totals of a session. Differences of rounded totals, so that a session's charges
+    add up to the charge of its whole, however it is cut."""
+    seconds = after.time_ms // 1000 - before.time_ms // 1000
+    moved = after - before
+    if rates is None:
+        return Charge(seconds, moved.bytes_in, moved.bytes_out, None, None)
+    cost = _cost(rates, after) - _cost(rates, before)
+    return Charge(seconds, moved.bytes_in, moved.bytes_out, cost.time, cost.bytes)
+
+
+def by_month(rates: Rates | None, days: Iterable[tuple[str, Amount]], before: Amount) -> Iterator[tuple[str, Charge]]:
+    """A charge for every month the days fall into, oldest first. `days` in order; `before`: what came before them."""
+    month, total, at_start = None, before, before
+    for day, amount in days:
+        if month is not None and month_of(day) != month:
+            yield month, charge(rates, at_start, total)
+            at_start = total
+        month = month_of(day)
+        total += amount
+    if month is not None:
+        yield month, charge(rates, at_start, total)
+
+
+def _cost(rates: Rates, total: Amount) -> pricing.Cost:
+    return pricing.cost(rates, total.time_ms // 1000, total.total_bytes)

@@ -1,0 +1,86 @@
+"""An account's invoice for one month: its lines, what they add up to, and whether the daily totals agree. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from appliance.domain import charges as invoicing
+from appliance.domain.charges import Amount, Charge
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from appliance.domain.pricing import Rates
+    from appliance.store.queries.invoices import Line
+
+
+@dataclass(frozen=True, slots=True)
+class Total:
+    """`currency` None: the lines for which no price was configured; their legs are 0."""
+
+    currency: str | None
+    lines: int
+    seconds: int
+    total_bytes: int
+    time_millicents: int
+    bytes_millicents: int
+
+    @property
+    def millicents(self) -> int:
+        return self.time_millicents + self.bytes_millicents
+
+
+def totals(lines: Iterable[Line]) -> list[Total]:
+    """One a currency, in alphabetical order. Sums of the lines as they stand."""
+    groups: dict[str | None, list[Line]] = {}
+    for line in lines:
+        groups.setdefault(None if line.rates is None else line.rates.currency, []).append(line)
+    return [
+        Total(
+            currency=currency,
+            lines=len(group),
+            seconds=sum(line.charge.seconds for line in group),
+            total_bytes=sum(line.charge.total_bytes for line in group),
+            time_millicents=sum(line.charge.time_millicents or 0 for line in group),
+            bytes_millicents=sum(line.charge.bytes_millicents or 0 for line in group),
+        )
+        for currency, group in sorted(groups.items(), key=lambda item: item[0] or "")
+    ]
+
+
+def differences(
+    month: str,
+    lines: Sequence[Line],
+    days: Mapping[str, Sequence[tuple[str, Amount]]],
+    rates: Mapping[str, Rates | None],
+) -> list[str]:
+    """What the lines say against what the daily totals come to; nothing where all agree.
+
+    `days`: by session id, all days of every session that has a line or moved something in the month. `rates`: those
+    of the sessions that are still there; for the others the line's own word stands.
+    """
+    found = []
+    by_id = {line.session_id: line for line in lines}
+    for session_id in sorted(days.keys() | by_id.keys()):
+        line = by_id.get(session_id)
+        if line is None:
+            found.append(f"{session_id} has daily totals in {month} and no line")
+            continue
+        if line.rates != rates.get(session_id, line.rates):
+            found.append(f"{session_id}: the line's rates are not the session's")
+            continue
+        charges = dict(invoicing.by_month(line.rates, days.get(session_id, ()), Amount()))
+        expected = charges.get(month)
+        if expected != line.charge:
+            found.append(f"{session_id}: the line says {_words(line.charge)}, its days {_words(expected)}")
+    return found
+
+
+def _words(charge: Charge | None) -> str:
+    if charge is None:
+        return "nothing"
+    return (
+        f"{charge.seconds} s, {charge.bytes_in}+{charge.bytes_out} B, "
+        f"{charge.time_millicents}+{charge.bytes_millicents} millicents"
+    )

@@ -1,0 +1,102 @@
+"""An account's use of its windows, against its tier's limits."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from msgspec import Struct
+
+from appliance.domain import windows
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from appliance.config.load import TierSettings
+    from appliance.domain.entities import Account
+
+
+class Use(Struct, frozen=True, gc=False):
+    """What a session used from `start_ms` to `end_ms` of the wall clock, evenly."""
+
+    total_bytes: int
+    time_ms: int
+    start_ms: int
+    end_ms: int
+
+
+class Windows(Struct, frozen=True, gc=False):
+    """Both windows of an account: bytes of both directions, and session time in ms."""
+
+    traffic: windows.Window = windows.CLOSED
+    time: windows.Window = windows.CLOSED
+
+    def spend(self, tier: TierSettings, use: Use) -> Windows:
+        return Windows(
+            windows.spend(self.traffic, tier.bytes_window * 1000, use.total_bytes, use.start_ms, use.end_ms),
+            windows.spend(self.time, tier.seconds_window * 1000, use.time_ms, use.start_ms, use.end_ms),
+        )
+
+
+class Quota(Struct, frozen=True, gc=False):
+    """Limits of 0 are none. `..._resets_at` in ms since the epoch."""
+
+    bytes_used: int
+    bytes_limit: int
+    bytes_resets_at: int
+    time_used_ms: int
+    seconds_limit: int
+    seconds_resets_at: int
+
+    @property
+    def seconds_used(self) -> int:
+        return self.time_used_ms // 1000
+
+    @property
+    def bytes_exceeded(self) -> bool:
+        return 0 < self.bytes_limit <= self.bytes_used
+
+    @property
+    def time_exceeded(self) -> bool:
+        return 0 < self.seconds_limit * 1000 <= self.time_used_ms
+
+    @property
+    def exceeded(self) -> bool:
+        return self.bytes_exceeded or self.time_exceeded
+
+    @property
+    def resets_at(self) -> int:
+        """When the account may go on: the end of the window that is used up, the later one if both are."""
+        tripped = [self.bytes_resets_at] if self.bytes_exceeded else []
+        if self.time_exceeded or not tripped:
+            tripped.append(self.seconds_resets_at)
+        return max(tripped)
+
+    def ms_left(self, sessions: int) -> int | None:
+        """How long this many sessions may still run together, were no window to end. None: for ever."""
+        if not self.seconds_limit or not sessions:
+            return None
+        return max(0, -(-(self.seconds_limit * 1000 - self.time_used_ms) // sessions))
+
+    @property
+    def bytes_left(self) -> int | None:
+        """None: no end of them."""
+        return max(0, self.bytes_limit - self.bytes_used) if self.bytes_limit else None
+
+
+UNUSED = Windows()
+
+
+def measure(account: Account, tier: TierSettings, running: Iterable[Use], now_ms: int) -> Quota:
+    """`running`: what its sessions used since it was last counted into the account's windows."""
+    used = account.windows
+    for use in running:
+        used = used.spend(tier, use)
+    traffic_ms, time_ms = tier.bytes_window * 1000, tier.seconds_window * 1000
+    return Quota(
+        bytes_used=windows.at(used.traffic, traffic_ms, now_ms).used,
+        bytes_limit=tier.bytes_limit,
+        bytes_resets_at=windows.resets_at(used.traffic, traffic_ms, now_ms),
+        time_used_ms=windows.at(used.time, time_ms, now_ms).used,
+        seconds_limit=tier.seconds_limit,
+        seconds_resets_at=windows.resets_at(used.time, time_ms, now_ms),
+    )

@@ -1,0 +1,31 @@
+"""Which live sessions end now, and why."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from appliance.domain.entities import Reason
+
+if TYPE_CHECKING:
+    from appliance.config.load import TierSettings
+    from appliance.domain.clock import Moment
+    from appliance.domain.entities import Session
+    from appliance.domain.quota import Quota
+
+
+def decide(session: Session, tier: TierSettings, quota: Quota | None, now: Moment) -> Reason | None:
+    """The reason for which `session` ends, or None. `tier` is the account's tier of now, `quota` its use
+    of the windows (None where nothing limits it): all sessions of an account that has used one up end together.
+
+    Expiry goes by the wall clock. Idleness goes by CLOCK_BOOTTIME, and time of another boot is no
+    evidence: neither a reboot nor a step of the wall clock ends anybody as idle.
+    """
+    if now.wall_ms >= session.expires_at:
+        return Reason.EXPIRED
+    if quota is not None and quota.exceeded:
+        return Reason.QUOTA_EXCEEDED
+    if tier.idle_timeout and session.quiet_boot_id == now.boot_id:
+        quiet_ms = now.boot_ms - session.quiet_since_ms
+        if quiet_ms > tier.idle_timeout * 1000:
+            return Reason.IDLE
+    return None

@@ -1,0 +1,1 @@
+"""Counts the bytes and seconds of sessions."""

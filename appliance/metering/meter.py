@@ -1,0 +1,230 @@
+"""The meter: dump -> what moved -> one transaction."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
+
+from appliance.domain import accounting, charges, windows
+from appliance.domain.charges import Amount
+from appliance.domain.errors import StoreUnavailable
+from appliance.domain.quota import Use
+from appliance.store.queries import accounts as account_rows
+from appliance.store.queries import invoices
+from appliance.store.queries import node as node_row
+from appliance.store.queries import sessions as rows
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+    import aiosqlite
+
+    from appliance.config.plans import Terms
+    from appliance.domain.clock import Clock, Moment
+    from appliance.domain.entities import Account, Baseline, Session
+    from appliance.network.wireguard.tunnel import Dump, PeerState, Tunnel
+    from appliance.store.database import Store
+    from appliance.store.live import LiveSessions
+
+# Session time is derived from the clock at any moment; it is written with the bytes, and at least this often.
+TIME_WRITTEN_EVERY_MS = 60_000
+
+
+@dataclass(frozen=True, slots=True)
+class Count:
+    """Readings, and what sessions and accounts are with them counted. Nothing of it is stored yet."""
+
+    readings: Sequence[rows.Reading]
+    sessions: Mapping[bytes, Session]  # by public key
+    accounts: Mapping[str, Account]
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """One dump, and what it adds to what was counted last."""
+
+    dump: Dump
+    now: Moment
+    count: Count
+    total_bytes: int  # of all sessions since the process started, what is counted here included
+
+
+class Meter:
+    """Reads all counters, and commits what changed.
+
+    The caller holds the exit's turn (see `sessions.Sessions`): readings must be committed in the order in
+    which they were taken, or an older one would look like a counter that started again.
+    """
+
+    def __init__(self, store: Store, tunnel: Tunnel, live: LiveSessions, terms: Terms, clock: Clock) -> None:
+        self._store = store
+        self._tunnel = tunnel
+        self._live = live
+        self._terms = terms
+        self._clock = clock
+        self._last: Dump | None = None  # what was read last
+        self._last_at: Moment | None = None
+        # The peers that changed since they were last committed, with the last moment at which they had not.
+        self._moved: dict[bytes, Moment | None] = {}
+        self._loads = 0  # of `live`, when the two above were begun
+        self.bytes_in = 0  # billed since the process started
+        self.bytes_out = 0
+
+    async def read(self) -> Dump:
+        """One dump, billed. Raises TunnelError or StoreUnavailable."""
+        observation = await self.observe()
+        await self.commit(observation)
+        return observation.dump
+
+    async def observe(self) -> Observation:
+        """One dump, compared with what was counted last. Raises TunnelError.
+
+        Looks at the sessions whose peers have changed since they were last committed, and at those whose time is due.
+        """
+        if self._live.stale:
+            # What is in memory may have been counted already. The next tick reads the store first.
+            raise StoreUnavailable
+        dump = await self._tunnel.dump()
+        now = self._clock.now()
+        self._note_moved(dump, now)
+        due = self._live.counted_until.upto(now.boot_ms - TIME_WRITTEN_EVERY_MS)
+        readings = [*self._readings(dict.fromkeys(due) | self._moved, dump, now)]
+        total = self.bytes_in + self.bytes_out + sum(r.amount.bytes_in + r.amount.bytes_out for r in readings)
+        return Observation(dump, now, self._count(readings), total)
+
+    def _note_moved(self, dump: Dump, now: Moment) -> None:
+        if self._loads != self._live.loads:
+            # Memory was read from the store again: nothing is known of what it has counted.
+            self._last, self._last_at, self._moved, self._loads = None, None, {}, self._live.loads
+        for key in dump.changed_since(self._last):
+            self._moved.setdefault(key, self._last_at)
+        self._last, self._last_at = dump, now
+
+    def _readings(
+        self, unmoved_until: Mapping[bytes, Moment | None], dump: Dump, now: Moment
+    ) -> Iterator[rows.Reading]:
+        live = self._live
+        for key, quiet in unmoved_until.items():
+            session, sample = live.by_key.get(key), dump.peers.get(key)
+            if session is None or sample is None:
+                continue
+            if quiet is not None and self._divided(session, quiet, now):
+                yield (time := _read_time(session, upto=quiet, now=quiet))
+                session = time.after
+            reading = read_session(session, sample, live.baselines.get(key), dump.ifindex, now)
+            if reading is not None:
+                yield reading
+
+    def _divided(self, session: Session, quiet: Moment, now: Moment) -> bool:
+        """Whether a window or a day ends between when the session was counted and now.
+
+        Then the time before its bytes moved is counted by itself, so that they fall to where they moved.
+        """
+        elapsed = accounting.elapsed_ms(session, now)
+        if accounting.elapsed_ms(session, quiet) == 0:
+            return False
+        account = self._live.accounts[session.account_id]
+        window, length_ms = account.windows.traffic, self._terms.tiers[account.tier].bytes_window * 1000
+        return windows.at(window, length_ms, now.wall_ms) != window or (
+            (now.wall_ms - elapsed) // charges.DAY_MS != now.wall_ms // charges.DAY_MS
+        )
+
+    async def commit(self, observation: Observation) -> None:
+        """Totals, baselines, windows and invoice lines in one transaction. Raises StoreUnavailable.
+
+        The heartbeat is written also where nobody is live: a store that cannot be written is found out before a client.
+        """
+        async with self._live.committing(self._store) as db:
+            await self.put(db, observation.count)
+            await node_row.beat(db, observation.now)
+        self._live.beat = observation.now
+        self.take(observation.count)
+        self._moved.clear()
+
+    async def catch_up(self) -> None:
+        """After a reboot: count each session's time up to the last moment at which the server was known to be up."""
+        now = self._clock.now()
+        before = [s for s in self._live.by_key.values() if s.counted_boot_id != now.boot_id]
+        await self._count_time_until(self._live.beat, before, now)
+
+    async def restart(self, public_keys: Iterable[bytes], seen_until: Moment) -> None:
+        """These peers are about to be added afresh: their counters start at zero, idleness counts from now.
+
+        While they were away nobody could use them: time counts up to `seen_until`, the last heartbeat before they
+        were found to be missing.
+        """
+        now = self._clock.now()
+        sessions = [
+            replace(self._live.by_key[key], quiet_since_ms=now.boot_ms, quiet_boot_id=now.boot_id)
+            for key in public_keys
+        ]
+        await self._count_time_until(seen_until, sessions, now, forget=[s.public_key for s in sessions])
+
+    async def _count_time_until(
+        self, until: Moment, sessions: Sequence[Session], now: Moment, forget: Sequence[bytes] = ()
+    ) -> None:
+        if not sessions:
+            return
+        count = self._count([_read_time(s, upto=until, now=now) for s in sessions])
+        async with self._live.committing(self._store) as db:
+            await self.put(db, count)
+            await rows.forget_baselines(db, forget)
+        self.take(count)
+        for key in forget:
+            self._live.baselines.pop(key, None)
+
+    def count_time(self, sessions: Iterable[Session]) -> Count:
+        """What time these sessions have run since they were last counted, for whoever ends them."""
+        now = self._clock.now()
+        return self._count([_read_time(session, upto=now, now=now) for session in sessions])
+
+    async def put(self, db: aiosqlite.Connection, count: Count) -> None:
+        """Into a transaction of the caller's, who calls `take` once it is committed."""
+        await rows.add_readings(db, count.readings)
+        await account_rows.put_windows(db, count.accounts.values())
+        await invoices.add_readings(db, count.readings)
+
+    def take(self, count: Count) -> None:
+        self._live.take(count.readings, count.accounts)
+        self.bytes_in += sum(r.amount.bytes_in for r in count.readings)
+        self.bytes_out += sum(r.amount.bytes_out for r in count.readings)
+
+    def _count(self, readings: Sequence[rows.Reading]) -> Count:
+        accounts: dict[str, Account] = {}
+        for r in readings:
+            account = accounts.get(r.after.account_id) or self._live.accounts[r.after.account_id]
+            use = Use(r.amount.total_bytes, r.amount.time_ms, r.start_ms, r.end_ms)
+            accounts[account.id] = replace(account, windows=account.windows.spend(self._terms.tiers[account.tier], use))
+        return Count(readings, {r.after.public_key: r.after for r in readings}, accounts)
+
+
+def _read_time(session: Session, *, upto: Moment, now: Moment) -> rows.Reading:
+    """The session's time up to a moment; the next one counts from `now`. Its counters are not looked at."""
+    amount = accounting.running(session, upto)
+    spent = accounting.use(amount, upto)
+    return rows.Reading(amount, spent.start_ms, spent.end_ms, accounting.counted(session, amount, now), None)
+
+
+def read_session(
+    session: Session, sample: PeerState, baseline: Baseline | None, ifindex: int, now: Moment
+) -> rows.Reading | None:
+    """What `sample` adds to `session`, or None where it shows nothing that has to be written now."""
+    moved = accounting.read_counters(baseline, sample, boot_id=now.boot_id, ifindex=ifindex)
+    shook = sample.last_handshake_ns not in (0, session.handshake_seen_ns)
+    amount = accounting.room(session, Amount(accounting.elapsed_ms(session, now), moved.rx_bytes, moved.tx_bytes))
+    unmoved = moved.baseline == baseline or (baseline is None and not amount.bytes_in and not amount.bytes_out)
+    if unmoved and not shook and amount.time_ms < TIME_WRITTEN_EVERY_MS:
+        return None
+    after = accounting.counted(session, amount, now)
+    if shook:
+        after = replace(
+            after,
+            last_handshake_at=sample.last_handshake_ns // 1_000_000,
+            handshake_seen_ns=sample.last_handshake_ns,
+            quiet_since_ms=now.boot_ms,
+            quiet_boot_id=now.boot_id,
+        )
+    spent = accounting.use(amount, now)
+    return rows.Reading(amount, spent.start_ms, spent.end_ms, after, moved.baseline)

@@ -1,0 +1,50 @@
+"""What an account has used up of its windows, asked at any moment."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from appliance.domain import accounting, quota
+from appliance.store.queries import accounts
+from appliance.store.queries import sessions as rows
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from appliance.config.plans import Terms
+    from appliance.domain.clock import Clock
+    from appliance.domain.entities import Account, Session
+    from appliance.domain.quota import Quota
+    from appliance.store.database import Store
+    from appliance.store.live import LiveSessions
+
+
+class Quotas:
+    """Bytes are those last committed; time is that of this moment. `live` is None outside of the server.
+
+    An account and its sessions are always those of one moment: what is counted moves from one to the other.
+    """
+
+    def __init__(self, store: Store, live: LiveSessions | None, terms: Terms, clock: Clock) -> None:
+        self._store = store
+        self._live = live
+        self._terms = terms
+        self._clock = clock
+
+    async def of(self, account: Account) -> Quota:
+        """The account's use now; only its id is taken from `account`, the rest is read again."""
+        known = None if self._live is None else self._live.account(account.id)
+        if self._live is not None and known is not None:
+            return self._measure(known, self._live.of_account(account.id))
+        if self._live is not None and not self._live.stale:
+            async with self._store.read() as db:
+                return self._measure(await accounts.by_id(db, account.id) or account, [])
+        async with self._store.snapshot() as db:
+            account = await accounts.by_id(db, account.id) or account
+            sessions = await rows.unfinished_of(db, account.id)
+        return self._measure(account, sessions)
+
+    def _measure(self, account: Account, sessions: Iterable[Session]) -> Quota:
+        now = self._clock.now()
+        uses = [accounting.use(accounting.running(s, now), now) for s in sessions]
+        return quota.measure(account, self._terms.tiers[account.tier], uses, now.wall_ms)

@@ -1,0 +1,1 @@
+"""Controls this host's network: WireGuard, firewall, netlink, addresses."""

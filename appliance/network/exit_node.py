@@ -1,0 +1,82 @@
+"""This exit: what clients are told of it and what its tunnel should hold. Pure, settled once at start."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from appliance.network.lazy_mapping import OnDemand
+from appliance.network.reconcile import Desired
+from appliance.network.wireguard import client_config
+from appliance.network.wireguard.tunnel import Peer, Prefix
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+
+    from appliance.domain.entities import Session
+
+
+@dataclass(frozen=True, slots=True)
+class Exit:
+    interface: str
+    private_key: bytes = field(repr=False)
+    public_key: bytes
+    public_ip: IPv4Address | IPv6Address
+    listen_port: int
+    endpoint_port: int
+    mtu: int
+    subnet: IPv4Network
+    subnet6: IPv6Network | None
+    dns: tuple[IPv4Address | IPv6Address, ...]
+    keepalive: int
+
+    def addresses(self, offset: int, *, ipv6: bool) -> list[IPv4Address | IPv6Address]:
+        """The addresses at a place in the subnet: IPv4, and where asked for and configured IPv6."""
+        found: list[IPv4Address | IPv6Address] = [self.subnet[offset]]
+        if ipv6 and self.subnet6 is not None:
+            found.append(self.subnet6[offset])
+        return found
+
+    def addresses_of(self, session: Session) -> list[IPv4Address | IPv6Address]:
+        return self.addresses(session.address_offset, ipv6=session.ipv6)
+
+    def peer(self, session: Session) -> Peer:
+        # Asked for each peer that moved, each second: the arithmetic of `addresses` without its objects.
+        offset = session.address_offset
+        found = [Prefix((int(self.subnet.network_address) + offset).to_bytes(4, "big"), 32)]
+        if session.ipv6 and self.subnet6 is not None:
+            found.append(Prefix((int(self.subnet6.network_address) + offset).to_bytes(16, "big"), 128))
+        return Peer(session.public_key, frozenset(found))
+
+    def desired(self, sessions: Iterable[Session]) -> Desired:
+        """The exit as it should be while these sessions are live."""
+        by_key = {session.public_key: session for session in sessions}
+        own = [Prefix(self.subnet[1].packed, self.subnet.prefixlen)]
+        if self.subnet6 is not None:
+            own.append(Prefix(self.subnet6[1].packed, self.subnet6.prefixlen))
+        return Desired(
+            interface=self.interface,
+            ipv6=self.subnet6 is not None,
+            private_key=self.private_key,
+            public_key=self.public_key,
+            listen_port=self.listen_port,
+            mtu=self.mtu,
+            addresses=frozenset(own),
+            peers=OnDemand(by_key, lambda key: self.peer(by_key[key])),
+        )
+
+    def client_config(self, session: Session, private_key: bytes | None, *, ipv6: bool) -> str:
+        """The wg-quick file for a session; `private_key` where the server made the key pair."""
+        return client_config.render(
+            client_config.ClientConfig(
+                key_pair=None if private_key is None else (private_key, session.public_key),
+                addresses=self.addresses_of(session),
+                mtu=self.mtu,
+                dns=self.dns,
+                server_public_key=self.public_key,
+                endpoint=client_config.Endpoint(self.public_ip, self.endpoint_port),
+                keepalive=self.keepalive,
+                ipv6=ipv6,
+            )
+        )

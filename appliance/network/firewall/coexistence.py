@@ -1,0 +1,126 @@
+"""Clients' way through the packet filters of others: Docker's, ufw's, firewalld's, the operator's own. Pure.
+
+Every base chain of a hook is asked about a packet, and any of them may drop it: what our own table accepts, another's
+still may not. So where a chain drops whatever none of its rules speaks of, rules of ours stand at its head, about
+clients' packets alone. They carry a comment, by which they are found and taken back; whatever else is there stays.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv6Address, ip_address
+from typing import TYPE_CHECKING, Literal
+
+from appliance.network.firewall import nft_json
+from appliance.network.firewall.ruleset import TABLE
+from appliance.network.firewall.simulator import Packet, refusing
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+    from ipaddress import IPv4Network, IPv6Network
+
+    from appliance.network.firewall.simulator import Chain, Table
+
+    Address = IPv4Address | IPv6Address
+
+COMMENT = "wg-appliance"
+DOCKER_USER = "DOCKER-USER"  # Docker's chain for the rules of others, which it calls first and leaves alone
+
+SOMEWHERE = {4: ip_address("1.1.1.1"), 6: ip_address("2606:4700:4700::1111")}  # on the internet; nothing is sent there
+ANY_PORT, WEB_PORT = 54321, 443
+PROTOCOLS: tuple[Literal["tcp"], Literal["udp"]] = ("tcp", "udp")
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """`uplinks`: the interface of the default route, by IP version."""
+
+    interface: str
+    listen_port: int
+    subnets: tuple[IPv4Network | IPv6Network, ...]
+    uplinks: Mapping[int, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A chain, and the rules of ours that belong at its head."""
+
+    table: Table
+    chain: str
+    rules: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return f"{self.table.family} {self.table.name} {self.chain}"
+
+
+def missing(listing: str, way: Way) -> list[Place]:
+    """Where rules of ours are called for and do not stand yet. `listing`: what `nft -j list ruleset` printed."""
+    tables = [table for table in nft_json.parse(listing) if (table.family, table.name) != ("inet", TABLE)]
+    # What iptables-nft understands as well: it refuses to work on a table with a rule that it cannot read.
+    forward = tuple(f'{end} "{way.interface}" counter accept' for end in ("iifname", "oifname"))
+    port = (f"udp dport {way.listen_port} counter accept",)
+    called_for = [
+        *(Place(table, _head(table, chain), forward) for table, chain in _each_once(tables, "forward", forwarded(way))),
+        *(Place(table, chain.name, port) for table, chain in _each_once(tables, "input", handshakes(way))),
+    ]
+    standing = {ours.chain for ours in _ours(listing) if ours.about & {way.interface, way.listen_port}}
+    return [place for place in called_for if str(place) not in standing]
+
+
+def insert(places: Iterable[Place]) -> str:
+    return "".join(f'insert rule {place} {rule} comment "{COMMENT}"\n' for place in places for rule in place.rules)
+
+
+def delete(listing: str) -> str:
+    """Takes back all that `insert` ever did."""
+    return "".join(f"delete rule {ours.chain} handle {ours.handle}\n" for ours in _ours(listing))
+
+
+@dataclass(frozen=True, slots=True)
+class _Ours:
+    """A rule of ours in the table of another. `about`: which interface or port."""
+
+    chain: str
+    handle: int
+    about: frozenset[object]
+
+
+def _ours(listing: str) -> Iterator[_Ours]:
+    for entry in json.loads(listing)["nftables"]:
+        rule = entry.get("rule")
+        if rule is not None and rule.get("comment") == COMMENT:
+            about = frozenset(part["match"]["right"] for part in rule["expr"] if "match" in part)
+            yield _Ours(f"{rule['family']} {rule['table']} {rule['chain']}", rule["handle"], about)
+
+
+def forwarded(way: Way) -> Iterator[Packet]:
+    """A client's first packet and the answer to it, for each IP version that leaves this host."""
+    for subnet in way.subnets:
+        uplink = way.uplinks.get(subnet.version)
+        if uplink is None:
+            continue
+        client, there = subnet[2], SOMEWHERE[subnet.version]
+        for protocol in PROTOCOLS:
+            yield Packet(way.interface, uplink, client, there, protocol, ANY_PORT, WEB_PORT, "new")
+            yield Packet(uplink, way.interface, there, client, protocol, WEB_PORT, ANY_PORT, "established")
+
+
+def handshakes(way: Way) -> Iterator[Packet]:
+    """A client's first packet to the port. Whose address it goes to is not looked at."""
+    for version, uplink in way.uplinks.items():
+        there = SOMEWHERE[version]
+        yield Packet(uplink, None, there, there, "udp", ANY_PORT, way.listen_port, "new")
+
+
+def _each_once(tables: list[Table], hook: str, packets: Iterator[Packet]) -> Iterator[tuple[Table, Chain]]:
+    found = [(table, chain) for packet in packets for table, chain in refusing(tables, hook, packet)]
+    seen: list[tuple[Table, Chain]] = []
+    for each in found:
+        if not any(each[0] is table and each[1] is chain for table, chain in seen):
+            seen.append(each)
+    yield from seen
+
+
+def _head(table: Table, chain: Chain) -> str:
+    return DOCKER_USER if DOCKER_USER in table.chains else chain.name

@@ -1,0 +1,211 @@
+"""Clients' flows, as conntrack holds them: those that began without our rules, and those of sessions that ended.
+Blocking.
+
+The kernel asks the nat rules about a flow's first packet and never again (net/netfilter/nf_nat_core.c,
+nf_nat_setup_info). One that began without them leaves with the client's own address, to which no answer finds its way,
+for as long as it goes on. Once it is forgotten, its next packet is a first one.
+
+A flow outlives its session: what the internet still sends would go to whoever gets the client's address next.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import struct
+import sys
+from contextlib import contextmanager
+from dataclasses import dataclass
+from ipaddress import ip_address
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from appliance.network.netlink import constants
+from appliance.network.netlink.events import attributes, messages
+from appliance.network.wireguard.encode import NLMSG_HEADER, attribute, nest
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Iterator, Sequence
+    from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+
+    Address = IPv4Address | IPv6Address
+    Network = IPv4Network | IPv6Network
+
+ANSWER_TIMEOUT_S = 5.0
+# In empty buckets of its table that the kernel passes meanwhile, some 35 ns each.
+READING_A_FLOW = 512
+PASSING_A_FLOW = 6
+_SYSCTLS = Path("/proc/sys/net/netfilter")
+_BUFFER_SIZE = 64 * 1024
+_NFGENMSG = struct.Struct("=BBH")  # family, version, resource
+_SOURCES = (constants.CTA_IP_V4_SRC, constants.CTA_IP_V6_SRC)
+_DESTINATIONS = (constants.CTA_IP_V4_DST, constants.CTA_IP_V6_DST)
+_ENDS = (
+    (constants.CTA_IP_V4_SRC, constants.CTA_IP_V6_SRC, constants.CTA_FILTER_F_IP_SRC),
+    (constants.CTA_IP_V4_DST, constants.CTA_IP_V6_DST, constants.CTA_FILTER_F_IP_DST),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Flow:
+    """`answer_to`: where the kernel expects an answer to be sent. `name`: the attributes that name it to the kernel."""
+
+    family: int
+    source: Address
+    destination: Address
+    answer_to: Address
+    name: bytes
+
+
+def forget_untranslated(subnets: Sequence[Network]) -> int:
+    """Forget the flows out of these subnets that keep their source address; how many there were. Raises OSError."""
+    with _conntrack() as kernel:
+        wanted = attribute(constants.CTA_STATUS, bytes(4))
+        # Newer kernels leave those with a translated source out themselves, which are nearly all.
+        wanted += attribute(constants.CTA_STATUS_MASK, constants.IPS_SRC_NAT.to_bytes(4, "big"))
+        untranslated = [f for f in _flows(kernel, socket.AF_UNSPEC, wanted) if leaves_untranslated(f, subnets)]
+        return _forget_each(kernel, untranslated)
+
+
+def forget_of(addresses: Iterable[Address]) -> int:
+    """Forget the flows that one of these began, or that were begun to it; how many there were. Raises OSError."""
+    with _conntrack() as kernel:
+        return _forget_each(kernel, _of(kernel, frozenset(addresses)))
+
+
+def forget_others(subnets: Sequence[Network], held: Collection[Address]) -> int:
+    """Forget the flows of addresses in the subnets that are not among `held`; how many. Raises OSError.
+
+    The first host address of a subnet is the host's own.
+    """
+    held = {*held, *(subnet[1] for subnet in subnets)}
+
+    def forgotten(address: Address) -> bool:
+        return address not in held and any(address in subnet for subnet in subnets)
+
+    with _conntrack() as kernel:
+        every = _flows(kernel, socket.AF_UNSPEC, b"")
+        found = [flow for flow in every if forgotten(flow.source) or forgotten(flow.destination)]
+        return _forget_each(kernel, found)
+
+
+@contextmanager
+def _conntrack() -> Iterator[socket.socket]:
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, constants.NETLINK_NETFILTER) as kernel:
+        kernel.settimeout(ANSWER_TIMEOUT_S)
+        yield kernel
+
+
+def _of(kernel: socket.socket, addresses: Collection[Address]) -> list[Flow]:
+    if reading_all_is_quicker(len(addresses), *_table_size()):
+        every = _flows(kernel, socket.AF_UNSPEC, b"")
+        return [flow for flow in every if flow.source in addresses or flow.destination in addresses]
+    found = list[Flow]()
+    for address in addresses:
+        for version_4, version_6, field in _ENDS:
+            found += _at(kernel, address, version_4 if address.version == 4 else version_6, field)
+    return found
+
+
+def reading_all_is_quicker(addresses: int, flows: int, buckets: int) -> bool:
+    """Quicker than to have the kernel look for those of the addresses.
+
+    A listing walks the whole table, however many flows it shows: one for all, or one for each end of each address.
+    """
+    walks_saved = addresses * len(_ENDS) - 1
+    return flows * READING_A_FLOW <= walks_saved * (buckets + flows * PASSING_A_FLOW)
+
+
+def _table_size() -> tuple[int, int]:
+    """The flows of this network namespace, and the buckets of the table, which all namespaces share.
+
+    0 and 0 where they cannot be read: connection tracking is not loaded yet, which a listing does, or /proc is hidden.
+    """
+    try:
+        flows, buckets = ((_SYSCTLS / f"nf_conntrack_{name}").read_text("ascii") for name in ("count", "buckets"))
+    except OSError:
+        return 0, 0
+    return int(flows), int(buckets)
+
+
+def _at(kernel: socket.socket, address: Address, end: int, field: int) -> list[Flow]:
+    """The flows that have this address at one of their ends.
+
+    Linux 5.8 and later look for them themselves; an earlier one, which does not know of filters, lists all there are.
+    """
+    wanted = nest(constants.CTA_TUPLE_ORIG, nest(constants.CTA_TUPLE_IP, attribute(end, address.packed)))
+    wanted += nest(constants.CTA_FILTER, attribute(constants.CTA_FILTER_ORIG_FLAGS, field.to_bytes(4, sys.byteorder)))
+    family = socket.AF_INET if address.version == 4 else socket.AF_INET6
+    return [flow for flow in _flows(kernel, family, wanted) if address in (flow.source, flow.destination)]
+
+
+def leaves_untranslated(flow: Flow, subnets: Sequence[Network]) -> bool:
+    def inside(address: Address) -> bool:
+        return any(address in subnet for subnet in subnets)
+
+    return flow.answer_to == flow.source and inside(flow.source) and not inside(flow.destination)
+
+
+def _flows(kernel: socket.socket, family: int, wanted: bytes) -> Iterator[Flow]:
+    _send(kernel, constants.IPCTNL_MSG_CT_GET, constants.NLM_F_DUMP, family, wanted)
+    while True:
+        for event in messages(kernel.recv(_BUFFER_SIZE)):
+            if event.kind == constants.NLMSG_DONE:
+                return
+            if event.kind == constants.NLMSG_ERROR:
+                if code := _errno(event.payload):
+                    raise OSError(code, os.strerror(code))
+            elif (flow := parse(event.payload)) is not None:
+                yield flow
+
+
+def parse(payload: bytes) -> Flow | None:
+    """A conntrack message behind its header; None where it is of no IP, or cut short."""
+    found = dict(attributes(payload[_NFGENMSG.size :]))
+    original, reply = (
+        _addresses(found.get(kind, b"")) for kind in (constants.CTA_TUPLE_ORIG, constants.CTA_TUPLE_REPLY)
+    )
+    if original is None or reply is None:
+        return None
+    name = nest(constants.CTA_TUPLE_ORIG, found[constants.CTA_TUPLE_ORIG])
+    name += b"".join(attribute(kind, found[kind]) for kind in (constants.CTA_ZONE, constants.CTA_ID) if kind in found)
+    return Flow(payload[0], original[0], original[1], reply[1], name)
+
+
+def _addresses(tuple_: bytes) -> tuple[Address, Address] | None:
+    """Source and destination."""
+    ips = dict(attributes(dict(attributes(tuple_)).get(constants.CTA_TUPLE_IP, b"")))
+    packed = [next((ips[kind] for kind in kinds if kind in ips), b"") for kinds in (_SOURCES, _DESTINATIONS)]
+    if any(len(address) not in (4, 16) for address in packed):
+        return None
+    return ip_address(packed[0]), ip_address(packed[1])
+
+
+def _forget_each(kernel: socket.socket, found: Iterable[Flow]) -> int:
+    """How many were still there. One that the kernel keeps (EBUSY: a flow table has it) keeps no other; at the end it
+    raises OSError."""
+    answers = [_forget(kernel, flow) for flow in found]
+    # ENOENT: it has ended, or another one has its addresses now.
+    if refused := [code for code in answers if code not in (0, errno.ENOENT)]:
+        raise OSError(refused[0], f"{len(refused)} of {len(answers)} connections are kept: {os.strerror(refused[0])}")
+    return answers.count(0)
+
+
+def _forget(kernel: socket.socket, flow: Flow) -> int:
+    """The kernel's errno; 0 where it has forgotten it."""
+    _send(kernel, constants.IPCTNL_MSG_CT_DELETE, constants.NLM_F_ACK, flow.family, flow.name)
+    return next((_errno(e.payload) for e in messages(kernel.recv(_BUFFER_SIZE)) if e.kind == constants.NLMSG_ERROR), 0)
+
+
+def _send(kernel: socket.socket, command: int, flags: int, family: int, body: bytes) -> None:
+    kind = constants.NFNL_SUBSYS_CTNETLINK << 8 | command
+    payload = _NFGENMSG.pack(family, 0, 0) + body
+    header = NLMSG_HEADER.pack(NLMSG_HEADER.size + len(payload), kind, flags | constants.NLM_F_REQUEST, 0, 0)
+    kernel.sendto(header + payload, (0, 0))
+
+
+def _errno(error: bytes) -> int:
+    """struct nlmsgerr begins with it, negated."""
+    (negated,) = struct.unpack_from("=i", error)
+    return int(-negated)

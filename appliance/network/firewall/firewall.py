@@ -1,0 +1,192 @@
+"""Applying the exit's rules to the host: our nftables table, clients' way through the others, and forwarding."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import deque
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from appliance.domain.errors import EgressError, HostError
+from appliance.network import interfaces
+from appliance.network.firewall import coexistence, conntrack, nft_json, ruleset
+from appliance.network.firewall.state import EgressState
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection
+    from ipaddress import IPv4Address, IPv6Address
+
+    from appliance.network.firewall.state import EgressChanges
+    from appliance.network.firewall.sysctls import Forwarding
+
+    Address = IPv4Address | IPv6Address
+
+log = logging.getLogger(__name__)
+
+NFT_TIMEOUT_S = 10
+KILLED_WITHIN_S = 1
+LOOK_AGAIN_S = 2.0
+OWN_KEPT = 16
+
+
+class HostEgress:
+    """Our nftables table, our rules in those of others, and the sysctls.
+
+    Events tell when somebody else changed a table. Nobody may change ours; theirs are looked at again, not more often
+    than each LOOK_AGAIN_S.
+    """
+
+    def __init__(self, rules: ruleset.EgressRules, listen_port: int, forwarding: Forwarding) -> None:
+        self._interface = rules.interface
+        self._listen_port = listen_port
+        self._subnets = [subnet for subnet in (rules.subnet, rules.subnet6) if subnet is not None]
+        self._rules = ruleset.render(rules)
+        self._forwarding = forwarding
+        self._stands = False
+        self._known = False  # that it stood
+        self._own: deque[int] = deque(maxlen=OWN_KEPT)  # the last nfts of ours
+        self._stuck: asyncio.subprocess.Process | None = None  # an nft that was killed
+        self._others_seen = False
+        self._look_again_at = 0.0
+        self._impassable: set[str] = set()  # chains of others; said once
+
+    def take_over(self, rules: ruleset.EgressRules) -> None:
+        """These rules from now on: the next tick applies them."""
+        rendered = ruleset.render(rules)
+        if rendered != self._rules:
+            self._rules = rendered
+            self._stands = self._known = False
+
+    def state(self) -> EgressState:
+        seen = self._others_seen or time.monotonic() < self._look_again_at
+        return EgressState(self._stands, self._forwarding.read(), seen)
+
+    async def apply(self, changes: EgressChanges) -> None:
+        """Raises EgressError."""
+        if changes.rules:
+            # Before: what somebody else changes from here on is told by an event.
+            self._stands = True
+            try:
+                await self._nft(self._rules)
+            except BaseException:
+                self._stands = False
+                raise
+            log.info("nftables table inet %s applied%s", ruleset.TABLE, " again: it was changed" if self._known else "")
+            self._known = True
+            await self._begin_flows_anew()
+        if changes.sysctls:
+            self._forwarding.set(changes.sysctls)
+        if changes.others:
+            # Before, as above. Last: nobody lets clients through whom our own rules do not hold back.
+            self._others_seen, self._look_again_at = True, time.monotonic() + LOOK_AGAIN_S
+            await self._pass_others()
+
+    def table_changed(self, by: int) -> bool:
+        """The netlink port `by` changed our table. Whether that was somebody else."""
+        if by in self._own:
+            return False
+        self._stands = False
+        return True
+
+    def other_changed(self, by: int) -> None:
+        """The netlink port `by` changed another table."""
+        if by not in self._own:
+            self._others_seen = False
+
+    def tables_unknown(self) -> None:
+        """Events were lost: somebody may have changed any of them."""
+        self._stands = self._others_seen = False
+
+    async def remove(self) -> None:
+        """Leave the host as it was found."""
+        self._forwarding.restore()
+        self._stands = False
+        await self._nft(ruleset.remove())
+        await self._nft(coexistence.delete(await self._listing()))
+
+    async def _pass_others(self) -> None:
+        """The exit works without it where they let clients through; where not, that is said."""
+        try:
+            uplinks = await asyncio.to_thread(interfaces.uplinks)
+            ways = {version: uplink.interface for version, uplink in uplinks.items()}
+            way = coexistence.Way(self._interface, self._listen_port, tuple(self._subnets), ways)
+            places = coexistence.missing(await self._listing(), way)
+        except (EgressError, HostError, OSError) as error:
+            log.warning("what other firewalls let through is not known: %s", error)
+            return
+        except (LookupError, TypeError, ValueError) as error:
+            # It has what no nft had when this was written.
+            log.warning("nft -j list ruleset is not understood: %s", error, exc_info=True)
+            return
+        for place in places:
+            # Each by itself: a table may be its owner's alone.
+            try:
+                await self._nft(coexistence.insert([place]))
+                log.info("clients are let through chain %s", place)
+                self._impassable.discard(str(place))
+            except EgressError as error:
+                if str(place) not in self._impassable:
+                    log.warning("chain %s may drop clients' packets, see wg-appliance doctor: %s", place, error)
+                self._impassable.add(str(place))
+
+    async def _listing(self) -> str:
+        """Without the elements of sets, which may be many. Raises EgressError."""
+        listed = await self._nft("", "--json", "--terse", "list", "ruleset")
+        if not nft_json.is_listing(listed):
+            raise EgressError("nft -j list ruleset printed no JSON")
+        return listed
+
+    async def forget(self, addresses: Collection[Address]) -> None:
+        """No flow goes on that one of these has part in: its session has ended."""
+        await self._forget(lambda: conntrack.forget_of(addresses))
+
+    async def forget_others(self, held: Collection[Address]) -> None:
+        """No flow goes on that an address in the subnets has part in which is not among these."""
+        await self._forget(lambda: conntrack.forget_others(self._subnets, held))
+
+    async def _forget(self, forget: Callable[[], int]) -> None:
+        try:
+            await asyncio.to_thread(forget)
+        except OSError as error:
+            log.warning("connections of a session that ended may go on: conntrack: %s", error)
+
+    async def _begin_flows_anew(self) -> None:
+        """Those that began while the table was not as it should be."""
+        try:
+            many = await asyncio.to_thread(conntrack.forget_untranslated, self._subnets)
+        except OSError as error:
+            log.warning("connections that began without the table may hang: conntrack: %s", error)
+        else:
+            if many:
+                log.info("connections that had begun without the table: %d, begun anew", many)
+
+    async def _nft(self, script: str, *arguments: str) -> str:
+        """What it printed. Without arguments it carries out the script."""
+        if self._stuck is not None and self._stuck.returncode is None:
+            raise EgressError("an nft that was killed has not ended yet")
+        pipe = asyncio.subprocess.PIPE
+        try:
+            process = await asyncio.create_subprocess_exec(
+                "nft", *(arguments or ("-f", "-")), stdin=pipe, stdout=pipe, stderr=pipe
+            )
+        except FileNotFoundError as error:
+            raise EgressError("nft is not installed: apt-get install nftables") from error
+        # Its netlink port, by which the kernel's events name who made a change (netlink(7), nl_pid): nft lets the
+        # kernel choose it, which takes the process id.
+        self._own.append(process.pid)
+        try:
+            async with asyncio.timeout(NFT_TIMEOUT_S):
+                stdout, stderr = await process.communicate(script.encode("utf-8"))
+        except TimeoutError as error:
+            process.kill()
+            # Not for ever: a kernel that does not answer nft does not let it be killed either.
+            self._stuck = process
+            with suppress(TimeoutError):
+                await asyncio.wait_for(process.wait(), KILLED_WITHIN_S)
+            raise EgressError(f"nft did not finish within {NFT_TIMEOUT_S} s") from error
+        if process.returncode != 0:
+            reason = stderr.decode("utf-8", "replace").strip().splitlines()
+            raise EgressError(f"nft refused the rules: {reason[0] if reason else process.returncode}")
+        return stdout.decode("utf-8", "replace")

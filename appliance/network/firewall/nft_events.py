@@ -1,0 +1,37 @@
+"""Waiting for somebody to change our nftables table, or another (the multicast group NFNLGRP_NFTABLES)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from appliance.network.firewall.ruleset import TABLE
+from appliance.network.netlink import constants
+from appliance.network.netlink.events import Event, NetlinkEvents, text_attribute
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+FAMILIES = (constants.NFPROTO_INET, constants.NFPROTO_IPV4, constants.NFPROTO_IPV6)
+# linux/netfilter/nf_tables.h: tables, chains and rules, made or deleted. What is put into a set is another matter.
+FILTERING = (0, 2, 3, 5, 6, 8)
+
+
+def table_events(
+    changed: Callable[[int], bool], other_changed: Callable[[int], None], lost: Callable[[], None]
+) -> NetlinkEvents:
+    """`changed` is told the netlink port of whoever changed our table, or what is in it, and says whether it counts;
+    `other_changed` that of whoever changed another, which nobody is woken for. `lost`: anybody may have."""
+
+    def concerns(event: Event) -> bool:
+        if event.kind >> 8 != constants.NFNL_SUBSYS_NFTABLES or event.payload[0] not in FAMILIES:
+            return False
+        # Attribute 1 is the table's name in every message about a table, its chains, rules, sets, elements and objects.
+        name = text_attribute(event.payload, constants.NFGENMSG_SIZE, constants.NFTA_TABLE_NAME)
+        if event.payload[0] == constants.NFPROTO_INET and name == TABLE:
+            return changed(event.port)
+        if event.kind & 0xFF in FILTERING:
+            other_changed(event.port)
+        return False
+
+    return NetlinkEvents(constants.NETLINK_NETFILTER, 1 << (constants.NFNLGRP_NFTABLES - 1), concerns, lost)

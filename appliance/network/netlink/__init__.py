@@ -1,0 +1,1 @@
+"""Speaks netlink: generic messages, constants and events."""

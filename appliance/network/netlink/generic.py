@@ -1,0 +1,222 @@
+"""One generic-netlink socket: send a request and read its acknowledgement, or read a dump. Blocking.
+
+Facts from linux/netlink.h, net/netlink/af_netlink.c and net/netlink/genetlink.c: a request with NLM_F_ACK is
+answered by one NLMSG_ERROR (errno 0 = done), with a text in attributes when NETLINK_EXT_ACK is set; a socket
+that was ever read with a large buffer gets its dumps in pieces of up to 32 KiB; the kernel's port id is 0.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import struct
+import sys
+from typing import TYPE_CHECKING
+
+from appliance.domain.errors import DumpInterrupted, TunnelError
+from appliance.network.netlink import constants
+from appliance.network.wireguard.encode import GENLMSG_HEADER, NLA_HEADER, NLMSG_HEADER, attribute, message
+from appliance.network.wireguard.parse import DumpParser, Interrupted, OutOfRoom
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from appliance.network.wireguard.tunnel import Dump
+
+RECEIVE_TIMEOUT_S = 5
+BUFFER_SIZE = 128 * 1024
+DUMP_ATTEMPTS = 6  # one, and five retries
+# An answer to one request is one datagram; more come only when an earlier request was abandoned.
+STRAY_DATAGRAMS = 1000
+
+_TIMEVAL = struct.Struct("@ll")
+_ERROR = struct.Struct("=iI")  # errno negated, and the length out of the request's header
+
+
+class NetlinkError(Exception):
+    """The kernel answered a request with an errno. `detail` is its own words, or nothing."""
+
+    def __init__(self, number: int, detail: str = "") -> None:
+        super().__init__(number, detail)
+        self.number = number
+        self.detail = detail
+
+    def __str__(self) -> str:
+        name = errno.errorcode.get(self.number, str(self.number))
+        return f"{name} ({self.detail or os.strerror(self.number)})"
+
+
+class GenericNetlink:
+    """A socket to one generic-netlink family; for one thread at a time.
+
+    The socket is opened when needed. A request that did not run to its end leaves it closed, so that no
+    answer of an abandoned request can be taken for the next one's.
+    """
+
+    def __init__(self, family: str, version: int) -> None:
+        self._family = family
+        self._version = version
+        self._family_id: int | None = None
+        self._socket: socket.socket | None = None
+        self._seq = 0
+        self._buffer = memoryview(bytearray(BUFFER_SIZE))
+        self._parser: DumpParser | None = None
+        self.dump_retries = 0
+
+    def family_id(self) -> int:
+        """The number the kernel gave the family. Looking it up loads the family's module where it can be.
+
+        Raises NetlinkError(ENOENT) when this kernel does not have it.
+        """
+        if self._family_id is None:
+            name = attribute(constants.CTRL_ATTR_FAMILY_NAME, self._family.encode() + b"\0")
+            self._family_id = self._ask(
+                constants.GENL_ID_CTRL, constants.CTRL_CMD_GETFAMILY, constants.CTRL_VERSION, name
+            )
+        return self._family_id
+
+    def request(self, command: int, body: bytes) -> None:
+        """Send one request and wait for the kernel's yes. Raises NetlinkError, or OSError from the socket."""
+        self._ask(self.family_id(), command, self._version, body)
+
+    def dump(self, command: int, body: bytes) -> Dump:
+        """One consistent dump. Raises NetlinkError, MalformedDump, DumpInterrupted, or OSError from the socket."""
+        family_id = self.family_id()
+        if self._parser is None:
+            self._parser = DumpParser(family_id)
+        interruptions = 0
+        while interruptions < DUMP_ATTEMPTS:
+            try:
+                return self._dump_once(self._parser, family_id, command, body)
+            except OutOfRoom:
+                continue  # the parser bounds these itself
+            except Interrupted:
+                interruptions += 1
+                self.dump_retries += 1
+        raise DumpInterrupted(f"the device kept changing while it was read, {DUMP_ATTEMPTS} times in a row")
+
+    def close(self) -> None:
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+
+    def _ask(self, kind: int, command: int, version: int, body: bytes) -> int:
+        """Returns the family id if the answer carries one, else 0."""
+        try:
+            seq = self._send(kind, constants.NLM_F_ACK, command, version, body)
+            return self._await_ack(seq)
+        except NetlinkError:
+            raise
+        except BaseException:
+            self.close()
+            raise
+
+    def _await_ack(self, seq: int) -> int:
+        family_id = 0
+        for _ in range(STRAY_DATAGRAMS):
+            for kind, flags, payload in self._messages(seq):
+                if kind == constants.GENL_ID_CTRL:
+                    family_id = _family_id(payload)
+                elif kind == constants.NLMSG_ERROR:
+                    _raise_unless_zero(flags, payload)
+                    return family_id
+        raise TunnelError("no acknowledgement among the kernel's answers")
+
+    def _dump_once(self, parser: DumpParser, family_id: int, command: int, body: bytes) -> Dump:
+        finished = False
+        try:
+            seq = self._send(family_id, constants.NLM_F_DUMP, command, self._version, body)
+            parser.begin(seq, self._port_id())
+            while not finished:
+                finished = self._feed(parser, self._receive())
+        finally:
+            if not finished:
+                self.close()
+        return parser.result()
+
+    def _feed(self, parser: DumpParser, nbytes: int) -> bool:
+        try:
+            return parser.feed(self._buffer, nbytes)
+        except OSError as error:
+            raise NetlinkError(error.errno or errno.EIO) from error
+
+    def _send(self, kind: int, flags: int, command: int, version: int, body: bytes) -> int:
+        self._seq = self._seq % 0xFFFFFFFF + 1
+        data = message(kind, flags, self._seq, command, version, body)
+        self._open().sendto(data, (0, 0))
+        return self._seq
+
+    def _open(self) -> socket.socket:
+        if self._socket is None:
+            opened = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, constants.NETLINK_GENERIC)
+            try:
+                # The kernel's own timeout: Python's would put a poll() before each recv().
+                opened.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _TIMEVAL.pack(RECEIVE_TIMEOUT_S, 0))
+                # Errors then come with a text, and without a copy of the request (it can hold a private key).
+                opened.setsockopt(constants.SOL_NETLINK, constants.NETLINK_EXT_ACK, 1)
+                opened.setsockopt(constants.SOL_NETLINK, constants.NETLINK_CAP_ACK, 1)
+                opened.bind((0, 0))
+            except BaseException:
+                opened.close()
+                raise
+            self._socket = opened
+        return self._socket
+
+    def _port_id(self) -> int:
+        port_id: int = self._open().getsockname()[0]
+        return port_id
+
+    def _receive(self) -> int:
+        """The next datagram from the kernel, into the buffer."""
+        for _ in range(STRAY_DATAGRAMS):
+            try:
+                nbytes, (port_id, _groups) = self._open().recvfrom_into(self._buffer, 0, socket.MSG_TRUNC)
+            except BlockingIOError as error:
+                raise TimeoutError(f"no answer from the kernel within {RECEIVE_TIMEOUT_S} s") from error
+            if nbytes > len(self._buffer):
+                raise TunnelError(f"a netlink answer of {nbytes} bytes was cut off")
+            if port_id == 0:
+                return nbytes
+        raise TunnelError("other processes flood the netlink socket")
+
+    def _messages(self, seq: int) -> Iterator[tuple[int, int, memoryview]]:
+        """(type, flags, payload) of the next datagram's messages that answer the request `seq`."""
+        data = self._buffer[: self._receive()]
+        while len(data) >= NLMSG_HEADER.size:
+            length, kind, flags, message_seq, _port_id = NLMSG_HEADER.unpack_from(data)
+            if not NLMSG_HEADER.size <= length <= len(data):
+                raise TunnelError("a netlink answer with a wrong length")
+            if message_seq == seq:
+                yield kind, flags, data[NLMSG_HEADER.size : length]
+            data = data[(length + 3) & ~3 :]
+
+
+def _attributes(data: memoryview) -> Iterator[tuple[int, memoryview]]:
+    while len(data) >= NLA_HEADER.size:
+        length, kind = NLA_HEADER.unpack_from(data)
+        if not NLA_HEADER.size <= length <= len(data):
+            raise TunnelError("a netlink attribute with a wrong length")
+        yield kind & constants.NLA_TYPE_MASK, data[NLA_HEADER.size : length]
+        data = data[(length + 3) & ~3 :]
+
+
+def _family_id(payload: memoryview) -> int:
+    for kind, value in _attributes(payload[GENLMSG_HEADER.size :]):
+        if kind == constants.CTRL_ATTR_FAMILY_ID:
+            return int.from_bytes(value, sys.byteorder)
+    raise TunnelError("the kernel named no generic-netlink family id")
+
+
+def _raise_unless_zero(flags: int, payload: memoryview) -> None:
+    """struct nlmsgerr: the errno, negated; the request's header (its payload too unless CAPPED); attributes."""
+    negated, request_length = _ERROR.unpack_from(payload)
+    if negated == 0:
+        return
+    detail = ""
+    if flags & constants.NLM_F_ACK_TLVS:
+        copied = NLMSG_HEADER.size if flags & constants.NLM_F_CAPPED else (request_length + 3) & ~3
+        for kind, value in _attributes(payload[4 + copied :]):
+            if kind == constants.NLMSGERR_ATTR_MSG:
+                detail = bytes(value).rstrip(b"\0").decode(errors="replace")
+    raise NetlinkError(-negated, detail)

@@ -1,0 +1,97 @@
+"""What to change so that the exit becomes what it should be. Pure: states in, changes out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from appliance.network.firewall import state as egress
+from appliance.network.wireguard.tunnel import DeviceChange, LinkChange, PutPeer, RemovePeer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from appliance.network.firewall.state import EgressChanges, EgressState
+    from appliance.network.wireguard.tunnel import Dump, Link, Peer, PeerChange, PeerState, Prefix
+
+
+@dataclass(frozen=True, slots=True)
+class Desired:
+    """The exit as it should be. `peers` by public key; no allowed-ip stands with two of them."""
+
+    interface: str
+    ipv6: bool
+    public_key: bytes
+    private_key: bytes = field(repr=False)
+    listen_port: int
+    mtu: int
+    addresses: frozenset[Prefix]
+    peers: Mapping[bytes, Peer]
+
+
+@dataclass(frozen=True, slots=True)
+class Actual:
+    """The exit as it was read. `link` None: there is no interface, and whatever `dump` says is of an earlier one."""
+
+    egress: EgressState
+    link: Link | None
+    dump: Dump | None
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """Only the differences. To be done in the order of the fields: nothing is forwarded without its rules, and a port
+    that is taken shows on a link that is up."""
+
+    egress: EgressChanges | None = None
+    link: LinkChange | None = None
+    device: DeviceChange | None = None
+    peers: tuple[PeerChange, ...] = ()
+
+    def __bool__(self) -> bool:
+        return self != Changes()
+
+
+def reconcile(desired: Desired, actual: Actual) -> Changes:
+    dump = None if actual.link is None else actual.dump
+    return Changes(
+        egress=egress.reconcile(actual.egress, interface=desired.interface, ipv6=desired.ipv6),
+        link=_link_change(desired, actual.link),
+        device=_device_change(desired, dump),
+        peers=_peer_changes(desired.peers, {} if dump is None else dump.peers),
+    )
+
+
+def _link_change(desired: Desired, link: Link | None) -> LinkChange | None:
+    if link is None:
+        return LinkChange(create=True, mtu=desired.mtu, add_addresses=desired.addresses, up=True)
+    change = LinkChange(
+        mtu=None if link.mtu == desired.mtu else desired.mtu,
+        remove_addresses=link.addresses - desired.addresses,
+        add_addresses=desired.addresses - link.addresses,
+        up=not link.up,
+    )
+    return None if change == LinkChange() else change
+
+
+def _device_change(desired: Desired, dump: Dump | None) -> DeviceChange | None:
+    # Compared by the public key: the device's private one is never read.
+    change = DeviceChange(
+        private_key=None if dump is not None and dump.public_key == desired.public_key else desired.private_key,
+        listen_port=None if dump is not None and dump.listen_port == desired.listen_port else desired.listen_port,
+    )
+    return None if change == DeviceChange() else change
+
+
+def _peer_changes(desired: Mapping[bytes, Peer], actual: Mapping[bytes, PeerState]) -> tuple[PeerChange, ...]:
+    """Removals first: an address of a session that ended may already be another one's."""
+    removals = [RemovePeer(key) for key in sorted(actual.keys() - desired.keys())]
+    return (*removals, *_puts(desired, actual))
+
+
+def _puts(desired: Mapping[bytes, Peer], actual: Mapping[bytes, PeerState]) -> Iterator[PutPeer]:
+    """A missing peer starts from zero. One with wrong allowed-ips keeps its counters and its handshake."""
+    for key in sorted(desired):
+        wanted, found = desired[key], actual.get(key)
+        if found is None or found.allowed_ips != wanted.allowed_ips:
+            yield PutPeer(wanted, fresh=found is None)

@@ -1,0 +1,113 @@
+"""Which WireGuard this host offers, and the tunnel that goes with it."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from appliance.domain.errors import HostError
+from appliance.network.netlink import constants
+from appliance.network.netlink.generic import GenericNetlink, NetlinkError
+from appliance.network.wireguard import kernel, link, userspace
+from appliance.network.wireguard.wireguard_go import PROGRAM
+
+if TYPE_CHECKING:
+    from appliance.network.wireguard.tunnel import Tunnel
+
+Setting = Literal["auto", "kernel", "userspace"]
+Backend = Literal["kernel", "userspace"]
+
+_CAP_NET_ADMIN = 12  # linux/capability.h
+_KINDS: dict[Backend, str] = {"kernel": kernel.KIND, "userspace": userspace.KIND}
+_INSTALL = f"apt-get install {PROGRAM}"
+
+
+@dataclass(frozen=True, slots=True)
+class HostFacts:
+    """What the host has. `interface_kind`: rtnetlink's word for the interface that has our name, if one has.
+
+    `unit`: the systemd unit that runs wireguard-go for us.
+    """
+
+    net_admin: bool
+    kernel_module: bool
+    wireguard_go: bool
+    tun_device: bool
+    interface_kind: str | None
+    unit: str | None = None
+
+
+def choose_backend(
+    setting: Setting, interface_name: str, log_path: Path | None = None, unit: str | None = None
+) -> tuple[Tunnel, str]:
+    """The tunnel for this host and why it is this one. HostError when there is none; blocks for milliseconds."""
+    backend, reason = decide(setting, replace(read_host(interface_name), unit=unit), interface_name)
+    if backend == "kernel":
+        return kernel.KernelTunnel(interface_name), reason
+    return userspace.UserspaceTunnel(interface_name, log_path, unit), reason
+
+
+def decide(setting: Setting, host: HostFacts, interface_name: str) -> tuple[Backend, str]:
+    """Pure. HostError names what is missing and what to do."""
+    if not host.net_admin:
+        raise HostError("managing WireGuard needs root or CAP_NET_ADMIN")
+    backend, reason = _pick(setting, host)
+    if host.interface_kind not in (None, _KINDS[backend]):
+        raise HostError(
+            f"wireguard.interface {interface_name}: an interface of this name exists and is not of the {backend} "
+            f"backend (it is {host.interface_kind or 'not virtual'}); remove it (ip link del {interface_name}) "
+            "or choose another name"
+        )
+    return backend, reason
+
+
+def _pick(setting: Setting, host: HostFacts) -> tuple[Backend, str]:
+    if setting != "kernel" and host.unit is not None:
+        # It has made the interface already.
+        return "userspace", f"{host.unit} runs {PROGRAM}"
+    if setting != "userspace" and host.kernel_module:
+        return "kernel", "the kernel has WireGuard"
+    if setting == "kernel":
+        raise HostError("wireguard.backend is kernel, and this kernel has no wireguard module")
+    if host.wireguard_go and host.tun_device:
+        return "userspace", "asked for" if setting == "userspace" else f"no wireguard in the kernel; {PROGRAM} is there"
+    if host.wireguard_go:
+        raise HostError(f"{PROGRAM} needs /dev/net/tun, and this host has none (modprobe tun)")
+    if setting == "userspace":
+        raise HostError(f"wireguard.backend is userspace, and {PROGRAM} is not installed; {_INSTALL}")
+    raise HostError(f"no WireGuard: the kernel has no wireguard module and {PROGRAM} is not installed; {_INSTALL}")
+
+
+def read_host(interface_name: str) -> HostFacts:
+    return HostFacts(
+        net_admin=_net_admin(),
+        kernel_module=kernel_has_wireguard(),
+        wireguard_go=shutil.which(PROGRAM) is not None,
+        tun_device=Path("/dev/net/tun").is_char_device(),
+        interface_kind=link.link_kind(interface_name),
+    )
+
+
+def kernel_has_wireguard() -> bool:
+    """Whether the generic-netlink family is there. Asking loads the module by its alias, where there is one.
+
+    net/netlink/genetlink.c, ctrl_getfamily(): an unknown name is request_module()d before it is denied, so there
+    is nothing that a modprobe of ours could add.
+    """
+    device = GenericNetlink(constants.WG_GENL_NAME, constants.WG_GENL_VERSION)
+    try:
+        device.family_id()
+    except (NetlinkError, OSError):
+        return False
+    finally:
+        device.close()
+    return True
+
+
+def _net_admin() -> bool:
+    status = Path("/proc/self/status").read_text(encoding="ascii")
+    effective = re.search(r"^CapEff:\s*([0-9a-f]+)$", status, re.MULTILINE)
+    return effective is not None and bool(int(effective[1], 16) >> _CAP_NET_ADMIN & 1)

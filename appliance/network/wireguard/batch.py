@@ -1,0 +1,103 @@
+"""Applying a batch to a device that stops at the first entry it refuses, and does not say which that was.
+
+The others are applied all the same, and those at fault are named. To find them, entries that were done are sent once
+more; `again` then says that their peers must not begin anew: what they have counted since stays.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol, TypeVar
+
+from appliance.domain.errors import TunnelError
+from appliance.network.wireguard.keys import abbreviated
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+
+MOST_REFUSED = 100  # in one go; then the rest is left
+MOST_NAMED = 10  # in the error's text
+MOST_PASSING = 3  # refusals that do not repeat, of one batch
+
+
+class Refused(TunnelError):
+    """The device answered a request with an error. `reason`: its errno in words."""
+
+    def __init__(self, request: str, reason: str) -> None:
+        super().__init__(f"{request}: {reason}")
+        self.reason = reason
+
+
+class PeersRefused(TunnelError):
+    """The device refused these peers, by public key, each for a reason; it has taken the others unless `gave_up`."""
+
+    def __init__(self, interface: str, reasons: Mapping[bytes, str], *, gave_up: bool = False) -> None:
+        named = [f"peer {abbreviated(key)} refused: {reason}" for key, reason in list(reasons.items())[:MOST_NAMED]]
+        if len(reasons) > MOST_NAMED:
+            named.append(f"and {len(reasons) - MOST_NAMED} more")
+        if gave_up:
+            named.append("the rest was not tried")
+        super().__init__(f"{interface}: {'; '.join(named)}")
+        self.public_keys = tuple(reasons)
+
+
+class Entry(Protocol):
+    @property
+    def public_key(self) -> bytes: ...
+
+
+E = TypeVar("E", bound=Entry)
+
+
+def put_through(interface: str, batches: Iterable[Sequence[E]], send: Callable[[Sequence[E], bool], None]) -> None:
+    """Send all entries, batch by batch. Raises PeersRefused, or what is wrong with the device itself.
+
+    `send(entries, again)` raises Refused at the first entry that the device refuses: it has done those before it.
+    """
+    reasons: dict[bytes, str] = {}
+    for batch in batches:
+        left, passing = batch, 0
+        while left:
+            try:
+                send(left, False)
+                break
+            except Refused as error:
+                send((), True)  # a device that is not there refuses even nothing
+                if len(reasons) == MOST_REFUSED:
+                    raise PeersRefused(interface, reasons, gave_up=True) from error
+                done = _count_done(left, send)
+                if _refuses(left[done], send):
+                    reasons.setdefault(left[done].public_key, error.reason)
+                    left = left[done + 1 :]
+                elif passing == MOST_PASSING:
+                    raise
+                else:
+                    # Whoever it was is taken now, and what came behind was not done as it should be: all of it again.
+                    passing += 1
+    if reasons:
+        raise PeersRefused(interface, reasons)
+
+
+def _refuses(entry: E, send: Callable[[Sequence[E], bool], None]) -> bool:
+    try:
+        send([entry], False)
+    except Refused:
+        return True
+    return False
+
+
+def _count_done(entries: Sequence[E], send: Callable[[Sequence[E], bool], None]) -> int:
+    """How many of the entries were done before one was refused.
+
+    Looks near the front first, so that where many are refused each takes few requests.
+    """
+    done, not_done, step = 0, len(entries), 1
+    while not_done - done > 1:
+        middle = done + min(step, (not_done - done) // 2)
+        try:
+            send(entries[done:middle], True)
+        except Refused:
+            not_done = middle
+        else:
+            done = middle
+            step *= 2
+    return done

@@ -1,0 +1,56 @@
+"""The wg-quick file a client gets. Pure text; the format is that of wg-quick(8)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from appliance.network.wireguard.keys import encode
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from ipaddress import IPv4Address, IPv6Address
+
+    IPAddress = IPv4Address | IPv6Address
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    host: IPAddress
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if self.host.version == 6 else f"{self.host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class ClientConfig:
+    """`key_pair` is (private, public) where the server made it; without it the client adds its own PrivateKey.
+
+    `ipv6` false leaves IPv6 out altogether: wg-quick fails on a host where IPv6 is disabled.
+    """
+
+    key_pair: tuple[bytes, bytes] | None = field(repr=False)
+    addresses: Sequence[IPAddress]
+    mtu: int
+    dns: Sequence[IPAddress]
+    server_public_key: bytes
+    endpoint: Endpoint
+    keepalive: int
+    ipv6: bool
+
+
+def render(config: ClientConfig) -> str:
+    lines = ["[Interface]"]
+    if config.key_pair is not None:
+        private, public = config.key_pair
+        lines += [f"PrivateKey = {encode(private)}", f"# PublicKey = {encode(public)}"]
+    lines.append(f"Address = {', '.join(f'{a}/{a.max_prefixlen}' for a in config.addresses)}")
+    lines.append(f"MTU = {config.mtu}")
+    dns = [str(a) for a in config.dns if config.ipv6 or a.version == 4]
+    if dns:
+        lines.append(f"DNS = {', '.join(dns)}")
+    lines += ["", "[Peer]", f"PublicKey = {encode(config.server_public_key)}", f"Endpoint = {config.endpoint}"]
+    lines.append("AllowedIPs = 0.0.0.0/0, ::/0" if config.ipv6 else "AllowedIPs = 0.0.0.0/0")
+    lines.append(f"PersistentKeepalive = {config.keepalive}")
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,147 @@
+"""WireGuard's generic-netlink requests as bytes (linux/wireguard.h); no sockets here.
+
+A netlink attribute is `u16 length, u16 type, payload`, padded to four bytes; the length counts header and
+payload, so a nest can hold 64 KiB at most. All numbers are in host order.
+"""
+
+from __future__ import annotations
+
+import socket
+import struct
+from typing import TYPE_CHECKING, NamedTuple
+
+from appliance.network.netlink import constants
+from appliance.network.wireguard.tunnel import PutPeer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from appliance.network.wireguard.tunnel import DeviceChange, Peer, PeerChange, Prefix
+
+NLMSG_HEADER = struct.Struct("=IHHII")  # length, type, flags, sequence number, port id
+GENLMSG_HEADER = struct.Struct("=BBxx")  # command, version
+NLA_HEADER = struct.Struct("=HH")  # length, type
+
+# Room for the peers of one message. Half of what a nest could hold: the kernel copies a request into one
+# contiguous buffer, and smaller ones are easier to get.
+PEERS_LIMIT = 32 * 1024
+# 256 IPv6 allowed-ips take 10 KiB, so an entry always fits beside the message's other attributes.
+ALLOWED_IPS_PER_ENTRY = 256
+
+
+class PeerEntry(NamedTuple):
+    """What must share a message of a change: the removal of the peer and what puts it, or one of the two."""
+
+    public_key: bytes
+    removal: bytes
+    put: bytes
+
+    @property
+    def size(self) -> int:
+        return len(self.removal) + len(self.put)
+
+
+def attribute(kind: int, payload: bytes) -> bytes:
+    """One attribute with its padding. ValueError if it does not fit the 16-bit length."""
+    length = NLA_HEADER.size + len(payload)
+    if length > 0xFFFF:
+        raise ValueError(f"a netlink attribute of {length} bytes")
+    return NLA_HEADER.pack(length, kind) + payload + bytes(-length % 4)
+
+
+def nest(kind: int, *attributes: bytes) -> bytes:
+    return attribute(kind | constants.NLA_F_NESTED, b"".join(attributes))
+
+
+def message(kind: int, flags: int, seq: int, command: int, version: int, body: bytes) -> bytes:
+    """A whole generic-netlink request. The port id stays 0: the kernel knows the socket."""
+    payload = GENLMSG_HEADER.pack(command, version) + body
+    header = NLMSG_HEADER.pack(NLMSG_HEADER.size + len(payload), kind, flags | constants.NLM_F_REQUEST, seq, 0)
+    return header + payload
+
+
+def interface(name: str) -> bytes:
+    """The attribute that says which device is meant; the body of WG_CMD_GET_DEVICE is nothing else."""
+    return attribute(constants.WGDEVICE_A_IFNAME, name.encode() + b"\0")
+
+
+def device_body(name: str, change: DeviceChange) -> bytes:
+    """The body of WG_CMD_SET_DEVICE for the device's own settings."""
+    body = interface(name)
+    if change.private_key is not None:
+        body += attribute(constants.WGDEVICE_A_PRIVATE_KEY, _key(change.private_key))
+    if change.listen_port is not None:
+        body += attribute(constants.WGDEVICE_A_LISTEN_PORT, struct.pack("=H", change.listen_port))
+    return body
+
+
+def peers_body(name: str, entries: Iterable[PeerEntry], *, again: bool = False) -> bytes:
+    """The body of WG_CMD_SET_DEVICE for the entries of one message.
+
+    `again`: once more for entries that were done already, and therefore without their removals.
+    """
+    peers = (entry.put if again else entry.removal + entry.put for entry in entries)
+    return interface(name) + nest(constants.WGDEVICE_A_PEERS, *peers)
+
+
+def peer_entries(changes: Iterable[PeerChange]) -> Iterator[list[PeerEntry]]:
+    """The changes in order, over as few messages as hold them."""
+    message: list[PeerEntry] = []
+    size = 0
+    for change in changes:
+        for entry in _entries(change):
+            if message and size + entry.size > PEERS_LIMIT:
+                yield message
+                message, size = [], 0
+            message.append(entry)
+            size += entry.size
+    if message:
+        yield message
+
+
+def _entries(change: PeerChange) -> Iterator[PeerEntry]:
+    key = change.public_key
+    if not isinstance(change, PutPeer):
+        yield PeerEntry(key, _peer(key, constants.WGPEER_F_REMOVE_ME), b"")
+        return
+    removal = _peer(key, constants.WGPEER_F_REMOVE_ME) if change.fresh else b""
+    first, *rest = _allowed_ips(change.peer)
+    yield PeerEntry(key, removal, _peer(key, constants.WGPEER_F_REPLACE_ALLOWEDIPS, first))
+    for more in rest:
+        # Adds to the peer just put, and must not bring it back if somebody removed it in between.
+        yield PeerEntry(key, b"", _peer(key, constants.WGPEER_F_UPDATE_ONLY, more))
+
+
+def _peer(public_key: bytes, flags: int, *attributes: bytes) -> bytes:
+    return nest(
+        0,
+        attribute(constants.WGPEER_A_PUBLIC_KEY, _key(public_key)),
+        attribute(constants.WGPEER_A_FLAGS, struct.pack("=I", flags)),
+        *attributes,
+    )
+
+
+def _allowed_ips(peer: Peer) -> list[bytes]:
+    """WGPEER_A_ALLOWEDIPS nests, at least one. Sorted, so that equal changes are equal bytes."""
+    prefixes = sorted(peer.allowed_ips)
+    starts = range(0, max(len(prefixes), 1), ALLOWED_IPS_PER_ENTRY)
+    return [
+        nest(constants.WGPEER_A_ALLOWEDIPS, *map(_allowed_ip, prefixes[start : start + ALLOWED_IPS_PER_ENTRY]))
+        for start in starts
+    ]
+
+
+def _allowed_ip(prefix: Prefix) -> bytes:
+    family = socket.AF_INET if len(prefix.address) == 4 else socket.AF_INET6
+    return nest(
+        0,
+        attribute(constants.WGALLOWEDIP_A_FAMILY, struct.pack("=H", family)),
+        attribute(constants.WGALLOWEDIP_A_IPADDR, prefix.address),
+        attribute(constants.WGALLOWEDIP_A_CIDR_MASK, struct.pack("=B", prefix.length)),
+    )
+
+
+def _key(key: bytes) -> bytes:
+    if len(key) != constants.WG_KEY_LEN:
+        raise ValueError(f"a WireGuard key is {constants.WG_KEY_LEN} bytes, not {len(key)}")
+    return key

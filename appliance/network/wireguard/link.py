@@ -1,0 +1,196 @@
+"""The network interface itself, through rtnetlink: read it, change it, delete it. Blocking.
+
+pyroute2's IPRoute runs a private event loop over its socket and belongs to the thread that made it. So each
+call here opens one and closes it again: about 2 ms, and nothing is left over. It is imported on first use:
+the command line should not pay for it.
+"""
+
+from __future__ import annotations
+
+import errno
+import ipaddress
+import os
+import socket
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from appliance.domain.errors import TunnelError
+from appliance.network.netlink import constants
+from appliance.network.wireguard.tunnel import Link, Prefix
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from appliance.network.wireguard.tunnel import LinkChange
+
+IPV6_SIZE = 16
+
+
+def read_link(name: str, kind: str) -> Link | None:
+    """The interface, or None where there is none. TunnelError where there is one of another kind."""
+    with _rtnetlink(name, "reading the interface") as route:
+        found = _find(route, name)
+        if found is None:
+            return None
+        _check_kind(name, found, kind)
+        index = found["index"]
+        addresses = frozenset(filter(_not_link_local, map(_prefix, route.get_addr(index=index))))
+        return Link(
+            ifindex=index,
+            up=bool(found["flags"] & constants.IFF_UP),
+            mtu=found.get_attr("IFLA_MTU"),
+            addresses=addresses,
+        )
+
+
+def link_kind(name: str) -> str | None:
+    """The interface's kind (`wireguard`, `tun`, ...; empty for hardware), or None where there is none."""
+    with _rtnetlink(name, "reading the interface") as route:
+        found = _find(route, name)
+        return None if found is None else _kind(found)
+
+
+def create_wireguard(name: str) -> None:
+    """Add an interface of kind wireguard; one that is there already is left alone, whatever it is."""
+    with _rtnetlink(name, "creating the interface") as route, _unless(errno.EEXIST):
+        route.link("add", ifname=name, kind="wireguard")
+
+
+def change_link(name: str, change: LinkChange) -> None:
+    """All of `change` but `create`. Adding an address that is there or removing one that is not succeeds."""
+    with _rtnetlink(name, "changing the interface") as route:
+        found = _find(route, name)
+        if found is None:
+            raise TunnelError(f"{name}: there is no such interface")
+        index = found["index"]
+        if change.mtu is not None:
+            route.link("set", index=index, mtu=change.mtu)
+        for prefix in sorted(change.remove_addresses):
+            with _unless(errno.EADDRNOTAVAIL):
+                route.addr("del", **_address(index, prefix))
+        if any(len(prefix.address) == IPV6_SIZE for prefix in change.add_addresses):
+            _enable_ipv6(name)
+        for prefix in sorted(change.add_addresses):
+            _add_address(route, name, index, prefix)
+        if change.up:
+            route.link("set", index=index, state="up")
+            _send_no_redirects(name)
+
+
+def _enable_ipv6(name: str) -> None:
+    """Where the host has it disabled, an interface begins without, and takes no address of it. The others stay as they
+    are."""
+    disabled = Path(f"/proc/sys/net/ipv6/conf/{name}/disable_ipv6")
+    with suppress(OSError):  # /proc/sys is read-only here, or the kernel has no IPv6: adding the address says so
+        if disabled.read_text(encoding="ascii").strip() != "0":
+            disabled.write_text("0", encoding="ascii")
+
+
+def _send_no_redirects(name: str) -> None:
+    """The kernel's WireGuard sees to it by itself (drivers/net/wireguard/device.c, wg_open); wireguard-go does not.
+
+    A redirect would send clients that speak to each other around the exit, and uses up the rate of the errors they get.
+    """
+    with suppress(OSError):  # /proc/sys is read-only here
+        Path(f"/proc/sys/net/ipv4/conf/{name}/send_redirects").write_text("0", encoding="ascii")
+
+
+def delete_link(name: str, kind: str) -> None:
+    """Remove the interface; none is no error. TunnelError where it is of another kind: that one is not ours."""
+    with _rtnetlink(name, "deleting the interface") as route, _unless(errno.ENODEV):
+        found = _find(route, name)
+        if found is not None:
+            _check_kind(name, found, kind)
+            route.link("del", index=found["index"])
+
+
+@contextmanager
+def _rtnetlink(name: str, doing: str) -> Iterator[Any]:
+    """An IPRoute in this thread's network namespace; its errors come out as TunnelError."""
+    from pyroute2 import IPRoute  # type: ignore[import-untyped]  # it ships no types
+    from pyroute2.netlink.exceptions import NetlinkError  # type: ignore[import-untyped]  # likewise
+
+    try:
+        # No groups: without them pyroute2 subscribes to all routing events and queues what it hears.
+        with IPRoute(groups=0) as route:
+            yield route
+    except NetlinkError as error:
+        raise TunnelError(f"{name}: {doing}: {_words(error.code)}") from error
+    except OSError as error:
+        raise TunnelError(f"{name}: {doing}: {error}") from error
+
+
+@contextmanager
+def _unless(code: int) -> Iterator[None]:
+    """Let this one answer of the kernel count as done."""
+    from pyroute2.netlink.exceptions import NetlinkError
+
+    try:
+        yield
+    except NetlinkError as error:
+        if error.code != code:
+            raise
+
+
+def _find(route: Any, name: str) -> Any:
+    from pyroute2.netlink.exceptions import NetlinkError
+
+    try:
+        return route.link("get", ifname=name)[0]
+    except NetlinkError as error:
+        if error.code != errno.ENODEV:
+            raise
+        return None
+
+
+def _kind(link: Any) -> str:
+    info = link.get_attr("IFLA_LINKINFO")
+    return "" if info is None else info.get_attr("IFLA_INFO_KIND") or ""
+
+
+def _check_kind(name: str, link: Any, kind: str) -> None:
+    found = _kind(link)
+    if found != kind:
+        raise TunnelError(f"{name}: an interface of this name is there, and it is {found or 'not virtual'}, not {kind}")
+
+
+def _prefix(address: Any) -> Prefix:
+    # linux/if_addr.h: on a point-to-point link IFA_ADDRESS is the far end and IFA_LOCAL the near one.
+    text = address.get_attr("IFA_LOCAL") or address.get_attr("IFA_ADDRESS")
+    return Prefix(ipaddress.ip_address(text).packed, address["prefixlen"])
+
+
+def _not_link_local(prefix: Prefix) -> bool:
+    return not (len(prefix.address) == IPV6_SIZE and ipaddress.IPv6Address(prefix.address).is_link_local)
+
+
+def _address(index: int, prefix: Prefix) -> dict[str, Any]:
+    family = socket.AF_INET if len(prefix.address) == 4 else socket.AF_INET6
+    text = str(ipaddress.ip_address(prefix.address))
+    return {"index": index, "family": family, "address": text, "prefixlen": prefix.length}
+
+
+def _add_address(route: Any, name: str, index: int, prefix: Prefix) -> None:
+    from pyroute2.netlink.exceptions import NetlinkError
+
+    wanted = _address(index, prefix)
+    ipv6 = wanted["family"] == socket.AF_INET6
+    if ipv6:
+        # Nobody else can have an address on a tunnel: there are no duplicates to look for.
+        wanted["flags"] = constants.IFA_F_NODAD
+    try:
+        with _unless(errno.EEXIST):
+            route.addr("add", **wanted)
+    except NetlinkError as error:
+        # net/ipv6/addrconf.c: EACCES under disable_ipv6; no IPv6 state on the interface at all (ipv6.disable=1,
+        # an MTU under 1280) is one of the others.
+        no_ipv6 = ipv6 and error.code in (errno.EACCES, errno.EOPNOTSUPP, errno.ENODEV, errno.ENOBUFS, errno.EINVAL)
+        hint = f"; is IPv6 disabled here? (net.ipv6.conf.{name}.disable_ipv6)" if no_ipv6 else ""
+        raise TunnelError(
+            f"{name}: cannot add the address {wanted['address']}/{prefix.length}: {_words(error.code)}{hint}"
+        ) from error
+
+
+def _words(code: int) -> str:
+    return f"{errno.errorcode.get(code, code)} ({os.strerror(code)})"

@@ -1,0 +1,34 @@
+"""Waiting for something to happen to one network interface or its addresses (rtnetlink multicast groups)."""
+
+from __future__ import annotations
+
+import socket
+import struct
+
+from appliance.network.netlink import constants
+from appliance.network.netlink.events import Event, NetlinkEvents, text_attribute
+
+_IFINFOMSG = struct.Struct("=BxHiII")  # family, type, index, flags, change
+_IFADDRMSG = struct.Struct("=BBBBI")  # family, prefix length, flags, scope, index
+
+
+def link_events(interface_name: str) -> NetlinkEvents:
+    """The interface came, went or changed, or one of its addresses did."""
+
+    def concerns(event: Event) -> bool:
+        if event.kind in (constants.RTM_NEWLINK, constants.RTM_DELLINK):
+            return text_attribute(event.payload, _IFINFOMSG.size, constants.IFLA_IFNAME) == interface_name
+        if event.kind in (constants.RTM_NEWADDR, constants.RTM_DELADDR):
+            index: int = _IFADDRMSG.unpack_from(event.payload)[4]
+            return index == _index(interface_name)
+        return False
+
+    groups = constants.RTMGRP_LINK | constants.RTMGRP_IPV4_IFADDR | constants.RTMGRP_IPV6_IFADDR
+    return NetlinkEvents(constants.NETLINK_ROUTE, groups, concerns)
+
+
+def _index(interface_name: str) -> int:
+    try:
+        return socket.if_nametoindex(interface_name)
+    except OSError:
+        return 0  # no interface has it; its going was an event of its own

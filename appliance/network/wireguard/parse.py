@@ -1,0 +1,120 @@
+"""The kernel's answer to WG_CMD_GET_DEVICE, from recv() buffers to a `Dump`. No sockets in here.
+
+    parser = DumpParser(family_id)
+    parser.begin(seq, port_id)                # what the request carries
+    while not parser.feed(buffer, nbytes): ...
+    dump = parser.result()
+
+`feed` raises, and the dump begun is then worth nothing:
+
+- `Interrupted`: the device changed under the dump. Ask again, a bounded number of times.
+- `OutOfRoom`: there are more peers or allowed-ips than there was room for; the room is doubled. Ask again: since
+  the room has a bound, this happens at most some twenty times in a parser's life.
+- `MalformedDump`: the bytes are not what the protocol allows.
+- `TunnelError`: the device holds more than the parser ever makes room for.
+- `OSError`: the kernel refused, with its errno (ENODEV: no such interface).
+
+After any of them the kernel may still be sending the rest, and a second dump on the same socket is refused (EBUSY)
+until that is read: ask again on a new socket.
+"""
+
+from __future__ import annotations
+
+import os
+from errno import EBADMSG, EINTR, ENOSPC
+from weakref import finalize
+
+from appliance._native import ffi, lib
+from appliance.domain.errors import MalformedDump, TunnelError
+from appliance.network.wireguard.peer_table import Peers, PeerTable, Room
+from appliance.network.wireguard.tunnel import Dump
+
+FIRST_ROOM = Room(peers=256, allowed_ips=1024)
+# The kernel holds no more than 2^20 peers: MAX_PEERS_PER_DEVICE in drivers/net/wireguard/messages.h.
+MOST_ROOM = Room(peers=1 << 20, allowed_ips=1 << 22)
+
+
+class Interrupted(TunnelError):
+    """NLM_F_DUMP_INTR: the device changed under the dump. Ask again."""
+
+    def __init__(self) -> None:
+        super().__init__("the device changed while it was read")
+
+
+class OutOfRoom(TunnelError):
+    """The device holds more than there was room for; there is more room now. Ask again."""
+
+    def __init__(self) -> None:
+        super().__init__("the device holds more than there was room for")
+
+
+class DumpParser:
+    """Reads one dump after another and compares each with the one before. One thread at a time."""
+
+    def __init__(self, family_id: int, first: Room = FIRST_ROOM, most: Room = MOST_ROOM) -> None:
+        """`family_id`: as resolved for `wireguard`. `first`: the room to start with; `most`: where growing ends."""
+        self._family_id = family_id
+        self._room = first
+        self._most = most
+        self._reading: PeerTable | None = None
+        self._peers: Peers | None = None  # of the dump before
+        # Of dumps that nobody holds any more: for a kernel it is work to give memory, and the same each time.
+        self._spare: list[PeerTable] = []
+
+    def begin(self, seq: int, port_id: int) -> None:
+        """Expect the answer to the request with this sequence number and port id (0: any)."""
+        self._reading = self._table()
+        lib.wga_dump_begin(self._reading.dump, self._family_id, seq, port_id)
+
+    def feed(self, buffer: bytes | bytearray | memoryview, length: int) -> bool:
+        """Read the first `length` bytes of `buffer`, one recv()'s worth of messages. True: the dump is whole."""
+        if not 0 <= length <= len(buffer):
+            raise ValueError(f"length {length} of a buffer of {len(buffer)}")
+        if self._reading is None:
+            raise RuntimeError("no dump is begun")
+        with ffi.from_buffer("uint8_t[]", buffer) as data:
+            result = lib.wga_dump_feed(self._reading.dump, data, length)
+        if result < 0:
+            raise self._failure(self._reading, -result)
+        return result == 1
+
+    def result(self) -> Dump:
+        """The dump, once `feed` has said True; for taking it once. Raises `MalformedDump` when a peer comes twice."""
+        table = self._reading
+        if table is None or table.dump.state != lib.WGA_DUMP_FINISHED:
+            raise RuntimeError("the dump is not finished")
+        self._reading = None
+        found = table.dump
+        self._peers = peers = Peers(table, self._peers)
+        finalize(peers, self._spare.append, table).atexit = False
+        return Dump(
+            ifindex=found.ifindex,
+            public_key=bytes(ffi.buffer(found.public_key)),
+            listen_port=found.listen_port,
+            peers=peers,
+            compared=peers,
+        )
+
+    def _table(self) -> PeerTable:
+        """One that is free, or a new one."""
+        spare = self._spare.pop() if self._spare else None
+        self._spare.clear()
+        return spare if spare is not None and spare.room == self._room else PeerTable(self._room)
+
+    def _failure(self, reading: PeerTable, error: int) -> Exception:
+        if reading.dump.kernel_error:
+            return OSError(error, os.strerror(error))
+        if error == EINTR:
+            return Interrupted()
+        if error == ENOSPC:
+            return self._grow(reading.more_room())
+        if error == EBADMSG:
+            return MalformedDump("malformed dump")
+        return RuntimeError("no dump is begun")
+
+    def _grow(self, room: Room) -> TunnelError:
+        most = self._most
+        if room.peers > most.peers or room.allowed_ips > most.allowed_ips:
+            return TunnelError(f"the device holds more than {most.peers} peers or {most.allowed_ips} allowed-ips")
+        self._room = room
+        return OutOfRoom()

@@ -1,0 +1,146 @@
+"""The peers of one dump, in C's memory: of none of them a Python object is made before it is asked for."""
+
+from __future__ import annotations
+
+import os
+import struct
+from collections.abc import Mapping
+from errno import EBADMSG
+from typing import TYPE_CHECKING, NamedTuple
+from weakref import ref
+
+from appliance._native import ffi, lib
+from appliance.domain.errors import MalformedDump
+from appliance.network.wireguard.tunnel import PeerState, Prefix
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+class Room(NamedTuple):
+    """For how many peers, and allowed-ips of all of them together, there is memory."""
+
+    peers: int
+    allowed_ips: int
+
+
+# struct wga_peer, wga_allowed_ip and wga_key of native/appliance.cdef.h; appliance.h asserts their sizes.
+_PEER = struct.Struct("=32sQQqII")
+_ALLOWED_IP = struct.Struct("=16sBB")
+_KEY_SIZE = 32
+
+# The parser writes each entry as a whole, and nobody reads one that it has not written for the same dump.
+_new = ffi.new_allocator(should_clear_after_alloc=False)
+
+
+class PeerTable:
+    """Peers and their allowed-ips by place, in the order in which the device lists them."""
+
+    def __init__(self, room: Room) -> None:
+        self.dump = ffi.new("struct wga_dump *")
+        self.room = room
+        # The C struct only points at the arrays: these attributes keep them alive.
+        self._peers = _new("struct wga_peer[]", room.peers)
+        self._allowed_ips = _new("struct wga_allowed_ip[]", room.allowed_ips)
+        self.dump.peers, self.dump.peer_capacity = self._peers, room.peers
+        self.dump.allowed_ips, self.dump.allowed_ip_capacity = self._allowed_ips, room.allowed_ips
+        self._peer_rows = ffi.buffer(self._peers)
+        self._allowed_ip_rows = ffi.buffer(self._allowed_ips)
+
+    def __len__(self) -> int:
+        return self.dump.peer_count
+
+    def more_room(self) -> Room:
+        """Twice of what is full."""
+        found = self.dump
+        peers_full = found.peer_count == found.peer_capacity
+        allowed_ips_full = found.allowed_ip_count == found.allowed_ip_capacity
+        return Room(self.room.peers * (1 + peers_full), self.room.allowed_ips * (1 + allowed_ips_full))
+
+    def peer(self, place: int) -> PeerState:
+        public_key, rx_bytes, tx_bytes, last_handshake_ns, first, many = _PEER.unpack_from(
+            self._peer_rows, place * _PEER.size
+        )
+        prefixes = []
+        for at in range(first, first + many):
+            address, size, length = _ALLOWED_IP.unpack_from(self._allowed_ip_rows, at * _ALLOWED_IP.size)
+            prefixes.append(Prefix(address[:size], length))
+        return PeerState(public_key, frozenset(prefixes), rx_bytes, tx_bytes, last_handshake_ns)
+
+    def keys(self) -> Iterator[bytes]:
+        return (row[0] for row in _PEER.iter_unpack(ffi.buffer(self._peers, len(self) * _PEER.size)))
+
+
+class Places:
+    """Where the peers of a table stand, by public key. Not changed once it is made: any thread may look."""
+
+    def __init__(self, table: PeerTable) -> None:
+        """Raises MalformedDump when a peer comes twice."""
+        self._places = ffi.new("struct wga_places *")
+        self._places.secret = struct.unpack("=QQ", os.urandom(16))
+        self._places.size = 1 << (2 * len(table)).bit_length()
+        self._slots = _new("uint32_t[]", self._places.size)
+        self._places.slots = self._slots
+        if error := lib.wga_places_fill(self._places, table.dump):
+            if error == -EBADMSG:
+                raise MalformedDump("malformed dump: a peer comes twice")
+            raise RuntimeError(os.strerror(-error))
+
+    def find(self, table: PeerTable, public_key: bytes) -> int | None:
+        """The place in a table that this holds for."""
+        if len(public_key) != _KEY_SIZE:
+            return None
+        place = lib.wga_places_find(self._places, table.dump, public_key)
+        return None if place < 0 else place
+
+    def changed(self, table: PeerTable, after: PeerTable, after_places: Places) -> frozenset[bytes]:
+        """The keys of the peers that are new, gone or not as they were, in a table that comes after this one's."""
+        room = len(table) + len(after)
+        found = _new("struct wga_key[]", room)
+        count = lib.wga_dump_compare(table.dump, self._places, after.dump, after_places._places, found, room)
+        if count < 0:
+            raise RuntimeError(os.strerror(-count))
+        keys = bytes(ffi.buffer(found, count * _KEY_SIZE))
+        return frozenset(keys[at : at + _KEY_SIZE] for at in range(0, len(keys), _KEY_SIZE))
+
+
+class Peers(Mapping[bytes, PeerState]):
+    """The peers of one dump, by public key. `before`: those of the dump that it is compared with at once.
+
+    When it goes, its table may be written anew: whoever reads the table holds it, iterators too.
+    """
+
+    def __init__(self, table: PeerTable, before: Peers | None = None) -> None:
+        """Raises MalformedDump when a peer comes twice."""
+        self._table = table
+        if before is not None and lib.wga_dump_same_places(before._table.dump, table.dump):
+            self._places: Places = before._places
+        else:
+            self._places = Places(table)
+        # By a weak reference, or each dump would keep all there were before it.
+        self._before = None if before is None else ref(before)
+        self._changed = frozenset[bytes]() if before is None else self._compared_with(before)
+
+    def __getitem__(self, public_key: bytes) -> PeerState:
+        place = self._places.find(self._table, public_key)
+        if place is None:
+            raise KeyError(public_key)
+        return self._table.peer(place)
+
+    def __contains__(self, public_key: object) -> bool:
+        return isinstance(public_key, bytes) and self._places.find(self._table, public_key) is not None
+
+    def __iter__(self) -> Iterator[bytes]:
+        yield from self._table.keys()
+
+    def __len__(self) -> int:
+        return len(self._table)
+
+    def changed_since(self, earlier: Peers) -> frozenset[bytes]:
+        """The public keys of the peers that are new, gone or not as they were."""
+        if self._before is not None and self._before() is earlier:
+            return self._changed
+        return self._compared_with(earlier)
+
+    def _compared_with(self, earlier: Peers) -> frozenset[bytes]:
+        return earlier._places.changed(earlier._table, self._table, self._places)

@@ -1,0 +1,1 @@
+"""Installs, checks, tests and backs up an exit."""

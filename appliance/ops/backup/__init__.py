@@ -1,0 +1,1 @@
+"""Backs up an exit's state and restores it."""

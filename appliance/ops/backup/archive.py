@@ -1,0 +1,164 @@
+"""A backup's file: a plain tar with a manifest, and the members that it names in the order below, and nothing else.
+
+Written by tarfile. Read header by header, since tarfile itself would take extensions of the format, and unpack them,
+before it can be asked what a file is.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import tarfile
+from contextlib import contextmanager
+from typing import IO, TYPE_CHECKING, Annotated, BinaryIO
+
+import msgspec
+
+from appliance.domain.errors import BackupError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
+
+FORMAT = 1
+MANIFEST, CONFIG, KEY, STORE = "manifest.json", "config.toml", "server.key", "store.sqlite"
+# A store may have any size: it is hashed while it is written to the disk, and ends where the file does.
+LIMITS = {MANIFEST: 2**16, CONFIG: 2**20, KEY: 2**10, STORE: 2**62}
+PIECE = 2**20
+
+
+class Member(msgspec.Struct, frozen=True):
+    size: Annotated[int, msgspec.Meta(ge=0)]
+    sha256: str
+
+
+class Manifest(msgspec.Struct, frozen=True):
+    """`appliance` is the version that made the backup, `schema` the store's."""
+
+    format: int
+    appliance: str
+    schema: int
+    made_at: str
+    members: dict[str, Member]
+
+
+def digest(file: BinaryIO) -> Member:
+    """What the manifest says of a member with this content."""
+    sha256, size = hashlib.sha256(), 0
+    while piece := file.read(PIECE):
+        sha256.update(piece)
+        size += len(piece)
+    file.seek(0)
+    return Member(size, sha256.hexdigest())
+
+
+def write(to: IO[bytes], manifest: Manifest, members: Mapping[str, BinaryIO]) -> None:
+    encoded = msgspec.json.format(msgspec.json.encode(manifest)) + b"\n"
+    # This format alone has room for 8 GiB and more without a header in front of the header.
+    with tarfile.open(fileobj=to, mode="w", format=tarfile.GNU_FORMAT) as tar:
+        _add(tar, MANIFEST, len(encoded), io.BytesIO(encoded))
+        for name, content in members.items():
+            _add(tar, name, manifest.members[name].size, content)
+
+
+def _add(tar: tarfile.TarFile, name: str, size: int, content: BinaryIO) -> None:
+    header = tarfile.TarInfo(name)
+    header.size, header.mode = size, 0o600
+    tar.addfile(header, content)
+
+
+@contextmanager
+def open_backup(path: Path) -> Iterator[Backup]:
+    """Raises BackupError for what is no backup, or not whole as far as it was read; OSError."""
+    with path.open("rb") as file:
+        yield Backup(path, file)
+
+
+def is_backup(path: Path) -> bool:
+    """Whether this is a backup, of whatever version, as far as its beginning says."""
+    with path.open("rb") as file:
+        return _is_first(file.read(tarfile.BLOCKSIZE))
+
+
+class Backup:
+    """`manifest`, `config` (None: made where there was no file) and `key` are read, `copy_store` comes next."""
+
+    def __init__(self, path: Path, file: BinaryIO) -> None:
+        self.path = path
+        self._file = file
+        self.manifest = self._manifest()
+        self.config = self._content(CONFIG) if CONFIG in self.manifest.members else None
+        self.key = self._content(KEY)
+
+    def copy_store(self, to: BinaryIO) -> None:
+        for piece in self._pieces(STORE):
+            to.write(piece)
+        if self._file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+            raise self.damaged("its end is missing")
+
+    def _manifest(self) -> Manifest:
+        block = self._file.read(tarfile.BLOCKSIZE)
+        if not _is_first(block):
+            raise BackupError(f"{self.path} is no backup of wg-appliance")
+        text = b"".join(self._read(self._size(MANIFEST, block)))
+        try:
+            made_with = msgspec.json.decode(text, type=_MadeWith)
+            if made_with.format > FORMAT:
+                raise self.too_new(made_with.appliance)
+            manifest = msgspec.json.decode(text, type=Manifest)
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+            raise self.damaged(f"{MANIFEST}: {error}") from error
+        if [*manifest.members] not in ([CONFIG, KEY, STORE], [KEY, STORE]):
+            raise self.damaged(f"{MANIFEST} names other members than a backup has")
+        return manifest
+
+    def too_new(self, version: str) -> BackupError:
+        return BackupError(f"{self.path} was made by wg-appliance {version}, which is newer than this one: install it")
+
+    def _content(self, name: str) -> bytes:
+        return b"".join(self._pieces(name))
+
+    def _pieces(self, name: str) -> Iterator[bytes]:
+        """The next member's content. Raises BackupError, at the end, where it is not what the manifest says."""
+        size, sha256 = self._size(name, self._file.read(tarfile.BLOCKSIZE)), hashlib.sha256()
+        for piece in self._read(size):
+            sha256.update(piece)
+            yield piece
+        if self.manifest.members[name] != Member(size, sha256.hexdigest()):
+            raise self.damaged(f"{name} is not what was saved")
+
+    def _size(self, name: str, block: bytes) -> int:
+        if len(block) < tarfile.BLOCKSIZE:
+            raise self.damaged("it ends too soon")
+        try:
+            header = tarfile.TarInfo.frombuf(block, "utf-8", "strict")
+        except (tarfile.HeaderError, UnicodeDecodeError) as error:
+            raise self.damaged(f"{name} is missing") from error
+        if header.name != name or header.type != tarfile.REGTYPE or not 0 <= header.size <= LIMITS[name]:
+            raise self.damaged(f"{name} is missing")
+        return header.size
+
+    def _read(self, size: int) -> Iterator[bytes]:
+        """`size` bytes, and what fills them up to whole blocks."""
+        left = size
+        while left:
+            piece = self._file.read(min(left, PIECE))
+            if not piece:
+                raise self.damaged("it ends too soon")
+            left -= len(piece)
+            yield piece
+        self._file.read(-size % tarfile.BLOCKSIZE)
+
+    def damaged(self, finding: str) -> BackupError:
+        return BackupError(f"the backup {self.path} is damaged: {finding}; take another one")
+
+
+class _MadeWith(msgspec.Struct):
+    """What the manifests of all versions have."""
+
+    format: int
+    appliance: str
+
+
+def _is_first(block: bytes) -> bool:
+    return block.startswith(f"{MANIFEST}\0".encode()) and block[257:262] == b"ustar"  # tar(5)

@@ -1,0 +1,155 @@
+"""Taking a backup: the store as it is at one moment, the server key and the configuration, in one file."""
+
+from __future__ import annotations
+
+import fcntl
+import io
+import os
+import shutil
+import sqlite3
+from contextlib import ExitStack, closing, contextmanager, suppress
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, BinaryIO
+
+from appliance import __version__
+from appliance.domain.errors import BackupError, HostError, StoreError
+from appliance.network.wireguard.keys import encode
+from appliance.ops.backup.archive import CONFIG, FORMAT, KEY, STORE, Manifest, digest, is_backup, write
+from appliance.store import integrity
+from appliance.store.database import PATIENCE_S, damaged, explain
+from appliance.store.file_owner import acting_as_owner
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from appliance.store.state_dir import StateDir
+
+WORKSHOP = ".wg-appliance-backup.partial"  # one a folder, so that the next backup clears away what a killed one left
+DATED = "wg-appliance-%Y%m%dT%H%M%SZ.tar"
+ANY_DATED = "wg-appliance-????????T??????Z.tar"
+
+
+def write_backup(state: StateDir, config_file: Path, target: Path) -> None:
+    """Save state and configuration to `target`, whether a server runs or not.
+
+    An earlier backup there is replaced when the new one is whole, checked and on the disk. Beside it there has to be
+    room for two more. Raises StoreError where the store is missing or damaged, BackupError where `target` is there and
+    no backup, HostError where the host does not let it.
+    """
+    with snapshot(state.store) as source, _faults("cannot write the backup", target):
+        contents: dict[str, BinaryIO] = {KEY: io.BytesIO(f"{encode(state.read_key())}\n".encode())}
+        with suppress(FileNotFoundError):
+            contents = {CONFIG: io.BytesIO(config_file.read_bytes())} | contents
+        _refuse_others(target)
+        with workshop(target.parent) as folder:
+            copy, new = folder / STORE, folder / "backup"
+            _copy(source, state.store, copy)
+            with copy.open("rb") as contents[STORE]:
+                _write(new, integrity.schema(copy), contents)
+            new.replace(target)
+            sync_folder(target.parent)
+
+
+def dated(folder: Path) -> Path:
+    """What a backup made now is called among others."""
+    return folder / datetime.now(UTC).strftime(DATED)
+
+
+def drop_oldest(folder: Path, keep: int) -> list[Path]:
+    """Leave the newest `keep` of the backups that were named by `dated`; those that went."""
+    gone = sorted(folder.glob(ANY_DATED))[:-keep]
+    for path in gone:
+        path.unlink()
+    return gone
+
+
+def sync_folder(folder: Path) -> None:
+    """What was renamed in it survives a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def snapshot(store: Path) -> Iterator[sqlite3.Connection]:
+    """A connection that sees the store of one moment. Its -wal and -shm are made by the owner."""
+    with ExitStack() as stack:
+        try:
+            with acting_as_owner(store):
+                # "rw": one that is missing is not made. https://www.sqlite.org/uri.html
+                uri = f"{store.absolute().as_uri()}?mode=rw"
+                source = sqlite3.connect(uri, uri=True, timeout=PATIENCE_S, isolation_level=None)
+                stack.enter_context(closing(source))
+                source.execute("BEGIN")
+                source.execute("SELECT 1 FROM sqlite_schema").fetchone()
+        except FileNotFoundError as error:
+            raise StoreError(f"no store at {store}: nothing to save; name the right configuration") from error
+        except sqlite3.Error as error:
+            raise explain(error, store) from error
+        yield source
+
+
+def _copy(source: sqlite3.Connection, store: Path, copy: Path) -> None:
+    try:
+        with closing(sqlite3.connect(copy)) as into:
+            # It counts for nothing before it is part of a backup.
+            into.execute("PRAGMA journal_mode = OFF")
+            into.execute("PRAGMA synchronous = OFF")
+            source.backup(into)
+    except sqlite3.OperationalError as error:
+        raise HostError(f"cannot copy the store {store} to {copy.parent}: {error}") from error
+    except sqlite3.DatabaseError as error:
+        raise explain(error, store) from error
+    found = integrity.flaw(copy)
+    if found is not None:
+        raise StoreError(damaged(store, found))
+
+
+def _write(new: Path, schema: int, contents: dict[str, BinaryIO]) -> None:
+    members = {name: digest(content) for name, content in contents.items()}
+    made_at = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        write(file, Manifest(FORMAT, __version__, schema, made_at, members), contents)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _refuse_others(target: Path) -> None:
+    if not target.exists() or (target.is_file() and (target.stat().st_size == 0 or is_backup(target))):
+        return
+    raise BackupError(f"{target} exists and is no backup of wg-appliance; name another file")
+
+
+@contextmanager
+def workshop(parent: Path) -> Iterator[Path]:
+    """A folder on the file system of the target, for our eyes alone, whatever others may do in `parent`."""
+    path = parent / WORKSHOP
+    with suppress(FileExistsError):
+        path.mkdir(mode=0o700)
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        if os.fstat(descriptor).st_uid != os.geteuid():
+            raise HostError(f"{path} belongs to another user; remove it, or name another folder")
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        for left in path.iterdir():
+            left.unlink()
+        try:
+            yield path
+        finally:
+            shutil.rmtree(path)
+    except BlockingIOError as error:
+        raise HostError(f"another backup is being written in {parent}; try again when it is done") from error
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def _faults(what: str, path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise HostError(f"{what} {path}: {error.strerror or error}") from error

@@ -1,0 +1,197 @@
+"""Bringing a backup back: what is there is kept until the new is in place, and then kept aside."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from appliance.config import load as config
+from appliance.domain.errors import ConfigError, HostError
+from appliance.ops.backup.archive import open_backup
+from appliance.ops.backup.create import sync_folder
+from appliance.store import integrity
+from appliance.store.file_owner import acting_as_owner
+from appliance.store.migration import migrations
+from appliance.store.state_dir import StateDir
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
+    from typing import BinaryIO
+
+    from appliance.config.load import Settings
+    from appliance.ops.backup.archive import Backup, Manifest
+
+UNPACKING = "restore.unpacking"
+KEPT = "before-restore-%Y%m%dT%H%M%S.%fZ"
+SIDES = ("-wal", "-shm")  # what SQLite keeps beside a store. https://www.sqlite.org/wal.html
+
+
+@dataclass(frozen=True, slots=True)
+class Restored:
+    """`kept_state`, `kept_config`: where what was there before is now; None where nothing was, or it was the same."""
+
+    manifest: Manifest
+    settings: Settings
+    config_written: bool
+    kept_state: Path | None
+    kept_config: Path | None
+
+
+def restore_backup(file: Path, config_file: Path, environ: Mapping[str, str]) -> Restored:
+    """Put a backup's configuration to `config_file`, and its store and key where that says.
+
+    The store is of the backup's schema: the next start brings it up to date. Raises BackupError for what cannot be
+    restored, ConfigError for a configuration in it that this version refuses, HostError while a server runs. Until
+    all of the backup is unpacked and checked nothing is changed.
+    """
+    # Read here, and not as the state's owner, who may have no access to where the program is.
+    newest = migrations()[-1][0]
+    with open_backup(file) as backup, ExitStack() as stack:
+        _check_schema(backup, backup.manifest.schema, newest)
+        settings = _settings(backup, config_file, environ)
+        state = StateDir(settings.node.state_dir)
+        state.create()
+        for each in _state_dirs(state, config_file, environ):
+            with acting_as_owner(each.path):
+                stack.enter_context(each.serving())
+        with acting_as_owner(state.path):
+            unpacked = stack.enter_context(_unpacked(backup, state, newest))
+        new_config = stack.enter_context(_config_aside(backup, config_file))
+        stamp = datetime.now(UTC).strftime(KEPT)
+        with acting_as_owner(state.path):
+            kept_state = _switch(state, unpacked, stamp)
+        kept_config = None if new_config is None else _replace(config_file, new_config, stamp)
+        state.unfinished_restore.unlink()
+        sync_folder(state.path)
+    return Restored(backup.manifest, settings, new_config is not None, kept_state, kept_config)
+
+
+def _check_schema(backup: Backup, schema: int, newest: int) -> None:
+    if schema > newest:
+        raise backup.too_new(backup.manifest.appliance)
+
+
+def _settings(backup: Backup, config_file: Path, environ: Mapping[str, str]) -> Settings:
+    """What will hold: a backup that was made where there was no configuration leaves the one that is here."""
+    source, content = f"{backup.path}: config.toml", backup.config
+    if content is None:
+        source, content = str(config_file), config_file.read_bytes() if config_file.exists() else b""
+    try:
+        return config.load(content.decode(), environ, socket.gethostname(), source)
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{source}: not UTF-8 text") from error
+
+
+def _state_dirs(restored: StateDir, config_file: Path, environ: Mapping[str, str]) -> Iterator[StateDir]:
+    """Where no server may run: the one of the backup's configuration, and that of the present one."""
+    yield restored
+    try:
+        present = StateDir(config.read(config_file, environ).node.state_dir)
+    except ConfigError:
+        return  # no server runs with it
+    if present.path != restored.path and present.path.is_dir():
+        yield present
+
+
+@contextmanager
+def _unpacked(backup: Backup, state: StateDir, newest: int) -> Iterator[StateDir]:
+    """A state directory beside the present files: whole, checked and on the disk."""
+    new = StateDir(state.path / UNPACKING)
+    shutil.rmtree(new.path, ignore_errors=True)  # a restore that was killed left it
+    try:
+        new.create()
+        with _new_file(new.key) as file:
+            file.write(backup.key)
+        with _new_file(new.store) as file:
+            backup.copy_store(file)
+        _check(backup, new, newest)
+        yield new
+    finally:
+        shutil.rmtree(new.path, ignore_errors=True)
+
+
+@contextmanager
+def _new_file(path: Path) -> Iterator[BinaryIO]:
+    """For its owner alone; on the disk when the block ends."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        yield file
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _check(backup: Backup, new: StateDir, newest: int) -> None:
+    try:
+        new.read_key()
+    except HostError as error:
+        raise backup.damaged(f"{new.key.name} holds no key") from error
+    found = integrity.flaw(new.store)
+    if found is not None:
+        raise backup.damaged(f"its store: {found}")
+    _check_schema(backup, integrity.schema(new.store), newest)
+
+
+@contextmanager
+def _config_aside(backup: Backup, config_file: Path) -> Iterator[Path | None]:
+    """The backup's configuration, ready to take the place of the present one; None where that is the same."""
+    present = config_file.read_bytes() if config_file.exists() else None
+    if backup.config in (None, present):
+        yield None
+        return
+    config_file.parent.mkdir(parents=True, exist_ok=True)
+    aside = config_file.with_name(f".{config_file.name}.restoring")
+    aside.unlink(missing_ok=True)  # a restore that was killed left it
+    try:
+        with _new_file(aside) as file:
+            file.write(backup.config)
+            _take_on_access(file.fileno(), config_file)
+        yield aside
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def _take_on_access(descriptor: int, present: Path) -> None:
+    """Whoever may read the configuration now has to be able to afterwards; a new one is for everybody, as of `init`."""
+    if not present.exists():
+        os.fchmod(descriptor, 0o644)
+        return
+    found = present.stat()
+    os.fchmod(descriptor, found.st_mode & 0o777)
+    if os.geteuid() == 0:
+        os.fchown(descriptor, found.st_uid, found.st_gid)
+
+
+def _switch(state: StateDir, new: StateDir, stamp: str) -> Path | None:
+    """Put store and key in place; where the old ones are. From the mark on, no server starts on what may be mixed."""
+    sides = [state.store.with_name(state.store.name + side) for side in SIDES]
+    old = [path for path in (state.store, sides[0], state.key) if path.exists()]
+    kept = state.path / stamp if old else None
+    if kept is not None:
+        kept.mkdir(mode=0o700)
+        for path in old:
+            os.link(path, kept / path.name)
+        sync_folder(kept)
+    state.unfinished_restore.touch(mode=0o600)
+    sync_folder(state.path)
+    for path in sides:
+        # SQLite would put the old store's last transactions into the new one.
+        path.unlink(missing_ok=True)
+    new.store.replace(state.store)
+    new.key.replace(state.key)
+    sync_folder(state.path)
+    return kept
+
+
+def _replace(config_file: Path, new: Path, stamp: str) -> Path | None:
+    kept = config_file.with_name(f"{config_file.name}.{stamp}") if config_file.exists() else None
+    if kept is not None:
+        os.link(config_file, kept)
+    new.replace(config_file)
+    sync_folder(config_file.parent)
+    return kept

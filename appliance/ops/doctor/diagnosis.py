@@ -1,0 +1,47 @@
+"""All checks, in the order in which they are shown. Pure."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from appliance.ops.doctor import firewall, machine, server, state, tunnel
+from appliance.ops.doctor.finding import warning
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from appliance.ops.doctor.facts import Facts
+    from appliance.ops.doctor.finding import Finding
+
+CHECKS: Sequence[Callable[[Facts], Finding]] = (
+    server.server,
+    server.tick,
+    server.drift,
+    state.state,
+    state.store,
+    machine.disk,
+    machine.clock,
+    tunnel.wireguard,
+    tunnel.udp_port,
+    firewall.udp_filter,
+    tunnel.public_address,
+    tunnel.uplink,
+    tunnel.subnet,
+    tunnel.ipv6,
+    firewall.forwarding,
+    firewall.nftables,
+    firewall.forward,
+)
+
+
+def diagnose(facts: Facts) -> list[Finding]:
+    return [_run(check, facts) for check in CHECKS]
+
+
+def _run(check: Callable[[Facts], Finding], facts: Facts) -> Finding:
+    try:
+        return check(facts)
+    except Exception as error:  # noqa: BLE001  one check's mistake must not hide what the others found
+        name = check.__name__.replace("_", "-")
+        what = f"cannot be checked: {type(error).__name__}: {error}"
+        return warning(name, " ".join(what.split()), "report this line, and what wg-appliance --version says")

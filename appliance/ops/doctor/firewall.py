@@ -1,0 +1,198 @@
+"""Checks of what of this host decides over clients' packets: forwarding and the packet filters of others. Pure."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from appliance.network.firewall import coexistence, nft_json
+from appliance.network.firewall.ruleset import TABLE
+from appliance.network.firewall.simulator import Obstacle, Packet, Table, obstacles
+from appliance.network.firewall.state import EgressState, reconcile
+from appliance.ops.doctor import iptables_save
+from appliance.ops.doctor.finding import RESTART, START, Finding, failed, ok, unseen, warning
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from appliance.ops.doctor.facts import Facts
+    from appliance.ops.doctor.facts import Firewall as Filters
+
+PROGRAMS = {"ip": "iptables", "ip6": "ip6tables"}
+NAMED_AT_MOST = 3
+
+
+def forwarding(facts: Facts) -> Finding:
+    tunnel = facts.settings.wireguard
+    ready = EgressState(rules_stand=True, sysctls=facts.forwarding.sysctls)
+    changes = reconcile(ready, interface=tunnel.interface, ipv6=tunnel.subnet6 is not None and facts.network.has_ipv6)
+    if changes is None:
+        return ok("forwarding", "on")
+    found = [f"{name.replace('/', '.')} = {facts.forwarding.sysctls.get(name, 'missing')}" for name in changes.sysctls]
+    what = ", ".join(found[:NAMED_AT_MOST]) + (
+        f" and {len(found) - NAMED_AT_MOST} more" if found[NAMED_AT_MOST:] else ""
+    )
+    set_them = "sysctl -w " + " ".join(f"{name.replace('/', '.')}={value}" for name, value in changes.sysctls.items())
+    if facts.forwarding.writable is False:
+        mend = f"on the machine around this container: {set_them}"
+        return failed("forwarding", f"{what}, and /proc/sys is read-only here", mend)
+    if facts.state is not None and facts.state.served:
+        return failed("forwarding", f"{what}, and the server could not set it", set_them)
+    return warning("forwarding", f"{what}; the server sets it when it starts", START)
+
+
+def nftables(facts: Facts) -> Finding:
+    found = facts.firewall
+    if found.ruleset is None:
+        if found.fault is not None and "not installed" in found.fault:
+            return failed("nftables", "nft is not installed", "apt-get install nftables")
+        if not facts.root:
+            return unseen("nftables", "the firewall")
+        return failed(
+            "nftables",
+            found.fault or "nft does not work",
+            "modprobe nf_tables; apt-get install --reinstall nftables",
+        )
+    stands = any((table.family, table.name) == ("inet", TABLE) for table in nft_json.parse(found.ruleset))
+    if stands:
+        return ok("nftables", f"table inet {TABLE} stands")
+    if facts.state is not None and facts.state.served:
+        return failed("nftables", f"table inet {TABLE} is missing: nothing is translated, nothing is blocked", RESTART)
+    return ok("nftables", "usable")
+
+
+def forward(facts: Facts) -> Finding:
+    """Does any other packet filter of this host drop what clients send, or what is answered to them?"""
+    if facts.firewall.ruleset is None:
+        return unseen("forward", "the firewall") if not facts.root else _blind("forward")
+    found = [
+        obstacle
+        for packet in coexistence.forwarded(_way(facts))
+        for obstacle in obstacles(tables(facts.firewall), "forward", packet)
+    ]
+    interface = facts.settings.wireguard.interface
+    out = next((uplink.interface for uplink in facts.network.uplinks.values()), "<uplink>")
+    mends = (_let_forward(obstacle, interface, out) for obstacle in found)
+    return _finding(
+        facts, "forward", found, "what clients send or receive", mends, "nobody drops what clients send or receive"
+    )
+
+
+def udp_filter(facts: Facts) -> Finding:
+    """Do clients' handshakes get through to the port?"""
+    if facts.firewall.ruleset is None:
+        return unseen("udp-filter", "the firewall") if not facts.root else _blind("udp-filter")
+    port = facts.settings.wireguard.listen_port
+    packet = _handshake(facts)
+    found = [] if packet is None else list(obstacles(tables(facts.firewall), "input", packet))
+    mends = (_let_in(obstacle, port) for obstacle in found)
+    passes = f"this host lets UDP port {port} in; a firewall of the provider's cannot be seen from here"
+    return _finding(facts, "udp-filter", found, f"UDP port {port}", mends, passes)
+
+
+def tables(found: Filters) -> list[Table]:
+    """Everybody's but our own. What iptables itself shows comes in place of what nft shows of it."""
+    listed = nft_json.parse(found.ruleset or '{"nftables": []}')
+    shown = [iptables_save.parse(text, family) for family, text in found.iptables.items()]
+    shown += [
+        iptables_save.parse(text, family, legacy=True) for family, text in found.legacy.items() if text is not None
+    ]
+    replaced = {(family, "filter") for family in found.iptables} | {("inet", TABLE)}
+    return [table for table in listed if (table.family, table.name) not in replaced] + shown
+
+
+def _finding(
+    facts: Facts, check: str, found: list[Obstacle], packets: str, mends: Iterator[str], passes: str
+) -> Finding:
+    unread = [family for family, text in facts.firewall.legacy.items() if text is None]
+    if not found and unread:
+        what = "there are rules of iptables-legacy, which cannot be read"
+        return warning(check, what, f"{PROGRAMS[unread[0]]}-legacy -S, or apt-get install iptables")
+    if not found:
+        return ok(check, passes)
+    surely = [obstacle for obstacle in found if obstacle.surely]
+    names = _each_once(_name(obstacle) for obstacle in surely or found)
+    mend = " && ".join(_each_once(mends))
+    if surely:
+        return failed(check, f"{', '.join(names)} drops {packets}", mend)
+    return warning(check, f"{', '.join(names)} may drop {packets}; some of its rules are not understood here", mend)
+
+
+def _blind(check: str) -> Finding:
+    return warning(check, "cannot be told without a working nft", "apt-get install nftables")
+
+
+def _way(facts: Facts) -> coexistence.Way:
+    tunnel = facts.settings.wireguard
+    uplinks = {version: uplink.interface for version, uplink in facts.network.uplinks.items()}
+    subnets = tuple(subnet for subnet in (tunnel.subnet, tunnel.subnet6) if subnet is not None)
+    return coexistence.Way(tunnel.interface, tunnel.listen_port, subnets, uplinks)
+
+
+def _handshake(facts: Facts) -> Packet | None:
+    version = facts.dialled_version
+    uplink = facts.network.uplinks.get(version)
+    if uplink is None:
+        return None
+    port, there = facts.settings.wireguard.listen_port, coexistence.SOMEWHERE[version]
+    return Packet(uplink.interface, None, there, uplink.address or there, "udp", coexistence.ANY_PORT, port, "new")
+
+
+def _name(obstacle: Obstacle) -> str:
+    table, chain = obstacle.table, obstacle.chain
+    owner = _owner(table)
+    where = _iptables(table) if table.legacy else f"table {table.family} {table.name}"
+    return f"{f'{owner}, ' if owner else ''}chain {chain.name} of {where}"
+
+
+def _owner(table: Table) -> str | None:
+    """Whose it is, as far as one can tell by the names in it."""
+    if table.name == "firewalld":
+        return "firewalld"
+    if any(name.startswith(("ufw-", "ufw6-")) for name in table.chains):
+        return "ufw"
+    return "Docker" if "DOCKER-USER" in table.chains else None
+
+
+def _let_forward(obstacle: Obstacle, interface: str, out: str) -> str:
+    table, chain = obstacle.table, obstacle.chain
+    match _owner(table):
+        case "firewalld":
+            return f"firewall-cmd --permanent --zone=trusted --add-interface={interface} && firewall-cmd --reload"
+        case "ufw":
+            return f"ufw route allow in on {interface} out on {out}"
+        case "Docker":
+            name = "DOCKER-USER"
+        case _:
+            name = chain.name
+    if _is_iptables(table):
+        insert = f"{_iptables(table)} -I {name}"
+        back = "-m conntrack --ctstate RELATED,ESTABLISHED"
+        return f"{insert} -i {interface} -j ACCEPT && {insert} -o {interface} {back} -j ACCEPT"
+    insert = f"nft insert rule {table.family} {table.name} {chain.name}"
+    return f"{insert} iifname {interface} accept && {insert} oifname {interface} ct state established,related accept"
+
+
+def _let_in(obstacle: Obstacle, port: int) -> str:
+    table, chain = obstacle.table, obstacle.chain
+    owner = _owner(table)
+    if owner == "firewalld":
+        return f"firewall-cmd --permanent --add-port={port}/udp && firewall-cmd --reload"
+    if owner == "ufw":
+        return f"ufw allow {port}/udp"
+    if _is_iptables(table):
+        return f"{_iptables(table)} -I {chain.name} -p udp --dport {port} -j ACCEPT"
+    return f"nft insert rule {table.family} {table.name} {chain.name} udp dport {port} accept"
+
+
+def _is_iptables(table: Table) -> bool:
+    """Chains in capitals, in the table `filter` of one IP version, are what iptables makes."""
+    return table.family in PROGRAMS and table.name == "filter" and {"INPUT", "FORWARD"} & set(table.chains) != set()
+
+
+def _iptables(table: Table) -> str:
+    """The program that changes it. A packet has to pass both kinds: what one accepts, the other may still drop."""
+    return PROGRAMS[table.family] + ("-legacy" if table.legacy else "")
+
+
+def _each_once(words: Iterator[str]) -> list[str]:
+    return list(dict.fromkeys(words))

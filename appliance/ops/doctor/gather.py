@@ -1,0 +1,179 @@
+"""Reading the facts of this host. Nothing is changed; what may not be seen is None."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import stat
+import subprocess
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from appliance.config import applied
+from appliance.domain.clock import HostClock
+from appliance.domain.errors import HostError, TunnelError
+from appliance.network import interfaces
+from appliance.network.firewall import nft_json
+from appliance.network.firewall import sysctls as forwarding
+from appliance.network.wireguard import backend, kernel, userspace
+from appliance.ops.doctor import system_clock, udp_sockets
+from appliance.ops.doctor.facts import Disk, Facts, Firewall, Forwarding, Network, State, StateFile, UdpPort
+from appliance.ops.doctor.firewall import PROGRAMS
+from appliance.store import inspection, migration
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from appliance.config.load import Settings
+    from appliance.network.wireguard.tunnel import Tunnel
+    from appliance.store.state_dir import StateDir
+
+COMMAND_TIMEOUT_S = 30
+PROC_SYS = Path("/proc/sys")
+LEGACY_TABLES = {"ip": Path("/proc/net/ip_tables_names"), "ip6": Path("/proc/net/ip6_tables_names")}
+
+
+def gather(settings: Settings, config_file: Path, state: StateDir, become_owner: Callable[[], object]) -> Facts:
+    """`become_owner` is called when all that may take root has been read: the store is opened by its owner alone."""
+    interface, port = settings.wireguard.interface, settings.wireguard.listen_port
+    root = os.geteuid() == 0
+    wireguard = backend.read_host(interface)
+    network = _network(interface)
+    udp = UdpPort(udp_sockets.holders(port), _device_port(interface, wireguard.interface_kind))
+    sysctls = _forwarding(state, root=root)
+    firewall = _firewall()
+    now = HostClock().now()
+    disk = _disk(state.path)
+    seen = _state(state, become_owner)
+    return Facts(
+        settings=settings,
+        config_file=config_file,
+        root=root,
+        now=now,
+        clock_synchronised=system_clock.synchronised(),
+        disk=disk,
+        state=seen,
+        wireguard=wireguard,
+        network=network,
+        udp=udp,
+        forwarding=sysctls,
+        firewall=firewall,
+    )
+
+
+def _forwarding(state: StateDir, *, root: bool) -> Forwarding:
+    writable = os.access(PROC_SYS / "net/ipv4/ip_forward", os.W_OK) if root else None
+    return Forwarding(forwarding.Forwarding(PROC_SYS, state.sysctls, "").read(), writable)
+
+
+def _network(interface: str) -> Network:
+    return Network(
+        uplinks=interfaces.uplinks(),
+        addresses=tuple(interfaces.host_interfaces(without=interface)),
+        routes=tuple(interfaces.host_routes(without=interface)),
+        has_ipv6=interfaces.has_ipv6(),
+        ipv6_off=interfaces.ipv6_is_off(),
+    )
+
+
+def _device_port(interface: str, kind: str | None) -> int | None:
+    """The port of the tunnel, where it is up and may be asked."""
+    tunnels: dict[str, Callable[[str], Tunnel]]
+    tunnels = {kernel.KIND: kernel.KernelTunnel, userspace.KIND: userspace.UserspaceTunnel}
+    if kind is None or kind not in tunnels:
+        return None
+
+    async def ask() -> int:
+        tunnel = tunnels[kind](interface)
+        try:
+            return (await tunnel.dump()).listen_port
+        finally:
+            await tunnel.close()
+
+    try:
+        return asyncio.run(ask())
+    except TunnelError:
+        return None
+
+
+def _firewall() -> Firewall:
+    ruleset, fault = _output("nft", "-j", "list", "ruleset")
+    if ruleset is not None and not nft_json.is_listing(ruleset):
+        ruleset, fault = None, "nft -j list ruleset printed no JSON"
+    iptables, legacy = {}, {}
+    for family, program in PROGRAMS.items():
+        if ruleset is not None and nft_json.has_foreign_matches(ruleset, family):
+            saved, _ = _output(f"{program}-nft-save", "-t", "filter")
+            if saved is not None:
+                iptables[family] = saved
+        if _has_legacy_filter(LEGACY_TABLES[family]):
+            legacy[family], _ = _output(f"{program}-legacy-save", "-t", "filter")
+    return Firewall(ruleset, fault, iptables, legacy)
+
+
+def _has_legacy_filter(names: Path) -> bool:
+    try:
+        return "filter" in names.read_text(encoding="ascii").split()
+    except OSError:
+        return False  # no such tables in this kernel, or not for us to see
+
+
+def _output(program: str, *arguments: str) -> tuple[str | None, str | None]:
+    """What it printed, or why it did not."""
+    found = shutil.which(program)
+    if found is None:
+        return None, f"{program} is not installed"
+    try:
+        done = subprocess.run(  # noqa: S603  a fixed program, found on PATH
+            [found, *arguments],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=COMMAND_TIMEOUT_S,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return None, f"{program} did not finish within {COMMAND_TIMEOUT_S} s"
+    if done.returncode != 0:
+        said = done.stderr.strip().splitlines()
+        return None, f"{program}: {said[0] if said else f'status {done.returncode}'}"
+    return done.stdout, None
+
+
+def _disk(path: Path) -> Disk | None:
+    """Of the file system on which the state is, or will be."""
+    try:
+        there = next(folder for folder in (path, *path.parents) if folder.exists())
+        found = os.statvfs(there)
+    except OSError:
+        return None
+    return Disk(
+        free=found.f_bavail * found.f_frsize,
+        total=found.f_blocks * found.f_frsize,
+        free_inodes=found.f_favail if found.f_files else None,
+        read_only=bool(found.f_flag & os.ST_RDONLY),
+    )
+
+
+def _state(state: StateDir, become_owner: Callable[[], object]) -> State | None:
+    try:
+        if not state.path.exists():
+            return State((), served=False, running=None, running_s=None, store=None)
+        files = tuple(_file(path) for path in (state.path, state.key, state.store) if path.exists())
+        served = state.is_served()
+        noted = applied.read(state.running)
+        age = None if noted is None else time.time() - state.running.stat().st_mtime
+        newest = migration.migrations()[-1][0]
+        become_owner()
+        found = inspection.inspect(state.store, newest) if state.store.exists() else None
+        return State(files, served, noted, age, found)
+    except (OSError, HostError):
+        return None
+
+
+def _file(path: Path) -> StateFile:
+    found = path.stat()
+    return StateFile(path, found.st_uid, stat.S_IMODE(found.st_mode))

@@ -1,0 +1,60 @@
+"""Checks of the running server: is it there, does it tick, does it run with what the configuration says. Pure."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from appliance.config.reloadable import differing, is_taken_over
+from appliance.config.settings import by_key
+from appliance.ops.doctor.finding import RESTART, START, Finding, failed, ok, unseen, warning
+
+if TYPE_CHECKING:
+    from appliance.ops.doctor.facts import Facts
+
+RELOAD = "systemctl reload wg-appliance"
+NAMED_AT_MOST = 4
+
+
+def server(facts: Facts) -> Finding:
+    if facts.state is None:
+        return unseen("server", "whether the server runs")
+    if not facts.state.served:
+        return failed("server", "it is not running", f"{START}; journalctl -u wg-appliance -n 20")
+    return ok("server", "running")
+
+
+def tick(facts: Facts) -> Finding:
+    """When the counters were last read and stored."""
+    if facts.state is None:
+        return unseen("tick", "the last tick")
+    if not facts.state.served:
+        return warning("tick", "the server is not running", START)
+    beat = None if facts.state.store is None else facts.state.store.beat
+    patience, started = facts.settings.meter.patience, facts.state.running_s
+    age = (
+        None if beat is None or beat.boot_id != facts.now.boot_id else max(0, facts.now.boot_ms - beat.boot_ms) // 1000
+    )
+    if age is not None and age <= patience:
+        return ok("tick", f"{age} s ago")
+    if started is not None and started <= patience:
+        return ok("tick", "the first one is about to come")
+    last = "there was none since the boot" if age is None else f"the last one was {age} s ago"
+    return failed("tick", f"{last}: nothing is billed, nobody is ended", f"{RESTART}; journalctl -u wg-appliance -n 20")
+
+
+def drift(facts: Facts) -> Finding:
+    """What the configuration says and the running server has not taken over."""
+    if facts.state is None:
+        return unseen("drift", "what the server runs with")
+    if not facts.state.served:
+        return warning("drift", "the server is not running", START)
+    if facts.state.running is None:
+        return warning("drift", "the server has not noted what it runs with", RESTART)
+    noted, configured = facts.state.running, by_key(facts.settings)
+    keys = differing(noted, configured)
+    if not keys:
+        return ok("drift", f"the server runs with what {facts.config_file} says")
+    words = [f"{key} (runs with {noted.get(key, 'none')}, configured {configured.get(key, 'none')})" for key in keys]
+    more = f" and {len(keys) - NAMED_AT_MOST} more" if keys[NAMED_AT_MOST:] else ""
+    mend = RELOAD if all(map(is_taken_over, keys)) else RESTART
+    return warning("drift", f"not taken over: {', '.join(words[:NAMED_AT_MOST])}{more}", mend)

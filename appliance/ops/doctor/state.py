@@ -1,0 +1,59 @@
+"""Checks of the state directory and the store. Pure."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from appliance.ops.doctor.finding import RESTART, Finding, failed, ok, unseen, warning
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from appliance.ops.doctor.facts import Facts, StateFile
+
+OTHERS = 0o077  # permission bits of group and others
+
+
+def state(facts: Facts) -> Finding:
+    """Whose the directory and the files in it are, and who else may read them."""
+    place, found = facts.settings.node.state_dir, facts.state
+    if found is None:
+        return unseen("state", str(place))
+    if not found.files:
+        return warning("state", f"{place} is not there yet", "wg-appliance init")
+    folder, *files = found.files
+    foreign = [file for file in files if file.uid != folder.uid]
+    if foreign:
+        owner = f"chown --reference={folder.path} {_paths(foreign)}"
+        return failed("state", f"{_paths(foreign)}: not of the user that {folder.path} belongs to", owner)
+    open_files = [file for file in files if file.mode & OTHERS]
+    if open_files:
+        said = ", ".join(f"{file.path} (mode {file.mode:04o})" for file in open_files)
+        return failed("state", f"other users may read {said}", f"chmod go= {_paths(open_files)}")
+    if folder.mode & OTHERS:
+        return warning("state", f"other users may enter {place} (mode {folder.mode:04o})", f"chmod go= {place}")
+    return ok("state", f"{place} is its owner's alone")
+
+
+def store(facts: Facts) -> Finding:
+    """Is the file whole, ours, and of a version that this program knows?"""
+    if facts.state is None:
+        return unseen("store", "the store")
+    found = facts.state.store
+    if found is None:
+        return warning("store", "there is none yet", "wg-appliance init")
+    if found.damage is not None:
+        what, _, mend = found.damage.rpartition("; ")
+        return failed("store", what, mend.removeprefix("bring a backup back with: "))
+    if not found.ours:
+        return failed("store", "the file is another program's", "set node.state_dir to another directory")
+    versions = f"version {found.version}, this wg-appliance knows up to {found.newest}"
+    if found.version > found.newest:
+        return failed("store", versions, "install the newer wg-appliance again")
+    if found.version < found.newest:
+        return warning("store", f"{versions}: it is brought up to date at the next start", RESTART)
+    return ok("store", f"whole, version {found.version}")
+
+
+def _paths(files: Sequence[StateFile]) -> str:
+    return " ".join(str(file.path) for file in files)

@@ -1,0 +1,184 @@
+"""Checks of the tunnel and of its way to clients: WireGuard, its port, its addresses, its uplink. Pure."""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Network
+from typing import TYPE_CHECKING
+
+from appliance.network.firewall.ruleset import PRIVATE
+from appliance.ops.doctor.finding import RESTART, Finding, failed, ok, unseen, warning
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from ipaddress import IPv4Address, IPv6Address, IPv6Network
+
+    from appliance.ops.doctor.facts import Facts
+
+# Outer IP header, UDP header, WireGuard's message header and tag. https://www.wireguard.com/protocol/
+OVERHEAD = {4: 20 + 8 + 32, 6: 40 + 8 + 32}
+LEAST_MTU = {4: 576, 6: 1280}
+KINDS = {"kernel": "wireguard", "userspace": "tun"}
+
+
+def wireguard(facts: Facts) -> Finding:
+    """Is there one, and may it have the interface's name?"""
+    host, setting, name = facts.wireguard, facts.settings.wireguard.backend, facts.settings.wireguard.interface
+    backend = "kernel" if host.kernel_module and setting != "userspace" else "userspace"
+    if setting == "kernel" and not host.kernel_module:
+        return failed(
+            "wireguard", "wireguard.backend is kernel, and this kernel has none", _set("wireguard.backend", '"auto"')
+        )
+    if backend == "userspace" and not host.wireguard_go:
+        why = "wireguard.backend is userspace" if setting == "userspace" else "this kernel has none"
+        return failed("wireguard", f"{why}, and wireguard-go is not installed", "apt-get install wireguard-go")
+    if backend == "userspace" and not host.tun_device:
+        return failed("wireguard", "wireguard-go needs /dev/net/tun, which is not there", "modprobe tun")
+    if host.interface_kind not in (None, KINDS[backend]):
+        kind = host.interface_kind or "a device"
+        return failed(
+            "wireguard",
+            f"an interface {name} is there that is not ours ({kind})",
+            f"ip link del {name}, or set wireguard.interface to another name",
+        )
+    return ok("wireguard", "in the kernel" if backend == "kernel" else "wireguard-go")
+
+
+def udp_port(facts: Facts) -> Finding:
+    """Is it ours or free? Whether packets get through to it is for the firewall's checks."""
+    port, holders, ours = facts.settings.wireguard.listen_port, facts.udp.holders, facts.udp.device
+    if ours == port:
+        return ok("udp-port", f"{port}, the tunnel listens there")
+    if holders and ours is None and facts.wireguard.interface_kind is not None and not facts.root:
+        return unseen("udp-port", f"who listens on UDP port {port}")
+    if holders:
+        mend = f"ss -lunp 'sport = {port}', stop what listens there, or set wireguard.listen_port"
+        return failed("udp-port", f"{port} is taken by {', '.join(holders)}", mend)
+    if ours is not None:
+        return failed("udp-port", f"the tunnel listens on {ours}, not on {port}", RESTART)
+    return ok("udp-port", f"{port} is free")
+
+
+def public_address(facts: Facts) -> Finding:
+    """Can clients dial it?"""
+    network, port, dialled = facts.network, facts.settings.wireguard.listen_port, facts.dialled
+    public = '"<the address clients dial>"'
+    if dialled is None:
+        what = "node.public_ip is auto, and this host has no default route"
+        return failed("public-address", what, _set("node.public_ip", public))
+    if facts.settings.node.public_ip is None:
+        if is_private(dialled):
+            mend = _set("node.public_ip", public) + f", and forward UDP port {port} to {dialled}"
+            return failed("public-address", f"{dialled} is private: behind NAT, clients cannot dial it", mend)
+        return ok("public-address", f"{dialled}, of the default route")
+    if network.owns(dialled):
+        if is_private(dialled):
+            what = f"{dialled} is private: only clients of that network can dial it"
+            return warning("public-address", what, _set("node.public_ip", public))
+        return ok("public-address", f"{dialled}, this host's own")
+    way = network.uplinks.get(dialled.version)
+    if way is not None and way.address is not None and is_private(way.address):
+        return ok("public-address", f"{dialled}, behind NAT: UDP port {port} has to be forwarded to {way.address}")
+    what = f"{dialled} is no address of this host, which sends from {way.address if way else 'none'}"
+    mend = _set("node.public_ip", '"auto"') + ", unless a NAT in front of it has that address"
+    return warning("public-address", what, mend)
+
+
+def uplink(facts: Facts) -> Finding:
+    """Is there a way out, and do the tunnel's packets fit through it?"""
+    found = facts.network.uplinks
+    if not found:
+        return failed(
+            "uplink",
+            "this host has no default route: clients' traffic goes nowhere",
+            "ip route add default via <gateway>",
+        )
+    if 4 not in found:
+        return warning(
+            "uplink", "no IPv4 default route: clients reach IPv6 alone", "ip route add default via <gateway>"
+        )
+    version = facts.dialled_version
+    way = found.get(version, found[4])
+    mtu, overhead = facts.settings.wireguard.mtu, OVERHEAD[version]
+    sizes = f"{way.interface} has MTU {way.mtu}, a tunnel packet has up to {mtu} + {overhead}"
+    if mtu + overhead <= way.mtu:
+        return ok("uplink", sizes)
+    fits = way.mtu - overhead
+    least = LEAST_MTU[6 if facts.settings.wireguard.subnet6 else 4]
+    mend = _set("wireguard.mtu", str(fits)) if fits >= least else f"ip link set {way.interface} mtu {mtu + overhead}"
+    return warning("uplink", f"{sizes}: packets are cut in two or lost", mend)
+
+
+def ipv6(facts: Facts) -> Finding:
+    """Does the tunnel's IPv6 go with the host's?"""
+    subnet6, network = facts.settings.wireguard.subnet6, facts.network
+    way = network.uplinks.get(6) if network.has_ipv6 else None
+    reachable = way is not None and way.address is not None
+    if subnet6 is None:
+        if reachable:
+            return warning(
+                "ipv6", "this host has IPv6, and clients get none", _set("wireguard.subnet6", '"fd65:7869:7400::/112"')
+            )
+        return ok("ipv6", "neither the host nor the tunnel has it")
+    if not network.has_ipv6:
+        what = "wireguard.subnet6 is set, and this kernel has no IPv6: the server will not start"
+        return failed("ipv6", what, _set("wireguard.subnet6", '""'))
+    if network.ipv6_off and facts.forwarding.writable is False:
+        what = "wireguard.subnet6 is set, IPv6 is disabled here and /proc/sys is read-only: the server will not start"
+        mend = "on the machine around this container: sysctl -w net.ipv6.conf.default.disable_ipv6=0; or "
+        return failed("ipv6", what, mend + _set("wireguard.subnet6", '""'))
+    if way is not None and way.address is None:
+        what = f"{way.interface} has an IPv6 default route and no address for it: what clients send there is lost"
+        return warning(
+            "ipv6",
+            what,
+            f"give it an address, or: ip -6 route del default dev {way.interface}, and where a router announces it: "
+            f"sysctl -w net.ipv6.conf.{way.interface}.accept_ra_defrtr=0",
+        )
+    if way is None:
+        # Without subnet6 it would not be refused: a client without an address for it waits until it gives up.
+        return ok("ipv6", "this host has no way out for it: what clients send is refused at once")
+    return ok("ipv6", f"clients' leaves by {way.interface}")
+
+
+def subnet(facts: Facts) -> Finding:
+    """Does the host use the tunnel's addresses already?"""
+    tunnel = facts.settings.wireguard
+    for key, own in (("subnet", tunnel.subnet), ("subnet6", tunnel.subnet6)):
+        if own is None:
+            continue
+        taken = list(_overlapping(facts, own))
+        if not taken:
+            continue
+        name, other, is_address = taken[0]
+        mend = _set(f"wireguard.{key}", f'"{_free(facts) if own.version == 4 else "<another /112>"}"')
+        what = f"wireguard.{key} {own} overlaps with {other} on {name}"
+        if is_address:
+            return failed("subnet", f"{what}: the server will not start", mend)
+        if other.prefixlen >= own.prefixlen:
+            return failed("subnet", f"{what}: answers to clients go there", mend)
+        return warning("subnet", f"{what}: the part that clients have is not reached there any more", mend)
+    return ok("subnet", f"{', '.join(str(n) for n in (tunnel.subnet, tunnel.subnet6) if n)}: not used here otherwise")
+
+
+def is_private(address: IPv4Address | IPv6Address) -> bool:
+    """Not to be reached from the internet; ranges for documentation count as public, as in the egress rules."""
+    return any(address in network for network in PRIVATE)
+
+
+def _overlapping(facts: Facts, own: IPv4Network | IPv6Network) -> Iterator[tuple[str, IPv4Network | IPv6Network, bool]]:
+    """(interface, network, whether the host has an address in it)."""
+    addresses = [(name, interface.network, True) for name, interface in facts.network.addresses]
+    routes = [(name, network, False) for name, network in facts.network.routes]
+    for name, network, is_address in [*addresses, *routes]:
+        if network.version == own.version and network.prefixlen > 0 and network.overlaps(own):
+            yield name, network, is_address
+
+
+def _free(facts: Facts) -> IPv4Network:
+    """A /24 of RFC 1918 that this host does not use."""
+    candidates = (IPv4Network((0x0A000000 + (second << 16), 24)) for second in range(101, 255))
+    return next((c for c in candidates if not list(_overlapping(facts, c))), IPv4Network("192.168.233.0/24"))
+
+
+def _set(key: str, value: str) -> str:
+    return f"set {key} = {value} in the configuration, then: {RESTART}"

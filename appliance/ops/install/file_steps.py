@@ -1,0 +1,362 @@
+"""The kinds of steps that installing is made of. Each knows what the host has, what it should have, and the way back.
+
+Whatever installs or uninstalls, really or as a rehearsal, goes through the same few words of a step:
+
+    change()   what is to be done, as in "<what>: created"; None where the host is as it should be
+    apply()    does it
+    remove()   takes back what apply() did; True if there was something
+"""
+
+from __future__ import annotations
+
+import filecmp
+import os
+import pwd
+import shutil
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from appliance.domain.errors import HostError
+from appliance.ops.backup.create import sync_folder
+from appliance.ops.install import host
+from appliance.ops.install.record import write_whole
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from appliance.ops.install.record import Record
+
+
+class Step(Protocol):
+    @property
+    def what(self) -> str: ...
+
+    def change(self) -> str | None: ...
+
+    def apply(self) -> None: ...
+
+    def remove(self) -> bool: ...
+
+
+def carry_out(steps: Iterable[Step], say: Callable[[str], None], *, rehearse: bool = False) -> set[str]:
+    """Do what is to be done, saying each step; what was changed, by its name."""
+    changed = set()
+    for step in steps:
+        change = step.change()
+        if change is None:
+            say(f"{step.what}: as it should be")
+            continue
+        if not rehearse:
+            step.apply()
+        changed.add(step.what)
+        say(f"{step.what}: {'to be ' if rehearse else ''}{change}")
+    return changed
+
+
+def take_back(steps: Iterable[Step], say: Callable[[str], None]) -> None:
+    for step in reversed(list(steps)):
+        if step.remove():
+            say(f"{step.what}: removed")
+
+
+@dataclass(frozen=True, slots=True)
+class Packages:
+    """Debian packages. They stay when the appliance goes: others may have come to need them."""
+
+    names: tuple[str, ...]
+    record: Record
+
+    @property
+    def what(self) -> str:
+        return f"packages {', '.join(self.names)}"
+
+    def missing(self) -> list[str]:
+        return [name for name in self.names if not host.has_package(name)]
+
+    def change(self) -> str | None:
+        missing = self.missing()
+        return f"installed ({', '.join(missing)})" if missing else None
+
+    def apply(self) -> None:
+        missing = self.missing()
+        host.install_packages(missing)
+        self.record.note_packages(missing)
+
+    def remove(self) -> bool:
+        return False
+
+
+@dataclass(frozen=True, slots=True)
+class SystemUser:
+    """A user and a group of its name, who cannot log in."""
+
+    name: str
+    home: Path
+
+    @property
+    def what(self) -> str:
+        return f"user {self.name}"
+
+    def _exists(self) -> bool:
+        try:
+            pwd.getpwnam(self.name)
+        except KeyError:
+            return False
+        return True
+
+    def change(self) -> str | None:
+        return None if self._exists() else "created"
+
+    def apply(self) -> None:
+        options = ("--system", "--user-group", "--no-create-home", "--home-dir", str(self.home))
+        host.run("useradd", *options, "--shell", "/usr/sbin/nologin", self.name)
+
+    def remove(self) -> bool:
+        if not self._exists():
+            return False
+        host.run("userdel", self.name)
+        return True
+
+
+@dataclass(frozen=True, slots=True)
+class Folder:
+    """A directory of this user. Removed with what is in it; one that is another's is not ours to remove."""
+
+    path: Path
+    mode: int
+    user: str
+    group: str
+
+    @property
+    def what(self) -> str:
+        return str(self.path)
+
+    def change(self) -> str | None:
+        return None if self.path.is_dir() else "created"
+
+    def apply(self) -> None:
+        self.path.mkdir(mode=self.mode, parents=True)
+        self.path.chmod(self.mode)
+        shutil.chown(self.path, self.user, self.group)
+
+    def remove(self) -> bool:
+        return self._is_ours() and _remove(self.path)
+
+    def _is_ours(self) -> bool:
+        try:
+            return self.path.owner() == self.user
+        except (FileNotFoundError, KeyError):
+            return False  # none is there, or its owner has no name
+
+
+@dataclass(frozen=True, slots=True)
+class TextFile:
+    """A file of ours, whatever it held before. With `keep`, what the operator has made of it stays."""
+
+    path: Path
+    text: str
+    mode: int = 0o644
+    group: str | None = None
+    keep: bool = False
+
+    @property
+    def what(self) -> str:
+        return str(self.path)
+
+    def change(self) -> str | None:
+        if not self.path.exists():
+            return "written"
+        if self.keep or self.path.read_text(encoding="utf-8") == self.text:
+            return None
+        return "brought up to date"
+
+    def apply(self) -> None:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(self.path, self.text, self.mode)
+        if self.group is not None:
+            shutil.chown(self.path, group=self.group)
+
+    def remove(self) -> bool:
+        found = _remove(self.path)
+        if self.path.parent.name.endswith(".d") and self.path.parent.is_dir() and not any(self.path.parent.iterdir()):
+            self.path.parent.rmdir()  # a folder of drop-ins
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class NoFile:
+    """What is not for this host, and an earlier install may have left."""
+
+    path: Path
+
+    @property
+    def what(self) -> str:
+        return str(self.path)
+
+    def change(self) -> str | None:
+        return "removed" if self.path.exists() else None
+
+    def apply(self) -> None:
+        self.path.unlink()
+
+    def remove(self) -> bool:
+        return False
+
+
+@dataclass(frozen=True, slots=True)
+class Symlink:
+    path: Path
+    target: Path
+
+    @property
+    def what(self) -> str:
+        return str(self.path)
+
+    def change(self) -> str | None:
+        if self.path.is_symlink() and self.path.readlink() == self.target:
+            return None
+        return f"linked to {self.target}"
+
+    def apply(self) -> None:
+        """At no instant is there none."""
+        new = self.path.with_name(f".{self.path.name}.new")
+        new.unlink(missing_ok=True)
+        new.symlink_to(self.target)
+        new.replace(self.path)
+        sync_folder(self.path.parent)
+
+    def remove(self) -> bool:
+        return _remove(self.path)
+
+
+@dataclass(frozen=True, slots=True)
+class ProgramFiles:
+    """A version of the program, in a folder of its own. There it is whole, or not at all."""
+
+    source: Path
+    path: Path
+    executable: str
+
+    @property
+    def what(self) -> str:
+        return str(self.path)
+
+    def change(self) -> str | None:
+        if not self.path.is_dir():
+            return "unpacked"
+        if self.is_there() or self._same():
+            return None
+        return "unpacked again: it was another build"
+
+    def is_there(self) -> bool:
+        """Whether it is this folder that the program runs from."""
+        return self.path.is_dir() and self.source.samefile(self.path)
+
+    def _same(self) -> bool:
+        # All of the program's own code is in its executable.
+        return filecmp.cmp(self.source / self.executable, self.path / self.executable, shallow=False)
+
+    def apply(self) -> None:
+        new, old = (self.path.with_name(f".{self.path.name}.{word}") for word in ("new", "old"))
+        for left in (new, old):
+            _remove(left)
+        try:
+            _copy_for_everybody(self.source, new)
+        except OSError as error:
+            _remove(new)  # a disk that it has filled is the service's too
+            raise HostError(f"cannot unpack to {self.path}: {error.strerror}") from error
+        # Before it has its name: a power cut must not leave half a program under it.
+        os.sync()
+        if self.path.is_dir():
+            self.path.rename(old)
+        new.rename(self.path)
+        sync_folder(self.path.parent)
+        _remove(old)
+
+    def remove(self) -> bool:
+        return _remove(self.path)
+
+
+@dataclass(frozen=True, slots=True)
+class Sysctl:
+    """Set now; a drop-in sets it at each boot. `name` is a path below /proc/sys."""
+
+    name: str
+    value: str
+    record: Record
+
+    @property
+    def what(self) -> str:
+        return f"sysctl {self.name.replace('/', '.')}"
+
+    @property
+    def _file(self) -> Path:
+        return Path("/proc/sys") / self.name
+
+    def _now(self) -> str:
+        return self._file.read_text(encoding="ascii").strip()
+
+    def change(self) -> str | None:
+        return None if self._now() == self.value else f"set to {self.value} (was {self._now()})"
+
+    def apply(self) -> None:
+        self.record.note_sysctl(self.name, self._now())
+        self._file.write_text(self.value, encoding="ascii")
+
+    def remove(self) -> bool:
+        before = self.record.sysctls.get(self.name)
+        if before in (None, self._now()):
+            return False
+        self._file.write_text(str(before), encoding="ascii")
+        return True
+
+
+@dataclass(frozen=True, slots=True)
+class EnabledUnit:
+    """Started at each boot; `install` and `upgrade` start it now."""
+
+    name: str
+
+    @property
+    def what(self) -> str:
+        return f"service {self.name}"
+
+    def change(self) -> str | None:
+        return None if host.succeeds("systemctl", "is-enabled", "--quiet", self.name) else "enabled"
+
+    def apply(self) -> None:
+        host.run("systemctl", "daemon-reload")
+        host.run("systemctl", "enable", self.name)
+
+    def remove(self) -> bool:
+        if not host.succeeds("systemctl", "cat", self.name):
+            return False
+        host.run("systemctl", "disable", "--now", self.name)
+        return True
+
+
+def _copy_for_everybody(source: Path, target: Path) -> None:
+    """The one file unpacks itself for its owner alone. Ends at the first file that cannot be copied."""
+    for path in (source, *source.rglob("*")):
+        copy = target / path.relative_to(source)
+        if path.is_symlink():
+            copy.symlink_to(path.readlink())
+        elif path.is_dir():
+            copy.mkdir()
+            copy.chmod(0o755)
+        else:
+            shutil.copyfile(path, copy)
+            copy.chmod(0o755 if path.stat().st_mode & stat.S_IXUSR else 0o644)
+
+
+def _remove(path: Path) -> bool:
+    """Whatever it is; True if it was there."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    elif path.is_symlink() or path.exists():
+        path.unlink()
+    else:
+        return False
+    return True

@@ -1,0 +1,75 @@
+"""What the operator is told at the end: the ports to open, and how the API is reached from outside."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from appliance.config.settings import Settings
+
+CADDY = """\
+vpn.example.org {
+    reverse_proxy 127.0.0.1:8080
+}
+"""
+
+NGINX = """\
+server {
+    listen 443 ssl;
+    server_name vpn.example.org;
+    ssl_certificate     /etc/ssl/vpn.example.org/fullchain.pem;
+    ssl_certificate_key /etc/ssl/vpn.example.org/privkey.pem;
+    location / {
+        proxy_pass http://127.0.0.1:8080;
+        proxy_set_header X-Forwarded-For $remote_addr;
+    }
+}
+"""
+
+TRUSTED = 'trusted_proxies = ["127.0.0.1/32"]'
+
+TLS = """\
+listen = "0.0.0.0:8443"
+tls_cert = "/etc/wg-appliance/tls/fullchain.pem"
+tls_key = "/etc/wg-appliance/tls/privkey.pem"
+"""
+
+
+NO_PUBLIC_ADDRESS = (
+    "The host's own address, which clients are told to dial, is not a public one: where they come from the internet, "
+    "set [node] public_ip in the configuration, and pass the UDP port on to this host."
+)
+
+
+def lines(settings: Settings, firewalls: Iterable[str], *, behind_nat: bool) -> list[str]:
+    return [*([NO_PUBLIC_ADDRESS] if behind_nat else []), *ports(settings, firewalls), *reaching(settings)]
+
+
+def ports(settings: Settings, firewalls: Iterable[str]) -> list[str]:
+    port = settings.wireguard.listen_port
+    lines = [f"UDP port {port} has to be open for clients, also in the provider's firewall if it has one."]
+    passed = "the service lets clients through it by rules of its own, and wg-appliance doctor says where it cannot"
+    return [*lines, *(f"{name} runs on this host: {passed}." for name in firewalls)]
+
+
+def reaching(settings: Settings) -> list[str]:
+    """How clients elsewhere reach the API; nothing where they do already."""
+    if not settings.api.listen.loopback:
+        return []
+    return [
+        f"The API listens on {settings.api.url}, for this host alone. To reach it from elsewhere, one of:",
+        "  TLS files, in [api] of the configuration, readable for the group wg-appliance; then",
+        "  systemctl restart wg-appliance:",
+        *_indented(TLS),
+        "  Caddy, which gets its certificate by itself (/etc/caddy/Caddyfile):",
+        *_indented(CADDY),
+        "  nginx:",
+        *_indented(NGINX),
+        f"  With a proxy, put {TRUSTED} into [api].",
+    ]
+
+
+def _indented(text: str) -> list[str]:
+    return [f"      {line}" for line in text.splitlines()]

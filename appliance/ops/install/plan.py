@@ -1,0 +1,118 @@
+"""Which steps make a host an exit, in their order. What is to be done is for the steps to find out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from appliance.ops.install.file_steps import (
+    EnabledUnit,
+    Folder,
+    NoFile,
+    Packages,
+    ProgramFiles,
+    Symlink,
+    Sysctl,
+    SystemUser,
+    TextFile,
+)
+from appliance.ops.install.layout import PROGRAM, SERVICE, TUNNEL_SERVICE, USER
+from appliance.ops.install.record import Record
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from appliance.config.settings import Settings
+    from appliance.ops.install.file_steps import Step
+    from appliance.ops.install.layout import Layout
+
+DROP_IN = f"{SERVICE}.d/userspace.conf"
+INTERFACE_DROP_IN = f"{TUNNEL_SERVICE}.d/interface.conf"
+TUNNEL_UNIT_INTERFACE = "wga0"  # what the tunnel's unit is written for
+USERSPACE_ONLY = (TUNNEL_SERVICE, DROP_IN)
+
+IP_FORWARD = "net/ipv4/ip_forward"
+SYSCTLS_TEXT = """\
+# wg-appliance: clients' packets are forwarded, from boot on.
+# IPv6 forwarding is not set here: the appliance sees to router advertisements first.
+net.ipv4.ip_forward = 1
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """A version of the program that runs from `files`, and the systemd units it brings, by their path."""
+
+    version: str
+    files: Path
+    units: Mapping[str, str]
+
+
+def install(layout: Layout, program: Program, settings: Settings, config_text: str, *, userspace: bool) -> list[Step]:
+    record = Record(layout.record)
+    packages = ("nftables", *(("wireguard-go",) if userspace else ()))
+    return [
+        programs(layout),
+        Packages(packages, record),
+        *of_operator(layout, settings, config_text),
+        *of_program(layout, program, settings, record, userspace=userspace),
+        EnabledUnit(SERVICE),
+    ]
+
+
+def has_userspace(layout: Layout) -> bool:
+    """Whether it was installed for wireguard-go. The tunnel stays with that, whatever the kernel learns later."""
+    return (layout.units / DROP_IN).exists()
+
+
+def programs(layout: Layout) -> Folder:
+    """All versions, and what was written down."""
+    return Folder(layout.programs, 0o755, "root", "root")
+
+
+def of_operator(layout: Layout, settings: Settings, config_text: str) -> list[Step]:
+    """What uninstalling leaves unless it is to purge."""
+    return [
+        SystemUser(USER, settings.node.state_dir),
+        Folder(layout.config.parent, 0o750, "root", USER),
+        TextFile(layout.config, config_text, mode=0o640, group=USER, keep=True),
+        Folder(settings.node.state_dir, 0o700, USER, USER),
+    ]
+
+
+def of_program(layout: Layout, program: Program, settings: Settings, record: Record, *, userspace: bool) -> list[Step]:
+    return [
+        TextFile(layout.sysctls, SYSCTLS_TEXT),
+        Sysctl(IP_FORWARD, "1", record),
+        *of_version(layout, program, settings, userspace=userspace),
+    ]
+
+
+def of_version(layout: Layout, program: Program, settings: Settings, *, userspace: bool) -> list[Step]:
+    """What differs from one version to another. The last step is the switch to this one."""
+    return [
+        program_files(layout, program),
+        *_units(layout, program, settings, userspace=userspace),
+        Symlink(layout.command, layout.current / PROGRAM),
+        Symlink(layout.current, layout.version(program.version)),
+    ]
+
+
+def program_files(layout: Layout, program: Program) -> ProgramFiles:
+    return ProgramFiles(program.files, layout.version(program.version), PROGRAM)
+
+
+def _units(layout: Layout, program: Program, settings: Settings, *, userspace: bool) -> list[Step]:
+    steps: list[Step] = []
+    for name, text in sorted(program.units.items()):
+        path = layout.units / name
+        wanted = userspace or name not in USERSPACE_ONLY
+        steps.append(TextFile(path, text) if wanted else NoFile(path))
+    interface = settings.wireguard.interface
+    drop_in = layout.units / INTERFACE_DROP_IN
+    if userspace and interface != TUNNEL_UNIT_INTERFACE:
+        steps.append(TextFile(drop_in, f"[Service]\nEnvironment=INTERFACE={interface}\n"))
+    else:
+        steps.append(NoFile(drop_in))
+    return steps

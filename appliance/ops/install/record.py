@@ -1,0 +1,60 @@
+"""What installing found on the host and changed, written down so that uninstalling can put it back."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import TYPE_CHECKING, Any
+
+from appliance.ops.backup.create import sync_folder
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+class Record:
+    """A small JSON file. Root's: the service's user must not have a say in what root puts back."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    @property
+    def sysctls(self) -> dict[str, str]:
+        """(path below /proc/sys, value before)."""
+        return dict(self._read().get("sysctls", {}))
+
+    @property
+    def packages(self) -> list[str]:
+        """Those that were missing, and installed."""
+        return list(self._read().get("packages", []))
+
+    def note_sysctl(self, name: str, value: str) -> None:
+        """The first value found is the host's own."""
+        self._write({"sysctls": {name: value} | self.sysctls})
+
+    def note_packages(self, names: list[str]) -> None:
+        self._write({"packages": sorted({*self.packages, *names})})
+
+    def _read(self) -> dict[str, Any]:
+        try:
+            content: dict[str, Any] = json.loads(self._path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return {}
+        return content
+
+    def _write(self, changed: dict[str, Any]) -> None:
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(self._path, json.dumps(self._read() | changed, indent=2) + "\n", 0o600)
+
+
+def write_whole(path: Path, text: str, mode: int) -> None:
+    """Under another name first, and on the disk when this returns: a crash leaves the old file or the new one."""
+    new = path.with_name(f".{path.name}.new")
+    descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        os.fchmod(descriptor, mode)  # whatever the umask is
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    new.replace(path)
+    sync_folder(path.parent)

@@ -1,0 +1,82 @@
+"""The service, through systemctl, and whether it works, through its own API."""
+
+from __future__ import annotations
+
+import time
+from http import HTTPStatus
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from appliance.domain.errors import HostError
+from appliance.ops.install import host
+from appliance.ops.install.layout import SERVICE
+from appliance.ops.selftest.api_client import Api
+
+if TYPE_CHECKING:
+    from appliance.config.settings import ApiSettings
+
+POLL_S = 0.2
+ERROR = "wg-appliance: error: "  # the line a command ends with that failed
+
+
+def restart() -> str:
+    """Start it, or start it anew, without waiting for what comes of it. The run that was before."""
+    before = _property("InvocationID")
+    host.run("systemctl", "reset-failed", SERVICE)
+    host.run("systemctl", "restart", "--no-block", SERVICE)
+    return before
+
+
+def stop() -> None:
+    host.run("systemctl", "stop", SERVICE)
+
+
+def reload_units() -> None:
+    host.run("systemctl", "daemon-reload")
+
+
+def is_down() -> bool:
+    """Neither running nor on its way, for the first time or again."""
+    return _property("ActiveState") in ("inactive", "failed")
+
+
+def wait_ready(api: ApiSettings, seconds: float, after: str = "") -> str | None:
+    """None once the service is ready, in a later run than `after`; else, when the time is up, what is amiss."""
+    deadline = time.monotonic() + seconds
+    while (fault := _fault(api, after)) is not None:
+        if time.monotonic() > deadline:
+            return fault
+        time.sleep(POLL_S)
+    return None
+
+
+def _fault(api: ApiSettings, after: str) -> str | None:
+    state = _property("ActiveState")
+    if state != "active":
+        return f"the service is {state}{_last_error()}"
+    if _property("InvocationID") == after:
+        return "the service has not started anew"
+    try:
+        Api(api).ask("GET", "/readyz").require(HTTPStatus.OK)
+    except HostError as error:
+        return str(error)
+    return None
+
+
+def running_version() -> str | None:
+    """Of the program that runs: each has a folder of its own."""
+    try:
+        return Path(f"/proc/{int(_property('MainPID'))}/exe").readlink().parent.name
+    except FileNotFoundError:
+        return None
+
+
+def _property(name: str) -> str:
+    return host.run("systemctl", "show", "--value", f"--property={name}", SERVICE).strip()
+
+
+def _last_error() -> str:
+    """What it said when it ended, if it did."""
+    lines = host.run("journalctl", "--unit", SERVICE, "--lines", "50", "--output", "cat", "--no-pager").splitlines()
+    found = [line.removeprefix(ERROR) for line in lines if line.startswith(ERROR)]
+    return f" ({found[-1]})" if found else ""

@@ -1,0 +1,64 @@
+"""`wg-appliance uninstall`: the host as it was found, and what the operator may want again left, or not."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from appliance.config import load as config
+from appliance.ops.install import host, host_cleanup, plan
+from appliance.ops.install.file_steps import take_back
+from appliance.ops.install.layout import SERVICE, USER
+from appliance.ops.install.record import Record
+from appliance.store.state_dir import StateDir
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from appliance.ops.install.layout import Layout
+    from appliance.ops.install.plan import Program
+
+
+def uninstall(layout: Layout, program: Program, say: Callable[[str], None], *, purge: bool) -> None:
+    """What is not there is no error: an uninstall that was cut short goes on where it was."""
+    settings = config.read(layout.config if layout.config.exists() else None, {}, layout.config)
+    state = StateDir(settings.node.state_dir)
+    record = Record(layout.record)
+    packages = record.packages
+    if not any(path.exists() for path in (layout.programs, layout.sysctls, layout.config)):
+        say("wg-appliance is not installed here")
+    _stop(layout, program, say)
+    host_cleanup.leave(settings, state, say)
+    steps = plan.of_program(layout, program, settings, record, userspace=True)
+    take_back(steps, say)
+    host.run("systemctl", "daemon-reload")
+    take_back([plan.programs(layout)], say)
+    if purge:
+        _keep_backups(layout.backups, say)
+        take_back(plan.of_operator(layout, settings, ""), say)
+        if state.path.exists():
+            say(f"{state.path} stays: it is not the user {USER}'s")
+    elif layout.config.exists() or state.path.exists():
+        say(f"{layout.config.parent} and {state.path} stay; with --purge they go")
+    if packages:
+        names = " ".join(packages)
+        say(f"packages that were installed for it stay: apt-get purge {names}")
+
+
+def _keep_backups(folder: Path, say: Callable[[str], None]) -> None:
+    """They outlive a purge. Each has the server key, and the number of the user that goes may soon be another's."""
+    if not folder.is_dir():
+        return
+    for path in (folder, *folder.iterdir()):
+        os.chown(path, 0, 0, follow_symlinks=False)
+    say(f"{folder} stays, root's now: backups, with the server key in each; rm -r it when none is needed")
+
+
+def _stop(layout: Layout, program: Program, say: Callable[[str], None]) -> None:
+    """All units, the appliance's own first: a tunnel that ends would be put right again."""
+    installed = [name for name in program.units if "/" not in name and (layout.units / name).exists()]
+    for name in sorted(installed, key=lambda name: (name != SERVICE, name)):
+        host.run("systemctl", "disable", "--now", name)
+        host.succeeds("systemctl", "reset-failed", name)  # it forgets one that had failed
+        say(f"service {name}: stopped, and not started any more")

@@ -1,0 +1,199 @@
+"""`wg-appliance upgrade`: to this version, or back to the one that ran.
+
+What is under way is written down before anything that it changes, so that the next upgrade can go on after a kill at
+any instant. The tunnel is not touched: it belongs to the kernel, or to a service of its own.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import stat
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from appliance.config import load as config
+from appliance.domain.errors import HostError
+from appliance.ops.backup.archive import open_backup
+from appliance.ops.backup.create import write_backup
+from appliance.ops.backup.restore import restore_backup
+from appliance.ops.install import facts, plan, service
+from appliance.ops.install.file_steps import NoFile, carry_out
+from appliance.ops.install.layout import PROGRAM, SERVICE
+from appliance.ops.install.record import write_whole
+from appliance.ops.install.versions import order
+from appliance.store import integrity
+from appliance.store.file_owner import acting_as_owner
+from appliance.store.state_dir import StateDir
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from appliance.config.settings import Settings
+    from appliance.ops.install.layout import Layout
+    from appliance.ops.install.plan import Program
+
+READY_S = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """An upgrade that is under way. `back`: it has failed, and is being undone."""
+
+    old: str
+    new: str
+    backup: str
+    back: bool = False
+
+
+class Upgrade:
+    def __init__(self, layout: Layout, program: Program, say: Callable[[str], None]) -> None:
+        self._layout = layout
+        self._program = program
+        self._say = say
+        self._journal = layout.programs / "upgrade.json"
+        self._settings: Settings = config.read(layout.config if layout.config.exists() else None, {}, layout.config)
+        self._state = StateDir(self._settings.node.state_dir)
+
+    def run(self) -> None:
+        """Raises HostError where it refuses, and after it has put back the version that ran."""
+        move = self._under_way()
+        if move is None and not self._is_newer():
+            return
+        self._move_in()
+        if move is not None:
+            self._say(f"an upgrade from {move.old} to {move.new} was cut short")
+            move = self._taken_up(move)
+            if move is None and not self._is_newer():
+                return
+        self._go(move or self._begin())
+
+    def _is_newer(self) -> bool:
+        """Than what is installed; False: it is the same."""
+        installed, new = self._layout.installed_version(), self._program.version
+        if installed is None:
+            raise HostError("wg-appliance is not installed: run install instead of upgrade")
+        if order(new) < order(installed):
+            raise HostError(f"wg-appliance {installed} is installed, and {new} is older: it might not read the store")
+        if installed == new:
+            self._say(f"wg-appliance {new} is installed already")
+        return installed != new
+
+    def _move_in(self) -> None:
+        """Go on as the same program from where it belongs: from there the service's user can read it, too.
+
+        What works on the service's files does so as that user, and may have to load something meanwhile.
+        """
+        step = plan.program_files(self._layout, self._program)
+        if not step.is_there():
+            carry_out([step], self._say)
+            hand_over(step.path / PROGRAM)
+
+    def _taken_up(self, move: Move) -> Move | None:
+        """The upgrade that was cut short, where it is the one to go on with; any other is brought to an end."""
+        # The store has gone on since the backup, where the new version was not switched to, or has come up since.
+        if not move.back and self._layout.installed_version() == move.old:
+            self._journal.unlink()
+            return None
+        if not move.back and service.running_version() == move.new and self._fault() is None:
+            self._finish(move)
+            return None
+        if move.back or move.new != self._program.version:
+            self._put_back(move)
+            return None
+        return move
+
+    def _under_way(self) -> Move | None:
+        try:
+            return Move(**json.loads(self._journal.read_text(encoding="utf-8")))
+        except FileNotFoundError:
+            return None
+
+    def _begin(self) -> Move:
+        installed, new = str(self._layout.installed_version()), self._program.version
+        move = Move(installed, new, str(self._layout.programs / f"before-{new}.tar"))
+        write_backup(self._state, self._layout.config, Path(move.backup))
+        self._say(f"{move.backup}: written, a backup of {installed}")
+        self._note(move)
+        return move
+
+    def _go(self, move: Move) -> None:
+        self._switch(self._program, self._layout.version(move.old))
+        fault = self._restart()
+        if fault is not None:
+            self._say(f"wg-appliance {move.new} is not ready within {READY_S:.0f} s: {fault}")
+            self._put_back(move)
+            raise HostError(f"the upgrade to {move.new} failed: {fault}; {move.old} runs again")
+        self._finish(move)
+
+    def _finish(self, move: Move) -> None:
+        self._journal.unlink()
+        self._remove_others(move)
+        self._say(f"wg-appliance {move.new} runs, and is ready; {move.old} ran before it, and stays at hand")
+
+    def _put_back(self, move: Move) -> None:
+        """Each step may have been done already: by an upgrade that was killed while it did this."""
+        self._note(replace(move, back=True))
+        service.stop()
+        self._restore(Path(move.backup))
+        old = self._layout.version(move.old)
+        self._switch(plan.Program(move.old, old, facts.units_in(old)), self._layout.version(move.new))
+        fault = self._restart()
+        if fault is not None:
+            raise HostError(f"wg-appliance {move.old} is back, and not ready: {fault}; see journalctl -u {SERVICE}")
+        self._journal.unlink()
+        self._say(f"wg-appliance {move.old}: runs again, and is ready")
+
+    def _restore(self, backup: Path) -> None:
+        """Where the new version has changed the schema. What it has written besides is kept aside, with its store."""
+        with open_backup(backup) as opened:
+            schema = opened.manifest.schema
+        with acting_as_owner(self._state.path):
+            changed = integrity.schema(self._state.store) != schema
+        if changed or self._state.unfinished_restore.exists():
+            restored = restore_backup(backup, self._layout.config, {})
+            self._say(f"{self._state.store}: restored; as it was found it is in {restored.kept_state}")
+
+    def _switch(self, to: Program, other: Path) -> None:
+        """Units that only the other version has go."""
+        userspace = plan.has_userspace(self._layout)
+        gone = sorted(facts.units_in(other).keys() - to.units.keys())
+        steps = plan.of_version(self._layout, to, self._settings, userspace=userspace)
+        carry_out([*(NoFile(self._layout.units / name) for name in gone), *steps], self._say)
+
+    def _restart(self) -> str | None:
+        """None when it is ready."""
+        service.reload_units()
+        before = service.restart()
+        return service.wait_ready(self._settings.api, READY_S, after=before)
+
+    def _fault(self) -> str | None:
+        return service.wait_ready(self._settings.api, 0)
+
+    def _note(self, move: Move) -> None:
+        write_whole(self._journal, json.dumps(asdict(move)) + "\n", 0o600)
+
+    def _remove_others(self, move: Move) -> None:
+        """The version before stays, for as long as there is no newer one."""
+        for path in self._layout.programs.iterdir():
+            if path.is_dir() and not path.is_symlink() and path.name not in (move.old, move.new):
+                shutil.rmtree(path)
+        for path in self._layout.programs.glob("before-*.tar"):
+            if path != Path(move.backup):
+                path.unlink()
+
+
+def hand_over(file: Path) -> None:
+    """Become the program in `file`, which upgrades to itself. Raises HostError where it cannot be run."""
+    if not file.is_file() or not file.stat().st_mode & stat.S_IXUSR:
+        raise HostError(
+            f"{file} is no program to upgrade to: name a wg-appliance-<version>-linux-<arch> (and chmod +x it)"
+        )
+    # https://pyinstaller.org/en/stable/advanced-topics.html: its bootloader is not to take itself for a part of ours.
+    environment = os.environ | {"PYINSTALLER_RESET_ENVIRONMENT": "1"}
+    try:
+        os.execve(file, [PROGRAM, "upgrade"], environment)  # noqa: S606 (what the operator names)
+    except OSError as error:
+        raise HostError(f"cannot run {file}: {error.strerror}") from error

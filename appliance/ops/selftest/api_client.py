@@ -1,0 +1,44 @@
+"""The running API over its configured listener: TCP or a Unix socket, with TLS or without."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+from http.client import HTTP_PORT
+from typing import TYPE_CHECKING
+
+from appliance.client.api import http
+from appliance.client.api.dialer import connect_unix
+from appliance.config.load import UnixPath
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from appliance.config.load import ApiSettings
+
+LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 (what listens everywhere is reached here)
+
+
+class Api(http.Api):
+    def __init__(self, settings: ApiSettings) -> None:
+        where = settings.listen
+        if isinstance(where, UnixPath):
+            host, port = "localhost", HTTP_PORT
+        else:
+            host, port = LOOPBACK.get(where.host, where.host), where.port
+
+        def dial(seconds: float) -> socket.socket:
+            if isinstance(where, UnixPath):
+                return connect_unix(str(where.path), seconds)
+            return socket.create_connection((host, port), seconds)
+
+        tls = None if settings.tls_cert is None else _trusting(settings.tls_cert)
+        super().__init__(http.Where(settings.url, host, port, dial, tls))
+
+
+def _trusting(certificate: Path) -> ssl.SSLContext:
+    """Trusts the configured certificate, whoever signed it. It is made out to a name, and dialled by an address."""
+    context = ssl.create_default_context(cafile=certificate)
+    context.check_hostname = False
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+    return context

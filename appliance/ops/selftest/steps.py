@@ -1,0 +1,244 @@
+"""What the self-test does, step by step."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from ipaddress import ip_address, ip_network
+from typing import TYPE_CHECKING, Any
+
+from appliance.client.tunnel import links
+from appliance.client.tunnel.device import existing_device, new_device
+from appliance.client.tunnel.namespace import Namespace
+from appliance.client.tunnel.peer_config import Call, read_offer
+from appliance.domain.errors import HostError
+from appliance.network import interfaces as host_network
+from appliance.network.firewall.ruleset import PRIVATE
+from appliance.network.wireguard import keys, link
+from appliance.network.wireguard.tunnel import LinkChange
+from appliance.ops.selftest import cleanup, plan, transfer
+from appliance.ops.selftest.run import Step
+from appliance.ops.selftest.waiting import answer_within
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator, Mapping, Sequence
+
+    from appliance.client.signals import Interruption
+    from appliance.config.load import Settings
+    from appliance.ops.selftest.api_client import Api
+    from appliance.ops.selftest.test_account import Books
+
+HANDSHAKE_S = 12.0  # a device calls again after 5 s without an answer (REKEY_TIMEOUT of the WireGuard paper)
+POLL_S = 0.05
+STATUS_POLL_S = 1.0  # a tier may have as few as a request a second
+LONGEST_INTERVAL_S = 60  # of meter.interval: a longer one is not waited for
+COUNTED_SLACK_S = 15.0
+CHUNKS = 128
+
+FIGURES = {"bytes_in": int, "bytes_out": int}
+DOCTOR = "try wg-appliance doctor"
+
+
+class SelfTest:
+    """The steps, and what one leaves to the next."""
+
+    def __init__(self, settings: Settings, api: Api, books: Books, interruption: Interruption) -> None:
+        self._settings = settings
+        self._exit = settings.wireguard
+        self._api = api
+        self._books = books
+        self._interruption = interruption
+        self._names = plan.names(settings.wireguard.interface)
+        self._private_key = keys.generate_private_key()
+        self._spaces = ExitStack()
+        self._client: Namespace
+        self._target: Namespace
+        self._addresses: Sequence[plan.Addresses]  # IPv4 first
+        self._own: Collection[plan.IPAddress]
+        self._token: str
+        self._session: Mapping[str, Any]
+
+    def steps(self) -> Sequence[Step]:
+        return (
+            Step("api", self._find_api, f"start wg-appliance serve, or see its log; else {DOCTOR}"),
+            Step("host", self._prepare_host, DOCTOR),
+            Step("account", self._open_account, DOCTOR),
+            Step("session", self._open_session, f"see wg-appliance node status; else {DOCTOR}"),
+            Step("tunnel", self._make_tunnel, DOCTOR),
+            Step("handshake", self._shake_hands, DOCTOR),
+            Step("traffic", self._carry, DOCTOR),
+            Step("counted", self._see_counted, f"see the server's log; else {DOCTOR}"),
+            Step("closed", self._close_session, f"see the server's log; else {DOCTOR}"),
+        )
+
+    def clearing(self) -> Step:
+        return Step("cleared", self._clear, "run it again, which clears what is left")
+
+    # The steps ---------------------------------------------------------------------------------------
+
+    def _find_api(self) -> str:
+        self._api.ask("GET", "/readyz").require(200)
+        return f"ready at {self._settings.api.url}"
+
+    def _prepare_host(self) -> str:
+        with self._interruption.allowed(False):
+            self._clear()
+        families = [plan.IPV4, plan.IPV6] if self._has_ipv6 else [plan.IPV4]
+        interfaces = [interface for _, interface in host_network.host_interfaces(without=self._exit.interface)]
+        self._own = [interface.ip for interface in interfaces]
+        avoid = [*self._reserved(), *(interface.network for interface in interfaces), *links.routed()]
+        self._addresses = [plan.choose_addresses(family, avoid) for family in families]
+        self._client = self._new_namespace()
+        self._target = self._new_namespace()
+        near = [links.Ends(a.client_gateway, a.client, a.family.prefix_length) for a in self._addresses]
+        far = [links.Ends(a.target_gateway, a.target, a.family.prefix_length) for a in self._addresses]
+        links.join(self._client, self._names.client_link, near)
+        links.join(self._target, self._names.target_link, far)
+        for a in self._addresses:
+            self._target.run(links.add_route, a.family.everything, links.UPLINK, a.target_gateway)
+        return f"client {self._ipv4.client}, target {' and '.join(str(a.target) for a in self._addresses)}"
+
+    def _open_account(self) -> str:
+        tier = plan.roomiest_tier(self._settings.tiers)
+        with self._interruption.allowed(False):
+            self._token = self._books.open_account(tier)
+        return f"temporary, tier {tier}"
+
+    def _open_session(self) -> str:
+        public_key = keys.encode(keys.public_key(self._private_key))
+        wish = {"region": self._settings.node.region, "client_public_key": public_key, "ipv6": self._has_ipv6}
+        answer = self._api.ask("POST", "/v1/sessions", self._token, wish)
+        if answer.status == 401:
+            # The API's own words would not tell that of two stores one was meant.
+            raise HostError(f"the API refuses a token made in {self._settings.node.state_dir}: is that its state_dir?")
+        self._session = found = answer.require(201, {"id": str, "public_ip": str, "wg_config": str})
+        return f"{found['id']}, leaves from {found['public_ip']}"
+
+    def _make_tunnel(self) -> str:
+        offer = read_offer(self._session["wg_config"])
+        call = Call(self._private_key, offer.server_key, self._dialled, self._exit.listen_port)
+        up = LinkChange(mtu=offer.mtu, add_addresses=frozenset(offer.addresses), up=True)
+
+        def make() -> str:
+            device = new_device(self._names.tunnel)
+            device.create()
+            link.change_link(self._names.tunnel, up)
+            if call.host != self._ipv4.client_gateway:
+                links.add_route(ip_network(call.host), links.UPLINK, self._ipv4.client_gateway)
+            for a in self._addresses:
+                links.add_route(a.family.everything, self._names.tunnel)
+            device.dial(call)
+            return f"{device.backend}, dials {call.host} port {call.port}"
+
+        return self._client.run(make)
+
+    def _shake_hands(self) -> str:
+        def shaken() -> bool | None:
+            peers = self._client.run(lambda: existing_device(self._names.tunnel).dump()).peers.values()
+            return True if any(peer.last_handshake_ns for peer in peers) else None
+
+        if answer_within(HANDSHAKE_S, shaken, POLL_S) is None:
+            raise HostError(
+                f"no answer from {self._dialled} port {self._exit.listen_port} in {HANDSHAKE_S:g} s: "
+                f"this host's firewall may drop UDP that comes in on {self._names.client_link}"
+            )
+        return "the exit answers"
+
+    def _carry(self) -> str:
+        seen = " and ".join([self._carry_to(a) for a in self._addresses])
+        return f"{CHUNKS * transfer.CHUNK // 1024} KiB there and back, seen from {seen}"
+
+    def _carry_to(self, addresses: plan.Addresses) -> str:
+        try:
+            seen = transfer.carry(self._client, self._target, addresses.target, CHUNKS)
+        except transfer.NotReached as error:
+            raise HostError(
+                f"{error}: this host's firewall may drop what is forwarded from {self._exit.interface} "
+                f"to {self._names.target_link}"
+            ) from error
+        if seen != str(wanted := plan.source(self._public_ip, addresses, self._own)):
+            raise HostError(
+                f"the target sees {seen}, and should see {wanted}: "
+                "another address translation of this host may come first"
+            )
+        return seen
+
+    def _see_counted(self) -> str:
+        interval = self._settings.meter.interval
+        if interval > LONGEST_INTERVAL_S:
+            return f"looked at when the session is closed, as meter.interval is {interval} s"
+        last: list[Mapping[str, Any]] = []
+
+        def counted() -> Mapping[str, Any] | None:
+            answer = self._api.ask("GET", self._session_path, self._token)
+            if answer.status == 429:
+                return None
+            found = answer.require(200, FIGURES)
+            last[:] = [found]
+            return found if self._has_all(found) else None
+
+        if (found := answer_within(interval + COUNTED_SLACK_S, counted, STATUS_POLL_S)) is None:
+            raise HostError(f"{_figures(last[0]) if last else 'nothing'} within {interval + COUNTED_SLACK_S:g} s")
+        return _figures(found)
+
+    def _close_session(self) -> str:
+        final = self._api.ask("DELETE", self._session_path, self._token).require(200, FIGURES)
+        if not self._has_all(final):
+            raise HostError(f"the final figures lack some of what was sent: {_figures(final)}")
+        if keys.public_key(self._private_key) in existing_device(self._exit.interface).dump().peers:
+            raise HostError("the session is closed, and its peer is still there")
+        return f"its peer is gone; {_figures(final)}"
+
+    def _clear(self) -> str:
+        """What this run has made, or one that was killed."""
+        with ExitStack() as all_of_it:
+            # Run in the opposite order, and one that fails keeps none of the others from it.
+            all_of_it.callback(self._books.clear)
+            all_of_it.callback(cleanup.clear, self._names)
+            all_of_it.callback(self._spaces.close)
+        return "nothing is left behind"
+
+    # What they need ------------------------------------------------------------------------------------
+
+    @property
+    def _session_path(self) -> str:
+        return f"/v1/sessions/{self._session['id']}"
+
+    def _new_namespace(self) -> Namespace:
+        space = Namespace()
+        self._spaces.callback(space.close)
+        return space
+
+    @property
+    def _ipv4(self) -> plan.Addresses:
+        return self._addresses[0]
+
+    @property
+    def _has_ipv6(self) -> bool:
+        return self._exit.subnet6 is not None
+
+    @property
+    def _public_ip(self) -> plan.IPAddress:
+        return ip_address(self._session["public_ip"])
+
+    @property
+    def _dialled(self) -> plan.IPAddress:
+        return plan.dialled(self._public_ip, self._ipv4, self._own)
+
+    def _reserved(self) -> Iterator[plan.IPNetwork]:
+        """What the exit does not let pass, or has for itself."""
+        egress, public_ip = self._settings.egress, self._settings.node.public_ip
+        yield from PRIVATE if egress.block_private else ()
+        yield from egress.extra_block
+        yield self._exit.subnet
+        if self._exit.subnet6 is not None:
+            yield self._exit.subnet6
+        if public_ip is not None:  # which behind a 1:1 NAT the host has no route to
+            yield ip_network(public_ip)
+
+    def _has_all(self, session: Mapping[str, Any]) -> bool:
+        least: int = min(session["bytes_in"], session["bytes_out"])
+        return least >= len(self._addresses) * CHUNKS * transfer.CHUNK
+
+
+def _figures(session: Mapping[str, Any]) -> str:
+    return f"{session['bytes_in']} bytes in, {session['bytes_out']} bytes out"

@@ -1,0 +1,123 @@
+"""The self-test's own account in the store: made for one run, erased with all that names it."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from appliance.domain import ids
+from appliance.domain.entities import Account, Reason, Tier, Token
+from appliance.domain.errors import HostError, StoreError
+from appliance.ops import lock
+from appliance.store import database
+from appliance.store.queries import accounts, node, selftest_accounts, sessions, tokens
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterator
+    from contextlib import AbstractContextManager
+
+    from appliance.domain.clock import Clock
+    from appliance.store.database import Store
+    from appliance.store.state_dir import StateDir
+
+T = TypeVar("T")
+
+TOKEN_LIFE_MS = 600_000  # of one that nobody revokes, because this process was killed
+END_S = 10.0
+POLL_S = 0.05
+IN_MEMORY = Path(":memory:")  # a store without a file. https://www.sqlite.org/inmemorydb.html
+
+
+class Books:
+    """`as_owner` enters the user whom the store belongs to, given a rehearsal of what is to come (file_owner.py)."""
+
+    def __init__(
+        self,
+        state: StateDir,
+        clock: Clock,
+        as_owner: Callable[[Path, Callable[[], object]], AbstractContextManager[None]],
+    ) -> None:
+        self._state = state
+        self._clock = clock
+        self._as_owner = as_owner
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """One self-test at a time. Raises HostError when another runs, and StoreError where there is no store."""
+        if not self._state.store.exists():
+            raise StoreError(f"no store at {self._state.store}: run wg-appliance serve, or name the right --config")
+        running = "another self-test of this exit is running; try again when it has ended"
+        with lock.locked(self._state.path, running):
+            yield
+
+    def open_account(self, tier: Tier) -> str:
+        """Makes the account. Returns a token."""
+        secret = ids.token_secret()
+
+        async def work(store: Store) -> None:
+            now = self._clock.now().wall_ms
+            account_id = ids.temporary_account_id()
+            name = account_id.removeprefix("acc_").replace("_", "-")
+            account = Account(account_id, name, tier, disabled=False, created_at=now)
+            token = Token(ids.token_id(), name, tier, "self-test", now, now + TOKEN_LIFE_MS, None)
+            async with store.write() as db:
+                await accounts.insert(db, account)
+                await tokens.insert(db, account, token, ids.token_hash(secret))
+
+        self._run(work)
+        return secret
+
+    def clear(self) -> None:
+        """End and erase what this run has, and what killed ones have left. Raises HostError where a session stays."""
+        left = self._run(self._clear)
+        if left:
+            why = "has not ended" if self._state.is_served() else "ends when the server runs, which it does not:"
+            raise HostError(f"the test's session {why} {', '.join(left)}; the next self-test erases it")
+
+    async def _clear(self, store: Store) -> list[str]:
+        async with store.read() as db:
+            found = await selftest_accounts.everyone(db)
+        if not found:
+            return []
+        async with store.write() as db:
+            now = self._clock.now().wall_ms
+            for account in found:
+                await accounts.delete(db, account.id, now)
+                unfinished = await sessions.unfinished_of(db, account.id)
+                await sessions.mark_closing(db, [s.id for s in unfinished], Reason.ADMIN)
+            await node.request(db)
+        left = await self._await_end(store, found)
+        async with store.write() as db:
+            for account in found:
+                await selftest_accounts.erase(db, account.id)
+        return left
+
+    async def _await_end(self, store: Store, of: list[Account]) -> list[str]:
+        """The ids of sessions that the server has not ended in time."""
+        deadline = asyncio.get_running_loop().time() + END_S
+        while True:
+            async with store.read() as db:
+                left = [s.id for account in of for s in await sessions.unfinished_of(db, account.id)]
+            if not left or not self._state.is_served() or asyncio.get_running_loop().time() > deadline:
+                return left
+            await asyncio.sleep(POLL_S)
+
+    def _run(self, work: Callable[[Store], Awaitable[T]]) -> T:
+        async def with_store() -> T:
+            store = await database.Store.open(self._state.store)
+            try:
+                return await work(store)
+            except sqlite3.DatabaseError as error:
+                raise database.explain(error, self._state.store) from error
+            finally:
+                await store.close()
+
+        with self._as_owner(self._state.store, lambda: asyncio.run(_rehearse())):
+            return asyncio.run(with_store())
+
+
+async def _rehearse() -> None:
+    await (await database.Store.open(IN_MEMORY)).close()

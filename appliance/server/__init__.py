@@ -1,0 +1,1 @@
+"""Runs the service: builds its parts, starts them and watches over them."""

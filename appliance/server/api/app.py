@@ -1,0 +1,59 @@
+"""The Litestar application, from built objects."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from litestar import HttpMethod, Litestar, Request
+
+from appliance.server.api.errors import handlers
+from appliance.server.api.openapi import openapi
+from appliance.server.api.routes.public import public_routes
+from appliance.server.api.routes.sessions import session_routes
+from appliance.server.api.routes.usage import usage_routes
+
+if TYPE_CHECKING:
+    from collections.abc import Container
+
+    from appliance.config.plans import Terms
+    from appliance.domain.clock import Clock
+    from appliance.metering.usage import Quotas
+    from appliance.server.api.auth import Authenticator
+    from appliance.server.api.rate_limits import RequestLimits
+    from appliance.sessions.lookup import Sessions
+    from appliance.sessions.node import Nodes
+    from appliance.sessions.readiness import Readiness
+
+
+def create_app(
+    *,
+    sessions: Sessions,
+    quotas: Quotas,
+    authenticate: Authenticator,
+    limits: RequestLimits,
+    nodes: Nodes,
+    readiness: Readiness,
+    own_keys: Container[bytes],
+    terms: Terms,
+    clock: Clock,
+    max_body: int,
+) -> Litestar:
+    """`max_body` in bytes; a larger one is answered 413."""
+
+    async def count_options(request: Request[Any, Any, Any]) -> None:
+        """Every path answers OPTIONS, by itself, and asks for no token."""
+        if request.method == HttpMethod.OPTIONS:
+            limits.count_source(request.scope)
+
+    return Litestar(
+        [
+            *session_routes(sessions, quotas, authenticate, own_keys, clock),
+            *usage_routes(quotas, authenticate, terms),
+            *public_routes(nodes, readiness, limits),
+        ],
+        before_request=count_options,
+        exception_handlers=handlers(limits.count_source),  # type: ignore[arg-type]  # they take the exceptions they are listed for
+        request_max_body_size=max_body,
+        openapi_config=openapi(limits.count_source),
+        logging_config=None,
+    )

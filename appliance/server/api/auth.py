@@ -1,0 +1,64 @@
+"""Bearer tokens: from the Authorization header to an account."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from appliance.domain.errors import InvalidToken, MissingToken
+from appliance.domain.ids import token_hash
+
+if TYPE_CHECKING:
+    from litestar import Request
+
+    from appliance.config.plans import Terms
+    from appliance.domain.entities import Account
+    from appliance.server.api.rate_limits import RequestLimits
+    from appliance.store.token_cache import Tokens
+
+SCHEME = "bearer"
+
+
+class Authenticator:
+    """Whoever has no token that counts uses up what its source may ask. A token that is remembered is never held up by
+    its neighbours there; one that has to be looked up waits with them."""
+
+    def __init__(self, tokens: Tokens, limits: RequestLimits, terms: Terms) -> None:
+        self._tokens = tokens
+        self._limits = limits
+        self._terms = terms
+
+    async def __call__(self, request: Request[Any, Any, Any]) -> Account:
+        """The account that calls; its windows may have moved on.
+
+        Raises MissingToken, InvalidToken or TooManyRequests.
+        """
+        token = bearer_token(_authorization(request))
+        if token is None:
+            self._limits.count_source(request.scope)
+            raise MissingToken
+        hashed = token_hash(token)
+        account = self._tokens.known(hashed) or await self._look_up(request, hashed)
+        self._limits.count_token(hashed, self._terms.tiers[account.tier].requests_per_minute)
+        return account
+
+    async def _look_up(self, request: Request[Any, Any, Any], hashed: bytes) -> Account:
+        async with self._limits.turn(request.scope):
+            account = await self._tokens.account_of(hashed)
+            if account is None:
+                self._limits.count_source(request.scope)
+                raise InvalidToken
+        return account
+
+
+def _authorization(request: Request[Any, Any, Any]) -> str:
+    """Without building what Litestar builds of all headers. ASGI gives names in lower case, values as Latin-1.
+
+    Several are put together (RFC 9110, section 5.2), which is no token: whoever stands before us may mean another one.
+    """
+    return ", ".join(value.decode("latin-1") for name, value in request.scope["headers"] if name == b"authorization")
+
+
+def bearer_token(header: str) -> str | None:
+    """The scheme's name is case-insensitive (RFC 9110, section 11.1)."""
+    scheme, _, token = header.strip().partition(" ")
+    return token.strip() or None if scheme.lower() == SCHEME else None

@@ -1,0 +1,126 @@
+"""The one table from the domain's errors to HTTP. Every error body is `{"error": <message>}` and extra fields."""
+
+from __future__ import annotations
+
+import logging
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any
+
+from litestar import MediaType, Response
+from litestar.exceptions import HTTPException, MethodNotAllowedException, NotFoundException
+
+from appliance.domain.clock import rfc3339_end
+from appliance.domain.errors import (
+    ApplianceError,
+    InvalidRequest,
+    LiveSessionLimitReached,
+    NoActiveNodeInRegion,
+    QuotaExceeded,
+    SessionNotFound,
+    TooManyRequests,
+    Unauthenticated,
+    Unavailable,
+)
+from appliance.sessions.node import RETRY_MS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from litestar import Request
+    from litestar.types import Scope
+
+log = logging.getLogger(__name__)
+
+STATUS: tuple[tuple[type[ApplianceError], HTTPStatus], ...] = (
+    (TooManyRequests, HTTPStatus.TOO_MANY_REQUESTS),
+    (Unauthenticated, HTTPStatus.UNAUTHORIZED),
+    (InvalidRequest, HTTPStatus.BAD_REQUEST),
+    (LiveSessionLimitReached, HTTPStatus.FORBIDDEN),
+    (QuotaExceeded, HTTPStatus.PAYMENT_REQUIRED),
+    (SessionNotFound, HTTPStatus.NOT_FOUND),
+    (Unavailable, HTTPStatus.SERVICE_UNAVAILABLE),
+)
+
+HEADERS = {
+    HTTPStatus.UNAUTHORIZED: {"WWW-Authenticate": "Bearer"},
+    HTTPStatus.SERVICE_UNAVAILABLE: {"Retry-After": str(RETRY_MS // 1000)},
+}
+
+
+def _extra(error: ApplianceError) -> dict[str, object]:
+    """The fields that an error's body has beside `error`."""
+    if isinstance(error, NoActiveNodeInRegion):
+        return {"available": error.available}
+    if isinstance(error, QuotaExceeded):
+        quota = error.quota
+        resets_at = rfc3339_end(quota.resets_at)
+        return {
+            "tier": error.tier,
+            "bytes_used": quota.bytes_used,
+            "bytes_limit": quota.bytes_limit,
+            "session_seconds": quota.seconds_used,
+            "session_limit": quota.seconds_limit,
+            "bytes_window_resets_at": rfc3339_end(quota.bytes_resets_at),
+            "seconds_window_resets_at": rfc3339_end(quota.seconds_resets_at),
+            "resets_at": resets_at,
+            "hint": f"try again after {resets_at}, or ask the operator for a higher tier",
+        }
+    return {}
+
+
+def _headers(error: ApplianceError) -> dict[str, str]:
+    return {"Retry-After": str(error.retry_after)} if isinstance(error, TooManyRequests) else {}
+
+
+def error_response(
+    status: HTTPStatus,
+    message: str,
+    *,
+    headers: dict[str, str] | None = None,
+    extra: dict[str, object] | None = None,
+) -> Response[dict[str, object]]:
+    return Response(
+        {"error": message, **(extra or {})},
+        status_code=status,
+        media_type=MediaType.JSON,
+        headers={**HEADERS.get(status, {}), **(headers or {})},
+    )
+
+
+def from_domain(_: Request[Any, Any, Any], error: ApplianceError) -> Response[dict[str, object]]:
+    for kind, status in STATUS:
+        if isinstance(error, kind):
+            return error_response(status, str(error), headers=_headers(error), extra=_extra(error))
+    return internal(_, error)
+
+
+def from_framework(request: Request[Any, Any, Any], error: HTTPException) -> Response[dict[str, object]]:
+    """Unknown path, method not allowed, body too large: the status's own words, in our shape."""
+    if error.status_code >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        return internal(request, error)
+    status = HTTPStatus(error.status_code)
+    return error_response(status, status.phrase.lower(), headers=error.headers)
+
+
+def internal(request: Request[Any, Any, Any], error: Exception) -> Response[dict[str, object]]:
+    """Nothing of the cause leaves the host; the log has it."""
+    # Not the path itself: it is the client's text.
+    route = request.scope.get("path_template", "an unknown path")
+    log.error("%s %s failed", request.method, route, exc_info=error)
+    return error_response(HTTPStatus.INTERNAL_SERVER_ERROR, "internal error")
+
+
+HANDLERS = {ApplianceError: from_domain, HTTPException: from_framework, Exception: internal}
+
+
+def handlers(count_source: Callable[[Scope], None]) -> dict[type[Exception], Any]:
+    """HANDLERS; requests that no route takes count against their source, which may raise TooManyRequests."""
+
+    def unrouted(request: Request[Any, Any, Any], error: HTTPException) -> Response[dict[str, object]]:
+        try:
+            count_source(request.scope)
+        except TooManyRequests as many:
+            return from_domain(request, many)
+        return from_framework(request, error)
+
+    return {**HANDLERS, NotFoundException: unrouted, MethodNotAllowedException: unrouted}

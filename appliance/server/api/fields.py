@@ -1,0 +1,70 @@
+"""What fields of answers hold, as the document says it: meaning, form and an example."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from msgspec import Meta
+
+from appliance.domain.entities import Reason, Tier
+
+INSTANT = r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ$"
+
+
+def _instant(meaning: str, example: str = "2026-11-25T14:20:00Z") -> Meta:
+    return Meta(description=f"{meaning}; RFC 3339, UTC", pattern=INSTANT, examples=[example])
+
+
+def _count(meaning: str, example: int) -> Meta:
+    return Meta(description=meaning, ge=0, examples=[example])
+
+
+SessionId = Annotated[
+    str, Meta(description="opaque", pattern="^ses_[0-9a-f]{24}$", examples=["ses_b0897940b5aa508cb4c22562"])
+]
+RegionCode = Annotated[
+    str, Meta(description="a region's code", pattern="^[a-z0-9][a-z0-9-]{0,31}$", examples=["local"])
+]
+PublicIp = Annotated[str, Meta(description="the address that the traffic appears from", examples=["203.0.113.1"])]
+TierNow = Annotated[Tier, Meta(description="the account's tier", examples=["free"])]
+TierThen = Annotated[Tier, Meta(description="the account's tier when the session was created", examples=["free"])]
+
+CreatedAt = Annotated[str, _instant("when it was created", "2026-11-25T14:20:00Z")]
+ExpiresAt = Annotated[str, _instant("hard cutoff", "2026-12-25T14:20:00Z")]
+HandshakeAt = Annotated[str, _instant("last handshake seen", "2026-11-25T14:22:05Z")]
+TerminatedAt = Annotated[str, _instant("when it ended", "2026-11-25T15:01:42Z")]
+ResetsAt = Annotated[str, _instant("when the window starts anew; with none open, now and its length")]
+
+WgConfig = Annotated[
+    str,
+    Meta(
+        description="a whole wg-quick file; a private key that the server made is here and nowhere else",
+        examples=[
+            "[Interface]\n"
+            "PrivateKey = <made by the server, or put in by you>\n"
+            "Address = 10.101.0.2/32, fd65:7869:7400::2/128\n"
+            "MTU = 1420\n"
+            "\n"
+            "[Peer]\n"
+            "PublicKey = <the exit's>\n"
+            "Endpoint = 203.0.113.1:51820\n"
+            "AllowedIPs = 0.0.0.0/0, ::/0\n"
+            "PersistentKeepalive = 25\n"
+        ],
+    ),
+]
+BytesIn = Annotated[int, _count("received from the client: its upload", 1_048_576)]
+BytesOut = Annotated[int, _count("sent to the client: its download", 52_428_800)]
+BytesUsed = Annotated[int, _count("of the window, both directions", 53_477_376)]
+BytesLimit = Annotated[int, _count("of the window, both directions; 0: unmetered", 5_368_709_120)]
+SecondsUsed = Annotated[int, _count("of sessions in the window", 125)]
+SecondsLimit = Annotated[int, _count("of sessions in the window; 0: unmetered", 7200)]
+MaxSession = Annotated[int, _count("seconds from creation to the hard cutoff", 2_592_000)]
+Millicents = Annotated[int, _count("1/1000 of a cent, rounded down; on paid, where a price is configured", 21_000)]
+Currency = Annotated[str, Meta(description="ISO 4217, lower case", pattern="^[a-z]{3}$", examples=["eur"])]
+TerminatedReason = Annotated[Reason, Meta(description="why it ended", examples=["closed"])]
+
+NodeCount = Annotated[int, Meta(description="active nodes", ge=1, examples=[1])]
+ErrorText = Annotated[str, Meta(description="short and stable", examples=["session not found"])]
+Hint = Annotated[str, Meta(description="what may help", examples=["try again after 2026-11-25T14:20:00Z"])]
+Regions = Annotated[list[RegionCode], Meta(description="regions that have an active node", examples=[["local"]])]

@@ -1,0 +1,73 @@
+"""How often may be asked: by a source that shows no token that counts, and with a token.
+
+A limit is a rate and a burst (the generic cell rate algorithm): so many at once, then one each time that the rate
+allows. What is kept is one number for each source or token, of the latest MOST_KEPT of them. Health, readiness and the
+document ask nothing here, and are never held up.
+"""
+
+from __future__ import annotations
+
+import math
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+from throttled import MemoryStore, RateLimiterType
+from throttled.rate_limiter import RateLimiterRegistry, per_min
+
+from appliance.domain.errors import TooManyRequests
+from appliance.server.api.client_address import source_of
+from appliance.sessions.key_locks import KeyLocks
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Sequence
+    from ipaddress import IPv4Network, IPv6Network
+
+    from litestar.types import Scope
+    from throttled.rate_limiter import BaseRateLimiter
+
+MOST_KEPT = 16_384
+
+
+class RequestLimits:
+    def __init__(self, per_minute: int, burst: int, trusted_proxies: Sequence[IPv4Network | IPv6Network]) -> None:
+        self._trusted = trusted_proxies
+        self._of_sources = _limiter(_kept(), per_minute, burst)
+        self._turns = KeyLocks()  # of sources
+        self._tokens = _kept()
+        self._of_tokens: dict[int, BaseRateLimiter] = {}  # by requests a minute
+
+    def count_source(self, scope: Scope) -> None:
+        """A request that anybody may send, or one without a token that counts. Raises TooManyRequests."""
+        _take(self._of_sources, source_of(scope, self._trusted))
+
+    @asynccontextmanager
+    async def turn(self, scope: Scope) -> AsyncIterator[None]:
+        """For what may have to be counted once it is known: one of a source at a time, as otherwise many at once would
+        all be begun with what is left for one. Raises TooManyRequests where `count_source` would."""
+        source = source_of(scope, self._trusted)
+        async with self._turns.hold(source.encode()):
+            if self._of_sources.peek(source).remaining < 1:
+                _take(self._of_sources, source)
+            yield
+
+    def count_token(self, token_hash: bytes, per_minute: int) -> None:
+        """A minute's worth may come at once. Raises TooManyRequests."""
+        limiter = self._of_tokens.get(per_minute)
+        if limiter is None:
+            limiter = self._of_tokens[per_minute] = _limiter(self._tokens, per_minute, per_minute)
+        _take(limiter, token_hash.hex())
+
+
+def _kept() -> MemoryStore:
+    return MemoryStore(options={"MAX_SIZE": MOST_KEPT})
+
+
+def _limiter(store: MemoryStore, per_minute: int, burst: int) -> BaseRateLimiter:
+    kind = RateLimiterRegistry.get(RateLimiterType.GCRA.value)
+    return kind(per_min(per_minute, burst), store)
+
+
+def _take(limiter: BaseRateLimiter, key: str) -> None:
+    result = limiter.limit(key)
+    if result.limited:
+        raise TooManyRequests(max(1, math.ceil(result.state.retry_after)))

@@ -1,0 +1,1 @@
+"""Routes of the session API, one file a noun."""

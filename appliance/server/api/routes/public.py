@@ -1,0 +1,53 @@
+"""What anybody may ask: the regions, and whether the process serves and works."""
+
+from __future__ import annotations
+
+import re
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any
+
+from litestar import Request, Response, get
+
+from appliance.server.api.errors import error_response
+from appliance.server.api.openapi import NOT_READY, TOO_MANY, Documented, failures
+from appliance.server.api.schemas import Health, Region, RegionList
+
+if TYPE_CHECKING:
+    from litestar.types import ControllerRouterHandler
+
+    from appliance.server.api.rate_limits import RequestLimits
+    from appliance.sessions.node import Nodes
+    from appliance.sessions.readiness import Readiness
+
+
+# Where what lies on this host is nobody's business elsewhere; the log has it.
+_PATH = re.compile(r"(?<![^\s(\"'=])/[^\s:;,)\"']+")
+
+
+def public_routes(nodes: Nodes, readiness: Readiness, limits: RequestLimits) -> list[ControllerRouterHandler]:
+    @get(
+        "/v1/regions",
+        operation_class=Documented,
+        response_description="the regions",
+        responses=failures(s429=TOO_MANY),
+    )
+    async def list_regions(request: Request[Any, Any, Any]) -> RegionList:
+        """Regions with an active node."""
+        limits.count_source(request.scope)
+        return RegionList([Region(code, count) for code, count in nodes.regions()])
+
+    @get("/healthz", operation_class=Documented, response_description="it serves")
+    async def healthz() -> Health:
+        """The process serves."""
+        return Health("ok")
+
+    @get("/readyz", operation_class=Documented, response_description="both work", responses=failures(s503=NOT_READY))
+    async def readyz() -> Response[Health]:
+        """Store and tunnel both work."""
+        fault = await readiness.fault()
+        if fault is not None:
+            # Not the declared type: errors share one shape, and the document names it above.
+            return error_response(HTTPStatus.SERVICE_UNAVAILABLE, _PATH.sub("(a file)", fault))  # type: ignore[return-value]
+        return Response(Health("ok"))
+
+    return [list_regions, healthz, readyz]

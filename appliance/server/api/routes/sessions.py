@@ -1,0 +1,151 @@
+"""/v1/sessions."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from litestar import Request, Response, delete, get, post, route
+from litestar.exceptions import InternalServerException
+from litestar.params import FromPath  # noqa: TC002 (Litestar reads the handlers' annotations at run time)
+from litestar.status_codes import HTTP_200_OK, HTTP_204_NO_CONTENT
+
+from appliance.domain.errors import InvalidRequest, SessionNotFound
+from appliance.server.api.openapi import (
+    BAD_BODY,
+    BAD_PARAMETER,
+    BEARER,
+    NO_MORE_LIVE,
+    NO_NODE,
+    NOT_FOUND,
+    QUOTA_EXCEEDED,
+    TOO_LARGE,
+    TOO_MANY,
+    UNAUTHENTICATED,
+    UNAVAILABLE,
+    CreateSession,
+    ListSessions,
+    OneSession,
+    failures,
+)
+from appliance.server.api.schemas import (
+    SessionCreated,
+    SessionList,
+    SessionStatus,
+    parse_list_query,
+    parse_object,
+    parse_wish,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Container
+
+    from litestar.types import ControllerRouterHandler
+
+    from appliance.domain.clock import Clock
+    from appliance.domain.entities import Account, Session
+    from appliance.metering.usage import Quotas
+    from appliance.server.api.auth import Authenticator
+    from appliance.sessions.lookup import Sessions
+
+AnyRequest = Request[Any, Any, Any]
+
+
+async def _body(request: AnyRequest) -> bytes:
+    try:
+        return await request.body()
+    except InternalServerException as error:  # Litestar's word for a client that left before its body was whole
+        raise InvalidRequest("the body is not whole") from error
+
+
+def session_routes(
+    sessions: Sessions, quotas: Quotas, authenticate: Authenticator, own_keys: Container[bytes], clock: Clock
+) -> list[ControllerRouterHandler]:
+    """`own_keys`: public keys no client may use, the exit's own among them."""
+
+    async def shape(account: Account, session: Session) -> SessionStatus:
+        return SessionStatus.of(session, await quotas.of(account), clock.now())
+
+    @post(
+        "/v1/sessions",
+        operation_class=CreateSession,
+        response_description="the session, and its tunnel's file",
+        security=BEARER,
+        responses=failures(
+            s400=BAD_BODY,
+            s401=UNAUTHENTICATED,
+            s402=QUOTA_EXCEEDED,
+            s403=NO_MORE_LIVE,
+            s413=TOO_LARGE,
+            s429=TOO_MANY,
+            s503=NO_NODE,
+        ),
+    )
+    async def create_session(request: AnyRequest) -> SessionCreated:
+        """Open a session: a whole wg-quick file comes back."""
+        account = await authenticate(request)
+        wish = parse_wish(parse_object(await _body(request)), own_keys)
+        return SessionCreated.of(await sessions.open(account, wish))
+
+    @get(
+        "/v1/sessions/{session_id:str}",
+        operation_class=OneSession,
+        response_description="the session's figures",
+        security=BEARER,
+        responses=failures(s401=UNAUTHENTICATED, s404=NOT_FOUND, s429=TOO_MANY, s503=UNAVAILABLE),
+    )
+    async def get_session(request: AnyRequest, session_id: FromPath[str]) -> SessionStatus:
+        """A session's figures, live or final."""
+        account = await authenticate(request)
+        return await shape(account, await sessions.find(account, session_id))
+
+    @delete(
+        "/v1/sessions/{session_id:str}",
+        operation_class=OneSession,
+        response_description="the session's figures",
+        status_code=HTTP_200_OK,
+        security=BEARER,
+        responses=failures(s401=UNAUTHENTICATED, s404=NOT_FOUND, s429=TOO_MANY, s503=UNAVAILABLE),
+    )
+    async def delete_session(request: AnyRequest, session_id: FromPath[str]) -> SessionStatus:
+        """End a session: its peer is gone when this is answered. Ending it again changes nothing."""
+        account = await authenticate(request)
+        return await shape(account, await sessions.close(account, session_id))
+
+    @get(
+        "/v1/sessions",
+        operation_class=ListSessions,
+        response_description="the sessions",
+        security=BEARER,
+        responses=failures(s400=BAD_PARAMETER, s401=UNAUTHENTICATED, s429=TOO_MANY, s503=UNAVAILABLE),
+    )
+    async def list_sessions(request: AnyRequest) -> SessionList:
+        """The account's sessions, newest first."""
+        account = await authenticate(request)
+        query = parse_list_query(list(request.query_params.multi_items()))
+        if query.before is not None:
+            try:
+                await sessions.find(account, query.before)
+            except SessionNotFound as error:
+                raise InvalidRequest("before must be the id of a session") from error
+        found = await sessions.list(account, live=query.live, before=query.before, limit=query.limit)
+        quota, now = await quotas.of(account), clock.now()
+        return SessionList([SessionStatus.of(session, quota, now) for session in found])
+
+    return [
+        _options("/v1/sessions", "GET", "POST"),
+        _options("/v1/sessions/{session_id:str}", "DELETE", "GET"),
+        create_session,
+        get_session,
+        delete_session,
+        list_sessions,
+    ]
+
+
+def _options(path: str, *methods: str) -> ControllerRouterHandler:
+    """Litestar's own answer names the methods of one handler, where a path has several."""
+
+    @route(path, http_method=["OPTIONS"], status_code=HTTP_204_NO_CONTENT, include_in_schema=False)
+    async def options() -> Response[None]:
+        return Response(None, headers={"Allow": ", ".join((*methods, "OPTIONS"))})
+
+    return options

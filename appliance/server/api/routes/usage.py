@@ -1,0 +1,33 @@
+"""/v1/usage."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from litestar import Request, get
+
+from appliance.server.api.openapi import BEARER, TOO_MANY, UNAUTHENTICATED, UNAVAILABLE, Documented, failures
+from appliance.server.api.schemas import Usage
+
+if TYPE_CHECKING:
+    from litestar.types import ControllerRouterHandler
+
+    from appliance.config.plans import Terms
+    from appliance.metering.usage import Quotas
+    from appliance.server.api.auth import Authenticator
+
+
+def usage_routes(quotas: Quotas, authenticate: Authenticator, terms: Terms) -> list[ControllerRouterHandler]:
+    @get(
+        "/v1/usage",
+        operation_class=Documented,
+        response_description="the windows",
+        security=BEARER,
+        responses=failures(s401=UNAUTHENTICATED, s429=TOO_MANY, s503=UNAVAILABLE),
+    )
+    async def get_usage(request: Request[Any, Any, Any]) -> Usage:
+        """The account's use of its current windows."""
+        account = await authenticate(request)
+        return Usage.of(account.tier, await quotas.of(account), terms.tiers[account.tier].max_session)
+
+    return [get_usage]

@@ -1,0 +1,217 @@
+"""The shapes of requests and responses."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Literal
+
+import msgspec
+
+from appliance.domain import accounting, pricing
+from appliance.domain.clock import rfc3339, rfc3339_end
+from appliance.domain.errors import InvalidRequest
+from appliance.network.wireguard import keys
+from appliance.server.api import fields  # noqa: TC001 (msgspec and Litestar read annotations at run time)
+from appliance.sessions.lookup import Wish
+
+if TYPE_CHECKING:
+    from collections.abc import Container, Mapping, Sequence
+
+    from appliance.domain.clock import Moment
+    from appliance.domain.entities import Session, Tier
+    from appliance.domain.quota import Quota
+    from appliance.sessions.lookup import Opened
+
+REGION = re.compile(r"[a-z0-9][a-z0-9-]{0,31}")
+SESSION_ID = re.compile(r"ses_[0-9a-f]{24}")
+LIST_LIMIT, LIST_LIMIT_MOST = 50, 200
+
+
+# Requests ------------------------------------------------------------------------------------------
+
+
+def parse_object(body: bytes) -> dict[str, object]:
+    """A JSON object, whatever the Content-Type says. Raises InvalidRequest."""
+    try:
+        value = msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise InvalidRequest("invalid json") from error
+    if not isinstance(value, dict):
+        raise InvalidRequest("invalid json")
+    return value
+
+
+def parse_wish(body: Mapping[str, object], own_keys: Container[bytes]) -> Wish:
+    """What POST /v1/sessions asks for. Raises InvalidRequest naming the field. Unknown fields are ignored."""
+    region = body.get("region")
+    if region is None:
+        raise InvalidRequest("region is required")
+    if not isinstance(region, str) or REGION.fullmatch(region) is None:
+        raise InvalidRequest(f"region must match ^{REGION.pattern}$")
+    public_key = None
+    if (text := body.get("client_public_key")) is not None:
+        public_key = keys.parse_public_key(text, "client_public_key")
+        keys.refuse_weak(public_key, "client_public_key", own_keys)
+    ipv6 = body.get("ipv6")
+    if not isinstance(ipv6, bool | None):
+        raise InvalidRequest("ipv6 must be true or false")
+    return Wish(region, public_key, ipv6 is not False)
+
+
+class ListQuery(msgspec.Struct, frozen=True):
+    live: bool
+    before: str | None
+    limit: int
+
+
+def parse_list_query(pairs: Sequence[tuple[str, str]]) -> ListQuery:
+    """Raises InvalidRequest naming the parameter."""
+    query = dict(pairs)
+    names = [name for name, _ in pairs]
+    for name in ListQuery.__struct_fields__:
+        if names.count(name) > 1:
+            raise InvalidRequest(f"{name} must be given once")
+    live = query.get("live", "false")
+    if live not in ("true", "false"):
+        raise InvalidRequest("live must be true or false")
+    limit = query.get("limit", str(LIST_LIMIT))
+    if not re.fullmatch(r"[1-9][0-9]{0,2}", limit) or int(limit) > LIST_LIMIT_MOST:
+        raise InvalidRequest(f"limit must be 1 to {LIST_LIMIT_MOST}")
+    before = query.get("before")
+    if before is not None and SESSION_ID.fullmatch(before) is None:
+        raise InvalidRequest("before must be the id of a session")
+    return ListQuery(live == "true", before, int(limit))
+
+
+# Responses -----------------------------------------------------------------------------------------
+
+
+class SessionCreated(msgspec.Struct, frozen=True):
+    id: fields.SessionId
+    public_ip: fields.PublicIp
+    wg_config: fields.WgConfig
+    expires_at: fields.ExpiresAt
+    tier: fields.TierThen
+
+    @classmethod
+    def of(cls, opened: Opened) -> SessionCreated:
+        s = opened.session
+        return cls(s.id, s.public_ip, opened.wg_config, rfc3339(s.expires_at), s.tier)
+
+
+class SessionStatus(msgspec.Struct, frozen=True, omit_defaults=True):
+    """`bytes_in` is what the exit received from the client. Absent fields have not happened (yet)."""
+
+    id: fields.SessionId
+    tier: fields.TierThen
+    region: fields.RegionCode
+    public_ip: fields.PublicIp
+    created_at: fields.CreatedAt
+    expires_at: fields.ExpiresAt
+    bytes_in: fields.BytesIn
+    bytes_out: fields.BytesOut
+    quota_bytes_used: fields.BytesUsed
+    quota_bytes_limit: fields.BytesLimit
+    quota_seconds_used: fields.SecondsUsed
+    quota_seconds_limit: fields.SecondsLimit
+    last_handshake_at: fields.HandshakeAt | msgspec.UnsetType = msgspec.UNSET
+    terminated_at: fields.TerminatedAt | msgspec.UnsetType = msgspec.UNSET
+    terminated_reason: fields.TerminatedReason | msgspec.UnsetType = msgspec.UNSET
+    cost_time_millicents: fields.Millicents | msgspec.UnsetType = msgspec.UNSET
+    cost_bytes_millicents: fields.Millicents | msgspec.UnsetType = msgspec.UNSET
+    cost_currency: fields.Currency | msgspec.UnsetType = msgspec.UNSET
+
+    @classmethod
+    def of(cls, s: Session, quota: Quota, now: Moment) -> SessionStatus:
+        def instant(ms: int | None) -> str | msgspec.UnsetType:
+            return msgspec.UNSET if ms is None else rfc3339(ms)
+
+        price = None
+        if s.rates is not None:
+            used = accounting.total(s) + accounting.running(s, now)
+            price = pricing.cost(s.rates, used.time_ms // 1000, used.total_bytes)
+        return cls(
+            id=s.id,
+            tier=s.tier,
+            region=s.region,
+            public_ip=s.public_ip,
+            created_at=rfc3339(s.created_at),
+            expires_at=rfc3339(s.expires_at),
+            bytes_in=s.bytes_in,
+            bytes_out=s.bytes_out,
+            quota_bytes_used=quota.bytes_used,
+            quota_bytes_limit=quota.bytes_limit,
+            quota_seconds_used=quota.seconds_used,
+            quota_seconds_limit=quota.seconds_limit,
+            last_handshake_at=instant(s.last_handshake_at),
+            terminated_at=instant(s.terminated_at),
+            terminated_reason=msgspec.UNSET if s.terminated_at is None or s.reason is None else s.reason,
+            cost_time_millicents=msgspec.UNSET if price is None else price.time,
+            cost_bytes_millicents=msgspec.UNSET if price is None else price.bytes,
+            cost_currency=msgspec.UNSET if s.rates is None else s.rates.currency,
+        )
+
+
+class SessionList(msgspec.Struct, frozen=True):
+    sessions: list[SessionStatus]
+
+
+class Usage(msgspec.Struct, frozen=True):
+    """Limits of 0 are none."""
+
+    tier: fields.TierNow
+    bytes_used: fields.BytesUsed
+    bytes_limit: fields.BytesLimit
+    session_seconds: fields.SecondsUsed
+    session_seconds_limit: fields.SecondsLimit
+    max_session_seconds: fields.MaxSession
+    bytes_window_resets_at: fields.ResetsAt
+    seconds_window_resets_at: fields.ResetsAt
+
+    @classmethod
+    def of(cls, tier: Tier, quota: Quota, max_session: int) -> Usage:
+        return cls(
+            tier=tier,
+            bytes_used=quota.bytes_used,
+            bytes_limit=quota.bytes_limit,
+            session_seconds=quota.seconds_used,
+            session_seconds_limit=quota.seconds_limit,
+            max_session_seconds=max_session,
+            bytes_window_resets_at=rfc3339_end(quota.bytes_resets_at),
+            seconds_window_resets_at=rfc3339_end(quota.seconds_resets_at),
+        )
+
+
+class Region(msgspec.Struct, frozen=True):
+    code: fields.RegionCode
+    node_count: fields.NodeCount
+
+
+class RegionList(msgspec.Struct, frozen=True):
+    regions: list[Region]
+
+
+class Health(msgspec.Struct, frozen=True):
+    status: Literal["ok"]
+
+
+class ErrorBody(msgspec.Struct, frozen=True):
+    error: fields.ErrorText
+
+
+class QuotaErrorBody(msgspec.Struct, frozen=True):
+    error: fields.ErrorText
+    tier: fields.TierNow
+    bytes_used: fields.BytesUsed
+    bytes_limit: fields.BytesLimit
+    session_seconds: fields.SecondsUsed
+    session_limit: fields.SecondsLimit
+    bytes_window_resets_at: fields.ResetsAt
+    seconds_window_resets_at: fields.ResetsAt
+    resets_at: fields.ResetsAt
+    hint: fields.Hint
+
+
+class RegionErrorBody(msgspec.Struct, frozen=True):
+    error: fields.ErrorText
+    available: fields.Regions | msgspec.UnsetType = msgspec.UNSET

@@ -1,0 +1,1 @@
+"""Serves HTTP: uvicorn, connection limits and TLS."""

@@ -1,0 +1,165 @@
+"""One HTTP connection: uvicorn's over h11, and what it lacks against clients that are slow, or mean no good.
+
+uvicorn limits only the pause between two requests, and the first byte after it lifts that.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any
+
+import h11
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+if TYPE_CHECKING:
+    import asyncio
+    import socket
+
+    from appliance.server.http.connection_slots import Room
+
+LARGEST_HEAD = 16 * 1024
+# From the first byte of a request, or from when the connection stands.
+HEAD_S = 10.0
+BODY_S = 30.0
+# For the rest of a body that nobody wants any more: to close at once would take the answer from the client.
+UNWANTED_S = 5.0
+# For the client to take what was sent.
+TAKE_S = 30.0
+
+
+class Connection(H11Protocol):
+    def __init__(self, connection: socket.socket, room: Room, **uvicorns: Any) -> None:
+        super().__init__(**uvicorns)
+        self._connection = connection
+        self._room = room
+        self._deadline: asyncio.TimerHandle | None = None
+        self._awaited: object = None  # the part of a request that the deadline is for
+        self._lost = False
+
+    # What the transport says --------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's
+        super().connection_made(transport)
+        self._look()
+
+    def data_received(self, data: bytes) -> None:
+        if self._connection not in self._room:
+            # What it had sent before it lost its place is still read, would be done, and the answer would reach nobody.
+            self.transport.abort()
+            return
+        # h11 minds the size of what is not whole yet; what comes whole at once it would take at any size.
+        for start in range(0, len(data), LARGEST_HEAD):
+            if not self.transport.is_closing():
+                super().data_received(data[start : start + LARGEST_HEAD])
+        self._look()
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._room.wait_for(self._connection)
+        self._set_deadline(TAKE_S)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._set_deadline(None)
+        if self.conn.their_state is not h11.IDLE:
+            self._awaited = None
+            self._look()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """From here on no timer may run: it would hold all this, which counts nowhere any more, until it goes off."""
+        self._lost = True
+        self._room.leave(self._connection)
+        self._set_deadline(None)
+        super().connection_lost(exc)
+        self._unset_keepalive_if_required()  # uvicorn leaves it to run where `exc` is set
+
+    # What uvicorn calls -------------------------------------------------------------------------------
+
+    def on_response_complete(self) -> None:
+        if self._lost:
+            return
+        super().on_response_complete()
+        if self.conn.their_state is h11.IDLE and not self.transport.is_closing():
+            self._room.wait_for(self._connection)  # uvicorn's own limit runs
+        elif self.conn.their_state is h11.SEND_BODY and self.conn.our_state is not h11.SEND_RESPONSE:
+            self._room.wait_for(self._connection)
+            self._set_deadline(UNWANTED_S)
+        else:
+            self._look()
+
+    def timeout_keep_alive_handler(self) -> None:
+        super().timeout_keep_alive_handler()
+        self._look()
+
+    def send_400_response(self, msg: str) -> None:  # noqa: ARG002 (uvicorn's words; ours have the shape of all errors)
+        error = sys.exception()
+        hint = HTTPStatus.BAD_REQUEST
+        if isinstance(error, h11.RemoteProtocolError):
+            hint = HTTPStatus(error.error_status_hint)
+            # h11's frames in it lead back to it, and to us: all would wait for the garbage collector.
+            error.__traceback__ = None
+        self._refuse(hint)
+
+    def _should_upgrade(self) -> bool:
+        """Without the warnings that uvicorn writes for each request that asks for it."""
+        return False
+
+    # --------------------------------------------------------------------------------------------------
+
+    def _look(self) -> None:
+        """Wait for the client, with a deadline, or serve it."""
+        if self._lost:
+            return
+        if self.transport.is_closing():
+            self._set_deadline(TAKE_S)
+            return
+        if self.flow.write_paused:
+            return  # until it has taken what it asked for
+        awaited = self.conn.their_state
+        if awaited not in (h11.IDLE, h11.SEND_BODY):
+            self._room.serve(self._connection)
+            self._set_deadline(None)
+        elif awaited is not self._awaited:
+            self._room.wait_for(self._connection)
+            self._set_deadline(HEAD_S if awaited is h11.IDLE else BODY_S)
+        self._awaited = awaited
+
+    def _set_deadline(self, seconds: float | None) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+        if seconds is not None:
+            self._deadline = self.loop.call_later(seconds, self._too_late)
+
+    def _too_late(self) -> None:
+        self._deadline = None
+        asked = self.conn.their_state is h11.SEND_BODY or self.conn.trailing_data[0]
+        if asked and not self.transport.is_closing() and not self.flow.write_paused:
+            self._refuse(HTTPStatus.REQUEST_TIMEOUT)
+        else:
+            self.transport.abort()
+
+    def _refuse(self, status: HTTPStatus) -> None:
+        """Where an answer has begun, closing is all that is left to say."""
+        if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
+            body = json.dumps({"error": status.phrase.lower()}, separators=(",", ":")).encode()
+            headers = [
+                *self.server_state.default_headers,
+                (b"content-type", b"application/json"),
+                (b"content-length", str(len(body)).encode()),
+                (b"connection", b"close"),
+            ]
+            for event in (
+                h11.Response(status_code=status, headers=headers, reason=status.phrase.encode()),
+                h11.Data(data=body),
+                h11.EndOfMessage(),
+            ):
+                self.transport.write(self.conn.send(event) or b"")
+        if self.cycle is not None and not self.cycle.response_complete:
+            # The application may still be about to answer; nothing of that is sent any more.
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
+        self.transport.close()
+        self._set_deadline(TAKE_S)

@@ -1,0 +1,147 @@
+"""uvicorn, as this process wants it: on sockets bound before, with signals and logging left to the server."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from asyncio import sslproto
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import uvicorn
+
+from appliance.server.http.connection_slots import Room
+from appliance.server.http.protocol import HEAD_S, LARGEST_HEAD, TAKE_S, Connection
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Coroutine, Iterator
+
+    from litestar.types import ASGIApp
+
+    from appliance.server.http.tls import Certificate
+
+log = logging.getLogger(__name__)
+
+MOST_CONNECTIONS = 512
+ACCEPTED_IN_A_ROW = 64
+KEEP_ALIVE_S = 65  # longer than proxies keep theirs, so that they do not send into one that is closing
+HEADERS = {
+    "Cache-Control": "no-store",  # answers hold keys and figures of the moment
+    "Content-Security-Policy": "frame-ancestors 'none'",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+}
+HEADERS_OF_TLS = {"Strict-Transport-Security": "max-age=31536000"}
+
+# What each connection has from its first moment on, before any handshake: 256 KiB if it were left at that.
+sslproto.SSLProtocol.max_size = 16 * 1024
+
+
+class WebServer:
+    """Serves one ASGI application on one bound socket."""
+
+    def __init__(
+        self, app: ASGIApp, listener: socket.socket, grace_s: int, certificate: Certificate | None = None
+    ) -> None:
+        """`grace_s`: how long requests under way may still take once stopped. With a certificate: HTTPS."""
+        config = uvicorn.Config(
+            app,
+            http=Connection,
+            ws="none",
+            log_config=None,
+            log_level="error",  # warnings are of what clients send
+            access_log=False,
+            headers=list((HEADERS | (HEADERS_OF_TLS if certificate else {})).items()),
+            server_header=False,
+            proxy_headers=False,
+            lifespan="off",
+            timeout_keep_alive=KEEP_ALIVE_S,
+            timeout_graceful_shutdown=grace_s,
+            h11_max_incomplete_event_size=LARGEST_HEAD,
+        )
+        self._server = _Server(config, certificate)
+        self._listener = listener
+
+    async def run(self) -> None:
+        await self._server.serve(sockets=[self._listener])
+
+    @property
+    def started(self) -> asyncio.Event:
+        """Set once requests are answered."""
+        return self._server.answering
+
+    def stop(self) -> None:
+        """Accept no more, finish what is under way; `run` then returns."""
+        self._server.should_exit = True
+
+
+class _Server(uvicorn.Server):
+    """Accepts for itself: a connection has to be counted, and can be given up, before its TLS handshake is done."""
+
+    def __init__(self, config: uvicorn.Config, certificate: Certificate | None) -> None:
+        super().__init__(config)
+        self.answering = asyncio.Event()
+        self._certificate = certificate
+        self._room = Room(MOST_CONNECTIONS)
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Signals are the whole process's business: the ticker and the tunnel have to stop in order too."""
+        yield
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        self.servers = []
+        for listener in sockets or []:
+            listener.setblocking(False)
+            self._start(self._accept(listener))
+        self.started = True
+        self.answering.set()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await super().shutdown(sockets=sockets)
+
+    async def _accept(self, listener: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            for _ in range(ACCEPTED_IN_A_ROW):
+                try:
+                    connection, _ = await loop.sock_accept(listener)
+                except OSError as error:
+                    log.error("cannot accept connections: %s", error.strerror)
+                    await asyncio.sleep(1)
+                    continue
+                if self._room.enter(connection):
+                    self._start(self._connect(connection))
+                else:
+                    connection.close()
+            await asyncio.sleep(0)  # sock_accept does not give way while there are more
+
+    async def _connect(self, connection: socket.socket) -> None:
+        def protocol() -> Connection:
+            return Connection(connection, self._room, config=self.config, server_state=self.server_state, app_state={})
+
+        context = None if self._certificate is None else self._certificate.current()
+        try:
+            await asyncio.get_running_loop().connect_accepted_socket(
+                protocol,
+                connection,
+                ssl=context,
+                ssl_handshake_timeout=HEAD_S if context else None,
+                ssl_shutdown_timeout=TAKE_S if context else None,
+            )
+        except (OSError, asyncio.CancelledError) as error:  # no handshake; or we stop
+            # asyncio's frames in it lead back to it: all that the connection had would wait for the garbage collector,
+            # which goes by how many objects there are, and not by how large they are.
+            error.__traceback__ = None
+            self._room.leave(connection)
+            connection.close()
+
+    def _start(self, coroutine: Coroutine[None, None, None]) -> None:
+        task = asyncio.create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)

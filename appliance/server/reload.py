@@ -1,0 +1,66 @@
+"""SIGHUP: what a running server takes over of a changed configuration, and what it names as in need of a restart."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from appliance.config.reloadable import left_out
+from appliance.domain.errors import ConfigError
+from appliance.server.supervisor import wait_either
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Callable
+
+    from appliance.config.settings import Settings
+    from appliance.server.status import ServiceStatus
+    from appliance.sessions.ticker import Ticker
+
+log = logging.getLogger(__name__)
+
+
+class Reload:
+    """Done when a whole tick has made the host, and the sessions that run, what the configuration says now."""
+
+    def __init__(
+        self,
+        running: Settings,
+        read_settings: Callable[[], Settings],
+        take_over: Callable[[Settings], None],
+        ticker: Ticker,
+        status: ServiceStatus,
+    ) -> None:
+        self._running = running
+        self._read_settings = read_settings
+        self._take_over = take_over
+        self._ticker = ticker
+        self._status = status
+
+    async def run(self, asked: asyncio.Event, stopping: asyncio.Event) -> None:
+        """Once each time that `asked` is set."""
+        while not stopping.is_set():
+            await wait_either(asked, stopping)
+            if asked.is_set():
+                asked.clear()
+                self._status.reloading()
+                try:
+                    await self._reload()
+                finally:
+                    self._status.reloaded()
+
+    async def _reload(self) -> None:
+        try:
+            read = self._read_settings()
+        except ConfigError as error:
+            log.error("the configuration is not taken over: %s", error)
+            self._status.remark = f"the configuration is not taken over: {error}"
+            return
+        self._take_over(read)
+        log.info("tiers, prices and egress are taken over from the configuration")
+        self._status.remark = None
+        waiting = ", ".join(left_out(self._running, read))
+        if waiting:
+            log.warning("changed, and needs a restart: %s", waiting)
+            self._status.remark = f"changed, and needs a restart: {waiting}"
+        await self._ticker.tick()

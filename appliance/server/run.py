@@ -1,0 +1,277 @@
+"""The server's life: what is started in which order, what runs, and what is stopped in which order."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import threading
+from contextlib import AsyncExitStack, closing, contextmanager
+from typing import TYPE_CHECKING
+
+from appliance.config import applied
+from appliance.config.reloadable import in_force
+from appliance.domain.clock import HostClock
+from appliance.domain.errors import EgressError, HostError, TunnelError
+from appliance.network import sockets
+from appliance.network.firewall.nft_events import table_events
+from appliance.network.firewall.sysctl_events import forwarding_events
+from appliance.network.wireguard.backend import choose_backend
+from appliance.network.wireguard.link_events import link_events
+from appliance.server import assembly
+from appliance.server.api.app import create_app
+from appliance.server.api.auth import Authenticator
+from appliance.server.api.metrics import ExitCollector, create_metrics_app
+from appliance.server.api.rate_limits import RequestLimits
+from appliance.server.http.ambiguous_length import Unambiguous
+from appliance.server.http.request_queue import Turns
+from appliance.server.http.request_timing import Timed
+from appliance.server.http.tls import Certificate
+from appliance.server.http.uvicorn_server import WebServer
+from appliance.server.reload import Reload
+from appliance.server.status import ServiceStatus
+from appliance.server.supervisor import Supervisor
+from appliance.server.systemd import Systemd
+from appliance.server.watchers import EventsWatch, watch_store
+from appliance.sessions.metrics import Metrics
+from appliance.store import integrity
+from appliance.store.database import Store
+from appliance.store.state_dir import StateDir
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Awaitable, Callable, Iterator, Mapping
+
+    from appliance.config.load import Settings
+    from appliance.domain.clock import Clock
+    from appliance.network.firewall.firewall import HostEgress
+    from appliance.network.netlink.events import NetlinkEvents
+    from appliance.network.wireguard.tunnel import Tunnel
+    from appliance.server.assembly import Parts, Place
+
+log = logging.getLogger(__name__)
+
+REQUESTS_GRACE_S = 4
+STOP_LIMIT_S = 10
+
+
+# Whoever runs wireguard-go as a service of its own names the unit here: systemd/wg-appliance.service.d/userspace.conf.
+WIREGUARD_GO_UNIT = "WIREGUARD_GO_UNIT"
+
+
+def serve(read_settings: Callable[[], Settings], environ: Mapping[str, str]) -> None:
+    """Run the appliance until SIGTERM or SIGINT. Raises ApplianceError when it cannot start.
+
+    SIGHUP reads the settings again, and takes over what it can.
+    """
+    asyncio.run(_serve(read_settings, environ))
+
+
+async def _serve(read_settings: Callable[[], Settings], environ: Mapping[str, str]) -> None:
+    stopping, reload_asked = asyncio.Event(), asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopping.set)
+    loop.add_signal_handler(signal.SIGHUP, reload_asked.set)
+    settings = read_settings()
+    systemd = Systemd(environ)
+    state = StateDir(settings.node.state_dir)
+    state.create()
+    async with AsyncExitStack() as stack:
+        # First in, so last out: all of the stopping has to be done in time.
+        stack.enter_context(_hard_stop(stopping))
+        stack.enter_context(state.serving())
+        state.require_whole()
+        listeners = _bind(settings, stack)
+        cert, key = settings.api.tls_cert, settings.api.tls_key
+        certificate = Certificate(cert, key) if cert and key else None
+        # In a thread of their own: pyroute2 runs an event loop, which cannot nest in ours.
+        place = await asyncio.to_thread(assembly.describe_exit, settings, state)
+        tunnel, reason = await asyncio.to_thread(
+            choose_backend,
+            settings.wireguard.backend,
+            settings.wireguard.interface,
+            state.wireguard_go_log,
+            environ.get(WIREGUARD_GO_UNIT),
+        )
+        stack.push_async_callback(tunnel.close)
+        link = await tunnel.link()
+        if link is None or not link.up:
+            sockets.require_udp_port("wireguard.listen_port", settings.wireguard.listen_port)
+        log.info("%s backend: %s", tunnel.backend, reason)
+        systemd.status("starting: checking the store")
+        await asyncio.to_thread(integrity.check, state.store)
+        state.create_store()
+        metrics = Metrics()
+        store = await Store.open(state.store, observer=metrics.store_used)
+        stack.push_async_callback(store.close)
+        clock = HostClock()
+        egress = assembly.host_egress(settings, state, place, clock.now().boot_id)
+        parts = await assembly.build(
+            settings, store=store, tunnel=tunnel, egress=egress, exit_=place.exit, clock=clock, metrics=metrics
+        )
+        stack.push_async_callback(_leave_host, settings, tunnel, egress)
+        applied.note(state.running, settings)
+        status = ServiceStatus(
+            systemd, node=parts.node, readiness=parts.readiness, live=parts.live, ticker=parts.ticker, clock=clock
+        )
+        reload = Reload(
+            settings, read_settings, _taking_over(settings, state, parts, egress, place), parts.ticker, status
+        )
+        tasks = {
+            **_watches(settings, parts, egress, store, stopping, stack),
+            "the service's status": lambda: status.run(stopping),
+            "the reload": lambda: reload.run(reload_asked, stopping),
+        }
+        systemd.status("starting: making the host what the store says")
+        await parts.ticker.tick()
+        if parts.node.fault is not None:
+            raise HostError(parts.node.fault)
+        supervisor = Supervisor(stopping, parts.node.task)
+        metrics.registry.register(ExitCollector(parts, tunnel, supervisor.crashes))
+        servers = _web_servers(settings, clock, parts, place, metrics, listeners, certificate)
+        await _run(parts, servers, tasks, supervisor, lambda: _announce(settings, place), systemd, stopping)
+
+
+def _watches(
+    settings: Settings, parts: Parts, egress: HostEgress, store: Store, stopping: asyncio.Event, stack: AsyncExitStack
+) -> Mapping[str, Callable[[], Awaitable[None]]]:
+    """What rings the alarm, by name. Events are kept from here on, before anything is looked at."""
+
+    def watch(open_events: Callable[[], NetlinkEvents]) -> Callable[[], Awaitable[None]]:
+        return stack.enter_context(closing(EventsWatch(open_events, parts.alarm, stopping))).run
+
+    return {
+        "the store's watch": lambda: watch_store(store, parts.tokens, parts.alarm, stopping),
+        "the interface's watch": watch(lambda: link_events(settings.wireguard.interface)),
+        "the forwarding's watch": watch(forwarding_events),
+        "the firewall's watch": watch(
+            lambda: table_events(egress.table_changed, egress.other_changed, egress.tables_unknown)
+        ),
+    }
+
+
+def _bind(settings: Settings, stack: AsyncExitStack) -> list[socket.socket]:
+    """The API's socket, and the operator's where there is one."""
+    wanted = [("api.listen", settings.api.listen)]
+    if settings.metrics.listen is not None:
+        wanted.append(("metrics.listen", settings.metrics.listen))
+    listeners = []
+    for key, where in wanted:
+        # The tunnel's own address, which is there with the tunnel, is the one at which clients inside it reach the API.
+        listener = sockets.bind(key, where, later=settings.wireguard.own_addresses)
+        listeners.append(stack.enter_context(closing(listener)))
+        stack.callback(sockets.unlink_unix, where)
+    return listeners
+
+
+async def _run(
+    parts: Parts,
+    servers: list[WebServer],
+    tasks: Mapping[str, Callable[[], Awaitable[None]]],
+    supervisor: Supervisor,
+    announce: Callable[[], None],
+    systemd: Systemd,
+    stopping: asyncio.Event,
+) -> None:
+    async with asyncio.TaskGroup() as group:
+        serving = [group.create_task(server.run()) for server in servers]
+        ticking = group.create_task(supervisor.keep("the tick", lambda: parts.ticker.run(stopping)))
+        for name, run in tasks.items():
+            group.create_task(supervisor.keep(name, run))
+        for server in servers:
+            await server.started.wait()
+        announce()
+        await stopping.wait()
+        log.info("stopping: finishing requests")
+        systemd.stopping("stopping: finishing requests")
+        for server in servers:
+            server.stop()
+        await asyncio.gather(*serving)
+        parts.alarm.ring()
+        await ticking
+        await parts.ticker.tick()
+
+
+def _web_servers(
+    settings: Settings,
+    clock: Clock,
+    parts: Parts,
+    place: Place,
+    metrics: Metrics,
+    listeners: list[socket.socket],
+    certificate: Certificate | None,
+) -> list[WebServer]:
+    api = settings.api
+    limits = RequestLimits(api.public_requests_per_minute, api.public_burst, api.trusted_proxies)
+    app = create_app(
+        sessions=parts.sessions,
+        quotas=parts.quotas,
+        authenticate=Authenticator(parts.tokens, limits, parts.terms),
+        limits=limits,
+        nodes=parts.nodes,
+        readiness=parts.readiness,
+        own_keys=frozenset({place.exit.public_key}),
+        terms=parts.terms,
+        clock=clock,
+        max_body=api.max_body,
+    )
+    servers = [WebServer(Timed(Turns(Unambiguous(app)), metrics), listeners[0], REQUESTS_GRACE_S, certificate)]
+    exposition = create_metrics_app(metrics.registry)
+    servers += [WebServer(exposition, listener, REQUESTS_GRACE_S) for listener in listeners[1:]]
+    return servers
+
+
+def _taking_over(
+    started: Settings, state: StateDir, parts: Parts, egress: HostEgress, place: Place
+) -> Callable[[Settings], None]:
+    """Tiers and prices, for sessions that run as well (a price for those that begin from now on), and egress."""
+
+    def take_over(read: Settings) -> None:
+        parts.terms.take_over(read)
+        egress.take_over(assembly.egress_rules(in_force(started, read), place))
+        applied.note(state.running, in_force(started, read))
+
+    return take_over
+
+
+def _announce(settings: Settings, place: Place) -> None:
+    log.info("region %s, clients dial %s port %d", settings.node.region, place.exit.public_ip, place.exit.endpoint_port)
+    if settings.metrics.url is not None:
+        log.info("metrics on %s", settings.metrics.url)
+    log.info("listening on %s", settings.api.url)
+
+
+async def _leave_host(settings: Settings, tunnel: Tunnel, egress: HostEgress) -> None:
+    """Tunnels stay, so that a restart drops nobody; unless the operator wants the host back as it was."""
+    if settings.wireguard.keep_on_exit:
+        return
+    try:
+        await tunnel.delete()
+        await egress.remove()
+    except (TunnelError, EgressError) as error:
+        log.error("the host is not as it was found: %s", error)
+
+
+@contextmanager
+def _hard_stop(stopping: asyncio.Event) -> Iterator[None]:
+    """Leave STOP_LIMIT_S after the stop was asked for, whatever hangs: a thread, a device, the event loop itself."""
+
+    async def arm() -> None:
+        await stopping.wait()
+        timer.start()
+
+    timer = threading.Timer(STOP_LIMIT_S, _give_up)
+    timer.daemon = True
+    arming = asyncio.ensure_future(arm())
+    try:
+        yield
+    finally:
+        arming.cancel()
+        timer.cancel()
+
+
+def _give_up() -> None:
+    log.critical("not stopped within %d s; leaving as after a crash, the next start settles it", STOP_LIMIT_S)
+    os._exit(1)

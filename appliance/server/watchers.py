@@ -1,0 +1,81 @@
+"""Background tasks that ring the alarm when something is changed under the server."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from appliance.domain.errors import StoreUnavailable
+from appliance.server.supervisor import wait
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from appliance.network.netlink.events import NetlinkEvents
+    from appliance.sessions.wakeup import Alarm
+    from appliance.store.database import Store
+    from appliance.store.token_cache import Tokens
+
+STORE_POLL_S = 0.25
+LOOK_S = 0.5  # with the time between two looks less than the second within which a revoked token is noticed
+
+
+async def watch_store(store: Store, tokens: Tokens, alarm: Alarm, stopping: asyncio.Event) -> None:
+    """Admin commands write to the store and leave; what they wrote is taken over at once.
+
+    Where that cannot be seen, no token is known for longer than a look takes.
+    """
+    seen = None
+    try:
+        while not await wait(stopping, STORE_POLL_S):
+            try:
+                async with asyncio.timeout(LOOK_S):
+                    version = await store.foreign_version()
+            except (StoreUnavailable, TimeoutError):
+                tokens.forget()
+                continue  # the tick meets the same fault, and reports it
+            if version != seen:
+                tokens.forget()
+                if seen is not None:
+                    alarm.ring()
+            seen, tokens.watched = version, True
+    finally:
+        # Until it runs again nobody notices what is revoked.
+        tokens.watched = False
+        tokens.forget()
+
+
+class EventsWatch:
+    """Rings at what the kernel tells, from the moment it is made."""
+
+    def __init__(self, open_events: Callable[[], NetlinkEvents], alarm: Alarm, stopping: asyncio.Event) -> None:
+        self._open = open_events
+        self._alarm = alarm
+        self._stopping = stopping
+        self._events = open_events()
+
+    def close(self) -> None:
+        self._events.close()
+
+    async def run(self) -> None:
+        """Until `stopping`. May be run again after it has failed."""
+        try:
+            await self._watch()
+        except Exception:
+            self._events.close()
+            self._events = self._open()
+            self._events.lost()
+            self._alarm.ring()
+            raise
+
+    async def _watch(self) -> None:
+        stopped = asyncio.ensure_future(self._stopping.wait())
+        while not self._stopping.is_set():
+            happened = asyncio.ensure_future(self._events.happened())
+            await asyncio.wait({happened, stopped}, return_when=asyncio.FIRST_COMPLETED)
+            if happened.done():
+                happened.result()
+                self._alarm.ring()
+            else:
+                happened.cancel()
+        stopped.cancel()

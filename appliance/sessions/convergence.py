@@ -1,0 +1,173 @@
+"""Making the exit equal to the store: applies what `reconcile` finds different."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from ipaddress import ip_address
+from typing import TYPE_CHECKING, Protocol
+
+from appliance.config.log_format import about, some
+from appliance.domain.errors import EgressError
+from appliance.network.lazy_mapping import OnDemand
+from appliance.network.reconcile import Actual, Changes, reconcile
+from appliance.network.wireguard.keys import abbreviated
+from appliance.network.wireguard.tunnel import PutPeer
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator, Mapping
+    from ipaddress import IPv4Address, IPv6Address
+
+    from appliance.network.exit_node import Exit
+    from appliance.network.firewall.state import EgressChanges, EgressState
+    from appliance.network.wireguard.tunnel import Dump, Link, LinkChange, Tunnel
+    from appliance.sessions.metrics import Metrics
+    from appliance.store.live import LiveSessions
+
+log = logging.getLogger(__name__)
+
+
+class Egress(Protocol):
+    def state(self) -> EgressState: ...
+
+    async def apply(self, changes: EgressChanges) -> None:
+        """Raises EgressError."""
+
+    async def forget(self, addresses: Collection[IPv4Address | IPv6Address]) -> None:
+        """No flow goes on that one of these has part in."""
+
+    async def forget_others(self, held: Collection[IPv4Address | IPv6Address]) -> None:
+        """No flow goes on that a client's address has part in which is not among these."""
+
+
+class Convergence:
+    """The caller holds the exit's turn."""
+
+    def __init__(self, tunnel: Tunnel, egress: Egress, live: LiveSessions, exit_: Exit, metrics: Metrics) -> None:
+        self._tunnel = tunnel
+        self._egress = egress
+        self._live = live
+        self._exit = exit_
+        self._metrics = metrics
+        self._compared: Dump | None = None  # all peers but these were equal in it
+        self._unequal: set[bytes] = set()
+        self._loads = 0  # of `live`, when the two above were begun
+
+    async def plan(self, link: Link | None, dump: Dump | None) -> Changes:
+        """What differs between the store and what was read.
+
+        Of the peers only those are compared that have changed on one of the two sides, or differed before.
+        """
+        # Until they are known to be equal: what follows may fail.
+        keys = self._unequal = self._to_compare(link, dump)
+        changes = self._changes(keys, link, dump)
+        if dump is not None:
+            changes = await self._confirmed(keys, changes, link)
+        self._unequal = {change.public_key for change in changes.peers}
+        return changes
+
+    def _to_compare(self, link: Link | None, dump: Dump | None) -> set[bytes]:
+        touched = self._live.touched()
+        if link is None or dump is None or self._compared is None or self._loads != self._live.loads:
+            # Nothing is known of the peers that there are.
+            self._compared, self._loads = None if link is None else dump, self._live.loads
+            return {*self._live.by_key, *(() if dump is None else dump.peers)}
+        keys = self._unequal.union(touched, dump.changed_since(self._compared))
+        self._compared = dump
+        return keys
+
+    def _changes(self, keys: set[bytes], link: Link | None, dump: Dump | None) -> Changes:
+        sessions = [session for key in keys if (session := self._live.by_key.get(key)) is not None]
+        if dump is not None:
+            peers = dump.peers
+            dump = replace(
+                dump, peers=OnDemand({key for key in keys if key in peers}, peers.__getitem__), compared=None
+            )
+        return reconcile(self._exit.desired(sessions), Actual(self._egress.state(), link, dump))
+
+    async def apply(self, changes: Changes) -> EgressError | None:
+        """The store knows already that the peers which are added afresh count from zero (`Meter.restart`).
+
+        Where the egress cannot be put right, an interface that stands is, and what went wrong is returned.
+        """
+        self._report(changes)
+        fault = None
+        if changes.egress is not None:
+            try:
+                await self._egress.apply(changes.egress)
+                self._count(firewall=changes.egress.rules, sysctl=len(changes.egress.sysctls))
+            except EgressError as error:
+                fault = error
+                if changes.link is not None and changes.link.create:
+                    raise
+        if changes.link is not None:
+            await self._tunnel.change_link(changes.link)
+            self._count(interface=1)
+        if changes.device is not None:
+            await self._tunnel.configure(changes.device)
+            self._count(device=1)
+        if changes.peers:
+            await self._tunnel.apply(changes.peers)
+            self._count(**{kind: len(keys) for kind, keys in _by_kind(changes).items()})
+        return fault
+
+    def _count(self, **repairs: int) -> None:
+        for kind, many in repairs.items():
+            self._metrics.repairs.labels(kind).inc(many)
+
+    def _report(self, changes: Changes) -> None:
+        """A line a kind, however many there are: whoever adds peers by the hundred fills no log."""
+        if changes.link is not None:
+            log.info("interface: %s", ", ".join(_link_words(changes.link)))
+        if changes.device is not None:
+            log.info("device: private key or port set")
+        kinds = _by_kind(changes)
+        if removed := kinds["peer_removed"]:
+            log.warning(
+                "peers of no session removed", extra=about(count=len(removed), keys=some(map(abbreviated, removed)))
+            )
+        if restored := kinds["peer_restored"]:
+            log.info("peers restored", extra=self._about_sessions(restored))
+        if changed := kinds["peer_changed"]:
+            log.info("allowed-ips set", extra=self._about_sessions(changed))
+
+    def _about_sessions(self, keys: Collection[bytes]) -> dict[str, object]:
+        return about(count=len(keys), sessions=some(self._live.by_key[key].id for key in keys))
+
+    async def _confirmed(self, keys: set[bytes], changes: Changes, link: Link | None) -> Changes:
+        """A dump ends early when the peer under its cursor is removed: only what two dumps miss is missing."""
+        missing = fresh_keys(changes)
+        if not missing:
+            return changes
+        changes = self._changes(keys, link, await self._tunnel.dump())
+        unconfirmed = fresh_keys(changes) - missing
+        peers = [c for c in changes.peers if not (isinstance(c, PutPeer) and c.peer.public_key in unconfirmed)]
+        return replace(changes, peers=tuple(peers))
+
+
+def fresh_keys(changes: Changes) -> set[bytes]:
+    """The peers that are added afresh."""
+    return {change.peer.public_key for change in changes.peers if isinstance(change, PutPeer) and change.fresh}
+
+
+def _by_kind(changes: Changes) -> Mapping[str, Collection[bytes]]:
+    """The peers' public keys, by what is done to them."""
+    fresh = fresh_keys(changes)
+    puts = {change.public_key for change in changes.peers if isinstance(change, PutPeer)}
+    return {
+        "peer_restored": fresh,
+        "peer_changed": puts - fresh,
+        "peer_removed": {change.public_key for change in changes.peers} - puts,
+    }
+
+
+def _link_words(change: LinkChange) -> Iterator[str]:
+    if change.create:
+        yield "created"
+    if change.mtu is not None:
+        yield f"mtu {change.mtu}"
+    for verb, addresses in (("removed", change.remove_addresses), ("added", change.add_addresses)):
+        for prefix in sorted(addresses):
+            yield f"{verb} {ip_address(prefix.address)}/{prefix.length}"
+    if change.up:
+        yield "up"

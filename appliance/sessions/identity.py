@@ -1,0 +1,57 @@
+"""What live sessions were told of this exit, and cannot follow a change of."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from appliance.domain.entities import Reason, State
+from appliance.domain.errors import ConfigError
+from appliance.network.wireguard.keys import encode
+from appliance.store.queries import node as node_row
+from appliance.store.queries import sessions as rows
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from appliance.config.load import WireGuardSettings
+    from appliance.store.database import Store
+    from appliance.store.queries.node import NodeRow
+
+NAMED_AT_MOST = 5
+
+
+async def adopt(store: Store, settings: WireGuardSettings, public_key: bytes, wall_ms: int) -> None:
+    """Note what the exit is now. Raises ConfigError, and changes nothing, when that strands live sessions."""
+    subnet6 = "" if settings.subnet6 is None else str(settings.subnet6)
+    async with store.write() as db:
+        before = await node_row.read(db)
+        changes = list(_changes(before, settings.interface, str(settings.subnet), subnet6, public_key))
+        if before.interface is not None and changes:
+            unfinished = await rows.unfinished(db)
+            live = [s.id for s in unfinished if s.state is State.LIVE]
+            if live:
+                raise ConfigError(_refusal(changes, live))
+            # Their peers and addresses went with what was changed.
+            closing = [(s.id, s.reason or Reason.ADMIN) for s in unfinished if s.state is State.CLOSING]
+            await rows.mark_terminated(db, closing, wall_ms)
+        await node_row.set_identity(db, settings.interface, str(settings.subnet), subnet6, public_key)
+
+
+def _changes(before: NodeRow, interface: str, subnet: str, subnet6: str, public_key: bytes) -> Iterator[str]:
+    if before.interface != interface:
+        yield f"wireguard.interface (was {before.interface}, now {interface})"
+    if before.subnet != subnet:
+        yield f"wireguard.subnet (was {before.subnet}, now {subnet})"
+    if before.subnet6 != subnet6:
+        yield f"wireguard.subnet6 (was {before.subnet6!r}, now {subnet6!r})"
+    if before.public_key != public_key:
+        old = "none" if before.public_key is None else encode(before.public_key)
+        yield f"the server key (public key was {old}, now {encode(public_key)})"
+
+
+def _refusal(changes: list[str], live: list[str]) -> str:
+    named = ", ".join(live[:NAMED_AT_MOST]) + (f" and {len(live) - NAMED_AT_MOST} more" if live[NAMED_AT_MOST:] else "")
+    return (
+        f"{' and '.join(changes)} cannot change while sessions are live ({named}); "
+        "set it back, or end them first: wg-appliance node drain --now"
+    )

@@ -1,0 +1,224 @@
+"""Opening the store: one writer, one reader, and what each of them is set to."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import time
+from contextlib import asynccontextmanager, contextmanager, suppress
+from typing import TYPE_CHECKING, Protocol, Self
+
+import aiosqlite
+
+from appliance.domain.errors import StoreError, StoreUnavailable
+from appliance.store import migration
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterable, Iterator
+    from pathlib import Path
+
+PATIENCE_S = 3.0
+BUSY_PAUSE_S = 0.01
+WAL_BYTES = 16 * 1024 * 1024  # what it is cut back to, once whoever read for long lets it be
+# At most so much; the store of 20,000 sessions is 10 MB. With SQLite's own 2 MB, what a tick writes to is read from the
+# file again in each: its statements take six times as long.
+WRITER_CACHE_KIB = 16 * 1024
+
+# WAL lets the reader and admin commands read while the writer writes. FULL makes a commit survive a power
+# cut: a client that was told 201 finds its session afterwards. https://www.sqlite.org/pragma.html
+PRAGMAS = (
+    "PRAGMA journal_mode = WAL",
+    "PRAGMA synchronous = FULL",
+    "PRAGMA foreign_keys = ON",
+    f"PRAGMA journal_size_limit = {WAL_BYTES}",
+)
+
+
+class Observer(Protocol):
+    def __call__(self, operation: str, seconds: float, *, failed: bool) -> None:
+        """`operation`: read or write. `failed`: the store could not serve."""
+
+
+def _nobody(operation: str, seconds: float, *, failed: bool) -> None:
+    pass
+
+
+class Store:
+    """The open store. Every method raises `StoreUnavailable` while SQLite cannot serve (locked, full, damaged).
+
+    `patience_s`: how long to wait for other writers, those of this process and those of another one.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        writer: aiosqlite.Connection,
+        reader: aiosqlite.Connection,
+        patience_s: float = PATIENCE_S,
+        observer: Observer = _nobody,
+    ) -> None:
+        self.path = path
+        self._writer = writer
+        self._reader = reader
+        self._patience_s = patience_s
+        self._observer = observer
+        self._writing = asyncio.Lock()
+
+    @classmethod
+    async def open(cls, path: Path, patience_s: float = PATIENCE_S, observer: Observer = _nobody) -> Self:
+        """Open the file at `path`, made and brought up to this version's schema where needed.
+
+        Raises StoreError, naming the file, when it is corrupt, newer than this program or not readable.
+        """
+        opened: list[aiosqlite.Connection] = []
+        try:
+            for _ in range(2):
+                opened.append(await _connect(path, patience_s))
+                if len(opened) == 1:
+                    await migration.migrate(opened[0], path)
+        except BaseException as error:
+            for connection in opened:
+                await connection.close()
+            if isinstance(error, sqlite3.Error):
+                raise explain(error, path) from error
+            raise
+        writer, reader = opened
+        await writer.execute(f"PRAGMA cache_size = -{WRITER_CACHE_KIB}")
+        await reader.execute("PRAGMA query_only = ON")
+        return cls(path, writer, reader, patience_s, observer)
+
+    async def close(self) -> None:
+        async with self._writing:
+            await self._reader.close()
+            await self._writer.close()
+
+    @asynccontextmanager
+    async def write(self) -> AsyncIterator[aiosqlite.Connection]:
+        """One transaction: committed when the block ends, undone when it raises. Writers take turns."""
+        with self._observed("write"):
+            async with self._my_turn(), _serving(self._writer):
+                try:
+                    await self._writer.execute("BEGIN IMMEDIATE")
+                    yield self._writer
+                    await self._writer.execute("COMMIT")
+                except BaseException:
+                    # After a failed COMMIT or a full disk SQLite may have rolled back by itself.
+                    with suppress(sqlite3.Error):
+                        await self._writer.execute("ROLLBACK")
+                    raise
+
+    @asynccontextmanager
+    async def read(self) -> AsyncIterator[aiosqlite.Connection]:
+        """The reader: each statement sees what was last committed."""
+        with self._observed("read"):
+            async with _serving(self._reader):
+                yield self._reader
+
+    @asynccontextmanager
+    async def snapshot(self) -> AsyncIterator[aiosqlite.Connection]:
+        """A connection of its own, whose statements all see the same moment."""
+        async with _serving(None):
+            connection = await _connect(self.path, self._patience_s)
+            try:
+                await connection.execute("PRAGMA query_only = ON")
+                await connection.execute("BEGIN")
+                yield connection
+            finally:
+                await connection.close()
+
+    async def foreign_version(self) -> int:
+        """A number that changes when another process has committed (PRAGMA data_version)."""
+        async with self._my_turn(), _serving(self._writer):
+            rows = await self._writer.execute_fetchall("PRAGMA data_version")
+        return int(first(rows)[0])
+
+    @contextmanager
+    def _observed(self, operation: str) -> Iterator[None]:
+        began, failed = time.perf_counter(), False
+        try:
+            yield
+        except StoreUnavailable:
+            failed = True
+            raise
+        finally:
+            self._observer(operation, time.perf_counter() - began, failed=failed)
+
+    @asynccontextmanager
+    async def _my_turn(self) -> AsyncIterator[None]:
+        """While another process holds the lock, a writer fails after its own wait, not after that of all before it."""
+        try:
+            async with asyncio.timeout(self._patience_s):
+                await self._writing.acquire()
+        except TimeoutError:
+            raise StoreUnavailable from TimeoutError(f"waited {self._patience_s:g} s for other writers")
+        try:
+            yield
+        finally:
+            self._writing.release()
+
+
+@asynccontextmanager
+async def _serving(connection: aiosqlite.Connection | None) -> AsyncIterator[None]:
+    """Raises StoreUnavailable where SQLite cannot serve, its error chained."""
+    try:
+        yield
+    except sqlite3.DatabaseError as error:
+        if not _cannot_serve(error):
+            raise
+        if connection is not None:
+            # What was read of a damaged file must not outlive the damage in the connection's cache.
+            with suppress(sqlite3.Error):
+                await connection.execute("PRAGMA shrink_memory")
+        raise StoreUnavailable from error
+
+
+def _cannot_serve(error: BaseException) -> bool:
+    """The file's or the host's fault, not the statement's: sqlite3 raises a bare DatabaseError for a damaged file."""
+    return isinstance(error, sqlite3.OperationalError) or type(error) is sqlite3.DatabaseError
+
+
+def first(rows: Iterable[sqlite3.Row]) -> sqlite3.Row:
+    """The first of rows that cannot be empty."""
+    return next(iter(rows))
+
+
+async def _connect(path: Path, patience_s: float) -> aiosqlite.Connection:
+    # aiosqlite leaves its thread behind, and that thread a traceback, when its own connect() fails.
+    await asyncio.to_thread(lambda: sqlite3.connect(path).close())
+    connection = await aiosqlite.connect(path, isolation_level=None, timeout=patience_s)
+    try:
+        connection.row_factory = sqlite3.Row
+        await _patiently(connection, PRAGMAS[0], patience_s)
+        for pragma in PRAGMAS[1:]:
+            await connection.execute(pragma)
+    except BaseException:
+        await connection.close()
+        raise
+    return connection
+
+
+async def _patiently(connection: aiosqlite.Connection, statement: str, patience_s: float) -> None:
+    """For what SQLite does not wait itself: the first to open a new store makes it a WAL one, and shuts others out."""
+    deadline = time.monotonic() + patience_s
+    while True:
+        try:
+            await connection.execute(statement)
+            return
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                raise
+        await asyncio.sleep(BUSY_PAUSE_S)
+
+
+def explain(error: sqlite3.Error, path: Path) -> StoreError:
+    """SQLite's error as one line that names the file and what to try."""
+    if error.sqlite_errorcode in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+        return StoreError(f"cannot open the store {path}: another process is writing to it; try again")
+    if isinstance(error, sqlite3.OperationalError):
+        return StoreError(f"cannot open the store {path}: {error}; check that the file and its folder are writable")
+    return StoreError(damaged(path, str(error)))
+
+
+def damaged(path: Path, finding: str) -> str:
+    first_line = finding.splitlines()[-1] if finding else finding
+    return f"the store {path} is damaged: {first_line}; bring a backup back with: wg-appliance restore FILE"

@@ -1,0 +1,193 @@
+"""Queries: what paid sessions moved a day, and their lines on invoices."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from msgspec.structs import astuple
+
+from appliance.domain import accounting
+from appliance.domain import charges as invoicing
+from appliance.domain.charges import Amount, Charge
+from appliance.domain.entities import Tier
+from appliance.store.queries.sessions import Reading, rates_of
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Iterable, Mapping
+
+    import aiosqlite
+
+    from appliance.domain.entities import Session
+    from appliance.domain.pricing import Rates
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A session's part of one month. `ended_at` None while it runs."""
+
+    session_id: str
+    month: str
+    started_at: int
+    ended_at: int | None
+    rates: Rates | None
+    charge: Charge
+
+
+# Writing, in the transaction that counts what is written -------------------------------------------
+
+
+async def begin(db: aiosqlite.Connection, session: Session, now_ms: int) -> None:
+    """A paid session stands on the invoice from its first moment."""
+    await add_readings(db, [Reading(Amount(), now_ms, now_ms, session, None)])
+
+
+async def add_readings(db: aiosqlite.Connection, readings: Iterable[Reading]) -> None:
+    days, lines, ends = [], [], []
+    paid = [r for r in readings if r.after.tier is Tier.PAID]
+    if not paid:
+        return
+    for r in paid:
+        parts = _days(r)
+        before = accounting.total(r.after) - r.amount
+        days += [(r.after.id, day, part.time_ms, part.bytes_in, part.bytes_out) for day, part in parts]
+        for month, charge in invoicing.by_month(r.after.rates, parts, before):
+            first, _ = invoicing.month_bounds(month)
+            lines.append(_line_row(r.after, month, first, charge))
+            ends.append((first, r.after.id, month))
+    await db.executemany(_ADD_DAY, days)
+    await db.executemany(_ADD_LINE, lines)
+    # The part of a month that is over ends with it.
+    await db.executemany(
+        "UPDATE invoice_lines SET ended_at = ? WHERE session_id = ? AND month < ? AND ended_at IS NULL", ends
+    )
+    await _recalculate(db, {r.after.id: r.after.rates for r in paid}, min(month for _, _, month in ends))
+
+
+async def _recalculate(db: aiosqlite.Connection, rates: Mapping[str, Rates | None], month: str) -> None:
+    """Where one of these sessions has a later line than that of `month`, which was just added to: calculate all again.
+
+    The wall clock was set back over the end of a month. Lines are differences of rounded totals in the order of the
+    days, so that what is added to an earlier month can move a second, or a millicent, out of the later ones.
+    """
+    rows = await db.execute_fetchall(
+        """
+        SELECT DISTINCT l.session_id FROM json_each(?) touched
+        JOIN invoice_lines l ON l.session_id = touched.value AND l.month > ?
+        """,
+        (json.dumps(list(rates)), month),
+    )
+    for (session_id,) in rows:
+        charges = invoicing.by_month(rates[session_id], await days(db, session_id), Amount())
+        await db.executemany(
+            """
+            UPDATE invoice_lines SET seconds = ?, bytes_in = ?, bytes_out = ?, time_millicents = ?, bytes_millicents = ?
+            WHERE session_id = ? AND month = ?
+            """,
+            [(*astuple(charge), session_id, month) for month, charge in charges],
+        )
+
+
+async def end(db: aiosqlite.Connection, session_ids: Iterable[str], now_ms: int) -> None:
+    await db.executemany(
+        "UPDATE invoice_lines SET ended_at = ? WHERE session_id = ? AND ended_at IS NULL",
+        [(now_ms, session_id) for session_id in session_ids],
+    )
+
+
+async def take_back(db: aiosqlite.Connection, session_ids: Iterable[str]) -> None:
+    """Of sessions that were never answered for."""
+    ids = [(session_id,) for session_id in session_ids]
+    await db.executemany("DELETE FROM usage_days WHERE session_id = ?", ids)
+    await db.executemany("DELETE FROM invoice_lines WHERE session_id = ?", ids)
+
+
+_ADD_DAY = """
+INSERT INTO usage_days (session_id, day, counted_ms, bytes_in, bytes_out) VALUES (?, ?, ?, ?, ?)
+ON CONFLICT DO UPDATE SET counted_ms = counted_ms + excluded.counted_ms,
+    bytes_in = bytes_in + min(excluded.bytes_in, 9223372036854775807 - bytes_in),
+    bytes_out = bytes_out + min(excluded.bytes_out, 9223372036854775807 - bytes_out)
+"""
+
+_ADD_LINE = """
+INSERT INTO invoice_lines (session_id, month, account_id, started_at, currency, millicents_per_minute,
+    millicents_per_gib, seconds, bytes_in, bytes_out, time_millicents, bytes_millicents)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT DO UPDATE SET seconds = seconds + excluded.seconds,
+    bytes_in = bytes_in + min(excluded.bytes_in, 9223372036854775807 - bytes_in),
+    bytes_out = bytes_out + min(excluded.bytes_out, 9223372036854775807 - bytes_out),
+    time_millicents = time_millicents + excluded.time_millicents,
+    bytes_millicents = bytes_millicents + excluded.bytes_millicents
+"""
+
+
+def _days(r: Reading) -> list[tuple[str, Amount]]:
+    # A session's time starts when it does, whatever the clock that was set in between says.
+    start_ms = max(r.start_ms, min(r.after.created_at, r.end_ms))
+    return list(invoicing.by_day(r.amount, start_ms, r.end_ms))
+
+
+def _line_row(session: Session, month: str, first_ms: int, charge: Charge) -> tuple[object, ...]:
+    rates = session.rates
+    return (
+        *(session.id, month, session.account_id, max(session.created_at, first_ms)),
+        *((rates.currency, rates.per_minute, rates.per_gib) if rates else (None, None, None)),
+        *(charge.seconds, charge.bytes_in, charge.bytes_out, charge.time_millicents, charge.bytes_millicents),
+    )
+
+
+# Reading -------------------------------------------------------------------------------------------
+
+
+def _line(row: sqlite3.Row) -> Line:
+    charge = Charge(row["seconds"], row["bytes_in"], row["bytes_out"], row["time_millicents"], row["bytes_millicents"])
+    return Line(row["session_id"], row["month"], row["started_at"], row["ended_at"], rates_of(row), charge)
+
+
+async def lines(db: aiosqlite.Connection, account_id: str, month: str) -> list[Line]:
+    """In the order in which the sessions started."""
+    rows = await db.execute_fetchall(
+        "SELECT * FROM invoice_lines WHERE account_id = ? AND month = ? ORDER BY started_at, session_id",
+        (account_id, month),
+    )
+    return [_line(row) for row in rows]
+
+
+async def sessions_of_month(db: aiosqlite.Connection, account_id: str, month: str) -> list[str]:
+    """The ids of the account's sessions that have a line or daily totals in the month.
+
+    With them those that have daily totals and nothing that says whose they are: their line was lost.
+    """
+    rows = await db.execute_fetchall(
+        """
+        SELECT session_id FROM invoice_lines WHERE account_id = ? AND month = ?
+        UNION
+        SELECT session_id FROM usage_days d WHERE day BETWEEN ? AND ?
+            AND NOT EXISTS (SELECT 1 FROM sessions s WHERE s.id = d.session_id AND s.account_id <> ?)
+            AND NOT EXISTS (SELECT 1 FROM invoice_lines l WHERE l.session_id = d.session_id AND l.account_id <> ?)
+        """,
+        (account_id, month, f"{month}-01", f"{month}-31", account_id, account_id),
+    )
+    return [row[0] for row in rows]
+
+
+async def rates(db: aiosqlite.Connection, session_ids: Iterable[str]) -> dict[str, Rates | None]:
+    """Those under which the sessions were created; without the sessions that retention has removed."""
+    rows = await db.execute_fetchall(
+        """
+        SELECT id, currency, millicents_per_minute, millicents_per_gib FROM sessions
+        WHERE id IN (SELECT value FROM json_each(?))
+        """,
+        (json.dumps(list(session_ids)),),
+    )
+    return {row["id"]: rates_of(row) for row in rows}
+
+
+async def days(db: aiosqlite.Connection, session_id: str) -> list[tuple[str, Amount]]:
+    """What the session moved on each day, oldest first."""
+    rows = await db.execute_fetchall(
+        "SELECT day, counted_ms, bytes_in, bytes_out FROM usage_days WHERE session_id = ? ORDER BY day", (session_id,)
+    )
+    return [(row["day"], Amount(row["counted_ms"], row["bytes_in"], row["bytes_out"])) for row in rows]

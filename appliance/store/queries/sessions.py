@@ -1,0 +1,259 @@
+"""Queries: sessions and the counters they were last billed to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from sys import intern
+from typing import TYPE_CHECKING
+
+from msgspec import Struct
+
+from appliance.domain.entities import Baseline, Reason, Session, State, Tier
+from appliance.domain.pricing import Rates
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Iterable
+
+    import aiosqlite
+
+    from appliance.domain.charges import Amount
+    from appliance.domain.clock import Moment
+
+_SELECT = """
+SELECT s.*, a.name AS account, a.tier AS account_tier
+FROM sessions s JOIN accounts a ON a.id = s.account_id
+"""
+
+
+def _session(row: sqlite3.Row) -> Session:
+    """Words that many sessions share are kept once (`intern`): each row brings its own copy of them."""
+    return Session(
+        id=row["id"],
+        account_id=intern(row["account_id"]),
+        account=intern(row["account"]),
+        tier=Tier(row["tier"]),
+        account_tier=Tier(row["account_tier"]),
+        region=intern(row["region"]),
+        public_ip=intern(row["public_ip"]),
+        public_key=row["public_key"],
+        address_offset=row["address_offset"],
+        ipv6=bool(row["ipv6"]),
+        state=State(row["state"]),
+        created_at=row["created_at"],
+        expires_at=row["expires_at"],
+        bytes_in=row["bytes_in"],
+        bytes_out=row["bytes_out"],
+        last_handshake_at=row["last_handshake_at"],
+        handshake_seen_ns=row["handshake_seen_ns"],
+        quiet_since_ms=row["quiet_since_ms"],
+        quiet_boot_id=intern(row["quiet_boot_id"]),
+        counted_ms=row["counted_ms"],
+        counted_until_ms=row["counted_until_ms"],
+        counted_boot_id=intern(row["counted_boot_id"]),
+        rates=rates_of(row),
+        reason=Reason(row["reason"]) if row["reason"] else None,
+        note=intern(row["note"]),
+        terminated_at=row["terminated_at"],
+    )
+
+
+def rates_of(row: sqlite3.Row) -> Rates | None:
+    if row["currency"] is None:
+        return None
+    return Rates(intern(row["currency"]), row["millicents_per_minute"], row["millicents_per_gib"])
+
+
+async def _fetch(db: aiosqlite.Connection, where: str, parameters: Iterable[object] = ()) -> list[Session]:
+    return [_session(row) for row in await db.execute_fetchall(f"{_SELECT} {where}", tuple(parameters))]
+
+
+# Reading -------------------------------------------------------------------------------------------
+
+
+async def by_id(db: aiosqlite.Connection, session_id: str) -> Session | None:
+    return next(iter(await _fetch(db, "WHERE s.id = ?", (session_id,))), None)
+
+
+async def unfinished(db: aiosqlite.Connection) -> list[Session]:
+    """All that are not terminated, oldest first. For one transaction: other readers of its connection see its moment.
+
+    Never all rows beside all sessions: that memory would stay with the process.
+    """
+    async with await db.execute(f"{_SELECT} WHERE s.state <> 'terminated' ORDER BY s.number") as cursor:
+        return [_session(row) async for row in cursor]
+
+
+async def unfinished_of(db: aiosqlite.Connection, account_id: str) -> list[Session]:
+    return await _fetch(db, "WHERE s.account_id = ? AND s.state <> 'terminated'", (account_id,))
+
+
+async def holder_of(db: aiosqlite.Connection, public_key: bytes) -> Session | None:
+    """The session whose peer this key is, or is about to be."""
+    where = "WHERE s.public_key = ? AND s.state <> 'terminated' ORDER BY s.state = 'pending'"
+    return next(iter(await _fetch(db, where, (public_key,))), None)
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Which sessions to list. `before` is the id of the last one of the page before; newest come first."""
+
+    account_id: str | None = None
+    live: bool = False
+    before: str | None = None
+    limit: int | None = None
+
+
+async def page(db: aiosqlite.Connection, wanted: Page) -> list[Session]:
+    """Pending sessions are left out: nobody was told of them yet."""
+    where, parameters = "WHERE s.state <> 'pending'", list[object]()
+    if wanted.account_id is not None:
+        where += " AND s.account_id = ?"
+        parameters.append(wanted.account_id)
+    if wanted.live:
+        where += " AND s.state = 'live'"
+    if wanted.before is not None:
+        where += " AND s.number < (SELECT number FROM sessions WHERE id = ?)"
+        parameters.append(wanted.before)
+    where += " ORDER BY s.number DESC LIMIT ?"
+    parameters.append(-1 if wanted.limit is None else wanted.limit)
+    return await _fetch(db, where, parameters)
+
+
+async def baselines(db: aiosqlite.Connection) -> dict[bytes, Baseline]:
+    """By public key. Read row by row, as `unfinished` is."""
+    async with await db.execute("SELECT public_key, boot_id, ifindex, rx_bytes, tx_bytes FROM baselines") as cursor:
+        return {key: Baseline(intern(boot_id), *counters) async for key, boot_id, *counters in cursor}
+
+
+# Writing -------------------------------------------------------------------------------------------
+
+
+async def insert_pending(db: aiosqlite.Connection, s: Session) -> None:
+    await db.execute(
+        """
+        INSERT INTO sessions (id, account_id, tier, region, public_ip, public_key, address_offset, ipv6, state,
+            created_at, expires_at, quiet_since_ms, quiet_boot_id, currency, millicents_per_minute, millicents_per_gib)
+        VALUES (?, ?, ?, ?, ?, ?, ?, ?, 'pending', ?, ?, ?, ?, ?, ?, ?)
+        """,
+        (
+            *(s.id, s.account_id, s.tier, s.region, s.public_ip, s.public_key, s.address_offset, s.ipv6),
+            *(s.created_at, s.expires_at, s.quiet_since_ms, s.quiet_boot_id),
+            *((s.rates.currency, s.rates.per_minute, s.rates.per_gib) if s.rates else (None, None, None)),
+        ),
+    )
+
+
+async def mark_live(db: aiosqlite.Connection, session_id: str, now: Moment, handshake_seen_ns: int) -> bool:
+    """From now on the session counts; its peer was installed now.
+
+    False, and nothing done, when an admin has disabled the account or drained the node since it was admitted.
+    """
+    cursor = await db.execute(
+        """
+        UPDATE sessions SET state = 'live', quiet_since_ms = ?, quiet_boot_id = ?, handshake_seen_ns = ?,
+            counted_until_ms = ?, counted_boot_id = ?
+        WHERE id = ? AND state = 'pending'
+          AND (SELECT drained FROM node) = 0
+          AND EXISTS (SELECT 1 FROM accounts a WHERE a.id = account_id AND a.disabled = 0 AND a.deleted_at IS NULL)
+        """,
+        (now.boot_ms, now.boot_id, handshake_seen_ns, now.boot_ms, now.boot_id, session_id),
+    )
+    return cursor.rowcount == 1
+
+
+async def delete_pending(db: aiosqlite.Connection, session_ids: Iterable[str]) -> None:
+    await db.executemany(
+        "DELETE FROM sessions WHERE id = ? AND state = 'pending'", [(session_id,) for session_id in session_ids]
+    )
+
+
+async def take_back(db: aiosqlite.Connection, session_ids: Iterable[str]) -> None:
+    """Sessions that were never answered for, whether or not they came to be live."""
+    await db.executemany(
+        "DELETE FROM sessions WHERE id = ? AND state IN ('pending', 'live')",
+        [(session_id,) for session_id in session_ids],
+    )
+
+
+async def mark_closing(db: aiosqlite.Connection, session_ids: Iterable[str], reason: Reason, note: str = "") -> None:
+    """Decided to end. The first reason stays."""
+    await db.executemany(
+        "UPDATE sessions SET state = 'closing', reason = ?, note = ? WHERE id = ? AND state = 'live'",
+        [(reason, note, session_id) for session_id in session_ids],
+    )
+
+
+async def close_for_disabled_accounts(db: aiosqlite.Connection) -> None:
+    """For sessions that went live while an admin was disabling or deleting their account."""
+    await db.execute(
+        """
+        UPDATE sessions SET state = 'closing', reason = 'admin' WHERE state = 'live'
+          AND account_id IN (SELECT id FROM accounts WHERE disabled = 1 OR deleted_at IS NOT NULL)
+        """
+    )
+
+
+async def mark_terminated(db: aiosqlite.Connection, ended: Iterable[tuple[str, Reason]], now: int) -> None:
+    """The peer is gone. A session that was closing keeps the reason for which it was."""
+    await db.executemany(
+        """
+        UPDATE sessions SET state = 'terminated', terminated_at = ?, reason = coalesce(reason, ?)
+        WHERE id = ? AND state IN ('live', 'closing')
+        """,
+        [(now, reason, session_id) for session_id, reason in ended],
+    )
+
+
+class Reading(Struct, frozen=True, gc=False):
+    """What was found out about one session since it was last counted.
+
+    `amount` moved evenly from `start_ms` to `end_ms` of the wall clock. `after` is the session with it counted.
+    `baseline` None: the counters were not read, and the one that is stored stays.
+    """
+
+    amount: Amount
+    start_ms: int
+    end_ms: int
+    after: Session
+    baseline: Baseline | None
+
+
+async def add_readings(db: aiosqlite.Connection, readings: Iterable[Reading]) -> None:
+    """Totals and baselines in one go; to be called inside one transaction. A total that is full stays full."""
+    await db.executemany(
+        """
+        UPDATE sessions SET counted_ms = counted_ms + ?,
+            bytes_in = bytes_in + min(?, 9223372036854775807 - bytes_in),
+            bytes_out = bytes_out + min(?, 9223372036854775807 - bytes_out),
+            last_handshake_at = ?, handshake_seen_ns = ?, quiet_since_ms = ?, quiet_boot_id = ?,
+            counted_until_ms = ?, counted_boot_id = ?
+        WHERE id = ?
+        """,
+        [
+            (
+                *(r.amount.time_ms, r.amount.bytes_in, r.amount.bytes_out),
+                *(r.after.last_handshake_at, r.after.handshake_seen_ns, r.after.quiet_since_ms, r.after.quiet_boot_id),
+                *(r.after.counted_until_ms, r.after.counted_boot_id, r.after.id),
+            )
+            for r in readings
+        ],
+    )
+    await db.executemany(
+        "INSERT OR REPLACE INTO baselines (public_key, boot_id, ifindex, rx_bytes, tx_bytes) VALUES (?, ?, ?, ?, ?)",
+        [
+            (r.after.public_key, r.baseline.boot_id, r.baseline.ifindex, r.baseline.rx_bytes, r.baseline.tx_bytes)
+            for r in readings
+            if r.baseline is not None
+        ],
+    )
+
+
+async def forget_baselines(db: aiosqlite.Connection, public_keys: Iterable[bytes]) -> None:
+    """For peers that were removed, or are about to be added afresh: their counters start at zero."""
+    await db.executemany("DELETE FROM baselines WHERE public_key = ?", [(key,) for key in public_keys])
+
+
+async def forget_terminated(db: aiosqlite.Connection, before: int) -> None:
+    """Drop what ended before this instant (retention)."""
+    await db.execute("DELETE FROM sessions WHERE state = 'terminated' AND terminated_at < ?", (before,))

@@ -1,0 +1,79 @@
+"""Queries: bearer tokens. Only their hashes are here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from appliance.domain.entities import Account, Tier, Token
+from appliance.store.queries import accounts
+
+if TYPE_CHECKING:
+    import sqlite3
+
+    import aiosqlite
+
+_LIST = """
+SELECT t.id, a.name, a.tier, t.label, t.created_at, t.expires_at, t.revoked_at
+FROM tokens t JOIN accounts a ON a.id = t.account_id
+"""
+
+
+def _token(row: sqlite3.Row) -> Token:
+    return Token(
+        id=row["id"],
+        account=row["name"],
+        tier=Tier(row["tier"]),
+        label=row["label"],
+        created_at=row["created_at"],
+        expires_at=row["expires_at"],
+        revoked_at=row["revoked_at"],
+    )
+
+
+async def insert(db: aiosqlite.Connection, account: Account, token: Token, token_hash: bytes) -> None:
+    await db.execute(
+        "INSERT INTO tokens (id, account_id, hash, label, created_at, expires_at) VALUES (?, ?, ?, ?, ?, ?)",
+        (token.id, account.id, token_hash, token.label, token.created_at, token.expires_at),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """Who calls with a token, and until when they may; None: for ever."""
+
+    account: Account
+    expires_at: int | None
+
+
+async def holder_of(db: aiosqlite.Connection, token_hash: bytes, now: int) -> Holder | None:
+    """While the token counts: not revoked or expired, account enabled."""
+    rows = await db.execute_fetchall(
+        """
+        SELECT t.expires_at, a.*
+        FROM tokens t JOIN accounts a ON a.id = t.account_id
+        WHERE t.hash = ? AND t.revoked_at IS NULL AND (t.expires_at IS NULL OR t.expires_at > ?)
+          AND a.disabled = 0 AND a.deleted_at IS NULL
+        """,
+        (token_hash, now),
+    )
+    row = next(iter(rows), None)
+    return None if row is None else Holder(accounts.from_row(row), row["expires_at"])
+
+
+async def everything(db: aiosqlite.Connection) -> list[Token]:
+    return [_token(row) for row in await db.execute_fetchall(f"{_LIST} ORDER BY t.created_at, t.id")]
+
+
+async def of_account(db: aiosqlite.Connection, account_id: str) -> list[Token]:
+    rows = await db.execute_fetchall(f"{_LIST} WHERE t.account_id = ? ORDER BY t.created_at, t.id", (account_id,))
+    return [_token(row) for row in rows]
+
+
+async def by_id(db: aiosqlite.Connection, token_id: str) -> Token | None:
+    rows = await db.execute_fetchall(f"{_LIST} WHERE t.id = ?", (token_id,))
+    return next(map(_token, rows), None)
+
+
+async def revoke(db: aiosqlite.Connection, token_id: str, now: int) -> None:
+    await db.execute("UPDATE tokens SET revoked_at = ? WHERE id = ? AND revoked_at IS NULL", (now, token_id))

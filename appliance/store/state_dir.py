@@ -1,0 +1,135 @@
+"""The state directory: where the store, the server's private key and the lock of the running server are."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from appliance.domain.errors import HostError, InvalidRequest
+from appliance.network.wireguard import keys
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+
+LOCK_ATTEMPTS, LOCK_PAUSE_S = 10, 0.02
+
+
+class StateDir:
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.store = path / "store.sqlite"
+        self.sysctls = path / "sysctls.json"
+        self.wireguard_go_log = path / "wireguard-go.log"
+        self.running = path / "running.json"
+        self.key = path / "server.key"
+        self.unfinished_restore = path / "restore.unfinished"  # while what is here may be partly old and partly new
+        self._lock = path / "serve.lock"
+
+    def create(self) -> bool:
+        """Make the directory where it is missing, readable for its owner alone. True if it was made."""
+        try:
+            if self.path.is_dir():
+                return False
+            self.path.mkdir(mode=0o700, parents=True)
+        except OSError as error:
+            raise HostError(f"cannot create node.state_dir {self.path}: {error.strerror}") from error
+        return True
+
+    def create_store(self) -> None:
+        """An empty store file where there is none, for its owner alone; SQLite gives -wal and -shm the same mode."""
+        try:
+            os.close(os.open(self.store, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+        except FileExistsError:
+            return
+        except OSError as error:
+            raise HostError(f"cannot create the store {self.store}: {error.strerror}") from error
+
+    def private_key(self) -> bytes:
+        """The server's key, made on first use. Raises HostError naming the file when it holds no key."""
+        try:
+            self._create_key()
+        except OSError as error:
+            raise HostError(f"cannot create the server key {self.key}: {error.strerror}") from error
+        return self.read_key()
+
+    def read_key(self) -> bytes:
+        """The server's key. Raises HostError naming the file when it is missing or holds no key."""
+        try:
+            text = self.key.read_text(encoding="ascii").strip()
+            return keys.parse_public_key(text, "key")
+        except (InvalidRequest, UnicodeDecodeError) as error:
+            raise HostError(f"{self.key} holds no WireGuard private key (base64 of 32 bytes)") from error
+        except OSError as error:
+            raise HostError(f"cannot read the server key {self.key}: {error.strerror}") from error
+
+    @property
+    def has_key(self) -> bool:
+        return self.key.exists()
+
+    def _create_key(self) -> None:
+        if self.key.exists():
+            return
+        # Written whole under another name first: a crash in between leaves no half key.
+        new = self.key.with_suffix(f".{os.getpid()}")
+        descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        try:
+            with os.fdopen(descriptor, "w", encoding="ascii") as file:
+                file.write(keys.encode(keys.generate_private_key()) + "\n")
+                file.flush()
+                os.fsync(file.fileno())
+            os.link(new, self.key)
+        except FileExistsError:
+            return  # another process was first; its key counts
+        finally:
+            new.unlink()
+
+    def require_whole(self) -> None:
+        """Raises HostError after a restore that was cut short while it put the new files in place."""
+        if self.unfinished_restore.exists():
+            raise HostError(
+                f"a restore into {self.path} was cut short; run it again: wg-appliance restore FILE "
+                "(what was there before it is in the newest before-restore folder)"
+            )
+
+    @contextmanager
+    def serving(self) -> Iterator[None]:
+        """Hold the lock of the one server on this state. Raises HostError when another has it."""
+        with self._open_lock() as descriptor:
+            for attempt in range(LOCK_ATTEMPTS):
+                try:
+                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError as error:
+                    # `is_served` of an admin command holds the lock too, for an instant.
+                    if attempt == LOCK_ATTEMPTS - 1:
+                        message = f"another wg-appliance is already serving {self.path}; stop it first"
+                        raise HostError(message) from error
+                    time.sleep(LOCK_PAUSE_S)
+            yield
+
+    def is_served(self) -> bool:
+        """Whether a server is running on this state now."""
+        if not self._lock.exists():
+            return False
+        with self._open_lock() as descriptor:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return True
+        return False
+
+    @contextmanager
+    def _open_lock(self) -> Iterator[int]:
+        try:
+            descriptor = os.open(self._lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise HostError(f"cannot open {self._lock}: {error.strerror}") from error
+        try:
+            yield descriptor
+        finally:
+            os.close(descriptor)
