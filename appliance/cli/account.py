@@ -10,8 +10,9 @@ from appliance.cli import admin, output, token
 from appliance.cli.lazy_group import Commands
 from appliance.cli.parameters import NAME, TIER
 from appliance.domain import ids
-from appliance.domain.entities import Account, Reason, State, Tier
+from appliance.domain.entities import Account, Reason, State
 from appliance.domain.errors import Conflict, NotFound
+from appliance.domain.tiers import Tier
 from appliance.store.queries import accounts as rows
 from appliance.store.queries import sessions as session_rows
 from appliance.store.queries import tokens as token_rows

@@ -20,8 +20,7 @@ if TYPE_CHECKING:
 
     from appliance.cli.admin import Admin
     from appliance.domain.entities import Account
-    from appliance.domain.invoice import Total
-    from appliance.store.queries.invoices import Line
+    from appliance.domain.invoice import Line, Total
 
 CURRENCY_UNIT = 100_000  # millicents
 

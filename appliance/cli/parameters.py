@@ -8,7 +8,7 @@ import click
 
 from appliance.config.value_types import REGION, UNICAST, Kind, duration, show
 from appliance.domain.charges import month_bounds
-from appliance.domain.entities import Tier
+from appliance.domain.tiers import Tier
 
 TIER = click.Choice([tier.value for tier in Tier])
 

@@ -10,8 +10,9 @@ from appliance.cli import admin, output
 from appliance.cli.lazy_group import Commands
 from appliance.cli.parameters import DURATION, ID, LABEL, NAME, TIER
 from appliance.domain import ids
-from appliance.domain.entities import Account, Tier, Token
+from appliance.domain.entities import Account, Token
 from appliance.domain.errors import Conflict, NotFound
+from appliance.domain.tiers import Tier
 from appliance.store.queries import accounts as account_rows
 from appliance.store.queries import tokens as rows
 

@@ -30,6 +30,7 @@ from appliance.config.value_types import (
     size,
     unless,
 )
+from appliance.domain.tiers import Tier
 
 KeyPath = tuple[str, ...]
 
@@ -182,7 +183,7 @@ class Settings:
     tiers: Mapping[str, TierSettings]
 
 
-TIERS = ("anonymous", "free", "paid")
+TIERS = tuple(Tier)
 SECTIONS: Mapping[KeyPath, type] = {
     ("node",): NodeSettings,
     ("wireguard",): WireGuardSettings,

@@ -9,13 +9,25 @@ from msgspec.structs import replace
 
 from appliance.domain.charges import Amount
 from appliance.domain.entities import Baseline, State
-from appliance.domain.quota import Use
-from appliance.domain.windows import MOST
+from appliance.domain.windows import MOST, Use
 
 if TYPE_CHECKING:
     from appliance.domain.clock import Moment
     from appliance.domain.entities import Session
-    from appliance.network.wireguard.tunnel import PeerState
+
+
+class Reading(Struct, frozen=True, gc=False):
+    """What was found out about one session since it was last counted.
+
+    `amount` moved evenly from `start_ms` to `end_ms` of the wall clock. `after` is the session with it counted.
+    `baseline` None: the counters were not read, and the one that is stored stays.
+    """
+
+    amount: Amount
+    start_ms: int
+    end_ms: int
+    after: Session
+    baseline: Baseline | None
 
 
 class Counters(Struct, frozen=True, gc=False):
@@ -26,17 +38,17 @@ class Counters(Struct, frozen=True, gc=False):
     baseline: Baseline
 
 
-def read_counters(baseline: Baseline | None, sample: PeerState, *, boot_id: str, ifindex: int) -> Counters:
+def read_counters(baseline: Baseline | None, rx_bytes: int, tx_bytes: int, *, boot_id: str, ifindex: int) -> Counters:
     """How many bytes moved since `baseline`.
 
     A peer's counters start at zero when it is added to an interface and only grow until it is removed. So no
-    baseline, another boot or another ifindex means that the whole sample is new. A counter below its
+    baseline, another boot or another ifindex means that all the bytes are new. A counter below its
     baseline in the same life means that someone removed the peer and added it again: what it shows since is
     new as well. A re-added peer that has already passed its old baseline cannot be told from one that stayed;
     the difference is then billed, which is never more than what moved.
     """
     # The kernel counts to 2^64, the store to 2^63: the last bytes of nine exabytes are not billed.
-    rx, tx = min(sample.rx_bytes, MOST), min(sample.tx_bytes, MOST)
+    rx, tx = min(rx_bytes, MOST), min(tx_bytes, MOST)
     after = Baseline(boot_id, ifindex, rx, tx)
     if baseline is not None and (baseline.boot_id, baseline.ifindex) == (boot_id, ifindex):
         restarted = rx < baseline.rx_bytes or tx < baseline.tx_bytes

@@ -11,9 +11,9 @@ from appliance.domain.errors import ApplianceError, InvalidRequest, LiveSessionL
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from appliance.config.load import TierSettings
     from appliance.domain.entities import Account, Session
     from appliance.domain.quota import Quota
+    from appliance.domain.tiers import TierLimits
 
 LONGEST_SESSION_S = 30 * 86_400
 
@@ -33,7 +33,7 @@ class Refuse:
 
 def decide(
     account: Account,
-    tier: TierSettings,
+    tier: TierLimits,
     own: Sequence[Session],
     holder: Session | None,
     quota: Quota,

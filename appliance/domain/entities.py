@@ -14,16 +14,11 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
-from appliance.domain.quota import UNUSED, Windows
+from appliance.domain.windows import UNUSED, Windows
 
 if TYPE_CHECKING:
     from appliance.domain.pricing import Rates
-
-
-class Tier(StrEnum):
-    ANONYMOUS = "anonymous"
-    FREE = "free"
-    PAID = "paid"
+    from appliance.domain.tiers import Tier
 
 
 class State(StrEnum):

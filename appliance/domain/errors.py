@@ -9,8 +9,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from appliance.domain.entities import Tier
     from appliance.domain.quota import Quota
+    from appliance.domain.tiers import Tier
 
 
 class ApplianceError(Exception):

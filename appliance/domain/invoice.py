@@ -12,7 +12,18 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from appliance.domain.pricing import Rates
-    from appliance.store.queries.invoices import Line
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A session's part of one month. `ended_at` None while it runs."""
+
+    session_id: str
+    month: str
+    started_at: int
+    ended_at: int | None
+    rates: Rates | None
+    charge: Charge
 
 
 @dataclass(frozen=True, slots=True)

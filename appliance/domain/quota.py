@@ -11,30 +11,9 @@ from appliance.domain import windows
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from appliance.config.load import TierSettings
     from appliance.domain.entities import Account
-
-
-class Use(Struct, frozen=True, gc=False):
-    """What a session used from `start_ms` to `end_ms` of the wall clock, evenly."""
-
-    total_bytes: int
-    time_ms: int
-    start_ms: int
-    end_ms: int
-
-
-class Windows(Struct, frozen=True, gc=False):
-    """Both windows of an account: bytes of both directions, and session time in ms."""
-
-    traffic: windows.Window = windows.CLOSED
-    time: windows.Window = windows.CLOSED
-
-    def spend(self, tier: TierSettings, use: Use) -> Windows:
-        return Windows(
-            windows.spend(self.traffic, tier.bytes_window * 1000, use.total_bytes, use.start_ms, use.end_ms),
-            windows.spend(self.time, tier.seconds_window * 1000, use.time_ms, use.start_ms, use.end_ms),
-        )
+    from appliance.domain.tiers import TierLimits
+    from appliance.domain.windows import Use
 
 
 class Quota(Struct, frozen=True, gc=False):
@@ -83,10 +62,7 @@ class Quota(Struct, frozen=True, gc=False):
         return max(0, self.bytes_limit - self.bytes_used) if self.bytes_limit else None
 
 
-UNUSED = Windows()
-
-
-def measure(account: Account, tier: TierSettings, running: Iterable[Use], now_ms: int) -> Quota:
+def measure(account: Account, tier: TierLimits, running: Iterable[Use], now_ms: int) -> Quota:
     """`running`: what its sessions used since it was last counted into the account's windows."""
     used = account.windows
     for use in running:

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 from appliance.domain.entities import Reason
 
 if TYPE_CHECKING:
-    from appliance.config.load import TierSettings
     from appliance.domain.clock import Moment
     from appliance.domain.entities import Session
     from appliance.domain.quota import Quota
+    from appliance.domain.tiers import TierLimits
 
 
-def decide(session: Session, tier: TierSettings, quota: Quota | None, now: Moment) -> Reason | None:
+def decide(session: Session, tier: TierLimits, quota: Quota | None, now: Moment) -> Reason | None:
     """The reason for which `session` ends, or None. `tier` is the account's tier of now, `quota` its use
     of the windows (None where nothing limits it): all sessions of an account that has used one up end together.
 

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from msgspec import Struct
+
+if TYPE_CHECKING:
+    from appliance.domain.tiers import TierLimits
 
 MOST = 2**63 - 1  # what an INTEGER of SQLite holds
 
@@ -19,6 +24,31 @@ class Window(Struct, frozen=True, gc=False):
 
 
 CLOSED = Window()
+
+
+class Use(Struct, frozen=True, gc=False):
+    """What a session used from `start_ms` to `end_ms` of the wall clock, evenly."""
+
+    total_bytes: int
+    time_ms: int
+    start_ms: int
+    end_ms: int
+
+
+class Windows(Struct, frozen=True, gc=False):
+    """Both windows of an account: bytes of both directions, and session time in ms."""
+
+    traffic: Window = CLOSED
+    time: Window = CLOSED
+
+    def spend(self, tier: TierLimits, use: Use) -> Windows:
+        return Windows(
+            spend(self.traffic, tier.bytes_window * 1000, use.total_bytes, use.start_ms, use.end_ms),
+            spend(self.time, tier.seconds_window * 1000, use.time_ms, use.start_ms, use.end_ms),
+        )
+
+
+UNUSED = Windows()
 
 
 def at(window: Window, length_ms: int, now_ms: int) -> Window:

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 from msgspec.structs import replace
 
 from appliance.domain import accounting, charges, windows
+from appliance.domain.accounting import Reading
 from appliance.domain.charges import Amount
 from appliance.domain.errors import StoreUnavailable
-from appliance.domain.quota import Use
+from appliance.domain.windows import Use
 from appliance.store.queries import accounts as account_rows
 from appliance.store.queries import invoices
 from appliance.store.queries import node as node_row
@@ -36,7 +37,7 @@ TIME_WRITTEN_EVERY_MS = 60_000
 class Count:
     """Readings, and what sessions and accounts are with them counted. Nothing of it is stored yet."""
 
-    readings: Sequence[rows.Reading]
+    readings: Sequence[Reading]
     sessions: Mapping[bytes, Session]  # by public key
     accounts: Mapping[str, Account]
 
@@ -102,9 +103,7 @@ class Meter:
             self._moved.setdefault(key, self._last_at)
         self._last, self._last_at = dump, now
 
-    def _readings(
-        self, unmoved_until: Mapping[bytes, Moment | None], dump: Dump, now: Moment
-    ) -> Iterator[rows.Reading]:
+    def _readings(self, unmoved_until: Mapping[bytes, Moment | None], dump: Dump, now: Moment) -> Iterator[Reading]:
         live = self._live
         for key, quiet in unmoved_until.items():
             session, sample = live.by_key.get(key), dump.peers.get(key)
@@ -191,7 +190,7 @@ class Meter:
         self.bytes_in += sum(r.amount.bytes_in for r in count.readings)
         self.bytes_out += sum(r.amount.bytes_out for r in count.readings)
 
-    def _count(self, readings: Sequence[rows.Reading]) -> Count:
+    def _count(self, readings: Sequence[Reading]) -> Count:
         accounts: dict[str, Account] = {}
         for r in readings:
             account = accounts.get(r.after.account_id) or self._live.accounts[r.after.account_id]
@@ -200,18 +199,18 @@ class Meter:
         return Count(readings, {r.after.public_key: r.after for r in readings}, accounts)
 
 
-def _read_time(session: Session, *, upto: Moment, now: Moment) -> rows.Reading:
+def _read_time(session: Session, *, upto: Moment, now: Moment) -> Reading:
     """The session's time up to a moment; the next one counts from `now`. Its counters are not looked at."""
     amount = accounting.running(session, upto)
     spent = accounting.use(amount, upto)
-    return rows.Reading(amount, spent.start_ms, spent.end_ms, accounting.counted(session, amount, now), None)
+    return Reading(amount, spent.start_ms, spent.end_ms, accounting.counted(session, amount, now), None)
 
 
 def read_session(
     session: Session, sample: PeerState, baseline: Baseline | None, ifindex: int, now: Moment
-) -> rows.Reading | None:
+) -> Reading | None:
     """What `sample` adds to `session`, or None where it shows nothing that has to be written now."""
-    moved = accounting.read_counters(baseline, sample, boot_id=now.boot_id, ifindex=ifindex)
+    moved = accounting.read_counters(baseline, sample.rx_bytes, sample.tx_bytes, boot_id=now.boot_id, ifindex=ifindex)
     shook = sample.last_handshake_ns not in (0, session.handshake_seen_ns)
     amount = accounting.room(session, Amount(accounting.elapsed_ms(session, now), moved.rx_bytes, moved.tx_bytes))
     unmoved = moved.baseline == baseline or (baseline is None and not amount.bytes_in and not amount.bytes_out)
@@ -227,4 +226,4 @@ def read_session(
             quiet_boot_id=now.boot_id,
         )
     spent = accounting.use(amount, now)
-    return rows.Reading(amount, spent.start_ms, spent.end_ms, after, moved.baseline)
+    return Reading(amount, spent.start_ms, spent.end_ms, after, moved.baseline)

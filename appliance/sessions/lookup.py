@@ -12,7 +12,7 @@ from msgspec.structs import replace
 
 from appliance.config.log_format import about
 from appliance.domain import accounting, admission, ids, quota
-from appliance.domain.entities import Reason, Session, State, Tier
+from appliance.domain.entities import Reason, Session, State
 from appliance.domain.errors import (
     InvalidToken,
     NoActiveNodes,
@@ -21,6 +21,7 @@ from appliance.domain.errors import (
     StoreUnavailable,
     TunnelError,
 )
+from appliance.domain.tiers import Tier
 from appliance.network.wireguard import keys
 from appliance.network.wireguard.tunnel import PutPeer, RemovePeer
 from appliance.sessions.key_locks import KeyLocks

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
-from appliance.domain.entities import Reason, Tier
+from appliance.domain.entities import Reason
+from appliance.domain.tiers import Tier
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING
 from msgspec.structs import replace
 
 from appliance.domain.clock import Moment
-from appliance.domain.entities import Account, Baseline, Session, State, Tier
+from appliance.domain.entities import Account, Baseline, Session, State
 from appliance.domain.errors import StoreUnavailable
+from appliance.domain.tiers import Tier
 from appliance.store.priority_map import Lowest
 
 if TYPE_CHECKING:
@@ -22,8 +23,8 @@ if TYPE_CHECKING:
 
     import aiosqlite
 
+    from appliance.domain.accounting import Reading
     from appliance.store.database import Store
-    from appliance.store.queries.sessions import Reading
 
 
 class LiveSessions:

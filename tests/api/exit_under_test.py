@@ -14,8 +14,9 @@ import httpx
 
 from appliance.config import load as config
 from appliance.domain import ids
-from appliance.domain.entities import Account, Tier, Token
+from appliance.domain.entities import Account, Token
 from appliance.domain.errors import EgressError
+from appliance.domain.tiers import Tier
 from appliance.network.exit_node import Exit
 from appliance.network.wireguard import keys
 from appliance.network.wireguard.tunnel import PeerState

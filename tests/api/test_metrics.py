@@ -12,8 +12,9 @@ from exit_under_test import UNHURRIED, on_exit
 from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from appliance.domain.entities import Reason, Tier
+from appliance.domain.entities import Reason
 from appliance.domain.errors import TunnelError
+from appliance.domain.tiers import Tier
 from appliance.network.firewall.state import EgressChanges
 from appliance.network.reconcile import Changes
 from appliance.network.wireguard.tunnel import Peer, PutPeer

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from appliance.domain.clock import rfc3339
-from appliance.domain.entities import Tier
 from appliance.domain.ids import token_hash
+from appliance.domain.tiers import Tier
 from appliance.network.wireguard import keys
 from tests.api.exit_under_test import SERVER_KEY, ExitUnderTest, new_key, on_exit
 

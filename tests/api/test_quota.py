@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from appliance.domain.clock import rfc3339
-from appliance.domain.entities import Tier
+from appliance.domain.tiers import Tier
 from tests.api.exit_under_test import ExitUnderTest, on_exit
 
 SMALL = '[tiers.free]\nbytes_limit = 1000\nbytes_window = "1h"\nseconds_limit = "60s"\nseconds_window = "2h"\n'

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from appliance.domain.entities import Tier
+from appliance.domain.tiers import Tier
 from appliance.network.wireguard import keys
 from tests.api.answers import refused
 from tests.api.exit_under_test import SERVER_KEY, UNHURRIED, ExitUnderTest, new_key, on_exit

@@ -10,8 +10,8 @@ import pytest
 from throttled import utils as throttled_clock
 
 from appliance.config import load as config
-from appliance.domain.entities import Tier
 from appliance.domain.errors import TooManyRequests
+from appliance.domain.tiers import Tier
 from appliance.server.api.rate_limits import MOST_KEPT, RequestLimits
 from tests.api.answers import refused
 from tests.api.exit_under_test import CONFIG, Client, ExitUnderTest, caller, on_exit

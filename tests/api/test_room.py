@@ -7,7 +7,7 @@ from collections import Counter
 
 import pytest
 
-from appliance.domain.entities import Tier
+from appliance.domain.tiers import Tier
 from tests.api.answers import refused
 from tests.api.exit_under_test import ExitUnderTest, address, new_key, on_exit
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
 
-from appliance.domain.entities import Tier
 from appliance.domain.errors import TunnelError
+from appliance.domain.tiers import Tier
 from appliance.store import database
 from tests.api.answers import refused
 from tests.api.exit_under_test import Client, ExitUnderTest, new_key, on_exit, until

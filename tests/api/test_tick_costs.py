@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from appliance.domain import accounting
-from appliance.domain.entities import Tier
+from appliance.domain.tiers import Tier
+from appliance.metering import meter
 from tests.api.exit_under_test import ExitUnderTest, new_key, on_exit
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ async def test_looks_at_what_moved(exit_: ExitUnderTest, monkeypatch: pytest.Mon
     keys = await live(exit_)
     exit_.tunnel.add_traffic(keys[7], rx=1000)
     looked: list[bytes] = []
-    read = accounting.read_counters
-    monkeypatch.setattr(accounting, "read_counters", lambda *a, **k: looked.append(a[1].public_key) or read(*a, **k))
+    read = meter.read_session
+    monkeypatch.setattr(meter, "read_session", lambda *a: looked.append(a[1].public_key) or read(*a))
     await exit_.tick(after=1)
     assert looked == [keys[7]]

@@ -8,8 +8,8 @@ from contextlib import closing
 import pytest
 
 from appliance.domain.clock import rfc3339
-from appliance.domain.entities import Tier
 from appliance.domain.errors import TunnelError
+from appliance.domain.tiers import Tier
 from tests.api.exit_under_test import Client, ExitUnderTest, new_key, on_exit, stranger
 from tests.api.wayward_tunnel import WaywardTunnel
 

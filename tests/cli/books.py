@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING
 from msgspec import structs
 
 from appliance.domain import accounting
+from appliance.domain.accounting import Reading
 from appliance.domain.charges import Amount
 from appliance.domain.clock import Moment
-from appliance.domain.entities import Reason, Tier
+from appliance.domain.entities import Reason
 from appliance.domain.pricing import Rates
+from appliance.domain.tiers import Tier
 from appliance.store.queries import accounts, invoices
 from appliance.store.queries import sessions as rows
 from tests.unit.a_session import A_SESSION
@@ -37,7 +39,7 @@ async def count(db: aiosqlite.Connection, session_id: str, start: str, end: str,
     assert stored is not None
     moved = Amount(ms(end) - ms(start), received, sent)
     after = accounting.counted(stored, moved, Moment(ms(end), 0, "boot"))
-    reading = rows.Reading(moved, ms(start), ms(end), after, None)
+    reading = Reading(moved, ms(start), ms(end), after, None)
     await rows.add_readings(db, [reading])
     await invoices.add_readings(db, [reading])
 

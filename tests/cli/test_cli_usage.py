@@ -10,9 +10,9 @@ from command_line import NOW
 from msgspec import structs
 
 from appliance.domain import accounting
+from appliance.domain.accounting import Reading
 from appliance.domain.charges import Amount
-from appliance.domain.quota import Windows
-from appliance.domain.windows import MOST, Window
+from appliance.domain.windows import MOST, Window, Windows
 from appliance.store.database import Store
 from appliance.store.queries import accounts
 from appliance.store.queries import sessions as rows
@@ -158,7 +158,7 @@ def test_counted_meanwhile(alice: CommandLine, monkeypatch: pytest.MonkeyPatch) 
             assert before is not None
             assert owner is not None
             after = accounting.counted(before, Amount(time_ms=90_000), now)
-            await rows.add_readings(writer, [rows.Reading(Amount(90_000), NOW.wall_ms, now.wall_ms, after, None)])
+            await rows.add_readings(writer, [Reading(Amount(90_000), NOW.wall_ms, now.wall_ms, after, None)])
             await accounts.put_windows(
                 writer, [structs.replace(owner, windows=Windows(time=Window(NOW.wall_ms, 90_000)))]
             )

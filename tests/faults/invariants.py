@@ -10,7 +10,8 @@ from msgspec import structs
 
 from appliance.domain import accounting, charges, invoice, quota
 from appliance.domain.charges import Amount
-from appliance.domain.entities import Reason, Session, State, Tier
+from appliance.domain.entities import Reason, Session, State
+from appliance.domain.tiers import Tier
 from appliance.store.queries import accounts as account_rows
 from appliance.store.queries import invoices
 from appliance.store.queries import sessions as rows

@@ -7,8 +7,9 @@ import asyncio
 from random import Random
 from typing import TYPE_CHECKING, NamedTuple
 
-from appliance.domain.entities import Reason, State, Tier
+from appliance.domain.entities import Reason, State
 from appliance.domain.errors import ApplianceError
+from appliance.domain.tiers import Tier
 from appliance.sessions.lookup import Wish
 from appliance.store.queries import accounts as account_rows
 from appliance.store.queries import node as node_row

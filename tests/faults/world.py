@@ -9,7 +9,8 @@ from ipaddress import IPv4Address
 from typing import TYPE_CHECKING, Any
 
 from appliance.config import load as config
-from appliance.domain.entities import Account, Tier
+from appliance.domain.entities import Account
+from appliance.domain.tiers import Tier
 from appliance.network.exit_node import Exit
 from appliance.network.wireguard import keys
 from appliance.server import assembly

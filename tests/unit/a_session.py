@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from appliance.domain.entities import Session, State, Tier
+from appliance.domain.entities import Session, State
+from appliance.domain.tiers import Tier
 
 A_SESSION = Session(
     id="ses_1",

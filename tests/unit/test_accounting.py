@@ -9,17 +9,12 @@ from hypothesis import strategies as st
 from appliance.domain.accounting import Counters, read_counters
 from appliance.domain.entities import Baseline
 from appliance.domain.windows import MOST
-from appliance.network.wireguard.tunnel import PeerState
 
 COUNTER = st.integers(0, MOST)
 
 
-def sample(rx: int, tx: int) -> PeerState:
-    return PeerState(b"\x01" * 32, frozenset(), rx_bytes=rx, tx_bytes=tx, last_handshake_ns=0)
-
-
 def read(baseline: Baseline | None, rx: int, tx: int) -> Counters:
-    return read_counters(baseline, sample(rx, tx), boot_id="boot", ifindex=4)
+    return read_counters(baseline, rx, tx, boot_id="boot", ifindex=4)
 
 
 TABLE = [

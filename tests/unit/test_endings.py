@@ -11,9 +11,9 @@ from msgspec import structs
 from appliance.config import load as config
 from appliance.config.plans import Terms
 from appliance.domain.clock import Moment
-from appliance.domain.entities import Account, Reason, Session, State, Tier
-from appliance.domain.quota import Windows
-from appliance.domain.windows import Window
+from appliance.domain.entities import Account, Reason, Session, State
+from appliance.domain.tiers import Tier
+from appliance.domain.windows import Window, Windows
 from appliance.metering.meter import Count, Observation
 from appliance.network.wireguard.tunnel import Dump, PeerState
 from appliance.sessions.enforcement import Endings

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from appliance.domain import invoice
-from appliance.domain.entities import Tier
+from appliance.domain.tiers import Tier
 from appliance.domain.windows import MOST
 from appliance.store.queries import invoices
 from tests.api.exit_under_test import Client, ExitUnderTest, on_exit
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from appliance.store.queries.invoices import Line
+    from appliance.domain.invoice import Line
 
 INEXACT = 2**53 + 1  # the first integer that a float does not hold
 GIB = 2**30

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING
 import pytest
 from msgspec import structs
 
+from appliance.domain.accounting import Reading
 from appliance.domain.charges import Amount
 from appliance.domain.clock import Moment
-from appliance.domain.entities import Account, Baseline, Reason, State, Tier
+from appliance.domain.entities import Account, Baseline, Reason, State
 from appliance.domain.errors import StoreUnavailable
+from appliance.domain.tiers import Tier
 from appliance.store.database import Store
 from appliance.store.live import LiveSessions
-from appliance.store.queries.sessions import Reading
 from tests.unit.a_session import A_SESSION
 
 if TYPE_CHECKING:

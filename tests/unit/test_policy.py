@@ -9,9 +9,10 @@ from msgspec import structs
 
 from appliance.config import load as config
 from appliance.domain import admission
-from appliance.domain.entities import Account, Session, State, Tier
+from appliance.domain.entities import Account, Session, State
 from appliance.domain.errors import InvalidRequest, LiveSessionLimitReached, QuotaExceeded
 from appliance.domain.quota import Quota
+from appliance.domain.tiers import Tier
 from tests.unit.a_session import A_SESSION
 
 TIER = replace(config.load("", {}, "host").tiers["free"], max_live_sessions=2, max_session=3600)

@@ -9,9 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from appliance.config import load as config
-from appliance.domain.entities import Account, Tier
-from appliance.domain.quota import UNUSED, Quota, Use, Windows, measure
-from appliance.domain.windows import MOST, Window
+from appliance.domain.entities import Account
+from appliance.domain.quota import Quota, measure
+from appliance.domain.tiers import Tier
+from appliance.domain.windows import MOST, UNUSED, Use, Window, Windows
 
 OPENED = 1_000_000
 TIER = replace(

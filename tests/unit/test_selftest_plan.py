@@ -7,8 +7,8 @@ from ipaddress import ip_address, ip_network
 import pytest
 
 from appliance.config.load import load
-from appliance.domain.entities import Tier
 from appliance.domain.errors import HostError
+from appliance.domain.tiers import Tier
 from appliance.ops.selftest.plan import IPV4, IPV6, RANGES, choose_addresses, dialled, names, roomiest_tier, source
 
 

@@ -6,7 +6,8 @@ import asyncio
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
-from appliance.domain.entities import Account, Tier, Token
+from appliance.domain.entities import Account, Token
+from appliance.domain.tiers import Tier
 from appliance.server.watchers import watch_store
 from appliance.sessions.wakeup import Alarm
 from appliance.store import token_cache

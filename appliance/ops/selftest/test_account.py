@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from appliance.domain import ids
-from appliance.domain.entities import Account, Reason, Tier, Token
+from appliance.domain.entities import Account, Reason, Token
 from appliance.domain.errors import HostError, StoreError
 from appliance.ops import lock
 from appliance.store import database
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from appliance.domain.clock import Clock
+    from appliance.domain.tiers import Tier
     from appliance.store.database import Store
     from appliance.store.state_dir import StateDir
 

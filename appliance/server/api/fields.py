@@ -6,7 +6,8 @@ from typing import Annotated
 
 from msgspec import Meta
 
-from appliance.domain.entities import Reason, Tier
+from appliance.domain.entities import Reason
+from appliance.domain.tiers import Tier
 
 INSTANT = r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ$"
 

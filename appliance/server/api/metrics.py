@@ -11,7 +11,8 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from prometheus_client.registry import Collector
 
 from appliance import __version__
-from appliance.domain.entities import State, Tier
+from appliance.domain.entities import State
+from appliance.domain.tiers import Tier
 from appliance.server.api.errors import HANDLERS
 
 if TYPE_CHECKING:

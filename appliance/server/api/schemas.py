@@ -18,8 +18,9 @@ if TYPE_CHECKING:
     from collections.abc import Container, Mapping, Sequence
 
     from appliance.domain.clock import Moment
-    from appliance.domain.entities import Session, Tier
+    from appliance.domain.entities import Session
     from appliance.domain.quota import Quota
+    from appliance.domain.tiers import Tier
     from appliance.sessions.lookup import Opened
 
 REGION = re.compile(r"[a-z0-9][a-z0-9-]{0,31}")

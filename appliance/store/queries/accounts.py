@@ -5,9 +5,9 @@ from __future__ import annotations
 from sys import intern
 from typing import TYPE_CHECKING
 
-from appliance.domain.entities import Account, Tier
-from appliance.domain.quota import Windows
-from appliance.domain.windows import Window
+from appliance.domain.entities import Account
+from appliance.domain.tiers import Tier
+from appliance.domain.windows import Window, Windows
 
 if TYPE_CHECKING:
     import sqlite3

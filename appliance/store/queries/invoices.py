@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from msgspec.structs import astuple
 
 from appliance.domain import accounting
 from appliance.domain import charges as invoicing
+from appliance.domain.accounting import Reading
 from appliance.domain.charges import Amount, Charge
-from appliance.domain.entities import Tier
-from appliance.store.queries.sessions import Reading, rates_of
+from appliance.domain.invoice import Line
+from appliance.domain.tiers import Tier
+from appliance.store.queries.sessions import rates_of
 
 if TYPE_CHECKING:
     import sqlite3
@@ -22,18 +23,6 @@ if TYPE_CHECKING:
 
     from appliance.domain.entities import Session
     from appliance.domain.pricing import Rates
-
-
-@dataclass(frozen=True, slots=True)
-class Line:
-    """A session's part of one month. `ended_at` None while it runs."""
-
-    session_id: str
-    month: str
-    started_at: int
-    ended_at: int | None
-    rates: Rates | None
-    charge: Charge
 
 
 # Writing, in the transaction that counts what is written -------------------------------------------

@@ -6,10 +6,9 @@ from dataclasses import dataclass
 from sys import intern
 from typing import TYPE_CHECKING
 
-from msgspec import Struct
-
-from appliance.domain.entities import Baseline, Reason, Session, State, Tier
+from appliance.domain.entities import Baseline, Reason, Session, State
 from appliance.domain.pricing import Rates
+from appliance.domain.tiers import Tier
 
 if TYPE_CHECKING:
     import sqlite3
@@ -17,7 +16,7 @@ if TYPE_CHECKING:
 
     import aiosqlite
 
-    from appliance.domain.charges import Amount
+    from appliance.domain.accounting import Reading
     from appliance.domain.clock import Moment
 
 _SELECT = """
@@ -203,20 +202,6 @@ async def mark_terminated(db: aiosqlite.Connection, ended: Iterable[tuple[str, R
         """,
         [(now, reason, session_id) for session_id, reason in ended],
     )
-
-
-class Reading(Struct, frozen=True, gc=False):
-    """What was found out about one session since it was last counted.
-
-    `amount` moved evenly from `start_ms` to `end_ms` of the wall clock. `after` is the session with it counted.
-    `baseline` None: the counters were not read, and the one that is stored stays.
-    """
-
-    amount: Amount
-    start_ms: int
-    end_ms: int
-    after: Session
-    baseline: Baseline | None
 
 
 async def add_readings(db: aiosqlite.Connection, readings: Iterable[Reading]) -> None:

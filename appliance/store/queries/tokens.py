@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from appliance.domain.entities import Account, Tier, Token
+from appliance.domain.entities import Account, Token
+from appliance.domain.tiers import Tier
 from appliance.store.queries import accounts
 
 if TYPE_CHECKING:

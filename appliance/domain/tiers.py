@@ -1,0 +1,31 @@
+"""Tiers of accounts, and the limits that each has."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Protocol
+
+
+class Tier(StrEnum):
+    ANONYMOUS = "anonymous"
+    FREE = "free"
+    PAID = "paid"
+
+
+class TierLimits(Protocol):
+    """States a tier's limits: sizes in bytes, durations in seconds; a limit of 0 is none."""
+
+    @property
+    def bytes_limit(self) -> int: ...
+    @property
+    def bytes_window(self) -> int: ...
+    @property
+    def seconds_limit(self) -> int: ...
+    @property
+    def seconds_window(self) -> int: ...
+    @property
+    def max_session(self) -> int: ...
+    @property
+    def max_live_sessions(self) -> int: ...
+    @property
+    def idle_timeout(self) -> int: ...
