@@ -102,6 +102,12 @@ build/fuzz_%: native/fuzz/fuzz_%.c $(wildcard native/*.c native/*.h)
 	@mkdir -p build
 	clang $(FUZZ_FLAGS) $< -o $@
 
+# For a KERNEL_RUNNER of user-mode Linux on a processor with AMX; the file says why.
+build/whole_xstate.so: tests/kernel/emulated/whole_xstate.c
+	@.make/packages gcc libc6-dev
+	@mkdir -p build
+	gcc -std=c11 -O2 -Wall -Wextra -Werror -shared -fPIC -o $@ $<
+
 .venv/run-ready: $(SOURCES)
 	@.make/packages $(RUN_PACKAGES)
 	@test -x .venv/bin/pip || $(PYTHON) -m venv --clear .venv
