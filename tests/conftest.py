@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.figures import FIGURES
-from tests.real_backend import NO_ROOT, backend_here
+from tests.support.figures import FIGURES
+from tests.support.real_backend import NO_ROOT, backend_here
 
 if TYPE_CHECKING:
     from collections.abc import Callable

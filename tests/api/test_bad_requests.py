@@ -11,8 +11,8 @@ import pytest
 
 from appliance.server.http.ambiguous_length import Unambiguous
 from appliance.server.http.uvicorn_server import HEADERS
-from tests.api.served import Echo, served
-from tests.malformed import CHUNKED, HIDDEN, POST, REFUSED
+from tests.support.api.served import Echo, served
+from tests.support.malformed import CHUNKED, HIDDEN, POST, REFUSED
 
 if TYPE_CHECKING:
     from litestar.types import ASGIApp

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from appliance import __version__
-from tests.api.answers import refused
-from tests.api.exit_under_test import UNHURRIED, ExitUnderTest, on_exit
+from tests.support.api.answers import refused
+from tests.support.api.exit_under_test import UNHURRIED, ExitUnderTest, on_exit
 
 if TYPE_CHECKING:
     import httpx

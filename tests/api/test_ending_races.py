@@ -6,8 +6,8 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from appliance.network.wireguard.tunnel import RemovePeer
-from tests.api.exit_under_test import ExitUnderTest, new_key, on_exit, until
-from tests.fake_tunnel import FakeInterface, FakeTunnel
+from tests.support.api.exit_under_test import ExitUnderTest, new_key, on_exit, until
+from tests.support.fake_tunnel import FakeInterface, FakeTunnel
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -13,8 +13,8 @@ from appliance.network.wireguard.tunnel import RemovePeer
 from appliance.server.api.app import create_app
 from appliance.server.api.rate_limits import RequestLimits
 from appliance.sessions.lookup import Wish
-from tests.api.answers import refused
-from tests.api.exit_under_test import Client, ExitUnderTest, caller, new_key, on_exit, stranger, until
+from tests.support.api.answers import refused
+from tests.support.api.exit_under_test import Client, ExitUnderTest, caller, new_key, on_exit, stranger, until
 
 if TYPE_CHECKING:
     import httpx

@@ -13,9 +13,9 @@ import pytest
 
 from appliance.server.http.protocol import Connection
 from appliance.server.http.tls import Certificate
-from tests.api.served import PATIENCE_S, Bytes, Served, served
 from tests.api.test_tls import GET, trusting_anybody
-from tests.certificates import self_signed
+from tests.support.api.served import PATIENCE_S, Bytes, Served, served
+from tests.support.certificates import self_signed
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.api.exit_under_test import ExitUnderTest, new_key, on_exit, until
+from tests.support.api.exit_under_test import ExitUnderTest, new_key, on_exit, until
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from exit_under_test import UNHURRIED, on_exit
 from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -20,11 +19,12 @@ from appliance.network.reconcile import Changes
 from appliance.network.wireguard.tunnel import Peer, PutPeer
 from appliance.server.api.metrics import ExitCollector
 from appliance.sessions.convergence import Convergence
+from tests.support.api.exit_under_test import UNHURRIED, on_exit
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from exit_under_test import ExitUnderTest
+    from tests.support.api.exit_under_test import ExitUnderTest
 
 MONITORING = Path(__file__).parents[2] / "systemd" / "monitoring"
 

@@ -14,7 +14,7 @@ from appliance.domain.clock import rfc3339
 from appliance.domain.ids import token_hash
 from appliance.domain.tiers import Tier
 from appliance.network.wireguard import keys
-from tests.api.exit_under_test import SERVER_KEY, ExitUnderTest, new_key, on_exit
+from tests.support.api.exit_under_test import SERVER_KEY, ExitUnderTest, new_key, on_exit
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
-from tests.api.exit_under_test import ExitUnderTest, on_exit
+from tests.support.api.exit_under_test import ExitUnderTest, on_exit
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

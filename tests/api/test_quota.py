@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from appliance.domain.clock import rfc3339
 from appliance.domain.tiers import Tier
-from tests.api.exit_under_test import ExitUnderTest, on_exit
+from tests.support.api.exit_under_test import ExitUnderTest, on_exit
 
 SMALL = '[tiers.free]\nbytes_limit = 1000\nbytes_window = "1h"\nseconds_limit = "60s"\nseconds_window = "2h"\n'
 PRICED = "[pricing]\nmillicents_per_minute = 1000\nmillicents_per_gib = 5000\n"

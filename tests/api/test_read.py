@@ -7,8 +7,8 @@ import asyncio
 import pytest
 
 from appliance.domain.clock import rfc3339
-from tests.api.answers import refused
-from tests.api.exit_under_test import ExitUnderTest, on_exit, until
+from tests.support.api.answers import refused
+from tests.support.api.exit_under_test import ExitUnderTest, on_exit, until
 
 ALWAYS = {"id", "tier", "region", "public_ip", "created_at", "expires_at", "bytes_in", "bytes_out"} | {
     f"quota_{what}_{which}" for what in ("bytes", "seconds") for which in ("used", "limit")

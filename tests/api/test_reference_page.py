@@ -9,8 +9,8 @@ from html.parser import HTMLParser
 from typing import TYPE_CHECKING
 
 from appliance.server.api.reference_page import page
-from tests.api.answers import refused
-from tests.api.exit_under_test import ExitUnderTest, on_exit
+from tests.support.api.answers import refused
+from tests.support.api.exit_under_test import ExitUnderTest, on_exit
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

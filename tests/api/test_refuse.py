@@ -9,8 +9,8 @@ import pytest
 
 from appliance.domain.tiers import Tier
 from appliance.network.wireguard import keys
-from tests.api.answers import refused
-from tests.api.exit_under_test import SERVER_KEY, UNHURRIED, ExitUnderTest, new_key, on_exit
+from tests.support.api.answers import refused
+from tests.support.api.exit_under_test import SERVER_KEY, UNHURRIED, ExitUnderTest, new_key, on_exit
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

@@ -9,9 +9,9 @@ from msgspec import structs
 
 from appliance.domain.errors import TunnelError
 from appliance.network.wireguard.tunnel import PutPeer
-from tests.api.answers import refused
-from tests.api.exit_under_test import ExitUnderTest, new_key, on_exit, until
-from tests.api.wayward_tunnel import WaywardTunnel
+from tests.support.api.answers import refused
+from tests.support.api.exit_under_test import ExitUnderTest, new_key, on_exit, until
+from tests.support.api.wayward_tunnel import WaywardTunnel
 
 
 def figures(status: dict[str, object]) -> tuple[object, object]:

@@ -13,8 +13,8 @@ from appliance.config import load as config
 from appliance.domain.errors import TooManyRequests
 from appliance.domain.tiers import Tier
 from appliance.server.api.rate_limits import MOST_KEPT, RequestLimits
-from tests.api.answers import refused
-from tests.api.exit_under_test import CONFIG, Client, ExitUnderTest, caller, on_exit
+from tests.support.api.answers import refused
+from tests.support.api.exit_under_test import CONFIG, Client, ExitUnderTest, caller, on_exit
 
 if TYPE_CHECKING:
     from collections.abc import Callable

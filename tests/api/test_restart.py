@@ -8,8 +8,8 @@ import pytest
 
 from appliance.config import load as config
 from appliance.domain.errors import ConfigError
-from tests.api.answers import refused
-from tests.api.exit_under_test import CONFIG, ExitUnderTest, new_key, on_exit, until
+from tests.support.api.answers import refused
+from tests.support.api.exit_under_test import CONFIG, ExitUnderTest, new_key, on_exit, until
 
 
 @on_exit()

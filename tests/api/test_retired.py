@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from appliance.domain.entities import Reason
-from tests.api.exit_under_test import ExitUnderTest, address, on_exit, until
+from tests.support.api.exit_under_test import ExitUnderTest, address, on_exit, until
 
 SMALLEST = 'subnet = "10.101.0.0/30"\n'  # one client
 

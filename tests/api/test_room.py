@@ -8,8 +8,8 @@ from collections import Counter
 import pytest
 
 from appliance.domain.tiers import Tier
-from tests.api.answers import refused
-from tests.api.exit_under_test import ExitUnderTest, address, new_key, on_exit
+from tests.support.api.answers import refused
+from tests.support.api.exit_under_test import ExitUnderTest, address, new_key, on_exit
 
 SECONDS = 60.0  # how long many may wait for the store's writer on a busy machine
 

@@ -16,8 +16,8 @@ from appliance.network.wireguard import keys
 from appliance.ops.backup.create import write_backup
 from appliance.server.api.metrics import ExitCollector
 from appliance.store.state_dir import StateDir
-from tests.api.answers import refused
-from tests.api.exit_under_test import ExitUnderTest, on_exit
+from tests.support.api.answers import refused
+from tests.support.api.exit_under_test import ExitUnderTest, on_exit
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator

@@ -14,8 +14,8 @@ from appliance.server.reload import Reload
 from appliance.server.status import ServiceStatus
 from appliance.server.systemd import Systemd
 from appliance.store.queries import node as node_row
-from tests.api.exit_under_test import CONFIG, ExitUnderTest, on_exit, until
-from tests.systemd_socket import SystemdSocket, systemd_socket
+from tests.support.api.exit_under_test import CONFIG, ExitUnderTest, on_exit, until
+from tests.support.systemd_socket import SystemdSocket, systemd_socket
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

@@ -11,8 +11,8 @@ import pytest
 
 from appliance.server.http import protocol, uvicorn_server
 from appliance.server.http.connection_slots import Room
-from tests.api.exit_under_test import until
-from tests.api.served import Bytes, Served, served
+from tests.support.api.exit_under_test import until
+from tests.support.api.served import Bytes, Served, served
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

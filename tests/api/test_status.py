@@ -12,8 +12,8 @@ import pytest
 from appliance.domain.errors import TunnelError
 from appliance.domain.tiers import Tier
 from appliance.store import database
-from tests.api.answers import refused
-from tests.api.exit_under_test import Client, ExitUnderTest, new_key, on_exit, until
+from tests.support.api.answers import refused
+from tests.support.api.exit_under_test import Client, ExitUnderTest, new_key, on_exit, until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

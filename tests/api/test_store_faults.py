@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.api.answers import refused
-from tests.api.exit_under_test import ExitUnderTest, new_key, on_exit
+from tests.support.api.answers import refused
+from tests.support.api.exit_under_test import ExitUnderTest, new_key, on_exit
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator

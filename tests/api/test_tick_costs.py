@@ -10,7 +10,7 @@ import pytest
 
 from appliance.domain.tiers import Tier
 from appliance.metering import meter
-from tests.api.exit_under_test import ExitUnderTest, new_key, on_exit
+from tests.support.api.exit_under_test import ExitUnderTest, new_key, on_exit
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

@@ -10,8 +10,8 @@ import pytest
 from appliance.domain.clock import rfc3339
 from appliance.domain.errors import TunnelError
 from appliance.domain.tiers import Tier
-from tests.api.exit_under_test import Client, ExitUnderTest, new_key, on_exit, stranger
-from tests.api.wayward_tunnel import WaywardTunnel
+from tests.support.api.exit_under_test import Client, ExitUnderTest, new_key, on_exit, stranger
+from tests.support.api.wayward_tunnel import WaywardTunnel
 
 HOUR = 3600
 DAY = 24 * HOUR

@@ -14,8 +14,8 @@ from cryptography.hazmat.primitives import serialization
 from appliance.domain.errors import HostError
 from appliance.server.http import uvicorn_server
 from appliance.server.http.tls import Certificate
-from tests.api.served import Bytes, Served, served
-from tests.certificates import self_signed
+from tests.support.api.served import Bytes, Served, served
+from tests.support.certificates import self_signed
 
 if TYPE_CHECKING:
     from pathlib import Path

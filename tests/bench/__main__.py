@@ -18,7 +18,7 @@ import click
 
 from appliance import __version__
 from tests.bench import kernel_rows, page, parsing, serving_rows
-from tests.real_backend import NO_ROOT, backend_here
+from tests.support.real_backend import NO_ROOT, backend_here
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -16,7 +16,7 @@ from appliance.network.wireguard import keys
 from tests.bench.contest import Row, Target, take_turns
 from tests.bench.device import PORT, PRIVATE_KEY, Device
 from tests.bench.ticking import Ticking
-from tests.netns import new_namespace
+from tests.support.netns import new_namespace
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 from appliance.network.address_pool import AddressPool
 from appliance.network.wireguard.parse import DumpParser, OutOfRoom
 from tests.bench.contest import Row, Target, take_turns
-from tests.unit import dump_messages
-from tests.unit.dump_messages import FAMILY, PORT, SEQ, attr, device, device_attrs, done, nest, peer_attrs
+from tests.support.unit import dump_messages
+from tests.support.unit.dump_messages import FAMILY, PORT, SEQ, attr, device, device_attrs, done, nest, peer_attrs
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

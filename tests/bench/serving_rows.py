@@ -24,7 +24,7 @@ from tests.bench import books, device
 from tests.bench.asking import CONNECTIONS, Asker
 from tests.bench.contest import Row, Target, take_turns
 from tests.faults.real_exit import PROJECT, REGION, UnixConnection, real_exit
-from tests.tunnel.waiting import until
+from tests.support.tunnel.waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

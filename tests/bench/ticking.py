@@ -15,7 +15,7 @@ from appliance.sessions.metrics import Metrics
 from appliance.store.database import Store
 from tests.bench import books
 from tests.bench.device import PORT, PRIVATE_KEY
-from tests.egress_in_place import EgressInPlace
+from tests.support.egress_in_place import EgressInPlace
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -3,7 +3,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from command_line import CommandLine
+
+from tests.support.cli.command_line import CommandLine
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from command_line import CommandLine
+    from tests.support.cli.command_line import CommandLine
 
 
 def test_a_created_account_is_listed(wga: CommandLine) -> None:

@@ -9,17 +9,17 @@ from contextlib import closing
 from typing import TYPE_CHECKING
 
 import pytest
-from backups import content, members, refused, rows
-from command_line import PROJECT
 
 from appliance.ops.backup import create
 from appliance.store.migration import migrations
-from tests.small_disk import full, small_disk
+from tests.support.cli.backups import content, members, refused, rows
+from tests.support.cli.command_line import PROJECT
+from tests.support.small_disk import full, small_disk
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from command_line import CommandLine
+    from tests.support.cli.command_line import CommandLine
 
 NEWEST = migrations()[-1][0]
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a small disk")

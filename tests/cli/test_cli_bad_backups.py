@@ -12,15 +12,15 @@ from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from backups import content, members, refused, write_members
 
 from appliance.store.migration import APPLICATION_ID, migrations
+from tests.support.cli.backups import content, members, refused, write_members
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from command_line import CommandLine
+    from tests.support.cli.command_line import CommandLine
 
 NEWEST = migrations()[-1][0]
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a small disk")

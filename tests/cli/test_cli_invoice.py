@@ -7,12 +7,12 @@ import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from books import ACROSS, GIB, RUNNING, SHORT, TEXT, Books, november
 
 from appliance.domain.pricing import Rates
+from tests.support.cli.books import ACROSS, GIB, RUNNING, SHORT, TEXT, Books, november
 
 if TYPE_CHECKING:
-    from command_line import CommandLine
+    from tests.support.cli.command_line import CommandLine
 
 
 @pytest.fixture

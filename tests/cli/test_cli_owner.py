@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from command_line import CommandLine, python
 
 from appliance.ops.backup.create import snapshot
+from tests.support.cli.command_line import CommandLine, python
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

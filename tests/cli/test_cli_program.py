@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from command_line import PROJECT, python
 
 from appliance.cli import NOUNS, output
 from appliance.cli.serve import is_journal
+from tests.support.cli.command_line import PROJECT, python
 
 if TYPE_CHECKING:
-    from command_line import CommandLine
+    from tests.support.cli.command_line import CommandLine
 
 HEAVY = (
     *("litestar", "aiosqlite", "pyroute2", "cryptography", "cffi", "_cffi_backend", "uvicorn", "throttled"),

@@ -10,12 +10,12 @@ from contextlib import closing
 from typing import TYPE_CHECKING
 
 import pytest
-from backups import content, members, refused, rows
-from command_line import CommandLine
 
 from appliance.ops.backup import create
 from appliance.store.migration import APPLICATION_ID, migrations
-from tests.small_disk import full, small_disk
+from tests.support.cli.backups import content, members, refused, rows
+from tests.support.cli.command_line import CommandLine
+from tests.support.small_disk import full, small_disk
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -7,16 +7,17 @@ import re
 from typing import TYPE_CHECKING
 
 import pytest
-from command_line import NOW
 
 from appliance.domain.accounting import Reading
 from appliance.domain.charges import Amount
 from appliance.domain.entities import Baseline, Reason, State
 from appliance.store.queries import sessions as rows
+from tests.support.cli.command_line import NOW
 
 if TYPE_CHECKING:
     import aiosqlite
-    from command_line import CommandLine
+
+    from tests.support.cli.command_line import CommandLine
 
 
 @pytest.fixture

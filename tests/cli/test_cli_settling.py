@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     import aiosqlite
-    from command_line import CommandLine
+
+    from tests.support.cli.command_line import CommandLine
 
 TOKEN_ID = "tok_" + "0" * 16
 NOT_RUNNING = "the server is not running: this takes effect when it starts\n"

@@ -12,7 +12,7 @@ import pytest
 from appliance.domain import ids
 
 if TYPE_CHECKING:
-    from command_line import CommandLine
+    from tests.support.cli.command_line import CommandLine
 
 
 def test_the_token_stands_alone_on_stdout(wga: CommandLine) -> None:

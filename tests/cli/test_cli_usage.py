@@ -6,7 +6,6 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from command_line import NOW
 from msgspec import structs
 
 from appliance.domain import accounting
@@ -16,13 +15,14 @@ from appliance.domain.windows import MOST, Window, Windows
 from appliance.store.database import Store
 from appliance.store.queries import accounts
 from appliance.store.queries import sessions as rows
+from tests.support.cli.command_line import NOW
 
 if TYPE_CHECKING:
     import aiosqlite
-    from command_line import CommandLine
 
     from appliance.domain.clock import Moment
     from appliance.domain.entities import Session
+    from tests.support.cli.command_line import CommandLine
 
 DAY = 86_400_000
 IN_A_WEEK, TOMORROW = "2026-09-28T14:13:20Z", "2026-09-22T14:13:20Z"  # from NOW

@@ -5,14 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from books import ACROSS, GIB, RUNNING, SHORT, TEXT, Books, count, ms, november
 
 from appliance.store.database import Store
 from appliance.store.queries import invoices
+from tests.support.cli.books import ACROSS, GIB, RUNNING, SHORT, TEXT, Books, count, ms, november
 
 if TYPE_CHECKING:
     import aiosqlite
-    from command_line import CommandLine
+
+    from tests.support.cli.command_line import CommandLine
 
 
 @pytest.fixture

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from netns import Namespace, new_namespace
-from scripted_api import TOKEN, ScriptedApi, serving
+
+from tests.support.client.scripted_api import TOKEN, ScriptedApi, serving
+from tests.support.netns import Namespace, new_namespace
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

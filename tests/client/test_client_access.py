@@ -8,12 +8,12 @@ import stat
 from pathlib import Path
 
 import pytest
-from small_disk import PAGE, full, small_disk
 
 from appliance.client.api.dialer import parse_url
 from appliance.client.credentials import Access, find, folder, read_token, save, write_private
 from appliance.client.sudo_user import find_invoker
 from appliance.domain.errors import HostError, InvalidRequest
+from tests.support.small_disk import PAGE, full, small_disk
 
 ENVIRONMENT = {"WG_APPLIANCE_API": "https://env", "WG_APPLIANCE_TOKEN": "env"}
 NOBODY = pwd.getpwnam("nobody")

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import pytest
-from scripted_api import OPENED, QUOTA_EXCEEDED, SESSION
 
 from appliance.client.api import responses
 from appliance.client.api.http import Answer
 from appliance.client.api.responses import Again, Live, Opened, Over, Refused, on_opening, on_status, pause
 from appliance.domain.errors import HostError
+from tests.support.client.scripted_api import OPENED, QUOTA_EXCEEDED, SESSION
 
 
 def test_opened() -> None:

@@ -13,14 +13,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from scripted_api import CONFIG, OPENED, QUOTA_EXCEEDED, SESSION, TOKEN, serving
 
 from appliance.network.wireguard.keys import encode, public_key
+from tests.support.client.scripted_api import CONFIG, OPENED, QUOTA_EXCEEDED, SESSION, TOKEN, serving
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from scripted_api import ScriptedApi
+    from tests.support.client.scripted_api import ScriptedApi
 
     Run = Callable[..., subprocess.CompletedProcess[str]]
 

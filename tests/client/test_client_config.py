@@ -6,13 +6,13 @@ import re
 
 import pytest
 from pyzbar.pyzbar import ZBarSymbol, decode
-from scripted_api import CONFIG
 
 from appliance.client.connection import whole_config
 from appliance.client.tunnel.wg_config import resolvers, with_private_key, with_resolvers
 from appliance.client.ui import qr
 from appliance.domain.errors import HostError
 from appliance.network.wireguard.keys import encode
+from tests.support.client.scripted_api import CONFIG
 
 KEY = bytes(range(32))
 WITH_DNS = CONFIG.replace("MTU = 1420\n", "MTU = 1420\nDNS = 10.0.0.53, fd00::53\n")

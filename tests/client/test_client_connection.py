@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from scripted_api import CONFIG, OPENED, SESSION
 
 from appliance.client import run_records
 from appliance.client.api.responses import Again, Live, Opened, Over
@@ -20,6 +19,7 @@ from appliance.client.connection import Connection, Outcome, Wish, run
 from appliance.client.signals import Interrupted, Interruption
 from appliance.client.tunnel.tunnel import Figures
 from appliance.domain.errors import HostError, TunnelError
+from tests.support.client.scripted_api import CONFIG, OPENED, SESSION
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

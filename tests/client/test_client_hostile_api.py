@@ -7,7 +7,6 @@ import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from scripted_api import OPENED, QUOTA_EXCEEDED, SESSION, serving
 
 from appliance.client.api.http import Answer
 from appliance.client.api.responses import Again, Opened, Refused, on_opening, on_status
@@ -15,14 +14,14 @@ from appliance.client.terminal import printable
 from appliance.client.ui.screen import JsonLines, PlainLines, Terminal
 from appliance.client.ui.status_text import View
 from appliance.domain.errors import HostError
+from tests.support.client.scripted_api import OPENED, QUOTA_EXCEEDED, SESSION, serving
 
 if TYPE_CHECKING:
     import subprocess
     from collections.abc import Callable, Mapping
 
-    from scripted_api import ScriptedApi
-
     from appliance.client.ui.screen import Screen
+    from tests.support.client.scripted_api import ScriptedApi
 
     Run = Callable[..., subprocess.CompletedProcess[str]]
 

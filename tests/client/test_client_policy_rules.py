@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from as_wg_quick import FAMILIES, MARK, add_pair, ip, rules
 
 from appliance.client.tunnel import ip_rules
+from tests.support.client.as_wg_quick import FAMILIES, MARK, add_pair, ip, rules
 
 if TYPE_CHECKING:
-    from netns import Namespace
+    from tests.support.netns import Namespace
 
 OTHER_MARK = 51999
 

@@ -6,7 +6,6 @@ import ssl
 from typing import TYPE_CHECKING
 
 import pytest
-from scripted_api import OPENED, QUOTA_EXCEEDED, SESSION, TOKEN, Asked, ScriptedApi, serving, unused_port
 
 from appliance.client.api import responses
 from appliance.client.api.dialer import Dialer, parse_url
@@ -14,7 +13,17 @@ from appliance.client.api.http import NoAnswer
 from appliance.client.api.responses import Again, Live, Opened
 from appliance.client.api.sessions import Sessions, Stopped
 from appliance.domain.errors import HostError
-from tests.certificates import self_signed
+from tests.support.certificates import self_signed
+from tests.support.client.scripted_api import (
+    OPENED,
+    QUOTA_EXCEEDED,
+    SESSION,
+    TOKEN,
+    Asked,
+    ScriptedApi,
+    serving,
+    unused_port,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable

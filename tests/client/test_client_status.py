@@ -6,7 +6,6 @@ import re
 from dataclasses import replace
 
 import pytest
-from scripted_api import SESSION
 
 from appliance.client.humanize import short_size
 from appliance.client.ui.screen import line
@@ -24,6 +23,7 @@ from appliance.client.ui.status_text import (
     receipt,
     total_cost,
 )
+from tests.support.client.scripted_api import SESSION
 
 MIB = 2**20
 VIEW = View(

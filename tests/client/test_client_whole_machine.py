@@ -7,16 +7,16 @@ import shutil
 from typing import TYPE_CHECKING
 
 import pytest
-from as_wg_quick import MARK, add_iptables, add_pair, ip, iptables, rules
-from scripted_api import CONFIG
 
 from appliance.client import run_records
 from appliance.client.tunnel.full_tunnel import WholeMachine
+from tests.support.client.as_wg_quick import MARK, add_iptables, add_pair, ip, iptables, rules
+from tests.support.client.scripted_api import CONFIG
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from netns import Namespace
+    from tests.support.netns import Namespace
 
 NAME = "wgc0"
 OTHER_ADDRESS = CONFIG.replace("10.101.0.2", "10.101.0.9")

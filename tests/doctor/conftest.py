@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from host_under_test import Host, build_clock, new_host
 
-from tests.real_backend import NO_ROOT, backend_here
+from tests.support.doctor.host_under_test import Host, build_clock, new_host
+from tests.support.real_backend import NO_ROOT, backend_here
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

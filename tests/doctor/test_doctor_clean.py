@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from host_under_test import Host, new_host
-from namespace import namespace_names
+
+from tests.support.doctor.host_under_test import Host, new_host
+from tests.support.tunnel.namespace import namespace_names
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -11,16 +11,17 @@ from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING
 
 import pytest
-from appliance_process import PROJECT
-from held_port import held_port
-from waiting import until
-from world import EXIT_IP, EXIT_IP6, WEB_IP
+
+from tests.support.tunnel.appliance_process import PROJECT
+from tests.support.tunnel.held_port import held_port
+from tests.support.tunnel.waiting import until
+from tests.support.tunnel.world import EXIT_IP, EXIT_IP6, WEB_IP
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from host_under_test import Found, Host
+    from tests.support.doctor.host_under_test import Found, Host
 
 NOBODY = 65534
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from host_under_test import Diagnosis, Host
+    from tests.support.doctor.host_under_test import Diagnosis, Host
 
 NFT_DROPS = """
 table inet site {

@@ -12,14 +12,14 @@ from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
 import pytest
-from client import CURL
-from foreign_rules import RULES, UPLINK, load_rules
-from world import EXIT_IP, WEB, WEB6, WEB_IP, WEB_IP6, WEB_PORT, World, new_world
 
 from appliance.network.firewall.simulator import Obstacle, Packet, obstacles
 from appliance.ops.doctor import firewall
 from appliance.ops.doctor.facts import Firewall
-from tests.real_backend import NO_ROOT, backend_here
+from tests.support.real_backend import NO_ROOT, backend_here
+from tests.support.tunnel.client import CURL
+from tests.support.tunnel.foreign_rules import RULES, UPLINK, load_rules
+from tests.support.tunnel.world import EXIT_IP, WEB, WEB6, WEB_IP, WEB_IP6, WEB_PORT, World, new_world
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

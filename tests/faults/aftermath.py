@@ -9,7 +9,7 @@ from appliance.network.wireguard import keys
 from tests.faults.clients import Ending, Told
 from tests.faults.invariants import require
 from tests.faults.real_exit import SHORT_LIVED, SUBNET, SUBNET6
-from tests.tunnel.waiting import until
+from tests.support.tunnel.waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence

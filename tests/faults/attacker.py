@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from tests.malformed import REFUSED
+from tests.support.malformed import REFUSED
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator

@@ -20,8 +20,8 @@ from tests.faults.attacker import ATTACKS, TLS_ATTACKS
 from tests.faults.invariants import require
 from tests.faults.real_exit import PROJECT, REGION
 from tests.faults.tcp_exit import ADDRESS, serving_tcp
-from tests.real_backend import NO_ROOT, backend_here
-from tests.tunnel.waiting import READY_SECONDS, until
+from tests.support.real_backend import NO_ROOT, backend_here
+from tests.support.tunnel.waiting import READY_SECONDS, until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping

@@ -23,15 +23,15 @@ from appliance.network.wireguard.tunnel import DeviceChange, Peer, PutPeer
 from tests.faults.churner import Churner
 from tests.faults.invariants import require
 from tests.faults.talker import Talker, tunnel_named
-from tests.netns import new_namespace
-from tests.real_backend import NO_ROOT, backend_here
-from tests.tunnel_contract import PORT, PRIVATE_KEY, UP, allowed, prefix, until, wanted
+from tests.support.netns import new_namespace
+from tests.support.real_backend import NO_ROOT, backend_here
+from tests.support.tunnel_contract import PORT, PRIVATE_KEY, UP, allowed, prefix, until, wanted
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping, Sequence
 
     from appliance.network.wireguard.tunnel import Dump, PeerState, Tunnel
-    from tests.netns import Namespace
+    from tests.support.netns import Namespace
 
 PER_SECOND = 500
 MOST_INTERRUPTED = 10  # for each dump that is whole

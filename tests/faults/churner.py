@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from random import Random
 
     from appliance.network.wireguard.tunnel import Peer
-    from tests.netns import Namespace
+    from tests.support.netns import Namespace
 
 BATCH = 100  # peers a call of wg(8)
 

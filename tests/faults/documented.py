@@ -23,8 +23,8 @@ import click
 from tests.faults.invariants import require
 from tests.faults.real_exit import REGION
 from tests.faults.tcp_exit import ADDRESS, serving_tcp
-from tests.real_backend import NO_ROOT, backend_here
-from tests.tunnel.waiting import until
+from tests.support.real_backend import NO_ROOT, backend_here
+from tests.support.tunnel.waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from msgspec import structs
 
 from appliance.domain.errors import DumpInterrupted, TunnelError
-from tests.fake_tunnel import FakeTunnel
 from tests.faults.ledger import Pair
+from tests.support.fake_tunnel import FakeTunnel
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence

@@ -24,7 +24,7 @@ import click
 from tests.faults import aftermath
 from tests.faults.clients import Client, Operator
 from tests.faults.real_exit import SHORT_LIVED, real_exit
-from tests.real_backend import NO_ROOT, backend_here
+from tests.support.real_backend import NO_ROOT, backend_here
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

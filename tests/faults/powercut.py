@@ -32,8 +32,8 @@ from tests.faults.clients import Client
 from tests.faults.disk import LEFT_OUT, Disk
 from tests.faults.real_exit import SHORT_LIVED, real_exit
 from tests.faults.syscalls import STRACE, Tracer
-from tests.real_backend import NO_ROOT, backend_here
-from tests.tunnel.waiting import until
+from tests.support.real_backend import NO_ROOT, backend_here
+from tests.support.tunnel.waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

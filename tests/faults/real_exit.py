@@ -16,13 +16,13 @@ from http.client import HTTPConnection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tests.netns import new_namespace
-from tests.tunnel.waiting import READY_SECONDS, until
+from tests.support.netns import new_namespace
+from tests.support.tunnel.waiting import READY_SECONDS, until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-    from tests.netns import Namespace
+    from tests.support.netns import Namespace
 
 PROJECT = Path(__file__).resolve().parents[2]
 REGION = "test"

@@ -22,9 +22,9 @@ from tests.faults.invariants import require
 from tests.faults.real_exit import REGION
 from tests.faults.serving import serving
 from tests.faults.talker import Talker
-from tests.real_backend import NO_ROOT, backend_here
-from tests.tunnel.waiting import until
-from tests.tunnel_contract import PORT, prefix
+from tests.support.real_backend import NO_ROOT, backend_here
+from tests.support.tunnel.waiting import until
+from tests.support.tunnel_contract import PORT, prefix
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from tests.tunnel.waiting import until
+from tests.support.tunnel.waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

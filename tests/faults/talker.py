@@ -10,7 +10,7 @@ from appliance.network.wireguard import keys
 from appliance.network.wireguard.kernel import KernelTunnel
 from appliance.network.wireguard.tunnel import DeviceChange, LinkChange, Peer, PutPeer
 from appliance.network.wireguard.userspace import UserspaceTunnel
-from tests.tunnel_contract import prefix
+from tests.support.tunnel_contract import prefix
 
 if TYPE_CHECKING:
     from appliance.network.wireguard.tunnel import Tunnel

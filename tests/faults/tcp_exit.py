@@ -10,15 +10,15 @@ from http.client import HTTPConnection
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tests.certificates import self_signed
 from tests.faults.real_exit import RealExit, UnixConnection
-from tests.netns import new_namespace
-from tests.tunnel.waiting import READY_SECONDS
+from tests.support.certificates import self_signed
+from tests.support.netns import new_namespace
+from tests.support.tunnel.waiting import READY_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tests.netns import Namespace
+    from tests.support.netns import Namespace
 
 ADDRESS = ("127.0.0.1", 8080)
 

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.cli.backups import content, rows
-from tests.cli.command_line import PROJECT, CommandLine
 from tests.faults.powercut import cannot_record
+from tests.support.cli.backups import content, rows
+from tests.support.cli.command_line import PROJECT, CommandLine
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.cli.backups import members
 from tests.faults.clients import Client
 from tests.faults.serving import serving
-from tests.tunnel.waiting import until
+from tests.support.cli.backups import members
+from tests.support.tunnel.waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import Callable

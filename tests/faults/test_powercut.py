@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.faults.powercut import broken_by, cannot_record, record
-from tests.real_backend import backend_here
+from tests.support.real_backend import backend_here
 
 if TYPE_CHECKING:
     from collections.abc import Callable

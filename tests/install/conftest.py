@@ -5,13 +5,13 @@ from __future__ import annotations
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
-import debian
-import programs
 import pytest
-from client import Client, clients_of
-from installed import Installed
-from machine import Machine
-from world import World, new_world
+
+from tests.install import debian, programs
+from tests.install.installed import Installed
+from tests.install.machine import Machine
+from tests.support.tunnel.client import Client, clients_of
+from tests.support.tunnel.world import World, new_world
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -7,15 +7,15 @@ import re
 import shutil
 from typing import TYPE_CHECKING, Any
 
-from http_api import Api
-from waiting import until
+from tests.support.tunnel.http_api import Api
+from tests.support.tunnel.waiting import until
 
 if TYPE_CHECKING:
     import subprocess
     from pathlib import Path
 
-    from machine import Machine
-    from namespace import Namespace
+    from tests.install.machine import Machine
+    from tests.support.tunnel.namespace import Namespace
 
 COMMAND = "/usr/local/bin/wg-appliance"
 SERVICE = "wg-appliance.service"

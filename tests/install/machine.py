@@ -11,12 +11,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import debian
-from waiting import READY_SECONDS, until
+from tests.install import debian
+from tests.support.tunnel.waiting import READY_SECONDS, until
 
 if TYPE_CHECKING:
-    from namespace import Namespace
-    from world import World
+    from tests.support.tunnel.namespace import Namespace
+    from tests.support.tunnel.world import World
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 SERVICE = "wg-appliance.service"

@@ -10,16 +10,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from host_state import host_state, require_unchanged
-from installed import first_token, packages_to_purge
-from programs import NEWER
-from waiting import until
-from world import EXIT_IP
+
+from tests.install.host_state import host_state, require_unchanged
+from tests.install.installed import first_token, packages_to_purge
+from tests.install.programs import NEWER
+from tests.support.tunnel.waiting import until
+from tests.support.tunnel.world import EXIT_IP
 
 if TYPE_CHECKING:
-    from client import Client
-    from installed import Installed
-    from machine import Machine
+    from tests.install.installed import Installed
+    from tests.install.machine import Machine
+    from tests.support.tunnel.client import Client
 
 # What upgrade says just before it is killed; "" at its very beginning.
 MOMENTS = ("", f"before-{NEWER}.tar: written", f"{NEWER}: unpacked", "current: linked")

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from host_state import host_state, require_unchanged
-from installed import BACKUPS, SERVICE, first_token, owners, packages_to_purge, refused
-from ping import Ping
-from programs import NEWER
-from world import EXIT_IP
+from tests.install.host_state import host_state, require_unchanged
+from tests.install.installed import BACKUPS, SERVICE, first_token, owners, packages_to_purge, refused
+from tests.install.programs import NEWER
+from tests.support.tunnel.ping import Ping
+from tests.support.tunnel.world import EXIT_IP
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from client import Client
-    from installed import Installed
+    from tests.install.installed import Installed
+    from tests.support.tunnel.client import Client
 
 
 def test_a_life(

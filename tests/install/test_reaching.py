@@ -5,16 +5,15 @@ from __future__ import annotations
 import shutil
 from typing import TYPE_CHECKING
 
-from client import CURL
-from waiting import until
-
 from appliance.ops.install import next_steps
-from tests.certificates import self_signed
+from tests.support.certificates import self_signed
+from tests.support.tunnel.client import CURL
+from tests.support.tunnel.waiting import until
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from installed import Installed
+    from tests.install.installed import Installed
 
 NAME = "vpn.example.org"
 

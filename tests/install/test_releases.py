@@ -4,20 +4,21 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import debian
 import pytest
-from host_state import host_state, require_unchanged
-from installed import SERVICE, first_token, packages_to_purge
-from ping import Ping
-from programs import NEWER
-from waiting import until
-from world import EXIT_IP
+
+from tests.install import debian
+from tests.install.host_state import host_state, require_unchanged
+from tests.install.installed import SERVICE, first_token, packages_to_purge
+from tests.install.programs import NEWER
+from tests.support.tunnel.ping import Ping
+from tests.support.tunnel.waiting import until
+from tests.support.tunnel.world import EXIT_IP
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from client import Client
-    from installed import Installed
+    from tests.install.installed import Installed
+    from tests.support.tunnel.client import Client
 
 
 @pytest.mark.parametrize("release", [debian.NEXT], ids=[debian.NEXT.suite])

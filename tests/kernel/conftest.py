@@ -21,7 +21,7 @@ from pathlib import Path
 import pytest
 
 from tests.kernel.under_runner import SECONDS_FOR_ALL, UnderRunner
-from tests.real_backend import kernel_makes_wireguard
+from tests.support.real_backend import kernel_makes_wireguard
 
 HERE = Path(__file__).parent
 REASON = (

@@ -16,15 +16,15 @@ from appliance.network.wireguard.backend import choose_backend, kernel_has_wireg
 from appliance.network.wireguard.encode import interface, peer_entries, peers_body
 from appliance.network.wireguard.kernel import KernelTunnel
 from appliance.network.wireguard.tunnel import PutPeer, RemovePeer
-from tests.real_tunnel_contract import RealTunnelContract
-from tests.tunnel_contract import UP, allowed, peer, run, wanted
+from tests.support.real_tunnel_contract import RealTunnelContract
+from tests.support.tunnel_contract import UP, allowed, peer, run, wanted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from appliance.network.wireguard.parse import DumpParser
     from appliance.network.wireguard.tunnel import Dump, Peer, Tunnel
-    from tests.netns import Namespace
+    from tests.support.netns import Namespace
 
 
 class DisturbedDevice(GenericNetlink):

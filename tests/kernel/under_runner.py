@@ -19,9 +19,9 @@ from tempfile import TemporaryFile
 from threading import Event, Thread
 from typing import TYPE_CHECKING
 
-from tests.figures import FIGURES
 from tests.kernel import alive, results
 from tests.kernel.results import Result
+from tests.support.figures import FIGURES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

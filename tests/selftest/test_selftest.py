@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING
 import pytest
 
 from appliance.ops.selftest.transfer import CHUNK
-from tests.certificates import self_signed
-from tests.selftest.exit_tested import OWN_IP, STEPS, exit_and_host, outcomes, stop_at
+from tests.support.certificates import self_signed
+from tests.support.selftest.exit_tested import OWN_IP, STEPS, exit_and_host, outcomes, stop_at
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from tests.selftest.exit_tested import Run, TestedExit
+    from tests.support.selftest.exit_tested import Run, TestedExit
 
 pytestmark = pytest.mark.timeout(600)
 

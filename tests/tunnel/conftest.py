@@ -6,19 +6,19 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 import pytest
-from appliance_process import Appliance
-from client import Client, clients_of
-from connecting import Piped, connecting_ground, state_of
-from waiting import READY_SECONDS
-from world import World, new_world
 
-from tests.real_backend import NO_ROOT, backend_here
+from tests.support.real_backend import NO_ROOT, backend_here
+from tests.support.tunnel.appliance_process import Appliance
+from tests.support.tunnel.client import Client, clients_of
+from tests.support.tunnel.connecting import Piped, connecting_ground, state_of
+from tests.support.tunnel.waiting import READY_SECONDS
+from tests.support.tunnel.world import World, new_world
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
-    from connecting import Ground
+    from tests.support.tunnel.connecting import Ground
 
 # The suite's limit suits a host; 50 MB through an emulated kernel's tunnel takes minutes.
 SECONDS_A_TEST = 900

@@ -10,20 +10,17 @@ import sys
 import tempfile
 from pathlib import Path
 
-# The ground of the tunnel tests is imported as pytest does it: by the names of its files.
-sys.path.insert(0, str(Path(__file__).parent))
-
 import pyte
-from appliance_process import Appliance
-from client import clients_of
-from connecting import CTRL_C, LISTENING, Terminal, command, environment, in_terminal
 from rich.console import Console
 from rich.style import Style
 from rich.text import Text
-from waiting import until
-from world import new_world
 
-from tests.real_backend import backend_here
+from tests.support.real_backend import backend_here
+from tests.support.tunnel.appliance_process import Appliance
+from tests.support.tunnel.client import clients_of
+from tests.support.tunnel.connecting import CTRL_C, LISTENING, Terminal, command, environment, in_terminal
+from tests.support.tunnel.waiting import until
+from tests.support.tunnel.world import new_world
 
 COLUMNS = 126
 DOWNLOAD = 400_000_000

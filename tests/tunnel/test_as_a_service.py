@@ -7,15 +7,15 @@ import signal
 from typing import TYPE_CHECKING
 
 import pytest
-from waiting import until
 
-from tests.systemd_socket import SystemdSocket, systemd_socket
+from tests.support.systemd_socket import SystemdSocket, systemd_socket
+from tests.support.tunnel.waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from appliance_process import Appliance
+    from tests.support.tunnel.appliance_process import Appliance
 
 WATCHDOG_USEC = 2_000_000
 

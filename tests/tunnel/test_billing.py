@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sessions import client_key, figures, settled_figures
-from waiting import until
-from wire import Wire
+from tests.support.tunnel.sessions import client_key, figures, settled_figures
+from tests.support.tunnel.waiting import until
+from tests.support.tunnel.wire import Wire
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from appliance_process import Appliance, Transfer
-    from client import Client
-    from world import World
+    from tests.support.tunnel.appliance_process import Appliance, Transfer
+    from tests.support.tunnel.client import Client
+    from tests.support.tunnel.world import World
 
 LONG = 400_000_000  # minutes at a trickle
 KILLS = 10

@@ -10,8 +10,10 @@ import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
-from client import CURL
-from connecting import (
+
+from appliance.client.humanize import size
+from tests.support.tunnel.client import CURL
+from tests.support.tunnel.connecting import (
     CTRL_C,
     command,
     connecting_ground,
@@ -22,18 +24,16 @@ from connecting import (
     start_through,
     state_of,
 )
-from ping import Ping
-from waiting import READY_SECONDS, until
-from world import EXIT_IP, EXIT_IP6, WEB, WEB6, WEB_IP, WEB_IP6
-
-from appliance.client.humanize import size
+from tests.support.tunnel.ping import Ping
+from tests.support.tunnel.waiting import READY_SECONDS, until
+from tests.support.tunnel.world import EXIT_IP, EXIT_IP6, WEB, WEB6, WEB_IP, WEB_IP6
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from connecting import Ground, Piped
-    from namespace import Namespace
+    from tests.support.tunnel.connecting import Ground, Piped
+    from tests.support.tunnel.namespace import Namespace
 
 DOWNLOAD = 500_000  # bytes
 # The tunnel's own packets, the client's questions to the API, and what a link says of itself.

@@ -10,13 +10,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from client import CURL
-from connecting import CTRL_C, command, environment, in_terminal, program_of, run_through, start_through
-from waiting import READY_SECONDS, until
-from world import EXIT_IP, WEB
+
+from tests.support.tunnel.client import CURL
+from tests.support.tunnel.connecting import (
+    CTRL_C,
+    command,
+    environment,
+    in_terminal,
+    program_of,
+    run_through,
+    start_through,
+)
+from tests.support.tunnel.waiting import READY_SECONDS, until
+from tests.support.tunnel.world import EXIT_IP, WEB
 
 if TYPE_CHECKING:
-    from connecting import Ground
+    from tests.support.tunnel.connecting import Ground
 
 NOBODY = pwd.getpwnam("nobody")
 RESOLV_CONF = Path("/etc/resolv.conf")

@@ -12,17 +12,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from connecting import CTRL_C, RUN, command, environment, in_terminal, state_of
-from waiting import READY_SECONDS, until
-from webserver import blob_sha256
-from world import EXIT_IP
+
+from tests.support.tunnel.connecting import CTRL_C, RUN, command, environment, in_terminal, state_of
+from tests.support.tunnel.waiting import READY_SECONDS, until
+from tests.support.tunnel.webserver import blob_sha256
+from tests.support.tunnel.world import EXIT_IP
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from appliance_process import Appliance
-    from client import Client
-    from connecting import Ground, Piped
+    from tests.support.tunnel.appliance_process import Appliance
+    from tests.support.tunnel.client import Client
+    from tests.support.tunnel.connecting import Ground, Piped
 
 LONG = 40_000_000  # minutes at a trickle
 

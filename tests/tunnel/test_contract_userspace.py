@@ -19,15 +19,15 @@ from appliance.network.wireguard import userspace
 from appliance.network.wireguard.tunnel import DeviceChange, LinkChange, PutPeer
 from appliance.network.wireguard.userspace import UserspaceTunnel
 from appliance.network.wireguard.wireguard_go import SOCKET_DIRECTORY
-from tests.netns import new_namespace
-from tests.real_tunnel_contract import RealTunnelContract
-from tests.tunnel_contract import PORT, PRIVATE_KEY, UP, allowed, peer, present, run, until, wanted
+from tests.support.netns import new_namespace
+from tests.support.real_tunnel_contract import RealTunnelContract
+from tests.support.tunnel_contract import PORT, PRIVATE_KEY, UP, allowed, peer, present, run, until, wanted
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from appliance.network.wireguard.tunnel import Tunnel
-    from tests.netns import Namespace
+    from tests.support.netns import Namespace
 
 pytestmark = [
     pytest.mark.skipif(os.geteuid() != 0, reason="NOT TESTED: network namespaces need root"),

@@ -5,17 +5,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from client import new_key_pair
-from sessions import client_key, figures
-from waiting import standing_still, until
-from world import EXIT_IP, WEB, WEB6, WEB_IP
+
+from tests.support.tunnel.client import new_key_pair
+from tests.support.tunnel.sessions import client_key, figures
+from tests.support.tunnel.waiting import standing_still, until
+from tests.support.tunnel.world import EXIT_IP, WEB, WEB6, WEB_IP
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from appliance_process import Appliance
-    from client import Client
-    from world import World
+    from tests.support.tunnel.appliance_process import Appliance
+    from tests.support.tunnel.client import Client
+    from tests.support.tunnel.world import World
 
 FIFTY_MB = 50_000_000
 # A WireGuard keepalive, the one packet an exit may send by itself: https://www.wireguard.com/protocol/

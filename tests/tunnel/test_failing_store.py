@@ -9,19 +9,19 @@ from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING
 
 import pytest
-from sessions import client_key, settled_figures
-from waiting import until
-from world import EXIT_IP
 
-from tests.small_disk import PAGE, full, mount, small_disk
+from tests.support.small_disk import PAGE, full, mount, small_disk
+from tests.support.tunnel.sessions import client_key, settled_figures
+from tests.support.tunnel.waiting import until
+from tests.support.tunnel.world import EXIT_IP
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from appliance_process import Appliance
-    from client import Client
-    from http_api import Answer
+    from tests.support.tunnel.appliance_process import Appliance
+    from tests.support.tunnel.client import Client
+    from tests.support.tunnel.http_api import Answer
 
 HELD_S = 10.0
 DISK = 4 * 2**20

@@ -8,8 +8,8 @@ from ipaddress import IPv4Address, ip_address, ip_network
 import pytest
 
 from appliance.network.firewall import conntrack
-from tests.netns import new_namespace
-from tests.real_backend import NO_ROOT, backend_here
+from tests.support.netns import new_namespace
+from tests.support.real_backend import NO_ROOT, backend_here
 
 pytestmark = pytest.mark.skipif(backend_here() is None, reason=NO_ROOT)
 

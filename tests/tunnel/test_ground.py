@@ -5,17 +5,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from client import Received, new_key_pair
-from handmade_exit import handmade_config, handmade_exit
-from namespace import namespace_names
-from webserver import blob_sha256
-from world import EXIT_IP, EXIT_IP6, WEB, WEB6, WEB_IP, new_world
+
+from tests.support.tunnel.client import Received, new_key_pair
+from tests.support.tunnel.handmade_exit import handmade_config, handmade_exit
+from tests.support.tunnel.namespace import namespace_names
+from tests.support.tunnel.webserver import blob_sha256
+from tests.support.tunnel.world import EXIT_IP, EXIT_IP6, WEB, WEB6, WEB_IP, new_world
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from client import Client
-    from world import World
+    from tests.support.tunnel.client import Client
+    from tests.support.tunnel.world import World
 
 FIVE_MB = 5_000_000
 

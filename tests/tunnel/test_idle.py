@@ -6,13 +6,13 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from client import CURL
-from waiting import until
+from tests.support.tunnel.client import CURL
+from tests.support.tunnel.waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from appliance_process import Appliance
+    from tests.support.tunnel.appliance_process import Appliance
 
 METRICS = "http://127.0.0.1:9586/metrics"
 INTERVALS = 3  # of a second

@@ -5,12 +5,12 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
-from appliance_process import PROJECT
+from tests.support.tunnel.appliance_process import PROJECT
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from appliance_process import Appliance
+    from tests.support.tunnel.appliance_process import Appliance
 
 _LEAVE = """
 import sys

@@ -6,15 +6,15 @@ import json
 import time
 from typing import TYPE_CHECKING, Any
 
-from sessions import client_key
-from waiting import until
-from wire import Speed
+from tests.support.tunnel.sessions import client_key
+from tests.support.tunnel.waiting import until
+from tests.support.tunnel.wire import Speed
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from appliance_process import Appliance
-    from client import Client
+    from tests.support.tunnel.appliance_process import Appliance
+    from tests.support.tunnel.client import Client
 
 MB = 1_000_000
 GIB = 2**30

@@ -7,16 +7,17 @@ import re
 from typing import TYPE_CHECKING
 
 import pytest
-from client import CURL, new_key_pair
-from sessions import client_key
-from waiting import until
-from world import EXIT_IP
+
+from tests.support.tunnel.client import CURL, new_key_pair
+from tests.support.tunnel.sessions import client_key
+from tests.support.tunnel.waiting import until
+from tests.support.tunnel.world import EXIT_IP
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from appliance_process import Appliance
-    from client import Client
+    from tests.support.tunnel.appliance_process import Appliance
+    from tests.support.tunnel.client import Client
 
 STRANGERS = 20
 SECRETS = {

@@ -13,21 +13,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from appliance_process import PROJECT, Appliance
-from waiting import until
+
+from tests.support.tunnel.appliance_process import PROJECT, Appliance
+from tests.support.tunnel.waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from client import Client
-    from world import World
+    from tests.support.tunnel.client import Client
+    from tests.support.tunnel.world import World
 
 USER = 64999  # no user's: what belongs to it is the test's
 NET_ADMIN = "0000000000001000"
 AS_THE_UNIT_DOES = (
     *("setpriv", f"--reuid={USER}", f"--regid={USER}", "--clear-groups", "--no-new-privs"),
     *("--inh-caps=-all,+net_admin", "--ambient-caps=-all,+net_admin", "--bounding-set=-all,+net_admin"),
-    *(sys.executable, str(Path(__file__).with_name("under_filter.py")), "systemd/wg-appliance.service"),
+    *(sys.executable, "tests/support/tunnel/under_filter.py", "systemd/wg-appliance.service"),
 )
 FILTERS = 2  # of under_filter.py
 

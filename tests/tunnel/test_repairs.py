@@ -7,20 +7,21 @@ from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING
 
 import pytest
-from client import new_key_pair
-from ping import Ping
-from tampering import TABLE, Loss, Row, Sessions
-from waiting import until
-from watched_exit import WatchedExit, watched_exit
-from world import EXIT_IP, EXIT_IP6, WEB, WEB6, WEB_IP, WEB_IP6
+
+from tests.support.tunnel.client import new_key_pair
+from tests.support.tunnel.ping import Ping
+from tests.support.tunnel.tampering import TABLE, Loss, Row, Sessions
+from tests.support.tunnel.waiting import until
+from tests.support.tunnel.watched_exit import WatchedExit, watched_exit
+from tests.support.tunnel.world import EXIT_IP, EXIT_IP6, WEB, WEB6, WEB_IP, WEB_IP6
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from client import Client
-    from ping import Pinged
-    from watched_exit import Member
+    from tests.support.tunnel.client import Client
+    from tests.support.tunnel.ping import Pinged
+    from tests.support.tunnel.watched_exit import Member
 
 # Seldom: whatever is put right sooner was seen in an event, or at the look about each second.
 INTERVAL = "60s"

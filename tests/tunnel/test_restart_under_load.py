@@ -7,21 +7,22 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 import pytest
-from client import Received
-from ping import Ping
-from polling import polling
-from sessions import client_key, settled_figures
-from waiting import until
-from webserver import blob_sha256
-from world import WEB_IP
+
+from tests.support.tunnel.client import Received
+from tests.support.tunnel.ping import Ping
+from tests.support.tunnel.polling import polling
+from tests.support.tunnel.sessions import client_key, settled_figures
+from tests.support.tunnel.waiting import until
+from tests.support.tunnel.webserver import blob_sha256
+from tests.support.tunnel.world import WEB_IP
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from appliance_process import Appliance
-    from client import Client, Download
-    from world import World
+    from tests.support.tunnel.appliance_process import Appliance
+    from tests.support.tunnel.client import Client, Download
+    from tests.support.tunnel.world import World
 
 POLLERS = 50
 LONG = 20_000_000  # two minutes at a trickle: no restart takes as long

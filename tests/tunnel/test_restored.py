@@ -6,14 +6,15 @@ import shutil
 from typing import TYPE_CHECKING
 
 import pytest
-from sessions import client_key, settled_figures
-from world import EXIT_IP
+
+from tests.support.tunnel.sessions import client_key, settled_figures
+from tests.support.tunnel.world import EXIT_IP
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from appliance_process import Appliance
-    from client import Client
+    from tests.support.tunnel.appliance_process import Appliance
+    from tests.support.tunnel.client import Client
 
 
 def test_lost_and_restored(appliance: Appliance, client: Client, tmp_path: Path) -> None:

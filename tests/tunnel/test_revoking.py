@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from appliance_process import Answer, Appliance
+    from tests.support.tunnel.appliance_process import Answer, Appliance
 
 
 def answers(appliance: Appliance, session_id: str, token: str) -> list[Answer]:

@@ -8,20 +8,21 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from appliance_process import REGION
-from client import Received, new_key_pair
-from sessions import client_key, figures, settled_figures
-from waiting import until
-from webserver import blob_sha256
-from world import EXIT_IP
+
+from tests.support.tunnel.appliance_process import REGION
+from tests.support.tunnel.client import Received, new_key_pair
+from tests.support.tunnel.sessions import client_key, figures, settled_figures
+from tests.support.tunnel.waiting import until
+from tests.support.tunnel.webserver import blob_sha256
+from tests.support.tunnel.world import EXIT_IP
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from appliance_process import Appliance
-    from client import Client
-    from http_api import Answer
-    from world import World
+    from tests.support.tunnel.appliance_process import Appliance
+    from tests.support.tunnel.client import Client
+    from tests.support.tunnel.http_api import Answer
+    from tests.support.tunnel.world import World
 
 LONG = 40_000_000  # minutes at a trickle: no restart takes as long
 APPLY_FAILED = {"error": "peer apply failed; node may be disconnected"}

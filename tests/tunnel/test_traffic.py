@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from client import Received, new_key_pair
-from sessions import client_key, figures, settled_figures
-from webserver import blob, blob_sha256
-from world import EXIT_IP, EXIT_IP6, WEB, WEB6
+from tests.support.tunnel.client import Received, new_key_pair
+from tests.support.tunnel.sessions import client_key, figures, settled_figures
+from tests.support.tunnel.webserver import blob, blob_sha256
+from tests.support.tunnel.world import EXIT_IP, EXIT_IP6, WEB, WEB6
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from appliance_process import Appliance
-    from client import Client
+    from tests.support.tunnel.appliance_process import Appliance
+    from tests.support.tunnel.client import Client
 
 DOWN = 50_000_000
 UP = 10_000_000

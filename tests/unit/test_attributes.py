@@ -19,7 +19,7 @@ from appliance.network.wireguard.encode import (
     peers_body,
 )
 from appliance.network.wireguard.tunnel import DeviceChange, Peer, Prefix, PutPeer, RemovePeer
-from tests.unit.device_requests import entries
+from tests.support.unit.device_requests import entries
 
 if TYPE_CHECKING:
     from appliance.network.wireguard.tunnel import PeerChange

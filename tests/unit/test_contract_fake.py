@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 import pytest
 
 from appliance.network.wireguard import keys
-from tests.fake_tunnel import FakeInterface, FakeTunnel
-from tests.tunnel_contract import TunnelContract
+from tests.support.fake_tunnel import FakeInterface, FakeTunnel
+from tests.support.tunnel_contract import TunnelContract
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from appliance.network.wireguard.tunnel import Tunnel
-    from tests.tunnel_contract import Exchange
+    from tests.support.tunnel_contract import Exchange
 
 
 class TestFakeTunnel(TunnelContract):

@@ -15,7 +15,7 @@ from appliance.domain.errors import MalformedDump, TunnelError
 from appliance.network.wireguard.parse import FIRST_ROOM, DumpParser, Interrupted, OutOfRoom
 from appliance.network.wireguard.peer_table import Room
 from appliance.network.wireguard.tunnel import Dump, PeerState, Prefix
-from tests.unit.dump_messages import (
+from tests.support.unit.dump_messages import (
     DEVICE_PRIVATE_KEY,
     DEVICE_PUBLIC_KEY,
     FAMILY,

@@ -18,8 +18,8 @@ from appliance.domain.errors import MalformedDump
 from appliance.network.wireguard.parse import DumpParser, OutOfRoom
 from appliance.network.wireguard.peer_table import PeerTable, Room
 from appliance.network.wireguard.tunnel import Dump, PeerState
-from tests.unit.dump_messages import FAMILY, PORT, SEQ, attr, device, device_attrs, done, key, nest, peer_attrs
-from tests.unit.dump_messages import allowed_ip as ip
+from tests.support.unit.dump_messages import FAMILY, PORT, SEQ, attr, device, device_attrs, done, key, nest, peer_attrs
+from tests.support.unit.dump_messages import allowed_ip as ip
 
 ADDRESSES = ("10.0.0.2/32", "10.0.0.3/32", "fd00::2/128", "0.0.0.0/0")
 PEERS_A_MESSAGE = 100

@@ -13,7 +13,7 @@ from appliance.domain.errors import MalformedDump
 from appliance.network.wireguard.parse import DumpParser, OutOfRoom
 from appliance.network.wireguard.peer_table import Room
 from appliance.network.wireguard.tunnel import Dump, Prefix
-from tests.unit.dump_messages import attr, message
+from tests.support.unit.dump_messages import attr, message
 
 GOLDEN = Path(__file__).parent / "golden"
 FAMILY, SEQ = 21, 7

@@ -8,7 +8,7 @@ import pytest
 
 from appliance.domain.errors import MalformedDump
 from appliance.network.wireguard.parse import DumpParser
-from tests.unit.dump_messages import (
+from tests.support.unit.dump_messages import (
     FAMILY,
     NLMSG_DONE,
     NLMSG_ERROR,

@@ -18,7 +18,7 @@ from appliance.metering.meter import Count, Observation
 from appliance.network.wireguard.tunnel import Dump, PeerState
 from appliance.sessions.enforcement import Endings
 from appliance.store.live import LiveSessions
-from tests.unit.a_session import A_SESSION
+from tests.support.unit.a_session import A_SESSION
 
 if TYPE_CHECKING:
     from appliance.config.load import TierSettings

@@ -10,7 +10,7 @@ from msgspec import structs
 
 from appliance.network.exit_node import Exit
 from appliance.network.wireguard.tunnel import Prefix
-from tests.unit.a_session import A_SESSION
+from tests.support.unit.a_session import A_SESSION
 
 EXIT = Exit(
     interface="wga0",

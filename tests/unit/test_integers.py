@@ -13,7 +13,7 @@ from appliance.domain import invoice
 from appliance.domain.tiers import Tier
 from appliance.domain.windows import MOST
 from appliance.store.queries import invoices
-from tests.api.exit_under_test import Client, ExitUnderTest, on_exit
+from tests.support.api.exit_under_test import Client, ExitUnderTest, on_exit
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -16,7 +16,7 @@ from appliance.domain.errors import StoreUnavailable
 from appliance.domain.tiers import Tier
 from appliance.store.database import Store
 from appliance.store.live import LiveSessions
-from tests.unit.a_session import A_SESSION
+from tests.support.unit.a_session import A_SESSION
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -8,7 +8,7 @@ from appliance.domain.clock import Moment
 from appliance.domain.entities import Baseline
 from appliance.metering.meter import read_session
 from appliance.network.wireguard.tunnel import PeerState
-from tests.unit.a_session import A_SESSION
+from tests.support.unit.a_session import A_SESSION
 
 NOW = Moment(wall_ms=9_000_000, boot_ms=77_000, boot_id="boot")
 QUIET = PeerState(A_SESSION.public_key, frozenset(), rx_bytes=0, tx_bytes=0, last_handshake_ns=0)

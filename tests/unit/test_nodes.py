@@ -6,7 +6,7 @@ import pytest
 
 from appliance.domain.errors import NoActiveNodeInRegion, NoActiveNodes
 from appliance.sessions.node import Node, Nodes
-from tests.virtual_clock import VirtualClock
+from tests.support.virtual_clock import VirtualClock
 
 PATIENCE_MS = 100_000
 

@@ -13,7 +13,7 @@ from appliance.domain.entities import Account, Session, State
 from appliance.domain.errors import InvalidRequest, LiveSessionLimitReached, QuotaExceeded
 from appliance.domain.quota import Quota
 from appliance.domain.tiers import Tier
-from tests.unit.a_session import A_SESSION
+from tests.support.unit.a_session import A_SESSION
 
 TIER = replace(config.load("", {}, "host").tiers["free"], max_live_sessions=2, max_session=3600)
 ADA = Account("acc_1", "ada", Tier.FREE, False, 0)

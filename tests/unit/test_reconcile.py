@@ -19,7 +19,7 @@ from appliance.network.wireguard.tunnel import (
     PutPeer,
     RemovePeer,
 )
-from tests.egress_in_place import IN_PLACE
+from tests.support.egress_in_place import IN_PLACE
 
 A, B, C = (bytes([n]) * 32 for n in (1, 2, 3))
 PRIVATE, PUBLIC = b"\x70" * 32, b"\x71" * 32

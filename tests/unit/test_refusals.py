@@ -21,7 +21,7 @@ from appliance.network.wireguard.batch import MOST_NAMED, MOST_REFUSED, PeersRef
 from appliance.network.wireguard.kernel import KernelTunnel
 from appliance.network.wireguard.tunnel import Peer, Prefix, PutPeer, RemovePeer
 from appliance.network.wireguard.userspace import UserspaceTunnel
-from tests.unit.device_requests import entries
+from tests.support.unit.device_requests import entries
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence

@@ -21,7 +21,7 @@ from appliance.config.load import load
 from appliance.config.value_types import HostPort, UnixPath
 from appliance.domain.errors import HostError
 from appliance.ops.selftest.api_client import Api
-from tests.certificates import self_signed
+from tests.support.certificates import self_signed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -15,7 +15,7 @@ from appliance.server.watchers import watch_store
 from appliance.sessions.wakeup import Alarm
 from appliance.store.database import Store
 from appliance.store.token_cache import Tokens
-from tests.virtual_clock import VirtualClock
+from tests.support.virtual_clock import VirtualClock
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

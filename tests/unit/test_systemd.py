@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from appliance.server.systemd import Systemd
-from tests.systemd_socket import systemd_socket
+from tests.support.systemd_socket import systemd_socket
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -12,7 +12,7 @@ from appliance.domain import termination
 from appliance.domain.clock import Moment
 from appliance.domain.entities import Reason
 from appliance.domain.quota import Quota
-from tests.unit.a_session import A_SESSION
+from tests.support.unit.a_session import A_SESSION
 
 TIER = config.load("", {}, "host").tiers["free"]
 EXPIRES, QUIET = A_SESSION.expires_at, A_SESSION.quiet_since_ms

@@ -15,7 +15,7 @@ from appliance.store.database import Store
 from appliance.store.queries import accounts
 from appliance.store.queries import tokens as rows
 from appliance.store.token_cache import Tokens
-from tests.virtual_clock import VirtualClock
+from tests.support.virtual_clock import VirtualClock
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable

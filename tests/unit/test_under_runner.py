@@ -8,10 +8,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from waiting import until
 
-from tests.figures import FIGURES
 from tests.kernel.under_runner import UnderRunner
+from tests.support.figures import FIGURES
+from tests.support.tunnel.waiting import until
 
 PROJECT = Path(__file__).parents[2]
 TESTS = """

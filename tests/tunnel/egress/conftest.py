@@ -6,7 +6,8 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 import pytest
-from vantage import Vantage, vantage_on
+
+from tests.support.egress.vantage import Vantage, vantage_on
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

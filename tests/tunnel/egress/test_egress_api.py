@@ -5,16 +5,16 @@ from __future__ import annotations
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
-from client import CURL
-from vantage import INSIDE
-from waiting import until
-from watched_exit import watched_exit
-from world import EXIT_IP
+from tests.support.egress.vantage import INSIDE
+from tests.support.tunnel.client import CURL
+from tests.support.tunnel.waiting import until
+from tests.support.tunnel.watched_exit import watched_exit
+from tests.support.tunnel.world import EXIT_IP
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from watched_exit import WatchedExit
+    from tests.support.tunnel.watched_exit import WatchedExit
 
 PORT, METRICS_PORT, OTHER_PORT = 8080, 9586, 8081
 REFUSED = 7  # curl's status where a connection is refused, and not where it is left to wait

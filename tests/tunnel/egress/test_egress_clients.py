@@ -6,12 +6,13 @@ from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
 import pytest
-from capture import mac_of, send
-from packets import FIN, SYN, echo, tcp, token, udp
-from vantage import EXIT_OF, INSIDE_OF, WEB_OF
+
+from tests.support.egress.capture import mac_of, send
+from tests.support.egress.packets import FIN, SYN, echo, tcp, token, udp
+from tests.support.egress.vantage import EXIT_OF, INSIDE_OF, WEB_OF
 
 if TYPE_CHECKING:
-    from vantage import Vantage
+    from tests.support.egress.vantage import Vantage
 
 LAN = {4: "198.51.100.34", 6: "2001:db8:1:2::2"}  # the second client's own, outside the tunnel
 

@@ -7,11 +7,12 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 import pytest
-from appliance_process import Appliance
-from client import CURL, Client, clients_of
-from foreign_rules import RULES, load_rules
-from waiting import until
-from world import EXIT_IP, EXIT_IP6, WEB, WEB6, World, new_world
+
+from tests.support.tunnel.appliance_process import Appliance
+from tests.support.tunnel.client import CURL, Client, clients_of
+from tests.support.tunnel.foreign_rules import RULES, load_rules
+from tests.support.tunnel.waiting import until
+from tests.support.tunnel.world import EXIT_IP, EXIT_IP6, WEB, WEB6, World, new_world
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

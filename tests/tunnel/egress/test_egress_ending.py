@@ -6,13 +6,14 @@ from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
 import pytest
-from appliance_process import Appliance
-from capture import Capture, mac_of, send
-from client import Client, clients_of
-from packets import token, udp
-from vantage import EXIT_OF, WEB_OF
-from waiting import standing_still, until
-from world import EXIT_IP, EXIT_IP6, WEB, WEB6, World, new_world
+
+from tests.support.egress.capture import Capture, mac_of, send
+from tests.support.egress.packets import token, udp
+from tests.support.egress.vantage import EXIT_OF, WEB_OF
+from tests.support.tunnel.appliance_process import Appliance
+from tests.support.tunnel.client import Client, clients_of
+from tests.support.tunnel.waiting import standing_still, until
+from tests.support.tunnel.world import EXIT_IP, EXIT_IP6, WEB, WEB6, World, new_world
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

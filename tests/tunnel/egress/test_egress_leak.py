@@ -6,20 +6,19 @@ import socket
 import sys
 from typing import TYPE_CHECKING
 
-from capture import Capture, Seen
-from packets import ICMP6, token
-from waiting import until
-from watched_exit import watched_exit
-from world import EXIT_IP, EXIT_IP6, WEB, WEB6, WEB_IP, WEB_IP6
-
-from tests import netns
+from tests.support import netns
+from tests.support.egress.capture import Capture, Seen
+from tests.support.egress.packets import ICMP6, token
+from tests.support.tunnel.waiting import until
+from tests.support.tunnel.watched_exit import watched_exit
+from tests.support.tunnel.world import EXIT_IP, EXIT_IP6, WEB, WEB6, WEB_IP, WEB_IP6
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from client import Client
-    from vantage import Vantage
-    from watched_exit import WatchedExit
+    from tests.support.egress.vantage import Vantage
+    from tests.support.tunnel.client import Client
+    from tests.support.tunnel.watched_exit import WatchedExit
 
 WIREGUARD_PORT = 51820
 RESOLVER = WEB_IP  # off the client's own link, as most are

@@ -6,17 +6,18 @@ import socket
 from typing import TYPE_CHECKING
 
 import pytest
-from appliance_process import Appliance
-from client import clients_of
-from packets import ACK, FIN, RST, SYN, echo, tcp, token, udp
-from vantage import EXIT_OF, WEB_OF
-from waiting import until
-from world import new_world
+
+from tests.support.egress.packets import ACK, FIN, RST, SYN, echo, tcp, token, udp
+from tests.support.egress.vantage import EXIT_OF, WEB_OF
+from tests.support.tunnel.appliance_process import Appliance
+from tests.support.tunnel.client import clients_of
+from tests.support.tunnel.waiting import until
+from tests.support.tunnel.world import new_world
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from vantage import Vantage
+    from tests.support.egress.vantage import Vantage
 
 HEADERS = {4: 40, 6: 60}  # of IP and TCP
 TUNNEL_MTU, SMALL_MTU = 1420, 1300

@@ -7,19 +7,19 @@ import socket
 from typing import TYPE_CHECKING
 
 import pytest
-from capture import Capture
-from waiting import until
-from world import EXIT_IP, EXIT_IP6, WEB, WEB_IP6, WEB_PORT
 
-from tests import netns
+from tests.support import netns
+from tests.support.egress.capture import Capture
+from tests.support.tunnel.waiting import until
+from tests.support.tunnel.world import EXIT_IP, EXIT_IP6, WEB, WEB_IP6, WEB_PORT
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from appliance_process import Appliance
-    from client import Client
-    from vantage import Vantage
-    from world import World
+    from tests.support.egress.vantage import Vantage
+    from tests.support.tunnel.appliance_process import Appliance
+    from tests.support.tunnel.client import Client
+    from tests.support.tunnel.world import World
 
 TUNNEL_IP6 = "fd65:7869:7400::1"  # the exit's own in the tunnel
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from capture import mac_of, send
-from packets import echo, tcp, token, udp
-from servers import udp_server
-from vantage import EXIT_OF, INSIDE_OF, PROHIBITED, WEB_OF, Vantage, vantage_on
-from waiting import until
+
+from tests.support.egress.capture import mac_of, send
+from tests.support.egress.packets import echo, tcp, token, udp
+from tests.support.egress.servers import udp_server
+from tests.support.egress.vantage import EXIT_OF, INSIDE_OF, PROHIBITED, WEB_OF, Vantage, vantage_on
+from tests.support.tunnel.waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from packets import echo, tcp, token, udp
-from servers import udp_server
-from vantage import INSIDE_OF, Vantage
-from waiting import until
+
+from tests.support.egress.packets import echo, tcp, token, udp
+from tests.support.egress.servers import udp_server
+from tests.support.egress.vantage import INSIDE_OF, Vantage
+from tests.support.tunnel.waiting import until
 
 REJECTED = (
     *("10.0.0.1", "10.255.255.255", "172.16.0.1", "172.31.255.254", "192.168.0.1", "192.168.255.254"),

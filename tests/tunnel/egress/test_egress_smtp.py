@@ -6,14 +6,15 @@ import socket
 from typing import TYPE_CHECKING
 
 import pytest
-from packets import ACK, RST, SYN, tcp, token, udp
-from servers import tcp_servers
-from vantage import INSIDE_OF, WEB_OF
-from waiting import until
+
+from tests.support.egress.packets import ACK, RST, SYN, tcp, token, udp
+from tests.support.egress.servers import tcp_servers
+from tests.support.egress.vantage import INSIDE_OF, WEB_OF
+from tests.support.tunnel.waiting import until
 
 if TYPE_CHECKING:
-    from capture import Seen
-    from vantage import Vantage
+    from tests.support.egress.capture import Seen
+    from tests.support.egress.vantage import Vantage
 
 PORTS = (25, 465, 587, 2525)
 

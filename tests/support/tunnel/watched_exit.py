@@ -7,17 +7,17 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from appliance_process import Appliance
-from client import clients_of
-from sessions import client_key
-from world import new_world
+from tests.support.tunnel.appliance_process import Appliance
+from tests.support.tunnel.client import clients_of
+from tests.support.tunnel.sessions import client_key
+from tests.support.tunnel.world import new_world
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from client import Client
-    from world import World
+    from tests.support.tunnel.client import Client
+    from tests.support.tunnel.world import World
 
 # Link-local addresses and their routes are the kernel's own, and not always there.
 FACTS = {

@@ -6,12 +6,12 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
-from appliance_process import Transfer
+from tests.support.tunnel.appliance_process import Transfer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from namespace import Namespace
+    from tests.support.tunnel.namespace import Namespace
 
 PORT = 51820
 UDP_OVER_IPV4 = 28  # bytes a packet: the IPv4 and the UDP header

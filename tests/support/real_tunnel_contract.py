@@ -15,8 +15,8 @@ from appliance.domain.errors import TunnelError
 from appliance.network.wireguard import keys
 from appliance.network.wireguard.link_events import link_events
 from appliance.network.wireguard.tunnel import DeviceChange, LinkChange, Peer, PutPeer
-from tests.netns import Namespace, new_namespace
-from tests.tunnel_contract import (
+from tests.support.netns import Namespace, new_namespace
+from tests.support.tunnel_contract import (
     PORT,
     PRIVATE_KEY,
     SECONDS_A_WAIT,
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from appliance.network.wireguard.tunnel import Tunnel
-    from tests.tunnel_contract import Exchange
+    from tests.support.tunnel_contract import Exchange
 
 IPV6 = Path("/proc/sys/net/ipv6/conf")
 

@@ -14,15 +14,15 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from waiting import READY_SECONDS, TRANSFER_SECONDS, until
-from world import WEB
+from tests.support.tunnel.waiting import READY_SECONDS, TRANSFER_SECONDS, until
+from tests.support.tunnel.world import WEB
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from namespace import Namespace
-    from world import World
+    from tests.support.tunnel.namespace import Namespace
+    from tests.support.tunnel.world import World
 
 # -q: no .curlrc; no proxy of the surrounding environment is reachable from a namespace.
 CURL = ("curl", "-q", "--noproxy", "*", "--silent", "--show-error")

@@ -6,7 +6,7 @@ import subprocess
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from netns import Namespace
+    from tests.support.netns import Namespace
 
 MARK = 51820
 FAMILIES = ("-4", "-6")

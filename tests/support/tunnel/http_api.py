@@ -6,13 +6,13 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from client import CURL
-from waiting import READY_SECONDS
+from tests.support.tunnel.client import CURL
+from tests.support.tunnel.waiting import READY_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from namespace import Namespace
+    from tests.support.tunnel.namespace import Namespace
 
 API = "http://127.0.0.1:8080"
 

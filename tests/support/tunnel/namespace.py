@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, NamedTuple
 
-from waiting import until
+from tests.support.tunnel.waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

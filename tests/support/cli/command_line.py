@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     import aiosqlite
 
-PROJECT = Path(__file__).resolve().parents[2]
+PROJECT = Path(__file__).resolve().parents[3]
 NOW = Moment(wall_ms=1_790_000_000_000, boot_ms=1000, boot_id="00000000-0000-0000-0000-000000000000")
 
 

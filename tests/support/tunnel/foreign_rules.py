@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from namespace import Namespace
+    from tests.support.tunnel.namespace import Namespace
 
-RULES = Path(__file__).parents[1] / "doctor" / "rules"
+RULES = Path(__file__).parents[2] / "doctor" / "rules"
 UPLINK = "wan"
 
 

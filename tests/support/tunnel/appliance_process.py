@@ -11,16 +11,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from http_api import Api
-from waiting import READY_SECONDS, until
+from tests.support.tunnel.http_api import Api
+from tests.support.tunnel.waiting import READY_SECONDS, until
 
 if TYPE_CHECKING:
     import subprocess
     from collections.abc import Iterator, Mapping, Sequence
 
-    from world import World
+    from tests.support.tunnel.world import World
 
-PROJECT = Path(__file__).resolve().parents[2]
+PROJECT = Path(__file__).resolve().parents[3]
 REGION = "test"
 
 # Settings that an exit has reason to change: each must be again what it was.

@@ -6,12 +6,12 @@ import socket
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from tests import netns
+from tests.support import netns
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from namespace import Namespace
+    from tests.support.tunnel.namespace import Namespace
 
 
 class UdpServer:

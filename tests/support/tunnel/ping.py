@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from waiting import until
+from tests.support.tunnel.waiting import until
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from namespace import Namespace
+    from tests.support.tunnel.namespace import Namespace
 
 EVERY_S = 0.05
 _ANSWER = re.compile(r"bytes from .*icmp_seq=(\d+) ")  # ping(8) writes a line as each answer comes

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from namespace import Namespace
+    from tests.support.tunnel.namespace import Namespace
 
 _HOLD = """
 import socket, sys, time

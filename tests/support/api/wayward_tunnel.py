@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from appliance.domain.errors import TunnelError
-from tests.fake_tunnel import FakeInterface, FakeTunnel
+from tests.support.fake_tunnel import FakeInterface, FakeTunnel
 
 if TYPE_CHECKING:
     from appliance.network.wireguard.tunnel import Dump

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from appliance_process import Appliance
 from click.testing import CliRunner
-from foreign_rules import RULES, load_rules
-from world import World, new_world
 
 from appliance.cli import cli
+from tests.support.tunnel.appliance_process import Appliance
+from tests.support.tunnel.foreign_rules import RULES, load_rules
+from tests.support.tunnel.world import World, new_world
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

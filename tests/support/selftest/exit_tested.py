@@ -15,7 +15,7 @@ from appliance.domain.errors import HostError
 from appliance.ops.selftest.api_client import Api
 from appliance.ops.selftest.plan import names
 from tests.faults.real_exit import PROJECT, SOCKETS, RealExit, real_exit
-from tests.tunnel.waiting import READY_SECONDS, until
+from tests.support.tunnel.waiting import READY_SECONDS, until
 
 if TYPE_CHECKING:
     import signal

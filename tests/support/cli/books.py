@@ -18,11 +18,12 @@ from appliance.domain.pricing import Rates
 from appliance.domain.tiers import Tier
 from appliance.store.queries import accounts, invoices
 from appliance.store.queries import sessions as rows
-from tests.unit.a_session import A_SESSION
+from tests.support.unit.a_session import A_SESSION
 
 if TYPE_CHECKING:
     import aiosqlite
-    from command_line import CommandLine, Done
+
+    from tests.support.cli.command_line import CommandLine, Done
 
 RATES = Rates("eur", 1000, 5000)
 GIB = 1_073_741_824

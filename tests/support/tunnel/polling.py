@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from namespace import Namespace
+    from tests.support.tunnel.namespace import Namespace
 
 PAUSE_S = 0.2
 LONGEST_S = 600.0  # then they stop by themselves

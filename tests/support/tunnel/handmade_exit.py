@@ -5,15 +5,15 @@ from __future__ import annotations
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
-from client import KeyPair, new_key_pair
-from waiting import until
-from world import EXIT_IP
+from tests.support.tunnel.client import KeyPair, new_key_pair
+from tests.support.tunnel.waiting import until
+from tests.support.tunnel.world import EXIT_IP
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from world import World
+    from tests.support.tunnel.world import World
 
 PORT = 51820
 CLIENT_ADDRESSES = "10.101.0.2/32, fd65:7869:7400::2/128"

@@ -16,7 +16,7 @@ from appliance.store.migration import migrations
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from command_line import CommandLine
+    from tests.support.cli.command_line import CommandLine
 
 NEWEST = migrations()[-1][0]
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a small disk")

@@ -9,17 +9,17 @@ from contextlib import ExitStack, contextmanager
 from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
-from capture import Capture, Seen, send
-from packets import ICMP6_PROHIBITED, ICMP_PROHIBITED, Packet, token, udp
-from waiting import until
-from watched_exit import watched_exit
-from world import EXIT_IP, EXIT_IP6, WEB_IP, WEB_IP6
+from tests.support.egress.capture import Capture, Seen, send
+from tests.support.egress.packets import ICMP6_PROHIBITED, ICMP_PROHIBITED, Packet, token, udp
+from tests.support.tunnel.waiting import until
+from tests.support.tunnel.watched_exit import watched_exit
+from tests.support.tunnel.world import EXIT_IP, EXIT_IP6, WEB_IP, WEB_IP6
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from watched_exit import Member, WatchedExit
+    from tests.support.tunnel.watched_exit import Member, WatchedExit
 
 INSIDE, INSIDE6 = "10.101.0.1", "fd65:7869:7400::1"  # the exit's own addresses in the tunnel
 WEB_OF, EXIT_OF, INSIDE_OF = {4: WEB_IP, 6: WEB_IP6}, {4: EXIT_IP, 6: EXIT_IP6}, {4: INSIDE, 6: INSIDE6}

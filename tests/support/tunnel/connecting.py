@@ -19,17 +19,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyte
-from appliance_process import PROJECT, Appliance
-from client import clients_of
-from waiting import READY_SECONDS, until
-from world import EXIT_IP, new_world
+
+from tests.support.tunnel.appliance_process import PROJECT, Appliance
+from tests.support.tunnel.client import clients_of
+from tests.support.tunnel.waiting import READY_SECONDS, until
+from tests.support.tunnel.world import EXIT_IP, new_world
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from client import Client
-    from namespace import Namespace
-    from world import World
+    from tests.support.tunnel.client import Client
+    from tests.support.tunnel.namespace import Namespace
+    from tests.support.tunnel.world import World
 
 API = f"http://{EXIT_IP}:8080"
 LISTENING = {"listen": "0.0.0.0:8080", "insecure_http": True}

@@ -30,9 +30,9 @@ from appliance.store.database import Store
 from appliance.store.queries import accounts as account_rows
 from appliance.store.queries import node as node_row
 from appliance.store.queries import tokens as token_rows
-from tests.egress_in_place import IN_PLACE
-from tests.fake_tunnel import FakeInterface, FakeTunnel
-from tests.virtual_clock import VirtualClock
+from tests.support.egress_in_place import IN_PLACE
+from tests.support.fake_tunnel import FakeInterface, FakeTunnel
+from tests.support.virtual_clock import VirtualClock
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Iterator, Mapping

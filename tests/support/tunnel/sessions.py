@@ -5,14 +5,14 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
-from appliance_process import Transfer
-from client import public_key_of
-from waiting import until
+from tests.support.tunnel.appliance_process import Transfer
+from tests.support.tunnel.client import public_key_of
+from tests.support.tunnel.waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from appliance_process import Appliance
+    from tests.support.tunnel.appliance_process import Appliance
 
 
 def client_key(config: str) -> str:

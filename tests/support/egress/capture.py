@@ -9,15 +9,14 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
-from packets import ICMP6
-from waiting import until
-
-from tests import netns
+from tests.support import netns
+from tests.support.egress.packets import ICMP6
+from tests.support.tunnel.waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from namespace import Namespace
+    from tests.support.tunnel.namespace import Namespace
 
 ETH_P_ALL, ETH_P_IP, ETH_P_IPV6 = 0x0003, 0x0800, 0x86DD  # linux/if_ether.h
 SOL_PACKET, PACKET_OUTGOING = 263, 4  # linux/if_packet.h
