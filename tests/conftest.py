@@ -1,19 +1,38 @@
 """What tests of every folder ask for: the tunnel that this machine has, and a line in the figures.
 
 Figures are printed at the end of every run, of tests that passed too.
+
+Where pytest-xdist spreads tests over processes, each of these has network and mount namespaces of its own.
 """
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.figures import FIGURES
+from tests.own_host import enter_own_host
 from tests.real_backend import NO_ROOT, backend_here
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--kernel",
+        choices=("too", "only", "without"),
+        default="too",
+        help="the tests that need the kernel's WireGuard, and under KERNEL_RUNNER those that run on it once more: "
+        "with the others (too), and none but these (only), or none of these (without)",
+    )
+
+
+def pytest_configure() -> None:
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        enter_own_host()
 
 
 @pytest.fixture(scope="session")
