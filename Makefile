@@ -11,8 +11,9 @@ TEST_PACKAGES = wireguard-tools iproute2 iputils-ping procps git strace iptables
 # A command that runs its arguments as root under a kernel with WireGuard, for hosts whose own has none.
 export KERNEL_RUNNER ?=
 
-# The tests out here, a file at a time on each of so many processes; beside them those on the kernel's WireGuard.
-PROCESSES ?= 2
+# The tests out here, a file at a time on each of so many processes (most of them wait); beside them those on the
+# kernel's WireGuard.
+PROCESSES ?= 3
 OUTSIDE = .venv/bin/python -m pytest --kernel without -n $(PROCESSES) --dist loadfile --no-loadscope-reorder
 KERNEL = .venv/bin/python -m pytest --kernel only
 

@@ -1,7 +1,7 @@
 """Gives a process namespaces of its own, so that tests beside each other share nothing of the host.
 
-Of its own are the network with loopback (ports, firewall, sysctls, tracked connections), /run/netns and /run/wireguard:
-what is left there goes when the process has gone.
+Of its own are the network with loopback (ports, firewall, sysctls, tracked connections), and the directories of named
+namespaces, of wireguard-go and of `connect`: what is left there goes when the process has gone.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import os
 import subprocess
 from pathlib import Path
 
+DIRECTORIES = {"/run/netns": "755", "/run/wireguard": "755", "/run/wg-appliance-client": "700"}
 _CLONE_NEWNS = 0x00020000  # linux/sched.h
 _CLONE_NEWNET = 0x40000000
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -25,9 +26,9 @@ def enter_own_host() -> None:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))
     _run("mount", "--make-rprivate", "/")
-    for directory in ("/run/netns", "/run/wireguard"):
-        Path(directory).mkdir(mode=0o755, exist_ok=True)
-        _run("mount", "-t", "tmpfs", "-o", "mode=755", "none", directory)
+    for directory, mode in DIRECTORIES.items():
+        Path(directory).mkdir(mode=int(mode, 8), exist_ok=True)
+        _run("mount", "-t", "tmpfs", "-o", f"mode={mode}", "none", directory)
     _run("ip", "link", "set", "lo", "up")
 
 
