@@ -8,6 +8,7 @@ Where pytest-xdist spreads tests over processes, each of these has network and m
 from __future__ import annotations
 
 import os
+import signal
 from typing import TYPE_CHECKING
 
 import pytest
@@ -31,6 +32,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure() -> None:
+    """Tests do not depend on who started them: signals that were ignored (`nohup`, `&`) are at their defaults for what
+    is started here. A closed terminal still does not end the run."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, lambda _number, _frame: None)
     if "PYTEST_XDIST_WORKER" in os.environ:
         enter_own_host()
 
