@@ -30,7 +30,7 @@ ONE_CLIENT = {"subnet": "10.101.0.0/30"}
 
 
 @pytest.mark.under_kernel
-@pytest.mark.parametrize("ending", ["stop", "kill"])
+@pytest.mark.parametrize("ending", [pytest.param("stop", marks=pytest.mark.long), "kill"])
 def test_a_restart_under_a_download_loses_nothing(
     world: World, start_appliance: Callable[..., Appliance], client: Client, ending: str
 ) -> None:
