@@ -11,6 +11,12 @@ TEST_PACKAGES = wireguard-tools iproute2 iputils-ping procps git strace iptables
 # A command that runs its arguments as root under a kernel with WireGuard, for hosts whose own has none.
 export KERNEL_RUNNER ?=
 
+# The tests out here, a file at a time on each of so many processes (most of them wait); beside them those on the
+# kernel's WireGuard.
+PROCESSES ?= 3
+OUTSIDE = .venv/bin/python -m pytest --kernel without -n $(PROCESSES) --dist loadfile --no-loadscope-reorder
+KERNEL = .venv/bin/python -m pytest --kernel only
+
 FUZZ_SECONDS ?= 180
 FUZZ_FLAGS = -std=c11 -g -O1 -Wall -Wextra -Werror -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all
 
@@ -23,14 +29,22 @@ CYCLES ?= 10000
 DUMPS ?= 200
 ROUNDS ?= 11
 
-.PHONY: run test test-install dist lint unit kernel fuzz faults kills powercut cycles churn documented bad-clients bench clean
+.PHONY: run test test-all test-install dist lint unit kernel fuzz faults kills powercut cycles churn documented bad-clients bench clean
 
 run: .venv/run-ready
 	@.make/run
 
-# TESTS: those that are run, all but tests/install unless told.
+# All but tests/install, and but what repeats (the marks are explained in pyproject.toml). TESTS: only those, one by one.
 test: .venv/test-ready lint
+ifdef TESTS
 	.venv/bin/python -m pytest $(TESTS)
+else
+	.venv/bin/python -m tests.support.side_by_side $(OUTSIDE) -m 'not long' --beside $(KERNEL) -m 'under_kernel and not long'
+endif
+
+# Every test but tests/install: also what takes long, and on both backends all that can run on both.
+test-all: .venv/test-ready lint
+	.venv/bin/python -m tests.support.side_by_side $(OUTSIDE) --beside $(KERNEL)
 
 # The life of an installed appliance: on a Debian with systemd that is made for it, and kept for the next time.
 test-install: .venv/install-test-ready

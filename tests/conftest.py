@@ -1,19 +1,45 @@
 """What tests of every folder ask for: the tunnel that this machine has, and a line in the figures.
 
 Figures are printed at the end of every run, of tests that passed too.
+
+Where pytest-xdist spreads tests over processes, each of these has network and mount namespaces of its own.
 """
 
 from __future__ import annotations
 
+import os
+import signal
 from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.support.figures import FIGURES
+from tests.support.own_host import enter_own_host
 from tests.support.real_backend import NO_ROOT, backend_here
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--kernel",
+        choices=("too", "only", "without"),
+        default="too",
+        help="the tests that need the kernel's WireGuard, and under KERNEL_RUNNER those that run on it once more: "
+        "with the others (too), and none but these (only), or none of these (without)",
+    )
+
+
+def pytest_configure() -> None:
+    """Tests do not depend on who started them: signals that were ignored (`nohup`, `&`) are at their defaults for what
+    is started here. A closed terminal still does not end the run."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, lambda _number, _frame: None)
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        enter_own_host()
 
 
 @pytest.fixture(scope="session")

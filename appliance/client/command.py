@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from appliance.client.api.responses import FAILED
 from appliance.client.connection import Outcome, ended
-from appliance.client.signals import SIGNALS, Interrupted, Interruption
+from appliance.client.signals import SIGNALS, Interrupted, Interruption, stays_ignored
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -68,7 +68,7 @@ def _handed_on() -> Iterator[Callable[[subprocess.Popen[bytes]], None]]:
 
     before = [(number, signal.getsignal(number)) for number in SIGNALS]
     for number, handler in before:
-        if handler is not signal.SIG_IGN:
+        if not stays_ignored(number, handler):
             signal.signal(number, arrived)
     try:
         yield begin

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from types import FrameType
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+# By whoever began this in the background (`&`, nohup); SIGTERM is always meant.
+MAY_BE_IGNORED = (signal.SIGINT, signal.SIGHUP)
 
 
 class Interrupted(BaseException):
@@ -30,7 +32,7 @@ class Interruption:
 
     @contextmanager
     def awaited(self) -> Iterator[None]:
-        """Signals come here, and have no other effect. One that is ignored (nohup) stays so."""
+        """Signals come here, and have no other effect. Ctrl-C and a closed terminal stay ignored where they were."""
         before = [(number, signal.getsignal(number)) for number in self._signals]
         # A signal may come to another thread than the one that waits: SIGCHLD comes to the one that forked.
         self._bell, rung = socket.socketpair()
@@ -39,7 +41,7 @@ class Interruption:
             wakeup = signal.set_wakeup_fd(rung.fileno(), warn_on_full_buffer=False)
             try:
                 for number, handler in before:
-                    if handler is not signal.SIG_IGN:
+                    if not stays_ignored(number, handler):
                         signal.signal(number, self._arrived)
                 yield
             finally:
@@ -71,3 +73,8 @@ class Interruption:
         if self._pending is not None and self._allowed:
             first, self._pending = self._pending, None
             raise Interrupted(f"interrupted by {first.name}")
+
+
+def stays_ignored(number: int, handler: object) -> bool:
+    """Say whether a signal with this handler is left alone."""
+    return handler is signal.SIG_IGN and number in MAY_BE_IGNORED

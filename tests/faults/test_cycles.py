@@ -16,7 +16,7 @@ SECONDS = 600  # an emulated kernel does a dozen a second
 
 
 @pytest.mark.timeout(SECONDS)
-@pytest.mark.parametrize("tier", ["free", "paid"])
+@pytest.mark.parametrize("tier", ["free", pytest.param("paid", marks=pytest.mark.long)])
 def test_what_the_server_holds_levels_off(backend: str, tier: str, show: Callable[[str], None]) -> None:
     """Memory, open files and the store: nothing stays of a session that was closed but what it has to keep."""
     held = cycles.run(MANY, backend, tier=tier, retention=cycles.SHORT, report=lambda _: None)

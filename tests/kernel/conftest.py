@@ -9,6 +9,9 @@ Tests elsewhere that ask for the fixture `backend` take whichever WireGuard ther
 twice: out here on wireguard-go, and once more, as `NAME under the kernel`, in the inner pytest. Not those of
 tests/install: they boot machines, which takes more of a kernel than WireGuard.
 
+With `--kernel only`, a pytest has the inner one and nothing else; `make test` runs it beside another that has all but
+these (`--kernel without`). `-m under_kernel` leaves, of what would run twice, what depends on the backend.
+
 The inner pytest tells results by lines in its output (results.py): a runner gives that back and nothing else, as
 what is written under it may not outlive it.
 """
@@ -54,18 +57,29 @@ INNER = pytest.StashKey[UnderRunner]()
 @pytest.hookimpl(trylast=True)  # after -k and -m have taken their pick
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     mine = [item for item in items if HERE in item.path.parents]
+    which = config.getoption("--kernel")
+    if which == "without":
+        _take(config, items, [item for item in items if item not in mine])
+        return
     if kernel_makes_wireguard():
+        if which == "only":
+            _take(config, items, mine)
         return
     runner = os.environ.get("KERNEL_RUNNER")
     if not runner:
         for item in mine:
             item.add_marker(pytest.mark.skip(reason=REASON))
+        if which == "only":
+            _take(config, items, mine)
         return
+    if hasattr(config, "workerinput"):
+        raise pytest.UsageError("KERNEL_RUNNER runs one kernel for all: -n goes with --kernel without")
     outside = [item for item in items if item not in mine and HERE.parent / "install" not in item.path.parents]
     either = [item for item in outside if "backend" in getattr(item, "fixturenames", ())]
     inner = config.stash[INNER] = UnderRunner(runner, config.rootpath, [item.nodeid for item in mine + either])
     # Last, whatever was named first: the others are run while the inner pytest is at work.
-    items[:] = [item for item in items if item not in mine]
+    others = [item for item in items if item not in mine]
+    _take(config, items, others if which == "too" else [])
     items += [_stand_in(item, inner) for item in (*mine, *either)]
 
 
@@ -77,6 +91,13 @@ def pytest_runtestloop(session: pytest.Session) -> None:
 def pytest_unconfigure(config: pytest.Config) -> None:
     if INNER in config.stash:
         config.stash[INNER].close()
+
+
+def _take(config: pytest.Config, items: list[pytest.Item], some: list[pytest.Item]) -> None:
+    """Leave these of all."""
+    taken = set(some)
+    config.hook.pytest_deselected(items=[item for item in items if item not in taken])
+    items[:] = some
 
 
 def _stand_in(item: pytest.Item, inner: UnderRunner) -> pytest.Item:

@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from tests.support.netns import Namespace
 
 
+pytestmark = pytest.mark.under_kernel
+
+
 class DisturbedDevice(GenericNetlink):
     """Something may happen in the middle of its dumps."""
 

@@ -58,6 +58,7 @@ def assert_failed(run: Run, step: str, *said: str) -> None:
         assert words in run.err
 
 
+@pytest.mark.under_kernel
 def test_behind_a_nat(tested: TestedExit, show: Callable[[str], None]) -> None:
     """The public address is not the host's: every step passes, each with its time. What was counted is a megabyte
     each way over IPv4 and over IPv6 at least, and the final figures are no smaller."""

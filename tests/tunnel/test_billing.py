@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import pytest
+
 from tests.support.tunnel.sessions import client_key, figures, settled_figures
 from tests.support.tunnel.waiting import until
 from tests.support.tunnel.wire import Wire
@@ -32,6 +34,7 @@ def at_most(shown: Transfer, true: Transfer) -> bool:
     return shown.received <= true.received and shown.sent <= true.sent
 
 
+@pytest.mark.under_kernel
 def test_killed_ten_times(
     start_appliance: Callable[..., Appliance], client: Client, tmp_path: Path, show: Callable[[str], None]
 ) -> None:

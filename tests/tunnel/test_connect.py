@@ -59,6 +59,7 @@ def shared(backend: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[G
         yield made
 
 
+@pytest.mark.under_kernel
 def test_a_whole_life(ground: Ground) -> None:
     """Up, all traffic leaves by the exit, the line renews itself; Ctrl-C: everything as it was, and a receipt."""
     client = ground.client
@@ -142,6 +143,7 @@ def test_its_traffic_and_no_other(ground: Ground) -> None:
     assert running.returncode == 0
 
 
+@pytest.mark.under_kernel
 def test_a_killed_command(ground: Ground) -> None:
     """What a killed run left behind, the next one takes away: its session, and a wireguard-go where there is one."""
     killed = start_through(ground, "sleep", "1000", options=("--json",))

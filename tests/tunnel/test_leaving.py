@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
+import pytest
+
 from tests.support.tunnel.appliance_process import PROJECT
 
 if TYPE_CHECKING:
@@ -23,6 +25,7 @@ leave(settings, StateDir(settings.node.state_dir), print)
 """
 
 
+@pytest.mark.under_kernel
 def test_leaving(start_appliance: Callable[..., Appliance], backend: str) -> None:
     """The tunnel that was to be kept, the firewall table and the sysctls: all is as it was found, and said once."""
     appliance = start_appliance(wireguard={"keep_on_exit": True})

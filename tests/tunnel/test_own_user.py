@@ -74,6 +74,7 @@ def appliance(world: World, backend: str, directory: Path, request: pytest.Fixtu
         request.node.add_report_section("teardown", "log", made.log())
 
 
+@pytest.mark.under_kernel
 def test_own_user(appliance: Appliance, client: Client) -> None:
     """A session through the tunnel and out, and its end; a firewall table changed, IPv6 disabled, the interface
     deleted; and the host as it was."""

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from tests.support.tunnel.ping import Pinged
     from tests.support.tunnel.watched_exit import Member
 
+pytestmark = pytest.mark.under_kernel
+
 # Seldom: whatever is put right sooner was seen in an event, or at the look about each second.
 INTERVAL = "60s"
 REPAIR_SECONDS = 30.0

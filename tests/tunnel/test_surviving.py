@@ -30,7 +30,8 @@ APPLY_FAILED = {"error": "peer apply failed; node may be disconnected"}
 ONE_CLIENT = {"subnet": "10.101.0.0/30"}
 
 
-@pytest.mark.parametrize("ending", ["stop", "kill"])
+@pytest.mark.under_kernel
+@pytest.mark.parametrize("ending", [pytest.param("stop", marks=pytest.mark.long), "kill"])
 def test_a_restart_under_a_download_loses_nothing(
     world: World, start_appliance: Callable[..., Appliance], client: Client, ending: str
 ) -> None:
@@ -84,6 +85,7 @@ def test_a_lost_interface_comes_back_with_its_peers(appliance: Appliance, client
     until(carried_on, "the new interface's bytes come on top of the old one's", seconds=60)
 
 
+@pytest.mark.under_kernel
 def test_an_interface_lost_before_a_request(start_appliance: Callable[..., Appliance], client: Client) -> None:
     """POST with the interface gone: a working session, or 503 and nothing left; soon after, sessions work again."""
     appliance = start_appliance(wireguard=ONE_CLIENT)
@@ -100,6 +102,7 @@ def test_an_interface_lost_before_a_request(start_appliance: Callable[..., Appli
     assert appliance.peers() == {client_key(session["wg_config"])}
 
 
+@pytest.mark.under_kernel
 def test_an_interface_lost_under_a_request(start_appliance: Callable[..., Appliance]) -> None:
     """The interface vanishes while POST is being answered, again and again: tunnel and store agree each time."""
     appliance = start_appliance(wireguard=ONE_CLIENT)

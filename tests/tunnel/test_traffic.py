@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import pytest
+
 from tests.support.tunnel.client import Received, new_key_pair
 from tests.support.tunnel.sessions import client_key, figures, settled_figures
 from tests.support.tunnel.webserver import blob, blob_sha256
@@ -20,6 +22,7 @@ DOWN = 50_000_000
 UP = 10_000_000
 
 
+@pytest.mark.under_kernel
 def test_what_is_carried_is_intact_and_counted(appliance: Appliance, client: Client, tmp_path: Path) -> None:
     """50 MB down and 10 MB up arrive intact; afterwards the session's bytes are exactly the tunnel's own."""
     token = appliance.token()

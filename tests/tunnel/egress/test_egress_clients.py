@@ -25,6 +25,7 @@ def settled_at_the_other(exit_: Vantage, version: int) -> None:
     exit_.clients[1].seen.await_carrying(mark)
 
 
+@pytest.mark.under_kernel
 @pytest.mark.parametrize("version", [4, 6])
 def test_isolated(exit_: Vantage, version: int) -> None:
     """Nothing that a client sends to another's address in the tunnel arrives; the sender is told."""
@@ -53,6 +54,7 @@ def test_not_called(exit_: Vantage, version: int) -> None:
         assert exit_.clients[0].seen.carrying(packet.carried) == []
 
 
+@pytest.mark.under_kernel
 @pytest.mark.parametrize("version", [4, 6])
 def test_source_of_another(exit_: Vantage, version: int) -> None:
     """A client sends from its own address alone: not another's, not the exit's, not one of the internet."""

@@ -6,6 +6,8 @@ import socket
 import sys
 from typing import TYPE_CHECKING
 
+import pytest
+
 from tests.support import netns
 from tests.support.egress.capture import Capture, Seen
 from tests.support.egress.packets import ICMP6, token
@@ -67,6 +69,7 @@ def no_leak(exit_: WatchedExit) -> None:
     assert sum(each.sent for each in seen) > 20, "WireGuard's own packets were seen"
 
 
+@pytest.mark.under_kernel
 def test_dual_stack(exit_: Vantage) -> None:
     """Whatever a client sends, its link to the exit's network sees WireGuard's packets and no other."""
     no_leak(exit_.exit)
