@@ -9,9 +9,10 @@ import pytest
 from appliance.config import load as config
 from appliance.domain.errors import HostError
 from appliance.ops.install import next_steps, plan
-from appliance.ops.install.file_steps import NoFile, Packages, Symlink, TextFile
+from appliance.ops.install.file_steps import NoFile, Symlink, TextFile
 from appliance.ops.install.layout import Layout
 from appliance.ops.install.plan import Program
+from appliance.ops.install.system_steps import Packages
 from appliance.ops.install.versions import order
 
 PROGRAM = Program(

@@ -11,8 +11,8 @@ from appliance.config import load as config
 from appliance.config import template
 from appliance.domain.errors import HostError
 from appliance.ops.install import facts, host, next_steps, plan, service
-from appliance.ops.install.file_steps import carry_out
 from appliance.ops.install.layout import SERVICE
+from appliance.ops.install.step import carry_out
 from appliance.store.state_dir import StateDir
 
 if TYPE_CHECKING:

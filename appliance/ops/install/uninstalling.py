@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 from appliance.config import load as config
 from appliance.ops.install import host, host_cleanup, plan
-from appliance.ops.install.file_steps import take_back
 from appliance.ops.install.layout import SERVICE, USER
 from appliance.ops.install.record import Record
+from appliance.ops.install.step import take_back
 from appliance.store.state_dir import StateDir
 
 if TYPE_CHECKING:

@@ -20,9 +20,10 @@ from appliance.ops.backup.archive import open_backup
 from appliance.ops.backup.create import write_backup
 from appliance.ops.backup.restore import restore_backup
 from appliance.ops.install import facts, plan, service
-from appliance.ops.install.file_steps import NoFile, carry_out
+from appliance.ops.install.file_steps import NoFile
 from appliance.ops.install.layout import PROGRAM, SERVICE
 from appliance.ops.install.record import write_whole
+from appliance.ops.install.step import carry_out
 from appliance.ops.install.versions import order
 from appliance.store import integrity
 from appliance.store.file_owner import acting_as_owner
