@@ -22,8 +22,9 @@ from appliance.network.wireguard.link_events import link_events
 from appliance.server import assembly
 from appliance.server.api.app import create_app
 from appliance.server.api.auth import Authenticator
-from appliance.server.api.metrics import ExitCollector, create_metrics_app
+from appliance.server.api.metrics import create_metrics_app
 from appliance.server.api.rate_limits import RequestLimits
+from appliance.server.exporter import ExitCollector
 from appliance.server.http.ambiguous_length import Unambiguous
 from appliance.server.http.request_queue import Turns
 from appliance.server.http.request_timing import Timed
