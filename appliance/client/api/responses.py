@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from appliance.client.humanize import long_span, size
-from appliance.client.ui.status_text import COST, QUOTAS
 from appliance.domain.errors import HostError
 
 if TYPE_CHECKING:
@@ -21,6 +20,8 @@ PATIENCE_S = 120.0  # with an exit that says to come back later
 PATIENCE_UNANSWERED_S = 15.0  # with one that was never reached: sooner a wrong URL than a restart
 LONGEST_RETRY_AFTER_S = 300
 
+QUOTAS = ("quota_bytes_used", "quota_bytes_limit", "quota_seconds_used", "quota_seconds_limit")
+COST = ("cost_time_millicents", "cost_bytes_millicents")
 # What of an answer is used has to be of these types. SESSION_MORE: where it is there.
 SESSION: Fields = {"id": str, "region": str, "public_ip": str, "bytes_in": int, "bytes_out": int}
 SESSION_MORE: Fields = {
