@@ -10,7 +10,7 @@ import click
 
 from appliance.cli import output
 from appliance.cli.os_errors import host_faults
-from appliance.config import load as config
+from appliance.config.load import read_settings
 from appliance.domain.clock import HostClock
 from appliance.domain.errors import HostError
 from appliance.store.file_owner import acting_as_owner
@@ -35,7 +35,7 @@ def selftest(config_file: Path | None, as_json: bool) -> None:
 
     if os.geteuid() != 0:
         raise HostError("selftest makes network namespaces: run it as root")
-    settings = config.read(config_file, os.environ)
+    settings = read_settings(config_file, os.environ)
     books = Books(StateDir(settings.node.state_dir), HostClock(), acting_as_owner)
     interruption = Interruption()
     test = SelfTest(settings, Api(settings.api), books, interruption)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from appliance.client.api.responses import DONE, ENDED, FAILED, Again, Live, Over
 from appliance.client.api.sessions import Stopped
 from appliance.client.signals import Interrupted
-from appliance.client.tunnel import wg_config as config_file
+from appliance.client.tunnel import wg_config
 from appliance.client.tunnel.peer_config import has_ipv6
 from appliance.client.tunnel.tunnel import Figures
 from appliance.client.ui import status_text
@@ -212,14 +212,12 @@ def request(wish: Wish, key: bytes) -> dict[str, object]:
     return {"region": wish.region, "client_public_key": public_key, "ipv6": wish.ipv6}
 
 
-def whole_config(
-    wg_config: str, key: bytes, resolvers: Sequence[str] | None, default_resolvers: Sequence[str] = ()
-) -> str:
-    """`resolvers` come before the operator's, those before the default."""
-    own = config_file.with_private_key(wg_config, key)
+def whole_config(given: str, key: bytes, resolvers: Sequence[str] | None, default_resolvers: Sequence[str] = ()) -> str:
+    """Complete the configuration that was given. `resolvers` come before the operator's, those before the default."""
+    own = wg_config.with_private_key(given, key)
     if resolvers is None:
-        resolvers = config_file.resolvers(own) or default_resolvers
-    return config_file.with_resolvers(own, resolvers)
+        resolvers = wg_config.resolvers(own) or default_resolvers
+    return wg_config.with_resolvers(own, resolvers)
 
 
 def run(connection: Connection, screen: Screen, stay: Callable[[Opened], Outcome | Over]) -> Outcome:

@@ -13,12 +13,12 @@ from appliance.domain.entities import Session, State
 from appliance.domain.errors import ConfigError
 from appliance.metering.meter import Meter
 from appliance.metering.usage import Quotas
-from appliance.network import interfaces as host_network
 from appliance.network.address_pool import AddressPool
 from appliance.network.exit_node import Exit
 from appliance.network.firewall.firewall import HostEgress
 from appliance.network.firewall.ruleset import EgressRules
 from appliance.network.firewall.sysctls import Forwarding
+from appliance.network.interfaces import default_route_address, has_ipv6, host_interfaces, networks
 from appliance.network.wireguard import keys
 from appliance.network.wireguard.timeouts import TimedTunnel
 from appliance.sessions import identity
@@ -58,13 +58,13 @@ class Place:
 def describe_exit(settings: Settings, state: StateDir) -> Place:
     """Raises ConfigError when the tunnel's subnets do not go with the host, HostError without a default route."""
     wireguard = settings.wireguard
-    if wireguard.subnet6 is not None and not host_network.has_ipv6():
+    if wireguard.subnet6 is not None and not has_ipv6():
         raise ConfigError(
             f'wireguard.subnet6 = "{wireguard.subnet6}": this kernel has no IPv6; set wireguard.subnet6 = ""'
         )
-    interfaces = host_network.host_interfaces(without=wireguard.interface)
-    check_overlap(settings, host_network.networks(interfaces))
-    public_ip = settings.node.public_ip or host_network.default_route_address()
+    interfaces = host_interfaces(without=wireguard.interface)
+    check_overlap(settings, networks(interfaces))
+    public_ip = settings.node.public_ip or default_route_address()
     private_key = state.private_key()
     exit_ = Exit(
         interface=wireguard.interface,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from appliance.config.load import load
+from appliance.config.load import parse_settings
 from appliance.config.settings import by_key
 from appliance.domain.clock import Moment
 from appliance.network.interfaces import Uplink
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
 FOLDER = Path("/var/lib/wg-appliance")
-SETTINGS = load("", {}, "host")
+SETTINGS = parse_settings("", {}, "host")
 BOOT = "a boot"
 NO_RULES = '{"nftables": []}'
 OUR_TABLE = '{"nftables": [{"table": {"family": "inet", "name": "wg_appliance", "handle": 1}}]}'
@@ -65,7 +65,7 @@ HEALTHY = Facts(
 
 def configured(text: str, facts: Facts = HEALTHY) -> Facts:
     """The same host with this configuration, which its server has taken over."""
-    settings = load(text, {}, "host")
+    settings = parse_settings(text, {}, "host")
     assert facts.state is not None
     return replace(facts, settings=settings, state=replace(facts.state, running=by_key(settings)))
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from appliance.config import load as config
+from appliance.config.load import read_settings
 from appliance.domain.errors import HostError
 from appliance.ops.selftest.api_client import Api
 from appliance.ops.selftest.plan import names
@@ -132,7 +132,7 @@ class TestedExit:
         return running.total() == 1 + running["wireguard-go"]
 
     def _ready(self) -> bool:
-        api = Api(config.read(self.exit.config, self.exit.environment).api)
+        api = Api(read_settings(self.exit.config, self.exit.environment).api)
         try:
             with self.exit.space.entered():
                 return api.ask("GET", "/readyz").status == 200

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from appliance.client.api.http import Answer
-from appliance.config.load import load
+from appliance.config.load import parse_settings
 from appliance.config.value_types import HostPort, UnixPath
 from appliance.domain.errors import HostError
 from appliance.ops.selftest.api_client import Api
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from appliance.config.load import ApiSettings
 
 EVERYWHERE = "0.0.0.0"  # noqa: S104 (as it is configured; the test listens on loopback)
-DEFAULTS = load("", {}, "host").api
+DEFAULTS = parse_settings("", {}, "host").api
 
 
 class Mirror(BaseHTTPRequestHandler):

@@ -15,8 +15,7 @@ from appliance.config import applied
 from appliance.domain.clock import HostClock
 from appliance.domain.errors import HostError, TunnelError
 from appliance.network import interfaces
-from appliance.network.firewall import nft_json
-from appliance.network.firewall import sysctls as forwarding
+from appliance.network.firewall import nft_json, sysctls
 from appliance.network.wireguard import backend, kernel, userspace
 from appliance.ops.doctor import system_clock, udp_sockets
 from appliance.ops.doctor.facts import Disk, Facts, Firewall, Forwarding, Network, State, StateFile, UdpPort
@@ -42,7 +41,7 @@ def gather(settings: Settings, config_file: Path, state: StateDir, become_owner:
     wireguard = backend.read_host(interface)
     network = _network(interface)
     udp = UdpPort(udp_sockets.holders(port), _device_port(interface, wireguard.interface_kind))
-    sysctls = _forwarding(state, root=root)
+    forwarding = _forwarding(state, root=root)
     firewall = _firewall()
     now = HostClock().now()
     disk = _disk(state.path)
@@ -58,14 +57,14 @@ def gather(settings: Settings, config_file: Path, state: StateDir, become_owner:
         wireguard=wireguard,
         network=network,
         udp=udp,
-        forwarding=sysctls,
+        forwarding=forwarding,
         firewall=firewall,
     )
 
 
 def _forwarding(state: StateDir, *, root: bool) -> Forwarding:
     writable = os.access(PROC_SYS / "net/ipv4/ip_forward", os.W_OK) if root else None
-    return Forwarding(forwarding.Forwarding(PROC_SYS, state.sysctls, "").read(), writable)
+    return Forwarding(sysctls.Forwarding(PROC_SYS, state.sysctls, "").read(), writable)
 
 
 def _network(interface: str) -> Network:

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from appliance.config import load as config
+from appliance.config.load import read_settings
 from appliance.domain.errors import HostError
 from appliance.ops.backup.archive import open_backup
 from appliance.ops.backup.create import write_backup
@@ -55,7 +55,7 @@ class Upgrade:
         self._program = program
         self._say = say
         self._journal = layout.programs / "upgrade.json"
-        self._settings: Settings = config.read(layout.config if layout.config.exists() else None, {}, layout.config)
+        self._settings: Settings = read_settings(layout.config if layout.config.exists() else None, {}, layout.config)
         self._state = StateDir(self._settings.node.state_dir)
 
     def run(self) -> None:

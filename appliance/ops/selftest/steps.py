@@ -11,8 +11,8 @@ from appliance.client.tunnel.device import existing_device, new_device
 from appliance.client.tunnel.namespace import Namespace
 from appliance.client.tunnel.peer_config import Call, read_offer
 from appliance.domain.errors import HostError
-from appliance.network import interfaces as host_network
 from appliance.network.firewall.ruleset import PRIVATE
+from appliance.network.interfaces import host_interfaces
 from appliance.network.wireguard import keys, link
 from appliance.network.wireguard.tunnel import LinkChange
 from appliance.ops.selftest import cleanup, plan, transfer
@@ -83,7 +83,7 @@ class SelfTest:
         with self._interruption.allowed(False):
             self._clear()
         families = [plan.IPV4, plan.IPV6] if self._has_ipv6 else [plan.IPV4]
-        interfaces = [interface for _, interface in host_network.host_interfaces(without=self._exit.interface)]
+        interfaces = [interface for _, interface in host_interfaces(without=self._exit.interface)]
         self._own = [interface.ip for interface in interfaces]
         avoid = [*self._reserved(), *(interface.network for interface in interfaces), *links.routed()]
         self._addresses = [plan.choose_addresses(family, avoid) for family in families]
