@@ -48,14 +48,14 @@ CONVERGE_TIMEOUT_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class ExitPlacement:
     """This exit, and whether its public address is the host's own (behind a 1:1 NAT it is not)."""
 
     exit: Exit
     owns_public_ip: bool
 
 
-def describe_exit(settings: Settings, state: StateDir) -> Place:
+def describe_exit(settings: Settings, state: StateDir) -> ExitPlacement:
     """Raises ConfigError when the tunnel's subnets do not go with the host, HostError without a default route."""
     wireguard = settings.wireguard
     if wireguard.subnet6 is not None and not has_ipv6():
@@ -79,10 +79,10 @@ def describe_exit(settings: Settings, state: StateDir) -> Place:
         dns=wireguard.dns,
         keepalive=wireguard.keepalive,
     )
-    return Place(exit_, any(interface.ip == public_ip for _, interface in interfaces))
+    return ExitPlacement(exit_, any(interface.ip == public_ip for _, interface in interfaces))
 
 
-def egress_rules(settings: Settings, place: Place) -> EgressRules:
+def egress_rules(settings: Settings, place: ExitPlacement) -> EgressRules:
     egress, exit_ = settings.egress, place.exit
     return EgressRules(
         interface=exit_.interface,
@@ -101,7 +101,7 @@ def _ports_on_all_addresses(*listeners: HostPort | UnixPath | None) -> tuple[int
     return tuple(each.port for each in listeners if isinstance(each, HostPort) and each.everywhere)
 
 
-def host_egress(settings: Settings, state: StateDir, place: Place, boot_id: str) -> HostEgress:
+def host_egress(settings: Settings, state: StateDir, place: ExitPlacement, boot_id: str) -> HostEgress:
     forwarding = Forwarding(
         Path("/proc/sys"),
         state.sysctls,

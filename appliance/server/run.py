@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from appliance.network.firewall.firewall import HostEgress
     from appliance.network.netlink.events import NetlinkEvents
     from appliance.network.wireguard.tunnel import Tunnel
-    from appliance.server.assembly import Parts, Place
+    from appliance.server.assembly import ExitPlacement, Parts
 
 log = logging.getLogger(__name__)
 
@@ -199,7 +199,7 @@ def _web_servers(
     settings: Settings,
     clock: Clock,
     parts: Parts,
-    place: Place,
+    place: ExitPlacement,
     metrics: Metrics,
     listeners: list[socket.socket],
     certificate: Certificate | None,
@@ -225,7 +225,7 @@ def _web_servers(
 
 
 def _taking_over(
-    started: Settings, state: StateDir, parts: Parts, egress: HostEgress, place: Place
+    started: Settings, state: StateDir, parts: Parts, egress: HostEgress, place: ExitPlacement
 ) -> Callable[[Settings], None]:
     """Tiers and prices, for sessions that run as well (a price for those that begin from now on), and egress."""
 
@@ -237,7 +237,7 @@ def _taking_over(
     return take_over
 
 
-def _announce(settings: Settings, place: Place) -> None:
+def _announce(settings: Settings, place: ExitPlacement) -> None:
     log.info("region %s, clients dial %s port %d", settings.node.region, place.exit.public_ip, place.exit.endpoint_port)
     if settings.metrics.url is not None:
         log.info("metrics on %s", settings.metrics.url)
