@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from appliance.cli.os_errors import host_faults
 from appliance.cli.output import remark
-from appliance.config import load as config
+from appliance.config.load import read_settings
 from appliance.domain.clock import HostClock
 from appliance.domain.errors import HostError, StoreError
 from appliance.store.file_owner import become_owner
@@ -86,7 +86,7 @@ def run(config_file: Path | None, work: Callable[[Admin], Awaitable[T]]) -> T:
 
     from appliance.store import database
 
-    settings = config.read(config_file, os.environ)
+    settings = read_settings(config_file, os.environ)
     state = StateDir(settings.node.state_dir)
     now = HostClock().now().wall_ms
 

@@ -9,7 +9,7 @@ import click
 
 from appliance.cli.os_errors import host_faults
 from appliance.cli.output import remark, size
-from appliance.config import load as config
+from appliance.config.load import config_path, read_settings
 
 
 @click.command()
@@ -27,10 +27,10 @@ def backup(config_file: Path | None, file: Path, keep: int | None) -> None:
     from appliance.ops.backup.create import dated, drop_oldest, write_backup
     from appliance.store.state_dir import StateDir
 
-    settings = config.read(config_file, os.environ)
+    settings = read_settings(config_file, os.environ)
     target = dated(file) if file.is_dir() else file
     with host_faults("cannot make a backup of"):
-        write_backup(StateDir(settings.node.state_dir), config.location(config_file, os.environ), target)
+        write_backup(StateDir(settings.node.state_dir), config_path(config_file, os.environ), target)
     remark(f"saved {target} ({size(target.stat().st_size)})")
     if keep is not None:
         with host_faults("cannot remove"):

@@ -21,13 +21,13 @@ if TYPE_CHECKING:
 
     from appliance.client.api.dialer import Dialer
     from appliance.client.api.http import Api
-    from appliance.client.api.sessions import Sessions
+    from appliance.client.api.sessions import SessionsClient
     from appliance.client.credentials import Access
     from appliance.client.sudo_user import Invoker
 
 
 @dataclass(frozen=True, slots=True)
-class Exit:
+class ClientContext:
     """An exit's API, and how it is reached."""
 
     api: Api
@@ -48,10 +48,10 @@ class Exit:
 
     def sessions(
         self, pause: Callable[[float], None] = time.sleep, remark: Callable[[str], None] = output.remark
-    ) -> Sessions:
-        from appliance.client.api.sessions import Sessions
+    ) -> SessionsClient:
+        from appliance.client.api.sessions import SessionsClient
 
-        return Sessions(self.api, self.token, pause, remark)
+        return SessionsClient(self.api, self.token, pause, remark)
 
     def fetch(self, method: str, path: str) -> Mapping[str, Any]:
         """The answer, which has to be 200 and of somebody's tier; asked for again while the exit is busy or away."""
@@ -59,7 +59,7 @@ class Exit:
 
 
 def api_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Where the exit is, and who asks: as the command's first argument an `Exit`."""
+    """Where the exit is, and who asks: as the command's first argument an `ClientContext`."""
 
     @click.option("--api", metavar="URL", help="The exit; else $WG_APPLIANCE_API, else what was saved.")
     @click.option("--token", metavar="TOKEN", help="Other users of this machine see it meanwhile; else the file's.")
@@ -90,7 +90,9 @@ def api_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return with_exit
 
 
-def _reach(api: str | None, token: str | None, token_file: Path | None, *, save: bool, insecure_http: bool) -> Exit:
+def _reach(
+    api: str | None, token: str | None, token_file: Path | None, *, save: bool, insecure_http: bool
+) -> ClientContext:
     from appliance.client import credentials
     from appliance.client.api.dialer import Dialer, parse_url
     from appliance.client.sudo_user import find_invoker
@@ -116,7 +118,7 @@ def _reach(api: str | None, token: str | None, token_file: Path | None, *, save:
             written = credentials.save(found, saved)
         output.remark(f"saved: {', '.join(map(str, written))}")
     dialer = Dialer(url, _mark())
-    return Exit(dialer.api(), dialer, invoker, found)
+    return ClientContext(dialer.api(), dialer, invoker, found)
 
 
 def _no_token(url: str, access: Access, where: str) -> click.UsageError:

@@ -22,11 +22,11 @@ from appliance.domain.errors import HostError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from appliance.cli.client_options import Exit
-    from appliance.client.api.responses import Opened, Over
-    from appliance.client.api.sessions import Sessions
-    from appliance.client.connection import Outcome, Wish
-    from appliance.client.run_records import Place
+    from appliance.cli.client_options import ClientContext
+    from appliance.client.api.responses import OpenedSession, Over
+    from appliance.client.api.sessions import SessionsClient
+    from appliance.client.connection import ConnectionOptions, ConnectionOutcome
+    from appliance.client.run_records import RunClaim
     from appliance.client.signals import Interruption
     from appliance.client.ui.screen import Screen
 
@@ -111,7 +111,7 @@ class Resolver(click.ParamType):  # type: ignore[type-arg]  # no generic class b
 def connect(
     ctx: click.Context,
     /,
-    exit_: Exit,
+    exit_: ClientContext,
     region: str | None,
     resolvers: tuple[str, ...],
     every_s: int,
@@ -165,7 +165,7 @@ def _quoted(session_id: str) -> str:
     return quote(session_id, safe="")
 
 
-def _show(exit_: Exit, method: str, path: str, as_json: bool) -> None:
+def _show(exit_: ClientContext, method: str, path: str, as_json: bool) -> None:
     fields = exit_.fetch(method, path)
     if as_json:
         output.write_json(fields)
@@ -173,7 +173,7 @@ def _show(exit_: Exit, method: str, path: str, as_json: bool) -> None:
         output.write_fields(list(fields.items()))
 
 
-def _report(ctx: click.Context, outcome: Outcome) -> None:
+def _report(ctx: click.Context, outcome: ConnectionOutcome) -> None:
     from appliance.cli import Failed
 
     if outcome.line:
@@ -181,11 +181,13 @@ def _report(ctx: click.Context, outcome: Outcome) -> None:
     ctx.exit(outcome.exit_status)
 
 
-def _wish(sessions: Sessions, region: str | None, resolvers: Sequence[str] | None, every_s: int) -> Wish:
-    from appliance.client.connection import Wish
+def _wish(
+    sessions: SessionsClient, region: str | None, resolvers: Sequence[str] | None, every_s: int
+) -> ConnectionOptions:
+    from appliance.client.connection import ConnectionOptions
     from appliance.client.tunnel.ipv6 import ipv6_enabled
 
-    return Wish(region or _only(sessions.regions()), ipv6_enabled(), resolvers, every_s)
+    return ConnectionOptions(region or _only(sessions.regions()), ipv6_enabled(), resolvers, every_s)
 
 
 def _only(regions: list[str]) -> str:
@@ -197,11 +199,11 @@ def _only(regions: list[str]) -> str:
 
 
 def _hand_out(
-    exit_: Exit, region: str | None, resolvers: Sequence[str] | None, file: str | None, as_json: bool
+    exit_: ClientContext, region: str | None, resolvers: Sequence[str] | None, file: str | None, as_json: bool
 ) -> None:
     """The config instead of a tunnel: in a file, on stdout, or for a phone."""
     from appliance.client.api.sessions import Stopped
-    from appliance.client.connection import Outcome, request, whole_config
+    from appliance.client.connection import ConnectionOutcome, request, whole_config
     from appliance.client.credentials import write_private
     from appliance.client.tunnel.wg_config import PUBLIC_RESOLVER
     from appliance.client.ui import qr
@@ -219,7 +221,7 @@ def _hand_out(
     try:
         opened = sessions.open(request(wish, key))
     except Stopped as error:
-        _report(click.get_current_context(), Outcome(error.exit_status, str(error)))
+        _report(click.get_current_context(), ConnectionOutcome(error.exit_status, str(error)))
         return
     # A phone's own resolver is one of its network's, which it does not reach through the tunnel.
     config = whole_config(opened.wg_config, key, wish.resolvers, () if file else (PUBLIC_RESOLVER,))
@@ -262,18 +264,18 @@ def _refuse_place(path: Path) -> None:
 
 
 def _stay(
-    exit_: Exit,
+    exit_: ClientContext,
     region: str | None,
     resolvers: Sequence[str] | None,
     every_s: int,
     command: Sequence[str] | None,
     as_json: bool,
-) -> Outcome:
+) -> ConnectionOutcome:
     """A tunnel, until it is to end."""
     from appliance.client import cleanup, run_records
     from appliance.client.api import responses
-    from appliance.client.connection import Outcome
-    from appliance.client.signals import Interrupted, Interruption
+    from appliance.client.connection import ConnectionOutcome
+    from appliance.client.signals import InterruptedBySignal, Interruption
     from appliance.client.ui.screen import screen_for
 
     if os.geteuid() != 0:
@@ -289,21 +291,26 @@ def _stay(
                 if command is None:
                     return _machine(exit_, sessions, wish, place, screen, interruption)
                 return _command(exit_, sessions, wish, place, screen, interruption, command)
-        except Interrupted as error:
-            return Outcome(responses.FAILED, f"{error} before the tunnel was up")
+        except InterruptedBySignal as error:
+            return ConnectionOutcome(responses.FAILED, f"{error} before the tunnel was up")
 
 
 def _machine(
-    exit_: Exit, sessions: Sessions, wish: Wish, place: Place, screen: Screen, interruption: Interruption
-) -> Outcome:
-    from appliance.client.connection import Connection, run
+    exit_: ClientContext,
+    sessions: SessionsClient,
+    wish: ConnectionOptions,
+    place: RunClaim,
+    screen: Screen,
+    interruption: Interruption,
+) -> ConnectionOutcome:
+    from appliance.client.connection import ClientConnection, run
     from appliance.client.tunnel.full_tunnel import WholeMachine
     from appliance.network.wireguard import keys
 
     tunnel = WholeMachine(place.record.interface, exit_.environment, screen.remark)
-    connection = Connection(wish, keys.generate_private_key(), sessions, exit_.dialer, tunnel, place)
+    connection = ClientConnection(wish, keys.generate_private_key(), sessions, exit_.dialer, tunnel, place)
 
-    def stay(opened: Opened) -> Over:
+    def stay(opened: OpenedSession) -> Over:
         screen.connected(opened, wish.region, place.record.interface, "Ctrl-C ends it")
         return connection.watch(screen, interruption)
 
@@ -311,24 +318,24 @@ def _machine(
 
 
 def _command(
-    exit_: Exit,
-    sessions: Sessions,
-    wish: Wish,
-    place: Place,
+    exit_: ClientContext,
+    sessions: SessionsClient,
+    wish: ConnectionOptions,
+    place: RunClaim,
     screen: Screen,
     interruption: Interruption,
     command: Sequence[str],
-) -> Outcome:
+) -> ConnectionOutcome:
     from appliance.client.command import accompany
-    from appliance.client.connection import Connection, run
+    from appliance.client.connection import ClientConnection, run
     from appliance.client.tunnel.namespace_tunnel import Apart
     from appliance.network.wireguard import keys
 
     key = keys.generate_private_key()
     tunnel = Apart(place.record.interface, key, place.resolv_conf)
-    connection = Connection(wish, key, sessions, exit_.dialer, tunnel, place)
+    connection = ClientConnection(wish, key, sessions, exit_.dialer, tunnel, place)
 
-    def stay(opened: Opened) -> Outcome:
+    def stay(opened: OpenedSession) -> ConnectionOutcome:
         screen.connected(opened, wish.region, place.record.interface, f"for {command[0]} alone")
         return accompany(
             lambda: tunnel.start(command, exit_.invoker, exit_.environment),

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from appliance.cli import output
-from appliance.config import load as config
+from appliance.config.load import config_path, read_settings
 from appliance.domain.errors import ConfigError, HostError
 from appliance.ops.doctor.finding import Finding, Status, failed, ok
 from appliance.store.file_owner import become_owner
@@ -37,9 +37,9 @@ def doctor(config_file: Path | None, as_json: bool) -> None:
 
 
 def _examine(config_file: Path | None) -> list[Finding]:
-    file = config.location(config_file, os.environ)
+    file = config_path(config_file, os.environ)
     try:
-        settings = config.read(config_file, os.environ)
+        settings = read_settings(config_file, os.environ)
     except ConfigError as error:
         what = f"{error}; nothing else can be checked before"
         return [failed("config", what, f"nano {file}")]

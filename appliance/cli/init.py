@@ -11,7 +11,7 @@ import click
 
 from appliance.cli.os_errors import host_faults
 from appliance.cli.output import remark
-from appliance.config import load as config
+from appliance.config.load import config_path, read_settings
 from appliance.store.file_owner import become_owner
 
 if TYPE_CHECKING:
@@ -27,10 +27,10 @@ def init(config_file: Path | None) -> None:
     """
     from appliance.store.state_dir import StateDir
 
-    file = config.location(config_file, os.environ)
+    file = config_path(config_file, os.environ)
     with host_faults("cannot write the configuration"):
         _say(file, made=_write_config(file))
-    state = StateDir(config.read(file, os.environ).node.state_dir)
+    state = StateDir(read_settings(file, os.environ).node.state_dir)
     _say(state.path, made=state.create())
     with host_faults("cannot set up the state directory"):
         _fill(state)

@@ -21,8 +21,7 @@ def install(dry_run: bool, public_ip: str | None, region: str | None) -> None:
     May be repeated: what is as it should be is left alone, and so is a configuration that is there.
     """
     from appliance.ops.install import facts, installing
-    from appliance.ops.install.layout import Layout
-    from appliance.ops.install.one_at_a_time import one_at_a_time
+    from appliance.ops.install.layout import Layout, one_at_a_time
 
     facts.require_host("install")
     layout = Layout()

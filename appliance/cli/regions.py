@@ -11,13 +11,13 @@ from appliance.cli.client_options import api_options
 from appliance.cli.os_errors import host_faults
 
 if TYPE_CHECKING:
-    from appliance.cli.client_options import Exit
+    from appliance.cli.client_options import ClientContext
 
 
 @click.command()
 @api_options
 @output.json_option
-def regions(exit_: Exit, as_json: bool) -> None:
+def regions(exit_: ClientContext, as_json: bool) -> None:
     """List the regions that have an active exit, and how far away their API is. Needs no token."""
     from appliance.client.api import responses
     from appliance.client.api.latency import round_trip_s

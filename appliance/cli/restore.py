@@ -11,7 +11,7 @@ import click
 
 from appliance.cli.os_errors import host_faults
 from appliance.cli.output import remark
-from appliance.config import load as config
+from appliance.config.load import config_path, read_settings
 from appliance.domain.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ def restore(config_file: Path | None, file: Path) -> None:
     """
     from appliance.ops.backup.restore import restore_backup
 
-    place = config.location(config_file, os.environ)
+    place = config_path(config_file, os.environ)
     with host_faults("cannot restore"):
         done = restore_backup(file, place, os.environ)
     made = done.manifest
@@ -52,7 +52,7 @@ def _advice(place: Path, settings: Settings) -> Iterator[str]:
         )
     if place.exists():
         try:
-            config.read(place, os.environ)
+            read_settings(place, os.environ)
         except ConfigError as error:
             yield str(error)
 

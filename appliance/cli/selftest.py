@@ -10,7 +10,7 @@ import click
 
 from appliance.cli import output
 from appliance.cli.os_errors import host_faults
-from appliance.config import load as config
+from appliance.config.load import read_settings
 from appliance.domain.clock import HostClock
 from appliance.domain.errors import HostError
 from appliance.store.file_owner import acting_as_owner
@@ -19,7 +19,7 @@ from appliance.store.state_dir import StateDir
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from appliance.ops.selftest.run import Outcome
+    from appliance.ops.selftest.run import StepOutcome
 
 
 @click.command()
@@ -28,20 +28,20 @@ if TYPE_CHECKING:
 def selftest(config_file: Path | None, as_json: bool) -> None:
     """Prove the running exit: a session, a tunnel from a network namespace, traffic, what was counted. As root."""
     from appliance.client.signals import Interruption
-    from appliance.ops.selftest.api_client import Api
+    from appliance.ops.selftest.api_client import LocalApi
     from appliance.ops.selftest.run import run
     from appliance.ops.selftest.steps import SelfTest
     from appliance.ops.selftest.test_account import Books
 
     if os.geteuid() != 0:
         raise HostError("selftest makes network namespaces: run it as root")
-    settings = config.read(config_file, os.environ)
+    settings = read_settings(config_file, os.environ)
     books = Books(StateDir(settings.node.state_dir), HostClock(), acting_as_owner)
     interruption = Interruption()
-    test = SelfTest(settings, Api(settings.api), books, interruption)
-    outcomes: list[Outcome] = []
+    test = SelfTest(settings, LocalApi(settings.api), books, interruption)
+    outcomes: list[StepOutcome] = []
 
-    def report(outcome: Outcome) -> None:
+    def report(outcome: StepOutcome) -> None:
         outcomes.append(outcome)
         if not as_json:
             output.write(_line(outcome))
@@ -55,6 +55,6 @@ def selftest(config_file: Path | None, as_json: bool) -> None:
         raise HostError(f"the self-test failed at {', and at '.join(failed)}")
 
 
-def _line(outcome: Outcome) -> str:
+def _line(outcome: StepOutcome) -> str:
     word = "ok" if outcome.passed else "failed"
     return f"{word:<6}  {outcome.step:<9}  {outcome.seconds:7.3f} s  {outcome.detail}"

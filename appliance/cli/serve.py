@@ -10,7 +10,7 @@ from typing import IO, TYPE_CHECKING
 
 import click
 
-from appliance.config import load as config
+from appliance.config.load import read_settings
 from appliance.config.log_format import FORMATS, formatter
 from appliance.domain.errors import ApplianceError
 
@@ -44,7 +44,7 @@ def serve(config_file: Path | None, log_format: str) -> None:
     # SIGABRT, by which systemd's watchdog ends a process, then says where every thread was.
     faulthandler.enable(file=2)
     try:
-        run.serve(lambda: config.read(config_file, os.environ), os.environ)
+        run.serve(lambda: read_settings(config_file, os.environ), os.environ)
     except ApplianceError as error:
         if log_format == "text":
             raise

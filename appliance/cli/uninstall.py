@@ -13,8 +13,7 @@ from appliance.cli.os_errors import host_faults
 def uninstall(purge: bool) -> None:
     """Take the exit off this host: service, tunnel, firewall table, sysctls and program."""
     from appliance.ops.install import facts, uninstalling
-    from appliance.ops.install.layout import Layout
-    from appliance.ops.install.one_at_a_time import one_at_a_time
+    from appliance.ops.install.layout import Layout, one_at_a_time
 
     facts.require_host("uninstall")
     layout = Layout()

@@ -18,8 +18,7 @@ def upgrade(file: Path | None) -> None:
     Tunnels stay up. The state is backed up first; a version that is not ready within 30 s is taken back.
     """
     from appliance.ops.install import facts, upgrading
-    from appliance.ops.install.layout import Layout
-    from appliance.ops.install.one_at_a_time import one_at_a_time
+    from appliance.ops.install.layout import Layout, one_at_a_time
 
     facts.require_host("upgrade")
     layout = Layout()

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from appliance.client.api.http import Api
-    from appliance.client.run_records import Record
+    from appliance.client.run_records import RunRecord
 
 
 def clear(api: Api, token: str, environ: Mapping[str, str], remark: Callable[[str], None]) -> None:
@@ -34,7 +34,7 @@ def clear(api: Api, token: str, environ: Mapping[str, str], remark: Callable[[st
             remark(f"cleared up what process {place.record.pid} had left: {place.record.interface}")
 
 
-def _take_down(record: Record, environ: Mapping[str, str], remark: Callable[[str], None]) -> list[str]:
+def _take_down(record: RunRecord, environ: Mapping[str, str], remark: Callable[[str], None]) -> list[str]:
     if record.kind == "machine":
         return WholeMachine(record.interface, environ, remark, record.mark).down()
     # Its namespace had no name: it goes with the last program in it.

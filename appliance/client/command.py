@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from appliance.client.api.responses import FAILED
-from appliance.client.connection import Outcome, ended
-from appliance.client.signals import SIGNALS, Interrupted, Interruption, stays_ignored
+from appliance.client.connection import ConnectionOutcome, ended
+from appliance.client.signals import SIGNALS, InterruptedBySignal, Interruption, stays_ignored
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -26,7 +26,7 @@ def accompany(
     start: Callable[[], subprocess.Popen[bytes]],
     watch: Callable[[Interruption, Callable[[], bool]], Over],
     interruption: Interruption,
-) -> Outcome:
+) -> ConnectionOutcome:
     """Until the program has ended, whose exit status is ours; or the session has, which ends it. `interruption`: has
     the signals that came before there was a program."""
     exits = Interruption((signal.SIGCHLD,))
@@ -34,16 +34,16 @@ def accompany(
         try:
             interruption.pause(0)
             process = start()
-        except Interrupted as error:
-            return Outcome(FAILED, f"{error} before the program was started")
+        except InterruptedBySignal as error:
+            return ConnectionOutcome(FAILED, f"{error} before the program was started")
         except OSError as error:
             status = NOT_FOUND if isinstance(error, FileNotFoundError) else NOT_EXECUTABLE
-            return Outcome(status, f"{error.filename}: {error.strerror}")
+            return ConnectionOutcome(status, f"{error.filename}: {error.strerror}")
         hand_on_to(process)
         try:
             over = watch(exits, lambda: process.poll() is None)
-        except Interrupted:
-            return Outcome(_exit_status(process.wait()), of_program=True)
+        except InterruptedBySignal:
+            return ConnectionOutcome(_exit_status(process.wait()), of_program=True)
         finally:
             _end(process)
         return ended(over)

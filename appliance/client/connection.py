@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from appliance.client.api.responses import DONE, ENDED, FAILED, Again, Live, Over
 from appliance.client.api.sessions import Stopped
-from appliance.client.signals import Interrupted
-from appliance.client.tunnel import wg_config as config_file
+from appliance.client.signals import InterruptedBySignal
+from appliance.client.tunnel import wg_config
 from appliance.client.tunnel.peer_config import has_ipv6
 from appliance.client.tunnel.tunnel import Figures
 from appliance.client.ui import status_text
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from appliance.client.api.dialer import Dialer
-    from appliance.client.api.responses import Opened
-    from appliance.client.api.sessions import Sessions
-    from appliance.client.run_records import Place
+    from appliance.client.api.responses import OpenedSession
+    from appliance.client.api.sessions import SessionsClient
+    from appliance.client.run_records import RunClaim
     from appliance.client.signals import Interruption
     from appliance.client.tunnel.tunnel import ClientTunnel
     from appliance.client.ui.screen import Screen
@@ -34,7 +34,7 @@ NOTHING = Figures(0, 0, None)
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
+class ConnectionOptions:
     """`resolvers`: None leaves it to the operator. `every_s`: how often the status is shown."""
 
     region: str
@@ -44,7 +44,7 @@ class Wish:
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class ConnectionOutcome:
     """`line`: what went wrong, for stderr. `of_program`: the status is a program's, and stays what it is."""
 
     exit_status: int
@@ -52,9 +52,15 @@ class Outcome:
     of_program: bool = False
 
 
-class Connection:
+class ClientConnection:
     def __init__(
-        self, wish: Wish, key: bytes, sessions: Sessions, dialer: Dialer, tunnel: ClientTunnel, place: Place
+        self,
+        wish: ConnectionOptions,
+        key: bytes,
+        sessions: SessionsClient,
+        dialer: Dialer,
+        tunnel: ClientTunnel,
+        place: RunClaim,
     ) -> None:
         self._wish = wish
         self._key = key
@@ -63,7 +69,7 @@ class Connection:
         self._tunnel = tunnel
         self._place = place
         self._begun = _now()
-        self._opened: Opened
+        self._opened: OpenedSession
         self._is_open = self._is_up = False
         self._idle = False  # the server has ended it, and another is to be opened
         self._session: Mapping[str, Any] = {}  # as the API said last
@@ -73,7 +79,7 @@ class Connection:
         self._reading: tuple[float, int, int] | None = None  # when, down, up
         self._last = self._carried = NOTHING  # of the tunnel before this one, where it was made anew
 
-    def begin(self) -> Opened:
+    def begin(self) -> OpenedSession:
         """A session, and the tunnel up. Raises HostError or TunnelError; `end` comes afterwards in any case."""
         self._tunnel.check()
         self._take_over(self._sessions.open(request(self._wish, self._key)))
@@ -86,7 +92,10 @@ class Connection:
         return self._opened
 
     def watch(self, screen: Screen, interruption: Interruption, goes_on: Callable[[], bool] = lambda: False) -> Over:
-        """Until the server ends it. Raises Interrupted where `goes_on` says no; HostError where the tunnel has gone."""
+        """Watch until the server ends it.
+
+        Raises InterruptedBySignal where `goes_on` says no; HostError where the tunnel has gone.
+        """
         while True:
             try:
                 if _now() >= self._ask_at:
@@ -95,9 +104,9 @@ class Connection:
                         return over
                 screen.status(self._view())
                 if screen.gone and not goes_on():
-                    raise Interrupted("nobody looks any more")
+                    raise InterruptedBySignal("nobody looks any more")
                 interruption.pause(max(0.0, min(self._wish.every_s, self._ask_at - _now())))
-            except Interrupted:
+            except InterruptedBySignal:
                 if not goes_on():
                     raise
 
@@ -122,18 +131,18 @@ class Connection:
         if self._is_open and over is None:
             try:
                 final = self._sessions.close(self._opened.id)
-            except (ApplianceError, Interrupted) as error:
+            except (ApplianceError, InterruptedBySignal) as error:
                 failed.append(f"the session {self._opened.id} ends by itself, for it could not be closed: {error}")
         if not failed:  # else the next run tries again
             self._place.empty()
         return failed, final
 
-    def _take_over(self, opened: Opened) -> None:
+    def _take_over(self, opened: OpenedSession) -> None:
         self._opened = opened
         self._is_open = True
         self._place.note_session(self._sessions.url, opened.id)
 
-    def _config(self, opened: Opened) -> str:
+    def _config(self, opened: OpenedSession) -> str:
         return whole_config(opened.wg_config, self._key, self._wish.resolvers, self._tunnel.default_resolvers)
 
     def _ask(self, screen: Screen, interruption: Interruption) -> Over | None:
@@ -206,48 +215,48 @@ class Connection:
         )
 
 
-def request(wish: Wish, key: bytes) -> dict[str, object]:
+def request(wish: ConnectionOptions, key: bytes) -> dict[str, object]:
     """The body of POST /v1/sessions."""
     public_key = keys.encode(keys.public_key(key))
     return {"region": wish.region, "client_public_key": public_key, "ipv6": wish.ipv6}
 
 
-def whole_config(
-    wg_config: str, key: bytes, resolvers: Sequence[str] | None, default_resolvers: Sequence[str] = ()
-) -> str:
-    """`resolvers` come before the operator's, those before the default."""
-    own = config_file.with_private_key(wg_config, key)
+def whole_config(given: str, key: bytes, resolvers: Sequence[str] | None, default_resolvers: Sequence[str] = ()) -> str:
+    """Complete the configuration that was given. `resolvers` come before the operator's, those before the default."""
+    own = wg_config.with_private_key(given, key)
     if resolvers is None:
-        resolvers = config_file.resolvers(own) or default_resolvers
-    return config_file.with_resolvers(own, resolvers)
+        resolvers = wg_config.resolvers(own) or default_resolvers
+    return wg_config.with_resolvers(own, resolvers)
 
 
-def run(connection: Connection, screen: Screen, stay: Callable[[Opened], Outcome | Over]) -> Outcome:
+def run(
+    connection: ClientConnection, screen: Screen, stay: Callable[[OpenedSession], ConnectionOutcome | Over]
+) -> ConnectionOutcome:
     """`stay`: what happens between beginning and end. A signal ends it, and that is no failure."""
     over: Over | None = None
     try:
         opened = connection.begin()
         try:
             found = stay(opened)
-        except Interrupted:
-            found = Outcome(DONE)
+        except InterruptedBySignal:
+            found = ConnectionOutcome(DONE)
         over = found if isinstance(found, Over) else None
-        outcome = found if isinstance(found, Outcome) else ended(found)
+        outcome = found if isinstance(found, ConnectionOutcome) else ended(found)
     except Stopped as error:
-        outcome = Outcome(error.exit_status, str(error))
+        outcome = ConnectionOutcome(error.exit_status, str(error))
     except (ApplianceError, OSError) as error:
-        outcome = Outcome(FAILED, str(error))
+        outcome = ConnectionOutcome(FAILED, str(error))
     finally:
         failed = connection.end(screen, over)
     if not failed:
         return outcome
     lines = [outcome.line, *failed] if outcome.line else failed
     status_text = outcome.exit_status if outcome.of_program else outcome.exit_status or FAILED
-    return Outcome(status_text, "; ".join(lines))
+    return ConnectionOutcome(status_text, "; ".join(lines))
 
 
-def ended(over: Over) -> Outcome:
-    return Outcome(ENDED, f"the server has ended the session: {over.reason}")
+def ended(over: Over) -> ConnectionOutcome:
+    return ConnectionOutcome(ENDED, f"the server has ended the session: {over.reason}")
 
 
 def _now() -> float:

@@ -29,7 +29,7 @@ Kind = Literal["machine", "command"]  # whose traffic goes into the tunnel
 
 
 @dataclass(frozen=True, slots=True)
-class Record:
+class RunRecord:
     """`namespace`: the network namespace of the run, by its inode. `api` and `session`: empty before there is one.
     `mark`: of packets that do not go into the tunnel, where others do."""
 
@@ -42,10 +42,10 @@ class Record:
     mark: int | None = None
 
 
-class Place:
+class RunClaim:
     """An interface name that is this run's, as long as its lock is held."""
 
-    def __init__(self, lock: int, path: Path, record: Record) -> None:
+    def __init__(self, lock: int, path: Path, record: RunRecord) -> None:
         self._lock = lock
         self._path = path
         self.record = record
@@ -83,7 +83,7 @@ class Place:
 
 
 @contextmanager
-def claimed(kind: Kind) -> Iterator[Place]:
+def claimed(kind: Kind) -> Iterator[RunClaim]:
     """The lowest name that nobody has. Raises HostError, also while all of the machine's traffic has a tunnel."""
     place = _take_turn(kind)
     try:
@@ -94,7 +94,7 @@ def claimed(kind: Kind) -> Iterator[Place]:
         place.close()
 
 
-def _take_turn(kind: Kind) -> Place:
+def _take_turn(kind: Kind) -> RunClaim:
     FOLDER.mkdir(mode=0o700, exist_ok=True)
     turn = os.open(FOLDER, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
@@ -104,7 +104,7 @@ def _take_turn(kind: Kind) -> Place:
         os.close(turn)
 
 
-def _claim(kind: Kind, namespace: int) -> Place:
+def _claim(kind: Kind, namespace: int) -> RunClaim:
     other = whole_machine()
     if other is not None:
         raise HostError(f"this machine is connected already, by process {other.pid}; end that first")
@@ -114,21 +114,21 @@ def _claim(kind: Kind, namespace: int) -> Place:
         if lock is None:
             continue
         if os.fstat(lock).st_size == 0 and _is_free(name):
-            place = Place(lock, _path(name), Record(name, kind, os.getpid(), namespace))
+            place = RunClaim(lock, _path(name), RunRecord(name, kind, os.getpid(), namespace))
             place.write()
             return place
         os.close(lock)  # left in another network namespace, for a run there to take away
     raise HostError(f"{MOST} tunnels are open already")
 
 
-def whole_machine() -> Record | None:
+def whole_machine() -> RunRecord | None:
     """The run that has all of this network namespace's traffic in its tunnel."""
     namespace = _own_namespace()
     return next((r for r in _records() if (r.kind, r.namespace) == ("machine", namespace)), None)
 
 
 @contextmanager
-def abandoned() -> Iterator[list[Place]]:
+def abandoned() -> Iterator[list[RunClaim]]:
     """What runs in this network namespace have left that were killed, locked meanwhile."""
     found = []
     try:
@@ -138,7 +138,7 @@ def abandoned() -> Iterator[list[Place]]:
                 continue
             record = _parse(os.pread(lock, 4096, 0))
             if record is not None and record.namespace == _own_namespace():
-                found.append(Place(lock, path, record))
+                found.append(RunClaim(lock, path, record))
                 continue
             if record is None:  # killed before it had made anything
                 path.unlink(missing_ok=True)
@@ -165,7 +165,7 @@ def _is_free(interface: str) -> bool:
     return link.link_kind(interface) is None and not (SOCKET_DIRECTORY / f"{interface}.sock").exists()
 
 
-def _records() -> list[Record]:
+def _records() -> list[RunRecord]:
     """Of runs that live."""
     found = []
     for path in FOLDER.glob(f"{PREFIX}*.json"):
@@ -199,8 +199,8 @@ def _try_lock(path: Path, flags: int = 0) -> int | None:
         os.close(opened)
 
 
-def _parse(content: bytes) -> Record | None:
+def _parse(content: bytes) -> RunRecord | None:
     try:
-        return Record(**json.loads(content))
+        return RunRecord(**json.loads(content))
     except (ValueError, TypeError):
         return None

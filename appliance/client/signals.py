@@ -17,12 +17,12 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 MAY_BE_IGNORED = (signal.SIGINT, signal.SIGHUP)
 
 
-class Interrupted(BaseException):
+class InterruptedBySignal(BaseException):
     """Like KeyboardInterrupt no Exception: nothing may take it for a failure of its own."""
 
 
 class Interruption:
-    """Raises Interrupted in the main thread, once for all signals that have come, as soon as that is allowed."""
+    """Raises InterruptedBySignal in the main thread: once for all signals that have come, as soon as it is allowed."""
 
     def __init__(self, signals: Sequence[signal.Signals] = SIGNALS) -> None:
         self._signals = signals
@@ -72,7 +72,7 @@ class Interruption:
     def _raise(self) -> None:
         if self._pending is not None and self._allowed:
             first, self._pending = self._pending, None
-            raise Interrupted(f"interrupted by {first.name}")
+            raise InterruptedBySignal(f"interrupted by {first.name}")
 
 
 def stays_ignored(number: int, handler: object) -> bool:

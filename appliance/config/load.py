@@ -1,7 +1,7 @@
-"""Configuration: frozen `Settings` from TOML text and the environment.
+"""Makes frozen `Settings` from TOML text and the environment.
 
-`load` and `check_overlap` are pure; `read` is the edge that knows files and the host's name. Every refusal is a
-`ConfigError` of one line: where the value came from, the key, the value, what is allowed.
+`parse_settings` and `check_overlap` are pure; `read_settings` is the edge that knows files and the host's name. Every
+refusal is a `ConfigError` of one line: where the value came from, the key, the value, what is allowed.
 """
 
 from __future__ import annotations
@@ -52,9 +52,9 @@ __all__ = [
     "UnixPath",
     "WireGuardSettings",
     "check_overlap",
-    "load",
-    "location",
-    "read",
+    "config_path",
+    "parse_settings",
+    "read_settings",
 ]
 
 DEFAULT_PATH = Path("/etc/wg-appliance/config.toml")
@@ -66,23 +66,23 @@ ENV_NAMES = {ENV_PREFIX + "_".join(path).upper(): path for path in KEYS}
 TABLES = {path[:depth] for path in SECTIONS for depth in range(1, len(path) + 1)}
 
 
-def location(path: Path | None, environ: Mapping[str, str], default: Path = DEFAULT_PATH) -> Path:
-    """The configuration file to use: the one named, else the environment's, else the default."""
+def config_path(path: Path | None, environ: Mapping[str, str], default: Path = DEFAULT_PATH) -> Path:
+    """Find the configuration file to use: the one named, else the environment's, else the default."""
     return path or Path(environ.get(ENV_FILE) or default)
 
 
-def read(path: Path | None, environ: Mapping[str, str], default: Path = DEFAULT_PATH) -> Settings:
-    """The settings of this host. Only the file at the default place may be missing: all defaults then."""
-    file = location(path, environ, default)
+def read_settings(path: Path | None, environ: Mapping[str, str], default: Path = DEFAULT_PATH) -> Settings:
+    """Read the settings of this host. Only the file at the default place may be missing: all defaults then."""
+    file = config_path(path, environ, default)
     named = path is not None or bool(environ.get(ENV_FILE))
-    settings = load(_file_text(file, may_be_missing=not named), environ, socket.gethostname(), str(file))
+    settings = parse_settings(_file_text(file, may_be_missing=not named), environ, socket.gethostname(), str(file))
     _check_readable("tls_cert", settings.api.tls_cert)
     _check_readable("tls_key", settings.api.tls_key)
     return settings
 
 
-def load(text: str, environ: Mapping[str, str], hostname: str, source: str = "config.toml") -> Settings:
-    """The settings that TOML `text` and `environ` make together; `source` names the text in messages."""
+def parse_settings(text: str, environ: Mapping[str, str], hostname: str, source: str = "config.toml") -> Settings:
+    """Parse the settings that TOML `text` and `environ` make together; `source` names the text in messages."""
     tree = _toml(text, source)
     stated = {path: _value(path, value, source) for path, value in _leaves(tree, source)} | _overrides(environ)
     values = {path: key.kind.parse(key.default) for path, key in KEYS.items()} | stated

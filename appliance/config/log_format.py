@@ -28,7 +28,7 @@ def some(values: Iterable[str]) -> str:
 
 
 def formatter(log_format: str, *, with_time: bool) -> logging.Formatter:
-    return JsonLines() if log_format == "json" else TextLines(with_time=with_time)
+    return JsonLogFormatter() if log_format == "json" else TextLines(with_time=with_time)
 
 
 class TextLines(logging.Formatter):
@@ -42,7 +42,7 @@ class TextLines(logging.Formatter):
         return line.replace("\r", "\\r").replace("\n", "\\n")
 
 
-class JsonLines(logging.Formatter):
+class JsonLogFormatter(logging.Formatter):
     """An object a line, its fields beside `time`, `level`, `logger` and `message`; `exception` holds a traceback."""
 
     def format(self, record: logging.LogRecord) -> str:

@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from appliance.domain import charges as invoicing
-from appliance.domain.charges import Amount, Charge
+from appliance.domain.charges import Amount, Charge, by_month
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -81,7 +80,7 @@ def differences(
         if line.rates != rates.get(session_id, line.rates):
             found.append(f"{session_id}: the line's rates are not the session's")
             continue
-        charges = dict(invoicing.by_month(line.rates, days.get(session_id, ()), Amount()))
+        charges = dict(by_month(line.rates, days.get(session_id, ()), Amount()))
         expected = charges.get(month)
         if expected != line.charge:
             found.append(f"{session_id}: the line says {_words(line.charge)}, its days {_words(expected)}")

@@ -13,12 +13,12 @@ from appliance.domain.entities import Session, State
 from appliance.domain.errors import ConfigError
 from appliance.metering.meter import Meter
 from appliance.metering.usage import Quotas
-from appliance.network import interfaces as host_network
 from appliance.network.address_pool import AddressPool
 from appliance.network.exit_node import Exit
 from appliance.network.firewall.firewall import HostEgress
 from appliance.network.firewall.ruleset import EgressRules
 from appliance.network.firewall.sysctls import Forwarding
+from appliance.network.interfaces import default_route_address, has_ipv6, host_interfaces, networks
 from appliance.network.wireguard import keys
 from appliance.network.wireguard.timeouts import TimedTunnel
 from appliance.sessions import identity
@@ -48,23 +48,23 @@ CONVERGE_TIMEOUT_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class ExitPlacement:
     """This exit, and whether its public address is the host's own (behind a 1:1 NAT it is not)."""
 
     exit: Exit
     owns_public_ip: bool
 
 
-def describe_exit(settings: Settings, state: StateDir) -> Place:
+def describe_exit(settings: Settings, state: StateDir) -> ExitPlacement:
     """Raises ConfigError when the tunnel's subnets do not go with the host, HostError without a default route."""
     wireguard = settings.wireguard
-    if wireguard.subnet6 is not None and not host_network.has_ipv6():
+    if wireguard.subnet6 is not None and not has_ipv6():
         raise ConfigError(
             f'wireguard.subnet6 = "{wireguard.subnet6}": this kernel has no IPv6; set wireguard.subnet6 = ""'
         )
-    interfaces = host_network.host_interfaces(without=wireguard.interface)
-    check_overlap(settings, host_network.networks(interfaces))
-    public_ip = settings.node.public_ip or host_network.default_route_address()
+    interfaces = host_interfaces(without=wireguard.interface)
+    check_overlap(settings, networks(interfaces))
+    public_ip = settings.node.public_ip or default_route_address()
     private_key = state.private_key()
     exit_ = Exit(
         interface=wireguard.interface,
@@ -79,10 +79,10 @@ def describe_exit(settings: Settings, state: StateDir) -> Place:
         dns=wireguard.dns,
         keepalive=wireguard.keepalive,
     )
-    return Place(exit_, any(interface.ip == public_ip for _, interface in interfaces))
+    return ExitPlacement(exit_, any(interface.ip == public_ip for _, interface in interfaces))
 
 
-def egress_rules(settings: Settings, place: Place) -> EgressRules:
+def egress_rules(settings: Settings, place: ExitPlacement) -> EgressRules:
     egress, exit_ = settings.egress, place.exit
     return EgressRules(
         interface=exit_.interface,
@@ -101,7 +101,7 @@ def _ports_on_all_addresses(*listeners: HostPort | UnixPath | None) -> tuple[int
     return tuple(each.port for each in listeners if isinstance(each, HostPort) and each.everywhere)
 
 
-def host_egress(settings: Settings, state: StateDir, place: Place, boot_id: str) -> HostEgress:
+def host_egress(settings: Settings, state: StateDir, place: ExitPlacement, boot_id: str) -> HostEgress:
     forwarding = Forwarding(
         Path("/proc/sys"),
         state.sysctls,

@@ -22,8 +22,9 @@ from appliance.network.wireguard.link_events import link_events
 from appliance.server import assembly
 from appliance.server.api.app import create_app
 from appliance.server.api.auth import Authenticator
-from appliance.server.api.metrics import ExitCollector, create_metrics_app
+from appliance.server.api.metrics import create_metrics_app
 from appliance.server.api.rate_limits import RequestLimits
+from appliance.server.exporter import ExitCollector
 from appliance.server.http.ambiguous_length import Unambiguous
 from appliance.server.http.request_queue import Turns
 from appliance.server.http.request_timing import Timed
@@ -48,7 +49,7 @@ if TYPE_CHECKING:
     from appliance.network.firewall.firewall import HostEgress
     from appliance.network.netlink.events import NetlinkEvents
     from appliance.network.wireguard.tunnel import Tunnel
-    from appliance.server.assembly import Parts, Place
+    from appliance.server.assembly import ExitPlacement, Parts
 
 log = logging.getLogger(__name__)
 
@@ -198,7 +199,7 @@ def _web_servers(
     settings: Settings,
     clock: Clock,
     parts: Parts,
-    place: Place,
+    place: ExitPlacement,
     metrics: Metrics,
     listeners: list[socket.socket],
     certificate: Certificate | None,
@@ -224,7 +225,7 @@ def _web_servers(
 
 
 def _taking_over(
-    started: Settings, state: StateDir, parts: Parts, egress: HostEgress, place: Place
+    started: Settings, state: StateDir, parts: Parts, egress: HostEgress, place: ExitPlacement
 ) -> Callable[[Settings], None]:
     """Tiers and prices, for sessions that run as well (a price for those that begin from now on), and egress."""
 
@@ -236,7 +237,7 @@ def _taking_over(
     return take_over
 
 
-def _announce(settings: Settings, place: Place) -> None:
+def _announce(settings: Settings, place: ExitPlacement) -> None:
     log.info("region %s, clients dial %s port %d", settings.node.region, place.exit.public_ip, place.exit.endpoint_port)
     if settings.metrics.url is not None:
         log.info("metrics on %s", settings.metrics.url)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from appliance.server.http.protocol import Connection
+from appliance.server.http.protocol import HttpConnection
 from appliance.server.http.tls import Certificate
 from tests.api.test_tls import GET, trusting_anybody
 from tests.support.api.served import PATIENCE_S, Bytes, Served, served
@@ -97,7 +97,7 @@ def test_given_back(
                     while server.connections:  # noqa: ASYNC110 - it sets no event
                         await asyncio.sleep(0.01)
                 server.app.gate.set()
-            await until_none(Connection)
+            await until_none(HttpConnection)
 
     asyncio.run(story())
 

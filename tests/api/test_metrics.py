@@ -17,7 +17,7 @@ from appliance.domain.tiers import Tier
 from appliance.network.firewall.state import EgressChanges
 from appliance.network.reconcile import Changes
 from appliance.network.wireguard.tunnel import Peer, PutPeer
-from appliance.server.api.metrics import ExitCollector
+from appliance.server.exporter import ExitCollector
 from appliance.sessions.convergence import Convergence
 from tests.support.api.exit_under_test import UNHURRIED, on_exit
 

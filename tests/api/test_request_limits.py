@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 import pytest
 from throttled import utils as throttled_clock
 
-from appliance.config import load as config
+from appliance.config.load import parse_settings
 from appliance.domain.errors import TooManyRequests
 from appliance.domain.tiers import Tier
 from appliance.server.api.rate_limits import MOST_KEPT, RequestLimits
@@ -200,7 +200,7 @@ async def test_taken_over(exit_: ExitUnderTest, seconds: Seconds) -> None:
     """A tier's limit that was changed holds from the next request on, and what was asked before still counts."""
     ada = await exit_.client()
     assert [(await ada.get("/v1/usage")).status_code for _ in range(3)] == [200, 200, 429]
-    exit_.parts.terms.take_over(config.load(CONFIG + "[tiers.paid]\nrequests_per_minute = 600\n", {}, "host"))
+    exit_.parts.terms.take_over(parse_settings(CONFIG + "[tiers.paid]\nrequests_per_minute = 600\n", {}, "host"))
     held_up(await ada.get("/v1/usage"))
     seconds.now += 0.1
     assert (await ada.get("/v1/usage")).status_code == 200

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from appliance.config import load as config
+from appliance.config.load import parse_settings
 from appliance.domain.errors import ConfigError
 from tests.support.api.answers import refused
 from tests.support.api.exit_under_test import CONFIG, ExitUnderTest, new_key, on_exit, until
@@ -135,7 +135,7 @@ async def test_change_that_strands_sessions(exit_: ExitUnderTest, change: str) -
     """A setting that live sessions cannot follow is refused at start, naming them; without any it is taken."""
     ada = await exit_.client()
     session_id = (await ada.open())["id"]
-    unchanged, exit_.settings = exit_.settings, config.load(CONFIG + change, {}, "host")
+    unchanged, exit_.settings = exit_.settings, parse_settings(CONFIG + change, {}, "host")
     with pytest.raises(ConfigError, match=session_id) as refusal:
         await exit_.restart()
     assert f"wireguard.{change.split()[0]}" in str(refusal.value)
@@ -143,6 +143,6 @@ async def test_change_that_strands_sessions(exit_: ExitUnderTest, change: str) -
     await exit_.start()
     assert exit_.state_of(session_id) == ("live", None)
     await ada.delete(session_id)
-    exit_.settings = config.load(CONFIG + change, {}, "host")
+    exit_.settings = parse_settings(CONFIG + change, {}, "host")
     await exit_.restart()
     await ada.open()

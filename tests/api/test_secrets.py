@@ -14,7 +14,7 @@ from prometheus_client import generate_latest
 from appliance.domain.errors import TunnelError
 from appliance.network.wireguard import keys
 from appliance.ops.backup.create import write_backup
-from appliance.server.api.metrics import ExitCollector
+from appliance.server.exporter import ExitCollector
 from appliance.store.state_dir import StateDir
 from tests.support.api.answers import refused
 from tests.support.api.exit_under_test import ExitUnderTest, on_exit

@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from appliance.config import load as config
+from appliance.config.load import parse_settings
 from appliance.domain.clock import rfc3339
 from appliance.domain.errors import ConfigError, TunnelError
 from appliance.server.reload import Reload
@@ -148,7 +148,7 @@ async def test_reload(exit_: ExitUnderTest) -> None:
         text = texts.pop(0)
         if not text:
             raise ConfigError("config.toml: region = 7: must be text")
-        return config.load(text, {}, "host")
+        return parse_settings(text, {}, "host")
 
     async with reporting(exit_) as told:
         await until(lambda: told.systemd.all("READY"), "ready")

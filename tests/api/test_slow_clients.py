@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from appliance.server.http import protocol, uvicorn_server
-from appliance.server.http.connection_slots import Room
+from appliance.server.http.connection_slots import ConnectionSlots
 from tests.support.api.exit_under_test import until
 from tests.support.api.served import Bytes, Served, served
 
@@ -202,7 +202,7 @@ def test_asked_as_it_lost_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_room_forgets() -> None:
     """Who has left takes no place, in whatever state, and to leave twice changes nothing."""
-    room = Room(2)
+    room = ConnectionSlots(2)
     sockets = [socket.socket() for _ in range(6)]
     for each in sockets:
         assert room.enter(each)

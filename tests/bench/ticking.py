@@ -6,7 +6,7 @@ from ipaddress import IPv4Address
 from random import Random
 from typing import TYPE_CHECKING
 
-from appliance.config import load as config
+from appliance.config.load import parse_settings
 from appliance.domain.clock import HostClock
 from appliance.network.exit_node import Exit
 from appliance.network.wireguard import keys
@@ -71,7 +71,7 @@ async def _build(device: Device, folder: Path) -> tuple[Store, assembly.Parts]:
     await (await Store.open(path)).close()
     clock = HostClock()
     books.fill(path, device.peers, clock.now(), (await device.tunnel.dump()).ifindex, Random(1))  # noqa: S311
-    settings = config.load(CONFIG, {}, "bench")
+    settings = parse_settings(CONFIG, {}, "bench")
     store = await Store.open(path)
     parts = await assembly.build(
         settings,

@@ -6,7 +6,7 @@ import pytest
 
 from appliance.client.api import responses
 from appliance.client.api.http import Answer
-from appliance.client.api.responses import Again, Live, Opened, Over, Refused, on_opening, on_status, pause
+from appliance.client.api.responses import Again, Live, OpenedSession, Over, Refusal, on_opening, on_status, pause
 from appliance.domain.errors import HostError
 from tests.support.client.scripted_api import OPENED, QUOTA_EXCEEDED, SESSION
 
@@ -14,7 +14,7 @@ from tests.support.client.scripted_api import OPENED, QUOTA_EXCEEDED, SESSION
 def test_opened() -> None:
     """201 is a session, whatever fields a later version may add."""
     found = on_opening(Answer(201, {**OPENED, "later": 1}), 1)
-    assert found == Opened(**OPENED)
+    assert found == OpenedSession(**OPENED)
 
 
 def test_an_answer_that_is_not_the_apis() -> None:
@@ -27,7 +27,7 @@ def test_an_answer_that_is_not_the_apis() -> None:
 def test_quota_exceeded() -> None:
     """Status 3; both windows with what was used and when they reset, and what to do."""
     found = on_opening(Answer(402, QUOTA_EXCEEDED), 1)
-    assert found == Refused(
+    assert found == Refusal(
         "quota exceeded (tier free): 4.0 GiB of 4.0 GiB (resets 2026-12-02T00:00:00Z), session time 1m 30s, unmetered "
         "(resets 2026-12-01T00:00:00Z); try again after 2026-12-02T00:00:00Z, or ask the operator for a higher tier",
         responses.QUOTA_EXCEEDED,
@@ -41,14 +41,14 @@ def test_quota_exceeded() -> None:
 def test_another_region(available: list[str], said: str) -> None:
     """A region without an exit is not waited for; those that have one are named."""
     body = {"error": "no active node in region fsn", "available": available}
-    assert on_opening(Answer(503, body, 10), 1) == Refused(f"no active node in region fsn{said}", responses.FAILED)
+    assert on_opening(Answer(503, body, 10), 1) == Refusal(f"no active node in region fsn{said}", responses.FAILED)
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 405, 413])
 def test_refused_for_good(status: int) -> None:
     """What will not change by asking again is status 1, in the API's own words."""
     found = on_opening(Answer(status, {"error": "its words"}), 1)
-    assert isinstance(found, Refused)
+    assert isinstance(found, Refusal)
     assert found.exit_status == responses.FAILED
     assert found.why.startswith(f"the API answers {status}: its words")
 

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from appliance.client import run_records
-from appliance.client.api.responses import Again, Live, Opened, Over
+from appliance.client.api.responses import Again, Live, OpenedSession, Over
 from appliance.client.api.sessions import Stopped
 from appliance.client.command import accompany
-from appliance.client.connection import Connection, Outcome, Wish, run
-from appliance.client.signals import Interrupted, Interruption
+from appliance.client.connection import ClientConnection, ConnectionOptions, ConnectionOutcome, run
+from appliance.client.signals import InterruptedBySignal, Interruption
 from appliance.client.tunnel.tunnel import Figures
 from appliance.domain.errors import HostError, TunnelError
 from tests.support.client.scripted_api import CONFIG, OPENED, SESSION
@@ -25,13 +25,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
-    from appliance.client.run_records import Place
+    from appliance.client.run_records import RunClaim
     from appliance.client.ui.status_text import View
 
 KEY = bytes(range(32))
-FIRST = Opened(**OPENED)
-OTHER_ADDRESS = Opened(**{**OPENED, "id": "ses_2", "wg_config": CONFIG.replace("10.101.0.2", "10.101.0.9")})
-SAME_ADDRESS = Opened(**{**OPENED, "id": "ses_2"})
+FIRST = OpenedSession(**OPENED)
+OTHER_ADDRESS = OpenedSession(**{**OPENED, "id": "ses_2", "wg_config": CONFIG.replace("10.101.0.2", "10.101.0.9")})
+SAME_ADDRESS = OpenedSession(**{**OPENED, "id": "ses_2"})
 FINAL = SESSION | {"terminated_reason": "quota_exceeded"}
 
 
@@ -39,8 +39,8 @@ FINAL = SESSION | {"terminated_reason": "quota_exceeded"}
 class Stage:
     """All parts, and in `log` what was done to them, in order."""
 
-    place: Place
-    opened: deque[Opened | Again | Exception] = field(default_factory=lambda: deque([FIRST]))
+    place: RunClaim
+    opened: deque[OpenedSession | Again | Exception] = field(default_factory=lambda: deque([FIRST]))
     statuses: deque[Live | Over | Again] = field(default_factory=deque)
     figures_: deque[Figures | Exception] = field(default_factory=deque)
     log: list[str] = field(default_factory=list)
@@ -53,14 +53,14 @@ class Stage:
     url = "https://exit.example"
 
     # The exit
-    def open(self, wish: Mapping[str, object], *again: int) -> Opened | Again:
+    def open(self, wish: Mapping[str, object], *again: int) -> OpenedSession | Again:
         self.log.append(f"open {wish['region']}{' again' if again else ''}{'' if wish['ipv6'] else ' without IPv6'}")
         found = self.opened.popleft()
         if isinstance(found, Exception):
             raise found
         return found
 
-    def try_open(self, wish: Mapping[str, object], failures: int) -> Opened | Again:
+    def try_open(self, wish: Mapping[str, object], failures: int) -> OpenedSession | Again:
         return self.open(wish, failures)
 
     def status(self, *found: Any) -> Any:
@@ -68,7 +68,7 @@ class Stage:
             self.views.append(found[0])
             return None
         if not self.statuses:
-            raise Interrupted("the script has ended")
+            raise InterruptedBySignal("the script has ended")
         return self.statuses.popleft()
 
     def close(self, *session_id: str) -> Mapping[str, Any]:
@@ -78,7 +78,7 @@ class Stage:
         if session_id and self.fails == "close":
             raise HostError("nobody there")
         if session_id and self.fails == "wait":
-            raise Interrupted("interrupted by SIGINT")
+            raise InterruptedBySignal("interrupted by SIGINT")
         return SESSION | {"terminated_reason": "closed"}
 
     # The tunnel
@@ -137,10 +137,10 @@ def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
         yield Stage(place)
 
 
-def play(stage: Stage, stay: Outcome | None = None) -> Outcome:
+def play(stage: Stage, stay: ConnectionOutcome | None = None) -> ConnectionOutcome:
     """`stay`: what comes of it, instead of watching."""
-    wish = Wish("fsn", ipv6=True, resolvers=None, every_s=0.0)
-    connection = Connection(wish, KEY, stage, stage, Tunnel(stage), stage.place)  # type: ignore[arg-type]  # all of it
+    wish = ConnectionOptions("fsn", ipv6=True, resolvers=None, every_s=0.0)
+    connection = ClientConnection(wish, KEY, stage, stage, Tunnel(stage), stage.place)  # type: ignore[arg-type]  # all of it
     interruption = Interruption()
     with interruption.awaited():
         return run(connection, stage, lambda _: stay or connection.watch(stage, interruption))  # type: ignore[arg-type]
@@ -149,7 +149,7 @@ def play(stage: Stage, stay: Outcome | None = None) -> Outcome:
 def test_interrupted(stage: Stage) -> None:
     """Ctrl-C is a clean end: the tunnel goes first, then the session, then comes the receipt; nothing is noted."""
     stage.statuses.append(Live(SESSION))
-    assert play(stage) == Outcome(0)
+    assert play(stage) == ConnectionOutcome(0)
     assert stage.log == ["open fsn", "up", "screen closed", "down", "close ses_1", "receipt ses_1"]
     assert list(run_records.FOLDER.iterdir()) == []
 
@@ -157,26 +157,26 @@ def test_interrupted(stage: Stage) -> None:
 def test_ended_by_the_server(stage: Stage) -> None:
     """Status 4 and the reason; the figures of the answer are the receipt's, and nobody closes what has ended."""
     stage.statuses += [Live(SESSION), Over("quota_exceeded", FINAL)]
-    assert play(stage) == Outcome(4, "the server has ended the session: quota_exceeded")
+    assert play(stage) == ConnectionOutcome(4, "the server has ended the session: quota_exceeded")
     assert stage.log == ["open fsn", "up", "screen closed", "down", "receipt ses_1"]
 
 
 def test_unknown_to_the_server(stage: Stage) -> None:
     """There are no figures for a receipt."""
     stage.statuses.append(Over("session not found", {}))
-    assert play(stage) == Outcome(4, "the server has ended the session: session not found")
+    assert play(stage) == ConnectionOutcome(4, "the server has ended the session: session not found")
     assert stage.log[-1] == "down"
 
 
 @pytest.mark.parametrize(
     ("opened", "changed"), [(SAME_ADDRESS, []), (OTHER_ADDRESS, ["change Address = 10.101.0.9/32"])]
 )
-def test_idle(stage: Stage, opened: Opened, changed: list[str]) -> None:
+def test_idle(stage: Stage, opened: OpenedSession, changed: list[str]) -> None:
     """Opened again with the same key, however often the exit puts it off; the tunnel is touched only where the file
     differs."""
     stage.opened += [Again(0.0, "no network"), Again(0.0, "no network"), opened]
     stage.statuses += [Over("idle", SESSION), Live(SESSION)]
-    assert play(stage) == Outcome(0)
+    assert play(stage) == ConnectionOutcome(0)
     changes = [line.partition(",")[0] for line in stage.log if line.startswith("change")]
     assert changes == changed
     assert stage.log.count("open fsn again") == 3
@@ -186,7 +186,7 @@ def test_idle(stage: Stage, opened: Opened, changed: list[str]) -> None:
 
 def test_idle_without_ipv6(stage: Stage) -> None:
     """The exit gave none when the tunnel was made, which has no routes for it: no other session brings it either."""
-    without = Opened(**{**OPENED, "wg_config": CONFIG.replace(", fd65:7869:7400::2/128", "")})
+    without = OpenedSession(**{**OPENED, "wg_config": CONFIG.replace(", fd65:7869:7400::2/128", "")})
     stage.opened = deque([without, SAME_ADDRESS])
     stage.statuses += [Over("idle", SESSION), Live(SESSION)]
     play(stage)
@@ -197,14 +197,14 @@ def test_idle_and_refused(stage: Stage) -> None:
     """Where it is not let in again, the status is that of the refusal, and the tunnel goes."""
     stage.opened.append(Stopped("quota exceeded", 3))
     stage.statuses.append(Over("idle", SESSION))
-    assert play(stage) == Outcome(3, "quota exceeded")
+    assert play(stage) == ConnectionOutcome(3, "quota exceeded")
     assert "down" in stage.log
 
 
 def test_the_api_is_away(stage: Stage) -> None:
     """Nothing happens to the tunnel; the line says so until there is an answer again."""
     stage.statuses += [Live(SESSION), Again(0.0, "refused"), Again(0.0, "refused"), Live(SESSION)]
-    assert play(stage) == Outcome(0)
+    assert play(stage) == ConnectionOutcome(0)
     assert [view.away for view in stage.views] == ["", "refused", "refused", ""]
     assert all(view.session == SESSION for view in stage.views)
 
@@ -245,7 +245,7 @@ def test_a_screen_that_fails(stage: Stage) -> None:
 def test_refused(stage: Stage) -> None:
     """Status and words of the refusal; nothing was made."""
     stage.opened = deque([Stopped("quota exceeded (tier free)", 3)])
-    assert play(stage) == Outcome(3, "quota exceeded (tier free)")
+    assert play(stage) == ConnectionOutcome(3, "quota exceeded (tier free)")
     assert "up" not in stage.log
 
 
@@ -253,7 +253,7 @@ def test_the_tunnel_has_gone(stage: Stage) -> None:
     """Somebody took the interface away: status 1, and the session is closed."""
     stage.statuses.append(Live(SESSION))
     stage.figures_.append(HostError("there is no WireGuard interface wgc0"))
-    assert play(stage) == Outcome(1, "there is no WireGuard interface wgc0")
+    assert play(stage) == ConnectionOutcome(1, "there is no WireGuard interface wgc0")
     assert "close ses_1" in stage.log
 
 
@@ -262,7 +262,7 @@ def test_a_session_that_cannot_be_closed(stage: Stage, fails: str, why: str) -> 
     """Nobody answers, or a second Ctrl-C ends the waiting: status 1; it is noted, so that the next run closes it."""
     stage.fails = fails
     outcome = play(stage)
-    assert outcome == Outcome(1, f"the session ses_1 ends by itself, for it could not be closed: {why}")
+    assert outcome == ConnectionOutcome(1, f"the session ses_1 ends by itself, for it could not be closed: {why}")
     assert "down" in stage.log
     with_session = [path.read_text() for path in run_records.FOLDER.iterdir()]
     assert len(with_session) == 1
@@ -273,7 +273,7 @@ def test_a_session_that_cannot_be_closed(stage: Stage, fails: str, why: str) -> 
 def test_a_programs_status(stage: Stage, status: int) -> None:
     """It is told that the session could not be closed, but whether the program has done its work is another matter."""
     stage.fails = "close"
-    outcome = play(stage, Outcome(status, of_program=True))
+    outcome = play(stage, ConnectionOutcome(status, of_program=True))
     assert (outcome.exit_status, "could not be closed" in outcome.line) == (status, True)
 
 
@@ -281,7 +281,9 @@ def test_a_tunnel_that_stays(stage: Stage) -> None:
     """What cannot be taken down is said beside the reason for the end, and noted; the way to the API stays."""
     stage.left = ["wg-quick down failed: it says why"]
     stage.statuses.append(Over("drained", FINAL))
-    assert play(stage) == Outcome(4, "the server has ended the session: drained; wg-quick down failed: it says why")
+    assert play(stage) == ConnectionOutcome(
+        4, "the server has ended the session: drained; wg-quick down failed: it says why"
+    )
     assert stage.mark == 51820
     assert len(list(run_records.FOLDER.iterdir())) == 1
 
@@ -293,11 +295,11 @@ def test_a_second_signal_ends_the_second_wait() -> None:
     """The first one ends what waits; the next, what waits after that. Several before it are one."""
     interruption = Interruption()
     with interruption.awaited():
-        with pytest.raises(Interrupted, match="SIGTERM"), interruption.allowed():
+        with pytest.raises(InterruptedBySignal, match="SIGTERM"), interruption.allowed():
             signal.raise_signal(signal.SIGTERM)
         signal.raise_signal(signal.SIGINT)
         signal.raise_signal(signal.SIGINT)
-        with pytest.raises(Interrupted, match="SIGINT"):
+        with pytest.raises(InterruptedBySignal, match="SIGINT"):
             interruption.pause(60)
         with interruption.allowed():
             pass
@@ -309,7 +311,7 @@ def test_a_signal_before_there_is_a_program() -> None:
     with interruption.awaited():
         signal.raise_signal(signal.SIGTERM)
         outcome = accompany(lambda: pytest.fail("it is started"), lambda *_: pytest.fail("it is watched"), interruption)
-    assert outcome == Outcome(1, "interrupted by SIGTERM before the program was started")
+    assert outcome == ConnectionOutcome(1, "interrupted by SIGTERM before the program was started")
 
 
 def test_an_ignored_signal_stays_ignored() -> None:
@@ -330,6 +332,6 @@ def test_a_childs_end_is_noticed_whoever_started_it() -> None:
     interruption = Interruption((signal.SIGCHLD,))
     with interruption.awaited(), ThreadPoolExecutor(1) as other:
         child = other.submit(subprocess.Popen, ["sleep", "0.1"]).result()
-        with pytest.raises(Interrupted, match="SIGCHLD"):
+        with pytest.raises(InterruptedBySignal, match="SIGCHLD"):
             interruption.pause(600)
         assert child.wait() == 0

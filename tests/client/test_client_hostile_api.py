@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from appliance.client.api.http import Answer
-from appliance.client.api.responses import Again, Opened, Refused, on_opening, on_status
+from appliance.client.api.responses import Again, OpenedSession, Refusal, on_opening, on_status
 from appliance.client.terminal import printable
 from appliance.client.ui.screen import JsonLines, PlainLines, Terminal
 from appliance.client.ui.status_text import View
@@ -72,7 +72,7 @@ def test_orders_in_a_table(api: ScriptedApi, run: Run) -> None:
 
 
 def show_all(screen: Screen, session: Mapping[str, Any] = SESSION) -> None:
-    opened = Opened(**{name: str(value) + ORDERS for name, value in OPENED.items()})
+    opened = OpenedSession(**{name: str(value) + ORDERS for name, value in OPENED.items()})
     session = {**session, "id": ORDERS, "terminated_reason": ORDERS}
     screen.connected(opened, ORDERS, "wgc0", "Ctrl-C ends it")
     screen.status(View("ses_1", ORDERS, ORDERS, 1, 1, 1, 1, 1, 1, session, ORDERS))
@@ -120,7 +120,7 @@ def test_wrong_types_in_what_opens(status: int, body: dict[str, object], value: 
     for name in body:
         answer = Answer(status, {**body, name: value})
         if (type(value) is type(body[name]) and value not in (-1, 2**63)) or name in ("error", "resets_at"):
-            assert isinstance(on_opening(answer, 1), Opened | Refused)
+            assert isinstance(on_opening(answer, 1), OpenedSession | Refusal)
         else:
             with pytest.raises(HostError, match=f"the API's answer has an invalid {name}; is it this appliance"):
                 on_opening(answer, 1)

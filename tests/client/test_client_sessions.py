@@ -10,8 +10,8 @@ import pytest
 from appliance.client.api import responses
 from appliance.client.api.dialer import Dialer, parse_url
 from appliance.client.api.http import NoAnswer
-from appliance.client.api.responses import Again, Live, Opened
-from appliance.client.api.sessions import Sessions, Stopped
+from appliance.client.api.responses import Again, Live, OpenedSession
+from appliance.client.api.sessions import SessionsClient, Stopped
 from appliance.domain.errors import HostError
 from tests.support.certificates import self_signed
 from tests.support.client.scripted_api import (
@@ -53,29 +53,29 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return Clock(monkeypatch)
 
 
-def sessions_at(url: str, clock: Clock) -> Sessions:
-    return Sessions(Dialer(parse_url(url)).api(), TOKEN, clock.pause, clock.remarks.append)
+def sessions_at(url: str, clock: Clock) -> SessionsClient:
+    return SessionsClient(Dialer(parse_url(url)).api(), TOKEN, clock.pause, clock.remarks.append)
 
 
 @pytest.fixture
-def sessions(api: ScriptedApi, clock: Clock) -> Sessions:
+def sessions(api: ScriptedApi, clock: Clock) -> SessionsClient:
     return sessions_at(api.url, clock)
 
 
 @pytest.fixture
-def nowhere(clock: Clock) -> Sessions:
+def nowhere(clock: Clock) -> SessionsClient:
     """Nobody listens there."""
     return sessions_at(f"http://127.0.0.1:{unused_port()}", clock)
 
 
-def test_opened(api: ScriptedApi, sessions: Sessions) -> None:
+def test_opened(api: ScriptedApi, sessions: SessionsClient) -> None:
     """One request, with the token in its header and the wish as its body."""
     api.answers(POST, 201, OPENED)
-    assert sessions.open(WISH) == Opened(**OPENED)
+    assert sessions.open(WISH) == OpenedSession(**OPENED)
     assert api.asked == [Asked("POST", "/v1/sessions", f"Bearer {TOKEN}", WISH)]
 
 
-def test_busy_exits_are_waited_for(api: ScriptedApi, sessions: Sessions, clock: Clock) -> None:
+def test_busy_exits_are_waited_for(api: ScriptedApi, sessions: SessionsClient, clock: Clock) -> None:
     """As long as they ask for, and each wait is told with its reason; the key is the same each time."""
     api.answers(POST, 503, BUSY, Retry_After="10")
     api.answers(POST, 429, {"error": "too many requests"}, Retry_After="3")
@@ -86,7 +86,7 @@ def test_busy_exits_are_waited_for(api: ScriptedApi, sessions: Sessions, clock: 
     assert [asked.body for asked in api.asked] == [WISH] * 3
 
 
-def test_patience_ends(api: ScriptedApi, sessions: Sessions, clock: Clock) -> None:
+def test_patience_ends(api: ScriptedApi, sessions: SessionsClient, clock: Clock) -> None:
     """An exit that stays busy is given up after two minutes, status 1, in its own words."""
     api.answers(POST, 503, BUSY, Retry_After="10")
     with pytest.raises(Stopped, match="subnet exhausted; try again in 10s") as stopped:
@@ -95,7 +95,7 @@ def test_patience_ends(api: ScriptedApi, sessions: Sessions, clock: Clock) -> No
     assert responses.PATIENCE_S - 10 <= clock.now <= responses.PATIENCE_S
 
 
-def test_quota_is_not_waited_for(api: ScriptedApi, sessions: Sessions, clock: Clock) -> None:
+def test_quota_is_not_waited_for(api: ScriptedApi, sessions: SessionsClient, clock: Clock) -> None:
     """Status 3 at once."""
     api.answers(POST, 402, QUOTA_EXCEEDED)
     with pytest.raises(Stopped, match="quota exceeded") as stopped:
@@ -103,14 +103,14 @@ def test_quota_is_not_waited_for(api: ScriptedApi, sessions: Sessions, clock: Cl
     assert (stopped.value.exit_status, clock.pauses) == (responses.QUOTA_EXCEEDED, [])
 
 
-def test_nobody_there(nowhere: Sessions, clock: Clock) -> None:
+def test_nobody_there(nowhere: SessionsClient, clock: Clock) -> None:
     """A wrong URL is told within seconds, not minutes, and still long enough for a restart."""
     with pytest.raises(Stopped, match=r"does not answer at http://127\.0\.0\.1:\d+: .*refused; try again later"):
         nowhere.open(WISH)
     assert 5 < clock.now <= responses.PATIENCE_UNANSWERED_S
 
 
-def test_one_try(api: ScriptedApi, sessions: Sessions, nowhere: Sessions, clock: Clock) -> None:
+def test_one_try(api: ScriptedApi, sessions: SessionsClient, nowhere: SessionsClient, clock: Clock) -> None:
     """Of who is connected already: it waits for nothing, and says when to try again."""
     api.answers(POST, 503, BUSY, Retry_After="10")
     assert sessions.try_open(WISH, 1) == Again(10, "subnet exhausted", later="in 10s")
@@ -119,7 +119,7 @@ def test_one_try(api: ScriptedApi, sessions: Sessions, nowhere: Sessions, clock:
     assert (away.after_s, clock.pauses) == (2, [])
 
 
-def test_status(api: ScriptedApi, sessions: Sessions, nowhere: Sessions) -> None:
+def test_status(api: ScriptedApi, sessions: SessionsClient, nowhere: SessionsClient) -> None:
     """Live, or to be asked again where no answer comes."""
     api.answers(STATUS, 200, SESSION)
     assert sessions.status("ses_1", 1) == Live(SESSION)
@@ -128,7 +128,7 @@ def test_status(api: ScriptedApi, sessions: Sessions, nowhere: Sessions) -> None
     assert (away.after_s, "refused" in away.why) == (4, True)
 
 
-def test_closed(api: ScriptedApi, sessions: Sessions, clock: Clock) -> None:
+def test_closed(api: ScriptedApi, sessions: SessionsClient, clock: Clock) -> None:
     """The final figures; an exit that restarts just now is asked again."""
     api.answers(DELETE, 503, {"error": "store unavailable"})
     api.answers(DELETE, 200, SESSION)
@@ -136,21 +136,21 @@ def test_closed(api: ScriptedApi, sessions: Sessions, clock: Clock) -> None:
     assert clock.pauses == [1]
 
 
-def test_closing_ends(nowhere: Sessions, clock: Clock) -> None:
+def test_closing_ends(nowhere: SessionsClient, clock: Clock) -> None:
     """An exit that stays away is given up after some seconds."""
     with pytest.raises(NoAnswer, match="does not answer"):
         nowhere.close("ses_1")
     assert clock.now < 2 * 10 + 1
 
 
-def test_closing_a_session_that_is_unknown(sessions: Sessions) -> None:
+def test_closing_a_session_that_is_unknown(sessions: SessionsClient) -> None:
     """Not asked again."""
     with pytest.raises(HostError, match="the API answers 404: not found"):
         sessions.close("ses_1")
 
 
 @pytest.mark.parametrize("retry_after", ["3600", "9" * 5000])
-def test_what_is_asked_for_too_late(api: ScriptedApi, sessions: Sessions, clock: Clock, retry_after: str) -> None:
+def test_what_is_asked_for_too_late(api: ScriptedApi, sessions: SessionsClient, clock: Clock, retry_after: str) -> None:
     """An exit that says to come back in an hour is not waited for that long, whatever is asked of it."""
     api.answers("GET /v1/regions", 503, BUSY, Retry_After=retry_after)
     with pytest.raises(HostError, match="the API answers 503: subnet exhausted"):
@@ -158,7 +158,7 @@ def test_what_is_asked_for_too_late(api: ScriptedApi, sessions: Sessions, clock:
     assert clock.now <= responses.PATIENCE_S
 
 
-def test_an_answer_that_breaks_off(api: ScriptedApi, sessions: Sessions, clock: Clock) -> None:
+def test_an_answer_that_breaks_off(api: ScriptedApi, sessions: SessionsClient, clock: Clock) -> None:
     """As of an exit that is killed meanwhile: no answer, to be asked for again."""
     api.answers(STATUS, 200, SESSION, Content_Length="4000")
     assert isinstance(sessions.status("ses_1", 1), Again)

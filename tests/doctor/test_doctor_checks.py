@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from appliance.config.load import load
+from appliance.config.load import parse_settings
 from appliance.config.settings import by_key
 from appliance.domain.clock import Moment
 from appliance.network.interfaces import Uplink
 from appliance.network.wireguard.backend import HostFacts
 from appliance.ops.doctor import diagnosis, firewall, machine, server, state, tunnel
-from appliance.ops.doctor.facts import Disk, Facts, Firewall, Forwarding, Network, State, StateFile, UdpPort
+from appliance.ops.doctor.facts import Disk, Facts, Firewall, ForwardingFacts, Network, StateFacts, StateFile, UdpPort
 from appliance.ops.doctor.finding import Finding, Status
 from appliance.store.inspection import Inspection
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
 FOLDER = Path("/var/lib/wg-appliance")
-SETTINGS = load("", {}, "host")
+SETTINGS = parse_settings("", {}, "host")
 BOOT = "a boot"
 NO_RULES = '{"nftables": []}'
 OUR_TABLE = '{"nftables": [{"table": {"family": "inet", "name": "wg_appliance", "handle": 1}}]}'
@@ -37,7 +37,7 @@ HEALTHY = Facts(
     now=Moment(wall_ms=2_000_000, boot_ms=100_000, boot_id=BOOT),
     clock_synchronised=True,
     disk=Disk(free=10 << 30, total=20 << 30, free_inodes=100_000, read_only=False),
-    state=State(
+    state=StateFacts(
         files=(StateFile(FOLDER, 7, 0o700), StateFile(FOLDER / "server.key", 7, 0o600)),
         served=True,
         running=by_key(SETTINGS),
@@ -58,14 +58,14 @@ HEALTHY = Facts(
         ipv6_off=False,
     ),
     udp=UdpPort(holders=("another process",), device=51820),
-    forwarding=Forwarding(SYSCTLS, writable=True),
+    forwarding=ForwardingFacts(SYSCTLS, writable=True),
     firewall=Firewall(OUR_TABLE, None, {}, {}),
 )
 
 
 def configured(text: str, facts: Facts = HEALTHY) -> Facts:
     """The same host with this configuration, which its server has taken over."""
-    settings = load(text, {}, "host")
+    settings = parse_settings(text, {}, "host")
     assert facts.state is not None
     return replace(facts, settings=settings, state=replace(facts.state, running=by_key(settings)))
 
@@ -163,7 +163,7 @@ CASES: list[tuple[Callable[[Facts], Finding], Facts, str, str, str]] = [
     ),
     (
         tunnel.ipv6,
-        replace(network(ipv6_off=True), forwarding=Forwarding(SYSCTLS, writable=False)),
+        replace(network(ipv6_off=True), forwarding=ForwardingFacts(SYSCTLS, writable=False)),
         "failed",
         "the server will not start",
         "sysctl -w net.ipv6.conf.default.disable_ipv6=0",
@@ -210,7 +210,7 @@ CASES: list[tuple[Callable[[Facts], Finding], Facts, str, str, str]] = [
     ),
     (
         firewall.forwarding,
-        replace(HEALTHY, forwarding=Forwarding(SYSCTLS | {"net/ipv4/ip_forward": "0"}, writable=False)),
+        replace(HEALTHY, forwarding=ForwardingFacts(SYSCTLS | {"net/ipv4/ip_forward": "0"}, writable=False)),
         "failed",
         "/proc/sys is read-only here",
         "sysctl -w net.ipv4.ip_forward=1",

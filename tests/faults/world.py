@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address
 from typing import TYPE_CHECKING, Any
 
-from appliance.config import load as config
+from appliance.config.load import parse_settings
 from appliance.domain.entities import Account
 from appliance.domain.tiers import Tier
 from appliance.network.exit_node import Exit
@@ -49,7 +49,7 @@ max_live_sessions = 4
 """
 # What an operator may change between two starts: limits, windows, prices, retention.
 VARIANTS = tuple(
-    config.load(COMMON + text, {}, "host")
+    parse_settings(COMMON + text, {}, "host")
     for text in (
         """
         bytes_limit = 0

@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 _LEAVE = """
 import sys
 from pathlib import Path
-from appliance import config
+from appliance.config.load import read_settings
 from appliance.ops.install.host_cleanup import leave
 from appliance.store.state_dir import StateDir
-settings = config.read(Path(sys.argv[1]), {})
+settings = read_settings(Path(sys.argv[1]), {})
 leave(settings, StateDir(settings.node.state_dir), print)
 """
 

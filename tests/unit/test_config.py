@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from appliance.config.load import HostPort, Settings, check_overlap, load, read
+from appliance.config.load import HostPort, Settings, check_overlap, parse_settings, read_settings
 from appliance.config.settings import KEYS, SECTIONS
 from appliance.config.template import default_text
 from appliance.domain.errors import ConfigError
@@ -38,7 +38,7 @@ def at(settings: Settings, key: str) -> Any:
 
 def refusal(text: str, environ: dict[str, str] | None = None) -> str:
     with pytest.raises(ConfigError) as caught:
-        load(text, environ or {}, "host")
+        parse_settings(text, environ or {}, "host")
     message = str(caught.value)
     assert len(message.splitlines()) == 1, message
     return message
@@ -104,7 +104,7 @@ DEFAULTS: Mapping[str, object] = {
 
 def test_an_empty_file_gives_every_documented_default() -> None:
     """With nothing configured, each key holds what the documentation says, and there is no undocumented key."""
-    settings = load("", {}, "host")
+    settings = parse_settings("", {}, "host")
     assert {key: at(settings, key) for key in DEFAULTS} == DEFAULTS
     assert {".".join(path) for path in KEYS if path[0] != "pricing"} == DEFAULTS.keys() - {"pricing"}
 
@@ -124,19 +124,19 @@ def test_environment_names_tell_all_keys_apart() -> None:
 @pytest.mark.parametrize(("hostname", "name"), [("exit7", "exit7"), ("", "localhost")])
 def test_the_node_is_called_after_the_host(hostname: str, name: str) -> None:
     """node.name is the host's name, also where the host has none."""
-    assert load("", {}, hostname).node.name == name
+    assert parse_settings("", {}, hostname).node.name == name
 
 
 def test_clients_dial_the_listen_port_unless_told_otherwise() -> None:
     """Changing listen_port alone moves the endpoint along; a stated endpoint_port stays."""
-    assert load("[wireguard]\nlisten_port = 500", {}, "host").wireguard.endpoint_port == 500
-    both = load("[wireguard]\nlisten_port = 500\nendpoint_port = 51820", {}, "host")
+    assert parse_settings("[wireguard]\nlisten_port = 500", {}, "host").wireguard.endpoint_port == 500
+    both = parse_settings("[wireguard]\nlisten_port = 500\nendpoint_port = 51820", {}, "host")
     assert both.wireguard.endpoint_port == 51820
 
 
 def test_settings_cannot_be_changed() -> None:
     """Settings are frozen, the mapping of tiers too."""
-    settings = load("", {}, "host")
+    settings = parse_settings("", {}, "host")
     with pytest.raises(dataclasses.FrozenInstanceError):
         settings.node.name = "other"  # type: ignore[misc]  # the point of the test
     with pytest.raises(TypeError):
@@ -154,13 +154,13 @@ def uncommented(text: str) -> str:
 
 def test_the_written_file_gives_exactly_the_defaults() -> None:
     """What init writes changes nothing as it is."""
-    assert load(default_text(), {}, "host") == load("", {}, "host")
+    assert parse_settings(default_text(), {}, "host") == parse_settings("", {}, "host")
 
 
 def test_the_written_file_states_every_key_at_its_default() -> None:
     """With its keys uncommented the written file still gives the defaults, and prices where there were none."""
     text = uncommented(default_text())
-    assert load(text, {}, "host") == load("[pricing]", {}, "host")
+    assert parse_settings(text, {}, "host") == parse_settings("[pricing]", {}, "host")
     for path in KEYS:
         assert text.count(f"\n{path[-1]} = ") == sum(other[-1] == path[-1] for other in KEYS), path
 
@@ -177,14 +177,14 @@ def test_the_written_file_can_be_read_on_a_terminal() -> None:
 
 def test_smaller_mtus_are_for_ipv4_alone() -> None:
     """Below 1280 there is no IPv6; without subnet6 the tunnel may go down to 576."""
-    assert load('[wireguard]\nmtu = 576\nsubnet6 = ""', {}, "host").wireguard.mtu == 576
+    assert parse_settings('[wireguard]\nmtu = 576\nsubnet6 = ""', {}, "host").wireguard.mtu == 576
 
 
 @pytest.mark.parametrize(("prefix", "prefix6"), [(16, 112), (24, 120), (30, 126)])
 def test_subnet6_holds_as_many_addresses_as_subnet(prefix: int, prefix6: int) -> None:
     """A subnet6 of exactly the subnet's size is enough; the next smaller one is refused."""
     text = '[wireguard]\nsubnet = "10.0.0.0/{}"\nsubnet6 = "fd00::/{}"'
-    assert load(text.format(prefix, prefix6), {}, "host").wireguard.subnet.prefixlen == prefix
+    assert parse_settings(text.format(prefix, prefix6), {}, "host").wireguard.subnet.prefixlen == prefix
     assert f'wireguard.subnet6 = "fd00::/{prefix6 + 1}"' in refusal(text.format(prefix, prefix6 + 1))
 
 
@@ -205,13 +205,13 @@ def test_certificate_and_key_come_together(given_key: str, missing: str) -> None
 @pytest.mark.parametrize("extra", ["insecure_http = true", 'tls_cert = "/c"\ntls_key = "/k"'])
 def test_the_api_may_face_the_world_on_purpose(extra: str) -> None:
     """A non-loopback listener is accepted with TLS, or where plain HTTP was asked for."""
-    assert str(load(f'[api]\nlisten = "0.0.0.0:8080"\n{extra}', {}, "host").api.listen) == "0.0.0.0:8080"
+    assert str(parse_settings(f'[api]\nlisten = "0.0.0.0:8080"\n{extra}', {}, "host").api.listen) == "0.0.0.0:8080"
 
 
 @pytest.mark.parametrize("listen", ["127.0.0.1:80", "[::1]:80", "exit.example:80", "unix:/run/x"])
 def test_a_listener_prints_as_it_is_written(listen: str) -> None:
     """str() of a listener is the text it came from."""
-    assert str(load(toml("metrics.listen", f'"{listen}"'), {}, "host").metrics.listen) == listen
+    assert str(parse_settings(toml("metrics.listen", f'"{listen}"'), {}, "host").metrics.listen) == listen
 
 
 @pytest.mark.parametrize(
@@ -223,9 +223,9 @@ def test_a_listener_prints_as_it_is_written(listen: str) -> None:
 )
 def test_a_listener_is_named_as_it_is_asked(listen: str, api: str, metrics: str) -> None:
     """The log's words for it: a URL, or the socket and the path to ask for there."""
-    assert load(toml("api.listen", f'"{listen}"'), {}, "host").api.url == api
-    assert load(toml("metrics.listen", f'"{listen}"'), {}, "host").metrics.url == metrics
-    assert load(toml("metrics.listen", '""'), {}, "host").metrics.url is None
+    assert parse_settings(toml("api.listen", f'"{listen}"'), {}, "host").api.url == api
+    assert parse_settings(toml("metrics.listen", f'"{listen}"'), {}, "host").metrics.url == metrics
+    assert parse_settings(toml("metrics.listen", '""'), {}, "host").metrics.url is None
 
 
 def test_api_and_metrics_may_not_share_a_socket() -> None:
@@ -246,7 +246,7 @@ def test_api_and_metrics_may_not_share_a_socket() -> None:
 def test_a_subnet_the_host_uses_is_refused(network: str, key: str, value: str) -> None:
     """The refusal names the key, its value and the host's network."""
     with pytest.raises(ConfigError) as caught:
-        check_overlap(load("", {}, "host"), iter([ip_network("192.168.0.0/16"), ip_network(network)]))
+        check_overlap(parse_settings("", {}, "host"), iter([ip_network("192.168.0.0/16"), ip_network(network)]))
     message = str(caught.value)
     assert f'{key} = "{value}"' in message
     assert network in message
@@ -256,8 +256,8 @@ def test_a_subnet_the_host_uses_is_refused(network: str, key: str, value: str) -
 def test_neighbours_and_default_routes_are_no_overlap() -> None:
     """A default route covers every subnet and is none's; adjacent networks are free, and so is IPv6 unused."""
     networks = [ip_network(text) for text in ("0.0.0.0/0", "::/0", "10.101.1.0/24", "10.100.0.0/16", "fd65::/32")]
-    check_overlap(load("", {}, "host"), networks)
-    check_overlap(load(toml("wireguard.subnet6", '""'), {}, "host"), [ip_network("fd65:7869:7400::/64")])
+    check_overlap(parse_settings("", {}, "host"), networks)
+    check_overlap(parse_settings(toml("wireguard.subnet6", '""'), {}, "host"), [ip_network("fd65:7869:7400::/64")])
 
 
 # Prices and tiers -----------------------------------------------------------------------------------
@@ -269,15 +269,15 @@ def test_neighbours_and_default_routes_are_no_overlap() -> None:
 )
 def test_naming_pricing_at_all_sets_prices(text: str, environ: dict[str, str]) -> None:
     """The section, even empty, or one of its variables turns prices on, the rest at their defaults."""
-    pricing = load(text, environ, "host").pricing
+    pricing = parse_settings(text, environ, "host").pricing
     assert pricing is not None
     assert (pricing.currency, pricing.millicents_per_minute, pricing.millicents_per_gib) == ("eur", 1000, 1000)
 
 
 def test_a_tier_keeps_the_defaults_it_does_not_state() -> None:
     """Stating one key of a tier leaves its others, and the other tiers, at their defaults."""
-    settings = load("[tiers.free]\nmax_live_sessions = 9", {}, "host")
-    default = load("", {}, "host")
+    settings = parse_settings("[tiers.free]\nmax_live_sessions = 9", {}, "host")
+    default = parse_settings("", {}, "host")
     assert settings.tiers["free"] == dataclasses.replace(default.tiers["free"], max_live_sessions=9)
     assert settings.tiers["paid"] == default.tiers["paid"]
 
@@ -309,8 +309,8 @@ OVERRIDES: list[tuple[str, str, str, object]] = [
 def test_the_environment_comes_before_the_file(name: str, text: str, key: str, value: object) -> None:
     """A variable overrides its key, whether the file states the key or not."""
     stated = uncommented(default_text())
-    assert at(load(stated, {name: text}, "host"), key) == value
-    assert at(load("", {name: text, "WG_APPLIANCE_CONFIG": "/x", "PATH": "/bin"}, "host"), key) == value
+    assert at(parse_settings(stated, {name: text}, "host"), key) == value
+    assert at(parse_settings("", {name: text, "WG_APPLIANCE_CONFIG": "/x", "PATH": "/bin"}, "host"), key) == value
 
 
 @pytest.mark.parametrize(
@@ -343,7 +343,7 @@ def test_an_unknown_variable_is_refused_by_name() -> None:
 def test_the_clients_variables_are_none_of_ours() -> None:
     """Where the client's exit is and its token may stand in an operator's environment."""
     environ = {"WG_APPLIANCE_API": "https://exit.example", "WG_APPLIANCE_TOKEN": "secret"}
-    assert load("", environ, "host") == load("", {}, "host")
+    assert parse_settings("", environ, "host") == parse_settings("", {}, "host")
 
 
 def test_an_override_does_not_hide_a_mistake_in_the_file() -> None:
@@ -356,8 +356,8 @@ def test_an_override_does_not_hide_a_mistake_in_the_file() -> None:
 
 def test_no_file_at_the_default_place_means_all_defaults(tmp_path: Path) -> None:
     """A host without a configuration runs with the defaults and its own name."""
-    settings = read(None, {}, default=tmp_path / "none.toml")
-    assert settings == load("", {}, socket.gethostname())
+    settings = read_settings(None, {}, default=tmp_path / "none.toml")
+    assert settings == parse_settings("", {}, socket.gethostname())
 
 
 def test_a_named_file_must_exist(tmp_path: Path) -> None:
@@ -365,7 +365,7 @@ def test_a_named_file_must_exist(tmp_path: Path) -> None:
     missing = tmp_path / "none.toml"
     for path, environ in ((missing, {}), (None, {"WG_APPLIANCE_CONFIG": str(missing)})):
         with pytest.raises(ConfigError, match="No such file") as caught:
-            read(path, environ, default=tmp_path / "default.toml")
+            read_settings(path, environ, default=tmp_path / "default.toml")
         assert str(caught.value).startswith(f"{missing}: ")
 
 
@@ -376,9 +376,9 @@ def test_the_argument_comes_before_the_variable_and_the_variable_before_the_defa
         files[region] = tmp_path / f"{region}.toml"
         files[region].write_text(toml("node.region", f'"{region}"'), encoding="utf-8")
     environ = {"WG_APPLIANCE_CONFIG": str(files["variable"])}
-    assert read(files["argument"], environ, files["default"]).node.region == "argument"
-    assert read(None, environ, files["default"]).node.region == "variable"
-    assert read(None, {"WG_APPLIANCE_CONFIG": ""}, files["default"]).node.region == "default"
+    assert read_settings(files["argument"], environ, files["default"]).node.region == "argument"
+    assert read_settings(None, environ, files["default"]).node.region == "variable"
+    assert read_settings(None, {"WG_APPLIANCE_CONFIG": ""}, files["default"]).node.region == "default"
 
 
 def test_messages_name_the_file(tmp_path: Path) -> None:
@@ -391,20 +391,20 @@ def test_messages_name_the_file(tmp_path: Path) -> None:
     ):
         file.write_bytes(content)
         with pytest.raises(ConfigError) as caught:
-            read(file, {})
+            read_settings(file, {})
         assert str(caught.value).startswith(f"{file}: ")
         assert said in str(caught.value)
     with pytest.raises(ConfigError, match="Is a directory"):
-        read(tmp_path, {})
+        read_settings(tmp_path, {})
     with pytest.raises(ConfigError, match="Not a directory"):
-        read(None, {}, default=file / "config.toml")
+        read_settings(None, {}, default=file / "config.toml")
 
 
 def test_windows_line_ends_are_fine(tmp_path: Path) -> None:
     """CRLF ends a line as LF does."""
     file = tmp_path / "c.toml"
     file.write_bytes(b'[node]\r\nregion = "fsn"\r\n')
-    assert read(file, {}).node.region == "fsn"
+    assert read_settings(file, {}).node.region == "fsn"
 
 
 def test_certificate_and_key_must_be_readable(tmp_path: Path) -> None:
@@ -413,7 +413,7 @@ def test_certificate_and_key_must_be_readable(tmp_path: Path) -> None:
     file.write_text(f'[api]\ntls_cert = "{cert}"\ntls_key = "{key}"\n', encoding="utf-8")
     for name, path in (("tls_cert", cert), ("tls_key", key)):
         with pytest.raises(ConfigError) as caught:
-            read(file, {})
+            read_settings(file, {})
         assert f'api.{name} = "{path}"' in str(caught.value)
         path.write_text("pem", encoding="utf-8")
-    assert read(file, {}).api.tls_key == key
+    assert read_settings(file, {}).api.tls_key == key

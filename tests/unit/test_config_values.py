@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from appliance.config.load import HostPort, Settings, UnixPath, load
+from appliance.config.load import HostPort, Settings, UnixPath, parse_settings
 from appliance.config.settings import KEYS
 from appliance.domain.errors import ConfigError
 
@@ -33,7 +33,7 @@ def at(settings: Settings, key: str) -> Any:
 
 def refusal(text: str, environ: dict[str, str] | None = None) -> str:
     with pytest.raises(ConfigError) as caught:
-        load(text, environ or {}, "host")
+        parse_settings(text, environ or {}, "host")
     message = str(caught.value)
     assert len(message.splitlines()) == 1, message
     return message
@@ -98,10 +98,10 @@ GOOD: list[tuple[str, str, object]] = [
 @pytest.mark.parametrize(("key", "literal", "value"), GOOD)
 def test_a_stated_value_is_taken(key: str, literal: str, value: object) -> None:
     """The key holds the value in its own type, and no other key moved (but the endpoint with the listen port)."""
-    settings = load(toml(key, literal), {}, "host")
+    settings = parse_settings(toml(key, literal), {}, "host")
     assert at(settings, key) == value
     assert type(at(settings, key)) is type(value)
-    default = load("[pricing]" if key.startswith("pricing.") else "", {}, "host")
+    default = parse_settings("[pricing]" if key.startswith("pricing.") else "", {}, "host")
     others = {".".join(path) for path in KEYS if path[0] != "pricing" or default.pricing} - {key}
     moved = {other for other in others if at(settings, other) != at(default, other)}
     assert moved <= ({"wireguard.endpoint_port"} if key == "wireguard.listen_port" else set())
@@ -297,7 +297,7 @@ def test_an_unknown_key_is_refused_and_the_nearest_suggested(text: str, said: st
 def test_bad_toml_is_refused_with_its_line(text: str, line: str) -> None:
     """One line names the file, the line and the reason."""
     with pytest.raises(ConfigError) as caught:
-        load(text, {}, "host", "/etc/x.toml")
+        parse_settings(text, {}, "host", "/etc/x.toml")
     message = str(caught.value)
     assert message.startswith("/etc/x.toml: ")
     assert line in message
@@ -315,7 +315,7 @@ def test_no_text_crashes_it(text: str) -> None:
     """Any text either loads or is refused in one line."""
     message = ""
     try:
-        load(text, {}, "host")
+        parse_settings(text, {}, "host")
     except ConfigError as error:
         message = str(error)
     assert len(message.splitlines()) <= 1

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from appliance._native import ffi, lib
 from appliance.domain.errors import MalformedDump, TunnelError
 from appliance.network.wireguard.parse import FIRST_ROOM, DumpParser, Interrupted, OutOfRoom
-from appliance.network.wireguard.peer_table import Room
+from appliance.network.wireguard.peer_table import TableCapacity
 from appliance.network.wireguard.tunnel import Dump, PeerState, Prefix
 from tests.support.unit.dump_messages import (
     DEVICE_PRIVATE_KEY,
@@ -45,7 +45,7 @@ def state(number: int, *allowed_ips: str) -> PeerState:
     return PeerState(key(number), prefixes, 1000 + number, 2000 + number, (1_700_000_000 + number) * 10**9 + 5)
 
 
-def begun(port: int = PORT, room: Room = FIRST_ROOM) -> DumpParser:
+def begun(port: int = PORT, room: TableCapacity = FIRST_ROOM) -> DumpParser:
     parser = DumpParser(FAMILY, room)
     parser.begin(SEQ, port)
     return parser
@@ -158,7 +158,7 @@ OUTCOMES = {"whole", "unfinished", "MalformedDump", "Interrupted", "OutOfRoom", 
 
 
 def outcome(buffer: bytes) -> str:
-    parser = begun(room=Room(3, 4))
+    parser = begun(room=TableCapacity(3, 4))
     try:
         if not parser.feed(buffer, len(buffer)):
             return "unfinished"
@@ -242,7 +242,7 @@ def test_room_grows_until_the_dump_fits() -> None:
     """Out of room, the parser makes more and says so: asked again often enough, it has the whole dump."""
     ips = [f"10.0.0.{n}/32" for n in range(9)]
     buffer = device(device_attrs(), *(peer(n) for n in range(10)), peer(10, *ips)) + done()
-    parser = DumpParser(FAMILY, Room(1, 1))
+    parser = DumpParser(FAMILY, TableCapacity(1, 1))
     raised = 0
     for seq in range(20):
         parser.begin(seq, 0)
@@ -255,11 +255,11 @@ def test_room_grows_until_the_dump_fits() -> None:
     assert dict(parser.result().peers) == by_key(*(state(n) for n in range(10)), state(10, *ips))
 
 
-@pytest.mark.parametrize("most", [Room(2, 8), Room(4, 2)], ids=["peers", "allowed-ips"])
-def test_room_has_a_bound(most: Room) -> None:
+@pytest.mark.parametrize("most", [TableCapacity(2, 8), TableCapacity(4, 2)], ids=["peers", "allowed-ips"])
+def test_room_has_a_bound(most: TableCapacity) -> None:
     """A device past the bound is an error that asking again would not cure."""
     buffer = device(device_attrs(), peer(1, "10.0.0.1/32"), peer(2, "10.0.0.2/32"), peer(3, "10.0.0.3/32"))
-    parser = DumpParser(FAMILY, Room(2, 2), most)
+    parser = DumpParser(FAMILY, TableCapacity(2, 2), most)
     parser.begin(SEQ, PORT)
     with pytest.raises(TunnelError, match="holds more than") as caught:
         parser.feed(buffer, len(buffer))

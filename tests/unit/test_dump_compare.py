@@ -16,7 +16,7 @@ from msgspec import structs
 from appliance._native import ffi, lib
 from appliance.domain.errors import MalformedDump
 from appliance.network.wireguard.parse import DumpParser, OutOfRoom
-from appliance.network.wireguard.peer_table import PeerTable, Room
+from appliance.network.wireguard.peer_table import PeerTable, TableCapacity
 from appliance.network.wireguard.tunnel import Dump, PeerState
 from tests.support.unit.dump_messages import FAMILY, PORT, SEQ, attr, device, device_attrs, done, key, nest, peer_attrs
 from tests.support.unit.dump_messages import allowed_ip as ip
@@ -81,12 +81,12 @@ def histories(draw: st.DrawFn) -> list[Model]:
 @given(histories())
 def test_against_a_model(states: list[Model]) -> None:
     """Whatever happens to a device, what is said to have changed has, and nothing else; the peers are the device's."""
-    parser = DumpParser(FAMILY, Room(16, 64))
+    parser = DumpParser(FAMILY, TableCapacity(16, 64))
     before: Dump | None = None
     model: Model = {}
     for state in states:
         dump = read(parser, recorded(state))
-        fresh = read(DumpParser(FAMILY, Room(16, 64)), recorded(state))
+        fresh = read(DumpParser(FAMILY, TableCapacity(16, 64)), recorded(state))
         assert dump == fresh
         changed = {key(n) for n in state.keys() | model.keys() if as_set(state.get(n)) != as_set(model.get(n))}
         assert reported(dump, before) >= changed
@@ -168,7 +168,7 @@ def test_an_earlier_dump_goes(then: Model) -> None:
 
 def test_memory_is_used_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """Reading again and again takes two tables. A dump that is held keeps its own, and so does who goes through one."""
-    made: list[Room] = []
+    made: list[TableCapacity] = []
     monkeypatch.setattr(
         "appliance.network.wireguard.parse.PeerTable", lambda room: (made.append(room), PeerTable(room))[1]
     )

@@ -11,7 +11,7 @@ import pytest
 
 from appliance.domain.errors import MalformedDump
 from appliance.network.wireguard.parse import DumpParser, OutOfRoom
-from appliance.network.wireguard.peer_table import Room
+from appliance.network.wireguard.peer_table import TableCapacity
 from appliance.network.wireguard.tunnel import Dump, Prefix
 from tests.support.unit.dump_messages import attr, message
 
@@ -138,7 +138,7 @@ def nests(data: bytes) -> list[bytes]:
 def test_cut_short_at_every_byte(name: str) -> None:
     """What the kernel sent, cut short anywhere, is refused or not whole yet, and never a dump."""
     whole = b"".join(recording(name))
-    parser = DumpParser(FAMILY, Room(512, 2048))
+    parser = DumpParser(FAMILY, TableCapacity(512, 2048))
     for cut in range(len(whole)):
         parser.begin(SEQ, 0)
         try:
@@ -154,7 +154,7 @@ def test_cut_short_at_every_byte(name: str) -> None:
 def test_a_buffer_cut_short_at_every_byte(name: str) -> None:
     """A buffer that is cut off among whole ones: what comes of them is refused or not whole, and never a dump."""
     buffers = recording(name)
-    parser = DumpParser(FAMILY, Room(512, 2048))
+    parser = DumpParser(FAMILY, TableCapacity(512, 2048))
     for n, buffer in enumerate(buffers):
         for cut in range(len(buffer)):
             parser.begin(SEQ, 0)
@@ -192,7 +192,7 @@ def test_buffers_of_any_division() -> None:
     buffers = recording("many")
     expected = replay(buffers, DumpParser(FAMILY))
     whole = b"".join(buffers)
-    assert replay([whole], DumpParser(FAMILY, Room(1, 1))) == expected
+    assert replay([whole], DumpParser(FAMILY, TableCapacity(1, 1))) == expected
     one_each, at = [], 0
     while at < len(whole):
         (length,) = struct.unpack_from("=I", whole, at)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 from msgspec import structs
 
-from appliance.config import load as config
+from appliance.config.load import parse_settings
 from appliance.config.plans import Terms
 from appliance.domain.clock import Moment
 from appliance.domain.entities import Account, Reason, Session, State
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 NOW = Moment(wall_ms=5_000_000, boot_ms=77_000, boot_id="boot")
 MB = 1_000_000
-SETTINGS = config.load("", {}, "exit")
+SETTINGS = parse_settings("", {}, "exit")
 FREE = SETTINGS.tiers["free"]
 LIMITED = replace(FREE, bytes_limit=500 * MB, seconds_limit=60, idle_timeout=10)
 UNLIMITED = replace(FREE, bytes_limit=0, seconds_limit=0, idle_timeout=0)

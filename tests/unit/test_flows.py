@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from appliance.network.firewall import conntrack as flows
+from appliance.network.firewall import conntrack
 from appliance.network.firewall.conntrack import Flow, leaves_untranslated, parse
 from appliance.network.netlink import constants
 from appliance.network.wireguard.encode import NLMSG_HEADER, attribute, nest
@@ -32,7 +32,7 @@ def addresses(kind: int, source: str, destination: str) -> bytes:
     return nest(kind, nest(constants.CTA_TUPLE_IP, *ips), nest(2, attribute(1, b"\x11"), attribute(2, b"\0\x35")))
 
 
-def conntrack(source: str, destination: str, answer_to: str) -> bytes:
+def entry(source: str, destination: str, answer_to: str) -> bytes:
     family = socket.AF_INET6 if ":" in source else socket.AF_INET
     original = addresses(constants.CTA_TUPLE_ORIG, source, destination)
     reply = addresses(constants.CTA_TUPLE_REPLY, destination, answer_to)
@@ -55,7 +55,7 @@ def conntrack(source: str, destination: str, answer_to: str) -> bytes:
 )
 def test_how_they_are_looked_for(addresses: int, flows_there: int, all_are_read: bool) -> None:
     """All are read where that is quicker than one walk of the kernel's table for each end of each address."""
-    assert flows.reading_all_is_quicker(addresses, flows_there, buckets=262_144) is all_are_read
+    assert conntrack.reading_all_is_quicker(addresses, flows_there, buckets=262_144) is all_are_read
 
 
 @pytest.mark.parametrize("place", ["", "/dev/null"], ids=["not there", "hidden"])
@@ -66,9 +66,9 @@ def test_size_unknown(place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     def conntrack_of_the_test() -> Iterator[Kernel]:
         yield Kernel([0])
 
-    monkeypatch.setattr(flows, "_SYSCTLS", tmp_path / place)
-    monkeypatch.setattr(flows, "_conntrack", conntrack_of_the_test)
-    assert flows.forget_of([ip_address(CLIENT)]) == 1
+    monkeypatch.setattr(conntrack, "_SYSCTLS", tmp_path / place)
+    monkeypatch.setattr(conntrack, "_conntrack", conntrack_of_the_test)
+    assert conntrack.forget_of([ip_address(CLIENT)]) == 1
 
 
 @pytest.mark.parametrize(
@@ -84,21 +84,21 @@ def test_size_unknown(place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 )
 def test_untranslated(source: str, destination: str, answer_to: str, untranslated: bool) -> None:
     """A client's flow to the internet whose answers would go to the client's own address."""
-    flow = parse(conntrack(source, destination, answer_to))
+    flow = parse(entry(source, destination, answer_to))
     assert flow is not None
     assert leaves_untranslated(flow, SUBNETS) is untranslated
 
 
 def test_name() -> None:
     """A flow is named by its original addresses and ports, its zone and its id, as the kernel said them."""
-    message = conntrack(CLIENT, WEB, CLIENT)
+    message = entry(CLIENT, WEB, CLIENT)
     name = addresses(constants.CTA_TUPLE_ORIG, CLIENT, WEB) + ZONE + ID
     assert parse(message) == Flow(socket.AF_INET, ip_address(CLIENT), ip_address(WEB), ip_address(CLIENT), name)
 
 
 def test_cut_short() -> None:
     """A message that ends too early, or has no addresses, is no flow and no error."""
-    whole = conntrack(CLIENT, WEB, CLIENT)
+    whole = entry(CLIENT, WEB, CLIENT)
     needed = len(whole) - len(attribute(constants.CTA_STATUS, bytes(4)) + ZONE + ID)
     for length in range(len(whole) + 1):
         assert (parse(whole[:length]) is None) == (length < needed)
@@ -108,7 +108,7 @@ class Kernel:
     """Lists one flow for each of these errnos, and answers with it to who wants the flow deleted."""
 
     def __init__(self, answers: Sequence[int]) -> None:
-        self._listing = [message(0, conntrack(CLIENT, WEB, CLIENT)) for _ in answers]
+        self._listing = [message(0, entry(CLIENT, WEB, CLIENT)) for _ in answers]
         self._listing.append(message(constants.NLMSG_DONE, bytes(4)))
         self._answers = [message(constants.NLMSG_ERROR, struct.pack("=i", -code)) for code in answers]
         self._next: list[bytes] = []
@@ -137,7 +137,7 @@ def test_kept_by_the_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
     def conntrack_of_the_test() -> Iterator[Kernel]:
         yield kernel
 
-    monkeypatch.setattr(flows, "_conntrack", conntrack_of_the_test)
+    monkeypatch.setattr(conntrack, "_conntrack", conntrack_of_the_test)
     with pytest.raises(OSError, match="2 of 5 connections are kept: Device or resource busy"):
-        flows.forget_untranslated(SUBNETS)
+        conntrack.forget_untranslated(SUBNETS)
     assert kernel.unanswered() == 0

@@ -13,13 +13,13 @@ PROJECT = Path(__file__).parents[2]
 IGNORED = (signal.SIGINT, signal.SIGHUP)
 # What `connect` and `selftest` wait with.
 WAITING = """
-from appliance.client.signals import Interrupted, Interruption
+from appliance.client.signals import InterruptedBySignal, Interruption
 interruption = Interruption()
 with interruption.awaited():
     print("waiting", flush=True)
     try:
         interruption.pause(100)
-    except Interrupted as how:
+    except InterruptedBySignal as how:
         print(how, flush=True)
 """
 # What `selftest` runs its steps with.

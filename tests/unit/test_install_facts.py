@@ -7,7 +7,7 @@ from contextlib import closing
 
 import pytest
 
-from appliance.config.load import load
+from appliance.config.load import parse_settings
 from appliance.domain.errors import HostError
 from appliance.ops.install import facts
 
@@ -22,7 +22,7 @@ def free_port(kind: socket.SocketKind) -> int:
 def require_ports(api: str) -> None:
     tunnel = f'[wireguard]\ninterface = "wg-none"\nlisten_port = {free_port(socket.SOCK_DGRAM)}\n'
     text = f'[api]\nlisten = "{api}"\ninsecure_http = true\n[metrics]\nlisten = ""\n{tunnel}'
-    facts.require_ports(load(text, {}, "host"))
+    facts.require_ports(parse_settings(text, {}, "host"))
 
 
 def test_a_port_that_is_free() -> None:

@@ -6,12 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from appliance.config import load as config
+from appliance.config.load import parse_settings
 from appliance.domain.errors import HostError
 from appliance.ops.install import next_steps, plan
-from appliance.ops.install.file_steps import NoFile, Packages, Symlink, TextFile
+from appliance.ops.install.file_steps import NoFile, Symlink, TextFile
 from appliance.ops.install.layout import Layout
 from appliance.ops.install.plan import Program
+from appliance.ops.install.system_steps import Packages
 from appliance.ops.install.versions import order
 
 PROGRAM = Program(
@@ -27,7 +28,7 @@ LAYOUT = Layout(Path("/host"))
 
 
 def planned(text: str = "", *, userspace: bool) -> dict[str, object]:
-    settings = config.load(text, {}, "exit")
+    settings = parse_settings(text, {}, "exit")
     return {step.what: step for step in plan.install(LAYOUT, PROGRAM, settings, text, userspace=userspace)}
 
 
@@ -61,7 +62,7 @@ def test_another_interface() -> None:
 
 def test_the_switch_comes_last() -> None:
     """A version is whole, with its units, before anything points to it."""
-    steps = plan.of_version(LAYOUT, PROGRAM, config.load("", {}, "exit"), userspace=True)
+    steps = plan.of_version(LAYOUT, PROGRAM, parse_settings("", {}, "exit"), userspace=True)
     assert steps[-1] == Symlink(Path("/host/usr/local/lib/wg-appliance/current"), LAYOUT.version("1.2.0"))
     assert steps[0].what == "/host/usr/local/lib/wg-appliance/1.2.0"
 
@@ -81,7 +82,7 @@ def test_no_version() -> None:
 
 def test_ports_to_open() -> None:
     """The configured port; of each firewall that runs, that nothing is to be done."""
-    settings = config.load("[wireguard]\nlisten_port = 1234\n", {}, "exit")
+    settings = parse_settings("[wireguard]\nlisten_port = 1234\n", {}, "exit")
     lines = next_steps.ports(settings, ["ufw", "firewalld"])
     assert "1234" in lines[0]
     assert [line.partition(":")[0] for line in lines[1:]] == ["ufw runs on this host", "firewalld runs on this host"]
@@ -89,5 +90,5 @@ def test_ports_to_open() -> None:
 
 def test_how_to_reach_the_api() -> None:
     """Told while it listens on loopback; not where the operator has seen to it."""
-    assert next_steps.reaching(config.load("", {}, "exit"))
-    assert next_steps.reaching(config.load('[api]\nlisten = "0.0.0.0:80"\ninsecure_http = true\n', {}, "exit")) == []
+    assert next_steps.reaching(parse_settings("", {}, "exit"))
+    assert next_steps.reaching(parse_settings('[api]\nlisten = "0.0.0.0:80"\ninsecure_http = true\n', {}, "exit")) == []

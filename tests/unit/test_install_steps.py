@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING
 import pytest
 
 from appliance.domain.errors import HostError
-from appliance.ops.install.file_steps import Folder, NoFile, ProgramFiles, Symlink, TextFile, carry_out, take_back
+from appliance.ops.install.file_steps import Folder, NoFile, ProgramFiles, Symlink, TextFile
 from appliance.ops.install.record import Record
+from appliance.ops.install.step import carry_out, take_back
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from appliance.ops.install.file_steps import Step
+    from appliance.ops.install.step import Step
 
 PROGRAM = "wg-appliance"
 

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from appliance.domain.errors import HostError
-from appliance.ops.install.layout import Layout
-from appliance.ops.install.one_at_a_time import one_at_a_time
+from appliance.ops.install.layout import Layout, one_at_a_time
 
 if TYPE_CHECKING:
     from pathlib import Path

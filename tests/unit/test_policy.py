@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 from msgspec import structs
 
-from appliance.config import load as config
+from appliance.config.load import parse_settings
 from appliance.domain import admission
 from appliance.domain.entities import Account, Session, State
 from appliance.domain.errors import InvalidRequest, LiveSessionLimitReached, QuotaExceeded
@@ -15,7 +15,7 @@ from appliance.domain.quota import Quota
 from appliance.domain.tiers import Tier
 from tests.support.unit.a_session import A_SESSION
 
-TIER = replace(config.load("", {}, "host").tiers["free"], max_live_sessions=2, max_session=3600)
+TIER = replace(parse_settings("", {}, "host").tiers["free"], max_live_sessions=2, max_session=3600)
 ADA = Account("acc_1", "ada", Tier.FREE, False, 0)
 NOW = 5_000
 

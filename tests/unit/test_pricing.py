@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from appliance.config import load as config
+from appliance.config.load import parse_settings
 from appliance.domain.charges import Amount, charge
 from appliance.domain.pricing import Cost, Rates, cost
 from appliance.domain.windows import MOST
@@ -71,7 +71,7 @@ def test_bytes(rate: int, moved: int, expected: int) -> None:
 
 def test_the_contracts_example() -> None:
     """With prices at their defaults, 21 minutes are 21,000 millicents, 0.21 of the currency; a GiB is a cent."""
-    pricing = config.load("[pricing]", {}, "host").pricing
+    pricing = parse_settings("[pricing]", {}, "host").pricing
     assert pricing is not None
     rates = Rates(pricing.currency, pricing.millicents_per_minute, pricing.millicents_per_gib)
     assert rates.currency == "eur"

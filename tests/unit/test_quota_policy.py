@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from appliance.config import load as config
+from appliance.config.load import parse_settings
 from appliance.domain.entities import Account
 from appliance.domain.quota import Quota, measure
 from appliance.domain.tiers import Tier
@@ -16,7 +16,11 @@ from appliance.domain.windows import MOST, UNUSED, Use, Window, Windows
 
 OPENED = 1_000_000
 TIER = replace(
-    config.load("", {}, "host").tiers["free"], bytes_limit=1000, bytes_window=200, seconds_limit=60, seconds_window=100
+    parse_settings("", {}, "host").tiers["free"],
+    bytes_limit=1000,
+    bytes_window=200,
+    seconds_limit=60,
+    seconds_window=100,
 )
 BYTES_END, SECONDS_END = OPENED + 200_000, OPENED + 100_000
 USED = Windows(Window(OPENED, 400), Window(OPENED, 30_000))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from appliance.config import applied
-from appliance.config.load import load
+from appliance.config.load import parse_settings
 from appliance.config.reloadable import differing, in_force
 from appliance.config.settings import KEYS, by_key
 
@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
     import pytest
 
-BEFORE = load("[pricing]\n", {}, "host")
-AFTER = load('[node]\nregion = "fsn"\n[tiers.free]\nmax_live_sessions = 7\n', {}, "host")
+BEFORE = parse_settings("[pricing]\n", {}, "host")
+AFTER = parse_settings('[node]\nregion = "fsn"\n[tiers.free]\nmax_live_sessions = 7\n', {}, "host")
 
 
 def test_noted_and_read(tmp_path: Path) -> None:

@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from appliance.client.api.http import Answer
-from appliance.config.load import load
+from appliance.config.load import parse_settings
 from appliance.config.value_types import HostPort, UnixPath
 from appliance.domain.errors import HostError
-from appliance.ops.selftest.api_client import Api
+from appliance.ops.selftest.api_client import LocalApi
 from tests.support.certificates import self_signed
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from appliance.config.load import ApiSettings
 
 EVERYWHERE = "0.0.0.0"  # noqa: S104 (as it is configured; the test listens on loopback)
-DEFAULTS = load("", {}, "host").api
+DEFAULTS = parse_settings("", {}, "host").api
 
 
 class Mirror(BaseHTTPRequestHandler):
@@ -109,7 +109,7 @@ def test_listeners(where: str, secure: bool, folder: Path, certificate: tuple[Pa
     if secure:
         settings = replace(settings, tls_cert=certificate[0], tls_key=certificate[1])
     with answering(listener, certificate if secure else None):
-        answer = Api(settings).ask("POST", "/v1/sessions", "secret", {"region": "fsn"})
+        answer = LocalApi(settings).ask("POST", "/v1/sessions", "secret", {"region": "fsn"})
     assert answer.status == 201
     assert answer.body == {"path": "/v1/sessions", "token": "Bearer secret", "body": {"region": "fsn"}}
 
@@ -120,7 +120,7 @@ def test_another_certificate_is_refused(folder: Path, certificate: tuple[Path, P
     settings = replace(settings, tls_cert=certificate[0], tls_key=certificate[1])
     other = self_signed(folder, "other.example")
     with answering(listener, other), pytest.raises(HostError, match="certificate verify failed"):
-        Api(settings).ask("GET", "/readyz")
+        LocalApi(settings).ask("GET", "/readyz")
 
 
 def test_nobody_answers() -> None:
@@ -128,7 +128,7 @@ def test_nobody_answers() -> None:
     listener, settings = tcp()
     listener.close()
     with pytest.raises(HostError, match=r"does not answer at http://127\.0\.0\.1:\d+: .*refused"):
-        Api(settings).ask("GET", "/readyz")
+        LocalApi(settings).ask("GET", "/readyz")
 
 
 @pytest.mark.parametrize(
@@ -149,4 +149,4 @@ def test_an_answer_that_is_no_json() -> None:
     """It has its status, and nothing in it."""
     listener, settings = tcp()
     with answering(listener):
-        assert Api(settings).ask("GET", "/readyz") == Answer(503, {})
+        assert LocalApi(settings).ask("GET", "/readyz") == Answer(503, {})

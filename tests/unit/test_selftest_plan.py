@@ -6,7 +6,7 @@ from ipaddress import ip_address, ip_network
 
 import pytest
 
-from appliance.config.load import load
+from appliance.config.load import parse_settings
 from appliance.domain.errors import HostError
 from appliance.domain.tiers import Tier
 from appliance.ops.selftest.plan import IPV4, IPV6, RANGES, choose_addresses, dialled, names, roomiest_tier, source
@@ -104,4 +104,4 @@ def test_what_is_dialled_and_seen(public_ip: str, own: str, dials: object, seen:
 )
 def test_tier(toml: str, tier: Tier) -> None:
     """The one with more room, never the paid one, whose sessions stand on invoices."""
-    assert roomiest_tier(load(toml, {}, "host").tiers) == tier
+    assert roomiest_tier(parse_settings(toml, {}, "host").tiers) == tier

@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from appliance.client.signals import SIGNALS, Interrupted, Interruption
+from appliance.client.signals import SIGNALS, InterruptedBySignal, Interruption
 from appliance.domain.errors import HostError
-from appliance.ops.selftest.run import Outcome, Step, run
+from appliance.ops.selftest.run import SelfTestStep, StepOutcome, run
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 
-def step(name: str, work: Callable[[], str] = lambda: "found") -> Step:
-    return Step(name, work, "advice")
+def step(name: str, work: Callable[[], str] = lambda: "found") -> SelfTestStep:
+    return SelfTestStep(name, work, "advice")
 
 
 def failing(error: BaseException) -> Callable[[], str]:
@@ -28,8 +28,8 @@ def failing(error: BaseException) -> Callable[[], str]:
     return work
 
 
-def outcomes(*steps: Step, clear: Step, interruption: Interruption | None = None) -> list[Outcome]:
-    found: list[Outcome] = []
+def outcomes(*steps: SelfTestStep, clear: SelfTestStep, interruption: Interruption | None = None) -> list[StepOutcome]:
+    found: list[StepOutcome] = []
     run(steps, clear, interruption or Interruption(), found.append)
     return found
 
@@ -84,7 +84,7 @@ def test_the_clearing_is_not_interrupted() -> None:
         return "cleared all the same"
 
     found = outcomes(step("one", lambda: interrupted(signal.SIGINT)), clear=step("cleared", clear))
-    assert found[-1] == Outcome("cleared", True, found[-1].seconds, "cleared all the same")
+    assert found[-1] == StepOutcome("cleared", True, found[-1].seconds, "cleared all the same")
 
 
 def test_what_must_not_stop_half_way_does_not() -> None:
@@ -106,4 +106,4 @@ def test_what_must_not_stop_half_way_does_not() -> None:
 
 def test_interrupted_is_no_error_of_a_step() -> None:
     """`except Exception` in what a step calls does not swallow it."""
-    assert not issubclass(Interrupted, Exception)
+    assert not issubclass(InterruptedBySignal, Exception)

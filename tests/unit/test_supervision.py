@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from appliance.server import supervisor as supervision
 from appliance.server.supervisor import Supervisor
 
 if TYPE_CHECKING:
@@ -31,7 +30,7 @@ class Shaky:
 
 def test_crash(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
     """A task that crashes is run again; each crash is logged with its cause, counted, and told until it runs again."""
-    monkeypatch.setattr(supervision, "FIRST_DELAY_S", 0.001)
+    monkeypatch.setattr("appliance.server.supervisor.FIRST_DELAY_S", 0.001)
     told: list[tuple[str, str | None]] = []
     task = Shaky(2)
 

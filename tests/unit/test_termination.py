@@ -7,14 +7,14 @@ from dataclasses import replace
 import pytest
 from msgspec import structs
 
-from appliance.config import load as config
+from appliance.config.load import parse_settings
 from appliance.domain import termination
 from appliance.domain.clock import Moment
 from appliance.domain.entities import Reason
 from appliance.domain.quota import Quota
 from tests.support.unit.a_session import A_SESSION
 
-TIER = config.load("", {}, "host").tiers["free"]
+TIER = parse_settings("", {}, "host").tiers["free"]
 EXPIRES, QUIET = A_SESSION.expires_at, A_SESSION.quiet_since_ms
 FRESH = Moment(0, QUIET, "boot")
 HOUR = 3_600_000

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from appliance.config import load as config
+from appliance.config.load import parse_settings
 from appliance.config.plans import Terms
 from appliance.config.reloadable import left_out
 from appliance.domain.pricing import Rates
 
-BEFORE = config.load("", {}, "exit")
+BEFORE = parse_settings("", {}, "exit")
 
 
 def test_taken_over() -> None:
     """Tiers and prices are the new ones at once, and no restart is asked for."""
     terms = Terms(BEFORE)
     assert terms.rates is None
-    after = config.load('[tiers.free]\nseconds_limit = "1m"\n[pricing]\nmillicents_per_gib = 7', {}, "exit")
+    after = parse_settings('[tiers.free]\nseconds_limit = "1m"\n[pricing]\nmillicents_per_gib = 7', {}, "exit")
     terms.take_over(after)
     assert terms.tiers["free"].seconds_limit == 60
     assert terms.rates == Rates("eur", 1000, 7)
@@ -25,7 +25,9 @@ def test_taken_over() -> None:
 
 def test_left_out() -> None:
     """Every other key that differs is named."""
-    after = config.load('[node]\nregion = "fsn"\n[wireguard]\nlisten_port = 1\n[meter]\ninterval = "1s"', {}, "another")
+    after = parse_settings(
+        '[node]\nregion = "fsn"\n[wireguard]\nlisten_port = 1\n[meter]\ninterval = "1s"', {}, "another"
+    )
     assert list(left_out(BEFORE, after)) == [
         *("node.name", "node.region", "wireguard.listen_port", "wireguard.endpoint_port", "meter.interval"),
     ]

@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from appliance.client.humanize import long_span, size
-from appliance.client.ui.status_text import COST, QUOTAS
 from appliance.domain.errors import HostError
 
 if TYPE_CHECKING:
@@ -21,6 +20,8 @@ PATIENCE_S = 120.0  # with an exit that says to come back later
 PATIENCE_UNANSWERED_S = 15.0  # with one that was never reached: sooner a wrong URL than a restart
 LONGEST_RETRY_AFTER_S = 300
 
+QUOTAS = ("quota_bytes_used", "quota_bytes_limit", "quota_seconds_used", "quota_seconds_limit")
+COST = ("cost_time_millicents", "cost_bytes_millicents")
 # What of an answer is used has to be of these types. SESSION_MORE: where it is there.
 SESSION: Fields = {"id": str, "region": str, "public_ip": str, "bytes_in": int, "bytes_out": int}
 SESSION_MORE: Fields = {
@@ -36,7 +37,7 @@ REGION: Fields = {"code": str, "node_count": int}
 
 
 @dataclass(frozen=True, slots=True)
-class Opened:
+class OpenedSession:
     id: str
     public_ip: str
     wg_config: str
@@ -56,7 +57,7 @@ class Again:
 
 
 @dataclass(frozen=True, slots=True)
-class Refused:
+class Refusal:
     """Asking again would not help."""
 
     why: str
@@ -86,21 +87,21 @@ def pause(failures: int) -> float:
     return min(FIRST_PAUSE_S * 2.0 ** min(failures - 1, 10), LONGEST_PAUSE_S)
 
 
-def on_opening(answer: Answer, failures: int) -> Opened | Again | Refused:
+def on_opening(answer: Answer, failures: int) -> OpenedSession | Again | Refusal:
     """Of POST /v1/sessions. `failures`: how many tries have failed, this one included, if it has."""
     if answer.status == 201:
         found = answer.require(201, OPENED)
-        return Opened(**{name: found[name] for name in OPENED})
+        return OpenedSession(**{name: found[name] for name in OPENED})
     if answer.status == 402:
-        return Refused(quota_breakdown(answer.require(402, QUOTA)), QUOTA_EXCEEDED)
+        return Refusal(quota_breakdown(answer.require(402, QUOTA)), QUOTA_EXCEEDED)
     available = answer.body.get("available")
     if answer.status == 503 and isinstance(available, list):
         others = ", ".join(map(str, available))
         advice = f"; there is one in: {others}" if others else "; and there is none in any other"
-        return Refused(f"{answer.error}{advice}", FAILED)
+        return Refusal(f"{answer.error}{advice}", FAILED)
     if is_passing(answer):
         return Again(wait(answer, failures), answer.error, later=answer.later)
-    return Refused(f"the API answers {answer.status}: {answer.error}{_ADVICE.get(answer.status, '')}", FAILED)
+    return Refusal(f"the API answers {answer.status}: {answer.error}{_ADVICE.get(answer.status, '')}", FAILED)
 
 
 def on_status(answer: Answer, failures: int) -> Live | Over | Again:

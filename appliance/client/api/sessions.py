@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from appliance.client.api import responses
 from appliance.client.api.http import NoAnswer
-from appliance.client.api.responses import Again, Opened, Refused
+from appliance.client.api.responses import Again, OpenedSession, Refusal
 from appliance.domain.errors import HostError
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ class Stopped(HostError):
         self.exit_status = exit_status
 
 
-class Sessions:
+class SessionsClient:
     """`pause` waits so many seconds; `remark` is told why."""
 
     def __init__(self, api: Api, token: str, pause: Callable[[float], None], remark: Callable[[str], None]) -> None:
@@ -44,20 +44,20 @@ class Sessions:
         found = self.persist(lambda: self._api.ask("GET", "/v1/regions", seconds=STATUS_S))
         return [region["code"] for region in responses.regions(found)]
 
-    def open(self, wish: Mapping[str, object]) -> Opened:
+    def open(self, wish: Mapping[str, object]) -> OpenedSession:
         """Asked for again while the exit is busy or away, until patience ends. Raises Stopped."""
         begun, failures = time.monotonic(), 0
         while True:
             failures += 1
             found = self.try_open(wish, failures)
-            if isinstance(found, Opened):
+            if isinstance(found, OpenedSession):
                 return found
             if time.monotonic() - begun + found.after_s > found.patience_s:
                 raise Stopped(f"{found.why}; try again {found.later}", responses.FAILED)
             self._remark(f"{found.why}; asking again in {found.after_s:g} s")
             self._pause(found.after_s)
 
-    def try_open(self, wish: Mapping[str, object], failures: int) -> Opened | Again:
+    def try_open(self, wish: Mapping[str, object], failures: int) -> OpenedSession | Again:
         """After a lost answer, the same key replaces its session: none is left over. Raises Stopped, and NoAnswer where
         that will last. `failures`: how many tries have failed, with this one if it does."""
         try:
@@ -66,7 +66,7 @@ class Sessions:
             if error.lasting:
                 raise
             return Again(responses.pause(failures), str(error), responses.PATIENCE_UNANSWERED_S)
-        if isinstance(found, Refused):
+        if isinstance(found, Refusal):
             raise Stopped(found.why, found.exit_status)
         return found
 

@@ -23,7 +23,7 @@ FAMILIES = {4: "ip", 16: "ip6"}  # nft's words, by the length of an address
 PROGRAMS = {4: "iptables", 16: "ip6tables"}
 
 
-class Rule(NamedTuple):
+class GuardRule(NamedTuple):
     """As iptables-save(8) prints it: `*raw`, `-A PREROUTING ...`."""
 
     table: str
@@ -50,7 +50,9 @@ def guard(interface: str, addresses: Sequence[Prefix], environ: Mapping[str, str
         if found:
             matches = "-m addrtype ! --src-type LOCAL"
             new = [
-                Rule("*raw", f"-I PREROUTING ! -i {interface} -d {address} {matches} -j DROP {_comment(interface)}")
+                GuardRule(
+                    "*raw", f"-I PREROUTING ! -i {interface} -d {address} {matches} -j DROP {_comment(interface)}"
+                )
                 for address in _of(length, addresses)
             ]
             _restore(program, [*new, *_deleted([rule for rule in found if rule.table == "*raw"])], environ)
@@ -81,7 +83,7 @@ def _comment(interface: str) -> str:
     return f'-m comment --comment "wg-quick(8) rule for {interface}"'
 
 
-def _saved(program: str, interface: str, environ: Mapping[str, str]) -> list[Rule]:
+def _saved(program: str, interface: str, environ: Mapping[str, str]) -> list[GuardRule]:
     """Those for the interface. Where they cannot be read, wg-quick cannot have written them."""
     found, table = [], ""
     with suppress(HostError):
@@ -89,15 +91,15 @@ def _saved(program: str, interface: str, environ: Mapping[str, str]) -> list[Rul
             if line.startswith("*"):
                 table = line
             elif line.startswith("-A ") and _comment(interface) in line:
-                found.append(Rule(table, line))
+                found.append(GuardRule(table, line))
     return found
 
 
-def _deleted(rules: Sequence[Rule]) -> list[Rule]:
-    return [Rule(rule.table, rule.line.replace("-A", "-D", 1)) for rule in rules]
+def _deleted(rules: Sequence[GuardRule]) -> list[GuardRule]:
+    return [GuardRule(rule.table, rule.line.replace("-A", "-D", 1)) for rule in rules]
 
 
-def _restore(program: str, changes: Sequence[Rule], environ: Mapping[str, str]) -> None:
+def _restore(program: str, changes: Sequence[GuardRule], environ: Mapping[str, str]) -> None:
     """Beside what there is."""
     if changes:
         script = "".join(f"{change.table}\n{change.line}\nCOMMIT\n" for change in changes)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from typing import TextIO
 
-    from appliance.client.api.responses import Opened
+    from appliance.client.api.responses import OpenedSession
     from appliance.client.ui.status_text import Glyphs, View
 
 ELLIPSIS = "…"  # what rich ends a line with that it cuts
@@ -30,7 +30,7 @@ class Screen(Protocol):
     @property
     def gone(self) -> bool: ...
 
-    def connected(self, opened: Opened, region: str, interface: str, leave: str) -> None:
+    def connected(self, opened: OpenedSession, region: str, interface: str, leave: str) -> None:
         """`leave`: how to end it."""
 
     def status(self, view: View) -> None: ...
@@ -77,7 +77,7 @@ class JsonLines:
     def gone(self) -> bool:
         return self._out.gone
 
-    def connected(self, opened: Opened, region: str, interface: str, leave: str) -> None:  # noqa: ARG002 (for people)
+    def connected(self, opened: OpenedSession, region: str, interface: str, leave: str) -> None:  # noqa: ARG002 (for people)
         fields = {"id": opened.id, "region": region, "public_ip": opened.public_ip, "tier": opened.tier}
         self._write({"event": "connected", **fields, "expires_at": opened.expires_at, "interface": interface})
 
@@ -109,7 +109,7 @@ class PlainLines:
     def gone(self) -> bool:
         return self._out.gone
 
-    def connected(self, opened: Opened, region: str, interface: str, leave: str) -> None:  # noqa: ARG002 (for programs)
+    def connected(self, opened: OpenedSession, region: str, interface: str, leave: str) -> None:  # noqa: ARG002 (for programs)
         self.remark(greeting(opened, region, leave))
 
     def status(self, view: View) -> None:
@@ -144,7 +144,7 @@ class Terminal:
         self._file = out
         self.gone = False
 
-    def connected(self, opened: Opened, region: str, interface: str, leave: str) -> None:  # noqa: ARG002 (for programs)
+    def connected(self, opened: OpenedSession, region: str, interface: str, leave: str) -> None:  # noqa: ARG002 (for programs)
         self._print(greeting(opened, region, leave), "bold")
         self._draw(self._live.start)
 
@@ -195,7 +195,7 @@ def line(view: View, glyphs: Glyphs, width: int, encoding: str | None) -> Any:
     return shown
 
 
-def greeting(opened: Opened, region: str, leave: str) -> str:
+def greeting(opened: OpenedSession, region: str, leave: str) -> str:
     return f"connected: {region}, traffic leaves from {opened.public_ip} (session {opened.id}); {leave}"
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from appliance.client.api.responses import COST, QUOTAS
 from appliance.client.humanize import clock_time, long_span, price, short_size, size, span
 
 if TYPE_CHECKING:
@@ -13,8 +14,6 @@ if TYPE_CHECKING:
 BAR, SHORT_BAR = 10, 5
 WRITTEN_SHORT = 5  # parts of more weight go before that is done
 SEPARATOR = "  "  # between the parts of the line
-QUOTAS = ("quota_bytes_used", "quota_bytes_limit", "quota_seconds_used", "quota_seconds_limit")
-COST = ("cost_time_millicents", "cost_bytes_millicents")
 STALE_HANDSHAKE_S = 180  # a tunnel that is alive has a new one at least every 3 minutes (REJECT_AFTER_TIME)
 
 

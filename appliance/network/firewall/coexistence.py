@@ -43,7 +43,7 @@ class Way:
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class InsertionPoint:
     """A chain, and the rules of ours that belong at its head."""
 
     table: Table
@@ -54,21 +54,24 @@ class Place:
         return f"{self.table.family} {self.table.name} {self.chain}"
 
 
-def missing(listing: str, way: Way) -> list[Place]:
+def missing(listing: str, way: Way) -> list[InsertionPoint]:
     """Where rules of ours are called for and do not stand yet. `listing`: what `nft -j list ruleset` printed."""
     tables = [table for table in nft_json.parse(listing) if (table.family, table.name) != ("inet", TABLE)]
     # What iptables-nft understands as well: it refuses to work on a table with a rule that it cannot read.
     forward = tuple(f'{end} "{way.interface}" counter accept' for end in ("iifname", "oifname"))
     port = (f"udp dport {way.listen_port} counter accept",)
     called_for = [
-        *(Place(table, _head(table, chain), forward) for table, chain in _each_once(tables, "forward", forwarded(way))),
-        *(Place(table, chain.name, port) for table, chain in _each_once(tables, "input", handshakes(way))),
+        *(
+            InsertionPoint(table, _head(table, chain), forward)
+            for table, chain in _each_once(tables, "forward", forwarded(way))
+        ),
+        *(InsertionPoint(table, chain.name, port) for table, chain in _each_once(tables, "input", handshakes(way))),
     ]
     standing = {ours.chain for ours in _ours(listing) if ours.about & {way.interface, way.listen_port}}
     return [place for place in called_for if str(place) not in standing]
 
 
-def insert(places: Iterable[Place]) -> str:
+def insert(places: Iterable[InsertionPoint]) -> str:
     return "".join(f'insert rule {place} {rule} comment "{COMMENT}"\n' for place in places for rule in place.rules)
 
 

@@ -26,12 +26,12 @@ from weakref import finalize
 
 from appliance._native import ffi, lib
 from appliance.domain.errors import MalformedDump, TunnelError
-from appliance.network.wireguard.peer_table import Peers, PeerTable, Room
+from appliance.network.wireguard.peer_table import Peers, PeerTable, TableCapacity
 from appliance.network.wireguard.tunnel import Dump
 
-FIRST_ROOM = Room(peers=256, allowed_ips=1024)
+FIRST_ROOM = TableCapacity(peers=256, allowed_ips=1024)
 # The kernel holds no more than 2^20 peers: MAX_PEERS_PER_DEVICE in drivers/net/wireguard/messages.h.
-MOST_ROOM = Room(peers=1 << 20, allowed_ips=1 << 22)
+MOST_ROOM = TableCapacity(peers=1 << 20, allowed_ips=1 << 22)
 
 
 class Interrupted(TunnelError):
@@ -51,7 +51,7 @@ class OutOfRoom(TunnelError):
 class DumpParser:
     """Reads one dump after another and compares each with the one before. One thread at a time."""
 
-    def __init__(self, family_id: int, first: Room = FIRST_ROOM, most: Room = MOST_ROOM) -> None:
+    def __init__(self, family_id: int, first: TableCapacity = FIRST_ROOM, most: TableCapacity = MOST_ROOM) -> None:
         """`family_id`: as resolved for `wireguard`. `first`: the room to start with; `most`: where growing ends."""
         self._family_id = family_id
         self._room = first
@@ -112,7 +112,7 @@ class DumpParser:
             return MalformedDump("malformed dump")
         return RuntimeError("no dump is begun")
 
-    def _grow(self, room: Room) -> TunnelError:
+    def _grow(self, room: TableCapacity) -> TunnelError:
         most = self._most
         if room.peers > most.peers or room.allowed_ips > most.allowed_ips:
             return TunnelError(f"the device holds more than {most.peers} peers or {most.allowed_ips} allowed-ips")

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
-class Room(NamedTuple):
+class TableCapacity(NamedTuple):
     """For how many peers, and allowed-ips of all of them together, there is memory."""
 
     peers: int
@@ -36,7 +36,7 @@ _new = ffi.new_allocator(should_clear_after_alloc=False)
 class PeerTable:
     """Peers and their allowed-ips by place, in the order in which the device lists them."""
 
-    def __init__(self, room: Room) -> None:
+    def __init__(self, room: TableCapacity) -> None:
         self.dump = ffi.new("struct wga_dump *")
         self.room = room
         # The C struct only points at the arrays: these attributes keep them alive.
@@ -50,12 +50,12 @@ class PeerTable:
     def __len__(self) -> int:
         return self.dump.peer_count
 
-    def more_room(self) -> Room:
+    def more_room(self) -> TableCapacity:
         """Twice of what is full."""
         found = self.dump
         peers_full = found.peer_count == found.peer_capacity
         allowed_ips_full = found.allowed_ip_count == found.allowed_ip_capacity
-        return Room(self.room.peers * (1 + peers_full), self.room.allowed_ips * (1 + allowed_ips_full))
+        return TableCapacity(self.room.peers * (1 + peers_full), self.room.allowed_ips * (1 + allowed_ips_full))
 
     def peer(self, place: int) -> PeerState:
         public_key, rx_bytes, tx_bytes, last_handshake_ns, first, many = _PEER.unpack_from(

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from appliance.config import load as config
+from appliance.config.load import parse_settings, read_settings
 from appliance.domain.errors import ConfigError, HostError
 from appliance.ops.backup.archive import open_backup
 from appliance.ops.backup.create import sync_folder
@@ -83,7 +83,7 @@ def _settings(backup: Backup, config_file: Path, environ: Mapping[str, str]) -> 
     if content is None:
         source, content = str(config_file), config_file.read_bytes() if config_file.exists() else b""
     try:
-        return config.load(content.decode(), environ, socket.gethostname(), source)
+        return parse_settings(content.decode(), environ, socket.gethostname(), source)
     except UnicodeDecodeError as error:
         raise ConfigError(f"{source}: not UTF-8 text") from error
 
@@ -92,7 +92,7 @@ def _state_dirs(restored: StateDir, config_file: Path, environ: Mapping[str, str
     """Where no server may run: the one of the backup's configuration, and that of the present one."""
     yield restored
     try:
-        present = StateDir(config.read(config_file, environ).node.state_dir)
+        present = StateDir(read_settings(config_file, environ).node.state_dir)
     except ConfigError:
         return  # no server runs with it
     if present.path != restored.path and present.path.is_dir():

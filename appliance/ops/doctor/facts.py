@@ -57,7 +57,7 @@ class Firewall:
 
 
 @dataclass(frozen=True, slots=True)
-class Forwarding:
+class ForwardingFacts:
     """`sysctls`: (path below /proc/sys, value). `writable`: whether they can be set here at all."""
 
     sysctls: Mapping[str, str]
@@ -80,7 +80,7 @@ class StateFile:
 
 
 @dataclass(frozen=True, slots=True)
-class State:
+class StateFacts:
     """`files`: the directory first, then what there is in it. Empty: there is no directory.
 
     `running`: the settings that the server runs with; `running_s`: how long ago it took them over.
@@ -101,11 +101,11 @@ class Facts:
     now: Moment
     clock_synchronised: bool
     disk: Disk | None
-    state: State | None  # None: it could not be seen
+    state: StateFacts | None  # None: it could not be seen
     wireguard: HostFacts
     network: Network
     udp: UdpPort
-    forwarding: Forwarding
+    forwarding: ForwardingFacts
     firewall: Firewall
 
     @property

@@ -15,11 +15,10 @@ from appliance.config import applied
 from appliance.domain.clock import HostClock
 from appliance.domain.errors import HostError, TunnelError
 from appliance.network import interfaces
-from appliance.network.firewall import nft_json
-from appliance.network.firewall import sysctls as forwarding
+from appliance.network.firewall import nft_json, sysctls
 from appliance.network.wireguard import backend, kernel, userspace
 from appliance.ops.doctor import system_clock, udp_sockets
-from appliance.ops.doctor.facts import Disk, Facts, Firewall, Forwarding, Network, State, StateFile, UdpPort
+from appliance.ops.doctor.facts import Disk, Facts, Firewall, ForwardingFacts, Network, StateFacts, StateFile, UdpPort
 from appliance.ops.doctor.firewall import PROGRAMS
 from appliance.store import inspection, migration
 
@@ -42,7 +41,7 @@ def gather(settings: Settings, config_file: Path, state: StateDir, become_owner:
     wireguard = backend.read_host(interface)
     network = _network(interface)
     udp = UdpPort(udp_sockets.holders(port), _device_port(interface, wireguard.interface_kind))
-    sysctls = _forwarding(state, root=root)
+    forwarding = _forwarding(state, root=root)
     firewall = _firewall()
     now = HostClock().now()
     disk = _disk(state.path)
@@ -58,14 +57,14 @@ def gather(settings: Settings, config_file: Path, state: StateDir, become_owner:
         wireguard=wireguard,
         network=network,
         udp=udp,
-        forwarding=sysctls,
+        forwarding=forwarding,
         firewall=firewall,
     )
 
 
-def _forwarding(state: StateDir, *, root: bool) -> Forwarding:
+def _forwarding(state: StateDir, *, root: bool) -> ForwardingFacts:
     writable = os.access(PROC_SYS / "net/ipv4/ip_forward", os.W_OK) if root else None
-    return Forwarding(forwarding.Forwarding(PROC_SYS, state.sysctls, "").read(), writable)
+    return ForwardingFacts(sysctls.Forwarding(PROC_SYS, state.sysctls, "").read(), writable)
 
 
 def _network(interface: str) -> Network:
@@ -158,10 +157,10 @@ def _disk(path: Path) -> Disk | None:
     )
 
 
-def _state(state: StateDir, become_owner: Callable[[], object]) -> State | None:
+def _state(state: StateDir, become_owner: Callable[[], object]) -> StateFacts | None:
     try:
         if not state.path.exists():
-            return State((), served=False, running=None, running_s=None, store=None)
+            return StateFacts((), served=False, running=None, running_s=None, store=None)
         files = tuple(_file(path) for path in (state.path, state.key, state.store) if path.exists())
         served = state.is_served()
         noted = applied.read(state.running)
@@ -169,7 +168,7 @@ def _state(state: StateDir, become_owner: Callable[[], object]) -> State | None:
         newest = migration.migrations()[-1][0]
         become_owner()
         found = inspection.inspect(state.store, newest) if state.store.exists() else None
-        return State(files, served, noted, age, found)
+        return StateFacts(files, served, noted, age, found)
     except (OSError, HostError):
         return None
 

@@ -1,123 +1,20 @@
-"""The kinds of steps that installing is made of. Each knows what the host has, what it should have, and the way back.
-
-Whatever installs or uninstalls, really or as a rehearsal, goes through the same few words of a step:
-
-    change()   what is to be done, as in "<what>: created"; None where the host is as it should be
-    apply()    does it
-    remove()   takes back what apply() did; True if there was something
-"""
+"""Defines the steps that change files: folders, texts, symlinks and the program. step.py says what a step is."""
 
 from __future__ import annotations
 
 import filecmp
 import os
-import pwd
 import shutil
 import stat
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from appliance.domain.errors import HostError
 from appliance.ops.backup.create import sync_folder
-from appliance.ops.install import host
 from appliance.ops.install.record import write_whole
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
-
-    from appliance.ops.install.record import Record
-
-
-class Step(Protocol):
-    @property
-    def what(self) -> str: ...
-
-    def change(self) -> str | None: ...
-
-    def apply(self) -> None: ...
-
-    def remove(self) -> bool: ...
-
-
-def carry_out(steps: Iterable[Step], say: Callable[[str], None], *, rehearse: bool = False) -> set[str]:
-    """Do what is to be done, saying each step; what was changed, by its name."""
-    changed = set()
-    for step in steps:
-        change = step.change()
-        if change is None:
-            say(f"{step.what}: as it should be")
-            continue
-        if not rehearse:
-            step.apply()
-        changed.add(step.what)
-        say(f"{step.what}: {'to be ' if rehearse else ''}{change}")
-    return changed
-
-
-def take_back(steps: Iterable[Step], say: Callable[[str], None]) -> None:
-    for step in reversed(list(steps)):
-        if step.remove():
-            say(f"{step.what}: removed")
-
-
-@dataclass(frozen=True, slots=True)
-class Packages:
-    """Debian packages. They stay when the appliance goes: others may have come to need them."""
-
-    names: tuple[str, ...]
-    record: Record
-
-    @property
-    def what(self) -> str:
-        return f"packages {', '.join(self.names)}"
-
-    def missing(self) -> list[str]:
-        return [name for name in self.names if not host.has_package(name)]
-
-    def change(self) -> str | None:
-        missing = self.missing()
-        return f"installed ({', '.join(missing)})" if missing else None
-
-    def apply(self) -> None:
-        missing = self.missing()
-        host.install_packages(missing)
-        self.record.note_packages(missing)
-
-    def remove(self) -> bool:
-        return False
-
-
-@dataclass(frozen=True, slots=True)
-class SystemUser:
-    """A user and a group of its name, who cannot log in."""
-
-    name: str
-    home: Path
-
-    @property
-    def what(self) -> str:
-        return f"user {self.name}"
-
-    def _exists(self) -> bool:
-        try:
-            pwd.getpwnam(self.name)
-        except KeyError:
-            return False
-        return True
-
-    def change(self) -> str | None:
-        return None if self._exists() else "created"
-
-    def apply(self) -> None:
-        options = ("--system", "--user-group", "--no-create-home", "--home-dir", str(self.home))
-        host.run("useradd", *options, "--shell", "/usr/sbin/nologin", self.name)
-
-    def remove(self) -> bool:
-        if not self._exists():
-            return False
-        host.run("userdel", self.name)
-        return True
+    from pathlib import Path
 
 
 @dataclass(frozen=True, slots=True)
@@ -277,64 +174,6 @@ class ProgramFiles:
 
     def remove(self) -> bool:
         return _remove(self.path)
-
-
-@dataclass(frozen=True, slots=True)
-class Sysctl:
-    """Set now; a drop-in sets it at each boot. `name` is a path below /proc/sys."""
-
-    name: str
-    value: str
-    record: Record
-
-    @property
-    def what(self) -> str:
-        return f"sysctl {self.name.replace('/', '.')}"
-
-    @property
-    def _file(self) -> Path:
-        return Path("/proc/sys") / self.name
-
-    def _now(self) -> str:
-        return self._file.read_text(encoding="ascii").strip()
-
-    def change(self) -> str | None:
-        return None if self._now() == self.value else f"set to {self.value} (was {self._now()})"
-
-    def apply(self) -> None:
-        self.record.note_sysctl(self.name, self._now())
-        self._file.write_text(self.value, encoding="ascii")
-
-    def remove(self) -> bool:
-        before = self.record.sysctls.get(self.name)
-        if before in (None, self._now()):
-            return False
-        self._file.write_text(str(before), encoding="ascii")
-        return True
-
-
-@dataclass(frozen=True, slots=True)
-class EnabledUnit:
-    """Started at each boot; `install` and `upgrade` start it now."""
-
-    name: str
-
-    @property
-    def what(self) -> str:
-        return f"service {self.name}"
-
-    def change(self) -> str | None:
-        return None if host.succeeds("systemctl", "is-enabled", "--quiet", self.name) else "enabled"
-
-    def apply(self) -> None:
-        host.run("systemctl", "daemon-reload")
-        host.run("systemctl", "enable", self.name)
-
-    def remove(self) -> bool:
-        if not host.succeeds("systemctl", "cat", self.name):
-            return False
-        host.run("systemctl", "disable", "--now", self.name)
-        return True
 
 
 def _copy_for_everybody(source: Path, target: Path) -> None:

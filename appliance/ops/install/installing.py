@@ -7,12 +7,12 @@ import socket
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from appliance.config import load as config
 from appliance.config import template
+from appliance.config.load import parse_settings, read_settings
 from appliance.domain.errors import HostError
 from appliance.ops.install import facts, host, next_steps, plan, service
-from appliance.ops.install.file_steps import carry_out
 from appliance.ops.install.layout import SERVICE
+from appliance.ops.install.step import carry_out
 from appliance.store.state_dir import StateDir
 
 if TYPE_CHECKING:
@@ -68,8 +68,8 @@ def install(layout: Layout, program: Program, wanted: Wanted, say: Callable[[str
 def _settings(layout: Layout, text: str) -> Settings:
     """Those of the configuration that is there, else of the one that is to be written."""
     if layout.config.exists():
-        return config.read(layout.config, {})
-    return config.load(text, {}, socket.gethostname(), str(layout.config))
+        return read_settings(layout.config, {})
+    return parse_settings(text, {}, socket.gethostname(), str(layout.config))
 
 
 def _config_text(wanted: Wanted) -> str:

@@ -4,6 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+from appliance.ops import lock
+
+if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
 
 USER = "wg-appliance"
 SERVICE = "wg-appliance.service"
@@ -58,3 +64,9 @@ class Layout:
     def installed_version(self) -> str | None:
         """The version that `current` names; None where nothing is installed."""
         return self.current.readlink().name if self.current.is_symlink() else None
+
+
+def one_at_a_time(layout: Layout) -> AbstractContextManager[None]:
+    """Keep install, upgrade and uninstall out of each other's way. Raises HostError while another one works."""
+    folder = layout.programs.parent  # every host has it
+    return lock.locked(folder, "another install, upgrade or uninstall is at work here: try again later")

@@ -5,27 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from appliance.ops.install.file_steps import (
-    EnabledUnit,
-    Folder,
-    NoFile,
-    Packages,
-    ProgramFiles,
-    Symlink,
-    Sysctl,
-    SystemUser,
-    TextFile,
-)
+from appliance.ops.install.file_steps import Folder, NoFile, ProgramFiles, Symlink, TextFile
 from appliance.ops.install.layout import PROGRAM, SERVICE, TUNNEL_SERVICE, USER
 from appliance.ops.install.record import Record
+from appliance.ops.install.system_steps import EnabledUnit, Packages, Sysctl, SystemUser
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
     from appliance.config.settings import Settings
-    from appliance.ops.install.file_steps import Step
     from appliance.ops.install.layout import Layout
+    from appliance.ops.install.step import Step
 
 DROP_IN = f"{SERVICE}.d/userspace.conf"
 INTERFACE_DROP_IN = f"{TUNNEL_SERVICE}.d/interface.conf"

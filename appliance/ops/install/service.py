@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from appliance.domain.errors import HostError
 from appliance.ops.install import host
 from appliance.ops.install.layout import SERVICE
-from appliance.ops.selftest.api_client import Api
+from appliance.ops.selftest.api_client import LocalApi
 
 if TYPE_CHECKING:
     from appliance.config.settings import ApiSettings
@@ -57,7 +57,7 @@ def _fault(api: ApiSettings, after: str) -> str | None:
     if _property("InvocationID") == after:
         return "the service has not started anew"
     try:
-        Api(api).ask("GET", "/readyz").require(HTTPStatus.OK)
+        LocalApi(api).ask("GET", "/readyz").require(HTTPStatus.OK)
     except HostError as error:
         return str(error)
     return None

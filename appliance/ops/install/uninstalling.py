@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from appliance.config import load as config
+from appliance.config.load import read_settings
 from appliance.ops.install import host, host_cleanup, plan
-from appliance.ops.install.file_steps import take_back
 from appliance.ops.install.layout import SERVICE, USER
 from appliance.ops.install.record import Record
+from appliance.ops.install.step import take_back
 from appliance.store.state_dir import StateDir
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 def uninstall(layout: Layout, program: Program, say: Callable[[str], None], *, purge: bool) -> None:
     """What is not there is no error: an uninstall that was cut short goes on where it was."""
-    settings = config.read(layout.config if layout.config.exists() else None, {}, layout.config)
+    settings = read_settings(layout.config if layout.config.exists() else None, {}, layout.config)
     state = StateDir(settings.node.state_dir)
     record = Record(layout.record)
     packages = record.packages

@@ -14,15 +14,16 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from appliance.config import load as config
+from appliance.config.load import read_settings
 from appliance.domain.errors import HostError
 from appliance.ops.backup.archive import open_backup
 from appliance.ops.backup.create import write_backup
 from appliance.ops.backup.restore import restore_backup
 from appliance.ops.install import facts, plan, service
-from appliance.ops.install.file_steps import NoFile, carry_out
+from appliance.ops.install.file_steps import NoFile
 from appliance.ops.install.layout import PROGRAM, SERVICE
 from appliance.ops.install.record import write_whole
+from appliance.ops.install.step import carry_out
 from appliance.ops.install.versions import order
 from appliance.store import integrity
 from appliance.store.file_owner import acting_as_owner
@@ -54,7 +55,7 @@ class Upgrade:
         self._program = program
         self._say = say
         self._journal = layout.programs / "upgrade.json"
-        self._settings: Settings = config.read(layout.config if layout.config.exists() else None, {}, layout.config)
+        self._settings: Settings = read_settings(layout.config if layout.config.exists() else None, {}, layout.config)
         self._state = StateDir(self._settings.node.state_dir)
 
     def run(self) -> None:

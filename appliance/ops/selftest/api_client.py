@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 (what listens everywhere is reached here)
 
 
-class Api(http.Api):
+class LocalApi(http.Api):
     def __init__(self, settings: ApiSettings) -> None:
         where = settings.listen
         if isinstance(where, UnixPath):

@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from appliance.client.signals import Interrupted
+from appliance.client.signals import InterruptedBySignal
 from appliance.domain.errors import ApplianceError
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ AGAIN = "run it again"
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class SelfTestStep:
     """`work` says in a few words what it found, or raises; `advice` is what to try then."""
 
     name: str
@@ -27,7 +27,7 @@ class Step:
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class StepOutcome:
     """`detail`: what was found, or why the step failed. `advice` is empty where it passed."""
 
     step: str
@@ -37,7 +37,12 @@ class Outcome:
     advice: str = ""
 
 
-def run(steps: Iterable[Step], clear: Step, interruption: Interruption, report: Callable[[Outcome], None]) -> None:
+def run(
+    steps: Iterable[SelfTestStep],
+    clear: SelfTestStep,
+    interruption: Interruption,
+    report: Callable[[StepOutcome], None],
+) -> None:
     """`report` gets each outcome as soon as it is there. `clear` comes last, always, and nothing interrupts it."""
     with interruption.awaited():
         try:
@@ -50,7 +55,7 @@ def run(steps: Iterable[Step], clear: Step, interruption: Interruption, report: 
             report(_take(clear, None))
 
 
-def _take(step: Step, interruption: Interruption | None) -> Outcome:
+def _take(step: SelfTestStep, interruption: Interruption | None) -> StepOutcome:
     start = time.monotonic()
     try:
         if interruption is None:
@@ -59,7 +64,7 @@ def _take(step: Step, interruption: Interruption | None) -> Outcome:
             with interruption.allowed():
                 detail = step.work()
     except (ApplianceError, OSError) as error:
-        return Outcome(step.name, False, time.monotonic() - start, str(error), step.advice)
-    except Interrupted as error:
-        return Outcome(step.name, False, time.monotonic() - start, str(error), AGAIN)
-    return Outcome(step.name, True, time.monotonic() - start, detail)
+        return StepOutcome(step.name, False, time.monotonic() - start, str(error), step.advice)
+    except InterruptedBySignal as error:
+        return StepOutcome(step.name, False, time.monotonic() - start, str(error), AGAIN)
+    return StepOutcome(step.name, True, time.monotonic() - start, detail)

@@ -11,12 +11,12 @@ from appliance.client.tunnel.device import existing_device, new_device
 from appliance.client.tunnel.namespace import Namespace
 from appliance.client.tunnel.peer_config import Call, read_offer
 from appliance.domain.errors import HostError
-from appliance.network import interfaces as host_network
 from appliance.network.firewall.ruleset import PRIVATE
+from appliance.network.interfaces import host_interfaces
 from appliance.network.wireguard import keys, link
 from appliance.network.wireguard.tunnel import LinkChange
 from appliance.ops.selftest import cleanup, plan, transfer
-from appliance.ops.selftest.run import Step
+from appliance.ops.selftest.run import SelfTestStep
 from appliance.ops.selftest.waiting import answer_within
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from appliance.client.signals import Interruption
     from appliance.config.load import Settings
-    from appliance.ops.selftest.api_client import Api
+    from appliance.ops.selftest.api_client import LocalApi
     from appliance.ops.selftest.test_account import Books
 
 HANDSHAKE_S = 12.0  # a device calls again after 5 s without an answer (REKEY_TIMEOUT of the WireGuard paper)
@@ -41,7 +41,7 @@ DOCTOR = "try wg-appliance doctor"
 class SelfTest:
     """The steps, and what one leaves to the next."""
 
-    def __init__(self, settings: Settings, api: Api, books: Books, interruption: Interruption) -> None:
+    def __init__(self, settings: Settings, api: LocalApi, books: Books, interruption: Interruption) -> None:
         self._settings = settings
         self._exit = settings.wireguard
         self._api = api
@@ -57,21 +57,21 @@ class SelfTest:
         self._token: str
         self._session: Mapping[str, Any]
 
-    def steps(self) -> Sequence[Step]:
+    def steps(self) -> Sequence[SelfTestStep]:
         return (
-            Step("api", self._find_api, f"start wg-appliance serve, or see its log; else {DOCTOR}"),
-            Step("host", self._prepare_host, DOCTOR),
-            Step("account", self._open_account, DOCTOR),
-            Step("session", self._open_session, f"see wg-appliance node status; else {DOCTOR}"),
-            Step("tunnel", self._make_tunnel, DOCTOR),
-            Step("handshake", self._shake_hands, DOCTOR),
-            Step("traffic", self._carry, DOCTOR),
-            Step("counted", self._see_counted, f"see the server's log; else {DOCTOR}"),
-            Step("closed", self._close_session, f"see the server's log; else {DOCTOR}"),
+            SelfTestStep("api", self._find_api, f"start wg-appliance serve, or see its log; else {DOCTOR}"),
+            SelfTestStep("host", self._prepare_host, DOCTOR),
+            SelfTestStep("account", self._open_account, DOCTOR),
+            SelfTestStep("session", self._open_session, f"see wg-appliance node status; else {DOCTOR}"),
+            SelfTestStep("tunnel", self._make_tunnel, DOCTOR),
+            SelfTestStep("handshake", self._shake_hands, DOCTOR),
+            SelfTestStep("traffic", self._carry, DOCTOR),
+            SelfTestStep("counted", self._see_counted, f"see the server's log; else {DOCTOR}"),
+            SelfTestStep("closed", self._close_session, f"see the server's log; else {DOCTOR}"),
         )
 
-    def clearing(self) -> Step:
-        return Step("cleared", self._clear, "run it again, which clears what is left")
+    def clearing(self) -> SelfTestStep:
+        return SelfTestStep("cleared", self._clear, "run it again, which clears what is left")
 
     # The steps ---------------------------------------------------------------------------------------
 
@@ -83,7 +83,7 @@ class SelfTest:
         with self._interruption.allowed(False):
             self._clear()
         families = [plan.IPV4, plan.IPV6] if self._has_ipv6 else [plan.IPV4]
-        interfaces = [interface for _, interface in host_network.host_interfaces(without=self._exit.interface)]
+        interfaces = [interface for _, interface in host_interfaces(without=self._exit.interface)]
         self._own = [interface.ip for interface in interfaces]
         avoid = [*self._reserved(), *(interface.network for interface in interfaces), *links.routed()]
         self._addresses = [plan.choose_addresses(family, avoid) for family in families]

@@ -1,4 +1,4 @@
-"""/metrics: Prometheus text, for the operator's own listener."""
+"""Serves /metrics: Prometheus text, for the operator's own listener."""
 
 from __future__ import annotations
 
@@ -6,76 +6,12 @@ from typing import TYPE_CHECKING
 
 from litestar import Litestar, Response, get
 from prometheus_client import ProcessCollector, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
-from prometheus_client.registry import Collector
 
-from appliance import __version__
-from appliance.domain.entities import State
-from appliance.domain.tiers import Tier
 from appliance.server.api.errors import HANDLERS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
-
     from prometheus_client import CollectorRegistry
-    from prometheus_client.core import Metric
-
-    from appliance.network.wireguard.tunnel import Tunnel
-    from appliance.server.assembly import Parts
-
-
-class ExitCollector(Collector):
-    """Reads the running parts when it is asked; it keeps nothing of its own."""
-
-    def __init__(self, parts: Parts, tunnel: Tunnel, crashes: Mapping[str, int]) -> None:
-        """`crashes` by background task."""
-        self._live = parts.live
-        self._pool = parts.pool
-        self._node = parts.node
-        self._meter = parts.meter
-        self._ticker = parts.ticker
-        self._tunnel = tunnel
-        self._crashes = crashes
-
-    def collect(self) -> Iterable[Metric]:
-        build = {"version": __version__, "backend": self._tunnel.backend}
-        yield InfoMetricFamily("wg_appliance_build", "What runs, and on which WireGuard", build)
-        sessions = GaugeMetricFamily("wg_appliance_sessions_live", "Live sessions", labels=["tier"])
-        tiers = [s.tier for s in self._live.by_key.values() if s.state is State.LIVE]
-        for tier in Tier:
-            sessions.add_metric([tier], tiers.count(tier))
-        yield sessions
-        traffic = CounterMetricFamily(
-            "wg_appliance_traffic_bytes", "Billed since the process started; in: from clients", labels=["direction"]
-        )
-        traffic.add_metric(["in"], self._meter.bytes_in)
-        traffic.add_metric(["out"], self._meter.bytes_out)
-        yield traffic
-        yield GaugeMetricFamily("wg_appliance_addresses", "Client addresses in the subnet", self._pool.capacity)
-        yield GaugeMetricFamily("wg_appliance_addresses_used", "Client addresses taken", self._pool.in_use)
-        free = self._pool.capacity - self._pool.in_use
-        yield GaugeMetricFamily("wg_appliance_addresses_free", "Client addresses that are not taken", free)
-        yield GaugeMetricFamily("wg_appliance_node_active", "1: takes new sessions", float(self._node.active))
-        yield GaugeMetricFamily("wg_appliance_node_drained", "1: drained", float(self._node.drained))
-        yield GaugeMetricFamily("wg_appliance_applies_failed", "Failed applies in a row", self._node.applies_failed)
-        yield CounterMetricFamily("wg_appliance_ticks", "Whole ticks", self._ticker.ticks)
-        yield CounterMetricFamily("wg_appliance_ticks_failed", "Ticks that met a fault", self._ticker.failed_ticks)
-        yield CounterMetricFamily(
-            "wg_appliance_dump_retries",
-            "Readings of the device taken again, as it changed under them",
-            self._tunnel.dump_retries,
-        )
-        crashes = CounterMetricFamily("wg_appliance_task_crashes", "Crashes of background tasks", labels=["task"])
-        for task, many in self._crashes.items():
-            crashes.add_metric([task], many)
-        yield crashes
-        if self._ticker.last_tick_ms is not None:
-            yield GaugeMetricFamily(
-                "wg_appliance_last_tick_boottime_seconds",
-                "When the last whole tick ended, in CLOCK_BOOTTIME",
-                self._ticker.last_tick_ms / 1000,
-            )
 
 
 def create_metrics_app(registry: CollectorRegistry) -> Litestar:

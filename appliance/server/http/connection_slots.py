@@ -6,7 +6,7 @@ import socket
 from contextlib import suppress
 
 
-class Room:
+class ConnectionSlots:
     """A connection waits for us while its request is worked on; at all other times we wait for it."""
 
     def __init__(self, most: int) -> None:

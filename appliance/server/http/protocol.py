@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import asyncio
     import socket
 
-    from appliance.server.http.connection_slots import Room
+    from appliance.server.http.connection_slots import ConnectionSlots
 
 LARGEST_HEAD = 16 * 1024
 # From the first byte of a request, or from when the connection stands.
@@ -29,8 +29,8 @@ UNWANTED_S = 5.0
 TAKE_S = 30.0
 
 
-class Connection(H11Protocol):
-    def __init__(self, connection: socket.socket, room: Room, **uvicorns: Any) -> None:
+class HttpConnection(H11Protocol):
+    def __init__(self, connection: socket.socket, room: ConnectionSlots, **uvicorns: Any) -> None:
         super().__init__(**uvicorns)
         self._connection = connection
         self._room = room

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 import uvicorn
 
-from appliance.server.http.connection_slots import Room
-from appliance.server.http.protocol import HEAD_S, LARGEST_HEAD, TAKE_S, Connection
+from appliance.server.http.connection_slots import ConnectionSlots
+from appliance.server.http.protocol import HEAD_S, LARGEST_HEAD, TAKE_S, HttpConnection
 
 if TYPE_CHECKING:
     import socket
@@ -47,7 +47,7 @@ class WebServer:
         """`grace_s`: how long requests under way may still take once stopped. With a certificate: HTTPS."""
         config = uvicorn.Config(
             app,
-            http=Connection,
+            http=HttpConnection,
             ws="none",
             log_config=None,
             log_level="error",  # warnings are of what clients send
@@ -83,7 +83,7 @@ class _Server(uvicorn.Server):
         super().__init__(config)
         self.answering = asyncio.Event()
         self._certificate = certificate
-        self._room = Room(MOST_CONNECTIONS)
+        self._room = ConnectionSlots(MOST_CONNECTIONS)
         self._tasks: set[asyncio.Task[None]] = set()
 
     @contextmanager
@@ -122,8 +122,10 @@ class _Server(uvicorn.Server):
             await asyncio.sleep(0)  # sock_accept does not give way while there are more
 
     async def _connect(self, connection: socket.socket) -> None:
-        def protocol() -> Connection:
-            return Connection(connection, self._room, config=self.config, server_state=self.server_state, app_state={})
+        def protocol() -> HttpConnection:
+            return HttpConnection(
+                connection, self._room, config=self.config, server_state=self.server_state, app_state={}
+            )
 
         context = None if self._certificate is None else self._certificate.current()
         try:

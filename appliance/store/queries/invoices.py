@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING
 from msgspec.structs import astuple
 
 from appliance.domain import accounting
-from appliance.domain import charges as invoicing
 from appliance.domain.accounting import Reading
-from appliance.domain.charges import Amount, Charge
+from appliance.domain.charges import Amount, Charge, by_day, by_month, month_bounds
 from appliance.domain.invoice import Line
 from appliance.domain.tiers import Tier
 from appliance.store.queries.sessions import rates_of
@@ -42,8 +41,8 @@ async def add_readings(db: aiosqlite.Connection, readings: Iterable[Reading]) ->
         parts = _days(r)
         before = accounting.total(r.after) - r.amount
         days += [(r.after.id, day, part.time_ms, part.bytes_in, part.bytes_out) for day, part in parts]
-        for month, charge in invoicing.by_month(r.after.rates, parts, before):
-            first, _ = invoicing.month_bounds(month)
+        for month, charge in by_month(r.after.rates, parts, before):
+            first, _ = month_bounds(month)
             lines.append(_line_row(r.after, month, first, charge))
             ends.append((first, r.after.id, month))
     await db.executemany(_ADD_DAY, days)
@@ -69,7 +68,7 @@ async def _recalculate(db: aiosqlite.Connection, rates: Mapping[str, Rates | Non
         (json.dumps(list(rates)), month),
     )
     for (session_id,) in rows:
-        charges = invoicing.by_month(rates[session_id], await days(db, session_id), Amount())
+        charges = by_month(rates[session_id], await days(db, session_id), Amount())
         await db.executemany(
             """
             UPDATE invoice_lines SET seconds = ?, bytes_in = ?, bytes_out = ?, time_millicents = ?, bytes_millicents = ?
@@ -115,7 +114,7 @@ ON CONFLICT DO UPDATE SET seconds = seconds + excluded.seconds,
 def _days(r: Reading) -> list[tuple[str, Amount]]:
     # A session's time starts when it does, whatever the clock that was set in between says.
     start_ms = max(r.start_ms, min(r.after.created_at, r.end_ms))
-    return list(invoicing.by_day(r.amount, start_ms, r.end_ms))
+    return list(by_day(r.amount, start_ms, r.end_ms))
 
 
 def _line_row(session: Session, month: str, first_ms: int, charge: Charge) -> tuple[object, ...]:

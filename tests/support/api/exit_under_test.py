@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 
-from appliance.config import load as config
+from appliance.config.load import parse_settings
 from appliance.domain import ids
 from appliance.domain.entities import Account, Token
 from appliance.domain.errors import EgressError
@@ -311,7 +311,7 @@ async def serving(
     environ: Mapping[str, str] | None = None,
 ) -> AsyncIterator[ExitUnderTest]:
     """`config_text` is TOML that continues CONFIG, whose last table is [wireguard]; `environ` overrides it."""
-    settings = config.load(CONFIG + config_text, environ or {}, "host")
+    settings = parse_settings(CONFIG + config_text, environ or {}, "host")
     path, clock, device, egress = folder / "store.sqlite", VirtualClock(), tunnel(FakeInterface()), NoEgress()
     store, parts, app, http, metrics = await _build(path, settings, clock, device, egress)
     exit_ = ExitUnderTest(path, settings, clock, device, store, parts, app, http, metrics, egress)

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from appliance.config import load as config
+from appliance.config.load import read_settings
 from appliance.domain.errors import HostError
-from appliance.ops.selftest.api_client import Api
+from appliance.ops.selftest.api_client import LocalApi
 from appliance.ops.selftest.plan import names
 from tests.faults.real_exit import PROJECT, SOCKETS, RealExit, real_exit
 from tests.support.tunnel.waiting import READY_SECONDS, until
@@ -132,7 +132,7 @@ class TestedExit:
         return running.total() == 1 + running["wireguard-go"]
 
     def _ready(self) -> bool:
-        api = Api(config.read(self.exit.config, self.exit.environment).api)
+        api = LocalApi(read_settings(self.exit.config, self.exit.environment).api)
         try:
             with self.exit.space.entered():
                 return api.ask("GET", "/readyz").status == 200

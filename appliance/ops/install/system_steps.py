@@ -1,0 +1,130 @@
+"""Defines the steps that change the system: its packages, users, sysctls and services. step.py says what a step is."""
+
+from __future__ import annotations
+
+import pwd
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from appliance.ops.install import host
+
+if TYPE_CHECKING:
+    from appliance.ops.install.record import Record
+
+
+@dataclass(frozen=True, slots=True)
+class Packages:
+    """Debian packages. They stay when the appliance goes: others may have come to need them."""
+
+    names: tuple[str, ...]
+    record: Record
+
+    @property
+    def what(self) -> str:
+        return f"packages {', '.join(self.names)}"
+
+    def missing(self) -> list[str]:
+        return [name for name in self.names if not host.has_package(name)]
+
+    def change(self) -> str | None:
+        missing = self.missing()
+        return f"installed ({', '.join(missing)})" if missing else None
+
+    def apply(self) -> None:
+        missing = self.missing()
+        host.install_packages(missing)
+        self.record.note_packages(missing)
+
+    def remove(self) -> bool:
+        return False
+
+
+@dataclass(frozen=True, slots=True)
+class SystemUser:
+    """A user and a group of its name, who cannot log in."""
+
+    name: str
+    home: Path
+
+    @property
+    def what(self) -> str:
+        return f"user {self.name}"
+
+    def _exists(self) -> bool:
+        try:
+            pwd.getpwnam(self.name)
+        except KeyError:
+            return False
+        return True
+
+    def change(self) -> str | None:
+        return None if self._exists() else "created"
+
+    def apply(self) -> None:
+        options = ("--system", "--user-group", "--no-create-home", "--home-dir", str(self.home))
+        host.run("useradd", *options, "--shell", "/usr/sbin/nologin", self.name)
+
+    def remove(self) -> bool:
+        if not self._exists():
+            return False
+        host.run("userdel", self.name)
+        return True
+
+
+@dataclass(frozen=True, slots=True)
+class Sysctl:
+    """Set now; a drop-in sets it at each boot. `name` is a path below /proc/sys."""
+
+    name: str
+    value: str
+    record: Record
+
+    @property
+    def what(self) -> str:
+        return f"sysctl {self.name.replace('/', '.')}"
+
+    @property
+    def _file(self) -> Path:
+        return Path("/proc/sys") / self.name
+
+    def _now(self) -> str:
+        return self._file.read_text(encoding="ascii").strip()
+
+    def change(self) -> str | None:
+        return None if self._now() == self.value else f"set to {self.value} (was {self._now()})"
+
+    def apply(self) -> None:
+        self.record.note_sysctl(self.name, self._now())
+        self._file.write_text(self.value, encoding="ascii")
+
+    def remove(self) -> bool:
+        before = self.record.sysctls.get(self.name)
+        if before in (None, self._now()):
+            return False
+        self._file.write_text(str(before), encoding="ascii")
+        return True
+
+
+@dataclass(frozen=True, slots=True)
+class EnabledUnit:
+    """Started at each boot; `install` and `upgrade` start it now."""
+
+    name: str
+
+    @property
+    def what(self) -> str:
+        return f"service {self.name}"
+
+    def change(self) -> str | None:
+        return None if host.succeeds("systemctl", "is-enabled", "--quiet", self.name) else "enabled"
+
+    def apply(self) -> None:
+        host.run("systemctl", "daemon-reload")
+        host.run("systemctl", "enable", self.name)
+
+    def remove(self) -> bool:
+        if not host.succeeds("systemctl", "cat", self.name):
+            return False
+        host.run("systemctl", "disable", "--now", self.name)
+        return True
