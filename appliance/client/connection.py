@@ -1,6 +1,6 @@
-"""One connection from its beginning to its end: a session, a tunnel, what is shown meanwhile, the way back.
+"""Runs one connection from start to end: opens a session, brings up the tunnel, shows its status, undoes it all.
 
-The tunnel goes before the session: what is taken down on this machine needs nobody's answer.
+The tunnel is removed before the session is closed: undoing changes on this machine needs no answer of the API.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ NOTHING = Figures(0, 0, None)
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """`resolvers`: None leaves it to the operator. `every_s`: how often the status is shown."""
+    """What the user asks for. `resolvers`: None uses the operator's. `every_s`: interval of the status updates."""
 
     region: str
     ipv6: bool
@@ -45,7 +45,7 @@ class Wish:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """`line`: what went wrong, for stderr. `of_program`: the status is a program's, and stays what it is."""
+    """How a run ended. `line`: an error for stderr. `of_program`: the status is the program's and is kept as it is."""
 
     exit_status: int
     line: str = ""
@@ -65,20 +65,23 @@ class Connection:
         self._begun = _now()
         self._opened: Opened
         self._is_open = self._is_up = False
-        self._idle = False  # the server has ended it, and another is to be opened
-        self._session: Mapping[str, Any] = {}  # as the API said last
+        self._idle = False  # the server has ended the session as idle, and another is to be opened
+        self._session: Mapping[str, Any] = {}  # the API's last answer
         self._ask_at = 0.0
         self._failures = 0
         self._away = ""
-        self._reading: tuple[float, int, int] | None = None  # when, down, up
-        self._last = self._carried = NOTHING  # of the tunnel before this one, where it was made anew
+        self._reading: tuple[float, int, int] | None = None  # time, bytes down, bytes up
+        self._last = self._carried = NOTHING  # `_carried`: counters of interfaces that were replaced by new ones
 
     def begin(self) -> Opened:
-        """A session, and the tunnel up. Raises HostError or TunnelError; `end` comes afterwards in any case."""
+        """Opens a session and brings up the tunnel. The caller calls `end` afterwards in any case.
+
+        Raises HostError or TunnelError: if either fails.
+        """
         self._tunnel.check()
         self._take_over(self._sessions.open(request(self._wish, self._key)))
         self._tunnel.up(self._config(self._opened))
-        # Another session must not bring what this tunnel has no routes for.
+        # A later session must not bring IPv6 that this tunnel has no routes for.
         self._wish = replace(self._wish, ipv6=has_ipv6(self._opened.wg_config))
         self._is_up = True
         self._go_past_tunnel()
@@ -86,7 +89,11 @@ class Connection:
         return self._opened
 
     def watch(self, screen: Screen, interruption: Interruption, goes_on: Callable[[], bool] = lambda: False) -> Over:
-        """Until the server ends it. Raises Interrupted where `goes_on` says no; HostError where the tunnel has gone."""
+        """Shows the status until the server ends the session.
+
+        Raises Interrupted: on a signal, or when the screen is gone, unless `goes_on` returns True. Raises HostError:
+        if the tunnel's interface has gone.
+        """
         while True:
             try:
                 if _now() >= self._ask_at:
@@ -102,7 +109,7 @@ class Connection:
                     raise
 
     def end(self, screen: Screen, over: Over | None) -> list[str]:
-        """Everything back as it was, whatever becomes of the screen, and a receipt. What went wrong, in words."""
+        """Undoes everything, even if the screen fails, and prints a receipt. Returns what went wrong, in words."""
         try:
             screen.close()
         finally:
@@ -114,9 +121,9 @@ class Connection:
     # -------------------------------------------------------------------------------------------------
 
     def _take_back(self, over: Over | None) -> tuple[list[str], Mapping[str, Any]]:
-        """What went wrong; the session's final figures."""
+        """Returns what went wrong, and the session's final figures."""
         failed = self._tunnel.down()
-        if not failed:  # else the way to the API is past it still
+        if not failed:  # else requests to the API still need the mark to bypass the tunnel
             self._dialer.mark = None
         final = over.session if over is not None else {}
         if self._is_open and over is None:
@@ -137,7 +144,7 @@ class Connection:
         return whole_config(opened.wg_config, self._key, self._wish.resolvers, self._tunnel.default_resolvers)
 
     def _ask(self, screen: Screen, interruption: Interruption) -> Over | None:
-        """How the session does, or for another one."""
+        """Queries the session; opens another one if it has ended as idle."""
         if self._idle:
             self._reopen()
             return None
@@ -156,7 +163,7 @@ class Connection:
         return None
 
     def _reopen(self) -> None:
-        """Not interrupted: an answer that is not waited for leaves a session behind."""
+        """Opens another session. Not interruptible: abandoning the request could leave a session open."""
         found = self._sessions.try_open(request(self._wish, self._key), self._failures + 1)
         if isinstance(found, Again):
             self._put_off(found)
@@ -207,7 +214,7 @@ class Connection:
 
 
 def request(wish: Wish, key: bytes) -> dict[str, object]:
-    """The body of POST /v1/sessions."""
+    """Returns the body of POST /v1/sessions."""
     public_key = keys.encode(keys.public_key(key))
     return {"region": wish.region, "client_public_key": public_key, "ipv6": wish.ipv6}
 
@@ -215,7 +222,8 @@ def request(wish: Wish, key: bytes) -> dict[str, object]:
 def whole_config(
     wg_config: str, key: bytes, resolvers: Sequence[str] | None, default_resolvers: Sequence[str] = ()
 ) -> str:
-    """`resolvers` come before the operator's, those before the default."""
+    """Completes the server's wg-quick file with the private key and DNS resolvers: `resolvers`, else the operator's,
+    else `default_resolvers`."""
     own = config_file.with_private_key(wg_config, key)
     if resolvers is None:
         resolvers = config_file.resolvers(own) or default_resolvers
@@ -223,7 +231,7 @@ def whole_config(
 
 
 def run(connection: Connection, screen: Screen, stay: Callable[[Opened], Outcome | Over]) -> Outcome:
-    """`stay`: what happens between beginning and end. A signal ends it, and that is no failure."""
+    """Runs a connection. `stay`: called between its start and its end; a signal ends it and is not a failure."""
     over: Over | None = None
     try:
         opened = connection.begin()
@@ -251,5 +259,5 @@ def ended(over: Over) -> Outcome:
 
 
 def _now() -> float:
-    """Seconds, counted on while the machine sleeps."""
+    """Returns seconds on a clock that goes on while the machine sleeps (CLOCK_BOOTTIME)."""
     return time.clock_gettime(time.CLOCK_BOOTTIME)
