@@ -1,4 +1,4 @@
-"""Install, upgrade and uninstall keep out of each other's way."""
+"""Keeps install, upgrade and uninstall from running at the same time."""
 
 from __future__ import annotations
 
@@ -13,6 +13,6 @@ if TYPE_CHECKING:
 
 
 def one_at_a_time(layout: Layout) -> AbstractContextManager[None]:
-    """Raises HostError while another one works."""
-    folder = layout.programs.parent  # every host has it
+    """Locks the installation. Raises HostError: while another install, upgrade or uninstall runs."""
+    folder = layout.programs.parent  # exists on every host
     return lock.locked(folder, "another install, upgrade or uninstall is at work here: try again later")
