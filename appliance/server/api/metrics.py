@@ -1,4 +1,4 @@
-"""/metrics: Prometheus text, for the operator's own listener."""
+"""Serves /metrics: Prometheus text, on the operator's own listener."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ if TYPE_CHECKING:
 
 
 class ExitCollector(Collector):
-    """Reads the running parts when it is asked; it keeps nothing of its own."""
+    """Reads the metrics from the running parts at each scrape; stores nothing itself."""
 
     def __init__(self, parts: Parts, tunnel: Tunnel, crashes: Mapping[str, int]) -> None:
-        """`crashes` by background task."""
+        """`crashes`: counts by background task."""
         self._live = parts.live
         self._pool = parts.pool
         self._node = parts.node
@@ -79,7 +79,7 @@ class ExitCollector(Collector):
 
 
 def create_metrics_app(registry: CollectorRegistry) -> Litestar:
-    ProcessCollector(registry=registry)  # memory, processor time and open files, as every exporter names them
+    ProcessCollector(registry=registry)  # memory, CPU time and open files, by their usual names
 
     @get("/metrics", sync_to_thread=False)
     def metrics() -> Response[bytes]:
