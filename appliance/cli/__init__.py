@@ -1,4 +1,4 @@
-"""The command line, `wg-appliance`: one file a noun. Here: the root command, and errors to exit statuses.
+"""Defines the command line, `wg-appliance`: the root command, and the mapping of errors to exit statuses.
 
 Results go to stdout, remarks and errors to stderr. Exit status: 0 done, 1 failed with one line on stderr, 2 usage.
 """
@@ -43,11 +43,11 @@ NOUNS = {
 
 
 class Failed(click.ClickException):
-    """Exit status 1, unless it is another, and one line on stderr."""
+    """Exits with `exit_code` (default 1) and one line on stderr."""
 
     def __init__(self, message: str, exit_code: int = 1) -> None:
         super().__init__(message)
-        self.exit_code = exit_code  # type: ignore[misc]  # click makes it a class variable, and reads the instance's
+        self.exit_code = exit_code  # type: ignore[misc]  # a class variable in click, which reads the instance's
 
     def show(self, file: IO[Any] | None = None) -> None:
         line = printable(" ".join(self.message.split()), getattr(file or sys.stderr, "encoding", None))
@@ -88,5 +88,5 @@ def cli(ctx: click.Context, config: Path | None) -> None:
 
 
 def main() -> None:
-    """The console script. Never returns."""
+    """Runs the console script. Never returns."""
     cli(prog_name=PROGRAM)

@@ -1,4 +1,4 @@
-"""`wg-appliance account ...`"""
+"""Implements `wg-appliance account ...`."""
 
 from __future__ import annotations
 
@@ -138,7 +138,7 @@ def delete(config_file: Path | None, name: str) -> None:
 
 
 async def find(db: aiosqlite.Connection, name: str) -> Account:
-    """Raises NotFound."""
+    """Returns the account by this name. Raises NotFound: if there is none."""
     found = await rows.by_name(db, name)
     if found is None:
         raise NotFound(f"no account {name}; wg-appliance account list shows them")

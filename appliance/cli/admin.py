@@ -1,4 +1,4 @@
-"""An admin command's way to the store: opened as its owner, and waiting for a running server to act on a change."""
+"""Opens the store for an admin command, as its owner, and waits for a running server to act on a change."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ IN_MEMORY = Path(":memory:")  # a store without a file. https://www.sqlite.org/i
 
 @dataclass(frozen=True, slots=True)
 class Admin:
-    """What an admin command works with. `now` is the wall clock's, in ms."""
+    """What an admin command works with. `now`: wall clock time in ms."""
 
     settings: Settings
     state: StateDir
@@ -45,9 +45,9 @@ class Admin:
 
     @asynccontextmanager
     async def change(self) -> AsyncIterator[aiosqlite.Connection]:
-        """A transaction on what the running server holds in memory; ends when the server has acted on it.
+        """Opens a transaction on data that the running server caches; returns when the server has acted on it.
 
-        Raises HostError when the change is stored, but the server has not acted on it in time.
+        Raises HostError: if the change is stored, but the server has not acted on it in time.
         """
         async with self.store.write() as db:
             yield db
@@ -78,9 +78,9 @@ class Admin:
 
 
 def run(config_file: Path | None, work: Callable[[Admin], Awaitable[T]]) -> T:
-    """Do `work` on the store that the configuration names; the result is to be printed after.
+    """Runs `work` on the configured store and returns its result, which is to be printed afterwards.
 
-    Raises StoreError where there is no store: only `init` and `serve` make one, so that a wrong --config is noticed.
+    Raises StoreError: if there is no store. Only `init` and `serve` create one, so that a wrong --config is noticed.
     """
     import asyncio
 
@@ -98,7 +98,7 @@ def run(config_file: Path | None, work: Callable[[Admin], Awaitable[T]]) -> T:
         try:
             return await work(Admin(settings, state, store, now))
         except sqlite3.DatabaseError as error:
-            if type(error) is sqlite3.DatabaseError:  # the file's fault; the subclasses are the query's
+            if type(error) is sqlite3.DatabaseError:  # the file is damaged; subclasses are errors of the query
                 raise database.explain(error, state.store) from error
             raise
         finally:
@@ -116,7 +116,7 @@ def run(config_file: Path | None, work: Callable[[Admin], Awaitable[T]]) -> T:
 
 
 def _exists(path: Path) -> bool:
-    """Path.exists() with the file's name in the PermissionError; False where a parent is missing."""
+    """Is Path.exists() with the file's name in the PermissionError; False if a parent is missing."""
     try:
         path.stat()
     except (FileNotFoundError, NotADirectoryError):

@@ -17,10 +17,10 @@ from appliance.config.load import config_path, read_settings
 @click.option("--keep", type=click.IntRange(min=1), metavar="N", help="In a folder: drop all but the newest N.")
 @click.pass_obj
 def backup(config_file: Path | None, file: Path, keep: int | None) -> None:
-    """Save sessions, accounts, server key and configuration to FILE, while the server runs or not.
+    """Save sessions, accounts, server key and configuration to FILE, whether or not the server runs.
 
-    An earlier backup at FILE is replaced once the new one is whole. Where FILE is a folder, the backup gets a name with
-    the time in it. Whoever has the file can pose as this exit: keep it as you would the key.
+    An earlier backup at FILE is replaced once the new one is complete. If FILE is a folder, the backup's name there
+    has the time in it. The file contains the server key, with which anyone can impersonate this exit: keep it secret.
     """
     if keep is not None and not file.is_dir():
         raise click.UsageError(f"--keep goes with a folder, and {file} is none")

@@ -1,4 +1,4 @@
-"""What the client's commands have in common: where the exit is, and who asks."""
+"""Declares the options that the client's commands share: the exit's URL and the token."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class ClientContext:
-    """An exit's API, and how it is reached."""
+    """An exit's API, and how to reach it."""
 
     api: Api
     dialer: Dialer
@@ -43,7 +43,7 @@ class ClientContext:
 
     @property
     def environment(self) -> dict[str, str]:
-        """Of programs that we run."""
+        """The environment for programs that the client runs."""
         return self.invoker.environment(os.environ)
 
     def sessions(
@@ -54,12 +54,15 @@ class ClientContext:
         return SessionsClient(self.api, self.token, pause, remark)
 
     def fetch(self, method: str, path: str) -> Mapping[str, Any]:
-        """The answer, which has to be 200 and of somebody's tier; asked for again while the exit is busy or away."""
+        """Returns a 200 answer with a `tier`; retries while the exit is busy or unavailable.
+
+        Raises HostError: for another answer, or none.
+        """
         return self.sessions().persist(lambda: self.api.ask(method, path, self.token)).require(200, {"tier": str})
 
 
 def api_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Where the exit is, and who asks: as the command's first argument an `ClientContext`."""
+    """Adds the options for the exit and the token to a command, which gets an `ClientContext` as `exit_`."""
 
     @click.option("--api", metavar="URL", help="The exit; else $WG_APPLIANCE_API, else what was saved.")
     @click.option("--token", metavar="TOKEN", help="Other users of this machine see it meanwhile; else the file's.")
@@ -128,7 +131,7 @@ def _no_token(url: str, access: Access, where: str) -> click.UsageError:
 
 
 def _mark() -> int | None:
-    """Past the tunnel that this machine may have. Only root may send packets with a mark, or read of such a tunnel."""
+    """Returns the fwmark that bypasses this machine's tunnel, if any. Only root may set marks or read the records."""
     from appliance.client.run_records import whole_machine
 
     if os.geteuid() != 0:

@@ -1,4 +1,4 @@
-"""`wg-appliance connect`."""
+"""Implements `wg-appliance connect`."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from appliance.client.signals import Interruption
     from appliance.client.ui.screen import Screen
 
-COMMAND = "appliance.cli.connect.command"  # click's `meta` is shared with whoever else uses it
+COMMAND = "appliance.cli.connect.command"  # a unique key: other code may use click's `meta` too
 BEHIND = "A program to run, and its options, go behind '--': connect REGION -- COMMAND."
 STDOUT = "-"
 NO_RESOLVERS = "none"
@@ -41,27 +41,27 @@ EPILOG = (
 
 
 class WithCommand(click.Command):
-    """What comes after `--` is a program and its arguments, and none of ours."""
+    """Takes what follows `--` as a program and its arguments, not as options of the command."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         if "--" in args:
             place = args.index("--")
             ctx.meta[COMMAND] = args[place + 1 :]
-            if not ctx.meta[COMMAND] and not ctx.resilient_parsing:  # completion has half a line
+            if not ctx.meta[COMMAND] and not ctx.resilient_parsing:  # shell completion parses incomplete lines
                 ctx.fail("Missing COMMAND after '--'.")
             args = args[:place]
         try:
-            rest = super().parse_args(ctx, list(args))  # which it empties
+            rest = super().parse_args(ctx, list(args))  # a copy: it empties its list
         except click.NoSuchOption as error:
             if error.option_name.startswith("--") and not self._names_program(ctx, args, error.option_name):
                 raise
-            raise click.UsageError(f"{error.format_message()} {BEHIND}", ctx) from error  # none of ours is so short
+            raise click.UsageError(f"{error.format_message()} {BEHIND}", ctx) from error  # a short or program's option
         if ctx.args and not ctx.resilient_parsing:
             ctx.fail(f"Got unexpected extra arguments ({' '.join(ctx.args)}). {BEHIND}")
         return rest
 
     def _names_program(self, ctx: click.Context, args: list[str], option: str) -> bool:
-        """Whether there is more than a REGION before the option."""
+        """Whether more than a REGION precedes the option."""
         place = [word.partition("=")[0] for word in args].index(option)
         with suppress(click.UsageError):  # it is the value of an option
             return bool(self.make_parser(ctx).parse_args(args[:place])[1])
@@ -72,7 +72,7 @@ class WithCommand(click.Command):
 
 
 class Resolver(click.ParamType):  # type: ignore[type-arg]  # no generic class before click 8.4
-    """An address, or the word for none."""
+    """An address, or "none"."""
 
     name = "address"
 
@@ -80,7 +80,7 @@ class Resolver(click.ParamType):  # type: ignore[type-arg]  # no generic class b
         return value if value == NO_RESOLVERS else ADDRESS.convert(value, param, ctx)
 
 
-@click.command(cls=WithCommand, epilog=EPILOG, context_settings={"allow_extra_args": True})  # for words of our own
+@click.command(cls=WithCommand, epilog=EPILOG, context_settings={"allow_extra_args": True})  # for its own error message
 @click.argument("region", type=REGION_CODE, required=False)
 @api_options
 @click.option(
@@ -118,12 +118,12 @@ def connect(
     as_json: bool,
     **instead: Any,
 ) -> None:
-    """Open a session at an exit and a tunnel to it, and show how it does. Ctrl-C ends both.
+    """Open a session at an exit and a tunnel to it, and show their status. Ctrl-C ends both.
 
     With -- COMMAND only that program's traffic goes into the tunnel. Both need root (sudo); --config-only, --qr,
     --usage, --status and --end do not.
     """
-    command = ctx.meta.get(COMMAND)  # `instead`: the options that ask for something else than a tunnel
+    command = ctx.meta.get(COMMAND)  # `instead`: the options that do something other than make a tunnel
     _refuse_contradictions(instead, region, command, resolvers)
     with host_faults("cannot connect"):
         if instead["usage"]:
@@ -148,14 +148,14 @@ def _refuse_contradictions(
         asked.append("REGION")
     if len(asked) > 1:
         raise click.UsageError(f"{' and '.join(asked)} do not go together")
-    if instead["file"] == "":  # a shell's variable that is not set: no tunnel is asked for
+    if instead["file"] == "":  # an unset shell variable: certainly no tunnel is wanted
         raise click.UsageError("--config-only has an empty FILE")
     if NO_RESOLVERS in resolvers and len(resolvers) > 1:
         raise click.UsageError("--dns none goes with no other --dns")
 
 
 def _chosen(resolvers: tuple[str, ...]) -> tuple[str, ...] | None:
-    """None: nobody has."""
+    """Returns the chosen resolvers; None if no --dns was given."""
     return None if not resolvers else () if resolvers == (NO_RESOLVERS,) else resolvers
 
 
@@ -201,7 +201,7 @@ def _only(regions: list[str]) -> str:
 def _hand_out(
     exit_: ClientContext, region: str | None, resolvers: Sequence[str] | None, file: str | None, as_json: bool
 ) -> None:
-    """The config instead of a tunnel: in a file, on stdout, or for a phone."""
+    """Outputs the config instead of making a tunnel: to a file, to stdout, or as a QR code for a phone."""
     from appliance.client.api.sessions import Stopped
     from appliance.client.connection import ConnectionOutcome, request, whole_config
     from appliance.client.credentials import write_private
@@ -215,7 +215,7 @@ def _hand_out(
     if not file and not as_json:
         qr.check(sys.stdout.encoding)
     sessions = exit_.sessions()
-    # Whether this machine has IPv6 says nothing of a phone.
+    # Whether this machine has IPv6 does not matter for a phone.
     wish = _wish(sessions, region, resolvers, 0) if file else replace(_wish(sessions, region, resolvers, 0), ipv6=True)
     key = keys.generate_private_key()
     try:
@@ -223,7 +223,7 @@ def _hand_out(
     except Stopped as error:
         _report(click.get_current_context(), ConnectionOutcome(error.exit_status, str(error)))
         return
-    # A phone's own resolver is one of its network's, which it does not reach through the tunnel.
+    # A phone's own resolver is in its network, which it cannot reach through the tunnel.
     config = whole_config(opened.wg_config, key, wish.resolvers, () if file else (PUBLIC_RESOLVER,))
     if path is not None:
         try:
@@ -247,7 +247,7 @@ def _hand_out(
 
 
 def _region_meant(region: str | None, path: Path) -> str:
-    """What comes behind --config-only is a FILE, whatever it looks like."""
+    """Returns a hint if FILE looks like a region: what follows --config-only is always a FILE."""
     try:
         REGION.parse(str(path))
     except ValueError:
@@ -256,7 +256,7 @@ def _region_meant(region: str | None, path: Path) -> str:
 
 
 def _refuse_place(path: Path) -> None:
-    """Before a session is opened for it."""
+    """Checks FILE before a session is opened. Raises HostError: if it exists, or its directory does not."""
     if os.path.lexists(path):
         raise HostError(f"{path} is there already; name another, or remove it")
     if not path.parent.is_dir():
@@ -271,7 +271,7 @@ def _stay(
     command: Sequence[str] | None,
     as_json: bool,
 ) -> ConnectionOutcome:
-    """A tunnel, until it is to end."""
+    """Makes a tunnel and keeps it until a signal, the command or the server ends it."""
     from appliance.client import cleanup, run_records
     from appliance.client.api import responses
     from appliance.client.connection import ConnectionOutcome

@@ -1,4 +1,4 @@
-"""`wg-appliance doctor`."""
+"""Implements `wg-appliance doctor`."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 @output.json_option
 @click.pass_obj
 def doctor(config_file: Path | None, as_json: bool) -> None:
-    """Check this host and the running server; say what is wrong and the command that mends it.
+    """Check this host and the running server; print each problem and the command that fixes it.
 
-    Changes nothing. Exit status 1 when a check failed; warnings alone are none.
+    Changes nothing. Exit status 1 if a check failed, 0 if there are only warnings.
     """
     findings = _examine(config_file)
     if as_json:

@@ -1,4 +1,4 @@
-"""`wg-appliance install`."""
+"""Implements `wg-appliance install`."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from appliance.cli.parameters import ADDRESS, REGION_CODE
     "--region", type=REGION_CODE, metavar="CODE", help="The code clients ask for; else the provider's, or local."
 )
 def install(dry_run: bool, public_ip: str | None, region: str | None) -> None:
-    """Make this host an exit: a systemd service that is ready, and a token to use it.
+    """Make this host an exit: a running systemd service, and a token to use it.
 
-    May be repeated: what is as it should be is left alone, and so is a configuration that is there.
+    May be repeated: what is up to date is left alone, and an existing configuration is kept.
     """
     from appliance.ops.install import facts, installing
     from appliance.ops.install.layout import Layout, one_at_a_time

@@ -1,4 +1,4 @@
-"""`wg-appliance invoice NAME`."""
+"""Implements `wg-appliance invoice NAME`."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ CURRENCY_UNIT = 100_000  # millicents
 @output.json_option
 @click.pass_obj
 def invoice(config_file: Path | None, name: str, month: str, shape: str, verify: bool, as_json: bool) -> None:
-    """Show an account's paid sessions of a month, a line a session, as far as they are counted."""
+    """Show an account's paid sessions of a month, one line per session, as counted so far."""
     from appliance.domain.invoice import totals
 
     if as_json and shape == "csv":
@@ -59,10 +59,11 @@ def invoice(config_file: Path | None, name: str, month: str, shape: str, verify:
 
 
 async def _read(a: Admin, name: str, month: str, *, verify: bool) -> tuple[Account, list[Line]]:
-    """Raises NotFound, or Conflict when it is not clear whose it is or when it differs from the daily totals."""
+    """Reads the invoice. Raises NotFound: for an unknown name. Raises Conflict: if the name is ambiguous, or the lines
+    differ from the daily totals."""
     from appliance.store.queries import invoices
 
-    # What the server counts meanwhile is of the next moment: lines and days are compared as of one.
+    # One snapshot for lines and days: the server may count meanwhile.
     async with a.store.snapshot() as db:
         account = await _whose(db, name, month)
         lines = await invoices.lines(db, account.id, month)
@@ -72,7 +73,7 @@ async def _read(a: Admin, name: str, month: str, *, verify: bool) -> tuple[Accou
 
 
 async def _whose(db: aiosqlite.Connection, name: str, month: str) -> Account:
-    """A name is free again once its account is deleted, and what that one owes is not the next one's."""
+    """Finds the account that the invoice is for: a deleted account's name may be reused, its debts stay its own."""
     from appliance.store.queries import accounts, invoices
 
     called = await accounts.ever_called(db, name)
@@ -125,12 +126,12 @@ def _total(total: Total) -> dict[str, Any]:
 
 
 def _priced(total: Total, millicents: int) -> int | None:
-    """None where no price was configured."""
+    """Returns None if no price was configured."""
     return None if total.currency is None else millicents
 
 
 def _csv(lines: Sequence[Line]) -> str:
-    """RFC 4180, with its heading also where there are no lines. No totals: what reads this adds up by itself."""
+    """Formats lines as CSV (RFC 4180), with a heading even without lines. No totals: the reader can sum up."""
     headings = ["id", "start", "end", "seconds", "bytes_in", "bytes_out", "bytes"]
     headings += ["time_millicents", "bytes_millicents", "currency"]
     text = io.StringIO(newline="")
@@ -178,5 +179,5 @@ def _write_text(lines: Sequence[Line], totals: Sequence[Total]) -> None:
 
 
 def _money(millicents: int | None) -> str:
-    """In units of the currency, with all five decimals that a millicent has."""
+    """Formats units of the currency with all five decimals of a millicent."""
     return "-" if millicents is None else f"{millicents // CURRENCY_UNIT}.{millicents % CURRENCY_UNIT:05d}"

@@ -1,4 +1,4 @@
-"""Click groups that name the nearest command for a misspelled one, and import a command only when it is called."""
+"""Provides click groups that suggest the nearest command for a misspelled one, and import commands when called."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Commands(click.Group):
 
 
 class LazyCommands(Commands):
-    """`lazy` maps a command's name to ("module:attribute", its line in --help)."""
+    """A group of commands imported on call. `lazy`: command name to ("module:attribute", its line in --help)."""
 
     def __init__(self, *args: Any, lazy: Mapping[str, tuple[str, str]], **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)

@@ -1,4 +1,4 @@
-"""The host's refusals (no permission, disk full) as one line instead of a traceback."""
+"""Reports the host's errors (no permission, disk full) as one line instead of a traceback."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ if TYPE_CHECKING:
 
 @contextmanager
 def host_faults(what: str) -> Iterator[None]:
-    """Turn an OSError into HostError: `what`, the file where one is known, and the reason."""
+    """Turns an OSError into HostError: `what`, the file if known, and the reason."""
     try:
         yield
     except BrokenPipeError:
-        raise  # the reader of our output has gone; click ends quietly
+        raise  # the reader of the output has gone; click exits quietly
     except OSError as error:
         where = f" {error.filename}" if error.filename else ""
         advice = "; run as root, or as the user it belongs to" if isinstance(error, PermissionError) else ""

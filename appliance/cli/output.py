@@ -1,4 +1,4 @@
-"""What commands print: results on stdout, as JSON or as plain aligned columns; remarks on stderr."""
+"""Prints results to stdout, as JSON or as plain aligned columns, and remarks to stderr."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON."
 
 
 def write(text: str) -> None:
-    """A result, of one line or more. What is not to be seen is escaped."""
+    """Prints a result of one or more lines. Unprintable characters are escaped."""
     encoding = getattr(sys.stdout, "encoding", None)
     write_as_it_is("\n".join(printable(line, encoding) for line in text.split("\n")))
 
 
 def write_as_it_is(text: str) -> None:
-    """With orders to the terminal, which are ours."""
+    """Prints text that may contain the program's own terminal escapes."""
     with host_faults("cannot write the result"):
         click.echo(text)
 
@@ -37,12 +37,12 @@ def write_json(value: object) -> None:
 
 
 def remark(text: str) -> None:
-    """One line."""
+    """Prints one line to stderr."""
     click.echo(printable(text, getattr(sys.stderr, "encoding", None)), err=True)
 
 
 def write_table(headings: Sequence[str], rows: Iterable[Sequence[object]], empty: str) -> None:
-    """Columns, two spaces apart; where there are no rows, the remark `empty` instead."""
+    """Prints columns, two spaces between them; without rows, the remark `empty` instead."""
     lines = [headings, *([printable(str(cell)) for cell in row] for row in rows)]
     if len(lines) == 1:
         remark(empty)
@@ -52,7 +52,7 @@ def write_table(headings: Sequence[str], rows: Iterable[Sequence[object]], empty
 
 
 def write_fields(fields: Sequence[tuple[str, object]]) -> None:
-    """One thing, a field a line."""
+    """Prints one object, one field per line."""
     width = max(len(printable(name)) for name, _ in fields)
     write("\n".join(f"{printable(name):<{width}}  {printable(str(value))}".rstrip() for name, value in fields))
 

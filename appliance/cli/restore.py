@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 @click.argument("file", type=click.Path(path_type=Path))
 @click.pass_obj
 def restore(config_file: Path | None, file: Path) -> None:
-    """Bring back what `backup` saved to FILE: sessions, accounts, server key and configuration.
+    """Restore what `backup` saved to FILE: sessions, accounts, server key and configuration.
 
-    Refused while the server runs. What is here now is kept, and said where.
+    Refused while the server runs. The present files are kept, and their place is printed.
     """
     from appliance.ops.backup.restore import restore_backup
 
@@ -44,7 +44,7 @@ def restore(config_file: Path | None, file: Path) -> None:
 
 
 def _advice(place: Path, settings: Settings) -> Iterator[str]:
-    """What of the configuration may be of another host."""
+    """Yields hints on settings that may belong to another host."""
     if settings.node.public_ip is not None and not _is_here(str(settings.node.public_ip)):
         yield (
             f"node.public_ip is {settings.node.public_ip}, which is no address of this host; "

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 @output.json_option
 @click.pass_obj
 def selftest(config_file: Path | None, as_json: bool) -> None:
-    """Prove the running exit: a session, a tunnel from a network namespace, traffic, what was counted. As root."""
+    """Test the running exit: a session, a tunnel from a network namespace, traffic and its count. Needs root."""
     from appliance.client.signals import Interruption
     from appliance.ops.selftest.api_client import LocalApi
     from appliance.ops.selftest.run import run

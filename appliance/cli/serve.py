@@ -33,15 +33,15 @@ log = logging.getLogger(__name__)
 def serve(config_file: Path | None, log_format: str) -> None:
     """Run the appliance in the foreground.
 
-    Creates what is missing of state directory, store and server key. Logs to stderr. SIGTERM and Ctrl-C stop it;
-    SIGHUP takes over tiers, prices and egress from the configuration.
+    Creates state directory, store and server key if missing. Logs to stderr. SIGTERM and Ctrl-C stop it; SIGHUP applies
+    tiers, prices and egress from the configuration.
     """
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(formatter(log_format, with_time=not is_journal(sys.stderr, os.environ)))
     logging.basicConfig(level=logging.INFO, handlers=[handler])
     from appliance.server import run
 
-    # SIGABRT, by which systemd's watchdog ends a process, then says where every thread was.
+    # SIGABRT, by which systemd's watchdog ends a process, then prints every thread's traceback.
     faulthandler.enable(file=2)
     try:
         run.serve(lambda: read_settings(config_file, os.environ), os.environ)
@@ -53,9 +53,10 @@ def serve(config_file: Path | None, log_format: str) -> None:
 
 
 def is_journal(stderr: IO[str], environ: Mapping[str, str]) -> bool:
-    """systemd.exec(5): JOURNAL_STREAM is the device and inode of the stream to the journal, which adds the time.
+    """Whether stderr goes to the journal, which adds the time itself.
 
-    Programs started by a service inherit the variable, whatever their stderr is.
+    systemd.exec(5): JOURNAL_STREAM is the device and inode of the stream to the journal. Programs started by a service
+    inherit the variable, whatever their stderr is.
     """
     try:
         stream = os.fstat(stderr.fileno())

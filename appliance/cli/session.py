@@ -1,4 +1,4 @@
-"""`wg-appliance session ...`"""
+"""Implements `wg-appliance session ...`."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def terminate(config_file: Path | None, session_id: str, note: str) -> None:
 
 
 async def _find(db: aiosqlite.Connection, session_id: str) -> Session:
-    """Raises NotFound, for a pending session too: nobody was told of it yet."""
+    """Returns a session. Raises NotFound: if there is none, or it is pending and thus not announced to its client."""
     found = await rows.by_id(db, session_id)
     if found is None or found.state is State.PENDING:
         raise NotFound(f"no session {session_id}; wg-appliance session list shows them")
@@ -109,7 +109,7 @@ async def _find(db: aiosqlite.Connection, session_id: str) -> Session:
 
 
 def _address(subnet: IPv4Network | IPv6Network, s: Session) -> str | None:
-    """The client's address; None for an old session whose place the subnet, changed since, does not have."""
+    """Returns the client's address; None for an old session whose offset lies outside a subnet changed since."""
     return str(subnet[s.address_offset]) if s.address_offset < subnet.num_addresses else None
 
 
@@ -118,7 +118,7 @@ def _state(s: Session) -> str:
 
 
 def _shape(s: Session, wireguard: WireGuardSettings) -> dict[str, Any]:
-    """Named as in the HTTP API where that has it; null where the API leaves a field out."""
+    """Names fields as the HTTP API does where it has them; null where the API leaves a field out."""
     return {
         "id": s.id,
         "account": s.account,

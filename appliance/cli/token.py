@@ -1,4 +1,4 @@
-"""`wg-appliance token ...`: a token is printed once, when it is made; the store has only its hash."""
+"""Implements `wg-appliance token ...`: a token is printed once, when created; the store has only its hash."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def revoke(config_file: Path | None, token_id: str) -> None:
         async with a.change() as db:
             found = await rows.by_id(db, token_id)
             if found is None:
-                # What was given is not repeated: it may be a token.
+                # The argument is not repeated: it may be a token.
                 raise NotFound("no token has that id; wg-appliance token list shows the ids")
             await rows.revoke(db, token_id, a.now)
             return found.revoked_at is None
@@ -99,7 +99,7 @@ def revoke(config_file: Path | None, token_id: str) -> None:
 
 
 async def _owner(db: aiosqlite.Connection, name: str, tier: Tier | None, now: int) -> tuple[Account, bool]:
-    """The account by this name, and whether it was made for this. Raises Conflict where it is not as asked for."""
+    """Returns the account, and whether it was created for this. Raises Conflict: if it differs from what is asked."""
     found = await account_rows.by_name(db, name)
     if found is None:
         made = Account(ids.account_id(), name, tier or Tier.FREE, disabled=False, created_at=now)

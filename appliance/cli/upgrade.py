@@ -15,7 +15,7 @@ from appliance.cli.os_errors import host_faults
 def upgrade(file: Path | None) -> None:
     """Move the installed appliance to this version, or to that of FILE.
 
-    Tunnels stay up. The state is backed up first; a version that is not ready within 30 s is taken back.
+    Tunnels stay up. The state is backed up first; a version that is not ready within 30 s is rolled back.
     """
     from appliance.ops.install import facts, upgrading
     from appliance.ops.install.layout import Layout, one_at_a_time

@@ -1,4 +1,4 @@
-"""A client of an exit: the API as it is asked over HTTP, a tunnel that is dialled, `wg-appliance connect`.
+"""Connects to an exit: speaks its HTTP API, brings up a tunnel, implements `wg-appliance connect`.
 
-`selftest` is a client too, and has its tunnel from here.
+`selftest` is a client too and uses the tunnel modules of this package.
 """

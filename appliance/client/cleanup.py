@@ -1,4 +1,4 @@
-"""Takes away what runs have left that were killed."""
+"""Removes what killed runs of the client have left on this host."""
 
 from __future__ import annotations
 
@@ -20,7 +20,10 @@ if TYPE_CHECKING:
 
 
 def clear(api: Api, token: str, environ: Mapping[str, str], remark: Callable[[str], None]) -> None:
-    """Of the same exit, their sessions too; others end as idle. Raises HostError or TunnelError."""
+    """Removes tunnels of killed runs, and closes their sessions on this exit; sessions elsewhere end as idle.
+
+    Raises HostError or TunnelError: if an interface cannot be removed.
+    """
     with abandoned() as places:
         for place in places:
             failed = _take_down(place.record, environ, remark)
@@ -37,7 +40,7 @@ def clear(api: Api, token: str, environ: Mapping[str, str], remark: Callable[[st
 def _take_down(record: RunRecord, environ: Mapping[str, str], remark: Callable[[str], None]) -> list[str]:
     if record.kind == "machine":
         return WholeMachine(record.interface, environ, remark, record.mark).down()
-    # Its namespace had no name: it goes with the last program in it.
+    # The network namespace has no name: it ends with the last process in it.
     end_wireguard_go(record.interface)
     remove_interface(record.interface)
     return []

@@ -1,4 +1,4 @@
-"""A program run through the tunnel: with the terminal, the user and the signals it would have without."""
+"""Runs a program through the tunnel, with the terminal, the user and the signals that it would have without it."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ def accompany(
     watch: Callable[[Interruption, Callable[[], bool]], Over],
     interruption: Interruption,
 ) -> ConnectionOutcome:
-    """Until the program has ended, whose exit status is ours; or the session has, which ends it. `interruption`: has
-    the signals that came before there was a program."""
+    """Runs the program until it or the session ends. The outcome has the program's exit status; the end of the
+    session terminates the program. `interruption`: holds the signals that came before the program was started."""
     exits = Interruption((signal.SIGCHLD,))
     with exits.awaited(), _handed_on() as hand_on_to:
         try:
@@ -51,7 +51,7 @@ def accompany(
 
 @contextmanager
 def _handed_on() -> Iterator[Callable[[subprocess.Popen[bytes]], None]]:
-    """Signals for us go to the program, which ends us when it ends. Those that the terminal sends it has already."""
+    """Forwards signals to the program, whose end ends the client. A SIGINT from the terminal has reached it already."""
     running: list[subprocess.Popen[bytes]] = []
     early: list[int] = []
 

@@ -1,6 +1,6 @@
-"""One connection from its beginning to its end: a session, a tunnel, what is shown meanwhile, the way back.
+"""Runs one connection from start to end: opens a session, brings up the tunnel, shows its status, undoes it all.
 
-The tunnel goes before the session: what is taken down on this machine needs nobody's answer.
+The tunnel is removed before the session is closed: undoing changes on this machine needs no answer of the API.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ NOTHING = Figures(0, 0, None)
 
 @dataclass(frozen=True, slots=True)
 class ConnectionOptions:
-    """`resolvers`: None leaves it to the operator. `every_s`: how often the status is shown."""
+    """What the user asks for. `resolvers`: None uses the operator's. `every_s`: interval of the status updates."""
 
     region: str
     ipv6: bool
@@ -45,7 +45,7 @@ class ConnectionOptions:
 
 @dataclass(frozen=True, slots=True)
 class ConnectionOutcome:
-    """`line`: what went wrong, for stderr. `of_program`: the status is a program's, and stays what it is."""
+    """How a run ended. `line`: an error for stderr. `of_program`: the status is the program's and is kept as it is."""
 
     exit_status: int
     line: str = ""
@@ -71,20 +71,23 @@ class ClientConnection:
         self._begun = _now()
         self._opened: OpenedSession
         self._is_open = self._is_up = False
-        self._idle = False  # the server has ended it, and another is to be opened
-        self._session: Mapping[str, Any] = {}  # as the API said last
+        self._idle = False  # the server has ended the session as idle, and another is to be opened
+        self._session: Mapping[str, Any] = {}  # the API's last answer
         self._ask_at = 0.0
         self._failures = 0
         self._away = ""
-        self._reading: tuple[float, int, int] | None = None  # when, down, up
-        self._last = self._carried = NOTHING  # of the tunnel before this one, where it was made anew
+        self._reading: tuple[float, int, int] | None = None  # time, bytes down, bytes up
+        self._last = self._carried = NOTHING  # `_carried`: counters of interfaces that were replaced by new ones
 
     def begin(self) -> OpenedSession:
-        """A session, and the tunnel up. Raises HostError or TunnelError; `end` comes afterwards in any case."""
+        """Opens a session and brings up the tunnel. The caller calls `end` afterwards in any case.
+
+        Raises HostError or TunnelError: if either fails.
+        """
         self._tunnel.check()
         self._take_over(self._sessions.open(request(self._wish, self._key)))
         self._tunnel.up(self._config(self._opened))
-        # Another session must not bring what this tunnel has no routes for.
+        # A later session must not bring IPv6 that this tunnel has no routes for.
         self._wish = replace(self._wish, ipv6=has_ipv6(self._opened.wg_config))
         self._is_up = True
         self._go_past_tunnel()
@@ -92,9 +95,10 @@ class ClientConnection:
         return self._opened
 
     def watch(self, screen: Screen, interruption: Interruption, goes_on: Callable[[], bool] = lambda: False) -> Over:
-        """Watch until the server ends it.
+        """Shows the status until the server ends the session.
 
-        Raises InterruptedBySignal where `goes_on` says no; HostError where the tunnel has gone.
+        Raises InterruptedBySignal: on a signal, or when the screen is gone, unless `goes_on` returns True.
+        Raises HostError: if the tunnel's interface has gone.
         """
         while True:
             try:
@@ -111,7 +115,7 @@ class ClientConnection:
                     raise
 
     def end(self, screen: Screen, over: Over | None) -> list[str]:
-        """Everything back as it was, whatever becomes of the screen, and a receipt. What went wrong, in words."""
+        """Undoes everything, even if the screen fails, and prints a receipt. Returns what went wrong, in words."""
         try:
             screen.close()
         finally:
@@ -123,9 +127,9 @@ class ClientConnection:
     # -------------------------------------------------------------------------------------------------
 
     def _take_back(self, over: Over | None) -> tuple[list[str], Mapping[str, Any]]:
-        """What went wrong; the session's final figures."""
+        """Returns what went wrong, and the session's final figures."""
         failed = self._tunnel.down()
-        if not failed:  # else the way to the API is past it still
+        if not failed:  # else requests to the API still need the mark to bypass the tunnel
             self._dialer.mark = None
         final = over.session if over is not None else {}
         if self._is_open and over is None:
@@ -146,7 +150,7 @@ class ClientConnection:
         return whole_config(opened.wg_config, self._key, self._wish.resolvers, self._tunnel.default_resolvers)
 
     def _ask(self, screen: Screen, interruption: Interruption) -> Over | None:
-        """How the session does, or for another one."""
+        """Queries the session; opens another one if it has ended as idle."""
         if self._idle:
             self._reopen()
             return None
@@ -165,7 +169,7 @@ class ClientConnection:
         return None
 
     def _reopen(self) -> None:
-        """Not interrupted: an answer that is not waited for leaves a session behind."""
+        """Opens another session. Not interruptible: abandoning the request could leave a session open."""
         found = self._sessions.try_open(request(self._wish, self._key), self._failures + 1)
         if isinstance(found, Again):
             self._put_off(found)
@@ -216,13 +220,14 @@ class ClientConnection:
 
 
 def request(wish: ConnectionOptions, key: bytes) -> dict[str, object]:
-    """The body of POST /v1/sessions."""
+    """Returns the body of POST /v1/sessions."""
     public_key = keys.encode(keys.public_key(key))
     return {"region": wish.region, "client_public_key": public_key, "ipv6": wish.ipv6}
 
 
 def whole_config(given: str, key: bytes, resolvers: Sequence[str] | None, default_resolvers: Sequence[str] = ()) -> str:
-    """Complete the configuration that was given. `resolvers` come before the operator's, those before the default."""
+    """Completes the server's wg-quick file with the private key and DNS resolvers: `resolvers`, else the operator's,
+    else `default_resolvers`."""
     own = wg_config.with_private_key(given, key)
     if resolvers is None:
         resolvers = wg_config.resolvers(own) or default_resolvers
@@ -232,7 +237,7 @@ def whole_config(given: str, key: bytes, resolvers: Sequence[str] | None, defaul
 def run(
     connection: ClientConnection, screen: Screen, stay: Callable[[OpenedSession], ConnectionOutcome | Over]
 ) -> ConnectionOutcome:
-    """`stay`: what happens between beginning and end. A signal ends it, and that is no failure."""
+    """Runs a connection. `stay`: called between its start and its end; a signal ends it and is not a failure."""
     over: Over | None = None
     try:
         opened = connection.begin()
@@ -260,5 +265,5 @@ def ended(over: Over) -> ConnectionOutcome:
 
 
 def _now() -> float:
-    """Seconds, counted on while the machine sleeps."""
+    """Returns seconds on a clock that goes on while the machine sleeps (CLOCK_BOOTTIME)."""
     return time.clock_gettime(time.CLOCK_BOOTTIME)

@@ -1,4 +1,4 @@
-"""Where the exit's API is and who we are there: from the command line, the environment, or files of the user's."""
+"""Finds the API's URL and the token: on the command line, in the environment, or in the user's files."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ API, TOKEN = "api", "token"
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """None: nobody has said. `elsewhere`: the exit that the saved token is for, where it is another one."""
+    """URL and token; None if not given. `elsewhere`: the URL of the exit that the saved token is for, if another."""
 
     url: str | None
     token: str | None = field(repr=False)
@@ -31,14 +31,20 @@ class Access:
 
 
 def folder(invoker: Invoker, environ: Mapping[str, str]) -> Path:
-    """https://specifications.freedesktop.org/basedir-spec; behind sudo the variable is not the user's."""
+    """Returns the directory of the saved files (https://specifications.freedesktop.org/basedir-spec).
+
+    Behind sudo, XDG_CONFIG_HOME is not the user's and is ignored.
+    """
     configured = "" if invoker.changed else environ.get("XDG_CONFIG_HOME", "")
     return (Path(configured) if configured else invoker.home / ".config") / "wg-appliance"
 
 
 def find(url: str | None, token: str | None, environ: Mapping[str, str], saved: Path) -> Access:
-    """`url` and `token` as given, else the environment's, else those in the folder `saved`, whose token is for the exit
-    that was saved with it and for no other."""
+    """Returns `url` and `token` if given, else those of the environment, else those saved in the directory `saved`.
+
+    A saved token is used only for the exit that was saved with it.
+    Raises HostError: if the token has invalid characters, or its file can be read by others.
+    """
     url, found = url or environ.get(ENV_API), token or environ.get(ENV_TOKEN)
     elsewhere = None
     if not url or not found:
@@ -54,7 +60,7 @@ def find(url: str | None, token: str | None, environ: Mapping[str, str], saved: 
 
 
 def read_token(file: Path) -> str:
-    """Raises HostError where there is none, or where others can read it."""
+    """Reads a token file. Raises HostError: if it is missing or empty, or can be read by others."""
     found = _read(file, private=True)
     if not found:
         raise HostError(f"no token in {file}")
@@ -62,7 +68,7 @@ def read_token(file: Path) -> str:
 
 
 def save(access: Access, saved: Path) -> list[Path]:
-    """For the next time, where nobody else reads it. The files that were written: both, or none."""
+    """Saves URL and token with mode 0600, both or neither. Returns the files written."""
     saved.mkdir(mode=0o700, parents=True, exist_ok=True)
     theirs = _read(saved / API, private=False)
     values = {saved / API: access.url, saved / TOKEN: access.token}
@@ -71,14 +77,17 @@ def save(access: Access, saved: Path) -> list[Path]:
             path: stack.enter_context(_aside(path, f"{value}\n")) for path, value in values.items() if value is not None
         }
         if theirs is None or access.url is None or not is_same_exit(access.url, theirs):
-            (saved / TOKEN).unlink(missing_ok=True)  # at no moment it is beside the URL of another exit
+            (saved / TOKEN).unlink(missing_ok=True)  # the old token must never be next to another exit's URL
         for path, new in ready.items():
             new.replace(path)
     return list(ready)
 
 
 def write_private(path: Path, text: str, *, replace: bool = True) -> None:
-    """Mode 0600 from its beginning on, and never half of it. Raises FileExistsError where it may not replace one."""
+    """Writes a file atomically, with mode 0600 from the start.
+
+    Raises FileExistsError: if the file exists and `replace` is False.
+    """
     with _aside(path, text) as new:
         if replace:
             new.replace(path)
@@ -88,7 +97,7 @@ def write_private(path: Path, text: str, *, replace: bool = True) -> None:
 
 @contextmanager
 def _aside(path: Path, text: str) -> Iterator[Path]:
-    """A file that may take the place of `path`; gone afterwards where it does not."""
+    """Makes a temporary file that may replace `path`; removes it afterwards if it has not."""
     new = path.with_name(f".{path.name}.{os.getpid()}")
     with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600), "w") as file:
         try:

@@ -1,4 +1,4 @@
-"""Sizes, durations and money as people read them."""
+"""Formats sizes, durations and money for people."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ MILLICENTS = 100_000  # one unit of the currency
 
 
 def span(ms: int) -> str:
-    """A duration in its largest unit: "12s", "5m", "3h", "40d"."""
+    """Formats a duration (milliseconds) in its largest unit: "12s", "5m", "3h", "40d"."""
     seconds = max(0, ms) // 1000
     for unit, length in (("d", 86400), ("h", 3600), ("m", 60)):
         if seconds >= length:
@@ -17,7 +17,7 @@ def span(ms: int) -> str:
 
 
 def long_span(seconds: int) -> str:
-    """A duration in its two largest units: "1h 59m", "5m 2s", "12s"."""
+    """Formats a duration (seconds) in its two largest units: "1h 59m", "5m 2s", "12s"."""
     units = (("d", 86400), ("h", 3600), ("m", 60), ("s", 1))
     for (large, length), (small, part) in pairwise(units):
         if seconds >= length:
@@ -26,33 +26,33 @@ def long_span(seconds: int) -> str:
 
 
 def size(count: int) -> str:
-    """Bytes with a binary unit: "512 B", "1.2 MiB"."""
+    """Formats bytes with a binary unit: "512 B", "1.2 MiB"."""
     if count < 1024:
         return f"{count} B"
     amount = float(count)
     for unit in ("KiB", "MiB", "GiB"):
         amount /= 1024
-        if amount < 1023.95:  # what would be rounded to 1024.0 belongs to the next unit
+        if amount < 1023.95:  # larger amounts would be rounded to 1024.0: they belong to the next unit
             return f"{amount:.1f} {unit}"
     return f"{amount / 1024:.1f} TiB"
 
 
 def short_size(count: int) -> str:
-    """In five columns at most: "512B", "1.2M", "12M"."""
+    """Formats bytes in at most five columns: "512B", "1.2M", "12M"."""
     amount = float(count)
     for unit in ("B", "K", "M", "G"):
-        if amount < 1023.5:  # what would be rounded to 1024 belongs to the next unit
+        if amount < 1023.5:  # larger amounts would be rounded to 1024: they belong to the next unit
             return f"{amount:.1f}{unit}" if unit != "B" and amount < 9.95 else f"{amount:.0f}{unit}"
         amount /= 1024
     return f"{amount:.1f}T" if amount < 9.95 else f"{amount:.0f}T"
 
 
 def clock_time(seconds: int) -> str:
-    """As on a stop watch: "0:07:03"."""
+    """Formats a duration (seconds) as on a stopwatch: "0:07:03"."""
     return f"{seconds // 3600}:{seconds // 60 % 60:02}:{seconds % 60:02}"
 
 
 def price(millicents: int, currency: str) -> str:
-    """Rounded down to hundredths, as a bill is: "0.21 EUR"."""
+    """Formats an amount, rounded down to hundredths as a bill is: "0.21 EUR"."""
     hundredths = millicents * 100 // MILLICENTS
     return f"{hundredths // 100}.{hundredths % 100:02} {currency.upper()}"

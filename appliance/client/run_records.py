@@ -1,6 +1,7 @@
-"""What a run has made on this host, written down before it is made, so that the next run can take it away.
+"""Records what a run makes on this host before it is made, so that the next run can remove it.
 
-A file a tunnel in /run, which a reboot empties, as it ends all that the file names. Whoever holds its lock lives.
+There is one file per tunnel in /run, which a reboot empties, as it ends all that the file names. A live run holds the
+lock on its file.
 """
 
 from __future__ import annotations
@@ -30,8 +31,8 @@ Kind = Literal["machine", "command"]  # whose traffic goes into the tunnel
 
 @dataclass(frozen=True, slots=True)
 class RunRecord:
-    """`namespace`: the network namespace of the run, by its inode. `api` and `session`: empty before there is one.
-    `mark`: of packets that do not go into the tunnel, where others do."""
+    """What a run has made. `namespace`: the run's network namespace, by its inode. `api`, `session`: empty before a
+    session is open. `mark`: the fwmark of packets that bypass the tunnel; None if none has to."""
 
     interface: str
     kind: Kind
@@ -43,7 +44,7 @@ class RunRecord:
 
 
 class RunClaim:
-    """An interface name that is this run's, as long as its lock is held."""
+    """An interface name that belongs to this run while it holds the file's lock."""
 
     def __init__(self, lock: int, path: Path, record: RunRecord) -> None:
         self._lock = lock
@@ -52,7 +53,7 @@ class RunClaim:
 
     @property
     def config(self) -> Path:
-        """wg-quick(8) takes the interface's name from the file's."""
+        """The path of the wg-quick file; wg-quick(8) takes the interface's name from it."""
         return config_of(self.record.interface)
 
     @property
@@ -73,7 +74,7 @@ class RunClaim:
         os.ftruncate(self._lock, len(content))
 
     def empty(self) -> None:
-        """Nothing is left that the file names."""
+        """Removes the files, once everything that the record names has been removed."""
         for file in (self.config, self.resolv_conf):
             file.unlink(missing_ok=True)
         self._path.unlink(missing_ok=True)
@@ -84,7 +85,10 @@ class RunClaim:
 
 @contextmanager
 def claimed(kind: Kind) -> Iterator[RunClaim]:
-    """The lowest name that nobody has. Raises HostError, also while all of the machine's traffic has a tunnel."""
+    """Claims the lowest free interface name.
+
+    Raises HostError: if all names are taken, or a tunnel has all of this machine's traffic already.
+    """
     place = _take_turn(kind)
     try:
         yield place
@@ -117,19 +121,19 @@ def _claim(kind: Kind, namespace: int) -> RunClaim:
             place = RunClaim(lock, _path(name), RunRecord(name, kind, os.getpid(), namespace))
             place.write()
             return place
-        os.close(lock)  # left in another network namespace, for a run there to take away
+        os.close(lock)  # of a killed run in another network namespace; the next run there removes it
     raise HostError(f"{MOST} tunnels are open already")
 
 
 def whole_machine() -> RunRecord | None:
-    """The run that has all of this network namespace's traffic in its tunnel."""
+    """Returns the run whose tunnel has all traffic of this network namespace, if any."""
     namespace = _own_namespace()
     return next((r for r in _records() if (r.kind, r.namespace) == ("machine", namespace)), None)
 
 
 @contextmanager
 def abandoned() -> Iterator[list[RunClaim]]:
-    """What runs in this network namespace have left that were killed, locked meanwhile."""
+    """Yields the records of killed runs in this network namespace, locked meanwhile."""
     found = []
     try:
         for path in sorted(FOLDER.glob(f"{PREFIX}*.json")) if FOLDER.is_dir() else ():
@@ -166,7 +170,7 @@ def _is_free(interface: str) -> bool:
 
 
 def _records() -> list[RunRecord]:
-    """Of runs that live."""
+    """Returns the records of live runs."""
     found = []
     for path in FOLDER.glob(f"{PREFIX}*.json"):
         lock = _try_lock(path)
@@ -181,8 +185,10 @@ def _records() -> list[RunRecord]:
 
 
 def _try_lock(path: Path, flags: int = 0) -> int | None:
-    """None where somebody has it, or where there is no such file. One that was removed before it was locked is opened
-    anew."""
+    """Locks a file and returns its descriptor; None if another process has the lock, or the file does not exist.
+
+    Opens the path again if the file was removed before it was locked.
+    """
     while True:
         try:
             opened = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | flags, 0o600)

@@ -1,4 +1,4 @@
-"""Signals end what waits; not what must not stop half-way, and not the clearing up."""
+"""Turns signals into exceptions where the program waits, and defers them where a step or the cleanup must complete."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ MAY_BE_IGNORED = (signal.SIGINT, signal.SIGHUP)
 
 
 class InterruptedBySignal(BaseException):
-    """Like KeyboardInterrupt no Exception: nothing may take it for a failure of its own."""
+    """A signal has arrived. Not an Exception, like KeyboardInterrupt: no handler of failures may catch it."""
 
 
 class Interruption:
-    """Raises InterruptedBySignal in the main thread: once for all signals that have come, as soon as it is allowed."""
+    """Raises InterruptedBySignal in the main thread, once for all signals that arrived, as soon as that is allowed."""
 
     def __init__(self, signals: Sequence[signal.Signals] = SIGNALS) -> None:
         self._signals = signals
@@ -32,9 +32,9 @@ class Interruption:
 
     @contextmanager
     def awaited(self) -> Iterator[None]:
-        """Signals come here, and have no other effect. Ctrl-C and a closed terminal stay ignored where they were."""
+        """Catches the signals meanwhile; they have no other effect. An ignored signal (nohup) stays ignored."""
         before = [(number, signal.getsignal(number)) for number in self._signals]
-        # A signal may come to another thread than the one that waits: SIGCHLD comes to the one that forked.
+        # A signal may be delivered to another thread than the waiting one; SIGCHLD goes to the thread that forked.
         self._bell, rung = socket.socketpair()
         with self._bell, rung:
             rung.setblocking(False)
@@ -60,7 +60,7 @@ class Interruption:
         self._raise()
 
     def pause(self, seconds: float) -> None:
-        """Wait, and be interrupted; or wake too early. Only while signals are awaited."""
+        """Waits, and may raise InterruptedBySignal or return early. Only valid inside `awaited`."""
         with self.allowed():
             if select.select([self._bell], [], [], seconds)[0]:
                 self._bell.recv(4096)

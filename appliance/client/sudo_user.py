@@ -1,4 +1,4 @@
-"""Who runs the client: behind sudo, the user who called it."""
+"""Finds the user who runs the client: behind sudo, the user who called sudo."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from appliance.domain.errors import HostError
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-OURS = ("WG_APPLIANCE_TOKEN", "_PYI_")  # what they begin with: the secret, and what the one file says to itself
+OURS = ("WG_APPLIANCE_TOKEN", "_PYI_")  # prefixes: the token, and variables of the PyInstaller bootloader
 
 
 @dataclass(frozen=True, slots=True)
 class Invoker:
-    """`changed`: another user than this process runs as."""
+    """The user who runs the client. `changed`: this process runs as another user."""
 
     uid: int
     gid: int
@@ -32,7 +32,7 @@ class Invoker:
         return os.getgrouplist(self.name, self.gid)
 
     def environment(self, environ: Mapping[str, str]) -> dict[str, str]:
-        """For a program that is run on this user's behalf: without what is ours alone."""
+        """Returns the environment for a program run as this user, without the client's own variables."""
         found = {name: value for name, value in environ.items() if not name.startswith(OURS)}
         if self.changed:
             found |= {"HOME": str(self.home), "USER": self.name, "LOGNAME": self.name, "SHELL": self.shell}
@@ -40,7 +40,7 @@ class Invoker:
 
     @contextmanager
     def acting(self) -> Iterator[None]:
-        """As this user, for files that are theirs."""
+        """Acts as this user (effective uid, gid and groups), for access to the user's files."""
         if not self.changed:
             yield
             return
@@ -57,7 +57,10 @@ class Invoker:
 
 
 def find_invoker(environ: Mapping[str, str]) -> Invoker:
-    """sudo(8) says who called it in SUDO_UID, which counts only where this process is root."""
+    """Finds the user from SUDO_UID, which sudo(8) sets and which counts only if this process is root.
+
+    Raises HostError: if SUDO_UID names no user.
+    """
     own = os.geteuid()
     named = environ.get("SUDO_UID", "")
     uid = int(named) if own == 0 and named.isascii() and named.isdigit() else own

@@ -1,4 +1,4 @@
-"""One process at a time, by a lock on a folder itself: it goes with the process, and leaves no file."""
+"""Lets one process at a time work, by a lock on a folder itself: it ends with the process and leaves no file."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @contextmanager
 def locked(folder: Path, otherwise: str) -> Iterator[None]:
-    """Raises HostError(otherwise) while another process has it."""
+    """Holds the folder's lock. Raises HostError: with the message `otherwise`, while another process holds it."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         try:

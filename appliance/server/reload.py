@@ -1,4 +1,4 @@
-"""SIGHUP: what a running server takes over of a changed configuration, and what it names as in need of a restart."""
+"""Reloads the configuration on SIGHUP: applies what a running server can, and reports what needs a restart."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 
 class Reload:
-    """Done when a whole tick has made the host, and the sessions that run, what the configuration says now."""
+    """Reloads the configuration. Complete when a whole tick has applied it to the host and the live sessions."""
 
     def __init__(
         self,
@@ -38,7 +38,7 @@ class Reload:
         self._status = status
 
     async def run(self, asked: asyncio.Event, stopping: asyncio.Event) -> None:
-        """Once each time that `asked` is set."""
+        """Reloads each time `asked` is set, until `stopping`."""
         while not stopping.is_set():
             await wait_either(asked, stopping)
             if asked.is_set():

@@ -1,4 +1,4 @@
-"""The server's life: what is started in which order, what runs, and what is stopped in which order."""
+"""Runs the server: starts its parts in order, waits, and stops them in order."""
 
 from __future__ import annotations
 
@@ -57,14 +57,14 @@ REQUESTS_GRACE_S = 4
 STOP_LIMIT_S = 10
 
 
-# Whoever runs wireguard-go as a service of its own names the unit here: systemd/wg-appliance.service.d/userspace.conf.
+# Set if wireguard-go runs as a service of its own: that unit's name. systemd/wg-appliance.service.d/userspace.conf.
 WIREGUARD_GO_UNIT = "WIREGUARD_GO_UNIT"
 
 
 def serve(read_settings: Callable[[], Settings], environ: Mapping[str, str]) -> None:
-    """Run the appliance until SIGTERM or SIGINT. Raises ApplianceError when it cannot start.
+    """Runs the appliance until SIGTERM or SIGINT. Raises ApplianceError: if it cannot start.
 
-    SIGHUP reads the settings again, and takes over what it can.
+    SIGHUP reads the settings again, and applies those that can change at run time.
     """
     asyncio.run(_serve(read_settings, environ))
 
@@ -80,14 +80,14 @@ async def _serve(read_settings: Callable[[], Settings], environ: Mapping[str, st
     state = StateDir(settings.node.state_dir)
     state.create()
     async with AsyncExitStack() as stack:
-        # First in, so last out: all of the stopping has to be done in time.
+        # First in, so last out: it limits the time of the whole shutdown.
         stack.enter_context(_hard_stop(stopping))
         stack.enter_context(state.serving())
         state.require_whole()
         listeners = _bind(settings, stack)
         cert, key = settings.api.tls_cert, settings.api.tls_key
         certificate = Certificate(cert, key) if cert and key else None
-        # In a thread of their own: pyroute2 runs an event loop, which cannot nest in ours.
+        # In a thread: pyroute2 runs an event loop, which cannot nest in this one.
         place = await asyncio.to_thread(assembly.describe_exit, settings, state)
         tunnel, reason = await asyncio.to_thread(
             choose_backend,
@@ -138,7 +138,7 @@ async def _serve(read_settings: Callable[[], Settings], environ: Mapping[str, st
 def _watches(
     settings: Settings, parts: Parts, egress: HostEgress, store: Store, stopping: asyncio.Event, stack: AsyncExitStack
 ) -> Mapping[str, Callable[[], Awaitable[None]]]:
-    """What rings the alarm, by name. Events are kept from here on, before anything is looked at."""
+    """Returns the tasks that ring the alarm, by name. Events are collected from here on, before anything is read."""
 
     def watch(open_events: Callable[[], NetlinkEvents]) -> Callable[[], Awaitable[None]]:
         return stack.enter_context(closing(EventsWatch(open_events, parts.alarm, stopping))).run
@@ -154,13 +154,13 @@ def _watches(
 
 
 def _bind(settings: Settings, stack: AsyncExitStack) -> list[socket.socket]:
-    """The API's socket, and the operator's where there is one."""
+    """Binds the API's socket, and the metrics' if one is configured."""
     wanted = [("api.listen", settings.api.listen)]
     if settings.metrics.listen is not None:
         wanted.append(("metrics.listen", settings.metrics.listen))
     listeners = []
     for key, where in wanted:
-        # The tunnel's own address, which is there with the tunnel, is the one at which clients inside it reach the API.
+        # The tunnel's own address, at which clients inside it reach the API, exists only once the tunnel is up.
         listener = sockets.bind(key, where, later=settings.wireguard.own_addresses)
         listeners.append(stack.enter_context(closing(listener)))
         stack.callback(sockets.unlink_unix, where)
@@ -227,7 +227,8 @@ def _web_servers(
 def _taking_over(
     started: Settings, state: StateDir, parts: Parts, egress: HostEgress, place: ExitPlacement
 ) -> Callable[[Settings], None]:
-    """Tiers and prices, for sessions that run as well (a price for those that begin from now on), and egress."""
+    """Returns what applies a reloaded configuration: tiers and prices, also for live sessions (new prices hold for
+    sessions opened from now on), and egress."""
 
     def take_over(read: Settings) -> None:
         parts.terms.take_over(read)
@@ -245,7 +246,7 @@ def _announce(settings: Settings, place: ExitPlacement) -> None:
 
 
 async def _leave_host(settings: Settings, tunnel: Tunnel, egress: HostEgress) -> None:
-    """Tunnels stay, so that a restart drops nobody; unless the operator wants the host back as it was."""
+    """Keeps the tunnel up, so that a restart disconnects no client, unless the host is to be restored on exit."""
     if settings.wireguard.keep_on_exit:
         return
     try:
@@ -257,7 +258,7 @@ async def _leave_host(settings: Settings, tunnel: Tunnel, egress: HostEgress) ->
 
 @contextmanager
 def _hard_stop(stopping: asyncio.Event) -> Iterator[None]:
-    """Leave STOP_LIMIT_S after the stop was asked for, whatever hangs: a thread, a device, the event loop itself."""
+    """Exits STOP_LIMIT_S after the stop was requested, even if a thread, a device or the event loop hangs."""
 
     async def arm() -> None:
         await stopping.wait()

@@ -1,4 +1,4 @@
-"""What systemd hears of a running exit: when it is ready, how it does, and that it is alive."""
+"""Reports the state of a running exit to systemd: ready, status line, watchdog."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
     from appliance.store.live import LiveSessions
 
 LOOK_S = 1.0
-STATUS_S = 10.0  # between two lines that differ in the time of the last tick only
+STATUS_S = 10.0  # between two lines that differ only in the time of the last tick
 
 
 class ServiceStatus:
-    """One for the life of the server.
+    """Reports to systemd during the life of the server.
 
-    Alive is told once for every tick that came to its end, whatever it found: a tick that hangs, ticks that crash each
-    time and an event loop that stands still are what a restart can mend. A fault of the host is not, and is shown.
+    The watchdog is notified once for every tick that has ended, whatever it found. A tick that hangs, ticks that always
+    crash and an event loop that is blocked can be fixed by a restart; a fault of the host cannot, and is shown instead.
     """
 
     def __init__(
@@ -44,11 +44,11 @@ class ServiceStatus:
         self._live = live
         self._ticker = ticker
         self._clock = clock
-        self._ready = False  # as systemd was told
-        self._said: str | None = None  # but for the time
+        self._ready = False  # as last reported
+        self._said: str | None = None  # the last status, without the time
         self._said_at_ms = 0
-        self._alive_ms: int | None = None  # the end of the tick that was last told
-        self.remark: str | None = None  # of the last reload
+        self._alive_ms: int | None = None  # the end of the tick that was last reported
+        self.remark: str | None = None  # about the last reload
 
     async def run(self, stopping: asyncio.Event) -> None:
         if not self._systemd.listens:
@@ -61,7 +61,7 @@ class ServiceStatus:
             self._beat()
 
     def reloading(self) -> None:
-        """To be followed by `reloaded`. Who is not ready yet is starting, whatever else."""
+        """Reports that a reload has begun; `reloaded` follows. Does nothing before the server is ready."""
         if self._ready:
             self._systemd.reloading()
 

@@ -1,4 +1,4 @@
-"""Background tasks that do not stop silently."""
+"""Restarts background tasks that crash."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ FIRST_DELAY_S, LONGEST_DELAY_S = 0.5, 30.0
 
 
 class Supervisor:
-    """Keeps tasks running until `stopping`. `report` hears of each why it does not run, and None once it does."""
+    """Keeps tasks running until `stopping`. `report`: called with a task's name and why it does not run, or None."""
 
     def __init__(self, stopping: asyncio.Event, report: Callable[[str, str | None], None]) -> None:
         self._stopping = stopping
@@ -23,7 +23,7 @@ class Supervisor:
         self.crashes: dict[str, int] = {}  # by task
 
     async def keep(self, name: str, run: Callable[[], Awaitable[None]]) -> None:
-        """Run until it returns; a crash is logged with its cause and run again, later each time."""
+        """Runs a task until it returns. A crash is logged with its cause; the restart is delayed longer each time."""
         delay = FIRST_DELAY_S
         self.crashes[name] = 0
         while not self._stopping.is_set():
@@ -41,7 +41,7 @@ class Supervisor:
 
 
 async def wait_either(*events: asyncio.Event) -> None:
-    """Wait until one of them is set."""
+    """Waits until one of the events is set."""
     waiting = [asyncio.ensure_future(event.wait()) for event in events]
     try:
         await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
@@ -51,7 +51,7 @@ async def wait_either(*events: asyncio.Event) -> None:
 
 
 async def wait(event: asyncio.Event, seconds: float) -> bool:
-    """Wait for the event, `seconds` at most; whether it came."""
+    """Waits for the event, at most `seconds`. Returns whether it was set."""
     try:
         async with asyncio.timeout(seconds):
             await event.wait()

@@ -1,7 +1,7 @@
-"""Telling systemd how the service does: sd_notify(3), whose protocol is one datagram of `VARIABLE=value` lines.
+"""Notifies systemd of the service's state: sd_notify(3), one datagram of `VARIABLE=value` lines per message.
 
-https://www.freedesktop.org/software/systemd/man/latest/sd_notify.html (Notes: the protocol is stable, to be spoken
-without its library).
+https://www.freedesktop.org/software/systemd/man/latest/sd_notify.html (Notes: the protocol is stable, and may be used
+without the library).
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# systemd reads at once, unless it is starting itself anew; nothing here is worth more of the event loop's time.
+# systemd reads at once unless it is re-executing itself; a notification is not worth more of the event loop's time.
 SEND_TIMEOUT_S = 0.2
 
 
 class Systemd:
-    """Whoever started us as a service of `Type=notify`. Where nobody did, what is said is said to nobody."""
+    """The systemd that started this process as a service of `Type=notify`. Without one, messages are dropped."""
 
     def __init__(self, environ: Mapping[str, str]) -> None:
         self._address = _address(environ.get("NOTIFY_SOCKET", ""))
@@ -36,18 +36,18 @@ class Systemd:
         self._tell(READY="1", STATUS=status)
 
     def reloading(self) -> None:
-        """To be followed by `ready`. systemd 253 and later tell by the time which reload it was."""
+        """Reports that a reload has begun; `ready` follows. systemd 253 and later match the two by the time."""
         self._tell(RELOADING="1", MONOTONIC_USEC=str(time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000))
 
     def stopping(self, status: str) -> None:
         self._tell(STOPPING="1", STATUS=status)
 
     def status(self, status: str) -> None:
-        """What `systemctl status` shows."""
+        """Sets the text that `systemctl status` shows."""
         self._tell(STATUS=status)
 
     def alive(self) -> None:
-        """Not said for `watchdog_s`, it ends and restarts us."""
+        """Notifies the watchdog; after `watchdog_s` without this, systemd kills and restarts the service."""
         self._tell(WATCHDOG="1")
 
     def _tell(self, **fields: str) -> None:
@@ -63,14 +63,16 @@ class Systemd:
 
 
 def _address(text: str) -> str | None:
-    """unix(7): an abstract name, written with an @, begins with a zero byte. Other kinds are of other machines."""
+    """Returns the socket's address, unix(7): an abstract name, written with an @, begins with a zero byte. Other kinds
+    (vsock) are for virtual machines."""
     if text.startswith("@"):
         return "\0" + text[1:]
     return text if text.startswith("/") else None
 
 
 def _watchdog_s(environ: Mapping[str, str]) -> float | None:
-    """sd_watchdog_enabled(3): the variables may have been inherited from a process that they are about."""
+    """Returns the watchdog's interval, sd_watchdog_enabled(3). The variables may be inherited and meant for another
+    process."""
     if environ.get("WATCHDOG_PID", str(os.getpid())) != str(os.getpid()):
         return None
     text = environ.get("WATCHDOG_USEC", "")

@@ -1,4 +1,4 @@
-"""Background tasks that ring the alarm when something is changed under the server."""
+"""Watches the store and the kernel in background tasks, and rings the alarm when something has changed."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ if TYPE_CHECKING:
     from appliance.store.token_cache import Tokens
 
 STORE_POLL_S = 0.25
-LOOK_S = 0.5  # with the time between two looks less than the second within which a revoked token is noticed
+LOOK_S = 0.5  # plus the poll interval, less than the second within which a revoked token must be noticed
 
 
 async def watch_store(store: Store, tokens: Tokens, alarm: Alarm, stopping: asyncio.Event) -> None:
-    """Admin commands write to the store and leave; what they wrote is taken over at once.
+    """Rings the alarm when an admin command has written to the store, so that its change is applied at once.
 
-    Where that cannot be seen, no token is known for longer than a look takes.
+    While the store cannot be read, no token is cached for longer than a poll takes.
     """
     seen = None
     try:
@@ -40,13 +40,13 @@ async def watch_store(store: Store, tokens: Tokens, alarm: Alarm, stopping: asyn
                     alarm.ring()
             seen, tokens.watched = version, True
     finally:
-        # Until it runs again nobody notices what is revoked.
+        # Until this runs again, revoked tokens would not be noticed.
         tokens.watched = False
         tokens.forget()
 
 
 class EventsWatch:
-    """Rings at what the kernel tells, from the moment it is made."""
+    """Rings the alarm on kernel events, which are collected from its creation on."""
 
     def __init__(self, open_events: Callable[[], NetlinkEvents], alarm: Alarm, stopping: asyncio.Event) -> None:
         self._open = open_events
@@ -58,7 +58,7 @@ class EventsWatch:
         self._events.close()
 
     async def run(self) -> None:
-        """Until `stopping`. May be run again after it has failed."""
+        """Watches until `stopping`. May be run again after a failure."""
         try:
             await self._watch()
         except Exception:

@@ -1,7 +1,8 @@
-"""Where an API is, by its URL, and the way there past the tunnel.
+"""Parses an API's URL and opens sockets to it that bypass the tunnel.
 
-While all traffic goes into the tunnel, so would a question to the API, and once the session has ended there would be
-no answer. Its sockets carry the tunnel's mark, as the tunnel's own packets do. Its name is resolved before.
+While all traffic goes into the tunnel, requests to the API would too, and would get no answer once the session has
+ended. So its sockets carry the tunnel's fwmark, as the tunnel's own packets do, and its host name is resolved before
+the tunnel comes up.
 """
 
 from __future__ import annotations
@@ -22,12 +23,12 @@ if TYPE_CHECKING:
 
 PORTS = {"http": 80, "https": 443}
 UNIX = "unix:"
-DIAL_S = 5.0  # who has not answered by then is not there
+DIAL_S = 5.0  # connecting takes no longer to a host that is reachable
 
 
 @dataclass(frozen=True, slots=True)
 class Url:
-    """`path`: of a Unix socket, where it is one; else what all paths begin with."""
+    """A parsed API URL. `path`: the socket's path for unix:, else the prefix of every request path."""
 
     text: str
     scheme: str
@@ -37,12 +38,12 @@ class Url:
 
     @property
     def reads_along(self) -> bool:
-        """Whether somebody on the way could read the token."""
+        """Whether the token would cross the network in clear text."""
         return self.scheme == "http" and not _is_loopback(self.host)
 
 
 def parse_url(text: str) -> Url:
-    """http://, https:// or unix:/path. Raises InvalidRequest."""
+    """Parses http://, https:// or unix:/path. Raises InvalidRequest: for any other URL."""
     expected = f"{text}: must be https://HOST[:PORT], http://HOST[:PORT] or unix:/PATH"
     if text.startswith(f"{UNIX}/"):
         return Url(text, "unix", "localhost", 0, text.removeprefix(UNIX))
@@ -57,7 +58,7 @@ def parse_url(text: str) -> Url:
 
 
 def is_same_exit(one: str, other: str) -> bool:
-    """Of two URLs, however each is written."""
+    """Whether two URLs name the same exit, however each is written."""
     try:
         return replace(parse_url(one), text="") == replace(parse_url(other), text="")
     except InvalidRequest:
@@ -65,7 +66,7 @@ def is_same_exit(one: str, other: str) -> bool:
 
 
 class Dialer:
-    """`mark`: of the packets that are not to go into the tunnel; None while there is none."""
+    """Connects sockets to an API. `mark`: the fwmark of packets that bypass the tunnel; None without a tunnel."""
 
     def __init__(self, url: Url, mark: int | None = None) -> None:
         self._url = url
@@ -91,7 +92,7 @@ class Dialer:
             except OSError as error:
                 failed = error
         if self.mark is None:
-            self._known = ()  # it may have moved; with a tunnel, asking who it is may take that way
+            self._known = ()  # the host may have moved; not with a tunnel up: the DNS query might go into the tunnel
         raise failed or OSError(f"{self._url.host} has no address")
 
     def _resolve(self) -> Sequence[Address]:

@@ -1,4 +1,4 @@
-"""An exit's API over HTTP: TCP or a Unix socket, with TLS or without."""
+"""Sends requests to an exit's API over HTTP: TCP or a Unix socket, with or without TLS."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ if TYPE_CHECKING:
 ANSWER_S = 15.0
 LONGEST_ANSWER = 1024 * 1024
 
-Fields = Mapping[str, type]  # of a JSON object, by their names
+Fields = Mapping[str, type]  # the types of a JSON object's members, by name
 NONE: Fields = {}
-MOST = 2**63 - 1  # that a number of the API's can be
+MOST = 2**63 - 1  # the largest number that the API sends
 
 
 class NoAnswer(HostError):
-    """Nothing came back, or not whole. `lasting`: asking again will not help."""
+    """No answer arrived, or not all of it. `lasting`: a retry will not help."""
 
     def __init__(self, message: str, *, lasting: bool) -> None:
         super().__init__(message)
@@ -35,7 +35,7 @@ class NoAnswer(HostError):
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """`body` is empty where the answer was no JSON object. `retry_after`: seconds, where the answer asks for them."""
+    """An answer of the API. `body`: empty if the answer was not a JSON object. `retry_after`: seconds, if sent."""
 
     status: int
     body: Mapping[str, Any]
@@ -43,17 +43,19 @@ class Answer:
 
     @property
     def error(self) -> str:
-        """The API's own words for what is wrong."""
+        """The API's message for what is wrong."""
         return str(self.body.get("error", "no reason given"))
 
     @property
     def later(self) -> str:
-        """When to ask again."""
+        """When to try again, in words."""
         return f"in {long_span(self.retry_after)}" if self.retry_after else "later"
 
     def require(self, status: int, fields: Fields = NONE, optional: Fields = NONE) -> Mapping[str, Any]:
-        """The body, where `fields` are of their types, and those of `optional` that are there. Raises HostError, in
-        the API's own words where it is another answer."""
+        """Returns the body if `fields`, and those of `optional` that are present, have their types.
+
+        Raises HostError: for another status, with the API's own message; or for a missing or invalid member.
+        """
         if self.status != status:
             advice = f"; try again {self.later}" if self.retry_after else ""
             raise HostError(f"the API answers {self.status}: {self.error}{advice}")
@@ -71,15 +73,15 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Where:
-    """`url` is for messages. `dial` connects within so many seconds; `host` is whom the certificate has to be of,
-    an IPv6 address without its brackets."""
+    """Where to send requests. `url`: for messages. `dial`: connects within the given seconds. `host`: the name that
+    the certificate must match; an IPv6 address without its brackets."""
 
     url: str
     host: str
     port: int
     dial: Callable[[float], socket.socket]
     tls: ssl.SSLContext | None
-    prefix: str = ""  # of every path
+    prefix: str = ""  # of every request path
 
 
 class Api:
@@ -90,7 +92,10 @@ class Api:
     def ask(
         self, method: str, path: str, token: str | None = None, body: object = None, seconds: float = ANSWER_S
     ) -> Answer:
-        """`seconds`: for each step of the answer. Raises NoAnswer."""
+        """Sends one request. `seconds`: the timeout of each socket operation.
+
+        Raises NoAnswer: if the API does not answer, or not completely.
+        """
         headers = {} if token is None else {"Authorization": f"Bearer {token}"}
         content = None if body is None else json.dumps(body)
         try:
@@ -98,7 +103,7 @@ class Api:
                 connection.request(method, self._where.prefix + path, content, headers)
                 with connection.getresponse() as response:
                     found = response.read(LONGEST_ANSWER)
-                    if response.length:  # which a read of so many bytes does not look at
+                    if response.length:  # read(amount) does not report a truncated body
                         raise IncompleteRead(found, response.length)
         except (OSError, HTTPException) as error:
             reason = getattr(error, "strerror", None) or error
@@ -110,7 +115,7 @@ class Api:
 class _Connection(HTTPConnection):
     def __init__(self, where: Where, seconds: float) -> None:
         super().__init__(where.host, where.port, timeout=seconds)
-        self.default_port = HTTP_PORT if where.tls is None else HTTPS_PORT  # which the Host header leaves out
+        self.default_port = HTTP_PORT if where.tls is None else HTTPS_PORT  # left out of the Host header
         self._where = where
         self._seconds = seconds
 
@@ -127,7 +132,7 @@ def _is_distrust(error: Exception) -> bool:
 
 
 def _is(kind: type, value: object) -> bool:
-    """A boolean is no number, as it is in Python; and what is counted here is never less than nothing."""
+    """Whether `value` is of type `kind`. Booleans are not numbers here, and numbers are never negative."""
     if kind is int:
         return type(value) is int and 0 <= value <= MOST
     return isinstance(value, kind)
@@ -142,5 +147,5 @@ def _object(content: bytes) -> Mapping[str, Any]:
 
 
 def _seconds(text: str | None) -> int | None:
-    """Of a Retry-After; the date that it may be instead (RFC 9110, section 10.2.3) is not asked for by this API."""
+    """Parses a Retry-After in seconds. The API does not send the date form (RFC 9110, section 10.2.3)."""
     return int(text[:18]) if text is not None and text.isascii() and text.isdigit() else None

@@ -1,4 +1,4 @@
-"""What to do on which answer of the API. Pure."""
+"""Decides what to do on each answer of the API. Pure."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 DONE, FAILED, QUOTA_EXCEEDED, ENDED = 0, 1, 3, 4  # exit statuses; 2 is click's, for usage
 
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 10.0
-PATIENCE_S = 120.0  # with an exit that says to come back later
-PATIENCE_UNANSWERED_S = 15.0  # with one that was never reached: sooner a wrong URL than a restart
+PATIENCE_S = 120.0  # how long to retry while the exit says to come back later
+PATIENCE_UNANSWERED_S = 15.0  # how long to retry an exit never reached: more likely a wrong URL than a restart
 LONGEST_RETRY_AFTER_S = 300
 
 QUOTAS = ("quota_bytes_used", "quota_bytes_limit", "quota_seconds_used", "quota_seconds_limit")
 COST = ("cost_time_millicents", "cost_bytes_millicents")
-# What of an answer is used has to be of these types. SESSION_MORE: where it is there.
+# Members of answers that are used must have these types; those of SESSION_MORE may be missing.
 SESSION: Fields = {"id": str, "region": str, "public_ip": str, "bytes_in": int, "bytes_out": int}
 SESSION_MORE: Fields = {
     **dict.fromkeys((*QUOTAS, *COST), int),
@@ -47,8 +47,8 @@ class OpenedSession:
 
 @dataclass(frozen=True, slots=True)
 class Again:
-    """Ask again after so many seconds. `patience_s`: for how long, where somebody waits to begin. `later`: when the
-    exit wants to be asked again, in words."""
+    """Try again after `after_s` seconds. `patience_s`: how long to retry a session's opening. `later`: when the exit
+    wants to be asked again, in words."""
 
     after_s: float
     why: str
@@ -58,7 +58,7 @@ class Again:
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """Asking again would not help."""
+    """The request is refused for good: a retry would not help."""
 
     why: str
     exit_status: int
@@ -71,24 +71,27 @@ class Live:
 
 @dataclass(frozen=True, slots=True)
 class Over:
-    """The server has ended the session. `session` is empty where it does not say more."""
+    """The server has ended the session. `session`: empty if the server does not say more."""
 
     reason: str
     session: Mapping[str, Any]
 
     @property
     def reopen(self) -> bool:
-        """Idle is who slept, or was without a network: not somebody who is to stay away."""
+        """Whether to open another session: idle means the client slept or had no network, not that it is unwanted."""
         return self.reason == "idle"
 
 
 def pause(failures: int) -> float:
-    """Before the next try, after so many in a row that failed."""
+    """Returns the seconds to wait before the next try, after that many failures in a row."""
     return min(FIRST_PAUSE_S * 2.0 ** min(failures - 1, 10), LONGEST_PAUSE_S)
 
 
 def on_opening(answer: Answer, failures: int) -> OpenedSession | Again | Refusal:
-    """Of POST /v1/sessions. `failures`: how many tries have failed, this one included, if it has."""
+    """Interprets the answer to POST /v1/sessions. `failures`: failed tries in a row, including this one if it failed.
+
+    Raises HostError: if the answer lacks a required member.
+    """
     if answer.status == 201:
         found = answer.require(201, OPENED)
         return OpenedSession(**{name: found[name] for name in OPENED})
@@ -105,7 +108,8 @@ def on_opening(answer: Answer, failures: int) -> OpenedSession | Again | Refusal
 
 
 def on_status(answer: Answer, failures: int) -> Live | Over | Again:
-    """Of GET /v1/sessions/{id}. What stands before the API, a proxy or a portal, has no say on a session's end."""
+    """Interprets the answer to GET /v1/sessions/{id}. Only the API's own 401 or 404 ends the session: a proxy or a
+    captive portal in front of it cannot."""
     if answer.status in (401, 404) and "error" in answer.body:
         return Over(answer.error, {})
     try:
@@ -117,7 +121,7 @@ def on_status(answer: Answer, failures: int) -> Live | Over | Again:
 
 
 def regions(answer: Answer) -> list[Mapping[str, Any]]:
-    """Of GET /v1/regions. Raises HostError."""
+    """Reads the answer to GET /v1/regions. Raises HostError: if it is an error or has invalid members."""
     found = answer.require(200, {"regions": list})["regions"]
     return [replace(answer, body=each if isinstance(each, dict) else {}).require(200, REGION) for each in found]
 
@@ -131,7 +135,7 @@ def wait(answer: Answer, failures: int) -> float:
 
 
 def quota_breakdown(body: Mapping[str, Any]) -> str:
-    """Of a 402: both windows, and when they reset."""
+    """Describes a 402: the use of both quota windows, and when they reset."""
     used = (
         f"{_of(size(body['bytes_used']), body['bytes_limit'], size)} (resets {body['bytes_window_resets_at']})",
         f"session time {_of(long_span(body['session_seconds']), body['session_limit'], long_span)} "

@@ -1,4 +1,4 @@
-"""A session of an account's: opened, asked about, closed, and all of that again where the exit is away for a while."""
+"""Opens, queries and closes an account's session, and retries while the exit is unavailable for a while."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
     from appliance.client.api.responses import Live, Over
 
 SESSIONS = "/v1/sessions"
-STATUS_S = 5.0  # for the answer of an exit that is there
-CLOSING_S = 10.0  # of trying to close a session
+STATUS_S = 5.0  # timeout for an exit that has answered before
+CLOSING_S = 10.0  # how long to try to close a session
 
 
 class Stopped(HostError):
-    """Nothing more can be done; `exit_status` says for which kind of reason."""
+    """The session cannot be opened; `exit_status` tells the kind of reason."""
 
     def __init__(self, message: str, exit_status: int) -> None:
         super().__init__(message)
@@ -30,7 +30,7 @@ class Stopped(HostError):
 
 
 class SessionsClient:
-    """`pause` waits so many seconds; `remark` is told why."""
+    """An account's sessions over the API. `pause`: waits the given seconds. `remark`: is told why."""
 
     def __init__(self, api: Api, token: str, pause: Callable[[float], None], remark: Callable[[str], None]) -> None:
         self._api = api
@@ -40,12 +40,15 @@ class SessionsClient:
         self._remark = remark
 
     def regions(self) -> list[str]:
-        """Those with an active node."""
+        """Returns the regions that have an active node. Raises HostError: as `persist`."""
         found = self.persist(lambda: self._api.ask("GET", "/v1/regions", seconds=STATUS_S))
         return [region["code"] for region in responses.regions(found)]
 
     def open(self, wish: Mapping[str, object]) -> OpenedSession:
-        """Asked for again while the exit is busy or away, until patience ends. Raises Stopped."""
+        """Opens a session; retries while the exit is busy or unavailable, for a limited time.
+
+        Raises Stopped: if the exit refuses, or that time is over. Raises NoAnswer: if a retry will not help.
+        """
         begun, failures = time.monotonic(), 0
         while True:
             failures += 1
@@ -58,8 +61,11 @@ class SessionsClient:
             self._pause(found.after_s)
 
     def try_open(self, wish: Mapping[str, object], failures: int) -> OpenedSession | Again:
-        """After a lost answer, the same key replaces its session: none is left over. Raises Stopped, and NoAnswer where
-        that will last. `failures`: how many tries have failed, with this one if it does."""
+        """Tries once to open a session. If the answer is lost, a retry with the same public key replaces the session,
+        so that none is left open. `failures`: failed tries in a row, including this one if it fails.
+
+        Raises Stopped: if the exit refuses. Raises NoAnswer: if there is no answer and a retry will not help.
+        """
         try:
             found = responses.on_opening(self._api.ask("POST", SESSIONS, self._token, wish), failures)
         except NoAnswer as error:
@@ -71,14 +77,17 @@ class SessionsClient:
         return found
 
     def status(self, session_id: str, failures: int) -> Live | Over | Again:
-        """`failures`: as above."""
+        """Queries the session once. `failures`: as in `try_open`."""
         try:
             return responses.on_status(self._ask("GET", session_id), failures)
         except NoAnswer as error:
             return Again(responses.pause(failures), str(error))
 
     def close(self, session_id: str) -> Mapping[str, Any]:
-        """The final figures. The first try is made whatever happens, `pause` may end the others. Raises HostError."""
+        """Closes the session and returns its final figures. The first try is always made; `pause` may end the retries.
+
+        Raises HostError: if the session could not be closed.
+        """
         deadline, failures = time.monotonic() + CLOSING_S, 0
         while True:
             failures += 1
@@ -92,7 +101,10 @@ class SessionsClient:
             self._pause(responses.pause(failures))
 
     def persist(self, ask: Callable[[], Answer]) -> Answer:
-        """An answer that is not a passing failure. Raises HostError when patience ends."""
+        """Repeats `ask` until its answer is not a temporary failure, and returns the last answer.
+
+        Raises NoAnswer: if there is still no answer when the time to retry is over, or if a retry will not help.
+        """
         begun, failures = time.monotonic(), 0
         while True:
             failures += 1

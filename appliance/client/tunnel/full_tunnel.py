@@ -1,4 +1,4 @@
-"""All of the machine's traffic into the tunnel, by wg-quick(8)."""
+"""Sends all of the machine's traffic into the tunnel, using wg-quick(8)."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ if TYPE_CHECKING:
 
 WG_QUICK = "wg-quick"
 WG_QUICK_S = 120.0
-OTHER_WIREGUARD = "WG_QUICK_USERSPACE_IMPLEMENTATION"  # a program of the user's choice, in place of wireguard-go
+OTHER_WIREGUARD = "WG_QUICK_USERSPACE_IMPLEMENTATION"  # names the user's choice of program instead of wireguard-go
 
 
 class WholeMachine:
-    default_resolvers: Sequence[str] = ()  # the machine's own go on
+    default_resolvers: Sequence[str] = ()  # empty: keeps the machine's own
 
     def __init__(
         self, interface: str, environ: Mapping[str, str], remark: Callable[[str], None], mark: int | None = None
     ) -> None:
-        """`mark`: of the tunnel that another run has left."""
+        """`mark`: the fwmark of a tunnel that a killed run has left."""
         self._interface = interface
         self._environ = environ
         self._remark = remark
@@ -57,13 +57,13 @@ class WholeMachine:
         self._run("up")
 
     def change(self, config: str) -> None:
-        """In place: while there is no interface, the machine's traffic leaves outside the tunnel."""
+        """Changes the interface in place: without it, the machine's traffic would leave outside the tunnel."""
         self._refuse(config)
         before = self._file.read_text(encoding="ascii")
         old, new = read_offer(before), read_offer(config)
         write_private(self._file, config)
-        # An interface that loses its last address loses its routes: the new one comes first.
-        mtu = new.mtu if new.mtu != old.mtu else None  # where neither file names one, wg-quick has found one
+        # An interface that loses its last address loses its routes, so the new address is added first.
+        mtu = new.mtu if new.mtu != old.mtu else None  # if neither file has an MTU, wg-quick has chosen one
         link.change_link(self._interface, LinkChange(mtu=mtu, add_addresses=frozenset(new.addresses)))
         nft_guard.guard(self._interface, new.addresses, self._environ)
         existing_device(self._interface).dial(Call(None, new.server_key, new.endpoint.host, new.endpoint.port))
@@ -76,8 +76,8 @@ class WholeMachine:
         return read_figures(self._interface)
 
     def mark(self) -> int | None:
-        """The one that wg-quick has chosen."""
-        with suppress(HostError, ValueError):  # no wg any more; "off"
+        """Returns the fwmark that wg-quick has chosen."""
+        with suppress(HostError, ValueError):  # wg is missing; the mark is "off"
             self._mark = int(run("wg", "show", self._interface, "fwmark", environ=self._environ).strip(), 0)
         return self._mark
 
@@ -88,12 +88,13 @@ class WholeMachine:
                 step()
             except (ApplianceError, OSError) as error:
                 failed.append(str(error))
-        if not failed:  # else it says to the next run what there was
+        if not failed:  # else the next run needs the file
             self._file.unlink(missing_ok=True)
         return failed
 
     def _remove(self) -> None:
-        """By wg-quick; without it where that fails, or where the interface has gone and it will not begin."""
+        """Removes the interface with wg-quick; without it if that fails, or if the interface has gone already, on
+        which wg-quick refuses to run."""
         kind = link.link_kind(self._interface)
         if kind is not None and self._file.exists():
             self.mark()
@@ -110,8 +111,8 @@ class WholeMachine:
             wg_quick_cleanup.remove(self._interface, self._mark, names, self._environ, self._remark)
 
     def _refuse(self, config: str) -> None:
-        """What needs a program that is not there; and the exit itself, whose way to the internet would lead into its
-        own tunnel."""
+        """Raises HostError: if resolvconf is missing and needed; or if this machine is the exit itself, whose own
+        traffic to the internet would be routed into its own tunnel."""
         if resolvers(config) and shutil.which(wg_quick_cleanup.RESOLVCONF) is None:
             raise HostError(
                 f"the exit names resolvers ({', '.join(resolvers(config))}), for which {WG_QUICK} needs resolvconf: "
@@ -122,9 +123,10 @@ class WholeMachine:
             raise HostError("this machine is the exit; connect from another, or one program alone: connect -- COMMAND")
 
     def _run(self, action: str) -> None:
-        """Signals of the terminal are not for it: half an action is worse than one to be undone.
+        """Runs wg-quick in a session of its own, out of reach of the terminal's signals: a half-done action is worse
+        than one that has to be undone.
 
-        Into a file: the wireguard-go that it may start keeps its output open.
+        The output goes to a file: a wireguard-go that wg-quick starts would keep a pipe open.
         """
         with tempfile.TemporaryFile() as said:
             try:
@@ -148,6 +150,6 @@ class WholeMachine:
 
 
 def _complaint(said: str) -> str:
-    """What wg-quick says beside the commands that it runs."""
+    """Returns wg-quick's error messages without the commands that it prints."""
     lines = said.splitlines()
     return " ".join([line for line in lines if line and not line.startswith(("[#]", "[!]"))] or lines)

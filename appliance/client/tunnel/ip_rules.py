@@ -1,7 +1,7 @@
-"""wg-quick(8)'s rules of routing (ip-rule(8)), taken away where it cannot do so itself.
+"""Removes wg-quick(8)'s routing rules (ip-rule(8)) where it cannot do so itself.
 
-A pair in each family: `not fwmark MARK lookup MARK`, and right before it, added next, `lookup main
-suppress_prefixlength 0` for routes that are no default route. Other tunnels have rules like them.
+There is a pair of rules per address family: `not fwmark MARK lookup MARK`, and, added next and thus right before it,
+`lookup main suppress_prefixlength 0` for all but default routes. Other tunnels have rules like them.
 """
 
 from __future__ import annotations
@@ -17,15 +17,18 @@ if TYPE_CHECKING:
 FAMILIES = (socket.AF_INET, socket.AF_INET6)
 TABLE_MAIN = 254  # linux/rtnetlink.h RT_TABLE_MAIN
 INVERT = 2  # linux/fib_rules.h FIB_RULE_INVERT
-# What the kernel tells of a rule for every packet; another attribute is a selector that wg-quick does not use.
+# Attributes that the kernel reports for a rule that matches every packet; others are selectors wg-quick does not use.
 EVERY_PACKET = {"FRA_TABLE", "FRA_SUPPRESS_PREFIXLEN", "FRA_PRIORITY", "FRA_PROTOCOL"}
 MARKED = {"FRA_FWMARK", "FRA_FWMASK"}
 
 
 def remove(mark: int, remark: Callable[[str], None]) -> None:
-    """Once the interface has gone, and with it its routes in the table that has the number of the mark. wg-quick takes
-    a number whose table is empty: one that has routes is another tunnel's by now, and so are the rules. Raises
-    HostError."""
+    """Removes the rules with this mark, once the interface and with it the routes of table MARK have gone.
+
+    wg-quick picks a number whose table is empty. So if the table has routes, another tunnel uses the number by now,
+    and the rules are that tunnel's.
+    Raises HostError: if rtnetlink fails.
+    """
     with links.rtnetlink("cannot remove the rules of routing") as route:
         if any(found.get_attr("RTA_TABLE") == mark for family in FAMILIES for found in route.get_routes(family=family)):
             remark(f"another tunnel has taken the mark {mark} meanwhile: the rules of routing for it stay")
@@ -36,8 +39,8 @@ def remove(mark: int, remark: Callable[[str], None]) -> None:
 
 
 def _pairs(rules: Sequence[Any], mark: int) -> list[dict[str, int]]:
-    """Each as the kernel is asked to delete it, which takes the first of that priority that is like it: where another
-    has the same priority, it stays."""
+    """Returns each rule as the kernel is asked to delete it. The kernel deletes the first match of a priority, so a
+    rule that shares its priority with another one is left in place."""
     shown = [(rule, dict(rule["attrs"])) for rule in rules]
     priorities = [fields.get("FRA_PRIORITY", 0) for _, fields in shown]
     own = [

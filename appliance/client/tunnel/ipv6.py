@@ -1,4 +1,4 @@
-"""What of this machine decides about its tunnel."""
+"""Reads whether this machine can have IPv6 in its tunnel."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ IPV6 = Path("/proc/sys/net/ipv6/conf")
 
 
 def ipv6_enabled() -> bool:
-    """Of new interfaces, in this network namespace. Where it is not, wg-quick fails on a file with IPv6 in it."""
+    """Whether new interfaces in this network namespace have IPv6; if not, wg-quick fails on a file with IPv6 in it."""
     try:
         return all(
             (IPV6 / which / "disable_ipv6").read_text(encoding="ascii").strip() == "0" for which in ("all", "default")

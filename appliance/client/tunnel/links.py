@@ -1,4 +1,4 @@
-"""Links between the host and a network namespace, and routes, through rtnetlink."""
+"""Manages veth links between the host and a network namespace, and routes, through rtnetlink."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ if TYPE_CHECKING:
 
 IPNetwork = IPv4Network | IPv6Network
 
-UPLINK = "uplink"  # a namespace's end of its link
+UPLINK = "uplink"  # the name of the link's end in the namespace
 KIND = "veth"
 FAMILIES = {4: socket.AF_INET, 6: socket.AF_INET6}
-SCOPE_LINK = 253  # linux/rtnetlink.h RT_SCOPE_LINK: what is behind the interface is reached without a gateway
+SCOPE_LINK = 253  # linux/rtnetlink.h RT_SCOPE_LINK: destinations are reached without a gateway
 
 
 class Ends(NamedTuple):
-    """The two addresses of a link, in one network."""
+    """The addresses of a link's two ends, in one network."""
 
     host: IPAddress
     space: IPAddress
@@ -35,8 +35,11 @@ class Ends(NamedTuple):
 
 
 def join(space: Namespace, host_end: str, addresses: Sequence[Ends]) -> None:
-    """A link between the host and `space`, both ends up. It is made in `space`: there is no moment at which both
-    ends are the host's."""
+    """Creates a link between the host and `space` and sets both ends up. It is created in `space`, so that the host
+    never has both ends.
+
+    Raises HostError: if the link cannot be created.
+    """
     host = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
     try:
         space.run(_add, host_end, host)
@@ -47,12 +50,15 @@ def join(space: Namespace, host_end: str, addresses: Sequence[Ends]) -> None:
 
 
 def remove(host_end: str) -> None:
-    """With both ends, their addresses and routes; none is no error."""
+    """Deletes a link with both ends, their addresses and routes. A missing link is not an error."""
     link.delete_link(host_end, KIND)
 
 
 def move(interface: str, space: Namespace) -> None:
-    """An interface of this thread's network namespace into another one, under the name that it has."""
+    """Moves an interface from this thread's network namespace into another, under the same name.
+
+    Raises HostError: if the kernel refuses.
+    """
     there = space.run(os.open, "/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
     try:
         with rtnetlink(f"cannot move {interface}") as route:
@@ -62,7 +68,7 @@ def move(interface: str, space: Namespace) -> None:
 
 
 def add_route(to: IPNetwork, interface: str, via: IPAddress | None = None, *, replace: bool = False) -> None:
-    """One that is there is an error, unless it may be replaced."""
+    """Adds a route. Raises HostError: if it exists already and `replace` is False, or the kernel refuses."""
     with rtnetlink(f"cannot add the route to {to}") as route:
         onward = {"scope": SCOPE_LINK} if via is None else {"gateway": str(via)}
         index = socket.if_nametoindex(interface)
@@ -70,7 +76,7 @@ def add_route(to: IPNetwork, interface: str, via: IPAddress | None = None, *, re
 
 
 def routed() -> list[IPNetwork]:
-    """Every destination that the host has a route to, in any table; a default route is /0."""
+    """Returns every destination that the host has a route to, in any table; a default route is /0."""
     with rtnetlink("cannot read the host's routes") as route:
         return [
             ip_network(f"{found.get_attr('RTA_DST') or everything}/{found['dst_len']}")
@@ -90,7 +96,8 @@ def _up(addresses: Iterable[Prefix]) -> LinkChange:
 
 @contextmanager
 def rtnetlink(failed: str) -> Iterator[Any]:
-    """An IPRoute in this thread's network namespace. Raises HostError that begins with `failed`."""
+    """Yields an IPRoute in this thread's network namespace. Raises HostError: on an error; its message begins with
+    `failed`."""
     from pyroute2 import IPRoute  # type: ignore[import-untyped]  # it ships no types
     from pyroute2.netlink.exceptions import NetlinkError  # type: ignore[import-untyped]  # likewise
 

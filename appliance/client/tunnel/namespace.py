@@ -1,4 +1,4 @@
-"""A network namespace without a name, kept by a thread of ours: it ends with the process, however that ends."""
+"""Keeps an unnamed network namespace by a thread of its own: it ends with the process, however that ends."""
 
 from __future__ import annotations
 
@@ -19,10 +19,11 @@ _CLONE_NEWNET = 0x40000000  # linux/sched.h
 
 
 class Namespace:
-    """Calls run in it one after another. A socket made in it stays in it, whichever thread uses it."""
+    """A network namespace that calls run in, one after another. A socket created in it stays in it, whichever thread
+    uses it."""
 
     def __init__(self) -> None:
-        """Raises HostError where this process may not make one."""
+        """Raises HostError: if this process may not create a namespace."""
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="network-namespace")
         try:
             self.run(_leave_for_a_new_one)
@@ -34,12 +35,12 @@ class Namespace:
         return self._thread.submit(call, *args, **kwargs).result()
 
     def close(self) -> None:
-        """Waits for a call that still runs."""
+        """Closes the namespace, after waiting for a running call."""
         self._thread.shutdown(wait=True, cancel_futures=True)
 
 
 def _leave_for_a_new_one() -> None:
-    """unshare(2) moves the calling thread alone. os.unshare() comes with Python 3.12."""
+    """Moves the calling thread alone to a new namespace: unshare(2). os.unshare() comes with Python 3.12."""
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.unshare(_CLONE_NEWNET) != 0:
         reason = os.strerror(ctypes.get_errno())

@@ -1,7 +1,7 @@
-"""One program's traffic into the tunnel: a network namespace that has nothing else.
+"""Sends one program's traffic into the tunnel: runs it in a network namespace that has nothing else.
 
-The interface is made in the host's namespace and moved. Its UDP socket stays where it was made, so that the tunnel's
-own packets take the host's way. https://www.wireguard.com/netns/
+The interface is created in the host's namespace and moved. Its UDP socket stays in the namespace it was created in, so
+the tunnel's own packets are routed by the host. https://www.wireguard.com/netns/
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ EVERYTHING = {4: ip_network("0.0.0.0/0"), 16: ip_network("::/0")}  # by the leng
 
 
 class Apart:
-    # The host's own are out of reach: of this machine, or of its network.
+    # The host's own resolvers are out of reach: they are on this machine or in its network.
     default_resolvers: Sequence[str] = (PUBLIC_RESOLVER,)
 
     def __init__(self, interface: str, private_key: bytes, resolv_conf: Path) -> None:
@@ -55,7 +55,7 @@ class Apart:
         device.dial(self._call(offer))
         links.move(self._interface, space)
         space.run(self._set_up, offer)
-        if resolvers(config):  # else the user goes on with the machine's own
+        if resolvers(config):  # else the user keeps the machine's own
             space.run(give_own_resolvers, resolvers(config), self._resolv_conf)
         self._offer = offer
 
@@ -72,10 +72,10 @@ class Apart:
         return self._made().run(read_figures, self._interface)
 
     def mark(self) -> None:
-        """What is not in the namespace does not go into the tunnel."""
+        """Returns None: traffic outside the namespace does not go into the tunnel."""
 
     def start(self, command: Sequence[str], user: Invoker, environ: dict[str, str]) -> subprocess.Popen[bytes]:
-        """Raises OSError where there is no such program, or it may not be run."""
+        """Starts the program. Raises OSError: if there is no such program, or it may not be executed."""
 
         def begin() -> subprocess.Popen[bytes]:
             uid, gid, groups = (user.uid, user.gid, user.groups()) if user.changed else (None, None, None)
@@ -86,7 +86,7 @@ class Apart:
         return self._made().run(begin)
 
     def down(self) -> list[str]:
-        """The interface too goes at once: programs that the command has left behind would keep it."""
+        """Removes the interface at once: background processes of the command would keep the namespace alive."""
         failed = []
         for step in (self._remove_interface, lambda: end_wireguard_go(self._interface)):
             try:
@@ -100,7 +100,7 @@ class Apart:
         return failed
 
     def _remove_interface(self) -> None:
-        remove_interface(self._interface)  # of one that was not moved
+        remove_interface(self._interface)  # if it was not moved into the namespace
         if self._space is not None:
             self._space.run(remove_interface, self._interface)
 
@@ -119,7 +119,7 @@ class Apart:
 
 
 def remove_interface(interface: str) -> None:
-    """Of this thread's network namespace; none is no error."""
+    """Removes an interface of this thread's network namespace. A missing one is not an error."""
     kind = link.link_kind(interface)
     if kind is not None:
         link.delete_link(interface, kind)

@@ -1,7 +1,8 @@
-"""wg-quick(8)'s rules of the packet filter, changed or taken away where it cannot do so itself.
+"""Changes or removes wg-quick(8)'s packet filter rules where it cannot do so itself.
 
-Packets to the tunnel's addresses come in by the tunnel alone, and the mark of its own is kept for their answers. Tables
-of nftables that have its name; where there is no nft, rules of iptables that have it in a comment.
+The rules drop packets to the tunnel's addresses that arrive by another interface, and keep the fwmark of the tunnel's
+own packets for their replies. They are in nftables tables named after the interface; without nft, they are iptables
+rules with its name in a comment.
 """
 
 from __future__ import annotations
@@ -19,20 +20,22 @@ if TYPE_CHECKING:
 
     from appliance.network.wireguard.tunnel import Prefix
 
-FAMILIES = {4: "ip", 16: "ip6"}  # nft's words, by the length of an address
+FAMILIES = {4: "ip", 16: "ip6"}  # nft's family names, by the length of an address
 PROGRAMS = {4: "iptables", 16: "ip6tables"}
 
 
 class GuardRule(NamedTuple):
-    """As iptables-save(8) prints it: `*raw`, `-A PREROUTING ...`."""
+    """A rule as iptables-save(8) prints it: `*raw`, `-A PREROUTING ...`."""
 
     table: str
     line: str
 
 
 def guard(interface: str, addresses: Sequence[Prefix], environ: Mapping[str, str]) -> None:
-    """These addresses, in whichever of the two ways there is; those that it had before are forgotten. Raises
-    HostError."""
+    """Replaces the guarded addresses, in nftables or iptables, whichever wg-quick has used.
+
+    Raises HostError: if a command fails.
+    """
     script = ""
     there = _tables(environ)
     for length, family in FAMILIES.items():
@@ -59,7 +62,7 @@ def guard(interface: str, addresses: Sequence[Prefix], environ: Mapping[str, str
 
 
 def remove(interface: str, environ: Mapping[str, str]) -> None:
-    """Raises HostError."""
+    """Removes the interface's rules. Raises HostError: if a command fails."""
     own = {f"{family} wg-quick-{interface}" for family in FAMILIES.values()}
     script = "".join(f"delete table {table}\n" for table in _tables(environ) if table in own)
     if script:
@@ -73,7 +76,7 @@ def _of(length: int, addresses: Sequence[Prefix]) -> list[str]:
 
 
 def _tables(environ: Mapping[str, str]) -> list[str]:
-    """Of nftables, each as its family and name."""
+    """Returns the nftables tables, each as its family and name."""
     if shutil.which("nft") is None:
         return []
     return [line.removeprefix("table ") for line in run("nft", "list", "tables", environ=environ).splitlines()]
@@ -84,7 +87,7 @@ def _comment(interface: str) -> str:
 
 
 def _saved(program: str, interface: str, environ: Mapping[str, str]) -> list[GuardRule]:
-    """Those for the interface. Where they cannot be read, wg-quick cannot have written them."""
+    """Returns the rules for the interface. If rules cannot be read, wg-quick cannot have written any."""
     found, table = [], ""
     with suppress(HostError):
         for line in run(f"{program}-save", environ=environ).splitlines():
@@ -100,7 +103,7 @@ def _deleted(rules: Sequence[GuardRule]) -> list[GuardRule]:
 
 
 def _restore(program: str, changes: Sequence[GuardRule], environ: Mapping[str, str]) -> None:
-    """Beside what there is."""
+    """Applies changes in addition to the existing rules."""
     if changes:
         script = "".join(f"{change.table}\n{change.line}\nCOMMIT\n" for change in changes)
         run(f"{program}-restore", "--noflush", text=script, environ=environ)

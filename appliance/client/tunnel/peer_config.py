@@ -1,6 +1,6 @@
-"""A client's side of a tunnel as requests to its device: its key, and one peer that is dialled. Pure.
+"""Encodes a client's side of a tunnel as requests to its device: the private key, and one peer with an endpoint. Pure.
 
-The appliance's own requests have neither an endpoint nor a keepalive: an exit is called, and calls nobody.
+The server's own requests set neither an endpoint nor a keepalive: an exit never initiates a handshake.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ if TYPE_CHECKING:
 
     from appliance.network.wireguard.client_config import IPAddress
 
-MTU = 1420  # where the file has none: what wg-quick takes over Ethernet
-KEEPALIVE_S = 25  # also makes the device call a new peer at once
+MTU = 1420  # if the file has none: wg-quick's choice over Ethernet
+KEEPALIVE_S = 25  # also makes the device start a handshake with a new peer at once
 EVERYTHING = ((socket.AF_INET, bytes(4)), (socket.AF_INET6, bytes(16)))  # both /0
 
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """What of a session's wg-quick file a device needs. `addresses` are of a host each: /32, /128."""
+    """The values of a session's wg-quick file that a device needs. `addresses`: single hosts, /32 and /128."""
 
     addresses: tuple[Prefix, ...]
     mtu: int
@@ -40,7 +40,7 @@ class Offer:
 
 
 def read_offer(wg_config: str) -> Offer:
-    """Raises HostError where the text is not what the API gives."""
+    """Parses a session's wg-quick file. Raises HostError: if the text is not what the API sends."""
     lines = (line.partition(" = ") for line in wg_config.splitlines() if not line.startswith("#"))
     values: Mapping[str, str] = {name: value for name, _, value in lines}
     try:
@@ -55,7 +55,7 @@ def read_offer(wg_config: str) -> Offer:
 
 
 def _number(text: str) -> int:
-    """A port's, or an MTU's. Raises ValueError."""
+    """Parses a port or an MTU. Raises ValueError: if it is not a number from 1 to 65535."""
     if not 1 <= (number := int(text)) <= 65535:
         raise ValueError(f"{text} is out of range")
     return number
@@ -67,7 +67,7 @@ def has_ipv6(wg_config: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """All traffic goes to the server. The private key is None where the device keeps the one it has."""
+    """The server as the device's only peer, for all traffic. `private_key`: None keeps the device's key."""
 
     private_key: bytes | None = field(repr=False)
     server_key: bytes
@@ -76,8 +76,11 @@ class Call:
 
 
 def kernel_body(interface: str, call: Call) -> bytes:
-    """The body of WG_CMD_SET_DEVICE (linux/wireguard.h). A peer that is new, and has a keepalive, is called at once;
-    one that was there already would be spoken to with the keys of a session that has ended."""
+    """Returns the body of WG_CMD_SET_DEVICE (linux/wireguard.h) that replaces all peers.
+
+    A new peer with a keepalive starts a handshake at once; a peer that is kept would go on with the keys of a session
+    that has ended.
+    """
     everything = (
         nest(
             0,
@@ -100,8 +103,8 @@ def kernel_body(interface: str, call: Call) -> bytes:
 
 
 def _socket_address(call: Call) -> bytes:
-    """The family in host order, the rest in network order. sockaddr_in, ip(7): padded to 16 bytes; sockaddr_in6,
-    ipv6(7): no flow, no scope."""
+    """Encodes an endpoint: the family in host order, the rest in network order. sockaddr_in, ip(7): padded to 16
+    bytes; sockaddr_in6, ipv6(7): flow label and scope are 0."""
     if call.host.version == 4:
         return struct.pack("=H", socket.AF_INET) + struct.pack("!H4s8x", call.port, call.host.packed)
     return struct.pack("=H", socket.AF_INET6) + struct.pack("!H4x16s4x", call.port, call.host.packed)

@@ -1,4 +1,4 @@
-"""Name resolution of one thread, and what it starts, by itself: a mount namespace with a resolv.conf of its own."""
+"""Gives one thread, and what it starts, its own name resolution: a mount namespace with its own resolv.conf."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 RESOLV_CONF = Path("/etc/resolv.conf")
-# Behind these sockets the host's own resolver would answer, past the tunnel: nss-resolve(8), nscd(8).
+# Sockets by which the host's own resolver would answer, outside the tunnel: nss-resolve(8), nscd(8).
 OTHER_WAYS = (Path("/run/systemd/resolve"), Path("/run/nscd"))
 
 _CLONE_NEWNS = 0x00020000  # linux/sched.h
@@ -22,18 +22,22 @@ _MS_BIND, _MS_REC, _MS_SLAVE = 0x1000, 0x4000, 0x80000  # linux/mount.h
 
 
 def give_own_resolvers(addresses: Sequence[str], file: Path) -> None:
-    """`file` is made, to be removed by the caller when all is over. Raises HostError."""
+    """Moves the calling thread to a mount namespace whose resolv.conf names `addresses`.
+
+    Creates `file`, which the caller removes in the end.
+    Raises HostError: if the mount namespace or a mount fails.
+    """
     write_private(file, "".join(f"nameserver {address}\n" for address in addresses))
     file.chmod(0o644)
     libc = ctypes.CDLL(None, use_errno=True)
     _check(libc.unshare(_CLONE_NEWNS), "make a mount namespace")
-    # What the host mounts later is still seen; what is mounted here is not seen there.
+    # Later mounts of the host are still seen here; mounts made here are not seen there.
     _mount(libc, "none", Path("/"), "", _MS_REC | _MS_SLAVE)
     for folder in OTHER_WAYS:
         if folder.is_dir():
             _mount(libc, "tmpfs", folder, "tmpfs", 0)
     target = RESOLV_CONF.resolve()
-    if not target.exists():  # a link to a file that has just been hidden
+    if not target.exists():  # a symbolic link to a file that a tmpfs has just hidden
         try:
             target.touch(mode=0o644)
         except OSError as error:

@@ -1,4 +1,4 @@
-"""What a tunnel of the client's is to the rest of it."""
+"""Declares the interface of the client's tunnels, and reads their counters."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """`handshake_s`: of the last one, since the epoch; None before the first."""
+    """A tunnel's byte counters. `handshake_s`: the last handshake, since the epoch; None before the first."""
 
     down: int
     up: int
@@ -21,29 +21,29 @@ class Figures:
 
 
 class ClientTunnel(Protocol):
-    """All but `down` raise HostError or TunnelError."""
+    """A tunnel of the client. All methods but `down` may raise HostError or TunnelError."""
 
-    default_resolvers: Sequence[str]  # where neither the operator nor the user has named some
+    default_resolvers: Sequence[str]  # used if neither the operator nor the user has named any
 
     def check(self) -> None:
-        """Whether this host has what it takes."""
+        """Raises HostError or TunnelError: if this host lacks what the tunnel needs."""
 
     def up(self, config: str) -> None: ...
 
     def change(self, config: str) -> None:
-        """Another session on the same key: its address may be another one."""
+        """Adopts another session on the same key, whose address may differ."""
 
     def figures(self) -> Figures: ...
 
     def mark(self) -> int | None:
-        """Of packets that are not to go into the tunnel; None where others do not go there anyway."""
+        """Returns the fwmark of packets that bypass the tunnel; None if others do not go into it anyway."""
 
     def down(self) -> list[str]:
-        """Also where it never came up, or half. What could not be taken away, in words."""
+        """Removes the tunnel, even if it is not or only partly up. Returns what could not be removed, in words."""
 
 
 def read_figures(interface: str) -> Figures:
-    """Of the interface in this thread's network namespace. Raises HostError where it has gone."""
+    """Reads the counters of an interface in this thread's network namespace. Raises HostError: if it has gone."""
     peers = existing_device(interface).dump().peers.values()
     handshake_ns = max((peer.last_handshake_ns for peer in peers), default=0)
     return Figures(

@@ -1,4 +1,4 @@
-"""The wg-quick file as it comes from the API, made whole by its owner. Pure text."""
+"""Completes the wg-quick file that the API sends with the private key and resolvers. Pure text."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 INTERFACE = "[Interface]\n"
-# wg-quick runs what other keys say (PostUp), as root: who answers for the exit is not to have a say on this machine.
+# wg-quick runs commands from other keys (PostUp) as root: the exit's operator must not run code on this machine.
 _KEYS = "Address|MTU|DNS|PublicKey|Endpoint|AllowedIPs|PersistentKeepalive"
 _KNOWN = re.compile(rf"(\[Interface\]|\[Peer\]|({_KEYS}) = [\w.:/+=, \[\]]+|)\n", re.ASCII)
-PUBLIC_RESOLVER = "9.9.9.9"  # Quad9; where nobody has named another
+PUBLIC_RESOLVER = "9.9.9.9"  # Quad9; used if no other resolver is named
 _DNS = re.compile(r"^DNS = (.*)\n", re.MULTILINE)
 
 
 def with_private_key(wg_config: str, private_key: bytes) -> str:
-    """Raises HostError where the text is not what the API gives."""
+    """Adds the private key. Raises HostError: if the text is not what the API sends."""
     known = all(_KNOWN.fullmatch(line) for line in wg_config.splitlines(keepends=True))
     if not known or wg_config.count(INTERFACE) != 1:
         raise HostError("the session's wg_config is not one for a key of ours")
@@ -28,13 +28,13 @@ def with_private_key(wg_config: str, private_key: bytes) -> str:
 
 
 def resolvers(wg_config: str) -> tuple[str, ...]:
-    """The operator's, as the file names them."""
+    """Returns the operator's resolvers, as the file names them."""
     found = _DNS.search(wg_config)
     return tuple(found[1].split(", ")) if found else ()
 
 
 def with_resolvers(wg_config: str, addresses: Sequence[str]) -> str:
-    """Instead of those that it has; none: no DNS line."""
+    """Replaces the file's resolvers; an empty list removes the DNS line."""
     bare = _DNS.sub("", wg_config)
     line = f"DNS = {', '.join(addresses)}\n" if addresses else ""
     return bare.replace("\n[Peer]", f"{line}\n[Peer]", 1)

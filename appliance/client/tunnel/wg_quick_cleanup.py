@@ -1,7 +1,7 @@
-"""What wg-quick(8) makes beside its interface, changed or taken away where it cannot do so itself.
+"""Changes or removes what wg-quick(8) sets up beside its interface, where it cannot do so itself.
 
-For all traffic to go into the tunnel: rules of routing (policy_rules.py) and of the packet filter (filter_rules.py).
-For DNS: an entry of resolvconf(8).
+For all traffic to go into the tunnel: routing rules (ip_rules.py) and packet filter rules (nft_guard.py). For DNS: an
+entry of resolvconf(8).
 """
 
 from __future__ import annotations
@@ -23,7 +23,10 @@ RESOLVCONF_ORDER = Path("/etc/resolvconf/interface-order")
 
 
 def set_resolvers(interface: str, addresses: Sequence[str], environ: Mapping[str, str]) -> None:
-    """Names are resolved there and nowhere else; none: as before there was a tunnel."""
+    """Makes `addresses` the only resolvers; an empty list restores those from before the tunnel.
+
+    Raises HostError: if resolvconf fails.
+    """
     if addresses:
         text = "".join(f"nameserver {address}\n" for address in addresses)
         run(RESOLVCONF, "-a", _resolvconf_name(interface), "-m", "0", "-x", text=text, environ=environ)
@@ -38,8 +41,10 @@ def remove(
     environ: Mapping[str, str],
     remark: Callable[[str], None],
 ) -> None:
-    """All of it, once the interface has gone. `mark`: its own, None where it had none. Raises HostError when as much as
-    can be is taken away."""
+    """Removes everything, once the interface has gone. `mark`: the tunnel's fwmark, None if it had none.
+
+    Raises HostError: if a step fails, after the other steps.
+    """
     steps = [partial(nft_guard.remove, interface, environ)]
     if mark is not None:
         steps.append(partial(ip_rules.remove, mark, remark))
@@ -56,7 +61,8 @@ def remove(
 
 
 def _resolvconf_name(interface: str) -> str:
-    """Some have an order of interfaces by their names, where wg-quick takes the first that is a prefix."""
+    """Returns the interface's name for resolvconf. Some implementations order interfaces by name; as wg-quick does,
+    this prepends the first prefix of that order."""
     try:
         lines = RESOLVCONF_ORDER.read_text(encoding="ascii", errors="replace").splitlines()
     except OSError:

@@ -1,4 +1,4 @@
-"""A config as a QR code in a terminal, for the WireGuard app of a phone."""
+"""Draws a config as a QR code in a terminal, for the WireGuard app of a phone."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from appliance.domain.errors import HostError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-QUIET = 4  # modules of light around it (ISO/IEC 18004)
+QUIET = 4  # width of the light border, in modules (ISO/IEC 18004)
 BLACK_ON_WHITE, RESET = "\x1b[38;5;16;48;5;231m", "\x1b[0m"
-# Two modules a character, the upper one first; true is dark.
+# Two modules per character, the upper one first; True is dark.
 INK = {(False, False): " ", (True, False): "▀", (False, True): "▄", (True, True): "█"}
 
 
 def check(encoding: str | None) -> None:
-    """Raises HostError where what is drawn could not be written."""
+    """Raises HostError: if the encoding cannot represent the drawing."""
     if not has(encoding, "".join(INK.values())):
         raise HostError(
             f"the encoding of stdout, {encoding}, has no blocks to draw a QR code with; take a terminal of UTF-8 "
@@ -26,10 +26,10 @@ def check(encoding: str | None) -> None:
 
 
 def draw(text: str, *, colour: bool) -> str:
-    """Without colour it is drawn in light on whatever the terminal's ground is, which has to be a dark one."""
+    """Draws `text`. Without colour, light modules are drawn in the foreground colour: the background must be dark."""
     import segno
 
-    # The least redundancy: a screen has no stains, and the fewer modules the better they are seen.
+    # The least error correction: a screen has no stains, and fewer modules are easier to scan.
     matrix = segno.make(text, error="l", micro=False).matrix
     side = len(matrix) + 2 * QUIET
     rows = [[False] * side for _ in range(side + side % 2)]

@@ -1,6 +1,6 @@
-"""What a connection shows: a line that renews itself on a terminal, lines where it is piped, JSON for programs.
+"""Shows a connection: a self-updating line on a terminal, plain lines on a pipe, JSON for programs.
 
-A terminal that was closed, or a reader that has gone, is no error here: `gone` says so, and whoever shows asks.
+A closed terminal or pipe is not an error: it sets `gone`, which the caller checks.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from appliance.client.api.responses import OpenedSession
     from appliance.client.ui.status_text import Glyphs, View
 
-ELLIPSIS = "…"  # what rich ends a line with that it cuts
-ECHOED = len("^C")  # what the terminal itself writes behind the line when it is to end
+ELLIPSIS = "…"  # what rich puts at the end of a truncated line
+ECHOED = len("^C")  # what the terminal echoes after the line on Ctrl-C
 
 
 class Screen(Protocol):
@@ -31,7 +31,7 @@ class Screen(Protocol):
     def gone(self) -> bool: ...
 
     def connected(self, opened: OpenedSession, region: str, interface: str, leave: str) -> None:
-        """`leave`: how to end it."""
+        """Shows that the connection is up. `leave`: how to end it, in words."""
 
     def status(self, view: View) -> None: ...
 
@@ -43,7 +43,7 @@ class Screen(Protocol):
 
 
 class Stream:
-    """Lines that may not arrive."""
+    """Writes lines to a file whose reader may go away."""
 
     def __init__(self, file: TextIO) -> None:
         self.file = file
@@ -61,14 +61,14 @@ class Stream:
 
 
 def silence(file: TextIO) -> None:
-    """What is still in its buffer must not fail once more when the process ends."""
+    """Redirects the file to /dev/null, so that flushing its buffer at exit does not fail again."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, file.fileno())
     os.close(nowhere)
 
 
 class JsonLines:
-    """An object a line, each with its `event`."""
+    """Writes one JSON object per line, each with its `event`."""
 
     def __init__(self, out: TextIO) -> None:
         self._out = Stream(out)
@@ -97,7 +97,7 @@ class JsonLines:
 
 
 class PlainLines:
-    """Lines of text. `quiet`: no status, where a program of the user's has the terminal."""
+    """Writes lines of text. `quiet`: no status, because a program of the user's has the terminal."""
 
     def __init__(self, out: TextIO, err: TextIO, *, quiet: bool = False) -> None:
         self._out = Stream(out)
@@ -129,14 +129,14 @@ class PlainLines:
 
 
 class Terminal:
-    """One line that renews itself, with remarks above it."""
+    """Shows one self-updating line, with remarks above it."""
 
     def __init__(self, out: TextIO) -> None:
         from rich.console import Console
         from rich.live import Live
 
         self._console = Console(file=out, highlight=False, markup=False, emoji=False, soft_wrap=True)
-        # What others print stays theirs; and nothing is drawn behind the back of whoever may be interrupted.
+        # Leaves other output alone; no refresh thread, so that nothing is drawn outside these calls.
         self._live = Live(
             console=self._console, auto_refresh=False, transient=True, redirect_stdout=False, redirect_stderr=False
         )
@@ -165,7 +165,7 @@ class Terminal:
             self._draw(partial(self._console.print, text))
 
     def close(self) -> None:
-        """The line goes, the cursor comes back."""
+        """Removes the line and restores the cursor."""
         self._draw(self._live.stop)
 
     def _print(self, text: str, style: str) -> None:
@@ -182,7 +182,7 @@ class Terminal:
 
 
 def line(view: View, glyphs: Glyphs, width: int, encoding: str | None) -> Any:
-    """The status line as rich draws it."""
+    """Returns the status line as rich draws it."""
     from rich.text import Text
 
     found = status_text.fit(status_text.parts(view, glyphs), width)
@@ -200,16 +200,16 @@ def greeting(opened: OpenedSession, region: str, leave: str) -> str:
 
 
 def glyphs_for(out: TextIO) -> Glyphs:
-    """Arrows and blocks where the terminal's encoding has them."""
+    """Returns arrows and blocks if the terminal's encoding has them, else ASCII."""
     return status_text.UNICODE if has(out.encoding, "".join(astuple(status_text.UNICODE))) else status_text.ASCII
 
 
 def screen_for(*, as_json: bool, command: bool) -> Screen:
-    """`command`: stdout and the terminal are those of a program that is run."""
+    """Chooses how to show the connection. `command`: a program is run, which owns stdout and the terminal."""
     if as_json:
         return JsonLines(sys.stderr if command else sys.stdout)
     if command:
         return PlainLines(sys.stderr, sys.stderr, quiet=True)
-    if sys.stdout.isatty() and os.environ.get("TERM") != "dumb":  # which has no line that could renew itself
+    if sys.stdout.isatty() and os.environ.get("TERM") != "dumb":  # a dumb terminal cannot redraw a line
         return Terminal(sys.stdout)
     return PlainLines(sys.stdout, sys.stderr)

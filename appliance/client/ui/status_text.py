@@ -1,4 +1,4 @@
-"""How a connection does, in the words of a status line, of JSON and of a receipt. Pure."""
+"""Words a connection's status as a status line, as JSON and as a receipt. Pure."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 BAR, SHORT_BAR = 10, 5
-WRITTEN_SHORT = 5  # parts of more weight go before that is done
+WRITTEN_SHORT = 5  # parts of more weight are dropped before the others are shortened
 SEPARATOR = "  "  # between the parts of the line
-STALE_HANDSHAKE_S = 180  # a tunnel that is alive has a new one at least every 3 minutes (REJECT_AFTER_TIME)
+STALE_HANDSHAKE_S = 180  # a live tunnel has a handshake at least every 3 minutes (REJECT_AFTER_TIME)
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,8 +31,8 @@ ASCII = Glyphs("up", "down", "#", "-")
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """`down` and `up` are bytes since this connection began, the rates bytes a second. `session`: what the API said
-    last. `away`: why it has said nothing since, empty where it has."""
+    """The status to show. `down`, `up`: bytes since this connection began; the rates: bytes per second. `session`: the
+    API's last answer. `away`: why the API has not answered since; empty if it has."""
 
     id: str
     region: str
@@ -49,8 +49,8 @@ class View:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A piece of the status line. `weight`: the heaviest go first where there is no room. `short`: the same in fewer
-    columns, where there is such a thing."""
+    """A piece of the status line. `weight`: the heaviest parts are dropped first if the line is too long. `short`: the
+    same in fewer columns, if there is such a form."""
 
     text: str
     style: str = ""
@@ -59,16 +59,16 @@ class Part:
 
 
 def rates(earlier: tuple[float, int, int] | None, now: tuple[float, int, int]) -> tuple[float, float]:
-    """Bytes a second, down and up, from two readings of (time, down, up)."""
+    """Returns bytes per second, down and up, from two readings of (time, down, up)."""
     if earlier is None or now[0] <= earlier[0]:
         return 0.0, 0.0
     passed = now[0] - earlier[0]
-    # A tunnel that was made anew counts from zero.
+    # A tunnel that was created anew counts from zero.
     return max(0, now[1] - earlier[1]) / passed, max(0, now[2] - earlier[2]) / passed
 
 
 def parts(view: View, glyphs: Glyphs) -> list[Part]:
-    """The whole line, from left to right."""
+    """Returns the whole line's parts, from left to right."""
     found = [
         Part(view.region, "bold", weight=5),
         Part(view.public_ip, weight=6),
@@ -96,7 +96,7 @@ def parts(view: View, glyphs: Glyphs) -> list[Part]:
 
 
 def fit(found: Sequence[Part], width: int) -> list[Part]:
-    """What of the line fits into `width` columns: without its heaviest parts, and written short."""
+    """Returns the parts that fit into `width` columns: drops the heaviest, shortens the others."""
     kept = _without_heaviest(found, width, down_to=WRITTEN_SHORT)
     if _columns(kept) <= width:
         return kept
@@ -118,7 +118,7 @@ def _columns(found: Sequence[Part]) -> int:
 
 
 def as_json(view: View) -> dict[str, Any]:
-    """Named as in the API where that has it. Null: not known."""
+    """Returns the status event, with the API's names where it has them. Null: not known."""
     age = view.handshake_age_s
     quotas = {name: view.session.get(name) for name in (*QUOTAS, *COST, "cost_currency")}
     return {
@@ -138,7 +138,7 @@ def as_json(view: View) -> dict[str, Any]:
 
 
 def receipt(elapsed_s: float, session: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """`session`: the final figures, as DELETE answers them."""
+    """Returns the receipt's (name, value) lines. `session`: the final figures, as DELETE returns them."""
     fields = [
         ("session", str(session["id"])),
         ("ended", str(session.get("terminated_reason", "not yet"))),
@@ -157,14 +157,14 @@ def receipt(elapsed_s: float, session: Mapping[str, Any]) -> list[tuple[str, str
 
 @dataclass(frozen=True, slots=True)
 class Left:
-    """What is left of a window: its share from 0 to 1, and how much that is."""
+    """What is left of a quota window: its share from 0 to 1, and the amount in words."""
 
     share: float
     amount: str
 
 
 def quota_left(session: Mapping[str, Any]) -> Left | None:
-    """Of the window that has the smaller share left; None where nothing is metered."""
+    """Returns what is left of the window with the smaller share left; None if nothing is metered."""
     found = []
     for window, shown in (("bytes", size), ("seconds", long_span)):
         limit = session.get(f"quota_{window}_limit", 0)

@@ -1,7 +1,7 @@
-"""A backup's file: a plain tar with a manifest, and the members that it names in the order below, and nothing else.
+"""Reads and writes a backup's file: a plain tar with a manifest and the members that it names, in this order only.
 
-Written by tarfile. Read header by header, since tarfile itself would take extensions of the format, and unpack them,
-before it can be asked what a file is.
+tarfile writes it. It is read header by header, because tarfile would interpret and unpack extensions of the format
+before the caller can check what a member is.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 MANIFEST, CONFIG, KEY, STORE = "manifest.json", "config.toml", "server.key", "store.sqlite"
-# A store may have any size: it is hashed while it is written to the disk, and ends where the file does.
+# A store may have any size: it is hashed while it is written to disk, and ends where the file does.
 LIMITS = {MANIFEST: 2**16, CONFIG: 2**20, KEY: 2**10, STORE: 2**62}
 PIECE = 2**20
 
@@ -33,7 +33,7 @@ class Member(msgspec.Struct, frozen=True):
 
 
 class Manifest(msgspec.Struct, frozen=True):
-    """`appliance` is the version that made the backup, `schema` the store's."""
+    """The manifest. `appliance`: the version that made the backup. `schema`: the store's."""
 
     format: int
     appliance: str
@@ -43,7 +43,7 @@ class Manifest(msgspec.Struct, frozen=True):
 
 
 def digest(file: BinaryIO) -> Member:
-    """What the manifest says of a member with this content."""
+    """Returns the manifest's entry for a member with this content."""
     sha256, size = hashlib.sha256(), 0
     while piece := file.read(PIECE):
         sha256.update(piece)
@@ -54,7 +54,7 @@ def digest(file: BinaryIO) -> Member:
 
 def write(to: IO[bytes], manifest: Manifest, members: Mapping[str, BinaryIO]) -> None:
     encoded = msgspec.json.format(msgspec.json.encode(manifest)) + b"\n"
-    # This format alone has room for 8 GiB and more without a header in front of the header.
+    # Only this format supports 8 GiB and more without an extra header before the header.
     with tarfile.open(fileobj=to, mode="w", format=tarfile.GNU_FORMAT) as tar:
         _add(tar, MANIFEST, len(encoded), io.BytesIO(encoded))
         for name, content in members.items():
@@ -69,19 +69,21 @@ def _add(tar: tarfile.TarFile, name: str, size: int, content: BinaryIO) -> None:
 
 @contextmanager
 def open_backup(path: Path) -> Iterator[Backup]:
-    """Raises BackupError for what is no backup, or not whole as far as it was read; OSError."""
+    """Opens a backup. Raises BackupError: if it is not a backup, or is damaged as far as it was read. Raises OSError:
+    if it cannot be read."""
     with path.open("rb") as file:
         yield Backup(path, file)
 
 
 def is_backup(path: Path) -> bool:
-    """Whether this is a backup, of whatever version, as far as its beginning says."""
+    """Whether the file starts like a backup, of whatever version. Raises OSError: if it cannot be read."""
     with path.open("rb") as file:
         return _is_first(file.read(tarfile.BLOCKSIZE))
 
 
 class Backup:
-    """`manifest`, `config` (None: made where there was no file) and `key` are read, `copy_store` comes next."""
+    """An open backup. `manifest`, `config` (None: there was no file) and `key` have been read; `copy_store` comes
+    next."""
 
     def __init__(self, path: Path, file: BinaryIO) -> None:
         self.path = path
@@ -119,7 +121,7 @@ class Backup:
         return b"".join(self._pieces(name))
 
     def _pieces(self, name: str) -> Iterator[bytes]:
-        """The next member's content. Raises BackupError, at the end, where it is not what the manifest says."""
+        """Yields the next member's content. Raises BackupError: at its end, if it differs from the manifest."""
         size, sha256 = self._size(name, self._file.read(tarfile.BLOCKSIZE)), hashlib.sha256()
         for piece in self._read(size):
             sha256.update(piece)
@@ -139,7 +141,7 @@ class Backup:
         return header.size
 
     def _read(self, size: int) -> Iterator[bytes]:
-        """`size` bytes, and what fills them up to whole blocks."""
+        """Yields `size` bytes, and skips the padding to whole blocks."""
         left = size
         while left:
             piece = self._file.read(min(left, PIECE))
@@ -154,7 +156,7 @@ class Backup:
 
 
 class _MadeWith(msgspec.Struct):
-    """What the manifests of all versions have."""
+    """What the manifests of all versions have in common."""
 
     format: int
     appliance: str

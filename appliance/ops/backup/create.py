@@ -1,4 +1,4 @@
-"""Taking a backup: the store as it is at one moment, the server key and the configuration, in one file."""
+"""Writes a backup: a consistent snapshot of the store, the server key and the configuration, in one file."""
 
 from __future__ import annotations
 
@@ -25,17 +25,18 @@ if TYPE_CHECKING:
 
     from appliance.store.state_dir import StateDir
 
-WORKSHOP = ".wg-appliance-backup.partial"  # one a folder, so that the next backup clears away what a killed one left
+WORKSHOP = ".wg-appliance-backup.partial"  # one per folder, so that the next backup removes what a killed one left
 DATED = "wg-appliance-%Y%m%dT%H%M%SZ.tar"
 ANY_DATED = "wg-appliance-????????T??????Z.tar"
 
 
 def write_backup(state: StateDir, config_file: Path, target: Path) -> None:
-    """Save state and configuration to `target`, whether a server runs or not.
+    """Saves state and configuration to `target`, whether or not a server runs.
 
-    An earlier backup there is replaced when the new one is whole, checked and on the disk. Beside it there has to be
-    room for two more. Raises StoreError where the store is missing or damaged, BackupError where `target` is there and
-    no backup, HostError where the host does not let it.
+    An earlier backup at `target` is replaced once the new one is complete, checked and on disk. There must be free
+    space for two more backups next to it.
+    Raises StoreError: if the store is missing or damaged. Raises BackupError: if `target` exists and is not a backup.
+    Raises HostError: if the host refuses a step.
     """
     with snapshot(state.store) as source, _faults("cannot write the backup", target):
         contents: dict[str, BinaryIO] = {KEY: io.BytesIO(f"{encode(state.read_key())}\n".encode())}
@@ -52,12 +53,12 @@ def write_backup(state: StateDir, config_file: Path, target: Path) -> None:
 
 
 def dated(folder: Path) -> Path:
-    """What a backup made now is called among others."""
+    """Returns the path of a backup made now, in a folder of dated backups."""
     return folder / datetime.now(UTC).strftime(DATED)
 
 
 def drop_oldest(folder: Path, keep: int) -> list[Path]:
-    """Leave the newest `keep` of the backups that were named by `dated`; those that went."""
+    """Removes all but the newest `keep` backups named by `dated`. Returns those removed."""
     gone = sorted(folder.glob(ANY_DATED))[:-keep]
     for path in gone:
         path.unlink()
@@ -65,7 +66,7 @@ def drop_oldest(folder: Path, keep: int) -> list[Path]:
 
 
 def sync_folder(folder: Path) -> None:
-    """What was renamed in it survives a power cut."""
+    """Makes renames in the folder survive a power cut."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)
@@ -75,11 +76,14 @@ def sync_folder(folder: Path) -> None:
 
 @contextmanager
 def snapshot(store: Path) -> Iterator[sqlite3.Connection]:
-    """A connection that sees the store of one moment. Its -wal and -shm are made by the owner."""
+    """Yields a connection that sees the store at one moment. Its -wal and -shm files are created as the owner.
+
+    Raises StoreError: if the store is missing or damaged.
+    """
     with ExitStack() as stack:
         try:
             with acting_as_owner(store):
-                # "rw": one that is missing is not made. https://www.sqlite.org/uri.html
+                # "rw": does not create a missing store. https://www.sqlite.org/uri.html
                 uri = f"{store.absolute().as_uri()}?mode=rw"
                 source = sqlite3.connect(uri, uri=True, timeout=PATIENCE_S, isolation_level=None)
                 stack.enter_context(closing(source))
@@ -95,7 +99,7 @@ def snapshot(store: Path) -> Iterator[sqlite3.Connection]:
 def _copy(source: sqlite3.Connection, store: Path, copy: Path) -> None:
     try:
         with closing(sqlite3.connect(copy)) as into:
-            # It counts for nothing before it is part of a backup.
+            # The copy need not survive a crash before it is part of a backup.
             into.execute("PRAGMA journal_mode = OFF")
             into.execute("PRAGMA synchronous = OFF")
             source.backup(into)
@@ -126,7 +130,7 @@ def _refuse_others(target: Path) -> None:
 
 @contextmanager
 def workshop(parent: Path) -> Iterator[Path]:
-    """A folder on the file system of the target, for our eyes alone, whatever others may do in `parent`."""
+    """Makes a private folder on the target's file system, safe from other users who may write to `parent`."""
     path = parent / WORKSHOP
     with suppress(FileExistsError):
         path.mkdir(mode=0o700)

@@ -1,4 +1,4 @@
-"""Bringing a backup back: what is there is kept until the new is in place, and then kept aside."""
+"""Restores a backup: the present files are kept until the new ones are in place, and then kept aside."""
 
 from __future__ import annotations
 
@@ -34,7 +34,8 @@ SIDES = ("-wal", "-shm")  # what SQLite keeps beside a store. https://www.sqlite
 
 @dataclass(frozen=True, slots=True)
 class Restored:
-    """`kept_state`, `kept_config`: where what was there before is now; None where nothing was, or it was the same."""
+    """What was restored. `kept_state`, `kept_config`: where the earlier files are; None if there were none, or the
+    configuration was the same."""
 
     manifest: Manifest
     settings: Settings
@@ -44,13 +45,14 @@ class Restored:
 
 
 def restore_backup(file: Path, config_file: Path, environ: Mapping[str, str]) -> Restored:
-    """Put a backup's configuration to `config_file`, and its store and key where that says.
+    """Restores a backup's configuration to `config_file`, and its store and key where that configuration says.
 
-    The store is of the backup's schema: the next start brings it up to date. Raises BackupError for what cannot be
-    restored, ConfigError for a configuration in it that this version refuses, HostError while a server runs. Until
-    all of the backup is unpacked and checked nothing is changed.
+    The store has the backup's schema: the next start migrates it. Nothing is changed before all of the backup is
+    unpacked and checked.
+    Raises BackupError: if the backup cannot be restored. Raises ConfigError: if this version refuses the
+    configuration in it. Raises HostError: while a server runs.
     """
-    # Read here, and not as the state's owner, who may have no access to where the program is.
+    # Read as root: the state's owner may have no access to the program's files.
     newest = migrations()[-1][0]
     with open_backup(file) as backup, ExitStack() as stack:
         _check_schema(backup, backup.manifest.schema, newest)
@@ -78,7 +80,7 @@ def _check_schema(backup: Backup, schema: int, newest: int) -> None:
 
 
 def _settings(backup: Backup, config_file: Path, environ: Mapping[str, str]) -> Settings:
-    """What will hold: a backup that was made where there was no configuration leaves the one that is here."""
+    """Returns the settings that will apply; a backup without a configuration keeps the present one."""
     source, content = f"{backup.path}: config.toml", backup.config
     if content is None:
         source, content = str(config_file), config_file.read_bytes() if config_file.exists() else b""
@@ -89,7 +91,7 @@ def _settings(backup: Backup, config_file: Path, environ: Mapping[str, str]) -> 
 
 
 def _state_dirs(restored: StateDir, config_file: Path, environ: Mapping[str, str]) -> Iterator[StateDir]:
-    """Where no server may run: the one of the backup's configuration, and that of the present one."""
+    """Yields the state directories whose server must not run: the backup's configuration's, and the present one's."""
     yield restored
     try:
         present = StateDir(read_settings(config_file, environ).node.state_dir)
@@ -101,9 +103,9 @@ def _state_dirs(restored: StateDir, config_file: Path, environ: Mapping[str, str
 
 @contextmanager
 def _unpacked(backup: Backup, state: StateDir, newest: int) -> Iterator[StateDir]:
-    """A state directory beside the present files: whole, checked and on the disk."""
+    """Unpacks into a state directory next to the present files: complete, checked and on disk."""
     new = StateDir(state.path / UNPACKING)
-    shutil.rmtree(new.path, ignore_errors=True)  # a restore that was killed left it
+    shutil.rmtree(new.path, ignore_errors=True)  # left by a killed restore
     try:
         new.create()
         with _new_file(new.key) as file:
@@ -118,7 +120,7 @@ def _unpacked(backup: Backup, state: StateDir, newest: int) -> Iterator[StateDir
 
 @contextmanager
 def _new_file(path: Path) -> Iterator[BinaryIO]:
-    """For its owner alone; on the disk when the block ends."""
+    """Creates a file readable by its owner alone; it is on disk when the block ends."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     with os.fdopen(descriptor, "wb") as file:
         yield file
@@ -139,14 +141,14 @@ def _check(backup: Backup, new: StateDir, newest: int) -> None:
 
 @contextmanager
 def _config_aside(backup: Backup, config_file: Path) -> Iterator[Path | None]:
-    """The backup's configuration, ready to take the place of the present one; None where that is the same."""
+    """Yields the backup's configuration, ready to replace the present one; None if they are the same."""
     present = config_file.read_bytes() if config_file.exists() else None
     if backup.config in (None, present):
         yield None
         return
     config_file.parent.mkdir(parents=True, exist_ok=True)
     aside = config_file.with_name(f".{config_file.name}.restoring")
-    aside.unlink(missing_ok=True)  # a restore that was killed left it
+    aside.unlink(missing_ok=True)  # left by a killed restore
     try:
         with _new_file(aside) as file:
             file.write(backup.config)
@@ -157,7 +159,7 @@ def _config_aside(backup: Backup, config_file: Path) -> Iterator[Path | None]:
 
 
 def _take_on_access(descriptor: int, present: Path) -> None:
-    """Whoever may read the configuration now has to be able to afterwards; a new one is for everybody, as of `init`."""
+    """Copies mode and owner of the present configuration; a new one is readable for all users, as after `init`."""
     if not present.exists():
         os.fchmod(descriptor, 0o644)
         return
@@ -168,7 +170,10 @@ def _take_on_access(descriptor: int, present: Path) -> None:
 
 
 def _switch(state: StateDir, new: StateDir, stamp: str) -> Path | None:
-    """Put store and key in place; where the old ones are. From the mark on, no server starts on what may be mixed."""
+    """Puts store and key in place. Returns where the old ones are.
+
+    The marker file keeps a server from starting on a mixed state meanwhile.
+    """
     sides = [state.store.with_name(state.store.name + side) for side in SIDES]
     old = [path for path in (state.store, sides[0], state.key) if path.exists()]
     kept = state.path / stamp if old else None
@@ -180,7 +185,7 @@ def _switch(state: StateDir, new: StateDir, stamp: str) -> Path | None:
     state.unfinished_restore.touch(mode=0o600)
     sync_folder(state.path)
     for path in sides:
-        # SQLite would put the old store's last transactions into the new one.
+        # Else SQLite would write the old store's last transactions into the new one.
         path.unlink(missing_ok=True)
     new.store.replace(state.store)
     new.key.replace(state.key)

@@ -1,1 +1,1 @@
-"""What the host, the state and the running server look like (facts, read), and what is wrong with it (checks, pure)."""
+"""Diagnoses an exit: reads facts of the host, the state and the running server, and checks them (pure)."""

@@ -1,4 +1,4 @@
-"""All checks, in the order in which they are shown. Pure."""
+"""Runs all checks, in the order in which they are shown. Pure."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def diagnose(facts: Facts) -> list[Finding]:
 def _run(check: Callable[[Facts], Finding], facts: Facts) -> Finding:
     try:
         return check(facts)
-    except Exception as error:  # noqa: BLE001  one check's mistake must not hide what the others found
+    except Exception as error:  # noqa: BLE001  a bug in one check must not hide the results of the others
         name = check.__name__.replace("_", "-")
         what = f"cannot be checked: {type(error).__name__}: {error}"
         return warning(name, " ".join(what.split()), "report this line, and what wg-appliance --version says")

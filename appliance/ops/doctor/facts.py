@@ -1,4 +1,4 @@
-"""What a diagnosis knows of the host, the state and the running server. None stands for what could not be seen."""
+"""Declares the facts a diagnosis uses: of the host, the state and the running server. None: could not be read."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Network:
-    """The tunnel's own interface is left out. `uplinks` by IP version; one that has no default route is not there.
+    """The host's network without the tunnel's interface. `uplinks`: by IP version, for those with a default route.
 
-    `has_ipv6`: the kernel does. `ipv6_off`: a new interface begins without it.
+    `has_ipv6`: the kernel supports it. `ipv6_off`: it is disabled for new interfaces.
     """
 
     uplinks: Mapping[int, Uplink]
@@ -36,7 +36,7 @@ class Network:
 
 @dataclass(frozen=True, slots=True)
 class UdpPort:
-    """`holders`: the programs that have the port; `device`: the port of the tunnel that is up."""
+    """The WireGuard port. `holders`: the programs that hold it. `device`: the port of the tunnel that is up."""
 
     holders: tuple[str, ...]
     device: int | None
@@ -44,10 +44,10 @@ class UdpPort:
 
 @dataclass(frozen=True, slots=True)
 class Firewall:
-    """`ruleset`: what `nft -j list ruleset` printed; `fault`: why it did not.
+    """The host's packet filters. `ruleset`: the output of `nft -j list ruleset`; `fault`: why there is none.
 
-    `iptables`: what iptables-save printed, by family, where nft does not show all of it. `legacy`: the families with
-    tables of iptables-legacy, and what its save printed, None where it could not.
+    `iptables`: the output of iptables-save by family, if nft does not show all of it. `legacy`: the families that have
+    tables of iptables-legacy, with the output of its save, None if that failed.
     """
 
     ruleset: str | None
@@ -58,7 +58,7 @@ class Firewall:
 
 @dataclass(frozen=True, slots=True)
 class ForwardingFacts:
-    """`sysctls`: (path below /proc/sys, value). `writable`: whether they can be set here at all."""
+    """The forwarding sysctls: (path below /proc/sys, value). `writable`: whether they can be set here at all."""
 
     sysctls: Mapping[str, str]
     writable: bool | None
@@ -68,7 +68,7 @@ class ForwardingFacts:
 class Disk:
     free: int
     total: int
-    free_inodes: int | None  # None: a file system without a limit to them
+    free_inodes: int | None  # None: the file system does not limit them
     read_only: bool
 
 
@@ -76,21 +76,21 @@ class Disk:
 class StateFile:
     path: Path
     uid: int
-    mode: int  # permission bits alone
+    mode: int  # only the permission bits
 
 
 @dataclass(frozen=True, slots=True)
 class StateFacts:
-    """`files`: the directory first, then what there is in it. Empty: there is no directory.
+    """The state directory. `files`: the directory first, then its files; empty if there is no directory.
 
-    `running`: the settings that the server runs with; `running_s`: how long ago it took them over.
+    `running`: the settings that the server runs with. `running_s`: seconds since it applied them.
     """
 
     files: tuple[StateFile, ...]
     served: bool
     running: Mapping[str, str] | None
     running_s: float | None
-    store: Inspection | None  # None: there is no store, or it could not be seen
+    store: Inspection | None  # None: there is no store, or it could not be read
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +101,7 @@ class Facts:
     now: Moment
     clock_synchronised: bool
     disk: Disk | None
-    state: StateFacts | None  # None: it could not be seen
+    state: StateFacts | None  # None: it could not be read
     wireguard: HostFacts
     network: Network
     udp: UdpPort
@@ -110,7 +110,7 @@ class Facts:
 
     @property
     def dialled(self) -> IPv4Address | IPv6Address | None:
-        """The address that clients are told; None where there is none to be found."""
+        """The address that clients are told to connect to; None if none is configured or found."""
         senders = [uplink.address for uplink in self.network.uplinks.values() if uplink.address is not None]
         return self.settings.node.public_ip or next(iter(senders), None)
 

@@ -1,4 +1,4 @@
-"""What a check found: one line, and the command that mends it. Pure."""
+"""Represents the result of a check: one line, and the command that fixes it. Pure."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Status(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """`mend`: the command to run, or the edit to make; empty where all is well."""
+    """The result of a check. `mend`: the command to run, or the edit to make; empty if all is well."""
 
     check: str
     status: Status
@@ -38,5 +38,5 @@ def failed(check: str, what: str, mend: str) -> Finding:
 
 
 def unseen(check: str, what: str) -> Finding:
-    """What only root may look at."""
+    """Reports that the facts for a check can be read by root only."""
     return warning(check, f"{what} cannot be seen without root", "sudo wg-appliance doctor")

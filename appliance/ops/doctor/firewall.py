@@ -1,4 +1,4 @@
-"""Checks of what of this host decides over clients' packets: forwarding and the packet filters of others. Pure."""
+"""Checks what this host does with clients' packets: IP forwarding and other programs' packet filters. Pure."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def nftables(facts: Facts) -> Finding:
 
 
 def forward(facts: Facts) -> Finding:
-    """Does any other packet filter of this host drop what clients send, or what is answered to them?"""
+    """Checks whether another packet filter of this host drops packets from or to clients."""
     if facts.firewall.ruleset is None:
         return unseen("forward", "the firewall") if not facts.root else _blind("forward")
     found = [
@@ -78,7 +78,7 @@ def forward(facts: Facts) -> Finding:
 
 
 def udp_filter(facts: Facts) -> Finding:
-    """Do clients' handshakes get through to the port?"""
+    """Checks whether clients' handshakes reach the UDP port."""
     if facts.firewall.ruleset is None:
         return unseen("udp-filter", "the firewall") if not facts.root else _blind("udp-filter")
     port = facts.settings.wireguard.listen_port
@@ -90,7 +90,7 @@ def udp_filter(facts: Facts) -> Finding:
 
 
 def tables(found: Filters) -> list[Table]:
-    """Everybody's but our own. What iptables itself shows comes in place of what nft shows of it."""
+    """Returns all filter tables but the appliance's own. Output of iptables-save replaces nft's view of its tables."""
     listed = nft_json.parse(found.ruleset or '{"nftables": []}')
     shown = [iptables_save.parse(text, family) for family, text in found.iptables.items()]
     shown += [
@@ -145,7 +145,7 @@ def _name(obstacle: Obstacle) -> str:
 
 
 def _owner(table: Table) -> str | None:
-    """Whose it is, as far as one can tell by the names in it."""
+    """Guesses the program that owns a table, by the names in it."""
     if table.name == "firewalld":
         return "firewalld"
     if any(name.startswith(("ufw-", "ufw6-")) for name in table.chains):
@@ -185,12 +185,12 @@ def _let_in(obstacle: Obstacle, port: int) -> str:
 
 
 def _is_iptables(table: Table) -> bool:
-    """Chains in capitals, in the table `filter` of one IP version, are what iptables makes."""
+    """Whether iptables owns the table: `filter` of one IP version, with chains in capitals."""
     return table.family in PROGRAMS and table.name == "filter" and {"INPUT", "FORWARD"} & set(table.chains) != set()
 
 
 def _iptables(table: Table) -> str:
-    """The program that changes it. A packet has to pass both kinds: what one accepts, the other may still drop."""
+    """Returns the program that changes the table. Packets pass both kinds: one may drop what the other accepts."""
     return PROGRAMS[table.family] + ("-legacy" if table.legacy else "")
 
 

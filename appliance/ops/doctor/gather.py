@@ -1,4 +1,4 @@
-"""Reading the facts of this host. Nothing is changed; what may not be seen is None."""
+"""Reads the facts of this host. Changes nothing; what may not be read is None."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ LEGACY_TABLES = {"ip": Path("/proc/net/ip_tables_names"), "ip6": Path("/proc/net
 
 
 def gather(settings: Settings, config_file: Path, state: StateDir, become_owner: Callable[[], object]) -> Facts:
-    """`become_owner` is called when all that may take root has been read: the store is opened by its owner alone."""
+    """Reads all facts. `become_owner`: called after all that may need root, because only its owner opens the store."""
     interface, port = settings.wireguard.interface, settings.wireguard.listen_port
     root = os.geteuid() == 0
     wireguard = backend.read_host(interface)
@@ -78,7 +78,7 @@ def _network(interface: str) -> Network:
 
 
 def _device_port(interface: str, kind: str | None) -> int | None:
-    """The port of the tunnel, where it is up and may be asked."""
+    """Returns the tunnel's UDP port if it is up and may be queried."""
     tunnels: dict[str, Callable[[str], Tunnel]]
     tunnels = {kernel.KIND: kernel.KernelTunnel, userspace.KIND: userspace.UserspaceTunnel}
     if kind is None or kind not in tunnels:
@@ -116,11 +116,11 @@ def _has_legacy_filter(names: Path) -> bool:
     try:
         return "filter" in names.read_text(encoding="ascii").split()
     except OSError:
-        return False  # no such tables in this kernel, or not for us to see
+        return False  # this kernel has no such tables, or they may not be read
 
 
 def _output(program: str, *arguments: str) -> tuple[str | None, str | None]:
-    """What it printed, or why it did not."""
+    """Runs a program. Returns its output, or why there is none."""
     found = shutil.which(program)
     if found is None:
         return None, f"{program} is not installed"
@@ -143,7 +143,7 @@ def _output(program: str, *arguments: str) -> tuple[str | None, str | None]:
 
 
 def _disk(path: Path) -> Disk | None:
-    """Of the file system on which the state is, or will be."""
+    """Reads the file system that has, or will have, the state directory."""
     try:
         there = next(folder for folder in (path, *path.parents) if folder.exists())
         found = os.statvfs(there)

@@ -1,6 +1,6 @@
-"""Reading `iptables-save -t filter` as a table of the packet filter. Pure.
+"""Parses `iptables-save -t filter` into a table of the packet filter. Pure.
 
-For what nft does not show: the matches of iptables' own (xt), and the tables of iptables-legacy.
+Used for what nft does not show: iptables' own matches (xt), and the tables of iptables-legacy.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _DO_NOT_HOLD = (
 
 
 def parse(text: str, family: str, *, legacy: bool = False) -> Table:
-    """`family`: ip or ip6. Other tables than `filter` are skipped."""
+    """Parses the output of iptables-save. `family`: ip or ip6. Tables other than `filter` are skipped."""
     chains: dict[str, Chain] = {}
     table = ""
     for line in text.splitlines():
@@ -54,14 +54,14 @@ def _rule(words: list[str], chains: Mapping[str, Chain]) -> Rule:
                 return Rule(tests, Jump(target, goto=option in ("-g", "--goto")))
             if target in ("QUEUE", "NFQUEUE"):
                 return Rule([*tests, unknown], Verdict.DROP)
-            return Rule(tests, _VERDICTS.get(target))  # LOG, MARK, TCPMSS, ... let it pass
+            return Rule(tests, _VERDICTS.get(target))  # LOG, MARK, TCPMSS, ... have no verdict
         if option not in _NO_TEST:
             tests.append(_test(option, values, negated=negated))
     return Rule(tests, None)
 
 
 def _options(words: list[str]) -> Iterator[tuple[str, list[str], bool]]:
-    """(option, its values, whether a ! stands before it)."""
+    """Yields (option, its values, whether it is preceded by `!`)."""
     at = 0
     while at < len(words):
         negated = words[at] == "!"

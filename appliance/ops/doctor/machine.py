@@ -1,4 +1,4 @@
-"""Checks of the machine: its clock and its disk. Pure."""
+"""Checks the machine's clock and disk. Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Checks of the running server: is it there, does it tick, does it run with what the configuration says. Pure."""
+"""Checks the running server: whether it runs, ticks, and uses the current configuration. Pure."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def server(facts: Facts) -> Finding:
 
 
 def tick(facts: Facts) -> Finding:
-    """When the counters were last read and stored."""
+    """Checks when the counters were last read and stored."""
     if facts.state is None:
         return unseen("tick", "the last tick")
     if not facts.state.served:
@@ -43,7 +43,7 @@ def tick(facts: Facts) -> Finding:
 
 
 def drift(facts: Facts) -> Finding:
-    """What the configuration says and the running server has not taken over."""
+    """Checks for configured settings that the running server has not applied."""
     if facts.state is None:
         return unseen("drift", "what the server runs with")
     if not facts.state.served:

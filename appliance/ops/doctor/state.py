@@ -1,4 +1,4 @@
-"""Checks of the state directory and the store. Pure."""
+"""Checks the state directory and the store. Pure."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ OTHERS = 0o077  # permission bits of group and others
 
 
 def state(facts: Facts) -> Finding:
-    """Whose the directory and the files in it are, and who else may read them."""
+    """Checks that one user owns the directory and its files, and that no other user may read them."""
     place, found = facts.settings.node.state_dir, facts.state
     if found is None:
         return unseen("state", str(place))
@@ -36,7 +36,7 @@ def state(facts: Facts) -> Finding:
 
 
 def store(facts: Facts) -> Finding:
-    """Is the file whole, ours, and of a version that this program knows?"""
+    """Checks that the store is undamaged, is the appliance's, and has a schema that this program knows."""
     if facts.state is None:
         return unseen("store", "the store")
     found = facts.state.store

@@ -1,4 +1,4 @@
-"""Checks of the tunnel and of its way to clients: WireGuard, its port, its addresses, its uplink. Pure."""
+"""Checks the tunnel and how clients reach it: WireGuard, its port, its addresses, its uplink. Pure."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ KINDS = {"kernel": "wireguard", "userspace": "tun"}
 
 
 def wireguard(facts: Facts) -> Finding:
-    """Is there one, and may it have the interface's name?"""
+    """Checks that WireGuard is available, and that the interface's name is free or the appliance's."""
     host, setting, name = facts.wireguard, facts.settings.wireguard.backend, facts.settings.wireguard.interface
     backend = "kernel" if host.kernel_module and setting != "userspace" else "userspace"
     if setting == "kernel" and not host.kernel_module:
@@ -44,7 +44,7 @@ def wireguard(facts: Facts) -> Finding:
 
 
 def udp_port(facts: Facts) -> Finding:
-    """Is it ours or free? Whether packets get through to it is for the firewall's checks."""
+    """Checks that the port is free or the tunnel's own. Whether packets reach it is up to the firewall checks."""
     port, holders, ours = facts.settings.wireguard.listen_port, facts.udp.holders, facts.udp.device
     if ours == port:
         return ok("udp-port", f"{port}, the tunnel listens there")
@@ -59,7 +59,7 @@ def udp_port(facts: Facts) -> Finding:
 
 
 def public_address(facts: Facts) -> Finding:
-    """Can clients dial it?"""
+    """Checks whether clients can connect to the announced address."""
     network, port, dialled = facts.network, facts.settings.wireguard.listen_port, facts.dialled
     public = '"<the address clients dial>"'
     if dialled is None:
@@ -84,7 +84,7 @@ def public_address(facts: Facts) -> Finding:
 
 
 def uplink(facts: Facts) -> Finding:
-    """Is there a way out, and do the tunnel's packets fit through it?"""
+    """Checks that there is a default route, and that the tunnel's packets fit its MTU."""
     found = facts.network.uplinks
     if not found:
         return failed(
@@ -109,7 +109,7 @@ def uplink(facts: Facts) -> Finding:
 
 
 def ipv6(facts: Facts) -> Finding:
-    """Does the tunnel's IPv6 go with the host's?"""
+    """Checks whether the tunnel's IPv6 matches the host's."""
     subnet6, network = facts.settings.wireguard.subnet6, facts.network
     way = network.uplinks.get(6) if network.has_ipv6 else None
     reachable = way is not None and way.address is not None
@@ -135,13 +135,13 @@ def ipv6(facts: Facts) -> Finding:
             f"sysctl -w net.ipv6.conf.{way.interface}.accept_ra_defrtr=0",
         )
     if way is None:
-        # Without subnet6 it would not be refused: a client without an address for it waits until it gives up.
+        # Without subnet6 clients would have no IPv6 address, and their IPv6 connections would time out, not be refused.
         return ok("ipv6", "this host has no way out for it: what clients send is refused at once")
     return ok("ipv6", f"clients' leaves by {way.interface}")
 
 
 def subnet(facts: Facts) -> Finding:
-    """Does the host use the tunnel's addresses already?"""
+    """Checks whether the host uses the tunnel's addresses already."""
     tunnel = facts.settings.wireguard
     for key, own in (("subnet", tunnel.subnet), ("subnet6", tunnel.subnet6)):
         if own is None:
@@ -161,12 +161,12 @@ def subnet(facts: Facts) -> Finding:
 
 
 def is_private(address: IPv4Address | IPv6Address) -> bool:
-    """Not to be reached from the internet; ranges for documentation count as public, as in the egress rules."""
+    """Whether the internet cannot reach the address; documentation ranges count as public, as in the egress rules."""
     return any(address in network for network in PRIVATE)
 
 
 def _overlapping(facts: Facts, own: IPv4Network | IPv6Network) -> Iterator[tuple[str, IPv4Network | IPv6Network, bool]]:
-    """(interface, network, whether the host has an address in it)."""
+    """Yields (interface, network, whether the host has an address in it)."""
     addresses = [(name, interface.network, True) for name, interface in facts.network.addresses]
     routes = [(name, network, False) for name, network in facts.network.routes]
     for name, network, is_address in [*addresses, *routes]:
@@ -175,7 +175,7 @@ def _overlapping(facts: Facts, own: IPv4Network | IPv6Network) -> Iterator[tuple
 
 
 def _free(facts: Facts) -> IPv4Network:
-    """A /24 of RFC 1918 that this host does not use."""
+    """Returns a /24 of RFC 1918 that this host does not use."""
     candidates = (IPv4Network((0x0A000000 + (second << 16), 24)) for second in range(101, 255))
     return next((c for c in candidates if not list(_overlapping(facts, c))), IPv4Network("192.168.233.0/24"))
 

@@ -1,4 +1,4 @@
-"""Who has a UDP port, from procfs."""
+"""Finds the programs that hold a UDP port, from procfs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ UNNAMED = "another process"
 
 
 def holders(port: int) -> tuple[str, ...]:
-    """The programs that have it, each once; one that may not be seen is just another process."""
+    """Returns the names of the programs that hold the port, each once; "another process" if a name may not be read."""
     inodes = set(_inodes(port))
     if not inodes:
         return ()
@@ -23,7 +23,8 @@ def holders(port: int) -> tuple[str, ...]:
 
 
 def _inodes(port: int) -> Iterator[str]:
-    """proc(5), /proc/net/udp: the address in hex with its port, and in the tenth field the inode."""
+    """Yields the inodes of sockets on the port. proc(5), /proc/net/udp: field 2 is the local address and port in hex,
+    field 10 the inode."""
     for table in ("udp", "udp6"):
         try:
             lines = (PROC / "self/net" / table).read_text(encoding="ascii").splitlines()[1:]
@@ -39,7 +40,7 @@ def _links(process: Path) -> Iterator[str]:
         for descriptor in (process / "fd").iterdir():
             yield str(descriptor.readlink())
     except OSError:
-        return  # it has ended, or is another user's
+        return  # the process has ended, or is another user's
 
 
 def _name(process: Path) -> str:

@@ -1,1 +1,1 @@
-"""Putting the appliance on a host as a service, taking it off again, and moving it to another version."""
+"""Installs the appliance on a host as a service, upgrades it, and uninstalls it."""

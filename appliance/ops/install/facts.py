@@ -1,4 +1,4 @@
-"""What installing has to know of the host."""
+"""Reads and checks what the installer needs to know of the host."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ UNIT_SUFFIXES = (".service", ".timer", ".conf")
 
 
 def own_program() -> Program:
-    """The packed program that this process runs. Raises HostError where it runs from a checkout or a wheel."""
+    """Returns the packed program that this process runs. Raises HostError: if it runs from a checkout or a wheel."""
     if not getattr(sys, "frozen", False):
         raise HostError(
             "only the one file (wg-appliance-<version>-linux-<arch>) installs itself; this is not run from it"
@@ -42,13 +42,13 @@ def own_program() -> Program:
 
 
 def units_in(files: Path) -> dict[str, str]:
-    """The systemd units that a version of the program brings, by their path below systemd's folder."""
+    """Returns the systemd units that come with a version of the program, by their path below systemd's folder."""
     folder = files / "appliance" / "units"
     return {str(f.relative_to(folder)): f.read_text("utf-8") for f in folder.rglob("*") if f.suffix in UNIT_SUFFIXES}
 
 
 def require_host(doing: str) -> None:
-    """Root, and systemd. Raises HostError."""
+    """Raises HostError: if this process is not root, or the host does not run systemd."""
     if os.geteuid() != 0:
         raise HostError(f"{doing} needs root: run it with sudo")
     if not Path("/run/systemd/system").is_dir():  # sd_booted(3)
@@ -58,7 +58,7 @@ def require_host(doing: str) -> None:
 
 
 def needs_userspace(settings: Settings) -> bool:
-    """Whether wireguard-go is to carry the tunnel. Raises HostError where the host has no device for it."""
+    """Whether wireguard-go must run the tunnel. Raises HostError: if it must, and the host has no TUN device."""
     backend = settings.wireguard.backend
     if backend == "kernel" or (backend == "auto" and kernel_has_wireguard()):
         return False
@@ -70,7 +70,7 @@ def needs_userspace(settings: Settings) -> bool:
 
 
 def require_interface(settings: Settings, state: StateDir, *, userspace: bool) -> None:
-    """Raises HostError when an interface has our name and is not ours: what is in it would be lost."""
+    """Raises HostError: if another program's interface has the tunnel's name; taking it over would lose its peers."""
     name = settings.wireguard.interface
     kind = link_kind(name)
     if kind is None:
@@ -86,8 +86,8 @@ def require_interface(settings: Settings, state: StateDir, *, userspace: bool) -
 
 
 def require_ports(settings: Settings) -> None:
-    """Raises HostError when somebody else has a port that the service, which does not run, will listen on."""
-    if link_kind(settings.wireguard.interface) is None:  # else the tunnel stands, and has it
+    """Raises HostError: if another program holds a port of the service, which does not run yet."""
+    if link_kind(settings.wireguard.interface) is None:  # else the tunnel is up and holds the port
         sockets.require_udp_port("wireguard.listen_port", settings.wireguard.listen_port)
     for key, where in (("api.listen", settings.api.listen), ("metrics.listen", settings.metrics.listen)):
         if isinstance(where, HostPort):
@@ -95,7 +95,7 @@ def require_ports(settings: Settings) -> None:
 
 
 def _device_key(interface: str, backend: Backend) -> bytes | None:
-    """The public key in the tunnel that stands; None where there is none to be asked."""
+    """Returns the public key of the tunnel that is up; None if it cannot be queried."""
     try:
         tunnel, _ = choose_backend(backend, interface)
     except HostError:
@@ -113,7 +113,7 @@ def _device_key(interface: str, backend: Backend) -> bytes | None:
 
 
 def public_address() -> IPv4Address | IPv6Address | None:
-    """The host's address, where it is one that the internet reaches; None behind a NAT."""
+    """Returns the host's address if the internet can reach it; None behind a NAT."""
     try:
         address = interfaces.default_route_address()
     except HostError:
@@ -122,13 +122,16 @@ def public_address() -> IPv4Address | IPv6Address | None:
 
 
 def require_address(settings: Settings) -> None:
-    """Raises HostError when neither the configuration nor a default route says what clients dial."""
+    """Raises HostError: if neither the configuration nor a default route gives the address for clients."""
     if settings.node.public_ip is None:
         interfaces.default_route_address()
 
 
 def region() -> str | None:
-    """The provider's word for where the host is. https://docs.cloud-init.io/en/latest/explanation/instancedata.html"""
+    """Returns the provider's name of the host's region, from cloud-init.
+
+    https://docs.cloud-init.io/en/latest/explanation/instancedata.html
+    """
     try:
         found = json.loads(CLOUD_INIT.read_text(encoding="utf-8"))["v1"]["region"]
     except (OSError, ValueError, KeyError, TypeError):
@@ -137,7 +140,7 @@ def region() -> str | None:
 
 
 def firewalls() -> list[str]:
-    """Those of the host that close ports by default, and run."""
+    """Returns the running firewalls of the host that close ports by default."""
     found = []
     try:
         if re.search(r"^ENABLED=yes$", Path("/etc/ufw/ufw.conf").read_text(encoding="utf-8"), re.MULTILINE):

@@ -1,4 +1,4 @@
-"""Running the host's own tools: apt-get, useradd, systemctl. Each as a list of words, never through a shell."""
+"""Runs the host's own tools: apt-get, useradd, systemctl. Commands are lists of words, never run by a shell."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ TIMEOUT_S = 600  # apt-get over a slow line
 
 
 def run(*command: str, timeout: float = TIMEOUT_S) -> str:
-    """Its stdout. Raises HostError with the last line it said when it fails."""
+    """Runs a command and returns its stdout. Raises HostError: if it fails, with the last line of its output."""
     try:
         done = subprocess.run(  # noqa: S603 (fixed words and our own paths)
             command,
@@ -42,7 +42,10 @@ def succeeds(*command: str) -> bool:
 
 
 def install_packages(names: list[str]) -> None:
-    """The lists of a fresh host may be missing or old: they are read anew only where it fails without."""
+    """Installs packages; updates the package lists of a fresh host only if the first try fails.
+
+    Raises HostError: if the second try fails too.
+    """
     command = ("apt-get", "install", "-y", "--no-install-recommends", *names)
     try:
         run(*command)

@@ -1,4 +1,4 @@
-"""Taking the exit off the host: the tunnel, the firewall table, the sysctls, what a killed self-test has left."""
+"""Removes the exit from the host: tunnel, firewall table, sysctls, and what a killed self-test has left."""
 
 from __future__ import annotations
 
@@ -21,7 +21,10 @@ if TYPE_CHECKING:
 
 
 def leave(settings: Settings, state: StateDir, say: Callable[[str], None]) -> None:
-    """The services have stopped; wireguard-go took its interface with it."""
+    """Removes it all. The services must have stopped; a wireguard-go has removed its interface with itself.
+
+    Raises HostError: if a step fails.
+    """
     name = settings.wireguard.interface
     cleanup.clear(plan.names(name))
     if link.link_kind(name) == kernel.KIND:
@@ -45,10 +48,10 @@ def _table_stands() -> bool:
 
 
 def _passages() -> str:
-    """What takes our rules out of the tables of others."""
+    """Returns the nft script that deletes the appliance's rules from other programs' tables."""
     try:
         return coexistence.delete(_nft("--json", "--terse", "list", "ruleset"))
-    except (FileNotFoundError, ValueError):  # no nft, or one without JSON
+    except (FileNotFoundError, ValueError):  # nft is missing, or built without JSON
         return ""
 
 

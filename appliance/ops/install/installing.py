@@ -1,4 +1,4 @@
-"""`wg-appliance install`: from a host without the appliance to an exit that is ready."""
+"""Implements `wg-appliance install`: turns a host without the appliance into a working exit."""
 
 from __future__ import annotations
 
@@ -28,14 +28,17 @@ FIRST_ACCOUNT = "owner"
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What the operator asked for; None: what the host says."""
+    """The operator's options; None: use the host's own value."""
 
     public_ip: str | None = None
     region: str | None = None
 
 
 def install(layout: Layout, program: Program, wanted: Wanted, say: Callable[[str], None], *, rehearse: bool) -> None:
-    """Raises ApplianceError. Nothing is changed before it is known that this host can be an exit."""
+    """Installs the appliance. Checks that this host can be an exit before it changes anything.
+
+    Raises ApplianceError: if a check or a step fails.
+    """
     installed = layout.installed_version()
     if installed not in (None, program.version):
         raise HostError(
@@ -66,7 +69,7 @@ def install(layout: Layout, program: Program, wanted: Wanted, say: Callable[[str
 
 
 def _settings(layout: Layout, text: str) -> Settings:
-    """Those of the configuration that is there, else of the one that is to be written."""
+    """Returns the settings of the present configuration, else of the one to be written."""
     if layout.config.exists():
         return read_settings(layout.config, {})
     return parse_settings(text, {}, socket.gethostname(), str(layout.config))
@@ -81,7 +84,7 @@ def _config_text(wanted: Wanted) -> str:
 
 
 def _not_heeded(layout: Layout, wanted: Wanted) -> Iterator[str]:
-    """What was asked for is for a configuration that is to be written; one that is there is the operator's."""
+    """Yields a notice per option that is ignored: options are for a new configuration, a present one is kept."""
     if layout.config.exists():
         for key, value in (("public_ip", wanted.public_ip), ("region", wanted.region)):
             if value is not None:
@@ -89,7 +92,7 @@ def _not_heeded(layout: Layout, wanted: Wanted) -> Iterator[str]:
 
 
 def _start(settings: Settings, say: Callable[[str], None], *, anew: bool) -> None:
-    """Anew where something has changed; otherwise it is left to run."""
+    """Restarts the service if something has changed, or if it is not ready."""
     if not anew and service.wait_ready(settings.api, 0) is None:
         say(f"service {SERVICE}: ready")
         return
@@ -102,13 +105,13 @@ def _start(settings: Settings, say: Callable[[str], None], *, anew: bool) -> Non
 
 
 def _prove(layout: Layout, say: Callable[[str], None]) -> None:
-    """The running exit carries a client's traffic. Raises HostError with the self-test's own words."""
+    """Runs the self-test against the running exit. Raises HostError: if it fails, with its last line of output."""
     for line in host.run(str(layout.command), "selftest").splitlines():
         say(f"selftest: {line}")
 
 
 def _first_token(layout: Layout, say: Callable[[str], None]) -> None:
-    """Where nobody has one yet: the operator's own, without limits."""
+    """Creates the operator's own token, without limits, if there are no tokens yet."""
     command = str(layout.command)
     if json.loads(host.run(command, "token", "list", "--json"))["tokens"]:
         return

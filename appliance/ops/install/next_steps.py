@@ -1,4 +1,4 @@
-"""What the operator is told at the end: the ports to open, and how the API is reached from outside."""
+"""Words the final advice for the operator: ports to open, and how to reach the API from outside."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def ports(settings: Settings, firewalls: Iterable[str]) -> list[str]:
 
 
 def reaching(settings: Settings) -> list[str]:
-    """How clients elsewhere reach the API; nothing where they do already."""
+    """Returns how to reach the API from other hosts; nothing if it does not listen on loopback."""
     if not settings.api.listen.loopback:
         return []
     return [

@@ -1,4 +1,4 @@
-"""What installing found on the host and changed, written down so that uninstalling can put it back."""
+"""Records what the installer found on the host and changed, so that uninstalling can restore it."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ if TYPE_CHECKING:
 
 
 class Record:
-    """A small JSON file. Root's: the service's user must not have a say in what root puts back."""
+    """A small JSON file owned by root: the service's user must not control what root restores."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
 
     @property
     def sysctls(self) -> dict[str, str]:
-        """(path below /proc/sys, value before)."""
+        """The sysctls before the installation: (path below /proc/sys, value)."""
         return dict(self._read().get("sysctls", {}))
 
     @property
     def packages(self) -> list[str]:
-        """Those that were missing, and installed."""
+        """The packages that were missing and have been installed."""
         return list(self._read().get("packages", []))
 
     def note_sysctl(self, name: str, value: str) -> None:
-        """The first value found is the host's own."""
+        """Notes a sysctl's original value; only the first note of a name counts."""
         self._write({"sysctls": {name: value} | self.sysctls})
 
     def note_packages(self, names: list[str]) -> None:
@@ -48,11 +48,11 @@ class Record:
 
 
 def write_whole(path: Path, text: str, mode: int) -> None:
-    """Under another name first, and on the disk when this returns: a crash leaves the old file or the new one."""
+    """Writes a file atomically: under another name first, and on disk on return. A crash leaves the old or the new."""
     new = path.with_name(f".{path.name}.new")
     descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
     with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-        os.fchmod(descriptor, mode)  # whatever the umask is
+        os.fchmod(descriptor, mode)  # independent of the umask
         file.write(text)
         file.flush()
         os.fsync(file.fileno())

@@ -1,4 +1,4 @@
-"""The service, through systemctl, and whether it works, through its own API."""
+"""Controls the service through systemctl, and checks through its API that it works."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
     from appliance.config.settings import ApiSettings
 
 POLL_S = 0.2
-ERROR = "wg-appliance: error: "  # the line a command ends with that failed
+ERROR = "wg-appliance: error: "  # the prefix of a failed command's last line
 
 
 def restart() -> str:
-    """Start it, or start it anew, without waiting for what comes of it. The run that was before."""
+    """Starts or restarts the service without waiting for it. Returns the invocation id of the run before."""
     before = _property("InvocationID")
     host.run("systemctl", "reset-failed", SERVICE)
     host.run("systemctl", "restart", "--no-block", SERVICE)
@@ -36,12 +36,12 @@ def reload_units() -> None:
 
 
 def is_down() -> bool:
-    """Neither running nor on its way, for the first time or again."""
+    """Whether the service neither runs nor is being started or restarted."""
     return _property("ActiveState") in ("inactive", "failed")
 
 
 def wait_ready(api: ApiSettings, seconds: float, after: str = "") -> str | None:
-    """None once the service is ready, in a later run than `after`; else, when the time is up, what is amiss."""
+    """Waits until the service is ready, in another run than `after`. Returns None, or after `seconds` the fault."""
     deadline = time.monotonic() + seconds
     while (fault := _fault(api, after)) is not None:
         if time.monotonic() > deadline:
@@ -64,7 +64,7 @@ def _fault(api: ApiSettings, after: str) -> str | None:
 
 
 def running_version() -> str | None:
-    """Of the program that runs: each has a folder of its own."""
+    """Returns the version of the running program: each version has a folder of its own."""
     try:
         return Path(f"/proc/{int(_property('MainPID'))}/exe").readlink().parent.name
     except FileNotFoundError:
@@ -76,7 +76,7 @@ def _property(name: str) -> str:
 
 
 def _last_error() -> str:
-    """What it said when it ended, if it did."""
+    """Returns the error message with which the service has ended, if any."""
     lines = host.run("journalctl", "--unit", SERVICE, "--lines", "50", "--output", "cat", "--no-pager").splitlines()
     found = [line.removeprefix(ERROR) for line in lines if line.startswith(ERROR)]
     return f" ({found[-1]})" if found else ""

@@ -1,4 +1,4 @@
-"""`wg-appliance uninstall`: the host as it was found, and what the operator may want again left, or not."""
+"""Implements `wg-appliance uninstall`: restores the host; keeps configuration, state and backups unless told not to."""
 
 from __future__ import annotations
 
@@ -21,7 +21,10 @@ if TYPE_CHECKING:
 
 
 def uninstall(layout: Layout, program: Program, say: Callable[[str], None], *, purge: bool) -> None:
-    """What is not there is no error: an uninstall that was cut short goes on where it was."""
+    """Uninstalls the appliance. Missing parts are not an error: an interrupted uninstall can be repeated.
+
+    Raises HostError: if a step fails.
+    """
     settings = read_settings(layout.config if layout.config.exists() else None, {}, layout.config)
     state = StateDir(settings.node.state_dir)
     record = Record(layout.record)
@@ -47,7 +50,8 @@ def uninstall(layout: Layout, program: Program, say: Callable[[str], None], *, p
 
 
 def _keep_backups(folder: Path, say: Callable[[str], None]) -> None:
-    """They outlive a purge. Each has the server key, and the number of the user that goes may soon be another's."""
+    """Gives the backups to root; they are kept even by a purge. Each contains the server key, and the removed user's
+    uid may soon be another user's."""
     if not folder.is_dir():
         return
     for path in (folder, *folder.iterdir()):
@@ -56,9 +60,9 @@ def _keep_backups(folder: Path, say: Callable[[str], None]) -> None:
 
 
 def _stop(layout: Layout, program: Program, say: Callable[[str], None]) -> None:
-    """All units, the appliance's own first: a tunnel that ends would be put right again."""
+    """Stops all units, the appliance's first: it would restart a tunnel that ends."""
     installed = [name for name in program.units if "/" not in name and (layout.units / name).exists()]
     for name in sorted(installed, key=lambda name: (name != SERVICE, name)):
         host.run("systemctl", "disable", "--now", name)
-        host.succeeds("systemctl", "reset-failed", name)  # it forgets one that had failed
+        host.succeeds("systemctl", "reset-failed", name)  # clears a failed state
         say(f"service {name}: stopped, and not started any more")

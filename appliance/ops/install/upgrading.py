@@ -1,7 +1,7 @@
-"""`wg-appliance upgrade`: to this version, or back to the one that ran.
+"""Implements `wg-appliance upgrade`: moves to this version, or back to the one that ran.
 
-What is under way is written down before anything that it changes, so that the next upgrade can go on after a kill at
-any instant. The tunnel is not touched: it belongs to the kernel, or to a service of its own.
+Each stage is written to a journal before anything changes, so that the next upgrade can continue after a kill at any
+instant. The tunnel is not touched: it belongs to the kernel, or to a service of its own.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ READY_S = 30.0
 
 @dataclass(frozen=True, slots=True)
 class Move:
-    """An upgrade that is under way. `back`: it has failed, and is being undone."""
+    """An upgrade in progress. `back`: it has failed and is being undone."""
 
     old: str
     new: str
@@ -59,7 +59,7 @@ class Upgrade:
         self._state = StateDir(self._settings.node.state_dir)
 
     def run(self) -> None:
-        """Raises HostError where it refuses, and after it has put back the version that ran."""
+        """Upgrades. Raises HostError: if it refuses, or after a failed upgrade has been undone."""
         move = self._under_way()
         if move is None and not self._is_newer():
             return
@@ -72,7 +72,10 @@ class Upgrade:
         self._go(move or self._begin())
 
     def _is_newer(self) -> bool:
-        """Than what is installed; False: it is the same."""
+        """Whether this program is newer than the installed one; False if it is the same.
+
+        Raises HostError: if nothing is installed, or this program is older.
+        """
         installed, new = self._layout.installed_version(), self._program.version
         if installed is None:
             raise HostError("wg-appliance is not installed: run install instead of upgrade")
@@ -83,9 +86,9 @@ class Upgrade:
         return installed != new
 
     def _move_in(self) -> None:
-        """Go on as the same program from where it belongs: from there the service's user can read it, too.
+        """Installs the program's files and continues from there, where the service's user can read them too.
 
-        What works on the service's files does so as that user, and may have to load something meanwhile.
+        Work on the service's files is done as that user, and may have to load modules meanwhile.
         """
         step = plan.program_files(self._layout, self._program)
         if not step.is_there():
@@ -93,8 +96,8 @@ class Upgrade:
             hand_over(step.path / PROGRAM)
 
     def _taken_up(self, move: Move) -> Move | None:
-        """The upgrade that was cut short, where it is the one to go on with; any other is brought to an end."""
-        # The store has gone on since the backup, where the new version was not switched to, or has come up since.
+        """Returns the interrupted upgrade if it is the one to continue; completes or undoes any other."""
+        # If the new version was not switched to, or has come up since, the store has moved on since the backup.
         if not move.back and self._layout.installed_version() == move.old:
             self._journal.unlink()
             return None
@@ -135,7 +138,7 @@ class Upgrade:
         self._say(f"wg-appliance {move.new} runs, and is ready; {move.old} ran before it, and stays at hand")
 
     def _put_back(self, move: Move) -> None:
-        """Each step may have been done already: by an upgrade that was killed while it did this."""
+        """Restores the version that ran. Each step may have been done already, by an upgrade killed meanwhile."""
         self._note(replace(move, back=True))
         service.stop()
         self._restore(Path(move.backup))
@@ -148,7 +151,7 @@ class Upgrade:
         self._say(f"wg-appliance {move.old}: runs again, and is ready")
 
     def _restore(self, backup: Path) -> None:
-        """Where the new version has changed the schema. What it has written besides is kept aside, with its store."""
+        """Restores the store if the new version has changed its schema; keeps the new one, with later data, aside."""
         with open_backup(backup) as opened:
             schema = opened.manifest.schema
         with acting_as_owner(self._state.path):
@@ -158,14 +161,14 @@ class Upgrade:
             self._say(f"{self._state.store}: restored; as it was found it is in {restored.kept_state}")
 
     def _switch(self, to: Program, other: Path) -> None:
-        """Units that only the other version has go."""
+        """Installs the files and units of a version, and removes units that only the other version has."""
         userspace = plan.has_userspace(self._layout)
         gone = sorted(facts.units_in(other).keys() - to.units.keys())
         steps = plan.of_version(self._layout, to, self._settings, userspace=userspace)
         carry_out([*(NoFile(self._layout.units / name) for name in gone), *steps], self._say)
 
     def _restart(self) -> str | None:
-        """None when it is ready."""
+        """Restarts the service. Returns None when it is ready, else the fault."""
         service.reload_units()
         before = service.restart()
         return service.wait_ready(self._settings.api, READY_S, after=before)
@@ -177,7 +180,7 @@ class Upgrade:
         write_whole(self._journal, json.dumps(asdict(move)) + "\n", 0o600)
 
     def _remove_others(self, move: Move) -> None:
-        """The version before stays, for as long as there is no newer one."""
+        """Removes all versions and backups but those of this upgrade: the previous version is kept until the next."""
         for path in self._layout.programs.iterdir():
             if path.is_dir() and not path.is_symlink() and path.name not in (move.old, move.new):
                 shutil.rmtree(path)
@@ -187,12 +190,12 @@ class Upgrade:
 
 
 def hand_over(file: Path) -> None:
-    """Become the program in `file`, which upgrades to itself. Raises HostError where it cannot be run."""
+    """Replaces this process by the program in `file`, which upgrades to itself. Raises HostError: if it cannot run."""
     if not file.is_file() or not file.stat().st_mode & stat.S_IXUSR:
         raise HostError(
             f"{file} is no program to upgrade to: name a wg-appliance-<version>-linux-<arch> (and chmod +x it)"
         )
-    # https://pyinstaller.org/en/stable/advanced-topics.html: its bootloader is not to take itself for a part of ours.
+    # https://pyinstaller.org/en/stable/advanced-topics.html: else its bootloader would act as a subprocess of this one.
     environment = os.environ | {"PYINSTALLER_RESET_ENVIRONMENT": "1"}
     try:
         os.execve(file, [PROGRAM, "upgrade"], environment)  # noqa: S606 (what the operator names)

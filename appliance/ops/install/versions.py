@@ -1,4 +1,4 @@
-"""Which of two versions is the newer one. Semantic Versioning: 1.2.0-rc.1 comes before 1.2.0."""
+"""Compares two versions. Semantic Versioning: 1.2.0-rc.1 comes before 1.2.0."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ Order = tuple[tuple[int, ...], bool, tuple[tuple[bool, int, str], ...]]
 
 
 def order(version: str) -> Order:
-    """A key to sort by. https://semver.org/#spec-item-11"""
+    """Returns a sort key for a version (https://semver.org/#spec-item-11). Raises HostError: if it is not a version."""
     found = re.fullmatch(r"(\d+(?:\.\d+)*)(?:-?([A-Za-z0-9.-]+))?(?:\+.*)?", version)
     if found is None:
         raise HostError(f"{version} is no version")

@@ -1,4 +1,4 @@
-"""The self-test: a session through the running API, a tunnel from a network namespace, traffic through the exit.
+"""Tests the exit end to end: a session through the running API, a tunnel from a network namespace, traffic through it.
 
-It sees what a client sees, and leaves nothing behind.
+The self-test sees what a client sees, and removes everything that it made.
 """

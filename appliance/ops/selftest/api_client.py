@@ -1,4 +1,4 @@
-"""The running API over its configured listener: TCP or a Unix socket, with TLS or without."""
+"""Connects to the running API through its configured listener: TCP or a Unix socket, with or without TLS."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from appliance.config.load import ApiSettings
 
-LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 (what listens everywhere is reached here)
+LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 (a listener on all addresses is reached by loopback)
 
 
 class LocalApi(http.Api):
@@ -37,7 +37,7 @@ class LocalApi(http.Api):
 
 
 def _trusting(certificate: Path) -> ssl.SSLContext:
-    """Trusts the configured certificate, whoever signed it. It is made out to a name, and dialled by an address."""
+    """Trusts the configured certificate, whatever its issuer. It names a host, and the connection uses an address."""
     context = ssl.create_default_context(cafile=certificate)
     context.check_hostname = False
     context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN

@@ -1,6 +1,6 @@
-"""What a self-test has on the host, and a killed one leaves there.
+"""Removes what a self-test has on the host, or a killed one has left.
 
-Its network namespaces end with its process; on the userspace backend its wireguard-go does not, and holds them.
+Its network namespaces end with its process; with the userspace backend, its wireguard-go does not, and keeps them.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 
 
 def clear(names: Names) -> None:
-    """None is no error."""
+    """Removes links and wireguard-go. Missing ones are not an error."""
     with ExitStack() as all_of_it:
-        # Run in the opposite order, and one that fails keeps none of the others from it.
+        # Callbacks run in the opposite order, all of them even if one fails.
         all_of_it.callback(links.remove, names.target_link)
         all_of_it.callback(links.remove, names.client_link)
         all_of_it.callback(end_wireguard_go, names.tunnel)

@@ -1,4 +1,4 @@
-"""Where the self-test's client and target are, and what must be seen of them. Pure.
+"""Chooses addresses and names for the self-test's client and target, and what the test must observe. Pure.
 
 client namespace          host                             target namespace
 tunnel, uplink ---------- client_link     target_link ---- uplink
@@ -23,15 +23,15 @@ if TYPE_CHECKING:
 IPAddress = IPv4Address | IPv6Address
 IPNetwork = IPv4Network | IPv6Network
 
-TIERS = (Tier.FREE, Tier.ANONYMOUS)  # paid sessions stand on invoices
+TIERS = (Tier.FREE, Tier.ANONYMOUS)  # paid sessions appear on invoices
 
 
 @dataclass(frozen=True, slots=True)
 class Names:
-    """Of one appliance's self-test, always the same, so that a run finds what a killed one left.
+    """Interface names of one appliance's self-test, always the same, so that a run finds what a killed one left.
 
-    `client_link` and `target_link` are the host's ends; `tunnel` is the client's interface, and names
-    wireguard-go's socket, which is the same for all network namespaces.
+    `client_link` and `target_link` are the host's ends. `tunnel` is the client's interface, and names wireguard-go's
+    socket, which all network namespaces share.
     """
 
     client_link: str
@@ -40,16 +40,16 @@ class Names:
 
 
 def names(interface: str) -> Names:
-    """`interface`: the appliance's, which no other on this host has."""
+    """Returns the names. `interface`: the appliance's, unique on this host."""
     prefix = f"wgst{hashlib.sha256(interface.encode()).hexdigest()[:8]}"
     return Names(f"{prefix}c", f"{prefix}t", prefix)
 
 
 @dataclass(frozen=True, slots=True)
 class Family:
-    """`ranges` are for documentation: no host of the internet has such an address, and the exit's rules let them pass.
+    """An address family. `ranges`: for documentation, so no internet host has them, and the exit's rules pass them.
 
-    A link has a network of `prefix_length`.
+    Each link has a network of `prefix_length`.
     """
 
     everything: IPNetwork
@@ -70,7 +70,7 @@ IPV6 = Family(IPv6Network("::/0"), RANGES6, 64)
 
 @dataclass(frozen=True, slots=True)
 class Addresses:
-    """Of one family. The gateways are the host's addresses on its two links."""
+    """The addresses of one family. The gateways are the host's addresses on its two links."""
 
     family: Family
     client_gateway: IPAddress
@@ -80,7 +80,10 @@ class Addresses:
 
 
 def choose_addresses(family: Family, avoid: Iterable[IPNetwork]) -> Addresses:
-    """`avoid`: what the host has a route to, and what the exit blocks. Raises HostError where nothing is left."""
+    """Chooses unused networks. `avoid`: those that the host has routes to or that the exit blocks.
+
+    Raises HostError: if nothing is left.
+    """
     used = [network for network in avoid if network.version == family.version and network.prefixlen > 0]
     for candidate in _candidates(family):
         if not any(network.overlaps(candidate) for network in used):
@@ -93,25 +96,25 @@ def choose_addresses(family: Family, avoid: Iterable[IPNetwork]) -> Addresses:
 
 
 def _candidates(family: Family) -> Iterator[IPNetwork]:
-    """Networks for two links each."""
+    """Yields networks, each large enough for two links."""
     for block in family.ranges:
         yield from block.subnets(new_prefix=family.prefix_length - 1)
 
 
 def dialled(public_ip: IPAddress, ipv4: Addresses, own: Collection[IPAddress]) -> IPAddress:
-    """Where the client finds the exit. Behind a 1:1 NAT the public address leads away from the host."""
+    """Returns the exit's address for the client. Behind a 1:1 NAT the public address would lead away from the host."""
     return public_ip if public_ip.version == 4 and public_ip in own else ipv4.client_gateway
 
 
 def source(public_ip: IPAddress, addresses: Addresses, own: Collection[IPAddress]) -> IPAddress:
-    """What the target must see. An address that is not the host's own cannot be it: traffic then leaves from that of
-    the interface by which it leaves."""
+    """Returns the source address that the target must see: the public address if the host has it, else that of the
+    interface by which the traffic leaves."""
     translated = public_ip.version == addresses.family.version and public_ip in own
     return public_ip if translated else addresses.target_gateway
 
 
 def roomiest_tier(tiers: Mapping[str, TierSettings]) -> Tier:
-    """The one that refuses or ends the test's session last."""
+    """Returns the tier that refuses or ends the test's session last."""
 
     def room(tier: Tier) -> tuple[float, ...]:
         limits = tiers[tier]

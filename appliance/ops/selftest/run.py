@@ -1,4 +1,4 @@
-"""Runs steps one after another until one fails, times each, and clears up whatever happened."""
+"""Runs steps in order until one fails, times each, and always cleans up."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ AGAIN = "run it again"
 
 @dataclass(frozen=True, slots=True)
 class SelfTestStep:
-    """`work` says in a few words what it found, or raises; `advice` is what to try then."""
+    """A step. `work`: returns a short result, or raises. `advice`: what to try if it fails."""
 
     name: str
     work: Callable[[], str]
@@ -28,7 +28,7 @@ class SelfTestStep:
 
 @dataclass(frozen=True, slots=True)
 class StepOutcome:
-    """`detail`: what was found, or why the step failed. `advice` is empty where it passed."""
+    """A step's result. `detail`: the result, or why the step failed. `advice`: empty if it passed."""
 
     step: str
     passed: bool
@@ -43,7 +43,7 @@ def run(
     interruption: Interruption,
     report: Callable[[StepOutcome], None],
 ) -> None:
-    """`report` gets each outcome as soon as it is there. `clear` comes last, always, and nothing interrupts it."""
+    """Runs the steps. `report`: gets each outcome at once. `clear`: always runs last, and is not interrupted."""
     with interruption.awaited():
         try:
             for step in steps:

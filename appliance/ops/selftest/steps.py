@@ -1,4 +1,4 @@
-"""What the self-test does, step by step."""
+"""Implements the steps of the self-test."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ if TYPE_CHECKING:
     from appliance.ops.selftest.api_client import LocalApi
     from appliance.ops.selftest.test_account import Books
 
-HANDSHAKE_S = 12.0  # a device calls again after 5 s without an answer (REKEY_TIMEOUT of the WireGuard paper)
+HANDSHAKE_S = 12.0  # a device retries a handshake after 5 s (REKEY_TIMEOUT of the WireGuard paper)
 POLL_S = 0.05
-STATUS_POLL_S = 1.0  # a tier may have as few as a request a second
-LONGEST_INTERVAL_S = 60  # of meter.interval: a longer one is not waited for
+STATUS_POLL_S = 1.0  # a tier may allow as little as one request per second
+LONGEST_INTERVAL_S = 60  # a longer meter.interval is not waited for
 COUNTED_SLACK_S = 15.0
 CHUNKS = 128
 
@@ -39,7 +39,7 @@ DOCTOR = "try wg-appliance doctor"
 
 
 class SelfTest:
-    """The steps, and what one leaves to the next."""
+    """The steps of a self-test, and the state that they share."""
 
     def __init__(self, settings: Settings, api: LocalApi, books: Books, interruption: Interruption) -> None:
         self._settings = settings
@@ -108,7 +108,7 @@ class SelfTest:
         wish = {"region": self._settings.node.region, "client_public_key": public_key, "ipv6": self._has_ipv6}
         answer = self._api.ask("POST", "/v1/sessions", self._token, wish)
         if answer.status == 401:
-            # The API's own words would not tell that of two stores one was meant.
+            # The API's own message would not tell that the token is in another store than the API's.
             raise HostError(f"the API refuses a token made in {self._settings.node.state_dir}: is that its state_dir?")
         self._session = found = answer.require(201, {"id": str, "public_ip": str, "wg_config": str})
         return f"{found['id']}, leaves from {found['public_ip']}"
@@ -189,9 +189,9 @@ class SelfTest:
         return f"its peer is gone; {_figures(final)}"
 
     def _clear(self) -> str:
-        """What this run has made, or one that was killed."""
+        """Removes what this run, or a killed one, has made."""
         with ExitStack() as all_of_it:
-            # Run in the opposite order, and one that fails keeps none of the others from it.
+            # Callbacks run in the opposite order, all of them even if one fails.
             all_of_it.callback(self._books.clear)
             all_of_it.callback(cleanup.clear, self._names)
             all_of_it.callback(self._spaces.close)
@@ -225,14 +225,14 @@ class SelfTest:
         return plan.dialled(self._public_ip, self._ipv4, self._own)
 
     def _reserved(self) -> Iterator[plan.IPNetwork]:
-        """What the exit does not let pass, or has for itself."""
+        """Yields the networks that the exit blocks or uses itself."""
         egress, public_ip = self._settings.egress, self._settings.node.public_ip
         yield from PRIVATE if egress.block_private else ()
         yield from egress.extra_block
         yield self._exit.subnet
         if self._exit.subnet6 is not None:
             yield self._exit.subnet6
-        if public_ip is not None:  # which behind a 1:1 NAT the host has no route to
+        if public_ip is not None:  # behind a 1:1 NAT the host has no route to it
             yield ip_network(public_ip)
 
     def _has_all(self, session: Mapping[str, Any]) -> bool:

@@ -1,4 +1,4 @@
-"""The self-test's own account in the store: made for one run, erased with all that names it."""
+"""Manages the self-test's own account in the store: created for one run, then erased with all that refers to it."""
 
 from __future__ import annotations
 
@@ -26,14 +26,15 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-TOKEN_LIFE_MS = 600_000  # of one that nobody revokes, because this process was killed
+TOKEN_LIFE_MS = 600_000  # ends a token that was not revoked because this process was killed
 END_S = 10.0
 POLL_S = 0.05
 IN_MEMORY = Path(":memory:")  # a store without a file. https://www.sqlite.org/inmemorydb.html
 
 
 class Books:
-    """`as_owner` enters the user whom the store belongs to, given a rehearsal of what is to come (file_owner.py)."""
+    """The self-test's records in the store. `as_owner`: acts as the store's owner, after a rehearsal of the work
+    (file_owner.py)."""
 
     def __init__(
         self,
@@ -47,7 +48,10 @@ class Books:
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """One self-test at a time. Raises HostError when another runs, and StoreError where there is no store."""
+        """Lets one self-test run at a time.
+
+        Raises HostError: while another runs. Raises StoreError: if there is no store.
+        """
         if not self._state.store.exists():
             raise StoreError(f"no store at {self._state.store}: run wg-appliance serve, or name the right --config")
         running = "another self-test of this exit is running; try again when it has ended"
@@ -55,7 +59,7 @@ class Books:
             yield
 
     def open_account(self, tier: Tier) -> str:
-        """Makes the account. Returns a token."""
+        """Creates the account. Returns a token."""
         secret = ids.token_secret()
 
         async def work(store: Store) -> None:
@@ -72,7 +76,7 @@ class Books:
         return secret
 
     def clear(self) -> None:
-        """End and erase what this run has, and what killed ones have left. Raises HostError where a session stays."""
+        """Ends and erases what this run has made, and killed runs have left. Raises HostError: if a session stays."""
         left = self._run(self._clear)
         if left:
             why = "has not ended" if self._state.is_served() else "ends when the server runs, which it does not:"
@@ -97,7 +101,7 @@ class Books:
         return left
 
     async def _await_end(self, store: Store, of: list[Account]) -> list[str]:
-        """The ids of sessions that the server has not ended in time."""
+        """Returns the ids of sessions that the server has not ended in time."""
         deadline = asyncio.get_running_loop().time() + END_S
         while True:
             async with store.read() as db:

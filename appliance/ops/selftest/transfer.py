@@ -1,4 +1,4 @@
-"""Bytes from the client to the target and back, over one TCP connection."""
+"""Sends bytes from the client to the target and back, over one TCP connection."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ if TYPE_CHECKING:
 
 CONNECT_S = 8.0  # the fourth and last try goes out after 7 s (tcp(7), tcp_syn_retries)
 SILENCE_S = 15.0
-# What the kernel takes in without a reader: both ends are this one thread. tcp(7), tcp_wmem and tcp_rmem.
+# Must fit into the kernel's buffers unread: one thread serves both ends. tcp(7), tcp_wmem and tcp_rmem.
 CHUNK = 8 * 1024
 
 
 class NotReached(HostError):
-    """No connection to the target comes about."""
+    """The client cannot connect to the target."""
 
 
 def carry(client: Namespace, target: Namespace, address: IPAddress, chunks: int) -> str:
-    """Send `chunks` of CHUNK random bytes to `address`, and the same back. Returns the address the target has seen.
+    """Sends `chunks` of CHUNK random bytes to `address` and back. Returns the source address that the target saw.
 
-    Raises NotReached, or HostError where they do not all arrive, or not as they were sent.
+    Raises NotReached: if the target cannot be reached. Raises HostError: if data is lost or altered.
     """
     with closing(target.run(_listen, address)) as listener, closing(client.run(_socket, address)) as near:
         try:

@@ -1,4 +1,4 @@
-"""Asking again until there is an answer, or no time left."""
+"""Polls until there is an answer, or the time is over."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ T = TypeVar("T")
 
 
 def answer_within(seconds: float, ask: Callable[[], T | None], every: float) -> T | None:
-    """The first answer of `ask` that is not None; None where there was none in time."""
+    """Returns the first answer of `ask` that is not None; None if there is none in time."""
     deadline = time.monotonic() + seconds
     while (answer := ask()) is None and time.monotonic() < deadline:
         time.sleep(every)

@@ -1,1 +1,1 @@
-"""The HTTP API, version 1: routes a noun, authentication, schemas, and the one table from errors to statuses."""
+"""Serves the HTTP API, version 1: routes, authentication, schemas, and the mapping of errors to statuses."""

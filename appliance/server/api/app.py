@@ -1,4 +1,4 @@
-"""The Litestar application, from built objects."""
+"""Creates the Litestar application from the server's objects."""
 
 from __future__ import annotations
 
@@ -38,10 +38,10 @@ def create_app(
     clock: Clock,
     max_body: int,
 ) -> Litestar:
-    """`max_body` in bytes; a larger one is answered 413."""
+    """Creates the API's application. `max_body`: bytes; a larger body is answered 413."""
 
     async def count_options(request: Request[Any, Any, Any]) -> None:
-        """Every path answers OPTIONS, by itself, and asks for no token."""
+        """Counts OPTIONS requests against their source: Litestar answers them on every path, without a token."""
         if request.method == HttpMethod.OPTIONS:
             limits.count_source(request.scope)
 

@@ -1,4 +1,4 @@
-"""Bearer tokens: from the Authorization header to an account."""
+"""Authenticates requests: from the bearer token in the Authorization header to an account."""
 
 from __future__ import annotations
 
@@ -19,8 +19,11 @@ SCHEME = "bearer"
 
 
 class Authenticator:
-    """Whoever has no token that counts uses up what its source may ask. A token that is remembered is never held up by
-    its neighbours there; one that has to be looked up waits with them."""
+    """Finds the account of a request's bearer token.
+
+    Requests without a valid token count against their source's rate limit. A token that is cached is never delayed by
+    other requests of its source; one that has to be looked up waits for them.
+    """
 
     def __init__(self, tokens: Tokens, limits: RequestLimits, terms: Terms) -> None:
         self._tokens = tokens
@@ -28,9 +31,10 @@ class Authenticator:
         self._terms = terms
 
     async def __call__(self, request: Request[Any, Any, Any]) -> Account:
-        """The account that calls; its windows may have moved on.
+        """Returns the calling account, whose windows may have moved on.
 
-        Raises MissingToken, InvalidToken or TooManyRequests.
+        Raises MissingToken: without a bearer token. Raises InvalidToken: if it is unknown, expired or revoked. Raises
+        TooManyRequests: if the rate limit of the token or the source is exceeded.
         """
         token = bearer_token(_authorization(request))
         if token is None:
@@ -51,14 +55,15 @@ class Authenticator:
 
 
 def _authorization(request: Request[Any, Any, Any]) -> str:
-    """Without building what Litestar builds of all headers. ASGI gives names in lower case, values as Latin-1.
+    """Returns the Authorization header without Litestar's parsing of all headers.
 
-    Several are put together (RFC 9110, section 5.2), which is no token: whoever stands before us may mean another one.
+    ASGI gives names in lower case and values as Latin-1. Several headers are joined (RFC 9110, section 5.2), which is
+    not a valid token: a proxy in front might have checked another one of them.
     """
     return ", ".join(value.decode("latin-1") for name, value in request.scope["headers"] if name == b"authorization")
 
 
 def bearer_token(header: str) -> str | None:
-    """The scheme's name is case-insensitive (RFC 9110, section 11.1)."""
+    """Extracts the token; None without one. The scheme's name is case-insensitive (RFC 9110, section 11.1)."""
     scheme, _, token = header.strip().partition(" ")
     return token.strip() or None if scheme.lower() == SCHEME else None

@@ -1,4 +1,4 @@
-"""Where a request comes from: the peer, or whom a proxy that is trusted names."""
+"""Finds where a request comes from: the socket's peer, or the address that a trusted proxy names."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ if TYPE_CHECKING:
 
 Address = IPv4Address | IPv6Address
 
-# Whoever may open the Unix socket is let in by its mode: a proxy, or the operator.
+# Access to the Unix socket is controlled by its mode: its peer is a proxy, or the operator.
 LOCAL = "local"
 
 
 def source_of(scope: Scope, trusted: Sequence[IPv4Network | IPv6Network]) -> str:
-    """What requests are counted by: an IPv4 address, or the /64 that one IPv6 subscriber has.
+    """Returns the key by which requests are counted: an IPv4 address, or an IPv6 /64, which one subscriber has.
 
-    X-Forwarded-For is read from the right, where the last proxy wrote, and up to the first hop that is not `trusted`.
-    A Unix socket's peer is trusted; where it names nobody, it is LOCAL.
+    X-Forwarded-For is read from the right, where the last proxy wrote, up to the first hop that is not `trusted`.
+    The peer of a Unix socket is trusted; if it names no address, the key is LOCAL.
     """
     client = scope.get("client")
     found = None if client is None else _address(client[0])
@@ -31,7 +31,7 @@ def source_of(scope: Scope, trusted: Sequence[IPv4Network | IPv6Network]) -> str
         if found is not None and not _is_trusted(found, trusted):
             break
         named = _address(_without_port(hop))
-        if named is None:  # "unknown", or garbage: nobody left of it can be believed
+        if named is None:  # "unknown", or garbage: hops to the left of it cannot be trusted
             break
         found = named
     return LOCAL if found is None else _counted_as(found)
@@ -43,7 +43,7 @@ def _hops_from_the_right(headers: Iterable[tuple[bytes, bytes]]) -> list[str]:
 
 
 def _without_port(hop: str) -> str:
-    """Some proxies write 192.0.2.1:4711 and [2001:db8::1]:4711."""
+    """Strips a port, which some proxies append: 192.0.2.1:4711 and [2001:db8::1]:4711."""
     if hop.startswith("["):
         return hop[1:].partition("]")[0]
     return hop.partition(":")[0] if hop.count(":") == 1 else hop

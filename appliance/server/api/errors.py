@@ -1,4 +1,4 @@
-"""The one table from the domain's errors to HTTP. Every error body is `{"error": <message>}` and extra fields."""
+"""Maps the domain's errors to HTTP, in one table. Every error body is `{"error": <message>}` and extra fields."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ HEADERS = {
 
 
 def _extra(error: ApplianceError) -> dict[str, object]:
-    """The fields that an error's body has beside `error`."""
+    """Returns the fields that an error's body has besides `error`."""
     if isinstance(error, NoActiveNodeInRegion):
         return {"available": error.available}
     if isinstance(error, QuotaExceeded):
@@ -95,7 +95,7 @@ def from_domain(_: Request[Any, Any, Any], error: ApplianceError) -> Response[di
 
 
 def from_framework(request: Request[Any, Any, Any], error: HTTPException) -> Response[dict[str, object]]:
-    """Unknown path, method not allowed, body too large: the status's own words, in our shape."""
+    """Answers unknown paths, methods not allowed and too large bodies: the status's phrase as an error body."""
     if error.status_code >= HTTPStatus.INTERNAL_SERVER_ERROR:
         return internal(request, error)
     status = HTTPStatus(error.status_code)
@@ -103,8 +103,8 @@ def from_framework(request: Request[Any, Any, Any], error: HTTPException) -> Res
 
 
 def internal(request: Request[Any, Any, Any], error: Exception) -> Response[dict[str, object]]:
-    """Nothing of the cause leaves the host; the log has it."""
-    # Not the path itself: it is the client's text.
+    """Answers 500. The cause is logged and not sent to the client."""
+    # The route, not the path itself, which is text from the client.
     route = request.scope.get("path_template", "an unknown path")
     log.error("%s %s failed", request.method, route, exc_info=error)
     return error_response(HTTPStatus.INTERNAL_SERVER_ERROR, "internal error")
@@ -114,7 +114,7 @@ HANDLERS = {ApplianceError: from_domain, HTTPException: from_framework, Exceptio
 
 
 def handlers(count_source: Callable[[Scope], None]) -> dict[type[Exception], Any]:
-    """HANDLERS; requests that no route takes count against their source, which may raise TooManyRequests."""
+    """Returns HANDLERS, but unrouted requests also count against their source, which may raise TooManyRequests."""
 
     def unrouted(request: Request[Any, Any, Any], error: HTTPException) -> Response[dict[str, object]]:
         try:

@@ -1,4 +1,4 @@
-"""What fields of answers hold, as the document says it: meaning, form and an example."""
+"""Describes the fields of answers for the OpenAPI document: meaning, form and an example."""
 
 from __future__ import annotations
 

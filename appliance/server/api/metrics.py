@@ -1,4 +1,4 @@
-"""Serves /metrics: Prometheus text, for the operator's own listener."""
+"""Serves /metrics: Prometheus text, on the operator's own listener."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def create_metrics_app(registry: CollectorRegistry) -> Litestar:
-    ProcessCollector(registry=registry)  # memory, processor time and open files, as every exporter names them
+    ProcessCollector(registry=registry)  # memory, CPU time and open files, by their usual names
 
     @get("/metrics", sync_to_thread=False)
     def metrics() -> Response[bytes]:

@@ -1,4 +1,4 @@
-"""What the OpenAPI document says beyond what the handlers' types show."""
+"""Extends the OpenAPI document beyond what the handlers' types show."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from litestar.types import Scope
 
 BEARER: list[dict[str, list[str]]] = [{"bearer": []}]
-CANONICAL_KEY = "^[A-Za-z0-9+/]{42}[AEIMQUYcgkosw048]=$"  # 32 bytes in base64: the last character has two bits of none
+CANONICAL_KEY = "^[A-Za-z0-9+/]{42}[AEIMQUYcgkosw048]=$"  # 32 bytes in base64: the last character has two unused bits
 A_KEY = "mGbrFQRqhL2gEBYRAFHKIKNzQQxALqUD5ZUUbYfQ8UQ="
 AN_ID = "ses_b0897940b5aa508cb4c22562"
 RESETS_AT = "2026-11-25T14:20:00Z"
@@ -49,7 +49,7 @@ Failure = tuple[str, type[Any], dict[str, Any]]
 
 
 def failures(**bodies: Failure) -> dict[int, ResponseSpec]:
-    """By s404 and the like: what it means, the body's shape, and an example."""
+    """Returns the documented failures by status, given as s404 and the like: meaning, body's type, example."""
     return {
         int(name.removeprefix("s")): ResponseSpec(
             data_container=body, description=text, generate_examples=False, examples=[Example(value=example)]
@@ -107,7 +107,7 @@ HEADERS = {
 
 @dataclass
 class Documented(Operation):
-    """Litestar lists a 400 of its own shape for parameters; ours are named by the handler."""
+    """An operation whose 400 is documented by its handler: Litestar's own for parameters has another shape."""
 
     def __post_init__(self) -> None:
         for status, response in (self.responses or {}).items():
@@ -117,7 +117,7 @@ class Documented(Operation):
 
 @dataclass
 class CreateSession(Documented):
-    """The body is read as JSON whatever its Content-Type, which no handler signature can say."""
+    """The body is JSON whatever its Content-Type, which no handler signature can express."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -192,7 +192,7 @@ class ListSessions(Documented):
 
 @dataclass
 class OneSession(Documented):
-    """Litestar lists a 400 of its own shape for every path parameter; an id that cannot be one is 404 here."""
+    """Litestar documents a 400 of its own shape for each path parameter; here an impossible id is answered 404."""
 
     def __post_init__(self) -> None:
         self.responses = {status: it for status, it in (self.responses or {}).items() if status != "400"}
@@ -209,7 +209,7 @@ class OneSession(Documented):
 
 
 class DocumentPlugin(JsonRenderPlugin):
-    """Encoded once: nobody's requests for it are held up."""
+    """Encodes the document once, so that requests for it do not delay others."""
 
     _encoded: bytes | None = None
 
@@ -219,18 +219,18 @@ class DocumentPlugin(JsonRenderPlugin):
         return self._encoded
 
     def receive_router(self, router: Router) -> None:
-        """Whatever else is asked for below /schema Litestar would answer with a page of its own."""
+        """Removes the catch-all below /schema, which Litestar would answer with a page of its own."""
         router.routes = [route for route in router.routes if not route.path_parameters]
 
 
 def openapi(count_source: Callable[[Scope], None]) -> OpenAPIConfig:
     return OpenAPIConfig(
         title="wg-appliance",
-        version="1",  # of the API: which program serves it is nobody's business
+        version="1",  # the API's; the program's version is not disclosed
         description=DESCRIPTION,
         path="/schema",
         use_handler_docstrings=True,
-        # Litestar's own pages load their scripts from elsewhere.
+        # Litestar's own pages load scripts from other hosts.
         render_plugins=[DocumentPlugin(), ReferencePlugin(count_source)],
         components=Components(security_schemes={"bearer": SecurityScheme(type="http", scheme="bearer")}),
     )

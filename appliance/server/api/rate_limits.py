@@ -1,8 +1,8 @@
-"""How often may be asked: by a source that shows no token that counts, and with a token.
+"""Limits the rate of requests: per source without a valid token, and per token.
 
-A limit is a rate and a burst (the generic cell rate algorithm): so many at once, then one each time that the rate
-allows. What is kept is one number for each source or token, of the latest MOST_KEPT of them. Health, readiness and the
-document ask nothing here, and are never held up.
+A limit is a rate and a burst (the generic cell rate algorithm): a burst at once, then one request each time the rate
+allows. One number is kept per source or token, for the latest MOST_KEPT of them. Health, readiness and the OpenAPI
+document are not limited.
 """
 
 from __future__ import annotations
@@ -32,18 +32,21 @@ class RequestLimits:
     def __init__(self, per_minute: int, burst: int, trusted_proxies: Sequence[IPv4Network | IPv6Network]) -> None:
         self._trusted = trusted_proxies
         self._of_sources = _limiter(_kept(), per_minute, burst)
-        self._turns = KeyLocks()  # of sources
+        self._turns = KeyLocks()  # by source
         self._tokens = _kept()
-        self._of_tokens: dict[int, BaseRateLimiter] = {}  # by requests a minute
+        self._of_tokens: dict[int, BaseRateLimiter] = {}  # by requests per minute
 
     def count_source(self, scope: Scope) -> None:
-        """A request that anybody may send, or one without a token that counts. Raises TooManyRequests."""
+        """Counts a public request, or one without a valid token. Raises TooManyRequests: above the source's limit."""
         _take(self._of_sources, source_of(scope, self._trusted))
 
     @asynccontextmanager
     async def turn(self, scope: Scope) -> AsyncIterator[None]:
-        """For what may have to be counted once it is known: one of a source at a time, as otherwise many at once would
-        all be begun with what is left for one. Raises TooManyRequests where `count_source` would."""
+        """Holds the source's lock while a request is authenticated, which may have to be counted afterwards.
+
+        Without the lock, many requests at once would all start on the allowance that is left for one.
+        Raises TooManyRequests: if `count_source` would.
+        """
         source = source_of(scope, self._trusted)
         async with self._turns.hold(source.encode()):
             if self._of_sources.peek(source).remaining < 1:
@@ -51,7 +54,7 @@ class RequestLimits:
             yield
 
     def count_token(self, token_hash: bytes, per_minute: int) -> None:
-        """A minute's worth may come at once. Raises TooManyRequests."""
+        """Counts a request with a token; the burst is a minute's worth. Raises TooManyRequests: above the limit."""
         limiter = self._of_tokens.get(per_minute)
         if limiter is None:
             limiter = self._of_tokens[per_minute] = _limiter(self._tokens, per_minute, per_minute)

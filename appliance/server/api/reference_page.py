@@ -1,4 +1,4 @@
-"""The document as a page that a person reads: of itself alone, without scripts, so that it works without a network."""
+"""Renders the OpenAPI document as a self-contained HTML page, without scripts, that works without a network."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ POLICY = f"default-src 'none'; style-src 'sha256-{base64.b64encode(hashlib.sha25
 
 
 class ReferencePlugin(OpenAPIRenderPlugin):
-    """The page at /schema. Unlike the document itself it counts against its source."""
+    """Serves the page at /schema. Unlike the document itself, it counts against its source."""
 
     def __init__(self, count_source: Callable[[Scope], None]) -> None:
         super().__init__(path="/")
@@ -98,7 +98,7 @@ def _content(document: Node, holder: Node) -> Iterator[str]:
 
 
 def _fields(document: Node, schema: Node, before: str = "") -> Iterator[tuple[str, Node, bool]]:
-    """(name, schema, whether it is always there); those of inner objects under their whole name."""
+    """Yields (name, schema, whether it is always present); fields of inner objects with their full path."""
     schema = _resolved(document, schema)
     if schema.get("type") == "array":
         yield from _fields(document, schema["items"], f"{before}[].")
@@ -111,7 +111,7 @@ def _fields(document: Node, schema: Node, before: str = "") -> Iterator[tuple[st
 
 
 def _resolved(document: Node, schema: Mapping[str, Any]) -> Node:
-    """What references and the choice of one lead to; what stands beside them stays."""
+    """Follows $ref, allOf and oneOf, and keeps the keys beside them."""
     found = {key: value for key, value in schema.items() if key not in ("$ref", "allOf", "oneOf")}
     inner = schema.get("allOf") or schema.get("oneOf") or []
     if "$ref" in schema:
@@ -144,7 +144,7 @@ def _meaning(schema: Node, *, required: bool) -> Iterator[str]:
 
 
 def _text(value: object) -> str:
-    """Whole numbers without a fraction, whatever they are kept as."""
+    """Formats a value; whole numbers without a fraction, even if they are floats."""
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     return value if isinstance(value, str) else json.dumps(value)

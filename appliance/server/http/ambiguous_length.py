@@ -1,4 +1,4 @@
-"""Requests that say twice how long they are: whoever reads them otherwise than we do can be sent a hidden one."""
+"""Refuses requests that state their length twice: a proxy that reads them differently may let a hidden one pass."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ if TYPE_CHECKING:
 
 
 class Unambiguous:
-    """An application around another one. RFC 9112, section 6.1: such a request may be refused, and its connection has
-    to be closed."""
+    """Wraps an ASGI application. RFC 9112, section 6.1: such a request may be refused, and its connection must be
+    closed."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app

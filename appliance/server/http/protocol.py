@@ -1,6 +1,6 @@
-"""One HTTP connection: uvicorn's over h11, and what it lacks against clients that are slow, or mean no good.
+"""Handles one HTTP connection: uvicorn's h11 protocol, with protection against slow or malicious clients.
 
-uvicorn limits only the pause between two requests, and the first byte after it lifts that.
+uvicorn only limits the pause between two requests, and the first byte after it ends that limit.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
     from appliance.server.http.connection_slots import ConnectionSlots
 
 LARGEST_HEAD = 16 * 1024
-# From the first byte of a request, or from when the connection stands.
+# From the first byte of a request, or from the connection's start.
 HEAD_S = 10.0
 BODY_S = 30.0
-# For the rest of a body that nobody wants any more: to close at once would take the answer from the client.
+# For the rest of a body that is not wanted any more: closing at once could destroy the answer on its way to the client.
 UNWANTED_S = 5.0
-# For the client to take what was sent.
+# For the client to receive what was sent.
 TAKE_S = 30.0
 
 
@@ -35,10 +35,10 @@ class HttpConnection(H11Protocol):
         self._connection = connection
         self._room = room
         self._deadline: asyncio.TimerHandle | None = None
-        self._awaited: object = None  # the part of a request that the deadline is for
+        self._awaited: object = None  # the part of a request that the deadline applies to
         self._lost = False
 
-    # What the transport says --------------------------------------------------------------------------
+    # Called by the transport -------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's
         super().connection_made(transport)
@@ -46,10 +46,10 @@ class HttpConnection(H11Protocol):
 
     def data_received(self, data: bytes) -> None:
         if self._connection not in self._room:
-            # What it had sent before it lost its place is still read, would be done, and the answer would reach nobody.
+            # Data received before the eviction would be processed, and its answer would reach no client.
             self.transport.abort()
             return
-        # h11 minds the size of what is not whole yet; what comes whole at once it would take at any size.
+        # h11 limits the size of incomplete events only; a complete one it accepts at any size.
         for start in range(0, len(data), LARGEST_HEAD):
             if not self.transport.is_closing():
                 super().data_received(data[start : start + LARGEST_HEAD])
@@ -68,21 +68,21 @@ class HttpConnection(H11Protocol):
             self._look()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """From here on no timer may run: it would hold all this, which counts nowhere any more, until it goes off."""
+        """Cancels all timers: one that runs would keep this uncounted connection in memory until it fires."""
         self._lost = True
         self._room.leave(self._connection)
         self._set_deadline(None)
         super().connection_lost(exc)
-        self._unset_keepalive_if_required()  # uvicorn leaves it to run where `exc` is set
+        self._unset_keepalive_if_required()  # uvicorn does not if `exc` is set
 
-    # What uvicorn calls -------------------------------------------------------------------------------
+    # Called by uvicorn --------------------------------------------------------------------------------
 
     def on_response_complete(self) -> None:
         if self._lost:
             return
         super().on_response_complete()
         if self.conn.their_state is h11.IDLE and not self.transport.is_closing():
-            self._room.wait_for(self._connection)  # uvicorn's own limit runs
+            self._room.wait_for(self._connection)  # uvicorn's own timeout applies
         elif self.conn.their_state is h11.SEND_BODY and self.conn.our_state is not h11.SEND_RESPONSE:
             self._room.wait_for(self._connection)
             self._set_deadline(UNWANTED_S)
@@ -98,25 +98,25 @@ class HttpConnection(H11Protocol):
         hint = HTTPStatus.BAD_REQUEST
         if isinstance(error, h11.RemoteProtocolError):
             hint = HTTPStatus(error.error_status_hint)
-            # h11's frames in it lead back to it, and to us: all would wait for the garbage collector.
+            # The frames in it refer back to it and to this object: all would wait for the garbage collector.
             error.__traceback__ = None
         self._refuse(hint)
 
     def _should_upgrade(self) -> bool:
-        """Without the warnings that uvicorn writes for each request that asks for it."""
+        """Returns False, without uvicorn's warning for each request that asks for an upgrade."""
         return False
 
     # --------------------------------------------------------------------------------------------------
 
     def _look(self) -> None:
-        """Wait for the client, with a deadline, or serve it."""
+        """Marks the connection as idle, with a deadline, or as served."""
         if self._lost:
             return
         if self.transport.is_closing():
             self._set_deadline(TAKE_S)
             return
         if self.flow.write_paused:
-            return  # until it has taken what it asked for
+            return  # until the client has received its answer
         awaited = self.conn.their_state
         if awaited not in (h11.IDLE, h11.SEND_BODY):
             self._room.serve(self._connection)
@@ -142,7 +142,7 @@ class HttpConnection(H11Protocol):
             self.transport.abort()
 
     def _refuse(self, status: HTTPStatus) -> None:
-        """Where an answer has begun, closing is all that is left to say."""
+        """Answers with an error and closes; if an answer has begun already, only closes."""
         if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
             body = json.dumps({"error": status.phrase.lower()}, separators=(",", ":")).encode()
             headers = [
@@ -158,7 +158,7 @@ class HttpConnection(H11Protocol):
             ):
                 self.transport.write(self.conn.send(event) or b"")
         if self.cycle is not None and not self.cycle.response_complete:
-            # The application may still be about to answer; nothing of that is sent any more.
+            # The application may still answer; none of that is sent any more.
             self.cycle.disconnected = True
             self.cycle.message_event.set()
         self.transport.close()

@@ -1,4 +1,4 @@
-"""However many requests there are, all else that the process does gets its turn: ticks, and requests under way."""
+"""Starts requests in small batches, so that ticks and running requests are not starved, however many there are."""
 
 from __future__ import annotations
 
@@ -13,8 +13,10 @@ BEGUN_AT_ONCE = 32
 
 
 class Turns:
-    """An application around another one: BEGUN_AT_ONCE requests are begun each time round the event loop, those that
-    have waited the longest first. Once begun, nothing holds a request up here, and it holds up nobody."""
+    """Wraps an ASGI application: starts BEGUN_AT_ONCE requests per event loop iteration, in order of arrival.
+
+    A request that has started is not delayed here any more, and delays no other.
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -42,7 +44,7 @@ class Turns:
             if not turn.done():  # cancelled by the stop
                 turn.set_result(None)
                 self._left -= 1
-        # Whoever comes between the last of these and the next round waits behind them.
+        # Requests that arrive before the next round wait behind these.
         self._comes_round = self._left < BEGUN_AT_ONCE
         if self._comes_round:
             loop.call_soon(self._next_round, loop)

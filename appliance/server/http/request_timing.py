@@ -1,4 +1,4 @@
-"""How long each answer takes, by route and status."""
+"""Measures how long each answer takes, by route and status."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class Timed:
-    """An application around another one. Litestar notes in the scope which route it found."""
+    """Wraps an ASGI application. Litestar notes the route in the scope."""
 
     def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
         self._app = app

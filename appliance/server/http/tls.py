@@ -1,4 +1,4 @@
-"""The certificate and its key: files that somebody renews while we serve."""
+"""Loads the TLS certificate and key, and reloads them when the files are renewed."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ log = logging.getLogger(__name__)
 
 
 class Certificate:
-    """Looked at for each new connection. Those that stand keep what they began with."""
+    """A certificate, checked for renewal at each new connection. Open connections keep the one they started with."""
 
     def __init__(self, cert: Path, key: Path) -> None:
-        """PEM files. Raises HostError where they are no pair."""
+        """Loads PEM files. Raises HostError: if they cannot be read or do not match."""
         self._files = (cert, key)
         self._seen = self._state_of_files()
         try:
@@ -27,7 +27,7 @@ class Certificate:
             raise HostError(f"api.tls_cert {cert} and api.tls_key {key}: cannot be used: {_reason(error)}") from error
 
     def current(self) -> ssl.SSLContext:
-        """A renewed pair from the first connection on at which both files are there and match, else the last one."""
+        """Returns the renewed pair as soon as both files exist and match, else the last one."""
         found = self._state_of_files()
         if found != self._seen:
             self._seen = found
@@ -42,7 +42,7 @@ class Certificate:
     def _load(self) -> ssl.SSLContext:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         cert, key = self._files
-        # A passphrase that is asked for at the terminal would hold up everybody.
+        # Without a password, OpenSSL would ask for a passphrase at the terminal and block the server.
         context.load_cert_chain(cert, key, password="")
         return context
 

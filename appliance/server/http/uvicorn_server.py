@@ -1,4 +1,4 @@
-"""uvicorn, as this process wants it: on sockets bound before, with signals and logging left to the server."""
+"""Adapts uvicorn to this process: sockets are bound before, signals and logging are left to the server."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ log = logging.getLogger(__name__)
 
 MOST_CONNECTIONS = 512
 ACCEPTED_IN_A_ROW = 64
-KEEP_ALIVE_S = 65  # longer than proxies keep theirs, so that they do not send into one that is closing
+KEEP_ALIVE_S = 65  # longer than proxies keep theirs, so that they do not send on a connection that is closing
 HEADERS = {
-    "Cache-Control": "no-store",  # answers hold keys and figures of the moment
+    "Cache-Control": "no-store",  # answers contain keys and current figures
     "Content-Security-Policy": "frame-ancestors 'none'",
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
 }
 HEADERS_OF_TLS = {"Strict-Transport-Security": "max-age=31536000"}
 
-# What each connection has from its first moment on, before any handshake: 256 KiB if it were left at that.
+# Allocated per connection before any handshake: 256 KiB by default.
 sslproto.SSLProtocol.max_size = 16 * 1024
 
 
@@ -44,13 +44,13 @@ class WebServer:
     def __init__(
         self, app: ASGIApp, listener: socket.socket, grace_s: int, certificate: Certificate | None = None
     ) -> None:
-        """`grace_s`: how long requests under way may still take once stopped. With a certificate: HTTPS."""
+        """`grace_s`: how long running requests may still take after `stop`. `certificate`: serves HTTPS."""
         config = uvicorn.Config(
             app,
             http=HttpConnection,
             ws="none",
             log_config=None,
-            log_level="error",  # warnings are of what clients send
+            log_level="error",  # warnings are about clients' requests
             access_log=False,
             headers=list((HEADERS | (HEADERS_OF_TLS if certificate else {})).items()),
             server_header=False,
@@ -68,16 +68,16 @@ class WebServer:
 
     @property
     def started(self) -> asyncio.Event:
-        """Set once requests are answered."""
+        """Is set once requests are answered."""
         return self._server.answering
 
     def stop(self) -> None:
-        """Accept no more, finish what is under way; `run` then returns."""
+        """Accepts no more requests and finishes the running ones; `run` then returns."""
         self._server.should_exit = True
 
 
 class _Server(uvicorn.Server):
-    """Accepts for itself: a connection has to be counted, and can be given up, before its TLS handshake is done."""
+    """Accepts connections itself: one is counted, and may be evicted, before its TLS handshake is complete."""
 
     def __init__(self, config: uvicorn.Config, certificate: Certificate | None) -> None:
         super().__init__(config)
@@ -88,7 +88,7 @@ class _Server(uvicorn.Server):
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Signals are the whole process's business: the ticker and the tunnel have to stop in order too."""
+        """Leaves signals to the process: the ticker and the tunnel have to be stopped in order too."""
         yield
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -119,7 +119,7 @@ class _Server(uvicorn.Server):
                     self._start(self._connect(connection))
                 else:
                     connection.close()
-            await asyncio.sleep(0)  # sock_accept does not give way while there are more
+            await asyncio.sleep(0)  # sock_accept does not yield while connections are pending
 
     async def _connect(self, connection: socket.socket) -> None:
         def protocol() -> HttpConnection:
@@ -136,9 +136,9 @@ class _Server(uvicorn.Server):
                 ssl_handshake_timeout=HEAD_S if context else None,
                 ssl_shutdown_timeout=TAKE_S if context else None,
             )
-        except (OSError, asyncio.CancelledError) as error:  # no handshake; or we stop
-            # asyncio's frames in it lead back to it: all that the connection had would wait for the garbage collector,
-            # which goes by how many objects there are, and not by how large they are.
+        except (OSError, asyncio.CancelledError) as error:  # the handshake failed; or the server stops
+            # The frames in it refer back to it: the connection's buffers would wait for the garbage collector, which
+            # counts objects and not their size.
             error.__traceback__ = None
             self._room.leave(connection)
             connection.close()

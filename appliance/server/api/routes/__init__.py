@@ -1,1 +1,1 @@
-"""Routes of the session API, one file a noun."""
+"""Defines the routes of the API, one file per resource."""

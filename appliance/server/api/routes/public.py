@@ -1,4 +1,4 @@
-"""What anybody may ask: the regions, and whether the process serves and works."""
+"""Defines the public routes: the regions, health and readiness."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from appliance.sessions.readiness import Readiness
 
 
-# Where what lies on this host is nobody's business elsewhere; the log has it.
+# Paths on this host are not disclosed to clients; the log has them.
 _PATH = re.compile(r"(?<![^\s(\"'=])/[^\s:;,)\"']+")
 
 

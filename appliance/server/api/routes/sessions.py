@@ -1,4 +1,4 @@
-"""/v1/sessions."""
+"""Defines the routes below /v1/sessions."""
 
 from __future__ import annotations
 
@@ -53,14 +53,14 @@ AnyRequest = Request[Any, Any, Any]
 async def _body(request: AnyRequest) -> bytes:
     try:
         return await request.body()
-    except InternalServerException as error:  # Litestar's word for a client that left before its body was whole
+    except InternalServerException as error:  # Litestar's error for a client that disconnects before the body's end
         raise InvalidRequest("the body is not whole") from error
 
 
 def session_routes(
     sessions: Sessions, quotas: Quotas, authenticate: Authenticator, own_keys: Container[bytes], clock: Clock
 ) -> list[ControllerRouterHandler]:
-    """`own_keys`: public keys no client may use, the exit's own among them."""
+    """Returns the routes. `own_keys`: public keys that no client may use, such as the exit's own."""
 
     async def shape(account: Account, session: Session) -> SessionStatus:
         return SessionStatus.of(session, await quotas.of(account), clock.now())
@@ -142,7 +142,7 @@ def session_routes(
 
 
 def _options(path: str, *methods: str) -> ControllerRouterHandler:
-    """Litestar's own answer names the methods of one handler, where a path has several."""
+    """Answers OPTIONS with all methods of a path; Litestar's own answer names those of one handler only."""
 
     @route(path, http_method=["OPTIONS"], status_code=HTTP_204_NO_CONTENT, include_in_schema=False)
     async def options() -> Response[None]:

@@ -1,4 +1,4 @@
-"""/v1/usage."""
+"""Defines the route /v1/usage."""
 
 from __future__ import annotations
 
