@@ -23,7 +23,7 @@ def about(**fields: object) -> dict[str, object]:
 
 
 def some(values: Iterable[str]) -> str:
-    """Returns the first items, in order."""
+    """Joins the first SHOWN values, sorted, with commas."""
     return ",".join(sorted(values)[:SHOWN])
 
 
