@@ -45,7 +45,7 @@ class HostEgress:
         self._rules = ruleset.render(rules)
         self._forwarding = forwarding
         self._stands = False
-        self._known = False  # whether the table was present when last checked
+        self._known = False  # whether the current rules have been applied before
         self._own: deque[int] = deque(maxlen=OWN_KEPT)  # netlink ports of the last nft processes of this firewall
         self._stuck: asyncio.subprocess.Process | None = None  # an nft that was killed
         self._others_seen = False
@@ -153,7 +153,7 @@ class HostEgress:
             log.warning("connections of a session that ended may go on: conntrack: %s", error)
 
     async def _begin_flows_anew(self) -> None:
-        """Deletes flows that began while the table was missing or changed."""
+        """Deletes flows without source NAT, which began while the table was missing or changed."""
         try:
             many = await asyncio.to_thread(conntrack.forget_untranslated, self._subnets)
         except OSError as error:

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class EgressState:
-    """Holds the current state. `rules_stand`: the nftables table is as last applied. `sysctls`: path below /proc/sys.
+    """Holds the current state. `rules_stand`: the table is as last applied. `sysctls`: values by path below /proc/sys.
 
     `others_seen`: no other table has changed since all of them were checked for letting clients through.
     """

@@ -87,7 +87,7 @@ class Places:
             raise RuntimeError(os.strerror(-error))
 
     def find(self, table: PeerTable, public_key: bytes) -> int | None:
-        """Returns the index in the given table."""
+        """Returns a peer's index in a table that this map holds for; None if the table has no such peer."""
         if len(public_key) != _KEY_SIZE:
             return None
         place = lib.wga_places_find(self._places, table.dump, public_key)

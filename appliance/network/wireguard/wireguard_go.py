@@ -87,7 +87,10 @@ class WireguardGo:
         self.ask(uapi.GET)
 
     def _await_silence(self) -> None:
-        """Waits for the process to end: after its interface is removed, it answers a moment longer."""
+        """Waits until the socket no longer answers: after its interface is removed, a process answers a moment longer.
+
+        Raises TunnelError if it keeps answering.
+        """
         deadline = time.monotonic() + ENDING_TIMEOUT_S
         while self.answers():
             if time.monotonic() > deadline:
