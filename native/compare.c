@@ -1,9 +1,9 @@
 /*
- * What differs between two whole dumps of one device: the peers that are new, gone or changed.
+ * Compares two whole dumps of one device: finds peers that were added, removed or changed.
  *
- * The kernel lists its peers in the order in which they were added, so that as a rule the peer at
- * one place is the peer that stood there before, and comparing is reading two arrays side by side.
- * Only where that fails a peer is looked up.
+ * The kernel lists its peers in the order in which they were added, so that usually both dumps have
+ * the same peer at the same index, and comparing is reading two arrays side by side. Only if the
+ * peers at an index differ is one looked up.
  */
 #include <errno.h>
 #include <string.h>

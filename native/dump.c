@@ -1,7 +1,7 @@
 /*
- * The answer to WG_CMD_GET_DEVICE, from bytes to tables.
+ * Parses the answer to WG_CMD_GET_DEVICE into tables.
  *
- * The format is that of linux/wireguard.h; what the kernel makes of it stands in its
+ * The format is that of linux/wireguard.h; the kernel writes it in
  * drivers/net/wireguard/netlink.c. A dump is many messages. Where a peer's allowed-ips do not fit,
  * the next message repeats the peer with its public key and further allowed-ips and nothing else:
  * such a continuation has no counters, which is not the same as counters of zero. While the first
@@ -145,7 +145,7 @@ static int is_last_peer(const struct wga_dump *dump, const uint8_t *public_key)
 /*
  * The kernel writes counters and handshake time together, at a peer's first appearance, and leaves
  * all of them out of a continuation. So a peer without them that is not the last one continued has
- * unknown counters, and any other mixture is no kernel's.
+ * unknown counters, and any other mixture is malformed.
  */
 static int read_peer(struct wga_dump *dump, struct wga_span set)
 {

@@ -1,5 +1,5 @@
 /*
- * Where the peers of a dump stand, by public key: open addressing with linear probing. Clients choose
+ * Maps public keys to peers of a dump: open addressing with linear probing. Clients choose
  * their public keys, therefore the hash has a secret key: SipHash-1-3, J.-P. Aumasson and
  * D. J. Bernstein, 2012.
  */

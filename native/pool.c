@@ -1,5 +1,5 @@
 /*
- * Indices handed out next fit from a bitmap: a set bit is a taken index.
+ * Allocates indices next fit from a bitmap: a set bit is an allocated index.
  *
  * At most 65536 indices are 1024 words, so the worst search reads 8 KiB and needs no summary level.
  */
@@ -33,7 +33,7 @@ int wga_pool_init(struct wga_pool *pool, uint64_t *words, uint32_t size)
 		return -ERANGE;
 	*pool = (struct wga_pool){ .words = words, .size = size };
 	memset(words, 0, word_count(pool) * sizeof(*words));
-	/* The bits past the end are taken for good, so that no search finds them. */
+	/* The bits past the end stay set, so that no search finds them. */
 	if (size % WORD_BITS)
 		words[size / WORD_BITS] = ~(bit(size) - 1);
 	return 0;

@@ -1,4 +1,4 @@
-"""The settings that the running server has taken over, written down for whoever asks what the file has more."""
+"""Records the settings the running server has in use, so that a diagnosis can compare them with the file."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 
 
 def note(file: Path, settings: Settings) -> None:
-    """Whole or not at all. Nothing but a diagnosis reads it, so that a full disk is no reason not to serve."""
+    """Writes the settings atomically. Only logs a failure: a diagnosis alone reads them, so serving goes on."""
     new = file.with_suffix(".new")
     try:
         new.write_text(json.dumps(by_key(settings), indent=1), encoding="utf-8")
@@ -27,7 +27,7 @@ def note(file: Path, settings: Settings) -> None:
 
 
 def read(file: Path) -> dict[str, str] | None:
-    """What was noted; None where nothing was."""
+    """Returns the recorded settings; None if there are none."""
     try:
         noted = json.loads(file.read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError):

@@ -1,4 +1,4 @@
-"""Makes frozen `Settings` from TOML text and the environment.
+"""Loads frozen `Settings` from TOML text and the environment.
 
 `parse_settings` and `check_overlap` are pure; `read_settings` is the edge that knows files and the host's name. Every
 refusal is a `ConfigError` of one line: where the value came from, the key, the value, what is allowed.
@@ -60,19 +60,22 @@ __all__ = [
 DEFAULT_PATH = Path("/etc/wg-appliance/config.toml")
 ENV_PREFIX = "WG_APPLIANCE_"
 ENV_FILE = "WG_APPLIANCE_CONFIG"  # names the file; no setting
-ENV_CLIENT = ("WG_APPLIANCE_API", "WG_APPLIANCE_TOKEN")  # the client's: where its exit is, and who it is there
+ENV_CLIENT = ("WG_APPLIANCE_API", "WG_APPLIANCE_TOKEN")  # the client's: its exit's URL, and its token
 
 ENV_NAMES = {ENV_PREFIX + "_".join(path).upper(): path for path in KEYS}
 TABLES = {path[:depth] for path in SECTIONS for depth in range(1, len(path) + 1)}
 
 
 def config_path(path: Path | None, environ: Mapping[str, str], default: Path = DEFAULT_PATH) -> Path:
-    """Find the configuration file to use: the one named, else the environment's, else the default."""
+    """Returns the configuration file to use: the one named, else the environment's, else the default."""
     return path or Path(environ.get(ENV_FILE) or default)
 
 
 def read_settings(path: Path | None, environ: Mapping[str, str], default: Path = DEFAULT_PATH) -> Settings:
-    """Read the settings of this host. Only the file at the default place may be missing: all defaults then."""
+    """Reads this host's settings. Only the file at the default path may be missing: all defaults apply then.
+
+    Raises ConfigError if the file cannot be read or a value is not allowed.
+    """
     file = config_path(path, environ, default)
     named = path is not None or bool(environ.get(ENV_FILE))
     settings = parse_settings(_file_text(file, may_be_missing=not named), environ, socket.gethostname(), str(file))
@@ -82,7 +85,7 @@ def read_settings(path: Path | None, environ: Mapping[str, str], default: Path =
 
 
 def parse_settings(text: str, environ: Mapping[str, str], hostname: str, source: str = "config.toml") -> Settings:
-    """Parse the settings that TOML `text` and `environ` make together; `source` names the text in messages."""
+    """Combines TOML `text` and `environ` into settings; `source` names the text in messages. Raises ConfigError."""
     tree = _toml(text, source)
     stated = {path: _value(path, value, source) for path, value in _leaves(tree, source)} | _overrides(environ)
     values = {path: key.kind.parse(key.default) for path, key in KEYS.items()} | stated
@@ -111,7 +114,7 @@ def parse_settings(text: str, environ: Mapping[str, str], hostname: str, source:
 
 
 def check_overlap(settings: Settings, host_networks: Iterable[IPv4Network | IPv6Network]) -> None:
-    """Refuse a tunnel subnet that the host already uses: its addresses' networks and routes.
+    """Raises ConfigError for a tunnel subnet that the host already uses: its addresses' networks and routes.
 
     The caller leaves out those of the appliance's own interface, which a restart finds in place. Default
     routes cover everything and are no overlap.
@@ -236,7 +239,7 @@ def _dotted(path: KeyPath) -> str:
 
 
 def _known(path: KeyPath) -> str:
-    """What an unknown key may have been meant as, and what its table holds."""
+    """Suggests similar keys for an unknown key, and lists those of its table."""
     table = path[:-1]
     elsewhere = [_dotted(known) for known in KEYS if known[-1] == path[-1] and known[0] != "tiers"]
     near = elsewhere or difflib.get_close_matches(_dotted(path).lower(), map(_dotted, [*KEYS, *TABLES]), 1)

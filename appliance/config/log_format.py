@@ -1,4 +1,4 @@
-"""Log lines: an event each, and what it is about as fields; for people or as JSON.
+"""Formats log lines, one event with its fields each, as text or as JSON.
 
 What may stand in a field: ids, tiers, counts, reasons. No token, no key, no client's config or address.
 """
@@ -18,12 +18,12 @@ SHOWN = 5  # of many
 
 
 def about(**fields: object) -> dict[str, object]:
-    """For `extra` of a logging call."""
+    """Returns fields for `extra` of a logging call."""
     return {"fields": fields}
 
 
 def some(values: Iterable[str]) -> str:
-    """The first of many, in order."""
+    """Joins the first SHOWN values, sorted, with commas."""
     return ",".join(sorted(values)[:SHOWN])
 
 
@@ -32,7 +32,7 @@ def formatter(log_format: str, *, with_time: bool) -> logging.Formatter:
 
 
 class TextLines(logging.Formatter):
-    """`LEVEL logger: event field=value`. A traceback follows on lines of its own."""
+    """Formats `LEVEL logger: event field=value`. A traceback follows on separate lines."""
 
     def __init__(self, *, with_time: bool) -> None:
         super().__init__(("%(asctime)s " if with_time else "") + "%(levelname)s %(name)s: %(message)s")
@@ -43,7 +43,7 @@ class TextLines(logging.Formatter):
 
 
 class JsonLogFormatter(logging.Formatter):
-    """An object a line, its fields beside `time`, `level`, `logger` and `message`; `exception` holds a traceback."""
+    """Formats one JSON object per line: fields, `time`, `level`, `logger`, `message`; `exception` holds a traceback."""
 
     def format(self, record: logging.LogRecord) -> str:
         line = {

@@ -1,4 +1,4 @@
-"""What accounts get and what it costs: the part of the configuration that a running server can take over."""
+"""Holds tiers and prices: configuration that a running server can reload."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class Terms:
-    """In force now. Whoever decides asks at that moment, and keeps nothing of it: they may change at any time.
+    """Holds the terms in force. Read them for each decision and do not keep them: they may change at any time.
 
     `rates` None: no price is configured. A session keeps those under which it was created.
     """

@@ -1,4 +1,4 @@
-"""Which settings a running server takes over when it is told to read them again, and which take a restart."""
+"""Tells settings that a running server reloads from those that require a restart."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ TAKEN_OVER = ("egress", "pricing", "tiers")  # sections
 
 
 def in_force(running: Settings, read: Settings) -> Settings:
-    """What a server runs with that has taken over what it can of `read`."""
+    """Returns `running` with the reloadable sections of `read`."""
     return replace(running, **{section: getattr(read, section) for section in TAKEN_OVER})
 
 
 def left_out(running: Settings, read: Settings) -> list[str]:
-    """The keys of `read` that differ from `running` and take a restart."""
+    """Returns the keys of `read` that differ from `running` and require a restart."""
     return [key for key in differing(by_key(running), by_key(read)) if not is_taken_over(key)]
 
 
@@ -30,5 +30,5 @@ def differing(before: Mapping[str, str], after: Mapping[str, str]) -> list[str]:
 
 
 def is_taken_over(key: str) -> bool:
-    """Whether SIGHUP is enough for it."""
+    """Tells whether SIGHUP suffices to apply the key."""
     return key.partition(".")[0] in TAKEN_OVER

@@ -1,4 +1,4 @@
-"""Every setting: its type, what it may hold, its default and the remark the written file carries, a line a key."""
+"""Defines every setting, one line per key: type, allowed values, default, and the remark in the written file."""
 
 # The annotations are read at run time, so what they name is imported for good.
 from collections.abc import Iterator, Mapping
@@ -39,7 +39,7 @@ INTERVALS_UNTIL_LATE = 3  # of meter.interval: then the exit takes no new sessio
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """`default` is as TOML would hold it; in the tiers' keys a tuple: anonymous, free, paid."""
+    """Describes a key. `default` is a TOML value; for the tiers' keys a tuple: anonymous, free, paid."""
 
     kind: Kind
     default: object
@@ -86,7 +86,7 @@ class WireGuardSettings:
 
     @property
     def own_addresses(self) -> frozenset[str]:
-        """The exit's inside the tunnel."""
+        """Returns the exit's addresses inside the tunnel."""
         return frozenset(str(subnet[1]) for subnet in (self.subnet, self.subnet6) if subnet is not None)
 
 
@@ -142,13 +142,13 @@ class MeterSettings:
 
     @property
     def patience(self) -> int:
-        """How old the last reading may be until the exit counts as not ready, in seconds."""
+        """Returns the age of the last reading, in seconds, from which the exit is not ready."""
         return INTERVALS_UNTIL_LATE * self.interval
 
 
 @dataclass(frozen=True, slots=True)
 class Pricing:
-    """Millicents are 1/1000 of a cent: 100,000 are one unit of the currency."""
+    """Holds prices in millicents (1/1000 of a cent): 100,000 are one unit of the currency."""
 
     currency: Annotated[str, Key(CURRENCY, "eur", "ISO 4217")]
     millicents_per_minute: Annotated[int, Key(integer(), 1000, "of session time; 1000: a cent")]
@@ -210,7 +210,7 @@ KEYS: Mapping[KeyPath, Key] = _keys()
 
 
 def by_key(settings: Settings) -> dict[str, str]:
-    """Each value as text, by its dotted key; [pricing] left out has no keys."""
+    """Returns each value as text, by its dotted key; without [pricing], its keys are missing."""
     return {
         ".".join(path): ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)
         for path in KEYS

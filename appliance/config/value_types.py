@@ -1,4 +1,4 @@
-"""What one setting may hold: each `Kind` turns a TOML value into the type in `Settings`, or refuses it."""
+"""Defines the kinds of values: each `Kind` turns a TOML value into the type in `Settings`, or refuses it."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class HostPort:
 
 @dataclass(frozen=True, slots=True)
 class UnixPath:
-    """Where to listen: a Unix socket. Nobody off this host reaches it."""
+    """Names a Unix socket to listen on; reachable from this host only."""
 
     path: Path
     loopback = True
@@ -130,7 +130,7 @@ def list_of(item: Kind, plural: str) -> Kind:
 
 
 def unless(word: str, kind: Kind, meaning: str) -> Kind:
-    """`kind`, or the one word that stands for None."""
+    """Accepts `kind`, or one word that stands for None."""
 
     def parse(value: object) -> Any:
         return None if value == word else kind.parse(value)
@@ -237,7 +237,7 @@ def _unix(path: str) -> UnixPath:
     return UnixPath(Path(path))
 
 
-# Surrogates are how Python spells bytes that are not UTF-8: neither SQLite nor JSON takes them.
+# Surrogates are Python's form of bytes that are not UTF-8: neither SQLite nor JSON accepts them.
 NAME = matching(r"[^\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]{0,64}", "text of at most 64 characters on one line")
 REGION = matching("[a-z0-9][a-z0-9-]{0,31}", "1 to 32 of a-z, 0-9 and -, not starting with -")
 CURRENCY = matching("[a-z]{3}", "three lowercase letters (ISO 4217)")

@@ -1,1 +1,1 @@
-"""Decisions, without I/O: the facts and `now` come in, a frozen decision with its reason goes out."""
+"""Decides without I/O: takes the facts and `now`, returns a frozen decision with its reason."""

@@ -1,4 +1,4 @@
-"""What moved since a session was last counted. Pure; the only place where counters and clocks are subtracted."""
+"""Computes what moved since a session was last counted. Pure; the only place that subtracts counters and clocks."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 
 
 class Reading(Struct, frozen=True, gc=False):
-    """What was found out about one session since it was last counted.
+    """Holds what one session used since it was last counted.
 
     `amount` moved evenly from `start_ms` to `end_ms` of the wall clock. `after` is the session with it counted.
-    `baseline` None: the counters were not read, and the one that is stored stays.
+    `baseline` is None if the counters were not read; the stored baseline then stays.
     """
 
     amount: Amount
@@ -31,7 +31,7 @@ class Reading(Struct, frozen=True, gc=False):
 
 
 class Counters(Struct, frozen=True, gc=False):
-    """What a sample adds to a session, and the baseline to commit together with it."""
+    """Holds the bytes a sample adds to a session, and the baseline to commit together with them."""
 
     rx_bytes: int
     tx_bytes: int
@@ -39,13 +39,13 @@ class Counters(Struct, frozen=True, gc=False):
 
 
 def read_counters(baseline: Baseline | None, rx_bytes: int, tx_bytes: int, *, boot_id: str, ifindex: int) -> Counters:
-    """How many bytes moved since `baseline`.
+    """Returns the bytes that moved since `baseline`, and the next baseline.
 
     A peer's counters start at zero when it is added to an interface and only grow until it is removed. So no
-    baseline, another boot or another ifindex means that all the bytes are new. A counter below its
-    baseline in the same life means that someone removed the peer and added it again: what it shows since is
-    new as well. A re-added peer that has already passed its old baseline cannot be told from one that stayed;
-    the difference is then billed, which is never more than what moved.
+    baseline, another boot or another ifindex means that all the bytes are new. A counter below its baseline, with the
+    same boot and ifindex, means that the peer was removed and added again: all its bytes are new as well. A re-added
+    peer that has already passed its old baseline cannot be told from one that stayed; the difference is then billed,
+    which is never more than what moved.
     """
     # The kernel counts to 2^64, the store to 2^63: the last bytes of nine exabytes are not billed.
     rx, tx = min(rx_bytes, MOST), min(tx_bytes, MOST)
@@ -58,14 +58,14 @@ def read_counters(baseline: Baseline | None, rx_bytes: int, tx_bytes: int, *, bo
 
 
 def elapsed_ms(session: Session, now: Moment) -> int:
-    """Session time since it was last counted: 0 for one that does not run, and across a reboot."""
+    """Returns the session time since it was last counted: 0 for a session that does not run, and across a reboot."""
     if session.state not in (State.LIVE, State.CLOSING) or session.counted_boot_id != now.boot_id:
         return 0
     return max(0, now.boot_ms - session.counted_until_ms)
 
 
 def use(amount: Amount, now: Moment) -> Use:
-    """The wall clock only labels: the interval is as long as the time that was measured, and ends now."""
+    """Labels `amount` with wall-clock times: an interval as long as the measured session time, ending now."""
     return Use(
         total_bytes=amount.total_bytes,
         time_ms=amount.time_ms,
@@ -79,12 +79,12 @@ def total(session: Session) -> Amount:
 
 
 def running(session: Session, now: Moment) -> Amount:
-    """What a session has used since it was last counted, as far as it can be told without its counters."""
+    """Returns the session's time since it was last counted; its bytes are 0, as no counters are read."""
     return Amount(time_ms=elapsed_ms(session, now))
 
 
 def room(session: Session, amount: Amount) -> Amount:
-    """What of `amount` the session's totals can still take: they, its days and its charges stay the same sum."""
+    """Cuts `amount` to what fits into the session's totals, so that totals, days and charges keep the same sum."""
     return Amount(
         amount.time_ms,
         min(amount.bytes_in, MOST - session.bytes_in),
@@ -93,7 +93,7 @@ def room(session: Session, amount: Amount) -> Amount:
 
 
 def counted(session: Session, amount: Amount, now: Moment) -> Session:
-    """The session with `amount` counted, up to `now`."""
+    """Returns the session with `amount` counted, up to `now`."""
     return replace(
         session,
         counted_ms=session.counted_ms + amount.time_ms,

@@ -1,4 +1,4 @@
-"""May this account open this session?"""
+"""Decides whether an account may open a session."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ LONGEST_SESSION_S = 30 * 86_400
 
 @dataclass(frozen=True, slots=True)
 class Admit:
-    """Open it, until `expires_at` (ms since the epoch), in place of `replaces`."""
+    """Admits the session until `expires_at` (ms since the epoch), in place of `replaces`."""
 
     expires_at: int
     replaces: Session | None
@@ -39,8 +39,9 @@ def decide(
     quota: Quota,
     wall_ms: int,
 ) -> Admit | Refuse:
-    """`own`: the account's sessions that are not terminated. `holder`: whoever's session has the client's key now.
+    """Returns `Admit` or `Refuse` for a new session of `account`.
 
+    `own`: the account's sessions that are not terminated. `holder`: the session that has the client's key now.
     A session being replaced does not count toward the limit, and neither does one that is already ending.
     """
     if holder is not None and holder.account_id != account.id:

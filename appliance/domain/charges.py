@@ -1,4 +1,4 @@
-"""How a session's use is divided over days and months (UTC), and what each month's line says. Pure."""
+"""Divides a session's use over days and months (UTC), and computes each month's charge. Pure."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ DAY_MS = 86_400_000
 
 
 class Amount(Struct, frozen=True, gc=False):
-    """Session time and bytes, added and subtracted together."""
+    """Adds and subtracts session time and bytes together."""
 
     time_ms: int = 0
     bytes_in: int = 0
@@ -38,12 +38,12 @@ class Amount(Struct, frozen=True, gc=False):
         return self.bytes_in + self.bytes_out
 
     def share(self, of: int, whole: int) -> Amount:
-        """`of` parts of `whole`, each figure rounded down."""
+        """Returns `of` parts of `whole`, each figure rounded down."""
         return Amount(self.time_ms * of // whole, self.bytes_in * of // whole, self.bytes_out * of // whole)
 
 
 class Charge(Struct, frozen=True, gc=False):
-    """What one line says. Costs are None where no price was configured."""
+    """Holds the figures of one invoice line. Costs are None if no price was configured."""
 
     seconds: int
     bytes_in: int
@@ -66,19 +66,19 @@ def month_of(day: str) -> str:
 
 
 def day_start(day: str) -> int:
-    """The first ms of the day."""
+    """Returns the first ms of the day."""
     return int(datetime.fromisoformat(day).replace(tzinfo=UTC).timestamp()) * 1000
 
 
 def month_bounds(month: str) -> tuple[int, int]:
-    """The first ms of the month and of the next one. Raises ValueError for what is no month (`2026-11` is)."""
+    """Returns the first ms of the month and of the next one. Raises ValueError unless `month` is like `2026-11`."""
     first = datetime.strptime(month, "%Y-%m").replace(tzinfo=UTC)
     start_ms = int(first.timestamp()) * 1000
     return start_ms, start_ms + monthrange(first.year, first.month)[1] * DAY_MS
 
 
 def by_day(amount: Amount, start_ms: int, end_ms: int) -> Iterator[tuple[str, Amount]]:
-    """`amount`, moved evenly from `start_ms` to `end_ms`, divided over the days in between; the parts add up to it."""
+    """Divides `amount`, moved evenly from `start_ms` to `end_ms`, over the days in between; the parts add up to it."""
     done = Amount()
     day = day_of(start_ms)
     last = day_of(max(start_ms, end_ms - 1))
@@ -91,8 +91,11 @@ def by_day(amount: Amount, start_ms: int, end_ms: int) -> Iterator[tuple[str, Am
 
 
 def charge(rates: Rates | None, before: Amount, after: Amount) -> Charge:
-    """What moved between two totals of a session. Differences of rounded totals, so that a session's charges
-    add up to the charge of its whole, however it is cut."""
+    """Charges what moved between two totals of a session.
+
+    Takes differences of rounded totals, so that a session's charges add up to the charge of the whole session,
+    however it is divided.
+    """
     seconds = after.time_ms // 1000 - before.time_ms // 1000
     moved = after - before
     if rates is None:
@@ -102,7 +105,7 @@ def charge(rates: Rates | None, before: Amount, after: Amount) -> Charge:
 
 
 def by_month(rates: Rates | None, days: Iterable[tuple[str, Amount]], before: Amount) -> Iterator[tuple[str, Charge]]:
-    """A charge for every month the days fall into, oldest first. `days` in order; `before`: what came before them."""
+    """Yields a charge for each month of `days` (in order), oldest first. `before`: the session total before them."""
     month, total, at_start = None, before, before
     for day, amount in days:
         if month is not None and month_of(day) != month:

@@ -1,7 +1,7 @@
-"""Time, as the appliance measures and labels it.
+"""Measures time on CLOCK_BOOTTIME and labels it by the wall clock.
 
-Durations are measured on CLOCK_BOOTTIME, which counts suspend and never steps, and mean something
-only together with the boot they were measured in. The wall clock only labels moments and opens windows.
+CLOCK_BOOTTIME counts suspend and never steps; its readings compare only within one boot. The wall clock labels
+moments and opens windows.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Protocol
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """One reading of both clocks. `wall_ms`: since the epoch, UTC. `boot_ms`: since the boot named by `boot_id`."""
+    """Holds one reading of both clocks: `wall_ms` since the epoch (UTC), `boot_ms` since the boot named `boot_id`."""
 
     wall_ms: int
     boot_ms: int
@@ -29,18 +29,18 @@ class Clock(Protocol):
 
 @lru_cache(maxsize=2048)
 def rfc3339(wall_ms: int) -> str:
-    """Whole seconds, UTC, with a Z. Answers name the same few moments again and again."""
-    # A fifth of strftime's time: each answer has several.
+    """Formats whole seconds, UTC, with a Z. Cached: responses repeat the same few moments."""
+    # Takes a fifth of strftime's time; each response has several.
     return datetime.fromtimestamp(wall_ms // 1000, UTC).isoformat()[:-6] + "Z"
 
 
 def rfc3339_end(wall_ms: int) -> str:
-    """Of an end that is waited for: the first whole second at which it has come."""
+    """Formats an end, rounded up: the first whole second at which it has passed."""
     return rfc3339(wall_ms + 999)
 
 
 class HostClock:
-    """The host's own clocks."""
+    """Reads the host's clocks."""
 
     def __init__(self) -> None:
         # https://docs.kernel.org/admin-guide/sysctl/kernel.html#random: a UUID made once a boot.

@@ -1,9 +1,9 @@
-"""The things the appliance keeps: accounts, tokens, sessions, and the words for their states.
+"""Defines accounts, tokens, sessions and their states.
 
 Instants are milliseconds since the epoch (UTC) and end in `_at`; durations name their unit.
 
-What is made anew for each peer that moved, each second, is a msgspec.Struct: to replace a field of one takes a
-thirtieth of the time. They refer to nothing that refers back, so the garbage collector need not look at them.
+Objects rebuilt each second for each peer with traffic are msgspec.Struct: replacing a field takes a thirtieth of a
+dataclass's time. They form no reference cycles, so the garbage collector need not track them (`gc=False`).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class State(StrEnum):
-    """PENDING: the row stands, the peer may not. CLOSING: decided to end, the peer may still be there."""
+    """Names a session's state. PENDING: stored, the peer may be missing. CLOSING: ending, the peer may still exist."""
 
     PENDING = "pending"
     LIVE = "live"
@@ -31,7 +31,7 @@ class State(StrEnum):
 
 
 class Reason(StrEnum):
-    """Why a session ended."""
+    """Names why a session ended."""
 
     QUOTA_EXCEEDED = "quota_exceeded"
     EXPIRED = "expired"
@@ -53,7 +53,7 @@ class Account(Struct, frozen=True, gc=False):
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """A token without its secret; `tier` is its account's."""
+    """Describes a token without its secret; `tier` is its account's."""
 
     id: str
     account: str
@@ -65,15 +65,15 @@ class Token:
 
 
 class Session(Struct, frozen=True, gc=False):
-    """A session as the store holds it.
+    """Describes a session as the store holds it.
 
-    `tier` is the account's at creation, `account_tier` the account's now. `address_offset` is the client's
-    place in the subnet (and, where `ipv6`, in subnet6). `bytes_in` is the client's upload.
-    `handshake_seen_ns` is the peer's handshake time as last read: only its change says that one happened.
+    `tier` is the account's tier at creation, `account_tier` its current one. `address_offset` is the client's
+    offset in the subnet (and, if `ipv6`, in subnet6). `bytes_in` is the client's upload.
+    `handshake_seen_ns` is the peer's handshake time as last read: only a change shows that a handshake happened.
     `quiet_since_ms` is CLOCK_BOOTTIME of the boot `quiet_boot_id`: when the peer was last installed, or its
     last handshake change was seen; idleness counts from there.
     `counted_ms` is the session time counted so far, up to `counted_until_ms` of CLOCK_BOOTTIME in `counted_boot_id`.
-    `rates` are those in force at creation; None where there were none, and on tiers that do not pay.
+    `rates` are those in force at creation; None if none were configured, and for tiers that do not pay.
     """
 
     id: str
@@ -105,7 +105,7 @@ class Session(Struct, frozen=True, gc=False):
 
 
 class Baseline(Struct, frozen=True, gc=False):
-    """The counters of a peer as last billed, and the life of the interface in which they were read."""
+    """Holds a peer's counters as last billed, and the boot and ifindex in which they were read."""
 
     boot_id: str
     ifindex: int

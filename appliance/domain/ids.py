@@ -30,5 +30,5 @@ def token_secret() -> str:
 
 
 def token_hash(token: str) -> bytes:
-    """What the store keeps: 32 bytes. A guess costs 2^191 tries, so that a slow hash would protect nothing."""
+    """Hashes a token for the store: 32 bytes. A guess costs 2^191 tries, so a slow hash would add no protection."""
     return hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()

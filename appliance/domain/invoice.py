@@ -1,4 +1,4 @@
-"""An account's invoice for one month: its lines, what they add up to, and whether the daily totals agree. Pure."""
+"""Computes an account's invoice for one month: lines, totals, and differences from the daily totals. Pure."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """A session's part of one month. `ended_at` None while it runs."""
+    """Bills a session's part of one month. `ended_at` is None while it runs."""
 
     session_id: str
     month: str
@@ -27,7 +27,7 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Total:
-    """`currency` None: the lines for which no price was configured; their legs are 0."""
+    """Sums the lines of one currency. `currency` is None for lines without a configured price; their costs are 0."""
 
     currency: str | None
     lines: int
@@ -42,7 +42,7 @@ class Total:
 
 
 def totals(lines: Iterable[Line]) -> list[Total]:
-    """One a currency, in alphabetical order. Sums of the lines as they stand."""
+    """Returns one total per currency, in alphabetical order, summed from the lines as stored."""
     groups: dict[str | None, list[Line]] = {}
     for line in lines:
         groups.setdefault(None if line.rates is None else line.rates.currency, []).append(line)
@@ -65,10 +65,10 @@ def differences(
     days: Mapping[str, Sequence[tuple[str, Amount]]],
     rates: Mapping[str, Rates | None],
 ) -> list[str]:
-    """What the lines say against what the daily totals come to; nothing where all agree.
+    """Lists the differences between the lines and the daily totals; empty if all agree.
 
-    `days`: by session id, all days of every session that has a line or moved something in the month. `rates`: those
-    of the sessions that are still there; for the others the line's own word stands.
+    `days`: by session id, all days of every session that has a line or traffic in the month. `rates`: those of the
+    sessions still stored; for the others, the line's own rates are used.
     """
     found = []
     by_id = {line.session_id: line for line in lines}

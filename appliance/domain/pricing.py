@@ -1,4 +1,4 @@
-"""What a paid session costs, in millicents (1/1000 of a cent). Integers throughout, each leg rounded down."""
+"""Computes a paid session's cost in millicents (1/1000 of a cent): integers, with time and bytes each rounded down."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ GIB = 2**30
 
 @dataclass(frozen=True, slots=True)
 class Rates:
-    """Those in force when a session was created; they stay with it. `currency` is a lowercase ISO 4217 code."""
+    """Holds the prices in force when a session was created, which it keeps. `currency`: lowercase ISO 4217 code."""
 
     currency: str
     per_minute: int
@@ -31,8 +31,8 @@ class Cost:
 
 
 def cost(rates: Rates, seconds: int, total_bytes: int) -> Cost:
-    """Both legs from totals, never from sums of rounded pieces. `total_bytes`: both directions together.
+    """Computes both costs from totals, never from sums of rounded parts. `total_bytes`: both directions together.
 
-    A leg past what the store holds stays at that: charges are differences of these, and still add up to it.
+    Each cost is capped at the largest integer the store holds: charges are differences of costs, and still add up.
     """
     return Cost(min(seconds * rates.per_minute // 60, MOST), min(total_bytes * rates.per_gib // GIB, MOST))

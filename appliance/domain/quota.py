@@ -1,4 +1,4 @@
-"""An account's use of its windows, against its tier's limits."""
+"""Compares an account's use of its windows with its tier's limits."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class Quota(Struct, frozen=True, gc=False):
-    """Limits of 0 are none. `..._resets_at` in ms since the epoch."""
+    """Holds use and limits of both windows. A limit of 0 means unlimited. `..._resets_at`: ms since the epoch."""
 
     bytes_used: int
     bytes_limit: int
@@ -44,26 +44,26 @@ class Quota(Struct, frozen=True, gc=False):
 
     @property
     def resets_at(self) -> int:
-        """When the account may go on: the end of the window that is used up, the later one if both are."""
+        """Returns when the account may connect again: the end of the exhausted window, the later one if both are."""
         tripped = [self.bytes_resets_at] if self.bytes_exceeded else []
         if self.time_exceeded or not tripped:
             tripped.append(self.seconds_resets_at)
         return max(tripped)
 
     def ms_left(self, sessions: int) -> int | None:
-        """How long this many sessions may still run together, were no window to end. None: for ever."""
+        """Returns how long this many sessions may run at once, ignoring window ends. None: unlimited."""
         if not self.seconds_limit or not sessions:
             return None
         return max(0, -(-(self.seconds_limit * 1000 - self.time_used_ms) // sessions))
 
     @property
     def bytes_left(self) -> int | None:
-        """None: no end of them."""
+        """Returns the bytes left in the window. None: unlimited."""
         return max(0, self.bytes_limit - self.bytes_used) if self.bytes_limit else None
 
 
 def measure(account: Account, tier: TierLimits, running: Iterable[Use], now_ms: int) -> Quota:
-    """`running`: what its sessions used since it was last counted into the account's windows."""
+    """Computes the account's quota. `running`: what its sessions used and the account's windows do not count yet."""
     used = account.windows
     for use in running:
         used = used.spend(tier, use)

@@ -1,4 +1,4 @@
-"""Which live sessions end now, and why."""
+"""Decides which live sessions end now, and why."""
 
 from __future__ import annotations
 
@@ -14,11 +14,13 @@ if TYPE_CHECKING:
 
 
 def decide(session: Session, tier: TierLimits, quota: Quota | None, now: Moment) -> Reason | None:
-    """The reason for which `session` ends, or None. `tier` is the account's tier of now, `quota` its use
-    of the windows (None where nothing limits it): all sessions of an account that has used one up end together.
+    """Returns the reason for which `session` ends, or None.
 
-    Expiry goes by the wall clock. Idleness goes by CLOCK_BOOTTIME, and time of another boot is no
-    evidence: neither a reboot nor a step of the wall clock ends anybody as idle.
+    `tier` is the account's current tier, `quota` its use of the windows (None if unlimited): all sessions of an
+    account end together when it exhausts a window.
+
+    Expiry uses the wall clock. Idleness uses CLOCK_BOOTTIME within one boot: neither a reboot nor a step of the wall
+    clock ends a session as idle.
     """
     if now.wall_ms >= session.expires_at:
         return Reason.EXPIRED

@@ -1,4 +1,4 @@
-"""The fastest that traffic was seen to move on this exit: how soon an account could run out, at worst."""
+"""Tracks the highest throughput of this exit, to bound how soon an account could exhaust its quota."""
 
 from __future__ import annotations
 
@@ -6,20 +6,20 @@ from dataclasses import dataclass, replace
 
 ASSUMED = 125_000_000  # bytes per second, before anything faster is seen: a gigabit link
 
-# Counters come in bursts: what moved in less than this is no rate.
+# Counters advance in bursts: a shorter interval gives no meaningful rate.
 SHORTEST_MS = 100
 
 
 @dataclass(frozen=True, slots=True)
 class Speed:
-    """`fastest` in bytes per second; `total` and `boot_ms` are those of the last reading."""
+    """Holds the highest rate (`fastest`, bytes per second) and the last reading (`total`, `boot_ms`)."""
 
     fastest: int = ASSUMED
     total: int = 0
     boot_ms: int | None = None
 
     def after(self, total: int, boot_ms: int) -> Speed:
-        """With a reading of the exit's total: bytes of all sessions since the process started."""
+        """Returns the speed updated with a new `total`: bytes of all sessions since the process started."""
         fastest = self.fastest
         if self.boot_ms is not None:
             if boot_ms - self.boot_ms < SHORTEST_MS:
@@ -28,9 +28,9 @@ class Speed:
         return replace(self, fastest=fastest, total=total, boot_ms=boot_ms)
 
     def ms(self, bytes_: int) -> int:
-        """The least time in which so many bytes can move."""
+        """Returns the least time in which `bytes_` can move."""
         return max(0, bytes_) * 1000 // self.fastest
 
     def bytes(self, ms: int) -> int:
-        """The most that can move in so much time."""
+        """Returns the most bytes that can move in `ms`."""
         return self.fastest * ms // 1000

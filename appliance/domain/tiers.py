@@ -1,4 +1,4 @@
-"""Tiers of accounts, and the limits that each has."""
+"""Defines account tiers and their limits."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ class Tier(StrEnum):
 
 
 class TierLimits(Protocol):
-    """States a tier's limits: sizes in bytes, durations in seconds; a limit of 0 is none."""
+    """States a tier's limits: sizes in bytes, durations in seconds; a limit of 0 means unlimited."""
 
     @property
     def bytes_limit(self) -> int: ...

@@ -1,4 +1,4 @@
-"""Usage windows: one opens at the first use after the last one ended, and resets all at once when it ends."""
+"""Counts use in windows: a window opens at the first use after the last one ended, and resets as a whole at its end."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from msgspec import Struct
 if TYPE_CHECKING:
     from appliance.domain.tiers import TierLimits
 
-MOST = 2**63 - 1  # what an INTEGER of SQLite holds
+MOST = 2**63 - 1  # the largest INTEGER of SQLite
 
 
 class Window(Struct, frozen=True, gc=False):
-    """`opened_at` in ms since the epoch, None while none is open; `used` in bytes, or in ms of session time.
+    """Counts use since `opened_at` (ms since the epoch, None if closed); `used` in bytes or ms of session time.
 
-    `since`: when the window before ended, 0 where there was none. What came before that is over.
+    `since`: when the previous window ended, 0 if there was none. Use before that no longer counts.
     """
 
     opened_at: int | None = None
@@ -27,7 +27,7 @@ CLOSED = Window()
 
 
 class Use(Struct, frozen=True, gc=False):
-    """What a session used from `start_ms` to `end_ms` of the wall clock, evenly."""
+    """Holds what a session used, evenly, from `start_ms` to `end_ms` of the wall clock."""
 
     total_bytes: int
     time_ms: int
@@ -36,7 +36,7 @@ class Use(Struct, frozen=True, gc=False):
 
 
 class Windows(Struct, frozen=True, gc=False):
-    """Both windows of an account: bytes of both directions, and session time in ms."""
+    """Holds both windows of an account: bytes of both directions, and session time in ms."""
 
     traffic: Window = CLOSED
     time: Window = CLOSED
@@ -52,9 +52,9 @@ UNUSED = Windows()
 
 
 def at(window: Window, length_ms: int, now_ms: int) -> Window:
-    """The window as it is at `now_ms`: one whose end has come is over.
+    """Returns the window as of `now_ms`: closed if its end has passed.
 
-    One that opens later than a whole window from now was opened by a clock that was far ahead: none is open.
+    A window that opens more than a whole length from now was opened by a clock that ran far ahead: it is closed too.
     """
     if window.opened_at is not None and window.opened_at - now_ms > length_ms:
         return CLOSED
@@ -68,16 +68,16 @@ def _not_over(window: Window, length_ms: int, at_ms: int) -> Window:
 
 
 def resets_at(window: Window, length_ms: int, now_ms: int) -> int:
-    """When the open window ends; with none open, when one opened now would."""
+    """Returns when the open window ends or, with none open, when a window opened now would end."""
     current = at(window, length_ms, now_ms)
     return (now_ms if current.opened_at is None else current.opened_at) + length_ms
 
 
 def spend(window: Window, length_ms: int, amount: int, start_ms: int, end_ms: int) -> Window:
-    """The window after `amount` was used, evenly, from `start_ms` to `end_ms`.
+    """Returns the window after `amount` was used, evenly, from `start_ms` to `end_ms`.
 
-    What falls behind the window's end counts into the next one. Intervals of several sessions overlap, so this one
-    may begin before a window that another has opened: what came before the end of the one before is over.
+    Use after the window's end counts into the next window. Intervals of several sessions overlap, so this one may
+    begin before a window that another session opened: use before the previous window's end no longer counts.
     """
     if amount <= 0:
         return window
@@ -97,5 +97,5 @@ def spend(window: Window, length_ms: int, amount: int, start_ms: int, end_ms: in
 
 
 def _part(amount: int, start_ms: int, cut_ms: int, end_ms: int) -> int:
-    """What of `amount` falls behind `cut_ms`."""
+    """Returns the part of `amount` after `cut_ms`."""
     return amount - amount * (cut_ms - start_ms) // (end_ms - start_ms)

@@ -1,4 +1,4 @@
-"""The meter: dump -> what moved -> one transaction."""
+"""Meters sessions: dumps peers, computes what moved, commits it in one transaction."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ TIME_WRITTEN_EVERY_MS = 60_000
 
 @dataclass(frozen=True, slots=True)
 class Count:
-    """Readings, and what sessions and accounts are with them counted. Nothing of it is stored yet."""
+    """Holds readings, with the sessions and accounts updated by them; not yet stored."""
 
     readings: Sequence[Reading]
     sessions: Mapping[bytes, Session]  # by public key
@@ -44,19 +44,19 @@ class Count:
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """One dump, and what it adds to what was counted last."""
+    """Holds one dump and what it adds to the last count."""
 
     dump: Dump
     now: Moment
     count: Count
-    total_bytes: int  # of all sessions since the process started, what is counted here included
+    total_bytes: int  # of all sessions since the process started, including this observation
 
 
 class Meter:
     """Reads all counters, and commits what changed.
 
-    The caller holds the exit's turn (see `sessions.Sessions`): readings must be committed in the order in
-    which they were taken, or an older one would look like a counter that started again.
+    The caller must hold the exit lock (see `sessions.Sessions`): readings must be committed in the order in which
+    they were taken, or an older one would look like a counter that restarted.
     """
 
     def __init__(self, store: Store, tunnel: Tunnel, live: LiveSessions, terms: Terms, clock: Clock) -> None:
@@ -65,27 +65,28 @@ class Meter:
         self._live = live
         self._terms = terms
         self._clock = clock
-        self._last: Dump | None = None  # what was read last
+        self._last: Dump | None = None  # the last dump
         self._last_at: Moment | None = None
-        # The peers that changed since they were last committed, with the last moment at which they had not.
+        # Peers that changed since they were last committed, with the last moment at which they had not.
         self._moved: dict[bytes, Moment | None] = {}
-        self._loads = 0  # of `live`, when the two above were begun
+        self._loads = 0  # `live.loads` for which the fields above hold
         self.bytes_in = 0  # billed since the process started
         self.bytes_out = 0
 
     async def read(self) -> Dump:
-        """One dump, billed. Raises TunnelError or StoreUnavailable."""
+        """Dumps the peers and bills what moved. Raises TunnelError or StoreUnavailable."""
         observation = await self.observe()
         await self.commit(observation)
         return observation.dump
 
     async def observe(self) -> Observation:
-        """One dump, compared with what was counted last. Raises TunnelError.
+        """Dumps the peers and compares them with the last count.
 
-        Looks at the sessions whose peers have changed since they were last committed, and at those whose time is due.
+        Reads sessions whose peers changed since they were last committed, and those whose time is due to be written.
+        Raises TunnelError if the dump fails; StoreUnavailable if memory is stale.
         """
         if self._live.stale:
-            # What is in memory may have been counted already. The next tick reads the store first.
+            # Use missing from memory may already be stored. The next tick reads the store first.
             raise StoreUnavailable
         dump = await self._tunnel.dump()
         now = self._clock.now()
@@ -97,7 +98,7 @@ class Meter:
 
     def _note_moved(self, dump: Dump, now: Moment) -> None:
         if self._loads != self._live.loads:
-            # Memory was read from the store again: nothing is known of what it has counted.
+            # Memory was reloaded from the store: which changes it has counted is unknown.
             self._last, self._last_at, self._moved, self._loads = None, None, {}, self._live.loads
         for key in dump.changed_since(self._last):
             self._moved.setdefault(key, self._last_at)
@@ -117,9 +118,9 @@ class Meter:
                 yield reading
 
     def _divided(self, session: Session, quiet: Moment, now: Moment) -> bool:
-        """Whether a window or a day ends between when the session was counted and now.
+        """Tells whether a window or a day ends between the session's last count and now.
 
-        Then the time before its bytes moved is counted by itself, so that they fall to where they moved.
+        If so, the time before its bytes moved is counted separately, so that the bytes fall into the right interval.
         """
         elapsed = accounting.elapsed_ms(session, now)
         if accounting.elapsed_ms(session, quiet) == 0:
@@ -131,9 +132,9 @@ class Meter:
         )
 
     async def commit(self, observation: Observation) -> None:
-        """Totals, baselines, windows and invoice lines in one transaction. Raises StoreUnavailable.
+        """Commits totals, baselines, windows and invoice lines in one transaction. Raises StoreUnavailable.
 
-        The heartbeat is written also where nobody is live: a store that cannot be written is found out before a client.
+        Writes the heartbeat even without live sessions, so that an unwritable store shows before a client connects.
         """
         async with self._live.committing(self._store) as db:
             await self.put(db, observation.count)
@@ -143,16 +144,16 @@ class Meter:
         self._moved.clear()
 
     async def catch_up(self) -> None:
-        """After a reboot: count each session's time up to the last moment at which the server was known to be up."""
+        """Counts each session's time after a reboot, up to the last heartbeat before it. Raises StoreUnavailable."""
         now = self._clock.now()
         before = [s for s in self._live.by_key.values() if s.counted_boot_id != now.boot_id]
         await self._count_time_until(self._live.beat, before, now)
 
     async def restart(self, public_keys: Iterable[bytes], seen_until: Moment) -> None:
-        """These peers are about to be added afresh: their counters start at zero, idleness counts from now.
+        """Prepares sessions for re-adding their peers: counters start at zero, idleness counts from now.
 
-        While they were away nobody could use them: time counts up to `seen_until`, the last heartbeat before they
-        were found to be missing.
+        A missing peer cannot be used: time counts up to `seen_until`, the last heartbeat before it was found missing.
+        Raises StoreUnavailable.
         """
         now = self._clock.now()
         sessions = [
@@ -175,12 +176,12 @@ class Meter:
             self._live.baselines.pop(key, None)
 
     def count_time(self, sessions: Iterable[Session]) -> Count:
-        """What time these sessions have run since they were last counted, for whoever ends them."""
+        """Counts the time of these sessions up to now, for the caller that ends them."""
         now = self._clock.now()
         return self._count([_read_time(session, upto=now, now=now) for session in sessions])
 
     async def put(self, db: aiosqlite.Connection, count: Count) -> None:
-        """Into a transaction of the caller's, who calls `take` once it is committed."""
+        """Writes `count` in the caller's transaction; the caller must call `take` once it is committed."""
         await rows.add_readings(db, count.readings)
         await account_rows.put_windows(db, count.accounts.values())
         await invoices.add_readings(db, count.readings)
@@ -200,7 +201,7 @@ class Meter:
 
 
 def _read_time(session: Session, *, upto: Moment, now: Moment) -> Reading:
-    """The session's time up to a moment; the next one counts from `now`. Its counters are not looked at."""
+    """Counts the session's time up to `upto`, without its counters; the next count starts at `now`."""
     amount = accounting.running(session, upto)
     spent = accounting.use(amount, upto)
     return Reading(amount, spent.start_ms, spent.end_ms, accounting.counted(session, amount, now), None)
@@ -209,7 +210,7 @@ def _read_time(session: Session, *, upto: Moment, now: Moment) -> Reading:
 def read_session(
     session: Session, sample: PeerState, baseline: Baseline | None, ifindex: int, now: Moment
 ) -> Reading | None:
-    """What `sample` adds to `session`, or None where it shows nothing that has to be written now."""
+    """Returns what `sample` adds to `session`, or None if nothing has to be written now."""
     moved = accounting.read_counters(baseline, sample.rx_bytes, sample.tx_bytes, boot_id=now.boot_id, ifindex=ifindex)
     shook = sample.last_handshake_ns not in (0, session.handshake_seen_ns)
     amount = accounting.room(session, Amount(accounting.elapsed_ms(session, now), moved.rx_bytes, moved.tx_bytes))

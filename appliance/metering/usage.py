@@ -1,4 +1,4 @@
-"""What an account has used up of its windows, asked at any moment."""
+"""Computes an account's current use of its windows."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 
 
 class Quotas:
-    """Bytes are those last committed; time is that of this moment. `live` is None outside of the server.
+    """Measures quotas: bytes as last committed, time up to now. `live` is None outside of the server.
 
-    An account and its sessions are always those of one moment: what is counted moves from one to the other.
+    Reads an account and its sessions as of the same moment, because counting moves use from one to the other.
     """
 
     def __init__(self, store: Store, live: LiveSessions | None, terms: Terms, clock: Clock) -> None:
@@ -32,7 +32,7 @@ class Quotas:
         self._clock = clock
 
     async def of(self, account: Account) -> Quota:
-        """The account's use now; only its id is taken from `account`, the rest is read again."""
+        """Returns the account's current use. Reads everything but the id of `account` again."""
         known = None if self._live is None else self._live.account(account.id)
         if self._live is not None and known is not None:
             return self._measure(known, self._live.of_account(account.id))

@@ -1,7 +1,7 @@
-"""Which of the tunnel's addresses clients hold: a set of offsets within the subnet, kept in C.
+"""Allocates the tunnel's client addresses: a set of offsets within the subnet, kept in C.
 
-Handed out next fit: an address given back is reused only after the search has gone round the subnet,
-so that late packets for its last holder seldom reach the next one. Not for several threads at once.
+Allocates next fit: a released address is reused only after the search has gone round the subnet, so that late packets
+for its last holder seldom reach the next one. Not thread-safe.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ EXIT_OFFSET = 1  # the first host address is the exit's own
 
 
 class AddressPool:
-    """The client addresses of an IPv4 subnet, /30 to /16, all free at first.
+    """Allocates the client addresses of an IPv4 subnet, /30 to /16, all free at first.
 
     Addresses are offsets from the network address. The network address (0), the exit's own (1) and the
-    broadcast address (the last) are no client's: never handed out, refused by `reserve` and `release`.
+    broadcast address (the last) are not for clients: never allocated, refused by `reserve` and `release`.
     """
 
     def __init__(self, network: IPv4Network) -> None:
@@ -41,39 +41,39 @@ class AddressPool:
 
     @property
     def capacity(self) -> int:
-        """How many clients the subnet can hold."""
+        """Returns how many clients the subnet can hold."""
         return len(self._clients)
 
     @property
     def in_use(self) -> int:
-        """How many addresses clients hold."""
+        """Returns how many addresses are allocated."""
         return self._pool.used - (self._pool.size - self.capacity)
 
     def allocate(self) -> int:
-        """Take a free offset. Raises `SubnetExhausted`."""
+        """Allocates a free offset. Raises SubnetExhausted if there is none."""
         offset = lib.wga_pool_allocate(self._pool)
         if offset < 0:
             raise SubnetExhausted
         return offset
 
     def reserve(self, offset: int) -> None:
-        """Take this offset. Raises `ValueError` when it is taken already, or not a client's."""
+        """Allocates this offset. Raises ValueError if it is allocated already, or not for clients."""
         self._check(offset)
         if lib.wga_pool_reserve(self._pool, offset) == -EEXIST:
             raise ValueError(f"{self._network[offset]} is taken")
 
     def release(self, offset: int) -> None:
-        """Give this offset back. Raises `ValueError` when it is not taken, or not a client's."""
+        """Releases this offset. Raises ValueError if it is not allocated, or not for clients."""
         self._check(offset)
         if lib.wga_pool_release(self._pool, offset) < 0:
             raise ValueError(f"{self._network[offset]} is not taken")
 
     def unlike(self, offsets: Collection[int]) -> list[int]:
-        """Those taken that are not among `offsets`, and those among them that are not taken."""
+        """Returns allocated offsets missing from `offsets`, and offsets in `offsets` that are not allocated."""
         return [offset for offset in self._clients if (offset in self) != (offset in offsets)]
 
     def __contains__(self, offset: int) -> bool:
-        """Whether a client holds this offset."""
+        """Tells whether this offset is allocated."""
         return offset in self._clients and lib.wga_pool_test(self._pool, offset) == 1
 
     def _check(self, offset: int) -> None:

@@ -1,4 +1,4 @@
-"""This exit: what clients are told of it and what its tunnel should hold. Pure, settled once at start."""
+"""Describes this exit: what clients are told, and its tunnel's wanted state. Pure, fixed at start."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Exit:
     keepalive: int
 
     def addresses(self, offset: int, *, ipv6: bool) -> list[IPv4Address | IPv6Address]:
-        """The addresses at a place in the subnet: IPv4, and where asked for and configured IPv6."""
+        """Returns the addresses at an offset in the subnet: IPv4, and IPv6 if requested and configured."""
         found: list[IPv4Address | IPv6Address] = [self.subnet[offset]]
         if ipv6 and self.subnet6 is not None:
             found.append(self.subnet6[offset])
@@ -50,7 +50,7 @@ class Exit:
         return Peer(session.public_key, frozenset(found))
 
     def desired(self, sessions: Iterable[Session]) -> Desired:
-        """The exit as it should be while these sessions are live."""
+        """Returns the exit's wanted state while these sessions are live."""
         by_key = {session.public_key: session for session in sessions}
         own = [Prefix(self.subnet[1].packed, self.subnet.prefixlen)]
         if self.subnet6 is not None:
@@ -67,7 +67,7 @@ class Exit:
         )
 
     def client_config(self, session: Session, private_key: bytes | None, *, ipv6: bool) -> str:
-        """The wg-quick file for a session; `private_key` where the server made the key pair."""
+        """Returns the wg-quick file for a session; with `private_key` if the server generated the key pair."""
         return client_config.render(
             client_config.ClientConfig(
                 key_pair=None if private_key is None else (private_key, session.public_key),

@@ -1,4 +1,4 @@
-"""The host's own addresses, routes and uplinks, through rtnetlink."""
+"""Reads the host's own addresses, routes and uplinks through rtnetlink."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ FAMILIES = {4: socket.AF_INET, 6: socket.AF_INET6}
 
 @dataclass(frozen=True, slots=True)
 class Uplink:
-    """Where a default route leads. `address`: what the host sends from that way; None: it has no global address."""
+    """Describes a default route. `address`: the source address it uses; None if the host has no global address."""
 
     interface: str
     mtu: int
@@ -32,7 +32,7 @@ class Uplink:
 
 
 def default_route_address() -> IPv4Address | IPv6Address:
-    """The address this host sends from by its default route: IPv4 where there is one, else IPv6."""
+    """Returns the source address of this host's default route: IPv4 if there is one, else IPv6."""
     for uplink in uplinks().values():
         if uplink.address is not None:
             return uplink.address
@@ -40,18 +40,18 @@ def default_route_address() -> IPv4Address | IPv6Address:
 
 
 def has_ipv6() -> bool:
-    """Whether the kernel has it at all (ipv6.disable=1 on its command line); interfaces may be without all the same."""
+    """Tells whether the kernel has IPv6 (not ipv6.disable=1 on its command line); an interface may still lack it."""
     return Path("/proc/sys/net/ipv6/conf").exists()
 
 
 def ipv6_is_off() -> bool:
-    """Whether an interface that is made now begins without IPv6."""
+    """Tells whether new interfaces start without IPv6."""
     switch = Path("/proc/sys/net/ipv6/conf/default/disable_ipv6")
     return switch.exists() and switch.read_text(encoding="ascii").strip() != "0"
 
 
 def uplinks() -> dict[int, Uplink]:
-    """The best default route of each IP version that has one, IPv4 first."""
+    """Returns the best default route of each IP version that has one, IPv4 first."""
     with _rtnetlink() as route:
         found = {version: _uplink(route, family) for version, family in FAMILIES.items()}
     return {version: uplink for version, uplink in found.items() if uplink is not None}
@@ -72,7 +72,7 @@ def _rtnetlink() -> Iterator[Any]:
 
 
 def _uplink(route: Any, family: int) -> Uplink | None:
-    """One whose source has no address at all gives way to the next, where there is one."""
+    """Returns the best default route, preferring those with a source address; None without a default route."""
     routes = sorted(route.get_default_routes(family=family), key=lambda r: r.get_attr("RTA_PRIORITY") or LEAST_METRIC)
     found = [_uplink_of(route, family, default) for default in routes if default["type"] == UNICAST]
     with_address = [uplink for uplink in found if uplink.address is not None]
@@ -95,7 +95,7 @@ def _global_addresses(route: Any, family: int, index: int) -> Iterator[IPv4Addre
 
 
 def host_routes(without: str) -> list[tuple[str, IPv4Network | IPv6Network]]:
-    """(interface name, destination) of the main table's unicast routes but those of the interface `without`."""
+    """Returns (interface name, destination) of the main table's unicast routes, except of the interface `without`."""
     with _rtnetlink() as route:
         names = {link["index"]: link.get_attr("IFLA_IFNAME") for link in route.get_links()}
         return [
@@ -109,7 +109,7 @@ def host_routes(without: str) -> list[tuple[str, IPv4Network | IPv6Network]]:
 
 
 def host_interfaces(without: str) -> list[tuple[str, IPv4Interface | IPv6Interface]]:
-    """(interface name, address) of every address of the host but those of the interface `without`."""
+    """Returns (interface name, address) of every address of the host, except of the interface `without`."""
     with _rtnetlink() as route:
         names = {link["index"]: link.get_attr("IFLA_IFNAME") for link in route.get_links()}
         return [

@@ -1,4 +1,4 @@
-"""A mapping whose values are made when they are asked for."""
+"""Provides a mapping that builds values on access."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ V = TypeVar("V", covariant=True)
 
 
 class OnDemand(Mapping[K, V]):
-    """They are not kept: all peers of an exit at once would take more memory than its sessions do.
+    """Builds values on access and does not cache them: all peers would take more memory than the exit's sessions.
 
-    `keys`: one that finds fast what it contains.
+    `keys`: a collection with fast membership tests.
     """
 
     def __init__(self, keys: Collection[K], make: Callable[[K], V]) -> None:

@@ -1,4 +1,4 @@
-"""What to change so that the exit becomes what it should be. Pure: states in, changes out."""
+"""Computes the changes that bring the exit to its wanted state. Pure: states in, changes out."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Desired:
-    """The exit as it should be. `peers` by public key; no allowed-ip stands with two of them."""
+    """Describes the exit's wanted state. `peers` by public key; no allowed-ip belongs to two of them."""
 
     interface: str
     ipv6: bool
@@ -31,7 +31,7 @@ class Desired:
 
 @dataclass(frozen=True, slots=True)
 class Actual:
-    """The exit as it was read. `link` None: there is no interface, and whatever `dump` says is of an earlier one."""
+    """Holds the exit's observed state. `link` is None without an interface; `dump` is then of an earlier one."""
 
     egress: EgressState
     link: Link | None
@@ -40,8 +40,10 @@ class Actual:
 
 @dataclass(frozen=True, slots=True)
 class Changes:
-    """Only the differences. To be done in the order of the fields: nothing is forwarded without its rules, and a port
-    that is taken shows on a link that is up."""
+    """Lists only the differences, to be applied in field order.
+
+    The order ensures that nothing is forwarded without its rules, and that a taken port shows on a link that is up.
+    """
 
     egress: EgressChanges | None = None
     link: LinkChange | None = None
@@ -84,13 +86,13 @@ def _device_change(desired: Desired, dump: Dump | None) -> DeviceChange | None:
 
 
 def _peer_changes(desired: Mapping[bytes, Peer], actual: Mapping[bytes, PeerState]) -> tuple[PeerChange, ...]:
-    """Removals first: an address of a session that ended may already be another one's."""
+    """Orders removals first: an ended session's address may already belong to another session."""
     removals = [RemovePeer(key) for key in sorted(actual.keys() - desired.keys())]
     return (*removals, *_puts(desired, actual))
 
 
 def _puts(desired: Mapping[bytes, Peer], actual: Mapping[bytes, PeerState]) -> Iterator[PutPeer]:
-    """A missing peer starts from zero. One with wrong allowed-ips keeps its counters and its handshake."""
+    """Adds a missing peer with counters at zero; a peer with wrong allowed-ips keeps its counters and handshake."""
     for key in sorted(desired):
         wanted, found = desired[key], actual.get(key)
         if found is None or found.allowed_ips != wanted.allowed_ips:

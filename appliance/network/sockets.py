@@ -1,4 +1,4 @@
-"""Listening sockets, bound before anything else is started: a taken port is found at once and named."""
+"""Binds listening sockets before anything else starts, so that a taken port is reported at once."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ IP_FREEBIND = 15  # linux/in.h
 
 
 def bind(key: str, where: HostPort | UnixPath, later: Collection[str] = ()) -> socket.socket:
-    """A bound socket. Raises HostError naming the setting `key` and the fault.
+    """Returns a bound socket. Raises HostError naming the setting `key` and the fault.
 
-    `later`: addresses that the host may get only later.
+    `later`: addresses that the host may not have yet.
     """
     try:
         if isinstance(where, UnixPath):
@@ -32,7 +32,7 @@ def bind(key: str, where: HostPort | UnixPath, later: Collection[str] = ()) -> s
 
 
 def require_udp_port(key: str, port: int) -> None:
-    """Raises HostError naming the setting `key` when somebody else has the port."""
+    """Raises HostError naming the setting `key` if the port is taken."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         try:
             probe.bind(("0.0.0.0", port))  # noqa: S104 (WireGuard listens on every address; this only asks)
@@ -78,7 +78,7 @@ def _resolve(where: HostPort) -> tuple[int, int, int, str, tuple[object, ...]]:
 
 
 def _bind_unix(path: Path) -> socket.socket:
-    """A socket left behind by a server that is gone is replaced; one that answers, or any other file, is not."""
+    """Binds a Unix socket. Replaces a stopped server's stale socket, but never one that answers, nor any other file."""
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         if path.exists() and stat.S_ISSOCK(path.stat().st_mode) and not _answers(path):

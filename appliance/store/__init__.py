@@ -1,1 +1,1 @@
-"""The store: SQLite, one file of queries a noun. It holds the desired state; everything else is made to match it."""
+"""Stores the desired state in SQLite, one file of queries per noun; everything else is made to match it."""

@@ -1,4 +1,4 @@
-"""Opening the store: one writer, one reader, and what each of them is set to."""
+"""Opens the store with one writer and one reader connection, and sets their pragmas."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
 PATIENCE_S = 3.0
 BUSY_PAUSE_S = 0.01
-WAL_BYTES = 16 * 1024 * 1024  # what it is cut back to, once whoever read for long lets it be
-# At most so much; the store of 20,000 sessions is 10 MB. With SQLite's own 2 MB, what a tick writes to is read from the
-# file again in each: its statements take six times as long.
+WAL_BYTES = 16 * 1024 * 1024  # the WAL is truncated to this size once no long read holds it
+# An upper bound; the store of 20,000 sessions is 10 MB. With SQLite's default of 2 MB, each tick reads the pages it
+# writes from the file again: its statements take six times as long.
 WRITER_CACHE_KIB = 16 * 1024
 
 # WAL lets the reader and admin commands read while the writer writes. FULL makes a commit survive a power
@@ -36,7 +36,7 @@ PRAGMAS = (
 
 class Observer(Protocol):
     def __call__(self, operation: str, seconds: float, *, failed: bool) -> None:
-        """`operation`: read or write. `failed`: the store could not serve."""
+        """Receives the duration of one operation: read or write. `failed`: the store could not serve."""
 
 
 def _nobody(operation: str, seconds: float, *, failed: bool) -> None:
@@ -44,9 +44,9 @@ def _nobody(operation: str, seconds: float, *, failed: bool) -> None:
 
 
 class Store:
-    """The open store. Every method raises `StoreUnavailable` while SQLite cannot serve (locked, full, damaged).
+    """Serves reads and writes. Each method raises StoreUnavailable while SQLite cannot serve (locked, full, damaged).
 
-    `patience_s`: how long to wait for other writers, those of this process and those of another one.
+    `patience_s`: how long to wait for other writers, in this process and in others.
     """
 
     def __init__(
@@ -66,9 +66,9 @@ class Store:
 
     @classmethod
     async def open(cls, path: Path, patience_s: float = PATIENCE_S, observer: Observer = _nobody) -> Self:
-        """Open the file at `path`, made and brought up to this version's schema where needed.
+        """Opens the file at `path`; creates it and migrates it to this version's schema if needed.
 
-        Raises StoreError, naming the file, when it is corrupt, newer than this program or not readable.
+        Raises StoreError, naming the file, if it is corrupt, newer than this program or not readable.
         """
         opened: list[aiosqlite.Connection] = []
         try:
@@ -94,7 +94,7 @@ class Store:
 
     @asynccontextmanager
     async def write(self) -> AsyncIterator[aiosqlite.Connection]:
-        """One transaction: committed when the block ends, undone when it raises. Writers take turns."""
+        """Runs one transaction: commits when the block ends, rolls back when it raises. Writers are serialized."""
         with self._observed("write"):
             async with self._my_turn(), _serving(self._writer):
                 try:
@@ -109,14 +109,14 @@ class Store:
 
     @asynccontextmanager
     async def read(self) -> AsyncIterator[aiosqlite.Connection]:
-        """The reader: each statement sees what was last committed."""
+        """Yields the reader connection: each statement sees the last commit."""
         with self._observed("read"):
             async with _serving(self._reader):
                 yield self._reader
 
     @asynccontextmanager
     async def snapshot(self) -> AsyncIterator[aiosqlite.Connection]:
-        """A connection of its own, whose statements all see the same moment."""
+        """Opens a separate connection, whose statements all see the same snapshot."""
         async with _serving(None):
             connection = await _connect(self.path, self._patience_s)
             try:
@@ -127,7 +127,7 @@ class Store:
                 await connection.close()
 
     async def foreign_version(self) -> int:
-        """A number that changes when another process has committed (PRAGMA data_version)."""
+        """Returns a number that changes when another process has committed (PRAGMA data_version)."""
         async with self._my_turn(), _serving(self._writer):
             rows = await self._writer.execute_fetchall("PRAGMA data_version")
         return int(first(rows)[0])
@@ -145,7 +145,10 @@ class Store:
 
     @asynccontextmanager
     async def _my_turn(self) -> AsyncIterator[None]:
-        """While another process holds the lock, a writer fails after its own wait, not after that of all before it."""
+        """Locks out other writers of this process; each waits `patience_s` at most, however many are queued before it.
+
+        Raises StoreUnavailable after that time.
+        """
         try:
             async with asyncio.timeout(self._patience_s):
                 await self._writing.acquire()
@@ -159,31 +162,31 @@ class Store:
 
 @asynccontextmanager
 async def _serving(connection: aiosqlite.Connection | None) -> AsyncIterator[None]:
-    """Raises StoreUnavailable where SQLite cannot serve, its error chained."""
+    """Raises StoreUnavailable if SQLite cannot serve, its error chained."""
     try:
         yield
     except sqlite3.DatabaseError as error:
         if not _cannot_serve(error):
             raise
         if connection is not None:
-            # What was read of a damaged file must not outlive the damage in the connection's cache.
+            # Pages read from a damaged file must not stay in the connection's cache after the file is repaired.
             with suppress(sqlite3.Error):
                 await connection.execute("PRAGMA shrink_memory")
         raise StoreUnavailable from error
 
 
 def _cannot_serve(error: BaseException) -> bool:
-    """The file's or the host's fault, not the statement's: sqlite3 raises a bare DatabaseError for a damaged file."""
+    """Tells whether the file or host is at fault, not the statement. A damaged file raises a bare DatabaseError."""
     return isinstance(error, sqlite3.OperationalError) or type(error) is sqlite3.DatabaseError
 
 
 def first(rows: Iterable[sqlite3.Row]) -> sqlite3.Row:
-    """The first of rows that cannot be empty."""
+    """Returns the first row. `rows` must not be empty."""
     return next(iter(rows))
 
 
 async def _connect(path: Path, patience_s: float) -> aiosqlite.Connection:
-    # aiosqlite leaves its thread behind, and that thread a traceback, when its own connect() fails.
+    # When aiosqlite's own connect() fails, it leaks its thread, which prints a traceback; so connect once before.
     await asyncio.to_thread(lambda: sqlite3.connect(path).close())
     connection = await aiosqlite.connect(path, isolation_level=None, timeout=patience_s)
     try:
@@ -198,7 +201,7 @@ async def _connect(path: Path, patience_s: float) -> aiosqlite.Connection:
 
 
 async def _patiently(connection: aiosqlite.Connection, statement: str, patience_s: float) -> None:
-    """For what SQLite does not wait itself: the first to open a new store makes it a WAL one, and shuts others out."""
+    """Retries a statement for which SQLite does not wait: switching a new store to WAL locks out other connections."""
     deadline = time.monotonic() + patience_s
     while True:
         try:
@@ -211,7 +214,7 @@ async def _patiently(connection: aiosqlite.Connection, statement: str, patience_
 
 
 def explain(error: sqlite3.Error, path: Path) -> StoreError:
-    """SQLite's error as one line that names the file and what to try."""
+    """Turns SQLite's error into one line that names the file and a remedy."""
     if error.sqlite_errorcode in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
         return StoreError(f"cannot open the store {path}: another process is writing to it; try again")
     if isinstance(error, sqlite3.OperationalError):

@@ -1,8 +1,8 @@
-"""Root working on files that belong to another user: as that user, or the files made would lock it out.
+"""Switches root to the owner of the files it works on; files made by root would lock the owner out.
 
-What the work imports has to be there before: the owner may have no access to where the program is (/root). Whoever
-cannot know what that is gives `rehearse`, which does what is to come, without effect. It is called only where the
-owner is another.
+Modules needed afterwards must be imported before: the owner may have no access to the program's folder (/root). A
+caller that does not know which modules those are passes `rehearse`, which runs the work without effect. It is called
+only if the owner is another user.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def become_owner(path: Path, rehearse: Callable[[], object]) -> None:
-    """As root: take on the uid, gid and groups of the owner of `path`, for good. Raises OSError."""
+    """Switches root permanently to the uid, gid and groups of the owner of `path`. Raises OSError."""
     if os.geteuid() != 0:
         return
     found = path.stat()
@@ -33,7 +33,7 @@ def become_owner(path: Path, rehearse: Callable[[], object]) -> None:
 
 @contextmanager
 def acting_as_owner(path: Path, rehearse: Callable[[], object] = lambda: None) -> Iterator[None]:
-    """As `become_owner`, and root again afterwards. The whole process changes. Raises OSError."""
+    """Switches the whole process to the owner of `path` and back to root afterwards. Raises OSError."""
     found = path.stat()
     if _is_own(found):
         yield
@@ -53,12 +53,12 @@ def acting_as_owner(path: Path, rehearse: Callable[[], object] = lambda: None) -
 
 
 def _is_own(found: os.stat_result) -> bool:
-    """Root's own, too; whoever is not root can become nobody else."""
+    """Tells whether no switch applies: root owns the file, or this process is not root and cannot switch."""
     return os.geteuid() != 0 or found.st_uid == 0
 
 
 def _groups(owned: os.stat_result) -> tuple[int, list[int]]:
-    """The owner's own group, and all of them; for a uid that has no name, the file's alone."""
+    """Returns the owner's primary group and all its groups; for a uid without a name, the file's group only."""
     try:
         user = pwd.getpwuid(owned.st_uid)
     except KeyError:

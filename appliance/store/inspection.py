@@ -1,4 +1,4 @@
-"""What a store tells without being opened for writing: is it whole, whose, of which version, when was the last beat."""
+"""Inspects a store without writing to it: integrity, application, schema version, last heartbeat."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from appliance.store import integrity, migration
 
 @dataclass(frozen=True, slots=True)
 class Inspection:
-    """`newest`: the version that this program brings it up to. `beat` None: no server has ever ticked on it."""
+    """Describes a store. `newest`: what this program migrates it to. `beat`: last heartbeat, None before the first."""
 
     damage: str | None
     ours: bool = True
@@ -24,25 +24,25 @@ class Inspection:
 
 
 def inspect(path: Path, newest: int) -> Inspection:
-    """Blocking, about a second for each gigabyte."""
+    """Inspects the store at `path`. Blocks, about a second for each gigabyte."""
     try:
         integrity.check(path)
         with integrity.reading(path) as db:
             (version,) = db.execute("PRAGMA user_version").fetchone()
             (application,) = db.execute("PRAGMA application_id").fetchone()
-            # A version that is not ours need not have this table.
+            # A database of another program need not have this table.
             beat = _beat(db) if application == migration.APPLICATION_ID else None
     except StoreError as error:
         return Inspection(damage=str(error))
     except sqlite3.Error as error:
         return Inspection(damage=f"cannot read the store {path}: {error}; try again")
-    # A store that was made and never opened is empty, and nobody's.
+    # A store that was created and never opened is empty, with both numbers 0.
     ours = application == migration.APPLICATION_ID or (application, version) == (0, 0)
     return Inspection(None, ours, version, newest, beat)
 
 
 def rehearse() -> None:
-    """Import what `inspect` needs, before the program's files are out of reach."""
+    """Imports what `inspect` needs, before the program's files are out of reach."""
     with tempfile.NamedTemporaryFile() as empty:
         inspect(Path(empty.name), 0)
 

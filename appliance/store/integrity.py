@@ -1,4 +1,4 @@
-"""Is the store's file whole? Asked at start, before anything is written to it."""
+"""Checks the integrity of the store's file: at start, before anything is written to it."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 
 
 def check(path: Path) -> None:
-    """Read all of it once. Raises StoreError naming the file, which is as it was: it is opened for reading only.
+    """Reads the whole file once, without changing it. Raises StoreError, naming the file, if it is damaged.
 
-    Blocking, about a second for each gigabyte. A missing file is none that is damaged.
+    Blocks, about a second for each gigabyte. A missing file passes.
     """
     if not path.exists():
         return
     try:
-        # Like integrity_check, but for comparing indices with their tables. https://www.sqlite.org/pragma.html
+        # Like integrity_check, but does not compare indices with their tables. https://www.sqlite.org/pragma.html
         found = _ask(path, "PRAGMA quick_check(1)")
     except sqlite3.Error as error:
         raise explain(error, path) from error
@@ -32,7 +32,7 @@ def check(path: Path) -> None:
 
 
 def flaw(path: Path) -> str | None:
-    """What is wrong with a copy of a store, its indices included; None: nothing."""
+    """Returns what is wrong with a copy of a store, its indices included; None if it is intact."""
     try:
         found = _ask(path, "PRAGMA integrity_check(1)")
         if found == "ok" and _ask(path, "PRAGMA application_id") != str(APPLICATION_ID):
@@ -43,7 +43,7 @@ def flaw(path: Path) -> str | None:
 
 
 def schema(path: Path) -> int:
-    """The schema's version in a copy of a store."""
+    """Returns the schema version of a copy of a store. Raises sqlite3.Error."""
     return int(_ask(path, "PRAGMA user_version"))
 
 
@@ -55,9 +55,9 @@ def _ask(path: Path, pragma: str) -> str:
 
 @contextmanager
 def reading(path: Path) -> Iterator[sqlite3.Connection]:
-    """A connection that leaves the file as it is."""
-    # Closing a connection that could write would copy the log of the last transactions into a damaged file. Reading
-    # without a log leaves no files behind if told that nobody else writes. https://www.sqlite.org/uri.html
+    """Opens a connection that leaves the file unchanged."""
+    # Closing a writable connection would checkpoint the WAL into a damaged file. Without a WAL, `immutable` (no other
+    # process writes) avoids leaving files behind. https://www.sqlite.org/uri.html
     mode = "mode=ro" if path.with_name(f"{path.name}-wal").exists() else "immutable=1"
     with closing(sqlite3.connect(f"{path.absolute().as_uri()}?{mode}", uri=True)) as db:
         yield db

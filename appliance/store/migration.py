@@ -1,4 +1,4 @@
-"""Numbered SQL migrations: the schema's versions, applied in order, each in one transaction."""
+"""Applies numbered SQL migrations, the schema's versions, in order, each in one transaction."""
 
 from __future__ import annotations
 
@@ -14,19 +14,25 @@ if TYPE_CHECKING:
 
     import aiosqlite
 
-# "wgap": tells our file from any other SQLite database. https://www.sqlite.org/fileformat.html#application_id
+# "wgap": distinguishes the store from any other SQLite database. https://www.sqlite.org/fileformat.html#application_id
 APPLICATION_ID = 0x77676170
 
 
 def migrations() -> list[tuple[int, str]]:
-    """All migrations as (version, SQL), oldest first. The version is the number the file name starts with."""
+    """Returns all migrations as (version, SQL), oldest first. The version is the number that starts the file name.
+
+    Raises StoreError if a migration is missing.
+    """
     folder = resources.files("appliance.store") / "migrations"
     found = [(int(f.name.split("_")[0]), f.read_text("utf-8")) for f in folder.iterdir() if f.name.endswith(".sql")]
     return in_order(found)
 
 
 def in_order(found: Iterable[tuple[int, str]]) -> list[tuple[int, str]]:
-    """Raises StoreError when one is missing: an installation that lost files must not touch a store."""
+    """Sorts migrations by version.
+
+    Raises StoreError if one is missing: an incomplete installation must not touch a store.
+    """
     ordered = sorted(found)
     for expected, (number, _) in enumerate(ordered, 1):
         if number != expected:
@@ -35,7 +41,7 @@ def in_order(found: Iterable[tuple[int, str]]) -> list[tuple[int, str]]:
 
 
 async def migrate(connection: aiosqlite.Connection, path: Path) -> None:
-    """Bring the store up to the newest version; refuse one that is newer still, or somebody else's."""
+    """Migrates the store to the newest version. Raises StoreError if it is newer still, or another program's."""
     known = migrations()
     newest = known[-1][0]
     version = await _pragma(connection, "user_version")
@@ -68,7 +74,10 @@ async def _apply(connection: aiosqlite.Connection, number: int, sql: str) -> Non
 
 
 def statements(sql: str) -> Iterator[str]:
-    """The statements of a script one by one: sqlite3's own executescript() would commit in between."""
+    """Yields the statements of a script one by one: sqlite3's own executescript() would commit in between.
+
+    Raises StoreError if the script ends in the middle of a statement.
+    """
     pending = ""
     for line in sql.splitlines(keepends=True):
         pending += line

@@ -1,4 +1,4 @@
-"""Keys with a number each, of which the lowest are found without looking at the others."""
+"""Maps keys to numbers and finds those with the lowest numbers without scanning all."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ if TYPE_CHECKING:
 
 K = TypeVar("K", bytes, str)
 
-SPARE = 64  # entries that do not hold any more, before they are cleared away
+SPARE = 64  # stale heap entries to tolerate before the heap is rebuilt
 
 
 class Lowest(Generic[K]):
-    """A heap beside a dictionary: what a key has now counts, older entries of it are passed over when they come up."""
+    """Keeps a heap beside a dictionary: the dictionary has the current number; stale heap entries are skipped."""
 
     def __init__(self, numbers: Mapping[K, int] | None = None) -> None:
         self._numbers: dict[K, int] = dict(numbers or {})
@@ -25,7 +25,7 @@ class Lowest(Generic[K]):
         return len(self._numbers)
 
     def put(self, key: K, number: int | None) -> None:
-        """`key` has this number from now on; None: it has none."""
+        """Sets the number of `key`; None removes the key."""
         if number is None:
             self.discard(key)
         elif self._numbers.get(key) != number:
@@ -39,7 +39,7 @@ class Lowest(Generic[K]):
         self._numbers.pop(key, None)
 
     def least(self) -> int | None:
-        """The lowest number there is."""
+        """Returns the lowest number, or None if there are no keys."""
         while self._heap:
             number, key = self._heap[0]
             if self._numbers.get(key) == number:
@@ -48,7 +48,7 @@ class Lowest(Generic[K]):
         return None
 
     def upto(self, limit: int) -> list[K]:
-        """The keys whose number is at most `limit`, the lowest first. They stay."""
+        """Returns the keys whose number is at most `limit`, lowest first, without removing them."""
         found: dict[K, int] = {}
         while (number := self.least()) is not None and number <= limit:
             _, key = heappop(self._heap)

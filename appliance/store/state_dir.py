@@ -1,4 +1,4 @@
-"""The state directory: where the store, the server's private key and the lock of the running server are."""
+"""Manages the state directory: the store, the server's private key and the lock of the running server."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ class StateDir:
         self.wireguard_go_log = path / "wireguard-go.log"
         self.running = path / "running.json"
         self.key = path / "server.key"
-        self.unfinished_restore = path / "restore.unfinished"  # while what is here may be partly old and partly new
+        self.unfinished_restore = path / "restore.unfinished"  # exists while the files may be partly restored
         self._lock = path / "serve.lock"
 
     def create(self) -> bool:
-        """Make the directory where it is missing, readable for its owner alone. True if it was made."""
+        """Creates the directory if missing, accessible to its owner only. Returns True if created. Raises HostError."""
         try:
             if self.path.is_dir():
                 return False
@@ -41,7 +41,10 @@ class StateDir:
         return True
 
     def create_store(self) -> None:
-        """An empty store file where there is none, for its owner alone; SQLite gives -wal and -shm the same mode."""
+        """Creates an empty store file if missing, accessible to its owner only. Raises HostError.
+
+        SQLite gives -wal and -shm the same mode.
+        """
         try:
             os.close(os.open(self.store, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
         except FileExistsError:
@@ -50,7 +53,7 @@ class StateDir:
             raise HostError(f"cannot create the store {self.store}: {error.strerror}") from error
 
     def private_key(self) -> bytes:
-        """The server's key, made on first use. Raises HostError naming the file when it holds no key."""
+        """Returns the server's key, generated on first use. Raises HostError, naming the file, if it holds no key."""
         try:
             self._create_key()
         except OSError as error:
@@ -58,7 +61,7 @@ class StateDir:
         return self.read_key()
 
     def read_key(self) -> bytes:
-        """The server's key. Raises HostError naming the file when it is missing or holds no key."""
+        """Returns the server's key. Raises HostError, naming the file, if it is missing or holds no key."""
         try:
             text = self.key.read_text(encoding="ascii").strip()
             return keys.parse_public_key(text, "key")
@@ -74,7 +77,7 @@ class StateDir:
     def _create_key(self) -> None:
         if self.key.exists():
             return
-        # Written whole under another name first: a crash in between leaves no half key.
+        # Written to a temporary file first: a crash leaves no partial key.
         new = self.key.with_suffix(f".{os.getpid()}")
         descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         try:
@@ -84,12 +87,12 @@ class StateDir:
                 os.fsync(file.fileno())
             os.link(new, self.key)
         except FileExistsError:
-            return  # another process was first; its key counts
+            return  # another process was first; its key is used
         finally:
             new.unlink()
 
     def require_whole(self) -> None:
-        """Raises HostError after a restore that was cut short while it put the new files in place."""
+        """Raises HostError if a restore was interrupted while it moved the new files into place."""
         if self.unfinished_restore.exists():
             raise HostError(
                 f"a restore into {self.path} was cut short; run it again: wg-appliance restore FILE "
@@ -98,14 +101,14 @@ class StateDir:
 
     @contextmanager
     def serving(self) -> Iterator[None]:
-        """Hold the lock of the one server on this state. Raises HostError when another has it."""
+        """Holds the lock of the one server on this state. Raises HostError if another server holds it."""
         with self._open_lock() as descriptor:
             for attempt in range(LOCK_ATTEMPTS):
                 try:
                     fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
                     break
                 except BlockingIOError as error:
-                    # `is_served` of an admin command holds the lock too, for an instant.
+                    # `is_served` in an admin command holds the lock briefly too.
                     if attempt == LOCK_ATTEMPTS - 1:
                         message = f"another wg-appliance is already serving {self.path}; stop it first"
                         raise HostError(message) from error
@@ -113,7 +116,7 @@ class StateDir:
             yield
 
     def is_served(self) -> bool:
-        """Whether a server is running on this state now."""
+        """Tells whether a server is running on this state now. Raises HostError if the lock cannot be opened."""
         if not self._lock.exists():
             return False
         with self._open_lock() as descriptor:

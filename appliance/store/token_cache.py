@@ -1,4 +1,4 @@
-"""Whose a bearer token is."""
+"""Caches which account a bearer token belongs to."""
 
 from __future__ import annotations
 
@@ -15,28 +15,28 @@ MOST_KNOWN = 10_000
 
 
 class Tokens:
-    """Tokens that count are remembered, so that asking again asks nothing of the store.
+    """Caches valid tokens, so that repeated look-ups do not read the store.
 
-    Whoever finds that another process may have changed tokens or accounts calls `forget`. A token that does not count
-    is never remembered: it may be made at any moment.
+    Call `forget` when another process may have changed tokens or accounts. An invalid token is never cached: it may
+    be created at any moment.
     """
 
     def __init__(self, store: Store, clock: Clock) -> None:
         self._store = store
         self._clock = clock
         self._known: dict[bytes, rows.Holder] = {}  # by hash, the oldest first
-        self._forgotten = 0  # how often
-        self.watched = True  # whether somebody would notice that they do not count any more
+        self._forgotten = 0  # number of `forget` calls
+        self.watched = True  # whether changes by other processes are watched for; nothing is cached otherwise
 
     def known(self, token_hash: bytes) -> Account | None:
-        """As `account_of`, where the token is remembered; the store is not asked."""
+        """Returns the account of a cached token, without reading the store; None if it is not cached or has expired."""
         known = self._known.get(token_hash)
         if known is None or (known.expires_at is not None and known.expires_at <= self._clock.now().wall_ms):
             return None
         return known.account
 
     async def account_of(self, token_hash: bytes) -> Account | None:
-        """The account, its windows as they were when the token was first seen. None for one that does not count."""
+        """Returns the token's account, or None for an invalid token. Its windows date from when it was cached."""
         known = self.known(token_hash)
         if known is not None:
             return known
@@ -45,7 +45,7 @@ class Tokens:
             holder = await rows.holder_of(db, token_hash, self._clock.now().wall_ms)
         if holder is None:
             return None
-        # Read before the last `forget`, it may be what was to be forgotten.
+        # A holder read before the last `forget` may be outdated.
         if self.watched and forgotten == self._forgotten:
             self._remember(token_hash, holder)
         return holder.account

@@ -169,7 +169,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	after_places = places_of(&after);
 	if (!comes_twice(&after)) {
 		CHECK(wga_dump_same_places(&before, &after) == same_places(&before, &after));
-		/* As whoever has those of the one before uses them for both. */
+		/* A caller reuses the earlier dump's places for both dumps. */
 		shared = same_places(&before, &after) ? &before_places : &after_places;
 		found = allocate(first + second, sizeof(*found));
 		count = wga_dump_compare(&before, &before_places, &after, shared, found, first + second);

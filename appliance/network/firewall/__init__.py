@@ -1,1 +1,1 @@
-"""What leaves the host on behalf of clients: NAT, forwarding, and what is blocked."""
+"""Controls clients' traffic through the host: NAT, forwarding, and blocked destinations."""

@@ -1,8 +1,8 @@
-"""Clients' way through the packet filters of others: Docker's, ufw's, firewalld's, the operator's own. Pure.
+"""Lets clients' traffic through other packet filters: Docker's, ufw's, firewalld's, the operator's own. Pure.
 
-Every base chain of a hook is asked about a packet, and any of them may drop it: what our own table accepts, another's
-still may not. So where a chain drops whatever none of its rules speaks of, rules of ours stand at its head, about
-clients' packets alone. They carry a comment, by which they are found and taken back; whatever else is there stays.
+A packet traverses every base chain of a hook, and any of them may drop it, even if the appliance's table accepts it.
+So the appliance inserts rules for clients' packets at the head of each chain that drops by default. A comment marks
+these rules, by which they are found and removed; all other rules stay unchanged.
 """
 
 from __future__ import annotations
@@ -25,16 +25,17 @@ if TYPE_CHECKING:
     Address = IPv4Address | IPv6Address
 
 COMMENT = "wg-appliance"
-DOCKER_USER = "DOCKER-USER"  # Docker's chain for the rules of others, which it calls first and leaves alone
+DOCKER_USER = "DOCKER-USER"  # Docker's chain for user rules, which it calls first and never changes
 
-SOMEWHERE = {4: ip_address("1.1.1.1"), 6: ip_address("2606:4700:4700::1111")}  # on the internet; nothing is sent there
+# Public addresses for simulated packets; nothing is sent there.
+SOMEWHERE = {4: ip_address("1.1.1.1"), 6: ip_address("2606:4700:4700::1111")}
 ANY_PORT, WEB_PORT = 54321, 443
 PROTOCOLS: tuple[Literal["tcp"], Literal["udp"]] = ("tcp", "udp")
 
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """`uplinks`: the interface of the default route, by IP version."""
+    """Describes the exit to other filters. `uplinks`: the interface of the default route, by IP version."""
 
     interface: str
     listen_port: int
@@ -44,7 +45,7 @@ class Way:
 
 @dataclass(frozen=True, slots=True)
 class InsertionPoint:
-    """A chain, and the rules of ours that belong at its head."""
+    """Pairs a chain with the appliance's rules to insert at its head."""
 
     table: Table
     chain: str
@@ -55,9 +56,9 @@ class InsertionPoint:
 
 
 def missing(listing: str, way: Way) -> list[InsertionPoint]:
-    """Where rules of ours are called for and do not stand yet. `listing`: what `nft -j list ruleset` printed."""
+    """Finds chains that lack the appliance's rules and need them. `listing`: output of `nft -j list ruleset`."""
     tables = [table for table in nft_json.parse(listing) if (table.family, table.name) != ("inet", TABLE)]
-    # What iptables-nft understands as well: it refuses to work on a table with a rule that it cannot read.
+    # Use only rules that iptables-nft can read: it refuses to work on a table with any other.
     forward = tuple(f'{end} "{way.interface}" counter accept' for end in ("iifname", "oifname"))
     port = (f"udp dport {way.listen_port} counter accept",)
     called_for = [
@@ -76,13 +77,13 @@ def insert(places: Iterable[InsertionPoint]) -> str:
 
 
 def delete(listing: str) -> str:
-    """Takes back all that `insert` ever did."""
+    """Removes all rules that `insert` added."""
     return "".join(f"delete rule {ours.chain} handle {ours.handle}\n" for ours in _ours(listing))
 
 
 @dataclass(frozen=True, slots=True)
 class _Ours:
-    """A rule of ours in the table of another. `about`: which interface or port."""
+    """Builds a marked rule for another program's table. `about`: the interface or port to match."""
 
     chain: str
     handle: int
@@ -98,7 +99,7 @@ def _ours(listing: str) -> Iterator[_Ours]:
 
 
 def forwarded(way: Way) -> Iterator[Packet]:
-    """A client's first packet and the answer to it, for each IP version that leaves this host."""
+    """Returns a client's first packet and its reply, for each IP version that has an uplink."""
     for subnet in way.subnets:
         uplink = way.uplinks.get(subnet.version)
         if uplink is None:
@@ -110,7 +111,7 @@ def forwarded(way: Way) -> Iterator[Packet]:
 
 
 def handshakes(way: Way) -> Iterator[Packet]:
-    """A client's first packet to the port. Whose address it goes to is not looked at."""
+    """Returns a client's first packet to the port. Its destination address does not matter."""
     for version, uplink in way.uplinks.items():
         there = SOMEWHERE[version]
         yield Packet(uplink, None, there, there, "udp", ANY_PORT, way.listen_port, "new")

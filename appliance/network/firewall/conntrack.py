@@ -1,11 +1,10 @@
-"""Clients' flows, as conntrack holds them: those that began without our rules, and those of sessions that ended.
-Blocking.
+"""Deletes clients' conntrack entries: flows that began without the nat rules, and flows of ended sessions. Blocking.
 
-The kernel asks the nat rules about a flow's first packet and never again (net/netfilter/nf_nat_core.c,
-nf_nat_setup_info). One that began without them leaves with the client's own address, to which no answer finds its way,
-for as long as it goes on. Once it is forgotten, its next packet is a first one.
+The kernel evaluates the nat rules for a flow's first packet only (net/netfilter/nf_nat_core.c, nf_nat_setup_info). A
+flow that began without them keeps the client's own source address, to which replies cannot be routed, for as long as
+it lasts. Once its entry is deleted, its next packet counts as a first one.
 
-A flow outlives its session: what the internet still sends would go to whoever gets the client's address next.
+A flow outlives its session: late packets from the internet would reach the next client with the same address.
 """
 
 from __future__ import annotations
@@ -49,7 +48,7 @@ _ENDS = (
 
 @dataclass(frozen=True, slots=True)
 class Flow:
-    """`answer_to`: where the kernel expects an answer to be sent. `name`: the attributes that name it to the kernel."""
+    """Identifies a flow. `answer_to`: destination of replies. `name`: the attributes that identify it to the kernel."""
 
     family: int
     source: Address
@@ -59,25 +58,25 @@ class Flow:
 
 
 def forget_untranslated(subnets: Sequence[Network]) -> int:
-    """Forget the flows out of these subnets that keep their source address; how many there were. Raises OSError."""
+    """Deletes flows from these subnets without source NAT; returns how many. Raises OSError."""
     with _conntrack() as kernel:
         wanted = attribute(constants.CTA_STATUS, bytes(4))
-        # Newer kernels leave those with a translated source out themselves, which are nearly all.
+        # Newer kernels filter out flows with a translated source, which are nearly all.
         wanted += attribute(constants.CTA_STATUS_MASK, constants.IPS_SRC_NAT.to_bytes(4, "big"))
         untranslated = [f for f in _flows(kernel, socket.AF_UNSPEC, wanted) if leaves_untranslated(f, subnets)]
         return _forget_each(kernel, untranslated)
 
 
 def forget_of(addresses: Iterable[Address]) -> int:
-    """Forget the flows that one of these began, or that were begun to it; how many there were. Raises OSError."""
+    """Deletes flows from or to any of these addresses; returns how many. Raises OSError."""
     with _conntrack() as kernel:
         return _forget_each(kernel, _of(kernel, frozenset(addresses)))
 
 
 def forget_others(subnets: Sequence[Network], held: Collection[Address]) -> int:
-    """Forget the flows of addresses in the subnets that are not among `held`; how many. Raises OSError.
+    """Deletes flows of subnet addresses that are not among `held`; returns how many. Raises OSError.
 
-    The first host address of a subnet is the host's own.
+    The first host address of a subnet is the host's own and keeps its flows.
     """
     held = {*held, *(subnet[1] for subnet in subnets)}
 
@@ -109,7 +108,7 @@ def _of(kernel: socket.socket, addresses: Collection[Address]) -> list[Flow]:
 
 
 def reading_all_is_quicker(addresses: int, flows: int, buckets: int) -> bool:
-    """Quicker than to have the kernel look for those of the addresses.
+    """Tells whether one full listing is faster than filtered listings by address.
 
     A listing walks the whole table, however many flows it shows: one for all, or one for each end of each address.
     """
@@ -118,9 +117,9 @@ def reading_all_is_quicker(addresses: int, flows: int, buckets: int) -> bool:
 
 
 def _table_size() -> tuple[int, int]:
-    """The flows of this network namespace, and the buckets of the table, which all namespaces share.
+    """Returns the number of flows of this network namespace, and of buckets of the table that all namespaces share.
 
-    0 and 0 where they cannot be read: connection tracking is not loaded yet, which a listing does, or /proc is hidden.
+    Returns 0 and 0 if they cannot be read: conntrack is not loaded yet (a listing loads it), or /proc is hidden.
     """
     try:
         flows, buckets = ((_SYSCTLS / f"nf_conntrack_{name}").read_text("ascii") for name in ("count", "buckets"))
@@ -130,9 +129,9 @@ def _table_size() -> tuple[int, int]:
 
 
 def _at(kernel: socket.socket, address: Address, end: int, field: int) -> list[Flow]:
-    """The flows that have this address at one of their ends.
+    """Lists the flows with this address at either end.
 
-    Linux 5.8 and later look for them themselves; an earlier one, which does not know of filters, lists all there are.
+    Linux 5.8 and later filter them; an earlier kernel ignores the filter and lists all flows.
     """
     wanted = nest(constants.CTA_TUPLE_ORIG, nest(constants.CTA_TUPLE_IP, attribute(end, address.packed)))
     wanted += nest(constants.CTA_FILTER, attribute(constants.CTA_FILTER_ORIG_FLAGS, field.to_bytes(4, sys.byteorder)))
@@ -161,7 +160,7 @@ def _flows(kernel: socket.socket, family: int, wanted: bytes) -> Iterator[Flow]:
 
 
 def parse(payload: bytes) -> Flow | None:
-    """A conntrack message behind its header; None where it is of no IP, or cut short."""
+    """Parses a conntrack message after its header; None if it is not IP, or truncated."""
     found = dict(attributes(payload[_NFGENMSG.size :]))
     original, reply = (
         _addresses(found.get(kind, b"")) for kind in (constants.CTA_TUPLE_ORIG, constants.CTA_TUPLE_REPLY)
@@ -174,7 +173,7 @@ def parse(payload: bytes) -> Flow | None:
 
 
 def _addresses(tuple_: bytes) -> tuple[Address, Address] | None:
-    """Source and destination."""
+    """Returns source and destination."""
     ips = dict(attributes(dict(attributes(tuple_)).get(constants.CTA_TUPLE_IP, b"")))
     packed = [next((ips[kind] for kind in kinds if kind in ips), b"") for kinds in (_SOURCES, _DESTINATIONS)]
     if any(len(address) not in (4, 16) for address in packed):
@@ -183,17 +182,19 @@ def _addresses(tuple_: bytes) -> tuple[Address, Address] | None:
 
 
 def _forget_each(kernel: socket.socket, found: Iterable[Flow]) -> int:
-    """How many were still there. One that the kernel keeps (EBUSY: a flow table has it) keeps no other; at the end it
-    raises OSError."""
+    """Deletes flows; returns how many still existed.
+
+    Raises OSError, after trying all, if the kernel kept one (EBUSY: it is in a flow table).
+    """
     answers = [_forget(kernel, flow) for flow in found]
-    # ENOENT: it has ended, or another one has its addresses now.
+    # ENOENT: the flow has ended, or another flow has its addresses now.
     if refused := [code for code in answers if code not in (0, errno.ENOENT)]:
         raise OSError(refused[0], f"{len(refused)} of {len(answers)} connections are kept: {os.strerror(refused[0])}")
     return answers.count(0)
 
 
 def _forget(kernel: socket.socket, flow: Flow) -> int:
-    """The kernel's errno; 0 where it has forgotten it."""
+    """Deletes one flow; returns the kernel's errno, 0 on success."""
     _send(kernel, constants.IPCTNL_MSG_CT_DELETE, constants.NLM_F_ACK, flow.family, flow.name)
     return next((_errno(e.payload) for e in messages(kernel.recv(_BUFFER_SIZE)) if e.kind == constants.NLMSG_ERROR), 0)
 
@@ -206,6 +207,6 @@ def _send(kernel: socket.socket, command: int, flags: int, family: int, body: by
 
 
 def _errno(error: bytes) -> int:
-    """struct nlmsgerr begins with it, negated."""
+    """Reads the errno, with which struct nlmsgerr begins, negated."""
     (negated,) = struct.unpack_from("=i", error)
     return int(-negated)

@@ -1,4 +1,4 @@
-"""Applying the exit's rules to the host: our nftables table, clients' way through the others, and forwarding."""
+"""Applies the exit's rules to the host: its nftables table, its rules in other tables, and the forwarding sysctls."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ OWN_KEPT = 16
 
 
 class HostEgress:
-    """Our nftables table, our rules in those of others, and the sysctls.
+    """Manages the appliance's nftables table, its rules in other tables, and the sysctls.
 
-    Events tell when somebody else changed a table. Nobody may change ours; theirs are looked at again, not more often
-    than each LOOK_AGAIN_S.
+    Events report changes by other programs. The appliance's table is restored; other tables are read again, at most
+    once per LOOK_AGAIN_S.
     """
 
     def __init__(self, rules: ruleset.EgressRules, listen_port: int, forwarding: Forwarding) -> None:
@@ -45,15 +45,15 @@ class HostEgress:
         self._rules = ruleset.render(rules)
         self._forwarding = forwarding
         self._stands = False
-        self._known = False  # that it stood
-        self._own: deque[int] = deque(maxlen=OWN_KEPT)  # the last nfts of ours
+        self._known = False  # whether the current rules have been applied before
+        self._own: deque[int] = deque(maxlen=OWN_KEPT)  # netlink ports of the last nft processes of this firewall
         self._stuck: asyncio.subprocess.Process | None = None  # an nft that was killed
         self._others_seen = False
         self._look_again_at = 0.0
-        self._impassable: set[str] = set()  # chains of others; said once
+        self._impassable: set[str] = set()  # chains of other tables; logged once
 
     def take_over(self, rules: ruleset.EgressRules) -> None:
-        """These rules from now on: the next tick applies them."""
+        """Sets the rules, which the next tick applies."""
         rendered = ruleset.render(rules)
         if rendered != self._rules:
             self._rules = rendered
@@ -64,9 +64,9 @@ class HostEgress:
         return EgressState(self._stands, self._forwarding.read(), seen)
 
     async def apply(self, changes: EgressChanges) -> None:
-        """Raises EgressError."""
+        """Applies the changes. Raises EgressError if one fails."""
         if changes.rules:
-            # Before: what somebody else changes from here on is told by an event.
+            # Set before applying: an event reports any later change by another program.
             self._stands = True
             try:
                 await self._nft(self._rules)
@@ -79,35 +79,35 @@ class HostEgress:
         if changes.sysctls:
             self._forwarding.set(changes.sysctls)
         if changes.others:
-            # Before, as above. Last: nobody lets clients through whom our own rules do not hold back.
+            # Set before, as above. Done last: other tables let clients through only once the blocks apply.
             self._others_seen, self._look_again_at = True, time.monotonic() + LOOK_AGAIN_S
             await self._pass_others()
 
     def table_changed(self, by: int) -> bool:
-        """The netlink port `by` changed our table. Whether that was somebody else."""
+        """Notes that netlink port `by` changed the appliance's table. Returns whether that was another program."""
         if by in self._own:
             return False
         self._stands = False
         return True
 
     def other_changed(self, by: int) -> None:
-        """The netlink port `by` changed another table."""
+        """Notes that netlink port `by` changed another table."""
         if by not in self._own:
             self._others_seen = False
 
     def tables_unknown(self) -> None:
-        """Events were lost: somebody may have changed any of them."""
+        """Notes that events were lost: any table may have changed."""
         self._stands = self._others_seen = False
 
     async def remove(self) -> None:
-        """Leave the host as it was found."""
+        """Restores the host to its state before the exit."""
         self._forwarding.restore()
         self._stands = False
         await self._nft(ruleset.remove())
         await self._nft(coexistence.delete(await self._listing()))
 
     async def _pass_others(self) -> None:
-        """The exit works without it where they let clients through; where not, that is said."""
+        """Lets clients through other tables; logs a failure, since the exit may work without it."""
         try:
             uplinks = await asyncio.to_thread(interfaces.uplinks)
             ways = {version: uplink.interface for version, uplink in uplinks.items()}
@@ -117,11 +117,11 @@ class HostEgress:
             log.warning("what other firewalls let through is not known: %s", error)
             return
         except (LookupError, TypeError, ValueError) as error:
-            # It has what no nft had when this was written.
+            # The listing has syntax unknown when this was written.
             log.warning("nft -j list ruleset is not understood: %s", error, exc_info=True)
             return
         for place in places:
-            # Each by itself: a table may be its owner's alone.
+            # One by one: a table may refuse changes by others than its owner (flag `owner`).
             try:
                 await self._nft(coexistence.insert([place]))
                 log.info("clients are let through chain %s", place)
@@ -132,18 +132,18 @@ class HostEgress:
                 self._impassable.add(str(place))
 
     async def _listing(self) -> str:
-        """Without the elements of sets, which may be many. Raises EgressError."""
+        """Lists the ruleset without the elements of sets, which may be many. Raises EgressError."""
         listed = await self._nft("", "--json", "--terse", "list", "ruleset")
         if not nft_json.is_listing(listed):
             raise EgressError("nft -j list ruleset printed no JSON")
         return listed
 
     async def forget(self, addresses: Collection[Address]) -> None:
-        """No flow goes on that one of these has part in: its session has ended."""
+        """Deletes flows of these addresses, whose sessions have ended."""
         await self._forget(lambda: conntrack.forget_of(addresses))
 
     async def forget_others(self, held: Collection[Address]) -> None:
-        """No flow goes on that an address in the subnets has part in which is not among these."""
+        """Deletes flows of all addresses in the subnets except these."""
         await self._forget(lambda: conntrack.forget_others(self._subnets, held))
 
     async def _forget(self, forget: Callable[[], int]) -> None:
@@ -153,7 +153,7 @@ class HostEgress:
             log.warning("connections of a session that ended may go on: conntrack: %s", error)
 
     async def _begin_flows_anew(self) -> None:
-        """Those that began while the table was not as it should be."""
+        """Deletes flows without source NAT, which began while the table was missing or changed."""
         try:
             many = await asyncio.to_thread(conntrack.forget_untranslated, self._subnets)
         except OSError as error:
@@ -163,7 +163,7 @@ class HostEgress:
                 log.info("connections that had begun without the table: %d, begun anew", many)
 
     async def _nft(self, script: str, *arguments: str) -> str:
-        """What it printed. Without arguments it carries out the script."""
+        """Runs nft and returns its output. Without arguments it executes the script."""
         if self._stuck is not None and self._stuck.returncode is None:
             raise EgressError("an nft that was killed has not ended yet")
         pipe = asyncio.subprocess.PIPE
@@ -173,15 +173,15 @@ class HostEgress:
             )
         except FileNotFoundError as error:
             raise EgressError("nft is not installed: apt-get install nftables") from error
-        # Its netlink port, by which the kernel's events name who made a change (netlink(7), nl_pid): nft lets the
-        # kernel choose it, which takes the process id.
+        # The netlink port by which kernel events name the author of a change (netlink(7), nl_pid): nft lets the
+        # kernel choose it, and the kernel chooses the process id.
         self._own.append(process.pid)
         try:
             async with asyncio.timeout(NFT_TIMEOUT_S):
                 stdout, stderr = await process.communicate(script.encode("utf-8"))
         except TimeoutError as error:
             process.kill()
-            # Not for ever: a kernel that does not answer nft does not let it be killed either.
+            # With a time limit: while the kernel does not answer nft, nft cannot be killed either.
             self._stuck = process
             with suppress(TimeoutError):
                 await asyncio.wait_for(process.wait(), KILLED_WITHIN_S)

@@ -1,4 +1,4 @@
-"""Waiting for somebody to change our nftables table, or another (the multicast group NFNLGRP_NFTABLES)."""
+"""Watches for changes of the appliance's nftables table, or others (multicast group NFNLGRP_NFTABLES)."""
 
 from __future__ import annotations
 
@@ -13,15 +13,18 @@ if TYPE_CHECKING:
 
 
 FAMILIES = (constants.NFPROTO_INET, constants.NFPROTO_IPV4, constants.NFPROTO_IPV6)
-# linux/netfilter/nf_tables.h: tables, chains and rules, made or deleted. What is put into a set is another matter.
+# linux/netfilter/nf_tables.h: tables, chains and rules, created or deleted. Set elements are not watched.
 FILTERING = (0, 2, 3, 5, 6, 8)
 
 
 def table_events(
     changed: Callable[[int], bool], other_changed: Callable[[int], None], lost: Callable[[], None]
 ) -> NetlinkEvents:
-    """`changed` is told the netlink port of whoever changed our table, or what is in it, and says whether it counts;
-    `other_changed` that of whoever changed another, which nobody is woken for. `lost`: anybody may have."""
+    """Watches nftables changes, reported with the netlink port that made them.
+
+    `changed` receives changes of the appliance's table or its contents, and returns whether to wake the waiter;
+    `other_changed` receives changes of other tables, which wake nothing. `lost`: any table may have changed.
+    """
 
     def concerns(event: Event) -> bool:
         if event.kind >> 8 != constants.NFNL_SUBSYS_NFTABLES or event.payload[0] not in FAMILIES:

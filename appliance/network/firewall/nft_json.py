@@ -1,6 +1,6 @@
-"""Reading `nft -j list ruleset` (libnftables-json(5)) as tables of the packet filter. Pure.
+"""Parses `nft -j list ruleset` (libnftables-json(5)) into packet-filter tables. Pure.
 
-Only what may decide over a packet of ours is understood; the rest is a test that may hold or not.
+Understands only expressions that may decide a client's packet; any other becomes a test of unknown result.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def parse(text: str) -> list[Table]:
 
 
 def has_foreign_matches(text: str, family: str) -> bool:
-    """Whether iptables has put matches into the family's `filter` table that nft does not show."""
+    """Tells whether the family's `filter` table has iptables matches that nft does not show."""
     rules = (entry["rule"] for entry in json.loads(text)["nftables"] if "rule" in entry)
     return any(
         rule["family"] == family and rule["table"] == "filter" and any("xt" in part for part in rule["expr"])
@@ -59,13 +59,13 @@ def has_foreign_matches(text: str, family: str) -> bool:
 
 
 def _chain(each: Mapping[str, Any]) -> Chain:
-    # A filter chain alone decides; a nat or route chain of the same hook lets everything pass.
+    # Only filter chains decide; a nat or route chain of the same hook lets everything pass.
     hook = each.get("hook") if each.get("type") == "filter" else None
     return Chain(each["name"], hook, _VERDICTS[each.get("policy", "accept")])
 
 
 def _rules(expressions: Iterable[Mapping[str, Any]], sets: Mapping[str, list[Any]]) -> Iterator[Rule]:
-    """One, or where a verdict map decides one for each of its elements."""
+    """Parses a rule: one, or one for each element if a verdict map decides."""
     tests: list[Test] = []
     for expression in expressions:
         ((kind, content),) = expression.items()
@@ -115,7 +115,7 @@ def _match(match: Mapping[str, Any], sets: Mapping[str, list[Any]]) -> Test:
         value = read(packet)
         if value is _ANY:
             return None
-        if value is None:  # the packet has no such thing
+        if value is None:  # the packet has no such field
             return False
         found = _is(value, right, sets)
         return found if found is None or operator != "!=" else not found
@@ -123,11 +123,11 @@ def _match(match: Mapping[str, Any], sets: Mapping[str, list[Any]]) -> Test:
     return test
 
 
-_ANY = object()  # a value that is not known
+_ANY = object()  # an unknown value
 
 
 def _reader(left: Any) -> Callable[[Packet], object] | None:
-    """What of a packet the left side of a comparison is: None where it is not understood."""
+    """Returns the packet field on the left side of a comparison; None if it is not understood."""
     if not isinstance(left, dict):
         return None
     ((kind, content),) = left.items()
@@ -160,7 +160,7 @@ _CT: Mapping[str, Callable[[Packet], object]] = {
     "state": lambda packet: packet.state,
     "direction": lambda packet: "original" if packet.state == "new" else "reply",
     "mark": lambda _: 0,
-    # Nobody has translated a client's destination; its source is, by our own table.
+    # A client's destination is not translated; its source is, by the appliance's own table.
     "status": lambda packet: "confirmed" if packet.state == "new" else "snat",
 }
 
@@ -185,7 +185,7 @@ def _payload(protocol: str, field: str) -> Callable[[Packet], object] | None:
 
 
 def _is(value: object, right: Any, sets: Mapping[str, list[Any]]) -> bool | None:
-    """Whether the value is, or is in, the right side of a comparison; None where that is not understood."""
+    """Tells whether the value equals, or is in, the right side of a comparison; None if that is not understood."""
     if isinstance(right, str) and right.startswith("@"):
         return _is_any(value, sets.get(right[1:], [_ANY]), sets)
     if isinstance(right, list):

@@ -1,4 +1,4 @@
-"""The exit's nftables table, as text for `nft -f`. Pure."""
+"""Renders the exit's nftables table as text for `nft -f`. Pure."""
 
 from __future__ import annotations
 
@@ -59,13 +59,13 @@ class EgressRules:
 
 
 def render(rules: EgressRules) -> str:
-    """The whole table. Declared, deleted and made in one transaction, so that it is replaced at once."""
+    """Renders the whole table: declares, deletes and creates it in one transaction, so that it is replaced at once."""
     body = [*_sets(rules), *_sources(rules), *_forward(rules), *_local(rules), *_nat(rules)]
     return "\n".join([remove(), f"table inet {TABLE} {{", *body, "}", ""])
 
 
 def remove() -> str:
-    """Deleting a table that is not there is an error; declaring it first is none."""
+    """Renders the table's removal. nft fails to delete a missing table, so declares it first."""
     return f"table inet {TABLE} {{}}\ndelete table inet {TABLE}\n"
 
 
@@ -88,7 +88,7 @@ def _behind(prefix: IPv6Network, network: IPv4Network) -> IPv6Network:
 
 
 def _sources(rules: EgressRules) -> Iterable[str]:
-    """A client's address comes out of the tunnel, and nothing else does. Before a connection is made of it."""
+    """Drops spoofed sources before conntrack: only clients' addresses may come from the tunnel, and only from there."""
     tunnel = f'"{rules.interface}"'
     yield "  chain sources {"
     yield "    type filter hook prerouting priority raw; policy accept;"
@@ -97,7 +97,7 @@ def _sources(rules: EgressRules) -> Iterable[str]:
             yield f"    iifname {tunnel} meta nfproto ipv6 drop"
             continue
         yield f"    iifname {tunnel} {family} saddr != {subnet} drop"
-        # The host speaks to itself from its tunnel address too.
+        # The host also sends to itself from its tunnel address.
         yield f'    iifname != {{ {tunnel}, "lo" }} {family} saddr {subnet} drop'
     yield "  }"
 
@@ -106,26 +106,26 @@ def _forward(rules: EgressRules) -> Iterable[str]:
     into, outof = f'oifname "{rules.interface}"', f'iifname "{rules.interface}"'
     yield "  chain forward {"
     yield "    type filter hook forward priority filter; policy accept;"
-    # What belongs to no connection is not translated: it would leave with the client's own address.
+    # Packets without a connection are not translated: they would leave with the client's own address.
     yield f"    {outof} ct state invalid drop"
     yield f"    {into} ct state invalid drop"
-    # A smaller MTU on the way out is met by smaller segments, also where ICMP is filtered.
+    # Clamps TCP segments to the route's MTU, as ICMP may be filtered.
     yield f"    {into} tcp flags syn tcp option maxseg size set rt mtu"
     yield f"    {outof} tcp flags syn tcp option maxseg size set rt mtu"
-    # Whether a connection stands already is not asked: one that began while these rules were away must not go on.
+    # Applies to established connections too: one that began while these rules were missing must not continue.
     if rules.isolate_clients:
         yield f"    {outof} {into} {PROHIBITED}"
     yield from _blocks(rules, outof)
-    # The tunnel's own subnets are private too: whether clients reach each other is said above.
+    # The tunnel's own subnets are private too: isolate_clients, above, decides on traffic between clients.
     for family, version in FAMILIES:
         yield f'    {outof} oifname != "{rules.interface}" {family} daddr @private{version} {PROHIBITED}'
-    # Nobody comes in through the tunnel's addresses that a client did not call.
+    # Rejects new connections to clients from outside of the tunnel.
     yield f'    iifname != "{rules.interface}" {into} ct state new {PROHIBITED}'
     yield "  }"
 
 
 def _blocks(rules: EgressRules, outof: str) -> Iterable[str]:
-    """What clients may reach nowhere: neither on the internet, nor on the host, nor at another client's."""
+    """Blocks what clients may reach nowhere: on the internet, on the host or at another client."""
     for family, version in FAMILIES:
         yield f"    {outof} {family} daddr @extra{version} {PROHIBITED}"
     if rules.block_smtp:
@@ -133,7 +133,7 @@ def _blocks(rules: EgressRules, outof: str) -> Iterable[str]:
 
 
 def _local(rules: EgressRules) -> Iterable[str]:
-    """What clients may reach on the host itself: the exit's tunnel addresses, and no other."""
+    """Limits what clients may reach on the host itself to the exit's tunnel addresses."""
     outof = f'iifname "{rules.interface}"'
     yield "  chain local {"
     yield "    type filter hook input priority filter; policy accept;"

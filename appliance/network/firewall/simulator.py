@@ -1,7 +1,7 @@
-"""What becomes of a packet in a packet filter's chains, worked out without sending one. Pure.
+"""Simulates a packet's way through a packet filter's chains, without sending one. Pure.
 
-The packet is anybody's: unmarked, within every limit, in no list of addresses that is not shown. A test that is not
-understood may hold or not. Both ways are then followed, so that the answer is what may happen.
+The packet is ordinary: unmarked, within every limit, in no address list that is not shown. A test that is not
+understood may hold or not; both branches are followed, so the result is all that may happen.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Packet:
-    """`out` None: it is for the host itself."""
+    """Describes a packet. `out` is None if it is for the host itself."""
 
     into: str
     out: str | None
@@ -37,8 +37,8 @@ class Packet:
 
 class Verdict(Enum):
     ACCEPT = auto()
-    DROP = auto()  # a reject is one too
-    RETURN = auto()  # the end of the chain, reached or asked for
+    DROP = auto()  # includes reject
+    RETURN = auto()  # an explicit return, or the end of the chain
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,7 @@ class Jump:
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """A test's None: cannot tell. `action` None: it only counts, logs or marks."""
+    """Holds tests and an action. A test returns None if unknown. `action` None: the rule only counts, logs or marks."""
 
     tests: Sequence[Test]
     action: Verdict | Jump | None
@@ -57,7 +57,7 @@ class Rule:
 
 @dataclass(frozen=True, slots=True)
 class Chain:
-    """`hook` None: other chains jump to it. `policy`: what a base chain does at its end."""
+    """Describes a chain. `hook` is None if other chains jump to it. `policy`: a base chain's action at its end."""
 
     name: str
     hook: str | None = None
@@ -70,7 +70,7 @@ class Table:
     family: str  # ip, ip6 or inet
     name: str
     chains: Mapping[str, Chain]
-    legacy: bool = False  # of iptables-legacy, which nft and iptables-nft neither show nor change
+    legacy: bool = False  # from iptables-legacy, which nft and iptables-nft neither show nor change
 
     def sees(self, packet: Packet) -> bool:
         return self.family in ("inet", "ip" if packet.version == 4 else "ip6")
@@ -78,7 +78,7 @@ class Table:
 
 @dataclass(frozen=True, slots=True)
 class Obstacle:
-    """A base chain that drops the packet; `surely` False: it depends on what is not understood here."""
+    """Names a base chain that drops the packet. `surely` is False if that depends on tests not understood here."""
 
     table: Table
     chain: Chain
@@ -86,7 +86,7 @@ class Obstacle:
 
 
 def obstacles(tables: Iterable[Table], hook: str, packet: Packet) -> Iterator[Obstacle]:
-    """Every base chain of the hook is asked, and any of them may drop."""
+    """Finds the base chains that drop the packet: it traverses all of the hook's, and any may drop it."""
     for table in tables:
         if table.sees(packet):
             walk = _Walk(table, packet)
@@ -96,7 +96,7 @@ def obstacles(tables: Iterable[Table], hook: str, packet: Packet) -> Iterator[Ob
 
 
 def refusing(tables: Iterable[Table], hook: str, packet: Packet) -> Iterator[tuple[Table, Chain]]:
-    """The base chains that drop the packet if no test holds that is not understood: those that drop by default."""
+    """Finds the base chains that drop the packet by default: those that do if every test not understood fails."""
     for table in tables:
         if table.sees(packet):
             walk = _Walk(table, packet, in_doubt=False)
@@ -106,7 +106,7 @@ def refusing(tables: Iterable[Table], hook: str, packet: Packet) -> Iterator[tup
 
 
 class _Walk:
-    """`in_doubt`: whether a test holds that is not understood; None: it may."""
+    """Follows a packet. `in_doubt`: the result to assume for tests not understood; None follows both."""
 
     def __init__(self, table: Table, packet: Packet, *, in_doubt: bool | None = None) -> None:
         self._table = table
@@ -118,7 +118,7 @@ class _Walk:
         return {chain.policy if verdict is Verdict.RETURN else verdict for verdict in self._chain(chain.name)}
 
     def _chain(self, name: str) -> frozenset[Verdict]:
-        """What may come of it. The kernel has no chain that leads to itself."""
+        """Returns a chain's possible actions. The kernel allows no loops between chains."""
         if name not in self._known:
             self._known[name] = frozenset(self._verdicts(self._table.chains[name]))
         return self._known[name]
@@ -136,7 +136,7 @@ class _Walk:
         yield Verdict.RETURN
 
     def _act(self, action: Verdict | Jump) -> tuple[frozenset[Verdict], bool]:
-        """What may come of it, and whether the next rule may be asked after it."""
+        """Returns a rule's possible actions, and whether evaluation may continue with the next rule."""
         if isinstance(action, Verdict):
             return frozenset({action}), False
         verdicts = self._chain(action.chain)
@@ -146,7 +146,7 @@ class _Walk:
 
 
 def _all(answers: Iterable[bool | None]) -> bool | None:
-    """Whether all hold; None where none is known not to, and one is not known."""
+    """Tells whether all tests hold; None if none fails and at least one is unknown."""
     found = list(answers)
     if False in found:
         return False
@@ -154,4 +154,4 @@ def _all(answers: Iterable[bool | None]) -> bool | None:
 
 
 def unknown(_: Packet) -> None:
-    """A test that is not understood."""
+    """Stands for a test that is not understood: its result is unknown."""

@@ -1,4 +1,4 @@
-"""What of the host decides over clients' traffic on its way: how it is, and what to change. Pure."""
+"""Compares the host's firewall state with the wanted one, and returns the changes. Pure."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class EgressState:
-    """`rules_stand`: our nftables table is as it was last applied. `sysctls`: (path below /proc/sys, value).
+    """Holds the current state. `rules_stand`: the table is as last applied. `sysctls`: values by path below /proc/sys.
 
-    `others_seen`: nobody has changed another table since clients' way through all of them was looked after.
+    `others_seen`: no other table has changed since all of them were checked for letting clients through.
     """
 
     rules_stand: bool
@@ -23,7 +23,7 @@ class EgressState:
 
 @dataclass(frozen=True, slots=True)
 class EgressChanges:
-    """To be done in the order of the fields: nothing is forwarded before the blocks stand."""
+    """Lists changes, to be applied in field order: nothing is forwarded before the blocks are in place."""
 
     rules: bool = False
     sysctls: Mapping[str, str] = field(default_factory=dict)  # in the order in which to set them
@@ -31,7 +31,7 @@ class EgressChanges:
 
 
 def reconcile(state: EgressState, *, interface: str, ipv6: bool) -> EgressChanges | None:
-    """`interface`: the tunnel's; `ipv6`: whether it has any. None where nothing differs."""
+    """Returns the changes to make, None if there are none. `interface`: the tunnel's; `ipv6`: whether it has IPv6."""
     wanted = _wanted(state.sysctls, interface, ipv6=ipv6)
     sysctls = {name: value for name, value in wanted if state.sysctls.get(name) != value}
     changes = EgressChanges(rules=not state.rules_stand, sysctls=sysctls, others=not state.others_seen)

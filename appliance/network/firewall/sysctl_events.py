@@ -1,4 +1,4 @@
-"""Waiting for somebody to switch the host's forwarding (the multicast groups RTNLGRP_IPV4_NETCONF and _IPV6_).
+"""Watches for changes of the host's forwarding (multicast groups RTNLGRP_IPV4_NETCONF and _IPV6_).
 
 The other sysctls that the exit needs have no events.
 """
@@ -20,7 +20,7 @@ def forwarding_events() -> NetlinkEvents:
 
 
 def _concerns(event: Event) -> bool:
-    """Each interface has its own as well: those follow."""
+    """Ignores the per-interface events: they follow the host-wide one."""
     found = dict(attributes(event.payload[_NETCONFMSG_SIZE:]))
     switched = event.kind == constants.RTM_NEWNETCONF and constants.NETCONFA_FORWARDING in found
     return switched and found.get(constants.NETCONFA_IFINDEX) == _ALL

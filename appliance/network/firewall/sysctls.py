@@ -1,4 +1,4 @@
-"""The host's forwarding sysctls: switched on for the tunnel, and put back as they were."""
+"""Enables the host's forwarding sysctls for the tunnel, and restores them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ALWAYS_READ = ("net/ipv4/conf/all/send_redirects", "net/ipv4/ip_forward", "net/i
 
 
 class Forwarding:
-    """`proc_sys` is /proc/sys; `record` the file that keeps the values found at first, for the boot `boot_id`."""
+    """Sets and restores sysctls. `proc_sys` is /proc/sys; `record` keeps the original values of the boot `boot_id`."""
 
     def __init__(self, proc_sys: Path, record: Path, boot_id: str) -> None:
         self._root = proc_sys
@@ -28,13 +28,13 @@ class Forwarding:
         self._boot_id = boot_id
 
     def read(self) -> dict[str, str]:
-        """(path below /proc/sys, value) of all that may have to be set; one that is not there is left out."""
+        """Returns (path below /proc/sys, value) of each sysctl that may have to be set, without missing ones."""
         advertisements = (str(e.relative_to(self._root)) for e in (self._root / "net/ipv6/conf").glob("*/accept_ra"))
         found = {name: self._read(name) for name in (*ALWAYS_READ, *advertisements)}
         return {name: value for name, value in found.items() if value is not None}
 
     def set(self, wanted: Mapping[str, str]) -> None:
-        """What was found is noted first. Raises EgressError naming the sysctl that cannot be set."""
+        """Records the original values, then sets the sysctls. Raises EgressError naming one that cannot be set."""
         before = self._recorded()
         before |= {name: value for name in wanted if name not in before and (value := self._read(name)) is not None}
         self._note(before)
@@ -44,8 +44,11 @@ class Forwarding:
             log.info("sysctl %s = %s (was %s)", name.replace("/", "."), value, was)
 
     def restore(self) -> list[str]:
-        """Put back what `set` changed in this boot, and only what it may change: root believes a record of the
-        service's user no further. The names."""
+        """Restores what `set` changed in this boot; returns the names.
+
+        Restores only sysctls that `set` may change: the record belongs to the service's user, whom root does not trust
+        further.
+        """
         changeable = self.read()
         # Forwarding first: switching it off resets nothing that comes after it.
         found = {name: value for name, value in reversed(self._recorded().items()) if name in changeable}
@@ -55,7 +58,7 @@ class Forwarding:
         return list(found)
 
     def _note(self, before: Mapping[str, str]) -> None:
-        # Written whole under another name first: what a crash cut short could not be put back.
+        # Written to a temporary file first: values in a truncated record could not be restored.
         new = self._record.with_suffix(".new")
         try:
             with new.open("w", encoding="utf-8") as file:
@@ -78,11 +81,11 @@ class Forwarding:
         try:
             return (self._root / name).read_text(encoding="ascii").strip()
         except OSError:
-            return None  # an interface that has gone, or a kernel without IPv6
+            return None  # the interface is gone, or the kernel has no IPv6
 
     def _write(self, name: str, value: str) -> None:
         try:
-            descriptor = os.open(self._root / name, os.O_WRONLY)  # never made: it is there or it is not
+            descriptor = os.open(self._root / name, os.O_WRONLY)  # without O_CREAT
             try:
                 os.write(descriptor, value.encode("ascii"))
             finally:

@@ -1,4 +1,4 @@
-"""Which WireGuard this host offers, and the tunnel that goes with it."""
+"""Detects the host's WireGuard backend and creates its tunnel."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ _INSTALL = f"apt-get install {PROGRAM}"
 
 @dataclass(frozen=True, slots=True)
 class HostFacts:
-    """What the host has. `interface_kind`: rtnetlink's word for the interface that has our name, if one has.
+    """Describes the host. `interface_kind`: rtnetlink's kind of an existing interface of the configured name.
 
-    `unit`: the systemd unit that runs wireguard-go for us.
+    `unit`: the systemd unit that runs the appliance's wireguard-go.
     """
 
     net_admin: bool
@@ -43,7 +43,10 @@ class HostFacts:
 def choose_backend(
     setting: Setting, interface_name: str, log_path: Path | None = None, unit: str | None = None
 ) -> tuple[Tunnel, str]:
-    """The tunnel for this host and why it is this one. HostError when there is none; blocks for milliseconds."""
+    """Returns this host's tunnel and the reason for its choice. Blocks for milliseconds.
+
+    Raises HostError if this host has neither backend.
+    """
     backend, reason = decide(setting, replace(read_host(interface_name), unit=unit), interface_name)
     if backend == "kernel":
         return kernel.KernelTunnel(interface_name), reason
@@ -51,7 +54,7 @@ def choose_backend(
 
 
 def decide(setting: Setting, host: HostFacts, interface_name: str) -> tuple[Backend, str]:
-    """Pure. HostError names what is missing and what to do."""
+    """Chooses the backend. Pure. Raises HostError that names what is missing and a remedy."""
     if not host.net_admin:
         raise HostError("managing WireGuard needs root or CAP_NET_ADMIN")
     backend, reason = _pick(setting, host)
@@ -66,7 +69,7 @@ def decide(setting: Setting, host: HostFacts, interface_name: str) -> tuple[Back
 
 def _pick(setting: Setting, host: HostFacts) -> tuple[Backend, str]:
     if setting != "kernel" and host.unit is not None:
-        # It has made the interface already.
+        # wireguard-go has created the interface already.
         return "userspace", f"{host.unit} runs {PROGRAM}"
     if setting != "userspace" and host.kernel_module:
         return "kernel", "the kernel has WireGuard"
@@ -92,10 +95,10 @@ def read_host(interface_name: str) -> HostFacts:
 
 
 def kernel_has_wireguard() -> bool:
-    """Whether the generic-netlink family is there. Asking loads the module by its alias, where there is one.
+    """Tells whether the generic-netlink family exists. The request loads the module by its alias, if there is one.
 
-    net/netlink/genetlink.c, ctrl_getfamily(): an unknown name is request_module()d before it is denied, so there
-    is nothing that a modprobe of ours could add.
+    net/netlink/genetlink.c, ctrl_getfamily(): an unknown name is request_module()d before it is denied, so an explicit
+    modprobe would add nothing.
     """
     device = GenericNetlink(constants.WG_GENL_NAME, constants.WG_GENL_VERSION)
     try:

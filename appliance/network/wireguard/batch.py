@@ -1,7 +1,7 @@
-"""Applying a batch to a device that stops at the first entry it refuses, and does not say which that was.
+"""Applies a batch to a device that stops at the first entry it refuses, without telling which.
 
-The others are applied all the same, and those at fault are named. To find them, entries that were done are sent once
-more; `again` then says that their peers must not begin anew: what they have counted since stays.
+Applies all other entries and names those refused. To find them, applied entries are sent again; `again` then says
+that their peers must not be re-added, so that their counters stay.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from appliance.network.wireguard.keys import abbreviated
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
-MOST_REFUSED = 100  # in one go; then the rest is left
+MOST_REFUSED = 100  # per call; then the remaining entries are not sent
 MOST_NAMED = 10  # in the error's text
 MOST_PASSING = 3  # refusals that do not repeat, of one batch
 
 
 class Refused(TunnelError):
-    """The device answered a request with an error. `reason`: its errno in words."""
+    """Reports a device's error answer. `reason`: its errno in words."""
 
     def __init__(self, request: str, reason: str) -> None:
         super().__init__(f"{request}: {reason}")
@@ -28,7 +28,7 @@ class Refused(TunnelError):
 
 
 class PeersRefused(TunnelError):
-    """The device refused these peers, by public key, each for a reason; it has taken the others unless `gave_up`."""
+    """Names refused peers, by public key, each with a reason; all others were applied unless `gave_up`."""
 
     def __init__(self, interface: str, reasons: Mapping[bytes, str], *, gave_up: bool = False) -> None:
         named = [f"peer {abbreviated(key)} refused: {reason}" for key, reason in list(reasons.items())[:MOST_NAMED]]
@@ -49,9 +49,9 @@ E = TypeVar("E", bound=Entry)
 
 
 def put_through(interface: str, batches: Iterable[Sequence[E]], send: Callable[[Sequence[E], bool], None]) -> None:
-    """Send all entries, batch by batch. Raises PeersRefused, or what is wrong with the device itself.
+    """Sends all entries, batch by batch. Raises PeersRefused if peers are refused, or the device's own error.
 
-    `send(entries, again)` raises Refused at the first entry that the device refuses: it has done those before it.
+    `send(entries, again)` raises Refused at the first entry that the device refuses, with those before it applied.
     """
     reasons: dict[bytes, str] = {}
     for batch in batches:
@@ -61,7 +61,7 @@ def put_through(interface: str, batches: Iterable[Sequence[E]], send: Callable[[
                 send(left, False)
                 break
             except Refused as error:
-                send((), True)  # a device that is not there refuses even nothing
+                send((), True)  # a missing device refuses even an empty batch
                 if len(reasons) == MOST_REFUSED:
                     raise PeersRefused(interface, reasons, gave_up=True) from error
                 done = _count_done(left, send)
@@ -71,7 +71,7 @@ def put_through(interface: str, batches: Iterable[Sequence[E]], send: Callable[[
                 elif passing == MOST_PASSING:
                     raise
                 else:
-                    # Whoever it was is taken now, and what came behind was not done as it should be: all of it again.
+                    # The refused entry is accepted now, and later entries were sent as repeats: send them all again.
                     passing += 1
     if reasons:
         raise PeersRefused(interface, reasons)
@@ -86,9 +86,9 @@ def _refuses(entry: E, send: Callable[[Sequence[E], bool], None]) -> bool:
 
 
 def _count_done(entries: Sequence[E], send: Callable[[Sequence[E], bool], None]) -> int:
-    """How many of the entries were done before one was refused.
+    """Returns how many entries were applied before one was refused.
 
-    Looks near the front first, so that where many are refused each takes few requests.
+    Searches from the front, so that many refusals take few requests each.
     """
     done, not_done, step = 0, len(entries), 1
     while not_done - done > 1:

@@ -1,4 +1,4 @@
-"""The wg-quick file a client gets. Pure text; the format is that of wg-quick(8)."""
+"""Writes a client's configuration file in the format of wg-quick(8). Pure."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ class Endpoint:
 
 @dataclass(frozen=True, slots=True)
 class ClientConfig:
-    """`key_pair` is (private, public) where the server made it; without it the client adds its own PrivateKey.
+    """Returns the file's text. `key_pair` is (private, public) if server-generated; else the client adds PrivateKey.
 
-    `ipv6` false leaves IPv6 out altogether: wg-quick fails on a host where IPv6 is disabled.
+    `ipv6` false omits IPv6 entirely: wg-quick fails on a host with IPv6 disabled.
     """
 
     key_pair: tuple[bytes, bytes] | None = field(repr=False)

@@ -1,4 +1,4 @@
-"""Curve25519 keys as WireGuard writes them: base64 of 32 bytes, 44 characters."""
+"""Parses, checks and encodes Curve25519 keys as WireGuard writes them: base64 of 32 bytes, 44 characters."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 TEXT_LENGTH = 44
 _P = 2**255 - 19
 
-# Points whose order divides 8: a handshake with one gives the same shared secret to everybody. The u-coordinates
+# Points whose order divides 8: a handshake with one gives every peer the same shared secret. The u-coordinates
 # are those of https://cr.yp.to/ecdh.html#validate, with the non-canonical spellings that fit 255 bits.
 LOW_ORDER = frozenset(
     u.to_bytes(32, "little")
@@ -35,13 +35,13 @@ def encode(key: bytes) -> str:
 
 
 def abbreviated(key: bytes) -> str:
-    """Enough to tell peers apart in a log, and not the key. wireguard-go writes them alike."""
+    """Abbreviates a key for logs, as wireguard-go does: enough to distinguish peers, without revealing the key."""
     text = encode(key)
     return f"{text[:4]}...{text[39:43]}"
 
 
 def parse_public_key(text: object, field: str) -> bytes:
-    """32 bytes from canonical base64. Raises InvalidRequest that names `field` and the fault."""
+    """Decodes 32 bytes from canonical base64. Raises InvalidRequest that names `field` and the fault."""
     expected = f"{field} must be a WireGuard public key: base64 of 32 bytes, 44 characters"
     if not isinstance(text, str) or len(text) != TEXT_LENGTH:
         raise InvalidRequest(expected)
@@ -49,14 +49,14 @@ def parse_public_key(text: object, field: str) -> bytes:
         key = base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError) as error:
         raise InvalidRequest(expected) from error
-    # The last character before the padding has two bits that say nothing: only one spelling of a key is accepted.
+    # The last character before the padding has two unused bits: only one spelling of a key is accepted.
     if len(key) != 32 or encode(key) != text:
         raise InvalidRequest(expected)
     return key
 
 
 def refuse_weak(key: bytes, field: str, reserved: Container[bytes] = ()) -> None:
-    """Refuse keys that cannot be a client's: all zero, of low order, or one of `reserved` (the exit's own)."""
+    """Raises InvalidRequest for keys not valid for clients: all zero, of low order, or in `reserved` (the exit's)."""
     if not any(key):
         raise InvalidRequest(f"{field} is all zero")
     # X25519 ignores bit 255 (RFC 7748, section 5).

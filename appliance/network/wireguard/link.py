@@ -1,8 +1,8 @@
-"""The network interface itself, through rtnetlink: read it, change it, delete it. Blocking.
+"""Reads, changes and deletes the network interface through rtnetlink. Blocking.
 
-pyroute2's IPRoute runs a private event loop over its socket and belongs to the thread that made it. So each
-call here opens one and closes it again: about 2 ms, and nothing is left over. It is imported on first use:
-the command line should not pay for it.
+pyroute2's IPRoute runs a private event loop over its socket and belongs to the thread that created it. So each call
+here opens and closes one: about 2 ms, with nothing left open. It is imported on first use, to keep the command line
+fast.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ IPV6_SIZE = 16
 
 
 def read_link(name: str, kind: str) -> Link | None:
-    """The interface, or None where there is none. TunnelError where there is one of another kind."""
+    """Returns the interface, or None if there is none. Raises TunnelError if it is of another kind."""
     with _rtnetlink(name, "reading the interface") as route:
         found = _find(route, name)
         if found is None:
@@ -45,20 +45,20 @@ def read_link(name: str, kind: str) -> Link | None:
 
 
 def link_kind(name: str) -> str | None:
-    """The interface's kind (`wireguard`, `tun`, ...; empty for hardware), or None where there is none."""
+    """Returns the interface's kind (`wireguard`, `tun`, ...; empty for hardware), or None if there is none."""
     with _rtnetlink(name, "reading the interface") as route:
         found = _find(route, name)
         return None if found is None else _kind(found)
 
 
 def create_wireguard(name: str) -> None:
-    """Add an interface of kind wireguard; one that is there already is left alone, whatever it is."""
+    """Adds an interface of kind wireguard; an existing interface stays unchanged, of whatever kind."""
     with _rtnetlink(name, "creating the interface") as route, _unless(errno.EEXIST):
         route.link("add", ifname=name, kind="wireguard")
 
 
 def change_link(name: str, change: LinkChange) -> None:
-    """All of `change` but `create`. Adding an address that is there or removing one that is not succeeds."""
+    """Applies `change`, except `create`. Adding a present address or removing an absent one succeeds."""
     with _rtnetlink(name, "changing the interface") as route:
         found = _find(route, name)
         if found is None:
@@ -79,25 +79,28 @@ def change_link(name: str, change: LinkChange) -> None:
 
 
 def _enable_ipv6(name: str) -> None:
-    """Where the host has it disabled, an interface begins without, and takes no address of it. The others stay as they
-    are."""
+    """Enables IPv6 on this interface, and on no other.
+
+    If the host disables IPv6, new interfaces start without it and take no IPv6 address.
+    """
     disabled = Path(f"/proc/sys/net/ipv6/conf/{name}/disable_ipv6")
-    with suppress(OSError):  # /proc/sys is read-only here, or the kernel has no IPv6: adding the address says so
+    with suppress(OSError):  # /proc/sys is read-only, or the kernel has no IPv6: adding the address reports it
         if disabled.read_text(encoding="ascii").strip() != "0":
             disabled.write_text("0", encoding="ascii")
 
 
 def _send_no_redirects(name: str) -> None:
-    """The kernel's WireGuard sees to it by itself (drivers/net/wireguard/device.c, wg_open); wireguard-go does not.
+    """Disables ICMP redirects; the kernel's WireGuard does so itself (drivers/net/wireguard/device.c, wg_open).
 
-    A redirect would send clients that speak to each other around the exit, and uses up the rate of the errors they get.
+    wireguard-go does not. A redirect would send traffic between clients around the exit, and uses up the rate limit of
+    ICMP errors to them.
     """
     with suppress(OSError):  # /proc/sys is read-only here
         Path(f"/proc/sys/net/ipv4/conf/{name}/send_redirects").write_text("0", encoding="ascii")
 
 
 def delete_link(name: str, kind: str) -> None:
-    """Remove the interface; none is no error. TunnelError where it is of another kind: that one is not ours."""
+    """Removes the interface, if there is one. Raises TunnelError if it is of another kind: it is another program's."""
     with _rtnetlink(name, "deleting the interface") as route, _unless(errno.ENODEV):
         found = _find(route, name)
         if found is not None:
@@ -107,7 +110,7 @@ def delete_link(name: str, kind: str) -> None:
 
 @contextmanager
 def _rtnetlink(name: str, doing: str) -> Iterator[Any]:
-    """An IPRoute in this thread's network namespace; its errors come out as TunnelError."""
+    """Opens an IPRoute in this thread's network namespace; raises its errors as TunnelError."""
     from pyroute2 import IPRoute  # type: ignore[import-untyped]  # it ships no types
     from pyroute2.netlink.exceptions import NetlinkError  # type: ignore[import-untyped]  # likewise
 
@@ -123,7 +126,7 @@ def _rtnetlink(name: str, doing: str) -> Iterator[Any]:
 
 @contextmanager
 def _unless(code: int) -> Iterator[None]:
-    """Let this one answer of the kernel count as done."""
+    """Treats this one errno of the kernel as success."""
     from pyroute2.netlink.exceptions import NetlinkError
 
     try:
@@ -177,7 +180,7 @@ def _add_address(route: Any, name: str, index: int, prefix: Prefix) -> None:
     wanted = _address(index, prefix)
     ipv6 = wanted["family"] == socket.AF_INET6
     if ipv6:
-        # Nobody else can have an address on a tunnel: there are no duplicates to look for.
+        # A tunnel has no neighbours: duplicate address detection is not needed.
         wanted["flags"] = constants.IFA_F_NODAD
     try:
         with _unless(errno.EEXIST):

@@ -1,4 +1,4 @@
-"""Waiting for something to happen to one network interface or its addresses (rtnetlink multicast groups)."""
+"""Watches one network interface and its addresses for changes (rtnetlink multicast groups)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _IFADDRMSG = struct.Struct("=BBBBI")  # family, prefix length, flags, scope, ind
 
 
 def link_events(interface_name: str) -> NetlinkEvents:
-    """The interface came, went or changed, or one of its addresses did."""
+    """Wakes when the interface or one of its addresses is added, removed or changed."""
 
     def concerns(event: Event) -> bool:
         if event.kind in (constants.RTM_NEWLINK, constants.RTM_DELLINK):
@@ -31,4 +31,4 @@ def _index(interface_name: str) -> int:
     try:
         return socket.if_nametoindex(interface_name)
     except OSError:
-        return 0  # no interface has it; its going was an event of its own
+        return 0  # no interface has this index; its removal was a separate event

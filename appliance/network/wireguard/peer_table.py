@@ -1,4 +1,4 @@
-"""The peers of one dump, in C's memory: of none of them a Python object is made before it is asked for."""
+"""Keeps the peers of one dump in C memory; creates Python objects for peers only on access."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class TableCapacity(NamedTuple):
-    """For how many peers, and allowed-ips of all of them together, there is memory."""
+    """Holds the capacity for peers, and for the allowed-ips of all of them together."""
 
     peers: int
     allowed_ips: int
@@ -29,12 +29,12 @@ _PEER = struct.Struct("=32sQQqII")
 _ALLOWED_IP = struct.Struct("=16sBB")
 _KEY_SIZE = 32
 
-# The parser writes each entry as a whole, and nobody reads one that it has not written for the same dump.
+# The parser writes whole entries, and only entries written for the same dump are read.
 _new = ffi.new_allocator(should_clear_after_alloc=False)
 
 
 class PeerTable:
-    """Peers and their allowed-ips by place, in the order in which the device lists them."""
+    """Stores peers and their allowed-ips by index, in the order in which the device lists them."""
 
     def __init__(self, room: TableCapacity) -> None:
         self.dump = ffi.new("struct wga_dump *")
@@ -51,7 +51,7 @@ class PeerTable:
         return self.dump.peer_count
 
     def more_room(self) -> TableCapacity:
-        """Twice of what is full."""
+        """Doubles the capacity of whichever array is full."""
         found = self.dump
         peers_full = found.peer_count == found.peer_capacity
         allowed_ips_full = found.allowed_ip_count == found.allowed_ip_capacity
@@ -72,7 +72,7 @@ class PeerTable:
 
 
 class Places:
-    """Where the peers of a table stand, by public key. Not changed once it is made: any thread may look."""
+    """Maps public keys to indices in a table. Immutable, so any thread may read it."""
 
     def __init__(self, table: PeerTable) -> None:
         """Raises MalformedDump when a peer comes twice."""
@@ -87,14 +87,14 @@ class Places:
             raise RuntimeError(os.strerror(-error))
 
     def find(self, table: PeerTable, public_key: bytes) -> int | None:
-        """The place in a table that this holds for."""
+        """Returns a peer's index in a table that this map holds for; None if the table has no such peer."""
         if len(public_key) != _KEY_SIZE:
             return None
         place = lib.wga_places_find(self._places, table.dump, public_key)
         return None if place < 0 else place
 
     def changed(self, table: PeerTable, after: PeerTable, after_places: Places) -> frozenset[bytes]:
-        """The keys of the peers that are new, gone or not as they were, in a table that comes after this one's."""
+        """Returns the keys of peers added, removed or changed in a later table."""
         room = len(table) + len(after)
         found = _new("struct wga_key[]", room)
         count = lib.wga_dump_compare(table.dump, self._places, after.dump, after_places._places, found, room)
@@ -105,9 +105,9 @@ class Places:
 
 
 class Peers(Mapping[bytes, PeerState]):
-    """The peers of one dump, by public key. `before`: those of the dump that it is compared with at once.
+    """Maps public keys to the peers of one dump. `before`: the peers of the earlier dump to compare with as a whole.
 
-    When it goes, its table may be written anew: whoever reads the table holds it, iterators too.
+    Once it is freed, its table may be reused: all readers of the table, iterators too, must keep a reference to it.
     """
 
     def __init__(self, table: PeerTable, before: Peers | None = None) -> None:
@@ -117,7 +117,7 @@ class Peers(Mapping[bytes, PeerState]):
             self._places: Places = before._places
         else:
             self._places = Places(table)
-        # By a weak reference, or each dump would keep all there were before it.
+        # A weak reference, or each dump would keep all earlier ones alive.
         self._before = None if before is None else ref(before)
         self._changed = frozenset[bytes]() if before is None else self._compared_with(before)
 
@@ -137,7 +137,7 @@ class Peers(Mapping[bytes, PeerState]):
         return len(self._table)
 
     def changed_since(self, earlier: Peers) -> frozenset[bytes]:
-        """The public keys of the peers that are new, gone or not as they were."""
+        """Returns the public keys of peers added, removed or changed."""
         if self._before is not None and self._before() is earlier:
             return self._changed
         return self._compared_with(earlier)

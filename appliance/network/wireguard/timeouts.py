@@ -1,4 +1,4 @@
-"""A tunnel that answers or fails in time."""
+"""Wraps a tunnel with timeouts."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class TimedTunnel:
-    """Any `Tunnel`, each call of which raises TunnelError after `seconds` without an answer."""
+    """Wraps any `Tunnel`; each call raises TunnelError after `seconds` without an answer."""
 
     def __init__(self, tunnel: Tunnel, seconds: float) -> None:
         self._tunnel = tunnel

@@ -1,4 +1,4 @@
-"""What a WireGuard device is to the rest of the appliance: its state, its changes, its Protocol.
+"""Defines a WireGuard device's state, its changes, and the `Tunnel` protocol to reach it.
 
 Three devices satisfy `Tunnel`: `kernel.KernelTunnel`, `userspace.UserspaceTunnel` and the tests'
 in-memory one. All three pass the same contract tests (tests/tunnel_contract.py).
@@ -16,21 +16,21 @@ if TYPE_CHECKING:
 
 
 class Prefix(NamedTuple):
-    """An address with a prefix length. `address` is packed, network order: 4 bytes IPv4, 16 bytes IPv6."""
+    """Holds an address and prefix length. `address` is packed, network order: 4 bytes IPv4, 16 bytes IPv6."""
 
     address: bytes
     length: int
 
 
 class Peer(Struct, frozen=True, gc=False):
-    """A peer as it should be. `public_key` is the raw 32 bytes."""
+    """Describes a peer's wanted state. `public_key` is the raw 32 bytes."""
 
     public_key: bytes
     allowed_ips: frozenset[Prefix]
 
 
 class PeerState(Struct, frozen=True, gc=False):
-    """A peer as the device reports it.
+    """Holds a peer's state as the device reports it.
 
     `rx_bytes` is what the exit received from the client, `tx_bytes` what it sent. Both count from
     zero since this peer was added to this interface. `last_handshake_ns` is wall-clock time since the
@@ -45,15 +45,15 @@ class PeerState(Struct, frozen=True, gc=False):
 
 
 class ComparedPeers(Protocol):
-    """Peers of a dump that are compared with those of another dump at once, and not one by one."""
+    """Compares the peers of two dumps as a whole, not one by one."""
 
     def changed_since(self, earlier: Self) -> Collection[bytes]:
-        """The public keys of the peers that are new, gone or not as they were."""
+        """Returns the public keys of peers added, removed or changed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Dump:
-    """One consistent reading of the device. `ifindex` tells one life of the interface from the next."""
+    """Holds one consistent reading of the device. `ifindex` changes when the interface is created again."""
 
     ifindex: int
     public_key: bytes  # of the device itself; 32 zero bytes while it has no private key
@@ -66,7 +66,7 @@ class Dump:
         if earlier is None:
             return self.peers.keys()
         if earlier.ifindex != self.ifindex:
-            # Of another interface all that is the same is so by chance.
+            # Equal values of another interface are coincidental.
             return self.peers.keys() | earlier.peers.keys()
         if self.compared is not None and earlier.compared is not None:
             return self.compared.changed_since(earlier.compared)
@@ -77,7 +77,7 @@ class Dump:
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """The network interface as rtnetlink reports it. Link-local IPv6 addresses are left out: the kernel makes them."""
+    """Describes the interface as rtnetlink reports it, without link-local IPv6 addresses: the kernel adds those."""
 
     ifindex: int
     up: bool
@@ -87,7 +87,7 @@ class Link:
 
 @dataclass(frozen=True, slots=True)
 class LinkChange:
-    """What to change on the interface; a field left alone changes nothing. Applied in the order of the fields."""
+    """Lists changes to the interface, applied in field order; a field at its default changes nothing."""
 
     create: bool = False
     mtu: int | None = None
@@ -98,7 +98,7 @@ class LinkChange:
 
 @dataclass(frozen=True, slots=True)
 class DeviceChange:
-    """What to change on the device; None leaves it. The private key is raw and never printed."""
+    """Lists changes to the device; None changes nothing. The private key is raw and never printed."""
 
     private_key: bytes | None = field(default=None, repr=False)
     listen_port: int | None = None
@@ -106,7 +106,7 @@ class DeviceChange:
 
 @dataclass(frozen=True, slots=True)
 class PutPeer:
-    """Make the device hold this peer with exactly these allowed-ips.
+    """Adds or updates this peer, with exactly these allowed-ips.
 
     `fresh` removes it first, in the same message, so that its counters and handshake start at zero.
     """
@@ -121,7 +121,7 @@ class PutPeer:
 
 @dataclass(frozen=True, slots=True)
 class RemovePeer:
-    """Make the device not hold this peer. Removing an absent peer succeeds."""
+    """Removes this peer. Removing an absent peer succeeds."""
 
     public_key: bytes
 
@@ -130,7 +130,7 @@ PeerChange = PutPeer | RemovePeer
 
 
 class Tunnel(Protocol):
-    """A WireGuard interface of one name. Every method raises `TunnelError` when the device refuses.
+    """Controls the WireGuard interface of one name. Every method raises TunnelError if the device refuses.
 
     Methods may be called from several tasks; an implementation keeps them from interleaving.
     A cancelled call may still take effect later: the caller reconciles afterwards.
@@ -138,30 +138,30 @@ class Tunnel(Protocol):
 
     @property
     def backend(self) -> str:
-        """`kernel` or `userspace`."""
+        """Returns `kernel` or `userspace`."""
 
     @property
     def dump_retries(self) -> int:
-        """How many dumps were taken again so far, because the device changed under them."""
+        """Counts the dumps retried so far because the device changed during them."""
 
     async def link(self) -> Link | None:
-        """The interface, or None where there is none (or where nothing answers behind it)."""
+        """Returns the interface, or None if there is none (or no process answers behind it)."""
 
     async def change_link(self, change: LinkChange) -> None: ...
 
     async def configure(self, change: DeviceChange) -> None: ...
 
     async def dump(self) -> Dump:
-        """All peers, consistently: retried a bounded number of times when the device changes under it."""
+        """Dumps all peers consistently; retries a bounded number of times if the device changes meanwhile."""
 
     async def apply(self, changes: Sequence[PeerChange]) -> None:
-        """In the order given. Where the device refuses peers, PeersRefused names them and the others are applied.
+        """Applies changes in order. Raises PeersRefused, naming them, if peers are refused; the others are applied.
 
-        After any other error some may have been applied.
+        After any other error, some may have been applied.
         """
 
     async def delete(self) -> None:
-        """Remove the interface (and the process behind it); no interface is no error."""
+        """Removes the interface (and the process behind it), if there is one."""
 
     async def close(self) -> None:
-        """Give back sockets and threads; the interface stays."""
+        """Closes sockets and ends threads; the interface stays."""

@@ -37,9 +37,9 @@ def device_request(change: DeviceChange) -> bytes:
 
 
 def peers_request(changes: Sequence[PeerChange], *, again: bool = False) -> bytes:
-    """The changes in order; the device works through them line by line.
+    """Encodes the changes in order; the device applies them line by line.
 
-    `again`: once more for changes that were done already, and therefore without removals.
+    `again`: repeats changes that were applied already, and therefore omits removals.
     """
     lines = ["set=1"]
     for change in changes:
@@ -51,19 +51,19 @@ def peers_request(changes: Sequence[PeerChange], *, again: bool = False) -> byte
 
 
 def parse_errno(answer: bytes) -> int:
-    """The answer's errno, positive (wireguard-go writes it negated). Raises MalformedDump if it has none."""
+    """Returns the answer's errno, positive (wireguard-go writes it negated). Raises MalformedDump if it has none."""
     return abs(_integer("errno", dict(_lines(answer)).get("errno", ""), 1 << 16, signed=True))
 
 
 def parse_listen_port(answer: bytes) -> int:
-    """The port out of the answer to `get=1`; 0 while the device has none."""
+    """Returns the port from the answer to `get=1`; 0 while the device has none."""
     return _integer("listen_port", dict(_lines(answer)).get("listen_port", "0"), 0xFFFF)
 
 
 def parse_dump(answer: bytes, ifindex: int) -> Dump:
-    """The device out of the whole answer to `get=1` (errno 0). Raises MalformedDump.
+    """Parses the device from the whole answer to `get=1` (errno 0). Raises MalformedDump if it is malformed.
 
-    Keys that are not known are skipped, as the protocol asks. Of the private key only its public key is kept.
+    Skips unknown keys, as the protocol requires. Keeps only the public key of the private key.
     """
     public_key = bytes(32)
     listen_port = 0
@@ -91,7 +91,7 @@ def parse_dump(answer: bytes, ifindex: int) -> Dump:
 
 @dataclass(slots=True)
 class _PeerLines:
-    """What the lines of one peer have said so far."""
+    """Collects the values of one peer's lines."""
 
     public_key: bytes
     allowed_ips: set[Prefix] = field(default_factory=set)

@@ -1,4 +1,4 @@
-"""wireguard-go's WireGuard: its own socket for the device, rtnetlink for the interface."""
+"""Implements `Tunnel` for wireguard-go: UAPI socket for the device, rtnetlink for the interface."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ VANISH_TIMEOUT_S = 5.0
 
 
 class UserspaceTunnel:
-    """A WireGuard interface served by wireguard-go, in the network namespace its calls are made from.
+    """Controls a WireGuard interface served by wireguard-go, in the network namespace of the caller.
 
-    A wireguard-go that is already running for the interface is used as it is. `log_path` is where a started
-    one writes its errors; None drops them. Where a systemd `unit` runs it, none is started: it is waited for.
+    Uses a wireguard-go already running for the interface as it is. `log_path` is where a started one writes its
+    errors; None drops them. If a systemd `unit` runs wireguard-go, waits for it instead of starting one.
     """
 
     def __init__(self, interface_name: str, log_path: Path | None = None, unit: str | None = None) -> None:
@@ -86,7 +86,7 @@ class UserspaceTunnel:
             self._await_listening()
 
     def _await_vanished(self) -> None:
-        """A killed wireguard-go stops answering a moment before its interface is gone."""
+        """Waits until the interface is gone: a killed wireguard-go stops answering a moment before."""
         deadline = time.monotonic() + VANISH_TIMEOUT_S
         while link.read_link(self._name, KIND) is not None:
             if time.monotonic() > deadline:
@@ -94,7 +94,7 @@ class UserspaceTunnel:
             time.sleep(POLL_S)
 
     def _await_unit(self, unit: str) -> None:
-        """systemd starts it again when it has ended; one that is about to end may still answer."""
+        """Waits until wireguard-go answers: systemd restarts it when it ends; an ending one may still answer."""
         deadline = time.monotonic() + START_TIMEOUT_S
         while self._link() is None:
             if time.monotonic() > deadline:

@@ -1,4 +1,4 @@
-"""The wireguard-go process behind one interface: find it, start it, talk to it, end it. Blocking.
+"""Finds, starts, queries and stops the wireguard-go process behind one interface. Blocking.
 
 wireguard-go serves /var/run/wireguard/<interface>.sock, a directory all network namespaces share. It exits when
 its interface is removed, and takes the socket file along; killed, it leaves the file and its interface vanishes.
@@ -34,7 +34,7 @@ _CHUNK = 256 * 1024
 
 
 class WireguardGo:
-    """One interface's process, whether this process started it or an earlier one did."""
+    """Controls one interface's process, whether this process started it or an earlier one did."""
 
     def __init__(self, interface_name: str, log_path: Path | None) -> None:
         self._name = interface_name
@@ -43,7 +43,7 @@ class WireguardGo:
         self._children: set[int] = set()  # those started here: one that has exited must be waited for
 
     def answers(self) -> bool:
-        """Whether a process is behind the socket. A file that nobody serves is no process."""
+        """Tells whether a process serves the socket; a stale socket file does not count."""
         self.reap()
         try:
             self._connect().close()
@@ -52,7 +52,7 @@ class WireguardGo:
         return True
 
     def ask(self, request: bytes) -> bytes:
-        """Send one request and return its whole answer, whose errno is 0. Raises Refused, or TunnelError."""
+        """Sends one request and returns its whole answer, with errno 0. Raises Refused on an errno, or TunnelError."""
         self.reap()
         try:
             with self._connect() as stream:
@@ -68,7 +68,7 @@ class WireguardGo:
         return answer
 
     def start(self) -> None:
-        """Start it and wait until it answers. It outlives this process, and Ctrl-C does not reach it."""
+        """Starts wireguard-go and waits until it answers. It outlives this process, and Ctrl-C does not reach it."""
         program = shutil.which(PROGRAM)
         if program is None:
             raise TunnelError(f"{PROGRAM} is not installed")
@@ -87,7 +87,10 @@ class WireguardGo:
         self.ask(uapi.GET)
 
     def _await_silence(self) -> None:
-        """One whose interface was removed answers for a moment more, before it ends."""
+        """Waits until the socket no longer answers: after its interface is removed, a process answers a moment longer.
+
+        Raises TunnelError if it keeps answering.
+        """
         deadline = time.monotonic() + ENDING_TIMEOUT_S
         while self.answers():
             if time.monotonic() > deadline:
@@ -98,7 +101,7 @@ class WireguardGo:
             time.sleep(POLL_S)
 
     def process(self) -> int | None:
-        """A pidfd of the process behind the socket, to be closed by the caller; None if there is none."""
+        """Returns a pidfd of the process behind the socket, for the caller to close; None if there is none."""
         try:
             with self._connect() as stream:
                 # unix(7): for a listener, the credentials of the process that called listen().
@@ -109,7 +112,7 @@ class WireguardGo:
             return None
 
     def wait_until_gone(self, process: int) -> None:
-        """Wait for the process behind this pidfd to exit, and kill it if it does not."""
+        """Waits for the process behind this pidfd to exit, and kills it if it does not."""
         if not _exited(process):
             signal.pidfd_send_signal(process, signal.SIGKILL)
             if not _exited(process):
@@ -118,7 +121,7 @@ class WireguardGo:
         self.remove_stale_socket()
 
     def remove_stale_socket(self) -> None:
-        """Remove the socket file that a killed process left. One that might be served stays."""
+        """Removes the socket file that a killed process left. One that might be served stays."""
         try:
             self._connect().close()
         except ConnectionRefusedError:
@@ -130,12 +133,12 @@ class WireguardGo:
             return  # no such file, or a doubt: taking a live one's socket away would end it
 
     def reap(self) -> None:
-        """Wait for children that have exited, so that no zombie stays longer than until the next call."""
+        """Reaps children that have exited, so that no zombie stays longer than until the next call."""
         for child in tuple(self._children):
             try:
                 exited, _status = os.waitpid(child, os.WNOHANG)
             except ChildProcessError:
-                exited = child  # somebody else waited for it
+                exited = child  # already reaped elsewhere
             if exited:
                 self._children.discard(child)
 
@@ -165,7 +168,7 @@ class WireguardGo:
         return stream
 
     def _streams(self) -> list[tuple[int, int, str, int, int] | tuple[int, int, int]]:
-        """Files, never pipes: whoever reads our output must not wait for wireguard-go to close it."""
+        """Opens files, never pipes: a reader of this program's output must not wait for wireguard-go to close it."""
         return [
             (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
             (os.POSIX_SPAWN_OPEN, 1, self._log(), os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600),

@@ -1,4 +1,4 @@
-"""One thread that does a tunnel's blocking work: the event loop never waits, and calls never interleave."""
+"""Runs a tunnel's blocking calls in one thread: the event loop never blocks, and calls never interleave."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Worker:
         return await asyncio.get_running_loop().run_in_executor(self._executor, call)
 
     async def close(self, last: Callable[[], None]) -> None:
-        """Run `last` after all that was begun, then end the thread. Closing again does nothing."""
+        """Runs `last` after all calls already begun, then ends the thread. Closing again does nothing."""
         if self._closed:
             return
         self._closed = True

@@ -1,1 +1,1 @@
-"""Queries of the store, one file a noun."""
+"""Queries the store, one file per noun."""

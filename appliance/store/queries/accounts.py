@@ -1,4 +1,4 @@
-"""Queries: accounts."""
+"""Queries accounts."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _SELECT = f"{_ALL} WHERE deleted_at IS NULL"
 
 
 def from_row(row: sqlite3.Row) -> Account:
-    """From a row that has all of the table's columns."""
+    """Builds an account from a row that has all of the table's columns."""
     traffic = Window(row["bytes_opened_at"], row["bytes_used"], row["bytes_since"])
     time = Window(row["time_opened_at"], row["time_used_ms"], row["time_since"])
     return Account(
@@ -50,7 +50,7 @@ async def by_name(db: aiosqlite.Connection, name: str) -> Account | None:
 
 
 async def ever_called(db: aiosqlite.Connection, name_or_id: str) -> list[Account]:
-    """Who has the name or had it, deleted ones too, and whose id it is. Whoever has it now comes first."""
+    """Returns accounts with this id, or with this name now or earlier (deleted ones too); existing ones first."""
     rows = await db.execute_fetchall(
         f"{_ALL} WHERE name = ? OR id = ? ORDER BY deleted_at IS NULL DESC, created_at DESC", (name_or_id, name_or_id)
     )
@@ -73,7 +73,7 @@ async def everyone(db: aiosqlite.Connection) -> list[Account]:
 
 
 async def of_unfinished_sessions(db: aiosqlite.Connection) -> list[Account]:
-    """Disabled and deleted ones too, while their sessions are being ended."""
+    """Returns the accounts of unfinished sessions, disabled and deleted ones too, while their sessions are ending."""
     rows = await db.execute_fetchall(
         f"{_ALL} WHERE id IN (SELECT account_id FROM sessions WHERE state <> 'terminated')"  # noqa: S608 (constants)
     )
@@ -103,6 +103,9 @@ async def update(db: aiosqlite.Connection, account_id: str, *, tier: Tier, disab
 
 
 async def delete(db: aiosqlite.Connection, account_id: str, now: int) -> None:
-    """The row stays, for the sessions and invoices that name it; the name becomes free."""
+    """Marks the account deleted and revokes its tokens.
+
+    The row stays for the sessions and invoices that refer to it; the name becomes free.
+    """
     await db.execute("UPDATE accounts SET deleted_at = ? WHERE id = ?", (now, account_id))
     await db.execute("UPDATE tokens SET revoked_at = ? WHERE account_id = ? AND revoked_at IS NULL", (now, account_id))

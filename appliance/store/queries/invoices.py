@@ -1,4 +1,4 @@
-"""Queries: what paid sessions moved a day, and their lines on invoices."""
+"""Queries daily totals of paid sessions, and their invoice lines."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 async def begin(db: aiosqlite.Connection, session: Session, now_ms: int) -> None:
-    """A paid session stands on the invoice from its first moment."""
+    """Adds a paid session to the invoice from its first moment, with an empty reading."""
     await add_readings(db, [Reading(Amount(), now_ms, now_ms, session, None)])
 
 
@@ -47,7 +47,7 @@ async def add_readings(db: aiosqlite.Connection, readings: Iterable[Reading]) ->
             ends.append((first, r.after.id, month))
     await db.executemany(_ADD_DAY, days)
     await db.executemany(_ADD_LINE, lines)
-    # The part of a month that is over ends with it.
+    # A line of a past month ends with that month.
     await db.executemany(
         "UPDATE invoice_lines SET ended_at = ? WHERE session_id = ? AND month < ? AND ended_at IS NULL", ends
     )
@@ -55,10 +55,10 @@ async def add_readings(db: aiosqlite.Connection, readings: Iterable[Reading]) ->
 
 
 async def _recalculate(db: aiosqlite.Connection, rates: Mapping[str, Rates | None], month: str) -> None:
-    """Where one of these sessions has a later line than that of `month`, which was just added to: calculate all again.
+    """Recalculates all lines of those sessions that have a line later than `month`, which was just added to.
 
-    The wall clock was set back over the end of a month. Lines are differences of rounded totals in the order of the
-    days, so that what is added to an earlier month can move a second, or a millicent, out of the later ones.
+    This happens when the wall clock was set back over the end of a month. Lines are differences of rounded totals in
+    the order of the days, so adding to an earlier month can move a second, or a millicent, out of the later ones.
     """
     rows = await db.execute_fetchall(
         """
@@ -86,7 +86,7 @@ async def end(db: aiosqlite.Connection, session_ids: Iterable[str], now_ms: int)
 
 
 async def take_back(db: aiosqlite.Connection, session_ids: Iterable[str]) -> None:
-    """Of sessions that were never answered for."""
+    """Deletes daily totals and lines of sessions whose creation was never answered to the client."""
     ids = [(session_id,) for session_id in session_ids]
     await db.executemany("DELETE FROM usage_days WHERE session_id = ?", ids)
     await db.executemany("DELETE FROM invoice_lines WHERE session_id = ?", ids)
@@ -112,7 +112,7 @@ ON CONFLICT DO UPDATE SET seconds = seconds + excluded.seconds,
 
 
 def _days(r: Reading) -> list[tuple[str, Amount]]:
-    # A session's time starts when it does, whatever the clock that was set in between says.
+    # A session's time never starts before the session, even if the clock was set in between.
     start_ms = max(r.start_ms, min(r.after.created_at, r.end_ms))
     return list(by_day(r.amount, start_ms, r.end_ms))
 
@@ -135,7 +135,7 @@ def _line(row: sqlite3.Row) -> Line:
 
 
 async def lines(db: aiosqlite.Connection, account_id: str, month: str) -> list[Line]:
-    """In the order in which the sessions started."""
+    """Returns the account's lines of the month, in the order in which the sessions started."""
     rows = await db.execute_fetchall(
         "SELECT * FROM invoice_lines WHERE account_id = ? AND month = ? ORDER BY started_at, session_id",
         (account_id, month),
@@ -144,9 +144,9 @@ async def lines(db: aiosqlite.Connection, account_id: str, month: str) -> list[L
 
 
 async def sessions_of_month(db: aiosqlite.Connection, account_id: str, month: str) -> list[str]:
-    """The ids of the account's sessions that have a line or daily totals in the month.
+    """Returns the ids of the account's sessions that have a line or daily totals in the month.
 
-    With them those that have daily totals and nothing that says whose they are: their line was lost.
+    Includes sessions that have daily totals but no row that names their account: their line was lost.
     """
     rows = await db.execute_fetchall(
         """
@@ -162,7 +162,7 @@ async def sessions_of_month(db: aiosqlite.Connection, account_id: str, month: st
 
 
 async def rates(db: aiosqlite.Connection, session_ids: Iterable[str]) -> dict[str, Rates | None]:
-    """Those under which the sessions were created; without the sessions that retention has removed."""
+    """Returns the rates under which the sessions were created, except of sessions that retention has removed."""
     rows = await db.execute_fetchall(
         """
         SELECT id, currency, millicents_per_minute, millicents_per_gib FROM sessions
@@ -174,7 +174,7 @@ async def rates(db: aiosqlite.Connection, session_ids: Iterable[str]) -> dict[st
 
 
 async def days(db: aiosqlite.Connection, session_id: str) -> list[tuple[str, Amount]]:
-    """What the session moved on each day, oldest first."""
+    """Returns what the session moved on each day, oldest first."""
     rows = await db.execute_fetchall(
         "SELECT day, counted_ms, bytes_in, bytes_out FROM usage_days WHERE session_id = ? ORDER BY day", (session_id,)
     )

@@ -1,4 +1,4 @@
-"""Queries: this exit's one row: drained or not, what was asked of the server, what live sessions were told."""
+"""Queries the exit's single row: drained flag, requests to the server, and the identity live sessions were given."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ async def read(db: aiosqlite.Connection) -> NodeRow:
 
 
 async def request(db: aiosqlite.Connection) -> int:
-    """Say that the server has something to act on; returns the number `applied` will reach when it has."""
+    """Requests that the server act; returns the number that `applied` reaches once it has."""
     rows = await db.execute_fetchall("UPDATE node SET requested = requested + 1 RETURNING requested")
     return int(next(iter(rows))[0])
 

@@ -1,4 +1,4 @@
-"""Queries: accounts that leave no trace, made for a self-test. Their ids tell them from all others."""
+"""Queries temporary accounts of self-tests, identified by their id prefix; `erase` leaves no trace of them."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ if TYPE_CHECKING:
 
 
 async def everyone(db: aiosqlite.Connection) -> list[Account]:
-    """Deleted ones too."""
+    """Returns all self-test accounts, deleted ones too."""
     rows = await db.execute_fetchall("SELECT * FROM accounts WHERE substr(id, 1, length(?1)) = ?1", (TEMPORARY_PREFIX,))
     return [accounts.from_row(row) for row in rows]
 
 
 async def erase(db: aiosqlite.Connection, account_id: str) -> None:
-    """The account with its tokens and ended sessions. While it has another session, that one and the account stay."""
+    """Erases the account with its tokens and ended sessions. Keeps the account while it has other sessions."""
     await db.execute("DELETE FROM sessions WHERE account_id = ? AND state = 'terminated'", (account_id,))
     await db.execute("DELETE FROM tokens WHERE account_id = ?", (account_id,))
     await db.execute(

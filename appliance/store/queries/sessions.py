@@ -1,4 +1,4 @@
-"""Queries: sessions and the counters they were last billed to."""
+"""Queries sessions and their baselines: the counters as last billed."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ FROM sessions s JOIN accounts a ON a.id = s.account_id
 
 
 def _session(row: sqlite3.Row) -> Session:
-    """Words that many sessions share are kept once (`intern`): each row brings its own copy of them."""
+    """Builds a session from a row. Interns strings that many sessions share: each row brings its own copy of them."""
     return Session(
         id=row["id"],
         account_id=intern(row["account_id"]),
@@ -75,9 +75,10 @@ async def by_id(db: aiosqlite.Connection, session_id: str) -> Session | None:
 
 
 async def unfinished(db: aiosqlite.Connection) -> list[Session]:
-    """All that are not terminated, oldest first. For one transaction: other readers of its connection see its moment.
+    """Returns all sessions that are not terminated, oldest first.
 
-    Never all rows beside all sessions: that memory would stay with the process.
+    Use within one transaction: other readers of the connection see the same snapshot meanwhile. Reads row by row:
+    all rows held beside all sessions would take memory that stays with the process.
     """
     async with await db.execute(f"{_SELECT} WHERE s.state <> 'terminated' ORDER BY s.number") as cursor:
         return [_session(row) async for row in cursor]
@@ -88,14 +89,14 @@ async def unfinished_of(db: aiosqlite.Connection, account_id: str) -> list[Sessi
 
 
 async def holder_of(db: aiosqlite.Connection, public_key: bytes) -> Session | None:
-    """The session whose peer this key is, or is about to be."""
+    """Returns the session whose peer has this key, or is about to have it."""
     where = "WHERE s.public_key = ? AND s.state <> 'terminated' ORDER BY s.state = 'pending'"
     return next(iter(await _fetch(db, where, (public_key,))), None)
 
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """Which sessions to list. `before` is the id of the last one of the page before; newest come first."""
+    """Selects sessions to list, newest first. `before` is the id of the last session of the previous page."""
 
     account_id: str | None = None
     live: bool = False
@@ -104,7 +105,7 @@ class Page:
 
 
 async def page(db: aiosqlite.Connection, wanted: Page) -> list[Session]:
-    """Pending sessions are left out: nobody was told of them yet."""
+    """Returns a page of sessions, without pending ones: they were not yet reported to a client."""
     where, parameters = "WHERE s.state <> 'pending'", list[object]()
     if wanted.account_id is not None:
         where += " AND s.account_id = ?"
@@ -120,7 +121,7 @@ async def page(db: aiosqlite.Connection, wanted: Page) -> list[Session]:
 
 
 async def baselines(db: aiosqlite.Connection) -> dict[bytes, Baseline]:
-    """By public key. Read row by row, as `unfinished` is."""
+    """Returns all baselines by public key. Reads row by row, as `unfinished` does."""
     async with await db.execute("SELECT public_key, boot_id, ifindex, rx_bytes, tx_bytes FROM baselines") as cursor:
         return {key: Baseline(intern(boot_id), *counters) async for key, boot_id, *counters in cursor}
 
@@ -144,9 +145,9 @@ async def insert_pending(db: aiosqlite.Connection, s: Session) -> None:
 
 
 async def mark_live(db: aiosqlite.Connection, session_id: str, now: Moment, handshake_seen_ns: int) -> bool:
-    """From now on the session counts; its peer was installed now.
+    """Marks a pending session live, with its peer installed at `now`.
 
-    False, and nothing done, when an admin has disabled the account or drained the node since it was admitted.
+    Returns False and changes nothing if an admin has disabled the account or drained the node since it was admitted.
     """
     cursor = await db.execute(
         """
@@ -168,7 +169,7 @@ async def delete_pending(db: aiosqlite.Connection, session_ids: Iterable[str]) -
 
 
 async def take_back(db: aiosqlite.Connection, session_ids: Iterable[str]) -> None:
-    """Sessions that were never answered for, whether or not they came to be live."""
+    """Deletes sessions whose creation was never answered to the client, pending or live."""
     await db.executemany(
         "DELETE FROM sessions WHERE id = ? AND state IN ('pending', 'live')",
         [(session_id,) for session_id in session_ids],
@@ -176,7 +177,7 @@ async def take_back(db: aiosqlite.Connection, session_ids: Iterable[str]) -> Non
 
 
 async def mark_closing(db: aiosqlite.Connection, session_ids: Iterable[str], reason: Reason, note: str = "") -> None:
-    """Decided to end. The first reason stays."""
+    """Marks live sessions closing. The first reason stays."""
     await db.executemany(
         "UPDATE sessions SET state = 'closing', reason = ?, note = ? WHERE id = ? AND state = 'live'",
         [(reason, note, session_id) for session_id in session_ids],
@@ -184,7 +185,7 @@ async def mark_closing(db: aiosqlite.Connection, session_ids: Iterable[str], rea
 
 
 async def close_for_disabled_accounts(db: aiosqlite.Connection) -> None:
-    """For sessions that went live while an admin was disabling or deleting their account."""
+    """Marks sessions closing that went live while an admin was disabling or deleting their account."""
     await db.execute(
         """
         UPDATE sessions SET state = 'closing', reason = 'admin' WHERE state = 'live'
@@ -194,7 +195,7 @@ async def close_for_disabled_accounts(db: aiosqlite.Connection) -> None:
 
 
 async def mark_terminated(db: aiosqlite.Connection, ended: Iterable[tuple[str, Reason]], now: int) -> None:
-    """The peer is gone. A session that was closing keeps the reason for which it was."""
+    """Marks sessions terminated, once their peers are removed. A closing session keeps its reason."""
     await db.executemany(
         """
         UPDATE sessions SET state = 'terminated', terminated_at = ?, reason = coalesce(reason, ?)
@@ -205,7 +206,7 @@ async def mark_terminated(db: aiosqlite.Connection, ended: Iterable[tuple[str, R
 
 
 async def add_readings(db: aiosqlite.Connection, readings: Iterable[Reading]) -> None:
-    """Totals and baselines in one go; to be called inside one transaction. A total that is full stays full."""
+    """Adds to totals and replaces baselines. Must be called inside one transaction. Totals stop at 2^63 - 1."""
     await db.executemany(
         """
         UPDATE sessions SET counted_ms = counted_ms + ?,
@@ -235,10 +236,10 @@ async def add_readings(db: aiosqlite.Connection, readings: Iterable[Reading]) ->
 
 
 async def forget_baselines(db: aiosqlite.Connection, public_keys: Iterable[bytes]) -> None:
-    """For peers that were removed, or are about to be added afresh: their counters start at zero."""
+    """Deletes baselines of peers that were removed or are about to be re-added: their counters start at zero."""
     await db.executemany("DELETE FROM baselines WHERE public_key = ?", [(key,) for key in public_keys])
 
 
 async def forget_terminated(db: aiosqlite.Connection, before: int) -> None:
-    """Drop what ended before this instant (retention)."""
+    """Deletes sessions that ended before this instant (retention)."""
     await db.execute("DELETE FROM sessions WHERE state = 'terminated' AND terminated_at < ?", (before,))

@@ -1,4 +1,4 @@
-"""Queries: bearer tokens. Only their hashes are here."""
+"""Queries bearer tokens, of which only the hashes are stored."""
 
 from __future__ import annotations
 
@@ -41,14 +41,14 @@ async def insert(db: aiosqlite.Connection, account: Account, token: Token, token
 
 @dataclass(frozen=True, slots=True)
 class Holder:
-    """Who calls with a token, and until when they may; None: for ever."""
+    """Holds a token's account and expiry; None: never expires."""
 
     account: Account
     expires_at: int | None
 
 
 async def holder_of(db: aiosqlite.Connection, token_hash: bytes, now: int) -> Holder | None:
-    """While the token counts: not revoked or expired, account enabled."""
+    """Returns the holder of a valid token: not revoked or expired, its account enabled. Otherwise None."""
     rows = await db.execute_fetchall(
         """
         SELECT t.expires_at, a.*
