@@ -10,6 +10,7 @@ from appliance.install.record import Record
 from appliance.install.steps import (
     EnabledUnit,
     Folder,
+    Manual,
     NoFile,
     Packages,
     ProgramFiles,
@@ -42,11 +43,12 @@ net.ipv4.ip_forward = 1
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """A version of the program that runs from `files`, and the systemd units it brings, by their path."""
+    """A version of the program that runs from `files`, and what it brings: systemd units by their path, man pages."""
 
     version: str
     files: Path
     units: Mapping[str, str]
+    manual: Mapping[str, str]
 
 
 def install(layout: Layout, program: Program, settings: Settings, config_text: str, *, userspace: bool) -> list[Step]:
@@ -94,6 +96,7 @@ def of_version(layout: Layout, program: Program, settings: Settings, *, userspac
     return [
         program_files(layout, program),
         *_units(layout, program, settings, userspace=userspace),
+        Manual(layout.manual, PROGRAM, program.manual, Record(layout.record)),
         Symlink(layout.command, layout.current / PROGRAM),
         Symlink(layout.current, layout.version(program.version)),
     ]

@@ -28,6 +28,14 @@ class Record:
         """Those that were missing, and installed."""
         return list(self._read().get("packages", []))
 
+    @property
+    def folders(self) -> list[str]:
+        """Those that were made for what is not ours alone."""
+        return list(self._read().get("folders", []))
+
+    def note_folders(self, paths: list[str]) -> None:
+        self._write({"folders": sorted({*self.folders, *paths})})
+
     def note_sysctl(self, name: str, value: str) -> None:
         """The first value found is the host's own."""
         self._write({"sysctls": {name: value} | self.sysctls})

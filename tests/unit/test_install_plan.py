@@ -8,10 +8,10 @@ import pytest
 
 from appliance import config
 from appliance.errors import HostError
-from appliance.install import hints, plan
+from appliance.install import facts, hints, plan
 from appliance.install.layout import Layout
 from appliance.install.plan import Program
-from appliance.install.steps import NoFile, Packages, Symlink, TextFile
+from appliance.install.steps import Manual, NoFile, Packages, Symlink, TextFile
 from appliance.install.versions import order
 
 PROGRAM = Program(
@@ -22,6 +22,7 @@ PROGRAM = Program(
         "wg-appliance-tunnel.service": "tunnel",
         "wg-appliance.service.d/userspace.conf": "drop-in",
     },
+    {"wg-appliance.1": "page"},
 )
 LAYOUT = Layout(Path("/host"))
 
@@ -64,6 +65,23 @@ def test_the_switch_comes_last() -> None:
     steps = plan.of_version(LAYOUT, PROGRAM, config.load("", {}, "exit"), userspace=True)
     assert steps[-1] == Symlink(Path("/host/usr/local/lib/wg-appliance/current"), LAYOUT.version("1.2.0"))
     assert steps[0].what == "/host/usr/local/lib/wg-appliance/1.2.0"
+
+
+def test_the_manual() -> None:
+    """The pages that this version brings, where man looks for them."""
+    step = planned(userspace=False)["/host/usr/local/share/man/man1/wg-appliance*"]
+    assert isinstance(step, Manual)
+    assert step.pages == {"wg-appliance.1": "page"}
+
+
+def test_what_a_version_brings(tmp_path: Path) -> None:
+    """Its units and pages are read from its own files; one from before there were pages has none."""
+    (tmp_path / "appliance" / "units" / "x.service.d").mkdir(parents=True)
+    (tmp_path / "appliance" / "units" / "x.service.d" / "y.conf").write_text("unit", encoding="utf-8")
+    assert facts.program_in(tmp_path, "1.0.0") == Program("1.0.0", tmp_path, {"x.service.d/y.conf": "unit"}, {})
+    (tmp_path / "appliance" / "man").mkdir()
+    (tmp_path / "appliance" / "man" / "wg-appliance.1").write_text("page", encoding="utf-8")
+    assert facts.program_in(tmp_path, "1.0.0").manual == {"wg-appliance.1": "page"}
 
 
 def test_versions_are_in_order() -> None:
