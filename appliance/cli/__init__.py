@@ -39,6 +39,7 @@ NOUNS = {
     "upgrade": ("appliance.cli.upgrade:upgrade", "Move an installed appliance to this version, or to that of a file."),
     "uninstall": ("appliance.cli.uninstall:uninstall", "Take the exit off this host."),
     "doctor": ("appliance.cli.doctor:doctor", "Check this host and the running server, and say what mends it."),
+    "help": ("appliance.cli.help:help_", "Print a page of the manual, or name the topics."),
 }
 
 

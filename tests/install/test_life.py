@@ -59,6 +59,7 @@ def test_a_life(
     ping.goes_on(20)
     assert ping.stop().outages == []
     assert appliance.version() == NEWER
+    assert NEWER in (machine.root / "usr/local/share/man/man1/wg-appliance.1").read_text(encoding="ascii")
     appliance.ready()
     assert [live["id"] for live in appliance.live_sessions()] == [session["id"]]
     assert client.address_seen() == EXIT_IP

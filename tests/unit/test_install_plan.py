@@ -8,8 +8,8 @@ import pytest
 
 from appliance.config.load import parse_settings
 from appliance.domain.errors import HostError
-from appliance.ops.install import next_steps, plan
-from appliance.ops.install.file_steps import NoFile, Symlink, TextFile
+from appliance.ops.install import facts, next_steps, plan
+from appliance.ops.install.file_steps import Manual, NoFile, Symlink, TextFile
 from appliance.ops.install.layout import Layout
 from appliance.ops.install.plan import Program
 from appliance.ops.install.system_steps import Packages
@@ -23,6 +23,7 @@ PROGRAM = Program(
         "wg-appliance-tunnel.service": "tunnel",
         "wg-appliance.service.d/userspace.conf": "drop-in",
     },
+    {"wg-appliance.1": "page"},
 )
 LAYOUT = Layout(Path("/host"))
 
@@ -65,6 +66,23 @@ def test_the_switch_comes_last() -> None:
     steps = plan.of_version(LAYOUT, PROGRAM, parse_settings("", {}, "exit"), userspace=True)
     assert steps[-1] == Symlink(Path("/host/usr/local/lib/wg-appliance/current"), LAYOUT.version("1.2.0"))
     assert steps[0].what == "/host/usr/local/lib/wg-appliance/1.2.0"
+
+
+def test_the_manual() -> None:
+    """The pages that this version brings, where man looks for them."""
+    step = planned(userspace=False)["/host/usr/local/share/man/man1/wg-appliance*"]
+    assert isinstance(step, Manual)
+    assert step.pages == {"wg-appliance.1": "page"}
+
+
+def test_what_a_version_brings(tmp_path: Path) -> None:
+    """Its units and pages are read from its own files; one from before there were pages has none."""
+    (tmp_path / "appliance" / "units" / "x.service.d").mkdir(parents=True)
+    (tmp_path / "appliance" / "units" / "x.service.d" / "y.conf").write_text("unit", encoding="utf-8")
+    assert facts.program_in(tmp_path, "1.0.0") == Program("1.0.0", tmp_path, {"x.service.d/y.conf": "unit"}, {})
+    (tmp_path / "appliance" / "man").mkdir()
+    (tmp_path / "appliance" / "man" / "wg-appliance.1").write_text("page", encoding="utf-8")
+    assert facts.program_in(tmp_path, "1.0.0").manual == {"wg-appliance.1": "page"}
 
 
 def test_versions_are_in_order() -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from appliance.domain.errors import HostError
-from appliance.ops.install.file_steps import Folder, NoFile, ProgramFiles, Symlink, TextFile
+from appliance.ops.install.file_steps import Folder, Manual, NoFile, ProgramFiles, Symlink, TextFile
 from appliance.ops.install.record import Record
 from appliance.ops.install.step import carry_out, take_back
 
@@ -143,6 +143,46 @@ def test_a_file_of_ours_is_brought_up_to_date(tmp_path: Path) -> None:
     assert step.change() == "brought up to date"
     step.apply()
     assert step.path.read_text(encoding="utf-8") == "new\n"
+
+
+def test_man_pages(tmp_path: Path) -> None:
+    """Written once; another version's take their place, those that it does not have go, and others' stay."""
+    record = Record(tmp_path / "lib" / "installed.json")
+    folder = tmp_path / "share" / "man" / "man1"
+    old = Manual(folder, PROGRAM, {f"{PROGRAM}.1": "old", f"{PROGRAM}-gone.1": "gone"}, record)
+    new = Manual(folder, PROGRAM, {f"{PROGRAM}.1": "new", f"{PROGRAM}-come.1": "come"}, record)
+    assert old.change() == "written"
+    old.apply()
+    (folder / f"{PROGRAM}s.1").write_text("another's", encoding="utf-8")
+    assert (old.change(), new.change()) == (None, "brought up to date")
+    new.apply()
+    assert new.change() is None
+    assert {path.name: path.read_text(encoding="utf-8") for path in folder.iterdir()} == {
+        f"{PROGRAM}.1": "new",
+        f"{PROGRAM}-come.1": "come",
+        f"{PROGRAM}s.1": "another's",
+    }
+    none = Manual(folder, PROGRAM, {}, record)
+    assert none.change() == "removed"
+    none.apply()
+    assert none.change() is None
+    assert [path.name for path in folder.iterdir()] == [f"{PROGRAM}s.1"]
+
+
+def test_man_pages_are_taken_back(tmp_path: Path) -> None:
+    """With the folders that were made for them, unless others have come to use those; one that was there stays."""
+    record = Record(tmp_path / "lib" / "installed.json")
+    (tmp_path / "share").mkdir()
+    step = Manual(tmp_path / "share" / "man" / "man1", PROGRAM, {f"{PROGRAM}.1": "page"}, record)
+    step.apply()
+    (step.folder / f".{PROGRAM}.1.new").touch()  # of a kill
+    assert step.remove()
+    assert list((tmp_path / "share").iterdir()) == []
+    assert not step.remove()
+    step.apply()
+    (tmp_path / "share" / "man" / "man8").mkdir()
+    assert step.remove()
+    assert [path.name for path in (tmp_path / "share" / "man").iterdir()] == ["man8"]
 
 
 def test_what_is_not_for_this_host(tmp_path: Path) -> None:

@@ -38,13 +38,22 @@ def own_program() -> Program:
             "only the one file (wg-appliance-<version>-linux-<arch>) installs itself; this is not run from it"
         )
     files = Path(sys.executable).resolve().parent
-    return Program(__version__, files, units_in(files))
+    return program_in(files, __version__)
+
+
+def program_in(files: Path, version: str) -> Program:
+    return Program(version, files, units_in(files), manual_in(files))
 
 
 def units_in(files: Path) -> dict[str, str]:
     """Returns the systemd units that come with a version of the program, by their path below systemd's folder."""
     folder = files / "appliance" / "units"
     return {str(f.relative_to(folder)): f.read_text("utf-8") for f in folder.rglob("*") if f.suffix in UNIT_SUFFIXES}
+
+
+def manual_in(files: Path) -> dict[str, str]:
+    """The man pages that a version brings, by their name; none where it is older than they are."""
+    return {file.name: file.read_text("ascii") for file in (files / "appliance" / "man").glob("*.1")}
 
 
 def require_host(doing: str) -> None:

@@ -14,7 +14,10 @@ from appliance.ops.backup.create import sync_folder
 from appliance.ops.install.record import write_whole
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
+
+    from appliance.ops.install.record import Record
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +103,53 @@ class NoFile:
 
     def remove(self) -> bool:
         return False
+
+
+@dataclass(frozen=True, slots=True)
+class Manual:
+    """Man pages, in a folder where others' are too. Those of another version go."""
+
+    folder: Path
+    program: str
+    pages: Mapping[str, str]
+    record: Record
+
+    @property
+    def what(self) -> str:
+        return f"{self.folder}/{self.program}*"
+
+    def _ours(self) -> list[Path]:
+        return [path for name in (f"{self.program}.1", f"{self.program}-*.1") for path in self.folder.glob(name)]
+
+    def change(self) -> str | None:
+        there = {path.name: path.read_text(encoding="utf-8") for path in self._ours()}
+        if there == self.pages:
+            return None
+        if not self.pages:
+            return "removed"
+        return "brought up to date" if there else "written"
+
+    def apply(self) -> None:
+        missing = [path for path in (self.folder, *self.folder.parents) if not path.exists()]
+        if missing:
+            self.record.note_folders([str(path) for path in missing])
+            self.folder.mkdir(parents=True)
+        for name, text in self.pages.items():
+            write_whole(self.folder / name, text, 0o644)
+        for path in self._ours():
+            if path.name not in self.pages:
+                path.unlink()
+
+    def remove(self) -> bool:
+        """With the folders that were made for them, where nothing else is in those by now."""
+        found = [*self._ours(), *self.folder.glob(f".{self.program}*.new")]  # of an install that was killed
+        for path in found:
+            path.unlink()
+        made = self.record.folders
+        for folder in (self.folder, *self.folder.parents):
+            if str(folder) in made and folder.is_dir() and not any(folder.iterdir()):
+                folder.rmdir()
+        return bool(found)
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,6 +42,11 @@ class Layout:
         return self.root / "usr/local/bin/wg-appliance"
 
     @property
+    def manual(self) -> Path:
+        """Where man looks for pages of commands; others' are there too."""
+        return self.root / "usr/local/share/man/man1"
+
+    @property
     def units(self) -> Path:
         return self.root / "etc/systemd/system"
 

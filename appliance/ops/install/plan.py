@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from appliance.ops.install.file_steps import Folder, NoFile, ProgramFiles, Symlink, TextFile
+from appliance.ops.install.file_steps import Folder, Manual, NoFile, ProgramFiles, Symlink, TextFile
 from appliance.ops.install.layout import PROGRAM, SERVICE, TUNNEL_SERVICE, USER
 from appliance.ops.install.record import Record
 from appliance.ops.install.system_steps import EnabledUnit, Packages, Sysctl, SystemUser
@@ -33,11 +33,12 @@ net.ipv4.ip_forward = 1
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """A version of the program that runs from `files`, and the systemd units it brings, by their path."""
+    """A version of the program that runs from `files`, and what it brings: systemd units by their path, man pages."""
 
     version: str
     files: Path
     units: Mapping[str, str]
+    manual: Mapping[str, str]
 
 
 def install(layout: Layout, program: Program, settings: Settings, config_text: str, *, userspace: bool) -> list[Step]:
@@ -85,6 +86,7 @@ def of_version(layout: Layout, program: Program, settings: Settings, *, userspac
     return [
         program_files(layout, program),
         *_units(layout, program, settings, userspace=userspace),
+        Manual(layout.manual, PROGRAM, program.manual, Record(layout.record)),
         Symlink(layout.command, layout.current / PROGRAM),
         Symlink(layout.current, layout.version(program.version)),
     ]

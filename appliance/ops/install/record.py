@@ -28,6 +28,14 @@ class Record:
         """The packages that were missing and have been installed."""
         return list(self._read().get("packages", []))
 
+    @property
+    def folders(self) -> list[str]:
+        """Those that were made for what is not ours alone."""
+        return list(self._read().get("folders", []))
+
+    def note_folders(self, paths: list[str]) -> None:
+        self._write({"folders": sorted({*self.folders, *paths})})
+
     def note_sysctl(self, name: str, value: str) -> None:
         """Notes a sysctl's original value; only the first note of a name counts."""
         self._write({"sysctls": {name: value} | self.sysctls})

@@ -143,7 +143,7 @@ class Upgrade:
         service.stop()
         self._restore(Path(move.backup))
         old = self._layout.version(move.old)
-        self._switch(plan.Program(move.old, old, facts.units_in(old)), self._layout.version(move.new))
+        self._switch(facts.program_in(old, move.old), self._layout.version(move.new))
         fault = self._restart()
         if fault is not None:
             raise HostError(f"wg-appliance {move.old} is back, and not ready: {fault}; see journalctl -u {SERVICE}")
