@@ -6,7 +6,7 @@ SOURCES = pyproject.toml .constraints.txt build.py $(wildcard native/*.c native/
 
 RUN_PACKAGES = python3 python3-venv python3-dev gcc libc6-dev nftables wireguard-go curl
 INSTALL_TEST_PACKAGES = mmdebstrap systemd-container
-TEST_PACKAGES = wireguard-tools iproute2 iputils-ping procps git strace iptables systemd busybox-static libzbar0 libseccomp2
+TEST_PACKAGES = wireguard-tools iproute2 iputils-ping procps git strace iptables systemd busybox-static libzbar0 libseccomp2 groff-base
 
 # A command that runs its arguments as root under a kernel with WireGuard, for hosts whose own has none.
 export KERNEL_RUNNER ?=
