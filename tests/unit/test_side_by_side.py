@@ -9,7 +9,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from waiting import until
+
+from tests.support.tunnel.waiting import until
 
 PROJECT = Path(__file__).parents[2]
 PROGRAM = (sys.executable, "-m", "tests.support.side_by_side")
