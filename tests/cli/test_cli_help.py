@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 
 import click
 import pytest
-from command_line import PROJECT
 
 from appliance.cli import NOUNS, cli
 from appliance.cli.help import LINK, plain, read, summary, topics
+from tests.support.cli.command_line import PROJECT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 import click
 import pytest
-from command_line import PROJECT
 
 from appliance.cli import NOUNS, cli, manual
+from tests.support.cli.command_line import PROJECT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
