@@ -26,13 +26,13 @@ with interruption.awaited():
 STEPS = """
 import time
 from appliance.client.signals import Interruption
-from appliance.ops.selftest.run import Step, run
+from appliance.ops.selftest.run import SelfTestStep, run
 def one():
     print("waiting", flush=True)
     time.sleep(100)
     return "the end"
-clear = Step("clear", lambda: "cleared", "")
-run((Step("one", one, ""),), clear, Interruption(), lambda outcome: print(outcome.detail, flush=True))
+clear = SelfTestStep("clear", lambda: "cleared", "")
+run((SelfTestStep("one", one, ""),), clear, Interruption(), lambda outcome: print(outcome.detail, flush=True))
 """
 BEFORE = "import signal, sys, os\nfor n in ({}): signal.signal(n, signal.SIG_IGN)\nos.execv(sys.executable, {!r})\n"
 
