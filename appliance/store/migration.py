@@ -61,7 +61,9 @@ async def migrate(connection: aiosqlite.Connection, path: Path) -> None:
 async def _apply(connection: aiosqlite.Connection, number: int, sql: str) -> None:
     await connection.execute("BEGIN IMMEDIATE")
     try:
-        # Another process may have migrated while this one waited for the lock.
+        # Another process may have migrated while this one waited for the lock. Reading the schema makes SQLite take it
+        # anew where it has changed: ALTER TABLE RENAME COLUMN looks for its column in the one that was read before.
+        await connection.execute_fetchall("SELECT count(*) FROM sqlite_schema")
         if await _pragma(connection, "user_version") < number:
             for statement in statements(sql):
                 await connection.execute(statement)

@@ -7,6 +7,7 @@ import sqlite3
 from contextlib import closing
 from typing import TYPE_CHECKING
 
+import aiosqlite
 import pytest
 
 from appliance.domain.errors import StoreError
@@ -141,6 +142,22 @@ def test_two_at_once(path: Path) -> None:
         stores = await asyncio.gather(*(Store.open(path) for _ in range(4)))
         for store in stores:
             await store.close()
+
+    asyncio.run(run())
+    assert shape(path)[1] == NEWEST
+
+
+def test_migrated_by_another_in_between(path: Path) -> None:
+    """A process that read the schema before another migrated the store goes on from there."""
+
+    async def run() -> None:
+        async with (
+            aiosqlite.connect(path, isolation_level=None) as one,
+            aiosqlite.connect(path, isolation_level=None) as other,
+        ):
+            for number, sql in migration.migrations():
+                await one.execute_fetchall("SELECT * FROM sqlite_schema")
+                await migration._apply(other if number % 2 else one, number, sql)
 
     asyncio.run(run())
     assert shape(path)[1] == NEWEST
