@@ -32,7 +32,7 @@ FACTS = {
 }
 
 # All that these modules log, but for what clients had begun meanwhile.
-_REPAIR = re.compile(r" appliance\.(?:convergence|egress\.\w+): (?!connections )(.*)$", re.MULTILINE)
+_REPAIR = re.compile(r" appliance\.(?:sessions\.convergence|network\.firewall\.\w+): (?!connections )(.*)$", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
