@@ -32,7 +32,8 @@ FACTS = {
 }
 
 # All that these modules log, but for what clients had begun meanwhile.
-_REPAIR = re.compile(r" appliance\.(?:sessions\.convergence|network\.firewall\.\w+): (?!connections )(.*)$", re.MULTILINE)
+_LOGGERS = r"(?:sessions\.convergence|network\.firewall\.\w+)"
+_REPAIR = re.compile(rf" appliance\.{_LOGGERS}: (?!connections )(.*)$", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
