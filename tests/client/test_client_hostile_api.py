@@ -156,7 +156,7 @@ def test_wrong_types_elsewhere(api: ScriptedApi, run: Run, value: object) -> Non
 def test_a_deep_answer(run: Run) -> None:
     """Deeper than can be read: no answer of the API's."""
     with serving() as deep, pytest.MonkeyPatch.context() as patched:
-        patched.setattr("scripted_api.json.dumps", lambda _: "[" * 500_000)
+        patched.setattr("tests.support.client.scripted_api.json.dumps", lambda _: "[" * 500_000)
         deep.answers("GET /v1/usage", 200, {})
         done = run("connect", "--usage", WG_APPLIANCE_API=deep.url)
     assert done.stderr == "wg-appliance: error: the API's answer has no tier; is it this appliance that answers?\n"
