@@ -1,8 +1,8 @@
 """The pytest under a runner: what it is started with, what became of its tests, and its end.
 
 An emulated kernel may hang, whatever is run under it: user-mode Linux 6.1 did once in some thirty runs, faulting for
-ever on a page of a stack that it was mapping anew. When nothing is heard any more, all of it is ended, and another is
-started for the tests that have no result yet.
+ever on a page of a stack that it was mapping anew. When nothing is heard any more, all of it is ended. Where it hung,
+or ended before its time (a kernel may panic), another is started for the tests that have no result yet.
 """
 
 from __future__ import annotations
@@ -63,18 +63,21 @@ class UnderRunner:
 
     def _run_all(self) -> None:
         for _ in range(STARTS):
-            left = [test for test in self._tests if test not in self._results]
+            left = self._without_result()
             hung = self._run(left)
-            if not hung or self._ending.is_set():
+            if self._ending.is_set() or not self._without_result():
                 return
-            self._note(left)
+            self._note(left, f"hung after this, silent for {self._silent_s:.0f} s," if hung else "ended after this")
 
-    def _note(self, begun: Sequence[str]) -> None:
-        """Beside the last result there is: that is about where it hung."""
+    def _without_result(self) -> list[str]:
+        return [test for test in self._tests if test not in self._results]
+
+    def _note(self, begun: Sequence[str], how: str) -> None:
+        """Tells what became of the runner beside the last result there is: that is about where it happened."""
         known = [test for test in begun if test in self._results]
         if known:
             last = self._results[known[-1]]
-            words = f"the runner hung after this, silent for {self._silent_s:.0f} s, and was started again"
+            words = f"the runner {how} and was started again"
             self._results[known[-1]] = Result(last.outcome, last.text, [*last.figures, (FIGURES, words)])
 
     def _run(self, tests: Sequence[str]) -> bool:

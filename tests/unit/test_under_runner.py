@@ -1,4 +1,4 @@
-"""The pytest under a runner for the kernel tests: one that hangs is started again for what it did not get to."""
+"""The pytest under a runner for the kernel tests: one that hangs or dies is started anew for the tests it left out."""
 
 from __future__ import annotations
 
@@ -22,17 +22,19 @@ def test_three(): assert not "so"
 def test_four(): pytest.skip("why not")
 """
 SILENT_S = 8
-# Takes what is appended to it as a runner does. As often as told it is silent, with a process in a group of its own;
-# the first time it runs the first of the four tests before.
+# Takes what is appended to it as a runner does. As often as told it dies, or is silent with a process in a group of its
+# own; the first time it runs the first of the four tests before.
 RUNNER = """
 import os, subprocess, sys, time
-folder, hangs = sys.argv[1], int(sys.argv[2])
-command = sys.argv[3:]
+folder, fault, times = sys.argv[1:4]
+command = sys.argv[4:]
 starts = len(os.listdir(folder))
 open(os.path.join(folder, str(starts)), "w").close()
-if starts < hangs:
+if starts < int(times):
     if starts == 0:
         subprocess.run(command[:-3])
+    if fault == "dies":
+        sys.exit(125)
     subprocess.run([sys.executable, "-c", "import time; time.sleep(1000)", folder], process_group=0)
     open(os.path.join(folder, "tidied up"), "w").close()
 else:
@@ -51,8 +53,8 @@ class Ground:
         (folder / "test_some.py").write_text(TESTS, encoding="utf-8")
         (folder / "runner.py").write_text(RUNNER, encoding="utf-8")
 
-    def start(self, *, hangs: int, silent_s: float) -> UnderRunner:
-        runner = shlex.join((sys.executable, str(self._folder / "runner.py"), str(self._starts), str(hangs)))
+    def start(self, *, times: int, silent_s: float, fault: str = "hangs") -> UnderRunner:
+        runner = shlex.join((sys.executable, str(self._folder / "runner.py"), str(self._starts), fault, str(times)))
         made = UnderRunner(runner, self._folder, (ONE, TWO, THREE, FOUR), silent_s)
         made.start()
         return made
@@ -77,7 +79,7 @@ def ground(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ground:
 
 def test_a_hang(ground: Ground) -> None:
     """Its processes end, and the tests without a result are run anew, once; where it hung is told."""
-    runner = ground.start(hangs=1, silent_s=SILENT_S)
+    runner = ground.start(times=1, silent_s=SILENT_S)
     found = {test: runner.result(test) for test in (ONE, TWO, THREE, FOUR)}
     runner.close()
     assert [result.outcome for result in found.values()] == ["passed", "passed", "failed", "skipped"]
@@ -90,7 +92,7 @@ def test_a_hang(ground: Ground) -> None:
 
 def test_always_hanging(ground: Ground) -> None:
     """It is given up, and the tests that were not run have failed and say why."""
-    runner = ground.start(hangs=9, silent_s=2)
+    runner = ground.start(times=9, silent_s=2)
     result = runner.result(FOUR)
     runner.close()
     assert result.outcome == "failed"
@@ -99,9 +101,28 @@ def test_always_hanging(ground: Ground) -> None:
     assert (ground.starts(), ground.processes()) == (3, [])
 
 
+def test_a_death(ground: Ground) -> None:
+    """A runner that ends before its tests have results is started again for them."""
+    runner = ground.start(times=1, silent_s=1000, fault="dies")
+    found = {test: runner.result(test) for test in (ONE, TWO, THREE, FOUR)}
+    runner.close()
+    assert [result.outcome for result in found.values()] == ["passed", "passed", "failed", "skipped"]
+    ((_, words),) = found[ONE].figures
+    assert words == "the runner ended after this and was started again"
+    assert (ground.starts(), ground.processes()) == (2, [])
+
+
+def test_always_dying(ground: Ground) -> None:
+    """A runner that always dies is given up."""
+    runner = ground.start(times=9, silent_s=1000, fault="dies")
+    result = runner.result(FOUR)
+    runner.close()
+    assert (result.outcome, ground.starts()) == ("failed", 3)
+
+
 def test_not_wanted_any_more(ground: Ground) -> None:
     """Where the run ends before it asks for results, nothing goes on."""
-    runner = ground.start(hangs=1, silent_s=1000)
+    runner = ground.start(times=1, silent_s=1000)
     until(ground.starts, "it was started")
     runner.close()
     assert (ground.starts(), ground.processes()) == (1, [])
