@@ -16,12 +16,13 @@ from typing import TYPE_CHECKING
 
 from appliance.domain.errors import DumpInterrupted, TunnelError
 from appliance.network.netlink import constants
-from appliance.network.wireguard.encode import GENLMSG_HEADER, NLA_HEADER, NLMSG_HEADER, attribute, message
+from appliance.network.netlink.codec import GENLMSG_HEADER, NLMSG_HEADER, attribute, attributes, message, messages
 from appliance.network.wireguard.parse import DumpParser, Interrupted, OutOfRoom
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from appliance.network.netlink.codec import Event
     from appliance.network.wireguard.tunnel import Dump
 
 RECEIVE_TIMEOUT_S = 5
@@ -115,11 +116,11 @@ class GenericNetlink:
     def _await_ack(self, seq: int) -> int:
         family_id = 0
         for _ in range(STRAY_DATAGRAMS):
-            for kind, flags, payload in self._messages(seq):
-                if kind == constants.GENL_ID_CTRL:
-                    family_id = _family_id(payload)
-                elif kind == constants.NLMSG_ERROR:
-                    _raise_unless_zero(flags, payload)
+            for answer in self._answers(seq):
+                if answer.kind == constants.GENL_ID_CTRL:
+                    family_id = _family_id(answer.payload)
+                elif answer.kind == constants.NLMSG_ERROR:
+                    _raise_unless_zero(answer)
                     return family_id
         raise TunnelError("no acknowledgement among the kernel's answers")
 
@@ -180,43 +181,34 @@ class GenericNetlink:
                 return nbytes
         raise TunnelError("other processes flood the netlink socket")
 
-    def _messages(self, seq: int) -> Iterator[tuple[int, int, memoryview]]:
-        """(type, flags, payload) of the next datagram's messages that answer the request `seq`."""
-        data = self._buffer[: self._receive()]
-        while len(data) >= NLMSG_HEADER.size:
-            length, kind, flags, message_seq, _port_id = NLMSG_HEADER.unpack_from(data)
-            if not NLMSG_HEADER.size <= length <= len(data):
-                raise TunnelError("a netlink answer with a wrong length")
-            if message_seq == seq:
-                yield kind, flags, data[NLMSG_HEADER.size : length]
-            data = data[(length + 3) & ~3 :]
+    def _answers(self, seq: int) -> Iterator[Event]:
+        """Reads the next datagram's messages that answer the request `seq`.
+
+        Raises TunnelError where one has a wrong length.
+        """
+        data = bytes(self._buffer[: self._receive()])
+        return (each for each in messages(data, strict=True) if each.sequence == seq)
 
 
-def _attributes(data: memoryview) -> Iterator[tuple[int, memoryview]]:
-    while len(data) >= NLA_HEADER.size:
-        length, kind = NLA_HEADER.unpack_from(data)
-        if not NLA_HEADER.size <= length <= len(data):
-            raise TunnelError("a netlink attribute with a wrong length")
-        yield kind & constants.NLA_TYPE_MASK, data[NLA_HEADER.size : length]
-        data = data[(length + 3) & ~3 :]
-
-
-def _family_id(payload: memoryview) -> int:
-    for kind, value in _attributes(payload[GENLMSG_HEADER.size :]):
+def _family_id(payload: bytes) -> int:
+    for kind, value in attributes(payload[GENLMSG_HEADER.size :], strict=True):
         if kind == constants.CTRL_ATTR_FAMILY_ID:
             return int.from_bytes(value, sys.byteorder)
     raise TunnelError("the kernel named no generic-netlink family id")
 
 
-def _raise_unless_zero(flags: int, payload: memoryview) -> None:
-    """struct nlmsgerr: the errno, negated; the request's header (its payload too unless CAPPED); attributes."""
-    negated, request_length = _ERROR.unpack_from(payload)
+def _raise_unless_zero(answer: Event) -> None:
+    """Raises NetlinkError with the errno of an answer, unless it is 0.
+
+    struct nlmsgerr: the errno, negated; the request's header (its payload too unless CAPPED); attributes.
+    """
+    negated, request_length = _ERROR.unpack_from(answer.payload)
     if negated == 0:
         return
     detail = ""
-    if flags & constants.NLM_F_ACK_TLVS:
-        copied = NLMSG_HEADER.size if flags & constants.NLM_F_CAPPED else (request_length + 3) & ~3
-        for kind, value in _attributes(payload[4 + copied :]):
+    if answer.flags & constants.NLM_F_ACK_TLVS:
+        copied = NLMSG_HEADER.size if answer.flags & constants.NLM_F_CAPPED else (request_length + 3) & ~3
+        for kind, value in attributes(answer.payload[4 + copied :], strict=True):
             if kind == constants.NLMSGERR_ATTR_MSG:
-                detail = bytes(value).rstrip(b"\0").decode(errors="replace")
+                detail = value.rstrip(b"\0").decode(errors="replace")
     raise NetlinkError(-negated, detail)
