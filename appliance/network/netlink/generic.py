@@ -1,4 +1,4 @@
-"""One generic-netlink socket: send a request and read its acknowledgement, or read a dump. Blocking.
+"""Sends requests over one generic-netlink socket and reads their acknowledgements, or a dump. Blocking.
 
 Facts from linux/netlink.h, net/netlink/af_netlink.c and net/netlink/genetlink.c: a request with NLM_F_ACK is
 answered by one NLMSG_ERROR (errno 0 = done), with a text in attributes when NETLINK_EXT_ACK is set; a socket
@@ -12,18 +12,20 @@ import os
 import socket
 import struct
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from appliance.domain.errors import DumpInterrupted, TunnelError
 from appliance.network.netlink import constants
 from appliance.network.netlink.codec import GENLMSG_HEADER, NLMSG_HEADER, attribute, attributes, message, messages
-from appliance.network.wireguard.parse import DumpParser, Interrupted, OutOfRoom
+from appliance.network.netlink.dump import DumpOutgrewItsRoom, DumpWasInterrupted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from appliance.network.netlink.codec import Event
-    from appliance.network.wireguard.tunnel import Dump
+    from appliance.network.netlink.dump import DumpReader
+
+Result = TypeVar("Result")
 
 RECEIVE_TIMEOUT_S = 5
 BUFFER_SIZE = 128 * 1024
@@ -36,7 +38,7 @@ _ERROR = struct.Struct("=iI")  # errno negated, and the length out of the reques
 
 
 class NetlinkError(Exception):
-    """The kernel answered a request with an errno. `detail` is its own words, or nothing."""
+    """Says that the kernel answered a request with an errno. `detail` is its own words, or nothing."""
 
     def __init__(self, number: int, detail: str = "") -> None:
         super().__init__(number, detail)
@@ -49,7 +51,7 @@ class NetlinkError(Exception):
 
 
 class GenericNetlink:
-    """A socket to one generic-netlink family; for one thread at a time.
+    """Asks one generic-netlink family; for one thread at a time.
 
     The socket is opened when needed. A request that did not run to its end leaves it closed, so that no
     answer of an abandoned request can be taken for the next one's.
@@ -62,13 +64,12 @@ class GenericNetlink:
         self._socket: socket.socket | None = None
         self._seq = 0
         self._buffer = memoryview(bytearray(BUFFER_SIZE))
-        self._parser: DumpParser | None = None
         self.dump_retries = 0
 
     def family_id(self) -> int:
-        """The number the kernel gave the family. Looking it up loads the family's module where it can be.
+        """Returns the number the kernel gave the family. Looking it up loads the family's module where it can be.
 
-        Raises NetlinkError(ENOENT) when this kernel does not have it.
+        Raises NetlinkError(ENOENT) when this kernel does not have it, or OSError from the socket.
         """
         if self._family_id is None:
             name = attribute(constants.CTRL_ATTR_FAMILY_NAME, self._family.encode() + b"\0")
@@ -78,21 +79,26 @@ class GenericNetlink:
         return self._family_id
 
     def request(self, command: int, body: bytes) -> None:
-        """Send one request and wait for the kernel's yes. Raises NetlinkError, or OSError from the socket."""
+        """Sends one request and waits until the kernel has acknowledged it.
+
+        Raises NetlinkError; TunnelError where the answer makes no sense; or OSError from the socket.
+        """
         self._ask(self.family_id(), command, self._version, body)
 
-    def dump(self, command: int, body: bytes) -> Dump:
-        """One consistent dump. Raises NetlinkError, MalformedDump, DumpInterrupted, or OSError from the socket."""
+    def dump(self, reader: DumpReader[Result], command: int, body: bytes) -> Result:
+        """Requests a dump until `reader` has read a consistent one, at most DUMP_ATTEMPTS times.
+
+        Raises DumpInterrupted when it is interrupted each time; NetlinkError; TunnelError from the reader; or OSError
+        from the socket.
+        """
         family_id = self.family_id()
-        if self._parser is None:
-            self._parser = DumpParser(family_id)
         interruptions = 0
         while interruptions < DUMP_ATTEMPTS:
             try:
-                return self._dump_once(self._parser, family_id, command, body)
-            except OutOfRoom:
-                continue  # the parser bounds these itself
-            except Interrupted:
+                return self._dump_once(reader, family_id, command, body)
+            except DumpOutgrewItsRoom:
+                continue  # the reader bounds these itself
+            except DumpWasInterrupted:
                 interruptions += 1
                 self.dump_retries += 1
         raise DumpInterrupted(f"the device kept changing while it was read, {DUMP_ATTEMPTS} times in a row")
@@ -124,21 +130,21 @@ class GenericNetlink:
                     return family_id
         raise TunnelError("no acknowledgement among the kernel's answers")
 
-    def _dump_once(self, parser: DumpParser, family_id: int, command: int, body: bytes) -> Dump:
+    def _dump_once(self, reader: DumpReader[Result], family_id: int, command: int, body: bytes) -> Result:
         finished = False
         try:
             seq = self._send(family_id, constants.NLM_F_DUMP, command, self._version, body)
-            parser.begin(seq, self._port_id())
+            reader.begin(seq, self._port_id())
             while not finished:
-                finished = self._feed(parser, self._receive())
+                finished = self._feed(reader, self._receive())
         finally:
             if not finished:
                 self.close()
-        return parser.result()
+        return reader.result()
 
-    def _feed(self, parser: DumpParser, nbytes: int) -> bool:
+    def _feed(self, reader: DumpReader[object], nbytes: int) -> bool:
         try:
-            return parser.feed(self._buffer, nbytes)
+            return reader.feed(self._buffer, nbytes)
         except OSError as error:
             raise NetlinkError(error.errno or errno.EIO) from error
 
@@ -169,7 +175,10 @@ class GenericNetlink:
         return port_id
 
     def _receive(self) -> int:
-        """The next datagram from the kernel, into the buffer."""
+        """Receives the next datagram from the kernel into the buffer and returns its size in bytes.
+
+        Raises TimeoutError; TunnelError where the datagram was cut off or only other processes send; or OSError.
+        """
         for _ in range(STRAY_DATAGRAMS):
             try:
                 nbytes, (port_id, _groups) = self._open().recvfrom_into(self._buffer, 0, socket.MSG_TRUNC)
