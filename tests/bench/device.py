@@ -9,9 +9,10 @@ from ipaddress import IPv4Address, IPv6Address
 from typing import TYPE_CHECKING, TypeVar
 
 from appliance.network.netlink import constants
+from appliance.network.netlink.codec import NLMSG_HEADER, message
 from appliance.network.netlink.generic import BUFFER_SIZE, GenericNetlink
 from appliance.network.wireguard import keys
-from appliance.network.wireguard.encode import NLMSG_HEADER, interface, message
+from appliance.network.wireguard.encode import interface
 from appliance.network.wireguard.kernel import KernelTunnel
 from appliance.network.wireguard.tunnel import DeviceChange, LinkChange, Peer, Prefix, PutPeer
 

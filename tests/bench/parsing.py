@@ -8,7 +8,8 @@ from ipaddress import IPv4Network
 from typing import TYPE_CHECKING
 
 from appliance.network.address_pool import AddressPool
-from appliance.network.wireguard.parse import DumpParser, OutOfRoom
+from appliance.network.netlink.dump import DumpOutgrewItsRoom
+from appliance.network.wireguard.parse import DumpParser
 from tests.bench.contest import Row, Target, take_turns
 from tests.support.unit import dump_messages
 from tests.support.unit.dump_messages import FAMILY, PORT, SEQ, attr, device, device_attrs, done, nest, peer_attrs
@@ -84,7 +85,7 @@ def _parse(parser: DumpParser, buffers: list[bytes]) -> None:
         try:
             for buffer in buffers:
                 parser.feed(buffer, len(buffer))
-        except OutOfRoom:
+        except DumpOutgrewItsRoom:
             continue
         return
 

@@ -15,10 +15,10 @@ import click
 
 from appliance.domain.errors import DumpInterrupted
 from appliance.network.netlink import constants
+from appliance.network.netlink.dump import DumpWasInterrupted
 from appliance.network.netlink.generic import GenericNetlink
 from appliance.network.wireguard import keys
 from appliance.network.wireguard.kernel import KernelTunnel
-from appliance.network.wireguard.parse import Interrupted
 from appliance.network.wireguard.tunnel import DeviceChange, Peer, PutPeer
 from tests.faults.churner import Churner
 from tests.faults.invariants import require
@@ -67,7 +67,7 @@ class CountedDevice(GenericNetlink):
     def _dump_once(self, *arguments: Any) -> Dump:
         try:
             return super()._dump_once(*arguments)
-        except Interrupted:
+        except DumpWasInterrupted:
             self.interruptions += 1
             raise
 

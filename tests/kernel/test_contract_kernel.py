@@ -11,10 +11,11 @@ import pytest
 
 from appliance.domain.errors import DumpInterrupted
 from appliance.network.netlink import constants
-from appliance.network.netlink.generic import DUMP_ATTEMPTS, GenericNetlink
+from appliance.network.netlink.generic import DUMP_ATTEMPTS, GenericNetlink, Result
 from appliance.network.wireguard.backend import choose_backend, kernel_has_wireguard
 from appliance.network.wireguard.encode import interface, peer_entries, peers_body
 from appliance.network.wireguard.kernel import KernelTunnel
+from appliance.network.wireguard.parse import DumpParser
 from appliance.network.wireguard.tunnel import PutPeer, RemovePeer
 from tests.support.real_tunnel_contract import RealTunnelContract
 from tests.support.tunnel_contract import UP, allowed, peer, run, wanted
@@ -22,7 +23,7 @@ from tests.support.tunnel_contract import UP, allowed, peer, run, wanted
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from appliance.network.wireguard.parse import DumpParser
+    from appliance.network.netlink.dump import DumpReader
     from appliance.network.wireguard.tunnel import Dump, Peer, Tunnel
     from tests.support.netns import Namespace
 
@@ -45,10 +46,10 @@ class DisturbedDevice(GenericNetlink):
         self._happenings = iter(happenings)
         self.dumps = 0
 
-    def _dump_once(self, parser: DumpParser, family_id: int, command: int, body: bytes) -> Dump:
+    def _dump_once(self, reader: DumpReader[Result], family_id: int, command: int, body: bytes) -> Result:
         self.dumps += 1
         self._datagrams = 0
-        return super()._dump_once(parser, family_id, command, body)
+        return super()._dump_once(reader, family_id, command, body)
 
     def _receive(self) -> int:
         self._datagrams += 1
@@ -106,9 +107,10 @@ class TestKernelTunnel(RealTunnelContract):
             await tunnel.apply([PutPeer(each) for each in peers])
             family = constants.WG_GENL_NAME, constants.WG_GENL_VERSION
             with closing(GenericNetlink(*family)) as other, closing(DisturbedDevice(*family)) as device:
+                parser = DumpParser(device.family_id())
 
                 def dump() -> Dump:
-                    return device.dump(constants.WG_CMD_GET_DEVICE, interface(name))
+                    return device.dump(parser, constants.WG_CMD_GET_DEVICE, interface(name))
 
                 def take_away(*gone: Peer) -> None:
                     for entries in peer_entries(RemovePeer(each.public_key) for each in gone):

@@ -8,13 +8,12 @@ from typing import TYPE_CHECKING
 import pytest
 
 from appliance.network.netlink import constants
+from appliance.network.netlink.codec import attribute, message
 from appliance.network.wireguard.encode import (
     ALLOWED_IPS_PER_ENTRY,
     PEERS_LIMIT,
-    attribute,
     device_body,
     interface,
-    message,
     peer_entries,
     peers_body,
 )

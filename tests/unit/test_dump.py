@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from appliance._native import ffi, lib
 from appliance.domain.errors import MalformedDump, TunnelError
-from appliance.network.wireguard.parse import FIRST_ROOM, DumpParser, Interrupted, OutOfRoom
+from appliance.network.netlink.dump import DumpOutgrewItsRoom, DumpWasInterrupted
+from appliance.network.wireguard.parse import FIRST_ROOM, DumpParser
 from appliance.network.wireguard.peer_table import TableCapacity
 from appliance.network.wireguard.tunnel import Dump, PeerState, Prefix
 from tests.support.unit.dump_messages import (
@@ -154,7 +155,7 @@ def test_any_byte_changed(value: int) -> None:
         assert outcome(bytes(changed)) in OUTCOMES
 
 
-OUTCOMES = {"whole", "unfinished", "MalformedDump", "Interrupted", "OutOfRoom", "OSError"}
+OUTCOMES = {"whole", "unfinished", "MalformedDump", "DumpWasInterrupted", "DumpOutgrewItsRoom", "OSError"}
 
 
 def outcome(buffer: bytes) -> str:
@@ -192,7 +193,7 @@ def test_random_bytes_where_peers_belong(noise: bytes, inside_a_peer: bool) -> N
 )
 def test_interrupted(buffer: bytes) -> None:
     """NLM_F_DUMP_INTR on any message spoils the dump, before its content is looked at."""
-    with pytest.raises(Interrupted):
+    with pytest.raises(DumpWasInterrupted):
         read(buffer)
 
 
@@ -249,7 +250,7 @@ def test_room_grows_until_the_dump_fits() -> None:
         again = buffer.replace(struct.pack("=II", SEQ, PORT), struct.pack("=II", seq, PORT))
         try:
             assert parser.feed(again, len(again))
-        except OutOfRoom:
+        except DumpOutgrewItsRoom:
             raised += 1
     assert raised == 8  # 1 to 16 of both
     assert dict(parser.result().peers) == by_key(*(state(n) for n in range(10)), state(10, *ips))
@@ -263,7 +264,7 @@ def test_room_has_a_bound(most: TableCapacity) -> None:
     parser.begin(SEQ, PORT)
     with pytest.raises(TunnelError, match="holds more than") as caught:
         parser.feed(buffer, len(buffer))
-    assert not isinstance(caught.value, OutOfRoom)
+    assert not isinstance(caught.value, DumpOutgrewItsRoom)
 
 
 def test_out_of_turn() -> None:

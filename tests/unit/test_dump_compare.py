@@ -15,7 +15,8 @@ from msgspec import structs
 
 from appliance._native import ffi, lib
 from appliance.domain.errors import MalformedDump
-from appliance.network.wireguard.parse import DumpParser, OutOfRoom
+from appliance.network.netlink.dump import DumpOutgrewItsRoom
+from appliance.network.wireguard.parse import DumpParser
 from appliance.network.wireguard.peer_table import PeerTable, TableCapacity
 from appliance.network.wireguard.tunnel import Dump, PeerState
 from tests.support.unit.dump_messages import FAMILY, PORT, SEQ, attr, device, device_attrs, done, key, nest, peer_attrs
@@ -134,7 +135,7 @@ def figures_by(chance: random.Random) -> tuple[int, int, int, tuple[str, ...]]:
 def read_growing(parser: DumpParser, recording: bytes) -> Dump:
     """As whoever asks again until there is room."""
     while True:
-        with suppress(OutOfRoom):
+        with suppress(DumpOutgrewItsRoom):
             return read(parser, recording)
 
 

@@ -14,7 +14,7 @@ import pytest
 from appliance.network.firewall import conntrack
 from appliance.network.firewall.conntrack import Flow, leaves_untranslated, parse
 from appliance.network.netlink import constants
-from appliance.network.wireguard.encode import NLMSG_HEADER, attribute, nest
+from appliance.network.netlink.codec import NLMSG_HEADER, attribute, nest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -12,7 +12,8 @@ import pytest
 from appliance.network.firewall.nft_events import table_events
 from appliance.network.firewall.sysctl_events import forwarding_events
 from appliance.network.netlink import constants
-from appliance.network.netlink.events import Event, NetlinkEvents, messages, text_attribute
+from appliance.network.netlink.codec import Event, messages, text_attribute
+from appliance.network.netlink.events import NetlinkEvents
 from appliance.server.watchers import EventsWatch
 from appliance.sessions.wakeup import Alarm
 
@@ -33,8 +34,8 @@ def attribute(kind: int, value: bytes) -> bytes:
 def test_messages() -> None:
     """Every message of a datagram, padding left out; what is cut short ends it."""
     data = message(3, 7, b"abcde") + message(4, 0, b"")
-    assert list(messages(data)) == [Event(3, 7, b"abcde"), Event(4, 0, b"")]
-    assert list(messages(data[:-16] + bytes(16))) == [Event(3, 7, b"abcde")]
+    assert list(messages(data)) == [Event(3, 7, b"abcde", sequence=1), Event(4, 0, b"", sequence=1)]
+    assert list(messages(data[:-16] + bytes(16))) == [Event(3, 7, b"abcde", sequence=1)]
     assert list(messages(b"\x01")) == []
 
 

@@ -18,6 +18,7 @@ from appliance.network.netlink.generic import GenericNetlink, NetlinkError
 from appliance.network.wireguard import kernel, link, uapi, userspace
 from appliance.network.wireguard.backend import decide, read_host
 from appliance.network.wireguard.encode import interface
+from appliance.network.wireguard.parse import DumpParser
 from appliance.network.wireguard.wireguard_go import WireguardGo
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ class KernelDevice:
     def dump(self) -> Dump:
         try:
             with closing(_socket()) as device:
-                return device.dump(constants.WG_CMD_GET_DEVICE, interface(self._name))
+                return device.dump(DumpParser(device.family_id()), constants.WG_CMD_GET_DEVICE, interface(self._name))
         except (NetlinkError, OSError) as error:
             raise TunnelError(f"{self._name}: reading the device: {error}") from error
 

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING
 
 from appliance.domain.errors import HostError, InvalidRequest
 from appliance.network.netlink import constants
+from appliance.network.netlink.codec import attribute, nest
 from appliance.network.wireguard import keys
 from appliance.network.wireguard.client_config import Endpoint
-from appliance.network.wireguard.encode import attribute, device_body, nest
+from appliance.network.wireguard.encode import device_body
 from appliance.network.wireguard.tunnel import DeviceChange, Prefix
 from appliance.network.wireguard.uapi import END
 

@@ -21,8 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from appliance.network.netlink import constants
-from appliance.network.netlink.events import attributes, messages
-from appliance.network.wireguard.encode import NLMSG_HEADER, attribute, nest
+from appliance.network.netlink.codec import NLMSG_HEADER, attribute, attributes, messages, nest
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Sequence

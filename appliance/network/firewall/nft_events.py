@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 from appliance.network.firewall.ruleset import TABLE
 from appliance.network.netlink import constants
-from appliance.network.netlink.events import Event, NetlinkEvents, text_attribute
+from appliance.network.netlink.codec import Event, text_attribute
+from appliance.network.netlink.events import NetlinkEvents
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -8,7 +8,8 @@ from __future__ import annotations
 import struct
 
 from appliance.network.netlink import constants
-from appliance.network.netlink.events import Event, NetlinkEvents, attributes
+from appliance.network.netlink.codec import Event, attributes
+from appliance.network.netlink.events import NetlinkEvents
 
 _NETCONFMSG_SIZE = 4  # family, padded
 _ALL = struct.pack("=i", constants.NETCONFA_IFINDEX_ALL)

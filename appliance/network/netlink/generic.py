@@ -1,4 +1,4 @@
-"""One generic-netlink socket: send a request and read its acknowledgement, or read a dump. Blocking.
+"""Sends requests over one generic-netlink socket and reads their acknowledgements, or a dump. Blocking.
 
 Facts from linux/netlink.h, net/netlink/af_netlink.c and net/netlink/genetlink.c: a request with NLM_F_ACK is
 answered by one NLMSG_ERROR (errno 0 = done), with a text in attributes when NETLINK_EXT_ACK is set; a socket
@@ -12,17 +12,20 @@ import os
 import socket
 import struct
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from appliance.domain.errors import DumpInterrupted, TunnelError
 from appliance.network.netlink import constants
-from appliance.network.wireguard.encode import GENLMSG_HEADER, NLA_HEADER, NLMSG_HEADER, attribute, message
-from appliance.network.wireguard.parse import DumpParser, Interrupted, OutOfRoom
+from appliance.network.netlink.codec import GENLMSG_HEADER, NLMSG_HEADER, attribute, attributes, message, messages
+from appliance.network.netlink.dump import DumpOutgrewItsRoom, DumpWasInterrupted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from appliance.network.wireguard.tunnel import Dump
+    from appliance.network.netlink.codec import Event
+    from appliance.network.netlink.dump import DumpReader
+
+Result = TypeVar("Result")
 
 RECEIVE_TIMEOUT_S = 5
 BUFFER_SIZE = 128 * 1024
@@ -35,7 +38,7 @@ _ERROR = struct.Struct("=iI")  # errno negated, and the length out of the reques
 
 
 class NetlinkError(Exception):
-    """The kernel answered a request with an errno. `detail` is its own words, or nothing."""
+    """Says that the kernel answered a request with an errno. `detail` is its own words, or nothing."""
 
     def __init__(self, number: int, detail: str = "") -> None:
         super().__init__(number, detail)
@@ -48,7 +51,7 @@ class NetlinkError(Exception):
 
 
 class GenericNetlink:
-    """A socket to one generic-netlink family; for one thread at a time.
+    """Asks one generic-netlink family; for one thread at a time.
 
     The socket is opened when needed. A request that did not run to its end leaves it closed, so that no
     answer of an abandoned request can be taken for the next one's.
@@ -61,13 +64,12 @@ class GenericNetlink:
         self._socket: socket.socket | None = None
         self._seq = 0
         self._buffer = memoryview(bytearray(BUFFER_SIZE))
-        self._parser: DumpParser | None = None
         self.dump_retries = 0
 
     def family_id(self) -> int:
-        """The number the kernel gave the family. Looking it up loads the family's module where it can be.
+        """Returns the number the kernel gave the family. Looking it up loads the family's module where it can be.
 
-        Raises NetlinkError(ENOENT) when this kernel does not have it.
+        Raises NetlinkError(ENOENT) when this kernel does not have it, or OSError from the socket.
         """
         if self._family_id is None:
             name = attribute(constants.CTRL_ATTR_FAMILY_NAME, self._family.encode() + b"\0")
@@ -77,21 +79,26 @@ class GenericNetlink:
         return self._family_id
 
     def request(self, command: int, body: bytes) -> None:
-        """Send one request and wait for the kernel's yes. Raises NetlinkError, or OSError from the socket."""
+        """Sends one request and waits until the kernel has acknowledged it.
+
+        Raises NetlinkError; TunnelError where the answer makes no sense; or OSError from the socket.
+        """
         self._ask(self.family_id(), command, self._version, body)
 
-    def dump(self, command: int, body: bytes) -> Dump:
-        """One consistent dump. Raises NetlinkError, MalformedDump, DumpInterrupted, or OSError from the socket."""
+    def dump(self, reader: DumpReader[Result], command: int, body: bytes) -> Result:
+        """Requests a dump until `reader` has read a consistent one, at most DUMP_ATTEMPTS times.
+
+        Raises DumpInterrupted when it is interrupted each time; NetlinkError; TunnelError from the reader; or OSError
+        from the socket.
+        """
         family_id = self.family_id()
-        if self._parser is None:
-            self._parser = DumpParser(family_id)
         interruptions = 0
         while interruptions < DUMP_ATTEMPTS:
             try:
-                return self._dump_once(self._parser, family_id, command, body)
-            except OutOfRoom:
-                continue  # the parser bounds these itself
-            except Interrupted:
+                return self._dump_once(reader, family_id, command, body)
+            except DumpOutgrewItsRoom:
+                continue  # the reader bounds these itself
+            except DumpWasInterrupted:
                 interruptions += 1
                 self.dump_retries += 1
         raise DumpInterrupted(f"the device kept changing while it was read, {DUMP_ATTEMPTS} times in a row")
@@ -115,29 +122,29 @@ class GenericNetlink:
     def _await_ack(self, seq: int) -> int:
         family_id = 0
         for _ in range(STRAY_DATAGRAMS):
-            for kind, flags, payload in self._messages(seq):
-                if kind == constants.GENL_ID_CTRL:
-                    family_id = _family_id(payload)
-                elif kind == constants.NLMSG_ERROR:
-                    _raise_unless_zero(flags, payload)
+            for answer in self._answers(seq):
+                if answer.kind == constants.GENL_ID_CTRL:
+                    family_id = _family_id(answer.payload)
+                elif answer.kind == constants.NLMSG_ERROR:
+                    _raise_unless_zero(answer)
                     return family_id
         raise TunnelError("no acknowledgement among the kernel's answers")
 
-    def _dump_once(self, parser: DumpParser, family_id: int, command: int, body: bytes) -> Dump:
+    def _dump_once(self, reader: DumpReader[Result], family_id: int, command: int, body: bytes) -> Result:
         finished = False
         try:
             seq = self._send(family_id, constants.NLM_F_DUMP, command, self._version, body)
-            parser.begin(seq, self._port_id())
+            reader.begin(seq, self._port_id())
             while not finished:
-                finished = self._feed(parser, self._receive())
+                finished = self._feed(reader, self._receive())
         finally:
             if not finished:
                 self.close()
-        return parser.result()
+        return reader.result()
 
-    def _feed(self, parser: DumpParser, nbytes: int) -> bool:
+    def _feed(self, reader: DumpReader[object], nbytes: int) -> bool:
         try:
-            return parser.feed(self._buffer, nbytes)
+            return reader.feed(self._buffer, nbytes)
         except OSError as error:
             raise NetlinkError(error.errno or errno.EIO) from error
 
@@ -168,7 +175,10 @@ class GenericNetlink:
         return port_id
 
     def _receive(self) -> int:
-        """The next datagram from the kernel, into the buffer."""
+        """Receives the next datagram from the kernel into the buffer and returns its size in bytes.
+
+        Raises TimeoutError; TunnelError where the datagram was cut off or only other processes send; or OSError.
+        """
         for _ in range(STRAY_DATAGRAMS):
             try:
                 nbytes, (port_id, _groups) = self._open().recvfrom_into(self._buffer, 0, socket.MSG_TRUNC)
@@ -180,43 +190,34 @@ class GenericNetlink:
                 return nbytes
         raise TunnelError("other processes flood the netlink socket")
 
-    def _messages(self, seq: int) -> Iterator[tuple[int, int, memoryview]]:
-        """(type, flags, payload) of the next datagram's messages that answer the request `seq`."""
-        data = self._buffer[: self._receive()]
-        while len(data) >= NLMSG_HEADER.size:
-            length, kind, flags, message_seq, _port_id = NLMSG_HEADER.unpack_from(data)
-            if not NLMSG_HEADER.size <= length <= len(data):
-                raise TunnelError("a netlink answer with a wrong length")
-            if message_seq == seq:
-                yield kind, flags, data[NLMSG_HEADER.size : length]
-            data = data[(length + 3) & ~3 :]
+    def _answers(self, seq: int) -> Iterator[Event]:
+        """Reads the next datagram's messages that answer the request `seq`.
+
+        Raises TunnelError where one has a wrong length.
+        """
+        data = bytes(self._buffer[: self._receive()])
+        return (each for each in messages(data, strict=True) if each.sequence == seq)
 
 
-def _attributes(data: memoryview) -> Iterator[tuple[int, memoryview]]:
-    while len(data) >= NLA_HEADER.size:
-        length, kind = NLA_HEADER.unpack_from(data)
-        if not NLA_HEADER.size <= length <= len(data):
-            raise TunnelError("a netlink attribute with a wrong length")
-        yield kind & constants.NLA_TYPE_MASK, data[NLA_HEADER.size : length]
-        data = data[(length + 3) & ~3 :]
-
-
-def _family_id(payload: memoryview) -> int:
-    for kind, value in _attributes(payload[GENLMSG_HEADER.size :]):
+def _family_id(payload: bytes) -> int:
+    for kind, value in attributes(payload[GENLMSG_HEADER.size :], strict=True):
         if kind == constants.CTRL_ATTR_FAMILY_ID:
             return int.from_bytes(value, sys.byteorder)
     raise TunnelError("the kernel named no generic-netlink family id")
 
 
-def _raise_unless_zero(flags: int, payload: memoryview) -> None:
-    """struct nlmsgerr: the errno, negated; the request's header (its payload too unless CAPPED); attributes."""
-    negated, request_length = _ERROR.unpack_from(payload)
+def _raise_unless_zero(answer: Event) -> None:
+    """Raises NetlinkError with the errno of an answer, unless it is 0.
+
+    struct nlmsgerr: the errno, negated; the request's header (its payload too unless CAPPED); attributes.
+    """
+    negated, request_length = _ERROR.unpack_from(answer.payload)
     if negated == 0:
         return
     detail = ""
-    if flags & constants.NLM_F_ACK_TLVS:
-        copied = NLMSG_HEADER.size if flags & constants.NLM_F_CAPPED else (request_length + 3) & ~3
-        for kind, value in _attributes(payload[4 + copied :]):
+    if answer.flags & constants.NLM_F_ACK_TLVS:
+        copied = NLMSG_HEADER.size if answer.flags & constants.NLM_F_CAPPED else (request_length + 3) & ~3
+        for kind, value in attributes(answer.payload[4 + copied :], strict=True):
             if kind == constants.NLMSGERR_ATTR_MSG:
-                detail = bytes(value).rstrip(b"\0").decode(errors="replace")
+                detail = value.rstrip(b"\0").decode(errors="replace")
     raise NetlinkError(-negated, detail)

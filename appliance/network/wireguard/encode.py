@@ -1,8 +1,4 @@
-"""WireGuard's generic-netlink requests as bytes (linux/wireguard.h); no sockets here.
-
-A netlink attribute is `u16 length, u16 type, payload`, padded to four bytes; the length counts header and
-payload, so a nest can hold 64 KiB at most. All numbers are in host order.
-"""
+"""Writes WireGuard's generic-netlink requests as bytes (linux/wireguard.h); no sockets here."""
 
 from __future__ import annotations
 
@@ -11,16 +7,13 @@ import struct
 from typing import TYPE_CHECKING, NamedTuple
 
 from appliance.network.netlink import constants
+from appliance.network.netlink.codec import attribute, nest
 from appliance.network.wireguard.tunnel import PutPeer
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from appliance.network.wireguard.tunnel import DeviceChange, Peer, PeerChange, Prefix
-
-NLMSG_HEADER = struct.Struct("=IHHII")  # length, type, flags, sequence number, port id
-GENLMSG_HEADER = struct.Struct("=BBxx")  # command, version
-NLA_HEADER = struct.Struct("=HH")  # length, type
 
 # Room for the peers of one message. Half of what a nest could hold: the kernel copies a request into one
 # contiguous buffer, and smaller ones are easier to get.
@@ -39,25 +32,6 @@ class PeerEntry(NamedTuple):
     @property
     def size(self) -> int:
         return len(self.removal) + len(self.put)
-
-
-def attribute(kind: int, payload: bytes) -> bytes:
-    """One attribute with its padding. ValueError if it does not fit the 16-bit length."""
-    length = NLA_HEADER.size + len(payload)
-    if length > 0xFFFF:
-        raise ValueError(f"a netlink attribute of {length} bytes")
-    return NLA_HEADER.pack(length, kind) + payload + bytes(-length % 4)
-
-
-def nest(kind: int, *attributes: bytes) -> bytes:
-    return attribute(kind | constants.NLA_F_NESTED, b"".join(attributes))
-
-
-def message(kind: int, flags: int, seq: int, command: int, version: int, body: bytes) -> bytes:
-    """A whole generic-netlink request. The port id stays 0: the kernel knows the socket."""
-    payload = GENLMSG_HEADER.pack(command, version) + body
-    header = NLMSG_HEADER.pack(NLMSG_HEADER.size + len(payload), kind, flags | constants.NLM_F_REQUEST, seq, 0)
-    return header + payload
 
 
 def interface(name: str) -> bytes:

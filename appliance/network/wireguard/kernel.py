@@ -12,6 +12,7 @@ from appliance.network.netlink.generic import GenericNetlink, NetlinkError
 from appliance.network.wireguard import link
 from appliance.network.wireguard.batch import Refused, put_through
 from appliance.network.wireguard.encode import device_body, interface, peer_entries, peers_body
+from appliance.network.wireguard.parse import DumpParser
 from appliance.network.wireguard.worker import Worker
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ class KernelTunnel:
         self._name = interface_name
         self._worker = Worker(f"wireguard-{interface_name}")
         self._device = GenericNetlink(constants.WG_GENL_NAME, constants.WG_GENL_VERSION)
+        self._parser: DumpParser | None = None
 
     @property
     def backend(self) -> str:
@@ -71,7 +73,9 @@ class KernelTunnel:
 
     def _dump(self) -> Dump:
         with self._errors("reading the device"):
-            return self._device.dump(constants.WG_CMD_GET_DEVICE, interface(self._name))
+            if self._parser is None:
+                self._parser = DumpParser(self._device.family_id())
+            return self._device.dump(self._parser, constants.WG_CMD_GET_DEVICE, interface(self._name))
 
     def _apply(self, changes: Sequence[PeerChange]) -> None:
         put_through(self._name, peer_entries(changes), self._set_peers)

@@ -6,7 +6,8 @@ import socket
 import struct
 
 from appliance.network.netlink import constants
-from appliance.network.netlink.events import Event, NetlinkEvents, text_attribute
+from appliance.network.netlink.codec import Event, text_attribute
+from appliance.network.netlink.events import NetlinkEvents
 
 _IFINFOMSG = struct.Struct("=BxHiII")  # family, type, index, flags, change
 _IFADDRMSG = struct.Struct("=BBBBI")  # family, prefix length, flags, scope, index

@@ -1,4 +1,4 @@
-"""The kernel's answer to WG_CMD_GET_DEVICE, from recv() buffers to a `Dump`. No sockets in here.
+"""Reads the kernel's answer to WG_CMD_GET_DEVICE, from recv() buffers to a `Dump`. No sockets in here.
 
     parser = DumpParser(family_id)
     parser.begin(seq, port_id)                # what the request carries
@@ -7,9 +7,9 @@
 
 `feed` raises, and the dump begun is then worth nothing:
 
-- `Interrupted`: the device changed under the dump. Ask again, a bounded number of times.
-- `OutOfRoom`: there are more peers or allowed-ips than there was room for; the room is doubled. Ask again: since
-  the room has a bound, this happens at most some twenty times in a parser's life.
+- `DumpWasInterrupted`: the device changed under the dump. Ask again, a bounded number of times.
+- `DumpOutgrewItsRoom`: there are more peers or allowed-ips than there was room for; the room is doubled. Ask again:
+  since the room has a bound, this happens at most some twenty times in a parser's life.
 - `MalformedDump`: the bytes are not what the protocol allows.
 - `TunnelError`: the device holds more than the parser ever makes room for.
 - `OSError`: the kernel refused, with its errno (ENODEV: no such interface).
@@ -26,26 +26,13 @@ from weakref import finalize
 
 from appliance._native import ffi, lib
 from appliance.domain.errors import MalformedDump, TunnelError
+from appliance.network.netlink.dump import DumpOutgrewItsRoom, DumpWasInterrupted
 from appliance.network.wireguard.peer_table import Peers, PeerTable, TableCapacity
 from appliance.network.wireguard.tunnel import Dump
 
 FIRST_ROOM = TableCapacity(peers=256, allowed_ips=1024)
 # The kernel holds no more than 2^20 peers: MAX_PEERS_PER_DEVICE in drivers/net/wireguard/messages.h.
 MOST_ROOM = TableCapacity(peers=1 << 20, allowed_ips=1 << 22)
-
-
-class Interrupted(TunnelError):
-    """NLM_F_DUMP_INTR: the device changed under the dump. Ask again."""
-
-    def __init__(self) -> None:
-        super().__init__("the device changed while it was read")
-
-
-class OutOfRoom(TunnelError):
-    """The device holds more than there was room for; there is more room now. Ask again."""
-
-    def __init__(self) -> None:
-        super().__init__("the device holds more than there was room for")
 
 
 class DumpParser:
@@ -105,7 +92,7 @@ class DumpParser:
         if reading.dump.kernel_error:
             return OSError(error, os.strerror(error))
         if error == EINTR:
-            return Interrupted()
+            return DumpWasInterrupted()
         if error == ENOSPC:
             return self._grow(reading.more_room())
         if error == EBADMSG:
@@ -117,4 +104,4 @@ class DumpParser:
         if room.peers > most.peers or room.allowed_ips > most.allowed_ips:
             return TunnelError(f"the device holds more than {most.peers} peers or {most.allowed_ips} allowed-ips")
         self._room = room
-        return OutOfRoom()
+        return DumpOutgrewItsRoom()
