@@ -55,7 +55,7 @@ class Observation:
 class Meter:
     """Reads all counters, and commits what changed.
 
-    The caller must hold the exit lock (see `sessions.Sessions`): readings must be committed in the order in which
+    The caller must hold the exit lock (see `sessions.turn`): readings must be committed in the order in which
     they were taken, or an older one would look like a counter that restarted.
     """
 

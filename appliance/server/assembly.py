@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from appliance.config.load import HostPort, check_overlap
 from appliance.config.plans import Terms
-from appliance.domain.entities import Session, State
+from appliance.domain.entities import State
 from appliance.domain.errors import ConfigError
 from appliance.metering.meter import Meter
 from appliance.metering.usage import Quotas
@@ -21,25 +21,42 @@ from appliance.network.firewall.sysctls import Forwarding
 from appliance.network.interfaces import default_route_address, has_ipv6, host_interfaces, networks
 from appliance.network.wireguard import keys
 from appliance.network.wireguard.timeouts import TimedTunnel
+from appliance.server.api.app import create_app
+from appliance.server.api.auth import Authenticator
+from appliance.server.api.rate_limits import RequestLimits
 from appliance.sessions import identity
-from appliance.sessions.address_quarantine import RetiredAddresses
+from appliance.sessions.address_quarantine import Addresses, RetiredAddresses
 from appliance.sessions.convergence import Convergence
+from appliance.sessions.ending import Ending
 from appliance.sessions.enforcement import Endings
-from appliance.sessions.lookup import Sessions
+from appliance.sessions.key_locks import KeyLocks
+from appliance.sessions.lookup import Lookup
 from appliance.sessions.node import Node, Nodes
+from appliance.sessions.opening import Opening
 from appliance.sessions.readiness import Readiness
+from appliance.sessions.records import Records
+from appliance.sessions.rollback import Leftovers
+from appliance.sessions.schedule import Schedule
+from appliance.sessions.service import SessionService
 from appliance.sessions.ticker import Ticker
+from appliance.sessions.turn import Peers
 from appliance.sessions.wakeup import Alarm
 from appliance.store.live import LiveSessions
 from appliance.store.queries import sessions as rows
 from appliance.store.token_cache import Tokens
 
 if TYPE_CHECKING:
-    from appliance.config.load import Settings, UnixPath
+    from ipaddress import IPv4Address, IPv6Address
+
+    from litestar import Litestar
+
+    from appliance.config.load import MeterSettings, Settings, UnixPath, WireGuardSettings
     from appliance.domain.clock import Clock
+    from appliance.domain.entities import Session
     from appliance.network.wireguard.tunnel import Tunnel
     from appliance.sessions.convergence import Egress
     from appliance.sessions.metrics import Metrics
+    from appliance.sessions.opening import Placement
     from appliance.store.database import Store
     from appliance.store.state_dir import StateDir
 
@@ -49,14 +66,17 @@ CONVERGE_TIMEOUT_S = 60.0
 
 @dataclass(frozen=True, slots=True)
 class ExitPlacement:
-    """This exit, and whether its public address is the host's own (behind a 1:1 NAT it is not)."""
+    """Holds this exit, and whether its public address is the host's own (behind a 1:1 NAT it is not)."""
 
     exit: Exit
     owns_public_ip: bool
 
 
 def describe_exit(settings: Settings, state: StateDir) -> ExitPlacement:
-    """Raises ConfigError when the tunnel's subnets do not go with the host, HostError without a default route."""
+    """Describes this exit from the configuration, the state directory and the host.
+
+    Raises ConfigError: if the tunnel's subnets do not fit the host. Raises HostError: without a default route.
+    """
     wireguard = settings.wireguard
     if wireguard.subnet6 is not None and not has_ipv6():
         raise ConfigError(
@@ -65,8 +85,13 @@ def describe_exit(settings: Settings, state: StateDir) -> ExitPlacement:
     interfaces = host_interfaces(without=wireguard.interface)
     check_overlap(settings, networks(interfaces))
     public_ip = settings.node.public_ip or default_route_address()
-    private_key = state.private_key()
-    exit_ = Exit(
+    exit_ = build_exit(wireguard, state.private_key(), public_ip)
+    return ExitPlacement(exit_, any(interface.ip == public_ip for _, interface in interfaces))
+
+
+def build_exit(wireguard: WireGuardSettings, private_key: bytes, public_ip: IPv4Address | IPv6Address) -> Exit:
+    """Builds the description of an exit from its configuration, key and public address."""
+    return Exit(
         interface=wireguard.interface,
         private_key=private_key,
         public_key=keys.public_key(private_key),
@@ -79,10 +104,10 @@ def describe_exit(settings: Settings, state: StateDir) -> ExitPlacement:
         dns=wireguard.dns,
         keepalive=wireguard.keepalive,
     )
-    return ExitPlacement(exit_, any(interface.ip == public_ip for _, interface in interfaces))
 
 
 def egress_rules(settings: Settings, place: ExitPlacement) -> EgressRules:
+    """Builds the rules of the firewall from the configuration."""
     egress, exit_ = settings.egress, place.exit
     return EgressRules(
         interface=exit_.interface,
@@ -102,23 +127,23 @@ def _ports_on_all_addresses(*listeners: HostPort | UnixPath | None) -> tuple[int
 
 
 def host_egress(settings: Settings, state: StateDir, place: ExitPlacement, boot_id: str) -> HostEgress:
-    forwarding = Forwarding(
-        Path("/proc/sys"),
-        state.sysctls,
-        boot_id,
-    )
+    """Builds the egress of this host: firewall, forwarding and flows."""
+    forwarding = Forwarding(Path("/proc/sys"), state.sysctls, boot_id)
     return HostEgress(egress_rules(settings, place), settings.wireguard.listen_port, forwarding)
 
 
 @dataclass(frozen=True, slots=True)
 class Parts:
+    """Holds the parts of a running exit that the server and the tests ask."""
+
     terms: Terms
     tokens: Tokens
-    sessions: Sessions
+    sessions: SessionService
     quotas: Quotas
     ticker: Ticker
     meter: Meter
     live: LiveSessions
+    peers: Peers
     pool: AddressPool
     node: Node
     nodes: Nodes
@@ -127,79 +152,152 @@ class Parts:
 
 
 async def build(
-    settings: Settings,
-    *,
-    store: Store,
-    tunnel: Tunnel,
-    egress: Egress,
-    exit_: Exit,
-    clock: Clock,
-    metrics: Metrics,
+    settings: Settings, *, store: Store, tunnel: Tunnel, egress: Egress, exit_: Exit, clock: Clock, metrics: Metrics
 ) -> Parts:
-    """Raises ConfigError when live sessions cannot follow what was changed since the last start."""
+    """Builds all parts of an exit, and takes up what the store holds.
+
+    Raises ConfigError: if live sessions cannot follow what was changed since the last start. Raises StoreUnavailable.
+    """
     await identity.adopt(store, settings.wireguard, exit_.public_key, clock.now().wall_ms)
     pool = AddressPool(settings.wireguard.subnet)
     held = await recover(store, pool)
-    # Whoever ended sessions was perhaps killed before their flows were forgotten.
+    # The process may have been killed between ending sessions and forgetting their flows.
     await egress.forget_others([address for session in held for address in exit_.addresses_of(session)])
-    patience_ms = settings.meter.patience * 1000
-    node = Node(settings.node.name, settings.node.region, str(exit_.public_ip), clock, patience_ms)
+    addresses = Addresses(pool, RetiredAddresses(pool, exit_, egress.forget))
+    shared = _share(settings, store, tunnel, addresses, exit_, clock, metrics)
+    live, terms, tokens = shared.records.live, shared.terms, Tokens(store, clock)
+    node = build_node(settings, exit_, clock)
     nodes = Nodes(node)
-    live = LiveSessions()
-    prompt = TimedTunnel(tunnel, settings.wireguard.apply_timeout)
-    patient = TimedTunnel(tunnel, CONVERGE_TIMEOUT_S)
-    terms = Terms(settings)
-    tokens = Tokens(store, clock)
-    meter = Meter(store, prompt, live, terms, clock)
-    turn, alarm = asyncio.Lock(), Alarm()
-    endings = Endings(live, terms)
-
-    def opened(session: Session) -> None:
-        if endings.opened(session, clock.now()):
-            alarm.set_again()
-
-    sessions = Sessions(
-        store=store,
-        tunnel=prompt,
-        meter=meter,
-        live=live,
-        pool=pool,
-        retired=RetiredAddresses(pool, exit_, egress.forget),
-        nodes=nodes,
-        exit_=exit_,
+    ending = _build_ending(shared)
+    convergence = Convergence(TimedTunnel(tunnel, CONVERGE_TIMEOUT_S), egress, live, exit_, metrics)
+    return Parts(
         terms=terms,
+        tokens=tokens,
+        sessions=_build_service(shared, ending, nodes),
+        quotas=Quotas(store, live, terms, clock),
+        ticker=_build_ticker(shared, ending, convergence, tokens, node, settings.meter),
+        meter=shared.records.meter,
+        live=live,
+        peers=shared.peers,
+        pool=pool,
+        node=node,
+        nodes=nodes,
+        readiness=Readiness(store, shared.peers.tunnel, node, clock),
+        alarm=shared.alarm,
+    )
+
+
+def build_node(settings: Settings, exit_: Exit, clock: Clock) -> Node:
+    """Builds the node that this exit is."""
+    patience_ms = settings.meter.patience * 1000
+    return Node(settings.node.name, settings.node.region, str(exit_.public_ip), clock, patience_ms)
+
+
+def build_app(settings: Settings, parts: Parts, exit_: Exit, clock: Clock) -> Litestar:
+    """Builds the API's application around the parts."""
+    api = settings.api
+    limits = RequestLimits(api.public_requests_per_minute, api.public_burst, api.trusted_proxies)
+    return create_app(
+        sessions=parts.sessions,
+        quotas=parts.quotas,
+        authenticate=Authenticator(parts.tokens, limits, parts.terms),
+        limits=limits,
+        nodes=parts.nodes,
+        readiness=parts.readiness,
+        own_keys=frozenset({exit_.public_key}),
+        terms=parts.terms,
         clock=clock,
-        turn=turn,
-        apply_timeout=settings.wireguard.apply_timeout,
-        check_soon=alarm.ring,
-        opened=opened,
+        max_body=api.max_body,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Shared:
+    """Holds what opening, ending and the ticker share."""
+
+    records: Records
+    peers: Peers
+    addresses: Addresses
+    leftovers: Leftovers
+    alarm: Alarm
+    schedule: Schedule
+    terms: Terms
+    exit: Exit
+    metrics: Metrics
+
+
+def _share(
+    settings: Settings,
+    store: Store,
+    tunnel: Tunnel,
+    addresses: Addresses,
+    exit_: Exit,
+    clock: Clock,
+    metrics: Metrics,
+) -> _Shared:
+    timeout = settings.wireguard.apply_timeout
+    prompt, terms, live, alarm = TimedTunnel(tunnel, timeout), Terms(settings), LiveSessions(), Alarm()
+    schedule = Schedule(endings=Endings(live, terms), alarm=alarm, clock=clock)
+    return _Shared(
+        records=Records(store=store, live=live, meter=Meter(store, prompt, live, terms, clock), clock=clock),
+        peers=Peers(tunnel=prompt, turn=asyncio.Lock(), keys=KeyLocks(), apply_timeout=timeout),
+        addresses=addresses,
+        leftovers=Leftovers(store, live, addresses.retired, schedule.check_soon),
+        alarm=alarm,
+        schedule=schedule,
+        terms=terms,
+        exit=exit_,
         metrics=metrics,
     )
-    ticker = Ticker(
-        store=store,
-        tunnel=patient,
-        meter=meter,
-        sessions=sessions,
-        convergence=Convergence(patient, egress, live, exit_, metrics),
-        live=live,
+
+
+def _build_ending(shared: _Shared) -> Ending:
+    return Ending(
+        records=shared.records,
+        peers=shared.peers,
+        addresses=shared.addresses,
+        leftovers=shared.leftovers,
+        schedule=shared.schedule,
+        metrics=shared.metrics,
+    )
+
+
+def _build_service(shared: _Shared, ending: Ending, placement: Placement) -> SessionService:
+    opening = Opening(
+        records=shared.records,
+        peers=shared.peers,
+        addresses=shared.addresses,
+        leftovers=shared.leftovers,
+        placement=placement,
+        exit_=shared.exit,
+        terms=shared.terms,
+        schedule=shared.schedule,
+        metrics=shared.metrics,
+    )
+    lookup = Lookup(store=shared.records.store, live=shared.records.live)
+    return SessionService(opening=opening, ending=ending, lookup=lookup)
+
+
+def _build_ticker(
+    shared: _Shared, ending: Ending, convergence: Convergence, tokens: Tokens, node: Node, settings: MeterSettings
+) -> Ticker:
+    return Ticker(
+        records=shared.records,
+        ending=ending,
+        convergence=convergence,
         tokens=tokens,
         node=node,
-        endings=endings,
-        settings=settings.meter,
-        clock=clock,
-        turn=turn,
-        alarm=alarm,
-        metrics=metrics,
+        schedule=shared.schedule,
+        turn=shared.peers.turn,
+        settings=settings,
+        metrics=shared.metrics,
     )
-    readiness = Readiness(store, prompt, node, clock)
-    quotas = Quotas(store, live, terms, clock)
-    return Parts(terms, tokens, sessions, quotas, ticker, meter, live, pool, node, nodes, readiness, alarm)
 
 
 async def recover(store: Store, pool: AddressPool) -> list[Session]:
-    """Take up what the store holds: requests that were cut short are undone, addresses in use are taken.
+    """Takes up what the store holds: deletes pending rows of requests that were cut short, takes addresses in use.
 
-    Returns the sessions that hold them.
+    Returns the sessions that hold them. Raises StoreUnavailable.
     """
     async with store.write() as db:
         unfinished = await rows.unfinished(db)

@@ -20,10 +20,7 @@ from appliance.network.firewall.sysctl_events import forwarding_events
 from appliance.network.wireguard.backend import choose_backend
 from appliance.network.wireguard.link_events import link_events
 from appliance.server import assembly
-from appliance.server.api.app import create_app
-from appliance.server.api.auth import Authenticator
 from appliance.server.api.metrics import create_metrics_app
-from appliance.server.api.rate_limits import RequestLimits
 from appliance.server.exporter import ExitCollector
 from appliance.server.http.ambiguous_length import Unambiguous
 from appliance.server.http.request_queue import Turns
@@ -204,20 +201,7 @@ def _web_servers(
     listeners: list[socket.socket],
     certificate: Certificate | None,
 ) -> list[WebServer]:
-    api = settings.api
-    limits = RequestLimits(api.public_requests_per_minute, api.public_burst, api.trusted_proxies)
-    app = create_app(
-        sessions=parts.sessions,
-        quotas=parts.quotas,
-        authenticate=Authenticator(parts.tokens, limits, parts.terms),
-        limits=limits,
-        nodes=parts.nodes,
-        readiness=parts.readiness,
-        own_keys=frozenset({place.exit.public_key}),
-        terms=parts.terms,
-        clock=clock,
-        max_body=api.max_body,
-    )
+    app = assembly.build_app(settings, parts, place.exit, clock)
     servers = [WebServer(Timed(Turns(Unambiguous(app)), metrics), listeners[0], REQUESTS_GRACE_S, certificate)]
     exposition = create_metrics_app(metrics.registry)
     servers += [WebServer(exposition, listener, REQUESTS_GRACE_S) for listener in listeners[1:]]

@@ -8,6 +8,7 @@ and what has ended meanwhile is looked for together.
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -49,3 +50,11 @@ class RetiredAddresses:
         """Release them at once where no other address is free."""
         if self._offsets and self._pool.in_use == self._pool.capacity:
             await self.release()
+
+
+@dataclass(frozen=True, slots=True)
+class Addresses:
+    """Holds the clients' addresses: the pool of all, and those of ended sessions that are not free yet."""
+
+    pool: AddressPool
+    retired: RetiredAddresses

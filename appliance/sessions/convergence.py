@@ -53,6 +53,10 @@ class Convergence:
         self._unequal: set[bytes] = set()
         self._loads = 0  # of `live`, when the two above were begun
 
+    async def read_link(self) -> Link | None:
+        """Returns the interface as it stands, None where there is none. Raises TunnelError."""
+        return await self._tunnel.link()
+
     async def plan(self, link: Link | None, dump: Dump | None) -> Changes:
         """What differs between the store and what was read.
 

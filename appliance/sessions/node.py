@@ -71,11 +71,13 @@ class Node:
 
 
 class Nodes:
+    """Places sessions on the nodes that there are: the `Placement` of openings."""
+
     def __init__(self, *nodes: Node) -> None:
         self._nodes = nodes
 
     def choose(self, region: str) -> Node:
-        """An active node in `region`. Raises NoActiveNodes or NoActiveNodeInRegion."""
+        """Returns an active node in `region`. Raises NoActiveNodes or NoActiveNodeInRegion."""
         active = [node for node in self._nodes if node.active]
         if not active:
             raise NoActiveNodes
@@ -85,6 +87,6 @@ class Nodes:
         raise NoActiveNodeInRegion(region, tuple(sorted({node.region for node in active})))
 
     def regions(self) -> list[tuple[str, int]]:
-        """(code, number of active nodes) of every region that has one, by code."""
+        """Returns (code, number of active nodes) of every region that has one, by code."""
         codes = [node.region for node in self._nodes if node.active]
         return [(code, codes.count(code)) for code in sorted(set(codes))]

@@ -44,7 +44,7 @@ async def test_opened_again_while_the_tick_ends_it(exit_: ExitUnderTest) -> None
     await tunnel.removing.wait()
     posting = asyncio.create_task(ada.post(client_public_key=text))
     # As far as it gets while the tick has the key.
-    await until(lambda: exit_.parts.sessions._keys._users.get(raw) == 2, "the request waits for the key")
+    await until(lambda: exit_.parts.peers.keys._users.get(raw) == 2, "the request waits for the key")
     tunnel.hold.set()
     await ticking
     answer = await posting

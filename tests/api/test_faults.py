@@ -12,7 +12,7 @@ from appliance.domain.errors import InvalidToken, TunnelError
 from appliance.network.wireguard.tunnel import RemovePeer
 from appliance.server.api.app import create_app
 from appliance.server.api.rate_limits import RequestLimits
-from appliance.sessions.lookup import Wish
+from appliance.sessions.opening import SessionRequest
 from tests.support.api.answers import refused
 from tests.support.api.exit_under_test import Client, ExitUnderTest, caller, new_key, on_exit, stranger, until
 
@@ -218,7 +218,7 @@ async def test_account_gone_since_its_token_was_looked_up(exit_: ExitUnderTest, 
     await exit_.admin(change)
     before = exit_.holdings()
     with pytest.raises(InvalidToken):
-        await exit_.parts.sessions.open(ada.account, Wish("fsn"))
+        await exit_.parts.sessions.open(ada.account, SessionRequest("fsn"))
     assert exit_.holdings() == before
     assert exit_.tunnel.applied == []
 

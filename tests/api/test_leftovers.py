@@ -65,9 +65,9 @@ async def test_a_tick_in_between(exit_: ExitUnderTest) -> None:
     transactions_go(exit_, ["", MADE_AND_LOST])
     exit_.tunnel.gate.clear()
     asking = asyncio.create_task(ada.post(client_public_key=key))
-    await until(lambda: exit_.parts.sessions._turn.locked(), "the request has its turn")
+    await until(lambda: exit_.parts.peers.turn.locked(), "the request has its turn")
     ticking = asyncio.create_task(exit_.parts.ticker.tick(whole=False))
-    await until(lambda: bool(exit_.parts.sessions._turn._waiters), "the tick waits for its own")
+    await until(lambda: bool(exit_.parts.peers.turn._waiters), "the tick waits for its own")
     exit_.tunnel.gate.set()
     assert (await asking).status_code == 503
     await ticking

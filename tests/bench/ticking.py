@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from ipaddress import IPv4Address
 from random import Random
 from typing import TYPE_CHECKING
 
 from appliance.config.load import parse_settings
 from appliance.domain.clock import HostClock
-from appliance.network.exit_node import Exit
-from appliance.network.wireguard import keys
 from appliance.server import assembly
 from appliance.sessions.metrics import Metrics
 from appliance.store.database import Store
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from appliance.config.settings import Settings
+    from appliance.network.exit_node import Exit
     from tests.bench.device import Device
 
 CONFIG = """
@@ -86,17 +86,5 @@ async def _build(device: Device, folder: Path) -> tuple[Store, assembly.Parts]:
 
 
 def _exit(settings: Settings, interface: str) -> Exit:
-    wireguard = settings.wireguard
-    return Exit(
-        interface=interface,
-        private_key=PRIVATE_KEY,
-        public_key=keys.public_key(PRIVATE_KEY),
-        public_ip=IPv4Address("192.0.2.1"),
-        listen_port=PORT,
-        endpoint_port=PORT,
-        mtu=wireguard.mtu,
-        subnet=wireguard.subnet,
-        subnet6=wireguard.subnet6,
-        dns=wireguard.dns,
-        keepalive=wireguard.keepalive,
-    )
+    exit_ = assembly.build_exit(settings.wireguard, PRIVATE_KEY, IPv4Address("192.0.2.1"))
+    return replace(exit_, interface=interface, listen_port=PORT, endpoint_port=PORT)

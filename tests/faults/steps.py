@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from appliance.domain.entities import Reason, State
 from appliance.domain.errors import ApplianceError
 from appliance.domain.tiers import Tier
-from appliance.sessions.lookup import Wish
+from appliance.sessions.opening import SessionRequest
 from appliance.store.queries import accounts as account_rows
 from appliance.store.queries import node as node_row
 from appliance.store.queries import sessions as rows
@@ -104,14 +104,14 @@ class Steps:
         account = await self.world.account(self._random.choice(NAMES))
         # Few keys, so that clients come back with them, and now and then with another account's.
         key = bytes([200 + self._random.randrange(9)]) * 32
-        await parts.sessions.open(account, Wish("fsn", key, ipv6=self._random.random() < 0.5))
+        await parts.sessions.open(account, SessionRequest("fsn", key, ipv6=self._random.random() < 0.5))
 
     async def _replace(self, parts: Parts) -> None:
         live = list(parts.live.by_key.values())
         if live:
             session = self._random.choice(live)
             name = session.account
-            await parts.sessions.open(await self.world.account(name), Wish("fsn", session.public_key))
+            await parts.sessions.open(await self.world.account(name), SessionRequest("fsn", session.public_key))
 
     async def _close(self, parts: Parts) -> None:
         live = list(parts.live.by_key.values())

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 from appliance.config.load import parse_settings
 from appliance.domain.entities import Account
 from appliance.domain.tiers import Tier
-from appliance.network.exit_node import Exit
 from appliance.network.wireguard import keys
 from appliance.server import assembly
 from appliance.sessions.metrics import Metrics
@@ -157,26 +156,12 @@ class World:
         """As server.py starts: the parts, and one whole tick."""
         running = self.running
         assert running is not None
-        wireguard = self.settings.wireguard
-        exit_ = Exit(
-            interface="wga0",
-            private_key=SERVER_KEY,
-            public_key=PUBLIC_KEY,
-            public_ip=IPv4Address("192.0.2.1"),
-            listen_port=wireguard.listen_port,
-            endpoint_port=wireguard.endpoint_port,
-            mtu=wireguard.mtu,
-            subnet=wireguard.subnet,
-            subnet6=wireguard.subnet6,
-            dns=wireguard.dns,
-            keepalive=wireguard.keepalive,
-        )
         running.parts = await assembly.build(
             self.settings,
             store=running.store,
             tunnel=MortalTunnel(self.kernel, running.process),
             egress=EgressInPlace(),
-            exit_=exit_,
+            exit_=assembly.build_exit(self.settings.wireguard, SERVER_KEY, IPv4Address("192.0.2.1")),
             clock=self.host,
             metrics=Metrics(),
         )

@@ -20,14 +20,14 @@ if TYPE_CHECKING:
     from appliance.metering.usage import Quotas
     from appliance.server.api.auth import Authenticator
     from appliance.server.api.rate_limits import RequestLimits
-    from appliance.sessions.lookup import Sessions
     from appliance.sessions.node import Nodes
     from appliance.sessions.readiness import Readiness
+    from appliance.sessions.service import SessionService
 
 
 def create_app(
     *,
-    sessions: Sessions,
+    sessions: SessionService,
     quotas: Quotas,
     authenticate: Authenticator,
     limits: RequestLimits,

@@ -12,7 +12,7 @@ from appliance.domain.clock import rfc3339, rfc3339_end
 from appliance.domain.errors import InvalidRequest
 from appliance.network.wireguard import keys
 from appliance.server.api import fields  # noqa: TC001 (msgspec and Litestar read annotations at run time)
-from appliance.sessions.lookup import Wish
+from appliance.sessions.opening import SessionRequest
 
 if TYPE_CHECKING:
     from collections.abc import Container, Mapping, Sequence
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from appliance.domain.entities import Session
     from appliance.domain.quota import Quota
     from appliance.domain.tiers import Tier
-    from appliance.sessions.lookup import Opened
+    from appliance.sessions.opening import OpenedSession
 
 REGION = re.compile(r"[a-z0-9][a-z0-9-]{0,31}")
 SESSION_ID = re.compile(r"ses_[0-9a-f]{24}")
@@ -42,7 +42,7 @@ def parse_object(body: bytes) -> dict[str, object]:
     return value
 
 
-def parse_wish(body: Mapping[str, object], own_keys: Container[bytes]) -> Wish:
+def parse_session_request(body: Mapping[str, object], own_keys: Container[bytes]) -> SessionRequest:
     """Parses the body of POST /v1/sessions; ignores unknown fields. Raises InvalidRequest: naming a wrong field."""
     region = body.get("region")
     if region is None:
@@ -56,7 +56,7 @@ def parse_wish(body: Mapping[str, object], own_keys: Container[bytes]) -> Wish:
     ipv6 = body.get("ipv6")
     if not isinstance(ipv6, bool | None):
         raise InvalidRequest("ipv6 must be true or false")
-    return Wish(region, public_key, ipv6 is not False)
+    return SessionRequest(region, public_key, ipv6 is not False)
 
 
 class ListQuery(msgspec.Struct, frozen=True):
@@ -95,7 +95,7 @@ class SessionCreated(msgspec.Struct, frozen=True):
     tier: fields.TierThen
 
     @classmethod
-    def of(cls, opened: Opened) -> SessionCreated:
+    def of(cls, opened: OpenedSession) -> SessionCreated:
         s = opened.session
         return cls(s.id, s.public_ip, opened.wg_config, rfc3339(s.expires_at), s.tier)
 

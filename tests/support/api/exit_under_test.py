@@ -17,13 +17,9 @@ from appliance.domain import ids
 from appliance.domain.entities import Account, Token
 from appliance.domain.errors import EgressError
 from appliance.domain.tiers import Tier
-from appliance.network.exit_node import Exit
 from appliance.network.wireguard import keys
 from appliance.network.wireguard.tunnel import PeerState
 from appliance.server import assembly
-from appliance.server.api.app import create_app
-from appliance.server.api.auth import Authenticator
-from appliance.server.api.rate_limits import RequestLimits
 from appliance.server.http.request_timing import Timed
 from appliance.sessions.metrics import Metrics
 from appliance.store.database import Store
@@ -257,20 +253,7 @@ async def until(probe: Callable[[], object], what: str, seconds: float = 10) -> 
 async def _build(
     path: Path, settings: Settings, clock: VirtualClock, tunnel: FakeTunnel, egress: NoEgress
 ) -> tuple[Store, Parts, Litestar, httpx.AsyncClient, Metrics]:
-    wireguard = settings.wireguard
-    exit_ = Exit(
-        interface="wga0",
-        private_key=SERVER_KEY,
-        public_key=keys.public_key(SERVER_KEY),
-        public_ip=settings.node.public_ip or IPv4Address("192.0.2.1"),
-        listen_port=wireguard.listen_port,
-        endpoint_port=wireguard.endpoint_port,
-        mtu=wireguard.mtu,
-        subnet=wireguard.subnet,
-        subnet6=wireguard.subnet6,
-        dns=wireguard.dns,
-        keepalive=wireguard.keepalive,
-    )
+    exit_ = assembly.build_exit(settings.wireguard, SERVER_KEY, settings.node.public_ip or IPv4Address("192.0.2.1"))
     metrics = Metrics()
     store = await Store.open(path, PATIENCE_S, metrics.store_used)
     async with AsyncExitStack() as undo:
@@ -279,20 +262,7 @@ async def _build(
             settings, store=store, tunnel=tunnel, egress=egress, exit_=exit_, clock=clock, metrics=metrics
         )
         await parts.ticker.tick()
-        api = settings.api
-        limits = RequestLimits(api.public_requests_per_minute, api.public_burst, api.trusted_proxies)
-        app = create_app(
-            sessions=parts.sessions,
-            quotas=parts.quotas,
-            authenticate=Authenticator(parts.tokens, limits, parts.terms),
-            limits=limits,
-            nodes=parts.nodes,
-            readiness=parts.readiness,
-            own_keys=frozenset({exit_.public_key}),
-            terms=parts.terms,
-            clock=clock,
-            max_body=api.max_body,
-        )
+        app = assembly.build_app(settings, parts, exit_, clock)
         undo.pop_all()
     return store, parts, app, caller(Timed(app, metrics)), metrics
 

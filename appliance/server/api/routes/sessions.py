@@ -33,7 +33,7 @@ from appliance.server.api.schemas import (
     SessionStatus,
     parse_list_query,
     parse_object,
-    parse_wish,
+    parse_session_request,
 )
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from appliance.domain.entities import Account, Session
     from appliance.metering.usage import Quotas
     from appliance.server.api.auth import Authenticator
-    from appliance.sessions.lookup import Sessions
+    from appliance.sessions.service import SessionService
 
 AnyRequest = Request[Any, Any, Any]
 
@@ -58,7 +58,7 @@ async def _body(request: AnyRequest) -> bytes:
 
 
 def session_routes(
-    sessions: Sessions, quotas: Quotas, authenticate: Authenticator, own_keys: Container[bytes], clock: Clock
+    sessions: SessionService, quotas: Quotas, authenticate: Authenticator, own_keys: Container[bytes], clock: Clock
 ) -> list[ControllerRouterHandler]:
     """Returns the routes. `own_keys`: public keys that no client may use, such as the exit's own."""
 
@@ -83,8 +83,8 @@ def session_routes(
     async def create_session(request: AnyRequest) -> SessionCreated:
         """Open a session: a whole wg-quick file comes back."""
         account = await authenticate(request)
-        wish = parse_wish(parse_object(await _body(request)), own_keys)
-        return SessionCreated.of(await sessions.open(account, wish))
+        wanted = parse_session_request(parse_object(await _body(request)), own_keys)
+        return SessionCreated.of(await sessions.open(account, wanted))
 
     @get(
         "/v1/sessions/{session_id:str}",

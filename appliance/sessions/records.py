@@ -1,0 +1,30 @@
+"""Groups what every change of a session is recorded in."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from contextlib import AbstractAsyncContextManager
+
+    import aiosqlite
+
+    from appliance.domain.clock import Clock
+    from appliance.metering.meter import Meter
+    from appliance.store.database import Store
+    from appliance.store.live import LiveSessions
+
+
+@dataclass(frozen=True, slots=True)
+class Records:
+    """Holds the store, its copy in memory, the meter that adds to both, and the clock that dates what is recorded."""
+
+    store: Store
+    live: LiveSessions
+    meter: Meter
+    clock: Clock
+
+    def committing(self) -> AbstractAsyncContextManager[aiosqlite.Connection]:
+        """Returns a transaction that memory follows. It raises StoreUnavailable: if it cannot be committed."""
+        return self.live.committing(self.store)
