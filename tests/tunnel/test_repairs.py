@@ -127,7 +127,10 @@ def test_repaired(
     if row.sessions is not Sessions.STAY:
         concerned.client.shake_hands()
     if row.sessions is Sessions.ALL:
-        unconcerned.client.shake_hands()
+        with ExitStack() as stack:
+            for ping in pings.values():
+                stack.enter_context(ping.disturbed())
+            unconcerned.client.shake_hands()
     _assert_reaches_internet(concerned)
     for ping in pings.values():
         ping.goes_on(5)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import signal
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from tests.support.tunnel.waiting import until
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from tests.support.tunnel.namespace import Namespace
@@ -23,10 +24,25 @@ _SUMMARY = re.compile(r"(\d+) packets transmitted, (\d+) received")
 
 @dataclass(frozen=True, slots=True)
 class Pinged:
-    """`outages`: how many packets were lost in a row, each time that any were."""
+    """`outages`: how many packets were lost in a row, each time that any were; without the one that the test caused."""
 
     sent: int
     outages: list[int]
+
+
+def outages(answered: Sequence[int], disturbed: tuple[int, int] | None = None) -> list[int]:
+    """Counts the packets lost between those answered, in rising order, for each time that any were.
+
+    `disturbed`: the latest packets answered before and after the test cut the client off itself. What was lost then is
+    left out where an outage was over by that time; else it is that outage, going on.
+    """
+    gaps = [(earlier, later) for earlier, later in pairwise([0, *answered]) if later - earlier > 1]
+    if disturbed is not None:
+        first, last = disturbed
+        own = next((gap for gap in gaps if first <= gap[0] <= last), None)
+        if own is not None and any(later <= first for _, later in gaps):
+            gaps.remove(own)
+    return [later - earlier - 1 for earlier, later in gaps]
 
 
 class Ping:
@@ -34,6 +50,7 @@ class Ping:
 
     def __init__(self, space: Namespace, address: str, path: Path) -> None:
         self._path = path
+        self._disturbed: tuple[int, int] | None = None
         with path.open("wb") as out:
             self._ping = space.start("ping", "-n", "-i", str(EVERY_S), address, stdout=out, stderr=out)
 
@@ -46,6 +63,14 @@ class Ping:
         wanted = self.answered() + packets
         until(lambda: self.answered() >= wanted, f"{packets} packets more are answered")
 
+    @contextmanager
+    def disturbed(self) -> Iterator[None]:
+        """The test cuts the client off meanwhile, once; returns when packets are answered again."""
+        before = self.answered()
+        yield
+        self.goes_on(1)
+        self._disturbed = (before, self.answered())
+
     def stop(self) -> Pinged:
         """SIGINT. What was sent after the last packet that was answered was under way, and is not counted."""
         self._ping.send_signal(signal.SIGINT)
@@ -54,10 +79,9 @@ class Ping:
         summary = _SUMMARY.search(text)
         assert summary is not None, text
         sent, received = int(summary[1]), int(summary[2])
-        outages = [later - earlier - 1 for earlier, later in pairwise([0, *answers]) if later - earlier > 1]
         under_way = sent - answers[-1]
-        assert sent - received == sum(outages) + under_way, text
-        return Pinged(sent - under_way, outages)
+        assert sent - received == sum(outages(answers)) + under_way, text
+        return Pinged(sent - under_way, outages(answers, self._disturbed))
 
     def kill(self) -> None:
         """Whatever happened, no process is left."""
