@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 HEAVY = (
     *("litestar", "aiosqlite", "pyroute2", "cryptography", "cffi", "_cffi_backend", "uvicorn", "throttled"),
-    *("asyncio", "sqlite3"),
+    *("asyncio", "sqlite3", "jinja2"),
 )
 
 
