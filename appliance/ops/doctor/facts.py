@@ -73,6 +73,16 @@ class Disk:
 
 
 @dataclass(frozen=True, slots=True)
+class Machine:
+    """The machine's clock and disk. `root`: whether the facts were read as root; without, some are missing."""
+
+    root: bool
+    now: Moment
+    clock_synchronised: bool
+    disk: Disk | None
+
+
+@dataclass(frozen=True, slots=True)
 class StateFile:
     path: Path
     uid: int
@@ -97,10 +107,7 @@ class StateFacts:
 class Facts:
     settings: Settings
     config_file: Path
-    root: bool
-    now: Moment
-    clock_synchronised: bool
-    disk: Disk | None
+    machine: Machine
     state: StateFacts | None  # None: it could not be read
     wireguard: HostFacts
     network: Network

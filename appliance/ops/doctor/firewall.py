@@ -45,7 +45,7 @@ def nftables(facts: Facts) -> Finding:
     if found.ruleset is None:
         if found.fault is not None and "not installed" in found.fault:
             return failed("nftables", "nft is not installed", "apt-get install nftables")
-        if not facts.root:
+        if not facts.machine.root:
             return unseen("nftables", "the firewall")
         return failed(
             "nftables",
@@ -63,7 +63,7 @@ def nftables(facts: Facts) -> Finding:
 def forward(facts: Facts) -> Finding:
     """Checks whether another packet filter of this host drops packets from or to clients."""
     if facts.firewall.ruleset is None:
-        return unseen("forward", "the firewall") if not facts.root else _blind("forward")
+        return unseen("forward", "the firewall") if not facts.machine.root else _blind("forward")
     found = [
         obstacle
         for packet in coexistence.forwarded(_way(facts))
@@ -80,7 +80,7 @@ def forward(facts: Facts) -> Finding:
 def udp_filter(facts: Facts) -> Finding:
     """Checks whether clients' handshakes reach the UDP port."""
     if facts.firewall.ruleset is None:
-        return unseen("udp-filter", "the firewall") if not facts.root else _blind("udp-filter")
+        return unseen("udp-filter", "the firewall") if not facts.machine.root else _blind("udp-filter")
     port = facts.settings.wireguard.listen_port
     packet = _handshake(facts)
     found = [] if packet is None else list(obstacles(tables(facts.firewall), "input", packet))

@@ -16,7 +16,7 @@ MAKE_ROOM = "journalctl --vacuum-size=100M; apt-get clean; du -xh / | sort -h | 
 
 
 def clock(facts: Facts) -> Finding:
-    if facts.clock_synchronised:
+    if facts.machine.clock_synchronised:
         return ok("clock", "synchronised")
     return warning(
         "clock",
@@ -26,7 +26,7 @@ def clock(facts: Facts) -> Finding:
 
 
 def disk(facts: Facts) -> Finding:
-    found, place = facts.disk, facts.settings.node.state_dir
+    found, place = facts.machine.disk, facts.settings.node.state_dir
     if found is None:
         return unseen("disk", f"the file system of {place}")
     if found.read_only:

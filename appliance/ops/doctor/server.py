@@ -32,7 +32,9 @@ def tick(facts: Facts) -> Finding:
     beat = None if facts.state.store is None else facts.state.store.beat
     patience, started = facts.settings.meter.patience, facts.state.running_s
     age = (
-        None if beat is None or beat.boot_id != facts.now.boot_id else max(0, facts.now.boot_ms - beat.boot_ms) // 1000
+        None
+        if beat is None or beat.boot_id != facts.machine.now.boot_id
+        else max(0, facts.machine.now.boot_ms - beat.boot_ms) // 1000
     )
     if age is not None and age <= patience:
         return ok("tick", f"{age} s ago")

@@ -52,7 +52,7 @@ class SelfTest:
         self._spaces = ExitStack()
         self._client: Namespace
         self._target: Namespace
-        self._addresses: Sequence[plan.Addresses]  # IPv4 first
+        self._addresses: Sequence[plan.LinkAddresses]  # IPv4 first
         self._own: Collection[plan.IPAddress]
         self._token: str
         self._session: Mapping[str, Any]
@@ -147,7 +147,7 @@ class SelfTest:
         seen = " and ".join([self._carry_to(a) for a in self._addresses])
         return f"{CHUNKS * transfer.CHUNK // 1024} KiB there and back, seen from {seen}"
 
-    def _carry_to(self, addresses: plan.Addresses) -> str:
+    def _carry_to(self, addresses: plan.LinkAddresses) -> str:
         try:
             seen = transfer.carry(self._client, self._target, addresses.target, CHUNKS)
         except transfer.NotReached as error:
@@ -209,7 +209,7 @@ class SelfTest:
         return space
 
     @property
-    def _ipv4(self) -> plan.Addresses:
+    def _ipv4(self) -> plan.LinkAddresses:
         return self._addresses[0]
 
     @property

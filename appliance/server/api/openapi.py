@@ -107,7 +107,7 @@ HEADERS = {
 
 @dataclass
 class Documented(Operation):
-    """An operation whose 400 is documented by its handler: Litestar's own for parameters has another shape."""
+    """Documents the headers of failures. The handler documents a 400, as Litestar's own has another shape."""
 
     def __post_init__(self) -> None:
         for status, response in (self.responses or {}).items():
@@ -115,43 +115,46 @@ class Documented(Operation):
                 response.headers = dict(HEADERS[status])  # type: ignore[union-attr]  # none is a reference
 
 
+def _create_session_schema() -> Schema:
+    text, boolean, null = OpenAPIType.STRING, OpenAPIType.BOOLEAN, OpenAPIType.NULL
+    return Schema(
+        type=OpenAPIType.OBJECT,
+        required=["region"],
+        properties={
+            "region": Schema(
+                type=text,
+                pattern=f"^{REGION.pattern}$",
+                description="a code from GET /v1/regions",
+                examples=["local"],
+            ),
+            "client_public_key": Schema(
+                type=[text, null],
+                min_length=TEXT_LENGTH,
+                max_length=TEXT_LENGTH,
+                pattern=CANONICAL_KEY,
+                description="WireGuard public key, not of low order; left out, the server makes the key pair",
+                examples=[A_KEY],
+            ),
+            "ipv6": Schema(
+                type=[boolean, null],
+                default=True,
+                description="false leaves IPv6 out of wg_config, for clients on which it is disabled",
+                examples=[True],
+            ),
+        },
+    )
+
+
 @dataclass
 class CreateSession(Documented):
-    """The body is JSON whatever its Content-Type, which no handler signature can express."""
+    """Documents the request body, which no handler signature can: it is JSON whatever its Content-Type."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        text, boolean, null = OpenAPIType.STRING, OpenAPIType.BOOLEAN, OpenAPIType.NULL
-        schema = Schema(
-            type=OpenAPIType.OBJECT,
-            required=["region"],
-            properties={
-                "region": Schema(
-                    type=text,
-                    pattern=f"^{REGION.pattern}$",
-                    description="a code from GET /v1/regions",
-                    examples=["local"],
-                ),
-                "client_public_key": Schema(
-                    type=[text, null],
-                    min_length=TEXT_LENGTH,
-                    max_length=TEXT_LENGTH,
-                    pattern=CANONICAL_KEY,
-                    description="WireGuard public key, not of low order; left out, the server makes the key pair",
-                    examples=[A_KEY],
-                ),
-                "ipv6": Schema(
-                    type=[boolean, null],
-                    default=True,
-                    description="false leaves IPv6 out of wg_config, for clients on which it is disabled",
-                    examples=[True],
-                ),
-            },
-        )
         self.request_body = RequestBody(
             content={
                 "application/json": OpenAPIMediaType(
-                    schema=schema,
+                    schema=_create_session_schema(),
                     examples={
                         "the server makes the key pair": Example(value={"region": "local"}),
                         "own key": Example(value={"region": "local", "client_public_key": A_KEY}),
