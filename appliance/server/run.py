@@ -124,9 +124,9 @@ async def _serve(read_settings: Callable[[], Settings], environ: Mapping[str, st
         }
         systemd.status("starting: making the host what the store says")
         await parts.ticker.tick()
-        if parts.node.fault is not None:
-            raise HostError(parts.node.fault)
-        supervisor = Supervisor(stopping, parts.node.task)
+        if parts.node.health.fault is not None:
+            raise HostError(parts.node.health.fault)
+        supervisor = Supervisor(stopping, parts.node.health.task)
         metrics.registry.register(ExitCollector(parts, tunnel, supervisor.crashes))
         servers = _web_servers(settings, clock, parts, place, metrics, listeners, certificate)
         await _run(parts, servers, tasks, supervisor, lambda: _announce(settings, place), systemd, stopping)
@@ -135,13 +135,13 @@ async def _serve(read_settings: Callable[[], Settings], environ: Mapping[str, st
 def _watches(
     settings: Settings, parts: Parts, egress: HostEgress, store: Store, stopping: asyncio.Event, stack: AsyncExitStack
 ) -> Mapping[str, Callable[[], Awaitable[None]]]:
-    """Returns the tasks that ring the alarm, by name. Events are collected from here on, before anything is read."""
+    """Returns the tasks that ring the wakeup, by name. Events are collected from here on, before anything is read."""
 
     def watch(open_events: Callable[[], NetlinkEvents]) -> Callable[[], Awaitable[None]]:
-        return stack.enter_context(closing(EventsWatch(open_events, parts.alarm, stopping))).run
+        return stack.enter_context(closing(EventsWatch(open_events, parts.wakeup, stopping))).run
 
     return {
-        "the store's watch": lambda: watch_store(store, parts.tokens, parts.alarm, stopping),
+        "the store's watch": lambda: watch_store(store, parts.tokens, parts.wakeup, stopping),
         "the interface's watch": watch(lambda: link_events(settings.wireguard.interface)),
         "the forwarding's watch": watch(forwarding_events),
         "the firewall's watch": watch(
@@ -187,7 +187,7 @@ async def _run(
         for server in servers:
             server.stop()
         await asyncio.gather(*serving)
-        parts.alarm.ring()
+        parts.wakeup.request_tick()
         await ticking
         await parts.ticker.tick()
 

@@ -29,10 +29,12 @@ def tick(facts: Facts) -> Finding:
         return unseen("tick", "the last tick")
     if not facts.state.served:
         return warning("tick", "the server is not running", START)
-    beat = None if facts.state.store is None else facts.state.store.beat
+    heartbeat = None if facts.state.store is None else facts.state.store.heartbeat
     patience, started = facts.settings.meter.patience, facts.state.running_s
     age = (
-        None if beat is None or beat.boot_id != facts.now.boot_id else max(0, facts.now.boot_ms - beat.boot_ms) // 1000
+        None
+        if heartbeat is None or heartbeat.boot_id != facts.now.boot_id
+        else max(0, facts.now.boot_ms - heartbeat.boot_ms) // 1000
     )
     if age is not None and age <= patience:
         return ok("tick", f"{age} s ago")
