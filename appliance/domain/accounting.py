@@ -83,7 +83,7 @@ def running(session: Session, now: Moment) -> Amount:
     return Amount(time_ms=elapsed_ms(session, now))
 
 
-def room(session: Session, amount: Amount) -> Amount:
+def capped(session: Session, amount: Amount) -> Amount:
     """Cuts `amount` to what fits into the session's totals, so that totals, days and charges keep the same sum."""
     return Amount(
         amount.time_ms,

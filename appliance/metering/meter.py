@@ -55,8 +55,8 @@ class Observation:
 class Meter:
     """Reads all counters, and commits what changed.
 
-    The caller must hold the exit lock (see `sessions.turn`): readings must be committed in the order in which
-    they were taken, or an older one would look like a counter that restarted.
+    Its methods must be called with the exit lock held (`sessions.peer_access`): readings must be committed in the order
+    in which they were taken, or an older one would look like a counter that restarted.
     """
 
     def __init__(self, store: Store, tunnel: Tunnel, live: LiveSessions, terms: Terms, clock: Clock) -> None:
@@ -83,15 +83,15 @@ class Meter:
         """Dumps the peers and compares them with the last count.
 
         Reads sessions whose peers changed since they were last committed, and those whose time is due to be written.
-        Raises TunnelError if the dump fails; StoreUnavailable if memory is stale.
+        Raises TunnelError if the dump fails; StoreUnavailable if memory is not in sync with the store.
         """
-        if self._live.stale:
+        if not self._live.in_sync:
             # Use missing from memory may already be stored. The next tick reads the store first.
             raise StoreUnavailable
         dump = await self._tunnel.dump()
         now = self._clock.now()
         self._note_moved(dump, now)
-        due = self._live.counted_until.upto(now.boot_ms - TIME_WRITTEN_EVERY_MS)
+        due = self._live.last_counted_by(now.boot_ms - TIME_WRITTEN_EVERY_MS)
         readings = [*self._readings(dict.fromkeys(due) | self._moved, dump, now)]
         total = self.bytes_in + self.bytes_out + sum(r.amount.bytes_in + r.amount.bytes_out for r in readings)
         return Observation(dump, now, self._count(readings), total)
@@ -107,13 +107,13 @@ class Meter:
     def _readings(self, unmoved_until: Mapping[bytes, Moment | None], dump: Dump, now: Moment) -> Iterator[Reading]:
         live = self._live
         for key, quiet in unmoved_until.items():
-            session, sample = live.by_key.get(key), dump.peers.get(key)
+            session, sample = live.get(key), dump.peers.get(key)
             if session is None or sample is None:
                 continue
             if quiet is not None and self._divided(session, quiet, now):
                 yield (time := _read_time(session, upto=quiet, now=quiet))
                 session = time.after
-            reading = read_session(session, sample, live.baselines.get(key), dump.ifindex, now)
+            reading = read_session(session, sample, live.baseline(key), dump.ifindex, now)
             if reading is not None:
                 yield reading
 
@@ -125,7 +125,7 @@ class Meter:
         elapsed = accounting.elapsed_ms(session, now)
         if accounting.elapsed_ms(session, quiet) == 0:
             return False
-        account = self._live.accounts[session.account_id]
+        account = self._live.owner(session)
         window, length_ms = account.windows.traffic, self._terms.tiers[account.tier].bytes_window * 1000
         return windows.at(window, length_ms, now.wall_ms) != window or (
             (now.wall_ms - elapsed) // charges.DAY_MS != now.wall_ms // charges.DAY_MS
@@ -137,17 +137,17 @@ class Meter:
         Writes the heartbeat even without live sessions, so that an unwritable store shows before a client connects.
         """
         async with self._live.committing(self._store) as db:
-            await self.put(db, observation.count)
-            await node_row.beat(db, observation.now)
-        self._live.beat = observation.now
-        self.take(observation.count)
+            await self.write(db, observation.count)
+            await node_row.write_heartbeat(db, observation.now)
+        self._live.heartbeat = observation.now
+        self.apply(observation.count)
         self._moved.clear()
 
     async def catch_up(self) -> None:
         """Counts each session's time after a reboot, up to the last heartbeat before it. Raises StoreUnavailable."""
         now = self._clock.now()
-        before = [s for s in self._live.by_key.values() if s.counted_boot_id != now.boot_id]
-        await self._count_time_until(self._live.beat, before, now)
+        before = [s for s in self._live if s.counted_boot_id != now.boot_id]
+        await self._count_time_until(self._live.heartbeat, before, now)
 
     async def restart(self, public_keys: Iterable[bytes], seen_until: Moment) -> None:
         """Prepares sessions for re-adding their peers: counters start at zero, idleness counts from now.
@@ -157,8 +157,7 @@ class Meter:
         """
         now = self._clock.now()
         sessions = [
-            replace(self._live.by_key[key], quiet_since_ms=now.boot_ms, quiet_boot_id=now.boot_id)
-            for key in public_keys
+            replace(self._live[key], quiet_since_ms=now.boot_ms, quiet_boot_id=now.boot_id) for key in public_keys
         ]
         await self._count_time_until(seen_until, sessions, now, forget=[s.public_key for s in sessions])
 
@@ -169,32 +168,31 @@ class Meter:
             return
         count = self._count([_read_time(s, upto=until, now=now) for s in sessions])
         async with self._live.committing(self._store) as db:
-            await self.put(db, count)
+            await self.write(db, count)
             await rows.forget_baselines(db, forget)
-        self.take(count)
-        for key in forget:
-            self._live.baselines.pop(key, None)
+        self.apply(count)
+        self._live.drop_baselines(forget)
 
     def count_time(self, sessions: Iterable[Session]) -> Count:
         """Counts the time of these sessions up to now, for the caller that ends them."""
         now = self._clock.now()
         return self._count([_read_time(session, upto=now, now=now) for session in sessions])
 
-    async def put(self, db: aiosqlite.Connection, count: Count) -> None:
-        """Writes `count` in the caller's transaction; the caller must call `take` once it is committed."""
+    async def write(self, db: aiosqlite.Connection, count: Count) -> None:
+        """Writes `count` in the caller's transaction; the caller must call `apply` once it is committed."""
         await rows.add_readings(db, count.readings)
         await account_rows.put_windows(db, count.accounts.values())
         await invoices.add_readings(db, count.readings)
 
-    def take(self, count: Count) -> None:
-        self._live.take(count.readings, count.accounts)
+    def apply(self, count: Count) -> None:
+        self._live.apply_count(count.readings, count.accounts)
         self.bytes_in += sum(r.amount.bytes_in for r in count.readings)
         self.bytes_out += sum(r.amount.bytes_out for r in count.readings)
 
     def _count(self, readings: Sequence[Reading]) -> Count:
         accounts: dict[str, Account] = {}
         for r in readings:
-            account = accounts.get(r.after.account_id) or self._live.accounts[r.after.account_id]
+            account = accounts.get(r.after.account_id) or self._live.owner(r.after)
             use = Use(r.amount.total_bytes, r.amount.time_ms, r.start_ms, r.end_ms)
             accounts[account.id] = replace(account, windows=account.windows.spend(self._terms.tiers[account.tier], use))
         return Count(readings, {r.after.public_key: r.after for r in readings}, accounts)
@@ -213,7 +211,7 @@ def read_session(
     """Returns what `sample` adds to `session`, or None if nothing has to be written now."""
     moved = accounting.read_counters(baseline, sample.rx_bytes, sample.tx_bytes, boot_id=now.boot_id, ifindex=ifindex)
     shook = sample.last_handshake_ns not in (0, session.handshake_seen_ns)
-    amount = accounting.room(session, Amount(accounting.elapsed_ms(session, now), moved.rx_bytes, moved.tx_bytes))
+    amount = accounting.capped(session, Amount(accounting.elapsed_ms(session, now), moved.rx_bytes, moved.tx_bytes))
     unmoved = moved.baseline == baseline or (baseline is None and not amount.bytes_in and not amount.bytes_out)
     if unmoved and not shook and amount.time_ms < TIME_WRITTEN_EVERY_MS:
         return None

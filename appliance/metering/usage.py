@@ -36,7 +36,7 @@ class Quotas:
         known = None if self._live is None else self._live.account(account.id)
         if self._live is not None and known is not None:
             return self._measure(known, self._live.of_account(account.id))
-        if self._live is not None and not self._live.stale:
+        if self._live is not None and self._live.in_sync:
             async with self._store.read() as db:
                 return self._measure(await accounts.by_id(db, account.id) or account, [])
         async with self._store.snapshot() as db:

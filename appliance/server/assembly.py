@@ -25,22 +25,22 @@ from appliance.server.api.app import create_app
 from appliance.server.api.auth import Authenticator
 from appliance.server.api.rate_limits import RequestLimits
 from appliance.sessions import identity
-from appliance.sessions.address_quarantine import Addresses, RetiredAddresses
+from appliance.sessions.address_quarantine import Addresses, AddressQuarantine
 from appliance.sessions.convergence import Convergence
 from appliance.sessions.ending import Ending
-from appliance.sessions.enforcement import Endings
+from appliance.sessions.enforcement import Enforcement
 from appliance.sessions.key_locks import KeyLocks
 from appliance.sessions.lookup import Lookup
-from appliance.sessions.node import Node, Nodes
+from appliance.sessions.node import Node, NodeHealth, Nodes
 from appliance.sessions.opening import Opening
+from appliance.sessions.peer_access import PeerAccess
 from appliance.sessions.readiness import Readiness
 from appliance.sessions.records import Records
-from appliance.sessions.rollback import Leftovers
+from appliance.sessions.rollback import Rollback
 from appliance.sessions.schedule import Schedule
 from appliance.sessions.service import SessionService
 from appliance.sessions.ticker import Ticker
-from appliance.sessions.turn import Peers
-from appliance.sessions.wakeup import Alarm
+from appliance.sessions.wakeup import Wakeup
 from appliance.store.live import LiveSessions
 from appliance.store.queries import sessions as rows
 from appliance.store.token_cache import Tokens
@@ -143,12 +143,12 @@ class Parts:
     ticker: Ticker
     meter: Meter
     live: LiveSessions
-    peers: Peers
+    peers: PeerAccess
     pool: AddressPool
     node: Node
     nodes: Nodes
     readiness: Readiness
-    alarm: Alarm
+    wakeup: Wakeup
 
 
 async def build(
@@ -163,7 +163,7 @@ async def build(
     held = await recover(store, pool)
     # The process may have been killed between ending sessions and forgetting their flows.
     await egress.forget_others([address for session in held for address in exit_.addresses_of(session)])
-    addresses = Addresses(pool, RetiredAddresses(pool, exit_, egress.forget))
+    addresses = Addresses(pool, AddressQuarantine(pool, exit_, egress.forget))
     shared = _share(settings, store, tunnel, addresses, exit_, clock, metrics)
     live, terms, tokens = shared.records.live, shared.terms, Tokens(store, clock)
     node = build_node(settings, exit_, clock)
@@ -182,15 +182,15 @@ async def build(
         pool=pool,
         node=node,
         nodes=nodes,
-        readiness=Readiness(store, shared.peers.tunnel, node, clock),
-        alarm=shared.alarm,
+        readiness=Readiness(store, shared.peers.tunnel, node.health, clock),
+        wakeup=shared.wakeup,
     )
 
 
 def build_node(settings: Settings, exit_: Exit, clock: Clock) -> Node:
     """Builds the node that this exit is."""
-    patience_ms = settings.meter.patience * 1000
-    return Node(settings.node.name, settings.node.region, str(exit_.public_ip), clock, patience_ms)
+    health = NodeHealth(clock, settings.meter.patience * 1000)
+    return Node(settings.node.name, settings.node.region, str(exit_.public_ip), health)
 
 
 def build_app(settings: Settings, parts: Parts, exit_: Exit, clock: Clock) -> Litestar:
@@ -216,10 +216,10 @@ class _Shared:
     """Holds what opening, ending and the ticker share."""
 
     records: Records
-    peers: Peers
+    peers: PeerAccess
     addresses: Addresses
-    leftovers: Leftovers
-    alarm: Alarm
+    rollback: Rollback
+    wakeup: Wakeup
     schedule: Schedule
     terms: Terms
     exit: Exit
@@ -236,14 +236,14 @@ def _share(
     metrics: Metrics,
 ) -> _Shared:
     timeout = settings.wireguard.apply_timeout
-    prompt, terms, live, alarm = TimedTunnel(tunnel, timeout), Terms(settings), LiveSessions(), Alarm()
-    schedule = Schedule(endings=Endings(live, terms), alarm=alarm, clock=clock)
+    prompt, terms, live, wakeup = TimedTunnel(tunnel, timeout), Terms(settings), LiveSessions(), Wakeup()
+    schedule = Schedule(enforcement=Enforcement(live, terms), wakeup=wakeup, clock=clock)
     return _Shared(
         records=Records(store=store, live=live, meter=Meter(store, prompt, live, terms, clock), clock=clock),
-        peers=Peers(tunnel=prompt, turn=asyncio.Lock(), keys=KeyLocks(), apply_timeout=timeout),
+        peers=PeerAccess(tunnel=prompt, exit_lock=asyncio.Lock(), keys=KeyLocks(), apply_timeout=timeout),
         addresses=addresses,
-        leftovers=Leftovers(store, live, addresses.retired, schedule.check_soon),
-        alarm=alarm,
+        rollback=Rollback(store, live, addresses.quarantine, schedule.check_soon),
+        wakeup=wakeup,
         schedule=schedule,
         terms=terms,
         exit=exit_,
@@ -256,7 +256,7 @@ def _build_ending(shared: _Shared) -> Ending:
         records=shared.records,
         peers=shared.peers,
         addresses=shared.addresses,
-        leftovers=shared.leftovers,
+        rollback=shared.rollback,
         schedule=shared.schedule,
         metrics=shared.metrics,
     )
@@ -267,7 +267,7 @@ def _build_service(shared: _Shared, ending: Ending, placement: Placement) -> Ses
         records=shared.records,
         peers=shared.peers,
         addresses=shared.addresses,
-        leftovers=shared.leftovers,
+        rollback=shared.rollback,
         placement=placement,
         exit_=shared.exit,
         terms=shared.terms,
@@ -288,7 +288,7 @@ def _build_ticker(
         tokens=tokens,
         node=node,
         schedule=shared.schedule,
-        turn=shared.peers.turn,
+        exit_lock=shared.peers.exit_lock,
         settings=settings,
         metrics=shared.metrics,
     )

@@ -37,7 +37,7 @@ class ExitCollector(Collector):
         build = {"version": __version__, "backend": self._tunnel.backend}
         yield InfoMetricFamily("wg_appliance_build", "What runs, and on which WireGuard", build)
         sessions = GaugeMetricFamily("wg_appliance_sessions_live", "Live sessions", labels=["tier"])
-        tiers = [s.tier for s in self._live.by_key.values() if s.state is State.LIVE]
+        tiers = [s.tier for s in self._live if s.state is State.LIVE]
         for tier in Tier:
             sessions.add_metric([tier], tiers.count(tier))
         yield sessions
@@ -53,7 +53,9 @@ class ExitCollector(Collector):
         yield GaugeMetricFamily("wg_appliance_addresses_free", "Client addresses that are not taken", free)
         yield GaugeMetricFamily("wg_appliance_node_active", "1: takes new sessions", float(self._node.active))
         yield GaugeMetricFamily("wg_appliance_node_drained", "1: drained", float(self._node.drained))
-        yield GaugeMetricFamily("wg_appliance_applies_failed", "Failed applies in a row", self._node.applies_failed)
+        yield GaugeMetricFamily(
+            "wg_appliance_applies_failed", "Failed applies in a row", self._node.health.failed_applies
+        )
         yield CounterMetricFamily("wg_appliance_ticks", "Whole ticks", self._ticker.ticks)
         yield CounterMetricFamily("wg_appliance_ticks_failed", "Ticks that met a fault", self._ticker.failed_ticks)
         yield CounterMetricFamily(

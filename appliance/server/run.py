@@ -105,9 +105,9 @@ async def _serve(read_settings: Callable[[], Settings], environ: Mapping[str, st
         watches = _watches(host, parts, store, stopping, stack)
         systemd.status("starting: making the host what the store says")
         await parts.ticker.tick()
-        if parts.node.fault is not None:
-            raise HostError(parts.node.fault)
-        supervisor = Supervisor(stopping, parts.node.task)
+        if parts.node.health.fault is not None:
+            raise HostError(parts.node.health.fault)
+        supervisor = Supervisor(stopping, parts.node.health.task)
         metrics.registry.register(ExitCollector(parts, host.tunnel, supervisor.crashes))
         servers = _web_servers(host, parts, clock, metrics, listeners, certificate)
         tasks: dict[str, Task] = {
@@ -186,10 +186,10 @@ def _watches(
     egress, interface = host.egress, host.settings.wireguard.interface
 
     def watch(open_events: Callable[[], NetlinkEvents]) -> Task:
-        return stack.enter_context(closing(EventsWatch(open_events, parts.alarm, stopping))).run
+        return stack.enter_context(closing(EventsWatch(open_events, parts.wakeup, stopping))).run
 
     return {
-        "the store's watch": partial(watch_store, store, parts.tokens, parts.alarm, stopping),
+        "the store's watch": partial(watch_store, store, parts.tokens, parts.wakeup, stopping),
         "the interface's watch": watch(lambda: link_events(interface)),
         "the forwarding's watch": watch(forwarding_events),
         "the firewall's watch": watch(
@@ -235,7 +235,7 @@ async def _run(
         for server in servers:
             server.stop()
         await asyncio.gather(*serving)
-        parts.alarm.ring()
+        parts.wakeup.request_tick()
         await ticking
         await parts.ticker.tick()
 

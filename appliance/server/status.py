@@ -96,11 +96,11 @@ class ServiceStatus:
         return f"{self._state()}; last tick {rfc3339(now.wall_ms - (now.boot_ms - last_ms))}"
 
     def _state(self) -> str:
-        fault = self._node.fault
+        fault = self._node.health.fault
         words = ["ready" if fault is None else f"not ready: {fault}"]
         if self._node.drained:
             words.append("drained, no new sessions")
-        words.append(f"sessions live: {len(self._live.by_key)}")
+        words.append(f"sessions live: {len(self._live)}")
         if self.remark is not None:
             words.append(self.remark)
         return "; ".join(words)

@@ -1,4 +1,4 @@
-"""Watches the store and the kernel in background tasks, and rings the alarm when something has changed."""
+"""Watches the store and the kernel in background tasks, and requests a tick when something has changed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from appliance.network.netlink.events import NetlinkEvents
-    from appliance.sessions.wakeup import Alarm
+    from appliance.sessions.wakeup import Wakeup
     from appliance.store.database import Store
     from appliance.store.token_cache import Tokens
 
@@ -20,8 +20,8 @@ STORE_POLL_S = 0.25
 LOOK_S = 0.5  # plus the poll interval, less than the second within which a revoked token must be noticed
 
 
-async def watch_store(store: Store, tokens: Tokens, alarm: Alarm, stopping: asyncio.Event) -> None:
-    """Rings the alarm when an admin command has written to the store, so that its change is applied at once.
+async def watch_store(store: Store, tokens: Tokens, wakeup: Wakeup, stopping: asyncio.Event) -> None:
+    """Requests a tick when an admin command has written to the store, so that its change is applied at once.
 
     While the store cannot be read, no token is cached for longer than a poll takes.
     """
@@ -37,7 +37,7 @@ async def watch_store(store: Store, tokens: Tokens, alarm: Alarm, stopping: asyn
             if version != seen:
                 tokens.forget()
                 if seen is not None:
-                    alarm.ring()
+                    wakeup.request_tick()
             seen, tokens.watched = version, True
     finally:
         # Until this runs again, revoked tokens would not be noticed.
@@ -46,11 +46,11 @@ async def watch_store(store: Store, tokens: Tokens, alarm: Alarm, stopping: asyn
 
 
 class EventsWatch:
-    """Rings the alarm on kernel events, which are collected from its creation on."""
+    """Requests a tick on kernel events, which are collected from its creation on."""
 
-    def __init__(self, open_events: Callable[[], NetlinkEvents], alarm: Alarm, stopping: asyncio.Event) -> None:
+    def __init__(self, open_events: Callable[[], NetlinkEvents], wakeup: Wakeup, stopping: asyncio.Event) -> None:
         self._open = open_events
-        self._alarm = alarm
+        self._wakeup = wakeup
         self._stopping = stopping
         self._events = open_events()
 
@@ -65,7 +65,7 @@ class EventsWatch:
             self._events.close()
             self._events = self._open()
             self._events.lost()
-            self._alarm.ring()
+            self._wakeup.request_tick()
             raise
 
     async def _watch(self) -> None:
@@ -75,7 +75,7 @@ class EventsWatch:
             await asyncio.wait({happened, stopped}, return_when=asyncio.FIRST_COMPLETED)
             if happened.done():
                 happened.result()
-                self._alarm.ring()
+                self._wakeup.request_tick()
             else:
                 happened.cancel()
         stopped.cancel()

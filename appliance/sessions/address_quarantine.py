@@ -1,8 +1,8 @@
-"""The addresses of sessions that have ended, until they may be another's.
+"""Keeps the addresses of ended sessions until another session may have them.
 
-An address is free again once no flow of its is left: what the internet still sends to it would reach its next holder.
-The kernel walks its whole table of flows to find some, which takes it milliseconds: no other request waits for that,
-and what has ended meanwhile is looked for together.
+An address is free again once no conntrack flow of it is left: what the internet still sends to it would reach its next
+holder. The kernel walks its whole flow table to find some, which takes milliseconds: requests do not wait for it, and
+addresses that are added meanwhile are looked up together.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from appliance.network.exit_node import Exit
 
 
-class RetiredAddresses:
-    """By their offsets, which stay taken in the pool until `release`."""
+class AddressQuarantine:
+    """Holds addresses by their offsets, which stay taken in the pool until `release`."""
 
     def __init__(
         self,
@@ -35,10 +35,11 @@ class RetiredAddresses:
         self._releasing = asyncio.Lock()
 
     def add(self, offset: int) -> None:
+        """Puts an address of an ended session into quarantine."""
         self._offsets.add(offset)
 
     async def release(self) -> None:
-        """Where it is cut short, they are there for the next time."""
+        """Deletes the addresses' flows and frees them. If cancelled, the next call does what is left."""
         async with self._releasing:
             if offsets := set(self._offsets):
                 await self._forget_flows([a for offset in offsets for a in self._exit.addresses(offset, ipv6=True)])
@@ -46,15 +47,15 @@ class RetiredAddresses:
                 for offset in offsets:
                     self._pool.release(offset)
 
-    async def make_room(self) -> None:
-        """Release them at once where no other address is free."""
+    async def release_if_exhausted(self) -> None:
+        """Releases all addresses at once if no other address is free."""
         if self._offsets and self._pool.in_use == self._pool.capacity:
             await self.release()
 
 
 @dataclass(frozen=True, slots=True)
 class Addresses:
-    """Holds the clients' addresses: the pool of all, and those of ended sessions that are not free yet."""
+    """Holds the clients' addresses: the pool of all, and the quarantine of those not free yet."""
 
     pool: AddressPool
-    retired: RetiredAddresses
+    quarantine: AddressQuarantine

@@ -1,4 +1,4 @@
-"""Making the exit equal to the store: applies what `reconcile` finds different."""
+"""Makes the exit equal to the store: applies the differences that `reconcile` finds."""
 
 from __future__ import annotations
 
@@ -28,20 +28,23 @@ log = logging.getLogger(__name__)
 
 
 class Egress(Protocol):
-    def state(self) -> EgressState: ...
+    """Controls how clients' packets leave the host: firewall, forwarding and conntrack."""
+
+    def state(self) -> EgressState:
+        """Returns the egress as it stands."""
 
     async def apply(self, changes: EgressChanges) -> None:
-        """Raises EgressError."""
+        """Applies the changes. Raises EgressError."""
 
     async def forget(self, addresses: Collection[IPv4Address | IPv6Address]) -> None:
-        """No flow goes on that one of these has part in."""
+        """Deletes the conntrack flows from and to these addresses."""
 
     async def forget_others(self, held: Collection[IPv4Address | IPv6Address]) -> None:
-        """No flow goes on that a client's address has part in which is not among these."""
+        """Deletes the conntrack flows from and to all clients' addresses but these."""
 
 
 class Convergence:
-    """The caller holds the exit's turn."""
+    """Compares and repairs the exit. Its methods must be called with the exit lock held."""
 
     def __init__(self, tunnel: Tunnel, egress: Egress, live: LiveSessions, exit_: Exit, metrics: Metrics) -> None:
         self._tunnel = tunnel
@@ -49,20 +52,20 @@ class Convergence:
         self._live = live
         self._exit = exit_
         self._metrics = metrics
-        self._compared: Dump | None = None  # all peers but these were equal in it
+        self._compared: Dump | None = None  # the last dump in which all peers were equal, but for:
         self._unequal: set[bytes] = set()
-        self._loads = 0  # of `live`, when the two above were begun
+        self._loads = 0  # `live.loads` for which the two above hold
 
     async def read_link(self) -> Link | None:
-        """Returns the interface as it stands, None where there is none. Raises TunnelError."""
+        """Returns the interface as it stands, or None if there is none. Raises TunnelError."""
         return await self._tunnel.link()
 
     async def plan(self, link: Link | None, dump: Dump | None) -> Changes:
-        """What differs between the store and what was read.
+        """Returns what differs between the store and what was read. Raises TunnelError.
 
-        Of the peers only those are compared that have changed on one of the two sides, or differed before.
+        Compares only peers that have changed on one of the two sides, or differed before.
         """
-        # Until they are known to be equal: what follows may fail.
+        # All of them count as unequal until compared: what follows may fail.
         keys = self._unequal = self._to_compare(link, dump)
         changes = self._changes(keys, link, dump)
         if dump is not None:
@@ -71,17 +74,17 @@ class Convergence:
         return changes
 
     def _to_compare(self, link: Link | None, dump: Dump | None) -> set[bytes]:
-        touched = self._live.touched()
+        touched = self._live.take_touched()
         if link is None or dump is None or self._compared is None or self._loads != self._live.loads:
-            # Nothing is known of the peers that there are.
+            # What the peers were equal to is not known: compare all.
             self._compared, self._loads = None if link is None else dump, self._live.loads
-            return {*self._live.by_key, *(() if dump is None else dump.peers)}
+            return {*self._live.public_keys(), *(() if dump is None else dump.peers)}
         keys = self._unequal.union(touched, dump.changed_since(self._compared))
         self._compared = dump
         return keys
 
     def _changes(self, keys: set[bytes], link: Link | None, dump: Dump | None) -> Changes:
-        sessions = [session for key in keys if (session := self._live.by_key.get(key)) is not None]
+        sessions = [session for key in keys if (session := self._live.get(key)) is not None]
         if dump is not None:
             peers = dump.peers
             dump = replace(
@@ -90,9 +93,10 @@ class Convergence:
         return reconcile(self._exit.desired(sessions), Actual(self._egress.state(), link, dump))
 
     async def apply(self, changes: Changes) -> EgressError | None:
-        """The store knows already that the peers which are added afresh count from zero (`Meter.restart`).
+        """Applies the changes. `Meter.restart` must have been called for the peers that are added afresh.
 
-        Where the egress cannot be put right, an interface that stands is, and what went wrong is returned.
+        Returns the error if only the egress cannot be repaired and the interface exists. Raises EgressError or
+        TunnelError otherwise.
         """
         self._report(changes)
         fault = None
@@ -120,7 +124,7 @@ class Convergence:
             self._metrics.repairs.labels(kind).inc(many)
 
     def _report(self, changes: Changes) -> None:
-        """A line a kind, however many there are: whoever adds peers by the hundred fills no log."""
+        """Logs one line for each kind of change, so that hundreds of foreign peers do not fill the log."""
         if changes.link is not None:
             log.info("interface: %s", ", ".join(_link_words(changes.link)))
         if changes.device is not None:
@@ -136,10 +140,13 @@ class Convergence:
             log.info("allowed-ips set", extra=self._about_sessions(changed))
 
     def _about_sessions(self, keys: Collection[bytes]) -> dict[str, object]:
-        return about(count=len(keys), sessions=some(self._live.by_key[key].id for key in keys))
+        return about(count=len(keys), sessions=some(self._live[key].id for key in keys))
 
     async def _confirmed(self, keys: set[bytes], changes: Changes, link: Link | None) -> Changes:
-        """A dump ends early when the peer under its cursor is removed: only what two dumps miss is missing."""
+        """Drops additions that a second dump does not confirm.
+
+        A dump ends early if the peer under its cursor is removed: only a peer that two dumps lack is missing.
+        """
         missing = fresh_keys(changes)
         if not missing:
             return changes
@@ -150,12 +157,12 @@ class Convergence:
 
 
 def fresh_keys(changes: Changes) -> set[bytes]:
-    """The peers that are added afresh."""
+    """Returns the keys of the peers that are added afresh."""
     return {change.peer.public_key for change in changes.peers if isinstance(change, PutPeer) and change.fresh}
 
 
 def _by_kind(changes: Changes) -> Mapping[str, Collection[bytes]]:
-    """The peers' public keys, by what is done to them."""
+    """Returns the peers' public keys by the kind of repair."""
     fresh = fresh_keys(changes)
     puts = {change.public_key for change in changes.peers if isinstance(change, PutPeer)}
     return {

@@ -1,4 +1,4 @@
-"""Ends sessions: removes their peers, bills what is left to bill, and gives their addresses back."""
+"""Ends sessions: removes their peers, bills the rest, and puts their addresses into quarantine."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from appliance.config.log_format import about
 from appliance.domain.entities import Reason, State
 from appliance.domain.errors import PeerApplyFailed, TunnelError
 from appliance.network.wireguard.tunnel import RemovePeer
-from appliance.sessions.turn import take_turn
 from appliance.store.queries import invoices
 from appliance.store.queries import sessions as rows
 
@@ -21,10 +20,10 @@ if TYPE_CHECKING:
     from appliance.domain.entities import Session
     from appliance.sessions.address_quarantine import Addresses
     from appliance.sessions.metrics import Metrics
+    from appliance.sessions.peer_access import PeerAccess
     from appliance.sessions.records import Records
-    from appliance.sessions.rollback import Leftovers
+    from appliance.sessions.rollback import Rollback
     from appliance.sessions.schedule import Schedule
-    from appliance.sessions.turn import Peers
 
 log = logging.getLogger(__name__)
 
@@ -36,16 +35,16 @@ class Ending:
         self,
         *,
         records: Records,
-        peers: Peers,
+        peers: PeerAccess,
         addresses: Addresses,
-        leftovers: Leftovers,
+        rollback: Rollback,
         schedule: Schedule,
         metrics: Metrics,
     ) -> None:
         self._records = records
         self._peers = peers
         self._addresses = addresses
-        self._leftovers = leftovers
+        self._rollback = rollback
         self._schedule = schedule
         self._metrics = metrics
 
@@ -57,33 +56,33 @@ class Ending:
         """
         async with self._peers.keys.hold(session.public_key):
             try:
-                async with take_turn(self._peers.turn, self._peers.deadline()):
+                async with self._peers.locked(self._peers.deadline()):
                     if self._current(session) is not None:
                         await self._records.meter.read()
-                        # Reading has put the last figures in place of the session's.
-                        await self.finish([(self._records.live.by_key[session.public_key], Reason.CLOSED)])
+                        # Reading replaced the session in memory by one with its last figures.
+                        await self.finish([(self._records.live[session.public_key], Reason.CLOSED)])
             except (TunnelError, TimeoutError) as error:
                 log.warning("peer was not removed yet: %s", error or "no answer", extra=about(**ids_of(session)))
                 await self._mark_closing(session)
                 self._schedule.check_soon()
                 raise PeerApplyFailed from error
-        await self._addresses.retired.release()
+        await self._addresses.quarantine.release()
 
     async def finish_free(self, ending: Mapping[bytes, Reason]) -> bool:
-        """Ends the sessions of those keys on which no request is at work; returns whether that was all.
+        """Ends the sessions whose keys no request holds; returns whether those were all.
 
-        A replacement relies on the address of the session that it replaces. The caller holds the turn and has just
-        read the counters. Raises TunnelError or StoreUnavailable.
+        A replacement relies on the address of the session that it replaces. Must be called with the exit lock held,
+        just after reading the counters. Raises TunnelError or StoreUnavailable.
         """
-        by_key = self._records.live.by_key
+        live = self._records.live
         async with self._peers.keys.hold_free(ending) as free:
-            await self.finish([(by_key[key], reason) for key, reason in ending.items() if key in free])
+            await self.finish([(live[key], reason) for key, reason in ending.items() if key in free])
         return len(free) == len(ending)
 
     async def finish(self, ending: Sequence[tuple[Session, Reason]]) -> None:
-        """Removes the peers and ends the sessions. The caller holds the turn and has just read the counters.
+        """Removes the peers and ends the sessions.
 
-        Raises TunnelError or StoreUnavailable.
+        Must be called with the exit lock held, just after reading the counters. Raises TunnelError or StoreUnavailable.
         """
         if not ending:
             return
@@ -92,32 +91,32 @@ class Ending:
         now = records.clock.now().wall_ms
         last = records.meter.count_time([session for session, _ in ending])
         async with records.committing() as db:
-            await records.meter.put(db, last)
+            await records.meter.write(db, last)
             await rows.mark_terminated(db, [(s.id, reason) for s, reason in ending], now)
             await invoices.end(db, [s.id for s, _ in ending], now)
             await rows.forget_baselines(db, [s.public_key for s, _ in ending])
-        records.meter.take(last)
+        records.meter.apply(last)
         for session, reason in ending:
             records.live.drop(session.public_key)
-            self._addresses.retired.add(session.address_offset)
+            self._addresses.quarantine.add(session.address_offset)
             note_end(self._metrics, session, session.reason or reason)
 
-    async def clear_leftovers(self) -> None:
-        """Takes back the rows of failed requests. Raises StoreUnavailable."""
-        await self._leftovers.clear()
+    async def roll_back(self) -> None:
+        """Rolls back the rows of failed requests. Raises StoreUnavailable."""
+        await self._rollback.run()
 
     async def release_addresses(self) -> None:
-        """Gives back the addresses of ended sessions. The caller does not hold the turn."""
-        await self._addresses.retired.release()
+        """Releases the addresses of ended sessions. Must not be called with the exit lock held."""
+        await self._addresses.quarantine.release()
 
-    def take_stock(self, unfinished: Iterable[Session]) -> None:
-        """Corrects the pool after the store was read: taken are the addresses of its rows and of leftovers."""
-        held = self._leftovers.offsets().union(session.address_offset for session in unfinished)
+    def correct_pool(self, unfinished: Iterable[Session]) -> None:
+        """Corrects the pool after the store was read: its rows and failed requests hold addresses, and nothing else."""
+        held = self._rollback.offsets().union(session.address_offset for session in unfinished)
         for offset in self._addresses.pool.unlike(held):
             if offset in held:
                 self._addresses.pool.reserve(offset)
             else:
-                self._addresses.retired.add(offset)
+                self._addresses.quarantine.add(offset)
 
     async def _mark_closing(self, session: Session) -> None:
         async with self._records.committing() as db:
@@ -127,8 +126,8 @@ class Ending:
             self._records.live.put(replace(current, state=State.CLOSING, reason=Reason.CLOSED))
 
     def _current(self, session: Session) -> Session | None:
-        """Returns the session as it is in memory; None if it has ended, or another one has its key."""
-        current = self._records.live.by_key.get(session.public_key)
+        """Returns the session as it is in memory; None if it has ended or another session has its key."""
+        current = self._records.live.get(session.public_key)
         return None if current is None or current.id != session.id else current
 
 

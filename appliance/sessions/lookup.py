@@ -26,7 +26,7 @@ class Lookup:
 
         Raises SessionNotFound: for an unknown id and another account's alike. Raises StoreUnavailable.
         """
-        session = self._live.session(session_id)
+        session = self._live.by_id(session_id)
         if session is None:
             async with self._store.read() as db:
                 session = await rows.by_id(db, session_id)

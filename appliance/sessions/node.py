@@ -1,8 +1,8 @@
-"""Which exits exist, where they are and whether they take sessions. Today: this host."""
+"""Describes the exit nodes: where they are, whether they work, and which one takes a new session."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from appliance.domain.errors import NoActiveNodeInRegion, NoActiveNodes
@@ -10,68 +10,79 @@ from appliance.domain.errors import NoActiveNodeInRegion, NoActiveNodes
 if TYPE_CHECKING:
     from appliance.domain.clock import Clock
 
-APPLIES_FAILED_LIMIT = 3
+FAILED_APPLIES_LIMIT = 3
 RETRY_MS = 10_000
 
 
-@dataclass(slots=True)
-class Node:
-    """One exit and what is known of its health. `patience_ms`: how old the last check of it may be."""
+class NodeHealth:
+    """Tracks whether a node works. `max_age_ms` is how old its last check may be; `fault`, what it starts with."""
 
-    name: str
-    region: str
-    public_ip: str
-    clock: Clock
-    patience_ms: int
-    drained: bool = False
-    check_fault: str | None = "starting"  # what the last check found
-    applies_failed: int = 0  # in a row
-    _crashed: dict[str, str] = field(default_factory=dict)
-    _retry_at_ms: int = 0  # when a row of failed applies may be forgiven
-    _checked_at_ms: int = 0
+    def __init__(self, clock: Clock, max_age_ms: int, fault: str | None = "starting") -> None:
+        self._clock = clock
+        self._max_age_ms = max_age_ms
+        self.check_fault = fault  # what the last check found
+        self.failed_applies = 0  # in a row
+        self._crashed: dict[str, str] = {}  # by task name
+        self._retry_at_ms = 0  # when a row of failed applies may be forgiven
+        self._checked_at_ms = 0
 
     @property
     def fault(self) -> str | None:
-        """Why it is not ready, as /readyz says it; None while it is."""
+        """Returns why the node is not ready, as /readyz words it; None if it is ready."""
         if self.check_fault is not None:
             return self.check_fault
         for crashed in self._crashed.values():
             return crashed
-        age_ms = self.clock.now().boot_ms - self._checked_at_ms
-        return f"the exit was last checked {age_ms // 1000} s ago" if age_ms > self.patience_ms else None
+        age_ms = self._clock.now().boot_ms - self._checked_at_ms
+        return f"the exit was last checked {age_ms // 1000} s ago" if age_ms > self._max_age_ms else None
 
     @property
     def healthy(self) -> bool:
-        return self.fault is None and self.applies_failed < APPLIES_FAILED_LIMIT
-
-    @property
-    def active(self) -> bool:
-        return self.healthy and not self.drained
+        """Tells whether the node is ready and its last changes of peers were not all refused."""
+        return self.fault is None and self.failed_applies < FAILED_APPLIES_LIMIT
 
     def apply_succeeded(self) -> None:
-        self.applies_failed = 0
+        """Notes that a peer was changed for a request."""
+        self.failed_applies = 0
 
     def apply_failed(self) -> None:
-        self.applies_failed += 1
-        self._retry_at_ms = self.clock.now().boot_ms + RETRY_MS
+        """Notes that a peer could not be changed for a request."""
+        self.failed_applies += 1
+        self._retry_at_ms = self._clock.now().boot_ms + RETRY_MS
 
     def checked(self, fault: str | None) -> None:
-        """The outcome of a check of the exit. One that finds nothing wrong lets the next apply be tried."""
+        """Notes the outcome of a check of the exit. A check without a fault lets the next apply be tried."""
         self.check_fault = fault
-        self._checked_at_ms = self.clock.now().boot_ms
+        self._checked_at_ms = self._clock.now().boot_ms
         if fault is None and not self.healthy and self._checked_at_ms >= self._retry_at_ms:
-            self.applies_failed = 0
+            self.failed_applies = 0
 
     def task(self, name: str, fault: str | None) -> None:
-        """A background task does not run, and why; None: it does."""
+        """Notes why a background task does not run; None: it runs."""
         if fault is None:
             self._crashed.pop(name, None)
         else:
             self._crashed[name] = fault
 
 
+@dataclass(slots=True)
+class Node:
+    """Describes one exit: its place, its health, and whether it takes no new sessions (`drained`)."""
+
+    name: str
+    region: str
+    public_ip: str
+    health: NodeHealth
+    drained: bool = False
+
+    @property
+    def active(self) -> bool:
+        """Tells whether the node takes new sessions."""
+        return self.health.healthy and not self.drained
+
+
 class Nodes:
-    """Places sessions on the nodes that there are: the `Placement` of openings."""
+    """Places sessions on the nodes of this process: implements `Placement` (sessions/opening.py)."""
 
     def __init__(self, *nodes: Node) -> None:
         self._nodes = nodes

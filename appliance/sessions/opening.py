@@ -1,4 +1,4 @@
-"""Opens sessions: decides whether one may be opened, installs its peer, and takes it back if that fails."""
+"""Opens sessions: decides whether one may be opened, installs its peer, and rolls back if that fails."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ from appliance.domain.tiers import Tier
 from appliance.network.wireguard import keys
 from appliance.network.wireguard.tunnel import PutPeer, RemovePeer
 from appliance.sessions.ending import ids_of, note_end
-from appliance.sessions.turn import take_turn
 from appliance.store.queries import accounts as account_rows
 from appliance.store.queries import invoices
 from appliance.store.queries import sessions as rows
@@ -32,10 +31,10 @@ if TYPE_CHECKING:
     from appliance.sessions.address_quarantine import Addresses
     from appliance.sessions.metrics import Metrics
     from appliance.sessions.node import Node
+    from appliance.sessions.peer_access import PeerAccess
     from appliance.sessions.records import Records
-    from appliance.sessions.rollback import Leftovers
+    from appliance.sessions.rollback import Rollback
     from appliance.sessions.schedule import Schedule
-    from appliance.sessions.turn import Peers
 
 log = logging.getLogger(__name__)
 
@@ -80,15 +79,15 @@ class _Admitted:
 
 
 class Opening:
-    """Opens sessions, or leaves nothing of them."""
+    """Opens sessions. A session that cannot be opened leaves nothing behind."""
 
     def __init__(
         self,
         *,
         records: Records,
-        peers: Peers,
+        peers: PeerAccess,
         addresses: Addresses,
-        leftovers: Leftovers,
+        rollback: Rollback,
         placement: Placement,
         exit_: Exit,
         terms: Terms,
@@ -98,7 +97,7 @@ class Opening:
         self._records = records
         self._peers = peers
         self._addresses = addresses
-        self._leftovers = leftovers
+        self._rollback = rollback
         self._placement = placement
         self._exit = exit_
         self._terms = terms
@@ -106,7 +105,7 @@ class Opening:
         self._metrics = metrics
 
     async def open(self, account: Account, request: SessionRequest) -> OpenedSession:
-        """Opens a session. If it raises, nothing is left of the session.
+        """Opens a session. Nothing is left of it if this raises.
 
         Raises InvalidToken: if the account is gone or disabled. Raises PeerApplyFailed: if the peer could not be
         installed in time. Raises StoreUnavailable, or the error with which policy, placement or the pool refuses.
@@ -117,8 +116,8 @@ class Opening:
             private_key = keys.generate_private_key()
             public_key = keys.public_key(private_key)
         async with self._peers.keys.hold(public_key):
-            await self._leftovers.clear()
-            await self._addresses.retired.make_room()
+            await self._rollback.run()
+            await self._addresses.quarantine.release_if_exhausted()
             admitted = await self._admit(account, request, public_key)
             try:
                 session = await self._install(admitted)
@@ -130,12 +129,12 @@ class Opening:
         return OpenedSession(session, self._exit.client_config(session, private_key, ipv6=request.ipv6))
 
     async def _admit(self, account: Account, request: SessionRequest, public_key: bytes) -> _Admitted:
-        """Decides and inserts the pending row in one transaction: no two requests pass on the same facts."""
+        """Decides and inserts the pending row in one transaction: two requests are never admitted on the same facts."""
         allocated: int | None = None
         pending: Session | None = None
         try:
             async with self._records.store.write() as db:
-                # Its tier may have changed, or the account gone, since the token was looked up.
+                # The account may have changed tier or been removed since its token was looked up.
                 current = await account_rows.by_id(db, account.id)
                 if current is None or current.disabled:
                     raise InvalidToken
@@ -150,8 +149,8 @@ class Opening:
                 await rows.insert_pending(db, pending)
         except BaseException:
             if pending is not None:
-                # A commit that failed may have been made all the same.
-                self._leftovers.add(pending.id, allocated)
+                # A commit that was reported as failed may have been made.
+                self._rollback.add(pending.id, allocated)
             elif allocated is not None:
                 self._addresses.pool.release(allocated)
             raise
@@ -215,12 +214,12 @@ class Opening:
         )
 
     async def _install(self, admitted: _Admitted) -> Session:
-        """Puts the peer into the tunnel and marks the row live."""
+        """Adds the peer to the tunnel and marks the row live."""
         deadline = self._peers.deadline()
         try:
-            async with take_turn(self._peers.turn, deadline):
-                # A replacement keeps the peer, its counters and its handshake: what moved so far is billed to
-                # the old session, what moves from here on to the new one.
+            async with self._peers.locked(deadline):
+                # A replacement keeps the peer, its counters and its handshake: bytes moved so far are billed to
+                # the old session, bytes moved from here on to the new one.
                 kept = admitted.replaced is not None
                 async with asyncio.timeout_at(deadline):
                     await self._peers.tunnel.apply([PutPeer(self._exit.peer(admitted.pending), fresh=not kept)])
@@ -231,19 +230,19 @@ class Opening:
                 session = await self._go_live(admitted, seen)
         except (TunnelError, TimeoutError, KeyError) as error:
             log.warning("peer of a new session was not applied: %s", error, extra=about(**ids_of(admitted.pending)))
-            admitted.node.apply_failed()
+            admitted.node.health.apply_failed()
             self._schedule.check_soon()
             raise PeerApplyFailed from error
-        admitted.node.apply_succeeded()
+        admitted.node.health.apply_succeeded()
         return session
 
     async def _go_live(self, admitted: _Admitted, handshake_seen_ns: int) -> Session:
         records = self._records
         now = records.clock.now()
         pending, replaced = admitted.pending, admitted.replaced
-        last = records.meter.count_time([] if replaced is None else [records.live.by_key[replaced.public_key]])
+        last = records.meter.count_time([] if replaced is None else [records.live[replaced.public_key]])
         async with records.committing() as db:
-            await records.meter.put(db, last)
+            await records.meter.write(db, last)
             if replaced is not None:
                 await rows.mark_terminated(db, [(replaced.id, Reason.REPLACED)], now.wall_ms)
                 await invoices.end(db, [replaced.id], now.wall_ms)
@@ -258,7 +257,7 @@ class Opening:
             quiet_boot_id=now.boot_id,
             counted_until_ms=now.boot_ms,
         )
-        records.meter.take(last)
+        records.meter.apply(last)
         if replaced is not None:
             note_end(self._metrics, replaced, Reason.REPLACED)
         records.live.put(session, admitted.account)
@@ -266,21 +265,19 @@ class Opening:
         return session
 
     async def _undo(self, admitted: _Admitted) -> None:
-        """Takes back a session that could not be installed. The next tick removes a peer that the tunnel kept."""
+        """Rolls back a session that could not be installed. The next tick removes a peer that the tunnel kept."""
         pending, replaced = admitted.pending, admitted.replaced
         change = RemovePeer(pending.public_key) if replaced is None else PutPeer(self._exit.peer(replaced))
         try:
-            async with asyncio.timeout(UNDO_TIMEOUT_S), self._peers.turn:
+            async with asyncio.timeout(UNDO_TIMEOUT_S), self._peers.exit_lock:
                 await self._peers.tunnel.apply([change])
         except (TunnelError, TimeoutError) as error:
             log.warning(
-                "peer of a failed session not taken back yet: %s", error or "no answer", extra=about(**ids_of(pending))
+                "peer of a failed session not removed yet: %s", error or "no answer", extra=about(**ids_of(pending))
             )
-        self._leftovers.add(pending.id, pending.address_offset if replaced is None else None)
+        self._rollback.add(pending.id, pending.address_offset if replaced is None else None)
         try:
-            await self._leftovers.clear()
+            await self._rollback.run()
         except StoreUnavailable as error:
-            log.warning(
-                "row of a failed session not taken back yet: %s", error.__cause__, extra=about(**ids_of(pending))
-            )
-        await self._addresses.retired.release()
+            log.warning("row of a failed session not deleted yet: %s", error.__cause__, extra=about(**ids_of(pending)))
+        await self._addresses.quarantine.release()

@@ -1,4 +1,4 @@
-"""Does this exit work right now?"""
+"""Tells whether this exit works right now."""
 
 from __future__ import annotations
 
@@ -10,30 +10,30 @@ from appliance.store.queries import node as node_row
 if TYPE_CHECKING:
     from appliance.domain.clock import Clock
     from appliance.network.wireguard.tunnel import Tunnel
-    from appliance.sessions.node import Node
+    from appliance.sessions.node import NodeHealth
     from appliance.store.database import Store
 
 FRESH_MS = 1000
 
 
 class Readiness:
-    """Asks store and tunnel at most once a second, however often it is asked itself."""
+    """Asks store and tunnel at most once a second, however many requests ask."""
 
-    def __init__(self, store: Store, tunnel: Tunnel, node: Node, clock: Clock) -> None:
+    def __init__(self, store: Store, tunnel: Tunnel, health: NodeHealth, clock: Clock) -> None:
         self._store = store
         self._tunnel = tunnel
-        self._node = node
+        self._health = health
         self._clock = clock
         self._asked_at_ms: int | None = None
         self._fault: str | None = None
 
     async def fault(self) -> str | None:
-        """Why the exit is not ready, or None."""
+        """Returns why the exit is not ready, or None if it is."""
         now = self._clock.now().boot_ms
         if self._asked_at_ms is None or now - self._asked_at_ms >= FRESH_MS:
             self._asked_at_ms = now
             self._fault = await self._ask()
-        return self._node.fault or self._fault
+        return self._health.fault or self._fault
 
     async def _ask(self) -> str | None:
         try:

@@ -1,4 +1,4 @@
-"""Ticks: reads and bills all counters, repairs the tunnel, ends the sessions that are due."""
+"""Reads and bills all counters each tick, repairs the tunnel, ends the sessions that are due."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ SWEEP_MS = 3_600_000  # the longest between two sweeps
 
 
 class Ticker:
-    """Ticks about every second, when a session runs out, and at once when asked to. Ticks never overlap."""
+    """Ticks about every second, when a session runs out, and at once on request. Ticks never overlap."""
 
     def __init__(
         self,
@@ -44,7 +44,7 @@ class Ticker:
         tokens: Tokens,
         node: Node,
         schedule: Schedule,
-        turn: asyncio.Lock,
+        exit_lock: asyncio.Lock,
         settings: MeterSettings,
         metrics: Metrics,
     ) -> None:
@@ -54,52 +54,52 @@ class Ticker:
         self._tokens = tokens
         self._node = node
         self._schedule = schedule
-        self._turn = turn
+        self._exit_lock = exit_lock
         self._settings = settings
         self._metrics = metrics
         self._link: Link | None = None  # as last read
-        self._took_s = 0.0  # the last tick
+        self._took_s = 0.0  # how long the last tick took
         self._whole_at_ms: int | None = None  # when a whole tick last committed
         self._swept_at_ms: int | None = None
         self.last_tick_ms: int | None = None  # CLOCK_BOOTTIME at the end of the last whole tick
-        self.ended_ms: int | None = None  # and of the last one at all, whatever it found
+        self.ended_ms: int | None = None  # and at the end of the last tick of any kind, failed or not
         self.ticks = 0
         self.failed_ticks = 0
 
     async def run(self, stopping: asyncio.Event) -> None:
-        """Ticks until `stopping`; a tick under way is finished, never cut short."""
+        """Ticks until `stopping` is set. A tick that has begun is finished, never interrupted."""
         while not stopping.is_set():
-            rung = await self._schedule.wait(self._seconds_to_next)
+            requested = await self._schedule.wait(self._seconds_to_next)
             if not stopping.is_set():
-                await self.tick(whole=rung)
+                await self.tick(whole=requested)
 
     def _seconds_to_next(self) -> float:
-        if not self._node.healthy:
-            # No session can be ended now, however long it has been due.
+        if not self._node.health.healthy:
+            # No session can be ended now: one that is due must not make ticks follow at once.
             return RETRY_S
-        # However near a limit, ticks take no more than half of the time.
+        # Ticks take at most half of the time, however near a limit is.
         return max(self._schedule.seconds_to_next_look(), min(self._took_s, RETRY_S))
 
     async def tick(self, *, whole: bool = True) -> None:
-        """Ticks once. What goes wrong is logged, shown by /readyz and tried again; it is not raised.
+        """Ticks once. Does not raise: a failure is logged, shown by /readyz, and retried.
 
-        A whole tick looks at everything and commits what it read. The others, about each second, read the counters and
-        end the sessions that are due; they commit when they end one, or when `meter.interval` has passed.
+        A whole tick compares everything and commits what it read. The others, about once a second, read the counters
+        and end the sessions that are due; they commit when they end one, or when `meter.interval` has passed.
         """
-        async with self._turn:
+        async with self._exit_lock:
             started = self._records.clock.now().boot_ms
             fault = None
-            whole = whole or self._is_due() or not self._node.healthy
+            whole = whole or self._is_due() or not self._node.health.healthy
             try:
-                await self._round(whole=whole)
+                await self._tick(whole=whole)
             except (TunnelError, EgressError) as error:
                 fault = str(error)
                 self._link = None
                 if not whole:
-                    # Perhaps the interface has gone since it was last looked at: look again at once.
+                    # The interface may have gone since it was last read: read it again at once.
                     self._schedule.check_soon()
             except StoreUnavailable as error:
-                self._records.live.stale = True
+                self._records.live.mark_stale()
                 fault = f"{error}: {error.__cause__}"
             self.ended_ms = self._records.clock.now().boot_ms
             self._took_s = (self.ended_ms - started) / 1000
@@ -109,27 +109,27 @@ class Ticker:
 
     def _report(self, fault: str | None) -> None:
         self.failed_ticks += fault is not None
-        before = self._node.check_fault
-        # Until the first whole tick the fault is the start's own, and ends it.
+        before = self._node.health.check_fault
+        # Until the first whole tick, the start itself reports the fault and ends the program.
         if fault is not None and fault != before and self.ticks:
             log.error("not ready: %s", fault)
         elif fault is None and before is not None:
             log.info("ready")
-        self._node.checked(fault)
+        self._node.health.checked(fault)
 
     def _is_due(self) -> bool:
         now = self._records.clock.now().boot_ms
         return self._whole_at_ms is None or now >= self._whole_at_ms + self._settings.interval * 1000
 
-    async def _round(self, *, whole: bool) -> None:
-        asked = await self._take_requests()
-        whole = whole or asked is not None
+    async def _tick(self, *, whole: bool) -> None:
+        requested = await self._read_requests()
+        whole = whole or requested is not None
         if whole or self._link is None:
             self._link = await self._convergence.read_link()
         seen = None if self._link is None else await self._records.meter.observe()
         changes = await self._convergence.plan(self._link, None if seen is None else seen.dump)
         ending = self._schedule.due(seen)
-        seen_until = self._records.live.beat
+        seen_until = self._records.live.heartbeat
         if seen is not None and (whole or changes or ending):
             await self._records.meter.commit(seen)
             if whole:
@@ -137,8 +137,8 @@ class Ticker:
         fault = await self._repair(changes, seen_until)
         all_ended = await self._ending.finish_free(ending)
         if whole:
-            # Where a request is at work on a session that has to end, what was asked is not done yet.
-            await self._keep_house(asked if all_ended else None)
+            # While a client's request holds a session that must end, the admin's request is not done yet.
+            await self._clean_up(requested if all_ended else None)
         if fault is not None:
             raise fault
         if whole:
@@ -146,7 +146,7 @@ class Ticker:
             self.ticks += 1
 
     async def _repair(self, changes: Changes, seen_until: Moment) -> EgressError | TunnelError | None:
-        """Repairs the exit; returns what could not be put right, so that sessions that are due end all the same."""
+        """Repairs the exit. Returns the error instead of raising it, so that sessions that are due still end."""
         if not changes:
             return None
         await self._records.meter.restart(fresh_keys(changes), seen_until)
@@ -158,36 +158,37 @@ class Ticker:
             return error
         return fault
 
-    async def _keep_house(self, asked: int | None) -> None:
-        await self._ending.clear_leftovers()
+    async def _clean_up(self, requested: int | None) -> None:
+        """Rolls back failed requests, deletes old sessions, and acknowledges the admin's request of this number."""
+        await self._ending.roll_back()
         await self._sweep()
-        if asked is not None:
+        if requested is not None:
             async with self._records.store.write() as db:
-                await node_row.mark_applied(db, asked)
+                await node_row.mark_applied(db, requested)
 
-    async def _take_requests(self) -> int | None:
-        """Takes over what admin commands have written since the last tick.
+    async def _read_requests(self) -> int | None:
+        """Reads what admin commands have written since the last tick, and all sessions if memory is not in sync.
 
-        Returns the number of their request, to acknowledge once it is done; None where there is none.
+        Returns the number of their request, to acknowledge once it is done; None if there is none.
         """
         async with self._records.store.read() as db:
             row = await node_row.read(db)
         self._node.drained = row.drained
-        asked = row.requested if row.requested > row.applied else None
-        if asked is not None or self._records.live.stale:
+        requested = row.requested if row.requested > row.applied else None
+        if requested is not None or not self._records.live.in_sync:
             self._tokens.forget()
             async with self._records.store.write() as db:
                 await rows.close_for_disabled_accounts(db)
                 sessions, baselines = await rows.unfinished(db), await rows.baselines(db)
                 accounts = await account_rows.of_unfinished_sessions(db)
-                # While no request can be between taking an address and storing it.
-                self._ending.take_stock(sessions)
-            self._records.live.load(sessions, baselines, accounts, row.beat)
+                # In the transaction: no request can have taken an address and not yet stored it.
+                self._ending.correct_pool(sessions)
+            self._records.live.load(sessions, baselines, accounts, row.heartbeat)
             await self._records.meter.catch_up()
-        return asked
+        return requested
 
     async def _sweep(self) -> None:
-        """Drops sessions older than retention, once an hour, or more often where retention is shorter."""
+        """Deletes sessions older than `meter.retention`, once an hour, or more often if retention is shorter."""
         now = self._records.clock.now()
         retention_ms = self._settings.retention * 1000
         if self._swept_at_ms is not None and now.boot_ms < self._swept_at_ms + min(SWEEP_MS, retention_ms):

@@ -1,4 +1,4 @@
-"""Wakes the one who ticks before its time has come."""
+"""Wakes the ticker early."""
 
 from __future__ import annotations
 
@@ -9,28 +9,30 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
-class Alarm:
+class Wakeup:
+    """Ends the wait for the next tick before its time. `pending`: a whole tick was asked for and has not begun."""
+
     def __init__(self) -> None:
         self._event = asyncio.Event()
-        self.rung = False
+        self.pending = False
 
-    def ring(self) -> None:
-        """Something may differ from the store, or was asked for: a whole tick at once."""
-        self.rung = True
+    def request_tick(self) -> None:
+        """Asks for a whole tick at once: the exit may differ from the store, or a command has asked for a change."""
+        self.pending = True
         self._event.set()
 
-    def set_again(self) -> None:
-        """The next tick may be due earlier than it was."""
+    def reschedule(self) -> None:
+        """Asks for the waiting time to be computed anew: the next tick may be due earlier than it was."""
         self._event.set()
 
     async def wait(self, seconds: Callable[[], float]) -> bool:
-        """Until it rings, or until the time that is left has passed; whether it rang."""
-        while not self.rung:
+        """Waits until a whole tick is asked for, or for `seconds()`. Returns whether one was asked for."""
+        while not self.pending:
             self._event.clear()
             try:
                 async with asyncio.timeout(seconds()):
                     await self._event.wait()
             except TimeoutError:
                 break
-        rung, self.rung = self.rung, False
-        return rung
+        pending, self.pending = self.pending, False
+        return pending

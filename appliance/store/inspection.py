@@ -14,13 +14,13 @@ from appliance.store import integrity, migration
 
 @dataclass(frozen=True, slots=True)
 class Inspection:
-    """Describes a store. `newest`: what this program migrates it to. `beat`: last heartbeat, None before the first."""
+    """Describes a store. `newest`: the version this program migrates it to. `heartbeat`: None before the first."""
 
     damage: str | None
     ours: bool = True
     version: int = 0
     newest: int = 0
-    beat: Moment | None = None
+    heartbeat: Moment | None = None
 
 
 def inspect(path: Path, newest: int) -> Inspection:
@@ -31,14 +31,14 @@ def inspect(path: Path, newest: int) -> Inspection:
             (version,) = db.execute("PRAGMA user_version").fetchone()
             (application,) = db.execute("PRAGMA application_id").fetchone()
             # A database of another program need not have this table.
-            beat = _beat(db) if application == migration.APPLICATION_ID else None
+            heartbeat = _heartbeat(db) if application == migration.APPLICATION_ID else None
     except StoreError as error:
         return Inspection(damage=str(error))
     except sqlite3.Error as error:
         return Inspection(damage=f"cannot read the store {path}: {error}; try again")
     # A store that was created and never opened is empty, with both numbers 0.
     ours = application == migration.APPLICATION_ID or (application, version) == (0, 0)
-    return Inspection(None, ours, version, newest, beat)
+    return Inspection(None, ours, version, newest, heartbeat)
 
 
 def rehearse() -> None:
@@ -47,7 +47,7 @@ def rehearse() -> None:
         inspect(Path(empty.name), 0)
 
 
-def _beat(db: sqlite3.Connection) -> Moment | None:
+def _heartbeat(db: sqlite3.Connection) -> Moment | None:
     try:
         row = db.execute("SELECT beat_wall_ms, beat_boot_ms, beat_boot_id FROM node").fetchone()
     except sqlite3.OperationalError:

@@ -1,7 +1,7 @@
-"""The sessions whose peers the tunnel should hold, in memory, with their accounts and baselines.
+"""Holds in memory the sessions whose peers the tunnel should have, with their accounts and baselines.
 
-Changed only after the store has committed the same change. Ordered by when they fall due, so that whoever looks for
-what is due reads no others.
+Change it only after the store has committed the same change. Sessions are ordered by when they fall due, so that asking
+for those that are due reads no others.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from appliance.domain.clock import Moment
 from appliance.domain.entities import Account, Baseline, Session, State
 from appliance.domain.errors import StoreUnavailable
 from appliance.domain.tiers import Tier
-from appliance.store.priority_map import Lowest
+from appliance.store.priority_map import PriorityMap
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+    from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Mapping
 
     import aiosqlite
 
@@ -28,47 +28,159 @@ if TYPE_CHECKING:
 
 
 class LiveSessions:
-    """Live and closing sessions by public key, which no two of them share. Pending ones are not here."""
+    """Holds live and closing sessions by public key, which no two of them share; pending ones are not here.
+
+    `heartbeat` is when the server was last known to be up. `loads` counts how often memory was read from the store.
+    """
 
     def __init__(self) -> None:
-        self.by_key: dict[bytes, Session] = {}
+        self.heartbeat = Moment(0, 0, "")
+        self.loads = 0
+        self._stale = True  # until the first load
+        self._sessions: dict[bytes, Session] = {}
         self._key_of: dict[str, bytes] = {}  # by session id
-        self.baselines: dict[bytes, Baseline] = {}
-        self.accounts: dict[str, Account] = {}
-        self.beat = Moment(0, 0, "")  # when the server was last known to be up
-        # A transaction that failed may have been committed all the same: memory may differ from the store.
-        self.stale = True
-        self.loads = 0  # how often memory was read from the store
+        self._baselines: dict[bytes, Baseline] = {}
+        self._accounts: dict[str, Account] = {}
         self._touched: set[bytes] = set()
         self._charged: set[str] = set()
         self._order()
+
+    # Sessions -----------------------------------------------------------------------------------------
+
+    def __len__(self) -> int:
+        return len(self._sessions)
+
+    def __iter__(self) -> Iterator[Session]:
+        return iter(self._sessions.values())
+
+    def __getitem__(self, public_key: bytes) -> Session:
+        """Returns the session with this key. Raises KeyError if there is none."""
+        return self._sessions[public_key]
+
+    def get(self, public_key: bytes) -> Session | None:
+        """Returns the session with this key, or None if there is none."""
+        return self._sessions.get(public_key)
+
+    def public_keys(self) -> Collection[bytes]:
+        """Returns the public keys of all sessions."""
+        return self._sessions.keys()
+
+    def by_id(self, session_id: str) -> Session | None:
+        """Returns the session as the store has it; None if it is neither live nor closing, or memory is not in sync."""
+        key = self._key_of.get(session_id)
+        return None if key is None or self._stale else self._sessions[key]
+
+    def baseline(self, public_key: bytes) -> Baseline | None:
+        """Returns the counters as last counted, or None if they were never counted."""
+        return self._baselines.get(public_key)
+
+    # Accounts -----------------------------------------------------------------------------------------
+
+    def account(self, account_id: str) -> Account | None:
+        """Returns the account as the store has it; None if it has no sessions here, or memory is not in sync."""
+        return self._accounts[account_id] if account_id in self._keys and not self._stale else None
+
+    def owner(self, session: Session) -> Account:
+        """Returns the account of one of these sessions."""
+        return self._accounts[session.account_id]
+
+    def owners(self) -> Iterator[Account]:
+        """Yields each account with sessions here."""
+        return (self._accounts[account_id] for account_id in self._keys)
+
+    def owners_among(self, account_ids: Iterable[str]) -> Iterator[Account]:
+        """Yields those of the accounts that are, or were since the last load, here with a session."""
+        return (self._accounts[account_id] for account_id in account_ids)
+
+    def of_account(self, account_id: str) -> list[Session]:
+        """Returns the account's sessions here."""
+        return [self._sessions[key] for key in self._keys.get(account_id, ())]
+
+    # What is due --------------------------------------------------------------------------------------
+
+    def due(self, now: Moment, idle_ms: Mapping[Tier, int]) -> Iterator[bytes]:
+        """Yields the keys of sessions that are closing, have expired, or may have been idle for too long; some twice.
+
+        `idle_ms` is the idle timeout of each tier; 0: none.
+        """
+        yield from self._closing
+        yield from self._expiries.up_to(now.wall_ms)
+        for tier, timeout_ms in idle_ms.items():
+            if timeout_ms:
+                yield from self._quiet_since[tier].up_to(now.boot_ms - timeout_ms - 1)
+
+    def next_expiry(self) -> int | None:
+        """Returns when the next session expires (wall clock, ms), or None if there are no sessions."""
+        return self._expiries.lowest()
+
+    def last_counted_by(self, boot_ms: int) -> list[bytes]:
+        """Returns the keys of sessions that were last counted at `boot_ms` (CLOCK_BOOTTIME) or before."""
+        return self._counted_until.up_to(boot_ms)
+
+    def take_charged(self) -> set[str]:
+        """Returns the ids of accounts whose windows were charged since this was last called."""
+        charged, self._charged = self._charged, set()
+        return charged
+
+    def take_touched(self) -> set[bytes]:
+        """Returns the keys that have begun or ended, or changed sessions, since this was last called."""
+        touched, self._touched = self._touched, set()
+        return touched
+
+    # Changes ------------------------------------------------------------------------------------------
+
+    @property
+    def in_sync(self) -> bool:
+        """Tells whether memory is known to equal the store.
+
+        A transaction that failed may have been committed all the same: from then on it is not, until the next load.
+        """
+        return not self._stale
+
+    def mark_stale(self) -> None:
+        """Notes that memory may differ from the store."""
+        self._stale = True
+
+    @asynccontextmanager
+    async def committing(self, store: Store) -> AsyncIterator[aiosqlite.Connection]:
+        """Yields a transaction that memory follows; marks memory as stale if it fails or is cancelled.
+
+        Raises StoreUnavailable.
+        """
+        try:
+            async with store.write() as db:
+                yield db
+        except (StoreUnavailable, asyncio.CancelledError):
+            self.mark_stale()
+            raise
 
     def load(
         self,
         sessions: Iterable[Session],
         baselines: Mapping[bytes, Baseline],
         accounts: Iterable[Account],
-        beat: Moment,
+        heartbeat: Moment,
     ) -> None:
-        self.by_key = {s.public_key: s for s in sessions if s.state in (State.LIVE, State.CLOSING)}
-        self._key_of = {s.id: s.public_key for s in self.by_key.values()}
-        self.accounts = {account.id: account for account in accounts}
+        """Replaces all with what was read from the store."""
+        self._sessions = {s.public_key: s for s in sessions if s.state in (State.LIVE, State.CLOSING)}
+        self._key_of = {s.id: s.public_key for s in self}
+        self._accounts = {account.id: account for account in accounts}
         self._order()
-        self._touched.update(self.by_key)
-        # Under the sessions' own keys: what was read brings a copy of each.
-        self.baselines = {key: baselines[key] for key in self.by_key if key in baselines}
-        self.beat = beat
-        self.stale = False
+        self._touched.update(self._sessions)
+        # Under the sessions' own keys: the store returns a copy of each.
+        self._baselines = {key: baselines[key] for key in self._sessions if key in baselines}
+        self.heartbeat = heartbeat
+        self._stale = False
         self.loads += 1
 
-    def __len__(self) -> int:
-        return len(self.by_key)
-
     def put(self, session: Session, account: Account | None = None) -> None:
-        """`account` for one that may have no other session here; its windows are kept where it has."""
+        """Adds a session, or replaces the one with its key.
+
+        `account` is required if it may have no other session here; its windows are kept if it has one.
+        """
         if account is not None:
-            self.accounts.setdefault(account.id, account)
-        known = self.by_key.get(session.public_key)
+            self._accounts.setdefault(account.id, account)
+        known = self._sessions.get(session.public_key)
         if known is not None:
             del self._key_of[known.id]
             if known.account_id != session.account_id:
@@ -76,97 +188,67 @@ class LiveSessions:
         self._add(session)
 
     def drop(self, public_key: bytes) -> None:
-        """The peer is gone, its baseline with it."""
-        session = self.by_key.pop(public_key)
+        """Removes a session whose peer is gone, with its baseline."""
+        session = self._sessions.pop(public_key)
         del self._key_of[session.id]
         self._leave_account(session)
-        self.closing.discard(public_key)
-        self.baselines.pop(public_key, None)
-        self.counted_until.discard(public_key)
-        self.expiries.discard(public_key)
+        self._closing.discard(public_key)
+        self._baselines.pop(public_key, None)
+        self._counted_until.discard(public_key)
+        self._expiries.discard(public_key)
         self._touched.add(public_key)
 
-    def take(self, readings: Iterable[Reading], accounts: Mapping[str, Account]) -> None:
-        """What the store has just added to totals, baselines and windows.
+    def drop_baselines(self, public_keys: Iterable[bytes]) -> None:
+        """Forgets baselines: the counters of these peers start at zero again."""
+        for key in public_keys:
+            self._baselines.pop(key, None)
 
-        No reading says whether a session is to end: that may have been decided since it was taken.
+    def apply_count(self, readings: Iterable[Reading], accounts: Mapping[str, Account]) -> None:
+        """Applies what the store has just added to totals, baselines and windows.
+
+        Keeps each session's state and reason: those may have been decided since the reading was taken.
         """
         for r in readings:
             key = r.after.public_key
-            known = self.by_key[key]
-            self.by_key[key] = replace(r.after, state=known.state, reason=known.reason)
-            self.counted_until.put(key, r.after.counted_until_ms)
+            known = self._sessions[key]
+            self._sessions[key] = replace(r.after, state=known.state, reason=known.reason)
+            self._counted_until.put(key, r.after.counted_until_ms)
             self._quiet_with(r.after).put(key, r.after.quiet_since_ms)
             if r.baseline is not None:
-                self.baselines[key] = r.baseline
-        self.accounts.update(accounts)
+                self._baselines[key] = r.baseline
+        self._accounts.update(accounts)
         self._charged.update(accounts)
 
-    @asynccontextmanager
-    async def committing(self, store: Store) -> AsyncIterator[aiosqlite.Connection]:
-        """A transaction that memory follows. One that failed, or was cancelled, may have been made all the same."""
-        try:
-            async with store.write() as db:
-                yield db
-        except (StoreUnavailable, asyncio.CancelledError):
-            self.stale = True
-            raise
-
-    def session(self, session_id: str) -> Session | None:
-        """The session as the store has it, if it is live or closing."""
-        key = self._key_of.get(session_id)
-        return None if key is None or self.stale else self.by_key[key]
-
-    def account(self, account_id: str) -> Account | None:
-        """The account as the store has it, if it has sessions here."""
-        return self.accounts[account_id] if account_id in self._keys and not self.stale else None
-
-    def with_sessions(self) -> Iterator[Account]:
-        """The accounts that have any."""
-        return (self.accounts[account_id] for account_id in self._keys)
-
-    def of_account(self, account_id: str) -> list[Session]:
-        return [self.by_key[key] for key in self._keys.get(account_id, ())]
-
-    def charged(self) -> set[str]:
-        """The accounts whose windows were charged, by whomever, since this was last asked."""
-        charged, self._charged = self._charged, set()
-        return charged
-
-    def touched(self) -> set[bytes]:
-        """The keys that have begun or ended, or belong to another session, since this was last asked."""
-        touched, self._touched = self._touched, set()
-        return touched
-
     def _order(self) -> None:
-        """By public key: when each expires (wall clock), up to when it was counted and since when it has been quiet
-        (CLOCK_BOOTTIME of the boot that the session names, by the account's tier)."""
-        live = self.by_key.values()
-        self.expiries = Lowest({s.public_key: s.expires_at for s in live})
-        self.counted_until = Lowest({s.public_key: s.counted_until_ms for s in live})
+        """Orders all by public key: when each expires (wall clock), up to when it was counted, since when it is quiet.
+
+        The last two are CLOCK_BOOTTIME of the boot that the session names; the last is by the account's tier.
+        """
+        self._expiries = PriorityMap({s.public_key: s.expires_at for s in self})
+        self._counted_until = PriorityMap({s.public_key: s.counted_until_ms for s in self})
         quiet: dict[Tier, dict[bytes, int]] = {tier: {} for tier in Tier}
         self._keys: dict[str, set[bytes]] = {}  # of an account's sessions
-        for s in live:
-            quiet[self.accounts[s.account_id].tier][s.public_key] = s.quiet_since_ms
+        for s in self:
+            quiet[self.owner(s).tier][s.public_key] = s.quiet_since_ms
             self._keys.setdefault(s.account_id, set()).add(s.public_key)
-        self.quiet_since = {tier: Lowest(since) for tier, since in quiet.items()}
-        self.closing = {s.public_key for s in live if s.state is State.CLOSING}
+        self._quiet_since = {tier: PriorityMap(since) for tier, since in quiet.items()}
+        self._closing = {s.public_key for s in self if s.state is State.CLOSING}
 
-    def _quiet_with(self, session: Session) -> Lowest[bytes]:
-        return self.quiet_since[self.accounts[session.account_id].tier]
+    def _quiet_with(self, session: Session) -> PriorityMap[bytes]:
+        return self._quiet_since[self.owner(session).tier]
 
     def _add(self, session: Session) -> None:
         key = session.public_key
-        self.by_key[key] = session
+        self._sessions[key] = session
         self._key_of[session.id] = key
         self._keys.setdefault(session.account_id, set()).add(key)
-        self.expiries.put(key, session.expires_at)
-        self.counted_until.put(key, session.counted_until_ms)
+        self._expiries.put(key, session.expires_at)
+        self._counted_until.put(key, session.counted_until_ms)
         self._quiet_with(session).put(key, session.quiet_since_ms)
         if session.state is State.CLOSING:
-            self.closing.add(key)
+            self._closing.add(key)
         else:
-            self.closing.discard(key)
+            self._closing.discard(key)
         self._touched.add(key)
 
     def _leave_account(self, session: Session) -> None:

@@ -13,7 +13,7 @@ K = TypeVar("K", bytes, str)
 SPARE = 64  # stale heap entries to tolerate before the heap is rebuilt
 
 
-class Lowest(Generic[K]):
+class PriorityMap(Generic[K]):
     """Keeps a heap beside a dictionary: the dictionary has the current number; stale heap entries are skipped."""
 
     def __init__(self, numbers: Mapping[K, int] | None = None) -> None:
@@ -38,7 +38,7 @@ class Lowest(Generic[K]):
     def discard(self, key: K) -> None:
         self._numbers.pop(key, None)
 
-    def least(self) -> int | None:
+    def lowest(self) -> int | None:
         """Returns the lowest number, or None if there are no keys."""
         while self._heap:
             number, key = self._heap[0]
@@ -47,10 +47,10 @@ class Lowest(Generic[K]):
             heappop(self._heap)
         return None
 
-    def upto(self, limit: int) -> list[K]:
+    def up_to(self, limit: int) -> list[K]:
         """Returns the keys whose number is at most `limit`, lowest first, without removing them."""
         found: dict[K, int] = {}
-        while (number := self.least()) is not None and number <= limit:
+        while (number := self.lowest()) is not None and number <= limit:
             _, key = heappop(self._heap)
             found[key] = number
         for key, number in found.items():

@@ -76,7 +76,7 @@ async def test_interface_gone(exit_: ExitUnderTest) -> None:
     exit_.tunnel.vanish()
     refused(await ada.post(), 503, APPLY_FAILED)
     assert exit_.holdings() == before
-    assert exit_.parts.alarm.rung
+    assert exit_.parts.wakeup.pending
     await exit_.tick()
     await ada.open()
 
@@ -226,15 +226,15 @@ async def test_account_gone_since_its_token_was_looked_up(exit_: ExitUnderTest, 
 @on_exit()
 async def test_a_fault_that_lasts(exit_: ExitUnderTest) -> None:
     """The interface may have gone, so all is looked at again at once; after that no sooner than ticks come anyway."""
-    ticker, alarm = exit_.parts.ticker, exit_.parts.alarm
+    ticker, wakeup = exit_.parts.ticker, exit_.parts.wakeup
     await exit_.tick()
     exit_.egress.fault = "no rules today"
     await ticker.tick(whole=False)
-    assert alarm.rung
-    assert await alarm.wait(lambda: 0)
+    assert wakeup.pending
+    assert await wakeup.wait(lambda: 0)
     for _ in range(3):
         await exit_.tick(after=1)
-        assert not alarm.rung
+        assert not wakeup.pending
     assert ticker.failed_ticks == 4
     exit_.egress.fault = None
     await exit_.tick(after=1)

@@ -40,8 +40,8 @@ async def nothing_is_left(exit_: ExitUnderTest, key: str) -> None:
     await exit_.tick(after=1)
     await exit_.tick(after=1)
     assert exit_.rows("SELECT id FROM sessions") == []
-    assert not exit_.parts.live.by_key
-    assert not exit_.parts.live.stale
+    assert not exit_.parts.live
+    assert exit_.parts.live.in_sync
     assert not exit_.tunnel.peers
     assert exit_.parts.pool.in_use == 0
     another = await exit_.client("bob")
@@ -65,9 +65,9 @@ async def test_a_tick_in_between(exit_: ExitUnderTest) -> None:
     transactions_go(exit_, ["", MADE_AND_LOST])
     exit_.tunnel.gate.clear()
     asking = asyncio.create_task(ada.post(client_public_key=key))
-    await until(lambda: exit_.parts.peers.turn.locked(), "the request has its turn")
+    await until(lambda: exit_.parts.peers.exit_lock.locked(), "the request has its turn")
     ticking = asyncio.create_task(exit_.parts.ticker.tick(whole=False))
-    await until(lambda: bool(exit_.parts.peers.turn._waiters), "the tick waits for its own")
+    await until(lambda: bool(exit_.parts.peers.exit_lock._waiters), "the tick waits for its own")
     exit_.tunnel.gate.set()
     assert (await asking).status_code == 503
     await ticking

@@ -36,7 +36,7 @@ async def test_together(exit_: ExitUnderTest) -> None:
     opened = [await ada.open() for _ in range(6)]
     exit_.egress.gate.clear()
     deleting = [asyncio.create_task(ada.delete(o["id"])) for o in opened]
-    await until(lambda: not exit_.parts.live.by_key, "all have ended")
+    await until(lambda: not exit_.parts.live, "all have ended")
     exit_.egress.gate.set()
     assert {answer.status_code for answer in await asyncio.gather(*deleting)} == {200}
     assert [len(addresses) for addresses in exit_.egress.forgotten] == [2, 10]

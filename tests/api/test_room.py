@@ -156,5 +156,5 @@ async def test_ticks_between_requests(exit_: ExitUnderTest) -> None:
         work = [ada.delete(o["id"]) for o in opened] + [ada.post(client_public_key=text), ada.post()]
         await asyncio.gather(*(task for request in work for task in (request, exit_.tick())))
     live = {key for (key,) in exit_.rows("SELECT public_key FROM sessions WHERE state = 'live'")}
-    assert set(exit_.tunnel.peers) == live == set(exit_.parts.live.by_key)
+    assert set(exit_.tunnel.peers) == live == set(exit_.parts.live.public_keys())
     assert exit_.parts.pool.in_use == len(live)

@@ -51,13 +51,13 @@ async def held(exit_: ExitUnderTest) -> AsyncIterator[None]:
 async def both_ways(client: Client, session_id: str) -> dict[str, Any]:
     """Status from memory where it can be, which must be what the store's rows say."""
     live = client.exit_.parts.live
-    assert not live.stale
+    assert live.in_sync
     shown = await client.status(session_id)
-    live.stale = True
+    live.mark_stale()
     try:
         stored = await client.status(session_id)
     finally:
-        live.stale = False
+        live._stale = False  # nothing was changed meanwhile
     assert shown == stored
     return shown
 
@@ -175,7 +175,7 @@ async def test_while_memory_is_stale(exit_: ExitUnderTest) -> None:
     """Memory that may differ from the store is not shown: the store's rows are."""
     ada = await exit_.client()
     opened = await ada.open()
-    exit_.parts.live.stale = True
+    exit_.parts.live.mark_stale()
     async with statements(exit_) as seen:
         await ada.status(opened["id"])
     assert any("FROM sessions" in statement for statement in seen)

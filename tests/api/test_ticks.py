@@ -272,14 +272,14 @@ async def test_commit_fails(exit_: ExitUnderTest) -> None:
     exit_.tunnel.add_traffic(raw, rx=100)
     with exit_.locked():
         await exit_.tick(after=10)
-        assert exit_.parts.node.fault == "store unavailable: database is locked"
+        assert exit_.parts.node.health.fault == "store unavailable: database is locked"
         exit_.tunnel.add_traffic(raw, rx=20)
         await exit_.tick(after=10)
     assert (await ada.status(session_id))["bytes_in"] == 0
     for _ in range(3):
         await exit_.tick(after=10)
         assert (await ada.status(session_id))["bytes_in"] == 120
-    assert exit_.parts.node.fault is None
+    assert exit_.parts.node.health.fault is None
     assert (exit_.parts.ticker.failed_ticks, exit_.parts.meter.bytes_in) == (2, 120)
 
 

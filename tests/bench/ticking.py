@@ -55,8 +55,8 @@ class Ticking:
 
     def _tick(self, *, whole: bool) -> None:
         self._loop.run_until_complete(self._parts.ticker.tick(whole=whole))
-        if self._parts.node.check_fault is not None:
-            raise RuntimeError(self._parts.node.check_fault)
+        if self._parts.node.health.check_fault is not None:
+            raise RuntimeError(self._parts.node.health.check_fault)
 
     @property
     def bytes_counted(self) -> int:

@@ -54,7 +54,7 @@ HEALTHY = Facts(
         served=True,
         running=by_key(SETTINGS),
         running_s=1000.0,
-        store=Inspection(None, ours=True, version=3, newest=3, beat=Moment(0, 95_000, BOOT)),
+        store=Inspection(None, ours=True, version=3, newest=3, heartbeat=Moment(0, 95_000, BOOT)),
     ),
     wireguard=HostFacts(
         net_admin=True, kernel_module=True, wireguard_go=False, tun_device=False, interface_kind="wireguard"
@@ -205,10 +205,10 @@ CASES: list[tuple[Callable[[Facts], Finding], Facts, str, str, str]] = [
     (state.store, of_store(version=2), "warning", "version 2", "restart"),
     (state.store, of_store(damage="it cannot be opened; check that"), "failed", "it cannot be opened", "check that"),
     (server.server, of_state(served=False), "failed", "not running", "systemctl start wg-appliance"),
-    (server.tick, of_store(beat=None), "failed", "none since the boot", "restart"),
-    (server.tick, of_store(beat=Moment(0, 99_000, "another boot")), "failed", "none since the boot", "restart"),
-    (server.tick, of_store(beat=Moment(0, 69_000, BOOT)), "failed", "31 s ago", "restart"),
-    (server.tick, of_store(beat=Moment(0, 70_000, BOOT)), "ok", "30 s ago", ""),
+    (server.tick, of_store(heartbeat=None), "failed", "none since the boot", "restart"),
+    (server.tick, of_store(heartbeat=Moment(0, 99_000, "another boot")), "failed", "none since the boot", "restart"),
+    (server.tick, of_store(heartbeat=Moment(0, 69_000, BOOT)), "failed", "31 s ago", "restart"),
+    (server.tick, of_store(heartbeat=Moment(0, 70_000, BOOT)), "ok", "30 s ago", ""),
     (server.tick, of_state(store=None, running_s=2.0), "ok", "about to come", ""),
     (server.drift, of_state(running=None), "warning", "has not noted", "restart"),
     (server.drift, of_state(running={}), "warning", " more", "restart"),

@@ -87,7 +87,7 @@ class Invariants:
         """After a clean start and two whole ticks: the store, the tunnel and the memory are equal."""
         world = self._world
         assert world.parts is not None
-        require(world.parts.node.fault is None, "ready at the end", world.parts.node.fault)
+        require(world.parts.node.health.fault is None, "ready at the end", world.parts.node.health.fault)
         found = await rows.unfinished(world.admin_connection)  # type: ignore[arg-type]
         require(all(s.state is State.LIVE for s in found), "only live rows at the end", [s.state for s in found])
         require({s.public_key for s in found} == world.kernel.peers.keys(), "live rows are peers", found)
@@ -219,19 +219,20 @@ class Invariants:
 
     def _memory(self, unfinished: list[Session], baselines: Any, accounts: dict[str, Account]) -> None:
         parts = self._world.parts
-        if parts is None or parts.live.stale:
+        if parts is None or not parts.live.in_sync:
             return
         live = {s.public_key: s for s in unfinished if s.state is not State.PENDING}
-        require(live.keys() == parts.live.by_key.keys(), "memory holds the live sessions", live.keys())
+        require(live.keys() == parts.live.public_keys(), "memory holds the live sessions", live.keys())
         for key, s in live.items():
             # What an admin writes is taken over by the next tick.
             admins = {"state": s.state, "reason": s.reason, "note": s.note, "account_tier": s.account_tier}
-            known = structs.replace(parts.live.by_key[key], **admins)
+            known = structs.replace(parts.live[key], **admins)
             require(known == s, "memory is the store's", known, s)
-            windows = parts.live.accounts[s.account_id].windows
+            windows = parts.live.owner(s).windows
             require(windows == accounts[s.account_id].windows, "windows in memory are the store's", windows)
-        kept = {key: b for key, b in baselines.items() if key in live}
-        require(kept == parts.live.baselines, "baselines in memory are the store's", kept, parts.live.baselines)
+        kept = {key: baselines.get(key) for key in live}
+        known = {key: parts.live.baseline(key) for key in live}
+        require(kept == known, "baselines in memory are the store's", kept, known)
         require(not baselines.keys() - live.keys(), "no baseline without a session", baselines)
 
     def _after_a_tick(self, unfinished: list[Session], accounts: dict[str, Account], *, whole: bool) -> None:

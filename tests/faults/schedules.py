@@ -109,5 +109,5 @@ async def _end(world: World, invariants: Invariants) -> None:
     assert world.parts is not None
     for _ in range(2):
         await world.parts.ticker.tick()
-        await invariants.check(ticked=world.parts.node.fault is None, whole=True)
+        await invariants.check(ticked=world.parts.node.health.fault is None, whole=True)
     await invariants.final()

@@ -70,7 +70,7 @@ class Steps:
         self.whole = self._random.random() < 0.4
         await self._together([lambda parts: parts.ticker.tick(whole=self.whole)])
         parts = self.world.parts
-        self.ticked = parts is not None and parts.node.fault is None
+        self.ticked = parts is not None and parts.node.health.fault is None
 
     async def busy(self) -> None:
         """Several at once, while time passes and clients send."""
@@ -107,14 +107,14 @@ class Steps:
         await parts.sessions.open(account, SessionRequest("fsn", key, ipv6=self._random.random() < 0.5))
 
     async def _replace(self, parts: Parts) -> None:
-        live = list(parts.live.by_key.values())
+        live = list(parts.live)
         if live:
             session = self._random.choice(live)
             name = session.account
             await parts.sessions.open(await self.world.account(name), SessionRequest("fsn", session.public_key))
 
     async def _close(self, parts: Parts) -> None:
-        live = list(parts.live.by_key.values())
+        live = list(parts.live)
         if live:
             session = self._random.choice(live)
             await parts.sessions.close(await self.world.account(session.account), session.id)

@@ -1,39 +1,39 @@
-"""What wakes the one who ticks."""
+"""The ticker is woken before its time."""
 
 from __future__ import annotations
 
 import asyncio
 
-from appliance.sessions.wakeup import Alarm
+from appliance.sessions.wakeup import Wakeup
 
 LONG = 3600.0
 
 
-def test_rung_before_and_under_a_wait() -> None:
-    """Ringing is told at once, and told once."""
+def test_a_request_before_and_during_a_wait() -> None:
+    """A request ends the wait at once, and is returned once."""
 
     async def waits() -> None:
-        alarm = Alarm()
-        alarm.ring()
-        assert await alarm.wait(lambda: LONG)
-        assert not await alarm.wait(lambda: 0.001)
-        waiting = asyncio.create_task(alarm.wait(lambda: LONG))
+        wakeup = Wakeup()
+        wakeup.request_tick()
+        assert await wakeup.wait(lambda: LONG)
+        assert not await wakeup.wait(lambda: 0.001)
+        waiting = asyncio.create_task(wakeup.wait(lambda: LONG))
         await asyncio.sleep(0)
-        alarm.ring()
+        wakeup.request_tick()
         async with asyncio.timeout(10):
             assert await waiting
 
     asyncio.run(waits())
 
 
-def test_set_again() -> None:
-    """What is due is asked for again, and a wait that was long is over when its time is now."""
+def test_reschedule() -> None:
+    """The waiting time is computed anew, and a wait whose time is now over ends."""
 
     async def waits() -> None:
-        alarm, left = Alarm(), [0.001, LONG]
-        waiting = asyncio.create_task(alarm.wait(left.pop))
+        wakeup, left = Wakeup(), [0.001, LONG]
+        waiting = asyncio.create_task(wakeup.wait(left.pop))
         await asyncio.sleep(0)
-        alarm.set_again()
+        wakeup.reschedule()
         async with asyncio.timeout(10):
             assert not await waiting
         assert not left

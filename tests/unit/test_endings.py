@@ -16,7 +16,7 @@ from appliance.domain.tiers import Tier
 from appliance.domain.windows import Window, Windows
 from appliance.metering.meter import Count, Observation
 from appliance.network.wireguard.tunnel import Dump, PeerState
-from appliance.sessions.enforcement import Endings
+from appliance.sessions.enforcement import Enforcement
 from appliance.store.live import LiveSessions
 from tests.support.unit.a_session import A_SESSION
 
@@ -41,10 +41,10 @@ def terms(tier: TierSettings) -> Terms:
     return Terms(replace(SETTINGS, tiers={**SETTINGS.tiers, "free": tier}))
 
 
-def endings(owner: Account, *sessions: Session, tier: TierSettings = LIMITED) -> Endings:
+def enforcement(owner: Account, *sessions: Session, tier: TierSettings = LIMITED) -> Enforcement:
     live = LiveSessions()
     live.load(sessions, {}, [owner], NOW)
-    return Endings(live, terms(tier))
+    return Enforcement(live, terms(tier))
 
 
 def seen(*keys: bytes, total: int = 0, now: Moment = NOW) -> Observation:
@@ -59,7 +59,7 @@ def later(ms: int) -> Moment:
 @pytest.mark.parametrize(("shown", "reason"), [(True, Reason.IDLE), (False, None)])
 def test_idle_only_where_the_peer_was_seen(*, shown: bool, reason: Reason | None) -> None:
     """A quiet session ends; one whose peer this dump does not show may have been heard, and goes on."""
-    found = endings(account(), SESSION)
+    found = enforcement(account(), SESSION)
     now = later(10_000)
     observation = seen(*([SESSION.public_key] if shown else []), now=now)
     assert found.decide(observation, now).get(SESSION.public_key) == reason
@@ -71,7 +71,7 @@ def test_used_up() -> None:
     closing = structs.replace(
         SESSION, id="ses_2", public_key=b"\x02" * 32, state=State.CLOSING, reason=Reason.CLOSED, counted_until_ms=0
     )
-    found = endings(account(bytes_used=500 * MB), SESSION, closing)
+    found = enforcement(account(bytes_used=500 * MB), SESSION, closing)
     assert found.decide(seen(), NOW) == {
         SESSION.public_key: Reason.QUOTA_EXCEEDED,
         closing.public_key: Reason.CLOSED,
@@ -92,7 +92,7 @@ def test_used_up() -> None:
 def test_next_look(bytes_used: int, time_used_ms: int, sessions: int, seconds: float) -> None:
     """The next look comes before the account can be far past its limit, and when its time is over."""
     several = [structs.replace(SESSION, public_key=bytes([n]) * 32) for n in range(1, sessions + 1)]
-    found = endings(account(bytes_used=bytes_used, time_used_ms=time_used_ms), *several)
+    found = enforcement(account(bytes_used=bytes_used, time_used_ms=time_used_ms), *several)
     found.decide(seen(), NOW)
     assert found.seconds_to_next_look(NOW) == seconds
     # What has passed since is taken off.
@@ -101,7 +101,7 @@ def test_next_look(bytes_used: int, time_used_ms: int, sessions: int, seconds: f
 
 def test_next_look_after_something_fast() -> None:
     """400 MB left are 0.4 s once a gigabyte a second was seen."""
-    found = endings(account(bytes_used=100 * MB), SESSION)
+    found = enforcement(account(bytes_used=100 * MB), SESSION)
     found.decide(seen(), NOW)
     assert found.seconds_to_next_look(NOW) == 0.9
     found.decide(seen(total=10**9, now=later(1000)), later(1000))
@@ -110,7 +110,7 @@ def test_next_look_after_something_fast() -> None:
 
 def test_next_expiry() -> None:
     """The next look is not later than the end of a session's life."""
-    found = endings(account(), structs.replace(SESSION, expires_at=NOW.wall_ms + 100), tier=UNLIMITED)
+    found = enforcement(account(), structs.replace(SESSION, expires_at=NOW.wall_ms + 100), tier=UNLIMITED)
     found.decide(seen(), NOW)
     assert found.seconds_to_next_look(NOW) == 0.1
 
@@ -120,28 +120,28 @@ def test_a_session_begins_between_two_looks() -> None:
     live = LiveSessions()
     owner = account(time_used_ms=59_700)
     live.load([], {}, [owner], NOW)
-    found = Endings(live, terms(LIMITED))
+    found = Enforcement(live, terms(LIMITED))
     found.decide(seen(), NOW)
     assert found.seconds_to_next_look(NOW) == 0.9
     live.put(SESSION, owner)
     assert found.opened(SESSION, NOW)
     assert found.seconds_to_next_look(NOW) == 0.3
     assert not found.opened(SESSION, NOW)
-    other = endings(account(), SESSION, tier=UNLIMITED)
+    other = enforcement(account(), SESSION, tier=UNLIMITED)
     other.decide(seen(), NOW)
     assert not other.opened(SESSION, NOW)
 
 
 def exceeded_later(live: LiveSessions, owner: Account) -> None:
     """A request has committed what it read: the account is at its limit, and no reading of a tick says so."""
-    live.take([], {owner.id: structs.replace(owner, windows=account(bytes_used=LIMITED.bytes_limit).windows)})
+    live.apply_count([], {owner.id: structs.replace(owner, windows=account(bytes_used=LIMITED.bytes_limit).windows)})
 
 
 def test_charged_by_a_request() -> None:
     """What somebody else than the tick has counted into the account's windows is looked at as well."""
     live, owner = LiveSessions(), account()
     live.load([SESSION], {}, [owner], NOW)
-    found = Endings(live, terms(LIMITED))
+    found = Enforcement(live, terms(LIMITED))
     assert found.decide(seen(SESSION.public_key), NOW) == {}
     exceeded_later(live, owner)
     assert found.decide(seen(SESSION.public_key), later(1000)) == {SESSION.public_key: Reason.QUOTA_EXCEEDED}
@@ -152,7 +152,7 @@ def test_clock_set_back_into_a_used_up_window() -> None:
     used_up = account(bytes_used=LIMITED.bytes_limit)
     week_ms = LIMITED.bytes_window * 1000
     after = Moment(NOW.wall_ms + week_ms, NOW.boot_ms, NOW.boot_id)
-    found = endings(used_up, structs.replace(SESSION, expires_at=after.wall_ms * 2))
+    found = enforcement(used_up, structs.replace(SESSION, expires_at=after.wall_ms * 2))
     assert found.decide(seen(SESSION.public_key, now=after), after) == {}
     back = replace(after, wall_ms=NOW.wall_ms, boot_ms=NOW.boot_ms + 1000)
     assert found.decide(seen(SESSION.public_key, now=back), back) == {SESSION.public_key: Reason.QUOTA_EXCEEDED}

@@ -135,7 +135,7 @@ async def test_full_once_more(exit_: ExitUnderTest) -> None:
     both = [(MOST, MOST - 10), (0, 10)]
     assert exit_.rows("SELECT bytes_in, bytes_out FROM usage_days ORDER BY day") == both
     assert exit_.rows("SELECT bytes_in, bytes_out FROM invoice_lines ORDER BY month") == both
-    assert exit_.parts.node.fault is None
+    assert exit_.parts.node.health.fault is None
     assert [await verified(exit_, ada, month) for month in ("2026-09", "2026-10")]
     final = await ada.delete(session["id"])
     assert (final.status_code, final.json()["bytes_in"]) == (200, MOST)

@@ -24,12 +24,12 @@ if TYPE_CHECKING:
 KEY = A_SESSION.public_key
 BASELINE = Baseline("boot", 4, 1, 2)
 ACCOUNT = Account("acc_1", "ada", Tier.FREE, False, 0)
-BEAT = Moment(1, 2, "boot")
+HEARTBEAT = Moment(1, 2, "boot")
 
 
 def live() -> LiveSessions:
     found = LiveSessions()
-    found.load([A_SESSION], {KEY: BASELINE}, [ACCOUNT], BEAT)
+    found.load([A_SESSION], {KEY: BASELINE}, [ACCOUNT], HEARTBEAT)
     return found
 
 
@@ -40,16 +40,16 @@ def test_load() -> None:
         for n, state in enumerate(State, start=2)
     ]
     found = LiveSessions()
-    assert found.stale
+    assert not found.in_sync
     read = {bytes(bytearray(s.public_key)): BASELINE for s in others}  # the store's own copies of the keys
-    found.load(others, read | {KEY: BASELINE}, [ACCOUNT], BEAT)
-    assert not found.stale
-    assert {s.state for s in found.by_key.values()} == {State.LIVE, State.CLOSING}
-    assert found.baselines.keys() == found.by_key.keys()
-    own = {id(session.public_key) for session in found.by_key.values()}
-    assert {id(key) for key in found.baselines} == own  # no second copy of each key in memory
-    assert found.accounts == {"acc_1": ACCOUNT}
-    assert found.beat == BEAT
+    found.load(others, read | {KEY: BASELINE}, [ACCOUNT], HEARTBEAT)
+    assert found.in_sync
+    assert {s.state for s in found} == {State.LIVE, State.CLOSING}
+    assert all(found.baseline(key) == BASELINE for key in found.public_keys())
+    own = {id(session.public_key) for session in found}
+    assert {id(key) for key in found._baselines} == own  # no second copy of each key in memory
+    assert list(found.owners()) == [ACCOUNT]
+    assert found.heartbeat == HEARTBEAT
     assert len(found) == 2
 
 
@@ -57,82 +57,88 @@ def test_drop() -> None:
     """An ended session goes with its baseline."""
     found = live()
     found.drop(KEY)
-    assert not found.by_key
-    assert not found.baselines
+    assert not found
+    assert found.baseline(KEY) is None
 
 
 def test_successor() -> None:
     """A session that takes over the key takes over its baseline too."""
     found, successor = live(), structs.replace(A_SESSION, id="ses_2")
     found.put(successor)
-    assert found.by_key == {KEY: successor}
-    assert found.baselines == {KEY: BASELINE}
+    assert list(found) == [successor]
+    assert found.baseline(KEY) == BASELINE
 
 
 def test_by_id() -> None:
     """A session is found by its id until it has ended or its key is another's, with what was last counted."""
     found = live()
-    assert found.session("ses_1") is found.by_key[KEY]
-    assert found.session("ses_2") is None
+    assert found.by_id("ses_1") is found[KEY]
+    assert found.by_id("ses_2") is None
     counted = structs.replace(A_SESSION, bytes_in=5)
-    found.take([Reading(Amount(0, 5, 0), 0, 0, counted, BASELINE)], {})
-    assert found.session("ses_1") == counted
+    found.apply_count([Reading(Amount(0, 5, 0), 0, 0, counted, BASELINE)], {})
+    assert found.by_id("ses_1") == counted
     found.put(structs.replace(A_SESSION, id="ses_2"))
-    assert found.session("ses_1") is None
-    assert found.session("ses_2") is found.by_key[KEY]
+    assert found.by_id("ses_1") is None
+    assert found.by_id("ses_2") is found[KEY]
     found.drop(KEY)
-    assert found.session("ses_2") is None
+    assert found.by_id("ses_2") is None
 
 
 def test_by_id_while_stale() -> None:
     """Memory that may differ from the store is not asked."""
     found = live()
-    found.stale = True
-    assert found.session("ses_1") is None
-    found.load([structs.replace(A_SESSION, id="ses_2")], {}, [ACCOUNT], BEAT)
-    assert found.session("ses_1") is None
-    assert found.session("ses_2") is not None
+    found.mark_stale()
+    assert found.by_id("ses_1") is None
+    found.load([structs.replace(A_SESSION, id="ses_2")], {}, [ACCOUNT], HEARTBEAT)
+    assert found.by_id("ses_1") is None
+    assert found.by_id("ses_2") is not None
 
 
 def test_put_keeps_the_windows_that_are_known() -> None:
     """An account that has a session here has the newer windows here."""
     found = live()
     found.put(A_SESSION, structs.replace(ACCOUNT, tier=Tier.PAID))
-    assert found.accounts["acc_1"] == ACCOUNT
+    assert found.owner(A_SESSION) == ACCOUNT
+
+
+def at(wall_ms: int, boot_ms: int = 0) -> Moment:
+    return Moment(wall_ms, boot_ms, "boot")
 
 
 def test_what_is_due() -> None:
     """Sessions come in the order in which they expire, were counted and were heard; one that ends leaves all three."""
-    found = live()
-    key = b"\x02" * 32
+    found, tier = live(), ACCOUNT.tier
+    key, end = b"\x02" * 32, A_SESSION.expires_at
     found.put(
         structs.replace(A_SESSION, id="ses_2", public_key=key, expires_at=5, counted_until_ms=6, quiet_since_ms=7)
     )
-    quiet = found.quiet_since[ACCOUNT.tier]
-    assert (found.expiries.least(), found.counted_until.least(), quiet.least()) == (5, 6, 7)
-    assert found.expiries.upto(A_SESSION.expires_at) == [key, KEY]
+    assert found.next_expiry() == 5
+    assert (found.last_counted_by(5), found.last_counted_by(6)) == ([], [key])
+    assert list(found.due(at(end), {tier: 0})) == [key, KEY]
+    assert (list(found.due(at(0, 17), {tier: 10})), list(found.due(at(0, 18), {tier: 10}))) == ([], [key])
     found.drop(key)
-    assert found.expiries.upto(A_SESSION.expires_at) == [KEY]
+    assert list(found.due(at(end), {tier: 0})) == [KEY]
     found.drop(KEY)
-    assert (found.expiries.least(), found.counted_until.least(), quiet.least()) == (None, None, None)
+    assert found.next_expiry() is None
+    assert not [*found.due(at(end, 10**9), {tier: 1}), *found.last_counted_by(10**9)]
 
 
 def test_closing() -> None:
-    """Those that have to end are at hand, until they have ended or their key is another session's."""
+    """Closing sessions are due, until they have ended or their key is another session's."""
     found = live()
     found.put(structs.replace(A_SESSION, state=State.CLOSING, reason=Reason.ADMIN))
-    assert found.closing == {KEY}
+    assert list(found.due(at(0), {})) == [KEY]
     found.put(structs.replace(A_SESSION, id="ses_2"))
-    assert found.closing == set()
+    assert list(found.due(at(0), {})) == []
 
 
 def test_touched() -> None:
     """Whose peer may have to change is told once."""
     found = live()
-    assert found.touched() == {KEY}
-    assert found.touched() == set()
+    assert found.take_touched() == {KEY}
+    assert found.take_touched() == set()
     found.drop(KEY)
-    assert found.touched() == {KEY}
+    assert found.take_touched() == {KEY}
 
 
 def test_a_failed_transaction_makes_memory_stale(tmp_path: Path) -> None:
@@ -144,7 +150,7 @@ def test_a_failed_transaction_makes_memory_stale(tmp_path: Path) -> None:
         with pytest.raises(StoreUnavailable):
             async with found.committing(store):
                 raise StoreUnavailable
-        assert found.stale
+        assert not found.in_sync
         await store.close()
 
     asyncio.run(body())

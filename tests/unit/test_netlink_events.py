@@ -15,7 +15,7 @@ from appliance.network.netlink import constants
 from appliance.network.netlink.codec import Event, messages, text_attribute
 from appliance.network.netlink.events import NetlinkEvents
 from appliance.server.watchers import EventsWatch
-from appliance.sessions.wakeup import Alarm
+from appliance.sessions.wakeup import Wakeup
 
 OUR_PORT, OTHER_PORT = 4711, 4712
 NEWRULE = constants.NFNL_SUBSYS_NFTABLES << 8 | 6
@@ -124,16 +124,16 @@ def test_watch() -> None:
     lost: list[int] = []
 
     async def story() -> None:
-        alarm, stopping = Alarm(), asyncio.Event()
-        watch = EventsWatch(lambda: Scripted([None, OSError("gone")], lost), alarm, stopping)
+        wakeup, stopping = Wakeup(), asyncio.Event()
+        watch = EventsWatch(lambda: Scripted([None, OSError("gone")], lost), wakeup, stopping)
         running = asyncio.create_task(watch.run())
-        assert await alarm.wait(lambda: 10)
+        assert await wakeup.wait(lambda: 10)
         with pytest.raises(OSError, match="gone"):
             await running
         assert lost == [1]
-        assert await alarm.wait(lambda: 10)
+        assert await wakeup.wait(lambda: 10)
         again = asyncio.create_task(watch.run())
-        assert await alarm.wait(lambda: 10)
+        assert await wakeup.wait(lambda: 10)
         stopping.set()
         await asyncio.gather(again, return_exceptions=True)
         watch.close()

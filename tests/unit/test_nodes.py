@@ -5,25 +5,28 @@ from __future__ import annotations
 import pytest
 
 from appliance.domain.errors import NoActiveNodeInRegion, NoActiveNodes
-from appliance.sessions.node import Node, Nodes
+from appliance.sessions.node import Node, NodeHealth, Nodes
 from tests.support.virtual_clock import VirtualClock
 
-PATIENCE_MS = 100_000
+MAX_AGE_MS = 100_000
 
 
 def node(region: str = "fsn", *, drained: bool = False, fault: str | None = None) -> Node:
-    return Node("exit", region, "192.0.2.1", VirtualClock(boot_ms=0), PATIENCE_MS, drained=drained, check_fault=fault)
+    health = NodeHealth(VirtualClock(boot_ms=0), MAX_AGE_MS, fault)
+    return Node("exit", region, "192.0.2.1", health, drained=drained)
 
 
-def at(exit_: Node, boot_ms: int) -> Node:
-    assert isinstance(exit_.clock, VirtualClock)
-    exit_.clock.boot_ms = boot_ms
-    return exit_
+def at(exit_: Node, boot_ms: int) -> NodeHealth:
+    """The node's health, its clock set to this time."""
+    clock = exit_.health._clock
+    assert isinstance(clock, VirtualClock)
+    clock.boot_ms = boot_ms
+    return exit_.health
 
 
 def test_starting() -> None:
     """A node is not active before it was checked."""
-    assert not Node("exit", "fsn", "192.0.2.1", VirtualClock(), PATIENCE_MS).active
+    assert not Node("exit", "fsn", "192.0.2.1", NodeHealth(VirtualClock(), MAX_AGE_MS)).active
 
 
 @pytest.mark.parametrize("inactive", [node(drained=True), node(fault="no tunnel")], ids=["drained", "faulty"])
@@ -58,7 +61,7 @@ def test_failed_applies() -> None:
     for _ in range(2):
         at(exit_, 0).apply_failed()
     assert exit_.active
-    exit_.apply_succeeded()
+    exit_.health.apply_succeeded()
     for _ in range(2):
         at(exit_, 0).apply_failed()
     assert exit_.active
@@ -90,22 +93,23 @@ def test_two_failures_are_kept() -> None:
 
 
 def test_checks_that_stop() -> None:
-    """A node that nobody has checked for too long is not active, and says why, until it is checked again."""
+    """A node whose last check is too old is not active, and says why, until it is checked again."""
     exit_ = node()
     at(exit_, 5_000).checked(None)
-    assert at(exit_, 5_000 + PATIENCE_MS).active
-    assert not at(exit_, 5_001 + PATIENCE_MS).active
-    assert exit_.fault == "the exit was last checked 100 s ago"
-    exit_.checked(None)
+    assert at(exit_, 5_000 + MAX_AGE_MS).healthy
+    assert not at(exit_, 5_001 + MAX_AGE_MS).healthy
+    assert not exit_.active
+    assert exit_.health.fault == "the exit was last checked 100 s ago"
+    exit_.health.checked(None)
     assert exit_.active
 
 
 def test_crashed_task() -> None:
     """While a background task does not run the node is not active, and says which."""
     exit_ = node()
-    exit_.task("the watch", "the watch crashed: ValueError: 7")
-    exit_.task("another", None)
+    exit_.health.task("the watch", "the watch crashed: ValueError: 7")
+    exit_.health.task("another", None)
     assert not exit_.active
-    assert exit_.fault == "the watch crashed: ValueError: 7"
-    exit_.task("the watch", None)
+    assert exit_.health.fault == "the watch crashed: ValueError: 7"
+    exit_.health.task("the watch", None)
     assert exit_.active

@@ -1,4 +1,4 @@
-"""What other processes commit is noticed: the alarm rings, and tokens are read again."""
+"""What other processes commit is noticed: a tick is requested, and tokens are read again."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 
 from appliance.server import watchers
 from appliance.server.watchers import watch_store
-from appliance.sessions.wakeup import Alarm
+from appliance.sessions.wakeup import Wakeup
 from appliance.store.database import Store
 from appliance.store.token_cache import Tokens
 from tests.support.virtual_clock import VirtualClock
@@ -42,13 +42,13 @@ class ForgetfulTokens(Tokens):
 
 
 @asynccontextmanager
-async def watched(path: Path) -> AsyncIterator[tuple[Store, ForgetfulTokens, Alarm]]:
+async def watched(path: Path) -> AsyncIterator[tuple[Store, ForgetfulTokens, Wakeup]]:
     store = await Store.open(path)
-    tokens, alarm, stopping = ForgetfulTokens(store), Alarm(), asyncio.Event()
-    watch = asyncio.ensure_future(watch_store(store, tokens, alarm, stopping))
+    tokens, wakeup, stopping = ForgetfulTokens(store), Wakeup(), asyncio.Event()
+    watch = asyncio.ensure_future(watch_store(store, tokens, wakeup, stopping))
     try:
         await tokens.forget_again()  # at the first look
-        yield store, tokens, alarm
+        yield store, tokens, wakeup
     finally:
         stopping.set()
         await watch
@@ -61,11 +61,11 @@ def _often(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_another_process_commits(tmp_path: Path) -> None:
-    """Tokens are forgotten and the alarm rings; what the server commits itself does neither."""
+    """Tokens are forgotten and a tick is requested; what the server commits itself does neither."""
 
     async def body() -> None:
         path = tmp_path / "store.sqlite"
-        async with watched(path) as (store, tokens, alarm):
+        async with watched(path) as (store, tokens, wakeup):
             looked = asyncio.Event()
             version = store.foreign_version
 
@@ -86,7 +86,7 @@ def test_another_process_commits(tmp_path: Path) -> None:
                 other.execute("UPDATE node SET drained = 0")
             await tokens.forget_again()
             async with asyncio.timeout(SECONDS):
-                assert await alarm.wait(lambda: SECONDS)
+                assert await wakeup.wait(lambda: SECONDS)
 
     asyncio.run(body())
 

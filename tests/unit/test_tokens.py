@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from appliance.domain.entities import Account, Token
 from appliance.domain.tiers import Tier
 from appliance.server.watchers import watch_store
-from appliance.sessions.wakeup import Alarm
+from appliance.sessions.wakeup import Wakeup
 from appliance.store import token_cache
 from appliance.store.database import Store
 from appliance.store.queries import accounts
@@ -89,7 +89,7 @@ def test_unwatched(tmp_path: Path) -> None:
     async def body(store: CountedStore, _: VirtualClock, known: Tokens) -> None:
         stopping = asyncio.Event()
         stopping.set()
-        await watch_store(store, known, Alarm(), stopping)
+        await watch_store(store, known, Wakeup(), stopping)
         for _ in range(2):
             assert await known.account_of(HASH) == ADA
         await revoke(store)

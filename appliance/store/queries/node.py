@@ -20,7 +20,7 @@ class NodeRow:
     subnet: str | None
     subnet6: str | None
     public_key: bytes | None
-    beat: Moment  # the last moment at which the server is known to have been up; boot id "" before the first
+    heartbeat: Moment  # the last moment at which the server is known to have been up; boot id "" before the first
 
 
 async def read(db: aiosqlite.Connection) -> NodeRow:
@@ -40,7 +40,7 @@ async def read(db: aiosqlite.Connection) -> NodeRow:
         subnet=row["subnet"],
         subnet6=row["subnet6"],
         public_key=row["public_key"],
-        beat=Moment(row["beat_wall_ms"], row["beat_boot_ms"], row["beat_boot_id"]),
+        heartbeat=Moment(row["beat_wall_ms"], row["beat_boot_ms"], row["beat_boot_id"]),
     )
 
 
@@ -54,7 +54,7 @@ async def mark_applied(db: aiosqlite.Connection, requested: int) -> None:
     await db.execute("UPDATE node SET applied = max(applied, ?)", (requested,))
 
 
-async def beat(db: aiosqlite.Connection, now: Moment) -> None:
+async def write_heartbeat(db: aiosqlite.Connection, now: Moment) -> None:
     await db.execute(
         "UPDATE node SET beat_wall_ms = ?, beat_boot_ms = ?, beat_boot_id = ?", (now.wall_ms, now.boot_ms, now.boot_id)
     )

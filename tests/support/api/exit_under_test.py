@@ -174,7 +174,7 @@ class ExitUnderTest:
             self.rows("SELECT id, state, reason FROM sessions ORDER BY number"),
             self.parts.pool.in_use,
             self.tunnel.peers,
-            set(self.parts.live.by_key),
+            set(self.parts.live.public_keys()),
         )
 
     def state_of(self, session_id: str) -> tuple[str, str | None]:
