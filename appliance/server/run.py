@@ -175,7 +175,7 @@ async def _build_parts(host: _Host, store: Store, clock: Clock, metrics: Metrics
 
 def _service_status(systemd: Systemd, parts: Parts, clock: Clock) -> ServiceStatus:
     return ServiceStatus(
-        systemd, node=parts.node, readiness=parts.readiness, live=parts.live, ticker=parts.ticker, clock=clock
+        systemd, node=parts.node, readiness=parts.services.readiness, live=parts.live, ticker=parts.ticker, clock=clock
     )
 
 
@@ -263,7 +263,7 @@ def _taking_over(host: _Host, parts: Parts) -> Callable[[Settings], None]:
 
     def take_over(read: Settings) -> None:
         in_force_now = in_force(host.settings, read)
-        parts.terms.take_over(read)
+        parts.services.terms.take_over(read)
         host.egress.take_over(assembly.egress_rules(in_force_now, host.place))
         applied.note(host.state.running, in_force_now)
 
