@@ -36,7 +36,7 @@ STDOUT = "-"
 NO_RESOLVERS = "none"
 EPILOG = (
     "Exit status: 0 done, 1 failed, 2 usage, 3 quota exceeded, 4 ended by the server. With COMMAND: its own; 126 or "
-    "127 where it cannot be run, 128 and the signal's number where one has ended it."
+    "127 if it cannot be run, 128 plus the signal's number if a signal ended it."
 )
 
 
@@ -61,7 +61,7 @@ class WithCommand(click.Command):
         return rest
 
     def _names_program(self, ctx: click.Context, args: list[str], option: str) -> bool:
-        """Whether more than a REGION precedes the option."""
+        """Tells whether more than a REGION precedes the option."""
         place = [word.partition("=")[0] for word in args].index(option)
         with suppress(click.UsageError):  # it is the value of an option
             return bool(self.make_parser(ctx).parse_args(args[:place])[1])
@@ -72,7 +72,7 @@ class WithCommand(click.Command):
 
 
 class Resolver(click.ParamType):  # type: ignore[type-arg]  # no generic class before click 8.4
-    """An address, or "none"."""
+    """Accepts an address, or "none"."""
 
     name = "address"
 
@@ -89,10 +89,16 @@ class Resolver(click.ParamType):  # type: ignore[type-arg]  # no generic class b
     type=Resolver(),
     multiple=True,
     metavar="ADDR",
-    help="Ask this resolver, whatever the operator says; 'none': go on with this machine's own.",
+    help="Use this resolver instead of the operator's; 'none': keep this machine's own.",
 )
 @click.option(
-    "--every", "every_s", type=DURATION, default="10s", show_default=True, metavar="TIME", help="Between two statuses."
+    "--every",
+    "every_s",
+    type=DURATION,
+    default="10s",
+    show_default=True,
+    metavar="TIME",
+    help="Between two status updates.",
 )
 @click.option(
     "--config-only",
@@ -102,10 +108,10 @@ class Resolver(click.ParamType):  # type: ignore[type-arg]  # no generic class b
     metavar="[FILE]",
     help="Write the wg-quick file, to stdout without FILE, and leave the session open.",
 )
-@click.option("--qr", is_flag=True, help="Show it as a QR code for a phone, and leave the session open.")
+@click.option("--qr", is_flag=True, help="Show the configuration as a QR code for a phone, and leave the session open.")
 @click.option("--usage", is_flag=True, help="Show what the account has used of its windows.")
-@click.option("--status", "status_id", type=ID, metavar="ID", help="Show a session of the account's.")
-@click.option("--end", "end_id", type=ID, metavar="ID", help="End a session of the account's.")
+@click.option("--status", "status_id", type=ID, metavar="ID", help="Show a session of the account.")
+@click.option("--end", "end_id", type=ID, metavar="ID", help="End a session of the account.")
 @output.json_option
 @click.pass_context
 def connect(

@@ -1,4 +1,4 @@
-"""`wg-appliance selftest`."""
+"""Implements `wg-appliance selftest`."""
 
 from __future__ import annotations
 

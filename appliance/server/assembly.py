@@ -75,7 +75,7 @@ class ExitPlacement:
 def describe_exit(settings: Settings, state: StateDir) -> ExitPlacement:
     """Describes this exit from the configuration, the state directory and the host.
 
-    Raises ConfigError: if the tunnel's subnets do not fit the host. Raises HostError: without a default route.
+    Raises ConfigError if the tunnel's subnets do not fit the host. Raises HostError without a default route.
     """
     wireguard = settings.wireguard
     if wireguard.subnet6 is not None and not has_ipv6():
@@ -152,7 +152,7 @@ async def build(
 ) -> Parts:
     """Builds all parts of an exit, and takes up what the store holds.
 
-    Raises ConfigError: if live sessions cannot follow what was changed since the last start. Raises StoreUnavailable.
+    Raises ConfigError if live sessions cannot follow what was changed since the last start. Raises StoreUnavailable.
     """
     await identity.adopt(store, settings.wireguard, exit_.public_key, clock.now().wall_ms)
     pool = AddressPool(settings.wireguard.subnet)

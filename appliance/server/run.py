@@ -25,7 +25,7 @@ from appliance.server import assembly
 from appliance.server.api.metrics import create_metrics_app
 from appliance.server.exporter import ExitCollector
 from appliance.server.http.ambiguous_length import Unambiguous
-from appliance.server.http.request_queue import Turns
+from appliance.server.http.request_queue import RequestQueue
 from appliance.server.http.request_timing import Timed
 from appliance.server.http.tls import Certificate
 from appliance.server.http.uvicorn_server import WebServer
@@ -249,7 +249,7 @@ def _web_servers(
     certificate: Certificate | None,
 ) -> list[WebServer]:
     app = assembly.build_app(host.settings, parts, host.place.exit, clock)
-    servers = [WebServer(Timed(Turns(Unambiguous(app)), metrics), listeners[0], REQUESTS_GRACE_S, certificate)]
+    servers = [WebServer(Timed(RequestQueue(Unambiguous(app)), metrics), listeners[0], REQUESTS_GRACE_S, certificate)]
     exposition = create_metrics_app(metrics.registry)
     servers += [WebServer(exposition, listener, REQUESTS_GRACE_S) for listener in listeners[1:]]
     return servers

@@ -69,14 +69,14 @@ def _add(tar: tarfile.TarFile, name: str, size: int, content: BinaryIO) -> None:
 
 @contextmanager
 def open_backup(path: Path) -> Iterator[Backup]:
-    """Opens a backup. Raises BackupError: if it is not a backup, or is damaged as far as it was read. Raises OSError:
+    """Opens a backup. Raises BackupError if it is not a backup, or is damaged as far as it was read. Raises OSError:
     if it cannot be read."""
     with path.open("rb") as file:
         yield Backup(path, file)
 
 
 def is_backup(path: Path) -> bool:
-    """Whether the file starts like a backup, of whatever version. Raises OSError: if it cannot be read."""
+    """Whether the file starts like a backup, of whatever version. Raises OSError if it cannot be read."""
     with path.open("rb") as file:
         return _is_first(file.read(tarfile.BLOCKSIZE))
 
@@ -121,7 +121,7 @@ class Backup:
         return b"".join(self._pieces(name))
 
     def _pieces(self, name: str) -> Iterator[bytes]:
-        """Yields the next member's content. Raises BackupError: at its end, if it differs from the manifest."""
+        """Yields the next member's content. Raises BackupError at its end, if it differs from the manifest."""
         size, sha256 = self._size(name, self._file.read(tarfile.BLOCKSIZE)), hashlib.sha256()
         for piece in self._read(size):
             sha256.update(piece)

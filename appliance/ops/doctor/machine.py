@@ -20,7 +20,7 @@ def clock(facts: Facts) -> Finding:
         return ok("clock", "synchronised")
     return warning(
         "clock",
-        "no time service keeps it right: sessions and windows end at the wrong time",
+        "no time service keeps it synchronised: sessions and windows end at the wrong time",
         "apt-get install systemd-timesyncd && timedatectl set-ntp true",
     )
 

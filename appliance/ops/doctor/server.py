@@ -36,7 +36,9 @@ def tick(facts: Facts) -> Finding:
     if started is not None and started <= patience:
         return ok("tick", "the first one is about to come")
     last = "there was none since the boot" if age is None else f"the last one was {age} s ago"
-    return failed("tick", f"{last}: nothing is billed, nobody is ended", f"{RESTART}; journalctl -u wg-appliance -n 20")
+    return failed(
+        "tick", f"{last}: no use is billed and no session is ended", f"{RESTART}; journalctl -u wg-appliance -n 20"
+    )
 
 
 def _tick_age(facts: Facts, state: StateFacts) -> int | None:

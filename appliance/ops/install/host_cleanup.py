@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 def leave(settings: Settings, state: StateDir, say: Callable[[str], None]) -> None:
     """Removes it all. The services must have stopped; a wireguard-go has removed its interface with itself.
 
-    Raises HostError: if a step fails.
+    Raises HostError if a step fails.
     """
     name = settings.wireguard.interface
     cleanup.clear(plan.names(name))

@@ -37,7 +37,7 @@ class Wanted:
 def install(layout: Layout, program: Program, wanted: Wanted, say: Callable[[str], None], *, rehearse: bool) -> None:
     """Installs the appliance. Checks that this host can be an exit before it changes anything.
 
-    Raises ApplianceError: if a check or a step fails.
+    Raises ApplianceError if a check or a step fails.
     """
     installed = layout.installed_version()
     if installed not in (None, program.version):
@@ -105,7 +105,7 @@ def _start(settings: Settings, say: Callable[[str], None], *, anew: bool) -> Non
 
 
 def _prove(layout: Layout, say: Callable[[str], None]) -> None:
-    """Runs the self-test against the running exit. Raises HostError: if it fails, with its last line of output."""
+    """Runs the self-test against the running exit. Raises HostError if it fails, with its last line of output."""
     for line in host.run(str(layout.command), "selftest").splitlines():
         say(f"selftest: {line}")
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 def uninstall(layout: Layout, program: Program, say: Callable[[str], None], *, purge: bool) -> None:
     """Uninstalls the appliance. Missing parts are not an error: an interrupted uninstall can be repeated.
 
-    Raises HostError: if a step fails.
+    Raises HostError if a step fails.
     """
     settings = read_settings(layout.config if layout.config.exists() else None, {}, layout.config)
     state = StateDir(settings.node.state_dir)

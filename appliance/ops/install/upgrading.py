@@ -59,7 +59,7 @@ class Upgrade:
         self._state = StateDir(self._settings.node.state_dir)
 
     def run(self) -> None:
-        """Upgrades. Raises HostError: if it refuses, or after a failed upgrade has been undone."""
+        """Upgrades. Raises HostError if it refuses, or after a failed upgrade has been undone."""
         move = self._under_way()
         if move is None and not self._is_newer():
             return
@@ -74,7 +74,7 @@ class Upgrade:
     def _is_newer(self) -> bool:
         """Whether this program is newer than the installed one; False if it is the same.
 
-        Raises HostError: if nothing is installed, or this program is older.
+        Raises HostError if nothing is installed, or this program is older.
         """
         installed, new = self._layout.installed_version(), self._program.version
         if installed is None:
@@ -190,7 +190,7 @@ class Upgrade:
 
 
 def hand_over(file: Path) -> None:
-    """Replaces this process by the program in `file`, which upgrades to itself. Raises HostError: if it cannot run."""
+    """Replaces this process by the program in `file`, which upgrades to itself. Raises HostError if it cannot run."""
     if not file.is_file() or not file.stat().st_mode & stat.S_IXUSR:
         raise HostError(
             f"{file} is no program to upgrade to: name a wg-appliance-<version>-linux-<arch> (and chmod +x it)"

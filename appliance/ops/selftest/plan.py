@@ -82,7 +82,7 @@ class LinkAddresses:
 def choose_addresses(family: Family, avoid: Iterable[IPNetwork]) -> LinkAddresses:
     """Chooses unused networks. `avoid`: those that the host has routes to or that the exit blocks.
 
-    Raises HostError: if nothing is left.
+    Raises HostError if nothing is left.
     """
     used = [network for network in avoid if network.version == family.version and network.prefixlen > 0]
     for candidate in _candidates(family):

@@ -26,7 +26,7 @@ class NotReached(HostError):
 def carry(client: Namespace, target: Namespace, address: IPAddress, chunks: int) -> str:
     """Sends `chunks` of CHUNK random bytes to `address` and back. Returns the source address that the target saw.
 
-    Raises NotReached: if the target cannot be reached. Raises HostError: if data is lost or altered.
+    Raises NotReached if the target cannot be reached. Raises HostError if data is lost or altered.
     """
     with closing(target.run(_listen, address)) as listener, closing(client.run(_socket, address)) as near:
         try:

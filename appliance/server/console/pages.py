@@ -19,7 +19,7 @@ def reference_page(document: Mapping[str, Any]) -> str:
 
 
 def _render(template: str, stylesheet: str, **values: object) -> str:
-    """Renders `template`, with the stylesheet in it and a policy under which a browser loads nothing else."""
+    """Renders `template` with the stylesheet inlined, and with a policy under which a browser loads nothing else."""
     # Not at the head of the file: most servers never render a page, and no command does.
     from jinja2 import Environment, FunctionLoader, StrictUndefined
     from markupsafe import Markup

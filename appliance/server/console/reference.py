@@ -16,7 +16,7 @@ CONSTRAINTS = {"minimum": "at least", "maximum": "at most", "pattern": "form", "
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """A row of a table: a parameter, or a field of a body with the path to it."""
+    """Holds a row of a table: a parameter, or a field of a body with the path to it."""
 
     name: str
     type: str
@@ -36,7 +36,7 @@ class Field:
 
 @dataclass(frozen=True, slots=True)
 class Body:
-    """The JSON body of a request or a response."""
+    """Holds the JSON body of a request or a response."""
 
     fields: list[Field]
     examples: list[str]
@@ -44,7 +44,7 @@ class Body:
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """A response of an operation. `headers`: pairs of name and description."""
+    """Holds a response of an operation. `headers`: pairs of name and description."""
 
     status: str
     description: str
@@ -54,7 +54,7 @@ class Response:
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """A method of a path, such as POST /v1/sessions."""
+    """Holds a method of a path, such as POST /v1/sessions."""
 
     name: str
     anchor: str
@@ -67,7 +67,7 @@ class Operation:
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """Everything that the page shows. `description`: paragraphs."""
+    """Holds everything that the page shows. `description`: paragraphs."""
 
     title: str
     description: list[str]
@@ -89,7 +89,7 @@ class Reference:
 
 @dataclass(frozen=True, slots=True)
 class _Schemas:
-    """The named schemas of a document, to which others refer."""
+    """Resolves references to the named schemas of a document."""
 
     by_name: Mapping[str, Json]
 
