@@ -28,5 +28,5 @@ def install(dry_run: bool, public_ip: str | None, region: str | None) -> None:
     facts.require_host("install")
     layout = Layout()
     with host_faults("cannot install"), one_at_a_time(layout):
-        wanted = installing.Wanted(public_ip, region)
-        installing.install(layout, facts.own_program(), wanted, output.write, rehearse=dry_run)
+        wanted = installing.InstallOptions(public_ip, region)
+        installing.install(layout, facts.own_program(), wanted, output.write, dry_run=dry_run)

@@ -34,8 +34,10 @@ SIDES = ("-wal", "-shm")  # what SQLite keeps beside a store. https://www.sqlite
 
 @dataclass(frozen=True, slots=True)
 class Restored:
-    """What was restored. `kept_state`, `kept_config`: where the earlier files are; None if there were none, or the
-    configuration was the same."""
+    """Describes what was restored.
+
+    `kept_state`, `kept_config`: where the earlier files are. None: there were none, or the configuration was the same.
+    """
 
     manifest: Manifest
     settings: Settings

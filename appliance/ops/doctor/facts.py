@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 class Network:
     """Holds the host's network without the tunnel's interface.
 
-    `uplinks`: by IP version, for those with a default route. `has_ipv6`: the kernel supports it. `ipv6_off`: it is disabled
-    for new interfaces.
+    `uplinks`: by IP version, for those with a default route. `has_ipv6`: the kernel supports it.
+    `ipv6_off`: it is disabled for new interfaces.
     """
 
     uplinks: Mapping[int, Uplink]

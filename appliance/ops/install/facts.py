@@ -52,7 +52,7 @@ def units_in(files: Path) -> dict[str, str]:
 
 
 def manual_in(files: Path) -> dict[str, str]:
-    """The man pages that a version brings, by their name; none where it is older than they are."""
+    """Returns the man pages that come with a version, by name; none if it is older than the first pages."""
     return {file.name: file.read_text("ascii") for file in (files / "appliance" / "man").glob("*.1")}
 
 

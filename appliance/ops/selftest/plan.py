@@ -28,7 +28,7 @@ TIERS = (Tier.FREE, Tier.ANONYMOUS)  # paid sessions appear on invoices
 
 @dataclass(frozen=True, slots=True)
 class Names:
-    """Interface names of one appliance's self-test, always the same, so that a run finds what a killed one left.
+    """Holds the interface names of the self-test: always the same, so that a run finds what a killed one left.
 
     `client_link` and `target_link` are the host's ends. `tunnel` is the client's interface, and names wireguard-go's
     socket, which all network namespaces share.
@@ -47,9 +47,10 @@ def names(interface: str) -> Names:
 
 @dataclass(frozen=True, slots=True)
 class Family:
-    """An address family. `ranges`: for documentation, so no internet host has them, and the exit's rules pass them.
+    """Describes an address family.
 
-    Each link has a network of `prefix_length`.
+    `ranges` are for documentation: no internet host has them, and the exit's rules let them pass. Each link has a
+    network of `prefix_length`.
     """
 
     everything: IPNetwork
@@ -116,8 +117,8 @@ def source(public_ip: IPAddress, addresses: LinkAddresses, own: Collection[IPAdd
 def roomiest_tier(tiers: Mapping[str, TierSettings]) -> Tier:
     """Returns the tier that refuses or ends the test's session last."""
 
-    def room(tier: Tier) -> tuple[float, ...]:
+    def limits_of(tier: Tier) -> tuple[float, ...]:
         limits = tiers[tier]
         return tuple(limit or float("inf") for limit in (limits.bytes_limit, limits.seconds_limit, limits.max_session))
 
-    return max(TIERS, key=room)
+    return max(TIERS, key=limits_of)

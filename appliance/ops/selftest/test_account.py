@@ -32,9 +32,11 @@ POLL_S = 0.05
 IN_MEMORY = Path(":memory:")  # a store without a file. https://www.sqlite.org/inmemorydb.html
 
 
-class Books:
-    """The self-test's records in the store. `as_owner`: acts as the store's owner, after a rehearsal of the work
-    (file_owner.py)."""
+class TemporaryAccount:
+    """Creates and erases the self-test's account in the store.
+
+    `as_owner`: acts as the store's owner, after a rehearsal of the work (file_owner.py).
+    """
 
     def __init__(
         self,

@@ -20,7 +20,7 @@ CHUNK = 8 * 1024
 
 
 class NotReached(HostError):
-    """The client cannot connect to the target."""
+    """Raised if the client cannot connect to the target."""
 
 
 def carry(client: Namespace, target: Namespace, address: IPAddress, chunks: int) -> str:
