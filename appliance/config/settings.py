@@ -68,7 +68,7 @@ class WireGuardSettings:
         Key(
             choice("auto", "kernel", "userspace"),
             "auto",
-            "kernel | userspace (wireguard-go) | auto: kernel if available",
+            "kernel | userspace (wireguard-go) | auto: kernel if it can",
         ),
     ]
     interface: Annotated[str, Key(INTERFACE, "wga0", "created and owned by the appliance")]
@@ -86,12 +86,10 @@ class WireGuardSettings:
     ]
     keepalive: Annotated[
         int,
-        Key(integer(0, 65535), 25, "seconds; 0: off, and a client that sends nothing counts as idle (idle_timeout)"),
+        Key(integer(0, 65535), 25, "seconds; 0: off; a client that sends nothing is then idle (idle_timeout)"),
     ]
     apply_timeout: Annotated[int, Key(duration("1s", "1h"), "5s", "for the exit to accept a new peer")]
-    keep_on_exit: Annotated[
-        bool, Key(FLAG, True, "keep tunnels up when the process stops: a restart disconnects no client")
-    ]
+    keep_on_exit: Annotated[bool, Key(FLAG, True, "tunnels outlive the process: a restart disconnects no client")]
 
     @property
     def own_addresses(self) -> frozenset[str]:
