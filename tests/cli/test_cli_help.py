@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import click
 import pytest
 
-from appliance.cli import NOUNS, cli
+from appliance.cli import COMMANDS, cli
 from appliance.cli.help import LINK, plain, read, summary, topics
 from tests.support.cli.command_line import PROJECT
 
@@ -206,7 +206,7 @@ def test_every_command_is_in_the_table() -> None:
                 assert command is not None, code
             options = {each for param in command.params for each in (*param.opts, *param.secondary_opts)}
             assert set(re.findall(r"--[a-z-]+", code)) <= options, code
-    assert named == set(NOUNS)
+    assert named == set(COMMANDS)
 
 
 @pytest.mark.parametrize("words", [["tokens"], ["token", "make"], ["connect", "--fast"], ["help", "nonsense"]])

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 import pytest
 
-from appliance.cli import NOUNS, cli, manual
+from appliance.cli import COMMANDS, cli, manual
 from tests.support.cli.command_line import PROJECT
 
 if TYPE_CHECKING:
@@ -42,9 +42,9 @@ def options(command: click.Command) -> Iterator[str]:
 
 def test_a_page_a_command() -> None:
     """And one of the program, which names them all."""
-    assert set(PAGES) == {"wg-appliance.1", *(f"wg-appliance-{noun}.1" for noun in NOUNS)}
+    assert set(PAGES) == {"wg-appliance.1", *(f"wg-appliance-{noun}.1" for noun in COMMANDS)}
     named = re.findall(r"^\.BR wg\\-appliance\\-(\w+) \(1\)$", PAGES["wg-appliance.1"], re.MULTILINE)
-    assert list(dict.fromkeys(named)) == list(NOUNS)
+    assert list(dict.fromkeys(named)) == list(COMMANDS)
 
 
 @pytest.mark.skipif(shutil.which("groff") is None, reason="needs groff")
