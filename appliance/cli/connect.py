@@ -308,11 +308,11 @@ def _stay(
     with interruption.awaited():
         try:
             cleanup.clear(exit_.api, exit_.token, exit_.environment, screen.remark)
-            with run_records.claimed("machine" if command is None else "command") as place:
+            with run_records.claimed("machine" if command is None else "command") as claim:
                 options = _options(sessions, region, resolvers, every_s)
                 if command is None:
-                    return _machine(exit_, sessions, options, place, screen, interruption)
-                return _command(exit_, sessions, options, place, screen, interruption, command)
+                    return _machine(exit_, sessions, options, claim, screen, interruption)
+                return _command(exit_, sessions, options, claim, screen, interruption, command)
         except InterruptedBySignal as error:
             return ConnectionOutcome(responses.FAILED, f"{error} before the tunnel was up")
 
@@ -321,7 +321,7 @@ def _machine(
     exit_: ClientContext,
     sessions: SessionsClient,
     options: ConnectionOptions,
-    place: RunClaim,
+    claim: RunClaim,
     screen: Screen,
     interruption: Interruption,
 ) -> ConnectionOutcome:
@@ -329,11 +329,11 @@ def _machine(
     from appliance.client.tunnel.full_tunnel import WholeMachine
     from appliance.network.wireguard import keys
 
-    tunnel = WholeMachine(place.record.interface, exit_.environment, screen.remark)
-    connection = ClientConnection(options, keys.generate_private_key(), sessions, exit_.dialer, tunnel, place)
+    tunnel = WholeMachine(claim.record.interface, exit_.environment, screen.remark)
+    connection = ClientConnection(options, keys.generate_private_key(), sessions, exit_.dialer, tunnel, claim)
 
     def stay(opened: OpenedSession) -> Over:
-        screen.connected(opened, options.region, place.record.interface, "Ctrl-C ends it")
+        screen.connected(opened, options.region, claim.record.interface, "Ctrl-C ends it")
         return connection.watch(screen, interruption)
 
     return run(connection, screen, stay)
@@ -343,7 +343,7 @@ def _command(
     exit_: ClientContext,
     sessions: SessionsClient,
     options: ConnectionOptions,
-    place: RunClaim,
+    claim: RunClaim,
     screen: Screen,
     interruption: Interruption,
     command: Sequence[str],
@@ -354,11 +354,11 @@ def _command(
     from appliance.network.wireguard import keys
 
     key = keys.generate_private_key()
-    tunnel = Apart(place.record.interface, key, place.resolv_conf)
-    connection = ClientConnection(options, key, sessions, exit_.dialer, tunnel, place)
+    tunnel = Apart(claim.record.interface, key, claim.resolv_conf)
+    connection = ClientConnection(options, key, sessions, exit_.dialer, tunnel, claim)
 
     def stay(opened: OpenedSession) -> ConnectionOutcome:
-        screen.connected(opened, options.region, place.record.interface, f"for {command[0]} alone")
+        screen.connected(opened, options.region, claim.record.interface, f"for {command[0]} alone")
         return accompany(
             lambda: tunnel.start(command, exit_.invoker, exit_.environment),
             lambda exits, goes_on: connection.watch(screen, exits, goes_on),

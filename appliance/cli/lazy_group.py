@@ -25,7 +25,7 @@ class Commands(click.Group):
 
 
 class LazyCommands(Commands):
-    """A group of commands imported on call. `lazy`: command name to ("module:attribute", its line in --help)."""
+    """Imports commands when they are called. `lazy`: command name to ("module:attribute", its line in --help)."""
 
     def __init__(self, *args: Any, lazy: Mapping[str, tuple[str, str]], **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)

@@ -53,10 +53,10 @@ def serve(config_file: Path | None, log_format: str) -> None:
 
 
 def is_journal(stderr: IO[str], environ: Mapping[str, str]) -> bool:
-    """Whether stderr goes to the journal, which adds the time itself.
+    """Tells whether stderr goes to the journal, which adds the time itself.
 
     systemd.exec(5): JOURNAL_STREAM is the device and inode of the stream to the journal. Programs started by a service
-    inherit the variable, whatever their stderr is.
+    inherit the variable even if their stderr is another stream.
     """
     try:
         stream = os.fstat(stderr.fileno())

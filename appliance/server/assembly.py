@@ -106,14 +106,14 @@ def build_exit(wireguard: WireGuardSettings, private_key: bytes, public_ip: IPv4
     )
 
 
-def egress_rules(settings: Settings, place: ExitPlacement) -> EgressRules:
+def egress_rules(settings: Settings, placement: ExitPlacement) -> EgressRules:
     """Builds the rules of the firewall from the configuration."""
-    egress, exit_ = settings.egress, place.exit
+    egress, exit_ = settings.egress, placement.exit
     return EgressRules(
         interface=exit_.interface,
         subnet=exit_.subnet,
         subnet6=exit_.subnet6,
-        source=exit_.public_ip if place.owns_public_ip else None,
+        source=exit_.public_ip if placement.owns_public_ip else None,
         block_smtp=egress.block_smtp,
         block_private=egress.block_private,
         isolate_clients=egress.isolate_clients,
@@ -126,10 +126,10 @@ def _ports_on_all_addresses(*listeners: HostPort | UnixPath | None) -> tuple[int
     return tuple(each.port for each in listeners if isinstance(each, HostPort) and each.everywhere)
 
 
-def host_egress(settings: Settings, state: StateDir, place: ExitPlacement, boot_id: str) -> HostEgress:
+def host_egress(settings: Settings, state: StateDir, placement: ExitPlacement, boot_id: str) -> HostEgress:
     """Builds the egress of this host: firewall, forwarding and flows."""
     forwarding = Forwarding(Path("/proc/sys"), state.sysctls, boot_id)
-    return HostEgress(egress_rules(settings, place), settings.wireguard.listen_port, forwarding)
+    return HostEgress(egress_rules(settings, placement), settings.wireguard.listen_port, forwarding)
 
 
 @dataclass(frozen=True, slots=True)

@@ -76,7 +76,7 @@ class _Host:
 
     settings: Settings
     state: StateDir
-    place: ExitPlacement
+    placement: ExitPlacement
     tunnel: Tunnel
     egress: HostEgress
 
@@ -138,7 +138,7 @@ async def _open_host(
 ) -> _Host:
     """Opens the tunnel, which is closed with `stack`, and describes the exit. Changes nothing on the host."""
     # In a thread: pyroute2 runs an event loop, which cannot nest in this one.
-    place = await asyncio.to_thread(assembly.describe_exit, settings, state)
+    placement = await asyncio.to_thread(assembly.describe_exit, settings, state)
     wireguard = settings.wireguard
     tunnel, reason = await asyncio.to_thread(
         choose_backend, wireguard.backend, wireguard.interface, state.wireguard_go_log, wireguard_go_unit
@@ -148,8 +148,8 @@ async def _open_host(
     if link is None or not link.up:
         sockets.require_udp_port("wireguard.listen_port", wireguard.listen_port)
     log.info("%s backend: %s", tunnel.backend, reason)
-    egress = assembly.host_egress(settings, state, place, clock.now().boot_id)
-    return _Host(settings, state, place, tunnel, egress)
+    egress = assembly.host_egress(settings, state, placement, clock.now().boot_id)
+    return _Host(settings, state, placement, tunnel, egress)
 
 
 async def _open_store(state: StateDir, metrics: Metrics, stack: AsyncExitStack) -> Store:
@@ -167,7 +167,7 @@ async def _build_parts(host: _Host, store: Store, clock: Clock, metrics: Metrics
         store=store,
         tunnel=host.tunnel,
         egress=host.egress,
-        exit_=host.place.exit,
+        exit_=host.placement.exit,
         clock=clock,
         metrics=metrics,
     )
@@ -248,7 +248,7 @@ def _web_servers(
     listeners: list[socket.socket],
     certificate: Certificate | None,
 ) -> list[WebServer]:
-    app = assembly.build_app(host.settings, parts, host.place.exit, clock)
+    app = assembly.build_app(host.settings, parts, host.placement.exit, clock)
     servers = [WebServer(Timed(RequestQueue(Unambiguous(app)), metrics), listeners[0], REQUESTS_GRACE_S, certificate)]
     exposition = create_metrics_app(metrics.registry)
     servers += [WebServer(exposition, listener, REQUESTS_GRACE_S) for listener in listeners[1:]]
@@ -264,14 +264,14 @@ def _taking_over(host: _Host, parts: Parts) -> Callable[[Settings], None]:
     def take_over(read: Settings) -> None:
         in_force_now = in_force(host.settings, read)
         parts.services.terms.take_over(read)
-        host.egress.take_over(assembly.egress_rules(in_force_now, host.place))
+        host.egress.take_over(assembly.egress_rules(in_force_now, host.placement))
         applied.note(host.state.running, in_force_now)
 
     return take_over
 
 
 def _announce(host: _Host) -> None:
-    settings, exit_ = host.settings, host.place.exit
+    settings, exit_ = host.settings, host.placement.exit
     log.info("region %s, clients dial %s port %d", settings.node.region, exit_.public_ip, exit_.endpoint_port)
     if settings.metrics.url is not None:
         log.info("metrics on %s", settings.metrics.url)

@@ -22,7 +22,7 @@ SEND_TIMEOUT_S = 0.2
 
 
 class Systemd:
-    """The systemd that started this process as a service of `Type=notify`. Without one, messages are dropped."""
+    """Notifies the systemd that started this service of `Type=notify`. Without one, messages are dropped."""
 
     def __init__(self, environ: Mapping[str, str]) -> None:
         self._address = _address(environ.get("NOTIFY_SOCKET", ""))
@@ -59,7 +59,7 @@ class Systemd:
             try:
                 speaking.sendto("".join(lines).encode(), self._address)
             except OSError as error:
-                log.warning("systemd was not told %s: %s", "=, ".join(fields), error)
+                log.warning("systemd could not be notified of %s: %s", "=, ".join(fields), error)
 
 
 def _address(text: str) -> str | None:

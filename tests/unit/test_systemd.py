@@ -61,7 +61,7 @@ def test_systemd_away(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """A socket that nobody serves costs a line in the log, which names what was not said."""
     with caplog.at_level(logging.WARNING):
         Systemd({"NOTIFY_SOCKET": str(tmp_path / "gone")}).ready("ready")
-    assert "systemd was not told READY=, STATUS: " in caplog.text
+    assert "systemd could not be notified of READY=, STATUS: " in caplog.text
 
 
 def test_systemd_stands_still(tmp_path: Path) -> None:

@@ -27,9 +27,9 @@ def forwarding(facts: Facts) -> Finding:
     changes = reconcile(ready, interface=tunnel.interface, ipv6=tunnel.subnet6 is not None and facts.network.has_ipv6)
     if changes is None:
         return ok("forwarding", "on")
-    found = [f"{name.replace('/', '.')} = {facts.forwarding.sysctls.get(name, 'missing')}" for name in changes.sysctls]
-    what = ", ".join(found[:NAMED_AT_MOST]) + (
-        f" and {len(found) - NAMED_AT_MOST} more" if found[NAMED_AT_MOST:] else ""
+    wrong = [f"{name.replace('/', '.')} = {facts.forwarding.sysctls.get(name, 'missing')}" for name in changes.sysctls]
+    what = ", ".join(wrong[:NAMED_AT_MOST]) + (
+        f" and {len(wrong) - NAMED_AT_MOST} more" if wrong[NAMED_AT_MOST:] else ""
     )
     set_them = "sysctl -w " + " ".join(f"{name.replace('/', '.')}={value}" for name, value in changes.sysctls.items())
     if facts.forwarding.writable is False:
@@ -64,18 +64,18 @@ def forward(facts: Facts) -> Finding:
     """Checks whether another packet filter of this host drops packets from or to clients."""
     if facts.firewall.ruleset is None:
         return unseen("forward", "the firewall") if not facts.machine.root else _blind("forward")
-    found = [
+    dropping = [
         obstacle
         for packet in coexistence.forwarded(_way(facts))
         for obstacle in obstacles(tables(facts.firewall), "forward", packet)
     ]
     interface = facts.settings.wireguard.interface
     out = next((uplink.interface for uplink in facts.network.uplinks.values()), "<uplink>")
-    fixes = (_let_forward(obstacle, interface, out) for obstacle in found)
+    fixes = (_let_forward(obstacle, interface, out) for obstacle in dropping)
     return _finding(
         facts,
         "forward",
-        found,
+        dropping,
         "what clients send or receive",
         fixes,
         "no packet filter drops what clients send or receive",
@@ -88,34 +88,34 @@ def udp_filter(facts: Facts) -> Finding:
         return unseen("udp-filter", "the firewall") if not facts.machine.root else _blind("udp-filter")
     port = facts.settings.wireguard.listen_port
     packet = _handshake(facts)
-    found = [] if packet is None else list(obstacles(tables(facts.firewall), "input", packet))
-    fixes = (_let_in(obstacle, port) for obstacle in found)
+    dropping = [] if packet is None else list(obstacles(tables(facts.firewall), "input", packet))
+    fixes = (_let_in(obstacle, port) for obstacle in dropping)
     passes = f"this host lets UDP port {port} in; a firewall of the provider's cannot be seen from here"
-    return _finding(facts, "udp-filter", found, f"UDP port {port}", fixes, passes)
+    return _finding(facts, "udp-filter", dropping, f"UDP port {port}", fixes, passes)
 
 
-def tables(found: Filters) -> list[Table]:
+def tables(firewall: Filters) -> list[Table]:
     """Returns all filter tables but the appliance's own. Output of iptables-save replaces nft's view of its tables."""
-    listed = nft_json.parse(found.ruleset or '{"nftables": []}')
-    shown = [iptables_save.parse(text, family) for family, text in found.iptables.items()]
+    listed = nft_json.parse(firewall.ruleset or '{"nftables": []}')
+    shown = [iptables_save.parse(text, family) for family, text in firewall.iptables.items()]
     shown += [
-        iptables_save.parse(text, family, legacy=True) for family, text in found.legacy.items() if text is not None
+        iptables_save.parse(text, family, legacy=True) for family, text in firewall.legacy.items() if text is not None
     ]
-    replaced = {(family, "filter") for family in found.iptables} | {("inet", TABLE)}
+    replaced = {(family, "filter") for family in firewall.iptables} | {("inet", TABLE)}
     return [table for table in listed if (table.family, table.name) not in replaced] + shown
 
 
 def _finding(
-    facts: Facts, check: str, found: list[Obstacle], packets: str, fixes: Iterator[str], passes: str
+    facts: Facts, check: str, dropping: list[Obstacle], packets: str, fixes: Iterator[str], passes: str
 ) -> Finding:
     unread = [family for family, text in facts.firewall.legacy.items() if text is None]
-    if not found and unread:
+    if not dropping and unread:
         what = "there are rules of iptables-legacy, which cannot be read"
         return warning(check, what, f"{PROGRAMS[unread[0]]}-legacy -S, or apt-get install iptables")
-    if not found:
+    if not dropping:
         return ok(check, passes)
-    surely = [obstacle for obstacle in found if obstacle.surely]
-    names = _each_once(_name(obstacle) for obstacle in surely or found)
+    surely = [obstacle for obstacle in dropping if obstacle.surely]
+    names = _each_once(_name(obstacle) for obstacle in surely or dropping)
     mend = " && ".join(_each_once(fixes))
     if surely:
         return failed(check, f"{', '.join(names)} drops {packets}", mend)
@@ -190,7 +190,7 @@ def _let_in(obstacle: Obstacle, port: int) -> str:
 
 
 def _is_iptables(table: Table) -> bool:
-    """Whether iptables owns the table: `filter` of one IP version, with chains in capitals."""
+    """Tells whether iptables owns the table: `filter` of one IP version, with chains in capitals."""
     return table.family in PROGRAMS and table.name == "filter" and {"INPUT", "FORWARD"} & set(table.chains) != set()
 
 

@@ -26,20 +26,20 @@ def clock(facts: Facts) -> Finding:
 
 
 def disk(facts: Facts) -> Finding:
-    found, place = facts.machine.disk, facts.settings.node.state_dir
-    if found is None:
+    space, place = facts.machine.disk, facts.settings.node.state_dir
+    if space is None:
         return unseen("disk", f"the file system of {place}")
-    if found.read_only:
+    if space.read_only:
         return failed(
             "disk",
             f"the file system of {place} is read-only",
             f"mount -o remount,rw $(df --output=target {place} | tail -n 1)",
         )
-    free = f"{found.free // MIB} MiB of {found.total // MIB} MiB are free for {place}"
-    if found.free < TOO_LITTLE:
+    free = f"{space.free // MIB} MiB of {space.total // MIB} MiB are free for {place}"
+    if space.free < TOO_LITTLE:
         return failed("disk", f"only {free}: sessions cannot be stored when it is full", MAKE_ROOM)
-    if found.free_inodes is not None and found.free_inodes < FEW_INODES:
-        return failed("disk", f"only {found.free_inodes} more files fit on the file system of {place}", "df -i")
-    if found.free < LITTLE:
+    if space.free_inodes is not None and space.free_inodes < FEW_INODES:
+        return failed("disk", f"only {space.free_inodes} more files fit on the file system of {place}", "df -i")
+    if space.free < LITTLE:
         return warning("disk", f"only {free}", MAKE_ROOM)
     return ok("disk", free)

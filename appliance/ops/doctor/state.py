@@ -16,20 +16,20 @@ OTHERS = 0o077  # permission bits of group and others
 
 def state(facts: Facts) -> Finding:
     """Checks that one user owns the directory and its files, and that no other user may read them."""
-    place, found = facts.settings.node.state_dir, facts.state
-    if found is None:
+    place, gathered = facts.settings.node.state_dir, facts.state
+    if gathered is None:
         return unseen("state", str(place))
-    if not found.files:
+    if not gathered.files:
         return warning("state", f"{place} is not there yet", "wg-appliance init")
-    folder, *files = found.files
+    folder, *files = gathered.files
     foreign = [file for file in files if file.uid != folder.uid]
     if foreign:
         owner = f"chown --reference={folder.path} {_paths(foreign)}"
         return failed("state", f"{_paths(foreign)}: not of the user that {folder.path} belongs to", owner)
     open_files = [file for file in files if file.mode & OTHERS]
     if open_files:
-        said = ", ".join(f"{file.path} (mode {file.mode:04o})" for file in open_files)
-        return failed("state", f"other users may read {said}", f"chmod go= {_paths(open_files)}")
+        listed = ", ".join(f"{file.path} (mode {file.mode:04o})" for file in open_files)
+        return failed("state", f"other users may read {listed}", f"chmod go= {_paths(open_files)}")
     if folder.mode & OTHERS:
         return warning("state", f"other users may enter {place} (mode {folder.mode:04o})", f"chmod go= {place}")
     return ok("state", f"{place} is its owner's alone")
@@ -39,20 +39,20 @@ def store(facts: Facts) -> Finding:
     """Checks that the store is undamaged, is the appliance's, and has a schema that this program knows."""
     if facts.state is None:
         return unseen("store", "the store")
-    found = facts.state.store
-    if found is None:
+    inspection = facts.state.store
+    if inspection is None:
         return warning("store", "there is none yet", "wg-appliance init")
-    if found.damage is not None:
-        what, _, mend = found.damage.rpartition("; ")
+    if inspection.damage is not None:
+        what, _, mend = inspection.damage.rpartition("; ")
         return failed("store", what, mend.removeprefix("bring a backup back with: "))
-    if not found.ours:
+    if not inspection.ours:
         return failed("store", "the file is another program's", "set node.state_dir to another directory")
-    versions = f"version {found.version}, this wg-appliance knows up to {found.newest}"
-    if found.version > found.newest:
+    versions = f"version {inspection.version}, this wg-appliance knows up to {inspection.newest}"
+    if inspection.version > inspection.newest:
         return failed("store", versions, "install the newer wg-appliance again")
-    if found.version < found.newest:
+    if inspection.version < inspection.newest:
         return warning("store", f"{versions}: it is brought up to date at the next start", RESTART)
-    return ok("store", f"whole, version {found.version}")
+    return ok("store", f"whole, version {inspection.version}")
 
 
 def _paths(files: Sequence[StateFile]) -> str:

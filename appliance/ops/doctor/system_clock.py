@@ -9,7 +9,7 @@ SIZE = 512  # struct timex has 208 bytes; all zero, it only queries
 
 
 def synchronised() -> bool:
-    """Whether a time service keeps the clock synchronised: adjtimex(2).
+    """Tells whether a time service keeps the clock synchronised: adjtimex(2).
 
     The kernel reports it as unsynchronised until a time service sets it, and again when that service stops.
     """

@@ -161,7 +161,7 @@ def subnet(facts: Facts) -> Finding:
 
 
 def is_private(address: IPv4Address | IPv6Address) -> bool:
-    """Whether the internet cannot reach the address; documentation ranges count as public, as in the egress rules."""
+    """Tells whether the internet cannot reach the address. Documentation ranges count as public, as for egress."""
     return any(address in network for network in PRIVATE)
 
 

@@ -67,7 +67,7 @@ def require_host(doing: str) -> None:
 
 
 def needs_userspace(settings: Settings) -> bool:
-    """Whether wireguard-go must run the tunnel. Raises HostError if it must, and the host has no TUN device."""
+    """Tells whether wireguard-go must run the tunnel. Raises HostError if it must, and the host has no TUN device."""
     backend = settings.wireguard.backend
     if backend == "kernel" or (backend == "auto" and kernel_has_wireguard()):
         return False

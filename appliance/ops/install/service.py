@@ -36,7 +36,7 @@ def reload_units() -> None:
 
 
 def is_down() -> bool:
-    """Whether the service neither runs nor is being started or restarted."""
+    """Tells whether the service neither runs nor is being started or restarted."""
     return _property("ActiveState") in ("inactive", "failed")
 
 

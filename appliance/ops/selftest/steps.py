@@ -112,8 +112,8 @@ class SelfTest:
         if answer.status == 401:
             # The API's own message would not say that the token is in another store than the API's.
             raise HostError(f"the API refuses a token made in {self._settings.node.state_dir}: is that its state_dir?")
-        self._session = found = answer.require(201, {"id": str, "public_ip": str, "wg_config": str})
-        return f"{found['id']}, leaves from {found['public_ip']}"
+        self._session = session = answer.require(201, {"id": str, "public_ip": str, "wg_config": str})
+        return f"{session['id']}, leaves from {session['public_ip']}"
 
     def _make_tunnel(self) -> str:
         offer = read_offer(self._session["wg_config"])

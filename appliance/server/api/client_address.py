@@ -24,17 +24,17 @@ def source_of(scope: Scope, trusted: Sequence[IPv4Network | IPv6Network]) -> str
     The peer of a Unix socket is trusted; if it names no address, the key is LOCAL.
     """
     client = scope.get("client")
-    found = None if client is None else _address(client[0])
-    if client is not None and found is None:
+    source = None if client is None else _address(client[0])
+    if client is not None and source is None:
         return LOCAL
     for hop in _hops_from_the_right(scope["headers"]):
-        if found is not None and not _is_trusted(found, trusted):
+        if source is not None and not _is_trusted(source, trusted):
             break
         named = _address(_without_port(hop))
         if named is None:  # "unknown", or garbage: hops to the left of it cannot be trusted
             break
-        found = named
-    return LOCAL if found is None else _counted_as(found)
+        source = named
+    return LOCAL if source is None else _counted_as(source)
 
 
 def _hops_from_the_right(headers: Iterable[tuple[bytes, bytes]]) -> list[str]:

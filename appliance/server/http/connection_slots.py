@@ -28,7 +28,7 @@ class ConnectionSlots:
         return True
 
     def __contains__(self, connection: socket.socket) -> bool:
-        """Whether the connection is admitted and has not been evicted."""
+        """Tells whether the connection is admitted and has not been evicted."""
         return connection in self._served or connection in self._waited_for
 
     def serve(self, connection: socket.socket) -> None:

@@ -28,9 +28,9 @@ class Certificate:
 
     def current(self) -> ssl.SSLContext:
         """Returns the renewed pair as soon as both files exist and match, else the last one."""
-        found = self._state_of_files()
-        if found != self._seen:
-            self._seen = found
+        state = self._state_of_files()
+        if state != self._seen:
+            self._seen = state
             try:
                 self._context = self._load()
             except (OSError, ValueError) as error:

@@ -127,9 +127,9 @@ def session_routes(
                 await sessions.find(account, query.before)
             except SessionNotFound as error:
                 raise InvalidRequest("before must be the id of a session") from error
-        found = await sessions.list(account, live=query.live, before=query.before, limit=query.limit)
+        listed = await sessions.list(account, live=query.live, before=query.before, limit=query.limit)
         quota, now = await quotas.of(account), clock.now()
-        return SessionList([SessionStatus.of(session, quota, now) for session in found])
+        return SessionList([SessionStatus.of(session, quota, now) for session in listed])
 
     return [
         _options("/v1/sessions", "GET", "POST"),
