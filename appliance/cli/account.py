@@ -64,13 +64,13 @@ def list_(config_file: Path | None, as_json: bool) -> None:
         async with a.store.read() as db:
             return await rows.everyone(db), a.now
 
-    found, now = admin.run(config_file, work)
+    accounts, now = admin.run(config_file, work)
     if as_json:
-        output.write_json({"accounts": [_shape(each) for each in found]})
+        output.write_json({"accounts": [_shape(each) for each in accounts]})
         return
     output.write_table(
         ("NAME", "TIER", "STATE", "CREATED", "ID"),
-        [(each.name, each.tier, _state(each), output.ago(each.created_at, now), each.id) for each in found],
+        [(each.name, each.tier, _state(each), output.ago(each.created_at, now), each.id) for each in accounts],
         "no accounts; wg-appliance account create NAME makes one",
     )
 
@@ -84,15 +84,15 @@ def show(config_file: Path | None, name: str, as_json: bool) -> None:
 
     async def work(a: Admin) -> tuple[Account, int, list[Token], int]:
         async with a.store.read() as db:
-            found = await find(db, name)
-            live = [s for s in await session_rows.unfinished_of(db, found.id) if s.state is State.LIVE]
-            return found, len(live), await token_rows.of_account(db, found.id), a.now
+            stored = await find(db, name)
+            live = [s for s in await session_rows.unfinished_of(db, stored.id) if s.state is State.LIVE]
+            return stored, len(live), await token_rows.of_account(db, stored.id), a.now
 
-    found, live, tokens, now = admin.run(config_file, work)
+    stored, live, tokens, now = admin.run(config_file, work)
     if as_json:
-        output.write_json(_shape(found) | {"live_sessions": live, "tokens": [token.shape(each) for each in tokens]})
+        output.write_json(_shape(stored) | {"live_sessions": live, "tokens": [token.shape(each) for each in tokens]})
         return
-    output.write_fields([*_fields(found), ("live sessions", live)])
+    output.write_fields([*_fields(stored), ("live sessions", live)])
     if tokens:
         output.write("")
     token.write_table(tokens, now)
@@ -110,12 +110,12 @@ def set_(ctx: click.Context, name: str, tier: str | None, disabled: bool | None)
 
     async def work(a: Admin) -> None:
         async with a.change() as db:
-            found = await find(db, name)
-            new_tier = found.tier if tier is None else Tier(tier)
-            new_disabled = found.disabled if disabled is None else disabled
-            await rows.update(db, found.id, tier=new_tier, disabled=new_disabled)
+            stored = await find(db, name)
+            new_tier = stored.tier if tier is None else Tier(tier)
+            new_disabled = stored.disabled if disabled is None else disabled
+            await rows.update(db, stored.id, tier=new_tier, disabled=new_disabled)
             if new_disabled:
-                await _end_sessions(db, found)
+                await _end_sessions(db, stored)
 
     admin.run(ctx.obj, work)
     output.remark(f"account {name} changed")
@@ -129,9 +129,9 @@ def delete(config_file: Path | None, name: str) -> None:
 
     async def work(a: Admin) -> None:
         async with a.change() as db:
-            found = await find(db, name)
-            await rows.delete(db, found.id, a.now)
-            await _end_sessions(db, found)
+            stored = await find(db, name)
+            await rows.delete(db, stored.id, a.now)
+            await _end_sessions(db, stored)
 
     admin.run(config_file, work)
     output.remark(f"account {name} deleted")
@@ -139,10 +139,10 @@ def delete(config_file: Path | None, name: str) -> None:
 
 async def find(db: aiosqlite.Connection, name: str) -> Account:
     """Returns the account by this name. Raises NotFound if there is none."""
-    found = await rows.by_name(db, name)
-    if found is None:
+    stored = await rows.by_name(db, name)
+    if stored is None:
         raise NotFound(f"no account {name}; wg-appliance account list shows them")
-    return found
+    return stored
 
 
 async def _end_sessions(db: aiosqlite.Connection, ended: Account) -> None:

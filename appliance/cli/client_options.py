@@ -87,8 +87,8 @@ def api_options(command: Callable[..., Any]) -> Callable[..., Any]:
         if token is not None and token_file is not None:
             raise click.UsageError("--token and --token-file do not go together")
         with host_faults("cannot read"):
-            found = _reach(api, token, token_file, save=save, insecure_http=insecure_http)
-        return command(*args, exit_=found, **kwargs)
+            context = _reach(api, token, token_file, save=save, insecure_http=insecure_http)
+        return command(*args, exit_=context, **kwargs)
 
     return with_exit
 
@@ -105,23 +105,23 @@ def _reach(
     with invoker.acting():
         if token_file is not None:
             token = credentials.read_token(token_file)
-        found = credentials.find(api, token, os.environ, saved)
-    if found.url is None:
+        access = credentials.find(api, token, os.environ, saved)
+    if access.url is None:
         raise click.UsageError("no exit; give its URL as WG_APPLIANCE_API or --api URL, or --save it once")
     try:
-        url = parse_url(found.url)
+        url = parse_url(access.url)
     except InvalidRequest as error:
         raise click.UsageError(str(error)) from error
     if url.reads_along and not insecure_http:
         raise click.UsageError(f"{url.text}: others on the way could read the token; use https, or --insecure-http")
-    if save and found.elsewhere is not None:
-        raise _no_token(url.text, found, "beside --save")
+    if save and access.elsewhere is not None:
+        raise _no_token(url.text, access, "beside --save")
     if save:
         with invoker.acting():
-            written = credentials.save(found, saved)
+            written = credentials.save(access, saved)
         output.remark(f"saved: {', '.join(map(str, written))}")
     dialer = Dialer(url, _mark())
-    return ClientContext(dialer.api(), dialer, invoker, found)
+    return ClientContext(dialer.api(), dialer, invoker, access)
 
 
 def _no_token(url: str, access: Access, where: str) -> click.UsageError:

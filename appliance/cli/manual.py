@@ -36,12 +36,12 @@ def pages() -> dict[str, str]:
     """Returns every page by its file's name: one for the program, and one per command with its subcommands."""
     root = Named(PROGRAM, cli)
     children = _subcommands(root)
-    found = {_file(root): "\n".join(page(root, _commands(children))) + "\n"}
+    by_file = {_file(root): "\n".join(page(root, _commands(children))) + "\n"}
     for child in children:
         subcommands = [line for each in _subcommands(child) for line in _subsection(each)]
         body = [".SH COMMANDS", *subcommands] if subcommands else []
-        found[_file(child)] = "\n".join(page(child, body)) + "\n"
-    return found
+        by_file[_file(child)] = "\n".join(page(child, body)) + "\n"
+    return by_file
 
 
 def _file(named: Named) -> str:
@@ -53,8 +53,8 @@ def _subcommands(named: Named) -> list[Named]:
     if not isinstance(group, click.Group):
         return []
     context = click.Context(group)
-    found = ((name, group.get_command(context, name)) for name in group.list_commands(context))
-    return [Named(f"{named.name} {name}", command) for name, command in found if command is not None]
+    commands = ((name, group.get_command(context, name)) for name in group.list_commands(context))
+    return [Named(f"{named.name} {name}", command) for name, command in commands if command is not None]
 
 
 def page(named: Named, body: list[str]) -> Iterator[str]:

@@ -22,10 +22,10 @@ def regions(exit_: ClientContext, as_json: bool) -> None:
     from appliance.client.api import responses
     from appliance.client.api.latency import round_trip_s
 
-    found = responses.regions(exit_.api.ask("GET", "/v1/regions"))
+    active = responses.regions(exit_.api.ask("GET", "/v1/regions"))
     with host_faults("cannot measure the way"):
         milliseconds = round(round_trip_s(exit_.dialer) * 1000, 3)
-    rows = [{**region, "latency_ms": milliseconds} for region in found]
+    rows = [{**region, "latency_ms": milliseconds} for region in active]
     if as_json:
         output.write_json({"regions": rows})
         return

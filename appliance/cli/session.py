@@ -42,9 +42,9 @@ def list_(config_file: Path | None, live: bool, name: str | None, as_json: bool)
             account_id = None if name is None else (await account.find(db, name)).id
             return await rows.page(db, rows.Page(account_id=account_id, live=live)), a
 
-    found, a = admin.run(config_file, work)
+    sessions, a = admin.run(config_file, work)
     if as_json:
-        output.write_json({"sessions": [_shape(s, a.settings.wireguard) for s in found]})
+        output.write_json({"sessions": [_shape(s, a.settings.wireguard) for s in sessions]})
         return
     output.write_table(
         ("ID", "ACCOUNT", "TIER", "STATE", "REGION", "ADDRESS", "CREATED", "HANDSHAKE", "IN", "OUT"),
@@ -54,7 +54,7 @@ def list_(config_file: Path | None, live: bool, name: str | None, as_json: bool)
                 *(output.ago(s.created_at, a.now), output.ago(s.last_handshake_at, a.now)),
                 *(output.size(s.bytes_in), output.size(s.bytes_out)),
             )
-            for s in found
+            for s in sessions
         ],
         "no live sessions" if live else "no sessions",
     )
@@ -71,12 +71,12 @@ def show(config_file: Path | None, session_id: str, as_json: bool) -> None:
         async with a.store.read() as db:
             return await _find(db, session_id), a
 
-    found, a = admin.run(config_file, work)
-    fields = _shape(found, a.settings.wireguard)
+    stored, a = admin.run(config_file, work)
+    fields = _shape(stored, a.settings.wireguard)
     if as_json:
         output.write_json(fields)
         return
-    readable = fields | {"bytes_in": output.size(found.bytes_in), "bytes_out": output.size(found.bytes_out)}
+    readable = fields | {"bytes_in": output.size(stored.bytes_in), "bytes_out": output.size(stored.bytes_out)}
     output.write_fields([(name, value) for name, value in readable.items() if value not in (None, "")])
 
 
@@ -89,8 +89,8 @@ def terminate(config_file: Path | None, session_id: str, note: str) -> None:
 
     async def work(a: Admin) -> bool:
         async with a.store.read() as db:
-            found = await _find(db, session_id)
-        if found.state is State.TERMINATED:
+            stored = await _find(db, session_id)
+        if stored.state is State.TERMINATED:
             return False
         async with a.change() as db:
             await rows.mark_closing(db, [session_id], Reason.ADMIN, note)
@@ -102,10 +102,10 @@ def terminate(config_file: Path | None, session_id: str, note: str) -> None:
 
 async def _find(db: aiosqlite.Connection, session_id: str) -> Session:
     """Returns a session. Raises NotFound if there is none, or it is pending and thus not announced to its client."""
-    found = await rows.by_id(db, session_id)
-    if found is None or found.state is State.PENDING:
+    stored = await rows.by_id(db, session_id)
+    if stored is None or stored.state is State.PENDING:
         raise NotFound(f"no session {session_id}; wg-appliance session list shows them")
-    return found
+    return stored
 
 
 def _address(subnet: IPv4Network | IPv6Network, s: Session) -> str | None:

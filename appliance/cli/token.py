@@ -72,11 +72,11 @@ def list_(config_file: Path | None, as_json: bool) -> None:
         async with a.store.read() as db:
             return await rows.everything(db), a.now
 
-    found, now = admin.run(config_file, work)
+    tokens, now = admin.run(config_file, work)
     if as_json:
-        output.write_json({"tokens": [shape(each) for each in found]})
+        output.write_json({"tokens": [shape(each) for each in tokens]})
     else:
-        write_table(found, now)
+        write_table(tokens, now)
 
 
 @token.command()
@@ -87,12 +87,12 @@ def revoke(config_file: Path | None, token_id: str) -> None:
 
     async def work(a: Admin) -> bool:
         async with a.change() as db:
-            found = await rows.by_id(db, token_id)
-            if found is None:
+            stored = await rows.by_id(db, token_id)
+            if stored is None:
                 # The argument is not repeated: it may be a token.
                 raise NotFound("no token has that id; wg-appliance token list shows the ids")
             await rows.revoke(db, token_id, a.now)
-            return found.revoked_at is None
+            return stored.revoked_at is None
 
     was_valid = admin.run(config_file, work)
     output.remark(f"token {token_id} {'revoked' if was_valid else 'was revoked already'}")
@@ -100,22 +100,22 @@ def revoke(config_file: Path | None, token_id: str) -> None:
 
 async def _owner(db: aiosqlite.Connection, name: str, tier: Tier | None, now: int) -> tuple[Account, bool]:
     """Returns the account, and whether it was created for this. Raises Conflict if it differs from what is asked."""
-    found = await account_rows.by_name(db, name)
-    if found is None:
+    stored = await account_rows.by_name(db, name)
+    if stored is None:
         made = Account(ids.account_id(), name, tier or Tier.FREE, disabled=False, created_at=now)
         await account_rows.insert(db, made)
         return made, True
-    if tier not in (None, found.tier):
+    if tier not in (None, stored.tier):
         raise Conflict(
-            f"account {name} is of tier {found.tier}, not {tier}; leave --tier out, or change it first: "
+            f"account {name} is of tier {stored.tier}, not {tier}; leave --tier out, or change it first: "
             f"wg-appliance account set {name} --tier {tier}"
         )
-    if found.disabled:
+    if stored.disabled:
         raise Conflict(
             f"account {name} is disabled, its tokens answer 401; enable it first: "
             f"wg-appliance account set {name} --enabled"
         )
-    return found, False
+    return stored, False
 
 
 def shape(t: Token) -> dict[str, Any]:

@@ -32,16 +32,16 @@ def usage(config_file: Path | None, name: str, as_json: bool) -> None:
         from appliance.metering.usage import Quotas
 
         async with a.store.read() as db:
-            found = await find(db, name)
+            account = await find(db, name)
         quotas = Quotas(a.store, None, Terms(a.settings), HostClock())
-        return found, a.settings.tiers[found.tier], await quotas.of(found)
+        return account, a.settings.tiers[account.tier], await quotas.of(account)
 
-    found, tier, quota = admin.run(config_file, work)
+    account, tier, quota = admin.run(config_file, work)
     if as_json:
         output.write_json(
             {
-                "account": found.name,
-                "tier": found.tier,
+                "account": account.name,
+                "tier": account.tier,
                 "bytes_used": quota.bytes_used,
                 "bytes_limit": quota.bytes_limit,
                 "session_seconds": quota.seconds_used,
@@ -54,8 +54,8 @@ def usage(config_file: Path | None, name: str, as_json: bool) -> None:
         return
     output.write_fields(
         [
-            ("account", found.name),
-            ("tier", found.tier),
+            ("account", account.name),
+            ("tier", account.tier),
             ("bytes", _of(output.size(quota.bytes_used), quota.bytes_limit and output.size(quota.bytes_limit))),
             ("bytes until", output.rfc3339_end(quota.bytes_resets_at)),
             ("time", _of(f"{quota.seconds_used} s", quota.seconds_limit and f"{quota.seconds_limit} s")),
