@@ -18,28 +18,37 @@ from appliance.domain.errors import ApplianceError, StoreUnavailable
 
 PROGRAM = "wg-appliance"
 
-NOUNS = {
+COMMANDS = {
     "serve": ("appliance.cli.serve:serve", "Run the appliance in the foreground."),
     "init": ("appliance.cli.init:init", "Write a commented config, create the state directory, store and server key."),
-    "account": ("appliance.cli.account:account", "Accounts: create, list, show, set, delete."),
-    "token": ("appliance.cli.token:token", "Bearer tokens: create, list, revoke."),
-    "session": ("appliance.cli.session:session", "Sessions: list, show, terminate."),
-    "usage": ("appliance.cli.usage:usage", "What an account has used of its windows."),
-    "invoice": ("appliance.cli.invoice:invoice", "A paid account's month, a line a session."),
-    "backup": ("appliance.cli.backup:backup", "Save state, key and configuration to one file."),
-    "restore": ("appliance.cli.restore:restore", "Bring a backup back, while the server does not run."),
-    "selftest": ("appliance.cli.selftest:selftest", "Prove the running exit with a real tunnel."),
+    "account": ("appliance.cli.account:account", "Manage accounts: create, list, show, set, delete."),
+    "token": ("appliance.cli.token:token", "Manage bearer tokens: create, list, revoke."),
+    "session": ("appliance.cli.session:session", "List, show and terminate sessions."),
+    "usage": ("appliance.cli.usage:usage", "Show what an account has used of its windows."),
+    "invoice": ("appliance.cli.invoice:invoice", "Show a paid account's invoice for a month, one line per session."),
+    "backup": ("appliance.cli.backup:backup", "Save state, server key and configuration to one file."),
+    "restore": ("appliance.cli.restore:restore", "Restore a backup while the server is stopped."),
+    "selftest": ("appliance.cli.selftest:selftest", "Test the running exit end to end with a real tunnel."),
     "connect": (
         "appliance.cli.connect:connect",
-        "Use an exit: a session, a tunnel to it, how it does; Ctrl-C ends it.",
+        "Open a session at an exit and a tunnel to it; Ctrl-C ends both.",
     ),
-    "regions": ("appliance.cli.regions:regions", "An exit's regions, and how far away they are."),
-    "node": ("appliance.cli.node:node", "This exit: status, drain, resume."),
-    "install": ("appliance.cli.install:install", "Make this host an exit: service, token and all."),
-    "upgrade": ("appliance.cli.upgrade:upgrade", "Move an installed appliance to this version, or to that of a file."),
-    "uninstall": ("appliance.cli.uninstall:uninstall", "Take the exit off this host."),
-    "doctor": ("appliance.cli.doctor:doctor", "Check this host and the running server, and say what mends it."),
-    "help": ("appliance.cli.help:help_", "Print a page of the manual, or name the topics."),
+    "regions": ("appliance.cli.regions:regions", "List an exit's regions, and how far away they are."),
+    "node": ("appliance.cli.node:node", "Show this exit's state, and drain or resume it."),
+    "install": (
+        "appliance.cli.install:install",
+        "Install the appliance on this host as a service.",
+    ),
+    "upgrade": (
+        "appliance.cli.upgrade:upgrade",
+        "Upgrade the installed appliance.",
+    ),
+    "uninstall": ("appliance.cli.uninstall:uninstall", "Remove the appliance from this host."),
+    "doctor": (
+        "appliance.cli.doctor:doctor",
+        "Check this host and the server; print what fixes a problem.",
+    ),
+    "help": ("appliance.cli.help:help_", "Print a page of the manual, or list the topics."),
 }
 
 
@@ -72,19 +81,19 @@ def _print_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None
     ctx.exit()
 
 
-@click.group(cls=Root, lazy=NOUNS, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=Root, lazy=COMMANDS, context_settings={"help_option_names": ["-h", "--help"]})
 @click.option(
     "--config",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="The configuration; else $WG_APPLIANCE_CONFIG, else /etc/wg-appliance/config.toml.",
+    help="The configuration file; default: $WG_APPLIANCE_CONFIG, else /etc/wg-appliance/config.toml.",
 )
 @click.option(
     "--version", is_flag=True, is_eager=True, expose_value=False, callback=_print_version, help="Print the version."
 )
 @click.pass_context
 def cli(ctx: click.Context, config: Path | None) -> None:
-    """A self-hosted WireGuard exit: session API, store and tunnel in one process."""
+    """Run and manage a self-hosted WireGuard exit: session API, store and tunnel in one process."""
     ctx.obj = config
 
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 @click.group(cls=Commands)
 def account() -> None:
-    """Accounts: who may open sessions, and how much."""
+    """Manage accounts: who may open sessions, and how much they may use."""
 
 
 @account.command()
@@ -100,8 +100,8 @@ def show(config_file: Path | None, name: str, as_json: bool) -> None:
 
 @account.command("set")
 @click.argument("name", type=NAME)
-@click.option("--tier", type=TIER, help="Its sessions from now on; the limits hold for live ones too.")
-@click.option("--disabled/--enabled", default=None, help="Disabled: its tokens answer 401, its sessions end.")
+@click.option("--tier", type=TIER, help="For new sessions; its limits apply to live ones too.")
+@click.option("--disabled/--enabled", default=None, help="A disabled account's tokens get 401, and its sessions end.")
 @click.pass_context
 def set_(ctx: click.Context, name: str, tier: str | None, disabled: bool | None) -> None:
     """Change an account."""
@@ -125,7 +125,7 @@ def set_(ctx: click.Context, name: str, tier: str | None, disabled: bool | None)
 @click.argument("name", type=NAME)
 @click.pass_obj
 def delete(config_file: Path | None, name: str) -> None:
-    """Delete an account: its tokens answer 401, its sessions end. There is no prompt."""
+    """Delete an account: its tokens get 401, its sessions end. There is no prompt."""
 
     async def work(a: Admin) -> None:
         async with a.change() as db:
@@ -138,7 +138,7 @@ def delete(config_file: Path | None, name: str) -> None:
 
 
 async def find(db: aiosqlite.Connection, name: str) -> Account:
-    """Returns the account by this name. Raises NotFound: if there is none."""
+    """Returns the account by this name. Raises NotFound if there is none."""
     found = await rows.by_name(db, name)
     if found is None:
         raise NotFound(f"no account {name}; wg-appliance account list shows them")

@@ -35,7 +35,7 @@ IN_MEMORY = Path(":memory:")  # a store without a file. https://www.sqlite.org/i
 
 @dataclass(frozen=True, slots=True)
 class Admin:
-    """What an admin command works with. `now`: wall clock time in ms."""
+    """Holds what an admin command works with. `now`: wall clock time in ms."""
 
     settings: Settings
     state: StateDir
@@ -47,7 +47,7 @@ class Admin:
     async def change(self) -> AsyncIterator[aiosqlite.Connection]:
         """Opens a transaction on data that the running server caches; returns when the server has acted on it.
 
-        Raises HostError: if the change is stored, but the server has not acted on it in time.
+        Raises HostError if the change is stored, but the server has not acted on it in time.
         """
         async with self.store.write() as db:
             yield db
@@ -80,7 +80,7 @@ class Admin:
 def run(config_file: Path | None, work: Callable[[Admin], Awaitable[T]]) -> T:
     """Runs `work` on the configured store and returns its result, which is to be printed afterwards.
 
-    Raises StoreError: if there is no store. Only `init` and `serve` create one, so that a wrong --config is noticed.
+    Raises StoreError if there is no store. Only `init` and `serve` create one, so that a wrong --config is noticed.
     """
     import asyncio
 
@@ -116,7 +116,7 @@ def run(config_file: Path | None, work: Callable[[Admin], Awaitable[T]]) -> T:
 
 
 def _exists(path: Path) -> bool:
-    """Is Path.exists() with the file's name in the PermissionError; False if a parent is missing."""
+    """Acts as Path.exists() with the file's name in the PermissionError; False if a parent is missing."""
     try:
         path.stat()
     except (FileNotFoundError, NotADirectoryError):

@@ -1,4 +1,4 @@
-"""`wg-appliance backup FILE`."""
+"""Implements `wg-appliance backup`."""
 
 from __future__ import annotations
 
@@ -14,13 +14,15 @@ from appliance.config.load import config_path, read_settings
 
 @click.command()
 @click.argument("file", type=click.Path(path_type=Path))
-@click.option("--keep", type=click.IntRange(min=1), metavar="N", help="In a folder: drop all but the newest N.")
+@click.option(
+    "--keep", type=click.IntRange(min=1), metavar="N", help="In a folder: remove all but the newest N backups."
+)
 @click.pass_obj
 def backup(config_file: Path | None, file: Path, keep: int | None) -> None:
     """Save sessions, accounts, server key and configuration to FILE, whether or not the server runs.
 
-    An earlier backup at FILE is replaced once the new one is complete. If FILE is a folder, the backup's name there
-    has the time in it. The file contains the server key, with which anyone can impersonate this exit: keep it secret.
+    An earlier backup at FILE is replaced once the new one is complete. If FILE is a folder, the backup there is
+    named by the time. It contains the server key, with which anyone can impersonate this exit: keep it secret.
     """
     if keep is not None and not file.is_dir():
         raise click.UsageError(f"--keep goes with a folder, and {file} is none")

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class ClientContext:
-    """An exit's API, and how to reach it."""
+    """Holds an exit's API and how to reach it."""
 
     api: Api
     dialer: Dialer
@@ -43,7 +43,7 @@ class ClientContext:
 
     @property
     def environment(self) -> dict[str, str]:
-        """The environment for programs that the client runs."""
+        """Returns the environment for programs that the client runs."""
         return self.invoker.environment(os.environ)
 
     def sessions(
@@ -56,24 +56,24 @@ class ClientContext:
     def fetch(self, method: str, path: str) -> Mapping[str, Any]:
         """Returns a 200 answer with a `tier`; retries while the exit is busy or unavailable.
 
-        Raises HostError: for another answer, or none.
+        Raises HostError for another answer, or none.
         """
         return self.sessions().persist(lambda: self.api.ask(method, path, self.token)).require(200, {"tier": str})
 
 
 def api_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Adds the options for the exit and the token to a command, which gets an `ClientContext` as `exit_`."""
+    """Adds the options for the exit and the token to a command, which gets a `ClientContext` as `exit_`."""
 
-    @click.option("--api", metavar="URL", help="The exit; else $WG_APPLIANCE_API, else what was saved.")
-    @click.option("--token", metavar="TOKEN", help="Other users of this machine see it meanwhile; else the file's.")
+    @click.option("--api", metavar="URL", help="The exit's URL; default: $WG_APPLIANCE_API, else the saved one.")
+    @click.option("--token", metavar="TOKEN", help="The token; other users of this machine can see it meanwhile.")
     @click.option(
         "--token-file",
         type=click.Path(path_type=Path),
         metavar="FILE",
-        help="Where the token is; else $WG_APPLIANCE_TOKEN, else what was saved.",
+        help="The file with the token; default: $WG_APPLIANCE_TOKEN, else the saved token.",
     )
-    @click.option("--save", is_flag=True, help="Save both for the next time, in ~/.config/wg-appliance.")
-    @click.option("--insecure-http", is_flag=True, help="Send the token where others on the way can read it.")
+    @click.option("--save", is_flag=True, help="Save URL and token in ~/.config/wg-appliance for later commands.")
+    @click.option("--insecure-http", is_flag=True, help="Allow plain HTTP: others on the way can read the token.")
     @functools.wraps(command)
     def with_exit(
         *args: Any,

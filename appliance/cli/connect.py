@@ -36,7 +36,7 @@ STDOUT = "-"
 NO_RESOLVERS = "none"
 EPILOG = (
     "Exit status: 0 done, 1 failed, 2 usage, 3 quota exceeded, 4 ended by the server. With COMMAND: its own; 126 or "
-    "127 where it cannot be run, 128 and the signal's number where one has ended it."
+    "127 if it cannot be run, 128 plus the signal's number if a signal ended it."
 )
 
 
@@ -61,7 +61,7 @@ class WithCommand(click.Command):
         return rest
 
     def _names_program(self, ctx: click.Context, args: list[str], option: str) -> bool:
-        """Whether more than a REGION precedes the option."""
+        """Tells whether more than a REGION precedes the option."""
         place = [word.partition("=")[0] for word in args].index(option)
         with suppress(click.UsageError):  # it is the value of an option
             return bool(self.make_parser(ctx).parse_args(args[:place])[1])
@@ -72,7 +72,7 @@ class WithCommand(click.Command):
 
 
 class Resolver(click.ParamType):  # type: ignore[type-arg]  # no generic class before click 8.4
-    """An address, or "none"."""
+    """Accepts an address, or "none"."""
 
     name = "address"
 
@@ -89,10 +89,16 @@ class Resolver(click.ParamType):  # type: ignore[type-arg]  # no generic class b
     type=Resolver(),
     multiple=True,
     metavar="ADDR",
-    help="Ask this resolver, whatever the operator says; 'none': go on with this machine's own.",
+    help="Use this resolver instead of the operator's; 'none': keep this machine's own.",
 )
 @click.option(
-    "--every", "every_s", type=DURATION, default="10s", show_default=True, metavar="TIME", help="Between two statuses."
+    "--every",
+    "every_s",
+    type=DURATION,
+    default="10s",
+    show_default=True,
+    metavar="TIME",
+    help="Between two status updates.",
 )
 @click.option(
     "--config-only",
@@ -102,10 +108,10 @@ class Resolver(click.ParamType):  # type: ignore[type-arg]  # no generic class b
     metavar="[FILE]",
     help="Write the wg-quick file, to stdout without FILE, and leave the session open.",
 )
-@click.option("--qr", is_flag=True, help="Show it as a QR code for a phone, and leave the session open.")
+@click.option("--qr", is_flag=True, help="Show the configuration as a QR code for a phone, and leave the session open.")
 @click.option("--usage", is_flag=True, help="Show what the account has used of its windows.")
-@click.option("--status", "status_id", type=ID, metavar="ID", help="Show a session of the account's.")
-@click.option("--end", "end_id", type=ID, metavar="ID", help="End a session of the account's.")
+@click.option("--status", "status_id", type=ID, metavar="ID", help="Show a session of the account.")
+@click.option("--end", "end_id", type=ID, metavar="ID", help="End a session of the account.")
 @output.json_option
 @click.pass_context
 def connect(
@@ -133,7 +139,7 @@ def connect(
         elif instead["end_id"]:
             _show(exit_, "DELETE", f"/v1/sessions/{_quoted(instead['end_id'])}", as_json)
         elif instead["qr"] or instead["file"]:
-            _hand_out(exit_, region, _chosen(resolvers), instead["file"], as_json)
+            _output_config(exit_, region, _chosen(resolvers), instead["file"], as_json)
         else:
             outcome = _stay(exit_, region, _chosen(resolvers), every_s, command, as_json)
             _report(ctx, outcome)
@@ -181,7 +187,7 @@ def _report(ctx: click.Context, outcome: ConnectionOutcome) -> None:
     ctx.exit(outcome.exit_status)
 
 
-def _wish(
+def _options(
     sessions: SessionsClient, region: str | None, resolvers: Sequence[str] | None, every_s: int
 ) -> ConnectionOptions:
     from appliance.client.connection import ConnectionOptions
@@ -198,40 +204,61 @@ def _only(regions: list[str]) -> str:
     return regions[0]
 
 
-def _hand_out(
+def _output_config(
     exit_: ClientContext, region: str | None, resolvers: Sequence[str] | None, file: str | None, as_json: bool
 ) -> None:
     """Outputs the config instead of making a tunnel: to a file, to stdout, or as a QR code for a phone."""
     from appliance.client.api.sessions import Stopped
     from appliance.client.connection import ConnectionOutcome, request, whole_config
-    from appliance.client.credentials import write_private
     from appliance.client.tunnel.wg_config import PUBLIC_RESOLVER
     from appliance.client.ui import qr
     from appliance.network.wireguard import keys
 
     path = None if file in (None, STDOUT) else Path(str(file))
     if path is not None:
-        _refuse_place(path)
+        _check_path(path)
     if not file and not as_json:
         qr.check(sys.stdout.encoding)
     sessions = exit_.sessions()
-    # Whether this machine has IPv6 does not matter for a phone.
-    wish = _wish(sessions, region, resolvers, 0) if file else replace(_wish(sessions, region, resolvers, 0), ipv6=True)
+    options = _options(sessions, region, resolvers, 0)
+    if not file:
+        options = replace(options, ipv6=True)  # whether this machine has IPv6 does not matter for a phone
     key = keys.generate_private_key()
     try:
-        opened = sessions.open(request(wish, key))
+        opened = sessions.open(request(options, key))
     except Stopped as error:
         _report(click.get_current_context(), ConnectionOutcome(error.exit_status, str(error)))
         return
     # A phone's own resolver is in its network, which it cannot reach through the tunnel.
-    config = whole_config(opened.wg_config, key, wish.resolvers, () if file else (PUBLIC_RESOLVER,))
+    config = whole_config(opened.wg_config, key, options.resolvers, () if file else (PUBLIC_RESOLVER,))
     if path is not None:
-        try:
-            with exit_.invoker.acting():
-                write_private(path, config, replace=False)
-        except OSError:
-            sessions.close(opened.id)
-            raise
+        _write_config(exit_, sessions, opened, config, path)
+    _show_config(opened, config, file, path, as_json)
+    if path is not None:
+        output.remark(f"written: {path}{_region_meant(region, path)}")
+    output.remark(
+        f"session {opened.id} is open; it ends some minutes after its last use, or by: connect --end {opened.id}"
+    )
+
+
+def _write_config(
+    exit_: ClientContext, sessions: SessionsClient, opened: OpenedSession, config: str, path: Path
+) -> None:
+    """Writes the config as the user who called sudo. Closes the session if that fails."""
+    from appliance.client.credentials import write_private
+
+    try:
+        with exit_.invoker.acting():
+            write_private(path, config, replace=False)
+    except OSError:
+        sessions.close(opened.id)
+        raise
+
+
+def _show_config(opened: OpenedSession, config: str, file: str | None, path: Path | None, as_json: bool) -> None:
+    """Shows the session as JSON, or the config: as a QR code without `file`, as text without `path`."""
+    from appliance.client.ui import qr
+
     if as_json:
         shown = {"wg_config": config} if path is None else {"file": str(path)}
         output.write_json({"id": opened.id, "public_ip": opened.public_ip, "expires_at": opened.expires_at, **shown})
@@ -239,11 +266,6 @@ def _hand_out(
         output.write_as_it_is(qr.draw(config, colour=sys.stdout.isatty() and not os.environ.get("NO_COLOR")))
     elif path is None:
         output.write(config.rstrip("\n"))
-    if path is not None:
-        output.remark(f"written: {path}{_region_meant(region, path)}")
-    output.remark(
-        f"session {opened.id} is open; it ends some minutes after its last use, or by: connect --end {opened.id}"
-    )
 
 
 def _region_meant(region: str | None, path: Path) -> str:
@@ -255,8 +277,8 @@ def _region_meant(region: str | None, path: Path) -> str:
     return "" if region else f"; if that is the region, it comes before: connect {path} --config-only"
 
 
-def _refuse_place(path: Path) -> None:
-    """Checks FILE before a session is opened. Raises HostError: if it exists, or its directory does not."""
+def _check_path(path: Path) -> None:
+    """Checks FILE before a session is opened. Raises HostError if it exists, or its directory does not."""
     if os.path.lexists(path):
         raise HostError(f"{path} is there already; name another, or remove it")
     if not path.parent.is_dir():
@@ -287,10 +309,10 @@ def _stay(
         try:
             cleanup.clear(exit_.api, exit_.token, exit_.environment, screen.remark)
             with run_records.claimed("machine" if command is None else "command") as place:
-                wish = _wish(sessions, region, resolvers, every_s)
+                options = _options(sessions, region, resolvers, every_s)
                 if command is None:
-                    return _machine(exit_, sessions, wish, place, screen, interruption)
-                return _command(exit_, sessions, wish, place, screen, interruption, command)
+                    return _machine(exit_, sessions, options, place, screen, interruption)
+                return _command(exit_, sessions, options, place, screen, interruption, command)
         except InterruptedBySignal as error:
             return ConnectionOutcome(responses.FAILED, f"{error} before the tunnel was up")
 
@@ -298,7 +320,7 @@ def _stay(
 def _machine(
     exit_: ClientContext,
     sessions: SessionsClient,
-    wish: ConnectionOptions,
+    options: ConnectionOptions,
     place: RunClaim,
     screen: Screen,
     interruption: Interruption,
@@ -308,10 +330,10 @@ def _machine(
     from appliance.network.wireguard import keys
 
     tunnel = WholeMachine(place.record.interface, exit_.environment, screen.remark)
-    connection = ClientConnection(wish, keys.generate_private_key(), sessions, exit_.dialer, tunnel, place)
+    connection = ClientConnection(options, keys.generate_private_key(), sessions, exit_.dialer, tunnel, place)
 
     def stay(opened: OpenedSession) -> Over:
-        screen.connected(opened, wish.region, place.record.interface, "Ctrl-C ends it")
+        screen.connected(opened, options.region, place.record.interface, "Ctrl-C ends it")
         return connection.watch(screen, interruption)
 
     return run(connection, screen, stay)
@@ -320,7 +342,7 @@ def _machine(
 def _command(
     exit_: ClientContext,
     sessions: SessionsClient,
-    wish: ConnectionOptions,
+    options: ConnectionOptions,
     place: RunClaim,
     screen: Screen,
     interruption: Interruption,
@@ -333,10 +355,10 @@ def _command(
 
     key = keys.generate_private_key()
     tunnel = Apart(place.record.interface, key, place.resolv_conf)
-    connection = ClientConnection(wish, key, sessions, exit_.dialer, tunnel, place)
+    connection = ClientConnection(options, key, sessions, exit_.dialer, tunnel, place)
 
     def stay(opened: OpenedSession) -> ConnectionOutcome:
-        screen.connected(opened, wish.region, place.record.interface, f"for {command[0]} alone")
+        screen.connected(opened, options.region, place.record.interface, f"for {command[0]} alone")
         return accompany(
             lambda: tunnel.start(command, exit_.invoker, exit_.environment),
             lambda exits, goes_on: connection.watch(screen, exits, goes_on),

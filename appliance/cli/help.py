@@ -1,4 +1,4 @@
-"""`wg-appliance help [TOPIC]`: the pages of appliance/docs, in a terminal."""
+"""Implements `wg-appliance help`: prints the pages of appliance/docs in a terminal."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ GAP = "  "
 
 
 class Topic(click.ParamType):  # type: ignore[type-arg]  # no generic class before click 8.4
-    """The name of a page."""
+    """Accepts the name of a page."""
 
     name = "topic"
 
@@ -46,7 +46,7 @@ class Topic(click.ParamType):  # type: ignore[type-arg]  # no generic class befo
 @click.command("help")
 @click.argument("topic", type=Topic(), required=False)
 def help_(topic: str | None) -> None:
-    """Print the page on TOPIC; without TOPIC, name the topics."""
+    """Print the page on TOPIC; without TOPIC, list the topics."""
     if topic is None:
         width = max(map(len, topics()))
         lines = [f"{name:<{width}}{GAP}{summary(read(name))}" for name in topics()]
@@ -70,42 +70,42 @@ def read(topic: str) -> str:
 
 
 def summary(page: str) -> str:
-    """Its first sentence."""
+    """Returns the first sentence of a page."""
     first = " ".join(page.split("\n\n", 2)[1].split())
     return _words(SENTENCE.split(first)[0]).rstrip(":.") + "."
 
 
 def plain(page: str, width: int) -> str:
-    """Markdown, as far as the pages use it, as text of this width. Blocks of code stay as they are."""
+    """Formats a page as text of this width: the part of Markdown that the pages use. Code blocks stay as they are."""
     return "\n".join(_blocks(page.splitlines(), width)) + "\n"
 
 
 def _blocks(lines: Sequence[str], width: int) -> Iterator[str]:
-    place = 0
-    while place < len(lines):
-        line = lines[place]
+    index = 0
+    while index < len(lines):
+        line = lines[index]
         if line.startswith("```"):
-            code = list(takewhile(lambda each: not each.startswith("```"), lines[place + 1 :]))
+            code = list(takewhile(lambda each: not each.startswith("```"), lines[index + 1 :]))
             yield from (f"    {each}".rstrip() for each in code)
-            place += len(code) + 2
+            index += len(code) + 2
         elif line.startswith("|"):
-            rows = list(takewhile(lambda each: each.startswith("|"), lines[place:]))
+            rows = list(takewhile(lambda each: each.startswith("|"), lines[index:]))
             yield from _table(rows, width)
-            place += len(rows)
+            index += len(rows)
         elif line.startswith("#"):
             yield line.lstrip("# ").upper()
-            place += 1
+            index += 1
         elif not line:
             yield ""
-            place += 1
+            index += 1
         else:
-            more = list(takewhile(_goes_on, lines[place + 1 :]))
+            more = list(takewhile(_continues, lines[index + 1 :]))
             yield from _wrapped(" ".join([line, *(each.strip() for each in more)]), width)
-            place += 1 + len(more)
+            index += 1 + len(more)
 
 
-def _goes_on(line: str) -> bool:
-    """Whether it belongs to the paragraph or the item of the line before."""
+def _continues(line: str) -> bool:
+    """Tells whether a line belongs to the same paragraph or list item as the line before."""
     return bool(line) and not line.startswith(("```", "|", "#")) and not ITEM.match(line)
 
 
@@ -122,9 +122,9 @@ def _wrapped(text: str, width: int, first: str = "", later: str | None = None) -
 
 
 def _table(rows: Sequence[str], width: int) -> Iterator[str]:
-    """The last column is wrapped; where the others leave it too little room, it has lines of its own."""
+    """Formats a table. The last column is wrapped; if the others leave it too little width, on lines of its own."""
     cells = [[_words(cell.strip()) for cell in CELL.split(row)[1:-1]] for row in rows]
-    del cells[1]  # the rule below the headings
+    del cells[1]  # the line of dashes below the headings
     widths = [max(map(len, column)) for column in zip(*(row[:-1] for row in cells), strict=True)]
     before = sum(widths) + len(GAP) * len(widths)
     for row in cells if any(cells[0]) else cells[1:]:
@@ -137,7 +137,7 @@ def _table(rows: Sequence[str], width: int) -> Iterator[str]:
 
 
 def _words(text: str) -> str:
-    """Without the marks; a link to a page is its name, which says what to ask for."""
+    """Removes the markup from a text. A link to a page becomes the command that prints it."""
     text = STRONG.sub(r"\1", LINK.sub(_target, text))
     return CODE.sub(r"\1", text).replace("\\|", "|")
 

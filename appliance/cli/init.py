@@ -1,4 +1,4 @@
-"""`wg-appliance init`."""
+"""Implements `wg-appliance init`."""
 
 from __future__ import annotations
 

@@ -10,13 +10,15 @@ from appliance.cli.parameters import ADDRESS, REGION_CODE
 
 
 @click.command()
-@click.option("--dry-run", is_flag=True, help="Say what would be changed, and change nothing.")
-@click.option("--public-ip", type=ADDRESS, metavar="ADDRESS", help="What clients dial; else the host's own address.")
+@click.option("--dry-run", is_flag=True, help="Print what would change, and change nothing.")
 @click.option(
-    "--region", type=REGION_CODE, metavar="CODE", help="The code clients ask for; else the provider's, or local."
+    "--public-ip", type=ADDRESS, metavar="ADDRESS", help="What clients connect to; default: the host's own address."
+)
+@click.option(
+    "--region", type=REGION_CODE, metavar="CODE", help="The code clients ask for; default: the provider's, else local."
 )
 def install(dry_run: bool, public_ip: str | None, region: str | None) -> None:
-    """Make this host an exit: a running systemd service, and a token to use it.
+    """Install the appliance on this host: a running systemd service, and a token to use it.
 
     May be repeated: what is up to date is left alone, and an existing configuration is kept.
     """
@@ -26,5 +28,5 @@ def install(dry_run: bool, public_ip: str | None, region: str | None) -> None:
     facts.require_host("install")
     layout = Layout()
     with host_faults("cannot install"), one_at_a_time(layout):
-        wanted = installing.Wanted(public_ip, region)
-        installing.install(layout, facts.own_program(), wanted, output.write, rehearse=dry_run)
+        wanted = installing.InstallOptions(public_ip, region)
+        installing.install(layout, facts.own_program(), wanted, output.write, dry_run=dry_run)

@@ -1,4 +1,4 @@
-"""Implements `wg-appliance invoice NAME`."""
+"""Implements `wg-appliance invoice`."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ CURRENCY_UNIT = 100_000  # millicents
 
 @click.command()
 @click.argument("name", type=NAME, metavar="NAME|ID")
-@click.option("--month", type=Month(), required=True, help="As in 2026-11 (UTC).")
+@click.option("--month", type=Month(), required=True, help="Such as 2026-11 (UTC).")
 @click.option("--format", "shape", type=click.Choice(["text", "csv", "json"]), default="text", show_default=True)
 @click.option("--verify", is_flag=True, help="Recalculate every line from the daily totals; fail on a difference.")
 @output.json_option
@@ -59,7 +59,7 @@ def invoice(config_file: Path | None, name: str, month: str, shape: str, verify:
 
 
 async def _read(a: Admin, name: str, month: str, *, verify: bool) -> tuple[Account, list[Line]]:
-    """Reads the invoice. Raises NotFound: for an unknown name. Raises Conflict: if the name is ambiguous, or the lines
+    """Reads the invoice. Raises NotFound for an unknown name. Raises Conflict if the name is ambiguous, or the lines
     differ from the daily totals."""
     from appliance.store.queries import invoices
 

@@ -1,7 +1,7 @@
-"""Man pages of the command line, made from what click knows of it: `python -m appliance.cli.manual FOLDER`.
+"""Generates the man pages from the click commands: `python -m appliance.cli.manual FOLDER`.
 
-Made when the one file is built, and not when it is installed: an upgrade that is taken back needs the pages of the
-version before, which are in that version's files.
+This happens when the one file is built, not when it is installed: to undo an upgrade, the pages of the version before
+are needed, and each version's files contain its own.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import click
 
 from appliance import __version__
-from appliance.cli import NOUNS, PROGRAM, cli
+from appliance.cli import COMMANDS, PROGRAM, cli
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,14 +26,14 @@ SENTENCE = re.compile(r"(?<=\.)\s")
 
 
 class Named(NamedTuple):
-    """A command, and its name with those of the groups it is in."""
+    """Holds a command and its full name, with those of the groups that it is in."""
 
     name: str
     command: click.Command
 
 
 def pages() -> dict[str, str]:
-    """Every page by its file's name: one of the program, and one of each command with its subcommands."""
+    """Returns every page by its file's name: one for the program, and one per command with its subcommands."""
     root = Named(PROGRAM, cli)
     children = _subcommands(root)
     found = {_file(root): "\n".join(page(root, _commands(children))) + "\n"}
@@ -61,7 +61,7 @@ def page(named: Named, body: list[str]) -> Iterator[str]:
     title = named.name.replace(" ", "-")
     summary, _, rest = _help(named.command).partition("\n\n")
     yield f'.TH "{_text(title.upper())}" "{SECTION}" "" "{PROGRAM} {_text(__version__)}" "wg\\-appliance manual"'
-    yield from (".nh", ".ad l")  # words of the command line are not to be cut in two
+    yield from (".nh", ".ad l")  # no hyphenation: words of the command line must stay whole
     first = SENTENCE.split(" ".join(summary.split()))[0]
     yield from (".SH NAME", f"{_text(title)} {DASH} {_line(first.rstrip('.'))}")
     yield from (".SH SYNOPSIS", _synopsis(named))
@@ -73,23 +73,23 @@ def page(named: Named, body: list[str]) -> Iterator[str]:
         yield from (".SH EXIT STATUS", *_paragraphs(named.command.epilog.removeprefix("Exit status: ")))
     elif named.command is cli:
         yield from (".SH EXIT STATUS", *_paragraphs("0 done, 1 failed with one line on stderr, 2 usage."))
-        yield from (".SH ENVIRONMENT", *_paragraphs("Every key of the configuration: WG_APPLIANCE_<SECTION>_<KEY>."))
-        yield from (".SH FILES", ".TP", ".I /etc/wg\\-appliance/config.toml", "The configuration.")
+        yield from (".SH ENVIRONMENT", *_paragraphs("WG_APPLIANCE_<SECTION>_<KEY> sets a key of the configuration."))
+        yield from (".SH FILES", ".TP", ".I /etc/wg\\-appliance/config.toml", "The configuration file.")
     see = [f".BR {_text(name)} ({SECTION})" for name in _see_also(named)]
     yield from (".SH SEE ALSO", *(f"{line.removesuffix(')')})," for line in see[:-1]), *see[-1:])
     yield ".PP"
-    yield f"{_bold(f'{PROGRAM} help')} prints the manual's other pages, by topic."
+    yield f"{_bold(f'{PROGRAM} help')} prints the other pages of the manual, by topic."
 
 
 def _see_also(named: Named) -> list[str]:
-    return [f"{PROGRAM}-{noun}" for noun in NOUNS] if named.command is cli else [PROGRAM]
+    return [f"{PROGRAM}-{noun}" for noun in COMMANDS] if named.command is cli else [PROGRAM]
 
 
 def _commands(children: list[Named]) -> list[str]:
     lines = [".SH COMMANDS"]
     for child in children:
         noun = child.name.partition(" ")[2]
-        lines += [".TP", f".BR {_text(child.name.replace(' ', '-'))} ({SECTION})", _line(NOUNS[noun][1])]
+        lines += [".TP", f".BR {_text(child.name.replace(' ', '-'))} ({SECTION})", _line(COMMANDS[noun][1])]
     return lines
 
 
@@ -127,7 +127,7 @@ def _paragraphs(text: str) -> Iterator[str]:
 
 
 def _line(text: str) -> str:
-    """One line, which is no request to groff whatever it begins with."""
+    """Joins a text to one line, which groff does not take for a request."""
     return _text(" ".join(text.replace("\b", "").split()))
 
 
@@ -136,7 +136,7 @@ def _bold(text: str) -> str:
 
 
 def _text(text: str) -> str:
-    """With groff's own characters escaped; a hyphen is to be one that can be copied."""
+    """Escapes groff's special characters. Hyphens become minus signs, which can be copied to a shell."""
     text = text.replace("\\", "\\e").replace("-", "\\-").replace('"', "\\(dq").replace("'", "\\(aq")
     text = "".join(each if each.isascii() else f"\\[u{ord(each):04X}]" for each in text)
     return f"\\&{text}" if text.startswith(".") else text

@@ -1,4 +1,4 @@
-"""`wg-appliance node ...`: this exit."""
+"""Implements `wg-appliance node ...`."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ NO_CLIENTS = 3  # the network address, the exit's own and the broadcast address
 
 @click.group(cls=Commands)
 def node() -> None:
-    """This exit: its state, and whether it takes new sessions."""
+    """Show this exit's state, and stop or resume taking new sessions."""
 
 
 @node.command()
@@ -44,7 +44,7 @@ def status(config_file: Path | None, as_json: bool) -> None:
 @click.option("--now", is_flag=True, help="End the live sessions too.")
 @click.pass_obj
 def drain(config_file: Path | None, now: bool) -> None:
-    """Take no new sessions, until resume; a restart does not change that."""
+    """Take no new sessions until `node resume`, also after a restart."""
 
     async def work(a: Admin) -> None:
         async with a.change() as db:

@@ -1,4 +1,4 @@
-"""Declares the types of commands' arguments; a value of another form is a usage error that says what is allowed."""
+"""Declares the types of commands' arguments; any other form is a usage error that names what is allowed."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ TIER = click.Choice([tier.value for tier in Tier])
 
 
 class Text(click.ParamType):  # type: ignore[type-arg]  # no generic class before click 8.4
-    """Text on one line, so that it fits into a table, and without characters that SQLite or JSON would refuse."""
+    """Accepts text on one line, which fits into a table, without characters that SQLite or JSON would refuse."""
 
     name = "text"
 
@@ -34,7 +34,7 @@ class Text(click.ParamType):  # type: ignore[type-arg]  # no generic class befor
 
 
 class Duration(click.ParamType):  # type: ignore[type-arg]  # no generic class before click 8.4
-    """A duration as in the configuration, more than zero, in seconds."""
+    """Accepts a duration as in the configuration, more than zero; its value is in seconds."""
 
     name = "duration"
     _kind = duration("1s")
@@ -48,7 +48,7 @@ class Duration(click.ParamType):  # type: ignore[type-arg]  # no generic class b
 
 
 class Setting(click.ParamType):  # type: ignore[type-arg]  # no generic class before click 8.4
-    """A value that a key of the configuration accepts, as text."""
+    """Accepts, as text, a value that a key of the configuration accepts."""
 
     name = "setting"
 
@@ -64,7 +64,7 @@ class Setting(click.ParamType):  # type: ignore[type-arg]  # no generic class be
 
 
 class Month(click.ParamType):  # type: ignore[type-arg]  # no generic class before click 8.4
-    """A calendar month, as in 2026-11."""
+    """Accepts a calendar month such as 2026-11."""
 
     name = "month"
 

@@ -1,4 +1,4 @@
-"""`wg-appliance regions`."""
+"""Implements `wg-appliance regions`."""
 
 from __future__ import annotations
 

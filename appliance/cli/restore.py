@@ -1,4 +1,4 @@
-"""`wg-appliance restore FILE`."""
+"""Implements `wg-appliance restore`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`wg-appliance selftest`."""
+"""Implements `wg-appliance selftest`."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ def selftest(config_file: Path | None, as_json: bool) -> None:
     from appliance.ops.selftest.api_client import LocalApi
     from appliance.ops.selftest.run import run
     from appliance.ops.selftest.steps import SelfTest
-    from appliance.ops.selftest.test_account import Books
+    from appliance.ops.selftest.test_account import TemporaryAccount
 
     if os.geteuid() != 0:
         raise HostError("selftest makes network namespaces: run it as root")
     settings = read_settings(config_file, os.environ)
-    books = Books(StateDir(settings.node.state_dir), HostClock(), acting_as_owner)
+    account = TemporaryAccount(StateDir(settings.node.state_dir), HostClock(), acting_as_owner)
     interruption = Interruption()
-    test = SelfTest(settings, LocalApi(settings.api), books, interruption)
+    test = SelfTest(settings, LocalApi(settings.api), account, interruption)
     outcomes: list[StepOutcome] = []
 
     def report(outcome: StepOutcome) -> None:
@@ -46,7 +46,7 @@ def selftest(config_file: Path | None, as_json: bool) -> None:
         if not as_json:
             output.write(_line(outcome))
 
-    with host_faults("cannot test the exit"), books.held():
+    with host_faults("cannot test the exit"), account.held():
         run(test.steps(), test.clearing(), interruption, report)
     if as_json:
         output.write_json({"passed": all(o.passed for o in outcomes), "steps": [asdict(o) for o in outcomes]})

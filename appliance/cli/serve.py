@@ -1,4 +1,4 @@
-"""`wg-appliance serve`."""
+"""Implements `wg-appliance serve`."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ log = logging.getLogger(__name__)
     type=click.Choice(FORMATS),
     default=FORMATS[0],
     show_default=True,
-    help="Text for people, or an object a line.",
+    help="Text, or one JSON object per line.",
 )
 @click.pass_obj
 def serve(config_file: Path | None, log_format: str) -> None:
     """Run the appliance in the foreground.
 
-    Creates state directory, store and server key if missing. Logs to stderr. SIGTERM and Ctrl-C stop it; SIGHUP applies
-    tiers, prices and egress from the configuration.
+    Creates the state directory, store and server key if they are missing. Logs to stderr. SIGTERM and Ctrl-C stop it;
+    SIGHUP applies tiers, prices and egress from the configuration.
     """
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(formatter(log_format, with_time=not is_journal(sys.stderr, os.environ)))

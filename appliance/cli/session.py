@@ -26,12 +26,12 @@ if TYPE_CHECKING:
 
 @click.group(cls=Commands)
 def session() -> None:
-    """Sessions: who uses this exit, and what for how long."""
+    """List, show and terminate sessions."""
 
 
 @session.command("list")
-@click.option("--live", is_flag=True, help="The live ones only.")
-@click.option("--account", "name", type=NAME, metavar="NAME", help="This account's only.")
+@click.option("--live", is_flag=True, help="List only live sessions.")
+@click.option("--account", "name", type=NAME, metavar="NAME", help="List only this account's.")
 @output.json_option
 @click.pass_obj
 def list_(config_file: Path | None, live: bool, name: str | None, as_json: bool) -> None:
@@ -82,7 +82,7 @@ def show(config_file: Path | None, session_id: str, as_json: bool) -> None:
 
 @session.command()
 @click.argument("session_id", type=ID, metavar="ID")
-@click.option("--reason", "note", type=LABEL, default="", metavar="TEXT", help="Kept with the session, as its note.")
+@click.option("--reason", "note", type=LABEL, default="", metavar="TEXT", help="A note that is kept with the session.")
 @click.pass_obj
 def terminate(config_file: Path | None, session_id: str, note: str) -> None:
     """End a session (terminated_reason: admin)."""
@@ -101,7 +101,7 @@ def terminate(config_file: Path | None, session_id: str, note: str) -> None:
 
 
 async def _find(db: aiosqlite.Connection, session_id: str) -> Session:
-    """Returns a session. Raises NotFound: if there is none, or it is pending and thus not announced to its client."""
+    """Returns a session. Raises NotFound if there is none, or it is pending and thus not announced to its client."""
     found = await rows.by_id(db, session_id)
     if found is None or found.state is State.PENDING:
         raise NotFound(f"no session {session_id}; wg-appliance session list shows them")

@@ -27,20 +27,20 @@ if TYPE_CHECKING:
 
 @click.group(cls=Commands)
 def token() -> None:
-    """Bearer tokens for the HTTP API."""
+    """Manage bearer tokens for the HTTP API."""
 
 
 @token.command()
-@click.option("--account", "name", type=NAME, required=True, metavar="NAME", help="Created if it is new.")
-@click.option("--tier", type=TIER, help="Of a new account; default: free.")
+@click.option("--account", "name", type=NAME, required=True, metavar="NAME", help="The account; created if it is new.")
+@click.option("--tier", type=TIER, help="The tier of a new account; default: free.")
 @click.option("--expires", type=DURATION, metavar="DURATION", help="Such as 30d or 12h; default: never.")
-@click.option("--label", type=LABEL, default="", metavar="TEXT", help="A remark for token list.")
+@click.option("--label", type=LABEL, default="", metavar="TEXT", help="A note that token list shows.")
 @output.json_option
 @click.pass_obj
 def create(
     config_file: Path | None, name: str, tier: str | None, expires: int | None, label: str, as_json: bool
 ) -> None:
-    """Create a token and print it, this once."""
+    """Create a token and print it. It cannot be shown again."""
     secret = ids.token_secret()
 
     async def work(a: Admin) -> tuple[Token, bool]:
@@ -83,7 +83,7 @@ def list_(config_file: Path | None, as_json: bool) -> None:
 @click.argument("token_id", type=ID, metavar="ID")
 @click.pass_obj
 def revoke(config_file: Path | None, token_id: str) -> None:
-    """Revoke a token: it answers 401 from now on; sessions opened with it go on."""
+    """Revoke a token: requests with it get 401. Sessions opened with it continue."""
 
     async def work(a: Admin) -> bool:
         async with a.change() as db:
@@ -99,7 +99,7 @@ def revoke(config_file: Path | None, token_id: str) -> None:
 
 
 async def _owner(db: aiosqlite.Connection, name: str, tier: Tier | None, now: int) -> tuple[Account, bool]:
-    """Returns the account, and whether it was created for this. Raises Conflict: if it differs from what is asked."""
+    """Returns the account, and whether it was created for this. Raises Conflict if it differs from what is asked."""
     found = await account_rows.by_name(db, name)
     if found is None:
         made = Account(ids.account_id(), name, tier or Tier.FREE, disabled=False, created_at=now)

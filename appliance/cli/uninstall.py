@@ -1,4 +1,4 @@
-"""`wg-appliance uninstall`."""
+"""Implements `wg-appliance uninstall`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from appliance.cli.os_errors import host_faults
 @click.command()
 @click.option("--purge", is_flag=True, help="Remove configuration, state, server key and user too.")
 def uninstall(purge: bool) -> None:
-    """Remove the exit from this host: service, tunnel, firewall table, sysctls and program."""
+    """Remove the appliance from this host: service, tunnel, firewall table, sysctls and program."""
     from appliance.ops.install import facts, uninstalling
     from appliance.ops.install.layout import Layout, one_at_a_time
 

@@ -1,4 +1,4 @@
-"""`wg-appliance upgrade [FILE]`."""
+"""Implements `wg-appliance upgrade`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from appliance.cli.os_errors import host_faults
 @click.command()
 @click.argument("file", type=click.Path(path_type=Path), required=False)
 def upgrade(file: Path | None) -> None:
-    """Move the installed appliance to this version, or to that of FILE.
+    """Upgrade the installed appliance to this version, or to that of FILE.
 
     Tunnels stay up. The state is backed up first; a version that is not ready within 30 s is rolled back.
     """

@@ -1,4 +1,4 @@
-"""`wg-appliance usage NAME`."""
+"""Implements `wg-appliance usage`."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Loads frozen `Settings` from TOML text and the environment.
 
-`parse_settings` and `check_overlap` are pure; `read_settings` is the edge that knows files and the host's name. Every
-refusal is a `ConfigError` of one line: where the value came from, the key, the value, what is allowed.
+`parse_settings` and `check_overlap` are pure; `read_settings` is the edge that reads files and the host's name. Every
+refusal is a `ConfigError` of one line: the source of the value, the key, the value, and what is allowed.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ __all__ = [
 
 DEFAULT_PATH = Path("/etc/wg-appliance/config.toml")
 ENV_PREFIX = "WG_APPLIANCE_"
-ENV_FILE = "WG_APPLIANCE_CONFIG"  # names the file; no setting
+ENV_FILE = "WG_APPLIANCE_CONFIG"  # names the file; not a setting
 ENV_CLIENT = ("WG_APPLIANCE_API", "WG_APPLIANCE_TOKEN")  # the client's: its exit's URL, and its token
 
 ENV_NAMES = {ENV_PREFIX + "_".join(path).upper(): path for path in KEYS}
@@ -116,8 +116,8 @@ def parse_settings(text: str, environ: Mapping[str, str], hostname: str, source:
 def check_overlap(settings: Settings, host_networks: Iterable[IPv4Network | IPv6Network]) -> None:
     """Raises ConfigError for a tunnel subnet that the host already uses: its addresses' networks and routes.
 
-    The caller leaves out those of the appliance's own interface, which a restart finds in place. Default
-    routes cover everything and are no overlap.
+    The caller leaves out the networks of the appliance's own interface, which exist after a restart. Default
+    routes cover everything and do not count.
     """
     wireguard = settings.wireguard
     taken = tuple(host_networks)
@@ -130,7 +130,7 @@ def check_overlap(settings: Settings, host_networks: Iterable[IPv4Network | IPv6
                 )
 
 
-# Reading ------------------------------------------------------------------------------------------
+# Reading -------------------------------------------------------------------------------------------
 
 
 def _file_text(file: Path, *, may_be_missing: bool) -> str:
@@ -181,7 +181,7 @@ def _overrides(environ: Mapping[str, str]) -> dict[KeyPath, Any]:
             continue
         path = ENV_NAMES.get(name)
         if path is None:
-            # Its value stays unsaid: unlike a key of the file, it may be a secret meant for another program.
+            # The value is not repeated: unlike a key of the file, it may be a secret for another program.
             near = difflib.get_close_matches(name, ENV_NAMES, 1)
             meant = f"did you mean {near[0]}? " if near else ""
             raise ConfigError(
@@ -199,7 +199,7 @@ def _value(path: KeyPath, value: object, source: str) -> Any:
         raise ConfigError(f"{source}: {_dotted(path)} = {show(value)}: must be {kind.allowed}") from None
 
 
-# What only several keys together can show -----------------------------------------------------------
+# Contradictions between keys -----------------------------------------------------------------------
 
 
 def _contradictions(settings: Settings) -> Iterator[str]:
@@ -227,7 +227,7 @@ def _contradictions(settings: Settings) -> Iterator[str]:
         yield f'metrics.listen = "{settings.metrics.listen}": must differ from api.listen, which is the same'
 
 
-# Words ------------------------------------------------------------------------------------------
+# Wording -------------------------------------------------------------------------------------------
 
 
 def _bare(name: str) -> str:

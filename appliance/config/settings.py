@@ -48,26 +48,32 @@ class Key:
 
 @dataclass(frozen=True, slots=True)
 class NodeSettings:
+    """Mirrors [node]."""
+
     name: Annotated[str, Key(NAME, "", 'this exit host; "": the host\'s name')]
     region: Annotated[str, Key(REGION, "local", "the code clients ask for")]
     public_ip: Annotated[
         IPv4Address | IPv6Address | None,
-        Key(unless("auto", UNICAST, "the address of the default route"), "auto", "what clients are told and dial"),
+        Key(unless("auto", UNICAST, "the address of the default route"), "auto", "the address clients connect to"),
     ]
     state_dir: Annotated[Path, Key(PATH, "/var/lib/wg-appliance", "store and server key")]
 
 
 @dataclass(frozen=True, slots=True)
 class WireGuardSettings:
+    """Mirrors [wireguard]."""
+
     backend: Annotated[
         Literal["auto", "kernel", "userspace"],
         Key(
-            choice("auto", "kernel", "userspace"), "auto", "kernel | userspace (wireguard-go) | auto: kernel if it can"
+            choice("auto", "kernel", "userspace"),
+            "auto",
+            "kernel | userspace (wireguard-go) | auto: kernel if it can",
         ),
     ]
-    interface: Annotated[str, Key(INTERFACE, "wga0", "made by the appliance; no interface of yours")]
+    interface: Annotated[str, Key(INTERFACE, "wga0", "created and owned by the appliance")]
     listen_port: Annotated[int, Key(PORT, 51820, "UDP")]
-    endpoint_port: Annotated[int, Key(PORT, 51820, "what clients dial, where it differs; left out: listen_port")]
+    endpoint_port: Annotated[int, Key(PORT, 51820, "the port clients connect to, if it differs; default: listen_port")]
     subnet: Annotated[IPv4Network, Key(SUBNET, "10.101.0.0/24", "/30 to /16; the first host address is the exit's own")]
     subnet6: Annotated[
         IPv6Network | None,
@@ -79,10 +85,11 @@ class WireGuardSettings:
         Key(ADDRESSES, [], "addresses for a DNS line in clients' configs; []: none"),
     ]
     keepalive: Annotated[
-        int, Key(integer(0, 65535), 25, "seconds; 0: off, and a quiet client is then taken for idle (idle_timeout)")
+        int,
+        Key(integer(0, 65535), 25, "seconds; 0: off; a client that sends nothing is then idle (idle_timeout)"),
     ]
     apply_timeout: Annotated[int, Key(duration("1s", "1h"), "5s", "for the exit to accept a new peer")]
-    keep_on_exit: Annotated[bool, Key(FLAG, True, "leave tunnels up when the process stops: a restart drops nobody")]
+    keep_on_exit: Annotated[bool, Key(FLAG, True, "tunnels outlive the process: a restart disconnects no client")]
 
     @property
     def own_addresses(self) -> frozenset[str]:
@@ -92,6 +99,8 @@ class WireGuardSettings:
 
 @dataclass(frozen=True, slots=True)
 class EgressSettings:
+    """Mirrors [egress]."""
+
     block_smtp: Annotated[bool, Key(FLAG, True, "tcp 25, 465, 587, 2525")]
     block_private: Annotated[
         bool, Key(FLAG, True, "private, link-local (cloud metadata), other special networks, this host")
@@ -102,6 +111,8 @@ class EgressSettings:
 
 @dataclass(frozen=True, slots=True)
 class ApiSettings:
+    """Mirrors [api]."""
+
     listen: Annotated[HostPort | UnixPath, Key(LISTEN, "127.0.0.1:8080", "host:port or unix:/path")]
     tls_cert: Annotated[Path | None, Key(unless("", PATH, "no TLS"), "", "PEM file; with tls_key: HTTPS")]
     tls_key: Annotated[Path | None, Key(unless("", PATH, "no TLS"), "", "PEM file")]
@@ -115,7 +126,7 @@ class ApiSettings:
 
     @property
     def url(self) -> str:
-        """How the listener is written in a URL; a Unix socket has none of its own and is named as it is configured."""
+        """Returns the URL of the listener; for a Unix socket, its configured name."""
         if isinstance(self.listen, UnixPath):
             return str(self.listen)
         return f"{'https' if self.tls_cert else 'http'}://{self.listen}"
@@ -123,13 +134,15 @@ class ApiSettings:
 
 @dataclass(frozen=True, slots=True)
 class MetricsSettings:
+    """Mirrors [metrics]."""
+
     listen: Annotated[
         HostPort | UnixPath | None, Key(unless("", LISTEN, "off"), "127.0.0.1:9586", 'for Prometheus; "": off')
     ]
 
     @property
     def url(self) -> str | None:
-        """Where the figures are; of a Unix socket the way to it, and the path behind it."""
+        """Returns the URL of the metrics; for a Unix socket, its name and the path; None if they are off."""
         if self.listen is None:
             return None
         return f"{self.listen}, at /metrics" if isinstance(self.listen, UnixPath) else f"http://{self.listen}/metrics"
@@ -137,8 +150,10 @@ class MetricsSettings:
 
 @dataclass(frozen=True, slots=True)
 class MeterSettings:
+    """Mirrors [meter]."""
+
     interval: Annotated[int, Key(duration("1s", "1d"), "10s", "between two readings that are stored")]
-    retention: Annotated[int, Key(duration("1s"), "90d", "how long an ended session can still be asked for")]
+    retention: Annotated[int, Key(duration("1s"), "90d", "how long an ended session is kept")]
 
     @property
     def patience(self) -> int:
@@ -148,7 +163,7 @@ class MeterSettings:
 
 @dataclass(frozen=True, slots=True)
 class Pricing:
-    """Holds prices in millicents (1/1000 of a cent): 100,000 are one unit of the currency."""
+    """Mirrors [pricing]: prices in millicents (1/1000 of a cent): 100,000 are one unit of the currency."""
 
     currency: Annotated[str, Key(CURRENCY, "eur", "ISO 4217")]
     millicents_per_minute: Annotated[int, Key(integer(), 1000, "of session time; 1000: a cent")]
@@ -157,6 +172,8 @@ class Pricing:
 
 @dataclass(frozen=True, slots=True)
 class TierSettings:
+    """Mirrors a tier's section, such as [tiers.free]."""
+
     bytes_limit: Annotated[int, Key(size(), ("1 GiB", "5 GiB", 0), "a window, both directions; 0: unmetered")]
     bytes_window: Annotated[int, Key(duration("1s"), ("7d", "7d", "7d"), "opens at the first use")]
     seconds_limit: Annotated[int, Key(duration(), ("30m", "2h", 0), "of sessions a window; 0: unmetered")]
@@ -171,7 +188,7 @@ class TierSettings:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Sizes in bytes, durations in seconds. `pricing` is None where no price is configured."""
+    """Holds all settings: sizes in bytes, durations in seconds. `pricing` is None if no price is configured."""
 
     node: NodeSettings
     wireguard: WireGuardSettings

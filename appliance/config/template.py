@@ -1,4 +1,4 @@
-"""The configuration file that `wg-appliance init` writes: every key, commented out, at its default."""
+"""Generates the configuration file that `wg-appliance init` writes: every key, commented out, at its default."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ NO_VALUES: Mapping[KeyPath, object] = MappingProxyType({})
 HEAD = """\
 # wg-appliance: configuration
 #
-# A line that starts with # and a space is a remark; one without the space is a key at its default.
+# A line that starts with # and a space is a comment; one without the space is a key at its default.
 # Sizes: bytes, or text with B, KB, MB, GB, TB (decimal) or KiB, MiB, GiB, TiB. Durations: seconds, or text
 # with s, m, h, d. An environment variable WG_APPLIANCE_<SECTION>_<KEY> comes before the key here.
 """
@@ -28,15 +28,15 @@ REMARKS: dict[KeyPath, str] = {
     ("api",): "the HTTP API",
     ("metrics",): "for the operator only",
     ("meter",): "metering",
-    ("pricing",): "for paid accounts; left out, section and all: no costs are shown",
+    ("pricing",): "for paid accounts; without this section no costs are shown",
     ("tiers", "anonymous"): "what an account may use",
 }
 
 
 def default_text(values: Mapping[KeyPath, object] = NO_VALUES) -> str:
-    """TOML that loads to exactly the defaults, as it is and with its keys uncommented ([pricing] aside).
+    """Returns TOML that loads to the defaults, both as it is and with its keys uncommented, except for [pricing].
 
-    Keys in `values` are set to them.
+    Keys in `values` are written uncommented, with those values.
     """
     return HEAD + "".join(f"\n{_section(section, values)}" for section in SECTIONS)
 
@@ -49,7 +49,7 @@ def _section(section: KeyPath, values: Mapping[KeyPath, object]) -> str:
     lines = [header]
     for path, key in KEYS.items():
         if path[:-1] == section:
-            # JSON's text, integers, booleans and empty arrays are TOML's too.
+            # Strings, integers, booleans and empty arrays are the same in JSON and TOML.
             mark = "" if path in values else "#"
             lines.append(f"{f'{mark}{path[-1]} = {json.dumps(values.get(path, key.default))}':<40}  # {key.remark}")
     return "\n".join(lines) + "\n"

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-LARGEST = 2**63 - 1  # SQLite's INTEGER: a limit that the store cannot hold is no limit
+LARGEST = 2**63 - 1  # SQLite's INTEGER: the store cannot hold a larger limit
 SIZES = {unit: 1000**power for power, unit in enumerate(("B", "KB", "MB", "GB", "TB"))} | {
     unit: 1024**power for power, unit in enumerate(("KiB", "MiB", "GiB", "TiB"), start=1)
 }
@@ -31,10 +31,10 @@ UNUSABLE = tuple(
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """One kind of value.
+    """Describes a kind of value.
 
-    `allowed` completes "must be ...". `parse` raises ValueError on anything else. `from_env` turns an environment
-    variable's text into what TOML would have held; text that has no such form stays text, for `parse` to refuse.
+    `allowed` completes "must be ...". `parse` raises ValueError on anything else. `from_env` converts the text of an
+    environment variable to the TOML value; text that cannot be converted is returned as it is, and `parse` refuses it.
     """
 
     allowed: str
@@ -44,7 +44,7 @@ class Kind:
 
 @dataclass(frozen=True, slots=True)
 class HostPort:
-    """Where to listen: `host` is an address without brackets or a name; a name is not resolved here."""
+    """Holds where to listen: `host` is an address without brackets or a name; a name is not resolved here."""
 
     host: str
     port: int
@@ -58,7 +58,7 @@ class HostPort:
 
     @property
     def everywhere(self) -> bool:
-        """On all of the host's addresses, the tunnel's too."""
+        """Tells whether this is all of the host's addresses, including the tunnel's."""
         try:
             return ipaddress.ip_address(self.host).is_unspecified
         except ValueError:
@@ -80,7 +80,7 @@ class UnixPath:
 
 
 def show(value: object) -> str:
-    """The value for a one-line message: as TOML or nearly, control characters escaped, long ones cut."""
+    """Formats a value for a one-line message: nearly as TOML, control characters escaped, long values shortened."""
     try:
         text = json.dumps(value, default=str)
     except ValueError:  # CPython refuses to print an integer of more than 4300 digits
@@ -107,19 +107,19 @@ def integer(low: int = 0, high: int = LARGEST) -> Kind:
 
 
 def size(low: str = "0 B", high: str = f"{LARGEST} B") -> Kind:
-    """Bytes, with decimal (KB = 1000 B) and binary (KiB = 1024 B) units. The bounds are written as the values are."""
+    """Accepts bytes, with decimal (KB = 1000 B) and binary (KiB = 1024 B) units. Bounds are written like values."""
     allowed = f'a size from {low} to {high}: an integer (bytes) or text such as "64 KiB" ({", ".join(SIZES)})'
     return _quantity(SIZES, low, high, allowed)
 
 
 def duration(low: str = "0s", high: str = "36500d") -> Kind:
-    """Seconds. A hundred years at most, so that sums in milliseconds and nanoseconds stay within 64 bits."""
+    """Accepts seconds: a hundred years at most, so that sums in milliseconds and nanoseconds fit into 64 bits."""
     allowed = f'a duration from {low} to {high}: an integer (seconds) or text such as "5s" ({", ".join(DURATIONS)})'
     return _quantity(DURATIONS, low, high, allowed)
 
 
 def list_of(item: Kind, plural: str) -> Kind:
-    """A TOML array, parsed to a tuple; comma-separated in the environment."""
+    """Accepts a TOML array, and parses it to a tuple; in the environment, items are separated by commas."""
 
     def parse(value: object) -> tuple[Any, ...]:
         if not isinstance(value, list):

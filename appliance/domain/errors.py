@@ -1,7 +1,33 @@
-"""The domain's errors: one tree, each with the stable message a client or operator reads.
+"""Defines the errors of the domain, each with the stable message that a client or operator reads.
 
-Nothing here knows HTTP or exit codes. `appliance.server.api.errors` maps the tree to status codes and
-`appliance.cli` maps it to exit statuses; both do so in one table.
+    ApplianceError
+        Unauthenticated             for the caller of the API
+            MissingToken
+            InvalidToken
+        TooManyRequests
+        InvalidRequest
+        LiveSessionLimitReached
+        QuotaExceeded
+        SessionNotFound
+        Unavailable
+            NoActiveNodes
+            NoActiveNodeInRegion
+            SubnetExhausted
+            PeerApplyFailed
+            StoreUnavailable
+        ConfigError                 for the operator
+        StoreError
+        HostError
+        BackupError
+        NotFound
+        Conflict
+        TunnelError                 from the WireGuard device
+            MalformedDump
+            DumpInterrupted
+        EgressError                 from the firewall and the sysctls
+
+Nothing here depends on HTTP or exit statuses. `appliance.server.api.errors` maps the errors to statuses of HTTP,
+`appliance.cli` to exit statuses.
 """
 
 from __future__ import annotations
@@ -14,14 +40,14 @@ if TYPE_CHECKING:
 
 
 class ApplianceError(Exception):
-    """Anything this project raises on purpose. `str(error)` is safe to show: no secrets, no stack."""
+    """Base of all errors that this project raises on purpose. `str(error)` is safe to show: it contains no secrets."""
 
 
-# What a caller may be told about its request ------------------------------------------------------
+# For the caller of the API -------------------------------------------------------------------------
 
 
 class Unauthenticated(ApplianceError):
-    """No bearer token, or one that does not count any more."""
+    """The request has no bearer token, or one that is not valid."""
 
 
 class MissingToken(Unauthenticated):
@@ -35,7 +61,7 @@ class InvalidToken(Unauthenticated):
 
 
 class TooManyRequests(ApplianceError):
-    """`retry_after`: in so many seconds one more is allowed."""
+    """A rate limit is exceeded. `retry_after`: seconds until the next request is allowed."""
 
     def __init__(self, retry_after: int) -> None:
         super().__init__("too many requests")
@@ -43,7 +69,7 @@ class TooManyRequests(ApplianceError):
 
 
 class InvalidRequest(ApplianceError):
-    """The request's content is at fault; the message names the field."""
+    """The content of the request is not valid. The message names the field."""
 
 
 class LiveSessionLimitReached(ApplianceError):
@@ -52,7 +78,7 @@ class LiveSessionLimitReached(ApplianceError):
 
 
 class QuotaExceeded(ApplianceError):
-    """The account has used up a window; `tier` is its tier, `quota` says how much and until when."""
+    """The account has used up a window. `tier`: the account's; `quota`: how much it used, and until when."""
 
     def __init__(self, tier: Tier, quota: Quota) -> None:
         super().__init__("quota exceeded")
@@ -61,14 +87,14 @@ class QuotaExceeded(ApplianceError):
 
 
 class SessionNotFound(ApplianceError):
-    """An unknown id, or another account's: the two must not be told apart."""
+    """The id is unknown, or another account's: callers must not be able to distinguish the two."""
 
     def __init__(self) -> None:
         super().__init__("session not found")
 
 
 class Unavailable(ApplianceError):
-    """The exit cannot serve this now; trying again later may help."""
+    """The exit cannot serve the request now; trying again later may help."""
 
 
 class NoActiveNodes(Unavailable):
@@ -77,7 +103,7 @@ class NoActiveNodes(Unavailable):
 
 
 class NoActiveNodeInRegion(Unavailable):
-    """`available` holds the codes of the regions that do have an active node, sorted."""
+    """The region has no active node. `available`: the codes of the regions that have one, sorted."""
 
     def __init__(self, region: str, available: tuple[str, ...]) -> None:
         super().__init__(f"no active node in region {region}")
@@ -101,15 +127,15 @@ class StoreUnavailable(Unavailable):
         super().__init__("store unavailable")
 
 
-# What an operator is told -------------------------------------------------------------------------
+# For the operator ----------------------------------------------------------------------------------
 
 
 class ConfigError(ApplianceError):
-    """A setting is unknown, of the wrong type or impossible; names the key, the value and what is allowed."""
+    """A setting is unknown, or its value is not allowed. The message names the key, the value and what is allowed."""
 
 
 class StoreError(ApplianceError):
-    """The store cannot be opened: corrupt, from a newer version, not ours to read."""
+    """The store cannot be opened: corrupt, from a newer version, or not readable by this user."""
 
 
 class HostError(ApplianceError):
@@ -117,7 +143,7 @@ class HostError(ApplianceError):
 
 
 class BackupError(ApplianceError):
-    """The file is no backup, not a whole one, or one that this version cannot read."""
+    """The file is not a backup, is incomplete, or cannot be read by this version."""
 
 
 class NotFound(ApplianceError):
@@ -128,11 +154,11 @@ class Conflict(ApplianceError):
     """An admin command contradicts what is stored (a name already taken, another tier)."""
 
 
-# What the kernel or wireguard-go said ---------------------------------------------------------------
+# From the WireGuard device -------------------------------------------------------------------------
 
 
 class TunnelError(ApplianceError):
-    """The WireGuard device did not do what it was asked, or does not answer."""
+    """The WireGuard device refused a request, or does not answer."""
 
 
 class MalformedDump(TunnelError):
@@ -143,8 +169,8 @@ class DumpInterrupted(TunnelError):
     """The device kept changing under the dump (NLM_F_DUMP_INTR) until the retries ran out."""
 
 
-# What the firewall and the sysctls said -------------------------------------------------------------
+# From the firewall and the sysctls -----------------------------------------------------------------
 
 
 class EgressError(ApplianceError):
-    """NAT, forwarding or a block could not be put in place; the message says which and why."""
+    """NAT, forwarding or a block could not be set up; the message says which and why."""

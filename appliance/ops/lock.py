@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @contextmanager
 def locked(folder: Path, otherwise: str) -> Iterator[None]:
-    """Holds the folder's lock. Raises HostError: with the message `otherwise`, while another process holds it."""
+    """Holds the folder's lock. Raises HostError with the message `otherwise` while another process holds it."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         try:

@@ -21,7 +21,7 @@ from appliance.network.firewall.sysctls import Forwarding
 from appliance.network.interfaces import default_route_address, has_ipv6, host_interfaces, networks
 from appliance.network.wireguard import keys
 from appliance.network.wireguard.timeouts import TimedTunnel
-from appliance.server.api.app import create_app
+from appliance.server.api.app import Services, create_app
 from appliance.server.api.auth import Authenticator
 from appliance.server.api.rate_limits import RequestLimits
 from appliance.sessions import identity
@@ -75,7 +75,7 @@ class ExitPlacement:
 def describe_exit(settings: Settings, state: StateDir) -> ExitPlacement:
     """Describes this exit from the configuration, the state directory and the host.
 
-    Raises ConfigError: if the tunnel's subnets do not fit the host. Raises HostError: without a default route.
+    Raises ConfigError if the tunnel's subnets do not fit the host. Raises HostError without a default route.
     """
     wireguard = settings.wireguard
     if wireguard.subnet6 is not None and not has_ipv6():
@@ -136,18 +136,14 @@ def host_egress(settings: Settings, state: StateDir, place: ExitPlacement, boot_
 class Parts:
     """Holds the parts of a running exit that the server and the tests ask."""
 
-    terms: Terms
+    services: Services
     tokens: Tokens
-    sessions: SessionService
-    quotas: Quotas
     ticker: Ticker
     meter: Meter
     live: LiveSessions
     peers: PeerAccess
     pool: AddressPool
     node: Node
-    nodes: Nodes
-    readiness: Readiness
     wakeup: Wakeup
 
 
@@ -156,7 +152,7 @@ async def build(
 ) -> Parts:
     """Builds all parts of an exit, and takes up what the store holds.
 
-    Raises ConfigError: if live sessions cannot follow what was changed since the last start. Raises StoreUnavailable.
+    Raises ConfigError if live sessions cannot follow what was changed since the last start. Raises StoreUnavailable.
     """
     await identity.adopt(store, settings.wireguard, exit_.public_key, clock.now().wall_ms)
     pool = AddressPool(settings.wireguard.subnet)
@@ -167,22 +163,23 @@ async def build(
     shared = _share(settings, store, tunnel, addresses, exit_, clock, metrics)
     live, terms, tokens = shared.records.live, shared.terms, Tokens(store, clock)
     node = build_node(settings, exit_, clock)
-    nodes = Nodes(node)
-    ending = _build_ending(shared)
+    nodes, ending = Nodes(node), _build_ending(shared)
     convergence = Convergence(TimedTunnel(tunnel, CONVERGE_TIMEOUT_S), egress, live, exit_, metrics)
     return Parts(
-        terms=terms,
+        services=Services(
+            sessions=_build_service(shared, ending, nodes),
+            quotas=Quotas(store, live, terms, clock),
+            nodes=nodes,
+            readiness=Readiness(store, shared.peers.tunnel, node.health, clock),
+            terms=terms,
+        ),
         tokens=tokens,
-        sessions=_build_service(shared, ending, nodes),
-        quotas=Quotas(store, live, terms, clock),
         ticker=_build_ticker(shared, ending, convergence, tokens, node, settings.meter),
         meter=shared.records.meter,
         live=live,
         peers=shared.peers,
         pool=pool,
         node=node,
-        nodes=nodes,
-        readiness=Readiness(store, shared.peers.tunnel, node.health, clock),
         wakeup=shared.wakeup,
     )
 
@@ -198,14 +195,10 @@ def build_app(settings: Settings, parts: Parts, exit_: Exit, clock: Clock) -> Li
     api = settings.api
     limits = RequestLimits(api.public_requests_per_minute, api.public_burst, api.trusted_proxies)
     return create_app(
-        sessions=parts.sessions,
-        quotas=parts.quotas,
-        authenticate=Authenticator(parts.tokens, limits, parts.terms),
+        parts.services,
+        authenticate=Authenticator(parts.tokens, limits, parts.services.terms),
         limits=limits,
-        nodes=parts.nodes,
-        readiness=parts.readiness,
         own_keys=frozenset({exit_.public_key}),
-        terms=parts.terms,
         clock=clock,
         max_body=api.max_body,
     )

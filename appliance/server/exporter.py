@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 
 
 class ExitCollector(Collector):
-    """Reads the running parts when it is asked; it keeps nothing of its own."""
+    """Reads the figures from the running parts at each scrape, and stores none."""
 
     def __init__(self, parts: Parts, tunnel: Tunnel, crashes: Mapping[str, int]) -> None:
-        """`crashes` by background task."""
+        """Creates the collector. `crashes`: by background task."""
         self._live = parts.live
         self._pool = parts.pool
         self._node = parts.node

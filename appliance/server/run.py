@@ -8,6 +8,8 @@ import os
 import signal
 import threading
 from contextlib import AsyncExitStack, closing, contextmanager
+from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from appliance.config import applied
@@ -23,7 +25,7 @@ from appliance.server import assembly
 from appliance.server.api.metrics import create_metrics_app
 from appliance.server.exporter import ExitCollector
 from appliance.server.http.ambiguous_length import Unambiguous
-from appliance.server.http.request_queue import Turns
+from appliance.server.http.request_queue import RequestQueue
 from appliance.server.http.request_timing import Timed
 from appliance.server.http.tls import Certificate
 from appliance.server.http.uvicorn_server import WebServer
@@ -48,6 +50,8 @@ if TYPE_CHECKING:
     from appliance.network.wireguard.tunnel import Tunnel
     from appliance.server.assembly import ExitPlacement, Parts
 
+    Task = Callable[[], Awaitable[None]]
+
 log = logging.getLogger(__name__)
 
 REQUESTS_GRACE_S = 4
@@ -59,22 +63,28 @@ WIREGUARD_GO_UNIT = "WIREGUARD_GO_UNIT"
 
 
 def serve(read_settings: Callable[[], Settings], environ: Mapping[str, str]) -> None:
-    """Runs the appliance until SIGTERM or SIGINT. Raises ApplianceError: if it cannot start.
+    """Runs the appliance until SIGTERM or SIGINT. Raises ApplianceError if it cannot start.
 
     SIGHUP reads the settings again, and applies those that can change at run time.
     """
     asyncio.run(_serve(read_settings, environ))
 
 
+@dataclass(frozen=True, slots=True)
+class _Host:
+    """Holds what the server serves with on this host: its configuration, state directory, tunnel and egress."""
+
+    settings: Settings
+    state: StateDir
+    place: ExitPlacement
+    tunnel: Tunnel
+    egress: HostEgress
+
+
 async def _serve(read_settings: Callable[[], Settings], environ: Mapping[str, str]) -> None:
-    stopping, reload_asked = asyncio.Event(), asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stopping.set)
-    loop.add_signal_handler(signal.SIGHUP, reload_asked.set)
+    stopping, reload_asked = _catch_signals()
     settings = read_settings()
-    systemd = Systemd(environ)
-    state = StateDir(settings.node.state_dir)
+    systemd, state = Systemd(environ), StateDir(settings.node.state_dir)
     state.create()
     async with AsyncExitStack() as stack:
         # First in, so last out: it limits the time of the whole shutdown.
@@ -82,67 +92,105 @@ async def _serve(read_settings: Callable[[], Settings], environ: Mapping[str, st
         stack.enter_context(state.serving())
         state.require_whole()
         listeners = _bind(settings, stack)
-        cert, key = settings.api.tls_cert, settings.api.tls_key
-        certificate = Certificate(cert, key) if cert and key else None
-        # In a thread: pyroute2 runs an event loop, which cannot nest in this one.
-        place = await asyncio.to_thread(assembly.describe_exit, settings, state)
-        tunnel, reason = await asyncio.to_thread(
-            choose_backend,
-            settings.wireguard.backend,
-            settings.wireguard.interface,
-            state.wireguard_go_log,
-            environ.get(WIREGUARD_GO_UNIT),
-        )
-        stack.push_async_callback(tunnel.close)
-        link = await tunnel.link()
-        if link is None or not link.up:
-            sockets.require_udp_port("wireguard.listen_port", settings.wireguard.listen_port)
-        log.info("%s backend: %s", tunnel.backend, reason)
+        certificate = _certificate(settings)
+        clock, metrics = HostClock(), Metrics()
+        host = await _open_host(settings, state, environ.get(WIREGUARD_GO_UNIT), clock, stack)
         systemd.status("starting: checking the store")
-        await asyncio.to_thread(integrity.check, state.store)
-        state.create_store()
-        metrics = Metrics()
-        store = await Store.open(state.store, observer=metrics.store_used)
-        stack.push_async_callback(store.close)
-        clock = HostClock()
-        egress = assembly.host_egress(settings, state, place, clock.now().boot_id)
-        parts = await assembly.build(
-            settings, store=store, tunnel=tunnel, egress=egress, exit_=place.exit, clock=clock, metrics=metrics
-        )
-        stack.push_async_callback(_leave_host, settings, tunnel, egress)
+        store = await _open_store(state, metrics, stack)
+        parts = await _build_parts(host, store, clock, metrics)
+        stack.push_async_callback(_leave_host, host)
         applied.note(state.running, settings)
-        status = ServiceStatus(
-            systemd, node=parts.node, readiness=parts.readiness, live=parts.live, ticker=parts.ticker, clock=clock
-        )
-        reload = Reload(
-            settings, read_settings, _taking_over(settings, state, parts, egress, place), parts.ticker, status
-        )
-        tasks = {
-            **_watches(settings, parts, egress, store, stopping, stack),
-            "the service's status": lambda: status.run(stopping),
-            "the reload": lambda: reload.run(reload_asked, stopping),
-        }
+        status = _service_status(systemd, parts, clock)
+        reload = Reload(settings, read_settings, _taking_over(host, parts), parts.ticker, status)
+        watches = _watches(host, parts, store, stopping, stack)
         systemd.status("starting: making the host what the store says")
         await parts.ticker.tick()
         if parts.node.health.fault is not None:
             raise HostError(parts.node.health.fault)
         supervisor = Supervisor(stopping, parts.node.health.task)
-        metrics.registry.register(ExitCollector(parts, tunnel, supervisor.crashes))
-        servers = _web_servers(settings, clock, parts, place, metrics, listeners, certificate)
-        await _run(parts, servers, tasks, supervisor, lambda: _announce(settings, place), systemd, stopping)
+        metrics.registry.register(ExitCollector(parts, host.tunnel, supervisor.crashes))
+        servers = _web_servers(host, parts, clock, metrics, listeners, certificate)
+        tasks: dict[str, Task] = {
+            **watches,
+            "the service's status": partial(status.run, stopping),
+            "the reload": partial(reload.run, reload_asked, stopping),
+        }
+        await _run(parts, servers, tasks, supervisor, partial(_announce, host), systemd, stopping)
+
+
+def _catch_signals() -> tuple[asyncio.Event, asyncio.Event]:
+    """Catches the signals of the server. Returns the events that they set: to stop, and to reload."""
+    stopping, reload_asked = asyncio.Event(), asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopping.set)
+    loop.add_signal_handler(signal.SIGHUP, reload_asked.set)
+    return stopping, reload_asked
+
+
+def _certificate(settings: Settings) -> Certificate | None:
+    cert, key = settings.api.tls_cert, settings.api.tls_key
+    return Certificate(cert, key) if cert and key else None
+
+
+async def _open_host(
+    settings: Settings, state: StateDir, wireguard_go_unit: str | None, clock: Clock, stack: AsyncExitStack
+) -> _Host:
+    """Opens the tunnel, which is closed with `stack`, and describes the exit. Changes nothing on the host."""
+    # In a thread: pyroute2 runs an event loop, which cannot nest in this one.
+    place = await asyncio.to_thread(assembly.describe_exit, settings, state)
+    wireguard = settings.wireguard
+    tunnel, reason = await asyncio.to_thread(
+        choose_backend, wireguard.backend, wireguard.interface, state.wireguard_go_log, wireguard_go_unit
+    )
+    stack.push_async_callback(tunnel.close)
+    link = await tunnel.link()
+    if link is None or not link.up:
+        sockets.require_udp_port("wireguard.listen_port", wireguard.listen_port)
+    log.info("%s backend: %s", tunnel.backend, reason)
+    egress = assembly.host_egress(settings, state, place, clock.now().boot_id)
+    return _Host(settings, state, place, tunnel, egress)
+
+
+async def _open_store(state: StateDir, metrics: Metrics, stack: AsyncExitStack) -> Store:
+    """Checks the store, or creates it, and opens it; it is closed with `stack`."""
+    await asyncio.to_thread(integrity.check, state.store)
+    state.create_store()
+    store = await Store.open(state.store, observer=metrics.store_used)
+    stack.push_async_callback(store.close)
+    return store
+
+
+async def _build_parts(host: _Host, store: Store, clock: Clock, metrics: Metrics) -> Parts:
+    return await assembly.build(
+        host.settings,
+        store=store,
+        tunnel=host.tunnel,
+        egress=host.egress,
+        exit_=host.place.exit,
+        clock=clock,
+        metrics=metrics,
+    )
+
+
+def _service_status(systemd: Systemd, parts: Parts, clock: Clock) -> ServiceStatus:
+    return ServiceStatus(
+        systemd, node=parts.node, readiness=parts.services.readiness, live=parts.live, ticker=parts.ticker, clock=clock
+    )
 
 
 def _watches(
-    settings: Settings, parts: Parts, egress: HostEgress, store: Store, stopping: asyncio.Event, stack: AsyncExitStack
-) -> Mapping[str, Callable[[], Awaitable[None]]]:
-    """Returns the tasks that ring the wakeup, by name. Events are collected from here on, before anything is read."""
+    host: _Host, parts: Parts, store: Store, stopping: asyncio.Event, stack: AsyncExitStack
+) -> Mapping[str, Task]:
+    """Returns the tasks that wake the ticker, by name. Events are collected from here on, before anything is read."""
+    egress, interface = host.egress, host.settings.wireguard.interface
 
-    def watch(open_events: Callable[[], NetlinkEvents]) -> Callable[[], Awaitable[None]]:
+    def watch(open_events: Callable[[], NetlinkEvents]) -> Task:
         return stack.enter_context(closing(EventsWatch(open_events, parts.wakeup, stopping))).run
 
     return {
-        "the store's watch": lambda: watch_store(store, parts.tokens, parts.wakeup, stopping),
-        "the interface's watch": watch(lambda: link_events(settings.wireguard.interface)),
+        "the store's watch": partial(watch_store, store, parts.tokens, parts.wakeup, stopping),
+        "the interface's watch": watch(lambda: link_events(interface)),
         "the forwarding's watch": watch(forwarding_events),
         "the firewall's watch": watch(
             lambda: table_events(egress.table_changed, egress.other_changed, egress.tables_unknown)
@@ -167,7 +215,7 @@ def _bind(settings: Settings, stack: AsyncExitStack) -> list[socket.socket]:
 async def _run(
     parts: Parts,
     servers: list[WebServer],
-    tasks: Mapping[str, Callable[[], Awaitable[None]]],
+    tasks: Mapping[str, Task],
     supervisor: Supervisor,
     announce: Callable[[], None],
     systemd: Systemd,
@@ -193,49 +241,50 @@ async def _run(
 
 
 def _web_servers(
-    settings: Settings,
-    clock: Clock,
+    host: _Host,
     parts: Parts,
-    place: ExitPlacement,
+    clock: Clock,
     metrics: Metrics,
     listeners: list[socket.socket],
     certificate: Certificate | None,
 ) -> list[WebServer]:
-    app = assembly.build_app(settings, parts, place.exit, clock)
-    servers = [WebServer(Timed(Turns(Unambiguous(app)), metrics), listeners[0], REQUESTS_GRACE_S, certificate)]
+    app = assembly.build_app(host.settings, parts, host.place.exit, clock)
+    servers = [WebServer(Timed(RequestQueue(Unambiguous(app)), metrics), listeners[0], REQUESTS_GRACE_S, certificate)]
     exposition = create_metrics_app(metrics.registry)
     servers += [WebServer(exposition, listener, REQUESTS_GRACE_S) for listener in listeners[1:]]
     return servers
 
 
-def _taking_over(
-    started: Settings, state: StateDir, parts: Parts, egress: HostEgress, place: ExitPlacement
-) -> Callable[[Settings], None]:
-    """Returns what applies a reloaded configuration: tiers and prices, also for live sessions (new prices hold for
-    sessions opened from now on), and egress."""
+def _taking_over(host: _Host, parts: Parts) -> Callable[[Settings], None]:
+    """Returns the function that applies a reloaded configuration to a running exit.
+
+    It applies egress, tiers and prices: tiers to live sessions too, prices to sessions that are opened from now on.
+    """
 
     def take_over(read: Settings) -> None:
-        parts.terms.take_over(read)
-        egress.take_over(assembly.egress_rules(in_force(started, read), place))
-        applied.note(state.running, in_force(started, read))
+        in_force_now = in_force(host.settings, read)
+        parts.services.terms.take_over(read)
+        host.egress.take_over(assembly.egress_rules(in_force_now, host.place))
+        applied.note(host.state.running, in_force_now)
 
     return take_over
 
 
-def _announce(settings: Settings, place: ExitPlacement) -> None:
-    log.info("region %s, clients dial %s port %d", settings.node.region, place.exit.public_ip, place.exit.endpoint_port)
+def _announce(host: _Host) -> None:
+    settings, exit_ = host.settings, host.place.exit
+    log.info("region %s, clients dial %s port %d", settings.node.region, exit_.public_ip, exit_.endpoint_port)
     if settings.metrics.url is not None:
         log.info("metrics on %s", settings.metrics.url)
     log.info("listening on %s", settings.api.url)
 
 
-async def _leave_host(settings: Settings, tunnel: Tunnel, egress: HostEgress) -> None:
+async def _leave_host(host: _Host) -> None:
     """Keeps the tunnel up, so that a restart disconnects no client, unless the host is to be restored on exit."""
-    if settings.wireguard.keep_on_exit:
+    if host.settings.wireguard.keep_on_exit:
         return
     try:
-        await tunnel.delete()
-        await egress.remove()
+        await host.tunnel.delete()
+        await host.egress.remove()
     except (TunnelError, EgressError) as error:
         log.error("the host is not as it was found: %s", error)
 

@@ -104,7 +104,7 @@ async def test_cancelled_in_a_commit(exit_: ExitUnderTest) -> None:
         return await execute(sql, *parameters)  # type: ignore[arg-type]
 
     writer.execute = cancelled_at_commit  # type: ignore[method-assign,assignment]
-    closing = asyncio.create_task(exit_.parts.sessions.close(ada.account, opened["id"]))
+    closing = asyncio.create_task(exit_.parts.services.sessions.close(ada.account, opened["id"]))
     with suppress(asyncio.CancelledError):
         await closing
     writer.execute = execute  # type: ignore[method-assign]

@@ -218,7 +218,7 @@ async def test_account_gone_since_its_token_was_looked_up(exit_: ExitUnderTest, 
     await exit_.admin(change)
     before = exit_.holdings()
     with pytest.raises(InvalidToken):
-        await exit_.parts.sessions.open(ada.account, SessionRequest("fsn"))
+        await exit_.parts.services.sessions.open(ada.account, SessionRequest("fsn"))
     assert exit_.holdings() == before
     assert exit_.tunnel.applied == []
 
@@ -249,14 +249,10 @@ async def test_unexpected(exit_: ExitUnderTest, caplog: pytest.LogCaptureFixture
         raise ZeroDivisionError("the secret of the house")
 
     app = create_app(
-        sessions=exit_.parts.sessions,
-        quotas=exit_.parts.quotas,
+        exit_.parts.services,
         authenticate=broken,  # type: ignore[arg-type]  # what never happens
         limits=RequestLimits(60, 10, ()),
-        nodes=exit_.parts.nodes,
-        readiness=exit_.parts.readiness,
         own_keys=frozenset(),
-        terms=exit_.parts.terms,
         clock=exit_.clock,
         max_body=1000,
     )

@@ -149,7 +149,7 @@ async def test_terms_changed(exit_: ExitUnderTest) -> None:
     await exit_.tick(after=60)
     changed = replace(exit_.settings.tiers["free"], seconds_limit=60)
     pricing = replace(exit_.settings.pricing, millicents_per_minute=9)  # type: ignore[type-var]  # it has one
-    exit_.parts.terms.take_over(
+    exit_.parts.services.terms.take_over(
         replace(exit_.settings, tiers={**exit_.settings.tiers, "free": changed}, pricing=pricing)
     )
     assert (await bob.get("/v1/usage")).json()["session_seconds_limit"] == 60

@@ -200,7 +200,9 @@ async def test_taken_over(exit_: ExitUnderTest, seconds: Seconds) -> None:
     """A tier's limit that was changed holds from the next request on, and what was asked before still counts."""
     ada = await exit_.client()
     assert [(await ada.get("/v1/usage")).status_code for _ in range(3)] == [200, 200, 429]
-    exit_.parts.terms.take_over(parse_settings(CONFIG + "[tiers.paid]\nrequests_per_minute = 600\n", {}, "host"))
+    exit_.parts.services.terms.take_over(
+        parse_settings(CONFIG + "[tiers.paid]\nrequests_per_minute = 600\n", {}, "host")
+    )
     held_up(await ada.get("/v1/usage"))
     seconds.now += 0.1
     assert (await ada.get("/v1/usage")).status_code == 200

@@ -44,7 +44,7 @@ async def reporting(exit_: ExitUnderTest) -> AsyncIterator[Told]:
         status = ServiceStatus(
             Systemd({"NOTIFY_SOCKET": str(path), "WATCHDOG_USEC": "200000"}),
             node=parts.node,
-            readiness=parts.readiness,
+            readiness=parts.services.readiness,
             live=parts.live,
             ticker=parts.ticker,
             clock=exit_.clock,

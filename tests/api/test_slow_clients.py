@@ -192,9 +192,9 @@ def test_asked_as_it_lost_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
             assert (await kept.answer())[0] == 200
             kept.send(GET)
             with socket.socket() as newcomer:  # before the server has read it
-                assert server.server._server._room.enter(newcomer)
+                assert server.server._server._slots.enter(newcomer)
                 assert await kept.rest() == b""
-                server.server._server._room.leave(newcomer)
+                server.server._server._slots.leave(newcomer)
             assert len(server.app.asked) == 1
 
     asyncio.run(story())

@@ -16,7 +16,17 @@ from appliance.domain.clock import Moment
 from appliance.network.interfaces import Uplink
 from appliance.network.wireguard.backend import HostFacts
 from appliance.ops.doctor import diagnosis, firewall, machine, server, state, tunnel
-from appliance.ops.doctor.facts import Disk, Facts, Firewall, ForwardingFacts, Network, StateFacts, StateFile, UdpPort
+from appliance.ops.doctor.facts import (
+    Disk,
+    Facts,
+    Firewall,
+    ForwardingFacts,
+    Machine,
+    Network,
+    StateFacts,
+    StateFile,
+    UdpPort,
+)
 from appliance.ops.doctor.finding import Finding, Status
 from appliance.store.inspection import Inspection
 
@@ -33,16 +43,18 @@ SYSCTLS = {"net/ipv4/conf/all/send_redirects": "0", "net/ipv4/ip_forward": "1", 
 HEALTHY = Facts(
     settings=SETTINGS,
     config_file=Path("/etc/wg-appliance/config.toml"),
-    root=True,
-    now=Moment(wall_ms=2_000_000, boot_ms=100_000, boot_id=BOOT),
-    clock_synchronised=True,
-    disk=Disk(free=10 << 30, total=20 << 30, free_inodes=100_000, read_only=False),
+    machine=Machine(
+        root=True,
+        now=Moment(wall_ms=2_000_000, boot_ms=100_000, boot_id=BOOT),
+        clock_synchronised=True,
+        disk=Disk(free=10 << 30, total=20 << 30, free_inodes=100_000, read_only=False),
+    ),
     state=StateFacts(
         files=(StateFile(FOLDER, 7, 0o700), StateFile(FOLDER / "server.key", 7, 0o600)),
         served=True,
         running=by_key(SETTINGS),
         running_s=1000.0,
-        store=Inspection(None, ours=True, version=3, newest=3, beat=Moment(0, 95_000, BOOT)),
+        store=Inspection(None, ours=True, version=3, newest=3, heartbeat=Moment(0, 95_000, BOOT)),
     ),
     wireguard=HostFacts(
         net_admin=True, kernel_module=True, wireguard_go=False, tun_device=False, interface_kind="wireguard"
@@ -72,6 +84,10 @@ def configured(text: str, facts: Facts = HEALTHY) -> Facts:
 
 def host(**changes: Any) -> Facts:
     return replace(HEALTHY, wireguard=replace(HEALTHY.wireguard, **changes))
+
+
+def of_machine(**changes: Any) -> Facts:
+    return replace(HEALTHY, machine=replace(HEALTHY.machine, **changes))
 
 
 def network(**changes: Any) -> Facts:
@@ -120,7 +136,7 @@ CASES: list[tuple[Callable[[Facts], Finding], Facts, str, str, str]] = [
     (tunnel.udp_port, replace(HEALTHY, udp=UdpPort((), 4000)), "failed", "listens on 4000, not on 51820", "restart"),
     (tunnel.udp_port, replace(HEALTHY, udp=UdpPort(("dnsmasq",), None)), "failed", "taken by dnsmasq", "ss -lunp"),
     (tunnel.udp_port, replace(HEALTHY, udp=UdpPort(("dnsmasq",), 4000)), "failed", "taken by dnsmasq", "ss -lunp"),
-    (tunnel.udp_port, replace(HEALTHY, root=False, udp=UdpPort(("?",), None)), "warning", "without root", "sudo"),
+    (tunnel.udp_port, replace(of_machine(root=False), udp=UdpPort(("?",), None)), "warning", "without root", "sudo"),
     (tunnel.public_address, network(uplinks={}), "failed", "no default route", "set node.public_ip"),
     (tunnel.public_address, network(uplinks=PRIVATE), "failed", "10.0.0.5 is private", "forward UDP port 51820"),
     (
@@ -176,23 +192,23 @@ CASES: list[tuple[Callable[[Facts], Finding], Facts, str, str, str]] = [
         "wireguard.subnet6",
         "another /112",
     ),
-    (machine.clock, replace(HEALTHY, clock_synchronised=False), "warning", "wrong time", "timedatectl set-ntp true"),
-    (machine.disk, replace(HEALTHY, disk=None), "warning", "without root", "sudo"),
+    (machine.clock, of_machine(clock_synchronised=False), "warning", "wrong time", "timedatectl set-ntp true"),
+    (machine.disk, of_machine(disk=None), "warning", "without root", "sudo"),
     (
         machine.disk,
-        replace(HEALTHY, disk=Disk(10 << 30, 20 << 30, 3, read_only=False)),
+        of_machine(disk=Disk(10 << 30, 20 << 30, 3, read_only=False)),
         "failed",
         "3 more files",
         "df -i",
     ),
-    (machine.disk, replace(HEALTHY, disk=Disk(10 << 30, 20 << 30, None, read_only=False)), "ok", "10240 MiB", ""),
+    (machine.disk, of_machine(disk=Disk(10 << 30, 20 << 30, None, read_only=False)), "ok", "10240 MiB", ""),
     (state.store, of_store(version=2), "warning", "version 2", "restart"),
     (state.store, of_store(damage="it cannot be opened; check that"), "failed", "it cannot be opened", "check that"),
     (server.server, of_state(served=False), "failed", "not running", "systemctl start wg-appliance"),
-    (server.tick, of_store(beat=None), "failed", "none since the boot", "restart"),
-    (server.tick, of_store(beat=Moment(0, 99_000, "another boot")), "failed", "none since the boot", "restart"),
-    (server.tick, of_store(beat=Moment(0, 69_000, BOOT)), "failed", "31 s ago", "restart"),
-    (server.tick, of_store(beat=Moment(0, 70_000, BOOT)), "ok", "30 s ago", ""),
+    (server.tick, of_store(heartbeat=None), "failed", "none since the boot", "restart"),
+    (server.tick, of_store(heartbeat=Moment(0, 99_000, "another boot")), "failed", "none since the boot", "restart"),
+    (server.tick, of_store(heartbeat=Moment(0, 69_000, BOOT)), "failed", "31 s ago", "restart"),
+    (server.tick, of_store(heartbeat=Moment(0, 70_000, BOOT)), "ok", "30 s ago", ""),
     (server.tick, of_state(store=None, running_s=2.0), "ok", "about to come", ""),
     (server.drift, of_state(running=None), "warning", "has not noted", "restart"),
     (server.drift, of_state(running={}), "warning", " more", "restart"),
@@ -229,7 +245,9 @@ def test_check(check: Callable[[Facts], Finding], facts: Facts, status: str, wha
 
 def test_unseen() -> None:
     """Without root, and without a way into the state: every check answers, and none fails for it."""
-    facts = replace(HEALTHY, root=False, state=None, disk=None, firewall=Firewall(None, "nft: not permitted", {}, {}))
+    facts = replace(
+        of_machine(root=False, disk=None), state=None, firewall=Firewall(None, "nft: not permitted", {}, {})
+    )
     findings = diagnosis.diagnose(facts)
     unseen = {finding.check for finding in findings if "without root" in finding.what}
     assert unseen == {"server", "tick", "drift", "state", "store", "disk", "nftables", "forward", "udp-filter"}

@@ -70,7 +70,7 @@ def test_a_server_that_hangs(served: Host) -> None:
     until(lambda: served.doctor()["tick"].what.endswith(" s ago"), "the server has ticked")
     with served.appliance.standing_still():
         found = until(lambda: _if_failed(served.doctor()["tick"]), "the last tick is too long ago")
-    assert "s ago: nothing is billed, nobody is ended" in found.what
+    assert "s ago: no use is billed and no session is ended" in found.what
     assert found.mend.startswith("systemctl restart wg-appliance")
 
 

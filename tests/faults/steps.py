@@ -104,20 +104,22 @@ class Steps:
         account = await self.world.account(self._random.choice(NAMES))
         # Few keys, so that clients come back with them, and now and then with another account's.
         key = bytes([200 + self._random.randrange(9)]) * 32
-        await parts.sessions.open(account, SessionRequest("fsn", key, ipv6=self._random.random() < 0.5))
+        await parts.services.sessions.open(account, SessionRequest("fsn", key, ipv6=self._random.random() < 0.5))
 
     async def _replace(self, parts: Parts) -> None:
         live = list(parts.live)
         if live:
             session = self._random.choice(live)
             name = session.account
-            await parts.sessions.open(await self.world.account(name), SessionRequest("fsn", session.public_key))
+            await parts.services.sessions.open(
+                await self.world.account(name), SessionRequest("fsn", session.public_key)
+            )
 
     async def _close(self, parts: Parts) -> None:
         live = list(parts.live)
         if live:
             session = self._random.choice(live)
-            await parts.sessions.close(await self.world.account(session.account), session.id)
+            await parts.services.sessions.close(await self.world.account(session.account), session.id)
 
     async def _together(
         self,

@@ -21,7 +21,7 @@ PORTS = (
 )
 
 
-def test_a_rehearsal_changes_nothing(appliance: Installed, program: Path) -> None:
+def test_a_dry_run_changes_nothing(appliance: Installed, program: Path) -> None:
     """`install --dry-run` names every step, and leaves the host as it is."""
     machine, brought = appliance.machine, appliance.bring(program)
     before = host_state(machine)

@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[2]
 # the C extension) is listed beside them.
 ROOMS = (
     "cli",  # one file a command
-    "server",  # the running service: API, HTTP, what watches over it
+    "server",  # the running service: API, HTTP, pages, what watches over it
     "fleet",  # several exits behind one API
     "sessions",  # opening, ending, the ticker, convergence
     "metering",  # bytes and seconds of sessions
@@ -53,6 +53,7 @@ PURE = (
     "ops.doctor.server",
     "ops.doctor.state",
     "ops.doctor.tunnel",
+    "server.console.reference",
 )
 READS_THE_CLOCK = "domain.clock"  # the one module of domain/ that asks the host something
 INPUT_OUTPUT = {

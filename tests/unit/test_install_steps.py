@@ -14,7 +14,7 @@ import pytest
 from appliance.domain.errors import HostError
 from appliance.ops.install.file_steps import Folder, Manual, NoFile, ProgramFiles, Symlink, TextFile
 from appliance.ops.install.record import Record
-from appliance.ops.install.step import carry_out, take_back
+from appliance.ops.install.step import apply_steps, remove_steps
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -51,17 +51,17 @@ def test_done_once(tmp_path: Path, unpacked: Path) -> None:
     folder, said = tmp_path / "host", list[str]()
     folder.mkdir()
     steps = steps_for(folder, unpacked)
-    assert carry_out(steps, said.append) == {step.what for step in steps}
+    assert apply_steps(steps, said.append) == {step.what for step in steps}
     assert said[0] == f"{folder}/etc/unit.service: written"
     assert said[-1] == f"{folder}/current: linked to {folder}/1.0.0"
-    assert carry_out(steps, said.append) == set()
+    assert apply_steps(steps, said.append) == set()
 
 
-def test_a_rehearsal(tmp_path: Path, unpacked: Path) -> None:
+def test_a_dry_run(tmp_path: Path, unpacked: Path) -> None:
     """Rehearsed, every step says what would be done, and does nothing."""
     folder, said = tmp_path / "host", list[str]()
     folder.mkdir()
-    carry_out(steps_for(folder, unpacked), said.append, rehearse=True)
+    apply_steps(steps_for(folder, unpacked), said.append, dry_run=True)
     assert said[0] == f"{folder}/etc/unit.service: to be written"
     assert list(folder.iterdir()) == []
 
@@ -71,12 +71,12 @@ def test_taken_back(tmp_path: Path, unpacked: Path) -> None:
     folder, said = tmp_path / "host", list[str]()
     folder.mkdir()
     steps = steps_for(folder, unpacked)
-    carry_out(steps, lambda _: None)
-    take_back(steps, said.append)
+    apply_steps(steps, lambda _: None)
+    remove_steps(steps, said.append)
     assert said[0] == f"{folder}/current: removed"
     assert [path.name for path in folder.rglob("*")] == ["etc"]
     said.clear()
-    take_back(steps, said.append)
+    remove_steps(steps, said.append)
     assert said == []
 
 

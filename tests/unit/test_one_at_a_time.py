@@ -18,7 +18,7 @@ def test_one_at_a_time(tmp_path: Path) -> None:
     layout = Layout(tmp_path)
     folder = layout.programs.parent
     folder.mkdir(parents=True)
-    with one_at_a_time(layout), pytest.raises(HostError, match="is at work here"), one_at_a_time(layout):
+    with one_at_a_time(layout), pytest.raises(HostError, match="is running"), one_at_a_time(layout):
         pass
     with one_at_a_time(layout):
         pass

@@ -33,7 +33,7 @@ class Member(msgspec.Struct, frozen=True):
 
 
 class Manifest(msgspec.Struct, frozen=True):
-    """The manifest. `appliance`: the version that made the backup. `schema`: the store's."""
+    """Holds the manifest. `appliance`: the version that made the backup. `schema`: the store's."""
 
     format: int
     appliance: str
@@ -69,20 +69,20 @@ def _add(tar: tarfile.TarFile, name: str, size: int, content: BinaryIO) -> None:
 
 @contextmanager
 def open_backup(path: Path) -> Iterator[Backup]:
-    """Opens a backup. Raises BackupError: if it is not a backup, or is damaged as far as it was read. Raises OSError:
+    """Opens a backup. Raises BackupError if it is not a backup, or is damaged as far as it was read. Raises OSError:
     if it cannot be read."""
     with path.open("rb") as file:
         yield Backup(path, file)
 
 
 def is_backup(path: Path) -> bool:
-    """Whether the file starts like a backup, of whatever version. Raises OSError: if it cannot be read."""
+    """Tells whether the file starts like a backup of any version. Raises OSError if it cannot be read."""
     with path.open("rb") as file:
         return _is_first(file.read(tarfile.BLOCKSIZE))
 
 
 class Backup:
-    """An open backup. `manifest`, `config` (None: there was no file) and `key` have been read; `copy_store` comes
+    """Reads an open backup. `manifest`, `config` (None: there was no file) and `key` have been read; `copy_store` comes
     next."""
 
     def __init__(self, path: Path, file: BinaryIO) -> None:
@@ -121,7 +121,7 @@ class Backup:
         return b"".join(self._pieces(name))
 
     def _pieces(self, name: str) -> Iterator[bytes]:
-        """Yields the next member's content. Raises BackupError: at its end, if it differs from the manifest."""
+        """Yields the next member's content. Raises BackupError at its end, if it differs from the manifest."""
         size, sha256 = self._size(name, self._file.read(tarfile.BLOCKSIZE)), hashlib.sha256()
         for piece in self._read(size):
             sha256.update(piece)
@@ -156,7 +156,7 @@ class Backup:
 
 
 class _MadeWith(msgspec.Struct):
-    """What the manifests of all versions have in common."""
+    """Holds what the manifests of all versions have in common."""
 
     format: int
     appliance: str

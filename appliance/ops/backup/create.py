@@ -35,8 +35,8 @@ def write_backup(state: StateDir, config_file: Path, target: Path) -> None:
 
     An earlier backup at `target` is replaced once the new one is complete, checked and on disk. There must be free
     space for two more backups next to it.
-    Raises StoreError: if the store is missing or damaged. Raises BackupError: if `target` exists and is not a backup.
-    Raises HostError: if the host refuses a step.
+    Raises StoreError if the store is missing or damaged. Raises BackupError if `target` exists and is not a backup.
+    Raises HostError if the host refuses a step.
     """
     with snapshot(state.store) as source, _faults("cannot write the backup", target):
         contents: dict[str, BinaryIO] = {KEY: io.BytesIO(f"{encode(state.read_key())}\n".encode())}
@@ -78,7 +78,7 @@ def sync_folder(folder: Path) -> None:
 def snapshot(store: Path) -> Iterator[sqlite3.Connection]:
     """Yields a connection that sees the store at one moment. Its -wal and -shm files are created as the owner.
 
-    Raises StoreError: if the store is missing or damaged.
+    Raises StoreError if the store is missing or damaged.
     """
     with ExitStack() as stack:
         try:

@@ -34,8 +34,10 @@ SIDES = ("-wal", "-shm")  # what SQLite keeps beside a store. https://www.sqlite
 
 @dataclass(frozen=True, slots=True)
 class Restored:
-    """What was restored. `kept_state`, `kept_config`: where the earlier files are; None if there were none, or the
-    configuration was the same."""
+    """Describes what was restored.
+
+    `kept_state`, `kept_config`: where the earlier files are. None: there were none, or the configuration was the same.
+    """
 
     manifest: Manifest
     settings: Settings
@@ -49,8 +51,8 @@ def restore_backup(file: Path, config_file: Path, environ: Mapping[str, str]) ->
 
     The store has the backup's schema: the next start migrates it. Nothing is changed before all of the backup is
     unpacked and checked.
-    Raises BackupError: if the backup cannot be restored. Raises ConfigError: if this version refuses the
-    configuration in it. Raises HostError: while a server runs.
+    Raises BackupError if the backup cannot be restored. Raises ConfigError if this version refuses the
+    configuration in it. Raises HostError while a server runs.
     """
     # Read as root: the state's owner may have no access to the program's files.
     newest = migrations()[-1][0]

@@ -44,4 +44,4 @@ def _run(check: Callable[[Facts], Finding], facts: Facts) -> Finding:
     except Exception as error:  # noqa: BLE001  a bug in one check must not hide the results of the others
         name = check.__name__.replace("_", "-")
         what = f"cannot be checked: {type(error).__name__}: {error}"
-        return warning(name, " ".join(what.split()), "report this line, and what wg-appliance --version says")
+        return warning(name, " ".join(what.split()), "report this line and the output of wg-appliance --version")

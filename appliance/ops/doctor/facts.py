@@ -19,9 +19,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Network:
-    """The host's network without the tunnel's interface. `uplinks`: by IP version, for those with a default route.
+    """Holds the host's network without the tunnel's interface.
 
-    `has_ipv6`: the kernel supports it. `ipv6_off`: it is disabled for new interfaces.
+    `uplinks`: by IP version, for those with a default route. `has_ipv6`: the kernel supports it.
+    `ipv6_off`: it is disabled for new interfaces.
     """
 
     uplinks: Mapping[int, Uplink]
@@ -36,7 +37,7 @@ class Network:
 
 @dataclass(frozen=True, slots=True)
 class UdpPort:
-    """The WireGuard port. `holders`: the programs that hold it. `device`: the port of the tunnel that is up."""
+    """Holds who uses the WireGuard port: `holders` are programs, `device` is the port of the tunnel that is up."""
 
     holders: tuple[str, ...]
     device: int | None
@@ -44,7 +45,7 @@ class UdpPort:
 
 @dataclass(frozen=True, slots=True)
 class Firewall:
-    """The host's packet filters. `ruleset`: the output of `nft -j list ruleset`; `fault`: why there is none.
+    """Holds the host's packet filters. `ruleset`: the output of `nft -j list ruleset`; `fault`: why there is none.
 
     `iptables`: the output of iptables-save by family, if nft does not show all of it. `legacy`: the families that have
     tables of iptables-legacy, with the output of its save, None if that failed.
@@ -58,7 +59,7 @@ class Firewall:
 
 @dataclass(frozen=True, slots=True)
 class ForwardingFacts:
-    """The forwarding sysctls: (path below /proc/sys, value). `writable`: whether they can be set here at all."""
+    """Holds the forwarding sysctls: (path below /proc/sys, value). `writable`: whether they can be set here at all."""
 
     sysctls: Mapping[str, str]
     writable: bool | None
@@ -73,6 +74,16 @@ class Disk:
 
 
 @dataclass(frozen=True, slots=True)
+class Machine:
+    """Holds the machine's clock and disk. `root`: whether the facts were read as root; without, some are missing."""
+
+    root: bool
+    now: Moment
+    clock_synchronised: bool
+    disk: Disk | None
+
+
+@dataclass(frozen=True, slots=True)
 class StateFile:
     path: Path
     uid: int
@@ -81,7 +92,7 @@ class StateFile:
 
 @dataclass(frozen=True, slots=True)
 class StateFacts:
-    """The state directory. `files`: the directory first, then its files; empty if there is no directory.
+    """Holds the state directory. `files`: the directory first, then its files; empty if there is no directory.
 
     `running`: the settings that the server runs with. `running_s`: seconds since it applied them.
     """
@@ -97,10 +108,7 @@ class StateFacts:
 class Facts:
     settings: Settings
     config_file: Path
-    root: bool
-    now: Moment
-    clock_synchronised: bool
-    disk: Disk | None
+    machine: Machine
     state: StateFacts | None  # None: it could not be read
     wireguard: HostFacts
     network: Network
@@ -110,7 +118,7 @@ class Facts:
 
     @property
     def dialled(self) -> IPv4Address | IPv6Address | None:
-        """The address that clients are told to connect to; None if none is configured or found."""
+        """Returns the address that clients are told to connect to; None if none is configured or found."""
         senders = [uplink.address for uplink in self.network.uplinks.values() if uplink.address is not None]
         return self.settings.node.public_ip or next(iter(senders), None)
 

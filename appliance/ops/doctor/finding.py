@@ -17,7 +17,7 @@ class Status(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """The result of a check. `mend`: the command to run, or the edit to make; empty if all is well."""
+    """Holds the result of a check. `mend`: the command to run, or the edit to make; empty if all is well."""
 
     check: str
     status: Status

@@ -45,7 +45,7 @@ def nftables(facts: Facts) -> Finding:
     if found.ruleset is None:
         if found.fault is not None and "not installed" in found.fault:
             return failed("nftables", "nft is not installed", "apt-get install nftables")
-        if not facts.root:
+        if not facts.machine.root:
             return unseen("nftables", "the firewall")
         return failed(
             "nftables",
@@ -63,7 +63,7 @@ def nftables(facts: Facts) -> Finding:
 def forward(facts: Facts) -> Finding:
     """Checks whether another packet filter of this host drops packets from or to clients."""
     if facts.firewall.ruleset is None:
-        return unseen("forward", "the firewall") if not facts.root else _blind("forward")
+        return unseen("forward", "the firewall") if not facts.machine.root else _blind("forward")
     found = [
         obstacle
         for packet in coexistence.forwarded(_way(facts))
@@ -71,22 +71,27 @@ def forward(facts: Facts) -> Finding:
     ]
     interface = facts.settings.wireguard.interface
     out = next((uplink.interface for uplink in facts.network.uplinks.values()), "<uplink>")
-    mends = (_let_forward(obstacle, interface, out) for obstacle in found)
+    fixes = (_let_forward(obstacle, interface, out) for obstacle in found)
     return _finding(
-        facts, "forward", found, "what clients send or receive", mends, "nobody drops what clients send or receive"
+        facts,
+        "forward",
+        found,
+        "what clients send or receive",
+        fixes,
+        "no packet filter drops what clients send or receive",
     )
 
 
 def udp_filter(facts: Facts) -> Finding:
     """Checks whether clients' handshakes reach the UDP port."""
     if facts.firewall.ruleset is None:
-        return unseen("udp-filter", "the firewall") if not facts.root else _blind("udp-filter")
+        return unseen("udp-filter", "the firewall") if not facts.machine.root else _blind("udp-filter")
     port = facts.settings.wireguard.listen_port
     packet = _handshake(facts)
     found = [] if packet is None else list(obstacles(tables(facts.firewall), "input", packet))
-    mends = (_let_in(obstacle, port) for obstacle in found)
+    fixes = (_let_in(obstacle, port) for obstacle in found)
     passes = f"this host lets UDP port {port} in; a firewall of the provider's cannot be seen from here"
-    return _finding(facts, "udp-filter", found, f"UDP port {port}", mends, passes)
+    return _finding(facts, "udp-filter", found, f"UDP port {port}", fixes, passes)
 
 
 def tables(found: Filters) -> list[Table]:
@@ -101,7 +106,7 @@ def tables(found: Filters) -> list[Table]:
 
 
 def _finding(
-    facts: Facts, check: str, found: list[Obstacle], packets: str, mends: Iterator[str], passes: str
+    facts: Facts, check: str, found: list[Obstacle], packets: str, fixes: Iterator[str], passes: str
 ) -> Finding:
     unread = [family for family, text in facts.firewall.legacy.items() if text is None]
     if not found and unread:
@@ -111,14 +116,14 @@ def _finding(
         return ok(check, passes)
     surely = [obstacle for obstacle in found if obstacle.surely]
     names = _each_once(_name(obstacle) for obstacle in surely or found)
-    mend = " && ".join(_each_once(mends))
+    mend = " && ".join(_each_once(fixes))
     if surely:
         return failed(check, f"{', '.join(names)} drops {packets}", mend)
     return warning(check, f"{', '.join(names)} may drop {packets}; some of its rules are not understood here", mend)
 
 
 def _blind(check: str) -> Finding:
-    return warning(check, "cannot be told without a working nft", "apt-get install nftables")
+    return warning(check, "cannot be checked without a working nft", "apt-get install nftables")
 
 
 def _way(facts: Facts) -> coexistence.Way:

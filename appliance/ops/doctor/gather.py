@@ -18,7 +18,17 @@ from appliance.network import interfaces
 from appliance.network.firewall import nft_json, sysctls
 from appliance.network.wireguard import backend, kernel, userspace
 from appliance.ops.doctor import system_clock, udp_sockets
-from appliance.ops.doctor.facts import Disk, Facts, Firewall, ForwardingFacts, Network, StateFacts, StateFile, UdpPort
+from appliance.ops.doctor.facts import (
+    Disk,
+    Facts,
+    Firewall,
+    ForwardingFacts,
+    Machine,
+    Network,
+    StateFacts,
+    StateFile,
+    UdpPort,
+)
 from appliance.ops.doctor.firewall import PROGRAMS
 from appliance.store import inspection, migration
 
@@ -49,10 +59,7 @@ def gather(settings: Settings, config_file: Path, state: StateDir, become_owner:
     return Facts(
         settings=settings,
         config_file=config_file,
-        root=root,
-        now=now,
-        clock_synchronised=system_clock.synchronised(),
-        disk=disk,
+        machine=Machine(root, now, system_clock.synchronised(), disk),
         state=seen,
         wireguard=wireguard,
         network=network,

@@ -16,17 +16,17 @@ MAKE_ROOM = "journalctl --vacuum-size=100M; apt-get clean; du -xh / | sort -h | 
 
 
 def clock(facts: Facts) -> Finding:
-    if facts.clock_synchronised:
+    if facts.machine.clock_synchronised:
         return ok("clock", "synchronised")
     return warning(
         "clock",
-        "no time service keeps it right: sessions and windows end at the wrong time",
+        "no time service keeps it synchronised: sessions and windows end at the wrong time",
         "apt-get install systemd-timesyncd && timedatectl set-ntp true",
     )
 
 
 def disk(facts: Facts) -> Finding:
-    found, place = facts.disk, facts.settings.node.state_dir
+    found, place = facts.machine.disk, facts.settings.node.state_dir
     if found is None:
         return unseen("disk", f"the file system of {place}")
     if found.read_only:

@@ -9,7 +9,7 @@ from appliance.config.settings import by_key
 from appliance.ops.doctor.finding import RESTART, START, Finding, failed, ok, unseen, warning
 
 if TYPE_CHECKING:
-    from appliance.ops.doctor.facts import Facts
+    from appliance.ops.doctor.facts import Facts, StateFacts
 
 RELOAD = "systemctl reload wg-appliance"
 NAMED_AT_MOST = 4
@@ -29,19 +29,24 @@ def tick(facts: Facts) -> Finding:
         return unseen("tick", "the last tick")
     if not facts.state.served:
         return warning("tick", "the server is not running", START)
-    heartbeat = None if facts.state.store is None else facts.state.store.heartbeat
+    age = _tick_age(facts, facts.state)
     patience, started = facts.settings.meter.patience, facts.state.running_s
-    age = (
-        None
-        if heartbeat is None or heartbeat.boot_id != facts.now.boot_id
-        else max(0, facts.now.boot_ms - heartbeat.boot_ms) // 1000
-    )
     if age is not None and age <= patience:
         return ok("tick", f"{age} s ago")
     if started is not None and started <= patience:
         return ok("tick", "the first one is about to come")
     last = "there was none since the boot" if age is None else f"the last one was {age} s ago"
-    return failed("tick", f"{last}: nothing is billed, nobody is ended", f"{RESTART}; journalctl -u wg-appliance -n 20")
+    return failed(
+        "tick", f"{last}: no use is billed and no session is ended", f"{RESTART}; journalctl -u wg-appliance -n 20"
+    )
+
+
+def _tick_age(facts: Facts, state: StateFacts) -> int | None:
+    """Returns the seconds since the last stored tick; None if there was none since the boot."""
+    heartbeat, now = None if state.store is None else state.store.heartbeat, facts.machine.now
+    if heartbeat is None or heartbeat.boot_id != now.boot_id:
+        return None
+    return max(0, now.boot_ms - heartbeat.boot_ms) // 1000
 
 
 def drift(facts: Facts) -> Finding:

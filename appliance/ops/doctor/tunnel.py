@@ -48,7 +48,7 @@ def udp_port(facts: Facts) -> Finding:
     port, holders, ours = facts.settings.wireguard.listen_port, facts.udp.holders, facts.udp.device
     if ours == port:
         return ok("udp-port", f"{port}, the tunnel listens there")
-    if holders and ours is None and facts.wireguard.interface_kind is not None and not facts.root:
+    if holders and ours is None and facts.wireguard.interface_kind is not None and not facts.machine.root:
         return unseen("udp-port", f"who listens on UDP port {port}")
     if holders:
         mend = f"ss -lunp 'sport = {port}', stop what listens there, or set wireguard.listen_port"

@@ -32,7 +32,7 @@ UNIT_SUFFIXES = (".service", ".timer", ".conf")
 
 
 def own_program() -> Program:
-    """Returns the packed program that this process runs. Raises HostError: if it runs from a checkout or a wheel."""
+    """Returns the packed program that this process runs. Raises HostError if it runs from a checkout or a wheel."""
     if not getattr(sys, "frozen", False):
         raise HostError(
             "only the one file (wg-appliance-<version>-linux-<arch>) installs itself; this is not run from it"
@@ -52,12 +52,12 @@ def units_in(files: Path) -> dict[str, str]:
 
 
 def manual_in(files: Path) -> dict[str, str]:
-    """The man pages that a version brings, by their name; none where it is older than they are."""
+    """Returns the man pages that come with a version, by name; none if it is older than the first pages."""
     return {file.name: file.read_text("ascii") for file in (files / "appliance" / "man").glob("*.1")}
 
 
 def require_host(doing: str) -> None:
-    """Raises HostError: if this process is not root, or the host does not run systemd."""
+    """Raises HostError if this process is not root, or the host does not run systemd."""
     if os.geteuid() != 0:
         raise HostError(f"{doing} needs root: run it with sudo")
     if not Path("/run/systemd/system").is_dir():  # sd_booted(3)
@@ -67,7 +67,7 @@ def require_host(doing: str) -> None:
 
 
 def needs_userspace(settings: Settings) -> bool:
-    """Whether wireguard-go must run the tunnel. Raises HostError: if it must, and the host has no TUN device."""
+    """Whether wireguard-go must run the tunnel. Raises HostError if it must, and the host has no TUN device."""
     backend = settings.wireguard.backend
     if backend == "kernel" or (backend == "auto" and kernel_has_wireguard()):
         return False
@@ -79,7 +79,7 @@ def needs_userspace(settings: Settings) -> bool:
 
 
 def require_interface(settings: Settings, state: StateDir, *, userspace: bool) -> None:
-    """Raises HostError: if another program's interface has the tunnel's name; taking it over would lose its peers."""
+    """Raises HostError if another program's interface has the tunnel's name; taking it over would lose its peers."""
     name = settings.wireguard.interface
     kind = link_kind(name)
     if kind is None:
@@ -95,7 +95,7 @@ def require_interface(settings: Settings, state: StateDir, *, userspace: bool) -
 
 
 def require_ports(settings: Settings) -> None:
-    """Raises HostError: if another program holds a port of the service, which does not run yet."""
+    """Raises HostError if another program holds a port of the service, which does not run yet."""
     if link_kind(settings.wireguard.interface) is None:  # else the tunnel is up and holds the port
         sockets.require_udp_port("wireguard.listen_port", settings.wireguard.listen_port)
     for key, where in (("api.listen", settings.api.listen), ("metrics.listen", settings.metrics.listen)):
@@ -131,7 +131,7 @@ def public_address() -> IPv4Address | IPv6Address | None:
 
 
 def require_address(settings: Settings) -> None:
-    """Raises HostError: if neither the configuration nor a default route gives the address for clients."""
+    """Raises HostError if neither the configuration nor a default route gives the address for clients."""
     if settings.node.public_ip is None:
         interfaces.default_route_address()
 

@@ -1,4 +1,4 @@
-"""Defines the steps that change files: folders, texts, symlinks and the program. step.py says what a step is."""
+"""Defines the steps that change files: folders, texts, symlinks and the program. See step.py."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Folder:
-    """A directory of this user. Removed with what is in it; one that is another's is not ours to remove."""
+    """Creates a directory owned by a user. Removed with its content, unless it belongs to another user."""
 
     path: Path
     mode: int
@@ -48,12 +48,12 @@ class Folder:
         try:
             return self.path.owner() == self.user
         except (FileNotFoundError, KeyError):
-            return False  # none is there, or its owner has no name
+            return False  # it does not exist, or its owner has no name
 
 
 @dataclass(frozen=True, slots=True)
 class TextFile:
-    """A file of ours, whatever it held before. With `keep`, what the operator has made of it stays."""
+    """Writes a file. With `keep`, an existing file is left as the operator has edited it."""
 
     path: Path
     text: str
@@ -81,13 +81,13 @@ class TextFile:
     def remove(self) -> bool:
         found = _remove(self.path)
         if self.path.parent.name.endswith(".d") and self.path.parent.is_dir() and not any(self.path.parent.iterdir()):
-            self.path.parent.rmdir()  # a folder of drop-ins
+            self.path.parent.rmdir()  # a directory of drop-ins
         return found
 
 
 @dataclass(frozen=True, slots=True)
 class NoFile:
-    """What is not for this host, and an earlier install may have left."""
+    """Removes a file that does not belong on this host, and that an earlier install may have left."""
 
     path: Path
 
@@ -107,7 +107,7 @@ class NoFile:
 
 @dataclass(frozen=True, slots=True)
 class Manual:
-    """Man pages, in a folder where others' are too. Those of another version go."""
+    """Writes the man pages into a folder that other programs use too. Removes those of another version."""
 
     folder: Path
     program: str
@@ -141,8 +141,8 @@ class Manual:
                 path.unlink()
 
     def remove(self) -> bool:
-        """With the folders that were made for them, where nothing else is in those by now."""
-        found = [*self._ours(), *self.folder.glob(f".{self.program}*.new")]  # of an install that was killed
+        """Removes the pages, and the folders that were created for them if they are empty now."""
+        found = [*self._ours(), *self.folder.glob(f".{self.program}*.new")]  # left by an install that was killed
         for path in found:
             path.unlink()
         made = self.record.folders
@@ -154,6 +154,8 @@ class Manual:
 
 @dataclass(frozen=True, slots=True)
 class Symlink:
+    """Creates a symlink."""
+
     path: Path
     target: Path
 
@@ -167,7 +169,7 @@ class Symlink:
         return f"linked to {self.target}"
 
     def apply(self) -> None:
-        """At no instant is there none."""
+        """Replaces the symlink atomically."""
         new = self.path.with_name(f".{self.path.name}.new")
         new.unlink(missing_ok=True)
         new.symlink_to(self.target)
@@ -180,7 +182,7 @@ class Symlink:
 
 @dataclass(frozen=True, slots=True)
 class ProgramFiles:
-    """A version of the program, in a folder of its own. There it is whole, or not at all."""
+    """Copies a version of the program to a folder of its own, completely or not at all."""
 
     source: Path
     path: Path
@@ -198,7 +200,7 @@ class ProgramFiles:
         return "unpacked again: it was another build"
 
     def is_there(self) -> bool:
-        """Whether it is this folder that the program runs from."""
+        """Tells whether the program already runs from this folder."""
         return self.path.is_dir() and self.source.samefile(self.path)
 
     def _same(self) -> bool:
@@ -210,11 +212,11 @@ class ProgramFiles:
         for left in (new, old):
             _remove(left)
         try:
-            _copy_for_everybody(self.source, new)
+            _copy_readable_by_all(self.source, new)
         except OSError as error:
-            _remove(new)  # a disk that it has filled is the service's too
+            _remove(new)  # the service needs the space too
             raise HostError(f"cannot unpack to {self.path}: {error.strerror}") from error
-        # Before it has its name: a power cut must not leave half a program under it.
+        # Before the rename: a power cut must not leave half a program under the final name.
         os.sync()
         if self.path.is_dir():
             self.path.rename(old)
@@ -226,8 +228,8 @@ class ProgramFiles:
         return _remove(self.path)
 
 
-def _copy_for_everybody(source: Path, target: Path) -> None:
-    """The one file unpacks itself for its owner alone. Ends at the first file that cannot be copied."""
+def _copy_readable_by_all(source: Path, target: Path) -> None:
+    """Copies a folder with permissions for all users: the one file unpacks itself readable by its owner only."""
     for path in (source, *source.rglob("*")):
         copy = target / path.relative_to(source)
         if path.is_symlink():
@@ -241,7 +243,7 @@ def _copy_for_everybody(source: Path, target: Path) -> None:
 
 
 def _remove(path: Path) -> bool:
-    """Whatever it is; True if it was there."""
+    """Removes a file, symlink or folder. Returns False if there is none."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     elif path.is_symlink() or path.exists():

@@ -20,24 +20,24 @@ if TYPE_CHECKING:
     from appliance.store.state_dir import StateDir
 
 
-def leave(settings: Settings, state: StateDir, say: Callable[[str], None]) -> None:
-    """Removes it all. The services must have stopped; a wireguard-go has removed its interface with itself.
+def clean_up(settings: Settings, state: StateDir, report: Callable[[str], None]) -> None:
+    """Removes everything. The services must have stopped; wireguard-go removes its interface when it stops.
 
-    Raises HostError: if a step fails.
+    Raises HostError if a step fails.
     """
     name = settings.wireguard.interface
     cleanup.clear(plan.names(name))
     if link.link_kind(name) == kernel.KIND:
         link.delete_link(name, kernel.KIND)
-        say(f"interface {name}: removed")
+        report(f"interface {name}: removed")
     if _table_stands():
         _nft("-f", "-", script=ruleset.remove())
-        say(f"nftables table inet {ruleset.TABLE}: removed")
+        report(f"nftables table inet {ruleset.TABLE}: removed")
     if passages := _passages():
         _nft("-f", "-", script=passages)
-        say("rules that let clients through other firewalls: removed")
+        report("rules that let clients through other firewalls: removed")
     if Forwarding(Path("/proc/sys"), state.sysctls, HostClock().now().boot_id).restore():
-        say("sysctls: as they were when the service started")
+        report("sysctls: as they were when the service started")
 
 
 def _table_stands() -> bool:

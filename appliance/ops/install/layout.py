@@ -1,4 +1,4 @@
-"""Where an installed appliance is. The state is elsewhere: where the configuration says."""
+"""Defines where an installed appliance is. The configuration says where its state is."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ PROGRAM = "wg-appliance"
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """`root` is / but in tests."""
+    """Locates the files of an installation. `root` is / except in tests."""
 
     root: Path = Path("/")
 
     @property
     def programs(self) -> Path:
-        """A folder a version, and what installing wrote down."""
+        """Returns the folder with one folder per version, and the installer's records."""
         return self.root / "usr/local/lib/wg-appliance"
 
     @property
     def current(self) -> Path:
-        """The symlink to the version that runs: moving it is the switch."""
+        """Returns the symlink to the version that runs. Replacing it switches versions."""
         return self.programs / "current"
 
     @property
@@ -43,7 +43,7 @@ class Layout:
 
     @property
     def manual(self) -> Path:
-        """Where man looks for pages of commands; others' are there too."""
+        """Returns the folder of man pages for commands, which other programs use too."""
         return self.root / "usr/local/share/man/man1"
 
     @property
@@ -60,18 +60,18 @@ class Layout:
 
     @property
     def backups(self) -> Path:
-        """Where the timer's backups go."""
+        """Returns the folder of the timer's backups."""
         return self.root / "var/lib/wg-appliance-backups"
 
     def version(self, version: str) -> Path:
         return self.programs / version
 
     def installed_version(self) -> str | None:
-        """The version that `current` names; None where nothing is installed."""
+        """Returns the installed version, from `current`; None if nothing is installed."""
         return self.current.readlink().name if self.current.is_symlink() else None
 
 
 def one_at_a_time(layout: Layout) -> AbstractContextManager[None]:
-    """Keep install, upgrade and uninstall out of each other's way. Raises HostError while another one works."""
-    folder = layout.programs.parent  # every host has it
-    return lock.locked(folder, "another install, upgrade or uninstall is at work here: try again later")
+    """Lets one install, upgrade or uninstall run at a time. Raises HostError while another one runs."""
+    folder = layout.programs.parent  # exists on every host
+    return lock.locked(folder, "another install, upgrade or uninstall is running: try again later")

@@ -1,4 +1,4 @@
-"""Words the final advice for the operator: ports to open, and how to reach the API from outside."""
+"""Writes the final advice for the operator: ports to open, and how to reach the API from outside."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ tls_key = "/etc/wg-appliance/tls/privkey.pem"
 
 
 NO_PUBLIC_ADDRESS = (
-    "The host's own address, which clients are told to dial, is not a public one: where they come from the internet, "
-    "set [node] public_ip in the configuration, and pass the UDP port on to this host."
+    "The host's own address, to which clients connect, is not public. If they come from the internet, "
+    "set [node] public_ip in the configuration, and forward the UDP port to this host."
 )
 
 
@@ -49,8 +49,8 @@ def lines(settings: Settings, firewalls: Iterable[str], *, behind_nat: bool) -> 
 
 def ports(settings: Settings, firewalls: Iterable[str]) -> list[str]:
     port = settings.wireguard.listen_port
-    lines = [f"UDP port {port} has to be open for clients, also in the provider's firewall if it has one."]
-    passed = "the service lets clients through it by rules of its own, and wg-appliance doctor says where it cannot"
+    lines = [f"UDP port {port} must be open for clients, also in the provider's firewall if there is one."]
+    passed = "the service adds rules that let clients through, and wg-appliance doctor reports where it cannot"
     return [*lines, *(f"{name} runs on this host: {passed}." for name in firewalls)]
 
 
@@ -59,11 +59,11 @@ def reaching(settings: Settings) -> list[str]:
     if not settings.api.listen.loopback:
         return []
     return [
-        f"The API listens on {settings.api.url}, for this host alone. To reach it from elsewhere, one of:",
-        "  TLS files, in [api] of the configuration, readable for the group wg-appliance; then",
+        f"The API listens on {settings.api.url}, for this host only. To reach it from other hosts, use one of:",
+        "  TLS files, in [api] of the configuration, readable by the group wg-appliance; then",
         "  systemctl restart wg-appliance:",
         *_indented(TLS),
-        "  Caddy, which gets its certificate by itself (/etc/caddy/Caddyfile):",
+        "  Caddy, which obtains its certificate by itself (/etc/caddy/Caddyfile):",
         *_indented(CADDY),
         "  nginx:",
         *_indented(NGINX),

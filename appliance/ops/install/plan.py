@@ -1,4 +1,4 @@
-"""Which steps make a host an exit, in their order. What is to be done is for the steps to find out."""
+"""Lists the steps of an installation in order. Each step finds out by itself whether there is anything to do."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 DROP_IN = f"{SERVICE}.d/userspace.conf"
 INTERFACE_DROP_IN = f"{TUNNEL_SERVICE}.d/interface.conf"
-TUNNEL_UNIT_INTERFACE = "wga0"  # what the tunnel's unit is written for
+TUNNEL_UNIT_INTERFACE = "wga0"  # the interface that the tunnel's unit names
 USERSPACE_ONLY = (TUNNEL_SERVICE, DROP_IN)
 
 IP_FORWARD = "net/ipv4/ip_forward"
@@ -33,7 +33,7 @@ net.ipv4.ip_forward = 1
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """A version of the program that runs from `files`, and what it brings: systemd units by their path, man pages."""
+    """Holds a version of the program: the folder it runs from, its systemd units by path, its man pages by name."""
 
     version: str
     files: Path
@@ -54,17 +54,17 @@ def install(layout: Layout, program: Program, settings: Settings, config_text: s
 
 
 def has_userspace(layout: Layout) -> bool:
-    """Whether it was installed for wireguard-go. The tunnel stays with that, whatever the kernel learns later."""
+    """Tells whether it was installed for wireguard-go, which then stays, even if the kernel has WireGuard later."""
     return (layout.units / DROP_IN).exists()
 
 
 def programs(layout: Layout) -> Folder:
-    """All versions, and what was written down."""
+    """Returns the step for the folder of all versions and of the installer's records."""
     return Folder(layout.programs, 0o755, "root", "root")
 
 
 def of_operator(layout: Layout, settings: Settings, config_text: str) -> list[Step]:
-    """What uninstalling leaves unless it is to purge."""
+    """Returns the steps whose results `uninstall` keeps, unless it purges."""
     return [
         SystemUser(USER, settings.node.state_dir),
         Folder(layout.config.parent, 0o750, "root", USER),
@@ -82,7 +82,7 @@ def of_program(layout: Layout, program: Program, settings: Settings, record: Rec
 
 
 def of_version(layout: Layout, program: Program, settings: Settings, *, userspace: bool) -> list[Step]:
-    """What differs from one version to another. The last step is the switch to this one."""
+    """Returns the steps that differ between versions. The last one switches to this version."""
     return [
         program_files(layout, program),
         *_units(layout, program, settings, userspace=userspace),

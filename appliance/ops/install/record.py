@@ -13,24 +13,24 @@ if TYPE_CHECKING:
 
 
 class Record:
-    """A small JSON file owned by root: the service's user must not control what root restores."""
+    """Keeps the record in a small JSON file owned by root: the service's user must not control what root restores."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
 
     @property
     def sysctls(self) -> dict[str, str]:
-        """The sysctls before the installation: (path below /proc/sys, value)."""
+        """Returns the sysctls before the installation: (path below /proc/sys, value)."""
         return dict(self._read().get("sysctls", {}))
 
     @property
     def packages(self) -> list[str]:
-        """The packages that were missing and have been installed."""
+        """Returns the packages that were missing and have been installed."""
         return list(self._read().get("packages", []))
 
     @property
     def folders(self) -> list[str]:
-        """Those that were made for what is not ours alone."""
+        """Returns the folders that were created, but which other programs may use too."""
         return list(self._read().get("folders", []))
 
     def note_folders(self, paths: list[str]) -> None:

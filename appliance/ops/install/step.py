@@ -1,10 +1,10 @@
-"""Carries out the steps that installing is made of, and takes them back.
+"""Applies the steps of an installation, and removes what they made.
 
-Whatever installs or uninstalls, really or as a rehearsal, goes through the same few words of a step:
+Installing, uninstalling and a dry run all use the same methods of a step:
 
-    change()   what is to be done, as in "<what>: created"; None where the host is as it should be
+    change()   returns what is to be done, as in "<what>: created"; None if the host is as it should be
     apply()    does it
-    remove()   takes back what apply() did; True if there was something
+    remove()   undoes what apply() did; returns True if there was something to undo
 """
 
 from __future__ import annotations
@@ -26,22 +26,26 @@ class Step(Protocol):
     def remove(self) -> bool: ...
 
 
-def carry_out(steps: Iterable[Step], say: Callable[[str], None], *, rehearse: bool = False) -> set[str]:
-    """Do what is to be done, saying each step; what was changed, by its name."""
+def apply_steps(steps: Iterable[Step], report: Callable[[str], None], *, dry_run: bool = False) -> set[str]:
+    """Applies the steps that change something, and reports each. Returns the names of what was changed.
+
+    A dry run only reports.
+    """
     changed = set()
     for step in steps:
         change = step.change()
         if change is None:
-            say(f"{step.what}: as it should be")
+            report(f"{step.what}: as it should be")
             continue
-        if not rehearse:
+        if not dry_run:
             step.apply()
         changed.add(step.what)
-        say(f"{step.what}: {'to be ' if rehearse else ''}{change}")
+        report(f"{step.what}: {'to be ' if dry_run else ''}{change}")
     return changed
 
 
-def take_back(steps: Iterable[Step], say: Callable[[str], None]) -> None:
+def remove_steps(steps: Iterable[Step], report: Callable[[str], None]) -> None:
+    """Removes what the steps made, the last first, and reports what was removed."""
     for step in reversed(list(steps)):
         if step.remove():
-            say(f"{step.what}: removed")
+            report(f"{step.what}: removed")

@@ -1,4 +1,4 @@
-"""Defines the steps that change the system: its packages, users, sysctls and services. step.py says what a step is."""
+"""Defines the steps that change the system: its packages, users, sysctls and services. See step.py."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Packages:
-    """Debian packages. They stay when the appliance goes: others may have come to need them."""
+    """Installs Debian packages. They are kept when the appliance is removed: other programs may need them by then."""
 
     names: tuple[str, ...]
     record: Record
@@ -42,7 +42,7 @@ class Packages:
 
 @dataclass(frozen=True, slots=True)
 class SystemUser:
-    """A user and a group of its name, who cannot log in."""
+    """Creates a user, and a group of the same name, that cannot log in."""
 
     name: str
     home: Path
@@ -74,7 +74,7 @@ class SystemUser:
 
 @dataclass(frozen=True, slots=True)
 class Sysctl:
-    """Set now; a drop-in sets it at each boot. `name` is a path below /proc/sys."""
+    """Sets a sysctl now; a drop-in sets it at each boot. `name` is a path below /proc/sys."""
 
     name: str
     value: str
@@ -108,7 +108,7 @@ class Sysctl:
 
 @dataclass(frozen=True, slots=True)
 class EnabledUnit:
-    """Started at each boot; `install` and `upgrade` start it now."""
+    """Enables a unit, so that it starts at each boot; `install` and `upgrade` start it now."""
 
     name: str
 

@@ -23,7 +23,7 @@ from appliance.ops.install import facts, plan, service
 from appliance.ops.install.file_steps import NoFile
 from appliance.ops.install.layout import PROGRAM, SERVICE
 from appliance.ops.install.record import write_whole
-from appliance.ops.install.step import carry_out
+from appliance.ops.install.step import apply_steps
 from appliance.ops.install.versions import order
 from appliance.store import integrity
 from appliance.store.file_owner import acting_as_owner
@@ -41,7 +41,7 @@ READY_S = 30.0
 
 @dataclass(frozen=True, slots=True)
 class Move:
-    """An upgrade in progress. `back`: it has failed and is being undone."""
+    """Describes an upgrade in progress. `back`: it has failed and is being undone."""
 
     old: str
     new: str
@@ -50,31 +50,31 @@ class Move:
 
 
 class Upgrade:
-    def __init__(self, layout: Layout, program: Program, say: Callable[[str], None]) -> None:
+    def __init__(self, layout: Layout, program: Program, report: Callable[[str], None]) -> None:
         self._layout = layout
         self._program = program
-        self._say = say
+        self._report = report
         self._journal = layout.programs / "upgrade.json"
         self._settings: Settings = read_settings(layout.config if layout.config.exists() else None, {}, layout.config)
         self._state = StateDir(self._settings.node.state_dir)
 
     def run(self) -> None:
-        """Upgrades. Raises HostError: if it refuses, or after a failed upgrade has been undone."""
+        """Upgrades. Raises HostError if it refuses, or after a failed upgrade has been undone."""
         move = self._under_way()
         if move is None and not self._is_newer():
             return
-        self._move_in()
+        self._install_program()
         if move is not None:
-            self._say(f"an upgrade from {move.old} to {move.new} was cut short")
-            move = self._taken_up(move)
+            self._report(f"an upgrade from {move.old} to {move.new} was interrupted")
+            move = self._resumed(move)
             if move is None and not self._is_newer():
                 return
         self._go(move or self._begin())
 
     def _is_newer(self) -> bool:
-        """Whether this program is newer than the installed one; False if it is the same.
+        """Tells whether this program is newer than the installed one; False if it is the same.
 
-        Raises HostError: if nothing is installed, or this program is older.
+        Raises HostError if nothing is installed, or this program is older.
         """
         installed, new = self._layout.installed_version(), self._program.version
         if installed is None:
@@ -82,20 +82,20 @@ class Upgrade:
         if order(new) < order(installed):
             raise HostError(f"wg-appliance {installed} is installed, and {new} is older: it might not read the store")
         if installed == new:
-            self._say(f"wg-appliance {new} is installed already")
+            self._report(f"wg-appliance {new} is already installed")
         return installed != new
 
-    def _move_in(self) -> None:
+    def _install_program(self) -> None:
         """Installs the program's files and continues from there, where the service's user can read them too.
 
         Work on the service's files is done as that user, and may have to load modules meanwhile.
         """
         step = plan.program_files(self._layout, self._program)
         if not step.is_there():
-            carry_out([step], self._say)
+            apply_steps([step], self._report)
             hand_over(step.path / PROGRAM)
 
-    def _taken_up(self, move: Move) -> Move | None:
+    def _resumed(self, move: Move) -> Move | None:
         """Returns the interrupted upgrade if it is the one to continue; completes or undoes any other."""
         # If the new version was not switched to, or has come up since, the store has moved on since the backup.
         if not move.back and self._layout.installed_version() == move.old:
@@ -105,7 +105,7 @@ class Upgrade:
             self._finish(move)
             return None
         if move.back or move.new != self._program.version:
-            self._put_back(move)
+            self._undo(move)
             return None
         return move
 
@@ -119,7 +119,7 @@ class Upgrade:
         installed, new = str(self._layout.installed_version()), self._program.version
         move = Move(installed, new, str(self._layout.programs / f"before-{new}.tar"))
         write_backup(self._state, self._layout.config, Path(move.backup))
-        self._say(f"{move.backup}: written, a backup of {installed}")
+        self._report(f"{move.backup}: written, a backup of {installed}")
         self._note(move)
         return move
 
@@ -127,17 +127,17 @@ class Upgrade:
         self._switch(self._program, self._layout.version(move.old))
         fault = self._restart()
         if fault is not None:
-            self._say(f"wg-appliance {move.new} is not ready within {READY_S:.0f} s: {fault}")
-            self._put_back(move)
+            self._report(f"wg-appliance {move.new} is not ready within {READY_S:.0f} s: {fault}")
+            self._undo(move)
             raise HostError(f"the upgrade to {move.new} failed: {fault}; {move.old} runs again")
         self._finish(move)
 
     def _finish(self, move: Move) -> None:
         self._journal.unlink()
         self._remove_others(move)
-        self._say(f"wg-appliance {move.new} runs, and is ready; {move.old} ran before it, and stays at hand")
+        self._report(f"wg-appliance {move.new} runs, and is ready; {move.old} ran before it, and stays at hand")
 
-    def _put_back(self, move: Move) -> None:
+    def _undo(self, move: Move) -> None:
         """Restores the version that ran. Each step may have been done already, by an upgrade killed meanwhile."""
         self._note(replace(move, back=True))
         service.stop()
@@ -148,7 +148,7 @@ class Upgrade:
         if fault is not None:
             raise HostError(f"wg-appliance {move.old} is back, and not ready: {fault}; see journalctl -u {SERVICE}")
         self._journal.unlink()
-        self._say(f"wg-appliance {move.old}: runs again, and is ready")
+        self._report(f"wg-appliance {move.old}: runs again, and is ready")
 
     def _restore(self, backup: Path) -> None:
         """Restores the store if the new version has changed its schema; keeps the new one, with later data, aside."""
@@ -158,14 +158,14 @@ class Upgrade:
             changed = integrity.schema(self._state.store) != schema
         if changed or self._state.unfinished_restore.exists():
             restored = restore_backup(backup, self._layout.config, {})
-            self._say(f"{self._state.store}: restored; as it was found it is in {restored.kept_state}")
+            self._report(f"{self._state.store}: restored; as it was found it is in {restored.kept_state}")
 
     def _switch(self, to: Program, other: Path) -> None:
         """Installs the files and units of a version, and removes units that only the other version has."""
         userspace = plan.has_userspace(self._layout)
         gone = sorted(facts.units_in(other).keys() - to.units.keys())
         steps = plan.of_version(self._layout, to, self._settings, userspace=userspace)
-        carry_out([*(NoFile(self._layout.units / name) for name in gone), *steps], self._say)
+        apply_steps([*(NoFile(self._layout.units / name) for name in gone), *steps], self._report)
 
     def _restart(self) -> str | None:
         """Restarts the service. Returns None when it is ready, else the fault."""
@@ -190,7 +190,7 @@ class Upgrade:
 
 
 def hand_over(file: Path) -> None:
-    """Replaces this process by the program in `file`, which upgrades to itself. Raises HostError: if it cannot run."""
+    """Replaces this process by the program in `file`, which upgrades to itself. Raises HostError if it cannot run."""
     if not file.is_file() or not file.stat().st_mode & stat.S_IXUSR:
         raise HostError(
             f"{file} is no program to upgrade to: name a wg-appliance-<version>-linux-<arch> (and chmod +x it)"

@@ -10,7 +10,7 @@ Order = tuple[tuple[int, ...], bool, tuple[tuple[bool, int, str], ...]]
 
 
 def order(version: str) -> Order:
-    """Returns a sort key for a version (https://semver.org/#spec-item-11). Raises HostError: if it is not a version."""
+    """Returns a sort key for a version (https://semver.org/#spec-item-11). Raises HostError if it is not a version."""
     found = re.fullmatch(r"(\d+(?:\.\d+)*)(?:-?([A-Za-z0-9.-]+))?(?:\+.*)?", version)
     if found is None:
         raise HostError(f"{version} is no version")

@@ -28,7 +28,7 @@ TIERS = (Tier.FREE, Tier.ANONYMOUS)  # paid sessions appear on invoices
 
 @dataclass(frozen=True, slots=True)
 class Names:
-    """Interface names of one appliance's self-test, always the same, so that a run finds what a killed one left.
+    """Holds the interface names of the self-test: always the same, so that a run finds what a killed one left.
 
     `client_link` and `target_link` are the host's ends. `tunnel` is the client's interface, and names wireguard-go's
     socket, which all network namespaces share.
@@ -47,9 +47,10 @@ def names(interface: str) -> Names:
 
 @dataclass(frozen=True, slots=True)
 class Family:
-    """An address family. `ranges`: for documentation, so no internet host has them, and the exit's rules pass them.
+    """Describes an address family.
 
-    Each link has a network of `prefix_length`.
+    `ranges` are for documentation: no internet host has them, and the exit's rules let them pass. Each link has a
+    network of `prefix_length`.
     """
 
     everything: IPNetwork
@@ -69,8 +70,8 @@ IPV6 = Family(IPv6Network("::/0"), RANGES6, 64)
 
 
 @dataclass(frozen=True, slots=True)
-class Addresses:
-    """The addresses of one family. The gateways are the host's addresses on its two links."""
+class LinkAddresses:
+    """Holds the addresses of both links in one family. The gateways are the host's addresses on its two links."""
 
     family: Family
     client_gateway: IPAddress
@@ -79,16 +80,16 @@ class Addresses:
     target: IPAddress
 
 
-def choose_addresses(family: Family, avoid: Iterable[IPNetwork]) -> Addresses:
+def choose_addresses(family: Family, avoid: Iterable[IPNetwork]) -> LinkAddresses:
     """Chooses unused networks. `avoid`: those that the host has routes to or that the exit blocks.
 
-    Raises HostError: if nothing is left.
+    Raises HostError if nothing is left.
     """
     used = [network for network in avoid if network.version == family.version and network.prefixlen > 0]
     for candidate in _candidates(family):
         if not any(network.overlaps(candidate) for network in used):
             near, far = candidate.subnets(new_prefix=family.prefix_length)
-            return Addresses(family, near[1], near[2], far[1], far[2])
+            return LinkAddresses(family, near[1], near[2], far[1], far[2])
     raise HostError(
         f"no addresses for the test: {', '.join(map(str, family.ranges))} are all routed on this host "
         "or in egress.extra_block"
@@ -101,12 +102,12 @@ def _candidates(family: Family) -> Iterator[IPNetwork]:
         yield from block.subnets(new_prefix=family.prefix_length - 1)
 
 
-def dialled(public_ip: IPAddress, ipv4: Addresses, own: Collection[IPAddress]) -> IPAddress:
+def dialled(public_ip: IPAddress, ipv4: LinkAddresses, own: Collection[IPAddress]) -> IPAddress:
     """Returns the exit's address for the client. Behind a 1:1 NAT the public address would lead away from the host."""
     return public_ip if public_ip.version == 4 and public_ip in own else ipv4.client_gateway
 
 
-def source(public_ip: IPAddress, addresses: Addresses, own: Collection[IPAddress]) -> IPAddress:
+def source(public_ip: IPAddress, addresses: LinkAddresses, own: Collection[IPAddress]) -> IPAddress:
     """Returns the source address that the target must see: the public address if the host has it, else that of the
     interface by which the traffic leaves."""
     translated = public_ip.version == addresses.family.version and public_ip in own
@@ -116,8 +117,8 @@ def source(public_ip: IPAddress, addresses: Addresses, own: Collection[IPAddress
 def roomiest_tier(tiers: Mapping[str, TierSettings]) -> Tier:
     """Returns the tier that refuses or ends the test's session last."""
 
-    def room(tier: Tier) -> tuple[float, ...]:
+    def limits_of(tier: Tier) -> tuple[float, ...]:
         limits = tiers[tier]
         return tuple(limit or float("inf") for limit in (limits.bytes_limit, limits.seconds_limit, limits.max_session))
 
-    return max(TIERS, key=room)
+    return max(TIERS, key=limits_of)

@@ -19,7 +19,7 @@ AGAIN = "run it again"
 
 @dataclass(frozen=True, slots=True)
 class SelfTestStep:
-    """A step. `work`: returns a short result, or raises. `advice`: what to try if it fails."""
+    """Describes a step. `work`: returns a short result, or raises. `advice`: what to try if it fails."""
 
     name: str
     work: Callable[[], str]
@@ -28,7 +28,7 @@ class SelfTestStep:
 
 @dataclass(frozen=True, slots=True)
 class StepOutcome:
-    """A step's result. `detail`: the result, or why the step failed. `advice`: empty if it passed."""
+    """Holds a step's result. `detail`: the result, or why the step failed. `advice`: empty if it passed."""
 
     step: str
     passed: bool

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from appliance.client.signals import Interruption
     from appliance.config.load import Settings
     from appliance.ops.selftest.api_client import LocalApi
-    from appliance.ops.selftest.test_account import Books
+    from appliance.ops.selftest.test_account import TemporaryAccount
 
 HANDSHAKE_S = 12.0  # a device retries a handshake after 5 s (REKEY_TIMEOUT of the WireGuard paper)
 POLL_S = 0.05
@@ -39,20 +39,22 @@ DOCTOR = "try wg-appliance doctor"
 
 
 class SelfTest:
-    """The steps of a self-test, and the state that they share."""
+    """Defines the steps of a self-test, and holds the state that they share."""
 
-    def __init__(self, settings: Settings, api: LocalApi, books: Books, interruption: Interruption) -> None:
+    def __init__(
+        self, settings: Settings, api: LocalApi, account: TemporaryAccount, interruption: Interruption
+    ) -> None:
         self._settings = settings
         self._exit = settings.wireguard
         self._api = api
-        self._books = books
+        self._account = account
         self._interruption = interruption
         self._names = plan.names(settings.wireguard.interface)
         self._private_key = keys.generate_private_key()
         self._spaces = ExitStack()
         self._client: Namespace
         self._target: Namespace
-        self._addresses: Sequence[plan.Addresses]  # IPv4 first
+        self._addresses: Sequence[plan.LinkAddresses]  # IPv4 first
         self._own: Collection[plan.IPAddress]
         self._token: str
         self._session: Mapping[str, Any]
@@ -100,15 +102,15 @@ class SelfTest:
     def _open_account(self) -> str:
         tier = plan.roomiest_tier(self._settings.tiers)
         with self._interruption.allowed(False):
-            self._token = self._books.open_account(tier)
+            self._token = self._account.open_account(tier)
         return f"temporary, tier {tier}"
 
     def _open_session(self) -> str:
         public_key = keys.encode(keys.public_key(self._private_key))
-        wish = {"region": self._settings.node.region, "client_public_key": public_key, "ipv6": self._has_ipv6}
-        answer = self._api.ask("POST", "/v1/sessions", self._token, wish)
+        body = {"region": self._settings.node.region, "client_public_key": public_key, "ipv6": self._has_ipv6}
+        answer = self._api.ask("POST", "/v1/sessions", self._token, body)
         if answer.status == 401:
-            # The API's own message would not tell that the token is in another store than the API's.
+            # The API's own message would not say that the token is in another store than the API's.
             raise HostError(f"the API refuses a token made in {self._settings.node.state_dir}: is that its state_dir?")
         self._session = found = answer.require(201, {"id": str, "public_ip": str, "wg_config": str})
         return f"{found['id']}, leaves from {found['public_ip']}"
@@ -147,7 +149,7 @@ class SelfTest:
         seen = " and ".join([self._carry_to(a) for a in self._addresses])
         return f"{CHUNKS * transfer.CHUNK // 1024} KiB there and back, seen from {seen}"
 
-    def _carry_to(self, addresses: plan.Addresses) -> str:
+    def _carry_to(self, addresses: plan.LinkAddresses) -> str:
         try:
             seen = transfer.carry(self._client, self._target, addresses.target, CHUNKS)
         except transfer.NotReached as error:
@@ -192,7 +194,7 @@ class SelfTest:
         """Removes what this run, or a killed one, has made."""
         with ExitStack() as all_of_it:
             # Callbacks run in the opposite order, all of them even if one fails.
-            all_of_it.callback(self._books.clear)
+            all_of_it.callback(self._account.clear)
             all_of_it.callback(cleanup.clear, self._names)
             all_of_it.callback(self._spaces.close)
         return "nothing is left behind"
@@ -209,7 +211,7 @@ class SelfTest:
         return space
 
     @property
-    def _ipv4(self) -> plan.Addresses:
+    def _ipv4(self) -> plan.LinkAddresses:
         return self._addresses[0]
 
     @property

@@ -32,9 +32,11 @@ POLL_S = 0.05
 IN_MEMORY = Path(":memory:")  # a store without a file. https://www.sqlite.org/inmemorydb.html
 
 
-class Books:
-    """The self-test's records in the store. `as_owner`: acts as the store's owner, after a rehearsal of the work
-    (file_owner.py)."""
+class TemporaryAccount:
+    """Creates and erases the self-test's account in the store.
+
+    `as_owner`: acts as the store's owner, after a rehearsal of the work (file_owner.py).
+    """
 
     def __init__(
         self,
@@ -50,7 +52,7 @@ class Books:
     def held(self) -> Iterator[None]:
         """Lets one self-test run at a time.
 
-        Raises HostError: while another runs. Raises StoreError: if there is no store.
+        Raises HostError while another runs. Raises StoreError if there is no store.
         """
         if not self._state.store.exists():
             raise StoreError(f"no store at {self._state.store}: run wg-appliance serve, or name the right --config")
@@ -76,7 +78,7 @@ class Books:
         return secret
 
     def clear(self) -> None:
-        """Ends and erases what this run has made, and killed runs have left. Raises HostError: if a session stays."""
+        """Ends and erases what this run has made, and killed runs have left. Raises HostError if a session stays."""
         left = self._run(self._clear)
         if left:
             why = "has not ended" if self._state.is_served() else "ends when the server runs, which it does not:"

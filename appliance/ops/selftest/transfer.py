@@ -20,13 +20,13 @@ CHUNK = 8 * 1024
 
 
 class NotReached(HostError):
-    """The client cannot connect to the target."""
+    """Raised if the client cannot connect to the target."""
 
 
 def carry(client: Namespace, target: Namespace, address: IPAddress, chunks: int) -> str:
     """Sends `chunks` of CHUNK random bytes to `address` and back. Returns the source address that the target saw.
 
-    Raises NotReached: if the target cannot be reached. Raises HostError: if data is lost or altered.
+    Raises NotReached if the target cannot be reached. Raises HostError if data is lost or altered.
     """
     with closing(target.run(_listen, address)) as listener, closing(client.run(_socket, address)) as near:
         try:

@@ -1,4 +1,4 @@
-"""Polls until there is an answer, or the time is over."""
+"""Polls until there is an answer or the time is up."""
 
 from __future__ import annotations
 

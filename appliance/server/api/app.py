@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from litestar import HttpMethod, Litestar, Request
@@ -25,20 +26,30 @@ if TYPE_CHECKING:
     from appliance.sessions.service import SessionService
 
 
+@dataclass(frozen=True, slots=True)
+class Services:
+    """Holds what the routes ask."""
+
+    sessions: SessionService
+    quotas: Quotas
+    nodes: Nodes
+    readiness: Readiness
+    terms: Terms
+
+
 def create_app(
+    services: Services,
     *,
-    sessions: SessionService,
-    quotas: Quotas,
     authenticate: Authenticator,
     limits: RequestLimits,
-    nodes: Nodes,
-    readiness: Readiness,
     own_keys: Container[bytes],
-    terms: Terms,
     clock: Clock,
     max_body: int,
 ) -> Litestar:
-    """Creates the API's application. `max_body`: bytes; a larger body is answered 413."""
+    """Creates the API's application.
+
+    `own_keys`: public keys that no client may use. `max_body`: bytes; a larger body is answered 413.
+    """
 
     async def count_options(request: Request[Any, Any, Any]) -> None:
         """Counts OPTIONS requests against their source: Litestar answers them on every path, without a token."""
@@ -47,9 +58,9 @@ def create_app(
 
     return Litestar(
         [
-            *session_routes(sessions, quotas, authenticate, own_keys, clock),
-            *usage_routes(quotas, authenticate, terms),
-            *public_routes(nodes, readiness, limits),
+            *session_routes(services.sessions, services.quotas, authenticate, own_keys, clock),
+            *usage_routes(services.quotas, authenticate, services.terms),
+            *public_routes(services.nodes, services.readiness, limits),
         ],
         before_request=count_options,
         exception_handlers=handlers(limits.count_source),  # type: ignore[arg-type]  # they take the exceptions they are listed for

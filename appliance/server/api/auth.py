@@ -33,7 +33,7 @@ class Authenticator:
     async def __call__(self, request: Request[Any, Any, Any]) -> Account:
         """Returns the calling account, whose windows may have moved on.
 
-        Raises MissingToken: without a bearer token. Raises InvalidToken: if it is unknown, expired or revoked. Raises
+        Raises MissingToken without a bearer token. Raises InvalidToken if it is unknown, expired or revoked. Raises
         TooManyRequests: if the rate limit of the token or the source is exceeded.
         """
         token = bearer_token(_authorization(request))
@@ -46,7 +46,7 @@ class Authenticator:
         return account
 
     async def _look_up(self, request: Request[Any, Any, Any], hashed: bytes) -> Account:
-        async with self._limits.turn(request.scope):
+        async with self._limits.source_lock(request.scope):
             account = await self._tokens.account_of(hashed)
             if account is None:
                 self._limits.count_source(request.scope)

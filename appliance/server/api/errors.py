@@ -114,7 +114,7 @@ HANDLERS = {ApplianceError: from_domain, HTTPException: from_framework, Exceptio
 
 
 def handlers(count_source: Callable[[Scope], None]) -> dict[type[Exception], Any]:
-    """Returns HANDLERS, but unrouted requests also count against their source, which may raise TooManyRequests."""
+    """Returns HANDLERS; unrouted requests also count against their source, which may raise TooManyRequests."""
 
     def unrouted(request: Request[Any, Any, Any], error: HTTPException) -> Response[dict[str, object]]:
         try:

@@ -65,21 +65,22 @@ def _error(text: str, message: str) -> Failure:
 UNAUTHENTICATED = _error("no token, or one that is unknown, expired or revoked", "invalid token")
 NOT_FOUND = _error("no such session of this account", "session not found")
 TOO_MANY = _error(
-    "more requests than the tier allows the token, or this host a source without one", "too many requests"
+    "more requests than the tier allows per token, or this host per source without one",
+    "too many requests",
 )
 UNAVAILABLE = _error("the exit cannot do this now", "store unavailable")
-BAD_PARAMETER = _error("a parameter is at fault", "limit must be 1 to 200")
-BAD_BODY = _error("the body is not a JSON object, or a field is at fault", "region is required")
+BAD_PARAMETER = _error("a parameter is not valid", "limit must be 1 to 200")
+BAD_BODY = _error("the body is not a JSON object, or a field is not valid", "region is required")
 TOO_LARGE = _error("the body is too large", "request entity too large")
 NO_MORE_LIVE = _error("the tier's live sessions are all in use", "live session limit reached")
-NOT_READY = _error("the store or the tunnel does not work; the reason", "the tunnel does not answer")
+NOT_READY = _error("the store or the tunnel does not work; the error is the reason", "the tunnel does not answer")
 NO_NODE: Failure = (
     "no active node, no free address, or the exit did not accept the peer",
     RegionErrorBody,
     {"error": "no active node in region nowhere", "available": ["local"]},
 )
 QUOTA_EXCEEDED: Failure = (
-    "a usage window is used up; until when",
+    "a usage window is used up; the body says until when",
     QuotaErrorBody,
     {
         "error": "quota exceeded",
@@ -107,7 +108,7 @@ HEADERS = {
 
 @dataclass
 class Documented(Operation):
-    """An operation whose 400 is documented by its handler: Litestar's own for parameters has another shape."""
+    """Documents the headers of failures. The handler documents a 400, as Litestar's own has another shape."""
 
     def __post_init__(self) -> None:
         for status, response in (self.responses or {}).items():
@@ -115,43 +116,46 @@ class Documented(Operation):
                 response.headers = dict(HEADERS[status])  # type: ignore[union-attr]  # none is a reference
 
 
+def _create_session_schema() -> Schema:
+    text, boolean, null = OpenAPIType.STRING, OpenAPIType.BOOLEAN, OpenAPIType.NULL
+    return Schema(
+        type=OpenAPIType.OBJECT,
+        required=["region"],
+        properties={
+            "region": Schema(
+                type=text,
+                pattern=f"^{REGION.pattern}$",
+                description="a code from GET /v1/regions",
+                examples=["local"],
+            ),
+            "client_public_key": Schema(
+                type=[text, null],
+                min_length=TEXT_LENGTH,
+                max_length=TEXT_LENGTH,
+                pattern=CANONICAL_KEY,
+                description="WireGuard public key, not of low order; left out, the server makes the key pair",
+                examples=[A_KEY],
+            ),
+            "ipv6": Schema(
+                type=[boolean, null],
+                default=True,
+                description="false leaves IPv6 out of wg_config, for clients on which it is disabled",
+                examples=[True],
+            ),
+        },
+    )
+
+
 @dataclass
 class CreateSession(Documented):
-    """The body is JSON whatever its Content-Type, which no handler signature can express."""
+    """Documents the request body, which no handler signature can: it is JSON whatever its Content-Type."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        text, boolean, null = OpenAPIType.STRING, OpenAPIType.BOOLEAN, OpenAPIType.NULL
-        schema = Schema(
-            type=OpenAPIType.OBJECT,
-            required=["region"],
-            properties={
-                "region": Schema(
-                    type=text,
-                    pattern=f"^{REGION.pattern}$",
-                    description="a code from GET /v1/regions",
-                    examples=["local"],
-                ),
-                "client_public_key": Schema(
-                    type=[text, null],
-                    min_length=TEXT_LENGTH,
-                    max_length=TEXT_LENGTH,
-                    pattern=CANONICAL_KEY,
-                    description="WireGuard public key, not of low order; left out, the server makes the key pair",
-                    examples=[A_KEY],
-                ),
-                "ipv6": Schema(
-                    type=[boolean, null],
-                    default=True,
-                    description="false leaves IPv6 out of wg_config, for clients on which it is disabled",
-                    examples=[True],
-                ),
-            },
-        )
         self.request_body = RequestBody(
             content={
                 "application/json": OpenAPIMediaType(
-                    schema=schema,
+                    schema=_create_session_schema(),
                     examples={
                         "the server makes the key pair": Example(value={"region": "local"}),
                         "own key": Example(value={"region": "local", "client_public_key": A_KEY}),
@@ -171,7 +175,7 @@ class ListSessions(Documented):
                 "live",
                 "query",
                 schema=Schema(type=OpenAPIType.BOOLEAN, default=False, examples=[True]),
-                description="true: those that are live",
+                description="true: only live sessions",
             ),
             Parameter(
                 "limit",
@@ -179,20 +183,20 @@ class ListSessions(Documented):
                 schema=Schema(
                     type=OpenAPIType.INTEGER, minimum=1, maximum=LIST_LIMIT_MOST, default=LIST_LIMIT, examples=[10]
                 ),
-                description="at most so many",
+                description="the largest number of sessions to return",
             ),
             Parameter(
                 "before",
                 "query",
                 schema=Schema(type=OpenAPIType.STRING, pattern="^ses_[0-9a-f]{24}$", examples=[AN_ID]),
-                description="the last id of the page before",
+                description="the last id of the previous page",
             ),
         ]
 
 
 @dataclass
 class OneSession(Documented):
-    """Litestar documents a 400 of its own shape for each path parameter; here an impossible id is answered 404."""
+    """Documents an operation on one session, without Litestar's 400: a malformed id is answered 404."""
 
     def __post_init__(self) -> None:
         self.responses = {status: it for status, it in (self.responses or {}).items() if status != "400"}

@@ -32,29 +32,29 @@ class RequestLimits:
     def __init__(self, per_minute: int, burst: int, trusted_proxies: Sequence[IPv4Network | IPv6Network]) -> None:
         self._trusted = trusted_proxies
         self._of_sources = _limiter(_kept(), per_minute, burst)
-        self._turns = KeyLocks()  # by source
+        self._source_locks = KeyLocks()
         self._tokens = _kept()
         self._of_tokens: dict[int, BaseRateLimiter] = {}  # by requests per minute
 
     def count_source(self, scope: Scope) -> None:
-        """Counts a public request, or one without a valid token. Raises TooManyRequests: above the source's limit."""
+        """Counts a public request, or one without a valid token. Raises TooManyRequests above the source's limit."""
         _take(self._of_sources, source_of(scope, self._trusted))
 
     @asynccontextmanager
-    async def turn(self, scope: Scope) -> AsyncIterator[None]:
+    async def source_lock(self, scope: Scope) -> AsyncIterator[None]:
         """Holds the source's lock while a request is authenticated, which may have to be counted afterwards.
 
         Without the lock, many requests at once would all start on the allowance that is left for one.
-        Raises TooManyRequests: if `count_source` would.
+        Raises TooManyRequests if `count_source` would.
         """
         source = source_of(scope, self._trusted)
-        async with self._turns.hold(source.encode()):
+        async with self._source_locks.hold(source.encode()):
             if self._of_sources.peek(source).remaining < 1:
                 _take(self._of_sources, source)
             yield
 
     def count_token(self, token_hash: bytes, per_minute: int) -> None:
-        """Counts a request with a token; the burst is a minute's worth. Raises TooManyRequests: above the limit."""
+        """Counts a request with a token; the burst is a minute's worth. Raises TooManyRequests above the limit."""
         limiter = self._of_tokens.get(per_minute)
         if limiter is None:
             limiter = self._of_tokens[per_minute] = _limiter(self._tokens, per_minute, per_minute)

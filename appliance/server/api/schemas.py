@@ -32,7 +32,7 @@ LIST_LIMIT, LIST_LIMIT_MOST = 50, 200
 
 
 def parse_object(body: bytes) -> dict[str, object]:
-    """Parses a JSON object, whatever the Content-Type says. Raises InvalidRequest: if the body is not one."""
+    """Parses a JSON object, whatever the Content-Type says. Raises InvalidRequest if the body is not one."""
     try:
         value = msgspec.json.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -43,7 +43,7 @@ def parse_object(body: bytes) -> dict[str, object]:
 
 
 def parse_session_request(body: Mapping[str, object], own_keys: Container[bytes]) -> SessionRequest:
-    """Parses the body of POST /v1/sessions; ignores unknown fields. Raises InvalidRequest: naming a wrong field."""
+    """Parses the body of POST /v1/sessions; ignores unknown fields. Raises InvalidRequest naming a wrong field."""
     region = body.get("region")
     if region is None:
         raise InvalidRequest("region is required")
@@ -66,7 +66,7 @@ class ListQuery(msgspec.Struct, frozen=True):
 
 
 def parse_list_query(pairs: Sequence[tuple[str, str]]) -> ListQuery:
-    """Parses the query of GET /v1/sessions. Raises InvalidRequest: naming a wrong parameter."""
+    """Parses the query of GET /v1/sessions. Raises InvalidRequest naming a wrong parameter."""
     query = dict(pairs)
     names = [name for name, _ in pairs]
     for name in ListQuery.__struct_fields__:
@@ -101,7 +101,7 @@ class SessionCreated(msgspec.Struct, frozen=True):
 
 
 class SessionStatus(msgspec.Struct, frozen=True, omit_defaults=True):
-    """`bytes_in` is what the exit received from the client. Fields of what has not happened (yet) are absent."""
+    """Describes a session. `bytes_in`: received from the client. Fields of events that have not happened are absent."""
 
     id: fields.SessionId
     tier: fields.TierThen
@@ -158,7 +158,7 @@ class SessionList(msgspec.Struct, frozen=True):
 
 
 class Usage(msgspec.Struct, frozen=True):
-    """A limit of 0 means that there is no limit."""
+    """Describes the use of an account's windows. A limit of 0: no limit."""
 
     tier: fields.TierNow
     bytes_used: fields.BytesUsed

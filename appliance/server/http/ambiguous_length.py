@@ -1,4 +1,4 @@
-"""Refuses requests that state their length twice: a proxy that reads them differently may let a hidden one pass."""
+"""Refuses requests that state their length twice: a proxy in front may read them differently (request smuggling)."""
 
 from __future__ import annotations
 

@@ -30,10 +30,10 @@ TAKE_S = 30.0
 
 
 class HttpConnection(H11Protocol):
-    def __init__(self, connection: socket.socket, room: ConnectionSlots, **uvicorns: Any) -> None:
+    def __init__(self, connection: socket.socket, slots: ConnectionSlots, **uvicorns: Any) -> None:
         super().__init__(**uvicorns)
         self._connection = connection
-        self._room = room
+        self._slots = slots
         self._deadline: asyncio.TimerHandle | None = None
         self._awaited: object = None  # the part of a request that the deadline applies to
         self._lost = False
@@ -45,7 +45,7 @@ class HttpConnection(H11Protocol):
         self._look()
 
     def data_received(self, data: bytes) -> None:
-        if self._connection not in self._room:
+        if self._connection not in self._slots:
             # Data received before the eviction would be processed, and its answer would reach no client.
             self.transport.abort()
             return
@@ -57,7 +57,7 @@ class HttpConnection(H11Protocol):
 
     def pause_writing(self) -> None:
         super().pause_writing()
-        self._room.wait_for(self._connection)
+        self._slots.wait_for(self._connection)
         self._set_deadline(TAKE_S)
 
     def resume_writing(self) -> None:
@@ -70,7 +70,7 @@ class HttpConnection(H11Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Cancels all timers: one that runs would keep this uncounted connection in memory until it fires."""
         self._lost = True
-        self._room.leave(self._connection)
+        self._slots.leave(self._connection)
         self._set_deadline(None)
         super().connection_lost(exc)
         self._unset_keepalive_if_required()  # uvicorn does not if `exc` is set
@@ -82,9 +82,9 @@ class HttpConnection(H11Protocol):
             return
         super().on_response_complete()
         if self.conn.their_state is h11.IDLE and not self.transport.is_closing():
-            self._room.wait_for(self._connection)  # uvicorn's own timeout applies
+            self._slots.wait_for(self._connection)  # uvicorn's own timeout applies
         elif self.conn.their_state is h11.SEND_BODY and self.conn.our_state is not h11.SEND_RESPONSE:
-            self._room.wait_for(self._connection)
+            self._slots.wait_for(self._connection)
             self._set_deadline(UNWANTED_S)
         else:
             self._look()
@@ -119,10 +119,10 @@ class HttpConnection(H11Protocol):
             return  # until the client has received its answer
         awaited = self.conn.their_state
         if awaited not in (h11.IDLE, h11.SEND_BODY):
-            self._room.serve(self._connection)
+            self._slots.serve(self._connection)
             self._set_deadline(None)
         elif awaited is not self._awaited:
-            self._room.wait_for(self._connection)
+            self._slots.wait_for(self._connection)
             self._set_deadline(HEAD_S if awaited is h11.IDLE else BODY_S)
         self._awaited = awaited
 

@@ -15,10 +15,10 @@ log = logging.getLogger(__name__)
 
 
 class Certificate:
-    """A certificate, checked for renewal at each new connection. Open connections keep the one they started with."""
+    """Holds a certificate and checks it for renewal at each new connection. Open connections keep theirs."""
 
     def __init__(self, cert: Path, key: Path) -> None:
-        """Loads PEM files. Raises HostError: if they cannot be read or do not match."""
+        """Loads PEM files. Raises HostError if they cannot be read or do not match."""
         self._files = (cert, key)
         self._seen = self._state_of_files()
         try:

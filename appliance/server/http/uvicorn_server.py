@@ -83,7 +83,7 @@ class _Server(uvicorn.Server):
         super().__init__(config)
         self.answering = asyncio.Event()
         self._certificate = certificate
-        self._room = ConnectionSlots(MOST_CONNECTIONS)
+        self._slots = ConnectionSlots(MOST_CONNECTIONS)
         self._tasks: set[asyncio.Task[None]] = set()
 
     @contextmanager
@@ -115,7 +115,7 @@ class _Server(uvicorn.Server):
                     log.error("cannot accept connections: %s", error.strerror)
                     await asyncio.sleep(1)
                     continue
-                if self._room.enter(connection):
+                if self._slots.enter(connection):
                     self._start(self._connect(connection))
                 else:
                     connection.close()
@@ -124,7 +124,7 @@ class _Server(uvicorn.Server):
     async def _connect(self, connection: socket.socket) -> None:
         def protocol() -> HttpConnection:
             return HttpConnection(
-                connection, self._room, config=self.config, server_state=self.server_state, app_state={}
+                connection, self._slots, config=self.config, server_state=self.server_state, app_state={}
             )
 
         context = None if self._certificate is None else self._certificate.current()
@@ -140,7 +140,7 @@ class _Server(uvicorn.Server):
             # The frames in it refer back to it: the connection's buffers would wait for the garbage collector, which
             # counts objects and not their size.
             error.__traceback__ = None
-            self._room.leave(connection)
+            self._slots.leave(connection)
             connection.close()
 
     def _start(self, coroutine: Coroutine[None, None, None]) -> None:

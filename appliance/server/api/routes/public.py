@@ -32,18 +32,18 @@ def public_routes(nodes: Nodes, readiness: Readiness, limits: RequestLimits) -> 
         responses=failures(s429=TOO_MANY),
     )
     async def list_regions(request: Request[Any, Any, Any]) -> RegionList:
-        """Regions with an active node."""
+        """List the regions that have an active node."""
         limits.count_source(request.scope)
         return RegionList([Region(code, count) for code, count in nodes.regions()])
 
     @get("/healthz", operation_class=Documented, response_description="it serves")
     async def healthz() -> Health:
-        """The process serves."""
+        """Tell whether the process answers requests."""
         return Health("ok")
 
     @get("/readyz", operation_class=Documented, response_description="both work", responses=failures(s503=NOT_READY))
     async def readyz() -> Response[Health]:
-        """Store and tunnel both work."""
+        """Tell whether both the store and the tunnel work."""
         fault = await readiness.fault()
         if fault is not None:
             # Not the declared type: errors share one shape, and the document names it above.

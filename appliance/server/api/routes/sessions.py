@@ -81,7 +81,7 @@ def session_routes(
         ),
     )
     async def create_session(request: AnyRequest) -> SessionCreated:
-        """Open a session: a whole wg-quick file comes back."""
+        """Open a session. The answer contains a complete wg-quick file."""
         account = await authenticate(request)
         wanted = parse_session_request(parse_object(await _body(request)), own_keys)
         return SessionCreated.of(await sessions.open(account, wanted))
@@ -94,7 +94,7 @@ def session_routes(
         responses=failures(s401=UNAUTHENTICATED, s404=NOT_FOUND, s429=TOO_MANY, s503=UNAVAILABLE),
     )
     async def get_session(request: AnyRequest, session_id: FromPath[str]) -> SessionStatus:
-        """A session's figures, live or final."""
+        """Show a session: its current figures, or the final ones."""
         account = await authenticate(request)
         return await shape(account, await sessions.find(account, session_id))
 
@@ -107,7 +107,7 @@ def session_routes(
         responses=failures(s401=UNAUTHENTICATED, s404=NOT_FOUND, s429=TOO_MANY, s503=UNAVAILABLE),
     )
     async def delete_session(request: AnyRequest, session_id: FromPath[str]) -> SessionStatus:
-        """End a session: its peer is gone when this is answered. Ending it again changes nothing."""
+        """End a session. Its peer has been removed when this is answered. Ending it again changes nothing."""
         account = await authenticate(request)
         return await shape(account, await sessions.close(account, session_id))
 
@@ -119,7 +119,7 @@ def session_routes(
         responses=failures(s400=BAD_PARAMETER, s401=UNAUTHENTICATED, s429=TOO_MANY, s503=UNAVAILABLE),
     )
     async def list_sessions(request: AnyRequest) -> SessionList:
-        """The account's sessions, newest first."""
+        """List the account's sessions, newest first."""
         account = await authenticate(request)
         query = parse_list_query(list(request.query_params.multi_items()))
         if query.before is not None:

@@ -26,7 +26,7 @@ def usage_routes(quotas: Quotas, authenticate: Authenticator, terms: Terms) -> l
         responses=failures(s401=UNAUTHENTICATED, s429=TOO_MANY, s503=UNAVAILABLE),
     )
     async def get_usage(request: Request[Any, Any, Any]) -> Usage:
-        """The account's use of its current windows."""
+        """Show what the account has used of its current windows."""
         account = await authenticate(request)
         return Usage.of(account.tier, await quotas.of(account), terms.tiers[account.tier].max_session)
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any, cast
 
-from appliance.server.http.request_queue import BEGUN_AT_ONCE, Turns
+from appliance.server.http.request_queue import BATCH_SIZE, RequestQueue
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
 
-MANY = 10 * BEGUN_AT_ONCE
+MANY = 10 * BATCH_SIZE
 
 
 class Begun:
@@ -34,8 +34,8 @@ class Begun:
             await asyncio.sleep(0)
 
 
-def ask(turns: Turns, number: int) -> Awaitable[None]:
-    return asyncio.create_task(turns(cast("Any", {"number": number}), cast("Any", None), cast("Any", None)))
+def ask(queue: RequestQueue, number: int) -> Awaitable[None]:
+    return asyncio.create_task(queue(cast("Any", {"number": number}), cast("Any", None), cast("Any", None)))
 
 
 async def rounds(many: int) -> None:
@@ -44,20 +44,20 @@ async def rounds(many: int) -> None:
 
 
 def test_a_few_each_round() -> None:
-    """Never more than BEGUN_AT_ONCE in a round, in the order in which they came, whether those before have ended or
+    """Never more than BATCH_SIZE in a round, in the order in which they came, whether those before have ended or
     not; newcomers do not pass those who wait."""
 
     async def story() -> None:
         begun = Begun()
-        turns = Turns(begun)
+        queue = RequestQueue(begun)
         counting = asyncio.create_task(begun.count_rounds())
-        asking = [ask(turns, n) for n in range(MANY)]
+        asking = [ask(queue, n) for n in range(MANY)]
         await rounds(5)
-        asking += [ask(turns, n) for n in range(MANY, MANY + BEGUN_AT_ONCE)]
+        asking += [ask(queue, n) for n in range(MANY, MANY + BATCH_SIZE)]
         await rounds(30)
-        assert begun.order == list(range(MANY + BEGUN_AT_ONCE))
-        assert max(begun.by_round.values()) <= BEGUN_AT_ONCE
-        assert len(begun.by_round) >= MANY // BEGUN_AT_ONCE
+        assert begun.order == list(range(MANY + BATCH_SIZE))
+        assert max(begun.by_round.values()) <= BATCH_SIZE
+        assert len(begun.by_round) >= MANY // BATCH_SIZE
         begun.gate.set()
         await asyncio.gather(*asking)
         counting.cancel()
@@ -71,27 +71,27 @@ def test_alone() -> None:
     async def story() -> None:
         begun = Begun()
         begun.gate.set()
-        turns = Turns(begun)
-        for number in range(3 * BEGUN_AT_ONCE):
-            await turns(cast("Any", {"number": number}), cast("Any", None), cast("Any", None))
+        queue = RequestQueue(begun)
+        for number in range(3 * BATCH_SIZE):
+            await queue(cast("Any", {"number": number}), cast("Any", None), cast("Any", None))
             await rounds(3)
-        assert len(begun.order) == 3 * BEGUN_AT_ONCE
+        assert len(begun.order) == 3 * BATCH_SIZE
 
     asyncio.run(story())
 
 
 def test_one_that_gives_up() -> None:
-    """Whoever is cancelled while waiting takes nobody's turn."""
+    """A request that is cancelled while it waits does not count towards a batch."""
 
     async def story() -> None:
         begun = Begun()
         begun.gate.set()
-        turns = Turns(begun)
-        asking = [cast("asyncio.Task[None]", ask(turns, n)) for n in range(3 * BEGUN_AT_ONCE)]
+        queue = RequestQueue(begun)
+        asking = [cast("asyncio.Task[None]", ask(queue, n)) for n in range(3 * BATCH_SIZE)]
         await rounds(1)
-        for task in asking[BEGUN_AT_ONCE : 2 * BEGUN_AT_ONCE]:
+        for task in asking[BATCH_SIZE : 2 * BATCH_SIZE]:
             task.cancel()
         await asyncio.gather(*asking, return_exceptions=True)
-        assert begun.order == [*range(BEGUN_AT_ONCE), *range(2 * BEGUN_AT_ONCE, 3 * BEGUN_AT_ONCE)]
+        assert begun.order == [*range(BATCH_SIZE), *range(2 * BATCH_SIZE, 3 * BATCH_SIZE)]
 
     asyncio.run(story())
