@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.kernel import under_runner
 from tests.kernel.under_runner import UnderRunner
 from tests.support.figures import FIGURES
 from tests.support.tunnel.waiting import until
@@ -74,6 +75,9 @@ class Ground:
 @pytest.fixture
 def ground(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ground:
     monkeypatch.setenv("PYTHONPATH", str(PROJECT))
+    # The pytest under the runner needs no plugins but ours, and starts in half the time.
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
+    monkeypatch.setattr(under_runner, "LOOK_EVERY_S", 0.05)
     return Ground(tmp_path)
 
 
