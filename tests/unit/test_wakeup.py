@@ -26,7 +26,7 @@ def test_rung_before_and_under_a_wait() -> None:
     asyncio.run(waits())
 
 
-def test_set_again() -> None:
+def test_a_wait_ends_early_when_its_time_is_set_again() -> None:
     """What is due is asked for again, and a wait that was long is over when its time is now."""
 
     async def waits() -> None:
