@@ -73,7 +73,7 @@ def test_a_store_held_by_another_process_is_said_and_got_over(
     show(f"held for {held_s:.0f} s: {len(answers)} times 503, a session granted {again:.2f} s after the release")
 
 
-def test_disk_full(
+def test_a_full_disk_is_said_and_got_over(
     start_appliance: Callable[..., Appliance], client: Client, disk: Path, show: Callable[[str], None]
 ) -> None:
     """No byte is left on the disk: 503 and /readyz says why, nothing half done; with room, it goes on by itself."""
@@ -100,7 +100,7 @@ def test_disk_full(
     show(f"disk full: ready {ready:.2f} s after there was room")
 
 
-def test_damaged_at_start(start_appliance: Callable[..., Appliance]) -> None:
+def test_a_store_damaged_at_start_is_named_and_kept(start_appliance: Callable[..., Appliance]) -> None:
     """One line that names the file and the command; the file is not touched, and neither is the tunnel."""
     appliance = start_appliance(wireguard={"keep_on_exit": True})
     session = appliance.open(appliance.token())
@@ -122,7 +122,7 @@ def test_damaged_at_start(start_appliance: Callable[..., Appliance]) -> None:
     assert [s["id"] for s in appliance.live_sessions()] == [session["id"]]
 
 
-def test_read_only_at_start(start_appliance: Callable[..., Appliance], disk: Path) -> None:
+def test_a_store_read_only_at_start_is_named(start_appliance: Callable[..., Appliance], disk: Path) -> None:
     """A state directory that cannot be written: one line that names it, exit status 1."""
     appliance = start_appliance(node={"state_dir": str(disk / "state")})
     appliance.stop()

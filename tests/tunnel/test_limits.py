@@ -33,7 +33,7 @@ def ended(appliance: Appliance, session_id: str, token: str) -> dict[str, Any]:
     )
 
 
-def test_bytes_at_full_speed(
+def test_a_bytes_quota_is_passed_by_less_than_a_second_at_full_speed(
     start_appliance: Callable[..., Appliance], clients: list[Client], show: Callable[[str], None]
 ) -> None:
     """A 50 MB quota, the default interval: past it go less bytes than move in a second at the peak; all of the
@@ -90,7 +90,7 @@ def test_a_time_quota_ends_the_session_within_a_second(
     )
 
 
-def test_tier_set_by_an_operator(
+def test_a_tier_set_by_an_operator_holds_at_once(
     start_appliance: Callable[..., Appliance], client: Client, show: Callable[[str], None]
 ) -> None:
     """`account set --tier free` on a session that is past the new limit: it is gone when the command returns."""
@@ -110,7 +110,9 @@ def test_tier_set_by_an_operator(
     show(f"account set --tier: the peer was seen gone {gone - returned:.2f} s after the command returned")
 
 
-def test_limit_set_by_an_operator(start_appliance: Callable[..., Appliance], show: Callable[[str], None]) -> None:
+def test_a_limit_set_by_an_operator_holds_after_a_reload(
+    start_appliance: Callable[..., Appliance], show: Callable[[str], None]
+) -> None:
     """A limit changed in the configuration ends who is past it at once after SIGHUP; a mistake changes nothing."""
     appliance = start_appliance(meter={"interval": "10s"})
     token = appliance.token()
@@ -130,7 +132,9 @@ def test_limit_set_by_an_operator(start_appliance: Callable[..., Appliance], sho
     show(f"a limit changed and SIGHUP: the peer was seen gone {gone - reloaded:.2f} s after it")
 
 
-def test_price(start_appliance: Callable[..., Appliance], client: Client, show: Callable[[str], None]) -> None:
+def test_a_price_is_the_same_in_session_and_invoice(
+    start_appliance: Callable[..., Appliance], client: Client, show: Callable[[str], None]
+) -> None:
     """A paid session's cost follows from its figures, and the invoice says the same in every format."""
     appliance = start_appliance(pricing={"millicents_per_minute": 60_000, "millicents_per_gib": 1_000_000})
     appliance.admin("account", "create", "alice", "--tier", "paid")

@@ -113,7 +113,7 @@ def pings(exit_: WatchedExit, start_ping: Callable[[Client, str], Ping]) -> dict
 
 
 @pytest.mark.parametrize("row", [pytest.param(row, id=row.name, marks=_marks(row)) for row in TABLE])
-def test_repaired(
+def test_a_change_is_repaired_and_no_other_client_notices(
     exit_: WatchedExit, pings: dict[str, Ping], row: Row, backend: str, show: Callable[[str], None]
 ) -> None:
     """It is as it was; nobody lost a packet but who was concerned, and their traffic flows again; one repair is

@@ -55,7 +55,7 @@ def test_the_servers_key_pair_is_a_pair(appliance: Appliance) -> None:
     assert appliance.peers() == {key}
 
 
-def test_own_key(appliance: Appliance, client: Client) -> None:
+def test_a_client_may_bring_its_own_key(appliance: Appliance, client: Client) -> None:
     """A client that brings its key gets a config without one; with its own put in, traffic flows and counts."""
     token, keys = appliance.token(), new_key_pair()
     session = appliance.open(token, client_public_key=keys.public)
@@ -87,7 +87,7 @@ def test_ipv6_left_out_for_a_client_without_it(appliance: Appliance, client: Cli
     assert client.address_seen() == EXIT_IP
 
 
-def test_dual_stack(appliance: Appliance, client: Client) -> None:
+def test_ipv6_is_reached_and_counted_too(appliance: Appliance, client: Client) -> None:
     """With IPv6 in the tunnel the IPv6 internet is reached as well, from the exit's IPv6 address, and counted."""
     token = appliance.token()
     session = appliance.open(token)
@@ -99,7 +99,7 @@ def test_dual_stack(appliance: Appliance, client: Client) -> None:
     assert settled_figures(appliance, session["id"], token, client_key(session["wg_config"])).sent > MB
 
 
-def test_ipv4_only(start_appliance: Callable[..., Appliance], client: Client) -> None:
+def test_without_subnet6_nothing_goes_over_ipv6(start_appliance: Callable[..., Appliance], client: Client) -> None:
     """With `subnet6 = ""` the client has an IPv4 address alone; IPv4 works, and nothing goes out over IPv6."""
     appliance = start_appliance(wireguard={"subnet6": ""})
     config = appliance.open(appliance.token())["wg_config"]
@@ -110,7 +110,7 @@ def test_ipv4_only(start_appliance: Callable[..., Appliance], client: Client) ->
     assert client.get(f"{WEB6}/ip", seconds=3) == ""
 
 
-def test_two_clients_at_once(appliance: Appliance, clients: list[Client]) -> None:
+def test_two_clients_at_once_are_billed_their_own_bytes(appliance: Appliance, clients: list[Client]) -> None:
     """Two accounts download at the same time: both intact, each session billed its own bytes and no others."""
     sizes = [15 * MB, 5 * MB]
     tokens = [appliance.token("alice"), appliance.token("bob")]
