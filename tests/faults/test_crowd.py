@@ -43,7 +43,7 @@ def token(exit_: RealExit) -> str:
     return exit_.token("anna", "free")
 
 
-def test_a_hundred_at_once(exit_: RealExit, token: str, show: Callable[[str], None]) -> None:
+def test_a_hundred_at_once_get_a_session_each(exit_: RealExit, token: str, show: Callable[[str], None]) -> None:
     """Each of them gets a session with an address of its own and a peer; store and tunnel agree."""
     began = time.monotonic()
     answers = at_once(exit_, token, CROWD)
@@ -53,7 +53,7 @@ def test_a_hundred_at_once(exit_: RealExit, token: str, show: Callable[[str], No
     show(f"{exit_.backend}: {CROWD} sessions at once in {took:.2f} s")
 
 
-def test_a_full_pool(exit_: RealExit, token: str, show: Callable[[str], None]) -> None:
+def test_a_full_pool_gives_each_address_once(exit_: RealExit, token: str, show: Callable[[str], None]) -> None:
     """All 253 addresses of a /24 are given out, each once, also where a hundred ask for the last ten; whoever comes
     then is told when to try again, and succeeds once one has left."""
     with exit_.connection() as connection:

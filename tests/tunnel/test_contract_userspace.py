@@ -121,7 +121,9 @@ class TestUserspaceTunnel(RealTunnelContract):
 
         run(make_tunnel, body)
 
-    def test_killed(self, make_tunnel: Callable[[], Tunnel], namespace: Namespace) -> None:
+    def test_a_killed_process_is_missed_and_started_again_empty(
+        self, make_tunnel: Callable[[], Tunnel], namespace: Namespace
+    ) -> None:
         """A killed wireguard-go is missed, leaves no zombie, and is started again empty."""
 
         async def body(tunnel: Tunnel) -> None:
@@ -155,7 +157,7 @@ class TestUserspaceTunnel(RealTunnelContract):
 
         run(make_tunnel, body)
 
-    def test_stale_socket(self, make_tunnel: Callable[[], Tunnel], name: str) -> None:
+    def test_a_stale_socket_is_in_no_ones_way(self, make_tunnel: Callable[[], Tunnel], name: str) -> None:
         """A socket file nobody serves is not a tunnel, and is in nobody's way."""
         SOCKET_DIRECTORY.mkdir(exist_ok=True)
         path = SOCKET_DIRECTORY / f"{name}.sock"
@@ -204,7 +206,9 @@ class TestUserspaceTunnel(RealTunnelContract):
 
         run(make_tunnel, body)
 
-    def test_hanging_process(self, make_tunnel: Callable[[], Tunnel], namespace: Namespace) -> None:
+    def test_a_hanging_process_is_an_error_in_bounded_time(
+        self, make_tunnel: Callable[[], Tunnel], namespace: Namespace
+    ) -> None:
         """A wireguard-go that does not answer is a TunnelError in bounded time, and is used again once it does."""
 
         async def body(tunnel: Tunnel) -> None:
@@ -225,7 +229,7 @@ class TestUserspaceTunnel(RealTunnelContract):
 
         run(make_tunnel, body)
 
-    def test_cannot_start(self, name: str, tunnel_named: Callable[[str], Tunnel]) -> None:
+    def test_a_process_that_ends_at_once_is_reported(self, name: str, tunnel_named: Callable[[str], Tunnel]) -> None:
         """A wireguard-go that ends at once is reported with what it said, not waited for."""
 
         async def body(tunnel: Tunnel) -> None:
@@ -268,7 +272,7 @@ class TestUserspaceTunnel(RealTunnelContract):
 
         run(lambda: UserspaceTunnel(name, unit="some.service"), body)
 
-    def test_same_name_elsewhere(self, make_tunnel: Callable[[], Tunnel]) -> None:
+    def test_the_same_name_in_another_namespace_is_an_error(self, make_tunnel: Callable[[], Tunnel]) -> None:
         """An interface of the same name in another network namespace is an error here and not disturbed there."""
 
         async def body(tunnel: Tunnel) -> None:

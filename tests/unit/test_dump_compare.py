@@ -80,7 +80,7 @@ def histories(draw: st.DrawFn) -> list[Model]:
 
 @settings(max_examples=300)
 @given(histories())
-def test_against_a_model(states: list[Model]) -> None:
+def test_the_reported_changes_are_those_of_a_model(states: list[Model]) -> None:
     """Whatever happens to a device, what is said to have changed has, and nothing else; the peers are the device's."""
     parser = DumpParser(FAMILY, TableCapacity(16, 64))
     before: Dump | None = None
@@ -202,7 +202,7 @@ def test_objects_of_those_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     assert made == [1, 1]
 
 
-def test_peers_by_key() -> None:
+def test_a_peer_is_found_by_its_key_alone() -> None:
     """A peer is found by its key and by nothing else."""
     peers = read(DumpParser(FAMILY), recorded({1: PEER, 2: PEER})).peers
     assert key(2) in peers
@@ -226,7 +226,7 @@ def test_against_an_older_one() -> None:
     assert set(third.changed_since(None)) == {key(1), key(3)}
 
 
-def test_another_interface() -> None:
+def test_every_peer_of_another_interface_is_another_one() -> None:
     """On another interface every peer is another one, be its figures the same."""
     parser = DumpParser(FAMILY)
     first = read(parser, recorded({1: PEER, 2: PEER}))
@@ -235,7 +235,7 @@ def test_another_interface() -> None:
 
 
 @pytest.mark.parametrize("doubled", [[1, 2, 1], [3, 3], [1, 3, 3], [2, 1, 2]])
-def test_twice(doubled: list[int]) -> None:
+def test_a_peer_that_comes_twice_spoils_the_dump(doubled: list[int]) -> None:
     """A peer that comes twice, known or new, makes no dump; the next one is compared with the last that was good."""
     parser = DumpParser(FAMILY)
     first = read(parser, recorded({1: PEER, 2: PEER}))
@@ -254,7 +254,7 @@ def test_fallback_compares_content() -> None:
     assert replace(first, peers={}).changed_since(first) == {key(1), key(2)}
 
 
-def test_hash() -> None:
+def test_the_hash_is_siphash_1_3() -> None:
     """SipHash-1-3 of 32 bytes, as a second, slow writing of it has it; another secret gives another place."""
     secret = (0x0706050403020100, 0x0F0E0D0C0B0A0908)
     for data in (bytes(32), bytes(range(32)), b"\xff" * 32):

@@ -167,7 +167,7 @@ def test_a_buffer_cut_short_at_every_byte(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", RECORDINGS)
-def test_a_newer_kernel(name: str) -> None:
+def test_a_newer_kernels_attributes_change_no_recording(name: str) -> None:
     """With attributes that nobody knows and padding put in at every level, a recording says the same."""
     buffers = []
     for buffer in recording(name):

@@ -90,23 +90,23 @@ NOT_UNDERSTOOD = {"xt": None}
         pytest.param([chain("bridge", "site", "forward", "forward", "drop")], "", id="of another family"),
     ],
 )
-def test_missing(entries: list[dict[str, Any]], expected: str) -> None:
+def test_a_rule_is_missing_where_a_chain_drops_by_default(entries: list[dict[str, Any]], expected: str) -> None:
     """Rules about clients' packets alone, where a chain drops by default and nobody has seen to it."""
     assert insert(missing(listing(*entries), WAY)) == expected
 
 
-def test_of_another_interface() -> None:
+def test_rules_of_an_earlier_interface_do_not_count() -> None:
     """Rules of ours that are about an interface of before do not count."""
     renamed = Way("wgb0", WAY.listen_port, WAY.subnets, WAY.uplinks)
     assert [str(place) for place in missing(listing(DROPS, OURS), renamed)] == ["inet site forward"]
 
 
-def test_no_way_out() -> None:
+def test_no_rule_is_called_for_without_a_default_route() -> None:
     """Where there is no default route nothing is forwarded, and nothing called for."""
     assert missing(listing(DROPS), Way("wga0", 51820, WAY.subnets, {})) == []
 
 
-def test_delete() -> None:
+def test_only_rules_with_our_comment_are_deleted() -> None:
     """What carries our comment goes, by its handle, and nothing else."""
     others = rule("inet", "site", "forward", interface("iifname", "wga0"), {"accept": None}, comment="mine")
     assert delete(listing(DROPS, OURS, others)) == "delete rule inet site forward handle 7\n"

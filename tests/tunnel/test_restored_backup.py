@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from tests.support.tunnel.client import Client
 
 
-def test_lost_and_restored(appliance: Appliance, client: Client, tmp_path: Path) -> None:
+def test_a_restored_session_goes_on(appliance: Appliance, client: Client, tmp_path: Path) -> None:
     """While it serves, restore is refused. Then the session is live on the same peer, and its bytes go on."""
     token = appliance.token()
     session = appliance.open(token)
@@ -34,6 +34,7 @@ def test_lost_and_restored(appliance: Appliance, client: Client, tmp_path: Path)
     appliance.admin("restore", str(file))
     appliance.start()
     assert appliance.peers() == {key}
+    client.shake_hands()
     assert client.address_seen() == EXIT_IP
     client.down()
     shown = appliance.close(session["id"], token)

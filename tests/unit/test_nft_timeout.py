@@ -46,7 +46,7 @@ class Stuck:
         self.killed = True
 
 
-def test_stuck(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_nft_that_hangs_is_killed_and_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is killed, and given up all the same where that does not end it: the table does not stand then. While it is
     there no other is begun."""
     process, begun = Stuck(), []

@@ -57,7 +57,7 @@ def changed(host: Sysctls, before: dict[str, str]) -> dict[str, str]:
     return {name: value for name, value in host.all().items() if before.get(name) != value}
 
 
-def test_both_families(host: Sysctls) -> None:
+def test_both_families_forward_and_accept_ra_stays_in_effect(host: Sysctls) -> None:
     """Both forward; interfaces that get their routes by advertisements keep getting them (accept_ra 2)."""
     before = host.all()
     host.ensure()
@@ -69,14 +69,14 @@ def test_both_families(host: Sysctls) -> None:
     }
 
 
-def test_ipv4_only(host: Sysctls) -> None:
+def test_ipv6_is_not_touched_without_ipv6_in_the_tunnel(host: Sysctls) -> None:
     """Without IPv6 in the tunnel IPv6 is not touched."""
     before = host.all()
     host.ensure(ipv6=False)
     assert changed(host, before) == {V4: "1"}
 
 
-def test_redirects(host: Sysctls) -> None:
+def test_send_redirects_is_cleared_first_and_put_back(host: Sysctls) -> None:
     """What the kernel's WireGuard clears by itself is cleared here first, so that it is known and put back."""
     host[REDIRECTS] = "1"
     host.ensure(ipv6=False)
@@ -85,7 +85,7 @@ def test_redirects(host: Sysctls) -> None:
     assert host.all()[REDIRECTS] == "1"
 
 
-def test_nothing_to_do(host: Sysctls) -> None:
+def test_a_host_that_forwards_already_is_not_written_to(host: Sysctls) -> None:
     """A host that forwards already is not written to, and nothing is put back later."""
     host[V4] = "1"
     host.ensure(ipv6=False)
@@ -94,7 +94,7 @@ def test_nothing_to_do(host: Sysctls) -> None:
     assert host.all()[V4] == "1"
 
 
-def test_put_back(host: Sysctls) -> None:
+def test_all_is_put_back_also_after_a_restart(host: Sysctls) -> None:
     """All is as it was found, also after a restart in between; an interface that went is no fault."""
     before = host.all()
     host.ensure()
@@ -140,21 +140,21 @@ def test_record_that_names_others(host: Sysctls, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", ["", "{", '{"boot_id": "bo', '{"boot_id": "before"}'])
-def test_broken_record(host: Sysctls, content: str) -> None:
+def test_a_truncated_record_is_as_none(host: Sysctls, content: str) -> None:
     """A record that a crash cut short is as none."""
     host.record.write_text(content, encoding="utf-8")
     host.ensure(ipv6=False)
     assert host.all()[V4] == "1"
 
 
-def test_missing(host: Sysctls) -> None:
+def test_a_missing_sysctl_is_named_and_not_made(host: Sysctls) -> None:
     """A sysctl that is not there is named, and not made."""
     (host.root / V4).unlink()
     with pytest.raises(EgressError, match=r"cannot set net\.ipv4\.ip_forward = 1: No such file"):
         host.ensure()
 
 
-def test_refused(host: Sysctls) -> None:
+def test_an_unwritable_sysctl_is_named_with_its_value(host: Sysctls) -> None:
     """A sysctl that cannot be written is named with the value wanted."""
     (host.root / V4).unlink()
     (host.root / V4).symlink_to("/proc/self/stat")  # a file that even root cannot write

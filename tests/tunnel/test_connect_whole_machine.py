@@ -40,7 +40,7 @@ def exit_(ground: Ground) -> Appliance:
     return ground.exit
 
 
-def test_no_colour(exit_: Appliance, client: Client) -> None:
+def test_no_color_shows_no_colour(exit_: Appliance, client: Client) -> None:
     """With NO_COLOR there is none; Ctrl-C pressed again and again changes nothing of what is cleared up."""
     with in_terminal(client.space, command(), environment(exit_.token(), NO_COLOR="1")) as terminal:
         terminal.await_text(r"handshake \d+s ago")
@@ -49,7 +49,7 @@ def test_no_colour(exit_: Appliance, client: Client) -> None:
     assert not re.search(rb"\x1b\[[0-9;]*(3|4|9)[0-9](;[0-9;]*)?m", bytes(terminal.output))
 
 
-def test_a_narrow_terminal(exit_: Appliance, client: Client) -> None:
+def test_the_status_line_fits_a_narrow_terminal(exit_: Appliance, client: Client) -> None:
     """The line leaves room for the ^C that the terminal writes behind it: on one row, it goes as a whole."""
     with in_terminal(client.space, command(), environment(exit_.token()), columns=40) as terminal:
         terminal.await_text(r"0:00:0[1-9]  ↓ \S+  ↑ \S+")
@@ -60,7 +60,7 @@ def test_a_narrow_terminal(exit_: Appliance, client: Client) -> None:
     assert any(line.startswith("ended ") for line in shown)
 
 
-def test_a_terminal_that_cannot_go_back(exit_: Appliance, client: Client) -> None:
+def test_a_dumb_terminal_gets_plain_lines(exit_: Appliance, client: Client) -> None:
     """Where no line can renew itself there are plain ones."""
     with in_terminal(client.space, command(), environment(exit_.token(), TERM="dumb")) as terminal:
         terminal.await_text(r"test .*ago.*\n+test .*ago")
@@ -69,7 +69,7 @@ def test_a_terminal_that_cannot_go_back(exit_: Appliance, client: Client) -> Non
     assert "\x1b" not in terminal.output.decode()
 
 
-def test_piped(exit_: Appliance, piped: Callable[..., Piped]) -> None:
+def test_a_pipe_gets_plain_lines(exit_: Appliance, piped: Callable[..., Piped]) -> None:
     """Into a pipe go plain lines, a status each; SIGTERM ends it like Ctrl-C."""
     running = piped(exit_.token())
     lines = running.lines()
@@ -82,7 +82,7 @@ def test_piped(exit_: Appliance, piped: Callable[..., Piped]) -> None:
     assert "\x1b" not in out + err
 
 
-def test_json(exit_: Appliance, piped: Callable[..., Piped]) -> None:
+def test_each_json_line_is_an_object(exit_: Appliance, piped: Callable[..., Piped]) -> None:
     """With --json each line is an object: connected, statuses with figures, a receipt that is DELETE's answer."""
     running = piped(exit_.token(), "--json", "test")
     connected = running.event("connected")
@@ -96,7 +96,7 @@ def test_json(exit_: Appliance, piped: Callable[..., Piped]) -> None:
     assert (receipt["event"], receipt["id"], receipt["terminated_reason"]) == ("receipt", connected["id"], "closed")
 
 
-def test_a_closed_terminal(exit_: Appliance, client: Client) -> None:
+def test_a_closed_terminal_ends_it_like_ctrl_c(exit_: Appliance, client: Client) -> None:
     """The window is closed: the same as Ctrl-C, without anybody to tell."""
     with in_terminal(client.space, command(), environment(exit_.token())) as terminal:
         terminal.await_text(r"handshake \d+s ago")
@@ -104,7 +104,7 @@ def test_a_closed_terminal(exit_: Appliance, client: Client) -> None:
         assert terminal.wait() == 0
 
 
-def test_a_reader_that_has_gone(exit_: Appliance, piped: Callable[..., Piped]) -> None:
+def test_a_closed_pipe_ends_it(exit_: Appliance, piped: Callable[..., Piped]) -> None:
     """`connect | head -1`: when nobody reads any more it ends, with a session closed and a tunnel taken down."""
     running = piped(exit_.token())
     next(running.lines())
@@ -113,7 +113,7 @@ def test_a_reader_that_has_gone(exit_: Appliance, piped: Callable[..., Piped]) -
     assert running.process.wait(timeout=READY_SECONDS) == 0
 
 
-def test_one_at_a_time(exit_: Appliance, client: Client, piped: Callable[..., Piped]) -> None:
+def test_a_second_run_on_the_machine_is_refused(exit_: Appliance, client: Client, piped: Callable[..., Piped]) -> None:
     """A second one on the same machine is refused before it opens a session, and disturbs nothing."""
     token = exit_.token()
     first = piped(token, "--json")
@@ -129,7 +129,9 @@ def test_one_at_a_time(exit_: Appliance, client: Client, piped: Callable[..., Pi
     assert first.end()[0] == 0
 
 
-def test_quota(ground: Ground, piped: Callable[..., Piped], client: Client) -> None:
+def test_a_used_up_quota_ends_it_and_refuses_the_next(
+    ground: Ground, piped: Callable[..., Piped], client: Client
+) -> None:
     """Quota reached while running: status 4 and the reason. At the next try: 3, with the breakdown and the reset."""
     ground.serve_with({"bytes_limit": 3_000_000})
     token = ground.exit.token("poor")
@@ -149,7 +151,9 @@ def test_quota(ground: Ground, piped: Callable[..., Piped], client: Client) -> N
     )
 
 
-def test_the_server_restarts(ground: Ground, piped: Callable[..., Piped], client: Client) -> None:
+def test_the_tunnel_carries_on_while_the_server_restarts(
+    ground: Ground, piped: Callable[..., Piped], client: Client
+) -> None:
     """Killed and started again meanwhile: the tunnel carries on, statuses go on and say so, Ctrl-C is a clean end."""
     running = piped(ground.exit.token(), "--json")
     running.event("connected")
@@ -185,7 +189,7 @@ def test_idle_is_opened_again(ground: Ground, piped: Callable[..., Piped], clien
     assert running.end()[0] == 0
 
 
-def test_killed(ground: Ground, piped: Callable[..., Piped]) -> None:
+def test_the_next_run_clears_up_after_a_killed_one(ground: Ground, piped: Callable[..., Piped]) -> None:
     """SIGKILL leaves a tunnel and a session; the next run takes both away before it begins."""
     token = ground.exit.token()
     killed = piped(token, "--json")
@@ -204,7 +208,9 @@ def test_killed(ground: Ground, piped: Callable[..., Piped]) -> None:
     assert running.end()[0] == 0
 
 
-def test_the_interface_vanishes(exit_: Appliance, client: Client, piped: Callable[..., Piped]) -> None:
+def test_a_vanished_interface_ends_it_and_leaves_nothing(
+    exit_: Appliance, client: Client, piped: Callable[..., Piped]
+) -> None:
     """Somebody deletes it: status 1, and nothing else of wg-quick's is left. What other tunnels have like it stays."""
     with foreign_rules(client, 51999):
         before = state_of(client.space)
@@ -244,7 +250,9 @@ def test_the_interface_vanishes_without_nft(exit_: Appliance, client: Client, tm
         client.space.run("nft", "delete", "table", *table.split(), check=False)
 
 
-def test_killed_and_vanished(exit_: Appliance, client: Client, piped: Callable[..., Piped]) -> None:
+def test_rules_of_a_killed_run_without_interface_are_cleared_up(
+    exit_: Appliance, client: Client, piped: Callable[..., Piped]
+) -> None:
     """The rules of a killed run's tunnel, whose interface has gone too, are taken away by the next run of any kind."""
     token = exit_.token()
     killed = piped(token, "--json")
@@ -258,7 +266,7 @@ def test_killed_and_vanished(exit_: Appliance, client: Client, piped: Callable[.
     assert "lookup 51820" not in client.space.run("ip", "rule").stdout
 
 
-def test_wg_quick_fails(exit_: Appliance, client: Client, tmp_path: Path) -> None:
+def test_a_failing_wg_quick_is_cleared_up_after(exit_: Appliance, client: Client, tmp_path: Path) -> None:
     """What it does not take away goes without it, and it is said why."""
     broken = tmp_path / "wg-quick"
     broken.write_text(
@@ -293,7 +301,9 @@ def foreign_rules(client: Client, mark: int) -> Iterator[None]:
             client.space.run("ip", family, "rule", "delete", *rule)
 
 
-def test_without_ipv6(ground: Ground, client: Client, piped: Callable[..., Piped]) -> None:
+def test_a_machine_without_ipv6_gets_a_file_without(
+    ground: Ground, client: Client, piped: Callable[..., Piped]
+) -> None:
     """Where the machine has no IPv6 it asks for a file without, on which wg-quick does not fail."""
     names = ("net.ipv6.conf.all.disable_ipv6", "net.ipv6.conf.default.disable_ipv6")
     client.space.run("sysctl", "-qw", f"{names[1]}=1")
@@ -317,7 +327,9 @@ def test_without_ipv6(ground: Ground, client: Client, piped: Callable[..., Piped
         (None, ("--qr", "--usage"), 2, "--qr and --usage do not go together"),
     ],
 )
-def test_refused(ground: Ground, token: str | None, arguments: tuple[str, ...], status: int, said: str) -> None:
+def test_what_cannot_be_is_refused_in_one_line(
+    ground: Ground, token: str | None, arguments: tuple[str, ...], status: int, said: str
+) -> None:
     """What cannot be is one line that says why and what to try, and the status that goes with it."""
     done = ground.client.space.run(*command(*arguments), check=False, env=environment(token or ground.token))
     assert (done.returncode, done.stdout) == (status, "")

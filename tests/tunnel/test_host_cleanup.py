@@ -26,7 +26,7 @@ leave(settings, StateDir(settings.node.state_dir), print)
 
 
 @pytest.mark.under_kernel
-def test_leaving(start_appliance: Callable[..., Appliance], backend: str) -> None:
+def test_uninstalling_leaves_the_host_as_it_was(start_appliance: Callable[..., Appliance], backend: str) -> None:
     """The tunnel that was to be kept, the firewall table and the sysctls: all is as it was found, and said once."""
     appliance = start_appliance(wireguard={"keep_on_exit": True})
     appliance.open(appliance.token())

@@ -10,7 +10,7 @@ from appliance.domain.pricing import Rates
 BEFORE = parse_settings("", {}, "exit")
 
 
-def test_taken_over() -> None:
+def test_tiers_and_prices_are_taken_over_at_once() -> None:
     """Tiers and prices are the new ones at once, and no restart is asked for."""
     terms = Terms(BEFORE)
     assert terms.rates is None
@@ -23,7 +23,7 @@ def test_taken_over() -> None:
     assert terms.rates is None
 
 
-def test_left_out() -> None:
+def test_every_other_differing_key_is_named() -> None:
     """Every other key that differs is named."""
     after = parse_settings(
         '[node]\nregion = "fsn"\n[wireguard]\nlisten_port = 1\n[meter]\ninterval = "1s"', {}, "another"

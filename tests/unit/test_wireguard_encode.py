@@ -45,7 +45,7 @@ REPLACE, REMOVE, UPDATE = (
 
 
 @little_endian
-def test_message_bytes() -> None:
+def test_a_dump_request_is_encoded_byte_for_byte() -> None:
     """A dump request is a netlink header, a generic one and the interface's name, padded to four bytes."""
     made = message(
         0x1D, constants.NLM_F_DUMP, 7, constants.WG_CMD_GET_DEVICE, constants.WG_GENL_VERSION, interface("wga0")
@@ -54,7 +54,7 @@ def test_message_bytes() -> None:
 
 
 @little_endian
-def test_put_bytes() -> None:
+def test_a_peer_is_encoded_byte_for_byte() -> None:
     """One peer with one IPv4 allowed-ip, as the kernel reads it."""
     (body,) = bodies(PutPeer(Peer(KEY, frozenset({V4}))))
     peers = (
@@ -77,7 +77,7 @@ def test_put_bytes() -> None:
         (DeviceChange(KEY, 0), "24000300" + KEY.hex() + "06000600 00000000"),
     ],
 )
-def test_device_body(change: DeviceChange, expected: str) -> None:
+def test_only_device_changes_are_encoded(change: DeviceChange, expected: str) -> None:
     """Only what changes is sent; port 0 is a value and not an absence."""
     assert device_body("wga0", change) == interface("wga0") + bytes.fromhex(expected)
 
@@ -91,13 +91,13 @@ def test_device_body(change: DeviceChange, expected: str) -> None:
         (PutPeer(Peer(KEY, frozenset({V4})), fresh=True), [(KEY, REMOVE, []), (KEY, REPLACE, [V4])]),
     ],
 )
-def test_entries(change: PeerChange, expected: list[tuple[bytes, int, list[Prefix]]]) -> None:
+def test_each_change_becomes_its_entries(change: PeerChange, expected: list[tuple[bytes, int, list[Prefix]]]) -> None:
     """Each change as the entries it becomes: a fresh peer is removed and put in the same message."""
     (body,) = bodies(change)
     assert entries(body) == expected
 
 
-def test_once_more() -> None:
+def test_resent_entries_keep_their_peers() -> None:
     """Entries that were done already are sent without what would make their peers begin anew, or go."""
     changes = (PutPeer(Peer(KEY, frozenset({V4})), fresh=True), RemovePeer(OTHER), PutPeer(Peer(OTHER, frozenset())))
     (message,) = peer_entries(changes)
@@ -107,7 +107,7 @@ def test_once_more() -> None:
     assert entries(peers_body("wga0", [])) == []
 
 
-def test_order_is_kept() -> None:
+def test_entries_stand_in_the_order_of_the_changes() -> None:
     """Entries stand in the order of the changes."""
     changes: list[PeerChange] = [
         PutPeer(Peer(KEY, frozenset({V4}))),
@@ -123,7 +123,7 @@ def test_order_is_kept() -> None:
     ]
 
 
-def test_no_changes() -> None:
+def test_no_changes_are_no_message() -> None:
     """Nothing to change is no message."""
     assert bodies() == []
 

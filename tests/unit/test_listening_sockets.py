@@ -18,13 +18,13 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-def test_tcp() -> None:
+def test_a_bound_socket_accepts_connections_before_the_server_runs() -> None:
     """A bound socket accepts connections before any server runs."""
     with closing(sockets.bind("api.listen", HostPort("127.0.0.1", 0))) as listener:
         socket.create_connection(listener.getsockname(), timeout=5).close()
 
 
-def test_port_taken() -> None:
+def test_a_taken_port_is_named_with_its_setting() -> None:
     """A taken port is found at once: setting, address, and what to try are named."""
     with closing(sockets.bind("api.listen", HostPort("127.0.0.1", 0))) as listener:
         port = listener.getsockname()[1]
@@ -32,7 +32,7 @@ def test_port_taken() -> None:
             sockets.bind("metrics.listen", HostPort("127.0.0.1", port))
 
 
-def test_low_port(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_privileged_port_names_the_missing_capability(monkeypatch: pytest.MonkeyPatch) -> None:
     """A port that takes a capability the service has not: the message says which, and where to add it."""
 
     def bind(*_: object, **__: object) -> socket.socket:
@@ -58,7 +58,7 @@ def test_no_such_address() -> None:
         sockets.bind("api.listen", HostPort("192.0.2.99", 80))
 
 
-def test_unix(tmp_path: Path) -> None:
+def test_a_unix_socket_is_for_owner_and_group_and_goes_with_the_server(tmp_path: Path) -> None:
     """A Unix socket is for its owner and group, and goes with the server."""
     path = tmp_path / "api.sock"
     where = UnixPath(str(path))
@@ -72,7 +72,7 @@ def test_unix(tmp_path: Path) -> None:
     sockets.unlink_unix(where)
 
 
-def test_stale_unix_socket(tmp_path: Path) -> None:
+def test_a_stale_unix_socket_is_replaced(tmp_path: Path) -> None:
     """The socket of a server that is gone is replaced."""
     where = UnixPath(str(tmp_path / "api.sock"))
     sockets.bind("api.listen", where).close()
@@ -80,7 +80,7 @@ def test_stale_unix_socket(tmp_path: Path) -> None:
         client.connect(str(tmp_path / "api.sock"))
 
 
-def test_other_file(tmp_path: Path) -> None:
+def test_a_file_that_is_no_socket_is_kept(tmp_path: Path) -> None:
     """A file that is no socket is nobody's to remove."""
     path = tmp_path / "notes"
     path.write_text("mine", encoding="ascii")
@@ -89,7 +89,7 @@ def test_other_file(tmp_path: Path) -> None:
     assert path.read_text(encoding="ascii") == "mine"
 
 
-def test_udp_port() -> None:
+def test_a_taken_udp_port_is_named() -> None:
     """A UDP port that somebody has is named; a free one stays free."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:
         other.bind(("127.0.0.1", 0))

@@ -39,14 +39,14 @@ def sessions(*states: State) -> list[Session]:
         ((State.LIVE, State.CLOSING, State.CLOSING), True),
     ],
 )
-def test_live_limit(states: tuple[State, ...], admitted: bool) -> None:
+def test_live_and_pending_sessions_count_toward_the_limit(states: tuple[State, ...], admitted: bool) -> None:
     """Live and pending sessions count toward the limit, ending ones do not."""
     decision = admission.decide(ADA, TIER, sessions(*states), None, UNLIMITED, NOW)
     assert isinstance(decision, admission.Admit) is admitted
     assert admitted or isinstance(decision.error, LiveSessionLimitReached)  # type: ignore[union-attr]  # refused
 
 
-def test_unlimited() -> None:
+def test_a_limit_of_0_is_none() -> None:
     """A limit of 0 is none."""
     own = sessions(*[State.LIVE] * 500)
     unlimited = replace(TIER, max_live_sessions=0)
@@ -62,7 +62,7 @@ def test_replaced_does_not_count() -> None:
 
 
 @pytest.mark.parametrize("states", [(), (State.LIVE, State.LIVE)])
-def test_anothers_key(states: tuple[State, ...]) -> None:
+def test_another_accounts_key_is_refused_before_any_limit(states: tuple[State, ...]) -> None:
     """Another account's key is at fault before any limit is."""
     holder = structs.replace(A_SESSION, account_id="acc_2")
     decision = admission.decide(ADA, TIER, sessions(*states), holder, UNLIMITED, NOW)
@@ -72,7 +72,7 @@ def test_anothers_key(states: tuple[State, ...]) -> None:
 
 
 @pytest.mark.parametrize(("max_session", "seconds"), [(1, 1), (30 * 86_400, 30 * 86_400), (31 * 86_400, 30 * 86_400)])
-def test_lifetime(max_session: int, seconds: int) -> None:
+def test_a_session_lives_for_max_session_and_30_days_at_most(max_session: int, seconds: int) -> None:
     """The tier's max_session from now, and never beyond 30 days."""
     decision = admission.decide(ADA, replace(TIER, max_session=max_session), [], None, UNLIMITED, NOW)
     assert decision == admission.Admit(NOW + seconds * 1000, None)
@@ -87,7 +87,9 @@ def test_lifetime(max_session: int, seconds: int) -> None:
     ],
     ids=["a byte is left", "none is left", "at both limits"],
 )
-def test_quota(states: tuple[State, ...], used: int, refusal: type[Exception] | None) -> None:
+def test_a_used_up_window_refuses_a_session(
+    states: tuple[State, ...], used: int, refusal: type[Exception] | None
+) -> None:
     """An account that has used up a window may open none; at the live limit too, that is what it is told."""
     quota = structs.replace(UNLIMITED, bytes_used=used, bytes_limit=1000)
     decision = admission.decide(ADA, TIER, sessions(*states), None, quota, NOW)

@@ -11,7 +11,7 @@ def test_before_anything_is_seen() -> None:
     assert Speed().after(10**15, 5).fastest == 125_000_000
 
 
-def test_faster_than_assumed() -> None:
+def test_the_fastest_speed_seen_stays() -> None:
     """The fastest that was seen between two readings stays, though traffic slows down."""
     speed = Speed().after(1_000, 5_000).after(1_000 + 500_000_000, 6_000)
     assert speed.fastest == 500_000_000
@@ -25,6 +25,6 @@ def test_two_readings_at_one_moment() -> None:
     assert speed.after(-1, 6_000).fastest == 125_000_000
 
 
-def test_nothing_left() -> None:
+def test_no_bytes_left_move_at_once() -> None:
     """No bytes, or fewer than none, move at once."""
     assert Speed().ms(0) == Speed().ms(-5) == 0

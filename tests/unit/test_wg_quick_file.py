@@ -57,19 +57,19 @@ PersistentKeepalive = 0
 """
 
 
-def test_whole() -> None:
+def test_a_file_has_every_line_in_order() -> None:
     """Every line a file can have, in order."""
     assert render(FULL) == WHOLE
 
 
-def test_bare() -> None:
+def test_a_minimal_file_leaves_out_what_is_not_there() -> None:
     """The client's own key, no resolver, no IPv6 in the tunnel, an IPv6 endpoint."""
     config = replace(FULL, key_pair=None, addresses=[V4], dns=[], ipv6=False, mtu=1280, keepalive=0)
     assert render(replace(config, endpoint=Endpoint(ip_address("2001:db8::1"), 443))) == BARE
 
 
 @pytest.mark.parametrize(("ipv6", "line"), [(True, "DNS = 9.9.9.9, 2620:fe::fe"), (False, "DNS = 9.9.9.9")])
-def test_resolvers(ipv6: bool, line: str) -> None:
+def test_without_ipv6_only_ipv4_resolvers_are_named(ipv6: bool, line: str) -> None:
     """Without IPv6 only IPv4 resolvers are named."""
     assert line in render(replace(FULL, ipv6=ipv6)).splitlines()
 
@@ -79,7 +79,7 @@ def test_no_resolver_is_no_line() -> None:
     assert "DNS" not in render(replace(FULL, dns=[ip_address("2620:fe::fe")], ipv6=False))
 
 
-def test_secret() -> None:
+def test_the_private_key_is_in_the_file_alone() -> None:
     """The private key is in the file and in no printed form of the object."""
     assert encode(PRIVATE) in render(FULL)
     assert str(PRIVATE) not in repr(FULL)

@@ -135,7 +135,7 @@ def test_nobody_is_refused() -> None:
     assert device.requests == 2
 
 
-def test_all_are_refused() -> None:
+def test_each_refused_peer_takes_four_requests() -> None:
     """Then each takes four requests (refused, the device is asked, found, refused again), and so many are enough."""
     batch = [Numbered(key(n)) for n in range(1000)]
     device = Device({each.public_key for each in batch})
@@ -146,7 +146,7 @@ def test_all_are_refused() -> None:
 
 
 @pytest.mark.parametrize("count", [1, 5])
-def test_no_device(count: int) -> None:
+def test_a_fault_of_the_device_is_no_peers(count: int) -> None:
     """What is wrong with the device itself is no peer's fault."""
     device = Device(set(), present=False)
     with pytest.raises(Refused, match="no such device") as caught:
@@ -155,7 +155,7 @@ def test_no_device(count: int) -> None:
     assert device.requests == 2
 
 
-def test_other_errors() -> None:
+def test_a_device_that_does_not_answer_is_asked_nothing_more() -> None:
     """A device that does not answer is asked nothing more."""
     asked = []
 

@@ -65,7 +65,7 @@ async def verified(exit_: ExitUnderTest, client: Client, month: str = "2026-09")
 
 @pytest.mark.parametrize("count", [INEXACT, 2**62 + 1, MOST - 1], ids=["2^53 + 1", "2^62 + 1", "2^63 - 2"])
 @on_exit(A_BYTE)
-async def test_exact(exit_: ExitUnderTest, count: int) -> None:
+async def test_large_counters_are_exact_to_the_last_digit(exit_: ExitUnderTest, count: int) -> None:
     """A large count, and one byte more, stand to the last digit in the API, the store and after a restart."""
     ada = await exit_.client()
     session = await ada.open()
@@ -106,7 +106,7 @@ async def test_no_cell_is_a_float(exit_: ExitUnderTest) -> None:
 
 
 @on_exit(A_BYTE)
-async def test_full(exit_: ExitUnderTest) -> None:
+async def test_a_full_total_stays_full(exit_: ExitUnderTest) -> None:
     """A total that is full stays full, nothing fails, and another session of the account is counted as before."""
     ada = await exit_.client()
     full, other = await ada.open(), await ada.open()
@@ -122,7 +122,7 @@ async def test_full(exit_: ExitUnderTest) -> None:
 
 
 @on_exit(A_BYTE)
-async def test_full_once_more(exit_: ExitUnderTest) -> None:
+async def test_what_a_full_total_does_not_take_is_billed_in_no_later_month(exit_: ExitUnderTest) -> None:
     """A peer that is added afresh counts from zero; what a full total does not take, no later month's line does."""
     ada = await exit_.client()
     exit_.clock.wall_ms = OCTOBER - 5000
@@ -156,7 +156,7 @@ async def test_window_of_two_sessions(exit_: ExitUnderTest) -> None:
 
 
 @on_exit(LARGEST_LIMIT)
-async def test_largest_limit(exit_: ExitUnderTest) -> None:
+async def test_the_largest_limit_holds_to_the_byte(exit_: ExitUnderTest) -> None:
     """A limit of 2^63 - 1 bytes holds: one byte below it the session goes on, at it it ends, and 402 shows it whole."""
     bob = await exit_.client("bob", Tier.FREE)
     session = await bob.open()
@@ -170,7 +170,7 @@ async def test_largest_limit(exit_: ExitUnderTest) -> None:
 
 
 @on_exit(DEAR)
-async def test_full_costs(exit_: ExitUnderTest) -> None:
+async def test_a_cost_past_the_largest_stays_there_and_its_lines_add_up(exit_: ExitUnderTest) -> None:
     """A cost past what the store holds stays at that, in the API and on the invoice, and its lines still add up."""
     ada = await exit_.client()
     session = await ada.open()

@@ -26,7 +26,9 @@ def begin_flow(source: str, destination: str) -> None:
 
 @pytest.mark.parametrize("beside", [[], STRANGERS], ids=["one session's", "many sessions'"])
 @pytest.mark.parametrize("read_all", [True, False], ids=["all are read", "the kernel looks for them"])
-def test_forgotten(beside: list[conntrack.Address], read_all: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_flows_of_an_address_are_deleted(
+    beside: list[conntrack.Address], read_all: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Those that the address began and those begun to it are forgotten; those between others stay. What decides how
     they are found is told how many there are."""
     told = list[tuple[int, int]]()
@@ -50,7 +52,7 @@ def test_forgotten(beside: list[conntrack.Address], read_all: bool, monkeypatch:
     assert all(buckets > 0 for _, buckets in told)
 
 
-def test_of_nobody() -> None:
+def test_flows_without_a_session_are_deleted_at_a_start() -> None:
     """At a start those go on whose ends, where they are clients', have a session; the rest is forgotten."""
     subnet, held = ip_network("127.0.0.0/28"), "127.0.0.6"
     with new_namespace() as space, space.entered():

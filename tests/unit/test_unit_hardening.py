@@ -39,7 +39,9 @@ def units(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize(("unit", "limit"), [(SERVICE, 1.7), (TUNNEL, 2.0)])
-def test_exposure(units: Path, unit: str, limit: float, show: Callable[[str], None]) -> None:
+def test_the_exposure_of_a_unit_is_within_its_limit(
+    units: Path, unit: str, limit: float, show: Callable[[str], None]
+) -> None:
     """The figure is within its limit, with the drop-in of the userspace backend and without."""
     found = re.search(r"Overall exposure level for \S+: ([\d.]+)", security(units / unit))
     assert found is not None
@@ -58,7 +60,7 @@ def test_all_that_is_left_is_justified(unit: str) -> None:
 
 
 @pytest.mark.parametrize("unit", [SERVICE, TUNNEL])
-def test_no_mistakes(unit: str) -> None:
+def test_systemd_knows_every_line_of_a_unit(unit: str) -> None:
     """systemd knows every line; an early one not the steps between restarts."""
     command = ["systemd-analyze", "verify", "--man=no", str(SYSTEMD / unit)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)

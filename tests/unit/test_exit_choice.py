@@ -24,13 +24,13 @@ def at(exit_: Node, boot_ms: int) -> NodeHealth:
     return exit_.health
 
 
-def test_starting() -> None:
+def test_a_node_is_inactive_before_its_first_check() -> None:
     """A node is not active before it was checked."""
     assert not Node("exit", "fsn", "192.0.2.1", NodeHealth(VirtualClock(), MAX_AGE_MS)).active
 
 
 @pytest.mark.parametrize("inactive", [node(drained=True), node(fault="no tunnel")], ids=["drained", "faulty"])
-def test_inactive(inactive: Node) -> None:
+def test_an_inactive_node_takes_no_session_and_shows_in_no_region(inactive: Node) -> None:
     """A drained or faulty node takes nothing and shows in no region."""
     nodes = Nodes(inactive)
     assert nodes.regions() == []
@@ -38,7 +38,7 @@ def test_inactive(inactive: Node) -> None:
         nodes.choose("fsn")
 
 
-def test_regions() -> None:
+def test_regions_count_their_active_nodes() -> None:
     """Regions are counted over active nodes, by code; the others are what a refusal offers."""
     nodes = Nodes(node("nbg"), node("fsn"), node("nbg"), node("hel", drained=True))
     assert nodes.regions() == [("fsn", 1), ("nbg", 2)]
@@ -55,7 +55,7 @@ def test_choice_skips_inactive() -> None:
     assert Nodes(node(drained=True), active).choose("fsn") is active
 
 
-def test_failed_applies() -> None:
+def test_three_failed_applies_in_a_row_make_a_node_inactive() -> None:
     """Three in a row make it inactive; a success in between starts the row again."""
     exit_ = node()
     for _ in range(2):
@@ -69,7 +69,7 @@ def test_failed_applies() -> None:
     assert not exit_.active
 
 
-def test_retry() -> None:
+def test_a_good_check_forgives_failures_after_ten_seconds() -> None:
     """A check that finds nothing wrong forgives 10 s after the last failure, and not before; a failing one never."""
     exit_ = node()
     for boot_ms in (1000, 2000, 3000):
@@ -92,7 +92,7 @@ def test_two_failures_are_kept() -> None:
     assert not exit_.active
 
 
-def test_checks_that_stop() -> None:
+def test_a_node_that_is_no_longer_checked_is_inactive() -> None:
     """A node whose last check is too old is not active, and says why, until it is checked again."""
     exit_ = node()
     at(exit_, 5_000).checked(None)
@@ -104,7 +104,7 @@ def test_checks_that_stop() -> None:
     assert exit_.active
 
 
-def test_crashed_task() -> None:
+def test_a_node_with_a_crashed_task_is_inactive() -> None:
     """While a background task does not run the node is not active, and says which."""
     exit_ = node()
     exit_.health.task("the watch", "the watch crashed: ValueError: 7")

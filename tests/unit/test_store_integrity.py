@@ -42,7 +42,7 @@ def files(path: Path) -> dict[str, bytes]:
     return {file.name: file.read_bytes() for file in path.parent.iterdir() if file.stat().st_size}
 
 
-def test_whole(path: Path) -> None:
+def test_a_whole_store_passes(path: Path) -> None:
     """A whole store passes, and so does none at all, which is made afterwards."""
     integrity.check(path)
     integrity.check(path.with_name("none"))
@@ -57,7 +57,7 @@ DAMAGE = {
 
 
 @pytest.mark.parametrize(("offset", "content", "finding"), DAMAGE.values(), ids=DAMAGE)
-def test_damaged(path: Path, offset: int, content: bytes, finding: str) -> None:
+def test_a_damaged_store_is_told_in_one_line_and_kept(path: Path, offset: int, content: bytes, finding: str) -> None:
     """One line: the file, what is wrong, and the command that brings a backup back. The file is not touched."""
     overwrite(path, offset, content)
     before = files(path)

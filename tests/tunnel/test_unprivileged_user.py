@@ -75,7 +75,7 @@ def appliance(world: World, backend: str, directory: Path, request: pytest.Fixtu
 
 
 @pytest.mark.under_kernel
-def test_own_user(appliance: Appliance, client: Client) -> None:
+def test_a_user_with_net_admin_alone_serves(appliance: Appliance, client: Client) -> None:
     """A session through the tunnel and out, and its end; a firewall table changed, IPv6 disabled, the interface
     deleted; and the host as it was."""
     status = Path(f"/proc/{appliance.pid}/status").read_text(encoding="ascii")

@@ -26,7 +26,7 @@ def test_a_request_before_and_during_a_wait() -> None:
     asyncio.run(waits())
 
 
-def test_reschedule() -> None:
+def test_a_wait_ends_early_when_its_time_is_set_again() -> None:
     """The waiting time is computed anew, and a wait whose time is now over ends."""
 
     async def waits() -> None:

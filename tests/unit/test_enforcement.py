@@ -66,7 +66,7 @@ def test_idle_only_where_the_peer_was_seen(*, shown: bool, reason: Reason | None
     assert found.decide(None, now) == {}
 
 
-def test_used_up() -> None:
+def test_a_used_up_window_ends_all_sessions_of_the_account() -> None:
     """All sessions of an account that has used up a window end; one that is closing keeps its reason."""
     closing = structs.replace(
         SESSION, id="ses_2", public_key=b"\x02" * 32, state=State.CLOSING, reason=Reason.CLOSED, counted_until_ms=0
@@ -89,7 +89,9 @@ def test_used_up() -> None:
         pytest.param(0, 59_999, 1, 0.02, id="a moment left"),
     ],
 )
-def test_next_look(bytes_used: int, time_used_ms: int, sessions: int, seconds: float) -> None:
+def test_the_next_look_comes_before_a_limit_is_far_passed(
+    bytes_used: int, time_used_ms: int, sessions: int, seconds: float
+) -> None:
     """The next look comes before the account can be far past its limit, and when its time is over."""
     several = [structs.replace(SESSION, public_key=bytes([n]) * 32) for n in range(1, sessions + 1)]
     found = enforcement(account(bytes_used=bytes_used, time_used_ms=time_used_ms), *several)
@@ -108,7 +110,7 @@ def test_next_look_after_something_fast() -> None:
     assert found.seconds_to_next_look(later(1000)) == 0.4
 
 
-def test_next_expiry() -> None:
+def test_the_next_look_is_not_after_a_session_expires() -> None:
     """The next look is not later than the end of a session's life."""
     found = enforcement(account(), structs.replace(SESSION, expires_at=NOW.wall_ms + 100), tier=UNLIMITED)
     found.decide(seen(), NOW)

@@ -18,7 +18,7 @@ BEFORE = parse_settings("[pricing]\n", {}, "host")
 AFTER = parse_settings('[node]\nregion = "fsn"\n[tiers.free]\nmax_live_sessions = 7\n', {}, "host")
 
 
-def test_noted_and_read(tmp_path: Path) -> None:
+def test_every_key_is_noted_and_read_back(tmp_path: Path) -> None:
     """Every key is in it; a second note takes the place of the first, and nothing else is left in the folder."""
     file = tmp_path / "running.json"
     applied.note(file, BEFORE)
@@ -29,7 +29,7 @@ def test_noted_and_read(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [file]
 
 
-def test_not_noted(tmp_path: Path) -> None:
+def test_a_missing_or_cut_short_note_is_none(tmp_path: Path) -> None:
     """No note, or one that is cut short, is none."""
     file = tmp_path / "running.json"
     assert applied.read(file) is None
@@ -37,7 +37,7 @@ def test_not_noted(tmp_path: Path) -> None:
     assert applied.read(file) is None
 
 
-def test_cannot_be_noted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_note_that_cannot_be_written_is_logged_and_no_more(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """A full disk, or no folder: a line in the log, and the server goes on."""
     applied.note(tmp_path / "no folder" / "running.json", BEFORE)
     assert "cannot note the settings in use" in caplog.text

@@ -93,8 +93,7 @@ def test_an_address_is_free_after_delete(start_appliance: Callable[..., Applianc
     assert appliance.peers() == {client_key(second["wg_config"])}
 
 
-@pytest.mark.under_kernel
-@pytest.mark.parametrize("forwarding", ["0", "1"])
+@pytest.mark.parametrize("forwarding", [pytest.param("0", marks=pytest.mark.under_kernel), "1"])
 def test_stopping_leaves_the_host_as_it_was(
     world: World, start_appliance: Callable[..., Appliance], client: Client, forwarding: str
 ) -> None:

@@ -51,7 +51,7 @@ CASES = {
 
 
 @pytest.mark.parametrize(("asked", "counted"), CASES.values(), ids=CASES)
-def test_source(asked: tuple[str | None, ...], counted: str) -> None:
+def test_the_rightmost_untrusted_hop_is_the_source(asked: tuple[str | None, ...], counted: str) -> None:
     """The peer, unless it is trusted: then the rightmost hop that is not."""
     assert source(*asked) == counted
 

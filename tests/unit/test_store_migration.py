@@ -40,12 +40,12 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "store.sqlite"
 
 
-def test_numbers() -> None:
+def test_versions_count_from_1_without_a_gap() -> None:
     """Versions count from 1 without a gap, and no two files share one."""
     assert [number for number, _ in migration.migrations()] == list(range(1, NEWEST + 1))
 
 
-def test_twice(path: Path) -> None:
+def test_opening_an_up_to_date_store_changes_nothing(path: Path) -> None:
     """Opening a store that is up to date changes nothing."""
     opened(path)
     before = shape(path)
@@ -54,7 +54,7 @@ def test_twice(path: Path) -> None:
     assert shape(path) == before
 
 
-def test_oldest_with_data(path: Path) -> None:
+def test_the_oldest_store_is_migrated_with_its_rows(path: Path) -> None:
     """A store of the first version, with all kinds of rows, becomes today's, and keeps them."""
     _, first = migration.migrations()[0]
     with closing(sqlite3.connect(path)) as db, db:
@@ -89,7 +89,7 @@ def test_oldest_with_data(path: Path) -> None:
         assert db.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
 
 
-def test_windows_since(path: Path) -> None:
+def test_a_continued_window_begins_what_counts(path: Path) -> None:
     """A window that went on from the one before begins what counts; another one counts from ever."""
     (_, first), (_, second), *_ = migration.migrations()
     with closing(sqlite3.connect(path)) as db, db:
@@ -124,7 +124,7 @@ FOREIGN = {
 
 
 @pytest.mark.parametrize(("pragmas", "message"), FOREIGN.values(), ids=FOREIGN)
-def test_refused(path: Path, pragmas: str, message: str) -> None:
+def test_newer_and_foreign_stores_are_refused_and_kept(path: Path, pragmas: str, message: str) -> None:
     """A newer store and another program's are refused by name, and left as they were."""
     with closing(sqlite3.connect(path)) as db:
         db.executescript(f"CREATE TABLE theirs (x); {pragmas};")
@@ -135,7 +135,7 @@ def test_refused(path: Path, pragmas: str, message: str) -> None:
     assert shape(path) == before
 
 
-def test_two_at_once(path: Path) -> None:
+def test_two_processes_make_a_new_store_once(path: Path) -> None:
     """Two processes that open a new store at the same time both find it made, once."""
 
     async def run() -> None:
@@ -163,7 +163,7 @@ def test_migrated_by_another_in_between(path: Path) -> None:
     assert shape(path)[1] == NEWEST
 
 
-def test_in_order() -> None:
+def test_migrations_are_applied_in_order() -> None:
     """The tenth comes after the ninth, and an installation that lost one says which."""
     found = [(number, "SELECT 1;") for number in (10, *range(1, 10))]
     assert [number for number, _ in migration.in_order(found)] == [*range(1, 11)]
@@ -186,12 +186,12 @@ SCRIPTS = {
 
 
 @pytest.mark.parametrize(("script", "expected"), SCRIPTS.values(), ids=SCRIPTS)
-def test_statements(script: str, expected: list[str]) -> None:
+def test_a_script_is_split_at_its_statements(script: str, expected: list[str]) -> None:
     """A script falls into its statements, and nowhere else."""
     assert list(migration.statements(script)) == expected
 
 
-def test_cut_short() -> None:
+def test_a_truncated_script_is_refused() -> None:
     """A script that ends in the middle of a statement is found out."""
     with pytest.raises(StoreError, match="middle of a statement: SELECT 2"):
         list(migration.statements("SELECT 1;\nSELECT 2\n"))

@@ -61,7 +61,7 @@ LIMITS = [
 
 
 @pytest.mark.parametrize(("found", "of_bytes", "of_time"), [each[1:] for each in LIMITS], ids=[e[0] for e in LIMITS])
-def test_exceeded(found: Quota, of_bytes: bool, of_time: bool) -> None:
+def test_a_window_is_used_up_when_its_limit_is_reached(found: Quota, of_bytes: bool, of_time: bool) -> None:
     """A window is used up when its limit is reached; a limit of 0 is none."""
     assert (found.bytes_exceeded, found.time_exceeded, found.exceeded) == (of_bytes, of_time, of_bytes or of_time)
 
@@ -77,13 +77,13 @@ RESETS = [
 
 
 @pytest.mark.parametrize(("used", "resets", "expected"), [each[1:] for each in RESETS], ids=[e[0] for e in RESETS])
-def test_resets_at(used: tuple[int, int], resets: tuple[int, int], expected: int) -> None:
+def test_the_reset_is_that_of_the_used_up_window(used: tuple[int, int], resets: tuple[int, int], expected: int) -> None:
     """Of the window that is used up; the later one if both are."""
     assert quota(used[0], 1000, used[1], 60, resets).resets_at == expected
 
 
 @pytest.mark.parametrize(("ms", "seconds"), [(0, 0), (999, 0), (1000, 1), (59_999, 59), (60_000, 60)])
-def test_seconds(ms: int, seconds: int) -> None:
+def test_only_whole_seconds_count(ms: int, seconds: int) -> None:
     """Whole seconds, those that are over."""
     assert quota(ms=ms).seconds_used == seconds
 
@@ -106,7 +106,9 @@ LEFT = [
 @pytest.mark.parametrize(
     ("used", "limit", "sessions", "expected"), [each[1:] for each in LEFT], ids=[each[0] for each in LEFT]
 )
-def test_ms_left(used: int, limit: int, sessions: int, expected: int | None) -> None:
+def test_sessions_that_run_together_share_what_is_left(
+    used: int, limit: int, sessions: int, expected: int | None
+) -> None:
     """Sessions that run together share what is left."""
     assert quota(ms=used, limit=limit).ms_left(sessions) == expected
 
@@ -152,7 +154,9 @@ MEASURED = [
 @pytest.mark.parametrize(
     ("windows", "running", "now", "expected"), [each[1:] for each in MEASURED], ids=[each[0] for each in MEASURED]
 )
-def test_measure(windows: Windows, running: list[Use], now: int, expected: tuple[int, ...]) -> None:
+def test_each_window_is_measured_by_itself(
+    windows: Windows, running: list[Use], now: int, expected: tuple[int, ...]
+) -> None:
     """What is counted and what runs, in each window by itself; the limits are those of the tier."""
     found = measure(account(windows), TIER, running, now)
     assert (found.bytes_used, found.bytes_resets_at, found.time_used_ms, found.seconds_resets_at) == expected

@@ -38,7 +38,7 @@ STATE = PeerState(KEY, frozenset({V4, V6}), 148, 92, 1_700_000_000_123_456_789)
 QUIET_STATE = PeerState(OTHER, frozenset(), 0, 0, 0)
 
 
-def test_peers_request() -> None:
+def test_peers_are_requested_in_order_with_their_allowed_ips() -> None:
     """Changes in order; a fresh peer is removed first; allowed-ips replace what was there."""
     changes: list[PeerChange] = [
         PutPeer(Peer(KEY, frozenset({V6, V4})), fresh=True),
@@ -62,7 +62,7 @@ def test_peers_request() -> None:
         (DeviceChange(PRIVATE, 51820), f"set=1\nprivate_key={PRIVATE.hex()}\nlisten_port=51820\n\n"),
     ],
 )
-def test_device_request(change: DeviceChange, expected: str) -> None:
+def test_only_device_changes_are_sent(change: DeviceChange, expected: str) -> None:
     """Only what changes is sent."""
     assert device_request(change).decode() == expected
 
@@ -77,7 +77,7 @@ def test_device_request(change: DeviceChange, expected: str) -> None:
         (PEER + "a_key_of_tomorrow=x=y\n" + END, Dump(4, bytes(32), 0, {KEY: STATE})),
     ],
 )
-def test_parse(text: str, expected: Dump) -> None:
+def test_a_whole_answer_becomes_a_dump(text: str, expected: Dump) -> None:
     """Whole answers become dumps; of the private key only its public one is kept; unknown keys are skipped."""
     assert parse_dump(text.encode(), 4) == expected
 
@@ -124,13 +124,13 @@ def test_private_key_is_not_kept() -> None:
         PEER.replace("fd00::2/128", "\0/0") + END,
     ],
 )
-def test_malformed(text: str) -> None:
+def test_a_malformed_answer_is_one_error(text: str) -> None:
     """What the protocol does not allow is one error, and never a dump with something missing."""
     with pytest.raises(MalformedDump):
         parse_dump(text.encode("latin-1"), 4)
 
 
-def test_truncated() -> None:
+def test_a_truncated_answer_is_malformed() -> None:
     """An answer cut off anywhere is malformed."""
     whole = (DEVICE + PEER + QUIET + END).encode()
     for length in range(len(whole)):
@@ -141,7 +141,7 @@ def test_truncated() -> None:
 @given(
     st.lists(st.sampled_from([*(DEVICE + PEER + QUIET + END).splitlines(), "", "=", "x", "public_key=", "rx_bytes=0"]))
 )
-def test_any_lines(lines: list[str]) -> None:
+def test_known_lines_in_any_order_are_a_dump_or_malformed(lines: list[str]) -> None:
     """Known lines in any order are a dump or malformed."""
     try:
         parse_dump(("\n".join(lines) + "\n\n").encode(), 4)
@@ -154,19 +154,19 @@ def test_any_lines(lines: list[str]) -> None:
 @pytest.mark.parametrize(
     ("text", "expected"), [(END, 0), ("errno=-98\n\n", 98), ("errno=22\n\n", 22), (DEVICE + PEER + END, 0)]
 )
-def test_errno(text: str, expected: int) -> None:
+def test_the_errno_is_positive_whichever_sign_it_had(text: str, expected: int) -> None:
     """The errno is positive, whichever sign the device gave it."""
     assert parse_errno(text.encode()) == expected
 
 
 @pytest.mark.parametrize("text", ["a=1\n\n", "errno=\n\n", "errno=--1\n\n", "errno=99999999\n\n", "errno=0\n"])
-def test_no_errno(text: str) -> None:
+def test_an_answer_without_an_errno_is_malformed(text: str) -> None:
     """An answer without an errno is malformed, not a success."""
     with pytest.raises(MalformedDump):
         parse_errno(text.encode())
 
 
-def test_listen_port() -> None:
+def test_the_port_is_the_one_the_device_reports() -> None:
     """The port as the device reports it; 0 while it does not."""
     assert parse_listen_port((DEVICE + END).encode()) == 51820
     assert parse_listen_port(END.encode()) == 0

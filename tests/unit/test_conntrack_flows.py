@@ -59,7 +59,9 @@ def test_how_they_are_looked_for(addresses: int, flows_there: int, all_are_read:
 
 
 @pytest.mark.parametrize("place", ["", "/dev/null"], ids=["not there", "hidden"])
-def test_size_unknown(place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_flows_are_deleted_though_the_table_size_is_unknown(
+    place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Where the size of the table cannot be read, flows are forgotten all the same."""
 
     @contextmanager
@@ -82,21 +84,23 @@ def test_size_unknown(place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         pytest.param("10.101.1.2", WEB, "10.101.1.2", False, id="of another network"),
     ],
 )
-def test_untranslated(source: str, destination: str, answer_to: str, untranslated: bool) -> None:
+def test_a_flow_answered_to_the_client_address_is_untranslated(
+    source: str, destination: str, answer_to: str, untranslated: bool
+) -> None:
     """A client's flow to the internet whose answers would go to the client's own address."""
     flow = parse(entry(source, destination, answer_to))
     assert flow is not None
     assert leaves_untranslated(flow, SUBNETS) is untranslated
 
 
-def test_name() -> None:
+def test_a_flow_is_named_by_its_original_tuple_zone_and_id() -> None:
     """A flow is named by its original addresses and ports, its zone and its id, as the kernel said them."""
     message = entry(CLIENT, WEB, CLIENT)
     name = addresses(constants.CTA_TUPLE_ORIG, CLIENT, WEB) + ZONE + ID
     assert parse(message) == Flow(socket.AF_INET, ip_address(CLIENT), ip_address(WEB), ip_address(CLIENT), name)
 
 
-def test_cut_short() -> None:
+def test_a_truncated_message_is_no_flow_and_no_error() -> None:
     """A message that ends too early, or has no addresses, is no flow and no error."""
     whole = entry(CLIENT, WEB, CLIENT)
     needed = len(whole) - len(attribute(constants.CTA_STATUS, bytes(4)) + ZONE + ID)

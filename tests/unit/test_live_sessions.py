@@ -33,7 +33,7 @@ def live() -> LiveSessions:
     return found
 
 
-def test_load() -> None:
+def test_live_and_closing_sessions_are_loaded_with_their_baselines() -> None:
     """Live and closing sessions have peers; pending and ended ones, and baselines of no session, are left out."""
     others = [
         structs.replace(A_SESSION, id=state, state=state, public_key=bytes([n]) * 32)
@@ -53,7 +53,7 @@ def test_load() -> None:
     assert len(found) == 2
 
 
-def test_drop() -> None:
+def test_an_ended_session_goes_with_its_baseline() -> None:
     """An ended session goes with its baseline."""
     found = live()
     found.drop(KEY)
@@ -61,7 +61,7 @@ def test_drop() -> None:
     assert found.baseline(KEY) is None
 
 
-def test_successor() -> None:
+def test_a_successor_takes_over_the_baseline() -> None:
     """A session that takes over the key takes over its baseline too."""
     found, successor = live(), structs.replace(A_SESSION, id="ses_2")
     found.put(successor)
@@ -69,7 +69,7 @@ def test_successor() -> None:
     assert found.baseline(KEY) == BASELINE
 
 
-def test_by_id() -> None:
+def test_a_session_is_found_by_its_id_until_it_has_ended() -> None:
     """A session is found by its id until it has ended or its key is another's, with what was last counted."""
     found = live()
     assert found.by_id("ses_1") is found[KEY]
@@ -105,7 +105,7 @@ def at(wall_ms: int, boot_ms: int = 0) -> Moment:
     return Moment(wall_ms, boot_ms, "boot")
 
 
-def test_what_is_due() -> None:
+def test_sessions_come_in_the_order_in_which_they_are_due() -> None:
     """Sessions come in the order in which they expire, were counted and were heard; one that ends leaves all three."""
     found, tier = live(), ACCOUNT.tier
     key, end = b"\x02" * 32, A_SESSION.expires_at
@@ -123,7 +123,7 @@ def test_what_is_due() -> None:
     assert not [*found.due(at(end, 10**9), {tier: 1}), *found.last_counted_by(10**9)]
 
 
-def test_closing() -> None:
+def test_closing_sessions_are_at_hand_until_they_have_ended() -> None:
     """Closing sessions are due, until they have ended or their key is another session's."""
     found = live()
     found.put(structs.replace(A_SESSION, state=State.CLOSING, reason=Reason.ADMIN))
@@ -132,7 +132,7 @@ def test_closing() -> None:
     assert list(found.due(at(0), {})) == []
 
 
-def test_touched() -> None:
+def test_a_changed_peer_is_told_once() -> None:
     """Whose peer may have to change is told once."""
     found = live()
     assert found.take_touched() == {KEY}
