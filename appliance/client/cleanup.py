@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 from appliance.client.api.http import NoAnswer
 from appliance.client.api.sessions import SESSIONS, STATUS_S
 from appliance.client.run_records import abandoned
-from appliance.client.tunnel.device import end_wireguard_go
 from appliance.client.tunnel.full_tunnel import WholeMachine
 from appliance.client.tunnel.namespace_tunnel import remove_interface
+from appliance.network.wireguard.wireguard_go import end_wireguard_go
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -61,7 +61,7 @@ def test_what_cannot_be_taken_away(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 def test_no_wireguard(monkeypatch: pytest.MonkeyPatch, wireguard_go: bool, tun_device: bool, said: str) -> None:
     """Said before a session is opened; who has chosen another implementation answers for it."""
     facts = HostFacts(True, False, wireguard_go, tun_device, None)
-    monkeypatch.setattr("appliance.client.tunnel.device.read_host", lambda _: facts)
+    monkeypatch.setattr("appliance.network.wireguard.backend.read_host", lambda _: facts)
     monkeypatch.setattr("appliance.client.tunnel.full_tunnel.shutil.which", lambda name: f"/usr/bin/{name}")
     with pytest.raises(HostError, match=said):
         WholeMachine("wgc0", {}, print).check()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 import pytest
@@ -23,12 +24,10 @@ OTHER_ADDRESS = CONFIG.replace("10.101.0.2", "10.101.0.9")
 PROGRAMS = ("nft", "iptables-save", "iptables-restore", "ip6tables-save", "ip6tables-restore")
 
 
-class Dialled:
-    """In the place of a WireGuard device."""
+class DiallingDevice:
+    """Stands in for a WireGuard device, and dials without one."""
 
-    def __init__(self, _name: str) -> None: ...
-
-    def dial(self, _call: object) -> None: ...
+    def dial(self, remote: object) -> None: ...
 
 
 @pytest.fixture
@@ -46,7 +45,9 @@ def environ(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
 def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """As a run has left it."""
     monkeypatch.setattr(run_records, "FOLDER", tmp_path)
-    monkeypatch.setattr("appliance.client.tunnel.full_tunnel.existing_device", Dialled)
+    monkeypatch.setattr(
+        "appliance.client.tunnel.full_tunnel.existing_device", lambda _name: nullcontext(DiallingDevice())
+    )
     (tmp_path / f"{NAME}.conf").write_text(CONFIG)
     return tmp_path / f"{NAME}.conf"
 

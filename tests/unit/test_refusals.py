@@ -18,9 +18,10 @@ from appliance.network.netlink import constants
 from appliance.network.netlink.generic import NetlinkError
 from appliance.network.wireguard import keys
 from appliance.network.wireguard.batch import MOST_NAMED, MOST_REFUSED, PeersRefused, Refused, put_through
-from appliance.network.wireguard.kernel import KernelTunnel
+from appliance.network.wireguard.device_tunnel import DeviceTunnel
+from appliance.network.wireguard.kernel import KernelDevice
 from appliance.network.wireguard.tunnel import Peer, Prefix, PutPeer, RemovePeer
-from appliance.network.wireguard.userspace import UserspaceTunnel
+from appliance.network.wireguard.userspace import UserspaceDevice
 from tests.support.unit.device_requests import entries
 
 if TYPE_CHECKING:
@@ -226,15 +227,14 @@ V4 = Prefix(bytes([10, 9, 0, 2]), 32)
 
 
 def kernel(refuses: Collection[bytes]) -> tuple[Tunnel, Peers]:
-    tunnel, device = KernelTunnel("wga0"), FakeNetlink(refuses)
-    tunnel._device = device  # type: ignore[assignment]  # in the socket's place
-    return tunnel, device
+    netlink = FakeNetlink(refuses)
+    return DeviceTunnel(KernelDevice("wga0", netlink)), netlink  # type: ignore[arg-type]  # in the socket's place
 
 
 def userspace(refuses: Collection[bytes]) -> tuple[Tunnel, Peers]:
-    tunnel, device = UserspaceTunnel("wga0"), FakeProcess(refuses)
-    tunnel._process = device  # type: ignore[assignment]  # in the socket's place
-    return tunnel, device
+    device, process = UserspaceDevice("wga0"), FakeProcess(refuses)
+    device._process = process  # type: ignore[assignment]  # in the socket's place
+    return DeviceTunnel(device), process
 
 
 @pytest.mark.parametrize("make", [kernel, userspace])

@@ -11,15 +11,16 @@ from typing import TYPE_CHECKING
 from appliance.client.credentials import write_private
 from appliance.client.run_records import config_of
 from appliance.client.tunnel import nft_guard, wg_quick_cleanup
-from appliance.client.tunnel.device import end_wireguard_go, existing_device, new_device
-from appliance.client.tunnel.peer_config import Call, read_offer
+from appliance.client.tunnel.peer_config import read_offer
 from appliance.client.tunnel.subprocesses import run
 from appliance.client.tunnel.tunnel import Figures, read_figures
 from appliance.client.tunnel.wg_config import resolvers
 from appliance.domain.errors import ApplianceError, HostError
 from appliance.network import interfaces
 from appliance.network.wireguard import link
+from appliance.network.wireguard.backend import choose_device, existing_device
 from appliance.network.wireguard.tunnel import LinkChange
+from appliance.network.wireguard.wireguard_go import end_wireguard_go
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -49,7 +50,7 @@ class WholeMachine:
                 "which does not need it: connect -- COMMAND"
             )
         if not self._environ.get(OTHER_WIREGUARD):
-            new_device(self._interface)
+            choose_device("auto", self._interface)
 
     def up(self, config: str) -> None:
         self._refuse(config)
@@ -66,7 +67,8 @@ class WholeMachine:
         mtu = new.mtu if new.mtu != old.mtu else None  # if neither file has an MTU, wg-quick has chosen one
         link.change_link(self._interface, LinkChange(mtu=mtu, add_addresses=frozenset(new.addresses)))
         nft_guard.guard(self._interface, new.addresses, self._environ)
-        existing_device(self._interface).dial(Call(None, new.server_key, new.endpoint.host, new.endpoint.port))
+        with existing_device(self._interface) as device:
+            device.dial(new.server)
         gone = frozenset(old.addresses) - frozenset(new.addresses)
         link.change_link(self._interface, LinkChange(remove_addresses=gone))
         if resolvers(config) != resolvers(before):
@@ -118,7 +120,7 @@ class WholeMachine:
                 f"the exit names resolvers ({', '.join(resolvers(config))}), for which {WG_QUICK} needs resolvconf: "
                 "apt-get install openresolv; or go on with this machine's own: --dns none"
             )
-        dialled = read_offer(config).endpoint.host
+        dialled = read_offer(config).server.endpoint.host
         if any(interface.ip == dialled for _, interface in interfaces.host_interfaces(without=self._interface)):
             raise HostError("this machine is the exit; connect from another, or one program alone: connect -- COMMAND")
 

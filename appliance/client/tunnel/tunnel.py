@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from appliance.client.tunnel.device import existing_device
+from appliance.network.wireguard.backend import dump_existing
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -44,7 +44,7 @@ class ClientTunnel(Protocol):
 
 def read_figures(interface: str) -> Figures:
     """Reads the counters of an interface in this thread's network namespace. Raises HostError: if it has gone."""
-    peers = existing_device(interface).dump().peers.values()
+    peers = dump_existing(interface).peers.values()
     handshake_ns = max((peer.last_handshake_ns for peer in peers), default=0)
     return Figures(
         down=sum(peer.rx_bytes for peer in peers),

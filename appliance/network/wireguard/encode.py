@@ -8,18 +8,20 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from appliance.network.netlink import constants
 from appliance.network.netlink.codec import attribute, nest
-from appliance.network.wireguard.tunnel import PutPeer
+from appliance.network.wireguard.tunnel import DeviceChange, Prefix, PutPeer
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from appliance.network.wireguard.tunnel import DeviceChange, Peer, PeerChange, Prefix
+    from appliance.network.wireguard.client_config import Endpoint
+    from appliance.network.wireguard.tunnel import Peer, PeerChange, RemotePeer
 
 # Room for the peers of one message. Half of what a nest could hold: the kernel copies a request into one
 # contiguous buffer, and smaller ones are easier to get.
 PEERS_LIMIT = 32 * 1024
 # 256 IPv6 allowed-ips take 10 KiB, so an entry always fits beside the message's other attributes.
 ALLOWED_IPS_PER_ENTRY = 256
+EVERYTHING = (Prefix(bytes(4), 0), Prefix(bytes(16), 0))
 
 
 class PeerEntry(NamedTuple):
@@ -56,6 +58,19 @@ def peers_body(name: str, entries: Iterable[PeerEntry], *, again: bool = False) 
     """
     peers = (entry.put if again else entry.removal + entry.put for entry in entries)
     return interface(name) + nest(constants.WGDEVICE_A_PEERS, *peers)
+
+
+def dial_body(name: str, remote: RemotePeer, private_key: bytes | None) -> bytes:
+    """Writes the body of WG_CMD_SET_DEVICE that replaces all peers by one, which all traffic goes to."""
+    flags = attribute(constants.WGDEVICE_A_FLAGS, struct.pack("=I", constants.WGDEVICE_F_REPLACE_PEERS))
+    peer = _peer(
+        remote.public_key,
+        constants.WGPEER_F_REPLACE_ALLOWEDIPS,
+        attribute(constants.WGPEER_A_ENDPOINT, _socket_address(remote.endpoint)),
+        attribute(constants.WGPEER_A_PERSISTENT_KEEPALIVE_INTERVAL, struct.pack("=H", remote.keepalive_s)),
+        nest(constants.WGPEER_A_ALLOWEDIPS, *map(_allowed_ip, EVERYTHING)),
+    )
+    return device_body(name, DeviceChange(private_key=private_key)) + flags + nest(constants.WGDEVICE_A_PEERS, peer)
 
 
 def peer_entries(changes: Iterable[PeerChange]) -> Iterator[list[PeerEntry]]:
@@ -113,6 +128,17 @@ def _allowed_ip(prefix: Prefix) -> bytes:
         attribute(constants.WGALLOWEDIP_A_IPADDR, prefix.address),
         attribute(constants.WGALLOWEDIP_A_CIDR_MASK, struct.pack("=B", prefix.length)),
     )
+
+
+def _socket_address(endpoint: Endpoint) -> bytes:
+    """Writes the family in host order and the rest in network order.
+
+    sockaddr_in, ip(7): padded to 16 bytes; sockaddr_in6, ipv6(7): flow label and scope are 0.
+    """
+    address = endpoint.host.packed
+    if len(address) == 4:
+        return struct.pack("=H", socket.AF_INET) + struct.pack("!H4s8x", endpoint.port, address)
+    return struct.pack("=H", socket.AF_INET6) + struct.pack("!H4x16s4x", endpoint.port, address)
 
 
 def _key(key: bytes) -> bytes:

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING
 
 from appliance.domain.errors import MalformedDump
 from appliance.network.wireguard import keys
-from appliance.network.wireguard.tunnel import Dump, PeerState, Prefix, PutPeer
+from appliance.network.wireguard.tunnel import DeviceChange, Dump, PeerState, Prefix, PutPeer
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from appliance.network.wireguard.tunnel import DeviceChange, Peer, PeerChange
+    from appliance.network.wireguard.tunnel import Peer, PeerChange, RemotePeer
 
 GET = b"get=1\n\n"
 END = b"\n\n"
@@ -28,11 +28,21 @@ _NS_PER_S = 1_000_000_000
 
 
 def device_request(change: DeviceChange) -> bytes:
-    lines = ["set=1"]
-    if change.private_key is not None:
-        lines.append(f"private_key={change.private_key.hex()}")
-    if change.listen_port is not None:
-        lines.append(f"listen_port={change.listen_port}")
+    return _request(["set=1", *_device(change)])
+
+
+def dial_request(remote: RemotePeer, private_key: bytes | None) -> bytes:
+    """Encodes the replacement of all peers by one, which all traffic goes to."""
+    lines = (
+        "set=1",
+        *_device(DeviceChange(private_key=private_key)),
+        "replace_peers=true",
+        f"public_key={remote.public_key.hex()}",
+        f"endpoint={remote.endpoint}",
+        f"persistent_keepalive_interval={remote.keepalive_s}",
+        "allowed_ip=0.0.0.0/0",
+        "allowed_ip=::/0",
+    )
     return _request(lines)
 
 
@@ -120,6 +130,13 @@ class _PeerLines:
         except KeyError as error:
             # A missing counter is not a zero: taken for one, it would look like a reset.
             raise MalformedDump(f"a peer without {error.args[0]}") from error
+
+
+def _device(change: DeviceChange) -> Iterator[str]:
+    if change.private_key is not None:
+        yield f"private_key={change.private_key.hex()}"
+    if change.listen_port is not None:
+        yield f"listen_port={change.listen_port}"
 
 
 def _put(peer: Peer) -> Iterator[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import shutil
 import stat
@@ -16,7 +15,7 @@ from appliance.domain.clock import HostClock
 from appliance.domain.errors import HostError, TunnelError
 from appliance.network import interfaces
 from appliance.network.firewall import nft_json, sysctls
-from appliance.network.wireguard import backend, kernel, userspace
+from appliance.network.wireguard.backend import dump_existing, read_host
 from appliance.ops.doctor import system_clock, udp_sockets
 from appliance.ops.doctor.facts import Disk, Facts, Firewall, ForwardingFacts, Network, StateFacts, StateFile, UdpPort
 from appliance.ops.doctor.firewall import PROGRAMS
@@ -26,7 +25,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from appliance.config.load import Settings
-    from appliance.network.wireguard.tunnel import Tunnel
     from appliance.store.state_dir import StateDir
 
 COMMAND_TIMEOUT_S = 30
@@ -38,9 +36,9 @@ def gather(settings: Settings, config_file: Path, state: StateDir, become_owner:
     """Reads all facts. `become_owner`: called after all that may need root, because only its owner opens the store."""
     interface, port = settings.wireguard.interface, settings.wireguard.listen_port
     root = os.geteuid() == 0
-    wireguard = backend.read_host(interface)
+    wireguard = read_host(interface)
     network = _network(interface)
-    udp = UdpPort(udp_sockets.holders(port), _device_port(interface, wireguard.interface_kind))
+    udp = UdpPort(udp_sockets.holders(port), _device_port(interface))
     forwarding = _forwarding(state, root=root)
     firewall = _firewall()
     now = HostClock().now()
@@ -77,23 +75,11 @@ def _network(interface: str) -> Network:
     )
 
 
-def _device_port(interface: str, kind: str | None) -> int | None:
+def _device_port(interface: str) -> int | None:
     """Returns the tunnel's UDP port if it is up and may be queried."""
-    tunnels: dict[str, Callable[[str], Tunnel]]
-    tunnels = {kernel.KIND: kernel.KernelTunnel, userspace.KIND: userspace.UserspaceTunnel}
-    if kind is None or kind not in tunnels:
-        return None
-
-    async def ask() -> int:
-        tunnel = tunnels[kind](interface)
-        try:
-            return (await tunnel.dump()).listen_port
-        finally:
-            await tunnel.close()
-
     try:
-        return asyncio.run(ask())
-    except TunnelError:
+        return dump_existing(interface).listen_port
+    except (HostError, TunnelError):
         return None
 
 
