@@ -66,7 +66,7 @@ def test_wg_quick_has_gone(space: Namespace, config: Path, environ: dict[str, st
     add_pair(space)
     said: list[str] = []
     assert WholeMachine(NAME, environ, said.append, MARK).down() == []
-    assert said == [f"wg-quick down: No such file or directory; taking {NAME} away without it"]
+    assert said == [f"wg-quick is not installed; taking {NAME} away without it"]
     assert rules(space) == before
     assert NAME not in ip(space, "link")
     assert not config.exists()

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
-import tempfile
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -12,11 +10,10 @@ from appliance.client.credentials import write_private
 from appliance.client.run_records import config_of
 from appliance.client.tunnel import nft_guard, wg_quick_cleanup
 from appliance.client.tunnel.peer_config import read_offer
-from appliance.client.tunnel.subprocesses import run
 from appliance.client.tunnel.tunnel import Figures, read_figures
 from appliance.client.tunnel.wg_config import resolvers
 from appliance.domain.errors import ApplianceError, HostError
-from appliance.network import interfaces
+from appliance.network import interfaces, programs
 from appliance.network.wireguard import link
 from appliance.network.wireguard.backend import choose_device, existing_device
 from appliance.network.wireguard.tunnel import LinkChange
@@ -80,7 +77,7 @@ class WholeMachine:
     def mark(self) -> int | None:
         """Returns the fwmark that wg-quick has chosen."""
         with suppress(HostError, ValueError):  # wg is missing; the mark is "off"
-            self._mark = int(run("wg", "show", self._interface, "fwmark", environ=self._environ).strip(), 0)
+            self._mark = int(programs.run("wg", "show", self._interface, "fwmark", environ=self._environ).strip(), 0)
         return self._mark
 
     def down(self) -> list[str]:
@@ -127,28 +124,19 @@ class WholeMachine:
     def _run(self, action: str) -> None:
         """Runs wg-quick in a session of its own, out of reach of the terminal's signals: a half-done action is worse
         than one that has to be undone.
-
-        The output goes to a file: a wireguard-go that wg-quick starts would keep a pipe open.
         """
-        with tempfile.TemporaryFile() as said:
-            try:
-                done = subprocess.run(  # noqa: S603 (a file of ours)
-                    [WG_QUICK, action, str(self._file)],
-                    stdin=subprocess.DEVNULL,
-                    stdout=said,
-                    stderr=said,
-                    start_new_session=True,
-                    env=dict(self._environ),
-                    timeout=WG_QUICK_S,
-                    check=False,
-                )
-            except subprocess.TimeoutExpired as error:
-                raise HostError(f"{WG_QUICK} {action} does not end") from error
-            except OSError as error:
-                raise HostError(f"{WG_QUICK} {action}: {error.strerror}") from error
-            if done.returncode != 0:
-                said.seek(0)
-                raise HostError(f"{WG_QUICK} {action} failed: {_complaint(said.read().decode(errors='replace'))}")
+        try:
+            programs.run(
+                *(WG_QUICK, action, str(self._file)),
+                environ=self._environ,
+                timeout_s=WG_QUICK_S,
+                new_session=True,
+                summary=_complaint,
+            )
+        except programs.ProgramMissing:
+            raise
+        except programs.ProgramFailed as error:
+            raise HostError(f"{WG_QUICK} {action} {error.reason}") from error
 
 
 def _complaint(said: str) -> str:

@@ -7,13 +7,13 @@ rules with its name in a comment.
 
 from __future__ import annotations
 
-import shutil
 from contextlib import suppress
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, NamedTuple
 
-from appliance.client.tunnel.subprocesses import run
 from appliance.domain.errors import HostError
+from appliance.network import programs
+from appliance.network.firewall import nft
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -37,17 +37,17 @@ def guard(interface: str, addresses: Sequence[Prefix], environ: Mapping[str, str
     Raises HostError: if a command fails.
     """
     script = ""
-    there = _tables(environ)
+    present = nft.tables(environ)
     for length, family in FAMILIES.items():
         table = f"{family} wg-quick-{interface}"
-        if table not in there:
+        if table not in present:
             continue
         script += f"flush chain {table} preraw\n"
         for address in _of(length, addresses):
             own = f"{family} daddr {address}"
             script += f'add rule {table} preraw iifname != "{interface}" {own} fib saddr type != local drop\n'
     if script:
-        run("nft", "-f", "-", text=script, environ=environ)
+        nft.execute(script, environ)
     for length, program in PROGRAMS.items():
         found = _saved(program, interface, environ)
         if found:
@@ -64,22 +64,15 @@ def guard(interface: str, addresses: Sequence[Prefix], environ: Mapping[str, str
 def remove(interface: str, environ: Mapping[str, str]) -> None:
     """Removes the interface's rules. Raises HostError: if a command fails."""
     own = {f"{family} wg-quick-{interface}" for family in FAMILIES.values()}
-    script = "".join(f"delete table {table}\n" for table in _tables(environ) if table in own)
+    script = "".join(f"delete table {table}\n" for table in nft.tables(environ) if table in own)
     if script:
-        run("nft", "-f", "-", text=script, environ=environ)
+        nft.execute(script, environ)
     for program in PROGRAMS.values():
         _restore(program, _deleted(_saved(program, interface, environ)), environ)
 
 
 def _of(length: int, addresses: Sequence[Prefix]) -> list[str]:
     return [str(ip_address(prefix.address)) for prefix in addresses if len(prefix.address) == length]
-
-
-def _tables(environ: Mapping[str, str]) -> list[str]:
-    """Returns the nftables tables, each as its family and name."""
-    if shutil.which("nft") is None:
-        return []
-    return [line.removeprefix("table ") for line in run("nft", "list", "tables", environ=environ).splitlines()]
 
 
 def _comment(interface: str) -> str:
@@ -90,7 +83,7 @@ def _saved(program: str, interface: str, environ: Mapping[str, str]) -> list[Gua
     """Returns the rules for the interface. If rules cannot be read, wg-quick cannot have written any."""
     found, table = [], ""
     with suppress(HostError):
-        for line in run(f"{program}-save", environ=environ).splitlines():
+        for line in programs.run(f"{program}-save", environ=environ).splitlines():
             if line.startswith("*"):
                 table = line
             elif line.startswith("-A ") and _comment(interface) in line:
@@ -106,4 +99,4 @@ def _restore(program: str, changes: Sequence[GuardRule], environ: Mapping[str, s
     """Applies changes in addition to the existing rules."""
     if changes:
         script = "".join(f"{change.table}\n{change.line}\nCOMMIT\n" for change in changes)
-        run(f"{program}-restore", "--noflush", text=script, environ=environ)
+        programs.run(f"{program}-restore", "--noflush", text=script, environ=environ, summary=programs.joined_lines)

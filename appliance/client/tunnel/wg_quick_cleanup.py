@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from appliance.client.tunnel import ip_rules, nft_guard
-from appliance.client.tunnel.subprocesses import run
 from appliance.domain.errors import HostError
+from appliance.network import programs
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -29,9 +29,9 @@ def set_resolvers(interface: str, addresses: Sequence[str], environ: Mapping[str
     """
     if addresses:
         text = "".join(f"nameserver {address}\n" for address in addresses)
-        run(RESOLVCONF, "-a", _resolvconf_name(interface), "-m", "0", "-x", text=text, environ=environ)
+        programs.run(RESOLVCONF, "-a", _resolvconf_name(interface), "-m", "0", "-x", text=text, environ=environ)
     else:
-        run(RESOLVCONF, "-d", _resolvconf_name(interface), "-f", environ=environ)
+        programs.run(RESOLVCONF, "-d", _resolvconf_name(interface), "-f", environ=environ)
 
 
 def remove(

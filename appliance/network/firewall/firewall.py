@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from appliance.domain.errors import EgressError, HostError
 from appliance.network import interfaces
-from appliance.network.firewall import coexistence, conntrack, nft_json, ruleset
+from appliance.network.firewall import coexistence, conntrack, nft, nft_json, ruleset
 from appliance.network.firewall.state import EgressState
 
 if TYPE_CHECKING:
@@ -133,7 +133,7 @@ class HostEgress:
 
     async def _listing(self) -> str:
         """Lists the ruleset without the elements of sets, which may be many. Raises EgressError."""
-        listed = await self._nft("", "--json", "--terse", "list", "ruleset")
+        listed = await self._nft("", *nft.LIST_TERSE)
         if not nft_json.is_listing(listed):
             raise EgressError("nft -j list ruleset printed no JSON")
         return listed
@@ -163,13 +163,17 @@ class HostEgress:
                 log.info("connections that had begun without the table: %d, begun anew", many)
 
     async def _nft(self, script: str, *arguments: str) -> str:
-        """Runs nft and returns its output. Without arguments it executes the script."""
+        """Runs nft and returns its output. Without arguments it executes the script.
+
+        Awaited, and not run by `nft.execute` in a thread: a thread would be held for as long as nft is stuck, and the
+        process id is needed before nft ends.
+        """
         if self._stuck is not None and self._stuck.returncode is None:
             raise EgressError("an nft that was killed has not ended yet")
         pipe = asyncio.subprocess.PIPE
         try:
             process = await asyncio.create_subprocess_exec(
-                "nft", *(arguments or ("-f", "-")), stdin=pipe, stdout=pipe, stderr=pipe
+                nft.PROGRAM, *(arguments or nft.EXECUTE), stdin=pipe, stdout=pipe, stderr=pipe
             )
         except FileNotFoundError as error:
             raise EgressError("nft is not installed: apt-get install nftables") from error
@@ -187,6 +191,6 @@ class HostEgress:
                 await asyncio.wait_for(process.wait(), KILLED_WITHIN_S)
             raise EgressError(f"nft did not finish within {NFT_TIMEOUT_S} s") from error
         if process.returncode != 0:
-            reason = stderr.decode("utf-8", "replace").strip().splitlines()
-            raise EgressError(f"nft refused the rules: {reason[0] if reason else process.returncode}")
+            reason = nft.complaint(stderr.decode("utf-8", "replace").strip())
+            raise EgressError(f"nft refused the rules: {reason or process.returncode}")
         return stdout.decode("utf-8", "replace")
