@@ -196,27 +196,28 @@ class ClientConnection:
         self._place.note_mark(self._dialer.mark)
 
     def _view(self) -> status_text.View:
+        now = _now()
+        return status_text.View(
+            id=self._opened.id,
+            region=self._wish.region,
+            public_ip=self._opened.public_ip,
+            elapsed_s=now - self._begun,
+            traffic=self._traffic(now),
+            session=self._session,
+            away=self._away,
+        )
+
+    def _traffic(self, now: float) -> status_text.Traffic:
         figures = self._tunnel.figures()
         if figures.down < self._last.down or figures.up < self._last.up:
             carried = self._carried
             self._carried = replace(carried, down=carried.down + self._last.down, up=carried.up + self._last.up)
         self._last = figures
-        now = (_now(), self._carried.down + figures.down, self._carried.up + figures.up)
-        down_rate, up_rate = status_text.rates(self._reading, now)
-        self._reading = now
-        return status_text.View(
-            id=self._opened.id,
-            region=self._wish.region,
-            public_ip=self._opened.public_ip,
-            elapsed_s=now[0] - self._begun,
-            down=now[1],
-            up=now[2],
-            down_rate=down_rate,
-            up_rate=up_rate,
-            handshake_age_s=None if figures.handshake_s is None else max(0.0, time.time() - figures.handshake_s),
-            session=self._session,
-            away=self._away,
-        )
+        reading = (now, self._carried.down + figures.down, self._carried.up + figures.up)
+        down_rate, up_rate = status_text.rates(self._reading, reading)
+        self._reading = reading
+        age_s = None if figures.handshake_s is None else max(0.0, time.time() - figures.handshake_s)
+        return status_text.Traffic(reading[1], reading[2], down_rate, up_rate, age_s)
 
 
 def request(wish: ConnectionOptions, key: bytes) -> dict[str, object]:

@@ -18,18 +18,30 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
+class ClientSettings:
+    """Holds what a client's configuration file takes from the exit's configuration."""
+
+    endpoint: client_config.Endpoint
+    dns: tuple[IPv4Address | IPv6Address, ...]
+    keepalive: int
+
+
+@dataclass(frozen=True, slots=True)
 class Exit:
+    """Describes the exit's own side of the tunnel, and what all its clients have in common."""
+
     interface: str
     private_key: bytes = field(repr=False)
     public_key: bytes
-    public_ip: IPv4Address | IPv6Address
     listen_port: int
-    endpoint_port: int
     mtu: int
     subnet: IPv4Network
     subnet6: IPv6Network | None
-    dns: tuple[IPv4Address | IPv6Address, ...]
-    keepalive: int
+    client_settings: ClientSettings
+
+    @property
+    def public_ip(self) -> IPv4Address | IPv6Address:
+        return self.client_settings.endpoint.host
 
     def addresses(self, offset: int, *, ipv6: bool) -> list[IPv4Address | IPv6Address]:
         """Returns the addresses at an offset in the subnet: IPv4, and IPv6 if requested and configured."""
@@ -73,10 +85,10 @@ class Exit:
                 key_pair=None if private_key is None else (private_key, session.public_key),
                 addresses=self.addresses_of(session),
                 mtu=self.mtu,
-                dns=self.dns,
+                dns=self.client_settings.dns,
                 server_public_key=self.public_key,
-                endpoint=client_config.Endpoint(self.public_ip, self.endpoint_port),
-                keepalive=self.keepalive,
+                endpoint=self.client_settings.endpoint,
+                keepalive=self.client_settings.keepalive,
                 ipv6=ipv6,
             )
         )

@@ -223,7 +223,8 @@ def _taking_over(
 
 
 def _announce(settings: Settings, place: ExitPlacement) -> None:
-    log.info("region %s, clients dial %s port %d", settings.node.region, place.exit.public_ip, place.exit.endpoint_port)
+    endpoint = place.exit.client_settings.endpoint
+    log.info("region %s, clients dial %s port %d", settings.node.region, endpoint.host, endpoint.port)
     if settings.metrics.url is not None:
         log.info("metrics on %s", settings.metrics.url)
     log.info("listening on %s", settings.api.url)
