@@ -45,10 +45,10 @@ class Exit:
 
     def addresses(self, offset: int, *, ipv6: bool) -> list[IPv4Address | IPv6Address]:
         """Returns the addresses at an offset in the subnet: IPv4, and IPv6 if requested and configured."""
-        found: list[IPv4Address | IPv6Address] = [self.subnet[offset]]
+        addresses: list[IPv4Address | IPv6Address] = [self.subnet[offset]]
         if ipv6 and self.subnet6 is not None:
-            found.append(self.subnet6[offset])
-        return found
+            addresses.append(self.subnet6[offset])
+        return addresses
 
     def addresses_of(self, session: Session) -> list[IPv4Address | IPv6Address]:
         return self.addresses(session.address_offset, ipv6=session.ipv6)
@@ -56,10 +56,10 @@ class Exit:
     def peer(self, session: Session) -> Peer:
         # Asked for each peer that moved, each second: the arithmetic of `addresses` without its objects.
         offset = session.address_offset
-        found = [Prefix((int(self.subnet.network_address) + offset).to_bytes(4, "big"), 32)]
+        allowed_ips = [Prefix((int(self.subnet.network_address) + offset).to_bytes(4, "big"), 32)]
         if session.ipv6 and self.subnet6 is not None:
-            found.append(Prefix((int(self.subnet6.network_address) + offset).to_bytes(16, "big"), 128))
-        return Peer(session.public_key, frozenset(found))
+            allowed_ips.append(Prefix((int(self.subnet6.network_address) + offset).to_bytes(16, "big"), 128))
+        return Peer(session.public_key, frozenset(allowed_ips))
 
     def desired(self, sessions: Iterable[Session]) -> Desired:
         """Returns the exit's wanted state while these sessions are live."""

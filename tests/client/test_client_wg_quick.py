@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from appliance.client.tunnel import nft_guard, wg_quick_cleanup
-from appliance.client.tunnel.full_tunnel import WholeMachine
+from appliance.client.tunnel.full_tunnel import FullTunnel
 from appliance.domain.errors import HostError
 from appliance.network.wireguard.backend import HostFacts
 
@@ -64,5 +64,5 @@ def test_no_wireguard(monkeypatch: pytest.MonkeyPatch, wireguard_go: bool, tun_d
     monkeypatch.setattr("appliance.network.wireguard.backend.read_host", lambda _: facts)
     monkeypatch.setattr("appliance.client.tunnel.full_tunnel.shutil.which", lambda name: f"/usr/bin/{name}")
     with pytest.raises(HostError, match=said):
-        WholeMachine("wgc0", {}, print).check()
-    WholeMachine("wgc0", {"WG_QUICK_USERSPACE_IMPLEMENTATION": "boringtun"}, print).check()
+        FullTunnel("wgc0", {}, print).check()
+    FullTunnel("wgc0", {"WG_QUICK_USERSPACE_IMPLEMENTATION": "boringtun"}, print).check()

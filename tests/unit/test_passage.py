@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from appliance.network.firewall.coexistence import Way, delete, insert, missing
+from appliance.network.firewall.coexistence import ExitTraffic, delete, insert, missing
 
-WAY = Way(
+WAY = ExitTraffic(
     interface="wga0",
     listen_port=51820,
     subnets=(IPv4Network("10.101.0.0/24"), IPv6Network("fd65:7869:7400::/112")),
@@ -97,13 +97,13 @@ def test_missing(entries: list[dict[str, Any]], expected: str) -> None:
 
 def test_of_another_interface() -> None:
     """Rules of ours that are about an interface of before do not count."""
-    renamed = Way("wgb0", WAY.listen_port, WAY.subnets, WAY.uplinks)
+    renamed = ExitTraffic("wgb0", WAY.listen_port, WAY.subnets, WAY.uplinks)
     assert [str(place) for place in missing(listing(DROPS, OURS), renamed)] == ["inet site forward"]
 
 
 def test_no_way_out() -> None:
     """Where there is no default route nothing is forwarded, and nothing called for."""
-    assert missing(listing(DROPS), Way("wga0", 51820, WAY.subnets, {})) == []
+    assert missing(listing(DROPS), ExitTraffic("wga0", 51820, WAY.subnets, {})) == []
 
 
 def test_delete() -> None:

@@ -27,13 +27,13 @@ WG_QUICK_S = 120.0
 OTHER_WIREGUARD = "WG_QUICK_USERSPACE_IMPLEMENTATION"  # names the user's choice of program instead of wireguard-go
 
 
-class WholeMachine:
+class FullTunnel:
     default_resolvers: Sequence[str] = ()  # empty: keeps the machine's own
 
     def __init__(
         self, interface: str, environ: Mapping[str, str], remark: Callable[[str], None], mark: int | None = None
     ) -> None:
-        """`mark`: the fwmark of a tunnel that a killed run has left."""
+        """Takes over a tunnel: `mark` is the fwmark of a tunnel that a killed run has left."""
         self._interface = interface
         self._environ = environ
         self._remark = remark
@@ -110,7 +110,7 @@ class WholeMachine:
             wg_quick_cleanup.remove(self._interface, self._mark, names, self._environ, self._remark)
 
     def _refuse(self, config: str) -> None:
-        """Raises HostError: if resolvconf is missing and needed; or if this machine is the exit itself, whose own
+        """Raises HostError if resolvconf is missing and needed; or if this machine is the exit itself, whose own
         traffic to the internet would be routed into its own tunnel."""
         if resolvers(config) and shutil.which(wg_quick_cleanup.RESOLVCONF) is None:
             raise HostError(

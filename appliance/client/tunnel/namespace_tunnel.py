@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 EVERYTHING = {4: ip_network("0.0.0.0/0"), 16: ip_network("::/0")}  # by the length of an address
 
 
-class Apart:
+class NamespaceTunnel:
     # The host's own resolvers are out of reach: they are on this machine or in its network.
     default_resolvers: Sequence[str] = (PUBLIC_RESOLVER,)
 
@@ -77,7 +77,7 @@ class Apart:
         """Returns None: traffic outside the namespace does not go into the tunnel."""
 
     def start(self, command: Sequence[str], user: Invoker, environ: dict[str, str]) -> subprocess.Popen[bytes]:
-        """Starts the program. Raises OSError: if there is no such program, or it may not be executed."""
+        """Starts the program. Raises OSError if there is no such program, or it may not be executed."""
 
         def begin() -> subprocess.Popen[bytes]:
             uid, gid, groups = (user.uid, user.gid, user.groups()) if user.changed else (None, None, None)

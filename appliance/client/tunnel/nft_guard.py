@@ -25,7 +25,7 @@ PROGRAMS = {4: "iptables", 16: "ip6tables"}
 
 
 class GuardRule(NamedTuple):
-    """A rule as iptables-save(8) prints it: `*raw`, `-A PREROUTING ...`."""
+    """Holds a rule as iptables-save(8) prints it: `*raw`, `-A PREROUTING ...`."""
 
     table: str
     line: str
@@ -34,7 +34,7 @@ class GuardRule(NamedTuple):
 def guard(interface: str, addresses: Sequence[Prefix], environ: Mapping[str, str]) -> None:
     """Replaces the guarded addresses, in nftables or iptables, whichever wg-quick has used.
 
-    Raises HostError: if a command fails.
+    Raises HostError if a command fails.
     """
     script = ""
     present = nft.tables(environ)
@@ -49,8 +49,8 @@ def guard(interface: str, addresses: Sequence[Prefix], environ: Mapping[str, str
     if script:
         nft.execute(script, environ)
     for length, program in PROGRAMS.items():
-        found = _saved(program, interface, environ)
-        if found:
+        rules = _saved(program, interface, environ)
+        if rules:
             matches = "-m addrtype ! --src-type LOCAL"
             new = [
                 GuardRule(
@@ -58,11 +58,11 @@ def guard(interface: str, addresses: Sequence[Prefix], environ: Mapping[str, str
                 )
                 for address in _of(length, addresses)
             ]
-            _restore(program, [*new, *_deleted([rule for rule in found if rule.table == "*raw"])], environ)
+            _restore(program, [*new, *_deleted([rule for rule in rules if rule.table == "*raw"])], environ)
 
 
 def remove(interface: str, environ: Mapping[str, str]) -> None:
-    """Removes the interface's rules. Raises HostError: if a command fails."""
+    """Removes the interface's rules. Raises HostError if a command fails."""
     own = {f"{family} wg-quick-{interface}" for family in FAMILIES.values()}
     script = "".join(f"delete table {table}\n" for table in nft.tables(environ) if table in own)
     if script:
@@ -81,14 +81,14 @@ def _comment(interface: str) -> str:
 
 def _saved(program: str, interface: str, environ: Mapping[str, str]) -> list[GuardRule]:
     """Returns the rules for the interface. If rules cannot be read, wg-quick cannot have written any."""
-    found, table = [], ""
+    rules, table = [], ""
     with suppress(HostError):
         for line in programs.run(f"{program}-save", environ=environ).splitlines():
             if line.startswith("*"):
                 table = line
             elif line.startswith("-A ") and _comment(interface) in line:
-                found.append(GuardRule(table, line))
-    return found
+                rules.append(GuardRule(table, line))
+    return rules
 
 
 def _deleted(rules: Sequence[GuardRule]) -> list[GuardRule]:

@@ -20,7 +20,7 @@ KEEPALIVE_S = 25
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """The values of a session's wg-quick file that a device needs. `addresses`: single hosts, /32 and /128."""
+    """Holds the values of a session's wg-quick file that a device needs. `addresses`: single hosts, /32 and /128."""
 
     addresses: tuple[Prefix, ...]
     mtu: int
@@ -28,7 +28,7 @@ class Offer:
 
 
 def read_offer(wg_config: str) -> Offer:
-    """Parses a session's wg-quick file. Raises HostError: if the text is not what the API sends."""
+    """Parses a session's wg-quick file. Raises HostError if the text is not what the API sends."""
     lines = (line.partition(" = ") for line in wg_config.splitlines() if not line.startswith("#"))
     values: Mapping[str, str] = {name: value for name, _, value in lines}
     try:
@@ -43,7 +43,7 @@ def read_offer(wg_config: str) -> Offer:
 
 
 def _number(text: str) -> int:
-    """Parses a port or an MTU. Raises ValueError: if it is not a number from 1 to 65535."""
+    """Parses a port or an MTU. Raises ValueError if it is not a number from 1 to 65535."""
     if not 1 <= (number := int(text)) <= 65535:
         raise ValueError(f"{text} is out of range")
     return number

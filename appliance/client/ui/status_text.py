@@ -56,8 +56,11 @@ class View:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A piece of the status line. `weight`: the heaviest parts are dropped first if the line is too long. `short`: the
-    same in fewer columns, if there is such a form."""
+    """Holds a piece of the status line.
+
+    `weight`: the heaviest parts are dropped first if the line is too long. `short`: the same in fewer columns, if there
+    is such a form.
+    """
 
     text: str
     style: str = ""
@@ -103,16 +106,16 @@ def parts(view: View, glyphs: Glyphs) -> list[Part]:
     return shown
 
 
-def fit(found: Sequence[Part], width: int) -> list[Part]:
+def fit(line: Sequence[Part], width: int) -> list[Part]:
     """Returns the parts that fit into `width` columns: drops the heaviest, shortens the others."""
-    kept = _without_heaviest(found, width, down_to=WRITTEN_SHORT)
+    kept = _without_heaviest(line, width, down_to=WRITTEN_SHORT)
     if _columns(kept) <= width:
         return kept
     return _without_heaviest([replace(part, text=part.short or part.text) for part in kept], width)
 
 
-def _without_heaviest(found: Sequence[Part], width: int, down_to: int = 0) -> list[Part]:
-    kept = list(found)
+def _without_heaviest(line: Sequence[Part], width: int, down_to: int = 0) -> list[Part]:
+    kept = list(line)
     while kept and _columns(kept) > width:
         heaviest = max(kept, key=lambda part: part.weight)
         if heaviest.weight <= down_to:
@@ -121,8 +124,8 @@ def _without_heaviest(found: Sequence[Part], width: int, down_to: int = 0) -> li
     return kept
 
 
-def _columns(found: Sequence[Part]) -> int:
-    return sum(len(part.text) for part in found) + len(SEPARATOR) * (len(found) - 1)
+def _columns(line: Sequence[Part]) -> int:
+    return sum(len(part.text) for part in line) + len(SEPARATOR) * (len(line) - 1)
 
 
 def as_json(view: View) -> dict[str, Any]:
@@ -165,7 +168,7 @@ def receipt(elapsed_s: float, session: Mapping[str, Any]) -> list[tuple[str, str
 
 @dataclass(frozen=True, slots=True)
 class Left:
-    """What is left of a quota window: its share from 0 to 1, and the amount in words."""
+    """Says what is left of a quota window: its share from 0 to 1, and the amount in words."""
 
     share: float
     amount: str
@@ -173,13 +176,13 @@ class Left:
 
 def quota_left(session: Mapping[str, Any]) -> Left | None:
     """Returns what is left of the window with the smaller share left; None if nothing is metered."""
-    found = []
+    windows = []
     for window, shown in (("bytes", size), ("seconds", long_span)):
         limit = session.get(f"quota_{window}_limit", 0)
         if limit:
             left = max(0, limit - session.get(f"quota_{window}_used", 0))
-            found.append(Left(left / limit, shown(left)))
-    return min(found, key=lambda left: left.share, default=None)
+            windows.append(Left(left / limit, shown(left)))
+    return min(windows, key=lambda left: left.share, default=None)
 
 
 def total_cost(session: Mapping[str, Any]) -> str | None:

@@ -110,9 +110,9 @@ class HostEgress:
         """Lets clients through other tables; logs a failure, since the exit may work without it."""
         try:
             uplinks = await asyncio.to_thread(interfaces.uplinks)
-            ways = {version: uplink.interface for version, uplink in uplinks.items()}
-            way = coexistence.Way(self._interface, self._listen_port, tuple(self._subnets), ways)
-            places = coexistence.missing(await self._listing(), way)
+            names = {version: uplink.interface for version, uplink in uplinks.items()}
+            traffic = coexistence.ExitTraffic(self._interface, self._listen_port, tuple(self._subnets), names)
+            points = coexistence.missing(await self._listing(), traffic)
         except (EgressError, HostError, OSError) as error:
             log.warning("what other firewalls let through is not known: %s", error)
             return
@@ -120,16 +120,16 @@ class HostEgress:
             # The listing has syntax unknown when this was written.
             log.warning("nft -j list ruleset is not understood: %s", error, exc_info=True)
             return
-        for place in places:
+        for point in points:
             # One by one: a table may refuse changes by others than its owner (flag `owner`).
             try:
-                await self._nft(coexistence.insert([place]))
-                log.info("clients are let through chain %s", place)
-                self._impassable.discard(str(place))
+                await self._nft(coexistence.insert([point]))
+                log.info("clients are let through chain %s", point)
+                self._impassable.discard(str(point))
             except EgressError as error:
-                if str(place) not in self._impassable:
-                    log.warning("chain %s may drop clients' packets, see wg-appliance doctor: %s", place, error)
-                self._impassable.add(str(place))
+                if str(point) not in self._impassable:
+                    log.warning("chain %s may drop clients' packets, see wg-appliance doctor: %s", point, error)
+                self._impassable.add(str(point))
 
     async def _listing(self) -> str:
         """Lists the ruleset without the elements of sets, which may be many. Raises EgressError."""

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from appliance.network.wireguard.client_config import Endpoint
     from appliance.network.wireguard.tunnel import Peer, PeerChange, RemotePeer
 
-# Room for the peers of one message. Half of what a nest could hold: the kernel copies a request into one
-# contiguous buffer, and smaller ones are easier to get.
+# Bytes of peers in one message. Half of what a nest could hold: the kernel copies a request into one contiguous
+# buffer, and smaller ones are easier to allocate.
 PEERS_LIMIT = 32 * 1024
 # 256 IPv6 allowed-ips take 10 KiB, so an entry always fits beside the message's other attributes.
 ALLOWED_IPS_PER_ENTRY = 256
@@ -25,7 +25,7 @@ EVERYTHING = (Prefix(bytes(4), 0), Prefix(bytes(16), 0))
 
 
 class PeerEntry(NamedTuple):
-    """What must share a message of a change: the removal of the peer and what puts it, or one of the two."""
+    """Holds the parts of a change that must share a message: the peer's removal and its addition, or one of the two."""
 
     public_key: bytes
     removal: bytes
@@ -37,12 +37,12 @@ class PeerEntry(NamedTuple):
 
 
 def interface(name: str) -> bytes:
-    """The attribute that says which device is meant; the body of WG_CMD_GET_DEVICE is nothing else."""
+    """Writes the attribute that names the device; it is the whole body of WG_CMD_GET_DEVICE."""
     return attribute(constants.WGDEVICE_A_IFNAME, name.encode() + b"\0")
 
 
 def device_body(name: str, change: DeviceChange) -> bytes:
-    """The body of WG_CMD_SET_DEVICE for the device's own settings."""
+    """Writes the body of WG_CMD_SET_DEVICE that changes the device's own settings."""
     body = interface(name)
     if change.private_key is not None:
         body += attribute(constants.WGDEVICE_A_PRIVATE_KEY, _key(change.private_key))
@@ -52,9 +52,9 @@ def device_body(name: str, change: DeviceChange) -> bytes:
 
 
 def peers_body(name: str, entries: Iterable[PeerEntry], *, again: bool = False) -> bytes:
-    """The body of WG_CMD_SET_DEVICE for the entries of one message.
+    """Writes the body of WG_CMD_SET_DEVICE for the entries of one message.
 
-    `again`: once more for entries that were done already, and therefore without their removals.
+    `again`: repeats entries that were applied already, and therefore omits removals.
     """
     peers = (entry.put if again else entry.removal + entry.put for entry in entries)
     return interface(name) + nest(constants.WGDEVICE_A_PEERS, *peers)
@@ -74,7 +74,7 @@ def dial_body(name: str, remote: RemotePeer, private_key: bytes | None) -> bytes
 
 
 def peer_entries(changes: Iterable[PeerChange]) -> Iterator[list[PeerEntry]]:
-    """The changes in order, over as few messages as hold them."""
+    """Divides the changes, in order, into as few messages as hold them."""
     message: list[PeerEntry] = []
     size = 0
     for change in changes:
@@ -97,7 +97,7 @@ def _entries(change: PeerChange) -> Iterator[PeerEntry]:
     first, *rest = _allowed_ips(change.peer)
     yield PeerEntry(key, removal, _peer(key, constants.WGPEER_F_REPLACE_ALLOWEDIPS, first))
     for more in rest:
-        # Adds to the peer just put, and must not bring it back if somebody removed it in between.
+        # Adds to the peer of the first entry, and must not re-create one that was removed in between.
         yield PeerEntry(key, b"", _peer(key, constants.WGPEER_F_UPDATE_ONLY, more))
 
 
@@ -111,7 +111,7 @@ def _peer(public_key: bytes, flags: int, *attributes: bytes) -> bytes:
 
 
 def _allowed_ips(peer: Peer) -> list[bytes]:
-    """WGPEER_A_ALLOWEDIPS nests, at least one. Sorted, so that equal changes are equal bytes."""
+    """Writes WGPEER_A_ALLOWEDIPS nests, at least one. Sorts, so that equal changes are equal bytes."""
     prefixes = sorted(peer.allowed_ips)
     starts = range(0, max(len(prefixes), 1), ALLOWED_IPS_PER_ENTRY)
     return [

@@ -9,7 +9,7 @@ from appliance.domain.errors import TunnelError
 from appliance.network.netlink import constants
 from appliance.network.netlink.generic import GenericNetlink, NetlinkError
 from appliance.network.wireguard import encode, link
-from appliance.network.wireguard.batch import Refused, put_through
+from appliance.network.wireguard.batch import Refused, send_batches
 from appliance.network.wireguard.parse import DumpParser
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ class KernelDevice:
             return self._netlink.dump(self._parser, constants.WG_CMD_GET_DEVICE, encode.interface(self.interface_name))
 
     def apply(self, changes: Sequence[PeerChange]) -> None:
-        put_through(self.interface_name, encode.peer_entries(changes), self._set_peers)
+        send_batches(self.interface_name, encode.peer_entries(changes), self._set_peers)
 
     def delete(self) -> None:
         link.delete_link(self.interface_name, KIND)

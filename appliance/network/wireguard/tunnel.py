@@ -64,7 +64,7 @@ class Dump:
     compared: ComparedPeers | None = field(default=None, compare=False, repr=False)  # the same peers
 
     def changed_since(self, earlier: Dump | None) -> Collection[bytes]:
-        """The public keys of the peers that are new, gone or not as they were; of all where nothing was earlier."""
+        """Returns the public keys of peers added, removed or changed; of all peers if there is no earlier dump."""
         if earlier is None:
             return self.peers.keys()
         if earlier.ifindex != self.ifindex:

@@ -1,4 +1,4 @@
-"""The cross-platform configuration protocol as text (https://www.wireguard.com/xplatform/); no sockets here.
+"""Encodes and parses the cross-platform configuration protocol (https://www.wireguard.com/xplatform/); no sockets here.
 
 A request is `set=1` or `get=1` and `key=value` lines up to an empty line; an answer ends with `errno=N` and an
 empty line. Keys are lowercase hex. A peer's lines follow its `public_key`. This is all the state there is, the
@@ -152,7 +152,7 @@ def _request(lines: Iterable[str]) -> bytes:
 
 
 def _lines(answer: bytes) -> Iterator[tuple[str, str]]:
-    """The key and value of each line, up to the empty one that must end the answer and does so only there."""
+    """Yields the key and value of each line, up to the empty line that ends the answer."""
     try:
         text = answer.decode("ascii")
     except UnicodeDecodeError as error:

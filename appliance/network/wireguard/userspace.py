@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from appliance.domain.errors import TunnelError
 from appliance.network.wireguard import link, uapi
-from appliance.network.wireguard.batch import put_through
+from appliance.network.wireguard.batch import send_batches
 from appliance.network.wireguard.wireguard_go import POLL_S, PROGRAM, START_TIMEOUT_S, WireguardGo
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ class UserspaceDevice:
 
     def apply(self, changes: Sequence[PeerChange]) -> None:
         if changes:
-            put_through(self.interface_name, [changes], self._set_peers)
+            send_batches(self.interface_name, [changes], self._set_peers)
 
     def delete(self) -> None:
         process = self._process.process()
@@ -110,9 +110,9 @@ class UserspaceDevice:
             time.sleep(POLL_S)
 
     def _await_listening(self) -> None:
-        """wireguard-go binds its UDP port when it hears that the interface is up, which is after rtnetlink's yes.
+        """Waits until wireguard-go has bound its UDP port: it does so when it learns that the interface is up.
 
-        Until then a configured port is only noted, and one that is taken would not be reported.
+        Until then it only stores a configured port, and does not report one that is taken.
         """
         deadline = time.monotonic() + UP_TIMEOUT_S
         while not uapi.parse_listen_port(self._process.ask(uapi.GET)):
