@@ -112,7 +112,7 @@ def _reach(
         url = parse_url(found.url)
     except InvalidRequest as error:
         raise click.UsageError(str(error)) from error
-    if url.reads_along and not insecure_http:
+    if url.sends_token_in_clear_text and not insecure_http:
         raise click.UsageError(f"{url.text}: others on the way could read the token; use https, or --insecure-http")
     if save and found.elsewhere is not None:
         raise _no_token(url.text, found, "beside --save")

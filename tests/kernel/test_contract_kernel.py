@@ -13,8 +13,9 @@ from appliance.domain.errors import DumpInterrupted
 from appliance.network.netlink import constants
 from appliance.network.netlink.generic import DUMP_ATTEMPTS, GenericNetlink, Result
 from appliance.network.wireguard.backend import choose_backend, kernel_has_wireguard
+from appliance.network.wireguard.device_tunnel import DeviceTunnel
 from appliance.network.wireguard.encode import interface, peer_entries, peers_body
-from appliance.network.wireguard.kernel import KernelTunnel
+from appliance.network.wireguard.kernel import KernelDevice
 from appliance.network.wireguard.parse import DumpParser
 from appliance.network.wireguard.tunnel import PutPeer, RemovePeer
 from tests.support.real_tunnel_contract import RealTunnelContract
@@ -61,7 +62,7 @@ class DisturbedDevice(GenericNetlink):
 class TestKernelTunnel(RealTunnelContract):
     @pytest.fixture
     def tunnel_named(self) -> Callable[[str], Tunnel]:
-        return KernelTunnel
+        return lambda name: DeviceTunnel(KernelDevice(name))
 
     def test_a_dump_under_changes_is_whole_or_interrupted(self, make_tunnel: Callable[[], Tunnel]) -> None:
         """While peers come and go, a dump is whole or says that it could not be: nobody who stayed is missing."""

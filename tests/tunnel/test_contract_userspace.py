@@ -16,8 +16,9 @@ import pytest
 
 from appliance.domain.errors import TunnelError
 from appliance.network.wireguard import userspace
+from appliance.network.wireguard.device_tunnel import DeviceTunnel
 from appliance.network.wireguard.tunnel import DeviceChange, LinkChange, PutPeer
-from appliance.network.wireguard.userspace import UserspaceTunnel
+from appliance.network.wireguard.userspace import UserspaceDevice
 from appliance.network.wireguard.wireguard_go import SOCKET_DIRECTORY
 from tests.support.netns import new_namespace
 from tests.support.real_tunnel_contract import RealTunnelContract
@@ -90,7 +91,7 @@ async def reaped(tunnel: Tunnel, pids: list[int]) -> None:
 class TestUserspaceTunnel(RealTunnelContract):
     @pytest.fixture
     def tunnel_named(self, tmp_path: Path) -> Callable[[str], Tunnel]:
-        return lambda name: UserspaceTunnel(name, tmp_path / f"{name}.log")
+        return lambda name: DeviceTunnel(UserspaceDevice(name, tmp_path / f"{name}.log"))
 
     def test_process_is_its_own(self, make_tunnel: Callable[[], Tunnel], namespace: Namespace) -> None:
         """wireguard-go leads a session of its own, in which it got no descriptor of ours."""
@@ -246,7 +247,7 @@ class TestUserspaceTunnel(RealTunnelContract):
             with pytest.raises(TunnelError, match=r"cannot start .*missing/wireguard-go\.log"):
                 await tunnel.change_link(UP)
 
-        run(lambda: UserspaceTunnel(name, tmp_path / "missing" / "wireguard-go.log"), body)
+        run(lambda: DeviceTunnel(UserspaceDevice(name, tmp_path / "missing" / "wireguard-go.log")), body)
 
     def test_unit_that_runs_it(
         self, make_tunnel: Callable[[], Tunnel], name: str, namespace: Namespace, monkeypatch: pytest.MonkeyPatch
@@ -270,7 +271,7 @@ class TestUserspaceTunnel(RealTunnelContract):
             finally:
                 await started.close()
 
-        run(lambda: UserspaceTunnel(name, unit="some.service"), body)
+        run(lambda: DeviceTunnel(UserspaceDevice(name, unit="some.service")), body)
 
     def test_the_same_name_in_another_namespace_is_an_error(self, make_tunnel: Callable[[], Tunnel]) -> None:
         """An interface of the same name in another network namespace is an error here and not disturbed there."""

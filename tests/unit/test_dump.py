@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from appliance._native import ffi, lib
 from appliance.domain.errors import MalformedDump, TunnelError
-from appliance.network.netlink.dump import DumpOutgrewItsRoom, DumpWasInterrupted
-from appliance.network.wireguard.parse import FIRST_ROOM, DumpParser
+from appliance.network.netlink.dump import DumpCapacityExceeded, DumpWasInterrupted
+from appliance.network.wireguard.parse import INITIAL_CAPACITY, DumpParser
 from appliance.network.wireguard.peer_table import TableCapacity
 from appliance.network.wireguard.tunnel import Dump, PeerState, Prefix
 from tests.support.unit.dump_messages import (
@@ -46,7 +46,7 @@ def state(number: int, *allowed_ips: str) -> PeerState:
     return PeerState(key(number), prefixes, 1000 + number, 2000 + number, (1_700_000_000 + number) * 10**9 + 5)
 
 
-def begun(port: int = PORT, room: TableCapacity = FIRST_ROOM) -> DumpParser:
+def begun(port: int = PORT, room: TableCapacity = INITIAL_CAPACITY) -> DumpParser:
     parser = DumpParser(FAMILY, room)
     parser.begin(SEQ, port)
     return parser
@@ -155,7 +155,7 @@ def test_one_wrong_byte_gives_a_dump_or_a_parser_error(value: int) -> None:
         assert outcome(bytes(changed)) in OUTCOMES
 
 
-OUTCOMES = {"whole", "unfinished", "MalformedDump", "DumpWasInterrupted", "DumpOutgrewItsRoom", "OSError"}
+OUTCOMES = {"whole", "unfinished", "MalformedDump", "DumpWasInterrupted", "DumpCapacityExceeded", "OSError"}
 
 
 def outcome(buffer: bytes) -> str:
@@ -250,7 +250,7 @@ def test_room_grows_until_the_dump_fits() -> None:
         again = buffer.replace(struct.pack("=II", SEQ, PORT), struct.pack("=II", seq, PORT))
         try:
             assert parser.feed(again, len(again))
-        except DumpOutgrewItsRoom:
+        except DumpCapacityExceeded:
             raised += 1
     assert raised == 8  # 1 to 16 of both
     assert dict(parser.result().peers) == by_key(*(state(n) for n in range(10)), state(10, *ips))
@@ -264,7 +264,7 @@ def test_room_has_a_bound(most: TableCapacity) -> None:
     parser.begin(SEQ, PORT)
     with pytest.raises(TunnelError, match="holds more than") as caught:
         parser.feed(buffer, len(buffer))
-    assert not isinstance(caught.value, DumpOutgrewItsRoom)
+    assert not isinstance(caught.value, DumpCapacityExceeded)
 
 
 def test_calls_out_of_turn_are_refused() -> None:

@@ -15,7 +15,7 @@ from msgspec import structs
 
 from appliance._native import ffi, lib
 from appliance.domain.errors import MalformedDump
-from appliance.network.netlink.dump import DumpOutgrewItsRoom
+from appliance.network.netlink.dump import DumpCapacityExceeded
 from appliance.network.wireguard.parse import DumpParser
 from appliance.network.wireguard.peer_table import PeerTable, TableCapacity
 from appliance.network.wireguard.tunnel import Dump, PeerState
@@ -135,7 +135,7 @@ def figures_by(chance: random.Random) -> tuple[int, int, int, tuple[str, ...]]:
 def read_growing(parser: DumpParser, recording: bytes) -> Dump:
     """As whoever asks again until there is room."""
     while True:
-        with suppress(DumpOutgrewItsRoom):
+        with suppress(DumpCapacityExceeded):
             return read(parser, recording)
 
 
@@ -156,7 +156,7 @@ def test_an_earlier_dump_stays() -> None:
 
 @pytest.mark.parametrize("then", [{1: PEER, 2: PEER}, {2: PEER}])
 def test_an_earlier_dump_goes(then: Model) -> None:
-    """A dump that nobody holds takes no memory, whether or not the peers of later ones stand at the same places."""
+    """A dump that is no longer used takes no memory, whether or not later ones have their peers in the same order."""
     parser = DumpParser(FAMILY)
     first = read(parser, recorded({1: PEER, 2: PEER}))
     gone = weakref.ref(first.peers)
@@ -236,7 +236,7 @@ def test_every_peer_of_another_interface_is_another_one() -> None:
 
 @pytest.mark.parametrize("doubled", [[1, 2, 1], [3, 3], [1, 3, 3], [2, 1, 2]])
 def test_a_peer_that_comes_twice_spoils_the_dump(doubled: list[int]) -> None:
-    """A peer that comes twice, known or new, makes no dump; the next one is compared with the last that was good."""
+    """A peer that appears twice, known or new, makes no dump; the next one is compared with the last that was good."""
     parser = DumpParser(FAMILY)
     first = read(parser, recorded({1: PEER, 2: PEER}))
     peers = [nest(0, peer_attrs(number)) for number in doubled]
@@ -297,17 +297,17 @@ def sip13(secret: tuple[int, int], data: bytes) -> int:
 def test_too_little_room_is_refused() -> None:
     """What has too few slots, or no power of two, is not filled; nothing is written past the room there is."""
     dumps = [ffi.new("struct wga_dump *") for _ in range(2)]
-    places = [ffi.new("struct wga_places *") for _ in range(2)]
+    indexes = [ffi.new("struct wga_peer_index *") for _ in range(2)]
     peers = ffi.new("struct wga_peer[]", 2)
     dumps[1].peers, dumps[1].peer_count = peers, 2
     peers[1].public_key = bytes(range(32))
-    found, slots = ffi.new("struct wga_key[]", 2), [ffi.new("uint32_t[]", 8) for _ in places]
+    found, slots = ffi.new("struct wga_key[]", 2), [ffi.new("uint32_t[]", 8) for _ in indexes]
     for at in range(2):
-        places[at].slots = slots[at]
+        indexes[at].slots = slots[at]
     for size in (0, 2, 3, 5):
-        places[1].size = size
-        assert lib.wga_places_fill(places[1], dumps[1]) == -22
-    places[0].size, places[1].size = 1, 4
-    assert [lib.wga_places_fill(places[at], dumps[at]) for at in range(2)] == [0, 0]
-    assert lib.wga_dump_compare(dumps[0], places[0], dumps[1], places[1], found, 1) == -28
-    assert lib.wga_dump_compare(dumps[0], places[0], dumps[1], places[1], found, 2) == 2
+        indexes[1].size = size
+        assert lib.wga_peer_index_fill(indexes[1], dumps[1]) == -22
+    indexes[0].size, indexes[1].size = 1, 4
+    assert [lib.wga_peer_index_fill(indexes[at], dumps[at]) for at in range(2)] == [0, 0]
+    assert lib.wga_dump_compare(dumps[0], indexes[0], dumps[1], indexes[1], found, 1) == -28
+    assert lib.wga_dump_compare(dumps[0], indexes[0], dumps[1], indexes[1], found, 2) == 2

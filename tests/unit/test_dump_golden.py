@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from appliance.domain.errors import MalformedDump
-from appliance.network.netlink.dump import DumpOutgrewItsRoom
+from appliance.network.netlink.dump import DumpCapacityExceeded
 from appliance.network.wireguard.parse import DumpParser
 from appliance.network.wireguard.peer_table import TableCapacity
 from appliance.network.wireguard.tunnel import Dump, Prefix
@@ -31,7 +31,7 @@ def replay(buffers: list[bytes], parser: DumpParser) -> Dump:
         parser.begin(SEQ, 0)
         try:
             finished = [parser.feed(buffer, len(buffer)) for buffer in buffers]
-        except DumpOutgrewItsRoom:
+        except DumpCapacityExceeded:
             continue
         assert finished == [False] * (len(buffers) - 1) + [True]
         return parser.result()

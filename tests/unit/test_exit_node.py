@@ -8,7 +8,8 @@ from ipaddress import IPv4Network, IPv6Network, ip_address, ip_interface
 import pytest
 from msgspec import structs
 
-from appliance.network.exit_node import Exit
+from appliance.network.exit_node import ClientSettings, Exit
+from appliance.network.wireguard.client_config import Endpoint
 from appliance.network.wireguard.tunnel import Prefix
 from tests.support.unit.a_session import A_SESSION
 
@@ -16,14 +17,11 @@ EXIT = Exit(
     interface="wga0",
     private_key=b"\x07" * 32,
     public_key=b"\x08" * 32,
-    public_ip=ip_address("192.0.2.1"),
     listen_port=51820,
-    endpoint_port=443,
     mtu=1420,
     subnet=IPv4Network("10.101.0.0/24"),
     subnet6=IPv6Network("fd65:7869:7400::/112"),
-    dns=(),
-    keepalive=25,
+    client_settings=ClientSettings(Endpoint(ip_address("192.0.2.1"), 443), dns=(), keepalive=25),
 )
 
 

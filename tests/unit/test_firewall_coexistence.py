@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from appliance.network.firewall.coexistence import Way, delete, insert, missing
+from appliance.network.firewall.coexistence import ExitTraffic, delete, insert, missing
 
-WAY = Way(
+WAY = ExitTraffic(
     interface="wga0",
     listen_port=51820,
     subnets=(IPv4Network("10.101.0.0/24"), IPv6Network("fd65:7869:7400::/112")),
@@ -97,13 +97,13 @@ def test_a_rule_is_missing_where_a_chain_drops_by_default(entries: list[dict[str
 
 def test_rules_of_an_earlier_interface_do_not_count() -> None:
     """Rules of ours that are about an interface of before do not count."""
-    renamed = Way("wgb0", WAY.listen_port, WAY.subnets, WAY.uplinks)
+    renamed = ExitTraffic("wgb0", WAY.listen_port, WAY.subnets, WAY.uplinks)
     assert [str(place) for place in missing(listing(DROPS, OURS), renamed)] == ["inet site forward"]
 
 
 def test_no_rule_is_called_for_without_a_default_route() -> None:
     """Where there is no default route nothing is forwarded, and nothing called for."""
-    assert missing(listing(DROPS), Way("wga0", 51820, WAY.subnets, {})) == []
+    assert missing(listing(DROPS), ExitTraffic("wga0", 51820, WAY.subnets, {})) == []
 
 
 def test_only_rules_with_our_comment_are_deleted() -> None:

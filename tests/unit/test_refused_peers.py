@@ -17,10 +17,11 @@ from appliance.domain.errors import TunnelError
 from appliance.network.netlink import constants
 from appliance.network.netlink.generic import NetlinkError
 from appliance.network.wireguard import keys
-from appliance.network.wireguard.batch import MOST_NAMED, MOST_REFUSED, PeersRefused, Refused, put_through
-from appliance.network.wireguard.kernel import KernelTunnel
+from appliance.network.wireguard.batch import MOST_NAMED, MOST_REFUSED, PeersRefused, Refused, send_batches
+from appliance.network.wireguard.device_tunnel import DeviceTunnel
+from appliance.network.wireguard.kernel import KernelDevice
 from appliance.network.wireguard.tunnel import Peer, Prefix, PutPeer, RemovePeer
-from appliance.network.wireguard.userspace import UserspaceTunnel
+from appliance.network.wireguard.userspace import UserspaceDevice
 from tests.support.unit.device_requests import entries
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ class Device:
 def outcome(batches: Sequence[Sequence[Numbered]], device: Device) -> tuple[tuple[bytes, ...], str]:
     """Who is named, and what is said."""
     try:
-        put_through("wga0", batches, device.send)
+        send_batches("wga0", batches, device.send)
     except PeersRefused as error:
         return error.public_keys, str(error)
     return (), ""
@@ -89,7 +90,7 @@ def test_a_refusal_that_passes(times: int) -> None:
     """Nobody is named, and all begin as they were told to, those behind the refused one too."""
     batch = [Numbered(key(n)) for n in range(10)]
     device = Passing(key(3), times)
-    put_through("wga0", [batch], device.send)
+    send_batches("wga0", [batch], device.send)
     assert device.anew == [each.public_key for each in batch]
 
 
@@ -104,7 +105,7 @@ def test_a_device_that_goes_away() -> None:
         device.send(entries, again)
 
     with pytest.raises(Refused, match="no such device"):
-        put_through("wga0", [batch], send)
+        send_batches("wga0", [batch], send)
 
 
 @given(st.lists(st.integers(1, 60), max_size=5), st.data())
@@ -129,9 +130,9 @@ def test_any_of_any_batches(sizes: list[int], data: st.DataObject) -> None:
 def test_nobody_is_refused() -> None:
     """One request a batch, and none for nothing."""
     device = Device(set())
-    put_through("wga0", [[Numbered(key(1)), Numbered(key(2))], [Numbered(key(3))]], device.send)
+    send_batches("wga0", [[Numbered(key(1)), Numbered(key(2))], [Numbered(key(3))]], device.send)
     assert device.requests == 2
-    put_through("wga0", [], device.send)
+    send_batches("wga0", [], device.send)
     assert device.requests == 2
 
 
@@ -140,7 +141,7 @@ def test_each_refused_peer_takes_four_requests() -> None:
     batch = [Numbered(key(n)) for n in range(1000)]
     device = Device({each.public_key for each in batch})
     with pytest.raises(PeersRefused, match="and 90 more; the rest was not tried") as caught:
-        put_through("wga0", [batch], device.send)
+        send_batches("wga0", [batch], device.send)
     assert len(caught.value.public_keys) == MOST_REFUSED
     assert device.requests == 4 * MOST_REFUSED + 2
 
@@ -150,7 +151,7 @@ def test_a_fault_of_the_device_is_no_peers(count: int) -> None:
     """What is wrong with the device itself is no peer's fault."""
     device = Device(set(), present=False)
     with pytest.raises(Refused, match="no such device") as caught:
-        put_through("wga0", [[Numbered(key(n)) for n in range(count)]], device.send)
+        send_batches("wga0", [[Numbered(key(n)) for n in range(count)]], device.send)
     assert not isinstance(caught.value, PeersRefused)
     assert device.requests == 2
 
@@ -164,7 +165,7 @@ def test_a_device_that_does_not_answer_is_asked_nothing_more() -> None:
         raise TunnelError("no answer")
 
     with pytest.raises(TunnelError, match="no answer"):
-        put_through("wga0", [[Numbered(key(1)), Numbered(key(2))]], send)
+        send_batches("wga0", [[Numbered(key(1)), Numbered(key(2))]], send)
     assert asked == [(2, False)]
 
 
@@ -226,15 +227,14 @@ V4 = Prefix(bytes([10, 9, 0, 2]), 32)
 
 
 def kernel(refuses: Collection[bytes]) -> tuple[Tunnel, Peers]:
-    tunnel, device = KernelTunnel("wga0"), FakeNetlink(refuses)
-    tunnel._device = device  # type: ignore[assignment]  # in the socket's place
-    return tunnel, device
+    netlink = FakeNetlink(refuses)
+    return DeviceTunnel(KernelDevice("wga0", netlink)), netlink  # type: ignore[arg-type]  # in the socket's place
 
 
 def userspace(refuses: Collection[bytes]) -> tuple[Tunnel, Peers]:
-    tunnel, device = UserspaceTunnel("wga0"), FakeProcess(refuses)
-    tunnel._process = device  # type: ignore[assignment]  # in the socket's place
-    return tunnel, device
+    device, process = UserspaceDevice("wga0"), FakeProcess(refuses)
+    device._process = process  # type: ignore[assignment]  # in the socket's place
+    return DeviceTunnel(device), process
 
 
 @pytest.mark.parametrize("make", [kernel, userspace])
