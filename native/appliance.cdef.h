@@ -5,7 +5,7 @@
  * Functions return a value >= 0, or a negative errno. The caller owns all memory.
  */
 
-/* Python unpacks these two, and struct wga_key, as bytes: appliance/wireguard/peer_table.py knows their layout. */
+/* Python unpacks these two, and struct wga_key, as bytes: appliance/network/wireguard/peer_table.py knows their layout. */
 struct wga_peer {
 	uint8_t public_key[32];
 	uint64_t rx_bytes;
@@ -68,39 +68,39 @@ void wga_dump_begin(struct wga_dump *dump, uint16_t family_id, uint32_t seq, uin
  */
 int wga_dump_feed(struct wga_dump *dump, const uint8_t *buf, size_t len);
 
-/* Where the peers of one dump stand, by public key. */
-struct wga_places {
+/* Maps public keys to the peers of one dump, by their position in `peers`. */
+struct wga_peer_index {
 	uint64_t secret[2];		/* random: clients choose their keys, and must not choose their slots */
 	uint32_t *slots;
 	size_t size;			/* a power of two, at least twice the dump's peers, 2^31 at most */
 };
 
 /*
- * Fill it for a finished dump. It holds for every dump whose peers stand at the same places.
- *   -EBADMSG  a peer comes twice in the dump
- *   -EINVAL   there are too few slots, or no power of two
+ * Build the index of a finished dump. It is valid for every dump with the same peers in the same order.
+ *   -EBADMSG  a peer appears twice in the dump
+ *   -EINVAL   there are too few slots, or not a power of two
  */
-int wga_places_fill(struct wga_places *places, const struct wga_dump *dump);
+int wga_peer_index_fill(struct wga_peer_index *index, const struct wga_dump *dump);
 
-/* The place in `peers` of the one with this key, in a dump that `places` holds for. -ENOENT: it has none. */
-long wga_places_find(const struct wga_places *places, const struct wga_dump *dump, const uint8_t public_key[32]);
+/* Return the position in `peers` of the peer with this key, in a dump that `index` is valid for. -ENOENT: none. */
+long wga_peer_index_find(const struct wga_peer_index *index, const struct wga_dump *dump, const uint8_t public_key[32]);
 
 /* SipHash-1-3 of a public key, read in the machine's byte order. */
 uint64_t wga_key_hash(const uint64_t secret[2], const uint8_t public_key[32]);
 
-/* 1: the same peers stand at the same places in both dumps, whatever their figures. */
-int wga_dump_same_places(const struct wga_dump *before, const struct wga_dump *after);
+/* 1: both dumps have the same peers in the same order, whatever their counters. */
+int wga_dump_same_order(const struct wga_dump *before, const struct wga_dump *after);
 
 struct wga_key {
 	uint8_t bytes[32];
 };
 
 /*
- * The public keys of the peers that are new, gone or not as they were. Returns how many it wrote:
- * those of `after` in its order, then those that are gone. -ENOSPC: there are more than `capacity`.
+ * Write the public keys of peers added, changed or removed. Returns how many it wrote: those of
+ * `after` in its order, then those removed. -ENOSPC: there are more than `capacity`.
  */
-long wga_dump_compare(const struct wga_dump *before, const struct wga_places *before_places,
-		      const struct wga_dump *after, const struct wga_places *after_places,
+long wga_dump_compare(const struct wga_dump *before, const struct wga_peer_index *before_index,
+		      const struct wga_dump *after, const struct wga_peer_index *after_index,
 		      struct wga_key *out, size_t capacity);
 
 /* A set of taken indices, 0 to size - 1, in `words` (64 indices each). */

@@ -26,7 +26,7 @@ static int same_key(const struct wga_peer *one, const struct wga_peer *other)
 	return memcmp(one->public_key, other->public_key, KEY_LEN) == 0;
 }
 
-int wga_dump_same_places(const struct wga_dump *before, const struct wga_dump *after)
+int wga_dump_same_order(const struct wga_dump *before, const struct wga_dump *after)
 {
 	size_t at;
 
@@ -62,7 +62,7 @@ static int is_as_it_was(const struct comparison *c, const struct wga_peer *was, 
 	       was->last_handshake_ns == is->last_handshake_ns && same_allowed_ips(c, was, is);
 }
 
-static int compare_all(struct comparison *c, const struct wga_places *places)
+static int compare_all(struct comparison *c, const struct wga_peer_index *index)
 {
 	const struct wga_peer *is;
 	size_t next = 0;	/* in `before`: where the peer is as a rule */
@@ -75,7 +75,7 @@ static int compare_all(struct comparison *c, const struct wga_places *places)
 		if (next < c->before->peer_count && same_key(&c->before->peers[next], is))
 			was_at = (long)next;
 		else
-			was_at = wga_places_find(places, c->before, is->public_key);
+			was_at = wga_peer_index_find(index, c->before, is->public_key);
 		if (was_at >= 0) {
 			next = (size_t)was_at + 1;
 			c->matched++;
@@ -86,7 +86,7 @@ static int compare_all(struct comparison *c, const struct wga_places *places)
 	return result;
 }
 
-static int find_gone(struct comparison *c, const struct wga_places *places)
+static int find_gone(struct comparison *c, const struct wga_peer_index *index)
 {
 	size_t at;
 	int result = 0;
@@ -94,21 +94,21 @@ static int find_gone(struct comparison *c, const struct wga_places *places)
 	if (c->matched == c->before->peer_count)
 		return 0;
 	for (at = 0; at < c->before->peer_count && result == 0; at++) {
-		if (wga_places_find(places, c->after, c->before->peers[at].public_key) < 0)
+		if (wga_peer_index_find(index, c->after, c->before->peers[at].public_key) < 0)
 			result = say(c, &c->before->peers[at]);
 	}
 	return result;
 }
 
-long wga_dump_compare(const struct wga_dump *before, const struct wga_places *before_places,
-		      const struct wga_dump *after, const struct wga_places *after_places,
+long wga_dump_compare(const struct wga_dump *before, const struct wga_peer_index *before_index,
+		      const struct wga_dump *after, const struct wga_peer_index *after_index,
 		      struct wga_key *out, size_t capacity)
 {
 	struct comparison c = { .before = before, .after = after, .out = out, .capacity = capacity };
 	int result;
 
-	result = compare_all(&c, before_places);
+	result = compare_all(&c, before_index);
 	if (result == 0)
-		result = find_gone(&c, after_places);
+		result = find_gone(&c, after_index);
 	return result < 0 ? result : (long)c.count;
 }

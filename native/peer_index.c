@@ -9,7 +9,7 @@
 #include "appliance.h"
 
 #define KEY_LEN 32
-#define VACANT 0	/* a slot; else 1 + the place of a peer */
+#define VACANT 0	/* a slot; else 1 + the position of a peer */
 
 static uint64_t rotate(uint64_t value, int bits)
 {
@@ -57,29 +57,29 @@ uint64_t wga_key_hash(const uint64_t secret[2], const uint8_t public_key[32])
 }
 
 /* The slot of the peer with this key, or the vacant one that it belongs into. */
-static uint32_t *slot_of(const struct wga_places *places, const struct wga_dump *dump, const uint8_t *public_key)
+static uint32_t *slot_of(const struct wga_peer_index *index, const struct wga_dump *dump, const uint8_t *public_key)
 {
-	size_t mask = places->size - 1;
-	size_t at = wga_key_hash(places->secret, public_key) & mask;
+	size_t mask = index->size - 1;
+	size_t at = wga_key_hash(index->secret, public_key) & mask;
 
-	while (places->slots[at] != VACANT) {
-		if (memcmp(dump->peers[places->slots[at] - 1].public_key, public_key, KEY_LEN) == 0)
+	while (index->slots[at] != VACANT) {
+		if (memcmp(dump->peers[index->slots[at] - 1].public_key, public_key, KEY_LEN) == 0)
 			break;
 		at = (at + 1) & mask;
 	}
-	return &places->slots[at];
+	return &index->slots[at];
 }
 
-int wga_places_fill(struct wga_places *places, const struct wga_dump *dump)
+int wga_peer_index_fill(struct wga_peer_index *index, const struct wga_dump *dump)
 {
 	uint32_t *slot;
 	size_t at;
 
-	if (places->size == 0 || places->size < 2 * dump->peer_count || places->size & (places->size - 1))
+	if (index->size == 0 || index->size < 2 * dump->peer_count || index->size & (index->size - 1))
 		return -EINVAL;
-	memset(places->slots, 0, places->size * sizeof(*places->slots));
+	memset(index->slots, 0, index->size * sizeof(*index->slots));
 	for (at = 0; at < dump->peer_count; at++) {
-		slot = slot_of(places, dump, dump->peers[at].public_key);
+		slot = slot_of(index, dump, dump->peers[at].public_key);
 		if (*slot != VACANT)
 			return -EBADMSG;
 		*slot = (uint32_t)at + 1;
@@ -87,9 +87,9 @@ int wga_places_fill(struct wga_places *places, const struct wga_dump *dump)
 	return 0;
 }
 
-long wga_places_find(const struct wga_places *places, const struct wga_dump *dump, const uint8_t public_key[32])
+long wga_peer_index_find(const struct wga_peer_index *index, const struct wga_dump *dump, const uint8_t public_key[32])
 {
-	uint32_t slot = *slot_of(places, dump, public_key);
+	uint32_t slot = *slot_of(index, dump, public_key);
 
 	return slot == VACANT ? -ENOENT : (long)slot - 1;
 }

@@ -112,7 +112,7 @@ def _reach(
         url = parse_url(access.url)
     except InvalidRequest as error:
         raise click.UsageError(str(error)) from error
-    if url.reads_along and not insecure_http:
+    if url.sends_token_in_clear_text and not insecure_http:
         raise click.UsageError(f"{url.text}: others on the way could read the token; use https, or --insecure-http")
     if save and access.elsewhere is not None:
         raise _no_token(url.text, access, "beside --save")

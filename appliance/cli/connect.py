@@ -326,10 +326,10 @@ def _machine(
     interruption: Interruption,
 ) -> ConnectionOutcome:
     from appliance.client.connection import ClientConnection, run
-    from appliance.client.tunnel.full_tunnel import WholeMachine
+    from appliance.client.tunnel.full_tunnel import FullTunnel
     from appliance.network.wireguard import keys
 
-    tunnel = WholeMachine(claim.record.interface, exit_.environment, screen.remark)
+    tunnel = FullTunnel(claim.record.interface, exit_.environment, screen.remark)
     connection = ClientConnection(options, keys.generate_private_key(), sessions, exit_.dialer, tunnel, claim)
 
     def stay(opened: OpenedSession) -> Over:
@@ -350,11 +350,11 @@ def _command(
 ) -> ConnectionOutcome:
     from appliance.client.command import accompany
     from appliance.client.connection import ClientConnection, run
-    from appliance.client.tunnel.namespace_tunnel import Apart
+    from appliance.client.tunnel.namespace_tunnel import NamespaceTunnel
     from appliance.network.wireguard import keys
 
     key = keys.generate_private_key()
-    tunnel = Apart(claim.record.interface, key, claim.resolv_conf)
+    tunnel = NamespaceTunnel(claim.record.interface, key, claim.resolv_conf)
     connection = ClientConnection(options, key, sessions, exit_.dialer, tunnel, claim)
 
     def stay(opened: OpenedSession) -> ConnectionOutcome:

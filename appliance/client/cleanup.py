@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 from appliance.client.api.http import NoAnswer
 from appliance.client.api.sessions import SESSIONS, STATUS_S
 from appliance.client.run_records import abandoned
-from appliance.client.tunnel.device import end_wireguard_go
-from appliance.client.tunnel.full_tunnel import WholeMachine
+from appliance.client.tunnel.full_tunnel import FullTunnel
 from appliance.client.tunnel.namespace_tunnel import remove_interface
+from appliance.network.wireguard.wireguard_go import end_wireguard_go
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -22,24 +22,24 @@ if TYPE_CHECKING:
 def clear(api: Api, token: str, environ: Mapping[str, str], remark: Callable[[str], None]) -> None:
     """Removes tunnels of killed runs, and closes their sessions on this exit; sessions elsewhere end as idle.
 
-    Raises HostError or TunnelError: if an interface cannot be removed.
+    Raises HostError or TunnelError if an interface cannot be removed.
     """
-    with abandoned() as places:
-        for place in places:
-            failed = _take_down(place.record, environ, remark)
-            if place.record.session and place.record.api == api.url:
+    with abandoned() as claims:
+        for claim in claims:
+            failed = _take_down(claim.record, environ, remark)
+            if claim.record.session and claim.record.api == api.url:
                 with suppress(NoAnswer):
-                    api.ask("DELETE", f"{SESSIONS}/{place.record.session}", token, seconds=STATUS_S)
+                    api.ask("DELETE", f"{SESSIONS}/{claim.record.session}", token, seconds=STATUS_S)
             if failed:
-                remark(f"cannot clear up what process {place.record.pid} has left: {'; '.join(failed)}")
+                remark(f"cannot clear up what process {claim.record.pid} has left: {'; '.join(failed)}")
                 continue
-            place.empty()
-            remark(f"cleared up what process {place.record.pid} had left: {place.record.interface}")
+            claim.empty()
+            remark(f"cleared up what process {claim.record.pid} had left: {claim.record.interface}")
 
 
 def _take_down(record: RunRecord, environ: Mapping[str, str], remark: Callable[[str], None]) -> list[str]:
     if record.kind == "machine":
-        return WholeMachine(record.interface, environ, remark, record.mark).down()
+        return FullTunnel(record.interface, environ, remark, record.mark).down()
     # The network namespace has no name: it ends with the last process in it.
     end_wireguard_go(record.interface)
     remove_interface(record.interface)

@@ -35,7 +35,10 @@ NOTHING = Figures(0, 0, None)
 
 @dataclass(frozen=True, slots=True)
 class ConnectionOptions:
-    """What the user asks for. `resolvers`: None uses the operator's. `every_s`: interval of the status updates."""
+    """Holds what the user asks for.
+
+    `resolvers`: None uses the operator's. `every_s`: interval of the status updates.
+    """
 
     region: str
     ipv6: bool
@@ -45,7 +48,10 @@ class ConnectionOptions:
 
 @dataclass(frozen=True, slots=True)
 class ConnectionOutcome:
-    """How a run ended. `line`: an error for stderr. `of_program`: the status is the program's and is kept as it is."""
+    """Says how a run ended.
+
+    `line`: an error for stderr. `of_program`: the status is the program's and is kept as it is.
+    """
 
     exit_status: int
     line: str = ""
@@ -55,19 +61,19 @@ class ConnectionOutcome:
 class ClientConnection:
     def __init__(
         self,
-        wish: ConnectionOptions,
+        options: ConnectionOptions,
         key: bytes,
         sessions: SessionsClient,
         dialer: Dialer,
         tunnel: ClientTunnel,
-        place: RunClaim,
+        claim: RunClaim,
     ) -> None:
-        self._wish = wish
+        self._options = options
         self._key = key
         self._sessions = sessions
         self._dialer = dialer
         self._tunnel = tunnel
-        self._place = place
+        self._claim = claim
         self._begun = _now()
         self._opened: OpenedSession
         self._is_open = self._is_up = False
@@ -82,13 +88,13 @@ class ClientConnection:
     def begin(self) -> OpenedSession:
         """Opens a session and brings up the tunnel. The caller calls `end` afterwards in any case.
 
-        Raises HostError or TunnelError: if either fails.
+        Raises HostError or TunnelError if either fails.
         """
         self._tunnel.check()
-        self._take_over(self._sessions.open(request(self._wish, self._key)))
+        self._take_over(self._sessions.open(request(self._options, self._key)))
         self._tunnel.up(self._config(self._opened))
         # A later session must not bring IPv6 that this tunnel has no routes for.
-        self._wish = replace(self._wish, ipv6=has_ipv6(self._opened.wg_config))
+        self._options = replace(self._options, ipv6=has_ipv6(self._opened.wg_config))
         self._is_up = True
         self._go_past_tunnel()
         self._begun = _now()
@@ -97,8 +103,8 @@ class ClientConnection:
     def watch(self, screen: Screen, interruption: Interruption, goes_on: Callable[[], bool] = lambda: False) -> Over:
         """Shows the status until the server ends the session.
 
-        Raises InterruptedBySignal: on a signal, or when the screen is gone, unless `goes_on` returns True.
-        Raises HostError: if the tunnel's interface has gone.
+        Raises InterruptedBySignal on a signal, or when the screen is gone, unless `goes_on` returns True.
+        Raises HostError if the tunnel's interface has gone.
         """
         while True:
             try:
@@ -108,8 +114,8 @@ class ClientConnection:
                         return over
                 screen.status(self._view())
                 if screen.gone and not goes_on():
-                    raise InterruptedBySignal("nobody looks any more")
-                interruption.pause(max(0.0, min(self._wish.every_s, self._ask_at - _now())))
+                    raise InterruptedBySignal("the output has been closed")
+                interruption.pause(max(0.0, min(self._options.every_s, self._ask_at - _now())))
             except InterruptedBySignal:
                 if not goes_on():
                     raise
@@ -138,16 +144,16 @@ class ClientConnection:
             except (ApplianceError, InterruptedBySignal) as error:
                 failed.append(f"the session {self._opened.id} ends by itself, for it could not be closed: {error}")
         if not failed:  # else the next run tries again
-            self._place.empty()
+            self._claim.empty()
         return failed, final
 
     def _take_over(self, opened: OpenedSession) -> None:
         self._opened = opened
         self._is_open = True
-        self._place.note_session(self._sessions.url, opened.id)
+        self._claim.note_session(self._sessions.url, opened.id)
 
     def _config(self, opened: OpenedSession) -> str:
-        return whole_config(opened.wg_config, self._key, self._wish.resolvers, self._tunnel.default_resolvers)
+        return whole_config(opened.wg_config, self._key, self._options.resolvers, self._tunnel.default_resolvers)
 
     def _ask(self, screen: Screen, interruption: Interruption) -> Over | None:
         """Queries the session; opens another one if it has ended as idle."""
@@ -155,74 +161,76 @@ class ClientConnection:
             self._reopen()
             return None
         with interruption.allowed():
-            found = self._sessions.status(self._opened.id, self._failures + 1)
-        if isinstance(found, Live):
-            self._session = found.session
-            self._answered(self._wish.every_s)
-        elif isinstance(found, Again):
-            self._put_off(found)
-        elif found.reopen:
+            status = self._sessions.status(self._opened.id, self._failures + 1)
+        if isinstance(status, Live):
+            self._session = status.session
+            self._answered(self._options.every_s)
+        elif isinstance(status, Again):
+            self._put_off(status)
+        elif status.reopen:
             screen.remark(f"session {self._opened.id} had ended as idle; opening another with the same key")
             self._idle = True
         else:
-            return found
+            return status
         return None
 
     def _reopen(self) -> None:
         """Opens another session. Not interruptible: abandoning the request could leave a session open."""
-        found = self._sessions.try_open(request(self._wish, self._key), self._failures + 1)
-        if isinstance(found, Again):
-            self._put_off(found)
+        opened = self._sessions.try_open(request(self._options, self._key), self._failures + 1)
+        if isinstance(opened, Again):
+            self._put_off(opened)
             return
         before, self._idle = self._config(self._opened), False
-        self._take_over(found)
+        self._take_over(opened)
         self._session = {}
         self._answered(0)
-        if self._config(found) != before:
-            self._tunnel.change(self._config(found))
+        config = self._config(opened)
+        if config != before:
+            self._tunnel.change(config)
             self._go_past_tunnel()
 
     def _answered(self, again_s: float) -> None:
         self._failures, self._away = 0, ""
         self._ask_at = _now() + again_s
 
-    def _put_off(self, found: Again) -> None:
+    def _put_off(self, again: Again) -> None:
         self._failures += 1
-        self._away = found.why
-        self._ask_at = _now() + found.after_s
+        self._away = again.why
+        self._ask_at = _now() + again.after_s
 
     def _go_past_tunnel(self) -> None:
         self._dialer.mark = self._tunnel.mark()
-        self._place.note_mark(self._dialer.mark)
+        self._claim.note_mark(self._dialer.mark)
 
     def _view(self) -> status_text.View:
+        now = _now()
+        return status_text.View(
+            id=self._opened.id,
+            region=self._options.region,
+            public_ip=self._opened.public_ip,
+            elapsed_s=now - self._begun,
+            traffic=self._traffic(now),
+            session=self._session,
+            away=self._away,
+        )
+
+    def _traffic(self, now: float) -> status_text.Traffic:
         figures = self._tunnel.figures()
         if figures.down < self._last.down or figures.up < self._last.up:
             carried = self._carried
             self._carried = replace(carried, down=carried.down + self._last.down, up=carried.up + self._last.up)
         self._last = figures
-        now = (_now(), self._carried.down + figures.down, self._carried.up + figures.up)
-        down_rate, up_rate = status_text.rates(self._reading, now)
-        self._reading = now
-        return status_text.View(
-            id=self._opened.id,
-            region=self._wish.region,
-            public_ip=self._opened.public_ip,
-            elapsed_s=now[0] - self._begun,
-            down=now[1],
-            up=now[2],
-            down_rate=down_rate,
-            up_rate=up_rate,
-            handshake_age_s=None if figures.handshake_s is None else max(0.0, time.time() - figures.handshake_s),
-            session=self._session,
-            away=self._away,
-        )
+        reading = (now, self._carried.down + figures.down, self._carried.up + figures.up)
+        down_rate, up_rate = status_text.rates(self._reading, reading)
+        self._reading = reading
+        age_s = None if figures.handshake_s is None else max(0.0, time.time() - figures.handshake_s)
+        return status_text.Traffic(reading[1], reading[2], down_rate, up_rate, age_s)
 
 
-def request(wish: ConnectionOptions, key: bytes) -> dict[str, object]:
+def request(options: ConnectionOptions, key: bytes) -> dict[str, object]:
     """Returns the body of POST /v1/sessions."""
     public_key = keys.encode(keys.public_key(key))
-    return {"region": wish.region, "client_public_key": public_key, "ipv6": wish.ipv6}
+    return {"region": options.region, "client_public_key": public_key, "ipv6": options.ipv6}
 
 
 def whole_config(given: str, key: bytes, resolvers: Sequence[str] | None, default_resolvers: Sequence[str] = ()) -> str:
@@ -242,11 +250,11 @@ def run(
     try:
         opened = connection.begin()
         try:
-            found = stay(opened)
+            result = stay(opened)
         except InterruptedBySignal:
-            found = ConnectionOutcome(DONE)
-        over = found if isinstance(found, Over) else None
-        outcome = found if isinstance(found, ConnectionOutcome) else ended(found)
+            result = ConnectionOutcome(DONE)
+        over = result if isinstance(result, Over) else None
+        outcome = result if isinstance(result, ConnectionOutcome) else ended(result)
     except Stopped as error:
         outcome = ConnectionOutcome(error.exit_status, str(error))
     except (ApplianceError, OSError) as error:
@@ -256,8 +264,8 @@ def run(
     if not failed:
         return outcome
     lines = [outcome.line, *failed] if outcome.line else failed
-    status_text = outcome.exit_status if outcome.of_program else outcome.exit_status or FAILED
-    return ConnectionOutcome(status_text, "; ".join(lines))
+    exit_status = outcome.exit_status if outcome.of_program else outcome.exit_status or FAILED
+    return ConnectionOutcome(exit_status, "; ".join(lines))
 
 
 def ended(over: Over) -> ConnectionOutcome:

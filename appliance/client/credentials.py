@@ -23,7 +23,10 @@ API, TOKEN = "api", "token"
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """URL and token; None if not given. `elsewhere`: the URL of the exit that the saved token is for, if another."""
+    """Holds URL and token; None if not given.
+
+    `elsewhere`: the URL of the exit that the saved token is for, if another.
+    """
 
     url: str | None
     token: str | None = field(repr=False)
@@ -43,28 +46,28 @@ def find(url: str | None, token: str | None, environ: Mapping[str, str], saved: 
     """Returns `url` and `token` if given, else those of the environment, else those saved in the directory `saved`.
 
     A saved token is used only for the exit that was saved with it.
-    Raises HostError: if the token has invalid characters, or its file can be read by others.
+    Raises HostError if the token has invalid characters, or its file can be read by others.
     """
-    url, found = url or environ.get(ENV_API), token or environ.get(ENV_TOKEN)
+    url, token = url or environ.get(ENV_API), token or environ.get(ENV_TOKEN)
     elsewhere = None
-    if not url or not found:
+    if not url or not token:
         theirs = _read(saved / API, private=False)
         url = url or theirs
-        if not found and (theirs is None or (url is not None and is_same_exit(url, theirs))):
-            found = _read(saved / TOKEN, private=True)
-        elif not found and (saved / TOKEN).exists():
+        if not token and (theirs is None or (url is not None and is_same_exit(url, theirs))):
+            token = _read(saved / TOKEN, private=True)
+        elif not token and (saved / TOKEN).exists():
             elsewhere = theirs
-    if found and not (found.isascii() and found.isprintable() and " " not in found):
+    if token and not (token.isascii() and token.isprintable() and " " not in token):
         raise HostError("the token is not one: it has characters that no token has")
-    return Access(url or None, found or None, elsewhere)
+    return Access(url or None, token or None, elsewhere)
 
 
 def read_token(file: Path) -> str:
-    """Reads a token file. Raises HostError: if it is missing or empty, or can be read by others."""
-    found = _read(file, private=True)
-    if not found:
+    """Reads a token file. Raises HostError if it is missing or empty, or can be read by others."""
+    token = _read(file, private=True)
+    if not token:
         raise HostError(f"no token in {file}")
-    return found
+    return token
 
 
 def save(access: Access, saved: Path) -> list[Path]:
@@ -86,7 +89,7 @@ def save(access: Access, saved: Path) -> list[Path]:
 def write_private(path: Path, text: str, *, replace: bool = True) -> None:
     """Writes a file atomically, with mode 0600 from the start.
 
-    Raises FileExistsError: if the file exists and `replace` is False.
+    Raises FileExistsError if the file exists and `replace` is False.
     """
     with _aside(path, text) as new:
         if replace:

@@ -31,8 +31,11 @@ Kind = Literal["machine", "command"]  # whose traffic goes into the tunnel
 
 @dataclass(frozen=True, slots=True)
 class RunRecord:
-    """What a run has made. `namespace`: the run's network namespace, by its inode. `api`, `session`: empty before a
-    session is open. `mark`: the fwmark of packets that bypass the tunnel; None if none has to."""
+    """Names what a run has made.
+
+    `namespace`: the run's network namespace, by its inode. `api`, `session`: empty before a session is open. `mark`:
+    the fwmark of packets that bypass the tunnel; None if none has to.
+    """
 
     interface: str
     kind: Kind
@@ -44,7 +47,7 @@ class RunRecord:
 
 
 class RunClaim:
-    """An interface name that belongs to this run while it holds the file's lock."""
+    """Holds an interface name that belongs to this run while it holds the file's lock."""
 
     def __init__(self, lock: int, path: Path, record: RunRecord) -> None:
         self._lock = lock
@@ -53,7 +56,7 @@ class RunClaim:
 
     @property
     def config(self) -> Path:
-        """The path of the wg-quick file; wg-quick(8) takes the interface's name from it."""
+        """Returns the path of the wg-quick file; wg-quick(8) takes the interface's name from it."""
         return config_of(self.record.interface)
 
     @property
@@ -87,15 +90,15 @@ class RunClaim:
 def claimed(kind: Kind) -> Iterator[RunClaim]:
     """Claims the lowest free interface name.
 
-    Raises HostError: if all names are taken, or a tunnel has all of this machine's traffic already.
+    Raises HostError if all names are taken, or a tunnel has all of this machine's traffic already.
     """
-    place = _take_turn(kind)
+    claim = _take_turn(kind)
     try:
-        yield place
+        yield claim
     finally:
-        if not place.record.session:  # then nothing was made
-            place.empty()
-        place.close()
+        if not claim.record.session:  # then nothing was made
+            claim.empty()
+        claim.close()
 
 
 def _take_turn(kind: Kind) -> RunClaim:
@@ -118,9 +121,9 @@ def _claim(kind: Kind, namespace: int) -> RunClaim:
         if lock is None:
             continue
         if os.fstat(lock).st_size == 0 and _is_free(name):
-            place = RunClaim(lock, _path(name), RunRecord(name, kind, os.getpid(), namespace))
-            place.write()
-            return place
+            claim = RunClaim(lock, _path(name), RunRecord(name, kind, os.getpid(), namespace))
+            claim.write()
+            return claim
         os.close(lock)  # of a killed run in another network namespace; the next run there removes it
     raise HostError(f"{MOST} tunnels are open already")
 
@@ -134,7 +137,7 @@ def whole_machine() -> RunRecord | None:
 @contextmanager
 def abandoned() -> Iterator[list[RunClaim]]:
     """Yields the records of killed runs in this network namespace, locked meanwhile."""
-    found = []
+    claims = []
     try:
         for path in sorted(FOLDER.glob(f"{PREFIX}*.json")) if FOLDER.is_dir() else ():
             lock = _try_lock(path)
@@ -142,15 +145,15 @@ def abandoned() -> Iterator[list[RunClaim]]:
                 continue
             record = _parse(os.pread(lock, 4096, 0))
             if record is not None and record.namespace == _own_namespace():
-                found.append(RunClaim(lock, path, record))
+                claims.append(RunClaim(lock, path, record))
                 continue
             if record is None:  # killed before it had made anything
                 path.unlink(missing_ok=True)
             os.close(lock)
-        yield found
+        yield claims
     finally:
-        for place in found:
-            place.close()
+        for claim in claims:
+            claim.close()
 
 
 def config_of(interface: str) -> Path:
@@ -171,7 +174,7 @@ def _is_free(interface: str) -> bool:
 
 def _records() -> list[RunRecord]:
     """Returns the records of live runs."""
-    found = []
+    records = []
     for path in FOLDER.glob(f"{PREFIX}*.json"):
         lock = _try_lock(path)
         if lock is not None:
@@ -180,8 +183,8 @@ def _records() -> list[RunRecord]:
         with suppress(OSError):
             record = _parse(path.read_bytes())
             if record is not None:
-                found.append(record)
-    return found
+                records.append(record)
+    return records
 
 
 def _try_lock(path: Path, flags: int = 0) -> int | None:

@@ -13,12 +13,12 @@ if TYPE_CHECKING:
     from types import FrameType
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-# By whoever began this in the background (`&`, nohup); SIGTERM is always meant.
+# A program started in the background (`&`, nohup) ignores these; SIGTERM is always meant.
 MAY_BE_IGNORED = (signal.SIGINT, signal.SIGHUP)
 
 
 class InterruptedBySignal(BaseException):
-    """A signal has arrived. Not an Exception, like KeyboardInterrupt: no handler of failures may catch it."""
+    """Says that a signal has arrived. Not an Exception, like KeyboardInterrupt: no handler of failures may catch it."""
 
 
 class Interruption:
@@ -76,5 +76,5 @@ class Interruption:
 
 
 def stays_ignored(number: int, handler: object) -> bool:
-    """Say whether a signal with this handler is left alone."""
+    """Tells whether a signal with this handler is left alone."""
     return handler is signal.SIG_IGN and number in MAY_BE_IGNORED

@@ -19,7 +19,7 @@ OURS = ("WG_APPLIANCE_TOKEN", "_PYI_")  # prefixes: the token, and variables of 
 
 @dataclass(frozen=True, slots=True)
 class Invoker:
-    """The user who runs the client. `changed`: this process runs as another user."""
+    """Describes the user who runs the client. `changed`: this process runs as another user."""
 
     uid: int
     gid: int
@@ -33,10 +33,10 @@ class Invoker:
 
     def environment(self, environ: Mapping[str, str]) -> dict[str, str]:
         """Returns the environment for a program run as this user, without the client's own variables."""
-        found = {name: value for name, value in environ.items() if not name.startswith(OURS)}
+        variables = {name: value for name, value in environ.items() if not name.startswith(OURS)}
         if self.changed:
-            found |= {"HOME": str(self.home), "USER": self.name, "LOGNAME": self.name, "SHELL": self.shell}
-        return found
+            variables |= {"HOME": str(self.home), "USER": self.name, "LOGNAME": self.name, "SHELL": self.shell}
+        return variables
 
     @contextmanager
     def acting(self) -> Iterator[None]:
@@ -59,7 +59,7 @@ class Invoker:
 def find_invoker(environ: Mapping[str, str]) -> Invoker:
     """Finds the user from SUDO_UID, which sudo(8) sets and which counts only if this process is root.
 
-    Raises HostError: if SUDO_UID names no user.
+    Raises HostError if SUDO_UID names no user.
     """
     own = os.geteuid()
     named = environ.get("SUDO_UID", "")

@@ -13,7 +13,7 @@ def printable(text: str, encoding: str | None = None) -> str:
 
 
 def has(encoding: str | None, characters: str) -> bool:
-    """Whether a terminal with this encoding can show these characters; None means ASCII."""
+    """Tells whether a terminal with this encoding can show these characters; None means ASCII."""
     try:
         characters.encode(encoding or "ascii")
     except (UnicodeEncodeError, LookupError):

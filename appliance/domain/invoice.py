@@ -70,21 +70,21 @@ def differences(
     `days`: by session id, all days of every session that has a line or traffic in the month. `rates`: those of the
     sessions still stored; for the others, the line's own rates are used.
     """
-    found = []
+    faults = []
     by_id = {line.session_id: line for line in lines}
     for session_id in sorted(days.keys() | by_id.keys()):
         line = by_id.get(session_id)
         if line is None:
-            found.append(f"{session_id} has daily totals in {month} and no line")
+            faults.append(f"{session_id} has daily totals in {month} and no line")
             continue
         if line.rates != rates.get(session_id, line.rates):
-            found.append(f"{session_id}: the line's rates are not the session's")
+            faults.append(f"{session_id}: the line's rates are not the session's")
             continue
         charges = dict(by_month(line.rates, days.get(session_id, ()), Amount()))
         expected = charges.get(month)
         if expected != line.charge:
-            found.append(f"{session_id}: the line says {_words(line.charge)}, its days {_words(expected)}")
-    return found
+            faults.append(f"{session_id}: the line says {_words(line.charge)}, its days {_words(expected)}")
+    return faults
 
 
 def _words(charge: Charge | None) -> str:

@@ -18,25 +18,37 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Exit:
-    interface: str
-    private_key: bytes = field(repr=False)
-    public_key: bytes
-    public_ip: IPv4Address | IPv6Address
-    listen_port: int
-    endpoint_port: int
-    mtu: int
-    subnet: IPv4Network
-    subnet6: IPv6Network | None
+class ClientSettings:
+    """Holds what a client's configuration file takes from the exit's configuration."""
+
+    endpoint: client_config.Endpoint
     dns: tuple[IPv4Address | IPv6Address, ...]
     keepalive: int
 
+
+@dataclass(frozen=True, slots=True)
+class Exit:
+    """Describes the exit's own side of the tunnel, and what all its clients have in common."""
+
+    interface: str
+    private_key: bytes = field(repr=False)
+    public_key: bytes
+    listen_port: int
+    mtu: int
+    subnet: IPv4Network
+    subnet6: IPv6Network | None
+    client_settings: ClientSettings
+
+    @property
+    def public_ip(self) -> IPv4Address | IPv6Address:
+        return self.client_settings.endpoint.host
+
     def addresses(self, offset: int, *, ipv6: bool) -> list[IPv4Address | IPv6Address]:
         """Returns the addresses at an offset in the subnet: IPv4, and IPv6 if requested and configured."""
-        found: list[IPv4Address | IPv6Address] = [self.subnet[offset]]
+        addresses: list[IPv4Address | IPv6Address] = [self.subnet[offset]]
         if ipv6 and self.subnet6 is not None:
-            found.append(self.subnet6[offset])
-        return found
+            addresses.append(self.subnet6[offset])
+        return addresses
 
     def addresses_of(self, session: Session) -> list[IPv4Address | IPv6Address]:
         return self.addresses(session.address_offset, ipv6=session.ipv6)
@@ -44,10 +56,10 @@ class Exit:
     def peer(self, session: Session) -> Peer:
         # Asked for each peer that moved, each second: the arithmetic of `addresses` without its objects.
         offset = session.address_offset
-        found = [Prefix((int(self.subnet.network_address) + offset).to_bytes(4, "big"), 32)]
+        allowed_ips = [Prefix((int(self.subnet.network_address) + offset).to_bytes(4, "big"), 32)]
         if session.ipv6 and self.subnet6 is not None:
-            found.append(Prefix((int(self.subnet6.network_address) + offset).to_bytes(16, "big"), 128))
-        return Peer(session.public_key, frozenset(found))
+            allowed_ips.append(Prefix((int(self.subnet6.network_address) + offset).to_bytes(16, "big"), 128))
+        return Peer(session.public_key, frozenset(allowed_ips))
 
     def desired(self, sessions: Iterable[Session]) -> Desired:
         """Returns the exit's wanted state while these sessions are live."""
@@ -73,10 +85,10 @@ class Exit:
                 key_pair=None if private_key is None else (private_key, session.public_key),
                 addresses=self.addresses_of(session),
                 mtu=self.mtu,
-                dns=self.dns,
+                dns=self.client_settings.dns,
                 server_public_key=self.public_key,
-                endpoint=client_config.Endpoint(self.public_ip, self.endpoint_port),
-                keepalive=self.keepalive,
+                endpoint=self.client_settings.endpoint,
+                keepalive=self.client_settings.keepalive,
                 ipv6=ipv6,
             )
         )

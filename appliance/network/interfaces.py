@@ -53,8 +53,8 @@ def ipv6_is_off() -> bool:
 def uplinks() -> dict[int, Uplink]:
     """Returns the best default route of each IP version that has one, IPv4 first."""
     with _rtnetlink() as route:
-        found = {version: _uplink(route, family) for version, family in FAMILIES.items()}
-    return {version: uplink for version, uplink in found.items() if uplink is not None}
+        routes = {version: _uplink(route, family) for version, family in FAMILIES.items()}
+    return {version: uplink for version, uplink in routes.items() if uplink is not None}
 
 
 @contextmanager
@@ -74,9 +74,9 @@ def _rtnetlink() -> Iterator[Any]:
 def _uplink(route: Any, family: int) -> Uplink | None:
     """Returns the best default route, preferring those with a source address; None without a default route."""
     routes = sorted(route.get_default_routes(family=family), key=lambda r: r.get_attr("RTA_PRIORITY") or LEAST_METRIC)
-    found = [_uplink_of(route, family, default) for default in routes if default["type"] == UNICAST]
-    with_address = [uplink for uplink in found if uplink.address is not None]
-    return next(iter(with_address or found), None)
+    candidates = [_uplink_of(route, family, default) for default in routes if default["type"] == UNICAST]
+    with_address = [uplink for uplink in candidates if uplink.address is not None]
+    return next(iter(with_address or candidates), None)
 
 
 def _uplink_of(route: Any, family: int, default: Any) -> Uplink:
@@ -99,12 +99,12 @@ def host_routes(without: str) -> list[tuple[str, IPv4Network | IPv6Network]]:
     with _rtnetlink() as route:
         names = {link["index"]: link.get_attr("IFLA_IFNAME") for link in route.get_links()}
         return [
-            (name, ip_network(f"{found.get_attr('RTA_DST')}/{found['dst_len']}"))
+            (name, ip_network(f"{entry.get_attr('RTA_DST')}/{entry['dst_len']}"))
             for family in FAMILIES.values()
-            for found in route.get_routes(family=family, table=TABLE_MAIN)
-            if found["type"] == UNICAST
-            and found.get_attr("RTA_DST")
-            and (name := names.get(found.get_attr("RTA_OIF"), "?")) != without
+            for entry in route.get_routes(family=family, table=TABLE_MAIN)
+            if entry["type"] == UNICAST
+            and entry.get_attr("RTA_DST")
+            and (name := names.get(entry.get_attr("RTA_OIF"), "?")) != without
         ]
 
 

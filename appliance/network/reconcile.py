@@ -94,6 +94,6 @@ def _peer_changes(desired: Mapping[bytes, Peer], actual: Mapping[bytes, PeerStat
 def _puts(desired: Mapping[bytes, Peer], actual: Mapping[bytes, PeerState]) -> Iterator[PutPeer]:
     """Adds a missing peer with counters at zero; a peer with wrong allowed-ips keeps its counters and handshake."""
     for key in sorted(desired):
-        wanted, found = desired[key], actual.get(key)
-        if found is None or found.allowed_ips != wanted.allowed_ips:
-            yield PutPeer(wanted, fresh=found is None)
+        wanted, present = desired[key], actual.get(key)
+        if present is None or present.allowed_ips != wanted.allowed_ips:
+            yield PutPeer(wanted, fresh=present is None)

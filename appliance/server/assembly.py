@@ -14,12 +14,13 @@ from appliance.domain.errors import ConfigError
 from appliance.metering.meter import Meter
 from appliance.metering.usage import Quotas
 from appliance.network.address_pool import AddressPool
-from appliance.network.exit_node import Exit
+from appliance.network.exit_node import ClientSettings, Exit
 from appliance.network.firewall.firewall import HostEgress
 from appliance.network.firewall.ruleset import EgressRules
 from appliance.network.firewall.sysctls import Forwarding
 from appliance.network.interfaces import default_route_address, has_ipv6, host_interfaces, networks
 from appliance.network.wireguard import keys
+from appliance.network.wireguard.client_config import Endpoint
 from appliance.network.wireguard.timeouts import TimedTunnel
 from appliance.server.api.app import Services, create_app
 from appliance.server.api.auth import Authenticator
@@ -95,14 +96,13 @@ def build_exit(wireguard: WireGuardSettings, private_key: bytes, public_ip: IPv4
         interface=wireguard.interface,
         private_key=private_key,
         public_key=keys.public_key(private_key),
-        public_ip=public_ip,
         listen_port=wireguard.listen_port,
-        endpoint_port=wireguard.endpoint_port,
         mtu=wireguard.mtu,
         subnet=wireguard.subnet,
         subnet6=wireguard.subnet6,
-        dns=wireguard.dns,
-        keepalive=wireguard.keepalive,
+        client_settings=ClientSettings(
+            Endpoint(public_ip, wireguard.endpoint_port), wireguard.dns, wireguard.keepalive
+        ),
     )
 
 

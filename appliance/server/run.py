@@ -271,8 +271,8 @@ def _taking_over(host: _Host, parts: Parts) -> Callable[[Settings], None]:
 
 
 def _announce(host: _Host) -> None:
-    settings, exit_ = host.settings, host.placement.exit
-    log.info("region %s, clients dial %s port %d", settings.node.region, exit_.public_ip, exit_.endpoint_port)
+    settings, endpoint = host.settings, host.placement.exit.client_settings.endpoint
+    log.info("region %s, clients dial %s port %d", settings.node.region, endpoint.host, endpoint.port)
     if settings.metrics.url is not None:
         log.info("metrics on %s", settings.metrics.url)
     log.info("listening on %s", settings.api.url)

@@ -1,4 +1,4 @@
-"""What live sessions were told of this exit, and cannot follow a change of."""
+"""Guards what live sessions were told of this exit: interface, subnets and server key cannot change under them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ NAMED_AT_MOST = 5
 
 
 async def adopt(store: Store, settings: WireGuardSettings, public_key: bytes, wall_ms: int) -> None:
-    """Note what the exit is now. Raises ConfigError, and changes nothing, when that strands live sessions."""
+    """Stores what the exit is now. Raises ConfigError, and changes nothing, if that would strand live sessions."""
     subnet6 = "" if settings.subnet6 is None else str(settings.subnet6)
     async with store.write() as db:
         before = await node_row.read(db)
@@ -31,7 +31,7 @@ async def adopt(store: Store, settings: WireGuardSettings, public_key: bytes, wa
             live = [s.id for s in unfinished if s.state is State.LIVE]
             if live:
                 raise ConfigError(_refusal(changes, live))
-            # Their peers and addresses went with what was changed.
+            # Closing sessions end here: their peers and addresses went with what was changed.
             closing = [(s.id, s.reason or Reason.ADMIN) for s in unfinished if s.state is State.CLOSING]
             await rows.mark_terminated(db, closing, wall_ms)
         await node_row.set_identity(db, settings.interface, str(settings.subnet), subnet6, public_key)

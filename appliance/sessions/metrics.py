@@ -1,7 +1,4 @@
-"""What is counted and measured as it happens, for /metrics. What can be read when it is asked for is not here.
-
-Names follow https://prometheus.io/docs/practices/naming/. Every label has few values, whatever clients send.
-"""
+"""Counts and measures events for /metrics as they happen. Values that can be read at any time are in the exporter."""
 
 from __future__ import annotations
 
@@ -25,6 +22,8 @@ PATIENT_S = (*FAST_S, 30, 60)
 
 
 class Metrics:
+    """Holds the counters and histograms of one process, in a registry of its own."""
+
     def __init__(self) -> None:
         self.registry = CollectorRegistry(auto_describe=False)
         self.sessions_opened = self._counter("sessions_opened", "Sessions that were opened", tier=Tier)
@@ -54,7 +53,9 @@ class Metrics:
             buckets=PATIENT_S,
             registry=self.registry,
         )
-        self._answers: dict[tuple[object, ...], Histogram] = {}  # to look up a series takes longer than to count in it
+        self._answers: dict[
+            tuple[object, ...], Histogram
+        ] = {}  # by labels: looking up a series takes longer than counting in it
 
     def store_used(self, operation: str, seconds: float, *, failed: bool) -> None:
         self._store_seconds.labels(operation).observe(seconds)
@@ -64,7 +65,7 @@ class Metrics:
         self._tick_seconds.labels("whole" if whole else "look").observe(seconds)
 
     def answered(self, method: str, route: str | None, status: int | None, seconds: float) -> None:
-        """`route` as it is declared, None where there is none; `status` None where the client left before."""
+        """Counts an answer. `route` as declared, None: no such route; `status` None: the client left before it."""
         labels = (method if method in METHODS else OTHER, route or OTHER, NO_ANSWER if status is None else status)
         series = self._answers.get(labels)
         if series is None:
@@ -72,7 +73,7 @@ class Metrics:
         series.observe(seconds)
 
     def _counter(self, name: str, meaning: str, **labels: Iterable[str]) -> Counter:
-        """All its series are there from the beginning, so that a first increase shows."""
+        """Creates a counter with all its series at 0, so that a first increase shows."""
         counter = Counter(f"wg_appliance_{name}", meaning, [*labels], registry=self.registry)
         for values in labels.values():
             for value in values:

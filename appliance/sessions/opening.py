@@ -61,7 +61,7 @@ class SessionRequest:
 
 
 @dataclass(frozen=True, slots=True)
-class OpenedSession:
+class NewSession:
     """Holds a new session, and the wg-quick file with which its client connects."""
 
     session: Session
@@ -104,7 +104,7 @@ class Opening:
         self._schedule = schedule
         self._metrics = metrics
 
-    async def open(self, account: Account, request: SessionRequest) -> OpenedSession:
+    async def open(self, account: Account, request: SessionRequest) -> NewSession:
         """Opens a session. Nothing is left of it if this raises.
 
         Raises InvalidToken: if the account is gone or disabled. Raises PeerApplyFailed: if the peer could not be
@@ -126,7 +126,7 @@ class Opening:
                 raise
         self._metrics.sessions_opened.labels(session.tier).inc()
         log.info("session opened", extra=about(**ids_of(session), tier=session.tier))
-        return OpenedSession(session, self._exit.client_config(session, private_key, ipv6=request.ipv6))
+        return NewSession(session, self._exit.client_config(session, private_key, ipv6=request.ipv6))
 
     async def _admit(self, account: Account, request: SessionRequest, public_key: bytes) -> _Admitted:
         """Decides and inserts the pending row in one transaction: two requests are never admitted on the same facts."""

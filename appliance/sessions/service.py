@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from appliance.domain.entities import Account, Session
     from appliance.sessions.ending import Ending
     from appliance.sessions.lookup import Lookup
-    from appliance.sessions.opening import OpenedSession, Opening, SessionRequest
+    from appliance.sessions.opening import NewSession, Opening, SessionRequest
 
 
 class SessionService:
@@ -21,7 +21,7 @@ class SessionService:
         self._ending = ending
         self._lookup = lookup
 
-    async def open(self, account: Account, request: SessionRequest) -> OpenedSession:
+    async def open(self, account: Account, request: SessionRequest) -> NewSession:
         """Opens a session. Raises what `Opening.open` does; nothing is left of the session then."""
         return await self._opening.open(account, request)
 

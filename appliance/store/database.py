@@ -39,7 +39,7 @@ class Observer(Protocol):
         """Receives the duration of one operation: read or write. `failed`: the store could not serve."""
 
 
-def _nobody(operation: str, seconds: float, *, failed: bool) -> None:
+def _unobserved(operation: str, seconds: float, *, failed: bool) -> None:
     pass
 
 
@@ -55,7 +55,7 @@ class Store:
         writer: aiosqlite.Connection,
         reader: aiosqlite.Connection,
         patience_s: float = PATIENCE_S,
-        observer: Observer = _nobody,
+        observer: Observer = _unobserved,
     ) -> None:
         self.path = path
         self._writer = writer
@@ -65,7 +65,7 @@ class Store:
         self._writing = asyncio.Lock()
 
     @classmethod
-    async def open(cls, path: Path, patience_s: float = PATIENCE_S, observer: Observer = _nobody) -> Self:
+    async def open(cls, path: Path, patience_s: float = PATIENCE_S, observer: Observer = _unobserved) -> Self:
         """Opens the file at `path`; creates it and migrates it to this version's schema if needed.
 
         Raises StoreError, naming the file, if it is corrupt, newer than this program or not readable.
@@ -96,7 +96,7 @@ class Store:
     async def write(self) -> AsyncIterator[aiosqlite.Connection]:
         """Runs one transaction: commits when the block ends, rolls back when it raises. Writers are serialized."""
         with self._observed("write"):
-            async with self._my_turn(), _serving(self._writer):
+            async with self._write_lock(), _serving(self._writer):
                 try:
                     await self._writer.execute("BEGIN IMMEDIATE")
                     yield self._writer
@@ -128,7 +128,7 @@ class Store:
 
     async def foreign_version(self) -> int:
         """Returns a number that changes when another process has committed (PRAGMA data_version)."""
-        async with self._my_turn(), _serving(self._writer):
+        async with self._write_lock(), _serving(self._writer):
             rows = await self._writer.execute_fetchall("PRAGMA data_version")
         return int(first(rows)[0])
 
@@ -144,7 +144,7 @@ class Store:
             self._observer(operation, time.perf_counter() - began, failed=failed)
 
     @asynccontextmanager
-    async def _my_turn(self) -> AsyncIterator[None]:
+    async def _write_lock(self) -> AsyncIterator[None]:
         """Locks out other writers of this process; each waits `patience_s` at most, however many are queued before it.
 
         Raises StoreUnavailable after that time.

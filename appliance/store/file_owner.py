@@ -21,29 +21,29 @@ def become_owner(path: Path, rehearse: Callable[[], object]) -> None:
     """Switches root permanently to the uid, gid and groups of the owner of `path`. Raises OSError."""
     if os.geteuid() != 0:
         return
-    found = path.stat()
-    if _is_own(found):
+    owner = path.stat()
+    if _is_own(owner):
         return
     rehearse()
-    gid, groups = _groups(found)
+    gid, groups = _groups(owner)
     os.setgroups(groups)
     os.setgid(gid)
-    os.setuid(found.st_uid)
+    os.setuid(owner.st_uid)
 
 
 @contextmanager
 def acting_as_owner(path: Path, rehearse: Callable[[], object] = lambda: None) -> Iterator[None]:
     """Switches the whole process to the owner of `path` and back to root afterwards. Raises OSError."""
-    found = path.stat()
-    if _is_own(found):
+    owner = path.stat()
+    if _is_own(owner):
         yield
         return
     rehearse()
     roots_gid, roots_groups = os.getegid(), os.getgroups()
-    gid, groups = _groups(found)
+    gid, groups = _groups(owner)
     os.setgroups(groups)
     os.setegid(gid)
-    os.seteuid(found.st_uid)
+    os.seteuid(owner.st_uid)
     try:
         yield
     finally:
@@ -52,9 +52,9 @@ def acting_as_owner(path: Path, rehearse: Callable[[], object] = lambda: None) -
         os.setgroups(roots_groups)
 
 
-def _is_own(found: os.stat_result) -> bool:
+def _is_own(owner: os.stat_result) -> bool:
     """Tells whether no switch applies: root owns the file, or this process is not root and cannot switch."""
-    return os.geteuid() != 0 or found.st_uid == 0
+    return os.geteuid() != 0 or owner.st_uid == 0
 
 
 def _groups(owned: os.stat_result) -> tuple[int, list[int]]:

@@ -24,22 +24,22 @@ def check(path: Path) -> None:
         return
     try:
         # Like integrity_check, but does not compare indices with their tables. https://www.sqlite.org/pragma.html
-        found = _ask(path, "PRAGMA quick_check(1)")
+        verdict = _ask(path, "PRAGMA quick_check(1)")
     except sqlite3.Error as error:
         raise explain(error, path) from error
-    if found != "ok":
-        raise StoreError(damaged(path, found))
+    if verdict != "ok":
+        raise StoreError(damaged(path, verdict))
 
 
 def flaw(path: Path) -> str | None:
     """Returns what is wrong with a copy of a store, its indices included; None if it is intact."""
     try:
-        found = _ask(path, "PRAGMA integrity_check(1)")
-        if found == "ok" and _ask(path, "PRAGMA application_id") != str(APPLICATION_ID):
-            found = "it is a database of another program"
+        verdict = _ask(path, "PRAGMA integrity_check(1)")
+        if verdict == "ok" and _ask(path, "PRAGMA application_id") != str(APPLICATION_ID):
+            verdict = "it is a database of another program"
     except sqlite3.Error as error:
         return str(error)
-    return None if found == "ok" else found
+    return None if verdict == "ok" else verdict
 
 
 def schema(path: Path) -> int:
@@ -49,8 +49,8 @@ def schema(path: Path) -> int:
 
 def _ask(path: Path, pragma: str) -> str:
     with reading(path) as db:
-        (found,) = db.execute(pragma).fetchone()
-    return str(found)
+        (verdict,) = db.execute(pragma).fetchone()
+    return str(verdict)
 
 
 @contextmanager

@@ -24,16 +24,16 @@ def migrations() -> list[tuple[int, str]]:
     Raises StoreError if a migration is missing.
     """
     folder = resources.files("appliance.store") / "migrations"
-    found = [(int(f.name.split("_")[0]), f.read_text("utf-8")) for f in folder.iterdir() if f.name.endswith(".sql")]
-    return in_order(found)
+    numbered = [(int(f.name.split("_")[0]), f.read_text("utf-8")) for f in folder.iterdir() if f.name.endswith(".sql")]
+    return in_order(numbered)
 
 
-def in_order(found: Iterable[tuple[int, str]]) -> list[tuple[int, str]]:
+def in_order(migrations: Iterable[tuple[int, str]]) -> list[tuple[int, str]]:
     """Sorts migrations by version.
 
     Raises StoreError if one is missing: an incomplete installation must not touch a store.
     """
-    ordered = sorted(found)
+    ordered = sorted(migrations)
     for expected, (number, _) in enumerate(ordered, 1):
         if number != expected:
             raise StoreError(f"this installation lacks the store's migration {expected}: install wg-appliance again")

@@ -49,10 +49,10 @@ class PriorityMap(Generic[K]):
 
     def up_to(self, limit: int) -> list[K]:
         """Returns the keys whose number is at most `limit`, lowest first, without removing them."""
-        found: dict[K, int] = {}
+        lowest: dict[K, int] = {}
         while (number := self.lowest()) is not None and number <= limit:
             _, key = heappop(self._heap)
-            found[key] = number
-        for key, number in found.items():
+            lowest[key] = number
+        for key, number in lowest.items():
             heappush(self._heap, (number, key))
-        return list(found)
+        return list(lowest)

@@ -116,30 +116,30 @@ static void check(const struct wga_dump *before, const struct wga_dump *after, c
 }
 
 /* Filled, and every key that there can be is found where it stands and nowhere else. */
-static struct wga_places places_of(const struct wga_dump *dump)
+static struct wga_peer_index index_of(const struct wga_dump *dump)
 {
-	struct wga_places places = { .secret = { 1, 2 }, .size = 1 };
+	struct wga_peer_index index = { .secret = { 1, 2 }, .size = 1 };
 	uint8_t key[KEY_LEN];
 	size_t place;
 	int byte;
 
-	while (places.size < 2 * dump->peer_count)
-		places.size *= 2;
-	places.slots = allocate(places.size, sizeof(*places.slots));
+	while (index.size < 2 * dump->peer_count)
+		index.size *= 2;
+	index.slots = allocate(index.size, sizeof(*index.slots));
 	if (comes_twice(dump)) {
-		CHECK(wga_places_fill(&places, dump) == -EBADMSG);
-		return places;
+		CHECK(wga_peer_index_fill(&index, dump) == -EBADMSG);
+		return index;
 	}
-	CHECK(wga_places_fill(&places, dump) == 0);
+	CHECK(wga_peer_index_fill(&index, dump) == 0);
 	for (byte = 0; byte < MOST; byte++) {
 		memset(key, byte, KEY_LEN);
-		CHECK(wga_places_find(&places, dump, key) ==
+		CHECK(wga_peer_index_find(&index, dump, key) ==
 		      (times(dump, key, &place) ? (long)place : -ENOENT));
 	}
-	return places;
+	return index;
 }
 
-static int same_places(const struct wga_dump *before, const struct wga_dump *after)
+static int same_order(const struct wga_dump *before, const struct wga_dump *after)
 {
 	size_t i, place, same = 0;
 
@@ -150,7 +150,7 @@ static int same_places(const struct wga_dump *before, const struct wga_dump *aft
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-	struct wga_places before_places, after_places, *shared;
+	struct wga_peer_index before_index, after_index, *shared;
 	struct wga_dump before, after;
 	struct wga_key *found;
 	size_t first, second;
@@ -165,26 +165,26 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	if (comes_twice(&before))
 		before.peer_count = 0;	/* no dump that was taken over */
 	fill(&after, data + 1 + 2 * first, second);
-	before_places = places_of(&before);
-	after_places = places_of(&after);
+	before_index = index_of(&before);
+	after_index = index_of(&after);
 	if (!comes_twice(&after)) {
-		CHECK(wga_dump_same_places(&before, &after) == same_places(&before, &after));
-		/* A caller reuses the earlier dump's places for both dumps. */
-		shared = same_places(&before, &after) ? &before_places : &after_places;
+		CHECK(wga_dump_same_order(&before, &after) == same_order(&before, &after));
+		/* A caller reuses the earlier dump's index for both dumps. */
+		shared = same_order(&before, &after) ? &before_index : &after_index;
 		found = allocate(first + second, sizeof(*found));
-		count = wga_dump_compare(&before, &before_places, &after, shared, found, first + second);
+		count = wga_dump_compare(&before, &before_index, &after, shared, found, first + second);
 		CHECK(count >= 0);
 		check(&before, &after, found, (size_t)count);
 		free(found);
 		found = allocate((size_t)count, sizeof(*found));
-		exact = wga_dump_compare(&before, &before_places, &after, shared, found, (size_t)count);
+		exact = wga_dump_compare(&before, &before_index, &after, shared, found, (size_t)count);
 		CHECK(exact == count);
-		CHECK(count == 0 || wga_dump_compare(&before, &before_places, &after, shared, found,
+		CHECK(count == 0 || wga_dump_compare(&before, &before_index, &after, shared, found,
 						     (size_t)count - 1) == -ENOSPC);
 		free(found);
 	}
-	free(before_places.slots);
-	free(after_places.slots);
+	free(before_index.slots);
+	free(after_index.slots);
 	free(before.peers);
 	free(before.allowed_ips);
 	free(after.peers);

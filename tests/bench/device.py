@@ -12,8 +12,9 @@ from appliance.network.netlink import constants
 from appliance.network.netlink.codec import NLMSG_HEADER, message
 from appliance.network.netlink.generic import BUFFER_SIZE, GenericNetlink
 from appliance.network.wireguard import keys
+from appliance.network.wireguard.device_tunnel import DeviceTunnel
 from appliance.network.wireguard.encode import interface
-from appliance.network.wireguard.kernel import KernelTunnel
+from appliance.network.wireguard.kernel import KernelDevice
 from appliance.network.wireguard.tunnel import DeviceChange, LinkChange, Peer, Prefix, PutPeer
 
 if TYPE_CHECKING:
@@ -38,10 +39,10 @@ class Device:
 
     def __init__(self, name: str, loop: asyncio.AbstractEventLoop) -> None:
         self.name = name
-        self.tunnel = KernelTunnel(name)
+        self.tunnel = DeviceTunnel(KernelDevice(name))
         self.peers: list[Peer] = []
         self.loop = loop
-        self._watch = KernelTunnel(name)
+        self._watch = DeviceTunnel(KernelDevice(name))
         self._bare = BareDump(name)
         self._moved = 0  # where in `peers` those stand whose counters move next
 

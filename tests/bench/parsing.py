@@ -8,7 +8,7 @@ from ipaddress import IPv4Network
 from typing import TYPE_CHECKING
 
 from appliance.network.address_pool import AddressPool
-from appliance.network.netlink.dump import DumpOutgrewItsRoom
+from appliance.network.netlink.dump import DumpCapacityExceeded
 from appliance.network.wireguard.parse import DumpParser
 from tests.bench.contest import Row, Target, take_turns
 from tests.support.unit import dump_messages
@@ -85,7 +85,7 @@ def _parse(parser: DumpParser, buffers: list[bytes]) -> None:
         try:
             for buffer in buffers:
                 parser.feed(buffer, len(buffer))
-        except DumpOutgrewItsRoom:
+        except DumpCapacityExceeded:
             continue
         return
 

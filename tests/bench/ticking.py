@@ -87,4 +87,4 @@ async def _build(device: Device, folder: Path) -> tuple[Store, assembly.Parts]:
 
 def _exit(settings: Settings, interface: str) -> Exit:
     exit_ = assembly.build_exit(settings.wireguard, PRIVATE_KEY, IPv4Address("192.0.2.1"))
-    return replace(exit_, interface=interface, listen_port=PORT, endpoint_port=PORT)
+    return replace(exit_, interface=interface, listen_port=PORT)

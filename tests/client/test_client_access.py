@@ -156,7 +156,7 @@ def test_a_file_that_is_there_stays(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "host", "port", "path", "reads_along"),
+    ("text", "host", "port", "path", "in_clear"),
     [
         ("https://exit.example", "exit.example", 443, "", False),
         ("https://exit.example:8443/api/", "exit.example", 8443, "/api", False),
@@ -168,10 +168,10 @@ def test_a_file_that_is_there_stays(tmp_path: Path) -> None:
         ("unix:/run/api", "localhost", 0, "/run/api", False),
     ],
 )
-def test_urls(text: str, host: str, port: int, path: str, reads_along: bool) -> None:
+def test_urls(text: str, host: str, port: int, path: str, in_clear: bool) -> None:
     """The token goes in the clear only to this machine itself, unless the user allows it."""
     found = parse_url(text)
-    assert (found.host, found.port, found.path, found.reads_along) == (host, port, path, reads_along)
+    assert (found.host, found.port, found.path, found.sends_token_in_clear_text) == (host, port, path, in_clear)
 
 
 @pytest.mark.parametrize(

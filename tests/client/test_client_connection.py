@@ -214,7 +214,7 @@ def test_a_tunnel_made_anew_counts_on(stage: Stage) -> None:
     stage.statuses += [Live(SESSION)] * 3
     stage.figures_ += [Figures(100, 10, 1.0), Figures(5, 1, None), Figures(8, 2, 2.0)]
     play(stage)
-    assert [(view.down, view.up) for view in stage.views] == [(100, 10), (105, 11), (108, 12)]
+    assert [(view.traffic.down, view.traffic.up) for view in stage.views] == [(100, 10), (105, 11), (108, 12)]
 
 
 @pytest.mark.parametrize(

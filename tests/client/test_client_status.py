@@ -14,6 +14,7 @@ from appliance.client.ui.status_text import (
     UNICODE,
     Glyphs,
     Part,
+    Traffic,
     View,
     as_json,
     fit,
@@ -31,11 +32,7 @@ VIEW = View(
     region="fsn",
     public_ip="203.0.113.1",
     elapsed_s=3725.9,
-    down=5 * MIB,
-    up=MIB,
-    down_rate=2048.7,
-    up_rate=0.0,
-    handshake_age_s=12.3,
+    traffic=Traffic(down=5 * MIB, up=MIB, down_rate=2048.7, up_rate=0.0, handshake_age_s=12.3),
     session=SESSION,
 )
 PAID = {"cost_time_millicents": 20_500, "cost_bytes_millicents": 999, "cost_currency": "eur"}
@@ -64,7 +61,7 @@ def test_letters_for_terminals_without_arrows() -> None:
 def test_what_is_not_there() -> None:
     """No handshake yet, no limits, no price: no word of bars or cost."""
     unmetered = SESSION | {"quota_bytes_limit": 0, "quota_seconds_limit": 0}
-    found = text(replace(VIEW, handshake_age_s=None, session=unmetered))
+    found = text(replace(VIEW, traffic=replace(VIEW.traffic, handshake_age_s=None), session=unmetered))
     assert found.endswith("no handshake yet")
 
 
@@ -115,17 +112,18 @@ def test_narrow_terminals() -> None:
 
 @pytest.mark.parametrize("glyphs", [UNICODE, ASCII])
 @pytest.mark.parametrize(
-    ("figures", "cost"),
+    ("elapsed_s", "figures", "cost"),
     [
-        ({}, 0),
-        ({"down": 987 * MIB, "up": 99 * MIB, "down_rate": 12.3 * MIB, "up_rate": 999_000.0}, 999_000),
-        ({"elapsed_s": 99.5 * 3600, "down": 1000 * MIB, "down_rate": 55.5 * MIB, "handshake_age_s": 119.0}, 9_999_000),
+        (3725.9, {}, 0),
+        (3725.9, {"down": 987 * MIB, "up": 99 * MIB, "down_rate": 12.3 * MIB, "up_rate": 999_000.0}, 999_000),
+        (99.5 * 3600, {"down": 1000 * MIB, "down_rate": 55.5 * MIB, "handshake_age_s": 119.0}, 9_999_000),
     ],
 )
-def test_eighty_columns(glyphs: Glyphs, figures: dict[str, float], cost: int) -> None:
+def test_eighty_columns(glyphs: Glyphs, elapsed_s: float, figures: dict[str, float], cost: int) -> None:
     """What people look for is there, beside the ^C: how long, how much and how fast both ways, the handshake, a bar of
     what is left, the cost."""
-    view = replace(VIEW, session=SESSION | PAID | {"cost_bytes_millicents": cost}, **figures)
+    session = SESSION | PAID | {"cost_bytes_millicents": cost}
+    view = replace(VIEW, elapsed_s=elapsed_s, traffic=replace(VIEW.traffic, **figures), session=session)
     texts = [part.text for part in fit(parts(view, glyphs), 80 - len("^C"))]
     assert sum(map(len, texts)) + 2 * (len(texts) - 1) <= 78
     wanted = (r"\d+:\d\d:\d\d", rf"{glyphs.down} \S+", r"\S+/s", rf"{glyphs.up} \S+", r"\S+/s", r"handshake \S+")

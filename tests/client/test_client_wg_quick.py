@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from appliance.client.tunnel import nft_guard, wg_quick_cleanup
-from appliance.client.tunnel.full_tunnel import WholeMachine
+from appliance.client.tunnel.full_tunnel import FullTunnel
 from appliance.domain.errors import HostError
 from appliance.network.wireguard.backend import HostFacts
 
@@ -61,8 +61,8 @@ def test_what_cannot_be_taken_away(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 def test_no_wireguard(monkeypatch: pytest.MonkeyPatch, wireguard_go: bool, tun_device: bool, said: str) -> None:
     """Said before a session is opened; who has chosen another implementation answers for it."""
     facts = HostFacts(True, False, wireguard_go, tun_device, None)
-    monkeypatch.setattr("appliance.client.tunnel.device.read_host", lambda _: facts)
+    monkeypatch.setattr("appliance.network.wireguard.backend.read_host", lambda _: facts)
     monkeypatch.setattr("appliance.client.tunnel.full_tunnel.shutil.which", lambda name: f"/usr/bin/{name}")
     with pytest.raises(HostError, match=said):
-        WholeMachine("wgc0", {}, print).check()
-    WholeMachine("wgc0", {"WG_QUICK_USERSPACE_IMPLEMENTATION": "boringtun"}, print).check()
+        FullTunnel("wgc0", {}, print).check()
+    FullTunnel("wgc0", {"WG_QUICK_USERSPACE_IMPLEMENTATION": "boringtun"}, print).check()

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 import shutil
+from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 import pytest
 
 from appliance.client import run_records
-from appliance.client.tunnel.full_tunnel import WholeMachine
+from appliance.client.tunnel.full_tunnel import FullTunnel
 from tests.support.client.as_wg_quick import MARK, add_iptables, add_pair, ip, iptables, rules
 from tests.support.client.scripted_api import CONFIG
 
@@ -23,12 +24,10 @@ OTHER_ADDRESS = CONFIG.replace("10.101.0.2", "10.101.0.9")
 PROGRAMS = ("nft", "iptables-save", "iptables-restore", "ip6tables-save", "ip6tables-restore")
 
 
-class Dialled:
-    """In the place of a WireGuard device."""
+class DiallingDevice:
+    """Stands in for a WireGuard device, and dials without one."""
 
-    def __init__(self, _name: str) -> None: ...
-
-    def dial(self, _call: object) -> None: ...
+    def dial(self, remote: object) -> None: ...
 
 
 @pytest.fixture
@@ -46,7 +45,9 @@ def environ(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
 def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """As a run has left it."""
     monkeypatch.setattr(run_records, "FOLDER", tmp_path)
-    monkeypatch.setattr("appliance.client.tunnel.full_tunnel.existing_device", Dialled)
+    monkeypatch.setattr(
+        "appliance.client.tunnel.full_tunnel.existing_device", lambda _name: nullcontext(DiallingDevice())
+    )
     (tmp_path / f"{NAME}.conf").write_text(CONFIG)
     return tmp_path / f"{NAME}.conf"
 
@@ -64,8 +65,8 @@ def test_wg_quick_has_gone(space: Namespace, config: Path, environ: dict[str, st
     before = rules(space)
     add_pair(space)
     said: list[str] = []
-    assert WholeMachine(NAME, environ, said.append, MARK).down() == []
-    assert said == [f"wg-quick down: No such file or directory; taking {NAME} away without it"]
+    assert FullTunnel(NAME, environ, said.append, MARK).down() == []
+    assert said == [f"wg-quick is not installed; taking {NAME} away without it"]
     assert rules(space) == before
     assert NAME not in ip(space, "link")
     assert not config.exists()
@@ -79,7 +80,7 @@ def test_the_mark_of_another(space: Namespace, config: Path, environ: dict[str, 
     ip(space, "route", "add", "default", "dev", "lo", "table", str(MARK))
     before = rules(space)
     said: list[str] = []
-    assert WholeMachine(NAME, environ, said.append, MARK).down() == []
+    assert FullTunnel(NAME, environ, said.append, MARK).down() == []
     assert (rules(space), config.exists()) == (before, False)
     assert said == [f"another tunnel has taken the mark {MARK} meanwhile: the rules of routing for it stay"]
 
@@ -93,7 +94,7 @@ def test_without_nft(environ: dict[str, str]) -> None:
     others = iptables("iptables")
     add_iptables("iptables", NAME, "10.101.0.2")
     add_iptables("ip6tables", NAME, "fd65:7869:7400::2")
-    assert WholeMachine(NAME, environ, print, MARK).down() == []
+    assert FullTunnel(NAME, environ, print, MARK).down() == []
     assert (iptables("iptables"), iptables("ip6tables")) == (others, [])
 
 
@@ -105,7 +106,7 @@ def test_another_address_without_nft(environ: dict[str, str]) -> None:
     add_iptables("iptables", NAME, "10.101.0.2")
     add_iptables("ip6tables", NAME, "fd65:7869:7400::2")
     before, before6 = iptables("iptables"), iptables("ip6tables")
-    WholeMachine(NAME, environ, print, MARK).change(OTHER_ADDRESS)
+    FullTunnel(NAME, environ, print, MARK).change(OTHER_ADDRESS)
     assert iptables("iptables") == [line.replace("10.101.0.2", "10.101.0.9") for line in before]
     assert iptables("ip6tables") == before6
 
@@ -117,7 +118,7 @@ def test_another_address_without_nft(environ: dict[str, str]) -> None:
 def test_mtu(space: Namespace, config: Path, environ: dict[str, str], before: str, after: str, mtu: int) -> None:
     """What wg-quick has found where the file names none stays; what another file says counts."""
     config.write_text(CONFIG.replace("MTU = 1420\n", before))
-    WholeMachine(NAME, environ, print, MARK).change(OTHER_ADDRESS.replace("MTU = 1420\n", after))
+    FullTunnel(NAME, environ, print, MARK).change(OTHER_ADDRESS.replace("MTU = 1420\n", after))
     shown = ip(space, "address", "show", "dev", NAME)
     assert f"mtu {mtu} " in shown
     assert re.findall(r"inet (\S+)", shown) == ["10.101.0.9/32"]
@@ -128,5 +129,5 @@ def test_programs_are_not_told_the_token(tmp_path: Path, environ: dict[str, str]
     """They have the environment that wg-quick has."""
     (tmp_path / "wg").write_text(f"#!/bin/sh\nexport -p >{tmp_path}/environment\necho 0xca6c\n")
     (tmp_path / "wg").chmod(0o755)
-    assert WholeMachine(NAME, environ, print).mark() == MARK
+    assert FullTunnel(NAME, environ, print).mark() == MARK
     assert "secret" not in (tmp_path / "environment").read_text()

@@ -109,7 +109,7 @@ def filters(ruleset: str | None = OUR_TABLE, fault: str | None = None, **changes
     return replace(HEALTHY, firewall=Firewall(ruleset, fault, changes.get("iptables", {}), changes.get("legacy", {})))
 
 
-def test_healthy() -> None:
+def test_healthy_facts_are_all_ok() -> None:
     """Nothing is wrong with these facts; what follows is each a step away from them."""
     assert [finding for finding in diagnosis.diagnose(HEALTHY) if finding.status is not Status.OK] == []
 
@@ -235,7 +235,9 @@ CASES: list[tuple[Callable[[Facts], Finding], Facts, str, str, str]] = [
 
 
 @pytest.mark.parametrize(("check", "facts", "status", "what", "mend"), CASES)
-def test_check(check: Callable[[Facts], Finding], facts: Facts, status: str, what: str, mend: str) -> None:
+def test_each_fact_has_its_finding_and_its_mend(
+    check: Callable[[Facts], Finding], facts: Facts, status: str, what: str, mend: str
+) -> None:
     """What is found, in which words, and what mends it; where all is well nothing is to be mended."""
     found = check(facts)
     assert (found.status, what in found.what) == (status, True), found
@@ -243,7 +245,7 @@ def test_check(check: Callable[[Facts], Finding], facts: Facts, status: str, wha
     assert (found.mend == "") == (status == "ok")
 
 
-def test_unseen() -> None:
+def test_unseen_facts_fail_no_check() -> None:
     """Without root, and without a way into the state: every check answers, and none fails for it."""
     facts = replace(
         of_machine(root=False, disk=None), state=None, firewall=Firewall(None, "nft: not permitted", {}, {})
@@ -254,7 +256,7 @@ def test_unseen() -> None:
     assert all(finding.status is not Status.FAILED for finding in findings)
 
 
-def test_one_line_each() -> None:
+def test_each_finding_is_one_line() -> None:
     """Names are unlike each other, and no message has more than one line."""
     findings = diagnosis.diagnose(HEALTHY)
     assert len({finding.check for finding in findings}) == len(findings)

@@ -28,7 +28,7 @@ def served(host: Host) -> Iterator[Host]:
 
 
 @pytest.mark.under_kernel
-def test_a_clean_host(served: Host) -> None:
+def test_a_clean_host_is_ok(served: Host) -> None:
     """All is ok, and the exit status 0. The clock's answer alone is made: a namespace has none of its own."""
     diagnosis = served.doctor()
     assert diagnosis.not_ok() == {}
@@ -46,7 +46,7 @@ def test_doctor_changes_nothing(served: Host) -> None:
     assert _everything(served) == before
 
 
-def test_text(served: Host) -> None:
+def test_text_has_a_line_a_check(served: Host) -> None:
     """A line a check: status, name, what; where something is wrong the command that mends it, and status 1."""
     done = served.appliance.attempt("doctor")
     lines = done.stdout.splitlines()
@@ -59,7 +59,7 @@ def test_text(served: Host) -> None:
     assert "failed   server          it is not running -> systemctl start wg-appliance" in done.stdout
 
 
-def test_nothing_is_left(backend: str, tmp_path: Path, clock: Path) -> None:
+def test_a_host_takes_its_namespaces_along(backend: str, tmp_path: Path, clock: Path) -> None:
     """A host that is done with takes its namespaces along."""
     with new_host(backend, tmp_path, clock) as made:
         spaces = {made.space.name, made.world.internet.name}

@@ -21,7 +21,7 @@ def statuses(diagnosis: Diagnosis) -> tuple[str, str]:
     return diagnosis["forward"].status, diagnosis["udp-filter"].status
 
 
-def test_docker(host: Host) -> None:
+def test_docker_is_opened_by_its_own_chain(host: Host) -> None:
     """Its policy drops what is forwarded; its own chain for users lets clients through. It leaves input alone."""
     host.load("docker.iptables")
     diagnosis = host.doctor()
@@ -35,7 +35,7 @@ def test_docker(host: Host) -> None:
     assert statuses(host.doctor()) == ("ok", "ok")
 
 
-def test_ufw(host: Host) -> None:
+def test_ufw_is_opened_by_its_own_commands(host: Host) -> None:
     """Both IP versions of it drop; one command of its own for each fault, after which its rules let all through."""
     host.load("ufw.iptables", "ufw.ip6tables")
     diagnosis = host.doctor()
@@ -50,7 +50,7 @@ def test_ufw(host: Host) -> None:
     assert statuses(host.doctor()) == ("ok", "ok")
 
 
-def test_firewalld(host: Host) -> None:
+def test_firewalld_is_opened_by_its_own_commands(host: Host) -> None:
     """Rejects what no zone lets through; after its own commands its rules do."""
     host.load("firewalld.nft")
     diagnosis = host.doctor()

@@ -9,16 +9,12 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 from random import Random
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from appliance.domain.errors import DumpInterrupted
-from appliance.network.netlink import constants
-from appliance.network.netlink.dump import DumpWasInterrupted
-from appliance.network.netlink.generic import GenericNetlink
 from appliance.network.wireguard import keys
-from appliance.network.wireguard.kernel import KernelTunnel
 from appliance.network.wireguard.tunnel import DeviceChange, Peer, PutPeer
 from tests.faults.churner import Churner
 from tests.faults.invariants import require
@@ -57,19 +53,6 @@ class Seen:
             f"{1000 * took[len(took) // 2]:.0f} ms each (longest {1000 * took[-1]:.0f} ms); {self.interrupted} "
             f"interruptions, {self.failed} dumps given up; {self.moved} bytes counted"
         )
-
-
-class CountedDevice(GenericNetlink):
-    """Counts the dumps that had to be asked for again."""
-
-    interruptions = 0
-
-    def _dump_once(self, *arguments: Any) -> Dump:
-        try:
-            return super()._dump_once(*arguments)
-        except DumpWasInterrupted:
-            self.interruptions += 1
-            raise
 
 
 class Watch:
@@ -114,9 +97,7 @@ class Watch:
     def summed_up(self) -> Seen:
         self.seen.moved = sum(self._last[talker.public_key].rx_bytes for talker in self._ground.talkers)
         self.seen.rate = self._churner.rate
-        if isinstance(self._ground.tunnel, KernelTunnel):
-            assert isinstance(self._ground.tunnel._device, CountedDevice)
-            self.seen.interrupted = self._ground.tunnel._device.interruptions
+        self.seen.interrupted = self._ground.tunnel.dump_retries
         return self.seen
 
 
@@ -158,8 +139,6 @@ async def _ground(backend: str, peers: int, random: Random) -> AsyncIterator[Gro
 @asynccontextmanager
 async def _device(backend: str, name: str) -> AsyncIterator[Tunnel]:
     tunnel = tunnel_named(backend, name)
-    if isinstance(tunnel, KernelTunnel):
-        tunnel._device = CountedDevice(constants.WG_GENL_NAME, constants.WG_GENL_VERSION)
     try:
         await tunnel.change_link(UP)
         await tunnel.configure(DeviceChange(PRIVATE_KEY, PORT))

@@ -114,8 +114,9 @@ class Killing:
             if aim in METHODS and METHODS[aim] not in self._under_way():
                 continue
             self._exit.stand_still()
-            if any(what.startswith(aim) for what in self._half_done(self._exit.store)):
-                return
+            with _copied(self._exit.store) as store:
+                if any(what.startswith(aim) for what in self._half_done(store)):
+                    return
             self._exit.go_on()
 
     def _under_way(self) -> set[str]:
@@ -141,7 +142,8 @@ class Killing:
 
 @contextmanager
 def _copied(store: Path) -> Iterator[Path]:
-    """The files as they are, elsewhere: opening the store would recover it, which is the server's to do."""
+    """Copies the files as they are. Opening the store itself would recover it, which is the server's to do; and a
+    stopped server may hold a lock of the WAL for which a reader waits until SQLite gives up ("locking protocol")."""
     with tempfile.TemporaryDirectory() as folder:
         for name in (store.name, f"{store.name}-wal"):
             if (store.parent / name).exists():

@@ -7,9 +7,10 @@ import subprocess
 from typing import TYPE_CHECKING
 
 from appliance.network.wireguard import keys
-from appliance.network.wireguard.kernel import KernelTunnel
+from appliance.network.wireguard.device_tunnel import DeviceTunnel
+from appliance.network.wireguard.kernel import KernelDevice
 from appliance.network.wireguard.tunnel import DeviceChange, LinkChange, Peer, PutPeer
-from appliance.network.wireguard.userspace import UserspaceTunnel
+from appliance.network.wireguard.userspace import UserspaceDevice
 from tests.support.tunnel_contract import prefix
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ PAYLOAD = bytes(1000)
 
 
 def tunnel_named(backend: str, name: str) -> Tunnel:
-    return KernelTunnel(name) if backend == "kernel" else UserspaceTunnel(name)
+    return DeviceTunnel(KernelDevice(name) if backend == "kernel" else UserspaceDevice(name))
 
 
 class Talker:

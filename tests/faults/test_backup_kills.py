@@ -69,7 +69,9 @@ def kills(wga: CommandLine, arguments: tuple[str, ...], again: Callable[[], obje
             pytest.fail(f"more than {MOST} {call}")
 
 
-def test_backup(used: CommandLine, tmp_path: Path, show: Callable[[str], None]) -> None:
+def test_a_killed_backup_leaves_the_old_or_the_new_one(
+    used: CommandLine, tmp_path: Path, show: Callable[[str], None]
+) -> None:
     """The earlier backup is there as it was, or the new one, whole; the next one leaves nothing of what was killed."""
     folder = tmp_path / "backups"
     folder.mkdir()
@@ -91,7 +93,9 @@ def test_backup(used: CommandLine, tmp_path: Path, show: Callable[[str], None]) 
     assert many["fsync"] == 2
 
 
-def test_restore(used: CommandLine, tmp_path: Path, show: Callable[[str], None]) -> None:
+def test_a_killed_restore_is_old_or_new_or_says_so(
+    used: CommandLine, tmp_path: Path, show: Callable[[str], None]
+) -> None:
     """All is old, or all is new, or commands say that it was cut short. Running it again restores; the old is kept."""
     file = tmp_path / "b"
     used.do("backup", str(file))

@@ -19,11 +19,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 CLIENTS = 4
-BACKUPS = 8
 pytestmark = pytest.mark.timeout(600)
 
 
-def test_every_answered_session_is_in_it(backend: str, show: Callable[[str], None]) -> None:
+@pytest.mark.parametrize("backups", [3, pytest.param(8, marks=pytest.mark.long)])
+def test_a_backup_holds_every_answered_session(backend: str, show: Callable[[str], None], backups: int) -> None:
     """Whatever was answered before a backup began is in it; the copy is whole, and clients notice nothing."""
     with serving(backend) as exit_, tempfile.TemporaryDirectory() as folder:
         clients = [Client(exit_, exit_.token(f"a{n}", "free"), "free", Random(n)) for n in range(CLIENTS)]  # noqa: S311
@@ -33,7 +33,7 @@ def test_every_answered_session_is_in_it(backend: str, show: Callable[[str], Non
             thread.start()
         try:
             sizes = []
-            for number in range(BACKUPS):
+            for number in range(backups):
                 known = len(_told(clients))
                 until(lambda known=known: len(_told(clients)) >= known + 10, "clients are served")
                 told = _told(clients)
@@ -50,7 +50,7 @@ def test_every_answered_session_is_in_it(backend: str, show: Callable[[str], Non
             for thread in threads:
                 thread.join()
         assert [client.odd for client in clients] == [[]] * CLIENTS
-        show(f"{BACKUPS} backups of {sizes[0]} to {sizes[-1]} sessions")
+        show(f"{backups} backups of {sizes[0]} to {sizes[-1]} sessions")
 
 
 def _told(clients: list[Client]) -> set[str]:

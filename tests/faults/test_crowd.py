@@ -27,6 +27,8 @@ CROWD = 100
 CAPACITY = 253  # of a /24, without network, exit and broadcast address
 LAST = 10
 EXHAUSTED = {"error": "subnet exhausted"}
+STORE_UNAVAILABLE = {"error": "store unavailable"}
+AGAIN_S = 60
 
 
 @pytest.fixture
@@ -41,7 +43,7 @@ def token(exit_: RealExit) -> str:
     return exit_.token("anna", "free")
 
 
-def test_a_hundred_at_once(exit_: RealExit, token: str, show: Callable[[str], None]) -> None:
+def test_a_hundred_at_once_get_a_session_each(exit_: RealExit, token: str, show: Callable[[str], None]) -> None:
     """Each of them gets a session with an address of its own and a peer; store and tunnel agree."""
     began = time.monotonic()
     answers = at_once(exit_, token, CROWD)
@@ -51,14 +53,14 @@ def test_a_hundred_at_once(exit_: RealExit, token: str, show: Callable[[str], No
     show(f"{exit_.backend}: {CROWD} sessions at once in {took:.2f} s")
 
 
-def test_a_full_pool(exit_: RealExit, token: str, show: Callable[[str], None]) -> None:
+def test_a_full_pool_gives_each_address_once(exit_: RealExit, token: str, show: Callable[[str], None]) -> None:
     """All 253 addresses of a /24 are given out, each once, also where a hundred ask for the last ten; whoever comes
     then is told when to try again, and succeeds once one has left."""
     with exit_.connection() as connection:
         sessions = [opened(connection, token) for _ in range(CAPACITY - LAST)]
     answers = at_once(exit_, token, CROWD)
     assert statuses(answers) == {201: LAST, 503: CROWD - LAST}
-    assert all(body == EXHAUSTED for status, body in answers if status == 503)
+    assert [body for status, body in answers if status == 503] == [EXHAUSTED] * (CROWD - LAST)
     sessions += [session for status, session in answers if status == 201]
     assert len(sessions) == CAPACITY
     assert_agreed(exit_, sessions)
@@ -73,14 +75,18 @@ def test_a_full_pool(exit_: RealExit, token: str, show: Callable[[str], None]) -
 
 
 def at_once(exit_: RealExit, token: str, many: int) -> list[tuple[int, Any]]:
-    """(status, body) of so many POSTs that are sent at the same moment."""
-    start = threading.Barrier(many)
+    """(status, body) of so many POSTs that are sent at the same moment. Those that the store had no time for (a writer
+    waits PATIENCE_S for the others, and this machine may be busy) are sent again."""
+    start, deadline = threading.Barrier(many), time.monotonic() + AGAIN_S
 
     def post() -> tuple[int, Any]:
         with exit_.connection() as connection:
             connection.connect()
             start.wait(timeout=60)
-            return connection.ask("POST", "/v1/sessions", token, {"region": REGION})
+            while True:
+                answer = connection.ask("POST", "/v1/sessions", token, {"region": REGION})
+                if answer != (503, STORE_UNAVAILABLE) or time.monotonic() > deadline:
+                    return answer
 
     with ThreadPoolExecutor(many) as threads:
         asked = [threads.submit(post) for _ in range(many)]

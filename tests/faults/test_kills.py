@@ -11,13 +11,13 @@ from tests.faults import kills
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-KILLS = 15
 SEED = 1
 
 
 @pytest.mark.timeout(900)  # an emulated kernel takes minutes
-def test_a_killed_server_leaves_nothing_behind(backend: str, show: Callable[[str], None]) -> None:
+@pytest.mark.parametrize("many", [8, pytest.param(15, marks=pytest.mark.long)])
+def test_a_killed_server_leaves_nothing_behind(backend: str, show: Callable[[str], None], many: int) -> None:
     """Killed in the middle of create, delete, tick or start: no leaked address, row or peer, no session lost."""
-    tally = kills.run(KILLS, SEED, backend)
-    assert tally.kills >= KILLS
+    tally = kills.run(many, SEED, backend)
+    assert tally.kills >= many
     show(f"{backend}: {tally}")

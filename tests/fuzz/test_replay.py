@@ -28,7 +28,7 @@ def replay(program: Path, *inputs: Path) -> None:
     assert (ran.returncode, ran.stdout) == (0, f"{expected} inputs\n"), ran.stderr
 
 
-def test_dump(tmp_path: Path) -> None:
+def test_the_dump_parser_reads_the_corpus(tmp_path: Path) -> None:
     """The dump parser reads the corpus, and the kernel's recordings by buffer and whole, without a finding."""
     recordings = [path for path in sorted(GOLDEN.iterdir()) if path.is_dir()]
     assert recordings
@@ -39,7 +39,7 @@ def test_dump(tmp_path: Path) -> None:
     replay(program, CORPUS / "dump", *recordings, *tmp_path.glob("*.whole"))
 
 
-def test_dump_cut_short(tmp_path: Path) -> None:
+def test_the_dump_parser_reads_truncated_recordings(tmp_path: Path) -> None:
     """A recording of the kernel's, cut short at every byte, is read without a finding."""
     whole = (GOLDEN / "distinct" / "00.bin").read_bytes()
     pieces = tmp_path / "pieces"
@@ -49,12 +49,12 @@ def test_dump_cut_short(tmp_path: Path) -> None:
     replay(compiled("fuzz_dump", tmp_path), pieces)
 
 
-def test_compare(tmp_path: Path) -> None:
+def test_the_comparison_agrees_with_a_plain_one(tmp_path: Path) -> None:
     """Two dumps differ by what two nested loops find, over the corpus, without a finding."""
     replay(compiled("fuzz_compare", tmp_path), CORPUS / "compare")
 
 
-def test_pool(tmp_path: Path) -> None:
+def test_the_pool_agrees_with_a_plain_model(tmp_path: Path) -> None:
     """The address pool does what the harness's plain model does, over the corpus, without a finding."""
     replay(compiled("fuzz_pool", tmp_path), CORPUS / "pool")
 

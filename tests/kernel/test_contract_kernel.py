@@ -13,8 +13,9 @@ from appliance.domain.errors import DumpInterrupted
 from appliance.network.netlink import constants
 from appliance.network.netlink.generic import DUMP_ATTEMPTS, GenericNetlink, Result
 from appliance.network.wireguard.backend import choose_backend, kernel_has_wireguard
+from appliance.network.wireguard.device_tunnel import DeviceTunnel
 from appliance.network.wireguard.encode import interface, peer_entries, peers_body
-from appliance.network.wireguard.kernel import KernelTunnel
+from appliance.network.wireguard.kernel import KernelDevice
 from appliance.network.wireguard.parse import DumpParser
 from appliance.network.wireguard.tunnel import PutPeer, RemovePeer
 from tests.support.real_tunnel_contract import RealTunnelContract
@@ -61,9 +62,9 @@ class DisturbedDevice(GenericNetlink):
 class TestKernelTunnel(RealTunnelContract):
     @pytest.fixture
     def tunnel_named(self) -> Callable[[str], Tunnel]:
-        return KernelTunnel
+        return lambda name: DeviceTunnel(KernelDevice(name))
 
-    def test_dump_under_changes(self, make_tunnel: Callable[[], Tunnel]) -> None:
+    def test_a_dump_under_changes_is_whole_or_interrupted(self, make_tunnel: Callable[[], Tunnel]) -> None:
         """While peers come and go, a dump is whole or says that it could not be: nobody who stayed is missing."""
         staying = [peer(n, f"10.{n // 250}.{n % 250}.1/32") for n in range(1, 1001)]
         passing = [peer(n, f"10.200.0.{n - 2000}/32") for n in range(2001, 2006)]
@@ -97,7 +98,7 @@ class TestKernelTunnel(RealTunnelContract):
 
         run(make_tunnel, body)
 
-    def test_peer_under_the_cursor(self, make_tunnel: Callable[[], Tunnel], name: str) -> None:
+    def test_a_dump_whose_cursor_is_removed_is_taken_again(self, make_tunnel: Callable[[], Tunnel], name: str) -> None:
         """The kernel ends a dump early when the peer it had come to is removed, and says so: it is taken again, and
         again, and none that misses those behind that peer is ever taken for whole."""
         peers = [peer(n, f"10.{n // 250}.{n % 250}.1/32") for n in range(1, 1201)]
@@ -128,7 +129,7 @@ class TestKernelTunnel(RealTunnelContract):
 
         run(make_tunnel, body)
 
-    def test_chosen(self, namespace: Namespace) -> None:  # noqa: ARG002 - the choice looks at its interfaces
+    def test_auto_chooses_the_kernel(self, namespace: Namespace) -> None:  # noqa: ARG002 - the choice looks at its interfaces
         """`auto` takes the kernel where the kernel has WireGuard, and says why."""
         assert kernel_has_wireguard()
         tunnel, reason = choose_backend("auto", "wga0")

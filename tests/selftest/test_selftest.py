@@ -59,7 +59,7 @@ def assert_failed(run: Run, step: str, *said: str) -> None:
 
 
 @pytest.mark.under_kernel
-def test_behind_a_nat(tested: TestedExit, show: Callable[[str], None]) -> None:
+def test_every_step_passes_behind_a_nat(tested: TestedExit, show: Callable[[str], None]) -> None:
     """The public address is not the host's: every step passes, each with its time. What was counted is a megabyte
     each way over IPv4 and over IPv6 at least, and the final figures are no smaller."""
     run = tested.selftest("--json")
@@ -72,7 +72,7 @@ def test_behind_a_nat(tested: TestedExit, show: Callable[[str], None]) -> None:
     show(f"{tested.exit.backend}: {run.figures}")
 
 
-def test_with_its_own_address_over_tls(backend: str, tmp_path: Path) -> None:
+def test_every_step_passes_at_its_own_address_over_tls(backend: str, tmp_path: Path) -> None:
     """The public address is the host's own, and is what the client dials and the target sees. The API is HTTPS."""
     cert, key = self_signed(tmp_path, "exit.example")
     settings = {
@@ -95,7 +95,7 @@ def test_with_its_own_address_over_tls(backend: str, tmp_path: Path) -> None:
         tested.assert_nothing_left(before)
 
 
-def test_without_ipv6(backend: str) -> None:
+def test_every_step_passes_without_ipv6(backend: str) -> None:
     """An exit whose tunnel is IPv4 alone is tested over that."""
     with exit_and_host(backend, WIREGUARD_SUBNET6="") as tested:
         tested.start()
@@ -104,7 +104,7 @@ def test_without_ipv6(backend: str) -> None:
         assert "2001:db8:" not in run.out
 
 
-def test_a_store_of_another_user(backend: str) -> None:
+def test_a_store_of_another_user_stays_theirs(backend: str) -> None:
     """Root tests an exit whose state is its service's: every file stays the service's."""
     with exit_and_host(backend) as tested:
         state = tested.exit.state
@@ -121,14 +121,14 @@ def test_a_store_of_another_user(backend: str) -> None:
 # What is wrong -----------------------------------------------------------------------------------------
 
 
-def test_no_server(backend: str) -> None:
+def test_a_missing_server_fails_at_the_api(backend: str) -> None:
     """Nobody answers: it says where it asked, and how to start the server."""
     with exit_and_host(backend) as tested:
         run = tested.selftest()
         assert_failed(run, "api", "the API does not answer at unix:", "start wg-appliance serve")
 
 
-def test_drained(tested: TestedExit) -> None:
+def test_a_drained_exit_fails_at_the_session(tested: TestedExit) -> None:
     """A drained exit takes no session; the API's own words are shown."""
     tested.exit.command("node", "drain")
     run = tested.selftest()
@@ -136,26 +136,26 @@ def test_drained(tested: TestedExit) -> None:
     assert_failed(run, "session", "503: no active node", "wg-appliance node status")
 
 
-def test_handshakes_are_dropped(tested: TestedExit) -> None:
+def test_dropped_handshakes_fail_at_the_handshake(tested: TestedExit) -> None:
     """A firewall that drops the UDP port is told by the handshake that does not come."""
     tested.set_up_firewall(*DROP_HANDSHAKES)
     assert_failed(tested.selftest(), "handshake", "port 51820", "firewall may drop UDP", "try wg-appliance doctor")
 
 
-def test_forwarding_is_dropped(tested: TestedExit) -> None:
+def test_dropped_forwarding_fails_at_the_traffic(tested: TestedExit) -> None:
     """A FORWARD policy of somebody else is told by the target that is not reached."""
     tested.set_up_firewall(*DROP_FORWARDED)
     run = tested.selftest()
     assert_failed(run, "traffic", "timed out", f"what is forwarded from {tested.exit.interface} to", "doctor")
 
 
-def test_ipv6_forwarding_is_dropped(tested: TestedExit) -> None:
+def test_dropped_ipv6_forwarding_fails_at_the_traffic(tested: TestedExit) -> None:
     """What works over IPv4 alone does not work: the target that is not reached is the IPv6 one."""
     tested.set_up_firewall(*DROP_FORWARDED_IPV6)
     assert_failed(tested.selftest(), "traffic", "the target 2001:db8:", "is not reached")
 
 
-def test_a_target_that_the_policy_blocks(backend: str) -> None:
+def test_a_blocked_target_fails_at_the_host(backend: str) -> None:
     """Where every address that the test could have is blocked, it says so before it makes anything."""
     blocked = "192.0.2.0/24,198.51.100.0/24,203.0.113.0/24"
     with exit_and_host(backend, EGRESS_EXTRA_BLOCK=blocked) as tested:
@@ -163,7 +163,7 @@ def test_a_target_that_the_policy_blocks(backend: str) -> None:
         assert_failed(tested.selftest(), "host", "no addresses for the test", "egress.extra_block")
 
 
-def test_another_store(tested: TestedExit, tmp_path: Path) -> None:
+def test_a_token_of_another_store_fails_at_the_session(tested: TestedExit, tmp_path: Path) -> None:
     """A token of another store than the server's is refused; it says which store was meant."""
     with tested.commands_configured(NODE_STATE_DIR=str(tmp_path / "other")):
         tested.exit.command("init")
@@ -171,7 +171,7 @@ def test_another_store(tested: TestedExit, tmp_path: Path) -> None:
     assert_failed(run, "session", f"a token made in {tmp_path / 'other'}: is that its state_dir?")
 
 
-def test_no_store(tested: TestedExit, tmp_path: Path) -> None:
+def test_no_store_is_made_where_there_is_none(tested: TestedExit, tmp_path: Path) -> None:
     """Where there is no store none is made."""
     with tested.commands_configured(NODE_STATE_DIR=str(tmp_path / "none")):
         run = tested.selftest()
@@ -180,7 +180,7 @@ def test_no_store(tested: TestedExit, tmp_path: Path) -> None:
     assert not (tmp_path / "none").exists()
 
 
-def test_one_at_a_time(tested: TestedExit) -> None:
+def test_a_second_selftest_ends_at_once(tested: TestedExit) -> None:
     """A second one beside the first ends at once and disturbs nothing."""
     directory = os.open(tested.exit.state, os.O_RDONLY)
     try:
@@ -195,14 +195,14 @@ def test_one_at_a_time(tested: TestedExit) -> None:
 # What it leaves ----------------------------------------------------------------------------------------
 
 
-def test_interrupted(tested: TestedExit) -> None:
+def test_ctrl_c_ends_it_at_once(tested: TestedExit) -> None:
     """Ctrl-C in the middle of the traffic ends it at once."""
     tested.set_up_firewall(*DROP_FORWARDED)  # the traffic waits
     run = stop_at("traffic", tested.begin_selftest(), signal.SIGINT)
     assert_failed(run, "traffic", "interrupted by SIGINT")
 
 
-def test_interrupted_with_json(tested: TestedExit) -> None:
+def test_sigterm_ends_it_and_json_says_not_passed(tested: TestedExit) -> None:
     """SIGTERM likewise. What was found until then is printed, and says that the test has not passed."""
     tested.set_up_firewall(*DROP_FORWARDED)
     running = tested.begin_selftest("--json")
@@ -214,7 +214,7 @@ def test_interrupted_with_json(tested: TestedExit) -> None:
     assert json.loads(out)["steps"][-1]["step"] == "cleared"
 
 
-def test_killed(tested: TestedExit) -> None:
+def test_the_next_run_clears_up_after_a_killed_one(tested: TestedExit) -> None:
     """What a killed run left (its session, its account, on the userspace backend its wireguard-go) the next one takes
     away, and passes."""
     tested.set_up_firewall(*DROP_FORWARDED)
@@ -226,7 +226,7 @@ def test_killed(tested: TestedExit) -> None:
     assert run.status == 0, run
 
 
-def test_the_server_goes_away(tested: TestedExit) -> None:
+def test_a_session_that_cannot_be_ended_is_named(tested: TestedExit) -> None:
     """A session that nobody can end is named; the next run, with a server, takes it away."""
     tested.set_up_firewall(*DROP_FORWARDED)
     running = tested.begin_selftest()

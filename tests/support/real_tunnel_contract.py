@@ -82,7 +82,7 @@ class RealTunnelContract(TunnelContract):
 
         return shake_hands
 
-    def test_port_in_use(self, make_tunnel: Callable[[], Tunnel]) -> None:
+    def test_a_port_in_use_is_refused(self, make_tunnel: Callable[[], Tunnel]) -> None:
         """A port somebody else has is refused on an interface that is up, and says so."""
 
         async def body(tunnel: Tunnel) -> None:
@@ -96,7 +96,9 @@ class RealTunnelContract(TunnelContract):
 
         run(make_tunnel, body)
 
-    def test_anothers_interface(self, make_tunnel: Callable[[], Tunnel], name: str, namespace: Namespace) -> None:
+    def test_an_interface_of_another_kind_is_not_used(
+        self, make_tunnel: Callable[[], Tunnel], name: str, namespace: Namespace
+    ) -> None:
         """An interface of our name that is not WireGuard's is neither used nor deleted."""
         assert namespace.run("ip", "link", "add", name, "type", "veth", "peer", "name", "other0").returncode == 0
 
@@ -108,7 +110,7 @@ class RealTunnelContract(TunnelContract):
 
         run(make_tunnel, body)
 
-    def test_ipv6_disabled(self, make_tunnel: Callable[[], Tunnel]) -> None:
+    def test_the_interface_has_ipv6_where_the_host_has_not(self, make_tunnel: Callable[[], Tunnel]) -> None:
         """Where the host has IPv6 switched off, the interface has it all the same; the others stay without."""
         for which in ("all", "default"):
             (IPV6 / which / "disable_ipv6").write_text("1")
@@ -135,7 +137,9 @@ class RealTunnelContract(TunnelContract):
 
         run(make_tunnel, body)
 
-    def test_link_events(self, make_tunnel: Callable[[], Tunnel], name: str, namespace: Namespace) -> None:
+    def test_changes_of_the_interface_wake_its_watcher(
+        self, make_tunnel: Callable[[], Tunnel], name: str, namespace: Namespace
+    ) -> None:
         """Whatever happens to the interface or its addresses wakes its watcher."""
 
         async def body(tunnel: Tunnel) -> None:
@@ -153,7 +157,9 @@ class RealTunnelContract(TunnelContract):
 
         run(make_tunnel, body)
 
-    def test_events_of_others(self, make_tunnel: Callable[[], Tunnel], name: str, namespace: Namespace) -> None:
+    def test_changes_of_others_wake_no_watcher(
+        self, make_tunnel: Callable[[], Tunnel], name: str, namespace: Namespace
+    ) -> None:
         """What happens to other interfaces wakes nobody."""
 
         async def body(tunnel: Tunnel) -> None:
@@ -173,7 +179,9 @@ class RealTunnelContract(TunnelContract):
 
         run(make_tunnel, body)
 
-    def test_deleted_by_another(self, make_tunnel: Callable[[], Tunnel], name: str, namespace: Namespace) -> None:
+    def test_an_interface_deleted_by_another_is_missed(
+        self, make_tunnel: Callable[[], Tunnel], name: str, namespace: Namespace
+    ) -> None:
         """An interface somebody else deleted is missed by link(), and can be made again."""
 
         async def body(tunnel: Tunnel) -> None:

@@ -109,7 +109,7 @@ async def present(tunnel: Tunnel) -> Link:
 
 
 class TunnelContract:
-    def test_absent_interface(self, make_tunnel: Callable[[], Tunnel]) -> None:
+    def test_without_an_interface_everything_but_deleting_fails(self, make_tunnel: Callable[[], Tunnel]) -> None:
         """With no interface, link() is None, deleting succeeds and everything else is a TunnelError."""
 
         async def body(tunnel: Tunnel) -> None:
@@ -128,7 +128,7 @@ class TunnelContract:
 
         run(make_tunnel, body)
 
-    def test_create(self, make_tunnel: Callable[[], Tunnel]) -> None:
+    def test_creating_twice_changes_nothing(self, make_tunnel: Callable[[], Tunnel]) -> None:
         """Creating makes the interface as asked for, and a second time changes nothing."""
 
         async def body(tunnel: Tunnel) -> None:
@@ -142,7 +142,7 @@ class TunnelContract:
 
         run(make_tunnel, body)
 
-    def test_created_down(self, make_tunnel: Callable[[], Tunnel]) -> None:
+    def test_a_created_interface_is_down_and_takes_settings(self, make_tunnel: Callable[[], Tunnel]) -> None:
         """An interface that was only created is down, and takes its settings before it is up."""
 
         async def body(tunnel: Tunnel) -> None:
@@ -158,7 +158,7 @@ class TunnelContract:
 
         run(make_tunnel, body)
 
-    def test_mtu(self, make_tunnel: Callable[[], Tunnel]) -> None:
+    def test_the_mtu_changes_alone(self, make_tunnel: Callable[[], Tunnel]) -> None:
         """The MTU changes on a live interface and alone."""
 
         async def body(tunnel: Tunnel) -> None:
@@ -170,7 +170,7 @@ class TunnelContract:
 
         run(make_tunnel, body)
 
-    def test_addresses(self, make_tunnel: Callable[[], Tunnel]) -> None:
+    def test_addresses_of_both_families_come_and_go(self, make_tunnel: Callable[[], Tunnel]) -> None:
         """Addresses of both families come and go; one that is there already, or already gone, is fine."""
         first = frozenset({prefix("10.9.0.1/24"), prefix("fd65:7869:7400::1/112")})
         second = frozenset({prefix("10.8.0.1/16")})
@@ -187,7 +187,7 @@ class TunnelContract:
 
         run(make_tunnel, body)
 
-    def test_configure(self, make_tunnel: Callable[[], Tunnel]) -> None:
+    def test_key_and_port_can_each_be_set_alone(self, make_tunnel: Callable[[], Tunnel]) -> None:
         """The key and the port show in the dump, the key as its public one; each can be set alone."""
 
         async def body(tunnel: Tunnel) -> None:
@@ -202,7 +202,7 @@ class TunnelContract:
 
         run(make_tunnel, body)
 
-    def test_private_key_changed(self, make_tunnel: Callable[[], Tunnel]) -> None:
+    def test_another_private_key_keeps_port_and_peers(self, make_tunnel: Callable[[], Tunnel]) -> None:
         """Another private key keeps port and peers, but for a peer whose key the device now has itself."""
 
         async def body(tunnel: Tunnel) -> None:
@@ -217,7 +217,7 @@ class TunnelContract:
 
         run(make_tunnel, body)
 
-    def test_put_and_remove(self, make_tunnel: Callable[[], Tunnel]) -> None:
+    def test_a_put_peer_shows_and_a_removed_one_is_gone(self, make_tunnel: Callable[[], Tunnel]) -> None:
         """A put peer shows with zero counters and no handshake; a removed one is gone, twice over too."""
 
         async def body(tunnel: Tunnel) -> None:
@@ -234,7 +234,7 @@ class TunnelContract:
 
         run(make_tunnel, body)
 
-    def test_put_replaces(self, make_tunnel: Callable[[], Tunnel]) -> None:
+    def test_putting_again_replaces_the_allowed_ips(self, make_tunnel: Callable[[], Tunnel]) -> None:
         """Putting a peer again leaves it with exactly the new allowed-ips, none included."""
 
         async def body(tunnel: Tunnel) -> None:
@@ -246,7 +246,7 @@ class TunnelContract:
 
         run(make_tunnel, body)
 
-    def test_order(self, make_tunnel: Callable[[], Tunnel]) -> None:
+    def test_changes_take_effect_in_order(self, make_tunnel: Callable[[], Tunnel]) -> None:
         """Changes take effect in the order given, also within one call."""
 
         async def body(tunnel: Tunnel) -> None:
@@ -259,7 +259,7 @@ class TunnelContract:
 
         run(make_tunnel, body)
 
-    def test_allowed_ip_moves(self, make_tunnel: Callable[[], Tunnel]) -> None:
+    def test_an_allowed_ip_moves_to_the_peer_it_is_given_to(self, make_tunnel: Callable[[], Tunnel]) -> None:
         """An allowed-ip given to another peer leaves the one that had it."""
 
         async def body(tunnel: Tunnel) -> None:
@@ -270,7 +270,7 @@ class TunnelContract:
 
         run(make_tunnel, body)
 
-    def test_own_key_as_peer(self, make_tunnel: Callable[[], Tunnel]) -> None:
+    def test_the_devices_own_key_as_a_peer_is_nothing(self, make_tunnel: Callable[[], Tunnel]) -> None:
         """The device's own key as a peer is silently nothing, and the other changes beside it are done."""
 
         async def body(tunnel: Tunnel) -> None:
@@ -282,7 +282,7 @@ class TunnelContract:
 
         run(make_tunnel, body)
 
-    def test_nothing_to_apply(self, make_tunnel: Callable[[], Tunnel]) -> None:
+    def test_nothing_to_apply_is_no_error(self, make_tunnel: Callable[[], Tunnel]) -> None:
         """No changes are no error, interface or not."""
 
         async def body(tunnel: Tunnel) -> None:
@@ -293,7 +293,9 @@ class TunnelContract:
 
         run(make_tunnel, body)
 
-    def test_counters(self, make_tunnel: Callable[[], Tunnel], exchange: Exchange) -> None:
+    def test_counters_go_on_until_a_peer_is_put_fresh(
+        self, make_tunnel: Callable[[], Tunnel], exchange: Exchange
+    ) -> None:
         """A handshake counts; putting the peer again keeps the figures; putting it fresh starts from zero."""
         client = Peer(keys.public_key(CLIENT_PRIVATE_KEY), frozenset({prefix("10.9.0.2/32")}))
 
@@ -319,7 +321,9 @@ class TunnelContract:
         run(make_tunnel, body)
 
     @pytest.mark.parametrize("places", [{0}, {299}, {150}, {7, 8, 9, 298}], ids=str)
-    def test_refused_peers(self, make_tunnel: Callable[[], Tunnel], places: set[int]) -> None:
+    def test_refused_peers_are_named_and_the_others_applied(
+        self, make_tunnel: Callable[[], Tunnel], places: set[int]
+    ) -> None:
         """Peers that the device refuses are named, no others are, and the others are put and removed all the same."""
         changes: list[PutPeer] = []
         for n in range(300):
@@ -346,7 +350,7 @@ class TunnelContract:
 
         run(make_tunnel, body)
 
-    def test_counters_beside_a_refused_peer(self, make_tunnel: Callable[[], Tunnel], exchange: Exchange) -> None:
+    def test_counters_go_on_beside_a_refused_peer(self, make_tunnel: Callable[[], Tunnel], exchange: Exchange) -> None:
         """While it is found out who was refused, nobody's counters begin anew who was not to."""
         client = Peer(keys.public_key(CLIENT_PRIVATE_KEY), frozenset({prefix("10.9.0.2/32")}))
         others = [PutPeer(peer(n, f"10.9.1.{n}/32"), fresh=True) for n in range(1, 40)]
@@ -368,7 +372,7 @@ class TunnelContract:
 
         run(make_tunnel, body)
 
-    def test_many_peers(self, make_tunnel: Callable[[], Tunnel]) -> None:
+    def test_many_peers_come_back_exactly(self, make_tunnel: Callable[[], Tunnel]) -> None:
         """3,000 peers with an address of each family go in with one call and come back exactly; and go again."""
         peers = [peer(n, f"10.{100 + n // 250}.{n % 250}.1/32", f"fd00::{n:x}/128") for n in range(1, 3001)]
 
@@ -382,7 +386,7 @@ class TunnelContract:
 
         run(make_tunnel, body)
 
-    def test_many_allowed_ips(self, make_tunnel: Callable[[], Tunnel]) -> None:
+    def test_many_allowed_ips_come_back_exactly(self, make_tunnel: Callable[[], Tunnel]) -> None:
         """A peer whose allowed-ips fill several messages holds exactly those, and between its neighbours."""
         broad = peer(
             2, *(f"10.{n // 250}.{n % 250}.0/24" for n in range(2000)), *(f"fd00:{n:x}::/32" for n in range(500))
@@ -399,7 +403,7 @@ class TunnelContract:
 
         run(make_tunnel, body)
 
-    def test_delete(self, make_tunnel: Callable[[], Tunnel]) -> None:
+    def test_a_deleted_interface_is_gone_with_its_content(self, make_tunnel: Callable[[], Tunnel]) -> None:
         """A deleted interface is gone with all that was in it; the next one is told apart by its ifindex."""
 
         async def body(tunnel: Tunnel) -> None:
@@ -421,7 +425,7 @@ class TunnelContract:
 
         run(make_tunnel, body)
 
-    def test_calls_at_once(self, make_tunnel: Callable[[], Tunnel]) -> None:
+    def test_calls_at_once_do_not_meet(self, make_tunnel: Callable[[], Tunnel]) -> None:
         """Calls from several tasks do not get into each other's way."""
         peers = [peer(n, f"10.9.0.{n}/32") for n in range(1, 31)]
 
@@ -435,7 +439,7 @@ class TunnelContract:
 
         run(make_tunnel, body)
 
-    def test_cancelled_calls(self, make_tunnel: Callable[[], Tunnel]) -> None:
+    def test_a_cancelled_call_leaves_the_tunnel_usable(self, make_tunnel: Callable[[], Tunnel]) -> None:
         """A cancelled call, wherever it was, leaves the tunnel usable and its answer with nobody else."""
         peers = [peer(n, f"10.9.{n // 250}.{n % 250}/32") for n in range(1, 501)]
 

@@ -60,7 +60,7 @@ def shared(backend: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[G
 
 
 @pytest.mark.under_kernel
-def test_a_whole_life(ground: Ground) -> None:
+def test_all_traffic_leaves_by_the_exit_until_ctrl_c_restores_the_machine(ground: Ground) -> None:
     """Up, all traffic leaves by the exit, the line renews itself; Ctrl-C: everything as it was, and a receipt."""
     client = ground.client
     with in_terminal(client.space, command(), environment(ground.token)) as terminal:
@@ -84,7 +84,9 @@ def test_a_whole_life(ground: Ground) -> None:
     assert b"\x1b[?25h" in terminal.output, "the cursor is back"
 
 
-def test_another_address(ground: Ground, piped: Callable[..., Piped], tmp_path: Path) -> None:
+def test_nothing_leaks_when_the_session_gets_another_address(
+    ground: Ground, piped: Callable[..., Piped], tmp_path: Path
+) -> None:
     """A session that was opened again under another address: the machine pings on, and not one of its packets leaves
     outside the tunnel meanwhile."""
     space = ground.client.space
@@ -122,7 +124,7 @@ def addresses_of(space: Namespace, interface: str) -> set[str]:
     return {address["local"] for link in json.loads(done.stdout or "[]") for address in link["addr_info"] if address}
 
 
-def test_its_traffic_and_no_other(ground: Ground) -> None:
+def test_a_programs_traffic_and_no_other_takes_the_tunnel(ground: Ground) -> None:
     """While the program's traffic leaves from the exit, over both versions, the machine's goes its own way: its
     routes are untouched, and the internet, which knows the exit alone, gives it no answer."""
     script = f"{' '.join(CURL[:2])} --noproxy '*' -sS {WEB}/ip; echo; curl -q --noproxy '*' -sS {WEB6}/ip; echo; read _"
@@ -144,7 +146,7 @@ def test_its_traffic_and_no_other(ground: Ground) -> None:
 
 
 @pytest.mark.under_kernel
-def test_a_killed_command(ground: Ground) -> None:
+def test_the_next_run_clears_up_after_a_killed_command(ground: Ground) -> None:
     """What a killed run left behind, the next one takes away: its session, and a wireguard-go where there is one."""
     killed = start_through(ground, "sleep", "1000", options=("--json",))
     assert killed.stderr is not None

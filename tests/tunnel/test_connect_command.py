@@ -50,7 +50,7 @@ def test_its_status_is_ours(ground: Ground, program: tuple[str, ...], status: in
     assert "\nended       closed\n" in done.stderr
 
 
-def test_what_it_finds(ground: Ground) -> None:
+def test_the_program_finds_a_tunnel_and_a_resolver_and_no_token(ground: Ground) -> None:
     """A loopback and the tunnel, a resolver that it can reach, and no token; the machine's own resolver is kept."""
     before = RESOLV_CONF.read_bytes()
     script = "ip -brief link show up | cut -d ' ' -f 1; cat /etc/resolv.conf; env | grep -c WG_APPLIANCE_TOKEN"
@@ -116,7 +116,7 @@ def test_ended_by_the_server(ground: Ground) -> None:
     assert err.endswith("wg-appliance: error: the server has ended the session: admin\n")
 
 
-def test_several_at_once(ground: Ground) -> None:
+def test_programs_at_once_have_a_tunnel_each(ground: Ground) -> None:
     """Each has a tunnel of its own."""
     many = [start_through(ground, *CURL, f"{WEB}/ip") for _ in range(2)]
     for running in many:

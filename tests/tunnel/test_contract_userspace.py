@@ -16,8 +16,9 @@ import pytest
 
 from appliance.domain.errors import TunnelError
 from appliance.network.wireguard import userspace
+from appliance.network.wireguard.device_tunnel import DeviceTunnel
 from appliance.network.wireguard.tunnel import DeviceChange, LinkChange, PutPeer
-from appliance.network.wireguard.userspace import UserspaceTunnel
+from appliance.network.wireguard.userspace import UserspaceDevice
 from appliance.network.wireguard.wireguard_go import SOCKET_DIRECTORY
 from tests.support.netns import new_namespace
 from tests.support.real_tunnel_contract import RealTunnelContract
@@ -90,7 +91,7 @@ async def reaped(tunnel: Tunnel, pids: list[int]) -> None:
 class TestUserspaceTunnel(RealTunnelContract):
     @pytest.fixture
     def tunnel_named(self, tmp_path: Path) -> Callable[[str], Tunnel]:
-        return lambda name: UserspaceTunnel(name, tmp_path / f"{name}.log")
+        return lambda name: DeviceTunnel(UserspaceDevice(name, tmp_path / f"{name}.log"))
 
     def test_process_is_its_own(self, make_tunnel: Callable[[], Tunnel], namespace: Namespace) -> None:
         """wireguard-go leads a session of its own, in which it got no descriptor of ours."""
@@ -121,7 +122,9 @@ class TestUserspaceTunnel(RealTunnelContract):
 
         run(make_tunnel, body)
 
-    def test_killed(self, make_tunnel: Callable[[], Tunnel], namespace: Namespace) -> None:
+    def test_a_killed_process_is_missed_and_started_again_empty(
+        self, make_tunnel: Callable[[], Tunnel], namespace: Namespace
+    ) -> None:
         """A killed wireguard-go is missed, leaves no zombie, and is started again empty."""
 
         async def body(tunnel: Tunnel) -> None:
@@ -155,7 +158,7 @@ class TestUserspaceTunnel(RealTunnelContract):
 
         run(make_tunnel, body)
 
-    def test_stale_socket(self, make_tunnel: Callable[[], Tunnel], name: str) -> None:
+    def test_a_stale_socket_is_in_no_ones_way(self, make_tunnel: Callable[[], Tunnel], name: str) -> None:
         """A socket file nobody serves is not a tunnel, and is in nobody's way."""
         SOCKET_DIRECTORY.mkdir(exist_ok=True)
         path = SOCKET_DIRECTORY / f"{name}.sock"
@@ -204,7 +207,9 @@ class TestUserspaceTunnel(RealTunnelContract):
 
         run(make_tunnel, body)
 
-    def test_hanging_process(self, make_tunnel: Callable[[], Tunnel], namespace: Namespace) -> None:
+    def test_a_hanging_process_is_an_error_in_bounded_time(
+        self, make_tunnel: Callable[[], Tunnel], namespace: Namespace
+    ) -> None:
         """A wireguard-go that does not answer is a TunnelError in bounded time, and is used again once it does."""
 
         async def body(tunnel: Tunnel) -> None:
@@ -225,7 +230,7 @@ class TestUserspaceTunnel(RealTunnelContract):
 
         run(make_tunnel, body)
 
-    def test_cannot_start(self, name: str, tunnel_named: Callable[[str], Tunnel]) -> None:
+    def test_a_process_that_ends_at_once_is_reported(self, name: str, tunnel_named: Callable[[str], Tunnel]) -> None:
         """A wireguard-go that ends at once is reported with what it said, not waited for."""
 
         async def body(tunnel: Tunnel) -> None:
@@ -242,7 +247,7 @@ class TestUserspaceTunnel(RealTunnelContract):
             with pytest.raises(TunnelError, match=r"cannot start .*missing/wireguard-go\.log"):
                 await tunnel.change_link(UP)
 
-        run(lambda: UserspaceTunnel(name, tmp_path / "missing" / "wireguard-go.log"), body)
+        run(lambda: DeviceTunnel(UserspaceDevice(name, tmp_path / "missing" / "wireguard-go.log")), body)
 
     def test_unit_that_runs_it(
         self, make_tunnel: Callable[[], Tunnel], name: str, namespace: Namespace, monkeypatch: pytest.MonkeyPatch
@@ -266,9 +271,9 @@ class TestUserspaceTunnel(RealTunnelContract):
             finally:
                 await started.close()
 
-        run(lambda: UserspaceTunnel(name, unit="some.service"), body)
+        run(lambda: DeviceTunnel(UserspaceDevice(name, unit="some.service")), body)
 
-    def test_same_name_elsewhere(self, make_tunnel: Callable[[], Tunnel]) -> None:
+    def test_the_same_name_in_another_namespace_is_an_error(self, make_tunnel: Callable[[], Tunnel]) -> None:
         """An interface of the same name in another network namespace is an error here and not disturbed there."""
 
         async def body(tunnel: Tunnel) -> None:

@@ -18,7 +18,9 @@ METRICS = "http://127.0.0.1:9586/metrics"
 INTERVALS = 3  # of a second
 
 
-def test_idle(start_appliance: Callable[..., Appliance], show: Callable[[str], None]) -> None:
+def test_an_idle_exit_runs_no_program_and_logs_nothing(
+    start_appliance: Callable[..., Appliance], show: Callable[[str], None]
+) -> None:
     """With a live session and nobody who does anything no program is run and no line logged; a repair runs one program,
     logs one line, and is not done again."""
     appliance = start_appliance(meter={"interval": "1s"})

@@ -29,8 +29,8 @@ SECRETS = {
 }
 
 
-@pytest.mark.parametrize("log_format", ["text", "json"])
-def test_no_secret(start_appliance: Callable[..., Appliance], client: Client, log_format: str) -> None:
+@pytest.mark.parametrize("log_format", [pytest.param("text", marks=pytest.mark.long), "json"])
+def test_a_log_shows_no_secret(start_appliance: Callable[..., Appliance], client: Client, log_format: str) -> None:
     """Sessions of all kinds, refusals, garbage and repairs, asked for over the network: none of it shows a token, a
     key, a config or a client's address; sessions and accounts are named by their ids."""
     changes = {"api": {"listen": "0.0.0.0:8080", "insecure_http": True}}

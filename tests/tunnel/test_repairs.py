@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from tests.support.tunnel.ping import Pinged
     from tests.support.tunnel.watched_exit import Member
 
-pytestmark = pytest.mark.under_kernel
-
 # Seldom: whatever is put right sooner was seen in an event, or at the look about each second.
 INTERVAL = "60s"
 REPAIR_SECONDS = 30.0
@@ -54,6 +52,26 @@ table ip other {
   }
 }
 """
+
+
+# These change what another row of the table changes too, and are repaired in the same way.
+LIKE_ANOTHER = {
+    "allowed-ips made everything",
+    "MTU changed",
+    "table deleted",
+    "sources flushed",
+    "blocks flushed",
+    "foreign rule that accepts",
+}
+# Which backend there is matters where the interface is changed. One row of the firewall's is tried on both, too.
+OF_THE_FIREWALL = "ruleset flushed"
+
+
+def _marks(row: Row) -> list[pytest.MarkDecorator]:
+    marks = [pytest.mark.long] if row.name in LIKE_ANOTHER else []
+    if "{wg}" in row.tamper or row.name == OF_THE_FIREWALL:
+        marks.append(pytest.mark.under_kernel)
+    return marks
 
 
 @pytest.fixture(scope="module")
@@ -94,8 +112,8 @@ def pings(exit_: WatchedExit, start_ping: Callable[[Client, str], Ping]) -> dict
     return running
 
 
-@pytest.mark.parametrize("row", TABLE, ids=lambda row: row.name)
-def test_repaired(
+@pytest.mark.parametrize("row", [pytest.param(row, id=row.name, marks=_marks(row)) for row in TABLE])
+def test_a_change_is_repaired_and_no_other_client_notices(
     exit_: WatchedExit, pings: dict[str, Ping], row: Row, backend: str, show: Callable[[str], None]
 ) -> None:
     """It is as it was; nobody lost a packet but who was concerned, and their traffic flows again; one repair is
@@ -145,7 +163,8 @@ def test_repaired(
         assert len(pinged[name].outages) <= (loss is Loss.UNTIL_REPAIRED), name
 
 
-def test_all_at_once(exit_: WatchedExit) -> None:
+@pytest.mark.under_kernel
+def test_all_that_was_changed_at_once_is_repaired_in_one_go(exit_: WatchedExit) -> None:
     """What was changed before anything could be repaired is repaired in one go."""
     before, logged = exit_.facts(), len(exit_.appliance.log())
     with exit_.appliance.standing_still():
@@ -158,7 +177,7 @@ def test_all_at_once(exit_: WatchedExit) -> None:
     assert len(exit_.repairs(logged)) == len(set(exit_.repairs(logged))) == 7
 
 
-def test_again_and_again(exit_: WatchedExit) -> None:
+def test_what_is_changed_during_a_repair_is_repaired_too(exit_: WatchedExit) -> None:
     """What is changed while something else is being repaired is repaired too."""
     before = exit_.facts()
     for command in 4 * AT_ONCE:
@@ -167,7 +186,10 @@ def test_again_and_again(exit_: WatchedExit) -> None:
     _assert_works(exit_)
 
 
-def test_another_kind(exit_: WatchedExit, backend: str, show: Callable[[str], None]) -> None:
+@pytest.mark.under_kernel
+def test_an_interface_of_another_kind_is_left_alone(
+    exit_: WatchedExit, backend: str, show: Callable[[str], None]
+) -> None:
     """An interface of our name that is none of ours is said to be one, once, and left alone; when it is gone, ours is
     made again."""
     before, logged = exit_.facts(), len(exit_.appliance.log())
@@ -192,8 +214,14 @@ def test_another_kind(exit_: WatchedExit, backend: str, show: Callable[[str], No
     assert exit_.appliance.log()[logged:].count(reason) == 1
 
 
-@pytest.mark.parametrize("tamper", ["nft flush chain inet wg_appliance nat", "nft delete table inet wg_appliance"])
-def test_flow_begun_without_translation(
+@pytest.mark.parametrize(
+    "tamper",
+    [
+        "nft flush chain inet wg_appliance nat",
+        pytest.param("nft delete table inet wg_appliance", marks=pytest.mark.long),
+    ],
+)
+def test_a_flow_begun_without_translation_is_answered_after_the_repair(
     exit_: WatchedExit, start_ping: Callable[[Client, str], Ping], tamper: str
 ) -> None:
     """A flow that began while no rule translated it, which the kernel never asks about again, is answered once the
@@ -209,7 +237,9 @@ def test_flow_begun_without_translation(
         exit_.sh("nft delete table ip other")
 
 
-def test_flow_begun_without_blocks(exit_: WatchedExit, start_ping: Callable[[Client, str], Ping]) -> None:
+def test_a_flow_begun_without_blocks_ends_with_the_repair(
+    exit_: WatchedExit, start_ping: Callable[[Client, str], Ping]
+) -> None:
     """A flow to where no client may go, which began while no rule said so, does not go on once the rules are back."""
     before = exit_.facts()
     client = exit_.members[0].client

@@ -30,9 +30,9 @@ ROOM = {"requests_per_minute": 10**6, "max_live_sessions": 0}
 ENDINGS = {"stop": "SIGTERM", "kill": "kill -9"}
 
 
-@pytest.fixture
-def client_count() -> int:
-    return 5
+@pytest.fixture(params=[2, pytest.param(5, marks=pytest.mark.long)])
+def client_count(request: pytest.FixtureRequest) -> int:
+    return int(request.param)
 
 
 def test_a_restart_under_load_loses_nothing(

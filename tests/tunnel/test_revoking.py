@@ -22,7 +22,7 @@ def answers(appliance: Appliance, session_id: str, token: str) -> list[Answer]:
     ]
 
 
-def test_revoked_token(appliance: Appliance) -> None:
+def test_a_revoked_token_is_refused_at_once(appliance: Appliance) -> None:
     """It answers 401 when the command returns; the account's other token and its session go on."""
     token, other = appliance.token(), appliance.token()
     session = appliance.open(token)
@@ -36,7 +36,7 @@ def test_revoked_token(appliance: Appliance) -> None:
 
 
 @pytest.mark.parametrize("command", [("set", "alice", "--disabled"), ("delete", "alice")], ids=" ".join)
-def test_account_that_counts_no_more(appliance: Appliance, command: tuple[str, ...]) -> None:
+def test_a_disabled_or_deleted_account_is_refused_at_once(appliance: Appliance, command: tuple[str, ...]) -> None:
     """Its token answers 401 when the command returns, and its peer is gone."""
     token = appliance.token()
     session = appliance.open(token)
@@ -46,7 +46,7 @@ def test_account_that_counts_no_more(appliance: Appliance, command: tuple[str, .
     assert appliance.peers() == set()
 
 
-def test_new_token(appliance: Appliance) -> None:
+def test_a_new_token_works_at_once(appliance: Appliance) -> None:
     """A token works when the command returns."""
     session = appliance.open(appliance.token())
     for _ in range(3):

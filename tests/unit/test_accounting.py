@@ -32,7 +32,9 @@ TABLE = [
 
 
 @pytest.mark.parametrize(("baseline", "counters", "moved"), [t[1:] for t in TABLE], ids=[t[0] for t in TABLE])
-def test_delta(baseline: Baseline | None, counters: tuple[int, int], moved: tuple[int, int]) -> None:
+def test_the_delta_is_what_moved_since_the_baseline(
+    baseline: Baseline | None, counters: tuple[int, int], moved: tuple[int, int]
+) -> None:
     """What moved since the baseline; the next baseline is always what was just read."""
     assert read(baseline, *counters) == Counters(*moved, Baseline("boot", 4, *(min(c, MOST) for c in counters)))
 

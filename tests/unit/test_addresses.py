@@ -33,13 +33,13 @@ def test_every_client_address_once(prefix_length: int) -> None:
 
 
 @pytest.mark.parametrize("prefix_length", [15, 31, 32])
-def test_no_other_sizes(prefix_length: int) -> None:
+def test_subnets_are_30_to_16_bits_long(prefix_length: int) -> None:
     """Subnets are /30 to /16."""
     with pytest.raises(ValueError, match=r"is not a /30 to /16"):
         pool(prefix_length)
 
 
-def test_next_fit() -> None:
+def test_an_address_is_reused_after_all_that_were_free_before_it() -> None:
     """An address given back is handed out again only after every address that was free before it."""
     addresses = pool(28)
     first = [addresses.allocate() for _ in range(3)]
@@ -57,7 +57,7 @@ def test_reserving_leaves_the_search_where_it_is() -> None:
     assert [addresses.allocate() for _ in range(6)] == [4, 5, 6, 7, 8, 10]
 
 
-def test_refusals() -> None:
+def test_wrong_reservations_and_releases_say_what_is_wrong() -> None:
     """Reserving a taken address, releasing a free one, and touching one that is no client's each say which."""
     addresses = pool(24)
     addresses.reserve(7)

@@ -34,7 +34,9 @@ UNIT = replace(NEITHER, unit="wg-appliance-tunnel.service", interface_kind="tun"
         ("kernel", replace(UNIT, kernel_module=True, interface_kind=None), "kernel"),
     ],
 )
-def test_chosen(setting: Setting, host: HostFacts, expected: Backend) -> None:
+def test_the_kernel_is_chosen_where_it_can_and_wireguard_go_else(
+    setting: Setting, host: HostFacts, expected: Backend
+) -> None:
     """The kernel where it can, wireguard-go else, and always with a reason."""
     backend, reason = decide(setting, host, "wga0")
     assert backend == expected
@@ -57,7 +59,7 @@ def test_chosen(setting: Setting, host: HostFacts, expected: Backend) -> None:
         ("kernel", replace(UNIT, kernel_module=True), "wga0"),
     ],
 )  # fmt: skip
-def test_refused(setting: Setting, host: HostFacts, says: str) -> None:
+def test_a_missing_backend_is_named_in_one_line(setting: Setting, host: HostFacts, says: str) -> None:
     """What is missing or in the way is named in one line."""
     with pytest.raises(HostError) as refused:
         decide(setting, host, "wga0")

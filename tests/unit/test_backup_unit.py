@@ -13,7 +13,7 @@ EXPOSURE = 1.7
 
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed")
-def test_exposure() -> None:
+def test_the_backup_unit_is_confined_like_the_appliance() -> None:
     """The service is confined like the appliance itself, or better, as systemd-analyze rates it."""
     done = subprocess.run(
         ["systemd-analyze", "security", "--offline=true", "--no-pager", f"--threshold={EXPOSURE * 10:.0f}", SERVICE],

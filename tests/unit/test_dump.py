@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from appliance._native import ffi, lib
 from appliance.domain.errors import MalformedDump, TunnelError
-from appliance.network.netlink.dump import DumpOutgrewItsRoom, DumpWasInterrupted
-from appliance.network.wireguard.parse import FIRST_ROOM, DumpParser
+from appliance.network.netlink.dump import DumpCapacityExceeded, DumpWasInterrupted
+from appliance.network.wireguard.parse import INITIAL_CAPACITY, DumpParser
 from appliance.network.wireguard.peer_table import TableCapacity
 from appliance.network.wireguard.tunnel import Dump, PeerState, Prefix
 from tests.support.unit.dump_messages import (
@@ -46,7 +46,7 @@ def state(number: int, *allowed_ips: str) -> PeerState:
     return PeerState(key(number), prefixes, 1000 + number, 2000 + number, (1_700_000_000 + number) * 10**9 + 5)
 
 
-def begun(port: int = PORT, room: TableCapacity = FIRST_ROOM) -> DumpParser:
+def begun(port: int = PORT, room: TableCapacity = INITIAL_CAPACITY) -> DumpParser:
     parser = DumpParser(FAMILY, room)
     parser.begin(SEQ, port)
     return parser
@@ -83,7 +83,7 @@ def test_peers_with_their_figures() -> None:
     assert found == by_key(state(1, "10.0.0.2/32", "fd00::2/128"), state(2), state(3, "::/0"))
 
 
-def test_the_largest_counters() -> None:
+def test_counters_are_unsigned_64_bit_integers() -> None:
     """Counters are unsigned 64 bits, and rx is not tx."""
     attrs = peer_attrs(rx=attr(7, b"\xff" * 8), tx=attr(8, struct.pack("=Q", (1 << 64) - 2)))
     (found,) = peers_of(device(device_attrs(), nest(0, attrs)), done()).values()
@@ -111,7 +111,7 @@ def test_a_first_peer_in_three_messages() -> None:
     assert read(*messages, done()) == Dump(9, DEVICE_PUBLIC_KEY, 51820, by_key(state(1, "10.0.0.1/32", "10.0.0.2/32")))
 
 
-def test_unknown_attributes() -> None:
+def test_unknown_attributes_are_skipped_at_every_level() -> None:
     """A newer kernel's attributes are passed over at every level, and so is the nested bit's absence."""
     unknown = attr(99, b"news") + attr(0, b"pad!")
     ip = attr(0, attr(3, b"\x20") + unknown + attr(1, struct.pack("=H", 2)) + attr(2, b"\x0a\0\0\1") + attr(4, b"flag"))
@@ -147,7 +147,7 @@ def test_truncation_at_every_byte() -> None:
 
 
 @pytest.mark.parametrize("value", [0x00, 0x01, 0x03, 0x7F, 0xFF])
-def test_any_byte_changed(value: int) -> None:
+def test_one_wrong_byte_gives_a_dump_or_a_parser_error(value: int) -> None:
     """One wrong byte gives a dump or one of the parser's errors."""
     for at in range(len(WHOLE)):
         changed = bytearray(WHOLE)
@@ -155,7 +155,7 @@ def test_any_byte_changed(value: int) -> None:
         assert outcome(bytes(changed)) in OUTCOMES
 
 
-OUTCOMES = {"whole", "unfinished", "MalformedDump", "DumpWasInterrupted", "DumpOutgrewItsRoom", "OSError"}
+OUTCOMES = {"whole", "unfinished", "MalformedDump", "DumpWasInterrupted", "DumpCapacityExceeded", "OSError"}
 
 
 def outcome(buffer: bytes) -> str:
@@ -170,7 +170,7 @@ def outcome(buffer: bytes) -> str:
 
 
 @given(st.binary(max_size=400))
-def test_random_bytes(noise: bytes) -> None:
+def test_random_bytes_give_a_dump_or_a_parser_error(noise: bytes) -> None:
     """Whatever the bytes, the parser answers with a dump or an error of its own."""
     assert outcome(noise) in OUTCOMES
 
@@ -191,7 +191,7 @@ def test_random_bytes_where_peers_belong(noise: bytes, inside_a_peer: bool) -> N
     ],
     ids=["device", "done", "with content that has lost its place"],
 )
-def test_interrupted(buffer: bytes) -> None:
+def test_an_interrupted_dump_is_refused_before_its_content_is_read(buffer: bytes) -> None:
     """NLM_F_DUMP_INTR on any message spoils the dump, before its content is looked at."""
     with pytest.raises(DumpWasInterrupted):
         read(buffer)
@@ -218,7 +218,7 @@ def test_messages_that_say_nothing() -> None:
     assert peers_of(others + device(device_attrs(), peer(1)), others, done()) == by_key(state(1))
 
 
-def test_any_port_id() -> None:
+def test_port_id_0_accepts_any_answer() -> None:
     """Port id 0 accepts an answer to any."""
     parser = begun(port=0)
     buffer = device(device_attrs(), port=1) + done()
@@ -250,7 +250,7 @@ def test_room_grows_until_the_dump_fits() -> None:
         again = buffer.replace(struct.pack("=II", SEQ, PORT), struct.pack("=II", seq, PORT))
         try:
             assert parser.feed(again, len(again))
-        except DumpOutgrewItsRoom:
+        except DumpCapacityExceeded:
             raised += 1
     assert raised == 8  # 1 to 16 of both
     assert dict(parser.result().peers) == by_key(*(state(n) for n in range(10)), state(10, *ips))
@@ -264,10 +264,10 @@ def test_room_has_a_bound(most: TableCapacity) -> None:
     parser.begin(SEQ, PORT)
     with pytest.raises(TunnelError, match="holds more than") as caught:
         parser.feed(buffer, len(buffer))
-    assert not isinstance(caught.value, DumpOutgrewItsRoom)
+    assert not isinstance(caught.value, DumpCapacityExceeded)
 
 
-def test_out_of_turn() -> None:
+def test_calls_out_of_turn_are_refused() -> None:
     """Feeding with no dump begun, or past its end, and asking for a result too early, are the caller's mistakes."""
     parser = DumpParser(FAMILY)
     with pytest.raises(RuntimeError):

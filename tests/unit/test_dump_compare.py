@@ -15,7 +15,7 @@ from msgspec import structs
 
 from appliance._native import ffi, lib
 from appliance.domain.errors import MalformedDump
-from appliance.network.netlink.dump import DumpOutgrewItsRoom
+from appliance.network.netlink.dump import DumpCapacityExceeded
 from appliance.network.wireguard.parse import DumpParser
 from appliance.network.wireguard.peer_table import PeerTable, TableCapacity
 from appliance.network.wireguard.tunnel import Dump, PeerState
@@ -80,7 +80,7 @@ def histories(draw: st.DrawFn) -> list[Model]:
 
 @settings(max_examples=300)
 @given(histories())
-def test_against_a_model(states: list[Model]) -> None:
+def test_the_reported_changes_are_those_of_a_model(states: list[Model]) -> None:
     """Whatever happens to a device, what is said to have changed has, and nothing else; the peers are the device's."""
     parser = DumpParser(FAMILY, TableCapacity(16, 64))
     before: Dump | None = None
@@ -135,7 +135,7 @@ def figures_by(chance: random.Random) -> tuple[int, int, int, tuple[str, ...]]:
 def read_growing(parser: DumpParser, recording: bytes) -> Dump:
     """As whoever asks again until there is room."""
     while True:
-        with suppress(DumpOutgrewItsRoom):
+        with suppress(DumpCapacityExceeded):
             return read(parser, recording)
 
 
@@ -156,7 +156,7 @@ def test_an_earlier_dump_stays() -> None:
 
 @pytest.mark.parametrize("then", [{1: PEER, 2: PEER}, {2: PEER}])
 def test_an_earlier_dump_goes(then: Model) -> None:
-    """A dump that nobody holds takes no memory, whether or not the peers of later ones stand at the same places."""
+    """A dump that is no longer used takes no memory, whether or not later ones have their peers in the same order."""
     parser = DumpParser(FAMILY)
     first = read(parser, recorded({1: PEER, 2: PEER}))
     gone = weakref.ref(first.peers)
@@ -202,7 +202,7 @@ def test_objects_of_those_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     assert made == [1, 1]
 
 
-def test_peers_by_key() -> None:
+def test_a_peer_is_found_by_its_key_alone() -> None:
     """A peer is found by its key and by nothing else."""
     peers = read(DumpParser(FAMILY), recorded({1: PEER, 2: PEER})).peers
     assert key(2) in peers
@@ -226,7 +226,7 @@ def test_against_an_older_one() -> None:
     assert set(third.changed_since(None)) == {key(1), key(3)}
 
 
-def test_another_interface() -> None:
+def test_every_peer_of_another_interface_is_another_one() -> None:
     """On another interface every peer is another one, be its figures the same."""
     parser = DumpParser(FAMILY)
     first = read(parser, recorded({1: PEER, 2: PEER}))
@@ -235,8 +235,8 @@ def test_another_interface() -> None:
 
 
 @pytest.mark.parametrize("doubled", [[1, 2, 1], [3, 3], [1, 3, 3], [2, 1, 2]])
-def test_twice(doubled: list[int]) -> None:
-    """A peer that comes twice, known or new, makes no dump; the next one is compared with the last that was good."""
+def test_a_peer_that_comes_twice_spoils_the_dump(doubled: list[int]) -> None:
+    """A peer that appears twice, known or new, makes no dump; the next one is compared with the last that was good."""
     parser = DumpParser(FAMILY)
     first = read(parser, recorded({1: PEER, 2: PEER}))
     peers = [nest(0, peer_attrs(number)) for number in doubled]
@@ -254,7 +254,7 @@ def test_fallback_compares_content() -> None:
     assert replace(first, peers={}).changed_since(first) == {key(1), key(2)}
 
 
-def test_hash() -> None:
+def test_the_hash_is_siphash_1_3() -> None:
     """SipHash-1-3 of 32 bytes, as a second, slow writing of it has it; another secret gives another place."""
     secret = (0x0706050403020100, 0x0F0E0D0C0B0A0908)
     for data in (bytes(32), bytes(range(32)), b"\xff" * 32):
@@ -297,17 +297,17 @@ def sip13(secret: tuple[int, int], data: bytes) -> int:
 def test_too_little_room_is_refused() -> None:
     """What has too few slots, or no power of two, is not filled; nothing is written past the room there is."""
     dumps = [ffi.new("struct wga_dump *") for _ in range(2)]
-    places = [ffi.new("struct wga_places *") for _ in range(2)]
+    indexes = [ffi.new("struct wga_peer_index *") for _ in range(2)]
     peers = ffi.new("struct wga_peer[]", 2)
     dumps[1].peers, dumps[1].peer_count = peers, 2
     peers[1].public_key = bytes(range(32))
-    found, slots = ffi.new("struct wga_key[]", 2), [ffi.new("uint32_t[]", 8) for _ in places]
+    found, slots = ffi.new("struct wga_key[]", 2), [ffi.new("uint32_t[]", 8) for _ in indexes]
     for at in range(2):
-        places[at].slots = slots[at]
+        indexes[at].slots = slots[at]
     for size in (0, 2, 3, 5):
-        places[1].size = size
-        assert lib.wga_places_fill(places[1], dumps[1]) == -22
-    places[0].size, places[1].size = 1, 4
-    assert [lib.wga_places_fill(places[at], dumps[at]) for at in range(2)] == [0, 0]
-    assert lib.wga_dump_compare(dumps[0], places[0], dumps[1], places[1], found, 1) == -28
-    assert lib.wga_dump_compare(dumps[0], places[0], dumps[1], places[1], found, 2) == 2
+        indexes[1].size = size
+        assert lib.wga_peer_index_fill(indexes[1], dumps[1]) == -22
+    indexes[0].size, indexes[1].size = 1, 4
+    assert [lib.wga_peer_index_fill(indexes[at], dumps[at]) for at in range(2)] == [0, 0]
+    assert lib.wga_dump_compare(dumps[0], indexes[0], dumps[1], indexes[1], found, 1) == -28
+    assert lib.wga_dump_compare(dumps[0], indexes[0], dumps[1], indexes[1], found, 2) == 2

@@ -100,7 +100,7 @@ MALFORMED = {
 
 
 @pytest.mark.parametrize("buffer", MALFORMED.values(), ids=MALFORMED.keys())
-def test_malformed(buffer: bytes) -> None:
+def test_malformed_messages_are_refused(buffer: bytes) -> None:
     """What the protocol does not allow is refused, not guessed at."""
     parser = DumpParser(FAMILY)
     parser.begin(SEQ, PORT)

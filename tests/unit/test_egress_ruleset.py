@@ -48,14 +48,14 @@ def chain(rules: EgressRules, name: str) -> list[str]:
     return found[start + 1 : found.index("}", start)]
 
 
-def test_replaced_at_once() -> None:
+def test_the_table_is_replaced_in_one_transaction() -> None:
     """The table is declared, deleted and made in one go: also where there is none yet, and never a moment without."""
     assert render(FULL).startswith(remove())
     assert lines(FULL)[:3] == ["table inet wg_appliance {}", "delete table inet wg_appliance", ""]
     assert render(FULL).count("table inet wg_appliance {") == 2
 
 
-def test_source_nat() -> None:
+def test_each_family_leaves_with_the_public_address_or_masqueraded() -> None:
     """Each family leaves with the exit's public address where that is the host's own, else masqueraded."""
     assert [line for line in chain(FULL, "nat") if "saddr" in line] == [
         'ip saddr 10.101.0.0/24 oifname != "wga0" snat ip to 192.0.2.1',
@@ -67,7 +67,7 @@ def test_source_nat() -> None:
     assert not any("ip6" in line for line in chain(VARIANTS["IPv4 only"], "nat"))
 
 
-def test_smtp() -> None:
+def test_mail_ports_are_reset() -> None:
     """Mail ports are reset, so that a client sees at once; on the host too, whose mail server may relay."""
     rule = 'iifname "wga0" tcp dport { 25, 465, 587, 2525 } reject with tcp reset'
     assert SMTP_PORTS == (25, 465, 587, 2525)
@@ -76,7 +76,7 @@ def test_smtp() -> None:
     assert not any("dport" in line for line in lines(replace(FULL, block_smtp=False)))
 
 
-def test_isolation() -> None:
+def test_clients_do_not_reach_each_other_unless_they_may() -> None:
     """Clients do not reach each other unless they may."""
     rule = 'iifname "wga0" oifname "wga0" reject with icmpx admin-prohibited'
     assert rule in chain(FULL, "forward")
@@ -93,7 +93,7 @@ def test_own_subnet_is_not_private_to_clients_that_may_meet() -> None:
     assert open_[-1] == 'iifname != "wga0" oifname "wga0" ct state new reject with icmpx admin-prohibited'
 
 
-def test_sources() -> None:
+def test_a_client_address_comes_out_of_the_tunnel_alone() -> None:
     """A client's address comes out of the tunnel alone, and nothing else comes out of it."""
     assert chain(FULL, "sources")[1:] == [
         'iifname "wga0" ip saddr != 10.101.0.0/24 drop',
@@ -104,7 +104,7 @@ def test_sources() -> None:
     assert 'iifname "wga0" meta nfproto ipv6 drop' in chain(VARIANTS["IPv4 only"], "sources")
 
 
-def test_own_ports() -> None:
+def test_own_listeners_are_closed_to_clients() -> None:
     """What the appliance itself listens to on all addresses is closed to clients, on all of them."""
     rule = 'iifname "wga0" tcp dport { 8080, 9586 } reject with tcp reset'
     assert rule in chain(VARIANTS["own ports"], "local")
@@ -116,7 +116,7 @@ def test_no_block_is_passed_by() -> None:
     assert not any("accept" in line for name in ("forward", "local") for line in chain(FULL, name)[1:])
 
 
-def test_blocked_sets() -> None:
+def test_private_and_extra_networks_have_sets_of_their_own() -> None:
     """The private networks and the operator's are in sets of their own, those of IPv4 also as NAT64 reaches them; empty
     sets are declared."""
     private4, private6, extra4, extra6 = (line for line in lines(FULL) if line.startswith("set "))
@@ -133,7 +133,7 @@ def test_blocked_sets() -> None:
     assert not any("elements" in line for line in lines(VARIANTS["nothing blocked"]))
 
 
-def test_host() -> None:
+def test_clients_reach_the_exits_tunnel_addresses_alone_on_the_host() -> None:
     """Of the host itself clients reach the exit's tunnel addresses alone; the operator's networks are blocked here
     too."""
     addresses = [line for line in chain(FULL, "local") if "daddr !=" in line]
@@ -163,13 +163,13 @@ STOP6 = ("::", "::1", "fc00::1", "fd00:ec2::254", "fe80::1", "ff02::1")
 
 
 @pytest.mark.parametrize("address", [*PASS, *PASS6])
-def test_public(address: str) -> None:
+def test_public_addresses_are_in_no_private_network(address: str) -> None:
     """Public addresses and documentation ranges are in none of the private networks."""
     assert not any(ip_address(address) in network for network in PRIVATE)
 
 
 @pytest.mark.parametrize("address", [*STOP, *STOP4, *STOP6])
-def test_private(address: str) -> None:
+def test_reserved_addresses_are_in_a_private_network(address: str) -> None:
     """Private, shared, link-local, loopback, multicast and reserved addresses are."""
     assert any(ip_address(address) in network for network in PRIVATE)
 
@@ -178,7 +178,7 @@ def test_private(address: str) -> None:
     os.geteuid() != 0 or shutil.which("nft") is None, reason="NOT TESTED: nft checks rules only as root"
 )
 @pytest.mark.parametrize("rules", VARIANTS.values(), ids=VARIANTS)
-def test_nft_reads_it(rules: EgressRules) -> None:
+def test_nft_accepts_every_variant(rules: EgressRules) -> None:
     """nft accepts every variant; --check changes nothing."""
     checked = subprocess.run(
         ["nft", "-c", "-f", "-"], input=render(rules), capture_output=True, text=True, timeout=20, check=False

@@ -52,7 +52,7 @@ def test_where_it_has_none() -> None:
     assert isinstance(steps[interface], NoFile)
 
 
-def test_another_interface() -> None:
+def test_the_tunnel_unit_is_told_of_another_interface() -> None:
     """The tunnel's unit is told of an interface that is not the default."""
     step = planned('[wireguard]\ninterface = "wgb0"\n', userspace=True)[
         "/host/etc/systemd/system/wg-appliance-tunnel.service.d/interface.conf"
@@ -68,7 +68,7 @@ def test_the_switch_comes_last() -> None:
     assert steps[0].what == "/host/usr/local/lib/wg-appliance/1.2.0"
 
 
-def test_the_manual() -> None:
+def test_man_pages_go_where_man_looks_for_them() -> None:
     """The pages that this version brings, where man looks for them."""
     step = planned(userspace=False)["/host/usr/local/share/man/man1/wg-appliance*"]
     assert isinstance(step, Manual)
@@ -92,13 +92,13 @@ def test_versions_are_in_order() -> None:
     assert sorted(shuffled, key=order) == ordered
 
 
-def test_no_version() -> None:
+def test_a_text_that_is_no_version_is_refused_by_name() -> None:
     """What is no version is refused by name."""
     with pytest.raises(HostError, match="nonsense is no version"):
         order("nonsense")
 
 
-def test_ports_to_open() -> None:
+def test_only_closed_ports_are_to_be_opened() -> None:
     """The configured port; of each firewall that runs, that nothing is to be done."""
     settings = parse_settings("[wireguard]\nlisten_port = 1234\n", {}, "exit")
     lines = next_steps.ports(settings, ["ufw", "firewalld"])

@@ -46,7 +46,7 @@ def steps_for(folder: Path, unpacked: Path) -> list[Step]:
     ]
 
 
-def test_done_once(tmp_path: Path, unpacked: Path) -> None:
+def test_a_second_run_of_the_steps_does_nothing(tmp_path: Path, unpacked: Path) -> None:
     """The first time each step does something and says so; the second time none does."""
     folder, said = tmp_path / "host", list[str]()
     folder.mkdir()
@@ -57,7 +57,7 @@ def test_done_once(tmp_path: Path, unpacked: Path) -> None:
     assert apply_steps(steps, said.append) == set()
 
 
-def test_a_dry_run(tmp_path: Path, unpacked: Path) -> None:
+def test_a_rehearsal_says_every_step_and_does_none(tmp_path: Path, unpacked: Path) -> None:
     """Rehearsed, every step says what would be done, and does nothing."""
     folder, said = tmp_path / "host", list[str]()
     folder.mkdir()
@@ -66,7 +66,7 @@ def test_a_dry_run(tmp_path: Path, unpacked: Path) -> None:
     assert list(folder.iterdir()) == []
 
 
-def test_taken_back(tmp_path: Path, unpacked: Path) -> None:
+def test_taking_the_steps_back_leaves_nothing_of_ours(tmp_path: Path, unpacked: Path) -> None:
     """Taken back, nothing is left but the folders that were there or may be others'; a second time there is nothing."""
     folder, said = tmp_path / "host", list[str]()
     folder.mkdir()
@@ -145,7 +145,7 @@ def test_a_file_of_ours_is_brought_up_to_date(tmp_path: Path) -> None:
     assert step.path.read_text(encoding="utf-8") == "new\n"
 
 
-def test_man_pages(tmp_path: Path) -> None:
+def test_man_pages_replace_another_versions(tmp_path: Path) -> None:
     """Written once; another version's take their place, those that it does not have go, and others' stay."""
     record = Record(tmp_path / "lib" / "installed.json")
     folder = tmp_path / "share" / "man" / "man1"

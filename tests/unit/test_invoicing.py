@@ -45,21 +45,21 @@ MONTHS = [
 
 
 @pytest.mark.parametrize(("month", "first", "days"), MONTHS, ids=[month[0] for month in MONTHS])
-def test_month_bounds(month: str, first: tuple[int, int], days: int) -> None:
+def test_a_month_is_from_midnight_of_its_first_to_the_nexts(month: str, first: tuple[int, int], days: int) -> None:
     """From midnight of the first (UTC) to midnight of the next one's, as many days as the calendar has."""
     start, end = month_bounds(month)
     assert (start, end - start) == (utc(*first, 1), days * DAY)
     assert [month_of(day_of(ms)) == month for ms in (start - 1, start, end - 1, end)] == [False, True, True, False]
 
 
-def test_last_month() -> None:
+def test_the_last_possible_month_has_an_end() -> None:
     """The last month that a date can be of has an end as well."""
     start, end = month_bounds("9999-12")
     assert (start, end - start) == (utc(9999, 12, 1), 31 * DAY)
 
 
 @pytest.mark.parametrize("month", ["2026-13", "2026-00", "26-1", "2026", "2026-11-24", "0000-01", "", "november"])
-def test_no_month(month: str) -> None:
+def test_a_text_that_is_no_month_is_a_value_error(month: str) -> None:
     """What is no month of the calendar is a ValueError."""
     with pytest.raises(ValueError, match=r"does not match|unconverted|out of range"):
         month_bounds(month)
@@ -76,7 +76,7 @@ def test_no_month(month: str) -> None:
         (utc(2027, 1, 1) - 1, "2026-12-31"),
     ],
 )
-def test_day(ms: int, day: str) -> None:
+def test_a_day_is_from_its_midnight_to_the_nexts(ms: int, day: str) -> None:
     """A day (UTC) is from its midnight up to the next one's."""
     assert day_of(ms) == day
     assert day_start(day) <= ms < day_start(day) + DAY
@@ -104,7 +104,7 @@ DIVIDED = [
 
 
 @pytest.mark.parametrize(("moved", "start", "end", "parts"), [d[1:] for d in DIVIDED], ids=[d[0] for d in DIVIDED])
-def test_by_day(moved: int, start: int, end: int, parts: list[tuple[str, int]]) -> None:
+def test_each_day_gets_its_share(moved: int, start: int, end: int, parts: list[tuple[str, int]]) -> None:
     """Each day gets its share of the time, of what came in and of what went out."""
     amount = Amount(end - start, moved, 2 * moved)
     found = list(by_day(amount, start, end))
@@ -114,7 +114,7 @@ def test_by_day(moved: int, start: int, end: int, parts: list[tuple[str, int]]) 
     ]
 
 
-def test_leap_day() -> None:
+def test_the_leap_day_has_its_share_in_a_leap_year() -> None:
     """The 29th of February has its share in a leap year, and in another the 1st of March follows the 28th."""
     found = [[day for day, _ in by_day(Amount(), utc(y, 2, 28), utc(y, 3, 2))] for y in (2028, 2100)]
     assert found == [["2028-02-28", "2028-02-29", "2028-03-01"], ["2100-02-28", "2100-03-01"]]
@@ -127,7 +127,7 @@ LASTED = st.integers(0, 70 * DAY)
 
 
 @given(AMOUNT, INSTANT, LASTED)
-def test_days_add_up(amount: Amount, start: int, lasted: int) -> None:
+def test_days_add_up_to_the_whole(amount: Amount, start: int, lasted: int) -> None:
     """Days follow each other from the first to the last, none gets less than nothing, and their sum is the whole."""
     end = start + lasted
     parts = list(by_day(amount, start, end))
@@ -180,7 +180,7 @@ def test_over_a_leap_february() -> None:
     }
 
 
-def test_no_days() -> None:
+def test_an_empty_span_has_no_lines() -> None:
     """What has no days has no lines."""
     assert list(by_month(None, [], Amount(5, 5, 5))) == []
 
@@ -213,7 +213,7 @@ def test_charges_add_up(rates: Rates, steps: list[tuple[int, int, int]]) -> None
 
 
 @given(RATES, AMOUNT, INSTANT, st.lists(LASTED, min_size=1, max_size=5))
-def test_months_add_up(rates: Rates, before: Amount, start: int, pauses: list[int]) -> None:
+def test_months_add_up_to_what_moved(rates: Rates, before: Amount, start: int, pauses: list[int]) -> None:
     """Readings of a session, each divided over days and months: all lines together are what moved since."""
     total, lines = before, list[Charge]()
     for lasted in pauses:

@@ -17,7 +17,7 @@ BIT_255 = 1 << 255
 
 
 @given(st.binary(min_size=32, max_size=32))
-def test_round_trip(raw: bytes) -> None:
+def test_every_key_reads_back_from_its_spelling(raw: bytes) -> None:
     """Every 32 bytes have one spelling of 44 characters, which reads back."""
     text = keys.encode(raw)
     assert len(text) == keys.TEXT_LENGTH
@@ -25,7 +25,7 @@ def test_round_trip(raw: bytes) -> None:
 
 
 @given(st.text(max_size=50))
-def test_other_texts(text: str) -> None:
+def test_a_text_that_is_no_key_is_refused_by_field(text: str) -> None:
     """A text that is accepted is exactly the spelling of what it gives; all else is refused, naming the field."""
     try:
         canonical = len(base64.b64decode(text)) == 32 and base64.b64encode(base64.b64decode(text)).decode() == text
@@ -39,14 +39,14 @@ def test_other_texts(text: str) -> None:
 
 
 @pytest.mark.parametrize("value", [None, 7, 1.5, True, [], {}, b"A" * 44])
-def test_other_types(value: object) -> None:
+def test_what_is_no_text_is_no_key(value: object) -> None:
     """What is no text is no key."""
     with pytest.raises(InvalidRequest, match="key must be"):
         keys.parse_public_key(value, "key")
 
 
 @pytest.mark.parametrize("character", list("ABCDEFGHIJKLMNOP"))
-def test_one_spelling(character: str) -> None:
+def test_only_the_canonical_spelling_is_accepted(character: str) -> None:
     """Of the spellings that decode to the same 32 bytes only the canonical one is accepted."""
     text = "A" * 42 + character + "="
     if character in "AEIM":
@@ -88,7 +88,7 @@ def refused(point: bytes) -> bool:
     return False
 
 
-def test_reserved() -> None:
+def test_the_exits_own_key_is_refused() -> None:
     """The exit's own key is refused, others pass."""
     own, other = (keys.public_key(keys.generate_private_key()) for _ in range(2))
     with pytest.raises(InvalidRequest, match="key is the server's own key"):
@@ -96,7 +96,7 @@ def test_reserved() -> None:
     keys.refuse_weak(other, "key", {own})
 
 
-def test_key_pair() -> None:
+def test_the_public_key_is_that_of_rfc_7748() -> None:
     """The public key of RFC 7748, section 6.1; each generated key is another."""
     alice = bytes.fromhex("77076d0a7318a57d3c16c17251b26645df4c2f87ebc0992ab177fba51db92c2a")
     public = bytes.fromhex("8520f0098930a754748b7ddcb43ef75a0dbf3a0d26381af4eba4a98eaa9b4e6a")

@@ -31,7 +31,7 @@ def record(message: str, *arguments: object, exc_info: Any = None, **fields: obj
         ("a\nb", '"a\\nb"'),
     ],
 )
-def test_text(value: object, text: str) -> None:
+def test_fields_follow_the_event_and_are_quoted_where_needed(value: object, text: str) -> None:
     """Fields follow the event as name=value; what could be taken for something else is quoted."""
     line = formatter("text", with_time=False).format(record("it happened", thing=value))
     assert line == f"WARNING appliance.part: it happened thing={text}"
@@ -48,7 +48,7 @@ def test_time_is_said_once() -> None:
     assert formatter("text", with_time=False).format(record("it")) == "WARNING appliance.part: it"
 
 
-def test_json() -> None:
+def test_a_json_line_is_one_object() -> None:
     """An object a line: time in UTC, level, logger, message, and the fields."""
     line = formatter("json", with_time=True).format(record("it %s", "happened\n", session="ses_1", count=2))
     assert "\n" not in line
@@ -72,7 +72,7 @@ def test_json_with_a_traceback() -> None:
     assert "ZeroDivisionError: why" in json.loads(line)["exception"]
 
 
-def test_some() -> None:
+def test_of_many_ids_the_first_few_are_named() -> None:
     """Of many, the first few."""
     assert some(f"ses_{n}" for n in range(9, 0, -1)) == "ses_1,ses_2,ses_3,ses_4,ses_5"
     assert some([]) == ""

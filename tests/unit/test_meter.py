@@ -15,7 +15,7 @@ QUIET = PeerState(A_SESSION.public_key, frozenset(), rx_bytes=0, tx_bytes=0, las
 BASELINE = Baseline("boot", 4, 10, 20)
 
 
-def test_nothing_new() -> None:
+def test_a_peer_that_has_not_moved_costs_no_write() -> None:
     """A peer that has not moved costs no write: neither a new one nor one at its baseline."""
     assert read_session(A_SESSION, QUIET, None, 4, NOW) is None
     assert read_session(A_SESSION, structs.replace(QUIET, rx_bytes=10, tx_bytes=20), BASELINE, 4, NOW) is None
@@ -32,7 +32,7 @@ def test_bytes_without_a_handshake() -> None:
     assert (found.after.quiet_since_ms, found.after.quiet_boot_id) == (A_SESSION.quiet_since_ms, "boot")
 
 
-def test_handshake_changed() -> None:
+def test_any_change_of_the_handshake_time_is_a_handshake() -> None:
     """Any change of the handshake time is a handshake, one back in time too; quiet counts from now."""
     for seen, shown in ((0, 10**9), (10**9, 2 * 10**9), (2 * 10**9, 10**9)):
         known = structs.replace(A_SESSION, handshake_seen_ns=seen, quiet_boot_id="before")
@@ -42,7 +42,7 @@ def test_handshake_changed() -> None:
         assert (found.after.quiet_since_ms, found.after.quiet_boot_id) == (77_000, "boot")
 
 
-def test_handshake_gone() -> None:
+def test_a_vanished_handshake_keeps_the_last_one_known() -> None:
     """A peer that was added again shows no handshake: that is none, and the last one known stays."""
     known = structs.replace(A_SESSION, handshake_seen_ns=10**9, last_handshake_at=1000)
     assert read_session(known, QUIET, None, 4, NOW) is None
@@ -52,7 +52,7 @@ def test_handshake_gone() -> None:
     assert found.after.quiet_since_ms == A_SESSION.quiet_since_ms
 
 
-def test_new_interface() -> None:
+def test_all_counters_of_a_new_interface_are_new() -> None:
     """Another ifindex: all the sample shows is new, and the baseline is of the new interface."""
     found = read_session(A_SESSION, structs.replace(QUIET, rx_bytes=12, tx_bytes=24), BASELINE, 5, NOW)
     assert found is not None

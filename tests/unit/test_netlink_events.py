@@ -31,7 +31,7 @@ def attribute(kind: int, value: bytes) -> bytes:
     return struct.pack("=HH", 4 + len(value), kind) + value + bytes(-len(value) % 4)
 
 
-def test_messages() -> None:
+def test_every_whole_message_of_a_datagram_is_read() -> None:
     """Every message of a datagram, padding left out; what is cut short ends it."""
     data = message(3, 7, b"abcde") + message(4, 0, b"")
     assert list(messages(data)) == [Event(3, 7, b"abcde", sequence=1), Event(4, 0, b"", sequence=1)]
@@ -40,7 +40,7 @@ def test_messages() -> None:
 
 
 @pytest.mark.parametrize("cut", range(12))
-def test_attribute_cut_short(cut: int) -> None:
+def test_an_attribute_of_wrong_length_is_nothing(cut: int) -> None:
     """The text behind the header; nothing where it is not there or where its length makes no sense."""
     payload = bytes(4) + attribute(2, b"x\0") + attribute(1, b"name\0")
     assert text_attribute(payload, 4, 1) == "name"
@@ -58,7 +58,9 @@ def test_attribute_cut_short(cut: int) -> None:
     ],
 )
 @pytest.mark.skipif(os.geteuid() != 0, reason="NOT TESTED: the firewall's events need root")
-def test_table(family: int, table: bytes, port: int, counts: bool) -> None:
+def test_only_changes_of_our_table_by_others_wake_the_watcher(
+    family: int, table: bytes, port: int, counts: bool
+) -> None:
     """Only what another process changes in our own table is to wake anybody."""
     payload = bytes([family, 0, 0, 0]) + attribute(1, table)
     with table_events(lambda by: by != OUR_PORT, lambda _: None, lambda: None) as events:
@@ -78,7 +80,7 @@ def test_table(family: int, table: bytes, port: int, counts: bool) -> None:
     ],
 )
 @pytest.mark.skipif(os.geteuid() != 0, reason="NOT TESTED: the firewall's events need root")
-def test_other_tables(family: int, table: bytes, kind: int, told: bool) -> None:
+def test_changes_of_other_tables_wake_no_watcher(family: int, table: bytes, kind: int, told: bool) -> None:
     """Of chains and rules in the tables of others it is told, and nobody is woken."""
     payload, changes = bytes([family, 0, 0, 0]) + attribute(1, table), list[int]()
     with table_events(lambda _: False, changes.append, lambda: None) as events:
@@ -94,7 +96,7 @@ def test_other_tables(family: int, table: bytes, kind: int, told: bool) -> None:
         pytest.param(constants.NETCONFA_IFINDEX_ALL, 3, False, id="the host's rp_filter"),
     ],
 )
-def test_forwarding(ifindex: int, what: int, counts: bool) -> None:
+def test_only_host_wide_forwarding_counts(ifindex: int, what: int, counts: bool) -> None:
     """Only that forwarding was switched for the whole host counts."""
     payload = bytes([socket.AF_INET, 0, 0, 0])
     payload += attribute(constants.NETCONFA_IFINDEX, struct.pack("=i", ifindex)) + attribute(what, bytes(4))
@@ -119,7 +121,7 @@ class Scripted(NetlinkEvents):
             raise outcome
 
 
-def test_watch() -> None:
+def test_a_failed_watch_is_opened_anew_and_counts_as_a_change() -> None:
     """Each event rings; a watch that failed is opened anew, and what was missed meanwhile counts as a change."""
     lost: list[int] = []
 

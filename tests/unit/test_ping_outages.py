@@ -28,6 +28,8 @@ from tests.support.tunnel.ping import outages
         "two and the test's own",
     ],
 )
-def test_outages(answered: list[int], disturbed: tuple[int, int] | None, lost: list[int]) -> None:
+def test_only_the_tests_own_outage_is_left_out(
+    answered: list[int], disturbed: tuple[int, int] | None, lost: list[int]
+) -> None:
     """What the test itself causes is left out, and nothing else."""
     assert outages(answered, disturbed) == lost

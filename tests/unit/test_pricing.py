@@ -37,7 +37,7 @@ TIME = [
 
 
 @pytest.mark.parametrize(("rate", "seconds", "expected"), [each[1:] for each in TIME], ids=[each[0] for each in TIME])
-def test_time(rate: int, seconds: int, expected: int) -> None:
+def test_time_is_priced_by_the_minute_and_rounded_down_once(rate: int, seconds: int, expected: int) -> None:
     """Seconds at a rate a minute, rounded down once."""
     assert cost(Rates("eur", rate, 1000), seconds, 0) == Cost(expected, 0)
 
@@ -64,7 +64,7 @@ BYTES = [
 
 
 @pytest.mark.parametrize(("rate", "moved", "expected"), [each[1:] for each in BYTES], ids=[each[0] for each in BYTES])
-def test_bytes(rate: int, moved: int, expected: int) -> None:
+def test_bytes_are_priced_by_the_gib_and_rounded_down_once(rate: int, moved: int, expected: int) -> None:
     """Bytes at a rate a GiB (2^30), rounded down once."""
     assert cost(Rates("eur", 1000, rate), 0, moved) == Cost(0, expected)
 
@@ -98,7 +98,7 @@ def test_both_directions_together() -> None:
     assert charge(DEFAULT, Amount(), Amount(0, GIB // 2, GIB // 2 - 1)).bytes_millicents == 999
 
 
-def test_no_price() -> None:
+def test_no_price_is_no_cost() -> None:
     """Where no price was configured there is no cost, which is not a cost of 0; the figures are counted."""
     found = charge(None, Amount(), Amount(60_000, GIB, 1))
     assert (found.time_millicents, found.bytes_millicents) == (None, None)

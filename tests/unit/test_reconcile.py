@@ -59,14 +59,14 @@ def read(link: Link | None, found: Dump | None, egress: EgressState = IN_PLACE) 
 LINK = Link(ifindex=4, up=True, mtu=1420, addresses=frozenset({ADDRESS, ADDRESS6}))
 
 
-def test_equal() -> None:
+def test_nothing_is_changed_where_all_is_as_desired() -> None:
     """Where all is as it should be nothing is changed, and the changes are false."""
     changes = reconcile(desired(peer(A, IP1)), read(LINK, dump(state(A, IP1))))
     assert changes == Changes()
     assert not changes
 
 
-def test_nothing_there() -> None:
+def test_everything_is_made_where_there_is_no_interface() -> None:
     """With no interface everything is made, from zero."""
     changes = reconcile(desired(peer(B, IP2), peer(A, IP1)), read(None, None))
     assert changes == Changes(
@@ -98,7 +98,7 @@ def test_dump_of_an_earlier_interface() -> None:
         ),
     ],
 )
-def test_link(link: Link, expected: LinkChange) -> None:
+def test_only_what_differs_on_the_interface_is_changed(link: Link, expected: LinkChange) -> None:
     """Only what differs on the interface is changed."""
     assert reconcile(desired(), read(link, dump())) == Changes(link=expected)
 
@@ -112,7 +112,7 @@ def test_link(link: Link, expected: LinkChange) -> None:
         (dump(public_key=A, listen_port=1), DeviceChange(PRIVATE, 51820)),
     ],
 )
-def test_device(shown: Dump, expected: DeviceChange) -> None:
+def test_key_and_port_are_set_when_they_differ(shown: Dump, expected: DeviceChange) -> None:
     """Key and port are set when they differ; the key is known by its public half."""
     assert reconcile(desired(), read(LINK, shown)) == Changes(device=expected)
 
@@ -141,7 +141,9 @@ def test_device(shown: Dump, expected: DeviceChange) -> None:
         ),
     ],
 )
-def test_peers(wanted: list[Peer], actual: list[PeerState], expected: list[PutPeer | RemovePeer]) -> None:
+def test_only_peers_that_differ_are_changed_removals_first(
+    wanted: list[Peer], actual: list[PeerState], expected: list[PutPeer | RemovePeer]
+) -> None:
     """Only the peers that differ are changed, removals first."""
     assert reconcile(desired(*wanted), read(LINK, dump(*actual))) == Changes(peers=tuple(expected))
 
@@ -176,7 +178,7 @@ def test_peers(wanted: list[Peer], actual: list[PeerState], expected: list[PutPe
         ),
     ],
 )
-def test_egress(egress: EgressState, expected: EgressChanges) -> None:
+def test_rules_and_sysctls_are_set_when_they_differ(egress: EgressState, expected: EgressChanges) -> None:
     """The rules and the sysctls that differ are set, and nothing of the tunnel is touched for it."""
     assert reconcile(desired(), read(LINK, dump(), egress)) == Changes(egress=expected)
 

@@ -65,7 +65,7 @@ def test_a_few_each_round() -> None:
     asyncio.run(story())
 
 
-def test_alone() -> None:
+def test_a_lone_request_begins_at_once() -> None:
     """A request that comes alone is begun at once, each time, and nothing goes on running behind it."""
 
     async def story() -> None:

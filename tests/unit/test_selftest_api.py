@@ -103,7 +103,9 @@ def unix(folder: Path) -> tuple[socket.socket, ApiSettings]:
 
 @pytest.mark.parametrize("where", ["tcp", "everywhere", "unix"])
 @pytest.mark.parametrize("secure", [False, True])
-def test_listeners(where: str, secure: bool, folder: Path, certificate: tuple[Path, Path]) -> None:
+def test_a_request_arrives_over_every_kind_of_listener(
+    where: str, secure: bool, folder: Path, certificate: tuple[Path, Path]
+) -> None:
     """A request arrives as it was made, and the answer comes back: TCP or Unix socket, with TLS or without."""
     listener, settings = unix(folder) if where == "unix" else tcp(EVERYWHERE if where == "everywhere" else "127.0.0.1")
     if secure:
@@ -139,7 +141,7 @@ def test_nobody_answers() -> None:
         (Answer(201, {"id": "ses_1"}), "the API's answer has no wg_config; is it this appliance that answers?"),
     ],
 )
-def test_another_answer(answer: Answer, said: str) -> None:
+def test_an_unexpected_answer_is_an_error_in_the_apis_words(answer: Answer, said: str) -> None:
     """An answer that is not the one asked for is an error in the API's own words."""
     with pytest.raises(HostError, match=re.escape(said)):
         answer.require(201, {"id": str, "wg_config": str})

@@ -102,6 +102,6 @@ def test_what_is_dialled_and_seen(public_ip: str, own: str, dials: object, seen:
         ("[tiers.anonymous]\nbytes_limit = 0\n[tiers.free]\nbytes_limit = 0", Tier.FREE),
     ],
 )
-def test_tier(toml: str, tier: Tier) -> None:
+def test_the_roomiest_unpaid_tier_is_taken(toml: str, tier: Tier) -> None:
     """The one with more room, never the paid one, whose sessions stand on invoices."""
     assert roomiest_tier(parse_settings(toml, {}, "host").tiers) == tier

@@ -40,7 +40,7 @@ def interrupted(number: signal.Signals) -> str:
     return "not reached"
 
 
-def test_all_pass() -> None:
+def test_each_step_has_one_outcome_in_order() -> None:
     """One outcome a step, in order, with what was found; the clearing comes last."""
     found = outcomes(step("one"), step("two"), clear=step("cleared"))
     assert [(o.step, o.passed, o.detail, o.advice) for o in found] == [

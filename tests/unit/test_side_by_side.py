@@ -50,7 +50,7 @@ def test_what_was_left_in_the_background(mark: str) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_a_signal(mark: str, number: signal.Signals) -> None:
+def test_a_signal_ends_all_commands(mark: str, number: signal.Signals) -> None:
     """It ends all, also what the commands had put aside."""
     with start(f"sleep 1000; : {mark}", f"setsid sh -c 'sleep 1000; : {mark}' & wait") as process:
         until(lambda: len(running(mark)) >= 3, "all have started")

@@ -27,7 +27,7 @@ def mode(path: Path) -> int:
     return stat.S_IMODE(path.stat().st_mode)
 
 
-def test_create(tmp_path: Path) -> None:
+def test_the_directory_is_made_for_its_owner_alone(tmp_path: Path) -> None:
     """Made with its parents, for its owner alone; what exists is left alone."""
     state = StateDir(tmp_path / "a" / "b")
     assert state.create()
@@ -37,14 +37,14 @@ def test_create(tmp_path: Path) -> None:
     assert mode(state.path) == 0o750
 
 
-def test_cannot_create(tmp_path: Path) -> None:
+def test_a_directory_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     """A place that cannot be is named."""
     (tmp_path / "file").touch()
     with pytest.raises(HostError, match=r"cannot create node\.state_dir .*file"):
         StateDir(tmp_path / "file" / "state").create()
 
 
-def test_private_files(state: StateDir) -> None:
+def test_store_and_key_are_their_owners_alone(state: StateDir) -> None:
     """Store and key are their owner's alone, whatever the umask; an existing store is left as it is."""
     state.create_store()
     state.store.write_bytes(b"mine")
@@ -54,7 +54,7 @@ def test_private_files(state: StateDir) -> None:
     assert {mode(file) for file in state.path.iterdir()} == {0o600}
 
 
-def test_key(state: StateDir) -> None:
+def test_the_key_is_made_on_first_use_and_kept(state: StateDir) -> None:
     """Made on first use and kept; nothing half written is left beside it."""
     assert not state.has_key
     key = state.private_key()
@@ -65,7 +65,7 @@ def test_key(state: StateDir) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"S3CRET\n", b"\xff\xfe", b"A" * 43 + b"=\nmore"], ids=range(4))
-def test_broken_key(state: StateDir, content: bytes) -> None:
+def test_a_broken_key_is_refused_and_never_replaced(state: StateDir, content: bytes) -> None:
     """A file that holds no key is refused by name, never replaced and never quoted."""
     file = state.path / "server.key"
     file.write_bytes(content)
@@ -75,7 +75,7 @@ def test_broken_key(state: StateDir, content: bytes) -> None:
     assert file.read_bytes() == content
 
 
-def test_one_server(state: StateDir) -> None:
+def test_a_second_server_is_refused_while_the_first_runs(state: StateDir) -> None:
     """A second server is refused while the first runs; afterwards it may."""
     assert not state.is_served()
     with state.serving():

@@ -41,7 +41,7 @@ async def pragma(db: aiosqlite.Connection, name: str) -> object:
     return first(await db.execute_fetchall(f"PRAGMA {name}"))[0]
 
 
-def test_pragmas(path: Path) -> None:
+def test_the_pragmas_hold_on_both_connections(path: Path) -> None:
     """What is asked for holds, on both live connections; the reader cannot write."""
 
     async def story(store: Store) -> None:
@@ -92,7 +92,7 @@ async def nothing(_: Store) -> None:
     return
 
 
-def test_schema(path: Path) -> None:
+def test_every_table_is_strict_and_holds_no_fraction(path: Path) -> None:
     """Every table is STRICT, and no column holds a fraction: money, bytes and instants are integers."""
     on_store(path, nothing)
     with closing(sqlite3.connect(path)) as db:
@@ -108,7 +108,7 @@ def test_no_place_for_secrets(path: Path) -> None:
     assert not [name for _, name, _ in schema(path) if "private" in name or "secret" in name or name == "token"]
 
 
-def test_transaction(path: Path) -> None:
+def test_a_transaction_that_raises_leaves_nothing(path: Path) -> None:
     """A block that raises leaves nothing; one that ends is seen by the reader."""
 
     async def story(store: Store) -> None:
@@ -146,7 +146,7 @@ def test_writers_take_turns(path: Path) -> None:
     on_store(path, story)
 
 
-def test_cancelled_writer(path: Path) -> None:
+def test_a_cancelled_writer_leaves_nothing(path: Path) -> None:
     """A writer that is cancelled leaves nothing, and the next one is not in its way."""
 
     async def story(store: Store) -> None:
@@ -168,7 +168,7 @@ def test_cancelled_writer(path: Path) -> None:
     on_store(path, story)
 
 
-def test_locked(path: Path) -> None:
+def test_a_locked_store_is_unavailable_to_write_and_readable(path: Path) -> None:
     """A store that another process holds is unavailable to write, with the cause; reading goes on."""
 
     async def story(store: Store) -> None:
@@ -186,7 +186,7 @@ def test_locked(path: Path) -> None:
     on_store(path, story, patience_s=0.01)
 
 
-def test_locked_for_many(path: Path) -> None:
+def test_each_writer_waits_its_own_time_for_a_locked_store(path: Path) -> None:
     """While another process holds the store, each of many writers waits its own time and not all of theirs."""
 
     async def story(store: Store) -> None:
@@ -203,7 +203,7 @@ def test_locked_for_many(path: Path) -> None:
     on_store(path, story, patience_s=0.2)
 
 
-def test_our_own_fault(path: Path) -> None:
+def test_a_broken_constraint_is_raised_as_it_is(path: Path) -> None:
     """A broken constraint is no unavailable store: it is raised as it is, and undone."""
 
     async def story(store: Store) -> None:
@@ -232,7 +232,7 @@ def test_foreign_version(path: Path) -> None:
 @pytest.mark.parametrize(
     "content", [b"no database" * 100, b"SQLite format 3\0" + b"\xff" * 4080], ids=["text", "damaged"]
 )
-def test_damaged(path: Path, content: bytes) -> None:
+def test_a_file_that_is_no_store_is_refused_and_kept(path: Path, content: bytes) -> None:
     """A file that is no store is refused, by name and with what to try; it is left as it was."""
     path.write_bytes(content)
     with pytest.raises(StoreError, match=r"store\.sqlite is damaged.*restore"):
@@ -240,7 +240,7 @@ def test_damaged(path: Path, content: bytes) -> None:
     assert path.read_bytes() == content
 
 
-def test_no_folder(tmp_path: Path) -> None:
+def test_an_unwritable_folder_is_named(tmp_path: Path) -> None:
     """A place where nothing can be written is named."""
     with pytest.raises(StoreError, match=r"cannot open the store .*nowhere.*check that"):
         on_store(tmp_path / "nowhere" / "store.sqlite", nothing)
@@ -272,7 +272,7 @@ def insert(db: sqlite3.Connection, columns: dict[str, str]) -> None:
 
 
 @pytest.mark.parametrize("change", IMPOSSIBLE.values(), ids=IMPOSSIBLE)
-def test_impossible_rows(path: Path, change: dict[str, str]) -> None:
+def test_the_schema_refuses_impossible_rows(path: Path, change: dict[str, str]) -> None:
     """The schema refuses what no session can be."""
     on_store(path, nothing)
     with closing(sqlite3.connect(path)) as db:

@@ -28,7 +28,9 @@ class Shaky:
             raise ValueError(self.runs)
 
 
-def test_crash(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_crashed_task_is_logged_and_run_again(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A task that crashes is run again; each crash is logged with its cause, counted, and told until it runs again."""
     monkeypatch.setattr("appliance.server.supervisor.FIRST_DELAY_S", 0.001)
     told: list[tuple[str, str | None]] = []
@@ -56,7 +58,7 @@ def test_crash(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
     assert all(r.exc_info for r in caplog.records)
 
 
-def test_stopping() -> None:
+def test_nothing_is_started_again_once_the_server_stops() -> None:
     """Once the server stops nothing is started again, however long it would have waited."""
 
     async def story() -> int:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-def test_messages(tmp_path: Path) -> None:
+def test_each_message_is_one_datagram_of_lines(tmp_path: Path) -> None:
     """Each is one datagram of variables, one a line, however many lines a status has."""
     path = tmp_path / "notify"
     with systemd_socket(path) as told:
@@ -40,7 +40,7 @@ def test_messages(tmp_path: Path) -> None:
     assert before <= int(reloading["MONOTONIC_USEC"]) <= time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
 
 
-def test_abstract_address() -> None:
+def test_an_at_sign_stands_for_the_zero_byte() -> None:
     """An @ stands for the zero byte that an abstract name begins with."""
     name = f"wg-appliance-{secrets.token_hex(4)}"
     with systemd_socket(f"\0{name}") as told:
@@ -57,14 +57,14 @@ def test_nobody_listens(environ: Mapping[str, str], caplog: pytest.LogCaptureFix
     assert not caplog.records
 
 
-def test_systemd_away(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_an_unserved_socket_costs_one_log_line(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """A socket that nobody serves costs a line in the log, which names what was not said."""
     with caplog.at_level(logging.WARNING):
         Systemd({"NOTIFY_SOCKET": str(tmp_path / "gone")}).ready("ready")
     assert "systemd could not be notified of READY=, STATUS: " in caplog.text
 
 
-def test_systemd_stands_still(tmp_path: Path) -> None:
+def test_a_systemd_that_reads_nothing_holds_nothing_up(tmp_path: Path) -> None:
     """A systemd that reads nothing holds nobody up for good."""
     path = tmp_path / "notify"
     with systemd_socket(path) as told:
@@ -87,6 +87,8 @@ def test_systemd_stands_still(tmp_path: Path) -> None:
         ({}, None),
     ],
 )
-def test_watchdog(environ: Mapping[str, str], seconds: float | None) -> None:
+def test_the_watchdog_time_is_ours_unless_given_to_another_process(
+    environ: Mapping[str, str], seconds: float | None
+) -> None:
     """The time that systemd gives, unless it gives it to another process."""
     assert Systemd(environ).watchdog_s == seconds

@@ -45,7 +45,9 @@ ENDINGS = [
 
 
 @pytest.mark.parametrize(("now", "timeout", "reason"), [e[1:] for e in ENDINGS], ids=[e[0] for e in ENDINGS])
-def test_ending(now: Moment, timeout: int, reason: Reason | None) -> None:
+def test_expiry_goes_by_the_wall_clock_and_idleness_by_the_boot_clock(
+    now: Moment, timeout: int, reason: Reason | None
+) -> None:
     """Expiry goes by the wall clock, at its very instant; idleness by the boot clock of one boot, past the timeout."""
     assert termination.decide(A_SESSION, replace(TIER, idle_timeout=timeout), None, now) == reason
 
@@ -71,7 +73,7 @@ ORDER = [
 
 
 @pytest.mark.parametrize(("quota", "now", "reason"), [each[1:] for each in ORDER], ids=[each[0] for each in ORDER])
-def test_order_of_reasons(quota: Quota, now: Moment, reason: Reason | None) -> None:
+def test_the_promised_cutoff_comes_first_and_idleness_last(quota: Quota, now: Moment, reason: Reason | None) -> None:
     """A used-up window ends a session; the cutoff that its client was told comes first, idleness last."""
     assert termination.decide(A_SESSION, replace(TIER, idle_timeout=300), quota, now) == reason
 

@@ -68,7 +68,7 @@ async def revoke(store: Store) -> None:
         await rows.revoke(db, f"tok_{HASH.hex()}", 1)
 
 
-def test_asked_once(tmp_path: Path) -> None:
+def test_a_token_is_read_from_the_store_once(tmp_path: Path) -> None:
     """A token that counts is read once, and again when it may have changed."""
 
     async def body(store: CountedStore, _: VirtualClock, known: Tokens) -> None:
@@ -83,7 +83,7 @@ def test_asked_once(tmp_path: Path) -> None:
     with_tokens(tmp_path, body)
 
 
-def test_unwatched(tmp_path: Path) -> None:
+def test_an_unwatched_store_is_asked_each_time(tmp_path: Path) -> None:
     """While nobody would notice that a token is revoked, the store is asked each time."""
 
     async def body(store: CountedStore, _: VirtualClock, known: Tokens) -> None:
@@ -110,7 +110,7 @@ def test_unknown_is_not_remembered(tmp_path: Path) -> None:
     with_tokens(tmp_path, body)
 
 
-def test_expiry(tmp_path: Path) -> None:
+def test_a_remembered_token_expires_to_the_millisecond(tmp_path: Path) -> None:
     """A token that is remembered counts up to its last millisecond and not in the next."""
 
     async def body(_: CountedStore, clock: VirtualClock, known: Tokens) -> None:
@@ -144,7 +144,7 @@ def test_read_before_it_was_to_be_forgotten(tmp_path: Path) -> None:
     with_tokens(tmp_path, body)
 
 
-def test_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_oldest_token_is_forgotten_when_there_is_no_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No more are remembered than there is room for; the oldest goes."""
     monkeypatch.setattr(token_cache, "MOST_KNOWN", 2)
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.kernel import under_runner
 from tests.kernel.under_runner import UnderRunner
 from tests.support.figures import FIGURES
 from tests.support.tunnel.waiting import until
@@ -74,10 +75,13 @@ class Ground:
 @pytest.fixture
 def ground(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ground:
     monkeypatch.setenv("PYTHONPATH", str(PROJECT))
+    # The pytest under the runner needs no plugins but ours, and starts in half the time.
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
+    monkeypatch.setattr(under_runner, "LOOK_EVERY_S", 0.05)
     return Ground(tmp_path)
 
 
-def test_a_hang(ground: Ground) -> None:
+def test_a_runner_that_hangs_is_started_again_for_the_rest(ground: Ground) -> None:
     """Its processes end, and the tests without a result are run anew, once; where it hung is told."""
     runner = ground.start(times=1, silent_s=SILENT_S)
     found = {test: runner.result(test) for test in (ONE, TWO, THREE, FOUR)}
@@ -90,7 +94,7 @@ def test_a_hang(ground: Ground) -> None:
     assert (ground.starts(), ground.tidied_up(), ground.processes()) == (2, True, [])
 
 
-def test_always_hanging(ground: Ground) -> None:
+def test_a_runner_that_always_hangs_is_given_up(ground: Ground) -> None:
     """It is given up, and the tests that were not run have failed and say why."""
     runner = ground.start(times=9, silent_s=2)
     result = runner.result(FOUR)
@@ -101,7 +105,7 @@ def test_always_hanging(ground: Ground) -> None:
     assert (ground.starts(), ground.processes()) == (3, [])
 
 
-def test_a_death(ground: Ground) -> None:
+def test_a_runner_that_dies_is_started_again_for_the_rest(ground: Ground) -> None:
     """A runner that ends before its tests have results is started again for them."""
     runner = ground.start(times=1, silent_s=1000, fault="dies")
     found = {test: runner.result(test) for test in (ONE, TWO, THREE, FOUR)}
@@ -112,7 +116,7 @@ def test_a_death(ground: Ground) -> None:
     assert (ground.starts(), ground.processes()) == (2, [])
 
 
-def test_always_dying(ground: Ground) -> None:
+def test_a_runner_that_always_dies_is_given_up(ground: Ground) -> None:
     """A runner that always dies is given up."""
     runner = ground.start(times=9, silent_s=1000, fault="dies")
     result = runner.result(FOUR)
@@ -120,7 +124,7 @@ def test_always_dying(ground: Ground) -> None:
     assert (result.outcome, ground.starts()) == ("failed", 3)
 
 
-def test_not_wanted_any_more(ground: Ground) -> None:
+def test_a_runner_that_is_not_wanted_any_more_ends(ground: Ground) -> None:
     """Where the run ends before it asks for results, nothing goes on."""
     runner = ground.start(times=1, silent_s=1000)
     until(ground.starts, "it was started")

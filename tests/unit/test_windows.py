@@ -33,13 +33,13 @@ MOMENTS = [
 
 
 @pytest.mark.parametrize(("now", "used", "resets"), [m[1:] for m in MOMENTS], ids=[m[0] for m in MOMENTS])
-def test_reset(now: int, used: int, resets: int) -> None:
+def test_a_window_holds_its_use_up_to_its_end(now: int, used: int, resets: int) -> None:
     """A window holds its use up to its end and nothing from that instant on; the next one would end its length on."""
     window = Window(OPENED, 7)
     assert (at(window, LENGTH, now).used, resets_at(window, LENGTH, now)) == (used, resets)
 
 
-def test_none_open() -> None:
+def test_with_no_window_open_nothing_is_used() -> None:
     """With no window open nothing is used, and the reset is a window's length from now."""
     assert (at(CLOSED, LENGTH, OPENED), resets_at(CLOSED, LENGTH, OPENED)) == (CLOSED, END)
 
@@ -92,14 +92,14 @@ SPENDING = OPENINGS + RESETS + OVERLAPS + CLOCK_SET
 
 
 @pytest.mark.parametrize(("before", "use", "after"), [s[1:] for s in SPENDING], ids=[s[0] for s in SPENDING])
-def test_spend(before: Window, use: tuple[int, int, int], after: tuple[int | None, int]) -> None:
+def test_use_is_split_at_the_reset(before: Window, use: tuple[int, int, int], after: tuple[int | None, int]) -> None:
     """What falls before a reset is of the old window and what falls after it of the new one."""
     found = spend(before, LENGTH, *use)
     assert (found.opened_at, found.used) == after
 
 
 @pytest.mark.parametrize("amount", [1, 2, 10, 2**53 + 1, MOST])
-def test_uneven_share(amount: int) -> None:
+def test_an_uneven_share_is_split_at_the_reset(amount: int) -> None:
     """A third falls before the reset: two thirds count into the new window, less than one more or less."""
     after = spend(Window(OPENED, 0), LENGTH, amount, END - 1, END + 2).used
     assert abs(3 * after - 2 * amount) < 3
@@ -122,7 +122,7 @@ def test_cuts_do_not_matter(moments: set[int]) -> None:
 
 
 @given(st.sets(MOMENT, min_size=1, max_size=12), st.data())
-def test_two_sessions(moments: set[int], data: st.DataObject) -> None:
+def test_two_sessions_share_a_window_whenever_they_are_read(moments: set[int], data: st.DataObject) -> None:
     """Of two sessions the first is read every time and the second now and then, and both at the end: whatever ran since
     the last reset, of either, is in the window."""
     *some, last = sorted(moments)
@@ -146,7 +146,7 @@ LATE = [
 
 
 @pytest.mark.parametrize(("others", "used"), LATE)
-def test_counted_late(others: list[tuple[int, int, int]], used: int) -> None:
+def test_a_session_counted_late_is_split_at_the_reset(others: list[tuple[int, int, int]], used: int) -> None:
     """A session that ran across the reset and is counted last: what came before the reset is of the old window."""
     window = Window(OPENED, 5)
     for use in [*others, (50, END - 20, END + 30)]:

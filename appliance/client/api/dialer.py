@@ -28,7 +28,7 @@ DIAL_S = 5.0  # connecting takes no longer to a host that is reachable
 
 @dataclass(frozen=True, slots=True)
 class Url:
-    """A parsed API URL. `path`: the socket's path for unix:, else the prefix of every request path."""
+    """Holds a parsed API URL. `path`: the socket's path for unix:, else the prefix of every request path."""
 
     text: str
     scheme: str
@@ -37,13 +37,13 @@ class Url:
     path: str
 
     @property
-    def reads_along(self) -> bool:
-        """Whether the token would cross the network in clear text."""
+    def sends_token_in_clear_text(self) -> bool:
+        """Tells whether the token would cross the network in clear text."""
         return self.scheme == "http" and not _is_loopback(self.host)
 
 
 def parse_url(text: str) -> Url:
-    """Parses http://, https:// or unix:/path. Raises InvalidRequest: for any other URL."""
+    """Parses http://, https:// or unix:/path. Raises InvalidRequest for any other URL."""
     expected = f"{text}: must be https://HOST[:PORT], http://HOST[:PORT] or unix:/PATH"
     if text.startswith(f"{UNIX}/"):
         return Url(text, "unix", "localhost", 0, text.removeprefix(UNIX))
@@ -58,7 +58,7 @@ def parse_url(text: str) -> Url:
 
 
 def is_same_exit(one: str, other: str) -> bool:
-    """Whether two URLs name the same exit, however each is written."""
+    """Tells whether two URLs name the same exit, however each is written."""
     try:
         return replace(parse_url(one), text="") == replace(parse_url(other), text="")
     except InvalidRequest:
@@ -97,10 +97,10 @@ class Dialer:
 
     def _resolve(self) -> Sequence[Address]:
         try:
-            found = socket.getaddrinfo(self._url.host, self._url.port, type=socket.SOCK_STREAM)
+            resolved = socket.getaddrinfo(self._url.host, self._url.port, type=socket.SOCK_STREAM)
         except UnicodeError as error:
             raise OSError(f"{self._url.host} is no name of a host") from error
-        return [(family, address) for family, _, _, _, address in found]
+        return [(family, address) for family, _, _, _, address in resolved]
 
     def _connect(self, family: socket.AddressFamily, address: tuple[object, ...], seconds: float) -> socket.socket:
         made = socket.socket(family, socket.SOCK_STREAM)

@@ -26,7 +26,7 @@ MOST = 2**63 - 1  # the largest number that the API sends
 
 
 class NoAnswer(HostError):
-    """No answer arrived, or not all of it. `lasting`: a retry will not help."""
+    """Says that no answer arrived, or not all of it. `lasting`: a retry will not help."""
 
     def __init__(self, message: str, *, lasting: bool) -> None:
         super().__init__(message)
@@ -35,7 +35,10 @@ class NoAnswer(HostError):
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """An answer of the API. `body`: empty if the answer was not a JSON object. `retry_after`: seconds, if sent."""
+    """Holds an answer of the API.
+
+    `body`: empty if the answer was not a JSON object. `retry_after`: seconds, if sent.
+    """
 
     status: int
     body: Mapping[str, Any]
@@ -43,18 +46,18 @@ class Answer:
 
     @property
     def error(self) -> str:
-        """The API's message for what is wrong."""
+        """Returns the API's message for what is wrong."""
         return str(self.body.get("error", "no reason given"))
 
     @property
     def later(self) -> str:
-        """When to try again, in words."""
+        """Returns when to try again, in words."""
         return f"in {long_span(self.retry_after)}" if self.retry_after else "later"
 
     def require(self, status: int, fields: Fields = NONE, optional: Fields = NONE) -> Mapping[str, Any]:
         """Returns the body if `fields`, and those of `optional` that are present, have their types.
 
-        Raises HostError: for another status, with the API's own message; or for a missing or invalid member.
+        Raises HostError for another status, with the API's own message; or for a missing or invalid member.
         """
         if self.status != status:
             advice = f"; try again {self.later}" if self.retry_after else ""
@@ -73,8 +76,11 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Where:
-    """Where to send requests. `url`: for messages. `dial`: connects within the given seconds. `host`: the name that
-    the certificate must match; an IPv6 address without its brackets."""
+    """Says where to send requests.
+
+    `url`: for messages. `dial`: connects within the given seconds. `host`: the name that the certificate must match; an
+    IPv6 address without its brackets.
+    """
 
     url: str
     host: str
@@ -94,7 +100,7 @@ class Api:
     ) -> Answer:
         """Sends one request. `seconds`: the timeout of each socket operation.
 
-        Raises NoAnswer: if the API does not answer, or not completely.
+        Raises NoAnswer if the API does not answer, or not completely.
         """
         headers = {} if token is None else {"Authorization": f"Bearer {token}"}
         content = None if body is None else json.dumps(body)
@@ -102,14 +108,14 @@ class Api:
             with closing(_Connection(self._where, seconds)) as connection:
                 connection.request(method, self._where.prefix + path, content, headers)
                 with connection.getresponse() as response:
-                    found = response.read(LONGEST_ANSWER)
+                    received = response.read(LONGEST_ANSWER)
                     if response.length:  # read(amount) does not report a truncated body
-                        raise IncompleteRead(found, response.length)
+                        raise IncompleteRead(received, response.length)
         except (OSError, HTTPException) as error:
             reason = getattr(error, "strerror", None) or error
             message = f"the API does not answer at {self.url}: {reason}"
             raise NoAnswer(message, lasting=_is_distrust(error)) from error
-        return Answer(response.status, _object(found), _seconds(response.getheader("Retry-After")))
+        return Answer(response.status, _object(received), _seconds(response.getheader("Retry-After")))
 
 
 class _Connection(HTTPConnection):
@@ -132,7 +138,7 @@ def _is_distrust(error: Exception) -> bool:
 
 
 def _is(kind: type, value: object) -> bool:
-    """Whether `value` is of type `kind`. Booleans are not numbers here, and numbers are never negative."""
+    """Tells whether `value` is of type `kind`. Booleans are not numbers here, and numbers are never negative."""
     if kind is int:
         return type(value) is int and 0 <= value <= MOST
     return isinstance(value, kind)
@@ -140,10 +146,10 @@ def _is(kind: type, value: object) -> bool:
 
 def _object(content: bytes) -> Mapping[str, Any]:
     try:
-        found = json.loads(content)
+        value = json.loads(content)
     except (ValueError, RecursionError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return value if isinstance(value, dict) else {}
 
 
 def _seconds(text: str | None) -> int | None:

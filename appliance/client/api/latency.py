@@ -16,7 +16,7 @@ TRIES = 3
 def round_trip_s(dialer: Dialer) -> float:
     """Returns the shortest of TRIES TCP connects, one round trip each, without TLS or the API's own work.
 
-    Raises OSError: if a connection fails.
+    Raises OSError if a connection fails.
     """
     taken = []
     dialer.dial(DIAL_S).close()  # resolves the name, and fills ARP and route caches

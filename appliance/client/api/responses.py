@@ -47,8 +47,10 @@ class OpenedSession:
 
 @dataclass(frozen=True, slots=True)
 class Again:
-    """Try again after `after_s` seconds. `patience_s`: how long to retry a session's opening. `later`: when the exit
-    wants to be asked again, in words."""
+    """Tells to try again after `after_s` seconds.
+
+    `patience_s`: how long to retry a session's opening. `later`: when the exit wants to be asked again, in words.
+    """
 
     after_s: float
     why: str
@@ -58,7 +60,7 @@ class Again:
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """The request is refused for good: a retry would not help."""
+    """Says that the request is refused for good: a retry would not help."""
 
     why: str
     exit_status: int
@@ -71,14 +73,14 @@ class Live:
 
 @dataclass(frozen=True, slots=True)
 class Over:
-    """The server has ended the session. `session`: empty if the server does not say more."""
+    """Says that the server has ended the session. `session`: empty if the server does not say more."""
 
     reason: str
     session: Mapping[str, Any]
 
     @property
     def reopen(self) -> bool:
-        """Whether to open another session: idle means the client slept or had no network, not that it is unwanted."""
+        """Tells whether to open another session: one that ended as idle only slept or had no network."""
         return self.reason == "idle"
 
 
@@ -90,11 +92,11 @@ def pause(failures: int) -> float:
 def on_opening(answer: Answer, failures: int) -> OpenedSession | Again | Refusal:
     """Interprets the answer to POST /v1/sessions. `failures`: failed tries in a row, including this one if it failed.
 
-    Raises HostError: if the answer lacks a required member.
+    Raises HostError if the answer lacks a required member.
     """
     if answer.status == 201:
-        found = answer.require(201, OPENED)
-        return OpenedSession(**{name: found[name] for name in OPENED})
+        body = answer.require(201, OPENED)
+        return OpenedSession(**{name: body[name] for name in OPENED})
     if answer.status == 402:
         return Refusal(quota_breakdown(answer.require(402, QUOTA)), QUOTA_EXCEEDED)
     available = answer.body.get("available")
@@ -121,9 +123,9 @@ def on_status(answer: Answer, failures: int) -> Live | Over | Again:
 
 
 def regions(answer: Answer) -> list[Mapping[str, Any]]:
-    """Reads the answer to GET /v1/regions. Raises HostError: if it is an error or has invalid members."""
-    found = answer.require(200, {"regions": list})["regions"]
-    return [replace(answer, body=each if isinstance(each, dict) else {}).require(200, REGION) for each in found]
+    """Reads the answer to GET /v1/regions. Raises HostError if it is an error or has invalid members."""
+    regions = answer.require(200, {"regions": list})["regions"]
+    return [replace(answer, body=each if isinstance(each, dict) else {}).require(200, REGION) for each in regions]
 
 
 def is_passing(answer: Answer) -> bool:

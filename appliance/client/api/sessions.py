@@ -22,7 +22,7 @@ CLOSING_S = 10.0  # how long to try to close a session
 
 
 class Stopped(HostError):
-    """The session cannot be opened; `exit_status` tells the kind of reason."""
+    """Says that the session cannot be opened; `exit_status` tells the kind of reason."""
 
     def __init__(self, message: str, exit_status: int) -> None:
         super().__init__(message)
@@ -30,7 +30,10 @@ class Stopped(HostError):
 
 
 class SessionsClient:
-    """An account's sessions over the API. `pause`: waits the given seconds. `remark`: is told why."""
+    """Opens, reads and closes an account's sessions over the API.
+
+    `pause`: waits the given seconds. `remark`: is told why.
+    """
 
     def __init__(self, api: Api, token: str, pause: Callable[[float], None], remark: Callable[[str], None]) -> None:
         self._api = api
@@ -41,40 +44,40 @@ class SessionsClient:
 
     def regions(self) -> list[str]:
         """Returns the regions that have an active node. Raises HostError: as `persist`."""
-        found = self.persist(lambda: self._api.ask("GET", "/v1/regions", seconds=STATUS_S))
-        return [region["code"] for region in responses.regions(found)]
+        answer = self.persist(lambda: self._api.ask("GET", "/v1/regions", seconds=STATUS_S))
+        return [region["code"] for region in responses.regions(answer)]
 
-    def open(self, wish: Mapping[str, object]) -> OpenedSession:
+    def open(self, body: Mapping[str, object]) -> OpenedSession:
         """Opens a session; retries while the exit is busy or unavailable, for a limited time.
 
-        Raises Stopped: if the exit refuses, or that time is over. Raises NoAnswer: if a retry will not help.
+        Raises Stopped if the exit refuses, or that time is over. Raises NoAnswer if a retry will not help.
         """
         begun, failures = time.monotonic(), 0
         while True:
             failures += 1
-            found = self.try_open(wish, failures)
-            if isinstance(found, OpenedSession):
-                return found
-            if time.monotonic() - begun + found.after_s > found.patience_s:
-                raise Stopped(f"{found.why}; try again {found.later}", responses.FAILED)
-            self._remark(f"{found.why}; asking again in {found.after_s:g} s")
-            self._pause(found.after_s)
+            opened = self.try_open(body, failures)
+            if isinstance(opened, OpenedSession):
+                return opened
+            if time.monotonic() - begun + opened.after_s > opened.patience_s:
+                raise Stopped(f"{opened.why}; try again {opened.later}", responses.FAILED)
+            self._remark(f"{opened.why}; asking again in {opened.after_s:g} s")
+            self._pause(opened.after_s)
 
-    def try_open(self, wish: Mapping[str, object], failures: int) -> OpenedSession | Again:
+    def try_open(self, body: Mapping[str, object], failures: int) -> OpenedSession | Again:
         """Tries once to open a session. If the answer is lost, a retry with the same public key replaces the session,
         so that none is left open. `failures`: failed tries in a row, including this one if it fails.
 
-        Raises Stopped: if the exit refuses. Raises NoAnswer: if there is no answer and a retry will not help.
+        Raises Stopped if the exit refuses. Raises NoAnswer if there is no answer and a retry will not help.
         """
         try:
-            found = responses.on_opening(self._api.ask("POST", SESSIONS, self._token, wish), failures)
+            opened = responses.on_opening(self._api.ask("POST", SESSIONS, self._token, body), failures)
         except NoAnswer as error:
             if error.lasting:
                 raise
             return Again(responses.pause(failures), str(error), responses.PATIENCE_UNANSWERED_S)
-        if isinstance(found, Refusal):
-            raise Stopped(found.why, found.exit_status)
-        return found
+        if isinstance(opened, Refusal):
+            raise Stopped(opened.why, opened.exit_status)
+        return opened
 
     def status(self, session_id: str, failures: int) -> Live | Over | Again:
         """Queries the session once. `failures`: as in `try_open`."""
@@ -86,7 +89,7 @@ class SessionsClient:
     def close(self, session_id: str) -> Mapping[str, Any]:
         """Closes the session and returns its final figures. The first try is always made; `pause` may end the retries.
 
-        Raises HostError: if the session could not be closed.
+        Raises HostError if the session could not be closed.
         """
         deadline, failures = time.monotonic() + CLOSING_S, 0
         while True:
@@ -103,7 +106,7 @@ class SessionsClient:
     def persist(self, ask: Callable[[], Answer]) -> Answer:
         """Repeats `ask` until its answer is not a temporary failure, and returns the last answer.
 
-        Raises NoAnswer: if there is still no answer when the time to retry is over, or if a retry will not help.
+        Raises NoAnswer if there is still no answer when the time to retry is over, or if a retry will not help.
         """
         begun, failures = time.monotonic(), 0
         while True:

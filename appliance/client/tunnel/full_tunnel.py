@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
-import tempfile
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from appliance.client.credentials import write_private
 from appliance.client.run_records import config_of
 from appliance.client.tunnel import nft_guard, wg_quick_cleanup
-from appliance.client.tunnel.device import end_wireguard_go, existing_device, new_device
-from appliance.client.tunnel.peer_config import Call, read_offer
-from appliance.client.tunnel.subprocesses import run
+from appliance.client.tunnel.peer_config import read_offer
 from appliance.client.tunnel.tunnel import Figures, read_figures
 from appliance.client.tunnel.wg_config import resolvers
 from appliance.domain.errors import ApplianceError, HostError
-from appliance.network import interfaces
+from appliance.network import interfaces, programs
 from appliance.network.wireguard import link
+from appliance.network.wireguard.backend import choose_device, existing_device
 from appliance.network.wireguard.tunnel import LinkChange
+from appliance.network.wireguard.wireguard_go import end_wireguard_go
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -29,13 +27,13 @@ WG_QUICK_S = 120.0
 OTHER_WIREGUARD = "WG_QUICK_USERSPACE_IMPLEMENTATION"  # names the user's choice of program instead of wireguard-go
 
 
-class WholeMachine:
+class FullTunnel:
     default_resolvers: Sequence[str] = ()  # empty: keeps the machine's own
 
     def __init__(
         self, interface: str, environ: Mapping[str, str], remark: Callable[[str], None], mark: int | None = None
     ) -> None:
-        """`mark`: the fwmark of a tunnel that a killed run has left."""
+        """Takes over a tunnel: `mark` is the fwmark of a tunnel that a killed run has left."""
         self._interface = interface
         self._environ = environ
         self._remark = remark
@@ -49,7 +47,7 @@ class WholeMachine:
                 "which does not need it: connect -- COMMAND"
             )
         if not self._environ.get(OTHER_WIREGUARD):
-            new_device(self._interface)
+            choose_device("auto", self._interface)
 
     def up(self, config: str) -> None:
         self._refuse(config)
@@ -66,7 +64,8 @@ class WholeMachine:
         mtu = new.mtu if new.mtu != old.mtu else None  # if neither file has an MTU, wg-quick has chosen one
         link.change_link(self._interface, LinkChange(mtu=mtu, add_addresses=frozenset(new.addresses)))
         nft_guard.guard(self._interface, new.addresses, self._environ)
-        existing_device(self._interface).dial(Call(None, new.server_key, new.endpoint.host, new.endpoint.port))
+        with existing_device(self._interface) as device:
+            device.dial(new.server)
         gone = frozenset(old.addresses) - frozenset(new.addresses)
         link.change_link(self._interface, LinkChange(remove_addresses=gone))
         if resolvers(config) != resolvers(before):
@@ -78,7 +77,7 @@ class WholeMachine:
     def mark(self) -> int | None:
         """Returns the fwmark that wg-quick has chosen."""
         with suppress(HostError, ValueError):  # wg is missing; the mark is "off"
-            self._mark = int(run("wg", "show", self._interface, "fwmark", environ=self._environ).strip(), 0)
+            self._mark = int(programs.run("wg", "show", self._interface, "fwmark", environ=self._environ).strip(), 0)
         return self._mark
 
     def down(self) -> list[str]:
@@ -111,42 +110,33 @@ class WholeMachine:
             wg_quick_cleanup.remove(self._interface, self._mark, names, self._environ, self._remark)
 
     def _refuse(self, config: str) -> None:
-        """Raises HostError: if resolvconf is missing and needed; or if this machine is the exit itself, whose own
+        """Raises HostError if resolvconf is missing and needed; or if this machine is the exit itself, whose own
         traffic to the internet would be routed into its own tunnel."""
         if resolvers(config) and shutil.which(wg_quick_cleanup.RESOLVCONF) is None:
             raise HostError(
                 f"the exit names resolvers ({', '.join(resolvers(config))}), for which {WG_QUICK} needs resolvconf: "
                 "apt-get install openresolv; or go on with this machine's own: --dns none"
             )
-        dialled = read_offer(config).endpoint.host
+        dialled = read_offer(config).server.endpoint.host
         if any(interface.ip == dialled for _, interface in interfaces.host_interfaces(without=self._interface)):
             raise HostError("this machine is the exit; connect from another, or one program alone: connect -- COMMAND")
 
     def _run(self, action: str) -> None:
         """Runs wg-quick in a session of its own, out of reach of the terminal's signals: a half-done action is worse
         than one that has to be undone.
-
-        The output goes to a file: a wireguard-go that wg-quick starts would keep a pipe open.
         """
-        with tempfile.TemporaryFile() as said:
-            try:
-                done = subprocess.run(  # noqa: S603 (a file of ours)
-                    [WG_QUICK, action, str(self._file)],
-                    stdin=subprocess.DEVNULL,
-                    stdout=said,
-                    stderr=said,
-                    start_new_session=True,
-                    env=dict(self._environ),
-                    timeout=WG_QUICK_S,
-                    check=False,
-                )
-            except subprocess.TimeoutExpired as error:
-                raise HostError(f"{WG_QUICK} {action} does not end") from error
-            except OSError as error:
-                raise HostError(f"{WG_QUICK} {action}: {error.strerror}") from error
-            if done.returncode != 0:
-                said.seek(0)
-                raise HostError(f"{WG_QUICK} {action} failed: {_complaint(said.read().decode(errors='replace'))}")
+        try:
+            programs.run(
+                *(WG_QUICK, action, str(self._file)),
+                environ=self._environ,
+                timeout_s=WG_QUICK_S,
+                new_session=True,
+                summary=_complaint,
+            )
+        except programs.ProgramMissing:
+            raise
+        except programs.ProgramFailed as error:
+            raise HostError(f"{WG_QUICK} {action} {error.reason}") from error
 
 
 def _complaint(said: str) -> str:

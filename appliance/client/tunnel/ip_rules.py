@@ -27,10 +27,10 @@ def remove(mark: int, remark: Callable[[str], None]) -> None:
 
     wg-quick picks a number whose table is empty. So if the table has routes, another tunnel uses the number by now,
     and the rules are that tunnel's.
-    Raises HostError: if rtnetlink fails.
+    Raises HostError if rtnetlink fails.
     """
     with links.rtnetlink("cannot remove the rules of routing") as route:
-        if any(found.get_attr("RTA_TABLE") == mark for family in FAMILIES for found in route.get_routes(family=family)):
+        if any(each.get_attr("RTA_TABLE") == mark for family in FAMILIES for each in route.get_routes(family=family)):
             remark(f"another tunnel has taken the mark {mark} meanwhile: the rules of routing for it stay")
             return
         for family in FAMILIES:
@@ -58,6 +58,6 @@ def _pairs(rules: Sequence[Any], mark: int) -> list[dict[str, int]]:
         and fields.keys() <= EVERY_PACKET
         and fields.get("FRA_PRIORITY", 0) + 1 in own
     ]
-    found = [{"priority": priority, "table": mark, "fwmark": mark} for priority in own]
-    found += [{"priority": priority, "table": TABLE_MAIN} for priority in before]
-    return [rule for rule in found if priorities.count(rule["priority"]) == 1]
+    deletable = [{"priority": priority, "table": mark, "fwmark": mark} for priority in own]
+    deletable += [{"priority": priority, "table": TABLE_MAIN} for priority in before]
+    return [rule for rule in deletable if priorities.count(rule["priority"]) == 1]

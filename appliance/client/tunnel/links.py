@@ -27,7 +27,7 @@ SCOPE_LINK = 253  # linux/rtnetlink.h RT_SCOPE_LINK: destinations are reached wi
 
 
 class Ends(NamedTuple):
-    """The addresses of a link's two ends, in one network."""
+    """Holds the addresses of a link's two ends, in one network."""
 
     host: IPAddress
     space: IPAddress
@@ -38,7 +38,7 @@ def join(space: Namespace, host_end: str, addresses: Sequence[Ends]) -> None:
     """Creates a link between the host and `space` and sets both ends up. It is created in `space`, so that the host
     never has both ends.
 
-    Raises HostError: if the link cannot be created.
+    Raises HostError if the link cannot be created.
     """
     host = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
     try:
@@ -57,7 +57,7 @@ def remove(host_end: str) -> None:
 def move(interface: str, space: Namespace) -> None:
     """Moves an interface from this thread's network namespace into another, under the same name.
 
-    Raises HostError: if the kernel refuses.
+    Raises HostError if the kernel refuses.
     """
     there = space.run(os.open, "/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
     try:
@@ -68,7 +68,7 @@ def move(interface: str, space: Namespace) -> None:
 
 
 def add_route(to: IPNetwork, interface: str, via: IPAddress | None = None, *, replace: bool = False) -> None:
-    """Adds a route. Raises HostError: if it exists already and `replace` is False, or the kernel refuses."""
+    """Adds a route. Raises HostError if it exists already and `replace` is False, or the kernel refuses."""
     with rtnetlink(f"cannot add the route to {to}") as route:
         onward = {"scope": SCOPE_LINK} if via is None else {"gateway": str(via)}
         index = socket.if_nametoindex(interface)
@@ -79,9 +79,9 @@ def routed() -> list[IPNetwork]:
     """Returns every destination that the host has a route to, in any table; a default route is /0."""
     with rtnetlink("cannot read the host's routes") as route:
         return [
-            ip_network(f"{found.get_attr('RTA_DST') or everything}/{found['dst_len']}")
+            ip_network(f"{each.get_attr('RTA_DST') or everything}/{each['dst_len']}")
             for version, everything in ((4, "0.0.0.0"), (6, "::"))  # noqa: S104 (a network)
-            for found in route.get_routes(family=FAMILIES[version])
+            for each in route.get_routes(family=FAMILIES[version])
         ]
 
 
@@ -96,7 +96,7 @@ def _up(addresses: Iterable[Prefix]) -> LinkChange:
 
 @contextmanager
 def rtnetlink(failed: str) -> Iterator[Any]:
-    """Yields an IPRoute in this thread's network namespace. Raises HostError: on an error; its message begins with
+    """Yields an IPRoute in this thread's network namespace. Raises HostError on an error; its message begins with
     `failed`."""
     from pyroute2 import IPRoute  # type: ignore[import-untyped]  # it ships no types
     from pyroute2.netlink.exceptions import NetlinkError  # type: ignore[import-untyped]  # likewise

@@ -19,11 +19,11 @@ _CLONE_NEWNET = 0x40000000  # linux/sched.h
 
 
 class Namespace:
-    """A network namespace that calls run in, one after another. A socket created in it stays in it, whichever thread
+    """Runs calls in a network namespace, one after another. A socket created in it stays in it, whichever thread
     uses it."""
 
     def __init__(self) -> None:
-        """Raises HostError: if this process may not create a namespace."""
+        """Raises HostError if this process may not create a namespace."""
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="network-namespace")
         try:
             self.run(_leave_for_a_new_one)

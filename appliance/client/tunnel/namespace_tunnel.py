@@ -7,19 +7,21 @@ the tunnel's own packets are routed by the host. https://www.wireguard.com/netns
 from __future__ import annotations
 
 import subprocess
+from contextlib import closing
 from ipaddress import ip_network
 from typing import TYPE_CHECKING
 
 from appliance.client.tunnel import links
-from appliance.client.tunnel.device import end_wireguard_go, existing_device, new_device
 from appliance.client.tunnel.namespace import Namespace
-from appliance.client.tunnel.peer_config import Call, read_offer
+from appliance.client.tunnel.peer_config import read_offer
 from appliance.client.tunnel.resolv_conf import give_own_resolvers
 from appliance.client.tunnel.tunnel import Figures, read_figures
 from appliance.client.tunnel.wg_config import PUBLIC_RESOLVER, resolvers
 from appliance.domain.errors import ApplianceError, HostError
 from appliance.network.wireguard import link
+from appliance.network.wireguard.backend import choose_device, existing_device
 from appliance.network.wireguard.tunnel import LinkChange
+from appliance.network.wireguard.wireguard_go import end_wireguard_go
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,7 +33,7 @@ if TYPE_CHECKING:
 EVERYTHING = {4: ip_network("0.0.0.0/0"), 16: ip_network("::/0")}  # by the length of an address
 
 
-class Apart:
+class NamespaceTunnel:
     # The host's own resolvers are out of reach: they are on this machine or in its network.
     default_resolvers: Sequence[str] = (PUBLIC_RESOLVER,)
 
@@ -43,16 +45,16 @@ class Apart:
         self._offer: Offer | None = None
 
     def check(self) -> None:
-        new_device(self._interface)
+        choose_device("auto", self._interface)
 
     def up(self, config: str) -> None:
         offer = read_offer(config)
         self._space = space = Namespace()
         space.run(link.change_link, "lo", LinkChange(up=True))
-        device = new_device(self._interface)
-        device.create()
-        link.change_link(self._interface, LinkChange(mtu=offer.mtu))
-        device.dial(self._call(offer))
+        device, _ = choose_device("auto", self._interface)
+        with closing(device):
+            device.change_link(LinkChange(create=True, mtu=offer.mtu))
+            device.dial(offer.server, self._private_key)
         links.move(self._interface, space)
         space.run(self._set_up, offer)
         if resolvers(config):  # else the user keeps the machine's own
@@ -65,7 +67,7 @@ class Apart:
             old = LinkChange(remove_addresses=frozenset(before.addresses) - frozenset(offer.addresses))
             space.run(link.change_link, self._interface, old)
         space.run(self._set_up, offer)
-        space.run(lambda: existing_device(self._interface).dial(self._call(offer)))
+        space.run(self._dial, offer)
         self._offer = offer
 
     def figures(self) -> Figures:
@@ -75,7 +77,7 @@ class Apart:
         """Returns None: traffic outside the namespace does not go into the tunnel."""
 
     def start(self, command: Sequence[str], user: Invoker, environ: dict[str, str]) -> subprocess.Popen[bytes]:
-        """Starts the program. Raises OSError: if there is no such program, or it may not be executed."""
+        """Starts the program. Raises OSError if there is no such program, or it may not be executed."""
 
         def begin() -> subprocess.Popen[bytes]:
             uid, gid, groups = (user.uid, user.gid, user.groups()) if user.changed else (None, None, None)
@@ -114,8 +116,9 @@ class Apart:
         for length in {len(prefix.address) for prefix in offer.addresses}:
             links.add_route(EVERYTHING[length], self._interface, replace=True)
 
-    def _call(self, offer: Offer) -> Call:
-        return Call(self._private_key, offer.server_key, offer.endpoint.host, offer.endpoint.port)
+    def _dial(self, offer: Offer) -> None:
+        with existing_device(self._interface) as device:
+            device.dial(offer.server, self._private_key)
 
 
 def remove_interface(interface: str) -> None:

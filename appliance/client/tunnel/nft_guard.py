@@ -7,13 +7,13 @@ rules with its name in a comment.
 
 from __future__ import annotations
 
-import shutil
 from contextlib import suppress
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, NamedTuple
 
-from appliance.client.tunnel.subprocesses import run
 from appliance.domain.errors import HostError
+from appliance.network import programs
+from appliance.network.firewall import nft
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -25,7 +25,7 @@ PROGRAMS = {4: "iptables", 16: "ip6tables"}
 
 
 class GuardRule(NamedTuple):
-    """A rule as iptables-save(8) prints it: `*raw`, `-A PREROUTING ...`."""
+    """Holds a rule as iptables-save(8) prints it: `*raw`, `-A PREROUTING ...`."""
 
     table: str
     line: str
@@ -34,23 +34,23 @@ class GuardRule(NamedTuple):
 def guard(interface: str, addresses: Sequence[Prefix], environ: Mapping[str, str]) -> None:
     """Replaces the guarded addresses, in nftables or iptables, whichever wg-quick has used.
 
-    Raises HostError: if a command fails.
+    Raises HostError if a command fails.
     """
     script = ""
-    there = _tables(environ)
+    present = nft.tables(environ)
     for length, family in FAMILIES.items():
         table = f"{family} wg-quick-{interface}"
-        if table not in there:
+        if table not in present:
             continue
         script += f"flush chain {table} preraw\n"
         for address in _of(length, addresses):
             own = f"{family} daddr {address}"
             script += f'add rule {table} preraw iifname != "{interface}" {own} fib saddr type != local drop\n'
     if script:
-        run("nft", "-f", "-", text=script, environ=environ)
+        nft.execute(script, environ)
     for length, program in PROGRAMS.items():
-        found = _saved(program, interface, environ)
-        if found:
+        rules = _saved(program, interface, environ)
+        if rules:
             matches = "-m addrtype ! --src-type LOCAL"
             new = [
                 GuardRule(
@@ -58,15 +58,15 @@ def guard(interface: str, addresses: Sequence[Prefix], environ: Mapping[str, str
                 )
                 for address in _of(length, addresses)
             ]
-            _restore(program, [*new, *_deleted([rule for rule in found if rule.table == "*raw"])], environ)
+            _restore(program, [*new, *_deleted([rule for rule in rules if rule.table == "*raw"])], environ)
 
 
 def remove(interface: str, environ: Mapping[str, str]) -> None:
-    """Removes the interface's rules. Raises HostError: if a command fails."""
+    """Removes the interface's rules. Raises HostError if a command fails."""
     own = {f"{family} wg-quick-{interface}" for family in FAMILIES.values()}
-    script = "".join(f"delete table {table}\n" for table in _tables(environ) if table in own)
+    script = "".join(f"delete table {table}\n" for table in nft.tables(environ) if table in own)
     if script:
-        run("nft", "-f", "-", text=script, environ=environ)
+        nft.execute(script, environ)
     for program in PROGRAMS.values():
         _restore(program, _deleted(_saved(program, interface, environ)), environ)
 
@@ -75,27 +75,20 @@ def _of(length: int, addresses: Sequence[Prefix]) -> list[str]:
     return [str(ip_address(prefix.address)) for prefix in addresses if len(prefix.address) == length]
 
 
-def _tables(environ: Mapping[str, str]) -> list[str]:
-    """Returns the nftables tables, each as its family and name."""
-    if shutil.which("nft") is None:
-        return []
-    return [line.removeprefix("table ") for line in run("nft", "list", "tables", environ=environ).splitlines()]
-
-
 def _comment(interface: str) -> str:
     return f'-m comment --comment "wg-quick(8) rule for {interface}"'
 
 
 def _saved(program: str, interface: str, environ: Mapping[str, str]) -> list[GuardRule]:
     """Returns the rules for the interface. If rules cannot be read, wg-quick cannot have written any."""
-    found, table = [], ""
+    rules, table = [], ""
     with suppress(HostError):
-        for line in run(f"{program}-save", environ=environ).splitlines():
+        for line in programs.run(f"{program}-save", environ=environ).splitlines():
             if line.startswith("*"):
                 table = line
             elif line.startswith("-A ") and _comment(interface) in line:
-                found.append(GuardRule(table, line))
-    return found
+                rules.append(GuardRule(table, line))
+    return rules
 
 
 def _deleted(rules: Sequence[GuardRule]) -> list[GuardRule]:
@@ -106,4 +99,4 @@ def _restore(program: str, changes: Sequence[GuardRule], environ: Mapping[str, s
     """Applies changes in addition to the existing rules."""
     if changes:
         script = "".join(f"{change.table}\n{change.line}\nCOMMIT\n" for change in changes)
-        run(f"{program}-restore", "--noflush", text=script, environ=environ)
+        programs.run(f"{program}-restore", "--noflush", text=script, environ=environ, summary=programs.joined_lines)

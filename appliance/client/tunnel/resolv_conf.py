@@ -25,7 +25,7 @@ def give_own_resolvers(addresses: Sequence[str], file: Path) -> None:
     """Moves the calling thread to a mount namespace whose resolv.conf names `addresses`.
 
     Creates `file`, which the caller removes in the end.
-    Raises HostError: if the mount namespace or a mount fails.
+    Raises HostError if the mount namespace or a mount fails.
     """
     write_private(file, "".join(f"nameserver {address}\n" for address in addresses))
     file.chmod(0o644)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from appliance.client.tunnel.device import existing_device
+from appliance.network.wireguard.backend import dump_existing
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """A tunnel's byte counters. `handshake_s`: the last handshake, since the epoch; None before the first."""
+    """Holds a tunnel's byte counters. `handshake_s`: the last handshake, since the epoch; None before the first."""
 
     down: int
     up: int
@@ -21,12 +21,12 @@ class Figures:
 
 
 class ClientTunnel(Protocol):
-    """A tunnel of the client. All methods but `down` may raise HostError or TunnelError."""
+    """Sends traffic to the exit. All methods but `down` may raise HostError or TunnelError."""
 
     default_resolvers: Sequence[str]  # used if neither the operator nor the user has named any
 
     def check(self) -> None:
-        """Raises HostError or TunnelError: if this host lacks what the tunnel needs."""
+        """Raises HostError or TunnelError if this host lacks what the tunnel needs."""
 
     def up(self, config: str) -> None: ...
 
@@ -43,8 +43,8 @@ class ClientTunnel(Protocol):
 
 
 def read_figures(interface: str) -> Figures:
-    """Reads the counters of an interface in this thread's network namespace. Raises HostError: if it has gone."""
-    peers = existing_device(interface).dump().peers.values()
+    """Reads the counters of an interface in this thread's network namespace. Raises HostError if it has gone."""
+    peers = dump_existing(interface).peers.values()
     handshake_ns = max((peer.last_handshake_ns for peer in peers), default=0)
     return Figures(
         down=sum(peer.rx_bytes for peer in peers),

@@ -20,7 +20,7 @@ _DNS = re.compile(r"^DNS = (.*)\n", re.MULTILINE)
 
 
 def with_private_key(wg_config: str, private_key: bytes) -> str:
-    """Adds the private key. Raises HostError: if the text is not what the API sends."""
+    """Adds the private key. Raises HostError if the text is not what the API sends."""
     known = all(_KNOWN.fullmatch(line) for line in wg_config.splitlines(keepends=True))
     if not known or wg_config.count(INTERFACE) != 1:
         raise HostError("the session's wg_config is not one for a key of ours")
@@ -29,8 +29,8 @@ def with_private_key(wg_config: str, private_key: bytes) -> str:
 
 def resolvers(wg_config: str) -> tuple[str, ...]:
     """Returns the operator's resolvers, as the file names them."""
-    found = _DNS.search(wg_config)
-    return tuple(found[1].split(", ")) if found else ()
+    match = _DNS.search(wg_config)
+    return tuple(match[1].split(", ")) if match else ()
 
 
 def with_resolvers(wg_config: str, addresses: Sequence[str]) -> str:

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from appliance.client.tunnel import ip_rules, nft_guard
-from appliance.client.tunnel.subprocesses import run
 from appliance.domain.errors import HostError
+from appliance.network import programs
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -25,13 +25,13 @@ RESOLVCONF_ORDER = Path("/etc/resolvconf/interface-order")
 def set_resolvers(interface: str, addresses: Sequence[str], environ: Mapping[str, str]) -> None:
     """Makes `addresses` the only resolvers; an empty list restores those from before the tunnel.
 
-    Raises HostError: if resolvconf fails.
+    Raises HostError if resolvconf fails.
     """
     if addresses:
         text = "".join(f"nameserver {address}\n" for address in addresses)
-        run(RESOLVCONF, "-a", _resolvconf_name(interface), "-m", "0", "-x", text=text, environ=environ)
+        programs.run(RESOLVCONF, "-a", _resolvconf_name(interface), "-m", "0", "-x", text=text, environ=environ)
     else:
-        run(RESOLVCONF, "-d", _resolvconf_name(interface), "-f", environ=environ)
+        programs.run(RESOLVCONF, "-d", _resolvconf_name(interface), "-f", environ=environ)
 
 
 def remove(
@@ -43,7 +43,7 @@ def remove(
 ) -> None:
     """Removes everything, once the interface has gone. `mark`: the tunnel's fwmark, None if it had none.
 
-    Raises HostError: if a step fails, after the other steps.
+    Raises HostError if a step fails, after the other steps.
     """
     steps = [partial(nft_guard.remove, interface, environ)]
     if mark is not None:
@@ -67,5 +67,5 @@ def _resolvconf_name(interface: str) -> str:
         lines = RESOLVCONF_ORDER.read_text(encoding="ascii", errors="replace").splitlines()
     except OSError:
         return interface
-    found = (re.fullmatch(r"([A-Za-z0-9-]+)\*", line) for line in lines)
-    return next((f"{prefix[1]}.{interface}" for prefix in found if prefix), interface)
+    prefixes = (re.fullmatch(r"([A-Za-z0-9-]+)\*", line) for line in lines)
+    return next((f"{prefix[1]}.{interface}" for prefix in prefixes if prefix), interface)

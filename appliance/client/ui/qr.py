@@ -17,7 +17,7 @@ INK = {(False, False): " ", (True, False): "▀", (False, True): "▄", (True, T
 
 
 def check(encoding: str | None) -> None:
-    """Raises HostError: if the encoding cannot represent the drawing."""
+    """Raises HostError if the encoding cannot represent the drawing."""
     if not has(encoding, "".join(INK.values())):
         raise HostError(
             f"the encoding of stdout, {encoding}, has no blocks to draw a QR code with; take a terminal of UTF-8 "

@@ -185,9 +185,9 @@ def line(view: View, glyphs: Glyphs, width: int, encoding: str | None) -> Any:
     """Returns the status line as rich draws it."""
     from rich.text import Text
 
-    found = status_text.fit(status_text.parts(view, glyphs), width)
+    kept = status_text.fit(status_text.parts(view, glyphs), width)
     pieces: list[Any] = []
-    for part in found:
+    for part in kept:
         piece = (printable(part.text, encoding), part.style)
         pieces += [SEPARATOR, piece] if pieces else [piece]
     shown = Text.assemble(*pieces, no_wrap=True)

@@ -30,27 +30,37 @@ ASCII = Glyphs("up", "down", "#", "-")
 
 
 @dataclass(frozen=True, slots=True)
+class Traffic:
+    """Holds what the tunnel carries. `down`, `up`: bytes since this connection began; the rates: bytes per second."""
+
+    down: int
+    up: int
+    down_rate: float
+    up_rate: float
+    handshake_age_s: float | None  # None before the first handshake
+
+
+@dataclass(frozen=True, slots=True)
 class View:
-    """The status to show. `down`, `up`: bytes since this connection began; the rates: bytes per second. `session`: the
-    API's last answer. `away`: why the API has not answered since; empty if it has."""
+    """Holds the status to show. `session`: the API's last answer. `away`: why the API has not answered since; empty if
+    it has."""
 
     id: str
     region: str
     public_ip: str
     elapsed_s: float
-    down: int
-    up: int
-    down_rate: float
-    up_rate: float
-    handshake_age_s: float | None
+    traffic: Traffic
     session: Mapping[str, Any]
     away: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A piece of the status line. `weight`: the heaviest parts are dropped first if the line is too long. `short`: the
-    same in fewer columns, if there is such a form."""
+    """Holds a piece of the status line.
+
+    `weight`: the heaviest parts are dropped first if the line is too long. `short`: the same in fewer columns, if there
+    is such a form.
+    """
 
     text: str
     style: str = ""
@@ -69,42 +79,43 @@ def rates(earlier: tuple[float, int, int] | None, now: tuple[float, int, int]) -
 
 def parts(view: View, glyphs: Glyphs) -> list[Part]:
     """Returns the whole line's parts, from left to right."""
-    found = [
+    traffic = view.traffic
+    shown = [
         Part(view.region, "bold", weight=5),
         Part(view.public_ip, weight=6),
         Part(clock_time(int(view.elapsed_s))),
-        Part(f"{glyphs.down} {size(view.down)}", "green", short=f"{glyphs.down} {short_size(view.down)}"),
-        _rate(view.down_rate),
-        Part(f"{glyphs.up} {size(view.up)}", "cyan", short=f"{glyphs.up} {short_size(view.up)}"),
-        _rate(view.up_rate),
-        _handshake(view.handshake_age_s),
+        Part(f"{glyphs.down} {size(traffic.down)}", "green", short=f"{glyphs.down} {short_size(traffic.down)}"),
+        _rate(traffic.down_rate),
+        Part(f"{glyphs.up} {size(traffic.up)}", "cyan", short=f"{glyphs.up} {short_size(traffic.up)}"),
+        _rate(traffic.up_rate),
+        _handshake(traffic.handshake_age_s),
     ]
     left = quota_left(view.session)
     if left is not None:
         style = "green" if left.share > 0.25 else "yellow" if left.share > 0.1 else "red"
-        found += [
+        shown += [
             Part(_bar(left.share, BAR, glyphs), style, weight=2, short=_bar(left.share, SHORT_BAR, glyphs)),
             Part(f"{left.amount} left", style, weight=4),
         ]
     cost = total_cost(view.session)
     if cost is not None:
-        found.append(Part(cost, "magenta", weight=1))
+        shown.append(Part(cost, "magenta", weight=1))
     if view.away:
         short = "no word from the API"
-        found.append(Part(f"{short} ({view.away})", "yellow", weight=1, short=short))
-    return found
+        shown.append(Part(f"{short} ({view.away})", "yellow", weight=1, short=short))
+    return shown
 
 
-def fit(found: Sequence[Part], width: int) -> list[Part]:
+def fit(line: Sequence[Part], width: int) -> list[Part]:
     """Returns the parts that fit into `width` columns: drops the heaviest, shortens the others."""
-    kept = _without_heaviest(found, width, down_to=WRITTEN_SHORT)
+    kept = _without_heaviest(line, width, down_to=WRITTEN_SHORT)
     if _columns(kept) <= width:
         return kept
     return _without_heaviest([replace(part, text=part.short or part.text) for part in kept], width)
 
 
-def _without_heaviest(found: Sequence[Part], width: int, down_to: int = 0) -> list[Part]:
-    kept = list(found)
+def _without_heaviest(line: Sequence[Part], width: int, down_to: int = 0) -> list[Part]:
+    kept = list(line)
     while kept and _columns(kept) > width:
         heaviest = max(kept, key=lambda part: part.weight)
         if heaviest.weight <= down_to:
@@ -113,13 +124,13 @@ def _without_heaviest(found: Sequence[Part], width: int, down_to: int = 0) -> li
     return kept
 
 
-def _columns(found: Sequence[Part]) -> int:
-    return sum(len(part.text) for part in found) + len(SEPARATOR) * (len(found) - 1)
+def _columns(line: Sequence[Part]) -> int:
+    return sum(len(part.text) for part in line) + len(SEPARATOR) * (len(line) - 1)
 
 
 def as_json(view: View) -> dict[str, Any]:
     """Returns the status event, with the API's names where it has them. Null: not known."""
-    age = view.handshake_age_s
+    traffic, age = view.traffic, view.traffic.handshake_age_s
     quotas = {name: view.session.get(name) for name in (*QUOTAS, *COST, "cost_currency")}
     return {
         "event": "status",
@@ -127,10 +138,10 @@ def as_json(view: View) -> dict[str, Any]:
         "region": view.region,
         "public_ip": view.public_ip,
         "elapsed_seconds": int(view.elapsed_s),
-        "down_bytes": view.down,
-        "up_bytes": view.up,
-        "down_bytes_per_second": int(view.down_rate),
-        "up_bytes_per_second": int(view.up_rate),
+        "down_bytes": traffic.down,
+        "up_bytes": traffic.up,
+        "down_bytes_per_second": int(traffic.down_rate),
+        "up_bytes_per_second": int(traffic.up_rate),
         "handshake_age_seconds": None if age is None else int(age),
         **quotas,
         "api_away": view.away or None,
@@ -157,7 +168,7 @@ def receipt(elapsed_s: float, session: Mapping[str, Any]) -> list[tuple[str, str
 
 @dataclass(frozen=True, slots=True)
 class Left:
-    """What is left of a quota window: its share from 0 to 1, and the amount in words."""
+    """Says what is left of a quota window: its share from 0 to 1, and the amount in words."""
 
     share: float
     amount: str
@@ -165,13 +176,13 @@ class Left:
 
 def quota_left(session: Mapping[str, Any]) -> Left | None:
     """Returns what is left of the window with the smaller share left; None if nothing is metered."""
-    found = []
+    windows = []
     for window, shown in (("bytes", size), ("seconds", long_span)):
         limit = session.get(f"quota_{window}_limit", 0)
         if limit:
             left = max(0, limit - session.get(f"quota_{window}_used", 0))
-            found.append(Left(left / limit, shown(left)))
-    return min(found, key=lambda left: left.share, default=None)
+            windows.append(Left(left / limit, shown(left)))
+    return min(windows, key=lambda left: left.share, default=None)
 
 
 def total_cost(session: Mapping[str, Any]) -> str | None:

@@ -34,8 +34,11 @@ PROTOCOLS: tuple[Literal["tcp"], Literal["udp"]] = ("tcp", "udp")
 
 
 @dataclass(frozen=True, slots=True)
-class Way:
-    """Describes the exit to other filters. `uplinks`: the interface of the default route, by IP version."""
+class ExitTraffic:
+    """Describes the traffic that other filters must let through.
+
+    `uplinks`: the interface of the default route, by IP version.
+    """
 
     interface: str
     listen_port: int
@@ -55,72 +58,72 @@ class InsertionPoint:
         return f"{self.table.family} {self.table.name} {self.chain}"
 
 
-def missing(listing: str, way: Way) -> list[InsertionPoint]:
+def missing(listing: str, traffic: ExitTraffic) -> list[InsertionPoint]:
     """Finds chains that lack the appliance's rules and need them. `listing`: output of `nft -j list ruleset`."""
     tables = [table for table in nft_json.parse(listing) if (table.family, table.name) != ("inet", TABLE)]
     # Use only rules that iptables-nft can read: it refuses to work on a table with any other.
-    forward = tuple(f'{end} "{way.interface}" counter accept' for end in ("iifname", "oifname"))
-    port = (f"udp dport {way.listen_port} counter accept",)
-    called_for = [
+    forward = tuple(f'{end} "{traffic.interface}" counter accept' for end in ("iifname", "oifname"))
+    port = (f"udp dport {traffic.listen_port} counter accept",)
+    needed = [
         *(
             InsertionPoint(table, _head(table, chain), forward)
-            for table, chain in _each_once(tables, "forward", forwarded(way))
+            for table, chain in _each_once(tables, "forward", forwarded(traffic))
         ),
-        *(InsertionPoint(table, chain.name, port) for table, chain in _each_once(tables, "input", handshakes(way))),
+        *(InsertionPoint(table, chain.name, port) for table, chain in _each_once(tables, "input", handshakes(traffic))),
     ]
-    standing = {ours.chain for ours in _ours(listing) if ours.about & {way.interface, way.listen_port}}
-    return [place for place in called_for if str(place) not in standing]
+    present = {rule.chain for rule in _marked_rules(listing) if rule.matches & {traffic.interface, traffic.listen_port}}
+    return [point for point in needed if str(point) not in present]
 
 
-def insert(places: Iterable[InsertionPoint]) -> str:
-    return "".join(f'insert rule {place} {rule} comment "{COMMENT}"\n' for place in places for rule in place.rules)
+def insert(points: Iterable[InsertionPoint]) -> str:
+    return "".join(f'insert rule {point} {rule} comment "{COMMENT}"\n' for point in points for rule in point.rules)
 
 
 def delete(listing: str) -> str:
     """Removes all rules that `insert` added."""
-    return "".join(f"delete rule {ours.chain} handle {ours.handle}\n" for ours in _ours(listing))
+    return "".join(f"delete rule {rule.chain} handle {rule.handle}\n" for rule in _marked_rules(listing))
 
 
 @dataclass(frozen=True, slots=True)
-class _Ours:
-    """Builds a marked rule for another program's table. `about`: the interface or port to match."""
+class _MarkedRule:
+    """Names a rule of the appliance in another program's table. `matches`: the interface or port that it matches."""
 
     chain: str
     handle: int
-    about: frozenset[object]
+    matches: frozenset[object]
 
 
-def _ours(listing: str) -> Iterator[_Ours]:
+def _marked_rules(listing: str) -> Iterator[_MarkedRule]:
     for entry in json.loads(listing)["nftables"]:
         rule = entry.get("rule")
         if rule is not None and rule.get("comment") == COMMENT:
-            about = frozenset(part["match"]["right"] for part in rule["expr"] if "match" in part)
-            yield _Ours(f"{rule['family']} {rule['table']} {rule['chain']}", rule["handle"], about)
+            matches = frozenset(part["match"]["right"] for part in rule["expr"] if "match" in part)
+            yield _MarkedRule(f"{rule['family']} {rule['table']} {rule['chain']}", rule["handle"], matches)
 
 
-def forwarded(way: Way) -> Iterator[Packet]:
+def forwarded(traffic: ExitTraffic) -> Iterator[Packet]:
     """Returns a client's first packet and its reply, for each IP version that has an uplink."""
-    for subnet in way.subnets:
-        uplink = way.uplinks.get(subnet.version)
+    for subnet in traffic.subnets:
+        uplink = traffic.uplinks.get(subnet.version)
         if uplink is None:
             continue
         client, there = subnet[2], SOMEWHERE[subnet.version]
         for protocol in PROTOCOLS:
-            yield Packet(way.interface, uplink, client, there, protocol, ANY_PORT, WEB_PORT, "new")
-            yield Packet(uplink, way.interface, there, client, protocol, WEB_PORT, ANY_PORT, "established")
+            yield Packet(traffic.interface, uplink, client, there, protocol, ANY_PORT, WEB_PORT, "new")
+            yield Packet(uplink, traffic.interface, there, client, protocol, WEB_PORT, ANY_PORT, "established")
 
 
-def handshakes(way: Way) -> Iterator[Packet]:
+def handshakes(traffic: ExitTraffic) -> Iterator[Packet]:
     """Returns a client's first packet to the port. Its destination address does not matter."""
-    for version, uplink in way.uplinks.items():
+    for version, uplink in traffic.uplinks.items():
         there = SOMEWHERE[version]
-        yield Packet(uplink, None, there, there, "udp", ANY_PORT, way.listen_port, "new")
+        yield Packet(uplink, None, there, there, "udp", ANY_PORT, traffic.listen_port, "new")
 
 
 def _each_once(tables: list[Table], hook: str, packets: Iterator[Packet]) -> Iterator[tuple[Table, Chain]]:
-    found = [(table, chain) for packet in packets for table, chain in refusing(tables, hook, packet)]
+    refused = [(table, chain) for packet in packets for table, chain in refusing(tables, hook, packet)]
     seen: list[tuple[Table, Chain]] = []
-    for each in found:
+    for each in refused:
         if not any(each[0] is table and each[1] is chain for table, chain in seen):
             seen.append(each)
     yield from seen

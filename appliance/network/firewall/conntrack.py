@@ -84,8 +84,8 @@ def forget_others(subnets: Sequence[Network], held: Collection[Address]) -> int:
 
     with _conntrack() as kernel:
         every = _flows(kernel, socket.AF_UNSPEC, b"")
-        found = [flow for flow in every if forgotten(flow.source) or forgotten(flow.destination)]
-        return _forget_each(kernel, found)
+        flows = [flow for flow in every if forgotten(flow.source) or forgotten(flow.destination)]
+        return _forget_each(kernel, flows)
 
 
 @contextmanager
@@ -99,11 +99,11 @@ def _of(kernel: socket.socket, addresses: Collection[Address]) -> list[Flow]:
     if reading_all_is_quicker(len(addresses), *_table_size()):
         every = _flows(kernel, socket.AF_UNSPEC, b"")
         return [flow for flow in every if flow.source in addresses or flow.destination in addresses]
-    found = list[Flow]()
+    flows = list[Flow]()
     for address in addresses:
         for version_4, version_6, field in _ENDS:
-            found += _at(kernel, address, version_4 if address.version == 4 else version_6, field)
-    return found
+            flows += _at(kernel, address, version_4 if address.version == 4 else version_6, field)
+    return flows
 
 
 def reading_all_is_quicker(addresses: int, flows: int, buckets: int) -> bool:
@@ -160,14 +160,14 @@ def _flows(kernel: socket.socket, family: int, wanted: bytes) -> Iterator[Flow]:
 
 def parse(payload: bytes) -> Flow | None:
     """Parses a conntrack message after its header; None if it is not IP, or truncated."""
-    found = dict(attributes(payload[_NFGENMSG.size :]))
+    fields = dict(attributes(payload[_NFGENMSG.size :]))
     original, reply = (
-        _addresses(found.get(kind, b"")) for kind in (constants.CTA_TUPLE_ORIG, constants.CTA_TUPLE_REPLY)
+        _addresses(fields.get(kind, b"")) for kind in (constants.CTA_TUPLE_ORIG, constants.CTA_TUPLE_REPLY)
     )
     if original is None or reply is None:
         return None
-    name = nest(constants.CTA_TUPLE_ORIG, found[constants.CTA_TUPLE_ORIG])
-    name += b"".join(attribute(kind, found[kind]) for kind in (constants.CTA_ZONE, constants.CTA_ID) if kind in found)
+    name = nest(constants.CTA_TUPLE_ORIG, fields[constants.CTA_TUPLE_ORIG])
+    name += b"".join(attribute(kind, fields[kind]) for kind in (constants.CTA_ZONE, constants.CTA_ID) if kind in fields)
     return Flow(payload[0], original[0], original[1], reply[1], name)
 
 
@@ -180,12 +180,12 @@ def _addresses(tuple_: bytes) -> tuple[Address, Address] | None:
     return ip_address(packed[0]), ip_address(packed[1])
 
 
-def _forget_each(kernel: socket.socket, found: Iterable[Flow]) -> int:
+def _forget_each(kernel: socket.socket, flows: Iterable[Flow]) -> int:
     """Deletes flows; returns how many still existed.
 
     Raises OSError, after trying all, if the kernel kept one (EBUSY: it is in a flow table).
     """
-    answers = [_forget(kernel, flow) for flow in found]
+    answers = [_forget(kernel, flow) for flow in flows]
     # ENOENT: the flow has ended, or another flow has its addresses now.
     if refused := [code for code in answers if code not in (0, errno.ENOENT)]:
         raise OSError(refused[0], f"{len(refused)} of {len(answers)} connections are kept: {os.strerror(refused[0])}")

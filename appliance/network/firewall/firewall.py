@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from appliance.domain.errors import EgressError, HostError
 from appliance.network import interfaces
-from appliance.network.firewall import coexistence, conntrack, nft_json, ruleset
+from appliance.network.firewall import coexistence, conntrack, nft, nft_json, ruleset
 from appliance.network.firewall.state import EgressState
 
 if TYPE_CHECKING:
@@ -110,9 +110,9 @@ class HostEgress:
         """Lets clients through other tables; logs a failure, since the exit may work without it."""
         try:
             uplinks = await asyncio.to_thread(interfaces.uplinks)
-            ways = {version: uplink.interface for version, uplink in uplinks.items()}
-            way = coexistence.Way(self._interface, self._listen_port, tuple(self._subnets), ways)
-            places = coexistence.missing(await self._listing(), way)
+            names = {version: uplink.interface for version, uplink in uplinks.items()}
+            traffic = coexistence.ExitTraffic(self._interface, self._listen_port, tuple(self._subnets), names)
+            points = coexistence.missing(await self._listing(), traffic)
         except (EgressError, HostError, OSError) as error:
             log.warning("what other firewalls let through is not known: %s", error)
             return
@@ -120,20 +120,20 @@ class HostEgress:
             # The listing has syntax unknown when this was written.
             log.warning("nft -j list ruleset is not understood: %s", error, exc_info=True)
             return
-        for place in places:
+        for point in points:
             # One by one: a table may refuse changes by others than its owner (flag `owner`).
             try:
-                await self._nft(coexistence.insert([place]))
-                log.info("clients are let through chain %s", place)
-                self._impassable.discard(str(place))
+                await self._nft(coexistence.insert([point]))
+                log.info("clients are let through chain %s", point)
+                self._impassable.discard(str(point))
             except EgressError as error:
-                if str(place) not in self._impassable:
-                    log.warning("chain %s may drop clients' packets, see wg-appliance doctor: %s", place, error)
-                self._impassable.add(str(place))
+                if str(point) not in self._impassable:
+                    log.warning("chain %s may drop clients' packets, see wg-appliance doctor: %s", point, error)
+                self._impassable.add(str(point))
 
     async def _listing(self) -> str:
         """Lists the ruleset without the elements of sets, which may be many. Raises EgressError."""
-        listed = await self._nft("", "--json", "--terse", "list", "ruleset")
+        listed = await self._nft("", *nft.LIST_TERSE)
         if not nft_json.is_listing(listed):
             raise EgressError("nft -j list ruleset printed no JSON")
         return listed
@@ -163,13 +163,17 @@ class HostEgress:
                 log.info("connections that had begun without the table: %d, begun anew", many)
 
     async def _nft(self, script: str, *arguments: str) -> str:
-        """Runs nft and returns its output. Without arguments it executes the script."""
+        """Runs nft and returns its output. Without arguments it executes the script.
+
+        Awaited, and not run by `nft.execute` in a thread: a thread would be held for as long as nft is stuck, and the
+        process id is needed before nft ends.
+        """
         if self._stuck is not None and self._stuck.returncode is None:
             raise EgressError("an nft that was killed has not ended yet")
         pipe = asyncio.subprocess.PIPE
         try:
             process = await asyncio.create_subprocess_exec(
-                "nft", *(arguments or ("-f", "-")), stdin=pipe, stdout=pipe, stderr=pipe
+                nft.PROGRAM, *(arguments or nft.EXECUTE), stdin=pipe, stdout=pipe, stderr=pipe
             )
         except FileNotFoundError as error:
             raise EgressError("nft is not installed: apt-get install nftables") from error
@@ -187,6 +191,6 @@ class HostEgress:
                 await asyncio.wait_for(process.wait(), KILLED_WITHIN_S)
             raise EgressError(f"nft did not finish within {NFT_TIMEOUT_S} s") from error
         if process.returncode != 0:
-            reason = stderr.decode("utf-8", "replace").strip().splitlines()
-            raise EgressError(f"nft refused the rules: {reason[0] if reason else process.returncode}")
+            reason = nft.complaint(stderr.decode("utf-8", "replace").strip())
+            raise EgressError(f"nft refused the rules: {reason or process.returncode}")
         return stdout.decode("utf-8", "replace")

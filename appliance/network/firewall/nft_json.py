@@ -46,7 +46,7 @@ def parse(text: str) -> list[Table]:
             place = each["family"], each["table"]
             named = {name: elements for (*owner, name), elements in sets.items() if tuple(owner) == place}
             chains[place][each["chain"]].rules.extend(_rules(each["expr"], named))
-    return [Table(family, name, found) for (family, name), found in chains.items()]
+    return [Table(family, name, members) for (family, name), members in chains.items()]
 
 
 def has_foreign_matches(text: str, family: str) -> bool:
@@ -117,8 +117,8 @@ def _match(match: Mapping[str, Any], sets: Mapping[str, list[Any]]) -> Test:
             return None
         if value is None:  # the packet has no such field
             return False
-        found = _is(value, right, sets)
-        return found if found is None or operator != "!=" else not found
+        equal = _is(value, right, sets)
+        return equal if equal is None or operator != "!=" else not equal
 
     return test
 

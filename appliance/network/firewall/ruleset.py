@@ -42,9 +42,10 @@ NAT64 = (IPv6Network("64:ff9b::/96"), IPv6Network("64:ff9b:1::/96"))
 
 @dataclass(frozen=True, slots=True)
 class EgressRules:
-    """`source` is the address traffic leaves from; None: whatever the outgoing interface has (masquerade).
+    """Describes what clients may reach, and which address their traffic leaves from.
 
-    `own_ports`: the TCP ports of the appliance's own listeners that listen on all addresses, so on the tunnel's too.
+    `source`: that address; None takes the outgoing interface's (masquerade). `own_ports`: the TCP ports on which the
+    appliance itself listens on all addresses, so on the tunnel's too.
     """
 
     interface: str
@@ -75,8 +76,8 @@ def _sets(rules: EgressRules) -> Iterable[str]:
         behind = (_behind(prefix, n) for n in listed if isinstance(n, IPv4Network) for prefix in NAT64)
         networks = [*listed, *behind]
         for version, kind in ((4, "ipv4_addr"), (6, "ipv6_addr")):
-            found = ", ".join(str(n) for n in networks if n.version == version)
-            elements = f" elements = {{ {found} }};" if found else ""
+            members = ", ".join(str(n) for n in networks if n.version == version)
+            elements = f" elements = {{ {members} }};" if members else ""
             # auto-merge: the operator's networks may overlap each other.
             yield f"  set {name}{version} {{ type {kind}; flags interval; auto-merge;{elements} }}"
 

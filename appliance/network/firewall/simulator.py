@@ -147,10 +147,10 @@ class _Walk:
 
 def _all(answers: Iterable[bool | None]) -> bool | None:
     """Tells whether all tests hold; None if none fails and at least one is unknown."""
-    found = list(answers)
-    if False in found:
+    results = list(answers)
+    if False in results:
         return False
-    return None if None in found else True
+    return None if None in results else True
 
 
 def unknown(_: Packet) -> None:

@@ -22,6 +22,6 @@ def forwarding_events() -> NetlinkEvents:
 
 def _concerns(event: Event) -> bool:
     """Ignores the per-interface events: they follow the host-wide one."""
-    found = dict(attributes(event.payload[_NETCONFMSG_SIZE:]))
-    switched = event.kind == constants.RTM_NEWNETCONF and constants.NETCONFA_FORWARDING in found
-    return switched and found.get(constants.NETCONFA_IFINDEX) == _ALL
+    settings = dict(attributes(event.payload[_NETCONFMSG_SIZE:]))
+    switched = event.kind == constants.RTM_NEWNETCONF and constants.NETCONFA_FORWARDING in settings
+    return switched and settings.get(constants.NETCONFA_IFINDEX) == _ALL

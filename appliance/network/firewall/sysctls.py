@@ -30,8 +30,8 @@ class Forwarding:
     def read(self) -> dict[str, str]:
         """Returns (path below /proc/sys, value) of each sysctl that may have to be set, without missing ones."""
         advertisements = (str(e.relative_to(self._root)) for e in (self._root / "net/ipv6/conf").glob("*/accept_ra"))
-        found = {name: self._read(name) for name in (*ALWAYS_READ, *advertisements)}
-        return {name: value for name, value in found.items() if value is not None}
+        values = {name: self._read(name) for name in (*ALWAYS_READ, *advertisements)}
+        return {name: value for name, value in values.items() if value is not None}
 
     def set(self, wanted: Mapping[str, str]) -> None:
         """Records the original values, then sets the sysctls. Raises EgressError naming one that cannot be set."""
@@ -51,11 +51,11 @@ class Forwarding:
         """
         changeable = self.read()
         # Forwarding first: switching it off resets nothing that comes after it.
-        found = {name: value for name, value in reversed(self._recorded().items()) if name in changeable}
-        for name, value in found.items():
+        recorded = {name: value for name, value in reversed(self._recorded().items()) if name in changeable}
+        for name, value in recorded.items():
             self._write(name, value)
         self._record.unlink(missing_ok=True)
-        return list(found)
+        return list(recorded)
 
     def _note(self, before: Mapping[str, str]) -> None:
         # Written to a temporary file first: values in a truncated record could not be restored.

@@ -16,8 +16,8 @@ class DumpWasInterrupted(TunnelError):
         super().__init__("the device changed while it was read")
 
 
-class DumpOutgrewItsRoom(TunnelError):
-    """Says that the device holds more than there was room for; there is more room now. Ask again."""
+class DumpCapacityExceeded(TunnelError):
+    """Says that the device holds more than the reader had capacity for, which has grown meanwhile. Ask again."""
 
     def __init__(self) -> None:
         super().__init__("the device holds more than there was room for")
@@ -32,12 +32,12 @@ class DumpReader(Protocol[Result_co]):
     def feed(self, buffer: memoryview, length: int) -> bool:
         """Reads the first `length` bytes of `buffer`, one datagram, and returns whether the dump is whole.
 
-        Raises DumpWasInterrupted; DumpOutgrewItsRoom, a bounded number of times in the reader's life; OSError with the
-        errno of a kernel that refused; TunnelError where the dump cannot be read.
+        Raises DumpWasInterrupted; DumpCapacityExceeded, a bounded number of times in the reader's life; OSError with
+        the errno of a kernel that refused; TunnelError if the dump cannot be read.
         """
 
     def result(self) -> Result_co:
         """Returns what was read, once `feed` has returned True.
 
-        Raises TunnelError where the dump contradicts itself.
+        Raises TunnelError if the dump contradicts itself.
         """

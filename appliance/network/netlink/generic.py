@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, TypeVar
 from appliance.domain.errors import DumpInterrupted, TunnelError
 from appliance.network.netlink import constants
 from appliance.network.netlink.codec import GENLMSG_HEADER, NLMSG_HEADER, attribute, attributes, message, messages
-from appliance.network.netlink.dump import DumpOutgrewItsRoom, DumpWasInterrupted
+from appliance.network.netlink.dump import DumpCapacityExceeded, DumpWasInterrupted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -96,7 +96,7 @@ class GenericNetlink:
         while interruptions < DUMP_ATTEMPTS:
             try:
                 return self._dump_once(reader, family_id, command, body)
-            except DumpOutgrewItsRoom:
+            except DumpCapacityExceeded:
                 continue  # the reader bounds these itself
             except DumpWasInterrupted:
                 interruptions += 1

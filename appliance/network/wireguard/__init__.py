@@ -1,1 +1,1 @@
-"""WireGuard: keys, devices, the difference between what is and what should be, wg-quick text."""
+"""Holds WireGuard's keys, devices, requests and configuration files."""

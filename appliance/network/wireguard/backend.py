@@ -1,21 +1,24 @@
-"""Detects the host's WireGuard backend and creates its tunnel."""
+"""Detects the host's WireGuard backend and opens its device."""
 
 from __future__ import annotations
 
 import re
 import shutil
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from appliance.domain.errors import HostError
-from appliance.network.netlink import constants
-from appliance.network.netlink.generic import GenericNetlink, NetlinkError
+from appliance.network.netlink.generic import NetlinkError
 from appliance.network.wireguard import kernel, link, userspace
+from appliance.network.wireguard.device_tunnel import DeviceTunnel
 from appliance.network.wireguard.wireguard_go import PROGRAM
 
 if TYPE_CHECKING:
-    from appliance.network.wireguard.tunnel import Tunnel
+    from collections.abc import Iterator
+
+    from appliance.network.wireguard.tunnel import Device, Dump, Tunnel
 
 Setting = Literal["auto", "kernel", "userspace"]
 Backend = Literal["kernel", "userspace"]
@@ -47,10 +50,38 @@ def choose_backend(
 
     Raises HostError if this host has neither backend.
     """
+    device, reason = choose_device(setting, interface_name, log_path, unit)
+    return DeviceTunnel(device), reason
+
+
+def choose_device(
+    setting: Setting, interface_name: str, log_path: Path | None = None, unit: str | None = None
+) -> tuple[Device, str]:
+    """Returns this host's device and the reason for its choice. Raises HostError if this host has neither backend."""
     backend, reason = decide(setting, replace(read_host(interface_name), unit=unit), interface_name)
     if backend == "kernel":
-        return kernel.KernelTunnel(interface_name), reason
-    return userspace.UserspaceTunnel(interface_name, log_path, unit), reason
+        return kernel.KernelDevice(interface_name), reason
+    return userspace.UserspaceDevice(interface_name, log_path, unit), reason
+
+
+@contextmanager
+def existing_device(interface_name: str) -> Iterator[Device]:
+    """Opens the device behind an interface of this thread's network namespace. Raises HostError if there is none."""
+    kind = link.link_kind(interface_name)
+    if kind == kernel.KIND:
+        device: Device = kernel.KernelDevice(interface_name)
+    elif kind == userspace.KIND:
+        device = userspace.UserspaceDevice(interface_name)
+    else:
+        raise HostError(f"there is no WireGuard interface {interface_name}")
+    with closing(device):
+        yield device
+
+
+def dump_existing(interface_name: str) -> Dump:
+    """Dumps the device behind an interface of this thread's network namespace. Raises HostError if there is none."""
+    with existing_device(interface_name) as device:
+        return device.dump()
 
 
 def decide(setting: Setting, host: HostFacts, interface_name: str) -> tuple[Backend, str]:
@@ -100,13 +131,11 @@ def kernel_has_wireguard() -> bool:
     net/netlink/genetlink.c, ctrl_getfamily(): an unknown name is request_module()d before it is denied, so an explicit
     modprobe would add nothing.
     """
-    device = GenericNetlink(constants.WG_GENL_NAME, constants.WG_GENL_VERSION)
-    try:
-        device.family_id()
-    except (NetlinkError, OSError):
-        return False
-    finally:
-        device.close()
+    with closing(kernel.open_netlink()) as netlink:
+        try:
+            netlink.family_id()
+        except (NetlinkError, OSError):
+            return False
     return True
 
 

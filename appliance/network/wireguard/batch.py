@@ -48,7 +48,7 @@ class Entry(Protocol):
 E = TypeVar("E", bound=Entry)
 
 
-def put_through(interface: str, batches: Iterable[Sequence[E]], send: Callable[[Sequence[E], bool], None]) -> None:
+def send_batches(interface: str, batches: Iterable[Sequence[E]], send: Callable[[Sequence[E], bool], None]) -> None:
     """Sends all entries, batch by batch. Raises PeersRefused if peers are refused, or the device's own error.
 
     `send(entries, again)` raises Refused at the first entry that the device refuses, with those before it applied.

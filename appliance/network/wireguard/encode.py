@@ -8,22 +8,24 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from appliance.network.netlink import constants
 from appliance.network.netlink.codec import attribute, nest
-from appliance.network.wireguard.tunnel import PutPeer
+from appliance.network.wireguard.tunnel import DeviceChange, Prefix, PutPeer
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from appliance.network.wireguard.tunnel import DeviceChange, Peer, PeerChange, Prefix
+    from appliance.network.wireguard.client_config import Endpoint
+    from appliance.network.wireguard.tunnel import Peer, PeerChange, RemotePeer
 
-# Room for the peers of one message. Half of what a nest could hold: the kernel copies a request into one
-# contiguous buffer, and smaller ones are easier to get.
+# Bytes of peers in one message. Half of what a nest could hold: the kernel copies a request into one contiguous
+# buffer, and smaller ones are easier to allocate.
 PEERS_LIMIT = 32 * 1024
 # 256 IPv6 allowed-ips take 10 KiB, so an entry always fits beside the message's other attributes.
 ALLOWED_IPS_PER_ENTRY = 256
+EVERYTHING = (Prefix(bytes(4), 0), Prefix(bytes(16), 0))
 
 
 class PeerEntry(NamedTuple):
-    """What must share a message of a change: the removal of the peer and what puts it, or one of the two."""
+    """Holds the parts of a change that must share a message: the peer's removal and its addition, or one of the two."""
 
     public_key: bytes
     removal: bytes
@@ -35,12 +37,12 @@ class PeerEntry(NamedTuple):
 
 
 def interface(name: str) -> bytes:
-    """The attribute that says which device is meant; the body of WG_CMD_GET_DEVICE is nothing else."""
+    """Writes the attribute that names the device; it is the whole body of WG_CMD_GET_DEVICE."""
     return attribute(constants.WGDEVICE_A_IFNAME, name.encode() + b"\0")
 
 
 def device_body(name: str, change: DeviceChange) -> bytes:
-    """The body of WG_CMD_SET_DEVICE for the device's own settings."""
+    """Writes the body of WG_CMD_SET_DEVICE that changes the device's own settings."""
     body = interface(name)
     if change.private_key is not None:
         body += attribute(constants.WGDEVICE_A_PRIVATE_KEY, _key(change.private_key))
@@ -50,16 +52,29 @@ def device_body(name: str, change: DeviceChange) -> bytes:
 
 
 def peers_body(name: str, entries: Iterable[PeerEntry], *, again: bool = False) -> bytes:
-    """The body of WG_CMD_SET_DEVICE for the entries of one message.
+    """Writes the body of WG_CMD_SET_DEVICE for the entries of one message.
 
-    `again`: once more for entries that were done already, and therefore without their removals.
+    `again`: repeats entries that were applied already, and therefore omits removals.
     """
     peers = (entry.put if again else entry.removal + entry.put for entry in entries)
     return interface(name) + nest(constants.WGDEVICE_A_PEERS, *peers)
 
 
+def dial_body(name: str, remote: RemotePeer, private_key: bytes | None) -> bytes:
+    """Writes the body of WG_CMD_SET_DEVICE that replaces all peers by one, which all traffic goes to."""
+    flags = attribute(constants.WGDEVICE_A_FLAGS, struct.pack("=I", constants.WGDEVICE_F_REPLACE_PEERS))
+    peer = _peer(
+        remote.public_key,
+        constants.WGPEER_F_REPLACE_ALLOWEDIPS,
+        attribute(constants.WGPEER_A_ENDPOINT, _socket_address(remote.endpoint)),
+        attribute(constants.WGPEER_A_PERSISTENT_KEEPALIVE_INTERVAL, struct.pack("=H", remote.keepalive_s)),
+        nest(constants.WGPEER_A_ALLOWEDIPS, *map(_allowed_ip, EVERYTHING)),
+    )
+    return device_body(name, DeviceChange(private_key=private_key)) + flags + nest(constants.WGDEVICE_A_PEERS, peer)
+
+
 def peer_entries(changes: Iterable[PeerChange]) -> Iterator[list[PeerEntry]]:
-    """The changes in order, over as few messages as hold them."""
+    """Divides the changes, in order, into as few messages as hold them."""
     message: list[PeerEntry] = []
     size = 0
     for change in changes:
@@ -82,7 +97,7 @@ def _entries(change: PeerChange) -> Iterator[PeerEntry]:
     first, *rest = _allowed_ips(change.peer)
     yield PeerEntry(key, removal, _peer(key, constants.WGPEER_F_REPLACE_ALLOWEDIPS, first))
     for more in rest:
-        # Adds to the peer just put, and must not bring it back if somebody removed it in between.
+        # Adds to the peer of the first entry, and must not re-create one that was removed in between.
         yield PeerEntry(key, b"", _peer(key, constants.WGPEER_F_UPDATE_ONLY, more))
 
 
@@ -96,7 +111,7 @@ def _peer(public_key: bytes, flags: int, *attributes: bytes) -> bytes:
 
 
 def _allowed_ips(peer: Peer) -> list[bytes]:
-    """WGPEER_A_ALLOWEDIPS nests, at least one. Sorted, so that equal changes are equal bytes."""
+    """Writes WGPEER_A_ALLOWEDIPS nests, at least one. Sorts, so that equal changes are equal bytes."""
     prefixes = sorted(peer.allowed_ips)
     starts = range(0, max(len(prefixes), 1), ALLOWED_IPS_PER_ENTRY)
     return [
@@ -113,6 +128,17 @@ def _allowed_ip(prefix: Prefix) -> bytes:
         attribute(constants.WGALLOWEDIP_A_IPADDR, prefix.address),
         attribute(constants.WGALLOWEDIP_A_CIDR_MASK, struct.pack("=B", prefix.length)),
     )
+
+
+def _socket_address(endpoint: Endpoint) -> bytes:
+    """Writes the family in host order and the rest in network order.
+
+    sockaddr_in, ip(7): padded to 16 bytes; sockaddr_in6, ipv6(7): flow label and scope are 0.
+    """
+    address = endpoint.host.packed
+    if len(address) == 4:
+        return struct.pack("=H", socket.AF_INET) + struct.pack("!H4s8x", endpoint.port, address)
+    return struct.pack("=H", socket.AF_INET6) + struct.pack("!H4x16s4x", endpoint.port, address)
 
 
 def _key(key: bytes) -> bytes:

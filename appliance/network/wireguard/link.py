@@ -30,16 +30,16 @@ IPV6_SIZE = 16
 def read_link(name: str, kind: str) -> Link | None:
     """Returns the interface, or None if there is none. Raises TunnelError if it is of another kind."""
     with _rtnetlink(name, "reading the interface") as route:
-        found = _find(route, name)
-        if found is None:
+        interface = _find(route, name)
+        if interface is None:
             return None
-        _check_kind(name, found, kind)
-        index = found["index"]
+        _check_kind(name, interface, kind)
+        index = interface["index"]
         addresses = frozenset(filter(_not_link_local, map(_prefix, route.get_addr(index=index))))
         return Link(
             ifindex=index,
-            up=bool(found["flags"] & constants.IFF_UP),
-            mtu=found.get_attr("IFLA_MTU"),
+            up=bool(interface["flags"] & constants.IFF_UP),
+            mtu=interface.get_attr("IFLA_MTU"),
             addresses=addresses,
         )
 
@@ -47,27 +47,27 @@ def read_link(name: str, kind: str) -> Link | None:
 def link_kind(name: str) -> str | None:
     """Returns the interface's kind (`wireguard`, `tun`, ...; empty for hardware), or None if there is none."""
     with _rtnetlink(name, "reading the interface") as route:
-        found = _find(route, name)
-        return None if found is None else _kind(found)
+        interface = _find(route, name)
+        return None if interface is None else _kind(interface)
 
 
 def create_wireguard(name: str) -> None:
     """Adds an interface of kind wireguard; an existing interface stays unchanged, of whatever kind."""
-    with _rtnetlink(name, "creating the interface") as route, _unless(errno.EEXIST):
+    with _rtnetlink(name, "creating the interface") as route, _ignoring(errno.EEXIST):
         route.link("add", ifname=name, kind="wireguard")
 
 
 def change_link(name: str, change: LinkChange) -> None:
     """Applies `change`, except `create`. Adding a present address or removing an absent one succeeds."""
     with _rtnetlink(name, "changing the interface") as route:
-        found = _find(route, name)
-        if found is None:
+        interface = _find(route, name)
+        if interface is None:
             raise TunnelError(f"{name}: there is no such interface")
-        index = found["index"]
+        index = interface["index"]
         if change.mtu is not None:
             route.link("set", index=index, mtu=change.mtu)
         for prefix in sorted(change.remove_addresses):
-            with _unless(errno.EADDRNOTAVAIL):
+            with _ignoring(errno.EADDRNOTAVAIL):
                 route.addr("del", **_address(index, prefix))
         if any(len(prefix.address) == IPV6_SIZE for prefix in change.add_addresses):
             _enable_ipv6(name)
@@ -101,15 +101,15 @@ def _send_no_redirects(name: str) -> None:
 
 def delete_link(name: str, kind: str) -> None:
     """Removes the interface, if there is one. Raises TunnelError if it is of another kind: it is another program's."""
-    with _rtnetlink(name, "deleting the interface") as route, _unless(errno.ENODEV):
-        found = _find(route, name)
-        if found is not None:
-            _check_kind(name, found, kind)
-            route.link("del", index=found["index"])
+    with _rtnetlink(name, "deleting the interface") as route, _ignoring(errno.ENODEV):
+        interface = _find(route, name)
+        if interface is not None:
+            _check_kind(name, interface, kind)
+            route.link("del", index=interface["index"])
 
 
 @contextmanager
-def _rtnetlink(name: str, doing: str) -> Iterator[Any]:
+def _rtnetlink(name: str, action: str) -> Iterator[Any]:
     """Opens an IPRoute in this thread's network namespace; raises its errors as TunnelError."""
     from pyroute2 import IPRoute  # type: ignore[import-untyped]  # it ships no types
     from pyroute2.netlink.exceptions import NetlinkError  # type: ignore[import-untyped]  # likewise
@@ -119,13 +119,13 @@ def _rtnetlink(name: str, doing: str) -> Iterator[Any]:
         with IPRoute(groups=0) as route:
             yield route
     except NetlinkError as error:
-        raise TunnelError(f"{name}: {doing}: {_words(error.code)}") from error
+        raise TunnelError(f"{name}: {action}: {_words(error.code)}") from error
     except OSError as error:
-        raise TunnelError(f"{name}: {doing}: {error}") from error
+        raise TunnelError(f"{name}: {action}: {error}") from error
 
 
 @contextmanager
-def _unless(code: int) -> Iterator[None]:
+def _ignoring(code: int) -> Iterator[None]:
     """Treats this one errno of the kernel as success."""
     from pyroute2.netlink.exceptions import NetlinkError
 
@@ -153,9 +153,10 @@ def _kind(link: Any) -> str:
 
 
 def _check_kind(name: str, link: Any, kind: str) -> None:
-    found = _kind(link)
-    if found != kind:
-        raise TunnelError(f"{name}: an interface of this name is there, and it is {found or 'not virtual'}, not {kind}")
+    actual = _kind(link)
+    if actual != kind:
+        is_kind = actual or "not virtual"
+        raise TunnelError(f"{name}: an interface of this name is there, and it is {is_kind}, not {kind}")
 
 
 def _prefix(address: Any) -> Prefix:
@@ -183,7 +184,7 @@ def _add_address(route: Any, name: str, index: int, prefix: Prefix) -> None:
         # A tunnel has no neighbours: duplicate address detection is not needed.
         wanted["flags"] = constants.IFA_F_NODAD
     try:
-        with _unless(errno.EEXIST):
+        with _ignoring(errno.EEXIST):
             route.addr("add", **wanted)
     except NetlinkError as error:
         # net/ipv6/addrconf.c: EACCES under disable_ipv6; no IPv6 state on the interface at all (ipv6.disable=1,

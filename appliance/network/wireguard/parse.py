@@ -1,17 +1,17 @@
-"""Reads the kernel's answer to WG_CMD_GET_DEVICE, from recv() buffers to a `Dump`. No sockets in here.
+"""Parses the kernel's answer to WG_CMD_GET_DEVICE, from recv() buffers to a `Dump`; no sockets here.
 
     parser = DumpParser(family_id)
     parser.begin(seq, port_id)                # what the request carries
     while not parser.feed(buffer, nbytes): ...
     dump = parser.result()
 
-`feed` raises, and the dump begun is then worth nothing:
+`feed` raises one of these errors, and the dump must then be discarded:
 
 - `DumpWasInterrupted`: the device changed under the dump. Ask again, a bounded number of times.
-- `DumpOutgrewItsRoom`: there are more peers or allowed-ips than there was room for; the room is doubled. Ask again:
-  since the room has a bound, this happens at most some twenty times in a parser's life.
+- `DumpCapacityExceeded`: there are more peers or allowed-ips than the tables hold; the next tables hold twice as many.
+  Ask again: capacity is bounded, so this happens at most some twenty times in a parser's life.
 - `MalformedDump`: the bytes are not what the protocol allows.
-- `TunnelError`: the device holds more than the parser ever makes room for.
+- `TunnelError`: the device has more peers or allowed-ips than the largest tables hold.
 - `OSError`: the kernel refused, with its errno (ENODEV: no such interface).
 
 After any of them the kernel may still be sending the rest, and a second dump on the same socket is refused (EBUSY)
@@ -26,35 +26,40 @@ from weakref import finalize
 
 from appliance._native import ffi, lib
 from appliance.domain.errors import MalformedDump, TunnelError
-from appliance.network.netlink.dump import DumpOutgrewItsRoom, DumpWasInterrupted
+from appliance.network.netlink.dump import DumpCapacityExceeded, DumpWasInterrupted
 from appliance.network.wireguard.peer_table import Peers, PeerTable, TableCapacity
 from appliance.network.wireguard.tunnel import Dump
 
-FIRST_ROOM = TableCapacity(peers=256, allowed_ips=1024)
+INITIAL_CAPACITY = TableCapacity(peers=256, allowed_ips=1024)
 # The kernel holds no more than 2^20 peers: MAX_PEERS_PER_DEVICE in drivers/net/wireguard/messages.h.
-MOST_ROOM = TableCapacity(peers=1 << 20, allowed_ips=1 << 22)
+MAX_CAPACITY = TableCapacity(peers=1 << 20, allowed_ips=1 << 22)
 
 
 class DumpParser:
     """Reads one dump after another and compares each with the one before. One thread at a time."""
 
-    def __init__(self, family_id: int, first: TableCapacity = FIRST_ROOM, most: TableCapacity = MOST_ROOM) -> None:
-        """`family_id`: as resolved for `wireguard`. `first`: the room to start with; `most`: where growing ends."""
+    def __init__(
+        self, family_id: int, initial: TableCapacity = INITIAL_CAPACITY, maximum: TableCapacity = MAX_CAPACITY
+    ) -> None:
+        """`family_id`: as resolved for `wireguard`."""
         self._family_id = family_id
-        self._room = first
-        self._most = most
+        self._capacity = initial
+        self._maximum = maximum
         self._reading: PeerTable | None = None
-        self._peers: Peers | None = None  # of the dump before
-        # Of dumps that nobody holds any more: for a kernel it is work to give memory, and the same each time.
+        self._peers: Peers | None = None  # of the previous dump
+        # Tables of dumps that have been freed: allocating memory anew for each dump takes time.
         self._spare: list[PeerTable] = []
 
     def begin(self, seq: int, port_id: int) -> None:
-        """Expect the answer to the request with this sequence number and port id (0: any)."""
+        """Expects the answer to the request with this sequence number and port id (0: any)."""
         self._reading = self._table()
         lib.wga_dump_begin(self._reading.dump, self._family_id, seq, port_id)
 
     def feed(self, buffer: bytes | bytearray | memoryview, length: int) -> bool:
-        """Read the first `length` bytes of `buffer`, one recv()'s worth of messages. True: the dump is whole."""
+        """Parses the first `length` bytes of `buffer`, the messages of one recv().
+
+        Returns whether the dump is whole.
+        """
         if not 0 <= length <= len(buffer):
             raise ValueError(f"length {length} of a buffer of {len(buffer)}")
         if self._reading is None:
@@ -66,27 +71,27 @@ class DumpParser:
         return result == 1
 
     def result(self) -> Dump:
-        """The dump, once `feed` has said True; for taking it once. Raises `MalformedDump` when a peer comes twice."""
+        """Returns the dump, once, after `feed` has returned True. Raises MalformedDump if a peer appears twice."""
         table = self._reading
         if table is None or table.dump.state != lib.WGA_DUMP_FINISHED:
             raise RuntimeError("the dump is not finished")
         self._reading = None
-        found = table.dump
+        parsed = table.dump
         self._peers = peers = Peers(table, self._peers)
         finalize(peers, self._spare.append, table).atexit = False
         return Dump(
-            ifindex=found.ifindex,
-            public_key=bytes(ffi.buffer(found.public_key)),
-            listen_port=found.listen_port,
+            ifindex=parsed.ifindex,
+            public_key=bytes(ffi.buffer(parsed.public_key)),
+            listen_port=parsed.listen_port,
             peers=peers,
             compared=peers,
         )
 
     def _table(self) -> PeerTable:
-        """One that is free, or a new one."""
+        """Returns a table of a freed dump, or a new one."""
         spare = self._spare.pop() if self._spare else None
         self._spare.clear()
-        return spare if spare is not None and spare.room == self._room else PeerTable(self._room)
+        return spare if spare is not None and spare.capacity == self._capacity else PeerTable(self._capacity)
 
     def _failure(self, reading: PeerTable, error: int) -> Exception:
         if reading.dump.kernel_error:
@@ -94,14 +99,14 @@ class DumpParser:
         if error == EINTR:
             return DumpWasInterrupted()
         if error == ENOSPC:
-            return self._grow(reading.more_room())
+            return self._grow(reading.grown_capacity())
         if error == EBADMSG:
             return MalformedDump("malformed dump")
         return RuntimeError("no dump is begun")
 
-    def _grow(self, room: TableCapacity) -> TunnelError:
-        most = self._most
-        if room.peers > most.peers or room.allowed_ips > most.allowed_ips:
+    def _grow(self, capacity: TableCapacity) -> TunnelError:
+        most = self._maximum
+        if capacity.peers > most.peers or capacity.allowed_ips > most.allowed_ips:
             return TunnelError(f"the device holds more than {most.peers} peers or {most.allowed_ips} allowed-ips")
-        self._room = room
-        return DumpOutgrewItsRoom()
+        self._capacity = capacity
+        return DumpCapacityExceeded()

@@ -36,30 +36,30 @@ _new = ffi.new_allocator(should_clear_after_alloc=False)
 class PeerTable:
     """Stores peers and their allowed-ips by index, in the order in which the device lists them."""
 
-    def __init__(self, room: TableCapacity) -> None:
+    def __init__(self, capacity: TableCapacity) -> None:
         self.dump = ffi.new("struct wga_dump *")
-        self.room = room
+        self.capacity = capacity
         # The C struct only points at the arrays: these attributes keep them alive.
-        self._peers = _new("struct wga_peer[]", room.peers)
-        self._allowed_ips = _new("struct wga_allowed_ip[]", room.allowed_ips)
-        self.dump.peers, self.dump.peer_capacity = self._peers, room.peers
-        self.dump.allowed_ips, self.dump.allowed_ip_capacity = self._allowed_ips, room.allowed_ips
+        self._peers = _new("struct wga_peer[]", capacity.peers)
+        self._allowed_ips = _new("struct wga_allowed_ip[]", capacity.allowed_ips)
+        self.dump.peers, self.dump.peer_capacity = self._peers, capacity.peers
+        self.dump.allowed_ips, self.dump.allowed_ip_capacity = self._allowed_ips, capacity.allowed_ips
         self._peer_rows = ffi.buffer(self._peers)
         self._allowed_ip_rows = ffi.buffer(self._allowed_ips)
 
     def __len__(self) -> int:
         return self.dump.peer_count
 
-    def more_room(self) -> TableCapacity:
-        """Doubles the capacity of whichever array is full."""
-        found = self.dump
-        peers_full = found.peer_count == found.peer_capacity
-        allowed_ips_full = found.allowed_ip_count == found.allowed_ip_capacity
-        return TableCapacity(self.room.peers * (1 + peers_full), self.room.allowed_ips * (1 + allowed_ips_full))
+    def grown_capacity(self) -> TableCapacity:
+        """Returns a capacity that is doubled for the array that is full."""
+        dump = self.dump
+        peers_full = dump.peer_count == dump.peer_capacity
+        allowed_ips_full = dump.allowed_ip_count == dump.allowed_ip_capacity
+        return TableCapacity(self.capacity.peers * (1 + peers_full), self.capacity.allowed_ips * (1 + allowed_ips_full))
 
-    def peer(self, place: int) -> PeerState:
+    def peer(self, position: int) -> PeerState:
         public_key, rx_bytes, tx_bytes, last_handshake_ns, first, many = _PEER.unpack_from(
-            self._peer_rows, place * _PEER.size
+            self._peer_rows, position * _PEER.size
         )
         prefixes = []
         for at in range(first, first + many):
@@ -71,36 +71,36 @@ class PeerTable:
         return (row[0] for row in _PEER.iter_unpack(ffi.buffer(self._peers, len(self) * _PEER.size)))
 
 
-class Places:
+class PeerIndex:
     """Maps public keys to indices in a table. Immutable, so any thread may read it."""
 
     def __init__(self, table: PeerTable) -> None:
-        """Raises MalformedDump when a peer comes twice."""
-        self._places = ffi.new("struct wga_places *")
-        self._places.secret = struct.unpack("=QQ", os.urandom(16))
-        self._places.size = 1 << (2 * len(table)).bit_length()
-        self._slots = _new("uint32_t[]", self._places.size)
-        self._places.slots = self._slots
-        if error := lib.wga_places_fill(self._places, table.dump):
+        """Raises MalformedDump if a peer appears twice."""
+        self._index = ffi.new("struct wga_peer_index *")
+        self._index.secret = struct.unpack("=QQ", os.urandom(16))
+        self._index.size = 1 << (2 * len(table)).bit_length()
+        self._slots = _new("uint32_t[]", self._index.size)
+        self._index.slots = self._slots
+        if error := lib.wga_peer_index_fill(self._index, table.dump):
             if error == -EBADMSG:
-                raise MalformedDump("malformed dump: a peer comes twice")
+                raise MalformedDump("malformed dump: a peer appears twice")
             raise RuntimeError(os.strerror(-error))
 
     def find(self, table: PeerTable, public_key: bytes) -> int | None:
         """Returns a peer's index in a table that this map holds for; None if the table has no such peer."""
         if len(public_key) != _KEY_SIZE:
             return None
-        place = lib.wga_places_find(self._places, table.dump, public_key)
-        return None if place < 0 else place
+        position = lib.wga_peer_index_find(self._index, table.dump, public_key)
+        return None if position < 0 else position
 
-    def changed(self, table: PeerTable, after: PeerTable, after_places: Places) -> frozenset[bytes]:
+    def changed(self, table: PeerTable, after: PeerTable, after_index: PeerIndex) -> frozenset[bytes]:
         """Returns the keys of peers added, removed or changed in a later table."""
-        room = len(table) + len(after)
-        found = _new("struct wga_key[]", room)
-        count = lib.wga_dump_compare(table.dump, self._places, after.dump, after_places._places, found, room)
+        capacity = len(table) + len(after)
+        changed = _new("struct wga_key[]", capacity)
+        count = lib.wga_dump_compare(table.dump, self._index, after.dump, after_index._index, changed, capacity)
         if count < 0:
             raise RuntimeError(os.strerror(-count))
-        keys = bytes(ffi.buffer(found, count * _KEY_SIZE))
+        keys = bytes(ffi.buffer(changed, count * _KEY_SIZE))
         return frozenset(keys[at : at + _KEY_SIZE] for at in range(0, len(keys), _KEY_SIZE))
 
 
@@ -111,24 +111,24 @@ class Peers(Mapping[bytes, PeerState]):
     """
 
     def __init__(self, table: PeerTable, before: Peers | None = None) -> None:
-        """Raises MalformedDump when a peer comes twice."""
+        """Raises MalformedDump if a peer appears twice."""
         self._table = table
-        if before is not None and lib.wga_dump_same_places(before._table.dump, table.dump):
-            self._places: Places = before._places
+        if before is not None and lib.wga_dump_same_order(before._table.dump, table.dump):
+            self._index: PeerIndex = before._index
         else:
-            self._places = Places(table)
+            self._index = PeerIndex(table)
         # A weak reference, or each dump would keep all earlier ones alive.
         self._before = None if before is None else ref(before)
         self._changed = frozenset[bytes]() if before is None else self._compared_with(before)
 
     def __getitem__(self, public_key: bytes) -> PeerState:
-        place = self._places.find(self._table, public_key)
-        if place is None:
+        position = self._index.find(self._table, public_key)
+        if position is None:
             raise KeyError(public_key)
-        return self._table.peer(place)
+        return self._table.peer(position)
 
     def __contains__(self, public_key: object) -> bool:
-        return isinstance(public_key, bytes) and self._places.find(self._table, public_key) is not None
+        return isinstance(public_key, bytes) and self._index.find(self._table, public_key) is not None
 
     def __iter__(self) -> Iterator[bytes]:
         yield from self._table.keys()
@@ -143,4 +143,4 @@ class Peers(Mapping[bytes, PeerState]):
         return self._compared_with(earlier)
 
     def _compared_with(self, earlier: Peers) -> frozenset[bytes]:
-        return earlier._places.changed(earlier._table, self._table, self._places)
+        return earlier._index.changed(earlier._table, self._table, self._index)

@@ -1,7 +1,7 @@
-"""Defines a WireGuard device's state, its changes, and the `Tunnel` protocol to reach it.
+"""Defines a WireGuard device's state, its changes, and two protocols to reach it: `Device` blocks, `Tunnel` is awaited.
 
-Three devices satisfy `Tunnel`: `kernel.KernelTunnel`, `userspace.UserspaceTunnel` and the tests'
-in-memory one. All three pass the same contract tests (tests/tunnel_contract.py).
+`kernel.KernelDevice` and `userspace.UserspaceDevice` satisfy `Device`; `device_tunnel.DeviceTunnel` makes a `Tunnel` of
+either. These and the tests' in-memory `Tunnel` pass the same contract tests (tests/support/tunnel_contract.py).
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from msgspec import Struct
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
+
+    from appliance.network.wireguard.client_config import Endpoint
 
 
 class Prefix(NamedTuple):
@@ -62,7 +64,7 @@ class Dump:
     compared: ComparedPeers | None = field(default=None, compare=False, repr=False)  # the same peers
 
     def changed_since(self, earlier: Dump | None) -> Collection[bytes]:
-        """The public keys of the peers that are new, gone or not as they were; of all where nothing was earlier."""
+        """Returns the public keys of peers added, removed or changed; of all peers if there is no earlier dump."""
         if earlier is None:
             return self.peers.keys()
         if earlier.ifindex != self.ifindex:
@@ -127,6 +129,51 @@ class RemovePeer:
 
 
 PeerChange = PutPeer | RemovePeer
+
+
+@dataclass(frozen=True, slots=True)
+class RemotePeer:
+    """Describes the peer that a client dials, for all traffic: the server."""
+
+    public_key: bytes
+    endpoint: Endpoint
+    keepalive_s: int  # also makes the device start a handshake with a new peer at once
+
+
+class Device(Protocol):
+    """Controls the WireGuard interface of one name in the network namespace of the calling thread. Blocking.
+
+    For one thread at a time. Each method does what the method of the same name of `Tunnel` does.
+    """
+
+    @property
+    def interface_name(self) -> str: ...
+
+    @property
+    def backend(self) -> str: ...
+
+    @property
+    def dump_retries(self) -> int: ...
+
+    def link(self) -> Link | None: ...
+
+    def change_link(self, change: LinkChange) -> None: ...
+
+    def configure(self, change: DeviceChange) -> None: ...
+
+    def dial(self, remote: RemotePeer, private_key: bytes | None = None) -> None:
+        """Replaces all peers by this one; `private_key` None keeps the device's. Raises TunnelError if refused.
+
+        A peer that was kept would go on with the keys of a session that has ended.
+        """
+
+    def dump(self) -> Dump: ...
+
+    def apply(self, changes: Sequence[PeerChange]) -> None: ...
+
+    def delete(self) -> None: ...
+
+    def close(self) -> None: ...
 
 
 class Tunnel(Protocol):

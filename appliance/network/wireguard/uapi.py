@@ -1,4 +1,4 @@
-"""The cross-platform configuration protocol as text (https://www.wireguard.com/xplatform/); no sockets here.
+"""Encodes and parses the cross-platform configuration protocol (https://www.wireguard.com/xplatform/); no sockets here.
 
 A request is `set=1` or `get=1` and `key=value` lines up to an empty line; an answer ends with `errno=N` and an
 empty line. Keys are lowercase hex. A peer's lines follow its `public_key`. This is all the state there is, the
@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING
 
 from appliance.domain.errors import MalformedDump
 from appliance.network.wireguard import keys
-from appliance.network.wireguard.tunnel import Dump, PeerState, Prefix, PutPeer
+from appliance.network.wireguard.tunnel import DeviceChange, Dump, PeerState, Prefix, PutPeer
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from appliance.network.wireguard.tunnel import DeviceChange, Peer, PeerChange
+    from appliance.network.wireguard.tunnel import Peer, PeerChange, RemotePeer
 
 GET = b"get=1\n\n"
 END = b"\n\n"
@@ -28,11 +28,21 @@ _NS_PER_S = 1_000_000_000
 
 
 def device_request(change: DeviceChange) -> bytes:
-    lines = ["set=1"]
-    if change.private_key is not None:
-        lines.append(f"private_key={change.private_key.hex()}")
-    if change.listen_port is not None:
-        lines.append(f"listen_port={change.listen_port}")
+    return _request(["set=1", *_device(change)])
+
+
+def dial_request(remote: RemotePeer, private_key: bytes | None) -> bytes:
+    """Encodes the replacement of all peers by one, which all traffic goes to."""
+    lines = (
+        "set=1",
+        *_device(DeviceChange(private_key=private_key)),
+        "replace_peers=true",
+        f"public_key={remote.public_key.hex()}",
+        f"endpoint={remote.endpoint}",
+        f"persistent_keepalive_interval={remote.keepalive_s}",
+        "allowed_ip=0.0.0.0/0",
+        "allowed_ip=::/0",
+    )
     return _request(lines)
 
 
@@ -122,6 +132,13 @@ class _PeerLines:
             raise MalformedDump(f"a peer without {error.args[0]}") from error
 
 
+def _device(change: DeviceChange) -> Iterator[str]:
+    if change.private_key is not None:
+        yield f"private_key={change.private_key.hex()}"
+    if change.listen_port is not None:
+        yield f"listen_port={change.listen_port}"
+
+
 def _put(peer: Peer) -> Iterator[str]:
     yield f"public_key={peer.public_key.hex()}"
     yield "replace_allowed_ips=true"
@@ -135,7 +152,7 @@ def _request(lines: Iterable[str]) -> bytes:
 
 
 def _lines(answer: bytes) -> Iterator[tuple[str, str]]:
-    """The key and value of each line, up to the empty one that must end the answer and does so only there."""
+    """Yields the key and value of each line, up to the empty line that ends the answer."""
     try:
         text = answer.decode("ascii")
     except UnicodeDecodeError as error:

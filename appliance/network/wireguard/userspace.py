@@ -1,139 +1,121 @@
-"""Implements `Tunnel` for wireguard-go: UAPI socket for the device, rtnetlink for the interface."""
+"""Implements `Device` for wireguard-go: UAPI socket for the device, rtnetlink for the interface."""
 
 from __future__ import annotations
 
 import os
 import socket
 import time
-from functools import partial
 from typing import TYPE_CHECKING
 
 from appliance.domain.errors import TunnelError
 from appliance.network.wireguard import link, uapi
-from appliance.network.wireguard.batch import put_through
+from appliance.network.wireguard.batch import send_batches
 from appliance.network.wireguard.wireguard_go import POLL_S, PROGRAM, START_TIMEOUT_S, WireguardGo
-from appliance.network.wireguard.worker import Worker
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from appliance.network.wireguard.tunnel import DeviceChange, Dump, Link, LinkChange, PeerChange
+    from appliance.network.wireguard.tunnel import DeviceChange, Dump, Link, LinkChange, PeerChange, RemotePeer
 
 KIND = "tun"  # what rtnetlink calls such an interface
 UP_TIMEOUT_S = 10.0
 VANISH_TIMEOUT_S = 5.0
 
 
-class UserspaceTunnel:
-    """Controls a WireGuard interface served by wireguard-go, in the network namespace of the caller.
+class UserspaceDevice:
+    """Controls a WireGuard interface served by wireguard-go.
 
     Uses a wireguard-go already running for the interface as it is. `log_path` is where a started one writes its
     errors; None drops them. If a systemd `unit` runs wireguard-go, waits for it instead of starting one.
     """
 
+    backend = "userspace"
+    dump_retries = 0  # wireguard-go answers under its own lock
+
     def __init__(self, interface_name: str, log_path: Path | None = None, unit: str | None = None) -> None:
-        self._name = interface_name
+        self.interface_name = interface_name
         self._unit = unit
-        self._worker = Worker(f"wireguard-{interface_name}")
         self._process = WireguardGo(interface_name, log_path)
 
-    @property
-    def backend(self) -> str:
-        return "userspace"
-
-    @property
-    def dump_retries(self) -> int:
-        return 0  # wireguard-go answers under its own lock
-
-    async def link(self) -> Link | None:
-        return await self._worker.run(self._link)
-
-    async def change_link(self, change: LinkChange) -> None:
-        await self._worker.run(partial(self._change_link, change))
-
-    async def configure(self, change: DeviceChange) -> None:
-        await self._worker.run(partial(self._set, uapi.device_request(change)))
-
-    async def dump(self) -> Dump:
-        return await self._worker.run(self._dump)
-
-    async def apply(self, changes: Sequence[PeerChange]) -> None:
-        if changes:
-            await self._worker.run(partial(put_through, self._name, [tuple(changes)], self._set_peers))
-
-    async def delete(self) -> None:
-        await self._worker.run(self._delete)
-
-    async def close(self) -> None:
-        await self._worker.close(self._process.reap)
-
-    def _link(self) -> Link | None:
+    def link(self) -> Link | None:
         self._process.reap()
-        found = link.read_link(self._name, KIND)
-        return found if found is not None and self._process.answers() else None
+        interface = link.read_link(self.interface_name, KIND)
+        return interface if interface is not None and self._process.answers() else None
 
-    def _change_link(self, change: LinkChange) -> None:
-        before = self._link()
+    def change_link(self, change: LinkChange) -> None:
+        before = self.link()
         if change.create and before is None:
             if self._unit is None:
                 self._await_vanished()
                 self._process.start()
             else:
                 self._await_unit(self._unit)
-        link.change_link(self._name, change)
+        link.change_link(self.interface_name, change)
         if change.up and not (before is not None and before.up):
             self._await_listening()
 
-    def _await_vanished(self) -> None:
-        """Waits until the interface is gone: a killed wireguard-go stops answering a moment before."""
-        deadline = time.monotonic() + VANISH_TIMEOUT_S
-        while link.read_link(self._name, KIND) is not None:
-            if time.monotonic() > deadline:
-                raise TunnelError(f"{self._name}: an interface of this name is there, without a {PROGRAM} behind it")
-            time.sleep(POLL_S)
+    def configure(self, change: DeviceChange) -> None:
+        self._process.ask(uapi.device_request(change))
 
-    def _await_unit(self, unit: str) -> None:
-        """Waits until wireguard-go answers: systemd restarts it when it ends; an ending one may still answer."""
-        deadline = time.monotonic() + START_TIMEOUT_S
-        while self._link() is None:
-            if time.monotonic() > deadline:
-                raise TunnelError(f"{self._name}: {PROGRAM} does not answer; see systemctl status {unit}")
-            time.sleep(POLL_S)
+    def dial(self, remote: RemotePeer, private_key: bytes | None = None) -> None:
+        self._process.ask(uapi.dial_request(remote, private_key))
 
-    def _await_listening(self) -> None:
-        """wireguard-go binds its UDP port when it hears that the interface is up, which is after rtnetlink's yes.
-
-        Until then a configured port is only noted, and one that is taken would not be reported.
-        """
-        deadline = time.monotonic() + UP_TIMEOUT_S
-        while not uapi.parse_listen_port(self._process.ask(uapi.GET)):
-            if time.monotonic() > deadline:
-                raise TunnelError(f"{self._name}: {PROGRAM} did not come up within {UP_TIMEOUT_S:.0f} s")
-            time.sleep(POLL_S)
-
-    def _set(self, request: bytes) -> None:
-        self._process.ask(request)
-
-    def _set_peers(self, changes: Sequence[PeerChange], again: bool) -> None:
-        self._process.ask(uapi.peers_request(changes, again=again))
-
-    def _dump(self) -> Dump:
+    def dump(self) -> Dump:
         answer = self._process.ask(uapi.GET)
         try:
-            ifindex = socket.if_nametoindex(self._name)
+            ifindex = socket.if_nametoindex(self.interface_name)
         except OSError as error:
-            raise TunnelError(f"{self._name}: there is no such interface") from error
+            raise TunnelError(f"{self.interface_name}: there is no such interface") from error
         return uapi.parse_dump(answer, ifindex)
 
-    def _delete(self) -> None:
+    def apply(self, changes: Sequence[PeerChange]) -> None:
+        if changes:
+            send_batches(self.interface_name, [changes], self._set_peers)
+
+    def delete(self) -> None:
         process = self._process.process()
         if process is None:
             self._await_vanished()
             self._process.remove_stale_socket()
             return
         try:
-            link.delete_link(self._name, KIND)
+            link.delete_link(self.interface_name, KIND)
             self._process.wait_until_gone(process)
         finally:
             os.close(process)
+
+    def close(self) -> None:
+        self._process.reap()
+
+    def _set_peers(self, changes: Sequence[PeerChange], again: bool) -> None:
+        self._process.ask(uapi.peers_request(changes, again=again))
+
+    def _await_vanished(self) -> None:
+        """Waits until the interface is gone: a killed wireguard-go stops answering a moment before."""
+        deadline = time.monotonic() + VANISH_TIMEOUT_S
+        while link.read_link(self.interface_name, KIND) is not None:
+            if time.monotonic() > deadline:
+                raise TunnelError(
+                    f"{self.interface_name}: an interface of this name is there, without a {PROGRAM} behind it"
+                )
+            time.sleep(POLL_S)
+
+    def _await_unit(self, unit: str) -> None:
+        """Waits until wireguard-go answers: systemd restarts it when it ends; an ending one may still answer."""
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while self.link() is None:
+            if time.monotonic() > deadline:
+                raise TunnelError(f"{self.interface_name}: {PROGRAM} does not answer; see systemctl status {unit}")
+            time.sleep(POLL_S)
+
+    def _await_listening(self) -> None:
+        """Waits until wireguard-go has bound its UDP port: it does so when it learns that the interface is up.
+
+        Until then it only stores a configured port, and does not report one that is taken.
+        """
+        deadline = time.monotonic() + UP_TIMEOUT_S
+        while not uapi.parse_listen_port(self._process.ask(uapi.GET)):
+            if time.monotonic() > deadline:
+                raise TunnelError(f"{self.interface_name}: {PROGRAM} did not come up within {UP_TIMEOUT_S:.0f} s")
+            time.sleep(POLL_S)

@@ -185,6 +185,21 @@ class WireguardGo:
         return f": {lines[-1]}" if lines else ""
 
 
+def end_wireguard_go(interface_name: str) -> None:
+    """Ends the wireguard-go of this interface, in whatever network namespace it is. Succeeds if there is none."""
+    server = WireguardGo(interface_name, log_path=None)
+    process = server.process()
+    if process is None:
+        server.remove_stale_socket()
+        return
+    try:
+        with suppress(ProcessLookupError):
+            signal.pidfd_send_signal(process, signal.SIGTERM)
+        server.wait_until_gone(process)
+    finally:
+        os.close(process)
+
+
 def _read_answer(stream: socket.socket) -> bytes:
     answer = bytearray()
     while not answer.endswith(uapi.END):

@@ -126,11 +126,11 @@ def _blind(check: str) -> Finding:
     return warning(check, "cannot be checked without a working nft", "apt-get install nftables")
 
 
-def _way(facts: Facts) -> coexistence.Way:
+def _way(facts: Facts) -> coexistence.ExitTraffic:
     tunnel = facts.settings.wireguard
     uplinks = {version: uplink.interface for version, uplink in facts.network.uplinks.items()}
     subnets = tuple(subnet for subnet in (tunnel.subnet, tunnel.subnet6) if subnet is not None)
-    return coexistence.Way(tunnel.interface, tunnel.listen_port, subnets, uplinks)
+    return coexistence.ExitTraffic(tunnel.interface, tunnel.listen_port, subnets, uplinks)
 
 
 def _handshake(facts: Facts) -> Packet | None:

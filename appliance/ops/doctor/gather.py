@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
-import shutil
 import stat
-import subprocess
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ParamSpec
 
 from appliance.config import applied
 from appliance.domain.clock import HostClock
 from appliance.domain.errors import HostError, TunnelError
-from appliance.network import interfaces
-from appliance.network.firewall import nft_json, sysctls
-from appliance.network.wireguard import backend, kernel, userspace
+from appliance.network import interfaces, programs
+from appliance.network.firewall import nft, nft_json, sysctls
+from appliance.network.programs import ProgramFailed
+from appliance.network.wireguard.backend import dump_existing, read_host
 from appliance.ops.doctor import system_clock, udp_sockets
 from appliance.ops.doctor.facts import (
     Disk,
@@ -36,10 +34,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from appliance.config.load import Settings
-    from appliance.network.wireguard.tunnel import Tunnel
     from appliance.store.state_dir import StateDir
 
-COMMAND_TIMEOUT_S = 30
+P = ParamSpec("P")
+
 PROC_SYS = Path("/proc/sys")
 LEGACY_TABLES = {"ip": Path("/proc/net/ip_tables_names"), "ip6": Path("/proc/net/ip6_tables_names")}
 
@@ -48,9 +46,9 @@ def gather(settings: Settings, config_file: Path, state: StateDir, become_owner:
     """Reads all facts. `become_owner`: called after all that may need root, because only its owner opens the store."""
     interface, port = settings.wireguard.interface, settings.wireguard.listen_port
     root = os.geteuid() == 0
-    wireguard = backend.read_host(interface)
+    wireguard = read_host(interface)
     network = _network(interface)
-    udp = UdpPort(udp_sockets.holders(port), _device_port(interface, wireguard.interface_kind))
+    udp = UdpPort(udp_sockets.holders(port), _device_port(interface))
     forwarding = _forwarding(state, root=root)
     firewall = _firewall()
     now = HostClock().now()
@@ -84,38 +82,26 @@ def _network(interface: str) -> Network:
     )
 
 
-def _device_port(interface: str, kind: str | None) -> int | None:
+def _device_port(interface: str) -> int | None:
     """Returns the tunnel's UDP port if it is up and may be queried."""
-    tunnels: dict[str, Callable[[str], Tunnel]]
-    tunnels = {kernel.KIND: kernel.KernelTunnel, userspace.KIND: userspace.UserspaceTunnel}
-    if kind is None or kind not in tunnels:
-        return None
-
-    async def ask() -> int:
-        tunnel = tunnels[kind](interface)
-        try:
-            return (await tunnel.dump()).listen_port
-        finally:
-            await tunnel.close()
-
     try:
-        return asyncio.run(ask())
-    except TunnelError:
+        return dump_existing(interface).listen_port
+    except (HostError, TunnelError):
         return None
 
 
 def _firewall() -> Firewall:
-    ruleset, fault = _output("nft", "-j", "list", "ruleset")
+    ruleset, fault = _output(nft.listing, nft.LIST_WHOLE)
     if ruleset is not None and not nft_json.is_listing(ruleset):
         ruleset, fault = None, "nft -j list ruleset printed no JSON"
     iptables, legacy = {}, {}
     for family, program in PROGRAMS.items():
         if ruleset is not None and nft_json.has_foreign_matches(ruleset, family):
-            saved, _ = _output(f"{program}-nft-save", "-t", "filter")
+            saved, _ = _output(programs.run, f"{program}-nft-save", "-t", "filter")
             if saved is not None:
                 iptables[family] = saved
         if _has_legacy_filter(LEGACY_TABLES[family]):
-            legacy[family], _ = _output(f"{program}-legacy-save", "-t", "filter")
+            legacy[family], _ = _output(programs.run, f"{program}-legacy-save", "-t", "filter")
     return Firewall(ruleset, fault, iptables, legacy)
 
 
@@ -126,27 +112,12 @@ def _has_legacy_filter(names: Path) -> bool:
         return False  # this kernel has no such tables, or they may not be read
 
 
-def _output(program: str, *arguments: str) -> tuple[str | None, str | None]:
-    """Runs a program. Returns its output, or why there is none."""
-    found = shutil.which(program)
-    if found is None:
-        return None, f"{program} is not installed"
+def _output(run: Callable[P, str], *args: P.args, **kwargs: P.kwargs) -> tuple[str | None, str | None]:
+    """Returns what a program printed, or why it did not."""
     try:
-        done = subprocess.run(  # noqa: S603  a fixed program, found on PATH
-            [found, *arguments],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=COMMAND_TIMEOUT_S,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        return None, f"{program} did not finish within {COMMAND_TIMEOUT_S} s"
-    if done.returncode != 0:
-        said = done.stderr.strip().splitlines()
-        return None, f"{program}: {said[0] if said else f'status {done.returncode}'}"
-    return done.stdout, None
+        return run(*args, **kwargs), None
+    except ProgramFailed as error:
+        return None, str(error)
 
 
 def _disk(path: Path) -> Disk | None:

@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from appliance.client.tunnel import links
-from appliance.client.tunnel.device import end_wireguard_go
+from appliance.network.wireguard.wireguard_go import end_wireguard_go
 
 if TYPE_CHECKING:
     from appliance.ops.selftest.plan import Names

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
+from dataclasses import replace
 from ipaddress import ip_address, ip_network
 from typing import TYPE_CHECKING, Any
 
 from appliance.client.tunnel import links
-from appliance.client.tunnel.device import existing_device, new_device
 from appliance.client.tunnel.namespace import Namespace
-from appliance.client.tunnel.peer_config import Call, read_offer
+from appliance.client.tunnel.peer_config import read_offer
 from appliance.domain.errors import HostError
 from appliance.network.firewall.ruleset import PRIVATE
 from appliance.network.interfaces import host_interfaces
-from appliance.network.wireguard import keys, link
+from appliance.network.wireguard import keys
+from appliance.network.wireguard.backend import choose_device, dump_existing
+from appliance.network.wireguard.client_config import Endpoint
 from appliance.network.wireguard.tunnel import LinkChange
 from appliance.ops.selftest import cleanup, plan, transfer
 from appliance.ops.selftest.run import SelfTestStep
@@ -117,25 +119,26 @@ class SelfTest:
 
     def _make_tunnel(self) -> str:
         offer = read_offer(self._session["wg_config"])
-        call = Call(self._private_key, offer.server_key, self._dialled, self._exit.listen_port)
-        up = LinkChange(mtu=offer.mtu, add_addresses=frozenset(offer.addresses), up=True)
+        # The exit is dialled over the link of this run: the public address may not be reachable from its own host.
+        server = replace(offer.server, endpoint=Endpoint(self._dialled, self._exit.listen_port))
+        up = LinkChange(create=True, mtu=offer.mtu, add_addresses=frozenset(offer.addresses), up=True)
 
         def make() -> str:
-            device = new_device(self._names.tunnel)
-            device.create()
-            link.change_link(self._names.tunnel, up)
-            if call.host != self._ipv4.client_gateway:
-                links.add_route(ip_network(call.host), links.UPLINK, self._ipv4.client_gateway)
-            for a in self._addresses:
-                links.add_route(a.family.everything, self._names.tunnel)
-            device.dial(call)
-            return f"{device.backend}, dials {call.host} port {call.port}"
+            device, _ = choose_device("auto", self._names.tunnel)
+            with closing(device):
+                device.change_link(up)
+                if self._dialled != self._ipv4.client_gateway:
+                    links.add_route(ip_network(self._dialled), links.UPLINK, self._ipv4.client_gateway)
+                for a in self._addresses:
+                    links.add_route(a.family.everything, self._names.tunnel)
+                device.dial(server, self._private_key)
+            return f"{device.backend}, dials {self._dialled} port {self._exit.listen_port}"
 
         return self._client.run(make)
 
     def _shake_hands(self) -> str:
         def shaken() -> bool | None:
-            peers = self._client.run(lambda: existing_device(self._names.tunnel).dump()).peers.values()
+            peers = self._client.run(dump_existing, self._names.tunnel).peers.values()
             return True if any(peer.last_handshake_ns for peer in peers) else None
 
         if answer_within(HANDSHAKE_S, shaken, POLL_S) is None:
@@ -186,7 +189,7 @@ class SelfTest:
         final = self._api.ask("DELETE", self._session_path, self._token).require(200, FIGURES)
         if not self._has_all(final):
             raise HostError(f"the final figures lack some of what was sent: {_figures(final)}")
-        if keys.public_key(self._private_key) in existing_device(self._exit.interface).dump().peers:
+        if keys.public_key(self._private_key) in dump_existing(self._exit.interface).peers:
             raise HostError("the session is closed, and its peer is still there")
         return f"its peer is gone; {_figures(final)}"
 

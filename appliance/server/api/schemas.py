@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from appliance.domain.entities import Session
     from appliance.domain.quota import Quota
     from appliance.domain.tiers import Tier
-    from appliance.sessions.opening import OpenedSession
+    from appliance.sessions.opening import NewSession
 
 REGION = re.compile(r"[a-z0-9][a-z0-9-]{0,31}")
 SESSION_ID = re.compile(r"ses_[0-9a-f]{24}")
@@ -95,7 +95,7 @@ class SessionCreated(msgspec.Struct, frozen=True):
     tier: fields.TierThen
 
     @classmethod
-    def of(cls, opened: OpenedSession) -> SessionCreated:
+    def of(cls, opened: NewSession) -> SessionCreated:
         s = opened.session
         return cls(s.id, s.public_ip, opened.wg_config, rfc3339(s.expires_at), s.tier)
 

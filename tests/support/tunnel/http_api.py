@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import socket
 from dataclasses import dataclass
+from http.client import HTTPConnection, HTTPException
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
-from tests.support.tunnel.client import CURL
-from tests.support.tunnel.waiting import READY_SECONDS
+from tests.support import netns
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
     from tests.support.tunnel.namespace import Namespace
 
 API = "http://127.0.0.1:8080"
+SECONDS_AN_ANSWER = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +29,18 @@ class Answer:
     body: Any
 
 
+class _ConnectionFrom(HTTPConnection):
+    """A socket stays in the namespace in which it was made."""
+
+    def __init__(self, space: str, netloc: str) -> None:
+        super().__init__(netloc, timeout=SECONDS_AN_ANSWER)
+        self._space = netns.Namespace(space)
+
+    def connect(self) -> None:
+        with self._space.entered():
+            self.sock = socket.create_connection((self.host, self.port), SECONDS_AN_ANSWER)
+
+
 class Api:
     """The API that listens in `space` at `url`, of an exit in `region`."""
 
@@ -35,19 +50,23 @@ class Api:
         self.url = url
 
     def api(self, method: str, path: str, json_body: object = None, token: str | None = None) -> Answer:
-        command = [*CURL, "--include", "--max-time", "60", "--request", method]
-        if token is not None:
-            command += ["--header", f"Authorization: Bearer {token}"]
-        if json_body is not None:
-            command += ["--data", json.dumps(json_body)]
-        done = self.space.run(*command, self.url + path, check=False, timeout=READY_SECONDS)
-        if done.returncode != 0:
-            return Answer(status=0, headers={}, body=done.stderr)
-        head, _, body = done.stdout.replace("\r\n", "\n").partition("\n\n")
-        status, *fields = head.split("\n")
-        headers = {name.lower(): value.strip() for name, _, value in (field.partition(":") for field in fields)}
-        parsed = json.loads(body) if "json" in headers.get("content-type", "") else body
-        return Answer(status=int(status.split()[1]), headers=headers, body=parsed)
+        """Asks from inside the namespace, without a program: tests ask many times, and may wait for the answer.
+
+        Where no whole answer comes, the status is 0 and the body says why.
+        """
+        headers = {} if token is None else {"Authorization": f"Bearer {token}"}
+        connection = _ConnectionFrom(self.space.name, urlsplit(self.url).netloc)
+        try:
+            connection.request(method, path, None if json_body is None else json.dumps(json_body), headers)
+            answer = connection.getresponse()
+            body = answer.read().decode()
+        except (OSError, HTTPException) as error:
+            return Answer(status=0, headers={}, body=str(error))
+        finally:
+            connection.close()
+        fields = {name.lower(): value for name, value in answer.getheaders()}
+        parsed = json.loads(body) if "json" in fields.get("content-type", "") else body
+        return Answer(status=answer.status, headers=fields, body=parsed)
 
     def open(self, token: str, **body: object) -> dict[str, Any]:
         """POST /v1/sessions, which must answer 201; the answer's body."""

@@ -66,10 +66,11 @@ class Namespace:
         return ["ip", "netns", "exec", self.name, *command]
 
     def pids(self) -> list[int]:
-        listed = subprocess.run(
-            ["ip", "netns", "pids", self.name], capture_output=True, text=True, check=False, timeout=60
-        )
-        return [int(word) for word in listed.stdout.split()]
+        """The processes in here, as `ip netns pids` tells them; none where there is no such namespace."""
+        with suppress(FileNotFoundError):
+            ours = Path(f"/run/netns/{self.name}").stat()
+            return [int(place.parts[2]) for place in Path("/proc").glob("[0-9]*/ns/net") if _same(place, ours)]
+        return []
 
     def pids_of(self, program: str) -> list[int]:
         """The processes in here that run `program`, by the name the kernel keeps (15 characters)."""
@@ -78,8 +79,9 @@ class Namespace:
     def remove(self) -> None:
         """End what still runs in here, by pid, then delete the namespace and with it every interface."""
         try:
-            self._end(signal.SIGTERM, seconds=5)
-            self._end(signal.SIGKILL, seconds=30)
+            if self._running():
+                self._end(signal.SIGTERM, seconds=5)
+                self._end(signal.SIGKILL, seconds=30)
         finally:
             subprocess.run(["ip", "netns", "del", self.name], check=False, timeout=60, capture_output=True)
 
@@ -99,6 +101,13 @@ def namespace_names() -> list[str]:
     """Every named network namespace of the machine."""
     listed = subprocess.run(["ip", "netns", "list"], capture_output=True, text=True, check=True, timeout=60)
     return [line.split()[0] for line in listed.stdout.splitlines() if line]
+
+
+def _same(namespace_of_a_process: Path, ours: os.stat_result) -> bool:
+    with suppress(OSError):  # it has gone meanwhile
+        found = namespace_of_a_process.stat()
+        return (found.st_dev, found.st_ino) == (ours.st_dev, ours.st_ino)
+    return False
 
 
 class _Stat(NamedTuple):

@@ -27,7 +27,7 @@ def asked(exit_: WatchedExit, address: str, port: int, path: str) -> int:
     return exit_.members[0].client.space.run(*command, check=False, timeout=90).returncode
 
 
-def test_own_listeners(backend: str, tmp_path: Path) -> None:
+def test_own_listeners_are_refused_to_clients(backend: str, tmp_path: Path) -> None:
     """One that listens on all addresses is refused to clients, at the exit's address in the tunnel as at its public
     one, also where clients may reach that; another server of the host is reached at both. One that listens at the
     exit's address in the tunnel is reached by clients inside, and by nobody outside."""

@@ -27,7 +27,7 @@ def settled_at_the_other(exit_: Vantage, version: int) -> None:
 
 @pytest.mark.under_kernel
 @pytest.mark.parametrize("version", [4, 6])
-def test_isolated(exit_: Vantage, version: int) -> None:
+def test_clients_do_not_reach_each_other(exit_: Vantage, version: int) -> None:
     """Nothing that a client sends to another's address in the tunnel arrives; the sender is told."""
     one, other = (client.address[version] for client in exit_.clients)
     packets = [udp(one, other, token()), tcp(one, other, token(), 22), echo(one, other, token())]
@@ -39,7 +39,7 @@ def test_isolated(exit_: Vantage, version: int) -> None:
 
 
 @pytest.mark.parametrize("version", [4, 6])
-def test_not_called(exit_: Vantage, version: int) -> None:
+def test_nothing_from_outside_reaches_a_client_address(exit_: Vantage, version: int) -> None:
     """Nobody outside gets into the tunnel by a client's address in it, be it with what begins no connection."""
     client, web = exit_.clients[0].address[version], WEB_OF[version]
     packets = [udp(web, client, token()), *(tcp(web, client, token(), 22, flags=flags) for flags in (SYN, SYN | FIN))]
@@ -56,7 +56,7 @@ def test_not_called(exit_: Vantage, version: int) -> None:
 
 @pytest.mark.under_kernel
 @pytest.mark.parametrize("version", [4, 6])
-def test_source_of_another(exit_: Vantage, version: int) -> None:
+def test_a_client_sends_from_its_own_address_alone(exit_: Vantage, version: int) -> None:
     """A client sends from its own address alone: not another's, not the exit's, not one of the internet."""
     one, other = (client.address[version] for client in exit_.clients)
     stranger = {4: "192.0.2.200", 6: "2001:db8:ee::1"}[version]
@@ -66,7 +66,7 @@ def test_source_of_another(exit_: Vantage, version: int) -> None:
 
 
 @pytest.mark.parametrize("version", [4, 6])
-def test_source_in_a_tunnel_that_lets_it_through(exit_: Vantage, version: int) -> None:
+def test_a_source_that_the_tunnel_lets_through_does_not_leave(exit_: Vantage, version: int) -> None:
     """Where somebody has given a peer more addresses than its own, what comes from them leaves no more."""
     stranger = {4: "192.0.2.200", 6: "2001:db8:ee::1"}[version]
     packet = udp(stranger, WEB_OF[version], token())
@@ -80,7 +80,7 @@ def test_source_in_a_tunnel_that_lets_it_through(exit_: Vantage, version: int) -
 
 
 @pytest.mark.parametrize("version", [4, 6])
-def test_client_address_from_elsewhere(exit_: Vantage, version: int) -> None:
+def test_a_neighbour_with_a_client_address_does_not_get_out(exit_: Vantage, version: int) -> None:
     """A neighbour of the exit's that sends from an address of the tunnel's, to use the exit without a session, does
     not get out; from its own address the exit forwards it."""
     exit_.exit.sh("sysctl -qw net.ipv4.conf.all.rp_filter=0 net.ipv4.conf.lan2.rp_filter=0")

@@ -94,7 +94,9 @@ def works(client: Client) -> bool:
 
 
 @pytest.mark.parametrize("firewall", ["docker", "ufw", "firewalld", "nftables"])
-def test_there_first(world: World, client: Client, once: str, tmp_path: Path, firewall: str) -> None:
+def test_clients_get_through_a_firewall_that_was_there_first(
+    world: World, client: Client, once: str, tmp_path: Path, firewall: str
+) -> None:
     """On a host whose firewall drops what it does not know, clients dial in and reach the internet, and nobody else
     does; also after the firewall was started anew. When the appliance has gone, its rules are as they were."""
     host = Host(world, once, tmp_path, firewall)
@@ -114,7 +116,9 @@ def test_there_first(world: World, client: Client, once: str, tmp_path: Path, fi
     assert host.rules() == before
 
 
-def test_there_later(world: World, client: Client, once: str, tmp_path: Path) -> None:
+def test_a_firewall_that_comes_later_cuts_no_client_off_for_long(
+    world: World, client: Client, once: str, tmp_path: Path
+) -> None:
     """Two firewalls that start on a host with clients cut nobody off for long."""
     host = Host(world, once, tmp_path, "docker and ufw")
     with host.appliance.serving() as appliance:

@@ -94,7 +94,7 @@ def made(backend: str, tmp_path: Path) -> Iterator[Ground]:
         yield made
 
 
-def test_flows_end(made: Ground) -> None:
+def test_flows_end_with_their_session(made: Ground) -> None:
     """After DELETE a packet of a flow finds no client any more, over both IP versions, and whoever sent it is told;
     the client that gets the address next gets nothing of it. A download stands still. What a neighbour of the host has
     going through it goes on."""

@@ -70,12 +70,12 @@ def no_leak(exit_: WatchedExit) -> None:
 
 
 @pytest.mark.under_kernel
-def test_dual_stack(exit_: Vantage) -> None:
+def test_a_dual_stack_client_sends_wireguard_packets_alone(exit_: Vantage) -> None:
     """Whatever a client sends, its link to the exit's network sees WireGuard's packets and no other."""
     no_leak(exit_.exit)
 
 
-def test_ipv4_only(backend: str, tmp_path: Path) -> None:
+def test_an_ipv4_only_client_sends_wireguard_packets_alone(backend: str, tmp_path: Path) -> None:
     """Nor where the tunnel has no IPv6 and the client has."""
     with watched_exit(backend, tmp_path, wireguard={"subnet6": ""}) as exit_:
         no_leak(exit_)

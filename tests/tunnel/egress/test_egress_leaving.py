@@ -24,7 +24,7 @@ TUNNEL_MTU, SMALL_MTU = 1420, 1300
 
 
 @pytest.mark.parametrize("version", [4, 6])
-def test_translated(exit_: Vantage, version: int) -> None:
+def test_packets_leave_from_the_public_address(exit_: Vantage, version: int) -> None:
     """UDP, TCP and ICMP leave from the exit's public address, and nothing from a client's own."""
     client, web = exit_.clients[0].address[version], WEB_OF[version]
     for packet in (udp(client, web, token()), tcp(client, web, token(), 443), echo(client, web, token())):
@@ -45,7 +45,7 @@ def test_from_the_address_that_is_told(once: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("version", [4, 6])
-def test_fragments(exit_: Vantage, version: int) -> None:
+def test_a_fragmented_datagram_arrives_whole(exit_: Vantage, version: int) -> None:
     """A datagram in two pieces arrives with all of it, from the exit's public address."""
     client, web = exit_.clients[0].address[version], WEB_OF[version]
     begin, end = token(), token()
@@ -55,7 +55,7 @@ def test_fragments(exit_: Vantage, version: int) -> None:
 
 
 @pytest.mark.parametrize("version", [4, 6])
-def test_segment_size(exit_: Vantage, version: int) -> None:
+def test_the_segment_size_is_what_the_tunnel_carries(exit_: Vantage, version: int) -> None:
     """A client that says too large a segment size is corrected to what its tunnel carries, and so is the answer; one
     that says a smaller one is not."""
     client, web = exit_.clients[0].address[version], WEB_OF[version]
@@ -86,7 +86,7 @@ def test_segment_size_of_a_narrow_uplink(exit_: Vantage, version: int) -> None:
 
 @pytest.mark.parametrize("version", [4, 6])
 @pytest.mark.parametrize("flags", [SYN | FIN, SYN | RST, RST], ids=["SYN and FIN", "SYN and RST", "RST of nothing"])
-def test_of_no_connection(exit_: Vantage, version: int, flags: int) -> None:
+def test_tcp_of_no_connection_does_not_leave(exit_: Vantage, version: int, flags: int) -> None:
     """TCP that no connection begins with does not leave: it would with the client's own address."""
     client, web = exit_.clients[0].address[version], WEB_OF[version]
     exit_.is_stopped(tcp(client, web, token(), 443, flags=flags, source_port=41000 + flags))

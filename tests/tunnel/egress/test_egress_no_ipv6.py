@@ -38,7 +38,7 @@ def disabled(world: World) -> World:
     return world
 
 
-def test_refused_at_once(without_ipv6: Vantage) -> None:
+def test_ipv6_is_refused_at_once(without_ipv6: Vantage) -> None:
     """A connection over IPv6 fails with an error from the exit, not by waiting; over IPv4 it works. Nothing of IPv6
     leaves, neither the exit nor the client around its tunnel."""
     client = without_ipv6.clients[0].member.client

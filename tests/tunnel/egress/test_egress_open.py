@@ -34,7 +34,7 @@ def exit_(backend: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Va
 
 
 @pytest.mark.parametrize("version", [4, 6])
-def test_clients_meet(exit_: Vantage, version: int) -> None:
+def test_clients_reach_each_other(exit_: Vantage, version: int) -> None:
     """Clients reach each other, either of them first, with any protocol, untranslated."""
     one, other = exit_.clients
     for sender, receiver in ((one, other), (other, one)):
@@ -45,7 +45,7 @@ def test_clients_meet(exit_: Vantage, version: int) -> None:
 
 
 @pytest.mark.parametrize("version", [4, 6])
-def test_mail(exit_: Vantage, version: int) -> None:
+def test_mail_ports_are_reached(exit_: Vantage, version: int) -> None:
     """Mail ports are reached."""
     for port in (25, 465, 587, 2525):
         exit_.reaches(tcp(exit_.clients[0].address[version], WEB_OF[version], token(), port))
@@ -54,14 +54,14 @@ def test_mail(exit_: Vantage, version: int) -> None:
 @pytest.mark.parametrize(
     "address", ["10.0.0.1", "192.168.0.1", "100.64.0.1", "169.254.169.254", "fd00:ec2::254", "64:ff9b::a00:1"]
 )
-def test_private(exit_: Vantage, address: str) -> None:
+def test_private_networks_are_reached(exit_: Vantage, address: str) -> None:
     """So are private networks."""
     client = exit_.clients[0].address[6 if ":" in address else 4]
     exit_.reaches(udp(client, address, token()))
 
 
 @pytest.mark.parametrize("version", [4, 6])
-def test_the_host(exit_: Vantage, version: int) -> None:
+def test_the_hosts_own_addresses_are_reached(exit_: Vantage, version: int) -> None:
     """And the host's own addresses."""
     client = exit_.clients[0].address[version]
     with udp_server(exit_.world.exit, 5353) as server:
@@ -72,7 +72,7 @@ def test_the_host(exit_: Vantage, version: int) -> None:
 
 
 @pytest.mark.parametrize("address", ["192.0.2.128", "192.0.2.255", "2001:db8:ee::1", "64:ff9b::c000:280"])
-def test_extra(exit_: Vantage, address: str) -> None:
+def test_extra_networks_are_prohibited(exit_: Vantage, address: str) -> None:
     """The operator's own networks are prohibited, through a NAT64 too, and their neighbours are not."""
     client = exit_.clients[0].address[6 if ":" in address else 4]
     for packet in (udp(client, address, token()), tcp(client, address, token(), 80), echo(client, address, token())):
@@ -94,13 +94,13 @@ def test_extra_on_the_host(exit_: Vantage) -> None:
 
 
 @pytest.mark.parametrize("version", [4, 6])
-def test_sources(exit_: Vantage, version: int) -> None:
+def test_a_client_still_sends_from_its_own_address_alone(exit_: Vantage, version: int) -> None:
     """Whose address a client sends from is no setting."""
     exit_.is_stopped(udp(exit_.clients[1].address[version], WEB_OF[version], token()))
 
 
 @pytest.mark.parametrize("address", ["10.0.0.1", "fd00:ec2::254"])
-def test_allowed_no_more(once: str, tmp_path: Path, address: str) -> None:
+def test_an_open_flow_ends_when_it_is_blocked(once: str, tmp_path: Path, address: str) -> None:
     """What a client had going while it was allowed does not go on when it is blocked."""
     with vantage_on(once, tmp_path, egress={"block_private": False}) as exit_:
         client = exit_.clients[0].address[6 if ":" in address else 4]

@@ -33,7 +33,7 @@ def client_for(exit_: Vantage, address: str) -> str:
 
 
 @pytest.mark.parametrize("address", REJECTED)
-def test_private(exit_: Vantage, address: str) -> None:
+def test_private_networks_are_prohibited(exit_: Vantage, address: str) -> None:
     """UDP, TCP and ICMP to a private, shared, link-local, metadata or reserved address: prohibited, and said so."""
     client = client_for(exit_, address)
     for packet in (udp(client, address, token()), tcp(client, address, token(), 80), echo(client, address, token())):
@@ -41,7 +41,7 @@ def test_private(exit_: Vantage, address: str) -> None:
 
 
 @pytest.mark.parametrize("address", [*STOPPED, *STOPPED_6])
-def test_nowhere(exit_: Vantage, address: str) -> None:
+def test_nothing_leaves_to_loopback_or_multicast(exit_: Vantage, address: str) -> None:
     """Nor does anything leave to loopback, "this network", link-local IPv6, multicast and broadcast."""
     client = client_for(exit_, address)
     exit_.is_stopped(udp(client, address, token()))
@@ -49,7 +49,7 @@ def test_nowhere(exit_: Vantage, address: str) -> None:
 
 
 @pytest.mark.parametrize("address", PASS)
-def test_public(exit_: Vantage, address: str) -> None:
+def test_neighbouring_public_networks_are_reached(exit_: Vantage, address: str) -> None:
     """What borders on them, and the documentation ranges, pass."""
     client = client_for(exit_, address)
     for packet in (udp(client, address, token()), tcp(client, address, token(), 80), echo(client, address, token())):
@@ -57,7 +57,7 @@ def test_public(exit_: Vantage, address: str) -> None:
 
 
 @pytest.mark.parametrize("address", ["10.0.0.1", "fc00::1"])
-def test_in_fragments(exit_: Vantage, address: str) -> None:
+def test_fragments_to_a_private_network_are_prohibited(exit_: Vantage, address: str) -> None:
     """What is cut in two is prohibited as a whole."""
     packet = udp(client_for(exit_, address), address, token() + bytes(64))
     exit_.clients[0].send(*packet.fragments(32))

@@ -35,7 +35,7 @@ def answered(exit_: Vantage, address: str, port: int) -> Seen:
 
 @pytest.mark.parametrize("version", [4, 6])
 @pytest.mark.parametrize("port", PORTS)
-def test_mail_port(exit_: Vantage, version: int, port: int) -> None:
+def test_mail_ports_are_reset(exit_: Vantage, version: int, port: int) -> None:
     """A SYN to a mail port does not reach the internet, and the client gets a reset at once."""
     client, web = exit_.clients[0].address[version], WEB_OF[version]
     exit_.is_stopped(tcp(client, web, token(), port))
@@ -43,7 +43,7 @@ def test_mail_port(exit_: Vantage, version: int, port: int) -> None:
 
 
 @pytest.mark.parametrize("version", [4, 6])
-def test_other_ports(exit_: Vantage, version: int) -> None:
+def test_other_ports_pass(exit_: Vantage, version: int) -> None:
     """Their neighbours, and the same ports over UDP, pass."""
     client, web = exit_.clients[0].address[version], WEB_OF[version]
     for port in (24, 26, 443, 993):
@@ -53,7 +53,7 @@ def test_other_ports(exit_: Vantage, version: int) -> None:
 
 # The kernel itself drops an IPv6 first fragment that does not hold the whole header (RFC 7112).
 @pytest.mark.parametrize(("version", "first"), [(4, 8), (6, 24)])
-def test_in_fragments(exit_: Vantage, version: int, first: int) -> None:
+def test_a_fragmented_syn_to_a_mail_port_does_not_leave(exit_: Vantage, version: int, first: int) -> None:
     """A SYN to a mail port that is cut in two does not leave either; one to another port does."""
     client, web = exit_.clients[0].address[version], WEB_OF[version]
     packet = tcp(client, web, token(), 25)
@@ -66,7 +66,7 @@ def test_in_fragments(exit_: Vantage, version: int, first: int) -> None:
 
 
 @pytest.mark.parametrize("version", [4, 6])
-def test_mail_server_of_the_host(exit_: Vantage, version: int) -> None:
+def test_the_hosts_own_mail_server_is_not_reached(exit_: Vantage, version: int) -> None:
     """A mail server on the exit itself, which may relay for its neighbours, is not reached through the tunnel; what
     listens at another port there is."""
     client, inside = exit_.clients[0].address[version], INSIDE_OF[version]

@@ -1,0 +1,53 @@
+"""Makes a `Tunnel` of a blocking `Device`: runs its calls in a worker thread."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+from appliance.network.wireguard.worker import Worker
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from appliance.network.wireguard.tunnel import Device, DeviceChange, Dump, Link, LinkChange, PeerChange
+
+
+class DeviceTunnel:
+    """Awaits the calls of `device`, one after another.
+
+    They are made in the network namespace in which the first call is awaited: the thread starts there.
+    """
+
+    def __init__(self, device: Device) -> None:
+        self._device = device
+        self._worker = Worker(f"wireguard-{device.interface_name}")
+
+    @property
+    def backend(self) -> str:
+        return self._device.backend
+
+    @property
+    def dump_retries(self) -> int:
+        return self._device.dump_retries
+
+    async def link(self) -> Link | None:
+        return await self._worker.run(self._device.link)
+
+    async def change_link(self, change: LinkChange) -> None:
+        await self._worker.run(partial(self._device.change_link, change))
+
+    async def configure(self, change: DeviceChange) -> None:
+        await self._worker.run(partial(self._device.configure, change))
+
+    async def dump(self) -> Dump:
+        return await self._worker.run(self._device.dump)
+
+    async def apply(self, changes: Sequence[PeerChange]) -> None:
+        await self._worker.run(partial(self._device.apply, tuple(changes)))
+
+    async def delete(self) -> None:
+        await self._worker.run(self._device.delete)
+
+    async def close(self) -> None:
+        await self._worker.close(self._device.close)

@@ -1,0 +1,69 @@
+"""Flows as conntrack holds them, forgotten by address."""
+
+from __future__ import annotations
+
+import socket
+from ipaddress import IPv4Address, ip_address, ip_network
+
+import pytest
+
+from appliance.network.firewall import conntrack
+from tests.support.netns import new_namespace
+from tests.support.real_backend import NO_ROOT, backend_here
+
+pytestmark = pytest.mark.skipif(backend_here() is None, reason=NO_ROOT)
+
+TRACKED = "table inet t { chain c { type filter hook output priority 0; ct state new accept; }; }"
+ONE, OTHER = "127.0.0.5", "127.0.0.6"
+STRANGERS = [IPv4Address("127.9.0.0") + number for number in range(20)] + [ip_address("fd00::1")]
+
+
+def begin_flow(source: str, destination: str) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+        sender.bind((source, 0))
+        sender.sendto(b"x", (destination, 9))
+
+
+@pytest.mark.parametrize("beside", [[], STRANGERS], ids=["one session's", "many sessions'"])
+@pytest.mark.parametrize("read_all", [True, False], ids=["all are read", "the kernel looks for them"])
+def test_flows_of_an_address_are_deleted(
+    beside: list[conntrack.Address], read_all: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those that the address began and those begun to it are forgotten; those between others stay. What decides how
+    they are found is told how many there are."""
+    told = list[tuple[int, int]]()
+
+    def decide(_: int, flows_there: int, buckets: int) -> bool:
+        told.append((flows_there, buckets))
+        return read_all
+
+    monkeypatch.setattr(conntrack, "reading_all_is_quicker", decide)
+    address = ip_address(ONE)
+    with new_namespace() as space, space.entered():
+        space.run("ip", "link", "set", "lo", "up")
+        assert space.run("nft", TRACKED).returncode == 0
+        begin_flow(ONE, OTHER)
+        begin_flow(OTHER, ONE)
+        begin_flow(OTHER, OTHER)
+        assert conntrack.forget_of([address, *beside]) == 2
+        assert conntrack.forget_of([address, *beside]) == 0
+        assert conntrack.forget_of([ip_address(OTHER), *beside]) == 1
+    assert [flows_there for flows_there, _ in told] == [3, 1, 1]
+    assert all(buckets > 0 for _, buckets in told)
+
+
+def test_flows_without_a_session_are_deleted_at_a_start() -> None:
+    """At a start those go on whose ends, where they are clients', have a session; the rest is forgotten."""
+    subnet, held = ip_network("127.0.0.0/28"), "127.0.0.6"
+    with new_namespace() as space, space.entered():
+        space.run("ip", "link", "set", "lo", "up")
+        assert space.run("nft", TRACKED).returncode == 0
+        begin_flow(held, "127.1.0.1")
+        begin_flow("127.0.0.1", held)  # the host's own address in the subnet
+        begin_flow("127.1.0.1", "127.1.0.2")
+        begin_flow(ONE, "127.1.0.1")
+        begin_flow("127.1.0.1", ONE)
+        assert conntrack.forget_others([subnet], [ip_address(held)]) == 2
+        assert conntrack.forget_others([subnet], [ip_address(held)]) == 0
+        assert conntrack.forget_of([ip_address(held), *STRANGERS]) == 2
+        assert conntrack.forget_of([ip_address("127.1.0.1"), *STRANGERS]) == 1

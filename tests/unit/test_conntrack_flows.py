@@ -1,0 +1,147 @@
+"""Which of conntrack's flows are taken for a client's that no rule translated; those that the kernel keeps."""
+
+from __future__ import annotations
+
+import errno
+import socket
+import struct
+from contextlib import contextmanager
+from ipaddress import IPv4Network, IPv6Network, ip_address
+from typing import TYPE_CHECKING
+
+import pytest
+
+from appliance.network.firewall import conntrack
+from appliance.network.firewall.conntrack import Flow, leaves_untranslated, parse
+from appliance.network.netlink import constants
+from appliance.network.netlink.codec import NLMSG_HEADER, attribute, nest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+SUBNETS = [IPv4Network("10.101.0.0/24"), IPv6Network("fd65:7869:7400::/112")]
+CLIENT, CLIENT6, EXIT, WEB, WEB6 = "10.101.0.2", "fd65:7869:7400::2", "203.0.113.1", "203.0.113.10", "2001:db8:2::10"
+ZONE, ID = attribute(constants.CTA_ZONE, b"\0\7"), attribute(constants.CTA_ID, b"\1\2\3\4")
+
+
+def addresses(kind: int, source: str, destination: str) -> bytes:
+    """CTA_TUPLE_ORIG or CTA_TUPLE_REPLY, with ports that nobody looks at."""
+    first = constants.CTA_IP_V6_SRC if ":" in source else constants.CTA_IP_V4_SRC
+    ips = [attribute(first, ip_address(source).packed), attribute(first + 1, ip_address(destination).packed)]
+    return nest(kind, nest(constants.CTA_TUPLE_IP, *ips), nest(2, attribute(1, b"\x11"), attribute(2, b"\0\x35")))
+
+
+def entry(source: str, destination: str, answer_to: str) -> bytes:
+    family = socket.AF_INET6 if ":" in source else socket.AF_INET
+    original = addresses(constants.CTA_TUPLE_ORIG, source, destination)
+    reply = addresses(constants.CTA_TUPLE_REPLY, destination, answer_to)
+    status = attribute(constants.CTA_STATUS, bytes(4))
+    return bytes([family, 0, 0, 0]) + original + reply + status + ZONE + ID
+
+
+@pytest.mark.parametrize(
+    ("addresses", "flows_there", "all_are_read"),
+    [
+        pytest.param(2, 0, True, id="no flow"),
+        pytest.param(2, 1_500, True, id="a quiet exit"),
+        pytest.param(2, 1_600, False, id="a little more"),
+        pytest.param(2, 100_000, False, id="a busy one"),
+        pytest.param(1, 1_000, False, id="one address of a quiet one"),
+        pytest.param(10, 10_000, True, id="some sessions"),
+        pytest.param(20, 100_000, False, id="some sessions of a busy one"),
+        pytest.param(50, 100_000, True, id="many sessions of a busy one"),
+    ],
+)
+def test_how_they_are_looked_for(addresses: int, flows_there: int, all_are_read: bool) -> None:
+    """All are read where that is quicker than one walk of the kernel's table for each end of each address."""
+    assert conntrack.reading_all_is_quicker(addresses, flows_there, buckets=262_144) is all_are_read
+
+
+@pytest.mark.parametrize("place", ["", "/dev/null"], ids=["not there", "hidden"])
+def test_flows_are_deleted_though_the_table_size_is_unknown(
+    place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the size of the table cannot be read, flows are forgotten all the same."""
+
+    @contextmanager
+    def conntrack_of_the_test() -> Iterator[Kernel]:
+        yield Kernel([0])
+
+    monkeypatch.setattr(conntrack, "_SYSCTLS", tmp_path / place)
+    monkeypatch.setattr(conntrack, "_conntrack", conntrack_of_the_test)
+    assert conntrack.forget_of([ip_address(CLIENT)]) == 1
+
+
+@pytest.mark.parametrize(
+    ("source", "destination", "answer_to", "untranslated"),
+    [
+        pytest.param(CLIENT, WEB, CLIENT, True, id="a client's own address"),
+        pytest.param(CLIENT6, WEB6, CLIENT6, True, id="over IPv6"),
+        pytest.param(CLIENT, WEB, EXIT, False, id="the exit's address"),
+        pytest.param(CLIENT, "10.101.0.1", CLIENT, False, id="to the exit itself"),
+        pytest.param(EXIT, WEB, EXIT, False, id="of the host"),
+        pytest.param("10.101.1.2", WEB, "10.101.1.2", False, id="of another network"),
+    ],
+)
+def test_a_flow_answered_to_the_client_address_is_untranslated(
+    source: str, destination: str, answer_to: str, untranslated: bool
+) -> None:
+    """A client's flow to the internet whose answers would go to the client's own address."""
+    flow = parse(entry(source, destination, answer_to))
+    assert flow is not None
+    assert leaves_untranslated(flow, SUBNETS) is untranslated
+
+
+def test_a_flow_is_named_by_its_original_tuple_zone_and_id() -> None:
+    """A flow is named by its original addresses and ports, its zone and its id, as the kernel said them."""
+    message = entry(CLIENT, WEB, CLIENT)
+    name = addresses(constants.CTA_TUPLE_ORIG, CLIENT, WEB) + ZONE + ID
+    assert parse(message) == Flow(socket.AF_INET, ip_address(CLIENT), ip_address(WEB), ip_address(CLIENT), name)
+
+
+def test_a_truncated_message_is_no_flow_and_no_error() -> None:
+    """A message that ends too early, or has no addresses, is no flow and no error."""
+    whole = entry(CLIENT, WEB, CLIENT)
+    needed = len(whole) - len(attribute(constants.CTA_STATUS, bytes(4)) + ZONE + ID)
+    for length in range(len(whole) + 1):
+        assert (parse(whole[:length]) is None) == (length < needed)
+
+
+class Kernel:
+    """Lists one flow for each of these errnos, and answers with it to who wants the flow deleted."""
+
+    def __init__(self, answers: Sequence[int]) -> None:
+        self._listing = [message(0, entry(CLIENT, WEB, CLIENT)) for _ in answers]
+        self._listing.append(message(constants.NLMSG_DONE, bytes(4)))
+        self._answers = [message(constants.NLMSG_ERROR, struct.pack("=i", -code)) for code in answers]
+        self._next: list[bytes] = []
+
+    def sendto(self, sent: bytes, _: tuple[int, int]) -> None:
+        (_, kind, *_) = NLMSG_HEADER.unpack_from(sent)
+        deleting = kind & 0xFF == constants.IPCTNL_MSG_CT_DELETE
+        self._next = [self._answers.pop(0)] if deleting else self._listing
+
+    def recv(self, _: int) -> bytes:
+        return b"".join(self._next)
+
+    def unanswered(self) -> int:
+        return len(self._answers)
+
+
+def message(kind: int, payload: bytes) -> bytes:
+    return NLMSG_HEADER.pack(NLMSG_HEADER.size + len(payload), kind, 0, 0, 0) + payload
+
+
+def test_kept_by_the_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A flow that cannot be deleted keeps no other from it; at the end the error says how many there are."""
+    kernel = Kernel([0, errno.EBUSY, errno.ENOENT, errno.EBUSY, 0])
+
+    @contextmanager
+    def conntrack_of_the_test() -> Iterator[Kernel]:
+        yield kernel
+
+    monkeypatch.setattr(conntrack, "_conntrack", conntrack_of_the_test)
+    with pytest.raises(OSError, match="2 of 5 connections are kept: Device or resource busy"):
+        conntrack.forget_untranslated(SUBNETS)
+    assert kernel.unanswered() == 0

@@ -1,0 +1,156 @@
+"""What is live, in memory."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import pytest
+from msgspec import structs
+
+from appliance.domain.accounting import Reading
+from appliance.domain.charges import Amount
+from appliance.domain.clock import Moment
+from appliance.domain.entities import Account, Baseline, Reason, State
+from appliance.domain.errors import StoreUnavailable
+from appliance.domain.tiers import Tier
+from appliance.store.database import Store
+from appliance.store.live import LiveSessions
+from tests.support.unit.a_session import A_SESSION
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+KEY = A_SESSION.public_key
+BASELINE = Baseline("boot", 4, 1, 2)
+ACCOUNT = Account("acc_1", "ada", Tier.FREE, False, 0)
+HEARTBEAT = Moment(1, 2, "boot")
+
+
+def live() -> LiveSessions:
+    found = LiveSessions()
+    found.load([A_SESSION], {KEY: BASELINE}, [ACCOUNT], HEARTBEAT)
+    return found
+
+
+def test_live_and_closing_sessions_are_loaded_with_their_baselines() -> None:
+    """Live and closing sessions have peers; pending and ended ones, and baselines of no session, are left out."""
+    others = [
+        structs.replace(A_SESSION, id=state, state=state, public_key=bytes([n]) * 32)
+        for n, state in enumerate(State, start=2)
+    ]
+    found = LiveSessions()
+    assert not found.in_sync
+    read = {bytes(bytearray(s.public_key)): BASELINE for s in others}  # the store's own copies of the keys
+    found.load(others, read | {KEY: BASELINE}, [ACCOUNT], HEARTBEAT)
+    assert found.in_sync
+    assert {s.state for s in found} == {State.LIVE, State.CLOSING}
+    assert all(found.baseline(key) == BASELINE for key in found.public_keys())
+    own = {id(session.public_key) for session in found}
+    assert {id(key) for key in found._baselines} == own  # no second copy of each key in memory
+    assert list(found.owners()) == [ACCOUNT]
+    assert found.heartbeat == HEARTBEAT
+    assert len(found) == 2
+
+
+def test_an_ended_session_goes_with_its_baseline() -> None:
+    """An ended session goes with its baseline."""
+    found = live()
+    found.drop(KEY)
+    assert not found
+    assert found.baseline(KEY) is None
+
+
+def test_a_successor_takes_over_the_baseline() -> None:
+    """A session that takes over the key takes over its baseline too."""
+    found, successor = live(), structs.replace(A_SESSION, id="ses_2")
+    found.put(successor)
+    assert list(found) == [successor]
+    assert found.baseline(KEY) == BASELINE
+
+
+def test_a_session_is_found_by_its_id_until_it_has_ended() -> None:
+    """A session is found by its id until it has ended or its key is another's, with what was last counted."""
+    found = live()
+    assert found.by_id("ses_1") is found[KEY]
+    assert found.by_id("ses_2") is None
+    counted = structs.replace(A_SESSION, bytes_in=5)
+    found.apply_count([Reading(Amount(0, 5, 0), 0, 0, counted, BASELINE)], {})
+    assert found.by_id("ses_1") == counted
+    found.put(structs.replace(A_SESSION, id="ses_2"))
+    assert found.by_id("ses_1") is None
+    assert found.by_id("ses_2") is found[KEY]
+    found.drop(KEY)
+    assert found.by_id("ses_2") is None
+
+
+def test_by_id_while_stale() -> None:
+    """Memory that may differ from the store is not asked."""
+    found = live()
+    found.mark_stale()
+    assert found.by_id("ses_1") is None
+    found.load([structs.replace(A_SESSION, id="ses_2")], {}, [ACCOUNT], HEARTBEAT)
+    assert found.by_id("ses_1") is None
+    assert found.by_id("ses_2") is not None
+
+
+def test_put_keeps_the_windows_that_are_known() -> None:
+    """An account that has a session here has the newer windows here."""
+    found = live()
+    found.put(A_SESSION, structs.replace(ACCOUNT, tier=Tier.PAID))
+    assert found.owner(A_SESSION) == ACCOUNT
+
+
+def at(wall_ms: int, boot_ms: int = 0) -> Moment:
+    return Moment(wall_ms, boot_ms, "boot")
+
+
+def test_sessions_come_in_the_order_in_which_they_are_due() -> None:
+    """Sessions come in the order in which they expire, were counted and were heard; one that ends leaves all three."""
+    found, tier = live(), ACCOUNT.tier
+    key, end = b"\x02" * 32, A_SESSION.expires_at
+    found.put(
+        structs.replace(A_SESSION, id="ses_2", public_key=key, expires_at=5, counted_until_ms=6, quiet_since_ms=7)
+    )
+    assert found.next_expiry() == 5
+    assert (found.last_counted_by(5), found.last_counted_by(6)) == ([], [key])
+    assert list(found.due(at(end), {tier: 0})) == [key, KEY]
+    assert (list(found.due(at(0, 17), {tier: 10})), list(found.due(at(0, 18), {tier: 10}))) == ([], [key])
+    found.drop(key)
+    assert list(found.due(at(end), {tier: 0})) == [KEY]
+    found.drop(KEY)
+    assert found.next_expiry() is None
+    assert not [*found.due(at(end, 10**9), {tier: 1}), *found.last_counted_by(10**9)]
+
+
+def test_closing_sessions_are_at_hand_until_they_have_ended() -> None:
+    """Closing sessions are due, until they have ended or their key is another session's."""
+    found = live()
+    found.put(structs.replace(A_SESSION, state=State.CLOSING, reason=Reason.ADMIN))
+    assert list(found.due(at(0), {})) == [KEY]
+    found.put(structs.replace(A_SESSION, id="ses_2"))
+    assert list(found.due(at(0), {})) == []
+
+
+def test_a_changed_peer_is_told_once() -> None:
+    """Whose peer may have to change is told once."""
+    found = live()
+    assert found.take_touched() == {KEY}
+    assert found.take_touched() == set()
+    found.drop(KEY)
+    assert found.take_touched() == {KEY}
+
+
+def test_a_failed_transaction_makes_memory_stale(tmp_path: Path) -> None:
+    """It may have been committed all the same, so that nothing more is counted before the store was read again."""
+
+    async def body() -> None:
+        store = await Store.open(tmp_path / "store.sqlite")
+        found = live()
+        with pytest.raises(StoreUnavailable):
+            async with found.committing(store):
+                raise StoreUnavailable
+        assert not found.in_sync
+        await store.close()
+
+    asyncio.run(body())

@@ -1,0 +1,101 @@
+"""Programs of the host: what they are given, what they print, and how they fail."""
+
+from __future__ import annotations
+
+import os
+import time
+
+import pytest
+
+from appliance.domain.errors import HostError
+from appliance.network import programs
+from appliance.network.firewall import nft
+from appliance.network.programs import ProgramFailed, ProgramMissing
+
+
+def test_output() -> None:
+    """The input reaches the program, and what it prints comes back, also where it is no UTF-8."""
+    assert programs.run("cat", text="a ruleset\n") == "a ruleset\n"
+    assert programs.run("cat") == ""
+    assert programs.run("printf", r"\377") == "\ufffd"
+
+
+def test_environment() -> None:
+    """The program has the environment that it is given, and nothing else of this process's."""
+    assert programs.run("env", environ={"PATH": "/usr/bin", "LC_ALL": "C"}).split() == [
+        "PATH=/usr/bin:/usr/sbin",
+        "LC_ALL=C",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("path", "searched"),
+    [
+        ("/usr/local/bin:/usr/bin:/bin", "/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin"),
+        ("/usr/sbin:/usr/bin", "/usr/sbin:/usr/bin"),
+        ("/opt/tools", "/opt/tools"),
+    ],
+)
+def test_search_path(path: str, searched: str) -> None:
+    """A user's PATH without the folders for root is enough to find nft."""
+    assert programs.search_path({"PATH": path}) == searched
+
+
+@pytest.mark.parametrize(
+    ("script", "said"),
+    [
+        ("echo first >&2; echo last >&2; echo printed; exit 3", "failed: last"),
+        ("echo printed; exit 3", "failed: printed"),
+        ("exit 3", "failed: exit status 3"),
+        ("kill -9 $$", "failed: exit status -9"),
+    ],
+)
+def test_failure(script: str, said: str) -> None:
+    """The error names the command, and the last line that the program said, or its status."""
+    with pytest.raises(HostError) as caught:
+        programs.run("sh", "-c", script)
+    assert str(caught.value) == f"sh -c {script} {said}"
+
+
+def test_long_complaint() -> None:
+    """The error stays readable, however much the program says."""
+    with pytest.raises(ProgramFailed) as caught:
+        programs.run("sh", "-c", "head -c 100000 /dev/zero | tr '\\0' x >&2; exit 1")
+    assert len(caught.value.reason) < programs.LONGEST_SUMMARY + 20
+
+
+def test_missing_program() -> None:
+    """It is told apart from a program that fails."""
+    with pytest.raises(ProgramMissing, match=r"^no-such-program is not installed$"):
+        programs.run("no-such-program")
+    with pytest.raises(ProgramFailed, match="cannot be run: Permission denied"):
+        programs.run("/etc/passwd")
+
+
+def test_program_that_does_not_end() -> None:
+    """It is killed in time."""
+    began = time.monotonic()
+    with pytest.raises(ProgramFailed, match=r"^sleep 60 did not end within 0\.1 s$"):
+        programs.run("sleep", "60", timeout_s=0.1)
+    assert time.monotonic() - began < 30
+
+
+def test_process_that_stays_behind() -> None:
+    """A program that has ended is not waited for because a process of its own keeps its output open."""
+    began = time.monotonic()
+    pid = int(programs.run("sh", "-c", "sleep 60 & echo $!"))
+    os.kill(pid, 9)
+    assert time.monotonic() - began < 30
+
+
+def test_session() -> None:
+    """A program that must not be interrupted is out of reach of the terminal's signals."""
+    assert int(programs.run("ps", "-o", "sid=", "-p", str(os.getpid()))) == os.getsid(0)
+    leader, session = programs.run("sh", "-c", "echo $$; exec ps -o sid= -p $$", new_session=True).split()
+    assert leader == session
+
+
+def test_nft_complains_first() -> None:
+    """nft prints the line at fault behind its message."""
+    assert nft.complaint("Error: syntax error\ndelete tabel\n       ^^^^^\n") == "Error: syntax error"
+    assert nft.complaint("") == ""
