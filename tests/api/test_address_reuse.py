@@ -30,7 +30,7 @@ async def test_not_before_its_flows_are_forgotten(exit_: ExitUnderTest) -> None:
 
 
 @on_exit()
-async def test_together(exit_: ExitUnderTest) -> None:
+async def test_sessions_ended_meanwhile_take_one_more_deletion(exit_: ExitUnderTest) -> None:
     """What ends while flows are being forgotten takes one more time altogether."""
     ada = await exit_.client()
     opened = [await ada.open() for _ in range(6)]
@@ -59,7 +59,7 @@ async def test_the_last_address_is_waited_for(exit_: ExitUnderTest) -> None:
 
 
 @on_exit()
-async def test_ended_unseen(exit_: ExitUnderTest) -> None:
+async def test_an_end_unseen_by_memory_deletes_its_flows(exit_: ExitUnderTest) -> None:
     """A session that the store knows to have ended and memory does not has its flows forgotten all the same."""
     ada = await exit_.client()
     opened = await ada.open()
@@ -72,7 +72,7 @@ async def test_ended_unseen(exit_: ExitUnderTest) -> None:
 
 
 @on_exit()
-async def test_at_a_start(exit_: ExitUnderTest) -> None:
+async def test_only_flows_of_live_sessions_go_on_at_a_start(exit_: ExitUnderTest) -> None:
     """Only the flows of sessions that have not ended go on: the last process may have been killed in between."""
     ada = await exit_.client()
     first, _ = await ada.open(), await ada.open()

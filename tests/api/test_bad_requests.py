@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 
 
 @pytest.mark.parametrize(("status", "sent"), REFUSED.values(), ids=REFUSED)
-def test_refused(status: int, sent: bytes, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_malformed_request_is_refused_without_a_word_of_the_server(
+    status: int, sent: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
     """The error says nothing of the server, the hidden request is never seen, and the log of nobody grows by it."""
 
     async def story() -> None:
@@ -60,7 +62,7 @@ READ = {
 
 
 @pytest.mark.parametrize(("sent", "answers"), READ.values(), ids=READ)
-def test_read(sent: bytes, answers: list[str], caplog: pytest.LogCaptureFixture) -> None:
+def test_an_odd_request_is_read_in_one_way(sent: bytes, answers: list[str], caplog: pytest.LogCaptureFixture) -> None:
     """What the standard leaves to the server is read in one way, however it is cut into pieces."""
 
     async def story(pieces: list[bytes]) -> None:

@@ -59,7 +59,7 @@ async def test_a_flood_saves_nobody(exit_: ExitUnderTest, *, stranger: bool) -> 
 
 
 @on_exit(SMALL)
-async def test_cut_between_commits(exit_: ExitUnderTest) -> None:
+async def test_a_cut_commits_at_once(exit_: ExitUnderTest) -> None:
     """A cut commits at once: the last bytes are billed, the window is charged, and the next POST is refused."""
     ada = await exit_.client(tier=Tier.FREE)
     opened = await ada.open()
@@ -73,7 +73,7 @@ async def test_cut_between_commits(exit_: ExitUnderTest) -> None:
 
 
 @on_exit()
-async def test_repair_between_commits(exit_: ExitUnderTest) -> None:
+async def test_a_repair_commits_what_was_read_first(exit_: ExitUnderTest) -> None:
     """What was read is committed before a peer's baseline is forgotten."""
     ada = await exit_.client()
     one, other = await ada.open(), await ada.open()

@@ -15,7 +15,7 @@ SECONDS = 60.0  # how long many may wait for the store's writer on a busy machin
 
 
 @on_exit('subnet = "10.101.0.0/30"\n')
-async def test_smallest_subnet(exit_: ExitUnderTest) -> None:
+async def test_a_30_has_room_for_one_client(exit_: ExitUnderTest) -> None:
     """A /30 has room for one client; the next is refused until it leaves."""
     ada = await exit_.client()
     opened = await ada.open()
@@ -27,7 +27,7 @@ async def test_smallest_subnet(exit_: ExitUnderTest) -> None:
 
 
 @on_exit('subnet = "10.101.0.0/29"\n')
-async def test_full_subnet(exit_: ExitUnderTest) -> None:
+async def test_a_29_has_room_for_five_clients(exit_: ExitUnderTest) -> None:
     """A /29 has room for five; a freed address is the last to be handed out again."""
     ada = await exit_.client()
     opened = [await ada.open() for _ in range(5)]
@@ -43,7 +43,7 @@ async def test_full_subnet(exit_: ExitUnderTest) -> None:
 
 
 @on_exit('subnet = "10.101.0.0/29"\n')
-async def test_freed_address_rests(exit_: ExitUnderTest) -> None:
+async def test_a_freed_address_is_handed_out_last(exit_: ExitUnderTest) -> None:
     """Late packets for the last holder of an address seldom meet the next: all others are handed out before it."""
     ada = await exit_.client()
     opened = await ada.open()
@@ -52,7 +52,7 @@ async def test_freed_address_rests(exit_: ExitUnderTest) -> None:
 
 
 @on_exit("[tiers.free]\nmax_live_sessions = 2\n")
-async def test_live_limit(exit_: ExitUnderTest) -> None:
+async def test_live_sessions_are_limited_an_account(exit_: ExitUnderTest) -> None:
     """The tier's live sessions are counted an account; another account has its own."""
     ada, eve = await exit_.client(tier=Tier.FREE), await exit_.client("eve", Tier.FREE)
     opened = [await ada.open(), await ada.open()]
@@ -80,7 +80,7 @@ async def test_replacement_needs_no_room(exit_: ExitUnderTest) -> None:
 
 
 @on_exit("[tiers.free]\nmax_live_sessions = 5\n")
-async def test_many_at_once(exit_: ExitUnderTest) -> None:
+async def test_many_at_once_do_not_pass_the_limit(exit_: ExitUnderTest) -> None:
     """Of fifty requests at once as many succeed as the limit allows, and no more."""
     exit_.store._patience_s = SECONDS
     ada = await exit_.client(tier=Tier.FREE)
@@ -147,7 +147,7 @@ async def test_delete_twice_at_once(exit_: ExitUnderTest) -> None:
 
 
 @on_exit()
-async def test_ticks_between_requests(exit_: ExitUnderTest) -> None:
+async def test_ticks_between_requests_keep_new_peers(exit_: ExitUnderTest) -> None:
     """Ticks at the same time as requests neither remove a new peer nor restore an ended one."""
     ada = await exit_.client()
     text, _ = new_key()

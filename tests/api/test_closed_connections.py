@@ -81,7 +81,7 @@ async def no_http(client: Bytes, _: Served) -> None:
 @pytest.mark.parametrize("end", [cut, reset])
 @pytest.mark.parametrize("begin", [answered, half_asked, not_answered_yet, no_http])
 @pytest.mark.parametrize("tls", [False, True], ids=["plain", "TLS"])
-def test_given_back(
+def test_nothing_is_left_of_a_closed_connection(
     tmp_path: Path, tls: bool, begin: Callable[[Bytes, Served], Awaitable[None]], end: Callable[[Bytes], None]
 ) -> None:
     """Wherever in a request a client goes, with or without a word, nothing is left of its connection."""
@@ -102,7 +102,7 @@ def test_given_back(
     asyncio.run(story())
 
 
-def test_no_handshake_given_back(tmp_path: Path) -> None:
+def test_nothing_is_left_of_an_unfinished_handshake(tmp_path: Path) -> None:
     """Nor is anything left of a handshake that was not finished; while it stands it takes little."""
 
     async def story() -> None:

@@ -64,7 +64,7 @@ async def test_reason_without_paths(
 
 
 @on_exit()
-async def test_allow(exit_: ExitUnderTest) -> None:
+async def test_options_and_405_name_the_methods(exit_: ExitUnderTest) -> None:
     """OPTIONS and 405 name the methods that there are."""
     for path, methods in (
         ("/v1/sessions", {"GET", "POST"}),

@@ -50,7 +50,7 @@ async def nothing_is_left(exit_: ExitUnderTest, key: str) -> None:
 
 @pytest.mark.parametrize("fates", [["", MADE_AND_LOST], ["", MADE_AND_LOST, NOT_BEGUN]], ids=["at once", "later"])
 @on_exit()
-async def test_row_taken_back(exit_: ExitUnderTest, fates: list[str]) -> None:
+async def test_the_row_of_a_failed_open_is_deleted(exit_: ExitUnderTest, fates: list[str]) -> None:
     """The row that was made is deleted, at once or by a tick that has read it already."""
     ada, (key, _) = await exit_.client(), new_key()
     transactions_go(exit_, fates)

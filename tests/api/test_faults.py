@@ -31,7 +31,7 @@ async def waiting_at_the_tunnel(exit_: ExitUnderTest, ada: Client, **fields: obj
 
 
 @on_exit()
-async def test_apply_refused(exit_: ExitUnderTest) -> None:
+async def test_a_refused_peer_is_503_and_leaves_nothing(exit_: ExitUnderTest) -> None:
     """A peer that the tunnel refuses: 503, nothing left, and the next request succeeds."""
     ada = await exit_.client()
     before = exit_.holdings()
@@ -42,7 +42,7 @@ async def test_apply_refused(exit_: ExitUnderTest) -> None:
 
 
 @on_exit()
-async def test_apply_half_done(exit_: ExitUnderTest) -> None:
+async def test_a_half_applied_peer_is_taken_back(exit_: ExitUnderTest) -> None:
     """A peer that was put in place although the tunnel then failed is taken back before the answer."""
     ada = await exit_.client()
     text, raw = new_key()
@@ -56,7 +56,7 @@ async def test_apply_half_done(exit_: ExitUnderTest) -> None:
 
 
 @on_exit()
-async def test_tunnel_hangs(exit_: ExitUnderTest) -> None:
+async def test_a_hanging_tunnel_is_503_after_the_timeout(exit_: ExitUnderTest) -> None:
     """A tunnel that does not answer: 503 after the timeout, nothing left."""
     ada = await exit_.client()
     before = exit_.holdings()
@@ -69,7 +69,7 @@ async def test_tunnel_hangs(exit_: ExitUnderTest) -> None:
 
 
 @on_exit()
-async def test_interface_gone(exit_: ExitUnderTest) -> None:
+async def test_a_lost_interface_is_503_and_made_again(exit_: ExitUnderTest) -> None:
     """Somebody deleted the interface: 503, nothing left; the next tick makes it again."""
     ada = await exit_.client()
     before = exit_.holdings()
@@ -119,7 +119,7 @@ async def test_readiness_makes_inactive(exit_: ExitUnderTest) -> None:
 
 
 @on_exit()
-async def test_store_locked(exit_: ExitUnderTest) -> None:
+async def test_a_locked_store_refuses_writes_and_answers_reads(exit_: ExitUnderTest) -> None:
     """Another process holds the store: what writes is refused, what reads is answered; then all works again."""
     ada = await exit_.client()
     opened = await ada.open()
@@ -242,7 +242,7 @@ async def test_a_fault_that_lasts(exit_: ExitUnderTest) -> None:
 
 
 @on_exit()
-async def test_unexpected(exit_: ExitUnderTest, caplog: pytest.LogCaptureFixture) -> None:
+async def test_an_unexpected_fault_is_500_and_logged(exit_: ExitUnderTest, caplog: pytest.LogCaptureFixture) -> None:
     """A fault of our own is 500 `internal error`: the cause is in the log, and nothing of it in the answer."""
 
     async def broken(_: object) -> None:
@@ -271,7 +271,7 @@ UNKNOWN = ("/", "/v1", "/v2/sessions", "/v1/sessions/ses_1/more", "/metrics", "/
 
 @pytest.mark.parametrize("path", UNKNOWN)
 @on_exit()
-async def test_unknown_path(exit_: ExitUnderTest, path: str) -> None:
+async def test_an_unknown_path_is_404(exit_: ExitUnderTest, path: str) -> None:
     """404 in our shape, whoever asks; the operator's metrics are not among the API's paths."""
     for method in ("GET", "POST", "PUT"):
         refused(await exit_.http.request(method, path), 404, "not found")
@@ -288,7 +288,7 @@ METHODS = {
 
 @pytest.mark.parametrize(("path", "allowed"), METHODS.items(), ids=METHODS)
 @on_exit()
-async def test_unknown_method(exit_: ExitUnderTest, path: str, allowed: set[str]) -> None:
+async def test_an_unknown_method_is_405(exit_: ExitUnderTest, path: str, allowed: set[str]) -> None:
     """405 in our shape, with the methods there are in Allow."""
     for method in {"GET", "POST", "PUT", "PATCH", "DELETE"} - allowed:
         answer = await exit_.http.request(method, path)

@@ -50,7 +50,7 @@ def sample(name: str, **labels: str) -> str:
 
 
 @on_exit()
-async def test_sessions(exit_: ExitUnderTest) -> None:
+async def test_sessions_are_counted_by_tier_and_reason(exit_: ExitUnderTest) -> None:
     """Opened by tier, ended by reason, live; addresses taken and free; before the first one all are there, at zero."""
     first = exposed(exit_)
     for tier in Tier:
@@ -69,7 +69,7 @@ async def test_sessions(exit_: ExitUnderTest) -> None:
 
 
 @on_exit()
-async def test_repairs(exit_: ExitUnderTest) -> None:
+async def test_repairs_are_counted_by_kind(exit_: ExitUnderTest) -> None:
     """By kind, each difference once; what could not be put right is none."""
     before = exposed(exit_)
     ada = await exit_.client()
@@ -97,7 +97,7 @@ async def test_repairs(exit_: ExitUnderTest) -> None:
 
 
 @on_exit()
-async def test_egress_repairs(exit_: ExitUnderTest) -> None:
+async def test_repairs_of_table_and_sysctls_are_counted(exit_: ExitUnderTest) -> None:
     """The table is one, each sysctl counts."""
     before = exposed(exit_)
     changes = Changes(egress=EgressChanges(rules=True, sysctls={"a": "1", "b": "0"}))
@@ -108,7 +108,7 @@ async def test_egress_repairs(exit_: ExitUnderTest) -> None:
 
 
 @on_exit()
-async def test_ticks(exit_: ExitUnderTest) -> None:
+async def test_ticks_are_timed_by_kind(exit_: ExitUnderTest) -> None:
     """Their durations by kind, and those that failed."""
     before = exposed(exit_)
     await exit_.tick()
@@ -125,7 +125,7 @@ async def test_ticks(exit_: ExitUnderTest) -> None:
 
 
 @on_exit(UNHURRIED)
-async def test_answers(exit_: ExitUnderTest) -> None:
+async def test_answers_are_counted_by_route(exit_: ExitUnderTest) -> None:
     """By the route as it is declared, whatever ids, paths and methods clients send: the series stay few."""
     ada = await exit_.client()
     session = (await ada.open())["id"]
@@ -150,7 +150,7 @@ async def test_answers(exit_: ExitUnderTest) -> None:
 
 
 @on_exit()
-async def test_store(exit_: ExitUnderTest) -> None:
+async def test_the_stores_work_and_failures_are_counted(exit_: ExitUnderTest) -> None:
     """Readings and transactions, and what the store could not serve."""
     before = exposed(exit_)
     ada = await exit_.client()
@@ -175,7 +175,7 @@ async def test_build_and_dumps(exit_: ExitUnderTest) -> None:
 
 
 @on_exit()
-async def test_names(exit_: ExitUnderTest) -> None:
+async def test_metrics_are_named_as_is_usual(exit_: ExitUnderTest) -> None:
     """Counters end in _total, durations are in seconds, and nothing is named otherwise."""
     await (await exit_.client()).open()
     for name in (each.partition("{")[0] for each in exposed(exit_)):

@@ -28,7 +28,7 @@ def lines(wg_config: str) -> list[str]:
 
 
 @on_exit()
-async def test_answer(exit_: ExitUnderTest) -> None:
+async def test_a_session_is_answered_with_the_contracts_fields(exit_: ExitUnderTest) -> None:
     """201 with exactly the fields of the contract; the session can be asked for at once."""
     ada = await exit_.client()
     answer = await ada.post()
@@ -42,7 +42,7 @@ async def test_answer(exit_: ExitUnderTest) -> None:
 
 
 @on_exit()
-async def test_ids(exit_: ExitUnderTest) -> None:
+async def test_ids_have_a_prefix_and_96_random_bits(exit_: ExitUnderTest) -> None:
     """Ids have their prefix and 96 random bits in hex, each another."""
     ada = await exit_.client()
     ids = [(await ada.open())["id"] for _ in range(20)]
@@ -54,7 +54,7 @@ async def test_ids(exit_: ExitUnderTest) -> None:
 
 
 @on_exit('[tiers.free]\nmax_session = "90m"\n')
-async def test_max_session(exit_: ExitUnderTest) -> None:
+async def test_the_cutoff_is_that_of_the_tier(exit_: ExitUnderTest) -> None:
     """The hard cutoff is that of the account's tier."""
     opened = await (await exit_.client(tier=Tier.FREE)).open()
     assert opened["tier"] == "free"
@@ -97,7 +97,7 @@ async def test_config_of_own_key(exit_: ExitUnderTest) -> None:
 
 
 @on_exit()
-async def test_without_ipv6(exit_: ExitUnderTest) -> None:
+async def test_ipv6_false_leaves_ipv6_out(exit_: ExitUnderTest) -> None:
     """`ipv6` false leaves IPv6 out of the file and of the peer."""
     ada = await exit_.client()
     text, raw = new_key()
@@ -110,7 +110,7 @@ async def test_without_ipv6(exit_: ExitUnderTest) -> None:
 
 @pytest.mark.parametrize("ipv6", [True, None])
 @on_exit()
-async def test_with_ipv6(exit_: ExitUnderTest, ipv6: bool | None) -> None:
+async def test_ipv6_is_the_default(exit_: ExitUnderTest, ipv6: bool | None) -> None:
     """`ipv6` true or null is the default: the peer may use exactly the two addresses of its file."""
     config = (await (await exit_.client()).open(ipv6=ipv6))["wg_config"]
     addresses = next(line for line in lines(config) if line.startswith("Address")).removeprefix("Address = ")
@@ -121,7 +121,7 @@ async def test_with_ipv6(exit_: ExitUnderTest, ipv6: bool | None) -> None:
 
 
 @on_exit('subnet6 = ""\n')
-async def test_tunnel_without_ipv6(exit_: ExitUnderTest) -> None:
+async def test_without_subnet6_ipv6_still_goes_into_the_tunnel(exit_: ExitUnderTest) -> None:
     """Without subnet6 the client has no IPv6 address, and its IPv6 still goes into the tunnel, not past it."""
     config = (await (await exit_.client()).open())["wg_config"]
     assert "Address = 10.101.0.2/32" in lines(config)
@@ -129,7 +129,7 @@ async def test_tunnel_without_ipv6(exit_: ExitUnderTest) -> None:
 
 
 @on_exit('dns = ["10.101.0.1", "fd65:7869:7400::1"]\nmtu = 1380\nendpoint_port = 443\nkeepalive = 15\n')
-async def test_configured_lines(exit_: ExitUnderTest) -> None:
+async def test_the_file_has_the_configured_lines(exit_: ExitUnderTest) -> None:
     """DNS, MTU, port and keepalive are those the operator configured; IPv4-only files name no IPv6 resolver."""
     ada = await exit_.client()
     found = lines((await ada.open())["wg_config"])
@@ -139,7 +139,7 @@ async def test_configured_lines(exit_: ExitUnderTest) -> None:
 
 
 @on_exit(environ={"WG_APPLIANCE_NODE_PUBLIC_IP": "2001:db8::1"})
-async def test_ipv6_endpoint(exit_: ExitUnderTest) -> None:
+async def test_an_ipv6_endpoint_is_in_brackets(exit_: ExitUnderTest) -> None:
     """An exit with an IPv6 address is dialled in brackets."""
     opened = await (await exit_.client()).open()
     assert opened["public_ip"] == "2001:db8::1"
@@ -153,7 +153,7 @@ async def test_no_dns_line_by_default(exit_: ExitUnderTest) -> None:
 
 
 @on_exit()
-async def test_habits_of_curl(exit_: ExitUnderTest) -> None:
+async def test_a_request_as_curl_makes_it_is_accepted(exit_: ExitUnderTest) -> None:
     """The body is JSON whatever the Content-Type says; unknown fields are ignored; a lower-case scheme is one."""
     ada = await exit_.client()
     for content_type in ("application/x-www-form-urlencoded", "text/plain", "multipart/form-data", None):
@@ -163,7 +163,7 @@ async def test_habits_of_curl(exit_: ExitUnderTest) -> None:
 
 
 @on_exit()
-async def test_secrets_stay(exit_: ExitUnderTest, caplog: pytest.LogCaptureFixture) -> None:
+async def test_secrets_are_in_neither_store_nor_log(exit_: ExitUnderTest, caplog: pytest.LogCaptureFixture) -> None:
     """Private keys and tokens are in no byte of the store and in no log record, at any level."""
     caplog.set_level(logging.DEBUG)
     ada = await exit_.client()

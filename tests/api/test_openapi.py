@@ -77,7 +77,7 @@ def check(found: Document, answer: httpx.Response, path: str) -> None:
 
 
 @on_exit()
-async def test_document(exit_: ExitUnderTest) -> None:
+async def test_the_document_lists_exactly_the_operations(exit_: ExitUnderTest) -> None:
     """A 3.1 document that lists exactly the operations there are, with their statuses, each id once."""
     found = await document(exit_)
     assert found["openapi"].startswith("3.1")
@@ -122,7 +122,7 @@ async def test_every_field_is_explained(exit_: ExitUnderTest) -> None:
 
 
 @on_exit()
-async def test_references(exit_: ExitUnderTest) -> None:
+async def test_every_reference_leads_somewhere(exit_: ExitUnderTest) -> None:
     """Every reference in the document leads somewhere."""
     found = await document(exit_)
 
@@ -140,7 +140,7 @@ async def test_references(exit_: ExitUnderTest) -> None:
 
 
 @on_exit()
-async def test_request(exit_: ExitUnderTest) -> None:
+async def test_the_documented_request_is_the_contracts(exit_: ExitUnderTest) -> None:
     """The body's fields, the list's parameters and who needs a token are those of the contract."""
     found = await document(exit_)
     post, listing = found["paths"]["/v1/sessions"]["post"], found["paths"]["/v1/sessions"]["get"]
@@ -158,7 +158,7 @@ async def test_request(exit_: ExitUnderTest) -> None:
 
 
 @on_exit("[tiers.paid]\nmax_live_sessions = 2\n")
-async def test_answers_fit(exit_: ExitUnderTest) -> None:
+async def test_real_answers_are_as_documented(exit_: ExitUnderTest) -> None:
     """Real answers, good and bad, are as documented."""
     found = await document(exit_)
     ada = await exit_.client()

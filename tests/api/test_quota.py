@@ -18,7 +18,7 @@ async def free(exit_: ExitUnderTest) -> None:
 
 
 @on_exit(SMALL)
-async def test_bytes_run_out(exit_: ExitUnderTest) -> None:
+async def test_used_up_bytes_end_all_sessions_until_the_window_ends(exit_: ExitUnderTest) -> None:
     """At the limit all sessions of the account end and POST answers 402, its body whole, until the window ends."""
     ada = await exit_.client()
     await free(exit_)
@@ -53,7 +53,7 @@ async def test_bytes_run_out(exit_: ExitUnderTest) -> None:
 
 
 @on_exit(SMALL)
-async def test_seconds_run_out(exit_: ExitUnderTest) -> None:
+async def test_two_sessions_use_up_seconds_twice_as_fast(exit_: ExitUnderTest) -> None:
     """Two sessions use up a window twice as fast; an hour of wall clock that was only set counts for nothing."""
     ada = await exit_.client()
     await free(exit_)
@@ -68,7 +68,7 @@ async def test_seconds_run_out(exit_: ExitUnderTest) -> None:
 
 
 @on_exit(SMALL)
-async def test_usage(exit_: ExitUnderTest) -> None:
+async def test_with_no_window_open_nothing_is_used(exit_: ExitUnderTest) -> None:
     """With no window open: nothing used, and each window would end its length from now."""
     ada = await exit_.client()
     await free(exit_)
@@ -98,7 +98,7 @@ async def test_another_tier_holds_at_once(exit_: ExitUnderTest) -> None:
 
 
 @on_exit(PRICED)
-async def test_prices(exit_: ExitUnderTest) -> None:
+async def test_prices_follow_from_time_and_bytes(exit_: ExitUnderTest) -> None:
     """21 minutes on paid are 21,000 millicents for time, and 3 GiB at 5,000 are 15,000 for bytes."""
     ada = await exit_.client()
     opened = await ada.open()
@@ -121,7 +121,7 @@ async def test_only_paid_has_prices(exit_: ExitUnderTest) -> None:
 
 
 @on_exit(PRICED)
-async def test_invoice_line(exit_: ExitUnderTest) -> None:
+async def test_a_session_across_a_month_stands_on_both(exit_: ExitUnderTest) -> None:
     """A session across midnight and a month stands on both months; the lines add up to its totals."""
     ada = await exit_.client()
     first_of_october = 1_790_812_800_000
@@ -142,7 +142,7 @@ async def test_invoice_line(exit_: ExitUnderTest) -> None:
 
 
 @on_exit(PRICED)
-async def test_terms_changed(exit_: ExitUnderTest) -> None:
+async def test_new_limits_count_at_once_and_new_prices_for_new_sessions(exit_: ExitUnderTest) -> None:
     """New limits count for sessions that run; a new price for those that begin from now on."""
     ada, bob = await exit_.client("ada"), await exit_.client("bob", tier=Tier.FREE)
     old, limited = await ada.open(), await bob.open()

@@ -17,7 +17,7 @@ ENDED = {"terminated_at", "terminated_reason"}
 
 
 @on_exit()
-async def test_fields(exit_: ExitUnderTest) -> None:
+async def test_a_live_session_has_the_contracts_fields(exit_: ExitUnderTest) -> None:
     """A live session: no end, and no handshake before the first; times are RFC 3339 in UTC with a Z."""
     ada = await exit_.client()
     created = rfc3339(exit_.clock.wall_ms)
@@ -41,7 +41,7 @@ async def test_tier_as_at_creation(exit_: ExitUnderTest) -> None:
 
 
 @on_exit()
-async def test_another_accounts(exit_: ExitUnderTest) -> None:
+async def test_another_accounts_session_is_as_unknown(exit_: ExitUnderTest) -> None:
     """Another account's session, an unknown id and nonsense are not told apart."""
     ada, eve = await exit_.client(), await exit_.client("eve")
     opened = await ada.open()
@@ -54,7 +54,7 @@ async def test_another_accounts(exit_: ExitUnderTest) -> None:
 
 
 @on_exit()
-async def test_pending_is_invisible(exit_: ExitUnderTest) -> None:
+async def test_a_pending_session_is_invisible(exit_: ExitUnderTest) -> None:
     """A session that may not come to be is neither found nor listed nor ended nor paged from."""
     ada = await exit_.client()
     exit_.tunnel.gate.clear()
@@ -72,7 +72,7 @@ async def test_pending_is_invisible(exit_: ExitUnderTest) -> None:
 
 
 @on_exit()
-async def test_delete(exit_: ExitUnderTest) -> None:
+async def test_delete_answers_with_the_final_figures(exit_: ExitUnderTest) -> None:
     """It answers as GET does, with the final figures: what moved since the last tick is in them; the peer is gone."""
     ada = await exit_.client()
     opened = await ada.open()
@@ -104,7 +104,7 @@ async def test_delete_keeps_the_reason(exit_: ExitUnderTest) -> None:
 
 
 @on_exit()
-async def test_list(exit_: ExitUnderTest) -> None:
+async def test_the_list_is_newest_first(exit_: ExitUnderTest) -> None:
     """Newest first, each as GET answers it; `live` leaves out what has ended."""
     ada = await exit_.client()
     ids = [(await ada.open())["id"] for _ in range(4)]
@@ -118,7 +118,7 @@ async def test_list(exit_: ExitUnderTest) -> None:
 
 @pytest.mark.parametrize("limit", [1, 2, 3, 7, 8, 200])
 @on_exit()
-async def test_paging(exit_: ExitUnderTest, limit: int) -> None:
+async def test_paging_gives_each_session_once(exit_: ExitUnderTest, limit: int) -> None:
     """Page by page all sessions come once, in order, also when some end in between."""
     ada = await exit_.client()
     ids = [(await ada.open())["id"] for _ in range(7)]
@@ -135,7 +135,7 @@ async def test_paging(exit_: ExitUnderTest, limit: int) -> None:
 
 
 @on_exit()
-async def test_default_limit(exit_: ExitUnderTest) -> None:
+async def test_a_page_has_fifty_sessions_unless_asked_otherwise(exit_: ExitUnderTest) -> None:
     """Fifty a page unless asked otherwise, two hundred at most."""
     ada = await exit_.client()
     for _ in range(51):
@@ -153,7 +153,7 @@ BAD_QUERIES = [
 
 @pytest.mark.parametrize(("name", "value"), BAD_QUERIES, ids=ascii)
 @on_exit()
-async def test_bad_query(exit_: ExitUnderTest, name: str, value: str) -> None:
+async def test_a_bad_parameter_is_400_and_named(exit_: ExitUnderTest, name: str, value: str) -> None:
     """Any other value of a parameter is 400 and names it."""
     ada = await exit_.client()
     answer = await ada.get("/v1/sessions", **{name: value})
@@ -163,7 +163,7 @@ async def test_bad_query(exit_: ExitUnderTest, name: str, value: str) -> None:
 
 @pytest.mark.parametrize("query", ["limit=1&limit=2", "limit=1&live=true&limit=1", "live=true&live=true"])
 @on_exit()
-async def test_twice(exit_: ExitUnderTest, query: str) -> None:
+async def test_a_parameter_given_twice_is_400(exit_: ExitUnderTest, query: str) -> None:
     """A parameter that is given twice is 400 and named; an unknown one is ignored however often it comes."""
     ada = await exit_.client()
     name = query.partition("=")[0]
@@ -173,7 +173,7 @@ async def test_twice(exit_: ExitUnderTest, query: str) -> None:
 
 
 @on_exit()
-async def test_before_anothers(exit_: ExitUnderTest) -> None:
+async def test_another_accounts_id_is_no_place_to_page_from(exit_: ExitUnderTest) -> None:
     """Another account's id is no place to page from."""
     ada, eve = await exit_.client(), await exit_.client("eve")
     opened = await ada.open()
@@ -181,7 +181,7 @@ async def test_before_anothers(exit_: ExitUnderTest) -> None:
 
 
 @on_exit()
-async def test_regions(exit_: ExitUnderTest) -> None:
+async def test_regions_are_public_and_leave_out_drained_exits(exit_: ExitUnderTest) -> None:
     """Public; a drained exit's region is left out, and the sessions there are go on."""
     ada = await exit_.client()
     opened = await ada.open()
@@ -197,7 +197,7 @@ async def test_regions(exit_: ExitUnderTest) -> None:
 
 
 @on_exit()
-async def test_ready(exit_: ExitUnderTest) -> None:
+async def test_readyz_looks_for_itself_once_a_second(exit_: ExitUnderTest) -> None:
     """/readyz looks for itself, once a second at most; /healthz says only that the process serves."""
     assert (await exit_.http.get("/readyz")).status_code == 200
     exit_.tunnel.vanish()
@@ -214,7 +214,7 @@ async def test_ready(exit_: ExitUnderTest) -> None:
 
 
 @on_exit()
-async def test_damaged_store(exit_: ExitUnderTest) -> None:
+async def test_a_damaged_store_is_503(exit_: ExitUnderTest) -> None:
     """A store that is damaged under the running exit: 503 to whoever needs it and, once a tick has met it, to all."""
     ada = await exit_.client()
     opened = await ada.open()

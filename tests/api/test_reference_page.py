@@ -73,7 +73,7 @@ async def test_all_of_the_document(exit_: ExitUnderTest) -> None:
 
 
 @on_exit()
-async def test_nothing_from_outside(exit_: ExitUnderTest) -> None:
+async def test_the_page_loads_nothing(exit_: ExitUnderTest) -> None:
     """It has no script, loads nothing, and its policy allows nothing but its own style."""
     shown = Page((await exit_.http.get("/schema")).text)
     assert {tag for tag, _ in shown.elements} & {
@@ -98,14 +98,14 @@ async def test_nothing_from_outside(exit_: ExitUnderTest) -> None:
 
 
 @on_exit("[api]\npublic_burst = 1\n")
-async def test_counted(exit_: ExitUnderTest) -> None:
+async def test_the_page_counts_against_its_source(exit_: ExitUnderTest) -> None:
     """It counts against its source, as all that is public; the document itself does not."""
     assert (await exit_.http.get("/schema")).status_code == 200
     refused(await exit_.http.get("/schema"), 429, "too many requests")
     assert (await exit_.http.get("/schema/openapi.json")).status_code == 200
 
 
-def test_text_is_text() -> None:
+def test_the_documents_text_is_no_markup() -> None:
     """Whatever the document says, it is no markup and no template."""
     evil = "<script>alert(1)</script>\"'&{{ 7 * 7 }}{% raw %}"
     field = {"type": "string", "description": evil, "examples": [evil], "pattern": evil}

@@ -52,7 +52,7 @@ BODIES = {
 
 @pytest.mark.parametrize("body", BODIES.values(), ids=BODIES.keys())
 @on_exit()
-async def test_not_an_object(exit_: ExitUnderTest, body: bytes) -> None:
+async def test_a_body_that_is_no_object_is_invalid_json(exit_: ExitUnderTest, body: bytes) -> None:
     """A body that is no JSON object is `invalid json`."""
     ada = await exit_.client()
     before = exit_.holdings()
@@ -127,7 +127,7 @@ FIELDS: dict[str, tuple[dict[str, object], str]] = {
 
 @pytest.mark.parametrize(("body", "message"), FIELDS.values(), ids=map(ascii, FIELDS))
 @on_exit()
-async def test_bad_fields(exit_: ExitUnderTest, body: dict[str, object], message: str) -> None:
+async def test_a_bad_field_is_named(exit_: ExitUnderTest, body: dict[str, object], message: str) -> None:
     """A field at fault is named, with what is expected of it."""
     ada = await exit_.client()
     before = exit_.holdings()
@@ -136,7 +136,7 @@ async def test_bad_fields(exit_: ExitUnderTest, body: dict[str, object], message
 
 
 @on_exit()
-async def test_good_fields(exit_: ExitUnderTest) -> None:
+async def test_a_good_field_is_not_refused(exit_: ExitUnderTest) -> None:
     """What the table above refuses is not refused in its plain form: the longest region is only unknown."""
     ada = await exit_.client()
     assert (await ada.post({"region": "fsn", "client_public_key": A_KEY, "ipv6": None})).status_code == 201
@@ -146,7 +146,7 @@ async def test_good_fields(exit_: ExitUnderTest) -> None:
 
 @pytest.mark.parametrize("how", ["announced", "chunked"])
 @on_exit()
-async def test_large_body(exit_: ExitUnderTest, how: str) -> None:
+async def test_a_large_body_is_413(exit_: ExitUnderTest, how: str) -> None:
     """A body past max_body is 413, whether its length is announced or not; one of that size is read."""
     ada = await exit_.client()
     before = exit_.holdings()
@@ -187,7 +187,7 @@ INVALID = (
 @pytest.mark.parametrize("header", [*MISSING, *INVALID], ids=lambda h: repr(h)[:30])
 @pytest.mark.parametrize("method", ["POST", "GET"])
 @on_exit()
-async def test_no_token(exit_: ExitUnderTest, method: str, header: bytes | None) -> None:
+async def test_a_missing_token_is_401_before_all_else(exit_: ExitUnderTest, method: str, header: bytes | None) -> None:
     """No bearer token, or one that is unknown: 401, before anything else is looked at."""
     before = exit_.holdings()
     headers = {} if header is None else {b"Authorization": header}
@@ -198,7 +198,7 @@ async def test_no_token(exit_: ExitUnderTest, method: str, header: bytes | None)
 
 @pytest.mark.parametrize("beside", ["Bearer wga_1", "Basic YTpi", "", "itself"])
 @on_exit()
-async def test_two_tokens(exit_: ExitUnderTest, beside: str) -> None:
+async def test_two_tokens_are_401(exit_: ExitUnderTest, beside: str) -> None:
     """Which of two would count is nobody's guess: 401, in either order, also where both are the same."""
     ada = await exit_.client()
     (good,) = ada.headers.values()
@@ -235,7 +235,7 @@ async def test_token_that_counts_no_more(exit_: ExitUnderTest) -> None:
 
 
 @on_exit('subnet = "10.101.0.0/29"\n[tiers.free]\nmax_live_sessions = 1\n')
-async def test_order_of_checks(exit_: ExitUnderTest) -> None:
+async def test_checks_are_made_in_order(exit_: ExitUnderTest) -> None:
     """401 comes before 400, that before 403, that before 503."""
     ada, eve = await exit_.client(tier=Tier.FREE), await exit_.client("eve", Tier.FREE)
     text, _ = new_key()

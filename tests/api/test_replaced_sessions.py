@@ -35,7 +35,7 @@ async def test_bytes_split_at_the_switch(exit_: ExitUnderTest) -> None:
 
 
 @on_exit()
-async def test_peer_stays(exit_: ExitUnderTest) -> None:
+async def test_the_peer_of_a_replaced_session_stays(exit_: ExitUnderTest) -> None:
     """The tunnel of a client that asks again does not drop: its peer is never removed nor made anew."""
     ada = await exit_.client()
     text, raw = new_key()
@@ -77,7 +77,7 @@ async def test_replacing_without_ipv6(exit_: ExitUnderTest) -> None:
 
 @pytest.mark.parametrize("failing", ["apply", "dump", "gone"])
 @on_exit(tunnel=WaywardTunnel)
-async def test_failed_replacement(exit_: ExitUnderTest, failing: str) -> None:
+async def test_a_failed_replacement_keeps_the_old_session(exit_: ExitUnderTest, failing: str) -> None:
     """Where the new session does not come to be, the old one stays live, with its peer and its figures."""
     ada = await exit_.client()
     text, raw = new_key()

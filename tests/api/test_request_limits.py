@@ -51,7 +51,7 @@ def held_up(answer: httpx.Response, after: int = 1) -> None:
 
 
 @on_exit()
-async def test_burst_and_rate(exit_: ExitUnderTest, seconds: Seconds) -> None:
+async def test_a_burst_of_ten_then_one_a_second_is_allowed(exit_: ExitUnderTest, seconds: Seconds) -> None:
     """Ten at once, then one a second; what was not used is there again later, and never more than ten."""
     for _ in range(BURST):
         assert (await exit_.http.get("/v1/regions")).status_code == 200
@@ -67,7 +67,7 @@ async def test_burst_and_rate(exit_: ExitUnderTest, seconds: Seconds) -> None:
 
 
 @on_exit("[api]\npublic_requests_per_minute = 6\npublic_burst = 1\n")
-async def test_retry_after(exit_: ExitUnderTest, seconds: Seconds) -> None:
+async def test_retry_after_is_when_one_more_is_allowed(exit_: ExitUnderTest, seconds: Seconds) -> None:
     """Retry-After is when one more is allowed, with and without a token: then it is, and not before."""
     assert (await exit_.http.get("/v1/regions")).status_code == 200
     held_up(await exit_.http.get("/v1/regions"), after=10)
@@ -79,7 +79,7 @@ async def test_retry_after(exit_: ExitUnderTest, seconds: Seconds) -> None:
 
 
 @on_exit()
-async def test_what_is_counted(exit_: ExitUnderTest) -> None:
+async def test_everything_public_counts(exit_: ExitUnderTest) -> None:
     """All that anybody may ask uses up the same allowance: public answers, refused tokens, what there is not."""
     ada = await exit_.client()
     await ada.open()
@@ -102,7 +102,7 @@ async def test_what_is_counted(exit_: ExitUnderTest) -> None:
 
 @pytest.mark.parametrize("path", ["/v1/sessions", "/v1/sessions/ses_1", "/v1/usage", "/v1/regions", "/schema"])
 @on_exit()
-async def test_options(exit_: ExitUnderTest, path: str) -> None:
+async def test_options_counts_at_every_path(exit_: ExitUnderTest, path: str) -> None:
     """OPTIONS counts like any question that needs no token, at every path."""
     for _ in range(BURST):
         assert (await exit_.http.options(path)).status_code == 204
@@ -111,7 +111,7 @@ async def test_options(exit_: ExitUnderTest, path: str) -> None:
 
 
 @on_exit()
-async def test_never_held_up(exit_: ExitUnderTest) -> None:
+async def test_health_and_document_count_for_nothing(exit_: ExitUnderTest) -> None:
     """Health, readiness and the document are answered however often, and count for nothing."""
     for path in ("/healthz", "/readyz", "/schema/openapi.json"):
         for _ in range(3 * BURST):
@@ -120,7 +120,7 @@ async def test_never_held_up(exit_: ExitUnderTest) -> None:
 
 
 @on_exit()
-async def test_before_anything_else(exit_: ExitUnderTest) -> None:
+async def test_a_limited_source_is_refused_before_any_work(exit_: ExitUnderTest) -> None:
     """Of a source that has used up its allowance no token is looked up, and no body is read."""
     ada, eve = await exit_.client(), await exit_.client("eve")
     await ada.get("/v1/usage")
@@ -135,7 +135,7 @@ async def test_before_anything_else(exit_: ExitUnderTest) -> None:
 
 
 @on_exit()
-async def test_guesses_at_once(exit_: ExitUnderTest) -> None:
+async def test_guesses_at_once_are_limited_together(exit_: ExitUnderTest) -> None:
     """However many guesses of a source come at once, no more are looked up than it may ask; a token that counts is
     served among them."""
     ada = await exit_.client()
@@ -179,7 +179,7 @@ async def test_behind_a_proxy(exit_: ExitUnderTest) -> None:
 
 @pytest.mark.parametrize("tier", Tier)
 @on_exit()
-async def test_by_tier(exit_: ExitUnderTest, tier: Tier, seconds: Seconds) -> None:
+async def test_a_token_may_ask_what_its_tier_says(exit_: ExitUnderTest, tier: Tier, seconds: Seconds) -> None:
     """A token may ask what its tier says a minute, and all of it at once; from any source; before the body is read."""
     ada, allowed = await exit_.client(tier=tier), PER_TOKEN[tier]
     for _ in range(allowed):
@@ -196,7 +196,7 @@ async def test_by_tier(exit_: ExitUnderTest, tier: Tier, seconds: Seconds) -> No
 
 
 @on_exit("[tiers.paid]\nrequests_per_minute = 2\n")
-async def test_taken_over(exit_: ExitUnderTest, seconds: Seconds) -> None:
+async def test_a_changed_limit_holds_from_the_next_request(exit_: ExitUnderTest, seconds: Seconds) -> None:
     """A tier's limit that was changed holds from the next request on, and what was asked before still counts."""
     ada = await exit_.client()
     assert [(await ada.get("/v1/usage")).status_code for _ in range(3)] == [200, 200, 429]

@@ -13,7 +13,7 @@ from tests.support.api.exit_under_test import CONFIG, ExitUnderTest, new_key, on
 
 
 @on_exit()
-async def test_process(exit_: ExitUnderTest) -> None:
+async def test_a_new_process_bills_what_moved_meanwhile(exit_: ExitUnderTest) -> None:
     """A new process finds everything in place, drops nobody, and bills what moved meanwhile."""
     ada = await exit_.client()
     text, raw = new_key()
@@ -32,7 +32,7 @@ async def test_process(exit_: ExitUnderTest) -> None:
 
 
 @on_exit('subnet = "10.101.0.0/29"\n')
-async def test_addresses_stay_taken(exit_: ExitUnderTest) -> None:
+async def test_a_new_process_hands_out_no_taken_address(exit_: ExitUnderTest) -> None:
     """A new process hands out no address that a live session has."""
     ada = await exit_.client()
     sessions = [await ada.open() for _ in range(4)]
@@ -45,7 +45,7 @@ async def test_addresses_stay_taken(exit_: ExitUnderTest) -> None:
 
 
 @on_exit()
-async def test_reboot(exit_: ExitUnderTest) -> None:
+async def test_a_reboot_restores_peers_and_bills_in_full(exit_: ExitUnderTest) -> None:
     """After a reboot the peers are there again, nobody is idle, and counters from zero are billed in full."""
     ada = await exit_.client()
     text, raw = new_key()
@@ -79,7 +79,7 @@ async def test_reboot_with_the_same_ifindex(exit_: ExitUnderTest) -> None:
 
 
 @on_exit('[tiers.paid]\nmax_session = "1h"\n')
-async def test_expired_meanwhile(exit_: ExitUnderTest) -> None:
+async def test_a_session_expired_meanwhile_ends_at_the_start(exit_: ExitUnderTest) -> None:
     """A session that expired while nothing ran ends at the start."""
     ada = await exit_.client()
     session_id = (await ada.open())["id"]

@@ -59,7 +59,7 @@ async def reporting(exit_: ExitUnderTest) -> AsyncIterator[Told]:
 
 
 @on_exit()
-async def test_ready_and_status(exit_: ExitUnderTest) -> None:
+async def test_the_status_follows_the_exit(exit_: ExitUnderTest) -> None:
     """Ready once the exit is; then the status follows the sessions, drain and faults, and names the last tick."""
     ada = await exit_.client()
     async with reporting(exit_) as told:
@@ -78,7 +78,7 @@ async def test_ready_and_status(exit_: ExitUnderTest) -> None:
 
 
 @on_exit()
-async def test_not_ready(exit_: ExitUnderTest) -> None:
+async def test_systemd_is_told_why_the_exit_is_not_ready(exit_: ExitUnderTest) -> None:
     """While /readyz says no, systemd is told why, and not that the exit is ready."""
     exit_.tunnel.interface.link = None
     async with reporting(exit_) as told:
@@ -107,7 +107,7 @@ async def test_reload_before_ready(exit_: ExitUnderTest) -> None:
 
 
 @on_exit()
-async def test_alive(exit_: ExitUnderTest) -> None:
+async def test_alive_is_told_once_a_tick(exit_: ExitUnderTest) -> None:
     """Alive is told once for each tick that came to its end, also one that found a fault."""
     async with reporting(exit_) as told:
         await until(lambda: told.alive() == 1, "the tick before is told")
@@ -119,7 +119,7 @@ async def test_alive(exit_: ExitUnderTest) -> None:
 
 
 @on_exit()
-async def test_hanging_tick(exit_: ExitUnderTest) -> None:
+async def test_a_hanging_tick_is_not_told_alive(exit_: ExitUnderTest) -> None:
     """A tick that hangs is not told, however long the event loop lives."""
     async with reporting(exit_) as told:
         await until(lambda: told.alive() == 1, "the tick before is told")
@@ -139,7 +139,7 @@ async def test_hanging_tick(exit_: ExitUnderTest) -> None:
 
 
 @on_exit()
-async def test_reload(exit_: ExitUnderTest) -> None:
+async def test_a_reload_is_told_and_keeps_what_was_left_out(exit_: ExitUnderTest) -> None:
     """Reloading, then ready, in this order; the status keeps what was not taken over until the next reload."""
     texts = [CONFIG + "keepalive = 7", "", CONFIG]
     taken: list[Settings] = []

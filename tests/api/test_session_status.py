@@ -121,7 +121,9 @@ async def test_over_many_accounts_and_a_restart(exit_: ExitUnderTest) -> None:
 
 
 @on_exit()
-async def test_no_statement(exit_: ExitUnderTest, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_status_of_a_live_session_needs_no_statement(
+    exit_: ExitUnderTest, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A token that is known and a session that is live: no statement goes to either thread, no connection is opened."""
 
     async def unwanted(*_: object) -> NoReturn:
@@ -192,7 +194,7 @@ async def test_while_memory_is_stale(exit_: ExitUnderTest) -> None:
     ],
 )
 @on_exit()
-async def test_known_no_more(exit_: ExitUnderTest, change: str) -> None:
+async def test_a_remembered_token_is_forgotten_when_it_changes(exit_: ExitUnderTest, change: str) -> None:
     """What an admin command did to a token that is known holds when the server has taken it over."""
     ada = await exit_.client()
     opened = await ada.open()
@@ -206,7 +208,7 @@ async def test_known_no_more(exit_: ExitUnderTest, change: str) -> None:
 
 
 @on_exit()
-async def test_expires_while_known(exit_: ExitUnderTest) -> None:
+async def test_a_remembered_token_expires_at_its_time(exit_: ExitUnderTest) -> None:
     """A token that is known ends at its time, with nobody telling."""
     ada = await exit_.client()
     opened = await ada.open()
@@ -218,7 +220,7 @@ async def test_expires_while_known(exit_: ExitUnderTest) -> None:
 
 
 @on_exit()
-async def test_another_tier(exit_: ExitUnderTest) -> None:
+async def test_a_remembered_token_shows_the_new_tier(exit_: ExitUnderTest) -> None:
     """Whose token is known shows the limits of the account's new tier once the server has taken it over."""
     ada = await exit_.client()
     opened = await ada.open()

@@ -45,14 +45,14 @@ def on_server(story: Callable[[Served], Awaitable[None]]) -> Callable[[pytest.Lo
 
 
 @on_server
-async def test_silent(server: Served) -> None:
+async def test_a_silent_client_is_let_go(server: Served) -> None:
     """Whoever connects and says nothing is let go without a word."""
     client = await server.connect()
     assert await client.rest() == b""
 
 
 @on_server
-async def test_slow_head(server: Served) -> None:
+async def test_a_head_that_does_not_end_is_408(server: Served) -> None:
     """A head that does not end is 408, however steadily its bytes come; on a kept connection too."""
     for before in (b"", GET):
         client = await server.connect()
@@ -69,7 +69,7 @@ async def test_slow_head(server: Served) -> None:
 
 
 @on_server
-async def test_slow_body(server: Served) -> None:
+async def test_a_body_that_does_not_end_is_408(server: Served) -> None:
     """A body that does not end is 408, and the application is told that the client has gone."""
     client = await server.connect()
     client.send(b"POST /slow HTTP/1.1\r\nHost: exit.test\r\nContent-Length: 1000000\r\n\r\n")
@@ -94,7 +94,7 @@ async def test_refused_while_it_is_worked_on(server: Served) -> None:
 
 
 @on_server
-async def test_unwanted_body(server: Served) -> None:
+async def test_the_rest_of_an_answered_body_is_thrown_away(server: Served) -> None:
     """The rest of a body that was answered before it ended is thrown away, for a while, and the next request on it is
     answered if it came in time."""
     body = b"x" * 50_000
@@ -111,7 +111,7 @@ async def test_unwanted_body(server: Served) -> None:
 
 
 @on_server
-async def test_answers_not_taken(server: Served) -> None:
+async def test_a_client_that_does_not_read_is_cut_off(server: Served) -> None:
     """Whoever asks and does not read is cut off; what is kept for it is bounded."""
     server.app.size = 2**20
     loop = asyncio.get_running_loop()
@@ -148,7 +148,7 @@ async def drip(client: Bytes, piece: bytes) -> None:
 # Room ---------------------------------------------------------------------------------------------
 
 
-def test_longest_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_connection_waited_for_longest_is_evicted(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where all places are taken, whoever keeps the server waiting the longest makes room; who is served stays; where
     all are served, newcomers are turned away."""
     monkeypatch.setattr(uvicorn_server, "MOST_CONNECTIONS", 3)
@@ -200,7 +200,7 @@ def test_asked_as_it_lost_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
     asyncio.run(story())
 
 
-def test_room_forgets() -> None:
+def test_a_closed_connection_takes_no_slot() -> None:
     """Who has left takes no place, in whatever state, and to leave twice changes nothing."""
     room = ConnectionSlots(2)
     sockets = [socket.socket() for _ in range(6)]

@@ -74,7 +74,7 @@ FAULTS: dict[str, tuple[Callable[[ExitUnderTest], AbstractAsyncContextManager[No
 
 @pytest.mark.parametrize(("fault", "cause"), FAULTS.values(), ids=FAULTS)
 @on_exit()
-async def test_while_it_lasts(
+async def test_a_failing_store_is_503_and_loses_nothing(
     exit_: ExitUnderTest, fault: Callable[[ExitUnderTest], AbstractAsyncContextManager[None]], cause: str
 ) -> None:
     """503 to whoever needs the store, and /readyz says why; afterwards nothing is missing and nothing counted twice."""

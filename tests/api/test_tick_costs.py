@@ -41,7 +41,7 @@ async def live(exit_: ExitUnderTest) -> list[bytes]:
 
 @pytest.mark.parametrize("moved", [0, 1, LIVE])
 @on_exit(UNLIMITED)
-async def test_one_transaction(exit_: ExitUnderTest, moved: int) -> None:
+async def test_a_tick_is_one_transaction(exit_: ExitUnderTest, moved: int) -> None:
     """However many peers moved: one transaction, and two statements for each that did (five, where it is billed)."""
     keys = await live(exit_)
     for raw in keys[:moved]:

@@ -29,7 +29,7 @@ def handshake(exit_: ExitUnderTest, raw: bytes) -> None:
 
 
 @on_exit()
-async def test_figures_follow(exit_: ExitUnderTest) -> None:
+async def test_the_figures_follow_the_tunnels(exit_: ExitUnderTest) -> None:
     """`bytes_in` is what the exit received, `bytes_out` what it sent: both after one tick."""
     ada, session_id, raw = await opened(exit_)
     for step in range(1, 4):
@@ -41,7 +41,7 @@ async def test_figures_follow(exit_: ExitUnderTest) -> None:
 
 
 @on_exit()
-async def test_large_counters(exit_: ExitUnderTest) -> None:
+async def test_large_counters_are_kept_exactly(exit_: ExitUnderTest) -> None:
     """Counters past 32 and 53 bits are kept exactly."""
     ada, session_id, raw = await opened(exit_)
     exit_.tunnel.add_traffic(raw, rx=2**53 + 1, tx=2**32 + 1)
@@ -51,7 +51,7 @@ async def test_large_counters(exit_: ExitUnderTest) -> None:
 
 
 @on_exit()
-async def test_handshake(exit_: ExitUnderTest) -> None:
+async def test_the_last_handshake_is_the_tunnels(exit_: ExitUnderTest) -> None:
     """The last handshake is the one that the tunnel reports."""
     ada, session_id, raw = await opened(exit_)
     handshake(exit_, raw)
@@ -60,7 +60,7 @@ async def test_handshake(exit_: ExitUnderTest) -> None:
 
 
 @on_exit()
-async def test_idle(exit_: ExitUnderTest) -> None:
+async def test_an_idle_session_ends(exit_: ExitUnderTest) -> None:
     """More than the idle timeout without a new handshake ends a session; a handshake starts the wait again."""
     ada, session_id, raw = await opened(exit_)
     await exit_.tick(after=300)
@@ -89,7 +89,7 @@ async def test_traffic_is_no_handshake(exit_: ExitUnderTest) -> None:
 
 
 @on_exit("[tiers.free]\nidle_timeout = 0\n")
-async def test_never_idle(exit_: ExitUnderTest) -> None:
+async def test_an_idle_timeout_of_0_is_none(exit_: ExitUnderTest) -> None:
     """An idle timeout of 0 is none."""
     _, session_id, _ = await opened(exit_, Tier.FREE)
     await exit_.tick(after=20 * DAY)
@@ -98,7 +98,7 @@ async def test_never_idle(exit_: ExitUnderTest) -> None:
 
 @pytest.mark.parametrize("hours", [5, -5])
 @on_exit()
-async def test_clock_step(exit_: ExitUnderTest, hours: int) -> None:
+async def test_a_clock_step_changes_no_idleness(exit_: ExitUnderTest, hours: int) -> None:
     """A step of the wall clock ends nobody as idle, and keeps nobody from it."""
     _, session_id, raw = await opened(exit_)
     handshake(exit_, raw)
@@ -115,7 +115,7 @@ async def test_clock_step(exit_: ExitUnderTest, hours: int) -> None:
 
 
 @on_exit('[tiers.paid]\nmax_session = "1h"\nidle_timeout = 0\n')
-async def test_expiry(exit_: ExitUnderTest) -> None:
+async def test_a_session_ends_at_its_expiry(exit_: ExitUnderTest) -> None:
     """At `expires_at`, and not a second before, the session ends; what moved until then is billed."""
     ada, session_id, raw = await opened(exit_)
     await exit_.tick(after=HOUR - 1)
@@ -167,7 +167,7 @@ async def test_not_acknowledged_before_done(exit_: ExitUnderTest) -> None:
 
 
 @on_exit()
-async def test_foreign_peer(exit_: ExitUnderTest) -> None:
+async def test_a_foreign_peer_is_removed(exit_: ExitUnderTest) -> None:
     """A peer of no session is removed; ours stay as they are."""
     _, _, raw = await opened(exit_)
     _, foreign = new_key()
@@ -193,7 +193,7 @@ async def test_foreign_peer_again_and_again(exit_: ExitUnderTest) -> None:
 
 
 @on_exit()
-async def test_missing_peer(exit_: ExitUnderTest) -> None:
+async def test_a_missing_peer_is_put_back_and_its_totals_go_on(exit_: ExitUnderTest) -> None:
     """A peer that somebody removed is put back and counts from zero; the session's totals go on."""
     ada, session_id, raw = await opened(exit_)
     exit_.tunnel.add_traffic(raw, rx=100)
@@ -220,7 +220,7 @@ async def test_restart_after_a_restored_peer(exit_: ExitUnderTest) -> None:
 
 
 @on_exit(tunnel=WaywardTunnel)
-async def test_short_dump(exit_: ExitUnderTest) -> None:
+async def test_one_short_dump_proves_nothing(exit_: ExitUnderTest) -> None:
     """One dump that misses a peer proves nothing: the peer and its counters are left alone."""
     ada, session_id, raw = await opened(exit_)
     exit_.tunnel.add_traffic(raw, rx=100)
@@ -249,7 +249,7 @@ async def test_restored_peer_is_not_idle(exit_: ExitUnderTest) -> None:
 
 
 @on_exit()
-async def test_interface_made_again(exit_: ExitUnderTest) -> None:
+async def test_a_new_interface_is_billed_in_full(exit_: ExitUnderTest) -> None:
     """A new interface counts from zero: totals never go down, and what it counts is billed in full."""
     ada, session_id, raw = await opened(exit_)
     exit_.tunnel.add_traffic(raw, rx=100, tx=50)
@@ -266,7 +266,7 @@ async def test_interface_made_again(exit_: ExitUnderTest) -> None:
 
 
 @on_exit()
-async def test_commit_fails(exit_: ExitUnderTest) -> None:
+async def test_a_failed_commit_is_billed_once_later(exit_: ExitUnderTest) -> None:
     """A tick that cannot store what it read bills it once, later; meanwhile the exit is not ready."""
     ada, session_id, raw = await opened(exit_)
     exit_.tunnel.add_traffic(raw, rx=100)
@@ -301,7 +301,7 @@ async def test_commit_made_all_the_same(exit_: ExitUnderTest) -> None:
 
 
 @on_exit(tunnel=WaywardTunnel)
-async def test_dump_fails(exit_: ExitUnderTest) -> None:
+async def test_a_failed_dump_bills_nothing_and_is_caught_up(exit_: ExitUnderTest) -> None:
     """A tick without a dump ends and bills nothing; the next one catches up."""
     ada, session_id, raw = await opened(exit_)
     exit_.tunnel.add_traffic(raw, rx=100)
@@ -315,7 +315,7 @@ async def test_dump_fails(exit_: ExitUnderTest) -> None:
 
 
 @on_exit('[meter]\nretention = "90d"\n[tiers.paid]\nidle_timeout = 0\n')
-async def test_retention(exit_: ExitUnderTest) -> None:
+async def test_an_ended_session_answers_until_its_retention(exit_: ExitUnderTest) -> None:
     """An ended session answers until retention removes it, counted from its end; a live one stays."""
     ada, session_id, raw = await opened(exit_)
     kept = (await ada.open())["id"]
@@ -330,7 +330,7 @@ async def test_retention(exit_: ExitUnderTest) -> None:
 
 
 @on_exit('[meter]\nretention = "1m"\n')
-async def test_short_retention(exit_: ExitUnderTest) -> None:
+async def test_a_short_retention_is_kept_to(exit_: ExitUnderTest) -> None:
     """Retention of less than an hour is kept to as well: what is older goes within one more of it."""
     ada, session_id, _ = await opened(exit_)
     await ada.delete(session_id)

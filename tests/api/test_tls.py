@@ -46,7 +46,7 @@ async def name_now(server: Served) -> str:
     return await shown(client)
 
 
-def test_renewed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_new_connections_get_the_renewed_pair(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """New connections get the renewed pair, those that stand keep theirs; a pair that is none is logged once and the
     old one stays."""
     cert, key = self_signed(tmp_path, "first")
@@ -78,7 +78,7 @@ def test_renewed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
 
 
 @pytest.mark.parametrize("fault", ["another's key", "no certificate", "no file", "a passphrase"])
-def test_no_pair(tmp_path: Path, fault: str) -> None:
+def test_files_that_are_no_pair_are_refused_at_start(tmp_path: Path, fault: str) -> None:
     """Files that are no pair are refused at start, by the settings' names."""
     cert, key = self_signed(tmp_path, "first")
     _, other_key = self_signed(tmp_path, "second")
@@ -108,7 +108,7 @@ def encrypt(key: Path) -> None:
     )
 
 
-def test_no_handshake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unfinished_handshake_is_let_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever does not come to terms is let go, takes the place of nobody meanwhile, and does not hold up the stop."""
     monkeypatch.setattr(uvicorn_server, "MOST_CONNECTIONS", 3)
     certificate = Certificate(*self_signed(tmp_path, "first"))
@@ -130,7 +130,7 @@ def test_no_handshake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asyncio.run(story())
 
 
-def test_old_versions(tmp_path: Path) -> None:
+def test_tls_1_2_is_the_oldest_spoken(tmp_path: Path) -> None:
     """TLS 1.2 is the oldest that is spoken."""
 
     async def story() -> None:

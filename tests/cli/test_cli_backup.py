@@ -25,7 +25,7 @@ NEWEST = migrations()[-1][0]
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a small disk")
 
 
-def test_one_private_file(used: CommandLine, file: Path) -> None:
+def test_a_backup_is_one_private_file(used: CommandLine, file: Path) -> None:
     """A plain tar of four members, for its owner alone; nothing else is left beside it or in the state directory."""
     found = members(file)
     assert list(found) == ["manifest.json", "config.toml", "server.key", "store.sqlite"]
@@ -74,7 +74,7 @@ def test_a_folder_gets_dated_names(used: CommandLine, tmp_path: Path) -> None:
     assert used("backup", str(tmp_path / "file"), "--keep", "2").status == 2
 
 
-def test_the_services_command(used: CommandLine, tmp_path: Path) -> None:
+def test_the_units_command_makes_a_backup(used: CommandLine, tmp_path: Path) -> None:
     """What the systemd unit executes makes a backup; only its folder is another one here."""
     unit = (PROJECT / "systemd" / "wg-appliance-backup.service").read_text(encoding="utf-8")
     (command,) = re.findall(r"^ExecStart=/usr/local/bin/wg-appliance (.*)$", unit, re.MULTILINE)
@@ -103,20 +103,20 @@ def test_no_backup_is_no_target(used: CommandLine, tmp_path: Path, name: str) ->
     assert content(tmp_path) == before
 
 
-def test_no_place(used: CommandLine, tmp_path: Path) -> None:
+def test_a_missing_folder_is_named(used: CommandLine, tmp_path: Path) -> None:
     """A folder that is not there is named, with what was to be written."""
     assert f"cannot write the backup {tmp_path / 'none' / 'b'}: " in refused(
         used, "backup", str(tmp_path / "none" / "b")
     )
 
 
-def test_nothing_to_save(bare: CommandLine, tmp_path: Path) -> None:
+def test_no_store_makes_no_backup(bare: CommandLine, tmp_path: Path) -> None:
     """Without a store: no file is made, and no store."""
     assert f"no store at {bare.state.store}" in refused(bare, "backup", str(tmp_path / "b"))
     assert [path.name for path in tmp_path.iterdir()] == ["config.toml"]
 
 
-def test_two_at_once(used: CommandLine, tmp_path: Path) -> None:
+def test_a_second_backup_is_told_to_wait(used: CommandLine, tmp_path: Path) -> None:
     """In one folder the second is told to wait."""
     with create.workshop(tmp_path):
         assert "another backup is being written" in refused(used, "backup", str(tmp_path / "b"))

@@ -165,7 +165,9 @@ BAD = {
 
 
 @pytest.mark.parametrize(("spoil", "finding"), BAD.values(), ids=BAD)
-def test_bad_files(used: CommandLine, file: Path, spoil: Callable[[Path], None], finding: str) -> None:
+def test_a_bad_file_is_named_and_changes_nothing(
+    used: CommandLine, file: Path, spoil: Callable[[Path], None], finding: str
+) -> None:
     """One line that names the file and what is wrong with it; state and configuration are as they were."""
     spoil(file)
     before = content(used.state.path), used.config.read_bytes()
@@ -175,7 +177,7 @@ def test_bad_files(used: CommandLine, file: Path, spoil: Callable[[Path], None],
     assert (content(used.state.path), used.config.read_bytes()) == before
 
 
-def test_every_cut(used: CommandLine, file: Path) -> None:
+def test_a_truncated_backup_is_refused(used: CommandLine, file: Path) -> None:
     """Wherever a file ends too soon, it is refused; a whole one with its padding cut off is whole."""
     whole = file.read_bytes()
     end = len(whole.rstrip(b"\0"))

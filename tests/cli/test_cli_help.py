@@ -55,7 +55,7 @@ def test_a_page_is_printed(bare: CommandLine, topic: str) -> None:
 
 
 @pytest.mark.parametrize(("asked", "meant"), [("conect", "connect"), ("backups", "backup"), ("nonsense", None)])
-def test_an_unknown_topic(bare: CommandLine, asked: str, meant: str | None) -> None:
+def test_an_unknown_topic_is_refused_with_a_suggestion(bare: CommandLine, asked: str, meant: str | None) -> None:
     """Status 2, and one line that names the topics and the one that was probably meant."""
     refused = bare("help", asked)
     assert (refused.status, refused.out) == (2, "")
@@ -210,7 +210,7 @@ def test_every_command_is_in_the_table() -> None:
 
 
 @pytest.mark.parametrize("words", [["tokens"], ["token", "make"], ["connect", "--fast"], ["help", "nonsense"]])
-def test_can_fail(words: list[str]) -> None:
+def test_what_does_not_exist_is_found(words: list[str]) -> None:
     """A command, an option or a topic that does not exist is found."""
     with pytest.raises(click.UsageError):
         parsed(words)

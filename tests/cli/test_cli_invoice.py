@@ -23,7 +23,7 @@ def books(wga: CommandLine) -> Books:
 # The three formats ---------------------------------------------------------------------------------
 
 
-def test_text(books: Books) -> None:
+def test_text_has_a_line_a_session_and_a_total(books: Books) -> None:
     """A line a session in the order in which they started, a total, and what is to be paid."""
     done = books.invoice()
     assert (done.status, done.err) == (0, "")
@@ -51,7 +51,7 @@ TOTAL = {
 
 
 @pytest.mark.parametrize("arguments", [("--format", "json"), ("--json",)], ids=" ".join)
-def test_json(books: Books, arguments: tuple[str, ...]) -> None:
+def test_json_has_every_figure(books: Books, arguments: tuple[str, ...]) -> None:
     """Every figure of every line and the totals, money in integers; null for what has not ended."""
     done = books.invoice(*arguments)
     assert (done.status, done.err) == (0, "")
@@ -64,7 +64,7 @@ def test_json(books: Books, arguments: tuple[str, ...]) -> None:
     }
 
 
-def test_csv(books: Books) -> None:
+def test_csv_has_a_record_a_session(books: Books) -> None:
     """A heading and a record a session, nothing else: what reads it adds up by itself, to the total."""
     done = books.invoice("--format", "csv")
     assert (done.status, done.err, done.out[-1]) == (0, "", "\n")
@@ -84,7 +84,7 @@ def test_the_months_of_a_session_add_up(books: Books) -> None:
     assert sum(part["bytes_millicents"] for part in parts) == 3 * 5000
 
 
-def test_large_figures(books: Books) -> None:
+def test_large_figures_are_exact_in_all_formats(books: Books) -> None:
     """Bytes and money past 2^53 stand to the last digit in all formats."""
     large = books.session("2027-01-01T00:00:00Z", Rates("eur", 0, GIB))
     books.count(large, "2027-01-01T00:00:00Z", "2027-01-01T00:00:10Z", received=2**60 + 1)
@@ -95,7 +95,7 @@ def test_large_figures(books: Books) -> None:
     assert "to pay: 11529215046068.46977 eur\n" in books.invoice(month="2027-01").out
 
 
-def test_two_currencies(books: Books) -> None:
+def test_currencies_are_never_added_up(books: Books) -> None:
     """What was agreed in different currencies is never added up: a total each."""
     other = books.session("2026-11-29T00:00:00Z", Rates("usd", 600, 0))
     books.count(other, "2026-11-29T00:00:00Z", "2026-11-29T00:10:00Z")
@@ -105,7 +105,7 @@ def test_two_currencies(books: Books) -> None:
     assert books.invoice().out.splitlines()[-2:] == ["to pay: 0.19016 eur", "to pay: 0.06000 usd"]
 
 
-def test_no_price(books: Books) -> None:
+def test_no_price_is_no_cost(books: Books) -> None:
     """Without a configured price a line has no cost, which is not one of 0, and nothing is to be paid for it."""
     other = books.session("2027-01-01T00:00:00Z", None)
     books.count(other, "2027-01-01T00:00:00Z", "2027-01-01T00:01:00Z", received=5)
@@ -123,7 +123,7 @@ def test_no_price(books: Books) -> None:
     assert [total[name] for name in ("time_millicents", "bytes_millicents", "millicents")] == [None] * 3
 
 
-def test_two_formats(books: Books) -> None:
+def test_two_formats_are_a_usage_error(books: Books) -> None:
     """--json beside another format is a mistake in the command line."""
     refused = books.invoice("--json", "--format", "csv")
     assert (refused.status, refused.out) == (2, "")
@@ -142,7 +142,7 @@ EMPTY = [
 
 @pytest.mark.parametrize(("arguments", "out", "err"), EMPTY, ids=["text", "csv", "verified"])
 @pytest.mark.parametrize("month", ["2026-10", "2027-01", "0001-01", "9999-12"])
-def test_empty_month(books: Books, month: str, arguments: tuple[str, ...], out: str, err: str) -> None:
+def test_an_empty_month_has_no_lines(books: Books, month: str, arguments: tuple[str, ...], out: str, err: str) -> None:
     """A month without sessions, past or future, has no lines: status 0, the heading alone in CSV, a remark else."""
     done = books.invoice(*arguments, month=month)
     assert (done.status, done.out, done.err) == (0, out, err)
@@ -172,7 +172,7 @@ def test_a_tier_that_does_not_pay(books: Books, tier: str) -> None:
     assert books.invoice().out == TEXT
 
 
-def test_another_account(books: Books) -> None:
+def test_each_account_has_its_own_invoice(books: Books) -> None:
     """Each account has its own sessions on its invoice."""
     books.wga.do("account", "create", "bob", "--tier", "paid")
     theirs = books.session("2026-11-25T00:00:00Z", account="bob")
@@ -181,7 +181,7 @@ def test_another_account(books: Books) -> None:
     assert books.invoice().out == TEXT
 
 
-def test_a_deleted_account(books: Books) -> None:
+def test_a_deleted_account_can_still_be_invoiced(books: Books) -> None:
     """What it owes can still be shown."""
     books.wga.do("account", "delete", "ada")
     assert books.invoice("--verify").out == TEXT
@@ -204,7 +204,7 @@ def test_a_name_used_again(books: Books) -> None:
 
 
 @pytest.mark.parametrize("name", ["nobody", "Ada"])
-def test_unknown_account(books: Books, name: str) -> None:
+def test_an_unknown_account_is_named(books: Books, name: str) -> None:
     """Status 1 and one line that names it and where to look."""
     refused = books.wga("invoice", name, "--month", "2026-11")
     assert (refused.status, refused.out) == (1, "")
@@ -216,7 +216,7 @@ BAD_MONTHS += ["11-2026", " 2026-11", "2026-11 ", "2026-1 ", "+026-11", "-2026-1
 
 
 @pytest.mark.parametrize("month", BAD_MONTHS)
-def test_no_month(books: Books, month: str) -> None:
+def test_a_bad_month_is_refused_with_an_example(books: Books, month: str) -> None:
     """Status 2, what was given and what a month looks like."""
     refused = books.invoice(month=month)
     assert (refused.status, refused.out) == (2, "")
@@ -236,7 +236,7 @@ MISTYPED = [
 
 
 @pytest.mark.parametrize(("arguments", "message"), MISTYPED, ids=[" ".join(each[0]) or "none" for each in MISTYPED])
-def test_mistyped(books: Books, arguments: list[str], message: str) -> None:
+def test_a_mistyped_option_is_named(books: Books, arguments: list[str], message: str) -> None:
     """Status 2 and what was not understood."""
     refused = books.wga("invoice", *arguments)
     assert (refused.status, refused.out, message in refused.err) == (2, "", True), refused.err

@@ -88,7 +88,7 @@ def test_made_without_a_configuration(used: CommandLine, tmp_path: Path) -> None
     assert used.config.read_bytes() == before
 
 
-def test_an_older_schema(used: CommandLine, file: Path, tmp_path: Path) -> None:
+def test_an_older_schema_is_restored_as_it_is(used: CommandLine, file: Path, tmp_path: Path) -> None:
     """Restored as it is, so that the version which made it can go on with it; whatever opens it first migrates it."""
     old = tmp_path / "old.sqlite"
     with closing(sqlite3.connect(old)) as db, db:
@@ -118,7 +118,7 @@ def test_what_is_of_another_host_is_said(used: CommandLine, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("whose", ["the backup's", "the present"])
-def test_refused_while_serving(used: CommandLine, file: Path, tmp_path: Path, whose: str) -> None:
+def test_a_restore_is_refused_while_serving(used: CommandLine, file: Path, tmp_path: Path, whose: str) -> None:
     """Whether the server runs on the state that the backup's configuration names, or that the present one does."""
     served = used.state
     if whose == "the present":
@@ -146,7 +146,7 @@ def test_a_full_disk_while_unpacking(used: CommandLine, file: Path, tmp_path: Pa
         assert content(disk) == before
 
 
-def test_cut_short(used: CommandLine, file: Path) -> None:
+def test_after_a_killed_restore_nothing_works_until_it_is_run_again(used: CommandLine, file: Path) -> None:
     """After a restore that was killed, nothing works on what may be mixed, until it was run again."""
     used.state.unfinished_restore.touch()
     for command in (("account", "list"), ("serve",)):

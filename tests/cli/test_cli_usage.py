@@ -61,7 +61,9 @@ def of_windows(shown: dict[str, Any]) -> tuple[object, ...]:
 @pytest.mark.parametrize(
     ("tier", "size", "seconds"), [("anonymous", 2**30, 1800), ("free", 5 * 2**30, 7200), ("paid", 0, 0)]
 )
-def test_nothing_used(wga: CommandLine, monkeypatch: pytest.MonkeyPatch, tier: str, size: int, seconds: int) -> None:
+def test_unused_windows_show_their_limits(
+    wga: CommandLine, monkeypatch: pytest.MonkeyPatch, tier: str, size: int, seconds: int
+) -> None:
     """The fields of GET /v1/usage with the tier's limits, 0 for none; each window would end its length from now."""
     set_clock(monkeypatch, NOW)
     wga.do("account", "create", "alice", "--tier", tier)
@@ -88,7 +90,7 @@ time until   2026-09-22T02:13:20Z
 """
 
 
-def test_text(alice: CommandLine) -> None:
+def test_text_has_a_field_a_line(alice: CommandLine) -> None:
     """A field a line; sizes readable, times whole, when each window ends."""
     opened = NOW.wall_ms - 4 * DAY
     used(alice, Windows(Window(opened, 2**30), Window(NOW.wall_ms - DAY // 2, 90_999)))
@@ -118,7 +120,9 @@ ENDS = [
 
 
 @pytest.mark.parametrize(("opened", "expected"), [end[1:] for end in ENDS], ids=[end[0] for end in ENDS])
-def test_resets(alice: CommandLine, opened: tuple[int, int], expected: tuple[object, ...]) -> None:
+def test_a_window_counts_until_its_end(
+    alice: CommandLine, opened: tuple[int, int], expected: tuple[object, ...]
+) -> None:
     """A window counts until its end and not at it; then the next one would end its length from now. Whoever comes at
     the second that is shown does not come too early."""
     used(alice, Windows(Window(opened[0], 5), Window(opened[1], 6999)))
@@ -169,7 +173,7 @@ def test_counted_meanwhile(alice: CommandLine, monkeypatch: pytest.MonkeyPatch) 
     assert alice.json("usage", "alice")["session_seconds"] == 90
 
 
-def test_large_figures(alice: CommandLine) -> None:
+def test_large_figures_are_exact_in_json(alice: CommandLine) -> None:
     """JSON has them to the last digit; the table does not fail on them."""
     used(alice, Windows(Window(NOW.wall_ms, MOST), Window(NOW.wall_ms, (2**53 + 1) * 1000)))
     shown = alice.json("usage", "alice")
@@ -177,7 +181,7 @@ def test_large_figures(alice: CommandLine) -> None:
     assert "8388608.0 TiB of 5.0 GiB" in alice.do("usage", "alice").out
 
 
-def test_configured_limits(alice: CommandLine) -> None:
+def test_limits_are_the_configured_ones(alice: CommandLine) -> None:
     """Limits and windows are those of the configuration."""
     text = alice.config.read_text(encoding="utf-8")
     text += '[tiers.free]\nbytes_limit = "1 KB"\nbytes_window = "1h"\nseconds_limit = 7\nseconds_window = "1m"\n'
@@ -188,7 +192,7 @@ def test_configured_limits(alice: CommandLine) -> None:
 
 
 @pytest.mark.parametrize("name", ["nobody", "Alice"])
-def test_unknown(alice: CommandLine, name: str) -> None:
+def test_an_unknown_account_is_named(alice: CommandLine, name: str) -> None:
     """Status 1 and one line that names the account and where to look."""
     refused = alice("usage", name)
     assert (refused.status, refused.out) == (1, "")
@@ -205,7 +209,7 @@ MISTYPED = [
 
 
 @pytest.mark.parametrize(("arguments", "message"), MISTYPED, ids=[" ".join(each[0]) or "none" for each in MISTYPED])
-def test_mistyped(alice: CommandLine, arguments: list[str], message: str) -> None:
+def test_a_mistyped_option_is_named(alice: CommandLine, arguments: list[str], message: str) -> None:
     """Status 2 and what was not understood."""
     refused = alice("usage", *arguments)
     assert (refused.status, refused.out, message in refused.err) == (2, "", True), refused.err

@@ -22,7 +22,7 @@ def books(wga: CommandLine) -> Books:
 
 
 @pytest.mark.parametrize("shape", ["text", "csv", "json"])
-def test_verified(books: Books, shape: str) -> None:
+def test_an_invoice_that_agrees_is_the_same(books: Books, shape: str) -> None:
     """Where all agrees, a remark says so and the result is the same as without."""
     plain, verified = books.invoice("--format", shape), books.invoice("--format", shape, "--verify")
     assert (verified.status, verified.out) == (0, plain.out)
@@ -48,7 +48,7 @@ ALTERED = {
 
 
 @pytest.mark.parametrize("sql", ALTERED.values(), ids=ALTERED)
-def test_altered(books: Books, sql: str) -> None:
+def test_an_altered_line_fails_the_invoice(books: Books, sql: str) -> None:
     """A line or a day that was altered by hand: status 1, one line that names the session and no other, no invoice."""
     books.alter(sql, ACROSS)
     refused = books.invoice("--verify")
@@ -57,7 +57,7 @@ def test_altered(books: Books, sql: str) -> None:
     assert [refused.err.count(session) for session in (ACROSS, SHORT, RUNNING)] == [1, 0, 0]
 
 
-def test_all_are_named(books: Books) -> None:
+def test_all_altered_sessions_are_named(books: Books) -> None:
     """Several sessions that do not agree are named in one line."""
     for session in (ACROSS, SHORT):
         books.alter("UPDATE invoice_lines SET seconds = 7 WHERE session_id = :id AND month = '2026-11'", session)
@@ -67,7 +67,7 @@ def test_all_are_named(books: Books) -> None:
     assert [refused.err.count(session) for session in (ACROSS, SHORT, RUNNING)] == [1, 1, 1]
 
 
-def test_words(books: Books) -> None:
+def test_both_sides_of_the_difference_are_told(books: Books) -> None:
     """Both sides of the difference are told, in the units of the invoice."""
     books.alter("UPDATE invoice_lines SET seconds = 631 WHERE session_id = :id AND month = '2026-11'", ACROSS)
     rest = f"{GIB}+{GIB // 2} B, 10500+7500 millicents"
@@ -87,7 +87,7 @@ def test_lost_after_retention(books: Books) -> None:
     assert f"{SHORT} has daily totals in 2026-11 and no line" in refused.err
 
 
-def test_another_month(books: Books) -> None:
+def test_an_altered_line_fails_its_own_month_alone(books: Books) -> None:
     """What was altered in December is found in December; without --verify nothing is compared."""
     books.alter("UPDATE invoice_lines SET bytes_in = 1 WHERE session_id = :id AND month = '2026-12'", ACROSS)
     assert books.invoice("--verify").status == 0

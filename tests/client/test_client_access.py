@@ -25,7 +25,7 @@ def saved(tmp_path: Path) -> Path:
     return tmp_path / "deep" / "wg-appliance"
 
 
-def test_order(saved: Path) -> None:
+def test_options_come_before_environment_before_saved(saved: Path) -> None:
     """What is given comes before the environment, that before what was saved; each for itself."""
     assert find("https://given", "given", ENVIRONMENT, saved) == Access("https://given", "given")
     assert find("https://given", None, ENVIRONMENT, saved) == Access("https://given", "env")
@@ -95,7 +95,7 @@ def test_a_token_that_others_can_read(saved: Path) -> None:
         find(None, None, {}, saved)
 
 
-def test_token_file(tmp_path: Path) -> None:
+def test_a_named_token_file_has_to_have_a_token(tmp_path: Path) -> None:
     """A file that is named has to have one."""
     write_private(tmp_path / "token", "secret\n")
     assert read_token(tmp_path / "token") == "secret"
@@ -116,7 +116,7 @@ def test_the_token_is_not_shown() -> None:
     assert "secret" not in repr(Access("https://given", "secret"))
 
 
-def test_the_users_folder() -> None:
+def test_the_folder_is_the_callers() -> None:
     """XDG's, which behind sudo is not the caller's; then their home counts."""
     environ = {"HOME": "/home/x", "XDG_CONFIG_HOME": "/somewhere"}
     assert folder(find_invoker(environ), environ) == Path("/somewhere/wg-appliance")
@@ -125,7 +125,7 @@ def test_the_users_folder() -> None:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="NOT TESTED: only root has somebody behind it")
-def test_behind_sudo(tmp_path: Path) -> None:
+def test_files_behind_sudo_are_the_callers(tmp_path: Path) -> None:
     """Files are the caller's, their folder is in the caller's home, and root is root again afterwards."""
     environ = {"SUDO_UID": str(NOBODY.pw_uid), "HOME": "/root", "XDG_CONFIG_HOME": "/somewhere"}
     invoker = find_invoker(environ)
@@ -168,7 +168,9 @@ def test_a_file_that_is_there_stays(tmp_path: Path) -> None:
         ("unix:/run/api", "localhost", 0, "/run/api", False),
     ],
 )
-def test_urls(text: str, host: str, port: int, path: str, in_clear: bool) -> None:
+def test_the_token_goes_in_the_clear_to_this_machine_alone(
+    text: str, host: str, port: int, path: str, in_clear: bool
+) -> None:
     """The token goes in the clear only to this machine itself, unless the user allows it."""
     found = parse_url(text)
     assert (found.host, found.port, found.path, found.sends_token_in_clear_text) == (host, port, path, in_clear)

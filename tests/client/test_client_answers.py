@@ -11,7 +11,7 @@ from appliance.domain.errors import HostError
 from tests.support.client.scripted_api import OPENED, QUOTA_EXCEEDED, SESSION
 
 
-def test_opened() -> None:
+def test_a_201_is_a_session() -> None:
     """201 is a session, whatever fields a later version may add."""
     found = on_opening(Answer(201, {**OPENED, "later": 1}), 1)
     assert found == OpenedSession(**OPENED)
@@ -24,7 +24,7 @@ def test_an_answer_that_is_not_the_apis() -> None:
             on_opening(answer, 1)
 
 
-def test_quota_exceeded() -> None:
+def test_a_used_up_quota_is_status_3() -> None:
     """Status 3; both windows with what was used and when they reset, and what to do."""
     found = on_opening(Answer(402, QUOTA_EXCEEDED), 1)
     assert found == Refusal(
@@ -38,14 +38,14 @@ def test_quota_exceeded() -> None:
     ("available", "said"),
     [(["ams", "nbg"], "; there is one in: ams, nbg"), ([], "; and there is none in any other")],
 )
-def test_another_region(available: list[str], said: str) -> None:
+def test_an_unknown_region_names_the_others(available: list[str], said: str) -> None:
     """A region without an exit is not waited for; those that have one are named."""
     body = {"error": "no active node in region fsn", "available": available}
     assert on_opening(Answer(503, body, 10), 1) == Refusal(f"no active node in region fsn{said}", responses.FAILED)
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 405, 413])
-def test_refused_for_good(status: int) -> None:
+def test_a_lasting_refusal_is_status_1(status: int) -> None:
     """What will not change by asking again is status 1, in the API's own words."""
     found = on_opening(Answer(status, {"error": "its words"}), 1)
     assert isinstance(found, Refusal)
@@ -55,7 +55,7 @@ def test_refused_for_good(status: int) -> None:
 
 @pytest.mark.parametrize("status", [429, 500, 502, 503, 504])
 @pytest.mark.parametrize("decide", [on_opening, on_status])
-def test_passing(status: int, decide: object) -> None:
+def test_a_passing_refusal_is_tried_again(status: int, decide: object) -> None:
     """Busy, limited or failing: again, after as long as it asks for, but never sooner than the pause, nor in hours."""
     assert callable(decide)
     for retry_after, failures, wait in ((30, 1, 30), (None, 1, 1), (1, 4, 8), (None, 50, 10), (9999, 1, 300)):
@@ -64,12 +64,12 @@ def test_passing(status: int, decide: object) -> None:
         assert (found.after_s, "busy" in found.why) == (wait, True)
 
 
-def test_pauses_grow() -> None:
+def test_pauses_double_up_to_ten_seconds() -> None:
     """Twice as long each time, ten seconds at most."""
     assert [pause(failures) for failures in range(1, 8)] == [1, 2, 4, 8, 10, 10, 10]
 
 
-def test_status() -> None:
+def test_a_session_with_a_reason_is_over() -> None:
     """A session without a reason is live; one with a reason is over."""
     assert on_status(Answer(200, SESSION), 1) == Live(SESSION)
     final = {**SESSION, "terminated_reason": "drained"}
@@ -77,7 +77,7 @@ def test_status() -> None:
 
 
 @pytest.mark.parametrize(("status", "words"), [(401, "invalid token"), (404, "session not found")])
-def test_status_of_nobody(status: int, words: str) -> None:
+def test_an_unknown_token_or_session_is_an_end(status: int, words: str) -> None:
     """A token that does not count any more, or a session that the exit does not know, is an end too."""
     assert on_status(Answer(status, {"error": words}), 1) == Over(words, {})
 

@@ -28,7 +28,7 @@ PROJECT = Path(__file__).resolve().parents[2]
 POST = "POST /v1/sessions"
 
 
-def test_config_only(api: ScriptedApi, run: Run, tmp_path: Path) -> None:
+def test_a_config_goes_into_a_private_file(api: ScriptedApi, run: Run, tmp_path: Path) -> None:
     """A whole config in a file for nobody else; the exit was told the public key alone. The session stays open."""
     api.answers(POST, 201, OPENED)
     file = tmp_path / "fsn.conf"
@@ -45,7 +45,7 @@ def test_config_only(api: ScriptedApi, run: Run, tmp_path: Path) -> None:
     assert key[1] not in json.dumps(asked.body)
 
 
-def test_config_on_stdout(api: ScriptedApi, run: Run) -> None:
+def test_a_config_stands_alone_on_stdout(api: ScriptedApi, run: Run) -> None:
     """Alone, as `connect --config-only > FILE` wants it; --dns adds a line."""
     api.answers("GET /v1/regions", 200, {"regions": [{"code": "fsn", "node_count": 1}]})
     api.answers(POST, 201, OPENED)
@@ -81,7 +81,7 @@ def test_a_folder_that_is_not_there(api: ScriptedApi, run: Run, tmp_path: Path) 
     assert "none is no directory" in done.stderr
 
 
-def test_qr(api: ScriptedApi, run: Run) -> None:
+def test_a_qr_code_is_drawn_in_half_blocks(api: ScriptedApi, run: Run) -> None:
     """Half blocks, with a resolver that a phone can reach."""
     api.answers(POST, 201, OPENED)
     done = run("connect", "fsn", "--qr")
@@ -91,7 +91,7 @@ def test_qr(api: ScriptedApi, run: Run) -> None:
     assert "\nDNS = 9.9.9.9\n" in json.loads(shown.stdout)["wg_config"]
 
 
-def test_qr_without_blocks(api: ScriptedApi, run: Run) -> None:
+def test_without_blocks_no_session_is_opened_for_a_qr_code(api: ScriptedApi, run: Run) -> None:
     """One line, and no session that nobody knows the id of; as JSON it is whole."""
     api.answers(POST, 201, OPENED)
     done = run("connect", "fsn", "--qr", PYTHONIOENCODING="latin-1")
@@ -100,7 +100,7 @@ def test_qr_without_blocks(api: ScriptedApi, run: Run) -> None:
     assert run("connect", "fsn", "--qr", "--json", PYTHONIOENCODING="latin-1").returncode == 0
 
 
-def test_quota(api: ScriptedApi, run: Run) -> None:
+def test_a_used_up_quota_is_status_3_with_its_breakdown(api: ScriptedApi, run: Run) -> None:
     """Status 3 here too, with the breakdown on one line."""
     api.answers(POST, 402, QUOTA_EXCEEDED)
     done = run("connect", "fsn", "--config-only")
@@ -108,7 +108,7 @@ def test_quota(api: ScriptedApi, run: Run) -> None:
     assert "4.0 GiB of 4.0 GiB (resets 2026-12-02T00:00:00Z)" in done.stderr
 
 
-def test_a_limited_account(api: ScriptedApi, run: Run) -> None:
+def test_a_limited_account_is_told_when_to_try_again(api: ScriptedApi, run: Run) -> None:
     """When to try again, as the exit says it."""
     api.answers(POST, 429, {"error": "too many requests"}, Retry_After="3600")
     assert run("connect", "fsn", "--config-only").stderr.endswith("too many requests; try again in 1h 0m\n")
@@ -116,7 +116,7 @@ def test_a_limited_account(api: ScriptedApi, run: Run) -> None:
     assert run("connect", "--usage").stderr.endswith("429: too many requests; try again in 1h 0m\n")
 
 
-def test_usage_and_status(api: ScriptedApi, run: Run) -> None:
+def test_usage_and_status_are_the_accounts_own(api: ScriptedApi, run: Run) -> None:
     """The account's own, as the API says it."""
     usage = {"tier": "free", "bytes_used": 1}
     api.answers("GET /v1/usage", 200, usage)
@@ -139,7 +139,7 @@ def test_what_is_no_exit(api: ScriptedApi, run: Run) -> None:
     assert "is it this appliance that answers?" in done.stderr
 
 
-def test_regions(api: ScriptedApi, run: Run) -> None:
+def test_regions_are_shown_without_a_token(api: ScriptedApi, run: Run) -> None:
     """With the time that a connection takes, and without a token."""
     api.answers("GET /v1/regions", 200, {"regions": [{"code": "fsn", "node_count": 2}]})
     (region,) = json.loads(run("regions", "--json", WG_APPLIANCE_TOKEN="").stdout)["regions"]
@@ -151,7 +151,7 @@ def test_regions(api: ScriptedApi, run: Run) -> None:
     assert not any(asked.token for asked in api.asked)
 
 
-def test_several_regions(api: ScriptedApi, run: Run) -> None:
+def test_of_several_regions_none_is_chosen(api: ScriptedApi, run: Run) -> None:
     """It does not choose between them."""
     api.answers("GET /v1/regions", 200, {"regions": [{"code": code, "node_count": 1} for code in ("ams", "fsn")]})
     done = run("connect", "--config-only")
@@ -159,7 +159,7 @@ def test_several_regions(api: ScriptedApi, run: Run) -> None:
     assert "name one: ams, fsn" in done.stderr
 
 
-def test_saved(api: ScriptedApi, run: Run, tmp_path: Path) -> None:
+def test_saved_access_needs_no_options(api: ScriptedApi, run: Run, tmp_path: Path) -> None:
     """With --save the next time needs neither variables nor options."""
     api.answers("GET /v1/usage", 200, {"tier": "free"})
     saved = tmp_path / ".config" / "wg-appliance"
@@ -182,7 +182,7 @@ def test_saved_for_one_exit(api: ScriptedApi, run: Run) -> None:
 
 
 @pytest.mark.parametrize("command", [("connect", "--usage"), ("regions",)])
-def test_saving_another_exit(run: Run, tmp_path: Path, command: tuple[str, ...]) -> None:
+def test_saving_another_exit_needs_its_own_token(run: Run, tmp_path: Path, command: tuple[str, ...]) -> None:
     """It would cost the token that is saved: refused before anything is written or asked, unless its own comes with
     it."""
     saved, its_own = tmp_path / ".config" / "wg-appliance", f"{TOKEN[:-1]}1"
@@ -219,7 +219,7 @@ def test_saving_another_exit(run: Run, tmp_path: Path, command: tuple[str, ...])
         ({}, ("--dns", "example.org"), "example.org"),
     ],
 )
-def test_usage_errors(
+def test_usage_errors_are_status_2(
     api: ScriptedApi, run: Run, environ: dict[str, str], arguments: tuple[str, ...], said: str
 ) -> None:
     """Status 2, and what is missing or wrong; the exit is not asked."""
@@ -242,7 +242,7 @@ def test_an_option_that_is_misspelt(run: Run) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="NOT TESTED: only root can be another user")
-def test_without_root(api: ScriptedApi, tmp_path: Path) -> None:
+def test_without_root_no_session_is_opened(api: ScriptedApi, tmp_path: Path) -> None:
     """A tunnel needs it: one line that says so, before a session is opened."""
     script = (
         "import os, sys; os.setgroups([]); os.setgid(65534); os.setuid(65534); from appliance.cli import main; main()"
@@ -283,7 +283,7 @@ def test_help_is_quick(run: Run) -> None:
         ("wg-appliance connect -- cu", ""),
     ],
 )
-def test_completion(words: str, completed: str) -> None:
+def test_completion_is_clicks(words: str, completed: str) -> None:
     """click's, which bash asks like this."""
     environ = {
         "_WG_APPLIANCE_COMPLETE": "bash_complete",

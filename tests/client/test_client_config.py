@@ -44,7 +44,7 @@ def test_what_wg_quick_would_run(line: str) -> None:
         with_private_key(text, KEY)
 
 
-def test_resolvers() -> None:
+def test_resolvers_are_read_replaced_and_left_out() -> None:
     """Read, replaced, and left out."""
     assert resolvers(CONFIG) == ()
     assert resolvers(WITH_DNS) == ("10.0.0.53", "fd00::53")
@@ -63,7 +63,7 @@ def test_resolvers() -> None:
         (WITH_DNS, (), ("9.9.9.9",), ()),
     ],
 )
-def test_whose_resolvers(
+def test_the_users_resolvers_come_first(
     config: str, asked: tuple[str, ...] | None, default: tuple[str, ...], found: tuple[str, ...]
 ) -> None:
     """The user's, else the operator's, else the default."""
@@ -84,7 +84,7 @@ def photographed(text: str, *, light_on_dark: bool) -> tuple[bytes, int, int]:
 
 @pytest.mark.parametrize("colour", [True, False])
 @pytest.mark.parametrize("config", [CONFIG, WITH_DNS])
-def test_the_qr_code(config: str, colour: bool) -> None:
+def test_zbar_reads_the_qr_code(config: str, colour: bool) -> None:
     """zbar, which has nothing of ours or of segno's, reads the whole config from what the terminal shows."""
     whole = with_private_key(config, KEY)
     picture = photographed(qr.draw(whole, colour=colour), light_on_dark=not colour)

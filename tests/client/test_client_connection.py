@@ -146,7 +146,7 @@ def play(stage: Stage, stay: ConnectionOutcome | None = None) -> ConnectionOutco
         return run(connection, stage, lambda _: stay or connection.watch(stage, interruption))  # type: ignore[arg-type]
 
 
-def test_interrupted(stage: Stage) -> None:
+def test_ctrl_c_is_a_clean_end(stage: Stage) -> None:
     """Ctrl-C is a clean end: the tunnel goes first, then the session, then comes the receipt; nothing is noted."""
     stage.statuses.append(Live(SESSION))
     assert play(stage) == ConnectionOutcome(0)
@@ -171,7 +171,9 @@ def test_unknown_to_the_server(stage: Stage) -> None:
 @pytest.mark.parametrize(
     ("opened", "changed"), [(SAME_ADDRESS, []), (OTHER_ADDRESS, ["change Address = 10.101.0.9/32"])]
 )
-def test_idle(stage: Stage, opened: OpenedSession, changed: list[str]) -> None:
+def test_an_idle_session_is_opened_again_with_the_same_key(
+    stage: Stage, opened: OpenedSession, changed: list[str]
+) -> None:
     """Opened again with the same key, however often the exit puts it off; the tunnel is touched only where the file
     differs."""
     stage.opened += [Again(0.0, "no network"), Again(0.0, "no network"), opened]
@@ -184,7 +186,7 @@ def test_idle(stage: Stage, opened: OpenedSession, changed: list[str]) -> None:
     assert stage.log[-2:] == ["close ses_2", "receipt ses_1"]
 
 
-def test_idle_without_ipv6(stage: Stage) -> None:
+def test_a_session_opened_again_stays_without_ipv6(stage: Stage) -> None:
     """The exit gave none when the tunnel was made, which has no routes for it: no other session brings it either."""
     without = OpenedSession(**{**OPENED, "wg_config": CONFIG.replace(", fd65:7869:7400::2/128", "")})
     stage.opened = deque([without, SAME_ADDRESS])
@@ -193,7 +195,7 @@ def test_idle_without_ipv6(stage: Stage) -> None:
     assert [line for line in stage.log if line.startswith("open")] == ["open fsn", "open fsn again without IPv6"]
 
 
-def test_idle_and_refused(stage: Stage) -> None:
+def test_a_refusal_after_idleness_ends_the_run(stage: Stage) -> None:
     """Where it is not let in again, the status is that of the refusal, and the tunnel goes."""
     stage.opened.append(Stopped("quota exceeded", 3))
     stage.statuses.append(Over("idle", SESSION))
@@ -242,7 +244,7 @@ def test_a_screen_that_fails(stage: Stage) -> None:
     assert list(run_records.FOLDER.iterdir()) == []
 
 
-def test_refused(stage: Stage) -> None:
+def test_a_refusal_makes_nothing(stage: Stage) -> None:
     """Status and words of the refusal; nothing was made."""
     stage.opened = deque([Stopped("quota exceeded (tier free)", 3)])
     assert play(stage) == ConnectionOutcome(3, "quota exceeded (tier free)")
@@ -270,7 +272,7 @@ def test_a_session_that_cannot_be_closed(stage: Stage, fails: str, why: str) -> 
 
 
 @pytest.mark.parametrize("status", [0, 7])
-def test_a_programs_status(stage: Stage, status: int) -> None:
+def test_the_programs_status_stays_though_closing_fails(stage: Stage, status: int) -> None:
     """It is told that the session could not be closed, but whether the program has done its work is another matter."""
     stage.fails = "close"
     outcome = play(stage, ConnectionOutcome(status, of_program=True))

@@ -34,7 +34,7 @@ def orders_in(text: str) -> set[str]:
     return {each for each in text if not each.isprintable()} - {"\n"}
 
 
-def test_printable() -> None:
+def test_control_characters_are_escaped() -> None:
     """Orders are escaped, and ends of lines; letters, arrows and blocks stay, where the encoding has them."""
     assert printable("a\x1b[31m\r\n\a\x9b\u202e\x7f") == r"a\x1b[31m\r\n\x07\x9b\u202e\x7f"
     assert printable("Köln ↓ █") == "Köln ↓ █"
@@ -96,7 +96,7 @@ def test_orders_on_the_screen() -> None:
     assert not any(order in shown for order in ("\x1b]", "\x1b[2J", "\r\nfake"))
 
 
-def test_orders_in_json() -> None:
+def test_control_characters_are_escaped_in_json() -> None:
     """They are escaped as JSON escapes them: each line is an object still."""
     out = io.StringIO()
     show_all(JsonLines(out))
@@ -142,7 +142,7 @@ def test_wrong_types_in_a_status(value: object) -> None:
 @pytest.mark.parametrize(
     "value", [None, "x", [1], *(pytest.param(value, marks=pytest.mark.long) for value in OTHERS)], ids=repr
 )
-def test_wrong_types_elsewhere(api: ScriptedApi, run: Run, value: object) -> None:
+def test_wrong_types_in_other_answers_have_no_traceback(api: ScriptedApi, run: Run, value: object) -> None:
     """No answer has a traceback."""
     api.answers("GET /v1/regions", 200, {"regions": value})
     api.answers("GET /v1/regions", 200, {"regions": [value]})
@@ -156,7 +156,7 @@ def test_wrong_types_elsewhere(api: ScriptedApi, run: Run, value: object) -> Non
         assert done.returncode == 0 or done.stderr.startswith("wg-appliance: error: ")
 
 
-def test_a_deep_answer(run: Run) -> None:
+def test_a_deeply_nested_answer_is_none(run: Run) -> None:
     """Deeper than can be read: no answer of the API's."""
     with serving() as deep, pytest.MonkeyPatch.context() as patched:
         patched.setattr("tests.support.client.scripted_api.json.dumps", lambda _: "[" * 500_000)

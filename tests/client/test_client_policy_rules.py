@@ -22,7 +22,7 @@ def removed(mark: int = MARK) -> list[str]:
     return said
 
 
-def test_among_other_tunnels(space: Namespace) -> None:
+def test_only_its_own_pair_of_rules_goes(space: Namespace) -> None:
     """Its own pair goes; those of tunnels that came before and after it stay."""
     add_pair(space, OTHER_MARK)
     add_pair(space, MARK)
@@ -62,7 +62,7 @@ def test_the_mark_of_another(space: Namespace, family: str) -> None:
         f"pref 32763 not from 192.0.2.0/24 fwmark {MARK} lookup {MARK}",
     ],
 )
-def test_rules_of_strangers(space: Namespace, foreign: str, half_gone: bool) -> None:
+def test_half_a_foreign_pair_stays(space: Namespace, foreign: str, half_gone: bool) -> None:
     """What looks like half of a pair, and is none, stays; also where another `wg-quick down` has taken half of ours."""
     bare = rules(space)
     add_pair(space, MARK, ("-4",))

@@ -29,7 +29,7 @@ def die_with_a_session() -> None:
         place.note_session("https://exit.example", "ses_1")
 
 
-def test_several_at_once(folder: Path) -> None:
+def test_runs_at_once_have_names_of_their_own(folder: Path) -> None:
     """Each has a name of its own; the notes go when nothing was made, and are root's alone."""
     with claimed("command") as first, claimed("command") as second:
         assert [first.record.interface, second.record.interface] == ["wgc0", "wgc1"]
@@ -50,7 +50,7 @@ def test_one_for_all_traffic(kind: run_records.Kind) -> None:
         pass
 
 
-def test_its_mark(folder: Path) -> None:
+def test_a_run_beside_it_finds_the_mark(folder: Path) -> None:
     """Who asks the API beside it finds how to get past it; not after its end, nor in another network namespace."""
     assert whole_machine() is None
     with claimed("machine") as place:

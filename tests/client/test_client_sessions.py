@@ -68,7 +68,7 @@ def nowhere(clock: Clock) -> SessionsClient:
     return sessions_at(f"http://127.0.0.1:{unused_port()}", clock)
 
 
-def test_opened(api: ScriptedApi, sessions: SessionsClient) -> None:
+def test_a_session_is_opened_with_one_request(api: ScriptedApi, sessions: SessionsClient) -> None:
     """One request, with the token in its header and the wish as its body."""
     api.answers(POST, 201, OPENED)
     assert sessions.open(WISH) == OpenedSession(**OPENED)
@@ -86,7 +86,7 @@ def test_busy_exits_are_waited_for(api: ScriptedApi, sessions: SessionsClient, c
     assert [asked.body for asked in api.asked] == [WISH] * 3
 
 
-def test_patience_ends(api: ScriptedApi, sessions: SessionsClient, clock: Clock) -> None:
+def test_a_busy_exit_is_given_up_after_two_minutes(api: ScriptedApi, sessions: SessionsClient, clock: Clock) -> None:
     """An exit that stays busy is given up after two minutes, status 1, in its own words."""
     api.answers(POST, 503, BUSY, Retry_After="10")
     with pytest.raises(Stopped, match="subnet exhausted; try again in 10s") as stopped:
@@ -103,14 +103,16 @@ def test_quota_is_not_waited_for(api: ScriptedApi, sessions: SessionsClient, clo
     assert (stopped.value.exit_status, clock.pauses) == (responses.QUOTA_EXCEEDED, [])
 
 
-def test_nobody_there(nowhere: SessionsClient, clock: Clock) -> None:
+def test_a_wrong_url_is_told_within_seconds(nowhere: SessionsClient, clock: Clock) -> None:
     """A wrong URL is told within seconds, not minutes, and still long enough for a restart."""
     with pytest.raises(Stopped, match=r"does not answer at http://127\.0\.0\.1:\d+: .*refused; try again later"):
         nowhere.open(WISH)
     assert 5 < clock.now <= responses.PATIENCE_UNANSWERED_S
 
 
-def test_one_try(api: ScriptedApi, sessions: SessionsClient, nowhere: SessionsClient, clock: Clock) -> None:
+def test_a_connected_client_tries_once(
+    api: ScriptedApi, sessions: SessionsClient, nowhere: SessionsClient, clock: Clock
+) -> None:
     """Of who is connected already: it waits for nothing, and says when to try again."""
     api.answers(POST, 503, BUSY, Retry_After="10")
     assert sessions.try_open(WISH, 1) == Again(10, "subnet exhausted", later="in 10s")
@@ -119,7 +121,7 @@ def test_one_try(api: ScriptedApi, sessions: SessionsClient, nowhere: SessionsCl
     assert (away.after_s, clock.pauses) == (2, [])
 
 
-def test_status(api: ScriptedApi, sessions: SessionsClient, nowhere: SessionsClient) -> None:
+def test_a_missing_status_is_asked_again(api: ScriptedApi, sessions: SessionsClient, nowhere: SessionsClient) -> None:
     """Live, or to be asked again where no answer comes."""
     api.answers(STATUS, 200, SESSION)
     assert sessions.status("ses_1", 1) == Live(SESSION)
@@ -128,7 +130,7 @@ def test_status(api: ScriptedApi, sessions: SessionsClient, nowhere: SessionsCli
     assert (away.after_s, "refused" in away.why) == (4, True)
 
 
-def test_closed(api: ScriptedApi, sessions: SessionsClient, clock: Clock) -> None:
+def test_closing_gives_the_final_figures(api: ScriptedApi, sessions: SessionsClient, clock: Clock) -> None:
     """The final figures; an exit that restarts just now is asked again."""
     api.answers(DELETE, 503, {"error": "store unavailable"})
     api.answers(DELETE, 200, SESSION)
@@ -136,7 +138,7 @@ def test_closed(api: ScriptedApi, sessions: SessionsClient, clock: Clock) -> Non
     assert clock.pauses == [1]
 
 
-def test_closing_ends(nowhere: SessionsClient, clock: Clock) -> None:
+def test_closing_is_given_up_after_some_seconds(nowhere: SessionsClient, clock: Clock) -> None:
     """An exit that stays away is given up after some seconds."""
     with pytest.raises(NoAnswer, match="does not answer"):
         nowhere.close("ses_1")

@@ -42,7 +42,7 @@ def text(view: View) -> str:
     return "  ".join(part.text for part in parts(view, UNICODE))
 
 
-def test_the_line() -> None:
+def test_the_line_has_time_rates_handshake_and_window() -> None:
     """Elapsed, both directions with their rates, the handshake's age, the window that is nearer to its end."""
     assert text(VIEW) == (
         "fsn  203.0.113.1  1:02:05  ↓ 5.0 MiB  (2.0 KiB/s)  ↑ 1.0 MiB  (0 B/s)  "
@@ -70,7 +70,7 @@ def test_before_the_first_answer() -> None:
     assert text(replace(VIEW, session={})).endswith("handshake 12s ago")
 
 
-def test_cost() -> None:
+def test_the_cost_is_rounded_down_to_hundredths() -> None:
     """On paid: both legs together, rounded down to hundredths as a bill is."""
     assert "0.21 EUR" in text(replace(VIEW, session=SESSION | PAID))
     assert total_cost(SESSION) is None
@@ -98,7 +98,7 @@ def test_the_smaller_share_counts(used: tuple[int, int], share: float, left: str
     assert (found.share, found.amount) == (share, left)
 
 
-def test_narrow_terminals() -> None:
+def test_a_narrow_line_keeps_time_and_figures() -> None:
     """The line gives up its heaviest parts, never the elapsed time and the figures."""
     found = parts(VIEW, UNICODE)
     for width in range(20, 200):
@@ -119,7 +119,9 @@ def test_narrow_terminals() -> None:
         (99.5 * 3600, {"down": 1000 * MIB, "down_rate": 55.5 * MIB, "handshake_age_s": 119.0}, 9_999_000),
     ],
 )
-def test_eighty_columns(glyphs: Glyphs, elapsed_s: float, figures: dict[str, float], cost: int) -> None:
+def test_eighty_columns_hold_what_matters(
+    glyphs: Glyphs, elapsed_s: float, figures: dict[str, float], cost: int
+) -> None:
     """What people look for is there, beside the ^C: how long, how much and how fast both ways, the handshake, a bar of
     what is left, the cost."""
     session = SESSION | PAID | {"cost_bytes_millicents": cost}
@@ -138,7 +140,7 @@ def test_eighty_columns_on_free() -> None:
     assert shown == "fsn  1:02:05  ↓ 5.0M  2.0K/s  ↑ 1.0M  0B/s  handshake 12s  █░░░░  1.0 KiB left"
 
 
-def test_short_sizes() -> None:
+def test_sizes_have_five_columns_at_most() -> None:
     """Five columns at most, and never 1024 of anything."""
     sizes = {
         0: "0B",
@@ -152,7 +154,7 @@ def test_short_sizes() -> None:
     assert {count: short_size(count) for count in sizes} == sizes
 
 
-def test_rates() -> None:
+def test_rates_are_between_two_readings_and_never_negative() -> None:
     """Bytes a second between two readings; none before the second, and none below zero after a tunnel made anew."""
     assert rates(None, (10.0, 500, 500)) == (0, 0)
     assert rates((10.0, 500, 500), (10.0, 700, 700)) == (0, 0)
@@ -160,7 +162,7 @@ def test_rates() -> None:
     assert rates((10.0, 500, 500), (12.0, 0, 600)) == (0, 50)
 
 
-def test_json() -> None:
+def test_json_has_the_apis_names() -> None:
     """Numbers, under the names that the API has for them; what is not known is null."""
     found = as_json(VIEW)
     assert found["event"] == "status"
@@ -169,7 +171,7 @@ def test_json() -> None:
     assert (found["quota_bytes_limit"], found["cost_time_millicents"], found["api_away"]) == (4096, None, None)
 
 
-def test_receipt() -> None:
+def test_a_receipt_has_time_figures_and_cost() -> None:
     """How long and how much, and what it cost; the directions are the client's."""
     found = receipt(61.0, SESSION | PAID | {"terminated_reason": "closed"})
     assert dict(found) == {

@@ -27,7 +27,7 @@ def said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return file
 
 
-def test_resolvers(said: Path) -> None:
+def test_wg_quicks_resolver_is_exclusive(said: Path) -> None:
     """As wg-quick names them: exclusively, under the interface's name; none takes the entry away."""
     wg_quick_cleanup.set_resolvers("wgc0", ("192.0.2.53", "2001:db8::53"), os.environ)
     assert said.read_text() == "-a wgc0 -m 0 -x\nnameserver 192.0.2.53\nnameserver 2001:db8::53\n"
@@ -58,7 +58,9 @@ def test_what_cannot_be_taken_away(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         (True, False, "wireguard-go needs /dev/net/tun, and this host has none"),
     ],
 )
-def test_no_wireguard(monkeypatch: pytest.MonkeyPatch, wireguard_go: bool, tun_device: bool, said: str) -> None:
+def test_missing_wireguard_is_said_before_a_session(
+    monkeypatch: pytest.MonkeyPatch, wireguard_go: bool, tun_device: bool, said: str
+) -> None:
     """Said before a session is opened; who has chosen another implementation answers for it."""
     facts = HostFacts(True, False, wireguard_go, tun_device, None)
     monkeypatch.setattr("appliance.network.wireguard.backend.read_host", lambda _: facts)

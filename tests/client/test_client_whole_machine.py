@@ -86,7 +86,7 @@ def test_the_mark_of_another(space: Namespace, config: Path, environ: dict[str, 
 
 
 @pytest.mark.usefixtures("space", "config")
-def test_without_nft(environ: dict[str, str]) -> None:
+def test_iptables_rules_go_with_a_vanished_interface(environ: dict[str, str]) -> None:
     """The interface has vanished: its rules of iptables go, in both families; another tunnel's stay."""
     if shutil.which("iptables-save") is None:
         pytest.skip("NOT TESTED: there is no iptables")
@@ -115,7 +115,9 @@ def test_another_address_without_nft(environ: dict[str, str]) -> None:
 @pytest.mark.parametrize(
     ("before", "after", "mtu"), [("", "", 1380), ("MTU = 1420\n", "MTU = 1400\n", 1400), ("MTU = 1400\n", "", 1420)]
 )
-def test_mtu(space: Namespace, config: Path, environ: dict[str, str], before: str, after: str, mtu: int) -> None:
+def test_an_mtu_that_wg_quick_found_stays(
+    space: Namespace, config: Path, environ: dict[str, str], before: str, after: str, mtu: int
+) -> None:
     """What wg-quick has found where the file names none stays; what another file says counts."""
     config.write_text(CONFIG.replace("MTU = 1420\n", before))
     FullTunnel(NAME, environ, print, MARK).change(OTHER_ADDRESS.replace("MTU = 1420\n", after))

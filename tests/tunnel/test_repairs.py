@@ -63,13 +63,15 @@ LIKE_ANOTHER = {
     "blocks flushed",
     "foreign rule that accepts",
 }
-# Which backend there is matters where the interface is changed. One row of the firewall's is tried on both, too.
-OF_THE_FIREWALL = "ruleset flushed"
+# Which backend there is matters where WireGuard's device is changed. Of what any interface and the firewall have, a row
+# each is tried on both, too.
+ON_BOTH = {"interface set down", "IPv6 address removed", "ruleset flushed"}
+OF_THE_DEVICE = ("wg ", "ip link del ")
 
 
 def _marks(row: Row) -> list[pytest.MarkDecorator]:
     marks = [pytest.mark.long] if row.name in LIKE_ANOTHER else []
-    if "{wg}" in row.tamper or row.name == OF_THE_FIREWALL:
+    if row.tamper.startswith(OF_THE_DEVICE) or row.name in ON_BOTH:
         marks.append(pytest.mark.under_kernel)
     return marks
 
