@@ -117,7 +117,6 @@ class SelfTest:
 
     def _make_tunnel(self) -> str:
         device_config = read_device_config(self._session["wg_config"])
-        # The exit is dialled over the link of this run: the public address may not be reachable from its own host.
         server = replace(device_config.server, endpoint=Endpoint(self._dialled, self._exit.listen_port))
         up = LinkChange(create=True, mtu=device_config.mtu, add_addresses=frozenset(device_config.addresses), up=True)
 
