@@ -348,7 +348,7 @@ def _command(
     interruption: Interruption,
     command: Sequence[str],
 ) -> ConnectionOutcome:
-    from appliance.client.command import accompany
+    from appliance.client.command import run_command
     from appliance.client.connection import ClientConnection, run
     from appliance.client.tunnel.namespace_tunnel import NamespaceTunnel
     from appliance.network.wireguard import keys
@@ -359,7 +359,7 @@ def _command(
 
     def stay(opened: OpenedSession) -> ConnectionOutcome:
         screen.connected(opened, options.region, claim.record.interface, f"for {command[0]} alone")
-        return accompany(
+        return run_command(
             lambda: tunnel.start(command, exit_.invoker, exit_.environment),
             lambda exits, goes_on: connection.watch(screen, exits, goes_on),
             interruption,

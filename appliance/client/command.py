@@ -22,7 +22,7 @@ NOT_FOUND, NOT_EXECUTABLE, BY_SIGNAL = 127, 126, 128  # exit statuses, as those 
 ENDING_S = 10.0
 
 
-def accompany(
+def run_command(
     start: Callable[[], subprocess.Popen[bytes]],
     watch: Callable[[Interruption, Callable[[], bool]], Over],
     interruption: Interruption,
@@ -30,7 +30,7 @@ def accompany(
     """Runs the program until it or the session ends. The outcome has the program's exit status; the end of the
     session terminates the program. `interruption`: holds the signals that came before the program was started."""
     exits = Interruption((signal.SIGCHLD,))
-    with exits.awaited(), _handed_on() as hand_on_to:
+    with exits.awaited(), _forwarding_signals() as forward_to:
         try:
             interruption.pause(0)
             process = start()
@@ -39,7 +39,7 @@ def accompany(
         except OSError as error:
             status = NOT_FOUND if isinstance(error, FileNotFoundError) else NOT_EXECUTABLE
             return ConnectionOutcome(status, f"{error.filename}: {error.strerror}")
-        hand_on_to(process)
+        forward_to(process)
         try:
             over = watch(exits, lambda: process.poll() is None)
         except InterruptedBySignal:
@@ -50,7 +50,7 @@ def accompany(
 
 
 @contextmanager
-def _handed_on() -> Iterator[Callable[[subprocess.Popen[bytes]], None]]:
+def _forwarding_signals() -> Iterator[Callable[[subprocess.Popen[bytes]], None]]:
     """Forwards signals to the program, whose end ends the client. A SIGINT from the terminal has reached it already."""
     running: list[subprocess.Popen[bytes]] = []
     early: list[int] = []

@@ -13,8 +13,8 @@ from appliance.client.api.responses import DONE, ENDED, FAILED, Again, Live, Ove
 from appliance.client.api.sessions import Stopped
 from appliance.client.signals import InterruptedBySignal
 from appliance.client.tunnel import wg_config
-from appliance.client.tunnel.peer_config import has_ipv6
-from appliance.client.tunnel.tunnel import Figures
+from appliance.client.tunnel.device_config import has_ipv6
+from appliance.client.tunnel.tunnel import TunnelCounters
 from appliance.client.ui import status_text
 from appliance.domain.errors import ApplianceError
 from appliance.network.wireguard import keys
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from appliance.client.tunnel.tunnel import ClientTunnel
     from appliance.client.ui.screen import Screen
 
-NOTHING = Figures(0, 0, None)
+NOTHING = TunnelCounters(0, 0, None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +133,7 @@ class ClientConnection:
     # -------------------------------------------------------------------------------------------------
 
     def _take_back(self, over: Over | None) -> tuple[list[str], Mapping[str, Any]]:
-        """Returns what went wrong, and the session's final figures."""
+        """Returns what went wrong, and the session's final counters."""
         failed = self._tunnel.down()
         if not failed:  # else requests to the API still need the mark to bypass the tunnel
             self._dialer.mark = None
@@ -215,15 +215,15 @@ class ClientConnection:
         )
 
     def _traffic(self, now: float) -> status_text.Traffic:
-        figures = self._tunnel.figures()
-        if figures.down < self._last.down or figures.up < self._last.up:
+        counters = self._tunnel.counters()
+        if counters.down < self._last.down or counters.up < self._last.up:
             carried = self._carried
             self._carried = replace(carried, down=carried.down + self._last.down, up=carried.up + self._last.up)
-        self._last = figures
-        reading = (now, self._carried.down + figures.down, self._carried.up + figures.up)
+        self._last = counters
+        reading = (now, self._carried.down + counters.down, self._carried.up + counters.up)
         down_rate, up_rate = status_text.rates(self._reading, reading)
         self._reading = reading
-        age_s = None if figures.handshake_s is None else max(0.0, time.time() - figures.handshake_s)
+        age_s = None if counters.handshake_s is None else max(0.0, time.time() - counters.handshake_s)
         return status_text.Traffic(reading[1], reading[2], down_rate, up_rate, age_s)
 
 

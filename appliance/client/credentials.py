@@ -51,14 +51,14 @@ def find(url: str | None, token: str | None, environ: Mapping[str, str], saved: 
     url, token = url or environ.get(ENV_API), token or environ.get(ENV_TOKEN)
     elsewhere = None
     if not url or not token:
-        theirs = _read(saved / API, private=False)
-        url = url or theirs
-        if not token and (theirs is None or (url is not None and is_same_exit(url, theirs))):
+        saved_url = _read(saved / API, private=False)
+        url = url or saved_url
+        if not token and (saved_url is None or (url is not None and is_same_exit(url, saved_url))):
             token = _read(saved / TOKEN, private=True)
         elif not token and (saved / TOKEN).exists():
-            elsewhere = theirs
+            elsewhere = saved_url
     if token and not (token.isascii() and token.isprintable() and " " not in token):
-        raise HostError("the token is not one: it has characters that no token has")
+        raise HostError("the token is invalid: it has characters that no token has")
     return Access(url or None, token or None, elsewhere)
 
 
@@ -73,13 +73,15 @@ def read_token(file: Path) -> str:
 def save(access: Access, saved: Path) -> list[Path]:
     """Saves URL and token with mode 0600, both or neither. Returns the files written."""
     saved.mkdir(mode=0o700, parents=True, exist_ok=True)
-    theirs = _read(saved / API, private=False)
+    saved_url = _read(saved / API, private=False)
     values = {saved / API: access.url, saved / TOKEN: access.token}
     with ExitStack() as stack:
         ready = {
-            path: stack.enter_context(_aside(path, f"{value}\n")) for path, value in values.items() if value is not None
+            path: stack.enter_context(_temporary_file(path, f"{value}\n"))
+            for path, value in values.items()
+            if value is not None
         }
-        if theirs is None or access.url is None or not is_same_exit(access.url, theirs):
+        if saved_url is None or access.url is None or not is_same_exit(access.url, saved_url):
             (saved / TOKEN).unlink(missing_ok=True)  # the old token must never be next to another exit's URL
         for path, new in ready.items():
             new.replace(path)
@@ -91,7 +93,7 @@ def write_private(path: Path, text: str, *, replace: bool = True) -> None:
 
     Raises FileExistsError if the file exists and `replace` is False.
     """
-    with _aside(path, text) as new:
+    with _temporary_file(path, text) as new:
         if replace:
             new.replace(path)
         else:
@@ -99,7 +101,7 @@ def write_private(path: Path, text: str, *, replace: bool = True) -> None:
 
 
 @contextmanager
-def _aside(path: Path, text: str) -> Iterator[Path]:
+def _temporary_file(path: Path, text: str) -> Iterator[Path]:
     """Makes a temporary file that may replace `path`; removes it afterwards if it has not."""
     new = path.with_name(f".{path.name}.{os.getpid()}")
     with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600), "w") as file:

@@ -92,7 +92,7 @@ def claimed(kind: Kind) -> Iterator[RunClaim]:
 
     Raises HostError if all names are taken, or a tunnel has all of this machine's traffic already.
     """
-    claim = _take_turn(kind)
+    claim = _claim_locked(kind)
     try:
         yield claim
     finally:
@@ -101,14 +101,14 @@ def claimed(kind: Kind) -> Iterator[RunClaim]:
         claim.close()
 
 
-def _take_turn(kind: Kind) -> RunClaim:
+def _claim_locked(kind: Kind) -> RunClaim:
     FOLDER.mkdir(mode=0o700, exist_ok=True)
-    turn = os.open(FOLDER, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    lock = os.open(FOLDER, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        fcntl.flock(turn, fcntl.LOCK_EX)
+        fcntl.flock(lock, fcntl.LOCK_EX)
         return _claim(kind, _own_namespace())
     finally:
-        os.close(turn)
+        os.close(lock)
 
 
 def _claim(kind: Kind, namespace: int) -> RunClaim:

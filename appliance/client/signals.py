@@ -28,17 +28,17 @@ class Interruption:
         self._signals = signals
         self._allowed = False
         self._pending: signal.Signals | None = None
-        self._bell: socket.socket
+        self._wakeup: socket.socket
 
     @contextmanager
     def awaited(self) -> Iterator[None]:
         """Catches the signals meanwhile; they have no other effect. An ignored signal (nohup) stays ignored."""
         before = [(number, signal.getsignal(number)) for number in self._signals]
         # A signal may be delivered to another thread than the waiting one; SIGCHLD goes to the thread that forked.
-        self._bell, rung = socket.socketpair()
-        with self._bell, rung:
-            rung.setblocking(False)
-            wakeup = signal.set_wakeup_fd(rung.fileno(), warn_on_full_buffer=False)
+        self._wakeup, notified = socket.socketpair()
+        with self._wakeup, notified:
+            notified.setblocking(False)
+            previous = signal.set_wakeup_fd(notified.fileno(), warn_on_full_buffer=False)
             try:
                 for number, handler in before:
                     if not stays_ignored(number, handler):
@@ -47,7 +47,7 @@ class Interruption:
             finally:
                 for number, handler in before:
                     signal.signal(number, handler)
-                signal.set_wakeup_fd(wakeup)
+                signal.set_wakeup_fd(previous)
 
     @contextmanager
     def allowed(self, allowed: bool = True) -> Iterator[None]:
@@ -62,8 +62,8 @@ class Interruption:
     def pause(self, seconds: float) -> None:
         """Waits, and may raise InterruptedBySignal or return early. Only valid inside `awaited`."""
         with self.allowed():
-            if select.select([self._bell], [], [], seconds)[0]:
-                self._bell.recv(4096)
+            if select.select([self._wakeup], [], [], seconds)[0]:
+                self._wakeup.recv(4096)
 
     def _arrived(self, number: int, _frame: FrameType | None) -> None:
         self._pending = self._pending or signal.Signals(number)

@@ -106,7 +106,7 @@ def test_a_named_token_file_has_to_have_a_token(tmp_path: Path) -> None:
 @pytest.mark.parametrize("token", ["two words", "line\nline", "schlüssel", "bell\a"])
 def test_what_is_no_token(token: str, tmp_path: Path) -> None:
     """It would not fit into a header; it is not shown either."""
-    with pytest.raises(HostError, match="the token is not one") as refused:
+    with pytest.raises(HostError, match="the token is invalid") as refused:
         find("https://given", token, {}, tmp_path)
     assert token not in str(refused.value)
 

@@ -29,7 +29,7 @@ def test_the_key_is_put_in() -> None:
 @pytest.mark.parametrize("text", ["", "[Peer]\n", CONFIG + CONFIG, CONFIG.replace("MTU", "PrivateKey = x\nMTU")])
 def test_what_is_no_config_for_a_key_of_ours(text: str) -> None:
     """Refused instead of used."""
-    with pytest.raises(HostError, match="not one for a key of ours"):
+    with pytest.raises(HostError, match="not valid for the client's own key"):
         with_private_key(text, KEY)
 
 
@@ -40,7 +40,7 @@ def test_what_is_no_config_for_a_key_of_ours(text: str) -> None:
 def test_what_wg_quick_would_run(line: str) -> None:
     """An exit, or who poses as one, has no command run as root here: what the API does not give is refused."""
     text = CONFIG.replace("MTU = 1420\n", f"MTU = 1420\n{line}\n")
-    with pytest.raises(HostError, match="not one for a key of ours"):
+    with pytest.raises(HostError, match="not valid for the client's own key"):
         with_private_key(text, KEY)
 
 

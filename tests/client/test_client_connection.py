@@ -14,10 +14,10 @@ import pytest
 from appliance.client import run_records
 from appliance.client.api.responses import Again, Live, OpenedSession, Over
 from appliance.client.api.sessions import Stopped
-from appliance.client.command import accompany
+from appliance.client.command import run_command
 from appliance.client.connection import ClientConnection, ConnectionOptions, ConnectionOutcome, run
 from appliance.client.signals import InterruptedBySignal, Interruption
-from appliance.client.tunnel.tunnel import Figures
+from appliance.client.tunnel.tunnel import TunnelCounters
 from appliance.domain.errors import HostError, TunnelError
 from tests.support.client.scripted_api import CONFIG, OPENED, SESSION
 
@@ -42,7 +42,7 @@ class Stage:
     place: RunClaim
     opened: deque[OpenedSession | Again | Exception] = field(default_factory=lambda: deque([FIRST]))
     statuses: deque[Live | Over | Again] = field(default_factory=deque)
-    figures_: deque[Figures | Exception] = field(default_factory=deque)
+    counters_: deque[TunnelCounters | Exception] = field(default_factory=deque)
     log: list[str] = field(default_factory=list)
     views: list[View] = field(default_factory=list)
     fails: str = ""
@@ -94,8 +94,8 @@ class Stage:
     def change(self, config: str) -> None:
         self.log.append(f"change {config.splitlines()[2]}")
 
-    def figures(self) -> Figures:
-        found = self.figures_.popleft() if self.figures_ else Figures(0, 0, None)
+    def counters(self) -> TunnelCounters:
+        found = self.counters_.popleft() if self.counters_ else TunnelCounters(0, 0, None)
         if isinstance(found, Exception):
             raise found
         return found
@@ -214,7 +214,7 @@ def test_the_api_is_away(stage: Stage) -> None:
 def test_a_tunnel_made_anew_counts_on(stage: Stage) -> None:
     """Its counters begin at zero, the connection's do not."""
     stage.statuses += [Live(SESSION)] * 3
-    stage.figures_ += [Figures(100, 10, 1.0), Figures(5, 1, None), Figures(8, 2, 2.0)]
+    stage.counters_ += [TunnelCounters(100, 10, 1.0), TunnelCounters(5, 1, None), TunnelCounters(8, 2, 2.0)]
     play(stage)
     assert [(view.traffic.down, view.traffic.up) for view in stage.views] == [(100, 10), (105, 11), (108, 12)]
 
@@ -254,7 +254,7 @@ def test_a_refusal_makes_nothing(stage: Stage) -> None:
 def test_the_tunnel_has_gone(stage: Stage) -> None:
     """Somebody took the interface away: status 1, and the session is closed."""
     stage.statuses.append(Live(SESSION))
-    stage.figures_.append(HostError("there is no WireGuard interface wgc0"))
+    stage.counters_.append(HostError("there is no WireGuard interface wgc0"))
     assert play(stage) == ConnectionOutcome(1, "there is no WireGuard interface wgc0")
     assert "close ses_1" in stage.log
 
@@ -312,7 +312,9 @@ def test_a_signal_before_there_is_a_program() -> None:
     interruption = Interruption()
     with interruption.awaited():
         signal.raise_signal(signal.SIGTERM)
-        outcome = accompany(lambda: pytest.fail("it is started"), lambda *_: pytest.fail("it is watched"), interruption)
+        outcome = run_command(
+            lambda: pytest.fail("it is started"), lambda *_: pytest.fail("it is watched"), interruption
+        )
     assert outcome == ConnectionOutcome(1, "interrupted by SIGTERM before the program was started")
 
 

@@ -7,7 +7,7 @@ from ipaddress import IPv4Address, IPv6Address
 
 import pytest
 
-from appliance.client.tunnel.peer_config import KEEPALIVE_S, read_offer
+from appliance.client.tunnel.device_config import KEEPALIVE_S, read_device_config
 from appliance.domain.errors import HostError
 from appliance.network.wireguard.client_config import ClientConfig, Endpoint, render
 from appliance.network.wireguard.encode import dial_body
@@ -33,23 +33,23 @@ CONFIG = render(
 
 def test_what_the_api_gives_is_read() -> None:
     """Addresses, MTU, and the server's key and endpoint, as they were rendered."""
-    offer = read_offer(CONFIG)
+    device_config = read_device_config(CONFIG)
     own = (Prefix(IPv4Address("10.101.0.2").packed, 32), Prefix(IPv6Address("fd00::2").packed, 128))
-    assert (offer.addresses, offer.mtu, offer.server) == (own, 1420, REMOTE)
+    assert (device_config.addresses, device_config.mtu, device_config.server) == (own, 1420, REMOTE)
 
 
 def test_an_endpoint_of_ipv6() -> None:
     """In brackets in both texts; to the kernel a sockaddr_in6."""
-    offer = read_offer(CONFIG.replace("192.0.2.1:51820", "[2001:db8::1]:51820"))
-    assert offer.server.endpoint == Endpoint(IPv6Address("2001:db8::1"), 51820)
-    assert b"endpoint=[2001:db8::1]:51820\n" in dial_request(offer.server, PRIVATE_KEY)
+    device_config = read_device_config(CONFIG.replace("192.0.2.1:51820", "[2001:db8::1]:51820"))
+    assert device_config.server.endpoint == Endpoint(IPv6Address("2001:db8::1"), 51820)
+    assert b"endpoint=[2001:db8::1]:51820\n" in dial_request(device_config.server, PRIVATE_KEY)
     address = bytes.fromhex("0a00 ca6c 00000000 20010db8000000000000000000000001 00000000")
-    assert address in dial_body("wg0", offer.server, PRIVATE_KEY)
+    assert address in dial_body("wg0", device_config.server, PRIVATE_KEY)
 
 
 def test_a_file_without_an_mtu() -> None:
     """It may be left out of the file; then it is what wg-quick takes by itself on Ethernet."""
-    assert read_offer(CONFIG.replace("MTU = 1420\n", "")).mtu == 1420
+    assert read_device_config(CONFIG.replace("MTU = 1420\n", "")).mtu == 1420
 
 
 @pytest.mark.parametrize(
@@ -70,8 +70,8 @@ def test_a_file_without_an_mtu() -> None:
 def test_what_is_no_config_is_refused(line: str, value: str) -> None:
     """A line that is missing, or is not what it should be, is an error that says so; no traceback."""
     broken = re.sub(rf"^{line} = .*$", f"{line} = {value}" if value else "", CONFIG, flags=re.MULTILINE)
-    with pytest.raises(HostError, match="wg_config is not one"):
-        read_offer(broken)
+    with pytest.raises(HostError, match="wg_config is invalid"):
+        read_device_config(broken)
 
 
 def test_dialling_in_the_text_protocol() -> None:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from appliance.client.credentials import write_private
 from appliance.client.run_records import config_of
 from appliance.client.tunnel import nft_guard, wg_quick_cleanup
-from appliance.client.tunnel.peer_config import read_offer
-from appliance.client.tunnel.tunnel import Figures, read_figures
+from appliance.client.tunnel.device_config import read_device_config
+from appliance.client.tunnel.tunnel import TunnelCounters, read_counters
 from appliance.client.tunnel.wg_config import resolvers
 from appliance.domain.errors import ApplianceError, HostError
 from appliance.network import interfaces, programs
@@ -58,7 +58,7 @@ class FullTunnel:
         """Changes the interface in place: without it, the machine's traffic would leave outside the tunnel."""
         self._refuse(config)
         before = self._file.read_text(encoding="ascii")
-        old, new = read_offer(before), read_offer(config)
+        old, new = read_device_config(before), read_device_config(config)
         write_private(self._file, config)
         # An interface that loses its last address loses its routes, so the new address is added first.
         mtu = new.mtu if new.mtu != old.mtu else None  # if neither file has an MTU, wg-quick has chosen one
@@ -71,8 +71,8 @@ class FullTunnel:
         if resolvers(config) != resolvers(before):
             wg_quick_cleanup.set_resolvers(self._interface, resolvers(config), self._environ)
 
-    def figures(self) -> Figures:
-        return read_figures(self._interface)
+    def counters(self) -> TunnelCounters:
+        return read_counters(self._interface)
 
     def mark(self) -> int | None:
         """Returns the fwmark that wg-quick has chosen."""
@@ -117,7 +117,7 @@ class FullTunnel:
                 f"the exit names resolvers ({', '.join(resolvers(config))}), for which {WG_QUICK} needs resolvconf: "
                 "apt-get install openresolv; or go on with this machine's own: --dns none"
             )
-        dialled = read_offer(config).server.endpoint.host
+        dialled = read_device_config(config).server.endpoint.host
         if any(interface.ip == dialled for _, interface in interfaces.host_interfaces(without=self._interface)):
             raise HostError("this machine is the exit; connect from another, or one program alone: connect -- COMMAND")
 

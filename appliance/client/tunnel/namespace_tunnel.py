@@ -12,10 +12,10 @@ from ipaddress import ip_network
 from typing import TYPE_CHECKING
 
 from appliance.client.tunnel import links
+from appliance.client.tunnel.device_config import read_device_config
 from appliance.client.tunnel.namespace import Namespace
-from appliance.client.tunnel.peer_config import read_offer
 from appliance.client.tunnel.resolv_conf import give_own_resolvers
-from appliance.client.tunnel.tunnel import Figures, read_figures
+from appliance.client.tunnel.tunnel import TunnelCounters, read_counters
 from appliance.client.tunnel.wg_config import PUBLIC_RESOLVER, resolvers
 from appliance.domain.errors import ApplianceError, HostError
 from appliance.network.wireguard import link
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from appliance.client.sudo_user import Invoker
-    from appliance.client.tunnel.peer_config import Offer
+    from appliance.client.tunnel.device_config import DeviceConfig
 
 EVERYTHING = {4: ip_network("0.0.0.0/0"), 16: ip_network("::/0")}  # by the length of an address
 
@@ -42,36 +42,36 @@ class NamespaceTunnel:
         self._private_key = private_key
         self._resolv_conf = resolv_conf
         self._space: Namespace | None = None
-        self._offer: Offer | None = None
+        self._device_config: DeviceConfig | None = None
 
     def check(self) -> None:
         choose_device("auto", self._interface)
 
     def up(self, config: str) -> None:
-        offer = read_offer(config)
+        device_config = read_device_config(config)
         self._space = space = Namespace()
         space.run(link.change_link, "lo", LinkChange(up=True))
         device, _ = choose_device("auto", self._interface)
         with closing(device):
-            device.change_link(LinkChange(create=True, mtu=offer.mtu))
-            device.dial(offer.server, self._private_key)
+            device.change_link(LinkChange(create=True, mtu=device_config.mtu))
+            device.dial(device_config.server, self._private_key)
         links.move(self._interface, space)
-        space.run(self._set_up, offer)
+        space.run(self._set_up, device_config)
         if resolvers(config):  # else the user keeps the machine's own
             space.run(give_own_resolvers, resolvers(config), self._resolv_conf)
-        self._offer = offer
+        self._device_config = device_config
 
     def change(self, config: str) -> None:
-        space, before, offer = self._made(), self._offer, read_offer(config)
+        space, before, device_config = self._made(), self._device_config, read_device_config(config)
         if before is not None:
-            old = LinkChange(remove_addresses=frozenset(before.addresses) - frozenset(offer.addresses))
+            old = LinkChange(remove_addresses=frozenset(before.addresses) - frozenset(device_config.addresses))
             space.run(link.change_link, self._interface, old)
-        space.run(self._set_up, offer)
-        space.run(self._dial, offer)
-        self._offer = offer
+        space.run(self._set_up, device_config)
+        space.run(self._dial, device_config)
+        self._device_config = device_config
 
-    def figures(self) -> Figures:
-        return self._made().run(read_figures, self._interface)
+    def counters(self) -> TunnelCounters:
+        return self._made().run(read_counters, self._interface)
 
     def mark(self) -> None:
         """Returns None: traffic outside the namespace does not go into the tunnel."""
@@ -111,14 +111,16 @@ class NamespaceTunnel:
             raise HostError("the tunnel is not up")
         return self._space
 
-    def _set_up(self, offer: Offer) -> None:
-        link.change_link(self._interface, LinkChange(mtu=offer.mtu, add_addresses=frozenset(offer.addresses), up=True))
-        for length in {len(prefix.address) for prefix in offer.addresses}:
+    def _set_up(self, device_config: DeviceConfig) -> None:
+        addresses = frozenset(device_config.addresses)
+        change = LinkChange(mtu=device_config.mtu, add_addresses=addresses, up=True)
+        link.change_link(self._interface, change)
+        for length in {len(prefix.address) for prefix in addresses}:
             links.add_route(EVERYTHING[length], self._interface, replace=True)
 
-    def _dial(self, offer: Offer) -> None:
+    def _dial(self, device_config: DeviceConfig) -> None:
         with existing_device(self._interface) as device:
-            device.dial(offer.server, self._private_key)
+            device.dial(device_config.server, self._private_key)
 
 
 def remove_interface(interface: str) -> None:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Figures:
+class TunnelCounters:
     """Holds a tunnel's byte counters. `handshake_s`: the last handshake, since the epoch; None before the first."""
 
     down: int
@@ -33,7 +33,7 @@ class ClientTunnel(Protocol):
     def change(self, config: str) -> None:
         """Adopts another session on the same key, whose address may differ."""
 
-    def figures(self) -> Figures: ...
+    def counters(self) -> TunnelCounters: ...
 
     def mark(self) -> int | None:
         """Returns the fwmark of packets that bypass the tunnel; None if others do not go into it anyway."""
@@ -42,11 +42,11 @@ class ClientTunnel(Protocol):
         """Removes the tunnel, even if it is not or only partly up. Returns what could not be removed, in words."""
 
 
-def read_figures(interface: str) -> Figures:
+def read_counters(interface: str) -> TunnelCounters:
     """Reads the counters of an interface in this thread's network namespace. Raises HostError if it has gone."""
     peers = dump_existing(interface).peers.values()
     handshake_ns = max((peer.last_handshake_ns for peer in peers), default=0)
-    return Figures(
+    return TunnelCounters(
         down=sum(peer.rx_bytes for peer in peers),
         up=sum(peer.tx_bytes for peer in peers),
         handshake_s=handshake_ns / 1e9 if handshake_ns else None,

@@ -23,7 +23,7 @@ def with_private_key(wg_config: str, private_key: bytes) -> str:
     """Adds the private key. Raises HostError if the text is not what the API sends."""
     known = all(_KNOWN.fullmatch(line) for line in wg_config.splitlines(keepends=True))
     if not known or wg_config.count(INTERFACE) != 1:
-        raise HostError("the session's wg_config is not one for a key of ours")
+        raise HostError("the session's wg_config is not valid for the client's own key")
     return wg_config.replace(INTERFACE, f"{INTERFACE}PrivateKey = {encode(private_key)}\n")
 
 

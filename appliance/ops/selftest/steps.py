@@ -8,8 +8,8 @@ from ipaddress import ip_address, ip_network
 from typing import TYPE_CHECKING, Any
 
 from appliance.client.tunnel import links
+from appliance.client.tunnel.device_config import read_device_config
 from appliance.client.tunnel.namespace import Namespace
-from appliance.client.tunnel.peer_config import read_offer
 from appliance.domain.errors import HostError
 from appliance.network.firewall.ruleset import PRIVATE
 from appliance.network.interfaces import host_interfaces
@@ -118,10 +118,9 @@ class SelfTest:
         return f"{session['id']}, leaves from {session['public_ip']}"
 
     def _make_tunnel(self) -> str:
-        offer = read_offer(self._session["wg_config"])
-        # The exit is dialled over the link of this run: the public address may not be reachable from its own host.
-        server = replace(offer.server, endpoint=Endpoint(self._dialled, self._exit.listen_port))
-        up = LinkChange(create=True, mtu=offer.mtu, add_addresses=frozenset(offer.addresses), up=True)
+        device_config = read_device_config(self._session["wg_config"])
+        server = replace(device_config.server, endpoint=Endpoint(self._dialled, self._exit.listen_port))
+        up = LinkChange(create=True, mtu=device_config.mtu, add_addresses=frozenset(device_config.addresses), up=True)
 
         def make() -> str:
             device, _ = choose_device("auto", self._names.tunnel)

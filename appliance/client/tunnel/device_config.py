@@ -19,7 +19,7 @@ KEEPALIVE_S = 25
 
 
 @dataclass(frozen=True, slots=True)
-class Offer:
+class DeviceConfig:
     """Holds the values of a session's wg-quick file that a device needs. `addresses`: single hosts, /32 and /128."""
 
     addresses: tuple[Prefix, ...]
@@ -27,7 +27,7 @@ class Offer:
     server: RemotePeer
 
 
-def read_offer(wg_config: str) -> Offer:
+def read_device_config(wg_config: str) -> DeviceConfig:
     """Parses a session's wg-quick file. Raises HostError if the text is not what the API sends."""
     lines = (line.partition(" = ") for line in wg_config.splitlines() if not line.startswith("#"))
     values: Mapping[str, str] = {name: value for name, _, value in lines}
@@ -37,9 +37,11 @@ def read_offer(wg_config: str) -> Offer:
         addresses = tuple(Prefix(i.packed, i.network.prefixlen) for i in interfaces)
         host, _, port = values["Endpoint"].rpartition(":")
         endpoint = Endpoint(ip_address(host.strip("[]")), _number(port))
-        return Offer(addresses, _number(values.get("MTU", str(MTU))), RemotePeer(server_key, endpoint, KEEPALIVE_S))
+        return DeviceConfig(
+            addresses, _number(values.get("MTU", str(MTU))), RemotePeer(server_key, endpoint, KEEPALIVE_S)
+        )
     except (KeyError, ValueError, InvalidRequest) as error:
-        raise HostError(f"the session's wg_config is not one: {error}") from error
+        raise HostError(f"the session's wg_config is invalid: {error}") from error
 
 
 def _number(text: str) -> int:
@@ -50,4 +52,4 @@ def _number(text: str) -> int:
 
 
 def has_ipv6(wg_config: str) -> bool:
-    return any(len(prefix.address) == 16 for prefix in read_offer(wg_config).addresses)
+    return any(len(prefix.address) == 16 for prefix in read_device_config(wg_config).addresses)
