@@ -18,10 +18,10 @@ _LEAVE = """
 import sys
 from pathlib import Path
 from appliance.config.load import read_settings
-from appliance.ops.install.host_cleanup import leave
+from appliance.ops.install.host_cleanup import clean_up
 from appliance.store.state_dir import StateDir
 settings = read_settings(Path(sys.argv[1]), {})
-leave(settings, StateDir(settings.node.state_dir), print)
+clean_up(settings, StateDir(settings.node.state_dir), print)
 """
 
 
