@@ -14,14 +14,15 @@ import click
 from appliance.cli import output
 from appliance.cli.os_errors import host_faults
 from appliance.client.terminal import printable
-from appliance.domain.errors import InvalidRequest
+from appliance.domain.errors import HostError, InvalidRequest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from appliance.client.api.dialer import Dialer
     from appliance.client.api.http import Api
     from appliance.client.api.sessions import SessionsClient
+    from appliance.client.connection import ConnectionOptions
     from appliance.client.credentials import Access
     from appliance.client.sudo_user import Invoker
 
@@ -138,3 +139,24 @@ def _mark() -> int | None:
         return None
     connected = whole_machine()
     return None if connected is None else connected.mark
+
+
+def connection_options(
+    sessions: SessionsClient, region: str | None, resolvers: Sequence[str] | None, every_s: int
+) -> ConnectionOptions:
+    """Returns what a connection is made with. `region` None: the only one there is.
+
+    Raises HostError if no region has an active exit, and click.UsageError if several have.
+    """
+    from appliance.client.connection import ConnectionOptions
+    from appliance.client.tunnel.ipv6 import ipv6_enabled
+
+    return ConnectionOptions(region or _only(sessions.regions()), ipv6_enabled(), resolvers, every_s)
+
+
+def _only(regions: list[str]) -> str:
+    if not regions:
+        raise HostError("no region has an active exit; try again later")
+    if len(regions) > 1:
+        raise click.UsageError(f"there is more than one region, name one: {printable(', '.join(regions))}")
+    return regions[0]

@@ -2,37 +2,24 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from contextlib import suppress
-from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from appliance.cli import output
 from appliance.cli.client_options import api_options
+from appliance.cli.connect_config import STDOUT, output_config
+from appliance.cli.connect_tunnel import keep_tunnel
 from appliance.cli.os_errors import host_faults
 from appliance.cli.parameters import ADDRESS, DURATION, ID, REGION_CODE
-from appliance.client.terminal import printable
-from appliance.config.value_types import REGION
-from appliance.domain.errors import HostError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from appliance.cli.client_options import ClientContext
-    from appliance.client.api.responses import OpenedSession, Over
-    from appliance.client.api.sessions import SessionsClient
-    from appliance.client.connection import ConnectionOptions, ConnectionOutcome
-    from appliance.client.run_records import RunClaim
-    from appliance.client.signals import Interruption
-    from appliance.client.ui.screen import Screen
+    from appliance.client.connection import ConnectionOutcome
 
 COMMAND = "appliance.cli.connect.command"  # a unique key: other code may use click's `meta` too
 BEHIND = "A program to run, and its options, go behind '--': connect REGION -- COMMAND."
-STDOUT = "-"
 NO_RESOLVERS = "none"
 EPILOG = (
     "Exit status: 0 done, 1 failed, 2 usage, 3 quota exceeded, 4 ended by the server. With COMMAND: its own; 126 or "
@@ -139,10 +126,9 @@ def connect(
         elif instead["end_id"]:
             _show(exit_, "DELETE", f"/v1/sessions/{_quoted(instead['end_id'])}", as_json)
         elif instead["qr"] or instead["file"]:
-            _output_config(exit_, region, _chosen(resolvers), instead["file"], as_json)
+            _report(ctx, output_config(exit_, region, _chosen(resolvers), instead["file"], as_json))
         else:
-            outcome = _stay(exit_, region, _chosen(resolvers), every_s, command, as_json)
-            _report(ctx, outcome)
+            _report(ctx, keep_tunnel(exit_, region, _chosen(resolvers), every_s, command, as_json))
 
 
 def _refuse_contradictions(
@@ -185,184 +171,3 @@ def _report(ctx: click.Context, outcome: ConnectionOutcome) -> None:
     if outcome.line:
         raise Failed(outcome.line, outcome.exit_status)
     ctx.exit(outcome.exit_status)
-
-
-def _options(
-    sessions: SessionsClient, region: str | None, resolvers: Sequence[str] | None, every_s: int
-) -> ConnectionOptions:
-    from appliance.client.connection import ConnectionOptions
-    from appliance.client.tunnel.ipv6 import ipv6_enabled
-
-    return ConnectionOptions(region or _only(sessions.regions()), ipv6_enabled(), resolvers, every_s)
-
-
-def _only(regions: list[str]) -> str:
-    if not regions:
-        raise HostError("no region has an active exit; try again later")
-    if len(regions) > 1:
-        raise click.UsageError(f"there is more than one region, name one: {printable(', '.join(regions))}")
-    return regions[0]
-
-
-def _output_config(
-    exit_: ClientContext, region: str | None, resolvers: Sequence[str] | None, file: str | None, as_json: bool
-) -> None:
-    """Outputs the config instead of making a tunnel: to a file, to stdout, or as a QR code for a phone."""
-    from appliance.client.api.sessions import Stopped
-    from appliance.client.connection import ConnectionOutcome, request, whole_config
-    from appliance.client.tunnel.wg_config import PUBLIC_RESOLVER
-    from appliance.client.ui import qr
-    from appliance.network.wireguard import keys
-
-    path = None if file in (None, STDOUT) else Path(str(file))
-    if path is not None:
-        _check_path(path)
-    if not file and not as_json:
-        qr.check(sys.stdout.encoding)
-    sessions = exit_.sessions()
-    options = _options(sessions, region, resolvers, 0)
-    if not file:
-        options = replace(options, ipv6=True)  # whether this machine has IPv6 does not matter for a phone
-    key = keys.generate_private_key()
-    try:
-        opened = sessions.open(request(options, key))
-    except Stopped as error:
-        _report(click.get_current_context(), ConnectionOutcome(error.exit_status, str(error)))
-        return
-    # A phone's own resolver is in its network, which it cannot reach through the tunnel.
-    config = whole_config(opened.wg_config, key, options.resolvers, () if file else (PUBLIC_RESOLVER,))
-    if path is not None:
-        _write_config(exit_, sessions, opened, config, path)
-    _show_config(opened, config, file, path, as_json)
-    if path is not None:
-        output.remark(f"written: {path}{_region_meant(region, path)}")
-    output.remark(
-        f"session {opened.id} is open; it ends some minutes after its last use, or by: connect --end {opened.id}"
-    )
-
-
-def _write_config(
-    exit_: ClientContext, sessions: SessionsClient, opened: OpenedSession, config: str, path: Path
-) -> None:
-    """Writes the config as the user who called sudo. Closes the session if that fails."""
-    from appliance.client.credentials import write_private
-
-    try:
-        with exit_.invoker.acting():
-            write_private(path, config, replace=False)
-    except OSError:
-        sessions.close(opened.id)
-        raise
-
-
-def _show_config(opened: OpenedSession, config: str, file: str | None, path: Path | None, as_json: bool) -> None:
-    """Shows the session as JSON, or the config: as a QR code without `file`, as text without `path`."""
-    from appliance.client.ui import qr
-
-    if as_json:
-        shown = {"wg_config": config} if path is None else {"file": str(path)}
-        output.write_json({"id": opened.id, "public_ip": opened.public_ip, "expires_at": opened.expires_at, **shown})
-    elif not file:
-        output.write_as_it_is(qr.draw(config, colour=sys.stdout.isatty() and not os.environ.get("NO_COLOR")))
-    elif path is None:
-        output.write(config.rstrip("\n"))
-
-
-def _region_meant(region: str | None, path: Path) -> str:
-    """Returns a hint if FILE looks like a region: what follows --config-only is always a FILE."""
-    try:
-        REGION.parse(str(path))
-    except ValueError:
-        return ""
-    return "" if region else f"; if that is the region, it comes before: connect {path} --config-only"
-
-
-def _check_path(path: Path) -> None:
-    """Checks FILE before a session is opened. Raises HostError if it exists, or its directory does not."""
-    if os.path.lexists(path):
-        raise HostError(f"{path} is there already; name another, or remove it")
-    if not path.parent.is_dir():
-        raise HostError(f"{path.parent} is no directory")
-
-
-def _stay(
-    exit_: ClientContext,
-    region: str | None,
-    resolvers: Sequence[str] | None,
-    every_s: int,
-    command: Sequence[str] | None,
-    as_json: bool,
-) -> ConnectionOutcome:
-    """Makes a tunnel and keeps it until a signal, the command or the server ends it."""
-    from appliance.client import cleanup, run_records
-    from appliance.client.api import responses
-    from appliance.client.connection import ConnectionOutcome
-    from appliance.client.signals import InterruptedBySignal, Interruption
-    from appliance.client.ui.screen import screen_for
-
-    if os.geteuid() != 0:
-        raise HostError("connect makes a tunnel: run it as root (sudo); --config-only and --qr do not need that")
-    interruption = Interruption()
-    screen = screen_for(as_json=as_json, command=command is not None)
-    sessions = exit_.sessions(interruption.pause, screen.remark)
-    with interruption.awaited():
-        try:
-            cleanup.clear(exit_.api, exit_.token, exit_.environment, screen.remark)
-            with run_records.claimed("machine" if command is None else "command") as claim:
-                options = _options(sessions, region, resolvers, every_s)
-                if command is None:
-                    return _machine(exit_, sessions, options, claim, screen, interruption)
-                return _command(exit_, sessions, options, claim, screen, interruption, command)
-        except InterruptedBySignal as error:
-            return ConnectionOutcome(responses.FAILED, f"{error} before the tunnel was up")
-
-
-def _machine(
-    exit_: ClientContext,
-    sessions: SessionsClient,
-    options: ConnectionOptions,
-    claim: RunClaim,
-    screen: Screen,
-    interruption: Interruption,
-) -> ConnectionOutcome:
-    from appliance.client.connection import ClientConnection, run
-    from appliance.client.tunnel.full_tunnel import FullTunnel
-    from appliance.network.wireguard import keys
-
-    tunnel = FullTunnel(claim.record.interface, exit_.environment, screen.remark)
-    connection = ClientConnection(options, keys.generate_private_key(), sessions, exit_.dialer, tunnel, claim)
-
-    def stay(opened: OpenedSession) -> Over:
-        screen.connected(opened, options.region, claim.record.interface, "Ctrl-C ends it")
-        return connection.watch(screen, interruption)
-
-    return run(connection, screen, stay)
-
-
-def _command(
-    exit_: ClientContext,
-    sessions: SessionsClient,
-    options: ConnectionOptions,
-    claim: RunClaim,
-    screen: Screen,
-    interruption: Interruption,
-    command: Sequence[str],
-) -> ConnectionOutcome:
-    from appliance.client.command import run_command
-    from appliance.client.connection import ClientConnection, run
-    from appliance.client.tunnel.namespace_tunnel import NamespaceTunnel
-    from appliance.network.wireguard import keys
-
-    key = keys.generate_private_key()
-    tunnel = NamespaceTunnel(claim.record.interface, key, claim.resolv_conf)
-    connection = ClientConnection(options, key, sessions, exit_.dialer, tunnel, claim)
-
-    def stay(opened: OpenedSession) -> ConnectionOutcome:
-        screen.connected(opened, options.region, claim.record.interface, f"for {command[0]} alone")
-        return run_command(
-            lambda: tunnel.start(command, exit_.invoker, exit_.environment),
-            lambda exits, goes_on: connection.watch(screen, exits, goes_on),
-            interruption,
-        )
-
-    return run(connection, screen, stay)

@@ -1,0 +1,108 @@
+"""Outputs a session's configuration for `wg-appliance connect`, instead of making a tunnel."""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from appliance.cli import output
+from appliance.cli.client_options import connection_options
+from appliance.config.value_types import REGION
+from appliance.domain.errors import HostError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from appliance.cli.client_options import ClientContext
+    from appliance.client.api.responses import OpenedSession
+    from appliance.client.api.sessions import SessionsClient
+    from appliance.client.connection import ConnectionOutcome
+
+STDOUT = "-"
+
+
+def output_config(
+    exit_: ClientContext, region: str | None, resolvers: Sequence[str] | None, file: str | None, as_json: bool
+) -> ConnectionOutcome:
+    """Opens a session and outputs its config: to a file, to stdout, or as a QR code for a phone.
+
+    Raises HostError if FILE exists, and click.UsageError if REGION is missing and there are several.
+    """
+    from appliance.client.api.sessions import Stopped
+    from appliance.client.connection import ConnectionOutcome, request, whole_config
+    from appliance.client.tunnel.wg_config import PUBLIC_RESOLVER
+    from appliance.client.ui import qr
+    from appliance.network.wireguard import keys
+
+    path = None if file in (None, STDOUT) else Path(str(file))
+    if path is not None:
+        _check_path(path)
+    if not file and not as_json:
+        qr.check(sys.stdout.encoding)
+    sessions = exit_.sessions()
+    options = connection_options(sessions, region, resolvers, 0)
+    if not file:
+        options = replace(options, ipv6=True)  # whether this machine has IPv6 does not matter for a phone
+    key = keys.generate_private_key()
+    try:
+        opened = sessions.open(request(options, key))
+    except Stopped as error:
+        return ConnectionOutcome(error.exit_status, str(error))
+    # A phone's own resolver is in its network, which it cannot reach through the tunnel.
+    config = whole_config(opened.wg_config, key, options.resolvers, () if file else (PUBLIC_RESOLVER,))
+    if path is not None:
+        _write_config(exit_, sessions, opened, config, path)
+    _show_config(opened, config, file, path, as_json)
+    if path is not None:
+        output.remark(f"written: {path}{_region_meant(region, path)}")
+    output.remark(
+        f"session {opened.id} is open; it ends some minutes after its last use, or by: connect --end {opened.id}"
+    )
+    return ConnectionOutcome(0)
+
+
+def _write_config(
+    exit_: ClientContext, sessions: SessionsClient, opened: OpenedSession, config: str, path: Path
+) -> None:
+    """Writes the config as the user who called sudo. Closes the session if that fails."""
+    from appliance.client.credentials import write_private
+
+    try:
+        with exit_.invoker.acting():
+            write_private(path, config, replace=False)
+    except OSError:
+        sessions.close(opened.id)
+        raise
+
+
+def _show_config(opened: OpenedSession, config: str, file: str | None, path: Path | None, as_json: bool) -> None:
+    """Shows the session as JSON, or the config: as a QR code without `file`, as text without `path`."""
+    from appliance.client.ui import qr
+
+    if as_json:
+        shown = {"wg_config": config} if path is None else {"file": str(path)}
+        output.write_json({"id": opened.id, "public_ip": opened.public_ip, "expires_at": opened.expires_at, **shown})
+    elif not file:
+        output.write_as_it_is(qr.draw(config, colour=sys.stdout.isatty() and not os.environ.get("NO_COLOR")))
+    elif path is None:
+        output.write(config.rstrip("\n"))
+
+
+def _region_meant(region: str | None, path: Path) -> str:
+    """Returns a hint if FILE looks like a region: what follows --config-only is always a FILE."""
+    try:
+        REGION.parse(str(path))
+    except ValueError:
+        return ""
+    return "" if region else f"; if that is the region, it comes before: connect {path} --config-only"
+
+
+def _check_path(path: Path) -> None:
+    """Checks FILE before a session is opened. Raises HostError if it exists, or its directory does not."""
+    if os.path.lexists(path):
+        raise HostError(f"{path} is there already; name another, or remove it")
+    if not path.parent.is_dir():
+        raise HostError(f"{path.parent} is no directory")
