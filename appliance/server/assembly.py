@@ -66,14 +66,14 @@ CONVERGE_TIMEOUT_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
-class ExitPlacement:
+class LocalExit:
     """Holds this exit, and whether its public address is the host's own (behind a 1:1 NAT it is not)."""
 
     exit: Exit
     owns_public_ip: bool
 
 
-def describe_exit(settings: Settings, state: StateDir) -> ExitPlacement:
+def describe_exit(settings: Settings, state: StateDir) -> LocalExit:
     """Describes this exit from the configuration, the state directory and the host.
 
     Raises ConfigError if the tunnel's subnets do not fit the host. Raises HostError without a default route.
@@ -87,7 +87,7 @@ def describe_exit(settings: Settings, state: StateDir) -> ExitPlacement:
     check_overlap(settings, networks(interfaces))
     public_ip = settings.node.public_ip or default_route_address()
     exit_ = build_exit(wireguard, state.private_key(), public_ip)
-    return ExitPlacement(exit_, any(interface.ip == public_ip for _, interface in interfaces))
+    return LocalExit(exit_, any(interface.ip == public_ip for _, interface in interfaces))
 
 
 def build_exit(wireguard: WireGuardSettings, private_key: bytes, public_ip: IPv4Address | IPv6Address) -> Exit:
@@ -106,14 +106,14 @@ def build_exit(wireguard: WireGuardSettings, private_key: bytes, public_ip: IPv4
     )
 
 
-def egress_rules(settings: Settings, placement: ExitPlacement) -> EgressRules:
+def egress_rules(settings: Settings, local: LocalExit) -> EgressRules:
     """Builds the rules of the firewall from the configuration."""
-    egress, exit_ = settings.egress, placement.exit
+    egress, exit_ = settings.egress, local.exit
     return EgressRules(
         interface=exit_.interface,
         subnet=exit_.subnet,
         subnet6=exit_.subnet6,
-        source=exit_.public_ip if placement.owns_public_ip else None,
+        source=exit_.public_ip if local.owns_public_ip else None,
         block_smtp=egress.block_smtp,
         block_private=egress.block_private,
         isolate_clients=egress.isolate_clients,
@@ -126,10 +126,10 @@ def _ports_on_all_addresses(*listeners: HostPort | UnixPath | None) -> tuple[int
     return tuple(each.port for each in listeners if isinstance(each, HostPort) and each.everywhere)
 
 
-def host_egress(settings: Settings, state: StateDir, placement: ExitPlacement, boot_id: str) -> HostEgress:
+def host_egress(settings: Settings, state: StateDir, local: LocalExit, boot_id: str) -> HostEgress:
     """Builds the egress of this host: firewall, forwarding and flows."""
     forwarding = Forwarding(Path("/proc/sys"), state.sysctls, boot_id)
-    return HostEgress(egress_rules(settings, placement), settings.wireguard.listen_port, forwarding)
+    return HostEgress(egress_rules(settings, local), settings.wireguard.listen_port, forwarding)
 
 
 @dataclass(frozen=True, slots=True)

@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from appliance.network.firewall.firewall import HostEgress
     from appliance.network.netlink.events import NetlinkEvents
     from appliance.network.wireguard.tunnel import Tunnel
-    from appliance.server.assembly import ExitPlacement, Parts
+    from appliance.server.assembly import LocalExit, Parts
 
     Task = Callable[[], Awaitable[None]]
 
@@ -76,7 +76,7 @@ class _Host:
 
     settings: Settings
     state: StateDir
-    placement: ExitPlacement
+    local: LocalExit
     tunnel: Tunnel
     egress: HostEgress
 
@@ -138,7 +138,7 @@ async def _open_host(
 ) -> _Host:
     """Opens the tunnel, which is closed with `stack`, and describes the exit. Changes nothing on the host."""
     # In a thread: pyroute2 runs an event loop, which cannot nest in this one.
-    placement = await asyncio.to_thread(assembly.describe_exit, settings, state)
+    local = await asyncio.to_thread(assembly.describe_exit, settings, state)
     wireguard = settings.wireguard
     tunnel, reason = await asyncio.to_thread(
         choose_backend, wireguard.backend, wireguard.interface, state.wireguard_go_log, wireguard_go_unit
@@ -148,8 +148,8 @@ async def _open_host(
     if link is None or not link.up:
         sockets.require_udp_port("wireguard.listen_port", wireguard.listen_port)
     log.info("%s backend: %s", tunnel.backend, reason)
-    egress = assembly.host_egress(settings, state, placement, clock.now().boot_id)
-    return _Host(settings, state, placement, tunnel, egress)
+    egress = assembly.host_egress(settings, state, local, clock.now().boot_id)
+    return _Host(settings, state, local, tunnel, egress)
 
 
 async def _open_store(state: StateDir, metrics: Metrics, stack: AsyncExitStack) -> Store:
@@ -167,7 +167,7 @@ async def _build_parts(host: _Host, store: Store, clock: Clock, metrics: Metrics
         store=store,
         tunnel=host.tunnel,
         egress=host.egress,
-        exit_=host.placement.exit,
+        exit_=host.local.exit,
         clock=clock,
         metrics=metrics,
     )
@@ -248,7 +248,7 @@ def _web_servers(
     listeners: list[socket.socket],
     certificate: Certificate | None,
 ) -> list[WebServer]:
-    app = assembly.build_app(host.settings, parts, host.placement.exit, clock)
+    app = assembly.build_app(host.settings, parts, host.local.exit, clock)
     servers = [WebServer(Timed(RequestQueue(Unambiguous(app)), metrics), listeners[0], REQUESTS_GRACE_S, certificate)]
     exposition = create_metrics_app(metrics.registry)
     servers += [WebServer(exposition, listener, REQUESTS_GRACE_S) for listener in listeners[1:]]
@@ -264,14 +264,14 @@ def _taking_over(host: _Host, parts: Parts) -> Callable[[Settings], None]:
     def take_over(read: Settings) -> None:
         in_force_now = in_force(host.settings, read)
         parts.services.terms.take_over(read)
-        host.egress.take_over(assembly.egress_rules(in_force_now, host.placement))
+        host.egress.take_over(assembly.egress_rules(in_force_now, host.local))
         applied.note(host.state.running, in_force_now)
 
     return take_over
 
 
 def _announce(host: _Host) -> None:
-    settings, endpoint = host.settings, host.placement.exit.client_settings.endpoint
+    settings, endpoint = host.settings, host.local.exit.client_settings.endpoint
     log.info("region %s, clients dial %s port %d", settings.node.region, endpoint.host, endpoint.port)
     if settings.metrics.url is not None:
         log.info("metrics on %s", settings.metrics.url)
