@@ -203,19 +203,19 @@ class ClientConnection:
         self._claim.note_mark(self._dialer.mark)
 
     def _view(self) -> status_text.View:
-        now = _now()
+        traffic = self._traffic()
         return status_text.View(
             id=self._opened.id,
             region=self._options.region,
             public_ip=self._opened.public_ip,
-            elapsed_s=now - self._begun,
-            traffic=self._traffic(now),
+            elapsed_s=_now() - self._begun,
+            traffic=traffic,
             session=self._session,
             away=self._away,
         )
 
-    def _traffic(self, now: float) -> status_text.Traffic:
-        counters = self._tunnel.counters()
+    def _traffic(self) -> status_text.Traffic:
+        counters, now = self._tunnel.counters(), _now()
         if counters.down < self._last.down or counters.up < self._last.up:
             carried = self._carried
             self._carried = replace(carried, down=carried.down + self._last.down, up=carried.up + self._last.up)

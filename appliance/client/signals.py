@@ -32,7 +32,10 @@ class Interruption:
 
     @contextmanager
     def awaited(self) -> Iterator[None]:
-        """Catches the signals meanwhile; they have no other effect. An ignored signal (nohup) stays ignored."""
+        """Catches the signals meanwhile; they have no other effect.
+
+        SIGINT and SIGHUP stay ignored if they were (nohup, `&`); SIGTERM never is.
+        """
         before = [(number, signal.getsignal(number)) for number in self._signals]
         # A signal may be delivered to another thread than the waiting one; SIGCHLD goes to the thread that forked.
         self._wakeup, notified = socket.socketpair()

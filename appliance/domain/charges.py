@@ -34,7 +34,7 @@ class Amount(Struct, frozen=True, gc=False):
 
     @property
     def total_bytes(self) -> int:
-        """Both directions together."""
+        """Returns the bytes of both directions."""
         return self.bytes_in + self.bytes_out
 
     def share(self, of: int, whole: int) -> Amount:
@@ -53,7 +53,7 @@ class Charge(Struct, frozen=True, gc=False):
 
     @property
     def total_bytes(self) -> int:
-        """Both directions together."""
+        """Returns the bytes of both directions."""
         return self.bytes_in + self.bytes_out
 
 

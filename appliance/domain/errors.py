@@ -40,14 +40,14 @@ if TYPE_CHECKING:
 
 
 class ApplianceError(Exception):
-    """Base of all errors that this project raises on purpose. `str(error)` is safe to show: it contains no secrets."""
+    """Is the base of all errors raised on purpose. `str(error)` is safe to show: it contains no secrets."""
 
 
 # For the caller of the API -------------------------------------------------------------------------
 
 
 class Unauthenticated(ApplianceError):
-    """The request has no bearer token, or one that is not valid."""
+    """Raised if the request has no bearer token, or one that is not valid."""
 
 
 class MissingToken(Unauthenticated):
@@ -61,7 +61,7 @@ class InvalidToken(Unauthenticated):
 
 
 class TooManyRequests(ApplianceError):
-    """A rate limit is exceeded. `retry_after`: seconds until the next request is allowed."""
+    """Raised if a rate limit is exceeded. `retry_after`: seconds until the next request is allowed."""
 
     def __init__(self, retry_after: int) -> None:
         super().__init__("too many requests")
@@ -69,7 +69,7 @@ class TooManyRequests(ApplianceError):
 
 
 class InvalidRequest(ApplianceError):
-    """The content of the request is not valid. The message names the field."""
+    """Raised if the content of the request is not valid. The message names the field."""
 
 
 class LiveSessionLimitReached(ApplianceError):
@@ -78,7 +78,7 @@ class LiveSessionLimitReached(ApplianceError):
 
 
 class QuotaExceeded(ApplianceError):
-    """The account has used up a window. `tier`: the account's; `quota`: how much it used, and until when."""
+    """Raised if the account has used up a window. `tier`: the account's; `quota`: how much it used, and until when."""
 
     def __init__(self, tier: Tier, quota: Quota) -> None:
         super().__init__("quota exceeded")
@@ -87,14 +87,14 @@ class QuotaExceeded(ApplianceError):
 
 
 class SessionNotFound(ApplianceError):
-    """The id is unknown, or another account's: callers must not be able to distinguish the two."""
+    """Raised if the id is unknown, or another account's: callers must not be able to distinguish the two."""
 
     def __init__(self) -> None:
         super().__init__("session not found")
 
 
 class Unavailable(ApplianceError):
-    """The exit cannot serve the request now; trying again later may help."""
+    """Raised if the exit cannot serve the request now; trying again later may help."""
 
 
 class NoActiveNodes(Unavailable):
@@ -103,7 +103,7 @@ class NoActiveNodes(Unavailable):
 
 
 class NoActiveNodeInRegion(Unavailable):
-    """The region has no active node. `available`: the codes of the regions that have one, sorted."""
+    """Raised if the region has no active node. `available`: the codes of the regions that have one, sorted."""
 
     def __init__(self, region: str, available: tuple[str, ...]) -> None:
         super().__init__(f"no active node in region {region}")
@@ -121,7 +121,7 @@ class PeerApplyFailed(Unavailable):
 
 
 class StoreUnavailable(Unavailable):
-    """The store does not answer (locked, full, damaged). The cause is chained, for the log."""
+    """Raised if the store does not answer (locked, full, damaged). The cause is chained, for the log."""
 
     def __init__(self) -> None:
         super().__init__("store unavailable")
@@ -131,46 +131,46 @@ class StoreUnavailable(Unavailable):
 
 
 class ConfigError(ApplianceError):
-    """A setting is unknown, or its value is not allowed. The message names the key, the value and what is allowed."""
+    """Raised if a setting is unknown, or its value is not allowed. The message names key, value and what is allowed."""
 
 
 class StoreError(ApplianceError):
-    """The store cannot be opened: corrupt, from a newer version, or not readable by this user."""
+    """Raised if the store cannot be opened: corrupt, from a newer version, or not readable by this user."""
 
 
 class HostError(ApplianceError):
-    """The host lacks something the appliance needs: root, WireGuard, a free port, a default route."""
+    """Raised if the host lacks something the appliance needs: root, WireGuard, a free port, a default route."""
 
 
 class BackupError(ApplianceError):
-    """The file is not a backup, is incomplete, or cannot be read by this version."""
+    """Raised if the file is not a backup, is incomplete, or cannot be read by this version."""
 
 
 class NotFound(ApplianceError):
-    """An admin command named an account, token or session that does not exist."""
+    """Raised if an admin command names an account, token or session that does not exist."""
 
 
 class Conflict(ApplianceError):
-    """An admin command contradicts what is stored (a name already taken, another tier)."""
+    """Raised if an admin command contradicts what is stored (a name already taken, another tier)."""
 
 
 # From the WireGuard device -------------------------------------------------------------------------
 
 
 class TunnelError(ApplianceError):
-    """The WireGuard device refused a request, or does not answer."""
+    """Raised if the WireGuard device refused a request, or does not answer."""
 
 
 class MalformedDump(TunnelError):
-    """The bytes of a device dump are not what the protocol allows."""
+    """Raised if the bytes of a device dump are not what the protocol allows."""
 
 
 class DumpInterrupted(TunnelError):
-    """The device kept changing under the dump (NLM_F_DUMP_INTR) until the retries ran out."""
+    """Raised if the device kept changing under the dump (NLM_F_DUMP_INTR) until the retries ran out."""
 
 
 # From the firewall and the sysctls -----------------------------------------------------------------
 
 
 class EgressError(ApplianceError):
-    """NAT, forwarding or a block could not be set up; the message says which and why."""
+    """Raised if NAT, forwarding or a block could not be set up; the message says which and why."""

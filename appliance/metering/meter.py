@@ -139,7 +139,7 @@ class Meter:
         async with self._live.committing(self._store) as db:
             await self.write(db, observation.count)
             await node_row.write_heartbeat(db, observation.now)
-        self._live.heartbeat = observation.now
+        self._live.note_heartbeat(observation.now)
         self.apply(observation.count)
         self._moved.clear()
 

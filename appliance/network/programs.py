@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 TIMEOUT_S = 30.0
 KILLED_WITHIN_S = 1.0
-LARGEST_OUTPUT = 64 * 1024 * 1024  # bytes that are read of it
+LARGEST_OUTPUT = 256 * 1024 * 1024  # bytes
 LONGEST_SUMMARY = 1000  # characters
 
 
@@ -59,23 +59,28 @@ def run(
     environ: Mapping[str, str] | None = None,
     timeout_s: float = TIMEOUT_S,
     new_session: bool = False,
+    merged: bool = False,
     summary: Callable[[str], str] = last_line,
 ) -> str:
-    """Runs a program and returns its stdout. Raises ProgramFailed.
+    """Runs a program and returns its stdout. Raises ProgramFailed, also if it prints more than LARGEST_OUTPUT.
 
     `text` is its input, `environ` its environment (by default this process's). `new_session` puts it out of reach of
-    the terminal's signals. `summary` makes the reason of a failure from stderr, or from stdout if stderr is empty.
+    the terminal's signals. `merged` makes stderr part of stdout. `summary` makes the reason of a failure from stderr,
+    or from stdout if stderr is empty.
+
+    For operators' commands: the service's unit denies it files in memory (memfd_create).
     """
     with ExitStack() as files:
         # Files in memory, and no pipes: a process that the program leaves behind may keep its output open for good.
-        stdin, stdout, stderr = (files.enter_context(_file(name)) for name in ("input", "output", "errors"))
+        stdin, stdout, stderr = (files.enter_context(_file(command, name)) for name in ("input", "output", "errors"))
         stdin.write(text.encode())
         stdin.seek(0)
-        process = _start(command, (stdin, stdout, stderr), os.environ if environ is None else environ, new_session)
+        streams = (stdin, stdout, stdout if merged else stderr)
+        process = _start(command, streams, os.environ if environ is None else environ, new_session)
         status = _wait(process, command, timeout_s)
-        output = _read(stdout)
+        output, errors = _read(command, stdout), _read(command, stderr)
         if status != 0:
-            said = summary(_read(stderr).strip() or output.strip())[:LONGEST_SUMMARY]
+            said = summary(errors.strip() or output.strip())[:LONGEST_SUMMARY]
             raise ProgramFailed(" ".join(command), f"failed: {said or f'exit status {status}'}")
         return output
 
@@ -119,11 +124,17 @@ def _wait(process: subprocess.Popen[bytes], command: Sequence[str], timeout_s: f
         raise
 
 
-def _file(name: str) -> IO[bytes]:
-    """Opens a file in memory, which needs no room on a disk."""
-    return os.fdopen(os.memfd_create(name), "w+b")
+def _file(command: Sequence[str], name: str) -> IO[bytes]:
+    """Opens a file in memory, which works on a full disk too."""
+    try:
+        return os.fdopen(os.memfd_create(name), "w+b")
+    except OSError as error:
+        raise ProgramFailed(command[0], f"cannot be run: no file in memory: {error.strerror}") from error
 
 
-def _read(file: IO[bytes]) -> str:
+def _read(command: Sequence[str], file: IO[bytes]) -> str:
     file.seek(0)
-    return file.read(LARGEST_OUTPUT).decode("utf-8", "replace")
+    content = file.read(LARGEST_OUTPUT + 1)
+    if len(content) > LARGEST_OUTPUT:
+        raise ProgramFailed(" ".join(command), f"printed more than {LARGEST_OUTPUT >> 20} MiB")
+    return content.decode("utf-8", "replace")

@@ -103,7 +103,7 @@ async def _serve(read_settings: Callable[[], Settings], environ: Mapping[str, st
         status = _service_status(systemd, parts, clock)
         reload = Reload(settings, read_settings, _taking_over(host, parts), parts.ticker, status)
         watches = _watches(host, parts, store, stopping, stack)
-        systemd.status("starting: making the host what the store says")
+        systemd.status("starting: applying what the store says to the host")
         await parts.ticker.tick()
         if parts.node.health.fault is not None:
             raise HostError(parts.node.health.fault)

@@ -28,14 +28,11 @@ if TYPE_CHECKING:
 
 
 class LiveSessions:
-    """Holds live and closing sessions by public key, which no two of them share; pending ones are not here.
-
-    `heartbeat` is when the server was last known to be up. `loads` counts how often memory was read from the store.
-    """
+    """Holds live and closing sessions by public key, which no two of them share; pending ones are not here."""
 
     def __init__(self) -> None:
-        self.heartbeat = Moment(0, 0, "")
-        self.loads = 0
+        self._heartbeat = Moment(0, 0, "")
+        self._loads = 0
         self._stale = True  # until the first load
         self._sessions: dict[bytes, Session] = {}
         self._key_of: dict[str, bytes] = {}  # by session id
@@ -137,6 +134,20 @@ class LiveSessions:
         """
         return not self._stale
 
+    @property
+    def loads(self) -> int:
+        """Counts how often memory was read from the store."""
+        return self._loads
+
+    @property
+    def heartbeat(self) -> Moment:
+        """Returns when the server was last known to be up."""
+        return self._heartbeat
+
+    def note_heartbeat(self, now: Moment) -> None:
+        """Notes a heartbeat that the store has."""
+        self._heartbeat = now
+
     def mark_stale(self) -> None:
         """Notes that memory may differ from the store."""
         self._stale = True
@@ -169,9 +180,9 @@ class LiveSessions:
         self._touched.update(self._sessions)
         # Under the sessions' own keys: the store returns a copy of each.
         self._baselines = {key: baselines[key] for key in self._sessions if key in baselines}
-        self.heartbeat = heartbeat
+        self._heartbeat = heartbeat
         self._stale = False
-        self.loads += 1
+        self._loads += 1
 
     def put(self, session: Session, account: Account | None = None) -> None:
         """Adds a session, or replaces the one with its key.

@@ -23,14 +23,14 @@ from appliance.network.wireguard import keys
 from tests.bench import books, device
 from tests.bench.asking import CONNECTIONS, Asker
 from tests.bench.contest import Row, Target, take_turns
-from tests.faults.real_exit import PROJECT, REGION, UnixConnection, real_exit
+from tests.support.faults.real_exit import PROJECT, REGION, UnixConnection, real_exit
 from tests.support.tunnel.waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from random import Random
 
-    from tests.faults.real_exit import RealExit
+    from tests.support.faults.real_exit import RealExit
 
 REQUESTS = 100  # on each connection, a round
 LIVE = 250

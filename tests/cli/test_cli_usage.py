@@ -11,6 +11,7 @@ from msgspec import structs
 from appliance.domain import accounting
 from appliance.domain.accounting import Reading
 from appliance.domain.charges import Amount
+from appliance.domain.clock import HostClock
 from appliance.domain.windows import MOST, Window, Windows
 from appliance.store.database import Store
 from appliance.store.queries import accounts
@@ -29,7 +30,7 @@ IN_A_WEEK, TOMORROW = "2026-09-28T14:13:20Z", "2026-09-22T14:13:20Z"  # from NOW
 
 
 def set_clock(monkeypatch: pytest.MonkeyPatch, now: Moment) -> None:
-    monkeypatch.setattr("appliance.domain.clock.HostClock.now", lambda _: now)
+    monkeypatch.setattr(HostClock, "now", lambda _: now)
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ssl
+import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -41,7 +42,7 @@ class Clock:
         self.now = 0.0
         self.pauses: list[float] = []
         self.remarks: list[str] = []
-        monkeypatch.setattr("appliance.client.api.sessions.time.monotonic", lambda: self.now)
+        monkeypatch.setattr(time, "monotonic", lambda: self.now)
 
     def pause(self, seconds: float) -> None:
         self.now += seconds

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from typing import TYPE_CHECKING
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from appliance.client.tunnel import nft_guard, wg_quick_cleanup
 from appliance.client.tunnel.full_tunnel import FullTunnel
 from appliance.domain.errors import HostError
+from appliance.network.wireguard import backend
 from appliance.network.wireguard.backend import HostFacts
 
 if TYPE_CHECKING:
@@ -63,8 +65,8 @@ def test_missing_wireguard_is_said_before_a_session(
 ) -> None:
     """Said before a session is opened; who has chosen another implementation answers for it."""
     facts = HostFacts(True, False, wireguard_go, tun_device, None)
-    monkeypatch.setattr("appliance.network.wireguard.backend.read_host", lambda _: facts)
-    monkeypatch.setattr("appliance.client.tunnel.full_tunnel.shutil.which", lambda name: f"/usr/bin/{name}")
+    monkeypatch.setattr(backend, "read_host", lambda _: facts)
+    monkeypatch.setattr(shutil, "which", lambda name: f"/usr/bin/{name}")
     with pytest.raises(HostError, match=said):
         FullTunnel("wgc0", {}, print).check()
     FullTunnel("wgc0", {"WG_QUICK_USERSPACE_IMPLEMENTATION": "boringtun"}, print).check()

@@ -11,8 +11,8 @@ from concurrent.futures import ProcessPoolExecutor
 
 import click
 
-from tests.faults import schedules
-from tests.faults.searching import Ran, search
+from tests.support.faults import schedules
+from tests.support.faults.searching import Ran, search
 
 BATCH = 100
 

@@ -17,16 +17,16 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tests.faults.attacker import ATTACKS, TLS_ATTACKS
-from tests.faults.invariants import require
-from tests.faults.real_exit import PROJECT, REGION
-from tests.faults.tcp_exit import ADDRESS, serving_tcp
+from tests.support.faults.invariants import require
+from tests.support.faults.real_exit import PROJECT, REGION
+from tests.support.faults.tcp_exit import ADDRESS, serving_tcp
 from tests.support.real_backend import NO_ROOT, backend_here
 from tests.support.tunnel.waiting import READY_SECONDS, until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-    from tests.faults.tcp_exit import TcpExit
+    from tests.support.faults.tcp_exit import TcpExit
 
 FEW = 5  # good answers at least, while an attack goes on
 MOST_MEMORY = 64 * 2**20  # more than before

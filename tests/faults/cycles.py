@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING
 
 import click
 
-from tests.faults.invariants import require
-from tests.faults.real_exit import REGION
-from tests.faults.serving import serving
+from tests.support.faults.invariants import require
+from tests.support.faults.real_exit import REGION
+from tests.support.faults.serving import serving
 from tests.support.real_backend import NO_ROOT, backend_here
 from tests.support.tunnel.waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from tests.faults.real_exit import RealExit, UnixConnection
+    from tests.support.faults.real_exit import RealExit, UnixConnection
 
 AT_ONCE = 4
 READINGS = 10

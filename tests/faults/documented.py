@@ -20,16 +20,16 @@ from typing import TYPE_CHECKING
 
 import click
 
-from tests.faults.invariants import require
-from tests.faults.real_exit import REGION
-from tests.faults.tcp_exit import ADDRESS, serving_tcp
+from tests.support.faults.invariants import require
+from tests.support.faults.real_exit import REGION
+from tests.support.faults.tcp_exit import ADDRESS, serving_tcp
 from tests.support.real_backend import NO_ROOT, backend_here
 from tests.support.tunnel.waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from tests.faults.tcp_exit import TcpExit
+    from tests.support.faults.tcp_exit import TcpExit
 
 CONFIG, CONFIG_LIMITED = (Path(__file__).with_name(f"schemathesis{which}.toml") for which in ("", "_limited"))
 DOCUMENT = f"http://{ADDRESS[0]}:{ADDRESS[1]}/schema/openapi.json"

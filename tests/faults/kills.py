@@ -21,15 +21,15 @@ from typing import TYPE_CHECKING
 
 import click
 
-from tests.faults import aftermath
-from tests.faults.clients import Client, Operator
-from tests.faults.real_exit import SHORT_LIVED, real_exit
+from tests.support.faults import aftermath
+from tests.support.faults.clients import Client, Operator
+from tests.support.faults.real_exit import SHORT_LIVED, real_exit
 from tests.support.real_backend import NO_ROOT, backend_here
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tests.faults.real_exit import RealExit
+    from tests.support.faults.real_exit import RealExit
 
 TIERS = ("paid", "paid", "free", SHORT_LIVED)  # of the clients
 BURST_S = 0.3

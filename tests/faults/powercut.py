@@ -28,17 +28,17 @@ import click
 from appliance.domain.errors import ApplianceError
 from appliance.store.database import Store
 from appliance.store.state_dir import StateDir
-from tests.faults.clients import Client
-from tests.faults.disk import LEFT_OUT, Disk
-from tests.faults.real_exit import SHORT_LIVED, real_exit
-from tests.faults.syscalls import STRACE, Tracer
+from tests.support.faults.clients import Client
+from tests.support.faults.disk import LEFT_OUT, Disk
+from tests.support.faults.real_exit import SHORT_LIVED, real_exit
+from tests.support.faults.syscalls import STRACE, Tracer
 from tests.support.real_backend import NO_ROOT, backend_here
 from tests.support.tunnel.waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from tests.faults.syscalls import Event
+    from tests.support.faults.syscalls import Event
 
 TIERS = ("paid", "free", SHORT_LIVED)  # of the clients
 SECONDS_FOR_REQUESTS = 300

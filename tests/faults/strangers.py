@@ -17,11 +17,11 @@ import click
 
 from appliance.network.wireguard import keys
 from appliance.network.wireguard.tunnel import Peer
-from tests.faults.churner import Churner
-from tests.faults.invariants import require
-from tests.faults.real_exit import REGION
-from tests.faults.serving import serving
-from tests.faults.talker import Talker
+from tests.support.faults.churner import Churner
+from tests.support.faults.invariants import require
+from tests.support.faults.real_exit import REGION
+from tests.support.faults.serving import serving
+from tests.support.faults.talker import Talker
 from tests.support.real_backend import NO_ROOT, backend_here
 from tests.support.tunnel.waiting import until
 from tests.support.tunnel_contract import PORT, prefix
@@ -29,7 +29,7 @@ from tests.support.tunnel_contract import PORT, prefix
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
-    from tests.faults.real_exit import RealExit
+    from tests.support.faults.real_exit import RealExit
 
 PER_SECOND = 500
 STRANGERS = 2000

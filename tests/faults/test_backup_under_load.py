@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.faults.clients import Client
-from tests.faults.serving import serving
 from tests.support.cli.backups import members
+from tests.support.faults.clients import Client
+from tests.support.faults.serving import serving
 from tests.support.tunnel.waiting import until
 
 if TYPE_CHECKING:

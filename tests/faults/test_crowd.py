@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.faults.aftermath import unfinished
-from tests.faults.real_exit import REGION
-from tests.faults.serving import serving
+from tests.support.faults.aftermath import unfinished
+from tests.support.faults.real_exit import REGION
+from tests.support.faults.serving import serving
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from tests.faults.real_exit import RealExit, UnixConnection
+    from tests.support.faults.real_exit import RealExit, UnixConnection
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -46,7 +46,7 @@ def token(exit_: RealExit) -> str:
 def test_a_hundred_at_once_get_a_session_each(exit_: RealExit, token: str, show: Callable[[str], None]) -> None:
     """Each of them gets a session with an address of its own and a peer; store and tunnel agree."""
     began = time.monotonic()
-    answers = at_once(exit_, token, CROWD)
+    answers = at_once(exit_, token, CROWD, show)
     took = time.monotonic() - began
     assert statuses(answers) == {201: CROWD}
     assert_agreed(exit_, [session for _, session in answers])
@@ -58,7 +58,7 @@ def test_a_full_pool_gives_each_address_once(exit_: RealExit, token: str, show: 
     then is told when to try again, and succeeds once one has left."""
     with exit_.connection() as connection:
         sessions = [opened(connection, token) for _ in range(CAPACITY - LAST)]
-    answers = at_once(exit_, token, CROWD)
+    answers = at_once(exit_, token, CROWD, show)
     assert statuses(answers) == {201: LAST, 503: CROWD - LAST}
     assert [body for status, body in answers if status == 503] == [EXHAUSTED] * (CROWD - LAST)
     sessions += [session for status, session in answers if status == 201]
@@ -74,10 +74,10 @@ def test_a_full_pool_gives_each_address_once(exit_: RealExit, token: str, show: 
     show(f"{exit_.backend}: {CAPACITY} sessions; {CROWD} at once for the last {LAST}: {dict(statuses(answers))}")
 
 
-def at_once(exit_: RealExit, token: str, many: int) -> list[tuple[int, Any]]:
+def at_once(exit_: RealExit, token: str, many: int, show: Callable[[str], None]) -> list[tuple[int, Any]]:
     """(status, body) of so many POSTs that are sent at the same moment. Those that the store had no time for (a writer
     waits PATIENCE_S for the others, and this machine may be busy) are sent again."""
-    start, deadline = threading.Barrier(many), time.monotonic() + AGAIN_S
+    start, deadline, again = threading.Barrier(many), time.monotonic() + AGAIN_S, list[int]()
 
     def post() -> tuple[int, Any]:
         with exit_.connection() as connection:
@@ -87,10 +87,14 @@ def at_once(exit_: RealExit, token: str, many: int) -> list[tuple[int, Any]]:
                 answer = connection.ask("POST", "/v1/sessions", token, {"region": REGION})
                 if answer != (503, STORE_UNAVAILABLE) or time.monotonic() > deadline:
                     return answer
+                again.append(answer[0])
 
     with ThreadPoolExecutor(many) as threads:
         asked = [threads.submit(post) for _ in range(many)]
-        return [one.result() for one in asked]
+        answers = [one.result() for one in asked]
+    if again:
+        show(f"{exit_.backend}: {len(again)} requests sent again: the store had no time for them")
+    return answers
 
 
 def opened(connection: UnixConnection, token: str) -> dict[str, str]:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from tests.faults import schedules
-from tests.faults.searching import search
+from tests.support.faults import schedules
+from tests.support.faults.searching import search
 
 SEED = 1
 

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.install import debian, programs
-from tests.install.installed import Installed
-from tests.install.machine import Machine
+from tests.support.install import debian, programs
+from tests.support.install.installed import Installed
+from tests.support.install.machine import Machine
 from tests.support.tunnel.client import Client, clients_of
 from tests.support.tunnel.world import World, new_world
 

@@ -13,7 +13,7 @@ from tests.support.tunnel.waiting import until
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tests.install.installed import Installed
+    from tests.support.install.installed import Installed
 
 NAME = "vpn.example.org"
 

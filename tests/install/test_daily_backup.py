@@ -5,13 +5,13 @@ from __future__ import annotations
 import shutil
 from typing import TYPE_CHECKING
 
-from tests.install.installed import BACKUPS, owners
+from tests.support.install.installed import BACKUPS, owners
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tests.install.installed import Installed
-    from tests.install.machine import Machine
+    from tests.support.install.installed import Installed
+    from tests.support.install.machine import Machine
 
 TIMER, BACKUP = "wg-appliance-backup.timer", "wg-appliance-backup.service"
 KEPT = 7

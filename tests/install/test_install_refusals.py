@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tests.install.host_state import host_state, require_unchanged
-from tests.install.installed import COMMAND, refused
-from tests.install.programs import NEWER
+from tests.support.install.host_state import host_state, require_unchanged
+from tests.support.install.installed import COMMAND, refused
+from tests.support.install.programs import NEWER
 from tests.support.tunnel.held_port import held_port
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tests.install.installed import Installed
+    from tests.support.install.installed import Installed
 
 PORTS = (
     ("SOCK_STREAM", 8080, "api.listen"),

@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.install.host_state import host_state, require_unchanged
-from tests.install.installed import first_token, packages_to_purge
-from tests.install.programs import NEWER
+from tests.support.install.host_state import host_state, require_unchanged
+from tests.support.install.installed import first_token, packages_to_purge
+from tests.support.install.programs import NEWER
 from tests.support.tunnel.waiting import until
 from tests.support.tunnel.world import EXIT_IP
 
 if TYPE_CHECKING:
-    from tests.install.installed import Installed
-    from tests.install.machine import Machine
+    from tests.support.install.installed import Installed
+    from tests.support.install.machine import Machine
     from tests.support.tunnel.client import Client
 
 # What upgrade says just before it is killed; "" at its very beginning.

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tests.install.host_state import host_state, require_unchanged
-from tests.install.installed import BACKUPS, SERVICE, first_token, owners, packages_to_purge, refused
-from tests.install.programs import NEWER
+from tests.support.install.host_state import host_state, require_unchanged
+from tests.support.install.installed import BACKUPS, SERVICE, first_token, owners, packages_to_purge, refused
+from tests.support.install.programs import NEWER
 from tests.support.tunnel.ping import Ping
 from tests.support.tunnel.world import EXIT_IP
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from tests.install.installed import Installed
+    from tests.support.install.installed import Installed
     from tests.support.tunnel.client import Client
 
 

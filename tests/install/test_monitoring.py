@@ -6,14 +6,14 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tests.install.installed import SERVICE, first_token
+from tests.support.install.installed import SERVICE, first_token
 from tests.support.tunnel.client import CURL
 from tests.support.tunnel.waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tests.install.installed import Installed
+    from tests.support.install.installed import Installed
 
 MONITORING = Path(__file__).parents[2] / "systemd" / "monitoring"
 RULES, DASHBOARD = "prometheus-rules.yml", "grafana-dashboard.json"

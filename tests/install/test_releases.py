@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.install import debian
-from tests.install.host_state import host_state, require_unchanged
-from tests.install.installed import SERVICE, first_token, packages_to_purge
-from tests.install.programs import NEWER
+from tests.support.install import debian
+from tests.support.install.host_state import host_state, require_unchanged
+from tests.support.install.installed import SERVICE, first_token, packages_to_purge
+from tests.support.install.programs import NEWER
 from tests.support.tunnel.ping import Ping
 from tests.support.tunnel.waiting import until
 from tests.support.tunnel.world import EXIT_IP
@@ -17,7 +17,7 @@ from tests.support.tunnel.world import EXIT_IP
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tests.install.installed import Installed
+    from tests.support.install.installed import Installed
     from tests.support.tunnel.client import Client
 
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tests.install import sandbox
+from tests.support.install import sandbox
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tests.install.installed import Installed
+    from tests.support.install.installed import Installed
 
 SERVICE, TUNNEL = "wg-appliance.service", "wg-appliance-tunnel.service"
 NET_ADMIN = 1 << 12  # linux/capability.h

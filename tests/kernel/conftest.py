@@ -23,7 +23,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.kernel.under_runner import SECONDS_FOR_ALL, UnderRunner
+from tests.support.kernel.under_runner import SECONDS_FOR_ALL, UnderRunner
 from tests.support.real_backend import kernel_makes_wireguard
 
 HERE = Path(__file__).parent

@@ -22,7 +22,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 class Namespace:
-    """A named network namespace with loopback up."""
+    """A named network namespace with loopback up, which forwards nothing."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -52,7 +52,8 @@ def new_namespace() -> Iterator[Namespace]:
     space = Namespace(f"wgc-{secrets.token_hex(4)}")
     subprocess.run(["ip", "netns", "add", space.name], check=True, timeout=60)
     try:
-        space.run("ip", "link", "set", "lo", "up")
+        # The kernel copies IPv4's settings from the host (net.core.devconf_inherit_init_net), which may be a router.
+        space.run("sh", "-c", "ip link set lo up && echo 0 > /proc/sys/net/ipv4/ip_forward")
         yield space
     finally:
         subprocess.run(["ip", "netns", "del", space.name], check=True, timeout=60)

@@ -87,16 +87,17 @@ def test_ipv6_left_out_for_a_client_without_it(appliance: Appliance, client: Cli
     assert client.address_seen() == EXIT_IP
 
 
-def test_ipv6_is_reached_and_counted_too(appliance: Appliance, client: Client) -> None:
+@pytest.mark.parametrize("size", [MB, pytest.param(10 * MB, marks=pytest.mark.long)])
+def test_ipv6_is_reached_and_counted_too(appliance: Appliance, client: Client, size: int) -> None:
     """With IPv6 in the tunnel the IPv6 internet is reached as well, from the exit's IPv6 address, and counted."""
     token = appliance.token()
     session = appliance.open(token)
     client.wg_quick(session["wg_config"])
     assert client.address_seen(WEB6) == EXIT_IP6
     assert client.address_seen(WEB) == EXIT_IP
-    assert client.download(MB, "six", web=WEB6) == Received(MB, blob_sha256(MB, "six"))
+    assert client.download(size, "six", web=WEB6) == Received(size, blob_sha256(size, "six"))
     client.down()
-    assert settled_figures(appliance, session["id"], token, client_key(session["wg_config"])).sent > MB
+    assert settled_figures(appliance, session["id"], token, client_key(session["wg_config"])).sent > size
 
 
 def test_without_subnet6_nothing_goes_over_ipv6(start_appliance: Callable[..., Appliance], client: Client) -> None:
@@ -110,9 +111,11 @@ def test_without_subnet6_nothing_goes_over_ipv6(start_appliance: Callable[..., A
     assert client.get(f"{WEB6}/ip", seconds=3) == ""
 
 
-def test_two_clients_at_once_are_billed_their_own_bytes(appliance: Appliance, clients: list[Client]) -> None:
+@pytest.mark.parametrize("sizes", [(15 * MB, 5 * MB), pytest.param((30 * MB, 10 * MB), marks=pytest.mark.long)])
+def test_two_clients_at_once_are_billed_their_own_bytes(
+    appliance: Appliance, clients: list[Client], sizes: tuple[int, int]
+) -> None:
     """Two accounts download at the same time: both intact, each session billed its own bytes and no others."""
-    sizes = [15 * MB, 5 * MB]
     tokens = [appliance.token("alice"), appliance.token("bob")]
     sessions = [appliance.open(token) for token in tokens]
     for client, session in zip(clients, sessions, strict=True):

@@ -169,6 +169,20 @@ def test_man_pages_replace_another_versions(tmp_path: Path) -> None:
     assert [path.name for path in folder.iterdir()] == [f"{PROGRAM}s.1"]
 
 
+def test_man_pages_can_be_read_whatever_the_umask(tmp_path: Path) -> None:
+    """The folders that are made for them are for all: other packages may put theirs there too."""
+    step = Manual(
+        tmp_path / "share" / "man" / "man1", PROGRAM, {f"{PROGRAM}.1": "page"}, Record(tmp_path / "record.json")
+    )
+    before = os.umask(0o077)
+    try:
+        step.apply()
+    finally:
+        os.umask(before)
+    made = [step.folder, step.folder.parent, step.folder.parent.parent, step.folder / f"{PROGRAM}.1"]
+    assert [path.stat().st_mode & 0o777 for path in made] == [0o755, 0o755, 0o755, 0o644]
+
+
 def test_man_pages_are_taken_back(tmp_path: Path) -> None:
     """With the folders that were made for them, unless others have come to use those; one that was there stays."""
     record = Record(tmp_path / "lib" / "installed.json")

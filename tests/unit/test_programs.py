@@ -57,6 +57,34 @@ def test_failure(script: str, said: str) -> None:
     assert str(caught.value) == f"sh -c {script} {said}"
 
 
+def test_merged_output_is_read_in_order() -> None:
+    """With stderr as a part of stdout, a complaint on either is found, in the order in which they were printed."""
+    script = "echo '[#] ip link add' >&2; echo 'no device'; exit 1"
+    with pytest.raises(ProgramFailed) as caught:
+        programs.run("sh", "-c", script, merged=True, summary=programs.joined_lines)
+    assert caught.value.reason == "failed: [#] ip link add no device"
+    assert programs.run("sh", "-c", "echo a >&2; echo b", merged=True) == "a\nb\n"
+
+
+def test_too_much_output_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What would be cut off is not taken for the whole."""
+    monkeypatch.setattr(programs, "LARGEST_OUTPUT", 1 << 20)
+    assert len(programs.run("head", "-c", str(1 << 20), "/dev/zero")) == 1 << 20
+    with pytest.raises(ProgramFailed, match="printed more than 1 MiB"):
+        programs.run("head", "-c", str((1 << 20) + 1), "/dev/zero")
+
+
+def test_a_host_without_files_in_memory_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where a sandbox denies them."""
+
+    def denied(_name: str) -> int:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "memfd_create", denied)
+    with pytest.raises(ProgramFailed, match="true cannot be run: no file in memory: Operation not permitted"):
+        programs.run("true")
+
+
 def test_long_complaint() -> None:
     """The error stays readable, however much the program says."""
     with pytest.raises(ProgramFailed) as caught:

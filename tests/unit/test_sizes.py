@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 PACKAGE = Path(__file__).parents[2] / "appliance"
 MOST_LINES = 40  # of a function
 MOST_FIELDS = 9  # of a class, and parameters of a function
+LONGEST_FILE = 350  # lines
 
 LARGER = {
     "config.settings.WireGuardSettings": "mirrors a section of the configuration file",
@@ -76,6 +77,12 @@ def test_functions_and_classes_are_small(show: Callable[[str], None]) -> None:
     assert larger() == set(LARGER)
     longest = max(lines(node) for name, node in definitions() if isinstance(node, Function) and name not in LARGER)
     show(f"longest function {longest} lines")
+
+
+def test_files_are_short() -> None:
+    """A file past the limit is two things."""
+    lengths = {file: len(file.read_text(encoding="utf-8").splitlines()) for file in PACKAGE.rglob("*.py")}
+    assert [str(file) for file, length in lengths.items() if length > LONGEST_FILE] == []
 
 
 def test_a_class_name_means_one_thing() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
+from appliance.server import supervisor as supervising
 from appliance.server.supervisor import Supervisor
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ def test_a_crashed_task_is_logged_and_run_again(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A task that crashes is run again; each crash is logged with its cause, counted, and told until it runs again."""
-    monkeypatch.setattr("appliance.server.supervisor.FIRST_DELAY_S", 0.001)
+    monkeypatch.setattr(supervising, "FIRST_DELAY_S", 0.001)
     told: list[tuple[str, str | None]] = []
     task = Shaky(2)
 

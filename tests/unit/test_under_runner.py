@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.kernel import under_runner
-from tests.kernel.under_runner import UnderRunner
 from tests.support.figures import FIGURES
+from tests.support.kernel import under_runner
+from tests.support.kernel.under_runner import UnderRunner
 from tests.support.tunnel.waiting import until
 
 PROJECT = Path(__file__).parents[2]

@@ -131,6 +131,7 @@ class FullTunnel:
                 environ=self._environ,
                 timeout_s=WG_QUICK_S,
                 new_session=True,
+                merged=True,  # wireguard-go complains on stdout
                 summary=_complaint,
             )
         except programs.ProgramMissing:

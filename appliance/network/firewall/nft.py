@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 PROGRAM = "nft"
+TIMEOUT_S = 120.0  # the kernel may be busy with other transactions
 EXECUTE = ("-f", "-")  # the script on stdin
 LIST_TERSE = ("--json", "--terse", "list", "ruleset")  # without the elements of sets, which may be many
 LIST_WHOLE = ("--json", "list", "ruleset")
@@ -40,4 +41,4 @@ def listing(arguments: tuple[str, ...] = LIST_TERSE) -> str:
 
 
 def _run(*arguments: str, script: str = "", environ: Mapping[str, str] | None = None) -> str:
-    return programs.run(PROGRAM, *arguments, text=script, environ=environ, summary=complaint)
+    return programs.run(PROGRAM, *arguments, text=script, environ=environ, timeout_s=TIMEOUT_S, summary=complaint)

@@ -107,7 +107,10 @@ def _pick(setting: Setting, host: HostFacts) -> tuple[Backend, str]:
     if setting == "kernel":
         raise HostError("wireguard.backend is kernel, and this kernel has no wireguard module")
     if host.wireguard_go and host.tun_device:
-        return "userspace", "asked for" if setting == "userspace" else f"no wireguard in the kernel; {PROGRAM} is there"
+        return (
+            "userspace",
+            "configured" if setting == "userspace" else f"no wireguard in the kernel; {PROGRAM} is there",
+        )
     if host.wireguard_go:
         raise HostError(f"{PROGRAM} needs /dev/net/tun, and this host has none (modprobe tun)")
     if setting == "userspace":

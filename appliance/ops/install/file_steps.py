@@ -134,6 +134,8 @@ class Manual:
         if missing:
             self.record.note_folders([str(path) for path in missing])
             self.folder.mkdir(parents=True)
+            for folder in missing:
+                folder.chmod(0o755)  # whatever root's umask is: other packages' pages may come to stand here
         for name, text in self.pages.items():
             write_whole(self.folder / name, text, 0o644)
         for path in self._ours():

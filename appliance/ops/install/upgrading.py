@@ -135,7 +135,7 @@ class Upgrade:
     def _finish(self, move: Move) -> None:
         self._journal.unlink()
         self._remove_others(move)
-        self._report(f"wg-appliance {move.new} runs, and is ready; {move.old} ran before it, and stays at hand")
+        self._report(f"wg-appliance {move.new} runs and is ready; {move.old} is kept for going back")
 
     def _undo(self, move: Move) -> None:
         """Restores the version that ran. Each step may have been done already, by an upgrade killed meanwhile."""

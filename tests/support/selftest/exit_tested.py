@@ -14,7 +14,7 @@ from appliance.config.load import read_settings
 from appliance.domain.errors import HostError
 from appliance.ops.selftest.api_client import LocalApi
 from appliance.ops.selftest.plan import names
-from tests.faults.real_exit import PROJECT, SOCKETS, RealExit, real_exit
+from tests.support.faults.real_exit import PROJECT, SOCKETS, RealExit, real_exit
 from tests.support.tunnel.waiting import READY_SECONDS, until
 
 if TYPE_CHECKING:

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 import hypothesis
 from hypothesis import HealthCheck, Phase, given, settings
 
-from tests.faults import schedules
+from tests.support.faults import schedules
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tests.faults.schedules import Schedule
+    from tests.support.faults.schedules import Schedule
 
 
 @dataclass

@@ -7,12 +7,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tests.faults.real_exit import real_exit
+from tests.support.faults.real_exit import real_exit
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tests.faults.real_exit import RealExit
+    from tests.support.faults.real_exit import RealExit
 
 
 @contextmanager

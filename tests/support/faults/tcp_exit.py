@@ -10,8 +10,8 @@ from http.client import HTTPConnection
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tests.faults.real_exit import RealExit, UnixConnection
 from tests.support.certificates import self_signed
+from tests.support.faults.real_exit import RealExit, UnixConnection
 from tests.support.netns import new_namespace
 from tests.support.tunnel.waiting import READY_SECONDS
 

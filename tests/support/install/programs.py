@@ -8,7 +8,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
-PROJECT = Path(__file__).resolve().parents[2]
+PROJECT = Path(__file__).resolve().parents[3]
 BUILT = PROJECT / "build" / "install-tests"
 SECONDS = 600
 

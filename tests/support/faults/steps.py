@@ -14,14 +14,14 @@ from appliance.sessions.opening import SessionRequest
 from appliance.store.queries import accounts as account_rows
 from appliance.store.queries import node as node_row
 from appliance.store.queries import sessions as rows
-from tests.faults.process import Failing, Killed
-from tests.faults.world import ACCOUNTS, VARIANTS
+from tests.support.faults.process import Failing, Killed
+from tests.support.faults.world import ACCOUNTS, VARIANTS
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine
 
     from appliance.server.assembly import Parts
-    from tests.faults.world import World
+    from tests.support.faults.world import World
 
 NAMES = [name for name, _ in ACCOUNTS]
 HOUR = 3_600_000

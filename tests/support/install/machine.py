@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tests.install import debian
+from tests.support.install import debian
 from tests.support.tunnel.waiting import READY_SECONDS, until
 
 if TYPE_CHECKING:

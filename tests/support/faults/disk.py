@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from random import Random
 
-    from tests.faults.syscalls import Call, Event
+    from tests.support.faults.syscalls import Call, Event
 
 SECTOR = 512
 # What becomes of the writes since the last sync: which of them reach the disk.

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from tests.install.machine import Machine
+    from tests.support.install.machine import Machine
 
 HERE = Path(__file__).parent
 BUSYBOX = Path("/usr/bin/busybox")  # busybox-static of this host

@@ -13,13 +13,13 @@ from http.client import HTTPException
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from appliance.network.wireguard import keys
-from tests.faults.real_exit import REGION, SHORT_LIVED
+from tests.support.faults.real_exit import REGION, SHORT_LIVED
 
 if TYPE_CHECKING:
     import threading
     from random import Random
 
-    from tests.faults.real_exit import RealExit, UnixConnection
+    from tests.support.faults.real_exit import RealExit, UnixConnection
 
 MOST_LIVE = 8  # of a client's sessions, before it ends some
 PAUSE_S = 0.03  # between two acts of the operator

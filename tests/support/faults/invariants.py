@@ -15,12 +15,12 @@ from appliance.domain.tiers import Tier
 from appliance.store.queries import accounts as account_rows
 from appliance.store.queries import invoices
 from appliance.store.queries import sessions as rows
-from tests.faults.ledger import Pair
-from tests.faults.world import IDLE_MS, VARIANTS
+from tests.support.faults.ledger import Pair
+from tests.support.faults.world import IDLE_MS, VARIANTS
 
 if TYPE_CHECKING:
     from appliance.domain.entities import Account
-    from tests.faults.world import World
+    from tests.support.faults.world import World
 
 SHORTEST_WINDOW_MS = 1000 * min(
     length for v in VARIANTS for t in v.tiers.values() for length in (t.bytes_window, t.seconds_window)

@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING
 from hypothesis import strategies as st
 
 from appliance.store.database import Store
-from tests.faults.invariants import Invariants
-from tests.faults.steps import WEIGHTS, Step, Steps
-from tests.faults.world import VARIANTS, World, inline
+from tests.support.faults.invariants import Invariants
+from tests.support.faults.steps import WEIGHTS, Step, Steps
+from tests.support.faults.world import VARIANTS, World, inline
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tests.faults.world import Connect
+    from tests.support.faults.world import Connect
 
 IN_MEMORY = Path("/dev/shm")  # noqa: S108 (a file system in memory, where the host has one)
 FEWEST_STEPS, MOST_STEPS = 12, 45

@@ -19,9 +19,10 @@ from tempfile import TemporaryFile
 from threading import Event, Thread
 from typing import TYPE_CHECKING
 
-from tests.kernel import alive, results
-from tests.kernel.results import Result
+from tests.kernel import alive
 from tests.support.figures import FIGURES
+from tests.support.kernel import results
+from tests.support.kernel.results import Result
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,7 +32,7 @@ SILENT_S = 12 * alive.EVERY_S
 LOOK_EVERY_S = 1
 STARTS = 3
 SECONDS_TO_END = 60
-PYTEST = ("-m", "tests.kernel.alive", sys.executable, "-m", "pytest", "-p", "tests.kernel.results")
+PYTEST = ("-m", "tests.kernel.alive", sys.executable, "-m", "pytest", "-p", "tests.support.kernel.results")
 QUIETLY = ("-p", "no:cacheprovider", "--color=no", "-q")
 
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from appliance.domain.entities import Baseline
     from appliance.network.wireguard.tunnel import Dump
-    from tests.faults.host import Host
+    from tests.support.faults.host import Host
 
 
 class Pair(NamedTuple):

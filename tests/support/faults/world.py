@@ -16,12 +16,12 @@ from appliance.server import assembly
 from appliance.sessions.metrics import Metrics
 from appliance.store.database import Store
 from appliance.store.queries import accounts as account_rows
-from tests.faults.host import Host
-from tests.faults.inline_sqlite import InlineConnection
-from tests.faults.kernel import ModelKernel, MortalTunnel
-from tests.faults.ledger import Ledger
-from tests.faults.process import Disk, MortalConnection, Process
 from tests.support.egress_in_place import EgressInPlace
+from tests.support.faults.host import Host
+from tests.support.faults.inline_sqlite import InlineConnection
+from tests.support.faults.kernel import ModelKernel, MortalTunnel
+from tests.support.faults.ledger import Ledger
+from tests.support.faults.process import Disk, MortalConnection, Process
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

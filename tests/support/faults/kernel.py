@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING
 from msgspec import structs
 
 from appliance.domain.errors import DumpInterrupted, TunnelError
-from tests.faults.ledger import Pair
 from tests.support.fake_tunnel import FakeTunnel
+from tests.support.faults.ledger import Pair
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
     from appliance.network.wireguard.tunnel import DeviceChange, Dump, Link, LinkChange, Peer, PeerChange
-    from tests.faults.host import Host
-    from tests.faults.ledger import Ledger
-    from tests.faults.process import Process
+    from tests.support.faults.host import Host
+    from tests.support.faults.ledger import Ledger
+    from tests.support.faults.process import Process
 
 
 class ModelKernel(FakeTunnel):

@@ -6,17 +6,17 @@ from ipaddress import ip_network
 from typing import TYPE_CHECKING, NamedTuple
 
 from appliance.network.wireguard import keys
-from tests.faults.clients import Ending, Told
-from tests.faults.invariants import require
-from tests.faults.real_exit import SHORT_LIVED, SUBNET, SUBNET6
+from tests.support.faults.clients import Ending, Told
+from tests.support.faults.invariants import require
+from tests.support.faults.real_exit import SHORT_LIVED, SUBNET, SUBNET6
 from tests.support.tunnel.waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
     from pathlib import Path
 
-    from tests.faults.clients import Client, Operator
-    from tests.faults.real_exit import RealExit, UnixConnection
+    from tests.support.faults.clients import Client, Operator
+    from tests.support.faults.real_exit import RealExit, UnixConnection
 
 # Each query lists what breaks the rule beside it.
 BROKEN = {

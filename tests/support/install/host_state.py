@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from tests.install.machine import Machine
+    from tests.support.install.machine import Machine
 
 COMMANDS = (
     ("sysctl", "--all"),

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from tests.support.netns import Namespace
 
-PROJECT = Path(__file__).resolve().parents[2]
+PROJECT = Path(__file__).resolve().parents[3]
 REGION = "test"
 SUBNET, SUBNET6 = "10.101.0.0/24", "fd65:7869:7400::/112"
 SHORT_LIVED = "anonymous"  # the tier whose sessions end by themselves, after a second

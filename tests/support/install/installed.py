@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import subprocess
     from pathlib import Path
 
-    from tests.install.machine import Machine
+    from tests.support.install.machine import Machine
     from tests.support.tunnel.namespace import Namespace
 
 COMMAND = "/usr/local/bin/wg-appliance"

@@ -1,4 +1,4 @@
-"""What became of tests, as lines in pytest's output: printed as a plugin (`-p tests.kernel.results`), read here."""
+"""What became of tests, as lines in pytest's output: printed by a plugin (`-p tests.support.kernel.results`)."""
 
 from __future__ import annotations
 
