@@ -31,7 +31,7 @@ def selftest(config_file: Path | None, as_json: bool) -> None:
     from appliance.ops.selftest.api_client import LocalApi
     from appliance.ops.selftest.run import run
     from appliance.ops.selftest.steps import SelfTest
-    from appliance.ops.selftest.test_account import TemporaryAccount
+    from appliance.ops.selftest.temporary_account import TemporaryAccount
 
     if os.geteuid() != 0:
         raise HostError("selftest makes network namespaces: run it as root")

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from appliance.client.signals import Interruption
     from appliance.config.load import Settings
     from appliance.ops.selftest.api_client import LocalApi
-    from appliance.ops.selftest.test_account import TemporaryAccount
+    from appliance.ops.selftest.temporary_account import TemporaryAccount
 
 HANDSHAKE_S = 12.0  # a device retries a handshake after 5 s (REKEY_TIMEOUT of the WireGuard paper)
 POLL_S = 0.05
