@@ -26,6 +26,8 @@ TIMEOUT_S = 30.0
 KILLED_WITHIN_S = 1.0
 LARGEST_OUTPUT = 256 * 1024 * 1024  # bytes
 LONGEST_SUMMARY = 1000  # characters
+# Debian's PATH of root, for what must not depend on who calls.
+ROOT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
 class ProgramFailed(HostError):

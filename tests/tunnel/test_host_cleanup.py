@@ -27,7 +27,8 @@ clean_up(settings, StateDir(settings.node.state_dir), print)
 
 @pytest.mark.under_kernel
 def test_uninstalling_leaves_the_host_as_it_was(start_appliance: Callable[..., Appliance], backend: str) -> None:
-    """The tunnel that was to be kept, the firewall table and the sysctls: all is as it was found, and said once."""
+    """The tunnel that was to be kept, the firewall table and the sysctls: all is as it was found, and said once;
+    whatever PATH the caller has."""
     appliance = start_appliance(wireguard={"keep_on_exit": True})
     appliance.open(appliance.token())
     appliance.stop()
@@ -35,7 +36,7 @@ def test_uninstalling_leaves_the_host_as_it_was(start_appliance: Callable[..., A
         appliance.space.run("ip", "link", "del", appliance.interface)
 
     def leave() -> list[str]:
-        command = (sys.executable, "-c", _LEAVE, str(appliance.config))
+        command = ("/usr/bin/env", "PATH=/nowhere", sys.executable, "-c", _LEAVE, str(appliance.config))
         return appliance.space.run(*command, cwd=PROJECT).stdout.splitlines()
 
     said = leave()

@@ -35,9 +35,9 @@ def tables(environ: Mapping[str, str] | None = None) -> list[str]:
     return [line.removeprefix("table ") for line in listed.splitlines()]
 
 
-def listing(arguments: tuple[str, ...] = LIST_TERSE) -> str:
+def listing(arguments: tuple[str, ...] = LIST_TERSE, environ: Mapping[str, str] | None = None) -> str:
     """Lists the ruleset as JSON. Raises ProgramFailed."""
-    return _run(*arguments)
+    return _run(*arguments, environ=environ)
 
 
 def _run(*arguments: str, script: str = "", environ: Mapping[str, str] | None = None) -> str:

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from appliance.domain.clock import HostClock
 from appliance.network.firewall import coexistence, nft, ruleset
 from appliance.network.firewall.sysctls import Forwarding
-from appliance.network.programs import ProgramMissing
+from appliance.network.programs import ROOT_PATH, ProgramMissing
 from appliance.network.wireguard import kernel, link
 from appliance.ops.selftest import cleanup, plan
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from appliance.config.settings import Settings
     from appliance.store.state_dir import StateDir
@@ -24,24 +25,24 @@ def clean_up(settings: Settings, state: StateDir, report: Callable[[str], None])
 
     Raises HostError if a step fails.
     """
-    name = settings.wireguard.interface
+    name, environ = settings.wireguard.interface, {**os.environ, "PATH": ROOT_PATH}
     cleanup.clear(plan.names(name))
     if link.link_kind(name) == kernel.KIND:
         link.delete_link(name, kernel.KIND)
         report(f"interface {name}: removed")
-    if f"inet {ruleset.TABLE}" in nft.tables():
-        nft.execute(ruleset.remove())
+    if f"inet {ruleset.TABLE}" in nft.tables(environ):
+        nft.execute(ruleset.remove(), environ)
         report(f"nftables table inet {ruleset.TABLE}: removed")
-    if passages := _passages():
-        nft.execute(passages)
+    if passages := _passages(environ):
+        nft.execute(passages, environ)
         report("rules that let clients through other firewalls: removed")
     if Forwarding(Path("/proc/sys"), state.sysctls, HostClock().now().boot_id).restore():
         report("sysctls: as they were when the service started")
 
 
-def _passages() -> str:
+def _passages(environ: Mapping[str, str]) -> str:
     """Returns the nft script that deletes the appliance's rules from other programs' tables."""
     try:
-        return coexistence.delete(nft.listing())
+        return coexistence.delete(nft.listing(environ=environ))
     except (ProgramMissing, ValueError):  # nft is missing, or built without JSON
         return ""
