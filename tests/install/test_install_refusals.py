@@ -67,7 +67,7 @@ def test_a_second_install(appliance: Installed, program: Path) -> None:
     appliance.install(brought)
     before, pid = host_state(machine), appliance.main_pid()
     said = appliance.install(brought, "--region", "fsn")
-    assert 'set region = "fsn" in [node] there yourself' in said
+    assert 'set region = "fsn" in its [node] yourself' in said
     assert "token" not in said
     assert appliance.main_pid() == pid
     require_unchanged(machine, before, but="/var/lib/wg-appliance/")  # it counts on
