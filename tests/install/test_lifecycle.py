@@ -87,7 +87,7 @@ def test_coming_back(appliance: Installed, client: Client, program: Path) -> Non
     assert client.address_seen() == EXIT_IP
 
     machine.run("systemctl", "start", "wg-appliance-backup")
-    assert f"/{BACKUPS} stays" in appliance.command("uninstall", "--purge")
+    assert f"/{BACKUPS} is kept" in appliance.command("uninstall", "--purge")
     assert owners(machine, BACKUPS) == {"root 700 d", "root 600 f"}
     assert not (machine.root / "var/lib/wg-appliance").exists()
     appliance.install(brought)
