@@ -86,7 +86,7 @@ class LiveSessions:
         return (self._accounts[account_id] for account_id in self._keys)
 
     def owners_among(self, account_ids: Iterable[str]) -> Iterator[Account]:
-        """Yields those of the accounts that are, or were since the last load, here with a session."""
+        """Yields these accounts. Raises KeyError for one that has had no session here since the last load."""
         return (self._accounts[account_id] for account_id in account_ids)
 
     def of_account(self, account_id: str) -> list[Session]:

@@ -30,6 +30,8 @@ def enter_own_host() -> None:
         Path(directory).mkdir(mode=int(mode, 8), exist_ok=True)
         _run("mount", "-t", "tmpfs", "-o", f"mode={mode}", "none", directory)
     _run("ip", "link", "set", "lo", "up")
+    # The kernel copies IPv4's settings from the host, which may be a router.
+    Path("/proc/sys/net/ipv4/ip_forward").write_text("0", encoding="ascii")
 
 
 def _run(*command: str) -> None:
