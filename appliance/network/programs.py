@@ -80,9 +80,9 @@ def run(
         streams = (stdin, stdout, stdout if merged else stderr)
         process = _start(command, streams, os.environ if environ is None else environ, new_session)
         status = _wait(process, command, timeout_s)
-        output, errors = _read(command, stdout), _read(command, stderr)
+        output = _read(command, stdout)
         if status != 0:
-            said = summary(errors.strip() or output.strip())[:LONGEST_SUMMARY]
+            said = summary(_read(command, stderr).strip() or output.strip())[:LONGEST_SUMMARY]
             raise ProgramFailed(" ".join(command), f"failed: {said or f'exit status {status}'}")
         return output
 
