@@ -17,6 +17,10 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+# For a new namespace. The kernel copies IPv4's settings from the host (net.core.devconf_inherit_init_net), which may be
+# a router.
+SET_UP = ("sh", "-c", "ip link set lo up && echo 0 > /proc/sys/net/ipv4/ip_forward")
+
 _CLONE_NEWNET = 0x40000000  # linux/sched.h
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -52,8 +56,7 @@ def new_namespace() -> Iterator[Namespace]:
     space = Namespace(f"wgc-{secrets.token_hex(4)}")
     subprocess.run(["ip", "netns", "add", space.name], check=True, timeout=60)
     try:
-        # The kernel copies IPv4's settings from the host (net.core.devconf_inherit_init_net), which may be a router.
-        space.run("sh", "-c", "ip link set lo up && echo 0 > /proc/sys/net/ipv4/ip_forward")
+        space.run(*SET_UP)
         yield space
     finally:
         subprocess.run(["ip", "netns", "del", space.name], check=True, timeout=60)

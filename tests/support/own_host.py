@@ -11,6 +11,8 @@ import os
 import subprocess
 from pathlib import Path
 
+from tests.support.netns import SET_UP
+
 DIRECTORIES = {"/run/netns": "755", "/run/wireguard": "755", "/run/wg-appliance-client": "700"}
 _CLONE_NEWNS = 0x00020000  # linux/sched.h
 _CLONE_NEWNET = 0x40000000
@@ -29,9 +31,7 @@ def enter_own_host() -> None:
     for directory, mode in DIRECTORIES.items():
         Path(directory).mkdir(mode=int(mode, 8), exist_ok=True)
         _run("mount", "-t", "tmpfs", "-o", f"mode={mode}", "none", directory)
-    _run("ip", "link", "set", "lo", "up")
-    # The kernel copies IPv4's settings from the host, which may be a router.
-    Path("/proc/sys/net/ipv4/ip_forward").write_text("0", encoding="ascii")
+    _run(*SET_UP)
 
 
 def _run(*command: str) -> None:

@@ -9,6 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, NamedTuple
 
+from tests.support.netns import SET_UP
 from tests.support.tunnel.waiting import until
 
 if TYPE_CHECKING:
@@ -16,12 +17,12 @@ if TYPE_CHECKING:
 
 
 class Namespace:
-    """A named network namespace with loopback up. Remove it with `remove`, whatever happened."""
+    """A named network namespace with loopback up, which forwards nothing. `remove` it, whatever happened."""
 
     def __init__(self, name: str) -> None:
         self.name = name
         subprocess.run(["ip", "netns", "add", name], check=True, timeout=60)
-        self.run("ip", "link", "set", "lo", "up")
+        self.run(*SET_UP)
 
     def run(
         self,
