@@ -16,7 +16,7 @@ from appliance.metering.usage import Quotas
 from appliance.network.address_pool import AddressPool
 from appliance.network.exit_node import ClientSettings, Exit
 from appliance.network.firewall.firewall import HostEgress
-from appliance.network.firewall.ruleset import EgressRules
+from appliance.network.firewall.rules import Blocks, EgressRules, Translation, TunnelNetworks
 from appliance.network.firewall.sysctls import Forwarding
 from appliance.network.interfaces import default_route_address, has_ipv6, host_interfaces, networks
 from appliance.network.wireguard import keys
@@ -110,14 +110,14 @@ def egress_rules(settings: Settings, local: LocalExit) -> EgressRules:
     """Builds the rules of the firewall from the configuration."""
     egress, exit_ = settings.egress, local.exit
     return EgressRules(
-        interface=exit_.interface,
-        subnet=exit_.subnet,
-        subnet6=exit_.subnet6,
-        source=exit_.public_ip if local.owns_public_ip else None,
-        block_smtp=egress.block_smtp,
-        block_private=egress.block_private,
-        isolate_clients=egress.isolate_clients,
-        extra_block=egress.extra_block,
+        tunnel=TunnelNetworks(exit_.interface, exit_.subnet, exit_.subnet6),
+        blocks=Blocks(
+            smtp=egress.block_smtp,
+            private=egress.block_private,
+            other_clients=egress.isolate_clients,
+            extra=egress.extra_block,
+        ),
+        translation=Translation(exit_.public_ip if local.owns_public_ip else None),
         own_ports=_ports_on_all_addresses(settings.api.listen, settings.metrics.listen),
     )
 

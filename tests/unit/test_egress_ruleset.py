@@ -10,28 +10,28 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_add
 
 import pytest
 
-from appliance.network.firewall.ruleset import PRIVATE, SMTP_PORTS, EgressRules, remove, render
+from appliance.network.firewall.chains.destinations import PRIVATE, SMTP_PORTS
+from appliance.network.firewall.rules import Blocks, EgressRules, Translation, TunnelNetworks
+from appliance.network.firewall.ruleset import remove, render
 
-FULL = EgressRules(
-    interface="wga0",
-    subnet=IPv4Network("10.101.0.0/24"),
-    subnet6=IPv6Network("fd65:7869:7400::/112"),
-    source=IPv4Address("192.0.2.1"),
-    block_smtp=True,
-    block_private=True,
-    isolate_clients=True,
-    extra_block=(IPv4Network("10.0.0.0/8"), IPv4Network("198.51.100.7/32"), IPv6Network("2001:db8::/32")),
+TUNNEL = TunnelNetworks("wga0", IPv4Network("10.101.0.0/24"), IPv6Network("fd65:7869:7400::/112"))
+BLOCKS = Blocks(
+    smtp=True,
+    private=True,
+    other_clients=True,
+    extra=(IPv4Network("10.0.0.0/8"), IPv4Network("198.51.100.7/32"), IPv6Network("2001:db8::/32")),
 )
+FULL = EgressRules(tunnel=TUNNEL, blocks=BLOCKS, translation=Translation(IPv4Address("192.0.2.1")))
 
 VARIANTS = {
     "everything": FULL,
-    "masquerade": replace(FULL, source=None),
-    "IPv6 source": replace(FULL, source=IPv6Address("2001:db8::1")),
-    "IPv4 only": replace(FULL, subnet6=None),
-    "nothing blocked": replace(FULL, block_smtp=False, block_private=False, isolate_clients=False, extra_block=()),
-    "extra only": replace(FULL, block_private=False),
+    "masquerade": replace(FULL, translation=Translation(None)),
+    "IPv6 source": replace(FULL, translation=Translation(IPv6Address("2001:db8::1"))),
+    "IPv4 only": replace(FULL, tunnel=replace(TUNNEL, subnet6=None)),
+    "nothing blocked": replace(FULL, blocks=Blocks(smtp=False, private=False, other_clients=False, extra=())),
+    "extra only": replace(FULL, blocks=replace(BLOCKS, private=False)),
     "own ports": replace(FULL, own_ports=(8080, 9586)),
-    "long name": replace(FULL, interface="wg-exit_0.public"[:15]),
+    "long name": replace(FULL, tunnel=replace(TUNNEL, interface="wg-exit_0.public"[:15])),
 }
 
 
@@ -73,20 +73,20 @@ def test_mail_ports_are_reset() -> None:
     assert SMTP_PORTS == (25, 465, 587, 2525)
     for name in ("forward", "local"):
         assert rule in chain(FULL, name)
-    assert not any("dport" in line for line in lines(replace(FULL, block_smtp=False)))
+    assert not any("dport" in line for line in lines(replace(FULL, blocks=replace(BLOCKS, smtp=False))))
 
 
 def test_clients_do_not_reach_each_other_unless_they_may() -> None:
     """Clients do not reach each other unless they may."""
     rule = 'iifname "wga0" oifname "wga0" reject with icmpx admin-prohibited'
     assert rule in chain(FULL, "forward")
-    assert rule not in chain(replace(FULL, isolate_clients=False), "forward")
+    assert rule not in chain(replace(FULL, blocks=replace(BLOCKS, other_clients=False)), "forward")
 
 
 def test_own_subnet_is_not_private_to_clients_that_may_meet() -> None:
     """The private networks, of which the tunnel's own subnets are part, and the rejection of whoever was not called
     concern the other interfaces."""
-    open_ = chain(replace(FULL, isolate_clients=False), "forward")
+    open_ = chain(replace(FULL, blocks=replace(BLOCKS, other_clients=False)), "forward")
     private = [line for line in open_ if "@private" in line]
     assert len(private) == 2
     assert all(line.startswith('iifname "wga0" oifname != "wga0" ') for line in private)

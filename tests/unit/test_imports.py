@@ -40,6 +40,8 @@ PURE = (
     "network.firewall.nft_json",
     "network.firewall.simulator",
     "network.firewall.coexistence",
+    "network.firewall.chains.*",
+    "network.firewall.rules",
     "network.firewall.ruleset",
     "config.reloadable",
     "client.api.responses",

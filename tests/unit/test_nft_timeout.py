@@ -10,7 +10,7 @@ import pytest
 
 from appliance.domain.errors import EgressError
 from appliance.network.firewall import firewall
-from appliance.network.firewall.ruleset import EgressRules
+from appliance.network.firewall.rules import Blocks, EgressRules, Translation, TunnelNetworks
 from appliance.network.firewall.state import EgressChanges
 from appliance.network.firewall.sysctls import Forwarding
 
@@ -18,14 +18,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 RULES = EgressRules(
-    interface="wga0",
-    subnet=IPv4Network("10.101.0.0/24"),
-    subnet6=None,
-    source=None,
-    block_smtp=True,
-    block_private=True,
-    isolate_clients=True,
-    extra_block=(),
+    tunnel=TunnelNetworks("wga0", IPv4Network("10.101.0.0/24"), None),
+    blocks=Blocks(smtp=True, private=True, other_clients=True, extra=()),
+    translation=Translation(None),
 )
 
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection
     from ipaddress import IPv4Address, IPv6Address
 
+    from appliance.network.firewall.rules import EgressRules
     from appliance.network.firewall.state import EgressChanges
     from appliance.network.firewall.sysctls import Forwarding
 
@@ -38,10 +39,10 @@ class HostEgress:
     once per LOOK_AGAIN_S.
     """
 
-    def __init__(self, rules: ruleset.EgressRules, listen_port: int, forwarding: Forwarding) -> None:
-        self._interface = rules.interface
+    def __init__(self, rules: EgressRules, listen_port: int, forwarding: Forwarding) -> None:
+        self._interface = rules.tunnel.interface
         self._listen_port = listen_port
-        self._subnets = [subnet for subnet in (rules.subnet, rules.subnet6) if subnet is not None]
+        self._subnets = [subnet for _, subnet in rules.tunnel.by_family if subnet is not None]
         self._rules = ruleset.render(rules)
         self._forwarding = forwarding
         self._stands = False
@@ -52,7 +53,7 @@ class HostEgress:
         self._look_again_at = 0.0
         self._impassable: set[str] = set()  # chains of other tables; logged once
 
-    def take_over(self, rules: ruleset.EgressRules) -> None:
+    def take_over(self, rules: EgressRules) -> None:
         """Sets the rules, which the next tick applies."""
         rendered = ruleset.render(rules)
         if rendered != self._rules:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from ipaddress import IPv4Network
 from typing import TYPE_CHECKING
 
-from appliance.network.firewall.ruleset import PRIVATE
+from appliance.network.firewall.chains.destinations import PRIVATE
 from appliance.ops.doctor.finding import RESTART, Finding, failed, ok, unseen, warning
 
 if TYPE_CHECKING:

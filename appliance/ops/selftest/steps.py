@@ -11,7 +11,7 @@ from appliance.client.tunnel import links
 from appliance.client.tunnel.device_config import read_device_config
 from appliance.client.tunnel.namespace import Namespace
 from appliance.domain.errors import HostError
-from appliance.network.firewall.ruleset import PRIVATE
+from appliance.network.firewall.chains.destinations import PRIVATE
 from appliance.network.interfaces import host_interfaces
 from appliance.network.wireguard import keys
 from appliance.network.wireguard.backend import choose_device, dump_existing

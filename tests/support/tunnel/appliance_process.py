@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 PROJECT = Path(__file__).resolve().parents[3]
 REGION = "test"
+PROGRAM_VARIABLE = "APPLIANCE_UNDER_TEST"  # a path of a wg-appliance: it is tested in place of this tree's
 
 # What an exit has reason to change, a line each: it must be again what it was. One process for all, and no look at
 # settings that are not meant: process starts and system calls are what an emulated kernel is slowest at.
@@ -193,7 +194,7 @@ class Appliance(Api):
         Not where the appliance runs as another user: a command takes on the store's owner, for good.
         """
         create = ("token", "create", "--account", account)
-        if self._through:
+        if self._through or PROGRAM_VARIABLE in os.environ:
             return self.admin(*create).strip()
         arguments = ["--config", str(self.config), *create]
         ours = dict.fromkeys(os.environ.keys() - self._environment.keys())  # None: it is taken away meanwhile
@@ -222,7 +223,7 @@ class Appliance(Api):
     # -----------------------------------------------------------------------------------------------
 
     def _command(self, *arguments: str) -> list[str]:
-        return [sys.executable, "-m", "appliance", "--config", str(self.config), *arguments]
+        return [*program(), "--config", str(self.config), *arguments]
 
     def _ready(self) -> bool:
         assert self.running(), f"serve ended before it was ready\n{self.log()}"
@@ -232,6 +233,12 @@ class Appliance(Api):
         """What the appliance may change on its host, a line each: links, addresses, routes, rules, tables, settings."""
         lines = {line.strip() for line in self.space.run("sh", "-ec", _HOST).stdout.splitlines()}
         return lines | {f"wireguard-go, process {pid}" for pid in self.space.pids_of("wireguard-go")}
+
+
+def program() -> list[str]:
+    """Returns the command that runs the wg-appliance under test."""
+    named = os.environ.get(PROGRAM_VARIABLE)
+    return [sys.executable, "-m", "appliance"] if named is None else [named]
 
 
 def _settings(

@@ -1,0 +1,60 @@
+"""Watches what the exit rests on: the host's addresses, links, default routes and policy rules, the tunnel's routes."""
+
+from __future__ import annotations
+
+import socket
+import struct
+from typing import TYPE_CHECKING
+
+from appliance.network.netlink import constants
+from appliance.network.netlink.codec import attributes
+from appliance.network.netlink.events import NetlinkEvents
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from appliance.network.netlink.codec import Event
+
+_RTMSG = struct.Struct("=BBBBBBBBI")  # family, destination and source length, tos, table, protocol, scope, type, flags
+_INDEX = struct.Struct("=I")
+_ALWAYS = frozenset(
+    {
+        *(constants.RTM_NEWLINK, constants.RTM_DELLINK, constants.RTM_NEWADDR, constants.RTM_DELADDR),
+        *(constants.RTM_NEWRULE, constants.RTM_DELRULE),
+    }
+)
+_GROUPS = (
+    *(constants.RTNLGRP_LINK, constants.RTNLGRP_IPV4_IFADDR, constants.RTNLGRP_IPV6_IFADDR),
+    *(constants.RTNLGRP_IPV4_ROUTE, constants.RTNLGRP_IPV6_ROUTE),
+    *(constants.RTNLGRP_IPV4_RULE, constants.RTNLGRP_IPV6_RULE),
+)
+
+
+def host_events(interface_name: str, changed: Callable[[], None]) -> NetlinkEvents:
+    """Wakes when what the host gives the exit may have changed, after it has called `changed`.
+
+    Of routes only default ones and those of the interface concern: a router may change thousands of others a second.
+    """
+
+    def concerns(event: Event) -> bool:
+        concerned = event.kind in _ALWAYS or _is_route_of_the_exit(event, interface_name)
+        if concerned:
+            changed()
+        return concerned
+
+    return NetlinkEvents(constants.NETLINK_ROUTE, sum(1 << (group - 1) for group in _GROUPS), concerns, changed)
+
+
+def _is_route_of_the_exit(event: Event, interface_name: str) -> bool:
+    if event.kind not in (constants.RTM_NEWROUTE, constants.RTM_DELROUTE) or len(event.payload) < _RTMSG.size:
+        return False
+    destination_length = _RTMSG.unpack_from(event.payload)[1]
+    out = dict(attributes(event.payload[_RTMSG.size :])).get(constants.RTA_OIF, b"")
+    return destination_length == 0 or (len(out) == _INDEX.size and _INDEX.unpack(out)[0] == _index(interface_name))
+
+
+def _index(interface_name: str) -> int:
+    try:
+        return socket.if_nametoindex(interface_name)
+    except OSError:
+        return 0  # no interface has this index; its removal is an event of its own
