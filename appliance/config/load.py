@@ -210,7 +210,7 @@ def _contradictions(settings: Settings) -> Iterator[str]:
             f'wireguard.subnet6 = "{subnet6}": must have an address for each of wireguard.subnet = "{subnet}": '
             f"/{96 + subnet.prefixlen} or larger"
         )
-    if subnet6 and wireguard.mtu < 1280:  # RFC 8200, section 5
+    if subnet6 and wireguard.mtu is not None and wireguard.mtu < 1280:  # RFC 8200, section 5
         yield f'wireguard.mtu = {wireguard.mtu}: must be 1280 to 9000, or wireguard.subnet6 "": IPv6 needs 1280'
     if public_ip and (public_ip in subnet or (subnet6 and public_ip in subnet6)):
         yield f'node.public_ip = "{public_ip}": must be outside wireguard.subnet and wireguard.subnet6'

@@ -79,7 +79,14 @@ class WireGuardSettings:
         IPv6Network | None,
         Key(unless("", SUBNET6, "no IPv6"), "fd65:7869:7400::/112", '"": no IPv6 in the tunnel\'s addresses'),
     ]
-    mtu: Annotated[int, Key(integer(576, 9000), 1420, "1280 or more with IPv6")]
+    mtu: Annotated[
+        int | None,
+        Key(
+            unless("auto", integer(576, 9000), "what the uplink leaves, 1280 to 1420, and no line in clients' files"),
+            "auto",
+            "auto: what the uplink leaves; a number: in clients' files too",
+        ),
+    ]
     dns: Annotated[
         tuple[IPv4Address | IPv6Address, ...],
         Key(ADDRESSES, [], "addresses for a DNS line in clients' configs; []: none"),

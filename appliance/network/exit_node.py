@@ -19,9 +19,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class ClientSettings:
-    """Holds what a client's configuration file takes from the exit's configuration."""
+    """Holds what a client's configuration file takes from the exit's configuration. `mtu` None: no such line."""
 
     endpoint: client_config.Endpoint
+    mtu: int | None
     dns: tuple[IPv4Address | IPv6Address, ...]
     keepalive: int
 
@@ -84,7 +85,7 @@ class Exit:
             client_config.ClientConfig(
                 key_pair=None if private_key is None else (private_key, session.public_key),
                 addresses=self.addresses_of(session),
-                mtu=self.mtu,
+                mtu=self.client_settings.mtu,
                 dns=self.client_settings.dns,
                 server_public_key=self.public_key,
                 endpoint=self.client_settings.endpoint,

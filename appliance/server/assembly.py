@@ -18,8 +18,8 @@ from appliance.network.exit_node import ClientSettings, Exit
 from appliance.network.firewall.firewall import HostEgress
 from appliance.network.firewall.rules import Blocks, EgressRules, Translation, TunnelNetworks
 from appliance.network.firewall.sysctls import Forwarding
-from appliance.network.interfaces import default_route_address, has_ipv6, host_interfaces, networks
-from appliance.network.wireguard import keys
+from appliance.network.interfaces import default_route_address, has_ipv6, host_interfaces, networks, uplinks
+from appliance.network.wireguard import keys, tunnel_mtu
 from appliance.network.wireguard.client_config import Endpoint
 from appliance.network.wireguard.timeouts import TimedTunnel
 from appliance.server.api.app import Services, create_app
@@ -47,6 +47,7 @@ from appliance.store.queries import sessions as rows
 from appliance.store.token_cache import Tokens
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from ipaddress import IPv4Address, IPv6Address
 
     from litestar import Litestar
@@ -86,22 +87,28 @@ def describe_exit(settings: Settings, state: StateDir) -> LocalExit:
     interfaces = host_interfaces(without=wireguard.interface)
     check_overlap(settings, networks(interfaces))
     public_ip = settings.node.public_ip or default_route_address()
-    exit_ = build_exit(wireguard, state.private_key(), public_ip)
+    lines = [uplink.mtu for uplink in uplinks().values()]
+    exit_ = build_exit(wireguard, state.private_key(), public_ip, lines)
     return LocalExit(exit_, any(interface.ip == public_ip for _, interface in interfaces))
 
 
-def build_exit(wireguard: WireGuardSettings, private_key: bytes, public_ip: IPv4Address | IPv6Address) -> Exit:
-    """Builds the description of an exit from its configuration, key and public address."""
+def build_exit(
+    wireguard: WireGuardSettings,
+    private_key: bytes,
+    public_ip: IPv4Address | IPv6Address,
+    uplink_mtus: Iterable[int] = (),
+) -> Exit:
+    """Builds the description of an exit from its configuration, key, public address and its uplinks' MTUs."""
     return Exit(
         interface=wireguard.interface,
         private_key=private_key,
         public_key=keys.public_key(private_key),
         listen_port=wireguard.listen_port,
-        mtu=wireguard.mtu,
+        mtu=wireguard.mtu or tunnel_mtu.fitting(uplink_mtus),
         subnet=wireguard.subnet,
         subnet6=wireguard.subnet6,
         client_settings=ClientSettings(
-            Endpoint(public_ip, wireguard.endpoint_port), wireguard.dns, wireguard.keepalive
+            Endpoint(public_ip, wireguard.endpoint_port), wireguard.mtu, wireguard.dns, wireguard.keepalive
         ),
     )
 

@@ -71,7 +71,6 @@ async def test_config_of_server_made_keys(exit_: ExitUnderTest) -> None:
     assert lines(opened["wg_config"])[0] == "[Interface]"
     assert rest == [
         "Address = 10.101.0.2/32, fd65:7869:7400::2/128",
-        "MTU = 1420",
         "",
         "[Peer]",
         f"PublicKey = {TEXT_OF_SERVER}",

@@ -113,12 +113,12 @@ def test_another_address_without_nft(environ: dict[str, str]) -> None:
 
 @pytest.mark.usefixtures("interface")
 @pytest.mark.parametrize(
-    ("before", "after", "mtu"), [("", "", 1380), ("MTU = 1420\n", "MTU = 1400\n", 1400), ("MTU = 1400\n", "", 1420)]
+    ("before", "after", "mtu"), [("", "", 1380), ("MTU = 1420\n", "MTU = 1400\n", 1400), ("MTU = 1400\n", "", 1380)]
 )
 def test_an_mtu_that_wg_quick_found_stays(
     space: Namespace, config: Path, environ: dict[str, str], before: str, after: str, mtu: int
 ) -> None:
-    """What wg-quick has found where the file names none stays; what another file says counts."""
+    """Where the new file names none, what the interface has stays; what another file says counts."""
     config.write_text(CONFIG.replace("MTU = 1420\n", before))
     FullTunnel(NAME, environ, print, MARK).change(OTHER_ADDRESS.replace("MTU = 1420\n", after))
     shown = ip(space, "address", "show", "dev", NAME)

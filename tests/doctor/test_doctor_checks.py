@@ -153,14 +153,14 @@ CASES: list[tuple[Callable[[Facts], Finding], Facts, str, str, str]] = [
         configured('[node]\npublic_ip = "2001:db8:2::1"\n[wireguard]\nmtu = 1430\n'),
         "warning",
         "1430 + 80",
-        "wireguard.mtu = 1420",
+        'wireguard.mtu = "auto"',
     ),
     (
         tunnel.uplink,
         network(uplinks={4: Uplink("ppp0", 1300, ip_address("203.0.113.1"))}),
         "warning",
         "ppp0 has MTU 1300",
-        "ip link set ppp0 mtu 1480",  # 1240 would be too little for IPv6
+        "ip link set ppp0 mtu 1340",  # 1240 would be too little for IPv6
     ),
     (
         firewall.udp_filter,

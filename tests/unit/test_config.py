@@ -57,7 +57,7 @@ DEFAULTS: Mapping[str, object] = {
     "wireguard.endpoint_port": 51820,
     "wireguard.subnet": IPv4Network("10.101.0.0/24"),
     "wireguard.subnet6": IPv6Network("fd65:7869:7400::/112"),
-    "wireguard.mtu": 1420,
+    "wireguard.mtu": None,
     "wireguard.dns": (),
     "wireguard.keepalive": 25,
     "wireguard.apply_timeout": 5,

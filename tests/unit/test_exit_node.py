@@ -21,7 +21,7 @@ EXIT = Exit(
     mtu=1420,
     subnet=IPv4Network("10.101.0.0/24"),
     subnet6=IPv6Network("fd65:7869:7400::/112"),
-    client_settings=ClientSettings(Endpoint(ip_address("192.0.2.1"), 443), dns=(), keepalive=25),
+    client_settings=ClientSettings(Endpoint(ip_address("192.0.2.1"), 443), mtu=None, dns=(), keepalive=25),
 )
 
 

@@ -14,16 +14,18 @@ from appliance.network.wireguard.tunnel import Prefix, RemotePeer
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-MTU = 1420  # if the file has none: wg-quick's choice over Ethernet
 KEEPALIVE_S = 25
 
 
 @dataclass(frozen=True, slots=True)
 class DeviceConfig:
-    """Holds the values of a session's wg-quick file that a device needs. `addresses`: single hosts, /32 and /128."""
+    """Holds the values of a session's wg-quick file that a device needs. `addresses`: single hosts, /32 and /128.
+
+    `mtu` None: the file has none, so that it is fitted to this machine's line.
+    """
 
     addresses: tuple[Prefix, ...]
-    mtu: int
+    mtu: int | None
     server: RemotePeer
 
 
@@ -37,9 +39,8 @@ def read_device_config(wg_config: str) -> DeviceConfig:
         addresses = tuple(Prefix(i.packed, i.network.prefixlen) for i in interfaces)
         host, _, port = values["Endpoint"].rpartition(":")
         endpoint = Endpoint(ip_address(host.strip("[]")), _number(port))
-        return DeviceConfig(
-            addresses, _number(values.get("MTU", str(MTU))), RemotePeer(server_key, endpoint, KEEPALIVE_S)
-        )
+        mtu = _number(values["MTU"]) if "MTU" in values else None
+        return DeviceConfig(addresses, mtu, RemotePeer(server_key, endpoint, KEEPALIVE_S))
     except (KeyError, ValueError, InvalidRequest) as error:
         raise HostError(f"the session's wg_config is invalid: {error}") from error
 

@@ -61,7 +61,7 @@ class FullTunnel:
         old, new = read_device_config(before), read_device_config(config)
         write_private(self._file, config)
         # An interface that loses its last address loses its routes, so the new address is added first.
-        mtu = new.mtu if new.mtu != old.mtu else None  # if neither file has an MTU, wg-quick has chosen one
+        mtu = new.mtu if new.mtu != old.mtu else None  # None: what the interface has fits the line
         link.change_link(self._interface, LinkChange(mtu=mtu, add_addresses=frozenset(new.addresses)))
         nft_guard.guard(self._interface, new.addresses, self._environ)
         with existing_device(self._interface) as device:

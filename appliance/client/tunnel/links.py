@@ -75,6 +75,21 @@ def add_route(to: IPNetwork, interface: str, via: IPAddress | None = None, *, re
         route.route("replace" if replace else "add", family=FAMILIES[to.version], dst=str(to), oif=index, **onward)
 
 
+def mtu_to(destination: IPAddress) -> int:
+    """Returns the MTU of this host's route to the destination: its own if it has one, else its interface's.
+
+    Raises HostError without a route.
+    """
+    with rtnetlink(f"cannot find the route to {destination}") as route:
+        (way,) = route.route("get", dst=str(destination), family=FAMILIES[destination.version])
+        metrics = way.get_attr("RTA_METRICS")
+        own = None if metrics is None else metrics.get_attr("RTAX_MTU")
+        if own:
+            return int(own)
+        (interface,) = route.get_links(way.get_attr("RTA_OIF"))
+        return int(interface.get_attr("IFLA_MTU"))
+
+
 def routed() -> list[IPNetwork]:
     """Returns every destination that the host has a route to, in any table; a default route is /0."""
     with rtnetlink("cannot read the host's routes") as route:

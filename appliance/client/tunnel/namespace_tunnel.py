@@ -18,7 +18,7 @@ from appliance.client.tunnel.resolv_conf import give_own_resolvers
 from appliance.client.tunnel.tunnel import TunnelCounters, read_counters
 from appliance.client.tunnel.wg_config import PUBLIC_RESOLVER, resolvers
 from appliance.domain.errors import ApplianceError, HostError
-from appliance.network.wireguard import link
+from appliance.network.wireguard import link, tunnel_mtu
 from appliance.network.wireguard.backend import choose_device, existing_device
 from appliance.network.wireguard.tunnel import LinkChange
 from appliance.network.wireguard.wireguard_go import end_wireguard_go
@@ -43,17 +43,19 @@ class NamespaceTunnel:
         self._resolv_conf = resolv_conf
         self._space: Namespace | None = None
         self._device_config: DeviceConfig | None = None
+        self._mtu: int | None = None
 
     def check(self) -> None:
         choose_device("auto", self._interface)
 
     def up(self, config: str) -> None:
         device_config = read_device_config(config)
+        self._mtu = _mtu(device_config)
         self._space = space = Namespace()
         space.run(link.change_link, "lo", LinkChange(up=True))
         device, _ = choose_device("auto", self._interface)
         with closing(device):
-            device.change_link(LinkChange(create=True, mtu=device_config.mtu))
+            device.change_link(LinkChange(create=True, mtu=self._mtu))
             device.dial(device_config.server, self._private_key)
         links.move(self._interface, space)
         space.run(self._set_up, device_config)
@@ -63,6 +65,7 @@ class NamespaceTunnel:
 
     def change(self, config: str) -> None:
         space, before, device_config = self._made(), self._device_config, read_device_config(config)
+        self._mtu = _mtu(device_config)
         if before is not None:
             old = LinkChange(remove_addresses=frozenset(before.addresses) - frozenset(device_config.addresses))
             space.run(link.change_link, self._interface, old)
@@ -113,7 +116,7 @@ class NamespaceTunnel:
 
     def _set_up(self, device_config: DeviceConfig) -> None:
         addresses = frozenset(device_config.addresses)
-        change = LinkChange(mtu=device_config.mtu, add_addresses=addresses, up=True)
+        change = LinkChange(mtu=self._mtu, add_addresses=addresses, up=True)
         link.change_link(self._interface, change)
         for length in {len(prefix.address) for prefix in addresses}:
             links.add_route(EVERYTHING[length], self._interface, replace=True)
@@ -121,6 +124,11 @@ class NamespaceTunnel:
     def _dial(self, device_config: DeviceConfig) -> None:
         with existing_device(self._interface) as device:
             device.dial(device_config.server, self._private_key)
+
+
+def _mtu(device_config: DeviceConfig) -> int:
+    """Returns the tunnel's MTU: the file's, else what the line to the exit leaves."""
+    return device_config.mtu or tunnel_mtu.fitting([links.mtu_to(device_config.server.endpoint.host)])
 
 
 def remove_interface(interface: str) -> None:

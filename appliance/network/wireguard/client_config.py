@@ -27,12 +27,13 @@ class Endpoint:
 class ClientConfig:
     """Returns the file's text. `key_pair` is (private, public) if server-generated; else the client adds PrivateKey.
 
-    `ipv6` false omits IPv6 entirely: wg-quick fails on a host with IPv6 disabled.
+    `mtu` None omits the line: wg-quick and the apps then fit it to their own line. `ipv6` false omits IPv6 entirely:
+    wg-quick fails on a host with IPv6 disabled.
     """
 
     key_pair: tuple[bytes, bytes] | None = field(repr=False)
     addresses: Sequence[IPAddress]
-    mtu: int
+    mtu: int | None
     dns: Sequence[IPAddress]
     server_public_key: bytes
     endpoint: Endpoint
@@ -46,7 +47,8 @@ def render(config: ClientConfig) -> str:
         private, public = config.key_pair
         lines += [f"PrivateKey = {encode(private)}", f"# PublicKey = {encode(public)}"]
     lines.append(f"Address = {', '.join(f'{a}/{a.max_prefixlen}' for a in config.addresses)}")
-    lines.append(f"MTU = {config.mtu}")
+    if config.mtu is not None:
+        lines.append(f"MTU = {config.mtu}")
     dns = [str(a) for a in config.dns if config.ipv6 or a.version == 4]
     if dns:
         lines.append(f"DNS = {', '.join(dns)}")

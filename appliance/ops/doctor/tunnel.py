@@ -6,16 +6,16 @@ from ipaddress import IPv4Network
 from typing import TYPE_CHECKING
 
 from appliance.network.firewall.chains.destinations import PRIVATE
+from appliance.network.wireguard import tunnel_mtu
 from appliance.ops.doctor.finding import RESTART, Finding, failed, ok, unseen, warning
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from ipaddress import IPv4Address, IPv6Address, IPv6Network
 
+    from appliance.network.interfaces import Uplink
     from appliance.ops.doctor.facts import Facts
 
-# Outer IP header, UDP header, WireGuard's message header and tag. https://www.wireguard.com/protocol/
-OVERHEAD = {4: 20 + 8 + 32, 6: 40 + 8 + 32}
 LEAST_MTU = {4: 576, 6: 1280}
 KINDS = {"kernel": "wireguard", "userspace": "tun"}
 
@@ -98,14 +98,21 @@ def uplink(facts: Facts) -> Finding:
         )
     version = facts.dialled_version
     way = found.get(version, found[4])
-    mtu, overhead = facts.settings.wireguard.mtu, OVERHEAD[version]
+    chosen = tunnel_mtu.fitting(each.mtu for each in found.values())
+    mtu, overhead = facts.settings.wireguard.mtu or chosen, tunnel_mtu.OVERHEAD[version]
     sizes = f"{way.interface} has MTU {way.mtu}, a tunnel packet has up to {mtu} + {overhead}"
     if mtu + overhead <= way.mtu:
         return ok("uplink", sizes)
+    return warning("uplink", f"{sizes}: packets are cut in two or lost", _mend_mtu(facts, way, mtu, overhead))
+
+
+def _mend_mtu(facts: Facts, way: Uplink, mtu: int, overhead: int) -> str:
     fits = way.mtu - overhead
-    least = LEAST_MTU[6 if facts.settings.wireguard.subnet6 else 4]
-    mend = _set("wireguard.mtu", str(fits)) if fits >= least else f"ip link set {way.interface} mtu {mtu + overhead}"
-    return warning("uplink", f"{sizes}: packets are cut in two or lost", mend)
+    if fits >= tunnel_mtu.LEAST:
+        return _set("wireguard.mtu", '"auto"')
+    if fits >= LEAST_MTU[6 if facts.settings.wireguard.subnet6 else 4]:
+        return _set("wireguard.mtu", str(fits))
+    return f"ip link set {way.interface} mtu {mtu + overhead}"
 
 
 def ipv6(facts: Facts) -> Finding:

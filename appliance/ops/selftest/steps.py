@@ -13,7 +13,7 @@ from appliance.client.tunnel.namespace import Namespace
 from appliance.domain.errors import HostError
 from appliance.network.firewall.chains.destinations import PRIVATE
 from appliance.network.interfaces import host_interfaces
-from appliance.network.wireguard import keys
+from appliance.network.wireguard import keys, tunnel_mtu
 from appliance.network.wireguard.backend import choose_device, dump_existing
 from appliance.network.wireguard.client_config import Endpoint
 from appliance.network.wireguard.tunnel import LinkChange
@@ -120,7 +120,8 @@ class SelfTest:
     def _make_tunnel(self) -> str:
         device_config = read_device_config(self._session["wg_config"])
         server = replace(device_config.server, endpoint=Endpoint(self._dialled, self._exit.listen_port))
-        up = LinkChange(create=True, mtu=device_config.mtu, add_addresses=frozenset(device_config.addresses), up=True)
+        mtu = device_config.mtu or tunnel_mtu.MOST
+        up = LinkChange(create=True, mtu=mtu, add_addresses=frozenset(device_config.addresses), up=True)
 
         def make() -> str:
             device, _ = choose_device("auto", self._names.tunnel)

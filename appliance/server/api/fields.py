@@ -44,7 +44,6 @@ WgConfig = Annotated[
             "[Interface]\n"
             "PrivateKey = <made by the server, or put in by you>\n"
             "Address = 10.101.0.2/32, fd65:7869:7400::2/128\n"
-            "MTU = 1420\n"
             "\n"
             "[Peer]\n"
             "PublicKey = <the exit's>\n"
