@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from appliance import __version__
-from tests.bench import kernel_rows, page, parsing, serving_rows
+from tests.bench import forwarding, kernel_rows, page, parsing, serving_rows
 from tests.support.real_backend import NO_ROOT, backend_here
 
 if TYPE_CHECKING:
@@ -34,12 +34,14 @@ def rows_anywhere(backend: str, rounds: int, random: Random) -> Iterator[Row]:
     yield parsing.pool_row(rounds, random)
     yield from serving_rows.starting_rows(backend, rounds)
     yield from serving_rows.answering_rows(backend, rounds)
+    yield forwarding.forwarding_row(backend, rounds)
 
 
 def rows_of_kernel(rounds: int, random: Random) -> Iterator[Row]:
     yield from kernel_rows.rows(rounds, random)
     yield serving_rows.memory_row("kernel", serving_rows.SESSIONS, random)
     yield serving_rows.opening_row("kernel", min(rounds, ROUNDS_OF_OPENING))
+    yield forwarding.forwarding_row("kernel", rounds)
 
 
 def rows_under_runner(runner: str, rounds: int, seed: int) -> Iterator[dict[str, Any]]:
