@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
 from appliance.network.lazy_mapping import OnDemand
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 class ClientSettings:
     """Holds what a client's configuration file takes from the exit's configuration."""
 
-    endpoint: client_config.Endpoint
+    endpoint_port: int
     dns: tuple[IPv4Address | IPv6Address, ...]
     keepalive: int
 
@@ -38,10 +39,6 @@ class Exit:
     subnet: IPv4Network
     subnet6: IPv6Network | None
     client_settings: ClientSettings
-
-    @property
-    def public_ip(self) -> IPv4Address | IPv6Address:
-        return self.client_settings.endpoint.host
 
     def addresses(self, offset: int, *, ipv6: bool) -> list[IPv4Address | IPv6Address]:
         """Returns the addresses at an offset in the subnet: IPv4, and IPv6 if requested and configured."""
@@ -87,7 +84,8 @@ class Exit:
                 mtu=self.mtu,
                 dns=self.client_settings.dns,
                 server_public_key=self.public_key,
-                endpoint=self.client_settings.endpoint,
+                # Of the session: what its own answers say, whatever the exit's address has become since.
+                endpoint=client_config.Endpoint(ip_address(session.public_ip), self.client_settings.endpoint_port),
                 keepalive=self.client_settings.keepalive,
                 ipv6=ipv6,
             )

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from ipaddress import IPv4Network, IPv6Network, ip_address, ip_interface
+from ipaddress import IPv4Network, IPv6Network, ip_interface
 
 import pytest
 from msgspec import structs
 
 from appliance.network.exit_node import ClientSettings, Exit
-from appliance.network.wireguard.client_config import Endpoint
 from appliance.network.wireguard.tunnel import Prefix
 from tests.support.unit.a_session import A_SESSION
 
@@ -21,7 +20,7 @@ EXIT = Exit(
     mtu=1420,
     subnet=IPv4Network("10.101.0.0/24"),
     subnet6=IPv6Network("fd65:7869:7400::/112"),
-    client_settings=ClientSettings(Endpoint(ip_address("192.0.2.1"), 443), dns=(), keepalive=25),
+    client_settings=ClientSettings(443, dns=(), keepalive=25),
 )
 
 
@@ -66,6 +65,12 @@ def test_clients_dial_the_endpoint_port() -> None:
     text = EXIT.client_config(A_SESSION, None, ipv6=True)
     assert "Endpoint = 192.0.2.1:443" in text.splitlines()
     assert "PrivateKey" not in text
+
+
+def test_a_file_names_the_address_that_its_session_was_told() -> None:
+    """The file and the session's answers say the same, whichever address the exit has when the file is written."""
+    moved = structs.replace(A_SESSION, public_ip="2001:db8::5")
+    assert "Endpoint = [2001:db8::5]:443" in EXIT.client_config(moved, None, ipv6=True).splitlines()
 
 
 def test_the_private_key_is_in_no_printed_form() -> None:
