@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
 from appliance.network.lazy_mapping import OnDemand
@@ -19,30 +20,28 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class ClientSettings:
-    """Holds what a client's configuration file takes from the exit's configuration. `mtu` None: no such line."""
+    """Holds what a client's configuration file takes from the exit's configuration."""
 
-    endpoint: client_config.Endpoint
-    mtu: int | None
+    endpoint_port: int
     dns: tuple[IPv4Address | IPv6Address, ...]
     keepalive: int
 
 
 @dataclass(frozen=True, slots=True)
 class Exit:
-    """Describes the exit's own side of the tunnel, and what all its clients have in common."""
+    """Describes the exit's own side of the tunnel, and what all its clients have in common.
+
+    `mtu`: of the interface and in clients' files; None: what the uplink leaves, and no line in the files.
+    """
 
     interface: str
     private_key: bytes = field(repr=False)
     public_key: bytes
     listen_port: int
-    mtu: int
+    mtu: int | None
     subnet: IPv4Network
     subnet6: IPv6Network | None
     client_settings: ClientSettings
-
-    @property
-    def public_ip(self) -> IPv4Address | IPv6Address:
-        return self.client_settings.endpoint.host
 
     def addresses(self, offset: int, *, ipv6: bool) -> list[IPv4Address | IPv6Address]:
         """Returns the addresses at an offset in the subnet: IPv4, and IPv6 if requested and configured."""
@@ -62,8 +61,8 @@ class Exit:
             allowed_ips.append(Prefix((int(self.subnet6.network_address) + offset).to_bytes(16, "big"), 128))
         return Peer(session.public_key, frozenset(allowed_ips))
 
-    def desired(self, sessions: Iterable[Session]) -> Desired:
-        """Returns the exit's wanted state while these sessions are live."""
+    def desired(self, sessions: Iterable[Session], uplink_leaves: int) -> Desired:
+        """Returns the exit's wanted state while these sessions are live. `uplink_leaves`: as MTU."""
         by_key = {session.public_key: session for session in sessions}
         own = [Prefix(self.subnet[1].packed, self.subnet.prefixlen)]
         if self.subnet6 is not None:
@@ -74,7 +73,7 @@ class Exit:
             private_key=self.private_key,
             public_key=self.public_key,
             listen_port=self.listen_port,
-            mtu=self.mtu,
+            mtu=self.mtu or uplink_leaves,
             addresses=frozenset(own),
             peers=OnDemand(by_key, lambda key: self.peer(by_key[key])),
         )
@@ -85,10 +84,11 @@ class Exit:
             client_config.ClientConfig(
                 key_pair=None if private_key is None else (private_key, session.public_key),
                 addresses=self.addresses_of(session),
-                mtu=self.client_settings.mtu,
+                mtu=self.mtu,
                 dns=self.client_settings.dns,
                 server_public_key=self.public_key,
-                endpoint=self.client_settings.endpoint,
+                # Of the session: what its own answers say, whatever the exit's address has become since.
+                endpoint=client_config.Endpoint(ip_address(session.public_ip), self.client_settings.endpoint_port),
                 keepalive=self.client_settings.keepalive,
                 ipv6=ipv6,
             )

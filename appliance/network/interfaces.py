@@ -1,11 +1,10 @@
-"""Reads the host's own addresses, routes and uplinks through rtnetlink."""
+"""Reads the host's own addresses and routes through rtnetlink."""
 
 from __future__ import annotations
 
 import socket
 from contextlib import contextmanager
-from dataclasses import dataclass
-from ipaddress import ip_address, ip_interface, ip_network
+from ipaddress import ip_interface, ip_network
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,30 +12,11 @@ from appliance.domain.errors import HostError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Interface, IPv6Network
+    from ipaddress import IPv4Interface, IPv4Network, IPv6Interface, IPv6Network
 
-LEAST_METRIC = 0  # a route without one
-SCOPE_GLOBAL = 0  # linux/rtnetlink.h RT_SCOPE_UNIVERSE
-TABLE_MAIN = 254  # likewise RT_TABLE_MAIN
+TABLE_MAIN = 254  # linux/rtnetlink.h RT_TABLE_MAIN
 UNICAST = 1  # likewise RTN_UNICAST
 FAMILIES = {4: socket.AF_INET, 6: socket.AF_INET6}
-
-
-@dataclass(frozen=True, slots=True)
-class Uplink:
-    """Describes a default route. `address`: the source address it uses; None if the host has no global address."""
-
-    interface: str
-    mtu: int
-    address: IPv4Address | IPv6Address | None
-
-
-def default_route_address() -> IPv4Address | IPv6Address:
-    """Returns the source address of this host's default route: IPv4 if there is one, else IPv6."""
-    for uplink in uplinks().values():
-        if uplink.address is not None:
-            return uplink.address
-    raise HostError("node.public_ip is auto, and this host has no default route; set it to the address clients dial")
 
 
 def has_ipv6() -> bool:
@@ -48,13 +28,6 @@ def ipv6_is_off() -> bool:
     """Tells whether new interfaces start without IPv6."""
     switch = Path("/proc/sys/net/ipv6/conf/default/disable_ipv6")
     return switch.exists() and switch.read_text(encoding="ascii").strip() != "0"
-
-
-def uplinks() -> dict[int, Uplink]:
-    """Returns the best default route of each IP version that has one, IPv4 first."""
-    with _rtnetlink() as route:
-        routes = {version: _uplink(route, family) for version, family in FAMILIES.items()}
-    return {version: uplink for version, uplink in routes.items() if uplink is not None}
 
 
 @contextmanager
@@ -69,29 +42,6 @@ def _rtnetlink() -> Iterator[Any]:
             yield route
     except NetlinkError as error:
         raise HostError(f"the host's interfaces cannot be read: {error}") from error
-
-
-def _uplink(route: Any, family: int) -> Uplink | None:
-    """Returns the best default route, preferring those with a source address; None without a default route."""
-    routes = sorted(route.get_default_routes(family=family), key=lambda r: r.get_attr("RTA_PRIORITY") or LEAST_METRIC)
-    candidates = [_uplink_of(route, family, default) for default in routes if default["type"] == UNICAST]
-    with_address = [uplink for uplink in candidates if uplink.address is not None]
-    return next(iter(with_address or candidates), None)
-
-
-def _uplink_of(route: Any, family: int, default: Any) -> Uplink:
-    ways = default.get_attr("RTA_MULTIPATH")
-    index = ways[0]["oif"] if ways else default.get_attr("RTA_OIF")
-    (link,) = route.get_links(index)
-    source = default.get_attr("RTA_PREFSRC")
-    addresses = [ip_address(source)] if source else list(_global_addresses(route, family, index))
-    return Uplink(link.get_attr("IFLA_IFNAME"), link.get_attr("IFLA_MTU"), next(iter(addresses), None))
-
-
-def _global_addresses(route: Any, family: int, index: int) -> Iterator[IPv4Address | IPv6Address]:
-    for address in route.get_addr(family=family, index=index):
-        if address["scope"] == SCOPE_GLOBAL:
-            yield ip_address(address.get_attr("IFA_LOCAL") or address.get_attr("IFA_ADDRESS"))
 
 
 def host_routes(without: str) -> list[tuple[str, IPv4Network | IPv6Network]]:

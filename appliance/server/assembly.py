@@ -10,17 +10,18 @@ from typing import TYPE_CHECKING
 from appliance.config.load import HostPort, check_overlap
 from appliance.config.plans import Terms
 from appliance.domain.entities import State
-from appliance.domain.errors import ConfigError
+from appliance.domain.errors import ConfigError, HostError
 from appliance.metering.meter import Meter
 from appliance.metering.usage import Quotas
 from appliance.network.address_pool import AddressPool
 from appliance.network.exit_node import ClientSettings, Exit
 from appliance.network.firewall.firewall import HostEgress
-from appliance.network.firewall.rules import Blocks, EgressRules, Translation, TunnelNetworks
+from appliance.network.firewall.rules import Blocks, EgressRules, TunnelNetworks
 from appliance.network.firewall.sysctls import Forwarding
-from appliance.network.interfaces import default_route_address, has_ipv6, host_interfaces, networks, uplinks
-from appliance.network.wireguard import keys, tunnel_mtu
-from appliance.network.wireguard.client_config import Endpoint
+from appliance.network.interfaces import has_ipv6, host_interfaces, networks
+from appliance.network.public_address import Standing, decide
+from appliance.network.uplinks import NO_PUBLIC_ADDRESS, look
+from appliance.network.wireguard import keys
 from appliance.network.wireguard.timeouts import TimedTunnel
 from appliance.server.api.app import Services, create_app
 from appliance.server.api.auth import Authenticator
@@ -47,16 +48,13 @@ from appliance.store.queries import sessions as rows
 from appliance.store.token_cache import Tokens
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-    from ipaddress import IPv4Address, IPv6Address
-
     from litestar import Litestar
 
     from appliance.config.load import MeterSettings, Settings, UnixPath, WireGuardSettings
     from appliance.domain.clock import Clock
     from appliance.domain.entities import Session
     from appliance.network.wireguard.tunnel import Tunnel
-    from appliance.sessions.convergence import Egress
+    from appliance.sessions.convergence import Egress, Host
     from appliance.sessions.metrics import Metrics
     from appliance.sessions.opening import Placement
     from appliance.store.database import Store
@@ -68,10 +66,10 @@ CONVERGE_TIMEOUT_S = 60.0
 
 @dataclass(frozen=True, slots=True)
 class LocalExit:
-    """Holds this exit, and whether its public address is the host's own (behind a 1:1 NAT it is not)."""
+    """Holds this exit, and how it stands on its host: the address that clients are told, and how they leave."""
 
     exit: Exit
-    owns_public_ip: bool
+    standing: Standing
 
 
 def describe_exit(settings: Settings, state: StateDir) -> LocalExit:
@@ -84,32 +82,25 @@ def describe_exit(settings: Settings, state: StateDir) -> LocalExit:
         raise ConfigError(
             f'wireguard.subnet6 = "{wireguard.subnet6}": this kernel has no IPv6; set wireguard.subnet6 = ""'
         )
-    interfaces = host_interfaces(without=wireguard.interface)
-    check_overlap(settings, networks(interfaces))
-    public_ip = settings.node.public_ip or default_route_address()
-    lines = [uplink.mtu for uplink in uplinks().values()]
-    exit_ = build_exit(wireguard, state.private_key(), public_ip, lines)
-    return LocalExit(exit_, any(interface.ip == public_ip for _, interface in interfaces))
+    check_overlap(settings, networks(host_interfaces(without=wireguard.interface)))
+    configured = settings.node.public_ip
+    standing = decide(configured, look(configured, without=wireguard.interface), None)
+    if standing is None:
+        raise HostError(NO_PUBLIC_ADDRESS)
+    return LocalExit(build_exit(wireguard, state.private_key()), standing)
 
 
-def build_exit(
-    wireguard: WireGuardSettings,
-    private_key: bytes,
-    public_ip: IPv4Address | IPv6Address,
-    uplink_mtus: Iterable[int] = (),
-) -> Exit:
-    """Builds the description of an exit from its configuration, key, public address and its uplinks' MTUs."""
+def build_exit(wireguard: WireGuardSettings, private_key: bytes) -> Exit:
+    """Builds the description of an exit from its configuration and key."""
     return Exit(
         interface=wireguard.interface,
         private_key=private_key,
         public_key=keys.public_key(private_key),
         listen_port=wireguard.listen_port,
-        mtu=wireguard.mtu or tunnel_mtu.fitting(uplink_mtus),
+        mtu=wireguard.mtu,
         subnet=wireguard.subnet,
         subnet6=wireguard.subnet6,
-        client_settings=ClientSettings(
-            Endpoint(public_ip, wireguard.endpoint_port), wireguard.mtu, wireguard.dns, wireguard.keepalive
-        ),
+        client_settings=ClientSettings(wireguard.endpoint_port, wireguard.dns, wireguard.keepalive),
     )
 
 
@@ -124,7 +115,7 @@ def egress_rules(settings: Settings, local: LocalExit) -> EgressRules:
             other_clients=egress.isolate_clients,
             extra=egress.extra_block,
         ),
-        translation=Translation(exit_.public_ip if local.owns_public_ip else None),
+        translation=local.standing.translation,
         own_ports=_ports_on_all_addresses(settings.api.listen, settings.metrics.listen),
     )
 
@@ -155,23 +146,27 @@ class Parts:
 
 
 async def build(
-    settings: Settings, *, store: Store, tunnel: Tunnel, egress: Egress, exit_: Exit, clock: Clock, metrics: Metrics
+    settings: Settings,
+    *,
+    store: Store,
+    tunnel: Tunnel,
+    egress: Egress,
+    exit_: Exit,
+    host: Host,
+    clock: Clock,
+    metrics: Metrics,
 ) -> Parts:
     """Builds all parts of an exit, and takes up what the store holds.
 
     Raises ConfigError if live sessions cannot follow what was changed since the last start. Raises StoreUnavailable.
     """
     await identity.adopt(store, settings.wireguard, exit_.public_key, clock.now().wall_ms)
-    pool = AddressPool(settings.wireguard.subnet)
-    held = await recover(store, pool)
-    # The process may have been killed between ending sessions and forgetting their flows.
-    await egress.forget_others([address for session in held for address in exit_.addresses_of(session)])
-    addresses = Addresses(pool, AddressQuarantine(pool, exit_, egress.forget))
+    addresses = await _take_up(store, AddressPool(settings.wireguard.subnet), egress, exit_)
     shared = _share(settings, store, tunnel, addresses, exit_, clock, metrics)
     live, terms, tokens = shared.records.live, shared.terms, Tokens(store, clock)
-    node = build_node(settings, exit_, clock)
+    node = build_node(settings, host, clock)
     nodes, ending = Nodes(node), _build_ending(shared)
-    convergence = Convergence(TimedTunnel(tunnel, CONVERGE_TIMEOUT_S), egress, live, exit_, metrics)
+    convergence = Convergence(TimedTunnel(tunnel, CONVERGE_TIMEOUT_S), egress, live, exit_, metrics, host)
     return Parts(
         services=Services(
             sessions=_build_service(shared, ending, nodes),
@@ -185,16 +180,23 @@ async def build(
         meter=shared.records.meter,
         live=live,
         peers=shared.peers,
-        pool=pool,
+        pool=addresses.pool,
         node=node,
         wakeup=shared.wakeup,
     )
 
 
-def build_node(settings: Settings, exit_: Exit, clock: Clock) -> Node:
+async def _take_up(store: Store, pool: AddressPool, egress: Egress, exit_: Exit) -> Addresses:
+    held = await recover(store, pool)
+    # The process may have been killed between ending sessions and forgetting their flows.
+    await egress.forget_others([address for session in held for address in exit_.addresses_of(session)])
+    return Addresses(pool, AddressQuarantine(pool, exit_, egress.forget))
+
+
+def build_node(settings: Settings, host: Host, clock: Clock) -> Node:
     """Builds the node that this exit is."""
     health = NodeHealth(clock, settings.meter.patience * 1000)
-    return Node(settings.node.name, settings.node.region, str(exit_.public_ip), health)
+    return Node(settings.node.name, settings.node.region, host.public_ip, health)
 
 
 def build_app(settings: Settings, parts: Parts, exit_: Exit, clock: Clock) -> Litestar:

@@ -34,8 +34,7 @@ class ExitCollector(Collector):
         self._crashes = crashes
 
     def collect(self) -> Iterable[Metric]:
-        build = {"version": __version__, "backend": self._tunnel.backend}
-        yield InfoMetricFamily("wg_appliance_build", "What runs, and on which WireGuard", build)
+        yield from self._infos()
         sessions = GaugeMetricFamily("wg_appliance_sessions_live", "Live sessions", labels=["tier"])
         tiers = [s.tier for s in self._live if s.state is State.LIVE]
         for tier in Tier:
@@ -73,3 +72,9 @@ class ExitCollector(Collector):
                 "When the last whole tick ended, in CLOCK_BOOTTIME",
                 self._ticker.last_tick_ms / 1000,
             )
+
+    def _infos(self) -> Iterable[Metric]:
+        build = {"version": __version__, "backend": self._tunnel.backend}
+        yield InfoMetricFamily("wg_appliance_build", "What runs, and on which WireGuard", build)
+        told = {"address": self._node.public_ip}
+        yield InfoMetricFamily("wg_appliance_public_address", "The address that new sessions are told", told)

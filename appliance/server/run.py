@@ -19,9 +19,11 @@ from appliance.domain.errors import EgressError, HostError, TunnelError
 from appliance.network import sockets
 from appliance.network.firewall.nft_events import table_events
 from appliance.network.firewall.sysctl_events import forwarding_events
+from appliance.network.host_events import host_events
 from appliance.network.wireguard.backend import choose_backend
 from appliance.network.wireguard.link_events import link_events
 from appliance.server import assembly
+from appliance.server.address_follower import AddressFollower
 from appliance.server.api.metrics import create_metrics_app
 from appliance.server.exporter import ExitCollector
 from appliance.server.http.ambiguous_length import Unambiguous
@@ -45,10 +47,11 @@ if TYPE_CHECKING:
 
     from appliance.config.load import Settings
     from appliance.domain.clock import Clock
+    from appliance.network.exit_node import Exit
     from appliance.network.firewall.firewall import HostEgress
     from appliance.network.netlink.events import NetlinkEvents
     from appliance.network.wireguard.tunnel import Tunnel
-    from appliance.server.assembly import LocalExit, Parts
+    from appliance.server.assembly import Parts
 
     Task = Callable[[], Awaitable[None]]
 
@@ -72,13 +75,14 @@ def serve(read_settings: Callable[[], Settings], environ: Mapping[str, str]) -> 
 
 @dataclass(frozen=True, slots=True)
 class _Host:
-    """Holds what the server serves with on this host: its configuration, state directory, tunnel and egress."""
+    """Holds what the server serves with on this host: its configuration, tunnel, egress and addresses."""
 
     settings: Settings
     state: StateDir
-    local: LocalExit
+    exit: Exit
     tunnel: Tunnel
     egress: HostEgress
+    follower: AddressFollower
 
 
 async def _serve(read_settings: Callable[[], Settings], environ: Mapping[str, str]) -> None:
@@ -94,7 +98,7 @@ async def _serve(read_settings: Callable[[], Settings], environ: Mapping[str, st
         listeners = _bind(settings, stack)
         certificate = _certificate(settings)
         clock, metrics = HostClock(), Metrics()
-        host = await _open_host(settings, state, environ.get(WIREGUARD_GO_UNIT), clock, stack)
+        host = await _open_host(settings, state, environ.get(WIREGUARD_GO_UNIT), clock, metrics, stack)
         systemd.status("starting: checking the store")
         store = await _open_store(state, metrics, stack)
         parts = await _build_parts(host, store, clock, metrics)
@@ -105,8 +109,8 @@ async def _serve(read_settings: Callable[[], Settings], environ: Mapping[str, st
         watches = _watches(host, parts, store, stopping, stack)
         systemd.status("starting: applying what the store says to the host")
         await parts.ticker.tick()
-        if parts.node.health.fault is not None:
-            raise HostError(parts.node.health.fault)
+        if parts.node.health.check_fault is not None:
+            raise HostError(parts.node.health.check_fault)
         supervisor = Supervisor(stopping, parts.node.health.task)
         metrics.registry.register(ExitCollector(parts, host.tunnel, supervisor.crashes))
         servers = _web_servers(host, parts, clock, metrics, listeners, certificate)
@@ -134,7 +138,12 @@ def _certificate(settings: Settings) -> Certificate | None:
 
 
 async def _open_host(
-    settings: Settings, state: StateDir, wireguard_go_unit: str | None, clock: Clock, stack: AsyncExitStack
+    settings: Settings,
+    state: StateDir,
+    wireguard_go_unit: str | None,
+    clock: Clock,
+    metrics: Metrics,
+    stack: AsyncExitStack,
 ) -> _Host:
     """Opens the tunnel, which is closed with `stack`, and describes the exit. Changes nothing on the host."""
     # In a thread: pyroute2 runs an event loop, which cannot nest in this one.
@@ -149,7 +158,8 @@ async def _open_host(
         sockets.require_udp_port("wireguard.listen_port", wireguard.listen_port)
     log.info("%s backend: %s", tunnel.backend, reason)
     egress = assembly.host_egress(settings, state, local, clock.now().boot_id)
-    return _Host(settings, state, local, tunnel, egress)
+    follower = AddressFollower(settings, local, egress, state.addresses, metrics)
+    return _Host(settings, state, local.exit, tunnel, egress, follower)
 
 
 async def _open_store(state: StateDir, metrics: Metrics, stack: AsyncExitStack) -> Store:
@@ -167,7 +177,8 @@ async def _build_parts(host: _Host, store: Store, clock: Clock, metrics: Metrics
         store=store,
         tunnel=host.tunnel,
         egress=host.egress,
-        exit_=host.local.exit,
+        exit_=host.exit,
+        host=host.follower,
         clock=clock,
         metrics=metrics,
     )
@@ -191,6 +202,7 @@ def _watches(
     return {
         "the store's watch": partial(watch_store, store, parts.tokens, parts.wakeup, stopping),
         "the interface's watch": watch(lambda: link_events(interface)),
+        "the host's watch": watch(lambda: host_events(interface, lambda: None)),
         "the forwarding's watch": watch(forwarding_events),
         "the firewall's watch": watch(
             lambda: table_events(egress.table_changed, egress.other_changed, egress.tables_unknown)
@@ -248,7 +260,7 @@ def _web_servers(
     listeners: list[socket.socket],
     certificate: Certificate | None,
 ) -> list[WebServer]:
-    app = assembly.build_app(host.settings, parts, host.local.exit, clock)
+    app = assembly.build_app(host.settings, parts, host.exit, clock)
     servers = [WebServer(Timed(RequestQueue(Unambiguous(app)), metrics), listeners[0], REQUESTS_GRACE_S, certificate)]
     exposition = create_metrics_app(metrics.registry)
     servers += [WebServer(exposition, listener, REQUESTS_GRACE_S) for listener in listeners[1:]]
@@ -264,15 +276,15 @@ def _taking_over(host: _Host, parts: Parts) -> Callable[[Settings], None]:
     def take_over(read: Settings) -> None:
         in_force_now = in_force(host.settings, read)
         parts.services.terms.take_over(read)
-        host.egress.take_over(assembly.egress_rules(in_force_now, host.local))
+        host.follower.reconfigure(in_force_now)
         applied.note(host.state.running, in_force_now)
 
     return take_over
 
 
 def _announce(host: _Host) -> None:
-    settings, endpoint = host.settings, host.local.exit.client_settings.endpoint
-    log.info("region %s, clients dial %s port %d", settings.node.region, endpoint.host, endpoint.port)
+    settings, port = host.settings, host.exit.client_settings.endpoint_port
+    log.info("region %s, clients dial %s port %d", settings.node.region, host.follower.public_ip, port)
     if settings.metrics.url is not None:
         log.info("metrics on %s", settings.metrics.url)
     log.info("listening on %s", settings.api.url)

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from appliance.network.firewall.state import EgressChanges, EgressState
     from appliance.network.wireguard.tunnel import Dump, Link, LinkChange, Tunnel
     from appliance.sessions.metrics import Metrics
+    from appliance.sessions.node import Node
     from appliance.store.live import LiveSessions
 
 log = logging.getLogger(__name__)
@@ -43,18 +44,41 @@ class Egress(Protocol):
         """Deletes the conntrack flows from and to all clients' addresses but these."""
 
 
+class Host(Protocol):
+    """Follows what the host gives the exit."""
+
+    @property
+    def public_ip(self) -> str:
+        """Returns the address that new sessions are told."""
+
+    @property
+    def tunnel_mtu(self) -> int:
+        """Returns the MTU that the host's uplinks leave for the tunnel."""
+
+    async def observe(self) -> str | None:
+        """Takes over what has changed. Returns why clients' packets cannot leave; None if they can."""
+
+
 class Convergence:
     """Compares and repairs the exit. Its methods must be called with the exit lock held."""
 
-    def __init__(self, tunnel: Tunnel, egress: Egress, live: LiveSessions, exit_: Exit, metrics: Metrics) -> None:
+    def __init__(
+        self, tunnel: Tunnel, egress: Egress, live: LiveSessions, exit_: Exit, metrics: Metrics, host: Host
+    ) -> None:
         self._tunnel = tunnel
         self._egress = egress
         self._live = live
         self._exit = exit_
         self._metrics = metrics
+        self._host = host
         self._compared: Dump | None = None  # the last dump in which all peers were equal, but for:
         self._unequal: set[bytes] = set()
         self._loads = 0  # `live.loads` for which the two above hold
+
+    async def observe_host(self, node: Node) -> None:
+        """Takes over what has changed of the host's addresses and routes; what depends on it is repaired next."""
+        node.health.host(await self._host.observe())
+        node.public_ip = self._host.public_ip
 
     async def read_link(self) -> Link | None:
         """Returns the interface as it stands, or None if there is none. Raises TunnelError."""
@@ -90,7 +114,7 @@ class Convergence:
             dump = replace(
                 dump, peers=OnDemand({key for key in keys if key in peers}, peers.__getitem__), compared=None
             )
-        return reconcile(self._exit.desired(sessions), Actual(self._egress.state(), link, dump))
+        return reconcile(self._exit.desired(sessions, self._host.tunnel_mtu), Actual(self._egress.state(), link, dump))
 
     async def apply(self, changes: Changes) -> EgressError | None:
         """Applies the changes. `Meter.restart` must have been called for the peers that are added afresh.

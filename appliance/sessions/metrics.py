@@ -31,6 +31,9 @@ class Metrics:
         self.repairs = self._counter(
             "repairs", "Differences between store and host that were put right, the start's own included", kind=REPAIRS
         )
+        self.public_address_changes = self._counter(
+            "public_address_changes", "Times that new sessions began to be told another public address"
+        )
         self._store_failures = self._counter("store_failures", "Uses of the store that it could not serve")
         self._store_seconds = Histogram(
             "wg_appliance_store_duration_seconds",

@@ -22,6 +22,7 @@ class NodeHealth:
         self._max_age_ms = max_age_ms
         self.check_fault = fault  # what the last check found
         self.failed_applies = 0  # in a row
+        self.host_fault: str | None = None  # why clients' packets cannot leave
         self._crashed: dict[str, str] = {}  # by task name
         self._retry_at_ms = 0  # when a row of failed applies may be forgiven
         self._checked_at_ms = 0
@@ -31,6 +32,8 @@ class NodeHealth:
         """Returns why the node is not ready, as /readyz words it; None if it is ready."""
         if self.check_fault is not None:
             return self.check_fault
+        if self.host_fault is not None:
+            return self.host_fault
         for crashed in self._crashed.values():
             return crashed
         age_ms = self._clock.now().boot_ms - self._checked_at_ms
@@ -57,6 +60,10 @@ class NodeHealth:
         if fault is None and not self.healthy and self._checked_at_ms >= self._retry_at_ms:
             self.failed_applies = 0
 
+    def host(self, fault: str | None) -> None:
+        """Notes why clients' packets cannot leave the host; None: they can."""
+        self.host_fault = fault
+
     def task(self, name: str, fault: str | None) -> None:
         """Notes why a background task does not run; None: it runs."""
         if fault is None:
@@ -67,7 +74,10 @@ class NodeHealth:
 
 @dataclass(slots=True)
 class Node:
-    """Describes one exit: its place, its health, and whether it takes no new sessions (`drained`)."""
+    """Describes one exit: its place, its health, and whether it takes no new sessions (`drained`).
+
+    `public_ip`: what new sessions are told; it follows the host's.
+    """
 
     name: str
     region: str

@@ -124,6 +124,8 @@ class Ticker:
     async def _tick(self, *, whole: bool) -> None:
         requested = await self._read_requests()
         whole = whole or requested is not None
+        if whole:
+            await self._convergence.observe_host(self._node)
         if whole or self._link is None:
             self._link = await self._convergence.read_link()
         seen = None if self._link is None else await self._records.meter.observe()

@@ -26,6 +26,7 @@ class StateDir:
         self.sysctls = path / "sysctls.json"
         self.wireguard_go_log = path / "wireguard-go.log"
         self.running = path / "running.json"
+        self.addresses = path / "addresses.json"  # in use, like the settings in running.json
         self.key = path / "server.key"
         self.unfinished_restore = path / "restore.unfinished"  # exists while the files may be partly restored
         self._lock = path / "serve.lock"

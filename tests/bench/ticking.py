@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from ipaddress import IPv4Address
 from random import Random
 from typing import TYPE_CHECKING
 
@@ -15,6 +14,7 @@ from appliance.store.database import Store
 from tests.bench import books
 from tests.bench.device import PORT, PRIVATE_KEY
 from tests.support.egress_in_place import EgressInPlace
+from tests.support.fixed_host import FixedHost
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -79,6 +79,7 @@ async def _build(device: Device, folder: Path) -> tuple[Store, assembly.Parts]:
         tunnel=device.tunnel,
         egress=EgressInPlace(),
         exit_=_exit(settings, device.name),
+        host=FixedHost(),
         clock=clock,
         metrics=Metrics(),
     )
@@ -86,5 +87,5 @@ async def _build(device: Device, folder: Path) -> tuple[Store, assembly.Parts]:
 
 
 def _exit(settings: Settings, interface: str) -> Exit:
-    exit_ = assembly.build_exit(settings.wireguard, PRIVATE_KEY, IPv4Address("192.0.2.1"))
+    exit_ = assembly.build_exit(settings.wireguard, PRIVATE_KEY)
     return replace(exit_, interface=interface, listen_port=PORT)

@@ -13,7 +13,7 @@ import pytest
 from appliance.config.load import parse_settings
 from appliance.config.settings import by_key
 from appliance.domain.clock import Moment
-from appliance.network.interfaces import Uplink
+from appliance.network.uplinks import Uplink
 from appliance.network.wireguard.backend import HostFacts
 from appliance.ops.doctor import diagnosis, firewall, machine, server, state, tunnel
 from appliance.ops.doctor.facts import (

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support.tunnel.waiting import TRANSFER_SECONDS
+from tests.support.tunnel.waiting import TRANSFER_SECONDS, until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -93,6 +93,14 @@ def test_the_exits_own_mtu_is_what_its_uplink_leaves(
     appliance = start_appliance()
     assert tunnel_mtu(appliance) == wanted
     assert "MTU" not in appliance.open(appliance.token())["wg_config"]
+
+
+def test_the_exits_own_mtu_follows_its_uplink(world: World, appliance: Appliance) -> None:
+    """An uplink whose MTU changes while the exit serves is followed, and back."""
+    assert tunnel_mtu(appliance) == 1420
+    for uplink, wanted in ((1400, 1320), (1500, 1420)):
+        world.exit.run("ip", "link", "set", "wan", "mtu", str(uplink))
+        until(lambda wanted=wanted: tunnel_mtu(appliance) == wanted, f"the tunnel's MTU is {wanted}")
 
 
 def test_a_configured_mtu_is_in_the_files(start_appliance: Callable[..., Appliance]) -> None:

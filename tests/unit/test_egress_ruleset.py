@@ -21,12 +21,14 @@ BLOCKS = Blocks(
     other_clients=True,
     extra=(IPv4Network("10.0.0.0/8"), IPv4Network("198.51.100.7/32"), IPv6Network("2001:db8::/32")),
 )
-FULL = EgressRules(tunnel=TUNNEL, blocks=BLOCKS, translation=Translation(IPv4Address("192.0.2.1")))
+FULL = EgressRules(tunnel=TUNNEL, blocks=BLOCKS, translation=Translation((("wan", IPv4Address("192.0.2.1")),)))
 
 VARIANTS = {
     "everything": FULL,
-    "masquerade": replace(FULL, translation=Translation(None)),
-    "IPv6 source": replace(FULL, translation=Translation(IPv6Address("2001:db8::1"))),
+    "masquerade": replace(FULL, translation=Translation()),
+    "IPv6 source": replace(
+        FULL, translation=Translation((("wan", IPv6Address("2001:db8::1")), ("wan2", IPv4Address("192.0.2.2"))))
+    ),
     "IPv4 only": replace(FULL, tunnel=replace(TUNNEL, subnet6=None)),
     "nothing blocked": replace(FULL, blocks=Blocks(smtp=False, private=False, other_clients=False, extra=())),
     "extra only": replace(FULL, blocks=replace(BLOCKS, private=False)),
@@ -55,16 +57,29 @@ def test_the_table_is_replaced_in_one_transaction() -> None:
     assert render(FULL).count("table inet wg_appliance {") == 2
 
 
-def test_each_family_leaves_with_the_public_address_or_masqueraded() -> None:
-    """Each family leaves with the exit's public address where that is the host's own, else masqueraded."""
+def test_each_family_leaves_with_the_address_of_the_link_or_masqueraded() -> None:
+    """Each family leaves with the address that is named for the interface, by any other masqueraded."""
     assert [line for line in chain(FULL, "nat") if "saddr" in line] == [
-        'ip saddr 10.101.0.0/24 oifname != "wga0" snat ip to 192.0.2.1',
+        'ip saddr 10.101.0.0/24 oifname "wan" snat ip to 192.0.2.1',
+        'ip saddr 10.101.0.0/24 oifname != "wga0" masquerade',
         'ip6 saddr fd65:7869:7400::/112 oifname != "wga0" masquerade',
     ]
     assert 'ip saddr 10.101.0.0/24 oifname != "wga0" masquerade' in chain(VARIANTS["masquerade"], "nat")
     six = chain(VARIANTS["IPv6 source"], "nat")
-    assert 'ip6 saddr fd65:7869:7400::/112 oifname != "wga0" snat ip6 to 2001:db8::1' in six
+    assert [line for line in six if "saddr" in line] == [
+        'ip saddr 10.101.0.0/24 oifname "wan2" snat ip to 192.0.2.2',
+        'ip saddr 10.101.0.0/24 oifname != "wga0" masquerade',
+        'ip6 saddr fd65:7869:7400::/112 oifname "wan" snat ip6 to 2001:db8::1',
+        'ip6 saddr fd65:7869:7400::/112 oifname != "wga0" masquerade',
+    ]
     assert not any("ip6" in line for line in chain(VARIANTS["IPv4 only"], "nat"))
+
+
+@pytest.mark.parametrize("name", ['wan" accept #', "wan*", "wan\\"])
+def test_a_name_that_means_something_to_nft_is_masqueraded(name: str) -> None:
+    """The kernel allows quotes and asterisks in names of interfaces; nothing of one becomes a rule."""
+    odd = replace(FULL, translation=Translation(((name, IPv4Address("192.0.2.1")),)))
+    assert render(odd) == render(VARIANTS["masquerade"])
 
 
 def test_mail_ports_are_reset() -> None:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from ipaddress import IPv4Network, IPv6Network, ip_address, ip_interface
+from ipaddress import IPv4Network, IPv6Network, ip_interface
 
 import pytest
 from msgspec import structs
 
 from appliance.network.exit_node import ClientSettings, Exit
-from appliance.network.wireguard.client_config import Endpoint
 from appliance.network.wireguard.tunnel import Prefix
 from tests.support.unit.a_session import A_SESSION
 
@@ -21,7 +20,7 @@ EXIT = Exit(
     mtu=1420,
     subnet=IPv4Network("10.101.0.0/24"),
     subnet6=IPv6Network("fd65:7869:7400::/112"),
-    client_settings=ClientSettings(Endpoint(ip_address("192.0.2.1"), 443), mtu=None, dns=(), keepalive=25),
+    client_settings=ClientSettings(443, dns=(), keepalive=25),
 )
 
 
@@ -55,10 +54,11 @@ def test_the_last_place_of_the_widest_subnet_has_an_ipv6_address() -> None:
 def test_the_interface_has_the_first_addresses_and_a_peer_a_session() -> None:
     """The interface has the first host address of each subnet, with the subnet's length, and one peer a session."""
     other = structs.replace(A_SESSION, id="ses_2", public_key=b"\x02" * 32, address_offset=3)
-    desired = EXIT.desired([A_SESSION, other])
+    desired = EXIT.desired([A_SESSION, other], 1380)
     assert desired.addresses == {prefix("10.101.0.1/24"), prefix("fd65:7869:7400::1/112")}
     assert set(desired.peers) == {A_SESSION.public_key, other.public_key}
     assert (desired.listen_port, desired.mtu, desired.public_key) == (51820, 1420, EXIT.public_key)
+    assert replace(EXIT, mtu=None).desired([], 1380).mtu == 1380
 
 
 def test_clients_dial_the_endpoint_port() -> None:
@@ -68,7 +68,13 @@ def test_clients_dial_the_endpoint_port() -> None:
     assert "PrivateKey" not in text
 
 
+def test_a_file_names_the_address_that_its_session_was_told() -> None:
+    """The file and the session's answers say the same, whichever address the exit has when the file is written."""
+    moved = structs.replace(A_SESSION, public_ip="2001:db8::5")
+    assert "Endpoint = [2001:db8::5]:443" in EXIT.client_config(moved, None, ipv6=True).splitlines()
+
+
 def test_the_private_key_is_in_no_printed_form() -> None:
     """The exit's private key is in no printed form."""
     assert "\\x07" not in repr(EXIT)
-    assert "\\x07" not in repr(EXIT.desired([]))
+    assert "\\x07" not in repr(EXIT.desired([], 1420))

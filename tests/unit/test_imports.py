@@ -35,7 +35,9 @@ MOST_FLOORS = 10  # of rooms: how many stand on each other
 
 PURE = (
     "domain.*",
+    "network.public_address",
     "network.reconcile",
+    "network.source_address",
     "network.firewall.state",
     "network.firewall.nft_json",
     "network.firewall.simulator",

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 RULES = EgressRules(
     tunnel=TunnelNetworks("wga0", IPv4Network("10.101.0.0/24"), None),
     blocks=Blocks(smtp=True, private=True, other_clients=True, extra=()),
-    translation=Translation(None),
+    translation=Translation(),
 )
 
 

@@ -66,6 +66,14 @@ def forget_untranslated(subnets: Sequence[Network]) -> int:
         return _forget_each(kernel, untranslated)
 
 
+def forget_translated(subnets: Sequence[Network], to: Collection[Address]) -> int:
+    """Deletes flows from these subnets that leave with one of these addresses; returns how many. Raises OSError."""
+    with _conntrack() as kernel:
+        every = _flows(kernel, socket.AF_UNSPEC, b"")
+        flows = [flow for flow in every if flow.answer_to in to and any(flow.source in subnet for subnet in subnets)]
+        return _forget_each(kernel, flows)
+
+
 def forget_of(addresses: Iterable[Address]) -> int:
     """Deletes flows from or to any of these addresses; returns how many. Raises OSError."""
     with _conntrack() as kernel:

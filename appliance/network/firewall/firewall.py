@@ -10,12 +10,12 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from appliance.domain.errors import EgressError, HostError
-from appliance.network import interfaces
+from appliance.network import uplinks
 from appliance.network.firewall import coexistence, conntrack, nft, nft_json, ruleset
 from appliance.network.firewall.state import EgressState
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Callable, Collection, Iterable
     from ipaddress import IPv4Address, IPv6Address
 
     from appliance.network.firewall.rules import EgressRules
@@ -49,16 +49,20 @@ class HostEgress:
         self._known = False  # whether the current rules have been applied before
         self._own: deque[int] = deque(maxlen=OWN_KEPT)  # netlink ports of the last nft processes of this firewall
         self._stuck: asyncio.subprocess.Process | None = None  # an nft that was killed
+        self._abandoned: set[Address] = set()  # what no flow can leave with any more
         self._others_seen = False
         self._look_again_at = 0.0
         self._impassable: set[str] = set()  # chains of other tables; logged once
 
-    def take_over(self, rules: EgressRules) -> None:
-        """Sets the rules, which the next tick applies."""
+    def take_over(self, rules: EgressRules, abandoned: Collection[Address] = ()) -> None:
+        """Sets the rules, which the next tick applies. `abandoned`: flows that leave with these are then deleted."""
         rendered = ruleset.render(rules)
-        if rendered != self._rules:
+        self._abandoned.update(abandoned)
+        if rendered != self._rules or abandoned:
             self._rules = rendered
             self._stands = self._known = False
+        # Which chains clients meet depends on the interface by which they leave.
+        self._others_seen = False
 
     def state(self) -> EgressState:
         seen = self._others_seen or time.monotonic() < self._look_again_at
@@ -77,6 +81,7 @@ class HostEgress:
             log.info("nftables table inet %s applied%s", ruleset.TABLE, " again: it was changed" if self._known else "")
             self._known = True
             await self._begin_flows_anew()
+            await self._forget_abandoned()
         if changes.sysctls:
             self._forwarding.set(changes.sysctls)
         if changes.others:
@@ -110,8 +115,8 @@ class HostEgress:
     async def _pass_others(self) -> None:
         """Lets clients through other tables; logs a failure, since the exit may work without it."""
         try:
-            uplinks = await asyncio.to_thread(interfaces.uplinks)
-            names = {version: uplink.interface for version, uplink in uplinks.items()}
+            found = await asyncio.to_thread(uplinks.uplinks)
+            names = {version: uplink.interface for version, uplink in found.items()}
             traffic = coexistence.ExitTraffic(self._interface, self._listen_port, tuple(self._subnets), names)
             points = coexistence.missing(await self._listing(), traffic)
         except (EgressError, HostError, OSError) as error:
@@ -163,6 +168,18 @@ class HostEgress:
             if many:
                 log.info("connections that had begun without the table: %d, begun anew", many)
 
+    async def _forget_abandoned(self) -> None:
+        """Deletes flows that leave with an address by which no answer comes any more: they would hang for minutes."""
+        gone, self._abandoned = frozenset(self._abandoned), set()
+        if not gone:
+            return
+        try:
+            many = await asyncio.to_thread(conntrack.forget_translated, self._subnets, gone)
+        except OSError as error:
+            log.warning("connections that left with %s may hang: conntrack: %s", _listed(gone), error)
+        else:
+            log.info("connections that left with %s: %d, begun anew", _listed(gone), many)
+
     async def _nft(self, script: str, *arguments: str) -> str:
         """Runs nft and returns its output. Without arguments it executes the script.
 
@@ -195,3 +212,7 @@ class HostEgress:
             reason = nft.complaint(stderr.decode("utf-8", "replace").strip())
             raise EgressError(f"nft refused the rules: {reason or process.returncode}")
         return stdout.decode("utf-8", "replace")
+
+
+def _listed(addresses: Iterable[Address]) -> str:
+    return ", ".join(sorted(map(str, addresses)))

@@ -38,9 +38,12 @@ class Blocks:
 
 @dataclass(frozen=True, slots=True)
 class Translation:
-    """Describes how clients' packets leave. `source`: the address; None takes the outgoing interface's."""
+    """Describes how clients' packets leave: with the address named for the interface, by others with that link's own.
 
-    source: IPv4Address | IPv6Address | None
+    `by_interface`: at most one of each IP version for an interface.
+    """
+
+    by_interface: Sequence[tuple[str, IPv4Address | IPv6Address]] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from appliance.config.load import Settings
     from appliance.domain.clock import Moment
-    from appliance.network.interfaces import Uplink
+    from appliance.network.uplinks import Uplink
     from appliance.network.wireguard.backend import HostFacts
     from appliance.store.inspection import Inspection
 

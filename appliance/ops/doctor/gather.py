@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, ParamSpec
 from appliance.config import applied
 from appliance.domain.clock import HostClock
 from appliance.domain.errors import HostError, TunnelError
-from appliance.network import interfaces, programs
+from appliance.network import interfaces, programs, uplinks
 from appliance.network.firewall import nft, nft_json, sysctls
 from appliance.network.programs import ProgramFailed
 from appliance.network.wireguard.backend import dump_existing, read_host
@@ -74,7 +74,7 @@ def _forwarding(state: StateDir, *, root: bool) -> ForwardingFacts:
 
 def _network(interface: str) -> Network:
     return Network(
-        uplinks=interfaces.uplinks(),
+        uplinks=uplinks.uplinks(),
         addresses=tuple(interfaces.host_interfaces(without=interface)),
         routes=tuple(interfaces.host_routes(without=interface)),
         has_ipv6=interfaces.has_ipv6(),

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from ipaddress import IPv4Address, IPv6Address, IPv6Network
 
-    from appliance.network.interfaces import Uplink
+    from appliance.network.uplinks import Uplink
     from appliance.ops.doctor.facts import Facts
 
 LEAST_MTU = {4: 576, 6: 1280}

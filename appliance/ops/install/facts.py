@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from appliance import __version__
 from appliance.config.value_types import HostPort
 from appliance.domain.errors import HostError, TunnelError
-from appliance.network import interfaces, sockets
+from appliance.network import sockets, uplinks
 from appliance.network.wireguard import keys
 from appliance.network.wireguard.backend import choose_backend, kernel_has_wireguard
 from appliance.network.wireguard.link import link_kind
@@ -124,7 +124,7 @@ def _device_key(interface: str, backend: Backend) -> bytes | None:
 def public_address() -> IPv4Address | IPv6Address | None:
     """Returns the host's address if the internet can reach it; None behind a NAT."""
     try:
-        address = interfaces.default_route_address()
+        address = uplinks.default_route_address()
     except HostError:
         return None
     return address if address.is_global else None
@@ -133,7 +133,7 @@ def public_address() -> IPv4Address | IPv6Address | None:
 def require_address(settings: Settings) -> None:
     """Raises HostError if neither the configuration nor a default route gives the address for clients."""
     if settings.node.public_ip is None:
-        interfaces.default_route_address()
+        uplinks.default_route_address()
 
 
 def region() -> str | None:

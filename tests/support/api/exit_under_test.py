@@ -7,7 +7,6 @@ import inspect
 import sqlite3
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field, replace
-from ipaddress import IPv4Address
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -28,11 +27,12 @@ from appliance.store.queries import node as node_row
 from appliance.store.queries import tokens as token_rows
 from tests.support.egress_in_place import IN_PLACE
 from tests.support.fake_tunnel import FakeInterface, FakeTunnel
+from tests.support.fixed_host import FixedHost
 from tests.support.virtual_clock import VirtualClock
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Iterator, Mapping
-    from ipaddress import IPv6Address
+    from ipaddress import IPv4Address, IPv6Address
     from pathlib import Path
 
     from litestar import Litestar
@@ -253,13 +253,13 @@ async def until(probe: Callable[[], object], what: str, seconds: float = 10) -> 
 async def _build(
     path: Path, settings: Settings, clock: VirtualClock, tunnel: FakeTunnel, egress: NoEgress
 ) -> tuple[Store, Parts, Litestar, httpx.AsyncClient, Metrics]:
-    exit_ = assembly.build_exit(settings.wireguard, SERVER_KEY, settings.node.public_ip or IPv4Address("192.0.2.1"))
-    metrics = Metrics()
+    exit_, metrics = assembly.build_exit(settings.wireguard, SERVER_KEY), Metrics()
+    host = FixedHost(str(settings.node.public_ip or "192.0.2.1"))
     store = await Store.open(path, PATIENCE_S, metrics.store_used)
     async with AsyncExitStack() as undo:
         undo.push_async_callback(store.close)
         parts = await assembly.build(
-            settings, store=store, tunnel=tunnel, egress=egress, exit_=exit_, clock=clock, metrics=metrics
+            settings, store=store, tunnel=tunnel, egress=egress, exit_=exit_, host=host, clock=clock, metrics=metrics
         )
         await parts.ticker.tick()
         app = assembly.build_app(settings, parts, exit_, clock)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 import sqlite3
 from dataclasses import dataclass
-from ipaddress import IPv4Address
 from typing import TYPE_CHECKING, Any
 
 from appliance.config.load import parse_settings
@@ -22,6 +21,7 @@ from tests.support.faults.inline_sqlite import InlineConnection
 from tests.support.faults.kernel import ModelKernel, MortalTunnel
 from tests.support.faults.ledger import Ledger
 from tests.support.faults.process import Disk, MortalConnection, Process
+from tests.support.fixed_host import FixedHost
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -161,7 +161,8 @@ class World:
             store=running.store,
             tunnel=MortalTunnel(self.kernel, running.process),
             egress=EgressInPlace(),
-            exit_=assembly.build_exit(self.settings.wireguard, SERVER_KEY, IPv4Address("192.0.2.1")),
+            exit_=assembly.build_exit(self.settings.wireguard, SERVER_KEY),
+            host=FixedHost(),
             clock=self.host,
             metrics=Metrics(),
         )

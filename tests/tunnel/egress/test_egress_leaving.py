@@ -12,7 +12,7 @@ from tests.support.egress.vantage import EXIT_OF, WEB_OF
 from tests.support.tunnel.appliance_process import Appliance
 from tests.support.tunnel.client import clients_of
 from tests.support.tunnel.waiting import until
-from tests.support.tunnel.world import new_world
+from tests.support.tunnel.world import EXIT_IP6, WEB_IP6, new_world
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -20,7 +20,11 @@ if TYPE_CHECKING:
     from tests.support.egress.vantage import Vantage
 
 HEADERS = {4: 40, 6: 60}  # of IP and TCP
-TUNNEL_MTU, SMALL_MTU = 1420, 1300
+TUNNEL_MTU = 1420
+# Under an MTU of 1280 a link loses its IPv6 addresses and routes.
+IPV6_ANEW = (
+    f"ip link set wan mtu 1500; ip address replace {EXIT_IP6}/64 dev wan nodad; ip route replace ::/0 via {WEB_IP6}"
+)
 
 
 @pytest.mark.parametrize("version", [4, 6])
@@ -73,15 +77,24 @@ def _is_answer(protocol: int, payload: bytes, from_web: bool) -> bool:
     return from_web and protocol == socket.IPPROTO_TCP and payload[13] == SYN | ACK
 
 
-@pytest.mark.parametrize("version", [4, 6])
-def test_segment_size_of_a_narrow_uplink(exit_: Vantage, version: int) -> None:
-    """An uplink with a smaller MTU than the tunnel's is what counts."""
+@pytest.mark.parametrize(
+    ("version", "uplink", "carried"), [(4, 1400, 1320), (6, 1400, 1320), (4, 1200, 1200)], ids=["4", "6", "under 1280"]
+)
+def test_segment_size_of_a_narrow_uplink(exit_: Vantage, version: int, uplink: int, carried: int) -> None:
+    """The segment size follows an uplink with a smaller MTU: the tunnel's is made smaller, and where that cannot be,
+    the uplink's own counts."""
     client, web = exit_.clients[0].address[version], WEB_OF[version]
-    exit_.exit.sh(f"ip link set wan mtu {SMALL_MTU}")
+    exit_.exit.sh(f"ip link set wan mtu {uplink}")
     try:
-        assert exit_.reaches(tcp(client, web, token(), 443, mss=1460)).mss == SMALL_MTU - HEADERS[version]
+        until(lambda: _tunnel_mtu(exit_) == max(carried, 1280), "the tunnel's MTU follows")
+        assert exit_.reaches(tcp(client, web, token(), 443, mss=1460)).mss == carried - HEADERS[version]
     finally:
-        exit_.exit.sh("ip link set wan mtu 1500")
+        exit_.exit.sh(IPV6_ANEW)
+        until(lambda: _tunnel_mtu(exit_) == TUNNEL_MTU, "the tunnel's MTU is as before")
+
+
+def _tunnel_mtu(exit_: Vantage) -> int:
+    return int(exit_.exit.sh("cat /sys/class/net/{wg}/mtu"))
 
 
 @pytest.mark.parametrize("version", [4, 6])

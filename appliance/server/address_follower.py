@@ -1,0 +1,103 @@
+"""Follows the host's addresses and default routes: what clients are told, and what their packets leave with."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from appliance.domain.errors import HostError
+from appliance.network import public_address, standing_note
+from appliance.network.uplinks import look
+from appliance.server import assembly
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from appliance.config.settings import Settings
+    from appliance.network.firewall.firewall import HostEgress
+    from appliance.network.firewall.rules import EgressRules
+    from appliance.network.uplinks import HostView
+    from appliance.server.assembly import LocalExit
+    from appliance.sessions.metrics import Metrics
+
+log = logging.getLogger(__name__)
+
+NO_WAY_OUT = "this host has no default route any more: nothing of what clients send can leave"
+
+
+class AddressFollower:
+    """Takes over each change of the host's addresses, within the tick that finds it.
+
+    `local` is how the exit stands now. Implements `Host` (sessions/convergence.py).
+    """
+
+    def __init__(self, settings: Settings, local: LocalExit, egress: HostEgress, note: Path, metrics: Metrics) -> None:
+        self.local = local
+        self._settings = settings
+        self._egress = egress
+        self._note = note
+        self._metrics = metrics
+        self._fault: str | None = None
+        self._unread: str | None = None
+        before = standing_note.read(note)
+        if before is not None:
+            # The last process may have ended before the host's address did.
+            self._egress.take_over(self._rules(), public_address.abandoned(before, local.standing))
+        standing_note.note(note, local.standing)
+
+    @property
+    def public_ip(self) -> str:
+        return str(self.local.standing.address)
+
+    @property
+    def tunnel_mtu(self) -> int:
+        return self.local.standing.tunnel_mtu
+
+    def reconfigure(self, settings: Settings) -> None:
+        """Applies a reloaded configuration of the egress."""
+        self._settings = settings
+        self._egress.take_over(self._rules())
+
+    async def observe(self) -> str | None:
+        """Takes over what has changed. Returns why clients' packets cannot leave; None if they can, or never could.
+
+        An exit that began without a default route serves a network without one.
+        """
+        configured = self._settings.node.public_ip
+        asked = configured or self.local.standing.address
+        try:
+            view = await asyncio.to_thread(look, asked, self.local.exit.interface)
+        except HostError as error:
+            if self._unread != str(error):
+                log.warning("what clients are told may be out of date: %s", error)
+            self._unread = str(error)
+            return self._fault
+        self._unread = None
+        now = public_address.decide(configured, view, self.local.standing)
+        if now is not None and now != self.local.standing:
+            self._take_over(now)
+        self._report_way_out(view)
+        return self._fault
+
+    def _take_over(self, now: public_address.Standing) -> None:
+        before = self.local.standing
+        for line in public_address.changes_in_words(before, now):
+            log.warning("%s", line)
+        if now.address != before.address:
+            self._metrics.public_address_changes.inc()
+        self.local = replace(self.local, standing=now)
+        self._egress.take_over(self._rules(), public_address.abandoned(before, now))
+        standing_note.note(self._note, now)
+
+    def _report_way_out(self, view: HostView) -> None:
+        fault = NO_WAY_OUT if self.local.standing.ways and not view.uplinks else None
+        if fault is not None and self._fault is None:
+            log.error("not ready: %s; it is ready again once there is one", fault)
+        elif fault is None and self._fault is not None:
+            log.info("this host has a default route again")
+        self._fault = fault
+
+    def _rules(self) -> EgressRules:
+        return assembly.egress_rules(self._settings, self.local)
