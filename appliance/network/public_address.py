@@ -97,5 +97,8 @@ def changes_in_words(before: Standing, now: Standing) -> Iterator[str]:
 
 def in_words(translation: Translation) -> str:
     """Says with which addresses packets leave."""
-    each = [f"by {name} with {address}" for name, address in translation.by_interface]
+    addresses: dict[str, list[str]] = {}
+    for name, address in translation.by_interface:
+        addresses.setdefault(name, []).append(str(address))
+    each = [f"by {name} with {' or '.join(listed)}" for name, listed in addresses.items()]
     return ", ".join([*each, "by any other interface with its own address" if each else "with the interface's own"])
