@@ -73,11 +73,11 @@ def abandoned(before: Standing, now: Standing) -> frozenset[Address]:
     another (net/netfilter/nf_nat_masquerade.c; nf_nat_core.c, nf_nat_oif_changed).
     """
     kept = set(now.translation.by_interface)
-    left = {before.ways[v] for v in before.ways if now.ways.get(v) != before.ways[v]}
+    left = {(version, name) for version, name in before.ways.items() if now.ways.get(version) != name}
     return frozenset(
         address
         for name, address in before.translation.by_interface
-        if (name, address) not in kept or (name in left and before.ways.get(address.version) == name)
+        if (name, address) not in kept or (address.version, name) in left
     )
 
 

@@ -4,6 +4,7 @@ leave with, follow."""
 from __future__ import annotations
 
 import itertools
+import json
 import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -94,6 +95,12 @@ class Watched:
             return [str(seen.source) for seen in far.carrying(packet.carried)] == [address]
 
         until(leaves, f"the flow leaves with {address}", seconds=30)
+
+    def doctor(self) -> tuple[str, str]:
+        """What it says of the public address."""
+        checks = json.loads(self.appliance.attempt("doctor", "--json").stdout)["checks"]
+        (found,) = [check for check in checks if check["check"] == "public-address"]
+        return found["status"], found["what"]
 
     def value(self, sample: str) -> float:
         shown = self.world.exit.run("curl", "-sq", "http://127.0.0.1:9586/metrics").stdout
@@ -233,6 +240,21 @@ def test_ipv6_leaves_with_an_address_that_lasts(exit_: Watched) -> None:
         assert exit_.leaves_with(6, far, WEB_IP6, port=41002) == NEW6
     finally:
         wan.run("sysctl", "-qw", "net.ipv6.conf.wan.use_tempaddr=0")
+
+
+def test_doctor_compares_with_what_the_server_uses(exit_: Watched) -> None:
+    """While a server that hangs tells clients the old address, doctor says so; once it follows, all is well."""
+    assert exit_.doctor() == ("ok", f"{EXIT_IP}, of the default route")
+    with exit_.appliance.standing_still():
+        exit_.ip(
+            f"address del {EXIT_IP}/24 dev wan", f"address add {NEW}/24 dev wan", f"route replace default via {WEB_IP}"
+        )
+        assert exit_.doctor() == ("failed", f"the server tells clients {EXIT_IP}, this host now sends from {NEW}")
+    until(lambda: exit_.doctor() == ("ok", f"{NEW}, of the default route"), "it follows", seconds=30)
+    with exit_.appliance.standing_still():
+        exit_.ip("address add 2001:db8:2::6/64 dev wan nodad", f"address del {EXIT_IP6}/64 dev wan")
+        status, what = exit_.doctor()
+        assert (status, EXIT_IP6 in what, "2001:db8:2::6" in what) == ("failed", True, True)
 
 
 @pytest.mark.under_kernel
