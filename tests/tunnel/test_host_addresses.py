@@ -187,14 +187,25 @@ def test_a_changed_address_is_taken_over(exit_: Watched, show: Callable[[str], N
     assert exit_.value(f'wg_appliance_public_address_info{{address="{NEW}"}}') == 1
 
 
-def test_a_default_route_that_moves_is_followed(exit_: Watched) -> None:
+@pytest.mark.parametrize(
+    "routes",
+    [
+        (f"route replace default via {FAR2}", f"route replace ::/0 via {FAR2_6}"),
+        (
+            *(f"route add {half} via {FAR2}" for half in ("0.0.0.0/1", "128.0.0.0/1")),
+            *(f"route add {half} via {FAR2_6}" for half in ("::/1", "8000::/1")),
+        ),
+    ],
+    ids=["whole", "halves"],
+)
+def test_a_default_route_that_moves_is_followed(exit_: Watched, routes: tuple[str, ...]) -> None:
     """Both IP versions leave by the other link with its address, flows that are under way too; new sessions are told
     that."""
     far = exit_.vantage.far
     for version in (4, 6):
         assert exit_.leaves_with(version, far, WEB_OF[version]) == EXIT_OF[version]
     with second_link(exit_, "wan2") as far2:
-        exit_.ip(f"route replace default via {FAR2}", f"route replace ::/0 via {FAR2_6}")
+        exit_.ip(*routes)
         until(lambda: exit_.told() == LINK2, "a new session is told the other link's address", seconds=30)
         for version, to in ((4, "198.18.0.9"), (6, "2001:db8:9::9")):
             exit_.comes_to_leave_with(version, LINK2_OF[version], far2, to)
