@@ -20,14 +20,16 @@ _INDEX = struct.Struct("=I")
 _ALWAYS = frozenset(
     {
         *(constants.RTM_NEWLINK, constants.RTM_DELLINK, constants.RTM_NEWADDR, constants.RTM_DELADDR),
-        *(constants.RTM_NEWRULE, constants.RTM_DELRULE),
+        *(constants.RTM_NEWRULE, constants.RTM_DELRULE, constants.RTM_NEWNEXTHOP, constants.RTM_DELNEXTHOP),
     }
 )
 _GROUPS = (
     *(constants.RTNLGRP_LINK, constants.RTNLGRP_IPV4_IFADDR, constants.RTNLGRP_IPV6_IFADDR),
     *(constants.RTNLGRP_IPV4_ROUTE, constants.RTNLGRP_IPV6_ROUTE),
-    *(constants.RTNLGRP_IPV4_RULE, constants.RTNLGRP_IPV6_RULE),
+    *(constants.RTNLGRP_IPV4_RULE, constants.RTNLGRP_IPV6_RULE, constants.RTNLGRP_NEXTHOP),
 )
+# A default route in pieces: the two halves of a VPN that leaves the host's own in place, IPv6's 2000::/3.
+_PIECES_OF_DEFAULT = 3
 
 
 def host_events(interface_name: str, changed: Callable[[], None]) -> NetlinkEvents:
@@ -50,7 +52,9 @@ def _is_route_of_the_exit(event: Event, interface_name: str) -> bool:
         return False
     destination_length = _RTMSG.unpack_from(event.payload)[1]
     out = dict(attributes(event.payload[_RTMSG.size :])).get(constants.RTA_OIF, b"")
-    return destination_length == 0 or (len(out) == _INDEX.size and _INDEX.unpack(out)[0] == _index(interface_name))
+    if destination_length <= _PIECES_OF_DEFAULT:
+        return True
+    return len(out) == _INDEX.size and _INDEX.unpack(out)[0] == _index(interface_name)
 
 
 def _index(interface_name: str) -> int:

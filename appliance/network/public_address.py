@@ -82,11 +82,11 @@ def abandoned(before: Standing, now: Standing) -> frozenset[Address]:
     another (net/netfilter/nf_nat_masquerade.c; nf_nat_core.c, nf_nat_oif_changed).
     """
     kept = set(now.translation.by_interface)
-    left = {before.ways[v] for v in before.ways if now.ways.get(v) != before.ways[v]}
+    left = {(version, name) for version, name in before.ways.items() if now.ways.get(version) != name}
     return frozenset(
         address
         for name, address in before.translation.by_interface
-        if (name, address) not in kept or (name in left and before.ways.get(address.version) == name)
+        if (name, address) not in kept or (address.version, name) in left
     )
 
 
@@ -106,5 +106,8 @@ def changes_in_words(before: Standing, now: Standing) -> Iterator[str]:
 
 def in_words(translation: Translation) -> str:
     """Says with which addresses packets leave."""
-    each = [f"by {name} with {address}" for name, address in translation.by_interface]
+    addresses: dict[str, list[str]] = {}
+    for name, address in translation.by_interface:
+        addresses.setdefault(name, []).append(str(address))
+    each = [f"by {name} with {' or '.join(listed)}" for name, listed in addresses.items()]
     return ", ".join([*each, "by any other interface with its own address" if each else "with the interface's own"])

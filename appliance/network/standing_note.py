@@ -39,5 +39,5 @@ def read(file: Path) -> Standing | None:
         translation = Translation(tuple((str(name), ip_address(text)) for name, text in noted["translation"]))
         ways = {int(version): str(interface) for version, interface in noted["ways"].items()}
         return Standing(ip_address(noted["public_ip"]), bool(noted["owned"]), translation, ways)
-    except (FileNotFoundError, ValueError, LookupError, TypeError, AttributeError):
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
         return None

@@ -13,6 +13,8 @@ import pytest
 from appliance.config.load import parse_settings
 from appliance.config.settings import by_key
 from appliance.domain.clock import Moment
+from appliance.network.firewall.rules import Translation
+from appliance.network.public_address import Standing
 from appliance.network.uplinks import Uplink
 from appliance.network.wireguard.backend import HostFacts
 from appliance.ops.doctor import diagnosis, firewall, machine, server, state, tunnel
@@ -82,6 +84,21 @@ def configured(text: str, facts: Facts = HEALTHY) -> Facts:
     return replace(facts, settings=settings, state=replace(facts.state, running=by_key(settings)))
 
 
+def standing(address: str, *leave_with: str) -> Standing:
+    translation = Translation(tuple(("eth0", ip_address(each)) for each in leave_with))
+    return Standing(ip_address(address), bool(leave_with), translation, {4: "eth0"})
+
+
+def in_use(used: Standing, now: Standing) -> Facts:
+    """A server that uses the one, on a host that is the other now."""
+    assert HEALTHY.state is not None
+    state = replace(HEALTHY.state, standing=used)
+    return replace(HEALTHY, state=state, network=replace(HEALTHY.network, standing=now))
+
+
+STANDING = standing("203.0.113.1", "203.0.113.1")
+
+
 def host(**changes: Any) -> Facts:
     return replace(HEALTHY, wireguard=replace(HEALTHY.wireguard, **changes))
 
@@ -147,6 +164,29 @@ CASES: list[tuple[Callable[[Facts], Finding], Facts, str, str, str]] = [
         "set node.public_ip",
     ),
     (tunnel.public_address, configured('[node]\npublic_ip = "2001:db8:2::1"\n'), "ok", "this host's own", ""),
+    (tunnel.public_address, in_use(STANDING, STANDING), "ok", "of the default route", ""),
+    (
+        tunnel.public_address,
+        in_use(STANDING, standing("203.0.113.5", "203.0.113.5")),
+        "failed",
+        "the server tells clients 203.0.113.1, this host now sends from 203.0.113.5",
+        "restart",
+    ),
+    (
+        tunnel.public_address,
+        in_use(STANDING, standing("203.0.113.1")),
+        "failed",
+        "leave by eth0 with 203.0.113.1, by any other interface with its own address; as the host is now they would "
+        "with the interface's own",
+        "restart",
+    ),
+    (
+        tunnel.public_address,
+        configured('[node]\npublic_ip = "203.0.113.5"\n', in_use(STANDING, standing("203.0.113.5"))),
+        "failed",
+        "the server tells clients 203.0.113.1, the configuration says 203.0.113.5",
+        "restart",
+    ),
     (tunnel.uplink, network(uplinks=IPV6_ALONE), "warning", "no IPv4 default route", "ip route"),
     (
         tunnel.uplink,

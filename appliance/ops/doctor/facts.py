@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
     from appliance.config.load import Settings
     from appliance.domain.clock import Moment
+    from appliance.network.public_address import Standing
     from appliance.network.uplinks import Uplink
     from appliance.network.wireguard.backend import HostFacts
     from appliance.store.inspection import Inspection
@@ -22,7 +23,7 @@ class Network:
     """Holds the host's network without the tunnel's interface.
 
     `uplinks`: by IP version, for those with a default route. `has_ipv6`: the kernel supports it.
-    `ipv6_off`: it is disabled for new interfaces.
+    `ipv6_off`: it is disabled for new interfaces. `standing`: how a server that looked now would stand on it.
     """
 
     uplinks: Mapping[int, Uplink]
@@ -30,6 +31,7 @@ class Network:
     routes: tuple[tuple[str, IPv4Network | IPv6Network], ...]
     has_ipv6: bool
     ipv6_off: bool
+    standing: Standing | None = None
 
     def owns(self, address: IPv4Address | IPv6Address) -> bool:
         return any(interface.ip == address for _, interface in self.addresses)
@@ -94,7 +96,8 @@ class StateFile:
 class StateFacts:
     """Holds the state directory. `files`: the directory first, then its files; empty if there is no directory.
 
-    `running`: the settings that the server runs with. `running_s`: seconds since it applied them.
+    `running`: the settings that the server runs with. `running_s`: seconds since it applied them. `standing`: the
+    addresses that it uses.
     """
 
     files: tuple[StateFile, ...]
@@ -102,6 +105,7 @@ class StateFacts:
     running: Mapping[str, str] | None
     running_s: float | None
     store: Inspection | None  # None: there is no store, or it could not be read
+    standing: Standing | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,8 +121,15 @@ class Facts:
     firewall: Firewall
 
     @property
+    def in_use(self) -> Standing | None:
+        """Returns the addresses that the running server uses; None if none runs, or it is not known."""
+        return self.state.standing if self.state is not None and self.state.served else None
+
+    @property
     def dialled(self) -> IPv4Address | IPv6Address | None:
         """Returns the address that clients are told to connect to; None if none is configured or found."""
+        if self.in_use is not None:
+            return self.in_use.address
         senders = [uplink.address for uplink in self.network.uplinks.values() if uplink.address is not None]
         return self.settings.node.public_ip or next(iter(senders), None)
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, ParamSpec
 from appliance.config import applied
 from appliance.domain.clock import HostClock
 from appliance.domain.errors import HostError, TunnelError
-from appliance.network import interfaces, programs, uplinks
+from appliance.network import interfaces, programs, public_address, standing_note, uplinks
 from appliance.network.firewall import nft, nft_json, sysctls
 from appliance.network.programs import ProgramFailed
 from appliance.network.wireguard.backend import dump_existing, read_host
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from appliance.config.load import Settings
+    from appliance.network.public_address import Standing
     from appliance.store.state_dir import StateDir
 
 P = ParamSpec("P")
@@ -47,13 +48,14 @@ def gather(settings: Settings, config_file: Path, state: StateDir, become_owner:
     interface, port = settings.wireguard.interface, settings.wireguard.listen_port
     root = os.geteuid() == 0
     wireguard = read_host(interface)
-    network = _network(interface)
+    used = standing_note.read(state.addresses)
+    network = _network(settings, used)
     udp = UdpPort(udp_sockets.holders(port), _device_port(interface))
     forwarding = _forwarding(state, root=root)
     firewall = _firewall()
     now = HostClock().now()
     disk = _disk(state.path)
-    seen = _state(state, become_owner)
+    seen = _state(state, used, become_owner)
     return Facts(
         settings=settings,
         config_file=config_file,
@@ -72,13 +74,17 @@ def _forwarding(state: StateDir, *, root: bool) -> ForwardingFacts:
     return ForwardingFacts(sysctls.Forwarding(PROC_SYS, state.sysctls, "").read(), writable)
 
 
-def _network(interface: str) -> Network:
+def _network(settings: Settings, used: Standing | None) -> Network:
+    interface, configured = settings.wireguard.interface, settings.node.public_ip
+    asked = configured or (None if used is None else used.address)
+    view = uplinks.look(asked, without=interface)
     return Network(
-        uplinks=uplinks.uplinks(),
+        uplinks=view.uplinks,
         addresses=tuple(interfaces.host_interfaces(without=interface)),
         routes=tuple(interfaces.host_routes(without=interface)),
         has_ipv6=interfaces.has_ipv6(),
         ipv6_off=interfaces.ipv6_is_off(),
+        standing=public_address.decide(configured, view, used),
     )
 
 
@@ -135,7 +141,7 @@ def _disk(path: Path) -> Disk | None:
     )
 
 
-def _state(state: StateDir, become_owner: Callable[[], object]) -> StateFacts | None:
+def _state(state: StateDir, used: Standing | None, become_owner: Callable[[], object]) -> StateFacts | None:
     try:
         if not state.path.exists():
             return StateFacts((), served=False, running=None, running_s=None, store=None)
@@ -146,7 +152,7 @@ def _state(state: StateDir, become_owner: Callable[[], object]) -> StateFacts | 
         newest = migration.migrations()[-1][0]
         become_owner()
         found = inspection.inspect(state.store, newest) if state.store.exists() else None
-        return StateFacts(files, served, noted, age, found)
+        return StateFacts(files, served, noted, age, found, used)
     except (OSError, HostError):
         return None
 

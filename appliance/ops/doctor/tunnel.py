@@ -6,6 +6,7 @@ from ipaddress import IPv4Network
 from typing import TYPE_CHECKING
 
 from appliance.network.firewall.chains.destinations import PRIVATE
+from appliance.network.public_address import in_words
 from appliance.network.wireguard import tunnel_mtu
 from appliance.ops.doctor.finding import RESTART, Finding, failed, ok, unseen, warning
 
@@ -62,9 +63,12 @@ def public_address(facts: Facts) -> Finding:
     """Checks whether clients can connect to the announced address."""
     network, port, dialled = facts.network, facts.settings.wireguard.listen_port, facts.dialled
     public = '"<the address clients dial>"'
-    if dialled is None:
+    if dialled is None or (facts.settings.node.public_ip is None and not network.uplinks):
         what = "node.public_ip is auto, and this host has no default route"
+        what += "" if dialled is None else f": clients are still told {dialled}"
         return failed("public-address", what, _set("node.public_ip", public))
+    if (stale := _stale(facts)) is not None:
+        return failed("public-address", stale, f"{RESTART}; journalctl -u wg-appliance -n 20")
     if facts.settings.node.public_ip is None:
         if is_private(dialled):
             mend = _set("node.public_ip", public) + f", and forward UDP port {port} to {dialled}"
@@ -81,6 +85,20 @@ def public_address(facts: Facts) -> Finding:
     what = f"{dialled} is no address of this host, which sends from {way.address if way else 'none'}"
     mend = _set("node.public_ip", '"auto"') + ", unless a NAT in front of it has that address"
     return warning("public-address", what, mend)
+
+
+def _stale(facts: Facts) -> str | None:
+    """Says what of the addresses that the server uses is no longer so. It takes changes over within a second."""
+    used, now = facts.in_use, facts.network.standing
+    if used is None or now is None:
+        return None
+    if used.address != now.address:
+        whose = "this host now sends from" if facts.settings.node.public_ip is None else "the configuration says"
+        return f"the server tells clients {used.address}, {whose} {now.address}"
+    if used.translation != now.translation:
+        was, would = in_words(used.translation), in_words(now.translation)
+        return f"the server has clients' packets leave {was}; as the host is now they would {would}"
+    return None
 
 
 def uplink(facts: Facts) -> Finding:
