@@ -29,6 +29,8 @@ from appliance.server.http.request_queue import RequestQueue
 from appliance.server.http.request_timing import Timed
 from appliance.server.http.tls import Certificate
 from appliance.server.http.uvicorn_server import WebServer
+from appliance.server.port_collector import PortCollector
+from appliance.server.port_watch import PortWatch
 from appliance.server.reload import Reload
 from appliance.server.status import ServiceStatus
 from appliance.server.supervisor import Supervisor
@@ -46,6 +48,7 @@ if TYPE_CHECKING:
     from appliance.config.load import Settings
     from appliance.domain.clock import Clock
     from appliance.network.firewall.firewall import HostEgress
+    from appliance.network.firewall.host_ports import HostPorts
     from appliance.network.netlink.events import NetlinkEvents
     from appliance.network.wireguard.tunnel import Tunnel
     from appliance.server.assembly import LocalExit, Parts
@@ -72,13 +75,14 @@ def serve(read_settings: Callable[[], Settings], environ: Mapping[str, str]) -> 
 
 @dataclass(frozen=True, slots=True)
 class _Host:
-    """Holds what the server serves with on this host: its configuration, state directory, tunnel and egress."""
+    """Holds what the server serves with on this host: its configuration, state directory, tunnel, egress and ports."""
 
     settings: Settings
     state: StateDir
     local: LocalExit
     tunnel: Tunnel
     egress: HostEgress
+    ports: HostPorts
 
 
 async def _serve(read_settings: Callable[[], Settings], environ: Mapping[str, str]) -> None:
@@ -109,6 +113,7 @@ async def _serve(read_settings: Callable[[], Settings], environ: Mapping[str, st
             raise HostError(parts.node.health.fault)
         supervisor = Supervisor(stopping, parts.node.health.task)
         metrics.registry.register(ExitCollector(parts, host.tunnel, supervisor.crashes))
+        metrics.registry.register(PortCollector(host.ports))
         servers = _web_servers(host, parts, clock, metrics, listeners, certificate)
         tasks: dict[str, Task] = {
             **watches,
@@ -149,7 +154,10 @@ async def _open_host(
         sockets.require_udp_port("wireguard.listen_port", wireguard.listen_port)
     log.info("%s backend: %s", tunnel.backend, reason)
     egress = assembly.host_egress(settings, state, local, clock.now().boot_id)
-    return _Host(settings, state, local, tunnel, egress)
+    # Before the table is first applied: no packet of a client leaves with a port of a service.
+    ports = await asyncio.to_thread(assembly.host_ports, settings)
+    egress.use_ports(ports.ranges)
+    return _Host(settings, state, local, tunnel, egress, ports)
 
 
 async def _open_store(state: StateDir, metrics: Metrics, stack: AsyncExitStack) -> Store:
@@ -192,6 +200,7 @@ def _watches(
         "the store's watch": partial(watch_store, store, parts.tokens, parts.wakeup, stopping),
         "the interface's watch": watch(lambda: link_events(interface)),
         "the forwarding's watch": watch(forwarding_events),
+        "the ports' watch": PortWatch(host.ports, egress, parts.wakeup, stopping).run,
         "the firewall's watch": watch(
             lambda: table_events(egress.table_changed, egress.other_changed, egress.tables_unknown)
         ),

@@ -11,7 +11,7 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_add
 import pytest
 
 from appliance.network.firewall.chains.destinations import PRIVATE, SMTP_PORTS
-from appliance.network.firewall.rules import Blocks, EgressRules, Translation, TunnelNetworks
+from appliance.network.firewall.rules import Blocks, EgressRules, PortRange, PortRanges, Translation, TunnelNetworks
 from appliance.network.firewall.ruleset import remove, render
 
 TUNNEL = TunnelNetworks("wga0", IPv4Network("10.101.0.0/24"), IPv6Network("fd65:7869:7400::/112"))
@@ -21,7 +21,8 @@ BLOCKS = Blocks(
     other_clients=True,
     extra=(IPv4Network("10.0.0.0/8"), IPv4Network("198.51.100.7/32"), IPv6Network("2001:db8::/32")),
 )
-FULL = EgressRules(tunnel=TUNNEL, blocks=BLOCKS, translation=Translation(IPv4Address("192.0.2.1")))
+RANGES = PortRanges(PortRange(8081, 65535), PortRange(1024, 51819))
+FULL = EgressRules(tunnel=TUNNEL, blocks=BLOCKS, translation=Translation(IPv4Address("192.0.2.1")), port_ranges=RANGES)
 
 VARIANTS = {
     "everything": FULL,
@@ -30,6 +31,8 @@ VARIANTS = {
     "IPv4 only": replace(FULL, tunnel=replace(TUNNEL, subnet6=None)),
     "nothing blocked": replace(FULL, blocks=Blocks(smtp=False, private=False, other_clients=False, extra=())),
     "extra only": replace(FULL, blocks=replace(BLOCKS, private=False)),
+    "every UDP port taken": replace(FULL, port_ranges=replace(RANGES, udp=None)),
+    "one port": replace(FULL, port_ranges=replace(RANGES, udp=PortRange(4000, 4000))),
     "own ports": replace(FULL, own_ports=(8080, 9586)),
     "long name": replace(FULL, tunnel=replace(TUNNEL, interface="wg-exit_0.public"[:15])),
 }
@@ -56,15 +59,33 @@ def test_the_table_is_replaced_in_one_transaction() -> None:
 
 
 def test_each_family_leaves_with_the_public_address_or_masqueraded() -> None:
-    """Each family leaves with the exit's public address where that is the host's own, else masqueraded."""
-    assert [line for line in chain(FULL, "nat") if "saddr" in line] == [
-        'ip saddr 10.101.0.0/24 oifname != "wga0" snat ip to 192.0.2.1',
-        'ip6 saddr fd65:7869:7400::/112 oifname != "wga0" masquerade',
+    """Each family leaves with the exit's public address where that is the host's own, else masqueraded; TCP and UDP
+    from a range of ports each, whatever has no ports from the address alone."""
+    four, six = 'ip saddr 10.101.0.0/24 oifname != "wga0"', 'ip6 saddr fd65:7869:7400::/112 oifname != "wga0"'
+    assert chain(FULL, "nat")[1:] == [
+        f"{four} meta l4proto tcp snat ip to 192.0.2.1:8081-65535",
+        f"{four} meta l4proto udp snat ip to 192.0.2.1:1024-51819",
+        f"{four} snat ip to 192.0.2.1",
+        f"{six} meta l4proto tcp masquerade to :8081-65535",
+        f"{six} meta l4proto udp masquerade to :1024-51819",
+        f"{six} masquerade",
     ]
-    assert 'ip saddr 10.101.0.0/24 oifname != "wga0" masquerade' in chain(VARIANTS["masquerade"], "nat")
-    six = chain(VARIANTS["IPv6 source"], "nat")
-    assert 'ip6 saddr fd65:7869:7400::/112 oifname != "wga0" snat ip6 to 2001:db8::1' in six
+    assert f"{four} masquerade" in chain(VARIANTS["masquerade"], "nat")
+    assert chain(VARIANTS["IPv6 source"], "nat")[-3:] == [
+        f"{six} meta l4proto tcp snat ip6 to [2001:db8::1]:8081-65535",
+        f"{six} meta l4proto udp snat ip6 to [2001:db8::1]:1024-51819",
+        f"{six} snat ip6 to 2001:db8::1",
+    ]
     assert not any("ip6" in line for line in chain(VARIANTS["IPv4 only"], "nat"))
+
+
+def test_without_a_free_port_nothing_leaves_that_needs_one() -> None:
+    """Where the host has taken every port of a protocol, clients' packets of it are dropped, never sent from one."""
+    taken = chain(VARIANTS["every UDP port taken"], "nat")
+    assert [line for line in taken if "drop" in line] == [
+        f'{family} oifname != "wga0" meta l4proto udp drop'
+        for family in ("ip saddr 10.101.0.0/24", "ip6 saddr fd65:7869:7400::/112")
+    ]
 
 
 def test_mail_ports_are_reset() -> None:

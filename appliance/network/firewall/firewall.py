@@ -7,6 +7,7 @@ import logging
 import time
 from collections import deque
 from contextlib import suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from appliance.domain.errors import EgressError, HostError
@@ -18,7 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection
     from ipaddress import IPv4Address, IPv6Address
 
-    from appliance.network.firewall.rules import EgressRules
+    from appliance.network.firewall.rules import EgressRules, PortRanges
+    from appliance.network.firewall.settled_listeners import Port
     from appliance.network.firewall.state import EgressChanges
     from appliance.network.firewall.sysctls import Forwarding
 
@@ -43,6 +45,7 @@ class HostEgress:
         self._interface = rules.tunnel.interface
         self._listen_port = listen_port
         self._subnets = [subnet for _, subnet in rules.tunnel.by_family if subnet is not None]
+        self._declared = rules
         self._rules = ruleset.render(rules)
         self._forwarding = forwarding
         self._stands = False
@@ -54,7 +57,22 @@ class HostEgress:
         self._impassable: set[str] = set()  # chains of other tables; logged once
 
     def take_over(self, rules: EgressRules) -> None:
-        """Sets the rules, which the next tick applies."""
+        """Sets the rules, which the next tick applies. The port ranges stay."""
+        self._declare(replace(rules, port_ranges=self._declared.port_ranges))
+
+    def use_ports(self, ranges: PortRanges) -> bool:
+        """Sets the port ranges, which the next tick applies. Returns whether they differ from the last ones."""
+        changed = ranges != self._declared.port_ranges
+        self._declare(replace(self._declared, port_ranges=ranges))
+        return changed
+
+    @property
+    def is_applied(self) -> bool:
+        """Tells whether the rules as last set have been applied."""
+        return self._known
+
+    def _declare(self, rules: EgressRules) -> None:
+        self._declared = rules
         rendered = ruleset.render(rules)
         if rendered != self._rules:
             self._rules = rendered
@@ -68,14 +86,14 @@ class HostEgress:
         """Applies the changes. Raises EgressError if one fails."""
         if changes.rules:
             # Set before applying: an event reports any later change by another program.
-            self._stands = True
+            self._stands, rules = True, self._rules
             try:
-                await self._nft(self._rules)
+                await self._nft(rules)
             except BaseException:
                 self._stands = False
                 raise
             log.info("nftables table inet %s applied%s", ruleset.TABLE, " again: it was changed" if self._known else "")
-            self._known = True
+            self._known = rules == self._rules  # others may have been set meanwhile
             await self._begin_flows_anew()
         if changes.sysctls:
             self._forwarding.set(changes.sysctls)
@@ -146,6 +164,16 @@ class HostEgress:
     async def forget_others(self, held: Collection[Address]) -> None:
         """Deletes flows of all addresses in the subnets except these."""
         await self._forget(lambda: conntrack.forget_others(self._subnets, held))
+
+    async def forget_on_ports(self, ports: Collection[Port]) -> None:
+        """Deletes clients' flows that leave from ports on which a service of the host listens now."""
+        try:
+            many = await asyncio.to_thread(conntrack.forget_on_ports, self._subnets, ports)
+        except OSError as error:
+            log.warning("clients' connections may take answers to a service of this host: conntrack: %s", error)
+        else:
+            if many:
+                log.info("connections that left from a port with a listener: %d, begun anew", many)
 
     async def _forget(self, forget: Callable[[], int]) -> None:
         try:
