@@ -26,6 +26,10 @@ class PortUser(Protocol):
     def is_applied(self) -> bool:
         """Tells whether the ranges as last set have been applied."""
 
+    @property
+    def published(self) -> frozenset[Port]:
+        """Returns the ports that other programs forward."""
+
     def use_ports(self, ranges: PortRanges) -> bool:
         """Sets the ranges, which the next tick applies. Returns whether they differ from the last ones."""
 
@@ -56,7 +60,7 @@ class PortWatch:
         while not self._stopping.is_set():
             await self._free_ports()
             await wait(self._stopping, self._interval_s)
-            await asyncio.to_thread(self._ports.look)
+            await asyncio.to_thread(self._ports.look, self._egress.published)
 
     async def _free_ports(self) -> None:
         taken = self._ports.taken

@@ -55,6 +55,15 @@ def test_listeners_are_out_of_the_range_of_their_protocol(proc_sys: Path) -> Non
     assert ports.ranges == PortRanges(PortRange(20001, 65535), PortRange(1024, 29999))
 
 
+def test_forwarded_ports_are_out_unless_none_would_be_left(proc_sys: Path) -> None:
+    """Ports that the host forwards to a container are a service's too; a host that forwards all keeps what it had."""
+    ports = HostPorts(OWN, proc_sys, no_listener)
+    ports.look({(UDP, 9000)})
+    assert (ports.ranges.udp, (UDP, 9000) in ports.taken) == (PortRange(9001, 51819), True)
+    ports.look({(UDP, port) for port in range(65536)})
+    assert ports.ranges.udp == PortRange(1024, 51819)
+
+
 def test_what_cannot_be_read_changes_nothing_and_is_said_once(proc_sys: Path, caplog: pytest.LogCaptureFixture) -> None:
     """What was seen last stays, and the log says once what is wrong."""
     answers: Iterator[list[Listener] | None] = iter([[Listener(TCP, 20000, 1)], None, None, [], None])

@@ -42,6 +42,7 @@ PURE = (
     "network.firewall.coexistence",
     "network.firewall.chains.*",
     "network.firewall.port_ranges",
+    "network.firewall.published_ports",
     "network.firewall.rules",
     "network.firewall.ruleset",
     "network.firewall.settled_listeners",

@@ -24,6 +24,7 @@ class Table:
     def __init__(self, ranges: PortRanges) -> None:
         self.ranges = ranges
         self.is_applied = True
+        self.published = frozenset[tuple[int, int]]()
         self.done = list[object]()
 
     def use_ports(self, ranges: PortRanges) -> bool:
@@ -56,8 +57,8 @@ def host_ports(directory: Path, listeners: list[Listener]) -> HostPorts:
 
 
 def test_the_range_moves_first(tmp_path: Path) -> None:
-    """At start the flows on taken ports are forgotten; of a listener that appears those on its port, and not before the
-    range without it is applied; each once."""
+    """At start the flows on taken ports are forgotten; of a listener that appears, and of a port
+    that is forwarded, those on its port, and not before the range without it is applied; each once."""
 
     async def scene() -> list[object]:
         listeners: list[Listener] = []
@@ -72,13 +73,16 @@ def test_the_range_moves_first(tmp_path: Path) -> None:
         assert len(table.done) == 1, "nothing is forgotten before the range is applied"
         table.apply()
         await eventually(lambda: len(table.done) == 3)
-        await asyncio.sleep(0.1)
+        table.published = frozenset({(UDP, 9000)})
+        await eventually(lambda: not table.is_applied)
+        table.apply()
+        await eventually(lambda: len(table.done) == 5)
         stopping.set()
         await watch
         return table.done
 
-    moved = PortRanges(PortRange(20001, 65535), PortRange(1024, 51819))
-    assert asyncio.run(scene()) == [{OWN}, moved, {(TCP, 20000)}]
+    moved, again = (PortRanges(PortRange(20001, 65535), PortRange(first, 51819)) for first in (1024, 9001))
+    assert asyncio.run(scene()) == [{OWN}, moved, {(TCP, 20000)}, again, {(UDP, 9000)}]
 
 
 def test_it_stops_while_the_table_cannot_be_applied(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from appliance.domain.errors import EgressError, HostError
 from appliance.network import interfaces
-from appliance.network.firewall import coexistence, conntrack, nft, nft_json, ruleset
+from appliance.network.firewall import coexistence, conntrack, nft, nft_json, published_ports, ruleset
 from appliance.network.firewall.state import EgressState
 
 if TYPE_CHECKING:
@@ -55,6 +55,7 @@ class HostEgress:
         self._others_seen = False
         self._look_again_at = 0.0
         self._impassable: set[str] = set()  # chains of other tables; logged once
+        self.published: frozenset[Port] = frozenset()  # ports that other tables forward
 
     def take_over(self, rules: EgressRules) -> None:
         """Sets the rules, which the next tick applies. The port ranges stay."""
@@ -131,7 +132,9 @@ class HostEgress:
             uplinks = await asyncio.to_thread(interfaces.uplinks)
             names = {version: uplink.interface for version, uplink in uplinks.items()}
             traffic = coexistence.ExitTraffic(self._interface, self._listen_port, tuple(self._subnets), names)
-            points = coexistence.missing(await self._listing(), traffic)
+            listing = await self._listing()
+            self.published = published_ports.published(listing)
+            points = coexistence.missing(listing, traffic)
         except (EgressError, HostError, OSError) as error:
             log.warning("what other firewalls let through is not known: %s", error)
             return

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection
     from pathlib import Path
 
+    from appliance.network.firewall.rules import PortRange
     from appliance.network.firewall.settled_listeners import Port
     from appliance.network.netlink.sock_diag import Listener
 
@@ -45,11 +46,16 @@ class HostPorts:
         self._settled = SettledListeners()
         self._fault: str | None = None
         self._looked = False
-        self.taken = self._own
+        self._used = self.taken = self._own
+        self._published: frozenset[Port] = frozenset()
         self.ranges = self._chosen(PortRanges())
 
-    def look(self) -> None:
-        """Reads the host's listeners and reserved ports. Where they cannot be read, what was seen last stays."""
+    def look(self, published: Collection[Port] = ()) -> None:
+        """Reads the host's listeners and reserved ports. Where they cannot be read, what was seen last stays.
+
+        `published`: ports that the host forwards to others.
+        """
+        self._published = frozenset(published)
         try:
             listeners, reserved = self._read(), self._reserved()
         except (OSError, ValueError) as error:
@@ -57,7 +63,8 @@ class HostPorts:
             return
         self._report(None)
         settled = self._settled.look(listeners, self._ephemeral(), self._now())
-        self.taken = self._own | settled | {(p, port) for port in reserved for p in (sock_diag.TCP, sock_diag.UDP)}
+        used = self._own | settled | {(p, port) for port in reserved for p in (sock_diag.TCP, sock_diag.UDP)}
+        self._used, self.taken = used, used | self._published
         self._choose()
 
     def _choose(self) -> None:
@@ -67,8 +74,12 @@ class HostPorts:
         self._looked = True
 
     def _chosen(self, before: PortRanges) -> PortRanges:
-        tcp, udp = ({port for of, port in self.taken if of == p} for p in (sock_diag.TCP, sock_diag.UDP))
-        return PortRanges(choose(tcp, before.tcp), choose(udp, before.udp))
+        return PortRanges(self._range(sock_diag.TCP, before.tcp), self._range(sock_diag.UDP, before.udp))
+
+    def _range(self, protocol: int, before: PortRange | None) -> PortRange | None:
+        taken, used = ({port for of, port in ports if of == protocol} for ports in (self.taken, self._used))
+        # A host that forwards every port to another machine would leave none.
+        return choose(taken, before) or choose(used, before)
 
     def _reserved(self) -> frozenset[int]:
         return parse_ports((self._proc_sys / RESERVED).read_text("ascii"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 import sys
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,7 +20,6 @@ from tests.support.tunnel.world import WEB_IP, WEB_IP6
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from subprocess import Popen
 
     from tests.support.egress.capture import Seen
     from tests.support.egress.servers import UdpServer
@@ -29,6 +28,7 @@ pytestmark = pytest.mark.black_box
 
 TUNNEL_PORT = 51820
 SERVICE, LATER_SERVICE = 20000, 21000  # of the host, each on TCP and UDP
+PUBLISHED = 22000  # of a container
 FREE = 30000  # no service's, and in the range
 FAR_PORT = 7002
 APPEARS_WITHIN_S = 60.0  # two looks, 10 s apart, and a slow machine
@@ -104,7 +104,7 @@ def ground(backend: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[G
         for version, length in ((4, 32), (6, 128)):
             nodad = ("nodad",) if version == 6 else ()
             internet.run("ip", "address", "add", f"{SECOND_WEB[version]}/{length}", "dev", "net0", *nodad)
-        for port in (SERVICE, LATER_SERVICE):
+        for port in (SERVICE, LATER_SERVICE, PUBLISHED):
             _shadow(vantage, port)
         services = {SERVICE: _services(vantage, stack, SERVICE)}
         vantage.appliance.stop()
@@ -171,31 +171,79 @@ def test_what_has_no_ports_still_leaves(ground: Ground, version: int) -> None:
 
 
 def test_a_listener_that_appears_later(ground: Ground, show: Callable[[str], None]) -> None:
-    """A service that appears on a port from which a client sends all the time gets what is sent to it within two looks.
-    No other flow of a client is cut, though a resolver of the host asks 200 times a second from random ports."""
-    vantage = ground.vantage
-    ports = [secrets.randbelow(2000) + FREE for _ in range(20)]
-    began = time.monotonic()
-    before = [ground.leaves("udp", version, port) for version in (4, 6) for port in ports]
+    """A service that appears on a port from which a client sends all the time gets what is sent to it within two looks;
+    as does a container to which such a port is forwarded. No other flow of a client is cut, though a resolver of the
+    host asks 200 times a second from random ports."""
+    flows, began = Flows(ground), time.monotonic()
     with ExitStack() as stack:
-        stack.callback(_end, vantage.world.exit.start(sys.executable, str(RESOLVER), WEB_IP, WEB_IP6, "200"))
-        ground.services[LATER_SERVICE] = _services(vantage, stack, LATER_SERVICE)
+        stack.enter_context(_busy_resolver(ground))
+        stack.enter_context(_published(ground, PUBLISHED))
+        ground.services[LATER_SERVICE] = _services(ground.vantage, stack, LATER_SERVICE)
         for protocol in MAKERS:
             for version in (4, 6):
-                until(
-                    lambda p=protocol, v=version: ground.leaves(p, v, LATER_SERVICE) != LATER_SERVICE,
-                    "the client's flow leaves from another port",
-                    APPEARS_WITHIN_S,
-                    every=0.5,
-                )
-                call = ground.call(protocol, version, LATER_SERVICE)
-                assert ground.is_answered(call, LATER_SERVICE)
-                assert not ground.is_with_the_client(call)
-    show(f"over both IP versions, TCP and UDP, the service has its port after {time.monotonic() - began:.0f} s")
-    after = [ground.leaves("udp", version, port) for version in (4, 6) for port in ports]
-    assert after == before
+                _moves_away(ground, protocol, version, LATER_SERVICE)
+                assert ground.is_answered(ground.call(protocol, version, LATER_SERVICE), LATER_SERVICE)
+        show(f"over both IP versions, TCP and UDP, the service has its port after {time.monotonic() - began:.0f} s")
+        _moves_away(ground, "udp", 4, PUBLISHED)
+    flows.go_on()
 
 
-def _end(process: Popen[bytes]) -> None:
-    process.terminate()
-    process.wait(timeout=60)
+@pytest.mark.long
+def test_a_busy_resolver_cuts_no_flow(ground: Ground) -> None:
+    """A resolver of the host asks 200 times a second from random ports for a minute: every flow of a client goes on."""
+    flows, logged = Flows(ground), len(ground.vantage.appliance.log())
+    with _busy_resolver(ground):
+        until_s = time.monotonic() + 65
+        while time.monotonic() < until_s:
+            flows.go_on()
+            time.sleep(1)
+    assert "begun anew" not in ground.vantage.appliance.log()[logged:]
+
+
+class Flows:
+    """A client's, of both IP versions and from several ports."""
+
+    def __init__(self, ground: Ground) -> None:
+        self._ground = ground
+        self._ways = [(version, FREE + secrets.randbelow(2000)) for version in (4, 6) for _ in range(10)]
+        self._outside = self._seen()
+
+    def go_on(self) -> None:
+        """They leave from the ports from which they have always left, and answers to these arrive."""
+        assert self._seen() == self._outside
+        client = self._ground.vantage.clients[0].seen
+        for (version, _), port in zip(self._ways, self._outside, strict=True):
+            client.await_carrying(self._ground.call("udp", version, port).carried)
+
+    def _seen(self) -> list[int]:
+        return [self._ground.leaves("udp", version, port) for version, port in self._ways]
+
+
+def _moves_away(ground: Ground, protocol: str, version: int, port: int) -> None:
+    """A client that sends from this port all the time leaves from another one soon, and takes nothing more."""
+    moved = f"what a client sends over {protocol} leaves from another port than {port}"
+    until(lambda: ground.leaves(protocol, version, port) != port, moved, APPEARS_WITHIN_S, every=0.5)
+    assert not ground.is_with_the_client(ground.call(protocol, version, port))
+
+
+@contextmanager
+def _published(ground: Ground, port: int) -> Iterator[None]:
+    """As a container engine does it, without a socket; the second client's host is the container."""
+    rule = f"PREROUTING -t nat -i wan -p udp --dport {port} -j DNAT --to-destination 198.51.100.34:80"
+    ground.vantage.world.exit.run("iptables-nft", "-A", *rule.split())
+    try:
+        yield
+    finally:
+        ground.vantage.world.exit.run("iptables-nft", "-D", *rule.split())
+
+
+@contextmanager
+def _busy_resolver(ground: Ground) -> Iterator[None]:
+    space = ground.vantage.world.exit
+    process = space.start(sys.executable, str(RESOLVER), WEB_IP, WEB_IP6, "200")
+    try:
+        yield
+        assert process.poll() is None
+    finally:
+        process.terminate()
+        process.wait(timeout=60)
