@@ -16,9 +16,11 @@ from appliance.metering.usage import Quotas
 from appliance.network.address_pool import AddressPool
 from appliance.network.exit_node import ClientSettings, Exit
 from appliance.network.firewall.firewall import HostEgress
+from appliance.network.firewall.host_ports import HostPorts
 from appliance.network.firewall.rules import Blocks, EgressRules, TunnelNetworks
 from appliance.network.firewall.sysctls import Forwarding
 from appliance.network.interfaces import has_ipv6, host_interfaces, networks
+from appliance.network.netlink import sock_diag
 from appliance.network.public_address import Standing, decide
 from appliance.network.uplinks import NO_PUBLIC_ADDRESS, look
 from appliance.network.wireguard import keys
@@ -128,6 +130,15 @@ def host_egress(settings: Settings, state: StateDir, local: LocalExit, boot_id: 
     """Builds the egress of this host: firewall, forwarding and flows."""
     forwarding = Forwarding(Path("/proc/sys"), state.sysctls, boot_id)
     return HostEgress(egress_rules(settings, local), settings.wireguard.listen_port, forwarding)
+
+
+def host_ports(settings: Settings) -> HostPorts:
+    """Reads which ports this host listens on, so that clients' packets leave with others. Blocking."""
+    listeners = (settings.api.listen, settings.metrics.listen)
+    own = {(sock_diag.TCP, each.port) for each in listeners if isinstance(each, HostPort)}
+    ports = HostPorts({*own, (sock_diag.UDP, settings.wireguard.listen_port)}, Path("/proc/sys"))
+    ports.look()
+    return ports
 
 
 @dataclass(frozen=True, slots=True)

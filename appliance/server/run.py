@@ -31,6 +31,8 @@ from appliance.server.http.request_queue import RequestQueue
 from appliance.server.http.request_timing import Timed
 from appliance.server.http.tls import Certificate
 from appliance.server.http.uvicorn_server import WebServer
+from appliance.server.port_collector import PortCollector
+from appliance.server.port_watch import PortWatch
 from appliance.server.reload import Reload
 from appliance.server.status import ServiceStatus
 from appliance.server.supervisor import Supervisor
@@ -49,6 +51,7 @@ if TYPE_CHECKING:
     from appliance.domain.clock import Clock
     from appliance.network.exit_node import Exit
     from appliance.network.firewall.firewall import HostEgress
+    from appliance.network.firewall.host_ports import HostPorts
     from appliance.network.netlink.events import NetlinkEvents
     from appliance.network.wireguard.tunnel import Tunnel
     from appliance.server.assembly import Parts
@@ -75,7 +78,7 @@ def serve(read_settings: Callable[[], Settings], environ: Mapping[str, str]) -> 
 
 @dataclass(frozen=True, slots=True)
 class _Host:
-    """Holds what the server serves with on this host: its configuration, tunnel, egress and addresses."""
+    """Holds what the server serves with on this host: its configuration, tunnel, egress, addresses and ports."""
 
     settings: Settings
     state: StateDir
@@ -83,6 +86,7 @@ class _Host:
     tunnel: Tunnel
     egress: HostEgress
     follower: AddressFollower
+    ports: HostPorts
 
 
 async def _serve(read_settings: Callable[[], Settings], environ: Mapping[str, str]) -> None:
@@ -113,6 +117,7 @@ async def _serve(read_settings: Callable[[], Settings], environ: Mapping[str, st
             raise HostError(parts.node.health.check_fault)
         supervisor = Supervisor(stopping, parts.node.health.task)
         metrics.registry.register(ExitCollector(parts, host.tunnel, supervisor.crashes))
+        metrics.registry.register(PortCollector(host.ports))
         servers = _web_servers(host, parts, clock, metrics, listeners, certificate)
         tasks: dict[str, Task] = {
             **watches,
@@ -159,7 +164,10 @@ async def _open_host(
     log.info("%s backend: %s", tunnel.backend, reason)
     egress = assembly.host_egress(settings, state, local, clock.now().boot_id)
     follower = AddressFollower(settings, local, egress, state.addresses, metrics)
-    return _Host(settings, state, local.exit, tunnel, egress, follower)
+    # Before the table is first applied: no packet of a client leaves with a port of a service.
+    ports = await asyncio.to_thread(assembly.host_ports, settings)
+    egress.use_ports(ports.ranges)
+    return _Host(settings, state, local.exit, tunnel, egress, follower, ports)
 
 
 async def _open_store(state: StateDir, metrics: Metrics, stack: AsyncExitStack) -> Store:
@@ -204,6 +212,7 @@ def _watches(
         "the interface's watch": watch(lambda: link_events(interface)),
         "the host's watch": watch(lambda: host_events(interface, lambda: None)),
         "the forwarding's watch": watch(forwarding_events),
+        "the ports' watch": PortWatch(host.ports, egress, parts.wakeup, stopping).run,
         "the firewall's watch": watch(
             lambda: table_events(egress.table_changed, egress.other_changed, egress.tables_unknown)
         ),

@@ -22,14 +22,20 @@ if TYPE_CHECKING:
 
 SUBNETS = [IPv4Network("10.101.0.0/24"), IPv6Network("fd65:7869:7400::/112")]
 CLIENT, CLIENT6, EXIT, WEB, WEB6 = "10.101.0.2", "fd65:7869:7400::2", "203.0.113.1", "203.0.113.10", "2001:db8:2::10"
+ANSWER_PORT = 51820
 ZONE, ID = attribute(constants.CTA_ZONE, b"\0\7"), attribute(constants.CTA_ID, b"\1\2\3\4")
 
 
 def addresses(kind: int, source: str, destination: str) -> bytes:
-    """CTA_TUPLE_ORIG or CTA_TUPLE_REPLY, with ports that nobody looks at."""
+    """CTA_TUPLE_ORIG or CTA_TUPLE_REPLY, of UDP."""
     first = constants.CTA_IP_V6_SRC if ":" in source else constants.CTA_IP_V4_SRC
     ips = [attribute(first, ip_address(source).packed), attribute(first + 1, ip_address(destination).packed)]
-    return nest(kind, nest(constants.CTA_TUPLE_IP, *ips), nest(2, attribute(1, b"\x11"), attribute(2, b"\0\x35")))
+    ports = [
+        attribute(constants.CTA_PROTO_NUM, bytes([socket.IPPROTO_UDP])),
+        attribute(constants.CTA_PROTO_SRC_PORT, b"\0\x35"),
+        attribute(constants.CTA_PROTO_DST_PORT, ANSWER_PORT.to_bytes(2, "big")),
+    ]
+    return nest(kind, nest(constants.CTA_TUPLE_IP, *ips), nest(constants.CTA_TUPLE_PROTO, *ports))
 
 
 def entry(source: str, destination: str, answer_to: str) -> bytes:
@@ -97,7 +103,9 @@ def test_a_flow_is_named_by_its_original_tuple_zone_and_id() -> None:
     """A flow is named by its original addresses and ports, its zone and its id, as the kernel said them."""
     message = entry(CLIENT, WEB, CLIENT)
     name = addresses(constants.CTA_TUPLE_ORIG, CLIENT, WEB) + ZONE + ID
-    assert parse(message) == Flow(socket.AF_INET, ip_address(CLIENT), ip_address(WEB), ip_address(CLIENT), name)
+    answered_at = socket.IPPROTO_UDP, ANSWER_PORT
+    ends = ip_address(CLIENT), ip_address(WEB), ip_address(CLIENT)
+    assert parse(message) == Flow(socket.AF_INET, *ends, name, answered_at)
 
 
 def test_a_truncated_message_is_no_flow_and_no_error() -> None:

@@ -11,7 +11,7 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_add
 import pytest
 
 from appliance.network.firewall.chains.destinations import PRIVATE, SMTP_PORTS
-from appliance.network.firewall.rules import Blocks, EgressRules, Translation, TunnelNetworks
+from appliance.network.firewall.rules import Blocks, EgressRules, PortRange, PortRanges, Translation, TunnelNetworks
 from appliance.network.firewall.ruleset import remove, render
 
 TUNNEL = TunnelNetworks("wga0", IPv4Network("10.101.0.0/24"), IPv6Network("fd65:7869:7400::/112"))
@@ -21,7 +21,13 @@ BLOCKS = Blocks(
     other_clients=True,
     extra=(IPv4Network("10.0.0.0/8"), IPv4Network("198.51.100.7/32"), IPv6Network("2001:db8::/32")),
 )
-FULL = EgressRules(tunnel=TUNNEL, blocks=BLOCKS, translation=Translation((("wan", IPv4Address("192.0.2.1")),)))
+RANGES = PortRanges(PortRange(8081, 65535), PortRange(1024, 51819))
+FULL = EgressRules(
+    tunnel=TUNNEL,
+    blocks=BLOCKS,
+    translation=Translation((("wan", IPv4Address("192.0.2.1")),)),
+    port_ranges=RANGES,
+)
 
 VARIANTS = {
     "everything": FULL,
@@ -32,6 +38,8 @@ VARIANTS = {
     "IPv4 only": replace(FULL, tunnel=replace(TUNNEL, subnet6=None)),
     "nothing blocked": replace(FULL, blocks=Blocks(smtp=False, private=False, other_clients=False, extra=())),
     "extra only": replace(FULL, blocks=replace(BLOCKS, private=False)),
+    "every UDP port taken": replace(FULL, port_ranges=replace(RANGES, udp=None)),
+    "one port": replace(FULL, port_ranges=replace(RANGES, udp=PortRange(4000, 4000))),
     "own ports": replace(FULL, own_ports=(8080, 9586)),
     "long name": replace(FULL, tunnel=replace(TUNNEL, interface="wg-exit_0.public"[:15])),
 }
@@ -58,19 +66,33 @@ def test_the_table_is_replaced_in_one_transaction() -> None:
 
 
 def test_each_family_leaves_with_the_address_of_the_link_or_masqueraded() -> None:
-    """Each family leaves with the address that is named for the interface, by any other masqueraded."""
-    assert [line for line in chain(FULL, "nat") if "saddr" in line] == [
-        'ip saddr 10.101.0.0/24 oifname "wan" snat ip to 192.0.2.1',
-        'ip saddr 10.101.0.0/24 oifname != "wga0" masquerade',
-        'ip6 saddr fd65:7869:7400::/112 oifname != "wga0" masquerade',
+    """Each family leaves with the address that is named for the interface, by any other masqueraded; TCP and UDP from a
+    range of ports each, whatever has no ports from the address alone."""
+    four, six = "ip saddr 10.101.0.0/24", "ip6 saddr fd65:7869:7400::/112"
+    others = [
+        f'{each} oifname != "wga0" {action}'
+        for each in (four, six)
+        for action in (
+            "meta l4proto tcp masquerade to :8081-65535",
+            "meta l4proto udp masquerade to :1024-51819",
+            "masquerade",
+        )
     ]
-    assert 'ip saddr 10.101.0.0/24 oifname != "wga0" masquerade' in chain(VARIANTS["masquerade"], "nat")
-    six = chain(VARIANTS["IPv6 source"], "nat")
-    assert [line for line in six if "saddr" in line] == [
-        'ip saddr 10.101.0.0/24 oifname "wan2" snat ip to 192.0.2.2',
-        'ip saddr 10.101.0.0/24 oifname != "wga0" masquerade',
-        'ip6 saddr fd65:7869:7400::/112 oifname "wan" snat ip6 to 2001:db8::1',
-        'ip6 saddr fd65:7869:7400::/112 oifname != "wga0" masquerade',
+    assert chain(FULL, "nat")[1:] == [
+        f'{four} oifname "wan" meta l4proto tcp snat ip to 192.0.2.1:8081-65535',
+        f'{four} oifname "wan" meta l4proto udp snat ip to 192.0.2.1:1024-51819',
+        f'{four} oifname "wan" snat ip to 192.0.2.1',
+        *others,
+    ]
+    assert chain(VARIANTS["masquerade"], "nat")[1:] == others
+    named = [line for line in chain(VARIANTS["IPv6 source"], "nat") if "snat" in line]
+    assert named == [
+        f'{four} oifname "wan2" meta l4proto tcp snat ip to 192.0.2.2:8081-65535',
+        f'{four} oifname "wan2" meta l4proto udp snat ip to 192.0.2.2:1024-51819',
+        f'{four} oifname "wan2" snat ip to 192.0.2.2',
+        f'{six} oifname "wan" meta l4proto tcp snat ip6 to [2001:db8::1]:8081-65535',
+        f'{six} oifname "wan" meta l4proto udp snat ip6 to [2001:db8::1]:1024-51819',
+        f'{six} oifname "wan" snat ip6 to 2001:db8::1',
     ]
     assert not any("ip6" in line for line in chain(VARIANTS["IPv4 only"], "nat"))
 
@@ -80,6 +102,19 @@ def test_a_name_that_means_something_to_nft_is_masqueraded(name: str) -> None:
     """The kernel allows quotes and asterisks in names of interfaces; nothing of one becomes a rule."""
     odd = replace(FULL, translation=Translation(((name, IPv4Address("192.0.2.1")),)))
     assert render(odd) == render(VARIANTS["masquerade"])
+
+
+def test_without_a_free_port_nothing_leaves_that_needs_one() -> None:
+    """Where the host has taken every port of a protocol, clients' packets of it are dropped, never sent from one."""
+    taken = chain(VARIANTS["every UDP port taken"], "nat")
+    assert [line for line in taken if "drop" in line] == [
+        f"{packets} meta l4proto udp drop"
+        for packets in (
+            'ip saddr 10.101.0.0/24 oifname "wan"',
+            'ip saddr 10.101.0.0/24 oifname != "wga0"',
+            'ip6 saddr fd65:7869:7400::/112 oifname != "wga0"',
+        )
+    ]
 
 
 def test_mail_ports_are_reset() -> None:

@@ -47,13 +47,17 @@ _ENDS = (
 
 @dataclass(frozen=True, slots=True)
 class Flow:
-    """Identifies a flow. `answer_to`: destination of replies. `name`: the attributes that identify it to the kernel."""
+    """Identifies a flow. `answer_to`: destination of replies. `name`: the attributes that identify it to the kernel.
+
+    `answer_port`: protocol and port of `answer_to`; the port is 0 for protocols without ports.
+    """
 
     family: int
     source: Address
     destination: Address
     answer_to: Address
     name: bytes
+    answer_port: tuple[int, int] = (0, 0)
 
 
 def forget_untranslated(subnets: Sequence[Network]) -> int:
@@ -94,6 +98,22 @@ def forget_others(subnets: Sequence[Network], held: Collection[Address]) -> int:
         every = _flows(kernel, socket.AF_UNSPEC, b"")
         flows = [flow for flow in every if forgotten(flow.source) or forgotten(flow.destination)]
         return _forget_each(kernel, flows)
+
+
+def forget_on_ports(subnets: Sequence[Network], ports: Collection[tuple[int, int]]) -> int:
+    """Deletes flows from these subnets that leave from any of these host ports; returns how many. Raises OSError.
+
+    `ports`: pairs of IP protocol and port.
+    """
+    wanted = frozenset(ports)
+
+    def leaves_from_them(flow: Flow) -> bool:
+        # Answers to the client's own address: a flow to the host itself, or to another client, that is not translated.
+        translated = flow.answer_port in wanted and flow.answer_to != flow.source
+        return translated and any(flow.source in subnet for subnet in subnets)
+
+    with _conntrack() as kernel:
+        return _forget_each(kernel, [flow for flow in _answered_at(kernel, wanted) if leaves_from_them(flow)])
 
 
 @contextmanager
@@ -146,6 +166,22 @@ def _at(kernel: socket.socket, address: Address, end: int, field: int) -> list[F
     return [flow for flow in _flows(kernel, family, wanted) if address in (flow.source, flow.destination)]
 
 
+def _answered_at(kernel: socket.socket, ports: Collection[tuple[int, int]]) -> list[Flow]:
+    """Lists the flows whose answers come to these ports, and possibly others, as `_at` does."""
+    if reading_all_is_quicker(len(ports), *_table_size()):
+        return list(_flows(kernel, socket.AF_UNSPEC, b""))
+    fields = constants.CTA_FILTER_F_PROTO_NUM | constants.CTA_FILTER_F_PROTO_DST_PORT
+    which = nest(constants.CTA_FILTER, attribute(constants.CTA_FILTER_REPLY_FLAGS, fields.to_bytes(4, sys.byteorder)))
+    flows = list[Flow]()
+    for protocol, port in ports:
+        end = attribute(constants.CTA_PROTO_NUM, bytes([protocol]))
+        end += attribute(constants.CTA_PROTO_DST_PORT, port.to_bytes(2, "big"))
+        wanted = nest(constants.CTA_TUPLE_REPLY, nest(constants.CTA_TUPLE_PROTO, end)) + which
+        for family in (socket.AF_INET, socket.AF_INET6):
+            flows += _flows(kernel, family, wanted)
+    return flows
+
+
 def leaves_untranslated(flow: Flow, subnets: Sequence[Network]) -> bool:
     def inside(address: Address) -> bool:
         return any(address in subnet for subnet in subnets)
@@ -176,7 +212,15 @@ def parse(payload: bytes) -> Flow | None:
         return None
     name = nest(constants.CTA_TUPLE_ORIG, fields[constants.CTA_TUPLE_ORIG])
     name += b"".join(attribute(kind, fields[kind]) for kind in (constants.CTA_ZONE, constants.CTA_ID) if kind in fields)
-    return Flow(payload[0], original[0], original[1], reply[1], name)
+    answer_port = _answer_port(fields[constants.CTA_TUPLE_REPLY])
+    return Flow(payload[0], original[0], original[1], reply[1], name, answer_port)
+
+
+def _answer_port(tuple_: bytes) -> tuple[int, int]:
+    """Returns protocol and destination port; 0 for what is not there."""
+    fields = dict(attributes(dict(attributes(tuple_)).get(constants.CTA_TUPLE_PROTO, b"")))
+    protocol = int.from_bytes(fields.get(constants.CTA_PROTO_NUM, b""), "big")
+    return protocol, int.from_bytes(fields.get(constants.CTA_PROTO_DST_PORT, b""), "big")
 
 
 def _addresses(tuple_: bytes) -> tuple[Address, Address] | None:

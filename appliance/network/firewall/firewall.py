@@ -7,18 +7,20 @@ import logging
 import time
 from collections import deque
 from contextlib import suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from appliance.domain.errors import EgressError, HostError
 from appliance.network import uplinks
-from appliance.network.firewall import coexistence, conntrack, nft, nft_json, ruleset
+from appliance.network.firewall import coexistence, conntrack, nft, nft_json, published_ports, ruleset
 from appliance.network.firewall.state import EgressState
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable
     from ipaddress import IPv4Address, IPv6Address
 
-    from appliance.network.firewall.rules import EgressRules
+    from appliance.network.firewall.rules import EgressRules, PortRanges
+    from appliance.network.firewall.settled_listeners import Port
     from appliance.network.firewall.state import EgressChanges
     from appliance.network.firewall.sysctls import Forwarding
 
@@ -43,6 +45,7 @@ class HostEgress:
         self._interface = rules.tunnel.interface
         self._listen_port = listen_port
         self._subnets = [subnet for _, subnet in rules.tunnel.by_family if subnet is not None]
+        self._declared = rules
         self._rules = ruleset.render(rules)
         self._forwarding = forwarding
         self._stands = False
@@ -53,9 +56,28 @@ class HostEgress:
         self._others_seen = False
         self._look_again_at = 0.0
         self._impassable: set[str] = set()  # chains of other tables; logged once
+        self.published: frozenset[Port] = frozenset()  # ports that other tables forward
 
     def take_over(self, rules: EgressRules, abandoned: Collection[Address] = ()) -> None:
-        """Sets the rules, which the next tick applies. `abandoned`: flows that leave with these are then deleted."""
+        """Sets the rules, which the next tick applies. The port ranges stay.
+
+        `abandoned`: flows that leave with these addresses are then deleted.
+        """
+        self._declare(replace(rules, port_ranges=self._declared.port_ranges), abandoned)
+
+    def use_ports(self, ranges: PortRanges) -> bool:
+        """Sets the port ranges, which the next tick applies. Returns whether they differ from the last ones."""
+        changed = ranges != self._declared.port_ranges
+        self._declare(replace(self._declared, port_ranges=ranges))
+        return changed
+
+    @property
+    def is_applied(self) -> bool:
+        """Tells whether the rules as last set have been applied."""
+        return self._known
+
+    def _declare(self, rules: EgressRules, abandoned: Collection[Address] = ()) -> None:
+        self._declared = rules
         rendered = ruleset.render(rules)
         self._abandoned.update(abandoned)
         if rendered != self._rules or abandoned:
@@ -72,14 +94,14 @@ class HostEgress:
         """Applies the changes. Raises EgressError if one fails."""
         if changes.rules:
             # Set before applying: an event reports any later change by another program.
-            self._stands = True
+            self._stands, rules = True, self._rules
             try:
-                await self._nft(self._rules)
+                await self._nft(rules)
             except BaseException:
                 self._stands = False
                 raise
             log.info("nftables table inet %s applied%s", ruleset.TABLE, " again: it was changed" if self._known else "")
-            self._known = True
+            self._known = rules == self._rules  # others may have been set meanwhile
             await self._begin_flows_anew()
             await self._forget_abandoned()
         if changes.sysctls:
@@ -118,7 +140,9 @@ class HostEgress:
             found = await asyncio.to_thread(uplinks.uplinks)
             names = {version: uplink.interface for version, uplink in found.items()}
             traffic = coexistence.ExitTraffic(self._interface, self._listen_port, tuple(self._subnets), names)
-            points = coexistence.missing(await self._listing(), traffic)
+            listing = await self._listing()
+            self.published = published_ports.published(listing)
+            points = coexistence.missing(listing, traffic)
         except (EgressError, HostError, OSError) as error:
             log.warning("what other firewalls let through is not known: %s", error)
             return
@@ -151,6 +175,16 @@ class HostEgress:
     async def forget_others(self, held: Collection[Address]) -> None:
         """Deletes flows of all addresses in the subnets except these."""
         await self._forget(lambda: conntrack.forget_others(self._subnets, held))
+
+    async def forget_on_ports(self, ports: Collection[Port]) -> None:
+        """Deletes clients' flows that leave from ports on which a service of the host listens now."""
+        try:
+            many = await asyncio.to_thread(conntrack.forget_on_ports, self._subnets, ports)
+        except OSError as error:
+            log.warning("clients' connections may take answers to a service of this host: conntrack: %s", error)
+        else:
+            if many:
+                log.info("connections that left from a port with a listener: %d, begun anew", many)
 
     async def _forget(self, forget: Callable[[], int]) -> None:
         try:

@@ -47,6 +47,35 @@ class Translation:
 
 
 @dataclass(frozen=True, slots=True)
+class PortRange:
+    """Describes the ports from `first` to `last`, both included."""
+
+    first: int
+    last: int
+
+    @property
+    def width(self) -> int:
+        return self.last - self.first + 1
+
+    def __contains__(self, port: int) -> bool:
+        return self.first <= port <= self.last
+
+    def __str__(self) -> str:
+        return f"{self.first}-{self.last}"
+
+
+UNPRIVILEGED = PortRange(1024, 65535)
+
+
+@dataclass(frozen=True, slots=True)
+class PortRanges:
+    """Describes the source ports that clients' packets leave with. None: there is none that the host does not use."""
+
+    tcp: PortRange | None = UNPRIVILEGED
+    udp: PortRange | None = UNPRIVILEGED
+
+
+@dataclass(frozen=True, slots=True)
 class EgressRules:
     """Describes what clients may reach, and how their traffic leaves.
 
@@ -57,3 +86,4 @@ class EgressRules:
     blocks: Blocks
     translation: Translation
     own_ports: Sequence[int] = ()
+    port_ranges: PortRanges = PortRanges()

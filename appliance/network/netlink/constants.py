@@ -7,6 +7,7 @@ from typing import Final
 # linux/netlink.h ----------------------------------------------------------------------------------
 
 NETLINK_ROUTE: Final = 0
+NETLINK_SOCK_DIAG: Final = 4
 NETLINK_NETFILTER: Final = 12
 NETLINK_GENERIC: Final = 16
 SOL_NETLINK: Final = 270
@@ -120,12 +121,25 @@ CTA_STATUS_MASK: Final = 26
 CTA_FILTER_ORIG_FLAGS: Final = 1
 CTA_FILTER_F_IP_SRC: Final = 1 << 0  # net/netfilter/nf_conntrack_netlink.c, CTA_FILTER_F_CTA_IP_SRC
 CTA_FILTER_F_IP_DST: Final = 1 << 1
+CTA_FILTER_REPLY_FLAGS: Final = 2
+CTA_FILTER_F_PROTO_NUM: Final = 1 << 3
+CTA_FILTER_F_PROTO_DST_PORT: Final = 1 << 5
 CTA_TUPLE_IP: Final = 1
+CTA_TUPLE_PROTO: Final = 2
+CTA_PROTO_NUM: Final = 1
+CTA_PROTO_SRC_PORT: Final = 2
+CTA_PROTO_DST_PORT: Final = 3
 CTA_IP_V4_SRC: Final = 1
 CTA_IP_V4_DST: Final = 2
 CTA_IP_V6_SRC: Final = 3
 CTA_IP_V6_DST: Final = 4
 IPS_SRC_NAT: Final = 1 << 4
+
+# linux/sock_diag.h, linux/inet_diag.h, net/tcp_states.h -----------------------------------------------
+
+SOCK_DIAG_BY_FAMILY: Final = 20
+TCP_CLOSE: Final = 7  # of UDP: not connected
+TCP_LISTEN: Final = 10
 
 # linux/wireguard.h --------------------------------------------------------------------------------
 

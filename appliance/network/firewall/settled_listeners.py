@@ -1,0 +1,50 @@
+"""Tells services of the host from sockets that come and go: which ports have a listener, over time. Pure.
+
+A resolver opens an unconnected UDP socket on a random port for each question. If each of them moved the range of
+clients' ports, it would never rest. So a listener counts once it has stayed, longer where ports are given at random.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from appliance.network.netlink.sock_diag import Listener
+
+UDP = 17
+STAYS_S = 60.0  # a port among those that the host takes at random counts after this; any is free this long after
+
+Port = tuple[int, int]  # protocol, port
+
+
+class SettledListeners:
+    """Follows the host's listeners from look to look.
+
+    At the first look all count. Afterwards a TCP listener counts at once, an unconnected UDP socket when two looks have
+    seen the same one; either within the host's own range of random ports when it has been there for STAYS_S.
+    A port stays taken for STAYS_S without a listener: a service that restarts finds it as it left it.
+    """
+
+    def __init__(self) -> None:
+        self._seen: frozenset[Listener] | None = None
+        self._since = dict[Port, float]()  # when the port was first seen, of those that every look since has seen
+        self._last = dict[Port, float]()  # when a settled port was last seen
+
+    def look(self, seen: Collection[Listener], ephemeral: Collection[int], now: float) -> frozenset[Port]:
+        """Returns the ports that are taken. `ephemeral`: the ports that the host takes at random; `now` in seconds."""
+        ports = {(listener.protocol, listener.port) for listener in seen}
+        self._since = {port: self._since.get(port, now) for port in ports}
+        for listener in seen:
+            port = (listener.protocol, listener.port)
+            if port in self._last or self._seen is None or self._stays(listener, ephemeral, now):
+                self._last[port] = now
+        self._last = {port: last for port, last in self._last.items() if now - last < STAYS_S}
+        self._seen = frozenset(seen)
+        return frozenset(self._last)
+
+    def _stays(self, listener: Listener, ephemeral: Collection[int], now: float) -> bool:
+        if listener.port in ephemeral:
+            return now - self._since[listener.protocol, listener.port] >= STAYS_S
+        return listener.protocol != UDP or (self._seen is not None and listener in self._seen)
