@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from appliance.config.load import HostPort, check_overlap
+from appliance.config.load import check_overlap
 from appliance.config.plans import Terms
 from appliance.domain.entities import State
 from appliance.domain.errors import ConfigError
@@ -24,7 +24,9 @@ from appliance.network.wireguard.client_config import Endpoint
 from appliance.network.wireguard.timeouts import TimedTunnel
 from appliance.server.api.app import Services, create_app
 from appliance.server.api.auth import Authenticator
+from appliance.server.api.client_address import Sources
 from appliance.server.api.rate_limits import RequestLimits
+from appliance.server.host_services import host_services
 from appliance.sessions import identity
 from appliance.sessions.address_quarantine import Addresses, AddressQuarantine
 from appliance.sessions.convergence import Convergence
@@ -52,9 +54,10 @@ if TYPE_CHECKING:
 
     from litestar import Litestar
 
-    from appliance.config.load import MeterSettings, Settings, UnixPath, WireGuardSettings
+    from appliance.config.load import MeterSettings, Settings, WireGuardSettings
     from appliance.domain.clock import Clock
     from appliance.domain.entities import Session
+    from appliance.network.firewall.rules import HostServices
     from appliance.network.wireguard.tunnel import Tunnel
     from appliance.sessions.convergence import Egress
     from appliance.sessions.metrics import Metrics
@@ -68,10 +71,11 @@ CONVERGE_TIMEOUT_S = 60.0
 
 @dataclass(frozen=True, slots=True)
 class LocalExit:
-    """Holds this exit, and whether its public address is the host's own (behind a 1:1 NAT it is not)."""
+    """Holds this exit, whether its public address is the host's own (behind a 1:1 NAT it is not), and its services."""
 
     exit: Exit
     owns_public_ip: bool
+    services: HostServices
 
 
 def describe_exit(settings: Settings, state: StateDir) -> LocalExit:
@@ -89,7 +93,8 @@ def describe_exit(settings: Settings, state: StateDir) -> LocalExit:
     public_ip = settings.node.public_ip or default_route_address()
     lines = [uplink.mtu for uplink in uplinks().values()]
     exit_ = build_exit(wireguard, state.private_key(), public_ip, lines)
-    return LocalExit(exit_, any(interface.ip == public_ip for _, interface in interfaces))
+    owned = any(interface.ip == public_ip for _, interface in interfaces)
+    return LocalExit(exit_, owned, host_services(settings))
 
 
 def build_exit(
@@ -123,14 +128,11 @@ def egress_rules(settings: Settings, local: LocalExit) -> EgressRules:
             private=egress.block_private,
             other_clients=egress.isolate_clients,
             extra=egress.extra_block,
+            allowed=egress.extra_allow,
         ),
         translation=Translation(exit_.public_ip if local.owns_public_ip else None),
-        own_ports=_ports_on_all_addresses(settings.api.listen, settings.metrics.listen),
+        services=replace(local.services, public_ip=exit_.public_ip),
     )
-
-
-def _ports_on_all_addresses(*listeners: HostPort | UnixPath | None) -> tuple[int, ...]:
-    return tuple(each.port for each in listeners if isinstance(each, HostPort) and each.everywhere)
 
 
 def host_egress(settings: Settings, state: StateDir, local: LocalExit, boot_id: str) -> HostEgress:
@@ -197,10 +199,17 @@ def build_node(settings: Settings, exit_: Exit, clock: Clock) -> Node:
     return Node(settings.node.name, settings.node.region, str(exit_.public_ip), health)
 
 
+def sources(settings: Settings) -> Sources:
+    """Returns whose word the API takes for where a request comes from."""
+    wireguard = settings.wireguard
+    tunnel = [subnet for subnet in (wireguard.subnet, wireguard.subnet6) if subnet is not None]
+    return Sources(settings.api.trusted_proxies, tunnel)
+
+
 def build_app(settings: Settings, parts: Parts, exit_: Exit, clock: Clock) -> Litestar:
     """Builds the API's application around the parts."""
     api = settings.api
-    limits = RequestLimits(api.public_requests_per_minute, api.public_burst, api.trusted_proxies)
+    limits = RequestLimits(api.public_requests_per_minute, api.public_burst, sources(settings))
     return create_app(
         parts.services,
         authenticate=Authenticator(parts.tokens, limits, parts.services.terms),
