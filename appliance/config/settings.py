@@ -10,6 +10,7 @@ from typing import Annotated, Literal, get_type_hints
 from appliance.config.value_types import (
     ADDRESSES,
     CURRENCY,
+    DESTINATIONS,
     FLAG,
     INTERFACE,
     LISTEN,
@@ -21,6 +22,7 @@ from appliance.config.value_types import (
     SUBNET,
     SUBNET6,
     UNICAST,
+    AddressPort,
     HostPort,
     Kind,
     UnixPath,
@@ -114,6 +116,10 @@ class EgressSettings:
     ]
     isolate_clients: Annotated[bool, Key(FLAG, True, "clients do not reach each other")]
     extra_block: Annotated[tuple[IPv4Network | IPv6Network, ...], Key(NETWORKS, [], "more networks to block")]
+    extra_allow: Annotated[
+        tuple[IPv4Network | IPv6Network | AddressPort, ...],
+        Key(DESTINATIONS, [], "networks, or ADDRESS:PORT, that block_private would block"),
+    ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +135,9 @@ class ApiSettings:
     public_burst: Annotated[int, Key(integer(1), 10, "requests at once before that rate holds")]
     trusted_proxies: Annotated[
         tuple[IPv4Network | IPv6Network, ...], Key(NETWORKS, [], "networks whose X-Forwarded-For names the source")
+    ]
+    proxy_in_tunnel: Annotated[
+        bool, Key(FLAG, False, "true: clients reach a proxy on this host's 443 from inside the tunnel")
     ]
 
     @property

@@ -56,16 +56,19 @@ class HostPort:
         except ValueError:
             return self.host.lower() == "localhost"
 
-    @property
-    def everywhere(self) -> bool:
-        """Tells whether this is all of the host's addresses, including the tunnel's."""
-        try:
-            return ipaddress.ip_address(self.host).is_unspecified
-        except ValueError:
-            return not self.host
-
     def __str__(self) -> str:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class AddressPort:
+    """Names one port of an address, for TCP and UDP alike."""
+
+    address: IPv4Address | IPv6Address
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.address}]:{self.port}" if self.address.version == 6 else f"{self.address}:{self.port}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,6 +193,38 @@ def _network(value: object) -> IPv4Network | IPv6Network:
     return ipaddress.ip_network(_require(_text(value), lambda text: "%" not in text))
 
 
+def _destination(value: object) -> IPv4Network | IPv6Network | AddressPort:
+    text = _text(value)
+    match = re.fullmatch(r"(?:\[([0-9A-Fa-f:.]+)\]|([0-9.]+)):([1-9][0-9]{0,4})", text)
+    if match is not None:
+        address = _unicast(match[1] or match[2])
+        return AddressPort(_carried(_require(address, lambda a: (a.version == 6) == bool(match[1]))), _port(match[3]))
+    # fd00::1:53 is an address, and may be meant as a port of fd00::1: with a length, or in brackets, it is neither.
+    before, _, last = text.rpartition(":")
+    if last.isdecimal() and _is_address(before):
+        raise ValueError
+    network = _network(text)
+    _carried(network.network_address)
+    return network
+
+
+def _carried(address: IPv4Address | IPv6Address) -> IPv4Address | IPv6Address:
+    """Refuses IPv4 in IPv6 (::ffff:192.0.2.1): no packet has such a destination."""
+    return _require(address, lambda a: not isinstance(a, IPv6Address) or a.ipv4_mapped is None)
+
+
+def _port(text: str) -> int:
+    return _require(int(text), lambda port: 1 <= port <= 65535)
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
+
+
 def _subnet(version: int, shortest: int, longest: int) -> Callable[[object], IPv4Network | IPv6Network]:
     def parse(value: object) -> IPv4Network | IPv6Network:
         network = _network(value)
@@ -252,6 +287,11 @@ PATH = Kind("a path", _path)
 UNICAST = Kind("an IP address (not 0.0.0.0, :: or multicast)", _unicast)
 ADDRESSES = list_of(UNICAST, "IP addresses (not 0.0.0.0, :: or multicast)")
 NETWORKS = list_of(Kind("", _network), "networks with no host bits set, such as 192.0.2.0/24")
+DESTINATIONS = list_of(
+    Kind("", _destination),
+    "networks with no host bits set, such as 172.19.0.0/16, or ports of an address, such as 172.19.0.10:53 or "
+    "[fd00::10]:53 (an IPv6 address that ends like a port needs its length: fd00::1:53/128)",
+)
 SUBNET = Kind(
     "an IPv4 network of host addresses, /16 to /30, no host bits set, such as 10.101.0.0/24", _subnet(4, 16, 30)
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import socket
 import stat
+from ipaddress import ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,7 @@ from appliance.domain.errors import HostError
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
+    from ipaddress import IPv4Address, IPv6Address
 
 IP_FREEBIND = 15  # linux/in.h
 
@@ -29,6 +31,15 @@ def bind(key: str, where: HostPort | UnixPath, later: Collection[str] = ()) -> s
     except OSError as error:
         message = f"{key}: cannot listen on {where}: {error.strerror or error}"
         raise HostError(message + _advice(error, "ss -ltnp")) from error
+
+
+def address_of(where: HostPort) -> IPv4Address | IPv6Address:
+    """Returns the address at which `bind` listens. Raises HostError if a name cannot be resolved."""
+    try:
+        *_, address = _resolve(where)
+    except OSError as error:
+        raise HostError(f"{where} cannot be resolved: {error.strerror or error}") from error
+    return ip_address(str(address[0]))
 
 
 def require_udp_port(key: str, port: int) -> None:

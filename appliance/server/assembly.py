@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,7 +27,9 @@ from appliance.network.wireguard import keys
 from appliance.network.wireguard.timeouts import TimedTunnel
 from appliance.server.api.app import Services, create_app
 from appliance.server.api.auth import Authenticator
+from appliance.server.api.client_address import Sources
 from appliance.server.api.rate_limits import RequestLimits
+from appliance.server.host_services import host_services
 from appliance.sessions import identity
 from appliance.sessions.address_quarantine import Addresses, AddressQuarantine
 from appliance.sessions.convergence import Convergence
@@ -52,9 +54,10 @@ from appliance.store.token_cache import Tokens
 if TYPE_CHECKING:
     from litestar import Litestar
 
-    from appliance.config.load import MeterSettings, Settings, UnixPath, WireGuardSettings
+    from appliance.config.load import MeterSettings, Settings, WireGuardSettings
     from appliance.domain.clock import Clock
     from appliance.domain.entities import Session
+    from appliance.network.firewall.rules import HostServices
     from appliance.network.wireguard.tunnel import Tunnel
     from appliance.sessions.convergence import Egress, Host
     from appliance.sessions.metrics import Metrics
@@ -68,10 +71,11 @@ CONVERGE_TIMEOUT_S = 60.0
 
 @dataclass(frozen=True, slots=True)
 class LocalExit:
-    """Holds this exit, and how it stands on its host: the address that clients are told, and how they leave."""
+    """Holds this exit, how it stands on its host (what clients are told, how they leave), and its services."""
 
     exit: Exit
     standing: Standing
+    services: HostServices
 
 
 def describe_exit(settings: Settings, state: StateDir) -> LocalExit:
@@ -89,7 +93,7 @@ def describe_exit(settings: Settings, state: StateDir) -> LocalExit:
     standing = decide(configured, look(configured, without=wireguard.interface), None)
     if standing is None:
         raise HostError(NO_PUBLIC_ADDRESS)
-    return LocalExit(build_exit(wireguard, state.private_key()), standing)
+    return LocalExit(build_exit(wireguard, state.private_key()), standing, host_services(settings))
 
 
 def build_exit(wireguard: WireGuardSettings, private_key: bytes) -> Exit:
@@ -116,14 +120,11 @@ def egress_rules(settings: Settings, local: LocalExit) -> EgressRules:
             private=egress.block_private,
             other_clients=egress.isolate_clients,
             extra=egress.extra_block,
+            allowed=egress.extra_allow,
         ),
         translation=local.standing.translation,
-        own_ports=_ports_on_all_addresses(settings.api.listen, settings.metrics.listen),
+        services=replace(local.services, public_ip=local.standing.address),
     )
-
-
-def _ports_on_all_addresses(*listeners: HostPort | UnixPath | None) -> tuple[int, ...]:
-    return tuple(each.port for each in listeners if isinstance(each, HostPort) and each.everywhere)
 
 
 def host_egress(settings: Settings, state: StateDir, local: LocalExit, boot_id: str) -> HostEgress:
@@ -210,10 +211,17 @@ def build_node(settings: Settings, host: Host, clock: Clock) -> Node:
     return Node(settings.node.name, settings.node.region, host.public_ip, health)
 
 
+def sources(settings: Settings) -> Sources:
+    """Returns whose word the API takes for where a request comes from."""
+    wireguard = settings.wireguard
+    tunnel = [subnet for subnet in (wireguard.subnet, wireguard.subnet6) if subnet is not None]
+    return Sources(settings.api.trusted_proxies, tunnel)
+
+
 def build_app(settings: Settings, parts: Parts, exit_: Exit, clock: Clock) -> Litestar:
     """Builds the API's application around the parts."""
     api = settings.api
-    limits = RequestLimits(api.public_requests_per_minute, api.public_burst, api.trusted_proxies)
+    limits = RequestLimits(api.public_requests_per_minute, api.public_burst, sources(settings))
     return create_app(
         parts.services,
         authenticate=Authenticator(parts.tokens, limits, parts.services.terms),

@@ -24,6 +24,7 @@ from appliance.network.wireguard.backend import choose_backend
 from appliance.network.wireguard.link_events import link_events
 from appliance.server import assembly
 from appliance.server.address_follower import AddressFollower
+from appliance.server.api.client_address import source_of_peer
 from appliance.server.api.metrics import create_metrics_app
 from appliance.server.exporter import ExitCollector
 from appliance.server.http.ambiguous_length import Unambiguous
@@ -269,10 +270,11 @@ def _web_servers(
     listeners: list[socket.socket],
     certificate: Certificate | None,
 ) -> list[WebServer]:
-    app = assembly.build_app(host.settings, parts, host.exit, clock)
-    servers = [WebServer(Timed(RequestQueue(Unambiguous(app)), metrics), listeners[0], REQUESTS_GRACE_S, certificate)]
+    app = Timed(RequestQueue(Unambiguous(assembly.build_app(host.settings, parts, host.exit, clock))), metrics)
+    source_of = partial(source_of_peer, sources=assembly.sources(host.settings))
+    servers = [WebServer(app, listeners[0], REQUESTS_GRACE_S, certificate, source_of)]
     exposition = create_metrics_app(metrics.registry)
-    servers += [WebServer(exposition, listener, REQUESTS_GRACE_S) for listener in listeners[1:]]
+    servers += [WebServer(exposition, listener, REQUESTS_GRACE_S, None, source_of) for listener in listeners[1:]]
     return servers
 
 

@@ -11,6 +11,7 @@ import pytest
 from appliance.domain.errors import InvalidToken, TunnelError
 from appliance.network.wireguard.tunnel import RemovePeer
 from appliance.server.api.app import create_app
+from appliance.server.api.client_address import Sources
 from appliance.server.api.rate_limits import RequestLimits
 from appliance.sessions.opening import SessionRequest
 from tests.support.api.answers import refused
@@ -251,7 +252,7 @@ async def test_an_unexpected_fault_is_500_and_logged(exit_: ExitUnderTest, caplo
     app = create_app(
         exit_.parts.services,
         authenticate=broken,  # type: ignore[arg-type]  # what never happens
-        limits=RequestLimits(60, 10, ()),
+        limits=RequestLimits(60, 10, Sources()),
         own_keys=frozenset(),
         clock=exit_.clock,
         max_body=1000,

@@ -12,6 +12,7 @@ from throttled import utils as throttled_clock
 from appliance.config.load import parse_settings
 from appliance.domain.errors import TooManyRequests
 from appliance.domain.tiers import Tier
+from appliance.server.api.client_address import Sources
 from appliance.server.api.rate_limits import MOST_KEPT, RequestLimits
 from tests.support.api.answers import refused
 from tests.support.api.exit_under_test import CONFIG, Client, ExitUnderTest, caller, on_exit
@@ -217,7 +218,7 @@ async def test_as_good_as_none(exit_: ExitUnderTest) -> None:
 
 def test_memory_is_bounded(show: Callable[[str], None]) -> None:
     """However many sources there are, the latest are kept; one that goes on asking is kept among them."""
-    limits = RequestLimits(60, BURST, ())
+    limits = RequestLimits(60, BURST, Sources())
 
     def ask(number: int) -> None:
         limits.count_source(

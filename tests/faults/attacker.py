@@ -12,7 +12,7 @@ import secrets
 import socket
 import ssl
 import struct
-from collections import Counter
+from collections import Counter, deque
 from contextlib import suppress
 from itertools import cycle
 from typing import TYPE_CHECKING
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 AT_ONCE = 200
 PAUSE_S = 0.3
+ONE_SOURCE, A_SECOND, STEPS_A_SECOND, MOST_HELD = "127.9.9.9", 1500, 100, 900
 CHUNKS = 2000
 TO_CLOSE_IS_TO_RESET = struct.pack("ii", 1, 0)  # struct linger
 
@@ -34,7 +35,7 @@ class Attack:
     """`many` connections at most to `address`, from changing addresses of the loopback, until `seconds` are over."""
 
     def __init__(self, address: tuple[str, int], token: str, many: int, seconds: float) -> None:
-        self._address = address
+        self.address = address
         self.token = token
         self.many = many
         self.ends = asyncio.get_running_loop().time() + seconds
@@ -49,7 +50,7 @@ class Attack:
         connection = socket.socket()
         connection.setblocking(False)
         connection.bind((next(self._sources), 0))
-        await asyncio.get_running_loop().sock_connect(connection, self._address)
+        await asyncio.get_running_loop().sock_connect(connection, self.address)
         self.seen["connections"] += 1
         return await asyncio.open_connection(sock=connection)
 
@@ -84,6 +85,24 @@ async def idle(attack: Attack) -> None:
     await asyncio.sleep(max(0, attack.ends - asyncio.get_running_loop().time()))
     attack.seen["closed by the server"] = sum(task.done() for task in waiting)
     await _let_go(held, waiting)
+
+
+async def one_source(attack: Attack) -> None:
+    """Silent connections of one address, many a second, each kept for as long as there is room for it here."""
+    held: deque[socket.socket] = deque()
+    while not attack.over() and attack.seen["connections"] < attack.many:
+        for _ in range(A_SECOND // STEPS_A_SECOND):
+            connection = socket.socket()
+            connection.setblocking(False)
+            connection.bind((ONE_SOURCE, 0))
+            connection.connect_ex(attack.address)
+            held.append(connection)
+            attack.seen["connections"] += 1
+        while len(held) > MOST_HELD:
+            held.popleft().close()
+        await asyncio.sleep(1 / STEPS_A_SECOND)
+    for connection in held:
+        connection.close()
 
 
 async def slow_heads(attack: Attack) -> None:
@@ -239,7 +258,7 @@ async def _let_go(writers: list[asyncio.StreamWriter], tasks: list[asyncio.Task[
 
 ATTACKS = {
     attack.__name__: attack
-    for attack in (idle, slow_heads, slow_bodies, unread, oversized, malformed, wrong_tokens, reset)
+    for attack in (idle, one_source, slow_heads, slow_bodies, unread, oversized, malformed, wrong_tokens, reset)
 }
 TLS_ATTACKS = {unfinished_handshakes.__name__: unfinished_handshakes}
 

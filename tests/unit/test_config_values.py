@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from appliance.config.load import HostPort, Settings, UnixPath, parse_settings
 from appliance.config.settings import KEYS
+from appliance.config.value_types import AddressPort
 from appliance.domain.errors import ConfigError
 
 DAY = 86400
@@ -69,6 +70,17 @@ GOOD: list[tuple[str, str, object]] = [
         '["198.51.100.0/24", "2001:db8::1"]',
         (ip_network("198.51.100.0/24"), ip_network("2001:db8::1")),
     ),
+    (
+        "egress.extra_allow",
+        '["172.19.0.0/16", "172.19.0.10", "fd00::10", "172.19.0.10:53", "[fd00::10]:65535", "fd00::1:53/128"]',
+        (
+            *(ip_network("172.19.0.0/16"), ip_network("172.19.0.10"), ip_network("fd00::10")),
+            AddressPort(IPv4Address("172.19.0.10"), 53),
+            AddressPort(IPv6Address("fd00::10"), 65535),
+            ip_network("fd00::1:53"),
+        ),
+    ),
+    ("api.proxy_in_tunnel", "true", True),
     ("api.listen", '"[::1]:443"', HostPort("::1", 443)),
     ("api.listen", '"localhost:443"', HostPort("localhost", 443)),
     ("api.listen", '"127.9.9.9:443"', HostPort("127.9.9.9", 443)),
@@ -175,6 +187,32 @@ BAD: list[tuple[str, str]] = [
     ("egress.block_smtp", "0"),
     ("egress.extra_block", '["10.0.0.1/8"]'),
     ("egress.extra_block", '[["10.0.0.0/8"]]'),
+    ("egress.extra_allow", '"172.19.0.10:53"'),
+    ("egress.extra_allow", "[53]"),
+    ("egress.extra_allow", '["172.19.0.1/16"]'),
+    ("egress.extra_allow", '["172.19.0.10:0"]'),
+    ("egress.extra_allow", '["172.19.0.10:65536"]'),
+    ("egress.extra_allow", '["172.19.0.10:053"]'),
+    ("egress.extra_allow", '["172.19.0.10:domain"]'),
+    ("egress.extra_allow", '["172.19.0.10:53/udp"]'),
+    ("egress.extra_allow", '["172.19.0.0/16:53"]'),
+    ("egress.extra_allow", '["172.19.0.10 :53"]'),
+    ("egress.extra_allow", '[" 172.19.0.10:53"]'),
+    ("egress.extra_allow", '["172.19.0.10:53\\n"]'),
+    ("egress.extra_allow", '["172.19.0.300:53"]'),
+    ("egress.extra_allow", '["0.0.0.0:53"]'),
+    ("egress.extra_allow", '["224.0.0.251:5353"]'),
+    ("egress.extra_allow", '["resolver:53"]'),
+    ("egress.extra_allow", '["resolver"]'),
+    ("egress.extra_allow", '[""]'),
+    ("egress.extra_allow", '["fd00::1:53"]'),
+    ("egress.extra_allow", '["fd00::10/64"]'),
+    ("egress.extra_allow", '["[fd00::10]"]'),
+    ("egress.extra_allow", '["[fd00::10%eth0]:53"]'),
+    ("egress.extra_allow", '["[172.19.0.10]:53"]'),
+    ("egress.extra_allow", '["[::ffff:172.19.0.10]:53"]'),
+    ("egress.extra_allow", '["::ffff:172.19.0.0/112"]'),
+    ("api.proxy_in_tunnel", "1"),
     ("api.listen", '""'),
     ("api.listen", '"8080"'),
     ("api.listen", '":8080"'),

@@ -6,12 +6,22 @@ import os
 import shutil
 import subprocess
 from dataclasses import replace
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 
 import pytest
 
-from appliance.network.firewall.chains.destinations import PRIVATE, SMTP_PORTS
-from appliance.network.firewall.rules import Blocks, EgressRules, PortRange, PortRanges, Translation, TunnelNetworks
+from appliance.config.value_types import AddressPort
+from appliance.network.firewall.chains.destinations import METADATA, PRIVATE, SMTP_PORTS
+from appliance.network.firewall.rules import (
+    Blocks,
+    EgressRules,
+    HostServices,
+    Listener,
+    PortRange,
+    PortRanges,
+    Translation,
+    TunnelNetworks,
+)
 from appliance.network.firewall.ruleset import remove, render
 
 TUNNEL = TunnelNetworks("wga0", IPv4Network("10.101.0.0/24"), IPv6Network("fd65:7869:7400::/112"))
@@ -20,6 +30,18 @@ BLOCKS = Blocks(
     private=True,
     other_clients=True,
     extra=(IPv4Network("10.0.0.0/8"), IPv4Network("198.51.100.7/32"), IPv6Network("2001:db8::/32")),
+)
+NATS, NATS6 = IPv4Address("192.0.2.200"), IPv6Address("2001:db8:99::1")
+API4, API6 = Listener(IPv4Address(0), 8080), Listener(IPv6Address(0), 8443)
+BEHIND_NAT = Listener(IPv4Address("172.31.5.6"), 8080)
+METRICS, METRICS_INSIDE = Listener(IPv4Address(0), 9586), Listener(TUNNEL.subnet[1], 9587)
+ALLOWED = (
+    IPv4Network("172.19.0.0/30"),
+    IPv4Network("172.19.0.0/31"),
+    IPv6Network("fd19::/64"),
+    AddressPort(IPv4Address("172.19.0.10"), 53),
+    AddressPort(IPv4Address("172.19.0.10"), 53),
+    AddressPort(IPv6Address("fd19::10"), 5353),
 )
 RANGES = PortRanges(PortRange(8081, 65535), PortRange(1024, 51819))
 FULL = EgressRules(
@@ -40,7 +62,12 @@ VARIANTS = {
     "extra only": replace(FULL, blocks=replace(BLOCKS, private=False)),
     "every UDP port taken": replace(FULL, port_ranges=replace(RANGES, udp=None)),
     "one port": replace(FULL, port_ranges=replace(RANGES, udp=PortRange(4000, 4000))),
-    "own ports": replace(FULL, own_ports=(8080, 9586)),
+    "services": replace(FULL, services=HostServices(NATS, (API4, API6), (METRICS, METRICS_INSIDE))),
+    "services, IPv6": replace(FULL, services=HostServices(NATS6, (API4, API6), (METRICS,))),
+    "a listener at a private address": replace(FULL, services=HostServices(NATS, (BEHIND_NAT,))),
+    "a listener at the public address": replace(FULL, services=HostServices(NATS, (Listener(NATS, 443),))),
+    "a listener in the tunnel": replace(FULL, services=HostServices(NATS, (Listener(TUNNEL.subnet[1], 8080),))),
+    "allowed": replace(FULL, blocks=replace(BLOCKS, allowed=ALLOWED)),
     "long name": replace(FULL, tunnel=replace(TUNNEL, interface="wg-exit_0.public"[:15])),
 }
 
@@ -123,7 +150,8 @@ def test_mail_ports_are_reset() -> None:
     assert SMTP_PORTS == (25, 465, 587, 2525)
     for name in ("forward", "local"):
         assert rule in chain(FULL, name)
-    assert not any("dport" in line for line in lines(replace(FULL, blocks=replace(BLOCKS, smtp=False))))
+    without = replace(FULL, blocks=replace(BLOCKS, smtp=False))
+    assert not any("dport" in line for name in ("forward", "local") for line in chain(without, name))
 
 
 def test_clients_do_not_reach_each_other_unless_they_may() -> None:
@@ -144,32 +172,120 @@ def test_own_subnet_is_not_private_to_clients_that_may_meet() -> None:
 
 
 def test_a_client_address_comes_out_of_the_tunnel_alone() -> None:
-    """A client's address comes out of the tunnel alone, and nothing else comes out of it."""
+    """A client's address comes out of the tunnel alone, and nothing else comes out of it; what is for the exit's own
+    addresses in it comes out of it too."""
     assert chain(FULL, "sources")[1:] == [
         'iifname "wga0" ip saddr != 10.101.0.0/24 drop',
         'iifname != { "wga0", "lo" } ip saddr 10.101.0.0/24 drop',
+        'iifname != { "wga0", "lo" } ip daddr 10.101.0.1 drop',
         'iifname "wga0" ip6 saddr != fd65:7869:7400::/112 drop',
         'iifname != { "wga0", "lo" } ip6 saddr fd65:7869:7400::/112 drop',
+        'iifname != { "wga0", "lo" } ip6 daddr fd65:7869:7400::1 drop',
     ]
     assert 'iifname "wga0" meta nfproto ipv6 drop' in chain(VARIANTS["IPv4 only"], "sources")
 
 
-def test_own_listeners_are_closed_to_clients() -> None:
-    """What the appliance itself listens to on all addresses is closed to clients, on all of them."""
-    rule = 'iifname "wga0" tcp dport { 8080, 9586 } reject with tcp reset'
-    assert rule in chain(VARIANTS["own ports"], "local")
-    assert rule not in chain(FULL, "local")
+def test_what_is_closed_comes_before_all_that_is_let_through() -> None:
+    """The metrics are closed to clients where they listen, before anything on the host is let through, and also where
+    private networks are reached."""
+    closed = [
+        'iifname "wga0" meta nfproto ipv4 tcp dport 9586 reject with tcp reset',
+        'iifname "wga0" ip daddr 10.101.0.1 tcp dport 9587 reject with tcp reset',
+    ]
+    with_services = VARIANTS["services"]
+    assert chain(with_services, "local")[-3:] == [*closed, 'iifname "wga0" jump host']
+    open_ = replace(with_services, blocks=replace(BLOCKS, private=False))
+    assert chain(open_, "local")[-2:] == closed
+
+
+def reached(rules: EgressRules) -> list[str]:
+    """Where clients reach the host's services."""
+    return [line for line in chain(rules, "host") if "tcp dport" in line]
+
+
+def test_open_services_are_reached_where_the_internet_reaches_them() -> None:
+    """One that listens on all addresses is reached at the exit's address in the tunnel and at the public one, and where
+    the public one is of the other IP version, at the host's own public ones; one at a single address is reached there.
+    """
+    assert reached(VARIANTS["services"]) == [
+        "ip daddr 10.101.0.1 tcp dport 8080 return",
+        "ip daddr 192.0.2.200 tcp dport 8080 return",
+        "ip6 daddr fd65:7869:7400::1 tcp dport 8443 return",
+        "fib daddr type local ip6 daddr != @private6 tcp dport 8443 return",
+    ]
+    assert reached(VARIANTS["a listener at the public address"]) == ["ip daddr 192.0.2.200 tcp dport 443 return"]
+    assert reached(VARIANTS["a listener in the tunnel"]) == ["ip daddr 10.101.0.1 tcp dport 8080 return"]
+    behind = ["ip daddr 172.31.5.6 ct status dnat tcp dport 8080 return"]
+    assert reached(VARIANTS["a listener at a private address"]) == behind
+    assert reached(FULL) == []
+
+
+def test_a_public_address_of_a_nat_leads_to_the_listener() -> None:
+    """Where the public address is not the host's, what is for an open service there goes to where it listens."""
+    to_public = 'iifname "wga0" ip daddr 192.0.2.200 fib daddr type != local ip daddr != @extra4 tcp dport 8080 dnat ip'
+    assert chain(VARIANTS["services"], "reflection")[1:] == [f"{to_public} to 10.101.0.1:8080"]
+    assert chain(VARIANTS["a listener at a private address"], "reflection")[1:] == [f"{to_public} to 172.31.5.6:8080"]
+    (six,) = chain(VARIANTS["services, IPv6"], "reflection")[1:]
+    assert six.endswith("tcp dport 8443 dnat ip6 to [fd65:7869:7400::1]:8443")
+    for name in ("everything", "a listener at the public address", "a listener in the tunnel"):
+        assert chain(VARIANTS[name], "reflection")[1:] == []
+
+
+def test_allowed_destinations_come_before_the_private_networks_alone() -> None:
+    """What the operator allows is let through where private networks are rejected, after all other blocks."""
+    for name in ("private", "host"):
+        inside = chain(VARIANTS["allowed"], name)
+        allowed = [line for line in inside if "@allowed" in line]
+        assert len(allowed) == 6
+        assert inside[-1] == "reject with icmpx admin-prohibited"
+    forward = chain(VARIANTS["allowed"], "forward")
+    assert not any("@allowed" in line for line in forward)
+    blocks = [number for number, line in enumerate(forward) if "@extra" in line or "2525" in line]
+    assert max(blocks) < min(number for number, line in enumerate(forward) if "jump private" in line)
+
+
+def allowed_set(rules: EgressRules, name: str) -> list[str]:
+    (line,) = (line for line in lines(rules) if line.startswith(f"set {name} "))
+    return line.partition("elements = { ")[2].removesuffix(" }; }").split(", ")
+
+
+def test_allowed_destinations_are_in_sets() -> None:
+    """Networks, which may overlap, and ports, which may repeat; a resolver's port at the exit's own addresses is always
+    among them. The NAT64's forms of allowed networks are not."""
+    rules = VARIANTS["allowed"]
+    assert allowed_set(rules, "allowed4") == ["172.19.0.0/30", "172.19.0.0/31"]
+    assert allowed_set(rules, "allowed6") == ["fd19::/64"]
+    assert allowed_set(rules, "allowed_ports4") == ["172.19.0.10 . 53", "10.101.0.1 . 53"]
+    assert allowed_set(rules, "allowed_ports6") == ["fd19::10 . 5353", "fd65:7869:7400::1 . 53"]
+    assert allowed_set(FULL, "allowed4") == [""]
+
+
+@pytest.mark.parametrize("kept", [*METADATA, TUNNEL.subnet[1], ip_address("fd65:7869:7400::1")])
+def test_a_wide_network_opens_neither_metadata_nor_the_exit(kept: IPv4Address | IPv6Address) -> None:
+    """A network that holds a metadata service, or the exit's own address, leaves that out, and nothing beside it; named
+    alone it is let through."""
+    wide = ip_network(f"{kept}/{kept.max_prefixlen - 16}", strict=False)
+    rules = replace(FULL, blocks=replace(BLOCKS, allowed=(wide,)))
+    parts = [ip_network(text) for text in allowed_set(rules, f"allowed{kept.version}")]
+    left_out = [each for each in (*METADATA, *TUNNEL.own.values()) if each in wide]
+    assert sum(part.num_addresses for part in parts) == wide.num_addresses - len(left_out)
+    assert not any(kept in part for part in parts)
+    alone = replace(FULL, blocks=replace(BLOCKS, allowed=(ip_network(kept),)))
+    assert allowed_set(alone, f"allowed{kept.version}") == [f"{kept}/{kept.max_prefixlen}"]
 
 
 def test_no_block_is_passed_by() -> None:
     """Nothing of a client is accepted before all blocks, what belongs to a standing connection neither."""
-    assert not any("accept" in line for name in ("forward", "local") for line in chain(FULL, name)[1:])
+    chains = ("forward", "private", "local", "host")
+    assert not any(
+        "accept" in line.split() for rules in VARIANTS.values() for name in chains for line in chain(rules, name)[1:]
+    )
 
 
 def test_private_and_extra_networks_have_sets_of_their_own() -> None:
     """The private networks and the operator's are in sets of their own, those of IPv4 also as NAT64 reaches them; empty
     sets are declared."""
-    private4, private6, extra4, extra6 = (line for line in lines(FULL) if line.startswith("set "))
+    private4, private6, extra4, extra6 = (line for line in lines(FULL) if line.startswith(("set private", "set extra")))
     for network in PRIVATE:
         assert f" {network}" in (private4 if network.version == 4 else private6)
     assert "elements = { 10.0.0.0/8, 198.51.100.7/32 };" in extra4
@@ -178,21 +294,28 @@ def test_private_and_extra_networks_have_sets_of_their_own() -> None:
         "64:ff9b:1::c633:6407/128 };"
     ) in extra6
     assert {"64:ff9b::a9fe:0/112,", "64:ff9b:1::a9fe:0/112,", "64:ff9b::f000:0/100,"} <= set(private6.split())
-    extra = [line for line in lines(VARIANTS["extra only"]) if line.startswith("set ")]
+    extra = [line for line in lines(VARIANTS["extra only"]) if line.startswith(("set private", "set extra"))]
     assert ["elements" in line for line in extra] == [False, False, True, True]
-    assert not any("elements" in line for line in lines(VARIANTS["nothing blocked"]))
+    nothing = [line for line in lines(VARIANTS["nothing blocked"]) if line.startswith(("set private", "set extra"))]
+    assert not any("elements" in line for line in nothing)
 
 
 def test_clients_reach_the_exits_tunnel_addresses_alone_on_the_host() -> None:
-    """Of the host itself clients reach the exit's tunnel addresses alone; the operator's networks are blocked here
-    too."""
-    addresses = [line for line in chain(FULL, "local") if "daddr !=" in line]
-    assert addresses == [
-        'iifname "wga0" ip daddr != 10.101.0.1 reject with icmpx admin-prohibited',
-        'iifname "wga0" ip6 daddr != fd65:7869:7400::1 reject with icmpx admin-prohibited',
+    """Of the host itself clients reach ping at the exit's tunnel addresses, and what is allowed; the operator's
+    networks are blocked here too."""
+    inside = chain(FULL, "host")
+    assert [line for line in inside if "echo" in line] == [
+        "ip daddr 10.101.0.1 icmp type echo-request return",
+        "ip6 daddr fd65:7869:7400::1 icmpv6 type echo-request return",
     ]
+    assert inside[-3:] == [
+        "ip daddr 10.101.0.1 meta l4proto tcp reject with tcp reset",
+        "ip6 daddr fd65:7869:7400::1 meta l4proto tcp reject with tcp reset",
+        "reject with icmpx admin-prohibited",
+    ]
+    assert chain(FULL, "local")[-1] == 'iifname "wga0" jump host'
     without = chain(VARIANTS["extra only"], "local")
-    assert not any("daddr !=" in line for line in without)
+    assert not any("jump" in line for line in without)
     assert 'iifname "wga0" ip daddr @extra4 reject with icmpx admin-prohibited' in without
 
 

@@ -6,9 +6,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
+    from appliance.config.value_types import AddressPort
+
+    Address = IPv4Address | IPv6Address
     Network = IPv4Network | IPv6Network
 
 
@@ -25,15 +28,46 @@ class TunnelNetworks:
         """Returns (nftables' name of the IP version, subnet) of both versions."""
         return ("ip", self.subnet), ("ip6", self.subnet6)
 
+    @property
+    def own(self) -> Mapping[int, Address]:
+        """Returns the exit's own address in the tunnel, by IP version."""
+        return {subnet.version: subnet[1] for _, subnet in self.by_family if subnet is not None}
+
 
 @dataclass(frozen=True, slots=True)
 class Blocks:
-    """Describes what clients may not reach."""
+    """Describes what clients may not reach. `allowed`: what they reach although `private` blocks it."""
 
     smtp: bool
     private: bool
     other_clients: bool
     extra: Sequence[Network]
+    allowed: Sequence[Network | AddressPort] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Listener:
+    """Names where a service of the host listens for TCP: 0.0.0.0 and :: are all addresses of that IP version."""
+
+    address: Address
+    port: int
+
+    @property
+    def everywhere(self) -> bool:
+        return self.address.is_unspecified
+
+
+@dataclass(frozen=True, slots=True)
+class HostServices:
+    """Describes the services of the host that the appliance knows.
+
+    `public_ip`: the address at which the internet reaches them; it may be a NAT's and not the host's. `open`: clients
+    reach them as the internet does. `closed`: clients reach them nowhere.
+    """
+
+    public_ip: Address | None = None
+    open: Sequence[Listener] = ()
+    closed: Sequence[Listener] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,13 +111,10 @@ class PortRanges:
 
 @dataclass(frozen=True, slots=True)
 class EgressRules:
-    """Describes what clients may reach, and how their traffic leaves.
-
-    `own_ports`: the TCP ports on which the appliance itself listens on all addresses, so on the tunnel's too.
-    """
+    """Describes what clients may reach, and how their traffic leaves."""
 
     tunnel: TunnelNetworks
     blocks: Blocks
     translation: Translation
-    own_ports: Sequence[int] = ()
     port_ranges: PortRanges = PortRanges()
+    services: HostServices = HostServices()

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from appliance.network.firewall.chains import destinations, forward, local, nat, sources
+from appliance.network.firewall.chains import destinations, forward, host, local, nat, private, reflection, sources
 
 if TYPE_CHECKING:
     from appliance.network.firewall.rules import EgressRules
 
 TABLE = "wg_appliance"
-CHAINS = (sources, forward, local, nat)
+CHAINS = (sources, reflection, private, forward, host, local, nat)
 
 
 def render(rules: EgressRules) -> str:
     """Renders the whole table: declares, deletes and creates it in one transaction, so that it is replaced at once."""
     chains = [line for each in CHAINS for line in each.chain(rules)]
-    return "\n".join([remove(), f"table inet {TABLE} {{", *destinations.sets(rules.blocks), *chains, "}", ""])
+    return "\n".join([remove(), f"table inet {TABLE} {{", *destinations.sets(rules), *chains, "}", ""])
 
 
 def remove() -> str:

@@ -19,18 +19,19 @@ from appliance.server.api.client_address import source_of
 from appliance.sessions.key_locks import KeyLocks
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
-    from ipaddress import IPv4Network, IPv6Network
+    from collections.abc import AsyncIterator
 
     from litestar.types import Scope
     from throttled.rate_limiter import BaseRateLimiter
+
+    from appliance.server.api.client_address import Sources
 
 MOST_KEPT = 16_384
 
 
 class RequestLimits:
-    def __init__(self, per_minute: int, burst: int, trusted_proxies: Sequence[IPv4Network | IPv6Network]) -> None:
-        self._trusted = trusted_proxies
+    def __init__(self, per_minute: int, burst: int, sources: Sources) -> None:
+        self._sources = sources
         self._of_sources = _limiter(_kept(), per_minute, burst)
         self._source_locks = KeyLocks()
         self._tokens = _kept()
@@ -38,7 +39,7 @@ class RequestLimits:
 
     def count_source(self, scope: Scope) -> None:
         """Counts a public request, or one without a valid token. Raises TooManyRequests above the source's limit."""
-        _take(self._of_sources, source_of(scope, self._trusted))
+        _take(self._of_sources, source_of(scope, self._sources))
 
     @asynccontextmanager
     async def source_lock(self, scope: Scope) -> AsyncIterator[None]:
@@ -47,7 +48,7 @@ class RequestLimits:
         Without the lock, many requests at once would all start on the allowance that is left for one.
         Raises TooManyRequests if `count_source` would.
         """
-        source = source_of(scope, self._trusted)
+        source = source_of(scope, self._sources)
         async with self._source_locks.hold(source.encode()):
             if self._of_sources.peek(source).remaining < 1:
                 _take(self._of_sources, source)

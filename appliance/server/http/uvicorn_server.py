@@ -15,7 +15,7 @@ from appliance.server.http.protocol import HEAD_S, LARGEST_HEAD, TAKE_S, HttpCon
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Coroutine, Iterator
+    from collections.abc import Callable, Coroutine, Iterator
 
     from litestar.types import ASGIApp
 
@@ -38,13 +38,25 @@ HEADERS_OF_TLS = {"Strict-Transport-Security": "max-age=31536000"}
 sslproto.SSLProtocol.max_size = 16 * 1024
 
 
+def _of_nobody(_: object) -> None:
+    """Returns no source: the longest idle connection makes room, whose it may be."""
+
+
 class WebServer:
     """Serves one ASGI application on one bound socket."""
 
     def __init__(
-        self, app: ASGIApp, listener: socket.socket, grace_s: int, certificate: Certificate | None = None
+        self,
+        app: ASGIApp,
+        listener: socket.socket,
+        grace_s: int,
+        certificate: Certificate | None = None,
+        source_of: Callable[[object], str | None] = _of_nobody,
     ) -> None:
-        """`grace_s`: how long running requests may still take after `stop`. `certificate`: serves HTTPS."""
+        """`grace_s`: how long running requests may still take after `stop`. `certificate`: serves HTTPS.
+
+        `source_of`: by a peer's address, whose share of the places a connection takes; None: of many clients.
+        """
         config = uvicorn.Config(
             app,
             http=HttpConnection,
@@ -60,7 +72,7 @@ class WebServer:
             timeout_graceful_shutdown=grace_s,
             h11_max_incomplete_event_size=LARGEST_HEAD,
         )
-        self._server = _Server(config, certificate)
+        self._server = _Server(config, certificate, source_of)
         self._listener = listener
 
     async def run(self) -> None:
@@ -79,10 +91,13 @@ class WebServer:
 class _Server(uvicorn.Server):
     """Accepts connections itself: one is counted, and may be evicted, before its TLS handshake is complete."""
 
-    def __init__(self, config: uvicorn.Config, certificate: Certificate | None) -> None:
+    def __init__(
+        self, config: uvicorn.Config, certificate: Certificate | None, source_of: Callable[[object], str | None]
+    ) -> None:
         super().__init__(config)
         self.answering = asyncio.Event()
         self._certificate = certificate
+        self._source_of = source_of
         self._slots = ConnectionSlots(MOST_CONNECTIONS)
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -110,12 +125,12 @@ class _Server(uvicorn.Server):
         while True:
             for _ in range(ACCEPTED_IN_A_ROW):
                 try:
-                    connection, _ = await loop.sock_accept(listener)
+                    connection, peer = await loop.sock_accept(listener)
                 except OSError as error:
                     log.error("cannot accept connections: %s", error.strerror)
                     await asyncio.sleep(1)
                     continue
-                if self._slots.enter(connection):
+                if self._slots.enter(connection, self._source_of(peer)):
                     self._start(self._connect(connection))
                 else:
                     connection.close()

@@ -6,8 +6,10 @@ import asyncio
 import socket
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING
 
+from appliance.server.api.client_address import Sources, source_of_peer
 from appliance.server.http.uvicorn_server import WebServer
 
 if TYPE_CHECKING:
@@ -90,9 +92,11 @@ class Served:
         """That the server has."""
         return len(self.server._server.server_state.connections)
 
-    async def connect(self, tls: ssl.SSLContext | None = None) -> Bytes:
+    async def connect(self, tls: ssl.SSLContext | None = None, source: str = "127.0.0.1") -> Bytes:
+        """`source`: one of the loopback's addresses."""
         name = None if tls is None else "exit.test"
-        client = Bytes(*await asyncio.open_connection("127.0.0.1", self.port, ssl=tls, server_hostname=name))
+        ends = {"local_addr": (source, 0), "server_hostname": name}
+        client = Bytes(*await asyncio.open_connection("127.0.0.1", self.port, ssl=tls, **ends))  # type: ignore[arg-type]  # asyncio's own names
         self._clients.append(client)
         return client
 
@@ -110,7 +114,8 @@ async def served(certificate: Certificate | None = None, app: ASGIApp | None = N
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen(1024)
-        server = WebServer(app or echo, listener, 1, certificate)
+        source_of = partial(source_of_peer, sources=Sources())
+        server = WebServer(app or echo, listener, 1, certificate, source_of)
         running = asyncio.create_task(server.run())
         await server.started.wait()
         stand = Served(server, echo, listener.getsockname()[1])

@@ -9,7 +9,6 @@ import signal
 import socket
 import sqlite3
 import subprocess
-import sys
 from collections import Counter
 from contextlib import closing, contextmanager, suppress
 from http.client import HTTPConnection
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tests.support.netns import new_namespace
+from tests.support.tunnel.appliance_process import program
 from tests.support.tunnel.waiting import READY_SECONDS, until
 
 if TYPE_CHECKING:
@@ -120,7 +120,7 @@ class RealExit:
         return self.log.read_text(encoding="utf-8", errors="replace")[-6000:]
 
     def command_line(self, *arguments: str) -> list[str]:
-        return [*self.under(), sys.executable, "-m", "appliance", "--config", str(self.config), *arguments]
+        return [*self.under(), *program(), "--config", str(self.config), *arguments]
 
     def command(self, *arguments: str) -> str:
         """An admin command's stdout."""

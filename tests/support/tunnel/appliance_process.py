@@ -69,7 +69,8 @@ class Appliance(Api):
         directory.mkdir(mode=0o700)
         self._serve = ("serve", *serve_options)
         self._settings = _settings(self.interface, backend, directory / "state", changes)
-        self.url = f"http://{self._settings['api']['listen']}"
+        api = self._settings["api"]
+        self.url = f"{'https' if api.get('tls_cert') else 'http'}://{api['listen']}"
         self.state = Path(str(self._settings["node"]["state_dir"]))
         self.store = self.state / "store.sqlite"
         self.config = directory / "config.toml"

@@ -67,13 +67,13 @@ def test_fragments_to_a_private_network_are_prohibited(exit_: Vantage, address: 
 
 @pytest.mark.parametrize("address", OWN)
 def test_other_addresses_of_the_host(exit_: Vantage, address: str) -> None:
-    """Of the host itself a client reaches the exit's address in the tunnel, and no other."""
+    """Of the host itself a client reaches a resolver at the exit's address in the tunnel, and no other address."""
     version = 6 if ":" in address else 4
     client, inside = exit_.clients[0].address[version], INSIDE_OF[version]
-    other, own = udp(client, address, token(), 5353), udp(client, inside, token(), 5353)
-    with udp_server(exit_.world.exit, 5353) as server:
+    other, own = udp(client, address, token(), 53), udp(client, inside, token(), 53)
+    with udp_server(exit_.world.exit, 53) as server:
         exit_.send(other)
         exit_.send(own)
         until(lambda: own.carried in server.received(), "the exit's address in the tunnel is reached")
         assert other.carried not in server.received()
-    exit_.is_rejected(udp(client, address, token(), 5353))
+    exit_.is_rejected(udp(client, address, token(), 53))

@@ -28,7 +28,7 @@ def chain(rules: EgressRules) -> Iterator[str]:
     yield from rejections(rules.blocks, outof)
     # The tunnel's own subnets are private too: isolate_clients, above, decides on traffic between clients.
     for family, version in FAMILIES:
-        yield f'    {outof} oifname != "{rules.tunnel.interface}" {family} daddr @private{version} {PROHIBITED}'
+        yield f'    {outof} oifname != "{rules.tunnel.interface}" {family} daddr @private{version} jump private'
     # Rejects new connections to clients from outside of the tunnel.
     yield f'    iifname != "{rules.tunnel.interface}" {into} ct state new {PROHIBITED}'
     yield "  }"

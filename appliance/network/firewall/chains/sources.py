@@ -1,4 +1,4 @@
-"""Renders the chain `sources`: clients' addresses come from the tunnel, and only from there. Pure."""
+"""Renders the chain `sources`: what is the tunnel's comes from the tunnel, and only from there. Pure."""
 
 from __future__ import annotations
 
@@ -11,7 +11,11 @@ if TYPE_CHECKING:
 
 
 def chain(rules: EgressRules) -> Iterator[str]:
-    """Drops spoofed sources before conntrack: only clients' addresses may come from the tunnel, and only from there."""
+    """Drops spoofed sources before conntrack: only clients' addresses may come from the tunnel, and only from there.
+
+    Drops also what others than clients send to the exit's own addresses in the tunnel: a host takes packets for each of
+    its addresses on every interface, so that neighbours of the uplink would reach what listens there.
+    """
     tunnel = f'"{rules.tunnel.interface}"'
     yield "  chain sources {"
     yield "    type filter hook prerouting priority raw; policy accept;"
@@ -22,4 +26,5 @@ def chain(rules: EgressRules) -> Iterator[str]:
         yield f"    iifname {tunnel} {family} saddr != {subnet} drop"
         # The host also sends to itself from its tunnel address.
         yield f'    iifname != {{ {tunnel}, "lo" }} {family} saddr {subnet} drop'
+        yield f'    iifname != {{ {tunnel}, "lo" }} {family} daddr {subnet[1]} drop'
     yield "  }"

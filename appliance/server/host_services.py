@@ -1,0 +1,36 @@
+"""Describes which services of the host clients reach from inside the tunnel, and which never. May resolve names."""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Address, IPv6Address
+from typing import TYPE_CHECKING
+
+from appliance.config.load import HostPort
+from appliance.network import sockets
+from appliance.network.firewall.rules import HostServices, Listener
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from appliance.config.load import Settings, UnixPath
+
+PROXY = tuple(Listener(everywhere, 443) for everywhere in (IPv4Address(0), IPv6Address(0)))
+
+
+def host_services(settings: Settings) -> HostServices:
+    """Returns the API and, if configured, a reverse proxy before it as open, the metrics as closed.
+
+    What listens on loopback, or on a Unix socket, is not reachable from the tunnel. The public address may change while
+    these stay, and is left out. Raises HostError if the name of a listener cannot be resolved.
+    """
+    return HostServices(
+        open=(*_reachable(settings.api.listen), *(PROXY if settings.api.proxy_in_tunnel else ())),
+        closed=tuple(_reachable(settings.metrics.listen)),
+    )
+
+
+def _reachable(where: HostPort | UnixPath | None) -> Iterator[Listener]:
+    if isinstance(where, HostPort):
+        address = sockets.address_of(where)
+        if not address.is_loopback:
+            yield Listener(address, where.port)
