@@ -75,18 +75,18 @@ def _sources(address: Address, view: HostView) -> Iterator[tuple[str, Address]]:
         yield six.interface, six.address
 
 
-def abandoned(before: Standing, now: Standing) -> frozenset[Address]:
-    """Returns the addresses whose flows cannot go on: they were translated to, and their interface is left now.
+def abandoned(before: Standing, now: Standing, own: Collection[Address]) -> frozenset[Address]:
+    """Returns the addresses whose flows cannot go on: those that are gone, or whose interface is left now.
 
-    Masqueraded flows are not among them: the kernel ends them itself when the address goes, or the interface is
-    another (net/netfilter/nf_nat_masquerade.c; nf_nat_core.c, nf_nat_oif_changed).
+    Of those that were translated to. Masqueraded flows the kernel ends itself when the address goes, or the interface
+    is another (net/netfilter/nf_nat_masquerade.c; nf_nat_core.c, nf_nat_oif_changed). An address that is still there
+    carries on what has begun with it.
     """
-    kept = set(now.translation.by_interface)
     left = {(version, name) for version, name in before.ways.items() if now.ways.get(version) != name}
     return frozenset(
         address
         for name, address in before.translation.by_interface
-        if (name, address) not in kept or (address.version, name) in left
+        if address not in own or (address.version, name) in left
     )
 
 

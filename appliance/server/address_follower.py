@@ -13,14 +13,19 @@ from appliance.network.uplinks import look
 from appliance.server import assembly
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+    from ipaddress import IPv4Address, IPv6Address
     from pathlib import Path
 
     from appliance.config.settings import Settings
     from appliance.network.firewall.firewall import HostEgress
     from appliance.network.firewall.rules import EgressRules
+    from appliance.network.public_address import Standing
     from appliance.network.uplinks import HostView
     from appliance.server.assembly import LocalExit
     from appliance.sessions.metrics import Metrics
+
+    Address = IPv4Address | IPv6Address
 
 log = logging.getLogger(__name__)
 
@@ -41,10 +46,8 @@ class AddressFollower:
         self._metrics = metrics
         self._fault: str | None = None
         self._unread: str | None = None
-        before = standing_note.read(note)
-        if before is not None:
-            # The last process may have ended before the host's address did.
-            self._egress.take_over(self._rules(), public_address.abandoned(before, local.standing))
+        # What flows may leave with: those that began under the last process, too.
+        self._leave_with = standing_note.read(note) or local.standing
         standing_note.note(note, local.standing)
 
     @property
@@ -76,19 +79,22 @@ class AddressFollower:
             return self._fault
         self._unread = None
         now = public_address.decide(configured, view, self.local.standing)
-        if now is not None and now != self.local.standing:
-            self._take_over(now)
+        if now is not None:
+            self._take_over(now, view.own)
         self._report_way_out(view)
         return self._fault
 
-    def _take_over(self, now: public_address.Standing) -> None:
-        before = self.local.standing
+    def _take_over(self, now: Standing, own: Collection[Address]) -> None:
+        before, abandoned = self.local.standing, public_address.abandoned(self._leave_with, now, own)
+        self._leave_with = now
+        if now == before and not abandoned:
+            return
         for line in public_address.changes_in_words(before, now):
             log.warning("%s", line)
         if now.address != before.address:
             self._metrics.public_address_changes.inc()
         self.local = replace(self.local, standing=now)
-        self._egress.take_over(self._rules(), public_address.abandoned(before, now))
+        self._egress.take_over(self._rules(), abandoned)
         standing_note.note(self._note, now)
 
     def _report_way_out(self, view: HostView) -> None:

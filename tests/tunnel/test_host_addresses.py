@@ -211,6 +211,19 @@ def test_a_default_route_that_moves_is_followed(exit_: Watched, routes: tuple[st
             exit_.comes_to_leave_with(version, LINK2_OF[version], far2, to)
 
 
+def test_a_change_while_it_was_stopped_is_taken_over(exit_: Watched) -> None:
+    """Flows that go on through the restart leave with the new address too."""
+    far = exit_.vantage.far
+    assert exit_.leaves_with(4, far, WEB_IP, port=41007) == EXIT_IP
+    exit_.appliance.stop()
+    exit_.ip(
+        f"address del {EXIT_IP}/24 dev wan", f"address add {NEW}/24 dev wan", f"route replace default via {WEB_IP}"
+    )
+    exit_.appliance.start()
+    assert exit_.told() == NEW
+    exit_.comes_to_leave_with(4, NEW, far, WEB_IP, port=41007)
+
+
 @pytest.mark.under_kernel
 @pytest.mark.parametrize("version", [4, 6])
 def test_each_link_has_its_own_address(exit_: Watched, version: int) -> None:

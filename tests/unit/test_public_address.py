@@ -84,19 +84,20 @@ def test_what_is_decided(configured: str | None, seen: HostView, last: Standing 
 
 
 @pytest.mark.parametrize(
-    ("now", "gone"),
+    ("now", "own", "gone"),
     [
-        (LAST, set()),
-        (standing(OTHER4, ("wan", OTHER4), WAN6, v4="wan", v6="wan"), {FOUR}),
-        (standing(FOUR, WAN, WAN6, v4="wan2", v6="wan"), {FOUR}),
-        (standing(FOUR, WAN, WAN6, v4="wan2", v6="wan2"), {FOUR, SIX}),
-        (standing(FOUR, owned=False, v4="wan", v6="wan"), {FOUR, SIX}),
+        (LAST, f"{FOUR} {SIX}", set()),
+        (standing(OTHER4, ("wan", OTHER4), WAN6, v4="wan", v6="wan"), f"{OTHER4} {SIX}", {FOUR}),
+        (standing(OTHER4, ("wan", OTHER4), WAN6, v4="wan", v6="wan"), f"{FOUR} {OTHER4} {SIX}", set()),
+        (standing(FOUR, WAN, WAN6, v4="wan2", v6="wan"), f"{FOUR} {SIX}", {FOUR}),
+        (standing(FOUR, WAN, WAN6, v4="wan2", v6="wan2"), f"{FOUR} {SIX}", {FOUR, SIX}),
+        (standing(FOUR, owned=False, v4="wan", v6="wan"), "", {FOUR, SIX}),
     ],
-    ids=["nothing", "address", "one route", "both routes", "addresses"],
+    ids=["nothing", "address", "another beside it", "one route", "both routes", "addresses"],
 )
-def test_flows_that_cannot_go_on(now: Standing, gone: set[str]) -> None:
-    """Those that leave with an address which the interface has no more, or whose interface they do not leave by now."""
-    assert {str(address) for address in abandoned(LAST, now)} == gone
+def test_flows_that_cannot_go_on(now: Standing, own: str, gone: set[str]) -> None:
+    """Those that leave with an address which the host has no more, or whose interface they do not leave by now."""
+    assert {str(address) for address in abandoned(LAST, now, set(map(ip_address, own.split())))} == gone
 
 
 def test_a_change_is_told_in_one_line_each() -> None:

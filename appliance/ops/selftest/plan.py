@@ -107,13 +107,6 @@ def dialled(public_ip: IPAddress, ipv4: LinkAddresses, own: Collection[IPAddress
     return public_ip if public_ip.version == 4 and public_ip in own else ipv4.client_gateway
 
 
-def source(public_ip: IPAddress, addresses: LinkAddresses, own: Collection[IPAddress]) -> IPAddress:
-    """Returns the source address that the target must see: the public address if the host has it, else that of the
-    interface by which the traffic leaves."""
-    translated = public_ip.version == addresses.family.version and public_ip in own
-    return public_ip if translated else addresses.target_gateway
-
-
 def roomiest_tier(tiers: Mapping[str, TierSettings]) -> Tier:
     """Returns the tier that refuses or ends the test's session last."""
 
