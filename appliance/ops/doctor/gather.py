@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import os
+import socket
 import stat
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, ParamSpec
 
 from appliance.config import applied
+from appliance.config.own_ports import own_ports
 from appliance.domain.clock import HostClock
 from appliance.domain.errors import HostError, TunnelError
 from appliance.network import interfaces, programs
-from appliance.network.firewall import nft, nft_json, sysctls
+from appliance.network.firewall import conntrack, host_ports, nft, nft_json, sysctls
+from appliance.network.firewall.port_ranges import ENOUGH_PORTS, borders, choose
 from appliance.network.programs import ProgramFailed
 from appliance.network.wireguard.backend import dump_existing, read_host
-from appliance.ops.doctor import system_clock, udp_sockets
+from appliance.ops.doctor import port_holders, system_clock
 from appliance.ops.doctor.facts import (
     Disk,
     Facts,
@@ -23,6 +26,7 @@ from appliance.ops.doctor.facts import (
     ForwardingFacts,
     Machine,
     Network,
+    PortFacts,
     StateFacts,
     StateFile,
     UdpPort,
@@ -47,8 +51,8 @@ def gather(settings: Settings, config_file: Path, state: StateDir, become_owner:
     interface, port = settings.wireguard.interface, settings.wireguard.listen_port
     root = os.geteuid() == 0
     wireguard = read_host(interface)
-    network = _network(interface)
-    udp = UdpPort(udp_sockets.holders(port), _device_port(interface))
+    network = _network(settings)
+    udp = UdpPort(port_holders.holders(port), _device_port(interface))
     forwarding = _forwarding(state, root=root)
     firewall = _firewall()
     now = HostClock().now()
@@ -72,13 +76,15 @@ def _forwarding(state: StateDir, *, root: bool) -> ForwardingFacts:
     return ForwardingFacts(sysctls.Forwarding(PROC_SYS, state.sysctls, "").read(), writable)
 
 
-def _network(interface: str) -> Network:
+def _network(settings: Settings) -> Network:
+    interface = settings.wireguard.interface
     return Network(
         uplinks=interfaces.uplinks(),
         addresses=tuple(interfaces.host_interfaces(without=interface)),
         routes=tuple(interfaces.host_routes(without=interface)),
         has_ipv6=interfaces.has_ipv6(),
         ipv6_off=interfaces.ipv6_is_off(),
+        ports=_ports(settings),
     )
 
 
@@ -103,6 +109,27 @@ def _firewall() -> Firewall:
         if _has_legacy_filter(LEGACY_TABLES[family]):
             legacy[family], _ = _output(programs.run, f"{program}-legacy-save", "-t", "filter")
     return Firewall(ruleset, fault, iptables, legacy)
+
+
+def _ports(settings: Settings) -> PortFacts | None:
+    try:
+        taken = host_ports.taken_now(PROC_SYS) | own_ports(settings)
+    except (OSError, ValueError):
+        return None
+    subnets = [subnet for subnet in (settings.wireguard.subnet, settings.wireguard.subnet6) if subnet is not None]
+    try:
+        flows = conntrack.most_to_one_place(subnets)
+    except OSError:
+        flows = {}
+    in_the_way = [
+        (number, port, name)
+        for number, name in ((socket.IPPROTO_TCP, "tcp"), (socket.IPPROTO_UDP, "udp"))
+        if (run := choose({port for of, port in taken if of == number})) is not None and run.width < ENOUGH_PORTS
+        for port in borders(run)
+    ]
+    return PortFacts(
+        taken, {(number, port): port_holders.holders(port, name) for number, port, name in in_the_way}, flows
+    )
 
 
 def _has_legacy_filter(names: Path) -> bool:
