@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from appliance.config.load import HostPort, check_overlap
+from appliance.config.load import check_overlap
+from appliance.config.own_ports import own_ports
 from appliance.config.plans import Terms
 from appliance.domain.entities import State
 from appliance.domain.errors import ConfigError, HostError
@@ -20,7 +21,6 @@ from appliance.network.firewall.host_ports import HostPorts
 from appliance.network.firewall.rules import Blocks, EgressRules, TunnelNetworks
 from appliance.network.firewall.sysctls import Forwarding
 from appliance.network.interfaces import has_ipv6, host_interfaces, networks
-from appliance.network.netlink import sock_diag
 from appliance.network.public_address import Standing, decide
 from appliance.network.uplinks import NO_PUBLIC_ADDRESS, look
 from appliance.network.wireguard import keys
@@ -135,9 +135,7 @@ def host_egress(settings: Settings, state: StateDir, local: LocalExit, boot_id: 
 
 def host_ports(settings: Settings) -> HostPorts:
     """Reads which ports this host listens on, so that clients' packets leave with others. Blocking."""
-    listeners = (settings.api.listen, settings.metrics.listen)
-    own = {(sock_diag.TCP, each.port) for each in listeners if isinstance(each, HostPort)}
-    ports = HostPorts({*own, (sock_diag.UDP, settings.wireguard.listen_port)}, Path("/proc/sys"))
+    ports = HostPorts(own_ports(settings), Path("/proc/sys"))
     ports.look()
     return ports
 

@@ -17,7 +17,7 @@ from appliance.network.firewall.rules import Translation
 from appliance.network.public_address import Standing
 from appliance.network.uplinks import Uplink
 from appliance.network.wireguard.backend import HostFacts
-from appliance.ops.doctor import diagnosis, firewall, machine, server, state, tunnel
+from appliance.ops.doctor import diagnosis, firewall, machine, ports, server, state, tunnel
 from appliance.ops.doctor.facts import (
     Disk,
     Facts,
@@ -25,6 +25,7 @@ from appliance.ops.doctor.facts import (
     ForwardingFacts,
     Machine,
     Network,
+    PortFacts,
     StateFacts,
     StateFile,
     UdpPort,
@@ -70,6 +71,7 @@ HEALTHY = Facts(
         routes=(),
         has_ipv6=True,
         ipv6_off=False,
+        ports=PortFacts(frozenset({(6, 8080), (17, 51820)}), {}, {6: 100, 17: 200}),
     ),
     udp=UdpPort(holders=("another process",), device=51820),
     forwarding=ForwardingFacts(SYSCTLS, writable=True),
@@ -131,6 +133,25 @@ def test_healthy_facts_are_all_ok() -> None:
     assert [finding for finding in diagnosis.diagnose(HEALTHY) if finding.status is not Status.OK] == []
 
 
+def of_ports(*taken: tuple[int, int], **changes: Any) -> Facts:
+    return network(ports=PortFacts(frozenset(taken), changes.get("holders", {}), changes.get("flows", {})))
+
+
+def translated(protocol: str, **statement: Any) -> dict[str, Any]:
+    """A rule of the appliance's table."""
+    match = {"match": {"op": "==", "left": {"meta": {"key": "l4proto"}}, "right": protocol}}
+    return {"rule": {"family": "inet", "table": "wg_appliance", "chain": "nat", "expr": [match, statement]}}
+
+
+USED = json.dumps(
+    {
+        "nftables": [
+            translated("tcp", snat={"family": "ip", "addr": "192.0.2.1", "port": {"range": [30000, 65000]}}),
+            translated("udp", masquerade={"port": {"range": [40000, 40999]}}),
+        ]
+    }
+)
+MEDIA = {(17, port) for port in range(20000, 50000)}
 KERNEL, USERSPACE = '[wireguard]\nbackend = "kernel"\n', '[wireguard]\nbackend = "userspace"\n'
 IPV6_ALONE = {6: HEALTHY.network.uplinks[6]}
 DROPS_INPUT = "*filter\n:INPUT DROP [0:0]\nCOMMIT\n"
@@ -264,6 +285,26 @@ CASES: list[tuple[Callable[[Facts], Finding], Facts, str, str, str]] = [
         "chain FORWARD of iptables-legacy",
         "iptables-legacy -I FORWARD -i wga0 -j ACCEPT && iptables-legacy -I FORWARD -o wga0",
     ),
+    (ports.ports, HEALTHY, "ok", "TCP 8081-65535, UDP 1024-51819: 50796 flows of all clients to one resolver fit", ""),
+    (ports.ports, network(ports=None), "warning", "cannot be read", "udp_diag"),
+    (
+        ports.ports,
+        of_ports(*MEDIA, holders={(17, 20000): ("rtpengine",)}),
+        "warning",
+        "clients share 18976 UDP ports, 1024-19999, as this host uses 20000 (rtpengine)",
+        "ss -lnup",
+    ),
+    (
+        ports.ports,
+        of_ports((6, 20000), (6, 40000)),
+        "warning",
+        "25535 TCP ports, 40001-65535, as this host uses 40000",
+        "ss -lntp",
+    ),
+    (ports.ports, of_ports(*((17, port) for port in range(65536))), "warning", "clients' UDP is dropped", "ss -lnup"),
+    (ports.ports, of_ports((17, 51820), flows={17: 40_637}), "warning", "40637 of 50796 UDP flows", "session list"),
+    (ports.ports, of_ports((17, 51820), flows={17: 40_636}), "ok", "50796 flows", ""),
+    (ports.ports, filters(USED), "warning", "1000 UDP ports, 40000-40999, as this host uses 39999 and 41000", "ss"),
     (
         firewall.forwarding,
         replace(HEALTHY, forwarding=ForwardingFacts(SYSCTLS | {"net/ipv4/ip_forward": "0"}, writable=False)),

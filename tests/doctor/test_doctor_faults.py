@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import os
 import shutil
+import socket
 import sqlite3
 import subprocess
 import sys
 from contextlib import closing, contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.support import netns
 from tests.support.tunnel.appliance_process import PROJECT
 from tests.support.tunnel.held_port import held_port
 from tests.support.tunnel.waiting import until
@@ -19,7 +22,6 @@ from tests.support.tunnel.world import EXIT_IP, EXIT_IP6, WEB_IP
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from tests.support.doctor.host_under_test import Found, Host
 
@@ -60,7 +62,7 @@ def test_a_limit_that_takes_a_reload(served: Host) -> None:
 def test_no_server(host: Host) -> None:
     """Neither it nor its ticks are there; that is one failure, not many."""
     diagnosis = host.doctor()
-    assert diagnosis.error == "wg-appliance: error: 1 of 18 checks failed: server\n"
+    assert diagnosis.error == "wg-appliance: error: 1 of 19 checks failed: server\n"
     assert diagnosis["server"].mend.startswith("systemctl start wg-appliance")
     assert (diagnosis["tick"].status, diagnosis["drift"].status) == ("warning", "warning")
 
@@ -353,6 +355,25 @@ def test_our_table_is_missing(served: Host) -> None:
         served.shell("nft flush ruleset")
         found = served.doctor()["nftables"]
     assert (found.status, found.mend) == ("failed", "systemctl restart wg-appliance")
+
+
+def test_services_leave_clients_few_ports(served: Host) -> None:
+    """The programs in the way are named, and how many ports there are; of the table that the server has applied."""
+    assert "UDP 1024-51819: 50796 flows" in served.doctor()["ports"].what
+    with netns.Namespace(served.space.name).entered():
+        services = [socket.create_server(("127.0.0.1", port)) for port in (30000, 50000)]
+    named = Path("/proc/self/comm").read_text(encoding="ascii").strip()
+    try:
+        served.appliance.stop()
+        stopped = served.doctor()["ports"]
+        served.appliance.start()
+        for found in (stopped, served.doctor()["ports"]):
+            assert (found.status, "ss -lntp" in found.mend) == ("warning", True)
+            assert "clients share 20413 TCP ports, 9587-29999, as this host uses 9586" in found.what
+            assert found.what.endswith(f" and 30000 ({named})")
+    finally:
+        for service in services:
+            service.close()
 
 
 # Without root --------------------------------------------------------------------------------------------

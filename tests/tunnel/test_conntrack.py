@@ -67,3 +67,44 @@ def test_flows_without_a_session_are_deleted_at_a_start() -> None:
         assert conntrack.forget_others([subnet], [ip_address(held)]) == 0
         assert conntrack.forget_of([ip_address(held), *STRANGERS]) == 2
         assert conntrack.forget_of([ip_address("127.1.0.1"), *STRANGERS]) == 1
+
+
+# Each source leaves from a port of its own.
+TRANSLATED = """
+table inet n {
+  chain c {
+    type nat hook postrouting priority srcnat;
+    ip saddr 127.0.0.5 meta l4proto { tcp, udp } snat ip to 127.2.0.1:7000-7000
+    ip saddr 127.0.0.6 meta l4proto udp snat ip to 127.2.0.1:7001-7001
+    ip saddr 127.1.0.5 meta l4proto udp snat ip to 127.2.0.2:7000-7000
+    ip6 saddr fd00::5 meta l4proto udp snat ip6 to [fd00:2::1]:7000-7000
+  }
+}
+"""
+CLIENTS = [ip_network("127.0.0.0/28"), ip_network("fd00::/64")]
+
+
+@pytest.mark.parametrize("read_all", [True, False], ids=["all are read", "the kernel looks for them"])
+def test_flows_that_leave_from_a_port_are_deleted(read_all: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Clients' flows of the protocol, of both IP versions; not those of other ports, protocols and sources, nor those
+    that are not translated."""
+    monkeypatch.setattr(conntrack, "reading_all_is_quicker", lambda *_: read_all)
+    udp, tcp = socket.IPPROTO_UDP, socket.IPPROTO_TCP
+    with new_namespace() as space, space.entered():
+        for command in ("link set lo up", "address add fd00::5/128 dev lo", "address add fd00::6/128 dev lo"):
+            assert space.run("ip", *command.split()).returncode == 0
+        assert space.run("nft", TRANSLATED).returncode == 0
+        for source in (ONE, OTHER, "127.1.0.5", "127.0.0.7"):
+            begin_flow(source, "127.9.0.1")
+        begin_flow(ONE, "127.9.0.2")
+        with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as sender:
+            sender.bind(("fd00::5", 7000))
+            sender.sendto(b"x", ("fd00::6", 9))
+        with socket.create_server(("127.9.0.1", 0)) as server:
+            socket.create_connection(server.getsockname(), source_address=(ONE, 0)).close()
+        assert conntrack.most_to_one_place(CLIENTS) == {udp: 3, tcp: 1}
+        assert conntrack.forget_on_ports(CLIENTS, [(udp, 7002), (tcp, 7001)]) == 0
+        assert conntrack.forget_on_ports(CLIENTS, [(udp, 7000), (udp, 7002)]) == 3
+        assert conntrack.forget_on_ports(CLIENTS, [(udp, 7000), (udp, 7002)]) == 0
+        assert conntrack.forget_on_ports(CLIENTS, [(tcp, 7000)]) == 1
+        assert conntrack.most_to_one_place(CLIENTS) == {udp: 2}

@@ -105,7 +105,7 @@ def test_a_flow_is_named_by_its_original_tuple_zone_and_id() -> None:
     name = addresses(constants.CTA_TUPLE_ORIG, CLIENT, WEB) + ZONE + ID
     answered_at = socket.IPPROTO_UDP, ANSWER_PORT
     ends = ip_address(CLIENT), ip_address(WEB), ip_address(CLIENT)
-    assert parse(message) == Flow(socket.AF_INET, *ends, name, answered_at)
+    assert parse(message) == Flow(socket.AF_INET, *ends, name, answered_at, ANSWER_PORT)
 
 
 def test_a_truncated_message_is_no_flow_and_no_error() -> None:

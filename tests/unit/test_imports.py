@@ -57,6 +57,7 @@ PURE = (
     "ops.doctor.firewall",
     "ops.doctor.iptables_save",
     "ops.doctor.machine",
+    "ops.doctor.ports",
     "ops.doctor.server",
     "ops.doctor.state",
     "ops.doctor.tunnel",

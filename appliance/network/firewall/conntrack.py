@@ -14,6 +14,7 @@ import os
 import socket
 import struct
 import sys
+from collections import Counter
 from contextlib import contextmanager
 from dataclasses import dataclass
 from ipaddress import ip_address
@@ -49,7 +50,7 @@ _ENDS = (
 class Flow:
     """Identifies a flow. `answer_to`: destination of replies. `name`: the attributes that identify it to the kernel.
 
-    `answer_port`: protocol and port of `answer_to`; the port is 0 for protocols without ports.
+    `answer_port`: protocol and port of `answer_to`; `port`: of `destination`. Ports are 0 where a protocol has none.
     """
 
     family: int
@@ -58,6 +59,12 @@ class Flow:
     answer_to: Address
     name: bytes
     answer_port: tuple[int, int] = (0, 0)
+    port: int = 0
+
+    @property
+    def place(self) -> tuple[int, Address, int]:
+        """Returns protocol, address and port to which it goes."""
+        return self.answer_port[0], self.destination, self.port
 
 
 def forget_untranslated(subnets: Sequence[Network]) -> int:
@@ -114,6 +121,20 @@ def forget_on_ports(subnets: Sequence[Network], ports: Collection[tuple[int, int
 
     with _conntrack() as kernel:
         return _forget_each(kernel, [flow for flow in _answered_at(kernel, wanted) if leaves_from_them(flow)])
+
+
+def most_to_one_place(subnets: Sequence[Network]) -> dict[int, int]:
+    """Counts flows from these subnets to one and the same address and port; returns the most by IP protocol.
+
+    Raises OSError.
+    """
+    with _conntrack() as kernel:
+        every = _flows(kernel, socket.AF_UNSPEC, b"")
+        places = Counter(flow.place for flow in every if any(flow.source in subnet for subnet in subnets))
+    most = dict[int, int]()
+    for (protocol, _, _), flows in places.items():
+        most[protocol] = max(most.get(protocol, 0), flows)
+    return most
 
 
 @contextmanager
@@ -212,11 +233,11 @@ def parse(payload: bytes) -> Flow | None:
         return None
     name = nest(constants.CTA_TUPLE_ORIG, fields[constants.CTA_TUPLE_ORIG])
     name += b"".join(attribute(kind, fields[kind]) for kind in (constants.CTA_ZONE, constants.CTA_ID) if kind in fields)
-    answer_port = _answer_port(fields[constants.CTA_TUPLE_REPLY])
-    return Flow(payload[0], original[0], original[1], reply[1], name, answer_port)
+    answer_port, (_, port) = (_port(fields[kind]) for kind in (constants.CTA_TUPLE_REPLY, constants.CTA_TUPLE_ORIG))
+    return Flow(payload[0], original[0], original[1], reply[1], name, answer_port, port)
 
 
-def _answer_port(tuple_: bytes) -> tuple[int, int]:
+def _port(tuple_: bytes) -> tuple[int, int]:
     """Returns protocol and destination port; 0 for what is not there."""
     fields = dict(attributes(dict(attributes(tuple_)).get(constants.CTA_TUPLE_PROTO, b"")))
     protocol = int.from_bytes(fields.get(constants.CTA_PROTO_NUM, b""), "big")

@@ -26,6 +26,16 @@ EPHEMERAL = "net/ipv4/ip_local_port_range"
 NO_PORTS = range(0)
 
 
+def taken_now(proc_sys: Path) -> frozenset[Port]:
+    """Reads the ports that have a listener, however short, or are reserved. Raises OSError or ValueError."""
+    listening = {(listener.protocol, listener.port) for listener in sock_diag.listeners()}
+    return frozenset(listening | _of_both_protocols(parse_ports((proc_sys / RESERVED).read_text("ascii"))))
+
+
+def _of_both_protocols(ports: Collection[int]) -> set[Port]:
+    return {(protocol, port) for port in ports for protocol in (sock_diag.TCP, sock_diag.UDP)}
+
+
 class HostPorts:
     """Holds the ranges for clients' packets, and the ports that are taken, as of the last look.
 
@@ -63,7 +73,7 @@ class HostPorts:
             return
         self._report(None)
         settled = self._settled.look(listeners, self._ephemeral(), self._now())
-        used = self._own | settled | {(p, port) for port in reserved for p in (sock_diag.TCP, sock_diag.UDP)}
+        used = self._own | settled | _of_both_protocols(reserved)
         self._used, self.taken = used, used | self._published
         self._choose()
 

@@ -38,6 +38,11 @@ def _overlap(run: PortRange, current: PortRange | None) -> int:
     return 0 if current is None else max(0, min(run.last, current.last) - max(run.first, current.first) + 1)
 
 
+def borders(run: PortRange) -> list[int]:
+    """Returns the ports that keep a run from being wider."""
+    return [port for port in (run.first - 1, run.last + 1) if port in UNPRIVILEGED]
+
+
 def parse_ports(text: str) -> frozenset[int]:
     """Parses net.ipv4.ip_local_reserved_ports: ports and ranges of them, separated by commas."""
     ports = set[int]()

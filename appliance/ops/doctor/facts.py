@@ -19,6 +19,19 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
+class PortFacts:
+    """Holds the host's ports, as pairs of IP protocol and port.
+
+    `taken`: has a listener or is reserved. `holders`: the programs that listen on those in the way. `most_flows`: of
+    all clients to one address and port, by IP protocol; empty if conntrack may not be read.
+    """
+
+    taken: frozenset[tuple[int, int]]
+    holders: Mapping[tuple[int, int], tuple[str, ...]]
+    most_flows: Mapping[int, int]
+
+
+@dataclass(frozen=True, slots=True)
 class Network:
     """Holds the host's network without the tunnel's interface.
 
@@ -32,6 +45,7 @@ class Network:
     has_ipv6: bool
     ipv6_off: bool
     standing: Standing | None = None
+    ports: PortFacts | None = None  # None: they could not be read
 
     def owns(self, address: IPv4Address | IPv6Address) -> bool:
         return any(interface.ip == address for _, interface in self.addresses)

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import os
+import socket
 import stat
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, ParamSpec
 
 from appliance.config import applied
+from appliance.config.own_ports import own_ports
 from appliance.domain.clock import HostClock
 from appliance.domain.errors import HostError, TunnelError
 from appliance.network import interfaces, programs, public_address, standing_note, uplinks
-from appliance.network.firewall import nft, nft_json, sysctls
+from appliance.network.firewall import conntrack, host_ports, nft, nft_json, sysctls
+from appliance.network.firewall.port_ranges import ENOUGH_PORTS, borders, choose
 from appliance.network.programs import ProgramFailed
 from appliance.network.wireguard.backend import dump_existing, read_host
-from appliance.ops.doctor import system_clock, udp_sockets
+from appliance.ops.doctor import port_holders, system_clock
 from appliance.ops.doctor.facts import (
     Disk,
     Facts,
@@ -23,6 +26,7 @@ from appliance.ops.doctor.facts import (
     ForwardingFacts,
     Machine,
     Network,
+    PortFacts,
     StateFacts,
     StateFile,
     UdpPort,
@@ -50,7 +54,7 @@ def gather(settings: Settings, config_file: Path, state: StateDir, become_owner:
     wireguard = read_host(interface)
     used = standing_note.read(state.addresses)
     network = _network(settings, used)
-    udp = UdpPort(udp_sockets.holders(port), _device_port(interface))
+    udp = UdpPort(port_holders.holders(port), _device_port(interface))
     forwarding = _forwarding(state, root=root)
     firewall = _firewall()
     now = HostClock().now()
@@ -85,6 +89,7 @@ def _network(settings: Settings, used: Standing | None) -> Network:
         has_ipv6=interfaces.has_ipv6(),
         ipv6_off=interfaces.ipv6_is_off(),
         standing=public_address.decide(configured, view, used),
+        ports=_ports(settings),
     )
 
 
@@ -109,6 +114,27 @@ def _firewall() -> Firewall:
         if _has_legacy_filter(LEGACY_TABLES[family]):
             legacy[family], _ = _output(programs.run, f"{program}-legacy-save", "-t", "filter")
     return Firewall(ruleset, fault, iptables, legacy)
+
+
+def _ports(settings: Settings) -> PortFacts | None:
+    try:
+        taken = host_ports.taken_now(PROC_SYS) | own_ports(settings)
+    except (OSError, ValueError):
+        return None
+    subnets = [subnet for subnet in (settings.wireguard.subnet, settings.wireguard.subnet6) if subnet is not None]
+    try:
+        flows = conntrack.most_to_one_place(subnets)
+    except OSError:
+        flows = {}
+    in_the_way = [
+        (number, port, name)
+        for number, name in ((socket.IPPROTO_TCP, "tcp"), (socket.IPPROTO_UDP, "udp"))
+        if (run := choose({port for of, port in taken if of == number})) is not None and run.width < ENOUGH_PORTS
+        for port in borders(run)
+    ]
+    return PortFacts(
+        taken, {(number, port): port_holders.holders(port, name) for number, port, name in in_the_way}, flows
+    )
 
 
 def _has_legacy_filter(names: Path) -> bool:
