@@ -23,6 +23,7 @@ from appliance.network.wireguard.backend import choose_backend
 from appliance.network.wireguard.link_events import link_events
 from appliance.server import assembly
 from appliance.server.api.metrics import create_metrics_app
+from appliance.server.conntrack_metrics import ConntrackCollector
 from appliance.server.exporter import ExitCollector
 from appliance.server.http.ambiguous_length import Unambiguous
 from appliance.server.http.request_queue import RequestQueue
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
 
     from appliance.config.load import Settings
     from appliance.domain.clock import Clock
+    from appliance.network.firewall.conntrack_size import ConntrackSizes
     from appliance.network.firewall.firewall import HostEgress
     from appliance.network.netlink.events import NetlinkEvents
     from appliance.network.wireguard.tunnel import Tunnel
@@ -79,6 +81,7 @@ class _Host:
     local: LocalExit
     tunnel: Tunnel
     egress: HostEgress
+    conntrack: ConntrackSizes
 
 
 async def _serve(read_settings: Callable[[], Settings], environ: Mapping[str, str]) -> None:
@@ -103,12 +106,14 @@ async def _serve(read_settings: Callable[[], Settings], environ: Mapping[str, st
         status = _service_status(systemd, parts, clock)
         reload = Reload(settings, read_settings, _taking_over(host, parts), parts.ticker, status)
         watches = _watches(host, parts, store, stopping, stack)
+        await asyncio.to_thread(_make_room_for_flows, host)
         systemd.status("starting: applying what the store says to the host")
         await parts.ticker.tick()
         if parts.node.health.fault is not None:
             raise HostError(parts.node.health.fault)
         supervisor = Supervisor(stopping, parts.node.health.task)
         metrics.registry.register(ExitCollector(parts, host.tunnel, supervisor.crashes))
+        metrics.registry.register(ConntrackCollector(assembly.PROC))
         servers = _web_servers(host, parts, clock, metrics, listeners, certificate)
         tasks: dict[str, Task] = {
             **watches,
@@ -149,7 +154,17 @@ async def _open_host(
         sockets.require_udp_port("wireguard.listen_port", wireguard.listen_port)
     log.info("%s backend: %s", tunnel.backend, reason)
     egress = assembly.host_egress(settings, state, local, clock.now().boot_id)
-    return _Host(settings, state, local, tunnel, egress)
+    conntrack = assembly.conntrack_sizes(state, clock.now().boot_id)
+    return _Host(settings, state, local, tunnel, egress, conntrack)
+
+
+def _make_room_for_flows(host: _Host) -> None:
+    """Raises the size of the host's connection tracking table, of which a client's share depends."""
+    try:
+        host.conntrack.raise_limit()
+    except EgressError as error:
+        log.warning("%s", error)
+    host.egress.take_over(assembly.egress_rules(host.settings, host.local))
 
 
 async def _open_store(state: StateDir, metrics: Metrics, stack: AsyncExitStack) -> Store:
@@ -285,6 +300,7 @@ async def _leave_host(host: _Host) -> None:
     try:
         await host.tunnel.delete()
         await host.egress.remove()
+        host.conntrack.restore()
     except (TunnelError, EgressError) as error:
         log.error("the host is not as it was found: %s", error)
 

@@ -43,6 +43,7 @@ PURE = (
     "network.firewall.chains.*",
     "network.firewall.rules",
     "network.firewall.ruleset",
+    "network.firewall.flow_capacity",
     "config.reloadable",
     "client.api.responses",
     "client.tunnel.wg_config",
@@ -54,6 +55,7 @@ PURE = (
     "ops.doctor.machine",
     "ops.doctor.server",
     "ops.doctor.state",
+    "ops.doctor.tracking",
     "ops.doctor.tunnel",
     "server.console.reference",
 )

@@ -52,6 +52,8 @@ class HostEgress:
         self._others_seen = False
         self._look_again_at = 0.0
         self._impassable: set[str] = set()  # chains of other tables; logged once
+        self._walking = asyncio.Lock()  # one walk of the flow table at a time, each in a thread
+        self._background: set[asyncio.Future[None]] = set()
 
     def take_over(self, rules: EgressRules) -> None:
         """Sets the rules, which the next tick applies."""
@@ -76,7 +78,10 @@ class HostEgress:
                 raise
             log.info("nftables table inet %s applied%s", ruleset.TABLE, " again: it was changed" if self._known else "")
             self._known = True
-            await self._begin_flows_anew()
+            # The table stands: what began without it is looked for while the tick goes on.
+            anew = asyncio.ensure_future(self._begin_flows_anew())
+            self._background.add(anew)
+            anew.add_done_callback(self._background.discard)
         if changes.sysctls:
             self._forwarding.set(changes.sysctls)
         if changes.others:
@@ -149,14 +154,16 @@ class HostEgress:
 
     async def _forget(self, forget: Callable[[], int]) -> None:
         try:
-            await asyncio.to_thread(forget)
+            async with self._walking:
+                await asyncio.to_thread(forget)
         except OSError as error:
             log.warning("connections of a session that ended may go on: conntrack: %s", error)
 
     async def _begin_flows_anew(self) -> None:
         """Deletes flows without source NAT, which began while the table was missing or changed."""
         try:
-            many = await asyncio.to_thread(conntrack.forget_untranslated, self._subnets)
+            async with self._walking:
+                many = await asyncio.to_thread(conntrack.forget_untranslated, self._subnets)
         except OSError as error:
             log.warning("connections that began without the table may hang: conntrack: %s", error)
         else:

@@ -44,6 +44,17 @@ class Translation:
 
 
 @dataclass(frozen=True, slots=True)
+class FlowLimits:
+    """Limits the connections of one client: `open` at a time, `new` ones a second. 0: no limit."""
+
+    open: int
+    new: int
+
+
+UNLIMITED = FlowLimits(open=0, new=0)
+
+
+@dataclass(frozen=True, slots=True)
 class EgressRules:
     """Describes what clients may reach, and how their traffic leaves.
 
@@ -54,3 +65,4 @@ class EgressRules:
     blocks: Blocks
     translation: Translation
     own_ports: Sequence[int] = ()
+    flows: FlowLimits = UNLIMITED

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from appliance.ops.doctor import firewall, machine, server, state, tunnel
+from appliance.ops.doctor import firewall, machine, server, state, tracking, tunnel
 from appliance.ops.doctor.finding import warning
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ CHECKS: Sequence[Callable[[Facts], Finding]] = (
     firewall.forwarding,
     firewall.nftables,
     firewall.forward,
+    tracking.connections,
 )
 
 
