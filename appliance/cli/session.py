@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from appliance.cli import account, admin, output
+from appliance.cli import account, admin, output, session_flows
 from appliance.cli.lazy_group import Commands
 from appliance.cli.parameters import ID, LABEL, NAME
+from appliance.config.load import read_settings
 from appliance.domain.entities import Reason, Session, State
 from appliance.domain.errors import NotFound
 from appliance.network.wireguard.keys import encode
@@ -32,10 +34,14 @@ def session() -> None:
 @session.command("list")
 @click.option("--live", is_flag=True, help="List only live sessions.")
 @click.option("--account", "name", type=NAME, metavar="NAME", help="List only this account's.")
+@click.option("--flows", "by_flows", is_flag=True, help="List live sessions by their connections now; as root.")
 @output.json_option
 @click.pass_obj
-def list_(config_file: Path | None, live: bool, name: str | None, as_json: bool) -> None:
-    """List sessions, newest first."""
+def list_(config_file: Path | None, live: bool, name: str | None, by_flows: bool, as_json: bool) -> None:
+    """List sessions, newest first, or those with the most connections first."""
+    # Counted before the store is opened, which root does as the store's owner.
+    counts = session_flows.count(read_settings(config_file, os.environ).wireguard) if by_flows else None
+    live = live or by_flows
 
     async def work(a: Admin) -> tuple[list[Session], Admin]:
         async with a.store.read() as db:
@@ -43,6 +49,9 @@ def list_(config_file: Path | None, live: bool, name: str | None, as_json: bool)
             return await rows.page(db, rows.Page(account_id=account_id, live=live)), a
 
     sessions, a = admin.run(config_file, work)
+    if counts is not None:
+        _write_holders(session_flows.holders(sessions, counts, a.settings.wireguard), a, as_json=as_json)
+        return
     if as_json:
         output.write_json({"sessions": [_shape(s, a.settings.wireguard) for s in sessions]})
         return
@@ -58,6 +67,14 @@ def list_(config_file: Path | None, live: bool, name: str | None, as_json: bool)
         ],
         "no live sessions" if live else "no sessions",
     )
+
+
+def _write_holders(found: list[session_flows.SessionFlows], a: Admin, *, as_json: bool) -> None:
+    if not as_json:
+        session_flows.write_table(found)
+        return
+    shaped = [_shape(holder.session, a.settings.wireguard) | session_flows.shape(holder) for holder in found]
+    output.write_json({"sessions": shaped})
 
 
 @session.command()

@@ -120,6 +120,17 @@ class EgressSettings:
         tuple[IPv4Network | IPv6Network | AddressPort, ...],
         Key(DESTINATIONS, [], "networks, or ADDRESS:PORT, that block_private would block"),
     ]
+    max_flows: Annotated[
+        int | None,
+        Key(
+            unless("auto", integer(0, 10_000_000), "4096, at most a sixteenth of what the host can track"),
+            "auto",
+            "connections of one client at a time, both IP versions; 0: no limit",
+        ),
+    ]
+    new_flows: Annotated[
+        int, Key(integer(0, 100_000), 200, "new ones a second of one client, ten times that at once; 0: no limit")
+    ]
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,9 +16,11 @@ from appliance.metering.meter import Meter
 from appliance.metering.usage import Quotas
 from appliance.network.address_pool import AddressPool
 from appliance.network.exit_node import ClientSettings, Exit
+from appliance.network.firewall.conntrack_size import ConntrackSizes, read_size
 from appliance.network.firewall.firewall import HostEgress
+from appliance.network.firewall.flow_capacity import flows_of_one
 from appliance.network.firewall.host_ports import HostPorts
-from appliance.network.firewall.rules import Blocks, EgressRules, TunnelNetworks
+from appliance.network.firewall.rules import Blocks, EgressRules, FlowLimits, TunnelNetworks
 from appliance.network.firewall.sysctls import Forwarding
 from appliance.network.interfaces import has_ipv6, host_interfaces, networks
 from appliance.network.public_address import Standing, decide
@@ -67,6 +69,7 @@ if TYPE_CHECKING:
 
 # Restoring thousands of peers takes longer than adding one may.
 CONVERGE_TIMEOUT_S = 60.0
+PROC = Path("/proc")
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +127,19 @@ def egress_rules(settings: Settings, local: LocalExit) -> EgressRules:
         ),
         translation=local.standing.translation,
         services=replace(local.services, public_ip=local.standing.address),
+        flows=FlowLimits(egress.max_flows if egress.max_flows is not None else flows_by_default(), egress.new_flows),
     )
+
+
+def flows_by_default() -> int:
+    """Returns how many connections one client may have where the configuration leaves it to the host."""
+    size = read_size(PROC)
+    return flows_of_one(size.limit if size is not None else 0)
+
+
+def conntrack_sizes(state: StateDir, boot_id: str) -> ConntrackSizes:
+    """Builds what raises the size of the host's connection tracking table, and puts it back."""
+    return ConntrackSizes(PROC, state.conntrack, boot_id)
 
 
 def host_egress(settings: Settings, state: StateDir, local: LocalExit, boot_id: str) -> HostEgress:

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import signal
-import threading
-from contextlib import AsyncExitStack, closing, contextmanager
+from contextlib import AsyncExitStack, closing
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
@@ -26,7 +24,9 @@ from appliance.server import assembly
 from appliance.server.address_follower import AddressFollower
 from appliance.server.api.client_address import source_of_peer
 from appliance.server.api.metrics import create_metrics_app
+from appliance.server.conntrack_metrics import ConntrackCollector
 from appliance.server.exporter import ExitCollector
+from appliance.server.hard_stop import hard_stop
 from appliance.server.http.ambiguous_length import Unambiguous
 from appliance.server.http.request_queue import RequestQueue
 from appliance.server.http.request_timing import Timed
@@ -46,11 +46,12 @@ from appliance.store.state_dir import StateDir
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Awaitable, Callable, Iterator, Mapping
+    from collections.abc import Awaitable, Callable, Mapping
 
     from appliance.config.load import Settings
     from appliance.domain.clock import Clock
     from appliance.network.exit_node import Exit
+    from appliance.network.firewall.conntrack_size import ConntrackSizes
     from appliance.network.firewall.firewall import HostEgress
     from appliance.network.firewall.host_ports import HostPorts
     from appliance.network.netlink.events import NetlinkEvents
@@ -62,7 +63,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 REQUESTS_GRACE_S = 4
-STOP_LIMIT_S = 10
 
 
 # Set if wireguard-go runs as a service of its own: that unit's name. systemd/wg-appliance.service.d/userspace.conf.
@@ -88,6 +88,7 @@ class _Host:
     egress: HostEgress
     follower: AddressFollower
     ports: HostPorts
+    conntrack: ConntrackSizes
 
 
 async def _serve(read_settings: Callable[[], Settings], environ: Mapping[str, str]) -> None:
@@ -97,7 +98,7 @@ async def _serve(read_settings: Callable[[], Settings], environ: Mapping[str, st
     state.create()
     async with AsyncExitStack() as stack:
         # First in, so last out: it limits the time of the whole shutdown.
-        stack.enter_context(_hard_stop(stopping))
+        stack.enter_context(hard_stop(stopping))
         stack.enter_context(state.serving())
         state.require_whole()
         listeners = _bind(settings, stack)
@@ -112,6 +113,7 @@ async def _serve(read_settings: Callable[[], Settings], environ: Mapping[str, st
         status = _service_status(systemd, parts, clock)
         reload = Reload(settings, read_settings, _taking_over(host, parts), parts.ticker, status)
         watches = _watches(host, parts, store, stopping, stack)
+        await asyncio.to_thread(_make_room_for_flows, host)
         systemd.status("starting: applying what the store says to the host")
         await parts.ticker.tick()
         if parts.node.health.check_fault is not None:
@@ -119,6 +121,7 @@ async def _serve(read_settings: Callable[[], Settings], environ: Mapping[str, st
         supervisor = Supervisor(stopping, parts.node.health.task)
         metrics.registry.register(ExitCollector(parts, host.tunnel, supervisor.crashes))
         metrics.registry.register(PortCollector(host.ports))
+        metrics.registry.register(ConntrackCollector(assembly.PROC))
         servers = _web_servers(host, parts, clock, metrics, listeners, certificate)
         tasks: dict[str, Task] = {
             **watches,
@@ -168,7 +171,17 @@ async def _open_host(
     # Before the table is first applied: no packet of a client leaves with a port of a service.
     ports = await asyncio.to_thread(assembly.host_ports, settings)
     egress.use_ports(ports.ranges)
-    return _Host(settings, state, local.exit, tunnel, egress, follower, ports)
+    conntrack = assembly.conntrack_sizes(state, clock.now().boot_id)
+    return _Host(settings, state, local.exit, tunnel, egress, follower, ports, conntrack)
+
+
+def _make_room_for_flows(host: _Host) -> None:
+    """Raises the size of the host's connection tracking table, of which a client's share depends."""
+    try:
+        host.conntrack.raise_limit()
+    except EgressError as error:
+        log.warning("%s", error)
+    host.follower.reconfigure(host.settings)
 
 
 async def _open_store(state: StateDir, metrics: Metrics, stack: AsyncExitStack) -> Store:
@@ -308,28 +321,6 @@ async def _leave_host(host: _Host) -> None:
     try:
         await host.tunnel.delete()
         await host.egress.remove()
+        host.conntrack.restore()
     except (TunnelError, EgressError) as error:
         log.error("the host is not as it was found: %s", error)
-
-
-@contextmanager
-def _hard_stop(stopping: asyncio.Event) -> Iterator[None]:
-    """Exits STOP_LIMIT_S after the stop was requested, even if a thread, a device or the event loop hangs."""
-
-    async def arm() -> None:
-        await stopping.wait()
-        timer.start()
-
-    timer = threading.Timer(STOP_LIMIT_S, _give_up)
-    timer.daemon = True
-    arming = asyncio.ensure_future(arm())
-    try:
-        yield
-    finally:
-        arming.cancel()
-        timer.cancel()
-
-
-def _give_up() -> None:
-    log.critical("not stopped within %d s; leaving as after a crash, the next start settles it", STOP_LIMIT_S)
-    os._exit(1)

@@ -66,7 +66,7 @@ class Ending:
                 await self._mark_closing(session)
                 self._schedule.check_soon()
                 raise PeerApplyFailed from error
-        await self._addresses.quarantine.release()
+        self._addresses.quarantine.begin_release()
 
     async def finish_free(self, ending: Mapping[bytes, Reason]) -> bool:
         """Ends the sessions whose keys no request holds; returns whether those were all.
@@ -105,9 +105,9 @@ class Ending:
         """Rolls back the rows of failed requests. Raises StoreUnavailable."""
         await self._rollback.run()
 
-    async def release_addresses(self) -> None:
-        """Releases the addresses of ended sessions. Must not be called with the exit lock held."""
-        await self._addresses.quarantine.release()
+    def release_addresses(self) -> None:
+        """Begins to release the addresses of ended sessions."""
+        self._addresses.quarantine.begin_release()
 
     def correct_pool(self, unfinished: Iterable[Session]) -> None:
         """Corrects the pool after the store was read: its rows and failed requests hold addresses, and nothing else."""

@@ -280,4 +280,4 @@ class Opening:
             await self._rollback.run()
         except StoreUnavailable as error:
             log.warning("row of a failed session not deleted yet: %s", error.__cause__, extra=about(**ids_of(pending)))
-        await self._addresses.quarantine.release()
+        self._addresses.quarantine.begin_release()

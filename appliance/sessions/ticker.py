@@ -105,7 +105,7 @@ class Ticker:
             self._took_s = (self.ended_ms - started) / 1000
         self._metrics.ticked(self._took_s, whole=whole)
         self._report(fault)
-        await self._ending.release_addresses()
+        self._ending.release_addresses()
 
     def _report(self, fault: str | None) -> None:
         self.failed_ticks += fault is not None

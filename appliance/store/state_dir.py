@@ -24,6 +24,7 @@ class StateDir:
         self.path = path
         self.store = path / "store.sqlite"
         self.sysctls = path / "sysctls.json"
+        self.conntrack = path / "conntrack.json"
         self.wireguard_go_log = path / "wireguard-go.log"
         self.running = path / "running.json"
         self.addresses = path / "addresses.json"  # in use, like the settings in running.json

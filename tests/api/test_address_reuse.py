@@ -12,21 +12,21 @@ SMALLEST = 'subnet = "10.101.0.0/30"\n'  # one client
 
 @on_exit()
 async def test_not_before_its_flows_are_forgotten(exit_: ExitUnderTest) -> None:
-    """The session has ended, its address is taken, other requests and ticks go on; then it is free."""
+    """The session has ended and its client is told, its address is taken; requests and ticks go on. Then it is free."""
     ada = await exit_.client()
     opened = await ada.open()
     exit_.egress.gate.clear()
-    deleting = asyncio.create_task(ada.delete(opened["id"]))
+    assert (await ada.delete(opened["id"])).status_code == 200
     await until(lambda: exit_.egress.forgotten, "flows are being forgotten")
     assert exit_.state_of(opened["id"]) == ("terminated", Reason.CLOSED)
     assert exit_.parts.pool.in_use == 1
-    assert address(await ada.open()) != address(opened)
-    ticking = asyncio.create_task(exit_.tick())
-    await until(lambda: exit_.parts.ticker.ticks > 1, "a tick")
+    second = await ada.open()
+    assert address(second) != address(opened)
+    await exit_.tick()
+    assert (await ada.delete(second["id"])).status_code == 200
+    assert exit_.parts.pool.in_use == 2
     exit_.egress.gate.set()
-    assert (await deleting).status_code == 200
-    await ticking
-    assert exit_.parts.pool.in_use == 1  # the second's
+    await until(lambda: exit_.parts.pool.in_use == 0, "both are free")
 
 
 @on_exit()

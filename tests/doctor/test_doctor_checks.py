@@ -13,6 +13,7 @@ import pytest
 from appliance.config.load import parse_settings
 from appliance.config.settings import by_key
 from appliance.domain.clock import Moment
+from appliance.network.firewall.flow_capacity import TableSize
 from appliance.network.firewall.rules import Translation
 from appliance.network.public_address import Standing
 from appliance.network.uplinks import Uplink
@@ -28,6 +29,7 @@ from appliance.ops.doctor.facts import (
     PortFacts,
     StateFacts,
     StateFile,
+    Tracking,
     UdpPort,
 )
 from appliance.ops.doctor.finding import Finding, Status
@@ -51,6 +53,7 @@ HEALTHY = Facts(
         now=Moment(wall_ms=2_000_000, boot_ms=100_000, boot_id=BOOT),
         clock_synchronised=True,
         disk=Disk(free=10 << 30, total=20 << 30, free_inodes=100_000, read_only=False),
+        tracking=Tracking(TableSize(count=1000, limit=262_144, buckets=262_144), wanted=524_288, changeable=True),
     ),
     state=StateFacts(
         files=(StateFile(FOLDER, 7, 0o700), StateFile(FOLDER / "server.key", 7, 0o600)),

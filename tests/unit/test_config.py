@@ -67,6 +67,8 @@ DEFAULTS: Mapping[str, object] = {
     "egress.isolate_clients": True,
     "egress.extra_block": (),
     "egress.extra_allow": (),
+    "egress.max_flows": None,  # auto
+    "egress.new_flows": 200,
     "api.listen": HostPort("127.0.0.1", 8080),
     "api.tls_cert": None,
     "api.tls_key": None,

@@ -14,11 +14,13 @@ import pytest
 from appliance.network.firewall import conntrack
 from appliance.network.firewall.conntrack import Flow, leaves_untranslated, parse
 from appliance.network.netlink import constants
-from appliance.network.netlink.codec import NLMSG_HEADER, attribute, nest
+from appliance.network.netlink.codec import NLMSG_HEADER, attribute, messages, nest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
+
+    from appliance.network.netlink.codec import Event
 
 SUBNETS = [IPv4Network("10.101.0.0/24"), IPv6Network("fd65:7869:7400::/112")]
 CLIENT, CLIENT6, EXIT, WEB, WEB6 = "10.101.0.2", "fd65:7869:7400::2", "203.0.113.1", "203.0.113.10", "2001:db8:2::10"
@@ -122,13 +124,21 @@ class Kernel:
     def __init__(self, answers: Sequence[int]) -> None:
         self._listing = [message(0, entry(CLIENT, WEB, CLIENT)) for _ in answers]
         self._listing.append(message(constants.NLMSG_DONE, bytes(4)))
-        self._answers = [message(constants.NLMSG_ERROR, struct.pack("=i", -code)) for code in answers]
+        self._answers = list(answers)
         self._next: list[bytes] = []
 
     def sendto(self, sent: bytes, _: tuple[int, int]) -> None:
-        (_, kind, *_) = NLMSG_HEADER.unpack_from(sent)
-        deleting = kind & 0xFF == constants.IPCTNL_MSG_CT_DELETE
-        self._next = [self._answers.pop(0)] if deleting else self._listing
+        requests = list(messages(sent))
+        if requests[0].kind & 0xFF == constants.IPCTNL_MSG_CT_DELETE:
+            self._next = [answer for request in requests for answer in self._answer(request)]
+        else:
+            self._next = self._listing
+
+    def _answer(self, request: Event) -> list[bytes]:
+        """As the kernel does: to what it refuses, and where an answer is asked for."""
+        code = self._answers.pop(0)
+        asked = request.flags & constants.NLM_F_ACK
+        return [message(constants.NLMSG_ERROR, struct.pack("=i", -code), request.sequence)] if code or asked else []
 
     def recv(self, _: int) -> bytes:
         return b"".join(self._next)
@@ -137,8 +147,8 @@ class Kernel:
         return len(self._answers)
 
 
-def message(kind: int, payload: bytes) -> bytes:
-    return NLMSG_HEADER.pack(NLMSG_HEADER.size + len(payload), kind, 0, 0, 0) + payload
+def message(kind: int, payload: bytes, sequence: int = 0) -> bytes:
+    return NLMSG_HEADER.pack(NLMSG_HEADER.size + len(payload), kind, 0, sequence, 0) + payload
 
 
 def test_kept_by_the_kernel(monkeypatch: pytest.MonkeyPatch) -> None:

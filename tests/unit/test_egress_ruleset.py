@@ -15,6 +15,7 @@ from appliance.network.firewall.chains.destinations import METADATA, PRIVATE, SM
 from appliance.network.firewall.rules import (
     Blocks,
     EgressRules,
+    FlowLimits,
     HostServices,
     Listener,
     PortRange,
@@ -68,6 +69,9 @@ VARIANTS = {
     "a listener at the public address": replace(FULL, services=HostServices(NATS, (Listener(NATS, 443),))),
     "a listener in the tunnel": replace(FULL, services=HostServices(NATS, (Listener(TUNNEL.subnet[1], 8080),))),
     "allowed": replace(FULL, blocks=replace(BLOCKS, allowed=ALLOWED)),
+    "limits": replace(FULL, flows=FlowLimits(open=4096, new=200)),
+    "a limit at a time": replace(FULL, flows=FlowLimits(open=1, new=0)),
+    "a limit a second": replace(FULL, flows=FlowLimits(open=0, new=100_000)),
     "long name": replace(FULL, tunnel=replace(TUNNEL, interface="wg-exit_0.public"[:15])),
 }
 
@@ -359,3 +363,20 @@ def test_nft_accepts_every_variant(rules: EgressRules) -> None:
     if "Operation not permitted" in checked.stderr or "Operation not supported" in checked.stderr:
         pytest.skip("NOT TESTED: this kernel lets nobody check nftables rules")
     assert (checked.returncode, checked.stderr) == (0, "")
+
+
+def test_without_limits_nothing_of_them_is_in_the_path() -> None:
+    """An exit without limits has neither their chains nor their sets."""
+    assert "limit" not in render(FULL)
+    assert "flows" not in render(FULL)
+
+
+@pytest.mark.parametrize("prefix", [16, 20, 24, 30])
+def test_a_client_is_one_to_both_versions(prefix: int) -> None:
+    """The place in the subnet, by which a client is counted, is the same of its IPv4 and IPv6 address."""
+    subnet = IPv4Network(f"10.101.0.0/{prefix}")
+    tunnel = replace(TUNNEL, subnet=subnet, subnet6=IPv6Network("fd65:7869:7400::/112"))
+    rules = replace(FULL, tunnel=tunnel, flows=FlowLimits(open=10, new=0))
+    masks = {line.split("& ")[1].split()[0] for line in chain(rules, "limits")}
+    assert masks == {f"{int(subnet.hostmask):#06x}"}
+    assert f"set flows {{ type inet_service; size {subnet.num_addresses}; flags dynamic; }}" in lines(rules)

@@ -48,6 +48,7 @@ PURE = (
     "network.firewall.rules",
     "network.firewall.ruleset",
     "network.firewall.settled_listeners",
+    "network.firewall.flow_capacity",
     "config.reloadable",
     "client.api.responses",
     "client.tunnel.wg_config",
@@ -60,6 +61,7 @@ PURE = (
     "ops.doctor.ports",
     "ops.doctor.server",
     "ops.doctor.state",
+    "ops.doctor.tracking",
     "ops.doctor.tunnel",
     "server.console.reference",
 )

@@ -12,8 +12,8 @@ from __future__ import annotations
 import errno
 import os
 import socket
-import struct
 import sys
+import time
 from collections import Counter
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,12 +21,15 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from appliance.network.firewall import conntrack_entries
 from appliance.network.netlink import constants
-from appliance.network.netlink.codec import NLMSG_HEADER, attribute, attributes, messages, nest
+from appliance.network.netlink.codec import attribute, attributes, messages, nest
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Sequence
     from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+
+    from appliance.network.firewall.conntrack_entries import ConntrackEntry
 
     Address = IPv4Address | IPv6Address
     Network = IPv4Network | IPv6Network
@@ -37,9 +40,12 @@ READING_A_FLOW = 512
 PASSING_A_FLOW = 6
 _SYSCTLS = Path("/proc/sys/net/netfilter")
 _BUFFER_SIZE = 64 * 1024
-_NFGENMSG = struct.Struct("=BBH")  # family, version, resource
-_SOURCES = (constants.CTA_IP_V4_SRC, constants.CTA_IP_V6_SRC)
-_DESTINATIONS = (constants.CTA_IP_V4_DST, constants.CTA_IP_V6_DST)
+# Entries that one system call deletes: the answers, if the kernel refuses all, fit its default buffer (net.core.
+# rmem_default), in which each takes a kilobyte at most.
+_BATCH = 128
+# After each datagram: a thread that waits for the interpreter's lock gets it now, and else, though a system call gives
+# it free, mostly not before the switch interval of 5 ms (PEP 311; CPython, Python/ceval_gil.c).
+_LET_OTHERS_S = 0.0003
 _ENDS = (
     (constants.CTA_IP_V4_SRC, constants.CTA_IP_V6_SRC, constants.CTA_FILTER_F_IP_SRC),
     (constants.CTA_IP_V4_DST, constants.CTA_IP_V6_DST, constants.CTA_FILTER_F_IP_DST),
@@ -73,8 +79,9 @@ def forget_untranslated(subnets: Sequence[Network]) -> int:
         wanted = attribute(constants.CTA_STATUS, bytes(4))
         # Newer kernels filter out flows with a translated source, which are nearly all.
         wanted += attribute(constants.CTA_STATUS_MASK, constants.IPS_SRC_NAT.to_bytes(4, "big"))
-        untranslated = [f for f in _flows(kernel, socket.AF_UNSPEC, wanted) if leaves_untranslated(f, subnets)]
-        return _forget_each(kernel, untranslated)
+        every = _flows(kernel, socket.AF_UNSPEC, wanted)
+        untranslated = [(flow.family, flow.name) for flow in every if leaves_untranslated(flow, subnets)]
+        return _forget_each(kernel, iter(untranslated))
 
 
 def forget_translated(subnets: Sequence[Network], to: Collection[Address]) -> int:
@@ -82,13 +89,14 @@ def forget_translated(subnets: Sequence[Network], to: Collection[Address]) -> in
     with _conntrack() as kernel:
         every = _flows(kernel, socket.AF_UNSPEC, b"")
         flows = [flow for flow in every if flow.answer_to in to and any(flow.source in subnet for subnet in subnets)]
-        return _forget_each(kernel, flows)
+        return _forget_each(kernel, ((flow.family, flow.name) for flow in flows))
 
 
 def forget_of(addresses: Iterable[Address]) -> int:
     """Deletes flows from or to any of these addresses; returns how many. Raises OSError."""
-    with _conntrack() as kernel:
-        return _forget_each(kernel, _of(kernel, frozenset(addresses)))
+    wanted = frozenset(addresses)
+    with _conntrack() as kernel, _conntrack() as deleting:
+        return _forget_each(deleting, ((entry.family, entry.name) for entry in _of(kernel, wanted)))
 
 
 def forget_others(subnets: Sequence[Network], held: Collection[Address]) -> int:
@@ -96,15 +104,30 @@ def forget_others(subnets: Sequence[Network], held: Collection[Address]) -> int:
 
     The first host address of a subnet is the host's own and keeps its flows.
     """
-    held = {*held, *(subnet[1] for subnet in subnets)}
+    kept = {address.packed for address in held} | {subnet[1].packed for subnet in subnets}
 
-    def forgotten(address: Address) -> bool:
-        return address not in held and any(address in subnet for subnet in subnets)
+    def forgotten(packed: bytes) -> bool:
+        return packed not in kept and is_inside(packed, subnets)
 
+    with _conntrack() as kernel, _conntrack() as deleting:
+        every = entries(kernel)
+        others = ((e.family, e.name) for e in every if forgotten(e.source) or forgotten(e.destination))
+        return _forget_each(deleting, others)
+
+
+def begun_from(subnets: Sequence[Network]) -> Iterator[ConntrackEntry]:
+    """Returns the flows that addresses of these subnets began. Raises OSError."""
     with _conntrack() as kernel:
-        every = _flows(kernel, socket.AF_UNSPEC, b"")
-        flows = [flow for flow in every if forgotten(flow.source) or forgotten(flow.destination)]
-        return _forget_each(kernel, flows)
+        yield from (entry for entry in entries(kernel) if is_inside(entry.source, subnets))
+
+
+def is_inside(packed: bytes, subnets: Sequence[Network]) -> bool:
+    """Tells whether a packed address is in one of the subnets."""
+    number, bits = int.from_bytes(packed, "big"), 8 * len(packed)
+    return any(
+        subnet.max_prefixlen == bits and (number ^ int(subnet.network_address)) >> (bits - subnet.prefixlen) == 0
+        for subnet in subnets
+    )
 
 
 def forget_on_ports(subnets: Sequence[Network], ports: Collection[tuple[int, int]]) -> int:
@@ -120,7 +143,8 @@ def forget_on_ports(subnets: Sequence[Network], ports: Collection[tuple[int, int
         return translated and any(flow.source in subnet for subnet in subnets)
 
     with _conntrack() as kernel:
-        return _forget_each(kernel, [flow for flow in _answered_at(kernel, wanted) if leaves_from_them(flow)])
+        flows = [flow for flow in _answered_at(kernel, wanted) if leaves_from_them(flow)]
+        return _forget_each(kernel, ((flow.family, flow.name) for flow in flows))
 
 
 def most_to_one_place(subnets: Sequence[Network]) -> dict[int, int]:
@@ -144,15 +168,14 @@ def _conntrack() -> Iterator[socket.socket]:
         yield kernel
 
 
-def _of(kernel: socket.socket, addresses: Collection[Address]) -> list[Flow]:
+def _of(kernel: socket.socket, addresses: Collection[Address]) -> Iterator[ConntrackEntry]:
     if reading_all_is_quicker(len(addresses), *_table_size()):
-        every = _flows(kernel, socket.AF_UNSPEC, b"")
-        return [flow for flow in every if flow.source in addresses or flow.destination in addresses]
-    flows = list[Flow]()
+        packed = {address.packed for address in addresses}
+        yield from (entry for entry in entries(kernel) if entry.source in packed or entry.destination in packed)
+        return
     for address in addresses:
         for version_4, version_6, field in _ENDS:
-            flows += _at(kernel, address, version_4 if address.version == 4 else version_6, field)
-    return flows
+            yield from _at(kernel, address, version_4 if address.version == 4 else version_6, field)
 
 
 def reading_all_is_quicker(addresses: int, flows: int, buckets: int) -> bool:
@@ -176,15 +199,15 @@ def _table_size() -> tuple[int, int]:
     return int(flows), int(buckets)
 
 
-def _at(kernel: socket.socket, address: Address, end: int, field: int) -> list[Flow]:
+def _at(kernel: socket.socket, address: Address, end: int, field: int) -> Iterator[ConntrackEntry]:
     """Lists the flows with this address at either end.
 
     Linux 5.8 and later filter them; an earlier kernel ignores the filter and lists all flows.
     """
     wanted = nest(constants.CTA_TUPLE_ORIG, nest(constants.CTA_TUPLE_IP, attribute(end, address.packed)))
     wanted += nest(constants.CTA_FILTER, attribute(constants.CTA_FILTER_ORIG_FLAGS, field.to_bytes(4, sys.byteorder)))
-    family = socket.AF_INET if address.version == 4 else socket.AF_INET6
-    return [flow for flow in _flows(kernel, family, wanted) if address in (flow.source, flow.destination)]
+    family, packed = socket.AF_INET if address.version == 4 else socket.AF_INET6, address.packed
+    return (entry for entry in entries(kernel, family, wanted) if packed in (entry.source, entry.destination))
 
 
 def _answered_at(kernel: socket.socket, ports: Collection[tuple[int, int]]) -> list[Flow]:
@@ -210,31 +233,49 @@ def leaves_untranslated(flow: Flow, subnets: Sequence[Network]) -> bool:
     return flow.answer_to == flow.source and inside(flow.source) and not inside(flow.destination)
 
 
+def entries(kernel: socket.socket, family: int = socket.AF_UNSPEC, wanted: bytes = b"") -> Iterator[ConntrackEntry]:
+    """Lists conntrack's entries. Raises OSError."""
+    for datagram in _listing(kernel, family, wanted):
+        found, ended = conntrack_entries.read(datagram)
+        yield from found
+        if ended:
+            return
+
+
 def _flows(kernel: socket.socket, family: int, wanted: bytes) -> Iterator[Flow]:
-    _send(kernel, constants.IPCTNL_MSG_CT_GET, constants.NLM_F_DUMP, family, wanted)
-    while True:
-        for event in messages(kernel.recv(_BUFFER_SIZE)):
+    for datagram in _listing(kernel, family, wanted):
+        for event in messages(datagram):
             if event.kind == constants.NLMSG_DONE:
                 return
             if event.kind == constants.NLMSG_ERROR:
-                if code := _errno(event.payload):
+                if code := conntrack_entries.errno_of(event.payload):
                     raise OSError(code, os.strerror(code))
             elif (flow := parse(event.payload)) is not None:
                 yield flow
 
 
+def _listing(kernel: socket.socket, family: int, wanted: bytes) -> Iterator[bytes]:
+    command, flags = constants.IPCTNL_MSG_CT_GET, constants.NLM_F_DUMP
+    kernel.sendto(conntrack_entries.request(command, flags, family, wanted), (0, 0))
+    while True:
+        yield kernel.recv(_BUFFER_SIZE)
+        time.sleep(_LET_OTHERS_S)
+
+
 def parse(payload: bytes) -> Flow | None:
     """Parses a conntrack message after its header; None if it is not IP, or truncated."""
-    fields = dict(attributes(payload[_NFGENMSG.size :]))
+    fields = dict(attributes(payload[conntrack_entries.NFGENMSG.size :]))
     original, reply = (
-        _addresses(fields.get(kind, b"")) for kind in (constants.CTA_TUPLE_ORIG, constants.CTA_TUPLE_REPLY)
+        conntrack_entries.addresses(fields.get(kind, b""))
+        for kind in (constants.CTA_TUPLE_ORIG, constants.CTA_TUPLE_REPLY)
     )
     if original is None or reply is None:
         return None
     name = nest(constants.CTA_TUPLE_ORIG, fields[constants.CTA_TUPLE_ORIG])
     name += b"".join(attribute(kind, fields[kind]) for kind in (constants.CTA_ZONE, constants.CTA_ID) if kind in fields)
+    source, destination, answer_to = (ip_address(each) for each in (*original, reply[1]))
     answer_port, (_, port) = (_port(fields[kind]) for kind in (constants.CTA_TUPLE_REPLY, constants.CTA_TUPLE_ORIG))
-    return Flow(payload[0], original[0], original[1], reply[1], name, answer_port, port)
+    return Flow(payload[0], source, destination, answer_to, name, answer_port, port)
 
 
 def _port(tuple_: bytes) -> tuple[int, int]:
@@ -244,41 +285,31 @@ def _port(tuple_: bytes) -> tuple[int, int]:
     return protocol, int.from_bytes(fields.get(constants.CTA_PROTO_DST_PORT, b""), "big")
 
 
-def _addresses(tuple_: bytes) -> tuple[Address, Address] | None:
-    """Returns source and destination."""
-    ips = dict(attributes(dict(attributes(tuple_)).get(constants.CTA_TUPLE_IP, b"")))
-    packed = [next((ips[kind] for kind in kinds if kind in ips), b"") for kinds in (_SOURCES, _DESTINATIONS)]
-    if any(len(address) not in (4, 16) for address in packed):
-        return None
-    return ip_address(packed[0]), ip_address(packed[1])
-
-
-def _forget_each(kernel: socket.socket, flows: Iterable[Flow]) -> int:
-    """Deletes flows; returns how many still existed.
+def _forget_each(kernel: socket.socket, named: Iterator[tuple[int, bytes]]) -> int:
+    """Deletes entries, given by family and name; returns how many still existed.
 
     Raises OSError, after trying all, if the kernel kept one (EBUSY: it is in a flow table).
     """
-    answers = [_forget(kernel, flow) for flow in flows]
+    tried, answers = 0, list[int]()
+    for batch in conntrack_entries.in_batches(named, _BATCH):
+        tried += len(batch)
+        answers += _delete(kernel, batch)
     # ENOENT: the flow has ended, or another flow has its addresses now.
-    if refused := [code for code in answers if code not in (0, errno.ENOENT)]:
-        raise OSError(refused[0], f"{len(refused)} of {len(answers)} connections are kept: {os.strerror(refused[0])}")
-    return answers.count(0)
+    if refused := [code for code in answers if code != errno.ENOENT]:
+        raise OSError(refused[0], f"{len(refused)} of {tried} connections are kept: {os.strerror(refused[0])}")
+    return tried - len(answers)
 
 
-def _forget(kernel: socket.socket, flow: Flow) -> int:
-    """Deletes one flow; returns the kernel's errno, 0 on success."""
-    _send(kernel, constants.IPCTNL_MSG_CT_DELETE, constants.NLM_F_ACK, flow.family, flow.name)
-    return next((_errno(e.payload) for e in messages(kernel.recv(_BUFFER_SIZE)) if e.kind == constants.NLMSG_ERROR), 0)
-
-
-def _send(kernel: socket.socket, command: int, flags: int, family: int, body: bytes) -> None:
-    kind = constants.NFNL_SUBSYS_CTNETLINK << 8 | command
-    payload = _NFGENMSG.pack(family, 0, 0) + body
-    header = NLMSG_HEADER.pack(NLMSG_HEADER.size + len(payload), kind, flags | constants.NLM_F_REQUEST, 0, 0)
-    kernel.sendto(header + payload, (0, 0))
-
-
-def _errno(error: bytes) -> int:
-    """Reads the errno, with which struct nlmsgerr begins, negated."""
-    (negated,) = struct.unpack_from("=i", error)
-    return int(-negated)
+def _delete(kernel: socket.socket, batch: Sequence[tuple[int, bytes]]) -> list[int]:
+    """Deletes entries in one system call; returns the errnos of those that the kernel refused."""
+    time.sleep(_LET_OTHERS_S)
+    kernel.sendto(conntrack_entries.deletions(batch), (0, 0))
+    refused = list[int]()
+    while True:
+        for event in messages(kernel.recv(_BUFFER_SIZE)):
+            if event.kind != constants.NLMSG_ERROR:
+                continue
+            if code := conntrack_entries.errno_of(event.payload):
+                refused.append(code)
+            if event.sequence == len(batch):
+                return refused

@@ -57,6 +57,8 @@ class HostEgress:
         self._look_again_at = 0.0
         self._impassable: set[str] = set()  # chains of other tables; logged once
         self.published: frozenset[Port] = frozenset()  # ports that other tables forward
+        self._walking = asyncio.Lock()  # one walk of the flow table at a time, each in a thread
+        self._background: set[asyncio.Future[None]] = set()
 
     def take_over(self, rules: EgressRules, abandoned: Collection[Address] = ()) -> None:
         """Sets the rules, which the next tick applies. The port ranges stay.
@@ -102,8 +104,10 @@ class HostEgress:
                 raise
             log.info("nftables table inet %s applied%s", ruleset.TABLE, " again: it was changed" if self._known else "")
             self._known = rules == self._rules  # others may have been set meanwhile
-            await self._begin_flows_anew()
-            await self._forget_abandoned()
+            # The table stands: what began without it is looked for while the tick goes on.
+            anew = asyncio.ensure_future(self._settle_flows())
+            self._background.add(anew)
+            anew.add_done_callback(self._background.discard)
         if changes.sysctls:
             self._forwarding.set(changes.sysctls)
         if changes.others:
@@ -179,7 +183,8 @@ class HostEgress:
     async def forget_on_ports(self, ports: Collection[Port]) -> None:
         """Deletes clients' flows that leave from ports on which a service of the host listens now."""
         try:
-            many = await asyncio.to_thread(conntrack.forget_on_ports, self._subnets, ports)
+            async with self._walking:
+                many = await asyncio.to_thread(conntrack.forget_on_ports, self._subnets, ports)
         except OSError as error:
             log.warning("clients' connections may take answers to a service of this host: conntrack: %s", error)
         else:
@@ -188,14 +193,20 @@ class HostEgress:
 
     async def _forget(self, forget: Callable[[], int]) -> None:
         try:
-            await asyncio.to_thread(forget)
+            async with self._walking:
+                await asyncio.to_thread(forget)
         except OSError as error:
             log.warning("connections of a session that ended may go on: conntrack: %s", error)
+
+    async def _settle_flows(self) -> None:
+        await self._begin_flows_anew()
+        await self._forget_abandoned()
 
     async def _begin_flows_anew(self) -> None:
         """Deletes flows without source NAT, which began while the table was missing or changed."""
         try:
-            many = await asyncio.to_thread(conntrack.forget_untranslated, self._subnets)
+            async with self._walking:
+                many = await asyncio.to_thread(conntrack.forget_untranslated, self._subnets)
         except OSError as error:
             log.warning("connections that began without the table may hang: conntrack: %s", error)
         else:
@@ -208,7 +219,8 @@ class HostEgress:
         if not gone:
             return
         try:
-            many = await asyncio.to_thread(conntrack.forget_translated, self._subnets, gone)
+            async with self._walking:
+                many = await asyncio.to_thread(conntrack.forget_translated, self._subnets, gone)
         except OSError as error:
             log.warning("connections that left with %s may hang: conntrack: %s", _listed(gone), error)
         else:

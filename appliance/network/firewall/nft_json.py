@@ -84,9 +84,17 @@ def _rules(expressions: Iterable[Mapping[str, Any]], sets: Mapping[str, list[Any
         if kind == "match":
             tests.append(_match(content, sets))
         elif kind in _LIMITS:
-            tests.append(_within_limit if not content.get("inv") else _over_limit)
+            tests.append(_limit(content))
+        elif kind == "set":
+            # An element for each packet's key, which may carry a limit; without one the rule goes on.
+            limits = (statement[each] for statement in content.get("stmt", ()) for each in _LIMITS if each in statement)
+            tests.extend(map(_limit, limits))
         elif kind not in _SILENT:
             tests.append(unknown)
+
+
+def _limit(content: Mapping[str, Any]) -> Test:
+    return _over_limit if content.get("inv") else _within_limit
 
 
 def _within_limit(_: Packet) -> bool:

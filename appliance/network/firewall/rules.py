@@ -110,6 +110,17 @@ class PortRanges:
 
 
 @dataclass(frozen=True, slots=True)
+class FlowLimits:
+    """Limits the connections of one client: `open` at a time, `new` ones a second. 0: no limit."""
+
+    open: int
+    new: int
+
+
+UNLIMITED = FlowLimits(open=0, new=0)
+
+
+@dataclass(frozen=True, slots=True)
 class EgressRules:
     """Describes what clients may reach, and how their traffic leaves."""
 
@@ -118,3 +129,4 @@ class EgressRules:
     translation: Translation
     port_ranges: PortRanges = PortRanges()
     services: HostServices = HostServices()
+    flows: FlowLimits = UNLIMITED

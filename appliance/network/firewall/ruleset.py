@@ -4,13 +4,23 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from appliance.network.firewall.chains import destinations, forward, host, local, nat, private, reflection, sources
+from appliance.network.firewall.chains import (
+    destinations,
+    forward,
+    host,
+    limits,
+    local,
+    nat,
+    private,
+    reflection,
+    sources,
+)
 
 if TYPE_CHECKING:
     from appliance.network.firewall.rules import EgressRules
 
 TABLE = "wg_appliance"
-CHAINS = (sources, reflection, private, forward, host, local, nat)
+CHAINS = (sources, reflection, private, forward, host, local, nat, limits)
 
 
 def render(rules: EgressRules) -> str:

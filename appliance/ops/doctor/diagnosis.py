@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from appliance.ops.doctor import firewall, machine, ports, server, state, tunnel
+from appliance.ops.doctor import firewall, machine, ports, server, state, tracking, tunnel
 from appliance.ops.doctor.finding import warning
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ CHECKS: Sequence[Callable[[Facts], Finding]] = (
     firewall.nftables,
     firewall.forward,
     ports.ports,
+    tracking.connections,
 )
 
 

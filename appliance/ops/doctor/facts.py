@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
     from appliance.config.load import Settings
     from appliance.domain.clock import Moment
+    from appliance.network.firewall.flow_capacity import TableSize
     from appliance.network.public_address import Standing
     from appliance.network.uplinks import Uplink
     from appliance.network.wireguard.backend import HostFacts
@@ -82,6 +83,18 @@ class ForwardingFacts:
 
 
 @dataclass(frozen=True, slots=True)
+class Tracking:
+    """Holds the size of the host's connection tracking. `wanted`: the limit that its memory allows.
+
+    `changeable`: the limit can be raised here; None: only root can tell.
+    """
+
+    size: TableSize
+    wanted: int
+    changeable: bool | None
+
+
+@dataclass(frozen=True, slots=True)
 class Disk:
     free: int
     total: int
@@ -91,12 +104,16 @@ class Disk:
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """Holds the machine's clock and disk. `root`: whether the facts were read as root; without, some are missing."""
+    """Holds the machine's clock, disk and connection tracking.
+
+    `root`: whether the facts were read as root; without, some are missing.
+    """
 
     root: bool
     now: Moment
     clock_synchronised: bool
     disk: Disk | None
+    tracking: Tracking | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from appliance.config.own_ports import own_ports
 from appliance.domain.clock import HostClock
 from appliance.domain.errors import HostError, TunnelError
 from appliance.network import interfaces, programs, public_address, standing_note, uplinks
-from appliance.network.firewall import conntrack, host_ports, nft, nft_json, sysctls
+from appliance.network.firewall import conntrack, conntrack_size, flow_capacity, host_ports, nft, nft_json, sysctls
 from appliance.network.firewall.port_ranges import ENOUGH_PORTS, borders, choose
 from appliance.network.programs import ProgramFailed
 from appliance.network.wireguard.backend import dump_existing, read_host
@@ -29,6 +29,7 @@ from appliance.ops.doctor.facts import (
     PortFacts,
     StateFacts,
     StateFile,
+    Tracking,
     UdpPort,
 )
 from appliance.ops.doctor.firewall import PROGRAMS
@@ -43,7 +44,8 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 
-PROC_SYS = Path("/proc/sys")
+PROC = Path("/proc")
+PROC_SYS = PROC / "sys"
 LEGACY_TABLES = {"ip": Path("/proc/net/ip_tables_names"), "ip6": Path("/proc/net/ip6_tables_names")}
 
 
@@ -57,13 +59,14 @@ def gather(settings: Settings, config_file: Path, state: StateDir, become_owner:
     udp = UdpPort(port_holders.holders(port), _device_port(interface))
     forwarding = _forwarding(state, root=root)
     firewall = _firewall()
+    tracking = _tracking(root=root)
     now = HostClock().now()
     disk = _disk(state.path)
     seen = _state(state, used, become_owner)
     return Facts(
         settings=settings,
         config_file=config_file,
-        machine=Machine(root, now, system_clock.synchronised(), disk),
+        machine=Machine(root, now, system_clock.synchronised(), disk, tracking),
         state=seen,
         wireguard=wireguard,
         network=network,
@@ -76,6 +79,14 @@ def gather(settings: Settings, config_file: Path, state: StateDir, become_owner:
 def _forwarding(state: StateDir, *, root: bool) -> ForwardingFacts:
     writable = os.access(PROC_SYS / "net/ipv4/ip_forward", os.W_OK) if root else None
     return ForwardingFacts(sysctls.Forwarding(PROC_SYS, state.sysctls, "").read(), writable)
+
+
+def _tracking(*, root: bool) -> Tracking | None:
+    size = conntrack_size.read_size(PROC)
+    if size is None:
+        return None
+    wanted = flow_capacity.wanted_limit(conntrack_size.memory(PROC))
+    return Tracking(size, wanted, conntrack_size.is_changeable(PROC) if root else None)
 
 
 def _network(settings: Settings, used: Standing | None) -> Network:

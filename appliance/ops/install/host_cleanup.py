@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from appliance.domain.clock import HostClock
 from appliance.network.firewall import coexistence, nft, ruleset
+from appliance.network.firewall.conntrack_size import ConntrackSizes
 from appliance.network.firewall.sysctls import Forwarding
 from appliance.network.programs import ROOT_PATH, ProgramMissing
 from appliance.network.wireguard import kernel, link
@@ -38,6 +39,8 @@ def clean_up(settings: Settings, state: StateDir, report: Callable[[str], None])
         report("rules that let clients through other firewalls: removed")
     if Forwarding(Path("/proc/sys"), state.sysctls, HostClock().now().boot_id).restore():
         report("sysctls: as they were when the service started")
+    if ConntrackSizes(Path("/proc"), state.conntrack, HostClock().now().boot_id).restore():
+        report("size of connection tracking: as it was when the service started")
 
 
 def _passages(environ: Mapping[str, str]) -> str:

@@ -143,6 +143,7 @@ class ExitUnderTest:
     async def tick(self, after: float = 0) -> None:
         self.clock.advance(after)
         await self.parts.ticker.tick()
+        await flows_forgotten()
 
     async def restart(self) -> None:
         """The process stops and another one starts, on the same store and interface."""
@@ -201,7 +202,9 @@ class Client:
     async def post(self, body: object = None, **fields: object) -> httpx.Response:
         """POST /v1/sessions: `fields` go beside the region."""
         content = {"region": "fsn", **fields} if body is None else body
-        return await self.exit_.http.post("/v1/sessions", json=content, headers=self.headers)
+        answer = await self.exit_.http.post("/v1/sessions", json=content, headers=self.headers)
+        await flows_forgotten()
+        return answer
 
     async def open(self, **fields: object) -> dict[str, Any]:
         answer = await self.post(**fields)
@@ -222,7 +225,14 @@ class Client:
         return found
 
     async def delete(self, session_id: str) -> httpx.Response:
-        return await self.exit_.http.delete(f"/v1/sessions/{session_id}", headers=self.headers)
+        answer = await self.exit_.http.delete(f"/v1/sessions/{session_id}", headers=self.headers)
+        await flows_forgotten()
+        return answer
+
+
+async def flows_forgotten() -> None:
+    """What has begun in the background has had its turn: flows are forgotten at once while `NoEgress.gate` is set."""
+    await asyncio.sleep(0)
 
 
 def new_key() -> tuple[str, bytes]:
