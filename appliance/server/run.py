@@ -19,7 +19,8 @@ from appliance.domain.errors import EgressError, HostError, TunnelError
 from appliance.network import sockets
 from appliance.network.firewall.nft_events import table_events
 from appliance.network.firewall.sysctl_events import forwarding_events
-from appliance.network.wireguard.backend import choose_backend
+from appliance.network.wireguard.backend import choose_device
+from appliance.network.wireguard.device_tunnel import DeviceTunnel
 from appliance.network.wireguard.link_events import link_events
 from appliance.server import assembly
 from appliance.server.api.metrics import create_metrics_app
@@ -29,6 +30,7 @@ from appliance.server.http.request_queue import RequestQueue
 from appliance.server.http.request_timing import Timed
 from appliance.server.http.tls import Certificate
 from appliance.server.http.uvicorn_server import WebServer
+from appliance.server.interface_claim import claim
 from appliance.server.reload import Reload
 from appliance.server.status import ServiceStatus
 from appliance.server.supervisor import Supervisor
@@ -37,6 +39,7 @@ from appliance.server.watchers import EventsWatch, watch_store
 from appliance.sessions.metrics import Metrics
 from appliance.store import integrity
 from appliance.store.database import Store
+from appliance.store.server_keys import ServerKeys
 from appliance.store.state_dir import StateDir
 
 if TYPE_CHECKING:
@@ -140,9 +143,12 @@ async def _open_host(
     # In a thread: pyroute2 runs an event loop, which cannot nest in this one.
     local = await asyncio.to_thread(assembly.describe_exit, settings, state)
     wireguard = settings.wireguard
-    tunnel, reason = await asyncio.to_thread(
-        choose_backend, wireguard.backend, wireguard.interface, state.wireguard_go_log, wireguard_go_unit
+    device, reason = await asyncio.to_thread(
+        choose_device, wireguard.backend, wireguard.interface, state.wireguard_go_log, wireguard_go_unit
     )
+    keys = ServerKeys(state, clock.now().boot_id)
+    own_unit = wireguard_go_unit is not None
+    tunnel = DeviceTunnel(await asyncio.to_thread(claim, device, local.exit, keys, own_unit=own_unit))
     stack.push_async_callback(tunnel.close)
     link = await tunnel.link()
     if link is None or not link.up:
@@ -282,11 +288,11 @@ async def _leave_host(host: _Host) -> None:
     """Keeps the tunnel up, so that a restart disconnects no client, unless the host is to be restored on exit."""
     if host.settings.wireguard.keep_on_exit:
         return
-    try:
-        await host.tunnel.delete()
-        await host.egress.remove()
-    except (TunnelError, EgressError) as error:
-        log.error("the host is not as it was found: %s", error)
+    for restore in (host.tunnel.delete, host.egress.remove):
+        try:
+            await restore()
+        except (TunnelError, EgressError) as error:
+            log.error("the host is not as it was found: %s", error)
 
 
 @contextmanager

@@ -27,6 +27,7 @@ class StateDir:
         self.wireguard_go_log = path / "wireguard-go.log"
         self.running = path / "running.json"
         self.key = path / "server.key"
+        self.interface_keys = path / "interface.json"
         self.unfinished_restore = path / "restore.unfinished"  # exists while the files may be partly restored
         self._lock = path / "serve.lock"
 

@@ -36,6 +36,7 @@ MOST_FLOORS = 10  # of rooms: how many stand on each other
 PURE = (
     "domain.*",
     "network.reconcile",
+    "network.wireguard.ownership",
     "network.firewall.state",
     "network.firewall.nft_json",
     "network.firewall.simulator",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, ParamSpec
 
@@ -15,6 +16,7 @@ from appliance.network import interfaces, programs
 from appliance.network.firewall import nft, nft_json, sysctls
 from appliance.network.programs import ProgramFailed
 from appliance.network.wireguard.backend import dump_existing, read_host
+from appliance.ops import own_interface
 from appliance.ops.doctor import system_clock, udp_sockets
 from appliance.ops.doctor.facts import (
     Disk,
@@ -46,9 +48,9 @@ def gather(settings: Settings, config_file: Path, state: StateDir, become_owner:
     """Reads all facts. `become_owner`: called after all that may need root, because only its owner opens the store."""
     interface, port = settings.wireguard.interface, settings.wireguard.listen_port
     root = os.geteuid() == 0
-    wireguard = read_host(interface)
+    wireguard = replace(read_host(interface), foreign=own_interface.foreign(settings, state))
     network = _network(interface)
-    udp = UdpPort(udp_sockets.holders(port), _device_port(interface))
+    udp = UdpPort(udp_sockets.holders(port), _device_port(interface) if wireguard.foreign is None else None)
     forwarding = _forwarding(state, root=root)
     firewall = _firewall()
     now = HostClock().now()

@@ -11,6 +11,7 @@ from appliance.network.firewall import coexistence, nft, ruleset
 from appliance.network.firewall.sysctls import Forwarding
 from appliance.network.programs import ROOT_PATH, ProgramMissing
 from appliance.network.wireguard import kernel, link
+from appliance.ops import own_interface
 from appliance.ops.selftest import cleanup, plan
 
 if TYPE_CHECKING:
@@ -28,8 +29,11 @@ def clean_up(settings: Settings, state: StateDir, report: Callable[[str], None])
     name, environ = settings.wireguard.interface, {**os.environ, "PATH": ROOT_PATH}
     cleanup.clear(plan.names(name))
     if link.link_kind(name) == kernel.KIND:
-        link.delete_link(name, kernel.KIND)
-        report(f"interface {name}: removed")
+        if (shown := own_interface.foreign(settings, state)) is None:
+            link.delete_link(name, kernel.KIND)
+            report(f"interface {name}: removed")
+        else:
+            report(f"interface {name}: kept, it is not ours: {shown}")
     if f"inet {ruleset.TABLE}" in nft.tables(environ):
         nft.execute(ruleset.remove(), environ)
         report(f"nftables table inet {ruleset.TABLE}: removed")
