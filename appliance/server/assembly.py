@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,6 +28,7 @@ from appliance.server.api.auth import Authenticator
 from appliance.server.api.rate_limits import RequestLimits
 from appliance.sessions import identity
 from appliance.sessions.address_quarantine import Addresses, AddressQuarantine
+from appliance.sessions.contentions import Contentions
 from appliance.sessions.convergence import Convergence
 from appliance.sessions.ending import Ending
 from appliance.sessions.enforcement import Enforcement
@@ -42,8 +44,10 @@ from appliance.sessions.schedule import Schedule
 from appliance.sessions.service import SessionService
 from appliance.sessions.ticker import Ticker
 from appliance.sessions.wakeup import Wakeup
+from appliance.store import contended
 from appliance.store.live import LiveSessions
 from appliance.store.queries import sessions as rows
+from appliance.store.state_dir import StateDir
 from appliance.store.token_cache import Tokens
 
 if TYPE_CHECKING:
@@ -59,7 +63,6 @@ if TYPE_CHECKING:
     from appliance.sessions.metrics import Metrics
     from appliance.sessions.opening import Placement
     from appliance.store.database import Store
-    from appliance.store.state_dir import StateDir
 
 # Restoring thousands of peers takes longer than adding one may.
 CONVERGE_TIMEOUT_S = 60.0
@@ -129,7 +132,7 @@ def _ports_on_all_addresses(*listeners: HostPort | UnixPath | None) -> tuple[int
 def host_egress(settings: Settings, state: StateDir, local: LocalExit, boot_id: str) -> HostEgress:
     """Builds the egress of this host: firewall, forwarding and flows."""
     forwarding = Forwarding(Path("/proc/sys"), state.sysctls, boot_id)
-    return HostEgress(egress_rules(settings, local), settings.wireguard.listen_port, forwarding)
+    return HostEgress(egress_rules(settings, local), settings.wireguard.listen_port, forwarding, state.nftables)
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +167,9 @@ async def build(
     live, terms, tokens = shared.records.live, shared.terms, Tokens(store, clock)
     node = build_node(settings, exit_, clock)
     nodes, ending = Nodes(node), _build_ending(shared)
-    convergence = Convergence(TimedTunnel(tunnel, CONVERGE_TIMEOUT_S), egress, live, exit_, metrics)
+    contentions = Contentions(metrics, partial(contended.note, StateDir(settings.node.state_dir).contended))
+    shared.wakeup.calm_s = contentions.wait_s
+    convergence = Convergence(TimedTunnel(tunnel, CONVERGE_TIMEOUT_S), egress, live, exit_, metrics, contentions)
     return Parts(
         services=Services(
             sessions=_build_service(shared, ending, nodes),

@@ -36,6 +36,7 @@ from appliance.server.status import ServiceStatus
 from appliance.server.supervisor import Supervisor
 from appliance.server.systemd import Systemd
 from appliance.server.watchers import EventsWatch, watch_store
+from appliance.sessions.contentions import FIREWALL, INTERFACE, SYSCTL
 from appliance.sessions.metrics import Metrics
 from appliance.store import integrity
 from appliance.store.database import Store
@@ -191,15 +192,16 @@ def _watches(
     """Returns the tasks that wake the ticker, by name. Events are collected from here on, before anything is read."""
     egress, interface = host.egress, host.settings.wireguard.interface
 
-    def watch(open_events: Callable[[], NetlinkEvents]) -> Task:
-        return stack.enter_context(closing(EventsWatch(open_events, parts.wakeup, stopping))).run
+    def watch(open_events: Callable[[], NetlinkEvents], *kinds: str) -> Task:
+        return stack.enter_context(closing(EventsWatch(open_events, parts.wakeup, stopping, kinds))).run
 
     return {
         "the store's watch": partial(watch_store, store, parts.tokens, parts.wakeup, stopping),
-        "the interface's watch": watch(lambda: link_events(interface)),
-        "the forwarding's watch": watch(forwarding_events),
+        "the interface's watch": watch(lambda: link_events(interface), INTERFACE),
+        "the forwarding's watch": watch(forwarding_events, SYSCTL),
         "the firewall's watch": watch(
-            lambda: table_events(egress.table_changed, egress.other_changed, egress.tables_unknown)
+            lambda: table_events(egress.table, egress.table_changed, egress.other_changed, egress.tables_unknown),
+            FIREWALL,
         ),
     }
 

@@ -24,7 +24,9 @@ class StateDir:
         self.path = path
         self.store = path / "store.sqlite"
         self.sysctls = path / "sysctls.json"
+        self.nftables = path / "nftables.json"
         self.wireguard_go_log = path / "wireguard-go.log"
+        self.contended = path / "contended.json"
         self.running = path / "running.json"
         self.key = path / "server.key"
         self.interface_keys = path / "interface.json"

@@ -35,6 +35,7 @@ MOST_FLOORS = 10  # of rooms: how many stand on each other
 
 PURE = (
     "domain.*",
+    "network.contention",
     "network.reconcile",
     "network.wireguard.ownership",
     "network.firewall.state",
@@ -44,6 +45,7 @@ PURE = (
     "network.firewall.chains.*",
     "network.firewall.rules",
     "network.firewall.ruleset",
+    "network.firewall.table_choice",
     "config.reloadable",
     "client.api.responses",
     "client.tunnel.wg_config",

@@ -10,13 +10,15 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from appliance.domain.errors import EgressError, HostError
-from appliance.network import interfaces
-from appliance.network.firewall import coexistence, conntrack, nft, nft_json, ruleset
+from appliance.network import interfaces, process_names
+from appliance.network.firewall import coexistence, conntrack, nft, nft_json
+from appliance.network.firewall.own_table import OwnTable
 from appliance.network.firewall.state import EgressState
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
     from ipaddress import IPv4Address, IPv6Address
+    from pathlib import Path
 
     from appliance.network.firewall.rules import EgressRules
     from appliance.network.firewall.state import EgressChanges
@@ -39,11 +41,12 @@ class HostEgress:
     once per LOOK_AGAIN_S.
     """
 
-    def __init__(self, rules: EgressRules, listen_port: int, forwarding: Forwarding) -> None:
+    def __init__(self, rules: EgressRules, listen_port: int, forwarding: Forwarding, table_record: Path) -> None:
         self._interface = rules.tunnel.interface
         self._listen_port = listen_port
         self._subnets = [subnet for _, subnet in rules.tunnel.by_family if subnet is not None]
-        self._rules = ruleset.render(rules)
+        self._rules = rules
+        self._table = OwnTable(self._interface, table_record, self._nft)
         self._forwarding = forwarding
         self._stands = False
         self._known = False  # whether the current rules have been applied before
@@ -51,18 +54,18 @@ class HostEgress:
         self._stuck: asyncio.subprocess.Process | None = None  # an nft that was killed
         self._others_seen = False
         self._look_again_at = 0.0
+        self._changed_by = ""
         self._impassable: set[str] = set()  # chains of other tables; logged once
 
     def take_over(self, rules: EgressRules) -> None:
         """Sets the rules, which the next tick applies."""
-        rendered = ruleset.render(rules)
-        if rendered != self._rules:
-            self._rules = rendered
+        if rules != self._rules:
+            self._rules = rules
             self._stands = self._known = False
 
     def state(self) -> EgressState:
         seen = self._others_seen or time.monotonic() < self._look_again_at
-        return EgressState(self._stands, self._forwarding.read(), seen)
+        return EgressState(self._stands, self._forwarding.read(), seen, self._changed_by)
 
     async def apply(self, changes: EgressChanges) -> None:
         """Applies the changes. Raises EgressError if one fails."""
@@ -70,11 +73,13 @@ class HostEgress:
             # Set before applying: an event reports any later change by another program.
             self._stands = True
             try:
-                await self._nft(self._rules)
+                await self._table.replace(self._rules)
             except BaseException:
                 self._stands = False
                 raise
-            log.info("nftables table inet %s applied%s", ruleset.TABLE, " again: it was changed" if self._known else "")
+            log.info(
+                "nftables table inet %s applied%s", self._table.name, " again: it was changed" if self._known else ""
+            )
             self._known = True
             await self._begin_flows_anew()
         if changes.sysctls:
@@ -84,11 +89,18 @@ class HostEgress:
             self._others_seen, self._look_again_at = True, time.monotonic() + LOOK_AGAIN_S
             await self._pass_others()
 
+    def table(self) -> str:
+        """Returns the name of the appliance's table."""
+        return self._table.name
+
     def table_changed(self, by: int) -> bool:
         """Notes that netlink port `by` changed the appliance's table. Returns whether that was another program."""
         if by in self._own:
             return False
         self._stands = False
+        self._table.changed()
+        # Now, as an nft ends soon; one that was too quick leaves the name of an earlier one.
+        self._changed_by = process_names.describe(by) or self._changed_by
         return True
 
     def other_changed(self, by: int) -> None:
@@ -104,8 +116,9 @@ class HostEgress:
         """Restores the host to its state before the exit."""
         self._forwarding.restore()
         self._stands = False
-        await self._nft(ruleset.remove())
-        await self._nft(coexistence.delete(await self._listing()))
+        await self._table.remove()
+        listing = await self._listing()
+        await self._nft(coexistence.delete(listing, self._table.name, self._interface, self._listen_port))
 
     async def _pass_others(self) -> None:
         """Lets clients through other tables; logs a failure, since the exit may work without it."""

@@ -14,11 +14,13 @@ class EgressState:
     """Holds the current state. `rules_stand`: the table is as last applied. `sysctls`: values by path below /proc/sys.
 
     `others_seen`: no other table has changed since all of them were checked for letting clients through.
+    `changed_by`: the program that changed the table last, empty if it is not known.
     """
 
     rules_stand: bool
     sysctls: Mapping[str, str]
     others_seen: bool = True
+    changed_by: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from appliance.config import applied
 from appliance.domain.clock import HostClock
 from appliance.domain.errors import HostError, TunnelError
 from appliance.network import interfaces, programs
-from appliance.network.firewall import nft, nft_json, sysctls
+from appliance.network.firewall import nft, nft_json, own_table, sysctls, table_choice
 from appliance.network.programs import ProgramFailed
 from appliance.network.wireguard.backend import dump_existing, read_host
 from appliance.ops import own_interface
@@ -30,7 +30,7 @@ from appliance.ops.doctor.facts import (
     UdpPort,
 )
 from appliance.ops.doctor.firewall import PROGRAMS
-from appliance.store import inspection, migration
+from appliance.store import contended, inspection, migration
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -52,7 +52,7 @@ def gather(settings: Settings, config_file: Path, state: StateDir, become_owner:
     network = _network(interface)
     udp = UdpPort(udp_sockets.holders(port), _device_port(interface) if wireguard.foreign is None else None)
     forwarding = _forwarding(state, root=root)
-    firewall = _firewall()
+    firewall = _firewall(state)
     now = HostClock().now()
     disk = _disk(state.path)
     seen = _state(state, become_owner)
@@ -92,7 +92,7 @@ def _device_port(interface: str) -> int | None:
         return None
 
 
-def _firewall() -> Firewall:
+def _firewall(state: StateDir) -> Firewall:
     ruleset, fault = _output(nft.listing, nft.LIST_WHOLE)
     if ruleset is not None and not nft_json.is_listing(ruleset):
         ruleset, fault = None, "nft -j list ruleset printed no JSON"
@@ -104,7 +104,8 @@ def _firewall() -> Firewall:
                 iptables[family] = saved
         if _has_legacy_filter(LEGACY_TABLES[family]):
             legacy[family], _ = _output(programs.run, f"{program}-legacy-save", "-t", "filter")
-    return Firewall(ruleset, fault, iptables, legacy)
+    recorded = own_table.read(state.nftables)
+    return Firewall(ruleset, fault, iptables, legacy, table_choice.FIRST if recorded is None else recorded.table)
 
 
 def _has_legacy_filter(names: Path) -> bool:
@@ -145,10 +146,11 @@ def _state(state: StateDir, become_owner: Callable[[], object]) -> StateFacts | 
         served = state.is_served()
         noted = applied.read(state.running)
         age = None if noted is None else time.time() - state.running.stat().st_mtime
+        told = tuple(contended.read(state.contended).values()) if served else ()
         newest = migration.migrations()[-1][0]
         become_owner()
         found = inspection.inspect(state.store, newest) if state.store.exists() else None
-        return StateFacts(files, served, noted, age, found)
+        return StateFacts(files, served, noted, age, found, told)
     except (OSError, HostError):
         return None
 
