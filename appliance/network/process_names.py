@@ -9,24 +9,30 @@ _LONGEST = 80  # characters
 
 
 def describe(pid: int) -> str | None:
-    """Returns what a process runs and which process started it; None if it has ended, or may not be seen."""
+    """Returns what a process runs and which process started it; None if it has ended, or may not be seen.
+
+    Of the other process only the name: its arguments may hold secrets.
+    """
     try:
-        command = _command(pid)
-        stat = (_PROC / str(pid) / "stat").read_text(encoding="utf-8", errors="replace")
+        words = (_PROC / str(pid) / "cmdline").read_bytes().replace(b"\0", b" ").decode("utf-8", "replace")
+        _, parent = _stat(pid)
     except OSError:
         return None
+    command = _printable(words)
     if not command:
         return None
-    # proc(5): the name, in parentheses, may contain spaces.
-    parent = int(stat.rpartition(")")[2].split()[1])
     try:
-        starter = f", started by {_command(parent)} (process {parent})" if parent > 1 else ""
+        starter = f", started by {_stat(parent)[0]} (process {parent})" if parent > 1 else ""
     except OSError:
         starter = ""
-    return f"{command} (process {pid}){starter}"
+    return f"{command[:_LONGEST]} (process {pid}){starter}"
 
 
-def _command(pid: int) -> str:
-    words = (_PROC / str(pid) / "cmdline").read_bytes().replace(b"\0", b" ").decode("utf-8", "replace")
-    text = " ".join("".join(c if c.isprintable() else " " for c in words).split())
-    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
+def _stat(pid: int) -> tuple[str, int]:
+    """Returns the process's name and its parent. proc(5): the name is in parentheses, and may contain such."""
+    head, _, rest = (_PROC / str(pid) / "stat").read_text(encoding="utf-8", errors="replace").rpartition(")")
+    return _printable(head.partition("(")[2]), int(rest.split()[1])
+
+
+def _printable(text: str) -> str:
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())

@@ -48,7 +48,7 @@ async def watch_store(store: Store, tokens: Tokens, wakeup: Wakeup, stopping: as
 class EventsWatch:
     """Requests a tick on kernel events, which are collected from its creation on.
 
-    `kinds`: the repairs that the events call for; while they have to wait, the tick does too.
+    `kinds`: the repairs that the events call for. While these have to wait, further events do too.
     """
 
     def __init__(
@@ -85,8 +85,10 @@ class EventsWatch:
             await asyncio.wait({happened, stopped}, return_when=asyncio.FIRST_COMPLETED)
             if happened.done():
                 happened.result()
-                await wait(self._stopping, self._wakeup.calm_s(self._kinds))
                 self._wakeup.request_tick()
+                if pause_s := self._wakeup.calm_s(self._kinds):
+                    await wait(self._stopping, pause_s)
+                    self._wakeup.request_tick()
             else:
                 happened.cancel()
         stopped.cancel()

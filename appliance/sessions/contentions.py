@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 FIREWALL, SYSCTL, INTERFACE, DEVICE, PEERS = KINDS = CONTENDED
 WORDS = {
-    FIREWALL: "the nftables table",
+    FIREWALL: "the nftables table, without which clients reach nothing",
     SYSCTL: "the host's forwarding sysctls",
     INTERFACE: "the tunnel's interface",
     DEVICE: "the tunnel's private key or port",
@@ -58,6 +58,7 @@ class Contentions:
         if egress is not None:
             egress = replace(
                 egress,
+                close=egress.rules and FIREWALL in held,
                 rules=egress.rules and FIREWALL not in held,
                 sysctls={} if SYSCTL in held else egress.sysctls,
             )

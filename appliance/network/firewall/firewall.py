@@ -55,6 +55,7 @@ class HostEgress:
         self._others_seen = False
         self._look_again_at = 0.0
         self._changed_by = ""
+        self._closed = False  # whether the table was removed, to be restored later
         self._impassable: set[str] = set()  # chains of other tables; logged once
 
     def take_over(self, rules: EgressRules) -> None:
@@ -69,6 +70,9 @@ class HostEgress:
 
     async def apply(self, changes: EgressChanges) -> None:
         """Applies the changes. Raises EgressError if one fails."""
+        if changes.close and not self._closed:
+            self._closed = True  # before, as an event reports any later change
+            await self._table.remove()
         if changes.rules:
             # Set before applying: an event reports any later change by another program.
             self._stands = True
@@ -80,7 +84,7 @@ class HostEgress:
             log.info(
                 "nftables table inet %s applied%s", self._table.name, " again: it was changed" if self._known else ""
             )
-            self._known = True
+            self._known, self._closed = True, False
             await self._begin_flows_anew()
         if changes.sysctls:
             self._forwarding.set(changes.sysctls)
@@ -97,7 +101,7 @@ class HostEgress:
         """Notes that netlink port `by` changed the appliance's table. Returns whether that was another program."""
         if by in self._own:
             return False
-        self._stands = False
+        self._stands = self._closed = False
         self._table.changed()
         # Now, as an nft ends soon; one that was too quick leaves the name of an earlier one.
         self._changed_by = process_names.describe(by) or self._changed_by
@@ -110,7 +114,7 @@ class HostEgress:
 
     def tables_unknown(self) -> None:
         """Notes that events were lost: any table may have changed."""
-        self._stands = self._others_seen = False
+        self._stands = self._closed = self._others_seen = False
 
     async def remove(self) -> None:
         """Restores the host to its state before the exit."""

@@ -32,17 +32,21 @@ class OwnTable:
         self._nft = run_nft
         self._recorded = read(record)
         self._claimed = False
-        self._changes = 0  # by other programs since it was last claimed
+        self._intact = False  # as it was last replaced
+        self._changes = 0  # by other programs, each restored before the next
         self.name = table_choice.FIRST if self._recorded is None else self._recorded.table
 
     def changed(self) -> None:
         """Notes a change by another program. After some, it is looked at whose the table is: two may use one name."""
-        self._changes += 1
-        if self._changes % DOUBTFUL == 0:
-            self._claimed = False
+        # A change of one transaction is told by many events.
+        if self._intact:
+            self._intact = False
+            self._changes += 1
+            self._claimed = self._claimed and self._changes % DOUBTFUL != 0
 
     async def replace(self, rules: EgressRules) -> None:
         """Replaces the table; one that does not stand yet is created only if no other appliance was first."""
+        self._intact = True  # before, as an event reports any later change
         if not self._claimed and await self._claim(rules):
             return
         await self._nft(ruleset.render(rules, self.name))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from appliance.network.firewall.chains import destinations, forward, local, nat, sources
+from appliance.network.firewall.table_choice import FIRST
 
 if TYPE_CHECKING:
     from appliance.network.firewall.rules import EgressRules
@@ -12,7 +13,7 @@ if TYPE_CHECKING:
 CHAINS = (sources, forward, local, nat)
 
 
-def render(rules: EgressRules, table: str) -> str:
+def render(rules: EgressRules, table: str = FIRST) -> str:
     """Renders the whole table: declares, deletes and creates it in one transaction, so that it is replaced at once."""
     return f"{remove(table)}\n{_declaration(rules, table)}"
 
@@ -22,7 +23,7 @@ def create(rules: EgressRules, table: str) -> str:
     return f"create table inet {table}\n{_declaration(rules, table)}"
 
 
-def remove(table: str) -> str:
+def remove(table: str = FIRST) -> str:
     """Renders the table's removal. nft fails to delete a missing table, so declares it first."""
     return f"table inet {table} {{}}\ndelete table inet {table}\n"
 

@@ -25,8 +25,12 @@ class EgressState:
 
 @dataclass(frozen=True, slots=True)
 class EgressChanges:
-    """Lists changes, to be applied in field order: nothing is forwarded before the blocks are in place."""
+    """Lists changes, to be applied in field order: nothing is forwarded before the blocks are in place.
 
+    `close`: the table is to be restored later, and removed until then: half a table may translate and not block.
+    """
+
+    close: bool = False
     rules: bool = False
     sysctls: Mapping[str, str] = field(default_factory=dict)  # in the order in which to set them
     others: bool = False
