@@ -61,12 +61,15 @@ class Exit:
             allowed_ips.append(Prefix((int(self.subnet6.network_address) + offset).to_bytes(16, "big"), 128))
         return Peer(session.public_key, frozenset(allowed_ips))
 
+    @property
+    def own_prefixes(self) -> frozenset[Prefix]:
+        """Returns the interface's addresses: the first of each subnet, with its length."""
+        subnets = (self.subnet,) if self.subnet6 is None else (self.subnet, self.subnet6)
+        return frozenset(Prefix(subnet[1].packed, subnet.prefixlen) for subnet in subnets)
+
     def desired(self, sessions: Iterable[Session], uplink_leaves: int) -> Desired:
         """Returns the exit's wanted state while these sessions are live. `uplink_leaves`: as MTU."""
         by_key = {session.public_key: session for session in sessions}
-        own = [Prefix(self.subnet[1].packed, self.subnet.prefixlen)]
-        if self.subnet6 is not None:
-            own.append(Prefix(self.subnet6[1].packed, self.subnet6.prefixlen))
         return Desired(
             interface=self.interface,
             ipv6=self.subnet6 is not None,
@@ -74,7 +77,7 @@ class Exit:
             public_key=self.public_key,
             listen_port=self.listen_port,
             mtu=self.mtu or uplink_leaves,
-            addresses=frozenset(own),
+            addresses=self.own_prefixes,
             peers=OnDemand(by_key, lambda key: self.peer(by_key[key])),
         )
 

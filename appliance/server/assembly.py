@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,6 +35,7 @@ from appliance.server.api.rate_limits import RequestLimits
 from appliance.server.host_services import host_services
 from appliance.sessions import identity
 from appliance.sessions.address_quarantine import Addresses, AddressQuarantine
+from appliance.sessions.contentions import Contentions
 from appliance.sessions.convergence import Convergence
 from appliance.sessions.ending import Ending
 from appliance.sessions.enforcement import Enforcement
@@ -49,8 +51,10 @@ from appliance.sessions.schedule import Schedule
 from appliance.sessions.service import SessionService
 from appliance.sessions.ticker import Ticker
 from appliance.sessions.wakeup import Wakeup
+from appliance.store import contended
 from appliance.store.live import LiveSessions
 from appliance.store.queries import sessions as rows
+from appliance.store.state_dir import StateDir
 from appliance.store.token_cache import Tokens
 
 if TYPE_CHECKING:
@@ -65,7 +69,6 @@ if TYPE_CHECKING:
     from appliance.sessions.metrics import Metrics
     from appliance.sessions.opening import Placement
     from appliance.store.database import Store
-    from appliance.store.state_dir import StateDir
 
 # Restoring thousands of peers takes longer than adding one may.
 CONVERGE_TIMEOUT_S = 60.0
@@ -145,7 +148,7 @@ def conntrack_sizes(state: StateDir, boot_id: str) -> ConntrackSizes:
 def host_egress(settings: Settings, state: StateDir, local: LocalExit, boot_id: str) -> HostEgress:
     """Builds the egress of this host: firewall, forwarding and flows."""
     forwarding = Forwarding(Path("/proc/sys"), state.sysctls, boot_id)
-    return HostEgress(egress_rules(settings, local), settings.wireguard.listen_port, forwarding)
+    return HostEgress(egress_rules(settings, local), settings.wireguard.listen_port, forwarding, state.nftables)
 
 
 def host_ports(settings: Settings) -> HostPorts:
@@ -191,7 +194,9 @@ async def build(
     live, terms, tokens = shared.records.live, shared.terms, Tokens(store, clock)
     node = build_node(settings, host, clock)
     nodes, ending = Nodes(node), _build_ending(shared)
-    convergence = Convergence(TimedTunnel(tunnel, CONVERGE_TIMEOUT_S), egress, live, exit_, metrics, host)
+    contentions = Contentions(metrics, partial(contended.note, StateDir(settings.node.state_dir).contended))
+    shared.wakeup.calm_s = contentions.wait_s
+    convergence = Convergence(TimedTunnel(tunnel, CONVERGE_TIMEOUT_S), egress, live, exit_, metrics, host, contentions)
     return Parts(
         services=Services(
             sessions=_build_service(shared, ending, nodes),

@@ -18,7 +18,8 @@ from appliance.network import sockets
 from appliance.network.firewall.nft_events import table_events
 from appliance.network.firewall.sysctl_events import forwarding_events
 from appliance.network.host_events import host_events
-from appliance.network.wireguard.backend import choose_backend
+from appliance.network.wireguard.backend import choose_device
+from appliance.network.wireguard.device_tunnel import DeviceTunnel
 from appliance.network.wireguard.link_events import link_events
 from appliance.server import assembly
 from appliance.server.address_follower import AddressFollower
@@ -32,6 +33,7 @@ from appliance.server.http.request_queue import RequestQueue
 from appliance.server.http.request_timing import Timed
 from appliance.server.http.tls import Certificate
 from appliance.server.http.uvicorn_server import WebServer
+from appliance.server.interface_claim import claim
 from appliance.server.port_collector import PortCollector
 from appliance.server.port_watch import PortWatch
 from appliance.server.reload import Reload
@@ -39,9 +41,11 @@ from appliance.server.status import ServiceStatus
 from appliance.server.supervisor import Supervisor
 from appliance.server.systemd import Systemd
 from appliance.server.watchers import EventsWatch, watch_store
+from appliance.sessions.contentions import FIREWALL, INTERFACE, SYSCTL
 from appliance.sessions.metrics import Metrics
 from appliance.store import integrity
 from appliance.store.database import Store
+from appliance.store.server_keys import ServerKeys
 from appliance.store.state_dir import StateDir
 
 if TYPE_CHECKING:
@@ -158,9 +162,12 @@ async def _open_host(
     # In a thread: pyroute2 runs an event loop, which cannot nest in this one.
     local = await asyncio.to_thread(assembly.describe_exit, settings, state)
     wireguard = settings.wireguard
-    tunnel, reason = await asyncio.to_thread(
-        choose_backend, wireguard.backend, wireguard.interface, state.wireguard_go_log, wireguard_go_unit
+    device, reason = await asyncio.to_thread(
+        choose_device, wireguard.backend, wireguard.interface, state.wireguard_go_log, wireguard_go_unit
     )
+    keys = ServerKeys(state, clock.now().boot_id)
+    own_unit = wireguard_go_unit is not None
+    tunnel = DeviceTunnel(await asyncio.to_thread(claim, device, local.exit, keys, own_unit=own_unit))
     stack.push_async_callback(tunnel.close)
     link = await tunnel.link()
     if link is None or not link.up:
@@ -218,17 +225,18 @@ def _watches(
     """Returns the tasks that wake the ticker, by name. Events are collected from here on, before anything is read."""
     egress, interface = host.egress, host.settings.wireguard.interface
 
-    def watch(open_events: Callable[[], NetlinkEvents]) -> Task:
-        return stack.enter_context(closing(EventsWatch(open_events, parts.wakeup, stopping))).run
+    def watch(open_events: Callable[[], NetlinkEvents], *kinds: str) -> Task:
+        return stack.enter_context(closing(EventsWatch(open_events, parts.wakeup, stopping, kinds))).run
 
     return {
         "the store's watch": partial(watch_store, store, parts.tokens, parts.wakeup, stopping),
-        "the interface's watch": watch(lambda: link_events(interface)),
+        "the interface's watch": watch(lambda: link_events(interface), INTERFACE),
         "the host's watch": watch(lambda: host_events(interface, lambda: None)),
-        "the forwarding's watch": watch(forwarding_events),
+        "the forwarding's watch": watch(forwarding_events, SYSCTL),
         "the ports' watch": PortWatch(host.ports, egress, parts.wakeup, stopping).run,
         "the firewall's watch": watch(
-            lambda: table_events(egress.table_changed, egress.other_changed, egress.tables_unknown)
+            lambda: table_events(egress.table, egress.table_changed, egress.other_changed, egress.tables_unknown),
+            FIREWALL,
         ),
     }
 
@@ -318,9 +326,13 @@ async def _leave_host(host: _Host) -> None:
     """Keeps the tunnel up, so that a restart disconnects no client, unless the host is to be restored on exit."""
     if host.settings.wireguard.keep_on_exit:
         return
-    try:
-        await host.tunnel.delete()
-        await host.egress.remove()
-        host.conntrack.restore()
-    except (TunnelError, EgressError) as error:
-        log.error("the host is not as it was found: %s", error)
+    restores: tuple[Callable[[], Awaitable[object]], ...] = (
+        host.tunnel.delete,
+        host.egress.remove,
+        lambda: asyncio.to_thread(host.conntrack.restore),
+    )
+    for restore in restores:
+        try:
+            await restore()
+        except (TunnelError, EgressError) as error:
+            log.error("the host is not as it was found: %s", error)

@@ -9,7 +9,7 @@ from appliance.domain.errors import StoreUnavailable
 from appliance.server.supervisor import wait
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from appliance.network.netlink.events import NetlinkEvents
     from appliance.sessions.wakeup import Wakeup
@@ -46,12 +46,22 @@ async def watch_store(store: Store, tokens: Tokens, wakeup: Wakeup, stopping: as
 
 
 class EventsWatch:
-    """Requests a tick on kernel events, which are collected from its creation on."""
+    """Requests a tick on kernel events, which are collected from its creation on.
 
-    def __init__(self, open_events: Callable[[], NetlinkEvents], wakeup: Wakeup, stopping: asyncio.Event) -> None:
+    `kinds`: the repairs that the events call for. While these have to wait, further events do too.
+    """
+
+    def __init__(
+        self,
+        open_events: Callable[[], NetlinkEvents],
+        wakeup: Wakeup,
+        stopping: asyncio.Event,
+        kinds: Iterable[str] = (),
+    ) -> None:
         self._open = open_events
         self._wakeup = wakeup
         self._stopping = stopping
+        self._kinds = tuple(kinds)
         self._events = open_events()
 
     def close(self) -> None:
@@ -76,6 +86,9 @@ class EventsWatch:
             if happened.done():
                 happened.result()
                 self._wakeup.request_tick()
+                if pause_s := self._wakeup.calm_s(self._kinds):
+                    await wait(self._stopping, pause_s)
+                    self._wakeup.request_tick()
             else:
                 happened.cancel()
         stopped.cancel()

@@ -13,6 +13,7 @@ from appliance.network.lazy_mapping import OnDemand
 from appliance.network.reconcile import Actual, Changes, reconcile
 from appliance.network.wireguard.keys import abbreviated
 from appliance.network.wireguard.tunnel import PutPeer
+from appliance.sessions.contentions import DEVICE, FIREWALL, INTERFACE, PEERS, SYSCTL
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from appliance.network.exit_node import Exit
     from appliance.network.firewall.state import EgressChanges, EgressState
     from appliance.network.wireguard.tunnel import Dump, Link, LinkChange, Tunnel
+    from appliance.sessions.contentions import Contentions
     from appliance.sessions.metrics import Metrics
     from appliance.sessions.node import Node
     from appliance.store.live import LiveSessions
@@ -63,7 +65,14 @@ class Convergence:
     """Compares and repairs the exit. Its methods must be called with the exit lock held."""
 
     def __init__(
-        self, tunnel: Tunnel, egress: Egress, live: LiveSessions, exit_: Exit, metrics: Metrics, host: Host
+        self,
+        tunnel: Tunnel,
+        egress: Egress,
+        live: LiveSessions,
+        exit_: Exit,
+        metrics: Metrics,
+        host: Host,
+        contentions: Contentions,
     ) -> None:
         self._tunnel = tunnel
         self._egress = egress
@@ -71,6 +80,7 @@ class Convergence:
         self._exit = exit_
         self._metrics = metrics
         self._host = host
+        self._contentions = contentions
         self._compared: Dump | None = None  # the last dump in which all peers were equal, but for:
         self._unequal: set[bytes] = set()
         self._loads = 0  # `live.loads` for which the two above hold
@@ -95,7 +105,7 @@ class Convergence:
         if dump is not None:
             changes = await self._confirmed(keys, changes, link)
         self._unequal = {change.public_key for change in changes.peers}
-        return changes
+        return self._contentions.due(changes)
 
     def _to_compare(self, link: Link | None, dump: Dump | None) -> set[bytes]:
         touched = self._live.take_touched()
@@ -128,6 +138,7 @@ class Convergence:
             try:
                 await self._egress.apply(changes.egress)
                 self._count(firewall=changes.egress.rules, sysctl=len(changes.egress.sysctls))
+                self._note_egress(changes.egress)
             except EgressError as error:
                 fault = error
                 if changes.link is not None and changes.link.create:
@@ -135,13 +146,22 @@ class Convergence:
         if changes.link is not None:
             await self._tunnel.change_link(changes.link)
             self._count(interface=1)
+            self._contentions.repaired(INTERFACE)
         if changes.device is not None:
             await self._tunnel.configure(changes.device)
             self._count(device=1)
+            self._contentions.repaired(DEVICE)
         if changes.peers:
             await self._tunnel.apply(changes.peers)
             self._count(**{kind: len(keys) for kind, keys in _by_kind(changes).items()})
+            self._contentions.repaired(PEERS)
         return fault
+
+    def _note_egress(self, changes: EgressChanges) -> None:
+        if changes.rules:
+            self._contentions.repaired(FIREWALL, self._egress.state().changed_by)
+        if changes.sysctls:
+            self._contentions.repaired(SYSCTL)
 
     def _count(self, **repairs: int) -> None:
         for kind, many in repairs.items():

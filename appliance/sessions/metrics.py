@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from appliance.domain.entities import Reason
 from appliance.domain.tiers import Tier
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 REPAIRS = ("firewall", "sysctl", "interface", "device", "peer_restored", "peer_changed", "peer_removed")
+CONTENDED = ("firewall", "sysctl", "interface", "device", "peers")
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 OTHER = "other"
 NO_ANSWER = "none"
@@ -34,6 +35,14 @@ class Metrics:
         self.public_address_changes = self._counter(
             "public_address_changes", "Times that new sessions began to be told another public address"
         )
+        self.contended = Gauge(
+            "wg_appliance_contended",
+            "1: another program keeps undoing repairs of this kind, which are slowed down",
+            ["kind"],
+            registry=self.registry,
+        )
+        for kind in CONTENDED:
+            self.contended.labels(kind)
         self._store_failures = self._counter("store_failures", "Uses of the store that it could not serve")
         self._store_seconds = Histogram(
             "wg_appliance_store_duration_seconds",

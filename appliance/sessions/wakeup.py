@@ -6,7 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
 
 class Wakeup:
@@ -15,6 +15,7 @@ class Wakeup:
     def __init__(self) -> None:
         self._event = asyncio.Event()
         self.pending = False
+        self.calm_s: Callable[[Iterable[str]], float] = lambda _: 0.0  # see Contentions.wait_s
 
     def request_tick(self) -> None:
         """Asks for a whole tick at once: the exit may differ from the store, or a command has asked for a change."""

@@ -25,10 +25,13 @@ class StateDir:
         self.store = path / "store.sqlite"
         self.sysctls = path / "sysctls.json"
         self.conntrack = path / "conntrack.json"
+        self.nftables = path / "nftables.json"
         self.wireguard_go_log = path / "wireguard-go.log"
+        self.contended = path / "contended.json"
         self.running = path / "running.json"
         self.addresses = path / "addresses.json"  # in use, like the settings in running.json
         self.key = path / "server.key"
+        self.interface_keys = path / "interface.json"
         self.unfinished_restore = path / "restore.unfinished"  # exists while the files may be partly restored
         self._lock = path / "serve.lock"
 

@@ -18,6 +18,7 @@ from appliance.network.firewall.state import EgressChanges
 from appliance.network.reconcile import Changes
 from appliance.network.wireguard.tunnel import Peer, PutPeer
 from appliance.server.exporter import ExitCollector
+from appliance.sessions.contentions import Contentions
 from appliance.sessions.convergence import Convergence
 from tests.support.api.exit_under_test import UNHURRIED, on_exit
 from tests.support.fixed_host import FixedHost
@@ -102,7 +103,16 @@ async def test_repairs_of_table_and_sysctls_are_counted(exit_: ExitUnderTest) ->
     """The table is one, each sysctl counts."""
     before = exposed(exit_)
     changes = Changes(egress=EgressChanges(rules=True, sysctls={"a": "1", "b": "0"}))
-    convergence = Convergence(exit_.tunnel, exit_.egress, exit_.parts.live, None, exit_.metrics, FixedHost())  # type: ignore[arg-type]  # no exit is asked for
+    contentions = Contentions(exit_.metrics)
+    convergence = Convergence(
+        exit_.tunnel,
+        exit_.egress,
+        exit_.parts.live,
+        None,  # type: ignore[arg-type]  # no exit is asked for
+        exit_.metrics,
+        FixedHost(),
+        contentions,
+    )
     await convergence.apply(changes)
     found = exposed(exit_)
     assert found[sample("repairs_total", kind="sysctl")] - before[sample("repairs_total", kind="sysctl")] == 2

@@ -276,6 +276,7 @@ CASES: list[tuple[Callable[[Facts], Finding], Facts, str, str, str]] = [
     (server.tick, of_state(store=None, running_s=2.0), "ok", "about to come", ""),
     (server.drift, of_state(running=None), "warning", "has not noted", "restart"),
     (server.drift, of_state(running={}), "warning", " more", "restart"),
+    (server.contention, of_state(contended=("the tunnel's peers: changed",)), "warning", "the tunnel's peers", "stop"),
     (firewall.nftables, filters(None, "nft is not installed"), "failed", "not installed", "apt-get install nftables"),
     (firewall.nftables, filters(None, "nft: no such device"), "failed", "nft: no such device", "modprobe nf_tables"),
     (firewall.nftables, filters(NO_RULES), "failed", "is missing", "restart"),
@@ -336,7 +337,18 @@ def test_unseen_facts_fail_no_check() -> None:
     )
     findings = diagnosis.diagnose(facts)
     unseen = {finding.check for finding in findings if "without root" in finding.what}
-    assert unseen == {"server", "tick", "drift", "state", "store", "disk", "nftables", "forward", "udp-filter"}
+    assert unseen == {
+        "server",
+        "tick",
+        "drift",
+        "contention",
+        "state",
+        "store",
+        "disk",
+        "nftables",
+        "forward",
+        "udp-filter",
+    }
     assert all(finding.status is not Status.FAILED for finding in findings)
 
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from tests.support.tunnel.appliance_process import Appliance
 
-_LEAVE = """
+LEAVE = """
 import sys
 from pathlib import Path
 from appliance.config.load import read_settings
@@ -36,7 +36,7 @@ def test_uninstalling_leaves_the_host_as_it_was(start_appliance: Callable[..., A
         appliance.space.run("ip", "link", "del", appliance.interface)
 
     def leave() -> list[str]:
-        command = ("/usr/bin/env", "PATH=/nowhere", sys.executable, "-c", _LEAVE, str(appliance.config))
+        command = ("/usr/bin/env", "PATH=/nowhere", sys.executable, "-c", LEAVE, str(appliance.config))
         return appliance.space.run(*command, cwd=PROJECT).stdout.splitlines()
 
     said = leave()

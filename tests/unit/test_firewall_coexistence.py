@@ -87,6 +87,9 @@ NOT_UNDERSTOOD = {"xt": None}
         ),
         pytest.param([DROPS, OURS], "", id="ours stand"),
         pytest.param([chain("inet", "wg_appliance", "forward", "forward", "drop")], "", id="our own table"),
+        pytest.param(
+            [chain("inet", "wg_appliance_wgb0", "forward", "forward", "drop")], "", id="another appliance's table"
+        ),
         pytest.param([chain("bridge", "site", "forward", "forward", "drop")], "", id="of another family"),
     ],
 )
@@ -109,4 +112,16 @@ def test_no_rule_is_called_for_without_a_default_route() -> None:
 def test_only_rules_with_our_comment_are_deleted() -> None:
     """What carries our comment goes, by its handle, and nothing else."""
     others = rule("inet", "site", "forward", interface("iifname", "wga0"), {"accept": None}, comment="mine")
-    assert delete(listing(DROPS, OURS, others)) == "delete rule inet site forward handle 7\n"
+    gone = "delete rule inet site forward handle 7\n"
+    assert delete(listing(DROPS, OURS, others), "wg_appliance", "wga0", 51820) == gone
+
+
+def test_rules_of_another_appliance_stay() -> None:
+    """Beside another appliance, only what is about our own interface or port goes; alone, also what is about others."""
+    theirs = rule("inet", "site", "forward", interface("iifname", "wgb0"), {"accept": None}, comment="wg-appliance")
+    theirs["rule"]["handle"] = 8
+    own, other = "delete rule inet site forward handle 7\n", "delete rule inet site forward handle 8\n"
+    table = chain("inet", "wg_appliance_wgb0", "forward", "forward")
+    assert delete(listing(table, DROPS, OURS, theirs), "wg_appliance", "wga0", 51820) == own
+    assert delete(listing(table, DROPS, OURS, theirs), "wg_appliance_wgb0", "wgb0", 51821) == own + other
+    assert delete(listing(DROPS, OURS, theirs), "wg_appliance", "wga0", 51820) == own + other

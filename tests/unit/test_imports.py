@@ -35,9 +35,11 @@ MOST_FLOORS = 10  # of rooms: how many stand on each other
 
 PURE = (
     "domain.*",
+    "network.contention",
     "network.public_address",
     "network.reconcile",
     "network.source_address",
+    "network.wireguard.ownership",
     "network.firewall.state",
     "network.firewall.nft_json",
     "network.firewall.simulator",
@@ -49,6 +51,7 @@ PURE = (
     "network.firewall.ruleset",
     "network.firewall.settled_listeners",
     "network.firewall.flow_capacity",
+    "network.firewall.table_choice",
     "config.reloadable",
     "client.api.responses",
     "client.tunnel.wg_config",

@@ -63,7 +63,7 @@ def test_only_changes_of_our_table_by_others_wake_the_watcher(
 ) -> None:
     """Only what another process changes in our own table is to wake anybody."""
     payload = bytes([family, 0, 0, 0]) + attribute(1, table)
-    with table_events(lambda by: by != OUR_PORT, lambda _: None, lambda: None) as events:
+    with table_events(lambda: "wg_appliance", lambda by: by != OUR_PORT, lambda _: None, lambda: None) as events:
         assert events.concerns(Event(NEWRULE, port, payload)) is counts
         assert events.concerns(Event(16, port, payload)) is False
 
@@ -83,7 +83,7 @@ def test_only_changes_of_our_table_by_others_wake_the_watcher(
 def test_changes_of_other_tables_wake_no_watcher(family: int, table: bytes, kind: int, told: bool) -> None:
     """Of chains and rules in the tables of others it is told, and nobody is woken."""
     payload, changes = bytes([family, 0, 0, 0]) + attribute(1, table), list[int]()
-    with table_events(lambda _: False, changes.append, lambda: None) as events:
+    with table_events(lambda: "wg_appliance", lambda _: False, changes.append, lambda: None) as events:
         assert events.concerns(Event(kind, OTHER_PORT, payload)) is False
     assert changes == ([OTHER_PORT] if told else [])
 

@@ -51,7 +51,9 @@ def test_an_nft_that_hangs_is_killed_and_given_up(tmp_path: Path, monkeypatch: p
         return process
 
     async def story() -> None:
-        egress = firewall.HostEgress(RULES, 51820, Forwarding(tmp_path, tmp_path / "sysctls", "boot"))
+        egress = firewall.HostEgress(
+            RULES, 51820, Forwarding(tmp_path, tmp_path / "sysctls", "boot"), tmp_path / "nftables"
+        )
         async with asyncio.timeout(60):
             with pytest.raises(EgressError, match="nft did not finish"):
                 await egress.apply(EgressChanges(rules=True))

@@ -13,8 +13,8 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import TYPE_CHECKING, Literal
 
 from appliance.network.firewall import nft_json
-from appliance.network.firewall.ruleset import TABLE
 from appliance.network.firewall.simulator import Packet, refusing
+from appliance.network.firewall.table_choice import is_an_appliances
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -60,7 +60,8 @@ class InsertionPoint:
 
 def missing(listing: str, traffic: ExitTraffic) -> list[InsertionPoint]:
     """Finds chains that lack the appliance's rules and need them. `listing`: output of `nft -j list ruleset`."""
-    tables = [table for table in nft_json.parse(listing) if (table.family, table.name) != ("inet", TABLE)]
+    # Another appliance's table drops what concerns its own tunnel, and nothing else.
+    tables = [table for table in nft_json.parse(listing) if not is_an_appliances(table.family, table.name)]
     # Use only rules that iptables-nft can read: it refuses to work on a table with any other.
     forward = tuple(f'{end} "{traffic.interface}" counter accept' for end in ("iifname", "oifname"))
     port = (f"udp dport {traffic.listen_port} counter accept",)
@@ -79,9 +80,15 @@ def insert(points: Iterable[InsertionPoint]) -> str:
     return "".join(f'insert rule {point} {rule} comment "{COMMENT}"\n' for point in points for rule in point.rules)
 
 
-def delete(listing: str) -> str:
-    """Removes all rules that `insert` added."""
-    return "".join(f"delete rule {rule.chain} handle {rule.handle}\n" for rule in _marked_rules(listing))
+def delete(listing: str, table: str, interface: str, listen_port: int) -> str:
+    """Removes all rules that `insert` added. `table`: this appliance's, which may be gone already.
+
+    Beside another appliance only those about this interface and port, as the comment is the same.
+    """
+    every = [(each.family, each.name) for each in nft_json.parse(listing)]
+    alone = not any(is_an_appliances(family, name) and name != table for family, name in every)
+    ours = (rule for rule in _marked_rules(listing) if alone or rule.matches & {interface, listen_port})
+    return "".join(f"delete rule {rule.chain} handle {rule.handle}\n" for rule in ours)
 
 
 @dataclass(frozen=True, slots=True)

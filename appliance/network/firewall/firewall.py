@@ -11,13 +11,15 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from appliance.domain.errors import EgressError, HostError
-from appliance.network import uplinks
-from appliance.network.firewall import coexistence, conntrack, nft, nft_json, published_ports, ruleset
+from appliance.network import process_names, uplinks
+from appliance.network.firewall import coexistence, conntrack, nft, nft_json, published_ports
+from appliance.network.firewall.own_table import OwnTable
 from appliance.network.firewall.state import EgressState
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable
     from ipaddress import IPv4Address, IPv6Address
+    from pathlib import Path
 
     from appliance.network.firewall.rules import EgressRules, PortRanges
     from appliance.network.firewall.settled_listeners import Port
@@ -41,12 +43,12 @@ class HostEgress:
     once per LOOK_AGAIN_S.
     """
 
-    def __init__(self, rules: EgressRules, listen_port: int, forwarding: Forwarding) -> None:
+    def __init__(self, rules: EgressRules, listen_port: int, forwarding: Forwarding, table_record: Path) -> None:
         self._interface = rules.tunnel.interface
         self._listen_port = listen_port
         self._subnets = [subnet for _, subnet in rules.tunnel.by_family if subnet is not None]
-        self._declared = rules
-        self._rules = ruleset.render(rules)
+        self._rules = rules
+        self._table = OwnTable(self._interface, table_record, self._nft)
         self._forwarding = forwarding
         self._stands = False
         self._known = False  # whether the current rules have been applied before
@@ -55,6 +57,8 @@ class HostEgress:
         self._abandoned: set[Address] = set()  # what no flow can leave with any more
         self._others_seen = False
         self._look_again_at = 0.0
+        self._changed_by = ""
+        self._closed = False  # whether the table was removed, to be restored later
         self._impassable: set[str] = set()  # chains of other tables; logged once
         self.published: frozenset[Port] = frozenset()  # ports that other tables forward
         self._walking = asyncio.Lock()  # one walk of the flow table at a time, each in a thread
@@ -65,12 +69,12 @@ class HostEgress:
 
         `abandoned`: flows that leave with these addresses are then deleted.
         """
-        self._declare(replace(rules, port_ranges=self._declared.port_ranges), abandoned)
+        self._declare(replace(rules, port_ranges=self._rules.port_ranges), abandoned)
 
     def use_ports(self, ranges: PortRanges) -> bool:
         """Sets the port ranges, which the next tick applies. Returns whether they differ from the last ones."""
-        changed = ranges != self._declared.port_ranges
-        self._declare(replace(self._declared, port_ranges=ranges))
+        changed = ranges != self._rules.port_ranges
+        self._declare(replace(self._rules, port_ranges=ranges))
         return changed
 
     @property
@@ -79,31 +83,34 @@ class HostEgress:
         return self._known
 
     def _declare(self, rules: EgressRules, abandoned: Collection[Address] = ()) -> None:
-        self._declared = rules
-        rendered = ruleset.render(rules)
         self._abandoned.update(abandoned)
-        if rendered != self._rules or abandoned:
-            self._rules = rendered
+        if rules != self._rules or abandoned:
+            self._rules = rules
             self._stands = self._known = False
         # Which chains clients meet depends on the interface by which they leave.
         self._others_seen = False
 
     def state(self) -> EgressState:
         seen = self._others_seen or time.monotonic() < self._look_again_at
-        return EgressState(self._stands, self._forwarding.read(), seen)
+        return EgressState(self._stands, self._forwarding.read(), seen, self._changed_by)
 
     async def apply(self, changes: EgressChanges) -> None:
         """Applies the changes. Raises EgressError if one fails."""
+        if changes.close and not self._closed:
+            self._closed = True  # before, as an event reports any later change
+            await self._table.remove()
         if changes.rules:
             # Set before applying: an event reports any later change by another program.
             self._stands, rules = True, self._rules
             try:
-                await self._nft(rules)
+                await self._table.replace(rules)
             except BaseException:
                 self._stands = False
                 raise
-            log.info("nftables table inet %s applied%s", ruleset.TABLE, " again: it was changed" if self._known else "")
-            self._known = rules == self._rules  # others may have been set meanwhile
+            log.info(
+                "nftables table inet %s applied%s", self._table.name, " again: it was changed" if self._known else ""
+            )
+            self._known, self._closed = rules == self._rules, False  # others may have been set meanwhile
             # The table stands: what began without it is looked for while the tick goes on.
             anew = asyncio.ensure_future(self._settle_flows())
             self._background.add(anew)
@@ -115,11 +122,18 @@ class HostEgress:
             self._others_seen, self._look_again_at = True, time.monotonic() + LOOK_AGAIN_S
             await self._pass_others()
 
+    def table(self) -> str:
+        """Returns the name of the appliance's table."""
+        return self._table.name
+
     def table_changed(self, by: int) -> bool:
         """Notes that netlink port `by` changed the appliance's table. Returns whether that was another program."""
         if by in self._own:
             return False
-        self._stands = False
+        self._stands = self._closed = False
+        self._table.changed()
+        # Now, as an nft ends soon; one that was too quick leaves the name of an earlier one.
+        self._changed_by = process_names.describe(by) or self._changed_by
         return True
 
     def other_changed(self, by: int) -> None:
@@ -129,14 +143,15 @@ class HostEgress:
 
     def tables_unknown(self) -> None:
         """Notes that events were lost: any table may have changed."""
-        self._stands = self._others_seen = False
+        self._stands = self._closed = self._others_seen = False
 
     async def remove(self) -> None:
         """Restores the host to its state before the exit."""
         self._forwarding.restore()
         self._stands = False
-        await self._nft(ruleset.remove())
-        await self._nft(coexistence.delete(await self._listing()))
+        await self._table.remove()
+        listing = await self._listing()
+        await self._nft(coexistence.delete(listing, self._table.name, self._interface, self._listen_port))
 
     async def _pass_others(self) -> None:
         """Lets clients through other tables; logs a failure, since the exit may work without it."""

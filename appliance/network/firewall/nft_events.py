@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from appliance.network.firewall.ruleset import TABLE
 from appliance.network.netlink import constants
 from appliance.network.netlink.codec import Event, text_attribute
 from appliance.network.netlink.events import NetlinkEvents
@@ -19,12 +18,16 @@ FILTERING = (0, 2, 3, 5, 6, 8)
 
 
 def table_events(
-    changed: Callable[[int], bool], other_changed: Callable[[int], None], lost: Callable[[], None]
+    table: Callable[[], str],
+    changed: Callable[[int], bool],
+    other_changed: Callable[[int], None],
+    lost: Callable[[], None],
 ) -> NetlinkEvents:
     """Watches nftables changes, reported with the netlink port that made them.
 
-    `changed` receives changes of the appliance's table or its contents, and returns whether to wake the waiter;
-    `other_changed` receives changes of other tables, which wake nothing. `lost`: any table may have changed.
+    `table` returns the name of the appliance's table. `changed` receives changes of it or its contents, and returns
+    whether to wake the waiter; `other_changed` receives changes of other tables, which wake nothing. `lost`: any table
+    may have changed.
     """
 
     def concerns(event: Event) -> bool:
@@ -32,7 +35,7 @@ def table_events(
             return False
         # Attribute 1 is the table's name in every message about a table, its chains, rules, sets, elements and objects.
         name = text_attribute(event.payload, constants.NFGENMSG_SIZE, constants.NFTA_TABLE_NAME)
-        if event.payload[0] == constants.NFPROTO_INET and name == TABLE:
+        if event.payload[0] == constants.NFPROTO_INET and name == table():
             return changed(event.port)
         if event.kind & 0xFF in FILTERING:
             other_changed(event.port)

@@ -15,20 +15,29 @@ from appliance.network.firewall.chains import (
     reflection,
     sources,
 )
+from appliance.network.firewall.table_choice import FIRST
 
 if TYPE_CHECKING:
     from appliance.network.firewall.rules import EgressRules
 
-TABLE = "wg_appliance"
 CHAINS = (sources, reflection, private, forward, host, local, nat, limits)
 
 
-def render(rules: EgressRules) -> str:
+def render(rules: EgressRules, table: str = FIRST) -> str:
     """Renders the whole table: declares, deletes and creates it in one transaction, so that it is replaced at once."""
-    chains = [line for each in CHAINS for line in each.chain(rules)]
-    return "\n".join([remove(), f"table inet {TABLE} {{", *destinations.sets(rules), *chains, "}", ""])
+    return f"{remove(table)}\n{_declaration(rules, table)}"
 
 
-def remove() -> str:
+def create(rules: EgressRules, table: str) -> str:
+    """Renders the table's creation, which nft refuses if a table of this name stands."""
+    return f"create table inet {table}\n{_declaration(rules, table)}"
+
+
+def remove(table: str = FIRST) -> str:
     """Renders the table's removal. nft fails to delete a missing table, so declares it first."""
-    return f"table inet {TABLE} {{}}\ndelete table inet {TABLE}\n"
+    return f"table inet {table} {{}}\ndelete table inet {table}\n"
+
+
+def _declaration(rules: EgressRules, table: str) -> str:
+    chains = [line for each in CHAINS for line in each.chain(rules)]
+    return "\n".join([f"table inet {table} {{", *destinations.sets(rules), *chains, "}", ""])

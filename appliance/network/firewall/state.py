@@ -14,17 +14,23 @@ class EgressState:
     """Holds the current state. `rules_stand`: the table is as last applied. `sysctls`: values by path below /proc/sys.
 
     `others_seen`: no other table has changed since all of them were checked for letting clients through.
+    `changed_by`: the program that changed the table last, empty if it is not known.
     """
 
     rules_stand: bool
     sysctls: Mapping[str, str]
     others_seen: bool = True
+    changed_by: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class EgressChanges:
-    """Lists changes, to be applied in field order: nothing is forwarded before the blocks are in place."""
+    """Lists changes, to be applied in field order: nothing is forwarded before the blocks are in place.
 
+    `close`: the table is to be restored later, and removed until then: half a table may translate and not block.
+    """
+
+    close: bool = False
     rules: bool = False
     sysctls: Mapping[str, str] = field(default_factory=dict)  # in the order in which to set them
     others: bool = False

@@ -32,7 +32,8 @@ _INSTALL = f"apt-get install {PROGRAM}"
 class HostFacts:
     """Describes the host. `interface_kind`: rtnetlink's kind of an existing interface of the configured name.
 
-    `unit`: the systemd unit that runs the appliance's wireguard-go.
+    `unit`: the systemd unit that runs the appliance's wireguard-go. `foreign`: what shows that the interface is another
+    program's.
     """
 
     net_admin: bool
@@ -41,6 +42,7 @@ class HostFacts:
     tun_device: bool
     interface_kind: str | None
     unit: str | None = None
+    foreign: str | None = None
 
 
 def choose_backend(

@@ -17,6 +17,7 @@ CHECKS: Sequence[Callable[[Facts], Finding]] = (
     server.server,
     server.tick,
     server.drift,
+    server.contention,
     state.state,
     state.store,
     machine.disk,

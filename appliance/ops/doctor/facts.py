@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from appliance.network.firewall.table_choice import FIRST
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Interface, IPv6Network
@@ -65,13 +67,14 @@ class Firewall:
     """Holds the host's packet filters. `ruleset`: the output of `nft -j list ruleset`; `fault`: why there is none.
 
     `iptables`: the output of iptables-save by family, if nft does not show all of it. `legacy`: the families that have
-    tables of iptables-legacy, with the output of its save, None if that failed.
+    tables of iptables-legacy, with the output of its save, None if that failed. `table`: the appliance's.
     """
 
     ruleset: str | None
     fault: str | None
     iptables: Mapping[str, str]
     legacy: Mapping[str, str | None]
+    table: str = FIRST
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +131,7 @@ class StateFacts:
     """Holds the state directory. `files`: the directory first, then its files; empty if there is no directory.
 
     `running`: the settings that the server runs with. `running_s`: seconds since it applied them. `standing`: the
-    addresses that it uses.
+    addresses that it uses. `contended`: what other programs keep changing while it runs, in words.
     """
 
     files: tuple[StateFile, ...]
@@ -137,6 +140,7 @@ class StateFacts:
     running_s: float | None
     store: Inspection | None  # None: there is no store, or it could not be read
     standing: Standing | None = None
+    contended: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

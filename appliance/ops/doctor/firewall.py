@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from appliance.network.firewall import coexistence, nft_json
-from appliance.network.firewall.ruleset import TABLE
 from appliance.network.firewall.simulator import Obstacle, Packet, Table, obstacles
 from appliance.network.firewall.state import EgressState, reconcile
 from appliance.ops.doctor import iptables_save
@@ -52,11 +51,13 @@ def nftables(facts: Facts) -> Finding:
             found.fault or "nft does not work",
             "modprobe nf_tables; apt-get install --reinstall nftables",
         )
-    stands = any((table.family, table.name) == ("inet", TABLE) for table in nft_json.parse(found.ruleset))
+    stands = any((table.family, table.name) == ("inet", found.table) for table in nft_json.parse(found.ruleset))
     if stands:
-        return ok("nftables", f"table inet {TABLE} stands")
+        return ok("nftables", f"table inet {found.table} stands")
     if facts.state is not None and facts.state.served:
-        return failed("nftables", f"table inet {TABLE} is missing: nothing is translated, nothing is blocked", RESTART)
+        return failed(
+            "nftables", f"table inet {found.table} is missing: nothing is translated, nothing is blocked", RESTART
+        )
     return ok("nftables", "usable")
 
 
@@ -101,7 +102,7 @@ def tables(firewall: Filters) -> list[Table]:
     shown += [
         iptables_save.parse(text, family, legacy=True) for family, text in firewall.legacy.items() if text is not None
     ]
-    replaced = {(family, "filter") for family in firewall.iptables} | {("inet", TABLE)}
+    replaced = {(family, "filter") for family in firewall.iptables} | {("inet", firewall.table)}
     return [table for table in listed if (table.family, table.name) not in replaced] + shown
 
 

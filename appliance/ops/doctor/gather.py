@@ -6,6 +6,7 @@ import os
 import socket
 import stat
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, ParamSpec
 
@@ -14,10 +15,21 @@ from appliance.config.own_ports import own_ports
 from appliance.domain.clock import HostClock
 from appliance.domain.errors import HostError, TunnelError
 from appliance.network import interfaces, programs, public_address, standing_note, uplinks
-from appliance.network.firewall import conntrack, conntrack_size, flow_capacity, host_ports, nft, nft_json, sysctls
+from appliance.network.firewall import (
+    conntrack,
+    conntrack_size,
+    flow_capacity,
+    host_ports,
+    nft,
+    nft_json,
+    own_table,
+    sysctls,
+    table_choice,
+)
 from appliance.network.firewall.port_ranges import ENOUGH_PORTS, borders, choose
 from appliance.network.programs import ProgramFailed
 from appliance.network.wireguard.backend import dump_existing, read_host
+from appliance.ops import own_interface
 from appliance.ops.doctor import port_holders, system_clock
 from appliance.ops.doctor.facts import (
     Disk,
@@ -33,7 +45,7 @@ from appliance.ops.doctor.facts import (
     UdpPort,
 )
 from appliance.ops.doctor.firewall import PROGRAMS
-from appliance.store import inspection, migration
+from appliance.store import contended, inspection, migration
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -53,12 +65,12 @@ def gather(settings: Settings, config_file: Path, state: StateDir, become_owner:
     """Reads all facts. `become_owner`: called after all that may need root, because only its owner opens the store."""
     interface, port = settings.wireguard.interface, settings.wireguard.listen_port
     root = os.geteuid() == 0
-    wireguard = read_host(interface)
+    wireguard = replace(read_host(interface), foreign=own_interface.foreign(settings, state))
     used = standing_note.read(state.addresses)
     network = _network(settings, used)
-    udp = UdpPort(port_holders.holders(port), _device_port(interface))
+    udp = UdpPort(port_holders.holders(port), _device_port(interface) if wireguard.foreign is None else None)
     forwarding = _forwarding(state, root=root)
-    firewall = _firewall()
+    firewall = _firewall(state)
     tracking = _tracking(root=root)
     now = HostClock().now()
     disk = _disk(state.path)
@@ -112,7 +124,7 @@ def _device_port(interface: str) -> int | None:
         return None
 
 
-def _firewall() -> Firewall:
+def _firewall(state: StateDir) -> Firewall:
     ruleset, fault = _output(nft.listing, nft.LIST_WHOLE)
     if ruleset is not None and not nft_json.is_listing(ruleset):
         ruleset, fault = None, "nft -j list ruleset printed no JSON"
@@ -124,7 +136,8 @@ def _firewall() -> Firewall:
                 iptables[family] = saved
         if _has_legacy_filter(LEGACY_TABLES[family]):
             legacy[family], _ = _output(programs.run, f"{program}-legacy-save", "-t", "filter")
-    return Firewall(ruleset, fault, iptables, legacy)
+    recorded = own_table.read(state.nftables)
+    return Firewall(ruleset, fault, iptables, legacy, table_choice.FIRST if recorded is None else recorded.table)
 
 
 def _ports(settings: Settings) -> PortFacts | None:
@@ -186,10 +199,11 @@ def _state(state: StateDir, used: Standing | None, become_owner: Callable[[], ob
         served = state.is_served()
         noted = applied.read(state.running)
         age = None if noted is None else time.time() - state.running.stat().st_mtime
+        told = tuple(contended.read(state.contended).values()) if served else ()
         newest = migration.migrations()[-1][0]
         become_owner()
         found = inspection.inspect(state.store, newest) if state.store.exists() else None
-        return StateFacts(files, served, noted, age, found, used)
+        return StateFacts(files, served, noted, age, found, used, told)
     except (OSError, HostError):
         return None
 

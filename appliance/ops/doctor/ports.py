@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 from appliance.network.firewall.port_ranges import ENOUGH_PORTS, borders, choose
 from appliance.network.firewall.rules import PortRange
-from appliance.network.firewall.ruleset import TABLE
 from appliance.ops.doctor.finding import Finding, ok, warning
 
 if TYPE_CHECKING:
@@ -24,7 +23,7 @@ def ports(facts: Facts) -> Finding:
     found = facts.network.ports
     if found is None:
         return warning("ports", "the ports on which this host listens cannot be read", "modprobe -a tcp_diag udp_diag")
-    used = used_ranges(facts.firewall.ruleset)
+    used = used_ranges(facts.firewall.ruleset, facts.firewall.table)
     ranges = {name: used.get(name) or free_range(found, number) for name, number in NUMBERS.items()}
     for name, chosen in ranges.items():
         if narrow := _narrow(found, name, chosen):
@@ -44,11 +43,11 @@ def free_range(found: PortFacts, protocol: int) -> PortRange | None:
     return choose({port for of, port in found.taken if of == protocol})
 
 
-def used_ranges(ruleset: str | None) -> Mapping[str, PortRange]:
+def used_ranges(ruleset: str | None, table: str) -> Mapping[str, PortRange]:
     """Returns the ranges of the appliance's table by protocol; what it does not have is missing."""
     entries = json.loads(ruleset)["nftables"] if ruleset is not None else []
     rules = (entry["rule"] for entry in entries if "rule" in entry)
-    own = (rule["expr"] for rule in rules if (rule.get("family"), rule.get("table")) == ("inet", TABLE))
+    own = (rule["expr"] for rule in rules if (rule.get("family"), rule.get("table")) == ("inet", table))
     return dict(each for parts in own for each in _translated(parts))
 
 

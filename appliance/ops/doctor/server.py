@@ -49,6 +49,16 @@ def _tick_age(facts: Facts, state: StateFacts) -> int | None:
     return max(0, now.boot_ms - heartbeat.boot_ms) // 1000
 
 
+def contention(facts: Facts) -> Finding:
+    """Checks whether another program keeps changing what the server puts right."""
+    if facts.state is None:
+        return unseen("contention", "what other programs keep changing")
+    if facts.state.contended:
+        mend = "stop what changes it; journalctl -u wg-appliance shows since when"
+        return warning("contention", "; ".join(facts.state.contended), mend)
+    return ok("contention", "no other program keeps changing what is the server's")
+
+
 def drift(facts: Facts) -> Finding:
     """Checks for configured settings that the running server has not applied."""
     if facts.state is None:

@@ -41,6 +41,12 @@ def wireguard(facts: Facts) -> Finding:
             f"an interface {name} is there that is not ours ({kind})",
             f"ip link del {name}, or set wireguard.interface to another name",
         )
+    if host.foreign is not None:
+        return failed(
+            "wireguard",
+            f"an interface {name} is there that is not ours: {host.foreign}",
+            f"ip link del {name}, or set wireguard.interface to another name",
+        )
     return ok("wireguard", "in the kernel" if backend == "kernel" else "wireguard-go")
 
 

@@ -62,9 +62,10 @@ class Appliance(Api):
         environment: Mapping[str, str] | None = None,
         through: Sequence[str] = (),
         serve_options: tuple[str, ...] = (),
+        role: str = "x",
     ) -> None:
         super().__init__(world.exit, REGION)
-        self.interface = world.interface("x")
+        self.interface = world.interface(role)
         self.backend = backend
         directory.mkdir(mode=0o700)
         self._serve = ("serve", *serve_options)
