@@ -107,6 +107,7 @@ class EgressSettings:
     ]
     isolate_clients: Annotated[bool, Key(FLAG, True, "clients do not reach each other")]
     extra_block: Annotated[tuple[IPv4Network | IPv6Network, ...], Key(NETWORKS, [], "more networks to block")]
+    forward_others: Annotated[bool, Key(FLAG, False, "this host forwards between its other networks too")]
 
 
 @dataclass(frozen=True, slots=True)

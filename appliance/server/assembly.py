@@ -119,6 +119,7 @@ def egress_rules(settings: Settings, local: LocalExit) -> EgressRules:
         ),
         translation=Translation(exit_.public_ip if local.owns_public_ip else None),
         own_ports=_ports_on_all_addresses(settings.api.listen, settings.metrics.listen),
+        forward_others=egress.forward_others,
     )
 
 

@@ -19,6 +19,7 @@ from appliance.domain.errors import EgressError, HostError, TunnelError
 from appliance.network import sockets
 from appliance.network.firewall.nft_events import table_events
 from appliance.network.firewall.sysctl_events import forwarding_events
+from appliance.network.host_events import host_events
 from appliance.network.wireguard.backend import choose_backend
 from appliance.network.wireguard.link_events import link_events
 from appliance.server import assembly
@@ -149,6 +150,7 @@ async def _open_host(
         sockets.require_udp_port("wireguard.listen_port", wireguard.listen_port)
     log.info("%s backend: %s", tunnel.backend, reason)
     egress = assembly.host_egress(settings, state, local, clock.now().boot_id)
+    await egress.require_forwarding()
     return _Host(settings, state, local, tunnel, egress)
 
 
@@ -192,6 +194,7 @@ def _watches(
         "the store's watch": partial(watch_store, store, parts.tokens, parts.wakeup, stopping),
         "the interface's watch": watch(lambda: link_events(interface)),
         "the forwarding's watch": watch(forwarding_events),
+        "the host's watch": watch(lambda: host_events(interface, egress.host_changed)),
         "the firewall's watch": watch(
             lambda: table_events(egress.table_changed, egress.other_changed, egress.tables_unknown)
         ),

@@ -30,6 +30,9 @@ log = logging.getLogger(__name__)
 class Egress(Protocol):
     """Controls how clients' packets leave the host: firewall, forwarding and conntrack."""
 
+    async def observe(self) -> None:
+        """Reads what `state` is to know of the host's routes, if it may have changed."""
+
     def state(self) -> EgressState:
         """Returns the egress as it stands."""
 
@@ -65,6 +68,7 @@ class Convergence:
 
         Compares only peers that have changed on one of the two sides, or differed before.
         """
+        await self._egress.observe()
         # All of them count as unequal until compared: what follows may fail.
         keys = self._unequal = self._to_compare(link, dump)
         changes = self._changes(keys, link, dump)
@@ -182,3 +186,8 @@ def _link_words(change: LinkChange) -> Iterator[str]:
             yield f"{verb} {ip_address(prefix.address)}/{prefix.length}"
     if change.up:
         yield "up"
+    if change.forward and not change.create:
+        yield "forwarding on"
+    for prefix in sorted(change.add_routes):
+        network = prefix.network
+        yield f"route to {ip_address(network.address)}/{network.length} added"

@@ -41,6 +41,8 @@ PURE = (
     "network.firewall.simulator",
     "network.firewall.coexistence",
     "network.firewall.chains.*",
+    "network.firewall.forwarding",
+    "network.firewall.other_routing",
     "network.firewall.rules",
     "network.firewall.ruleset",
     "config.reloadable",

@@ -7,11 +7,15 @@ import logging
 import time
 from collections import deque
 from contextlib import suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from appliance.domain.errors import EgressError, HostError
 from appliance.network import interfaces
 from appliance.network.firewall import coexistence, conntrack, nft, nft_json, ruleset
+from appliance.network.firewall.forwarding import NO_TRANSIT
+from appliance.network.firewall.observed_forwarding import ObservedForwarding
+from appliance.network.firewall.other_routing import relying
 from appliance.network.firewall.state import EgressState
 
 if TYPE_CHECKING:
@@ -43,8 +47,10 @@ class HostEgress:
         self._interface = rules.tunnel.interface
         self._listen_port = listen_port
         self._subnets = [subnet for _, subnet in rules.tunnel.by_family if subnet is not None]
-        self._rules = ruleset.render(rules)
-        self._forwarding = forwarding
+        self._rules = rules
+        self._transit = NO_TRANSIT  # as last rendered
+        self._forwarding = ObservedForwarding(rules, forwarding)
+        self._needed_by_others = False
         self._stands = False
         self._known = False  # whether the current rules have been applied before
         self._own: deque[int] = deque(maxlen=OWN_KEPT)  # netlink ports of the last nft processes of this firewall
@@ -55,14 +61,40 @@ class HostEgress:
 
     def take_over(self, rules: EgressRules) -> None:
         """Sets the rules, which the next tick applies."""
-        rendered = ruleset.render(rules)
-        if rendered != self._rules:
-            self._rules = rendered
+        self._forwarding.take_over(rules)
+        if ruleset.render(rules) != ruleset.render(self._rules):
             self._stands = self._known = False
+        self._rules = rules
+
+    async def require_forwarding(self) -> None:
+        """Raises EgressError, and changes nothing, if sysctls that clients' traffic needs cannot be set here."""
+        await self._forwarding.observe()
+        self._forwarding.require()
+
+    def host_changed(self) -> None:
+        """Notes that the host's links or routes have changed."""
+        self._forwarding.host_changed()
+
+    async def observe(self) -> None:
+        """Reads what `state` is to know of the host's routes, if it may have changed."""
+        await self._forwarding.observe()
 
     def state(self) -> EgressState:
         seen = self._others_seen or time.monotonic() < self._look_again_at
-        return EgressState(self._stands, self._forwarding.read(), seen)
+        host = self._forwarding.host()
+        transit = self._forwarding.transit(host)
+        if transit != self._transit:
+            self._transit = transit
+            self._stands = self._known = False
+        return EgressState(
+            self._stands,
+            host.values,
+            others_seen=seen,
+            found=host.found,
+            uplinks=host.uplinks,
+            unsettable=host.unsettable,
+            needed_by_others=self._needed_by_others,
+        )
 
     async def apply(self, changes: EgressChanges) -> None:
         """Applies the changes. Raises EgressError if one fails."""
@@ -70,13 +102,17 @@ class HostEgress:
             # Set before applying: an event reports any later change by another program.
             self._stands = True
             try:
-                await self._nft(self._rules)
+                await self._nft(ruleset.render(replace(self._rules, transit=self._transit)))
             except BaseException:
                 self._stands = False
                 raise
             log.info("nftables table inet %s applied%s", ruleset.TABLE, " again: it was changed" if self._known else "")
             self._known = True
             await self._begin_flows_anew()
+        if changes.disowned:
+            self._forwarding.sysctls.disown(changes.disowned)
+        if changes.give_back:
+            await self._give_back()
         if changes.sysctls:
             self._forwarding.set(changes.sysctls)
         if changes.others:
@@ -102,10 +138,19 @@ class HostEgress:
 
     async def remove(self) -> None:
         """Restores the host to its state before the exit."""
-        self._forwarding.restore()
+        self._forwarding.sysctls.restore()
         self._stands = False
         await self._nft(ruleset.remove())
         await self._nft(coexistence.delete(await self._listing()))
+
+    async def _give_back(self) -> None:
+        """Switches off what an earlier version has switched on for the whole host, unless another program needs it."""
+        needing = relying(await self._listing())
+        self._needed_by_others = bool(needing)
+        if needing:
+            log.warning("net.ipv4.ip_forward = 1 stays, which an earlier version has set: %s needs it", needing)
+        else:
+            self._forwarding.give_back()
 
     async def _pass_others(self) -> None:
         """Lets clients through other tables; logs a failure, since the exit may work without it."""

@@ -44,13 +44,32 @@ class Translation:
 
 
 @dataclass(frozen=True, slots=True)
+class Transit:
+    """Describes what is not forwarded between the host's other networks.
+
+    `ipv4_from`: what comes in by these interfaces. `ipv6_but_from`: what comes in by any but these; None: all passes.
+    `bridges`: whose traffic between their own ports passes.
+    """
+
+    ipv4_from: frozenset[str] = frozenset()
+    ipv6_but_from: frozenset[str] | None = None
+    bridges: frozenset[str] = frozenset()
+
+    def __bool__(self) -> bool:
+        return bool(self.ipv4_from) or self.ipv6_but_from is not None
+
+
+@dataclass(frozen=True, slots=True)
 class EgressRules:
     """Describes what clients may reach, and how their traffic leaves.
 
     `own_ports`: the TCP ports on which the appliance itself listens on all addresses, so on the tunnel's too.
+    `forward_others`: the host forwards between its other networks too.
     """
 
     tunnel: TunnelNetworks
     blocks: Blocks
     translation: Translation
     own_ports: Sequence[int] = ()
+    forward_others: bool = False
+    transit: Transit = Transit()

@@ -29,6 +29,7 @@ CHECKS: Sequence[Callable[[Facts], Finding]] = (
     tunnel.subnet,
     tunnel.ipv6,
     firewall.forwarding,
+    firewall.transit,
     firewall.nftables,
     firewall.forward,
 )

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+
+from appliance.network.firewall.forwarding import HostForwarding
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -59,10 +61,19 @@ class Firewall:
 
 @dataclass(frozen=True, slots=True)
 class ForwardingFacts:
-    """Holds the forwarding sysctls: (path below /proc/sys, value). `writable`: whether they can be set here at all."""
+    """Holds the forwarding sysctls: (path below /proc/sys, value), the tunnel's own among them once there is a tunnel.
+
+    `writable`: whether they can be set here at all. `found`, `uplinks`: see HostForwarding.
+    """
 
     sysctls: Mapping[str, str]
     writable: bool | None
+    found: Mapping[str, str] = field(default_factory=dict)
+    uplinks: frozenset[str] = frozenset()
+
+    @property
+    def host(self) -> HostForwarding:
+        return HostForwarding(self.sysctls, self.found, self.uplinks)
 
 
 @dataclass(frozen=True, slots=True)

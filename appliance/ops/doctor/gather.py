@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, ParamSpec
 from appliance.config import applied
 from appliance.domain.clock import HostClock
 from appliance.domain.errors import HostError, TunnelError
-from appliance.network import interfaces, programs
+from appliance.network import interfaces, outgoing, programs
 from appliance.network.firewall import nft, nft_json, sysctls
+from appliance.network.firewall.chains.destinations import private_ipv4
+from appliance.network.firewall.forwarding import IP_FORWARD
 from appliance.network.programs import ProgramFailed
 from appliance.network.wireguard.backend import dump_existing, read_host
 from appliance.ops.doctor import system_clock, udp_sockets
@@ -49,7 +51,7 @@ def gather(settings: Settings, config_file: Path, state: StateDir, become_owner:
     wireguard = read_host(interface)
     network = _network(interface)
     udp = UdpPort(udp_sockets.holders(port), _device_port(interface))
-    forwarding = _forwarding(state, root=root)
+    forwarding = _forwarding(settings, state, root=root)
     firewall = _firewall()
     now = HostClock().now()
     disk = _disk(state.path)
@@ -67,9 +69,18 @@ def gather(settings: Settings, config_file: Path, state: StateDir, become_owner:
     )
 
 
-def _forwarding(state: StateDir, *, root: bool) -> ForwardingFacts:
-    writable = os.access(PROC_SYS / "net/ipv4/ip_forward", os.W_OK) if root else None
-    return ForwardingFacts(sysctls.Forwarding(PROC_SYS, state.sysctls, "").read(), writable)
+def _forwarding(settings: Settings, state: StateDir, *, root: bool) -> ForwardingFacts:
+    interface, egress = settings.wireguard.interface, settings.egress
+    writable = os.access(PROC_SYS / IP_FORWARD, os.W_OK) if root else None
+    uplinks = outgoing.read_outgoing(
+        interface, private_ipv4() if egress.block_private else [], all_interfaces=egress.forward_others
+    ).interfaces
+    found = sysctls.Forwarding(PROC_SYS, state.sysctls, HostClock().now().boot_id)
+    try:
+        before = dict(found.found)
+    except OSError:  # only its owner and root may read it
+        found, before = sysctls.Forwarding(PROC_SYS, Path(os.devnull), ""), {}
+    return ForwardingFacts(found.read({*uplinks, interface}), writable, before, uplinks)
 
 
 def _network(interface: str) -> Network:

@@ -67,6 +67,9 @@ class NoEgress:
     def __post_init__(self) -> None:
         self.gate.set()
 
+    async def observe(self) -> None:
+        """Nothing changes."""
+
     def state(self) -> EgressState:
         return IN_PLACE if self.fault is None else replace(IN_PLACE, rules_stand=False)
 

@@ -37,6 +37,11 @@ PRIVATE: tuple[Network, ...] = (
 NAT64 = (IPv6Network("64:ff9b::/96"), IPv6Network("64:ff9b:1::/96"))
 
 
+def private_ipv4() -> list[IPv4Network]:
+    """Returns the blocked networks of IPv4."""
+    return [network for network in PRIVATE if isinstance(network, IPv4Network)]
+
+
 def sets(blocks: Blocks) -> Iterator[str]:
     """Renders the sets of blocked networks."""
     listed_by_name = {"private": PRIVATE if blocks.private else (), "extra": blocks.extra}
