@@ -83,7 +83,7 @@ HEALTHY = Facts(
         ipv6_off=False,
     ),
     udp=UdpPort(holders=("another process",), device=51820),
-    forwarding=ForwardingFacts(SYSCTLS, True, FOUND, UPLINKS),
+    forwarding=ForwardingFacts(SYSCTLS, True, FOUND, UPLINKS, UPLINKS),
     firewall=Firewall(OUR_TABLE, None, {}, {}),
 )
 
@@ -136,7 +136,7 @@ SEEN_AS_TUN = {"kernel_module": False, "wireguard_go": True, "tun_device": True,
 
 def forwarding(values: Mapping[str, str], *, writable: bool = True, found: Mapping[str, str] = FOUND) -> Facts:
     """The same host with these sysctls."""
-    return replace(HEALTHY, forwarding=ForwardingFacts(SYSCTLS | values, writable, found, UPLINKS))
+    return replace(HEALTHY, forwarding=ForwardingFacts(SYSCTLS | values, writable, found, UPLINKS, UPLINKS))
 
 
 ROUTER = """{"nftables": [{"table": {"family": "ip", "name": "containers", "handle": 1}},

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 HOST, V4, V6 = "net/ipv4/ip_forward", "net/ipv4/conf/eth0/forwarding", "net/ipv6/conf/all/forwarding"
 OF_ETH1, V6_DEFAULT = "net/ipv4/conf/eth1/forwarding", "net/ipv6/conf/default/forwarding"
+DEFAULT = frozenset({"eth0"})
 REDIRECTS = "net/ipv4/conf/all/send_redirects"
 
 
@@ -53,7 +54,7 @@ class Sysctls:
         if changes.give_back:
             forwarding.give_back("wga0", by)
         if changes.sysctls:
-            forwarding.set(changes.sysctls, "wga0")
+            forwarding.set(changes.sysctls, "wga0", DEFAULT)
 
 
 @pytest.fixture
@@ -209,15 +210,18 @@ def test_all_that_cannot_be_set_are_named_at_once(host: Sysctls) -> None:
 
 
 def test_what_clients_do_not_need_is_warned_of_once(host: Sysctls, caplog: pytest.LogCaptureFixture) -> None:
-    """What is not needed and cannot be set is warned of once, and all else is set."""
+    """What is not needed and cannot be set is warned of once, and all else is set: an uplink beside the default route
+    is not needed either."""
     name = "net/ipv6/conf/eth0/accept_ra"
     (host.root / name).unlink()
     (host.root / name).symlink_to(host.root / "net")  # a directory
     forwarding = host.forwarding()
-    forwarding.set({name: "2", V4: "1"}, "wga0")
+    (host.root / OF_ETH1).unlink()
+    (host.root / OF_ETH1).symlink_to(host.root / "net")
+    forwarding.set({name: "2", V4: "1", OF_ETH1: "1"}, "wga0", DEFAULT)
     assert host.all()[V4] == "1"
-    assert forwarding.unsettable == {name}
-    assert [record.levelname for record in caplog.records].count("WARNING") == 1
+    assert forwarding.unsettable == {name, OF_ETH1}
+    assert [record.levelname for record in caplog.records].count("WARNING") == 2
 
 
 def test_what_cannot_be_set_is_told_before_anything_is(host: Sysctls) -> None:
@@ -227,10 +231,10 @@ def test_what_cannot_be_set_is_told_before_anything_is(host: Sysctls) -> None:
     host["net/ipv4/conf/default/forwarding"] = "1"
     before = host.all()
     with pytest.raises(EgressError, match=r"cannot set net\.ipv6\.conf\.all\.forwarding = 1: "):
-        host.forwarding().require({V4: "1", V6: "1", REDIRECTS: "0"}, "wga0")
+        host.forwarding().require({V4: "1", V6: "1", REDIRECTS: "0"}, "wga0", DEFAULT)
     assert host.all() == before
     assert not host.record.exists()
-    host.forwarding().require({V4: "1"}, "wga0")
+    host.forwarding().require({V4: "1"}, "wga0", DEFAULT)
     (host.root / "net/ipv4/conf/default/forwarding").unlink()
     with pytest.raises(EgressError, match=r"net\.ipv4\.conf\.default\.forwarding"):
-        host.forwarding().require({}, "wga0")
+        host.forwarding().require({}, "wga0", DEFAULT)

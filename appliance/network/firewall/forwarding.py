@@ -68,9 +68,10 @@ def interface_of(name: str, version: int) -> str | None:
     return interface if is_one else None
 
 
-def is_needed(name: str, value: str) -> bool:
-    """Tells whether clients' traffic does not pass without this value."""
-    return name.endswith("/forwarding") and value == ON
+def is_needed(name: str, value: str, default: frozenset[str]) -> bool:
+    """Tells whether clients' traffic does not pass without this value. `default`: interfaces of a default route."""
+    interface = interface_of(name, 4)
+    return name.endswith("/forwarding") and value == ON and (interface is None or interface in default)
 
 
 def wanted(host: HostForwarding, interface: str, *, ipv6: bool) -> Iterator[tuple[str, str]]:

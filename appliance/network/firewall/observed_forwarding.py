@@ -66,10 +66,11 @@ class ObservedForwarding:
 
     def host(self) -> forwarding.HostForwarding:
         """Returns how the host forwards now."""
-        values = self.sysctls.read(self.uplinks)
-        return forwarding.HostForwarding(
-            values, dict(self.sysctls.found), self.uplinks, frozenset(self.sysctls.unsettable)
+        values, default = self.sysctls.read(self.uplinks), self._outgoing.default
+        unsettable = frozenset(
+            name for name in self.sysctls.unsettable if not forwarding.is_needed(name, forwarding.ON, default)
         )
+        return forwarding.HostForwarding(values, dict(self.sysctls.found), self.uplinks, unsettable)
 
     def transit(self, host: forwarding.HostForwarding) -> Transit:
         """Returns what the table has to keep from being forwarded."""
@@ -80,11 +81,11 @@ class ObservedForwarding:
 
     def require(self) -> None:
         """Raises EgressError if sysctls that clients' traffic needs cannot be set here. Changes nothing."""
-        self.sysctls.require(self._wanted(), self._rules.tunnel.interface)
+        self.sysctls.require(self._wanted(), self._rules.tunnel.interface, self._outgoing.default)
 
     def set(self, wanted: Mapping[str, str]) -> None:
         """Sets sysctls. Raises EgressError."""
-        self.sysctls.set(wanted, self._rules.tunnel.interface)
+        self.sysctls.set(wanted, self._rules.tunnel.interface, self._outgoing.default)
 
     def give_back(self) -> None:
         """Switches off what an earlier version has switched on for all interfaces. Raises EgressError."""

@@ -57,37 +57,40 @@ class Forwarding:
         values = {name: self._read(name) for name in (*ALWAYS_READ, *of_ipv4, *of_ipv6)}
         return {name: value for name, value in values.items() if value is not None}
 
-    def set(self, wanted: Mapping[str, str], tunnel: str) -> None:
-        """Records the original values, then sets the sysctls.
+    def set(self, wanted: Mapping[str, str], tunnel: str, default: frozenset[str]) -> None:
+        """Records the original values, then sets the sysctls. `default`: the interfaces of a default route.
 
         Raises EgressError naming all that cannot be set, if clients' traffic does not pass without them. Warns once of
         the others.
         """
+        earlier = self.found.keys()
         self._note({**self.found, **self._before(wanted)})
-        refused = dict[str, str]()
+        refused, unset = dict[str, str](), set[str]()
         for name, value in wanted.items():
             was = self._read(name)
             try:
                 self._set(name, value, tunnel)
             except OSError as error:
                 reason = error.strerror or str(error)
-                if is_needed(name, value):
+                unset.add(name)
+                if is_needed(name, value, default):
                     refused[name] = reason
                 else:
                     self.unsettable.add(name)
                     log.warning("sysctl %s stays %s: cannot set %s: %s", _dotted(name), was, value, reason)
             else:
                 log.info("sysctl %s = %s (was %s)", _dotted(name), value, was)
+        self._note({name: value for name, value in self.found.items() if name in earlier or name not in unset})
         if refused:
             raise EgressError(_refusal(refused))
 
-    def require(self, wanted: Mapping[str, str], tunnel: str) -> None:
+    def require(self, wanted: Mapping[str, str], tunnel: str, default: frozenset[str]) -> None:
         """Raises EgressError naming all sysctls that clients' traffic needs and that cannot be set here.
 
         Changes nothing. A tunnel that is yet to be made takes the value of `default`.
         """
         own = of_interface(4, tunnel if self._read(of_interface(4, tunnel)) is not None else "default")
-        needed = [name for name, value in wanted.items() if is_needed(name, value)]
+        needed = [name for name, value in wanted.items() if is_needed(name, value, default)]
         if self._read(own) != ON:
             needed.append(own)
         refused = {name: reason for name in needed if (reason := self._obstacle(name)) is not None}
@@ -124,6 +127,7 @@ class Forwarding:
         if IP_FORWARD not in recorded and changeable.get(IP_FORWARD) == ON:
             # Another program has switched it on meanwhile, and all interfaces with it.
             recorded = {name: value for name, value in recorded.items() if interface_of(name, 4) is None}
+        recorded = {name: value for name, value in recorded.items() if changeable[name] != value}
         for name, value in recorded.items():
             try:
                 self._write(name, value)

@@ -63,13 +63,15 @@ class Firewall:
 class ForwardingFacts:
     """Holds the forwarding sysctls: (path below /proc/sys, value), the tunnel's own among them once there is a tunnel.
 
-    `writable`: whether they can be set here at all. `found`, `uplinks`: see HostForwarding.
+    `writable`: whether they can be set here at all. `found`, `uplinks`: see HostForwarding. `default`:
+    the interfaces of a default route.
     """
 
     sysctls: Mapping[str, str]
     writable: bool | None
     found: Mapping[str, str] = field(default_factory=dict)
     uplinks: frozenset[str] = frozenset()
+    default: frozenset[str] = frozenset()
 
     @property
     def host(self) -> HostForwarding:

@@ -28,7 +28,11 @@ def forwarding(facts: Facts) -> Finding:
     own = host_forwarding.of_interface(4, tunnel.interface)
     if facts.forwarding.sysctls.get(own, host_forwarding.ON) != host_forwarding.ON:
         to_set[own] = host_forwarding.ON
-    needed = {name: value for name, value in to_set.items() if host_forwarding.is_needed(name, value)}
+    needed = {
+        name: value
+        for name, value in to_set.items()
+        if host_forwarding.is_needed(name, value, facts.forwarding.default | {tunnel.interface})
+    }
     if not to_set:
         return ok("forwarding", "on")
     wrong = [f"{name.replace('/', '.')} = {facts.forwarding.sysctls.get(name, 'missing')}" for name in needed or to_set]

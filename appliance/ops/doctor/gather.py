@@ -72,15 +72,16 @@ def gather(settings: Settings, config_file: Path, state: StateDir, become_owner:
 def _forwarding(settings: Settings, state: StateDir, *, root: bool) -> ForwardingFacts:
     interface, egress = settings.wireguard.interface, settings.egress
     writable = os.access(PROC_SYS / IP_FORWARD, os.W_OK) if root else None
-    uplinks = outgoing.read_outgoing(
+    ways = outgoing.read_outgoing(
         interface, private_ipv4() if egress.block_private else [], all_interfaces=egress.forward_others
-    ).interfaces
+    )
     found = sysctls.Forwarding(PROC_SYS, state.sysctls, HostClock().now().boot_id)
     try:
         before = dict(found.found)
     except OSError:  # only its owner and root may read it
         found, before = sysctls.Forwarding(PROC_SYS, Path(os.devnull), ""), {}
-    return ForwardingFacts(found.read({*uplinks, interface}), writable, before, uplinks)
+    values = found.read({*ways.interfaces, interface})
+    return ForwardingFacts(values, writable, before, ways.interfaces, ways.default)
 
 
 def _network(interface: str) -> Network:

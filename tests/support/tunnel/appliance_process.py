@@ -114,6 +114,13 @@ class Appliance(Api):
             )
         until(self._ready, "GET /readyz answers 200")
 
+    def start_and_fail(self) -> None:
+        """`serve` where it cannot start: it ends with status 1, and its log says why."""
+        with self._log.open("ab") as log:
+            command = (*self._through, *self._command(*self._serve))
+            self._process = self.space.start(*command, stdout=log, stderr=log, env=self._environment, cwd=PROJECT)
+        assert self._process.wait(timeout=READY_SECONDS) == 1, self.log()
+
     def try_to_start(self) -> tuple[int, str]:
         """`serve` where it cannot start: its exit status, and what it said."""
         command = self._command(*self._serve)
