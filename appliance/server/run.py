@@ -106,7 +106,8 @@ async def _serve(read_settings: Callable[[], Settings], environ: Mapping[str, st
         watches = _watches(host, parts, store, stopping, stack)
         systemd.status("starting: applying what the store says to the host")
         await parts.ticker.tick()
-        if parts.node.health.fault is not None:
+        # What only the host's routing keeps from passing is said, and passes when that is mended.
+        if parts.node.health.fault is not None and parts.ticker.routing_fault is None:
             raise HostError(parts.node.health.fault)
         supervisor = Supervisor(stopping, parts.node.health.task)
         metrics.registry.register(ExitCollector(parts, host.tunnel, supervisor.crashes))
@@ -185,7 +186,9 @@ def _watches(
     host: _Host, parts: Parts, store: Store, stopping: asyncio.Event, stack: AsyncExitStack
 ) -> Mapping[str, Task]:
     """Returns the tasks that wake the ticker, by name. Events are collected from here on, before anything is read."""
-    egress, interface = host.egress, host.settings.wireguard.interface
+    egress, wireguard = host.egress, host.settings.wireguard
+    interface = wireguard.interface
+    subnets = [subnet for subnet in (wireguard.subnet, wireguard.subnet6) if subnet is not None]
 
     def watch(open_events: Callable[[], NetlinkEvents]) -> Task:
         return stack.enter_context(closing(EventsWatch(open_events, parts.wakeup, stopping))).run
@@ -194,7 +197,7 @@ def _watches(
         "the store's watch": partial(watch_store, store, parts.tokens, parts.wakeup, stopping),
         "the interface's watch": watch(lambda: link_events(interface)),
         "the forwarding's watch": watch(forwarding_events),
-        "the host's watch": watch(lambda: host_events(interface, egress.host_changed)),
+        "the host's watch": watch(lambda: host_events(interface, egress.host_changed, subnets)),
         "the firewall's watch": watch(
             lambda: table_events(egress.table_changed, egress.other_changed, egress.tables_unknown)
         ),

@@ -33,6 +33,9 @@ class Egress(Protocol):
     async def observe(self) -> None:
         """Reads what `state` is to know of the host's routes, if it may have changed."""
 
+    async def routing_fault(self) -> str | None:
+        """Returns why the host's routing lets clients' packets not pass; None: they pass. The tunnel is up."""
+
     def state(self) -> EgressState:
         """Returns the egress as it stands."""
 
@@ -62,6 +65,10 @@ class Convergence:
     async def read_link(self) -> Link | None:
         """Returns the interface as it stands, or None if there is none. Raises TunnelError."""
         return await self._tunnel.link()
+
+    async def routing_fault(self, link: Link | None) -> str | None:
+        """Returns why clients' packets do not pass although all of the exit's own is in place; None: they pass."""
+        return None if link is None or not link.up else await self._egress.routing_fault()
 
     async def plan(self, link: Link | None, dump: Dump | None) -> Changes:
         """Returns what differs between the store and what was read. Raises TunnelError.

@@ -31,6 +31,9 @@ class EgressInPlace:
     async def observe(self) -> None:
         """Nothing changes."""
 
+    async def routing_fault(self) -> str | None:
+        return None
+
     def state(self) -> EgressState:
         return IN_PLACE
 

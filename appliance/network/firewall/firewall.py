@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from appliance.domain.errors import EgressError, HostError
-from appliance.network import interfaces
+from appliance.network import client_routes, interfaces
 from appliance.network.firewall import coexistence, conntrack, nft, nft_json, ruleset
 from appliance.network.firewall.forwarding import NO_TRANSIT
 from appliance.network.firewall.observed_forwarding import ObservedForwarding
@@ -78,6 +78,14 @@ class HostEgress:
     async def observe(self) -> None:
         """Reads what `state` is to know of the host's routes, if it may have changed."""
         await self._forwarding.observe()
+
+    async def routing_fault(self) -> str | None:
+        """Returns why the host's routing lets clients' packets not pass; None: they pass. The tunnel is up."""
+        try:
+            return await asyncio.to_thread(client_routes.routing_fault, self._interface, self._subnets)
+        except OSError as error:
+            log.warning("whether clients' packets are routed is not known: %s", error)
+            return None
 
     def state(self) -> EgressState:
         seen = self._others_seen or time.monotonic() < self._look_again_at

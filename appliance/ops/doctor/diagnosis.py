@@ -28,6 +28,7 @@ CHECKS: Sequence[Callable[[Facts], Finding]] = (
     tunnel.uplink,
     tunnel.subnet,
     tunnel.ipv6,
+    tunnel.routing,
     firewall.forwarding,
     firewall.transit,
     firewall.nftables,

@@ -24,7 +24,8 @@ class Network:
     """Holds the host's network without the tunnel's interface.
 
     `uplinks`: by IP version, for those with a default route. `has_ipv6`: the kernel supports it.
-    `ipv6_off`: it is disabled for new interfaces.
+    `ipv6_off`: it is disabled for new interfaces. `routing_fault`: why clients' packets do not
+    pass the host's routing.
     """
 
     uplinks: Mapping[int, Uplink]
@@ -32,6 +33,7 @@ class Network:
     routes: tuple[tuple[str, IPv4Network | IPv6Network], ...]
     has_ipv6: bool
     ipv6_off: bool
+    routing_fault: str | None = None
 
     def owns(self, address: IPv4Address | IPv6Address) -> bool:
         return any(interface.ip == address for _, interface in self.addresses)

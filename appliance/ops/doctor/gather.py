@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, ParamSpec
 from appliance.config import applied
 from appliance.domain.clock import HostClock
 from appliance.domain.errors import HostError, TunnelError
-from appliance.network import interfaces, outgoing, programs
+from appliance.network import client_routes, interfaces, outgoing, programs
 from appliance.network.firewall import nft, nft_json, sysctls
 from appliance.network.firewall.chains.destinations import private_ipv4
 from appliance.network.firewall.forwarding import IP_FORWARD
@@ -49,7 +49,7 @@ def gather(settings: Settings, config_file: Path, state: StateDir, become_owner:
     interface, port = settings.wireguard.interface, settings.wireguard.listen_port
     root = os.geteuid() == 0
     wireguard = read_host(interface)
-    network = _network(interface)
+    network = _network(settings)
     udp = UdpPort(udp_sockets.holders(port), _device_port(interface))
     forwarding = _forwarding(settings, state, root=root)
     firewall = _firewall()
@@ -84,14 +84,26 @@ def _forwarding(settings: Settings, state: StateDir, *, root: bool) -> Forwardin
     return ForwardingFacts(values, writable, before, ways.interfaces, ways.default)
 
 
-def _network(interface: str) -> Network:
+def _network(settings: Settings) -> Network:
+    interface = settings.wireguard.interface
     return Network(
         uplinks=interfaces.uplinks(),
         addresses=tuple(interfaces.host_interfaces(without=interface)),
         routes=tuple(interfaces.host_routes(without=interface)),
         has_ipv6=interfaces.has_ipv6(),
         ipv6_off=interfaces.ipv6_is_off(),
+        routing_fault=_routing_fault(settings),
     )
+
+
+def _routing_fault(settings: Settings) -> str | None:
+    subnets = (settings.wireguard.subnet, settings.wireguard.subnet6)
+    try:
+        return client_routes.routing_fault(
+            settings.wireguard.interface, [subnet for subnet in subnets if subnet is not None]
+        )
+    except OSError:
+        return None  # there is no tunnel
 
 
 def _device_port(interface: str) -> int | None:

@@ -70,6 +70,9 @@ class NoEgress:
     async def observe(self) -> None:
         """Nothing changes."""
 
+    async def routing_fault(self) -> str | None:
+        return None
+
     def state(self) -> EgressState:
         return IN_PLACE if self.fault is None else replace(IN_PLACE, rules_stand=False)
 
