@@ -127,10 +127,11 @@ def _ports_on_all_addresses(*listeners: HostPort | UnixPath | None) -> tuple[int
     return tuple(each.port for each in listeners if isinstance(each, HostPort) and each.everywhere)
 
 
-def host_egress(settings: Settings, state: StateDir, local: LocalExit, boot_id: str) -> HostEgress:
-    """Builds the egress of this host: firewall, forwarding and flows."""
+def host_egress(settings: Settings, state: StateDir, local: LocalExit, boot_id: str, *, user_space: bool) -> HostEgress:
+    """Builds the egress of this host: firewall, forwarding and flows. `user_space`: wireguard-go serves the tunnel."""
     forwarding = Forwarding(Path("/proc/sys"), state.sysctls, boot_id)
-    return HostEgress(egress_rules(settings, local), settings.wireguard.listen_port, forwarding)
+    rules = egress_rules(settings, local)
+    return HostEgress(rules, settings.wireguard.listen_port, forwarding, user_space=user_space)
 
 
 @dataclass(frozen=True, slots=True)

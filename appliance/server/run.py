@@ -150,7 +150,8 @@ async def _open_host(
     if link is None or not link.up:
         sockets.require_udp_port("wireguard.listen_port", wireguard.listen_port)
     log.info("%s backend: %s", tunnel.backend, reason)
-    egress = assembly.host_egress(settings, state, local, clock.now().boot_id)
+    user_space = tunnel.backend == "userspace"
+    egress = assembly.host_egress(settings, state, local, clock.now().boot_id, user_space=user_space)
     await egress.require_forwarding()
     return _Host(settings, state, local, tunnel, egress)
 

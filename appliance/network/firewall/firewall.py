@@ -16,6 +16,7 @@ from appliance.network.firewall import coexistence, conntrack, nft, nft_json, ru
 from appliance.network.firewall.forwarding import NO_TRANSIT
 from appliance.network.firewall.observed_forwarding import ObservedForwarding
 from appliance.network.firewall.other_routing import relying
+from appliance.network.firewall.rules import Answers
 from appliance.network.firewall.state import EgressState
 
 if TYPE_CHECKING:
@@ -43,12 +44,16 @@ class HostEgress:
     once per LOOK_AGAIN_S.
     """
 
-    def __init__(self, rules: EgressRules, listen_port: int, forwarding: Forwarding) -> None:
+    def __init__(
+        self, rules: EgressRules, listen_port: int, forwarding: Forwarding, *, user_space: bool = False
+    ) -> None:
+        """`user_space`: wireguard-go serves the tunnel."""
         self._interface = rules.tunnel.interface
         self._listen_port = listen_port
         self._subnets = [subnet for _, subnet in rules.tunnel.by_family if subnet is not None]
         self._rules = rules
-        self._transit = NO_TRANSIT  # as last rendered
+        self._user_space = user_space
+        self._transit, self._answers = NO_TRANSIT, Answers()  # as last rendered
         self._forwarding = ObservedForwarding(rules, forwarding)
         self._needed_by_others = False
         self._stands = False
@@ -91,8 +96,9 @@ class HostEgress:
         seen = self._others_seen or time.monotonic() < self._look_again_at
         host = self._forwarding.host()
         transit = self._forwarding.transit(host)
-        if transit != self._transit:
-            self._transit = transit
+        answers = Answers(self._listen_port, self._forwarding.default) if self._user_space else Answers()
+        if (transit, answers) != (self._transit, self._answers):
+            self._transit, self._answers = transit, answers
             self._stands = self._known = False
         return EgressState(
             self._stands,
@@ -110,7 +116,7 @@ class HostEgress:
             # Set before applying: an event reports any later change by another program.
             self._stands = True
             try:
-                await self._nft(ruleset.render(replace(self._rules, transit=self._transit)))
+                await self._nft(ruleset.render(replace(self._rules, transit=self._transit, answers=self._answers)))
             except BaseException:
                 self._stands = False
                 raise

@@ -64,6 +64,11 @@ class ObservedForwarding:
     def uplinks(self) -> frozenset[str]:
         return self._outgoing.interfaces
 
+    @property
+    def default(self) -> frozenset[str]:
+        """Returns the interfaces of a default route."""
+        return self._outgoing.default
+
     def host(self) -> forwarding.HostForwarding:
         """Returns how the host forwards now."""
         values, default = self.sysctls.read(self.uplinks), self._outgoing.default

@@ -60,6 +60,20 @@ class Transit:
 
 
 @dataclass(frozen=True, slots=True)
+class Answers:
+    """Describes the packets of a tunnel in user space that have to take the host's own routes.
+
+    `port`: the tunnel's. `uplinks`: the interfaces of a default route; by another one there may be no way any more.
+    """
+
+    port: int = 0
+    uplinks: frozenset[str] = frozenset()
+
+    def __bool__(self) -> bool:
+        return bool(self.port and self.uplinks)
+
+
+@dataclass(frozen=True, slots=True)
 class EgressRules:
     """Describes what clients may reach, and how their traffic leaves.
 
@@ -73,3 +87,4 @@ class EgressRules:
     own_ports: Sequence[int] = ()
     forward_others: bool = False
     transit: Transit = Transit()
+    answers: Answers = Answers()

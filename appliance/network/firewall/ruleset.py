@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from appliance.network.firewall.chains import destinations, forward, local, nat, sources, transit
+from appliance.network.firewall.chains import answers, destinations, forward, local, nat, sources, transit
 
 if TYPE_CHECKING:
     from appliance.network.firewall.rules import EgressRules
 
 TABLE = "wg_appliance"
-CHAINS = (sources, forward, transit, local, nat)
+CHAINS = (sources, forward, transit, local, nat, answers)
 
 
 def render(rules: EgressRules) -> str:
