@@ -131,6 +131,7 @@ class EgressSettings:
     new_flows: Annotated[
         int, Key(integer(0, 100_000), 200, "new ones a second of one client, ten times that at once; 0: no limit")
     ]
+    forward_others: Annotated[bool, Key(FLAG, False, "this host forwards between its other networks too")]
 
 
 @dataclass(frozen=True, slots=True)

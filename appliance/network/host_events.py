@@ -11,12 +11,14 @@ from appliance.network.netlink.codec import attributes
 from appliance.network.netlink.events import NetlinkEvents
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
+    from ipaddress import IPv4Network, IPv6Network
 
     from appliance.network.netlink.codec import Event
 
 _RTMSG = struct.Struct("=BBBBBBBBI")  # family, destination and source length, tos, table, protocol, scope, type, flags
 _INDEX = struct.Struct("=I")
+_FAMILIES = {4: socket.AF_INET, 6: socket.AF_INET6}
 _ALWAYS = frozenset(
     {
         *(constants.RTM_NEWLINK, constants.RTM_DELLINK, constants.RTM_NEWADDR, constants.RTM_DELADDR),
@@ -32,14 +34,18 @@ _GROUPS = (
 _PIECES_OF_DEFAULT = 3
 
 
-def host_events(interface_name: str, changed: Callable[[], None]) -> NetlinkEvents:
+def host_events(
+    interface_name: str, changed: Callable[[], None], subnets: Sequence[IPv4Network | IPv6Network] = ()
+) -> NetlinkEvents:
     """Wakes when what the host gives the exit may have changed, after it has called `changed`.
 
-    Of routes only default ones and those of the interface concern: a router may change thousands of others a second.
+    Of routes only default ones, those of the interface and those into its `subnets` concern: a router may change
+    thousands of others a second.
     """
+    inside = [(_FAMILIES[net.version], net.network_address.packed, net.prefixlen) for net in subnets]
 
     def concerns(event: Event) -> bool:
-        concerned = event.kind in _ALWAYS or _is_route_of_the_exit(event, interface_name)
+        concerned = event.kind in _ALWAYS or _is_route_of_the_exit(event, interface_name, inside)
         if concerned:
             changed()
         return concerned
@@ -47,14 +53,23 @@ def host_events(interface_name: str, changed: Callable[[], None]) -> NetlinkEven
     return NetlinkEvents(constants.NETLINK_ROUTE, sum(1 << (group - 1) for group in _GROUPS), concerns, changed)
 
 
-def _is_route_of_the_exit(event: Event, interface_name: str) -> bool:
+def _is_route_of_the_exit(event: Event, interface_name: str, inside: Sequence[tuple[int, bytes, int]]) -> bool:
     if event.kind not in (constants.RTM_NEWROUTE, constants.RTM_DELROUTE) or len(event.payload) < _RTMSG.size:
         return False
-    destination_length = _RTMSG.unpack_from(event.payload)[1]
-    out = dict(attributes(event.payload[_RTMSG.size :])).get(constants.RTA_OIF, b"")
-    if destination_length <= _PIECES_OF_DEFAULT:
+    family, length = _RTMSG.unpack_from(event.payload)[:2]
+    has = dict(attributes(event.payload[_RTMSG.size :]))
+    out, to = has.get(constants.RTA_OIF, b""), has.get(constants.RTA_DST, b"")
+    if length <= _PIECES_OF_DEFAULT or any(_is_within(family, to, length, net) for net in inside):
         return True
     return len(out) == _INDEX.size and _INDEX.unpack(out)[0] == _index(interface_name)
+
+
+def _is_within(family: int, destination: bytes, length: int, net: tuple[int, bytes, int]) -> bool:
+    net_family, address, prefix_length = net
+    if family != net_family or length < prefix_length or len(destination) != len(address):
+        return False
+    differing = int.from_bytes(destination, "big") ^ int.from_bytes(address, "big")
+    return differing >> (8 * len(address) - prefix_length) == 0
 
 
 def _index(interface_name: str) -> int:

@@ -66,14 +66,23 @@ def reconcile(desired: Desired, actual: Actual) -> Changes:
 
 def _link_change(desired: Desired, link: Link | None) -> LinkChange | None:
     if link is None:
-        return LinkChange(create=True, mtu=desired.mtu, add_addresses=desired.addresses, up=True)
+        return LinkChange(create=True, mtu=desired.mtu, add_addresses=desired.addresses, up=True, forward=True)
     change = LinkChange(
         mtu=None if link.mtu == desired.mtu else desired.mtu,
         remove_addresses=link.addresses - desired.addresses,
         add_addresses=desired.addresses - link.addresses,
         up=not link.up,
+        forward=not link.forwards,
+        add_routes=_without_route(link, desired.addresses),
     )
     return None if change == LinkChange() else change
+
+
+def _without_route(link: Link, wanted: frozenset[Prefix]) -> frozenset[Prefix]:
+    """Returns the addresses that stand, and whose network's route has gone: the kernel adds it with the address."""
+    if not link.up:
+        return frozenset()
+    return frozenset(prefix for prefix in wanted & link.addresses if prefix.network not in link.routes)
 
 
 def _device_change(desired: Desired, dump: Dump | None) -> DeviceChange | None:

@@ -131,6 +131,7 @@ def egress_rules(settings: Settings, local: LocalExit) -> EgressRules:
         translation=local.standing.translation,
         services=replace(local.services, public_ip=local.standing.address),
         flows=FlowLimits(egress.max_flows if egress.max_flows is not None else flows_by_default(), egress.new_flows),
+        forward_others=egress.forward_others,
     )
 
 
@@ -145,10 +146,11 @@ def conntrack_sizes(state: StateDir, boot_id: str) -> ConntrackSizes:
     return ConntrackSizes(PROC, state.conntrack, boot_id)
 
 
-def host_egress(settings: Settings, state: StateDir, local: LocalExit, boot_id: str) -> HostEgress:
-    """Builds the egress of this host: firewall, forwarding and flows."""
+def host_egress(settings: Settings, state: StateDir, local: LocalExit, boot_id: str, *, user_space: bool) -> HostEgress:
+    """Builds the egress of this host: firewall, forwarding and flows. `user_space`: wireguard-go serves the tunnel."""
     forwarding = Forwarding(Path("/proc/sys"), state.sysctls, boot_id)
-    return HostEgress(egress_rules(settings, local), settings.wireguard.listen_port, forwarding, state.nftables)
+    rules = egress_rules(settings, local)
+    return HostEgress(rules, settings.wireguard.listen_port, forwarding, state.nftables, user_space=user_space)
 
 
 def host_ports(settings: Settings) -> HostPorts:

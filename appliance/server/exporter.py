@@ -55,6 +55,10 @@ class ExitCollector(Collector):
         yield GaugeMetricFamily(
             "wg_appliance_applies_failed", "Failed applies in a row", self._node.health.failed_applies
         )
+        routed = float(self._ticker.routing_fault is None)
+        yield GaugeMetricFamily(
+            "wg_appliance_clients_routed", "1: the host's routing lets clients' packets pass", routed
+        )
         yield CounterMetricFamily("wg_appliance_ticks", "Whole ticks", self._ticker.ticks)
         yield CounterMetricFamily("wg_appliance_ticks_failed", "Ticks that met a fault", self._ticker.failed_ticks)
         yield CounterMetricFamily(

@@ -120,7 +120,8 @@ async def _serve(read_settings: Callable[[], Settings], environ: Mapping[str, st
         await asyncio.to_thread(_make_room_for_flows, host)
         systemd.status("starting: applying what the store says to the host")
         await parts.ticker.tick()
-        if parts.node.health.check_fault is not None:
+        # What only the host's routing keeps from passing is said, and passes when that is mended.
+        if parts.node.health.check_fault is not None and parts.ticker.routing_fault is None:
             raise HostError(parts.node.health.check_fault)
         supervisor = Supervisor(stopping, parts.node.health.task)
         metrics.registry.register(ExitCollector(parts, host.tunnel, supervisor.crashes))
@@ -173,7 +174,9 @@ async def _open_host(
     if link is None or not link.up:
         sockets.require_udp_port("wireguard.listen_port", wireguard.listen_port)
     log.info("%s backend: %s", tunnel.backend, reason)
-    egress = assembly.host_egress(settings, state, local, clock.now().boot_id)
+    user_space = tunnel.backend == "userspace"
+    egress = assembly.host_egress(settings, state, local, clock.now().boot_id, user_space=user_space)
+    await egress.require_forwarding()
     follower = AddressFollower(settings, local, egress, state.addresses, metrics)
     # Before the table is first applied: no packet of a client leaves with a port of a service.
     ports = await asyncio.to_thread(assembly.host_ports, settings)
@@ -223,7 +226,9 @@ def _watches(
     host: _Host, parts: Parts, store: Store, stopping: asyncio.Event, stack: AsyncExitStack
 ) -> Mapping[str, Task]:
     """Returns the tasks that wake the ticker, by name. Events are collected from here on, before anything is read."""
-    egress, interface = host.egress, host.settings.wireguard.interface
+    egress, wireguard = host.egress, host.settings.wireguard
+    interface = wireguard.interface
+    subnets = [subnet for subnet in (wireguard.subnet, wireguard.subnet6) if subnet is not None]
 
     def watch(open_events: Callable[[], NetlinkEvents], *kinds: str) -> Task:
         return stack.enter_context(closing(EventsWatch(open_events, parts.wakeup, stopping, kinds))).run
@@ -231,7 +236,7 @@ def _watches(
     return {
         "the store's watch": partial(watch_store, store, parts.tokens, parts.wakeup, stopping),
         "the interface's watch": watch(lambda: link_events(interface), INTERFACE),
-        "the host's watch": watch(lambda: host_events(interface, lambda: None)),
+        "the host's watch": watch(lambda: host_events(interface, egress.host_changed, subnets)),
         "the forwarding's watch": watch(forwarding_events, SYSCTL),
         "the ports' watch": PortWatch(host.ports, egress, parts.wakeup, stopping).run,
         "the firewall's watch": watch(

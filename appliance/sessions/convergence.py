@@ -33,6 +33,12 @@ log = logging.getLogger(__name__)
 class Egress(Protocol):
     """Controls how clients' packets leave the host: firewall, forwarding and conntrack."""
 
+    async def observe(self) -> None:
+        """Reads what `state` is to know of the host's routes, if it may have changed."""
+
+    async def routing_fault(self) -> str | None:
+        """Returns why the host's routing lets clients' packets not pass; None: they pass. The tunnel is up."""
+
     def state(self) -> EgressState:
         """Returns the egress as it stands."""
 
@@ -94,11 +100,16 @@ class Convergence:
         """Returns the interface as it stands, or None if there is none. Raises TunnelError."""
         return await self._tunnel.link()
 
+    async def routing_fault(self, link: Link | None) -> str | None:
+        """Returns why clients' packets do not pass although all of the exit's own is in place; None: they pass."""
+        return None if link is None or not link.up else await self._egress.routing_fault()
+
     async def plan(self, link: Link | None, dump: Dump | None) -> Changes:
         """Returns what differs between the store and what was read. Raises TunnelError.
 
         Compares only peers that have changed on one of the two sides, or differed before.
         """
+        await self._egress.observe()
         # All of them count as unequal until compared: what follows may fail.
         keys = self._unequal = self._to_compare(link, dump)
         changes = self._changes(keys, link, dump)
@@ -226,3 +237,8 @@ def _link_words(change: LinkChange) -> Iterator[str]:
             yield f"{verb} {ip_address(prefix.address)}/{prefix.length}"
     if change.up:
         yield "up"
+    if change.forward and not change.create:
+        yield "forwarding on"
+    for prefix in sorted(change.add_routes):
+        network = prefix.network
+        yield f"route to {ip_address(network.address)}/{network.length} added"

@@ -61,6 +61,7 @@ class Ticker:
         self._took_s = 0.0  # how long the last tick took
         self._whole_at_ms: int | None = None  # when a whole tick last committed
         self._swept_at_ms: int | None = None
+        self.routing_fault: str | None = None  # why clients' packets do not pass, by the last whole tick
         self.last_tick_ms: int | None = None  # CLOCK_BOOTTIME at the end of the last whole tick
         self.ended_ms: int | None = None  # and at the end of the last tick of any kind, failed or not
         self.ticks = 0
@@ -92,6 +93,7 @@ class Ticker:
             whole = whole or self._is_due() or not self._node.health.healthy
             try:
                 await self._tick(whole=whole)
+                fault = self.routing_fault
             except (TunnelError, EgressError) as error:
                 fault = str(error)
                 self._link = None
@@ -144,6 +146,7 @@ class Ticker:
         if fault is not None:
             raise fault
         if whole:
+            self.routing_fault = await self._convergence.routing_fault(self._link)
             self.last_tick_ms = self._records.clock.now().boot_ms
             self.ticks += 1
 

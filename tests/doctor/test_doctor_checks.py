@@ -43,7 +43,20 @@ SETTINGS = parse_settings("", {}, "host")
 BOOT = "a boot"
 NO_RULES = '{"nftables": []}'
 OUR_TABLE = '{"nftables": [{"table": {"family": "inet", "name": "wg_appliance", "handle": 1}}]}'
-SYSCTLS = {"net/ipv4/conf/all/send_redirects": "0", "net/ipv4/ip_forward": "1", "net/ipv6/conf/all/forwarding": "1"}
+SYSCTLS = {
+    "net/ipv4/conf/all/send_redirects": "0",
+    "net/ipv4/ip_forward": "0",
+    "net/ipv4/conf/eth0/forwarding": "1",
+    "net/ipv4/conf/wga0/forwarding": "1",
+    "net/ipv6/conf/all/forwarding": "1",
+    "net/ipv6/conf/default/forwarding": "0",
+}
+FOUND = {
+    "net/ipv4/conf/eth0/forwarding": "0",
+    "net/ipv6/conf/all/forwarding": "0",
+    "net/ipv6/conf/default/forwarding": "0",
+}
+UPLINKS = frozenset({"eth0"})
 
 HEALTHY = Facts(
     settings=SETTINGS,
@@ -77,7 +90,7 @@ HEALTHY = Facts(
         ports=PortFacts(frozenset({(6, 8080), (17, 51820)}), {}, {6: 100, 17: 200}),
     ),
     udp=UdpPort(holders=("another process",), device=51820),
-    forwarding=ForwardingFacts(SYSCTLS, writable=True),
+    forwarding=ForwardingFacts(SYSCTLS, True, FOUND, UPLINKS, UPLINKS),
     firewall=Firewall(OUR_TABLE, None, {}, {}),
 )
 
@@ -160,6 +173,18 @@ IPV6_ALONE = {6: HEALTHY.network.uplinks[6]}
 DROPS_INPUT = "*filter\n:INPUT DROP [0:0]\nCOMMIT\n"
 PRIVATE = {4: Uplink("eth0", 1500, ip_address("10.0.0.5"))}
 SEEN_AS_TUN = {"kernel_module": False, "wireguard_go": True, "tun_device": True, "interface_kind": "tun"}
+
+
+def forwarding(values: Mapping[str, str], *, writable: bool = True, found: Mapping[str, str] = FOUND) -> Facts:
+    """The same host with these sysctls."""
+    return replace(HEALTHY, forwarding=ForwardingFacts(SYSCTLS | values, writable, found, UPLINKS, UPLINKS))
+
+
+ROUTER = """{"nftables": [{"table": {"family": "ip", "name": "containers", "handle": 1}},
+{"chain": {"family": "ip", "table": "containers", "name": "out", "handle": 1, "type": "nat", "hook": "postrouting",
+"prio": 100, "policy": "accept"}},
+{"rule": {"family": "ip", "table": "containers", "chain": "out", "handle": 2, "expr": [{"masquerade": null}]}}]}"""
+
 
 CASES: list[tuple[Callable[[Facts], Finding], Facts, str, str, str]] = [
     (
@@ -311,10 +336,46 @@ CASES: list[tuple[Callable[[Facts], Finding], Facts, str, str, str]] = [
     (ports.ports, filters(USED), "warning", "1000 UDP ports, 40000-40999, as this host uses 39999 and 41000", "ss"),
     (
         firewall.forwarding,
-        replace(HEALTHY, forwarding=ForwardingFacts(SYSCTLS | {"net/ipv4/ip_forward": "0"}, writable=False)),
+        forwarding({"net/ipv4/conf/eth0/forwarding": "0"}, writable=False),
         "failed",
         "/proc/sys is read-only here",
-        "sysctl -w net.ipv4.ip_forward=1",
+        "sysctl -w net.ipv4.conf.eth0.forwarding=1",
+    ),
+    (
+        firewall.forwarding,
+        forwarding({"net/ipv4/conf/wga0/forwarding": "0"}),
+        "failed",
+        "net.ipv4.conf.wga0.forwarding = 0, and the server could not set it",
+        "sysctl -w net.ipv4.conf.wga0.forwarding=1",
+    ),
+    (
+        firewall.forwarding,
+        forwarding({"net/ipv4/conf/all/send_redirects": "1"}, writable=False),
+        "warning",
+        "on; net.ipv4.conf.all.send_redirects = 1, and /proc/sys is read-only here",
+        "on the machine around this container",
+    ),
+    (tunnel.routing, HEALTHY, "ok", "clients' packets are routed to the internet and back", ""),
+    (
+        tunnel.routing,
+        replace(HEALTHY, network=replace(HEALTHY.network, routing_fault="a rule takes it; see ip rule")),
+        "failed",
+        "a rule takes it",
+        "see ip rule, and remove the rule or route",
+    ),
+    (firewall.transit, HEALTHY, "ok", "this host forwards for clients alone", ""),
+    (firewall.transit, forwarding({"net/ipv4/ip_forward": "1"}), "ok", "in IPv4: others switched it on", ""),
+    (firewall.transit, forwarding({"net/ipv6/conf/default/forwarding": "1"}), "ok", "in IPv6: others", ""),
+    (firewall.transit, configured("[egress]\nforward_others = true\n"), "ok", "egress.forward_others", ""),
+    (
+        firewall.transit,
+        replace(
+            forwarding({"net/ipv4/ip_forward": "1"}, found={"net/ipv4/ip_forward": "0"}),
+            firewall=Firewall(ROUTER, None, {}, {}),
+        ),
+        "warning",
+        "left, as table ip containers needs it",
+        "sysctl -w net.ipv4.ip_forward=0",
     ),
 ]
 
@@ -347,6 +408,7 @@ def test_unseen_facts_fail_no_check() -> None:
         "disk",
         "nftables",
         "forward",
+        "transit",
         "udp-filter",
     }
     assert all(finding.status is not Status.FAILED for finding in findings)

@@ -310,9 +310,9 @@ def test_ipv6_that_clients_do_not_get(host: Host) -> None:
 def test_forwarding_that_the_server_could_not_set(served: Host) -> None:
     """Somebody has switched it off and the server does nothing about it; the command does."""
     with served.appliance.standing_still():
-        served.shell("sysctl -qw net.ipv4.ip_forward=0")
+        served.shell("sysctl -qw net.ipv4.conf.wan.forwarding=0")
         found = _mended(served, "forwarding", "failed")
-    assert found.what == "net.ipv4.ip_forward = 0, and the server could not set it"
+    assert found.what == "net.ipv4.conf.wan.forwarding = 0, and the server could not set it"
 
 
 @pytest.mark.parametrize("owner", [0, NOBODY])
@@ -322,7 +322,7 @@ def test_forwarding_before_the_start(host: Host, owner: int) -> None:
         os.chown(path, owner, owner)
     found = host.doctor()["forwarding"]
     assert (found.status, found.mend) == ("warning", "systemctl start wg-appliance")
-    assert "net.ipv4.ip_forward = 0" in found.what
+    assert "net.ipv4.conf.wan.forwarding = 0" in found.what
 
 
 def test_sysctls_that_cannot_be_set(host: Host) -> None:

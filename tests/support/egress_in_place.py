@@ -14,12 +14,25 @@ if TYPE_CHECKING:
 
 IN_PLACE = EgressState(
     rules_stand=True,
-    sysctls={"net/ipv4/conf/all/send_redirects": "0", "net/ipv4/ip_forward": "1", "net/ipv6/conf/all/forwarding": "1"},
+    sysctls={
+        "net/ipv4/conf/all/send_redirects": "0",
+        "net/ipv4/ip_forward": "0",
+        "net/ipv4/conf/eth0/forwarding": "1",
+        "net/ipv6/conf/all/forwarding": "1",
+        "net/ipv6/conf/default/forwarding": "0",
+    },
+    uplinks=frozenset({"eth0"}),
 )
 
 
 class EgressInPlace:
     """Egress that needs nothing done."""
+
+    async def observe(self) -> None:
+        """Nothing changes."""
+
+    async def routing_fault(self) -> str | None:
+        return None
 
     def state(self) -> EgressState:
         return IN_PLACE

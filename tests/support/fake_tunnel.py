@@ -94,6 +94,8 @@ class FakeTunnel:
             mtu=link.mtu if change.mtu is None else change.mtu,
             addresses=link.addresses - change.remove_addresses | change.add_addresses,
             up=link.up or change.up,
+            forwards=link.forwards or change.forward,
+            routes=link.routes | {prefix.network for prefix in change.add_addresses | change.add_routes},
         )
 
     async def configure(self, change: DeviceChange) -> None:

@@ -36,7 +36,7 @@ AT_ONCE = (
     "ip address flush dev {wg}",
     "wg genkey | wg set {wg} private-key /proc/self/fd/0 listen-port 51999 peer {concerned} remove",
     "nft flush ruleset",
-    "sysctl -qw net.ipv4.ip_forward=0 net.ipv6.conf.all.forwarding=0 net.ipv4.conf.all.send_redirects=1",
+    "sysctl -qw net.ipv4.conf.wan.forwarding=0 net.ipv6.conf.all.forwarding=0 net.ipv4.conf.all.send_redirects=1",
 )
 
 # As a container engine has it: whatever becomes of our table, connections are tracked.
@@ -65,7 +65,13 @@ LIKE_ANOTHER = {
 }
 # Which backend there is matters where WireGuard's device is changed. Of what any interface and the firewall have, a row
 # each is tried on both, too.
-ON_BOTH = {"interface set down", "IPv6 address removed", "ruleset flushed"}
+ON_BOTH = {
+    "interface set down",
+    "IPv6 address removed",
+    "IPv6 route removed",
+    "tunnel's forwarding off",
+    "ruleset flushed",
+}
 OF_THE_DEVICE = ("wg ", "ip link del ")
 
 

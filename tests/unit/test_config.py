@@ -69,6 +69,7 @@ DEFAULTS: Mapping[str, object] = {
     "egress.extra_allow": (),
     "egress.max_flows": None,  # auto
     "egress.new_flows": 200,
+    "egress.forward_others": False,
     "api.listen": HostPort("127.0.0.1", 8080),
     "api.tls_cert": None,
     "api.tls_key": None,

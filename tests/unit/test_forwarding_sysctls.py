@@ -14,7 +14,9 @@ from appliance.network.firewall.sysctls import Forwarding
 if TYPE_CHECKING:
     from pathlib import Path
 
-V4, V6 = "net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding"
+HOST, V4, V6 = "net/ipv4/ip_forward", "net/ipv4/conf/eth0/forwarding", "net/ipv6/conf/all/forwarding"
+OF_ETH1, V6_DEFAULT = "net/ipv4/conf/eth1/forwarding", "net/ipv6/conf/default/forwarding"
+DEFAULT = frozenset({"eth0"})
 REDIRECTS = "net/ipv4/conf/all/send_redirects"
 
 
@@ -24,8 +26,8 @@ class Sysctls:
     def __init__(self, folder: Path) -> None:
         self.root = folder / "sys"
         self.record = folder / "sysctls.json"
-        for name, value in {V4: "0", V6: "0", REDIRECTS: "0"}.items():
-            self[name] = value
+        for name in (HOST, V4, OF_ETH1, V6, V6_DEFAULT, "net/ipv6/conf/eth0/forwarding", REDIRECTS):
+            self[name] = "0"
         for interface, value in {"all": "1", "default": "1", "lo": "1", "eth0": "1", "eth1": "0", "wga0": "1"}.items():
             self[f"net/ipv6/conf/{interface}/accept_ra"] = value
 
@@ -40,12 +42,19 @@ class Sysctls:
     def forwarding(self) -> Forwarding:
         return Forwarding(self.root, self.record, "boot")
 
-    def ensure(self, *, ipv6: bool = True) -> None:
-        """Set what differs, as a tick does."""
-        forwarding = self.forwarding()
-        changes = reconcile(EgressState(True, forwarding.read()), interface="wga0", ipv6=ipv6)
-        if changes is not None:
-            forwarding.set(changes.sysctls)
+    def ensure(self, *uplinks: str, ipv6: bool = True) -> None:
+        """Set what differs, as a tick does. `uplinks`: eth0 if none is named."""
+        forwarding, by = self.forwarding(), frozenset(uplinks or ("eth0",))
+        state = EgressState(True, forwarding.read(by), found=forwarding.found, uplinks=by)
+        changes = reconcile(state, interface="wga0", ipv6=ipv6)
+        if changes is None:
+            return
+        if changes.disowned:
+            forwarding.disown(changes.disowned)
+        if changes.give_back:
+            forwarding.give_back("wga0", by)
+        if changes.sysctls:
+            forwarding.set(changes.sysctls, "wga0", DEFAULT)
 
 
 @pytest.fixture
@@ -87,7 +96,7 @@ def test_send_redirects_is_cleared_first_and_put_back(host: Sysctls) -> None:
 
 def test_a_host_that_forwards_already_is_not_written_to(host: Sysctls) -> None:
     """A host that forwards already is not written to, and nothing is put back later."""
-    host[V4] = "1"
+    host[HOST] = host[V4] = "1"
     host.ensure(ipv6=False)
     assert not host.record.exists()
     host.forwarding().restore()
@@ -147,16 +156,85 @@ def test_a_truncated_record_is_as_none(host: Sysctls, content: str) -> None:
     assert host.all()[V4] == "1"
 
 
+def test_an_interface_that_is_no_uplink_any_more(host: Sysctls) -> None:
+    """What was switched on for an uplink that is none any more is as before, and forgotten."""
+    host.ensure("eth0", "eth1", ipv6=False)
+    assert (host.all()[V4], host.all()[OF_ETH1]) == ("1", "1")
+    for _ in range(2):
+        host.ensure("eth0", ipv6=False)
+    assert (host.all()[V4], host.all()[OF_ETH1]) == ("1", "0")
+    assert set(host.forwarding().found) == {V4}
+
+
+def test_what_another_program_has_switched_on_stays(host: Sysctls) -> None:
+    """When another program has switched forwarding on for the host, it stays on for all after the appliance, also if
+    that was noticed by nobody before."""
+    for noticed in (True, False):
+        host[HOST] = host[V4] = host[V6] = host[V6_DEFAULT] = "0"
+        host.ensure()
+        host[HOST] = host[V6_DEFAULT] = "1"
+        if noticed:
+            host.ensure()
+        host.forwarding().restore()
+        assert host.all()[V4] == "1"
+        assert host.all()[V6] == ("1" if noticed else "0")
+
+
+def test_what_an_earlier_version_switched_on_is_given_back(host: Sysctls) -> None:
+    """The host's switch for IPv4 goes off and the uplink's stays on; in IPv6 interfaces are hosts' again."""
+    host[HOST] = host[V4] = host[V6] = host[V6_DEFAULT] = "1"
+    host.record.write_text(json.dumps({"boot_id": "boot", "values": {HOST: "0", V6: "0"}}), encoding="utf-8")
+    host.ensure()
+    assert (host.all()[HOST], host.all()[V4], host.all()[V6], host.all()[V6_DEFAULT]) == ("0", "1", "1", "0")
+    host.forwarding().restore()
+    assert (host.all()[HOST], host.all()[V4], host.all()[V6]) == ("0", "0", "0")
+
+
 def test_a_missing_sysctl_is_named_and_not_made(host: Sysctls) -> None:
     """A sysctl that is not there is named, and not made."""
-    (host.root / V4).unlink()
-    with pytest.raises(EgressError, match=r"cannot set net\.ipv4\.ip_forward = 1: No such file"):
+    (host.root / V6).unlink()
+    with pytest.raises(EgressError, match=r"cannot set net\.ipv6\.conf\.all\.forwarding = 1: No such file"):
         host.ensure()
 
 
-def test_an_unwritable_sysctl_is_named_with_its_value(host: Sysctls) -> None:
-    """A sysctl that cannot be written is named with the value wanted."""
-    (host.root / V4).unlink()
-    (host.root / V4).symlink_to("/proc/self/stat")  # a file that even root cannot write
-    with pytest.raises(EgressError, match=r"cannot set net\.ipv4\.ip_forward = 1: .*; set it on the host"):
-        host.ensure(ipv6=False)
+def test_all_that_cannot_be_set_are_named_at_once(host: Sysctls) -> None:
+    """Those that clients' traffic needs are named together, with what to set instead on the machine around."""
+    for name in (V4, V6):
+        (host.root / name).unlink()
+        (host.root / name).symlink_to("/proc/self/stat")  # a file that even root cannot write
+    with pytest.raises(EgressError) as raised:
+        host.ensure()
+    told = str(raised.value)
+    assert "net.ipv4.conf.eth0.forwarding = 1, net.ipv6.conf.all.forwarding = 1" in told
+    assert told.endswith("set net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1")
+
+
+def test_what_clients_do_not_need_is_warned_of_once(host: Sysctls, caplog: pytest.LogCaptureFixture) -> None:
+    """What is not needed and cannot be set is warned of once, and all else is set: an uplink beside the default route
+    is not needed either."""
+    name = "net/ipv6/conf/eth0/accept_ra"
+    (host.root / name).unlink()
+    (host.root / name).symlink_to(host.root / "net")  # a directory
+    forwarding = host.forwarding()
+    (host.root / OF_ETH1).unlink()
+    (host.root / OF_ETH1).symlink_to(host.root / "net")
+    forwarding.set({name: "2", V4: "1", OF_ETH1: "1"}, "wga0", DEFAULT)
+    assert host.all()[V4] == "1"
+    assert forwarding.unsettable == {name, OF_ETH1}
+    assert [record.levelname for record in caplog.records].count("WARNING") == 2
+
+
+def test_what_cannot_be_set_is_told_before_anything_is(host: Sysctls) -> None:
+    """Nothing is changed and nothing noted; a tunnel that is not there yet takes what `default` has."""
+    (host.root / V6).unlink()
+    (host.root / V6).symlink_to(host.root / "net")  # a directory
+    host["net/ipv4/conf/default/forwarding"] = "1"
+    before = host.all()
+    with pytest.raises(EgressError, match=r"cannot set net\.ipv6\.conf\.all\.forwarding = 1: "):
+        host.forwarding().require({V4: "1", V6: "1", REDIRECTS: "0"}, "wga0", DEFAULT)
+    assert host.all() == before
+    assert not host.record.exists()
+    host.forwarding().require({V4: "1"}, "wga0", DEFAULT)
+    (host.root / "net/ipv4/conf/default/forwarding").unlink()
+    with pytest.raises(EgressError, match=r"net\.ipv4\.conf\.default\.forwarding"):
+        host.forwarding().require({}, "wga0", DEFAULT)

@@ -47,6 +47,8 @@ PURE = (
     "network.firewall.chains.*",
     "network.firewall.port_ranges",
     "network.firewall.published_ports",
+    "network.firewall.forwarding",
+    "network.firewall.other_routing",
     "network.firewall.rules",
     "network.firewall.ruleset",
     "network.firewall.settled_listeners",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import pwd
 import shutil
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from appliance.domain.errors import HostError
+from appliance.ops.install.boot_forwarding import NoBootForwarding
 from appliance.ops.install.file_steps import Folder, Manual, NoFile, ProgramFiles, Symlink, TextFile
 from appliance.ops.install.record import Record
 from appliance.ops.install.step import apply_steps, remove_steps
@@ -210,12 +212,42 @@ def test_what_is_not_for_this_host(tmp_path: Path) -> None:
 
 
 def test_the_record_keeps_what_was_found_first(tmp_path: Path) -> None:
-    """A value noted again, after it was changed, is not the host's own; packages add up."""
+    """Packages add up."""
     record = Record(tmp_path / "lib" / "installed.json")
     assert (record.sysctls, record.packages) == ({}, [])
-    record.note_sysctl("net/ipv4/ip_forward", "0")
-    record.note_sysctl("net/ipv4/ip_forward", "1")
     record.note_packages(["nftables"])
     record.note_packages(["wireguard-go"])
-    assert record.sysctls == {"net/ipv4/ip_forward": "0"}
     assert record.packages == ["nftables", "wireguard-go"]
+
+
+SWITCH = "proc/sys/net/ipv4/ip_forward"
+
+
+@pytest.mark.parametrize(
+    ("before", "files", "said", "value"),
+    [
+        ("0", {}, "set to 0", "0"),
+        ("1", {}, "stays 1: it was on before the installation", "1"),
+        (None, {}, "stays 1: it was on before the installation", "1"),
+        ("0", {"etc/sysctl.d/router.conf": "net.ipv4.ip_forward=1\n"}, "router.conf sets it", "1"),
+        ("0", {"etc/sysctl.conf": "# net.ipv4.ip_forward=1\nnet/ipv4/ip_forward = 1\n"}, "sysctl.conf sets it", "1"),
+        ("0", {"etc/sysctl.conf": "#net.ipv4.ip_forward=1\n"}, "set to 0", "0"),
+    ],
+)
+def test_the_switch_of_earlier_versions_is_given_back(
+    tmp_path: Path, before: str | None, files: dict[str, str], said: str, value: str
+) -> None:
+    """The file goes, and the host is no router any more, unless it was one before or something else sets it."""
+    paths = {SWITCH: "1\n", "etc/sysctl.d/60-wg-appliance.conf": "net.ipv4.ip_forward = 1\n"} | files
+    for name, text in paths.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    noted = {} if before is None else {"sysctls": {"net/ipv4/ip_forward": before}}
+    (tmp_path / "record.json").write_text(json.dumps(noted), encoding="utf-8")
+    file = tmp_path / "etc/sysctl.d/60-wg-appliance.conf"
+    step = NoBootForwarding(file, Record(tmp_path / "record.json"), tmp_path, lambda: '{"nftables": []}')
+    assert said in str(step.change())
+    step.apply()
+    assert not file.exists()
+    assert (tmp_path / SWITCH).read_text(encoding="ascii").strip() == value
+    assert (step.change(), step.remove()) == (None, False)

@@ -92,12 +92,12 @@ def test_changes_of_other_tables_wake_no_watcher(family: int, table: bytes, kind
     ("ifindex", "what", "counts"),
     [
         pytest.param(constants.NETCONFA_IFINDEX_ALL, constants.NETCONFA_FORWARDING, True, id="the host's forwarding"),
-        pytest.param(7, constants.NETCONFA_FORWARDING, False, id="one interface's"),
+        pytest.param(7, constants.NETCONFA_FORWARDING, True, id="one interface's"),
         pytest.param(constants.NETCONFA_IFINDEX_ALL, 3, False, id="the host's rp_filter"),
     ],
 )
-def test_only_host_wide_forwarding_counts(ifindex: int, what: int, counts: bool) -> None:
-    """Only that forwarding was switched for the whole host counts."""
+def test_only_forwarding_counts(ifindex: int, what: int, counts: bool) -> None:
+    """Only that forwarding was switched counts, for the whole host or for one interface."""
     payload = bytes([socket.AF_INET, 0, 0, 0])
     payload += attribute(constants.NETCONFA_IFINDEX, struct.pack("=i", ifindex)) + attribute(what, bytes(4))
     with forwarding_events() as events:

@@ -56,7 +56,14 @@ def read(link: Link | None, found: Dump | None, egress: EgressState = IN_PLACE) 
     return Actual(egress, link, found)
 
 
-LINK = Link(ifindex=4, up=True, mtu=1420, addresses=frozenset({ADDRESS, ADDRESS6}))
+LINK = Link(
+    ifindex=4,
+    up=True,
+    mtu=1420,
+    addresses=frozenset({ADDRESS, ADDRESS6}),
+    forwards=True,
+    routes=frozenset({ADDRESS.network, ADDRESS6.network}),
+)
 
 
 def test_nothing_is_changed_where_all_is_as_desired() -> None:
@@ -71,7 +78,7 @@ def test_everything_is_made_where_there_is_no_interface() -> None:
     changes = reconcile(desired(peer(B, IP2), peer(A, IP1)), read(None, None))
     assert changes == Changes(
         None,
-        LinkChange(create=True, mtu=1420, add_addresses=frozenset({ADDRESS, ADDRESS6}), up=True),
+        LinkChange(create=True, mtu=1420, add_addresses=frozenset({ADDRESS, ADDRESS6}), up=True, forward=True),
         DeviceChange(PRIVATE, 51820),
         (PutPeer(peer(A, IP1), fresh=True), PutPeer(peer(B, IP2), fresh=True)),
     )
@@ -89,6 +96,14 @@ def test_dump_of_an_earlier_interface() -> None:
     [
         (replace(LINK, up=False), LinkChange(up=True)),
         (replace(LINK, mtu=1400), LinkChange(mtu=1420)),
+        (replace(LINK, forwards=False), LinkChange(forward=True)),
+        (replace(LINK, routes=frozenset({ADDRESS6.network})), LinkChange(add_routes=frozenset({ADDRESS}))),
+        # The kernel adds routes with the addresses, and when the interface comes up.
+        (
+            replace(LINK, addresses=frozenset({ADDRESS}), routes=frozenset({ADDRESS.network})),
+            LinkChange(add_addresses=frozenset({ADDRESS6})),
+        ),
+        (replace(LINK, up=False, routes=frozenset()), LinkChange(up=True)),
         (replace(LINK, addresses=frozenset({ADDRESS})), LinkChange(add_addresses=frozenset({ADDRESS6}))),
         (replace(LINK, addresses=LINK.addresses | {IP3}), LinkChange(remove_addresses=frozenset({IP3}))),
         (
@@ -156,8 +171,8 @@ def test_only_peers_that_differ_are_changed_removals_first(
             replace(IN_PLACE, others_seen=False), EgressChanges(others=True), id="somebody changed other rules"
         ),
         pytest.param(
-            replace(IN_PLACE, sysctls=IN_PLACE.sysctls | {"net/ipv4/ip_forward": "0"}),
-            EgressChanges(sysctls={"net/ipv4/ip_forward": "1"}),
+            replace(IN_PLACE, sysctls=IN_PLACE.sysctls | {"net/ipv4/conf/eth0/forwarding": "0"}),
+            EgressChanges(sysctls={"net/ipv4/conf/eth0/forwarding": "1"}),
             id="somebody switched forwarding off",
         ),
         pytest.param(
@@ -170,7 +185,6 @@ def test_only_peers_that_differ_are_changed_removals_first(
             EgressChanges(
                 sysctls={
                     "net/ipv4/conf/all/send_redirects": "0",
-                    "net/ipv4/ip_forward": "1",
                     "net/ipv6/conf/all/forwarding": "1",
                 }
             ),

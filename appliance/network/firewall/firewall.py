@@ -11,9 +11,13 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from appliance.domain.errors import EgressError, HostError
-from appliance.network import process_names, uplinks
+from appliance.network import client_routes, process_names, uplinks
 from appliance.network.firewall import coexistence, conntrack, nft, nft_json, published_ports
+from appliance.network.firewall.forwarding import NO_TRANSIT
+from appliance.network.firewall.observed_forwarding import ObservedForwarding
+from appliance.network.firewall.other_routing import relying
 from appliance.network.firewall.own_table import OwnTable
+from appliance.network.firewall.rules import Answers
 from appliance.network.firewall.state import EgressState
 
 if TYPE_CHECKING:
@@ -43,13 +47,25 @@ class HostEgress:
     once per LOOK_AGAIN_S.
     """
 
-    def __init__(self, rules: EgressRules, listen_port: int, forwarding: Forwarding, table_record: Path) -> None:
+    def __init__(
+        self,
+        rules: EgressRules,
+        listen_port: int,
+        forwarding: Forwarding,
+        table_record: Path,
+        *,
+        user_space: bool = False,
+    ) -> None:
+        """`user_space`: wireguard-go serves the tunnel."""
         self._interface = rules.tunnel.interface
         self._listen_port = listen_port
         self._subnets = [subnet for _, subnet in rules.tunnel.by_family if subnet is not None]
         self._rules = rules
         self._table = OwnTable(self._interface, table_record, self._nft)
-        self._forwarding = forwarding
+        self._user_space = user_space
+        self._transit, self._answers = NO_TRANSIT, Answers()  # as last rendered
+        self._forwarding = ObservedForwarding(rules, forwarding)
+        self._needed_by_others = False
         self._stands = False
         self._known = False  # whether the current rules have been applied before
         self._own: deque[int] = deque(maxlen=OWN_KEPT)  # netlink ports of the last nft processes of this firewall
@@ -83,6 +99,7 @@ class HostEgress:
         return self._known
 
     def _declare(self, rules: EgressRules, abandoned: Collection[Address] = ()) -> None:
+        self._forwarding.take_over(rules)
         self._abandoned.update(abandoned)
         if rules != self._rules or abandoned:
             self._rules = rules
@@ -90,9 +107,45 @@ class HostEgress:
         # Which chains clients meet depends on the interface by which they leave.
         self._others_seen = False
 
+    async def require_forwarding(self) -> None:
+        """Raises EgressError, and changes nothing, if sysctls that clients' traffic needs cannot be set here."""
+        await self._forwarding.observe()
+        self._forwarding.require()
+
+    def host_changed(self) -> None:
+        """Notes that the host's links or routes have changed."""
+        self._forwarding.host_changed()
+
+    async def observe(self) -> None:
+        """Reads what `state` is to know of the host's routes, if it may have changed."""
+        await self._forwarding.observe()
+
+    async def routing_fault(self) -> str | None:
+        """Returns why the host's routing lets clients' packets not pass; None: they pass. The tunnel is up."""
+        try:
+            return await asyncio.to_thread(client_routes.routing_fault, self._interface, self._subnets)
+        except OSError as error:
+            log.warning("whether clients' packets are routed is not known: %s", error)
+            return None
+
     def state(self) -> EgressState:
         seen = self._others_seen or time.monotonic() < self._look_again_at
-        return EgressState(self._stands, self._forwarding.read(), seen, self._changed_by)
+        host = self._forwarding.host()
+        transit = self._forwarding.transit(host)
+        answers = Answers(self._listen_port, self._forwarding.default) if self._user_space else Answers()
+        if (transit, answers) != (self._transit, self._answers):
+            self._transit, self._answers = transit, answers
+            self._stands = self._known = False
+        return EgressState(
+            self._stands,
+            host.values,
+            others_seen=seen,
+            changed_by=self._changed_by,
+            found=host.found,
+            uplinks=host.uplinks,
+            unsettable=host.unsettable,
+            needed_by_others=self._needed_by_others,
+        )
 
     async def apply(self, changes: EgressChanges) -> None:
         """Applies the changes. Raises EgressError if one fails."""
@@ -103,7 +156,7 @@ class HostEgress:
             # Set before applying: an event reports any later change by another program.
             self._stands, rules = True, self._rules
             try:
-                await self._table.replace(rules)
+                await self._table.replace(replace(rules, transit=self._transit, answers=self._answers))
             except BaseException:
                 self._stands = False
                 raise
@@ -115,6 +168,10 @@ class HostEgress:
             anew = asyncio.ensure_future(self._settle_flows())
             self._background.add(anew)
             anew.add_done_callback(self._background.discard)
+        if changes.disowned:
+            self._forwarding.sysctls.disown(changes.disowned)
+        if changes.give_back:
+            await self._give_back()
         if changes.sysctls:
             self._forwarding.set(changes.sysctls)
         if changes.others:
@@ -147,11 +204,20 @@ class HostEgress:
 
     async def remove(self) -> None:
         """Restores the host to its state before the exit."""
-        self._forwarding.restore()
+        self._forwarding.sysctls.restore()
         self._stands = False
         await self._table.remove()
         listing = await self._listing()
         await self._nft(coexistence.delete(listing, self._table.name, self._interface, self._listen_port))
+
+    async def _give_back(self) -> None:
+        """Switches off what an earlier version has switched on for the whole host, unless another program needs it."""
+        needing = relying(await self._listing())
+        self._needed_by_others = bool(needing)
+        if needing:
+            log.warning("net.ipv4.ip_forward = 1 stays, which an earlier version has set: %s needs it", needing)
+        else:
+            self._forwarding.give_back()
 
     async def _pass_others(self) -> None:
         """Lets clients through other tables; logs a failure, since the exit may work without it."""

@@ -121,8 +121,41 @@ UNLIMITED = FlowLimits(open=0, new=0)
 
 
 @dataclass(frozen=True, slots=True)
+class Transit:
+    """Describes what is not forwarded between the host's other networks.
+
+    `ipv4_from`: what comes in by these interfaces. `ipv6_but_from`: what comes in by any but these; None: all passes.
+    `bridges`: whose traffic between their own ports passes.
+    """
+
+    ipv4_from: frozenset[str] = frozenset()
+    ipv6_but_from: frozenset[str] | None = None
+    bridges: frozenset[str] = frozenset()
+
+    def __bool__(self) -> bool:
+        return bool(self.ipv4_from) or self.ipv6_but_from is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """Describes the packets of a tunnel in user space that have to take the host's own routes.
+
+    `port`: the tunnel's. `uplinks`: the interfaces of a default route; by another one there may be no way any more.
+    """
+
+    port: int = 0
+    uplinks: frozenset[str] = frozenset()
+
+    def __bool__(self) -> bool:
+        return bool(self.port and self.uplinks)
+
+
+@dataclass(frozen=True, slots=True)
 class EgressRules:
-    """Describes what clients may reach, and how their traffic leaves."""
+    """Describes what clients may reach, and how their traffic leaves.
+
+    `forward_others`: the host forwards between its other networks too.
+    """
 
     tunnel: TunnelNetworks
     blocks: Blocks
@@ -130,3 +163,6 @@ class EgressRules:
     port_ranges: PortRanges = PortRanges()
     services: HostServices = HostServices()
     flows: FlowLimits = UNLIMITED
+    forward_others: bool = False
+    transit: Transit = Transit()
+    answers: Answers = Answers()

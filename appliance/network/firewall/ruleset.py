@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from appliance.network.firewall.chains import (
+    answers,
     destinations,
     forward,
     host,
@@ -14,13 +15,14 @@ from appliance.network.firewall.chains import (
     private,
     reflection,
     sources,
+    transit,
 )
 from appliance.network.firewall.table_choice import FIRST
 
 if TYPE_CHECKING:
     from appliance.network.firewall.rules import EgressRules
 
-CHAINS = (sources, reflection, private, forward, host, local, nat, limits)
+CHAINS = (sources, reflection, private, forward, transit, host, local, nat, limits, answers)
 
 
 def render(rules: EgressRules, table: str = FIRST) -> str:

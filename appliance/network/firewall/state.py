@@ -5,56 +5,55 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from appliance.network.firewall.forwarding import HostForwarding, disowned, to_set
+
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
 
 
 @dataclass(frozen=True, slots=True)
 class EgressState:
     """Holds the current state. `rules_stand`: the table is as last applied. `sysctls`: values by path below /proc/sys.
 
-    `others_seen`: no other table has changed since all of them were checked for letting clients through.
-    `changed_by`: the program that changed the table last, empty if it is not known.
+    `others_seen`: no other table has changed since all of them were checked for letting clients through. `found`,
+    `uplinks`, `unsettable`: see HostForwarding. `needed_by_others`: other programs rely on the global IPv4 switch that
+    an earlier version has set. `changed_by`: the program that changed the table last, empty if it is not known.
     """
 
     rules_stand: bool
     sysctls: Mapping[str, str]
     others_seen: bool = True
     changed_by: str = ""
+    found: Mapping[str, str] = field(default_factory=dict)
+    uplinks: frozenset[str] = frozenset()
+    unsettable: frozenset[str] = frozenset()
+    needed_by_others: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class EgressChanges:
     """Lists changes, to be applied in field order: nothing is forwarded before the blocks are in place.
 
-    `close`: the table is to be restored later, and removed until then: half a table may translate and not block.
+    `disowned`: sysctls that are another program's by now. `give_back`: the global IPv4 switch, which an earlier version
+    has set, unless another program needs it. `close`: the table is to be restored later, and removed until then: half a table may translate and not block.
     """
 
     close: bool = False
     rules: bool = False
+    disowned: frozenset[str] = frozenset()
+    give_back: bool = False
     sysctls: Mapping[str, str] = field(default_factory=dict)  # in the order in which to set them
     others: bool = False
 
 
 def reconcile(state: EgressState, *, interface: str, ipv6: bool) -> EgressChanges | None:
     """Returns the changes to make, None if there are none. `interface`: the tunnel's; `ipv6`: whether it has IPv6."""
-    wanted = _wanted(state.sysctls, interface, ipv6=ipv6)
-    sysctls = {name: value for name, value in wanted if state.sysctls.get(name) != value}
-    changes = EgressChanges(rules=not state.rules_stand, sysctls=sysctls, others=not state.others_seen)
+    host = HostForwarding(state.sysctls, state.found, state.uplinks, state.unsettable)
+    changes = EgressChanges(
+        rules=not state.rules_stand,
+        disowned=disowned(host),
+        give_back=host.set_by_earlier_version and not state.needed_by_others,
+        sysctls=to_set(host, interface, ipv6=ipv6),
+        others=not state.others_seen,
+    )
     return None if changes == EgressChanges() else changes
-
-
-def _wanted(actual: Mapping[str, str], interface: str, *, ipv6: bool) -> Iterator[tuple[str, str]]:
-    # The kernel's WireGuard clears this one by itself when its interface comes up (drivers/net/wireguard/device.c,
-    # wg_open): a redirect would send clients around the tunnel. Listed here so that it is put back.
-    yield "net/ipv4/conf/all/send_redirects", "0"
-    yield "net/ipv4/ip_forward", "1"
-    if not ipv6:
-        return
-    # A forwarding host ignores router advertisements unless accept_ra is 2; a host that got its IPv6 default
-    # route from one would lose it. https://docs.kernel.org/networking/ip-sysctl.html#conf-all-accept-ra
-    for name in sorted(actual):
-        head, _, last = name.rpartition("/")
-        if last == "accept_ra" and actual[name] == "1" and head.rpartition("/")[2] not in ("all", "lo", interface):
-            yield name, "2"
-    yield "net/ipv6/conf/all/forwarding", "1"

@@ -5,14 +5,11 @@ The other sysctls that the exit needs have no events.
 
 from __future__ import annotations
 
-import struct
-
 from appliance.network.netlink import constants
 from appliance.network.netlink.codec import Event, attributes
 from appliance.network.netlink.events import NetlinkEvents
 
 _NETCONFMSG_SIZE = 4  # family, padded
-_ALL = struct.pack("=i", constants.NETCONFA_IFINDEX_ALL)
 
 
 def forwarding_events() -> NetlinkEvents:
@@ -21,7 +18,6 @@ def forwarding_events() -> NetlinkEvents:
 
 
 def _concerns(event: Event) -> bool:
-    """Ignores the per-interface events: they follow the host-wide one."""
+    """Concerns the host, any interface, and what later ones begin with."""
     settings = dict(attributes(event.payload[_NETCONFMSG_SIZE:]))
-    switched = event.kind == constants.RTM_NEWNETCONF and constants.NETCONFA_FORWARDING in settings
-    return switched and settings.get(constants.NETCONFA_IFINDEX) == _ALL
+    return event.kind == constants.RTM_NEWNETCONF and constants.NETCONFA_FORWARDING in settings

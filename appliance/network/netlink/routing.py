@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import socket
 import struct
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from appliance.network.netlink import constants
@@ -50,6 +50,11 @@ class RoutingSocket:
                 break
         return [event.payload for event in found]
 
+    def change(self, kind: int, flags: int, body: bytes) -> None:
+        """Makes a change. Raises OSError with the kernel's errno."""
+        self._send(kind, flags | constants.NLM_F_ACK, body)
+        next(self._answers())
+
     def _send(self, kind: int, flags: int, body: bytes) -> None:
         self._sequence += 1
         length = NLMSG_HEADER.size + len(body)
@@ -70,14 +75,21 @@ class RoutingSocket:
                     continue
                 if event.kind == constants.NLMSG_ERROR:
                     (negated,) = _ERROR.unpack_from(event.payload)
-                    raise OSError(-negated, os.strerror(-negated))
+                    if negated:
+                        raise OSError(-negated, os.strerror(-negated))
                 yield event
 
 
 @contextmanager
-def routing_socket() -> Iterator[RoutingSocket]:
-    """Opens a socket in this thread's network namespace. Raises OSError."""
+def routing_socket(*, strict: bool = False) -> Iterator[RoutingSocket]:
+    """Opens a socket in this thread's network namespace. Raises OSError.
+
+    `strict`: the kernel gives only what a dump's request asks for; one before Linux 4.20 gives all.
+    """
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, constants.NETLINK_ROUTE) as kernel:
         kernel.settimeout(ANSWER_TIMEOUT_S)
         kernel.bind((0, 0))
+        if strict:
+            with suppress(OSError):
+                kernel.setsockopt(constants.SOL_NETLINK, constants.NETLINK_GET_STRICT_CHK, 1)
         yield RoutingSocket(kernel)

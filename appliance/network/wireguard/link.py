@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from appliance.domain.errors import TunnelError
 from appliance.network.netlink import constants
+from appliance.network.wireguard.link_routes import add_routes, read_routes
 from appliance.network.wireguard.tunnel import Link, Prefix
 
 if TYPE_CHECKING:
@@ -41,6 +42,8 @@ def read_link(name: str, kind: str) -> Link | None:
             up=bool(interface["flags"] & constants.IFF_UP),
             mtu=interface.get_attr("IFLA_MTU"),
             addresses=addresses,
+            forwards=_forwards(name),
+            routes=read_routes(index),
         )
 
 
@@ -76,6 +79,34 @@ def change_link(name: str, change: LinkChange) -> None:
         if change.up:
             route.link("set", index=index, state="up")
             _send_no_redirects(name)
+        if change.forward:
+            _forward(name)
+        if change.add_routes:
+            add_routes(index, change.add_routes)
+
+
+def _forwards(name: str) -> bool:
+    """Tells whether the interface forwards, as far as can be read."""
+    try:
+        return Path(f"/proc/sys/net/ipv4/conf/{name}/forwarding").read_text(encoding="ascii").strip() != "0"
+    except OSError:
+        return True
+
+
+def _forward(name: str) -> None:
+    """Forwards what comes in by this interface. Raises TunnelError."""
+    # The kernel does not ask IPv6's; a firewall tells by it that this interface is to be forwarded from.
+    with suppress(OSError):
+        Path(f"/proc/sys/net/ipv6/conf/{name}/forwarding").write_text("1", encoding="ascii")
+    if _forwards(name):
+        return
+    try:
+        Path(f"/proc/sys/net/ipv4/conf/{name}/forwarding").write_text("1", encoding="ascii")
+    except OSError as error:
+        raise TunnelError(
+            f"cannot set net.ipv4.conf.{name}.forwarding = 1: {error.strerror}; set net.ipv4.ip_forward=1 on the "
+            "machine around this container"
+        ) from error
 
 
 def _enable_ipv6(name: str) -> None:

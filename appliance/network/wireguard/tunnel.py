@@ -23,6 +23,13 @@ class Prefix(NamedTuple):
     address: bytes
     length: int
 
+    @property
+    def network(self) -> Prefix:
+        """Returns the network of an address: itself without the bits behind the prefix."""
+        bits = 8 * len(self.address)
+        number = int.from_bytes(self.address, "big") >> (bits - self.length) << (bits - self.length)
+        return Prefix(number.to_bytes(len(self.address), "big"), self.length)
+
 
 class Peer(Struct, frozen=True, gc=False):
     """Describes a peer's wanted state. `public_key` is the raw 32 bytes."""
@@ -79,12 +86,18 @@ class Dump:
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """Describes the interface as rtnetlink reports it, without link-local IPv6 addresses: the kernel adds those."""
+    """Describes the interface as rtnetlink reports it, without link-local IPv6 addresses: the kernel adds those.
+
+    `forwards`: whether the kernel forwards IPv4 packets that come in by it. `routes`: the networks that the main table
+    has by it as its own addresses bring them.
+    """
 
     ifindex: int
     up: bool
     mtu: int
     addresses: frozenset[Prefix]
+    forwards: bool = False
+    routes: frozenset[Prefix] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +109,8 @@ class LinkChange:
     remove_addresses: frozenset[Prefix] = frozenset()
     add_addresses: frozenset[Prefix] = frozenset()
     up: bool = False
+    forward: bool = False
+    add_routes: frozenset[Prefix] = frozenset()  # the addresses whose networks have no route
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from appliance.network.firewall.forwarding import HostForwarding
 from appliance.network.firewall.table_choice import FIRST
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ class Network:
 
     `uplinks`: by IP version, for those with a default route. `has_ipv6`: the kernel supports it.
     `ipv6_off`: it is disabled for new interfaces. `standing`: how a server that looked now would stand on it.
+    `routing_fault`: why clients' packets do not pass the host's routing.
     """
 
     uplinks: Mapping[int, Uplink]
@@ -49,6 +51,7 @@ class Network:
     ipv6_off: bool
     standing: Standing | None = None
     ports: PortFacts | None = None  # None: they could not be read
+    routing_fault: str | None = None
 
     def owns(self, address: IPv4Address | IPv6Address) -> bool:
         return any(interface.ip == address for _, interface in self.addresses)
@@ -79,10 +82,21 @@ class Firewall:
 
 @dataclass(frozen=True, slots=True)
 class ForwardingFacts:
-    """Holds the forwarding sysctls: (path below /proc/sys, value). `writable`: whether they can be set here at all."""
+    """Holds the forwarding sysctls: (path below /proc/sys, value), the tunnel's own among them once there is a tunnel.
+
+    `writable`: whether they can be set here at all. `found`, `uplinks`: see HostForwarding. `default`:
+    the interfaces of a default route.
+    """
 
     sysctls: Mapping[str, str]
     writable: bool | None
+    found: Mapping[str, str] = field(default_factory=dict)
+    uplinks: frozenset[str] = frozenset()
+    default: frozenset[str] = frozenset()
+
+    @property
+    def host(self) -> HostForwarding:
+        return HostForwarding(self.sysctls, self.found, self.uplinks)
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from appliance.network.firewall import coexistence, nft_json
+from appliance.network.firewall import coexistence, nft_json, other_routing
+from appliance.network.firewall import forwarding as host_forwarding
 from appliance.network.firewall.simulator import Obstacle, Packet, Table, obstacles
-from appliance.network.firewall.state import EgressState, reconcile
 from appliance.ops.doctor import iptables_save
 from appliance.ops.doctor.finding import RESTART, START, Finding, failed, ok, unseen, warning
 
@@ -22,21 +22,59 @@ NAMED_AT_MOST = 3
 
 def forwarding(facts: Facts) -> Finding:
     tunnel = facts.settings.wireguard
-    ready = EgressState(rules_stand=True, sysctls=facts.forwarding.sysctls)
-    changes = reconcile(ready, interface=tunnel.interface, ipv6=tunnel.subnet6 is not None and facts.network.has_ipv6)
-    if changes is None:
+    ipv6 = tunnel.subnet6 is not None and facts.network.has_ipv6
+    to_set = host_forwarding.to_set(facts.forwarding.host, tunnel.interface, ipv6=ipv6)
+    own = host_forwarding.of_interface(4, tunnel.interface)
+    if facts.forwarding.sysctls.get(own, host_forwarding.ON) != host_forwarding.ON:
+        to_set[own] = host_forwarding.ON
+    needed = {
+        name: value
+        for name, value in to_set.items()
+        if host_forwarding.is_needed(name, value, facts.forwarding.default | {tunnel.interface})
+    }
+    if not to_set:
         return ok("forwarding", "on")
-    wrong = [f"{name.replace('/', '.')} = {facts.forwarding.sysctls.get(name, 'missing')}" for name in changes.sysctls]
+    wrong = [f"{name.replace('/', '.')} = {facts.forwarding.sysctls.get(name, 'missing')}" for name in needed or to_set]
     what = ", ".join(wrong[:NAMED_AT_MOST]) + (
         f" and {len(wrong) - NAMED_AT_MOST} more" if wrong[NAMED_AT_MOST:] else ""
     )
-    set_them = "sysctl -w " + " ".join(f"{name.replace('/', '.')}={value}" for name, value in changes.sysctls.items())
+    set_them = "sysctl -w " + " ".join(f"{name.replace('/', '.')}={value}" for name, value in to_set.items())
+    if facts.forwarding.writable is False and not needed:
+        mend = f"on the machine around this container: {set_them}"
+        return warning("forwarding", f"on; {what}, and /proc/sys is read-only here", mend)
     if facts.forwarding.writable is False:
         mend = f"on the machine around this container: {set_them}"
         return failed("forwarding", f"{what}, and /proc/sys is read-only here", mend)
     if facts.state is not None and facts.state.served:
         return failed("forwarding", f"{what}, and the server could not set it", set_them)
     return warning("forwarding", f"{what}; the server sets it when it starts", START)
+
+
+def transit(facts: Facts) -> Finding:
+    """Tells what this host forwards between its other networks, and checks for what an earlier version has left on."""
+    host, ipv6 = facts.forwarding.host, facts.settings.wireguard.subnet6 is not None and facts.network.has_ipv6
+    if not facts.machine.root:
+        return unseen("transit", "what this host forwards between its other networks")
+    if facts.settings.egress.forward_others:
+        return ok("transit", "egress.forward_others: this host forwards between its other networks too")
+    if host.set_by_earlier_version:
+        needing = other_routing.relying(facts.firewall.ruleset or '{"nftables": []}')
+        what = (
+            "net.ipv4.ip_forward = 1, which an earlier version has set: this host forwards between its other networks"
+        )
+        return warning(
+            "transit",
+            what + ("" if needing is None else f"; left, as {needing} needs it"),
+            "set it in a file of your own in /etc/sysctl.d if it is to stay, else sysctl -w net.ipv4.ip_forward=0",
+        )
+    others = ["IPv4"] if host.values.get(host_forwarding.IP_FORWARD) == host_forwarding.ON else []
+    if ipv6 and not host.owns_ipv6:
+        others.append("IPv6")
+    if not others:
+        return ok("transit", "this host forwards for clients alone; egress.forward_others = true ends that")
+    return ok(
+        "transit", f"this host forwards between its other networks in {' and '.join(others)}: others switched it on"
+    )
 
 
 def nftables(facts: Facts) -> Finding:

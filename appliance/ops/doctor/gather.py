@@ -14,7 +14,7 @@ from appliance.config import applied
 from appliance.config.own_ports import own_ports
 from appliance.domain.clock import HostClock
 from appliance.domain.errors import HostError, TunnelError
-from appliance.network import interfaces, programs, public_address, standing_note, uplinks
+from appliance.network import client_routes, interfaces, outgoing, programs, public_address, standing_note, uplinks
 from appliance.network.firewall import (
     conntrack,
     conntrack_size,
@@ -26,6 +26,8 @@ from appliance.network.firewall import (
     sysctls,
     table_choice,
 )
+from appliance.network.firewall.chains.destinations import private_ipv4
+from appliance.network.firewall.forwarding import IP_FORWARD
 from appliance.network.firewall.port_ranges import ENOUGH_PORTS, borders, choose
 from appliance.network.programs import ProgramFailed
 from appliance.network.wireguard.backend import dump_existing, read_host
@@ -69,7 +71,7 @@ def gather(settings: Settings, config_file: Path, state: StateDir, become_owner:
     used = standing_note.read(state.addresses)
     network = _network(settings, used)
     udp = UdpPort(port_holders.holders(port), _device_port(interface) if wireguard.foreign is None else None)
-    forwarding = _forwarding(state, root=root)
+    forwarding = _forwarding(settings, state, root=root)
     firewall = _firewall(state)
     tracking = _tracking(root=root)
     now = HostClock().now()
@@ -88,9 +90,19 @@ def gather(settings: Settings, config_file: Path, state: StateDir, become_owner:
     )
 
 
-def _forwarding(state: StateDir, *, root: bool) -> ForwardingFacts:
-    writable = os.access(PROC_SYS / "net/ipv4/ip_forward", os.W_OK) if root else None
-    return ForwardingFacts(sysctls.Forwarding(PROC_SYS, state.sysctls, "").read(), writable)
+def _forwarding(settings: Settings, state: StateDir, *, root: bool) -> ForwardingFacts:
+    interface, egress = settings.wireguard.interface, settings.egress
+    writable = os.access(PROC_SYS / IP_FORWARD, os.W_OK) if root else None
+    ways = outgoing.read_outgoing(
+        interface, private_ipv4() if egress.block_private else [], all_interfaces=egress.forward_others
+    )
+    found = sysctls.Forwarding(PROC_SYS, state.sysctls, HostClock().now().boot_id)
+    try:
+        before = dict(found.found)
+    except OSError:  # only its owner and root may read it
+        found, before = sysctls.Forwarding(PROC_SYS, Path(os.devnull), ""), {}
+    values = found.read({*ways.interfaces, interface})
+    return ForwardingFacts(values, writable, before, ways.interfaces, ways.default)
 
 
 def _tracking(*, root: bool) -> Tracking | None:
@@ -113,7 +125,18 @@ def _network(settings: Settings, used: Standing | None) -> Network:
         ipv6_off=interfaces.ipv6_is_off(),
         standing=public_address.decide(configured, view, used),
         ports=_ports(settings),
+        routing_fault=_routing_fault(settings),
     )
+
+
+def _routing_fault(settings: Settings) -> str | None:
+    subnets = (settings.wireguard.subnet, settings.wireguard.subnet6)
+    try:
+        return client_routes.routing_fault(
+            settings.wireguard.interface, [subnet for subnet in subnets if subnet is not None]
+        )
+    except OSError:
+        return None  # there is no tunnel
 
 
 def _device_port(interface: str) -> int | None:

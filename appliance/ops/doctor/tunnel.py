@@ -139,6 +139,19 @@ def _mend_mtu(facts: Facts, way: Uplink, mtu: int, overhead: int) -> str:
     return f"ip link set {way.interface} mtu {mtu + overhead}"
 
 
+def routing(facts: Facts) -> Finding:
+    """Checks whether this host routes clients' packets to the internet and back."""
+    fault = facts.network.routing_fault
+    if facts.wireguard.interface_kind is None:
+        return ok("routing", "there is no tunnel yet")
+    if facts.state is not None and not facts.state.served:
+        return ok("routing", "the server is not running")
+    if fault is None:
+        return ok("routing", "clients' packets are routed to the internet and back")
+    what, _, see = fault.partition("; see ")
+    return failed("routing", what, f"see {see}, and remove the rule or route")
+
+
 def ipv6(facts: Facts) -> Finding:
     """Checks whether the tunnel's IPv6 matches the host's."""
     subnet6, network = facts.settings.wireguard.subnet6, facts.network

@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from appliance.ops.install.boot_forwarding import NoBootForwarding
 from appliance.ops.install.file_steps import Folder, Manual, NoFile, ProgramFiles, Symlink, TextFile
 from appliance.ops.install.layout import PROGRAM, SERVICE, TUNNEL_SERVICE, USER
 from appliance.ops.install.record import Record
-from appliance.ops.install.system_steps import EnabledUnit, Packages, Sysctl, SystemUser
+from appliance.ops.install.system_steps import EnabledUnit, Packages, SystemUser
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -22,13 +23,6 @@ DROP_IN = f"{SERVICE}.d/userspace.conf"
 INTERFACE_DROP_IN = f"{TUNNEL_SERVICE}.d/interface.conf"
 TUNNEL_UNIT_INTERFACE = "wga0"  # the interface that the tunnel's unit names
 USERSPACE_ONLY = (TUNNEL_SERVICE, DROP_IN)
-
-IP_FORWARD = "net/ipv4/ip_forward"
-SYSCTLS_TEXT = """\
-# wg-appliance: clients' packets are forwarded, from boot on.
-# IPv6 forwarding is not set here: the appliance sees to router advertisements first.
-net.ipv4.ip_forward = 1
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,8 +69,7 @@ def of_operator(layout: Layout, settings: Settings, config_text: str) -> list[St
 
 def of_program(layout: Layout, program: Program, settings: Settings, record: Record, *, userspace: bool) -> list[Step]:
     return [
-        TextFile(layout.sysctls, SYSCTLS_TEXT),
-        Sysctl(IP_FORWARD, "1", record),
+        NoBootForwarding(layout.sysctls, record),
         *of_version(layout, program, settings, userspace=userspace),
     ]
 

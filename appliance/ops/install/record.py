@@ -20,7 +20,7 @@ class Record:
 
     @property
     def sysctls(self) -> dict[str, str]:
-        """Returns the sysctls before the installation: (path below /proc/sys, value)."""
+        """Returns the sysctls before the installation by a version that set any: (path below /proc/sys, value)."""
         return dict(self._read().get("sysctls", {}))
 
     @property
@@ -35,10 +35,6 @@ class Record:
 
     def note_folders(self, paths: list[str]) -> None:
         self._write({"folders": sorted({*self.folders, *paths})})
-
-    def note_sysctl(self, name: str, value: str) -> None:
-        """Notes a sysctl's original value; only the first note of a name counts."""
-        self._write({"sysctls": {name: value} | self.sysctls})
 
     def note_packages(self, names: list[str]) -> None:
         self._write({"packages": sorted({*self.packages, *names})})

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import pwd
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from appliance.ops.install import host
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from appliance.ops.install.record import Record
 
 
@@ -69,40 +70,6 @@ class SystemUser:
         if not self._exists():
             return False
         host.run("userdel", self.name)
-        return True
-
-
-@dataclass(frozen=True, slots=True)
-class Sysctl:
-    """Sets a sysctl now; a drop-in sets it at each boot. `name` is a path below /proc/sys."""
-
-    name: str
-    value: str
-    record: Record
-
-    @property
-    def what(self) -> str:
-        return f"sysctl {self.name.replace('/', '.')}"
-
-    @property
-    def _file(self) -> Path:
-        return Path("/proc/sys") / self.name
-
-    def _now(self) -> str:
-        return self._file.read_text(encoding="ascii").strip()
-
-    def change(self) -> str | None:
-        return None if self._now() == self.value else f"set to {self.value} (was {self._now()})"
-
-    def apply(self) -> None:
-        self.record.note_sysctl(self.name, self._now())
-        self._file.write_text(self.value, encoding="ascii")
-
-    def remove(self) -> bool:
-        before = self.record.sysctls.get(self.name)
-        if before in (None, self._now()):
-            return False
-        self._file.write_text(str(before), encoding="ascii")
         return True
 
 

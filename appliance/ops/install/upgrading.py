@@ -20,9 +20,10 @@ from appliance.ops.backup.archive import open_backup
 from appliance.ops.backup.create import write_backup
 from appliance.ops.backup.restore import restore_backup
 from appliance.ops.install import facts, plan, service
+from appliance.ops.install.boot_forwarding import NoBootForwarding
 from appliance.ops.install.file_steps import NoFile
 from appliance.ops.install.layout import PROGRAM, SERVICE
-from appliance.ops.install.record import write_whole
+from appliance.ops.install.record import Record, write_whole
 from appliance.ops.install.step import apply_steps
 from appliance.ops.install.versions import order
 from appliance.store import integrity
@@ -133,6 +134,8 @@ class Upgrade:
         self._finish(move)
 
     def _finish(self, move: Move) -> None:
+        # The new version runs, and keeps forwarding for its clients when the host's switch goes off.
+        apply_steps([NoBootForwarding(self._layout.sysctls, Record(self._layout.record))], self._report)
         self._journal.unlink()
         self._remove_others(move)
         self._report(f"wg-appliance {move.new} runs and is ready; {move.old} is kept for going back")

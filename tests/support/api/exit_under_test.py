@@ -67,6 +67,12 @@ class NoEgress:
     def __post_init__(self) -> None:
         self.gate.set()
 
+    async def observe(self) -> None:
+        """Nothing changes."""
+
+    async def routing_fault(self) -> str | None:
+        return None
+
     def state(self) -> EgressState:
         return IN_PLACE if self.fault is None else replace(IN_PLACE, rules_stand=False)
 

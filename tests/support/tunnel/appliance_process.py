@@ -105,16 +105,23 @@ class Appliance(Api):
 
     def start(self) -> None:
         """Start `serve` and wait until it is ready."""
-        with self._log.open("ab") as log:
-            self._process = self.space.start(
-                *self._through,
-                *self._command(*self._serve),
-                stdout=log,
-                stderr=log,
-                env=self._environment,
-                cwd=PROJECT,
-            )
+        self._start()
         until(self._ready, "GET /readyz answers 200")
+
+    def start_unready(self) -> None:
+        """Start `serve` where it does not get ready, and wait until it answers."""
+        self._start()
+        until(lambda: self.api("GET", "/healthz").status == 200, "GET /healthz answers 200")
+
+    def start_and_fail(self) -> None:
+        """`serve` where it cannot start: it ends with status 1, and its log says why."""
+        assert self._start().wait(timeout=READY_SECONDS) == 1, self.log()
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        with self._log.open("ab") as log:
+            command = (*self._through, *self._command(*self._serve))
+            self._process = self.space.start(*command, stdout=log, stderr=log, env=self._environment, cwd=PROJECT)
+        return self._process
 
     def try_to_start(self) -> tuple[int, str]:
         """`serve` where it cannot start: its exit status, and what it said."""

@@ -28,7 +28,8 @@ FACTS = {
     "addresses": "ip -brief address show dev {wg} scope global",
     "routes": "ip route show dev {wg}; ip -6 route show dev {wg} | grep -v ^fe80:",
     "table": "nft list table inet wg_appliance",
-    "sysctls": "sysctl net.ipv4.ip_forward net.ipv4.conf.all.send_redirects net.ipv6.conf.all.forwarding",
+    "sysctls": "sysctl net.ipv4.ip_forward net.ipv4.conf.wan.forwarding net.ipv4.conf.{wg}.forwarding "
+    "net.ipv4.conf.all.send_redirects net.ipv6.conf.all.forwarding net.ipv6.conf.default.forwarding",
 }
 
 # All that these modules log, but for what clients had begun meanwhile.

@@ -54,6 +54,11 @@ METADATA: tuple[Address, ...] = (
 RESOLVER_PORT = 53
 
 
+def private_ipv4() -> list[IPv4Network]:
+    """Returns the blocked networks of IPv4."""
+    return [network for network in PRIVATE if isinstance(network, IPv4Network)]
+
+
 def sets(rules: EgressRules) -> Iterator[str]:
     """Renders the sets of blocked and of allowed networks, and that of allowed ports."""
     blocks = rules.blocks

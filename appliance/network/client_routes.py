@@ -1,0 +1,127 @@
+"""Asks the kernel whether it routes clients' packets from the tunnel to the internet and back. Blocking.
+
+Policy rules and routes of other programs may take them elsewhere, and are not the appliance's to remove. The kernel's
+own lookup (RTM_GETROUTE with an incoming interface) is the one answer that has all of them in it.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import struct
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv6Address, ip_network
+from typing import TYPE_CHECKING
+
+from appliance.network.netlink import constants
+from appliance.network.netlink.codec import attribute, attributes
+from appliance.network.netlink.routing import RoutingSocket, routing_socket
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+    from ipaddress import IPv4Network, IPv6Network
+
+    Address = IPv4Address | IPv6Address
+    Network = IPv4Network | IPv6Network
+
+FAMILIES = {4: socket.AF_INET, 6: socket.AF_INET6}
+# Addresses that nothing is sent to: a root server, to which a host has no route of its own.
+INTERNET: Mapping[int, Address] = {4: IPv4Address("198.41.0.4"), 6: IPv6Address("2001:503:ba3e::2:30")}
+MOST_ROUTES = 20_000  # of a table that is searched: more has a router of the internet's, to which no client's belong
+_RTMSG = struct.Struct("=BBBBBBBBI")  # family, destination and source length, tos, table, protocol, scope, type, flags
+_NUMBER = struct.Struct("=I")
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """Holds the kernel's answer: the index of the outgoing interface, or the errno of its refusal."""
+
+    index: int | None
+    refusal: int = 0
+
+
+def routing_fault(tunnel: str, subnets: Sequence[Network]) -> str | None:
+    """Returns why clients' packets do not pass this host's routing; None: they pass. Raises OSError.
+
+    `tunnel`: its interface, which is up.
+    """
+    own = socket.if_nametoindex(tunnel)
+    with routing_socket(strict=True) as route:
+        for subnet in subnets:
+            fault = _lookup_fault(route, tunnel, own, subnet) or _foreign_route(route, own, subnet)
+            if fault is not None:
+                return f"clients' IPv{subnet.version} traffic does not pass: {fault}"
+    return None
+
+
+def _lookup_fault(route: RoutingSocket, tunnel: str, own: int, subnet: Network) -> str | None:
+    client, there = subnet[2], INTERNET[subnet.version]
+    out = _way(route, there, client, own)
+    if out.index is None:
+        if _way(route, there).index is None:
+            return None  # the host itself has no way either
+        return _told(out, there, client, tunnel)
+    if out.index == own:
+        return _told(out, there, client, tunnel)
+    back = _way(route, client, there, out.index)
+    # EXDEV: by rp_filter answers come in elsewhere, from where is not known.
+    if back.index == own or back.refusal == errno.EXDEV:
+        return None
+    return _told(back, client, there, _name(out.index))
+
+
+def _told(way: Way, to: Address, source: Address, into: str) -> str:
+    does = f"refuses ({os.strerror(way.refusal)})" if way.index is None else f"sends out of {_name(way.index)}"
+    return (
+        f"this host's routing {does} what comes in by {into} from {source} to {to}; see ip rule, and "
+        f"ip route get {to} from {source} iif {into}"
+    )
+
+
+def _way(route: RoutingSocket, to: Address, source: Address | None = None, into: int = 0) -> Way:
+    length = to.max_prefixlen
+    body = _RTMSG.pack(FAMILIES[to.version], length, 0 if source is None else length, 0, 0, 0, 0, 0, 0)
+    body += attribute(constants.RTA_DST, to.packed)
+    if source is not None:
+        body += attribute(constants.RTA_SRC, source.packed) + attribute(constants.RTA_IIF, _NUMBER.pack(into))
+    try:
+        payload = route.ask(constants.RTM_GETROUTE, body)
+    except TimeoutError:
+        raise
+    except OSError as error:
+        return Way(None, error.errno or errno.EINVAL)
+    kind, index = _RTMSG.unpack_from(payload)[7], dict(attributes(payload[_RTMSG.size :])).get(constants.RTA_OIF)
+    if kind != constants.RTN_UNICAST or index is None:
+        return Way(None, errno.EHOSTUNREACH)
+    return Way(_NUMBER.unpack(index)[0])
+
+
+def _foreign_route(route: RoutingSocket, own: int, subnet: Network) -> str | None:
+    """Finds a route of the main table that takes part of the subnet elsewhere."""
+    header = _RTMSG.pack(FAMILIES[subnet.version], 0, 0, 0, constants.RT_TABLE_MAIN, 0, 0, 0, 0)
+    routes = route.dump(constants.RTM_GETROUTE, header)
+    if len(routes) > MOST_ROUTES:
+        return None
+    return next((told for payload in routes for told in _elsewhere(payload, own, subnet)), None)
+
+
+def _elsewhere(payload: bytes, own: int, subnet: Network) -> Iterator[str]:
+    family, length, _, _, table, _, _, kind, _ = _RTMSG.unpack_from(payload)
+    has = dict(attributes(payload[_RTMSG.size :]))
+    if family != FAMILIES[subnet.version] or table != constants.RT_TABLE_MAIN or length <= subnet.prefixlen:
+        return
+    index = has.get(constants.RTA_OIF)
+    if kind == constants.RTN_UNICAST and index == _NUMBER.pack(own):
+        return
+    destination = ip_network((has.get(constants.RTA_DST, bytes(len(subnet[0].packed))), length))
+    if destination.network_address in subnet:
+        where = "nowhere" if index is None else f"out of {_name(_NUMBER.unpack(index)[0])}"
+        yield f"a route of this host takes {destination} {where}; see ip route show {destination}"
+
+
+def _name(index: int) -> str:
+    try:
+        return socket.if_indextoname(index)
+    except OSError:
+        return f"interface {index}"

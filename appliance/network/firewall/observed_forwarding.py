@@ -1,0 +1,101 @@
+"""Keeps what the host forwards, and by which interfaces clients' packets leave: read again when the host changes."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from typing import TYPE_CHECKING
+
+from appliance.domain.errors import HostError
+from appliance.network.firewall import forwarding
+from appliance.network.firewall.chains.destinations import private_ipv4
+from appliance.network.outgoing import Outgoing, read_outgoing
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from appliance.network.firewall.rules import EgressRules, Transit
+    from appliance.network.firewall.sysctls import Forwarding
+
+log = logging.getLogger(__name__)
+
+LOOK_AGAIN_S = 10.0  # routes that are neither default ones nor the tunnel's cause no event
+
+
+class ObservedForwarding:
+    """Observes the host for these rules. `sysctls` reads and sets."""
+
+    def __init__(self, rules: EgressRules, sysctls: Forwarding) -> None:
+        self.sysctls = sysctls
+        self._rules = rules
+        self._outgoing = Outgoing(frozenset(), frozenset())
+        self._look_at = 0.0
+        self._fault: str | None = None
+
+    def take_over(self, rules: EgressRules) -> None:
+        self._rules = rules
+        self._look_at = 0.0
+
+    def host_changed(self) -> None:
+        """Notes that links or routes have changed."""
+        self._look_at = 0.0
+
+    async def observe(self) -> None:
+        """Reads by which interfaces clients' packets leave, if it may have changed; if that fails, nothing changes."""
+        if time.monotonic() < self._look_at:
+            return
+        # Set before reading: what changes meanwhile is read again.
+        self._look_at = time.monotonic() + LOOK_AGAIN_S
+        try:
+            self._outgoing = await asyncio.to_thread(self._read)
+            self._fault = None
+        except HostError as error:
+            if str(error) != self._fault:
+                log.warning("by which interfaces clients' packets leave is not known: %s", error)
+            self._fault = str(error)
+
+    def _read(self) -> Outgoing:
+        rules = self._rules
+        blocked = private_ipv4() if rules.blocks.private else []
+        return read_outgoing(rules.tunnel.interface, blocked, all_interfaces=rules.forward_others)
+
+    @property
+    def uplinks(self) -> frozenset[str]:
+        return self._outgoing.interfaces
+
+    @property
+    def default(self) -> frozenset[str]:
+        """Returns the interfaces of a default route."""
+        return self._outgoing.default
+
+    def host(self) -> forwarding.HostForwarding:
+        """Returns how the host forwards now."""
+        values, default = self.sysctls.read(self.uplinks), self._outgoing.default
+        unsettable = frozenset(
+            name for name in self.sysctls.unsettable if not forwarding.is_needed(name, forwarding.ON, default)
+        )
+        return forwarding.HostForwarding(values, dict(self.sysctls.found), self.uplinks, unsettable)
+
+    def transit(self, host: forwarding.HostForwarding) -> Transit:
+        """Returns what the table has to keep from being forwarded."""
+        if self._rules.forward_others:
+            return forwarding.NO_TRANSIT
+        tunnel = self._rules.tunnel
+        return forwarding.transit(host, tunnel.interface, self._outgoing.bridges, ipv6=tunnel.subnet6 is not None)
+
+    def require(self) -> None:
+        """Raises EgressError if sysctls that clients' traffic needs cannot be set here. Changes nothing."""
+        self.sysctls.require(self._wanted(), self._rules.tunnel.interface, self._outgoing.default)
+
+    def set(self, wanted: Mapping[str, str]) -> None:
+        """Sets sysctls. Raises EgressError."""
+        self.sysctls.set(wanted, self._rules.tunnel.interface, self._outgoing.default)
+
+    def give_back(self) -> None:
+        """Switches off what an earlier version has switched on for all interfaces. Raises EgressError."""
+        self.sysctls.give_back(self._rules.tunnel.interface, self.uplinks)
+
+    def _wanted(self) -> Mapping[str, str]:
+        tunnel = self._rules.tunnel
+        return forwarding.to_set(self.host(), tunnel.interface, ipv6=tunnel.subnet6 is not None)

@@ -1,0 +1,87 @@
+"""Reads by which interfaces of the host clients' packets may leave, so that answers come in by them. Blocking.
+
+Any route of any table counts: which one a packet takes is up to policy rules, of which there may be more tomorrow.
+"""
+
+from __future__ import annotations
+
+import socket
+import struct
+from dataclasses import dataclass
+from ipaddress import IPv4Network
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from appliance.domain.errors import HostError
+from appliance.network.netlink import constants
+from appliance.network.netlink.codec import attributes
+from appliance.network.netlink.routing import routing_socket
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+LOOPBACK = "lo"
+HALF = 1  # the prefix length of the two routes that some VPNs add in place of a default one
+_RTMSG = struct.Struct("=BBBBBBBBI")  # family, destination and source length, tos, table, protocol, scope, type, flags
+_NEXT_HOP = struct.Struct("=HBBI")  # length, flags, hops, interface
+_INDEX = struct.Struct("=I")
+_BRIDGE = "bridge"
+
+
+@dataclass(frozen=True, slots=True)
+class Outgoing:
+    """Names interfaces: those by which clients' packets may leave in IPv4, and the bridges among all.
+
+    `default`: those of a default route, or of one half of it.
+    """
+
+    interfaces: frozenset[str]
+    bridges: frozenset[str]
+    default: frozenset[str] = frozenset()
+
+
+def read_outgoing(tunnel: str, blocked: Sequence[IPv4Network], *, all_interfaces: bool) -> Outgoing:
+    """Reads them, but the tunnel. Clients may not send to `blocked`. Raises HostError."""
+    names = dict(_interfaces())
+    ways = [(length, names[index]) for length, index in _ways_out(blocked) if index in names]
+    found = frozenset(names.values()) if all_interfaces else frozenset(name for _, name in ways)
+    bridges = frozenset(name for name in names.values() if Path("/sys/class/net", name, _BRIDGE).is_dir())
+    default = frozenset(name for length, name in ways if length <= HALF)
+    others = {tunnel, LOOPBACK}
+    return Outgoing(found - others, bridges, default - others)
+
+
+def _interfaces() -> list[tuple[int, str]]:
+    try:
+        return socket.if_nameindex()
+    except OSError as error:
+        raise HostError(f"the host's interfaces cannot be read: {error.strerror}") from error
+
+
+def _ways_out(blocked: Sequence[IPv4Network]) -> set[tuple[int, int]]:
+    request = _RTMSG.pack(socket.AF_INET, 0, 0, 0, 0, 0, 0, constants.RTN_UNICAST, 0)
+    try:
+        with routing_socket(strict=True) as route:
+            return {way for payload in route.dump(constants.RTM_GETROUTE, request) for way in _ways(payload, blocked)}
+    except OSError as error:
+        raise HostError(f"the host's routes cannot be read: {error.strerror or error}") from error
+
+
+def _ways(route: bytes, blocked: Sequence[IPv4Network]) -> Iterator[tuple[int, int]]:
+    """Returns the prefix length and each interface of a route; none if clients may send to none of its addresses."""
+    family, length, _, _, _, _, _, kind, _ = _RTMSG.unpack_from(route)
+    if (family, kind) != (socket.AF_INET, constants.RTN_UNICAST):
+        return
+    has = dict(attributes(route[_RTMSG.size :]))
+    destination = IPv4Network((has.get(constants.RTA_DST, bytes(4)), length))
+    if any(destination.subnet_of(network) for network in blocked):
+        return
+    if constants.RTA_OIF in has:
+        yield length, _INDEX.unpack(has[constants.RTA_OIF])[0]
+    hops = has.get(constants.RTA_MULTIPATH, b"")
+    while len(hops) >= _NEXT_HOP.size:
+        size, _, _, index = _NEXT_HOP.unpack_from(hops)
+        if size < _NEXT_HOP.size:
+            return
+        yield length, index
+        hops = hops[(size + 3) & ~3 :]
