@@ -149,6 +149,7 @@ def exit_(shared: Watched, request: pytest.FixtureRequest) -> Iterator[Watched]:
     shared.ip(*AS_FOUND.strip().splitlines())
     for version, address in EXIT_OF.items():
         shared.new_flows_leave_with(address, version)
+        shared.comes_to_leave_with(version, address, shared.vantage.far, WEB_OF[version])
 
 
 @pytest.fixture(scope="module")
