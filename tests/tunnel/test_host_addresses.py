@@ -80,9 +80,13 @@ class Watched:
         self.vantage.send(packet)
         return str(far.await_carrying(packet.carried).source)
 
-    def new_flows_leave_with(self, address: str) -> int:
+    def new_flows_leave_with(self, address: str, version: int = 4) -> int:
         """Waits until one does; its port."""
-        until(lambda: self.leaves_with(4, self.vantage.far, WEB_IP, next(self._ports)) == address, address, seconds=30)
+
+        def leaves() -> bool:
+            return self.leaves_with(version, self.vantage.far, WEB_OF[version], next(self._ports)) == address
+
+        until(leaves, f"a new flow leaves with {address}", seconds=30)
         return next(self._ports) - 1
 
     def comes_to_leave_with(self, version: int, address: str, far: Capture, to: str, port: int = 41000) -> None:
@@ -144,6 +148,7 @@ def exit_(shared: Watched, request: pytest.FixtureRequest) -> Iterator[Watched]:
     request.node.add_report_section("teardown", "log of the appliance", shared.appliance.log()[before:])
     shared.ip(*AS_FOUND.strip().splitlines())
     for version, address in EXIT_OF.items():
+        shared.new_flows_leave_with(address, version)
         shared.comes_to_leave_with(version, address, shared.vantage.far, WEB_OF[version])
 
 
