@@ -56,6 +56,7 @@ class HostEgress:
         self._others_seen = False
         self._look_again_at = 0.0
         self._impassable: set[str] = set()  # chains of other tables; logged once
+        self.restorations = 0  # how many times the table was applied again, after a change by another program
         self.published: frozenset[Port] = frozenset()  # ports that other tables forward
         self._walking = asyncio.Lock()  # one walk of the flow table at a time, each in a thread
         self._background: set[asyncio.Future[None]] = set()
@@ -69,9 +70,10 @@ class HostEgress:
 
     def use_ports(self, ranges: PortRanges) -> bool:
         """Sets the port ranges, which the next tick applies. Returns whether they differ from the last ones."""
-        changed = ranges != self._declared.port_ranges
+        if ranges == self._declared.port_ranges:
+            return False
         self._declare(replace(self._declared, port_ranges=ranges))
-        return changed
+        return True
 
     @property
     def is_applied(self) -> bool:
@@ -103,6 +105,7 @@ class HostEgress:
                 self._stands = False
                 raise
             log.info("nftables table inet %s applied%s", ruleset.TABLE, " again: it was changed" if self._known else "")
+            self.restorations += self._known
             self._known = rules == self._rules  # others may have been set meanwhile
             # The table stands: what began without it is looked for while the tick goes on.
             anew = asyncio.ensure_future(self._settle_flows())
