@@ -27,6 +27,10 @@ class PortUser(Protocol):
         """Tells whether the ranges as last set have been applied."""
 
     @property
+    def restorations(self) -> int:
+        """Returns how many times the table was applied again, after a change by another program."""
+
+    @property
     def published(self) -> frozenset[Port]:
         """Returns the ports that other programs forward."""
 
@@ -54,6 +58,7 @@ class PortWatch:
         self._stopping = stopping
         self._interval_s = interval_s
         self._free: frozenset[Port] = frozenset()  # taken ports from which no flow of a client leaves
+        self._restorations = 0  # of the table, as of when `_free` was true
 
     async def run(self) -> None:
         """Watches until `stopping`. First frees the ports that were taken at start: a flow may be older."""
@@ -70,6 +75,9 @@ class PortWatch:
         while not self._egress.is_applied:
             if await wait(self._stopping, POLL_S):
                 return
-        if added := taken - self._free:
+        # While the table was away, another program's translation may have let flows take any port.
+        restorations = self._egress.restorations
+        free = self._free if restorations == self._restorations else frozenset()
+        if added := taken - free:
             await self._egress.forget_on_ports(added)
-        self._free = taken
+        self._free, self._restorations = taken, restorations

@@ -25,6 +25,7 @@ class Table:
         self.ranges = ranges
         self.is_applied = True
         self.published = frozenset[tuple[int, int]]()
+        self.restorations = 0
         self.done = list[object]()
 
     def use_ports(self, ranges: PortRanges) -> bool:
@@ -57,8 +58,8 @@ def host_ports(directory: Path, listeners: list[Listener]) -> HostPorts:
 
 
 def test_the_range_moves_first(tmp_path: Path) -> None:
-    """At start the flows on taken ports are forgotten; of a listener that appears, and of a port
-    that is forwarded, those on its port, and not before the range without it is applied; each once."""
+    """At start the flows on taken ports are forgotten; of a listener that appears, and of a port that is forwarded,
+    those on its port, and not before the range without it is applied. Each once; all again after the table was away."""
 
     async def scene() -> list[object]:
         listeners: list[Listener] = []
@@ -77,12 +78,15 @@ def test_the_range_moves_first(tmp_path: Path) -> None:
         await eventually(lambda: not table.is_applied)
         table.apply()
         await eventually(lambda: len(table.done) == 5)
+        table.restorations += 1
+        await eventually(lambda: len(table.done) == 6)
         stopping.set()
         await watch
         return table.done
 
     moved, again = (PortRanges(PortRange(20001, 65535), PortRange(first, 51819)) for first in (1024, 9001))
-    assert asyncio.run(scene()) == [{OWN}, moved, {(TCP, 20000)}, again, {(UDP, 9000)}]
+    service, container = (TCP, 20000), (UDP, 9000)
+    assert asyncio.run(scene()) == [{OWN}, moved, {service}, again, {container}, {OWN, service, container}]
 
 
 def test_it_stops_while_the_table_cannot_be_applied(tmp_path: Path) -> None:

@@ -76,6 +76,7 @@ class HostEgress:
         self._changed_by = ""
         self._closed = False  # whether the table was removed, to be restored later
         self._impassable: set[str] = set()  # chains of other tables; logged once
+        self.restorations = 0  # how many times the table was applied again, after a change by another program
         self.published: frozenset[Port] = frozenset()  # ports that other tables forward
         self._walking = asyncio.Lock()  # one walk of the flow table at a time, each in a thread
         self._background: set[asyncio.Future[None]] = set()
@@ -89,9 +90,10 @@ class HostEgress:
 
     def use_ports(self, ranges: PortRanges) -> bool:
         """Sets the port ranges, which the next tick applies. Returns whether they differ from the last ones."""
-        changed = ranges != self._rules.port_ranges
+        if ranges == self._rules.port_ranges:
+            return False
         self._declare(replace(self._rules, port_ranges=ranges))
-        return changed
+        return True
 
     @property
     def is_applied(self) -> bool:
@@ -163,6 +165,7 @@ class HostEgress:
             log.info(
                 "nftables table inet %s applied%s", self._table.name, " again: it was changed" if self._known else ""
             )
+            self.restorations += self._known
             self._known, self._closed = rules == self._rules, False  # others may have been set meanwhile
             # The table stands: what began without it is looked for while the tick goes on.
             anew = asyncio.ensure_future(self._settle_flows())

@@ -35,7 +35,8 @@ class EgressChanges:
     """Lists changes, to be applied in field order: nothing is forwarded before the blocks are in place.
 
     `disowned`: sysctls that are another program's by now. `give_back`: the global IPv4 switch, which an earlier version
-    has set, unless another program needs it. `close`: the table is to be restored later, and removed until then: half a table may translate and not block.
+    has set, unless another program needs it. `close`: the table is to be restored later, and removed until then: half
+    a table may translate and not block.
     """
 
     close: bool = False

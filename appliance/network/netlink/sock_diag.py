@@ -48,19 +48,15 @@ class Listener:
 
 def listeners() -> frozenset[Listener]:
     """Reads the sockets of this network namespace, of both IP versions. Raises OSError."""
-    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, constants.NETLINK_SOCK_DIAG) as kernel:
-        kernel.settimeout(ANSWER_TIMEOUT_S)
-        return frozenset(
-            listener
-            for protocol, family in _TABLES
-            for listener in _of(kernel, protocol, family)
-            if listener.port  # 0: not bound
-        )
+    found = (listener for protocol, family in _TABLES for listener in _of(protocol, family))
+    return frozenset(listener for listener in found if listener.port)  # 0: not bound
 
 
-def _of(kernel: socket.socket, protocol: int, family: int) -> list[Listener]:
+def _of(protocol: int, family: int) -> list[Listener]:
     try:
-        return list(_dump(kernel, protocol, family))
+        with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, constants.NETLINK_SOCK_DIAG) as kernel:
+            kernel.settimeout(ANSWER_TIMEOUT_S)
+            return list(_dump(kernel, protocol, family))
     except TimeoutError:
         raise
     except OSError:

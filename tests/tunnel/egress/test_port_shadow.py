@@ -50,6 +50,10 @@ table inet silent {
 """
 
 
+# A rule that many a host has: whatever leaves by an interface is masqueraded. It is younger than the exit's table.
+MASQUERADE = "-t nat -A POSTROUTING -o wan -j MASQUERADE"
+
+
 class Ground:
     """An exit whose host has services, which a client shadowed before the server started."""
 
@@ -109,6 +113,8 @@ def ground(backend: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[G
         services = {SERVICE: _services(vantage, stack, SERVICE)}
         vantage.appliance.stop()
         vantage.appliance.start()
+        for program in ("iptables-nft", "ip6tables-nft"):
+            vantage.world.exit.run(program, *MASQUERADE.split())
         yield Ground(vantage, services)
 
 

@@ -24,7 +24,9 @@ _NOT_IN_QUOTES = frozenset('"*\\')  # ends the text, or stands for any name; the
 
 def chain(rules: EgressRules) -> Iterator[str]:
     yield "  chain nat {"
-    yield "    type nat hook postrouting priority srcnat; policy accept;"
+    # The first chain that translates a flow decides. Of chains with one priority that is the youngest: with the usual
+    # one, another program's masquerade of all that leaves an interface could decide on clients' flows.
+    yield "    type nat hook postrouting priority srcnat - 10; policy accept;"
     for family, subnet in rules.tunnel.by_family:
         if subnet is None:
             continue
