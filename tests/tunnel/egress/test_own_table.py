@@ -52,4 +52,7 @@ def test_appliances_that_start_at_once_have_different_tables(once: str, tmp_path
                 assert name in ("wg_appliance", f"wg_appliance_{interface}")
                 assert standing(interface, tmp_path / f"{interface}.{number}") == name
                 assert standing(interface, tmp_path / "no record") == name
+            # One that has claimed none yet, as it could not start, removes none.
+            asyncio.run(OwnTable("wgd0", tmp_path / "no record", run_nft).remove())
+            assert all(standing(interface, tmp_path / "no record") for interface in AT_ONCE)
             subprocess.run(["nft", "flush", "ruleset"], check=True, timeout=60)
