@@ -52,6 +52,11 @@ class OwnTable:
         await self._nft(ruleset.render(rules, self.name))
 
     async def remove(self) -> None:
+        """Removes the table, if there is one that is ours."""
+        if not self._claimed:
+            self.name, stands = await self._choose()
+            if not stands:
+                return
         await self._nft(ruleset.remove(self.name))
 
     async def _claim(self, rules: EgressRules) -> bool:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 _SNAPSHOT = """
 wg show {name} dump | sed 's/\\t[0-9]*$//'
 cat /sys/class/net/{name}/ifindex /sys/class/net/{name}/flags /sys/class/net/{name}/mtu
-ip -oneline address
+ip -oneline address | sed 's/ tentative//'
 ip route; ip -6 route; ip rule; ip -6 rule
 nft list ruleset
 sysctl -a 2>/dev/null | grep -E 'forwarding|ip_forward|accept_ra |redirects'

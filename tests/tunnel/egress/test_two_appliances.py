@@ -57,6 +57,7 @@ def test_two_serve_side_by_side(ground: World, backend: str, tmp_path: Path, sho
     one leaves and restores the host, the other's rules, table and clients stay; after both, the host is as it was."""
     first, second = two_on(ground, backend, tmp_path)
     with clients_of(ground, tmp_path) as (one, other), first.serving(), second.serving():
+        until(lambda: first.api("GET", "/readyz").status == 200, "the first one is still ready")
         one.wg_quick(first.open(first.token())["wg_config"])
         other.wg_quick(second.open(second.token())["wg_config"])
         assert (one.address_seen(), other.address_seen()) == (EXIT_IP, EXIT_IP)

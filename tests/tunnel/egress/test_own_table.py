@@ -1,0 +1,58 @@
+"""The claim of an nftables table, by the real nft."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+from ipaddress import ip_network
+from typing import TYPE_CHECKING
+
+from appliance.domain.errors import EgressError
+from appliance.network.firewall.own_table import OwnTable, standing
+from appliance.network.firewall.rules import Blocks, EgressRules, Translation, TunnelNetworks
+from tests.support import netns
+from tests.support.tunnel.world import new_world
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+ROUNDS = 5
+AT_ONCE = ("wga0", "wgb-0", "wgc_0")
+
+
+def rules(interface: str) -> EgressRules:
+    tunnel = TunnelNetworks(interface, ip_network("10.101.0.0/24"), None)  # type: ignore[arg-type]  # it is IPv4
+    return EgressRules(tunnel, Blocks(smtp=True, private=True, other_clients=True, extra=()), Translation(None))
+
+
+async def run_nft(script: str, *arguments: str) -> str:
+    pipe = asyncio.subprocess.PIPE
+    process = await asyncio.create_subprocess_exec(
+        "nft", *(arguments or ("-f", "-")), stdin=pipe, stdout=pipe, stderr=pipe
+    )
+    stdout, stderr = await process.communicate(script.encode())
+    if process.returncode != 0:
+        raise EgressError(stderr.decode())
+    return stdout.decode()
+
+
+def test_appliances_that_start_at_once_have_different_tables(once: str, tmp_path: Path) -> None:  # noqa: ARG001 - asked for its check of root
+    """One has the known name, each other one that of its interface, and each finds its own again."""
+
+    async def claimed(number: int) -> list[str]:
+        tables = [OwnTable(name, tmp_path / f"{name}.{number}", run_nft) for name in AT_ONCE]
+        await asyncio.gather(*(table.replace(rules(name)) for table, name in zip(tables, AT_ONCE, strict=True)))
+        return [table.name for table in tables]
+
+    with new_world(clients=0) as world, netns.Namespace(world.exit.name).entered():
+        for number in range(ROUNDS):
+            names = asyncio.run(claimed(number))
+            assert names.count("wg_appliance") == 1
+            for name, interface in zip(names, AT_ONCE, strict=True):
+                assert name in ("wg_appliance", f"wg_appliance_{interface}")
+                assert standing(interface, tmp_path / f"{interface}.{number}") == name
+                assert standing(interface, tmp_path / "no record") == name
+            # One that has claimed none yet, as it could not start, removes none.
+            asyncio.run(OwnTable("wgd0", tmp_path / "no record", run_nft).remove())
+            assert all(standing(interface, tmp_path / "no record") for interface in AT_ONCE)
+            subprocess.run(["nft", "flush", "ruleset"], check=True, timeout=60)
