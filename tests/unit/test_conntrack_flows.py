@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from appliance.network.firewall import conntrack
+from appliance.network.firewall import conntrack, conntrack_entries
 from appliance.network.firewall.conntrack import Flow, leaves_untranslated, parse
+from appliance.network.firewall.conntrack_entries import ConntrackEntry
 from appliance.network.netlink import constants
 from appliance.network.netlink.codec import NLMSG_HEADER, attribute, messages, nest
 
@@ -163,3 +164,42 @@ def test_kept_by_the_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(OSError, match="2 of 5 connections are kept: Device or resource busy"):
         conntrack.forget_untranslated(SUBNETS)
     assert kernel.unanswered() == 0
+
+
+@pytest.mark.parametrize("zone", [b"", ZONE], ids=["no zone", "a zone"])
+@pytest.mark.parametrize("ends", [(CLIENT, WEB), (CLIENT6, WEB6)], ids=["IPv4", "IPv6"])
+def test_an_entry_is_read_alike_by_place_and_by_attribute(ends: tuple[str, str], zone: bytes) -> None:
+    """An entry with its attributes in another order than the kernel's, or with one more between, is the same one."""
+    family = socket.AF_INET6 if ":" in ends[0] else socket.AF_INET
+    original = addresses(constants.CTA_TUPLE_ORIG, *ends)
+    reply = addresses(constants.CTA_TUPLE_REPLY, ends[1], EXIT if family == socket.AF_INET else ends[1])
+    status = attribute(constants.CTA_STATUS, bytes(4))
+    expected = ConntrackEntry(family, *(ip_address(end).packed for end in ends), original + zone)
+    for parts in (
+        (original, reply, zone, status, ID),
+        (original, status, reply, zone, ID),
+        (status, zone, reply, original),
+    ):
+        payload = bytes([family, 0, 0, 0]) + b"".join(parts)
+        assert conntrack_entries.read(message(0, payload) * 2) == ([expected, expected], False)
+
+
+def test_a_listing_cut_short_is_no_error() -> None:
+    """A datagram that ends too early has the entries before, whatever is cut off."""
+    whole = message(0, entry(CLIENT, WEB, CLIENT))
+    for length in range(len(whole) + 1):
+        found, ended = conntrack_entries.read(whole + whole[:length])
+        assert len(found) in (1, 2)
+        assert not ended
+
+
+@pytest.mark.parametrize(
+    ("address", "inside"),
+    [
+        *((CLIENT, True), ("10.101.0.0", True), ("10.101.0.255", True), ("10.101.1.0", False), (CLIENT6, True)),
+        *((WEB6, False), ("fd65:7869:7400::1:0", False), ("0.0.0.0", False), ("::", False)),  # noqa: S104
+    ],
+)
+def test_an_address_is_in_a_subnet_or_not(address: str, inside: bool) -> None:
+    """As the address objects have it."""
+    assert conntrack.is_inside(ip_address(address).packed, SUBNETS) is inside

@@ -61,7 +61,8 @@ def read(datagram: bytes) -> tuple[list[ConntrackEntry], bool]:
             if code := errno_of(datagram[at + NLMSG_HEADER.size :]):
                 raise OSError(code, os.strerror(code))
         else:
-            entry = _usual(datagram, at, at + length) or _any(datagram[at + NLMSG_HEADER.size : at + length])
+            stop = min(at + length, end)  # a message that is cut short is read as far as it goes
+            entry = _usual(datagram, at, stop) or _any(datagram[at + NLMSG_HEADER.size : stop])
             if entry is not None:
                 entries.append(entry)
         at += (length + 3) & ~3
