@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 
 from appliance.config.load import HostPort
 from appliance.network import sockets
-from appliance.network.firewall.rules import HostServices, Listener
+from appliance.network.firewall.rules import HostService, HostServices
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from appliance.config.load import Settings, UnixPath
 
-PROXY = tuple(Listener(everywhere, 443) for everywhere in (IPv4Address(0), IPv6Address(0)))
+PROXY = tuple(HostService(everywhere, 443) for everywhere in (IPv4Address(0), IPv6Address(0)))
 
 
 def host_services(settings: Settings) -> HostServices:
@@ -29,8 +29,8 @@ def host_services(settings: Settings) -> HostServices:
     )
 
 
-def _reachable(where: HostPort | UnixPath | None) -> Iterator[Listener]:
+def _reachable(where: HostPort | UnixPath | None) -> Iterator[HostService]:
     if isinstance(where, HostPort):
         address = sockets.address_of(where)
         if not address.is_loopback:
-            yield Listener(address, where.port)
+            yield HostService(address, where.port)

@@ -16,8 +16,8 @@ from appliance.network.firewall.rules import (
     Blocks,
     EgressRules,
     FlowLimits,
+    HostService,
     HostServices,
-    Listener,
     PortRange,
     PortRanges,
     Translation,
@@ -33,9 +33,9 @@ BLOCKS = Blocks(
     extra=(IPv4Network("10.0.0.0/8"), IPv4Network("198.51.100.7/32"), IPv6Network("2001:db8::/32")),
 )
 NATS, NATS6 = IPv4Address("192.0.2.200"), IPv6Address("2001:db8:99::1")
-API4, API6 = Listener(IPv4Address(0), 8080), Listener(IPv6Address(0), 8443)
-BEHIND_NAT = Listener(IPv4Address("172.31.5.6"), 8080)
-METRICS, METRICS_INSIDE = Listener(IPv4Address(0), 9586), Listener(TUNNEL.subnet[1], 9587)
+API4, API6 = HostService(IPv4Address(0), 8080), HostService(IPv6Address(0), 8443)
+BEHIND_NAT = HostService(IPv4Address("172.31.5.6"), 8080)
+METRICS, METRICS_INSIDE = HostService(IPv4Address(0), 9586), HostService(TUNNEL.subnet[1], 9587)
 ALLOWED = (
     IPv4Network("172.19.0.0/30"),
     IPv4Network("172.19.0.0/31"),
@@ -66,8 +66,8 @@ VARIANTS = {
     "services": replace(FULL, services=HostServices(NATS, (API4, API6), (METRICS, METRICS_INSIDE))),
     "services, IPv6": replace(FULL, services=HostServices(NATS6, (API4, API6), (METRICS,))),
     "a listener at a private address": replace(FULL, services=HostServices(NATS, (BEHIND_NAT,))),
-    "a listener at the public address": replace(FULL, services=HostServices(NATS, (Listener(NATS, 443),))),
-    "a listener in the tunnel": replace(FULL, services=HostServices(NATS, (Listener(TUNNEL.subnet[1], 8080),))),
+    "a listener at the public address": replace(FULL, services=HostServices(NATS, (HostService(NATS, 443),))),
+    "a listener in the tunnel": replace(FULL, services=HostServices(NATS, (HostService(TUNNEL.subnet[1], 8080),))),
     "allowed": replace(FULL, blocks=replace(BLOCKS, allowed=ALLOWED)),
     "limits": replace(FULL, flows=FlowLimits(open=4096, new=200)),
     "a limit at a time": replace(FULL, flows=FlowLimits(open=1, new=0)),

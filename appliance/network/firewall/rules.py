@@ -46,7 +46,7 @@ class Blocks:
 
 
 @dataclass(frozen=True, slots=True)
-class Listener:
+class HostService:
     """Names where a service of the host listens for TCP: 0.0.0.0 and :: are all addresses of that IP version."""
 
     address: Address
@@ -66,8 +66,8 @@ class HostServices:
     """
 
     public_ip: Address | None = None
-    open: Sequence[Listener] = ()
-    closed: Sequence[Listener] = ()
+    open: Sequence[HostService] = ()
+    closed: Sequence[HostService] = ()
 
 
 @dataclass(frozen=True, slots=True)

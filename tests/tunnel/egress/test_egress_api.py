@@ -111,6 +111,19 @@ def test_an_api_in_the_tunnel_is_reached_from_the_tunnel_alone(once: str, tmp_pa
         assert not any(str(seen.source) == INSIDE_OF[version] for seen in exit_.far.packets())
 
 
+@pytest.mark.black_box
+def test_the_other_ip_version_has_its_own_public_addresses(once: str, tmp_path: Path) -> None:
+    """An API that listens on all IPv6 addresses is reached at the host's public one, though the address that clients
+    dial is an IPv4 one; its neighbour on the host is not."""
+    api, metrics = {"listen": f"[::]:{API}", "insecure_http": True}, {"listen": f"[::]:{METRICS}"}
+    with vantage_on(once, tmp_path, api=api, metrics=metrics) as exit_:
+        client = exit_.exit.members[0]
+        for address in (EXIT_IP6, INSIDE6):
+            url = f"http://[{address}]:{API}"
+            assert status(client.client, url, client.session, exit_.appliance.token("alice")) >= 0
+            assert asked(client.client.space, f"http://[{address}]:{METRICS}/metrics") == REFUSED
+
+
 @contextmanager
 def behind_a_nat(backend: str, directory: Path, **changes: dict[str, object]) -> Iterator[tuple[Appliance, Client]]:
     """An exit whose public address is its provider's NAT's, with a client in it."""

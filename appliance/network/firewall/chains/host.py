@@ -9,7 +9,7 @@ from appliance.network.firewall.chains.destinations import NAMES, PRIVATE, PROHI
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from appliance.network.firewall.rules import EgressRules, Listener
+    from appliance.network.firewall.rules import EgressRules, HostService
 
 ECHO = {4: "icmp type echo-request", 6: "icmpv6 type echo-request"}
 
@@ -36,7 +36,7 @@ def chain(rules: EgressRules) -> Iterator[str]:
     yield "  }"
 
 
-def _where_reached(listener: Listener, rules: EgressRules) -> Iterator[str]:
+def _where_reached(listener: HostService, rules: EgressRules) -> Iterator[str]:
     """Returns tests of the destinations at which clients reach a service: those at which the internet does, and the
     exit's address in the tunnel where the service listens there."""
     version, public_ip = listener.address.version, rules.services.public_ip

@@ -9,7 +9,7 @@ from appliance.network.firewall.chains.destinations import NAMES, RESET, rejecti
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from appliance.network.firewall.rules import EgressRules, Listener
+    from appliance.network.firewall.rules import EgressRules, HostService
 
 
 def chain(rules: EgressRules) -> Iterator[str]:
@@ -25,7 +25,7 @@ def chain(rules: EgressRules) -> Iterator[str]:
     yield "  }"
 
 
-def _destination(listener: Listener) -> str:
+def _destination(listener: HostService) -> str:
     version = listener.address.version
     where = f"meta nfproto ipv{version}" if listener.everywhere else f"{NAMES[version]} daddr {listener.address}"
     return f"{where} tcp dport {listener.port}"
