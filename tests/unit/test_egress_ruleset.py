@@ -39,6 +39,11 @@ def lines(rules: EgressRules) -> list[str]:
     return [line.strip() for line in render(rules).splitlines()]
 
 
+def networks(rules: EgressRules) -> list[str]:
+    """The sets of networks."""
+    return [line for line in lines(rules) if line.startswith(("set private", "set extra"))]
+
+
 def chain(rules: EgressRules, name: str) -> list[str]:
     """The lines of one chain; empty where there is none."""
     found = lines(rules)
@@ -104,6 +109,18 @@ def test_a_client_address_comes_out_of_the_tunnel_alone() -> None:
     assert 'iifname "wga0" meta nfproto ipv6 drop' in chain(VARIANTS["IPv4 only"], "sources")
 
 
+def test_an_icmp_error_from_a_client_is_of_a_flow_of_its_own() -> None:
+    """Each error is compared with both ends of the flow that it quotes, of the IP versions that the tunnel has."""
+    assert chain(FULL, "errors_ip6") == [
+        "add @same_ip6 { ip6 saddr . ip6 saddr }",
+        "ip6 saddr . ct original ip6 saddr @same_ip6 accept",
+        "ip6 saddr . ct original ip6 daddr @same_ip6 accept",
+        "drop",
+    ]
+    assert [line.rpartition(" goto ")[2] for line in chain(FULL, "errors")[1:]] == ["errors_ip", "errors_ip6"]
+    assert len(chain(VARIANTS["IPv4 only"], "errors")) == 2
+
+
 def test_own_listeners_are_closed_to_clients() -> None:
     """What the appliance itself listens to on all addresses is closed to clients, on all of them."""
     rule = 'iifname "wga0" tcp dport { 8080, 9586 } reject with tcp reset'
@@ -119,7 +136,7 @@ def test_no_block_is_passed_by() -> None:
 def test_private_and_extra_networks_have_sets_of_their_own() -> None:
     """The private networks and the operator's are in sets of their own, those of IPv4 also as NAT64 reaches them; empty
     sets are declared."""
-    private4, private6, extra4, extra6 = (line for line in lines(FULL) if line.startswith("set "))
+    private4, private6, extra4, extra6 = networks(FULL)
     for network in PRIVATE:
         assert f" {network}" in (private4 if network.version == 4 else private6)
     assert "elements = { 10.0.0.0/8, 198.51.100.7/32 };" in extra4
@@ -128,8 +145,7 @@ def test_private_and_extra_networks_have_sets_of_their_own() -> None:
         "64:ff9b:1::c633:6407/128 };"
     ) in extra6
     assert {"64:ff9b::a9fe:0/112,", "64:ff9b:1::a9fe:0/112,", "64:ff9b::f000:0/100,"} <= set(private6.split())
-    extra = [line for line in lines(VARIANTS["extra only"]) if line.startswith("set ")]
-    assert ["elements" in line for line in extra] == [False, False, True, True]
+    assert ["elements" in line for line in networks(VARIANTS["extra only"])] == [False, False, True, True]
     assert not any("elements" in line for line in lines(VARIANTS["nothing blocked"]))
 
 

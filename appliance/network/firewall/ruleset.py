@@ -4,19 +4,20 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from appliance.network.firewall.chains import destinations, forward, local, nat, sources
+from appliance.network.firewall.chains import destinations, forward, icmp_errors, local, nat, sources
 
 if TYPE_CHECKING:
     from appliance.network.firewall.rules import EgressRules
 
 TABLE = "wg_appliance"
-CHAINS = (sources, forward, local, nat)
+CHAINS = (sources, icmp_errors, forward, local, nat)
 
 
 def render(rules: EgressRules) -> str:
     """Renders the whole table: declares, deletes and creates it in one transaction, so that it is replaced at once."""
     chains = [line for each in CHAINS for line in each.chain(rules)]
-    return "\n".join([remove(), f"table inet {TABLE} {{", *destinations.sets(rules.blocks), *chains, "}", ""])
+    sets = [*destinations.sets(rules.blocks), *icmp_errors.sets(rules)]
+    return "\n".join([remove(), f"table inet {TABLE} {{", *sets, *chains, "}", ""])
 
 
 def remove() -> str:

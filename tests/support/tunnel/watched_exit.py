@@ -27,7 +27,8 @@ FACTS = {
     "link": "cat /sys/class/net/{wg}/flags /sys/class/net/{wg}/mtu",
     "addresses": "ip -brief address show dev {wg} scope global",
     "routes": "ip route show dev {wg}; ip -6 route show dev {wg} | grep -v ^fe80:",
-    "table": "nft list table inet wg_appliance",
+    # Without what packets add to its sets by themselves.
+    "table": "nft list table inet wg_appliance | grep -v expires",
     "sysctls": "sysctl net.ipv4.ip_forward net.ipv4.conf.all.send_redirects net.ipv6.conf.all.forwarding",
 }
 
