@@ -13,11 +13,13 @@ from appliance.config.value_types import (
     FLAG,
     INTERFACE,
     LISTEN,
+    MARK,
     NAME,
     NETWORKS,
     PATH,
     PORT,
     REGION,
+    RULE_PRIORITY,
     SUBNET,
     SUBNET6,
     UNICAST,
@@ -107,6 +109,14 @@ class EgressSettings:
     ]
     isolate_clients: Annotated[bool, Key(FLAG, True, "clients do not reach each other")]
     extra_block: Annotated[tuple[IPv4Network | IPv6Network, ...], Key(NETWORKS, [], "more networks to block")]
+    mark: Annotated[
+        int | None,
+        Key(unless("auto", MARK, "one that no rule here uses"), "auto", "of packets let in: a bit, 0x1 to 0x80000000"),
+    ]
+    rule_priority: Annotated[
+        int | None,
+        Key(unless("auto", RULE_PRIORITY, "the first free ones"), "auto", "of the first of three ip rules"),
+    ]
 
 
 @dataclass(frozen=True, slots=True)

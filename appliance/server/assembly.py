@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,9 +15,11 @@ from appliance.domain.errors import ConfigError
 from appliance.metering.meter import Meter
 from appliance.metering.usage import Quotas
 from appliance.network.address_pool import AddressPool
+from appliance.network.admission.admission import Admission
+from appliance.network.admission.choice import mark_of_this_exit, note
 from appliance.network.exit_node import ClientSettings, Exit
 from appliance.network.firewall.firewall import HostEgress
-from appliance.network.firewall.rules import Blocks, EgressRules, Translation, TunnelNetworks
+from appliance.network.firewall.rules import Blocks, EgressRules, Marking, Translation, TunnelNetworks
 from appliance.network.firewall.sysctls import Forwarding
 from appliance.network.interfaces import default_route_address, has_ipv6, host_interfaces, networks
 from appliance.network.wireguard import keys
@@ -54,6 +57,7 @@ if TYPE_CHECKING:
     from appliance.config.load import MeterSettings, Settings, UnixPath, WireGuardSettings
     from appliance.domain.clock import Clock
     from appliance.domain.entities import Session
+    from appliance.network.admission.mark import Mark
     from appliance.network.wireguard.tunnel import Tunnel
     from appliance.sessions.convergence import Egress
     from appliance.sessions.metrics import Metrics
@@ -67,10 +71,14 @@ CONVERGE_TIMEOUT_S = 60.0
 
 @dataclass(frozen=True, slots=True)
 class LocalExit:
-    """Holds this exit, and whether its public address is the host's own (behind a 1:1 NAT it is not)."""
+    """Holds this exit, and whether its public address is the host's own (behind a 1:1 NAT it is not).
+
+    `mark`: what tells packets that the firewall has let in.
+    """
 
     exit: Exit
     owns_public_ip: bool
+    mark: Mark
 
 
 def describe_exit(settings: Settings, state: StateDir) -> LocalExit:
@@ -87,7 +95,9 @@ def describe_exit(settings: Settings, state: StateDir) -> LocalExit:
     check_overlap(settings, networks(interfaces))
     public_ip = settings.node.public_ip or default_route_address()
     exit_ = build_exit(wireguard, state.private_key(), public_ip)
-    return LocalExit(exit_, any(interface.ip == public_ip for _, interface in interfaces))
+    wanted = settings.egress.mark, settings.egress.rule_priority
+    mark = mark_of_this_exit(wanted, wireguard.interface, state.admission)
+    return LocalExit(exit_, any(interface.ip == public_ip for _, interface in interfaces), mark)
 
 
 def build_exit(wireguard: WireGuardSettings, private_key: bytes, public_ip: IPv4Address | IPv6Address) -> Exit:
@@ -119,6 +129,7 @@ def egress_rules(settings: Settings, local: LocalExit) -> EgressRules:
         ),
         translation=Translation(exit_.public_ip if local.owns_public_ip else None),
         own_ports=_ports_on_all_addresses(settings.api.listen, settings.metrics.listen),
+        marking=Marking(local.mark.bit),
     )
 
 
@@ -129,7 +140,9 @@ def _ports_on_all_addresses(*listeners: HostPort | UnixPath | None) -> tuple[int
 def host_egress(settings: Settings, state: StateDir, local: LocalExit, boot_id: str) -> HostEgress:
     """Builds the egress of this host: firewall, forwarding and flows."""
     forwarding = Forwarding(Path("/proc/sys"), state.sysctls, boot_id)
-    return HostEgress(egress_rules(settings, local), settings.wireguard.listen_port, forwarding)
+    moved = partial(note, record=state.admission) if settings.egress.rule_priority is None else None
+    admission = Admission(settings.wireguard.interface, local.mark, moved)
+    return HostEgress(egress_rules(settings, local), settings.wireguard.listen_port, forwarding, admission)
 
 
 @dataclass(frozen=True, slots=True)

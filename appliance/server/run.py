@@ -136,7 +136,10 @@ def _certificate(settings: Settings) -> Certificate | None:
 async def _open_host(
     settings: Settings, state: StateDir, wireguard_go_unit: str | None, clock: Clock, stack: AsyncExitStack
 ) -> _Host:
-    """Opens the tunnel, which is closed with `stack`, and describes the exit. Changes nothing on the host."""
+    """Opens the tunnel, which is closed with `stack`, and describes the exit.
+
+    Changes nothing on the host, but for the firewall of a tunnel that is already up.
+    """
     # In a thread: pyroute2 runs an event loop, which cannot nest in this one.
     local = await asyncio.to_thread(assembly.describe_exit, settings, state)
     wireguard = settings.wireguard
@@ -149,6 +152,9 @@ async def _open_host(
         sockets.require_udp_port("wireguard.listen_port", wireguard.listen_port)
     log.info("%s backend: %s", tunnel.backend, reason)
     egress = assembly.host_egress(settings, state, local, clock.now().boot_id)
+    if link is not None:
+        # Its peers are served while this start takes its time.
+        await egress.stand_first()
     return _Host(settings, state, local, tunnel, egress)
 
 

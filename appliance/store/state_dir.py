@@ -24,6 +24,7 @@ class StateDir:
         self.path = path
         self.store = path / "store.sqlite"
         self.sysctls = path / "sysctls.json"
+        self.admission = path / "admission.json"
         self.wireguard_go_log = path / "wireguard-go.log"
         self.running = path / "running.json"
         self.key = path / "server.key"

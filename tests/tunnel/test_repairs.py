@@ -247,6 +247,7 @@ def test_a_flow_begun_without_blocks_ends_with_the_repair(
     client = exit_.members[0].client
     with exit_.appliance.standing_still():
         exit_.sh("nft flush chain inet wg_appliance forward")
+        exit_.sh('nft insert rule inet wg_appliance admission iifname "{wg}" meta mark set 0xffffffff accept')
         blocked = start_ping(client, BLOCKED_IP)
         blocked.goes_on(5)
     _await_facts(exit_, before)

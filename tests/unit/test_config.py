@@ -66,6 +66,8 @@ DEFAULTS: Mapping[str, object] = {
     "egress.block_private": True,
     "egress.isolate_clients": True,
     "egress.extra_block": (),
+    "egress.mark": None,
+    "egress.rule_priority": None,
     "api.listen": HostPort("127.0.0.1", 8080),
     "api.tls_cert": None,
     "api.tls_key": None,

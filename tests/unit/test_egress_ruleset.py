@@ -11,7 +11,7 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_add
 import pytest
 
 from appliance.network.firewall.chains.destinations import PRIVATE, SMTP_PORTS
-from appliance.network.firewall.rules import Blocks, EgressRules, Translation, TunnelNetworks
+from appliance.network.firewall.rules import Blocks, EgressRules, Marking, Translation, TunnelNetworks
 from appliance.network.firewall.ruleset import remove, render
 
 TUNNEL = TunnelNetworks("wga0", IPv4Network("10.101.0.0/24"), IPv6Network("fd65:7869:7400::/112"))
@@ -30,6 +30,11 @@ VARIANTS = {
     "IPv4 only": replace(FULL, tunnel=replace(TUNNEL, subnet6=None)),
     "nothing blocked": replace(FULL, blocks=Blocks(smtp=False, private=False, other_clients=False, extra=())),
     "extra only": replace(FULL, blocks=replace(BLOCKS, private=False)),
+    "marked": replace(FULL, marking=Marking(0x1000)),
+    "marked, nothing blocked": replace(
+        FULL, marking=Marking(0x80000000), blocks=Blocks(smtp=False, private=False, other_clients=False, extra=())
+    ),
+    "marked, IPv4 only": replace(FULL, marking=Marking(0x1000), tunnel=replace(TUNNEL, subnet6=None)),
     "own ports": replace(FULL, own_ports=(8080, 9586)),
     "long name": replace(FULL, tunnel=replace(TUNNEL, interface="wg-exit_0.public"[:15])),
 }
@@ -119,6 +124,21 @@ def test_an_icmp_error_from_a_client_is_of_a_flow_of_its_own() -> None:
     ]
     assert [line.rpartition(" goto ")[2] for line in chain(FULL, "errors")[1:]] == ["errors_ip", "errors_ip6"]
     assert len(chain(VARIANTS["IPv4 only"], "errors")) == 2
+
+
+def test_what_is_blocked_gets_no_mark() -> None:
+    """Whatever is rejected on its way through is rejected before routing too, by rules that no set's flush empties;
+    what is marked comes last there, and loses the mark once it is routed."""
+    marked = chain(VARIANTS["marked"], "admission")
+    rejected = [line for line in marked if "reject" in line]
+    assert marked[1:] == [*rejected, *(line for line in marked if "mark set" in line)]
+    assert not any("@" in line for line in marked)
+    assert 'iifname "wga0" ip daddr 10.101.0.0/24 ip daddr != 10.101.0.1 reject with icmpx admin-prohibited' in rejected
+    assert any("198.51.100.7/32" in line for line in rejected)
+    for name in ("admitted_here", "admitted_through"):
+        assert 'iifname "wga0" meta mark set meta mark and 0xffffefff' in chain(VARIANTS["marked"], name)
+    assert chain(FULL, "admission") == []
+    assert not any("reject" in line for line in chain(VARIANTS["marked, nothing blocked"], "admission"))
 
 
 def test_own_listeners_are_closed_to_clients() -> None:

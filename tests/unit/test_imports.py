@@ -36,6 +36,9 @@ MOST_FLOORS = 10  # of rooms: how many stand on each other
 PURE = (
     "domain.*",
     "network.reconcile",
+    "network.admission.mark",
+    "network.admission.policy_rules",
+    "network.admission.tunnel_filter",
     "network.firewall.state",
     "network.firewall.nft_json",
     "network.firewall.simulator",

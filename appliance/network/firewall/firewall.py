@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection
     from ipaddress import IPv4Address, IPv6Address
 
+    from appliance.network.admission.admission import Admission
     from appliance.network.firewall.rules import EgressRules
     from appliance.network.firewall.state import EgressChanges
     from appliance.network.firewall.sysctls import Forwarding
@@ -33,18 +34,21 @@ OWN_KEPT = 16
 
 
 class HostEgress:
-    """Manages the appliance's nftables table, its rules in other tables, and the sysctls.
+    """Manages the appliance's nftables table, its rules in other tables, the sysctls, and what admits marked packets.
 
     Events report changes by other programs. The appliance's table is restored; other tables are read again, at most
     once per LOOK_AGAIN_S.
     """
 
-    def __init__(self, rules: EgressRules, listen_port: int, forwarding: Forwarding) -> None:
+    def __init__(
+        self, rules: EgressRules, listen_port: int, forwarding: Forwarding, admission: Admission | None = None
+    ) -> None:
         self._interface = rules.tunnel.interface
         self._listen_port = listen_port
         self._subnets = [subnet for _, subnet in rules.tunnel.by_family if subnet is not None]
         self._rules = ruleset.render(rules)
         self._forwarding = forwarding
+        self._admission = admission
         self._stands = False
         self._known = False  # whether the current rules have been applied before
         self._own: deque[int] = deque(maxlen=OWN_KEPT)  # netlink ports of the last nft processes of this firewall
@@ -62,7 +66,24 @@ class HostEgress:
 
     def state(self) -> EgressState:
         seen = self._others_seen or time.monotonic() < self._look_again_at
-        return EgressState(self._stands, self._forwarding.read(), seen)
+        admission = self._admission
+        return EgressState(
+            rules_stand=self._stands,
+            sysctls=self._forwarding.read(),
+            others_seen=seen,
+            policy_rules_stand=admission is None or admission.rules_stand(),
+            filter_stands=admission is None or admission.filter_stands(),
+        )
+
+    async def stand_first(self) -> None:
+        """Puts table and ip rules in place where tunnels are already up. Raises EgressError.
+
+        Nothing tells of changes yet, so the first tick applies them once more.
+        """
+        await self._nft(self._rules)
+        if self._admission is not None:
+            self._admission.set_rules()
+            self._admission.set_filter()
 
     async def apply(self, changes: EgressChanges) -> None:
         """Applies the changes. Raises EgressError if one fails."""
@@ -77,6 +98,11 @@ class HostEgress:
             log.info("nftables table inet %s applied%s", ruleset.TABLE, " again: it was changed" if self._known else "")
             self._known = True
             await self._begin_flows_anew()
+        if self._admission is not None:
+            if changes.policy_rules:
+                self._admission.set_rules()
+            if changes.filter:
+                self._admission.set_filter()
         if changes.sysctls:
             self._forwarding.set(changes.sysctls)
         if changes.others:
@@ -105,6 +131,8 @@ class HostEgress:
         self._forwarding.restore()
         self._stands = False
         await self._nft(ruleset.remove())
+        if self._admission is not None:
+            self._admission.remove()
         await self._nft(coexistence.delete(await self._listing()))
 
     async def _pass_others(self) -> None:

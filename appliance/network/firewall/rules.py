@@ -44,6 +44,13 @@ class Translation:
 
 
 @dataclass(frozen=True, slots=True)
+class Marking:
+    """Describes how what the table lets in is told from what it has not seen: by a bit of the packet's mark."""
+
+    bit: int
+
+
+@dataclass(frozen=True, slots=True)
 class EgressRules:
     """Describes what clients may reach, and how their traffic leaves.
 
@@ -54,3 +61,4 @@ class EgressRules:
     blocks: Blocks
     translation: Translation
     own_ports: Sequence[int] = ()
+    marking: Marking | None = None

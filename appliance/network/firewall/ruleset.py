@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from appliance.network.firewall.chains import destinations, forward, icmp_errors, local, nat, sources
+from appliance.network.firewall.chains import admission, destinations, forward, icmp_errors, local, nat, sources
 
 if TYPE_CHECKING:
     from appliance.network.firewall.rules import EgressRules
 
 TABLE = "wg_appliance"
-CHAINS = (sources, icmp_errors, forward, local, nat)
+CHAINS = (sources, icmp_errors, admission, forward, local, nat)
 
 
 def render(rules: EgressRules) -> str:

@@ -14,11 +14,14 @@ class EgressState:
     """Holds the current state. `rules_stand`: the table is as last applied. `sysctls`: values by path below /proc/sys.
 
     `others_seen`: no other table has changed since all of them were checked for letting clients through.
+    `policy_rules_stand`, `filter_stands`: the ip rules, and the filter of the tunnel's interface, if there is one.
     """
 
     rules_stand: bool
     sysctls: Mapping[str, str]
     others_seen: bool = True
+    policy_rules_stand: bool = True
+    filter_stands: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +29,8 @@ class EgressChanges:
     """Lists changes, to be applied in field order: nothing is forwarded before the blocks are in place."""
 
     rules: bool = False
+    policy_rules: bool = False
+    filter: bool = False
     sysctls: Mapping[str, str] = field(default_factory=dict)  # in the order in which to set them
     others: bool = False
 
@@ -34,7 +39,13 @@ def reconcile(state: EgressState, *, interface: str, ipv6: bool) -> EgressChange
     """Returns the changes to make, None if there are none. `interface`: the tunnel's; `ipv6`: whether it has IPv6."""
     wanted = _wanted(state.sysctls, interface, ipv6=ipv6)
     sysctls = {name: value for name, value in wanted if state.sysctls.get(name) != value}
-    changes = EgressChanges(rules=not state.rules_stand, sysctls=sysctls, others=not state.others_seen)
+    changes = EgressChanges(
+        rules=not state.rules_stand,
+        policy_rules=not state.policy_rules_stand,
+        filter=not state.filter_stands,
+        sysctls=sysctls,
+        others=not state.others_seen,
+    )
     return None if changes == EgressChanges() else changes
 
 

@@ -39,15 +39,21 @@ NAT64 = (IPv6Network("64:ff9b::/96"), IPv6Network("64:ff9b:1::/96"))
 
 def sets(blocks: Blocks) -> Iterator[str]:
     """Renders the sets of blocked networks."""
-    listed_by_name = {"private": PRIVATE if blocks.private else (), "extra": blocks.extra}
-    for name, listed in listed_by_name.items():
-        behind = (_behind(prefix, n) for n in listed if isinstance(n, IPv4Network) for prefix in NAT64)
-        networks = [*listed, *behind]
+    for name, networks in networks_by_set(blocks).items():
         for version, kind in ((4, "ipv4_addr"), (6, "ipv6_addr")):
             members = ", ".join(str(n) for n in networks if n.version == version)
             elements = f" elements = {{ {members} }};" if members else ""
             # auto-merge: the operator's networks may overlap each other.
             yield f"  set {name}{version} {{ type {kind}; flags interval; auto-merge;{elements} }}"
+
+
+def networks_by_set(blocks: Blocks) -> dict[str, list[Network]]:
+    """Returns the blocked networks, also as they are behind a NAT64, by the name of their sets."""
+    listed_by_name = {"private": PRIVATE if blocks.private else (), "extra": blocks.extra}
+    return {
+        name: [*listed, *(_behind(prefix, n) for n in listed if isinstance(n, IPv4Network) for prefix in NAT64)]
+        for name, listed in listed_by_name.items()
+    }
 
 
 def _behind(prefix: IPv6Network, network: IPv4Network) -> IPv6Network:

@@ -1,0 +1,70 @@
+"""Finds what marks and priorities this host's other programs use, and notes what was chosen beside them. Blocking."""
+
+from __future__ import annotations
+
+import json
+import logging
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from appliance.domain.errors import HostError
+from appliance.network import programs
+from appliance.network.admission.admission import listed_rules
+from appliance.network.admission.mark import Mark, choose, others
+from appliance.network.firewall import nft, ruleset
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+log = logging.getLogger(__name__)
+
+LISTING_TIMEOUT_S = 10.0
+SAVED_BY = ("iptables-save", "ip6tables-save")
+
+
+def mark_of_this_exit(wanted: tuple[int | None, int | None], interface: str, record: Path) -> Mark:
+    """Returns the mark's bit and the rules' priority: as configured (None: auto), as noted, or free ones, then noted.
+
+    Raises HostError if what was configured is another program's.
+    """
+    try:
+        rules = listed_rules()
+    except OSError as error:
+        raise HostError(f"the host's ip rules cannot be read: {error.strerror}") from error
+    saved = "".join(_output(program) for program in SAVED_BY)
+    used = others(rules, _output(nft.PROGRAM, *nft.LIST_TERSE), saved, interface, ruleset.TABLE)
+    noted = _read(record)
+    mark = choose(wanted, noted, used)
+    if noted is not None and mark.bit != noted.bit and wanted[0] is None:
+        log.warning(
+            "%s uses the bit %#x of packet marks too: %#x is used now", used.bits[noted.bit], noted.bit, mark.bit
+        )
+    if mark != noted:
+        note(mark, record)
+    return mark
+
+
+def _output(program: str, *arguments: str) -> str:
+    """Returns what a program prints; nothing if it is missing, or refuses: its rules are none that packets meet."""
+    try:
+        return programs.run(program, *arguments, timeout_s=LISTING_TIMEOUT_S)
+    except programs.ProgramFailed as error:
+        log.debug("%s: %s", program, error)
+        return ""
+
+
+def _read(record: Path) -> Mark | None:
+    with suppress(OSError, ValueError, LookupError, TypeError):
+        noted = json.loads(record.read_text(encoding="utf-8"))
+        return Mark(int(noted["mark"]), int(noted["rule_priority"]))
+    return None
+
+
+def note(mark: Mark, record: Path) -> None:
+    """Notes the mark, so that the next start uses the same. Raises HostError."""
+    new = record.with_suffix(".new")
+    try:
+        new.write_text(json.dumps({"mark": mark.bit, "rule_priority": mark.priority}), encoding="utf-8")
+        new.replace(record)
+    except OSError as error:
+        raise HostError(f"cannot note the packet mark in {record}: {error.strerror}") from error

@@ -1,0 +1,81 @@
+"""Renders the chains that mark what the table lets in. Pure.
+
+Routing and the tunnel's egress admit marked packets only (network/admission), so that nothing passes while the table
+is missing. Here each packet is decided on before it is routed, after all translation of its destination: one chain of
+the table that is flushed opens nothing either. The networks stand in the rules and not in sets, for the same reason.
+"""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Network, IPv6Network, collapse_addresses
+from typing import TYPE_CHECKING
+
+from appliance.network.firewall.chains.destinations import FAMILIES, PROHIBITED, SMTP_PORTS, networks_by_set, ports
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from appliance.network.firewall.rules import EgressRules, Network
+
+# After other programs' chains, which may set whole marks from a connection's (mangle, -150; dstnat, -100).
+BEFORE_ROUTING = 300
+
+UNUSED = {"ip": "192.0.0.8/32", "ip6": "100::/128"}
+
+
+def chain(rules: EgressRules) -> Iterator[str]:
+    if rules.marking is None:
+        return
+    into, outof = f'oifname "{rules.tunnel.interface}"', f'iifname "{rules.tunnel.interface}"'
+    mark = f"meta mark set meta mark or {rules.marking.bit:#x}"
+    # The mark has done its work once the packet is routed; the host's other rules are not to see it.
+    unmark = f"meta mark set meta mark and {~rules.marking.bit & 0xFFFFFFFF:#x}"
+    yield "  chain admission {"
+    yield f"    type filter hook prerouting priority {BEFORE_ROUTING}; policy accept;"
+    yield from (f"    {outof} {rejection}" for rejection in _rejections(rules))
+    # The source, which the chain `sources` has checked, is looked up for its own sake. Where a table is replaced, sets
+    # come into force after the rules (net/netfilter/nf_tables_api.c, nf_tables_commit, nft_set_commit_update), in the
+    # order in which they are written. Until this last one has, nothing is found in it, so nothing is marked. A set of
+    # one element would not do: nft makes a comparison of it.
+    for family, subnet in rules.tunnel.by_family:
+        if subnet is not None:
+            yield f"    {outof} {family} saddr {{ {subnet}, {UNUSED[family]} }} {mark}"
+    yield "  }"
+    yield "  chain admitted_here {"
+    yield "    type filter hook input priority filter + 10; policy accept;"
+    yield f"    {outof} {unmark}"
+    yield "  }"
+    yield "  chain admitted_through {"
+    yield "    type filter hook forward priority filter + 10; policy accept;"
+    yield f"    {outof} {unmark}"
+    yield f'    iifname != "{rules.tunnel.interface}" {into} ct state new {PROHIBITED}'
+    yield f"    {into} {mark}"
+    yield "  }"
+    yield "  chain own {"
+    yield f"    type filter hook output priority {BEFORE_ROUTING}; policy accept;"
+    yield f"    {into} {mark}"
+    yield "  }"
+
+
+def _rejections(rules: EgressRules) -> Iterator[str]:
+    """Rejects what the chain `forward` rejects, by the destination alone: the outgoing interface is not known yet."""
+    blocked = networks_by_set(rules.blocks)
+    for family, version in FAMILIES:
+        if extra := _listed(blocked["extra"], version):
+            yield f"{family} daddr {extra} {PROHIBITED}"
+    if rules.blocks.smtp:
+        yield f"tcp dport {{ {ports(SMTP_PORTS)} }} reject with tcp reset"
+    for (family, subnet), (_, version) in zip(rules.tunnel.by_family, FAMILIES, strict=True):
+        elsewhere = "" if subnet is None else f"{family} daddr != {subnet} "
+        if private := _listed(blocked["private"], version):
+            yield f"{elsewhere}{family} daddr {private} {PROHIBITED}"
+        if rules.blocks.other_clients and subnet is not None:
+            yield f"{family} daddr {subnet} {family} daddr != {subnet[1]} {PROHIBITED}"
+
+
+def _listed(networks: Sequence[Network], version: int) -> str:
+    """Returns the networks of one IP version as an anonymous set, in which none may overlap another."""
+    four = [n for n in networks if isinstance(n, IPv4Network)]
+    six = [n for n in networks if isinstance(n, IPv6Network)]
+    members = ", ".join(map(str, collapse_addresses(four) if version == 4 else collapse_addresses(six)))
+    return f"{{ {members} }}" if members else ""
