@@ -104,7 +104,9 @@ class Convergence:
         if changes.egress is not None:
             try:
                 await self._egress.apply(changes.egress)
-                self._count(firewall=changes.egress.rules, sysctl=len(changes.egress.sysctls))
+                egress = changes.egress
+                firewall = egress.rules or egress.policy_rules or egress.filter
+                self._count(firewall=firewall, sysctl=len(changes.egress.sysctls))
             except EgressError as error:
                 fault = error
                 if changes.link is not None and changes.link.create:

@@ -13,10 +13,13 @@ import pytest
 from appliance.config.load import parse_settings
 from appliance.config.settings import by_key
 from appliance.domain.clock import Moment
+from appliance.network.admission.mark import Mark
+from appliance.network.admission.policy_rules import PolicyRule, wanted
 from appliance.network.interfaces import Uplink
 from appliance.network.wireguard.backend import HostFacts
-from appliance.ops.doctor import diagnosis, firewall, machine, server, state, tunnel
+from appliance.ops.doctor import admission, diagnosis, firewall, machine, server, state, tunnel
 from appliance.ops.doctor.facts import (
+    AdmissionFacts,
     Disk,
     Facts,
     Firewall,
@@ -39,6 +42,9 @@ BOOT = "a boot"
 NO_RULES = '{"nftables": []}'
 OUR_TABLE = '{"nftables": [{"table": {"family": "inet", "name": "wg_appliance", "handle": 1}}]}'
 SYSCTLS = {"net/ipv4/conf/all/send_redirects": "0", "net/ipv4/ip_forward": "1", "net/ipv6/conf/all/forwarding": "1"}
+
+RULES = wanted((2, 10), "wga0", 0x1000, 100)
+EARLIER = PolicyRule(2, 5, action=1, table=77)
 
 HEALTHY = Facts(
     settings=SETTINGS,
@@ -72,7 +78,13 @@ HEALTHY = Facts(
     udp=UdpPort(holders=("another process",), device=51820),
     forwarding=ForwardingFacts(SYSCTLS, writable=True),
     firewall=Firewall(OUR_TABLE, None, {}, {}),
+    admission=AdmissionFacts(tuple(RULES), Mark(0x1000, 100), filter_stands=True),
 )
+
+
+def admitted(*rules: PolicyRule, filter_stands: bool = True) -> Facts:
+    """With these ip rules."""
+    return replace(HEALTHY, admission=AdmissionFacts(rules, Mark(0x1000, 100), filter_stands))
 
 
 def configured(text: str, facts: Facts = HEALTHY) -> Facts:
@@ -169,6 +181,9 @@ CASES: list[tuple[Callable[[Facts], Finding], Facts, str, str, str]] = [
         "chain INPUT of ip6tables-legacy",
         "ip6tables-legacy -I INPUT",
     ),
+    (admission.fail_closed, admitted(*RULES[:3]), "failed", "for IPv6 are not in place", "restart"),
+    (admission.fail_closed, admitted(*RULES, filter_stands=False), "warning", "egress filter", "modprobe cls_bpf"),
+    (admission.fail_closed, admitted(EARLIER, *RULES), "warning", "priority 5 comes before", "priority above 102"),
     (tunnel.ipv6, configured('[wireguard]\nsubnet6 = ""\n', network(uplinks=PRIVATE)), "ok", "neither", ""),
     (
         tunnel.ipv6,

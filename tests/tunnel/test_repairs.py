@@ -36,6 +36,7 @@ AT_ONCE = (
     "ip address flush dev {wg}",
     "wg genkey | wg set {wg} private-key /proc/self/fd/0 listen-port 51999 peer {concerned} remove",
     "nft flush ruleset",
+    "ip rule del iif {wg} prohibit; ip -6 rule del iif {wg} prohibit; tc qdisc del dev {wg} clsact || true",
     "sysctl -qw net.ipv4.ip_forward=0 net.ipv6.conf.all.forwarding=0 net.ipv4.conf.all.send_redirects=1",
 )
 
@@ -125,6 +126,7 @@ def test_a_change_is_repaired_and_no_other_client_notices(
     concerned, unconcerned = exit_.members
     foreign = new_key_pair().public
     words = {
+        "{wg}": exit_.appliance.interface,
         "{concerned}": concerned.key,
         "{addresses}": concerned.addresses,
         "{session}": concerned.session,
@@ -176,7 +178,7 @@ def test_all_that_was_changed_at_once_is_repaired_in_one_go(exit_: WatchedExit) 
         assert all(changed[name] != before[name] for name in before)
     _await_facts(exit_, before)
     _assert_works(exit_)
-    assert len(exit_.repairs(logged)) == len(set(exit_.repairs(logged))) == 7
+    assert len(exit_.repairs(logged)) == len(set(exit_.repairs(logged))) == 9
 
 
 def test_what_is_changed_during_a_repair_is_repaired_too(exit_: WatchedExit) -> None:

@@ -50,6 +50,7 @@ PURE = (
     "client.api.responses",
     "client.tunnel.wg_config",
     "client.ui.status_text",
+    "ops.doctor.admission",
     "ops.doctor.diagnosis",
     "ops.doctor.finding",
     "ops.doctor.firewall",

@@ -8,7 +8,7 @@ import socket
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from appliance.domain.errors import EgressError
+from appliance.domain.errors import EgressError, HostError
 from appliance.network.admission import policy_rules, tunnel_filter
 from appliance.network.admission.mark import first_of_others, place
 from appliance.network.interfaces import has_ipv6
@@ -39,6 +39,7 @@ class Admission:
         self._interface = interface
         self._lacking: set[str] = set()
         self._set_before = False
+        self._filtered: int | None = None  # the index of the interface that has been given its filter
 
     def rules_stand(self) -> bool:
         """Tells whether the policy rules are as wanted, and no others of this exit are there."""
@@ -86,6 +87,9 @@ class Admission:
             # Another's in its place may be of a kind that cannot become ours.
             _ask(constants.RTM_DELTFILTER, 0, tunnel_filter.place(index), errno.ENOENT, errno.EINVAL)
             _ask(constants.RTM_NEWTFILTER, constants.NLM_F_EXCL, tunnel_filter.encode(index, self.mark.bit))
+            if self._filtered == index:
+                log.info("egress filter of %s set again: it was changed", self._interface)
+            self._filtered = index
         except OSError as error:
             if error.errno == errno.ENODEV:
                 return  # the interface went meanwhile; with it, what there was to filter
@@ -119,7 +123,10 @@ class Admission:
         if mark != self.mark and self._moved is not None:
             log.info("another program's ip rules came before those of %s, which move", self._interface)
             self.mark = mark
-            self._moved(mark)
+            try:
+                self._moved(mark)
+            except HostError as error:
+                log.warning("%s: the next start moves the rules once more", error)
 
     def _add(self, rule: PolicyRule) -> None:
         _ask(constants.RTM_NEWRULE, constants.NLM_F_EXCL, policy_rules.encode(rule), errno.EEXIST)

@@ -33,13 +33,11 @@ def mark_of_this_exit(wanted: tuple[int | None, int | None], interface: str, rec
         raise HostError(f"the host's ip rules cannot be read: {error.strerror}") from error
     saved = "".join(_output(program) for program in SAVED_BY)
     used = others(rules, _output(nft.PROGRAM, *nft.LIST_TERSE), saved, interface, ruleset.TABLE)
-    noted = _read(record)
-    mark = choose(wanted, noted, used)
-    if noted is not None and mark.bit != noted.bit and wanted[0] is None:
-        log.warning(
-            "%s uses the bit %#x of packet marks too: %#x is used now", used.bits[noted.bit], noted.bit, mark.bit
-        )
-    if mark != noted:
+    before = noted(record)
+    mark = choose(wanted, before, used)
+    if before is not None and mark.bit != before.bit and (user := used.bits.get(before.bit)):
+        log.warning("%s uses the bit %#x of packet marks too: %#x is used now", user, before.bit, mark.bit)
+    if mark != before:
         note(mark, record)
     return mark
 
@@ -53,10 +51,11 @@ def _output(program: str, *arguments: str) -> str:
         return ""
 
 
-def _read(record: Path) -> Mark | None:
+def noted(record: Path) -> Mark | None:
+    """Returns the mark that was noted last; None if there is none, or it cannot be read."""
     with suppress(OSError, ValueError, LookupError, TypeError):
-        noted = json.loads(record.read_text(encoding="utf-8"))
-        return Mark(int(noted["mark"]), int(noted["rule_priority"]))
+        content = json.loads(record.read_text(encoding="utf-8"))
+        return Mark(int(content["mark"]), int(content["rule_priority"]))
     return None
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from appliance.ops.doctor import firewall, machine, server, state, tunnel
+from appliance.ops.doctor import admission, firewall, machine, server, state, tunnel
 from appliance.ops.doctor.finding import warning
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ CHECKS: Sequence[Callable[[Facts], Finding]] = (
     tunnel.ipv6,
     firewall.forwarding,
     firewall.nftables,
+    admission.fail_closed,
     firewall.forward,
 )
 

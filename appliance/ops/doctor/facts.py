@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
     from appliance.config.load import Settings
     from appliance.domain.clock import Moment
+    from appliance.network.admission.mark import Mark
+    from appliance.network.admission.policy_rules import PolicyRule
     from appliance.network.interfaces import Uplink
     from appliance.network.wireguard.backend import HostFacts
     from appliance.store.inspection import Inspection
@@ -66,6 +68,15 @@ class ForwardingFacts:
 
 
 @dataclass(frozen=True, slots=True)
+class AdmissionFacts:
+    """Holds the host's ip rules, the mark noted by the server, and whether the tunnel's egress filter is in place."""
+
+    rules: tuple[PolicyRule, ...]
+    mark: Mark | None
+    filter_stands: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Disk:
     free: int
     total: int
@@ -115,6 +126,7 @@ class Facts:
     udp: UdpPort
     forwarding: ForwardingFacts
     firewall: Firewall
+    admission: AdmissionFacts | None = None  # None: they could not be read
 
     @property
     def dialled(self) -> IPv4Address | IPv6Address | None:

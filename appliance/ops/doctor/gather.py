@@ -12,11 +12,14 @@ from appliance.config import applied
 from appliance.domain.clock import HostClock
 from appliance.domain.errors import HostError, TunnelError
 from appliance.network import interfaces, programs
+from appliance.network.admission import choice
+from appliance.network.admission.admission import Admission, listed_rules
 from appliance.network.firewall import nft, nft_json, sysctls
 from appliance.network.programs import ProgramFailed
 from appliance.network.wireguard.backend import dump_existing, read_host
 from appliance.ops.doctor import system_clock, udp_sockets
 from appliance.ops.doctor.facts import (
+    AdmissionFacts,
     Disk,
     Facts,
     Firewall,
@@ -51,6 +54,7 @@ def gather(settings: Settings, config_file: Path, state: StateDir, become_owner:
     udp = UdpPort(udp_sockets.holders(port), _device_port(interface))
     forwarding = _forwarding(state, root=root)
     firewall = _firewall()
+    admitted = _admission(interface, state)
     now = HostClock().now()
     disk = _disk(state.path)
     seen = _state(state, become_owner)
@@ -64,7 +68,17 @@ def gather(settings: Settings, config_file: Path, state: StateDir, become_owner:
         udp=udp,
         forwarding=forwarding,
         firewall=firewall,
+        admission=admitted,
     )
+
+
+def _admission(interface: str, state: StateDir) -> AdmissionFacts | None:
+    mark = choice.noted(state.admission)
+    try:
+        rules = tuple(listed_rules())
+    except OSError:
+        return None
+    return AdmissionFacts(rules, mark, mark is not None and Admission(interface, mark).filter_stands())
 
 
 def _forwarding(state: StateDir, *, root: bool) -> ForwardingFacts:

@@ -29,11 +29,13 @@ FACTS = {
     "routes": "ip route show dev {wg}; ip -6 route show dev {wg} | grep -v ^fe80:",
     # Without what packets add to its sets by themselves.
     "table": "nft list table inet wg_appliance | grep -v expires",
+    "policy rules": "ip rule; ip -6 rule",
+    "filter": "tc filter show dev {wg} egress",
     "sysctls": "sysctl net.ipv4.ip_forward net.ipv4.conf.all.send_redirects net.ipv6.conf.all.forwarding",
 }
 
 # All that these modules log, but for what clients had begun meanwhile.
-_LOGGERS = r"(?:sessions\.convergence|network\.firewall\.\w+)"
+_LOGGERS = r"(?:sessions\.convergence|network\.(?:firewall|admission)\.\w+)"
 _REPAIR = re.compile(rf" appliance\.{_LOGGERS}: (?!connections )(.*)$", re.MULTILINE)
 
 

@@ -192,3 +192,24 @@ def test_the_hosts_own_rules_stay_in_force(exit_: Vantage) -> None:
     finally:
         exit_.exit.sh("ip rule del from 10.101.0.0/24; ip route flush table 77")
     until(lambda: is_served(exit_), "clients are served again")
+
+
+def test_what_is_not_ours_to_use_is_refused(exit_: Vantage) -> None:
+    """A configured bit or priority that another program uses is refused in one line, which names it and touches
+    nothing."""
+    exit_.appliance.stop()
+    exit_.exit.sh("ip rule add fwmark 0x40000/0xc0000 lookup main priority 5000")
+    before = exit_.exit.sh("ip rule; ip -6 rule")
+    try:
+        for key, value, reason in (("mark", "0x80000", "uses this bit"), ("rule_priority", 4999, "is in its place")):
+            exit_.appliance.configure(egress={key: value})
+            status, said = exit_.appliance.try_to_start()
+            assert (status, said.count("\n")) == (1, 1)
+            assert f"egress.{key} = " in said
+            assert "the ip rule of priority 5000" in said or "an ip rule of priority 5000" in said
+            assert reason in said
+            exit_.appliance.configure(egress={key: "auto"})
+        assert exit_.exit.sh("ip rule; ip -6 rule") == before
+    finally:
+        exit_.exit.sh("ip rule del priority 5000")
+        exit_.appliance.start()
