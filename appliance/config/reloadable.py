@@ -13,11 +13,15 @@ if TYPE_CHECKING:
     from appliance.config.settings import Settings
 
 TAKEN_OVER = ("egress", "pricing", "tiers")  # sections
+# A packet on its way has the mark that it got: with another one, tunnels would lose packets.
+AT_START = ("mark", "rule_priority")  # of egress
 
 
 def in_force(running: Settings, read: Settings) -> Settings:
     """Returns `running` with the reloadable sections of `read`."""
-    return replace(running, **{section: getattr(read, section) for section in TAKEN_OVER})
+    taken_over = replace(running, **{section: getattr(read, section) for section in TAKEN_OVER})
+    egress = replace(taken_over.egress, **{key: getattr(running.egress, key) for key in AT_START})
+    return replace(taken_over, egress=egress)
 
 
 def left_out(running: Settings, read: Settings) -> list[str]:
@@ -31,4 +35,5 @@ def differing(before: Mapping[str, str], after: Mapping[str, str]) -> list[str]:
 
 def is_taken_over(key: str) -> bool:
     """Tells whether SIGHUP suffices to apply the key."""
-    return key.partition(".")[0] in TAKEN_OVER
+    section, _, name = key.partition(".")
+    return section in TAKEN_OVER and not (section == "egress" and name in AT_START)

@@ -14,11 +14,13 @@ from appliance.config.value_types import (
     FLAG,
     INTERFACE,
     LISTEN,
+    MARK,
     NAME,
     NETWORKS,
     PATH,
     PORT,
     REGION,
+    RULE_PRIORITY,
     SUBNET,
     SUBNET6,
     UNICAST,
@@ -132,6 +134,14 @@ class EgressSettings:
         int, Key(integer(0, 100_000), 200, "new ones a second of one client, ten times that at once; 0: no limit")
     ]
     forward_others: Annotated[bool, Key(FLAG, False, "this host forwards between its other networks too")]
+    mark: Annotated[
+        int | None,
+        Key(unless("auto", MARK, "one that no rule here uses"), "auto", "of packets let in: a bit, 0x1 to 0x80000000"),
+    ]
+    rule_priority: Annotated[
+        int | None,
+        Key(unless("auto", RULE_PRIORITY, "the first free ones"), "auto", "of the first of three ip rules"),
+    ]
 
 
 @dataclass(frozen=True, slots=True)

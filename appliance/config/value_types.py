@@ -180,6 +180,13 @@ def _quantity(units: dict[str, int], low: str, high: str, allowed: str) -> Kind:
     return Kind(allowed, parse, _integer_from_env)
 
 
+def _mark(value: object) -> int:
+    """Accepts a number, or its text as ip(8) and nft(8) write it."""
+    if isinstance(value, str):
+        value = int(value, 0)
+    return _require(_integer(value), lambda number: number.bit_count() == 1 and number < 1 << 32)
+
+
 def _address(value: object) -> IPv4Address | IPv6Address:
     # A zone (fe80::1%eth0) means something on one host only.
     return ipaddress.ip_address(_require(_text(value), lambda text: "%" not in text))
@@ -283,6 +290,8 @@ INTERFACE = matching(
 )
 FLAG = Kind("true or false", _flag, _flag_from_env)
 PORT = integer(1, 65535)
+MARK = Kind("one bit of a packet's mark, 0x1 to 0x80000000", _mark)
+RULE_PRIORITY = integer(1, 32763)  # with the two after it before the main table's, 32766
 PATH = Kind("a path", _path)
 UNICAST = Kind("an IP address (not 0.0.0.0, :: or multicast)", _unicast)
 ADDRESSES = list_of(UNICAST, "IP addresses (not 0.0.0.0, :: or multicast)")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from appliance.domain.errors import HostError
 from appliance.network import public_address, standing_note
 from appliance.network.uplinks import look
-from appliance.server import assembly
+from appliance.server import egress_assembly
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -106,4 +106,4 @@ class AddressFollower:
         self._fault = fault
 
     def _rules(self) -> EgressRules:
-        return assembly.egress_rules(self._settings, self.local)
+        return egress_assembly.egress_rules(self._settings, self.local)

@@ -3,26 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from appliance.config.load import check_overlap
-from appliance.config.own_ports import own_ports
 from appliance.config.plans import Terms
 from appliance.domain.entities import State
 from appliance.domain.errors import ConfigError, HostError
 from appliance.metering.meter import Meter
 from appliance.metering.usage import Quotas
 from appliance.network.address_pool import AddressPool
+from appliance.network.admission.choice import mark_of_this_exit
 from appliance.network.exit_node import ClientSettings, Exit
-from appliance.network.firewall.conntrack_size import ConntrackSizes, read_size
-from appliance.network.firewall.firewall import HostEgress
-from appliance.network.firewall.flow_capacity import flows_of_one
-from appliance.network.firewall.host_ports import HostPorts
-from appliance.network.firewall.rules import Blocks, EgressRules, FlowLimits, TunnelNetworks
-from appliance.network.firewall.sysctls import Forwarding
+from appliance.network.firewall import own_table
 from appliance.network.interfaces import has_ipv6, host_interfaces, networks
 from appliance.network.public_address import Standing, decide
 from appliance.network.uplinks import NO_PUBLIC_ADDRESS, look
@@ -63,6 +58,7 @@ if TYPE_CHECKING:
     from appliance.config.load import MeterSettings, Settings, WireGuardSettings
     from appliance.domain.clock import Clock
     from appliance.domain.entities import Session
+    from appliance.network.admission.mark import Mark
     from appliance.network.firewall.rules import HostServices
     from appliance.network.wireguard.tunnel import Tunnel
     from appliance.sessions.convergence import Egress, Host
@@ -77,11 +73,15 @@ PROC = Path("/proc")
 
 @dataclass(frozen=True, slots=True)
 class LocalExit:
-    """Holds this exit, how it stands on its host (what clients are told, how they leave), and its services."""
+    """Holds this exit, how it stands on its host (what clients are told, how they leave), and its services.
+
+    `mark`: what tells packets that the firewall has let in.
+    """
 
     exit: Exit
     standing: Standing
     services: HostServices
+    mark: Mark
 
 
 def describe_exit(settings: Settings, state: StateDir) -> LocalExit:
@@ -99,7 +99,10 @@ def describe_exit(settings: Settings, state: StateDir) -> LocalExit:
     standing = decide(configured, look(configured, without=wireguard.interface), None)
     if standing is None:
         raise HostError(NO_PUBLIC_ADDRESS)
-    return LocalExit(build_exit(wireguard, state.private_key()), standing, host_services(settings))
+    wanted = settings.egress.mark, settings.egress.rule_priority
+    table = own_table.standing(wireguard.interface, state.nftables)
+    mark = mark_of_this_exit(wanted, wireguard.interface, table, state.admission)
+    return LocalExit(build_exit(wireguard, state.private_key()), standing, host_services(settings), mark)
 
 
 def build_exit(wireguard: WireGuardSettings, private_key: bytes) -> Exit:
@@ -114,50 +117,6 @@ def build_exit(wireguard: WireGuardSettings, private_key: bytes) -> Exit:
         subnet6=wireguard.subnet6,
         client_settings=ClientSettings(wireguard.endpoint_port, wireguard.dns, wireguard.keepalive),
     )
-
-
-def egress_rules(settings: Settings, local: LocalExit) -> EgressRules:
-    """Builds the rules of the firewall from the configuration."""
-    egress, exit_ = settings.egress, local.exit
-    return EgressRules(
-        tunnel=TunnelNetworks(exit_.interface, exit_.subnet, exit_.subnet6),
-        blocks=Blocks(
-            smtp=egress.block_smtp,
-            private=egress.block_private,
-            other_clients=egress.isolate_clients,
-            extra=egress.extra_block,
-            allowed=egress.extra_allow,
-        ),
-        translation=local.standing.translation,
-        services=replace(local.services, public_ip=local.standing.address),
-        flows=FlowLimits(egress.max_flows if egress.max_flows is not None else flows_by_default(), egress.new_flows),
-        forward_others=egress.forward_others,
-    )
-
-
-def flows_by_default() -> int:
-    """Returns how many connections one client may have where the configuration leaves it to the host."""
-    size = read_size(PROC)
-    return flows_of_one(size.limit if size is not None else 0)
-
-
-def conntrack_sizes(state: StateDir, boot_id: str) -> ConntrackSizes:
-    """Builds what raises the size of the host's connection tracking table, and puts it back."""
-    return ConntrackSizes(PROC, state.conntrack, boot_id)
-
-
-def host_egress(settings: Settings, state: StateDir, local: LocalExit, boot_id: str, *, user_space: bool) -> HostEgress:
-    """Builds the egress of this host: firewall, forwarding and flows. `user_space`: wireguard-go serves the tunnel."""
-    forwarding = Forwarding(Path("/proc/sys"), state.sysctls, boot_id)
-    rules = egress_rules(settings, local)
-    return HostEgress(rules, settings.wireguard.listen_port, forwarding, state.nftables, user_space=user_space)
-
-
-def host_ports(settings: Settings) -> HostPorts:
-    """Reads which ports this host listens on, so that clients' packets leave with others. Blocking."""
-    ports = HostPorts(own_ports(settings), Path("/proc/sys"))
-    ports.look()
-    return ports
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,8 +155,7 @@ async def build(
     live, terms, tokens = shared.records.live, shared.terms, Tokens(store, clock)
     node = build_node(settings, host, clock)
     nodes, ending = Nodes(node), _build_ending(shared)
-    contentions = Contentions(metrics, partial(contended.note, StateDir(settings.node.state_dir).contended))
-    shared.wakeup.calm_s = contentions.wait_s
+    contentions = _contentions(settings, shared)
     convergence = Convergence(TimedTunnel(tunnel, CONVERGE_TIMEOUT_S), egress, live, exit_, metrics, host, contentions)
     return Parts(
         services=Services(
@@ -216,6 +174,12 @@ async def build(
         node=node,
         wakeup=shared.wakeup,
     )
+
+
+def _contentions(settings: Settings, shared: _Shared) -> Contentions:
+    contentions = Contentions(shared.metrics, partial(contended.note, StateDir(settings.node.state_dir).contended))
+    shared.wakeup.calm_s = contentions.wait_s
+    return contentions
 
 
 async def _take_up(store: Store, pool: AddressPool, egress: Egress, exit_: Exit) -> Addresses:

@@ -35,6 +35,10 @@ class ExitCollector(Collector):
 
     def collect(self) -> Iterable[Metric]:
         yield from self._infos()
+        yield from self._sessions_and_traffic()
+        yield from self._node_and_ticks()
+
+    def _sessions_and_traffic(self) -> Iterable[Metric]:
         sessions = GaugeMetricFamily("wg_appliance_sessions_live", "Live sessions", labels=["tier"])
         tiers = [s.tier for s in self._live if s.state is State.LIVE]
         for tier in Tier:
@@ -50,6 +54,8 @@ class ExitCollector(Collector):
         yield GaugeMetricFamily("wg_appliance_addresses_used", "Client addresses taken", self._pool.in_use)
         free = self._pool.capacity - self._pool.in_use
         yield GaugeMetricFamily("wg_appliance_addresses_free", "Client addresses that are not taken", free)
+
+    def _node_and_ticks(self) -> Iterable[Metric]:
         yield GaugeMetricFamily("wg_appliance_node_active", "1: takes new sessions", float(self._node.active))
         yield GaugeMetricFamily("wg_appliance_node_drained", "1: drained", float(self._node.drained))
         yield GaugeMetricFamily(

@@ -21,7 +21,7 @@ from appliance.network.host_events import host_events
 from appliance.network.wireguard.backend import choose_device
 from appliance.network.wireguard.device_tunnel import DeviceTunnel
 from appliance.network.wireguard.link_events import link_events
-from appliance.server import assembly
+from appliance.server import assembly, egress_assembly
 from appliance.server.address_follower import AddressFollower
 from appliance.server.api.client_address import source_of_peer
 from appliance.server.api.metrics import create_metrics_app
@@ -126,7 +126,7 @@ async def _serve(read_settings: Callable[[], Settings], environ: Mapping[str, st
         supervisor = Supervisor(stopping, parts.node.health.task)
         metrics.registry.register(ExitCollector(parts, host.tunnel, supervisor.crashes))
         metrics.registry.register(PortCollector(host.ports))
-        metrics.registry.register(ConntrackCollector(assembly.PROC))
+        metrics.registry.register(ConntrackCollector(egress_assembly.PROC))
         servers = _web_servers(host, parts, clock, metrics, listeners, certificate)
         tasks: dict[str, Task] = {
             **watches,
@@ -159,7 +159,10 @@ async def _open_host(
     metrics: Metrics,
     stack: AsyncExitStack,
 ) -> _Host:
-    """Opens the tunnel, which is closed with `stack`, and describes the exit. Changes nothing on the host."""
+    """Opens the tunnel, which is closed with `stack`, and describes the exit.
+
+    Changes nothing on the host, but for the firewall of a tunnel that is already up.
+    """
     # In a thread: pyroute2 runs an event loop, which cannot nest in this one.
     local = await asyncio.to_thread(assembly.describe_exit, settings, state)
     wireguard = settings.wireguard
@@ -175,13 +178,16 @@ async def _open_host(
         sockets.require_udp_port("wireguard.listen_port", wireguard.listen_port)
     log.info("%s backend: %s", tunnel.backend, reason)
     user_space = tunnel.backend == "userspace"
-    egress = assembly.host_egress(settings, state, local, clock.now().boot_id, user_space=user_space)
+    egress = egress_assembly.host_egress(settings, state, local, clock.now().boot_id, user_space=user_space)
     await egress.require_forwarding()
     follower = AddressFollower(settings, local, egress, state.addresses, metrics)
     # Before the table is first applied: no packet of a client leaves with a port of a service.
-    ports = await asyncio.to_thread(assembly.host_ports, settings)
+    ports = await asyncio.to_thread(egress_assembly.host_ports, settings)
     egress.use_ports(ports.ranges)
-    conntrack = assembly.conntrack_sizes(state, clock.now().boot_id)
+    if link is not None:
+        # Its peers are served while this start takes its time.
+        await egress.stand_first()
+    conntrack = egress_assembly.conntrack_sizes(state, clock.now().boot_id)
     return _Host(settings, state, local.exit, tunnel, egress, follower, ports, conntrack)
 
 

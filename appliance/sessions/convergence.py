@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from appliance.config.log_format import about, some
 from appliance.domain.errors import EgressError
+from appliance.network.firewall.state import EgressChanges
 from appliance.network.lazy_mapping import OnDemand
 from appliance.network.reconcile import Actual, Changes, reconcile
 from appliance.network.wireguard.keys import abbreviated
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from ipaddress import IPv4Address, IPv6Address
 
     from appliance.network.exit_node import Exit
-    from appliance.network.firewall.state import EgressChanges, EgressState
+    from appliance.network.firewall.state import EgressState
     from appliance.network.wireguard.tunnel import Dump, Link, LinkChange, Tunnel
     from appliance.sessions.contentions import Contentions
     from appliance.sessions.metrics import Metrics
@@ -148,7 +149,9 @@ class Convergence:
         if changes.egress is not None:
             try:
                 await self._egress.apply(changes.egress)
-                self._count(firewall=changes.egress.rules, sysctl=len(changes.egress.sysctls))
+                egress = changes.egress
+                firewall = egress.rules or egress.policy_rules or egress.filter
+                self._count(firewall=firewall, sysctl=len(egress.sysctls))
                 self._note_egress(changes.egress)
             except EgressError as error:
                 fault = error
@@ -157,6 +160,9 @@ class Convergence:
         if changes.link is not None:
             await self._tunnel.change_link(changes.link)
             self._count(interface=1)
+            if changes.link.create and not self._egress.state().filter_stands:
+                # Before it has peers, to whom packets could be sent.
+                await self._egress.apply(EgressChanges(filter=True))
             self._contentions.repaired(INTERFACE)
         if changes.device is not None:
             await self._tunnel.configure(changes.device)

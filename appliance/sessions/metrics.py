@@ -35,14 +35,7 @@ class Metrics:
         self.public_address_changes = self._counter(
             "public_address_changes", "Times that new sessions began to be told another public address"
         )
-        self.contended = Gauge(
-            "wg_appliance_contended",
-            "1: another program keeps undoing repairs of this kind, which are slowed down",
-            ["kind"],
-            registry=self.registry,
-        )
-        for kind in CONTENDED:
-            self.contended.labels(kind)
+        self.contended = _contended(self.registry)
         self._store_failures = self._counter("store_failures", "Uses of the store that it could not serve")
         self._store_seconds = Histogram(
             "wg_appliance_store_duration_seconds",
@@ -91,3 +84,15 @@ class Metrics:
             for value in values:
                 counter.labels(value)
         return counter
+
+
+def _contended(registry: CollectorRegistry) -> Gauge:
+    gauge = Gauge(
+        "wg_appliance_contended",
+        "1: another program keeps undoing repairs of this kind, which are slowed down",
+        ["kind"],
+        registry=registry,
+    )
+    for kind in CONTENDED:
+        gauge.labels(kind)
+    return gauge

@@ -26,6 +26,7 @@ class StateDir:
         self.sysctls = path / "sysctls.json"
         self.conntrack = path / "conntrack.json"
         self.nftables = path / "nftables.json"
+        self.admission = path / "admission.json"
         self.wireguard_go_log = path / "wireguard-go.log"
         self.contended = path / "contended.json"
         self.running = path / "running.json"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 import pytest
@@ -14,9 +15,11 @@ from prometheus_client.parser import text_string_to_metric_families
 from appliance.domain.entities import Reason
 from appliance.domain.errors import TunnelError
 from appliance.domain.tiers import Tier
+from appliance.network.firewall import conntrack_size
 from appliance.network.firewall.state import EgressChanges
 from appliance.network.reconcile import Changes
 from appliance.network.wireguard.tunnel import Peer, PutPeer
+from appliance.server.conntrack_metrics import ConntrackCollector
 from appliance.server.exporter import ExitCollector
 from appliance.sessions.contentions import Contentions
 from appliance.sessions.convergence import Convergence
@@ -195,6 +198,18 @@ async def test_metrics_are_named_as_is_usual(exit_: ExitUnderTest) -> None:
         assert "_ms" not in name
 
 
+class _Tracking(ConntrackCollector):
+    """Of a host that tracks connections."""
+
+    def __init__(self) -> None:
+        self._folder = TemporaryDirectory()
+        super().__init__(Path(self._folder.name))
+        for sysctl in (conntrack_size.COUNT, conntrack_size.MAX, conntrack_size.BUCKETS):
+            file = Path(self._folder.name) / "sys" / sysctl
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text("65536\n", encoding="ascii")
+
+
 def queried(file: Path) -> Iterator[str]:
     """Metric names in a dashboard's or a rule's queries."""
     yield from re.findall(r"\bwg_appliance_\w+", file.read_text(encoding="utf-8"))
@@ -204,6 +219,7 @@ def queried(file: Path) -> Iterator[str]:
 @on_exit()
 async def test_examples_ask_for_what_there_is(exit_: ExitUnderTest, name: str) -> None:
     """Every metric that the dashboard and the alerts name is one that a used exit exposes."""
+    exit_.metrics.registry.register(_Tracking())
     await (await exit_.client()).open()
     await exit_.tick()
     names = {each.partition("{")[0] for each in exposed(exit_)}

@@ -13,13 +13,16 @@ import pytest
 from appliance.config.load import parse_settings
 from appliance.config.settings import by_key
 from appliance.domain.clock import Moment
+from appliance.network.admission.mark import Mark
+from appliance.network.admission.policy_rules import PolicyRule, wanted
 from appliance.network.firewall.flow_capacity import TableSize
 from appliance.network.firewall.rules import Translation
 from appliance.network.public_address import Standing
 from appliance.network.uplinks import Uplink
 from appliance.network.wireguard.backend import HostFacts
-from appliance.ops.doctor import diagnosis, firewall, machine, ports, server, state, tunnel
+from appliance.ops.doctor import admission, diagnosis, firewall, machine, ports, server, state, tunnel
 from appliance.ops.doctor.facts import (
+    AdmissionFacts,
     Disk,
     Facts,
     Firewall,
@@ -58,6 +61,10 @@ FOUND = {
 }
 UPLINKS = frozenset({"eth0"})
 
+RULES = wanted((2, 10), "wga0", 0x1000, 100)
+EARLIER = PolicyRule(2, 5, action=1, table=77)
+
+ADMISSION = AdmissionFacts(tuple(RULES), Mark(0x1000, 100), filter_stands=True)
 HEALTHY = Facts(
     settings=SETTINGS,
     config_file=Path("/etc/wg-appliance/config.toml"),
@@ -90,9 +97,15 @@ HEALTHY = Facts(
         ports=PortFacts(frozenset({(6, 8080), (17, 51820)}), {}, {6: 100, 17: 200}),
     ),
     udp=UdpPort(holders=("another process",), device=51820),
-    forwarding=ForwardingFacts(SYSCTLS, True, FOUND, UPLINKS, UPLINKS),
+    forwarding=ForwardingFacts(SYSCTLS, True, FOUND, UPLINKS, UPLINKS, ADMISSION),
     firewall=Firewall(OUR_TABLE, None, {}, {}),
 )
+
+
+def admitted(*rules: PolicyRule, filter_stands: bool = True) -> Facts:
+    """With these ip rules."""
+    found = AdmissionFacts(rules, Mark(0x1000, 100), filter_stands)
+    return replace(HEALTHY, forwarding=replace(HEALTHY.forwarding, admission=found))
 
 
 def configured(text: str, facts: Facts = HEALTHY) -> Facts:
@@ -258,6 +271,9 @@ CASES: list[tuple[Callable[[Facts], Finding], Facts, str, str, str]] = [
         "chain INPUT of ip6tables-legacy",
         "ip6tables-legacy -I INPUT",
     ),
+    (admission.fail_closed, admitted(*RULES[:3]), "failed", "for IPv6 are not in place", "restart"),
+    (admission.fail_closed, admitted(*RULES, filter_stands=False), "warning", "egress filter", "modprobe cls_bpf"),
+    (admission.fail_closed, admitted(EARLIER, *RULES), "warning", "priority 5 comes before", "priority above 102"),
     (tunnel.ipv6, configured('[wireguard]\nsubnet6 = ""\n', network(uplinks=PRIVATE)), "ok", "neither", ""),
     (
         tunnel.ipv6,

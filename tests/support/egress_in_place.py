@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from appliance.network.firewall.forwarding import HostForwarding
 from appliance.network.firewall.state import EgressState
 
 if TYPE_CHECKING:
@@ -14,14 +15,17 @@ if TYPE_CHECKING:
 
 IN_PLACE = EgressState(
     rules_stand=True,
-    sysctls={
-        "net/ipv4/conf/all/send_redirects": "0",
-        "net/ipv4/ip_forward": "0",
-        "net/ipv4/conf/eth0/forwarding": "1",
-        "net/ipv6/conf/all/forwarding": "1",
-        "net/ipv6/conf/default/forwarding": "0",
-    },
-    uplinks=frozenset({"eth0"}),
+    forwarding=HostForwarding(
+        values={
+            "net/ipv4/conf/all/send_redirects": "0",
+            "net/ipv4/ip_forward": "0",
+            "net/ipv4/conf/eth0/forwarding": "1",
+            "net/ipv6/conf/all/forwarding": "1",
+            "net/ipv6/conf/default/forwarding": "0",
+        },
+        found={},
+        uplinks=frozenset({"eth0"}),
+    ),
 )
 
 

@@ -27,8 +27,8 @@ clean_up(settings, StateDir(settings.node.state_dir), print)
 
 @pytest.mark.under_kernel
 def test_uninstalling_leaves_the_host_as_it_was(start_appliance: Callable[..., Appliance], backend: str) -> None:
-    """The tunnel that was to be kept, the firewall table and the sysctls: all is as it was found, and said once;
-    whatever PATH the caller has."""
+    """The tunnel that was to be kept, the firewall table, the ip rules and the sysctls: all is as it was found, and
+    said once; whatever PATH the caller has."""
     appliance = start_appliance(wireguard={"keep_on_exit": True})
     appliance.open(appliance.token())
     appliance.stop()
@@ -42,6 +42,7 @@ def test_uninstalling_leaves_the_host_as_it_was(start_appliance: Callable[..., A
     said = leave()
     assert (f"interface {appliance.interface}: removed" in said) == (backend == "kernel")
     assert "nftables table inet wg_appliance: removed" in said
+    assert f"ip rules of {appliance.interface}: removed" in said
     assert "sysctls: as they were when the service started" in said
     appliance.require_host_as_found()
     assert leave() == []

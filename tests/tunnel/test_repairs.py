@@ -36,6 +36,7 @@ AT_ONCE = (
     "ip address flush dev {wg}",
     "wg genkey | wg set {wg} private-key /proc/self/fd/0 listen-port 51999 peer {concerned} remove",
     "nft flush ruleset",
+    "ip rule del iif {wg} prohibit; ip -6 rule del iif {wg} prohibit; tc qdisc del dev {wg} clsact || true",
     "sysctl -qw net.ipv4.conf.wan.forwarding=0 net.ipv6.conf.all.forwarding=0 net.ipv4.conf.all.send_redirects=1",
 )
 
@@ -131,6 +132,7 @@ def test_a_change_is_repaired_and_no_other_client_notices(
     concerned, unconcerned = exit_.members
     foreign = new_key_pair().public
     words = {
+        "{wg}": exit_.appliance.interface,
         "{concerned}": concerned.key,
         "{addresses}": concerned.addresses,
         "{session}": concerned.session,
@@ -182,7 +184,7 @@ def test_all_that_was_changed_at_once_is_repaired_in_one_go(exit_: WatchedExit) 
         assert all(changed[name] != before[name] for name in before)
     _await_facts(exit_, before)
     _assert_works(exit_)
-    assert len(exit_.repairs(logged)) == len(set(exit_.repairs(logged))) == 7
+    assert len(exit_.repairs(logged)) == len(set(exit_.repairs(logged))) == 9
 
 
 def test_what_is_changed_during_a_repair_is_repaired_too(exit_: WatchedExit) -> None:
@@ -253,6 +255,7 @@ def test_a_flow_begun_without_blocks_ends_with_the_repair(
     client = exit_.members[0].client
     with exit_.appliance.standing_still():
         exit_.sh("nft flush chain inet wg_appliance forward")
+        exit_.sh('nft insert rule inet wg_appliance admission iifname "{wg}" meta mark set 0xffffffff accept')
         blocked = start_ping(client, BLOCKED_IP)
         blocked.goes_on(5)
     _await_facts(exit_, before)

@@ -70,6 +70,8 @@ DEFAULTS: Mapping[str, object] = {
     "egress.max_flows": None,  # auto
     "egress.new_flows": 200,
     "egress.forward_others": False,
+    "egress.mark": None,
+    "egress.rule_priority": None,
     "api.listen": HostPort("127.0.0.1", 8080),
     "api.tls_cert": None,
     "api.tls_key": None,

@@ -18,6 +18,7 @@ from appliance.network.firewall.rules import (
     FlowLimits,
     HostService,
     HostServices,
+    Marking,
     PortRange,
     PortRanges,
     Translation,
@@ -72,12 +73,22 @@ VARIANTS = {
     "limits": replace(FULL, flows=FlowLimits(open=4096, new=200)),
     "a limit at a time": replace(FULL, flows=FlowLimits(open=1, new=0)),
     "a limit a second": replace(FULL, flows=FlowLimits(open=0, new=100_000)),
+    "marked": replace(FULL, marking=Marking(0x1000)),
+    "marked, nothing blocked": replace(
+        FULL, marking=Marking(0x80000000), blocks=Blocks(smtp=False, private=False, other_clients=False, extra=())
+    ),
+    "marked, IPv4 only": replace(FULL, marking=Marking(0x1000), tunnel=replace(TUNNEL, subnet6=None)),
     "long name": replace(FULL, tunnel=replace(TUNNEL, interface="wg-exit_0.public"[:15])),
 }
 
 
 def lines(rules: EgressRules) -> list[str]:
     return [line.strip() for line in render(rules).splitlines()]
+
+
+def networks(rules: EgressRules) -> list[str]:
+    """The sets of networks."""
+    return [line for line in lines(rules) if line.startswith(("set private", "set extra"))]
 
 
 def chain(rules: EgressRules, name: str) -> list[str]:
@@ -278,6 +289,38 @@ def test_a_wide_network_opens_neither_metadata_nor_the_exit(kept: IPv4Address | 
     assert allowed_set(alone, f"allowed{kept.version}") == [f"{kept}/{kept.max_prefixlen}"]
 
 
+def test_an_icmp_error_from_a_client_is_of_a_flow_of_its_own() -> None:
+    """Each error is compared with both ends of the flow that it quotes, of the IP versions that the tunnel has."""
+    assert chain(FULL, "errors_ip6") == [
+        "add @same_ip6 { ip6 saddr . ip6 saddr }",
+        "ip6 saddr . ct original ip6 saddr @same_ip6 accept",
+        "ip6 saddr . ct original ip6 daddr @same_ip6 accept",
+        "drop",
+    ]
+    assert [line.rpartition(" goto ")[2] for line in chain(FULL, "errors")[1:]] == ["errors_ip", "errors_ip6"]
+    assert len(chain(VARIANTS["IPv4 only"], "errors")) == 2
+
+
+def test_what_is_blocked_gets_no_mark() -> None:
+    """Whatever is rejected on its way through is rejected before routing too, by rules that no set's flush empties;
+    what is marked comes last there, and loses the mark once it is routed. Of private networks alone some is allowed."""
+    marked = chain(VARIANTS["marked"], "admission")
+    rejected = [line for line in marked if "reject" in line]
+    private = [line for line in rejected if "10.0.0.0/8, 100.64.0.0/10" in line or "fc00::/7" in line]
+    allowed = [line for line in marked if line.endswith(" accept")]
+    others = [line for line in rejected if line not in private]
+    assert marked[1:] == [*others, *allowed, *private, *(line for line in marked[-2:] if "mark set" in line)]
+    assert len(private) == 2
+    assert all("10.101.0.1 . 53" in line or "fd65:7869:7400::1 . 53" in line for line in allowed)
+    assert not any("@" in line for line in marked)
+    assert 'iifname "wga0" ip daddr 10.101.0.0/24 ip daddr != 10.101.0.1 reject with icmpx admin-prohibited' in rejected
+    assert any("198.51.100.7/32" in line for line in rejected)
+    for name in ("admitted_here", "admitted_through"):
+        assert 'iifname "wga0" meta mark set meta mark and 0xffffefff' in chain(VARIANTS["marked"], name)
+    assert chain(FULL, "admission") == []
+    assert not any("reject" in line for line in chain(VARIANTS["marked, nothing blocked"], "admission"))
+
+
 def test_no_block_is_passed_by() -> None:
     """Nothing of a client is accepted before all blocks, what belongs to a standing connection neither."""
     chains = ("forward", "private", "local", "host")
@@ -289,7 +332,7 @@ def test_no_block_is_passed_by() -> None:
 def test_private_and_extra_networks_have_sets_of_their_own() -> None:
     """The private networks and the operator's are in sets of their own, those of IPv4 also as NAT64 reaches them; empty
     sets are declared."""
-    private4, private6, extra4, extra6 = (line for line in lines(FULL) if line.startswith(("set private", "set extra")))
+    private4, private6, extra4, extra6 = networks(FULL)
     for network in PRIVATE:
         assert f" {network}" in (private4 if network.version == 4 else private6)
     assert "elements = { 10.0.0.0/8, 198.51.100.7/32 };" in extra4
@@ -298,10 +341,8 @@ def test_private_and_extra_networks_have_sets_of_their_own() -> None:
         "64:ff9b:1::c633:6407/128 };"
     ) in extra6
     assert {"64:ff9b::a9fe:0/112,", "64:ff9b:1::a9fe:0/112,", "64:ff9b::f000:0/100,"} <= set(private6.split())
-    extra = [line for line in lines(VARIANTS["extra only"]) if line.startswith(("set private", "set extra"))]
-    assert ["elements" in line for line in extra] == [False, False, True, True]
-    nothing = [line for line in lines(VARIANTS["nothing blocked"]) if line.startswith(("set private", "set extra"))]
-    assert not any("elements" in line for line in nothing)
+    assert ["elements" in line for line in networks(VARIANTS["extra only"])] == [False, False, True, True]
+    assert not any("elements" in line for line in networks(VARIANTS["nothing blocked"]))
 
 
 def test_clients_reach_the_exits_tunnel_addresses_alone_on_the_host() -> None:

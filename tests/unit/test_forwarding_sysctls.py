@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from appliance.domain.errors import EgressError
+from appliance.network.firewall.forwarding import HostForwarding
 from appliance.network.firewall.state import EgressState, reconcile
 from appliance.network.firewall.sysctls import Forwarding
 
@@ -45,7 +46,7 @@ class Sysctls:
     def ensure(self, *uplinks: str, ipv6: bool = True) -> None:
         """Set what differs, as a tick does. `uplinks`: eth0 if none is named."""
         forwarding, by = self.forwarding(), frozenset(uplinks or ("eth0",))
-        state = EgressState(True, forwarding.read(by), found=forwarding.found, uplinks=by)
+        state = EgressState(True, HostForwarding(forwarding.read(by), forwarding.found, by))
         changes = reconcile(state, interface="wga0", ipv6=ipv6)
         if changes is None:
             return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -20,6 +21,9 @@ from appliance.network.wireguard.tunnel import (
     RemovePeer,
 )
 from tests.support.egress_in_place import IN_PLACE
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 A, B, C = (bytes([n]) * 32 for n in (1, 2, 3))
 PRIVATE, PUBLIC = b"\x70" * 32, b"\x71" * 32
@@ -50,6 +54,14 @@ def desired(*peers: Peer) -> Desired:
         addresses=frozenset({ADDRESS, ADDRESS6}),
         peers={each.public_key: each for each in peers},
     )
+
+
+FORWARDING = IN_PLACE.forwarding
+
+
+def with_sysctls(values: Mapping[str, str]) -> EgressState:
+    """In place but for these values."""
+    return replace(IN_PLACE, forwarding=replace(FORWARDING, values=values))
 
 
 def read(link: Link | None, found: Dump | None, egress: EgressState = IN_PLACE) -> Actual:
@@ -171,17 +183,17 @@ def test_only_peers_that_differ_are_changed_removals_first(
             replace(IN_PLACE, others_seen=False), EgressChanges(others=True), id="somebody changed other rules"
         ),
         pytest.param(
-            replace(IN_PLACE, sysctls=IN_PLACE.sysctls | {"net/ipv4/conf/eth0/forwarding": "0"}),
+            with_sysctls(FORWARDING.values | {"net/ipv4/conf/eth0/forwarding": "0"}),
             EgressChanges(sysctls={"net/ipv4/conf/eth0/forwarding": "1"}),
             id="somebody switched forwarding off",
         ),
         pytest.param(
-            replace(IN_PLACE, sysctls=IN_PLACE.sysctls | {"net/ipv6/conf/eth0/accept_ra": "1"}),
+            with_sysctls(FORWARDING.values | {"net/ipv6/conf/eth0/accept_ra": "1"}),
             EgressChanges(sysctls={"net/ipv6/conf/eth0/accept_ra": "2"}),
             id="an interface that would go deaf",
         ),
         pytest.param(
-            replace(IN_PLACE, sysctls={}),
+            with_sysctls({}),
             EgressChanges(
                 sysctls={
                     "net/ipv4/conf/all/send_redirects": "0",

@@ -16,6 +16,7 @@ MOST_FIELDS = 9  # of a class, and parameters of a function
 LONGEST_FILE = 350  # lines
 
 LARGER = {
+    "config.settings.EgressSettings": "mirrors a section of the configuration file",
     "config.settings.WireGuardSettings": "mirrors a section of the configuration file",
     "domain.entities.Session": "mirrors a row of the table sessions",
     "server.api.routes.sessions.session_routes": "lists the routes, each a function of its own",

@@ -12,19 +12,20 @@ from typing import TYPE_CHECKING
 
 from appliance.domain.errors import EgressError, HostError
 from appliance.network import client_routes, process_names, uplinks
-from appliance.network.firewall import coexistence, conntrack, nft, nft_json, published_ports
-from appliance.network.firewall.forwarding import NO_TRANSIT
+from appliance.network.firewall import coexistence, nft, nft_json, published_ports
+from appliance.network.firewall.client_flows import ClientFlows
 from appliance.network.firewall.observed_forwarding import ObservedForwarding
 from appliance.network.firewall.other_routing import relying
 from appliance.network.firewall.own_table import OwnTable
-from appliance.network.firewall.rules import Answers
+from appliance.network.firewall.rules import Answers, HostRouting
 from appliance.network.firewall.state import EgressState
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable
+    from collections.abc import Collection
     from ipaddress import IPv4Address, IPv6Address
     from pathlib import Path
 
+    from appliance.network.admission.admission import Admission
     from appliance.network.firewall.rules import EgressRules, PortRanges
     from appliance.network.firewall.settled_listeners import Port
     from appliance.network.firewall.state import EgressChanges
@@ -41,7 +42,7 @@ OWN_KEPT = 16
 
 
 class HostEgress:
-    """Manages the appliance's nftables table, its rules in other tables, and the sysctls.
+    """Manages the appliance's nftables table, its rules in other tables, the sysctls, and what admits marked packets.
 
     Events report changes by other programs. The appliance's table is restored; other tables are read again, at most
     once per LOOK_AGAIN_S.
@@ -53,6 +54,7 @@ class HostEgress:
         listen_port: int,
         forwarding: Forwarding,
         table_record: Path,
+        admission: Admission | None = None,
         *,
         user_space: bool = False,
     ) -> None:
@@ -63,14 +65,13 @@ class HostEgress:
         self._rules = rules
         self._table = OwnTable(self._interface, table_record, self._nft)
         self._user_space = user_space
-        self._transit, self._answers = NO_TRANSIT, Answers()  # as last rendered
         self._forwarding = ObservedForwarding(rules, forwarding)
         self._needed_by_others = False
+        self._admission = admission
         self._stands = False
         self._known = False  # whether the current rules have been applied before
         self._own: deque[int] = deque(maxlen=OWN_KEPT)  # netlink ports of the last nft processes of this firewall
         self._stuck: asyncio.subprocess.Process | None = None  # an nft that was killed
-        self._abandoned: set[Address] = set()  # what no flow can leave with any more
         self._others_seen = False
         self._look_again_at = 0.0
         self._changed_by = ""
@@ -78,15 +79,14 @@ class HostEgress:
         self._impassable: set[str] = set()  # chains of other tables; logged once
         self.restorations = 0  # how many times the table was applied again, after a change by another program
         self.published: frozenset[Port] = frozenset()  # ports that other tables forward
-        self._walking = asyncio.Lock()  # one walk of the flow table at a time, each in a thread
-        self._background: set[asyncio.Future[None]] = set()
+        self.flows = ClientFlows(self._subnets)
 
     def take_over(self, rules: EgressRules, abandoned: Collection[Address] = ()) -> None:
         """Sets the rules, which the next tick applies. The port ranges stay.
 
         `abandoned`: flows that leave with these addresses are then deleted.
         """
-        self._declare(replace(rules, port_ranges=self._rules.port_ranges), abandoned)
+        self._declare(replace(rules, port_ranges=self._rules.port_ranges, routing=self._rules.routing), abandoned)
 
     def use_ports(self, ranges: PortRanges) -> bool:
         """Sets the port ranges, which the next tick applies. Returns whether they differ from the last ones."""
@@ -102,7 +102,7 @@ class HostEgress:
 
     def _declare(self, rules: EgressRules, abandoned: Collection[Address] = ()) -> None:
         self._forwarding.take_over(rules)
-        self._abandoned.update(abandoned)
+        self.flows.abandon(abandoned)
         if rules != self._rules or abandoned:
             self._rules = rules
             self._stands = self._known = False
@@ -135,19 +135,30 @@ class HostEgress:
         host = self._forwarding.host()
         transit = self._forwarding.transit(host)
         answers = Answers(self._listen_port, self._forwarding.default) if self._user_space else Answers()
-        if (transit, answers) != (self._transit, self._answers):
-            self._transit, self._answers = transit, answers
+        if (routing := HostRouting(transit, answers)) != self._rules.routing:
+            self._rules = replace(self._rules, routing=routing)
             self._stands = self._known = False
+        admission = self._admission
         return EgressState(
             self._stands,
-            host.values,
+            host,
             others_seen=seen,
             changed_by=self._changed_by,
-            found=host.found,
-            uplinks=host.uplinks,
-            unsettable=host.unsettable,
             needed_by_others=self._needed_by_others,
+            policy_rules_stand=admission is None or admission.rules_stand(),
+            filter_stands=admission is None or admission.filter_stands(),
         )
+
+    async def stand_first(self) -> None:
+        """Puts table and ip rules in place where tunnels are already up. Raises EgressError.
+
+        Nothing tells of changes yet, so the first tick applies them once more.
+        """
+        self.state()  # which decides what the host's routing adds
+        await self._table.replace(self._rules)
+        if self._admission is not None:
+            self._admission.set_rules()
+            self._admission.set_filter()
 
     async def apply(self, changes: EgressChanges) -> None:
         """Applies the changes. Raises EgressError if one fails."""
@@ -155,32 +166,37 @@ class HostEgress:
             self._closed = True  # before, as an event reports any later change
             await self._table.remove()
         if changes.rules:
-            # Set before applying: an event reports any later change by another program.
-            self._stands, rules = True, self._rules
-            try:
-                await self._table.replace(replace(rules, transit=self._transit, answers=self._answers))
-            except BaseException:
-                self._stands = False
-                raise
-            log.info(
-                "nftables table inet %s applied%s", self._table.name, " again: it was changed" if self._known else ""
-            )
-            self.restorations += self._known
-            self._known, self._closed = rules == self._rules, False  # others may have been set meanwhile
-            # The table stands: what began without it is looked for while the tick goes on.
-            anew = asyncio.ensure_future(self._settle_flows())
-            self._background.add(anew)
-            anew.add_done_callback(self._background.discard)
+            await self._replace_table()
         if changes.disowned:
             self._forwarding.sysctls.disown(changes.disowned)
         if changes.give_back:
             await self._give_back()
+        if self._admission is not None:
+            if changes.policy_rules:
+                self._admission.set_rules()
+            if changes.filter:
+                self._admission.set_filter()
         if changes.sysctls:
             self._forwarding.set(changes.sysctls)
         if changes.others:
             # Set before, as above. Done last: other tables let clients through only once the blocks apply.
             self._others_seen, self._look_again_at = True, time.monotonic() + LOOK_AGAIN_S
             await self._pass_others()
+
+    async def _replace_table(self) -> None:
+        # Set before applying: an event reports any later change by another program.
+        self._stands, rules = True, self._rules
+        try:
+            await self._table.replace(rules)
+        except BaseException:
+            self._stands = False
+            raise
+        again = " again: it was changed" if self._known else ""
+        log.info("nftables table inet %s applied%s", self._table.name, again)
+        self.restorations += self._known
+        self._known, self._closed = rules == self._rules, False  # others may have been set meanwhile
+        # The table stands: what began without it is looked for while the tick goes on.
+        self.flows.begin_anew()
 
     def table(self) -> str:
         """Returns the name of the appliance's table."""
@@ -210,6 +226,8 @@ class HostEgress:
         self._forwarding.sysctls.restore()
         self._stands = False
         await self._table.remove()
+        if self._admission is not None:
+            self._admission.remove()
         listing = await self._listing()
         await self._nft(coexistence.delete(listing, self._table.name, self._interface, self._listen_port))
 
@@ -221,6 +239,18 @@ class HostEgress:
             log.warning("net.ipv4.ip_forward = 1 stays, which an earlier version has set: %s needs it", needing)
         else:
             self._forwarding.give_back()
+
+    async def forget(self, addresses: Collection[Address]) -> None:
+        """Deletes flows of these addresses, whose sessions have ended."""
+        await self.flows.forget(addresses)
+
+    async def forget_others(self, held: Collection[Address]) -> None:
+        """Deletes flows of all addresses in the subnets except these."""
+        await self.flows.forget_others(held)
+
+    async def forget_on_ports(self, ports: Collection[Port]) -> None:
+        """Deletes clients' flows that leave from ports on which a service of the host listens now."""
+        await self.flows.forget_on_ports(ports)
 
     async def _pass_others(self) -> None:
         """Lets clients through other tables; logs a failure, since the exit may work without it."""
@@ -256,60 +286,6 @@ class HostEgress:
             raise EgressError("nft -j list ruleset printed no JSON")
         return listed
 
-    async def forget(self, addresses: Collection[Address]) -> None:
-        """Deletes flows of these addresses, whose sessions have ended."""
-        await self._forget(lambda: conntrack.forget_of(addresses))
-
-    async def forget_others(self, held: Collection[Address]) -> None:
-        """Deletes flows of all addresses in the subnets except these."""
-        await self._forget(lambda: conntrack.forget_others(self._subnets, held))
-
-    async def forget_on_ports(self, ports: Collection[Port]) -> None:
-        """Deletes clients' flows that leave from ports on which a service of the host listens now."""
-        try:
-            async with self._walking:
-                many = await asyncio.to_thread(conntrack.forget_on_ports, self._subnets, ports)
-        except OSError as error:
-            log.warning("clients' connections may take answers to a service of this host: conntrack: %s", error)
-        else:
-            if many:
-                log.info("connections that left from a port with a listener: %d, begun anew", many)
-
-    async def _forget(self, forget: Callable[[], int]) -> None:
-        try:
-            async with self._walking:
-                await asyncio.to_thread(forget)
-        except OSError as error:
-            log.warning("connections of a session that ended may go on: conntrack: %s", error)
-
-    async def _settle_flows(self) -> None:
-        await self._begin_flows_anew()
-        await self._forget_abandoned()
-
-    async def _begin_flows_anew(self) -> None:
-        """Deletes flows without source NAT, which began while the table was missing or changed."""
-        try:
-            async with self._walking:
-                many = await asyncio.to_thread(conntrack.forget_untranslated, self._subnets)
-        except OSError as error:
-            log.warning("connections that began without the table may hang: conntrack: %s", error)
-        else:
-            if many:
-                log.info("connections that had begun without the table: %d, begun anew", many)
-
-    async def _forget_abandoned(self) -> None:
-        """Deletes flows that leave with an address by which no answer comes any more: they would hang for minutes."""
-        gone, self._abandoned = frozenset(self._abandoned), set()
-        if not gone:
-            return
-        try:
-            async with self._walking:
-                many = await asyncio.to_thread(conntrack.forget_translated, self._subnets, gone)
-        except OSError as error:
-            log.warning("connections that left with %s may hang: conntrack: %s", _listed(gone), error)
-        else:
-            log.info("connections that left with %s: %d, begun anew", _listed(gone), many)
-
     async def _nft(self, script: str, *arguments: str) -> str:
         """Runs nft and returns its output. Without arguments it executes the script.
 
@@ -342,7 +318,3 @@ class HostEgress:
             reason = nft.complaint(stderr.decode("utf-8", "replace").strip())
             raise EgressError(f"nft refused the rules: {reason or process.returncode}")
         return stdout.decode("utf-8", "replace")
-
-
-def _listed(addresses: Iterable[Address]) -> str:
-    return ", ".join(sorted(map(str, addresses)))

@@ -151,6 +151,21 @@ class Answers:
 
 
 @dataclass(frozen=True, slots=True)
+class HostRouting:
+    """Describes what the table has to do because of how the host routes."""
+
+    transit: Transit = Transit()
+    answers: Answers = Answers()
+
+
+@dataclass(frozen=True, slots=True)
+class Marking:
+    """Describes how what the table lets in is told from what it has not seen: by a bit of the packet's mark."""
+
+    bit: int
+
+
+@dataclass(frozen=True, slots=True)
 class EgressRules:
     """Describes what clients may reach, and how their traffic leaves.
 
@@ -164,5 +179,5 @@ class EgressRules:
     services: HostServices = HostServices()
     flows: FlowLimits = UNLIMITED
     forward_others: bool = False
-    transit: Transit = Transit()
-    answers: Answers = Answers()
+    routing: HostRouting = HostRouting()
+    marking: Marking | None = None

@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from appliance.network.firewall.chains import (
+    admission,
     answers,
     destinations,
     forward,
     host,
+    icmp_errors,
     limits,
     local,
     nat,
@@ -22,7 +24,7 @@ from appliance.network.firewall.table_choice import FIRST
 if TYPE_CHECKING:
     from appliance.network.firewall.rules import EgressRules
 
-CHAINS = (sources, reflection, private, forward, transit, host, local, nat, limits, answers)
+CHAINS = (sources, icmp_errors, reflection, admission, private, forward, transit, host, local, nat, limits, answers)
 
 
 def render(rules: EgressRules, table: str = FIRST) -> str:
@@ -42,4 +44,5 @@ def remove(table: str = FIRST) -> str:
 
 def _declaration(rules: EgressRules, table: str) -> str:
     chains = [line for each in CHAINS for line in each.chain(rules)]
-    return "\n".join([f"table inet {table} {{", *destinations.sets(rules), *chains, "}", ""])
+    sets = [*destinations.sets(rules), *icmp_errors.sets(rules)]
+    return "\n".join([f"table inet {table} {{", *sets, *chains, "}", ""])

@@ -13,21 +13,21 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class EgressState:
-    """Holds the current state. `rules_stand`: the table is as last applied. `sysctls`: values by path below /proc/sys.
+    """Holds the current state. `rules_stand`: the table is as last applied.
 
-    `others_seen`: no other table has changed since all of them were checked for letting clients through. `found`,
-    `uplinks`, `unsettable`: see HostForwarding. `needed_by_others`: other programs rely on the global IPv4 switch that
+    `others_seen`: no other table has changed since all of them were checked for letting clients through.
+    `needed_by_others`: other programs rely on the global IPv4 switch that
     an earlier version has set. `changed_by`: the program that changed the table last, empty if it is not known.
+    `policy_rules_stand`, `filter_stands`: the ip rules, and the filter of the tunnel's interface, if there is one.
     """
 
     rules_stand: bool
-    sysctls: Mapping[str, str]
+    forwarding: HostForwarding
     others_seen: bool = True
     changed_by: str = ""
-    found: Mapping[str, str] = field(default_factory=dict)
-    uplinks: frozenset[str] = frozenset()
-    unsettable: frozenset[str] = frozenset()
     needed_by_others: bool = False
+    policy_rules_stand: bool = True
+    filter_stands: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +41,8 @@ class EgressChanges:
 
     close: bool = False
     rules: bool = False
+    policy_rules: bool = False
+    filter: bool = False
     disowned: frozenset[str] = frozenset()
     give_back: bool = False
     sysctls: Mapping[str, str] = field(default_factory=dict)  # in the order in which to set them
@@ -49,9 +51,11 @@ class EgressChanges:
 
 def reconcile(state: EgressState, *, interface: str, ipv6: bool) -> EgressChanges | None:
     """Returns the changes to make, None if there are none. `interface`: the tunnel's; `ipv6`: whether it has IPv6."""
-    host = HostForwarding(state.sysctls, state.found, state.uplinks, state.unsettable)
+    host = state.forwarding
     changes = EgressChanges(
         rules=not state.rules_stand,
+        policy_rules=not state.policy_rules_stand,
+        filter=not state.filter_stands,
         disowned=disowned(host),
         give_back=host.set_by_earlier_version and not state.needed_by_others,
         sysctls=to_set(host, interface, ipv6=ipv6),

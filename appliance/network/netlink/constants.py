@@ -19,6 +19,8 @@ NLM_F_REQUEST: Final = 0x01
 NLM_F_ACK: Final = 0x04
 NLM_F_DUMP_INTR: Final = 0x10
 NLM_F_DUMP: Final = 0x300
+NLM_F_REPLACE: Final = 0x100
+NLM_F_EXCL: Final = 0x200
 NLM_F_CREATE: Final = 0x400
 NLM_F_CAPPED: Final = 0x100
 NLM_F_ACK_TLVS: Final = 0x200
@@ -65,6 +67,11 @@ RTM_DELROUTE: Final = 25
 RTM_GETROUTE: Final = 26
 RTM_NEWRULE: Final = 32
 RTM_DELRULE: Final = 33
+RTM_GETRULE: Final = 34
+RTM_NEWQDISC: Final = 36
+RTM_NEWTFILTER: Final = 44
+RTM_DELTFILTER: Final = 45
+RTM_GETTFILTER: Final = 46
 RTM_NEWNETCONF: Final = 80
 RTM_NEWNEXTHOP: Final = 104
 RTM_DELNEXTHOP: Final = 105
@@ -97,6 +104,36 @@ IFA_F_DADFAILED: Final = 0x08
 IFA_F_DEPRECATED: Final = 0x20
 IFA_F_TENTATIVE: Final = 0x40
 IFNAMSIZ: Final = 16
+
+# linux/fib_rules.h --------------------------------------------------------------------------------
+
+FR_ACT_TO_TBL: Final = 1
+FR_ACT_GOTO: Final = 2
+FR_ACT_NOP: Final = 3
+FR_ACT_PROHIBIT: Final = 8
+FRA_IIFNAME: Final = 3
+FRA_GOTO: Final = 4
+FRA_PRIORITY: Final = 6
+FRA_FWMARK: Final = 10
+FRA_FWMASK: Final = 16
+FRA_TABLE: Final = 15
+RT_TABLE_LOCAL: Final = 255
+
+# linux/pkt_sched.h, linux/pkt_cls.h, linux/filter.h, linux/if_ether.h ---------------------------------------
+
+TC_H_CLSACT: Final = 0xFFFFFFF1
+TC_H_CLSACT_EGRESS: Final = 0xFFFFFFF3  # its minor number is TC_H_MIN_EGRESS
+TCA_KIND: Final = 1
+TCA_OPTIONS: Final = 2
+TCA_BPF_OPS_LEN: Final = 4
+TCA_BPF_OPS: Final = 5
+TCA_BPF_NAME: Final = 7
+TCA_BPF_FLAGS: Final = 8
+TCA_BPF_FLAG_ACT_DIRECT: Final = 1
+TC_ACT_OK: Final = 0
+TC_ACT_SHOT: Final = 2
+SKF_AD_MARK: Final = 0xFFFFF000 + 20  # SKF_AD_OFF, -0x1000, as an unsigned number
+ETH_P_ALL: Final = 3
 
 # linux/netconf.h ----------------------------------------------------------------------------------
 

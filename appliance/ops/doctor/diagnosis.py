@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from appliance.ops.doctor import firewall, machine, ports, server, state, tracking, tunnel
+from appliance.ops.doctor import admission, firewall, machine, ports, server, state, tracking, tunnel
 from appliance.ops.doctor.finding import warning
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ CHECKS: Sequence[Callable[[Facts], Finding]] = (
     firewall.forwarding,
     firewall.transit,
     firewall.nftables,
+    admission.fail_closed,
     firewall.forward,
     ports.ports,
     tracking.connections,

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
     from appliance.config.load import Settings
     from appliance.domain.clock import Moment
+    from appliance.network.admission.mark import Mark
+    from appliance.network.admission.policy_rules import PolicyRule
     from appliance.network.firewall.flow_capacity import TableSize
     from appliance.network.public_address import Standing
     from appliance.network.uplinks import Uplink
@@ -81,6 +83,15 @@ class Firewall:
 
 
 @dataclass(frozen=True, slots=True)
+class AdmissionFacts:
+    """Holds the host's ip rules, the mark noted by the server, and whether the tunnel's egress filter is in place."""
+
+    rules: tuple[PolicyRule, ...]
+    mark: Mark | None
+    filter_stands: bool
+
+
+@dataclass(frozen=True, slots=True)
 class ForwardingFacts:
     """Holds the forwarding sysctls: (path below /proc/sys, value), the tunnel's own among them once there is a tunnel.
 
@@ -93,6 +104,7 @@ class ForwardingFacts:
     found: Mapping[str, str] = field(default_factory=dict)
     uplinks: frozenset[str] = frozenset()
     default: frozenset[str] = frozenset()
+    admission: AdmissionFacts | None = None  # None: they could not be read
 
     @property
     def host(self) -> HostForwarding:

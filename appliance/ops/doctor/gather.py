@@ -15,6 +15,8 @@ from appliance.config.own_ports import own_ports
 from appliance.domain.clock import HostClock
 from appliance.domain.errors import HostError, TunnelError
 from appliance.network import client_routes, interfaces, outgoing, programs, public_address, standing_note, uplinks
+from appliance.network.admission import choice
+from appliance.network.admission.admission import Admission, listed_rules
 from appliance.network.firewall import (
     conntrack,
     conntrack_size,
@@ -34,6 +36,7 @@ from appliance.network.wireguard.backend import dump_existing, read_host
 from appliance.ops import own_interface
 from appliance.ops.doctor import port_holders, system_clock
 from appliance.ops.doctor.facts import (
+    AdmissionFacts,
     Disk,
     Facts,
     Firewall,
@@ -90,6 +93,15 @@ def gather(settings: Settings, config_file: Path, state: StateDir, become_owner:
     )
 
 
+def _admission(interface: str, state: StateDir) -> AdmissionFacts | None:
+    mark = choice.noted(state.admission)
+    try:
+        rules = tuple(listed_rules())
+    except OSError:
+        return None
+    return AdmissionFacts(rules, mark, mark is not None and Admission(interface, mark).filter_stands())
+
+
 def _forwarding(settings: Settings, state: StateDir, *, root: bool) -> ForwardingFacts:
     interface, egress = settings.wireguard.interface, settings.egress
     writable = os.access(PROC_SYS / IP_FORWARD, os.W_OK) if root else None
@@ -102,7 +114,7 @@ def _forwarding(settings: Settings, state: StateDir, *, root: bool) -> Forwardin
     except OSError:  # only its owner and root may read it
         found, before = sysctls.Forwarding(PROC_SYS, Path(os.devnull), ""), {}
     values = found.read({*ways.interfaces, interface})
-    return ForwardingFacts(values, writable, before, ways.interfaces, ways.default)
+    return ForwardingFacts(values, writable, before, ways.interfaces, ways.default, _admission(interface, state))
 
 
 def _tracking(*, root: bool) -> Tracking | None:

@@ -1,4 +1,4 @@
-"""Removes the exit from the host: tunnel, firewall table, sysctls, and what a killed self-test has left."""
+"""Removes the exit from the host: tunnel, firewall table, ip rules, sysctls, and what a killed self-test has left."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from appliance.domain.clock import HostClock
+from appliance.network.admission.admission import remove_rules
 from appliance.network.firewall import coexistence, nft, own_table, ruleset, table_choice
 from appliance.network.firewall.conntrack_size import ConntrackSizes
 from appliance.network.firewall.sysctls import Forwarding
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 def clean_up(settings: Settings, state: StateDir, report: Callable[[str], None]) -> None:
     """Removes everything. The services must have stopped; wireguard-go removes its interface when it stops.
 
-    Raises HostError if a step fails.
+    Raises HostError if a step fails, OSError if the kernel refuses to remove an ip rule.
     """
     name, environ = settings.wireguard.interface, {**os.environ, "PATH": ROOT_PATH}
     cleanup.clear(plan.names(name))
@@ -39,6 +40,8 @@ def clean_up(settings: Settings, state: StateDir, report: Callable[[str], None])
     if table is not None:
         nft.execute(ruleset.remove(table), environ)
         report(f"nftables table inet {table}: removed")
+    if remove_rules(name):
+        report(f"ip rules of {name}: removed")
     if passages := _passages(settings, table or table_choice.suffixed(name), environ):
         nft.execute(passages, environ)
         report("rules that let clients through other firewalls: removed")

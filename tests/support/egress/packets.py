@@ -11,6 +11,8 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 SYN, RST, FIN, ACK = 0x02, 0x04, 0x01, 0x10
 ICMP_PROHIBITED = (3, 13)  # RFC 1812, communication administratively prohibited
 ICMP6_PROHIBITED = (1, 1)  # RFC 4443
+ICMP_UNREACHABLE_PORT, ICMP6_UNREACHABLE_PORT = (3, 3), (1, 4)
+ICMP_TOO_BIG, ICMP6_TOO_BIG = (3, 4), (2, 0)
 ICMP6 = 58
 FRAGMENT = 44  # RFC 8200
 CLIENT_PORT = 40000
@@ -82,6 +84,13 @@ def echo(source: str, destination: str, carried: bytes) -> Packet:
     version = ip_address(source).version
     head = struct.pack("!BBHHH", 8 if version == 4 else 128, 0, 0, secrets.randbits(16), 1)
     return _sealed(source, destination, socket.IPPROTO_ICMP if version == 4 else ICMP6, head, 2, carried)
+
+
+def error_about(source: str, destination: str, quoted: bytes, kind: tuple[int, int], mtu: int = 0) -> Packet:
+    """An ICMP error of this type and code that quotes a packet, or the beginning of one."""
+    version = ip_address(source).version
+    protocol = socket.IPPROTO_ICMP if version == 4 else ICMP6
+    return _sealed(source, destination, protocol, struct.pack("!BBHI", *kind, 0, mtu), 2, quoted)
 
 
 def _sealed(source: str, destination: str, protocol: int, head: bytes, at: int, carried: bytes) -> Packet:

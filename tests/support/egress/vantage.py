@@ -5,10 +5,12 @@ What must not pass is told by what was sent after it and did: packets of one cli
 
 from __future__ import annotations
 
+import socket
 from contextlib import ExitStack, contextmanager
 from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
+from tests.support import netns
 from tests.support.egress.capture import Capture, Seen, send
 from tests.support.egress.packets import ICMP6_PROHIBITED, ICMP_PROHIBITED, Packet, token, udp
 from tests.support.tunnel.waiting import until
@@ -58,6 +60,15 @@ class Vantage:
         mark, client = token(), sender or self.clients[0]
         client.send(udp(client.address[version], WEB_OF[version], mark).whole())
         self.far.await_carrying(mark)
+
+    def arrives_from_inside(self, version: int, receiver: Inside) -> None:
+        """A client has got whatever the exit let through to it: a packet of the exit's own comes after that."""
+        mark = token()
+        with netns.Namespace(self.world.exit.name).entered():
+            sender = socket.socket(socket.AF_INET if version == 4 else socket.AF_INET6, socket.SOCK_DGRAM)
+        with sender:
+            sender.sendto(mark, (receiver.address[version], 9))
+        receiver.seen.await_carrying(mark)
 
     def reaches(self, packet: Packet) -> Seen:
         """It comes out on the internet's side, of the exit's public address; as it was seen there."""

@@ -42,6 +42,8 @@ class Row:
 NONE, UNTIL_REPAIRED = Loss.NONE, Loss.UNTIL_REPAIRED
 OWN, OWN6 = "10.101.0.1/24", "fd65:7869:7400::1/112"
 RULES = "nftables table inet wg_appliance applied again: it was changed"
+IP_RULES = "ip rules 100 to 102 set again: they were changed"
+FILTER = "egress filter of {wg} set again: it was changed"
 ALL_ANEW = (
     f"interface: created, mtu 1420, added {OWN}, added {OWN6}, up",
     "device: private key or port set",
@@ -178,6 +180,13 @@ TABLE = [
         UNTIL_REPAIRED,
     ),
     # Without their routes clients get no answers.
+    Row(
+        "ip rules deleted",
+        "for f in -4 -6; do ip $f rule del iif {wg} prohibit; ip $f rule del iif {wg} nop; done",
+        "policy rules",
+        (IP_RULES,),
+    ),
+    Row("egress filter deleted", "tc qdisc del dev {wg} clsact", "filter", (FILTER,)),
     Row(
         "IPv4 route removed",
         "ip route del 10.101.0.0/24 dev {wg}",

@@ -28,13 +28,16 @@ FACTS = {
     "addresses": "ip -brief address show dev {wg} scope global",
     "routes": "ip route show dev {wg}; ip -6 route show dev {wg} | grep -v ^fe80:",
     # What clients are counted by comes and goes with what they send.
-    "table": r"nft list table inet wg_appliance | sed -z 's/\n\t\telements = {[^}]*\(ct count\|limit rate\)[^}]*}//g'",
+    "table": r"nft list table inet wg_appliance | sed -z 's/\n\t\telements = {[^}]*\(ct count\|limit rate\)[^}]*}//g' "
+    "| grep -v expires",
+    "policy rules": "ip rule; ip -6 rule",
+    "filter": "tc filter show dev {wg} egress",
     "sysctls": "sysctl net.ipv4.ip_forward net.ipv4.conf.wan.forwarding net.ipv4.conf.{wg}.forwarding "
     "net.ipv4.conf.all.send_redirects net.ipv6.conf.all.forwarding net.ipv6.conf.default.forwarding",
 }
 
 # All that these modules log, but for what clients had begun meanwhile.
-_LOGGERS = r"(?:sessions\.convergence|network\.firewall\.\w+)"
+_LOGGERS = r"(?:sessions\.convergence|network\.(?:firewall|admission)\.\w+)"
 _REPAIR = re.compile(rf" appliance\.{_LOGGERS}: (?!connections )(.*)$", re.MULTILINE)
 
 

@@ -20,9 +20,7 @@ LAN = {4: "198.51.100.34", 6: "2001:db8:1:2::2"}  # the second client's own, out
 def settled_at_the_other(exit_: Vantage, version: int) -> None:
     """The second client has got whatever the exit let through to it."""
     exit_.settle(version)
-    mark, other = token(), exit_.clients[1].address[version]
-    send(exit_.world.exit, exit_.appliance.interface, udp(INSIDE_OF[version], other, mark).whole())
-    exit_.clients[1].seen.await_carrying(mark)
+    exit_.arrives_from_inside(version, exit_.clients[1])
 
 
 @pytest.mark.under_kernel
@@ -47,9 +45,7 @@ def test_nothing_from_outside_reaches_a_client_address(exit_: Vantage, version: 
     mac = mac_of(exit_.world.exit, "wan")
     send(exit_.world.internet, "net0", *(packet.whole() for packet in (*packets, allowed)), to_mac=mac)
     exit_.settle(version)
-    mark = token()
-    send(exit_.world.exit, exit_.appliance.interface, udp(INSIDE_OF[version], client, mark).whole())
-    exit_.clients[0].seen.await_carrying(mark)
+    exit_.arrives_from_inside(version, exit_.clients[0])
     for packet in packets:
         assert exit_.clients[0].seen.carrying(packet.carried) == []
 

@@ -19,15 +19,16 @@ MARK = 0x40000000  # between the two chains alone
 
 
 def chain(rules: EgressRules) -> Iterator[str]:
-    if not rules.answers:
+    if not rules.routing.answers:
         return
-    uplinks = ", ".join(f'"{name}"' for name in sorted(rules.answers.uplinks))
+    uplinks = ", ".join(f'"{name}"' for name in sorted(rules.routing.answers.uplinks))
     yield "  chain answers {"
     yield "    type route hook output priority mangle; policy accept;"
-    sent = f"meta nfproto ipv4 udp sport {rules.answers.port}"
+    sent = f"meta nfproto ipv4 udp sport {rules.routing.answers.port}"
     yield f'    oifname != {{ {uplinks}, "lo" }} {sent} meta mark set meta mark or {MARK:#x}'
     yield "  }"
     yield "  chain answered {"
     yield "    type filter hook postrouting priority mangle; policy accept;"
-    yield f"    udp sport {rules.answers.port} meta mark and {MARK:#x} != 0 meta mark set meta mark xor {MARK:#x}"
+    marked = f"udp sport {rules.routing.answers.port} meta mark and {MARK:#x} != 0"
+    yield f"    {marked} meta mark set meta mark xor {MARK:#x}"
     yield "  }"

@@ -61,18 +61,22 @@ def private_ipv4() -> list[IPv4Network]:
 
 def sets(rules: EgressRules) -> Iterator[str]:
     """Renders the sets of blocked and of allowed networks, and that of allowed ports."""
-    blocks = rules.blocks
-    listed_by_name = {"private": PRIVATE if blocks.private else (), "extra": blocks.extra}
-    for name, listed in listed_by_name.items():
-        behind = (_behind(prefix, n) for n in listed if isinstance(n, IPv4Network) for prefix in NAT64)
-        yield from _networks(name, [*listed, *behind])
+    for name, networks in networks_by_set(rules.blocks).items():
+        yield from _networks(name, networks)
     # Without their NAT64 forms: the same numbers in a translator's network are another host.
-    yield from _networks("allowed", _allowed_networks(rules))
-    ports = [(each.address, each.port) for each in blocks.allowed if not isinstance(each, IPv4Network | IPv6Network)]
-    ports += [(address, RESOLVER_PORT) for address in rules.tunnel.own.values()]
+    yield from _networks("allowed", allowed_networks(rules))
     for version, kind in KINDS:
-        members = dict.fromkeys(f"{address} . {port}" for address, port in ports if address.version == version)
-        yield f"  set allowed_ports{version} {{ type {kind} . inet_service;{_elements(members)} }}"
+        members = _elements(allowed_ports(rules, version))
+        yield f"  set allowed_ports{version} {{ type {kind} . inet_service;{members} }}"
+
+
+def allowed_ports(rules: EgressRules, version: int) -> list[str]:
+    """Returns the allowed addresses with a port, each once: the operator's, and a resolver's on the exit."""
+    ports = [
+        (each.address, each.port) for each in rules.blocks.allowed if not isinstance(each, IPv4Network | IPv6Network)
+    ]
+    ports += [(address, RESOLVER_PORT) for address in rules.tunnel.own.values()]
+    return list(dict.fromkeys(f"{address} . {port}" for address, port in ports if address.version == version))
 
 
 def _networks(name: str, networks: list[Network]) -> Iterator[str]:
@@ -87,7 +91,7 @@ def _elements(members: Iterable[str]) -> str:
     return f" elements = {{ {text} }};" if text else ""
 
 
-def _allowed_networks(rules: EgressRules) -> list[Network]:
+def allowed_networks(rules: EgressRules) -> list[Network]:
     """Returns the allowed networks without metadata services and the exit's own addresses, unless named alone."""
     networks = [each for each in rules.blocks.allowed if isinstance(each, IPv4Network | IPv6Network)]
     for kept in map(ip_network, (*METADATA, *rules.tunnel.own.values())):
@@ -101,6 +105,15 @@ def _without(hole: Network, network: Network) -> Iterator[Network]:
     elif network != hole:
         for half in network.subnets():
             yield from _without(hole, half)
+
+
+def networks_by_set(blocks: Blocks) -> dict[str, list[Network]]:
+    """Returns the blocked networks, also as they are behind a NAT64, by the name of their sets."""
+    listed_by_name = {"private": PRIVATE if blocks.private else (), "extra": blocks.extra}
+    return {
+        name: [*listed, *(_behind(prefix, n) for n in listed if isinstance(n, IPv4Network) for prefix in NAT64)]
+        for name, listed in listed_by_name.items()
+    }
 
 
 def _behind(prefix: IPv6Network, network: IPv4Network) -> IPv6Network:

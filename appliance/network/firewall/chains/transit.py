@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 def chain(rules: EgressRules) -> Iterator[str]:
     """Drops what only the appliance's own sysctls let the host forward."""
-    transit = rules.transit
+    transit = rules.routing.transit
     if not transit:
         return
     tunnel = f'"{rules.tunnel.interface}"'

@@ -1,0 +1,136 @@
+"""Renders the chains that mark what the table lets in. Pure.
+
+Routing and the tunnel's egress admit marked packets only (network/admission), so that nothing passes while the table
+is missing. Here each packet is decided on before it is routed, after all translation of its destination: one chain of
+the table that is flushed opens nothing either. The networks stand in the rules and not in sets, for the same reason.
+"""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Network, IPv6Network, collapse_addresses
+from typing import TYPE_CHECKING
+
+from appliance.network.firewall.chains.destinations import (
+    FAMILIES,
+    NAMES,
+    PRIVATE,
+    PROHIBITED,
+    SMTP_PORTS,
+    allowed_networks,
+    allowed_ports,
+    networks_by_set,
+    ports,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from appliance.network.firewall.rules import Address, EgressRules, Network
+
+# After other programs' chains, which may set whole marks from a connection's (mangle, -150; dstnat, -100).
+BEFORE_ROUTING = 300
+
+UNUSED = {"ip": "192.0.0.8/32", "ip6": "100::/128"}
+
+
+def chain(rules: EgressRules) -> Iterator[str]:
+    if rules.marking is None:
+        return
+    into, outof = f'oifname "{rules.tunnel.interface}"', f'iifname "{rules.tunnel.interface}"'
+    mark = f"meta mark set meta mark or {rules.marking.bit:#x}"
+    # The mark has done its work once the packet is routed; the host's other rules are not to see it.
+    unmark = f"meta mark set meta mark and {~rules.marking.bit & 0xFFFFFFFF:#x}"
+    yield "  chain admission {"
+    yield f"    type filter hook prerouting priority {BEFORE_ROUTING}; policy accept;"
+    yield from (f"    {outof} {rejection}" for rejection in _rejections(rules))
+    yield from (
+        f"    {outof} {_from_clients(rules, version)} {way} {mark} accept" for version, way in _allowances(rules)
+    )
+    yield from (f"    {outof} {rejection}" for rejection in _private_rejections(rules))
+    # The source, which the chain `sources` has checked, is looked up for its own sake. Where a table is replaced, sets
+    # come into force after the rules (net/netfilter/nf_tables_api.c, nf_tables_commit, nft_set_commit_update), in the
+    # order in which they are written. Until this last one has, nothing is found in it, so nothing is marked. A set of
+    # one element would not do: nft makes a comparison of it.
+    for (_, subnet), (_, version) in zip(rules.tunnel.by_family, FAMILIES, strict=True):
+        if subnet is not None:
+            yield f"    {outof} {_from_clients(rules, version)} {mark}"
+    yield "  }"
+    yield "  chain admitted_here {"
+    yield "    type filter hook input priority filter + 10; policy accept;"
+    yield f"    {outof} {unmark}"
+    yield "  }"
+    yield "  chain admitted_through {"
+    yield "    type filter hook forward priority filter + 10; policy accept;"
+    yield f"    {outof} {unmark}"
+    yield f'    iifname != "{rules.tunnel.interface}" {into} ct state new {PROHIBITED}'
+    yield f"    {into} {mark}"
+    yield "  }"
+    yield "  chain own {"
+    yield f"    type filter hook output priority {BEFORE_ROUTING}; policy accept;"
+    yield f"    {into} {mark}"
+    yield "  }"
+
+
+def _from_clients(rules: EgressRules, version: int) -> str:
+    family, subnet = dict(zip((4, 6), rules.tunnel.by_family, strict=True))[version]
+    return f"{family} saddr {{ {subnet}, {UNUSED[family]} }}"
+
+
+def _rejections(rules: EgressRules) -> Iterator[str]:
+    """Rejects what the chain `forward` rejects, by the destination alone: the outgoing interface is not known yet.
+
+    Without private networks, of which some may be allowed.
+    """
+    blocked = networks_by_set(rules.blocks)
+    for family, version in FAMILIES:
+        if extra := _listed(blocked["extra"], version):
+            yield f"{family} daddr {extra} {PROHIBITED}"
+    if rules.blocks.smtp:
+        yield f"tcp dport {{ {ports(SMTP_PORTS)} }} reject with tcp reset"
+    for family, subnet in rules.tunnel.by_family:
+        if rules.blocks.other_clients and subnet is not None:
+            yield f"{family} daddr {subnet} {family} daddr != {subnet[1]} {PROHIBITED}"
+
+
+def _private_rejections(rules: EgressRules) -> Iterator[str]:
+    blocked = networks_by_set(rules.blocks)["private"]
+    for (family, subnet), (_, version) in zip(rules.tunnel.by_family, FAMILIES, strict=True):
+        elsewhere = "" if subnet is None else f"{family} daddr != {subnet} "
+        if private := _listed(blocked, version):
+            yield f"{elsewhere}{family} daddr {private} {PROHIBITED}"
+
+
+def _allowances(rules: EgressRules) -> Iterator[tuple[int, str]]:
+    """Yields (IP version, match) of what passes although its destination is private, as the chains `private` and `host`
+    have it: what the operator allows, also where the host has translated it, and open services at private addresses."""
+    if not rules.blocks.private:
+        return
+    networks, transport = allowed_networks(rules), "meta l4proto { tcp, udp }"
+    for version in rules.tunnel.own:
+        family = NAMES[version]
+        if allowed := _listed(networks, version):
+            yield version, f"{family} daddr {allowed}"
+        if places := ", ".join(allowed_ports(rules, version)):
+            yield version, f"{transport} {family} daddr . th dport {{ {places} }}"
+            before = f"ct original {family} daddr . ct original proto-dst"
+            yield version, f"ct status dnat {transport} {before} {{ {places} }}"
+    for service in rules.services.open:
+        public_ip = rules.services.public_ip
+        address = public_ip if service.everywhere else service.address
+        version = service.address.version
+        if address is None or address.version != version or version not in rules.tunnel.own or not _is_private(address):
+            continue
+        translated = "" if address == public_ip else " ct status dnat"
+        yield version, f"{NAMES[version]} daddr {address}{translated} tcp dport {service.port}"
+
+
+def _is_private(address: Address) -> bool:
+    return any(address in network for network in PRIVATE)
+
+
+def _listed(networks: Sequence[Network], version: int) -> str:
+    """Returns the networks of one IP version as an anonymous set, in which none may overlap another."""
+    four = [n for n in networks if isinstance(n, IPv4Network)]
+    six = [n for n in networks if isinstance(n, IPv6Network)]
+    members = ", ".join(map(str, collapse_addresses(four) if version == 4 else collapse_addresses(six)))
+    return f"{{ {members} }}" if members else ""
