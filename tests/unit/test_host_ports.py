@@ -11,7 +11,7 @@ import pytest
 from appliance.network.firewall.host_ports import EPHEMERAL, RESERVED, HostPorts
 from appliance.network.firewall.rules import PortRange, PortRanges
 from appliance.network.netlink import constants, sock_diag
-from appliance.network.netlink.sock_diag import TCP, UDP, Listener, parse, parse_procfs
+from appliance.network.netlink.sock_diag import TCP, UDP, ListeningSocket, parse, parse_procfs
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator
@@ -28,7 +28,7 @@ def proc_sys(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def no_listener() -> Collection[Listener]:
+def no_listener() -> Collection[ListeningSocket]:
     return ()
 
 
@@ -50,7 +50,7 @@ def test_reserved_ports_are_out_for_both_protocols_as_they_are_now(proc_sys: Pat
 
 def test_listeners_are_out_of_the_range_of_their_protocol(proc_sys: Path) -> None:
     """A TCP service does not narrow UDP's."""
-    ports = HostPorts(OWN, proc_sys, lambda: [Listener(TCP, 20000, 1), Listener(UDP, 30000, 1)])
+    ports = HostPorts(OWN, proc_sys, lambda: [ListeningSocket(TCP, 20000, 1), ListeningSocket(UDP, 30000, 1)])
     ports.look()
     assert ports.ranges == PortRanges(PortRange(20001, 65535), PortRange(1024, 29999))
 
@@ -66,9 +66,9 @@ def test_forwarded_ports_are_out_unless_none_would_be_left(proc_sys: Path) -> No
 
 def test_what_cannot_be_read_changes_nothing_and_is_said_once(proc_sys: Path, caplog: pytest.LogCaptureFixture) -> None:
     """What was seen last stays, and the log says once what is wrong."""
-    answers: Iterator[list[Listener] | None] = iter([[Listener(TCP, 20000, 1)], None, None, [], None])
+    answers: Iterator[list[ListeningSocket] | None] = iter([[ListeningSocket(TCP, 20000, 1)], None, None, [], None])
 
-    def read() -> list[Listener]:
+    def read() -> list[ListeningSocket]:
         answer = next(answers)
         if answer is None:
             raise OSError("no such module")
@@ -128,7 +128,7 @@ def test_a_message_of_sock_diag_is_read() -> None:
     """Port in network order, cookie."""
     addresses = bytes(36)
     message = bytes([2, 10, 0, 0]) + b"\x1f\x90" + bytes(2) + addresses + b"\0\0\0\0\0\0\0\5" + bytes(20)
-    assert parse(message, TCP) == Listener(TCP, 8080, 5)
+    assert parse(message, TCP) == ListeningSocket(TCP, 8080, 5)
 
 
 PROC_TCP = """\
@@ -145,5 +145,8 @@ PROC_UDP = """\
 
 def test_procfs_is_read() -> None:
     """Of TCP up to the first that does not listen: a host may have many connections, and they come last."""
-    assert list(parse_procfs(iter(PROC_TCP.splitlines()), TCP)) == [Listener(TCP, 8080, 916)]
-    assert list(parse_procfs(iter(PROC_UDP.splitlines()), UDP)) == [Listener(UDP, 53, 11), Listener(UDP, 51820, 0)]
+    assert list(parse_procfs(iter(PROC_TCP.splitlines()), TCP)) == [ListeningSocket(TCP, 8080, 916)]
+    assert list(parse_procfs(iter(PROC_UDP.splitlines()), UDP)) == [
+        ListeningSocket(UDP, 53, 11),
+        ListeningSocket(UDP, 51820, 0),
+    ]

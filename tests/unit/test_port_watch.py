@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from appliance.network.firewall.host_ports import EPHEMERAL, RESERVED, HostPorts
 from appliance.network.firewall.rules import PortRange, PortRanges
-from appliance.network.netlink.sock_diag import TCP, UDP, Listener
+from appliance.network.netlink.sock_diag import TCP, UDP, ListeningSocket
 from appliance.server.port_watch import PortWatch
 from appliance.sessions.wakeup import Wakeup
 
@@ -48,7 +48,7 @@ async def eventually(condition: Callable[[], bool], seconds: float = 10.0) -> No
             await asyncio.sleep(0.01)
 
 
-def host_ports(directory: Path, listeners: list[Listener]) -> HostPorts:
+def host_ports(directory: Path, listeners: list[ListeningSocket]) -> HostPorts:
     (directory / "net/ipv4").mkdir(parents=True)
     (directory / RESERVED).write_text("", encoding="ascii")
     (directory / EPHEMERAL).write_text("32768 60999", encoding="ascii")
@@ -62,13 +62,13 @@ def test_the_range_moves_first(tmp_path: Path) -> None:
     those on its port, and not before the range without it is applied. Each once; all again after the table was away."""
 
     async def scene() -> list[object]:
-        listeners: list[Listener] = []
+        listeners: list[ListeningSocket] = []
         ports = host_ports(tmp_path, listeners)
         table, wakeup, stopping = Table(ports.ranges), Wakeup(), asyncio.Event()
         watch = asyncio.create_task(PortWatch(ports, table, wakeup, stopping, interval_s=0.02).run())
         await eventually(lambda: len(table.done) == 1)
-        listeners.append(Listener(TCP, 50000, 1))
-        listeners.append(Listener(TCP, 20000, 2))
+        listeners.append(ListeningSocket(TCP, 50000, 1))
+        listeners.append(ListeningSocket(TCP, 20000, 2))
         await eventually(lambda: not table.is_applied)
         await asyncio.sleep(0.3)
         assert len(table.done) == 1, "nothing is forgotten before the range is applied"

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from appliance.network.firewall.rules import PortRange
     from appliance.network.firewall.settled_listeners import Port
-    from appliance.network.netlink.sock_diag import Listener
+    from appliance.network.netlink.sock_diag import ListeningSocket
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +46,7 @@ class HostPorts:
         self,
         own: Collection[Port],
         proc_sys: Path,
-        read: Callable[[], Collection[Listener]] = sock_diag.listeners,
+        read: Callable[[], Collection[ListeningSocket]] = sock_diag.listeners,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
         self._own = frozenset(own)

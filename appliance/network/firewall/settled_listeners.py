@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from appliance.network.netlink.sock_diag import Listener
+    from appliance.network.netlink.sock_diag import ListeningSocket
 
 UDP = 17
 STAYS_S = 60.0  # a port among those that the host takes at random counts after this; any is free this long after
@@ -28,11 +28,11 @@ class SettledListeners:
     """
 
     def __init__(self) -> None:
-        self._seen: frozenset[Listener] | None = None
+        self._seen: frozenset[ListeningSocket] | None = None
         self._since = dict[Port, float]()  # when the port was first seen, of those that every look since has seen
         self._last = dict[Port, float]()  # when a settled port was last seen
 
-    def look(self, seen: Collection[Listener], ephemeral: Collection[int], now: float) -> frozenset[Port]:
+    def look(self, seen: Collection[ListeningSocket], ephemeral: Collection[int], now: float) -> frozenset[Port]:
         """Returns the ports that are taken. `ephemeral`: the ports that the host takes at random; `now` in seconds."""
         ports = {(listener.protocol, listener.port) for listener in seen}
         self._since = {port: self._since.get(port, now) for port in ports}
@@ -44,7 +44,7 @@ class SettledListeners:
         self._seen = frozenset(seen)
         return frozenset(self._last)
 
-    def _stays(self, listener: Listener, ephemeral: Collection[int], now: float) -> bool:
+    def _stays(self, listener: ListeningSocket, ephemeral: Collection[int], now: float) -> bool:
         if listener.port in ephemeral:
             return now - self._since[listener.protocol, listener.port] >= STAYS_S
         return listener.protocol != UDP or (self._seen is not None and listener in self._seen)

@@ -38,7 +38,7 @@ _ERROR = struct.Struct("=i")
 
 
 @dataclass(frozen=True, slots=True)
-class Listener:
+class ListeningSocket:
     """Identifies a socket. `identity`: no other socket of its protocol and port has it while this one exists."""
 
     protocol: int
@@ -46,13 +46,13 @@ class Listener:
     identity: int
 
 
-def listeners() -> frozenset[Listener]:
+def listeners() -> frozenset[ListeningSocket]:
     """Reads the sockets of this network namespace, of both IP versions. Raises OSError."""
     found = (listener for protocol, family in _TABLES for listener in _of(protocol, family))
     return frozenset(listener for listener in found if listener.port)  # 0: not bound
 
 
-def _of(protocol: int, family: int) -> list[Listener]:
+def _of(protocol: int, family: int) -> list[ListeningSocket]:
     try:
         with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, constants.NETLINK_SOCK_DIAG) as kernel:
             kernel.settimeout(ANSWER_TIMEOUT_S)
@@ -63,7 +63,7 @@ def _of(protocol: int, family: int) -> list[Listener]:
         return _of_procfs(protocol, family)
 
 
-def _dump(kernel: socket.socket, protocol: int, family: int) -> Iterator[Listener]:
+def _dump(kernel: socket.socket, protocol: int, family: int) -> Iterator[ListeningSocket]:
     request = _REQUEST.pack(family, protocol, 0, 0, 1 << _STATES[protocol])
     flags = constants.NLM_F_REQUEST | constants.NLM_F_DUMP
     length = NLMSG_HEADER.size + len(request)
@@ -79,13 +79,13 @@ def _dump(kernel: socket.socket, protocol: int, family: int) -> Iterator[Listene
             yield parse(event.payload, protocol)
 
 
-def parse(payload: bytes, protocol: int) -> Listener:
+def parse(payload: bytes, protocol: int) -> ListeningSocket:
     """Parses a struct inet_diag_msg."""
     _, _, _, _, port, _, cookie = _SOCKET.unpack_from(payload)
-    return Listener(protocol, port, cookie)
+    return ListeningSocket(protocol, port, cookie)
 
 
-def _of_procfs(protocol: int, family: int) -> list[Listener]:
+def _of_procfs(protocol: int, family: int) -> list[ListeningSocket]:
     table = PROC_NET / _TABLES[protocol, family]
     try:
         with table.open(encoding="ascii") as lines:
@@ -97,7 +97,7 @@ def _of_procfs(protocol: int, family: int) -> list[Listener]:
         raise
 
 
-def parse_procfs(lines: Iterator[str], protocol: int) -> Iterator[Listener]:
+def parse_procfs(lines: Iterator[str], protocol: int) -> Iterator[ListeningSocket]:
     """Parses the lines of /proc/net/tcp and the like, see proc(5).
 
     Those of listening TCP sockets come before all others (net/ipv4/tcp_ipv4.c, tcp_get_idx): the rest is not read.
@@ -105,6 +105,6 @@ def parse_procfs(lines: Iterator[str], protocol: int) -> Iterator[Listener]:
     for fields in map(str.split, lines):
         local, state, inode = fields[1], int(fields[3], 16), int(fields[9])
         if state == _STATES[protocol]:
-            yield Listener(protocol, int(local.rpartition(":")[2], 16), inode)
+            yield ListeningSocket(protocol, int(local.rpartition(":")[2], 16), inode)
         elif protocol == TCP:
             return
