@@ -82,4 +82,4 @@ def test_one_source_takes_no_place_of_others(once: str, show: Callable[[str], No
         show(f"{opened} connections of one source; {len(took)} answers, {len(faults)} lost, at most {took[-1]:.2f} s")
         assert faults == []
         assert len(took) >= GOOD_CLIENTS
-        assert opened >= MANY / 4
+        assert opened > 1024  # twice all places
