@@ -22,7 +22,7 @@ AT_ONCE = ("wga0", "wgb-0", "wgc_0")
 
 def rules(interface: str) -> EgressRules:
     tunnel = TunnelNetworks(interface, ip_network("10.101.0.0/24"), None)  # type: ignore[arg-type]  # it is IPv4
-    return EgressRules(tunnel, Blocks(smtp=True, private=True, other_clients=True, extra=()), Translation(None))
+    return EgressRules(tunnel, Blocks(smtp=True, private=True, other_clients=True, extra=()), Translation())
 
 
 async def run_nft(script: str, *arguments: str) -> str:
