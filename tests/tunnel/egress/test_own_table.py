@@ -22,18 +22,20 @@ AT_ONCE = ("wga0", "wgb-0", "wgc_0")
 
 def rules(interface: str) -> EgressRules:
     tunnel = TunnelNetworks(interface, ip_network("10.101.0.0/24"), None)  # type: ignore[arg-type]  # it is IPv4
-    return EgressRules(tunnel, Blocks(smtp=True, private=True, other_clients=True, extra=()), Translation(None))
+    return EgressRules(tunnel, Blocks(smtp=True, private=True, other_clients=True, extra=()), Translation())
 
 
 async def run_nft(script: str, *arguments: str) -> str:
-    pipe = asyncio.subprocess.PIPE
-    process = await asyncio.create_subprocess_exec(
-        "nft", *(arguments or ("-f", "-")), stdin=pipe, stdout=pipe, stderr=pipe
-    )
-    stdout, stderr = await process.communicate(script.encode())
-    if process.returncode != 0:
-        raise EgressError(stderr.decode())
-    return stdout.decode()
+    command = ["nft", *(arguments or ("-f", "-"))]
+
+    def run() -> subprocess.CompletedProcess[str]:
+        return subprocess.run(command, input=script, capture_output=True, text=True, timeout=60, check=False)
+
+    # A thread begins in the network namespace of the one that starts it.
+    done = await asyncio.to_thread(run)
+    if done.returncode != 0:
+        raise EgressError(done.stderr)
+    return done.stdout
 
 
 def test_appliances_that_start_at_once_have_different_tables(once: str, tmp_path: Path) -> None:  # noqa: ARG001 - asked for its check of root

@@ -13,7 +13,7 @@ from tests.support import netns
 from tests.support.tunnel.appliance_process import Appliance
 from tests.support.tunnel.client import clients_of
 from tests.support.tunnel.waiting import until
-from tests.support.tunnel.world import EXIT_IP, WEB, WEB_PORT, World, new_world
+from tests.support.tunnel.world import EXIT_IP, EXIT_IP6, WEB, WEB6, WEB_PORT, World, new_world
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -61,6 +61,7 @@ def test_two_serve_side_by_side(ground: World, backend: str, tmp_path: Path, sho
         one.wg_quick(first.open(first.token())["wg_config"])
         other.wg_quick(second.open(second.token())["wg_config"])
         assert (one.address_seen(), other.address_seen()) == (EXIT_IP, EXIT_IP)
+        assert (one.address_seen(WEB6), other.address_seen(WEB6)) == (EXIT_IP6, EXIT_IP6)
         tables = _tables(ground)
         passed = _passed(one) + _passed(other)
         show(f"{passed} of {2 * TRIES} connections to a blocked host passed")
