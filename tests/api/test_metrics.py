@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 import pytest
@@ -198,16 +197,13 @@ async def test_metrics_are_named_as_is_usual(exit_: ExitUnderTest) -> None:
         assert "_ms" not in name
 
 
-class _Tracking(ConntrackCollector):
-    """Of a host that tracks connections."""
-
-    def __init__(self) -> None:
-        self._folder = TemporaryDirectory()
-        super().__init__(Path(self._folder.name))
-        for sysctl in (conntrack_size.COUNT, conntrack_size.MAX, conntrack_size.BUCKETS):
-            file = Path(self._folder.name) / "sys" / sysctl
-            file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_text("65536\n", encoding="ascii")
+def tracking_host(folder: Path) -> ConntrackCollector:
+    """Of a host that tracks connections, with its /proc in this folder."""
+    for sysctl in (conntrack_size.COUNT, conntrack_size.MAX, conntrack_size.BUCKETS):
+        file = folder / "sys" / sysctl
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text("65536\n", encoding="ascii")
+    return ConntrackCollector(folder)
 
 
 def queried(file: Path) -> Iterator[str]:
@@ -217,9 +213,9 @@ def queried(file: Path) -> Iterator[str]:
 
 @pytest.mark.parametrize("name", ["grafana-dashboard.json", "prometheus-rules.yml"])
 @on_exit()
-async def test_examples_ask_for_what_there_is(exit_: ExitUnderTest, name: str) -> None:
+async def test_examples_ask_for_what_there_is(exit_: ExitUnderTest, name: str, tmp_path: Path) -> None:
     """Every metric that the dashboard and the alerts name is one that a used exit exposes."""
-    exit_.metrics.registry.register(_Tracking())
+    exit_.metrics.registry.register(tracking_host(tmp_path))
     await (await exit_.client()).open()
     await exit_.tick()
     names = {each.partition("{")[0] for each in exposed(exit_)}

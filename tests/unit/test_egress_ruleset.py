@@ -409,7 +409,7 @@ def test_nft_accepts_every_variant(rules: EgressRules) -> None:
 def test_without_limits_nothing_of_them_is_in_the_path() -> None:
     """An exit without limits has neither their chains nor their sets."""
     assert "limit" not in render(FULL)
-    assert "flows" not in render(FULL)
+    assert "client_" not in render(FULL)
 
 
 @pytest.mark.parametrize("prefix", [16, 20, 24, 30])
@@ -418,6 +418,6 @@ def test_a_client_is_one_to_both_versions(prefix: int) -> None:
     subnet = IPv4Network(f"10.101.0.0/{prefix}")
     tunnel = replace(TUNNEL, subnet=subnet, subnet6=IPv6Network("fd65:7869:7400::/112"))
     rules = replace(FULL, tunnel=tunnel, flows=FlowLimits(open=10, new=0))
-    masks = {line.split("& ")[1].split()[0] for line in chain(rules, "limits")}
+    masks = {line.split("& ")[1].split()[0] for line in chain(rules, "client_limits")}
     assert masks == {f"{int(subnet.hostmask):#06x}"}
-    assert f"set flows {{ type inet_service; size {subnet.num_addresses}; flags dynamic; }}" in lines(rules)
+    assert f"set client_flows {{ type inet_service; size {subnet.num_addresses}; flags dynamic; }}" in lines(rules)

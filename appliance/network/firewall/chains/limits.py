@@ -27,23 +27,23 @@ def chain(rules: EgressRules) -> Iterator[str]:
     limits, size = rules.flows, rules.tunnel.subnet.num_addresses
     if not (limits.open or limits.new):
         return
-    yield f"  set flows {{ type inet_service; size {size}; flags dynamic; }}"
+    yield f"  set client_flows {{ type inet_service; size {size}; flags dynamic; }}"
     # The bucket of a client that has opened nothing for this long is full again.
-    yield f"  set new_flows {{ type inet_service; size {size}; flags dynamic,timeout; timeout {2 * BURST_S}s; }}"
+    yield f"  set client_new_flows {{ type inet_service; size {size}; flags dynamic,timeout; timeout {2 * BURST_S}s; }}"
     yield "  chain over_limit {"
     # A reset ends a program's wait at once; a TCP client may ignore an ICMP error (RFC 5927).
     yield "    meta l4proto tcp reject with tcp reset"
     yield f"    {PROHIBITED}"
     yield "  }"
-    yield "  chain limits {"
+    yield "  chain client_limits {"
     yield from _limits(rules)
     yield "  }"
     for hook in HOOKS:
-        yield f"  chain limits_{hook} {{"
+        yield f"  chain client_limits_{hook} {{"
         # Behind the chains that block: what they reject is no connection.
         yield f"    type filter hook {hook} priority filter + 1; policy accept;"
         # A flow is in state new until it is answered, and confirmed once its first packet has left.
-        yield f'    iifname "{rules.tunnel.interface}" ct state new ct status ! confirmed jump limits'
+        yield f'    iifname "{rules.tunnel.interface}" ct state new ct status ! confirmed jump client_limits'
         yield "  }"
 
 
@@ -53,6 +53,6 @@ def _limits(rules: EgressRules) -> Iterator[str]:
         client = f"@nh,{at},16 & {int(rules.tunnel.subnet.hostmask):#06x}"
         if new := rules.flows.new:
             over = f"limit rate over {new}/second burst {new * BURST_S} packets"
-            yield f"    meta nfproto {version} update @new_flows {{ {client} {over} }} goto over_limit"
+            yield f"    meta nfproto {version} update @client_new_flows {{ {client} {over} }} goto over_limit"
         if most := rules.flows.open:
-            yield f"    meta nfproto {version} add @flows {{ {client} ct count over {most} }} goto over_limit"
+            yield f"    meta nfproto {version} add @client_flows {{ {client} ct count over {most} }} goto over_limit"
