@@ -213,9 +213,11 @@ def queried(file: Path) -> Iterator[str]:
 
 @pytest.mark.parametrize("name", ["grafana-dashboard.json", "prometheus-rules.yml"])
 @on_exit()
-async def test_examples_ask_for_what_there_is(exit_: ExitUnderTest, name: str, tmp_path: Path) -> None:
+async def test_examples_ask_for_what_there_is(
+    exit_: ExitUnderTest, name: str, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     """Every metric that the dashboard and the alerts name is one that a used exit exposes."""
-    exit_.metrics.registry.register(tracking_host(tmp_path))
+    exit_.metrics.registry.register(tracking_host(tmp_path_factory.mktemp("proc")))
     await (await exit_.client()).open()
     await exit_.tick()
     names = {each.partition("{")[0] for each in exposed(exit_)}
