@@ -42,6 +42,7 @@ def refused(world: World, appliance: Appliance) -> str:
 
 
 @pytest.mark.under_kernel
+@pytest.mark.black_box
 def test_it_serves_where_forwarding_is_on(world: World, backend: str, client: Client, tmp_path: Path) -> None:
     """What clients do not need is warned of, once each; their traffic passes, in both IP versions."""
     world.exit.run("sysctl", "-qw", *ON, "net.ipv4.conf.all.send_redirects=1")
@@ -56,6 +57,7 @@ def test_it_serves_where_forwarding_is_on(world: World, backend: str, client: Cl
 
 
 @pytest.mark.under_kernel
+@pytest.mark.black_box
 def test_all_that_has_to_be_set_around_it_is_named_at_once(world: World, backend: str, tmp_path: Path) -> None:
     """Where forwarding is off it ends with one line that names all it needs, before it has made anything."""
     line = refused(world, exit_in_container(world, backend, tmp_path, ""))

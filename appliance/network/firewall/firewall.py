@@ -233,12 +233,17 @@ class HostEgress:
 
     async def _give_back(self) -> None:
         """Switches off what an earlier version has switched on for the whole host, unless another program needs it."""
-        needing = relying(await self._listing())
-        self._needed_by_others = bool(needing)
-        if needing:
-            log.warning("net.ipv4.ip_forward = 1 stays, which an earlier version has set: %s needs it", needing)
-        else:
-            self._forwarding.give_back()
+        kept: object
+        try:
+            needing = relying(await self._listing())
+            kept = None if needing is None else f"{needing} needs it"
+            if needing is None:
+                self._forwarding.give_back()
+        except (EgressError, LookupError, TypeError, ValueError) as error:
+            kept = error
+        self._needed_by_others = kept is not None
+        if kept is not None:
+            log.warning("net.ipv4.ip_forward = 1 stays, which an earlier version has set: %s", kept)
 
     async def forget(self, addresses: Collection[Address]) -> None:
         """Deletes flows of these addresses, whose sessions have ended."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from dataclasses import astuple
 from typing import TYPE_CHECKING
 
 from appliance.domain.errors import HostError
@@ -58,7 +59,8 @@ class ObservedForwarding:
     def _read(self) -> Outgoing:
         rules = self._rules
         blocked = private_ipv4() if rules.blocks.private else []
-        return read_outgoing(rules.tunnel.interface, blocked, all_interfaces=rules.forward_others)
+        found = read_outgoing(rules.tunnel.interface, blocked, all_interfaces=rules.forward_others)
+        return Outgoing(*(frozenset(filter(forwarding.NAMEABLE.fullmatch, names)) for names in astuple(found)))
 
     @property
     def uplinks(self) -> frozenset[str]:
