@@ -123,7 +123,8 @@ class HostEgress:
     async def routing_fault(self) -> str | None:
         """Returns why the host's routing lets clients' packets not pass; None: they pass. The tunnel is up."""
         try:
-            return await asyncio.to_thread(client_routes.routing_fault, self._interface, self._subnets)
+            mark = 0 if self._rules.marking is None else self._rules.marking.bit
+            return await asyncio.to_thread(client_routes.routing_fault, self._interface, self._subnets, mark)
         except OSError as error:
             log.warning("whether clients' packets are routed is not known: %s", error)
             return None
