@@ -41,23 +41,24 @@ class Way:
     refusal: int = 0
 
 
-def routing_fault(tunnel: str, subnets: Sequence[Network]) -> str | None:
+def routing_fault(tunnel: str, subnets: Sequence[Network], mark: int = 0) -> str | None:
     """Returns why clients' packets do not pass this host's routing; None: they pass. Raises OSError.
 
-    `tunnel`: its interface, which is up.
+    `tunnel`: its interface, which is up. `mark`: of packets that the table has let in.
     """
     own = socket.if_nametoindex(tunnel)
     with routing_socket(strict=True) as route:
         for subnet in subnets:
-            fault = _lookup_fault(route, tunnel, own, subnet) or _foreign_route(route, own, subnet)
+            fault = _lookup_fault(route, (tunnel, own, mark), subnet) or _foreign_route(route, own, subnet)
             if fault is not None:
                 return f"clients' IPv{subnet.version} traffic does not pass: {fault}"
     return None
 
 
-def _lookup_fault(route: RoutingSocket, tunnel: str, own: int, subnet: Network) -> str | None:
+def _lookup_fault(route: RoutingSocket, entry: tuple[str, int, int], subnet: Network) -> str | None:
+    tunnel, own, mark = entry
     client, there = subnet[2], INTERNET[subnet.version]
-    out = _way(route, there, client, own)
+    out = _way(route, there, client, own, mark)
     if out.index is None:
         if _way(route, there).index is None:
             return None  # the host itself has no way either
@@ -79,12 +80,13 @@ def _told(way: Way, to: Address, source: Address, into: str) -> str:
     )
 
 
-def _way(route: RoutingSocket, to: Address, source: Address | None = None, into: int = 0) -> Way:
+def _way(route: RoutingSocket, to: Address, source: Address | None = None, into: int = 0, mark: int = 0) -> Way:
     length = to.max_prefixlen
     body = _RTMSG.pack(FAMILIES[to.version], length, 0 if source is None else length, 0, 0, 0, 0, 0, 0)
     body += attribute(constants.RTA_DST, to.packed)
     if source is not None:
         body += attribute(constants.RTA_SRC, source.packed) + attribute(constants.RTA_IIF, _NUMBER.pack(into))
+    body += attribute(constants.RTA_MARK, _NUMBER.pack(mark)) if mark else b""
     try:
         payload = route.ask(constants.RTM_GETROUTE, body)
     except TimeoutError:

@@ -61,6 +61,13 @@ class ExitCollector(Collector):
         yield GaugeMetricFamily(
             "wg_appliance_applies_failed", "Failed applies in a row", self._node.health.failed_applies
         )
+        yield from self._ticks()
+        crashes = CounterMetricFamily("wg_appliance_task_crashes", "Crashes of background tasks", labels=["task"])
+        for task, many in self._crashes.items():
+            crashes.add_metric([task], many)
+        yield crashes
+
+    def _ticks(self) -> Iterable[Metric]:
         routed = float(self._ticker.routing_fault is None)
         yield GaugeMetricFamily(
             "wg_appliance_clients_routed", "1: the host's routing lets clients' packets pass", routed
@@ -72,10 +79,6 @@ class ExitCollector(Collector):
             "Readings of the device taken again, as it changed under them",
             self._tunnel.dump_retries,
         )
-        crashes = CounterMetricFamily("wg_appliance_task_crashes", "Crashes of background tasks", labels=["task"])
-        for task, many in self._crashes.items():
-            crashes.add_metric([task], many)
-        yield crashes
         if self._ticker.last_tick_ms is not None:
             yield GaugeMetricFamily(
                 "wg_appliance_last_tick_boottime_seconds",

@@ -78,6 +78,7 @@ def works(exit_: WatchedExit) -> bool:
     return (client.get(f"{WEB}/ip", 5), client.get(f"{WEB6}/ip", 5)) == (EXIT_IP, EXIT_IP6)
 
 
+@pytest.mark.black_box
 @pytest.mark.parametrize(("fault", "said"), FAULTS)
 def test_it_is_said_while_it_lasts(exit_: WatchedExit, fault: str, said: str) -> None:
     """/readyz, the log and a metric say that clients' traffic does not pass, and why, and when it passes again."""

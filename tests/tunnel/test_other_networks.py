@@ -122,6 +122,31 @@ def test_as_a_container_engine_switches_ipv6_on(
     appliance.kill()  # it would leave that on
 
 
+def test_two_appliances_forward_for_their_own_clients(
+    host: World, start_appliance: Callable[..., Appliance], clients: list[Client]
+) -> None:
+    """Neither drops what the other forwards, whichever was first, and together they make no router either."""
+    second = {
+        "wireguard": {
+            "interface": host.interface("y"),
+            "listen_port": 51821,
+            "endpoint_port": 51821,
+            "subnet": "10.102.0.0/24",
+            "subnet6": "fd65:7869:7401::/112",
+        },
+        "api": {"listen": "127.0.0.1:8081"},
+        "metrics": {"listen": ""},
+    }
+    both = [start_appliance(), start_appliance(**second)]
+    for appliance, client in zip(both, clients, strict=True):
+        connected(appliance, client)
+    assert all(works(client) for client in clients)
+    clients[1].down()  # what follows is sent past its tunnel
+    assert [version for version in (4, 6) if routes(host, version)] == []
+    for appliance in both:
+        appliance.kill()  # each has begun with a host that was without the other, or with it
+
+
 @pytest.mark.under_kernel
 def test_the_operator_has_it_forward_others(
     host: World, start_appliance: Callable[..., Appliance], client: Client

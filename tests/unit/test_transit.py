@@ -32,6 +32,12 @@ NOTHING_ELSE = Transit(frozenset({"wan"}), frozenset(), frozenset())
             Transit(frozenset({"wan"}), frozenset({"lan"})),
             id="an interface that another program has made a router's",
         ),
+        pytest.param(
+            SERVING | {'net/ipv6/conf/a"b/forwarding': "1", "net/ipv6/conf/eth*/forwarding": "1"},
+            FOUND,
+            NOTHING_ELSE,
+            id="interfaces that nftables cannot name",
+        ),
         pytest.param({}, {}, Transit(), id="nothing can be read"),
     ],
 )

@@ -15,7 +15,6 @@ from appliance.network import client_routes, process_names, uplinks
 from appliance.network.firewall import coexistence, nft, nft_json, published_ports
 from appliance.network.firewall.client_flows import ClientFlows
 from appliance.network.firewall.observed_forwarding import ObservedForwarding
-from appliance.network.firewall.other_routing import relying
 from appliance.network.firewall.own_table import OwnTable
 from appliance.network.firewall.rules import Answers, HostRouting
 from appliance.network.firewall.state import EgressState
@@ -66,7 +65,6 @@ class HostEgress:
         self._table = OwnTable(self._interface, table_record, self._nft)
         self._user_space = user_space
         self._forwarding = ObservedForwarding(rules, forwarding)
-        self._needed_by_others = False
         self._admission = admission
         self._stands = False
         self._known = False  # whether the current rules have been applied before
@@ -125,7 +123,8 @@ class HostEgress:
     async def routing_fault(self) -> str | None:
         """Returns why the host's routing lets clients' packets not pass; None: they pass. The tunnel is up."""
         try:
-            return await asyncio.to_thread(client_routes.routing_fault, self._interface, self._subnets)
+            mark = 0 if self._rules.marking is None else self._rules.marking.bit
+            return await asyncio.to_thread(client_routes.routing_fault, self._interface, self._subnets, mark)
         except OSError as error:
             log.warning("whether clients' packets are routed is not known: %s", error)
             return None
@@ -144,7 +143,7 @@ class HostEgress:
             host,
             others_seen=seen,
             changed_by=self._changed_by,
-            needed_by_others=self._needed_by_others,
+            needed_by_others=self._forwarding.needed_by_others,
             policy_rules_stand=admission is None or admission.rules_stand(),
             filter_stands=admission is None or admission.filter_stands(),
         )
@@ -170,7 +169,7 @@ class HostEgress:
         if changes.disowned:
             self._forwarding.sysctls.disown(changes.disowned)
         if changes.give_back:
-            await self._give_back()
+            await self._forwarding.give_back(self._listing)
         if self._admission is not None:
             if changes.policy_rules:
                 self._admission.set_rules()
@@ -230,15 +229,6 @@ class HostEgress:
             self._admission.remove()
         listing = await self._listing()
         await self._nft(coexistence.delete(listing, self._table.name, self._interface, self._listen_port))
-
-    async def _give_back(self) -> None:
-        """Switches off what an earlier version has switched on for the whole host, unless another program needs it."""
-        needing = relying(await self._listing())
-        self._needed_by_others = bool(needing)
-        if needing:
-            log.warning("net.ipv4.ip_forward = 1 stays, which an earlier version has set: %s needs it", needing)
-        else:
-            self._forwarding.give_back()
 
     async def forget(self, addresses: Collection[Address]) -> None:
         """Deletes flows of these addresses, whose sessions have ended."""

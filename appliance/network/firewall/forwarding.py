@@ -12,6 +12,7 @@ nobody made a router's is dropped by the table. A program that sets `all` later 
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -26,6 +27,8 @@ IPV6_ALL = "net/ipv6/conf/all/forwarding"
 IPV6_DEFAULT = "net/ipv6/conf/default/forwarding"
 NO_INTERFACES = ("all", "default")
 OFF, ON = "0", "1"
+# The kernel allows quotes and asterisks too, which nftables cannot read or takes for a pattern.
+NAMEABLE = re.compile(r"[\w.:@=+%-]{1,15}")
 NO_TRANSIT = Transit()
 
 
@@ -61,11 +64,11 @@ def of_interface(version: int, interface: str) -> str:
 
 
 def interface_of(name: str, version: int) -> str | None:
-    """Returns the interface whose `forwarding` a sysctl is; None if it is none of one."""
+    """Returns the interface whose `forwarding` a sysctl is; None if it is none of one that nftables can name."""
     prefix, _, last = name.rpartition("/")
     head, _, interface = prefix.rpartition("/")
     is_one = (head, last) == (f"net/ipv{version}/conf", "forwarding") and interface not in NO_INTERFACES
-    return interface if is_one else None
+    return interface if is_one and NAMEABLE.fullmatch(interface) else None
 
 
 def is_needed(name: str, value: str, default: frozenset[str]) -> bool:

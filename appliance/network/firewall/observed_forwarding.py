@@ -5,15 +5,17 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from dataclasses import astuple
 from typing import TYPE_CHECKING
 
-from appliance.domain.errors import HostError
+from appliance.domain.errors import EgressError, HostError
 from appliance.network.firewall import forwarding
 from appliance.network.firewall.chains.destinations import private_ipv4
+from appliance.network.firewall.other_routing import relying
 from appliance.network.outgoing import Outgoing, read_outgoing
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Awaitable, Callable, Mapping
 
     from appliance.network.firewall.rules import EgressRules, Transit
     from appliance.network.firewall.sysctls import Forwarding
@@ -32,6 +34,7 @@ class ObservedForwarding:
         self._outgoing = Outgoing(frozenset(), frozenset())
         self._look_at = 0.0
         self._fault: str | None = None
+        self.needed_by_others = False  # the switch that an earlier version has set
 
     def take_over(self, rules: EgressRules) -> None:
         self._rules = rules
@@ -58,7 +61,8 @@ class ObservedForwarding:
     def _read(self) -> Outgoing:
         rules = self._rules
         blocked = private_ipv4() if rules.blocks.private else []
-        return read_outgoing(rules.tunnel.interface, blocked, all_interfaces=rules.forward_others)
+        found = read_outgoing(rules.tunnel.interface, blocked, all_interfaces=rules.forward_others)
+        return Outgoing(*(frozenset(filter(forwarding.NAMEABLE.fullmatch, names)) for names in astuple(found)))
 
     @property
     def uplinks(self) -> frozenset[str]:
@@ -92,9 +96,22 @@ class ObservedForwarding:
         """Sets sysctls. Raises EgressError."""
         self.sysctls.set(wanted, self._rules.tunnel.interface, self._outgoing.default)
 
-    def give_back(self) -> None:
-        """Switches off what an earlier version has switched on for all interfaces. Raises EgressError."""
-        self.sysctls.give_back(self._rules.tunnel.interface, self.uplinks)
+    async def give_back(self, listing: Callable[[], Awaitable[str]]) -> None:
+        """Switches off what an earlier version has switched on for the whole host, unless another program needs it.
+
+        `listing` returns the output of `nft -j list ruleset`.
+        """
+        kept: object
+        try:
+            needing = relying(await listing())
+            kept = None if needing is None else f"{needing} needs it"
+            if needing is None:
+                self.sysctls.give_back(self._rules.tunnel.interface, self.uplinks)
+        except (EgressError, LookupError, TypeError, ValueError) as error:
+            kept = error
+        self.needed_by_others = kept is not None
+        if kept is not None:
+            log.warning("net.ipv4.ip_forward = 1 stays, which an earlier version has set: %s", kept)
 
     def _wanted(self) -> Mapping[str, str]:
         tunnel = self._rules.tunnel

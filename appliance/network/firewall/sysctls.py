@@ -99,16 +99,21 @@ class Forwarding:
 
     def give_back(self, tunnel: str, uplinks: Collection[str]) -> None:
         """Switches IPv4 forwarding off for the host, and leaves it on for the tunnel. Raises EgressError."""
-        kept = {of_interface(4, uplink): OFF for uplink in uplinks}
-        self._note({name: value for name, value in self.found.items() if name != IP_FORWARD} | kept)
+        earlier = dict(self.found)
+        self._note(earlier | {of_interface(4, uplink): OFF for uplink in uplinks})
         try:
             self._write(IP_FORWARD, OFF)
+        except OSError as error:
+            self._note(earlier)
+            raise EgressError(f"cannot set {_dotted(IP_FORWARD)} = 0: {error.strerror}") from error
+        self._note({name: value for name, value in self.found.items() if name != IP_FORWARD})
+        try:
             # It has switched off all interfaces with it.
             for interface in (*uplinks, tunnel):
                 if self._read(of_interface(4, interface)) is not None:
                     self._write(of_interface(4, interface), ON)
         except OSError as error:
-            raise EgressError(f"cannot set {_dotted(IP_FORWARD)} = 0: {error.strerror}") from error
+            raise EgressError(f"cannot set an interface's forwarding: {error.strerror}") from error
         log.info("sysctl %s = 0 (was 1): an earlier version had set it", _dotted(IP_FORWARD))
 
     def disown(self, names: Collection[str]) -> None:

@@ -81,6 +81,7 @@ RTA_SRC: Final = 2
 RTA_OIF: Final = 4
 RTA_GATEWAY: Final = 5
 RTA_PREFSRC: Final = 7
+RTA_MARK: Final = 16
 RTA_VIA: Final = 18
 IFLA_IFNAME: Final = 3
 IFLA_MTU: Final = 4

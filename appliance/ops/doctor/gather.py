@@ -72,7 +72,7 @@ def gather(settings: Settings, config_file: Path, state: StateDir, become_owner:
     root = os.geteuid() == 0
     wireguard = replace(read_host(interface), foreign=own_interface.foreign(settings, state))
     used = standing_note.read(state.addresses)
-    network = _network(settings, used)
+    network = _network(settings, used, state)
     udp = UdpPort(port_holders.holders(port), _device_port(interface) if wireguard.foreign is None else None)
     forwarding = _forwarding(settings, state, root=root)
     firewall = _firewall(state)
@@ -125,7 +125,7 @@ def _tracking(*, root: bool) -> Tracking | None:
     return Tracking(size, wanted, conntrack_size.is_changeable(PROC) if root else None)
 
 
-def _network(settings: Settings, used: Standing | None) -> Network:
+def _network(settings: Settings, used: Standing | None, state: StateDir) -> Network:
     interface, configured = settings.wireguard.interface, settings.node.public_ip
     asked = configured or (None if used is None else used.address)
     view = uplinks.look(asked, without=interface)
@@ -137,15 +137,17 @@ def _network(settings: Settings, used: Standing | None) -> Network:
         ipv6_off=interfaces.ipv6_is_off(),
         standing=public_address.decide(configured, view, used),
         ports=_ports(settings),
-        routing_fault=_routing_fault(settings),
+        routing_fault=_routing_fault(settings, state),
     )
 
 
-def _routing_fault(settings: Settings) -> str | None:
+def _routing_fault(settings: Settings, state: StateDir) -> str | None:
     subnets = (settings.wireguard.subnet, settings.wireguard.subnet6)
+    noted = choice.noted(state.admission)
+    mark = 0 if noted is None else noted.bit
     try:
         return client_routes.routing_fault(
-            settings.wireguard.interface, [subnet for subnet in subnets if subnet is not None]
+            settings.wireguard.interface, [subnet for subnet in subnets if subnet is not None], mark
         )
     except OSError:
         return None  # there is no tunnel
