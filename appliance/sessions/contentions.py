@@ -58,8 +58,8 @@ class Contentions:
         if egress is not None:
             egress = replace(
                 egress,
-                close=egress.rules and FIREWALL in held,
-                rules=egress.rules and FIREWALL not in held,
+                close=egress.rules and FIREWALL in held and not egress.declared,
+                rules=egress.rules and (FIREWALL not in held or egress.declared),
                 sysctls={} if SYSCTL in held else egress.sysctls,
             )
         return replace(

@@ -175,7 +175,7 @@ class Convergence:
         return fault
 
     def _note_egress(self, changes: EgressChanges) -> None:
-        if changes.rules:
+        if changes.rules and not changes.declared:
             self._contentions.repaired(FIREWALL, self._egress.state().changed_by)
         if changes.sysctls:
             self._contentions.repaired(SYSCTL)

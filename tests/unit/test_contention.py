@@ -5,6 +5,10 @@ from __future__ import annotations
 import pytest
 
 from appliance.network.contention import FIRST_S, LONGEST_S, MANY, QUIET_S, WITHIN_S, Contention
+from appliance.network.firewall.state import EgressChanges
+from appliance.network.reconcile import Changes
+from appliance.sessions.contentions import FIREWALL, Contentions
+from appliance.sessions.metrics import Metrics
 
 
 def test_a_few_repairs_are_none_and_wait_for_nothing() -> None:
@@ -39,3 +43,14 @@ def test_it_is_over_once_nothing_is_changed() -> None:
     assert not contention.ended(FIRST_S + QUIET_S)
     assert not contention.on
     assert not contention.repaired(20)
+
+
+def test_new_rules_wait_for_no_contention() -> None:
+    """The appliance's own changes of its table are applied at once, and never have it removed meanwhile; what another
+    program undoes waits, and the table with it."""
+    contentions = Contentions(Metrics(), monotonic=lambda: 0.0)
+    for _ in range(MANY):
+        contentions.repaired(FIREWALL, "nft")
+    undone, new = EgressChanges(rules=True), EgressChanges(rules=True, declared=True)
+    assert contentions.due(Changes(egress=undone)).egress == EgressChanges(close=True)
+    assert contentions.due(Changes(egress=new)).egress == new

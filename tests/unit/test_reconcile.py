@@ -180,6 +180,12 @@ def test_only_peers_that_differ_are_changed_removals_first(
     [
         pytest.param(replace(IN_PLACE, rules_stand=False), EgressChanges(rules=True), id="somebody changed the rules"),
         pytest.param(
+            replace(IN_PLACE, rules_stand=False, declared=True),
+            EgressChanges(rules=True, declared=True),
+            id="new rules",
+        ),
+        pytest.param(replace(IN_PLACE, declared=True), None, id="new rules that stand"),
+        pytest.param(
             replace(IN_PLACE, others_seen=False), EgressChanges(others=True), id="somebody changed other rules"
         ),
         pytest.param(

@@ -146,6 +146,7 @@ class HostEgress:
             needed_by_others=self._forwarding.needed_by_others,
             policy_rules_stand=admission is None or admission.rules_stand(),
             filter_stands=admission is None or admission.filter_stands(),
+            declared=not self._known,
         )
 
     async def stand_first(self) -> None:

@@ -19,6 +19,7 @@ class EgressState:
     `needed_by_others`: other programs rely on the global IPv4 switch that
     an earlier version has set. `changed_by`: the program that changed the table last, empty if it is not known.
     `policy_rules_stand`, `filter_stands`: the ip rules, and the filter of the tunnel's interface, if there is one.
+    `declared`: the rules that do not stand are others than were ever applied.
     """
 
     rules_stand: bool
@@ -28,6 +29,7 @@ class EgressState:
     needed_by_others: bool = False
     policy_rules_stand: bool = True
     filter_stands: bool = True
+    declared: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +38,7 @@ class EgressChanges:
 
     `disowned`: sysctls that are another program's by now. `give_back`: the global IPv4 switch, which an earlier version
     has set, unless another program needs it. `close`: the table is to be restored later, and removed until then: half
-    a table may translate and not block.
+    a table may translate and not block. `declared`: the rules are new, not undone by another program.
     """
 
     close: bool = False
@@ -47,6 +49,7 @@ class EgressChanges:
     give_back: bool = False
     sysctls: Mapping[str, str] = field(default_factory=dict)  # in the order in which to set them
     others: bool = False
+    declared: bool = False
 
 
 def reconcile(state: EgressState, *, interface: str, ipv6: bool) -> EgressChanges | None:
@@ -60,5 +63,6 @@ def reconcile(state: EgressState, *, interface: str, ipv6: bool) -> EgressChange
         give_back=host.set_by_earlier_version and not state.needed_by_others,
         sysctls=to_set(host, interface, ipv6=ipv6),
         others=not state.others_seen,
+        declared=state.declared and not state.rules_stand,
     )
     return None if changes == EgressChanges() else changes
