@@ -98,7 +98,7 @@ def test_connections_to_the_exit_count_too(few: Vantage) -> None:
     client = few.clients[0]
     forget_all(few)
     before = tracked(few.world.exit)
-    client.send(*flows(client.address[4], INSIDE, 2 * MOST, 2001))
+    client.send(*flows(client.address[4], INSIDE, 2 * MOST, 53))
     until(lambda: tracked(few.world.exit) >= before + MOST - 5, "they are tracked")
     time.sleep(0.5)
     assert tracked(few.world.exit) <= before + MOST + 2
