@@ -32,7 +32,7 @@ def test_a_clean_host_is_ok(served: Host) -> None:
     """All is ok, and the exit status 0. The clock's answer alone is made: a namespace has none of its own."""
     diagnosis = served.doctor()
     assert diagnosis.not_ok() == {}
-    assert len(diagnosis.checks) == 18
+    assert len(diagnosis.checks) == 19
 
 
 def test_doctor_changes_nothing(served: Host) -> None:
@@ -55,7 +55,7 @@ def test_text_has_a_line_a_check(served: Host) -> None:
     served.appliance.stop()
     done = served.appliance.attempt("doctor")
     assert done.returncode == 1
-    assert done.stderr == "wg-appliance: error: 1 of 18 checks failed: server\n"
+    assert done.stderr == "wg-appliance: error: 1 of 19 checks failed: server\n"
     assert "failed   server          it is not running -> systemctl start wg-appliance" in done.stdout
 
 

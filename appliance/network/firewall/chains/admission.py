@@ -32,14 +32,16 @@ def chain(rules: EgressRules) -> Iterator[str]:
     unmark = f"meta mark set meta mark and {~rules.marking.bit & 0xFFFFFFFF:#x}"
     yield "  chain admission {"
     yield f"    type filter hook prerouting priority {BEFORE_ROUTING}; policy accept;"
-    yield from (f"    {outof} {rejection}" for rejection in _rejections(rules))
+    # One comparison for all that is not from the tunnel: what the internet answers, and the host's other traffic.
+    yield f'    iifname != "{rules.tunnel.interface}" accept'
+    yield from (f"    {rejection}" for rejection in _rejections(rules))
     # The source, which the chain `sources` has checked, is looked up for its own sake. Where a table is replaced, sets
     # come into force after the rules (net/netfilter/nf_tables_api.c, nf_tables_commit, nft_set_commit_update), in the
     # order in which they are written. Until this last one has, nothing is found in it, so nothing is marked. A set of
     # one element would not do: nft makes a comparison of it.
     for family, subnet in rules.tunnel.by_family:
         if subnet is not None:
-            yield f"    {outof} {family} saddr {{ {subnet}, {UNUSED[family]} }} {mark}"
+            yield f"    {family} saddr {{ {subnet}, {UNUSED[family]} }} {mark}"
     yield "  }"
     yield "  chain admitted_here {"
     yield "    type filter hook input priority filter + 10; policy accept;"
