@@ -82,8 +82,9 @@ def test_a_free_bit_is_chosen_and_kept() -> None:
     """The first free one, then the same at each start, until another program uses it."""
     assert choose(AUTO, None, NOTHING).bit == CANDIDATES[0]
     assert choose(AUTO, None, used(*SECOND)).bit == CANDIDATES[1]
-    noted = Mark(CANDIDATES[3], 7)
+    noted = Mark(CANDIDATES[3], ROOM - 5)
     assert choose(AUTO, noted, NOTHING) == noted
+    assert choose(AUTO, replace(noted, priority=7), NOTHING).priority == ROOM, "there is room again"
     assert choose(AUTO, noted, Others({noted.bit: "it"}, {})).bit == CANDIDATES[0]
 
 

@@ -307,13 +307,15 @@ def test_what_is_blocked_gets_no_mark() -> None:
     marked = chain(VARIANTS["marked"], "admission")
     rejected = [line for line in marked if "reject" in line]
     private = [line for line in rejected if "10.0.0.0/8, 100.64.0.0/10" in line or "fc00::/7" in line]
-    allowed = [line for line in marked if line.endswith(" accept")]
+    allowed = [line for line in marked if line.endswith("0x1000 accept")]
     others = [line for line in rejected if line not in private]
-    assert marked[1:] == [*others, *allowed, *private, *(line for line in marked[-2:] if "mark set" in line)]
+    clients = marked[-2:]
+    assert marked[1:] == ['iifname != "wga0" accept', *others, *allowed, *private, *clients]
+    assert all("saddr" in line and line.endswith("meta mark set meta mark or 0x1000") for line in clients)
     assert len(private) == 2
     assert all("10.101.0.1 . 53" in line or "fd65:7869:7400::1 . 53" in line for line in allowed)
     assert not any("@" in line for line in marked)
-    assert 'iifname "wga0" ip daddr 10.101.0.0/24 ip daddr != 10.101.0.1 reject with icmpx admin-prohibited' in rejected
+    assert "ip daddr 10.101.0.0/24 ip daddr != 10.101.0.1 reject with icmpx admin-prohibited" in rejected
     assert any("198.51.100.7/32" in line for line in rejected)
     for name in ("admitted_here", "admitted_through"):
         assert 'iifname "wga0" meta mark set meta mark and 0xffffefff' in chain(VARIANTS["marked"], name)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from appliance.domain.errors import EgressError, HostError
 from appliance.network.admission import policy_rules, tunnel_filter
-from appliance.network.admission.mark import first_of_others, place
+from appliance.network.admission.mark import first_of_others, is_good, place
 from appliance.network.interfaces import has_ipv6
 from appliance.network.netlink import constants, route
 
@@ -112,16 +112,18 @@ class Admission:
         return mark, *policy_rules.changes(present, wanted, self._interface)
 
     def _placed(self, present: Collection[PolicyRule]) -> Mark:
-        """Returns the mark with the priority that the rules should have: before those that were added meanwhile."""
+        """Returns the mark with the priority that the rules should have beside those that came and went meanwhile."""
         first = first_of_others(present, self._interface)
-        if self._moved is None or self.mark.priority + policy_rules.SPAN <= first:
+        if self._moved is None or is_good(self.mark.priority, first):
             return self.mark
         others = {rule.priority for rule in present if not policy_rules.is_ours(rule, self._interface)}
         return replace(self.mark, priority=place(others, first))
 
     def _move(self, mark: Mark) -> None:
         if mark != self.mark and self._moved is not None:
-            log.info("another program's ip rules came before those of %s, which move", self._interface)
+            log.info(
+                "other programs' ip rules came or went: those of %s move to priority %d", self._interface, mark.priority
+            )
             self.mark = mark
             try:
                 self._moved(mark)

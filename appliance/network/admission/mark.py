@@ -76,6 +76,11 @@ def first_of_others(rules: Iterable[PolicyRule], interface: str) -> int:
     return min(deciding, default=MAIN)
 
 
+def is_good(priority: int, first: int) -> bool:
+    """Tells whether rules of this priority come before all others, and have room before them."""
+    return ROOM // 2 <= priority <= first - SPAN
+
+
 def place(taken: Container[int], first: int) -> int:
     """Returns the priority of the first rule: before all others and with room before it, as far as there is."""
     preferred: tuple[int, ...] = (
@@ -100,7 +105,7 @@ def choose(wanted: tuple[int | None, int | None], noted: Mark | None, used: Othe
     elif bit in used.bits:
         raise HostError(f'egress.mark = "{bit:#x}": {used.bits[bit]} uses this bit; choose another, or "auto"')
     if priority is None:
-        stays = noted is not None and noted.priority + SPAN <= used.first and not _taken(noted.priority, used)
+        stays = noted is not None and is_good(noted.priority, used.first) and not _taken(noted.priority, used)
         priority = noted.priority if noted is not None and stays else place(used.priorities, used.first)
     elif taken := _taken(priority, used):
         raise HostError(

@@ -95,7 +95,7 @@ def stopped(exit_: Vantage) -> Iterator[None]:
     "tampering",
     [
         "nft flush ruleset",
-        "nft delete table inet wg_appliance",
+        pytest.param("nft delete table inet wg_appliance", marks=pytest.mark.long),
         pytest.param("nft flush table inet wg_appliance", marks=pytest.mark.long),
         "nft flush chain inet wg_appliance forward",
         pytest.param("nft flush set inet wg_appliance extra4", marks=pytest.mark.long),
@@ -163,7 +163,7 @@ def rules_in_order(exit_: Vantage) -> list[str]:
     return [name for line in lines for word, name in words.items() if word in line]
 
 
-@pytest.mark.parametrize("when", ["before", "meanwhile"])
+@pytest.mark.parametrize("when", [pytest.param("before", marks=pytest.mark.long), "meanwhile"])
 def test_beside_wg_quick_nothing_passes_and_all_else_does(
     exit_: Vantage, when: str, show: Callable[[str], None]
 ) -> None:

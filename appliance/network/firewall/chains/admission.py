@@ -42,18 +42,19 @@ def chain(rules: EgressRules) -> Iterator[str]:
     unmark = f"meta mark set meta mark and {~rules.marking.bit & 0xFFFFFFFF:#x}"
     yield "  chain admission {"
     yield f"    type filter hook prerouting priority {BEFORE_ROUTING}; policy accept;"
-    yield from (f"    {outof} {rejection}" for rejection in _rejections(rules))
-    yield from (
-        f"    {outof} {_from_clients(rules, version)} {way} {mark} accept" for version, way in _allowances(rules)
-    )
-    yield from (f"    {outof} {rejection}" for rejection in _private_rejections(rules))
+    # One comparison for all that is not from the tunnel: what the internet answers, and the host's other traffic.
+    yield f'    iifname != "{rules.tunnel.interface}" accept'
+    yield from (f"    {rejection}" for rejection in _rejections(rules))
+    for version, allowed in _allowances(rules):
+        yield f"    {_from_clients(rules, version)} {allowed} {mark} accept"
+    yield from (f"    {rejection}" for rejection in _private_rejections(rules))
     # The source, which the chain `sources` has checked, is looked up for its own sake. Where a table is replaced, sets
     # come into force after the rules (net/netfilter/nf_tables_api.c, nf_tables_commit, nft_set_commit_update), in the
     # order in which they are written. Until this last one has, nothing is found in it, so nothing is marked. A set of
     # one element would not do: nft makes a comparison of it.
     for (_, subnet), (_, version) in zip(rules.tunnel.by_family, FAMILIES, strict=True):
         if subnet is not None:
-            yield f"    {outof} {_from_clients(rules, version)} {mark}"
+            yield f"    {_from_clients(rules, version)} {mark}"
     yield "  }"
     yield "  chain admitted_here {"
     yield "    type filter hook input priority filter + 10; policy accept;"
