@@ -32,7 +32,7 @@ def test_a_clean_host_is_ok(served: Host) -> None:
     """All is ok, and the exit status 0. The clock's answer alone is made: a namespace has none of its own."""
     diagnosis = served.doctor()
     assert diagnosis.not_ok() == {}
-    assert len(diagnosis.checks) == 19
+    assert len(diagnosis.checks) == 24
 
 
 def test_doctor_changes_nothing(served: Host) -> None:
@@ -50,12 +50,12 @@ def test_text_has_a_line_a_check(served: Host) -> None:
     """A line a check: status, name, what; where something is wrong the command that mends it, and status 1."""
     done = served.appliance.attempt("doctor")
     lines = done.stdout.splitlines()
-    assert len(lines) == 19
+    assert len(lines) == 24
     assert all(line.split()[0] in ("ok", "warning", "failed") for line in lines)
     served.appliance.stop()
     done = served.appliance.attempt("doctor")
     assert done.returncode == 1
-    assert done.stderr == "wg-appliance: error: 1 of 19 checks failed: server\n"
+    assert done.stderr == "wg-appliance: error: 1 of 24 checks failed: server\n"
     assert "failed   server          it is not running -> systemctl start wg-appliance" in done.stdout
 
 

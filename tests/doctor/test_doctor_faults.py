@@ -62,7 +62,7 @@ def test_a_limit_that_takes_a_reload(served: Host) -> None:
 def test_no_server(host: Host) -> None:
     """Neither it nor its ticks are there; that is one failure, not many."""
     diagnosis = host.doctor()
-    assert diagnosis.error == "wg-appliance: error: 1 of 19 checks failed: server\n"
+    assert diagnosis.error == "wg-appliance: error: 1 of 24 checks failed: server\n"
     assert diagnosis["server"].mend.startswith("systemctl start wg-appliance")
     assert (diagnosis["tick"].status, diagnosis["drift"].status) == ("warning", "warning")
 

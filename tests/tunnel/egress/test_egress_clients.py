@@ -9,12 +9,21 @@ import pytest
 
 from tests.support.egress.capture import mac_of, send
 from tests.support.egress.packets import FIN, SYN, echo, tcp, token, udp
-from tests.support.egress.vantage import EXIT_OF, INSIDE_OF, WEB_OF
+from tests.support.egress.vantage import EXIT_OF, INSIDE_OF, WEB_OF, vantage_on
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from tests.support.egress.vantage import Vantage
 
 LAN = {4: "198.51.100.34", 6: "2001:db8:1:2::2"}  # the second client's own, outside the tunnel
+
+
+@pytest.fixture(scope="module")
+def router(backend: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Vantage]:
+    """An exit that forwards between its other networks too."""
+    with vantage_on(backend, tmp_path_factory.mktemp("router"), egress={"forward_others": True}) as made:
+        yield made
 
 
 def settled_at_the_other(exit_: Vantage, version: int) -> None:
@@ -76,9 +85,10 @@ def test_a_source_that_the_tunnel_lets_through_does_not_leave(exit_: Vantage, ve
 
 
 @pytest.mark.parametrize("version", [4, 6])
-def test_a_neighbour_with_a_client_address_does_not_get_out(exit_: Vantage, version: int) -> None:
+def test_a_neighbour_with_a_client_address_does_not_get_out(router: Vantage, version: int) -> None:
     """A neighbour of the exit's that sends from an address of the tunnel's, to use the exit without a session, does
-    not get out; from its own address the exit forwards it."""
+    not get out; from its own address the exit, which is a router, forwards it."""
+    exit_ = router
     exit_.exit.sh("sysctl -qw net.ipv4.conf.all.rp_filter=0 net.ipv4.conf.lan2.rp_filter=0")
     client = exit_.clients[0].address[version]
     unused = str(ip_address(INSIDE_OF[version]) + 76)

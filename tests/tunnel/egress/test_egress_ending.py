@@ -37,6 +37,9 @@ table ip neighbours {
 """
 
 
+ROUTER = {"forward_others": True}  # a neighbour's traffic goes through the host too
+
+
 class Ground:
     """One client address, for one of two clients at a time."""
 
@@ -83,7 +86,7 @@ def ground(backend: str, directory: Path) -> Iterator[Ground]:
     with ExitStack() as stack:
         world = stack.enter_context(new_world())
         clients = stack.enter_context(clients_of(world, directory))
-        appliance = Appliance(world, backend, directory / "appliance", {"wireguard": ONE_ADDRESS})
+        appliance = Appliance(world, backend, directory / "appliance", {"wireguard": ONE_ADDRESS, "egress": ROUTER})
         stack.enter_context(appliance.serving())
         yield Ground(world, appliance, clients, stack.enter_context(Capture(world.internet, "net0")))
 

@@ -67,11 +67,11 @@ def test_a_fragmented_syn_to_a_mail_port_does_not_leave(exit_: Vantage, version:
 
 @pytest.mark.parametrize("version", [4, 6])
 def test_the_hosts_own_mail_server_is_not_reached(exit_: Vantage, version: int) -> None:
-    """A mail server on the exit itself, which may relay for its neighbours, is not reached through the tunnel; what
-    listens at another port there is."""
+    """A mail server on the exit itself, which may relay for its neighbours, is not reached through the tunnel; a
+    resolver there is."""
     client, inside = exit_.clients[0].address[version], INSIDE_OF[version]
-    with tcp_servers(exit_.world.exit, inside, 25, 26):
-        for port in (25, 26):
+    with tcp_servers(exit_.world.exit, inside, 25, 53):
+        for port in (25, 53):
             exit_.send(tcp(client, inside, b"", port))
-        assert answered(exit_, inside, 26).tcp_flags == SYN | ACK
+        assert answered(exit_, inside, 53).tcp_flags == SYN | ACK
         assert answered(exit_, inside, 25).tcp_flags & (RST | SYN) == RST

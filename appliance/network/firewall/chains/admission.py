@@ -2,7 +2,7 @@
 
 Routing and the tunnel's egress admit marked packets only (network/admission), so that nothing passes while the table
 is missing. Here each packet is decided on before it is routed, after all translation of its destination: one chain of
-the table that is flushed opens nothing either. The networks stand in the rules and not in sets, for the same reason.
+the table that is flushed opens nothing either. Blocked networks stand in the rules, not in sets, for the same reason.
 """
 
 from __future__ import annotations
@@ -16,8 +16,6 @@ from appliance.network.firewall.chains.destinations import (
     PRIVATE,
     PROHIBITED,
     SMTP_PORTS,
-    allowed_networks,
-    allowed_ports,
     networks_by_set,
     ports,
 )
@@ -103,18 +101,18 @@ def _private_rejections(rules: EgressRules) -> Iterator[str]:
 
 def _allowances(rules: EgressRules) -> Iterator[tuple[int, str]]:
     """Yields (IP version, match) of what passes although its destination is private, as the chains `private` and `host`
-    have it: what the operator allows, also where the host has translated it, and open services at private addresses."""
+    have it: what the operator allows, also where the host has translated it, and open services at private addresses.
+
+    By named sets: while one is empty, less passes, not more.
+    """
     if not rules.blocks.private:
         return
-    networks, transport = allowed_networks(rules), "meta l4proto { tcp, udp }"
+    transport = "meta l4proto { tcp, udp }"
     for version in rules.tunnel.own:
-        family = NAMES[version]
-        if allowed := _listed(networks, version):
-            yield version, f"{family} daddr {allowed}"
-        if places := ", ".join(allowed_ports(rules, version)):
-            yield version, f"{transport} {family} daddr . th dport {{ {places} }}"
-            before = f"ct original {family} daddr . ct original proto-dst"
-            yield version, f"ct status dnat {transport} {before} {{ {places} }}"
+        family, places = NAMES[version], f"@allowed_ports{version}"
+        yield version, f"{family} daddr @allowed{version}"
+        yield version, f"{transport} {family} daddr . th dport {places}"
+        yield version, f"ct status dnat {transport} ct original {family} daddr . ct original proto-dst {places}"
     for service in rules.services.open:
         public_ip = rules.services.public_ip
         address = public_ip if service.everywhere else service.address

@@ -64,13 +64,13 @@ def sets(rules: EgressRules) -> Iterator[str]:
     for name, networks in networks_by_set(rules.blocks).items():
         yield from _networks(name, networks)
     # Without their NAT64 forms: the same numbers in a translator's network are another host.
-    yield from _networks("allowed", allowed_networks(rules))
+    yield from _networks("allowed", _allowed_networks(rules))
     for version, kind in KINDS:
-        members = _elements(allowed_ports(rules, version))
+        members = _elements(_allowed_ports(rules, version))
         yield f"  set allowed_ports{version} {{ type {kind} . inet_service;{members} }}"
 
 
-def allowed_ports(rules: EgressRules, version: int) -> list[str]:
+def _allowed_ports(rules: EgressRules, version: int) -> list[str]:
     """Returns the allowed addresses with a port, each once: the operator's, and a resolver's on the exit."""
     ports = [
         (each.address, each.port) for each in rules.blocks.allowed if not isinstance(each, IPv4Network | IPv6Network)
@@ -91,7 +91,7 @@ def _elements(members: Iterable[str]) -> str:
     return f" elements = {{ {text} }};" if text else ""
 
 
-def allowed_networks(rules: EgressRules) -> list[Network]:
+def _allowed_networks(rules: EgressRules) -> list[Network]:
     """Returns the allowed networks without metadata services and the exit's own addresses, unless named alone."""
     networks = [each for each in rules.blocks.allowed if isinstance(each, IPv4Network | IPv6Network)]
     for kept in map(ip_network, (*METADATA, *rules.tunnel.own.values())):
