@@ -1,4 +1,4 @@
-"""Reads the sockets that receive what nobody asked for: listening TCP, unconnected UDP. Blocking.
+"""Reads the sockets that receive what they have not asked for: listening TCP, unconnected UDP. Blocking.
 
 The kernel selects them (sock_diag(7)), so that a host's many connections cost nothing. Where it lacks the module for a
 protocol, as small kernels and containers of such hosts do, procfs is read.

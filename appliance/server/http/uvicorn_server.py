@@ -38,7 +38,7 @@ HEADERS_OF_TLS = {"Strict-Transport-Security": "max-age=31536000"}
 sslproto.SSLProtocol.max_size = 16 * 1024
 
 
-def _of_nobody(_: object) -> None:
+def _without_source(_: object) -> None:
     """Returns no source: the longest idle connection makes room, whose it may be."""
 
 
@@ -51,7 +51,7 @@ class WebServer:
         listener: socket.socket,
         grace_s: int,
         certificate: Certificate | None = None,
-        source_of: Callable[[object], str | None] = _of_nobody,
+        source_of: Callable[[object], str | None] = _without_source,
     ) -> None:
         """`grace_s`: how long running requests may still take after `stop`. `certificate`: serves HTTPS.
 
