@@ -6,8 +6,8 @@ ip_mkroute_input); `ip_forward` need not be set. Setting that one changes all in
 
 IPv6: the kernel asks `all` alone (net/ipv6/ip6_output.c, ip6_forward); an interface's own value tells whether it is a
 router's. So `all` is set, and the interfaces and `default` keep their own values: what comes in by an interface that
-no other program made a router's is dropped by the table. A program that sets `all` later makes them all 1 with it, even if it was
-1 before (net/ipv6/addrconf.c, addrconf_fixup_forwarding), by which it is noticed.
+no other program made a router's is dropped by the table. A program that sets `all` later makes them all 1 with it,
+even if it was 1 before (net/ipv6/addrconf.c, addrconf_fixup_forwarding), by which it is noticed.
 """
 
 from __future__ import annotations
