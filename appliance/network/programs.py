@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import tempfile
 from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING
 
@@ -70,7 +71,7 @@ def run(
     the terminal's signals. `merged` makes stderr part of stdout. `summary` makes the reason of a failure from stderr,
     or from stdout if stderr is empty.
 
-    For operators' commands: the service's unit denies it files in memory (memfd_create).
+    Blocks: for operators' commands, and for a start of the service.
     """
     with ExitStack() as files:
         # Files in memory, and no pipes: a process that the program leaves behind may keep its output open for good.
@@ -127,11 +128,14 @@ def _wait(process: subprocess.Popen[bytes], command: Sequence[str], timeout_s: f
 
 
 def _file(command: Sequence[str], name: str) -> IO[bytes]:
-    """Opens a file in memory, which works on a full disk too."""
+    """Opens a file in memory, which works on a full disk too; where the service's unit denies that, another."""
     try:
-        return os.fdopen(os.memfd_create(name), "w+b")
+        try:
+            return os.fdopen(os.memfd_create(name), "w+b")
+        except PermissionError:
+            return tempfile.TemporaryFile()
     except OSError as error:
-        raise ProgramFailed(command[0], f"cannot be run: no file in memory: {error.strerror}") from error
+        raise ProgramFailed(command[0], f"cannot be run: no file for its {name}: {error.strerror}") from error
 
 
 def _read(command: Sequence[str], file: IO[bytes]) -> str:

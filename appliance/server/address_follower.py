@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,7 @@ from appliance.server import egress_assembly
 if TYPE_CHECKING:
     from collections.abc import Collection
     from ipaddress import IPv4Address, IPv6Address
+    from collections.abc import Callable
     from pathlib import Path
 
     from appliance.config.settings import Settings
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+OTHER_VERSION_AFTER_S = 5.0
 NO_WAY_OUT = "this host has no default route any more: nothing of what clients send can leave"
 
 
@@ -46,6 +49,8 @@ class AddressFollower:
         self._metrics = metrics
         self._fault: str | None = None
         self._unread: str | None = None
+        self._other_version_since: float | None = None
+        self.wake_up: Callable[[], None] = lambda: None  # requests a tick
         # What flows may leave with: those that began under the last process, too.
         self._leave_with = standing_note.read(note) or local.standing
         standing_note.note(note, local.standing)
@@ -79,10 +84,25 @@ class AddressFollower:
             return self._fault
         self._unread = None
         now = public_address.decide(configured, view, self.local.standing)
+        if now is not None and not self._is_lasting(now):
+            now = public_address.decide(self.local.standing.address, view, self.local.standing)
         if now is not None:
             self._take_over(now, view.own)
         self._report_way_out(view)
         return self._fault
+
+    def _is_lasting(self, now: public_address.Standing) -> bool:
+        """Tells whether an address of the other IP version has been found for a while.
+
+        Where an address is replaced, the host has none of its version for a moment; not all clients can dial the other.
+        """
+        if now.address.version == self.local.standing.address.version:
+            self._other_version_since = None
+            return True
+        if self._other_version_since is None:
+            self._other_version_since = time.monotonic()
+            asyncio.get_running_loop().call_later(OTHER_VERSION_AFTER_S, self.wake_up)
+        return time.monotonic() - self._other_version_since >= OTHER_VERSION_AFTER_S
 
     def _take_over(self, now: Standing, own: Collection[Address]) -> None:
         before, abandoned = self.local.standing, public_address.abandoned(self._leave_with, now, own)

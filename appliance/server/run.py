@@ -112,6 +112,7 @@ async def _serve(read_settings: Callable[[], Settings], environ: Mapping[str, st
         systemd.status("starting: checking the store")
         store = await _open_store(state, metrics, stack)
         parts = await _build_parts(host, store, clock, metrics)
+        host.follower.wake_up = parts.wakeup.request_tick
         stack.push_async_callback(_leave_host, host)
         applied.note(state.running, settings)
         status = _service_status(systemd, parts, clock)

@@ -61,7 +61,7 @@ def test_reload_takes_over_egress(service: Appliance, systemd: SystemdSocket) ->
     service.reload()
     until(lambda: len(systemd.all("READY")) == 2, "ready again")
     assert "198.51.100.0/24" in table()
-    assert "dport" not in table()
+    assert "2525" not in table()
     assert [name for message in systemd.messages for name in message if name in {"READY", "RELOADING"}] == [
         *("READY", "RELOADING", "READY")
     ]

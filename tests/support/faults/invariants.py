@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from appliance.domain.entities import Account
     from tests.support.faults.world import World
 
+RELEASED_WITHIN = 100  # turns of the event loop
 SHORTEST_WINDOW_MS = 1000 * min(
     length for v in VARIANTS for t in v.tiers.values() for length in (t.bytes_window, t.seconds_window)
 )
@@ -91,6 +93,10 @@ class Invariants:
         found = await rows.unfinished(world.admin_connection)  # type: ignore[arg-type]
         require(all(s.state is State.LIVE for s in found), "only live rows at the end", [s.state for s in found])
         require({s.public_key for s in found} == world.kernel.peers.keys(), "live rows are peers", found)
+        for _ in range(RELEASED_WITHIN):  # addresses are freed in the background
+            if world.parts.pool.in_use == len(found):
+                break
+            await asyncio.sleep(0)
         require(world.parts.pool.in_use == len(found), "addresses taken", world.parts.pool.in_use, len(found))
 
     # One by one --------------------------------------------------------------------------------------
