@@ -14,9 +14,8 @@ from appliance.network.uplinks import look
 from appliance.server import egress_assembly
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Callable, Collection
     from ipaddress import IPv4Address, IPv6Address
-    from collections.abc import Callable
     from pathlib import Path
 
     from appliance.config.settings import Settings
