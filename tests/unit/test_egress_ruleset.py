@@ -100,6 +100,12 @@ def chain(rules: EgressRules, name: str) -> list[str]:
     return found[start + 1 : found.index("}", start)]
 
 
+@pytest.mark.parametrize("rules", VARIANTS.values(), ids=VARIANTS)
+def test_protocols_are_keywords_of_nft(rules: EgressRules) -> None:
+    """Protocols are named as nft's grammar has them: other names it looks up in /etc/protocols, which a host may lack."""
+    assert "ipv6-icmp" not in render(rules)
+
+
 def test_the_table_is_replaced_in_one_transaction() -> None:
     """The table is declared, deleted and made in one go: also where there is none yet, and never a moment without."""
     assert render(FULL).startswith(remove())

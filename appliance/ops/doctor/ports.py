@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from appliance.ops.doctor.facts import Facts, PortFacts
 
 NUMBERS = {"tcp": 6, "udp": 17}
+# What nft prints where the host has no /etc/protocols.
+PRINTED: Mapping[object, object] = {number: name for name, number in NUMBERS.items()}
 NEARLY_ALL = 0.8
 
 
@@ -52,14 +54,14 @@ def used_ranges(ruleset: str | None, table: str) -> Mapping[str, PortRange]:
 
 
 def _translated(parts: list[dict[str, Any]]) -> Iterator[tuple[str, PortRange]]:
-    protocol = None
+    protocol: object = None
     for part in parts:
         match part:
-            case {"match": {"left": {"meta": {"key": "l4proto"}}, "right": str(name)}}:
-                protocol = name
+            case {"match": {"left": {"meta": {"key": "l4proto"}}, "right": str(name) | int(name)}}:
+                protocol = PRINTED.get(name, name)
             case {"snat": {"port": given}} | {"masquerade": {"port": given}} if protocol is not None:
                 first, last = given["range"] if isinstance(given, dict) else (given, given)
-                yield protocol, PortRange(first, last)
+                yield str(protocol), PortRange(first, last)
 
 
 def _narrow(found: PortFacts, name: str, chosen: PortRange | None) -> Finding | None:

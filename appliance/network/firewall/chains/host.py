@@ -23,7 +23,7 @@ def chain(rules: EgressRules) -> Iterator[str]:
     yield "  chain host {"
     # Answers to what the host itself began; and ICMP errors, without which no answer fits a client's smaller path.
     yield "    ct state established ct direction reply return"
-    yield "    meta l4proto { icmp, ipv6-icmp } ct state related return"
+    yield "    meta l4proto { icmp, icmpv6 } ct state related return"
     for version, address in rules.tunnel.own.items():
         yield f"    {NAMES[version]} daddr {address} {ECHO[version]} return"
     for listener in rules.services.open:
