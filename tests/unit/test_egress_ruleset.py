@@ -102,7 +102,7 @@ def chain(rules: EgressRules, name: str) -> list[str]:
 
 @pytest.mark.parametrize("rules", VARIANTS.values(), ids=VARIANTS)
 def test_protocols_are_keywords_of_nft(rules: EgressRules) -> None:
-    """Protocols are named as nft's grammar has them: other names it looks up in /etc/protocols, which a host may lack."""
+    """Protocols are named as nft's grammar has them: others it looks up in /etc/protocols, which may be missing."""
     assert "ipv6-icmp" not in render(rules)
 
 
