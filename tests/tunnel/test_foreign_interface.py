@@ -74,7 +74,6 @@ def test_a_tun_without_wireguard_is_refused_and_nothing_is_touched(world: World,
 
 
 @pytest.mark.black_box
-@pytest.mark.under_kernel
 @pytest.mark.parametrize("commands", [(), (UP,)], ids=["down", "up"])
 def test_an_interface_with_nothing_on_it_is_taken(
     world: World, backend: str, tmp_path: Path, commands: tuple[str, ...]
@@ -87,7 +86,6 @@ def test_an_interface_with_nothing_on_it_is_taken(
         assert len(appliance.peers()) == 1
 
 
-@pytest.mark.under_kernel
 def test_tunnels_are_taken_over_without_a_record(
     start_appliance: Callable[..., Appliance], client: Client, tmp_path: Path, show: Callable[[str], None]
 ) -> None:
@@ -140,7 +138,6 @@ def test_a_key_that_was_replaced_while_the_tunnel_stood(start_appliance: Callabl
     appliance.start()
 
 
-@pytest.mark.under_kernel
 def test_a_foreign_interface_that_comes_while_we_serve(backend: str, tmp_path: Path) -> None:
     """Somebody replaces the interface by one of that name and a key of their own: it is left as it is, /readyz and
     the log name it, once; when it has gone, ours is there again and the sessions go on."""
@@ -169,7 +166,6 @@ def test_a_foreign_interface_that_comes_while_we_serve(backend: str, tmp_path: P
         assert appliance.log()[logged:].count("that is not ours") == 1
 
 
-@pytest.mark.under_kernel
 def test_stopping_and_uninstalling_leave_a_foreign_interface(
     world: World, backend: str, tmp_path: Path, show: Callable[[str], None]
 ) -> None:

@@ -125,7 +125,6 @@ def test_doctor_says_it_too(exit_: WatchedExit) -> None:
     until(lambda: ready(exit_), "it is ready", SECONDS)
 
 
-@pytest.mark.under_kernel
 def test_an_exit_that_starts_with_such_a_rule_gets_ready_without_it(
     world: World, start_appliance: Callable[..., Appliance], client: Client
 ) -> None:

@@ -229,7 +229,6 @@ def test_a_change_while_it_was_stopped_is_taken_over(exit_: Watched) -> None:
     exit_.comes_to_leave_with(4, NEW, far, WEB_IP, port=41007)
 
 
-@pytest.mark.under_kernel
 @pytest.mark.parametrize("version", [4, 6])
 def test_each_link_has_its_own_address(exit_: Watched, version: int) -> None:
     """What a route sends by a second link leaves with that link's address, all else with the public one."""
@@ -286,7 +285,6 @@ def test_doctor_compares_with_what_the_server_uses(exit_: Watched) -> None:
         assert (status, EXIT_IP6 in what, "2001:db8:2::6" in what) == ("failed", True, True)
 
 
-@pytest.mark.under_kernel
 def test_another_tables_default_route_is_not_ours(exit_: Watched) -> None:
     """A default route of another VPN's table counts where a rule leads to it, and nowhere else."""
     with second_link(exit_, "vpn0"):
@@ -315,7 +313,6 @@ def test_a_host_without_a_default_route_is_told_so(exit_: Watched) -> None:
         assert exit_.told() == EXIT_IP
 
 
-@pytest.mark.under_kernel
 def test_a_configured_address_that_comes_and_goes(fixed: Watched) -> None:
     """New flows leave with it as long as the host has it; when it goes, those too that left with it."""
     far = fixed.vantage.far

@@ -41,7 +41,6 @@ def world(backend: str) -> Iterator[World]:  # noqa: ARG001 - asked for its chec
         yield made
 
 
-@pytest.mark.under_kernel
 @pytest.mark.black_box
 def test_clients_are_answered_by_the_new_uplink(
     world: World,

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from tests.support.tunnel.namespace import Namespace
     from tests.support.tunnel.world import World
 
-pytestmark = [pytest.mark.black_box, pytest.mark.under_kernel]
+pytestmark = pytest.mark.black_box
 
 NO_FRAGMENTS = """
 table inet no_fragments {
@@ -67,6 +67,7 @@ def tunnel_mtu(appliance: Appliance) -> int:
     return int(link.stdout)
 
 
+@pytest.mark.under_kernel
 @pytest.mark.parametrize("line", [1460, pytest.param(1400, marks=pytest.mark.long)])
 def test_a_narrow_line_of_a_client_carries_both_ways(
     appliance: Appliance, world: World, client: Client, tmp_path: Path, line: int
@@ -95,6 +96,7 @@ def test_the_exits_own_mtu_is_what_its_uplink_leaves(
     assert "MTU" not in appliance.open(appliance.token())["wg_config"]
 
 
+@pytest.mark.under_kernel
 def test_the_exits_own_mtu_follows_its_uplink(world: World, appliance: Appliance) -> None:
     """An uplink whose MTU changes while the exit serves is followed, and back."""
     assert tunnel_mtu(appliance) == 1420

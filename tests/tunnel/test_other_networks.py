@@ -75,7 +75,6 @@ def test_serving_makes_no_router(host: World, start_appliance: Callable[..., App
     appliance.stop()
 
 
-@pytest.mark.under_kernel
 def test_a_program_that_makes_it_a_router_later_is_served(
     host: World,
     start_appliance: Callable[..., Appliance],
@@ -147,7 +146,6 @@ def test_two_appliances_forward_for_their_own_clients(
         appliance.kill()  # each has begun with a host that was without the other, or with it
 
 
-@pytest.mark.under_kernel
 def test_the_operator_has_it_forward_others(
     host: World, start_appliance: Callable[..., Appliance], client: Client
 ) -> None:
@@ -178,7 +176,6 @@ def test_what_a_bridge_carries_between_its_ports_is_not_forwarded(
         host.internet.run("ping", "-c", "1", "-W", "5", address)
 
 
-@pytest.mark.under_kernel
 @pytest.mark.parametrize("others", [False, True], ids=["nobody needs it", "another program needs it"])
 def test_what_an_earlier_version_switched_on_is_given_back(
     host: World,

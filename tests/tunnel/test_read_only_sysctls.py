@@ -41,7 +41,6 @@ def refused(world: World, appliance: Appliance) -> str:
     return line
 
 
-@pytest.mark.under_kernel
 @pytest.mark.black_box
 def test_it_serves_where_forwarding_is_on(world: World, backend: str, client: Client, tmp_path: Path) -> None:
     """What clients do not need is warned of, once each; their traffic passes, in both IP versions."""
@@ -56,7 +55,6 @@ def test_it_serves_where_forwarding_is_on(world: World, backend: str, client: Cl
         assert " ERROR " not in appliance.log()
 
 
-@pytest.mark.under_kernel
 @pytest.mark.black_box
 def test_all_that_has_to_be_set_around_it_is_named_at_once(world: World, backend: str, tmp_path: Path) -> None:
     """Where forwarding is off it ends with one line that names all it needs, before it has made anything."""

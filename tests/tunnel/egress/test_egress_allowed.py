@@ -53,7 +53,6 @@ def test_an_allowed_port_is_reached(exit_: Vantage, version: int) -> None:
         exit_.is_rejected(packet)
 
 
-@pytest.mark.under_kernel
 @pytest.mark.parametrize("version", [4, 6])
 def test_an_allowed_network_is_reached(exit_: Vantage, version: int) -> None:
     """A network that is allowed, with any protocol, and not its neighbour."""
@@ -89,7 +88,6 @@ def test_clients_stay_apart(exit_: Vantage, version: int) -> None:
     exit_.is_rejected(udp(one.address[version], INSIDE_OF[version], token(), OTHER_PORT))
 
 
-@pytest.mark.under_kernel
 @pytest.mark.parametrize("version", [4, 6])
 def test_an_allowed_port_of_the_host(exit_: Vantage, version: int) -> None:
     """A port at the exit's own address in the tunnel; the same port at its public address is not reached, and another

@@ -138,7 +138,6 @@ def behind_a_nat(backend: str, directory: Path, **changes: dict[str, object]) ->
 
 
 @pytest.mark.black_box
-@pytest.mark.under_kernel
 @pytest.mark.parametrize(("public_ip", "everywhere"), [(NATS, "0.0.0.0"), (NATS6, "[::]")], ids=["IPv4", "IPv6"])  # noqa: S104 (in a namespace)
 def test_a_nats_address_leads_to_the_api(backend: str, tmp_path: Path, public_ip: str, everywhere: str) -> None:
     """Where the address that clients dial is a NAT's, the API is reached at it from inside, over TLS too, and nothing

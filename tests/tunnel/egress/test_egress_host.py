@@ -65,7 +65,6 @@ def test_services_on_all_addresses_are_closed(exit_: Vantage, version: int) -> N
         assert server.received() == []
 
 
-@pytest.mark.under_kernel
 @pytest.mark.parametrize("version", [4, 6])
 def test_ping_and_a_resolver_are_reached(exit_: Vantage, version: int) -> None:
     """At the exit's own address ping and a resolver's port answer, by UDP and TCP."""
@@ -106,7 +105,6 @@ def _echo_once(listener: socket.socket) -> None:
 
 
 @pytest.mark.black_box
-@pytest.mark.under_kernel
 @pytest.mark.parametrize("version", [4, 6])
 def test_a_published_resolver_is_reached(exit_: Vantage, version: int) -> None:
     """A resolver in a container, published at the exit's own address, is reached there, and only there; another
@@ -125,7 +123,6 @@ def test_a_published_resolver_is_reached(exit_: Vantage, version: int) -> None:
 
 
 @pytest.mark.black_box
-@pytest.mark.under_kernel
 @pytest.mark.parametrize("version", [4, 6])
 def test_neighbours_do_not_reach_the_tunnels_own_address(exit_: Vantage, version: int) -> None:
     """What neighbours of the host send to the exit's address in the tunnel is dropped, whatever it is."""

@@ -114,7 +114,6 @@ def test_room_comes_back(few: Vantage) -> None:
     assert MOST - 5 <= many <= MOST
 
 
-@pytest.mark.under_kernel
 def test_new_connections_come_at_a_rate(slow: Vantage) -> None:
     """Ten seconds' worth of new connections at once, over both IP versions; then they wait. A connection that nobody
     answers is not new any more: its packets pass, however many."""

@@ -85,7 +85,6 @@ def test_two_serve_side_by_side(ground: World, backend: str, tmp_path: Path, sho
         first.require_host_as_found()
 
 
-@pytest.mark.under_kernel
 def test_names_of_tables(ground: World, backend: str, tmp_path: Path) -> None:
     """The first one has the table of the known name, which it keeps; the second one's is named after its interface,
     also after both were stopped and the second one starts first."""
