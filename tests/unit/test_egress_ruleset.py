@@ -429,4 +429,4 @@ def test_a_client_is_one_to_both_versions(prefix: int) -> None:
     rules = replace(FULL, tunnel=tunnel, flows=FlowLimits(open=10, new=0))
     masks = {line.split("& ")[1].split()[0] for line in chain(rules, "client_limits")}
     assert masks == {f"{int(subnet.hostmask):#06x}"}
-    assert f"set client_flows {{ type inet_service; size {subnet.num_addresses}; flags dynamic; }}" in lines(rules)
+    assert f"set client_flows {{ typeof @nh,112,16; size {subnet.num_addresses}; flags dynamic; }}" in lines(rules)

@@ -2,7 +2,7 @@
 
 A connection is rejected before conntrack confirms it, so what is over a limit takes no room in the host's table. Both
 IP versions count together: a client's addresses have the same place in both subnets, by which the sets' elements are
-found. The sets' type has 16 bits, those of the widest subnet; there is no typed expression for a part of an address.
+found: 16 bits, those of the widest subnet. There is no typed expression for a part of an address.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 # A client's last 16 bits: offsets in bits from the network header, of the end of the source address (RFC 791, 8200).
 PLACES = (("ipv4", 112), ("ipv6", 176))
+PLACE = "@nh,112,16"  # of the sets' elements, by its size alone
 BURST_S = 10  # seconds' worth of new connections that a client may open at once
 HOOKS = ("forward", "input")
 
@@ -27,9 +28,9 @@ def chain(rules: EgressRules) -> Iterator[str]:
     limits, size = rules.flows, rules.tunnel.subnet.num_addresses
     if not (limits.open or limits.new):
         return
-    yield f"  set client_flows {{ type inet_service; size {size}; flags dynamic; }}"
+    yield f"  set client_flows {{ typeof {PLACE}; size {size}; flags dynamic; }}"
     # The bucket of a client that has opened nothing for this long is full again.
-    yield f"  set client_new_flows {{ type inet_service; size {size}; flags dynamic,timeout; timeout {2 * BURST_S}s; }}"
+    yield f"  set client_new_flows {{ typeof {PLACE}; size {size}; flags dynamic,timeout; timeout {2 * BURST_S}s; }}"
     yield "  chain over_limit {"
     # A reset ends a program's wait at once; a TCP client may ignore an ICMP error (RFC 5927).
     yield "    meta l4proto tcp reject with tcp reset"
