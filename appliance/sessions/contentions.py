@@ -60,7 +60,7 @@ class Contentions:
                 egress,
                 close=egress.rules and FIREWALL in held and not egress.declared,
                 rules=egress.rules and (FIREWALL not in held or egress.declared),
-                sysctls={} if SYSCTL in held else egress.sysctls,
+                sysctls={} if SYSCTL in held and not egress.declared else egress.sysctls,
             )
         return replace(
             changes,

@@ -177,7 +177,7 @@ class Convergence:
     def _note_egress(self, changes: EgressChanges) -> None:
         if changes.rules and not changes.declared:
             self._contentions.repaired(FIREWALL, self._egress.state().changed_by)
-        if changes.sysctls:
+        if changes.sysctls and not changes.declared:  # else they are of interfaces that came with the new rules
             self._contentions.repaired(SYSCTL)
 
     def _count(self, **repairs: int) -> None:

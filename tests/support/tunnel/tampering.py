@@ -158,19 +158,52 @@ TABLE = [
     # Without the table nobody's source address is translated.
     Row("table deleted", "nft delete table inet wg_appliance", "table", (RULES,), UNTIL_REPAIRED, UNTIL_REPAIRED),
     Row("ruleset flushed", "nft flush ruleset", "table", (RULES,), UNTIL_REPAIRED, UNTIL_REPAIRED),
-    # A flow that was translated stays so: the kernel asks the rules for its first packet.
-    Row("translation flushed", "nft flush chain inet wg_appliance nat", "table", (RULES,)),
-    Row("sources flushed", "nft flush chain inet wg_appliance sources", "table", (RULES,)),
-    Row("blocks flushed", "nft flush chain inet wg_appliance forward", "table", (RULES,)),
-    Row("blocked networks emptied", "nft flush set inet wg_appliance private4", "table", (RULES,)),
+    # A flow that was translated stays so: the kernel asks the rules for its first packet. But while the table is
+    # replaced, the kernel has its rules and not yet its sets: for a moment nothing is admitted, a packet may be lost.
+    Row(
+        "translation flushed",
+        "nft flush chain inet wg_appliance nat",
+        "table",
+        (RULES,),
+        UNTIL_REPAIRED,
+        UNTIL_REPAIRED,
+    ),
+    Row(
+        "sources flushed",
+        "nft flush chain inet wg_appliance sources",
+        "table",
+        (RULES,),
+        UNTIL_REPAIRED,
+        UNTIL_REPAIRED,
+    ),
+    Row(
+        "blocks flushed", "nft flush chain inet wg_appliance forward", "table", (RULES,), UNTIL_REPAIRED, UNTIL_REPAIRED
+    ),
+    Row(
+        "blocked networks emptied",
+        "nft flush set inet wg_appliance private4",
+        "table",
+        (RULES,),
+        UNTIL_REPAIRED,
+        UNTIL_REPAIRED,
+    ),
     Row(
         "rule deleted",
         "nft delete rule inet wg_appliance forward handle "
         "$(nft -a list chain inet wg_appliance forward | sed -n 's/.*@private4.* handle //p')",
         "table",
         (RULES,),
+        UNTIL_REPAIRED,
+        UNTIL_REPAIRED,
     ),
-    Row("foreign rule that accepts", "nft insert rule inet wg_appliance forward accept", "table", (RULES,)),
+    Row(
+        "foreign rule that accepts",
+        "nft insert rule inet wg_appliance forward accept",
+        "table",
+        (RULES,),
+        UNTIL_REPAIRED,
+        UNTIL_REPAIRED,
+    ),
     Row(
         "foreign rule that drops",
         "nft insert rule inet wg_appliance forward drop",
