@@ -216,6 +216,7 @@ def test_sigterm_ends_it_and_json_says_not_passed(tested: TestedExit) -> None:
     assert json.loads(out)["steps"][-1]["step"] == "cleared"
 
 
+@pytest.mark.long
 def test_the_next_run_clears_up_after_a_killed_one(tested: TestedExit) -> None:
     """What a killed run left (its session, its account, on the userspace backend its wireguard-go) the next one takes
     away, and passes."""
