@@ -28,6 +28,9 @@ NOBODY = pwd.getpwnam("nobody")
 
 # Rules of somebody else's firewall. A verdict of drop counts, whatever our own table says.
 DROP_HANDSHAKES = ("input", "udp dport 51820 drop")
+# One run after another, each with links of the same names: looked at in the long round.
+pytestmark = pytest.mark.long
+
 DROP_FORWARDED = ("forward", "drop")
 DROP_FORWARDED_IPV6 = ("forward", "meta nfproto ipv6 drop")
 
@@ -216,7 +219,6 @@ def test_sigterm_ends_it_and_json_says_not_passed(tested: TestedExit) -> None:
     assert json.loads(out)["steps"][-1]["step"] == "cleared"
 
 
-@pytest.mark.long
 def test_the_next_run_clears_up_after_a_killed_one(tested: TestedExit) -> None:
     """What a killed run left (its session, its account, on the userspace backend its wireguard-go) the next one takes
     away, and passes."""
