@@ -39,8 +39,8 @@ def host_events(
 ) -> NetlinkEvents:
     """Wakes when what the host gives the exit may have changed, after it has called `changed`.
 
-    Of routes only default ones, those of the interface and those into its `subnets` concern: a router may change
-    thousands of others a second.
+    Of routes only default ones, those of the interface, those into its `subnets` and the kernel's own concern: a router
+    may change thousands of others a second.
     """
     inside = [(_FAMILIES[net.version], net.network_address.packed, net.prefixlen) for net in subnets]
 
@@ -56,7 +56,10 @@ def host_events(
 def _is_route_of_the_exit(event: Event, interface_name: str, inside: Sequence[tuple[int, bytes, int]]) -> bool:
     if event.kind not in (constants.RTM_NEWROUTE, constants.RTM_DELROUTE) or len(event.payload) < _RTMSG.size:
         return False
-    family, length = _RTMSG.unpack_from(event.payload)[:2]
+    family, length, _, _, _, protocol, *_ = _RTMSG.unpack_from(event.payload)
+    if protocol == constants.RTPROT_KERNEL:
+        # Of an address or a link, whose own events come before (net/ipv4/devinet.c, __inet_insert_ifa).
+        return True
     has = dict(attributes(event.payload[_RTMSG.size :]))
     out, to = has.get(constants.RTA_OIF, b""), has.get(constants.RTA_DST, b"")
     if length <= _PIECES_OF_DEFAULT or any(_is_within(family, to, length, net) for net in inside):
