@@ -75,7 +75,7 @@ class Forwarding:
                 unset.add(name)
                 if is_needed(name, value, default):
                     refused[name] = reason
-                else:
+                elif not isinstance(error, FileNotFoundError):  # its interface has gone; one of its name may come again
                     self.unsettable.add(name)
                     log.warning("sysctl %s stays %s: cannot set %s: %s", _dotted(name), was, value, reason)
             else:
