@@ -28,9 +28,6 @@ NOBODY = pwd.getpwnam("nobody")
 
 # Rules of somebody else's firewall. A verdict of drop counts, whatever our own table says.
 DROP_HANDSHAKES = ("input", "udp dport 51820 drop")
-# One run after another, each with links of the same names: looked at in the long round.
-pytestmark = pytest.mark.long
-
 DROP_FORWARDED = ("forward", "drop")
 DROP_FORWARDED_IPV6 = ("forward", "meta nfproto ipv6 drop")
 

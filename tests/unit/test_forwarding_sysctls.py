@@ -225,6 +225,18 @@ def test_what_clients_do_not_need_is_warned_of_once(host: Sysctls, caplog: pytes
     assert [record.levelname for record in caplog.records].count("WARNING") == 2
 
 
+def test_an_interface_that_goes_and_comes_again_is_set(host: Sysctls, caplog: pytest.LogCaptureFixture) -> None:
+    """One that went between the look and the setting is not given up: the next of its name is set."""
+    forwarding, name = host.forwarding(), "net/ipv6/conf/eth2/accept_ra"
+    (host.root / name).parent.mkdir()
+    forwarding.set({name: "2"}, "wga0", DEFAULT)
+    host[name] = "1"
+    forwarding.set({name: "2"}, "wga0", DEFAULT)
+    assert host.all()[name] == "2"
+    assert not forwarding.unsettable
+    assert not [record for record in caplog.records if record.levelname == "WARNING"]
+
+
 def test_what_cannot_be_set_is_told_before_anything_is(host: Sysctls) -> None:
     """Nothing is changed and nothing noted; a tunnel that is not there yet takes what `default` has."""
     (host.root / V6).unlink()

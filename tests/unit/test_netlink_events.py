@@ -6,11 +6,13 @@ import asyncio
 import os
 import socket
 import struct
+from ipaddress import ip_network
 
 import pytest
 
 from appliance.network.firewall.nft_events import table_events
 from appliance.network.firewall.sysctl_events import forwarding_events
+from appliance.network.host_events import host_events
 from appliance.network.netlink import constants
 from appliance.network.netlink.codec import Event, messages, text_attribute
 from appliance.network.netlink.events import NetlinkEvents
@@ -18,6 +20,7 @@ from appliance.server.watchers import EventsWatch
 from appliance.sessions.wakeup import Wakeup
 
 OUR_PORT, OTHER_PORT = 4711, 4712
+BY_ROUTER = 186  # RTPROT_BGP
 NEWRULE = constants.NFNL_SUBSYS_NFTABLES << 8 | 6
 DELRULE = NEWRULE + 2
 NEWSETELEM = NEWRULE + 6
@@ -103,6 +106,34 @@ def test_only_forwarding_counts(ifindex: int, what: int, counts: bool) -> None:
     with forwarding_events() as events:
         assert events.concerns(Event(constants.RTM_NEWNETCONF, 0, payload)) is counts
         assert events.concerns(Event(constants.RTM_NEWADDR, 0, payload)) is False
+
+
+def route(length: int, protocol: int, out: int, to: str = "192.0.2.0") -> Event:
+    """An event of an added IPv4 route (linux/rtnetlink.h, struct rtmsg)."""
+    header = struct.pack("=BBBBBBBBI", socket.AF_INET, length, 0, 0, 254, protocol, 0, 1, 0)
+    numbers = attribute(constants.RTA_DST, socket.inet_aton(to)) + attribute(constants.RTA_OIF, struct.pack("=I", out))
+    return Event(constants.RTM_NEWROUTE, 0, header + numbers)
+
+
+@pytest.mark.parametrize(
+    ("event", "counts"),
+    [
+        pytest.param(route(24, constants.RTPROT_KERNEL, 7), True, id="an address's own route, which follows it"),
+        pytest.param(route(0, BY_ROUTER, 7), True, id="a default route"),
+        pytest.param(route(1, BY_ROUTER, 7), True, id="half of one"),
+        pytest.param(route(24, BY_ROUTER, 7), False, id="one of a router's many"),
+        pytest.param(route(32, BY_ROUTER, 7, "10.101.0.9"), True, id="one into the clients' network"),
+        pytest.param(route(24, BY_ROUTER, socket.if_nametoindex("lo")), True, id="one by the interface"),
+        pytest.param(Event(constants.RTM_NEWRULE, 0, b""), True, id="a policy rule"),
+        pytest.param(Event(constants.RTM_NEWROUTE, 0, b"\x02"), False, id="one that is cut short"),
+    ],
+)
+def test_only_routes_that_the_exit_rests_on_count(event: Event, counts: bool) -> None:
+    """A router changes thousands of routes a second: those of others are not asked about."""
+    changes: list[bool] = []
+    with host_events("lo", lambda: changes.append(True), [ip_network("10.101.0.0/24")]) as events:
+        assert events.concerns(event) is counts
+    assert len(changes) == counts
 
 
 class Scripted(NetlinkEvents):

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from typing import Final
 
+# asm-generic/socket.h -----------------------------------------------------------------------------
+
+SO_RCVBUFFORCE: Final = 33
+
 # linux/netlink.h ----------------------------------------------------------------------------------
 
 NETLINK_ROUTE: Final = 0

@@ -7,6 +7,7 @@ import errno
 import socket
 from typing import TYPE_CHECKING, Self
 
+from appliance.network.netlink import constants
 from appliance.network.netlink.codec import messages
 
 if TYPE_CHECKING:
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from appliance.network.netlink.codec import Event
 
 _BUFFER_SIZE = 64 * 1024
+# The kernel tells of every rule and set element of a table that is replaced: some 200 KiB for the exit's own, twice.
+_KEPT_BYTES = 8 * 1024 * 1024
 
 
 class NetlinkEvents:
@@ -31,6 +34,7 @@ class NetlinkEvents:
         self.lost = lost
         self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK, protocol)
         try:
+            _enlarge(self._socket)
             self._socket.bind((0, groups))
         except BaseException:
             self._socket.close()
@@ -80,3 +84,11 @@ class NetlinkEvents:
             else:
                 for event in messages(data):
                     concerned = self.concerns(event) or concerned
+
+
+def _enlarge(receiver: socket.socket) -> None:
+    """Has the kernel keep more events than by its default; as many as it allows where that needs a privilege."""
+    try:
+        receiver.setsockopt(socket.SOL_SOCKET, constants.SO_RCVBUFFORCE, _KEPT_BYTES)
+    except PermissionError:
+        receiver.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _KEPT_BYTES)

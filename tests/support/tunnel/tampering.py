@@ -212,14 +212,12 @@ TABLE = [
         UNTIL_REPAIRED,
         UNTIL_REPAIRED,
     ),
-    # Without their routes clients get no answers.
-    Row(
-        "ip rules deleted",
-        "for f in -4 -6; do ip $f rule del iif {wg} prohibit; ip $f rule del iif {wg} nop; done",
-        "policy rules",
-        (IP_RULES,),
-    ),
+    # One rule is deleted, not all: the repair of the first comes before the next command.
+    Row("IPv4 rule deleted", "ip -4 rule del iif {wg} prohibit", "policy rules", (IP_RULES,)),
+    # Without the rule that admitted packets jump to they are prohibited as all others.
+    Row("IPv6 rule deleted", "ip -6 rule del iif {wg} nop", "policy rules", (IP_RULES,), NONE, UNTIL_REPAIRED),
     Row("egress filter deleted", "tc qdisc del dev {wg} clsact", "filter", (FILTER,)),
+    # Without their routes clients get no answers.
     Row(
         "IPv4 route removed",
         "ip route del 10.101.0.0/24 dev {wg}",

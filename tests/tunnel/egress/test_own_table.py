@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import subprocess
+from contextlib import suppress
 from ipaddress import ip_network
 from typing import TYPE_CHECKING
 
 from appliance.domain.errors import EgressError
+from appliance.network.firewall.nft_events import table_events
 from appliance.network.firewall.own_table import OwnTable, standing
 from appliance.network.firewall.rules import Blocks, EgressRules, Translation, TunnelNetworks
 from tests.support import netns
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 ROUNDS = 5
+REPLACED = 10
 AT_ONCE = ("wga0", "wgb-0", "wgc_0")
 
 
@@ -58,3 +61,25 @@ def test_appliances_that_start_at_once_have_different_tables(once: str, tmp_path
             asyncio.run(OwnTable("wgd0", tmp_path / "no record", run_nft).remove())
             assert all(standing(interface, tmp_path / "no record") for interface in AT_ONCE)
             subprocess.run(["nft", "flush", "ruleset"], check=True, timeout=60)
+
+
+def test_no_event_is_lost_while_the_table_is_replaced(once: str, tmp_path: Path) -> None:  # noqa: ARG001 - as above
+    """The kernel tells of every rule that goes and comes. Were it too much to keep, the table would count as changed
+    by another program, be replaced again, and so on."""
+    changes: list[int] = []
+    lost: list[bool] = []
+
+    async def replaced() -> None:
+        table = OwnTable("wga0", tmp_path / "record", run_nft)
+        with table_events(
+            lambda: table.name, lambda by: bool(changes.append(by)), lambda _: None, lambda: lost.append(True)
+        ) as events:
+            for _ in range(REPLACED):
+                await table.replace(rules("wga0"))
+            with suppress(TimeoutError):
+                await asyncio.wait_for(events.happened(), 0.1)
+
+    with new_world(clients=0) as world, netns.Namespace(world.exit.name).entered():
+        asyncio.run(replaced())
+    assert len(set(changes)) == REPLACED
+    assert not lost
