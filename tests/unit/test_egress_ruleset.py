@@ -167,56 +167,60 @@ def test_without_a_free_port_nothing_leaves_that_needs_one() -> None:
 
 def test_mail_ports_are_reset() -> None:
     """Mail ports are reset, so that a client sees at once; on the host too, whose mail server may relay."""
-    rule = 'iifname "wga0" tcp dport { 25, 465, 587, 2525 } reject with tcp reset'
+    rule = "tcp dport { 25, 465, 587, 2525 } reject with tcp reset"
     assert SMTP_PORTS == (25, 465, 587, 2525)
-    for name in ("forward", "local"):
+    for name in ("from_clients", "to_host"):
         assert rule in chain(FULL, name)
     without = replace(FULL, blocks=replace(BLOCKS, smtp=False))
-    assert not any("dport" in line for name in ("forward", "local") for line in chain(without, name))
+    assert not any("dport" in line for name in ("from_clients", "to_host") for line in chain(without, name))
 
 
 def test_clients_do_not_reach_each_other_unless_they_may() -> None:
     """Clients do not reach each other unless they may."""
-    rule = 'iifname "wga0" oifname "wga0" reject with icmpx admin-prohibited'
-    assert rule in chain(FULL, "forward")
-    assert rule not in chain(replace(FULL, blocks=replace(BLOCKS, other_clients=False)), "forward")
+    rule = 'oifname "wga0" reject with icmpx admin-prohibited'
+    assert rule in chain(FULL, "from_clients")
+    assert rule not in chain(replace(FULL, blocks=replace(BLOCKS, other_clients=False)), "from_clients")
 
 
 def test_own_subnet_is_not_private_to_clients_that_may_meet() -> None:
     """The private networks, of which the tunnel's own subnets are part, and the rejection of whoever was not called
     concern the other interfaces."""
-    open_ = chain(replace(FULL, blocks=replace(BLOCKS, other_clients=False)), "forward")
-    private = [line for line in open_ if "@private" in line]
+    open_ = replace(FULL, blocks=replace(BLOCKS, other_clients=False))
+    private = [line for line in chain(open_, "from_clients") if "@private" in line]
     assert len(private) == 2
-    assert all(line.startswith('iifname "wga0" oifname != "wga0" ') for line in private)
-    assert open_[-1] == 'iifname != "wga0" oifname "wga0" ct state new reject with icmpx admin-prohibited'
+    assert all(line.startswith('oifname != "wga0" ') for line in private)
+    assert chain(open_, "to_clients")[-1] == 'iifname != "wga0" ct state new reject with icmpx admin-prohibited'
 
 
 def test_a_client_address_comes_out_of_the_tunnel_alone() -> None:
     """A client's address comes out of the tunnel alone, and nothing else comes out of it; what is for the exit's own
     addresses in it comes out of it too."""
     assert chain(FULL, "sources")[1:] == [
-        'iifname "wga0" ip saddr != 10.101.0.0/24 drop',
-        'iifname != { "wga0", "lo" } ip saddr 10.101.0.0/24 drop',
-        'iifname != { "wga0", "lo" } ip daddr 10.101.0.1 drop',
-        'iifname "wga0" ip6 saddr != fd65:7869:7400::/112 drop',
-        'iifname != { "wga0", "lo" } ip6 saddr fd65:7869:7400::/112 drop',
-        'iifname != { "wga0", "lo" } ip6 daddr fd65:7869:7400::1 drop',
+        'iifname "wga0" goto tunnel_sources',
+        'iifname "lo" accept',
+        "ip saddr 10.101.0.0/24 drop",
+        "ip daddr 10.101.0.1 drop",
+        "ip6 saddr fd65:7869:7400::/112 drop",
+        "ip6 daddr fd65:7869:7400::1 drop",
     ]
-    assert 'iifname "wga0" meta nfproto ipv6 drop' in chain(VARIANTS["IPv4 only"], "sources")
+    assert chain(FULL, "tunnel_sources") == [
+        "ip saddr != 10.101.0.0/24 drop",
+        "ip6 saddr != fd65:7869:7400::/112 drop",
+    ]
+    assert "meta nfproto ipv6 drop" in chain(VARIANTS["IPv4 only"], "tunnel_sources")
 
 
 def test_what_is_closed_comes_before_all_that_is_let_through() -> None:
     """The metrics are closed to clients where they listen, before anything on the host is let through, and also where
     private networks are reached."""
     closed = [
-        'iifname "wga0" meta nfproto ipv4 tcp dport 9586 reject with tcp reset',
-        'iifname "wga0" ip daddr 10.101.0.1 tcp dport 9587 reject with tcp reset',
+        "meta nfproto ipv4 tcp dport 9586 reject with tcp reset",
+        "ip daddr 10.101.0.1 tcp dport 9587 reject with tcp reset",
     ]
     with_services = VARIANTS["services"]
-    assert chain(with_services, "local")[-3:] == [*closed, 'iifname "wga0" jump host']
+    assert chain(with_services, "to_host")[-3:] == [*closed, "jump host"]
     open_ = replace(with_services, blocks=replace(BLOCKS, private=False))
-    assert chain(open_, "local")[-2:] == closed
+    assert chain(open_, "to_host")[-2:] == closed
 
 
 def reached(rules: EgressRules) -> list[str]:
@@ -259,7 +263,7 @@ def test_allowed_destinations_come_before_the_private_networks_alone() -> None:
         allowed = [line for line in inside if "@allowed" in line]
         assert len(allowed) == 6
         assert inside[-1] == "reject with icmpx admin-prohibited"
-    forward = chain(VARIANTS["allowed"], "forward")
+    forward = chain(VARIANTS["allowed"], "from_clients")
     assert not any("@allowed" in line for line in forward)
     blocks = [number for number, line in enumerate(forward) if "@extra" in line or "2525" in line]
     assert max(blocks) < min(number for number, line in enumerate(forward) if "jump private" in line)
@@ -310,31 +314,44 @@ def test_an_icmp_error_from_a_client_is_of_a_flow_of_its_own() -> None:
 def test_what_is_blocked_gets_no_mark() -> None:
     """Whatever is rejected on its way through is rejected before routing too, by rules that no set's flush empties;
     what is marked comes last there, and loses the mark once it is routed. Of private networks alone some is allowed."""
-    marked = chain(VARIANTS["marked"], "admission")
-    rejected = [line for line in marked if "reject" in line]
-    private = [line for line in rejected if "10.0.0.0/8, 100.64.0.0/10" in line or "fc00::/7" in line]
-    allowed = [line for line in marked if line.endswith("0x1000 accept")]
-    others = [line for line in rejected if line not in private]
-    clients = marked[-2:]
-    assert marked[1:] == ['iifname != "wga0" accept', *others, *allowed, *private, *clients]
-    assert all("saddr" in line and line.endswith("meta mark set meta mark or 0x1000") for line in clients)
-    assert len(private) == 2
-    assert len(allowed) == 6
-    assert all("@allowed" in line for line in allowed)
-    assert not any("@" in line for line in rejected)
-    assert "ip daddr 10.101.0.0/24 ip daddr != 10.101.0.1 reject with icmpx admin-prohibited" in rejected
-    assert any("198.51.100.7/32" in line for line in rejected)
+    for family in ("ip", "ip6"):
+        marked = chain(VARIANTS["marked"], f"admission_{family}")
+        rejected = [line for line in marked if "reject" in line]
+        private = [line for line in rejected if "10.0.0.0/8, 100.64.0.0/10" in line or "fc00::/7" in line]
+        allowed = [line for line in marked if line.endswith("0x1000 accept")]
+        others = [line for line in rejected if line not in private]
+        clients = marked[-1]
+        assert marked == [*others, *allowed, *private, clients]
+        assert "saddr" in clients
+        assert clients.endswith("meta mark set meta mark or 0x1000")
+        assert len(private) == 1
+        assert len(allowed) == 3
+        assert all("@allowed" in line for line in allowed)
+        assert not any("@" in line for line in rejected)
+        assert "tcp dport { 25, 465, 587, 2525 } reject with tcp reset" in rejected
+        assert any(("198.51.100.7/32" if family == "ip" else "2001:db8::/32") in line for line in rejected)
+        assert chain(FULL, f"admission_{family}") == []
+        assert not any("reject" in line for line in chain(VARIANTS["marked, nothing blocked"], f"admission_{family}"))
     for name in ("admitted_here", "admitted_through"):
         assert 'iifname "wga0" meta mark set meta mark and 0xffffefff' in chain(VARIANTS["marked"], name)
-    assert chain(FULL, "admission") == []
-    assert not any("reject" in line for line in chain(VARIANTS["marked, nothing blocked"], "admission"))
+    isolated = "ip daddr 10.101.0.0/24 ip daddr != 10.101.0.1 reject with icmpx admin-prohibited"
+    assert isolated in chain(VARIANTS["marked"], "admission_ip")
+    assert chain(VARIANTS["marked"], "admission")[1:] == [
+        'iifname != "wga0" accept',
+        "meta nfproto ipv4 goto admission_ip",
+        "meta nfproto ipv6 goto admission_ip6",
+    ]
 
 
 def test_no_block_is_passed_by() -> None:
     """Nothing of a client is accepted before all blocks, what belongs to a standing connection neither."""
-    chains = ("forward", "private", "local", "host")
+    chains = ("forward", "from_clients", "private", "local", "to_host", "host")
     assert not any(
-        "accept" in line.split() for rules in VARIANTS.values() for name in chains for line in chain(rules, name)[1:]
+        "accept" in line.split()
+        for rules in VARIANTS.values()
+        for name in chains
+        for line in chain(rules, name)
+        if not line.startswith("type ")
     )
 
 
@@ -367,10 +384,11 @@ def test_clients_reach_the_exits_tunnel_addresses_alone_on_the_host() -> None:
         "ip6 daddr fd65:7869:7400::1 meta l4proto tcp reject with tcp reset",
         "reject with icmpx admin-prohibited",
     ]
-    assert chain(FULL, "local")[-1] == 'iifname "wga0" jump host'
-    without = chain(VARIANTS["extra only"], "local")
+    assert chain(FULL, "to_host")[-1] == "jump host"
+    assert chain(FULL, "local")[-1] == 'iifname "wga0" jump to_host'
+    without = chain(VARIANTS["extra only"], "to_host")
     assert not any("jump" in line for line in without)
-    assert 'iifname "wga0" ip daddr @extra4 reject with icmpx admin-prohibited' in without
+    assert "ip daddr @extra4 reject with icmpx admin-prohibited" in without
 
 
 PASS = (

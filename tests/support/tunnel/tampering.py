@@ -177,7 +177,12 @@ TABLE = [
         UNTIL_REPAIRED,
     ),
     Row(
-        "blocks flushed", "nft flush chain inet wg_appliance forward", "table", (RULES,), UNTIL_REPAIRED, UNTIL_REPAIRED
+        "blocks flushed",
+        "nft flush chain inet wg_appliance from_clients",
+        "table",
+        (RULES,),
+        UNTIL_REPAIRED,
+        UNTIL_REPAIRED,
     ),
     Row(
         "blocked networks emptied",
@@ -189,8 +194,8 @@ TABLE = [
     ),
     Row(
         "rule deleted",
-        "nft delete rule inet wg_appliance forward handle "
-        "$(nft -a list chain inet wg_appliance forward | sed -n 's/.*@private4.* handle //p')",
+        "nft delete rule inet wg_appliance from_clients handle "
+        "$(nft -a list chain inet wg_appliance from_clients | sed -n 's/.*@private4.* handle //p')",
         "table",
         (RULES,),
         UNTIL_REPAIRED,

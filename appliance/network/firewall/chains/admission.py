@@ -15,6 +15,7 @@ from appliance.network.firewall.chains.destinations import (
     NAMES,
     PRIVATE,
     PROHIBITED,
+    RESET,
     SMTP_PORTS,
     networks_by_set,
     ports,
@@ -38,21 +39,16 @@ def chain(rules: EgressRules) -> Iterator[str]:
     mark = f"meta mark set meta mark or {rules.marking.bit:#x}"
     # The mark has done its work once the packet is routed; the host's other rules are not to see it.
     unmark = f"meta mark set meta mark and {~rules.marking.bit & 0xFFFFFFFF:#x}"
+    for (family, subnet), (_, version) in zip(rules.tunnel.by_family, FAMILIES, strict=True):
+        yield f"  chain admission_{family} {{"
+        if subnet is not None:
+            yield from (f"    {line}" for line in _decisions(rules, version, subnet, mark))
+        yield "  }"
     yield "  chain admission {"
     yield f"    type filter hook prerouting priority {BEFORE_ROUTING}; policy accept;"
     # One comparison for all that is not from the tunnel: what the internet answers, and the host's other traffic.
     yield f'    iifname != "{rules.tunnel.interface}" accept'
-    yield from (f"    {rejection}" for rejection in _rejections(rules))
-    for version, allowed in _allowances(rules):
-        yield f"    {_from_clients(rules, version)} {allowed} {mark} accept"
-    yield from (f"    {rejection}" for rejection in _private_rejections(rules))
-    # The source, which the chain `sources` has checked, is looked up for its own sake. Where a table is replaced, sets
-    # come into force after the rules (net/netfilter/nf_tables_api.c, nf_tables_commit, nft_set_commit_update), in the
-    # order in which they are written. Until this last one has, nothing is found in it, so nothing is marked. A set of
-    # one element would not do: nft makes a comparison of it.
-    for (_, subnet), (_, version) in zip(rules.tunnel.by_family, FAMILIES, strict=True):
-        if subnet is not None:
-            yield f"    {_from_clients(rules, version)} {mark}"
+    yield from (f"    meta nfproto ipv{version} goto admission_{family}" for family, version in FAMILIES)
     yield "  }"
     yield "  chain admitted_here {"
     yield "    type filter hook input priority filter + 10; policy accept;"
@@ -70,57 +66,47 @@ def chain(rules: EgressRules) -> Iterator[str]:
     yield "  }"
 
 
-def _from_clients(rules: EgressRules, version: int) -> str:
-    family, subnet = dict(zip((4, 6), rules.tunnel.by_family, strict=True))[version]
-    return f"{family} saddr {{ {subnet}, {UNUSED[family]} }}"
-
-
-def _rejections(rules: EgressRules) -> Iterator[str]:
-    """Rejects what the chain `forward` rejects, by the destination alone: the outgoing interface is not known yet.
-
-    Without private networks, of which some may be allowed.
-    """
-    blocked = networks_by_set(rules.blocks)
-    for family, version in FAMILIES:
-        if extra := _listed(blocked["extra"], version):
-            yield f"{family} daddr {extra} {PROHIBITED}"
+def _decisions(rules: EgressRules, version: int, subnet: Network, mark: str) -> Iterator[str]:
+    """Rejects what the chain `forward` rejects, by the destination alone: the outgoing interface is not known yet."""
+    family, blocked = NAMES[version], networks_by_set(rules.blocks)
+    # The source, which the chain `sources` has checked, is looked up for its own sake. Where a table is replaced, sets
+    # come into force after the rules (net/netfilter/nf_tables_api.c, nf_tables_commit, nft_set_commit_update), in the
+    # order in which they are written. Until this last one has, nothing is found in it, so nothing is marked. A set of
+    # one element would not do: nft makes a comparison of it.
+    admit = f"{family} saddr {{ {subnet}, {UNUSED[family]} }}"
+    if extra := _listed(blocked["extra"], version):
+        yield f"{family} daddr {extra} {PROHIBITED}"
     if rules.blocks.smtp:
-        yield f"tcp dport {{ {ports(SMTP_PORTS)} }} reject with tcp reset"
-    for family, subnet in rules.tunnel.by_family:
-        if rules.blocks.other_clients and subnet is not None:
-            yield f"{family} daddr {subnet} {family} daddr != {subnet[1]} {PROHIBITED}"
+        yield f"tcp dport {{ {ports(SMTP_PORTS)} }} {RESET}"
+    if rules.blocks.other_clients:
+        yield f"{family} daddr {subnet} {family} daddr != {subnet[1]} {PROHIBITED}"
+    yield from (f"{admit} {allowed} {mark} accept" for allowed in _allowances(rules, version))
+    if private := _listed(blocked["private"], version):
+        yield f"{family} daddr != {subnet} {family} daddr {private} {PROHIBITED}"
+    yield f"{admit} {mark}"
 
 
-def _private_rejections(rules: EgressRules) -> Iterator[str]:
-    blocked = networks_by_set(rules.blocks)["private"]
-    for (family, subnet), (_, version) in zip(rules.tunnel.by_family, FAMILIES, strict=True):
-        elsewhere = "" if subnet is None else f"{family} daddr != {subnet} "
-        if private := _listed(blocked, version):
-            yield f"{elsewhere}{family} daddr {private} {PROHIBITED}"
-
-
-def _allowances(rules: EgressRules) -> Iterator[tuple[int, str]]:
-    """Yields (IP version, match) of what passes although its destination is private, as the chains `private` and `host`
-    have it: what the operator allows, also where the host has translated it, and open services at private addresses.
+def _allowances(rules: EgressRules, version: int) -> Iterator[str]:
+    """Yields matches of what passes although its destination is private, as the chains `private` and `host` have it:
+    what the operator allows, also where the host has translated it, and open services at private addresses.
 
     By named sets: while one is empty, less passes, not more.
     """
     if not rules.blocks.private:
         return
-    transport = "meta l4proto { tcp, udp }"
-    for version in rules.tunnel.own:
-        family, places = NAMES[version], f"@allowed_ports{version}"
-        yield version, f"{family} daddr @allowed{version}"
-        yield version, f"{transport} {family} daddr . th dport {places}"
-        yield version, f"ct status dnat {transport} ct original {family} daddr . ct original proto-dst {places}"
+    transport, family, places = "meta l4proto { tcp, udp }", NAMES[version], f"@allowed_ports{version}"
+    yield f"{family} daddr @allowed{version}"
+    yield f"{transport} {family} daddr . th dport {places}"
+    yield f"ct status dnat {transport} ct original {family} daddr . ct original proto-dst {places}"
     for service in rules.services.open:
         public_ip = rules.services.public_ip
         address = public_ip if service.everywhere else service.address
-        version = service.address.version
-        if address is None or address.version != version or version not in rules.tunnel.own or not _is_private(address):
+        if service.address.version != version or address is None or address.version != version:
+            continue
+        if not _is_private(address):
             continue
         translated = "" if address == public_ip else " ct status dnat"
-        yield version, f"{NAMES[version]} daddr {address}{translated} tcp dport {service.port}"
+        yield f"{family} daddr {address}{translated} tcp dport {service.port}"
 
 
 def _is_private(address: Address) -> bool:

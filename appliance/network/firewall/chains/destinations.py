@@ -122,12 +122,12 @@ def _behind(prefix: IPv6Network, network: IPv4Network) -> IPv6Network:
     )
 
 
-def rejections(blocks: Blocks, outof: str) -> Iterator[str]:
+def rejections(blocks: Blocks) -> Iterator[str]:
     """Rejects what clients may reach nowhere: on the internet, on the host or at another client."""
     for family, version in FAMILIES:
-        yield f"    {outof} {family} daddr @extra{version} {PROHIBITED}"
+        yield f"    {family} daddr @extra{version} {PROHIBITED}"
     if blocks.smtp:
-        yield f"    {outof} tcp dport {{ {ports(SMTP_PORTS)} }} {RESET}"
+        yield f"    tcp dport {{ {ports(SMTP_PORTS)} }} {RESET}"
 
 
 def allowances() -> Iterator[str]:

@@ -13,22 +13,32 @@ if TYPE_CHECKING:
 
 
 def chain(rules: EgressRules) -> Iterator[str]:
-    into, outof = f'oifname "{rules.tunnel.interface}"', f'iifname "{rules.tunnel.interface}"'
-    yield "  chain forward {"
-    yield "    type filter hook forward priority filter; policy accept;"
-    # Packets without a connection are not translated: they would leave with the client's own address.
-    yield f"    {outof} ct state invalid drop"
-    yield f"    {into} ct state invalid drop"
-    # Clamps TCP segments to the route's MTU, as ICMP may be filtered.
-    yield f"    {into} tcp flags syn tcp option maxseg size set rt mtu"
-    yield f"    {outof} tcp flags syn tcp option maxseg size set rt mtu"
+    """Renders a chain for each direction, so that a packet is compared with the rules of its own only."""
+    tunnel = f'"{rules.tunnel.interface}"'
+    yield "  chain from_clients {"
+    yield from _each_way()
     # Applies to established connections too: one that began while these rules were missing must not continue.
     if rules.blocks.other_clients:
-        yield f"    {outof} {into} {PROHIBITED}"
-    yield from rejections(rules.blocks, outof)
+        yield f"    oifname {tunnel} {PROHIBITED}"
+    yield from rejections(rules.blocks)
     # The tunnel's own subnets are private too: isolate_clients, above, decides on traffic between clients.
     for family, version in FAMILIES:
-        yield f'    {outof} oifname != "{rules.tunnel.interface}" {family} daddr @private{version} jump private'
-    # Rejects new connections to clients from outside of the tunnel.
-    yield f'    iifname != "{rules.tunnel.interface}" {into} ct state new {PROHIBITED}'
+        yield f"    oifname != {tunnel} {family} daddr @private{version} jump private"
     yield "  }"
+    yield "  chain to_clients {"
+    yield from _each_way()
+    # Rejects new connections to clients from outside of the tunnel.
+    yield f"    iifname != {tunnel} ct state new {PROHIBITED}"
+    yield "  }"
+    yield "  chain forward {"
+    yield "    type filter hook forward priority filter; policy accept;"
+    yield f"    iifname {tunnel} jump from_clients"
+    yield f"    oifname {tunnel} jump to_clients"
+    yield "  }"
+
+
+def _each_way() -> Iterator[str]:
+    # Packets without a connection are not translated: they would leave with the client's own address.
+    yield "    ct state invalid drop"
+    # Clamps TCP segments to the route's MTU, as ICMP may be filtered.
+    yield "    tcp flags syn tcp option maxseg size set rt mtu"

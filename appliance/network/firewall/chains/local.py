@@ -14,14 +14,16 @@ if TYPE_CHECKING:
 
 def chain(rules: EgressRules) -> Iterator[str]:
     """Limits what clients may reach on the host itself: with `private` to the services of the chain `host`."""
-    outof = f'iifname "{rules.tunnel.interface}"'
+    yield "  chain to_host {"
+    yield from rejections(rules.blocks)
+    for closed in rules.services.closed:
+        yield f"    {_destination(closed)} {RESET}"
+    if rules.blocks.private:
+        yield "    jump host"
+    yield "  }"
     yield "  chain local {"
     yield "    type filter hook input priority filter; policy accept;"
-    yield from rejections(rules.blocks, outof)
-    for closed in rules.services.closed:
-        yield f"    {outof} {_destination(closed)} {RESET}"
-    if rules.blocks.private:
-        yield f"    {outof} jump host"
+    yield f'    iifname "{rules.tunnel.interface}" jump to_host'
     yield "  }"
 
 

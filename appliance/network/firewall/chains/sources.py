@@ -17,14 +17,17 @@ def chain(rules: EgressRules) -> Iterator[str]:
     its addresses on every interface, so that neighbours of the uplink would reach what listens there.
     """
     tunnel = f'"{rules.tunnel.interface}"'
+    yield "  chain tunnel_sources {"
+    for family, subnet in rules.tunnel.by_family:
+        yield "    meta nfproto ipv6 drop" if subnet is None else f"    {family} saddr != {subnet} drop"
+    yield "  }"
     yield "  chain sources {"
     yield "    type filter hook prerouting priority raw; policy accept;"
+    yield f"    iifname {tunnel} goto tunnel_sources"
+    # The host also sends to itself from its tunnel address.
+    yield '    iifname "lo" accept'
     for family, subnet in rules.tunnel.by_family:
-        if subnet is None:
-            yield f"    iifname {tunnel} meta nfproto ipv6 drop"
-            continue
-        yield f"    iifname {tunnel} {family} saddr != {subnet} drop"
-        # The host also sends to itself from its tunnel address.
-        yield f'    iifname != {{ {tunnel}, "lo" }} {family} saddr {subnet} drop'
-        yield f'    iifname != {{ {tunnel}, "lo" }} {family} daddr {subnet[1]} drop'
+        if subnet is not None:
+            yield f"    {family} saddr {subnet} drop"
+            yield f"    {family} daddr {subnet[1]} drop"
     yield "  }"
