@@ -67,7 +67,7 @@ def chain(rules: EgressRules) -> Iterator[str]:
 
 
 def _decisions(rules: EgressRules, version: int, subnet: Network, mark: str) -> Iterator[str]:
-    """Rejects what the chain `forward` rejects, by the destination alone: the outgoing interface is not known yet."""
+    """Rejects what `from_clients` rejects, by the destination alone: the outgoing interface is not known yet."""
     family, blocked = NAMES[version], networks_by_set(rules.blocks)
     # The source, which the chain `sources` has checked, is looked up for its own sake. Where a table is replaced, sets
     # come into force after the rules (net/netfilter/nf_tables_api.c, nf_tables_commit, nft_set_commit_update), in the

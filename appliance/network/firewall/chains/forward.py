@@ -1,4 +1,4 @@
-"""Renders the chain `forward`: what clients may send and receive through the exit. Pure."""
+"""Renders the chains of forwarded packets: what clients may send and receive through the exit. Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Renders the chain `local`: what clients may not reach on the host itself. Pure."""
+"""Renders the chains of packets to the host: what clients may not reach on the host itself. Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Renders the chain `sources`: what is the tunnel's comes from the tunnel, and only from there. Pure."""
+"""Renders the chains of source addresses: what is the tunnel's comes from the tunnel, and only from there. Pure."""
 
 from __future__ import annotations
 
