@@ -141,3 +141,35 @@ def test_what_the_exit_sends_into_the_tunnel_may_be_answered_with_an_error(exit_
         sender.send(b"anybody there?")
         with pytest.raises(ConnectionRefusedError):
             sender.recv(1)
+
+
+def test_errors_of_every_type_are_compared(exit_: Vantage, version: int) -> None:
+    """An error of a type that is not assigned (yet) reaches the host no more than the known ones: its sockets hear of
+    those too. IPv4 has no such types: conntrack takes them for invalid."""
+    kinds = (5, 50, 100, 127) if version == 6 else (1, 2, 6, 7, 19)
+    with connected(exit_, version) as (port, sequence), counted_errors(exit_):
+        segment = tcp(EXIT_OF[version], WEB_OF[version], b"", WEB_PORT, source_port=port)
+        quoted = segment.whole()
+        head = len(quoted) - len(segment.head)
+        quoted = quoted[: head + 4] + struct.pack("!I", sequence) + quoted[head + 8 :]
+        for kind in kinds:
+            for to in (EXIT_OF[version], INSIDE_OF[version], WEB_OF[version]):
+                exit_.send(error_about(exit_.clients[0].address[version], to, quoted, (kind, 0)))
+        exit_.settle(version)
+        assert "packets 0 " in exit_.exit.sh("nft list counter inet seen errors")
+
+
+@contextmanager
+def counted_errors(exit_: Vantage) -> Iterator[None]:
+    """A counter of what arrives from clients, or leaves for the internet, and is an ICMP error of any type."""
+    chains = "; ".join(
+        f"add chain inet seen {hook} {{ type filter hook {hook} priority 300; }}; add rule inet seen {hook} "
+        f'iifname "{exit_.appliance.interface}" icmpv6 type < 128 counter name errors; add rule inet seen {hook} '
+        f'iifname "{exit_.appliance.interface}" icmp type != {{ 0, 8 }} counter name errors'
+        for hook in ("input", "forward")
+    )
+    exit_.exit.sh(f"nft 'add table inet seen; add counter inet seen errors; {chains}'")
+    try:
+        yield
+    finally:
+        exit_.exit.sh("nft delete table inet seen")

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support.egress.packets import ACK, FIN, RST, SYN, echo, tcp, token, udp
+from tests.support.egress.capture import mac_of, send
+from tests.support.egress.packets import ACK, FIN, RST, SYN, echo, error_about, tcp, token, udp
 from tests.support.egress.vantage import EXIT_OF, WEB_OF
 from tests.support.tunnel.appliance_process import Appliance
 from tests.support.tunnel.client import clients_of
@@ -103,3 +104,20 @@ def test_tcp_of_no_connection_does_not_leave(exit_: Vantage, version: int, flags
     """TCP that no connection begins with does not leave: it would with the client's own address."""
     client, web = exit_.clients[0].address[version], WEB_OF[version]
     exit_.is_stopped(tcp(client, web, token(), 443, flags=flags, source_port=41000 + flags))
+
+
+@pytest.mark.black_box
+@pytest.mark.parametrize("kind", [130, 133, 135, 137, 143, 151])
+def test_discovery_does_not_leave(exit_: Vantage, kind: int) -> None:
+    """Neighbour and listener discovery, which connection tracking leaves alone and so is not translated, does not
+    leave with a client's own address, whatever its destination; nor does it come in to a client."""
+    client = exit_.clients[0]
+    out = error_about(client.address[6], WEB_IP6, token(), (kind, 0))
+    client.send(out.whole())
+    exit_.settle(6)
+    assert exit_.far.carrying(out.carried) == []
+    assert not any(str(seen.source) == client.address[6] for seen in exit_.far.packets())
+    into = error_about(WEB_IP6, client.address[6], token(), (kind, 0))
+    send(exit_.world.internet, "net0", into.whole(), to_mac=mac_of(exit_.world.exit, "wan"))
+    exit_.arrives_from_inside(6, client)
+    assert client.seen.carrying(into.carried) == []

@@ -39,6 +39,7 @@ def chain(rules: EgressRules) -> Iterator[str]:
 
 def _each_way() -> Iterator[str]:
     # Packets without a connection are not translated: they would leave with the client's own address.
-    yield "    ct state invalid drop"
+    # Conntrack leaves neighbour and listener discovery alone, whatever its destination.
+    yield "    ct state invalid,untracked drop"
     # Clamps TCP segments to the route's MTU, as ICMP may be filtered.
     yield "    tcp flags syn tcp option maxseg size set rt mtu"

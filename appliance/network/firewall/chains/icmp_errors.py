@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 
 ERRORS = {
     "ip": "icmp type { destination-unreachable, source-quench, redirect, time-exceeded, parameter-problem }",
-    "ip6": "icmpv6 type { destination-unreachable, packet-too-big, time-exceeded, parameter-problem }",
+    # All of them, the unassigned too (RFC 4443, 2.1): conntrack relates each to the flow that it quotes, and the kernel
+    # hands each to that flow's socket.
+    "ip6": "icmpv6 type < 128",
 }
 
 
