@@ -73,10 +73,11 @@ def tcp(
     flags: int = SYN,
     mss: int | None = None,
     source_port: int = CLIENT_PORT,
+    acknowledged: int = 0,
 ) -> Packet:
     options = b"" if mss is None else struct.pack("!BBH", 2, 4, mss)
     offset = (20 + len(options)) // 4 << 4
-    head = struct.pack("!HHIIBBHHH", source_port, port, 1000, 0, offset, flags, 65535, 0, 0) + options
+    head = struct.pack("!HHIIBBHHH", source_port, port, 1000, acknowledged, offset, flags, 65535, 0, 0) + options
     return _sealed(source, destination, socket.IPPROTO_TCP, head, 16, carried)
 
 

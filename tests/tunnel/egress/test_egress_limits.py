@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import time
+from contextlib import contextmanager
 from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
@@ -11,9 +12,10 @@ import pytest
 
 from appliance.network.firewall import conntrack
 from tests.support import netns
+from tests.support.egress.capture import mac_of, send
 from tests.support.egress.flood import flows, tracked
-from tests.support.egress.packets import RST, echo, tcp, token, udp
-from tests.support.egress.vantage import INSIDE, PROHIBITED, WEB_OF, Inside, Vantage, vantage_on
+from tests.support.egress.packets import ACK, RST, SYN, echo, tcp, token, udp
+from tests.support.egress.vantage import EXIT_OF, INSIDE, PROHIBITED, WEB_OF, Inside, Vantage, vantage_on
 from tests.support.tunnel.waiting import until
 
 if TYPE_CHECKING:
@@ -126,3 +128,56 @@ def test_new_connections_come_at_a_rate(slow: Vantage) -> None:
     assert passed(slow, one, [unanswered] * 300, 4001) >= 300 + AT_ONCE * 0.9
     assert passed(slow, other, flows(other.address[4], WEB_OF[4], AT_ONCE // 2, 4003), 4003) == AT_ONCE // 2
     until(lambda: passed(slow, one, flows(one.address[4], WEB_OF[4], 10, 4004), 4004) >= 10, "new ones pass again")
+
+
+@contextmanager
+def ends_that_send_nothing_themselves(exit_: Vantage, client: Inside, port: int) -> Iterator[None]:
+    """Neither host's own TCP answers to segments of this port, which it knows nothing of."""
+    ends = (exit_.world.internet, "input"), (client.space, "input")
+    for space, hook in ends:
+        drop = f"tcp dport {port}" if space is exit_.world.internet else f"tcp sport {port}"
+        chain = f"chain quiet {{ type filter hook {hook} priority 0; {drop} drop; \n}}"
+        space.run("nft", "-f", "-", text_input=f"table inet quiet {{ {chain} \n}}")
+    try:
+        yield
+    finally:
+        for space, _ in ends:
+            space.run("nft", "delete", "table", "inet", "quiet")
+
+
+@pytest.mark.under_kernel
+@pytest.mark.black_box
+def test_a_connection_that_was_reset_begins_anew(few: Vantage) -> None:
+    """One that the other side has reset counts no more, so it does not live on either: another SYN of its ports goes
+    out when conntrack has forgotten it, and begins a connection that counts."""
+    client, port, own = few.clients[0], 7777, 45_000
+    forget_all(few)
+    mac = mac_of(few.world.exit, "wan")
+
+    def begun(version: int) -> int:
+        seen = [each for each in few.far.packets() if each.protocol == socket.IPPROTO_TCP and not each.sent]
+        return sum(each.ports[1] == port and each.source.version == version for each in seen)
+
+    with ends_that_send_nothing_themselves(few, client, port):
+        for version in (4, 6):
+            there, here, web = EXIT_OF[version], client.address[version], WEB_OF[version]
+            first = tcp(here, web, b"", port, source_port=own)
+            client.send(first.whole())
+            until(lambda version=version: begun(version) == 1, "it comes out")  # type: ignore[misc]
+            for flags in (SYN | ACK, RST | ACK):
+                answer = tcp(web, there, b"", own, source_port=port, flags=flags, acknowledged=1001)
+                send(few.world.internet, "net0", answer.whole(), to_mac=mac)
+            until(
+                lambda web=web: [s for s in client.seen.packets() if str(s.source) == web and s.payload[13] & RST],  # type: ignore[misc]
+                "the client is told",
+            )
+            client.send(first.whole())
+            few.settle(version)
+            assert begun(version) == 1
+
+        def begin_again() -> bool:
+            for version in (4, 6):
+                client.send(tcp(client.address[version], WEB_OF[version], b"", port, source_port=own).whole())
+            return begun(4) > 1 and begun(6) > 1
+
+        until(begin_again, "it begins again")

@@ -21,6 +21,13 @@ PLACES = (("ipv4", 112), ("ipv6", 176))
 PLACE = "@nh,112,16"  # of the sets' elements, by its size alone
 BURST_S = 10  # seconds' worth of new connections that a client may open at once
 HOOKS = ("forward", "input")
+# How long conntrack keeps a TCP connection that was reset (net.netfilter.nf_conntrack_tcp_timeout_close, by default).
+RESET_KEPT_S = 10
+
+# A connection that was reset is not counted any more (net/netfilter/nf_conncount.c, already_closed), but the other side
+# may answer another SYN on it (nf_conntrack_proto_tcp.c, TCP_CONNTRACK_IGNORE): it would then live on uncounted. The
+# SYN is repeated until the entry has gone, and then begins a connection that counts.
+_REOPENING = f"tcp flags & (syn | ack) == syn ct state established ct expiration <= {RESET_KEPT_S}s"
 
 
 def chain(rules: EgressRules) -> Iterator[str]:
@@ -43,8 +50,12 @@ def chain(rules: EgressRules) -> Iterator[str]:
         yield f"  chain client_limits_{hook} {{"
         # Behind the chains that block: what they reject is no connection.
         yield f"    type filter hook {hook} priority filter + 1; policy accept;"
-        # A flow is in state new until it is answered, and confirmed once its first packet has left.
-        yield f'    iifname "{rules.tunnel.interface}" ct state new ct status ! confirmed jump client_limits'
+        outof = f'iifname "{rules.tunnel.interface}"'
+        # A flow is in state new until it is answered, and confirmed once its first packet has left; one that a helper
+        # of conntrack expects (FTP's data) is related.
+        yield f"    {outof} ct state new,related ct status ! confirmed jump client_limits"
+        if limits.open:
+            yield f"    {outof} {_REOPENING} drop"
         yield "  }"
 
 
