@@ -16,8 +16,11 @@ from appliance.network.firewall.flow_capacity import flows_of_one
 from appliance.network.firewall.host_ports import HostPorts
 from appliance.network.firewall.rules import Blocks, EgressRules, FlowLimits, Marking, TunnelNetworks
 from appliance.network.firewall.sysctls import Forwarding
+from appliance.server.flow_watch import FlowWatch
 
 if TYPE_CHECKING:
+    import asyncio
+
     from appliance.config.load import Settings
     from appliance.server.assembly import LocalExit
     from appliance.store.state_dir import StateDir
@@ -54,6 +57,11 @@ def flows_by_default() -> int:
 def conntrack_sizes(state: StateDir, boot_id: str) -> ConntrackSizes:
     """Builds what raises the size of the host's connection tracking table, and puts it back."""
     return ConntrackSizes(PROC, state.conntrack, boot_id)
+
+
+def flow_watch(egress: HostEgress, stopping: asyncio.Event) -> FlowWatch:
+    """Builds what keeps clients from filling the connection tracking table."""
+    return FlowWatch(partial(read_size, PROC), egress.forget_excess, stopping)
 
 
 def host_egress(settings: Settings, state: StateDir, local: LocalExit, boot_id: str, *, user_space: bool) -> HostEgress:

@@ -68,7 +68,6 @@ log = logging.getLogger(__name__)
 
 REQUESTS_GRACE_S = 4
 
-
 # Set if wireguard-go runs as a service of its own: that unit's name. systemd/wg-appliance.service.d/userspace.conf.
 WIREGUARD_GO_UNIT = "WIREGUARD_GO_UNIT"
 
@@ -245,6 +244,7 @@ def _watches(
         "the interface's watch": watch(lambda: link_events(interface), INTERFACE),
         "the host's watch": watch(lambda: host_events(interface, egress.host_changed, subnets)),
         "the forwarding's watch": watch(forwarding_events, SYSCTL),
+        "the flows' watch": egress_assembly.flow_watch(egress, stopping).run,
         "the ports' watch": PortWatch(host.ports, egress, parts.wakeup, stopping).run,
         "the firewall's watch": watch(
             lambda: table_events(egress.table, egress.table_changed, egress.other_changed, egress.tables_unknown),

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
+from collections import Counter
 from ipaddress import IPv4Address, ip_address, ip_network
 
 import pytest
 
 from appliance.network.firewall import conntrack
+from appliance.network.firewall.client_flows import ClientFlows
 from tests.support.netns import new_namespace
 from tests.support.real_backend import NO_ROOT, backend_here
 
@@ -108,3 +111,25 @@ def test_flows_that_leave_from_a_port_are_deleted(read_all: bool, monkeypatch: p
         assert conntrack.forget_on_ports(CLIENTS, [(udp, 7000), (udp, 7002)]) == 0
         assert conntrack.forget_on_ports(CLIENTS, [(tcp, 7000)]) == 1
         assert conntrack.most_to_one_place(CLIENTS) == {udp: 2}
+
+
+def test_what_clients_hold_beyond_their_limit_is_deleted() -> None:
+    """Of a client that holds more than its limit the closed connections go, and then what is beyond it; another
+    client's stay, closed ones too."""
+    most, subnets = 3, [ip_network("127.0.0.0/28")]
+    with new_namespace() as space, space.entered():
+        space.run("ip", "link", "set", "lo", "up")
+        assert space.run("nft", TRACKED).returncode == 0
+        with socket.create_server(("127.9.0.1", 9)) as server:
+            for address in (ONE, ONE, OTHER):
+                with socket.create_connection(server.getsockname(), source_address=(address, 0)):
+                    server.accept()[0].close()
+        for _ in range(most + 2):
+            begin_flow(ONE, "127.9.0.1")
+        begin_flow(OTHER, "127.9.0.1")
+        closed, beyond = 2, 2
+        flows = ClientFlows(subnets)
+        assert asyncio.run(flows.forget_excess(most)) == closed + beyond
+        left = Counter(str(ip_address(entry.source)) for entry in conntrack.begun_from(subnets))
+        assert left == {ONE: most, OTHER: 2}
+        assert asyncio.run(flows.forget_excess(most)) == 0

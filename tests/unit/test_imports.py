@@ -56,6 +56,7 @@ PURE = (
     "network.firewall.ruleset",
     "network.firewall.settled_listeners",
     "network.firewall.flow_capacity",
+    "network.firewall.flow_excess",
     "network.firewall.table_choice",
     "config.reloadable",
     "client.api.responses",

@@ -6,7 +6,7 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING
 
-from appliance.network.firewall import conntrack
+from appliance.network.firewall import conntrack, flow_excess
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Sequence
@@ -57,6 +57,22 @@ class ClientFlows:
         else:
             if many:
                 log.info("connections that left from a port with a listener: %d, begun anew", many)
+
+    async def forget_excess(self, most: int) -> int:
+        """Deletes what clients hold beyond `most` flows, and their closed ones; returns how many."""
+        try:
+            async with self._walking:
+                return await asyncio.to_thread(self._forget_excess, most)
+        except OSError as error:
+            log.warning("clients may fill the host's connection tracking table: conntrack: %s", error)
+            return 0
+
+    def _forget_excess(self, most: int) -> int:
+        hostmask = next(int(subnet.hostmask) for subnet in self._subnets if subnet.version == 4)
+        sources = (entry.source for entry in conntrack.begun_from(self._subnets))
+        over = flow_excess.sources_over(sources, hostmask, most)
+        # All are read before any is deleted: the kernel lists them by the place where it was.
+        return conntrack.forget_flows(list(flow_excess.excess(conntrack.flows_from(over), hostmask, most)))
 
     async def _forget(self, forget: Callable[[], int]) -> None:
         try:

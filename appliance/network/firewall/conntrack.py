@@ -50,6 +50,7 @@ _ENDS = (
     (constants.CTA_IP_V4_SRC, constants.CTA_IP_V6_SRC, constants.CTA_FILTER_F_IP_SRC),
     (constants.CTA_IP_V4_DST, constants.CTA_IP_V6_DST, constants.CTA_FILTER_F_IP_DST),
 )
+_CLOSED = (constants.TCP_CONNTRACK_TIME_WAIT, constants.TCP_CONNTRACK_CLOSE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +58,7 @@ class Flow:
     """Identifies a flow. `answer_to`: destination of replies. `name`: the attributes that identify it to the kernel.
 
     `answer_port`: protocol and port of `answer_to`; `port`: of `destination`. Ports are 0 where a protocol has none.
+    `closed`: a TCP connection that has ended.
     """
 
     family: int
@@ -66,6 +68,7 @@ class Flow:
     name: bytes
     answer_port: tuple[int, int] = (0, 0)
     port: int = 0
+    closed: bool = False
 
     @property
     def place(self) -> tuple[int, Address, int]:
@@ -119,6 +122,21 @@ def begun_from(subnets: Sequence[Network]) -> Iterator[ConntrackEntry]:
     """Returns the flows that addresses of these subnets began. Raises OSError."""
     with _conntrack() as kernel:
         yield from (entry for entry in entries(kernel) if is_inside(entry.source, subnets))
+
+
+def flows_from(packed: Iterable[bytes]) -> Iterator[Flow]:
+    """Returns the flows that these addresses began. Raises OSError."""
+    with _conntrack() as kernel:
+        for address in map(ip_address, packed):
+            end = constants.CTA_IP_V4_SRC if address.version == 4 else constants.CTA_IP_V6_SRC
+            found = _flows(kernel, *_with_end(address, end, constants.CTA_FILTER_F_IP_SRC))
+            yield from (flow for flow in found if flow.source == address)
+
+
+def forget_flows(flows: Iterable[Flow]) -> int:
+    """Deletes flows; returns how many still existed. Raises OSError."""
+    with _conntrack() as kernel:
+        return _forget_each(kernel, ((flow.family, flow.name) for flow in flows))
 
 
 def is_inside(packed: bytes, subnets: Sequence[Network]) -> bool:
@@ -204,10 +222,16 @@ def _at(kernel: socket.socket, address: Address, end: int, field: int) -> Iterat
 
     Linux 5.8 and later filter them; an earlier kernel ignores the filter and lists all flows.
     """
+    packed = address.packed
+    listed = entries(kernel, *_with_end(address, end, field))
+    return (entry for entry in listed if packed in (entry.source, entry.destination))
+
+
+def _with_end(address: Address, end: int, field: int) -> tuple[int, bytes]:
+    """Returns family and attributes of a request for the flows with this address at an end."""
     wanted = nest(constants.CTA_TUPLE_ORIG, nest(constants.CTA_TUPLE_IP, attribute(end, address.packed)))
     wanted += nest(constants.CTA_FILTER, attribute(constants.CTA_FILTER_ORIG_FLAGS, field.to_bytes(4, sys.byteorder)))
-    family, packed = socket.AF_INET if address.version == 4 else socket.AF_INET6, address.packed
-    return (entry for entry in entries(kernel, family, wanted) if packed in (entry.source, entry.destination))
+    return (socket.AF_INET if address.version == 4 else socket.AF_INET6), wanted
 
 
 def _answered_at(kernel: socket.socket, ports: Collection[tuple[int, int]]) -> list[Flow]:
@@ -275,7 +299,13 @@ def parse(payload: bytes) -> Flow | None:
     name += b"".join(attribute(kind, fields[kind]) for kind in (constants.CTA_ZONE, constants.CTA_ID) if kind in fields)
     source, destination, answer_to = (ip_address(each) for each in (*original, reply[1]))
     answer_port, (_, port) = (_port(fields[kind]) for kind in (constants.CTA_TUPLE_REPLY, constants.CTA_TUPLE_ORIG))
-    return Flow(payload[0], source, destination, answer_to, name, answer_port, port)
+    closed = _tcp_state(fields.get(constants.CTA_PROTOINFO, b"")) in _CLOSED
+    return Flow(payload[0], source, destination, answer_to, name, answer_port, port, closed)
+
+
+def _tcp_state(protocol_info: bytes) -> int | None:
+    tcp = dict(attributes(dict(attributes(protocol_info)).get(constants.CTA_PROTOINFO_TCP, b"")))
+    return next(iter(tcp.get(constants.CTA_PROTOINFO_TCP_STATE, b"")), None)
 
 
 def _port(tuple_: bytes) -> tuple[int, int]:

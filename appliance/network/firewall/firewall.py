@@ -243,6 +243,11 @@ class HostEgress:
         """Deletes clients' flows that leave from ports on which a service of the host listens now."""
         await self.flows.forget_on_ports(ports)
 
+    async def forget_excess(self) -> int:
+        """Deletes what clients hold beyond the limit, which closed flows do not count towards; returns how many."""
+        most = self._rules.flows.open
+        return await self.flows.forget_excess(most) if most else 0
+
     async def _pass_others(self) -> None:
         """Lets clients through other tables; logs a failure, since the exit may work without it."""
         try:
