@@ -50,6 +50,13 @@ def test_udp_counts_when_two_looks_have_seen_the_same_socket() -> None:
     assert looks.look(ListeningSocket(UDP, LOW, 2)) == {(UDP, LOW)}
 
 
+def test_udp_counts_when_looks_in_a_row_have_seen_the_port() -> None:
+    """A service that listens by another socket each time that a peer has come."""
+    looks = Looks()
+    answers = [looks.look(ListeningSocket(UDP, LOW, number)) for number in range(4)]
+    assert answers == [*[frozenset()] * 3, {(UDP, LOW)}]
+
+
 @pytest.mark.parametrize("protocol", [TCP, UDP])
 def test_in_the_hosts_own_range_a_port_counts_after_a_minute(protocol: int) -> None:
     """Where the kernel gives ports at random a listener counts when its port has been there for 60 s, be it another
