@@ -40,6 +40,7 @@ class Admission:
         self._lacking: set[str] = set()
         self._set_before = False
         self._filtered: int | None = None  # the index of the interface that has been given its filter
+        self._passed_by = False  # whether answers enter the tunnel past the table
 
     def rules_stand(self) -> bool:
         """Tells whether the policy rules are as wanted, and no others of this exit are there."""
@@ -68,24 +69,40 @@ class Admission:
                 raise EgressError(f"ip rules for {self._interface} cannot be set: {error.strerror}") from error
             self._say_lacking("rules", "policy routing (CONFIG_IP_MULTIPLE_TABLES)")
 
+    def see_flow_tables(self, *, are_there: bool) -> None:
+        """Notes whether flow tables carry packets from an uplink into the tunnel past all chains, unmarked.
+
+        The filter would drop clients' answers, so it is not in place meanwhile.
+        """
+        if are_there and not self._passed_by:
+            log.warning(
+                "an nftables flow table carries clients' packets past the table: %s has no egress filter, and what "
+                "the host itself sends to clients is not stopped while the table is missing",
+                self._interface,
+            )
+        self._passed_by = are_there
+
     def filter_stands(self) -> bool:
-        """Tells whether the filter is in place; without an interface there is nothing to filter."""
+        """Tells whether the filter is as wanted; without an interface there is nothing to filter."""
         if "filter" in self._lacking or (index := _index(self._interface)) is None:
             return True
         try:
             listed = route.dump(constants.RTM_GETTFILTER, tunnel_filter.place(index, info=0))
         except OSError:
-            return False  # there is no such qdisc, or the interface went
-        return any(tunnel_filter.is_in_place(each.payload, self.mark.bit) for each in listed)
+            return self._passed_by  # there is no such qdisc, or the interface went
+        return any(tunnel_filter.is_in_place(each.payload, self.mark.bit) for each in listed) != self._passed_by
 
     def set_filter(self) -> None:
-        """Adds the filter, or puts it back. Raises EgressError."""
+        """Adds the filter, or puts it back; removes it where flow tables pass it by. Raises EgressError."""
         if (index := _index(self._interface)) is None:
             return
         try:
             _ask(constants.RTM_NEWQDISC, constants.NLM_F_EXCL, tunnel_filter.queueing(index), errno.EEXIST)
             # Another's in its place may be of a kind that cannot become ours.
             _ask(constants.RTM_DELTFILTER, 0, tunnel_filter.place(index), errno.ENOENT, errno.EINVAL)
+            if self._passed_by:
+                self._filtered = None
+                return
             _ask(constants.RTM_NEWTFILTER, constants.NLM_F_EXCL, tunnel_filter.encode(index, self.mark.bit))
             if self._filtered == index:
                 log.info("egress filter of %s set again: it was changed", self._interface)

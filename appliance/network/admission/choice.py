@@ -11,7 +11,7 @@ from appliance.domain.errors import HostError
 from appliance.network import programs
 from appliance.network.admission.admission import listed_rules
 from appliance.network.admission.mark import Mark, choose, others
-from appliance.network.firewall import nft
+from appliance.network.firewall import iptables, nft
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 LISTING_TIMEOUT_S = 10.0
-SAVED_BY = ("iptables-save", "ip6tables-save")
 
 
 def mark_of_this_exit(wanted: tuple[int | None, int | None], interface: str, table: str | None, record: Path) -> Mark:
@@ -33,8 +32,7 @@ def mark_of_this_exit(wanted: tuple[int | None, int | None], interface: str, tab
         rules = listed_rules()
     except OSError as error:
         raise HostError(f"the host's ip rules cannot be read: {error.strerror}") from error
-    saved = "".join(_output(program) for program in SAVED_BY)
-    used = others(rules, _output(nft.PROGRAM, *nft.LIST_TERSE), saved, interface, table)
+    used = others(rules, _output(nft.PROGRAM, *nft.LIST_TERSE), iptables.saved(), interface, table)
     before = noted(record)
     mark = choose(wanted, before, used)
     if before is not None and mark.bit != before.bit and (user := used.bits.get(before.bit)):

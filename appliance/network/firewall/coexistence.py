@@ -58,6 +58,11 @@ class InsertionPoint:
         return f"{self.table.family} {self.table.name} {self.chain}"
 
 
+def has_flow_tables(listing: str) -> bool:
+    """Tells whether packets of known flows may pass the host without meeting a chain, in `nft -j list ruleset`."""
+    return any("flowtable" in entry for entry in json.loads(listing)["nftables"])
+
+
 def missing(listing: str, traffic: ExitTraffic) -> list[InsertionPoint]:
     """Finds chains that lack the appliance's rules and need them. `listing`: output of `nft -j list ruleset`."""
     # Another appliance's table drops what concerns its own tunnel, and nothing else.

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from appliance.domain.errors import EgressError, HostError
 from appliance.network import client_routes, process_names, uplinks
-from appliance.network.firewall import coexistence, nft, nft_json, published_ports
+from appliance.network.firewall import coexistence, iptables, nft, nft_json, published_ports
 from appliance.network.firewall.client_flows import ClientFlows
 from appliance.network.firewall.observed_forwarding import ObservedForwarding
 from appliance.network.firewall.own_table import OwnTable
@@ -255,7 +255,10 @@ class HostEgress:
             names = {version: uplink.interface for version, uplink in found.items()}
             traffic = coexistence.ExitTraffic(self._interface, self._listen_port, tuple(self._subnets), names)
             listing = await self._listing()
-            self.published = published_ports.published(listing)
+            if self._admission is not None:
+                self._admission.see_flow_tables(are_there=coexistence.has_flow_tables(listing))
+            saved = await asyncio.to_thread(iptables.saved)
+            self.published = published_ports.published(listing) | published_ports.published_by_iptables(saved)
             points = coexistence.missing(listing, traffic)
         except (EgressError, HostError, OSError) as error:
             log.warning("what other firewalls let through is not known: %s", error)

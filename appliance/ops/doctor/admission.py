@@ -29,7 +29,11 @@ def fail_closed(facts: Facts) -> Finding:
         return failed("fail-closed", f"{what}: without the nftables table, nothing stops clients", RESTART)
     if not found.filter_stands:
         what = f"the egress filter of {interface} is not in place"
-        return warning("fail-closed", f"{what}: does this kernel have sch_ingress and cls_bpf?", "modprobe cls_bpf")
+        return warning(
+            "fail-closed",
+            f"{what}: are there flow tables (nft list flowtables), or has this kernel no sch_ingress and cls_bpf?",
+            "modprobe cls_bpf",
+        )
     first = first_of_others([rule for rule in found.rules if not is_ours(rule, interface)], interface)
     if first < found.mark.priority:
         what = f"the ip rule of priority {first} comes before the exit's, {found.mark.priority}"
