@@ -65,9 +65,9 @@ def _lookup_fault(route: RoutingSocket, entry: tuple[str, int, int], subnet: Net
         return _told(out, there, client, tunnel)
     if out.index == own:
         return _told(out, there, client, tunnel)
-    back = _way(route, client, there, out.index)
-    # EXDEV: by rp_filter answers come in elsewhere, from where is not known.
-    if back.index == own or back.refusal == errno.EXDEV:
+    # With the mark, as the table gives it to answers where the kernel asks for the way back (rp_filter).
+    back = _way(route, client, there, out.index, mark)
+    if back.index == own:
         return None
     return _told(back, client, there, _name(out.index))
 

@@ -251,3 +251,60 @@ def test_what_cannot_be_set_is_told_before_anything_is(host: Sysctls) -> None:
     (host.root / "net/ipv4/conf/default/forwarding").unlink()
     with pytest.raises(EgressError, match=r"net\.ipv4\.conf\.default\.forwarding"):
         host.forwarding().require({}, "wga0", DEFAULT)
+
+
+FILTER, BY_MARK = "net/ipv4/conf/eth0/rp_filter", "net/ipv4/conf/eth0/src_valid_mark"
+FILTER_ALL, BY_MARK_ALL = "net/ipv4/conf/all/rp_filter", "net/ipv4/conf/all/src_valid_mark"
+
+
+@pytest.fixture
+def filtering(host: Sysctls) -> Sysctls:
+    """A host that has set up the exit, and could filter by the reverse path."""
+    for name in (FILTER, BY_MARK, FILTER_ALL, BY_MARK_ALL):
+        host[name] = "0"
+    host.ensure()
+    return host
+
+
+@pytest.mark.parametrize("switch", [FILTER, FILTER_ALL])
+@pytest.mark.parametrize("value", ["1", "2"])
+def test_marks_count_while_the_uplink_filters(filtering: Sysctls, switch: str, value: str) -> None:
+    """They do for as long as it filters; then it is as it was, and no longer recorded as the appliance's own."""
+    before = filtering.all()
+    filtering[switch] = value
+    filtering.ensure()
+    assert changed(filtering, before) == {switch: value, BY_MARK: "1"}
+    filtering[switch] = "0"
+    filtering.ensure()
+    assert changed(filtering, before) == {}
+    filtering.ensure()
+    assert BY_MARK not in filtering.forwarding().found
+
+
+def test_marks_count_already_where_they_do_everywhere(filtering: Sysctls) -> None:
+    """wg-quick sets it for all interfaces; then nothing is to be set."""
+    filtering[BY_MARK_ALL], filtering[FILTER] = "1", "2"
+    before = filtering.all()
+    filtering.ensure()
+    assert changed(filtering, before) == {}
+
+
+def test_a_former_uplink_gets_its_value_back(filtering: Sysctls) -> None:
+    """Where the uplink is another one, and still filters."""
+    before = filtering.all()
+    filtering[FILTER] = "2"
+    filtering.ensure()
+    filtering.ensure("eth1")
+    assert changed(filtering, before) == {FILTER: "2", V4: "0", OF_ETH1: "1"}
+
+
+def test_a_restore_leaves_the_filter_alone(filtering: Sysctls) -> None:
+    """What the appliance never sets is not set by what a record says either."""
+    filtering[FILTER] = "2"
+    filtering.ensure()
+    record = json.loads(filtering.record.read_text())
+    record["values"] |= {FILTER: "0", FILTER_ALL: "1", BY_MARK_ALL: "1"}
+    filtering.record.write_text(json.dumps(record))
+    filtering.forwarding().restore()
+    now = filtering.all()
+    assert (now[BY_MARK], now[FILTER], now[FILTER_ALL], now[BY_MARK_ALL]) == ("0", "2", "0", "0")

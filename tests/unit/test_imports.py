@@ -51,6 +51,8 @@ PURE = (
     "network.firewall.port_ranges",
     "network.firewall.published_ports",
     "network.firewall.forwarding",
+    "network.firewall.reverse_path",
+    "network.firewall.sysctl_paths",
     "network.firewall.other_routing",
     "network.firewall.rules",
     "network.firewall.ruleset",

@@ -24,6 +24,7 @@ BY_ROUTER = 186  # RTPROT_BGP
 NEWRULE = constants.NFNL_SUBSYS_NFTABLES << 8 | 6
 DELRULE = NEWRULE + 2
 NEWSETELEM = NEWRULE + 6
+NETCONFA_PROXY_NEIGH = 5  # linux/netconf.h
 
 
 def message(kind: int, port: int, payload: bytes) -> bytes:
@@ -96,11 +97,12 @@ def test_changes_of_other_tables_wake_no_watcher(family: int, table: bytes, kind
     [
         pytest.param(constants.NETCONFA_IFINDEX_ALL, constants.NETCONFA_FORWARDING, True, id="the host's forwarding"),
         pytest.param(7, constants.NETCONFA_FORWARDING, True, id="one interface's"),
-        pytest.param(constants.NETCONFA_IFINDEX_ALL, 3, False, id="the host's rp_filter"),
+        pytest.param(7, NETCONFA_PROXY_NEIGH, False, id="its proxy of neighbours"),
+        pytest.param(constants.NETCONFA_IFINDEX_ALL, constants.NETCONFA_RP_FILTER, True, id="the host's rp_filter"),
     ],
 )
-def test_only_forwarding_counts(ifindex: int, what: int, counts: bool) -> None:
-    """Only that forwarding was switched counts, for the whole host or for one interface."""
+def test_forwarding_and_its_filter_count(ifindex: int, what: int, counts: bool) -> None:
+    """Only that forwarding or rp_filter was set counts, for the whole host or for one interface."""
     payload = bytes([socket.AF_INET, 0, 0, 0])
     payload += attribute(constants.NETCONFA_IFINDEX, struct.pack("=i", ifindex)) + attribute(what, bytes(4))
     with forwarding_events() as events:

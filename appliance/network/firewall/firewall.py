@@ -134,7 +134,7 @@ class HostEgress:
         host = self._forwarding.host()
         transit = self._forwarding.transit(host)
         answers = Answers(self._listen_port, self._forwarding.default) if self._user_space else Answers()
-        if (routing := HostRouting(transit, answers)) != self._rules.routing:
+        if (routing := HostRouting(transit, answers, self._forwarding.filtered(host))) != self._rules.routing:
             self._rules = replace(self._rules, routing=routing)
             self._stands = self._known = False
         admission = self._admission

@@ -12,11 +12,12 @@ even if it was 1 before (net/ipv6/addrconf.c, addrconf_fixup_forwarding), by whi
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from appliance.network.firewall import reverse_path
 from appliance.network.firewall.rules import Transit
+from appliance.network.firewall.sysctl_paths import FORWARDING, OFF, ON, interface_of, of_interface
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -25,10 +26,6 @@ IP_FORWARD = "net/ipv4/ip_forward"
 SEND_REDIRECTS = "net/ipv4/conf/all/send_redirects"
 IPV6_ALL = "net/ipv6/conf/all/forwarding"
 IPV6_DEFAULT = "net/ipv6/conf/default/forwarding"
-NO_INTERFACES = ("all", "default")
-OFF, ON = "0", "1"
-# The kernel allows quotes and asterisks too, which nftables cannot read or takes for a pattern.
-NAMEABLE = re.compile(r"[\w.:@=+%-]{1,15}")
 NO_TRANSIT = Transit()
 
 
@@ -59,22 +56,14 @@ class HostForwarding:
         return self.found.get(IP_FORWARD) == OFF and self.values.get(IP_FORWARD) == ON
 
 
-def of_interface(version: int, interface: str) -> str:
-    return f"net/ipv{version}/conf/{interface}/forwarding"
-
-
-def interface_of(name: str, version: int) -> str | None:
-    """Returns the interface whose `forwarding` a sysctl is; None if it is none of one that nftables can name."""
-    prefix, _, last = name.rpartition("/")
-    head, _, interface = prefix.rpartition("/")
-    is_one = (head, last) == (f"net/ipv{version}/conf", "forwarding") and interface not in NO_INTERFACES
-    return interface if is_one and NAMEABLE.fullmatch(interface) else None
-
-
 def is_needed(name: str, value: str, default: frozenset[str]) -> bool:
     """Tells whether clients' traffic does not pass without this value. `default`: interfaces of a default route."""
-    interface = interface_of(name, 4)
-    return name.endswith("/forwarding") and value == ON and (interface is None or interface in default)
+    if value != ON:
+        return False
+    if name.endswith(f"/{FORWARDING}"):
+        interface = interface_of(name, 4)
+        return interface is None or interface in default
+    return interface_of(name, 4, reverse_path.BY_MARK) in default
 
 
 def wanted(host: HostForwarding, interface: str, *, ipv6: bool) -> Iterator[tuple[str, str]]:
@@ -91,6 +80,7 @@ def wanted(host: HostForwarding, interface: str, *, ipv6: bool) -> Iterator[tupl
         gone = former is None or former in host.uplinks or name not in host.values
         if not gone and host.values.get(IP_FORWARD) == OFF:
             yield name, value
+    yield from reverse_path.wanted(host.values, host.found, {*host.uplinks, interface})
     if not ipv6:
         return
     # A forwarding host ignores router advertisements unless accept_ra is 2; a host that got its IPv6 default
@@ -115,9 +105,9 @@ def to_set(host: HostForwarding, interface: str, *, ipv6: bool) -> dict[str, str
     return differing
 
 
-def disowned(host: HostForwarding) -> frozenset[str]:
+def disowned(host: HostForwarding, interface: str) -> frozenset[str]:
     """Returns the sysctls that another program has set meanwhile too, so that the appliance must not put them back."""
-    names = set[str]()
+    names = {*reverse_path.given_back(host.values, host.found, {*host.uplinks, interface})}
     if host.values.get(IP_FORWARD) == ON and IP_FORWARD not in host.found:
         names |= {name for name in host.found if interface_of(name, 4) is not None}
     names |= {

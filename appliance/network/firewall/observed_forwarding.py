@@ -9,9 +9,10 @@ from dataclasses import astuple
 from typing import TYPE_CHECKING
 
 from appliance.domain.errors import EgressError, HostError
-from appliance.network.firewall import forwarding
+from appliance.network.firewall import forwarding, reverse_path
 from appliance.network.firewall.chains.destinations import private_ipv4
 from appliance.network.firewall.other_routing import relying
+from appliance.network.firewall.sysctl_paths import NAMEABLE, ON
 from appliance.network.outgoing import Outgoing, read_outgoing
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ class ObservedForwarding:
         rules = self._rules
         blocked = private_ipv4() if rules.blocks.private else []
         found = read_outgoing(rules.tunnel.interface, blocked, all_interfaces=rules.forward_others)
-        return Outgoing(*(frozenset(filter(forwarding.NAMEABLE.fullmatch, names)) for names in astuple(found)))
+        return Outgoing(*(frozenset(filter(NAMEABLE.fullmatch, names)) for names in astuple(found)))
 
     @property
     def uplinks(self) -> frozenset[str]:
@@ -75,10 +76,8 @@ class ObservedForwarding:
 
     def host(self) -> forwarding.HostForwarding:
         """Returns how the host forwards now."""
-        values, default = self.sysctls.read(self.uplinks), self._outgoing.default
-        unsettable = frozenset(
-            name for name in self.sysctls.unsettable if not forwarding.is_needed(name, forwarding.ON, default)
-        )
+        values, default = self.sysctls.read({*self.uplinks, self._rules.tunnel.interface}), self._outgoing.default
+        unsettable = frozenset(name for name in self.sysctls.unsettable if not forwarding.is_needed(name, ON, default))
         return forwarding.HostForwarding(values, dict(self.sysctls.found), self.uplinks, unsettable)
 
     def transit(self, host: forwarding.HostForwarding) -> Transit:
@@ -87,6 +86,10 @@ class ObservedForwarding:
             return forwarding.NO_TRANSIT
         tunnel = self._rules.tunnel
         return forwarding.transit(host, tunnel.interface, self._outgoing.bridges, ipv6=tunnel.subnet6 is not None)
+
+    def filtered(self, host: forwarding.HostForwarding) -> frozenset[str]:
+        """Returns by which interfaces answers to clients have to pass the reverse path filter."""
+        return reverse_path.filtered(host.values, self.uplinks)
 
     def require(self) -> None:
         """Raises EgressError if sysctls that clients' traffic needs cannot be set here. Changes nothing."""

@@ -152,10 +152,14 @@ class Answers:
 
 @dataclass(frozen=True, slots=True)
 class HostRouting:
-    """Describes what the table has to do because of how the host routes."""
+    """Describes what the table has to do because of how the host routes.
+
+    `filtered`: the interfaces where answers to clients need the mark to pass the reverse path filter.
+    """
 
     transit: Transit = Transit()
     answers: Answers = Answers()
+    filtered: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)

@@ -59,7 +59,7 @@ def reconcile(state: EgressState, *, interface: str, ipv6: bool) -> EgressChange
         rules=not state.rules_stand,
         policy_rules=not state.policy_rules_stand,
         filter=not state.filter_stands,
-        disowned=disowned(host),
+        disowned=disowned(host, interface),
         give_back=host.set_by_earlier_version and not state.needed_by_others,
         sysctls=to_set(host, interface, ipv6=ipv6),
         others=not state.others_seen,

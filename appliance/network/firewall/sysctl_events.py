@@ -1,4 +1,4 @@
-"""Watches for changes of the host's forwarding (multicast groups RTNLGRP_IPV4_NETCONF and _IPV6_).
+"""Watches for changes of the host's forwarding and reverse path filter (RTNLGRP_IPV4_NETCONF and _IPV6_NETCONF).
 
 The other sysctls that the exit needs have no events.
 """
@@ -20,4 +20,5 @@ def forwarding_events() -> NetlinkEvents:
 def _concerns(event: Event) -> bool:
     """Concerns the host, any interface, and what later ones begin with."""
     settings = dict(attributes(event.payload[_NETCONFMSG_SIZE:]))
-    return event.kind == constants.RTM_NEWNETCONF and constants.NETCONFA_FORWARDING in settings
+    concerning = {constants.NETCONFA_FORWARDING, constants.NETCONFA_RP_FILTER}
+    return event.kind == constants.RTM_NEWNETCONF and not concerning.isdisjoint(settings)

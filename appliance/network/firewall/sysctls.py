@@ -8,17 +8,15 @@ import os
 from typing import TYPE_CHECKING
 
 from appliance.domain.errors import EgressError
+from appliance.network.firewall import reverse_path
 from appliance.network.firewall.forwarding import (
     IP_FORWARD,
     IPV6_ALL,
     IPV6_DEFAULT,
-    OFF,
-    ON,
     SEND_REDIRECTS,
-    interface_of,
     is_needed,
-    of_interface,
 )
+from appliance.network.firewall.sysctl_paths import FORWARDING, OFF, ON, interface_of, of_interface
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
@@ -52,8 +50,10 @@ class Forwarding:
         """Returns (path below /proc/sys, value) of each sysctl that may have to be set, without missing ones."""
         conf = self._root / "net/ipv6/conf"
         of_ipv6 = (str(e.relative_to(self._root)) for name in OF_IPV6_INTERFACES for e in conf.glob(f"*/{name}"))
-        of_ipv4 = {of_interface(4, uplink) for uplink in uplinks}
-        of_ipv4 |= {name for name in self.found if interface_of(name, 4) is not None}
+        names = frozenset(uplinks)
+        of_ipv4 = {of_interface(4, uplink) for uplink in names} | (reverse_path.to_read(names) if names else set())
+        keys = FORWARDING, reverse_path.BY_MARK
+        of_ipv4 |= {name for name in self.found if any(interface_of(name, 4, key) is not None for key in keys)}
         values = {name: self._read(name) for name in (*ALWAYS_READ, *of_ipv4, *of_ipv6)}
         return {name: value for name, value in values.items() if value is not None}
 
@@ -218,12 +218,19 @@ def _refusal(refused: Mapping[str, str]) -> str:
     """Names all sysctls that cannot be set, why, and what to set instead from outside of this process."""
     names = ", ".join(f"{_dotted(name)} = 1" for name in refused)
     reasons = ", ".join(dict.fromkeys(refused.values()))
-    switches = {IP_FORWARD if name.startswith("net/ipv4/") else IPV6_ALL: None for name in refused}
+    switches = dict.fromkeys(map(_switch, refused))
     instead = " ".join(f"{_dotted(name)}=1" for name in switches)
     return (
         f"cannot set {names}: {reasons}; clients' traffic needs it: on the machine around this container, or with "
         f"docker run --sysctl, set {instead}"
     )
+
+
+def _switch(name: str) -> str:
+    """Returns the sysctl that sets one for all interfaces."""
+    if interface_of(name, 4, reverse_path.BY_MARK) is not None:
+        return reverse_path.BY_MARK_ALL
+    return IP_FORWARD if name.startswith("net/ipv4/") else IPV6_ALL
 
 
 def _dotted(name: str) -> str:

@@ -144,6 +144,7 @@ ETH_P_ALL: Final = 3
 
 NETCONFA_IFINDEX: Final = 1
 NETCONFA_FORWARDING: Final = 2
+NETCONFA_RP_FILTER: Final = 3
 NETCONFA_IFINDEX_ALL: Final = -1
 
 # linux/netfilter.h, linux/netfilter/nfnetlink.h, linux/netfilter/nf_tables.h ------------------------------

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from appliance.network.firewall import coexistence, nft_json, other_routing
 from appliance.network.firewall import forwarding as host_forwarding
 from appliance.network.firewall.simulator import Obstacle, Packet, Table, obstacles
+from appliance.network.firewall.sysctl_paths import ON, of_interface
 from appliance.ops.doctor import iptables_save
 from appliance.ops.doctor.finding import RESTART, START, Finding, failed, ok, unseen, warning
 
@@ -24,13 +25,13 @@ def forwarding(facts: Facts) -> Finding:
     tunnel = facts.settings.wireguard
     ipv6 = tunnel.subnet6 is not None and facts.network.has_ipv6
     to_set = host_forwarding.to_set(facts.forwarding.host, tunnel.interface, ipv6=ipv6)
-    own = host_forwarding.of_interface(4, tunnel.interface)
-    if facts.forwarding.sysctls.get(own, host_forwarding.ON) != host_forwarding.ON:
-        to_set[own] = host_forwarding.ON
+    own = of_interface(4, tunnel.interface)
+    if facts.forwarding.sysctls.get(own, ON) != ON:
+        to_set[own] = ON
     needed = {
         name: value
         for name, value in to_set.items()
-        if host_forwarding.is_needed(name, value, facts.forwarding.default | {tunnel.interface})
+        if name == own or host_forwarding.is_needed(name, value, facts.forwarding.default)
     }
     if not to_set:
         return ok("forwarding", "on")
@@ -67,7 +68,7 @@ def transit(facts: Facts) -> Finding:
             what + ("" if needing is None else f"; left, as {needing} needs it"),
             "set it in a file of your own in /etc/sysctl.d if it is to stay, else sysctl -w net.ipv4.ip_forward=0",
         )
-    others = ["IPv4"] if host.values.get(host_forwarding.IP_FORWARD) == host_forwarding.ON else []
+    others = ["IPv4"] if host.values.get(host_forwarding.IP_FORWARD) == ON else []
     if ipv6 and not host.owns_ipv6:
         others.append("IPv6")
     if not others:

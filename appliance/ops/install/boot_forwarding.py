@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from appliance.network.firewall import nft
-from appliance.network.firewall.forwarding import IP_FORWARD, OFF, ON
+from appliance.network.firewall.forwarding import IP_FORWARD
 from appliance.network.firewall.other_routing import relying
+from appliance.network.firewall.sysctl_paths import OFF, ON
 from appliance.network.programs import ROOT_PATH, ProgramFailed
 
 if TYPE_CHECKING:

@@ -46,6 +46,7 @@ def chain(rules: EgressRules) -> Iterator[str]:
         yield "  }"
     yield "  chain admission {"
     yield f"    type filter hook prerouting priority {BEFORE_ROUTING}; policy accept;"
+    yield from _answers(rules, mark)
     # One comparison for all that is not from the tunnel: what the internet answers, and the host's other traffic.
     yield f'    iifname != "{rules.tunnel.interface}" accept'
     yield from (f"    meta nfproto ipv{version} goto admission_{family}" for family, version in FAMILIES)
@@ -64,6 +65,13 @@ def chain(rules: EgressRules) -> Iterator[str]:
     yield f"    type filter hook output priority {BEFORE_ROUTING}; policy accept;"
     yield f"    {into} {mark}"
     yield "  }"
+
+
+def _answers(rules: EgressRules, mark: str) -> Iterator[str]:
+    """Marks answers to clients where the kernel looks up their way back, which is from the tunnel."""
+    if rules.routing.filtered:
+        names = ", ".join(f'"{name}"' for name in sorted(rules.routing.filtered))
+        yield f"    iifname {{ {names} }} ip daddr {rules.tunnel.subnet} {mark} accept"
 
 
 def _decisions(rules: EgressRules, version: int, subnet: Network, mark: str) -> Iterator[str]:
