@@ -12,13 +12,17 @@ from ipaddress import IPv4Network
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from appliance.config.value_types import AddressPort
 from appliance.domain.errors import HostError
+from appliance.network.firewall.chains.destinations import private_ipv4
 from appliance.network.netlink import constants
 from appliance.network.netlink.codec import attributes
 from appliance.network.netlink.routing import routing_socket
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from appliance.network.firewall.rules import Network
 
 LOOPBACK = "lo"
 HALF = 1  # the prefix length of the two routes that some VPNs add in place of a default one
@@ -40,10 +44,35 @@ class Outgoing:
     default: frozenset[str] = frozenset()
 
 
-def read_outgoing(tunnel: str, blocked: Sequence[IPv4Network], *, all_interfaces: bool) -> Outgoing:
-    """Reads them, but the tunnel. Clients may not send to `blocked`. Raises HostError."""
-    names = dict(_interfaces())
-    ways = [(length, names[index]) for length, index in _ways_out(blocked) if index in names]
+@dataclass(frozen=True, slots=True)
+class _Reachable:
+    """Tells which networks clients may send to: what is not blocked, or allowed in part."""
+
+    blocked: Sequence[IPv4Network]
+    allowed: Sequence[IPv4Network]
+
+    def __contains__(self, network: IPv4Network) -> bool:
+        blocked = any(network.subnet_of(each) for each in self.blocked)
+        return not blocked or any(network.overlaps(each) for each in self.allowed)
+
+
+def _reachable(allowed: Iterable[Network | AddressPort], *, private_blocked: bool) -> _Reachable:
+    hosts = (
+        IPv4Network(each.address) for each in allowed if isinstance(each, AddressPort) and each.address.version == 4
+    )
+    networks = [*hosts, *(each for each in allowed if isinstance(each, IPv4Network))]
+    return _Reachable(private_ipv4() if private_blocked else [], networks)
+
+
+def read_outgoing(
+    tunnel: str, allowed: Sequence[Network | AddressPort], *, private_blocked: bool, all_interfaces: bool
+) -> Outgoing:
+    """Reads them, but the tunnel. Clients may not send to private networks, if these are blocked, but to `allowed`.
+
+    Raises HostError.
+    """
+    names, reachable = dict(_interfaces()), _reachable(allowed, private_blocked=private_blocked)
+    ways = [(length, names[index]) for length, index in _ways_out(reachable) if index in names]
     found = frozenset(names.values()) if all_interfaces else frozenset(name for _, name in ways)
     bridges = frozenset(name for name in names.values() if Path("/sys/class/net", name, _BRIDGE).is_dir())
     default = frozenset(name for length, name in ways if length <= HALF)
@@ -58,23 +87,23 @@ def _interfaces() -> list[tuple[int, str]]:
         raise HostError(f"the host's interfaces cannot be read: {error.strerror}") from error
 
 
-def _ways_out(blocked: Sequence[IPv4Network]) -> set[tuple[int, int]]:
+def _ways_out(reachable: _Reachable) -> set[tuple[int, int]]:
     request = _RTMSG.pack(socket.AF_INET, 0, 0, 0, 0, 0, 0, constants.RTN_UNICAST, 0)
     try:
         with routing_socket(strict=True) as route:
-            return {way for payload in route.dump(constants.RTM_GETROUTE, request) for way in _ways(payload, blocked)}
+            return {way for payload in route.dump(constants.RTM_GETROUTE, request) for way in _ways(payload, reachable)}
     except OSError as error:
         raise HostError(f"the host's routes cannot be read: {error.strerror or error}") from error
 
 
-def _ways(route: bytes, blocked: Sequence[IPv4Network]) -> Iterator[tuple[int, int]]:
+def _ways(route: bytes, reachable: _Reachable) -> Iterator[tuple[int, int]]:
     """Returns the prefix length and each interface of a route; none if clients may send to none of its addresses."""
     family, length, _, _, _, _, _, kind, _ = _RTMSG.unpack_from(route)
     if (family, kind) != (socket.AF_INET, constants.RTN_UNICAST):
         return
     has = dict(attributes(route[_RTMSG.size :]))
     destination = IPv4Network((has.get(constants.RTA_DST, bytes(4)), length))
-    if any(destination.subnet_of(network) for network in blocked):
+    if destination not in reachable:
         return
     if constants.RTA_OIF in has:
         yield length, _INDEX.unpack(has[constants.RTA_OIF])[0]

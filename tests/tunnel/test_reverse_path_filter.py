@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.support.tunnel.client import Client
+    from tests.support.tunnel.namespace import Namespace
     from tests.support.tunnel.world import World
 
 LOOSE = ("net.ipv4.conf.default.rp_filter=2", "net.ipv4.conf.wan.rp_filter=2")
@@ -66,3 +67,47 @@ def test_what_it_takes_is_named_where_it_cannot_be_set(world: World, once: str, 
     with beside.serving():
         client.wg_quick(beside.open(beside.token())["wg_config"])
         until(lambda: answered(client), "a client is answered")
+
+
+PUBLISHED = """
+table ip published {
+  chain in {
+    type nat hook prerouting priority dstnat;
+    ip daddr 10.101.0.1 tcp dport 53 dnat to 172.19.0.10:8000
+  }
+}
+"""
+
+
+def attach(world: World, link: str, there: str, address: str) -> Namespace:
+    """Adds a link of the exit to the internet's host, which has `address` on it."""
+    space = world.internet
+    world.exit.run("ip", "link", "add", link, "type", "veth", "peer", "name", there, "netns", space.name)
+    space.run("ip", "address", "add", address, "dev", there)
+    space.run("ip", "link", "set", there, "up")
+    return space
+
+
+def test_networks_of_the_hosts_own_answer(
+    world: World, once: str, client: Client, start_appliance: Callable[..., Appliance]
+) -> None:
+    """An allowed network beside the exit and a container that is published on the exit's address in the tunnel answer
+    clients, where the host is no router and filters.
+    """
+    del once
+    attach(world, "office", "desk0", "192.168.7.10/24")
+    attach(world, "port0", "guest0", "172.19.0.10/24").run("ip", "route", "add", "10.101.0.0/24", "via", "172.19.0.1")
+    world.exit.run("ip", "link", "add", "pods", "type", "bridge")
+    world.exit.run("ip", "link", "set", "port0", "master", "pods")
+    for link, address in (("office", "192.168.7.1/24"), ("pods", "172.19.0.1/24")):
+        world.exit.run("ip", "address", "add", address, "dev", link)
+        world.exit.run("ip", "link", "set", link, "up")
+        world.exit.run("sysctl", "-qw", f"net.ipv4.conf.{link}.rp_filter=2")
+    world.exit.run("ip", "link", "set", "port0", "up")
+    world.exit.run("sysctl", "-qw", "net.ipv4.conf.pods.forwarding=1")
+    world.exit.run("nft", "-f", "-", text_input=PUBLISHED)
+    appliance = start_appliance(egress={"extra_allow": ["192.168.7.0/24"]})
+    client.wg_quick(appliance.open(appliance.token())["wg_config"])
+    for place in ("192.168.7.10:8000", "10.101.0.1:53"):
+        until(partial(client.get, f"http://{place}/ip", 2), f"{place} answers")
+    assert world.exit.run("sysctl", "-n", "net.ipv4.ip_forward").stdout == "0\n"

@@ -35,13 +35,14 @@ class HostForwarding:
 
     `values`: sysctls by path below /proc/sys. `found`: their values before the appliance set them, of those that are
     still its own. `uplinks`: the interfaces by which clients' packets leave and answers come in. `unsettable`: sysctls
-    that are not needed and could not be set.
+    that are not needed and could not be set. `bridges`: from whose networks, a container's, answers may come in too.
     """
 
     values: Mapping[str, str]
     found: Mapping[str, str]
     uplinks: frozenset[str]
     unsettable: frozenset[str] = frozenset()
+    bridges: frozenset[str] = frozenset()
 
     @property
     def owns_ipv6(self) -> bool:
@@ -80,7 +81,7 @@ def wanted(host: HostForwarding, interface: str, *, ipv6: bool) -> Iterator[tupl
         gone = former is None or former in host.uplinks or name not in host.values
         if not gone and host.values.get(IP_FORWARD) == OFF:
             yield name, value
-    yield from reverse_path.wanted(host.values, host.found, {*host.uplinks, interface})
+    yield from reverse_path.wanted(host.values, host.found, {*host.uplinks, *host.bridges, interface})
     if not ipv6:
         return
     # A forwarding host ignores router advertisements unless accept_ra is 2; a host that got its IPv6 default
@@ -107,7 +108,7 @@ def to_set(host: HostForwarding, interface: str, *, ipv6: bool) -> dict[str, str
 
 def disowned(host: HostForwarding, interface: str) -> frozenset[str]:
     """Returns the sysctls that another program has set meanwhile too, so that the appliance must not put them back."""
-    names = {*reverse_path.given_back(host.values, host.found, {*host.uplinks, interface})}
+    names = {*reverse_path.given_back(host.values, host.found, {*host.uplinks, *host.bridges, interface})}
     if host.values.get(IP_FORWARD) == ON and IP_FORWARD not in host.found:
         names |= {name for name in host.found if interface_of(name, 4) is not None}
     names |= {

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 from appliance.domain.errors import EgressError, HostError
 from appliance.network.firewall import forwarding, reverse_path
-from appliance.network.firewall.chains.destinations import private_ipv4
 from appliance.network.firewall.other_routing import relying
 from appliance.network.firewall.sysctl_paths import NAMEABLE, ON
 from appliance.network.outgoing import Outgoing, read_outgoing
@@ -61,8 +60,13 @@ class ObservedForwarding:
 
     def _read(self) -> Outgoing:
         rules = self._rules
-        blocked = private_ipv4() if rules.blocks.private else []
-        found = read_outgoing(rules.tunnel.interface, blocked, all_interfaces=rules.forward_others)
+        blocks = rules.blocks
+        found = read_outgoing(
+            rules.tunnel.interface,
+            blocks.allowed,
+            private_blocked=blocks.private,
+            all_interfaces=rules.forward_others,
+        )
         return Outgoing(*(frozenset(filter(NAMEABLE.fullmatch, names)) for names in astuple(found)))
 
     @property
@@ -76,9 +80,10 @@ class ObservedForwarding:
 
     def host(self) -> forwarding.HostForwarding:
         """Returns how the host forwards now."""
-        values, default = self.sysctls.read({*self.uplinks, self._rules.tunnel.interface}), self._outgoing.default
+        default, bridges = self._outgoing.default, self._outgoing.bridges
+        values = self.sysctls.read({*self.uplinks, *bridges, self._rules.tunnel.interface})
         unsettable = frozenset(name for name in self.sysctls.unsettable if not forwarding.is_needed(name, ON, default))
-        return forwarding.HostForwarding(values, dict(self.sysctls.found), self.uplinks, unsettable)
+        return forwarding.HostForwarding(values, dict(self.sysctls.found), self.uplinks, unsettable, bridges)
 
     def transit(self, host: forwarding.HostForwarding) -> Transit:
         """Returns what the table has to keep from being forwarded."""
@@ -89,7 +94,7 @@ class ObservedForwarding:
 
     def filtered(self, host: forwarding.HostForwarding) -> frozenset[str]:
         """Returns by which interfaces answers to clients have to pass the reverse path filter."""
-        return reverse_path.filtered(host.values, self.uplinks)
+        return reverse_path.filtered(host.values, host.uplinks | host.bridges)
 
     def require(self) -> None:
         """Raises EgressError if sysctls that clients' traffic needs cannot be set here. Changes nothing."""

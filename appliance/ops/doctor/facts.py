@@ -95,7 +95,7 @@ class AdmissionFacts:
 class ForwardingFacts:
     """Holds the forwarding sysctls: (path below /proc/sys, value), the tunnel's own among them once there is a tunnel.
 
-    `writable`: whether they can be set here at all. `found`, `uplinks`: see HostForwarding. `default`:
+    `writable`: whether they can be set here at all. `found`, `uplinks`, `bridges`: see HostForwarding. `default`:
     the interfaces of a default route.
     """
 
@@ -105,10 +105,11 @@ class ForwardingFacts:
     uplinks: frozenset[str] = frozenset()
     default: frozenset[str] = frozenset()
     admission: AdmissionFacts | None = None  # None: they could not be read
+    bridges: frozenset[str] = frozenset()
 
     @property
     def host(self) -> HostForwarding:
-        return HostForwarding(self.sysctls, self.found, self.uplinks)
+        return HostForwarding(self.sysctls, self.found, self.uplinks, bridges=self.bridges)
 
 
 @dataclass(frozen=True, slots=True)

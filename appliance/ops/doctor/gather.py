@@ -28,7 +28,6 @@ from appliance.network.firewall import (
     sysctls,
     table_choice,
 )
-from appliance.network.firewall.chains.destinations import private_ipv4
 from appliance.network.firewall.forwarding import IP_FORWARD
 from appliance.network.firewall.port_ranges import ENOUGH_PORTS, borders, choose
 from appliance.network.programs import ProgramFailed
@@ -106,15 +105,17 @@ def _forwarding(settings: Settings, state: StateDir, *, root: bool) -> Forwardin
     interface, egress = settings.wireguard.interface, settings.egress
     writable = os.access(PROC_SYS / IP_FORWARD, os.W_OK) if root else None
     ways = outgoing.read_outgoing(
-        interface, private_ipv4() if egress.block_private else [], all_interfaces=egress.forward_others
+        interface, egress.extra_allow, private_blocked=egress.block_private, all_interfaces=egress.forward_others
     )
     found = sysctls.Forwarding(PROC_SYS, state.sysctls, HostClock().now().boot_id)
     try:
         before = dict(found.found)
     except OSError:  # only its owner and root may read it
         found, before = sysctls.Forwarding(PROC_SYS, Path(os.devnull), ""), {}
-    values = found.read({*ways.interfaces, interface})
-    return ForwardingFacts(values, writable, before, ways.interfaces, ways.default, _admission(interface, state))
+    values = found.read({*ways.interfaces, *ways.bridges, interface})
+    return ForwardingFacts(
+        values, writable, before, ways.interfaces, ways.default, _admission(interface, state), ways.bridges
+    )
 
 
 def _tracking(*, root: bool) -> Tracking | None:
