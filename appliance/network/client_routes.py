@@ -12,8 +12,10 @@ import socket
 import struct
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_network
+from itertools import islice
 from typing import TYPE_CHECKING
 
+from appliance.network import singled_out
 from appliance.network.netlink import constants
 from appliance.network.netlink.codec import attribute, attributes
 from appliance.network.netlink.routing import RoutingSocket, routing_socket
@@ -35,10 +37,14 @@ _NUMBER = struct.Struct("=I")
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """Holds the kernel's answer: the index of the outgoing interface, or the errno of its refusal."""
+    """Holds the kernel's answer: the index of the outgoing interface, or the errno of its refusal.
+
+    `here`: the host takes what goes there for itself.
+    """
 
     index: int | None
     refusal: int = 0
+    here: bool = False
 
 
 def routing_fault(tunnel: str, subnets: Sequence[Network], mark: int = 0) -> str | None:
@@ -49,15 +55,35 @@ def routing_fault(tunnel: str, subnets: Sequence[Network], mark: int = 0) -> str
     own = socket.if_nametoindex(tunnel)
     with routing_socket(strict=True) as route:
         for subnet in subnets:
-            fault = _lookup_fault(route, (tunnel, own, mark), subnet) or _foreign_route(route, own, subnet)
-            if fault is not None:
+            if (fault := _fault(route, (tunnel, own, mark), subnet)) is not None:
                 return f"clients' IPv{subnet.version} traffic does not pass: {fault}"
     return None
 
 
-def _lookup_fault(route: RoutingSocket, entry: tuple[str, int, int], subnet: Network) -> str | None:
+def _fault(route: RoutingSocket, entry: tuple[str, int, int], subnet: Network) -> str | None:
+    fault = _lookup_fault(route, entry, subnet[singled_out.FIRST_CLIENT])
+    if fault is not None:
+        return fault
+    family = FAMILIES[subnet.version]
+    routes = route.dump(constants.RTM_GETROUTE, _RTMSG.pack(family, 0, 0, 0, 0, 0, 0, 0, 0))
+    rules = route.dump(constants.RTM_GETRULE, _RTMSG.pack(family, 0, 0, 0, 0, 0, 0, 0, 0))
+    if len(routes) > MOST_ROUTES:
+        routes = []
+    fault = next((told for payload in routes for told in _elsewhere(payload, entry[1], subnet)), None)
+    if fault is not None:
+        return fault
+    parts = dict.fromkeys((*singled_out.by_routes(routes, subnet), *singled_out.by_rules(rules, subnet)))
+    faults = (_own_fault(route, client) or _lookup_fault(route, entry, client) for client in parts)
+    return next((fault for fault in islice(faults, singled_out.MOST) if fault is not None), None)
+
+
+def _own_fault(route: RoutingSocket, client: Address) -> str | None:
+    return f"{client} is an address of this host; see ip address show to {client}" if _way(route, client).here else None
+
+
+def _lookup_fault(route: RoutingSocket, entry: tuple[str, int, int], client: Address) -> str | None:
     tunnel, own, mark = entry
-    client, there = subnet[2], INTERNET[subnet.version]
+    there = INTERNET[client.version]
     out = _way(route, there, client, own, mark)
     if out.index is None:
         if _way(route, there).index is None:
@@ -95,20 +121,12 @@ def _way(route: RoutingSocket, to: Address, source: Address | None = None, into:
         return Way(None, error.errno or errno.EINVAL)
     kind, index = _RTMSG.unpack_from(payload)[7], dict(attributes(payload[_RTMSG.size :])).get(constants.RTA_OIF)
     if kind != constants.RTN_UNICAST or index is None:
-        return Way(None, errno.EHOSTUNREACH)
+        return Way(None, errno.EHOSTUNREACH, kind == constants.RTN_LOCAL)
     return Way(_NUMBER.unpack(index)[0])
 
 
-def _foreign_route(route: RoutingSocket, own: int, subnet: Network) -> str | None:
-    """Finds a route of the main table that takes part of the subnet elsewhere."""
-    header = _RTMSG.pack(FAMILIES[subnet.version], 0, 0, 0, constants.RT_TABLE_MAIN, 0, 0, 0, 0)
-    routes = route.dump(constants.RTM_GETROUTE, header)
-    if len(routes) > MOST_ROUTES:
-        return None
-    return next((told for payload in routes for told in _elsewhere(payload, own, subnet)), None)
-
-
 def _elsewhere(payload: bytes, own: int, subnet: Network) -> Iterator[str]:
+    """Tells of a route of the main table that takes part of the subnet elsewhere."""
     family, length, _, _, table, _, _, kind, _ = _RTMSG.unpack_from(payload)
     has = dict(attributes(payload[_RTMSG.size :]))
     if family != FAMILIES[subnet.version] or table != constants.RT_TABLE_MAIN or length <= subnet.prefixlen:

@@ -57,6 +57,17 @@ FAULTS = [
         id="a blackhole for an address",
         marks=pytest.mark.long,
     ),
+    pytest.param("ip address add 10.101.0.3/32 dev lan2", "10.101.0.3 is an address of this host", id="one on a link"),
+    pytest.param("ip rule add to 10.101.0.128/25 lookup 77", "sends out of lan2", id="a part to another table"),
+    pytest.param(
+        "ip rule add from 10.101.0.77 prohibit",
+        "(Permission denied) what comes in by",
+        id="an address prohibited",
+        marks=pytest.mark.long,
+    ),
+    pytest.param(
+        "ip -6 rule add to fd65:7869:7400::8/125 prohibit", "clients' IPv6 traffic", id="a part of IPv6 prohibited"
+    ),
     pytest.param("ip -6 route add fd65:7869:7400::8/125 dev lan2", "7400::8/125 out of lan2", id="a part of IPv6's"),
 ]
 

@@ -43,6 +43,7 @@ PURE = (
     "network.admission.tunnel_filter",
     "network.source_address",
     "network.wireguard.ownership",
+    "network.singled_out",
     "network.firewall.state",
     "network.firewall.nft_json",
     "network.firewall.simulator",
