@@ -121,6 +121,36 @@ def test_as_a_container_engine_switches_ipv6_on(
     appliance.kill()  # it would leave that on
 
 
+def rename(host: World, link: str, name: str) -> None:
+    """Renames a link of the exit to the internet, which loses its routes and IPv6 address meanwhile."""
+    steps = f"""
+link set {link} down
+link set {link} name {name}
+link set {name} up
+address add {EXIT_IP6}/64 dev {name} nodad
+route add default via {WEB_IP}
+route add ::/0 via {WEB_IP6}
+"""
+    host.exit.run("ip", "-batch", "-", text_input=steps)
+
+
+def test_a_renamed_uplink_makes_no_router(
+    host: World, start_appliance: Callable[..., Appliance], client: Client
+) -> None:
+    """Its forwarding stays the appliance's own under the new name, while serving, after a start, and at the stop."""
+    appliance = start_appliance()
+    connected(appliance, client)
+    rename(host, "wan", "isp0")
+    until(lambda: works(client), "clients are served", SECONDS)
+    assert not routes(host, 4)
+    appliance.kill()
+    rename(host, "isp0", "wan")
+    appliance.start()
+    assert works(client)
+    assert not routes(host, 4)
+    appliance.stop()
+
+
 def test_two_appliances_forward_for_their_own_clients(
     host: World, start_appliance: Callable[..., Appliance], clients: list[Client]
 ) -> None:

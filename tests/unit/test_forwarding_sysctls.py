@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from appliance.domain.errors import EgressError
+from appliance.network.firewall import sysctl_paths
 from appliance.network.firewall.forwarding import HostForwarding
 from appliance.network.firewall.state import EgressState, reconcile
 from appliance.network.firewall.sysctls import Forwarding
@@ -27,6 +28,7 @@ class Sysctls:
     def __init__(self, folder: Path) -> None:
         self.root = folder / "sys"
         self.record = folder / "sysctls.json"
+        self.interfaces = {2: "eth0", 3: "eth1"}
         for name in (HOST, V4, OF_ETH1, V6, V6_DEFAULT, "net/ipv6/conf/eth0/forwarding", REDIRECTS):
             self[name] = "0"
         for interface, value in {"all": "1", "default": "1", "lo": "1", "eth0": "1", "eth1": "0", "wga0": "1"}.items():
@@ -41,7 +43,12 @@ class Sysctls:
         return {str(file.relative_to(self.root)): file.read_text(encoding="ascii").strip() for file in files}
 
     def forwarding(self) -> Forwarding:
-        return Forwarding(self.root, self.record, "boot")
+        return Forwarding(self.root, self.record, "boot", lambda: list(self.interfaces.items()))
+
+    def rename(self, index: int, name: str) -> None:
+        for conf in (self.root / "net/ipv4/conf", self.root / "net/ipv6/conf"):
+            (conf / self.interfaces[index]).rename(conf / name)
+        self.interfaces[index] = name
 
     def ensure(self, *uplinks: str, ipv6: bool = True) -> None:
         """Set what differs, as a tick does. `uplinks`: eth0 if none is named."""
@@ -308,3 +315,43 @@ def test_a_restore_leaves_the_filter_alone(filtering: Sysctls) -> None:
     filtering.forwarding().restore()
     now = filtering.all()
     assert (now[BY_MARK], now[FILTER], now[FILTER_ALL], now[BY_MARK_ALL]) == ("0", "2", "0", "0")
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+def test_the_record_follows_an_interface_to_its_new_name(host: Sysctls, restarted: bool) -> None:
+    """While it serves, and after it has not: what was set is put back there, and is no other interface's."""
+    before = host.all()
+    host.ensure()
+    forwarding = host.forwarding()
+    assert V4 in forwarding.found
+    host.rename(2, "isp0")
+    forwarding = host.forwarding() if restarted else forwarding
+    forwarding.follow_names()
+    assert forwarding.found["net/ipv4/conf/isp0/forwarding"] == "0"
+    assert not [name for name in forwarding.found if "/eth0/" in name]
+    assert host.forwarding().found == forwarding.found
+    forwarding.restore()
+    assert {name.replace("/isp0/", "/eth0/"): value for name, value in host.all().items()} == before
+
+
+def test_names_that_were_swapped_swap_in_the_record(host: Sysctls) -> None:
+    """Each value stays its interface's."""
+    host.ensure("eth0", "eth1")
+    record = host.forwarding()
+    before = dict(record.found)
+    host.rename(2, "tmp0")
+    host.rename(3, "eth0")
+    host.rename(2, "eth1")
+    record.follow_names()
+    swapped = {"eth0": "eth1", "eth1": "eth0"}
+    assert record.found == {sysctl_paths.renamed(name, swapped): value for name, value in before.items()}
+
+
+def test_a_record_of_an_earlier_version_has_no_indices(host: Sysctls) -> None:
+    """It is read as it is."""
+    host.ensure()
+    record = json.loads(host.record.read_text())
+    del record["indices"]
+    host.record.write_text(json.dumps(record))
+    host.rename(2, "isp0")
+    assert host.forwarding().found == record["values"]

@@ -55,7 +55,7 @@ def test_a_part_of_the_subnet_has_a_client(to: str, client: str) -> None:
     ],
 )
 def test_other_routes_have_none(to: str) -> None:
-    """What has all clients in it or none, and what is the subnet's or the exit's own: but the first, who always counts."""
+    """What has all clients in it or none, and what is the subnet's or the exit's own. The first one always counts."""
     assert set(singled_out.by_routes([route(to)], NET)) <= {NET[2]}
 
 

@@ -51,9 +51,10 @@ class ObservedForwarding:
         # Set before reading: what changes meanwhile is read again.
         self._look_at = time.monotonic() + LOOK_AGAIN_S
         try:
+            self.sysctls.follow_names()
             self._outgoing = await asyncio.to_thread(self._read)
             self._fault = None
-        except HostError as error:
+        except (EgressError, HostError) as error:
             if str(error) != self._fault:
                 log.warning("by which interfaces clients' packets leave is not known: %s", error)
             self._fault = str(error)

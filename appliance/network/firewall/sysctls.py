@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import logging
 import os
+import socket
 from typing import TYPE_CHECKING
 
 from appliance.domain.errors import EgressError
-from appliance.network.firewall import reverse_path
+from appliance.network.firewall import reverse_path, sysctl_paths
 from appliance.network.firewall.forwarding import (
     IP_FORWARD,
     IPV6_ALL,
@@ -19,7 +20,7 @@ from appliance.network.firewall.forwarding import (
 from appliance.network.firewall.sysctl_paths import FORWARDING, OFF, ON, interface_of, of_interface
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping
+    from collections.abc import Callable, Collection, Iterable, Mapping
     from pathlib import Path
 
 log = logging.getLogger(__name__)
@@ -32,11 +33,20 @@ OF_IPV6_INTERFACES = ("accept_ra", "forwarding")
 class Forwarding:
     """Sets and restores sysctls. `proc_sys` is /proc/sys; `record` keeps the original values of the boot `boot_id`."""
 
-    def __init__(self, proc_sys: Path, record: Path, boot_id: str) -> None:
+    def __init__(
+        self,
+        proc_sys: Path,
+        record: Path,
+        boot_id: str,
+        interfaces: Callable[[], list[tuple[int, str]]] = socket.if_nameindex,
+    ) -> None:
+        """`interfaces` returns the index and name of each interface of the host."""
         self._root = proc_sys
         self._record = record
         self._boot_id = boot_id
+        self._interfaces = interfaces
         self._found: dict[str, str] | None = None
+        self._indices: Mapping[str, int] = {}  # of the interfaces that `found` names
         self.unsettable: set[str] = set()  # sysctls that are not needed, and that could not be set
 
     @property
@@ -45,6 +55,11 @@ class Forwarding:
         if self._found is None:
             self._found = self._recorded()
         return self._found
+
+    def follow_names(self) -> None:
+        """Records the values of an interface that was renamed under its new name. Raises EgressError."""
+        if self.found:
+            self._note(_under_new_names(self.found, self._indices, dict(self._interfaces())))
 
     def read(self, uplinks: Iterable[str] = ()) -> dict[str, str]:
         """Returns (path below /proc/sys, value) of each sysctl that may have to be set, without missing ones."""
@@ -158,14 +173,16 @@ class Forwarding:
         # Written to a temporary file first: values in a truncated record could not be restored.
         new = self._record.with_suffix(".new")
         try:
+            named = {sysctl_paths.of_any(name) for name in before}
+            indices = {interface: index for index, interface in self._interfaces() if interface in named}
             with new.open("w", encoding="utf-8") as file:
-                json.dump({"boot_id": self._boot_id, "values": before}, file)
+                json.dump({"boot_id": self._boot_id, "values": before, "indices": indices}, file)
                 file.flush()
                 os.fsync(file.fileno())
             new.replace(self._record)
         except OSError as error:
             raise EgressError(f"cannot note the host's sysctls in {self._record}: {error.strerror}") from error
-        self._found = dict(before)
+        self._found, self._indices = dict(before), indices
 
     def _recorded(self) -> dict[str, str]:
         try:
@@ -173,7 +190,10 @@ class Forwarding:
         except (FileNotFoundError, ValueError):
             return {}
         # After a reboot the kernel's values are fresh; what was recorded before says nothing about them.
-        return dict(content["values"]) if content.get("boot_id") == self._boot_id else {}
+        if content.get("boot_id") != self._boot_id:
+            return {}
+        self._indices = dict(content.get("indices", {}))
+        return _under_new_names(content["values"], self._indices, dict(self._interfaces()))
 
     def _read(self, name: str) -> str | None:
         try:
@@ -212,6 +232,14 @@ class Forwarding:
             os.write(descriptor, value.encode("ascii"))
         finally:
             os.close(descriptor)
+
+
+def _under_new_names(
+    values: Mapping[str, str], indices: Mapping[str, int], interfaces: Mapping[int, str]
+) -> dict[str, str]:
+    """Returns the values by path. `indices`: of the interfaces in `values`; `interfaces`: as they are called now."""
+    new = {name: interfaces[index] for name, index in indices.items() if interfaces.get(index, name) != name}
+    return {sysctl_paths.renamed(name, new): value for name, value in values.items()}
 
 
 def _refusal(refused: Mapping[str, str]) -> str:
