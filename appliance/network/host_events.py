@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from appliance.network.netlink import constants
 from appliance.network.netlink.codec import attributes
 from appliance.network.netlink.events import NetlinkEvents
+from appliance.network.uplinks import INTERNET
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -30,6 +31,8 @@ _GROUPS = (
     *(constants.RTNLGRP_IPV4_ROUTE, constants.RTNLGRP_IPV6_ROUTE),
     *(constants.RTNLGRP_IPV4_RULE, constants.RTNLGRP_IPV6_RULE, constants.RTNLGRP_NEXTHOP),
 )
+# By which way these are reached decides; a VPN may have many routes, of all lengths, in place of a default one.
+_ASKED = {_FAMILIES[version]: [address.packed for address in asked] for version, asked in INTERNET.items()}
 # A default route in pieces: the two halves of a VPN that leaves the host's own in place, IPv6's 2000::/3.
 _PIECES_OF_DEFAULT = 3
 
@@ -39,8 +42,8 @@ def host_events(
 ) -> NetlinkEvents:
     """Wakes when what the host gives the exit may have changed, after it has called `changed`.
 
-    Of routes only default ones, those of the interface, those into its `subnets` and the kernel's own concern: a router
-    may change thousands of others a second.
+    Of routes only default ones, those to an address that the kernel is asked about, those of the interface, those into
+    its `subnets` and the kernel's own concern: a router may change thousands of others a second.
     """
     inside = [(_FAMILIES[net.version], net.network_address.packed, net.prefixlen) for net in subnets]
 
@@ -63,6 +66,8 @@ def _is_route_of_the_exit(event: Event, interface_name: str, inside: Sequence[tu
     has = dict(attributes(event.payload[_RTMSG.size :]))
     out, to = has.get(constants.RTA_OIF, b""), has.get(constants.RTA_DST, b"")
     if length <= _PIECES_OF_DEFAULT or any(_is_within(family, to, length, net) for net in inside):
+        return True
+    if any(_is_within(family, address, 8 * len(address), (family, to, length)) for address in _ASKED.get(family, ())):
         return True
     return len(out) == _INDEX.size and _INDEX.unpack(out)[0] == _index(interface_name)
 

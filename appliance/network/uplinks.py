@@ -51,7 +51,11 @@ _NUMBER = struct.Struct("=I")
 
 @dataclass(frozen=True, slots=True)
 class Uplink:
-    """Describes how the host sends to the internet. `address`: the source that lasts; None if it has no global one."""
+    """Describes how the host sends to the internet.
+
+    `mtu`: of the interface, or of the route if that is less. `address`: the source that lasts; None if it has no global
+    one.
+    """
 
     interface: str
     mtu: int
@@ -77,6 +81,7 @@ class _Way:
     ifindex: int
     source: Address | None
     gateway: bool
+    mtu: int | None  # of the route, if it has one of its own
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,14 +211,22 @@ def _way(route: RoutingSocket, to: Address, source: Address | None = None, oif: 
         return None
     prefsrc = has.get(constants.RTA_PREFSRC)
     gateway = constants.RTA_GATEWAY in has or constants.RTA_VIA in has
-    return _Way(_NUMBER.unpack(has[constants.RTA_OIF])[0], ip_address(prefsrc) if prefsrc else None, gateway)
+    ifindex = _NUMBER.unpack(has[constants.RTA_OIF])[0]
+    return _Way(ifindex, ip_address(prefsrc) if prefsrc else None, gateway, _route_mtu(has))
+
+
+def _route_mtu(has: Mapping[int, bytes]) -> int | None:
+    """Returns the MTU that a route has of its own: an operator's, or of IPv6 a router's advertisement."""
+    mtu = dict(attributes(has.get(constants.RTA_METRICS, b""))).get(constants.RTAX_MTU, b"")
+    return int(_NUMBER.unpack(mtu)[0]) if len(mtu) == _NUMBER.size else None
 
 
 def _uplink(version: int, names: _Names, way: _Way, own: Sequence[HostAddress]) -> Uplink | None:
     interface = names.get(way.ifindex)
     if interface is None:
         return None
-    return Uplink(interface.name, interface.mtu, lasting(version, way.source, way.ifindex, own), way.ifindex)
+    mtu = min(interface.mtu, way.mtu or interface.mtu)
+    return Uplink(interface.name, mtu, lasting(version, way.source, way.ifindex, own), way.ifindex)
 
 
 def _places(

@@ -200,8 +200,9 @@ def test_a_changed_address_is_taken_over(exit_: Watched, show: Callable[[str], N
             *(f"route add {half} via {FAR2}" for half in ("0.0.0.0/1", "128.0.0.0/1")),
             *(f"route add {half} via {FAR2_6}" for half in ("::/1", "8000::/1")),
         ),
+        (f"route add 192.0.0.0/4 via {FAR2}", f"route add 2001::/16 via {FAR2_6}"),
     ],
-    ids=["whole", "halves"],
+    ids=["whole", "halves", "pieces"],
 )
 def test_a_default_route_that_moves_is_followed(exit_: Watched, routes: tuple[str, ...]) -> None:
     """Both IP versions leave by the other link with its address, flows that are under way too; new sessions are told

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.support.tunnel.waiting import TRANSFER_SECONDS, until
+from tests.support.tunnel.world import WEB_IP
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -98,10 +99,16 @@ def test_the_exits_own_mtu_is_what_its_uplink_leaves(
 
 @pytest.mark.under_kernel
 def test_the_exits_own_mtu_follows_its_uplink(world: World, appliance: Appliance) -> None:
-    """An uplink whose MTU changes while the exit serves is followed, and back."""
+    """An uplink whose MTU changes while the exit serves is followed, and back, and so is that of a default route."""
     assert tunnel_mtu(appliance) == 1420
-    for uplink, wanted in ((1400, 1320), (1500, 1420)):
-        world.exit.run("ip", "link", "set", "wan", "mtu", str(uplink))
+    route = f"route replace default via {WEB_IP}"
+    for change, wanted in (
+        ("link set wan mtu 1400", 1320),
+        ("link set wan mtu 1500", 1420),
+        (f"{route} mtu 1380", 1300),
+        (route, 1420),
+    ):
+        world.exit.run("ip", *change.split())
         until(lambda wanted=wanted: tunnel_mtu(appliance) == wanted, f"the tunnel's MTU is {wanted}")
 
 

@@ -128,6 +128,24 @@ def test_the_way_out_is_what_the_kernel_says(space: Namespace, form: str) -> Non
     }
 
 
+@pytest.mark.parametrize(
+    ("commands", "four", "six"),
+    [
+        ([DEFAULT, DEFAULT6], 1500, 1500),
+        (["link set wan mtu 1492", DEFAULT, DEFAULT6], 1492, 1492),
+        ([f"{DEFAULT} mtu 1400", f"{DEFAULT6} mtu 1380"], 1400, 1380),
+        ([f"{DEFAULT} mtu lock 1400", DEFAULT6], 1400, 1500),
+        (["link set wan mtu 1400", f"{DEFAULT} mtu 1450", f"{DEFAULT6} mtu 1450"], 1400, 1400),
+    ],
+    ids=["the link's", "a smaller link's", "the route's", "the route's, locked", "the smaller one"],
+)
+def test_the_mtu_is_what_link_and_route_leave(space: Namespace, commands: list[str], four: int, six: int) -> None:
+    """A route may have one of its own, as an operator or a router's advertisement has set it."""
+    _ip(space, *commands)
+    with space.entered():
+        assert {version: uplink.mtu for version, uplink in uplinks.uplinks().items()} == {4: four, 6: six}
+
+
 def test_a_host_without_one_is_told_so(space: Namespace) -> None:
     """In one line that names the key."""
     with space.entered(), pytest.raises(HostError, match=r"^node\.public_ip is auto, .* no default route [^\n]*$"):
