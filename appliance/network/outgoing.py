@@ -18,6 +18,7 @@ from appliance.network.firewall.chains.destinations import private_ipv4
 from appliance.network.netlink import constants
 from appliance.network.netlink.codec import attributes
 from appliance.network.netlink.routing import routing_socket
+from appliance.network.uplinks import leads_out
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -36,12 +37,14 @@ _BRIDGE = "bridge"
 class Outgoing:
     """Names interfaces: those by which clients' packets may leave in IPv4, and the bridges among all.
 
-    `default`: those of a default route, or of one half of it.
+    `default`: those of a default route, or of one half of it, in any table. `answering`: of these the ones by which a
+    route leads out for what is bound to them.
     """
 
     interfaces: frozenset[str]
     bridges: frozenset[str]
     default: frozenset[str] = frozenset()
+    answering: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,9 +78,10 @@ def read_outgoing(
     ways = [(length, names[index]) for length, index in _ways_out(reachable) if index in names]
     found = frozenset(names.values()) if all_interfaces else frozenset(name for _, name in ways)
     bridges = frozenset(name for name in names.values() if Path("/sys/class/net", name, _BRIDGE).is_dir())
-    default = frozenset(name for length, name in ways if length <= HALF)
     others = {tunnel, LOOPBACK}
-    return Outgoing(found - others, bridges, default - others)
+    default = frozenset(name for length, name in ways if length <= HALF) - others
+    answering = frozenset(names[index] for index in names if names[index] in default and leads_out(index))
+    return Outgoing(found - others, bridges, default, answering)
 
 
 def _interfaces() -> list[tuple[int, str]]:

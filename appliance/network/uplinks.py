@@ -89,6 +89,7 @@ class _Interface:
     name: str
     mtu: int
     alias: bool  # nothing need be behind it
+    neighbours: bool  # more than the other end of a link
 
 
 def uplinks() -> dict[int, Uplink]:
@@ -130,6 +131,20 @@ def _errors_named() -> Iterator[None]:
         raise HostError(f"the host's addresses and routes cannot be read: {error.strerror or error}") from error
 
 
+def leads_out(index: int) -> bool:
+    """Tells whether a route to the internet leads out by an interface. IPv4. Raises HostError.
+
+    With the interface given, the kernel answers even where none does: it takes all for neighbours. A gateway tells; a
+    link without neighbours has the other end alone.
+    """
+    with _errors_named(), routing_socket() as route:
+        ways = (_way(route, to, oif=index) for to in INTERNET[4])
+        if any(way is not None and way.gateway and way.ifindex == index for way in ways):
+            return True
+        found = _Names(route).get(index)
+        return found is not None and not found.neighbours
+
+
 class _Names:
     """Reads links by index, each once."""
 
@@ -159,7 +174,8 @@ def _interface(route: RoutingSocket, ifindex: int) -> _Interface | None:
     has = dict(attributes(payload[_IFINFOMSG.size :]))
     kind = dict(attributes(has.get(constants.IFLA_LINKINFO, b""))).get(constants.IFLA_INFO_KIND, b"")
     alias = bool(flags & constants.IFF_LOOPBACK) or _text(kind) in ALIAS_KINDS
-    return _Interface(_text(has[constants.IFLA_IFNAME]), _NUMBER.unpack(has[constants.IFLA_MTU])[0], alias)
+    name, mtu = _text(has[constants.IFLA_IFNAME]), _NUMBER.unpack(has[constants.IFLA_MTU])[0]
+    return _Interface(name, mtu, alias, not flags & constants.IFF_NOARP)
 
 
 def _text(value: bytes) -> str:

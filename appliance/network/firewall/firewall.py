@@ -133,7 +133,7 @@ class HostEgress:
         seen = self._others_seen or time.monotonic() < self._look_again_at
         host = self._forwarding.host()
         transit = self._forwarding.transit(host)
-        answers = Answers(self._listen_port, self._forwarding.default) if self._user_space else Answers()
+        answers = Answers(self._listen_port, self._forwarding.answering) if self._user_space else Answers()
         if (routing := HostRouting(transit, answers, self._forwarding.filtered(host))) != self._rules.routing:
             self._rules = replace(self._rules, routing=routing)
             self._stands = self._known = False

@@ -75,9 +75,9 @@ class ObservedForwarding:
         return self._outgoing.interfaces
 
     @property
-    def default(self) -> frozenset[str]:
-        """Returns the interfaces of a default route."""
-        return self._outgoing.default
+    def answering(self) -> frozenset[str]:
+        """Returns the interfaces by which a route leads out for what is bound to them."""
+        return self._outgoing.answering
 
     def host(self) -> forwarding.HostForwarding:
         """Returns how the host forwards now."""

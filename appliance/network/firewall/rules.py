@@ -140,7 +140,7 @@ class Transit:
 class Answers:
     """Describes the packets of a tunnel in user space that have to take the host's own routes.
 
-    `port`: the tunnel's. `uplinks`: the interfaces of a default route; by another one there may be no way any more.
+    `port`: the tunnel's. `uplinks`: those by which a route leads out; by another one there may be no way any more.
     """
 
     port: int = 0

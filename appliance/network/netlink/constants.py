@@ -102,6 +102,7 @@ IFLA_LINKINFO: Final = 18
 IFLA_INFO_KIND: Final = 1
 IFF_UP: Final = 0x1
 IFF_LOOPBACK: Final = 0x8
+IFF_NOARP: Final = 0x80
 IFA_ADDRESS: Final = 1
 IFA_LOCAL: Final = 2
 IFA_FLAGS: Final = 8
