@@ -117,12 +117,26 @@ class AddressFollower:
         standing_note.note(self._note, now)
 
     def _report_way_out(self, view: HostView) -> None:
-        fault = NO_WAY_OUT if self.local.standing.ways and not view.uplinks else None
+        fault = _without_way_out(self.local.standing, view)
         if fault is not None and self._fault is None:
             log.error("not ready: %s; it is ready again once there is one", fault)
         elif fault is None and self._fault is not None:
             log.info("this host has a default route again")
+        elif fault is not None and fault != self._fault:
+            log.error("not ready: %s", fault)
         self._fault = fault
 
     def _rules(self) -> EgressRules:
         return egress_assembly.egress_rules(self._settings, self.local)
+
+
+def _without_way_out(standing: Standing, view: HostView) -> str | None:
+    """Returns why clients are not served: nothing can leave, or no answer to the address that they dial."""
+    if standing.ways and not view.uplinks:
+        return NO_WAY_OUT
+    version = standing.address.version
+    if version in standing.ways and version not in view.uplinks:
+        return (
+            f"this host has no IPv{version} default route any more: clients that dial {standing.address} get no answer"
+        )
+    return None

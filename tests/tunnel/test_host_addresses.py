@@ -248,6 +248,21 @@ def test_without_a_default_route_it_is_not_ready(exit_: Watched) -> None:
     assert exit_.told() == EXIT_IP
 
 
+def test_without_one_to_answer_by_it_is_not_ready(exit_: Watched) -> None:
+    """Where the address that clients dial stands, and only its IP version's default route has gone; not for the other
+    version's."""
+    exit_.ip("route del ::/0")
+    exit_.new_flows_leave_with(EXIT_IP)
+    assert exit_.appliance.api("GET", "/readyz").status == 200
+    exit_.ip(f"route add ::/0 via {WEB_IP6}", "route del default")
+    until(lambda: exit_.appliance.api("GET", "/readyz").status == 503, "it is not ready", seconds=30)
+    assert "no IPv4 default route" in str(exit_.appliance.api("GET", "/readyz").body)
+    (line,) = [line for line in exit_.appliance.attempt("doctor").stdout.splitlines() if " uplink " in line]
+    assert line.startswith("failed")
+    exit_.ip(f"route add default via {WEB_IP}")
+    until(lambda: exit_.appliance.api("GET", "/readyz").status == 200, "it is ready", seconds=30)
+
+
 def test_ipv6_leaves_with_an_address_that_lasts(exit_: Watched) -> None:
     """Neither a privacy address, which the host itself prefers, nor a deprecated one, nor a ULA; also where IPv6 is all
     there is, and new sessions are told it."""

@@ -116,6 +116,9 @@ def uplink(facts: Facts) -> Finding:
             "this host has no default route: clients' traffic goes nowhere",
             "ip route add default via <gateway>",
         )
+    if facts.dialled is not None and facts.dialled_version not in found:
+        what = f"no IPv{facts.dialled_version} default route: clients that dial {facts.dialled} get no answer"
+        return failed("uplink", what, "ip route add default via <gateway>")
     if 4 not in found:
         return warning(
             "uplink", "no IPv4 default route: clients reach IPv6 alone", "ip route add default via <gateway>"
