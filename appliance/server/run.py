@@ -40,7 +40,7 @@ from appliance.server.reload import Reload
 from appliance.server.status import ServiceStatus
 from appliance.server.supervisor import Supervisor
 from appliance.server.systemd import Systemd
-from appliance.server.watchers import EventsWatch, watch_store
+from appliance.server.watchers import HOST_APART_S, EventsWatch, watch_store
 from appliance.sessions.contentions import FIREWALL, INTERFACE, SYSCTL
 from appliance.sessions.metrics import Metrics
 from appliance.store import integrity
@@ -236,13 +236,13 @@ def _watches(
     interface = wireguard.interface
     subnets = [subnet for subnet in (wireguard.subnet, wireguard.subnet6) if subnet is not None]
 
-    def watch(open_events: Callable[[], NetlinkEvents], *kinds: str) -> Task:
-        return stack.enter_context(closing(EventsWatch(open_events, parts.wakeup, stopping, kinds))).run
+    def watch(open_events: Callable[[], NetlinkEvents], *kinds: str, apart_s: float = 0.0) -> Task:
+        return stack.enter_context(closing(EventsWatch(open_events, parts.wakeup, stopping, kinds, apart_s))).run
 
     return {
         "the store's watch": partial(watch_store, store, parts.tokens, parts.wakeup, stopping),
         "the interface's watch": watch(lambda: link_events(interface), INTERFACE),
-        "the host's watch": watch(lambda: host_events(interface, egress.host_changed, subnets)),
+        "the host's watch": watch(lambda: host_events(interface, egress.host_changed, subnets), apart_s=HOST_APART_S),
         "the forwarding's watch": watch(forwarding_events, SYSCTL),
         "the flows' watch": egress_assembly.flow_watch(egress, stopping).run,
         "the ports' watch": PortWatch(host.ports, egress, parts.wakeup, stopping).run,

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from appliance.store.token_cache import Tokens
 
 STORE_POLL_S = 0.25
+HOST_APART_S = 0.2  # of the second within which a change of the host is to be taken over
 LOOK_S = 0.5  # plus the poll interval, less than the second within which a revoked token must be noticed
 
 
@@ -48,7 +49,8 @@ async def watch_store(store: Store, tokens: Tokens, wakeup: Wakeup, stopping: as
 class EventsWatch:
     """Requests a tick on kernel events, which are collected from its creation on.
 
-    `kinds`: the repairs that the events call for. While these have to wait, further events do too.
+    `kinds`: the repairs that the events call for. While these have to wait, further events do too. `apart_s`: for how
+    long events wait after others at least: a link of a container's may come and go hundreds of times a second.
     """
 
     def __init__(
@@ -57,11 +59,13 @@ class EventsWatch:
         wakeup: Wakeup,
         stopping: asyncio.Event,
         kinds: Iterable[str] = (),
+        apart_s: float = 0.0,
     ) -> None:
         self._open = open_events
         self._wakeup = wakeup
         self._stopping = stopping
         self._kinds = tuple(kinds)
+        self._apart_s = apart_s
         self._events = open_events()
 
     def close(self) -> None:
@@ -89,6 +93,8 @@ class EventsWatch:
                 if pause_s := self._wakeup.calm_s(self._kinds):
                     await wait(self._stopping, pause_s)
                     self._wakeup.request_tick()
+                elif self._apart_s:
+                    await wait(self._stopping, self._apart_s)
             else:
                 happened.cancel()
         stopped.cancel()

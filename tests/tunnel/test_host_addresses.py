@@ -263,6 +263,22 @@ def test_without_one_to_answer_by_it_is_not_ready(exit_: Watched) -> None:
     until(lambda: exit_.appliance.api("GET", "/readyz").status == 200, "it is ready", seconds=30)
 
 
+def test_links_that_come_and_go_all_the_time_cost_little(exit_: Watched, show: Callable[[str], None]) -> None:
+    """A container's link, say, that goes up and down hundreds of times: a few ticks a second, and what else changes is
+    taken over."""
+    ticks = 'wg_appliance_tick_duration_seconds_count{kind="whole"}'
+    exit_.ip("tuntap add dev flap0 mode tun")
+    before, began = exit_.value(ticks), time.monotonic()
+    # Not in one batch: wireguard-go ends when it cannot keep up with the host's links.
+    flap = "i=0; while [ $i -lt 300 ]; do ip link set flap0 up; ip link set flap0 down; i=$((i+1)); done"
+    exit_.world.exit.run("sh", "-c", flap)
+    took, many = time.monotonic() - began, exit_.value(ticks) - before
+    show(f"{many:.0f} ticks in {took:.1f} s")
+    exit_.ip("link del flap0", f"address add {NEW}/24 dev wan", f"route replace default via {WEB_IP} src {NEW}")
+    until(lambda: exit_.told() == NEW, "a new session is told the new address", seconds=30, every=0.05)
+    assert many <= 6 * took + 5
+
+
 def test_ipv6_leaves_with_an_address_that_lasts(exit_: Watched) -> None:
     """Neither a privacy address, which the host itself prefers, nor a deprecated one, nor a ULA; also where IPv6 is all
     there is, and new sessions are told it."""
