@@ -32,4 +32,4 @@ def read(file: Path) -> dict[str, str] | None:
         noted = json.loads(file.read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError):
         return None
-    return dict(noted)
+    return noted if isinstance(noted, dict) else None

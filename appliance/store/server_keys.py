@@ -13,6 +13,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from appliance.domain.errors import HostError, InvalidRequest
+from appliance.network.record_place import place_of
 from appliance.network.wireguard import keys
 from appliance.store.state_dir import StateDir
 
@@ -41,8 +42,9 @@ class ServerKeys:
         """Replaces the record. Only logs a failure: it matters only if server.key is replaced."""
         file = self._state.interface_keys
         new = file.with_suffix(".new")
-        content = {"boot_id": self._boot_id, "public_keys": sorted(map(keys.encode, public_keys))}
+        content: dict[str, object] = {"boot_id": self._boot_id, "public_keys": sorted(map(keys.encode, public_keys))}
         try:
+            content["directory"] = place_of(file)
             new.write_text(json.dumps(content), encoding="utf-8")
             new.replace(file)
         except OSError as error:
@@ -63,7 +65,7 @@ def _of_files(states: Iterable[StateDir]) -> Iterator[bytes]:
 def _content(file: Path, boot_id: str) -> list[object]:
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        current = content["boot_id"] == boot_id and content["directory"] == place_of(file)
+        return list(content["public_keys"]) if current else []
+    except (OSError, ValueError, LookupError, TypeError):
         return []
-    current = isinstance(content, dict) and content.get("boot_id") == boot_id
-    return list(content.get("public_keys", ())) if current else []

@@ -11,7 +11,18 @@ import pytest
 
 from appliance.domain.errors import HostError
 from appliance.network.admission import policy_rules, tunnel_filter
-from appliance.network.admission.mark import CANDIDATES, MAIN, ROOM, Mark, Others, bits, choose, others, place
+from appliance.network.admission.mark import (
+    CANDIDATES,
+    MAIN,
+    ROOM,
+    Mark,
+    Others,
+    bits,
+    choose,
+    is_possible,
+    others,
+    place,
+)
 from appliance.network.admission.policy_rules import PolicyRule, changes, is_ours, wanted
 from appliance.network.netlink import constants
 
@@ -86,6 +97,13 @@ def test_a_free_bit_is_chosen_and_kept() -> None:
     assert choose(AUTO, noted, NOTHING) == noted
     assert choose(AUTO, replace(noted, priority=7), NOTHING).priority == ROOM, "there is room again"
     assert choose(AUTO, noted, Others({noted.bit: "it"}, {})).bit == CANDIDATES[0]
+
+
+@pytest.mark.parametrize("mark", [Mark(0, ROOM), Mark(3, ROOM), Mark(1 << 32, ROOM), Mark(1, 0), Mark(1, MAIN)])
+def test_a_damaged_note_is_not_used(mark: Mark) -> None:
+    """With no bit, or several, the table would mark nothing or too much; no rule has such a priority."""
+    assert not is_possible(mark)
+    assert is_possible(Mark(1 << 31, MAIN - 1))
 
 
 def test_a_configured_value_that_is_anothers_is_refused() -> None:

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import shutil
+from pathlib import Path
+
 import pytest
 
+from appliance.network.firewall.own_table import read
 from appliance.network.firewall.table_choice import Recorded, choose, is_an_appliances
+from appliance.network.record_place import place_of
 
 
 def of(interface: str) -> str:
@@ -44,3 +50,22 @@ def test_tables_of_appliances_are_known_by_their_names() -> None:
     assert is_an_appliances("inet", SECOND)
     assert not is_an_appliances("inet", "wg_appliance2")
     assert not is_an_appliances("ip", FIRST)
+    assert not is_an_appliances("inet", f"{FIRST}_x; flush ruleset")
+
+
+def record(file: Path, table: object, directory: object) -> Recorded | None:
+    file.write_text(json.dumps({"table": table, "interface": "wga0", "directory": directory}), encoding="utf-8")
+    return read(file)
+
+
+def test_a_record_is_of_its_own_directory_and_of_an_appliances_table(tmp_path: Path) -> None:
+    """That in a copy of another appliance's state, and one that names another program's table, are as none."""
+    file = tmp_path / "nftables.json"
+    here = place_of(file)
+    assert record(file, FIRST, here) == Recorded(FIRST, "wga0")
+    assert record(file, "filter", here) is None
+    assert record(file, None, here) is None
+    assert record(file, FIRST, None) is None
+    record(file, FIRST, here)
+    copied = Path(shutil.copytree(tmp_path, tmp_path / "copy")) / file.name
+    assert read(copied) is None

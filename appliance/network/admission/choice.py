@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from appliance.domain.errors import HostError
 from appliance.network import programs
 from appliance.network.admission.admission import listed_rules
-from appliance.network.admission.mark import Mark, choose, others
+from appliance.network.admission.mark import Mark, choose, is_possible, others
 from appliance.network.firewall import iptables, nft
 
 if TYPE_CHECKING:
@@ -55,7 +55,8 @@ def noted(record: Path) -> Mark | None:
     """Returns the mark that was noted last; None if there is none, or it cannot be read."""
     with suppress(OSError, ValueError, LookupError, TypeError):
         content = json.loads(record.read_text(encoding="utf-8"))
-        return Mark(int(content["mark"]), int(content["rule_priority"]))
+        mark = Mark(content["mark"], content["rule_priority"])
+        return mark if is_possible(mark) else None
     return None
 
 

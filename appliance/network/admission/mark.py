@@ -37,6 +37,11 @@ class Mark:
     priority: int
 
 
+def is_possible(mark: Mark) -> bool:
+    """Tells whether the kernel takes it: one bit, and a priority between those of the tables local and main."""
+    return mark.bit in (1 << n for n in range(32)) and mark.priority in range(1, MAIN)
+
+
 @dataclass(frozen=True, slots=True)
 class Others:
     """Holds what other programs use: bits of marks, and priorities, each with the words that name the user.

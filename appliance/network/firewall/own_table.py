@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from appliance.domain.errors import EgressError
 from appliance.network.firewall import nft, ruleset, table_choice
 from appliance.network.firewall.table_choice import Recorded
+from appliance.network.record_place import place_of
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -102,17 +103,20 @@ class OwnTable:
             return
         self._recorded, new = recorded, self._record.with_suffix(".new")
         try:
-            new.write_text(json.dumps(recorded._asdict()), encoding="utf-8")
+            content = {**recorded._asdict(), "directory": place_of(self._record)}
+            new.write_text(json.dumps(content), encoding="utf-8")
             new.replace(self._record)
         except OSError as error:
             log.warning("cannot note the nftables table in %s: %s", self._record, error.strerror)
 
 
 def read(record: Path) -> Recorded | None:
-    """Returns what was recorded; None if there is nothing."""
+    """Returns what was recorded in this directory about an appliance's table; None if there is nothing."""
     try:
         content = json.loads(record.read_text(encoding="utf-8"))
-        return Recorded(str(content["table"]), str(content["interface"]))
+        recorded = Recorded(str(content["table"]), str(content["interface"]))
+        own = content["directory"] == place_of(record) and table_choice.is_an_appliances("inet", recorded.table)
+        return recorded if own else None
     except (OSError, ValueError, TypeError, KeyError):
         return None
 

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 FIRST = "wg_appliance"
+_OF_AN_APPLIANCE = re.compile(rf"{FIRST}(_[\w.-]+)?")
 _SOURCES = re.compile(r"^\tchain sources \{$(.*?)^\t\}$", re.MULTILINE | re.DOTALL)
 _NAMES = re.compile(r'"([^"]+)"')
 
@@ -31,7 +32,7 @@ def suffixed(interface: str) -> str:
 
 def is_an_appliances(family: str, table: str) -> bool:
     """Tells whether this table is one of this or of another appliance, by its name."""
-    return family == "inet" and (table == FIRST or table.startswith(f"{FIRST}_"))
+    return family == "inet" and _OF_AN_APPLIANCE.fullmatch(table) is not None
 
 
 def candidates(interface: str, recorded: Recorded | None) -> tuple[str, ...]:

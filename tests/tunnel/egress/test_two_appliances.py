@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import socket
 import time
 from contextlib import ExitStack
@@ -161,3 +162,23 @@ def _is_connected(each: socket.socket) -> bool:
     except OSError:
         return False
     return True
+
+
+def test_one_begun_with_a_copy_of_the_others_records_takes_nothing(ground: World, backend: str, tmp_path: Path) -> None:
+    """It has a table of its own from the start, and the first one's is not changed; nor is its interface taken over by
+    one that has that name in its configuration too."""
+    first, second = two_on(ground, backend, tmp_path)
+    with clients_of(ground, tmp_path) as (one, _), first.serving():
+        one.wg_quick(first.open(first.token())["wg_config"])
+        assert one.address_seen() == EXIT_IP
+        shutil.copytree(first.state, second.state, ignore=shutil.ignore_patterns("store.*", "*.key", "*.lock"))
+        before = _tables(ground)
+        with second.serving():
+            assert _appliances_tables(ground) == {"inet wg_appliance", f"inet wg_appliance_{second.interface}"}
+            assert set(before) <= set(_tables(ground))
+            second.configure(wireguard={"keep_on_exit": True})  # of the check alone, as above
+            second.stop()
+        second.configure(wireguard={"interface": first.interface})
+        second.start_and_fail()
+        assert "not that of server.key" in second.log()
+        assert one.get(f"{WEB}/ip", 5) == EXIT_IP
