@@ -186,7 +186,7 @@ async def _open_host(
     egress.use_ports(ports.ranges)
     if link is not None:
         # Its peers are served while this start takes its time.
-        await egress.stand_first()
+        await egress.stand_first(served=bool(link.addresses))
     conntrack = egress_assembly.conntrack_sizes(state, clock.now().boot_id)
     return _Host(settings, state, local.exit, tunnel, egress, follower, ports, conntrack)
 

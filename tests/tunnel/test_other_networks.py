@@ -265,3 +265,20 @@ table ip containers {
   }
 }
 """
+
+
+def test_a_lost_record_of_sysctls_makes_no_router(
+    host: World, start_appliance: Callable[..., Appliance], client: Client
+) -> None:
+    """Where tunnels are up: nothing passes but clients' traffic, and the host is left as it was."""
+    for link in ("default", "wan", "lan1", "lan2"):  # what no router has need to change
+        host.exit.run("sysctl", "-qw", f"net.ipv6.conf.{link}.accept_ra=0")
+    appliance = start_appliance(wireguard={"keep_on_exit": True})
+    connected(appliance, client)
+    appliance.stop()
+    (appliance.state / "sysctls.json").unlink()
+    appliance.configure(wireguard={"keep_on_exit": False})
+    appliance.start()
+    assert works(client)
+    assert [version for version in (4, 6) if routes(host, version)] == []
+    appliance.stop()

@@ -156,9 +156,11 @@ def test_record_that_names_others(host: Sysctls, tmp_path: Path) -> None:
     assert (host.all()["kernel/core_pattern"], host.all()[V4]) == ("core", "0")
 
 
-@pytest.mark.parametrize("content", ["", "{", '{"boot_id": "bo', '{"boot_id": "before"}'])
-def test_a_truncated_record_is_as_none(host: Sysctls, content: str) -> None:
-    """A record that a crash cut short is as none."""
+@pytest.mark.parametrize(
+    "content", ["", "{", '{"boot_id": "bo', '{"boot_id": "before"}', "[]", '{"boot_id": "boot", "values": 5}']
+)
+def test_a_damaged_record_is_as_none(host: Sysctls, content: str) -> None:
+    """One that a crash cut short, or that says something else."""
     host.record.write_text(content, encoding="utf-8")
     host.ensure(ipv6=False)
     assert host.all()[V4] == "1"

@@ -149,11 +149,14 @@ class HostEgress:
             declared=not self._known,
         )
 
-    async def stand_first(self) -> None:
-        """Puts table and ip rules in place where tunnels are already up. Raises EgressError.
+    async def stand_first(self, *, served: bool) -> None:
+        """Puts table and ip rules in place where a tunnel stands already. Raises EgressError.
 
+        `served`: it has been set up by the appliance in this boot.
         Nothing tells of changes yet, so the first tick applies them once more.
         """
+        if served:
+            self._forwarding.adopt()
         self.state()  # which decides what the host's routing adds
         await self._table.replace(self._rules)
         if self._admission is not None:

@@ -26,6 +26,7 @@ IP_FORWARD = "net/ipv4/ip_forward"
 SEND_REDIRECTS = "net/ipv4/conf/all/send_redirects"
 IPV6_ALL = "net/ipv6/conf/all/forwarding"
 IPV6_DEFAULT = "net/ipv6/conf/default/forwarding"
+IPV6_LOOPBACK = "net/ipv6/conf/lo/forwarding"
 NO_TRANSIT = Transit()
 
 
@@ -104,6 +105,20 @@ def to_set(host: HostForwarding, interface: str, *, ipv6: bool) -> dict[str, str
         # An earlier version set it, and left all interfaces as a router's: set again, they get their values back.
         differing[IPV6_ALL] = ON
     return differing
+
+
+def presumed(host: HostForwarding, *, ipv6: bool) -> dict[str, str]:
+    """Returns what the appliance must have set if it has served in this boot, and the values before.
+
+    A program that sets the switch of all interfaces sets that of `lo` and of later ones with it.
+    """
+    values, before = host.values, dict[str, str]()
+    if values.get(IP_FORWARD) == OFF:
+        names = (of_interface(4, uplink) for uplink in host.uplinks)
+        before |= {name: OFF for name in names if values.get(name) == ON}
+    if ipv6 and [values.get(name) for name in (IPV6_ALL, IPV6_DEFAULT, IPV6_LOOPBACK)] == [ON, OFF, OFF]:
+        before |= {IPV6_DEFAULT: OFF, IPV6_ALL: OFF}
+    return before
 
 
 def disowned(host: HostForwarding, interface: str) -> frozenset[str]:

@@ -86,6 +86,15 @@ class ObservedForwarding:
         unsettable = frozenset(name for name in self.sysctls.unsettable if not forwarding.is_needed(name, ON, default))
         return forwarding.HostForwarding(values, dict(self.sysctls.found), self.uplinks, unsettable, bridges)
 
+    def adopt(self) -> None:
+        """Takes what is set for the appliance's own if the record of it is lost. It has served in this boot."""
+        if self.sysctls.has_record:
+            return
+        before = forwarding.presumed(self.host(), ipv6=self._rules.tunnel.subnet6 is not None)
+        if before:
+            self.sysctls.adopt(before)
+            log.warning("no record of sysctls: those that forward count as set by the appliance: %s", ", ".join(before))
+
     def transit(self, host: forwarding.HostForwarding) -> Transit:
         """Returns what the table has to keep from being forwarded."""
         if self._rules.forward_others:

@@ -131,6 +131,15 @@ class Forwarding:
             raise EgressError(f"cannot set an interface's forwarding: {error.strerror}") from error
         log.info("sysctl %s = 0 (was 1): an earlier version had set it", _dotted(IP_FORWARD))
 
+    @property
+    def has_record(self) -> bool:
+        """Tells whether there is a record of this boot."""
+        return self._read_record() is not None
+
+    def adopt(self, before: Mapping[str, str]) -> None:
+        """Records values as those from before. Raises EgressError."""
+        self._note({**before, **self.found})
+
     def disown(self, names: Collection[str]) -> None:
         """Forgets the original values of sysctls that another program has set meanwhile. Raises EgressError."""
         self._note({name: value for name, value in self.found.items() if name not in names})
@@ -185,15 +194,21 @@ class Forwarding:
         self._found, self._indices = dict(before), indices
 
     def _recorded(self) -> dict[str, str]:
+        return self._read_record() or {}
+
+    def _read_record(self) -> dict[str, str] | None:
+        """Returns the record of this boot; None if there is none, or it is damaged."""
         try:
             content = json.loads(self._record.read_text(encoding="utf-8"))
-        except (FileNotFoundError, ValueError):
-            return {}
-        # After a reboot the kernel's values are fresh; what was recorded before says nothing about them.
-        if content.get("boot_id") != self._boot_id:
-            return {}
-        self._indices = dict(content.get("indices", {}))
-        return _under_new_names(content["values"], self._indices, dict(self._interfaces()))
+            # After a reboot the kernel's values are fresh; what was recorded before says nothing about them.
+            if content["boot_id"] != self._boot_id:
+                return None
+            indices = {name: index for name, index in content.get("indices", {}).items() if isinstance(index, int)}
+            values = {name: value for name, value in content["values"].items() if isinstance(value, str)}
+        except (FileNotFoundError, IsADirectoryError, ValueError, LookupError, TypeError, AttributeError):
+            return None
+        self._indices = indices
+        return _under_new_names(values, self._indices, dict(self._interfaces()))
 
     def _read(self, name: str) -> str | None:
         try:
