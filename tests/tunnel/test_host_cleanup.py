@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.support.tunnel.appliance_process import PROJECT
+from tests.support.tunnel.world import EXIT_IP, WEB_IP, WEB_IP6
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from tests.support.tunnel.appliance_process import Appliance
+    from tests.support.tunnel.client import Client
 
 LEAVE = """
 import sys
@@ -46,3 +48,44 @@ def test_uninstalling_leaves_the_host_as_it_was(start_appliance: Callable[..., A
     assert "sysctls: as they were when the service started" in said
     appliance.require_host_as_found()
     assert leave() == []
+
+
+ADMIT = """
+import sys
+from pathlib import Path
+from appliance.network.admission.admission import Admission
+from appliance.network.admission.choice import noted
+Admission(sys.argv[2], noted(Path(sys.argv[1]))).admit_all()
+"""
+OF_AN_EARLIER_VERSION = """
+delete table inet wg_appliance
+table inet wg_appliance {
+  chain nat {
+    type nat hook postrouting priority srcnat;
+    ip saddr 10.101.0.0/24 masquerade
+    ip6 saddr fd65::/16 masquerade
+  }
+}
+"""
+
+
+@pytest.mark.under_kernel
+def test_a_version_that_marks_nothing_carries_clients_after_going_back(
+    start_appliance: Callable[..., Appliance], client: Client
+) -> None:
+    """Once what admits marked packets only is taken away, clients' packets pass by a table without marks, both ways."""
+    appliance = start_appliance(wireguard={"keep_on_exit": True})
+    client.wg_quick(appliance.open(appliance.token())["wg_config"])
+    assert client.address_seen() == EXIT_IP
+    appliance.stop()
+    appliance.space.run("nft", "-f", "-", text_input=OF_AN_EARLIER_VERSION)
+    addresses = (WEB_IP, WEB_IP6)
+    assert not any(map(client.ping, addresses))
+    record = str(appliance.state / "admission.json")
+    for _ in range(2):  # what is gone already is no fault
+        appliance.space.run(sys.executable, "-c", ADMIT, record, appliance.interface, cwd=PROJECT)
+    assert all(map(client.ping, addresses))
+    appliance.configure(wireguard={"keep_on_exit": False})
+    appliance.start()
+    assert all(map(client.ping, addresses))
+    appliance.stop()

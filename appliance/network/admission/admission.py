@@ -121,6 +121,16 @@ class Admission:
         except OSError as error:
             raise EgressError(f"ip rules for {self._interface} cannot be removed: {error.strerror}") from error
 
+    def admit_all(self) -> None:
+        """Removes rules and filter, for a version of the table that marks nothing. Raises EgressError."""
+        self.remove()
+        if (index := _index(self._interface)) is None or not self.filter_stands():
+            return
+        try:
+            _ask(constants.RTM_DELTFILTER, 0, tunnel_filter.place(index), errno.ENOENT, errno.EINVAL, errno.ENODEV)
+        except OSError as error:
+            raise EgressError(f"{self._interface}: its egress filter cannot be removed: {error.strerror}") from error
+
     def _changes(self) -> tuple[Mark, list[PolicyRule], list[PolicyRule]]:
         """Returns the mark as it should be, the rules to add and those to remove."""
         present = list(_listed())

@@ -15,7 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from appliance.config.load import read_settings
-from appliance.domain.errors import HostError
+from appliance.domain.errors import EgressError, HostError
+from appliance.network.admission.admission import Admission
+from appliance.network.admission.choice import noted
 from appliance.ops.backup.archive import open_backup
 from appliance.ops.backup.create import write_backup
 from appliance.ops.backup.restore import restore_backup
@@ -144,6 +146,7 @@ class Upgrade:
         """Restores the version that ran. Each step may have been done already, by an upgrade killed meanwhile."""
         self._note(replace(move, back=True))
         service.stop()
+        self._admit_all()
         self._restore(Path(move.backup))
         old = self._layout.version(move.old)
         self._switch(facts.program_in(old, move.old), self._layout.version(move.new))
@@ -152,6 +155,19 @@ class Upgrade:
             raise HostError(f"wg-appliance {move.old} is back, and not ready: {fault}; see journalctl -u {SERVICE}")
         self._journal.unlink()
         self._report(f"wg-appliance {move.old}: runs again, and is ready")
+
+    def _admit_all(self) -> None:
+        """Takes away what admits marked packets only: the version that ran may mark none. One that does adds it again.
+
+        The table of the new version stands meanwhile, and blocks.
+        """
+        mark = noted(self._state.admission)
+        if mark is None:
+            return
+        try:
+            Admission(self._settings.wireguard.interface, mark).admit_all()
+        except EgressError as error:
+            self._report(f"clients may be cut off: {error}; see ip rule")
 
     def _restore(self, backup: Path) -> None:
         """Restores the store if the new version has changed its schema; keeps the new one, with later data, aside."""
