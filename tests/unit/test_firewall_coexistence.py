@@ -51,6 +51,17 @@ DOCKER = (
 )
 OURS = rule("inet", "site", "forward", interface("iifname", "wga0"), {"accept": None}, comment="wg-appliance")
 NOT_UNDERSTOOD = {"xt": None}
+# Named objects; and forms that no version of nft prints yet.
+UNKNOWN: tuple[tuple[Any, ...], ...] = (
+    ({"limit": "slow"}, {"drop": None}),
+    ({"quota": "much"}, {"drop": None}),
+    ({"ct count": "many"}, {"drop": None}),
+    ({"vmap": {"key": {"meta": {"key": "iifname"}}, "data": 5}},),
+    ({"vmap": {"key": {"meta": {"key": "iifname"}}, "data": {"set": [["wga0"]]}}},),
+    ({"match": {"op": "==", "left": {"a": 1, "b": 2}, "right": 5}}, {"accept": None}),
+    ({"jump": "elsewhere"},),
+    ("accept",),
+)
 
 
 @pytest.mark.parametrize(
@@ -63,6 +74,16 @@ NOT_UNDERSTOOD = {"xt": None}
             [chain("ip6", "filter", "INPUT", "input", "drop")], PORT.format("ip6 filter INPUT"), id="drops the port"
         ),
         pytest.param(DOCKER, FORWARD.format("ip filter DOCKER-USER"), id="Docker's chain for others"),
+        pytest.param(
+            [DROPS, *(rule("inet", "site", "forward", *each) for each in UNKNOWN)],
+            FORWARD.format("inet site forward"),
+            id="drops by default, whatever rules in a syntax of their own do",
+        ),
+        pytest.param(
+            [DROPS, rule("inet", "site", "forward", interface("iifname", {"set": ["wga0"]}), comment="wg-appliance")],
+            FORWARD.format("inet site forward"),
+            id="another's rule with our comment",
+        ),
         pytest.param(
             [DROPS, rule("inet", "site", "forward", NOT_UNDERSTOOD, {"accept": None})],
             FORWARD.format("inet site forward"),

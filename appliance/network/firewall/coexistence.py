@@ -109,7 +109,8 @@ def _marked_rules(listing: str) -> Iterator[_MarkedRule]:
     for entry in json.loads(listing)["nftables"]:
         rule = entry.get("rule")
         if rule is not None and rule.get("comment") == COMMENT:
-            matches = frozenset(part["match"]["right"] for part in rule["expr"] if "match" in part)
+            rights = (part["match"]["right"] for part in rule["expr"] if "match" in part)
+            matches = frozenset(right for right in rights if isinstance(right, str | int))
             yield _MarkedRule(f"{rule['family']} {rule['table']} {rule['chain']}", rule["handle"], matches)
 
 

@@ -266,7 +266,7 @@ class HostEgress:
         except (EgressError, HostError, OSError) as error:
             log.warning("what other firewalls let through is not known: %s", error)
             return
-        except (LookupError, TypeError, ValueError) as error:
+        except (LookupError, TypeError, ValueError, AttributeError) as error:
             # The listing has syntax unknown when this was written.
             log.warning("nft -j list ruleset is not understood: %s", error, exc_info=True)
             return

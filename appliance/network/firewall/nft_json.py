@@ -45,7 +45,7 @@ def parse(text: str) -> list[Table]:
         if kind == "rule":
             place = each["family"], each["table"]
             named = {name: elements for (*owner, name), elements in sets.items() if tuple(owner) == place}
-            chains[place][each["chain"]].rules.extend(_rules(each["expr"], named))
+            chains[place][each["chain"]].rules.extend(_understood(each["expr"], named))
     return [Table(family, name, members) for (family, name), members in chains.items()]
 
 
@@ -62,6 +62,14 @@ def _chain(each: Mapping[str, Any]) -> Chain:
     # Only filter chains decide; a nat or route chain of the same hook lets everything pass.
     hook = each.get("hook") if each.get("type") == "filter" else None
     return Chain(each["name"], hook, _VERDICTS[each.get("policy", "accept")])
+
+
+def _understood(expressions: Iterable[Mapping[str, Any]], sets: Mapping[str, list[Any]]) -> list[Rule]:
+    """Parses a rule; one in a syntax unknown when this was written may do anything, and no other is lost for it."""
+    try:
+        return list(_rules(expressions, sets))
+    except (LookupError, TypeError, ValueError, AttributeError):
+        return [Rule([unknown], Verdict.DROP)]
 
 
 def _rules(expressions: Iterable[Mapping[str, Any]], sets: Mapping[str, list[Any]]) -> Iterator[Rule]:
@@ -93,7 +101,9 @@ def _rules(expressions: Iterable[Mapping[str, Any]], sets: Mapping[str, list[Any
             tests.append(unknown)
 
 
-def _limit(content: Mapping[str, Any]) -> Test:
+def _limit(content: object) -> Test:
+    if not isinstance(content, dict):  # the name of an object, which may stand for either
+        return unknown
     return _over_limit if content.get("inv") else _within_limit
 
 

@@ -125,7 +125,7 @@ class ObservedForwarding:
             kept = None if needing is None else f"{needing} needs it"
             if needing is None:
                 self.sysctls.give_back(self._rules.tunnel.interface, self.uplinks)
-        except (EgressError, LookupError, TypeError, ValueError) as error:
+        except (EgressError, LookupError, TypeError, ValueError, AttributeError) as error:
             kept = error
         self.needed_by_others = kept is not None
         if kept is not None:

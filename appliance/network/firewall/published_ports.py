@@ -61,7 +61,9 @@ def _ports(part: dict[str, Any]) -> Iterator[Port]:
             yield from ((number, port) for port in _each(ports) for number in PROTOCOLS.get(protocol, ()))
         case {"dnat": {"addr": {"map": {"key": {"payload": {"protocol": protocol, "field": "dport"}}, "data": data}}}}:
             listed = data["set"] if isinstance(data, dict) else []
-            yield from ((number, port) for key, _ in listed for port in _each(key) for number in PROTOCOLS[protocol])
+            yield from (
+                (number, port) for key, _ in listed for port in _each(key) for number in PROTOCOLS.get(protocol, ())
+            )
 
 
 def _each(value: Any) -> Iterator[int]:
