@@ -42,7 +42,7 @@ def shared(backend: str) -> Iterator[TestedExit]:
 @pytest.fixture
 def tested(shared: TestedExit) -> Iterator[TestedExit]:
     """It serves, behind a 1:1 NAT. Afterwards nothing may be left of what the self-test made."""
-    before = shared.left_behind()
+    before = shared.settled()
     yield shared
     shared.remove_firewall()
     shared.assert_nothing_left(before)
