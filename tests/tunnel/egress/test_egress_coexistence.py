@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -162,6 +163,28 @@ def test_nothing_is_done_where_nothing_is_in_the_way(world: World, client: Clien
         client.wg_quick(appliance.open(appliance.token())["wg_config"])
         until(lambda: works(client), "clients reach the internet")
         assert tables() == before
+
+
+MARKS = """
+table inet marks {
+  chain pre { type filter hook prerouting priority mangle; meta mark set 0x99; }
+  chain through { type filter hook forward priority mangle; meta mark set 0x99; }
+  chain out { type route hook output priority mangle; meta mark set 0x99; }
+  chain post { type filter hook postrouting priority mangle; meta mark set ct mark; }
+}
+"""
+
+
+def test_whole_marks_of_others_cut_no_client_off(world: World, client: Client, once: str, tmp_path: Path) -> None:
+    """Another program that sets the whole mark of each packet in all hooks, as for shaping, leaves clients their way
+    out and back, and the host its way to them."""
+    world.exit.run("nft", "-f", "-", text_input=MARKS)
+    with Host(world, once, tmp_path, "nftables").appliance.serving() as appliance:
+        config = appliance.open(appliance.token())["wg_config"]
+        client.wg_quick(config)
+        until(lambda: works(client), "clients reach the internet")
+        for address in re.findall(r"([0-9a-f.:]+)/(?:32|128)", config):
+            assert world.exit.run("ping", "-c", "1", "-W", "2", address, check=False).returncode == 0, address
 
 
 OWNED = """

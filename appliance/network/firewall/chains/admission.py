@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from appliance.network.firewall.rules import Address, EgressRules, Network
 
 # After other programs' chains, which may set whole marks from a connection's (mangle, -150; dstnat, -100).
-BEFORE_ROUTING = 300
+LAST = 300
 
 UNUSED = {"ip": "192.0.0.8/32", "ip6": "100::/128"}
 
@@ -45,7 +45,7 @@ def chain(rules: EgressRules) -> Iterator[str]:
             yield from (f"    {line}" for line in _decisions(rules, version, subnet, mark))
         yield "  }"
     yield "  chain admission {"
-    yield f"    type filter hook prerouting priority {BEFORE_ROUTING}; policy accept;"
+    yield f"    type filter hook prerouting priority {LAST}; policy accept;"
     yield from _answers(rules, mark)
     # One comparison for all that is not from the tunnel: what the internet answers, and the host's other traffic.
     yield f'    iifname != "{rules.tunnel.interface}" accept'
@@ -59,10 +59,10 @@ def chain(rules: EgressRules) -> Iterator[str]:
     yield "    type filter hook forward priority filter + 10; policy accept;"
     yield f"    {outof} {unmark}"
     yield f'    iifname != "{rules.tunnel.interface}" {into} ct state new {PROHIBITED}'
-    yield f"    {into} {mark}"
     yield "  }"
-    yield "  chain own {"
-    yield f"    type filter hook output priority {BEFORE_ROUTING}; policy accept;"
+    yield "  chain into_tunnel {"
+    # The last hook before the egress filter: other programs' chains there may set whole marks too (a QoS script's).
+    yield f"    type filter hook postrouting priority {LAST}; policy accept;"
     yield f"    {into} {mark}"
     yield "  }"
 
