@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import pytest
-
 from tests.support.egress.servers import tcp_servers
 from tests.support.tunnel.waiting import until
 from tests.support.tunnel.world import WEB_IP
@@ -21,7 +19,6 @@ HOSTS, INSIDE = ("172.19.0.1", "fd19::1"), ("172.19.0.10", "fd19::10")
 PORT = 5300
 
 
-@pytest.mark.under_kernel
 def test_an_allowed_network_answers_on_a_host_that_is_no_router(
     world: World, start_appliance: Callable[..., Appliance], clients: list[Client]
 ) -> None:

@@ -113,7 +113,6 @@ def test_tunnels_are_taken_over_without_a_record(
     appliance.start()
 
 
-@pytest.mark.under_kernel
 def test_a_key_that_was_replaced_while_the_tunnel_stood(start_appliance: Callable[..., Appliance]) -> None:
     """server.key is replaced by hand while nothing serves and the tunnel stands: the interface is still ours, also
     where the process is killed before it has set the new key. Without the record it is another program's."""

@@ -36,7 +36,6 @@ def client_for(exit_: Vantage, address: str) -> str:
     return exit_.clients[0].address[6 if ":" in address else 4]
 
 
-@pytest.mark.under_kernel
 @pytest.mark.parametrize("version", [4, 6])
 def test_an_allowed_port_is_reached(exit_: Vantage, version: int) -> None:
     """The port that is allowed, by UDP and TCP; no other port of that address, no ping, and no other address."""

@@ -68,7 +68,6 @@ def exit_(backend: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Va
 
 
 @pytest.mark.black_box
-@pytest.mark.under_kernel
 @pytest.mark.parametrize("address", [EXIT_IP, INSIDE])
 def test_the_status_of_a_session_through_its_tunnel(exit_: Vantage, address: str) -> None:
     """A client with all of its traffic in the tunnel gets its session's status, as often as it asks, through it."""

@@ -28,7 +28,7 @@ PRIVATE = {4: "10.9.9.9", 6: "fd99::9"}
 LAN = {4: "198.51.100.34", 6: "2001:db8:1:2::2"}  # the second client's own, outside the tunnel
 SMTP = 25
 
-pytestmark = [pytest.mark.under_kernel, pytest.mark.black_box]
+pytestmark = pytest.mark.black_box
 
 
 @pytest.fixture(scope="module")
@@ -91,6 +91,7 @@ def stopped(exit_: Vantage) -> Iterator[None]:
         exit_.appliance.start()
 
 
+@pytest.mark.under_kernel
 @pytest.mark.parametrize(
     "tampering",
     [
@@ -115,6 +116,7 @@ def test_nothing_blocked_is_reached_while_the_table_is_restored(
         until(lambda: is_served(exit_), "the internet is reached again")
 
 
+@pytest.mark.under_kernel
 def test_nothing_passes_without_server_and_table(exit_: Vantage, show: Callable[[str], None]) -> None:
     """The server is stopped, tunnels are kept and the firewall is flushed: clients reach nothing, and get nothing from
     the host either; hosts that it forwards for are forwarded as before. At the next start clients are served again, and
@@ -138,6 +140,7 @@ def test_nothing_passes_without_server_and_table(exit_: Vantage, show: Callable[
     until(lambda: is_served(exit_), "clients are served again")
 
 
+@pytest.mark.under_kernel
 def test_nothing_blocked_is_reached_while_the_server_starts(exit_: Vantage, show: Callable[[str], None]) -> None:
     """From the first moment of a start with tunnels up and without a table: nothing that is blocked passes."""
     exit_.appliance.stop()

@@ -52,7 +52,6 @@ def two_on(world: World, backend: str, folder: Path) -> tuple[Appliance, Applian
 
 
 @pytest.mark.black_box
-@pytest.mark.under_kernel
 def test_two_serve_side_by_side(ground: World, backend: str, tmp_path: Path, show: Callable[[str], None]) -> None:
     """Each has a table of its own, which nobody rewrites; clients of both reach the internet and no blocked host. When
     one leaves and restores the host, the other's rules, table and clients stay; after both, the host is as it was."""
