@@ -8,6 +8,7 @@ import click
 
 from appliance.config.value_types import REGION, UNICAST, Kind, duration, show
 from appliance.domain.charges import month_bounds
+from appliance.domain.entities import WORDS
 from appliance.domain.tiers import Tier
 
 TIER = click.Choice([tier.value for tier in Tier])
@@ -31,6 +32,17 @@ class Text(click.ParamType):  # type: ignore[type-arg]  # no generic class befor
             param,
             ctx,
         )
+
+
+class EndReason(Text):
+    """Accepts what a session's client is told as its reason; not what the exit says itself."""
+
+    name = "reason"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        if value in WORDS:
+            return self.fail(f"{show(value)}: is a reason of the exit's own, must be other words", param, ctx)
+        return super().convert(value, param, ctx)
 
 
 class Duration(click.ParamType):  # type: ignore[type-arg]  # no generic class before click 8.4
@@ -80,6 +92,7 @@ class Month(click.ParamType):  # type: ignore[type-arg]  # no generic class befo
 
 NAME = Text(1, 64)
 LABEL = Text(0, 200)
+REASON = EndReason(1, 200)
 ID = Text(1, 200)
 DURATION = Duration()
 ADDRESS = Setting(UNICAST)

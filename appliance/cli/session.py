@@ -9,7 +9,7 @@ import click
 
 from appliance.cli import account, admin, output, session_flows
 from appliance.cli.lazy_group import Commands
-from appliance.cli.parameters import ID, LABEL, NAME
+from appliance.cli.parameters import ID, NAME, REASON
 from appliance.config.load import read_settings
 from appliance.domain.entities import Reason, Session, State
 from appliance.domain.errors import NotFound
@@ -99,10 +99,10 @@ def show(config_file: Path | None, session_id: str, as_json: bool) -> None:
 
 @session.command()
 @click.argument("session_id", type=ID, metavar="ID")
-@click.option("--reason", "note", type=LABEL, default="", metavar="TEXT", help="A note that is kept with the session.")
+@click.option("--reason", "note", type=REASON, metavar="TEXT", help="What its client is told; default: admin.")
 @click.pass_obj
-def terminate(config_file: Path | None, session_id: str, note: str) -> None:
-    """End a session (terminated_reason: admin)."""
+def terminate(config_file: Path | None, session_id: str, note: str | None) -> None:
+    """End a session (terminated_reason: admin, or TEXT)."""
 
     async def work(a: Admin) -> bool:
         async with a.store.read() as db:
@@ -110,7 +110,7 @@ def terminate(config_file: Path | None, session_id: str, note: str) -> None:
         if stored.state is State.TERMINATED:
             return False
         async with a.change() as db:
-            await rows.mark_closing(db, [session_id], Reason.ADMIN, note)
+            await rows.mark_closing(db, [session_id], Reason.ADMIN, note or "")
         return True
 
     was_live = admin.run(config_file, work)
@@ -131,7 +131,7 @@ def _address(subnet: IPv4Network | IPv6Network, s: Session) -> str | None:
 
 
 def _state(s: Session) -> str:
-    return s.state if s.reason is None else f"{s.state} ({s.reason})"
+    return s.state if s.ending is None else f"{s.state} ({s.ending})"
 
 
 def _shape(s: Session, wireguard: WireGuardSettings) -> dict[str, Any]:
@@ -152,6 +152,6 @@ def _shape(s: Session, wireguard: WireGuardSettings) -> dict[str, Any]:
         "bytes_in": s.bytes_in,
         "bytes_out": s.bytes_out,
         "terminated_at": output.rfc3339(s.terminated_at),
-        "terminated_reason": s.reason,
+        "terminated_reason": s.ending,
         "note": s.note,
     }

@@ -42,9 +42,15 @@ class Kind:
     from_env: Callable[[str], object] = str
 
 
+ALL, ALL_IPV4 = "::", "0.0.0.0"  # noqa: S104 (what an operator may write)
+
+
 @dataclass(frozen=True, slots=True)
 class HostPort:
-    """Holds where to listen: `host` is an address without brackets or a name; a name is not resolved here."""
+    """Holds where to listen: `host` is an address without brackets or a name; a name is not resolved here.
+
+    `::` stands for all addresses of both IP versions.
+    """
 
     host: str
     port: int
@@ -55,6 +61,11 @@ class HostPort:
             return ipaddress.ip_address(self.host).is_loopback
         except ValueError:
             return self.host.lower() == "localhost"
+
+    @property
+    def dialled(self) -> HostPort:
+        """Returns an address at which this host reaches it: nothing can be dialled at 0.0.0.0 or [::]."""
+        return HostPort("127.0.0.1", self.port) if self.host in (ALL, ALL_IPV4) else self
 
     def __str__(self) -> str:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
@@ -258,25 +269,15 @@ def _flag(value: object) -> bool:
     return value
 
 
-def _listen(value: object) -> HostPort | UnixPath:
+def _endpoint(value: object) -> IPv4Address | IPv6Address | str:
+    """Accepts an address, or a host name (RFC 1123, section 2.1). One that ends in digits would be an address."""
     text = _text(value)
-    if text.startswith("unix:"):
-        return _unix(text.removeprefix("unix:"))
-    match = re.fullmatch(r"(?:\[([0-9A-Fa-f:.]+)\]|([A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)*)):([0-9]{1,5})", text)
-    if match is None or not 1 <= int(match[3]) <= 65535:
+    if _is_address(text):
+        return _carried(_unicast(text))
+    labels = text.split(".")
+    if len(text) > 253 or not all(re.fullmatch(r"(?!-)[A-Za-z0-9-]{1,63}(?<!-)", label) for label in labels):
         raise ValueError
-    if match[1]:
-        return HostPort(str(IPv6Address(match[1])), int(match[3]))
-    if re.fullmatch(r"[0-9.]+", match[2]):
-        return HostPort(str(IPv4Address(match[2])), int(match[3]))
-    return HostPort(match[2], int(match[3]))
-
-
-def _unix(path: str) -> UnixPath:
-    # unix(7): sun_path holds 108 bytes, the last one a NUL.
-    if not path.startswith("/") or "\0" in path or len(path.encode(errors="surrogateescape")) > 107:
-        raise ValueError
-    return UnixPath(Path(path))
+    return _require(text, lambda _: not re.fullmatch(r"[0-9]+|0[xX][0-9A-Fa-f]*", labels[-1]))
 
 
 # Surrogates are Python's form of bytes that are not UTF-8: neither SQLite nor JSON accepts them.
@@ -305,4 +306,6 @@ SUBNET = Kind(
     "an IPv4 network of host addresses, /16 to /30, no host bits set, such as 10.101.0.0/24", _subnet(4, 16, 30)
 )
 SUBNET6 = Kind("an IPv6 network of host addresses, /64 to /126, no host bits set", _subnet(6, 64, 126))
-LISTEN = Kind("host:port, [IPv6 address]:port or unix:/path, the port from 1 to 65535", _listen)
+ENDPOINT = Kind(
+    "a host name without a port, or an IP address without brackets (not 0.0.0.0, :: or multicast)", _endpoint
+)

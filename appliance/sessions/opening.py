@@ -22,6 +22,8 @@ from appliance.store.queries import invoices
 from appliance.store.queries import sessions as rows
 
 if TYPE_CHECKING:
+    from ipaddress import IPv4Address, IPv6Address
+
     import aiosqlite
 
     from appliance.config.plans import Terms
@@ -53,11 +55,13 @@ class Placement(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class SessionRequest:
-    """Holds what a client asks for, checked. `public_key` None: the server makes the key pair."""
+    """Holds what a client asks for, checked. `public_key` None: the server makes the key pair. `dns`: the resolvers of
+    the file's DNS line, none for no line; None: the operator's."""
 
     region: str
     public_key: bytes | None = None
     ipv6: bool = True
+    dns: tuple[IPv4Address | IPv6Address, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +130,10 @@ class Opening:
                 raise
         self._metrics.sessions_opened.labels(session.tier).inc()
         log.info("session opened", extra=about(**ids_of(session), tier=session.tier))
-        return NewSession(session, self._exit.client_config(session, private_key, ipv6=request.ipv6))
+        return NewSession(session, self._config(session, private_key, request))
+
+    def _config(self, session: Session, private_key: bytes | None, request: SessionRequest) -> str:
+        return self._exit.client_config(session, private_key, ipv6=request.ipv6, dns=request.dns)
 
     async def _admit(self, account: Account, request: SessionRequest, public_key: bytes) -> _Admitted:
         """Decides and inserts the pending row in one transaction: two requests are never admitted on the same facts."""

@@ -11,6 +11,7 @@ import pytest
 
 from appliance.server.http.ambiguous_length import Unambiguous
 from appliance.server.http.uvicorn_server import HEADERS
+from tests.support.api.answers import code_of
 from tests.support.api.served import Echo, served
 from tests.support.malformed import CHUNKED, HIDDEN, POST, REFUSED
 
@@ -32,7 +33,8 @@ def test_a_malformed_request_is_refused_without_a_word_of_the_server(
             client.send(sent)
             found, headers, body = await client.answer()
             assert found == status, body
-            assert json.loads(body).keys() == {"error"}
+            said = json.loads(body)
+            assert said == {"error": said["error"], "code": code_of(found, said["error"])}
             assert headers.keys() == {
                 *("date", "content-type", "content-length", "connection"),
                 *(name.lower() for name in HEADERS),

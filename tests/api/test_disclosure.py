@@ -72,4 +72,4 @@ async def test_options_and_405_name_the_methods(exit_: ExitUnderTest) -> None:
         ("/healthz", {"GET"}),
     ):
         for answer in (await exit_.http.options(path), await exit_.http.put(path)):
-            assert set(answer.headers["allow"].split(", ")) == {*methods, "OPTIONS"}
+            assert set(answer.headers["allow"].split(", ")) == {*methods, "HEAD", "OPTIONS"}

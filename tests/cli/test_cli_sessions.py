@@ -90,16 +90,20 @@ def test_the_list_is_newest_first_and_can_be_narrowed(alice: CommandLine) -> Non
 
 
 def test_terminate_keeps_the_operators_words(alice: CommandLine) -> None:
-    """The session is closing, reason admin, with the text as its note."""
+    """The session is closing, with the text as what its client is told."""
     session = alice.open_session("alice", 2)
     alice.do("session", "terminate", session, "--reason", "abuse report 17")
     shown = alice.json("session", "show", session)
-    assert (shown["state"], shown["terminated_reason"], shown["note"]) == ("closing", "admin", "abuse report 17")
+    assert (shown["state"], shown["terminated_reason"], shown["note"]) == (
+        "closing",
+        "abuse report 17",
+        "abuse report 17",
+    )
 
 
-@pytest.mark.parametrize("note", ["a\nb", "x" * 201])
-def test_a_note_is_one_printable_line(alice: CommandLine, note: str) -> None:
-    """Anything else is a usage error and ends nothing."""
+@pytest.mark.parametrize("note", ["", " ", "a\nb", "x" * 201, "idle", "admin", "paused", "account_ended"])
+def test_a_reason_is_one_printable_line_in_words_of_its_own(alice: CommandLine, note: str) -> None:
+    """Anything else, such as a reason that only the exit gives, is a usage error and ends nothing."""
     session = alice.open_session("alice", 2)
     assert alice("session", "terminate", session, "--reason", note).status == 2
     assert alice.json("session", "show", session)["state"] == "live"

@@ -61,6 +61,7 @@ PURE = (
     "network.firewall.flow_capacity",
     "network.firewall.flow_excess",
     "network.firewall.table_choice",
+    "config.foreign_variables",
     "config.reloadable",
     "client.api.responses",
     "client.tunnel.wg_config",
@@ -76,6 +77,8 @@ PURE = (
     "ops.doctor.state",
     "ops.doctor.tracking",
     "ops.doctor.tunnel",
+    "server.api.accept",
+    "server.api.error_codes",
     "server.console.reference",
 )
 READS_THE_CLOCK = "domain.clock"  # the one module of domain/ that asks the host something

@@ -56,7 +56,7 @@ def ports(settings: Settings, firewalls: Iterable[str]) -> list[str]:
 
 def reaching(settings: Settings) -> list[str]:
     """Returns how to reach the API from other hosts; nothing if it does not listen on loopback."""
-    if not settings.api.listen.loopback:
+    if not settings.api.loopback:
         return []
     return [
         f"The API listens on {settings.api.url}, for this host only. To reach it from other hosts, use one of:",

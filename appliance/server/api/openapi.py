@@ -21,6 +21,7 @@ from litestar.openapi.spec import (
 )
 
 from appliance.network.wireguard.keys import TEXT_LENGTH
+from appliance.server.api.error_codes import ErrorCode
 from appliance.server.api.reference_page import ReferencePlugin
 from appliance.server.api.schemas import LIST_LIMIT, LIST_LIMIT_MOST, REGION, ErrorBody, QuotaErrorBody, RegionErrorBody
 
@@ -34,6 +35,7 @@ BEARER: list[dict[str, list[str]]] = [{"bearer": []}]
 CANONICAL_KEY = "^[A-Za-z0-9+/]{42}[AEIMQUYcgkosw048]=$"  # 32 bytes in base64: the last character has two unused bits
 A_KEY = "mGbrFQRqhL2gEBYRAFHKIKNzQQxALqUD5ZUUbYfQ8UQ="
 AN_ID = "ses_b0897940b5aa508cb4c22562"
+SESSION_ID_HEADER = "Session-Id"
 RESETS_AT = "2026-11-25T14:20:00Z"
 
 DESCRIPTION = """\
@@ -58,32 +60,48 @@ def failures(**bodies: Failure) -> dict[int, ResponseSpec]:
     }
 
 
-def _error(text: str, message: str) -> Failure:
-    return text, ErrorBody, {"error": message}
+def _error(text: str, message: str, code: ErrorCode) -> Failure:
+    return text, ErrorBody, {"error": message, "code": code}
 
 
-UNAUTHENTICATED = _error("no token, or one that is unknown, expired or revoked", "invalid token")
-NOT_FOUND = _error("no such session of this account", "session not found")
+UNAUTHENTICATED = _error(
+    "no token, or one that is unknown, expired or revoked", "invalid token", ErrorCode.INVALID_TOKEN
+)
+NOT_FOUND = _error("no such session of this account", "session not found", ErrorCode.SESSION_NOT_FOUND)
 TOO_MANY = _error(
     "more requests than the tier allows per token, or this host per source without one",
     "too many requests",
+    ErrorCode.TOO_MANY_REQUESTS,
 )
-UNAVAILABLE = _error("the exit cannot do this now", "store unavailable")
-BAD_PARAMETER = _error("a parameter is not valid", "limit must be 1 to 200")
-BAD_BODY = _error("the body is not a JSON object, or a field is not valid", "region is required")
-TOO_LARGE = _error("the body is too large", "request entity too large")
-NO_MORE_LIVE = _error("the tier's live sessions are all in use", "live session limit reached")
-NOT_READY = _error("the store or the tunnel does not work; the error is the reason", "the tunnel does not answer")
+UNAVAILABLE = _error("the exit cannot do this now", "store unavailable", ErrorCode.STORE_UNAVAILABLE)
+BAD_PARAMETER = _error("a parameter is not valid", "limit must be 1 to 200", ErrorCode.INVALID_REQUEST)
+BAD_BODY = _error(
+    "the body is not a JSON object, or a field is not valid", "region is required", ErrorCode.INVALID_REQUEST
+)
+TOO_LARGE = _error("the body is too large", "request entity too large", ErrorCode.REQUEST_TOO_LARGE)
+NO_MORE_LIVE = _error(
+    "the tier's live sessions are all in use", "live session limit reached", ErrorCode.LIVE_SESSION_LIMIT
+)
+NOT_READY = _error(
+    "the store or the tunnel does not work; the error is the reason",
+    "the tunnel does not answer",
+    ErrorCode.NO_ACTIVE_NODES,
+)
 NO_NODE: Failure = (
     "no active node, no free address, or the exit did not accept the peer",
     RegionErrorBody,
-    {"error": "no active node in region nowhere", "available": ["local"]},
+    {
+        "error": "no active node in region nowhere",
+        "code": ErrorCode.REGION_UNAVAILABLE,
+        "available": ["local"],
+    },
 )
 QUOTA_EXCEEDED: Failure = (
     "a usage window is used up; the body says until when",
     QuotaErrorBody,
     {
         "error": "quota exceeded",
+        "code": ErrorCode.QUOTA_EXCEEDED,
         "tier": "free",
         "bytes_used": 5_368_709_120,
         "bytes_limit": 5_368_709_120,

@@ -11,7 +11,10 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 import h11
+from litestar import HttpMethod
 from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from appliance.server.api.error_codes import code_of
 
 if TYPE_CHECKING:
     import asyncio
@@ -144,16 +147,18 @@ class HttpConnection(H11Protocol):
     def _refuse(self, status: HTTPStatus) -> None:
         """Answers with an error and closes; if an answer has begun already, only closes."""
         if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
-            body = json.dumps({"error": status.phrase.lower()}, separators=(",", ":")).encode()
+            error = {"error": status.phrase.lower(), "code": code_of(status)}
+            body = json.dumps(error, separators=(",", ":")).encode()
             headers = [
                 *self.server_state.default_headers,
                 (b"content-type", b"application/json"),
                 (b"content-length", str(len(body)).encode()),
                 (b"connection", b"close"),
             ]
+            of_head = self.conn.our_state is h11.SEND_RESPONSE and self.scope["method"] == HttpMethod.HEAD
             for event in (
                 h11.Response(status_code=status, headers=headers, reason=status.phrase.encode()),
-                h11.Data(data=body),
+                h11.Data(data=b"" if of_head else body),
                 h11.EndOfMessage(),
             ):
                 self.transport.write(self.conn.send(event) or b"")

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from litestar import Request, Response, get
 
+from appliance.domain.errors import StoreUnavailable
+from appliance.server.api.error_codes import ErrorCode
 from appliance.server.api.errors import error_response
 from appliance.server.api.openapi import NOT_READY, TOO_MANY, Documented, failures
 from appliance.server.api.schemas import Health, Region, RegionList
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 
 
 # Paths on this host are not disclosed to clients; the log has them.
+STORE_FAULT = str(StoreUnavailable())
 _PATH = re.compile(r"(?<![^\s(\"'=])/[^\s:;,)\"']+")
 
 
@@ -47,7 +50,8 @@ def public_routes(nodes: Nodes, readiness: Readiness, limits: RequestLimits) -> 
         fault = await readiness.fault()
         if fault is not None:
             # Not the declared type: errors share one shape, and the document names it above.
-            return error_response(HTTPStatus.SERVICE_UNAVAILABLE, _PATH.sub("(a file)", fault))  # type: ignore[return-value]
+            code = ErrorCode.STORE_UNAVAILABLE if fault.startswith(STORE_FAULT) else ErrorCode.NO_ACTIVE_NODES
+            return error_response(HTTPStatus.SERVICE_UNAVAILABLE, code, _PATH.sub("(a file)", fault))  # type: ignore[return-value]
         return Response(Health("ok"))
 
     return [list_regions, healthz, readyz]

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from litestar import Request, Response, delete, get, post, route
+from litestar import MediaType, Request, Response, delete, get, post, route
 from litestar.exceptions import InternalServerException
 from litestar.params import FromPath  # noqa: TC002 (Litestar reads the handlers' annotations at run time)
-from litestar.status_codes import HTTP_200_OK, HTTP_204_NO_CONTENT
+from litestar.status_codes import HTTP_200_OK, HTTP_201_CREATED, HTTP_204_NO_CONTENT
 
 from appliance.domain.errors import InvalidRequest, SessionNotFound
+from appliance.server.api.accept import prefers_text
 from appliance.server.api.openapi import (
     BAD_BODY,
     BAD_PARAMETER,
@@ -18,6 +19,7 @@ from appliance.server.api.openapi import (
     NO_NODE,
     NOT_FOUND,
     QUOTA_EXCEEDED,
+    SESSION_ID_HEADER,
     TOO_LARGE,
     TOO_MANY,
     UNAUTHENTICATED,
@@ -45,6 +47,7 @@ if TYPE_CHECKING:
     from appliance.domain.entities import Account, Session
     from appliance.metering.usage import Quotas
     from appliance.server.api.auth import Authenticator
+    from appliance.sessions.opening import NewSession
     from appliance.sessions.service import SessionService
 
 AnyRequest = Request[Any, Any, Any]
@@ -81,10 +84,11 @@ def session_routes(
         ),
     )
     async def create_session(request: AnyRequest) -> SessionCreated:
-        """Open a session. The answer contains a complete wg-quick file."""
+        """Open a session. The answer contains a whole wg-quick file; with Accept: text/plain it is the file alone."""
         account = await authenticate(request)
         wanted = parse_session_request(parse_object(await _body(request)), own_keys)
-        return SessionCreated.of(await sessions.open(account, wanted))
+        opened = await sessions.open(account, wanted)
+        return _file(opened) if prefers_text(request.scope["headers"]) else SessionCreated.of(opened)  # type: ignore[return-value]  # the declared type is JSON's
 
     @get(
         "/v1/sessions/{session_id:str}",
@@ -139,6 +143,16 @@ def session_routes(
         delete_session,
         list_sessions,
     ]
+
+
+def _file(opened: NewSession) -> Response[str]:
+    """Returns the file as the whole answer, so that a client without a JSON parser can write it as it is."""
+    return Response(
+        opened.wg_config,
+        status_code=HTTP_201_CREATED,
+        media_type=MediaType.TEXT,
+        headers={SESSION_ID_HEADER: opened.session.id},
+    )
 
 
 def _options(path: str, *methods: str) -> ControllerRouterHandler:
