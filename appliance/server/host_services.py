@@ -22,12 +22,14 @@ PROXY = tuple(HostService(everywhere, 443) for everywhere in (IPv4Address(0), IP
 def host_services(settings: Settings) -> HostServices:
     """Returns the API and, if configured, a reverse proxy before it as open, the metrics as closed.
 
-    What listens on loopback, or on a Unix socket, is not reachable from the tunnel. The public address may change while
-    these stay, and is left out. Raises HostError if the name of a listener cannot be resolved.
+    What listens on loopback, or on a Unix socket, is not reachable from the tunnel. Addresses that may change while
+    these stay are left out: the public one, and what a host name that clients dial resolves to. Raises HostError if the
+    name of a listener cannot be resolved.
     """
-    api = settings.api
+    api, endpoint = settings.api, settings.wireguard.endpoint
     return HostServices(
         open=(*chain.from_iterable(map(_reachable, api.listen)), *(PROXY if api.proxy_in_tunnel else ())),
+        endpoints=() if endpoint is None or isinstance(endpoint, str) else (endpoint,),
         closed=tuple(_reachable(settings.metrics.listen)),
     )
 

@@ -26,6 +26,7 @@ from appliance.server.address_follower import AddressFollower
 from appliance.server.api.client_address import source_of_peer
 from appliance.server.api.metrics import create_metrics_app
 from appliance.server.conntrack_metrics import ConntrackCollector
+from appliance.server.endpoint_watch import EndpointWatch
 from appliance.server.exporter import ExitCollector
 from appliance.server.hard_stop import hard_stop
 from appliance.server.http.ambiguous_length import Unambiguous
@@ -239,7 +240,10 @@ def _watches(
     def watch(open_events: Callable[[], NetlinkEvents], *kinds: str, apart_s: float = 0.0) -> Task:
         return stack.enter_context(closing(EventsWatch(open_events, parts.wakeup, stopping, kinds, apart_s))).run
 
-    return {
+    named = {}
+    if isinstance(wireguard.endpoint, str):
+        named["the endpoint's watch"] = EndpointWatch(wireguard.endpoint, host.follower.clients_dial, stopping).run
+    return named | {
         "the store's watch": partial(watch_store, store, parts.tokens, parts.wakeup, stopping),
         "the interface's watch": watch(lambda: link_events(interface), INTERFACE),
         "the host's watch": watch(lambda: host_events(interface, egress.host_changed, subnets), apart_s=HOST_APART_S),
