@@ -42,6 +42,7 @@ class Kind:
     from_env: Callable[[str], object] = str
 
 
+MAPPED_PREFIX = 96  # of ::ffff:0:0/96, RFC 4291, section 2.5.5.2
 ALL, ALL_IPV4 = "::", "0.0.0.0"  # noqa: S104 (what an operator may write)
 
 
@@ -211,6 +212,16 @@ def _network(value: object) -> IPv4Network | IPv6Network:
     return ipaddress.ip_network(_require(_text(value), lambda text: "%" not in text))
 
 
+def _plain_network(value: object) -> IPv4Network | IPv6Network:
+    """Accepts a network, and takes one of IPv4 addresses in IPv6 form (::ffff:192.0.2.0/120) for what it is: in that
+    form it has no packet's address in it, nor a caller's."""
+    network = _network(value)
+    mapped = network.network_address.ipv4_mapped if isinstance(network, IPv6Network) else None
+    if mapped is None or network.prefixlen < MAPPED_PREFIX:
+        return network
+    return IPv4Network((mapped, network.prefixlen - MAPPED_PREFIX))
+
+
 def _destination(value: object) -> IPv4Network | IPv6Network | AddressPort:
     text = _text(value)
     match = re.fullmatch(r"(?:\[([0-9A-Fa-f:.]+)\]|([0-9.]+)):([1-9][0-9]{0,4})", text)
@@ -296,7 +307,7 @@ RULE_PRIORITY = integer(1, 32763)  # with the two after it before the main table
 PATH = Kind("a path", _path)
 UNICAST = Kind("an IP address (not 0.0.0.0, :: or multicast)", _unicast)
 ADDRESSES = list_of(UNICAST, "IP addresses (not 0.0.0.0, :: or multicast)")
-NETWORKS = list_of(Kind("", _network), "networks with no host bits set, such as 192.0.2.0/24")
+NETWORKS = list_of(Kind("", _plain_network), "networks with no host bits set, such as 192.0.2.0/24")
 DESTINATIONS = list_of(
     Kind("", _destination),
     "networks with no host bits set, such as 172.19.0.0/16, or ports of an address, such as 172.19.0.10:53 or "

@@ -38,7 +38,7 @@ def test_every_listener_of_a_list_answers(
     listen = ["127.0.0.1:8080", "[::]:8081", f"unix:{path}", "0.0.0.0:8081"]
     appliance = start_appliance(
         api={"listen": listen, "insecure_http": True},
-        wireguard={"endpoint": "localhost"},
+        wireguard={"endpoint": "localhost", "keepalive": 0},
         environment={"WG_APPLIANCE_PORT": "tcp://10.0.0.7:8080"},
     )
     with netns.Namespace(appliance.space.name).entered():
@@ -53,6 +53,7 @@ def test_every_listener_of_a_list_answers(
     assert "clients dial localhost port 51820" in log
     (warned,) = [line for line in log.splitlines() if "WG_APPLIANCE_PORT" in line]
     assert "left alone" in warned
+    assert "wireguard.keepalive = 0 beside tiers.anonymous.idle_timeout = 300s" in log
     assert "Endpoint = localhost:51820" in appliance.open(appliance.token())["wg_config"]
     until(lambda: "daddr 127.0.0.1" in appliance.space.run("nft", "list", "ruleset").stdout, "the name is followed")
     appliance.stop()

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from appliance.config.cautions import cautions
 from appliance.config.load import HostPort, Settings, check_overlap, parse_settings, read_settings
 from appliance.config.settings import KEYS, SECTIONS
 from appliance.config.template import default_text
@@ -503,3 +504,42 @@ def test_certificate_and_key_must_be_readable(tmp_path: Path) -> None:
         assert f'api.{name} = "{path}"' in str(caught.value)
         path.write_text("pem", encoding="utf-8")
     assert read_settings(file, {}).api.tls_key == key
+
+
+# What is allowed and hardly meant ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("", []),
+        ("[wireguard]\nkeepalive = 0\n", ["wireguard.keepalive = 0 beside tiers.anonymous.idle_timeout = 300s, "]),
+        ("[wireguard]\nkeepalive = 600\n", ["wireguard.keepalive = 600 beside tiers.anonymous.idle_timeout"]),
+        ("[wireguard]\nkeepalive = 120\n", []),
+        (
+            "[wireguard]\nkeepalive = 0\n"
+            + "".join(f"[tiers.{t}]\nidle_timeout = 0\n" for t in ("anonymous", "free", "paid")),
+            [],
+        ),
+        ('[tiers.free]\nidle_timeout = "2m"\n', ["tiers.free.idle_timeout = 120s: "]),
+        ('[tiers.free]\nidle_timeout = "3m"\n', []),
+        (
+            '[wireguard]\nkeepalive = 0\n[tiers.free]\nidle_timeout = "1m"\n',
+            ["wireguard.keepalive = 0", "tiers.free.idle_timeout = 60s: "],
+        ),
+    ],
+)
+def test_what_is_hardly_meant_is_said(text: str, named: list[str]) -> None:
+    """In one line each, with what to try: what would end sessions in use as idle."""
+    lines = list(cautions(parse_settings(text, {}, "host")))
+    assert len(lines) == len(named)
+    assert all(line.startswith(start) for line, start in zip(lines, named, strict=True))
+    assert all("; set " in line and "\n" not in line for line in lines)
+
+
+@pytest.mark.parametrize("key", ["api.trusted_proxies", "egress.extra_block"])
+def test_a_network_in_ipv6_form_is_the_ipv4_one(key: str) -> None:
+    """Addresses are compared as IPv4: in the other form it would hold nobody."""
+    for text, network in (("::ffff:10.0.0.0/104", "10.0.0.0/8"), ("::ffff:192.0.2.7/128", "192.0.2.7/32")):
+        assert at(parse_settings(toml(key, f'["{text}"]'), {}, "host"), key) == (ip_network(network),)
+    assert at(parse_settings(toml(key, '["::/0"]'), {}, "host"), key) == (ip_network("::/0"),)

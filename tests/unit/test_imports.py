@@ -61,6 +61,7 @@ PURE = (
     "network.firewall.flow_capacity",
     "network.firewall.flow_excess",
     "network.firewall.table_choice",
+    "config.cautions",
     "config.foreign_variables",
     "config.reloadable",
     "client.api.responses",

@@ -18,6 +18,7 @@ vpn.example.org {
 NGINX = """\
 server {
     listen 443 ssl;
+    listen [::]:443 ssl;
     server_name vpn.example.org;
     ssl_certificate     /etc/ssl/vpn.example.org/fullchain.pem;
     ssl_certificate_key /etc/ssl/vpn.example.org/privkey.pem;
