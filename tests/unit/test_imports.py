@@ -80,6 +80,7 @@ PURE = (
     "ops.doctor.tunnel",
     "server.api.accept",
     "server.api.error_codes",
+    "server.api.openapi_document",
     "server.console.reference",
 )
 READS_THE_CLOCK = "domain.clock"  # the one module of domain/ that asks the host something

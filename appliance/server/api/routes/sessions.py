@@ -17,6 +17,7 @@ from appliance.server.api.openapi import (
     BEARER,
     NO_MORE_LIVE,
     NO_NODE,
+    NOT_ENDED,
     NOT_FOUND,
     QUOTA_EXCEEDED,
     SESSION_ID_HEADER,
@@ -70,7 +71,10 @@ def session_routes(
 
     @post(
         "/v1/sessions",
+        operation_id="createSession",
         operation_class=CreateSession,
+        tags=["sessions"],
+        summary="Open a session",
         response_description="the session, and its tunnel's file",
         security=BEARER,
         responses=failures(
@@ -92,7 +96,10 @@ def session_routes(
 
     @get(
         "/v1/sessions/{session_id:str}",
+        operation_id="getSession",
         operation_class=OneSession,
+        tags=["sessions"],
+        summary="Show a session",
         response_description="the session's figures",
         security=BEARER,
         responses=failures(s401=UNAUTHENTICATED, s404=NOT_FOUND, s429=TOO_MANY, s503=UNAVAILABLE),
@@ -104,11 +111,14 @@ def session_routes(
 
     @delete(
         "/v1/sessions/{session_id:str}",
+        operation_id="deleteSession",
         operation_class=OneSession,
+        tags=["sessions"],
+        summary="End a session",
         response_description="the session's figures",
         status_code=HTTP_200_OK,
         security=BEARER,
-        responses=failures(s401=UNAUTHENTICATED, s404=NOT_FOUND, s429=TOO_MANY, s503=UNAVAILABLE),
+        responses=failures(s401=UNAUTHENTICATED, s404=NOT_FOUND, s429=TOO_MANY, s503=NOT_ENDED),
     )
     async def delete_session(request: AnyRequest, session_id: FromPath[str]) -> SessionStatus:
         """End a session. Its peer has been removed when this is answered. Ending it again changes nothing."""
@@ -117,7 +127,10 @@ def session_routes(
 
     @get(
         "/v1/sessions",
+        operation_id="listSessions",
         operation_class=ListSessions,
+        tags=["sessions"],
+        summary="List the account's sessions",
         response_description="the sessions",
         security=BEARER,
         responses=failures(s400=BAD_PARAMETER, s401=UNAUTHENTICATED, s429=TOO_MANY, s503=UNAVAILABLE),
