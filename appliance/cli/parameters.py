@@ -6,7 +6,7 @@ import re
 
 import click
 
-from appliance.config.value_types import REGION, UNICAST, Kind, duration, show
+from appliance.config.value_types import DURATIONS, REGION, UNICAST, Kind, duration, show
 from appliance.domain.charges import month_bounds
 from appliance.domain.entities import WORDS
 from appliance.domain.tiers import Tier
@@ -46,16 +46,20 @@ class EndReason(Text):
 
 
 class Duration(click.ParamType):  # type: ignore[type-arg]  # no generic class before click 8.4
-    """Accepts a duration as in the configuration, more than zero; its value is in seconds."""
+    """Accepts a duration as in the configuration, more than zero and with a unit; its value is in seconds.
+
+    A bare number is refused: whether it was meant as seconds or days is known to its writer alone.
+    """
 
     name = "duration"
     _kind = duration("1s")
 
     def convert(self, value: str | int, param: click.Parameter | None, ctx: click.Context | None) -> int:
         try:
-            seconds: int = self._kind.parse(self._kind.from_env(value) if isinstance(value, str) else value)
+            seconds: int = self._kind.parse(value)
         except ValueError:
-            return self.fail(f"{show(value)}: must be {self._kind.allowed}", param, ctx)
+            allowed = f"a duration from 1s to 36500d with its unit ({', '.join(DURATIONS)}), as in 30d or 12h"
+            return self.fail(f"{show(value)}: must be {allowed}", param, ctx)
         return seconds
 
 
@@ -94,6 +98,7 @@ NAME = Text(1, 64)
 LABEL = Text(0, 200)
 REASON = EndReason(1, 200)
 ID = Text(1, 200)
+LIMIT = click.IntRange(min=0)
 DURATION = Duration()
 ADDRESS = Setting(UNICAST)
 REGION_CODE = Setting(REGION)

@@ -74,6 +74,19 @@ async def by_id(db: aiosqlite.Connection, session_id: str) -> Session | None:
     return next(iter(await _fetch(db, "WHERE s.id = ?", (session_id,))), None)
 
 
+async def ids_like(db: aiosqlite.Connection, start: str, most: int) -> list[str]:
+    """Returns up to `most` ids that begin like this, with or without their prefix; pending sessions have none yet."""
+    rows = await db.execute_fetchall(
+        """
+        SELECT id FROM sessions WHERE state <> 'pending' AND substr(id, 1, length(:start)) = :start
+        UNION SELECT id FROM sessions WHERE state <> 'pending' AND substr(id, 5, length(:start)) = :start
+        LIMIT :most
+        """,
+        {"start": start, "most": most},
+    )
+    return [row["id"] for row in rows]
+
+
 async def unfinished(db: aiosqlite.Connection) -> list[Session]:
     """Returns all sessions that are not terminated, oldest first.
 
