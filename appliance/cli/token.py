@@ -14,6 +14,7 @@ from appliance.domain.entities import Account, Token
 from appliance.domain.errors import Conflict, NotFound
 from appliance.domain.tiers import Tier
 from appliance.store.queries import accounts as account_rows
+from appliance.store.queries import sessions as session_rows
 from appliance.store.queries import tokens as rows
 
 if TYPE_CHECKING:
@@ -87,19 +88,21 @@ def list_(config_file: Path | None, limit: int | None, as_json: bool) -> None:
 
 @token.command()
 @click.argument("token_id", type=ID, metavar="ID")
+@click.option("--end-sessions", is_flag=True, help="End the sessions that were opened with it, too.")
 @click.pass_obj
-def revoke(config_file: Path | None, token_id: str) -> None:
-    """Revoke a token: requests with it get 401. Sessions opened with it continue."""
+def revoke(config_file: Path | None, token_id: str, end_sessions: bool) -> None:
+    """Revoke a token: requests with it get 401. Sessions opened with it continue without --end-sessions."""
 
-    async def work(a: Admin) -> Token:
+    async def work(a: Admin) -> tuple[Token, int]:
         async with a.change() as db:
             stored = await _find(db, token_id)
             await rows.revoke(db, stored.id, a.now)
-            return stored
+            return stored, await session_rows.close_of_token(db, stored.id) if end_sessions else 0
 
-    stored = admin.run(config_file, work)
+    stored, ended = admin.run(config_file, work)
     done = "was revoked already" if stored.revoked_at is not None else f"of {stored.account} revoked"
-    output.remark(f"token {stored.id} {done}")
+    sessions = f"; sessions ended: {ended}" if end_sessions else ""
+    output.remark(f"token {stored.id} {done}{sessions}")
 
 
 async def _find(db: aiosqlite.Connection, token_id: str) -> Token:

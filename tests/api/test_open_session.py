@@ -6,6 +6,7 @@ import asyncio
 import logging
 import sqlite3
 from contextlib import closing
+from dataclasses import replace
 from ipaddress import ip_interface
 from typing import TYPE_CHECKING
 
@@ -15,8 +16,11 @@ from appliance.domain.clock import rfc3339
 from appliance.domain.ids import token_hash
 from appliance.domain.tiers import Tier
 from appliance.network.wireguard import keys
+from appliance.store.queries import node as node_row
+from appliance.store.queries import sessions as session_rows
+from appliance.store.queries import tokens as token_rows
 from tests.support.api.answers import refused
-from tests.support.api.exit_under_test import SERVER_KEY, ExitUnderTest, new_key, on_exit, serving
+from tests.support.api.exit_under_test import SERVER_KEY, ExitUnderTest, new_key, on_exit, serving, until
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -340,3 +344,33 @@ async def test_an_admins_words_are_the_reason(exit_: ExitUnderTest) -> None:
     told = [(await ada.status(each))["terminated_reason"] for each in (with_words, without, older)]
     assert told == ["Wartung: see https://x.example", "admin", "admin"]
     assert (await ada.delete(with_words)).json()["terminated_reason"] == told[0]
+
+
+@on_exit()
+async def test_the_sessions_of_a_token_end_with_it(exit_: ExitUnderTest) -> None:
+    """Those that were opened with it, and no others of the account; their reason is admin's."""
+    ada = await exit_.client()
+    other = replace(ada, token=await exit_.token(ada.account))
+    lost, kept = (await ada.open())["id"], (await other.open())["id"]
+    async with exit_.store.write() as db:
+        ((token_id,),) = await db.execute_fetchall("SELECT id FROM tokens WHERE hash = ?", (token_hash(ada.token),))
+        await token_rows.revoke(db, token_id, exit_.clock.wall_ms)
+        assert await session_rows.close_of_token(db, token_id) == 1
+        await node_row.request(db)
+    await exit_.tick()
+    assert (await other.status(lost))["terminated_reason"] == "admin"
+    assert "terminated_at" not in await other.status(kept)
+
+
+@on_exit()
+async def test_a_token_that_is_revoked_meanwhile_opens_nothing(exit_: ExitUnderTest) -> None:
+    """Revoked while the peer is applied: 401, and nothing is left, so that no session of it outlives its end."""
+    ada = await exit_.client()
+    before = exit_.holdings()
+    exit_.tunnel.gate.clear()
+    opening = asyncio.create_task(ada.post())
+    await until(lambda: exit_.rows("SELECT id FROM sessions WHERE state = 'pending'"), "it is being opened")
+    await exit_.admin("UPDATE tokens SET revoked_at = 1 WHERE hash = ?", token_hash(ada.token))
+    exit_.tunnel.gate.set()
+    refused(await opening, 401, "invalid token")
+    assert exit_.holdings() == before

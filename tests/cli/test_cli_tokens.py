@@ -12,6 +12,8 @@ import pytest
 from appliance.domain import ids
 
 if TYPE_CHECKING:
+    import aiosqlite
+
     from tests.support.cli.command_line import CommandLine
 
 
@@ -125,3 +127,20 @@ def test_an_id_may_be_shortened(wga: CommandLine) -> None:
     assert all(each in refused.err for each in (first, second))
     assert f"token {second} of alice revoked\n" in wga.do("token", "revoke", second[4:common]).err
     assert wga("token", "revoke", "tok_zzz").status == 1
+
+
+def test_a_token_may_take_its_sessions_with_it(wga: CommandLine) -> None:
+    """Only those that are live and were opened with it; without the option they go on."""
+    token = wga.json("token", "create", "--account", "alice")["id"]
+    own, others = wga.open_session("alice", 2), wga.open_session("alice", 3)
+
+    async def note(db: aiosqlite.Connection) -> None:
+        await db.execute("UPDATE sessions SET token_id = ? WHERE id = ?", (token, own))
+
+    wga.write(note)
+    wga.do("token", "revoke", token)
+    assert wga.json("session", "show", own)["state"] == "live"
+    done = wga.do("token", "revoke", token, "--end-sessions")
+    assert f"token {token} was revoked already; sessions ended: 1\n" in done.err
+    assert wga.json("session", "show", own)["terminated_reason"] == "admin"
+    assert wga.json("session", "show", others)["state"] == "live"

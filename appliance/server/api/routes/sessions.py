@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from litestar import MediaType, Request, Response, delete, get, post, route
@@ -11,6 +12,7 @@ from litestar.status_codes import HTTP_200_OK, HTTP_201_CREATED, HTTP_204_NO_CON
 
 from appliance.domain.errors import InvalidRequest, SessionNotFound
 from appliance.server.api.accept import prefers_text
+from appliance.server.api.auth import presented
 from appliance.server.api.openapi import (
     BAD_BODY,
     BAD_PARAMETER,
@@ -91,7 +93,7 @@ def session_routes(
         """Open a session. The answer contains a whole wg-quick file; with Accept: text/plain it is the file alone."""
         account = await authenticate(request)
         wanted = parse_session_request(parse_object(await _body(request)), own_keys)
-        opened = await sessions.open(account, wanted)
+        opened = await sessions.open(account, replace(wanted, token_hash=presented(request)))
         return _file(opened) if prefers_text(request.scope["headers"]) else SessionCreated.of(opened)  # type: ignore[return-value]  # the declared type is JSON's
 
     @get(
