@@ -43,8 +43,18 @@ else
 endif
 
 # Every test but tests/install: also what takes long, and on both backends all that can run on both.
-test-all: .venv/test-ready lint
+test-all: .venv/test-ready build/generators lint
 	.venv/bin/python -m tests.support.side_by_side $(OUTSIDE) --beside $(KERNEL)
+
+# What makes clients of the API's document, in folders of its own: tests/api/test_generated_clients.py uses it. Where the
+# packages cannot be had, those tests are skipped.
+build/generators: tests/support/api/generated/requirements.txt tests/support/api/generated/package.json
+	@mkdir -p $@
+	cp $^ $@
+	test -x $@/.venv/bin/python || $(PYTHON) -m venv $@/.venv
+	-$@/.venv/bin/python -m pip install --quiet --disable-pip-version-check -r $@/requirements.txt
+	-cd $@ && npm install --silent --no-audit --no-fund
+	@touch $@
 
 # The life of an installed appliance: on a Debian with systemd that is made for it, and kept for the next time.
 test-install: .venv/install-test-ready

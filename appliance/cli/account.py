@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import click
+from msgspec.structs import replace
 
-from appliance.cli import admin, output, token
+from appliance.cli import admin, limits, output, token
 from appliance.cli.lazy_group import Commands
 from appliance.cli.parameters import NAME, TIER
 from appliance.domain import ids
@@ -39,32 +40,36 @@ def account() -> None:
 def create(config_file: Path | None, name: str, tier: str, as_json: bool) -> None:
     """Create an account."""
 
-    async def work(a: Admin) -> Account:
+    async def work(a: Admin) -> tuple[Account, str]:
         async with a.store.write() as db:
             if await rows.by_name(db, name) is not None:
                 raise Conflict(f"account {name} exists already; to change it: wg-appliance account set")
             new = Account(ids.account_id(), name, Tier(tier), disabled=False, created_at=a.now)
             await rows.insert(db, new)
-            return new
+            return new, limits.in_words(a.settings.tiers[new.tier])
 
-    made = admin.run(config_file, work)
+    made, allowed = admin.run(config_file, work)
     if as_json:
         output.write_json(_shape(made))
     else:
-        output.write_fields(_fields(made))
+        output.write_fields([*_fields(made), ("limits", allowed)])
 
 
 @account.command("list")
+@output.limit_option
 @output.json_option
 @click.pass_obj
-def list_(config_file: Path | None, as_json: bool) -> None:
-    """List all accounts."""
+def list_(config_file: Path | None, limit: int | None, as_json: bool) -> None:
+    """List accounts, oldest first."""
 
     async def work(a: Admin) -> tuple[list[Account], int]:
         async with a.store.read() as db:
             return await rows.everyone(db), a.now
 
     accounts, now = admin.run(config_file, work)
+    most = output.newest(limit, as_json=as_json)
+    output.cut(len(accounts), most, "accounts")
+    accounts = accounts[-most:]
     if as_json:
         output.write_json({"accounts": [_shape(each) for each in accounts]})
         return
@@ -108,7 +113,7 @@ def set_(ctx: click.Context, name: str, tier: str | None, disabled: bool | None)
     if tier is None and disabled is None:
         ctx.fail("Nothing to change: give --tier, --disabled or --enabled.")
 
-    async def work(a: Admin) -> None:
+    async def work(a: Admin) -> tuple[Account, str]:
         async with a.change() as db:
             stored = await find(db, name)
             new_tier = stored.tier if tier is None else Tier(tier)
@@ -116,16 +121,20 @@ def set_(ctx: click.Context, name: str, tier: str | None, disabled: bool | None)
             await rows.update(db, stored.id, tier=new_tier, disabled=new_disabled)
             if new_disabled:
                 await _end_sessions(db, stored)
+        changed = replace(stored, tier=new_tier, disabled=new_disabled)
+        return changed, limits.in_words(a.settings.tiers[new_tier])
 
-    admin.run(ctx.obj, work)
-    output.remark(f"account {name} changed")
+    changed, allowed = admin.run(ctx.obj, work)
+    output.remark(f"account {name} changed: {_state(changed)}, tier {changed.tier} ({allowed})")
 
 
 @account.command()
 @click.argument("name", type=NAME)
+@output.yes_option
 @click.pass_obj
-def delete(config_file: Path | None, name: str) -> None:
-    """Delete an account: its tokens get 401, its sessions end. There is no prompt."""
+def delete(config_file: Path | None, name: str, yes: bool) -> None:
+    """Delete an account: its tokens get 401, its sessions end."""
+    output.confirm(f"Delete account {name}, its tokens, and end its sessions?", yes=yes)
 
     async def work(a: Admin) -> None:
         async with a.change() as db:

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 import click
 
 from appliance.cli import output
+from appliance.config.cautions import cautions
+from appliance.config.foreign_variables import PREFIX
 from appliance.config.load import config_path, read_settings
 from appliance.domain.errors import ConfigError, HostError
-from appliance.ops.doctor.finding import Finding, Status, failed, ok
+from appliance.ops.doctor.finding import Finding, Status, failed, ok, warning
 from appliance.store.file_owner import become_owner
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from appliance.config.load import Settings
 
 
 @click.command()
@@ -42,7 +47,8 @@ def _examine(config_file: Path | None) -> list[Finding]:
         settings = read_settings(config_file, os.environ)
     except ConfigError as error:
         what = f"{error}; nothing else can be checked before"
-        return [failed("config", what, f"nano {file}")]
+        variable = re.match(rf"{PREFIX}\w+", str(error))
+        return [failed("config", what, f"unset {variable[0]}, where it is set" if variable else f"nano {file}")]
     from appliance.ops.doctor.diagnosis import diagnose
     from appliance.ops.doctor.gather import gather
     from appliance.store import inspection
@@ -50,9 +56,17 @@ def _examine(config_file: Path | None) -> list[Finding]:
 
     state = StateDir(settings.node.state_dir)
 
-    config_read = ok("config", str(file) if file.exists() else f"no {file}: all defaults")
+    config_read = _config(settings, str(file) if file.exists() else f"no {file}: all defaults", file)
     facts = gather(settings, file, state, lambda: become_owner(state.path, inspection.rehearse))
     return [config_read, *diagnose(facts)]
+
+
+def _config(settings: Settings, source: str, file: Path) -> Finding:
+    found = next(cautions(settings), None)
+    if found is None:
+        return ok("config", source)
+    what, _, _ = found.rpartition("; ")
+    return warning("config", what, f"nano {file}")
 
 
 def _line(finding: Finding) -> str:

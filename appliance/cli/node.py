@@ -42,9 +42,12 @@ def status(config_file: Path | None, as_json: bool) -> None:
 
 @node.command()
 @click.option("--now", is_flag=True, help="End the live sessions too.")
+@output.yes_option
 @click.pass_obj
-def drain(config_file: Path | None, now: bool) -> None:
+def drain(config_file: Path | None, now: bool, yes: bool) -> None:
     """Take no new sessions until `node resume`, also after a restart."""
+    if now:
+        output.confirm("End all live sessions?", yes=yes)
 
     async def work(a: Admin) -> None:
         async with a.change() as db:

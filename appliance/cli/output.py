@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
-from itertools import zip_longest
 from typing import TYPE_CHECKING
 
 import click
 
+from appliance.cli import table
 from appliance.cli.os_errors import host_faults
+from appliance.cli.parameters import LIMIT
 from appliance.client.humanize import size as size  # what is printed has its words from here
 from appliance.client.humanize import span as span
 from appliance.client.terminal import json_text, printable
@@ -17,6 +19,12 @@ from appliance.domain import clock
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+NEWEST = 50
+
+yes_option = click.option("--yes", is_flag=True, help="Do not ask.")
+limit_option = click.option(
+    "--limit", type=LIMIT, metavar="N", help="List the newest N; 0: all; default: 50 on a terminal, else all."
+)
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
@@ -42,13 +50,35 @@ def remark(text: str) -> None:
 
 
 def write_table(headings: Sequence[str], rows: Iterable[Sequence[object]], empty: str) -> None:
-    """Prints columns, two spaces between them; without rows, the remark `empty` instead."""
-    lines = [headings, *([printable(str(cell)) for cell in row] for row in rows)]
+    """Prints columns, two spaces between them; without rows, the remark `empty` instead.
+
+    On a terminal a table fits its width: the widest columns are cut.
+    """
+    lines = [list(headings), *([printable(str(cell)) for cell in row] for row in rows)]
     if len(lines) == 1:
         remark(empty)
         return
-    widths = [max(map(len, column)) for column in zip_longest(*lines, fillvalue="")]
-    write("\n".join("  ".join(map(str.ljust, line, widths)).rstrip() for line in lines))
+    columns = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    write("\n".join(table.rows(lines, columns)))
+
+
+def newest(count: int | None, *, as_json: bool) -> int:
+    """Returns how many objects a list shows, 0 for all. `count`: as asked for; None: NEWEST in a terminal's table."""
+    if count is not None:
+        return count
+    return NEWEST if sys.stdout.isatty() and not as_json else 0
+
+
+def cut(shown: int, limit: int, what: str) -> None:
+    """Remarks that a list is only the newest part of what there is. `shown`: of which one more was asked for."""
+    if limit and shown > limit:
+        remark(f"the newest {limit} {what}; --limit 0 lists all")
+
+
+def confirm(question: str, *, yes: bool) -> None:
+    """Asks on a terminal, and ends the command unless it is answered with yes. A script is not asked."""
+    if not yes and sys.stdin.isatty():
+        click.confirm(question, abort=True, err=True)
 
 
 def write_fields(fields: Sequence[tuple[str, object]]) -> None:

@@ -6,8 +6,9 @@ import re
 
 import click
 
-from appliance.config.value_types import REGION, UNICAST, Kind, duration, show
+from appliance.config.value_types import DURATIONS, REGION, UNICAST, Kind, duration, show
 from appliance.domain.charges import month_bounds
+from appliance.domain.entities import WORDS
 from appliance.domain.tiers import Tier
 
 TIER = click.Choice([tier.value for tier in Tier])
@@ -33,17 +34,32 @@ class Text(click.ParamType):  # type: ignore[type-arg]  # no generic class befor
         )
 
 
+class EndReason(Text):
+    """Accepts what a session's client is told as its reason; not what the exit says itself."""
+
+    name = "reason"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        if value in WORDS:
+            return self.fail(f"{show(value)}: is a reason of the exit's own, must be other words", param, ctx)
+        return super().convert(value, param, ctx)
+
+
 class Duration(click.ParamType):  # type: ignore[type-arg]  # no generic class before click 8.4
-    """Accepts a duration as in the configuration, more than zero; its value is in seconds."""
+    """Accepts a duration as in the configuration, more than zero and with a unit; its value is in seconds.
+
+    A bare number is refused: whether it was meant as seconds or days is known to its writer alone.
+    """
 
     name = "duration"
     _kind = duration("1s")
 
     def convert(self, value: str | int, param: click.Parameter | None, ctx: click.Context | None) -> int:
         try:
-            seconds: int = self._kind.parse(self._kind.from_env(value) if isinstance(value, str) else value)
+            seconds: int = self._kind.parse(value)
         except ValueError:
-            return self.fail(f"{show(value)}: must be {self._kind.allowed}", param, ctx)
+            allowed = f"a duration from 1s to 36500d with its unit ({', '.join(DURATIONS)}), as in 30d or 12h"
+            return self.fail(f"{show(value)}: must be {allowed}", param, ctx)
         return seconds
 
 
@@ -80,7 +96,9 @@ class Month(click.ParamType):  # type: ignore[type-arg]  # no generic class befo
 
 NAME = Text(1, 64)
 LABEL = Text(0, 200)
+REASON = EndReason(1, 200)
 ID = Text(1, 200)
+LIMIT = click.IntRange(min=0)
 DURATION = Duration()
 ADDRESS = Setting(UNICAST)
 REGION_CODE = Setting(REGION)

@@ -10,6 +10,7 @@ from typing import IO, TYPE_CHECKING
 
 import click
 
+from appliance.config.cautions import cautions
 from appliance.config.load import read_settings
 from appliance.config.log_format import FORMATS, formatter
 from appliance.domain.errors import ApplianceError
@@ -17,6 +18,8 @@ from appliance.domain.errors import ApplianceError
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
+
+    from appliance.config.load import Settings
 
 log = logging.getLogger(__name__)
 
@@ -44,12 +47,20 @@ def serve(config_file: Path | None, log_format: str) -> None:
     # SIGABRT, by which systemd's watchdog ends a process, then prints every thread's traceback.
     faulthandler.enable(file=2)
     try:
-        run.serve(lambda: read_settings(config_file, os.environ), os.environ)
+        run.serve(lambda: _read(config_file), os.environ)
     except ApplianceError as error:
         if log_format == "text":
             raise
         log.critical("cannot serve: %s", error)
         raise SystemExit(1) from error
+
+
+def _read(config_file: Path | None) -> Settings:
+    """Reads the settings, and logs what in them is hardly meant. Raises ConfigError."""
+    settings = read_settings(config_file, os.environ)
+    for line in cautions(settings):
+        log.warning("%s", line)
+    return settings
 
 
 def is_journal(stderr: IO[str], environ: Mapping[str, str]) -> bool:

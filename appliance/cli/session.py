@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from appliance.cli import account, admin, output, session_flows
+from appliance.cli import account, admin, output, session_flows, short_ids
 from appliance.cli.lazy_group import Commands
-from appliance.cli.parameters import ID, LABEL, NAME
+from appliance.cli.parameters import ID, NAME, REASON
 from appliance.config.load import read_settings
 from appliance.domain.entities import Reason, Session, State
 from appliance.domain.errors import NotFound
@@ -35,9 +35,12 @@ def session() -> None:
 @click.option("--live", is_flag=True, help="List only live sessions.")
 @click.option("--account", "name", type=NAME, metavar="NAME", help="List only this account's.")
 @click.option("--flows", "by_flows", is_flag=True, help="List live sessions by their connections now; as root.")
+@output.limit_option
 @output.json_option
 @click.pass_obj
-def list_(config_file: Path | None, live: bool, name: str | None, by_flows: bool, as_json: bool) -> None:
+def list_(
+    config_file: Path | None, live: bool, name: str | None, by_flows: bool, limit: int | None, as_json: bool
+) -> None:
     """List sessions, newest first, or those with the most connections first."""
     # Counted before the store is opened, which root does as the store's owner.
     counts = session_flows.count(read_settings(config_file, os.environ).wireguard) if by_flows else None
@@ -46,12 +49,17 @@ def list_(config_file: Path | None, live: bool, name: str | None, by_flows: bool
     async def work(a: Admin) -> tuple[list[Session], Admin]:
         async with a.store.read() as db:
             account_id = None if name is None else (await account.find(db, name)).id
-            return await rows.page(db, rows.Page(account_id=account_id, live=live)), a
+            asked = None if most == 0 or by_flows else most + 1
+            return await rows.page(db, rows.Page(account_id=account_id, live=live, limit=asked)), a
 
+    most = output.newest(limit, as_json=as_json)
     sessions, a = admin.run(config_file, work)
     if counts is not None:
-        _write_holders(session_flows.holders(sessions, counts, a.settings.wireguard), a, as_json=as_json)
+        found = session_flows.holders(sessions, counts, a.settings.wireguard)
+        _write_holders(found[: most or None], a, as_json=as_json)
         return
+    output.cut(len(sessions), most, "sessions")
+    sessions = sessions[: most or None]
     if as_json:
         output.write_json({"sessions": [_shape(s, a.settings.wireguard) for s in sessions]})
         return
@@ -99,27 +107,38 @@ def show(config_file: Path | None, session_id: str, as_json: bool) -> None:
 
 @session.command()
 @click.argument("session_id", type=ID, metavar="ID")
-@click.option("--reason", "note", type=LABEL, default="", metavar="TEXT", help="A note that is kept with the session.")
+@click.option("--reason", "note", type=REASON, metavar="TEXT", help="What its client is told; default: admin.")
 @click.pass_obj
-def terminate(config_file: Path | None, session_id: str, note: str) -> None:
-    """End a session (terminated_reason: admin)."""
+def terminate(config_file: Path | None, session_id: str, note: str | None) -> None:
+    """End a session (terminated_reason: admin, or TEXT)."""
 
-    async def work(a: Admin) -> bool:
+    async def work(a: Admin) -> tuple[Session, bool]:
         async with a.store.read() as db:
             stored = await _find(db, session_id)
         if stored.state is State.TERMINATED:
-            return False
+            return stored, False
         async with a.change() as db:
-            await rows.mark_closing(db, [session_id], Reason.ADMIN, note)
-        return True
+            await rows.mark_closing(db, [stored.id], Reason.ADMIN, note or "")
+        return stored, True
 
-    was_live = admin.run(config_file, work)
-    output.remark(f"session {session_id} {'terminated' if was_live else 'had ended already'}")
+    stored, was_live = admin.run(config_file, work)
+    output.remark(
+        f"session {stored.id} of {stored.account} terminated: {note or Reason.ADMIN}"
+        if was_live
+        else f"session {stored.id} had ended already"
+    )
 
 
 async def _find(db: aiosqlite.Connection, session_id: str) -> Session:
-    """Returns a session. Raises NotFound if there is none, or it is pending and thus not announced to its client."""
+    """Returns a session by its id, which may be shortened to what is unique.
+
+    Raises Conflict if it is not unique. Raises NotFound if there is none, or it is pending and thus not announced to
+    its client.
+    """
     stored = await rows.by_id(db, session_id)
+    if stored is None:
+        meant = short_ids.meant(session_id, await rows.ids_like(db, session_id, short_ids.MOST), "session")
+        stored = None if meant is None else await rows.by_id(db, meant)
     if stored is None or stored.state is State.PENDING:
         raise NotFound(f"no session {session_id}; wg-appliance session list shows them")
     return stored
@@ -131,7 +150,7 @@ def _address(subnet: IPv4Network | IPv6Network, s: Session) -> str | None:
 
 
 def _state(s: Session) -> str:
-    return s.state if s.reason is None else f"{s.state} ({s.reason})"
+    return s.state if s.ending is None else f"{s.state} ({s.ending})"
 
 
 def _shape(s: Session, wireguard: WireGuardSettings) -> dict[str, Any]:
@@ -152,6 +171,6 @@ def _shape(s: Session, wireguard: WireGuardSettings) -> dict[str, Any]:
         "bytes_in": s.bytes_in,
         "bytes_out": s.bytes_out,
         "terminated_at": output.rfc3339(s.terminated_at),
-        "terminated_reason": s.reason,
+        "terminated_reason": s.ending,
         "note": s.note,
     }

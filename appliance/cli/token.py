@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from appliance.cli import admin, output
+from appliance.cli import admin, limits, output, short_ids
 from appliance.cli.lazy_group import Commands
 from appliance.cli.parameters import DURATION, ID, LABEL, NAME, TIER
 from appliance.domain import ids
@@ -14,6 +14,7 @@ from appliance.domain.entities import Account, Token
 from appliance.domain.errors import Conflict, NotFound
 from appliance.domain.tiers import Tier
 from appliance.store.queries import accounts as account_rows
+from appliance.store.queries import sessions as session_rows
 from appliance.store.queries import tokens as rows
 
 if TYPE_CHECKING:
@@ -43,17 +44,19 @@ def create(
     """Create a token and print it. It cannot be shown again."""
     secret = ids.token_secret()
 
-    async def work(a: Admin) -> tuple[Token, bool]:
+    async def work(a: Admin) -> tuple[Token, bool, str]:
         async with a.store.write() as db:
             owner, is_new = await _owner(db, name, None if tier is None else Tier(tier), a.now)
             expires_at = None if expires is None else a.now + expires * 1000
             made = Token(ids.token_id(), owner.name, owner.tier, label, a.now, expires_at, None)
             await rows.insert(db, owner, made, ids.token_hash(secret))
-            return made, is_new
+            return made, is_new, limits.in_words(a.settings.tiers[made.tier])
 
-    made, is_new = admin.run(config_file, work)
+    made, is_new, allowed = admin.run(config_file, work)
     if is_new:
         output.remark(f"account {made.account} created, tier {made.tier}")
+    until = "never expires" if made.expires_at is None else f"expires {output.rfc3339(made.expires_at)}"
+    output.remark(f"token {made.id} of {made.account}, tier {made.tier} ({allowed}), {until}")
     if as_json:
         fields = shape(made)
         del fields["revoked_at"]
@@ -63,16 +66,20 @@ def create(
 
 
 @token.command("list")
+@output.limit_option
 @output.json_option
 @click.pass_obj
-def list_(config_file: Path | None, as_json: bool) -> None:
-    """List all tokens, without their secrets."""
+def list_(config_file: Path | None, limit: int | None, as_json: bool) -> None:
+    """List tokens, oldest first, without their secrets."""
 
     async def work(a: Admin) -> tuple[list[Token], int]:
         async with a.store.read() as db:
             return await rows.everything(db), a.now
 
     tokens, now = admin.run(config_file, work)
+    most = output.newest(limit, as_json=as_json)
+    output.cut(len(tokens), most, "tokens")
+    tokens = tokens[-most:]
     if as_json:
         output.write_json({"tokens": [shape(each) for each in tokens]})
     else:
@@ -81,21 +88,33 @@ def list_(config_file: Path | None, as_json: bool) -> None:
 
 @token.command()
 @click.argument("token_id", type=ID, metavar="ID")
+@click.option("--end-sessions", is_flag=True, help="End the sessions that were opened with it, too.")
 @click.pass_obj
-def revoke(config_file: Path | None, token_id: str) -> None:
-    """Revoke a token: requests with it get 401. Sessions opened with it continue."""
+def revoke(config_file: Path | None, token_id: str, end_sessions: bool) -> None:
+    """Revoke a token: requests with it get 401. Sessions opened with it continue without --end-sessions."""
 
-    async def work(a: Admin) -> bool:
+    async def work(a: Admin) -> tuple[Token, int]:
         async with a.change() as db:
-            stored = await rows.by_id(db, token_id)
-            if stored is None:
-                # The argument is not repeated: it may be a token.
-                raise NotFound("no token has that id; wg-appliance token list shows the ids")
-            await rows.revoke(db, token_id, a.now)
-            return stored.revoked_at is None
+            stored = await _find(db, token_id)
+            await rows.revoke(db, stored.id, a.now)
+            return stored, await session_rows.close_of_token(db, stored.id) if end_sessions else 0
 
-    was_valid = admin.run(config_file, work)
-    output.remark(f"token {token_id} {'revoked' if was_valid else 'was revoked already'}")
+    stored, ended = admin.run(config_file, work)
+    done = "was revoked already" if stored.revoked_at is not None else f"of {stored.account} revoked"
+    sessions = f"; sessions ended: {ended}" if end_sessions else ""
+    output.remark(f"token {stored.id} {done}{sessions}")
+
+
+async def _find(db: aiosqlite.Connection, token_id: str) -> Token:
+    """Returns a token by its id, which may be shortened to what is unique. Raises Conflict, or NotFound."""
+    stored = await rows.by_id(db, token_id)
+    if stored is None:
+        meant = short_ids.meant(token_id, await rows.ids_like(db, token_id, short_ids.MOST), "token")
+        stored = None if meant is None else await rows.by_id(db, meant)
+    if stored is None:
+        # The argument is not repeated: it may be a token.
+        raise NotFound("no token has that id; wg-appliance token list shows the ids")
+    return stored
 
 
 async def _owner(db: aiosqlite.Connection, name: str, tier: Tier | None, now: int) -> tuple[Account, bool]:

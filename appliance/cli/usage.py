@@ -9,8 +9,10 @@ import click
 from appliance.cli import admin, output
 from appliance.cli.account import find
 from appliance.cli.parameters import NAME
+from appliance.client.humanize import allowance, brief_span
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from appliance.cli.admin import Admin
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
 def usage(config_file: Path | None, name: str, as_json: bool) -> None:
     """Show what an account has used of its windows."""
 
-    async def work(a: Admin) -> tuple[Account, TierSettings, Quota]:
+    async def work(a: Admin) -> tuple[Account, TierSettings, Quota, int]:
         from appliance.config.plans import Terms
         from appliance.domain.clock import HostClock
         from appliance.metering.usage import Quotas
@@ -34,9 +36,9 @@ def usage(config_file: Path | None, name: str, as_json: bool) -> None:
         async with a.store.read() as db:
             account = await find(db, name)
         quotas = Quotas(a.store, None, Terms(a.settings), HostClock())
-        return account, a.settings.tiers[account.tier], await quotas.of(account)
+        return account, a.settings.tiers[account.tier], await quotas.of(account), a.now
 
-    account, tier, quota = admin.run(config_file, work)
+    account, tier, quota, now = admin.run(config_file, work)
     if as_json:
         output.write_json(
             {
@@ -52,17 +54,15 @@ def usage(config_file: Path | None, name: str, as_json: bool) -> None:
             }
         )
         return
-    output.write_fields(
-        [
-            ("account", account.name),
-            ("tier", account.tier),
-            ("bytes", _of(output.size(quota.bytes_used), quota.bytes_limit and output.size(quota.bytes_limit))),
-            ("bytes until", output.rfc3339_end(quota.bytes_resets_at)),
-            ("time", _of(f"{quota.seconds_used} s", quota.seconds_limit and f"{quota.seconds_limit} s")),
-            ("time until", output.rfc3339_end(quota.seconds_resets_at)),
-        ]
-    )
+    traffic = _window(output.size, quota.bytes_used, quota.bytes_limit, quota.bytes_resets_at - now)
+    time = _window(brief_span, quota.seconds_used, quota.seconds_limit, quota.seconds_resets_at - now)
+    fields = [("account", account.name), ("tier", account.tier), ("bytes", traffic), ("time", time)]
+    if not quota.bytes_limit:
+        fields.append(("bytes used", output.size(quota.bytes_used)))
+    if not quota.seconds_limit:
+        fields.append(("time used", brief_span(quota.seconds_used)))
+    output.write_fields(fields)
 
 
-def _of(used: str, limit: str | int) -> str:
-    return f"{used} of {limit}" if limit else f"{used}, unmetered"
+def _window(shown: Callable[[int], str], used: int, limit: int, left_ms: int) -> str:
+    return allowance(shown(used), shown(limit) if limit else None, left_ms // 1000)

@@ -25,6 +25,20 @@ def long_span(seconds: int) -> str:
     return f"{max(0, seconds)}s"
 
 
+def brief_span(seconds: int) -> str:
+    """Formats a duration (seconds) in its two largest units, without one that is zero: "2h", "1h 59m", "5m", "0s"."""
+    parts = [part for part in long_span(seconds).split() if not part.startswith("0")]
+    return " ".join(parts) or "0s"
+
+
+def allowance(used: str, limit: str | None, resets_in_s: int) -> str:
+    """Formats the use of a window: "5m of 2h, resets in 23 h"; `limit` None: "unmetered"."""
+    if limit is None:
+        return "unmetered"
+    left = span(resets_in_s * 1000)
+    return f"{used} of {limit}, resets in {left[:-1]} {left[-1]}"
+
+
 def size(count: int) -> str:
     """Formats bytes with a binary unit: "512 B", "1.2 MiB"."""
     if count < 1024:

@@ -8,14 +8,18 @@ from __future__ import annotations
 
 import difflib
 import json
+import logging
 import os
 import re
 import socket
 import tomllib
+from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from appliance.config import foreign_variables
+from appliance.config.foreign_variables import NAMES, PREFIX
 from appliance.config.settings import (
     KEYS,
     SECTIONS,
@@ -57,12 +61,13 @@ __all__ = [
     "read_settings",
 ]
 
+log = logging.getLogger(__name__)
+
 DEFAULT_PATH = Path("/etc/wg-appliance/config.toml")
-ENV_PREFIX = "WG_APPLIANCE_"
 ENV_FILE = "WG_APPLIANCE_CONFIG"  # names the file; not a setting
 ENV_CLIENT = ("WG_APPLIANCE_API", "WG_APPLIANCE_TOKEN")  # the client's: its exit's URL, and its token
+NOT_SETTINGS = (ENV_FILE, *ENV_CLIENT)
 
-ENV_NAMES = {ENV_PREFIX + "_".join(path).upper(): path for path in KEYS}
 TABLES = {path[:depth] for path in SECTIONS for depth in range(1, len(path) + 1)}
 
 
@@ -74,11 +79,14 @@ def config_path(path: Path | None, environ: Mapping[str, str], default: Path = D
 def read_settings(path: Path | None, environ: Mapping[str, str], default: Path = DEFAULT_PATH) -> Settings:
     """Reads this host's settings. Only the file at the default path may be missing: all defaults apply then.
 
-    Raises ConfigError if the file cannot be read or a value is not allowed.
+    Logs which variables only look like settings. Raises ConfigError if the file cannot be read or a value is not
+    allowed.
     """
     file = config_path(path, environ, default)
     named = path is not None or bool(environ.get(ENV_FILE))
     settings = parse_settings(_file_text(file, may_be_missing=not named), environ, socket.gethostname(), str(file))
+    for line in foreign_variables.warnings(foreign_variables.foreign(environ, NOT_SETTINGS)):
+        log.warning("%s", line)
     _check_readable("tls_cert", settings.api.tls_cert)
     _check_readable("tls_key", settings.api.tls_key)
     return settings
@@ -135,7 +143,7 @@ def check_overlap(settings: Settings, host_networks: Iterable[IPv4Network | IPv6
 
 def _file_text(file: Path, *, may_be_missing: bool) -> str:
     try:
-        return file.read_bytes().decode()
+        return file.read_bytes().decode("utf-8-sig")  # editors of Windows write a byte order mark
     except UnicodeDecodeError as error:
         line = error.object.count(b"\n", 0, error.start) + 1
         raise ConfigError(f"{file}: not UTF-8 text (at line {line})") from None
@@ -176,17 +184,14 @@ def _leaves(tree: Mapping[str, Any], source: str, table: KeyPath = ()) -> Iterat
 
 def _overrides(environ: Mapping[str, str]) -> dict[KeyPath, Any]:
     values = {}
-    for name in sorted(name for name in environ if name.startswith(ENV_PREFIX)):
-        if name in (ENV_FILE, *ENV_CLIENT):
-            continue
-        path = ENV_NAMES.get(name)
+    left_alone = {*NOT_SETTINGS, *foreign_variables.foreign(environ, NOT_SETTINGS)}
+    for name in sorted(name for name in environ if name.startswith(PREFIX) and name not in left_alone):
+        path = NAMES.get(name)
         if path is None:
             # The value is not repeated: unlike a key of the file, it may be a secret for another program.
-            near = difflib.get_close_matches(name, ENV_NAMES, 1)
-            meant = f"did you mean {near[0]}? " if near else ""
-            raise ConfigError(
-                f"{_bare(name)}: unknown variable; {meant}must be {ENV_PREFIX}<SECTION>_<KEY> of a known key"
-            )
+            near = foreign_variables.alike(name)
+            meant = f"did you mean {near}? " if near else ""
+            raise ConfigError(f"{_bare(name)}: unknown variable; {meant}must be {PREFIX}<SECTION>_<KEY> of a known key")
         values[path] = _value(path, KEYS[path].kind.from_env(environ[name]), name)
     return values
 
@@ -214,16 +219,20 @@ def _contradictions(settings: Settings) -> Iterator[str]:
         yield f'wireguard.mtu = {wireguard.mtu}: must be 1280 to 9000, or wireguard.subnet6 "": IPv6 needs 1280'
     if public_ip and (public_ip in subnet or (subnet6 and public_ip in subnet6)):
         yield f'node.public_ip = "{public_ip}": must be outside wireguard.subnet and wireguard.subnet6'
+    endpoint = wireguard.endpoint
+    if isinstance(endpoint, IPv4Address | IPv6Address) and (endpoint in subnet or (subnet6 and endpoint in subnet6)):
+        yield f'wireguard.endpoint = "{endpoint}": must be outside wireguard.subnet and wireguard.subnet6'
     if api.tls_cert and not api.tls_key:
         yield f'api.tls_key = "": must be a path, since api.tls_cert = {show(str(api.tls_cert))}: both or neither'
     if api.tls_key and not api.tls_cert:
         yield f'api.tls_cert = "": must be a path, since api.tls_key = {show(str(api.tls_key))}: both or neither'
-    if not (api.listen.loopback or api.insecure_http or api.tls_cert):
+    open_to_others = next((each for each in api.listen if not each.loopback), None)
+    if open_to_others is not None and not (api.insecure_http or api.tls_cert):
         yield (
-            f'api.listen = "{api.listen}": must be a loopback address or unix:/path for plain HTTP; '
+            f'api.listen = "{open_to_others}": must be a loopback address or unix:/path for plain HTTP; '
             "else set api.tls_cert and api.tls_key, or api.insecure_http = true"
         )
-    if api.listen == settings.metrics.listen:
+    if settings.metrics.listen in api.listen:
         yield f'metrics.listen = "{settings.metrics.listen}": must differ from api.listen, which is the same'
 
 

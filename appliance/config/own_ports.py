@@ -13,6 +13,6 @@ if TYPE_CHECKING:
 
 def own_ports(settings: Settings) -> frozenset[tuple[int, int]]:
     """Returns pairs of IP protocol and port."""
-    listeners = (settings.api.listen, settings.metrics.listen)
+    listeners = (*settings.api.listen, settings.metrics.listen)
     tcp = {(int(IPPROTO_TCP), each.port) for each in listeners if isinstance(each, HostPort)}
     return frozenset({*tcp, (int(IPPROTO_UDP), settings.wireguard.listen_port)})

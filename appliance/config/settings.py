@@ -7,13 +7,14 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from pathlib import Path
 from typing import Annotated, Literal, get_type_hints
 
+from appliance.config.listeners import LISTEN, LISTENERS
 from appliance.config.value_types import (
     ADDRESSES,
     CURRENCY,
     DESTINATIONS,
+    ENDPOINT,
     FLAG,
     INTERFACE,
-    LISTEN,
     MARK,
     NAME,
     NETWORKS,
@@ -77,6 +78,10 @@ class WireGuardSettings:
     ]
     interface: Annotated[str, Key(INTERFACE, "wga0", "created and owned by the appliance")]
     listen_port: Annotated[int, Key(PORT, 51820, "UDP")]
+    endpoint: Annotated[
+        IPv4Address | IPv6Address | str | None,
+        Key(unless("", ENDPOINT, "public_ip"), "", 'what clients dial: a host name or an address; "": public_ip'),
+    ]
     endpoint_port: Annotated[int, Key(PORT, 51820, "the port clients connect to, if it differs; default: listen_port")]
     subnet: Annotated[IPv4Network, Key(SUBNET, "10.101.0.0/24", "/30 to /16; the first host address is the exit's own")]
     subnet6: Annotated[
@@ -148,7 +153,10 @@ class EgressSettings:
 class ApiSettings:
     """Mirrors [api]."""
 
-    listen: Annotated[HostPort | UnixPath, Key(LISTEN, "127.0.0.1:8080", "host:port or unix:/path")]
+    listen: Annotated[
+        tuple[HostPort | UnixPath, ...],
+        Key(LISTENERS, "127.0.0.1:8080", "host:port or unix:/path, or a list of them; [::] is both IP versions"),
+    ]
     tls_cert: Annotated[Path | None, Key(unless("", PATH, "no TLS"), "", "PEM file; with tls_key: HTTPS")]
     tls_key: Annotated[Path | None, Key(unless("", PATH, "no TLS"), "", "PEM file")]
     insecure_http: Annotated[bool, Key(FLAG, False, "plain HTTP on a non-loopback address is refused unless true")]
@@ -164,10 +172,19 @@ class ApiSettings:
 
     @property
     def url(self) -> str:
-        """Returns the URL of the listener; for a Unix socket, its configured name."""
-        if isinstance(self.listen, UnixPath):
-            return str(self.listen)
-        return f"{'https' if self.tls_cert else 'http'}://{self.listen}"
+        """Returns the URL of the first listener; for a Unix socket, its configured name."""
+        return self.urls[0]
+
+    @property
+    def urls(self) -> tuple[str, ...]:
+        """Returns the URL of each listener, at an address that this host can dial."""
+        scheme = "https" if self.tls_cert else "http"
+        return tuple(str(each) if isinstance(each, UnixPath) else f"{scheme}://{each.dialled}" for each in self.listen)
+
+    @property
+    def loopback(self) -> bool:
+        """Tells whether no other host reaches the API directly."""
+        return all(each.loopback for each in self.listen)
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,7 +200,11 @@ class MetricsSettings:
         """Returns the URL of the metrics; for a Unix socket, its name and the path; None if they are off."""
         if self.listen is None:
             return None
-        return f"{self.listen}, at /metrics" if isinstance(self.listen, UnixPath) else f"http://{self.listen}/metrics"
+        return (
+            f"{self.listen}, at /metrics"
+            if isinstance(self.listen, UnixPath)
+            else f"http://{self.listen.dialled}/metrics"
+        )
 
 
 @dataclass(frozen=True, slots=True)

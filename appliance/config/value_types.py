@@ -42,9 +42,16 @@ class Kind:
     from_env: Callable[[str], object] = str
 
 
+MAPPED_PREFIX = 96  # of ::ffff:0:0/96, RFC 4291, section 2.5.5.2
+ALL, ALL_IPV4 = "::", "0.0.0.0"  # noqa: S104 (what an operator may write)
+
+
 @dataclass(frozen=True, slots=True)
 class HostPort:
-    """Holds where to listen: `host` is an address without brackets or a name; a name is not resolved here."""
+    """Holds where to listen: `host` is an address without brackets or a name; a name is not resolved here.
+
+    `::` stands for all addresses of both IP versions.
+    """
 
     host: str
     port: int
@@ -55,6 +62,11 @@ class HostPort:
             return ipaddress.ip_address(self.host).is_loopback
         except ValueError:
             return self.host.lower() == "localhost"
+
+    @property
+    def dialled(self) -> HostPort:
+        """Returns an address at which this host reaches it: nothing can be dialled at 0.0.0.0 or [::]."""
+        return HostPort("127.0.0.1", self.port) if self.host in (ALL, ALL_IPV4) else self
 
     def __str__(self) -> str:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
@@ -200,6 +212,16 @@ def _network(value: object) -> IPv4Network | IPv6Network:
     return ipaddress.ip_network(_require(_text(value), lambda text: "%" not in text))
 
 
+def _plain_network(value: object) -> IPv4Network | IPv6Network:
+    """Accepts a network, and takes one of IPv4 addresses in IPv6 form (::ffff:192.0.2.0/120) for what it is: in that
+    form it has no packet's address in it, nor a caller's."""
+    network = _network(value)
+    mapped = network.network_address.ipv4_mapped if isinstance(network, IPv6Network) else None
+    if mapped is None or network.prefixlen < MAPPED_PREFIX:
+        return network
+    return IPv4Network((mapped, network.prefixlen - MAPPED_PREFIX))
+
+
 def _destination(value: object) -> IPv4Network | IPv6Network | AddressPort:
     text = _text(value)
     match = re.fullmatch(r"(?:\[([0-9A-Fa-f:.]+)\]|([0-9.]+)):([1-9][0-9]{0,4})", text)
@@ -258,25 +280,15 @@ def _flag(value: object) -> bool:
     return value
 
 
-def _listen(value: object) -> HostPort | UnixPath:
+def _endpoint(value: object) -> IPv4Address | IPv6Address | str:
+    """Accepts an address, or a host name (RFC 1123, section 2.1). One that ends in digits would be an address."""
     text = _text(value)
-    if text.startswith("unix:"):
-        return _unix(text.removeprefix("unix:"))
-    match = re.fullmatch(r"(?:\[([0-9A-Fa-f:.]+)\]|([A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)*)):([0-9]{1,5})", text)
-    if match is None or not 1 <= int(match[3]) <= 65535:
+    if _is_address(text):
+        return _carried(_unicast(text))
+    labels = text.split(".")
+    if len(text) > 253 or not all(re.fullmatch(r"(?!-)[A-Za-z0-9-]{1,63}(?<!-)", label) for label in labels):
         raise ValueError
-    if match[1]:
-        return HostPort(str(IPv6Address(match[1])), int(match[3]))
-    if re.fullmatch(r"[0-9.]+", match[2]):
-        return HostPort(str(IPv4Address(match[2])), int(match[3]))
-    return HostPort(match[2], int(match[3]))
-
-
-def _unix(path: str) -> UnixPath:
-    # unix(7): sun_path holds 108 bytes, the last one a NUL.
-    if not path.startswith("/") or "\0" in path or len(path.encode(errors="surrogateescape")) > 107:
-        raise ValueError
-    return UnixPath(Path(path))
+    return _require(text, lambda _: not re.fullmatch(r"[0-9]+|0[xX][0-9A-Fa-f]*", labels[-1]))
 
 
 # Surrogates are Python's form of bytes that are not UTF-8: neither SQLite nor JSON accepts them.
@@ -295,7 +307,7 @@ RULE_PRIORITY = integer(1, 32763)  # with the two after it before the main table
 PATH = Kind("a path", _path)
 UNICAST = Kind("an IP address (not 0.0.0.0, :: or multicast)", _unicast)
 ADDRESSES = list_of(UNICAST, "IP addresses (not 0.0.0.0, :: or multicast)")
-NETWORKS = list_of(Kind("", _network), "networks with no host bits set, such as 192.0.2.0/24")
+NETWORKS = list_of(Kind("", _plain_network), "networks with no host bits set, such as 192.0.2.0/24")
 DESTINATIONS = list_of(
     Kind("", _destination),
     "networks with no host bits set, such as 172.19.0.0/16, or ports of an address, such as 172.19.0.10:53 or "
@@ -305,4 +317,6 @@ SUBNET = Kind(
     "an IPv4 network of host addresses, /16 to /30, no host bits set, such as 10.101.0.0/24", _subnet(4, 16, 30)
 )
 SUBNET6 = Kind("an IPv6 network of host addresses, /64 to /126, no host bits set", _subnet(6, 64, 126))
-LISTEN = Kind("host:port, [IPv6 address]:port or unix:/path, the port from 1 to 65535", _listen)
+ENDPOINT = Kind(
+    "a host name without a port, or an IP address without brackets (not 0.0.0.0, :: or multicast)", _endpoint
+)

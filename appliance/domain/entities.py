@@ -42,6 +42,10 @@ class Reason(StrEnum):
     DRAINED = "drained"
 
 
+# What clients may take for a reason of the exit's own, now or with devices: no admin's text.
+WORDS = frozenset(Reason) | {"live_session_limit", "paused", "rotated", "account_disabled", "account_ended"}
+
+
 class Account(Struct, frozen=True, gc=False):
     id: str
     name: str
@@ -102,6 +106,11 @@ class Session(Struct, frozen=True, gc=False):
     reason: Reason | None
     note: str
     terminated_at: int | None
+
+    @property
+    def ending(self) -> str | None:
+        """Returns why it ended, as its client is told: an admin's own words if there are any."""
+        return self.note if self.reason is Reason.ADMIN and self.note and self.note not in WORDS else self.reason
 
 
 class Baseline(Struct, frozen=True, gc=False):

@@ -6,6 +6,7 @@
             InvalidToken
         TooManyRequests
         InvalidRequest
+            InvalidJson
         LiveSessionLimitReached
         QuotaExceeded
         SessionNotFound
@@ -70,6 +71,11 @@ class TooManyRequests(ApplianceError):
 
 class InvalidRequest(ApplianceError):
     """Raised if the content of the request is not valid. The message names the field."""
+
+
+class InvalidJson(InvalidRequest):
+    def __init__(self) -> None:
+        super().__init__("invalid json")
 
 
 class LiveSessionLimitReached(ApplianceError):

@@ -12,19 +12,31 @@ from appliance.network.wireguard import client_config
 from appliance.network.wireguard.tunnel import Peer, Prefix
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
     from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
     from appliance.domain.entities import Session
 
+    Address = IPv4Address | IPv6Address
+
 
 @dataclass(frozen=True, slots=True)
 class ClientSettings:
-    """Holds what a client's configuration file takes from the exit's configuration."""
+    """Holds what a client's configuration file takes from the exit's configuration.
+
+    `endpoint`: an address or a host name; None: the session's `public_ip`.
+    """
 
     endpoint_port: int
     dns: tuple[IPv4Address | IPv6Address, ...]
     keepalive: int
+    endpoint: Address | str | None = None
+
+    def endpoint_of(self, public_ip: str) -> client_config.Endpoint | client_config.NamedEndpoint:
+        """Returns what a client dials. `public_ip`: its session's."""
+        if isinstance(self.endpoint, str):
+            return client_config.NamedEndpoint(self.endpoint, self.endpoint_port)
+        return client_config.Endpoint(self.endpoint or ip_address(public_ip), self.endpoint_port)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,18 +93,24 @@ class Exit:
             peers=OnDemand(by_key, lambda key: self.peer(by_key[key])),
         )
 
-    def client_config(self, session: Session, private_key: bytes | None, *, ipv6: bool) -> str:
-        """Returns the wg-quick file for a session; with `private_key` if the server generated the key pair."""
+    def client_config(
+        self, session: Session, private_key: bytes | None, *, ipv6: bool, dns: Sequence[Address] | None = None
+    ) -> str:
+        """Returns the wg-quick file for a session; with `private_key` if the server generated the key pair.
+
+        `dns`: the client's own choice; None: the exit's.
+        """
+        settings = self.client_settings
         return client_config.render(
             client_config.ClientConfig(
                 key_pair=None if private_key is None else (private_key, session.public_key),
                 addresses=self.addresses_of(session),
                 mtu=self.mtu,
-                dns=self.client_settings.dns,
+                dns=settings.dns if dns is None else dns,
                 server_public_key=self.public_key,
                 # Of the session: what its own answers say, whatever the exit's address has become since.
-                endpoint=client_config.Endpoint(ip_address(session.public_ip), self.client_settings.endpoint_port),
-                keepalive=self.client_settings.keepalive,
+                endpoint=settings.endpoint_of(session.public_ip),
+                keepalive=settings.keepalive,
                 ipv6=ipv6,
             )
         )

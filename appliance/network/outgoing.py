@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from appliance.config.value_types import AddressPort
 from appliance.domain.errors import HostError
+from appliance.network import next_hops
 from appliance.network.firewall.chains.destinations import private_ipv4
 from appliance.network.netlink import constants
 from appliance.network.netlink.codec import attributes
@@ -95,20 +96,39 @@ def _ways_out(reachable: _Reachable) -> set[tuple[int, int]]:
     request = _RTMSG.pack(socket.AF_INET, 0, 0, 0, 0, 0, 0, constants.RTN_UNICAST, 0)
     try:
         with routing_socket(strict=True) as route:
-            return {way for payload in route.dump(constants.RTM_GETROUTE, request) for way in _ways(payload, reachable)}
+            routes = route.dump(constants.RTM_GETROUTE, request)
+            ways = {way for payload in routes for way in _ways(payload, reachable)}
+            named = {way for payload in routes for way in _named_hops(payload, reachable)}
+            # Asked for only where a route names one: kernels before Linux 5.3 have none.
+            hops = next_hops.interfaces_by_id(route) if named else {}
+            return ways | {(length, index) for length, number in named for index in hops.get(number, ())}
     except OSError as error:
         raise HostError(f"the host's routes cannot be read: {error.strerror or error}") from error
 
 
-def _ways(route: bytes, reachable: _Reachable) -> Iterator[tuple[int, int]]:
-    """Returns the prefix length and each interface of a route; none if clients may send to none of its addresses."""
+def _named_hops(route: bytes, reachable: _Reachable) -> Iterator[tuple[int, int]]:
+    """Returns the prefix length and the next hop object of a route that has no interface beside it.
+
+    With net.ipv4.nexthop_compat_mode, the default, a route has both.
+    """
+    length, has = _open_route(route, reachable)
+    if constants.RTA_NH_ID in has and not has.keys() & {constants.RTA_OIF, constants.RTA_MULTIPATH}:
+        yield length, _INDEX.unpack(has[constants.RTA_NH_ID])[0]
+
+
+def _open_route(route: bytes, reachable: _Reachable) -> tuple[int, dict[int, bytes]]:
+    """Returns the prefix length and the attributes of a route; none if clients may send to none of its addresses."""
     family, length, _, _, _, _, _, kind, _ = _RTMSG.unpack_from(route)
     if (family, kind) != (socket.AF_INET, constants.RTN_UNICAST):
-        return
+        return length, {}
     has = dict(attributes(route[_RTMSG.size :]))
     destination = IPv4Network((has.get(constants.RTA_DST, bytes(4)), length))
-    if destination not in reachable:
-        return
+    return length, has if destination in reachable else {}
+
+
+def _ways(route: bytes, reachable: _Reachable) -> Iterator[tuple[int, int]]:
+    """Returns the prefix length and each interface of a route."""
+    length, has = _open_route(route, reachable)
     if constants.RTA_OIF in has:
         yield length, _INDEX.unpack(has[constants.RTA_OIF])[0]
     hops = has.get(constants.RTA_MULTIPATH, b"")

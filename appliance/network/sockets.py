@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from appliance.config.load import HostPort, UnixPath
+from appliance.config.value_types import ALL
 from appliance.domain.errors import HostError
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ def _bind_tcp(where: HostPort, *, ahead: bool) -> socket.socket:
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:
-            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, int(where.host != ALL))
         if ahead:
             listener.setsockopt(socket.IPPROTO_IP, IP_FREEBIND, 1)
         listener.bind(address)

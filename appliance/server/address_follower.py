@@ -14,7 +14,7 @@ from appliance.network.uplinks import look
 from appliance.server import egress_assembly
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Callable, Collection, Sequence
     from ipaddress import IPv4Address, IPv6Address
     from pathlib import Path
 
@@ -61,6 +61,13 @@ class AddressFollower:
     @property
     def tunnel_mtu(self) -> int:
         return self.local.standing.tunnel_mtu
+
+    def clients_dial(self, addresses: Sequence[Address]) -> None:
+        """Takes over what the host name that clients dial resolves to: they reach the API there."""
+        services = replace(self.local.services, endpoints=tuple(addresses))
+        self.local = replace(self.local, services=services)
+        self._egress.take_over(self._rules())
+        self.wake_up()
 
     def reconfigure(self, settings: Settings) -> None:
         """Applies a reloaded configuration of the egress."""

@@ -115,7 +115,7 @@ def build_exit(wireguard: WireGuardSettings, private_key: bytes) -> Exit:
         mtu=wireguard.mtu,
         subnet=wireguard.subnet,
         subnet6=wireguard.subnet6,
-        client_settings=ClientSettings(wireguard.endpoint_port, wireguard.dns, wireguard.keepalive),
+        client_settings=ClientSettings(wireguard.endpoint_port, wireguard.dns, wireguard.keepalive, wireguard.endpoint),
     )
 
 

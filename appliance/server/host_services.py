@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from ipaddress import IPv4Address, IPv6Address
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from appliance.config.load import HostPort
+from appliance.config.value_types import ALL
 from appliance.network import sockets
 from appliance.network.firewall.rules import HostService, HostServices
 
@@ -20,11 +22,14 @@ PROXY = tuple(HostService(everywhere, 443) for everywhere in (IPv4Address(0), IP
 def host_services(settings: Settings) -> HostServices:
     """Returns the API and, if configured, a reverse proxy before it as open, the metrics as closed.
 
-    What listens on loopback, or on a Unix socket, is not reachable from the tunnel. The public address may change while
-    these stay, and is left out. Raises HostError if the name of a listener cannot be resolved.
+    What listens on loopback, or on a Unix socket, is not reachable from the tunnel. Addresses that may change while
+    these stay are left out: the public one, and what a host name that clients dial resolves to. Raises HostError if the
+    name of a listener cannot be resolved.
     """
+    api, endpoint = settings.api, settings.wireguard.endpoint
     return HostServices(
-        open=(*_reachable(settings.api.listen), *(PROXY if settings.api.proxy_in_tunnel else ())),
+        open=(*chain.from_iterable(map(_reachable, api.listen)), *(PROXY if api.proxy_in_tunnel else ())),
+        endpoints=() if endpoint is None or isinstance(endpoint, str) else (endpoint,),
         closed=tuple(_reachable(settings.metrics.listen)),
     )
 
@@ -34,3 +39,5 @@ def _reachable(where: HostPort | UnixPath | None) -> Iterator[HostService]:
         address = sockets.address_of(where)
         if not address.is_loopback:
             yield HostService(address, where.port)
+        if where.host == ALL:
+            yield HostService(IPv4Address(0), where.port)

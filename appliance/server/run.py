@@ -21,11 +21,12 @@ from appliance.network.host_events import host_events
 from appliance.network.wireguard.backend import choose_device
 from appliance.network.wireguard.device_tunnel import DeviceTunnel
 from appliance.network.wireguard.link_events import link_events
-from appliance.server import assembly, egress_assembly
+from appliance.server import assembly, egress_assembly, listeners
 from appliance.server.address_follower import AddressFollower
 from appliance.server.api.client_address import source_of_peer
 from appliance.server.api.metrics import create_metrics_app
 from appliance.server.conntrack_metrics import ConntrackCollector
+from appliance.server.endpoint_watch import EndpointWatch
 from appliance.server.exporter import ExitCollector
 from appliance.server.hard_stop import hard_stop
 from appliance.server.http.ambiguous_length import Unambiguous
@@ -49,7 +50,6 @@ from appliance.store.server_keys import ServerKeys
 from appliance.store.state_dir import StateDir
 
 if TYPE_CHECKING:
-    import socket
     from collections.abc import Awaitable, Callable, Mapping
 
     from appliance.config.load import Settings
@@ -61,6 +61,7 @@ if TYPE_CHECKING:
     from appliance.network.netlink.events import NetlinkEvents
     from appliance.network.wireguard.tunnel import Tunnel
     from appliance.server.assembly import Parts
+    from appliance.server.listeners import Listeners
 
     Task = Callable[[], Awaitable[None]]
 
@@ -104,7 +105,7 @@ async def _serve(read_settings: Callable[[], Settings], environ: Mapping[str, st
         stack.enter_context(hard_stop(stopping))
         stack.enter_context(state.serving())
         state.require_whole()
-        listeners = _bind(settings, stack)
+        listening = listeners.bind(settings, stack)
         certificate = _certificate(settings)
         clock, metrics = HostClock(), Metrics()
         host = await _open_host(settings, state, environ.get(WIREGUARD_GO_UNIT), clock, metrics, stack)
@@ -127,7 +128,7 @@ async def _serve(read_settings: Callable[[], Settings], environ: Mapping[str, st
         metrics.registry.register(ExitCollector(parts, host.tunnel, supervisor.crashes))
         metrics.registry.register(PortCollector(host.ports))
         metrics.registry.register(ConntrackCollector(egress_assembly.PROC))
-        servers = _web_servers(host, parts, clock, metrics, listeners, certificate)
+        servers = _web_servers(host, parts, clock, metrics, listening, certificate)
         tasks: dict[str, Task] = {
             **watches,
             "the service's status": partial(status.run, stopping),
@@ -239,7 +240,10 @@ def _watches(
     def watch(open_events: Callable[[], NetlinkEvents], *kinds: str, apart_s: float = 0.0) -> Task:
         return stack.enter_context(closing(EventsWatch(open_events, parts.wakeup, stopping, kinds, apart_s))).run
 
-    return {
+    named = {}
+    if isinstance(wireguard.endpoint, str):
+        named["the endpoint's watch"] = EndpointWatch(wireguard.endpoint, host.follower.clients_dial, stopping).run
+    return named | {
         "the store's watch": partial(watch_store, store, parts.tokens, parts.wakeup, stopping),
         "the interface's watch": watch(lambda: link_events(interface), INTERFACE),
         "the host's watch": watch(lambda: host_events(interface, egress.host_changed, subnets), apart_s=HOST_APART_S),
@@ -251,20 +255,6 @@ def _watches(
             FIREWALL,
         ),
     }
-
-
-def _bind(settings: Settings, stack: AsyncExitStack) -> list[socket.socket]:
-    """Binds the API's socket, and the metrics' if one is configured."""
-    wanted = [("api.listen", settings.api.listen)]
-    if settings.metrics.listen is not None:
-        wanted.append(("metrics.listen", settings.metrics.listen))
-    listeners = []
-    for key, where in wanted:
-        # The tunnel's own address, at which clients inside it reach the API, exists only once the tunnel is up.
-        listener = sockets.bind(key, where, later=settings.wireguard.own_addresses)
-        listeners.append(stack.enter_context(closing(listener)))
-        stack.callback(sockets.unlink_unix, where)
-    return listeners
 
 
 async def _run(
@@ -300,14 +290,15 @@ def _web_servers(
     parts: Parts,
     clock: Clock,
     metrics: Metrics,
-    listeners: list[socket.socket],
+    listening: Listeners,
     certificate: Certificate | None,
 ) -> list[WebServer]:
     app = Timed(RequestQueue(Unambiguous(assembly.build_app(host.settings, parts, host.exit, clock))), metrics)
     source_of = partial(source_of_peer, sources=assembly.sources(host.settings))
-    servers = [WebServer(app, listeners[0], REQUESTS_GRACE_S, certificate, source_of)]
-    exposition = create_metrics_app(metrics.registry)
-    servers += [WebServer(exposition, listener, REQUESTS_GRACE_S, None, source_of) for listener in listeners[1:]]
+    servers = [WebServer(app, listening.api, REQUESTS_GRACE_S, certificate, source_of)]
+    if listening.metrics:
+        exposition = create_metrics_app(metrics.registry)
+        servers.append(WebServer(exposition, listening.metrics, REQUESTS_GRACE_S, None, source_of))
     return servers
 
 
@@ -327,11 +318,12 @@ def _taking_over(host: _Host, parts: Parts) -> Callable[[Settings], None]:
 
 
 def _announce(host: _Host) -> None:
-    settings, port = host.settings, host.exit.client_settings.endpoint_port
-    log.info("region %s, clients dial %s port %d", settings.node.region, host.follower.public_ip, port)
+    settings, told = host.settings, host.exit.client_settings
+    dialled = told.endpoint or host.follower.public_ip
+    log.info("region %s, clients dial %s port %d", settings.node.region, dialled, told.endpoint_port)
     if settings.metrics.url is not None:
         log.info("metrics on %s", settings.metrics.url)
-    log.info("listening on %s", settings.api.url)
+    log.info("listening on %s", ", ".join(settings.api.urls))
 
 
 async def _leave_host(host: _Host) -> None:

@@ -20,8 +20,11 @@ from appliance.sessions.ending import ids_of, note_end
 from appliance.store.queries import accounts as account_rows
 from appliance.store.queries import invoices
 from appliance.store.queries import sessions as rows
+from appliance.store.queries import tokens as token_rows
 
 if TYPE_CHECKING:
+    from ipaddress import IPv4Address, IPv6Address
+
     import aiosqlite
 
     from appliance.config.plans import Terms
@@ -53,11 +56,14 @@ class Placement(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class SessionRequest:
-    """Holds what a client asks for, checked. `public_key` None: the server makes the key pair."""
+    """Holds what a client asks for, checked. `public_key` None: the server makes the key pair. `dns`: the resolvers of
+    the file's DNS line, none for no line; None: the operator's. `token_hash`: of the token it is asked for with."""
 
     region: str
     public_key: bytes | None = None
     ipv6: bool = True
+    dns: tuple[IPv4Address | IPv6Address, ...] | None = None
+    token_hash: bytes = field(default=b"", repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +82,7 @@ class _Admitted:
     pending: Session
     replaced: Session | None
     node: Node
+    token_hash: bytes = field(repr=False)
 
 
 class Opening:
@@ -126,7 +133,10 @@ class Opening:
                 raise
         self._metrics.sessions_opened.labels(session.tier).inc()
         log.info("session opened", extra=about(**ids_of(session), tier=session.tier))
-        return NewSession(session, self._exit.client_config(session, private_key, ipv6=request.ipv6))
+        return NewSession(session, self._config(session, private_key, request))
+
+    def _config(self, session: Session, private_key: bytes | None, request: SessionRequest) -> str:
+        return self._exit.client_config(session, private_key, ipv6=request.ipv6, dns=request.dns)
 
     async def _admit(self, account: Account, request: SessionRequest, public_key: bytes) -> _Admitted:
         """Decides and inserts the pending row in one transaction: two requests are never admitted on the same facts."""
@@ -146,7 +156,7 @@ class Opening:
                 else:
                     offset = admit.replaces.address_offset
                 pending = self._pending(current, request, node, public_key, offset, admit.expires_at, now)
-                await rows.insert_pending(db, pending)
+                await rows.insert_pending(db, pending, request.token_hash)
         except BaseException:
             if pending is not None:
                 # A commit that was reported as failed may have been made.
@@ -154,7 +164,7 @@ class Opening:
             elif allocated is not None:
                 self._addresses.pool.release(allocated)
             raise
-        return _Admitted(current, pending, admit.replaces, node)
+        return _Admitted(current, pending, admit.replaces, node, request.token_hash)
 
     async def _decide(
         self, db: aiosqlite.Connection, account: Account, public_key: bytes, now: Moment
@@ -247,7 +257,9 @@ class Opening:
                 await rows.mark_terminated(db, [(replaced.id, Reason.REPLACED)], now.wall_ms)
                 await invoices.end(db, [replaced.id], now.wall_ms)
             if not await rows.mark_live(db, pending.id, now, handshake_seen_ns):
-                raise NoActiveNodes if await account_rows.enabled(db, pending.account_id) else InvalidToken
+                enabled = await account_rows.enabled(db, pending.account_id)
+                usable = enabled and not await token_rows.revoked(db, admitted.token_hash)
+                raise NoActiveNodes if usable else InvalidToken
             await invoices.begin(db, pending, now.wall_ms)
         session = replace(
             pending,

@@ -11,8 +11,10 @@ import pytest
 
 from appliance.server.http.ambiguous_length import Unambiguous
 from appliance.server.http.uvicorn_server import HEADERS
+from tests.support.api.answers import code_of
+from tests.support.api.exit_under_test import until
 from tests.support.api.served import Echo, served
-from tests.support.malformed import CHUNKED, HIDDEN, POST, REFUSED
+from tests.support.malformed import CHUNKED, HIDDEN, LARGEST_HEAD, POST, REFUSED, head_of
 
 if TYPE_CHECKING:
     from litestar.types import ASGIApp
@@ -32,7 +34,8 @@ def test_a_malformed_request_is_refused_without_a_word_of_the_server(
             client.send(sent)
             found, headers, body = await client.answer()
             assert found == status, body
-            assert json.loads(body).keys() == {"error"}
+            said = json.loads(body)
+            assert said == {"error": said["error"], "code": code_of(found, said["error"])}
             assert headers.keys() == {
                 *("date", "content-type", "content-length", "connection"),
                 *(name.lower() for name in HEADERS),
@@ -47,6 +50,27 @@ def test_a_malformed_request_is_refused_without_a_word_of_the_server(
     assert [r for r in caplog.records if r.levelno >= logging.WARNING] == []
 
 
+def test_a_head_that_waits_behind_another_is_no_larger() -> None:
+    """Pipelined, so that it is read while the request before it is answered: that one is, and this one is refused."""
+
+    async def story() -> None:
+        echo = Echo()
+        async with served(app=cast("ASGIApp", echo)) as server:
+            client = await server.connect()
+            client.send(HIDDEN)
+            await until(lambda: echo.asked, "the first one is worked on")
+            client.send(head_of(3 * LARGEST_HEAD))
+            await client.writer.drain()
+            await asyncio.sleep(0.1)
+            echo.gate.set()
+            assert (await client.answer())[::2] == (200, b"GET /hidden 0")
+            assert (await client.answer())[0] == 431
+            assert await client.rest() == b""
+        assert echo.asked == ["GET /hidden"]
+
+    asyncio.run(story())
+
+
 READ = {
     "a folded header": (POST + b"X: a\r\n b\r\nContent-Length: 3\r\n\r\nabc", ["POST /a 3"]),
     "bare line feeds": (b"POST /a HTTP/1.1\nHost: exit.test\nContent-Length: 3\n\nabc", ["POST /a 3"]),
@@ -57,6 +81,8 @@ READ = {
         b"GET /a HTTP/1.1\r\nHost: exit.test\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n",
         ["GET /a 0"],
     ),
+    "a head of the largest size": (head_of(LARGEST_HEAD), ["GET /a 0"]),
+    "two of the largest size": (head_of(LARGEST_HEAD) * 2, ["GET /a 0"] * 2),
     "an unknown method": (b"BREW /a HTTP/1.1\r\nHost: exit.test\r\n\r\n", ["BREW /a 0"]),
 }
 

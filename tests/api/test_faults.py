@@ -267,7 +267,7 @@ async def test_an_unexpected_fault_is_500_and_logged(exit_: ExitUnderTest, caplo
     assert "ZeroDivisionError: the secret of the house" in caplog.text
 
 
-UNKNOWN = ("/", "/v1", "/v2/sessions", "/v1/sessions/ses_1/more", "/metrics", "/docs", "/schema/docs", "/%00")
+UNKNOWN = ("/v1", "/v2/sessions", "/v1/sessions/ses_1/more", "/metrics", "/docs/x", "/schema/docs", "/%00")
 
 
 @pytest.mark.parametrize("path", UNKNOWN)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import sqlite3
 from contextlib import closing
+from dataclasses import replace
 from ipaddress import ip_interface
 from typing import TYPE_CHECKING
 
@@ -14,7 +16,11 @@ from appliance.domain.clock import rfc3339
 from appliance.domain.ids import token_hash
 from appliance.domain.tiers import Tier
 from appliance.network.wireguard import keys
-from tests.support.api.exit_under_test import SERVER_KEY, ExitUnderTest, new_key, on_exit
+from appliance.store.queries import node as node_row
+from appliance.store.queries import sessions as session_rows
+from appliance.store.queries import tokens as token_rows
+from tests.support.api.answers import refused
+from tests.support.api.exit_under_test import SERVER_KEY, ExitUnderTest, new_key, on_exit, serving, until
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -188,3 +194,183 @@ def cells(path: Path) -> set[object]:
     with closing(sqlite3.connect(path)) as db:
         tables = [name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
         return {cell for table in tables for row in db.execute(f"SELECT * FROM {table}") for cell in row}  # noqa: S608 - names from the schema
+
+
+ITS_OWN, GIVEN = "9.9.9.9, 2620:fe::fe", "1.1.1.1, 2606:4700:4700::1111, 10.0.0.53"
+
+
+@pytest.mark.parametrize(
+    ("dns", "ipv6", "line"),
+    [
+        (None, True, ITS_OWN),
+        (None, False, "9.9.9.9"),
+        (False, True, None),
+        (False, False, None),
+        (GIVEN.split(", "), True, GIVEN),
+        (GIVEN.split(", "), False, "1.1.1.1, 10.0.0.53"),
+        (["2606:4700:4700:0::1111"], True, "2606:4700:4700::1111"),
+    ],
+)
+@on_exit('dns = ["9.9.9.9", "2620:fe::fe"]\n')
+async def test_dns_is_the_clients_to_choose(exit_: ExitUnderTest, dns: object, ipv6: bool, line: str | None) -> None:
+    """Left out or null: the operator's; false: no line; addresses: these."""
+    opened = await (await exit_.client()).open(dns=dns, ipv6=ipv6)
+    found = [each.removeprefix("DNS = ") for each in lines(opened["wg_config"]) if each.startswith("DNS")]
+    assert found == ([] if line is None else [line])
+
+
+@on_exit('dns = ["9.9.9.9"]\n')
+async def test_dns_left_out_is_the_operators(exit_: ExitUnderTest) -> None:
+    """Left out, it is as null."""
+    assert "DNS = 9.9.9.9" in lines((await (await exit_.client()).open())["wg_config"])
+
+
+BAD_DNS = [True, [], "9.9.9.9", 9, {}, [None], [1], ["resolver.example"], ["9.9.9.9:53"], ["9.9.9.0/24"], [""]]
+BAD_DNS += [
+    ["::"],
+    ["224.0.0.1"],
+    ["ff02::fb"],
+    ["fe80::1%eth0"],
+    ["9.9.9.9\nPostUp = true"],
+    ["9.9.9.9"] * 4,
+    [["9.9.9.9"]],
+]
+
+
+@pytest.mark.parametrize("dns", BAD_DNS, ids=str)
+@on_exit()
+async def test_bad_dns_is_named(exit_: ExitUnderTest, dns: object) -> None:
+    """Anything else is 400 by the field's name, and opens nothing."""
+    before = exit_.holdings()
+    answer = await (await exit_.client()).post(dns=dns)
+    refused(answer, 400, "dns must be false or a list of 1 to 3 IP addresses")
+    assert exit_.holdings() == before
+
+
+@on_exit()
+async def test_dns_that_the_file_could_not_have_is_refused(exit_: ExitUnderTest) -> None:
+    """IPv6 resolvers alone, where IPv6 is to be left out: no line would be no answer to that."""
+    answer = await (await exit_.client()).post(dns=["2620:fe::fe"], ipv6=False)
+    refused(answer, 400, "dns has no IPv4 address, and ipv6 is false")
+
+
+TEXT, JSON = "text/plain; charset=utf-8", "application/json"
+
+
+@pytest.mark.parametrize(
+    ("accept", "form"),
+    [
+        ("text/plain", TEXT),
+        ("Text/Plain;charset=utf-8", TEXT),
+        ("text/*", TEXT),
+        ("text/plain, */*;q=0.1", TEXT),
+        ("application/json;q=0.5, text/plain;q=0.8", TEXT),
+        ("application/json;q=0, text/plain;q=0.001", TEXT),
+        (None, JSON),
+        ("", JSON),
+        ("*/*", JSON),
+        ("application/json", JSON),
+        ("application/json, text/plain, */*", JSON),
+        ("text/plain;q=0.5, application/json", JSON),
+        ("text/plain;q=0", JSON),
+        ("text/plain;q=nan", JSON),
+        ("text/plain;q=2", JSON),
+        ("text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8", JSON),
+        ("image/png", JSON),
+        (",;=,", JSON),
+    ],
+)
+@on_exit()
+async def test_the_file_alone_for_who_wants_text(exit_: ExitUnderTest, accept: str | None, form: str) -> None:
+    """With Accept: text/plain the 201 is the file, as it would stand in the JSON, and a header has the id."""
+    ada = await exit_.client()
+    text, _ = new_key()
+    headers = ada.headers | ({} if accept is None else {"Accept": accept})
+    body = {"region": "fsn", "client_public_key": text}
+    request = exit_.http.build_request("POST", "/v1/sessions", json=body, headers=headers)
+    if accept is None:
+        del request.headers["accept"]
+    answer = await exit_.http.send(request)
+    assert (answer.status_code, answer.headers["content-type"]) == (201, form)
+    if form == JSON:
+        assert answer.json().keys() == {"id", "public_ip", "wg_config", "expires_at", "tier"}
+        return
+    again = await ada.open(client_public_key=text)  # with the same key: the same file
+    assert answer.text == again["wg_config"]
+    status = await ada.status(answer.headers["session-id"])
+    assert status["terminated_reason"] == "replaced"
+
+
+@pytest.mark.parametrize("body", ['{"region":', '{"region": "nowhere"}'])
+@on_exit()
+async def test_errors_are_json_for_all(exit_: ExitUnderTest, body: str) -> None:
+    """A refusal has the shape of all errors, whatever form was wanted."""
+    ada = await exit_.client()
+    answer = await exit_.http.post("/v1/sessions", content=body, headers=ada.headers | {"Accept": "text/plain"})
+    assert answer.headers["content-type"] == JSON
+    assert answer.json().keys() >= {"error", "code"}
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "line"),
+    [
+        ("exit.dyn.example", "exit.dyn.example:443"),
+        ("198.51.100.7", "198.51.100.7:443"),
+        ("2001:db8::7", "[2001:db8::7]:443"),
+        ("", "192.0.2.1:443"),
+    ],
+)
+def test_clients_dial_the_endpoint(tmp_path: Path, endpoint: str, line: str) -> None:
+    """The file has the operator's name or address; `public_ip` stays what traffic appears from."""
+
+    async def story() -> None:
+        async with serving(tmp_path, f'endpoint = "{endpoint}"\nendpoint_port = 443\n') as exit_:
+            opened = await (await exit_.client()).open()
+            assert f"Endpoint = {line}" in lines(opened["wg_config"])
+            assert opened["public_ip"] == "192.0.2.1"
+
+    asyncio.run(story())
+
+
+@on_exit()
+async def test_an_admins_words_are_the_reason(exit_: ExitUnderTest) -> None:
+    """What an admin gave as the reason is what the session's client is told; without that it is `admin`."""
+    ada = await exit_.client()
+    with_words, without, older = [(await ada.open())["id"] for _ in range(3)]
+    closing = "UPDATE sessions SET state = 'closing', reason = 'admin', note = ? WHERE id = ?"
+    for session, words in ((with_words, "Wartung: see https://x.example"), (without, ""), (older, "expired")):
+        await exit_.admin(closing, words, session)
+    await exit_.tick()
+    told = [(await ada.status(each))["terminated_reason"] for each in (with_words, without, older)]
+    assert told == ["Wartung: see https://x.example", "admin", "admin"]
+    assert (await ada.delete(with_words)).json()["terminated_reason"] == told[0]
+
+
+@on_exit()
+async def test_the_sessions_of_a_token_end_with_it(exit_: ExitUnderTest) -> None:
+    """Those that were opened with it, and no others of the account; their reason is admin's."""
+    ada = await exit_.client()
+    other = replace(ada, token=await exit_.token(ada.account))
+    lost, kept = (await ada.open())["id"], (await other.open())["id"]
+    async with exit_.store.write() as db:
+        ((token_id,),) = await db.execute_fetchall("SELECT id FROM tokens WHERE hash = ?", (token_hash(ada.token),))
+        await token_rows.revoke(db, token_id, exit_.clock.wall_ms)
+        assert await session_rows.close_of_token(db, token_id) == 1
+        await node_row.request(db)
+    await exit_.tick()
+    assert (await other.status(lost))["terminated_reason"] == "admin"
+    assert "terminated_at" not in await other.status(kept)
+
+
+@on_exit()
+async def test_a_token_that_is_revoked_meanwhile_opens_nothing(exit_: ExitUnderTest) -> None:
+    """Revoked while the peer is applied: 401, and nothing is left, so that no session of it outlives its end."""
+    ada = await exit_.client()
+    before = exit_.holdings()
+    exit_.tunnel.gate.clear()
+    opening = asyncio.create_task(ada.post())
+    await until(lambda: exit_.rows("SELECT id FROM sessions WHERE state = 'pending'"), "it is being opened")
+    await exit_.admin("UPDATE tokens SET revoked_at = 1 WHERE hash = ?", token_hash(ada.token))
+    exit_.tunnel.gate.set()
+    refused(await opening, 401, "invalid token")
+    assert exit_.holdings() == before

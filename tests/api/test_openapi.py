@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
+from appliance import __version__
+from tests.support.api.answers import code_of
 from tests.support.api.exit_under_test import ExitUnderTest, on_exit
 
 if TYPE_CHECKING:
@@ -24,6 +26,13 @@ OPERATIONS = {
     ("get", "/healthz"): {"200"},
     ("get", "/readyz"): {"200", "503"},
 }
+IDS = {
+    *("createSession", "listSessions", "getSession", "deleteSession"),
+    *("getUsage", "listRegions", "getHealth", "getReadiness"),
+}
+# Of requests that no operation is asked for.
+ELSEWHERE = {"not_found", "method_not_allowed", "request_timeout", "headers_too_large", "not_implemented"}
+ELSEWHERE |= {"internal_error"}
 RETRY = {"429", "503"}
 TYPES = {"string": str, "integer": int, "boolean": bool, "array": list, "object": dict, "null": type(None)}
 
@@ -50,6 +59,8 @@ def resolve(found: Document, schema: Document) -> Document:
 def faults(found: Document, schema: Document, value: object, where: str = "$") -> Iterator[str]:
     """What of `value` does not fit `schema`; fields that the schema does not name are faults too."""
     schema = resolve(found, schema)
+    if value not in schema.get("enum", [schema.get("const", value)]):
+        yield f"{where}: {value!r} is none of those"
     if "oneOf" in schema:
         if all(any(faults(found, choice, value, where)) for choice in schema["oneOf"]):
             yield f"{where}: none of the choices"
@@ -84,8 +95,52 @@ async def test_the_document_lists_exactly_the_operations(exit_: ExitUnderTest) -
     assert found["info"].keys() >= {"title", "version"}
     listed = {(m, path): o for path, item in found["paths"].items() for m, o in item.items()}
     assert {key: set(o["responses"]) for key, o in listed.items()} == OPERATIONS
-    assert len({o["operationId"] for o in listed.values()}) == len(listed)
-    assert all(o.get("summary") or o.get("description") for o in listed.values())
+    assert sorted(o["operationId"] for o in listed.values()) == sorted(IDS)
+    assert all(o["summary"] and o["description"] for o in listed.values())
+    assert found["info"]["version"] == __version__
+    tags = {tag["name"] for tag in found["tags"] if tag["description"]}
+    assert {tag for o in listed.values() for tag in o["tags"]} == tags
+    assert {len(o["tags"]) for o in listed.values()} == {1}
+
+
+@on_exit()
+async def test_every_code_has_an_example(exit_: ExitUnderTest) -> None:
+    """Each code that an operation may answer with stands there with its message; the others are named in words."""
+    found = await document(exit_)
+    answers = [r for item in found["paths"].values() for o in item.values() for r in o["responses"].values()]
+    bodies = [
+        example["value"] for r in answers for example in r["content"]["application/json"].get("examples", {}).values()
+    ]
+    shown = {body["code"] for body in bodies}
+    assert shown | ELSEWHERE == set(found["components"]["schemas"]["ErrorCode"]["enum"])
+    assert not shown & ELSEWHERE
+    assert all(code in found["info"]["description"] for code in ELSEWHERE)
+    assert all(body["code"] == code_of(503 if "gone" in body["error"] else 400, body["error"]) for body in bodies)
+
+
+@on_exit()
+async def test_values_have_the_formats_that_generators_know(exit_: ExitUnderTest) -> None:
+    """Instants are date-time, integers are of 64 bits with whole bounds; no choice is of one."""
+    found = await document(exit_)
+
+    def walk(node: object) -> Iterator[Document]:
+        if isinstance(node, dict):
+            yield node
+        for inner in node.values() if isinstance(node, dict) else node if isinstance(node, list) else ():
+            yield from walk(inner)
+
+    fields = [
+        each for schema in found["components"]["schemas"].values() for each in schema.get("properties", {}).items()
+    ]
+    instants = [field for name, field in fields if name.endswith("_at")]
+    assert len(instants) > 8
+    assert {field["format"] for field in instants} == {"date-time"}
+    for schema in walk(found):
+        if schema.get("type") == "integer":
+            assert schema["format"] == "int64"
+            assert {type(schema[key]) for key in ("minimum", "maximum") if key in schema} <= {int}
+        for key in ("oneOf", "allOf", "anyOf"):
+            assert len(schema.get(key, [1, 2])) > 1
 
 
 @on_exit()
@@ -95,9 +150,6 @@ async def test_every_field_is_explained(exit_: ExitUnderTest) -> None:
     operations = [(m, path, o) for path, item in found["paths"].items() for m, o in item.items()]
     fields = [
         *(f for name, schema in found["components"]["schemas"].items() for f in schema.get("properties", {}).items()),
-        *found["paths"]["/v1/sessions"]["post"]["requestBody"]["content"]["application/json"]["schema"][
-            "properties"
-        ].items(),
         *((p["name"], p["schema"] | p) for _, _, o in operations for p in o.get("parameters", ())),
     ]
     assert len(fields) > 40
@@ -115,7 +167,9 @@ async def test_every_field_is_explained(exit_: ExitUnderTest) -> None:
             for example in media.get("examples", {}).values():
                 assert list(faults(found, media["schema"], example["value"])) == [], (method, path, status)
             assert ("examples" in media) == (int(status) >= 400), (method, path, status)
-            headers = set(response.get("headers") or {}) - {"Location"}
+            headers = set(response.get("headers") or {}) - {"Session-Id"}
+            assert ("Session-Id" in (response.get("headers") or {})) == ("text/plain" in response["content"])
+            assert ("text/plain" in response["content"]) == (status == "201")
             assert headers == (
                 {"Retry-After"} if status in RETRY else {"WWW-Authenticate"} if status == "401" else set()
             )
@@ -144,8 +198,13 @@ async def test_the_documented_request_is_the_contracts(exit_: ExitUnderTest) -> 
     """The body's fields, the list's parameters and who needs a token are those of the contract."""
     found = await document(exit_)
     post, listing = found["paths"]["/v1/sessions"]["post"], found["paths"]["/v1/sessions"]["get"]
-    schema = post["requestBody"]["content"]["application/json"]["schema"]
-    assert schema["properties"].keys() == {"region", "client_public_key", "ipv6"}
+    reference = post["requestBody"]["content"]["application/json"]["schema"]
+    assert reference == {"$ref": "#/components/schemas/SessionRequest"}
+    schema = resolve(found, reference)
+    assert schema["properties"].keys() == {"region", "client_public_key", "ipv6", "dns"}
+    dns = schema["properties"]["dns"]
+    for value, fits in ((None, 1), (False, 1), (["9.9.9.9"], 1), (True, 0), ("9.9.9.9", 0), ([9], 0)):
+        assert bool(list(faults(found, dns, value))) != fits, value
     assert schema["required"] == ["region"]
     assert re.fullmatch(schema["properties"]["region"]["pattern"], "fsn")
     assert {p["name"] for p in listing["parameters"]} == {"live", "limit", "before"}

@@ -39,6 +39,7 @@ async def test_used_up_bytes_end_all_sessions_until_the_window_ends(exit_: ExitU
     resets_at = body["bytes_window_resets_at"]
     assert body == {
         "error": "quota exceeded",
+        "code": "quota_exceeded",
         "tier": "free",
         "bytes_used": 1000,
         "bytes_limit": 1000,

@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hashlib
+import html
+import os
 import re
+import shutil
 from html.parser import HTMLParser
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
+
+import pytest
 
 from appliance.server.console.pages import reference_page
 from tests.support.api.answers import refused
-from tests.support.api.exit_under_test import ExitUnderTest, on_exit
+from tests.support.api.exit_under_test import UNHURRIED, ExitUnderTest, on_exit
+from tests.support.api.served import served
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from litestar.types import ASGIApp
+
+CHROMIUM = shutil.which("chromium")
 LOADING = {"src", "srcset", "data", "action", "formaction", "poster", "background", "ping"}
 VOID = {"meta"}
 
@@ -95,6 +105,57 @@ async def test_the_page_loads_nothing(exit_: ExitUnderTest) -> None:
     digest = base64.b64encode(hashlib.sha256(shown.style.encode()).digest()).decode()
     (policy,) = (a["content"] for _, a in shown.elements if a.get("http-equiv") == "Content-Security-Policy")
     assert policy == f"default-src 'none'; style-src 'sha256-{digest}'"
+
+
+@on_exit("[api]\npublic_burst = 2\n")
+async def test_paths_that_people_try_lead_to_the_page(exit_: ExitUnderTest) -> None:
+    """The API's own address in a browser, and /docs; they count as public calls."""
+    for path in ("/", "/docs"):
+        answer = await exit_.http.get(path)
+        assert (answer.status_code, answer.headers["location"]) == (302, "/schema")
+    refused(await exit_.http.get("/docs"), 429, "too many requests")
+    assert not {"/", "/docs"} & (await exit_.http.get("/schema/openapi.json")).json()["paths"].keys()
+
+
+@on_exit(UNHURRIED)
+async def test_each_call_can_be_copied_into_a_shell(exit_: ExitUnderTest) -> None:
+    """The page has one for every operation, and each is answered as a call that is made well."""
+    ada = await exit_.client()
+    shown = Page((await exit_.http.get("/schema")).text)
+    calls = [words for words in shown.words if words.startswith("curl ")]
+    operations = (await exit_.http.get("/schema/openapi.json")).json()["paths"]
+    assert len(calls) == sum(len(item) for item in operations.values())
+    async with served(app=cast("ASGIApp", exit_.app)) as server:
+        environ = {"API": f"http://127.0.0.1:{server.port}", "TOKEN": ada.token, "PATH": os.environ["PATH"]}
+        statuses = []
+        for call in calls:
+            shell = await asyncio.create_subprocess_shell(
+                f"{call} -o /dev/null -w '%{{http_code}}'", env=environ, stdout=asyncio.subprocess.PIPE
+            )
+            statuses.append((await shell.communicate())[0].decode())
+    # The examples' region and session are not this exit's.
+    assert statuses == ["200", "503", "404", "404", "200", "200", "200", "200"]
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="takes a browser")
+@on_exit()
+async def test_the_page_fits_a_telephone(exit_: ExitUnderTest) -> None:
+    """At a width of 390 pixels nothing of it lies beside the screen, as a browser lays it out."""
+    page = (await exit_.http.get("/schema")).text
+    framed = html.escape(re.sub(r"<meta http-equiv.*?>", "", page))
+    measure = "const d = document.querySelector('iframe').contentDocument.documentElement"
+    text = (
+        f'<body><iframe style="width: 390px; height: 800px; border: 0" srcdoc="{framed}"></iframe>'
+        f"<script>onload = () => {{ {measure}; document.title = d.scrollWidth - d.clientWidth }}</script>"
+    )
+    file = exit_.path.with_name("page.html")
+    file.write_text(text, encoding="utf-8")
+    options = ("--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=5000", "--dump-dom")
+    browser = await asyncio.create_subprocess_exec(
+        str(CHROMIUM), *options, file.as_uri(), stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL
+    )
+    laid_out = (await browser.communicate())[0].decode()
+    assert re.findall(r"<title>(-?[0-9]+)</title>", laid_out)[-1] == "0"
 
 
 @on_exit("[api]\npublic_burst = 1\n")

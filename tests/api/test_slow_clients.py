@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
 GET = b"GET /a HTTP/1.1\r\nHost: exit.test\r\n\r\n"
-LATE = b'{"error":"request timeout"}'
+LATE = b'{"error":"request timeout","code":"request_timeout"}'
 
 
 @pytest.fixture(autouse=True)

@@ -143,3 +143,59 @@ def test_tls_1_2_is_the_oldest_spoken(tmp_path: Path) -> None:
                 await server.connect(old)
 
     asyncio.run(story())
+
+
+def offering(
+    *protocols: str, ciphers: str = "DEFAULT", newest: ssl.TLSVersion = ssl.TLSVersion.TLSv1_2
+) -> ssl.SSLContext:
+    context = trusting_anybody()
+    context.maximum_version = newest
+    context.set_ciphers(ciphers)
+    if protocols:
+        context.set_alpn_protocols(list(protocols))
+    return context
+
+
+@pytest.mark.parametrize(
+    ("offered", "chosen"), [(("h2", "http/1.1"), "http/1.1"), (("http/1.1",), "http/1.1"), (("h2",), None), ((), None)]
+)
+def test_http_1_1_is_what_is_negotiated(tmp_path: Path, offered: tuple[str, ...], chosen: str | None) -> None:
+    """By ALPN, of what a client offers; one that offers nothing of that, or nothing, is answered all the same."""
+
+    async def story() -> None:
+        async with served(Certificate(*self_signed(tmp_path, "first"))) as server:
+            for newest in (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3):
+                client = await server.connect(offering(*offered, newest=newest))
+                assert client.writer.get_extra_info("ssl_object").selected_alpn_protocol() == chosen
+                client.send(GET)
+                assert (await client.answer())[0] == 200
+
+    asyncio.run(story())
+
+
+STRONG = ["ECDHE-ECDSA-AES128-GCM-SHA256", "ECDHE-RSA-AES256-GCM-SHA384", "ECDHE-RSA-CHACHA20-POLY1305"]
+WEAK = ["ECDHE-RSA-AES128-SHA", "ECDHE-ECDSA-AES256-SHA", "ECDHE-RSA-AES128-SHA256", "AES128-SHA", "AES128-GCM-SHA256"]
+
+
+@pytest.mark.parametrize("weak", [*WEAK, "DHE-RSA-AES128-SHA", "ECDHE-ECDSA-AES128-CCM8"])
+def test_suites_without_authenticated_encryption_are_refused(tmp_path: Path, weak: str) -> None:
+    """Under TLS 1.2, nothing with CBC and nothing without forward secrecy."""
+
+    async def story() -> None:
+        async with served(Certificate(*self_signed(tmp_path, "first"))) as server:
+            with pytest.raises((ssl.SSLError, ConnectionError)):
+                await server.connect(offering(ciphers=f"{weak}:@SECLEVEL=0"))
+
+    asyncio.run(story())
+
+
+def test_strong_suites_are_spoken(tmp_path: Path) -> None:
+    """One of those is chosen under TLS 1.2."""
+
+    async def story() -> None:
+        async with served(Certificate(*self_signed(tmp_path, "first"))) as server:
+            client = await server.connect(offering(ciphers=":".join(STRONG)))
+            name, version, _ = client.writer.get_extra_info("cipher")
+            assert (name in STRONG, version) == (True, "TLSv1.2")
+
+    asyncio.run(story())

@@ -27,7 +27,7 @@ def main(path: str, body: bytes) -> None:
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(path)
         listener.listen(64)
-        asyncio.run(WebServer(Litestar([get_session], openapi_config=None), listener, 1).run())
+        asyncio.run(WebServer(Litestar([get_session], openapi_config=None), [listener], 1).run())
 
 
 if __name__ == "__main__":

@@ -217,3 +217,25 @@ def test_sizes_read_well(count: int, text: str) -> None:
 def test_spans_read_well(ms: int, text: str) -> None:
     """Whole units, the largest that fits; a clock that stepped back is no negative age."""
     assert output.span(ms) == text
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("WG_APPLIANCE_WIREGUARD_MTU", "big"), ("WG_APPLIANCE_TIER_FREE_BYTES_LIMIT", "1")]
+)
+def test_doctor_mends_a_wrong_variable_where_it_is(
+    wga: CommandLine, monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    """Where a variable is wrong, no file need be edited."""
+    monkeypatch.setenv(name, value)
+    done = wga("doctor", "--json")
+    (found,) = json.loads(done.out)["checks"]
+    assert (done.status, found["check"], found["status"]) == (1, "config", "failed")
+    assert found["mend"] == f"unset {name}, where it is set"
+
+
+def test_a_variable_of_a_platform_is_named_on_stderr(wga: CommandLine) -> None:
+    """Every command names it, and does what it does."""
+    environ = {"WG_APPLIANCE_PORT": "tcp://x"}
+    done = python("-m", "appliance", "--config", str(wga.config), "account", "list", "--json", environ=environ)
+    assert (done.status, json.loads(done.out)) == (0, {"accounts": []})
+    assert done.err.startswith("WG_APPLIANCE_PORT looks like a setting")

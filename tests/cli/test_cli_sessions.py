@@ -3,7 +3,15 @@
 from __future__ import annotations
 
 import base64
+import fcntl
+import os
+import pty
 import re
+import struct
+import subprocess
+import sys
+import termios
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import pytest
@@ -12,7 +20,7 @@ from appliance.domain.accounting import Reading
 from appliance.domain.charges import Amount
 from appliance.domain.entities import Baseline, Reason, State
 from appliance.store.queries import sessions as rows
-from tests.support.cli.command_line import NOW
+from tests.support.cli.command_line import NOW, PROJECT
 
 if TYPE_CHECKING:
     import aiosqlite
@@ -90,16 +98,20 @@ def test_the_list_is_newest_first_and_can_be_narrowed(alice: CommandLine) -> Non
 
 
 def test_terminate_keeps_the_operators_words(alice: CommandLine) -> None:
-    """The session is closing, reason admin, with the text as its note."""
+    """The session is closing, with the text as what its client is told."""
     session = alice.open_session("alice", 2)
     alice.do("session", "terminate", session, "--reason", "abuse report 17")
     shown = alice.json("session", "show", session)
-    assert (shown["state"], shown["terminated_reason"], shown["note"]) == ("closing", "admin", "abuse report 17")
+    assert (shown["state"], shown["terminated_reason"], shown["note"]) == (
+        "closing",
+        "abuse report 17",
+        "abuse report 17",
+    )
 
 
-@pytest.mark.parametrize("note", ["a\nb", "x" * 201])
-def test_a_note_is_one_printable_line(alice: CommandLine, note: str) -> None:
-    """Anything else is a usage error and ends nothing."""
+@pytest.mark.parametrize("note", ["", " ", "a\nb", "x" * 201, "idle", "admin", "paused", "account_ended"])
+def test_a_reason_is_one_printable_line_in_words_of_its_own(alice: CommandLine, note: str) -> None:
+    """Anything else, such as a reason that only the exit gives, is a usage error and ends nothing."""
     session = alice.open_session("alice", 2)
     assert alice("session", "terminate", session, "--reason", note).status == 2
     assert alice.json("session", "show", session)["state"] == "live"
@@ -186,3 +198,67 @@ def test_a_serving_node_says_so(alice: CommandLine) -> None:
         assert alice.json("node", "status")["serving"] is True
         assert re.search("^serving +yes$", alice.do("node", "status").out, re.MULTILINE)
     assert re.search("^serving +no$", alice.do("node", "status").out, re.MULTILINE)
+
+
+def test_a_session_by_the_beginning_of_its_id(alice: CommandLine) -> None:
+    """As long as only one session has it; a pending one has none yet."""
+    first, second = alice.open_session("alice", 0xA1), alice.open_session("alice", 0xA2)
+    alice.open_session("alice", 0xA3, State.PENDING)
+    assert first[:-1] == second[:-1]
+    ambiguous = alice("session", "show", first[:-1])
+    assert (ambiguous.status, ambiguous.err) == (
+        1,
+        f"wg-appliance: error: session {first[:-1]} may be {first}, {second}; give more of the id\n",
+    )
+    done = alice.do("session", "terminate", second)
+    assert done.err.endswith(f"session {second} of alice terminated: admin\n")
+
+
+def test_a_limit_of_what_is_listed(alice: CommandLine) -> None:
+    """The newest, and that there are more; 0 is all, which is what a script gets unasked."""
+    sessions = [alice.open_session("alice", n) for n in range(2, 6)]
+    assert [s["id"] for s in alice.json("session", "list", "--limit", "2")["sessions"]] == sessions[:1:-1]
+    done = alice.do("session", "list", "--limit", "2")
+    assert (done.out.count("\n"), done.err) == (3, "the newest 2 sessions; --limit 0 lists all\n")
+    for unlimited in ((), ("--limit", "0"), ("--limit", "4")):
+        done = alice.do("session", "list", *unlimited)
+        assert (done.out.count("\n"), done.err) == (5, "")
+    assert [a["name"] for a in alice.json("account", "list", "--limit", "1")["accounts"]] == ["bob"]
+    for bad in ("-1", "many"):
+        assert alice("session", "list", "--limit", bad).status == 2
+
+
+def test_on_a_terminal(alice: CommandLine) -> None:
+    """Tables fit it and show the newest fifty; what cannot be undone is asked for, unless `--yes` answers."""
+    for offset in range(2, 62):
+        alice.open_session("alice", offset)
+    shown = on_terminal(alice, "session", "list", columns=80)
+    assert max(map(len, shown.splitlines())) <= 80
+    assert sum(line.startswith("ses_") for line in shown.splitlines()) == 50
+    assert "the newest 50 sessions; --limit 0 lists all" in shown
+    shown = on_terminal(alice, "account", "delete", "bob", said="n")
+    assert "Delete account bob, its tokens, and end its sessions? [y/N]" in shown
+    assert {a["name"] for a in alice.json("account", "list")["accounts"]} == {"alice", "bob"}
+    assert "[y/N]" not in on_terminal(alice, "account", "delete", "bob", "--yes")
+    assert {a["name"] for a in alice.json("account", "list")["accounts"]} == {"alice"}
+    assert "[y/N]" in on_terminal(alice, "node", "drain", "--now", said="n")
+    assert alice.json("node", "status")["drained"] is False
+
+
+def on_terminal(wga: CommandLine, *arguments: str, columns: int = 80, said: str = "") -> str:
+    """What a command shows on a terminal of this width, where this is typed."""
+    master, slave = pty.openpty()
+    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+    command = [sys.executable, "-m", "appliance", "--config", str(wga.config), *arguments]
+    environ = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES")}
+    process = subprocess.Popen(command, stdin=slave, stdout=slave, stderr=slave, cwd=PROJECT, env=environ)
+    os.close(slave)
+    if said:
+        os.write(master, f"{said}\n".encode())
+    shown = b""
+    with suppress(OSError):  # EIO: the other end is closed
+        while more := os.read(master, 4096):
+            shown += more
+    process.wait(timeout=60)
+    os.close(master)
+    return shown.decode().replace("\r\n", "\n")

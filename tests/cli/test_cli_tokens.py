@@ -12,6 +12,8 @@ import pytest
 from appliance.domain import ids
 
 if TYPE_CHECKING:
+    import aiosqlite
+
     from tests.support.cli.command_line import CommandLine
 
 
@@ -20,7 +22,10 @@ def test_the_token_stands_alone_on_stdout(wga: CommandLine) -> None:
     done = wga.process("token", "create", "--account", "alice")
     assert done.status == 0
     assert re.fullmatch(r"wga_[0-9a-f]{48}\n", done.out)
-    assert done.err == "account alice created, tier free\n"
+    created, made = done.err.splitlines()
+    assert created == "account alice created, tier free"
+    limits = r"\(5\.0 GiB in 7d, 2h in 1d, 5 sessions at a time, each for up to 30d\)"
+    assert re.fullmatch(rf"token tok_[0-9a-f]{{16}} of alice, tier free {limits}, never expires", made)
 
 
 def test_only_the_hash_is_kept(wga: CommandLine) -> None:
@@ -53,7 +58,7 @@ def test_a_token_lasts_for_ever_by_default(wga: CommandLine) -> None:
     assert "never" in wga.do("token", "list").out
 
 
-@pytest.mark.parametrize("text", ["0", "0s", "-1", "1w", "soon", "", "36501d"])
+@pytest.mark.parametrize("text", ["0", "60", "0s", "-1", "1w", "soon", "", "36501d"])
 def test_an_impossible_expiry_is_a_usage_error(wga: CommandLine, text: str) -> None:
     """Status 2, what is allowed, and neither token nor account made."""
     refused = wga("token", "create", "--account", "alice", "--expires", text)
@@ -67,7 +72,8 @@ def test_an_existing_account_keeps_its_tier(wga: CommandLine) -> None:
     made = wga.json("account", "create", "alice", "--tier", "paid")
     for tier in ((), ("--tier", "paid")):
         done = wga.do("token", "create", "--account", "alice", *tier)
-        assert done.err == ""
+        assert done.err.count("\n") == 1
+        assert ", tier paid (bytes unmetered, time unmetered, any number of sessions at a time" in done.err
     assert wga.json("account", "list") == {"accounts": [made]}
     assert len(wga.json("account", "show", "alice")["tokens"]) == 2
 
@@ -109,3 +115,32 @@ def test_a_token_given_as_an_id_is_not_repeated(wga: CommandLine) -> None:
     assert refused.status == 1
     assert token not in refused.err
     assert wga.json("token", "list")["tokens"][0]["revoked_at"] is None
+
+
+def test_an_id_may_be_shortened(wga: CommandLine) -> None:
+    """To what is unique, with its prefix and without; what fits several is refused, and named by their ids."""
+    first, second = (wga.json("token", "create", "--account", "alice")["id"] for _ in range(2))
+    common = next(n for n in range(5, 21) if first[:n] != second[:n])
+    assert f"token {first} of alice revoked\n" in wga.do("token", "revoke", first[:common]).err
+    refused = wga("token", "revoke", "tok_")
+    assert refused.status == 1
+    assert all(each in refused.err for each in (first, second))
+    assert f"token {second} of alice revoked\n" in wga.do("token", "revoke", second[4:common]).err
+    assert wga("token", "revoke", "tok_zzz").status == 1
+
+
+def test_a_token_may_take_its_sessions_with_it(wga: CommandLine) -> None:
+    """Only those that are live and were opened with it; without the option they go on."""
+    token = wga.json("token", "create", "--account", "alice")["id"]
+    own, others = wga.open_session("alice", 2), wga.open_session("alice", 3)
+
+    async def note(db: aiosqlite.Connection) -> None:
+        await db.execute("UPDATE sessions SET token_id = ? WHERE id = ?", (token, own))
+
+    wga.write(note)
+    wga.do("token", "revoke", token)
+    assert wga.json("session", "show", own)["state"] == "live"
+    done = wga.do("token", "revoke", token, "--end-sessions")
+    assert f"token {token} was revoked already; sessions ended: 1\n" in done.err
+    assert wga.json("session", "show", own)["terminated_reason"] == "admin"
+    assert wga.json("session", "show", others)["state"] == "live"

@@ -39,6 +39,15 @@ def test_an_unknown_key(host: Host) -> None:
     assert "wireguard.listen_prot = 51820: unknown key; did you mean" in diagnosis["config"].what
 
 
+def test_a_setting_that_is_hardly_meant(host: Host) -> None:
+    """It is a warning of the configuration; all else is checked as ever."""
+    host.appliance.configure(wireguard={"keepalive": 0})
+    found = host.doctor()["config"]
+    assert (found.status, found.mend.split()[0]) == ("warning", "nano")
+    assert found.what.startswith("wireguard.keepalive = 0 beside tiers.anonymous.idle_timeout = 300s")
+    host.appliance.configure(wireguard={"keepalive": 25})
+
+
 def test_a_key_that_takes_a_restart(served: Host) -> None:
     """The key is named with both values; a restart takes it over."""
     served.appliance.configure(meter={"retention": "80d"})

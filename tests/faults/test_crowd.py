@@ -26,8 +26,8 @@ pytestmark = pytest.mark.timeout(600)
 CROWD = 100
 CAPACITY = 253  # of a /24, without network, exit and broadcast address
 LAST = 10
-EXHAUSTED = {"error": "subnet exhausted"}
-STORE_UNAVAILABLE = {"error": "store unavailable"}
+EXHAUSTED = {"error": "subnet exhausted", "code": "subnet_exhausted"}
+STORE_UNAVAILABLE = {"error": "store unavailable", "code": "store_unavailable"}
 AGAIN_S = 60
 
 

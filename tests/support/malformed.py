@@ -11,6 +11,13 @@ POST = b"POST /a HTTP/1.1\r\nHost: exit.test\r\n"
 CHUNKED = POST + b"Transfer-Encoding: chunked\r\n\r\n"
 HIDDEN = b"GET /hidden HTTP/1.1\r\nHost: exit.test\r\n\r\n"
 
+
+def head_of(size: int) -> bytes:
+    """A whole head of so many bytes."""
+    start, end = b"GET /a HTTP/1.1\r\nHost: exit.test\r\nX: ", b"\r\n\r\n"
+    return start + b"a" * (size - len(start) - len(end)) + end
+
+
 REFUSED = {
     "nonsense": (400, b"\x00\x01\x02\r\n\r\n"),
     "TLS to a plain port": (400, bytes.fromhex("160301020001") + b"\0" * 40 + b"\r\n\r\n"),
@@ -27,6 +34,8 @@ REFUSED = {
         431,
         b"GET / HTTP/1.1\r\nHost: a\r\nX: " + b"a" * 4 * LARGEST_HEAD + b"\r\n\r\n" + HIDDEN,
     ),
+    "a head that is whole and a byte too large": (431, head_of(LARGEST_HEAD + 1) + HIDDEN),
+    "a head of nearly twice the limit": (431, head_of(2 * LARGEST_HEAD - 1)),
     "many headers": (431, b"GET / HTTP/1.1\r\nHost: a\r\n" + b"a: b\r\n" * LARGEST_HEAD),
     "blank lines": (400, b"\r\n" * LARGEST_HEAD),
     "length and chunks": (400, POST + b"Content-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n" + HIDDEN),

@@ -41,7 +41,7 @@ def locked(store: Path) -> Iterator[None]:
 
 
 def unavailable(answer: Answer) -> bool:
-    return (answer.status, answer.body) == (503, {"error": "store unavailable"})
+    return (answer.status, answer.body) == (503, {"error": "store unavailable", "code": "store_unavailable"})
 
 
 @pytest.mark.parametrize("held_s", [2.0, pytest.param(10.0, marks=pytest.mark.long)])

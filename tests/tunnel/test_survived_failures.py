@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from tests.support.tunnel.world import World
 
 LONG = 20_000_000  # two minutes at a trickle: no restart takes as long
-APPLY_FAILED = {"error": "peer apply failed; node may be disconnected"}
+APPLY_FAILED = {"error": "peer apply failed; node may be disconnected", "code": "peer_apply_failed"}
 # One client address alone: one that leaked after a failure would be missed by the next session.
 ONE_CLIENT = {"subnet": "10.101.0.0/30"}
 

@@ -10,6 +10,7 @@ import pytest
 
 from appliance.domain.errors import HostError
 from appliance.network import uplinks
+from appliance.network.outgoing import read_outgoing
 from tests.support.netns import new_namespace
 from tests.support.real_backend import NO_ROOT, backend_here
 
@@ -150,6 +151,36 @@ def test_a_host_without_one_is_told_so(space: Namespace) -> None:
     """In one line that names the key."""
     with space.entered(), pytest.raises(HostError, match=r"^node\.public_ip is auto, .* no default route [^\n]*$"):
         uplinks.default_route_address()
+
+
+HOP, HOP2 = "nexthop add id 1 via 203.0.113.10 dev wan", "nexthop add id 2 via 192.0.2.10 dev wan2"
+# What is added to the links, and by which interfaces the host may then send to the internet.
+HOPS = {
+    "one": ([HOP2, "route add default nhid 2"], {"wan2"}),
+    "a group": ([HOP, HOP2, "nexthop add id 3 group 1/2", "route add default nhid 3"], {"wan", "wan2"}),
+    "a hop of IPv6": (["nexthop add id 1 via 2001:db8:3::10 dev wan2", "route add default nhid 1"], {"wan2"}),
+    "a link": (["nexthop add id 1 dev wan2", "route add default nhid 1"], {"wan2"}),
+    "a blackhole": (["nexthop add id 1 blackhole", "route add default nhid 1"], set()),
+    "in two halves": (
+        [HOP, HOP2, "route add 0.0.0.0/1 nhid 1", "route add 128.0.0.0/1 nhid 2"],
+        {"wan", "wan2"},
+    ),
+    "beside another": ([HOP2, f"{DEFAULT} metric 9", "route add default nhid 2 metric 1"], {"wan", "wan2"}),
+}
+
+
+@pytest.mark.parametrize("compatible", [True, False])
+@pytest.mark.parametrize("form", HOPS)
+def test_a_next_hop_object_is_a_way_out(space: Namespace, form: str, compatible: bool) -> None:
+    """A default route that is a next hop object is one, also where the kernel does not show its interface beside it."""
+    commands, ways = HOPS[form]
+    space.run("sysctl", "-qw", f"net.ipv4.nexthop_compat_mode={int(compatible)}")
+    _ip(space, *commands)
+    with space.entered():
+        assert read_outgoing("wga0", [], private_blocked=False, all_interfaces=False).default == ways
+        found = uplinks.uplinks()
+    assert {each.interface for each in found.values()} <= ways
+    assert bool(found) == bool(ways)
 
 
 @pytest.mark.parametrize(

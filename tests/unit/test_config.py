@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from appliance.config.cautions import cautions
 from appliance.config.load import HostPort, Settings, check_overlap, parse_settings, read_settings
 from appliance.config.settings import KEYS, SECTIONS
 from appliance.config.template import default_text
@@ -54,6 +55,7 @@ DEFAULTS: Mapping[str, object] = {
     "wireguard.backend": "auto",
     "wireguard.interface": "wga0",
     "wireguard.listen_port": 51820,
+    "wireguard.endpoint": None,
     "wireguard.endpoint_port": 51820,
     "wireguard.subnet": IPv4Network("10.101.0.0/24"),
     "wireguard.subnet6": IPv6Network("fd65:7869:7400::/112"),
@@ -72,7 +74,7 @@ DEFAULTS: Mapping[str, object] = {
     "egress.forward_others": False,
     "egress.mark": None,
     "egress.rule_priority": None,
-    "api.listen": HostPort("127.0.0.1", 8080),
+    "api.listen": (HostPort("127.0.0.1", 8080),),
     "api.tls_cert": None,
     "api.tls_key": None,
     "api.insecure_http": False,
@@ -201,6 +203,21 @@ def test_the_public_address_is_not_a_tunnel_address(address: str) -> None:
     assert f'node.public_ip = "{address}"' in refusal(toml("node.public_ip", f'"{address}"'))
 
 
+@pytest.mark.parametrize("address", ["10.101.0.9", "fd65:7869:7400::9"])
+def test_the_endpoint_is_not_a_tunnel_address(address: str) -> None:
+    """Clients could not dial it either."""
+    assert f'wireguard.endpoint = "{address}"' in refusal(toml("wireguard.endpoint", f'"{address}"'))
+
+
+def test_a_list_of_listeners_is_public_if_one_is() -> None:
+    """Plain HTTP to others is refused wherever in the list it stands; the same socket for the metrics too."""
+    text = '[api]\nlisten = ["127.0.0.1:1", "192.0.2.1:2"]'
+    assert 'api.listen = "192.0.2.1:2"' in refusal(text)
+    api = parse_settings(f"{text}\ninsecure_http = true", {}, "host").api
+    assert (api.urls, api.loopback) == (("http://127.0.0.1:1", "http://192.0.2.1:2"), False)
+    assert "metrics.listen" in refusal('[api]\nlisten = ["127.0.0.1:1", "127.0.0.1:9586"]')
+
+
 @pytest.mark.parametrize(("given_key", "missing"), [("tls_cert", "tls_key"), ("tls_key", "tls_cert")])
 def test_certificate_and_key_come_together(given_key: str, missing: str) -> None:
     """One without the other is refused, naming both and the path."""
@@ -212,7 +229,8 @@ def test_certificate_and_key_come_together(given_key: str, missing: str) -> None
 @pytest.mark.parametrize("extra", ["insecure_http = true", 'tls_cert = "/c"\ntls_key = "/k"'])
 def test_the_api_may_face_the_world_on_purpose(extra: str) -> None:
     """A non-loopback listener is accepted with TLS, or where plain HTTP was asked for."""
-    assert str(parse_settings(f'[api]\nlisten = "0.0.0.0:8080"\n{extra}', {}, "host").api.listen) == "0.0.0.0:8080"
+    (listener,) = parse_settings(f'[api]\nlisten = "0.0.0.0:8080"\n{extra}', {}, "host").api.listen
+    assert str(listener) == "0.0.0.0:8080"
 
 
 @pytest.mark.parametrize("listen", ["127.0.0.1:80", "[::1]:80", "exit.example:80", "unix:/run/x"])
@@ -225,12 +243,15 @@ def test_a_listener_prints_as_it_is_written(listen: str) -> None:
     ("listen", "api", "metrics"),
     [
         ("[::1]:9000", "http://[::1]:9000", "http://[::1]:9000/metrics"),
+        ("0.0.0.0:9000", "http://127.0.0.1:9000", "http://127.0.0.1:9000/metrics"),
+        ("[::]:9000", "http://127.0.0.1:9000", "http://127.0.0.1:9000/metrics"),
         ("unix:/run/x/metrics", "unix:/run/x/metrics", "unix:/run/x/metrics, at /metrics"),
     ],
 )
 def test_a_listener_is_named_as_it_is_asked(listen: str, api: str, metrics: str) -> None:
     """The log's words for it: a URL, or the socket and the path to ask for there."""
-    assert parse_settings(toml("api.listen", f'"{listen}"'), {}, "host").api.url == api
+    facing = toml("api.listen", f'"{listen}"') + "\ninsecure_http = true"
+    assert parse_settings(facing, {}, "host").api.url == api
     assert parse_settings(toml("metrics.listen", f'"{listen}"'), {}, "host").metrics.url == metrics
     assert parse_settings(toml("metrics.listen", '""'), {}, "host").metrics.url is None
 
@@ -347,6 +368,65 @@ def test_an_unknown_variable_is_refused_by_name() -> None:
     assert "hush" not in message
 
 
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("WG_APPLIANCE_PORT", "tcp://10.0.0.7:8080"),  # of a service called wg-appliance
+        ("WG_APPLIANCE_PORT_8080_TCP", "tcp://10.0.0.7:8080"),
+        ("WG_APPLIANCE_PORT_8080_TCP_PROTO", "tcp"),
+        ("WG_APPLIANCE_PORT_51820_UDP_ADDR", "10.0.0.7"),
+        ("WG_APPLIANCE_SERVICE_HOST", "10.0.0.7"),
+        ("WG_APPLIANCE_SERVICE_PORT", "8080"),
+        ("WG_APPLIANCE_SERVICE_PORT_HTTP", "8080"),
+        ("WG_APPLIANCE_API_PORT", "tcp://10.0.0.7:8080"),  # wg-appliance-api
+        ("WG_APPLIANCE_API_SERVICE_HOST", "10.0.0.7"),
+        ("WG_APPLIANCE_WIREGUARD_PORT_51820_UDP", "udp://10.0.0.7:51820"),
+        ("WG_APPLIANCE_NAME", "/web/exit"),  # of a container that is linked
+        ("WG_APPLIANCE_ENV_PATH", "/bin"),
+        ("WG_APPLIANCE_HOME", "/srv"),
+        ("WG_APPLIANCE_", ""),
+        ("WG_APPLIANCE_X\n", "hush"),
+    ],
+)
+def test_a_variable_of_a_platform_is_left_alone(
+    name: str, text: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What only looks like ours is named in a warning of one line, without its value, and changes nothing."""
+    assert parse_settings("", {name: text}, "host") == parse_settings("", {}, "host")
+    read_settings(None, {name: text}, tmp_path / "config.toml")
+    (record,) = caplog.records
+    assert record.levelname == "WARNING"
+    assert record.getMessage().startswith(name.strip() if name.isprintable() else ascii(name))
+    assert "left alone" in record.getMessage()
+    assert "\n" not in record.getMessage()
+    assert not text or text not in record.getMessage()
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("WG_APPLIANCE_TIER_FREE_BYTES_LIMIT", "1"),  # for TIERS
+        ("WG_APPLIANCE_WIREGUARD_PORT", "51820"),  # for LISTEN_PORT: a number is no platform's
+        ("WG_APPLIANCE_API_LISTENS", "127.0.0.1:1"),
+        ("WG_APPLIANCE_EGRES_BLOCK_SMTP", "false"),
+        ("WG_APPLIANCE_NODE_ADDRESS", "192.0.2.1"),
+    ],
+)
+def test_a_variable_that_was_meant_is_refused(name: str, text: str) -> None:
+    """Misspelt, or of a section of ours: what it was to change would not be changed."""
+    assert refusal("", {name: text}).startswith(f"{name}: unknown variable; ")
+
+
+def test_a_file_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
+    """The mark that editors of Windows write is no part of the first key; within the file it is refused."""
+    file = tmp_path / "config.toml"
+    file.write_bytes(b"\xef\xbb\xbf[node]\r\nregion = 'marked'\r\n")
+    assert read_settings(file, {}).node.region == "marked"
+    file.write_bytes(b"[node]\n\xef\xbb\xbfregion = 'marked'\n")
+    with pytest.raises(ConfigError):
+        read_settings(file, {})
+
+
 def test_the_clients_variables_are_none_of_ours() -> None:
     """Where the client's exit is and its token may stand in an operator's environment."""
     environ = {"WG_APPLIANCE_API": "https://exit.example", "WG_APPLIANCE_TOKEN": "secret"}
@@ -424,3 +504,42 @@ def test_certificate_and_key_must_be_readable(tmp_path: Path) -> None:
         assert f'api.{name} = "{path}"' in str(caught.value)
         path.write_text("pem", encoding="utf-8")
     assert read_settings(file, {}).api.tls_key == key
+
+
+# What is allowed and hardly meant ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("", []),
+        ("[wireguard]\nkeepalive = 0\n", ["wireguard.keepalive = 0 beside tiers.anonymous.idle_timeout = 300s, "]),
+        ("[wireguard]\nkeepalive = 600\n", ["wireguard.keepalive = 600 beside tiers.anonymous.idle_timeout"]),
+        ("[wireguard]\nkeepalive = 120\n", []),
+        (
+            "[wireguard]\nkeepalive = 0\n"
+            + "".join(f"[tiers.{t}]\nidle_timeout = 0\n" for t in ("anonymous", "free", "paid")),
+            [],
+        ),
+        ('[tiers.free]\nidle_timeout = "2m"\n', ["tiers.free.idle_timeout = 120s: "]),
+        ('[tiers.free]\nidle_timeout = "3m"\n', []),
+        (
+            '[wireguard]\nkeepalive = 0\n[tiers.free]\nidle_timeout = "1m"\n',
+            ["wireguard.keepalive = 0", "tiers.free.idle_timeout = 60s: "],
+        ),
+    ],
+)
+def test_what_is_hardly_meant_is_said(text: str, named: list[str]) -> None:
+    """In one line each, with what to try: what would end sessions in use as idle."""
+    lines = list(cautions(parse_settings(text, {}, "host")))
+    assert len(lines) == len(named)
+    assert all(line.startswith(start) for line, start in zip(lines, named, strict=True))
+    assert all("; set " in line and "\n" not in line for line in lines)
+
+
+@pytest.mark.parametrize("key", ["api.trusted_proxies", "egress.extra_block"])
+def test_a_network_in_ipv6_form_is_the_ipv4_one(key: str) -> None:
+    """Addresses are compared as IPv4: in the other form it would hold nobody."""
+    for text, network in (("::ffff:10.0.0.0/104", "10.0.0.0/8"), ("::ffff:192.0.2.7/128", "192.0.2.7/32")):
+        assert at(parse_settings(toml(key, f'["{text}"]'), {}, "host"), key) == (ip_network(network),)
+    assert at(parse_settings(toml(key, '["::/0"]'), {}, "host"), key) == (ip_network("::/0"),)

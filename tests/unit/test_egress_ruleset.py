@@ -65,6 +65,9 @@ VARIANTS = {
     "every UDP port taken": replace(FULL, port_ranges=replace(RANGES, udp=None)),
     "one port": replace(FULL, port_ranges=replace(RANGES, udp=PortRange(4000, 4000))),
     "services": replace(FULL, services=HostServices(NATS, (API4, API6), (METRICS, METRICS_INSIDE))),
+    "services, and an endpoint": replace(
+        FULL, services=HostServices(NATS, (API4, API6), (METRICS,), (NATS, ip_address("198.51.100.9"), NATS6))
+    ),
     "services, IPv6": replace(FULL, services=HostServices(NATS6, (API4, API6), (METRICS,))),
     "a listener at a private address": replace(FULL, services=HostServices(NATS, (BEHIND_NAT,))),
     "a listener at the public address": replace(FULL, services=HostServices(NATS, (HostService(NATS, 443),))),

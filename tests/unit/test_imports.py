@@ -61,6 +61,10 @@ PURE = (
     "network.firewall.flow_capacity",
     "network.firewall.flow_excess",
     "network.firewall.table_choice",
+    "cli.short_ids",
+    "cli.table",
+    "config.cautions",
+    "config.foreign_variables",
     "config.reloadable",
     "client.api.responses",
     "client.tunnel.wg_config",
@@ -76,6 +80,9 @@ PURE = (
     "ops.doctor.state",
     "ops.doctor.tracking",
     "ops.doctor.tunnel",
+    "server.api.accept",
+    "server.api.error_codes",
+    "server.api.openapi_document",
     "server.console.reference",
 )
 READS_THE_CLOCK = "domain.clock"  # the one module of domain/ that asks the host something

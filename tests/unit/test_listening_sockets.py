@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from appliance.config.listeners import LISTENERS
 from appliance.config.load import HostPort, UnixPath
 from appliance.domain.errors import HostError
 from appliance.network import sockets
@@ -50,6 +51,16 @@ def test_address_that_comes_later(address: str) -> None:
     """The tunnel's own address is bound before there is a tunnel."""
     with closing(sockets.bind("api.listen", HostPort(address, 0), later={address})) as listener:
         assert listener.getsockname()[0] == address
+
+
+def test_all_addresses_are_those_of_both_ip_versions() -> None:
+    """[::] takes connections over IPv4 too; an IPv6 address of its own does not."""
+    with closing(sockets.bind("api.listen", HostPort("::", 0))) as listener:
+        port = listener.getsockname()[1]
+        for host in ("127.0.0.1", "::1"):
+            socket.create_connection((host, port), timeout=5).close()
+    with closing(sockets.bind("api.listen", HostPort("::1", 0))) as listener, pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", listener.getsockname()[1]), timeout=5)
 
 
 def test_no_such_address() -> None:
@@ -98,3 +109,17 @@ def test_a_taken_udp_port_is_named() -> None:
             sockets.require_udp_port("wireguard.listen_port", port)
     sockets.require_udp_port("wireguard.listen_port", port)
     sockets.require_udp_port("wireguard.listen_port", port)
+
+
+@pytest.mark.parametrize(
+    ("listed", "kept"),
+    [
+        (["0.0.0.0:80", "[::]:80"], ["[::]:80"]),
+        (["[::]:80", "127.0.0.1:80", "[::1]:80", "exit.example:80"], ["[::]:80"]),
+        (["127.0.0.1:80", "0.0.0.0:80", "[::1]:80"], ["0.0.0.0:80", "[::1]:80"]),
+        (["[::]:80", "127.0.0.1:81", "unix:/run/x"], ["[::]:80", "127.0.0.1:81", "unix:/run/x"]),
+    ],
+)
+def test_what_another_listener_includes_is_left_out(listed: list[str], kept: list[str]) -> None:
+    """The kernel refuses a second socket there; and it is listened to already."""
+    assert [str(each) for each in LISTENERS.parse(listed)] == kept

@@ -92,13 +92,13 @@ def answering(listener: socket.socket, tls: tuple[Path, Path] | None = None) -> 
 def tcp(shown: str = "127.0.0.1") -> tuple[socket.socket, ApiSettings]:
     listener = socket.socket()
     listener.bind(("127.0.0.1", 0))
-    return listener, replace(DEFAULTS, listen=HostPort(shown, listener.getsockname()[1]))
+    return listener, replace(DEFAULTS, listen=(HostPort(shown, listener.getsockname()[1]),))
 
 
 def unix(folder: Path) -> tuple[socket.socket, ApiSettings]:
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(str(folder / "api"))
-    return listener, replace(DEFAULTS, listen=UnixPath(folder / "api"))
+    return listener, replace(DEFAULTS, listen=(UnixPath(folder / "api"),))
 
 
 @pytest.mark.parametrize("where", ["tcp", "everywhere", "unix"])

@@ -61,13 +61,19 @@ class HostService:
 class HostServices:
     """Describes the services of the host that the appliance knows.
 
-    `public_ip`: the address at which the internet reaches them; it may be a NAT's and not the host's. `open`: clients
-    reach them as the internet does. `closed`: clients reach them nowhere.
+    `public_ip`: the address at which the internet reaches them; it may be a NAT's and not the host's. `endpoints`:
+    others that clients dial. `open`: clients reach them as the internet does. `closed`: clients reach them nowhere.
     """
 
     public_ip: Address | None = None
     open: Sequence[HostService] = ()
     closed: Sequence[HostService] = ()
+    endpoints: Sequence[Address] = ()
+
+    def dialled(self, version: int) -> list[Address]:
+        """Returns the addresses of an IP version at which the internet reaches them, each once."""
+        known = [*([] if self.public_ip is None else [self.public_ip]), *self.endpoints]
+        return list(dict.fromkeys(address for address in known if address.version == version))
 
 
 @dataclass(frozen=True, slots=True)

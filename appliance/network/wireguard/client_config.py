@@ -24,6 +24,17 @@ class Endpoint:
 
 
 @dataclass(frozen=True, slots=True)
+class NamedEndpoint:
+    """Names where clients dial by a host name, which each client resolves."""
+
+    name: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"{self.name}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
 class ClientConfig:
     """Returns the file's text. `key_pair` is (private, public) if server-generated; else the client adds PrivateKey.
 
@@ -36,7 +47,7 @@ class ClientConfig:
     mtu: int | None
     dns: Sequence[IPAddress]
     server_public_key: bytes
-    endpoint: Endpoint
+    endpoint: Endpoint | NamedEndpoint
     keepalive: int
     ipv6: bool
 

@@ -98,7 +98,8 @@ def require_ports(settings: Settings) -> None:
     """Raises HostError if another program holds a port of the service, which does not run yet."""
     if link_kind(settings.wireguard.interface) is None:  # else the tunnel is up and holds the port
         sockets.require_udp_port("wireguard.listen_port", settings.wireguard.listen_port)
-    for key, where in (("api.listen", settings.api.listen), ("metrics.listen", settings.metrics.listen)):
+    listeners = [("api.listen", each) for each in settings.api.listen]
+    for key, where in [*listeners, ("metrics.listen", settings.metrics.listen)]:
         if isinstance(where, HostPort):
             sockets.bind(key, where, later=settings.wireguard.own_addresses).close()
 

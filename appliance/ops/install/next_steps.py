@@ -18,6 +18,7 @@ vpn.example.org {
 NGINX = """\
 server {
     listen 443 ssl;
+    listen [::]:443 ssl;
     server_name vpn.example.org;
     ssl_certificate     /etc/ssl/vpn.example.org/fullchain.pem;
     ssl_certificate_key /etc/ssl/vpn.example.org/privkey.pem;
@@ -56,7 +57,7 @@ def ports(settings: Settings, firewalls: Iterable[str]) -> list[str]:
 
 def reaching(settings: Settings) -> list[str]:
     """Returns how to reach the API from other hosts; nothing if it does not listen on loopback."""
-    if not settings.api.listen.loopback:
+    if not settings.api.loopback:
         return []
     return [
         f"The API listens on {settings.api.url}, for this host only. To reach it from other hosts, use one of:",

@@ -16,16 +16,14 @@ if TYPE_CHECKING:
 
     from appliance.config.load import ApiSettings
 
-LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 (a listener on all addresses is reached by loopback)
-
 
 class LocalApi(http.Api):
     def __init__(self, settings: ApiSettings) -> None:
-        where = settings.listen
+        where = settings.listen[0]
         if isinstance(where, UnixPath):
             host, port = "localhost", HTTP_PORT
         else:
-            host, port = LOOPBACK.get(where.host, where.host), where.port
+            host, port = where.dialled.host, where.port
 
         def dial(seconds: float) -> socket.socket:
             if isinstance(where, UnixPath):

@@ -5,16 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from litestar import HttpMethod, Litestar, Request
+from litestar import HttpMethod, Request
 
 from appliance.server.api.errors import handlers
 from appliance.server.api.openapi import openapi
 from appliance.server.api.routes.public import public_routes
 from appliance.server.api.routes.sessions import session_routes
 from appliance.server.api.routes.usage import usage_routes
+from appliance.server.http.application import Application
 
 if TYPE_CHECKING:
     from collections.abc import Container
+
+    from litestar import Litestar
 
     from appliance.config.plans import Terms
     from appliance.domain.clock import Clock
@@ -56,7 +59,7 @@ def create_app(
         if request.method == HttpMethod.OPTIONS:
             limits.count_source(request.scope)
 
-    return Litestar(
+    return Application(
         [
             *session_routes(services.sessions, services.quotas, authenticate, own_keys, clock),
             *usage_routes(services.quotas, authenticate, services.terms),

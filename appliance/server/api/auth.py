@@ -54,6 +54,11 @@ class Authenticator:
         return account
 
 
+def presented(request: Request[Any, Any, Any]) -> bytes:
+    """Returns the hash of the token of a request that was authenticated."""
+    return token_hash(bearer_token(_authorization(request)) or "")
+
+
 def _authorization(request: Request[Any, Any, Any]) -> str:
     """Returns the Authorization header without Litestar's parsing of all headers.
 

@@ -1,4 +1,5 @@
-"""Maps the domain's errors to HTTP, in one table. Every error body is `{"error": <message>}` and extra fields."""
+"""Maps the domain's errors to HTTP, in one table. Every error body is `{"error": <message>, "code": <word>}` and extra
+fields."""
 
 from __future__ import annotations
 
@@ -12,15 +13,22 @@ from litestar.exceptions import HTTPException, MethodNotAllowedException, NotFou
 from appliance.domain.clock import rfc3339_end
 from appliance.domain.errors import (
     ApplianceError,
+    InvalidJson,
     InvalidRequest,
+    InvalidToken,
     LiveSessionLimitReached,
+    MissingToken,
     NoActiveNodeInRegion,
+    NoActiveNodes,
+    PeerApplyFailed,
     QuotaExceeded,
     SessionNotFound,
+    StoreUnavailable,
+    SubnetExhausted,
     TooManyRequests,
-    Unauthenticated,
-    Unavailable,
 )
+from appliance.server.api.error_codes import ErrorCode, code_of
+from appliance.server.http.application import allow
 from appliance.sessions.node import RETRY_MS
 
 if TYPE_CHECKING:
@@ -31,14 +39,21 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-STATUS: tuple[tuple[type[ApplianceError], HTTPStatus], ...] = (
-    (TooManyRequests, HTTPStatus.TOO_MANY_REQUESTS),
-    (Unauthenticated, HTTPStatus.UNAUTHORIZED),
-    (InvalidRequest, HTTPStatus.BAD_REQUEST),
-    (LiveSessionLimitReached, HTTPStatus.FORBIDDEN),
-    (QuotaExceeded, HTTPStatus.PAYMENT_REQUIRED),
-    (SessionNotFound, HTTPStatus.NOT_FOUND),
-    (Unavailable, HTTPStatus.SERVICE_UNAVAILABLE),
+# The first that fits counts.
+STATUS: tuple[tuple[type[ApplianceError], HTTPStatus, ErrorCode], ...] = (
+    (TooManyRequests, HTTPStatus.TOO_MANY_REQUESTS, ErrorCode.TOO_MANY_REQUESTS),
+    (MissingToken, HTTPStatus.UNAUTHORIZED, ErrorCode.MISSING_TOKEN),
+    (InvalidToken, HTTPStatus.UNAUTHORIZED, ErrorCode.INVALID_TOKEN),
+    (InvalidJson, HTTPStatus.BAD_REQUEST, ErrorCode.INVALID_JSON),
+    (InvalidRequest, HTTPStatus.BAD_REQUEST, ErrorCode.INVALID_REQUEST),
+    (LiveSessionLimitReached, HTTPStatus.FORBIDDEN, ErrorCode.LIVE_SESSION_LIMIT),
+    (QuotaExceeded, HTTPStatus.PAYMENT_REQUIRED, ErrorCode.QUOTA_EXCEEDED),
+    (SessionNotFound, HTTPStatus.NOT_FOUND, ErrorCode.SESSION_NOT_FOUND),
+    (NoActiveNodes, HTTPStatus.SERVICE_UNAVAILABLE, ErrorCode.NO_ACTIVE_NODES),
+    (NoActiveNodeInRegion, HTTPStatus.SERVICE_UNAVAILABLE, ErrorCode.REGION_UNAVAILABLE),
+    (SubnetExhausted, HTTPStatus.SERVICE_UNAVAILABLE, ErrorCode.SUBNET_EXHAUSTED),
+    (PeerApplyFailed, HTTPStatus.SERVICE_UNAVAILABLE, ErrorCode.PEER_APPLY_FAILED),
+    (StoreUnavailable, HTTPStatus.SERVICE_UNAVAILABLE, ErrorCode.STORE_UNAVAILABLE),
 )
 
 HEADERS = {
@@ -48,7 +63,7 @@ HEADERS = {
 
 
 def _extra(error: ApplianceError) -> dict[str, object]:
-    """Returns the fields that an error's body has besides `error`."""
+    """Returns the fields that an error's body has besides `error` and `code`."""
     if isinstance(error, NoActiveNodeInRegion):
         return {"available": error.available}
     if isinstance(error, QuotaExceeded):
@@ -74,13 +89,14 @@ def _headers(error: ApplianceError) -> dict[str, str]:
 
 def error_response(
     status: HTTPStatus,
+    code: ErrorCode,
     message: str,
     *,
     headers: dict[str, str] | None = None,
     extra: dict[str, object] | None = None,
 ) -> Response[dict[str, object]]:
     return Response(
-        {"error": message, **(extra or {})},
+        {"error": message, "code": code, **(extra or {})},
         status_code=status,
         media_type=MediaType.JSON,
         headers={**HEADERS.get(status, {}), **(headers or {})},
@@ -88,9 +104,9 @@ def error_response(
 
 
 def from_domain(_: Request[Any, Any, Any], error: ApplianceError) -> Response[dict[str, object]]:
-    for kind, status in STATUS:
+    for kind, status, code in STATUS:
         if isinstance(error, kind):
-            return error_response(status, str(error), headers=_headers(error), extra=_extra(error))
+            return error_response(status, code, str(error), headers=_headers(error), extra=_extra(error))
     return internal(_, error)
 
 
@@ -99,7 +115,10 @@ def from_framework(request: Request[Any, Any, Any], error: HTTPException) -> Res
     if error.status_code >= HTTPStatus.INTERNAL_SERVER_ERROR:
         return internal(request, error)
     status = HTTPStatus(error.status_code)
-    return error_response(status, status.phrase.lower(), headers=error.headers)
+    headers = {
+        name: allow(value) if name.lower() == "allow" else value for name, value in (error.headers or {}).items()
+    }
+    return error_response(status, code_of(status), status.phrase.lower(), headers=headers)
 
 
 def internal(request: Request[Any, Any, Any], error: Exception) -> Response[dict[str, object]]:
@@ -107,7 +126,7 @@ def internal(request: Request[Any, Any, Any], error: Exception) -> Response[dict
     # The route, not the path itself, which is text from the client.
     route = request.scope.get("path_template", "an unknown path")
     log.error("%s %s failed", request.method, route, exc_info=error)
-    return error_response(HTTPStatus.INTERNAL_SERVER_ERROR, "internal error")
+    return error_response(HTTPStatus.INTERNAL_SERVER_ERROR, ErrorCode.INTERNAL_ERROR, "internal error")
 
 
 HANDLERS = {ApplianceError: from_domain, HTTPException: from_framework, Exception: internal}

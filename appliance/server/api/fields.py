@@ -8,6 +8,7 @@ from msgspec import Meta
 
 from appliance.domain.entities import Reason
 from appliance.domain.tiers import Tier
+from appliance.server.api.error_codes import ErrorCode
 
 INSTANT = r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ$"
 
@@ -62,9 +63,18 @@ SecondsLimit = Annotated[int, _count("of sessions in the window; 0: unmetered", 
 MaxSession = Annotated[int, _count("seconds from creation to the hard cutoff", 2_592_000)]
 Millicents = Annotated[int, _count("1/1000 of a cent, rounded down; on paid, where a price is configured", 21_000)]
 Currency = Annotated[str, Meta(description="ISO 4217, lower case", pattern="^[a-z]{3}$", examples=["eur"])]
-TerminatedReason = Annotated[Reason, Meta(description="why it ended", examples=["closed"])]
+TerminatedReason = Annotated[
+    str,
+    Meta(
+        description=f"why it ended: {', '.join(Reason)}, or in an admin's own words",
+        min_length=1,
+        max_length=200,
+        examples=["closed"],
+    ),
+]
 
 NodeCount = Annotated[int, Meta(description="active nodes", ge=1, examples=[1])]
-ErrorText = Annotated[str, Meta(description="short and stable", examples=["session not found"])]
+ErrorText = Annotated[str, Meta(description="short and stable, for people", examples=["session not found"])]
+Code = Annotated[ErrorCode, Meta(description="stable, for programs", examples=["session_not_found"])]
 Hint = Annotated[str, Meta(description="what may help", examples=["try again after 2026-11-25T14:20:00Z"])]
 Regions = Annotated[list[RegionCode], Meta(description="regions that have an active node", examples=[["local"]])]

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from litestar import Litestar, Response, get
+from litestar import Response, get
 from prometheus_client import ProcessCollector, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from appliance.server.api.errors import HANDLERS
+from appliance.server.http.application import Application
 
 if TYPE_CHECKING:
+    from litestar import Litestar
     from prometheus_client import CollectorRegistry
 
 
@@ -21,7 +23,7 @@ def create_metrics_app(registry: CollectorRegistry) -> Litestar:
     def metrics() -> Response[bytes]:
         return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
 
-    return Litestar(
+    return Application(
         [metrics],
         exception_handlers=HANDLERS,  # type: ignore[arg-type]  # its handlers take the exceptions they are listed for
         openapi_config=None,

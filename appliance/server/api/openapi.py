@@ -12,17 +12,31 @@ from litestar.openapi.spec import (
     Example,
     OpenAPIHeader,
     OpenAPIMediaType,
+    OpenAPIResponse,
     OpenAPIType,
     Operation,
     Parameter,
+    Reference,
     RequestBody,
     Schema,
     SecurityScheme,
+    Tag,
 )
 
+from appliance import __version__
 from appliance.network.wireguard.keys import TEXT_LENGTH
+from appliance.server.api.error_codes import ErrorCode
+from appliance.server.api.openapi_document import refined
 from appliance.server.api.reference_page import ReferencePlugin
-from appliance.server.api.schemas import LIST_LIMIT, LIST_LIMIT_MOST, REGION, ErrorBody, QuotaErrorBody, RegionErrorBody
+from appliance.server.api.schemas import (
+    DNS_MOST,
+    LIST_LIMIT,
+    LIST_LIMIT_MOST,
+    REGION,
+    ErrorBody,
+    QuotaErrorBody,
+    RegionErrorBody,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -34,66 +48,115 @@ BEARER: list[dict[str, list[str]]] = [{"bearer": []}]
 CANONICAL_KEY = "^[A-Za-z0-9+/]{42}[AEIMQUYcgkosw048]=$"  # 32 bytes in base64: the last character has two unused bits
 A_KEY = "mGbrFQRqhL2gEBYRAFHKIKNzQQxALqUD5ZUUbYfQ8UQ="
 AN_ID = "ses_b0897940b5aa508cb4c22562"
+SESSION_ID_HEADER = "Session-Id"
 RESETS_AT = "2026-11-25T14:20:00Z"
 
 DESCRIPTION = """\
 Sessions on a self-hosted WireGuard exit.
 
 Bodies are read as JSON whatever their Content-Type says, and unknown fields are ignored. Times are RFC 3339 in UTC,
-durations seconds, sizes bytes, money millicents (1/1000 of a cent). Every error is {"error": "<message>"}, with the
-extra fields that are named; beside those of each operation: 404 "not found" for an unknown path, 405 "method not
-allowed", 500 "internal error", and, where a request is no HTTP that can be read, 400, 408, 431 or 501, after which the
-connection is closed."""
+durations seconds, sizes bytes, money millicents (1/1000 of a cent). HEAD is answered wherever GET is, without a body.
 
-Failure = tuple[str, type[Any], dict[str, Any]]
+Every error is {"error": "<message>", "code": "<word>"}, with the extra fields that are named: the message is for
+people, the code for programs. Beside those of each operation there are 404 not_found for an unknown path, 405
+method_not_allowed, 500 internal_error, and, where a request is no HTTP that can be read, 400 bad_request, 408
+request_timeout, 431 headers_too_large or 501 not_implemented, after which the connection is closed.
+
+The calls below are for a shell that has the API's address in $API, such as https://vpn.example.org, and a token in
+$TOKEN."""
+
+TAGS = {
+    "sessions": "tunnels of an account: opened, shown, ended",
+    "usage": "what an account has used of its windows",
+    "regions": "where there are exits",
+    "operations": "whether the exit works",
+}
+
+# Meaning, the body's type, and an example of each code.
+Failure = tuple[str, type[Any], list[dict[str, Any]]]
 
 
 def failures(**bodies: Failure) -> dict[int, ResponseSpec]:
-    """Returns the documented failures by status, given as s404 and the like: meaning, body's type, example."""
+    """Returns the documented failures by status, given as s404 and the like."""
     return {
         int(name.removeprefix("s")): ResponseSpec(
-            data_container=body, description=text, generate_examples=False, examples=[Example(value=example)]
+            data_container=body,
+            description=text,
+            generate_examples=False,
+            examples=[Example(id=example["code"], summary=example["code"], value=example) for example in examples],
         )
-        for name, (text, body, example) in bodies.items()
+        for name, (text, body, examples) in bodies.items()
     }
 
 
-def _error(text: str, message: str) -> Failure:
-    return text, ErrorBody, {"error": message}
+def _error(text: str, **messages: str) -> Failure:
+    """Returns a failure whose body has no further fields. `messages`: one for each code."""
+    return text, ErrorBody, [{"error": message, "code": ErrorCode(code)} for code, message in messages.items()]
 
 
-UNAUTHENTICATED = _error("no token, or one that is unknown, expired or revoked", "invalid token")
-NOT_FOUND = _error("no such session of this account", "session not found")
+UNAUTHENTICATED = _error(
+    "no token, or one that is unknown, expired or revoked",
+    missing_token="missing token",  # noqa: S106 (no token)
+    invalid_token="invalid token",  # noqa: S106 (no token)
+)
+NOT_FOUND = _error("no such session of this account", session_not_found="session not found")
 TOO_MANY = _error(
     "more requests than the tier allows per token, or this host per source without one",
-    "too many requests",
+    too_many_requests="too many requests",
 )
-UNAVAILABLE = _error("the exit cannot do this now", "store unavailable")
-BAD_PARAMETER = _error("a parameter is not valid", "limit must be 1 to 200")
-BAD_BODY = _error("the body is not a JSON object, or a field is not valid", "region is required")
-TOO_LARGE = _error("the body is too large", "request entity too large")
-NO_MORE_LIVE = _error("the tier's live sessions are all in use", "live session limit reached")
-NOT_READY = _error("the store or the tunnel does not work; the error is the reason", "the tunnel does not answer")
+UNAVAILABLE = _error("the exit cannot do this now", store_unavailable="store unavailable")
+NOT_ENDED = _error(
+    "the exit cannot do this now; a peer that was not removed in time is removed later",
+    store_unavailable="store unavailable",
+    peer_apply_failed="peer apply failed; node may be disconnected",
+)
+BAD_PARAMETER = _error("a parameter is not valid", invalid_request="limit must be 1 to 200")
+BAD_BODY = _error(
+    "the body is not a JSON object, or a field is not valid",
+    invalid_json="invalid json",
+    invalid_request="region is required",
+    bad_request="content-length and transfer-encoding exclude each other",
+)
+TOO_LARGE = _error("the body is too large", request_too_large="request entity too large")
+NO_MORE_LIVE = _error("the tier's live sessions are all in use", live_session_limit="live session limit reached")
+NOT_READY = _error(
+    "the store or the tunnel does not work; the error is the reason",
+    no_active_nodes="the WireGuard interface is gone",
+    store_unavailable="store unavailable",
+)
 NO_NODE: Failure = (
     "no active node, no free address, or the exit did not accept the peer",
     RegionErrorBody,
-    {"error": "no active node in region nowhere", "available": ["local"]},
+    [
+        {"error": "no active nodes", "code": ErrorCode.NO_ACTIVE_NODES},
+        {
+            "error": "no active node in region nowhere",
+            "code": ErrorCode.REGION_UNAVAILABLE,
+            "available": ["local"],
+        },
+        {"error": "subnet exhausted", "code": ErrorCode.SUBNET_EXHAUSTED},
+        {"error": "peer apply failed; node may be disconnected", "code": ErrorCode.PEER_APPLY_FAILED},
+        {"error": "store unavailable", "code": ErrorCode.STORE_UNAVAILABLE},
+    ],
 )
 QUOTA_EXCEEDED: Failure = (
     "a usage window is used up; the body says until when",
     QuotaErrorBody,
-    {
-        "error": "quota exceeded",
-        "tier": "free",
-        "bytes_used": 5_368_709_120,
-        "bytes_limit": 5_368_709_120,
-        "session_seconds": 125,
-        "session_limit": 7200,
-        "bytes_window_resets_at": RESETS_AT,
-        "seconds_window_resets_at": RESETS_AT,
-        "resets_at": RESETS_AT,
-        "hint": f"try again after {RESETS_AT}, or ask the operator for a higher tier",
-    },
+    [
+        {
+            "error": "quota exceeded",
+            "code": ErrorCode.QUOTA_EXCEEDED,
+            "tier": "free",
+            "bytes_used": 5_368_709_120,
+            "bytes_limit": 5_368_709_120,
+            "session_seconds": 125,
+            "session_limit": 7200,
+            "bytes_window_resets_at": RESETS_AT,
+            "seconds_window_resets_at": RESETS_AT,
+            "resets_at": RESETS_AT,
+            "hint": f"try again after {RESETS_AT}, or ask the operator for a higher tier",
+        }
+    ],
 )
 
 RETRY_AFTER = {
@@ -116,9 +179,10 @@ class Documented(Operation):
                 response.headers = dict(HEADERS[status])  # type: ignore[union-attr]  # none is a reference
 
 
-def _create_session_schema() -> Schema:
+def _session_request() -> Schema:
     text, boolean, null = OpenAPIType.STRING, OpenAPIType.BOOLEAN, OpenAPIType.NULL
     return Schema(
+        title="SessionRequest",
         type=OpenAPIType.OBJECT,
         required=["region"],
         properties={
@@ -137,12 +201,25 @@ def _create_session_schema() -> Schema:
                 examples=[A_KEY],
             ),
             "ipv6": Schema(
-                type=[boolean, null],
-                default=True,
-                description="false leaves IPv6 out of wg_config, for clients on which it is disabled",
+                type=[boolean, null],  # no default: generators would make it required
+                description="false leaves IPv6 out of wg_config, for clients on which it is disabled; left out: true",
                 examples=[True],
             ),
+            "dns": _dns(),
         },
+    )
+
+
+def _dns() -> Schema:
+    address = Schema(type=OpenAPIType.STRING, examples=["9.9.9.9"])
+    return Schema(
+        one_of=[
+            Schema(type=OpenAPIType.ARRAY, items=address, min_items=1, max_items=DNS_MOST),
+            Schema(type=OpenAPIType.BOOLEAN, const=False),
+            Schema(type=OpenAPIType.NULL),
+        ],
+        description="resolvers for the file's DNS line; false: no such line; left out or null: the operator's",
+        examples=[["9.9.9.9", "2620:fe::fe"]],
     )
 
 
@@ -155,15 +232,29 @@ class CreateSession(Documented):
         self.request_body = RequestBody(
             content={
                 "application/json": OpenAPIMediaType(
-                    schema=_create_session_schema(),
+                    schema=Reference(ref="#/components/schemas/SessionRequest"),
                     examples={
                         "the server makes the key pair": Example(value={"region": "local"}),
                         "own key": Example(value={"region": "local", "client_public_key": A_KEY}),
+                        "resolvers": Example(value={"region": "local", "dns": ["9.9.9.9"]}),
                     },
                 )
             },
             required=True,
         )
+        created = (self.responses or {})["201"]
+        if isinstance(created, OpenAPIResponse):
+            created.content = (created.content or {}) | {
+                "text/plain": OpenAPIMediaType(
+                    schema=Schema(type=OpenAPIType.STRING, description="wg_config alone, with Accept: text/plain")
+                )
+            }
+            created.headers = {
+                SESSION_ID_HEADER: OpenAPIHeader(
+                    description="the id, where the answer is the file alone",
+                    schema=Schema(type=OpenAPIType.STRING, examples=[AN_ID]),
+                )
+            }
 
 
 @dataclass
@@ -212,6 +303,11 @@ class OneSession(Documented):
         ]
 
 
+def documented(generated: dict[str, Any]) -> dict[str, Any]:
+    """Returns the document as it is served."""
+    return refined(generated, {"SessionRequest": _session_request().to_schema()})
+
+
 class DocumentPlugin(JsonRenderPlugin):
     """Encodes the document once, so that requests for it do not delay others."""
 
@@ -219,7 +315,7 @@ class DocumentPlugin(JsonRenderPlugin):
 
     def render(self, request: Request[Any, Any, Any], openapi_schema: dict[str, Any]) -> bytes:
         if self._encoded is None:
-            self._encoded = super().render(request, openapi_schema)
+            self._encoded = super().render(request, documented(openapi_schema))
         return self._encoded
 
     def receive_router(self, router: Router) -> None:
@@ -230,11 +326,14 @@ class DocumentPlugin(JsonRenderPlugin):
 def openapi(count_source: Callable[[Scope], None]) -> OpenAPIConfig:
     return OpenAPIConfig(
         title="wg-appliance",
-        version="1",  # the API's; the program's version is not disclosed
+        version=__version__,  # generated clients are compared by it
         description=DESCRIPTION,
         path="/schema",
         use_handler_docstrings=True,
         # Litestar's own pages load scripts from other hosts.
-        render_plugins=[DocumentPlugin(), ReferencePlugin(count_source)],
-        components=Components(security_schemes={"bearer": SecurityScheme(type="http", scheme="bearer")}),
+        render_plugins=[DocumentPlugin(), ReferencePlugin(count_source, documented)],
+        components=Components(
+            security_schemes={"bearer": SecurityScheme(type="http", scheme="bearer")},
+        ),
+        tags=[Tag(name, description) for name, description in TAGS.items()],
     )

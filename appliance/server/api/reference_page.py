@@ -18,13 +18,16 @@ if TYPE_CHECKING:
 class ReferencePlugin(OpenAPIRenderPlugin):
     """Serves the page. Unlike the document itself, it counts against its source."""
 
-    def __init__(self, count_source: Callable[[Scope], None]) -> None:
+    def __init__(
+        self, count_source: Callable[[Scope], None], documented: Callable[[dict[str, Any]], dict[str, Any]]
+    ) -> None:
         super().__init__(path="/")
         self._count_source = count_source
+        self._documented = documented
         self._page: bytes | None = None
 
     def render(self, request: Request[Any, Any, Any], openapi_schema: dict[str, Any]) -> bytes:
         self._count_source(request.scope)
         if self._page is None:
-            self._page = reference_page(openapi_schema).encode()
+            self._page = reference_page(self._documented(openapi_schema)).encode()
         return self._page

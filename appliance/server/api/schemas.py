@@ -7,15 +7,17 @@ from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
+from appliance.config.value_types import UNICAST
 from appliance.domain import accounting, pricing
 from appliance.domain.clock import rfc3339, rfc3339_end
-from appliance.domain.errors import InvalidRequest
+from appliance.domain.errors import InvalidJson, InvalidRequest
 from appliance.network.wireguard import keys
 from appliance.server.api import fields  # noqa: TC001 (msgspec and Litestar read annotations at run time)
 from appliance.sessions.opening import SessionRequest
 
 if TYPE_CHECKING:
     from collections.abc import Container, Mapping, Sequence
+    from ipaddress import IPv4Address, IPv6Address
 
     from appliance.domain.clock import Moment
     from appliance.domain.entities import Session
@@ -23,8 +25,11 @@ if TYPE_CHECKING:
     from appliance.domain.tiers import Tier
     from appliance.sessions.opening import NewSession
 
+    Address = IPv4Address | IPv6Address
+
 REGION = re.compile(r"[a-z0-9][a-z0-9-]{0,31}")
 SESSION_ID = re.compile(r"ses_[0-9a-f]{24}")
+DNS_MOST = 3  # what resolv.conf(5) takes
 LIST_LIMIT, LIST_LIMIT_MOST = 50, 200
 
 
@@ -32,13 +37,13 @@ LIST_LIMIT, LIST_LIMIT_MOST = 50, 200
 
 
 def parse_object(body: bytes) -> dict[str, object]:
-    """Parses a JSON object, whatever the Content-Type says. Raises InvalidRequest if the body is not one."""
+    """Parses a JSON object, whatever the Content-Type says. Raises InvalidJson if the body is not one."""
     try:
         value = msgspec.json.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise InvalidRequest("invalid json") from error
+        raise InvalidJson from error
     if not isinstance(value, dict):
-        raise InvalidRequest("invalid json")
+        raise InvalidJson
     return value
 
 
@@ -56,7 +61,24 @@ def parse_session_request(body: Mapping[str, object], own_keys: Container[bytes]
     ipv6 = body.get("ipv6")
     if not isinstance(ipv6, bool | None):
         raise InvalidRequest("ipv6 must be true or false")
-    return SessionRequest(region, public_key, ipv6 is not False)
+    return SessionRequest(region, public_key, ipv6 is not False, _dns(body.get("dns"), ipv6=ipv6 is not False))
+
+
+def _dns(value: object, *, ipv6: bool) -> tuple[Address, ...] | None:
+    """Parses `dns`: the resolvers of the file's DNS line, none for no line; None: the operator's."""
+    if value is None:
+        return None
+    if value is False:
+        return ()
+    try:
+        addresses = [UNICAST.parse(each) for each in value] if isinstance(value, list) else []
+    except ValueError:
+        addresses = []
+    if not 1 <= len(addresses) <= DNS_MOST:
+        raise InvalidRequest(f"dns must be false or a list of 1 to {DNS_MOST} IP addresses")
+    if not ipv6 and all(address.version == 6 for address in addresses):
+        raise InvalidRequest("dns has no IPv4 address, and ipv6 is false")
+    return tuple(addresses)
 
 
 class ListQuery(msgspec.Struct, frozen=True):
@@ -146,7 +168,7 @@ class SessionStatus(msgspec.Struct, frozen=True, omit_defaults=True):
             quota_seconds_limit=quota.seconds_limit,
             last_handshake_at=instant(s.last_handshake_at),
             terminated_at=instant(s.terminated_at),
-            terminated_reason=msgspec.UNSET if s.terminated_at is None or s.reason is None else s.reason,
+            terminated_reason=msgspec.UNSET if s.terminated_at is None or s.ending is None else s.ending,
             cost_time_millicents=msgspec.UNSET if price is None else price.time,
             cost_bytes_millicents=msgspec.UNSET if price is None else price.bytes,
             cost_currency=msgspec.UNSET if s.rates is None else s.rates.currency,
@@ -198,10 +220,12 @@ class Health(msgspec.Struct, frozen=True):
 
 class ErrorBody(msgspec.Struct, frozen=True):
     error: fields.ErrorText
+    code: fields.Code
 
 
 class QuotaErrorBody(msgspec.Struct, frozen=True):
     error: fields.ErrorText
+    code: fields.Code
     tier: fields.TierNow
     bytes_used: fields.BytesUsed
     bytes_limit: fields.BytesLimit
@@ -215,4 +239,5 @@ class QuotaErrorBody(msgspec.Struct, frozen=True):
 
 class RegionErrorBody(msgspec.Struct, frozen=True):
     error: fields.ErrorText
+    code: fields.Code
     available: fields.Regions | msgspec.UnsetType = msgspec.UNSET

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
@@ -59,6 +60,7 @@ class Operation:
     name: str
     anchor: str
     description: str
+    call: str  # for a shell
     authenticated: bool
     parameters: list[Field]
     body: Body | None
@@ -96,7 +98,11 @@ class _Schemas:
     def resolve(self, schema: Json) -> Json:
         """Follows $ref, allOf and oneOf, and keeps the keys beside them."""
         resolved = {key: value for key, value in schema.items() if key not in ("$ref", "allOf", "oneOf")}
-        inner = schema.get("allOf") or schema.get("oneOf") or []
+        inner, choices = schema.get("allOf", []), schema.get("oneOf", [])
+        if len(choices) > 1:
+            resolved["type"] = [_kind(self.resolve(each)) for each in choices]
+        else:
+            inner = [*inner, *choices]
         if "$ref" in schema:
             inner = [self.by_name[schema["$ref"].rpartition("/")[2]]]
         for part in inner:
@@ -117,18 +123,37 @@ class _Schemas:
 
 
 def _operation(schemas: _Schemas, name: str, operation: Json) -> Operation:
+    parameters = [
+        Field.of(each["name"], each["schema"] | {"description": each["description"]}, required=each["required"])
+        for each in operation.get("parameters") or ()
+    ]
+    body = _body(schemas, operation["requestBody"]) if operation.get("requestBody") else None
     return Operation(
         name=name,
         anchor="".join(letter if letter.isalnum() else "-" for letter in name).strip("-").lower(),
         description=operation.get("description") or operation["summary"],
+        call=_call(name, operation, body),
         authenticated=bool(operation.get("security")),
-        parameters=[
-            Field.of(each["name"], each["schema"] | {"description": each["description"]}, required=each["required"])
-            for each in operation.get("parameters") or ()
-        ],
-        body=_body(schemas, operation["requestBody"]) if operation.get("requestBody") else None,
+        parameters=parameters,
+        body=body,
         responses=[_response(schemas, status, each) for status, each in operation["responses"].items()],
     )
+
+
+def _call(name: str, operation: Json, body: Body | None) -> str:
+    """Returns the operation as a curl command; $API is where the API is, $TOKEN a token."""
+    method, _, path = name.partition(" ")
+    given = {each["name"]: _text(each["schema"].get("examples", [""])[0]) for each in operation.get("parameters") or ()}
+    parts = ["curl -sS"]
+    if method != "GET" and body is None:
+        parts.append(f"-X {method}")
+    if operation.get("security"):
+        parts.append('-H "Authorization: Bearer $TOKEN"')
+    if body is not None and body.examples:
+        parts.append(f"-d {shlex.quote(json.dumps(json.loads(body.examples[0])))}")
+    for parameter, value in given.items():
+        path = path.replace(f"{{{parameter}}}", value)
+    return " ".join([*parts, f'"$API{path}"'])
 
 
 def _response(schemas: _Schemas, status: str, response: Json) -> Response:
@@ -140,6 +165,10 @@ def _body(schemas: _Schemas, holder: Json) -> Body:
     media = holder["content"]["application/json"]
     examples = [json.dumps(each["value"], indent=2) for each in (media.get("examples") or {}).values()]
     return Body(list(schemas.fields(media["schema"])), examples)
+
+
+def _kind(schema: Json) -> str:
+    return _text(schema["const"]) if "const" in schema else str(schema["type"])
 
 
 def _meaning(schema: Json, *, required: bool) -> Iterator[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
+from appliance.server.api.error_codes import ErrorCode
 from appliance.server.api.errors import error_response
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ class Unambiguous:
         if b"transfer-encoding" in names and b"content-length" in names:
             refusal = error_response(
                 HTTPStatus.BAD_REQUEST,
+                ErrorCode.BAD_REQUEST,
                 "content-length and transfer-encoding exclude each other",
                 headers={"Connection": "close"},
             )

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from appliance.server.api.error_codes import code_of
+
 if TYPE_CHECKING:
     import asyncio
     import socket
@@ -29,9 +31,30 @@ UNWANTED_S = 5.0
 TAKE_S = 30.0
 
 
+class _BoundedHeads(h11.Connection):
+    """Refuses a head that is too large also where it is whole: h11 limits only what is incomplete, and what is read in
+    one go, or waits behind another request, may hold a whole one of any size.
+
+    `method`: of the last request.
+    """
+
+    method: bytes | None = None
+
+    def next_event(self) -> Any:
+        head = self.their_state is h11.IDLE
+        before = len(self.trailing_data[0]) if head else 0
+        event = super().next_event()
+        if isinstance(event, h11.Request):
+            self.method = event.method
+            if before - len(self.trailing_data[0]) > LARGEST_HEAD:
+                raise h11.RemoteProtocolError("the head is too large", HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
+        return event
+
+
 class HttpConnection(H11Protocol):
     def __init__(self, connection: socket.socket, slots: ConnectionSlots, **uvicorns: Any) -> None:
         super().__init__(**uvicorns)
+        self.conn: _BoundedHeads = _BoundedHeads(h11.SERVER, LARGEST_HEAD)
         self._connection = connection
         self._slots = slots
         self._deadline: asyncio.TimerHandle | None = None
@@ -49,7 +72,7 @@ class HttpConnection(H11Protocol):
             # Data received before the eviction would be processed, and its answer would reach no client.
             self.transport.abort()
             return
-        # h11 limits the size of incomplete events only; a complete one it accepts at any size.
+        # Of trailers and of the lines between chunks, too, h11 accepts any size that comes in one piece.
         for start in range(0, len(data), LARGEST_HEAD):
             if not self.transport.is_closing():
                 super().data_received(data[start : start + LARGEST_HEAD])
@@ -144,16 +167,18 @@ class HttpConnection(H11Protocol):
     def _refuse(self, status: HTTPStatus) -> None:
         """Answers with an error and closes; if an answer has begun already, only closes."""
         if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
-            body = json.dumps({"error": status.phrase.lower()}, separators=(",", ":")).encode()
+            error = {"error": status.phrase.lower(), "code": code_of(status)}
+            body = json.dumps(error, separators=(",", ":")).encode()
             headers = [
                 *self.server_state.default_headers,
                 (b"content-type", b"application/json"),
                 (b"content-length", str(len(body)).encode()),
                 (b"connection", b"close"),
             ]
+            of_head = self.conn.our_state is h11.SEND_RESPONSE and self.conn.method == b"HEAD"
             for event in (
                 h11.Response(status_code=status, headers=headers, reason=status.phrase.encode()),
-                h11.Data(data=body),
+                h11.Data(data=b"" if of_head else body),
                 h11.EndOfMessage(),
             ):
                 self.transport.write(self.conn.send(event) or b"")

@@ -11,6 +11,9 @@ from appliance.domain.errors import HostError
 if TYPE_CHECKING:
     from pathlib import Path
 
+# Forward secrecy and authenticated encryption, as all suites of TLS 1.3 have them (RFC 9325, section 4.2).
+CIPHERS_OF_TLS_1_2 = "ECDHE+AESGCM:ECDHE+CHACHA20"
+
 log = logging.getLogger(__name__)
 
 
@@ -44,6 +47,9 @@ class Certificate:
         cert, key = self._files
         # Without a password, OpenSSL would ask for a passphrase at the terminal and block the server.
         context.load_cert_chain(cert, key, password="")
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context.set_ciphers(CIPHERS_OF_TLS_1_2)
+        context.set_alpn_protocols(["http/1.1"])
         return context
 
     def _state_of_files(self) -> list[tuple[int, int, int] | None]:

@@ -15,7 +15,7 @@ from appliance.server.http.protocol import HEAD_S, LARGEST_HEAD, TAKE_S, HttpCon
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Callable, Coroutine, Iterator
+    from collections.abc import Callable, Coroutine, Iterator, Sequence
 
     from litestar.types import ASGIApp
 
@@ -43,12 +43,12 @@ def _without_source(_: object) -> None:
 
 
 class WebServer:
-    """Serves one ASGI application on one bound socket."""
+    """Serves one ASGI application on bound sockets, whose connections share the slots."""
 
     def __init__(
         self,
         app: ASGIApp,
-        listener: socket.socket,
+        listeners: Sequence[socket.socket],
         grace_s: int,
         certificate: Certificate | None = None,
         source_of: Callable[[object], str | None] = _without_source,
@@ -73,10 +73,10 @@ class WebServer:
             h11_max_incomplete_event_size=LARGEST_HEAD,
         )
         self._server = _Server(config, certificate, source_of)
-        self._listener = listener
+        self._listeners = listeners
 
     async def run(self) -> None:
-        await self._server.serve(sockets=[self._listener])
+        await self._server.serve(sockets=list(self._listeners))
 
     @property
     def started(self) -> asyncio.Event:

@@ -74,6 +74,19 @@ async def by_id(db: aiosqlite.Connection, session_id: str) -> Session | None:
     return next(iter(await _fetch(db, "WHERE s.id = ?", (session_id,))), None)
 
 
+async def ids_like(db: aiosqlite.Connection, start: str, most: int) -> list[str]:
+    """Returns up to `most` ids that begin like this, with or without their prefix; pending sessions have none yet."""
+    rows = await db.execute_fetchall(
+        """
+        SELECT id FROM sessions WHERE state <> 'pending' AND substr(id, 1, length(:start)) = :start
+        UNION SELECT id FROM sessions WHERE state <> 'pending' AND substr(id, 5, length(:start)) = :start
+        LIMIT :most
+        """,
+        {"start": start, "most": most},
+    )
+    return [row["id"] for row in rows]
+
+
 async def unfinished(db: aiosqlite.Connection) -> list[Session]:
     """Returns all sessions that are not terminated, oldest first.
 
@@ -129,17 +142,20 @@ async def baselines(db: aiosqlite.Connection) -> dict[bytes, Baseline]:
 # Writing -------------------------------------------------------------------------------------------
 
 
-async def insert_pending(db: aiosqlite.Connection, s: Session) -> None:
+async def insert_pending(db: aiosqlite.Connection, s: Session, token_hash: bytes = b"") -> None:
+    """Inserts a session whose peer is not installed yet. `token_hash`: of the token it is opened with."""
     await db.execute(
         """
         INSERT INTO sessions (id, account_id, tier, region, public_ip, public_key, address_offset, ipv6, state,
-            created_at, expires_at, quiet_since_ms, quiet_boot_id, currency, millicents_per_minute, millicents_per_gib)
-        VALUES (?, ?, ?, ?, ?, ?, ?, ?, 'pending', ?, ?, ?, ?, ?, ?, ?)
+            created_at, expires_at, quiet_since_ms, quiet_boot_id, currency, millicents_per_minute, millicents_per_gib,
+            token_id)
+        VALUES (?, ?, ?, ?, ?, ?, ?, ?, 'pending', ?, ?, ?, ?, ?, ?, ?, (SELECT id FROM tokens WHERE hash = ?))
         """,
         (
             *(s.id, s.account_id, s.tier, s.region, s.public_ip, s.public_key, s.address_offset, s.ipv6),
             *(s.created_at, s.expires_at, s.quiet_since_ms, s.quiet_boot_id),
             *((s.rates.currency, s.rates.per_minute, s.rates.per_gib) if s.rates else (None, None, None)),
+            token_hash,
         ),
     )
 
@@ -147,7 +163,8 @@ async def insert_pending(db: aiosqlite.Connection, s: Session) -> None:
 async def mark_live(db: aiosqlite.Connection, session_id: str, now: Moment, handshake_seen_ns: int) -> bool:
     """Marks a pending session live, with its peer installed at `now`.
 
-    Returns False and changes nothing if an admin has disabled the account or drained the node since it was admitted.
+    Returns False and changes nothing if an admin has disabled the account, drained the node, or revoked its token since
+    it was admitted.
     """
     cursor = await db.execute(
         """
@@ -156,6 +173,7 @@ async def mark_live(db: aiosqlite.Connection, session_id: str, now: Moment, hand
         WHERE id = ? AND state = 'pending'
           AND (SELECT drained FROM node) = 0
           AND EXISTS (SELECT 1 FROM accounts a WHERE a.id = account_id AND a.disabled = 0 AND a.deleted_at IS NULL)
+          AND NOT EXISTS (SELECT 1 FROM tokens t WHERE t.id = token_id AND t.revoked_at IS NOT NULL)
         """,
         (now.boot_ms, now.boot_id, handshake_seen_ns, now.boot_ms, now.boot_id, session_id),
     )
@@ -182,6 +200,14 @@ async def mark_closing(db: aiosqlite.Connection, session_ids: Iterable[str], rea
         "UPDATE sessions SET state = 'closing', reason = ?, note = ? WHERE id = ? AND state = 'live'",
         [(reason, note, session_id) for session_id in session_ids],
     )
+
+
+async def close_of_token(db: aiosqlite.Connection, token_id: str) -> int:
+    """Marks the live sessions closing that were opened with this token. Returns how many."""
+    cursor = await db.execute(
+        "UPDATE sessions SET state = 'closing', reason = 'admin' WHERE token_id = ? AND state = 'live'", (token_id,)
+    )
+    return cursor.rowcount
 
 
 async def close_for_disabled_accounts(db: aiosqlite.Connection) -> None:

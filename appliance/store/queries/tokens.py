@@ -76,5 +76,24 @@ async def by_id(db: aiosqlite.Connection, token_id: str) -> Token | None:
     return next(map(_token, rows), None)
 
 
+async def ids_like(db: aiosqlite.Connection, start: str, most: int) -> list[str]:
+    """Returns up to `most` ids that begin like this, with or without their prefix."""
+    rows = await db.execute_fetchall(
+        """
+        SELECT id FROM tokens WHERE substr(id, 1, length(:start)) = :start
+        UNION SELECT id FROM tokens WHERE substr(id, 5, length(:start)) = :start
+        LIMIT :most
+        """,
+        {"start": start, "most": most},
+    )
+    return [row["id"] for row in rows]
+
+
+async def revoked(db: aiosqlite.Connection, token_hash: bytes) -> bool:
+    """Tells whether a token has been revoked, or is unknown."""
+    rows = await db.execute_fetchall("SELECT revoked_at FROM tokens WHERE hash = ?", (token_hash,))
+    return any(row["revoked_at"] is not None for row in rows)
+
+
 async def revoke(db: aiosqlite.Connection, token_id: str, now: int) -> None:
     await db.execute("UPDATE tokens SET revoked_at = ? WHERE id = ? AND revoked_at IS NULL", (now, token_id))

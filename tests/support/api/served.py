@@ -115,7 +115,7 @@ async def served(certificate: Certificate | None = None, app: ASGIApp | None = N
         listener.bind(("127.0.0.1", 0))
         listener.listen(1024)
         source_of = partial(source_of_peer, sources=Sources())
-        server = WebServer(app or echo, listener, 1, certificate, source_of)
+        server = WebServer(app or echo, [listener], 1, certificate, source_of)
         running = asyncio.create_task(server.run())
         await server.started.wait()
         stand = Served(server, echo, listener.getsockname()[1])

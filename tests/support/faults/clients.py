@@ -25,7 +25,7 @@ MOST_LIVE = 8  # of a client's sessions, before it ends some
 PAUSE_S = 0.03  # between two acts of the operator
 ENDED_AT_ONCE = 3  # by the operator
 # By a server that was made to stand still for so long that its counters are not up to date; nothing has begun.
-TURNED_AWAY = (503, {"error": "no active nodes"})
+TURNED_AWAY = (503, {"error": "no active nodes", "code": "no_active_nodes"})
 
 
 class Ending(IntEnum):

@@ -71,7 +71,8 @@ class Appliance(Api):
         self._serve = ("serve", *serve_options)
         self._settings = _settings(self.interface, backend, directory / "state", changes)
         api = self._settings["api"]
-        self.url = f"{'https' if api.get('tls_cert') else 'http'}://{api['listen']}"
+        first = api["listen"] if isinstance(api["listen"], str) else api["listen"][0]  # type: ignore[index]  # a list
+        self.url = f"{'https' if api.get('tls_cert') else 'http'}://{first}"
         self.state = Path(str(self._settings["node"]["state_dir"]))
         self.store = self.state / "store.sqlite"
         self.config = directory / "config.toml"

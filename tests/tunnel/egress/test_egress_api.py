@@ -111,16 +111,16 @@ def test_an_api_in_the_tunnel_is_reached_from_the_tunnel_alone(once: str, tmp_pa
 
 
 @pytest.mark.black_box
-def test_the_other_ip_version_has_its_own_public_addresses(once: str, tmp_path: Path) -> None:
-    """An API that listens on all IPv6 addresses is reached at the host's public one, though the address that clients
-    dial is an IPv4 one; its neighbour on the host is not."""
+def test_all_addresses_are_those_of_both_ip_versions(once: str, tmp_path: Path) -> None:
+    """An API that listens on [::] is reached over both IP versions, at the public addresses and at those in the tunnel,
+    also at the IPv6 ones where the address that clients dial is an IPv4 one; its neighbour on the host is not."""
     api, metrics = {"listen": f"[::]:{API}", "insecure_http": True}, {"listen": f"[::]:{METRICS}"}
     with vantage_on(once, tmp_path, api=api, metrics=metrics) as exit_:
         client = exit_.exit.members[0]
-        for address in (EXIT_IP6, INSIDE6):
-            url = f"http://[{address}]:{API}"
-            assert status(client.client, url, client.session, exit_.appliance.token("alice")) >= 0
-            assert asked(client.client.space, f"http://[{address}]:{METRICS}/metrics") == REFUSED
+        bearer = exit_.appliance.token("alice")
+        for host in (f"[{EXIT_IP6}]", f"[{INSIDE6}]", EXIT_IP, INSIDE):
+            assert status(client.client, f"http://{host}:{API}", client.session, bearer) >= 0
+            assert asked(client.client.space, f"http://{host}:{METRICS}/metrics") == REFUSED
 
 
 @contextmanager
@@ -152,6 +152,26 @@ def test_a_nats_address_leads_to_the_api(backend: str, tmp_path: Path, public_ip
         host = f"[{public_ip}]" if ":" in public_ip else public_ip
         assert status(client, f"https://{host}:8443", opened["id"], bearer) >= 0
         assert asked(client.space, f"http://{host}:{METRICS}/metrics", "--max-time", "3") != 0
+
+
+@pytest.mark.parametrize("endpoint", [NATS, pytest.param(NATS6, marks=pytest.mark.long)], ids=["IPv4", "IPv6"])
+def test_what_clients_dial_leads_to_the_api(once: str, tmp_path: Path, endpoint: str) -> None:
+    """With `endpoint` clients dial another address than the public one, and reach the API there from inside too."""
+    cert, key = self_signed(tmp_path, "exit")
+    changes = {
+        "api": {"listen": "[::]:8443", "tls_cert": str(cert), "tls_key": str(key)},
+        "wireguard": {"endpoint": endpoint},
+    }
+    with behind_a_nat(once, tmp_path, **changes) as (exit_, client):
+        bearer = exit_.token()
+        opened = exit_.open(bearer)
+        host = f"[{endpoint}]" if ":" in endpoint else endpoint
+        assert opened["public_ip"] == EXIT_IP
+        assert f"Endpoint = {host}:51820" in opened["wg_config"].splitlines()
+        client.wg_quick(opened["wg_config"])
+        for dialled in (host, EXIT_IP):
+            assert status(client, f"https://{dialled}:8443", opened["id"], bearer) >= 0
+        assert asked(client.space, f"https://{host}:{OTHER}/", "--max-time", "3") != 0
 
 
 @pytest.mark.parametrize("nat", [False, pytest.param(True, marks=pytest.mark.long)], ids=["the host's", "a NAT's"])

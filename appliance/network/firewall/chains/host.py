@@ -39,17 +39,17 @@ def chain(rules: EgressRules) -> Iterator[str]:
 def _where_reached(listener: HostService, rules: EgressRules) -> Iterator[str]:
     """Returns tests of the destinations at which clients reach a service: those at which the internet does, and the
     exit's address in the tunnel where the service listens there."""
-    version, public_ip = listener.address.version, rules.services.public_ip
+    version = listener.address.version
+    dialled = rules.services.dialled(version)
     family, own = NAMES[version], rules.tunnel.own.get(version)
     if own is None:
         return
     if not listener.everywhere:
-        public = listener.address in (own, public_ip) or not any(listener.address in network for network in PRIVATE)
+        public = listener.address in (own, *dialled) or not any(listener.address in network for network in PRIVATE)
         # At a private address the internet reaches it through a NAT alone, and clients through the chain `reflection`.
         yield f"{family} daddr {listener.address}{'' if public else ' ct status dnat'}"
         return
     yield f"{family} daddr {own}"
-    if public_ip is not None and public_ip.version == version:
-        yield f"{family} daddr {public_ip}"
-    else:
+    yield from (f"{family} daddr {address}" for address in dialled)
+    if rules.services.public_ip is None or rules.services.public_ip.version != version:
         yield f"fib daddr type local {family} daddr != @private{version}"

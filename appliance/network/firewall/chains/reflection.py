@@ -13,23 +13,27 @@ from appliance.network.firewall.chains.destinations import NAMES
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from appliance.network.firewall.rules import EgressRules
+    from appliance.network.firewall.rules import Address, EgressRules
 
 
 def chain(rules: EgressRules) -> Iterator[str]:
     yield "  chain reflection {"
     yield "    type nat hook prerouting priority dstnat; policy accept;"
-    public_ip = rules.services.public_ip
-    own = None if public_ip is None else rules.tunnel.own.get(public_ip.version)
-    if public_ip is not None and own is not None:
-        family = NAMES[public_ip.version]
-        # Whether the address is the host's own is the kernel's to say, at each connection. A destination that is
-        # blocked stays what it is, and is rejected.
-        to_public = f'iifname "{rules.tunnel.interface}" {family} daddr {public_ip} fib daddr type != local'
-        to_public += f" {family} daddr != @extra{public_ip.version}"
-        for listener in rules.services.open:
-            if listener.address.version == public_ip.version and listener.address not in (own, public_ip):
-                inside = own if listener.everywhere else listener.address
-                target = f"[{inside}]" if inside.version == 6 else str(inside)
-                yield f"    {to_public} tcp dport {listener.port} dnat {family} to {target}:{listener.port}"
+    for version, own in rules.tunnel.own.items():
+        for public in rules.services.dialled(version):
+            yield from _at(public, own, rules)
     yield "  }"
+
+
+def _at(public: Address, own: Address, rules: EgressRules) -> Iterator[str]:
+    """Yields a rule for each open service. `own`: the exit's address in the tunnel."""
+    family = NAMES[public.version]
+    # Whether the address is the host's own is the kernel's to say, at each connection. A destination that is
+    # blocked stays what it is, and is rejected.
+    to_public = f'iifname "{rules.tunnel.interface}" {family} daddr {public} fib daddr type != local'
+    to_public += f" {family} daddr != @extra{public.version}"
+    for listener in rules.services.open:
+        if listener.address.version == public.version and listener.address not in (own, public):
+            inside = own if listener.everywhere else listener.address
+            target = f"[{inside}]" if inside.version == 6 else str(inside)
+            yield f"    {to_public} tcp dport {listener.port} dnat {family} to {target}:{listener.port}"

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from litestar import Request, Response, delete, get, post, route
+from litestar import MediaType, Request, Response, delete, get, post, route
 from litestar.exceptions import InternalServerException
 from litestar.params import FromPath  # noqa: TC002 (Litestar reads the handlers' annotations at run time)
-from litestar.status_codes import HTTP_200_OK, HTTP_204_NO_CONTENT
+from litestar.status_codes import HTTP_200_OK, HTTP_201_CREATED, HTTP_204_NO_CONTENT
 
 from appliance.domain.errors import InvalidRequest, SessionNotFound
+from appliance.server.api.accept import prefers_text
+from appliance.server.api.auth import presented
 from appliance.server.api.openapi import (
     BAD_BODY,
     BAD_PARAMETER,
     BEARER,
     NO_MORE_LIVE,
     NO_NODE,
+    NOT_ENDED,
     NOT_FOUND,
     QUOTA_EXCEEDED,
+    SESSION_ID_HEADER,
     TOO_LARGE,
     TOO_MANY,
     UNAUTHENTICATED,
@@ -45,6 +50,7 @@ if TYPE_CHECKING:
     from appliance.domain.entities import Account, Session
     from appliance.metering.usage import Quotas
     from appliance.server.api.auth import Authenticator
+    from appliance.sessions.opening import NewSession
     from appliance.sessions.service import SessionService
 
 AnyRequest = Request[Any, Any, Any]
@@ -67,7 +73,10 @@ def session_routes(
 
     @post(
         "/v1/sessions",
+        operation_id="createSession",
         operation_class=CreateSession,
+        tags=["sessions"],
+        summary="Open a session",
         response_description="the session, and its tunnel's file",
         security=BEARER,
         responses=failures(
@@ -81,14 +90,18 @@ def session_routes(
         ),
     )
     async def create_session(request: AnyRequest) -> SessionCreated:
-        """Open a session. The answer contains a complete wg-quick file."""
+        """Open a session. The answer contains a whole wg-quick file; with Accept: text/plain it is the file alone."""
         account = await authenticate(request)
         wanted = parse_session_request(parse_object(await _body(request)), own_keys)
-        return SessionCreated.of(await sessions.open(account, wanted))
+        opened = await sessions.open(account, replace(wanted, token_hash=presented(request)))
+        return _file(opened) if prefers_text(request.scope["headers"]) else SessionCreated.of(opened)  # type: ignore[return-value]  # the declared type is JSON's
 
     @get(
         "/v1/sessions/{session_id:str}",
+        operation_id="getSession",
         operation_class=OneSession,
+        tags=["sessions"],
+        summary="Show a session",
         response_description="the session's figures",
         security=BEARER,
         responses=failures(s401=UNAUTHENTICATED, s404=NOT_FOUND, s429=TOO_MANY, s503=UNAVAILABLE),
@@ -100,11 +113,14 @@ def session_routes(
 
     @delete(
         "/v1/sessions/{session_id:str}",
+        operation_id="deleteSession",
         operation_class=OneSession,
+        tags=["sessions"],
+        summary="End a session",
         response_description="the session's figures",
         status_code=HTTP_200_OK,
         security=BEARER,
-        responses=failures(s401=UNAUTHENTICATED, s404=NOT_FOUND, s429=TOO_MANY, s503=UNAVAILABLE),
+        responses=failures(s401=UNAUTHENTICATED, s404=NOT_FOUND, s429=TOO_MANY, s503=NOT_ENDED),
     )
     async def delete_session(request: AnyRequest, session_id: FromPath[str]) -> SessionStatus:
         """End a session. Its peer has been removed when this is answered. Ending it again changes nothing."""
@@ -113,7 +129,10 @@ def session_routes(
 
     @get(
         "/v1/sessions",
+        operation_id="listSessions",
         operation_class=ListSessions,
+        tags=["sessions"],
+        summary="List the account's sessions",
         response_description="the sessions",
         security=BEARER,
         responses=failures(s400=BAD_PARAMETER, s401=UNAUTHENTICATED, s429=TOO_MANY, s503=UNAVAILABLE),
@@ -139,6 +158,16 @@ def session_routes(
         delete_session,
         list_sessions,
     ]
+
+
+def _file(opened: NewSession) -> Response[str]:
+    """Returns the file as the whole answer, so that a client without a JSON parser can write it as it is."""
+    return Response(
+        opened.wg_config,
+        status_code=HTTP_201_CREATED,
+        media_type=MediaType.TEXT,
+        headers={SESSION_ID_HEADER: opened.session.id},
+    )
 
 
 def _options(path: str, *methods: str) -> ControllerRouterHandler:

@@ -20,7 +20,10 @@ if TYPE_CHECKING:
 def usage_routes(quotas: Quotas, authenticate: Authenticator, terms: Terms) -> list[ControllerRouterHandler]:
     @get(
         "/v1/usage",
+        operation_id="getUsage",
         operation_class=Documented,
+        tags=["usage"],
+        summary="Show the account's usage",
         response_description="the windows",
         security=BEARER,
         responses=failures(s401=UNAUTHENTICATED, s429=TOO_MANY, s503=UNAVAILABLE),

@@ -1,0 +1,54 @@
+"""Lays out tables: columns as wide as their cells, or as a terminal has room for. Pure."""
+
+from __future__ import annotations
+
+import unicodedata
+from itertools import zip_longest
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+GAP = "  "
+NARROWEST = 5
+CUT = "~"
+
+
+def rows(lines: Sequence[Sequence[str]], width: int | None) -> Iterator[str]:
+    """Yields the lines of a table. `width`: of the terminal; None: as wide as it takes."""
+    widths = [max(map(columns, column)) for column in zip_longest(*lines, fillvalue="")]
+    if width is not None:
+        widths = fitted(widths, width - len(GAP) * (len(widths) - 1))
+    for line in lines:
+        yield GAP.join(_cell(text, size) for text, size in zip(line, widths, strict=False)).rstrip()
+
+
+def fitted(widths: Sequence[int], room: int) -> list[int]:
+    """Returns the widths of columns, the widest ones cut until all fit; none below NARROWEST for that."""
+    found = list(widths)
+    while sum(found) > room and max(found) > NARROWEST:
+        widest = found.index(max(found))
+        second = max([NARROWEST, *(each for each in found if each < found[widest])])
+        found[widest] = max(second, found[widest] - (sum(found) - room), NARROWEST)
+    return found
+
+
+def columns(text: str) -> int:
+    """Returns how many columns a text takes in a terminal: East Asian letters take two, marks on others none."""
+    return sum(map(_columns, text))
+
+
+def _columns(letter: str) -> int:
+    if unicodedata.combining(letter):
+        return 0
+    return 2 if unicodedata.east_asian_width(letter) in "WF" else 1
+
+
+def _cell(text: str, size: int) -> str:
+    taken = columns(text)
+    if taken > size:
+        kept = ""
+        while columns(kept) + _columns(text[len(kept)]) < size:
+            kept += text[len(kept)]
+        text, taken = kept + CUT, columns(kept) + len(CUT)
+    return text + " " * (size - taken)

@@ -1,0 +1,53 @@
+"""Tables of the command line: as wide as their cells, or as a terminal."""
+
+from __future__ import annotations
+
+import pytest
+
+from appliance.cli import table
+from appliance.client.humanize import allowance, brief_span
+
+LINES = [["ID", "NAME", "N"], ["ses_b0897940b5aa508cb4c22562", "a rather long name of an account", "7"]]
+
+
+def test_without_a_terminal_nothing_is_cut() -> None:
+    """Columns are as wide as their widest cell."""
+    assert list(table.rows(LINES, None)) == [
+        "ID                            NAME                              N",
+        "ses_b0897940b5aa508cb4c22562  a rather long name of an account  7",
+    ]
+
+
+@pytest.mark.parametrize("width", [20, 40, 60, 64, 65, 200])
+def test_a_table_fits_a_terminal(width: int) -> None:
+    """The widest columns are cut, and what is cut says so; what fits is left as it is."""
+    lines = list(table.rows(LINES, width))
+    assert max(map(len, lines)) <= width
+    assert ("~" in lines[1]) == (width < 65)
+    assert lines[1].endswith(" 7")
+
+
+def test_letters_of_two_columns_and_of_none() -> None:
+    """East Asian letters take two columns, an accent of its own none."""
+    lines = list(table.rows([["NAME", "N"], ["\u6771\u4eac\u90fd", "1"], ["e\u0301a", "2"]], None))
+    assert lines == ["NAME    N", "\u6771\u4eac\u90fd  1", "e\u0301a      2"]
+    assert list(table.rows([["\u6771\u4eac\u90fd\u6771\u4eac\u90fd", "1"]], 10)) == ["\u6771\u4eac\u90fd~  1"]
+
+
+def test_no_width_holds_a_table_up() -> None:
+    """Where not even the narrowest columns fit, they are as narrow as they get."""
+    assert table.fitted([40, 3, 40], 1) == [5, 3, 5]
+
+
+@pytest.mark.parametrize(
+    ("used", "limit", "left", "said"),
+    [
+        (300, 7200, 23 * 3600 + 59, "5m of 2h, resets in 23 h"),
+        (0, 7200, 59, "0s of 2h, resets in 59 s"),
+        (7140, 7200, 6 * 86400, "1h 59m of 2h, resets in 6 d"),
+        (125, 0, 0, "unmetered"),
+    ],
+)
+def test_a_window_in_words(used: int, limit: int, left: int, said: str) -> None:
+    """What is used of what, and when it resets."""
+    assert allowance(brief_span(used), brief_span(limit) if limit else None, left) == said
