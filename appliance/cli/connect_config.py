@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
 
     from appliance.cli.client_options import ClientContext
     from appliance.client.api.responses import OpenedSession
-    from appliance.client.api.sessions import SessionsClient
     from appliance.client.connection import ConnectionOutcome
 
 STDOUT = "-"
@@ -32,8 +32,8 @@ def output_config(
     Raises HostError if FILE exists, and click.UsageError if REGION is missing and there are several.
     """
     from appliance.client.api.sessions import Stopped
-    from appliance.client.connection import ConnectionOutcome, request, whole_config
-    from appliance.client.tunnel.wg_config import PUBLIC_RESOLVER
+    from appliance.client.connection import ConnectionOutcome, request, session_config
+    from appliance.client.tunnel.wg_config import PUBLIC_RESOLVER, render
     from appliance.client.ui import qr
     from appliance.network.wireguard import keys
 
@@ -51,10 +51,16 @@ def output_config(
         opened = sessions.open(request(options, key))
     except Stopped as error:
         return ConnectionOutcome(error.exit_status, str(error))
-    # A phone's own resolver is in its network, which it cannot reach through the tunnel.
-    config = whole_config(opened.wg_config, key, options.resolvers, () if file else (PUBLIC_RESOLVER,))
-    if path is not None:
-        _write_config(exit_, sessions, opened, config, path)
+    try:
+        # A phone's own resolver is in its network, which it cannot reach through the tunnel.
+        default = () if file else (PUBLIC_RESOLVER,)
+        config = render(session_config(opened.wg_config, options.ipv6, options.resolvers, default), key)
+        if path is not None:
+            _write_config(exit_, config, path)
+    except (HostError, OSError):
+        with suppress(HostError):  # what failed is what the user needs to know
+            sessions.close(opened.id)
+        raise
     _show_config(opened, config, file, path, as_json)
     if path is not None:
         output.remark(f"written: {path}{_region_meant(region, path)}")
@@ -64,18 +70,12 @@ def output_config(
     return ConnectionOutcome(0)
 
 
-def _write_config(
-    exit_: ClientContext, sessions: SessionsClient, opened: OpenedSession, config: str, path: Path
-) -> None:
-    """Writes the config as the user who called sudo. Closes the session if that fails."""
+def _write_config(exit_: ClientContext, config: str, path: Path) -> None:
+    """Writes the config as the user who called sudo."""
     from appliance.client.credentials import write_private
 
-    try:
-        with exit_.invoker.acting():
-            write_private(path, config, replace=False)
-    except OSError:
-        sessions.close(opened.id)
-        raise
+    with exit_.invoker.acting():
+        write_private(path, config, replace=False)
 
 
 def _show_config(opened: OpenedSession, config: str, file: str | None, path: Path | None, as_json: bool) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from appliance.client.api.responses import FAILED
@@ -13,13 +15,26 @@ from appliance.client.connection import ConnectionOutcome, ended
 from appliance.client.signals import SIGNALS, InterruptedBySignal, Interruption, stays_ignored
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
     from types import FrameType
 
     from appliance.client.api.responses import Over
+    from appliance.client.sudo_user import Invoker
 
 NOT_FOUND, NOT_EXECUTABLE, BY_SIGNAL = 127, 126, 128  # exit statuses, as those of a shell
 ENDING_S = 10.0
+
+
+def refused(program: str, user: Invoker, environ: Mapping[str, str]) -> ConnectionOutcome | None:
+    """Looks for the program as this user, as it will be started. Returns why it cannot be, or None."""
+    # As subprocess looks for it.
+    places = [program] if "/" in program else [f"{folder}/{program}" for folder in os.get_exec_path(environ)]
+    with user.acting():
+        found = [place for place in map(Path, places) if place.exists()]
+        if any(place.is_file() and os.access(place, os.X_OK, effective_ids=True) for place in found):
+            return None
+    status, number = (NOT_EXECUTABLE, errno.EACCES) if found else (NOT_FOUND, errno.ENOENT)
+    return ConnectionOutcome(status, f"{program}: {os.strerror(number)}")
 
 
 def run_command(

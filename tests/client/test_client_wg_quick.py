@@ -66,7 +66,7 @@ def test_missing_wireguard_is_said_before_a_session(
     """Said before a session is opened; who has chosen another implementation answers for it."""
     facts = HostFacts(True, False, wireguard_go, tun_device, None)
     monkeypatch.setattr(backend, "read_host", lambda _: facts)
-    monkeypatch.setattr(shutil, "which", lambda name: f"/usr/bin/{name}")
+    monkeypatch.setattr(shutil, "which", lambda name, **_: f"/usr/bin/{name}")
     with pytest.raises(HostError, match=said):
         FullTunnel("wgc0", {}, print).check()
     FullTunnel("wgc0", {"WG_QUICK_USERSPACE_IMPLEMENTATION": "boringtun"}, print).check()
