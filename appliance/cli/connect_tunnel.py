@@ -48,7 +48,7 @@ def keep_tunnel(
     interruption = Interruption()
     screen = screen_for(as_json=as_json, command=command is not None)
     sessions = exit_.sessions(interruption.pause, screen.remark)
-    with interruption.awaited():
+    with interruption.awaited(ignored_afterwards=True):
         try:
             cleanup.clear(exit_.api, exit_.token, exit_.environment, screen.remark, interruption)
             with run_records.claimed("machine" if command is None else "command") as claim:

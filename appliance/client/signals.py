@@ -34,10 +34,11 @@ class Interruption:
         self._wakeup: socket.socket
 
     @contextmanager
-    def awaited(self) -> Iterator[None]:
+    def awaited(self, *, ignored_afterwards: bool = False) -> Iterator[None]:
         """Catches the signals meanwhile; they have no other effect.
 
-        SIGINT and SIGHUP stay ignored if they were (nohup, `&`); SIGTERM never is.
+        SIGINT and SIGHUP stay ignored if they were (nohup, `&`); SIGTERM never is. `ignored_afterwards`: all has been
+        undone and the process is about to end, which one more Ctrl-C may not change into a death by a signal.
         """
         before = [(number, signal.getsignal(number)) for number in self._signals]
         # A signal may be delivered to another thread than the waiting one; SIGCHLD goes to the thread that forked.
@@ -52,7 +53,7 @@ class Interruption:
                 yield
             finally:
                 for number, handler in before:
-                    signal.signal(number, handler)
+                    signal.signal(number, signal.SIG_IGN if ignored_afterwards else handler)
                 signal.set_wakeup_fd(previous)
 
     @contextmanager

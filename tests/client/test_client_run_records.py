@@ -137,7 +137,7 @@ def test_no_room_for_notes(folder: Path, place: str) -> None:
     else:
         folder.symlink_to("/nonexistent/folder")
     with (
-        pytest.raises(HostError, match="cannot note in .*mount a tmpfs on it, or .*connect --config-only FILE"),
+        pytest.raises(HostError, match=r"cannot note in .*mount a tmpfs on it, or .*connect --config-only FILE"),
         claimed("machine"),
     ):
         pass

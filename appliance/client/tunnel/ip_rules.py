@@ -50,7 +50,7 @@ def prohibit_ipv6(mark: int) -> None:
         shown = [dict(rule["attrs"]).get("FRA_PRIORITY", 0) for rule in route.get_rules(family=socket.AF_INET6)]
         free = next(at for at in range(LAST_FREE, 0, -1) if at not in shown and at + 1 not in shown)
         route.rule("add", family=socket.AF_INET6, action=PROHIBIT, fwmark=mark, flags=INVERT, priority=free + 1)
-        route.rule("add", family=socket.AF_INET6, table=TABLE_MAIN, suppress_prefixlength=0, priority=free)
+        route.rule("add", family=socket.AF_INET6, table=TABLE_MAIN, suppress_prefixlen=0, priority=free)
 
 
 def allow_ipv6(mark: int) -> None:
