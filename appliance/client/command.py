@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import signal
+import stat
 import subprocess
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,11 +31,23 @@ def refused(program: str, user: Invoker, environ: Mapping[str, str]) -> Connecti
     # As subprocess looks for it.
     places = [program] if "/" in program else [f"{folder}/{program}" for folder in os.get_exec_path(environ)]
     with user.acting():
-        found = [place for place in map(Path, places) if place.exists()]
-        if any(place.is_file() and os.access(place, os.X_OK, effective_ids=True) for place in found):
-            return None
-    status, number = (NOT_EXECUTABLE, errno.EACCES) if found else (NOT_FOUND, errno.ENOENT)
+        found = [_found(Path(place)) for place in places]
+    if any(status is None for status in found):
+        return None
+    status = NOT_EXECUTABLE if NOT_EXECUTABLE in found else NOT_FOUND
+    number = errno.EACCES if status == NOT_EXECUTABLE else errno.ENOENT
     return ConnectionOutcome(status, f"{program}: {os.strerror(number)}")
+
+
+def _found(place: Path) -> int | None:
+    """Returns None for a program that this user may execute, else the exit status of what keeps it from that."""
+    try:
+        mode = place.stat().st_mode
+    except PermissionError:
+        return NOT_EXECUTABLE
+    except (OSError, ValueError):  # a path with NUL
+        return NOT_FOUND
+    return None if stat.S_ISREG(mode) and os.access(place, os.X_OK, effective_ids=True) else NOT_EXECUTABLE
 
 
 def run_command(
