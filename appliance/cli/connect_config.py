@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,10 +15,11 @@ from appliance.config.value_types import REGION
 from appliance.domain.errors import HostError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from appliance.cli.client_options import ClientContext
     from appliance.client.api.responses import OpenedSession
+    from appliance.client.api.sessions import SessionsClient
     from appliance.client.connection import ConnectionOutcome
 
 STDOUT = "-"
@@ -51,16 +52,12 @@ def output_config(
         opened = sessions.open(request(options, key))
     except Stopped as error:
         return ConnectionOutcome(error.exit_status, str(error))
-    try:
-        # A phone's own resolver is in its network, which it cannot reach through the tunnel.
-        default = () if file else (PUBLIC_RESOLVER,)
+    # A phone's own resolver is in its network, which it cannot reach through the tunnel.
+    default = () if file else (PUBLIC_RESOLVER,)
+    with _closing_on_failure(sessions, opened.id):
         config = render(session_config(opened.wg_config, options.ipv6, options.resolvers, default), key)
         if path is not None:
             _write_config(exit_, config, path)
-    except (HostError, OSError):
-        with suppress(HostError):  # what failed is what the user needs to know
-            sessions.close(opened.id)
-        raise
     _show_config(opened, config, file, path, as_json)
     if path is not None:
         output.remark(f"written: {path}{_region_meant(region, path)}")
@@ -68,6 +65,17 @@ def output_config(
         f"session {opened.id} is open; it ends some minutes after its last use, or by: connect --end {opened.id}"
     )
     return ConnectionOutcome(0)
+
+
+@contextmanager
+def _closing_on_failure(sessions: SessionsClient, session_id: str) -> Iterator[None]:
+    """Closes a session whose config nobody gets."""
+    try:
+        yield
+    except (HostError, OSError):
+        with suppress(HostError):  # what failed is what the user needs to know
+            sessions.close(session_id)
+        raise
 
 
 def _write_config(exit_: ClientContext, config: str, path: Path) -> None:

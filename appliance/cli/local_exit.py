@@ -15,14 +15,14 @@ if TYPE_CHECKING:
     from appliance.client.api.dialer import Url
 
 
-class LocalExit(NamedTuple):
+class ExitHere(NamedTuple):
     """`trusted`: the configured certificate, which names a host while an address is dialled; None without TLS."""
 
     url: Url
     trusted: ssl.SSLContext | None
 
 
-def find(config_file: Path | None) -> LocalExit | None:
+def find(config_file: Path | None) -> ExitHere | None:
     """Returns where this host's API listens; None where there is no configuration, or this user cannot read it."""
     from appliance.client.api.dialer import parse_url
     from appliance.config.load import config_path, read_settings
@@ -33,5 +33,5 @@ def find(config_file: Path | None) -> LocalExit | None:
             return None
         api = read_settings(config_file, os.environ).api
         scheme = "http" if api.tls_cert is None else "https"
-        return LocalExit(parse_url(reached(api).url(scheme)), None if api.tls_cert is None else trusting(api.tls_cert))
+        return ExitHere(parse_url(reached(api).url(scheme)), None if api.tls_cert is None else trusting(api.tls_cert))
     return None

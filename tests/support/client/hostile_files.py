@@ -8,6 +8,7 @@ ADDRESS = "Address = 10.101.0.2/32, fd65:7869:7400::2/128"
 ALLOWED = "AllowedIPs = 0.0.0.0/0, ::/0"
 ENDPOINT = "Endpoint = 203.0.113.1:51820"
 KEEPALIVE = "PersistentKeepalive = 25\n"
+OTHER_KEY = "CQkJCQkJCQkJCQkJCQkJCQkJCQkJCQkJCQkJCQkJCQk="
 PEER = CONFIG[CONFIG.index("[Peer]") :]
 
 # By name: the text that is replaced ("" for the whole file), and what stands there instead.
@@ -25,7 +26,7 @@ HOSTILE_FILES = {
     "small_keys": (ALLOWED, "allowedips = 10.0.0.0/8"),
     # The machine's own networks, or all of one, in the tunnel.
     "lan_allowed": (ALLOWED, f"{ALLOWED}, 198.51.100.16/28"),
-    "second_peer": (PEER, f"{PEER}\n[Peer]\nPublicKey = {SERVER_KEY[::-1][1:]}=\nAllowedIPs = 198.51.100.16/28\n"),
+    "second_peer": (PEER, f"{PEER}\n[Peer]\nPublicKey = {OTHER_KEY}\nAllowedIPs = 198.51.100.16/28\n"),
     "same_peer_twice": (PEER, f"{PEER}\n{PEER}"),
     "wide_address": (ADDRESS, "Address = 10.101.0.2/8"),
     "everything_address": (ADDRESS, "Address = 10.101.0.2/0"),
