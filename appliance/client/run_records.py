@@ -151,17 +151,19 @@ def whole_machine() -> RunRecord | None:
 
 @contextmanager
 def abandoned() -> Iterator[list[RunClaim]]:
-    """Yields the records of killed runs in this network namespace, locked meanwhile."""
+    """Yields the records of killed runs in this network namespace, locked meanwhile.
+
+    One that cannot be read may be of a tunnel that is up: its name is known, and by that all that can be found.
+    """
     claims = []
     try:
-        for path in sorted(FOLDER.glob(f"{PREFIX}*.json")) if FOLDER.is_dir() else ():
-            lock = _try_lock(path)
+        for path in _left_behind():
+            lock = _try_lock(path, os.O_CREAT)
             if lock is None:
                 continue
             content = os.pread(lock, LARGEST, 0)
             record = _parse(content)
-            if record is None and content:
-                # What it was is unknown, but not its name: all that can be found by that is removed, or it stays.
+            if record is None and (content or _has_traces(path.stem)):
                 unknown = RunRecord(path.stem, "machine", 0, _own_namespace())
                 claims.append(RunClaim(lock, path, unknown, is_readable=False))
             elif record is not None and record.namespace == _own_namespace():
@@ -174,6 +176,18 @@ def abandoned() -> Iterator[list[RunClaim]]:
     finally:
         for claim in claims:
             claim.close()
+
+
+def _left_behind() -> list[Path]:
+    """Returns the paths of all records, also of one that is missing beside the file of its tunnel."""
+    if not FOLDER.is_dir():
+        return []
+    names = {path.stem for ending in ("json", "conf") for path in FOLDER.glob(f"{PREFIX}*.{ending}")}
+    return [_path(name) for name in sorted(names)]
+
+
+def _has_traces(interface: str) -> bool:
+    return not _is_free(interface) or config_of(interface).exists()
 
 
 def _no_room(error: OSError) -> HostError:

@@ -99,6 +99,19 @@ def test_an_empty_note(folder: Path) -> None:
     assert whole_machine() is None
 
 
+@pytest.mark.parametrize("missing", ["content", "note"])
+def test_a_note_that_is_lost(folder: Path, missing: str) -> None:
+    """Emptied, or gone, and the file of its tunnel is there: that tells that something was made."""
+    folder.mkdir(mode=0o700)
+    if missing == "content":
+        (folder / "wgc0.json").touch()
+    (folder / "wgc0.conf").touch()
+    with abandoned() as left:
+        assert [(place.record.interface, place.is_readable) for place in left] == [("wgc0", False)]
+        left[0].empty()
+    assert list(folder.iterdir()) == []
+
+
 @pytest.mark.parametrize("content", ["nonsense", "[]", '{"interface": "wgc0"}', '{"interface": "wgc0', "9" * 5000, "["])
 def test_a_note_that_cannot_be_read(folder: Path, content: str) -> None:
     """What it was of may still be there: it is found under its name each time, and the name is not used again."""

@@ -364,6 +364,10 @@ def test_a_tunnel_that_is_up_already(ground: Ground, client: Client) -> None:
         assert done.returncode == 1
         advice = f"the way there leads into the tunnel {client.interface}: if that is one to this exit, end it first"
         assert f"{advice} (wg-quick down {client.interface})" in done.stderr.splitlines()[-1]
+        for words in (command(), command("--", "true")):
+            done = client.space.run(*words, check=False, env=environment(ground.exit.token("other")))
+            assert (done.returncode, done.stdout) == (1, "")
+            assert f"{client.interface} is a tunnel to the same exit" in done.stderr
     finally:
         client.down()
         (session,) = ground.exit.live_sessions()

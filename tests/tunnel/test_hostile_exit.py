@@ -17,11 +17,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.support.client.hostile_files import HOSTILE_FILES
 from tests.support.real_backend import NO_ROOT, backend_here
 from tests.support.tunnel.appliance_process import PROJECT
 from tests.support.tunnel.client import Client, clients_of
 from tests.support.tunnel.connecting import RUN, command, environment, state_of
-from tests.support.tunnel.hostile_api import ENDLESS, LATER, REFUSED
+from tests.support.tunnel.hostile_api import ENDLESS, FOREIGN_MEMBERS, LATER, OTHERS, REFUSED
 from tests.support.tunnel.waiting import READY_SECONDS, until
 from tests.support.tunnel.world import EXIT_IP, WEB_IP, WEB_IP6, World, new_world
 
@@ -81,7 +82,7 @@ class Hostile:
     def start(self, name: str, *arguments: str, **env: str) -> subprocess.Popen[str]:
         """Both signals' handling and the terminal's are as in a shell's foreground."""
         running = subprocess.Popen(
-            self.client.space.prefix(*command(*arguments, "test", api=f"http://{EXIT_IP}:{PORT}/{name}")),
+            self.client.space.prefix(*command("test", *arguments, api=f"http://{EXIT_IP}:{PORT}/{name}")),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -209,6 +210,15 @@ def test_three_ctrl_c_end_what_never_ends(hostile: Hostile, name: str) -> None:
     assert "interrupted by SIGINT before the tunnel was up" in err
 
 
+@pytest.mark.black_box
+@pytest.mark.parametrize("name", of([*FOREIGN_MEMBERS, *OTHERS, *HOSTILE_FILES]))
+def test_one_program_is_as_careful(hostile: Hostile, name: str) -> None:
+    """The same answers, for the tunnel of one program: it is not started."""
+    running = hostile.start(name, "--", "touch", str(RUN / "started"))
+    out, err = running.communicate(timeout=READY_SECONDS)
+    assert (running.returncode in (1, 3), out, (RUN / "started").exists()) == (True, "", False), err
+
+
 @pytest.mark.long
 def test_what_never_ends_is_given_up(hostile: Hostile) -> None:
     """Without anybody at the keyboard: some tries of a deadline each, and a line that says so."""
@@ -256,18 +266,24 @@ def test_a_second_session_is_as_little_trusted(watched: Hostile, name: str) -> N
 
 
 @pytest.mark.black_box
-def test_a_tunnel_of_a_killed_run_is_never_forgotten(hostile: Hostile) -> None:
-    """Killed, and its record is garbage: the next run takes the tunnel away all the same."""
+@pytest.mark.parametrize(
+    "left", ["", pytest.param("{", marks=pytest.mark.long), pytest.param(None, marks=pytest.mark.long)]
+)
+def test_a_tunnel_of_a_killed_run_is_never_forgotten(hostile: Hostile, left: str | None) -> None:
+    """Killed, and its record is garbage, empty or gone: the next run takes the tunnel away all the same."""
     killed = hostile.start("true", "--json")
     interface = connected(killed)["interface"]
     killed.kill()
     killed.communicate(timeout=READY_SECONDS)
     record = RUN / f"{interface}.json"
-    record.write_text(record.read_text()[:20])
+    if left is None:
+        record.unlink()
+    else:
+        record.write_text(left)
     running = hostile.start("narrow")
     _, err = running.communicate(timeout=READY_SECONDS)
     assert f"cleared up what a run whose record cannot be read had left: {interface}\n" in err
-    assert "narrow" not in err or running.returncode == 1
+    assert running.returncode == 1
 
 
 @pytest.mark.parametrize("half", ["default", "all"])

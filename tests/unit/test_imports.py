@@ -62,7 +62,6 @@ PURE = (
     "network.firewall.flow_excess",
     "network.firewall.table_choice",
     "config.reloadable",
-    "client.api.fault",
     "client.api.responses",
     "client.tunnel.device_config",
     "client.tunnel.wg_config",

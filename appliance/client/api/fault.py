@@ -5,6 +5,8 @@ from __future__ import annotations
 from http.client import BadStatusLine, IncompleteRead, RemoteDisconnected
 from typing import NamedTuple
 
+from appliance.client.api.wire import TooManyBytes
+
 # What OpenSSL calls bytes that are no TLS: https://docs.openssl.org/master/man3/ERR_get_error/
 NO_TLS = {"WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER_FAILURE", "PACKET_LENGTH_TOO_LONG", "UNKNOWN_PROTOCOL"}
 
@@ -26,6 +28,8 @@ def explain(error: Exception, url: str) -> Fault:
         return Fault(f"the connection was closed without an answer{_other(url, 'http', 'https')}", lasting=False)
     if isinstance(error, BadStatusLine):
         return Fault(f"what listens there does not speak HTTP{_other(url, 'http', 'https')}", lasting=True)
+    if isinstance(error, TooManyBytes):
+        return Fault(f"{error}; is it this appliance that answers?", lasting=True)
     if isinstance(error, IncompleteRead):
         return Fault("the answer breaks off", lasting=False)
     return Fault(str(getattr(error, "strerror", None) or error), lasting=False)

@@ -33,6 +33,10 @@ class Where:
     prefix: str = ""  # of every request path
 
 
+class TooManyBytes(OSError):
+    """Raised if an answer is longer than any that this API gives."""
+
+
 @dataclass(frozen=True, slots=True)
 class Received:
     status: int
@@ -100,7 +104,7 @@ class _Bounded(io.RawIOBase):
         count = cast("int | None", self._raw.readinto(buffer))
         self._left -= count or 0
         if self._left < 0:
-            raise OSError(f"it sends more than {MOST_BYTES} bytes")
+            raise TooManyBytes(f"it sends more than {MOST_BYTES >> 20} MiB for one answer")
         return count
 
     def close(self) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from appliance.client.credentials import write_private
 from appliance.client.run_records import config_of
-from appliance.client.tunnel import ip_rules, links, nft_guard, wg_config, wg_quick_cleanup, wg_quick_needs
+from appliance.client.tunnel import ip_rules, links, nft_guard, same_exit, wg_config, wg_quick_cleanup, wg_quick_needs
 from appliance.client.tunnel.device_config import device_config
 from appliance.client.tunnel.tunnel import TunnelCounters, read_counters
 from appliance.client.tunnel.wg_quick_needs import WG_QUICK
@@ -57,6 +57,7 @@ class FullTunnel:
 
     def up(self, config: SessionConfig) -> None:
         self._refuse(config)
+        same_exit.refuse(config)
         write_private(self._file, wg_config.render(config, self._private_key))
         self._run("up")
         if not config.ipv6 and interfaces.has_ipv6():

@@ -11,7 +11,7 @@ from contextlib import closing
 from ipaddress import ip_network
 from typing import TYPE_CHECKING
 
-from appliance.client.tunnel import links
+from appliance.client.tunnel import links, same_exit
 from appliance.client.tunnel.device_config import device_config
 from appliance.client.tunnel.namespace import Namespace
 from appliance.client.tunnel.resolv_conf import give_own_resolvers
@@ -49,6 +49,7 @@ class NamespaceTunnel:
         choose_device("auto", self._interface)
 
     def up(self, config: SessionConfig) -> None:
+        same_exit.refuse(config)
         wanted = device_config(config)
         self._mtu = _mtu(wanted)
         self._space = space = Namespace()

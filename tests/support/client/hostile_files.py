@@ -25,8 +25,8 @@ HOSTILE_FILES = {
     "narrow_then_whole": (ALLOWED, f"AllowedIPs = 10.0.0.0/8\n{ALLOWED}"),
     "small_keys": (ALLOWED, "allowedips = 10.0.0.0/8"),
     # The machine's own networks, or all of one, in the tunnel.
-    "lan_allowed": (ALLOWED, f"{ALLOWED}, 198.51.100.16/28"),
-    "second_peer": (PEER, f"{PEER}\n[Peer]\nPublicKey = {OTHER_KEY}\nAllowedIPs = 198.51.100.16/28\n"),
+    "lan_allowed": (ALLOWED, f"{ALLOWED}, 198.51.100.16/29"),
+    "second_peer": (PEER, f"{PEER}\n[Peer]\nPublicKey = {OTHER_KEY}\nAllowedIPs = 198.51.100.16/29\n"),
     "same_peer_twice": (PEER, f"{PEER}\n{PEER}"),
     "wide_address": (ADDRESS, "Address = 10.101.0.2/8"),
     "everything_address": (ADDRESS, "Address = 10.101.0.2/0"),
