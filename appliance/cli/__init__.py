@@ -5,6 +5,7 @@ Results go to stdout, remarks and errors to stderr. Exit status: 0 done, 1 faile
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import IO, Any
@@ -17,6 +18,7 @@ from appliance.client.terminal import printable
 from appliance.domain.errors import ApplianceError, StoreUnavailable
 
 PROGRAM = "wg-appliance"
+OTHERS_WRITE = 0o022  # umask: whatever the caller's is, no file or folder is made that others can write to
 
 COMMANDS = {
     "serve": ("appliance.cli.serve:serve", "Run the appliance in the foreground."),
@@ -95,6 +97,8 @@ def _print_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None
 def cli(ctx: click.Context, config: Path | None) -> None:
     """Run and manage a self-hosted WireGuard exit: session API, store and tunnel in one process."""
     ctx.obj = config
+    if ctx.invoked_subcommand != "connect":  # which runs programs of the user's
+        os.umask(os.umask(0o077) | OTHERS_WRITE)
 
 
 def main() -> None:

@@ -80,7 +80,7 @@ def test_root_acts_as_the_owner_for_a_while(theirs: CommandLine) -> None:
         "store = Path(sys.argv[1])\n"
         "def who(): print(os.geteuid(), os.getegid(), sorted(os.getgroups()))\n"
         "who()\n"
-        "with acting_as_owner(store, lambda: None): who(); (store.parent / 'made').touch()\n"
+        "with acting_as_owner(store.parent, lambda: None): who(); (store.parent / 'made').touch()\n"
         "who()"
     )
     done = python("-c", script, str(theirs.state.store))
@@ -136,6 +136,62 @@ def test_restore_takes_on_the_owner(theirs: CommandLine, tmp_path: Path) -> None
     assert owners(theirs.state.path) | owners(kept) == {(NOBODY.pw_uid, NOBODY.pw_gid)}
     found = theirs.config.stat()
     assert (found.st_uid, found.st_gid, found.st_mode & 0o777) == (0, NOBODY.pw_gid, 0o640)
+
+
+def test_a_link_in_place_of_the_store(theirs: CommandLine, folder: Path) -> None:
+    """The service's user has made it, to a store that is root's: root's commands neither write nor read that."""
+    (folder / "other").mkdir()
+    other = CommandLine(folder / "other")
+    other.do("init")
+    other.state.path.chmod(0o700)
+    before = other.state.store.read_bytes()
+    theirs.state.store.unlink()
+    theirs.state.store.symlink_to(other.state.store)
+    os.chown(theirs.state.store, NOBODY.pw_uid, NOBODY.pw_gid, follow_symlinks=False)
+    for words in (("token", "create", "--account", "alice"), ("account", "list"), ("backup", str(folder / "b"))):
+        done = theirs.process(*words)
+        assert (done.status, done.out, done.err.count("\n")) == (1, "", 1)
+    assert other.state.store.read_bytes() == before
+    assert not (folder / "b").exists()
+    assert owners(other.state.path) == {(0, 0)}
+
+
+def test_a_link_in_place_of_the_key(theirs: CommandLine, folder: Path) -> None:
+    """The service's user has made it, to a key that is root's: that does not get into a backup."""
+    secret = folder / "secret"
+    secret.write_bytes(theirs.state.key.read_bytes())
+    secret.chmod(0o600)
+    theirs.state.key.unlink()
+    theirs.state.key.symlink_to(secret)
+    done = theirs.process("backup", str(folder / "b"))
+    assert (done.status, done.err.count("\n")) == (1, 1)
+    assert "Permission denied" in done.err
+    assert not (folder / "b").exists()
+
+
+def test_a_link_in_place_of_the_folder(theirs: CommandLine, folder: Path) -> None:
+    """Root's own, to another disk: the folder's owner counts. The owner's: that owner."""
+    elsewhere = folder / "elsewhere"
+    theirs.state.path.rename(elsewhere)
+    theirs.state.path.symlink_to(elsewhere)
+    assert theirs.process("token", "create", "--account", "alice").status == 0
+    assert owners(elsewhere) == {(NOBODY.pw_uid, NOBODY.pw_gid)}
+    os.chown(theirs.state.path, 54321, 54322, follow_symlinks=False)
+    assert theirs.process("token", "create", "--account", "bob").status == 1
+
+
+def test_a_umask_that_allows_all(folder: Path) -> None:
+    """No file or folder that `init` makes can be written to by others."""
+    environ = {"WG_APPLIANCE_NODE_STATE_DIR": str(folder / "deep" / "state")}
+    before = os.umask(0)
+    try:
+        done = python("-m", "appliance", "--config", str(folder / "etc" / "config.toml"), "init", environ=environ)
+    finally:
+        os.umask(before)
+    assert done.status == 0, done.err
+    made = [path for path in folder.rglob("*") if not path.is_symlink()]
+    assert {path.name for path in made} >= {"config.toml", "deep", "state", "store.sqlite", "server.key"}
+    assert [path for path in made if path.stat().st_mode & 0o022] == []
 
 
 def test_a_user_without_access_is_told(folder: Path) -> None:

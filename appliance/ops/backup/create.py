@@ -39,7 +39,9 @@ def write_backup(state: StateDir, config_file: Path, target: Path) -> None:
     Raises HostError if the host refuses a step.
     """
     with snapshot(state.store) as source, _faults("cannot write the backup", target):
-        contents: dict[str, BinaryIO] = {KEY: io.BytesIO(f"{encode(state.read_key())}\n".encode())}
+        with acting_as_owner(state.path):  # a link there may lead to a key that is not theirs
+            key = state.read_key()
+        contents: dict[str, BinaryIO] = {KEY: io.BytesIO(f"{encode(key)}\n".encode())}
         with suppress(FileNotFoundError):
             contents = {CONFIG: io.BytesIO(config_file.read_bytes())} | contents
         _refuse_others(target)
@@ -82,7 +84,8 @@ def snapshot(store: Path) -> Iterator[sqlite3.Connection]:
     """
     with ExitStack() as stack:
         try:
-            with acting_as_owner(store):
+            with acting_as_owner(store.parent):
+                store.stat()
                 # "rw": does not create a missing store. https://www.sqlite.org/uri.html
                 uri = f"{store.absolute().as_uri()}?mode=rw"
                 source = sqlite3.connect(uri, uri=True, timeout=PATIENCE_S, isolation_level=None)
