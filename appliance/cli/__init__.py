@@ -13,6 +13,7 @@ from typing import IO, Any
 import click
 
 from appliance import __version__
+from appliance.cli import program_files
 from appliance.cli.lazy_group import LazyCommands
 from appliance.client.terminal import printable
 from appliance.domain.errors import ApplianceError, StoreUnavailable
@@ -73,7 +74,13 @@ class Root(LazyCommands):
         except StoreUnavailable as error:
             raise Failed(f"{error}: {error.__cause__}; try again, and check the disk's space") from error
         except ApplianceError as error:
-            raise Failed(str(error)) from error
+            unread = program_files.hidden() if isinstance(error.__cause__, PermissionError) else ""
+            raise Failed(unread or str(error)) from error
+        except ImportError as error:  # a folder that may not be read is as one without modules
+            unread = program_files.hidden()
+            if not unread:
+                raise
+            raise Failed(unread) from error
 
 
 def _print_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from appliance.ops.backup.create import snapshot
-from tests.support.cli.command_line import CommandLine, python
+from tests.support.cli.command_line import PROJECT, CommandLine, python
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -178,6 +178,22 @@ def test_a_link_in_place_of_the_folder(theirs: CommandLine, folder: Path) -> Non
     assert owners(elsewhere) == {(NOBODY.pw_uid, NOBODY.pw_gid)}
     os.chown(theirs.state.path, 54321, 54322, follow_symlinks=False)
     assert theirs.process("token", "create", "--account", "bob").status == 1
+
+
+@pytest.mark.parametrize("words", [("usage", "alice"), ("invoice", "alice", "--month", "2026-11"), ("session", "list")])
+def test_a_program_that_the_owner_cannot_read(theirs: CommandLine, folder: Path, words: tuple[str, ...]) -> None:
+    """Where a command needs more of it than was read as root: one line with the folder, and what to do."""
+    assert theirs.process("account", "create", "alice", "--tier", "paid").status == 0
+    (folder / "private").mkdir(mode=0o700)
+    (folder / "private" / "appliance").symlink_to(PROJECT / "appliance")
+    program = (
+        f"import sys; sys.path.insert(0, {str(folder / 'private')!r}); sys.argv[0] = 'x'\n"
+        "from appliance.cli import main; main()"
+    )
+    done = python("-c", program, "--config", str(theirs.config), *words)
+    said = f"the user nobody, to whom the state directory belongs, cannot read {folder / 'private'}, a part of this"
+    assert (done.status, done.err.count("\n")) == (1, 1), done.err
+    assert done.err.startswith(f"wg-appliance: error: {said} program: chmod go+rX ")
 
 
 def test_a_umask_that_allows_all(folder: Path) -> None:
