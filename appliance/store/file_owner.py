@@ -56,6 +56,11 @@ def acting_as_owner(directory: Path, rehearse: Callable[[], object] = lambda: No
         os.setgroups(roots_groups)
 
 
+def have_one_owner(directory: Path, other: Path) -> bool:
+    """Tells whether two directories belong to one user. Raises OSError."""
+    return _owner(directory).st_uid == _owner(other).st_uid
+
+
 def _owner(directory: Path) -> os.stat_result:
     """Returns whose the directory is; of a link to it, whose the link is, unless that is root's own."""
     found = directory.lstat()

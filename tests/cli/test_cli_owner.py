@@ -125,6 +125,19 @@ def test_backup_leaves_nothing_of_roots(theirs: CommandLine, tmp_path: Path) -> 
     assert (found.st_uid, found.st_mode & 0o777) == (0, 0o600)
 
 
+def test_a_backup_in_the_owners_folder(theirs: CommandLine, folder: Path) -> None:
+    """As the timer's and an upgrade's: it is the owner's, who can put no link in the way; one of root's is root's."""
+    (folder / "backups").mkdir(mode=0o700)
+    os.chown(folder / "backups", NOBODY.pw_uid, NOBODY.pw_gid)
+    done = theirs.process("backup", str(folder / "backups" / "b"))
+    assert done.status == 0, done.err
+    assert owners(folder / "backups") == {(NOBODY.pw_uid, NOBODY.pw_gid)}
+    (folder / "roots").mkdir(mode=0o700)
+    (folder / "backups" / ".wg-appliance-backup.partial").symlink_to(folder / "roots")
+    done = theirs.process("backup", str(folder / "backups" / "b"))
+    assert (done.status, list((folder / "roots").iterdir())) == (1, [])
+
+
 def test_restore_takes_on_the_owner(theirs: CommandLine, tmp_path: Path) -> None:
     """What is restored is the service's, and what was there too; the configuration stays whose it was."""
     theirs.do("backup", str(tmp_path / "b"))

@@ -7,7 +7,7 @@ import io
 import os
 import shutil
 import sqlite3
-from contextlib import ExitStack, closing, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, nullcontext, suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -17,7 +17,7 @@ from appliance.network.wireguard.keys import encode
 from appliance.ops.backup.archive import CONFIG, FORMAT, KEY, STORE, Manifest, digest, is_backup, write
 from appliance.store import integrity
 from appliance.store.database import PATIENCE_S, damaged, explain
-from appliance.store.file_owner import acting_as_owner
+from appliance.store.file_owner import acting_as_owner, have_one_owner
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -44,8 +44,10 @@ def write_backup(state: StateDir, config_file: Path, target: Path) -> None:
         contents: dict[str, BinaryIO] = {KEY: io.BytesIO(f"{encode(key)}\n".encode())}
         with suppress(FileNotFoundError):
             contents = {CONFIG: io.BytesIO(config_file.read_bytes())} | contents
-        _refuse_others(target)
-        with workshop(target.parent) as folder:
+        # In a folder of the same user, as the timer's is, that user could put links in the way meanwhile.
+        theirs = have_one_owner(state.path, target.parent)
+        with acting_as_owner(target.parent) if theirs else nullcontext(), workshop(target.parent) as folder:
+            _refuse_others(target)
             copy, new = folder / STORE, folder / "backup"
             _copy(source, state.store, copy)
             with copy.open("rb") as contents[STORE]:
