@@ -5,6 +5,7 @@ Results go to stdout, remarks and errors to stderr. Exit status: 0 done, 1 faile
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import IO, Any
@@ -12,11 +13,13 @@ from typing import IO, Any
 import click
 
 from appliance import __version__
+from appliance.cli import program_files
 from appliance.cli.lazy_group import LazyCommands
 from appliance.client.terminal import printable
 from appliance.domain.errors import ApplianceError, StoreUnavailable
 
 PROGRAM = "wg-appliance"
+OTHERS_WRITE = 0o022  # umask: whatever the caller's is, no file or folder is made that others can write to
 
 COMMANDS = {
     "serve": ("appliance.cli.serve:serve", "Run the appliance in the foreground."),
@@ -71,7 +74,13 @@ class Root(LazyCommands):
         except StoreUnavailable as error:
             raise Failed(f"{error}: {error.__cause__}; try again, and check the disk's space") from error
         except ApplianceError as error:
-            raise Failed(str(error)) from error
+            unread = program_files.hidden() if isinstance(error.__cause__, PermissionError) else ""
+            raise Failed(unread or str(error)) from error
+        except ImportError as error:  # a folder that may not be read is as one without modules
+            unread = program_files.hidden()
+            if not unread:
+                raise
+            raise Failed(unread) from error
 
 
 def _print_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
@@ -95,6 +104,8 @@ def _print_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None
 def cli(ctx: click.Context, config: Path | None) -> None:
     """Run and manage a self-hosted WireGuard exit: session API, store and tunnel in one process."""
     ctx.obj = config
+    if ctx.invoked_subcommand != "connect":  # which runs programs of the user's
+        os.umask(os.umask(0o077) | OTHERS_WRITE)
 
 
 def main() -> None:

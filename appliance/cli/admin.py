@@ -111,7 +111,7 @@ def run(config_file: Path | None, work: Callable[[Admin], Awaitable[T]]) -> T:
                 "or name the right configuration with --config"
             )
         state.require_whole()
-        become_owner(state.store, lambda: asyncio.run(rehearse()))
+        become_owner(state.path, lambda: asyncio.run(rehearse()))
         return asyncio.run(with_store())
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +19,7 @@ from appliance.domain.errors import HostError, InvalidRequest
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from appliance.client.api.dialer import Dialer
+    from appliance.client.api.dialer import Dialer, Url
     from appliance.client.api.http import Api
     from appliance.client.api.sessions import SessionsClient
     from appliance.client.connection import ConnectionOptions
@@ -65,7 +65,11 @@ class ClientContext:
 def api_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Adds the options for the exit and the token to a command, which gets a `ClientContext` as `exit_`."""
 
-    @click.option("--api", metavar="URL", help="The exit's URL; default: $WG_APPLIANCE_API, else the saved one.")
+    @click.option(
+        "--api",
+        metavar="URL",
+        help="The exit's URL; default: $WG_APPLIANCE_API, else the saved one, else this host's own.",
+    )
     @click.option("--token", metavar="TOKEN", help="The token; other users of this machine can see it meanwhile.")
     @click.option(
         "--token-file",
@@ -73,7 +77,11 @@ def api_options(command: Callable[..., Any]) -> Callable[..., Any]:
         metavar="FILE",
         help="The file with the token; default: $WG_APPLIANCE_TOKEN, else the saved token.",
     )
-    @click.option("--save", is_flag=True, help="Save URL and token in ~/.config/wg-appliance for later commands.")
+    @click.option(
+        "--save",
+        is_flag=True,
+        help="Save URL and token in ~/.config/wg-appliance for later commands, --insecure-http with them.",
+    )
     @click.option("--insecure-http", is_flag=True, help="Allow plain HTTP: others on the way can read the token.")
     @functools.wraps(command)
     def with_exit(
@@ -88,17 +96,25 @@ def api_options(command: Callable[..., Any]) -> Callable[..., Any]:
         if token is not None and token_file is not None:
             raise click.UsageError("--token and --token-file do not go together")
         with host_faults("cannot read"):
-            context = _reach(api, token, token_file, save=save, insecure_http=insecure_http)
+            config_file = click.get_current_context().find_root().obj
+            context = _reach(config_file, api, token, token_file, save=save, insecure_http=insecure_http)
         return command(*args, exit_=context, **kwargs)
 
     return with_exit
 
 
 def _reach(
-    api: str | None, token: str | None, token_file: Path | None, *, save: bool, insecure_http: bool
+    config_file: Path | None,
+    api: str | None,
+    token: str | None,
+    token_file: Path | None,
+    *,
+    save: bool,
+    insecure_http: bool,
 ) -> ClientContext:
+    from appliance.cli import local_exit
     from appliance.client import credentials
-    from appliance.client.api.dialer import Dialer, parse_url
+    from appliance.client.api.dialer import Dialer
     from appliance.client.sudo_user import find_invoker
 
     invoker = find_invoker(os.environ)
@@ -107,22 +123,34 @@ def _reach(
         if token_file is not None:
             token = credentials.read_token(token_file)
         access = credentials.find(api, token, os.environ, saved)
+    here = local_exit.find(config_file) if access.url is None else None
+    if here is not None:
+        url, access = here.url, replace(access, url=here.url.text)
+    else:
+        url = _allowed(access, insecure_http=insecure_http)
+    if save and access.elsewhere is not None:
+        raise _no_token(url.text, access, "beside --save")
+    if save:
+        with invoker.acting():
+            written = credentials.save(replace(access, insecure_http=access.insecure_http or insecure_http), saved)
+        output.remark(f"saved: {', '.join(map(str, written))}")
+    dialer = Dialer(url, _mark(), here and here.trusted)
+    return ClientContext(dialer.api(), dialer, invoker, access)
+
+
+def _allowed(access: Access, *, insecure_http: bool) -> Url:
+    """Returns the URL if a token may be sent there."""
+    from appliance.client.api.dialer import parse_url
+
     if access.url is None:
         raise click.UsageError("no exit; give its URL as WG_APPLIANCE_API or --api URL, or --save it once")
     try:
         url = parse_url(access.url)
     except InvalidRequest as error:
         raise click.UsageError(str(error)) from error
-    if url.sends_token_in_clear_text and not insecure_http:
+    if url.sends_token_in_clear_text and not (insecure_http or access.insecure_http):
         raise click.UsageError(f"{url.text}: others on the way could read the token; use https, or --insecure-http")
-    if save and access.elsewhere is not None:
-        raise _no_token(url.text, access, "beside --save")
-    if save:
-        with invoker.acting():
-            written = credentials.save(access, saved)
-        output.remark(f"saved: {', '.join(map(str, written))}")
-    dialer = Dialer(url, _mark())
-    return ClientContext(dialer.api(), dialer, invoker, access)
+    return url
 
 
 def _no_token(url: str, access: Access, where: str) -> click.UsageError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,7 +15,7 @@ from appliance.config.value_types import REGION
 from appliance.domain.errors import HostError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from appliance.cli.client_options import ClientContext
     from appliance.client.api.responses import OpenedSession
@@ -32,8 +33,8 @@ def output_config(
     Raises HostError if FILE exists, and click.UsageError if REGION is missing and there are several.
     """
     from appliance.client.api.sessions import Stopped
-    from appliance.client.connection import ConnectionOutcome, request, whole_config
-    from appliance.client.tunnel.wg_config import PUBLIC_RESOLVER
+    from appliance.client.connection import ConnectionOutcome, request, session_config
+    from appliance.client.tunnel.wg_config import PUBLIC_RESOLVER, render
     from appliance.client.ui import qr
     from appliance.network.wireguard import keys
 
@@ -52,9 +53,11 @@ def output_config(
     except Stopped as error:
         return ConnectionOutcome(error.exit_status, str(error))
     # A phone's own resolver is in its network, which it cannot reach through the tunnel.
-    config = whole_config(opened.wg_config, key, options.resolvers, () if file else (PUBLIC_RESOLVER,))
-    if path is not None:
-        _write_config(exit_, sessions, opened, config, path)
+    default = () if file else (PUBLIC_RESOLVER,)
+    with _closing_on_failure(sessions, opened.id):
+        config = render(session_config(opened.wg_config, options.ipv6, options.resolvers, default), key)
+        if path is not None:
+            _write_config(exit_, config, path)
     _show_config(opened, config, file, path, as_json)
     if path is not None:
         output.remark(f"written: {path}{_region_meant(region, path)}")
@@ -64,18 +67,23 @@ def output_config(
     return ConnectionOutcome(0)
 
 
-def _write_config(
-    exit_: ClientContext, sessions: SessionsClient, opened: OpenedSession, config: str, path: Path
-) -> None:
-    """Writes the config as the user who called sudo. Closes the session if that fails."""
+@contextmanager
+def _closing_on_failure(sessions: SessionsClient, session_id: str) -> Iterator[None]:
+    """Closes a session whose config nobody gets."""
+    try:
+        yield
+    except (HostError, OSError):
+        with suppress(HostError):  # what failed is what the user needs to know
+            sessions.close(session_id)
+        raise
+
+
+def _write_config(exit_: ClientContext, config: str, path: Path) -> None:
+    """Writes the config as the user who called sudo."""
     from appliance.client.credentials import write_private
 
-    try:
-        with exit_.invoker.acting():
-            write_private(path, config, replace=False)
-    except OSError:
-        sessions.close(opened.id)
-        raise
+    with exit_.invoker.acting():
+        write_private(path, config, replace=False)
 
 
 def _show_config(opened: OpenedSession, config: str, file: str | None, path: Path | None, as_json: bool) -> None:

@@ -34,20 +34,26 @@ def keep_tunnel(
     """
     from appliance.client import cleanup, run_records
     from appliance.client.api import responses
+    from appliance.client.command import refused
     from appliance.client.connection import ConnectionOutcome
     from appliance.client.signals import InterruptedBySignal, Interruption
     from appliance.client.ui.screen import screen_for
 
     if os.geteuid() != 0:
         raise HostError("connect makes a tunnel: run it as root (sudo); --config-only and --qr do not need that")
+    if command is not None:
+        refusal = refused(command[0], exit_.invoker, exit_.environment)
+        if refusal is not None:
+            return refusal
     interruption = Interruption()
     screen = screen_for(as_json=as_json, command=command is not None)
     sessions = exit_.sessions(interruption.pause, screen.remark)
-    with interruption.awaited():
+    with interruption.awaited(ignored_afterwards=True):
         try:
-            cleanup.clear(exit_.api, exit_.token, exit_.environment, screen.remark)
+            cleanup.clear(exit_.api, exit_.token, exit_.environment, screen.remark, interruption)
             with run_records.claimed("machine" if command is None else "command") as claim:
-                options = connection_options(sessions, region, resolvers, every_s)
+                with interruption.allowed():
+                    options = connection_options(sessions, region, resolvers, every_s)
                 if command is None:
                     return _machine(exit_, sessions, options, claim, screen, interruption)
                 return _command(exit_, sessions, options, claim, screen, interruption, command)
@@ -67,8 +73,9 @@ def _machine(
     from appliance.client.tunnel.full_tunnel import FullTunnel
     from appliance.network.wireguard import keys
 
-    tunnel = FullTunnel(claim.record.interface, exit_.environment, screen.remark)
-    connection = ClientConnection(options, keys.generate_private_key(), sessions, exit_.dialer, tunnel, claim)
+    key = keys.generate_private_key()
+    tunnel = FullTunnel(claim.record.interface, exit_.environment, screen.remark, key)
+    connection = ClientConnection(options, key, sessions, exit_.dialer, tunnel, claim, interruption)
 
     def stay(opened: OpenedSession) -> Over:
         screen.connected(opened, options.region, claim.record.interface, "Ctrl-C ends it")
@@ -93,7 +100,7 @@ def _command(
 
     key = keys.generate_private_key()
     tunnel = NamespaceTunnel(claim.record.interface, key, claim.resolv_conf)
-    connection = ClientConnection(options, key, sessions, exit_.dialer, tunnel, claim)
+    connection = ClientConnection(options, key, sessions, exit_.dialer, tunnel, claim, interruption)
 
     def stay(opened: OpenedSession) -> ConnectionOutcome:
         screen.connected(opened, options.region, claim.record.interface, f"for {command[0]} alone")

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
+import stat
 import subprocess
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from appliance.client.api.responses import FAILED
@@ -13,13 +16,38 @@ from appliance.client.connection import ConnectionOutcome, ended
 from appliance.client.signals import SIGNALS, InterruptedBySignal, Interruption, stays_ignored
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
     from types import FrameType
 
     from appliance.client.api.responses import Over
+    from appliance.client.sudo_user import Invoker
 
 NOT_FOUND, NOT_EXECUTABLE, BY_SIGNAL = 127, 126, 128  # exit statuses, as those of a shell
 ENDING_S = 10.0
+
+
+def refused(program: str, user: Invoker, environ: Mapping[str, str]) -> ConnectionOutcome | None:
+    """Looks for the program as this user, as it will be started. Returns why it cannot be, or None."""
+    # As subprocess looks for it.
+    places = [program] if "/" in program else [f"{folder}/{program}" for folder in os.get_exec_path(environ)]
+    with user.acting():
+        found = [_found(Path(place)) for place in places]
+    if any(status is None for status in found):
+        return None
+    status = NOT_EXECUTABLE if NOT_EXECUTABLE in found else NOT_FOUND
+    number = errno.EACCES if status == NOT_EXECUTABLE else errno.ENOENT
+    return ConnectionOutcome(status, f"{program}: {os.strerror(number)}")
+
+
+def _found(place: Path) -> int | None:
+    """Returns None for a program that this user may execute, else the exit status of what keeps it from that."""
+    try:
+        mode = place.stat().st_mode
+    except PermissionError:
+        return NOT_EXECUTABLE
+    except (OSError, ValueError):  # a path with NUL
+        return NOT_FOUND
+    return None if stat.S_ISREG(mode) and os.access(place, os.X_OK, effective_ids=True) else NOT_EXECUTABLE
 
 
 def run_command(

@@ -10,10 +10,10 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from appliance.client.api.responses import DONE, ENDED, FAILED, Again, Live, Over
-from appliance.client.api.sessions import Stopped
+from appliance.client.api.sessions import ANSWER_GRACE_S, Stopped
 from appliance.client.signals import InterruptedBySignal
 from appliance.client.tunnel import wg_config
-from appliance.client.tunnel.device_config import has_ipv6
+from appliance.client.tunnel.endpoint_name import resolved
 from appliance.client.tunnel.tunnel import TunnelCounters
 from appliance.client.ui import status_text
 from appliance.domain.errors import ApplianceError
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from appliance.client.run_records import RunClaim
     from appliance.client.signals import Interruption
     from appliance.client.tunnel.tunnel import ClientTunnel
+    from appliance.client.tunnel.wg_config import IPAddress, SessionConfig
     from appliance.client.ui.screen import Screen
 
 NOTHING = TunnelCounters(0, 0, None)
@@ -67,7 +68,11 @@ class ClientConnection:
         dialer: Dialer,
         tunnel: ClientTunnel,
         claim: RunClaim,
+        interruption: Interruption,
     ) -> None:
+        """`interruption`: holds the signals from before the tunnel is up, and from its end."""
+        self._interruption = interruption
+        self._names: dict[str, IPAddress] = {}  # of exits, each resolved once: later a query might go into the tunnel
         self._options = options
         self._key = key
         self._sessions = sessions
@@ -76,6 +81,7 @@ class ClientConnection:
         self._claim = claim
         self._begun = _now()
         self._opened: OpenedSession
+        self._up_with: SessionConfig
         self._is_open = self._is_up = False
         self._idle = False  # the server has ended the session as idle, and another is to be opened
         self._session: Mapping[str, Any] = {}  # the API's last answer
@@ -91,10 +97,14 @@ class ClientConnection:
         Raises HostError or TunnelError if either fails.
         """
         self._tunnel.check()
-        self._take_over(self._sessions.open(request(self._options, self._key)))
-        self._tunnel.up(self._config(self._opened))
-        # A later session must not bring IPv6 that this tunnel has no routes for.
-        self._options = replace(self._options, ipv6=has_ipv6(self._opened.wg_config))
+        with self._interruption.patient(ANSWER_GRACE_S):
+            opened = self._sessions.open(request(self._options, self._key))
+        self._take_over(opened)
+        config = self._config(self._opened, self._interruption)
+        self._tunnel.up(config)
+        # A later session must not bring IPv6 that this tunnel has no address for.
+        self._options = replace(self._options, ipv6=config.has_ipv6_address)
+        self._up_with = config
         self._is_up = True
         self._go_past_tunnel()
         self._begun = _now()
@@ -140,7 +150,8 @@ class ClientConnection:
         final = over.session if over is not None else {}
         if self._is_open and over is None:
             try:
-                final = self._sessions.close(self._opened.id)
+                with self._interruption.patient(ANSWER_GRACE_S):
+                    final = self._sessions.close(self._opened.id)
             except (ApplianceError, InterruptedBySignal) as error:
                 failed.append(f"the session {self._opened.id} ends by itself, for it could not be closed: {error}")
         if not failed:  # else the next run tries again
@@ -152,13 +163,21 @@ class ClientConnection:
         self._is_open = True
         self._claim.note_session(self._sessions.url, opened.id)
 
-    def _config(self, opened: OpenedSession) -> str:
-        return whole_config(opened.wg_config, self._key, self._options.resolvers, self._tunnel.default_resolvers)
+    def _config(self, opened: OpenedSession, interruption: Interruption) -> SessionConfig:
+        """Raises HostError if the exit's file is refused, or the exit's name is not resolved."""
+        options = self._options
+        config = session_config(opened.wg_config, options.ipv6, options.resolvers, self._tunnel.default_resolvers)
+        if isinstance(config.host, str):
+            if config.host not in self._names:
+                with interruption.allowed():
+                    self._names[config.host] = resolved(config.host)
+            config = replace(config, host=self._names[config.host])
+        return config
 
     def _ask(self, screen: Screen, interruption: Interruption) -> Over | None:
         """Queries the session; opens another one if it has ended as idle."""
         if self._idle:
-            self._reopen()
+            self._reopen(interruption)
             return None
         with interruption.allowed():
             status = self._sessions.status(self._opened.id, self._failures + 1)
@@ -174,19 +193,20 @@ class ClientConnection:
             return status
         return None
 
-    def _reopen(self) -> None:
-        """Opens another session. Not interruptible: abandoning the request could leave a session open."""
-        opened = self._sessions.try_open(request(self._options, self._key), self._failures + 1)
+    def _reopen(self, interruption: Interruption) -> None:
+        with interruption.patient(ANSWER_GRACE_S):
+            opened = self._sessions.try_open(request(self._options, self._key), self._failures + 1)
         if isinstance(opened, Again):
             self._put_off(opened)
             return
-        before, self._idle = self._config(self._opened), False
+        self._idle = False
         self._take_over(opened)
         self._session = {}
         self._answered(0)
-        config = self._config(opened)
-        if config != before:
-            self._tunnel.change(config)
+        config = replace(self._config(opened, interruption), ipv6=self._up_with.ipv6)  # the routes stay as they are
+        if config != self._up_with:
+            self._tunnel.change(self._up_with, config)
+            self._up_with = config
             self._go_past_tunnel()
 
     def _answered(self, again_s: float) -> None:
@@ -233,13 +253,14 @@ def request(options: ConnectionOptions, key: bytes) -> dict[str, object]:
     return {"region": options.region, "client_public_key": public_key, "ipv6": options.ipv6}
 
 
-def whole_config(given: str, key: bytes, resolvers: Sequence[str] | None, default_resolvers: Sequence[str] = ()) -> str:
-    """Completes the server's wg-quick file with the private key and DNS resolvers: `resolvers`, else the operator's,
-    else `default_resolvers`."""
-    own = wg_config.with_private_key(given, key)
-    if resolvers is None:
-        resolvers = wg_config.resolvers(own) or default_resolvers
-    return wg_config.with_resolvers(own, resolvers)
+def session_config(
+    given: str, ipv6: bool, resolvers: Sequence[str] | None, default_resolvers: Sequence[str] = ()
+) -> SessionConfig:
+    """Takes the server's wg-quick file apart. Its DNS resolvers are `resolvers`, else the operator's, else
+    `default_resolvers`. Raises HostError if the file is not what this API sends."""
+    config = wg_config.parse(given, ipv6=ipv6)
+    chosen = resolvers if resolvers is not None else config.resolvers or default_resolvers
+    return replace(config, resolvers=tuple(chosen))
 
 
 def run(

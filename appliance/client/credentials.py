@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from appliance.client.api.dialer import is_same_exit
-from appliance.domain.errors import HostError
+from appliance.client.api.dialer import is_same_exit, parse_url
+from appliance.domain.errors import HostError, InvalidRequest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -18,19 +18,21 @@ if TYPE_CHECKING:
     from appliance.client.sudo_user import Invoker
 
 ENV_API, ENV_TOKEN = "WG_APPLIANCE_API", "WG_APPLIANCE_TOKEN"
-API, TOKEN = "api", "token"
+API, TOKEN, INSECURE = "api", "token", "insecure-http"
 
 
 @dataclass(frozen=True, slots=True)
 class Access:
     """Holds URL and token; None if not given.
 
-    `elsewhere`: the URL of the exit that the saved token is for, if another.
+    `elsewhere`: the URL of the exit that the saved token is for, if another. `insecure_http`: it was saved that the
+    token may go to this exit in clear text.
     """
 
     url: str | None
     token: str | None = field(repr=False)
     elsewhere: str | None = None
+    insecure_http: bool = False
 
 
 def folder(invoker: Invoker, environ: Mapping[str, str]) -> Path:
@@ -59,7 +61,18 @@ def find(url: str | None, token: str | None, environ: Mapping[str, str], saved: 
             elsewhere = saved_url
     if token and not (token.isascii() and token.isprintable() and " " not in token):
         raise HostError("the token is invalid: it has characters that no token has")
-    return Access(url or None, token or None, elsewhere)
+    return Access(url or None, token or None, elsewhere, bool(url) and _may_be_insecure(str(url), saved))
+
+
+def _may_be_insecure(url: str, saved: Path) -> bool:
+    """Tells whether it was saved that a token may go to this URL in clear text. Looks only where it would."""
+    try:
+        if not parse_url(url).sends_token_in_clear_text:
+            return False
+    except InvalidRequest:
+        return False
+    insecure_for = _read(saved / INSECURE, private=False)
+    return insecure_for is not None and is_same_exit(url, insecure_for)
 
 
 def read_token(file: Path) -> str:
@@ -71,10 +84,11 @@ def read_token(file: Path) -> str:
 
 
 def save(access: Access, saved: Path) -> list[Path]:
-    """Saves URL and token with mode 0600, both or neither. Returns the files written."""
+    """Saves URL, token and permission for clear text with mode 0600, all or none. Returns the files written."""
     saved.mkdir(mode=0o700, parents=True, exist_ok=True)
     saved_url = _read(saved / API, private=False)
-    values = {saved / API: access.url, saved / TOKEN: access.token}
+    insecure_for = access.url if access.insecure_http else None
+    values = {saved / API: access.url, saved / TOKEN: access.token, saved / INSECURE: insecure_for}
     with ExitStack() as stack:
         ready = {
             path: stack.enter_context(_temporary_file(path, f"{value}\n"))
@@ -83,6 +97,7 @@ def save(access: Access, saved: Path) -> list[Path]:
         }
         if saved_url is None or access.url is None or not is_same_exit(access.url, saved_url):
             (saved / TOKEN).unlink(missing_ok=True)  # the old token must never be next to another exit's URL
+            (saved / INSECURE).unlink(missing_ok=True)
         for path, new in ready.items():
             new.replace(path)
     return list(ready)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from itertools import pairwise
 
 MILLICENTS = 100_000  # one unit of the currency
+LONGEST_SHOWN = 500  # characters of a text that another has written
 
 
 def span(ms: int) -> str:
@@ -70,3 +71,8 @@ def price(millicents: int, currency: str) -> str:
     """Formats an amount, rounded down to hundredths as a bill is: "0.21 EUR"."""
     hundredths = millicents * 100 // MILLICENTS
     return f"{hundredths // 100}.{hundredths % 100:02} {currency.upper()}"
+
+
+def shortened(text: str) -> str:
+    """Returns what fits on a terminal of a text that may have any length."""
+    return text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}..."

@@ -10,7 +10,7 @@ import fcntl
 import json
 import os
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 FOLDER = Path("/run/wg-appliance-client")
 PREFIX = "wgc"
 MOST = 100
+LARGEST = 64 * 1024  # bytes of a record: the exit's URL is as long as the user has it
 OWN_NAMESPACE = Path("/proc/self/ns/net")
 
 Kind = Literal["machine", "command"]  # whose traffic goes into the tunnel
@@ -47,12 +48,16 @@ class RunRecord:
 
 
 class RunClaim:
-    """Holds an interface name that belongs to this run while it holds the file's lock."""
+    """Holds an interface name that belongs to this run while it holds the file's lock.
 
-    def __init__(self, lock: int, path: Path, record: RunRecord) -> None:
+    `is_readable`: the record is what a run has written, not what is left of it.
+    """
+
+    def __init__(self, lock: int, path: Path, record: RunRecord, *, is_readable: bool = True) -> None:
         self._lock = lock
-        self._path = path
+        self.path = path
         self.record = record
+        self.is_readable = is_readable
 
     @property
     def config(self) -> Path:
@@ -78,9 +83,11 @@ class RunClaim:
 
     def empty(self) -> None:
         """Removes the files, once everything that the record names has been removed."""
-        for file in (self.config, self.resolv_conf):
+        files = (self.config, self.resolv_conf)
+        unfinished = [each for file in files for each in FOLDER.glob(f".{file.name}.*")]  # of a run killed meanwhile
+        for file in (*files, *unfinished):
             file.unlink(missing_ok=True)
-        self._path.unlink(missing_ok=True)
+        self.path.unlink(missing_ok=True)
 
     def close(self) -> None:
         os.close(self._lock)
@@ -102,8 +109,11 @@ def claimed(kind: Kind) -> Iterator[RunClaim]:
 
 
 def _claim_locked(kind: Kind) -> RunClaim:
-    FOLDER.mkdir(mode=0o700, exist_ok=True)
-    lock = os.open(FOLDER, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        FOLDER.mkdir(mode=0o700, exist_ok=True)
+        lock = os.open(FOLDER, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError as error:
+        raise _no_room(error) from error
     try:
         fcntl.flock(lock, fcntl.LOCK_EX)
         return _claim(kind, _own_namespace())
@@ -122,7 +132,12 @@ def _claim(kind: Kind, namespace: int) -> RunClaim:
             continue
         if os.fstat(lock).st_size == 0 and _is_free(name):
             claim = RunClaim(lock, _path(name), RunRecord(name, kind, os.getpid(), namespace))
-            claim.write()
+            try:
+                claim.write()
+            except OSError as error:
+                claim.empty()
+                claim.close()
+                raise _no_room(error) from error
             return claim
         os.close(lock)  # of a killed run in another network namespace; the next run there removes it
     raise HostError(f"{MOST} tunnels are open already")
@@ -136,24 +151,50 @@ def whole_machine() -> RunRecord | None:
 
 @contextmanager
 def abandoned() -> Iterator[list[RunClaim]]:
-    """Yields the records of killed runs in this network namespace, locked meanwhile."""
+    """Yields the records of killed runs in this network namespace, locked meanwhile.
+
+    One that cannot be read may be of a tunnel that is up: its name is known, and by that all that can be found.
+    """
     claims = []
     try:
-        for path in sorted(FOLDER.glob(f"{PREFIX}*.json")) if FOLDER.is_dir() else ():
-            lock = _try_lock(path)
+        for path in _left_behind():
+            lock = _try_lock(path, os.O_CREAT)
             if lock is None:
                 continue
-            record = _parse(os.pread(lock, 4096, 0))
-            if record is not None and record.namespace == _own_namespace():
+            content = os.pread(lock, LARGEST, 0)
+            record = _parse(content)
+            if record is None and (content or _has_traces(path.stem)):
+                unknown = RunRecord(path.stem, "machine", 0, _own_namespace())
+                claims.append(RunClaim(lock, path, unknown, is_readable=False))
+            elif record is not None and record.namespace == _own_namespace():
                 claims.append(RunClaim(lock, path, record))
-                continue
-            if record is None:  # killed before it had made anything
-                path.unlink(missing_ok=True)
-            os.close(lock)
+            else:
+                if record is None:  # killed before it had made anything
+                    path.unlink(missing_ok=True)
+                os.close(lock)
         yield claims
     finally:
         for claim in claims:
             claim.close()
+
+
+def _left_behind() -> list[Path]:
+    """Returns the paths of all records, also of one that is missing beside the file of its tunnel."""
+    if not FOLDER.is_dir():
+        return []
+    names = {path.stem for ending in ("json", "conf") for path in FOLDER.glob(f"{PREFIX}*.{ending}")}
+    return [_path(name) for name in sorted(names)]
+
+
+def _has_traces(interface: str) -> bool:
+    return not _is_free(interface) or config_of(interface).exists()
+
+
+def _no_room(error: OSError) -> HostError:
+    return HostError(
+        f"cannot note in {FOLDER} what is made, so that it can be removed again: {error.strerror}; where /run is "
+        "read-only or full, mount a tmpfs on it, or take a file for another machine: connect --config-only FILE"
+    )
 
 
 def config_of(interface: str) -> Path:
@@ -209,7 +250,12 @@ def _try_lock(path: Path, flags: int = 0) -> int | None:
 
 
 def _parse(content: bytes) -> RunRecord | None:
+    """Returns the record; None if it is none. What follows it, or a later version has added, is ignored."""
     try:
-        return RunRecord(**json.loads(content))
-    except (ValueError, TypeError):
+        values, _ = json.JSONDecoder().raw_decode(content.decode("ascii"))
+        record = RunRecord(**{field.name: values[field.name] for field in fields(RunRecord) if field.name in values})
+    except (ValueError, TypeError, RecursionError):
         return None
+    texts, numbers = (record.interface, record.kind, record.api, record.session), (record.pid, record.namespace)
+    is_one = all(isinstance(each, str) for each in texts) and all(type(each) is int for each in numbers)
+    return record if is_one and (record.mark is None or type(record.mark) is int) else None

@@ -135,7 +135,7 @@ class StateDir:
     @contextmanager
     def _open_lock(self) -> Iterator[int]:
         try:
-            descriptor = os.open(self._lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            descriptor = os.open(self._lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         except OSError as error:
             raise HostError(f"cannot open {self._lock}: {error.strerror}") from error
         try:

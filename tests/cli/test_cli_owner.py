@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from appliance.ops.backup.create import snapshot
-from tests.support.cli.command_line import CommandLine, python
+from tests.support.cli.command_line import PROJECT, CommandLine, python
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -80,7 +80,7 @@ def test_root_acts_as_the_owner_for_a_while(theirs: CommandLine) -> None:
         "store = Path(sys.argv[1])\n"
         "def who(): print(os.geteuid(), os.getegid(), sorted(os.getgroups()))\n"
         "who()\n"
-        "with acting_as_owner(store, lambda: None): who(); (store.parent / 'made').touch()\n"
+        "with acting_as_owner(store.parent, lambda: None): who(); (store.parent / 'made').touch()\n"
         "who()"
     )
     done = python("-c", script, str(theirs.state.store))
@@ -125,6 +125,19 @@ def test_backup_leaves_nothing_of_roots(theirs: CommandLine, tmp_path: Path) -> 
     assert (found.st_uid, found.st_mode & 0o777) == (0, 0o600)
 
 
+def test_a_backup_in_the_owners_folder(theirs: CommandLine, folder: Path) -> None:
+    """As the timer's and an upgrade's: it is the owner's, who can put no link in the way; one of root's is root's."""
+    (folder / "backups").mkdir(mode=0o700)
+    os.chown(folder / "backups", NOBODY.pw_uid, NOBODY.pw_gid)
+    done = theirs.process("backup", str(folder / "backups" / "b"))
+    assert done.status == 0, done.err
+    assert owners(folder / "backups") == {(NOBODY.pw_uid, NOBODY.pw_gid)}
+    (folder / "roots").mkdir(mode=0o700)
+    (folder / "backups" / ".wg-appliance-backup.partial").symlink_to(folder / "roots")
+    done = theirs.process("backup", str(folder / "backups" / "b"))
+    assert (done.status, list((folder / "roots").iterdir())) == (1, [])
+
+
 def test_restore_takes_on_the_owner(theirs: CommandLine, tmp_path: Path) -> None:
     """What is restored is the service's, and what was there too; the configuration stays whose it was."""
     theirs.do("backup", str(tmp_path / "b"))
@@ -136,6 +149,78 @@ def test_restore_takes_on_the_owner(theirs: CommandLine, tmp_path: Path) -> None
     assert owners(theirs.state.path) | owners(kept) == {(NOBODY.pw_uid, NOBODY.pw_gid)}
     found = theirs.config.stat()
     assert (found.st_uid, found.st_gid, found.st_mode & 0o777) == (0, NOBODY.pw_gid, 0o640)
+
+
+def test_a_link_in_place_of_the_store(theirs: CommandLine, folder: Path) -> None:
+    """The service's user has made it, to a store that is root's: root's commands neither write nor read that."""
+    (folder / "other").mkdir()
+    other = CommandLine(folder / "other")
+    other.do("init")
+    other.state.path.chmod(0o700)
+    before = other.state.store.read_bytes()
+    theirs.state.store.unlink()
+    theirs.state.store.symlink_to(other.state.store)
+    os.chown(theirs.state.store, NOBODY.pw_uid, NOBODY.pw_gid, follow_symlinks=False)
+    for words in (("token", "create", "--account", "alice"), ("account", "list"), ("backup", str(folder / "b"))):
+        done = theirs.process(*words)
+        assert (done.status, done.out, done.err.count("\n")) == (1, "", 1)
+    assert other.state.store.read_bytes() == before
+    assert not (folder / "b").exists()
+    assert owners(other.state.path) == {(0, 0)}
+
+
+def test_a_link_in_place_of_the_key(theirs: CommandLine, folder: Path) -> None:
+    """The service's user has made it, to a key that is root's: that does not get into a backup."""
+    secret = folder / "secret"
+    secret.write_bytes(theirs.state.key.read_bytes())
+    secret.chmod(0o600)
+    theirs.state.key.unlink()
+    theirs.state.key.symlink_to(secret)
+    done = theirs.process("backup", str(folder / "b"))
+    assert (done.status, done.err.count("\n")) == (1, 1)
+    assert "Permission denied" in done.err
+    assert not (folder / "b").exists()
+
+
+def test_a_link_in_place_of_the_folder(theirs: CommandLine, folder: Path) -> None:
+    """Root's own, to another disk: the folder's owner counts. The owner's: that owner."""
+    elsewhere = folder / "elsewhere"
+    theirs.state.path.rename(elsewhere)
+    theirs.state.path.symlink_to(elsewhere)
+    assert theirs.process("token", "create", "--account", "alice").status == 0
+    assert owners(elsewhere) == {(NOBODY.pw_uid, NOBODY.pw_gid)}
+    os.chown(theirs.state.path, 54321, 54322, follow_symlinks=False)
+    assert theirs.process("token", "create", "--account", "bob").status == 1
+
+
+@pytest.mark.parametrize("words", [("usage", "alice"), ("invoice", "alice", "--month", "2026-11"), ("session", "list")])
+def test_a_program_that_the_owner_cannot_read(theirs: CommandLine, folder: Path, words: tuple[str, ...]) -> None:
+    """Where a command needs more of it than was read as root: one line with the folder, and what to do."""
+    assert theirs.process("account", "create", "alice", "--tier", "paid").status == 0
+    (folder / "private").mkdir(mode=0o700)
+    (folder / "private" / "appliance").symlink_to(PROJECT / "appliance")
+    program = (
+        f"import sys; sys.path.insert(0, {str(folder / 'private')!r}); sys.argv[0] = 'x'\n"
+        "from appliance.cli import main; main()"
+    )
+    done = python("-c", program, "--config", str(theirs.config), *words)
+    said = f"the user nobody, to whom the state directory belongs, cannot read {folder / 'private'}, a part of this"
+    assert (done.status, done.err.count("\n")) == (1, 1), done.err
+    assert done.err.startswith(f"wg-appliance: error: {said} program: chmod go+rX ")
+
+
+def test_a_umask_that_allows_all(folder: Path) -> None:
+    """No file or folder that `init` makes can be written to by others."""
+    environ = {"WG_APPLIANCE_NODE_STATE_DIR": str(folder / "deep" / "state")}
+    before = os.umask(0)
+    try:
+        done = python("-m", "appliance", "--config", str(folder / "etc" / "config.toml"), "init", environ=environ)
+    finally:
+        os.umask(before)
+    assert done.status == 0, done.err
+    made = [path for path in folder.rglob("*") if not path.is_symlink()]
+    assert {path.name for path in made} >= {"config.toml", "deep", "state", "store.sqlite", "server.key"}
+    assert [path for path in made if path.stat().st_mode & 0o022] == []
 
 
 def test_a_user_without_access_is_told(folder: Path) -> None:

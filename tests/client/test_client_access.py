@@ -60,6 +60,18 @@ def test_another_exit_is_saved(saved: Path) -> None:
     assert find("https://any", None, {}, saved) == Access("https://any", "byhand")
 
 
+def test_plain_http_is_saved_for_its_exit(saved: Path) -> None:
+    """That the token may go in clear text, as it was said when it was saved: for that exit and no other, and until
+    another one is saved."""
+    save(Access("http://saved", "saved", insecure_http=True), saved)
+    assert find(None, None, {}, saved) == Access("http://saved", "saved", insecure_http=True)
+    assert not find("http://other", "x", {}, saved).insecure_http
+    assert not find("http://saved:81", "x", {}, saved).insecure_http
+    save(Access("http://other", "other"), saved)
+    assert not find(None, None, {}, saved).insecure_http
+    assert {path.name for path in saved.iterdir()} == {"api", "token"}
+
+
 def test_saved_for_nobody_else(saved: Path) -> None:
     """The folder is 0700, its files 0600, whatever the umask says; saving again replaces them."""
     before = os.umask(0)

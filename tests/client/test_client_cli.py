@@ -241,6 +241,23 @@ def test_an_option_that_is_misspelt(run: Run) -> None:
         assert "go behind" not in done.stderr
 
 
+def test_this_hosts_own_exit(api: ScriptedApi, run: Run, tmp_path: Path) -> None:
+    """Where no exit is named and this host's configuration can be read, that is the exit; a named one comes first."""
+    config = tmp_path / "config.toml"
+    config.write_text(f'[api]\nlisten = "0.0.0.0:{api.port}"\ninsecure_http = true\n')
+    api.answers("GET /v1/regions", 200, {"regions": [{"code": "fsn", "node_count": 1}]})
+    api.answers("GET /v1/usage", 200, {"tier": "free"})
+    for arguments in (("--config", str(config), "regions"), ("--config", str(config), "connect", "--usage")):
+        done = run(*arguments, WG_APPLIANCE_API="")
+        assert (done.returncode, done.stderr) == (0, "")
+    assert run("regions", WG_APPLIANCE_API="", WG_APPLIANCE_CONFIG=str(config)).returncode == 0
+    config.write_text('[api]\nlisten = "127.0.0.1:1"\n')
+    assert run("--config", str(config), "regions").returncode == 0
+    config.write_text("nonsense")
+    done = run("--config", str(config), "regions", WG_APPLIANCE_API="")
+    assert (done.returncode, "no exit; give its URL" in done.stderr) == (2, True)
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="NOT TESTED: only root can be another user")
 def test_without_root_no_session_is_opened(api: ScriptedApi, tmp_path: Path) -> None:
     """A tunnel needs it: one line that says so, before a session is opened."""

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import re
+from ipaddress import ip_network
 
 import pytest
 from pyzbar.pyzbar import ZBarSymbol, decode
 
-from appliance.client.connection import whole_config
-from appliance.client.tunnel.wg_config import resolvers, with_private_key, with_resolvers
+from appliance.client.connection import session_config
+from appliance.client.tunnel.wg_config import own_network, parse, render, rendered_resolvers
 from appliance.client.ui import qr
 from appliance.domain.errors import HostError
 from appliance.network.wireguard.keys import encode
+from tests.support.client.hostile_files import HOSTILE_FILES, changed
 from tests.support.client.scripted_api import CONFIG
 
 KEY = bytes(range(32))
@@ -19,38 +21,53 @@ WITH_DNS = CONFIG.replace("MTU = 1420\n", "MTU = 1420\nDNS = 10.0.0.53, fd00::53
 PIXELS = 4  # of a module's side
 
 
-def test_the_key_is_put_in() -> None:
-    """As one line more under [Interface]; nothing else changes."""
-    assert with_private_key(CONFIG, KEY) == CONFIG.replace(
-        "[Interface]\n", f"[Interface]\nPrivateKey = {encode(KEY)}\n"
-    )
+def written(text: str) -> str:
+    return render(parse(text, ipv6=True), KEY)
 
 
-@pytest.mark.parametrize("text", ["", "[Peer]\n", CONFIG + CONFIG, CONFIG.replace("MTU", "PrivateKey = x\nMTU")])
-def test_what_is_no_config_for_a_key_of_ours(text: str) -> None:
-    """Refused instead of used."""
-    with pytest.raises(HostError, match="not valid for the client's own key"):
-        with_private_key(text, KEY)
+def test_the_file_is_rendered_with_the_key() -> None:
+    """One line more under [Interface]; from what this API sends, nothing else changes."""
+    for text in (CONFIG, WITH_DNS, CONFIG.replace("MTU = 1420\n", ""), CONFIG.replace("203.0.113.1", "[2001:db8::1]")):
+        assert written(text) == text.replace("[Interface]\n", f"[Interface]\nPrivateKey = {encode(KEY)}\n")
 
 
-@pytest.mark.parametrize(
-    "line",
-    ["PostUp = touch /x", "postup=touch /x", " PreDown = x", "Table = off", "SaveConfig = true", "MTU = 1\rPostUp = x"],
-)
-def test_what_wg_quick_would_run(line: str) -> None:
-    """An exit, or who poses as one, has no command run as root here: what the API does not give is refused."""
-    text = CONFIG.replace("MTU = 1420\n", f"MTU = 1420\n{line}\n")
-    with pytest.raises(HostError, match="not valid for the client's own key"):
-        with_private_key(text, KEY)
+def test_an_exit_with_a_name() -> None:
+    """The name stays in the file, for whoever takes it to another machine."""
+    assert "Endpoint = exit.example:51820\n" in written(CONFIG.replace("203.0.113.1", "exit.example"))
 
 
-def test_resolvers_are_read_replaced_and_left_out() -> None:
-    """Read, replaced, and left out."""
-    assert resolvers(CONFIG) == ()
-    assert resolvers(WITH_DNS) == ("10.0.0.53", "fd00::53")
-    assert with_resolvers(WITH_DNS, ()) == CONFIG
-    assert with_resolvers(CONFIG, ("10.0.0.53", "fd00::53")) == WITH_DNS
-    assert resolvers(with_resolvers(WITH_DNS, ("192.0.2.1",))) == ("192.0.2.1",)
+def test_a_file_without_ipv6() -> None:
+    """Where the machine has asked for it, and only there."""
+    without = CONFIG.replace(", fd65:7869:7400::2/128", "").replace("0.0.0.0/0, ::/0", "0.0.0.0/0")
+    assert "AllowedIPs = 0.0.0.0/0\n" in render(parse(without, ipv6=False), KEY)
+    for text, ipv6 in ((without, True), (CONFIG, False)):
+        with pytest.raises(HostError, match="traffic would leave outside the tunnel"):
+            parse(text, ipv6=ipv6)
+    with pytest.raises(HostError, match="is not one of IPv4 alone"):
+        parse(CONFIG.replace("0.0.0.0/0, ::/0", "0.0.0.0/0"), ipv6=False)
+
+
+def test_an_exit_without_ipv6_takes_it_all_the_same() -> None:
+    """No address of IPv6, and all of IPv6 into the tunnel."""
+    config = parse(CONFIG.replace(", fd65:7869:7400::2/128", ""), ipv6=True)
+    assert (config.has_ipv6_address, config.ipv6) == (False, True)
+
+
+@pytest.mark.parametrize("name", HOSTILE_FILES)
+def test_what_is_refused_of_the_file(name: str) -> None:
+    """Everything beside what this API sends, with its reason; none of it is repaired or left out."""
+    with pytest.raises(HostError, match="the exit's wg_config is refused: "):
+        parse(changed(name), ipv6=True)
+
+
+def test_own_networks() -> None:
+    """An address or a resolver in a network of this machine's, by its interface or a route."""
+    config = parse(WITH_DNS, ipv6=True)
+    assert own_network(config, [("eth0", ip_network("192.0.2.0/24"))]) == ""
+    for interface, network in (("eth0", "10.101.0.0/16"), ("eth1", "fd65::/16"), ("wg0", "10.0.0.0/24")):
+        assert f"is in {network}, a network of this machine ({interface})" in own_network(
+            config, [("lo", ip_network("::1/128")), (interface, ip_network(network))]
+        )
 
 
 @pytest.mark.parametrize(
@@ -67,7 +84,9 @@ def test_the_users_resolvers_come_first(
     config: str, asked: tuple[str, ...] | None, default: tuple[str, ...], found: tuple[str, ...]
 ) -> None:
     """The user's, else the operator's, else the default."""
-    assert resolvers(whole_config(config, KEY, asked, default)) == found
+    chosen = session_config(config, True, asked, default)
+    assert chosen.resolvers == found
+    assert rendered_resolvers(render(chosen, KEY)) == found
 
 
 def photographed(text: str, *, light_on_dark: bool) -> tuple[bytes, int, int]:
@@ -86,7 +105,7 @@ def photographed(text: str, *, light_on_dark: bool) -> tuple[bytes, int, int]:
 @pytest.mark.parametrize("config", [CONFIG, WITH_DNS])
 def test_zbar_reads_the_qr_code(config: str, colour: bool) -> None:
     """zbar, which has nothing of ours or of segno's, reads the whole config from what the terminal shows."""
-    whole = with_private_key(config, KEY)
+    whole = written(config)
     picture = photographed(qr.draw(whole, colour=colour), light_on_dark=not colour)
     (found,) = decode(picture, symbols=[ZBarSymbol.QRCODE])
     assert found.data.decode() == whole

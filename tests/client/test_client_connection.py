@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from appliance.client.run_records import RunClaim
+    from appliance.client.tunnel.wg_config import SessionConfig
     from appliance.client.ui.status_text import View
 
 KEY = bytes(range(32))
@@ -86,13 +87,13 @@ class Stage:
         if self.fails == "check":
             raise HostError("wg-quick is missing")
 
-    def up(self, _config: str) -> None:
+    def up(self, _config: SessionConfig) -> None:
         self.log.append("up")
         if self.fails == "up":
             raise TunnelError("no such device")
 
-    def change(self, config: str) -> None:
-        self.log.append(f"change {config.splitlines()[2]}")
+    def change(self, _before: SessionConfig, config: SessionConfig) -> None:
+        self.log.append(f"change {config.addresses[0]}")
 
     def counters(self) -> TunnelCounters:
         found = self.counters_.popleft() if self.counters_ else TunnelCounters(0, 0, None)
@@ -140,8 +141,8 @@ def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
 def play(stage: Stage, stay: ConnectionOutcome | None = None) -> ConnectionOutcome:
     """`stay`: what comes of it, instead of watching."""
     wish = ConnectionOptions("fsn", ipv6=True, resolvers=None, every_s=0.0)
-    connection = ClientConnection(wish, KEY, stage, stage, Tunnel(stage), stage.place)  # type: ignore[arg-type]  # all of it
     interruption = Interruption()
+    connection = ClientConnection(wish, KEY, stage, stage, Tunnel(stage), stage.place, interruption)  # type: ignore[arg-type]
     with interruption.awaited():
         return run(connection, stage, lambda _: stay or connection.watch(stage, interruption))  # type: ignore[arg-type]
 
@@ -168,9 +169,7 @@ def test_unknown_to_the_server(stage: Stage) -> None:
     assert stage.log[-1] == "down"
 
 
-@pytest.mark.parametrize(
-    ("opened", "changed"), [(SAME_ADDRESS, []), (OTHER_ADDRESS, ["change Address = 10.101.0.9/32"])]
-)
+@pytest.mark.parametrize(("opened", "changed"), [(SAME_ADDRESS, []), (OTHER_ADDRESS, ["change 10.101.0.9"])])
 def test_an_idle_session_is_opened_again_with_the_same_key(
     stage: Stage, opened: OpenedSession, changed: list[str]
 ) -> None:

@@ -7,7 +7,8 @@ from ipaddress import IPv4Address, IPv6Address
 
 import pytest
 
-from appliance.client.tunnel.device_config import KEEPALIVE_S, read_device_config
+from appliance.client.tunnel.device_config import KEEPALIVE_S, DeviceConfig, device_config
+from appliance.client.tunnel.wg_config import parse
 from appliance.domain.errors import HostError
 from appliance.network.wireguard.client_config import ClientConfig, Endpoint, render
 from appliance.network.wireguard.encode import dial_body
@@ -26,9 +27,13 @@ CONFIG = render(
         SERVER,
         Endpoint(IPv4Address("192.0.2.1"), 51820),
         25,
-        False,
+        True,
     )
 )
+
+
+def read_device_config(text: str) -> DeviceConfig:
+    return device_config(parse(text, ipv6=True))
 
 
 def test_what_the_api_gives_is_read() -> None:
@@ -47,6 +52,12 @@ def test_an_endpoint_of_ipv6() -> None:
     assert address in dial_body("wg0", device_config.server, PRIVATE_KEY)
 
 
+def test_a_name_is_resolved_first() -> None:
+    """A device is told an address: what is still a name is refused."""
+    with pytest.raises(HostError, match=r"exit\.example has not been resolved"):
+        read_device_config(CONFIG.replace("192.0.2.1", "exit.example"))
+
+
 def test_a_file_without_an_mtu() -> None:
     """It may be left out of the file; then it is what wg-quick takes by itself on Ethernet."""
     assert read_device_config(CONFIG.replace("MTU = 1420\n", "")).mtu is None
@@ -61,7 +72,7 @@ def test_a_file_without_an_mtu() -> None:
         ("Address", "x"),
         ("PublicKey", "x"),
         ("MTU", "x"),
-        ("Endpoint", "x:1"),
+        ("Endpoint", "1.x.2:1"),
         ("Endpoint", "192.0.2.1:65536"),
         ("MTU", "0"),
         ("MTU", "99999999999"),
@@ -70,7 +81,7 @@ def test_a_file_without_an_mtu() -> None:
 def test_what_is_no_config_is_refused(line: str, value: str) -> None:
     """A line that is missing, or is not what it should be, is an error that says so; no traceback."""
     broken = re.sub(rf"^{line} = .*$", f"{line} = {value}" if value else "", CONFIG, flags=re.MULTILINE)
-    with pytest.raises(HostError, match="wg_config is invalid"):
+    with pytest.raises(HostError, match="wg_config is refused"):
         read_device_config(broken)
 
 

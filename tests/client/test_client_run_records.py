@@ -89,12 +89,68 @@ def test_of_another_network_namespace(folder: Path) -> None:
         assert place.record.interface == "wgc1"
 
 
-@pytest.mark.parametrize("content", ["", "nonsense", "[]", '{"interface": "wgc0"}'])
-def test_a_note_that_is_none(folder: Path, content: str) -> None:
-    """As of a run that was killed while it wrote, before it made anything: no error, and it goes."""
+def test_an_empty_note(folder: Path) -> None:
+    """As of a run that was killed before it wrote, and before it made anything: no error, and it goes."""
     folder.mkdir(mode=0o700)
-    (folder / "wgc0.json").write_text(content)
+    (folder / "wgc0.json").touch()
     with abandoned() as left:
         assert left == []
     assert list(folder.iterdir()) == []
     assert whole_machine() is None
+
+
+@pytest.mark.parametrize("missing", ["content", "note"])
+def test_a_note_that_is_lost(folder: Path, missing: str) -> None:
+    """Emptied, or gone, and the file of its tunnel is there: that tells that something was made."""
+    folder.mkdir(mode=0o700)
+    if missing == "content":
+        (folder / "wgc0.json").touch()
+    (folder / "wgc0.conf").touch()
+    with abandoned() as left:
+        assert [(place.record.interface, place.is_readable) for place in left] == [("wgc0", False)]
+        left[0].empty()
+    assert list(folder.iterdir()) == []
+
+
+@pytest.mark.parametrize("content", ["nonsense", "[]", '{"interface": "wgc0"}', '{"interface": "wgc0', "9" * 5000, "["])
+def test_a_note_that_cannot_be_read(folder: Path, content: str) -> None:
+    """What it was of may still be there: it is found under its name each time, and the name is not used again."""
+    folder.mkdir(mode=0o700)
+    (folder / "wgc0.json").write_text(content)
+    for _ in range(2):
+        with abandoned() as left:
+            assert [(place.record.interface, place.is_readable) for place in left] == [("wgc0", False)]
+    with claimed("command") as place:
+        assert place.record.interface == "wgc1"
+    assert whole_machine() is None
+
+
+def test_a_long_note() -> None:
+    """A URL and an id of any length are read again."""
+    with claimed("command") as place:
+        place.note_session(f"https://{'x' * 5000}", f"ses_{'x' * 5000}")
+    with abandoned() as left:
+        assert [place.record.session for place in left] == [f"ses_{'x' * 5000}"]
+
+
+def test_a_note_with_more_in_it(folder: Path) -> None:
+    """Of a later version, or with what a longer one before it has left behind: what is known of it counts."""
+    die_with_a_session()
+    (file,) = folder.glob("*.json")
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"later": 1}) + '"}')
+    with abandoned() as left:
+        assert [(place.record.session, place.is_readable) for place in left] == [("ses_1", True)]
+
+
+@pytest.mark.parametrize("place", ["a file", "a link"])
+def test_no_room_for_notes(folder: Path, place: str) -> None:
+    """Where there is no folder to be made: what is wrong, and two ways out."""
+    if place == "a file":
+        folder.touch()
+    else:
+        folder.symlink_to("/nonexistent/folder")
+    with (
+        pytest.raises(HostError, match=r"cannot note in .*mount a tmpfs on it, or .*connect --config-only FILE"),
+        claimed("machine"),
+    ):
+        pass

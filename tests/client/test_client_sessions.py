@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import socket
 import ssl
+import threading
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import pytest
@@ -180,7 +183,59 @@ def test_an_address_for_a_name(clock: Clock, host: str, named: str) -> None:
         assert [asked.host for asked in api.asked] == [f"{named}:{api.port}"]
 
 
+def test_a_request_has_one_deadline(monkeypatch: pytest.MonkeyPatch, clock: Clock) -> None:
+    """However often a byte comes: the time is that of the whole answer."""
+    monkeypatch.setattr("appliance.client.api.sessions.STATUS_S", 0.5)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        stopped = threading.Event()
+
+        def drip() -> None:
+            with listener.accept()[0] as connection, suppress(OSError):
+                while not stopped.wait(0.05):
+                    connection.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+        dripping = threading.Thread(target=drip)
+        dripping.start()
+        away = sessions_at(f"http://127.0.0.1:{listener.getsockname()[1]}", clock).status("ses_1", 1)
+        stopped.set()
+        dripping.join()
+    assert isinstance(away, Again)
+    assert "no whole answer within 0.5 s" in away.why
+
+
+@pytest.mark.parametrize("said", [b"SSH-2.0-OpenSSH_9.2\r\n", b"\x15\x03\x01\x00\x02\x02\x46"])
+def test_what_listens_there_is_another(clock: Clock, said: bytes) -> None:
+    """Another protocol, or TLS: one try, and a line that says what it could be."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def answer() -> None:
+            with listener.accept()[0] as connection:
+                connection.recv(65536)
+                connection.sendall(said)
+                connection.shutdown(socket.SHUT_WR)
+                connection.recv(65536)
+
+        answering = threading.Thread(target=answer)
+        answering.start()
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        with pytest.raises(NoAnswer, match=r"does not speak HTTP; is it https://127\.0\.0\.1:\d+\?"):
+            sessions_at(url, clock).open(WISH)
+        answering.join()
+    assert clock.pauses == []
+
+
 # TLS ----------------------------------------------------------------------------------------------
+
+
+def test_https_to_a_plain_port(api: ScriptedApi, clock: Clock) -> None:
+    """One try, no words of OpenSSL's, and what to try instead."""
+    with pytest.raises(NoAnswer) as refused:
+        sessions_at(f"https://127.0.0.1:{api.port}", clock).open(WISH)
+    assert str(refused.value) == (
+        f"the API does not answer at https://127.0.0.1:{api.port}: what listens there does not speak TLS; "
+        f"is it http://127.0.0.1:{api.port}?"
+    )
+    assert clock.pauses == []
 
 
 @pytest.fixture
@@ -193,8 +248,6 @@ def named(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
     """A name is found on loopback."""
 
     def resolve(name: str) -> None:
-        import socket
-
         real = socket.getaddrinfo
         monkeypatch.setattr(
             socket, "getaddrinfo", lambda host, *a, **k: real("127.0.0.1" if host == name else host, *a, **k)
@@ -239,8 +292,6 @@ def test_an_address_is_remembered(
     api: ScriptedApi, named: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With a tunnel up the exit's name is not asked for again: the answer might have to come through it."""
-    import socket
-
     named("exit.example")
     dialer = Dialer(parse_url(f"http://exit.example:{api.port}"))
     dialer.dial(5).close()

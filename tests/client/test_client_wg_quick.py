@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import shutil
+from contextlib import nullcontext
+from itertools import chain
 from typing import TYPE_CHECKING
 
 import pytest
 
-from appliance.client.tunnel import nft_guard, wg_quick_cleanup
+from appliance.client.tunnel import full_tunnel, nft_guard, wg_quick_cleanup, wg_quick_needs
 from appliance.client.tunnel.full_tunnel import FullTunnel
 from appliance.domain.errors import HostError
 from appliance.network.wireguard import backend
@@ -66,7 +68,35 @@ def test_missing_wireguard_is_said_before_a_session(
     """Said before a session is opened; who has chosen another implementation answers for it."""
     facts = HostFacts(True, False, wireguard_go, tun_device, None)
     monkeypatch.setattr(backend, "read_host", lambda _: facts)
-    monkeypatch.setattr(shutil, "which", lambda name: f"/usr/bin/{name}")
+    monkeypatch.setattr(shutil, "which", lambda name, **_: f"/usr/bin/{name}")
     with pytest.raises(HostError, match=said):
         FullTunnel("wgc0", {}, print).check()
     FullTunnel("wgc0", {"WG_QUICK_USERSPACE_IMPLEMENTATION": "boringtun"}, print).check()
+
+
+@pytest.mark.parametrize(
+    ("missing", "said"),
+    [
+        ((), ""),
+        (("nft",), ""),
+        (("iptables-restore",), ""),
+        (("wg-quick",), "wg-quick is missing: apt-get install wireguard-tools"),
+        (("wg", "sysctl"), "wg-quick needs wg, sysctl: apt-get install wireguard-tools procps"),
+        (("nft", "iptables-restore"), "wg-quick needs nft or iptables .*: apt-get install nftables"),
+        (("nft", "ip6tables-restore"), "wg-quick needs nft or iptables .*: apt-get install nftables"),
+    ],
+)
+def test_what_wg_quick_needs(tmp_path: Path, missing: tuple[str, ...], said: str) -> None:
+    """Named with its package before a session is opened, and with the way that needs none of it."""
+    for program in ("wg-quick", *wg_quick_needs.PACKAGES, *chain(*wg_quick_needs.FILTERS)):
+        if program not in missing:
+            (tmp_path / program).touch(mode=0o755)
+    context = pytest.raises(HostError, match=f"{said}; or run one .*: connect -- COMMAND") if said else nullcontext()
+    with context:
+        wg_quick_needs.check({"PATH": str(tmp_path)})
+
+
+def test_wireguard_gos_banner_is_no_complaint() -> None:
+    """Neither its advice, nor the commands that wg-quick prints, nor its remark on the kernel."""
+    banner = "┌───┐\n│ Running wireguard-go is not required │\n└───┘\n"
+    assert full_tunnel._complaint(f"[#] ip link add wgc0\n[!] Missing\n{banner}no nft") == "no nft"

@@ -11,6 +11,7 @@ import pytest
 
 from appliance.client import run_records
 from appliance.client.tunnel.full_tunnel import FullTunnel
+from appliance.client.tunnel.wg_config import parse, render
 from tests.support.client.as_wg_quick import MARK, add_iptables, add_pair, ip, iptables, rules
 from tests.support.client.scripted_api import CONFIG
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from tests.support.netns import Namespace
 
 NAME = "wgc0"
+KEY = bytes(range(32))
 OTHER_ADDRESS = CONFIG.replace("10.101.0.2", "10.101.0.9")
 PROGRAMS = ("nft", "iptables-save", "iptables-restore", "ip6tables-save", "ip6tables-restore")
 
@@ -65,7 +67,7 @@ def test_wg_quick_has_gone(space: Namespace, config: Path, environ: dict[str, st
     before = rules(space)
     add_pair(space)
     said: list[str] = []
-    assert FullTunnel(NAME, environ, said.append, MARK).down() == []
+    assert FullTunnel(NAME, environ, said.append, mark=MARK).down() == []
     assert said == [f"wg-quick is not installed; taking {NAME} away without it"]
     assert rules(space) == before
     assert NAME not in ip(space, "link")
@@ -80,7 +82,7 @@ def test_the_mark_of_another(space: Namespace, config: Path, environ: dict[str, 
     ip(space, "route", "add", "default", "dev", "lo", "table", str(MARK))
     before = rules(space)
     said: list[str] = []
-    assert FullTunnel(NAME, environ, said.append, MARK).down() == []
+    assert FullTunnel(NAME, environ, said.append, mark=MARK).down() == []
     assert (rules(space), config.exists()) == (before, False)
     assert said == [f"another tunnel has taken the mark {MARK} meanwhile: the rules of routing for it stay"]
 
@@ -94,7 +96,7 @@ def test_iptables_rules_go_with_a_vanished_interface(environ: dict[str, str]) ->
     others = iptables("iptables")
     add_iptables("iptables", NAME, "10.101.0.2")
     add_iptables("ip6tables", NAME, "fd65:7869:7400::2")
-    assert FullTunnel(NAME, environ, print, MARK).down() == []
+    assert FullTunnel(NAME, environ, print, mark=MARK).down() == []
     assert (iptables("iptables"), iptables("ip6tables")) == (others, [])
 
 
@@ -106,7 +108,7 @@ def test_another_address_without_nft(environ: dict[str, str]) -> None:
     add_iptables("iptables", NAME, "10.101.0.2")
     add_iptables("ip6tables", NAME, "fd65:7869:7400::2")
     before, before6 = iptables("iptables"), iptables("ip6tables")
-    FullTunnel(NAME, environ, print, MARK).change(OTHER_ADDRESS)
+    FullTunnel(NAME, environ, print, mark=MARK).change(parse(CONFIG, ipv6=True), parse(OTHER_ADDRESS, ipv6=True))
     assert iptables("iptables") == [line.replace("10.101.0.2", "10.101.0.9") for line in before]
     assert iptables("ip6tables") == before6
 
@@ -119,8 +121,9 @@ def test_an_mtu_that_wg_quick_found_stays(
     space: Namespace, config: Path, environ: dict[str, str], before: str, after: str, mtu: int
 ) -> None:
     """Where the new file names none, what the interface has stays; what another file says counts."""
-    config.write_text(CONFIG.replace("MTU = 1420\n", before))
-    FullTunnel(NAME, environ, print, MARK).change(OTHER_ADDRESS.replace("MTU = 1420\n", after))
+    files = CONFIG.replace("MTU = 1420\n", before), OTHER_ADDRESS.replace("MTU = 1420\n", after)
+    FullTunnel(NAME, environ, print, KEY, MARK).change(*(parse(file, ipv6=True) for file in files))
+    assert config.read_text() == render(parse(files[1], ipv6=True), KEY)
     shown = ip(space, "address", "show", "dev", NAME)
     assert f"mtu {mtu} " in shown
     assert re.findall(r"inet (\S+)", shown) == ["10.101.0.9/32"]

@@ -38,16 +38,40 @@ pytestmark = pytest.mark.timeout(300)
         (("true",), 0),
         (("sh", "-c", "exit 7"), 7),
         (("sh", "-c", "kill -9 $$"), 128 + 9),
-        (("/nonexistent/program",), 127),
-        (("/etc/passwd",), 126),
     ],
 )
 def test_its_status_is_ours(ground: Ground, program: tuple[str, ...], status: int) -> None:
-    """Also that of a signal, and what a shell says of programs that cannot be run. stdout is the program's alone."""
+    """Also that of a signal. stdout is the program's alone."""
     done = run_through(ground, *program)
     assert (done.returncode, done.stdout) == (status, "")
     assert done.stderr.startswith(f"connected: test, traffic leaves from {EXIT_IP} ")
     assert "\nended       closed\n" in done.stderr
+
+
+@pytest.mark.black_box
+@pytest.mark.parametrize(
+    ("program", "status", "said"),
+    [
+        ("/nonexistent/program", 127, "/nonexistent/program: No such file or directory"),
+        ("nonesuch", 127, "nonesuch: No such file or directory"),
+        ("/etc/passwd", 126, "/etc/passwd: Permission denied"),
+        ("/etc", 126, "/etc: Permission denied"),
+    ],
+)
+def test_a_program_that_cannot_be_run(ground: Ground, program: str, status: int, said: str) -> None:
+    """What a shell says of it, and its status; no session is opened for it."""
+    opened = ground.exit.admin("session", "list", "--json")
+    done = run_through(ground, program)
+    assert (done.returncode, done.stdout, done.stderr) == (status, "", f"wg-appliance: error: {said}\n")
+    assert ground.exit.admin("session", "list", "--json") == opened
+
+
+def test_a_script_whose_interpreter_is_missing(ground: Ground, tmp_path: Path) -> None:
+    """Only the start tells: the tunnel is up by then, and goes again."""
+    script = tmp_path / "script"
+    script.write_text("#!/nonexistent/interpreter\n")
+    script.chmod(0o755)
+    assert run_through(ground, str(script)).returncode == 127
 
 
 def test_the_program_finds_a_tunnel_and_a_resolver_and_no_token(ground: Ground) -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support.tunnel.connecting import CTRL_C, RUN, command, environment, in_terminal, state_of
+from tests.support.tunnel.connecting import API, CTRL_C, RUN, command, environment, in_terminal, state_of
 from tests.support.tunnel.waiting import READY_SECONDS, until
 from tests.support.tunnel.webserver import blob_sha256
 from tests.support.tunnel.world import EXIT_IP
@@ -341,3 +341,45 @@ def test_on_the_exit_itself(ground: Ground) -> None:
     done = ground.world.exit.run(*command(), check=False, env=environment(ground.token))
     assert done.returncode == 1
     assert "this machine is the exit" in done.stderr
+
+
+@pytest.mark.black_box
+def test_plain_http_is_saved_with_the_rest(ground: Ground, tmp_path: Path) -> None:
+    """What was allowed when URL and token were saved is allowed later, without a word."""
+    env = environment(ground.token, HOME=str(tmp_path))
+    ground.client.space.run(*command("--usage", "--save"), env=env)
+    later = [each for each in command("--usage") if each not in ("--api", API, "--insecure-http")]
+    del env["WG_APPLIANCE_TOKEN"]
+    assert "session_seconds" in ground.client.space.run(*later, env=env).stdout
+
+
+@pytest.mark.black_box
+def test_a_tunnel_that_is_up_already(ground: Ground, client: Client) -> None:
+    """Made by hand from a file of the same exit, which lets its clients reach no more than it has to: the line names
+    the tunnel, and what to do."""
+    client.wg_quick(ground.exit.open(ground.token)["wg_config"])
+    try:
+        client.address_seen()
+        done = client.space.run(*command("--usage", api=f"http://{EXIT_IP}:81"), check=False, env=environment("x"))
+        assert done.returncode == 1
+        advice = f"the way there leads into the tunnel {client.interface}: if that is one to this exit, end it first"
+        assert f"{advice} (wg-quick down {client.interface})" in done.stderr.splitlines()[-1]
+        for words in (command(), command("--", "true")):
+            done = client.space.run(*words, check=False, env=environment(ground.exit.token("other")))
+            assert (done.returncode, done.stdout) == (1, "")
+            assert f"{client.interface} is a tunnel to the same exit" in done.stderr
+    finally:
+        client.down()
+        (session,) = ground.exit.live_sessions()
+        ground.exit.close(session["id"], ground.token)
+
+
+@pytest.mark.black_box
+def test_a_read_only_run(ground: Ground) -> None:
+    """Where nothing can be noted nothing is made: one line, with two ways out."""
+    script = 'mount -t tmpfs -o ro none /run && exec "$@"'
+    words = ["unshare", "--mount", "sh", "-c", script, "sh", *command()]
+    # Its network namespace has no name in there, and needs none.
+    done = ground.client.space.run(*words, check=False, env=environment(ground.token))
+    assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (1, "", 1)
+    assert "Read-only file system; where /run is read-only or full, mount a tmpfs on it, or take a file" in done.stderr

@@ -13,10 +13,12 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from appliance.client.api.http import Api, Where
+from appliance.client.api.http import Api
+from appliance.client.api.wire import Where
 from appliance.domain.errors import InvalidRequest
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Sequence
 
     Address = tuple[socket.AddressFamily, tuple[object, ...]]
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
 PORTS = {"http": 80, "https": 443}
 UNIX = "unix:"
 DIAL_S = 5.0  # connecting takes no longer to a host that is reachable
+MOST_ADDRESSES = 8  # of a name that are tried
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,15 +71,17 @@ def is_same_exit(one: str, other: str) -> bool:
 class Dialer:
     """Connects sockets to an API. `mark`: the fwmark of packets that bypass the tunnel; None without a tunnel."""
 
-    def __init__(self, url: Url, mark: int | None = None) -> None:
+    def __init__(self, url: Url, mark: int | None = None, trusted: ssl.SSLContext | None = None) -> None:
+        """`trusted`: whom to trust over TLS instead of the usual authorities."""
         self._url = url
+        self._trusted = trusted
         self._known: Sequence[Address] = ()
         self.mark = mark
 
     def api(self) -> Api:
         import ssl
 
-        tls = ssl.create_default_context() if self._url.scheme == "https" else None
+        tls = (self._trusted or ssl.create_default_context()) if self._url.scheme == "https" else None
         prefix = "" if self._url.scheme == "unix" else self._url.path
         port = self._url.port or PORTS["http"]
         return Api(Where(self._url.text, self._url.host, port, self.dial, tls, prefix))
@@ -91,16 +96,28 @@ class Dialer:
                 return self._connect(family, address, seconds)
             except OSError as error:
                 failed = error
+        through = self._tunnel_on_the_way()
         if self.mark is None:
             self._known = ()  # the host may have moved; not with a tunnel up: the DNS query might go into the tunnel
+        if failed is not None and through is not None:
+            raise OSError(
+                f"{failed.strerror or failed}; the way there leads into the tunnel {through}: if that is one to this "
+                f"exit, end it first (wg-quick down {through})"
+            ) from failed
         raise failed or OSError(f"{self._url.host} has no address")
+
+    def _tunnel_on_the_way(self) -> str | None:
+        """Returns the interface of a tunnel that requests go into, from which an exit may not let clients reach it."""
+        from appliance.client.tunnel.links import tunnel_to
+
+        return next((name for _, address in self._known if (name := tunnel_to(str(address[0]), self.mark))), None)
 
     def _resolve(self) -> Sequence[Address]:
         try:
             resolved = socket.getaddrinfo(self._url.host, self._url.port, type=socket.SOCK_STREAM)
         except UnicodeError as error:
             raise OSError(f"{self._url.host} is no name of a host") from error
-        return [(family, address) for family, _, _, _, address in resolved]
+        return [(family, address) for family, _, _, _, address in resolved[:MOST_ADDRESSES]]
 
     def _connect(self, family: socket.AddressFamily, address: tuple[object, ...], seconds: float) -> socket.socket:
         made = socket.socket(family, socket.SOCK_STREAM)

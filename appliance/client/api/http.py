@@ -1,4 +1,7 @@
-"""Sends requests to an exit's API over HTTP: TCP or a Unix socket, with or without TLS."""
+"""Sends requests to an exit's API over HTTP: TCP or a Unix socket, with or without TLS.
+
+What answers may be hostile: a request has one deadline from the first look-up to the last byte, and a most of bytes.
+"""
 
 from __future__ import annotations
 
@@ -6,19 +9,20 @@ import json
 from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass
-from http.client import HTTP_PORT, HTTPS_PORT, HTTPConnection, HTTPException, IncompleteRead
+from http.client import HTTPException
 from typing import TYPE_CHECKING, Any
 
-from appliance.client.humanize import long_span
+from appliance.client.api.deadline import within
+from appliance.client.api.fault import explain
+from appliance.client.api.wire import Connection
+from appliance.client.humanize import long_span, shortened
 from appliance.domain.errors import HostError
 
 if TYPE_CHECKING:
-    import socket
-    import ssl
-    from collections.abc import Callable
+    from appliance.client.api.wire import Received, Where
 
 ANSWER_S = 15.0
-LONGEST_ANSWER = 1024 * 1024
+LONGEST_TEXT = 4096  # characters of a member that is text
 
 Fields = Mapping[str, type]  # the types of a JSON object's members, by name
 NONE: Fields = {}
@@ -47,7 +51,7 @@ class Answer:
     @property
     def error(self) -> str:
         """Returns the API's message for what is wrong."""
-        return str(self.body.get("error", "no reason given"))
+        return shortened(str(self.body.get("error", "no reason given")))
 
     @property
     def later(self) -> str:
@@ -74,22 +78,6 @@ class Answer:
         return self.body
 
 
-@dataclass(frozen=True, slots=True)
-class Where:
-    """Says where to send requests.
-
-    `url`: for messages. `dial`: connects within the given seconds. `host`: the name that the certificate must match; an
-    IPv6 address without its brackets.
-    """
-
-    url: str
-    host: str
-    port: int
-    dial: Callable[[float], socket.socket]
-    tls: ssl.SSLContext | None
-    prefix: str = ""  # of every request path
-
-
 class Api:
     def __init__(self, where: Where) -> None:
         self._where = where
@@ -98,49 +86,33 @@ class Api:
     def ask(
         self, method: str, path: str, token: str | None = None, body: object = None, seconds: float = ANSWER_S
     ) -> Answer:
-        """Sends one request. `seconds`: the timeout of each socket operation.
+        """Sends one request. `seconds`: from the first look-up of the name to the last byte of the answer.
 
         Raises NoAnswer if the API does not answer, or not completely.
         """
         headers = {} if token is None else {"Authorization": f"Bearer {token}"}
         content = None if body is None else json.dumps(body)
+        connection = Connection(self._where, seconds)
+
+        def exchange() -> Received:
+            with closing(connection):
+                return connection.exchange(method, self._where.prefix + path, content, headers)
+
         try:
-            with closing(_Connection(self._where, seconds)) as connection:
-                connection.request(method, self._where.prefix + path, content, headers)
-                with connection.getresponse() as response:
-                    received = response.read(LONGEST_ANSWER)
-                    if response.length:  # read(amount) does not report a truncated body
-                        raise IncompleteRead(received, response.length)
-        except (OSError, HTTPException) as error:
-            reason = getattr(error, "strerror", None) or error
-            message = f"the API does not answer at {self.url}: {reason}"
-            raise NoAnswer(message, lasting=_is_distrust(error)) from error
-        return Answer(response.status, _object(received), _seconds(response.getheader("Retry-After")))
-
-
-class _Connection(HTTPConnection):
-    def __init__(self, where: Where, seconds: float) -> None:
-        super().__init__(where.host, where.port, timeout=seconds)
-        self.default_port = HTTP_PORT if where.tls is None else HTTPS_PORT  # left out of the Host header
-        self._where = where
-        self._seconds = seconds
-
-    def connect(self) -> None:
-        self.sock = self._where.dial(self._seconds)
-        if self._where.tls is not None:
-            self.sock = self._where.tls.wrap_socket(self.sock, server_hostname=self._where.host)
-
-
-def _is_distrust(error: Exception) -> bool:
-    import ssl
-
-    return isinstance(error, ssl.SSLCertVerificationError)
+            received = within(seconds, exchange, connection.break_off)
+        except (OSError, HTTPException, ValueError) as error:
+            fault = explain(error, self.url)
+            raise NoAnswer(f"the API does not answer at {self.url}: {fault.words}", lasting=fault.lasting) from error
+        return Answer(received.status, _object(received.body), _seconds(received.retry_after))
 
 
 def _is(kind: type, value: object) -> bool:
-    """Tells whether `value` is of type `kind`. Booleans are not numbers here, and numbers are never negative."""
+    """Tells whether `value` is of type `kind`. Booleans are not numbers here, numbers are never negative, and text is
+    never longer than a file."""
     if kind is int:
         return type(value) is int and 0 <= value <= MOST
+    if kind is str:
+        return isinstance(value, str) and len(value) <= LONGEST_TEXT
     return isinstance(value, kind)
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from appliance.client.humanize import long_span, size
+from appliance.client.humanize import long_span, shortened, size
 from appliance.domain.errors import HostError
 
 if TYPE_CHECKING:
@@ -29,6 +30,13 @@ SESSION_MORE: Fields = {
     **dict.fromkeys(("cost_currency", "terminated_reason"), str),
 }
 OPENED: Fields = dict.fromkeys(("id", "public_ip", "wg_config", "tier", "expires_at"), str)
+# An id is part of paths and of the record of a run; the others are shown.
+OPENED_FORMS = {
+    "id": re.compile(r"ses_[A-Za-z0-9_-]{1,64}"),
+    "public_ip": re.compile(r"[0-9a-fA-F:.]{2,45}"),
+    "tier": re.compile(r"[a-z0-9-]{1,32}"),
+    "expires_at": re.compile(r"[0-9TZ:.+-]{10,40}"),
+}
 QUOTA: Fields = {
     **dict.fromkeys(("bytes_used", "bytes_limit", "session_seconds", "session_limit"), int),
     **dict.fromkeys(("tier", "bytes_window_resets_at", "seconds_window_resets_at", "hint"), str),
@@ -96,12 +104,15 @@ def on_opening(answer: Answer, failures: int) -> OpenedSession | Again | Refusal
     """
     if answer.status == 201:
         body = answer.require(201, OPENED)
+        invalid = [f"an invalid {name}" for name, form in OPENED_FORMS.items() if not form.fullmatch(body[name])]
+        if invalid:
+            raise HostError(f"the API's answer has {', '.join(invalid)}; is it this appliance that answers?")
         return OpenedSession(**{name: body[name] for name in OPENED})
     if answer.status == 402:
-        return Refusal(quota_breakdown(answer.require(402, QUOTA)), QUOTA_EXCEEDED)
+        return Refusal(shortened(quota_breakdown(answer.require(402, QUOTA))), QUOTA_EXCEEDED)
     available = answer.body.get("available")
     if answer.status == 503 and isinstance(available, list):
-        others = ", ".join(map(str, available))
+        others = shortened(", ".join(map(str, available)))
         advice = f"; there is one in: {others}" if others else "; and there is none in any other"
         return Refusal(f"{answer.error}{advice}", FAILED)
     if is_passing(answer):
@@ -119,7 +130,7 @@ def on_status(answer: Answer, failures: int) -> Live | Over | Again:
     except HostError as error:
         return Again(wait(answer, failures), str(error))
     reason = session.get("terminated_reason")
-    return Live(session) if reason is None else Over(reason, session)
+    return Live(session) if reason is None else Over(shortened(reason), session)
 
 
 def regions(answer: Answer) -> list[Mapping[str, Any]]:

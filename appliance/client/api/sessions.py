@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 SESSIONS = "/v1/sessions"
 STATUS_S = 5.0  # timeout for an exit that has answered before
 CLOSING_S = 10.0  # how long to try to close a session
+ANSWER_GRACE_S = 2.0  # how long a signal waits for the answer to a request that opens or closes a session
 
 
 class Stopped(HostError):

@@ -8,58 +8,67 @@ from typing import TYPE_CHECKING
 
 from appliance.client.credentials import write_private
 from appliance.client.run_records import config_of
-from appliance.client.tunnel import nft_guard, wg_quick_cleanup
-from appliance.client.tunnel.device_config import read_device_config
+from appliance.client.tunnel import ip_rules, links, nft_guard, same_exit, wg_config, wg_quick_cleanup, wg_quick_needs
+from appliance.client.tunnel.device_config import device_config
 from appliance.client.tunnel.tunnel import TunnelCounters, read_counters
-from appliance.client.tunnel.wg_config import resolvers
+from appliance.client.tunnel.wg_quick_needs import WG_QUICK
 from appliance.domain.errors import ApplianceError, HostError
 from appliance.network import interfaces, programs
+from appliance.network.uplinks import INTERNET
 from appliance.network.wireguard import link
 from appliance.network.wireguard.backend import choose_device, existing_device
 from appliance.network.wireguard.tunnel import LinkChange
+from appliance.network.wireguard.tunnel_mtu import LEAST
 from appliance.network.wireguard.wireguard_go import end_wireguard_go
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-WG_QUICK = "wg-quick"
+    from appliance.client.tunnel.wg_config import SessionConfig
+
 WG_QUICK_S = 120.0
 OTHER_WIREGUARD = "WG_QUICK_USERSPACE_IMPLEMENTATION"  # names the user's choice of program instead of wireguard-go
+BOX = ("┌", "│", "└")  # what wireguard-go's advice to use the kernel is framed with
 
 
 class FullTunnel:
     default_resolvers: Sequence[str] = ()  # empty: keeps the machine's own
 
     def __init__(
-        self, interface: str, environ: Mapping[str, str], remark: Callable[[str], None], mark: int | None = None
+        self,
+        interface: str,
+        environ: Mapping[str, str],
+        remark: Callable[[str], None],
+        private_key: bytes = b"",
+        mark: int | None = None,
     ) -> None:
-        """Takes over a tunnel: `mark` is the fwmark of a tunnel that a killed run has left."""
+        """Makes a tunnel with `private_key`; or takes one over that a killed run has left, with its fwmark `mark`."""
         self._interface = interface
         self._environ = environ
         self._remark = remark
+        self._private_key = private_key
         self._mark = mark
         self._file = config_of(interface)
 
     def check(self) -> None:
-        if shutil.which(WG_QUICK) is None:
-            raise HostError(
-                f"{WG_QUICK} is missing: apt-get install wireguard-tools; or run one program through the tunnel, "
-                "which does not need it: connect -- COMMAND"
-            )
+        wg_quick_needs.check(self._environ)
         if not self._environ.get(OTHER_WIREGUARD):
             choose_device("auto", self._interface)
 
-    def up(self, config: str) -> None:
+    def up(self, config: SessionConfig) -> None:
         self._refuse(config)
-        write_private(self._file, config)
+        same_exit.refuse(config)
+        write_private(self._file, wg_config.render(config, self._private_key))
         self._run("up")
+        if not config.ipv6 and interfaces.has_ipv6():
+            ip_rules.prohibit_ipv6(self._marked())
+        self._check_routes()
 
-    def change(self, config: str) -> None:
+    def change(self, before: SessionConfig, config: SessionConfig) -> None:
         """Changes the interface in place: without it, the machine's traffic would leave outside the tunnel."""
         self._refuse(config)
-        before = self._file.read_text(encoding="ascii")
-        old, new = read_device_config(before), read_device_config(config)
-        write_private(self._file, config)
+        old, new = device_config(before), device_config(config)
+        write_private(self._file, wg_config.render(config, self._private_key))
         # An interface that loses its last address loses its routes, so the new address is added first.
         mtu = new.mtu if new.mtu != old.mtu else None  # None: what the interface has fits the line
         link.change_link(self._interface, LinkChange(mtu=mtu, add_addresses=frozenset(new.addresses)))
@@ -68,8 +77,9 @@ class FullTunnel:
             device.dial(new.server)
         gone = frozenset(old.addresses) - frozenset(new.addresses)
         link.change_link(self._interface, LinkChange(remove_addresses=gone))
-        if resolvers(config) != resolvers(before):
-            wg_quick_cleanup.set_resolvers(self._interface, resolvers(config), self._environ)
+        if config.resolvers != before.resolvers:
+            wg_quick_cleanup.set_resolvers(self._interface, config.resolvers, self._environ)
+        self._check_routes()
 
     def counters(self) -> TunnelCounters:
         return read_counters(self._interface)
@@ -91,6 +101,12 @@ class FullTunnel:
             self._file.unlink(missing_ok=True)
         return failed
 
+    def _marked(self) -> int:
+        mark = self.mark()
+        if mark is None:
+            raise HostError(f"{WG_QUICK} has given {self._interface} no mark, by which its own packets would be known")
+        return mark
+
     def _remove(self) -> None:
         """Removes the interface with wg-quick; without it if that fails, or if the interface has gone already, on
         which wg-quick refuses to run."""
@@ -99,6 +115,8 @@ class FullTunnel:
             self.mark()
             try:
                 self._run("down")
+                if self._mark is not None:
+                    ip_rules.allow_ipv6(self._mark)
                 return
             except HostError as error:
                 self._remark(f"{error}; taking {self._interface} away without it")
@@ -106,20 +124,44 @@ class FullTunnel:
         if kind is not None:
             link.delete_link(self._interface, kind)
         if self._file.exists():
-            names = resolvers(self._file.read_text(encoding="ascii"))
+            names = wg_config.rendered_resolvers(self._file.read_text(encoding="ascii"))
             wg_quick_cleanup.remove(self._interface, self._mark, names, self._environ, self._remark)
 
-    def _refuse(self, config: str) -> None:
-        """Raises HostError if resolvconf is missing and needed; or if this machine is the exit itself, whose own
-        traffic to the internet would be routed into its own tunnel."""
-        if resolvers(config) and shutil.which(wg_quick_cleanup.RESOLVCONF) is None:
+    def _refuse(self, config: SessionConfig) -> None:
+        """Raises HostError for a config that this machine cannot have all its traffic go by."""
+        if config.resolvers and shutil.which(wg_quick_cleanup.RESOLVCONF) is None:
             raise HostError(
-                f"the exit names resolvers ({', '.join(resolvers(config))}), for which {WG_QUICK} needs resolvconf: "
+                f"the exit names resolvers ({', '.join(config.resolvers)}), for which {WG_QUICK} needs resolvconf: "
                 "apt-get install openresolv; or go on with this machine's own: --dns none"
             )
-        dialled = read_device_config(config).server.endpoint.host
-        if any(interface.ip == dialled for _, interface in interfaces.host_interfaces(without=self._interface)):
+        if config.ipv6 and config.mtu is not None and config.mtu < LEAST:
+            raise HostError(
+                f"the exit's MTU {config.mtu} is too small for IPv6 ({LEAST} at least), which would leave outside the "
+                "tunnel; its operator can leave wireguard.mtu at auto"
+            )
+        dialled = device_config(config).server.endpoint.host
+        own = interfaces.host_interfaces(without=self._interface)
+        if dialled.is_loopback or any(interface.ip == dialled for _, interface in own):
+            # Its own traffic to the internet would be routed into its own tunnel.
             raise HostError("this machine is the exit; connect from another, or one program alone: connect -- COMMAND")
+        networks = [(name, interface.network) for name, interface in own]
+        networks += interfaces.host_routes(without=self._interface)
+        clash = wg_config.own_network(config, networks)
+        if dialled in config.addresses:
+            clash = f"its address {dialled} is the exit's own"
+        if clash:
+            raise HostError(f"the exit's wg_config is refused: {clash}; run one program alone: connect -- COMMAND")
+
+    def _check_routes(self) -> None:
+        """Raises HostError if the kernel would send to the internet by another interface than the tunnel's."""
+        for addresses in INTERNET.values():
+            for address in addresses:
+                way = links.way_to(str(address))
+                if way is not None and way != self._interface:
+                    raise HostError(
+                        f"traffic to {address} would leave by {way}, outside the tunnel: another tunnel's routes, or "
+                        "rules of this machine's, come first; take those away, or run one program: connect -- COMMAND"
+                    )
 
     def _run(self, action: str) -> None:
         """Runs wg-quick in a session of its own, out of reach of the terminal's signals: a half-done action is worse
@@ -141,6 +183,6 @@ class FullTunnel:
 
 
 def _complaint(said: str) -> str:
-    """Returns wg-quick's error messages without the commands that it prints."""
-    lines = said.splitlines()
-    return " ".join([line for line in lines if line and not line.startswith(("[#]", "[!]"))] or lines)
+    """Returns wg-quick's error messages without the commands that it prints, and without wireguard-go's advice."""
+    lines = [line for line in said.splitlines() if line and not line.startswith(BOX)]
+    return " ".join([line for line in lines if not line.startswith(("[#]", "[!]"))] or lines)

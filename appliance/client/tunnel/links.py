@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import socket
-from contextlib import contextmanager
-from ipaddress import IPv4Network, IPv6Network, ip_network
+from contextlib import contextmanager, suppress
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from appliance.domain.errors import HostError
+from appliance.network.uplinks import NO_WAY
 from appliance.network.wireguard import link
 from appliance.network.wireguard.tunnel import LinkChange, Prefix
 
@@ -23,6 +24,7 @@ IPNetwork = IPv4Network | IPv6Network
 UPLINK = "uplink"  # the name of the link's end in the namespace
 KIND = "veth"
 FAMILIES = {4: socket.AF_INET, 6: socket.AF_INET6}
+TUNNEL_KINDS = {"wireguard", "tun"}  # of the kernel's WireGuard and of wireguard-go's interfaces
 SCOPE_LINK = 253  # linux/rtnetlink.h RT_SCOPE_LINK: destinations are reached without a gateway
 
 
@@ -88,6 +90,33 @@ def mtu_to(destination: IPAddress) -> int:
             return int(own)
         (interface,) = route.get_links(way.get_attr("RTA_OIF"))
         return int(interface.get_attr("IFLA_MTU"))
+
+
+def way_to(destination: str, mark: int | None = None) -> str | None:
+    """Returns the interface by which packets (with this fwmark) leave for an address; None if they do not leave.
+
+    Raises HostError if rtnetlink fails otherwise.
+    """
+    marked = {} if mark is None else {"mark": mark}
+    try:
+        with rtnetlink(f"cannot find the route to {destination}") as route:
+            (way,) = route.route("get", dst=destination, family=FAMILIES[ip_address(destination).version], **marked)
+            (interface,) = route.get_links(way.get_attr("RTA_OIF"))
+            return str(interface.get_attr("IFLA_IFNAME"))
+    except HostError as error:
+        code = getattr(error.__cause__, "code", None)
+        if code in NO_WAY:
+            return None
+        raise
+
+
+def tunnel_to(destination: str, mark: int | None = None) -> str | None:
+    """Returns the WireGuard interface by which packets leave for an address; None if it is not known to be one."""
+    with suppress(HostError, ValueError, OSError):
+        name = way_to(destination.partition("%")[0], mark)
+        if name is not None and link.link_kind(name) in TUNNEL_KINDS:
+            return name
+    return None
 
 
 def routed() -> list[IPNetwork]:

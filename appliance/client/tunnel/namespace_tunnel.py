@@ -11,12 +11,12 @@ from contextlib import closing
 from ipaddress import ip_network
 from typing import TYPE_CHECKING
 
-from appliance.client.tunnel import links
-from appliance.client.tunnel.device_config import read_device_config
+from appliance.client.tunnel import links, same_exit
+from appliance.client.tunnel.device_config import device_config
 from appliance.client.tunnel.namespace import Namespace
 from appliance.client.tunnel.resolv_conf import give_own_resolvers
 from appliance.client.tunnel.tunnel import TunnelCounters, read_counters
-from appliance.client.tunnel.wg_config import PUBLIC_RESOLVER, resolvers
+from appliance.client.tunnel.wg_config import PUBLIC_RESOLVER
 from appliance.domain.errors import ApplianceError, HostError
 from appliance.network.wireguard import link, tunnel_mtu
 from appliance.network.wireguard.backend import choose_device, existing_device
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from appliance.client.sudo_user import Invoker
     from appliance.client.tunnel.device_config import DeviceConfig
+    from appliance.client.tunnel.wg_config import SessionConfig
 
 EVERYTHING = {4: ip_network("0.0.0.0/0"), 16: ip_network("::/0")}  # by the length of an address
 
@@ -42,36 +43,33 @@ class NamespaceTunnel:
         self._private_key = private_key
         self._resolv_conf = resolv_conf
         self._space: Namespace | None = None
-        self._device_config: DeviceConfig | None = None
         self._mtu: int | None = None
 
     def check(self) -> None:
         choose_device("auto", self._interface)
 
-    def up(self, config: str) -> None:
-        device_config = read_device_config(config)
-        self._mtu = _mtu(device_config)
+    def up(self, config: SessionConfig) -> None:
+        same_exit.refuse(config)
+        wanted = device_config(config)
+        self._mtu = _mtu(wanted)
         self._space = space = Namespace()
         space.run(link.change_link, "lo", LinkChange(up=True))
         device, _ = choose_device("auto", self._interface)
         with closing(device):
             device.change_link(LinkChange(create=True, mtu=self._mtu))
-            device.dial(device_config.server, self._private_key)
+            device.dial(wanted.server, self._private_key)
         links.move(self._interface, space)
-        space.run(self._set_up, device_config)
-        if resolvers(config):  # else the user keeps the machine's own
-            space.run(give_own_resolvers, resolvers(config), self._resolv_conf)
-        self._device_config = device_config
+        space.run(self._set_up, wanted)
+        if config.resolvers:  # else the user keeps the machine's own
+            space.run(give_own_resolvers, config.resolvers, self._resolv_conf)
 
-    def change(self, config: str) -> None:
-        space, before, device_config = self._made(), self._device_config, read_device_config(config)
-        self._mtu = _mtu(device_config)
-        if before is not None:
-            old = LinkChange(remove_addresses=frozenset(before.addresses) - frozenset(device_config.addresses))
-            space.run(link.change_link, self._interface, old)
-        space.run(self._set_up, device_config)
-        space.run(self._dial, device_config)
-        self._device_config = device_config
+    def change(self, before: SessionConfig, config: SessionConfig) -> None:
+        space, wanted = self._made(), device_config(config)
+        self._mtu = _mtu(wanted)
+        gone = frozenset(device_config(before).addresses) - frozenset(wanted.addresses)
+        space.run(link.change_link, self._interface, LinkChange(remove_addresses=gone))
+        space.run(self._set_up, wanted)
+        space.run(self._dial, wanted)
 
     def counters(self) -> TunnelCounters:
         return self._made().run(read_counters, self._interface)
@@ -114,21 +112,21 @@ class NamespaceTunnel:
             raise HostError("the tunnel is not up")
         return self._space
 
-    def _set_up(self, device_config: DeviceConfig) -> None:
-        addresses = frozenset(device_config.addresses)
+    def _set_up(self, wanted: DeviceConfig) -> None:
+        addresses = frozenset(wanted.addresses)
         change = LinkChange(mtu=self._mtu, add_addresses=addresses, up=True)
         link.change_link(self._interface, change)
         for length in {len(prefix.address) for prefix in addresses}:
             links.add_route(EVERYTHING[length], self._interface, replace=True)
 
-    def _dial(self, device_config: DeviceConfig) -> None:
+    def _dial(self, wanted: DeviceConfig) -> None:
         with existing_device(self._interface) as device:
-            device.dial(device_config.server, self._private_key)
+            device.dial(wanted.server, self._private_key)
 
 
-def _mtu(device_config: DeviceConfig) -> int:
+def _mtu(wanted: DeviceConfig) -> int:
     """Returns the tunnel's MTU: the file's, else what the line to the exit leaves."""
-    return device_config.mtu or tunnel_mtu.fitting([links.mtu_to(device_config.server.endpoint.host)])
+    return wanted.mtu or tunnel_mtu.fitting([links.mtu_to(wanted.server.endpoint.host)])
 
 
 def remove_interface(interface: str) -> None:

@@ -10,6 +10,8 @@ from appliance.network.wireguard.backend import dump_existing
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from appliance.client.tunnel.wg_config import SessionConfig
+
 
 @dataclass(frozen=True, slots=True)
 class TunnelCounters:
@@ -28,9 +30,10 @@ class ClientTunnel(Protocol):
     def check(self) -> None:
         """Raises HostError or TunnelError if this host lacks what the tunnel needs."""
 
-    def up(self, config: str) -> None: ...
+    def up(self, config: SessionConfig) -> None:
+        """`config`: with an address as its host."""
 
-    def change(self, config: str) -> None:
+    def change(self, before: SessionConfig, config: SessionConfig) -> None:
         """Adopts another session on the same key, whose address may differ."""
 
     def counters(self) -> TunnelCounters: ...

@@ -47,7 +47,7 @@ def remove(
     """
     steps = [partial(nft_guard.remove, interface, environ)]
     if mark is not None:
-        steps.append(partial(ip_rules.remove, mark, remark))
+        steps += [partial(ip_rules.remove, mark, remark), partial(ip_rules.allow_ipv6, mark)]
     if resolvers:
         steps.append(partial(set_resolvers, interface, (), environ))
     failed = []

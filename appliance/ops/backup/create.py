@@ -7,7 +7,7 @@ import io
 import os
 import shutil
 import sqlite3
-from contextlib import ExitStack, closing, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, nullcontext, suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -17,7 +17,7 @@ from appliance.network.wireguard.keys import encode
 from appliance.ops.backup.archive import CONFIG, FORMAT, KEY, STORE, Manifest, digest, is_backup, write
 from appliance.store import integrity
 from appliance.store.database import PATIENCE_S, damaged, explain
-from appliance.store.file_owner import acting_as_owner
+from appliance.store.file_owner import acting_as_owner, have_one_owner
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -39,11 +39,15 @@ def write_backup(state: StateDir, config_file: Path, target: Path) -> None:
     Raises HostError if the host refuses a step.
     """
     with snapshot(state.store) as source, _faults("cannot write the backup", target):
-        contents: dict[str, BinaryIO] = {KEY: io.BytesIO(f"{encode(state.read_key())}\n".encode())}
+        with acting_as_owner(state.path):  # a link there may lead to a key that is not theirs
+            key = state.read_key()
+        contents: dict[str, BinaryIO] = {KEY: io.BytesIO(f"{encode(key)}\n".encode())}
         with suppress(FileNotFoundError):
             contents = {CONFIG: io.BytesIO(config_file.read_bytes())} | contents
-        _refuse_others(target)
-        with workshop(target.parent) as folder:
+        # In a folder of the same user, as the timer's is, that user could put links in the way meanwhile.
+        theirs = have_one_owner(state.path, target.parent)
+        with acting_as_owner(target.parent) if theirs else nullcontext(), workshop(target.parent) as folder:
+            _refuse_others(target)
             copy, new = folder / STORE, folder / "backup"
             _copy(source, state.store, copy)
             with copy.open("rb") as contents[STORE]:
@@ -82,7 +86,8 @@ def snapshot(store: Path) -> Iterator[sqlite3.Connection]:
     """
     with ExitStack() as stack:
         try:
-            with acting_as_owner(store):
+            with acting_as_owner(store.parent):
+                store.stat()
                 # "rw": does not create a missing store. https://www.sqlite.org/uri.html
                 uri = f"{store.absolute().as_uri()}?mode=rw"
                 source = sqlite3.connect(uri, uri=True, timeout=PATIENCE_S, isolation_level=None)

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from contextlib import ExitStack, closing
-from dataclasses import replace
 from ipaddress import ip_address, ip_network
 from typing import TYPE_CHECKING, Any
 
-from appliance.client.tunnel import links
-from appliance.client.tunnel.device_config import read_device_config
+from appliance.client.tunnel import links, wg_config
+from appliance.client.tunnel.device_config import KEEPALIVE_S
 from appliance.client.tunnel.namespace import Namespace
 from appliance.domain.errors import HostError
 from appliance.network.firewall.chains.destinations import PRIVATE
@@ -16,7 +15,7 @@ from appliance.network.interfaces import host_interfaces
 from appliance.network.wireguard import keys, tunnel_mtu
 from appliance.network.wireguard.backend import choose_device, dump_existing
 from appliance.network.wireguard.client_config import Endpoint
-from appliance.network.wireguard.tunnel import LinkChange
+from appliance.network.wireguard.tunnel import LinkChange, Prefix, RemotePeer
 from appliance.ops.selftest import cleanup, plan, transfer
 from appliance.ops.selftest.run import SelfTestStep
 from appliance.ops.selftest.waiting import answer_within
@@ -118,10 +117,10 @@ class SelfTest:
         return f"{session['id']}, leaves from {session['public_ip']}"
 
     def _make_tunnel(self) -> str:
-        device_config = read_device_config(self._session["wg_config"])
-        server = replace(device_config.server, endpoint=Endpoint(self._dialled, self._exit.listen_port))
-        mtu = device_config.mtu or tunnel_mtu.MOST
-        up = LinkChange(create=True, mtu=mtu, add_addresses=frozenset(device_config.addresses), up=True)
+        config = wg_config.parse(self._session["wg_config"], ipv6=self._has_ipv6)
+        server = RemotePeer(config.server_key, Endpoint(self._dialled, self._exit.listen_port), KEEPALIVE_S)
+        addresses = frozenset(Prefix(each.packed, each.max_prefixlen) for each in config.addresses)
+        up = LinkChange(create=True, mtu=config.mtu or tunnel_mtu.MOST, add_addresses=addresses, up=True)
 
         def make() -> str:
             device, _ = choose_device("auto", self._names.tunnel)

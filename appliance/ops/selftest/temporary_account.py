@@ -122,7 +122,7 @@ class TemporaryAccount:
             finally:
                 await store.close()
 
-        with self._as_owner(self._state.store, lambda: asyncio.run(_rehearse())):
+        with self._as_owner(self._state.path, lambda: asyncio.run(_rehearse())):
             return asyncio.run(with_store())
 
 

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyte
 
-from tests.support.tunnel.appliance_process import PROJECT, Appliance
+from tests.support.tunnel.appliance_process import PROGRAM_VARIABLE, PROJECT, Appliance
 from tests.support.tunnel.client import clients_of
 from tests.support.tunnel.waiting import READY_SECONDS, until
 from tests.support.tunnel.world import EXIT_IP, new_world
@@ -40,7 +40,9 @@ ESCAPES = re.compile(rb"\x1b\[[0-9;?]*[A-Za-z]")
 
 
 def command(*arguments: str, api: str = API) -> list[str]:
-    return [sys.executable, "-m", "appliance", "connect", "--api", api, "--insecure-http", "--every", "1s", *arguments]
+    other = os.environ.get(PROGRAM_VARIABLE)
+    program = [other] if other else [sys.executable, "-m", "appliance"]
+    return [*program, "connect", "--api", api, "--insecure-http", "--every", "1s", *arguments]
 
 
 def environment(token: str, **more: str) -> dict[str, str]:

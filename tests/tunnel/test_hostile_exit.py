@@ -1,0 +1,331 @@
+"""`wg-appliance connect` for the whole machine at exits that wish it ill: nothing leaks, hangs or is left.
+
+With the real wg-quick, and with an eye on every packet that leaves the client's uplink.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import threading
+import time
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.support.client.hostile_files import HOSTILE_FILES
+from tests.support.real_backend import NO_ROOT, backend_here
+from tests.support.tunnel.appliance_process import PROJECT
+from tests.support.tunnel.client import Client, clients_of
+from tests.support.tunnel.connecting import RUN, command, environment, state_of
+from tests.support.tunnel.hostile_api import ENDLESS, FOREIGN_MEMBERS, LATER, OTHERS, REFUSED
+from tests.support.tunnel.waiting import READY_SECONDS, until
+from tests.support.tunnel.world import EXIT_IP, WEB_IP, WEB_IP6, World, new_world
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from tests.support.tunnel.namespace import Namespace
+
+PORT = 8080
+TOKEN = "wga_" + 48 * "0"
+ENDS_WITHIN_S = 8.0  # of Ctrl-C pressed three times: two seconds for the answer, and what the machine takes
+LAN = "198.51.100.17"
+pytestmark = pytest.mark.timeout(200)
+
+# Of each kind a few; `make test-all` tries all of them.
+IN_SHORT = {
+    *("narrow", "ipv4_alone", "second_peer", "lan_allowed", "post_up", "gateways_address", "mtu_without_ipv6"),
+    *("long_id", "flood_of_continues", "flood_of_a_negative_chunk", "a_megabyte_of_reason"),
+    *("drips", "continues", "true", "ends_by_dripping", "opens_again_narrow", "opens_again_second_peer"),
+}
+OPENS_AGAIN = [name for name in LATER if name.startswith("opens_again_")]
+STAYS = [name for name in LATER if name not in {*OPENS_AGAIN, "without_ipv6"}]
+# The tunnel's own packets and the questions to the API apart, all that leaves by the uplink for somewhere else than its
+# own link, and all of a LAN's that goes into the tunnel instead.
+_OUTSIDE = f"""
+table inet outside {{
+  counter leaked {{ }}
+  counter lan {{ }}
+  chain leaving {{
+    type filter hook postrouting priority 300;
+    oifname != "eth0" ip daddr 198.51.100.16/28 counter name lan
+    oifname != "eth0" accept
+    udp dport {{ 51820, 9 }} accept
+    ip daddr {EXIT_IP} tcp dport {PORT} accept
+    ip daddr 198.51.100.16/28 accept
+    icmpv6 type {{ mld-listener-report, mld2-listener-report, nd-neighbor-solicit, nd-neighbor-advert, \
+      nd-router-solicit }} accept
+    counter name leaked
+  }}
+}}
+"""
+
+
+def of(names: list[str]) -> list[object]:
+    return [name if name in IN_SHORT else pytest.param(name, marks=pytest.mark.long) for name in names]
+
+
+@dataclass
+class Hostile:
+    """An API that wishes ill, and one client of it. `asked`: the requests, in order."""
+
+    world: World
+    client: Client
+    asked: list[str] = field(default_factory=list)
+    running: list[subprocess.Popen[str]] = field(default_factory=list)
+
+    def start(self, name: str, *arguments: str, **env: str) -> subprocess.Popen[str]:
+        """Both signals' handling and the terminal's are as in a shell's foreground."""
+        running = subprocess.Popen(
+            self.client.space.prefix(*command("test", *arguments, api=f"http://{EXIT_IP}:{PORT}/{name}")),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=environment(TOKEN, **env),
+        )
+        self.running.append(running)
+        return running
+
+    def clear_up(self) -> None:
+        """The next run at another exit."""
+        _, err = self.start("narrow").communicate(timeout=READY_SECONDS)
+        assert "cleared up what process" in err
+
+    def end_all(self) -> None:
+        """What a test that failed has left running."""
+        for running in self.running:
+            if running.returncode is None:
+                running.terminate()
+                with suppress(subprocess.TimeoutExpired):
+                    running.wait(timeout=20)
+                running.kill()
+                running.communicate(timeout=READY_SECONDS)
+        self.running.clear()
+
+    def count(self, name: str, request: str) -> int:
+        return self.asked.count(f"{name} {request}")
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hostile]:
+    if backend_here() is None:
+        pytest.skip(NO_ROOT)
+    with new_world(1) as world, clients_of(world, tmp_path_factory.mktemp("hostile")) as clients:
+        made = Hostile(world, clients[0])
+        server = subprocess.Popen(
+            world.exit.prefix(sys.executable, "-m", "tests.support.tunnel.hostile_api", str(PORT)),
+            stdout=subprocess.PIPE,
+            text=True,
+            cwd=PROJECT,
+        )
+        assert server.stdout is not None
+        assert server.stdout.readline() == "ready\n"
+        reader = threading.Thread(target=lambda: made.asked.extend(map(str.strip, server.stdout or ())), daemon=True)
+        reader.start()
+        world.exit.run("sysctl", "-qw", "net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1")
+        yield made
+        server.terminate()
+        server.wait(timeout=60)
+        reader.join(timeout=60)
+        server.stdout.close()
+
+
+@pytest.fixture
+def hostile(shared: Hostile) -> Iterator[Hostile]:
+    """Afterwards the machine is as it was."""
+    before = state_of(shared.client.space)
+    yield shared
+    shared.end_all()
+    assert state_of(shared.client.space) == before
+    assert list(RUN.glob("*")) == []
+
+
+@pytest.fixture
+def watched(hostile: Hostile) -> Iterator[Hostile]:
+    space = hostile.client.space
+    space.run("nft", "-f", "-", text_input=_OUTSIDE)
+    yield hostile
+    space.run("nft", "delete", "table", "inet", "outside")
+
+
+def packets(space: Namespace, counter: str) -> int:
+    listed = json.loads(space.run("nft", "--json", "list", "counter", "inet", "outside", counter).stdout)
+    return int(next(each["counter"]["packets"] for each in listed["nftables"] if "counter" in each))
+
+
+def knock(space: Namespace) -> None:
+    """Both IP versions to the internet, and to a neighbour; whether there is an answer is all the same."""
+    for address in (WEB_IP, WEB_IP6, LAN):
+        space.run("ping", "-c", "2", "-i", "0.2", "-W", "1", address, check=False)
+
+
+def connected(running: subprocess.Popen[str]) -> Mapping[str, object]:
+    """The first line of --json, once it is connected."""
+    assert running.stdout is not None
+    line = running.stdout.readline()
+    assert line, running.communicate(timeout=READY_SECONDS)
+    found: Mapping[str, object] = json.loads(line)
+    assert found["event"] == "connected"
+    return found
+
+
+@pytest.mark.black_box
+@pytest.mark.parametrize("name", of(REFUSED))
+def test_it_is_refused_in_one_line(hostile: Hostile, name: str) -> None:
+    """Not connected, one line on stderr, status 1 or 3; what was opened is closed, where it has an id that is one."""
+    running = hostile.start(name, "--json")
+    assert running.stdout is not None
+    for line in running.stdout:
+        assert json.loads(line)["event"] == "remark", line
+    _, err = running.communicate(timeout=READY_SECONDS)
+    assert running.returncode in (1, 3), err
+    errors = [line for line in err.splitlines() if line.startswith("wg-appliance: error: ")]
+    assert (len(errors), "Traceback" in err) == (1, False), err
+    assert len(err) < 4000
+    if name in LATER or "wg_config is refused" in err:
+        assert hostile.count(name, "DELETE v1/sessions/ses_1") == 1
+
+
+@pytest.mark.black_box
+@pytest.mark.parametrize("name", of([*ENDLESS]))
+def test_three_ctrl_c_end_what_never_ends(hostile: Hostile, name: str) -> None:
+    """It ends within seconds of three Ctrl-C, whatever the exit does; nobody has to kill it."""
+    running = hostile.start(name)
+    until(lambda: hostile.count(name, "POST v1/sessions"), "it has asked")
+    for _ in range(3):
+        running.send_signal(signal.SIGINT)
+        time.sleep(0.1)
+    begun = time.monotonic()
+    try:
+        _, err = running.communicate(timeout=READY_SECONDS)
+    finally:
+        running.kill()
+    assert (running.returncode, time.monotonic() - begun < ENDS_WITHIN_S) == (1, True), err
+    assert "interrupted by SIGINT before the tunnel was up" in err
+
+
+@pytest.mark.black_box
+@pytest.mark.parametrize("name", of([*FOREIGN_MEMBERS, *OTHERS, *HOSTILE_FILES]))
+def test_one_program_is_as_careful(hostile: Hostile, name: str) -> None:
+    """The same answers, for the tunnel of one program: it is not started."""
+    running = hostile.start(name, "--", "touch", str(RUN / "started"))
+    out, err = running.communicate(timeout=READY_SECONDS)
+    assert (running.returncode in (1, 3), out, (RUN / "started").exists()) == (True, "", False), err
+
+
+@pytest.mark.long
+def test_what_never_ends_is_given_up(hostile: Hostile) -> None:
+    """Without anybody at the keyboard: some tries of a deadline each, and a line that says so."""
+    running = hostile.start("drips")
+    _, err = running.communicate(timeout=READY_SECONDS)
+    assert running.returncode == 1
+    assert f"the API does not answer at http://{EXIT_IP}:{PORT}/drips: no whole answer within 15 s" in err
+
+
+@pytest.mark.black_box
+@pytest.mark.parametrize("name", of(STAYS))
+def test_what_is_connected_leaks_nothing(watched: Hostile, name: str) -> None:
+    """While it says "connected", nothing but the tunnel's packets leaves, and the LAN stays out of the tunnel. Ctrl-C
+    ends it, whatever the exit does meanwhile."""
+    space = watched.client.space
+    running = watched.start(name, "--json")
+    connected(running)
+    knock(space)
+    assert (packets(space, "leaked"), packets(space, "lan")) == (0, 0)
+    for _ in range(3):
+        running.send_signal(signal.SIGINT)
+        time.sleep(0.1)
+    begun = time.monotonic()
+    running.communicate(timeout=READY_SECONDS)
+    assert time.monotonic() - begun < ENDS_WITHIN_S
+    if name == "ends_by_dripping":
+        assert running.returncode == 1
+        watched.clear_up()  # the session that could not be closed is noted, and nothing else
+    else:
+        assert running.returncode == 0
+
+
+@pytest.mark.black_box
+@pytest.mark.parametrize("name", of(OPENS_AGAIN))
+def test_a_second_session_is_as_little_trusted(watched: Hostile, name: str) -> None:
+    """The first was as it should be, and ended as idle; the file of the second is refused like any: the run ends, and
+    until then nothing has leaked."""
+    space = watched.client.space
+    running = watched.start(name, "--json")
+    connected(running)
+    out, err = running.communicate(timeout=READY_SECONDS)
+    assert (running.returncode, len(err.splitlines())) == (1, 1), (out, err)
+    assert "refused" in err or "invalid id" in err or "too small" in err
+    assert (packets(space, "leaked"), packets(space, "lan")) == (0, 0)
+
+
+@pytest.mark.black_box
+@pytest.mark.parametrize(
+    "left", ["", pytest.param("{", marks=pytest.mark.long), pytest.param(None, marks=pytest.mark.long)]
+)
+def test_a_tunnel_of_a_killed_run_is_never_forgotten(hostile: Hostile, left: str | None) -> None:
+    """Killed, and its record is garbage, empty or gone: the next run takes the tunnel away all the same."""
+    killed = hostile.start("true", "--json")
+    interface = connected(killed)["interface"]
+    killed.kill()
+    killed.communicate(timeout=READY_SECONDS)
+    record = RUN / f"{interface}.json"
+    if left is None:
+        record.unlink()
+    else:
+        record.write_text(left)
+    running = hostile.start("narrow")
+    _, err = running.communicate(timeout=READY_SECONDS)
+    assert f"cleared up what a run whose record cannot be read had left: {interface}\n" in err
+    assert running.returncode == 1
+
+
+@pytest.mark.parametrize("half", ["default", "all"])
+def test_ipv6_of_a_machine_that_disables_it_by_half(watched: Hostile, half: str) -> None:
+    """Disabled for new interfaces, and up on the old one: the tunnel has none, and none leaves outside it."""
+    space = watched.client.space
+    disabled = f"net.ipv6.conf.{half}.disable_ipv6"
+    space.run("sysctl", "-qw", f"{disabled}=1")
+    try:
+        if half == "all":
+            space.run("sysctl", "-qw", "net.ipv6.conf.eth0.disable_ipv6=0")
+            space.run("ip", "address", "add", "2001:db8:1:1::2/64", "dev", "eth0", "nodad")
+            space.run("ip", "route", "add", "::/0", "via", "2001:db8:1:1::1")
+        rules = space.run("ip", "-6", "rule").stdout
+        running = watched.start("without_ipv6", "--json")
+        connected(running)
+        knock(space)
+        assert (packets(space, "leaked"), packets(space, "lan")) == (0, 0)
+        running.send_signal(signal.SIGINT)
+        running.communicate(timeout=READY_SECONDS)
+        assert (running.returncode, space.run("ip", "-6", "rule").stdout) == (0, rules)
+    finally:
+        space.run("sysctl", "-qw", f"{disabled}=0")
+
+
+@pytest.mark.parametrize(
+    ("routes", "said"),
+    [
+        (("0.0.0.0/1", "128.0.0.0/1"), "is in 0.0.0.0/1, a network of this machine (eth0)"),
+        (("2000::/3",), "outside the tunnel"),
+    ],
+)
+def test_routes_that_come_before_the_tunnels(hostile: Hostile, routes: tuple[str, ...], said: str) -> None:
+    """Another tunnel's, as openvpn(8) adds them: wg-quick leaves them alone, so that it is refused, not "connected"."""
+    space = hostile.client.space
+    for route in routes:
+        via = "2001:db8:1:1::1" if ":" in route else LAN
+        space.run("ip", "route", "add", route, "via", via)
+    try:
+        running = hostile.start("true")
+        _, err = running.communicate(timeout=READY_SECONDS)
+        assert (running.returncode, said in err) == (1, True), err
+    finally:
+        for route in routes:
+            space.run("ip", "route", "delete", route)
