@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
 GAP = "  "
 NARROWEST = 5
+NARROWEST_FIRST = 12  # of the first column: what is left of an id names one
 CUT = "~"
 
 
@@ -24,12 +25,13 @@ def rows(lines: Sequence[Sequence[str]], width: int | None) -> Iterator[str]:
 
 
 def fitted(widths: Sequence[int], room: int) -> list[int]:
-    """Returns the widths of columns, the widest ones cut until all fit; none below NARROWEST for that."""
+    """Returns the widths of columns, the widest ones cut until all fit; none below its least width for that."""
     found = list(widths)
-    while sum(found) > room and max(found) > NARROWEST:
-        widest = found.index(max(found))
-        second = max([NARROWEST, *(each for each in found if each < found[widest])])
-        found[widest] = max(second, found[widest] - (sum(found) - room), NARROWEST)
+    least = [NARROWEST_FIRST, *(NARROWEST for _ in found[1:])]
+    while sum(found) > room and (cuttable := [i for i, size in enumerate(found) if size > least[i]]):
+        widest = max(cuttable, key=found.__getitem__)
+        second = max([least[widest], *(found[i] for i in cuttable if found[i] < found[widest])])
+        found[widest] = max(second, found[widest] - (sum(found) - room), least[widest])
     return found
 
 

@@ -106,11 +106,12 @@ class Session(Struct, frozen=True, gc=False):
     reason: Reason | None
     note: str
     terminated_at: int | None
+    told: str = ""  # an admin's words for the client; `note` may be older, and the operators' own
 
     @property
     def ending(self) -> str | None:
         """Returns why it ended, as its client is told: an admin's own words if there are any."""
-        return self.note if self.reason is Reason.ADMIN and self.note and self.note not in WORDS else self.reason
+        return self.told if self.reason is Reason.ADMIN and self.told and self.told not in WORDS else self.reason
 
 
 class Baseline(Struct, frozen=True, gc=False):

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from appliance.domain.clock import rfc3339
+from appliance.domain.entities import Reason
 from appliance.domain.ids import token_hash
 from appliance.domain.tiers import Tier
 from appliance.network.wireguard import keys
@@ -334,15 +335,18 @@ def test_clients_dial_the_endpoint(tmp_path: Path, endpoint: str, line: str) -> 
 
 @on_exit()
 async def test_an_admins_words_are_the_reason(exit_: ExitUnderTest) -> None:
-    """What an admin gave as the reason is what the session's client is told; without that it is `admin`."""
+    """What an admin gave as the reason is what the session's client is told; without that it is `admin`. A note of the
+    operators' own, from before that, is not told."""
     ada = await exit_.client()
-    with_words, without, older = [(await ada.open())["id"] for _ in range(3)]
-    closing = "UPDATE sessions SET state = 'closing', reason = 'admin', note = ? WHERE id = ?"
-    for session, words in ((with_words, "Wartung: see https://x.example"), (without, ""), (older, "expired")):
-        await exit_.admin(closing, words, session)
+    with_words, without, reserved, older = [(await ada.open())["id"] for _ in range(4)]
+    async with exit_.store.write() as db:
+        for session, words in ((with_words, "Wartung: see https://x.example"), (without, ""), (reserved, "expired")):
+            await session_rows.mark_closing(db, [session], Reason.ADMIN, words)
+        await node_row.request(db)
+    await exit_.admin("UPDATE sessions SET state = 'closing', reason = 'admin', note = 'spams' WHERE id = ?", older)
     await exit_.tick()
-    told = [(await ada.status(each))["terminated_reason"] for each in (with_words, without, older)]
-    assert told == ["Wartung: see https://x.example", "admin", "admin"]
+    told = [(await ada.status(each))["terminated_reason"] for each in (with_words, without, reserved, older)]
+    assert told == ["Wartung: see https://x.example", "admin", "admin", "admin"]
     assert (await ada.delete(with_words)).json()["terminated_reason"] == told[0]
 
 

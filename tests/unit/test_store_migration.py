@@ -70,6 +70,10 @@ def test_the_oldest_store_is_migrated_with_its_rows(path: Path) -> None:
                 created_at, expires_at, bytes_in, quiet_since_ms, quiet_boot_id, reason, terminated_at)
             VALUES ('ses_1', 'acc_1', 'free', 'f', '::1', zeroblob(32), 2, 1, 'live', 1, 2, 7, 0, 'b', NULL, NULL),
                 ('ses_2', 'acc_1', 'free', 'f', '::1', zeroblob(32), 2, 1, 'terminated', 1, 2, 8, 0, 'b', 'idle', 9);
+            INSERT INTO sessions (id, account_id, tier, region, public_ip, public_key, address_offset, ipv6, state,
+                created_at, expires_at, bytes_in, quiet_since_ms, quiet_boot_id, reason, note, terminated_at)
+            VALUES ('ses_3', 'acc_1', 'free', 'f', '::1', zeroblob(32), 2, 1, 'terminated', 1, 2, 9, 0, 'b', 'admin',
+                'spams', 9);
             INSERT INTO baselines SELECT public_key, 'b', 4, 5, 6 FROM sessions WHERE id = 'ses_1';
             """  # noqa: S608 - a constant
         )
@@ -81,7 +85,10 @@ def test_the_oldest_store_is_migrated_with_its_rows(path: Path) -> None:
         assert db.execute("SELECT id, state, bytes_in FROM sessions ORDER BY number").fetchall() == [
             ("ses_1", "live", 7),
             ("ses_2", "terminated", 8),
+            ("ses_3", "terminated", 9),
         ]
+        # A note was the operators' own: no client is told it afterwards.
+        assert db.execute("SELECT note, told FROM sessions WHERE id = 'ses_3'").fetchall() == [("spams", "")]
         assert db.execute("SELECT drained, requested, applied FROM node").fetchall() == [(1, 3, 2)]
         for table, rows in (("accounts", 2), ("tokens", 1), ("baselines", 1)):
             assert len(db.execute(f"SELECT * FROM {table}").fetchall()) == rows  # noqa: S608 - names from above

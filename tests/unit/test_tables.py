@@ -18,7 +18,7 @@ def test_without_a_terminal_nothing_is_cut() -> None:
     ]
 
 
-@pytest.mark.parametrize("width", [20, 40, 60, 64, 65, 200])
+@pytest.mark.parametrize("width", [26, 40, 60, 64, 65, 200])
 def test_a_table_fits_a_terminal(width: int) -> None:
     """The widest columns are cut, and what is cut says so; what fits is left as it is."""
     lines = list(table.rows(LINES, width))
@@ -31,12 +31,18 @@ def test_letters_of_two_columns_and_of_none() -> None:
     """East Asian letters take two columns, an accent of its own none."""
     lines = list(table.rows([["NAME", "N"], ["\u6771\u4eac\u90fd", "1"], ["e\u0301a", "2"]], None))
     assert lines == ["NAME    N", "\u6771\u4eac\u90fd  1", "e\u0301a      2"]
-    assert list(table.rows([["\u6771\u4eac\u90fd\u6771\u4eac\u90fd", "1"]], 10)) == ["\u6771\u4eac\u90fd~  1"]
+    assert list(table.rows([["1", "\u6771\u4eac\u90fd\u6771\u4eac\u90fd"]], 10)) == ["1  \u6771\u4eac\u90fd~"]
 
 
 def test_no_width_holds_a_table_up() -> None:
     """Where not even the narrowest columns fit, they are as narrow as they get."""
-    assert table.fitted([40, 3, 40], 1) == [5, 3, 5]
+    assert table.fitted([40, 3, 40], 1) == [12, 3, 5]
+
+
+def test_an_id_stays_one() -> None:
+    """What is left of the first column, which is an id, is enough to name it, beside wide columns too."""
+    assert table.fitted([28, 12, 20, 24, 39], 60) == [12, 12, 12, 12, 12]
+    assert table.fitted([28, 30, 30, 30, 39], 40)[0] == 12
 
 
 @pytest.mark.parametrize(

@@ -32,8 +32,8 @@ def within(seconds: float, work: Callable[[], T], break_off: Callable[[], None])
         finally:
             done.set()
 
-    threading.Thread(target=run, name="request", daemon=True).start()
     try:
+        threading.Thread(target=run, name="request", daemon=True).start()
         if not any(done.wait(min(HEARING_S, seconds)) for _ in range(math.ceil(seconds / HEARING_S))):
             raise TimeoutError(f"no whole answer within {seconds:g} s")
     except BaseException:

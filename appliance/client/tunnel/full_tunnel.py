@@ -124,7 +124,7 @@ class FullTunnel:
         if kind is not None:
             link.delete_link(self._interface, kind)
         if self._file.exists():
-            names = wg_config.rendered_resolvers(self._file.read_text(encoding="ascii"))
+            names = wg_config.rendered_resolvers(self._file.read_text(encoding="ascii", errors="replace"))
             wg_quick_cleanup.remove(self._interface, self._mark, names, self._environ, self._remark)
 
     def _refuse(self, config: SessionConfig) -> None:

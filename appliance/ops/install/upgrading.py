@@ -161,7 +161,9 @@ class Upgrade:
 
         The table of the new version stands meanwhile, and blocks.
         """
-        mark = noted(self._state.admission)
+        with acting_as_owner(self._state.path):
+            # The service's user may have put anything there: a FIFO would hold the step back up.
+            mark = noted(self._state.admission) if self._state.admission.is_file() else None
         if mark is None:
             return
         try:

@@ -54,6 +54,7 @@ def _session(row: sqlite3.Row) -> Session:
         reason=Reason(row["reason"]) if row["reason"] else None,
         note=intern(row["note"]),
         terminated_at=row["terminated_at"],
+        told=intern(row["told"]),
     )
 
 
@@ -195,10 +196,10 @@ async def take_back(db: aiosqlite.Connection, session_ids: Iterable[str]) -> Non
 
 
 async def mark_closing(db: aiosqlite.Connection, session_ids: Iterable[str], reason: Reason, note: str = "") -> None:
-    """Marks live sessions closing. The first reason stays."""
+    """Marks live sessions closing. The first reason stays. `note`: an admin's words, which its client is told."""
     await db.executemany(
-        "UPDATE sessions SET state = 'closing', reason = ?, note = ? WHERE id = ? AND state = 'live'",
-        [(reason, note, session_id) for session_id in session_ids],
+        "UPDATE sessions SET state = 'closing', reason = ?, note = ?, told = ? WHERE id = ? AND state = 'live'",
+        [(reason, note, note, session_id) for session_id in session_ids],
     )
 
 
