@@ -124,18 +124,16 @@ def _reach(
             token = credentials.read_token(token_file)
         access = credentials.find(api, token, os.environ, saved)
     here = local_exit.find(config_file) if access.url is None else None
-    if here is not None:
-        url, access = here.url, replace(access, url=here.url.text)
-    else:
-        url = _allowed(access, insecure_http=insecure_http)
+    url = _allowed(access, insecure_http=insecure_http) if here is None else here.url
     if save and access.elsewhere is not None:
         raise _no_token(url.text, access, "beside --save")
     if save:
+        # Not the URL of this host's own exit: it is found again, and what to trust there with it.
         with invoker.acting():
             written = credentials.save(replace(access, insecure_http=access.insecure_http or insecure_http), saved)
         output.remark(f"saved: {', '.join(map(str, written))}")
     dialer = Dialer(url, _mark(), here and here.trusted)
-    return ClientContext(dialer.api(), dialer, invoker, access)
+    return ClientContext(dialer.api(), dialer, invoker, replace(access, url=url.text))
 
 
 def _allowed(access: Access, *, insecure_http: bool) -> Url:

@@ -251,6 +251,10 @@ def test_this_hosts_own_exit(api: ScriptedApi, run: Run, tmp_path: Path) -> None
         done = run(*arguments, WG_APPLIANCE_API="")
         assert (done.returncode, done.stderr) == (0, "")
     assert run("regions", WG_APPLIANCE_API="", WG_APPLIANCE_CONFIG=str(config)).returncode == 0
+    own = ("--config", str(config), "regions")
+    saved = run(*own, "--token", TOKEN, "--save", WG_APPLIANCE_API="")
+    assert (saved.returncode, saved.stderr.count("/api"), saved.stderr.count("/token")) == (0, 0, 1)
+    assert run(*own, WG_APPLIANCE_API="", WG_APPLIANCE_TOKEN="").returncode == 0
     config.write_text('[api]\nlisten = "127.0.0.1:1"\n')
     assert run("--config", str(config), "regions").returncode == 0
     config.write_text("nonsense")
