@@ -118,8 +118,8 @@ def terminate(config_file: Path | None, session_id: str, note: str | None) -> No
         if stored.state is State.TERMINATED:
             return stored, False
         async with a.change() as db:
-            await rows.mark_closing(db, [stored.id], Reason.ADMIN, note or "")
-        return stored, True
+            # One that is ending by itself keeps its own reason.
+            return stored, await rows.mark_closing(db, [stored.id], Reason.ADMIN, note or "") > 0
 
     stored, was_live = admin.run(config_file, work)
     output.remark(

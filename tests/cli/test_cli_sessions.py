@@ -132,6 +132,19 @@ def test_terminating_what_has_ended_changes_nothing(alice: CommandLine) -> None:
     assert before["terminated_reason"] == "idle"
 
 
+def test_terminating_what_is_ending_keeps_its_reason(alice: CommandLine) -> None:
+    """It is not said to have been terminated, and its client is told why it ended."""
+    session = alice.open_session("alice", 2)
+
+    async def begin_to_end(db: aiosqlite.Connection) -> None:
+        await rows.mark_closing(db, [session], Reason.IDLE)
+
+    alice.write(begin_to_end)
+    done = alice.do("session", "terminate", session, "--reason", "late")
+    assert done.err.splitlines()[-1] == f"session {session} had ended already"
+    assert alice.json("session", "show", session)["terminated_reason"] == "idle"
+
+
 @pytest.mark.parametrize("command", ["show", "terminate"])
 def test_an_unknown_or_pending_session_is_not_found(alice: CommandLine, command: str) -> None:
     """Status 1 and one line for both: nobody was told of a pending one."""

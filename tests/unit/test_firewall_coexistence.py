@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from appliance.network.firewall.coexistence import ExitTraffic, delete, insert, missing
+from appliance.network.firewall.coexistence import ExitTraffic, delete, has_flow_table, insert, missing
 
 WAY = ExitTraffic(
     interface="wga0",
@@ -146,3 +146,19 @@ def test_rules_of_another_appliance_stay() -> None:
     assert delete(listing(table, DROPS, OURS, theirs), "wg_appliance", "wga0", 51820) == own
     assert delete(listing(table, DROPS, OURS, theirs), "wg_appliance_wgb0", "wgb0", 51821) == own + other
     assert delete(listing(DROPS, OURS, theirs), "wg_appliance", "wga0", 51820) == own + other
+
+
+@pytest.mark.parametrize(
+    ("devices", "passed_by"),
+    [
+        pytest.param('"wan"', True, id="an uplink"),
+        pytest.param('["lan1", "wan"]', True, id="an uplink among others"),
+        pytest.param('["lan1", "lan2"]', False, id="others alone"),
+        pytest.param('"wan1"', False, id="another of like name"),
+    ],
+)
+def test_a_flow_table_counts_on_an_uplink_alone(devices: str, passed_by: bool) -> None:
+    """Answers to clients come in by an uplink: a flow table between other networks carries none of them."""
+    table = f'{{"flowtable": {{"family": "inet", "table": "fast", "name": "f", "hook": "ingress", "dev": {devices}}}}}'
+    assert has_flow_table(f'{{"nftables": [{{"metainfo": {{}}}}, {table}]}}', {"wan"}) is passed_by
+    assert not has_flow_table('{"nftables": []}', {"wan"})

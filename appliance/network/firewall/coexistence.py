@@ -17,7 +17,7 @@ from appliance.network.firewall.simulator import Packet, refusing
 from appliance.network.firewall.table_choice import is_an_appliances
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Collection, Iterable, Iterator, Mapping
     from ipaddress import IPv4Network, IPv6Network
 
     from appliance.network.firewall.simulator import Chain, Table
@@ -58,9 +58,12 @@ class InsertionPoint:
         return f"{self.table.family} {self.table.name} {self.chain}"
 
 
-def has_flow_tables(listing: str) -> bool:
-    """Tells whether packets of known flows may pass the host without meeting a chain, in `nft -j list ruleset`."""
-    return any("flowtable" in entry for entry in json.loads(listing)["nftables"])
+def has_flow_table(listing: str, interfaces: Collection[str]) -> bool:
+    """Tells whether packets of known flows that come in by one of the interfaces may pass the host without meeting a
+    chain. `listing`: output of `nft -j list ruleset`."""
+    tables = (entry["flowtable"] for entry in json.loads(listing)["nftables"] if "flowtable" in entry)
+    devices = (table.get("dev", ()) for table in tables)  # one is listed by its name, several as a list
+    return any(not {*([each] if isinstance(each, str) else each)}.isdisjoint(interfaces) for each in devices)
 
 
 def missing(listing: str, traffic: ExitTraffic) -> list[InsertionPoint]:

@@ -259,7 +259,8 @@ class HostEgress:
             traffic = coexistence.ExitTraffic(self._interface, self._listen_port, tuple(self._subnets), names)
             listing = await self._listing()
             if self._admission is not None:
-                self._admission.see_flow_tables(are_there=coexistence.has_flow_tables(listing))
+                passed_by = coexistence.has_flow_table(listing, self._forwarding.uplinks)
+                self._admission.see_flow_tables(are_there=passed_by)
             saved = await asyncio.to_thread(iptables.saved)
             self.published = published_ports.published(listing) | published_ports.published_by_iptables(saved)
             points = coexistence.missing(listing, traffic)

@@ -195,12 +195,16 @@ async def take_back(db: aiosqlite.Connection, session_ids: Iterable[str]) -> Non
     )
 
 
-async def mark_closing(db: aiosqlite.Connection, session_ids: Iterable[str], reason: Reason, note: str = "") -> None:
-    """Marks live sessions closing. The first reason stays. `note`: an admin's words, which its client is told."""
-    await db.executemany(
+async def mark_closing(db: aiosqlite.Connection, session_ids: Iterable[str], reason: Reason, note: str = "") -> int:
+    """Marks live sessions closing; returns how many. The first reason stays.
+
+    `note`: an admin's words, which a session's client is told.
+    """
+    marked = await db.executemany(
         "UPDATE sessions SET state = 'closing', reason = ?, note = ?, told = ? WHERE id = ? AND state = 'live'",
         [(reason, note, note, session_id) for session_id in session_ids],
     )
+    return marked.rowcount
 
 
 async def close_of_token(db: aiosqlite.Connection, token_id: str) -> int:
