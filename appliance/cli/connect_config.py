@@ -69,7 +69,7 @@ def output_config(
 
 @contextmanager
 def _closing_on_failure(sessions: SessionsClient, session_id: str) -> Iterator[None]:
-    """Closes a session whose config nobody gets."""
+    """Closes the session if its config cannot be handed over."""
     try:
         yield
     except (HostError, OSError):

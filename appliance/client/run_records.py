@@ -231,13 +231,15 @@ def _records() -> list[RunRecord]:
 def _try_lock(path: Path, flags: int = 0) -> int | None:
     """Locks a file and returns its descriptor; None if another process has the lock, or the file does not exist.
 
-    Opens the path again if the file was removed before it was locked.
+    Opens the path again if the file was removed before it was locked. Raises HostError if it cannot be written.
     """
     while True:
         try:
             opened = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | flags, 0o600)
         except FileNotFoundError:
             return None
+        except OSError as error:
+            raise _no_room(error) from error
         try:
             fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

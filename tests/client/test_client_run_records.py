@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from appliance.client import run_records
-from appliance.client.run_records import abandoned, claimed, whole_machine
+from appliance.client.run_records import PREFIX, abandoned, claimed, whole_machine
 from appliance.domain.errors import HostError
 
 if TYPE_CHECKING:
@@ -142,11 +142,13 @@ def test_a_note_with_more_in_it(folder: Path) -> None:
         assert [(place.record.session, place.is_readable) for place in left] == [("ses_1", True)]
 
 
-@pytest.mark.parametrize("place", ["a file", "a link"])
+@pytest.mark.parametrize("place", ["a file", "a link", "a folder at a note's path"])
 def test_no_room_for_notes(folder: Path, place: str) -> None:
-    """Where there is no folder to be made: what is wrong, and two ways out."""
+    """Where no folder can be made, or no file in the one that is there: what is wrong, and two ways out."""
     if place == "a file":
         folder.touch()
+    elif place == "a folder at a note's path":
+        (folder / f"{PREFIX}0.json").mkdir(parents=True)
     else:
         folder.symlink_to("/nonexistent/folder")
     with (
