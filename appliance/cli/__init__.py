@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import os
 import sys
+import traceback
 from pathlib import Path
 from typing import IO, Any
 
 import click
 
 from appliance import __version__
-from appliance.cli import program_files
+from appliance.cli import program_files, unexpected
 from appliance.cli.lazy_group import LazyCommands
 from appliance.client.terminal import printable
 from appliance.domain.errors import ApplianceError, StoreUnavailable
@@ -71,16 +72,27 @@ class Root(LazyCommands):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
-        except StoreUnavailable as error:
-            raise Failed(f"{error}: {error.__cause__}; try again, and check the disk's space") from error
-        except ApplianceError as error:
-            unread = program_files.hidden() if isinstance(error.__cause__, PermissionError) else ""
-            raise Failed(unread or str(error)) from error
-        except ImportError as error:  # a folder that may not be read is as one without modules
-            unread = program_files.hidden()
-            if not unread:
-                raise
-            raise Failed(unread) from error
+        except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
+            raise  # click ends the program
+        except Exception as error:
+            raise Failed(_line(error, debugging=unexpected.debugging(ctx))) from error
+
+
+def _line(error: Exception, *, debugging: bool) -> str:
+    """Returns what is said of an error; keeps or prints the traceback of one that is not this program's own."""
+    # A folder that may not be read is as one without modules.
+    if isinstance(error, ImportError) or isinstance(error.__cause__, PermissionError):
+        unread = program_files.hidden()
+        if unread:
+            return unread
+    if not isinstance(error, ApplianceError):
+        on_stderr = debugging or unexpected.is_journal(sys.stderr, os.environ)
+        return unexpected.describe(error, on_stderr=on_stderr)
+    if debugging:
+        traceback.print_exception(error)
+    if isinstance(error, StoreUnavailable):
+        return f"{error}: {error.__cause__}; try again, and check the disk's space"
+    return str(error)
 
 
 def _print_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
@@ -90,7 +102,9 @@ def _print_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None
     ctx.exit()
 
 
-@click.group(cls=Root, lazy=COMMANDS, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    cls=Root, lazy=COMMANDS, params=[unexpected.option()], context_settings={"help_option_names": ["-h", "--help"]}
+)
 @click.option(
     "--config",
     type=click.Path(path_type=Path),

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from appliance.cli import unexpected
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -22,6 +24,10 @@ class Commands(click.Group):
             near = difflib.get_close_matches(name, known, 1)
             ctx.fail(f"No such command {name!r}." + (f" Did you mean {near[0]!r}?" if near else ""))
         return super().resolve_command(ctx, args)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        command = super().get_command(ctx, cmd_name)
+        return None if command is None else unexpected.add_option(command)
 
 
 class LazyCommands(Commands):
@@ -39,7 +45,7 @@ class LazyCommands(Commands):
             return None
         module, _, attribute = self._lazy[cmd_name][0].partition(":")
         command: click.Command = getattr(import_module(module), attribute)
-        return command
+        return unexpected.add_option(command)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002 (click's)
         with formatter.section("Commands"):

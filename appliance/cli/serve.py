@@ -6,17 +6,17 @@ import faulthandler
 import logging
 import os
 import sys
-from typing import IO, TYPE_CHECKING
+from typing import TYPE_CHECKING
 
 import click
 
+from appliance.cli.unexpected import is_journal
 from appliance.config.cautions import cautions
 from appliance.config.load import read_settings
 from appliance.config.log_format import FORMATS, formatter
 from appliance.domain.errors import ApplianceError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
     from pathlib import Path
 
     from appliance.config.load import Settings
@@ -53,6 +53,11 @@ def serve(config_file: Path | None, log_format: str) -> None:
             raise
         log.critical("cannot serve: %s", error)
         raise SystemExit(1) from error
+    except Exception as error:
+        if log_format == "text":
+            raise
+        log.critical("unexpected %s", type(error).__name__, exc_info=True)
+        raise SystemExit(1) from error
 
 
 def _read(config_file: Path | None) -> Settings:
@@ -61,16 +66,3 @@ def _read(config_file: Path | None) -> Settings:
     for line in cautions(settings):
         log.warning("%s", line)
     return settings
-
-
-def is_journal(stderr: IO[str], environ: Mapping[str, str]) -> bool:
-    """Tells whether stderr goes to the journal, which adds the time itself.
-
-    systemd.exec(5): JOURNAL_STREAM is the device and inode of the stream to the journal. Programs started by a service
-    inherit the variable even if their stderr is another stream.
-    """
-    try:
-        stream = os.fstat(stderr.fileno())
-    except (OSError, ValueError):
-        return False
-    return environ.get("JOURNAL_STREAM") == f"{stream.st_dev}:{stream.st_ino}"

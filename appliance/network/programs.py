@@ -12,6 +12,7 @@ Commands are lists of words, never run by a shell.
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import tempfile
 from contextlib import ExitStack, suppress
@@ -27,16 +28,19 @@ TIMEOUT_S = 30.0
 KILLED_WITHIN_S = 1.0
 LARGEST_OUTPUT = 256 * 1024 * 1024  # bytes
 LONGEST_SUMMARY = 1000  # characters
+# What PyInstaller's bootloader says last, of any exception: "[PYI-1234:ERROR] Failed to execute script ...".
+UNPACKER = re.compile(r"\[(?:PYI-)?\d+(?::ERROR)?\] Failed to execute script")
 # Debian's PATH of root, for what must not depend on who calls.
 ROOT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
 class ProgramFailed(HostError):
-    """Says that a program failed. `reason`: why, to be read behind the program's name."""
+    """Says that a program failed. `reason`: why, to be read behind the program's name; `said`: all that it printed."""
 
-    def __init__(self, command: str, reason: str) -> None:
+    def __init__(self, command: str, reason: str, said: str = "") -> None:
         super().__init__(f"{command} {reason}")
         self.reason = reason
+        self.said = said
 
 
 class ProgramMissing(ProgramFailed):
@@ -45,7 +49,9 @@ class ProgramMissing(ProgramFailed):
 
 
 def last_line(output: str) -> str:
-    return (output.splitlines() or [""])[-1]
+    """Returns the last line; of a packed Python program that ended by an exception, the exception's."""
+    lines = [line for line in output.splitlines() if not UNPACKER.match(line)]
+    return (lines or output.splitlines() or [""])[-1]
 
 
 def first_line(output: str) -> str:
@@ -83,8 +89,9 @@ def run(
         status = _wait(process, command, timeout_s)
         output = _read(command, stdout)
         if status != 0:
-            said = summary(_read(command, stderr).strip() or output.strip())[:LONGEST_SUMMARY]
-            raise ProgramFailed(" ".join(command), f"failed: {said or f'exit status {status}'}")
+            errors = "" if merged else _read(command, stderr)
+            why = summary(errors.strip() or output.strip())[:LONGEST_SUMMARY]
+            raise ProgramFailed(" ".join(command), f"failed: {why or f'exit status {status}'}", output + errors)
         return output
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from appliance.cli import COMMANDS, output
-from appliance.cli.serve import is_journal
+from appliance.cli.unexpected import is_journal
 from tests.support.cli.command_line import PROJECT, python
 
 if TYPE_CHECKING:

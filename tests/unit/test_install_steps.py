@@ -15,6 +15,7 @@ import pytest
 from appliance.domain.errors import HostError
 from appliance.ops.install.boot_forwarding import NoBootForwarding
 from appliance.ops.install.file_steps import Folder, Manual, NoFile, ProgramFiles, Symlink, TextFile
+from appliance.ops.install.installing import prove
 from appliance.ops.install.record import Record
 from appliance.ops.install.step import apply_steps, remove_steps
 
@@ -251,3 +252,26 @@ def test_the_switch_of_earlier_versions_is_given_back(
     assert not file.exists()
     assert (tmp_path / SWITCH).read_text(encoding="ascii").strip() == value
     assert (step.change(), step.remove()) == (None, False)
+
+
+FAILS_WHEN_PACKED = """#!/bin/sh
+echo "session: ok"
+echo "Traceback (most recent call last):" >&2
+echo "KeyError: 'peer'" >&2
+echo "[PYI-7:ERROR] Failed to execute script '__main__' due to unhandled exception!" >&2
+exit 1
+"""
+
+
+def test_a_failed_self_test_is_shown_whole(tmp_path: Path) -> None:
+    """What the self-test said before it failed is reported, not the last line alone; the error names the exception."""
+    command, said = tmp_path / "packed", []
+    command.write_text(FAILS_WHEN_PACKED, encoding="utf-8")
+    command.chmod(0o755)
+    with pytest.raises(HostError, match=r"failed: KeyError: 'peer'$"):
+        prove(command, said.append)
+    assert said[:3] == [
+        "selftest: session: ok",
+        "selftest: Traceback (most recent call last):",
+        "selftest: KeyError: 'peer'",
+    ]

@@ -48,13 +48,26 @@ def test_search_path(path: str, searched: str) -> None:
         ("echo printed; exit 3", "failed: printed"),
         ("exit 3", "failed: exit status 3"),
         ("kill -9 $$", "failed: exit status -9"),
+        (
+            "echo Traceback; echo 'KeyError: 1'; echo \"[PYI-7:ERROR] Failed to execute script 'x'\"; exit 1",
+            "failed: KeyError: 1",
+        ),
+        ("echo '[7] Failed to execute script x' >&2; exit 1", "failed: [7] Failed to execute script x"),
     ],
 )
 def test_failure(script: str, said: str) -> None:
-    """The error names the command, and the last line that the program said, or its status."""
+    """The error names the command, and the last line that the program said, or its status; of a packed program that
+    ended by an exception, the exception."""
     with pytest.raises(HostError) as caught:
         programs.run("sh", "-c", script)
     assert str(caught.value) == f"sh -c {script} {said}"
+
+
+def test_a_failure_has_all_that_was_said() -> None:
+    """What a failed program printed is there whole: stdout, then stderr."""
+    with pytest.raises(ProgramFailed) as caught:
+        programs.run("sh", "-c", "echo one; echo two >&2; echo three; exit 1")
+    assert caught.value.said.splitlines() == ["one", "three", "two"]
 
 
 def test_merged_output_is_read_in_order() -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from appliance.config import template
 from appliance.config.load import parse_settings, read_settings
 from appliance.domain.errors import HostError
+from appliance.network.programs import ProgramFailed
 from appliance.ops.install import facts, host, next_steps, plan, service
 from appliance.ops.install.layout import SERVICE
 from appliance.ops.install.step import apply_steps
@@ -17,6 +18,7 @@ from appliance.store.state_dir import StateDir
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
+    from pathlib import Path
 
     from appliance.config.settings import KeyPath, Settings
     from appliance.ops.install.layout import Layout
@@ -63,7 +65,7 @@ def install(
         report(f"service {SERVICE}: {'to be started' if changed else 'as it should be'}")
         return
     _start(settings, report, anew=bool(changed))
-    _selftest(layout, report)
+    prove(layout.command, report)
     _first_token(layout, report)
     behind_nat = settings.node.public_ip is None and facts.public_address() is None
     for line in next_steps.lines(settings, facts.firewalls(), behind_nat=behind_nat):
@@ -106,9 +108,15 @@ def _start(settings: Settings, report: Callable[[str], None], *, anew: bool) -> 
     report(f"service {SERVICE}: started, and ready")
 
 
-def _selftest(layout: Layout, report: Callable[[str], None]) -> None:
-    """Runs the self-test on the running exit. Raises HostError, with the last line of its output, if it fails."""
-    for line in host.run(str(layout.command), "selftest").splitlines():
+def prove(command: Path, report: Callable[[str], None]) -> None:
+    """Runs the self-test on the running exit, and reports what it says. Raises HostError if it fails."""
+    try:
+        said = host.run(str(command), "selftest", "--debug")
+    except ProgramFailed as error:
+        for line in error.said.splitlines():
+            report(f"selftest: {line}")
+        raise
+    for line in said.splitlines():
         report(f"selftest: {line}")
 
 
