@@ -49,17 +49,20 @@ def remark(text: str) -> None:
     click.echo(printable(text, getattr(sys.stderr, "encoding", None)), err=True)
 
 
-def write_table(headings: Sequence[str], rows: Iterable[Sequence[object]], empty: str) -> None:
+def write_table(
+    headings: Sequence[str], rows: Iterable[Sequence[object]], empty: str, spare: Sequence[str] = ()
+) -> None:
     """Prints columns, two spaces between them; without rows, the remark `empty` instead.
 
-    On a terminal a table fits its width: the widest columns are cut.
+    On a terminal a table fits its width: those of the columns `spare` that have no room beside the others are left
+    out, and the widest of the others are cut.
     """
     lines = [list(headings), *([printable(str(cell)) for cell in row] for row in rows)]
     if len(lines) == 1:
         remark(empty)
         return
     columns = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
-    write("\n".join(table.rows(lines, columns)))
+    write("\n".join(table.rows(lines, columns, spare)))
 
 
 def newest(count: int | None, *, as_json: bool) -> int:

@@ -74,6 +74,7 @@ def list_(
             for s in sessions
         ],
         "no live sessions" if live else "no sessions",
+        spare=("REGION", "TIER"),
     )
 
 
@@ -101,6 +102,7 @@ def show(config_file: Path | None, session_id: str, as_json: bool) -> None:
     if as_json:
         output.write_json(fields)
         return
+    fields["note"] = None if stored.note == stored.ending else stored.note
     readable = fields | {"bytes_in": output.size(stored.bytes_in), "bytes_out": output.size(stored.bytes_out)}
     output.write_fields([(name, value) for name, value in readable.items() if value not in (None, "")])
 

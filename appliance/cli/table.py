@@ -15,13 +15,30 @@ NARROWEST_FIRST = 12  # of the first column: what is left of an id names one
 CUT = "~"
 
 
-def rows(lines: Sequence[Sequence[str]], width: int | None) -> Iterator[str]:
-    """Yields the lines of a table. `width`: of the terminal; None: as wide as it takes."""
+def rows(lines: Sequence[Sequence[str]], width: int | None, spare: Sequence[str] = ()) -> Iterator[str]:
+    """Yields the lines of a table, the headings first. `width`: of the terminal; None: as wide as it takes.
+
+    `spare`: headings of columns to leave out, in this order, for as long as the others have to be cut.
+    """
     widths = [max(map(columns, column)) for column in zip_longest(*lines, fillvalue="")]
     if width is not None:
+        lines, widths = _without(lines, widths, width, spare)
         widths = fitted(widths, width - len(GAP) * (len(widths) - 1))
     for line in lines:
         yield GAP.join(_cell(text, size) for text, size in zip(line, widths, strict=False)).rstrip()
+
+
+def _without(
+    lines: Sequence[Sequence[str]], widths: Sequence[int], width: int, spare: Sequence[str]
+) -> tuple[Sequence[Sequence[str]], list[int]]:
+    """Returns the table without the spare columns for which there is no room, and its widths."""
+    kept = list(range(len(widths)))
+    for heading in spare:
+        # The first column can be cut without a loss.
+        needed = sum(widths[i] for i in kept[1:]) + min(widths[0], NARROWEST_FIRST) + len(GAP) * (len(kept) - 1)
+        if needed > width:
+            kept.remove(list(lines[0]).index(heading))
+    return [[line[i] for i in kept] for line in lines], [widths[i] for i in kept]
 
 
 def fitted(widths: Sequence[int], room: int) -> list[int]:

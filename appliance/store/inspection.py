@@ -1,4 +1,4 @@
-"""Inspects a store without writing to it: integrity, application, schema version, last heartbeat."""
+"""Inspects a store without writing to it: integrity, application, schema version, last heartbeat, drain."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ class Inspection:
     version: int = 0
     newest: int = 0
     heartbeat: Moment | None = None
+    drained: bool = False
 
 
 def inspect(path: Path, newest: int) -> Inspection:
@@ -31,14 +32,14 @@ def inspect(path: Path, newest: int) -> Inspection:
             (version,) = db.execute("PRAGMA user_version").fetchone()
             (application,) = db.execute("PRAGMA application_id").fetchone()
             # A database of another program need not have this table.
-            heartbeat = _heartbeat(db) if application == migration.APPLICATION_ID else None
+            heartbeat, drained = _node(db) if application == migration.APPLICATION_ID else (None, False)
     except StoreError as error:
         return Inspection(damage=str(error))
     except sqlite3.Error as error:
         return Inspection(damage=f"cannot read the store {path}: {error}; try again")
     # A store that was created and never opened is empty, with both numbers 0.
     ours = application == migration.APPLICATION_ID or (application, version) == (0, 0)
-    return Inspection(None, ours, version, newest, heartbeat)
+    return Inspection(None, ours, version, newest, heartbeat, drained)
 
 
 def rehearse() -> None:
@@ -47,9 +48,13 @@ def rehearse() -> None:
         inspect(Path(empty.name), 0)
 
 
-def _heartbeat(db: sqlite3.Connection) -> Moment | None:
+def _node(db: sqlite3.Connection) -> tuple[Moment | None, bool]:
+    """Returns the last heartbeat, and whether the exit takes no new sessions."""
     try:
-        row = db.execute("SELECT beat_wall_ms, beat_boot_ms, beat_boot_id FROM node").fetchone()
+        row = db.execute("SELECT drained, beat_wall_ms, beat_boot_ms, beat_boot_id FROM node").fetchone()
     except sqlite3.OperationalError:
-        return None
-    return Moment(*row) if row is not None and row[2] else None
+        return None, False
+    if row is None:
+        return None, False
+    drained, *beat = row
+    return Moment(*beat) if beat[2] else None, bool(drained)

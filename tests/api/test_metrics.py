@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from litestar.testing import TestClient
 from prometheus_client import generate_latest
+from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from prometheus_client.parser import text_string_to_metric_families
 
 from appliance.domain.entities import Reason
@@ -18,10 +20,12 @@ from appliance.network.firewall import conntrack_size
 from appliance.network.firewall.state import EgressChanges
 from appliance.network.reconcile import Changes
 from appliance.network.wireguard.tunnel import Peer, PutPeer
+from appliance.server.api.metrics import create_metrics_app
 from appliance.server.conntrack_metrics import ConntrackCollector
 from appliance.server.exporter import ExitCollector
 from appliance.sessions.contentions import Contentions
 from appliance.sessions.convergence import Convergence
+from appliance.sessions.metrics import Metrics
 from tests.support.api.exit_under_test import UNHURRIED, on_exit
 from tests.support.fixed_host import FixedHost
 
@@ -224,3 +228,12 @@ async def test_examples_ask_for_what_there_is(
     asked = set(queried(MONITORING / name))
     assert len(asked) > 5
     assert asked - names == set()
+
+
+def test_the_type_of_the_exposition_is_said_once() -> None:
+    """Prometheus reads the version and the charset of the text off one header, in which each stands once."""
+    with TestClient(create_metrics_app(Metrics().registry)) as client:
+        answer = client.get("/metrics")
+    assert answer.status_code == 200
+    assert answer.headers.get_list("content-type") == [CONTENT_TYPE_LATEST]
+    assert answer.text.startswith("# HELP ")

@@ -248,6 +248,9 @@ def test_on_a_terminal(alice: CommandLine) -> None:
     shown = on_terminal(alice, "session", "list", columns=80)
     assert max(map(len, shown.splitlines())) <= 80
     assert sum(line.startswith("ses_") for line in shown.splitlines()) == 50
+    # What tells sessions apart is whole; what is alike on one exit has gone.
+    assert re.search(r"^ses_\S+~  alice .* 10\.101\.0\.61 .* never ", shown, re.MULTILINE)
+    assert "REGION" not in shown.splitlines()[1]
     assert "the newest 50 sessions; --limit 0 lists all" in shown
     shown = on_terminal(alice, "account", "delete", "bob", said="n")
     assert "Delete account bob, its tokens, and end its sessions? [y/N]" in shown

@@ -310,6 +310,7 @@ CASES: list[tuple[Callable[[Facts], Finding], Facts, str, str, str]] = [
     (state.store, of_store(version=2), "warning", "version 2", "restart"),
     (state.store, of_store(damage="it cannot be opened; check that"), "failed", "it cannot be opened", "check that"),
     (server.server, of_state(served=False), "failed", "not running", "systemctl start wg-appliance"),
+    (server.server, of_store(drained=True), "warning", "drained: it takes no new sessions", "node resume"),
     (server.tick, of_store(heartbeat=None), "failed", "none since the boot", "restart"),
     (server.tick, of_store(heartbeat=Moment(0, 99_000, "another boot")), "failed", "none since the boot", "restart"),
     (server.tick, of_store(heartbeat=Moment(0, 69_000, BOOT)), "failed", "31 s ago", "restart"),

@@ -34,6 +34,18 @@ def test_letters_of_two_columns_and_of_none() -> None:
     assert list(table.rows([["1", "\u6771\u4eac\u90fd\u6771\u4eac\u90fd"]], 10)) == ["1  \u6771\u4eac\u90fd~"]
 
 
+@pytest.mark.parametrize(
+    ("width", "headings"),
+    [(200, "ID NAME N"), (49, "ID NAME N"), (48, "ID NAME"), (46, "ID NAME"), (45, "ID"), (1, "ID")],
+)
+def test_spare_columns_go_first(width: int, headings: str) -> None:
+    """A spare column is left out once the others would be cut for it; the first column, an id, is cut before."""
+    lines = list(table.rows(LINES, width, ("N", "NAME")))
+    assert lines[0].split() == headings.split()
+    assert max(map(len, lines)) <= max(width, 12)
+    assert ("rather long" in lines[1]) == ("NAME" in headings)
+
+
 def test_no_width_holds_a_table_up() -> None:
     """Where not even the narrowest columns fit, they are as narrow as they get."""
     assert table.fitted([40, 3, 40], 1) == [12, 3, 5]

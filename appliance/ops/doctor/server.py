@@ -1,4 +1,4 @@
-"""Checks the running server: whether it runs, ticks, and uses the current configuration. Pure."""
+"""Checks the running server: whether it runs, takes sessions, ticks, and uses the current configuration. Pure."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from appliance.ops.doctor.finding import RESTART, START, Finding, failed, ok, un
 if TYPE_CHECKING:
     from appliance.ops.doctor.facts import Facts, StateFacts
 
+RESUME = "wg-appliance node resume"
 RELOAD = "systemctl reload wg-appliance"
 NAMED_AT_MOST = 4
 
@@ -20,6 +21,8 @@ def server(facts: Facts) -> Finding:
         return unseen("server", "whether the server runs")
     if not facts.state.served:
         return failed("server", "it is not running", f"{START}; journalctl -u wg-appliance -n 20")
+    if facts.state.store is not None and facts.state.store.drained:
+        return warning("server", "running, but drained: it takes no new sessions", RESUME)
     return ok("server", "running")
 
 

@@ -21,7 +21,8 @@ def create_metrics_app(registry: CollectorRegistry) -> Litestar:
 
     @get("/metrics", sync_to_thread=False)
     def metrics() -> Response[bytes]:
-        return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
+        # In a header of its own: litestar adds a charset to a media type, and this has one.
+        return Response(generate_latest(registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
     return Application(
         [metrics],
