@@ -1,7 +1,10 @@
 # `make run` and `make test` are all a fresh Debian 12 machine needs, as root. Both are safe to repeat.
 
 PYTHON ?= /usr/bin/python3
-PIP = PIP_CONSTRAINT=$(CURDIR)/.constraints.txt PIP_DISABLE_PIP_VERSION_CHECK=1 .venv/bin/python -m pip
+# Packages come by their checksums, then the project by itself, built with what is here: nothing else is fetched.
+PIP = PIP_DISABLE_PIP_VERSION_CHECK=1 .venv/bin/python -m pip install --quiet
+HASHED = $(PIP) --require-hashes -r .constraints.txt
+PROJECT = $(PIP) --no-deps --no-build-isolation --editable .
 SOURCES = pyproject.toml .constraints.txt build.py $(wildcard native/*.c native/*.h)
 
 RUN_PACKAGES = python3 python3-venv python3-dev gcc libc6-dev nftables wireguard-go curl
@@ -29,7 +32,7 @@ CYCLES ?= 10000
 DUMPS ?= 200
 ROUNDS ?= 11
 
-.PHONY: run test test-all test-install dist lint unit kernel fuzz faults kills powercut cycles churn documented bad-clients bench clean
+.PHONY: run test test-all test-install dist lint unit kernel fuzz faults kills powercut cycles churn documented bad-clients bench constraints clean
 
 run: .venv/run-ready
 	@.make/run
@@ -135,17 +138,22 @@ build/whole_xstate.so: tests/kernel/emulated/whole_xstate.c
 .venv/run-ready: $(SOURCES)
 	@.make/packages $(RUN_PACKAGES)
 	@test -x .venv/bin/pip || $(PYTHON) -m venv --clear .venv
-	$(PIP) install --quiet --editable .
+	$(HASHED)
+	$(PROJECT)
 	@touch $@
 
-.venv/test-ready: .venv/run-ready
+.venv/test-ready: .venv/run-ready .constraints-dev.txt
 	@.make/packages $(TEST_PACKAGES)
-	$(PIP) install --quiet --editable '.[dev]'
+	$(HASHED) -r .constraints-dev.txt
 	@touch $@
 
-.venv/bench-ready: .venv/test-ready
-	$(PIP) install --quiet --editable '.[bench]'
+.venv/bench-ready: .venv/test-ready .constraints-bench.txt
+	$(HASHED) -r .constraints-dev.txt -r .constraints-bench.txt
 	@touch $@
+
+# The checksums of the packages: after a change of pyproject.toml, and to take newer ones (the file says how).
+constraints: .venv/run-ready
+	.venv/bin/python .make/constraints.py
 
 clean:
 	rm -rf .venv build dist *.egg-info appliance/*.so .mypy_cache .ruff_cache .pytest_cache .hypothesis
