@@ -10,12 +10,15 @@ from appliance.cli.os_errors import host_faults
 
 @click.command()
 @click.option("--purge", is_flag=True, help="Remove configuration, state, server key and user too.")
-def uninstall(purge: bool) -> None:
+@output.yes_option
+def uninstall(purge: bool, yes: bool) -> None:
     """Remove the appliance from this host: service, tunnel, firewall table, sysctls and program."""
     from appliance.ops.install import facts, uninstalling
     from appliance.ops.install.layout import Layout, one_at_a_time
 
     facts.require_host("uninstall")
+    if purge:
+        output.confirm("Remove accounts, sessions, server key and configuration for good?", yes=yes)
     layout = Layout()
     with host_faults("cannot uninstall"), one_at_a_time(layout):
         uninstalling.uninstall(layout, facts.own_program(), output.write, purge=purge)

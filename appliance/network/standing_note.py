@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
+from appliance.config import state_file
 from appliance.network.firewall.rules import Translation
 from appliance.network.public_address import Standing
 
@@ -24,10 +24,8 @@ def note(file: Path, standing: Standing) -> None:
         "translation": [[interface, str(address)] for interface, address in standing.translation.by_interface],
         "ways": {str(version): interface for version, interface in standing.ways.items()},
     }
-    new = file.with_suffix(".new")
     try:
-        new.write_text(json.dumps(noted, indent=1), encoding="utf-8")
-        new.replace(file)
+        state_file.write_json(file, noted)
     except OSError as error:
         log.warning("cannot note the addresses in use in %s: %s", file, error.strerror)
 
@@ -35,7 +33,7 @@ def note(file: Path, standing: Standing) -> None:
 def read(file: Path) -> Standing | None:
     """Returns the noted standing; None if there is none that can be read."""
     try:
-        noted = json.loads(file.read_text(encoding="utf-8"))
+        noted = state_file.read_json(file)
         translation = Translation(tuple((str(name), ip_address(text)) for name, text in noted["translation"]))
         ways = {int(version): str(interface) for version, interface in noted["ways"].items()}
         return Standing(ip_address(noted["public_ip"]), bool(noted["owned"]), translation, ways)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from typing import TYPE_CHECKING
+
+from appliance.config import state_file
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -15,13 +16,11 @@ log = logging.getLogger(__name__)
 
 def note(file: Path, contended: Mapping[str, str]) -> None:
     """Writes what is contended, by kind of repair. Only logs a failure: a diagnosis alone reads it."""
-    new = file.with_suffix(".new")
     try:
         if not contended:
             file.unlink(missing_ok=True)
             return
-        new.write_text(json.dumps(dict(contended)), encoding="utf-8")
-        new.replace(file)
+        state_file.write_json(file, dict(contended))
     except OSError as error:
         log.warning("cannot note in %s what other programs keep changing: %s", file, error.strerror)
 
@@ -29,6 +28,6 @@ def note(file: Path, contended: Mapping[str, str]) -> None:
 def read(file: Path) -> dict[str, str]:
     """Returns what was recorded; nothing if it cannot be read."""
     try:
-        return {str(kind): str(what) for kind, what in json.loads(file.read_text(encoding="utf-8")).items()}
+        return {str(kind): str(what) for kind, what in state_file.read_json(file).items()}
     except (OSError, ValueError, AttributeError):
         return {}

@@ -7,11 +7,11 @@ record (after an upgrade, on another host) server.key and what a restore has kep
 
 from __future__ import annotations
 
-import json
 import logging
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from appliance.config import state_file
 from appliance.domain.errors import HostError, InvalidRequest
 from appliance.network.record_place import place_of
 from appliance.network.wireguard import keys
@@ -41,12 +41,10 @@ class ServerKeys:
     def note(self, public_keys: Iterable[bytes]) -> None:
         """Replaces the record. Only logs a failure: it matters only if server.key is replaced."""
         file = self._state.interface_keys
-        new = file.with_suffix(".new")
         content: dict[str, object] = {"boot_id": self._boot_id, "public_keys": sorted(map(keys.encode, public_keys))}
         try:
             content["directory"] = place_of(file)
-            new.write_text(json.dumps(content), encoding="utf-8")
-            new.replace(file)
+            state_file.write_json(file, content)
         except OSError as error:
             log.warning("cannot note the interface's keys in %s: %s", file, error.strerror)
 
@@ -64,7 +62,7 @@ def _of_files(states: Iterable[StateDir]) -> Iterator[bytes]:
 
 def _content(file: Path, boot_id: str) -> list[object]:
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
+        content = state_file.read_json(file)
         current = content["boot_id"] == boot_id and content["directory"] == place_of(file)
         return list(content["public_keys"]) if current else []
     except (OSError, ValueError, LookupError, TypeError):

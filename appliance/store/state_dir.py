@@ -8,6 +8,7 @@ import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from appliance.config import state_file
 from appliance.domain.errors import HostError, InvalidRequest
 from appliance.network.wireguard import keys
 
@@ -69,7 +70,7 @@ class StateDir:
     def read_key(self) -> bytes:
         """Returns the server's key. Raises HostError, naming the file, if it is missing or holds no key."""
         try:
-            text = self.key.read_text(encoding="ascii").strip()
+            text = state_file.read_text(self.key, follow=True).strip()
             return keys.parse_public_key(text, "key")
         except (InvalidRequest, UnicodeDecodeError) as error:
             raise HostError(f"{self.key} holds no WireGuard private key (base64 of 32 bytes)") from error

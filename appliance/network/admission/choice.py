@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from appliance.config import state_file
 from appliance.domain.errors import HostError
 from appliance.network import programs
 from appliance.network.admission.admission import listed_rules
@@ -54,7 +54,7 @@ def _output(program: str, *arguments: str) -> str:
 def noted(record: Path) -> Mark | None:
     """Returns the mark that was noted last; None if there is none, or it cannot be read."""
     with suppress(OSError, ValueError, LookupError, TypeError):
-        content = json.loads(record.read_text(encoding="utf-8"))
+        content = state_file.read_json(record)
         mark = Mark(content["mark"], content["rule_priority"])
         return mark if is_possible(mark) else None
     return None
@@ -62,9 +62,7 @@ def noted(record: Path) -> Mark | None:
 
 def note(mark: Mark, record: Path) -> None:
     """Notes the mark, so that the next start uses the same. Raises HostError."""
-    new = record.with_suffix(".new")
     try:
-        new.write_text(json.dumps({"mark": mark.bit, "rule_priority": mark.priority}), encoding="utf-8")
-        new.replace(record)
+        state_file.write_json(record, {"mark": mark.bit, "rule_priority": mark.priority})
     except OSError as error:
         raise HostError(f"cannot note the packet mark in {record}: {error.strerror}") from error

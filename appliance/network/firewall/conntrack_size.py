@@ -7,11 +7,11 @@ one may change it: in a container it is the host's.
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 from typing import TYPE_CHECKING
 
+from appliance.config import state_file
 from appliance.domain.errors import EgressError
 from appliance.network.firewall.flow_capacity import BUCKETS, COUNT, MAX, TableSize, larger
 
@@ -95,21 +95,18 @@ class ConntrackSizes:
         return list(recorded)
 
     def _note(self, before: Mapping[str, str]) -> None:
-        new = self._record.with_suffix(".new")
         try:
-            with new.open("w", encoding="utf-8") as file:
-                json.dump({"boot_id": self._boot_id, "values": dict(before)}, file)
-                file.flush()
-                os.fsync(file.fileno())
-            new.replace(self._record)
+            state_file.write_json(self._record, {"boot_id": self._boot_id, "values": dict(before)}, on_disk=True)
         except OSError as error:
             raise EgressError(f"cannot note the table's size in {self._record}: {error.strerror}") from error
 
     def _recorded(self) -> dict[str, str]:
         try:
-            content = json.loads(self._record.read_text(encoding="utf-8"))
-            return dict(content["values"]) if content["boot_id"] == self._boot_id else {}
-        except (OSError, ValueError, TypeError, KeyError):
+            content = state_file.read_json(self._record)
+            if content["boot_id"] != self._boot_id:
+                return {}
+            return {name: value for name, value in content["values"].items() if value.isdecimal()}
+        except (OSError, ValueError, TypeError, KeyError, AttributeError):
             return {}
 
     def _write(self, name: str, value: str) -> None:

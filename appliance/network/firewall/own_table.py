@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from typing import TYPE_CHECKING
 
+from appliance.config import state_file
 from appliance.domain.errors import EgressError
 from appliance.network.firewall import nft, ruleset, table_choice
 from appliance.network.firewall.table_choice import Recorded
@@ -101,11 +101,10 @@ class OwnTable:
         recorded = Recorded(self.name, self._interface)
         if recorded == self._recorded:
             return
-        self._recorded, new = recorded, self._record.with_suffix(".new")
+        self._recorded = recorded
         try:
             content = {**recorded._asdict(), "directory": place_of(self._record)}
-            new.write_text(json.dumps(content), encoding="utf-8")
-            new.replace(self._record)
+            state_file.write_json(self._record, content)
         except OSError as error:
             log.warning("cannot note the nftables table in %s: %s", self._record, error.strerror)
 
@@ -113,7 +112,7 @@ class OwnTable:
 def read(record: Path) -> Recorded | None:
     """Returns what was recorded in this directory about an appliance's table; None if there is nothing."""
     try:
-        content = json.loads(record.read_text(encoding="utf-8"))
+        content = state_file.read_json(record)
         recorded = Recorded(str(content["table"]), str(content["interface"]))
         own = content["directory"] == place_of(record) and table_choice.is_an_appliances("inet", recorded.table)
         return recorded if own else None

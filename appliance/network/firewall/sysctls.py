@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
+import re
 import socket
 from typing import TYPE_CHECKING
 
+from appliance.config import state_file
 from appliance.domain.errors import EgressError
 from appliance.network.firewall import reverse_path, sysctl_paths
 from appliance.network.firewall.forwarding import (
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
+NUMBER = re.compile(r"-?[0-9]{1,9}")  # what any of these sysctls may hold
 ALWAYS_READ = (SEND_REDIRECTS, IP_FORWARD, IPV6_ALL)
 OF_IPV6_INTERFACES = ("accept_ra", "forwarding")
 
@@ -179,16 +181,11 @@ class Forwarding:
     def _note(self, before: Mapping[str, str]) -> None:
         if before == self.found:
             return
-        # Written to a temporary file first: values in a truncated record could not be restored.
-        new = self._record.with_suffix(".new")
         try:
             named = {sysctl_paths.of_any(name) for name in before}
             indices = {interface: index for index, interface in self._interfaces() if interface in named}
-            with new.open("w", encoding="utf-8") as file:
-                json.dump({"boot_id": self._boot_id, "values": before, "indices": indices}, file)
-                file.flush()
-                os.fsync(file.fileno())
-            new.replace(self._record)
+            content = {"boot_id": self._boot_id, "values": before, "indices": indices}
+            state_file.write_json(self._record, content, on_disk=True)
         except OSError as error:
             raise EgressError(f"cannot note the host's sysctls in {self._record}: {error.strerror}") from error
         self._found, self._indices = dict(before), indices
@@ -199,13 +196,13 @@ class Forwarding:
     def _read_record(self) -> dict[str, str] | None:
         """Returns the record of this boot; None if there is none, or it is damaged."""
         try:
-            content = json.loads(self._record.read_text(encoding="utf-8"))
+            content = state_file.read_json(self._record)
             # After a reboot the kernel's values are fresh; what was recorded before says nothing about them.
             if content["boot_id"] != self._boot_id:
                 return None
             indices = {name: index for name, index in content.get("indices", {}).items() if isinstance(index, int)}
-            values = {name: value for name, value in content["values"].items() if isinstance(value, str)}
-        except (FileNotFoundError, IsADirectoryError, ValueError, LookupError, TypeError, AttributeError):
+            values = {name: value for name, value in content["values"].items() if NUMBER.fullmatch(value)}
+        except (FileNotFoundError, state_file.Unfit, ValueError, LookupError, TypeError, AttributeError):
             return None
         self._indices = indices
         return _under_new_names(values, self._indices, dict(self._interfaces()))

@@ -162,8 +162,7 @@ class Upgrade:
         The table of the new version stands meanwhile, and blocks.
         """
         with acting_as_owner(self._state.path):
-            # The service's user may have put anything there: a FIFO would hold the step back up.
-            mark = noted(self._state.admission) if self._state.admission.is_file() else None
+            mark = noted(self._state.admission)
         if mark is None:
             return
         try:
