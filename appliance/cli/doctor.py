@@ -35,7 +35,8 @@ def doctor(config_file: Path | None, as_json: bool) -> None:
     if as_json:
         output.write_json({"checks": [asdict(finding) for finding in findings]})
     else:
-        output.write("\n".join(map(_line, findings)))
+        for each in findings:
+            output.write_item(f"{each.status:<7}  {each.check:<14}  ", each.what, each.mend)
     bad = [finding.check for finding in findings if finding.status is Status.FAILED]
     if bad:
         raise HostError(f"{len(bad)} of {len(findings)} checks failed: {', '.join(bad)}")
@@ -67,8 +68,3 @@ def _config(settings: Settings, source: str, file: Path) -> Finding:
         return ok("config", source)
     what, _, _ = found.rpartition("; ")
     return warning("config", what, f"nano {file}")
-
-
-def _line(finding: Finding) -> str:
-    mend = f" -> {finding.mend}" if finding.mend else ""
-    return f"{finding.status:<7}  {finding.check:<14}  {finding.what}{mend}"

@@ -61,8 +61,21 @@ def write_table(
     if len(lines) == 1:
         remark(empty)
         return
-    columns = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
-    write("\n".join(table.rows(lines, columns, spare)))
+    write("\n".join(table.rows(lines, _width(), spare)))
+
+
+def write_item(head: str, text: str, mend: str = "") -> None:
+    """Prints one result with what it is about to the left, and behind it the command that mends it.
+
+    On a terminal, what does not fit is broken between words.
+    """
+    lines = table.hanging(printable(head), printable(text), printable(mend), _width())
+    write("\n".join(lines))
+
+
+def _width() -> int | None:
+    """Returns the columns of the terminal that stdout is; None if it is none."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
 
 
 def newest(count: int | None, *, as_json: bool) -> int:

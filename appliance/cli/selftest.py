@@ -44,7 +44,7 @@ def selftest(config_file: Path | None, as_json: bool) -> None:
     def report(outcome: StepOutcome) -> None:
         outcomes.append(outcome)
         if not as_json:
-            output.write(_line(outcome))
+            output.write_item(*_parts(outcome))
 
     with host_faults("cannot test the exit"), account.held():
         run(test.steps(), test.clearing(), interruption, report)
@@ -55,6 +55,7 @@ def selftest(config_file: Path | None, as_json: bool) -> None:
         raise HostError(f"the self-test failed at {', and at '.join(failed)}")
 
 
-def _line(outcome: StepOutcome) -> str:
+def _parts(outcome: StepOutcome) -> tuple[str, str]:
+    """Returns what an outcome is about, and what it says."""
     word = "ok" if outcome.passed else "failed"
-    return f"{word:<6}  {outcome.step:<9}  {outcome.seconds:7.3f} s  {outcome.detail}"
+    return f"{word:<6}  {outcome.step:<9}  {outcome.seconds:7.3f} s  ", outcome.detail

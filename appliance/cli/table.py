@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 import unicodedata
 from itertools import zip_longest
 from typing import TYPE_CHECKING
@@ -13,6 +14,8 @@ GAP = "  "
 NARROWEST = 5
 NARROWEST_FIRST = 12  # of the first column: what is left of an id names one
 CUT = "~"
+ARROW = " -> "
+NARROWEST_TEXT = 20  # columns beside a head
 
 
 def rows(lines: Sequence[Sequence[str]], width: int | None, spare: Sequence[str] = ()) -> Iterator[str]:
@@ -50,6 +53,23 @@ def fitted(widths: Sequence[int], room: int) -> list[int]:
         second = max([least[widest], *(found[i] for i in cuttable if found[i] < found[widest])])
         found[widest] = max(second, found[widest] - (sum(found) - room), least[widest])
     return found
+
+
+def hanging(head: str, text: str, mend: str, width: int | None) -> Iterator[str]:
+    """Yields `head`, `text` and the command that mends it: in one line, or in lines of `width` right of the head.
+
+    The command stays in one line, which a terminal breaks as it likes: so it can be copied.
+    """
+    whole = f"{head}{text}{ARROW}{mend}" if mend else f"{head}{text}"
+    room = 0 if width is None else width - columns(head)
+    if width is None or columns(whole) <= width or room < NARROWEST_TEXT:
+        yield whole
+        return
+    lines = textwrap.wrap(text, room, break_long_words=False, break_on_hyphens=False)
+    for number, line in enumerate(lines):
+        yield f"{head if number == 0 else ' ' * columns(head)}{line}"
+    if mend:
+        yield f"{' ' * columns(head)}{ARROW.lstrip()}{mend}"
 
 
 def columns(text: str) -> int:

@@ -46,6 +46,25 @@ def test_spare_columns_go_first(width: int, headings: str) -> None:
     assert ("rather long" in lines[1]) == ("NAME" in headings)
 
 
+WHAT = "Docker drops what clients send or receive"
+MEND = "iptables -I DOCKER-USER -i wga0 -j ACCEPT"
+
+
+@pytest.mark.parametrize(
+    ("width", "shown"),
+    [
+        (None, [f"failed  forward  {WHAT} -> {MEND}"]),
+        (200, [f"failed  forward  {WHAT} -> {MEND}"]),
+        (50, ["failed  forward  Docker drops what clients send or", f"{'':17}receive", f"{'':17}-> {MEND}"]),
+        (30, [f"failed  forward  {WHAT} -> {MEND}"]),
+    ],
+)
+def test_a_result_beside_its_name(width: int | None, shown: list[str]) -> None:
+    """On a terminal too narrow for it, the text is broken between words and the command has its own line; on one too
+    narrow for that, and into a pipe, all is one line."""
+    assert list(table.hanging("failed  forward  ", WHAT, MEND, width)) == shown
+
+
 def test_no_width_holds_a_table_up() -> None:
     """Where not even the narrowest columns fit, they are as narrow as they get."""
     assert table.fitted([40, 3, 40], 1) == [12, 3, 5]
