@@ -5,7 +5,11 @@ from __future__ import annotations
 import os
 import pwd
 import shutil
+import stat
+import subprocess
+import sys
 import tempfile
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -240,3 +244,68 @@ def test_a_user_without_access_is_told(folder: Path) -> None:
         f"wg-appliance: error: cannot work on the store {wga.state.store}: Permission denied; "
         "run as root, or as the user it belongs to\n"
     )
+
+
+SWAPPED = (
+    *("store.sqlite", "store.sqlite-wal", "store.sqlite-shm", "server.key", "serve.lock", "restore.unfinished"),
+    *("restore.unpacking", "running.json", "running.new", "nftables.json", "admission.json", "sysctls.json"),
+)
+
+
+@contextmanager
+def swapping(state: Path, victim: Path) -> Iterator[None]:
+    """The owner of `state` swaps its files for links to the victim's, all the time."""
+    owner = (str(NOBODY.pw_uid), str(NOBODY.pw_gid))
+    command = [sys.executable, "-m", "tests.support.cli.swaps_files", str(state), str(victim), *owner, *SWAPPED]
+    with subprocess.Popen(command, cwd=PROJECT, stdout=subprocess.PIPE) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == b"swapping\n"
+            yield
+            assert process.poll() is None
+        finally:
+            process.kill()
+
+
+def tree(folder: Path) -> dict[str, tuple[int, int, int, bytes]]:
+    """Every file below a folder: whose it is, its mode, what is in it."""
+    found = {}
+    for path in sorted(folder.rglob("*")):
+        status = path.lstat()
+        content = path.read_bytes() if stat.S_ISREG(status.st_mode) else b""
+        found[str(path)] = (status.st_uid, status.st_gid, status.st_mode, content)
+    return found
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("restore", "{backup}"),
+        pytest.param(("token", "create", "--account", "eve"), marks=pytest.mark.long),
+        pytest.param(("backup", "{copy}"), marks=pytest.mark.long),
+        pytest.param(("node", "drain"), marks=pytest.mark.long),
+        pytest.param(("doctor",), marks=pytest.mark.long),
+    ],
+)
+def test_links_that_come_while_root_works(theirs: CommandLine, folder: Path, words: tuple[str, ...]) -> None:
+    """Whatever the owner swaps at whatever moment, nothing of root's changes or gets out, and no command hangs."""
+    (folder / "victim").mkdir()
+    victim = CommandLine(folder / "victim")
+    victim.do("init")
+    victim.do("account", "create", "mallory")
+    for name in SWAPPED[7:]:
+        (victim.state.path / name).write_text("{}", encoding="utf-8")
+    (victim.state.path / "restore.unpacking").mkdir()
+    (victim.state.path / "restore.unpacking" / "kept").write_text("kept", encoding="utf-8")
+    for path in (victim.state.path, *victim.state.path.rglob("*")):
+        path.chmod(0o700 if path.is_dir() else 0o600)
+    backup, copy = folder / "backup.tar", folder / "copy.tar"
+    theirs.do("backup", str(backup))
+    before = tree(victim.state.path)
+    with swapping(theirs.state.path, victim.state.path):
+        for _ in range(4):
+            done = theirs.process(*(word.format(backup=backup, copy=copy) for word in words))
+            assert done.status in (0, 1), done
+            assert "unexpected" not in done.err, done
+            assert not copy.exists() or victim.state.key.read_bytes() not in copy.read_bytes()
+    assert tree(victim.state.path) == before
