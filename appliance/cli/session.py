@@ -137,10 +137,7 @@ async def _find(db: aiosqlite.Connection, session_id: str) -> Session:
     Raises Conflict if it is not unique. Raises NotFound if there is none, or it is pending and thus not announced to
     its client.
     """
-    stored = await rows.by_id(db, session_id)
-    if stored is None:
-        meant = short_ids.meant(session_id, await rows.ids_like(db, session_id, short_ids.MOST), "session")
-        stored = None if meant is None else await rows.by_id(db, meant)
+    stored = await short_ids.found(db, session_id, "session", rows.by_id, rows.ids_like)
     if stored is None or stored.state is State.PENDING:
         raise NotFound(f"no session {session_id}; wg-appliance session list shows them")
     return stored

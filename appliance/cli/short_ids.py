@@ -1,25 +1,37 @@
-"""Finds the id that a shortened one is meant to be. Pure."""
+"""Finds the row that an id names, which may be shortened to what is unique."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from appliance.domain.errors import Conflict
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Awaitable, Callable
+
+    import aiosqlite
+
+T = TypeVar("T")
 
 MOST = 5  # that are named where a short id fits several
 
 
-def meant(given: str, found: Sequence[str], what: str) -> str | None:
-    """Returns the id that `given` begins; None: there is none. `found`: up to MOST that begin like it.
+async def found(
+    db: aiosqlite.Connection,
+    given: str,
+    what: str,
+    by_id: Callable[[aiosqlite.Connection, str], Awaitable[T | None]],
+    ids_like: Callable[[aiosqlite.Connection, str, int], Awaitable[list[str]]],
+) -> T | None:
+    """Returns the row of this id, or of the only one that begins like it, with or without its prefix; None: no row.
 
     Raises Conflict if it fits several.
     """
-    if len(found) == 1:
-        return found[0]
-    if found:
-        listed = ", ".join([*found, *([] if len(found) < MOST else ["another"])])
+    whole = await by_id(db, given)
+    if whole is not None:
+        return whole
+    alike = await ids_like(db, given, MOST)
+    if len(alike) > 1:
+        listed = ", ".join([*alike, *([] if len(alike) < MOST else ["another"])])
         raise Conflict(f"{what} {given} may be {listed}; give more of the id")
-    return None
+    return await by_id(db, alike[0]) if alike else None

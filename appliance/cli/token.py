@@ -107,10 +107,7 @@ def revoke(config_file: Path | None, token_id: str, end_sessions: bool) -> None:
 
 async def _find(db: aiosqlite.Connection, token_id: str) -> Token:
     """Returns a token by its id, which may be shortened to what is unique. Raises Conflict, or NotFound."""
-    stored = await rows.by_id(db, token_id)
-    if stored is None:
-        meant = short_ids.meant(token_id, await rows.ids_like(db, token_id, short_ids.MOST), "token")
-        stored = None if meant is None else await rows.by_id(db, meant)
+    stored = await short_ids.found(db, token_id, "token", rows.by_id, rows.ids_like)
     if stored is None:
         # The argument is not repeated: it may be a token.
         raise NotFound("no token has that id; wg-appliance token list shows the ids")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from appliance.config.settings import KEEP, KEYS
 from appliance.domain.pricing import Rates
 
 if TYPE_CHECKING:
@@ -15,11 +16,13 @@ if TYPE_CHECKING:
 class Terms:
     """Holds the terms in force. Read them for each decision and do not keep them: they may change at any time.
 
-    `rates` None: no price is configured. A session keeps those under which it was created.
+    `rates` None: no price is configured. A session keeps those under which it was created. `keep`: for how many seconds
+    after a session's end its invoice lines stay; 0: for ever.
     """
 
     tiers: Mapping[str, TierSettings]
     rates: Rates | None
+    keep: int
 
     def __init__(self, settings: Settings) -> None:
         self.take_over(settings)
@@ -28,5 +31,6 @@ class Terms:
         price = settings.pricing
         self.tiers = settings.tiers
         self.rates = None
+        self.keep = KEYS["pricing", "keep"].kind.parse(KEEP) if price is None else price.keep
         if price is not None:
             self.rates = Rates(price.currency, price.millicents_per_minute, price.millicents_per_gib)

@@ -39,6 +39,7 @@ from appliance.domain.tiers import Tier
 
 KeyPath = tuple[str, ...]
 
+KEEP = "3650d"  # of invoices; also without [pricing], where lines have no costs
 INTERVALS_UNTIL_LATE = 3  # of meter.interval: then the exit takes no new sessions
 
 
@@ -212,7 +213,7 @@ class MeterSettings:
     """Mirrors [meter]."""
 
     interval: Annotated[int, Key(duration("1s", "1d"), "10s", "between two readings that are stored")]
-    retention: Annotated[int, Key(duration("1s"), "90d", "how long an ended session is kept")]
+    retention: Annotated[int, Key(duration(), "90d", "how long an ended session is kept; 0: for ever")]
 
     @property
     def patience(self) -> int:
@@ -227,6 +228,7 @@ class Pricing:
     currency: Annotated[str, Key(CURRENCY, "eur", "ISO 4217")]
     millicents_per_minute: Annotated[int, Key(integer(), 1000, "of session time; 1000: a cent")]
     millicents_per_gib: Annotated[int, Key(integer(), 1000, "both directions together")]
+    keep: Annotated[int, Key(duration(), KEEP, "invoice lines and daily totals, from a session's end; 0: for ever")]
 
 
 @dataclass(frozen=True, slots=True)

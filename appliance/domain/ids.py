@@ -5,12 +5,15 @@ from __future__ import annotations
 import hashlib
 import secrets
 
+SESSION_PREFIX = "ses_"
+TOKEN_ID_PREFIX = "tok_"  # noqa: S105 (as below)
+LAST_CHARACTER = "\U0010ffff"  # SQLite compares text as UTF-8: nothing that follows a start comes after start + this
 TOKEN_PREFIX = "wga_"  # noqa: S105 (a prefix, not a secret)
 TEMPORARY_PREFIX = "acc_selftest_"  # no account_id() begins like this: what follows there is hexadecimal
 
 
 def session_id() -> str:
-    return f"ses_{secrets.token_hex(12)}"  # 96 bits
+    return SESSION_PREFIX + secrets.token_hex(12)  # 96 bits
 
 
 def account_id() -> str:
@@ -22,7 +25,7 @@ def temporary_account_id() -> str:
 
 
 def token_id() -> str:
-    return f"tok_{secrets.token_hex(8)}"
+    return TOKEN_ID_PREFIX + secrets.token_hex(8)
 
 
 def token_secret() -> str:
@@ -32,3 +35,10 @@ def token_secret() -> str:
 def token_hash(token: str) -> bytes:
     """Hashes a token for the store: 32 bytes. A guess costs 2^191 tries, so a slow hash would add no protection."""
     return hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()
+
+
+def beginning(start: str, prefix: str) -> dict[str, object]:
+    """Returns two ranges of ids, from `a` up to before `b` and from `c` to `d`: those that begin with `start`, and with
+    `prefix` and `start`."""
+    full = prefix + start
+    return {"a": start, "b": start + LAST_CHARACTER, "c": full, "d": full + LAST_CHARACTER}

@@ -38,13 +38,14 @@ from appliance.server.interface_claim import claim
 from appliance.server.port_collector import PortCollector
 from appliance.server.port_watch import PortWatch
 from appliance.server.reload import Reload
+from appliance.server.retention import Retention
 from appliance.server.status import ServiceStatus
 from appliance.server.supervisor import Supervisor
 from appliance.server.systemd import Systemd
 from appliance.server.watchers import HOST_APART_S, EventsWatch, watch_store
 from appliance.sessions.contentions import FIREWALL, INTERFACE, SYSCTL
 from appliance.sessions.metrics import Metrics
-from appliance.store import integrity
+from appliance.store import free_pages, integrity
 from appliance.store.database import Store
 from appliance.store.server_keys import ServerKeys
 from appliance.store.state_dir import StateDir
@@ -125,12 +126,11 @@ async def _serve(read_settings: Callable[[], Settings], environ: Mapping[str, st
         if parts.node.health.check_fault is not None and parts.ticker.routing_fault is None:
             raise HostError(parts.node.health.check_fault)
         supervisor = Supervisor(stopping, parts.node.health.task)
-        metrics.registry.register(ExitCollector(parts, host.tunnel, supervisor.crashes))
-        metrics.registry.register(PortCollector(host.ports))
-        metrics.registry.register(ConntrackCollector(egress_assembly.PROC))
+        _register_collectors(metrics, host, parts, supervisor)
         servers = _web_servers(host, parts, clock, metrics, listening, certificate)
         tasks: dict[str, Task] = {
             **watches,
+            "the retention": partial(Retention(store, parts.services.terms, settings.meter, clock).run, stopping),
             "the service's status": partial(status.run, stopping),
             "the reload": partial(reload.run, reload_asked, stopping),
         }
@@ -207,6 +207,7 @@ async def _open_store(state: StateDir, metrics: Metrics, stack: AsyncExitStack) 
     state.create_store()
     store = await Store.open(state.store, observer=metrics.store_used)
     stack.push_async_callback(store.close)
+    await asyncio.to_thread(free_pages.prepare, state.store)
     return store
 
 
@@ -221,6 +222,12 @@ async def _build_parts(host: _Host, store: Store, clock: Clock, metrics: Metrics
         clock=clock,
         metrics=metrics,
     )
+
+
+def _register_collectors(metrics: Metrics, host: _Host, parts: Parts, supervisor: Supervisor) -> None:
+    metrics.registry.register(ExitCollector(parts, host.tunnel, supervisor.crashes))
+    metrics.registry.register(PortCollector(host.ports))
+    metrics.registry.register(ConntrackCollector(egress_assembly.PROC))
 
 
 def _service_status(systemd: Systemd, parts: Parts, clock: Clock) -> ServiceStatus:

@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 RETRY_S = 1.0  # after a tick that failed
-SWEEP_MS = 3_600_000  # the longest between two sweeps
 
 
 class Ticker:
@@ -60,7 +59,6 @@ class Ticker:
         self._link: Link | None = None  # as last read
         self._took_s = 0.0  # how long the last tick took
         self._whole_at_ms: int | None = None  # when a whole tick last committed
-        self._swept_at_ms: int | None = None
         self.routing_fault: str | None = None  # why clients' packets do not pass, by the last whole tick
         self.last_tick_ms: int | None = None  # CLOCK_BOOTTIME at the end of the last whole tick
         self.ended_ms: int | None = None  # and at the end of the last tick of any kind, failed or not
@@ -164,9 +162,8 @@ class Ticker:
         return fault
 
     async def _clean_up(self, requested: int | None) -> None:
-        """Rolls back failed requests, deletes old sessions, and acknowledges the admin's request of this number."""
+        """Rolls back failed requests, and acknowledges the admin's request of this number."""
         await self._ending.roll_back()
-        await self._sweep()
         if requested is not None:
             async with self._records.store.write() as db:
                 await node_row.mark_applied(db, requested)
@@ -191,13 +188,3 @@ class Ticker:
             self._records.live.load(sessions, baselines, accounts, row.heartbeat)
             await self._records.meter.catch_up()
         return requested
-
-    async def _sweep(self) -> None:
-        """Deletes sessions older than `meter.retention`, once an hour, or more often if retention is shorter."""
-        now = self._records.clock.now()
-        retention_ms = self._settings.retention * 1000
-        if self._swept_at_ms is not None and now.boot_ms < self._swept_at_ms + min(SWEEP_MS, retention_ms):
-            return
-        async with self._records.store.write() as db:
-            await rows.forget_terminated(db, now.wall_ms - retention_ms)
-        self._swept_at_ms = now.boot_ms

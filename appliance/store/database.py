@@ -126,6 +126,13 @@ class Store:
             finally:
                 await connection.close()
 
+    async def give_back(self, pages: int) -> None:
+        """Gives up to so many free pages back to the disk, in a transaction of its own."""
+        with self._observed("write"):
+            async with self._write_lock(), _serving(self._writer):
+                # Each step of the statement frees one page, and execute() takes only the first: its rows are empty.
+                await self._writer.executescript(f"PRAGMA incremental_vacuum({pages:d})")
+
     async def foreign_version(self) -> int:
         """Returns a number that changes when another process has committed (PRAGMA data_version)."""
         async with self._write_lock(), _serving(self._writer):
@@ -191,6 +198,9 @@ async def _connect(path: Path, patience_s: float) -> aiosqlite.Connection:
     connection = await aiosqlite.connect(path, isolation_level=None, timeout=patience_s)
     try:
         connection.row_factory = sqlite3.Row
+        if not first(await connection.execute_fetchall("PRAGMA page_count"))[0]:
+            # Only before anything is in the file; see free_pages.
+            await _patiently(connection, "PRAGMA auto_vacuum = INCREMENTAL", patience_s)
         await _patiently(connection, PRAGMAS[0], patience_s)
         for pragma in PRAGMAS[1:]:
             await connection.execute(pragma)

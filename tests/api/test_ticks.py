@@ -315,29 +315,3 @@ async def test_a_failed_dump_bills_nothing_and_is_caught_up(exit_: ExitUnderTest
     handshake(exit_, raw)
     await exit_.tick(after=10)
     assert (await ada.status(session_id))["bytes_in"] == 100
-
-
-@on_exit('[meter]\nretention = "90d"\n[tiers.paid]\nidle_timeout = 0\n')
-async def test_an_ended_session_answers_until_its_retention(exit_: ExitUnderTest) -> None:
-    """An ended session answers until retention removes it, counted from its end; a live one stays."""
-    ada, session_id, raw = await opened(exit_)
-    kept = (await ada.open())["id"]
-    exit_.clock.advance(DAY)
-    await ada.delete(session_id)
-    await exit_.tick(after=90 * DAY)
-    assert (await ada.status_answer(session_id)).status_code == 200
-    await exit_.tick(after=2 * HOUR)
-    assert (await ada.status_answer(session_id)).status_code == 404
-    assert (await ada.status(kept))["terminated_reason"] == "expired", "it ended later than the other"
-    assert exit_.rows("SELECT count(*) FROM baselines WHERE public_key = ?", raw) == [(0,)]
-
-
-@on_exit('[meter]\nretention = "1m"\n')
-async def test_a_short_retention_is_kept_to(exit_: ExitUnderTest) -> None:
-    """Retention of less than an hour is kept to as well: what is older goes within one more of it."""
-    ada, session_id, _ = await opened(exit_)
-    await ada.delete(session_id)
-    await exit_.tick(after=59)
-    assert (await ada.status_answer(session_id)).status_code == 200
-    await exit_.tick(after=60)
-    assert (await ada.status_answer(session_id)).status_code == 404

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from appliance.ops.backup import create
+from appliance.store.free_pages import INCREMENTAL
 from appliance.store.migration import migrations
 from tests.support.cli.backups import content, members, refused, rows
 from tests.support.cli.command_line import PROJECT
@@ -44,6 +45,15 @@ def test_what_a_crash_left_in_the_log_is_in_it(used: CommandLine, tmp_path: Path
         used.do("backup", str(tmp_path / "b"))
     (tmp_path / "copy").write_bytes(members(tmp_path / "b")["store.sqlite"])
     assert rows(tmp_path / "copy") == rows(used.state.store)
+
+
+def test_a_backup_of_a_store_that_can_shrink_can(used: CommandLine, file: Path, tmp_path: Path) -> None:
+    """The copy of the store gives room back like the store itself; so does what is restored from it."""
+    (tmp_path / "copy").write_bytes(members(file)["store.sqlite"])
+    used.do("restore", str(file))
+    for store in (tmp_path / "copy", used.state.store):
+        with closing(sqlite3.connect(store)) as db:
+            assert db.execute("PRAGMA auto_vacuum").fetchone() == (INCREMENTAL,)
 
 
 def test_an_earlier_backup_is_replaced(used: CommandLine, file: Path) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import sqlite3
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 import pytest
@@ -122,3 +125,28 @@ def test_lines_outlive_their_sessions(books: Books) -> None:
     books.alter("UPDATE usage_days SET bytes_in = 1 WHERE session_id = :id AND day = '2026-11-30'", ACROSS)
     refused = books.invoice("--verify")
     assert (refused.status, ACROSS in refused.err) == (1, True)
+
+
+def test_lines_and_their_days_go_together(books: Books) -> None:
+    """A session's lines go with the daily totals they are verified by, all months at once, when the last one ended;
+    those of a session that runs stay. Whatever has gone, what is left is verified."""
+    first, last = ms("2026-11-24T10:01:01Z"), ms("2026-12-01T00:10:30Z")
+    november_ends = ms("2026-12-01T00:00:00Z")
+    steps = {
+        first: {SHORT, ACROSS, RUNNING},
+        first + 1: {ACROSS, RUNNING},
+        november_ends + 1: {ACROSS, RUNNING},
+        last: {ACROSS, RUNNING},
+        last + 1: {RUNNING},
+        last + 10**12: {RUNNING},
+    }
+    for before, left in steps.items():
+        books.discard(before)
+        for month, sessions in (("2026-11", left), ("2026-12", left & {ACROSS})):
+            verified = books.invoice("--verify", "--json", month=month)
+            assert verified.status == 0, (before, verified)
+            assert {line["id"] for line in json.loads(verified.out)["lines"]} == sessions
+        with closing(sqlite3.connect(books.wga.state.store)) as db:
+            days = {session for (session,) in db.execute("SELECT session_id FROM usage_days")}
+        assert days == left
+    assert {each["id"] for each in books.wga.json("session", "list")["sessions"]} == {SHORT, ACROSS, RUNNING}

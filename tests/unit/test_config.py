@@ -300,6 +300,7 @@ def test_naming_pricing_at_all_sets_prices(text: str, environ: dict[str, str]) -
     pricing = parse_settings(text, environ, "host").pricing
     assert pricing is not None
     assert (pricing.currency, pricing.millicents_per_minute, pricing.millicents_per_gib) == ("eur", 1000, 1000)
+    assert pricing.keep == 3650 * DAY
 
 
 def test_a_tier_keeps_the_defaults_it_does_not_state() -> None:
@@ -330,6 +331,7 @@ OVERRIDES: list[tuple[str, str, str, object]] = [
     ("WG_APPLIANCE_METER_INTERVAL", "2s", "meter.interval", 2),
     ("WG_APPLIANCE_NODE_NAME", "007", "node.name", "007"),
     ("WG_APPLIANCE_PRICING_MILLICENTS_PER_GIB", "7", "pricing.millicents_per_gib", 7),
+    ("WG_APPLIANCE_PRICING_KEEP", "0", "pricing.keep", 0),
 ]
 
 

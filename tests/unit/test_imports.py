@@ -61,7 +61,6 @@ PURE = (
     "network.firewall.flow_capacity",
     "network.firewall.flow_excess",
     "network.firewall.table_choice",
-    "cli.short_ids",
     "cli.table",
     "config.cautions",
     "config.foreign_variables",

@@ -51,7 +51,8 @@ def test_a_whole_store_passes(path: Path) -> None:
 
 DAMAGE = {
     "its beginning": (0, b"\0" * 100, "file is not a database"),
-    "a table's page": (PAGE, b"\xa5" * PAGE, "btreeInitPage"),
+    "where the pages are": (PAGE, b"\xa5" * PAGE, "ptrmap"),
+    "a table's page": (2 * PAGE, b"\xa5" * PAGE, "btreeInitPage"),
     "its schema": (200, b"\xa5" * (PAGE - 200), "malformed"),
 }
 
@@ -79,7 +80,8 @@ def test_damaged_behind_a_log(path: Path) -> None:
     assert any(name.endswith("-wal") for name in left)
     for name, content in left.items():
         path.with_name(name).write_bytes(content)
-    overwrite(path, PAGE * 2, b"\xa5" * PAGE)
+    # Not the page that the log has anew.
+    overwrite(path, PAGE * 3, b"\xa5" * PAGE)
     # The log's index is not of the file's content, and is made anew by whoever reads.
     before = {name: content for name, content in files(path).items() if not name.endswith("-shm")}
     with pytest.raises(StoreError, match="is damaged"):

@@ -120,6 +120,47 @@ def test_a_continued_window_begins_what_counts(path: Path) -> None:
         ]
 
 
+@pytest.mark.parametrize("version", range(1, NEWEST))
+def test_a_store_of_each_older_version_becomes_todays(path: Path, version: int) -> None:
+    """With sessions, and invoices where that version had them: all is kept, and the schema is today's."""
+    with closing(sqlite3.connect(path)) as db, db:
+        for number, sql in migration.migrations()[:version]:
+            db.executescript(sql)
+            if number == 2:
+                db.executescript(
+                    """
+                    INSERT INTO accounts (id, name, tier, created_at) VALUES ('acc_2', 'bob', 'paid', 1);
+                    INSERT INTO usage_days VALUES ('ses_2', '1970-01-01', 1, 2, 3);
+                    INSERT INTO invoice_lines (session_id, month, account_id, started_at, ended_at, seconds, bytes_in,
+                        bytes_out) VALUES ('ses_2', '1970-01', 'acc_2', 1, 9, 0, 2, 3),
+                        ('ses_1', '1970-01', 'acc_2', 1, NULL, 0, 2, 3);
+                    """
+                )
+            if number == 1:
+                db.executescript(
+                    """
+                    INSERT INTO accounts (id, name, tier, created_at) VALUES ('acc_1', 'ada', 'free', 1);
+                    INSERT INTO sessions (id, account_id, tier, region, public_ip, public_key, address_offset, ipv6,
+                        state, created_at, expires_at, quiet_since_ms, quiet_boot_id, reason, terminated_at)
+                    VALUES ('ses_1', 'acc_1', 'free', 'f', '::1', zeroblob(32), 2, 1, 'live', 1, 2, 0, 'b', NULL,
+                        NULL),
+                        ('ses_2', 'acc_1', 'free', 'f', '::1', zeroblob(32), 2, 1, 'terminated', 1, 2, 0, 'b', 'idle',
+                        9);
+                    """
+                )
+        db.executescript(f"PRAGMA user_version = {version}; PRAGMA application_id = {migration.APPLICATION_ID};")
+    opened(path)
+    fresh = path.with_name("fresh.sqlite")
+    opened(fresh)
+    assert shape(path) == shape(fresh)
+    with closing(sqlite3.connect(path)) as db:
+        assert db.execute("SELECT id FROM sessions ORDER BY number").fetchall() == [("ses_1",), ("ses_2",)]
+        lines = db.execute("SELECT session_id, ended_at FROM invoice_lines ORDER BY session_id").fetchall()
+        assert lines == ([("ses_1", None), ("ses_2", 9)] if version >= 2 else [])
+        assert len(db.execute("SELECT * FROM usage_days").fetchall()) == len(lines) // 2
+        assert db.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+
+
 FOREIGN = {
     "newer": (
         f"PRAGMA user_version = {NEWEST + 1}; PRAGMA application_id = {migration.APPLICATION_ID}",

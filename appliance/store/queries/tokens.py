@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from appliance.domain import ids
 from appliance.domain.entities import Account, Token
 from appliance.domain.tiers import Tier
 from appliance.store.queries import accounts
@@ -14,6 +15,11 @@ if TYPE_CHECKING:
 
     import aiosqlite
 
+IDS_LIKE = """
+SELECT id FROM (SELECT id FROM tokens WHERE id >= :a AND id < :b LIMIT :most)
+UNION SELECT id FROM (SELECT id FROM tokens WHERE id >= :c AND id < :d LIMIT :most)
+LIMIT :most
+"""
 _LIST = """
 SELECT t.id, a.name, a.tier, t.label, t.created_at, t.expires_at, t.revoked_at
 FROM tokens t JOIN accounts a ON a.id = t.account_id
@@ -78,14 +84,7 @@ async def by_id(db: aiosqlite.Connection, token_id: str) -> Token | None:
 
 async def ids_like(db: aiosqlite.Connection, start: str, most: int) -> list[str]:
     """Returns up to `most` ids that begin like this, with or without their prefix."""
-    rows = await db.execute_fetchall(
-        """
-        SELECT id FROM tokens WHERE substr(id, 1, length(:start)) = :start
-        UNION SELECT id FROM tokens WHERE substr(id, 5, length(:start)) = :start
-        LIMIT :most
-        """,
-        {"start": start, "most": most},
-    )
+    rows = await db.execute_fetchall(IDS_LIKE, ids.beginning(start, ids.TOKEN_ID_PREFIX) | {"most": most})
     return [row["id"] for row in rows]
 
 

@@ -16,7 +16,7 @@ from appliance.domain.clock import Moment
 from appliance.domain.entities import Reason
 from appliance.domain.pricing import Rates
 from appliance.domain.tiers import Tier
-from appliance.store.queries import accounts, invoices
+from appliance.store.queries import accounts, invoices, retention
 from appliance.store.queries import sessions as rows
 from tests.support.unit.a_session import A_SESSION
 
@@ -94,7 +94,20 @@ class Books:
 
     def forget(self, before: int) -> None:
         """As retention does."""
-        self.wga.write(lambda db: rows.forget_terminated(db, before))
+
+        async def delete(db: aiosqlite.Connection) -> None:
+            await retention.delete_sessions(db, await retention.ended_before(db, before, 1000))
+
+        self.wga.write(delete)
+
+    def discard(self, before: int) -> None:
+        """As `pricing.keep` does."""
+
+        async def delete(db: aiosqlite.Connection) -> None:
+            ended = await retention.lines_ended_before(db, before, retention.FIRST, 1000)
+            await retention.delete_invoiced(db, [place.session_id for place in ended], before)
+
+        self.wga.write(delete)
 
     def account_id(self, name: str) -> str:
         """Of whoever has the name now."""

@@ -1,0 +1,72 @@
+"""Gives the pages that deleted rows leave free back to the disk: SQLite's incremental vacuum.
+
+https://www.sqlite.org/pragma.html#pragma_auto_vacuum
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sqlite3
+import time
+from contextlib import closing
+from typing import TYPE_CHECKING
+
+from appliance.store.database import first
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import aiosqlite
+
+log = logging.getLogger(__name__)
+
+INCREMENTAL = 2  # of PRAGMA auto_vacuum
+# VACUUM writes a copy to a temporary file, and the copy to the WAL, before the file itself. https://www.sqlite.org/lang_vacuum.html
+COPIES = 2
+LARGEST = 16 * 2**30  # bytes: some two minutes, within the five in which the service has to start
+
+
+def prepare(path: Path) -> None:
+    """Rewrites a store of an older version once, so that its file can shrink. Blocks, some seconds for each gigabyte.
+
+    Only logs why it cannot: the store serves as it is, and a later start tries again.
+    """
+    began = time.monotonic()
+    try:
+        with closing(sqlite3.connect(path, isolation_level=None)) as db:
+            if _ask(db, "auto_vacuum") == INCREMENTAL:
+                return
+            obstacle = _obstacle(path, _ask(db, "page_count") * _ask(db, "page_size"))
+            if obstacle is None:
+                db.execute(f"PRAGMA auto_vacuum = {INCREMENTAL}")
+                db.execute("VACUUM")
+                db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+    except sqlite3.Error as error:
+        obstacle = f"{error}; the next start tries again"
+    if obstacle is None:
+        log.info("the store %s can shrink from now on; rewritten in %.1f s", path, time.monotonic() - began)
+    else:
+        log.warning("the store %s keeps the room of what is deleted from it, for what comes: %s", path, obstacle)
+
+
+def _obstacle(path: Path, size: int) -> str | None:
+    """Returns why a store of this size is not rewritten now."""
+    if size > LARGEST:
+        return f"rewriting {size >> 20} MiB would take too long; stop the service and run sqlite3's VACUUM"
+    disk = os.statvfs(path.parent)
+    free = disk.f_bavail * disk.f_frsize
+    if free < COPIES * size:
+        return f"rewriting it takes {-(-COPIES * size >> 20)} MiB free, and {free >> 20} MiB are; free some and restart"
+    return None
+
+
+def _ask(db: sqlite3.Connection, pragma: str) -> int:
+    return int(db.execute(f"PRAGMA {pragma}").fetchone()[0])
+
+
+async def count(db: aiosqlite.Connection) -> int:
+    """Returns how many pages are free and can be given back; 0 where the file cannot shrink."""
+    if first(await db.execute_fetchall("PRAGMA auto_vacuum"))[0] != INCREMENTAL:
+        return 0
+    return int(first(await db.execute_fetchall("PRAGMA freelist_count"))[0])

@@ -1,0 +1,141 @@
+"""Queries of the running server cost what they find, not what is kept: SQLite plans a range of an index."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from contextlib import closing
+from typing import TYPE_CHECKING
+
+import pytest
+
+from appliance.domain.entities import Reason
+from appliance.store.database import Store
+from appliance.store.queries import accounts, retention, sessions, tokens
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterable
+    from pathlib import Path
+
+    import aiosqlite
+
+    Query = Callable[[aiosqlite.Connection], Awaitable[object]]
+
+# Each with what SQLite is to read: a range of an index, or an index that has unfinished sessions alone.
+QUERIES: dict[str, tuple[Query, set[str]]] = {
+    "sessions that are due": (
+        lambda db: retention.ended_before(db, 7, 5),
+        {"SEARCH sessions USING INDEX sessions_by_end (terminated_at<?)"},
+    ),
+    "lines that are due": (
+        lambda db: retention.lines_ended_before(db, 7, retention.FIRST, 5),
+        {"SEARCH invoice_lines USING COVERING INDEX invoice_lines_by_end ((ended_at,session_id)>(?,?) AND ended_at<?)"},
+    ),
+    "sessions whose lines are all due": (
+        lambda db: retention.settled(db, ["ses_1"], 7),
+        {
+            "SEARCH l USING PRIMARY KEY (session_id=?)",
+            "SEARCH s USING INDEX sqlite_autoindex_sessions_1 (id=?)",
+        },
+    ),
+    "deleting sessions": (
+        lambda db: retention.delete_sessions(db, ["ses_1"]),
+        {
+            "SEARCH usage_days USING PRIMARY KEY (session_id=?)",
+            "SEARCH l USING PRIMARY KEY (session_id=?)",
+            "SEARCH sessions USING INDEX sqlite_autoindex_sessions_1 (id=?)",
+        },
+    ),
+    "deleting lines and days": (
+        lambda db: retention.delete_invoiced(db, ["ses_1"], 7),
+        {
+            "SEARCH usage_days USING PRIMARY KEY (session_id=?)",
+            "SEARCH invoice_lines USING PRIMARY KEY (session_id=?)",
+            "SEARCH l USING PRIMARY KEY (session_id=?)",
+            "SEARCH s USING INDEX sqlite_autoindex_sessions_1 (id=?)",
+        },
+    ),
+    "a session's short id": (
+        lambda db: sessions.ids_like(db, "ses_1", 5),
+        {"SEARCH sessions USING INDEX sqlite_autoindex_sessions_1 (id>? AND id<?)"},
+    ),
+    "a token's short id": (
+        lambda db: tokens.ids_like(db, "1", 5),
+        {"SEARCH tokens USING COVERING INDEX sqlite_autoindex_tokens_1 (id>? AND id<?)"},
+    ),
+    "ending a token's sessions": (
+        lambda db: sessions.close_of_token(db, "tok_1"),
+        {"SEARCH sessions USING INDEX sessions_live_token (token_id=?)"},
+    ),
+    "ending disabled accounts' sessions": (
+        sessions.close_for_disabled_accounts,
+        {"SEARCH sessions USING INDEX sessions_unfinished (state=?)", "SCAN accounts"},
+    ),
+    "all unfinished sessions": (
+        sessions.unfinished,
+        {
+            "SCAN s USING INDEX sessions_unfinished",
+            "SEARCH a USING INDEX sqlite_autoindex_accounts_1 (id=?)",
+        },
+    ),
+    "an account's unfinished sessions": (
+        lambda db: sessions.unfinished_of(db, "acc_1"),
+        {
+            "SEARCH s USING INDEX sessions_unfinished_of (account_id=?)",
+            "SEARCH a USING INDEX sqlite_autoindex_accounts_1 (id=?)",
+        },
+    ),
+    "the session of a key": (
+        lambda db: sessions.holder_of(db, b"\1" * 32),
+        {
+            "SEARCH s USING INDEX sessions_unfinished_key (public_key=?)",
+            "SEARCH a USING INDEX sqlite_autoindex_accounts_1 (id=?)",
+        },
+    ),
+    "marking sessions as ended": (
+        lambda db: sessions.mark_terminated(db, [("ses_1", Reason.CLOSED)], 7),
+        {"SEARCH sessions USING INDEX sqlite_autoindex_sessions_1 (id=?)"},
+    ),
+    "accounts with unfinished sessions": (
+        accounts.of_unfinished_sessions,
+        {
+            "SEARCH accounts USING INDEX sqlite_autoindex_accounts_1 (id=?)",
+            "SCAN sessions USING INDEX sessions_unfinished",
+        },
+    ),
+}
+
+
+def statements(path: Path, query: Query) -> list[str]:
+    """The statements of a query, with their parameters, as SQLite is given them."""
+    seen: list[str] = []
+
+    async def run() -> None:
+        store = await Store.open(path)
+        async with store.write() as db:
+            await db.set_trace_callback(seen.append)
+            await query(db)
+            await db.set_trace_callback(None)  # type: ignore[arg-type]  # to end it
+        await store.close()
+
+    asyncio.run(run())
+    return [statement for statement in seen if not statement.startswith(("--", "BEGIN", "COMMIT"))]
+
+
+def reads(plan: Iterable[str]) -> set[str]:
+    """Of tables and indices, without what was read from them."""
+    tables = (step for step in plan if step.startswith(("SEARCH", "SCAN")))
+    return {step for step in tables if "VIRTUAL TABLE" not in step and "(subquery" not in step}
+
+
+@pytest.mark.parametrize(("query", "expected"), QUERIES.values(), ids=QUERIES)
+def test_no_query_reads_all_that_is_kept(tmp_path: Path, query: Query, expected: set[str]) -> None:
+    """Each statement reads by an index, and no table of what has ended is read from end to end."""
+    path = tmp_path / "store.sqlite"
+    found: set[str] = set()
+    seen = statements(path, query)
+    assert seen
+    with closing(sqlite3.connect(path)) as db:
+        for statement in seen:
+            found |= reads(detail for *_, detail in db.execute(f"EXPLAIN QUERY PLAN {statement}"))
+    assert found == expected
