@@ -16,6 +16,7 @@ from appliance.domain.tiers import Tier
 from appliance.server.retention import LINES_A_PIECE, SESSIONS_A_PIECE, Retention
 from appliance.store.database import Store
 from tests.support.api.exit_under_test import PATIENCE_S, Client, ExitUnderTest, new_key, on_exit
+from tests.support.ended_sessions import DAYS_OF_EACH, fill
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
 HOUR = 3600
 DAY = 24 * HOUR
 UNHURRIED = "[tiers.paid]\nidle_timeout = 0\n[tiers.free]\nidle_timeout = 0\n"
-DAYS_OF_EACH = 3
 
 
 def retention_of(exit_: ExitUnderTest, store: Store | None = None) -> Retention:
@@ -181,30 +181,6 @@ class WatchedStore(Store):
             self.changes.append(db.total_changes - before)
 
 
-def fill(exit_: ExitUnderTest, sessions: int, tier: str = "free") -> None:
-    """So many sessions that ended at once, long ago; paid ones with a line, and some daily totals, each."""
-    with closing(sqlite3.connect(exit_.path)) as db, db:
-        db.execute("INSERT INTO accounts (id, name, tier, created_at) VALUES ('acc_1', 'many', ?, 0)", (tier,))
-        db.executemany(
-            """
-            INSERT INTO sessions (id, account_id, tier, region, public_ip, public_key, address_offset, ipv6, state,
-                created_at, expires_at, quiet_since_ms, quiet_boot_id, reason, terminated_at)
-            VALUES (?, 'acc_1', ?, 'fsn', '192.0.2.1', zeroblob(32), 2, 1, 'terminated', 0, 1, 0, '', 'closed', 7)
-            """,
-            [(f"ses_{n}", tier) for n in range(sessions)],
-        )
-        if tier == "paid":
-            db.executemany(
-                """
-                INSERT INTO invoice_lines (session_id, month, account_id, started_at, ended_at, seconds, bytes_in,
-                    bytes_out) VALUES (?, '1970-01', 'acc_1', 0, 7, 0, 0, 0)
-                """,
-                [(f"ses_{n}",) for n in range(sessions)],
-            )
-            days = [(f"ses_{n}", f"1970-01-0{day + 1}") for n in range(sessions) for day in range(DAYS_OF_EACH)]
-            db.executemany("INSERT INTO usage_days VALUES (?, ?, 0, 0, 0)", days)
-
-
 def counts(exit_: ExitUnderTest) -> tuple[int, ...]:
     """Of ended sessions, daily totals and lines."""
     (found,) = exit_.rows(
@@ -230,7 +206,7 @@ MANY = 5 * SESSIONS_A_PIECE + 7
 @on_exit('[pricing]\nkeep = "1d"\n')
 async def test_no_transaction_deletes_more_than_a_piece(exit_: ExitUnderTest, tier: str) -> None:
     """However much is due, it goes in pieces, and all of it goes; where nothing is due, no transaction is begun."""
-    fill(exit_, MANY, tier)
+    fill(exit_.path, MANY, tier)
     async with watching(exit_) as store:
         await retention_of(exit_, store).sweep(asyncio.Event())
         assert counts(exit_) == (0, 0, 0)
@@ -244,7 +220,7 @@ async def test_no_transaction_deletes_more_than_a_piece(exit_: ExitUnderTest, ti
 @on_exit()
 async def test_others_write_in_between(exit_: ExitUnderTest) -> None:
     """Who writes all the time gets in after each piece."""
-    fill(exit_, MANY)
+    fill(exit_.path, MANY)
     async with watching(exit_) as store:
         swept = asyncio.create_task(retention_of(exit_, store).sweep(asyncio.Event()))
         while not swept.done():
@@ -259,7 +235,7 @@ async def test_others_write_in_between(exit_: ExitUnderTest) -> None:
 @on_exit()
 async def test_a_stop_in_the_middle(exit_: ExitUnderTest) -> None:
     """A stop is seen after the piece that runs; what is left is deleted by the next process."""
-    fill(exit_, MANY)
+    fill(exit_.path, MANY)
     stopping = asyncio.Event()
     async with watching(exit_) as store, asyncio.timeout(20):
         running = asyncio.create_task(retention_of(exit_, store).run(stopping))
@@ -278,7 +254,7 @@ async def test_a_stop_in_the_middle(exit_: ExitUnderTest) -> None:
 async def test_a_store_that_cannot_serve(exit_: ExitUnderTest, caplog: pytest.LogCaptureFixture) -> None:
     """While the store is held, one line says that nothing is deleted; afterwards it is, and that is said."""
     caplog.set_level(logging.INFO)
-    fill(exit_, 3)
+    fill(exit_.path, 3)
     stopping = asyncio.Event()
     failures = "wg_appliance_store_failures_total"
     with exit_.locked():
@@ -301,7 +277,7 @@ async def test_a_store_that_cannot_serve(exit_: ExitUnderTest, caplog: pytest.Lo
 @on_exit()
 async def test_the_file_gives_its_room_back(exit_: ExitUnderTest) -> None:
     """After the rows, their pages go: none is left free in the file, and the file is smaller."""
-    fill(exit_, 3000)
+    fill(exit_.path, 3000)
     with closing(sqlite3.connect(exit_.path)) as db:
         (before,) = db.execute("PRAGMA page_count").fetchone()
     await sweep(exit_)
