@@ -85,6 +85,27 @@ QUERIES: dict[str, tuple[Query, set[str]]] = {
             "SEARCH a USING INDEX sqlite_autoindex_accounts_1 (id=?)",
         },
     ),
+    "an account's page": (
+        lambda db: sessions.page(db, sessions.Page(account_id="acc_1", limit=5)),
+        {
+            "SEARCH s USING INDEX sessions_by_account (account_id=?)",
+            "SEARCH a USING INDEX sqlite_autoindex_accounts_1 (id=?)",
+        },
+    ),
+    "an account's page of live sessions": (
+        lambda db: sessions.page(db, sessions.Page(account_id="acc_1", live=True, limit=5)),
+        {
+            "SEARCH s USING INDEX sessions_unfinished_of (account_id=?)",
+            "SEARCH a USING INDEX sqlite_autoindex_accounts_1 (id=?)",
+        },
+    ),
+    "all live sessions": (
+        lambda db: sessions.page(db, sessions.Page(live=True, limit=5)),
+        {
+            "SEARCH s USING INDEX sessions_unfinished (state=?)",
+            "SEARCH a USING INDEX sqlite_autoindex_accounts_1 (id=?)",
+        },
+    ),
     "the session of a key": (
         lambda db: sessions.holder_of(db, b"\1" * 32),
         {

@@ -126,11 +126,12 @@ async def page(db: aiosqlite.Connection, wanted: Page) -> list[Session]:
         where += " AND s.account_id = ?"
         parameters.append(wanted.account_id)
     if wanted.live:
-        where += " AND s.state = 'live'"
+        where += " AND s.state = 'live' AND s.state <> 'terminated'"  # the second part names the index
     if wanted.before is not None:
         where += " AND s.number < (SELECT number FROM sessions WHERE id = ?)"
         parameters.append(wanted.before)
-    where += " ORDER BY s.number DESC LIMIT ?"
+    # Few are live: they are sorted, as in `unfinished`. Of all, the newest are read in the order of their numbers.
+    where += f" ORDER BY {'+' if wanted.live else ''}s.number DESC LIMIT ?"
     parameters.append(-1 if wanted.limit is None else wanted.limit)
     return await _fetch(db, where, parameters)
 
