@@ -22,13 +22,13 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 INCREMENTAL = 2  # of PRAGMA auto_vacuum
-# VACUUM writes a copy to a temporary file, and the copy to the WAL, before the file itself. https://www.sqlite.org/lang_vacuum.html
+# VACUUM writes a copy to a temporary file, and that to the WAL, before the file. https://www.sqlite.org/lang_vacuum.html
 COPIES = 2
-LARGEST = 16 * 2**30  # bytes: some two minutes, within the five in which the service has to start
+LARGEST = 4 * 2**30  # bytes: a minute and a half on a busy machine, of the five in which the service has to start
 
 
 def prepare(path: Path) -> None:
-    """Rewrites a store of an older version once, so that its file can shrink. Blocks, some seconds for each gigabyte.
+    """Rewrites a store of an older version once, so that its file can shrink. Blocks, up to 20 s for each gigabyte.
 
     Only logs why it cannot: the store serves as it is, and a later start tries again.
     """
@@ -53,7 +53,8 @@ def prepare(path: Path) -> None:
 def _obstacle(path: Path, size: int) -> str | None:
     """Returns why a store of this size is not rewritten now."""
     if size > LARGEST:
-        return f"rewriting {size >> 20} MiB would take too long; stop the service and run sqlite3's VACUUM"
+        command = f"sqlite3 {path} 'PRAGMA auto_vacuum = {INCREMENTAL}; VACUUM'"
+        return f"rewriting {size >> 20} MiB takes long; stop the service and run, as the file's owner: {command}"
     disk = os.statvfs(path.parent)
     free = disk.f_bavail * disk.f_frsize
     if free < COPIES * size:
