@@ -72,6 +72,53 @@ def nowhere(clock: Clock) -> SessionsClient:
     return sessions_at(f"http://127.0.0.1:{unused_port()}", clock)
 
 
+INVALID = [
+    ("expires_at", "soon"),
+    ("expires_at", 7),
+    ("wg_config", None),
+    ("wg_config", "x" * 5000),
+    ("public_ip", "\x1b[2J"),
+    ("public_ip", ["203.0.113.1"]),
+    ("tier", "\ud800"),
+    ("tier", {}),
+    *((name, ...) for name in OPENED if name != "id"),
+]
+
+
+@pytest.mark.parametrize(("name", "value"), INVALID)
+def test_a_session_of_an_answer_that_cannot_be_used_is_closed(
+    api: ScriptedApi, sessions: SessionsClient, name: str, value: object
+) -> None:
+    """Its id is known, and so it does not stay open for nothing: of whichever other member the answer is wrong."""
+    api.answers(POST, 201, {key: each for key, each in (OPENED | {name: value}).items() if each is not ...})
+    api.answers(DELETE, 200, SESSION)
+    for open_ in (sessions.open, lambda wish: sessions.try_open(wish, 1)):
+        with pytest.raises(HostError, match=rf"the API's answer has (no|an invalid) {name}; is it this appliance"):
+            open_(WISH)
+    assert [f"{each.method} {each.path}" for each in api.asked] == 2 * [POST, DELETE]
+
+
+@pytest.mark.parametrize(("status", "tries"), [(404, 1), (500, 5)])
+def test_it_cannot_be_closed_either(
+    api: ScriptedApi, sessions: SessionsClient, clock: Clock, status: int, tries: int
+) -> None:
+    """Tried for some seconds, and said in the same line."""
+    api.answers(POST, 201, OPENED | {"expires_at": ""})
+    api.answers(DELETE, status, {"error": "no"})
+    with pytest.raises(HostError, match=f"an invalid expires_at.*ses_1 ends by itself, .*the API answers {status}: no"):
+        sessions.open(WISH)
+    assert (len(api.asked) - 1, clock.now < 20) == (tries, True)
+
+
+def test_an_answer_without_an_id_closes_nothing(api: ScriptedApi, sessions: SessionsClient) -> None:
+    """Nor one whose id is no path: there is nothing to name."""
+    for named in (None, "../ses_1", "ses_1\n", 7):
+        api.answers(POST, 201, OPENED | {"id": named, "expires_at": ""})
+        with pytest.raises(HostError, match="an invalid id"):
+            sessions.open(WISH)
+    assert {each.method for each in api.asked} == {"POST"}
+
+
 def test_a_session_is_opened_with_one_request(api: ScriptedApi, sessions: SessionsClient) -> None:
     """One request, with the token in its header and the wish as its body."""
     api.answers(POST, 201, OPENED)

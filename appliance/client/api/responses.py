@@ -44,6 +44,14 @@ QUOTA: Fields = {
 REGION: Fields = {"code": str, "node_count": int}
 
 
+class UnusableSession(HostError):
+    """Says that a session was opened by an answer that cannot be used; `session_id`: to close it by."""
+
+    def __init__(self, message: str, session_id: str) -> None:
+        super().__init__(message)
+        self.session_id = session_id
+
+
 @dataclass(frozen=True, slots=True)
 class OpenedSession:
     id: str
@@ -100,14 +108,10 @@ def pause(failures: int) -> float:
 def on_opening(answer: Answer, failures: int) -> OpenedSession | Again | Refusal:
     """Interprets the answer to POST /v1/sessions. `failures`: failed tries in a row, including this one if it failed.
 
-    Raises HostError if the answer lacks a required member.
+    Raises HostError if the answer lacks a required member; UnusableSession if it names the session all the same.
     """
     if answer.status == 201:
-        body = answer.require(201, OPENED)
-        invalid = [f"an invalid {name}" for name, form in OPENED_FORMS.items() if not form.fullmatch(body[name])]
-        if invalid:
-            raise HostError(f"the API's answer has {', '.join(invalid)}; is it this appliance that answers?")
-        return OpenedSession(**{name: body[name] for name in OPENED})
+        return _opened(answer)
     if answer.status == 402:
         return Refusal(shortened(quota_breakdown(answer.require(402, QUOTA))), QUOTA_EXCEEDED)
     available = answer.body.get("available")
@@ -118,6 +122,20 @@ def on_opening(answer: Answer, failures: int) -> OpenedSession | Again | Refusal
     if is_passing(answer):
         return Again(wait(answer, failures), answer.error, later=answer.later)
     return Refusal(f"the API answers {answer.status}: {answer.error}{_ADVICE.get(answer.status, '')}", FAILED)
+
+
+def _opened(answer: Answer) -> OpenedSession:
+    try:
+        body = answer.require(201, OPENED)
+        invalid = [f"an invalid {name}" for name, form in OPENED_FORMS.items() if not form.fullmatch(body[name])]
+        if invalid:
+            raise HostError(f"the API's answer has {', '.join(invalid)}; is it this appliance that answers?")
+    except HostError as error:
+        named = answer.body.get("id")
+        if isinstance(named, str) and OPENED_FORMS["id"].fullmatch(named):
+            raise UnusableSession(str(error), named) from error
+        raise
+    return OpenedSession(**{name: body[name] for name in OPENED})
 
 
 def on_status(answer: Answer, failures: int) -> Live | Over | Again:

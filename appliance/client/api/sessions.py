@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from appliance.client.api import responses
 from appliance.client.api.http import NoAnswer
-from appliance.client.api.responses import Again, OpenedSession, Refusal
+from appliance.client.api.responses import Again, OpenedSession, Refusal, UnusableSession
 from appliance.domain.errors import HostError
 
 if TYPE_CHECKING:
@@ -68,7 +68,8 @@ class SessionsClient:
         """Tries once to open a session. If the answer is lost, a retry with the same public key replaces the session,
         so that none is left open. `failures`: failed tries in a row, including this one if it fails.
 
-        Raises Stopped if the exit refuses. Raises NoAnswer if there is no answer and a retry will not help.
+        Raises Stopped if the exit refuses. Raises NoAnswer if there is no answer and a retry will not help; HostError
+        if it cannot be used, after closing the session that it has opened.
         """
         try:
             opened = responses.on_opening(self._api.ask("POST", SESSIONS, self._token, body), failures)
@@ -76,6 +77,9 @@ class SessionsClient:
             if error.lasting:
                 raise
             return Again(responses.pause(failures), str(error), responses.PATIENCE_UNANSWERED_S)
+        except UnusableSession as error:
+            self._close_unusable(error)
+            raise
         if isinstance(opened, Refusal):
             raise Stopped(opened.why, opened.exit_status)
         return opened
@@ -103,6 +107,14 @@ class SessionsClient:
                 if time.monotonic() > deadline:
                     raise
             self._pause(responses.pause(failures))
+
+    def _close_unusable(self, error: UnusableSession) -> None:
+        try:
+            self.close(error.session_id)
+        except HostError as failed:
+            raise HostError(
+                f"{error}; the session {error.session_id} ends by itself, for it could not be closed: {failed}"
+            ) from failed
 
     def persist(self, ask: Callable[[], Answer]) -> Answer:
         """Repeats `ask` until its answer is not a temporary failure, and returns the last answer.

@@ -16,7 +16,7 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from tests.support.client.hostile_files import ADDRESS, ENDPOINT, HOSTILE_FILES, changed
+from tests.support.client.hostile_files import ADDRESS, ENDPOINT, HOSTILE_FILES, KEEPALIVE, changed
 from tests.support.client.scripted_api import CONFIG, OPENED, QUOTA_EXCEEDED, SESSION
 
 if TYPE_CHECKING:
@@ -59,6 +59,8 @@ FOREIGN_MEMBERS: dict[str, Body] = {
     "id_that_is_a_list": OPENED | {"id": ["ses_1"]},
     "public_ip_of_orders": OPENED | {"public_ip": "\x1b]0;x\a203.0.113.1"},
     "surrogates": OPENED | {"tier": "\ud800"},
+    "ends_at_noon": OPENED | {"expires_at": "noon"},
+    "no_end": {name: value for name, value in OPENED.items() if name != "expires_at"},
     "file_that_is_null": OPENED | {"wg_config": None},
     "file_of_a_megabyte": OPENED | {"wg_config": CONFIG + "#" * 900_000},
 }
@@ -132,6 +134,8 @@ LATER: dict[str, Body] = {
         "wg_config": CONFIG.replace(", fd65:7869:7400::2/128", "").replace("0.0.0.0/0, ::/0", "0.0.0.0/0"),
     },
     "small_line": _file("MTU = 1420\n", ""),
+    "other_keepalive": _file(KEEPALIVE, "PersistentKeepalive = 7\n"),
+    "keepalive_off": _file(KEEPALIVE, "PersistentKeepalive = 0\n"),
     "dead_end": _file(ENDPOINT, "Endpoint = 203.0.113.9:9"),
     **{
         f"opens_again_{name}": OPENED
