@@ -58,7 +58,7 @@ def output_config(
         config = render(session_config(opened.wg_config, options.ipv6, options.resolvers, default), key)
         if path is not None:
             _write_config(exit_, config, path)
-    _show_config(opened, config, file, path, as_json)
+        _show_config(opened, config, file, path, as_json)
     if path is not None:
         output.remark(f"written: {path}{_region_meant(region, path)}")
     output.remark(

@@ -37,13 +37,14 @@ def keep_tunnel(
     from appliance.client.command import refused
     from appliance.client.connection import ConnectionOutcome
     from appliance.client.signals import InterruptedBySignal, Interruption
+    from appliance.client.tunnel import namespace_tunnel
     from appliance.client.ui.screen import screen_for
 
     if os.geteuid() != 0:
         raise HostError("connect makes a tunnel: run it as root (sudo); --config-only and --qr do not need that")
     if command is not None:
-        refusal = refused(command[0], exit_.invoker, exit_.environment)
-        if refusal is not None:
+        namespace_tunnel.refuse_resolvers(resolvers or ())
+        if (refusal := refused(command[0], exit_.invoker, exit_.environment)) is not None:
             return refusal
     interruption = Interruption()
     screen = screen_for(as_json=as_json, command=command is not None)

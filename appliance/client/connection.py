@@ -16,7 +16,7 @@ from appliance.client.tunnel import wg_config
 from appliance.client.tunnel.endpoint_name import resolved
 from appliance.client.tunnel.tunnel import TunnelCounters
 from appliance.client.ui import status_text
-from appliance.domain.errors import ApplianceError
+from appliance.domain.errors import ApplianceError, HostError
 from appliance.network.wireguard import keys
 
 if TYPE_CHECKING:
@@ -69,10 +69,12 @@ class ClientConnection:
         tunnel: ClientTunnel,
         claim: RunClaim,
         interruption: Interruption,
+        resolve: Callable[[str], IPAddress] = resolved,
     ) -> None:
         """`interruption`: holds the signals from before the tunnel is up, and from its end."""
+        self._resolve = resolve
         self._interruption = interruption
-        self._names: dict[str, IPAddress] = {}  # of exits, each resolved once: later a query might go into the tunnel
+        self._names: dict[str, IPAddress] = {}  # of exits, as they were resolved last
         self._options = options
         self._key = key
         self._sessions = sessions
@@ -168,11 +170,18 @@ class ClientConnection:
         options = self._options
         config = session_config(opened.wg_config, options.ipv6, options.resolvers, self._tunnel.default_resolvers)
         if isinstance(config.host, str):
-            if config.host not in self._names:
-                with interruption.allowed():
-                    self._names[config.host] = resolved(config.host)
-            config = replace(config, host=self._names[config.host])
+            with interruption.allowed():
+                config = replace(config, host=self._resolved(config.host))
         return config
+
+    def _resolved(self, name: str) -> IPAddress:
+        """Resolves the exit's name once for each file: between two of them, the exit may have moved."""
+        try:
+            self._names[name] = self._resolve(name)
+        except HostError:  # the query may have gone into a tunnel that carries nothing any more
+            if name not in self._names:
+                raise
+        return self._names[name]
 
     def _ask(self, screen: Screen, interruption: Interruption) -> Over | None:
         """Queries the session; opens another one if it has ended as idle."""
@@ -260,7 +269,7 @@ def session_config(
     `default_resolvers`. Raises HostError if the file is not what this API sends."""
     config = wg_config.parse(given, ipv6=ipv6)
     chosen = resolvers if resolvers is not None else config.resolvers or default_resolvers
-    return replace(config, resolvers=tuple(chosen))
+    return replace(config, resolvers=tuple(chosen), asked=resolvers is not None)
 
 
 def run(

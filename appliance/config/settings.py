@@ -9,7 +9,6 @@ from typing import Annotated, Literal, get_type_hints
 
 from appliance.config.listeners import LISTEN, LISTENERS
 from appliance.config.value_types import (
-    ADDRESSES,
     CURRENCY,
     DESTINATIONS,
     ENDPOINT,
@@ -21,6 +20,7 @@ from appliance.config.value_types import (
     PATH,
     PORT,
     REGION,
+    RESOLVERS,
     RULE_PRIORITY,
     SUBNET,
     SUBNET6,
@@ -99,7 +99,7 @@ class WireGuardSettings:
     ]
     dns: Annotated[
         tuple[IPv4Address | IPv6Address, ...],
-        Key(ADDRESSES, [], "addresses for a DNS line in clients' configs; []: none"),
+        Key(RESOLVERS, [], "addresses for a DNS line in clients' configs, 8 at most; []: none"),
     ]
     keepalive: Annotated[
         int,

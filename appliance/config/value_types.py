@@ -10,6 +10,8 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from appliance.domain.client_file import MOST_RESOLVERS, is_host_name, is_special
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -133,11 +135,11 @@ def duration(low: str = "0s", high: str = "36500d") -> Kind:
     return _quantity(DURATIONS, low, high, allowed)
 
 
-def list_of(item: Kind, plural: str) -> Kind:
+def list_of(item: Kind, plural: str, most: int | None = None) -> Kind:
     """Accepts a TOML array, and parses it to a tuple; in the environment, items are separated by commas."""
 
     def parse(value: object) -> tuple[Any, ...]:
-        if not isinstance(value, list):
+        if not isinstance(value, list) or (most is not None and len(value) > most):
             raise ValueError
         return tuple(item.parse(each) for each in value)
 
@@ -281,14 +283,15 @@ def _flag(value: object) -> bool:
 
 
 def _endpoint(value: object) -> IPv4Address | IPv6Address | str:
-    """Accepts an address, or a host name (RFC 1123, section 2.1). One that ends in digits would be an address."""
     text = _text(value)
-    if _is_address(text):
-        return _carried(_unicast(text))
-    labels = text.split(".")
-    if len(text) > 253 or not all(re.fullmatch(r"(?!-)[A-Za-z0-9-]{1,63}(?<!-)", label) for label in labels):
-        raise ValueError
-    return _require(text, lambda _: not re.fullmatch(r"[0-9]+|0[xX][0-9A-Fa-f]*", labels[-1]))
+    if not _is_address(text):
+        return _require(text, is_host_name)
+    return _require(_carried(_address(text)), lambda address: address.is_loopback or not is_special(address))
+
+
+def _resolver(value: object) -> IPv4Address | IPv6Address:
+    """Accepts an address that means the same to each client: on loopback a client would find itself."""
+    return _require(_address(value), lambda address: not is_special(address))
 
 
 # Surrogates are Python's form of bytes that are not UTF-8: neither SQLite nor JSON accepts them.
@@ -306,7 +309,12 @@ MARK = Kind("one bit of a packet's mark, 0x1 to 0x80000000", _mark)
 RULE_PRIORITY = integer(1, 32763)  # with the two after it before the main table's, 32766
 PATH = Kind("a path", _path)
 UNICAST = Kind("an IP address (not 0.0.0.0, :: or multicast)", _unicast)
-ADDRESSES = list_of(UNICAST, "IP addresses (not 0.0.0.0, :: or multicast)")
+RESOLVERS = list_of(
+    Kind("", _resolver),
+    f"at most {MOST_RESOLVERS} IP addresses that mean the same to each client (not 0.0.0.0, ::, loopback, link-local, "
+    "multicast, reserved, or IPv4 in IPv6)",
+    MOST_RESOLVERS,
+)
 NETWORKS = list_of(Kind("", _plain_network), "networks with no host bits set, such as 192.0.2.0/24")
 DESTINATIONS = list_of(
     Kind("", _destination),
@@ -318,5 +326,6 @@ SUBNET = Kind(
 )
 SUBNET6 = Kind("an IPv6 network of host addresses, /64 to /126, no host bits set", _subnet(6, 64, 126))
 ENDPOINT = Kind(
-    "a host name without a port, or an IP address without brackets (not 0.0.0.0, :: or multicast)", _endpoint
+    "a host name without a port, or an IP address without brackets (not 0.0.0.0, ::, multicast, link-local, reserved)",
+    _endpoint,
 )

@@ -58,6 +58,11 @@ def host_routes(without: str) -> list[tuple[str, IPv4Network | IPv6Network]]:
         ]
 
 
+def host_networks(without: str) -> list[tuple[str, IPv4Network | IPv6Network]]:
+    """Returns (interface name, network) of what the host reaches without its default routes, except by `without`."""
+    return [(name, each.network) for name, each in host_interfaces(without)] + host_routes(without)
+
+
 def host_interfaces(without: str) -> list[tuple[str, IPv4Interface | IPv6Interface]]:
     """Returns (interface name, address) of every address of the host, except of the interface `without`."""
     with _rtnetlink() as route:

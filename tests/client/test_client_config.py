@@ -9,7 +9,7 @@ import pytest
 from pyzbar.pyzbar import ZBarSymbol, decode
 
 from appliance.client.connection import session_config
-from appliance.client.tunnel.wg_config import own_network, parse, render, rendered_resolvers
+from appliance.client.tunnel.wg_config import may_have_resolvers, own_network, parse, render
 from appliance.client.ui import qr
 from appliance.domain.errors import HostError
 from appliance.network.wireguard.keys import encode
@@ -70,6 +70,18 @@ def test_own_networks() -> None:
         )
 
 
+def test_a_resolver_in_an_own_network_is_the_users_to_name() -> None:
+    """What he asks for is his; what the exit names there is refused."""
+    lan = [("eth0", ip_network("192.168.1.0/24"))]
+    given = CONFIG.replace("MTU = 1420\n", "MTU = 1420\nDNS = 192.168.1.53\n")
+    assert own_network(session_config(CONFIG, True, ("192.168.1.53",)), lan) == ""
+    for asked in (None, ()):
+        found = own_network(session_config(given, True, asked), lan)
+        assert ("its resolver 192.168.1.53 is in 192.168.1.0/24" in found) == (asked is None)
+    foreign = session_config(CONFIG.replace("10.101.0.2", "192.168.1.7"), True, ("192.168.1.53",))
+    assert "its address 192.168.1.7 is in" in own_network(foreign, lan)
+
+
 @pytest.mark.parametrize(
     ("config", "asked", "default", "found"),
     [
@@ -86,7 +98,10 @@ def test_the_users_resolvers_come_first(
     """The user's, else the operator's, else the default."""
     chosen = session_config(config, True, asked, default)
     assert chosen.resolvers == found
-    assert rendered_resolvers(render(chosen, KEY)) == found
+    whole = render(chosen, KEY)
+    assert may_have_resolvers(whole) == bool(found)
+    assert may_have_resolvers(whole[:-1])
+    assert may_have_resolvers(whole.replace("MTU", "\ufffd"))
 
 
 def photographed(text: str, *, light_on_dark: bool) -> tuple[bytes, int, int]:

@@ -7,6 +7,7 @@ import subprocess
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from ipaddress import IPv4Address
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -22,7 +23,7 @@ from appliance.domain.errors import HostError, TunnelError
 from tests.support.client.scripted_api import CONFIG, OPENED, SESSION
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
     from appliance.client.run_records import RunClaim
@@ -45,6 +46,7 @@ class Stage:
     statuses: deque[Live | Over | Again] = field(default_factory=deque)
     counters_: deque[TunnelCounters | Exception] = field(default_factory=deque)
     log: list[str] = field(default_factory=list)
+    hosts: list[str] = field(default_factory=list)  # that were dialled
     views: list[View] = field(default_factory=list)
     fails: str = ""
     left: list[str] = field(default_factory=list)
@@ -87,13 +89,15 @@ class Stage:
         if self.fails == "check":
             raise HostError("wg-quick is missing")
 
-    def up(self, _config: SessionConfig) -> None:
+    def up(self, config: SessionConfig) -> None:
         self.log.append("up")
+        self.hosts.append(str(config.host))
         if self.fails == "up":
             raise TunnelError("no such device")
 
     def change(self, _before: SessionConfig, config: SessionConfig) -> None:
         self.log.append(f"change {config.addresses[0]}")
+        self.hosts.append(str(config.host))
 
     def counters(self) -> TunnelCounters:
         found = self.counters_.popleft() if self.counters_ else TunnelCounters(0, 0, None)
@@ -138,11 +142,17 @@ def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
         yield Stage(place)
 
 
-def play(stage: Stage, stay: ConnectionOutcome | None = None) -> ConnectionOutcome:
+def unresolved(name: str) -> IPv4Address:
+    raise AssertionError(f"{name} is asked for")
+
+
+def play(
+    stage: Stage, stay: ConnectionOutcome | None = None, resolve: Callable[[str], IPv4Address] = unresolved
+) -> ConnectionOutcome:
     """`stay`: what comes of it, instead of watching."""
     wish = ConnectionOptions("fsn", ipv6=True, resolvers=None, every_s=0.0)
     interruption = Interruption()
-    connection = ClientConnection(wish, KEY, stage, stage, Tunnel(stage), stage.place, interruption)  # type: ignore[arg-type]
+    connection = ClientConnection(wish, KEY, stage, stage, Tunnel(stage), stage.place, interruption, resolve)  # type: ignore[arg-type]
     with interruption.awaited():
         return run(connection, stage, lambda _: stay or connection.watch(stage, interruption))  # type: ignore[arg-type]
 
@@ -183,6 +193,34 @@ def test_an_idle_session_is_opened_again_with_the_same_key(
     assert stage.log.count("open fsn again") == 3
     assert [view.away for view in stage.views] == ["", "no network", "no network", "", ""]
     assert stage.log[-2:] == ["close ses_2", "receipt ses_1"]
+
+
+@pytest.mark.parametrize(
+    ("answers", "dialled"),
+    [
+        (["203.0.113.9", "203.0.113.9"], []),
+        (["203.0.113.9", "203.0.113.10"], ["203.0.113.10"]),
+        (["203.0.113.9", None], []),
+    ],
+)
+def test_the_exits_name_is_resolved_for_each_session(
+    stage: Stage, answers: list[str | None], dialled: list[str]
+) -> None:
+    """An exit that has moved meanwhile is dialled where it is now; without an answer, where it was."""
+    given = iter(answers)
+
+    def resolve(name: str) -> IPv4Address:
+        found = next(given)
+        if found is None:
+            raise HostError(f"{name} cannot be resolved")
+        return IPv4Address(found)
+
+    named = {**OPENED, "wg_config": CONFIG.replace("203.0.113.1:", "exit.example:")}
+    stage.opened = deque([OpenedSession(**named), OpenedSession(**named | {"id": "ses_2"})])
+    stage.statuses += [Over("idle", SESSION), Live(SESSION)]
+    assert play(stage, resolve=resolve) == ConnectionOutcome(0)
+    assert next(given, "asked twice") == "asked twice"
+    assert stage.hosts == ["203.0.113.9", *dialled]
 
 
 def test_a_session_opened_again_stays_without_ipv6(stage: Stage) -> None:

@@ -7,7 +7,7 @@ from ipaddress import IPv4Address, IPv6Address
 
 import pytest
 
-from appliance.client.tunnel.device_config import KEEPALIVE_S, DeviceConfig, device_config
+from appliance.client.tunnel.device_config import DeviceConfig, device_config
 from appliance.client.tunnel.wg_config import parse
 from appliance.domain.errors import HostError
 from appliance.network.wireguard.client_config import ClientConfig, Endpoint, render
@@ -17,7 +17,7 @@ from appliance.network.wireguard.uapi import dial_request
 
 SERVER = bytes(range(32))
 PRIVATE_KEY = bytes(32 * [7])
-REMOTE = RemotePeer(SERVER, Endpoint(IPv4Address("192.0.2.1"), 51820), KEEPALIVE_S)
+REMOTE = RemotePeer(SERVER, Endpoint(IPv4Address("192.0.2.1"), 51820), 25)
 CONFIG = render(
     ClientConfig(
         None,
@@ -56,6 +56,14 @@ def test_a_name_is_resolved_first() -> None:
     """A device is told an address: what is still a name is refused."""
     with pytest.raises(HostError, match=r"exit\.example has not been resolved"):
         read_device_config(CONFIG.replace("192.0.2.1", "exit.example"))
+
+
+@pytest.mark.parametrize("seconds", [0, 7, 65535])
+def test_the_keepalive_is_the_files(seconds: int) -> None:
+    """As its operator has it for this exit, off too."""
+    server = read_device_config(CONFIG.replace("PersistentKeepalive = 25", f"PersistentKeepalive = {seconds}")).server
+    assert server.keepalive_s == seconds
+    assert f"persistent_keepalive_interval={seconds}\n".encode() in dial_request(server, PRIVATE_KEY)
 
 
 def test_a_file_without_an_mtu() -> None:

@@ -52,7 +52,12 @@ def test_what_cannot_be_taken_away(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     (tmp_path / "resolvconf").write_text("#!/bin/sh\necho busy >&2\nexit 1\n")
     monkeypatch.setattr(nft_guard, "remove", lambda *_: None)
     with pytest.raises(HostError, match="resolvconf -d wgc0 -f failed: busy"):
-        wg_quick_cleanup.remove("wgc0", None, ("192.0.2.53",), os.environ, print)
+        wg_quick_cleanup.remove("wgc0", None, os.environ, print, resolvers=True)
+
+
+def test_resolvconf_has_gone(tmp_path: Path) -> None:
+    """Uninstalled meanwhile, and its entries with it: that keeps nothing from being cleared up."""
+    wg_quick_cleanup.remove("wgc0", None, {"PATH": str(tmp_path)}, print, resolvers=True)
 
 
 @pytest.mark.parametrize(

@@ -74,6 +74,19 @@ def test_wg_quick_has_gone(space: Namespace, config: Path, environ: dict[str, st
     assert not config.exists()
 
 
+@pytest.mark.usefixtures("interface")
+@pytest.mark.parametrize("odd", [b"\xff\xfe\0", b"DNS = \x80\x81\n", b"[Interface]\r\n\xf0\x9f", b"\0" * 4096, b""])
+def test_a_file_of_odd_bytes(space: Namespace, config: Path, environ: dict[str, str], odd: bytes) -> None:
+    """As a full disk or another program has left it: all goes that goes with a whole one."""
+    before = rules(space)
+    add_pair(space)
+    config.write_bytes(odd)
+    assert FullTunnel(NAME, environ, print, mark=MARK).down() == []
+    assert rules(space) == before
+    assert NAME not in ip(space, "link")
+    assert not config.exists()
+
+
 def test_the_mark_of_another(space: Namespace, config: Path, environ: dict[str, str]) -> None:
     """The interface of a killed run has vanished, and a tunnel of the user's has its mark now: that is no failure, the
     tunnel keeps its rules, and it is said."""

@@ -12,8 +12,6 @@ from appliance.network.wireguard.tunnel import Prefix, RemotePeer
 if TYPE_CHECKING:
     from appliance.client.tunnel.wg_config import SessionConfig
 
-KEEPALIVE_S = 25
-
 
 @dataclass(frozen=True, slots=True)
 class DeviceConfig:
@@ -32,5 +30,5 @@ def device_config(config: SessionConfig) -> DeviceConfig:
     if isinstance(config.host, str):
         raise HostError(f"the exit's name {config.host} has not been resolved")
     addresses = tuple(Prefix(each.packed, each.max_prefixlen) for each in config.addresses)
-    server = RemotePeer(config.server_key, Endpoint(config.host, config.port), KEEPALIVE_S)
+    server = RemotePeer(config.server_key, Endpoint(config.host, config.port), config.keepalive)
     return DeviceConfig(addresses, config.mtu, server)

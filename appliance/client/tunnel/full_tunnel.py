@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from contextlib import suppress
+from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
 from appliance.client.credentials import write_private
@@ -58,6 +59,7 @@ class FullTunnel:
     def up(self, config: SessionConfig) -> None:
         self._refuse(config)
         same_exit.refuse(config)
+        self._say_what_stays_outside(config)
         write_private(self._file, wg_config.render(config, self._private_key))
         self._run("up")
         if not config.ipv6 and interfaces.has_ipv6():
@@ -124,14 +126,15 @@ class FullTunnel:
         if kind is not None:
             link.delete_link(self._interface, kind)
         if self._file.exists():
-            names = wg_config.rendered_resolvers(self._file.read_text(encoding="ascii", errors="replace"))
-            wg_quick_cleanup.remove(self._interface, self._mark, names, self._environ, self._remark)
+            with_dns = wg_config.may_have_resolvers(self._file.read_text(encoding="ascii", errors="replace"))
+            wg_quick_cleanup.remove(self._interface, self._mark, self._environ, self._remark, resolvers=with_dns)
 
     def _refuse(self, config: SessionConfig) -> None:
         """Raises HostError for a config that this machine cannot have all its traffic go by."""
         if config.resolvers and shutil.which(wg_quick_cleanup.RESOLVCONF) is None:
+            whose = "you name" if config.asked else "the exit names"
             raise HostError(
-                f"the exit names resolvers ({', '.join(config.resolvers)}), for which {WG_QUICK} needs resolvconf: "
+                f"{whose} resolvers ({', '.join(config.resolvers)}), for which {WG_QUICK} needs resolvconf: "
                 "apt-get install openresolv; or go on with this machine's own: --dns none"
             )
         if config.ipv6 and config.mtu is not None and config.mtu < LEAST:
@@ -144,13 +147,20 @@ class FullTunnel:
         if dialled.is_loopback or any(interface.ip == dialled for _, interface in own):
             # Its own traffic to the internet would be routed into its own tunnel.
             raise HostError("this machine is the exit; connect from another, or one program alone: connect -- COMMAND")
-        networks = [(name, interface.network) for name, interface in own]
-        networks += interfaces.host_routes(without=self._interface)
-        clash = wg_config.own_network(config, networks)
-        if dialled in config.addresses:
-            clash = f"its address {dialled} is the exit's own"
+        clash = wg_config.own_network(config, interfaces.host_networks(without=self._interface))
+        taken = {dialled: "the exit's own", **{ip_address(each): "its resolver's" for each in config.resolvers}}
+        for address in config.addresses:
+            clash = f"its address {address} is {taken[address]}" if address in taken else clash
         if clash:
             raise HostError(f"the exit's wg_config is refused: {clash}; run one program alone: connect -- COMMAND")
+
+    def _say_what_stays_outside(self, config: SessionConfig) -> None:
+        """Remarks which of the user's resolvers are in networks of this machine: they are asked there, as before."""
+        networks = interfaces.host_networks(without=self._interface) if config.asked else []
+        for resolver in config.resolvers:
+            where = wg_config.network_of(ip_address(resolver), networks)
+            if where:
+                self._remark(f"DNS is asked outside the tunnel, as --dns has it: {resolver} is in {where}")
 
     def _check_routes(self) -> None:
         """Raises HostError if the kernel would send to the internet by another interface than the tunnel's."""

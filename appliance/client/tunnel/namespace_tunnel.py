@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import subprocess
 from contextlib import closing
-from ipaddress import ip_network
+from ipaddress import ip_address, ip_network
 from typing import TYPE_CHECKING
 
 from appliance.client.tunnel import links, same_exit
@@ -16,8 +16,9 @@ from appliance.client.tunnel.device_config import device_config
 from appliance.client.tunnel.namespace import Namespace
 from appliance.client.tunnel.resolv_conf import give_own_resolvers
 from appliance.client.tunnel.tunnel import TunnelCounters, read_counters
-from appliance.client.tunnel.wg_config import PUBLIC_RESOLVER
+from appliance.client.tunnel.wg_config import PUBLIC_RESOLVER, network_of
 from appliance.domain.errors import ApplianceError, HostError
+from appliance.network import interfaces
 from appliance.network.wireguard import link, tunnel_mtu
 from appliance.network.wireguard.backend import choose_device, existing_device
 from appliance.network.wireguard.tunnel import LinkChange
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from appliance.client.tunnel.wg_config import SessionConfig
 
 EVERYTHING = {4: ip_network("0.0.0.0/0"), 16: ip_network("::/0")}  # by the length of an address
+NO_DEFAULT = 8  # length of a prefix: shorter ones are default routes in parts, as other tunnels have them
 
 
 class NamespaceTunnel:
@@ -122,6 +124,20 @@ class NamespaceTunnel:
     def _dial(self, wanted: DeviceConfig) -> None:
         with existing_device(self._interface) as device:
             device.dial(wanted.server, self._private_key)
+
+
+def refuse_resolvers(asked: Sequence[str]) -> None:
+    """Raises HostError if one of the user's resolvers is on this machine or in a network of its own: the program,
+    which has the tunnel and nothing else, would ask for it at the exit."""
+    networks = interfaces.host_networks(without="") if asked else []
+    networks = [(name, network) for name, network in networks if network.prefixlen >= NO_DEFAULT]
+    for resolver in asked:
+        where = network_of(ip_address(resolver), networks)
+        if where:
+            raise HostError(
+                f"--dns {resolver} is in {where}, out of reach of a program that has the tunnel alone; name another, "
+                "or leave it to the exit"
+            )
 
 
 def _mtu(wanted: DeviceConfig) -> int:

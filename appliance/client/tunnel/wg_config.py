@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import TYPE_CHECKING, NoReturn
 
+from appliance.domain.client_file import MOST_RESOLVERS, is_host_name, is_special
 from appliance.domain.errors import HostError, InvalidRequest
 from appliance.network.wireguard import keys
 
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     IPAddress = IPv4Address | IPv6Address
 
 LONGEST = 4096  # bytes
-MOST_RESOLVERS = 8
 EVERYTHING = {True: "0.0.0.0/0, ::/0", False: "0.0.0.0/0"}  # AllowedIPs, with and without IPv6
 PUBLIC_RESOLVER = "9.9.9.9"  # Quad9; used if no other resolver is named
 MTU = range(576, 9001)  # what an exit's `wireguard.mtu` may be
@@ -31,12 +31,7 @@ _KEYS = {INTERFACE: {"Address", "MTU", "DNS"}, PEER: {"PublicKey", "Endpoint", "
 _OPTIONAL = {"MTU", "DNS"}
 _LINE = re.compile(r"([A-Za-z]{1,32}) = ([\x21-\x7e]+(?: [\x21-\x7e]+)*)")
 _NUMBER = re.compile(r"0|[1-9][0-9]{0,4}")
-# A name whose last label begins with a letter: getaddrinfo(3) takes "127.1" and "0x7f.1" for addresses.
-_HOST_NAME = re.compile(
-    r"(?=.{1,253}\Z)(?:[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9])?\.)*[A-Za-z][A-Za-z0-9-]{0,62}"
-)
-_THIS_NETWORK, _RESERVED = ip_network("0.0.0.0/8"), ip_network("240.0.0.0/4")  # RFC 1122 and RFC 1112
-_DNS = re.compile(r"^DNS = (.*)\n", re.MULTILINE)
+_RENDERED = re.compile(r"\[Interface]\n[\x20-\x7e\n]+\nPersistentKeepalive = [0-9]+\n")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +39,7 @@ class SessionConfig:
     """Holds what a session's file says. `addresses`: one of IPv4, and at most one of IPv6.
 
     `mtu` None: fitted to this machine's line. `host`: of the endpoint, a name if the exit has one. `ipv6`: all IPv6
-    traffic goes into the tunnel too.
+    traffic goes into the tunnel too. `asked`: the resolvers are the user's and not the exit's.
     """
 
     addresses: tuple[IPAddress, ...]
@@ -55,6 +50,7 @@ class SessionConfig:
     port: int
     keepalive: int
     ipv6: bool
+    asked: bool = False
 
     @property
     def has_ipv6_address(self) -> bool:
@@ -107,15 +103,14 @@ def render(config: SessionConfig, private_key: bytes) -> str:
     return "\n".join([*interface, "", *peer, ""])
 
 
-def rendered_resolvers(text: str) -> tuple[str, ...]:
-    """Returns the resolvers of a file that `render` has made."""
-    match = _DNS.search(text)
-    return tuple(match[1].split(", ")) if match else ()
+def may_have_resolvers(text: str) -> bool:
+    """Tells whether a file that `render` has made has a DNS line, or had one before it was damaged."""
+    return _RENDERED.fullmatch(text) is None or "\nDNS = " in text
 
 
 def check_host(address: IPAddress) -> IPAddress:
     """Returns the endpoint's address. Raises HostError if it is none of one host, or a form that hides one."""
-    if _is_special(address) and not address.is_loopback:  # a tunnel to this machine has its own refusal
+    if is_special(address) and not address.is_loopback:  # a tunnel to this machine has its own refusal
         _refuse(f"{address} is no address of an exit")
     return address
 
@@ -125,11 +120,21 @@ def own_network(config: SessionConfig, networks: Sequence[tuple[str, object]]) -
 
     `networks`: each with the name of its interface. A default route is none.
     """
-    named = [("address", each) for each in config.addresses] + [("resolver", ip_address(r)) for r in config.resolvers]
+    named = [("address", each) for each in config.addresses]
+    if not config.asked:  # what the user names in a network of his own is his to name
+        named += [("resolver", ip_address(each)) for each in config.resolvers]
     for what, address in named:
-        for interface, network in networks:
-            if address in network:  # type: ignore[operator]  # networks of both versions
-                return f"its {what} {address} is in {network}, a network of this machine ({interface})"
+        where = network_of(address, networks)
+        if where:
+            return f"its {what} {address} is in {where}"
+    return ""
+
+
+def network_of(address: IPAddress, networks: Sequence[tuple[str, object]]) -> str:
+    """Returns the network that an address is in, in words; "" if it is in none. `networks`: as for `own_network`."""
+    for interface, network in networks:
+        if address in network:  # type: ignore[operator]  # networks of both versions
+            return f"{network}, a network of this machine ({interface})"
     return ""
 
 
@@ -158,7 +163,7 @@ def _addresses(text: str, *, ipv6: bool) -> tuple[IPAddress, ...]:
         address = _address("Address", host)
         if length != str(address.max_prefixlen):
             _refuse(f"Address {part[:100]} is not a single address (/{address.max_prefixlen})")
-        if _is_special(address):
+        if is_special(address):
             _refuse(f"Address {address} is no address for a client")
         found.append(address)
     versions = [address.version for address in found]
@@ -168,12 +173,13 @@ def _addresses(text: str, *, ipv6: bool) -> tuple[IPAddress, ...]:
 
 
 def _resolvers(text: str) -> tuple[str, ...]:
-    found = [_address("DNS", part) for part in text.split(", ", MOST_RESOLVERS)]
+    parts = text.split(", ")
+    if len(parts) > MOST_RESOLVERS:
+        _refuse(f"DNS has {len(parts)} addresses, more than {MOST_RESOLVERS}")
+    found = [_address("DNS", part) for part in parts]
     for address in found:
-        if _is_special(address):
+        if is_special(address):
             _refuse(f"DNS {address} is no address of a resolver")
-    if len(found) > MOST_RESOLVERS:
-        _refuse(f"DNS has more than {MOST_RESOLVERS} addresses")
     return tuple(map(str, found))
 
 
@@ -182,7 +188,7 @@ def _host(text: str) -> IPAddress | str:
         address = _address("Endpoint", text[1:-1])
         if address.version == 6:
             return check_host(address)
-    elif _HOST_NAME.fullmatch(text):
+    elif is_host_name(text):
         return text
     elif ":" not in text:
         return check_host(_address("Endpoint", text))
@@ -197,15 +203,6 @@ def _address(key: str, text: str) -> IPAddress:
     if isinstance(address, IPv6Address) and address.scope_id is not None:
         _refuse(f"{key} {text[:100]} names an interface")
     return address
-
-
-def _is_special(address: IPAddress) -> bool:
-    """Tells whether an address is none of one host, or means this machine or its link."""
-    if address.is_multicast or address.is_unspecified or address.is_loopback or address.is_link_local:
-        return True
-    if isinstance(address, IPv6Address):
-        return address.ipv4_mapped is not None
-    return address in _THIS_NETWORK or address in _RESERVED
 
 
 def _key(text: str) -> bytes:

@@ -7,6 +7,7 @@ entry of resolvconf(8).
 from __future__ import annotations
 
 import re
+import shutil
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -37,18 +38,20 @@ def set_resolvers(interface: str, addresses: Sequence[str], environ: Mapping[str
 def remove(
     interface: str,
     mark: int | None,
-    resolvers: Sequence[str],
     environ: Mapping[str, str],
     remark: Callable[[str], None],
+    *,
+    resolvers: bool,
 ) -> None:
-    """Removes everything, once the interface has gone. `mark`: the tunnel's fwmark, None if it had none.
+    """Removes everything, once the interface has gone. `mark`: the tunnel's fwmark, None if it had none. `resolvers`:
+    it may have an entry of resolvconf; without that program there is none.
 
     Raises HostError if a step fails, after the other steps.
     """
     steps = [partial(nft_guard.remove, interface, environ)]
     if mark is not None:
         steps += [partial(ip_rules.remove, mark, remark), partial(ip_rules.allow_ipv6, mark)]
-    if resolvers:
+    if resolvers and shutil.which(RESOLVCONF, path=programs.search_path(environ)):
         steps.append(partial(set_resolvers, interface, (), environ))
     failed = []
     for step in steps:

@@ -7,7 +7,6 @@ from ipaddress import ip_address, ip_network
 from typing import TYPE_CHECKING, Any
 
 from appliance.client.tunnel import links, wg_config
-from appliance.client.tunnel.device_config import KEEPALIVE_S
 from appliance.client.tunnel.namespace import Namespace
 from appliance.domain.errors import HostError
 from appliance.network.firewall.chains.destinations import PRIVATE
@@ -30,6 +29,7 @@ if TYPE_CHECKING:
 
 HANDSHAKE_S = 12.0  # a device retries a handshake after 5 s (REKEY_TIMEOUT of the WireGuard paper)
 POLL_S = 0.05
+KEEPALIVE_S = 25  # whatever the file says: it also makes the device start the handshake at once
 STATUS_POLL_S = 1.0  # a tier may allow as little as one request per second
 LONGEST_INTERVAL_S = 60  # a longer meter.interval is not waited for
 COUNTED_SLACK_S = 15.0

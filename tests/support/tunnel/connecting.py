@@ -193,14 +193,14 @@ def in_terminal(
 class Piped:
     """The command with its output in pipes."""
 
-    def __init__(self, client: Client, token: str, *arguments: str) -> None:
+    def __init__(self, client: Client, token: str, *arguments: str, **env: str) -> None:
         self.process = subprocess.Popen(
             client.space.prefix(*command(*arguments)),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            env=environment(token),
+            env=environment(token, **env),
         )
 
     def lines(self) -> Iterator[str]:

@@ -1,0 +1,31 @@
+"""Decides what a client's file may name: for the exit that writes it, and for the client that dials by it. Pure."""
+
+from __future__ import annotations
+
+import re
+from ipaddress import IPv4Address, IPv6Address, ip_network
+
+MOST_RESOLVERS = 8  # of a DNS line; what asks them takes three (resolv.conf(5)), other systems some more
+
+_LABEL = re.compile(r"(?!-)[A-Za-z0-9-]{1,63}(?<!-)")
+_NUMBER = re.compile(r"[0-9]+|0[xX][0-9A-Fa-f]*")
+_THIS_NETWORK, _RESERVED = ip_network("0.0.0.0/8"), ip_network("240.0.0.0/4")  # RFC 1122 and RFC 1112
+
+
+def is_host_name(text: str) -> bool:
+    """Tells whether an endpoint's text is a host's name (RFC 1123, section 2.1), and no number of an address.
+
+    A label may begin with a digit, the last one too, unless all of it is a number: getaddrinfo(3) takes "127.1" and
+    "0x7f.1" for addresses. https://url.spec.whatwg.org/#ends-in-a-number-checker
+    """
+    labels = text.split(".")
+    return len(text) <= 253 and all(map(_LABEL.fullmatch, labels)) and not _NUMBER.fullmatch(labels[-1])
+
+
+def is_special(address: IPv4Address | IPv6Address) -> bool:
+    """Tells whether an address is none of one host, or means its reader's own machine or link."""
+    if address.is_multicast or address.is_unspecified or address.is_loopback or address.is_link_local:
+        return True
+    if isinstance(address, IPv6Address):
+        return address.ipv4_mapped is not None
+    return address in _THIS_NETWORK or address in _RESERVED
