@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from appliance.client.sudo_user import Invoker
 
 
+NO_MORE: Mapping[str, type] = {}
+
+
 @dataclass(frozen=True, slots=True)
 class ClientContext:
     """Holds an exit's API and how to reach it."""
@@ -54,12 +57,13 @@ class ClientContext:
 
         return SessionsClient(self.api, self.token, pause, remark)
 
-    def fetch(self, method: str, path: str) -> Mapping[str, Any]:
+    def fetch(self, method: str, path: str, optional: Mapping[str, type] = NO_MORE) -> Mapping[str, Any]:
         """Returns a 200 answer with a `tier`; retries while the exit is busy or unavailable.
 
-        Raises HostError for another answer, or none.
+        `optional`: types of members that may be missing. Raises HostError for another answer, or none.
         """
-        return self.sessions().persist(lambda: self.api.ask(method, path, self.token)).require(200, {"tier": str})
+        answer = self.sessions().persist(lambda: self.api.ask(method, path, self.token))
+        return answer.require(200, {"tier": str}, optional)
 
 
 def api_options(command: Callable[..., Any]) -> Callable[..., Any]:

@@ -13,6 +13,7 @@ from appliance.cli.connect_config import STDOUT, output_config
 from appliance.cli.connect_tunnel import keep_tunnel
 from appliance.cli.os_errors import host_faults
 from appliance.cli.parameters import ADDRESS, DURATION, ID, REGION_CODE
+from appliance.domain.client_file import MOST_RESOLVERS
 
 if TYPE_CHECKING:
     from appliance.cli.client_options import ClientContext
@@ -120,7 +121,7 @@ def connect(
     _refuse_contradictions(instead, region, command, resolvers)
     with host_faults("cannot connect"):
         if instead["usage"]:
-            _show(exit_, "GET", "/v1/usage", as_json)
+            _show_usage(exit_, as_json)
         elif instead["status_id"]:
             _show(exit_, "GET", f"/v1/sessions/{_quoted(instead['status_id'])}", as_json)
         elif instead["end_id"]:
@@ -144,6 +145,8 @@ def _refuse_contradictions(
         raise click.UsageError("--config-only has an empty FILE")
     if NO_RESOLVERS in resolvers and len(resolvers) > 1:
         raise click.UsageError("--dns none goes with no other --dns")
+    if len(resolvers) > MOST_RESOLVERS:
+        raise click.UsageError(f"--dns is given {len(resolvers)} times; {MOST_RESOLVERS} resolvers at most")
 
 
 def _chosen(resolvers: tuple[str, ...]) -> tuple[str, ...] | None:
@@ -163,6 +166,18 @@ def _show(exit_: ClientContext, method: str, path: str, as_json: bool) -> None:
         output.write_json(fields)
     else:
         output.write_fields(list(fields.items()))
+
+
+def _show_usage(exit_: ClientContext, as_json: bool) -> None:
+    import time
+
+    from appliance.cli.usage_fields import TYPES, answered_fields
+
+    fields = exit_.fetch("GET", "/v1/usage", TYPES)
+    if as_json:
+        output.write_json(fields)
+    else:
+        output.write_fields(answered_fields(fields, time.time()))
 
 
 def _report(ctx: click.Context, outcome: ConnectionOutcome) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
 from appliance.domain.errors import ConfigError
@@ -23,15 +22,42 @@ class ExitHere(NamedTuple):
 
 
 def find(config_file: Path | None) -> ExitHere | None:
-    """Returns where this host's API listens; None where there is no configuration, or this user cannot read it."""
-    from appliance.client.api.dialer import parse_url
-    from appliance.config.load import config_path, read_settings
-    from appliance.ops.selftest.api_client import reached, trusting
+    """Returns where this host's API listens; None where there is no configuration.
 
-    with suppress(ConfigError, OSError):
-        if not config_path(config_file, os.environ).is_file():
-            return None
+    Raises ConfigError if there is one that cannot be read, or is not as it must be.
+    """
+    from appliance.client.api.dialer import parse_url
+    from appliance.config.load import ENV_FILE, config_path, read_settings
+    from appliance.ops.selftest.api_client import reached
+
+    file = config_path(config_file, os.environ)
+    if config_file is None and not os.environ.get(ENV_FILE) and not _is_there(file):
+        return None
+    try:
         api = read_settings(config_file, os.environ).api
-        scheme = "http" if api.tls_cert is None else "https"
-        return ExitHere(parse_url(reached(api).url(scheme)), None if api.tls_cert is None else trusting(api.tls_cert))
-    return None
+        url = parse_url(reached(api).url("http" if api.tls_cert is None else "https"))
+        return ExitHere(url, None if api.tls_cert is None else _trusting(api.tls_cert))
+    except ConfigError as error:
+        as_root = "run as root, or " if os.geteuid() != 0 and not os.access(file, os.R_OK) else "or "
+        raise ConfigError(f"{error}; {as_root}give an exit's URL: --api URL") from error
+
+
+def _is_there(file: Path) -> bool:
+    """Tells whether there is a file, or a folder that hides whether there is."""
+    try:
+        file.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError:
+        return True
+    return True
+
+
+def _trusting(certificate: Path) -> ssl.SSLContext:
+    from appliance.config.value_types import show
+    from appliance.ops.selftest.api_client import trusting
+
+    try:
+        return trusting(certificate)
+    except OSError as error:  # of ssl too
+        raise ConfigError(f"api.tls_cert = {show(str(certificate))}: must be a certificate in PEM form") from error

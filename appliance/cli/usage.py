@@ -9,10 +9,9 @@ import click
 from appliance.cli import admin, output
 from appliance.cli.account import find
 from appliance.cli.parameters import NAME
-from appliance.client.humanize import allowance, brief_span
+from appliance.cli.usage_fields import WindowUse, usage_fields
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
 
     from appliance.cli.admin import Admin
@@ -54,15 +53,7 @@ def usage(config_file: Path | None, name: str, as_json: bool) -> None:
             }
         )
         return
-    traffic = _window(output.size, quota.bytes_used, quota.bytes_limit, quota.bytes_resets_at - now)
-    time = _window(brief_span, quota.seconds_used, quota.seconds_limit, quota.seconds_resets_at - now)
-    fields = [("account", account.name), ("tier", account.tier), ("bytes", traffic), ("time", time)]
-    if not quota.bytes_limit:
-        fields.append(("bytes used", output.size(quota.bytes_used)))
-    if not quota.seconds_limit:
-        fields.append(("time used", brief_span(quota.seconds_used)))
-    output.write_fields(fields)
-
-
-def _window(shown: Callable[[int], str], used: int, limit: int, left_ms: int) -> str:
-    return allowance(shown(used), shown(limit) if limit else None, left_ms // 1000)
+    traffic = WindowUse(quota.bytes_used, quota.bytes_limit, (quota.bytes_resets_at - now) // 1000)
+    time = WindowUse(quota.seconds_used, quota.seconds_limit, (quota.seconds_resets_at - now) // 1000)
+    windows = usage_fields({"bytes": traffic, "time": time})
+    output.write_fields([("account", account.name), ("tier", account.tier), *windows])

@@ -9,11 +9,13 @@ import re
 import stat
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
+from appliance.domain.clock import rfc3339
 from appliance.network.wireguard.keys import encode, public_key
 from tests.support.client.scripted_api import CONFIG, OPENED, QUOTA_EXCEEDED, SESSION, TOKEN, serving
 
@@ -118,17 +120,69 @@ def test_a_limited_account_is_told_when_to_try_again(api: ScriptedApi, run: Run)
 
 def test_usage_and_status_are_the_accounts_own(api: ScriptedApi, run: Run) -> None:
     """The account's own, as the API says it."""
-    usage = {"tier": "free", "bytes_used": 1}
+    usage = {"tier": "free", "bytes_used": 1, "later": [1]}
     api.answers("GET /v1/usage", 200, usage)
     api.answers("GET /v1/sessions/ses_1", 200, SESSION)
     api.answers("DELETE /v1/sessions/ses_1", 200, SESSION)
     assert json.loads(run("connect", "--usage", "--json").stdout) == usage
-    assert run("connect", "--usage").stdout == "tier        free\nbytes_used  1\n"
+    assert run("connect", "--usage").stdout == "tier  free\n"
     assert json.loads(run("connect", "--status", "ses_1", "--json").stdout) == SESSION
     assert json.loads(run("connect", "--end", "ses_1", "--json").stdout) == SESSION
     assert {asked.token for asked in api.asked} == {f"Bearer {TOKEN}"}
     unknown = run("connect", "--status", "../usage")
     assert (unknown.returncode, unknown.stdout) == (1, ""), "an id is no path"
+
+
+def in_(seconds: float) -> str:
+    return rfc3339(int((time.time() + seconds) * 1000))
+
+
+@pytest.mark.parametrize(
+    ("changed", "shown"),
+    [
+        ({}, "tier   free\nbytes  512 B of 5.0 GiB, resets in 6 d\ntime   5m of 2h, resets in 22 h\n"),
+        (
+            {"bytes_limit": 0},
+            "tier        free\nbytes       unmetered\ntime        5m of 2h, resets in 22 h\nbytes used  512 B\n",
+        ),
+        ({"seconds_window_resets_at": "2000-01-01T00:00:00Z"}, "resets in 0 s\n"),
+    ],
+)
+def test_usage_has_one_face(api: ScriptedApi, run: Run, changed: dict[str, object], shown: str) -> None:
+    """As `wg-appliance usage` shows it to the operator."""
+    usage = {
+        "tier": "free",
+        "bytes_used": 512,
+        "bytes_limit": 5 << 30,
+        "bytes_window_resets_at": in_(7 * 86400 - 60),
+        "session_seconds": 300,
+        "session_seconds_limit": 7200,
+        "max_session_seconds": 86400,
+        "seconds_window_resets_at": in_(23 * 3600 - 60),
+    }
+    api.answers("GET /v1/usage", 200, usage | changed)
+    assert run("connect", "--usage").stdout.endswith(shown)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"bytes_used": "1"},
+        {"bytes_used": -1},
+        {"session_seconds_limit": 1.5},
+        {"bytes_window_resets_at": "soon"},
+        {"bytes_window_resets_at": "2026-12-01T00:00:00"},
+        {"seconds_window_resets_at": 7},
+    ],
+)
+def test_usage_that_is_none(api: ScriptedApi, run: Run, changed: dict[str, object]) -> None:
+    """One line that names the member."""
+    names = {"bytes_used": 1, "bytes_limit": 2, "session_seconds": 1, "session_seconds_limit": 2}
+    ends = dict.fromkeys(("bytes_window_resets_at", "seconds_window_resets_at"), in_(60))
+    api.answers("GET /v1/usage", 200, {"tier": "free", **names, **ends} | changed)
+    done = run("connect", "--usage")
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
+    assert f"an invalid {next(iter(changed))}" in done.stderr
 
 
 def test_what_is_no_exit(api: ScriptedApi, run: Run) -> None:
@@ -206,6 +260,7 @@ def test_saving_another_exit_needs_its_own_token(run: Run, tmp_path: Path, comma
         ({"WG_APPLIANCE_TOKEN": ""}, ("--usage",), "; give it as WG_APPLIANCE_TOKEN"),
         ({"WG_APPLIANCE_API": "http://192.0.2.1"}, ("--usage",), "others on the way could read the token; use https"),
         ({"WG_APPLIANCE_API": "192.0.2.1"}, ("--usage",), "192.0.2.1: must be https://HOST"),
+        ({}, (*9 * ("--dns", "9.9.9.9"), "--qr"), "--dns is given 9 times; 8 resolvers at most"),
         ({}, ("--token", "x", "--token-file", "y", "--usage"), "--token and --token-file do not go together"),
         ({}, ("fsn", "--"), "Missing COMMAND after '--'"),
         ({}, ("fsn", "curl"), "extra arguments (curl). A program to run, and its options, go behind '--'"),
@@ -257,9 +312,62 @@ def test_this_hosts_own_exit(api: ScriptedApi, run: Run, tmp_path: Path) -> None
     assert run(*own, WG_APPLIANCE_API="", WG_APPLIANCE_TOKEN="").returncode == 0
     config.write_text('[api]\nlisten = "127.0.0.1:1"\n')
     assert run("--config", str(config), "regions").returncode == 0
-    config.write_text("nonsense")
-    done = run("--config", str(config), "regions", WG_APPLIANCE_API="")
-    assert (done.returncode, "no exit; give its URL" in done.stderr) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("nonsense", "config.toml: Expected '=' after a key"),
+        ('[api]\nlistn = ""\n', 'config.toml: api.listn = "": unknown key'),
+        ('[api]\nlisten = "nowhere"\n', 'config.toml: api.listen = "nowhere": must be'),
+        ("\xff", "config.toml: not UTF-8 text (at line 1)"),
+        (None, "config.toml: cannot read the configuration: No such file or directory"),
+        ("a folder", "config.toml: cannot read the configuration: Is a directory"),
+        ('[api]\ntls_cert = "CONFIG"\ntls_key = "CONFIG"\n', 'api.tls_cert = "CONFIG": must be a certificate'),
+        ('[api]\ntls_cert = "/none"\ntls_key = "CONFIG"\n', 'api.tls_cert = "/none": must be a file'),
+    ],
+)
+def test_this_hosts_own_exit_is_not_as_it_must_be(
+    api: ScriptedApi, run: Run, tmp_path: Path, content: str | None, said: str
+) -> None:
+    """The file is named and what is wrong with it, as by the admin commands; a named exit needs none of it."""
+    config = tmp_path / "config.toml"
+    if content == "a folder":
+        config.mkdir()
+    elif content is not None:
+        config.write_text(content.replace("CONFIG", str(config)), encoding="latin-1")
+    api.answers("GET /v1/regions", 200, {"regions": []})
+    for words in (("regions",), ("connect", "--usage"), ("connect",)):
+        done = run("--config", str(config), *words, WG_APPLIANCE_API="")
+        assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1), done.stderr
+        assert said.replace("CONFIG", str(config)) in done.stderr
+        assert done.stderr.endswith("; or give an exit's URL: --api URL\n")
+    assert run("regions", WG_APPLIANCE_API="", WG_APPLIANCE_CONFIG=str(config)).returncode == 1
+    assert run("--config", str(config), "regions").returncode == 0
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="NOT TESTED: only root can be another user")
+@pytest.mark.parametrize("hides", ["the file", "its folder"])
+def test_this_hosts_configuration_is_roots(tmp_path: Path, hides: str) -> None:
+    """Who may not read it is told so, and what to do."""
+    tmp_path.chmod(0o700 if hides == "its folder" else 0o755)
+    config = tmp_path / "config.toml"
+    config.write_text("")
+    config.chmod(0o600)
+    script = (
+        "import os, sys; os.setgroups([]); os.setgid(65534); os.setuid(65534); from appliance.cli import main; main()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, "--config", str(config), "regions"],
+        capture_output=True,
+        text=True,
+        cwd=PROJECT,
+        env={"HOME": "/nonexistent", "PATH": os.environ["PATH"]},
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1), done.stderr
+    assert "cannot read the configuration: Permission denied; run as root, or give an exit's URL" in done.stderr
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="NOT TESTED: only root can be another user")

@@ -62,6 +62,7 @@ PURE = (
     "network.firewall.flow_excess",
     "network.firewall.table_choice",
     "cli.table",
+    "cli.usage_fields",
     "config.cautions",
     "config.foreign_variables",
     "config.reloadable",
