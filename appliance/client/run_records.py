@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from appliance.client.credentials import write_private
 from appliance.domain.errors import HostError
 from appliance.network.wireguard import link
 from appliance.network.wireguard.wireguard_go import SOCKET_DIRECTORY
@@ -77,9 +78,13 @@ class RunClaim:
         self.write()
 
     def write(self) -> None:
+        """Raises HostError if there is no room for it; what was noted before stays."""
         content = json.dumps(asdict(self.record)).encode()
-        os.pwrite(self._lock, content, 0)
-        os.ftruncate(self._lock, len(content))
+        try:
+            os.pwrite(self._lock, content, 0)
+            os.ftruncate(self._lock, len(content))
+        except OSError as error:
+            raise _no_room(error) from error
 
     def empty(self) -> None:
         """Removes the files, once everything that the record names has been removed."""
@@ -134,10 +139,10 @@ def _claim(kind: Kind, namespace: int) -> RunClaim:
             claim = RunClaim(lock, _path(name), RunRecord(name, kind, os.getpid(), namespace))
             try:
                 claim.write()
-            except OSError as error:
+            except HostError:
                 claim.empty()
                 claim.close()
-                raise _no_room(error) from error
+                raise
             return claim
         os.close(lock)  # of a killed run in another network namespace; the next run there removes it
     raise HostError(f"{MOST} tunnels are open already")
@@ -190,10 +195,21 @@ def _has_traces(interface: str) -> bool:
     return not _is_free(interface) or config_of(interface).exists()
 
 
+def write_beside(path: Path, text: str) -> None:
+    """Writes a file of a run beside its record. Raises HostError if there is no room for it."""
+    try:
+        write_private(path, text)
+    except OSError as error:
+        raise _no_room(error) from error
+
+
 def _no_room(error: OSError) -> HostError:
+    # What is in the way is no folder: one that is there is used.
+    remedy = f"remove {FOLDER}, which is no folder" if isinstance(error, FileExistsError | NotADirectoryError) else ""
     return HostError(
-        f"cannot note in {FOLDER} what is made, so that it can be removed again: {error.strerror}; where /run is "
-        "read-only or full, mount a tmpfs on it, or take a file for another machine: connect --config-only FILE"
+        f"cannot note in {FOLDER} what is made, so that it can be removed again: {error.strerror}; "
+        f"{remedy or 'where /run is read-only or full, mount a tmpfs on it'}, or take a file for another machine: "
+        "connect --config-only FILE"
     )
 
 

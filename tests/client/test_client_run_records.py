@@ -151,8 +151,9 @@ def test_no_room_for_notes(folder: Path, place: str) -> None:
         (folder / f"{PREFIX}0.json").mkdir(parents=True)
     else:
         folder.symlink_to("/nonexistent/folder")
+    remedy = "mount a tmpfs on it" if place == "a folder at a note's path" else f"remove {folder}, which is no folder"
     with (
-        pytest.raises(HostError, match=r"cannot note in .*mount a tmpfs on it, or .*connect --config-only FILE"),
+        pytest.raises(HostError, match=rf"cannot note in .*; .*{remedy}, or .*connect --config-only FILE"),
         claimed("machine"),
     ):
         pass

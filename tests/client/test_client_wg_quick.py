@@ -86,6 +86,7 @@ def test_missing_wireguard_is_said_before_a_session(
         (("nft",), ""),
         (("iptables-restore",), ""),
         (("wg-quick",), "wg-quick is missing: apt-get install wireguard-tools"),
+        (("ip", "sort"), "wg-quick needs ip, sort: apt-get install iproute2 coreutils"),
         (("wg", "sysctl"), "wg-quick needs wg, sysctl: apt-get install wireguard-tools procps"),
         (("nft", "iptables-restore"), "wg-quick needs nft or iptables .*: apt-get install nftables"),
         (("nft", "ip6tables-restore"), "wg-quick needs nft or iptables .*: apt-get install nftables"),

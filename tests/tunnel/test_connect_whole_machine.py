@@ -123,7 +123,7 @@ def test_a_second_run_on_the_machine_is_refused(exit_: Appliance, client: Client
     assert f"this machine is connected already, by process {first.process.pid}" in done.stderr
     assert len(exit_.live_sessions()) == 1
     usage = client.space.run(*command("--usage"), env=environment(token))
-    assert "session_seconds" in usage.stdout, "as root one asks past the tunnel"
+    assert " of 2h, resets in " in usage.stdout, "as root one asks past the tunnel"
     first.event("status")
     first.process.send_signal(signal.SIGINT)
     assert first.end()[0] == 0
@@ -375,11 +375,29 @@ def test_a_tunnel_that_is_up_already(ground: Ground, client: Client) -> None:
 
 
 @pytest.mark.black_box
-def test_a_read_only_run(ground: Ground) -> None:
-    """Where nothing can be noted nothing is made: one line, with two ways out."""
-    script = 'mount -t tmpfs -o ro none /run && exec "$@"'
-    words = ["unshare", "--mount", "sh", "-c", script, "sh", *command()]
+@pytest.mark.parametrize(
+    ("made", "said"),
+    [
+        ("mount -t tmpfs -o ro none /run", "Read-only file system; where /run is read-only or full, mount a tmpfs"),
+        # Of two pages, one is free: enough for the record, and for nothing else.
+        (
+            "mount -t tmpfs -o size=8k none /run; head -c 4096 /dev/zero > /run/full",
+            "No space left on device; where /run is read-only or full, mount a tmpfs",
+        ),
+        pytest.param(
+            "mount -t tmpfs none /run; touch /run/wg-appliance-client",
+            "File exists; remove /run/wg-appliance-client, which is no folder",
+            marks=pytest.mark.long,
+        ),
+    ],
+)
+@pytest.mark.parametrize("program", [(), ("--", "true")])
+def test_no_room_in_run(ground: Ground, made: str, said: str, program: tuple[str, ...]) -> None:
+    """Where nothing can be noted nothing is made, and a session that is open already is closed: one line, with two ways
+    out."""
+    words = ["unshare", "--mount", "sh", "-c", f'{made}; exec "$@"', "sh", *command(*program)]
     # Its network namespace has no name in there, and needs none.
     done = ground.client.space.run(*words, check=False, env=environment(ground.token))
     assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (1, "", 1)
-    assert "Read-only file system; where /run is read-only or full, mount a tmpfs on it, or take a file" in done.stderr
+    assert said in done.stderr
+    assert ", or take a file for another machine: connect --config-only FILE" in done.stderr

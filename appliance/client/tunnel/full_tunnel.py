@@ -7,8 +7,7 @@ from contextlib import suppress
 from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
-from appliance.client.credentials import write_private
-from appliance.client.run_records import config_of
+from appliance.client.run_records import config_of, write_beside
 from appliance.client.tunnel import ip_rules, links, nft_guard, same_exit, wg_config, wg_quick_cleanup, wg_quick_needs
 from appliance.client.tunnel.device_config import device_config
 from appliance.client.tunnel.tunnel import TunnelCounters, read_counters
@@ -60,7 +59,7 @@ class FullTunnel:
         self._refuse(config)
         same_exit.refuse(config)
         self._say_what_stays_outside(config)
-        write_private(self._file, wg_config.render(config, self._private_key))
+        write_beside(self._file, wg_config.render(config, self._private_key))
         self._run("up")
         if not config.ipv6 and interfaces.has_ipv6():
             ip_rules.prohibit_ipv6(self._marked())
@@ -70,7 +69,7 @@ class FullTunnel:
         """Changes the interface in place: without it, the machine's traffic would leave outside the tunnel."""
         self._refuse(config)
         old, new = device_config(before), device_config(config)
-        write_private(self._file, wg_config.render(config, self._private_key))
+        write_beside(self._file, wg_config.render(config, self._private_key))
         # An interface that loses its last address loses its routes, so the new address is added first.
         mtu = new.mtu if new.mtu != old.mtu else None  # None: what the interface has fits the line
         link.change_link(self._interface, LinkChange(mtu=mtu, add_addresses=frozenset(new.addresses)))
@@ -189,7 +188,8 @@ class FullTunnel:
         except programs.ProgramMissing:
             raise
         except programs.ProgramFailed as error:
-            raise HostError(f"{WG_QUICK} {action} {error.reason}") from error
+            instead = f"; {wg_quick_needs.ONE_PROGRAM}" if action == "up" else ""
+            raise HostError(f"{WG_QUICK} {action} {error.reason}{instead}") from error
 
 
 def _complaint(said: str) -> str:

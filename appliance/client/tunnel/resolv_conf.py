@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from appliance.client.credentials import write_private
+from appliance.client.run_records import write_beside
 from appliance.domain.errors import HostError
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ def give_own_resolvers(addresses: Sequence[str], file: Path) -> None:
     Creates `file`, which the caller removes in the end.
     Raises HostError if the mount namespace or a mount fails.
     """
-    write_private(file, "".join(f"nameserver {address}\n" for address in addresses))
+    write_beside(file, "".join(f"nameserver {address}\n" for address in addresses))
     file.chmod(0o644)
     libc = ctypes.CDLL(None, use_errno=True)
     _check(libc.unshare(_CLONE_NEWNS), "make a mount namespace")

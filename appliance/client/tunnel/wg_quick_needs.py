@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 WG_QUICK = "wg-quick"
 # Debian's packages of the programs that it runs to set up a tunnel for all traffic.
-PACKAGES = {"wg": "wireguard-tools", "ip": "iproute2", "sysctl": "procps", "bash": "bash"}
+PACKAGES = {"wg": "wireguard-tools", "ip": "iproute2", "sysctl": "procps", "bash": "bash", "sort": "coreutils"}
 FILTERS = (("nft",), ("iptables-restore", "ip6tables-restore"))  # one of the two; nft comes first
 ONE_PROGRAM = "or run one program through the tunnel, which does not need it: connect -- COMMAND"
 

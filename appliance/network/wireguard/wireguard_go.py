@@ -180,7 +180,7 @@ class WireguardGo:
 
     def _last_words(self) -> str:
         if self._log_path is None:
-            return ""
+            return f"; this says why: {PROGRAM} -f {self._name}"
         lines = self._log_path.read_text(encoding="utf-8", errors="replace").splitlines()
         return f": {lines[-1]}" if lines else ""
 
