@@ -13,6 +13,7 @@ import click
 
 from appliance.cli import output
 from appliance.cli.os_errors import host_faults
+from appliance.client.humanize import shortened
 from appliance.client.terminal import printable
 from appliance.domain.errors import HostError, InvalidRequest
 
@@ -188,5 +189,5 @@ def _only(regions: list[str]) -> str:
     if not regions:
         raise HostError("no region has an active exit; try again later")
     if len(regions) > 1:
-        raise click.UsageError(f"there is more than one region, name one: {printable(', '.join(regions))}")
+        raise click.UsageError(f"there is more than one region, name one: {shortened(printable(', '.join(regions)))}")
     return regions[0]

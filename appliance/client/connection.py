@@ -9,7 +9,7 @@ import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from appliance.client.api.responses import DONE, ENDED, FAILED, Again, Live, Over
+from appliance.client.api.responses import DONE, ENDED, FAILED, Again, Live, Over, pause
 from appliance.client.api.sessions import ANSWER_GRACE_S, Stopped
 from appliance.client.signals import InterruptedBySignal
 from appliance.client.tunnel import wg_config
@@ -86,6 +86,7 @@ class ClientConnection:
         self._up_with: SessionConfig
         self._is_open = self._is_up = False
         self._idle = False  # the server has ended the session as idle, and another is to be opened
+        self._idle_at_once = 0  # how many in a row were idle before they had been seen live
         self._session: Mapping[str, Any] = {}  # the API's last answer
         self._ask_at = 0.0
         self._failures = 0
@@ -192,12 +193,16 @@ class ClientConnection:
             status = self._sessions.status(self._opened.id, self._failures + 1)
         if isinstance(status, Live):
             self._session = status.session
+            self._idle_at_once = 0
             self._answered(self._options.every_s)
         elif isinstance(status, Again):
             self._put_off(status)
         elif status.reopen:
             screen.remark(f"session {self._opened.id} had ended as idle; opening another with the same key")
             self._idle = True
+            if self._idle_at_once:  # it would go on like this as fast as it answers
+                self._ask_at = _now() + pause(self._idle_at_once)
+            self._idle_at_once += 1
         else:
             return status
         return None

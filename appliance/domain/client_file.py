@@ -10,6 +10,7 @@ MOST_RESOLVERS = 8  # of a DNS line; what asks them takes three (resolv.conf(5))
 _LABEL = re.compile(r"(?!-)[A-Za-z0-9-]{1,63}(?<!-)")
 _NUMBER = re.compile(r"[0-9]+|0[xX][0-9A-Fa-f]*")
 _THIS_NETWORK, _RESERVED = ip_network("0.0.0.0/8"), ip_network("240.0.0.0/4")  # RFC 1122 and RFC 1112
+_IPV4_COMPATIBLE = ip_network("::/96")  # RFC 4291, section 2.5.5.1: given up
 
 
 def is_host_name(text: str) -> bool:
@@ -27,5 +28,5 @@ def is_special(address: IPv4Address | IPv6Address) -> bool:
     if address.is_multicast or address.is_unspecified or address.is_loopback or address.is_link_local:
         return True
     if isinstance(address, IPv6Address):
-        return address.ipv4_mapped is not None
+        return address.ipv4_mapped is not None or address in _IPV4_COMPATIBLE
     return address in _THIS_NETWORK or address in _RESERVED

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+import socket
+import threading
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -18,7 +21,7 @@ from tests.support.client.scripted_api import OPENED, QUOTA_EXCEEDED, SESSION, s
 
 if TYPE_CHECKING:
     import subprocess
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from appliance.client.ui.screen import Screen
     from tests.support.client.scripted_api import ScriptedApi
@@ -28,6 +31,30 @@ if TYPE_CHECKING:
 # A window's title, the screen emptied, a line written over, colour by a C1 control, directions of writing, DEL.
 ORDERS = "\x1b]0;title\a\x1b[2J\r\nfake\x9b31m\u202e\u2066\x7f\u2028"
 POST = "POST /v1/sessions"
+
+
+@contextmanager
+def answering(body: bytes) -> Iterator[str]:
+    """An API that answers 200 with these bytes. Yields its URL."""
+    head = f"HTTP/1.1 200 OK\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+
+    def serve() -> None:
+        while True:
+            try:
+                connection, _ = listener.accept()
+            except OSError:  # the test has ended
+                return
+            with connection:
+                while b"\r\n\r\n" not in connection.recv(65536):
+                    pass
+                connection.sendall(head + body)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=serve)
+        thread.start()
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        listener.shutdown(socket.SHUT_RDWR)
+        thread.join()
 
 
 def orders_in(text: str) -> set[str]:
@@ -62,6 +89,32 @@ def test_orders_to_the_terminal(
     assert orders_in(done.stdout + done.stderr) == set()
     assert "fake" in done.stdout + done.stderr
     assert not any(line.startswith("fake") for line in (done.stdout + done.stderr).splitlines())
+
+
+@pytest.mark.parametrize("number", [b"NaN", b"Infinity", b"-Infinity", b"1e999", b"9" * 5000])
+def test_what_is_no_number_of_json(number: bytes, run: Run) -> None:
+    """Python reads some of them, and would write them: no other program could read our JSON then."""
+    with answering(b'{"tier": "free", "later": ' + number + b"}") as url:
+        for words in (("--usage", "--json"), ("--status", "ses_1", "--json")):
+            done = run("connect", *words, WG_APPLIANCE_API=url)
+            assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
+            assert "is it this appliance that answers?" in done.stderr
+
+
+@pytest.mark.parametrize("currency", ["\ufdfa" * 4000, "EUR", "", "eu\n", 7])
+def test_what_is_no_currency(currency: object) -> None:
+    """It would be shown beside every price."""
+    answer = Answer(200, SESSION | {"cost_time_millicents": 1, "cost_currency": currency})
+    found = on_status(answer, 1)
+    assert isinstance(found, Again)
+    assert "an invalid cost_currency" in found.why
+
+
+def test_a_thousand_regions_are_named_in_short(api: ScriptedApi, run: Run) -> None:
+    """Where one has to be chosen, the line fits on a terminal."""
+    api.answers("GET /v1/regions", 200, {"regions": [{"code": "x" * 30, "node_count": 1}] * 1000})
+    done = run("connect", "--config-only")
+    assert (done.returncode, len(done.stderr) < 1000) == (2, True)
 
 
 def test_orders_in_a_table(api: ScriptedApi, run: Run) -> None:

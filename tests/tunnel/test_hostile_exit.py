@@ -23,6 +23,7 @@ from tests.support.tunnel.appliance_process import PROJECT
 from tests.support.tunnel.client import Client, clients_of
 from tests.support.tunnel.connecting import RUN, command, environment, state_of
 from tests.support.tunnel.hostile_api import ENDLESS, FOREIGN_MEMBERS, LATER, OTHERS, REFUSED
+from tests.support.tunnel.raw_answers import RAW
 from tests.support.tunnel.waiting import READY_SECONDS, until
 from tests.support.tunnel.world import EXIT_IP, WEB_IP, WEB_IP6, World, new_world
 
@@ -40,11 +41,13 @@ pytestmark = pytest.mark.timeout(200)
 # Of each kind a few; `make test-all` tries all of them.
 IN_SHORT = {
     *("narrow", "ipv4_alone", "second_peer", "lan_allowed", "post_up", "gateways_address", "mtu_without_ipv6"),
+    *("carriage_returns", "ends_at_noon", "not_a_number", "to_another_host", "huge_chunk"),
     *("long_id", "flood_of_continues", "flood_of_a_negative_chunk", "a_megabyte_of_reason"),
     *("drips", "continues", "true", "ends_by_dripping", "opens_again_narrow", "opens_again_second_peer"),
 }
 OPENS_AGAIN = [name for name in LATER if name.startswith("opens_again_")]
-STAYS = [name for name in LATER if name not in {*OPENS_AGAIN, "without_ipv6", "other_keepalive", "keepalive_off"}]
+OF_OTHERS = {"without_ipv6", "other_keepalive", "keepalive_off", "always_idle"}
+STAYS = [name for name in LATER if name not in {*OPENS_AGAIN, *OF_OTHERS}]
 # The tunnel's own packets and the questions to the API apart, all that leaves by the uplink for somewhere else than its
 # own link, and all of a LAN's that goes into the tunnel instead.
 _OUTSIDE = f"""
@@ -79,10 +82,10 @@ class Hostile:
     asked: list[str] = field(default_factory=list)
     running: list[subprocess.Popen[str]] = field(default_factory=list)
 
-    def start(self, name: str, *arguments: str, **env: str) -> subprocess.Popen[str]:
-        """Both signals' handling and the terminal's are as in a shell's foreground."""
+    def start(self, name: str, *arguments: str, api: str = "", **env: str) -> subprocess.Popen[str]:
+        """Signals and the terminal are as in a shell's foreground. `api`: instead of the name's URL."""
         running = subprocess.Popen(
-            self.client.space.prefix(*command("test", *arguments, api=f"http://{EXIT_IP}:{PORT}/{name}")),
+            self.client.space.prefix(*command("test", *arguments, api=api or f"http://{EXIT_IP}:{PORT}/{name}")),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -212,7 +215,38 @@ def test_three_ctrl_c_end_what_never_ends(hostile: Hostile, name: str) -> None:
 
 
 @pytest.mark.black_box
-@pytest.mark.parametrize("name", of([*FOREIGN_MEMBERS, *OTHERS, *HOSTILE_FILES]))
+@pytest.mark.parametrize("above", [1, *(pytest.param(each, marks=pytest.mark.long) for each in (2, 3))])
+def test_three_ctrl_c_end_a_handshake_of_tls(hostile: Hostile, above: int) -> None:
+    """Which is silent, drips, or ends in the middle of a record."""
+    running = hostile.start("", api=f"https://{EXIT_IP}:{PORT + above}")
+    until(lambda: f"tls_{above} ClientHello" in hostile.asked, "it has begun")
+    for _ in range(3):
+        running.send_signal(signal.SIGINT)
+        time.sleep(0.1)
+    begun = time.monotonic()
+    _, err = running.communicate(timeout=READY_SECONDS)
+    assert (running.returncode, time.monotonic() - begun < ENDS_WITHIN_S) == (1, True), err
+    assert "interrupted by SIGINT before the tunnel was up" in err
+
+
+def test_always_idle_is_not_asked_at_once(hostile: Hostile) -> None:
+    """A session that is idle as soon as it is open is opened again more and more slowly, not as fast as it goes."""
+    running = hostile.start("always_idle", "--json")
+    connected(running)
+    assert running.stdout is not None
+    for _ in range(3):
+        while json.loads(running.stdout.readline())["event"] != "remark":
+            pass
+    asked = hostile.count("always_idle", "POST v1/sessions")
+    time.sleep(2.5)
+    assert hostile.count("always_idle", "POST v1/sessions") - asked <= 2
+    running.send_signal(signal.SIGINT)
+    running.communicate(timeout=READY_SECONDS)
+    assert running.returncode == 0
+
+
+@pytest.mark.black_box
+@pytest.mark.parametrize("name", of([*FOREIGN_MEMBERS, *OTHERS, *HOSTILE_FILES, *RAW, "mtu_without_ipv6"]))
 def test_one_program_is_as_careful(hostile: Hostile, name: str) -> None:
     """The same answers, for the tunnel of one program: it is not started."""
     running = hostile.start(name, "--", "touch", str(RUN / "started"))

@@ -50,6 +50,7 @@ NO_EXITS = [
     "ff02::1",
 ]
 MAPPED = "::ffff:192.0.2.1"
+COMPATIBLE = "::192.0.2.1"
 
 
 def is_served(key: str, value: object) -> bool:
@@ -69,7 +70,7 @@ def is_dialled(line: str) -> bool:
     return True
 
 
-@pytest.mark.parametrize("name", [*NAMES, *NO_NAMES, *ADDRESSES, *NO_EXITS, MAPPED])
+@pytest.mark.parametrize("name", [*NAMES, *NO_NAMES, *ADDRESSES, *NO_EXITS, MAPPED, COMPATIBLE])
 def test_an_endpoint_that_is_served_is_dialled(name: str) -> None:
     """What `serve` takes, `connect` takes, and nothing else: a name may end in a label that begins with a digit."""
     host = f"[{name}]" if ":" in name else name
@@ -84,7 +85,7 @@ def test_an_endpoint_that_is_served_is_dialled(name: str) -> None:
         ["9.9.9.9", "2620:fe::fe", "10.0.0.53", "192.168.1.53", "100.64.0.1"],
         [f"192.0.2.{last}" for last in range(1, 9)],
         [f"192.0.2.{last}" for last in range(1, 10)],
-        *([address] for address in (*NO_EXITS, MAPPED, "127.0.0.53", "::1")),
+        *([address] for address in (*NO_EXITS, MAPPED, COMPATIBLE, "127.0.0.53", "::1")),
     ],
 )
 def test_resolvers_that_are_served_are_asked(resolvers: list[str]) -> None:

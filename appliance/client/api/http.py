@@ -6,6 +6,8 @@ What answers may be hostile: a request has one deadline from the first look-up t
 from __future__ import annotations
 
 import json
+import math
+import re
 from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass
@@ -27,6 +29,12 @@ LONGEST_TEXT = 4096  # characters of a member that is text
 Fields = Mapping[str, type]  # the types of a JSON object's members, by name
 NONE: Fields = {}
 MOST = 2**63 - 1  # the largest number that the API sends
+
+
+class Currency(str):
+    """Marks a member that is a currency's code (ISO 4217), in small letters."""
+
+    __slots__ = ()
 
 
 class NoAnswer(HostError):
@@ -111,6 +119,8 @@ def _is(kind: type, value: object) -> bool:
     never longer than a file."""
     if kind is int:
         return type(value) is int and 0 <= value <= MOST
+    if kind is Currency:
+        return isinstance(value, str) and re.fullmatch(r"[a-z]{3}", value) is not None
     if kind is str:
         return isinstance(value, str) and len(value) <= LONGEST_TEXT
     return isinstance(value, kind)
@@ -118,10 +128,18 @@ def _is(kind: type, value: object) -> bool:
 
 def _object(content: bytes) -> Mapping[str, Any]:
     try:
-        value = json.loads(content)
+        value = json.loads(content, parse_constant=_finite, parse_float=_finite)
     except (ValueError, RecursionError):
         return {}
     return value if isinstance(value, dict) else {}
+
+
+def _finite(text: str) -> float:
+    """Raises ValueError for what RFC 8259 has no form for: NaN, and numbers beyond a double's range."""
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"{text[:20]} is no number of JSON")
+    return number
 
 
 def _seconds(text: str | None) -> int | None:

@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from appliance.client.api.http import Currency
 from appliance.client.humanize import long_span, shortened, size
 from appliance.domain.errors import HostError
 
@@ -27,7 +28,8 @@ COST = ("cost_time_millicents", "cost_bytes_millicents")
 SESSION: Fields = {"id": str, "region": str, "public_ip": str, "bytes_in": int, "bytes_out": int}
 SESSION_MORE: Fields = {
     **dict.fromkeys((*QUOTAS, *COST), int),
-    **dict.fromkeys(("cost_currency", "terminated_reason"), str),
+    "cost_currency": Currency,
+    "terminated_reason": str,
 }
 OPENED: Fields = dict.fromkeys(("id", "public_ip", "wg_config", "tier", "expires_at"), str)
 # An id is part of paths and of the record of a run; the others are shown.

@@ -18,7 +18,6 @@ from appliance.network.uplinks import INTERNET
 from appliance.network.wireguard import link
 from appliance.network.wireguard.backend import choose_device, existing_device
 from appliance.network.wireguard.tunnel import LinkChange
-from appliance.network.wireguard.tunnel_mtu import LEAST
 from appliance.network.wireguard.wireguard_go import end_wireguard_go
 
 if TYPE_CHECKING:
@@ -136,10 +135,10 @@ class FullTunnel:
                 f"{whose} resolvers ({', '.join(config.resolvers)}), for which {WG_QUICK} needs resolvconf: "
                 "apt-get install openresolv; or go on with this machine's own: --dns none"
             )
-        if config.ipv6 and config.mtu is not None and config.mtu < LEAST:
+        if config.ipv6 and config.is_too_small_for_ipv6:
             raise HostError(
-                f"the exit's MTU {config.mtu} is too small for IPv6 ({LEAST} at least), which would leave outside the "
-                "tunnel; its operator can leave wireguard.mtu at auto"
+                f"the exit's MTU {config.mtu} is too small for IPv6, which would leave outside the tunnel; "
+                f"{wg_config.MTU_REMEDY}"
             )
         dialled = device_config(config).server.endpoint.host
         own = interfaces.host_interfaces(without=self._interface)

@@ -16,7 +16,7 @@ from appliance.client.tunnel.device_config import device_config
 from appliance.client.tunnel.namespace import Namespace
 from appliance.client.tunnel.resolv_conf import give_own_resolvers
 from appliance.client.tunnel.tunnel import TunnelCounters, read_counters
-from appliance.client.tunnel.wg_config import PUBLIC_RESOLVER, network_of
+from appliance.client.tunnel.wg_config import MTU_REMEDY, PUBLIC_RESOLVER, network_of
 from appliance.domain.errors import ApplianceError, HostError
 from appliance.network import interfaces
 from appliance.network.wireguard import link, tunnel_mtu
@@ -51,6 +51,7 @@ class NamespaceTunnel:
         choose_device("auto", self._interface)
 
     def up(self, config: SessionConfig) -> None:
+        _refuse(config)
         same_exit.refuse(config)
         wanted = device_config(config)
         self._mtu = _mtu(wanted)
@@ -66,6 +67,7 @@ class NamespaceTunnel:
             space.run(give_own_resolvers, config.resolvers, self._resolv_conf)
 
     def change(self, before: SessionConfig, config: SessionConfig) -> None:
+        _refuse(config)
         space, wanted = self._made(), device_config(config)
         self._mtu = _mtu(wanted)
         gone = frozenset(device_config(before).addresses) - frozenset(wanted.addresses)
@@ -138,6 +140,11 @@ def refuse_resolvers(asked: Sequence[str]) -> None:
                 f"--dns {resolver} is in {where}, out of reach of a program that has the tunnel alone; name another, "
                 "or leave it to the exit"
             )
+
+
+def _refuse(config: SessionConfig) -> None:
+    if config.has_ipv6_address and config.is_too_small_for_ipv6:
+        raise HostError(f"the exit's MTU {config.mtu} is too small for the IPv6 address that it gives; {MTU_REMEDY}")
 
 
 def _mtu(wanted: DeviceConfig) -> int:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from appliance.domain.client_file import MOST_RESOLVERS, is_host_name, is_special
 from appliance.domain.errors import HostError, InvalidRequest
-from appliance.network.wireguard import keys
+from appliance.network.wireguard import keys, tunnel_mtu
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -25,6 +25,7 @@ LONGEST = 4096  # bytes
 EVERYTHING = {True: "0.0.0.0/0, ::/0", False: "0.0.0.0/0"}  # AllowedIPs, with and without IPv6
 PUBLIC_RESOLVER = "9.9.9.9"  # Quad9; used if no other resolver is named
 MTU = range(576, 9001)  # what an exit's `wireguard.mtu` may be
+MTU_REMEDY = f"its operator can leave wireguard.mtu at auto, or set {tunnel_mtu.LEAST} or more"
 
 INTERFACE, PEER = "[Interface]", "[Peer]"
 _KEYS = {INTERFACE: {"Address", "MTU", "DNS"}, PEER: {"PublicKey", "Endpoint", "AllowedIPs", "PersistentKeepalive"}}
@@ -53,6 +54,11 @@ class SessionConfig:
     asked: bool = False
 
     @property
+    def is_too_small_for_ipv6(self) -> bool:
+        """Tells whether no interface with this MTU can have IPv6 (RFC 8200, section 5)."""
+        return self.mtu is not None and self.mtu < tunnel_mtu.LEAST
+
+    @property
     def has_ipv6_address(self) -> bool:
         return any(address.version == 6 for address in self.addresses)
 
@@ -69,10 +75,11 @@ def parse(text: str, *, ipv6: bool) -> SessionConfig:
     if allowed != EVERYTHING[ipv6]:
         _refuse(f"AllowedIPs is {allowed[:100]} and not {EVERYTHING[ipv6]}: traffic would leave outside the tunnel")
     host, _, port = values["Endpoint"].rpartition(":")
+    addresses = _addresses(values["Address"], ipv6=ipv6)
     return SessionConfig(
-        addresses=_addresses(values["Address"], ipv6=ipv6),
+        addresses=addresses,
         mtu=_number("MTU", values["MTU"], MTU) if "MTU" in values else None,
-        resolvers=_resolvers(values["DNS"]) if "DNS" in values else (),
+        resolvers=_resolvers(values["DNS"], addresses) if "DNS" in values else (),
         server_key=_key(values["PublicKey"]),
         host=_host(host),
         port=_number("the endpoint's port", port, range(1, 65536)),
@@ -172,13 +179,13 @@ def _addresses(text: str, *, ipv6: bool) -> tuple[IPAddress, ...]:
     return tuple(found)
 
 
-def _resolvers(text: str) -> tuple[str, ...]:
+def _resolvers(text: str, own: Sequence[IPAddress]) -> tuple[str, ...]:
     parts = text.split(", ")
     if len(parts) > MOST_RESOLVERS:
         _refuse(f"DNS has {len(parts)} addresses, more than {MOST_RESOLVERS}")
     found = [_address("DNS", part) for part in parts]
     for address in found:
-        if is_special(address):
+        if is_special(address) or address in own:
             _refuse(f"DNS {address} is no address of a resolver")
     return tuple(map(str, found))
 

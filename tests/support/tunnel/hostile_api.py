@@ -9,6 +9,7 @@ line a request: `NAME METHOD rest-of-path`.
 from __future__ import annotations
 
 import json
+import select
 import socket
 import sys
 import threading
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING
 
 from tests.support.client.hostile_files import ADDRESS, ENDPOINT, HOSTILE_FILES, KEEPALIVE, changed
 from tests.support.client.scripted_api import CONFIG, OPENED, QUOTA_EXCEEDED, SESSION
+from tests.support.tunnel.raw_answers import FIGURES, RAW, STALLING, TLS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -102,6 +104,7 @@ ENDLESS = {
     "drips_chunks": _endless(b"1\r\nx\r\n", HEAD + b"Transfer-Encoding: chunked\r\n\r\n"),
     "drips_trailers": _endless(b"X: x\r\n", HEAD + b"Transfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n"),
     "continues": _endless(b"HTTP/1.1 100 Continue\r\n\r\n"),
+    **STALLING,
 }
 # What comes faster than it can be wanted, or is no HTTP.
 FLOODS = {
@@ -134,6 +137,8 @@ LATER: dict[str, Body] = {
         "wg_config": CONFIG.replace(", fd65:7869:7400::2/128", "").replace("0.0.0.0/0, ::/0", "0.0.0.0/0"),
     },
     "small_line": _file("MTU = 1420\n", ""),
+    **dict.fromkeys(FIGURES, OPENED),
+    "always_idle": OPENED,
     "other_keepalive": _file(KEEPALIVE, "PersistentKeepalive = 7\n"),
     "keepalive_off": _file(KEEPALIVE, "PersistentKeepalive = 0\n"),
     "dead_end": _file(ENDPOINT, "Endpoint = 203.0.113.9:9"),
@@ -150,8 +155,10 @@ def _later(name: str, method: str, connection: socket.socket, asked: int) -> Non
         _answer(connection, 201, FOREIGN_FILES.get(again) or FOREIGN_MEMBERS.get(again) or _hostile(again))
     elif method == "POST":
         _answer(connection, 201, LATER[name])
-    elif method == "GET" and again != name:
+    elif method == "GET" and (again != name or name == "always_idle"):
         _answer(connection, 200, IDLE)
+    elif method == "GET" and name in FIGURES:
+        _answer(connection, 200, FIGURES[name])
     elif (method, name) in {("DELETE", "ends_by_dripping"), ("GET", "status_drips")}:
         ENDLESS["drips"](connection)
     else:
@@ -164,16 +171,25 @@ def _hostile(name: str) -> Body:
 
 class _Server:
     def __init__(self, port: int) -> None:
-        self._listener = socket.create_server(("", port), backlog=64)
+        self._listeners = {socket.create_server(("", port + above), backlog=64): above for above in (0, *TLS)}
         self._asked: dict[str, int] = {}
 
     def serve(self) -> None:
         _say("ready")
         while True:
-            connection, _ = self._listener.accept()
-            threading.Thread(target=self._handle, args=(connection,), daemon=True).start()
+            for listener in select.select(list(self._listeners), [], [])[0]:
+                connection, _ = listener.accept()
+                above = self._listeners[listener]
+                target = self._shake_hands if above else self._handle
+                threading.Thread(target=target, args=(connection, above), daemon=True).start()
 
-    def _handle(self, connection: socket.socket) -> None:
+    def _shake_hands(self, connection: socket.socket, above: int) -> None:
+        with connection, suppress(OSError):
+            connection.recv(65536)
+            _say(f"tls_{above} ClientHello")
+            TLS[above](connection)
+
+    def _handle(self, connection: socket.socket, _: int) -> None:
         with connection, suppress(OSError):
             method, path = next(_heads(connection)).split(" ")[:2]
             _, name, rest = path.split("/", 2)
@@ -186,6 +202,8 @@ class _Server:
             _later(name, method, connection, self._asked[name])
         elif name in ENDLESS or name in FLOODS:
             (ENDLESS | FLOODS)[name](connection)
+        elif method == "POST" and name in RAW:
+            RAW[name](connection)
         elif method != "POST":
             _answer(connection, 200, SESSION)
         elif name in OTHERS:
@@ -204,7 +222,10 @@ def _heads(connection: socket.socket) -> Iterator[str]:
     """The request, once all of it is here: a connection that is closed with bytes unread is reset."""
     received = b""
     while b"\r\n\r\n" not in received:
-        received += connection.recv(65536)
+        more = connection.recv(65536)
+        if not more:
+            raise ConnectionError("it has asked for nothing")
+        received += more
     head, _, body = received.partition(b"\r\n\r\n")
     length = next((int(line[15:]) for line in head.split(b"\r\n") if line.lower().startswith(b"content-length:")), 0)
     while len(body) < length:
@@ -212,7 +233,7 @@ def _heads(connection: socket.socket) -> Iterator[str]:
     yield head.decode()
 
 
-REFUSED = [*HOSTILE_FILES, *FOREIGN_FILES, *FOREIGN_MEMBERS, *OTHERS, *FLOODS]
+REFUSED = [*HOSTILE_FILES, *FOREIGN_FILES, *FOREIGN_MEMBERS, *OTHERS, *FLOODS, *RAW]
 
 if __name__ == "__main__":
     _Server(int(sys.argv[1])).serve()
