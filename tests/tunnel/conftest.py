@@ -112,8 +112,8 @@ def ground(shared: Ground) -> Iterator[Ground]:
 def piped(ground: Ground) -> Iterator[Callable[..., Piped]]:
     started: list[Piped] = []
 
-    def start(token: str, *arguments: str) -> Piped:
-        started.append(Piped(ground.client, token, *arguments))
+    def start(token: str, *arguments: str, **env: str) -> Piped:
+        started.append(Piped(ground.client, token, *arguments, **env))
         return started[-1]
 
     yield start

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support.tunnel.connecting import Piped, command, environment
+from tests.support.tunnel.connecting import command, environment
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
-    from tests.support.tunnel.connecting import Ground
+    from tests.support.tunnel.connecting import Ground, Piped
 
 LAN, LAN6 = "198.51.100.17", "2001:db8:1:1::1"
 OWN = "198.51.100.18"
@@ -30,13 +32,18 @@ def with_resolvconf(folder: Path) -> dict[str, str]:
 
 
 @pytest.mark.black_box
-def test_a_resolver_of_the_lan_stays_reachable(ground: Ground, tmp_path: Path) -> None:
+def test_a_resolver_of_the_lan_stays_reachable(ground: Ground, piped: Callable[..., Piped], tmp_path: Path) -> None:
     """The user's own, of both IP versions: the machine asks it in the LAN as before, which is said; all else is in the
     tunnel."""
     words = ("--json", "--dns", LAN, "--dns", LAN6, "--dns", "9.9.9.9")
-    running = Piped(ground.client, ground.token, *words, **with_resolvconf(tmp_path))
-    first = [running.event("remark")["text"] for _ in range(2)]
-    interface = running.event("connected")["interface"]
+    running = piped(ground.token, *words, **with_resolvconf(tmp_path))
+    events = []
+    for line in running.lines():
+        events.append(json.loads(line))
+        if events[-1]["event"] == "connected":
+            break
+    assert [each["event"] for each in events] == ["remark", "remark", "connected"]
+    first, interface = [each["text"] for each in events[:2]], events[2]["interface"]
     space = ground.client.space
     for address, way in ((LAN, "eth0"), (LAN6, "eth0"), ("9.9.9.9", interface)):
         assert f"dev {way} " in space.run("ip", "route", "get", address).stdout
