@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, TypeVar
 from appliance.cli.os_errors import host_faults
 from appliance.cli.output import remark
 from appliance.config.load import read_settings
+from appliance.domain.believed_clock import BelievedClock
 from appliance.domain.clock import HostClock
 from appliance.domain.errors import HostError, StoreError
 from appliance.store.file_owner import become_owner
@@ -35,12 +36,13 @@ IN_MEMORY = Path(":memory:")  # a store without a file. https://www.sqlite.org/i
 
 @dataclass(frozen=True, slots=True)
 class Admin:
-    """Holds what an admin command works with. `now`: wall clock time in ms."""
+    """Holds what an admin command works with. `now`: wall clock time in ms, as the server goes by."""
 
     settings: Settings
     state: StateDir
     store: Store
     now: int
+    clock: BelievedClock
     settle_s: float = SETTLE_S
 
     @asynccontextmanager
@@ -88,7 +90,6 @@ def run(config_file: Path | None, work: Callable[[Admin], Awaitable[T]]) -> T:
 
     settings = read_settings(config_file, os.environ)
     state = StateDir(settings.node.state_dir)
-    now = HostClock().now().wall_ms
 
     async def rehearse() -> None:
         await (await database.Store.open(IN_MEMORY)).close()
@@ -96,7 +97,9 @@ def run(config_file: Path | None, work: Callable[[Admin], Awaitable[T]]) -> T:
     async def with_store() -> T:
         store = await database.Store.open(state.store)
         try:
-            return await work(Admin(settings, state, store, now))
+            async with store.read() as db:
+                clock = BelievedClock(HostClock(), (await node_row.read(db)).known)
+            return await work(Admin(settings, state, store, clock.now().wall_ms, clock))
         except sqlite3.DatabaseError as error:
             if type(error) is sqlite3.DatabaseError:  # the file is damaged; subclasses are errors of the query
                 raise database.explain(error, state.store) from error

@@ -36,5 +36,5 @@ def backup(config_file: Path | None, file: Path, keep: int | None) -> None:
     remark(f"saved {target} ({size(target.stat().st_size)})")
     if keep is not None:
         with host_faults("cannot remove"):
-            for gone in drop_oldest(file, keep):
+            for gone in drop_oldest(file, keep, target):
                 remark(f"removed {gone}")

@@ -8,6 +8,7 @@ import click
 
 from appliance.cli import admin, output
 from appliance.cli.lazy_group import Commands
+from appliance.domain import clock_steps
 from appliance.domain.entities import Reason, State
 from appliance.store.queries import node as rows
 from appliance.store.queries import sessions as session_rows
@@ -61,16 +62,26 @@ def drain(config_file: Path | None, now: bool, yes: bool) -> None:
 
 
 @node.command()
+@click.option("--accept-clock", is_flag=True, help="Also believe the wall clock, although it stepped.")
 @click.pass_obj
-def resume(config_file: Path | None) -> None:
+def resume(config_file: Path | None, accept_clock: bool) -> None:
     """Take new sessions again after a drain."""
 
-    async def work(a: Admin) -> None:
+    async def work(a: Admin) -> tuple[int, int]:
+        ahead_ms, right = a.clock.ahead_ms, a.clock.host.now()
         async with a.change() as db:
             await rows.set_drained(db, drained=False)
+            if accept_clock and ahead_ms:
+                await rows.accept_clock(db, right)
+        return ahead_ms, right.wall_ms
 
-    admin.run(config_file, work)
+    ahead_ms, right_ms = admin.run(config_file, work)
     output.remark("resumed: new sessions are taken")
+    if accept_clock and ahead_ms:
+        was = f"which is {clock_steps.in_words(ahead_ms)} what was believed"
+        output.remark(f"the wall clock is taken to be right: {output.rfc3339(right_ms)}, {was}")
+    elif accept_clock:
+        output.remark(f"the wall clock, {output.rfc3339(right_ms)}, is believed already: there is nothing to accept")
 
 
 async def _status(a: Admin) -> dict[str, Any]:
@@ -91,4 +102,18 @@ async def _status(a: Admin) -> dict[str, Any]:
         "addresses_in_use": len({s.address_offset for s in unfinished}),
         "addresses_capacity": a.settings.wireguard.subnet.num_addresses - NO_CLIENTS,
         "store": str(a.state.store),
+        **_clock(a),
+    }
+
+
+def _clock(a: Admin) -> dict[str, Any]:
+    """Returns what is wrong with the wall clock and what the exit goes by; nothing if the clock is believed."""
+    ahead_ms = a.clock.ahead_ms
+    if not ahead_ms:
+        return {}
+    return {
+        "clock_doubted": True,
+        "wall_clock": output.rfc3339(a.clock.host.now().wall_ms),
+        "goes_on_with": output.rfc3339(a.now),
+        "clock_remedy": f"{clock_steps.SYNCHRONISE}; if the wall clock is right: {clock_steps.ACCEPT}",
     }

@@ -29,12 +29,11 @@ def usage(config_file: Path | None, name: str, as_json: bool) -> None:
 
     async def work(a: Admin) -> tuple[Account, TierSettings, Quota, int]:
         from appliance.config.plans import Terms
-        from appliance.domain.clock import HostClock
         from appliance.metering.usage import Quotas
 
         async with a.store.read() as db:
             account = await find(db, name)
-        quotas = Quotas(a.store, None, Terms(a.settings), HostClock())
+        quotas = Quotas(a.store, None, Terms(a.settings), a.clock)
         return account, a.settings.tiers[account.tier], await quotas.of(account), a.now
 
     account, tier, quota, now = admin.run(config_file, work)

@@ -23,6 +23,10 @@ class Moment:
     boot_id: str
 
 
+TIME_ERROR = 5  # linux/timex.h
+TIMEX_SIZE = 512  # struct timex has 208 bytes; all zero, it only queries
+
+
 class Clock(Protocol):
     def now(self) -> Moment: ...
 
@@ -52,3 +56,14 @@ class HostClock:
             boot_ms=time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1_000_000,
             boot_id=self._boot_id,
         )
+
+    def synchronised(self) -> bool:
+        """Tells whether a time service keeps the wall clock synchronised: adjtimex(2).
+
+        The kernel reports it as unsynchronised until a time service sets it, when it is set in any other way, and some
+        hours after that service stopped. A kernel that may not be asked counts as unsynchronised.
+        """
+        import ctypes
+
+        answer = ctypes.CDLL(None).adjtimex(ctypes.create_string_buffer(TIMEX_SIZE))
+        return bool(0 <= answer != TIME_ERROR)

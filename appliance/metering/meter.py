@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
-from appliance.domain import accounting, charges, windows
+from appliance.domain import accounting, charges, clock_steps, windows
 from appliance.domain.accounting import Reading
 from appliance.domain.charges import Amount
 from appliance.domain.errors import StoreUnavailable
@@ -115,7 +115,7 @@ class Meter:
                 session = time.after
             reading = read_session(session, sample, live.baseline(key), dump.ifindex, now)
             if reading is not None:
-                yield reading
+                yield _dated(reading, session, now)
 
     def _divided(self, session: Session, quiet: Moment, now: Moment) -> bool:
         """Tells whether a window or a day ends between the session's last count and now.
@@ -196,6 +196,16 @@ class Meter:
             use = Use(r.amount.total_bytes, r.amount.time_ms, r.start_ms, r.end_ms)
             accounts[account.id] = replace(account, windows=account.windows.spend(self._terms.tiers[account.tier], use))
         return Count(readings, {r.after.public_key: r.after for r in readings}, accounts)
+
+
+def _dated(reading: Reading, session: Session, now: Moment) -> Reading:
+    """Corrects when the last handshake was, which the kernel tells by the host's wall clock."""
+    after, told_ms = reading.after, reading.after.last_handshake_at
+    if told_ms is None or after.handshake_seen_ns == session.handshake_seen_ns:
+        return reading
+    start_ms = now.wall_ms - accounting.elapsed_ms(session, now)
+    at_ms = clock_steps.handshake_at(told_ms, start_ms, now.wall_ms)
+    return reading if at_ms == told_ms else replace(reading, after=replace(after, last_handshake_at=at_ms))
 
 
 def _read_time(session: Session, *, upto: Moment, now: Moment) -> Reading:

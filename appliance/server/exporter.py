@@ -72,6 +72,11 @@ class ExitCollector(Collector):
         yield GaugeMetricFamily(
             "wg_appliance_clients_routed", "1: the host's routing lets clients' packets pass", routed
         )
+        yield GaugeMetricFamily(
+            "wg_appliance_clock_doubted_seconds",
+            "How far the host's wall clock is ahead of the one that is believed; 0: it is believed",
+            self._ticker.clock_ahead_ms / 1000,
+        )
         yield CounterMetricFamily("wg_appliance_ticks", "Whole ticks", self._ticker.ticks)
         yield CounterMetricFamily("wg_appliance_ticks_failed", "Ticks that met a fault", self._ticker.failed_ticks)
         yield CounterMetricFamily(

@@ -54,7 +54,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
     from appliance.config.load import Settings
-    from appliance.domain.clock import Clock
+    from appliance.domain.believed_clock import BelievedClock
     from appliance.network.exit_node import Exit
     from appliance.network.firewall.conntrack_size import ConntrackSizes
     from appliance.network.firewall.firewall import HostEgress
@@ -108,10 +108,11 @@ async def _serve(read_settings: Callable[[], Settings], environ: Mapping[str, st
         state.require_whole()
         listening = listeners.bind(settings, stack)
         certificate = _certificate(settings)
-        clock, metrics = HostClock(), Metrics()
-        host = await _open_host(settings, state, environ.get(WIREGUARD_GO_UNIT), clock, metrics, stack)
+        host_clock, metrics = HostClock(), Metrics()
+        host = await _open_host(settings, state, environ.get(WIREGUARD_GO_UNIT), host_clock, metrics, stack)
         systemd.status("starting: checking the store")
         store = await _open_store(state, metrics, stack)
+        clock = await assembly.believed_clock(store, host_clock)
         parts = await _build_parts(host, store, clock, metrics)
         host.follower.wake_up = parts.wakeup.request_tick
         stack.push_async_callback(_leave_host, host)
@@ -156,7 +157,7 @@ async def _open_host(
     settings: Settings,
     state: StateDir,
     wireguard_go_unit: str | None,
-    clock: Clock,
+    clock: HostClock,
     metrics: Metrics,
     stack: AsyncExitStack,
 ) -> _Host:
@@ -211,7 +212,7 @@ async def _open_store(state: StateDir, metrics: Metrics, stack: AsyncExitStack) 
     return store
 
 
-async def _build_parts(host: _Host, store: Store, clock: Clock, metrics: Metrics) -> Parts:
+async def _build_parts(host: _Host, store: Store, clock: BelievedClock, metrics: Metrics) -> Parts:
     return await assembly.build(
         host.settings,
         store=store,
@@ -230,7 +231,7 @@ def _register_collectors(metrics: Metrics, host: _Host, parts: Parts, supervisor
     metrics.registry.register(ConntrackCollector(egress_assembly.PROC))
 
 
-def _service_status(systemd: Systemd, parts: Parts, clock: Clock) -> ServiceStatus:
+def _service_status(systemd: Systemd, parts: Parts, clock: BelievedClock) -> ServiceStatus:
     return ServiceStatus(
         systemd, node=parts.node, readiness=parts.services.readiness, live=parts.live, ticker=parts.ticker, clock=clock
     )
@@ -295,7 +296,7 @@ async def _run(
 def _web_servers(
     host: _Host,
     parts: Parts,
-    clock: Clock,
+    clock: BelievedClock,
     metrics: Metrics,
     listening: Listeners,
     certificate: Certificate | None,

@@ -101,6 +101,8 @@ class ServiceStatus:
         if self._node.drained:
             words.append("drained, no new sessions")
         words.append(f"sessions live: {len(self._live)}")
+        if self._ticker.clock_ahead_ms:
+            words.append("the host's wall clock is not believed, see node status")
         if self.remark is not None:
             words.append(self.remark)
         return "; ".join(words)

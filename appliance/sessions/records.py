@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
     import aiosqlite
 
-    from appliance.domain.clock import Clock
+    from appliance.domain.believed_clock import BelievedClock
     from appliance.metering.meter import Meter
     from appliance.store.database import Store
     from appliance.store.live import LiveSessions
@@ -23,7 +23,7 @@ class Records:
     store: Store
     live: LiveSessions
     meter: Meter
-    clock: Clock
+    clock: BelievedClock
 
     def committing(self) -> AbstractAsyncContextManager[aiosqlite.Connection]:
         """Returns a transaction that memory follows. It raises StoreUnavailable: if it cannot be committed."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
+from appliance.domain import clock_steps
+from appliance.domain.clock import rfc3339
 from appliance.domain.errors import EgressError, StoreUnavailable, TunnelError
 from appliance.sessions.convergence import fresh_keys
 from appliance.store.queries import accounts as account_rows
@@ -59,6 +61,7 @@ class Ticker:
         self._link: Link | None = None  # as last read
         self._took_s = 0.0  # how long the last tick took
         self._whole_at_ms: int | None = None  # when a whole tick last committed
+        self._clock_doubted = False  # as last said
         self.routing_fault: str | None = None  # why clients' packets do not pass, by the last whole tick
         self.last_tick_ms: int | None = None  # CLOCK_BOOTTIME at the end of the last whole tick
         self.ended_ms: int | None = None  # and at the end of the last tick of any kind, failed or not
@@ -105,6 +108,7 @@ class Ticker:
             self._took_s = (self.ended_ms - started) / 1000
         self._metrics.ticked(self._took_s, whole=whole)
         self._report(fault)
+        self._report_clock()
         self._ending.release_addresses()
 
     def _report(self, fault: str | None) -> None:
@@ -116,6 +120,26 @@ class Ticker:
         elif fault is None and before is not None:
             log.info("ready")
         self._node.health.checked(fault)
+
+    @property
+    def clock_ahead_ms(self) -> int:
+        """Returns how far the host's wall clock is ahead of the one that is believed; 0: it is the one."""
+        return self._records.clock.ahead_ms
+
+    def _report_clock(self) -> None:
+        """Logs when the host's wall clock begins to be doubted, and when it is believed again."""
+        now, ahead_ms = self._records.clock.now(), self.clock_ahead_ms
+        if bool(ahead_ms) == self._clock_doubted:
+            return
+        self._clock_doubted = bool(ahead_ms)
+        if ahead_ms:
+            log.warning(
+                "the wall clock is %s what the boot clock and the last heartbeat say, and nothing synchronises it: "
+                "going on with %s; synchronise it (%s), or if it is right: %s",
+                *(clock_steps.in_words(ahead_ms), rfc3339(now.wall_ms), clock_steps.SYNCHRONISE, clock_steps.ACCEPT),
+            )
+        else:
+            log.warning("the wall clock is believed again: it is %s", rfc3339(now.wall_ms))
 
     def _is_due(self) -> bool:
         now = self._records.clock.now().boot_ms
@@ -176,6 +200,8 @@ class Ticker:
         async with self._records.store.read() as db:
             row = await node_row.read(db)
         self._node.drained = row.drained
+        if row.accepted is not None:
+            self._records.clock.accept(row.accepted)
         requested = row.requested if row.requested > row.applied else None
         if requested is not None or not self._records.live.in_sync:
             self._tokens.forget()

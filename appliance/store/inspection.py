@@ -11,10 +11,16 @@ from appliance.domain.clock import Moment
 from appliance.domain.errors import StoreError
 from appliance.store import integrity, migration
 
+BEAT = "SELECT beat_wall_ms, beat_boot_ms, beat_boot_id FROM node"
+ACCEPTED = "SELECT right_wall_ms, right_boot_ms, right_boot_id FROM node"
+
 
 @dataclass(frozen=True, slots=True)
 class Inspection:
-    """Describes a store. `newest`: the version this program migrates it to. `heartbeat`: None before the first."""
+    """Describes a store. `newest`: the version this program migrates it to. `heartbeat`: None before the first.
+
+    `known`: the last moment whose wall time is believed.
+    """
 
     damage: str | None
     ours: bool = True
@@ -22,6 +28,7 @@ class Inspection:
     newest: int = 0
     heartbeat: Moment | None = None
     drained: bool = False
+    known: Moment | None = None
 
 
 def inspect(path: Path, newest: int) -> Inspection:
@@ -32,14 +39,16 @@ def inspect(path: Path, newest: int) -> Inspection:
             (version,) = db.execute("PRAGMA user_version").fetchone()
             (application,) = db.execute("PRAGMA application_id").fetchone()
             # A database of another program need not have this table.
-            heartbeat, drained = _node(db) if application == migration.APPLICATION_ID else (None, False)
+            own = application == migration.APPLICATION_ID
+            heartbeat, drained = _node(db) if own else (None, False)
+            accepted = _moment(db, ACCEPTED) if own else None
     except StoreError as error:
         return Inspection(damage=str(error))
     except sqlite3.Error as error:
         return Inspection(damage=f"cannot read the store {path}: {error}; try again")
     # A store that was created and never opened is empty, with both numbers 0.
     ours = application == migration.APPLICATION_ID or (application, version) == (0, 0)
-    return Inspection(None, ours, version, newest, heartbeat, drained)
+    return Inspection(None, ours, version, newest, heartbeat, drained, accepted or heartbeat)
 
 
 def rehearse() -> None:
@@ -51,10 +60,15 @@ def rehearse() -> None:
 def _node(db: sqlite3.Connection) -> tuple[Moment | None, bool]:
     """Returns the last heartbeat, and whether the exit takes no new sessions."""
     try:
-        row = db.execute("SELECT drained, beat_wall_ms, beat_boot_ms, beat_boot_id FROM node").fetchone()
+        row = db.execute("SELECT drained FROM node").fetchone()
     except sqlite3.OperationalError:
         return None, False
-    if row is None:
-        return None, False
-    drained, *beat = row
-    return Moment(*beat) if beat[2] else None, bool(drained)
+    return _moment(db, BEAT), row is not None and bool(row[0])
+
+
+def _moment(db: sqlite3.Connection, query: str) -> Moment | None:
+    try:
+        row = db.execute(query).fetchone()
+    except sqlite3.OperationalError:
+        return None  # the store is of an older version
+    return Moment(*row) if row is not None and row[2] else None

@@ -80,7 +80,7 @@ async def _build(device: Device, folder: Path) -> tuple[Store, assembly.Parts]:
         egress=EgressInPlace(),
         exit_=_exit(settings, device.name),
         host=FixedHost(),
-        clock=clock,
+        clock=await assembly.believed_clock(store, clock),
         metrics=Metrics(),
     )
     return store, parts

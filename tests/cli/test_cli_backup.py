@@ -84,6 +84,19 @@ def test_a_folder_gets_dated_names(used: CommandLine, tmp_path: Path) -> None:
     assert used("backup", str(tmp_path / "file"), "--keep", "2").status == 2
 
 
+def test_the_last_backup_is_kept_whatever_the_clock_says(used: CommandLine, tmp_path: Path) -> None:
+    """Where the others are dated later, as the clock was ahead when they were made, the last one stays all the same."""
+    folder = tmp_path / "backups"
+    folder.mkdir()
+    later = [folder / f"wg-appliance-2999010{day}T000000Z.tar" for day in (1, 2, 3)]
+    for path in later:
+        path.touch()
+    done = used.do("backup", str(folder), "--keep", "2")
+    assert done.err.splitlines()[1:] == [f"removed {path}" for path in later[:2]]
+    (made,) = set(folder.iterdir()) - {later[2]}
+    assert str(made) in done.err.splitlines()[0]
+
+
 def test_the_units_command_makes_a_backup(used: CommandLine, tmp_path: Path) -> None:
     """What the systemd unit executes makes a backup; only its folder is another one here."""
     unit = (PROJECT / "systemd" / "wg-appliance-backup.service").read_text(encoding="utf-8")

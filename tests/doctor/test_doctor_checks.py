@@ -138,6 +138,9 @@ def of_machine(**changes: Any) -> Facts:
     return replace(HEALTHY, machine=replace(HEALTHY.machine, **changes))
 
 
+UNKEPT = of_machine(clock_synchronised=False).machine
+
+
 def network(**changes: Any) -> Facts:
     return replace(HEALTHY, network=replace(HEALTHY.network, **changes))
 
@@ -298,6 +301,21 @@ CASES: list[tuple[Callable[[Facts], Finding], Facts, str, str, str]] = [
         "another /112",
     ),
     (machine.clock, of_machine(clock_synchronised=False), "warning", "wrong time", "timedatectl set-ntp true"),
+    (
+        machine.clock,
+        replace(of_store(known=Moment(2_000_000 - 31_536_000_000, 95_000, BOOT)), machine=UNKEPT),
+        "warning",
+        "the wall clock is 365 d ahead of",
+        "wg-appliance node resume --accept-clock",
+    ),
+    (machine.clock, of_store(known=Moment(9_000_000, 95_000, BOOT)), "ok", "synchronised", ""),
+    (
+        machine.clock,
+        replace(of_store(known=Moment(1_995_000, 95_000, BOOT)), machine=UNKEPT),
+        "warning",
+        "wrong time",
+        "apt-get install systemd-timesyncd",
+    ),
     (machine.disk, of_machine(disk=None), "warning", "without root", "sudo"),
     (
         machine.disk,

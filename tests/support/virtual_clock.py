@@ -14,9 +14,13 @@ class VirtualClock:
         self.wall_ms = wall_ms
         self.boot_ms = boot_ms
         self.boots = 1
+        self.kept = True  # by a time service: a step is its own
 
     def now(self) -> Moment:
         return Moment(self.wall_ms, self.boot_ms, f"boot-{self.boots}")
+
+    def synchronised(self) -> bool:
+        return self.kept
 
     def advance(self, seconds: float) -> None:
         self.wall_ms += int(seconds * 1000)

@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING
 import aiosqlite
 import pytest
 
+from appliance.domain.clock import Moment
 from appliance.domain.errors import StoreError
 from appliance.store import migration
 from appliance.store.database import Store
+from appliance.store.queries import node as node_row
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -94,6 +96,31 @@ def test_the_oldest_store_is_migrated_with_its_rows(path: Path) -> None:
             assert len(db.execute(f"SELECT * FROM {table}").fetchall()) == rows  # noqa: S608 - names from above
         assert db.execute("PRAGMA foreign_key_check").fetchall() == []
         assert db.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+
+
+def test_a_heartbeat_is_what_is_known_of_the_time(path: Path) -> None:
+    """A store of the version before clocks were doubted keeps its heartbeat; nothing is accepted in it."""
+    with closing(sqlite3.connect(path)) as db, db:
+        for _, script in migration.migrations()[:4]:
+            db.executescript(script)
+        db.executescript(
+            f"""
+            PRAGMA user_version = 4; PRAGMA application_id = {migration.APPLICATION_ID};
+            UPDATE node SET requested = 2, applied = 2, beat_boot_id = 'b', beat_boot_ms = 7, beat_wall_ms = 9;
+            """  # noqa: S608 - a constant
+        )
+
+    async def known() -> object:
+        store = await Store.open(path)
+        try:
+            async with store.read() as db:
+                row = await node_row.read(db)
+                return row.accepted, row.known, row.heartbeat
+        finally:
+            await store.close()
+
+    beat = Moment(9, 7, "b")
+    assert asyncio.run(known()) == (None, beat, beat)
 
 
 def test_a_continued_window_begins_what_counts(path: Path) -> None:

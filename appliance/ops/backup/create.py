@@ -61,9 +61,13 @@ def dated(folder: Path) -> Path:
     return folder / datetime.now(UTC).strftime(DATED)
 
 
-def drop_oldest(folder: Path, keep: int) -> list[Path]:
-    """Removes all but the newest `keep` backups named by `dated`. Returns those removed."""
-    gone = sorted(folder.glob(ANY_DATED))[:-keep]
+def drop_oldest(folder: Path, keep: int, made: Path) -> list[Path]:
+    """Removes all but `keep` backups named by `dated`: `made`, and the newest others. Returns those removed.
+
+    A wall clock that was set back names the last one as older than the others.
+    """
+    others = sorted(path for path in folder.glob(ANY_DATED) if path.name != made.name)
+    gone = others[: max(0, len(others) - keep + 1)]
     for path in gone:
         path.unlink()
     return gone

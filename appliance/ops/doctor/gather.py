@@ -33,7 +33,7 @@ from appliance.network.firewall.port_ranges import ENOUGH_PORTS, borders, choose
 from appliance.network.programs import ProgramFailed
 from appliance.network.wireguard.backend import dump_existing, read_host
 from appliance.ops import own_interface
-from appliance.ops.doctor import port_holders, system_clock
+from appliance.ops.doctor import port_holders
 from appliance.ops.doctor.facts import (
     AdmissionFacts,
     Disk,
@@ -76,13 +76,14 @@ def gather(settings: Settings, config_file: Path, state: StateDir, become_owner:
     forwarding = _forwarding(settings, state, root=root)
     firewall = _firewall(state)
     tracking = _tracking(root=root)
-    now = HostClock().now()
+    clock = HostClock()
+    now, synchronised = clock.now(), clock.synchronised()
     disk = _disk(state.path)
     seen = _state(state, used, become_owner)
     return Facts(
         settings=settings,
         config_file=config_file,
-        machine=Machine(root, now, system_clock.synchronised(), disk, tracking),
+        machine=Machine(root, now, synchronised, disk, tracking),
         state=seen,
         wireguard=wireguard,
         network=network,

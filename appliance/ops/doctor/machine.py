@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from appliance.domain import clock_steps
+from appliance.domain.clock import rfc3339
 from appliance.ops.doctor.finding import Finding, failed, ok, unseen, warning
 
 if TYPE_CHECKING:
@@ -18,10 +20,21 @@ MAKE_ROOM = "journalctl --vacuum-size=100M; apt-get clean; du -xh / | sort -h | 
 def clock(facts: Facts) -> Finding:
     if facts.machine.clock_synchronised:
         return ok("clock", "synchronised")
+    store = None if facts.state is None else facts.state.store
+    known, now = None if store is None else store.known, facts.machine.now
+    ahead_ms = 0 if known is None else clock_steps.contradiction_ms(known, now)
+    if known is not None and ahead_ms:
+        goes_on = rfc3339(clock_steps.expected(known, now).wall_ms)
+        return warning(
+            "clock",
+            f"the wall clock is {clock_steps.in_words(ahead_ms)} what the boot clock and the last heartbeat say, and "
+            f"nothing synchronises it: sessions and history go by {goes_on}",
+            f"{clock_steps.SYNCHRONISE}; if the wall clock is right: {clock_steps.ACCEPT}",
+        )
     return warning(
         "clock",
         "no time service keeps it synchronised: sessions and windows end at the wrong time",
-        "apt-get install systemd-timesyncd && timedatectl set-ntp true",
+        f"apt-get install systemd-timesyncd && {clock_steps.SYNCHRONISE}",
     )
 
 

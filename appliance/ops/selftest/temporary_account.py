@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from appliance.domain import ids
+from appliance.domain.believed_clock import BelievedClock
 from appliance.domain.entities import Account, Reason, Token
 from appliance.domain.errors import HostError, StoreError
 from appliance.ops import lock
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
     from contextlib import AbstractContextManager
 
-    from appliance.domain.clock import Clock
+    from appliance.domain.believed_clock import KeptClock
     from appliance.domain.tiers import Tier
     from appliance.store.database import Store
     from appliance.store.state_dir import StateDir
@@ -41,7 +42,7 @@ class TemporaryAccount:
     def __init__(
         self,
         state: StateDir,
-        clock: Clock,
+        clock: KeptClock,
         as_owner: Callable[[Path, Callable[[], object]], AbstractContextManager[None]],
     ) -> None:
         self._state = state
@@ -65,7 +66,7 @@ class TemporaryAccount:
         secret = ids.token_secret()
 
         async def work(store: Store) -> None:
-            now = self._clock.now().wall_ms
+            now = await self._now(store)
             account_id = ids.temporary_account_id()
             name = account_id.removeprefix("acc_").replace("_", "-")
             account = Account(account_id, name, tier, disabled=False, created_at=now)
@@ -89,8 +90,8 @@ class TemporaryAccount:
             found = await selftest_accounts.everyone(db)
         if not found:
             return []
+        now = await self._now(store)
         async with store.write() as db:
-            now = self._clock.now().wall_ms
             for account in found:
                 await accounts.delete(db, account.id, now)
                 unfinished = await sessions.unfinished_of(db, account.id)
@@ -101,6 +102,12 @@ class TemporaryAccount:
             for account in found:
                 await selftest_accounts.erase(db, account.id)
         return left
+
+    async def _now(self, store: Store) -> int:
+        """Returns the wall clock time that the server goes by."""
+        async with store.read() as db:
+            known = (await node.read(db)).known
+        return BelievedClock(self._clock, known).now().wall_ms
 
     async def _await_end(self, store: Store, of: list[Account]) -> list[str]:
         """Returns the ids of sessions that the server has not ended in time."""

@@ -166,7 +166,8 @@ class SessionStatus(msgspec.Struct, frozen=True, omit_defaults=True):
             quota_bytes_limit=quota.bytes_limit,
             quota_seconds_used=quota.seconds_used,
             quota_seconds_limit=quota.seconds_limit,
-            last_handshake_at=instant(s.last_handshake_at),
+            # The wall clock may have been put back since.
+            last_handshake_at=instant(None if s.last_handshake_at is None else min(s.last_handshake_at, now.wall_ms)),
             terminated_at=instant(s.terminated_at),
             terminated_reason=msgspec.UNSET if s.terminated_at is None or s.ending is None else s.ending,
             cost_time_millicents=msgspec.UNSET if price is None else price.time,

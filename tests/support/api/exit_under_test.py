@@ -274,11 +274,12 @@ async def _build(
     store = await Store.open(path, PATIENCE_S, metrics.store_used)
     async with AsyncExitStack() as undo:
         undo.push_async_callback(store.close)
+        believed = await assembly.believed_clock(store, clock)
         parts = await assembly.build(
-            settings, store=store, tunnel=tunnel, egress=egress, exit_=exit_, host=host, clock=clock, metrics=metrics
+            settings, store=store, tunnel=tunnel, egress=egress, exit_=exit_, host=host, clock=believed, metrics=metrics
         )
         await parts.ticker.tick()
-        app = assembly.build_app(settings, parts, exit_, clock)
+        app = assembly.build_app(settings, parts, exit_, believed)
         undo.pop_all()
     return store, parts, app, caller(Timed(app, metrics)), metrics
 

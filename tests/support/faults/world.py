@@ -163,7 +163,7 @@ class World:
             egress=EgressInPlace(),
             exit_=assembly.build_exit(self.settings.wireguard, SERVER_KEY),
             host=FixedHost(),
-            clock=self.host,
+            clock=await assembly.believed_clock(running.store, self.host),
             metrics=Metrics(),
         )
         await running.parts.ticker.tick()

@@ -1,0 +1,61 @@
+"""Follows the host's wall clock as long as it can be believed, and goes on by the boot clock while it cannot."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+from appliance.domain import clock_steps
+
+if TYPE_CHECKING:
+    from appliance.domain.clock import Clock, Moment
+
+
+class KeptClock(Protocol):
+    """Reads a host's clocks."""
+
+    def now(self) -> Moment: ...
+
+    def synchronised(self) -> bool:
+        """Tells whether the kernel knows of a time service that keeps the wall clock."""
+
+
+class BelievedClock:
+    """Reads the clocks; the wall time of each reading is one that is believed.
+
+    `known`: the last moment whose wall time is, None for the first start. A step that CLOCK_BOOTTIME contradicts is
+    followed if the clock is synchronised: the kernel takes that back whenever the clock is set (ntp_clear() in
+    kernel/time/ntp.c), and a time service gives it again once it has put the clock right.
+    """
+
+    def __init__(self, host: KeptClock, known: Moment | None) -> None:
+        self._host = host
+        self._known = known
+        self._ahead_ms = 0
+
+    @property
+    def host(self) -> Clock:
+        """Returns the host's clocks, as they stand."""
+        return self._host
+
+    @property
+    def ahead_ms(self) -> int:
+        """Returns how far the host's wall clock was ahead of the believed one at the last reading; 0: not at all."""
+        return self._ahead_ms
+
+    def now(self) -> Moment:
+        read, known = self._host.now(), self._known
+        if known is None:
+            self._known = read
+            return read
+        ahead_ms = clock_steps.contradiction_ms(known, read)
+        # Read once more: between the two, a time service may have put right what was read before it had.
+        if ahead_ms and not (self._host.synchronised() and clock_steps.same_setting(read, self._host.now())):
+            self._ahead_ms = ahead_ms
+            return clock_steps.expected(known, read)
+        self._known, self._ahead_ms = read, 0
+        return read
+
+    def accept(self, right: Moment) -> None:
+        """Takes a moment of this boot as one whose wall time is right."""
+        if right.boot_id == self._host.now().boot_id:
+            self._known = right
