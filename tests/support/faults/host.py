@@ -14,6 +14,7 @@ class Host:
         self.ran_ms = 0
         self.boots = 1
         self.stepped = False
+        self.kept = True  # by a time service: a step is its own
         self._booted_at_ran: dict[str, int] = {"boot-1": -5_000}
 
     @property
@@ -24,8 +25,7 @@ class Host:
         return Moment(self.wall_ms, self.boot_ms, self.boot_id)
 
     def synchronised(self) -> bool:
-        """A step is a time service's, which is followed."""
-        return True
+        return self.kept
 
     def run(self, ms: int) -> None:
         self.wall_ms += ms

@@ -137,12 +137,12 @@ class Invariants:
                 require(was.state is State.TERMINATED, "only the terminated vanish", was)
 
     def _ended_rightly(self, s: Session) -> None:
-        host, ledger = self._world.host, self._world.ledger
+        ledger = self._world.ledger
         if s.reason is Reason.IDLE:
             quiet = ledger.longest_quiet(s.public_key, self._ran_before)
             require(quiet > IDLE_MS, "nobody is idle before their time", quiet, s)
         if s.reason is Reason.EXPIRED:
-            require(host.wall_ms >= s.expires_at, "nobody expires before their time", s)
+            require(self._world.now().wall_ms >= s.expires_at, "nobody expires before their time", s)
 
     def _bytes(self) -> None:
         ledger = self._world.ledger
@@ -231,7 +231,7 @@ class Invariants:
         require(live.keys() == parts.live.public_keys(), "memory holds the live sessions", live.keys())
         for key, s in live.items():
             # What an admin writes is taken over by the next tick.
-            admins = {"state": s.state, "reason": s.reason, "note": s.note, "account_tier": s.account_tier}
+            admins = {name: getattr(s, name) for name in ("state", "reason", "note", "told", "account_tier")}
             known = structs.replace(parts.live[key], **admins)
             require(known == s, "memory is the store's", known, s)
             windows = parts.live.owner(s).windows
@@ -243,7 +243,7 @@ class Invariants:
 
     def _after_a_tick(self, unfinished: list[Session], accounts: dict[str, Account], *, whole: bool) -> None:
         world = self._world
-        now, tiers = world.host.now(), world.settings.tiers
+        now, tiers = world.now(), world.settings.tiers
         stood = [s for s in unfinished if s.state is not State.PENDING]
         keys = {s.public_key for s in stood}
         require(keys <= world.kernel.peers.keys(), "every live session has its peer", stood)

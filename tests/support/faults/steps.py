@@ -185,6 +185,10 @@ class Steps:
     async def step_clock(self) -> None:
         self.world.host.step(self._random.choice(STEPS) + self._random.choice((0, 0, 1, 999)))
 
+    async def time_service(self) -> None:
+        """One begins to keep the clock, or stops: what it does not keep, the kernel knows as unsynchronised."""
+        self.world.host.kept = not self.world.host.kept
+
     async def vanish(self) -> None:
         """Somebody deletes the interface."""
         self.world.kernel.vanish()
@@ -274,6 +278,7 @@ WEIGHTS = {
     "traffic": 18,
     "advance": 16,
     "step_clock": 3,
+    "time_service": 2,
     "vanish": 2,
     "reboot": 2,
     "stranger": 5,

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from appliance.config.settings import Settings
+    from appliance.domain.believed_clock import BelievedClock
+    from appliance.domain.clock import Moment
     from appliance.server.assembly import Parts
 
     Connect = Callable[[Path], Awaitable[Any]]
@@ -120,6 +122,7 @@ class World:
         self.disk = Disk()
         self.settings: Settings = VARIANTS[0]
         self.running: Running | None = None
+        self.clock: BelievedClock | None = None  # of the last process
         self.account_ids = {name: f"acc_{name}" for name, _ in ACCOUNTS}
         # Another process: an admin's commands, and the test's own looking.
         self.admin_connection = InlineConnection(self.path)
@@ -140,6 +143,10 @@ class World:
         assert found is not None
         return found
 
+    def now(self) -> Moment:
+        """By the clock that the appliance goes by."""
+        return self.host.now() if self.clock is None else self.clock.now()
+
     @property
     def parts(self) -> Parts | None:
         return None if self.running is None else self.running.parts
@@ -156,6 +163,7 @@ class World:
         """As server.py starts: the parts, and one whole tick."""
         running = self.running
         assert running is not None
+        self.clock = await assembly.believed_clock(running.store, self.host)
         running.parts = await assembly.build(
             self.settings,
             store=running.store,
@@ -163,7 +171,7 @@ class World:
             egress=EgressInPlace(),
             exit_=assembly.build_exit(self.settings.wireguard, SERVER_KEY),
             host=FixedHost(),
-            clock=await assembly.believed_clock(running.store, self.host),
+            clock=self.clock,
             metrics=Metrics(),
         )
         await running.parts.ticker.tick()
