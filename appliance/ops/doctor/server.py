@@ -36,7 +36,7 @@ def tick(facts: Facts) -> Finding:
     patience, started = facts.settings.meter.patience, facts.state.running_s
     if age is not None and age <= patience:
         return ok("tick", f"{age} s ago")
-    if started is not None and started <= patience:
+    if started is not None and 0 <= started <= patience:  # less than 0: the wall clock was set back since
         return ok("tick", "the first one is about to come")
     last = "there was none since the boot" if age is None else f"the last one was {age} s ago"
     return failed(
