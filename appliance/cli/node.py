@@ -68,9 +68,12 @@ def resume(config_file: Path | None, accept_clock: bool) -> None:
     """Take new sessions again after a drain."""
 
     async def work(a: Admin) -> tuple[int, int]:
-        ahead_ms, right = a.clock.ahead_ms, a.clock.host.now()
+        right = a.clock.host.now()
         async with a.change() as db:
             await rows.set_drained(db, drained=False)
+            # Whether it is synchronised is not asked: the server may not be able to ask that.
+            known = (await rows.read(db)).known
+            ahead_ms = 0 if known is None else clock_steps.contradiction_ms(known, right)
             if accept_clock and ahead_ms:
                 await rows.accept_clock(db, right)
         return ahead_ms, right.wall_ms

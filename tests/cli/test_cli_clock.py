@@ -79,7 +79,8 @@ def test_node_status_shows_a_clock_that_is_doubted(stepped: Stepped) -> None:
 
 
 def test_accepting_says_what_was_accepted(stepped: Stepped) -> None:
-    """The time and how far it is off; nothing to accept before and after, nor of a clock that is synchronised."""
+    """The time and how far it is off; nothing to accept before and after. Of a clock that is synchronised, too: the
+    server may not be able to see that."""
     nothing = "is believed already: there is nothing to accept"
     assert nothing in stepped(*ACCEPT).err
     stepped.clock.step(YEAR)
@@ -89,6 +90,7 @@ def test_accepting_says_what_was_accepted(stepped: Stepped) -> None:
     assert "which is 24 h ahead of what was believed" in stepped(*ACCEPT).err
     stepped.clock.step(-YEAR)
     stepped.clock.synchronise()
+    assert "which is 365 d behind what was believed" in stepped(*ACCEPT).err
     assert nothing in stepped(*ACCEPT).err
 
 
