@@ -57,13 +57,17 @@ class HostClock:
             boot_id=self._boot_id,
         )
 
-    def synchronised(self) -> bool:
-        """Tells whether a time service keeps the wall clock synchronised: adjtimex(2).
+    def kernel_synchronised(self) -> bool | None:
+        """Tells whether a time service keeps the wall clock synchronised: adjtimex(2). None: it may not be asked here.
 
         The kernel reports it as unsynchronised until a time service sets it, when it is set in any other way, and some
-        hours after that service stopped. A kernel that may not be asked counts as unsynchronised.
+        hours after that service stopped.
         """
         import ctypes
 
         answer = ctypes.CDLL(None).adjtimex(ctypes.create_string_buffer(TIMEX_SIZE))
-        return bool(0 <= answer != TIME_ERROR)
+        return None if answer < 0 else bool(answer != TIME_ERROR)
+
+    def synchronised(self) -> bool:
+        """Tells whether the kernel says so; one that may not be asked counts as unsynchronised."""
+        return bool(self.kernel_synchronised())

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import signal
 from contextlib import AsyncExitStack, closing
 from dataclasses import dataclass
 from functools import partial
@@ -40,8 +39,10 @@ from appliance.server.port_watch import PortWatch
 from appliance.server.reload import Reload
 from appliance.server.retention import Retention
 from appliance.server.status import ServiceStatus
+from appliance.server.stop_signals import catch_signals
 from appliance.server.supervisor import Supervisor
 from appliance.server.systemd import Systemd
+from appliance.server.time_service import ServiceClock
 from appliance.server.watchers import HOST_APART_S, EventsWatch, watch_store
 from appliance.sessions.contentions import FIREWALL, INTERFACE, SYSCTL
 from appliance.sessions.metrics import Metrics
@@ -97,7 +98,7 @@ class _Host:
 
 
 async def _serve(read_settings: Callable[[], Settings], environ: Mapping[str, str]) -> None:
-    stopping, reload_asked = _catch_signals()
+    stopping, reload_asked = catch_signals()
     settings = read_settings()
     systemd, state = Systemd(environ), StateDir(settings.node.state_dir)
     state.create()
@@ -108,7 +109,7 @@ async def _serve(read_settings: Callable[[], Settings], environ: Mapping[str, st
         state.require_whole()
         listening = listeners.bind(settings, stack)
         certificate = _certificate(settings)
-        host_clock, metrics = HostClock(), Metrics()
+        host_clock, metrics = ServiceClock(HostClock()), Metrics()
         host = await _open_host(settings, state, environ.get(WIREGUARD_GO_UNIT), host_clock, metrics, stack)
         systemd.status("starting: checking the store")
         store = await _open_store(state, metrics, stack)
@@ -119,7 +120,7 @@ async def _serve(read_settings: Callable[[], Settings], environ: Mapping[str, st
         applied.note(state.running, settings)
         status = _service_status(systemd, parts, clock)
         reload = Reload(settings, read_settings, _taking_over(host, parts), parts.ticker, status)
-        watches = _watches(host, parts, store, stopping, stack)
+        watches = _watches(host, parts, store, host_clock, stopping, stack)
         await asyncio.to_thread(_make_room_for_flows, host)
         systemd.status("starting: applying what the store says to the host")
         await parts.ticker.tick()
@@ -138,16 +139,6 @@ async def _serve(read_settings: Callable[[], Settings], environ: Mapping[str, st
         await _run(parts, servers, tasks, supervisor, partial(_announce, host), systemd, stopping)
 
 
-def _catch_signals() -> tuple[asyncio.Event, asyncio.Event]:
-    """Catches the signals of the server. Returns the events that they set: to stop, and to reload."""
-    stopping, reload_asked = asyncio.Event(), asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stopping.set)
-    loop.add_signal_handler(signal.SIGHUP, reload_asked.set)
-    return stopping, reload_asked
-
-
 def _certificate(settings: Settings) -> Certificate | None:
     cert, key = settings.api.tls_cert, settings.api.tls_key
     return Certificate(cert, key) if cert and key else None
@@ -157,7 +148,7 @@ async def _open_host(
     settings: Settings,
     state: StateDir,
     wireguard_go_unit: str | None,
-    clock: HostClock,
+    clock: ServiceClock,
     metrics: Metrics,
     stack: AsyncExitStack,
 ) -> _Host:
@@ -238,11 +229,10 @@ def _service_status(systemd: Systemd, parts: Parts, clock: BelievedClock) -> Ser
 
 
 def _watches(
-    host: _Host, parts: Parts, store: Store, stopping: asyncio.Event, stack: AsyncExitStack
+    host: _Host, parts: Parts, store: Store, clock: ServiceClock, stopping: asyncio.Event, stack: AsyncExitStack
 ) -> Mapping[str, Task]:
     """Returns the tasks that wake the ticker, by name. Events are collected from here on, before anything is read."""
-    egress, wireguard = host.egress, host.settings.wireguard
-    interface = wireguard.interface
+    egress, wireguard, interface = host.egress, host.settings.wireguard, host.settings.wireguard.interface
     subnets = [subnet for subnet in (wireguard.subnet, wireguard.subnet6) if subnet is not None]
 
     def watch(open_events: Callable[[], NetlinkEvents], *kinds: str, apart_s: float = 0.0) -> Task:
@@ -252,6 +242,7 @@ def _watches(
     if isinstance(wireguard.endpoint, str):
         named["the endpoint's watch"] = EndpointWatch(wireguard.endpoint, host.follower.clients_dial, stopping).run
     return named | {
+        "the time service's watch": partial(clock.run, stopping),
         "the store's watch": partial(watch_store, store, parts.tokens, parts.wakeup, stopping),
         "the interface's watch": watch(lambda: link_events(interface), INTERFACE),
         "the host's watch": watch(lambda: host_events(interface, egress.host_changed, subnets), apart_s=HOST_APART_S),
