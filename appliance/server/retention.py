@@ -31,9 +31,9 @@ RETRY_S = 60  # after the store could not serve
 PAUSE_S = 0.01  # the shortest between two pieces
 
 # Each holds the store's write lock for some milliseconds.
-SESSIONS_A_PIECE = 100
-LINES_A_PIECE = 50  # with up to 31 daily totals each
-PAGES_A_PIECE = 100
+SESSIONS_A_PIECE = 50
+LINES_A_PIECE = 25  # with up to 31 daily totals each
+PAGES_A_PIECE = 50
 
 
 class Retention:
