@@ -19,7 +19,7 @@ ALLOWED = {
     SERVICE: {
         *("execute its own program", "execute nft"),
         *("write /var/lib/wg-appliance", "write /run/wg-appliance", "read the configuration"),
-        *("read the boot id", "set net.ipv4.ip_forward"),
+        *("read the boot id", "set net.ipv4.ip_forward", "ask timedated whether the clock is synchronised"),
     },
     TUNNEL: {"execute its own program", "write /run/wireguard", "open /dev/net/tun"},
 }

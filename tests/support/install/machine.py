@@ -56,7 +56,7 @@ class Machine:
             *("--register=no", "--keep-unit", "--console=pipe", "--resolv-conf=off", "--timezone=off"),
             *(f"--network-namespace-path=/run/netns/{self.space.name}", "--capability=CAP_NET_ADMIN"),
             "--bind=/dev/net/tun",
-            # As on a host: to ask whether the clock is synchronised. It cannot be set, without CAP_SYS_TIME.
+            # As on a host: timedated asks whether the clock is synchronised. It cannot be set, without CAP_SYS_TIME.
             "--system-call-filter=adjtimex clock_adjtime",
         ]
         own = {"UNIFIED_CGROUP_HIERARCHY": "1", "SYSTEMD_NSPAWN_API_VFS_WRITABLE": "network"}

@@ -53,6 +53,7 @@ try "make a device" "$b" mknod /tmp/device c 1 3
 try "change the root" "$b" chroot /tmp /busybox true
 try "mount" "$b" mount -t tmpfs none /tmp
 try "make a namespace" "$b" unshare --user "$b" true
+try "ask timedated whether the clock is synchronised" timedatectl show --property=NTPSynchronized --value
 try "set the clock" "$b" adjtimex -q -t 10000
 try "set the host's name" "$b" hostname probe
 try "become root" "$b" su -c true
