@@ -72,7 +72,9 @@ class Root(LazyCommands):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
-        except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
+        except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError) as error:
+            if error.__cause__ is not None and unexpected.debugging(ctx):
+                traceback.print_exception(error.__cause__)
             raise  # click ends the program
         except Exception as error:
             raise Failed(_line(error, debugging=unexpected.debugging(ctx))) from error

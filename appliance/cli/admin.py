@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, TypeVar
 from appliance.cli.os_errors import host_faults
 from appliance.cli.output import remark
 from appliance.config.load import read_settings
-from appliance.domain.believed_clock import BelievedClock
 from appliance.domain.clock import HostClock
 from appliance.domain.errors import HostError, StoreError
 from appliance.store.file_owner import become_owner
+from appliance.store.known_time import clock_beside_server
 from appliance.store.queries import node as node_row
 from appliance.store.state_dir import StateDir
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     import aiosqlite
 
     from appliance.config.load import Settings
+    from appliance.domain.believed_clock import BelievedClock
     from appliance.store.database import Store
 
 T = TypeVar("T")
@@ -97,8 +98,7 @@ def run(config_file: Path | None, work: Callable[[Admin], Awaitable[T]]) -> T:
     async def with_store() -> T:
         store = await database.Store.open(state.store)
         try:
-            async with store.read() as db:
-                clock = BelievedClock(HostClock(), (await node_row.read(db)).known)
+            clock = await clock_beside_server(store, HostClock(), served=state.is_served())
             return await work(Admin(settings, state, store, clock.now().wall_ms, clock))
         except sqlite3.DatabaseError as error:
             if type(error) is sqlite3.DatabaseError:  # the file is damaged; subclasses are errors of the query

@@ -184,5 +184,5 @@ def _report(ctx: click.Context, outcome: ConnectionOutcome) -> None:
     from appliance.cli import Failed
 
     if outcome.line:
-        raise Failed(outcome.line, outcome.exit_status)
+        raise Failed(outcome.line, outcome.exit_status) from outcome.cause
     ctx.exit(outcome.exit_status)

@@ -51,7 +51,7 @@ def output_config(
     try:
         opened = sessions.open(request(options, key))
     except Stopped as error:
-        return ConnectionOutcome(error.exit_status, str(error))
+        return ConnectionOutcome(error.exit_status, str(error), cause=error)
     # A phone's own resolver is in its network, which it cannot reach through the tunnel.
     default = () if file else (PUBLIC_RESOLVER,)
     with _closing_on_failure(sessions, opened.id):

@@ -62,7 +62,11 @@ def drain(config_file: Path | None, now: bool, yes: bool) -> None:
 
 
 @node.command()
-@click.option("--accept-clock", is_flag=True, help="Also believe the wall clock, although it stepped.")
+@click.option(
+    "--accept-clock",
+    is_flag=True,
+    help="Also believe the wall clock, although it stepped; a drain ends too.",
+)
 @click.pass_obj
 def resume(config_file: Path | None, accept_clock: bool) -> None:
     """Take new sessions again after a drain."""
@@ -72,7 +76,7 @@ def resume(config_file: Path | None, accept_clock: bool) -> None:
         async with a.change() as db:
             await rows.set_drained(db, drained=False)
             # Whether it is synchronised is not asked: the server may not be able to ask that.
-            known = (await rows.read(db)).known
+            known = (await rows.read(db)).known(right)
             ahead_ms = 0 if known is None else clock_steps.contradiction_ms(known, right)
             if accept_clock and ahead_ms:
                 await rows.accept_clock(db, right)
@@ -110,10 +114,9 @@ async def _status(a: Admin) -> dict[str, Any]:
 
 
 def _clock(a: Admin) -> dict[str, Any]:
-    """Returns what is wrong with the wall clock and what the exit goes by; nothing if the clock is believed."""
-    ahead_ms = a.clock.ahead_ms
-    if not ahead_ms:
-        return {}
+    """Returns whether the wall clock is doubted, and then what the exit goes by."""
+    if not a.clock.ahead_ms:
+        return {"clock_doubted": False}
     return {
         "clock_doubted": True,
         "wall_clock": output.rfc3339(a.clock.host.now().wall_ms),

@@ -65,7 +65,7 @@ def hanging(head: str, text: str, mend: str, width: int | None) -> Iterator[str]
     if width is None or columns(whole) <= width or room < NARROWEST_TEXT:
         yield whole
         return
-    lines = textwrap.wrap(text, room, break_long_words=False, break_on_hyphens=False)
+    lines = textwrap.wrap(text, room, break_long_words=False, break_on_hyphens=False) or [""]
     for number, line in enumerate(lines):
         yield f"{head if number == 0 else ' ' * columns(head)}{line}"
     if mend:

@@ -51,12 +51,13 @@ class ConnectionOptions:
 class ConnectionOutcome:
     """Says how a run ended.
 
-    `line`: an error for stderr. `of_program`: the status is the program's and is kept as it is.
+    `line`: an error for stderr. `of_program`: the status is the program's and is kept as it is. `cause`: of the error.
     """
 
     exit_status: int
     line: str = ""
     of_program: bool = False
+    cause: Exception | None = None
 
 
 class ClientConnection:
@@ -291,16 +292,16 @@ def run(
         over = result if isinstance(result, Over) else None
         outcome = result if isinstance(result, ConnectionOutcome) else ended(result)
     except Stopped as error:
-        outcome = ConnectionOutcome(error.exit_status, str(error))
+        outcome = ConnectionOutcome(error.exit_status, str(error), cause=error)
     except (ApplianceError, OSError) as error:
-        outcome = ConnectionOutcome(FAILED, str(error))
+        outcome = ConnectionOutcome(FAILED, str(error), cause=error)
     finally:
         failed = connection.end(screen, over)
     if not failed:
         return outcome
     lines = [outcome.line, *failed] if outcome.line else failed
     exit_status = outcome.exit_status if outcome.of_program else outcome.exit_status or FAILED
-    return ConnectionOutcome(exit_status, "; ".join(lines))
+    return ConnectionOutcome(exit_status, "; ".join(lines), cause=outcome.cause)
 
 
 def ended(over: Over) -> ConnectionOutcome:

@@ -22,14 +22,16 @@ class KeptClock(Protocol):
 class BelievedClock:
     """Reads the clocks; the wall time of each reading is one that is believed.
 
-    `known`: the last moment whose wall time is, None for the first start. A step that CLOCK_BOOTTIME contradicts is
-    followed if the clock is synchronised: the kernel takes that back whenever the clock is set (ntp_clear() in
-    kernel/time/ntp.c), and a time service gives it again once it has put the clock right.
+    `known`: the last moment whose wall time is believed; None at the first start. A step that CLOCK_BOOTTIME
+    contradicts is followed if the clock is synchronised: the kernel takes that back whenever the clock is set
+    (ntp_clear() in kernel/time/ntp.c), and a time service gives it again once it has put the clock right. Steps too
+    small to be doubted are doubted once they add up.
     """
 
     def __init__(self, host: KeptClock, known: Moment | None) -> None:
         self._host = host
         self._known = known
+        self._settled = known  # what small steps are added up from
         self._ahead_ms = 0
 
     @property
@@ -44,18 +46,21 @@ class BelievedClock:
 
     def now(self) -> Moment:
         read, known = self._host.now(), self._known
-        if known is None:
-            self._known = read
+        if known is None or self._settled is None:
+            self._known = self._settled = read
             return read
-        ahead_ms = clock_steps.contradiction_ms(known, read)
-        # Read once more: between the two, a time service may have put right what was read before it had.
-        if ahead_ms and not (self._host.synchronised() and clock_steps.same_setting(read, self._host.now())):
-            self._ahead_ms = ahead_ms
-            return clock_steps.expected(known, read)
+        ahead_ms = clock_steps.contradiction_ms(known, read) or clock_steps.drift_ms(self._settled, known, read)
+        if ahead_ms:
+            # Read once more: between the two, a time service may have put right what was read before it had.
+            if not (self._host.synchronised() and clock_steps.same_setting(read, self._host.now())):
+                self._ahead_ms = ahead_ms
+                return clock_steps.expected(known, read)
+            self._settled = read
         self._known, self._ahead_ms = read, 0
         return read
 
     def accept(self, right: Moment) -> None:
-        """Takes a moment of this boot as one whose wall time is right."""
-        if right.boot_id == self._host.now().boot_id:
-            self._known = right
+        """Takes a moment of this boot as one whose wall time is right, unless the clock was set again since."""
+        read = self._host.now()
+        if right.boot_id == read.boot_id and clock_steps.same_setting(right, read):
+            self._known = self._settled = right

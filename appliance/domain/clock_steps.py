@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 # Followed in any case: what a time service that runs corrects is less, and it shifts no expiry, window or retention by
 # more than that. Also where the kernel counts a clock as unsynchronised some hours after its time service stopped.
 TOLERANCE_MS = 5 * 60_000
+# Of small steps together, since the clock was last synchronised, accepted or begun with. An ordinary clock that nothing
+# keeps drifts by that in a year.
+LARGEST_DRIFT_MS = 3_600_000
 # How far a wall clock may be ahead after a reboot: that clock alone tells for how long the host was off. Longer than a
 # host is off for ordinary reasons, and far less than history is kept for. A clock chip without power shows years.
 LONGEST_OFF_MS = 7 * 24 * 3_600_000
@@ -38,6 +41,15 @@ def contradiction_ms(known: Moment, read: Moment) -> int:
     ahead_ms = read.wall_ms - expected(known, read).wall_ms
     most_ms = TOLERANCE_MS if known.boot_id == read.boot_id else LONGEST_OFF_MS
     return 0 if -TOLERANCE_MS <= ahead_ms <= most_ms else ahead_ms
+
+
+def drift_ms(settled: Moment, known: Moment, read: Moment) -> int:
+    """Returns how far `read` is ahead of `known`, if the small steps since `settled` add up to much; 0: they do not."""
+    if settled.boot_id != read.boot_id or known.boot_id != read.boot_id:
+        return 0
+    if abs(read.wall_ms - expected(settled, read).wall_ms) <= LARGEST_DRIFT_MS:
+        return 0
+    return read.wall_ms - expected(known, read).wall_ms
 
 
 def in_words(ahead_ms: int) -> str:

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 from appliance.config.load import check_overlap
 from appliance.config.plans import Terms
-from appliance.domain.believed_clock import BelievedClock
 from appliance.domain.entities import State
 from appliance.domain.errors import ConfigError, HostError
 from appliance.metering.meter import Meter
@@ -49,7 +48,6 @@ from appliance.sessions.ticker import Ticker
 from appliance.sessions.wakeup import Wakeup
 from appliance.store import contended
 from appliance.store.live import LiveSessions
-from appliance.store.queries import node as node_row
 from appliance.store.queries import sessions as rows
 from appliance.store.state_dir import StateDir
 from appliance.store.token_cache import Tokens
@@ -58,7 +56,7 @@ if TYPE_CHECKING:
     from litestar import Litestar
 
     from appliance.config.load import MeterSettings, Settings, WireGuardSettings
-    from appliance.domain.believed_clock import KeptClock
+    from appliance.domain.believed_clock import BelievedClock
     from appliance.domain.clock import Clock
     from appliance.domain.entities import Session
     from appliance.network.admission.mark import Mark
@@ -135,12 +133,6 @@ class Parts:
     pool: AddressPool
     node: Node
     wakeup: Wakeup
-
-
-async def believed_clock(store: Store, host: KeptClock) -> BelievedClock:
-    """Returns the clock that goes on from what the store knows of the time. Raises StoreUnavailable."""
-    async with store.read() as db:
-        return BelievedClock(host, (await node_row.read(db)).known)
 
 
 async def build(

@@ -48,6 +48,7 @@ from appliance.sessions.contentions import FIREWALL, INTERFACE, SYSCTL
 from appliance.sessions.metrics import Metrics
 from appliance.store import free_pages, integrity
 from appliance.store.database import Store
+from appliance.store.known_time import believed_clock
 from appliance.store.server_keys import ServerKeys
 from appliance.store.state_dir import StateDir
 
@@ -113,7 +114,7 @@ async def _serve(read_settings: Callable[[], Settings], environ: Mapping[str, st
         host = await _open_host(settings, state, environ.get(WIREGUARD_GO_UNIT), host_clock, metrics, stack)
         systemd.status("starting: checking the store")
         store = await _open_store(state, metrics, stack)
-        clock = await assembly.believed_clock(store, host_clock)
+        clock = await _believed_clock(store, host_clock)
         parts = await _build_parts(host, store, clock, metrics)
         host.follower.wake_up = parts.wakeup.request_tick
         stack.push_async_callback(_leave_host, host)
@@ -201,6 +202,14 @@ async def _open_store(state: StateDir, metrics: Metrics, stack: AsyncExitStack) 
     stack.push_async_callback(store.close)
     await asyncio.to_thread(free_pages.prepare, state.store)
     return store
+
+
+async def _believed_clock(store: Store, host_clock: ServiceClock) -> BelievedClock:
+    """Returns the clock to go by. If it is doubted, whether it is synchronised is known before anything goes by it."""
+    clock = await believed_clock(store, host_clock)
+    clock.now()
+    await host_clock.ask_if_wanted()
+    return clock
 
 
 async def _build_parts(host: _Host, store: Store, clock: BelievedClock, metrics: Metrics) -> Parts:

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
     from appliance.domain.clock import HostClock, Moment
 
-LOOK_S = 5.0
+LOOK_S = 1.0  # for whether it is of interest
+ASK_S = 5.0  # at most so often
 TIMEOUT_S = 5.0
 
 
@@ -31,7 +32,7 @@ def ask_timedated() -> bool:
 
 
 class ServiceClock:
-    """Reads the host's clocks. Whether they are synchronised it was told of a setting of the wall clock, no other one.
+    """Reads the host's clocks. An answer to whether they are synchronised holds for one setting of the wall clock.
 
     `run` asks, in the background, and only while `synchronised` is of interest: while the clock is doubted.
     """
@@ -57,10 +58,16 @@ class ServiceClock:
     async def run(self, stopping: asyncio.Event) -> None:
         """Asks while it is of interest, until `stopping`."""
         while not stopping.is_set():
-            if self._wanted:
-                self._wanted = False
-                before = self._host.now()
-                synchronised = await asyncio.to_thread(self._ask)
-                after = self._host.now()
-                self._told = after if synchronised and clock_steps.same_setting(before, after) else None
-            await wait(stopping, self._interval_s)
+            asked = await self.ask_if_wanted()
+            await wait(stopping, ASK_S if asked else self._interval_s)
+
+    async def ask_if_wanted(self) -> bool:
+        """Asks once, if the answer is of interest. Returns whether it was."""
+        if not self._wanted:
+            return False
+        self._wanted = False
+        before = self._host.now()
+        synchronised = await asyncio.to_thread(self._ask)
+        after = self._host.now()
+        self._told = after if synchronised and clock_steps.same_setting(before, after) else None
+        return True

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 RETRY_S = 1.0  # after a tick that failed
+# What is said of the clock: a time service that has set it may need as long until it can be asked.
+DOUBT_MS = 15_000
 
 
 class Ticker:
@@ -61,6 +63,7 @@ class Ticker:
         self._link: Link | None = None  # as last read
         self._took_s = 0.0  # how long the last tick took
         self._whole_at_ms: int | None = None  # when a whole tick last committed
+        self._doubted_since_ms: int | None = None  # CLOCK_BOOTTIME
         self._clock_doubted = False  # as last said
         self.routing_fault: str | None = None  # why clients' packets do not pass, by the last whole tick
         self.last_tick_ms: int | None = None  # CLOCK_BOOTTIME at the end of the last whole tick
@@ -129,9 +132,14 @@ class Ticker:
     def _report_clock(self) -> None:
         """Logs when the host's wall clock begins to be doubted, and when it is believed again."""
         now, ahead_ms = self._records.clock.now(), self.clock_ahead_ms
-        if bool(ahead_ms) == self._clock_doubted:
+        if not ahead_ms:
+            self._doubted_since_ms = None
+        elif self._doubted_since_ms is None:
+            self._doubted_since_ms = now.boot_ms
+        lasts = self._doubted_since_ms is not None and now.boot_ms - self._doubted_since_ms >= DOUBT_MS
+        if lasts == self._clock_doubted:
             return
-        self._clock_doubted = bool(ahead_ms)
+        self._clock_doubted = lasts
         if ahead_ms:
             log.warning(
                 "the wall clock is %s what the boot clock and the last heartbeat say, and nothing synchronises it: "

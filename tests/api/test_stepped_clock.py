@@ -10,8 +10,8 @@ import pytest
 
 from appliance.domain.clock import rfc3339
 from appliance.domain.tiers import Tier
-from appliance.server.assembly import believed_clock
 from appliance.server.retention import Retention
+from appliance.store.known_time import believed_clock
 from appliance.store.queries import node as node_row
 from tests.support.api.exit_under_test import on_exit
 

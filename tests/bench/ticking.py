@@ -11,6 +11,7 @@ from appliance.domain.clock import HostClock
 from appliance.server import assembly
 from appliance.sessions.metrics import Metrics
 from appliance.store.database import Store
+from appliance.store.known_time import believed_clock
 from tests.bench import books
 from tests.bench.device import PORT, PRIVATE_KEY
 from tests.support.egress_in_place import EgressInPlace
@@ -80,7 +81,7 @@ async def _build(device: Device, folder: Path) -> tuple[Store, assembly.Parts]:
         egress=EgressInPlace(),
         exit_=_exit(settings, device.name),
         host=FixedHost(),
-        clock=await assembly.believed_clock(store, clock),
+        clock=await believed_clock(store, clock),
         metrics=Metrics(),
     )
     return store, parts

@@ -308,7 +308,14 @@ CASES: list[tuple[Callable[[Facts], Finding], Facts, str, str, str]] = [
         "the wall clock is 365 d ahead of",
         "wg-appliance node resume --accept-clock",
     ),
-    (machine.clock, of_store(known=Moment(9_000_000, 95_000, BOOT)), "ok", "synchronised", ""),
+    (
+        machine.clock,
+        of_store(known=Moment(9_000_000, 95_000, BOOT)),
+        "warning",
+        "behind what the boot clock and the last heartbeat say, and the server cannot learn that it is synchronised",
+        "wg-appliance node resume --accept-clock",
+    ),
+    (machine.clock, of_state(served=False, store=Inspection(None, known=Moment(9_000_000, 1, BOOT))), "ok", "", ""),
     (
         machine.clock,
         replace(of_store(known=Moment(1_995_000, 95_000, BOOT)), machine=UNKEPT),

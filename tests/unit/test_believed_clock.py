@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from appliance.domain import clock_steps
 from appliance.domain.believed_clock import BelievedClock
-from appliance.domain.clock import HostClock, Moment
+from appliance.domain.clock import Moment
 from tests.support.virtual_clock import VirtualClock
 
 MINUTE, HOUR, DAY = 60, 3600, 86_400
@@ -213,6 +213,28 @@ def test_believed_time_goes_with_the_boot_clock_or_is_the_hosts(happenings: list
         before = now
 
 
-def test_the_kernel_is_asked() -> None:
-    """It answers, and reads as the wall clock does."""
-    assert HostClock().synchronised() in (True, False)
+def test_small_steps_do_not_add_up() -> None:
+    """A thousand steps of less than five minutes move the clock by an hour at most while nothing synchronises it."""
+    clock = VirtualClock()
+    believed = believing(clock)
+    before, passed = believed.now().wall_ms, 0
+    for _ in range(1000):
+        clock.step(290)
+        clock.advance(1)
+        passed += 1000
+        believed.now()
+    assert 0 < believed.now().wall_ms - before - passed <= HOUR * 1000
+    assert believed.ahead_ms
+    clock.kept = True
+    assert (believed.now(), believed.ahead_ms) == (clock.now(), 0)
+
+
+def test_an_acceptance_that_is_no_longer_true_is_dropped() -> None:
+    """The clock was accepted a year ahead, and put right since: what is believed stays, and is the host's time."""
+    clock = VirtualClock()
+    believed = believing(clock)
+    clock.step(YEAR)
+    right = clock.now()
+    clock.step(-YEAR)
+    believed.accept(right)
+    assert (believed.now(), believed.ahead_ms) == (clock.now(), 0)

@@ -65,6 +65,11 @@ def test_a_result_beside_its_name(width: int | None, shown: list[str]) -> None:
     assert list(table.hanging("failed  forward  ", WHAT, MEND, width)) == shown
 
 
+def test_a_result_without_words() -> None:
+    """Its name stands, and what mends it below."""
+    assert list(table.hanging("failed  api  ", "", "x" * 60, 60)) == ["failed  api  ", f"{'':13}-> {'x' * 60}"]
+
+
 def test_no_width_holds_a_table_up() -> None:
     """Where not even the narrowest columns fit, they are as narrow as they get."""
     assert table.fitted([40, 3, 40], 1) == [12, 3, 5]

@@ -18,19 +18,21 @@ MAKE_ROOM = "journalctl --vacuum-size=100M; apt-get clean; du -xh / | sort -h | 
 
 
 def clock(facts: Facts) -> Finding:
-    if facts.machine.clock_synchronised:
-        return ok("clock", "synchronised")
+    synchronised, served = facts.machine.clock_synchronised, facts.state is not None and facts.state.served
     store = None if facts.state is None else facts.state.store
     known, now = None if store is None else store.known, facts.machine.now
     ahead_ms = 0 if known is None else clock_steps.contradiction_ms(known, now)
-    if known is not None and ahead_ms:
+    if known is not None and ahead_ms and (served or not synchronised):
+        why = "the server cannot learn that it is synchronised" if synchronised else "nothing synchronises it"
         goes_on = rfc3339(clock_steps.expected(known, now).wall_ms)
         return warning(
             "clock",
             f"the wall clock is {clock_steps.in_words(ahead_ms)} what the boot clock and the last heartbeat say, and "
-            f"nothing synchronises it: sessions and history go by {goes_on}",
-            f"{clock_steps.SYNCHRONISE}; if the wall clock is right: {clock_steps.ACCEPT}",
+            f"{why}: sessions and history go by {goes_on}",
+            clock_steps.ACCEPT if synchronised else f"{clock_steps.SYNCHRONISE}; if it is right: {clock_steps.ACCEPT}",
         )
+    if synchronised:
+        return ok("clock", "synchronised")
     return warning(
         "clock",
         "no time service keeps it synchronised: sessions and windows end at the wrong time",

@@ -111,7 +111,7 @@ def _start(settings: Settings, report: Callable[[str], None], *, anew: bool) -> 
 def prove(command: Path, report: Callable[[str], None]) -> None:
     """Runs the self-test on the running exit, and reports what it says. Raises HostError if it fails."""
     try:
-        said = host.run(str(command), "selftest", "--debug")
+        said = host.run(str(command), "selftest")
     except ProgramFailed as error:
         for line in error.said.splitlines():
             report(f"selftest: {line}")

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from appliance.domain import ids
-from appliance.domain.believed_clock import BelievedClock
 from appliance.domain.entities import Account, Reason, Token
 from appliance.domain.errors import HostError, StoreError
 from appliance.ops import lock
 from appliance.store import database
+from appliance.store.known_time import clock_beside_server
 from appliance.store.queries import accounts, node, selftest_accounts, sessions, tokens
 
 if TYPE_CHECKING:
@@ -105,9 +105,8 @@ class TemporaryAccount:
 
     async def _now(self, store: Store) -> int:
         """Returns the wall clock time that the server goes by."""
-        async with store.read() as db:
-            known = (await node.read(db)).known
-        return BelievedClock(self._clock, known).now().wall_ms
+        clock = await clock_beside_server(store, self._clock, served=self._state.is_served())
+        return clock.now().wall_ms
 
     async def _await_end(self, store: Store, of: list[Account]) -> list[str]:
         """Returns the ids of sessions that the server has not ended in time."""

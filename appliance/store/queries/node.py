@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from appliance.domain import clock_steps
 from appliance.domain.clock import Moment
 
 if TYPE_CHECKING:
@@ -23,10 +24,12 @@ class NodeRow:
     heartbeat: Moment  # the last moment at which the server is known to have been up; boot id "" before the first
     accepted: Moment | None  # one whose wall time an admin has said to be right; the server is yet to take it over
 
-    @property
-    def known(self) -> Moment | None:
-        """Returns the last moment whose wall time is believed; None before the first heartbeat."""
-        if self.accepted is not None:
+    def known(self, now: Moment) -> Moment | None:
+        """Returns the last moment whose wall time is believed; None before the first heartbeat.
+
+        `now`: as the host's clocks stand. An acceptance of another setting of the wall clock has had its time.
+        """
+        if self.accepted is not None and clock_steps.contradiction_ms(self.accepted, now) == 0:
             return self.accepted
         return self.heartbeat if self.heartbeat.boot_id else None
 

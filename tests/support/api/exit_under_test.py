@@ -22,6 +22,7 @@ from appliance.server import assembly
 from appliance.server.http.request_timing import Timed
 from appliance.sessions.metrics import Metrics
 from appliance.store.database import Store
+from appliance.store.known_time import believed_clock
 from appliance.store.queries import accounts as account_rows
 from appliance.store.queries import node as node_row
 from appliance.store.queries import tokens as token_rows
@@ -274,7 +275,7 @@ async def _build(
     store = await Store.open(path, PATIENCE_S, metrics.store_used)
     async with AsyncExitStack() as undo:
         undo.push_async_callback(store.close)
-        believed = await assembly.believed_clock(store, clock)
+        believed = await believed_clock(store, clock)
         parts = await assembly.build(
             settings, store=store, tunnel=tunnel, egress=egress, exit_=exit_, host=host, clock=believed, metrics=metrics
         )

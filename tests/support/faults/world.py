@@ -14,6 +14,7 @@ from appliance.network.wireguard import keys
 from appliance.server import assembly
 from appliance.sessions.metrics import Metrics
 from appliance.store.database import Store
+from appliance.store.known_time import believed_clock
 from appliance.store.queries import accounts as account_rows
 from tests.support.egress_in_place import EgressInPlace
 from tests.support.faults.host import Host
@@ -163,7 +164,7 @@ class World:
         """As server.py starts: the parts, and one whole tick."""
         running = self.running
         assert running is not None
-        self.clock = await assembly.believed_clock(running.store, self.host)
+        self.clock = await believed_clock(running.store, self.host)
         running.parts = await assembly.build(
             self.settings,
             store=running.store,
