@@ -66,6 +66,11 @@ class Namespace:
     def prefix(self, *command: str) -> list[str]:
         return ["ip", "netns", "exec", self.name, *command]
 
+    def links_with_ipv6(self) -> set[str]:
+        """The interfaces that have IPv6 settings of their own, without loopback. Also the kernel's fallback devices
+        (sit0): each namespace has them once the kernel has made any tunnel of their kind."""
+        return set(self.run("ls", "/proc/sys/net/ipv6/conf").stdout.split()) - {"all", "default", "lo"}
+
     def pids(self) -> list[int]:
         """The processes in here, as `ip netns pids` tells them; none where there is no such namespace."""
         with suppress(FileNotFoundError):
