@@ -14,12 +14,13 @@ from typing import IO, Any
 import click
 
 from appliance import __version__
-from appliance.cli import program_files, unexpected
+from appliance.cli import program_files, standard_streams, unexpected
 from appliance.cli.lazy_group import LazyCommands
 from appliance.client.terminal import printable
 from appliance.domain.errors import ApplianceError, StoreUnavailable
 
 PROGRAM = "wg-appliance"
+OWNER = 0o700
 OTHERS_WRITE = 0o022  # umask: whatever the caller's is, no file or folder is made that others can write to
 
 COMMANDS = {
@@ -69,6 +70,13 @@ class Failed(click.ClickException):
 
 
 class Root(LazyCommands):
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return super().main(*args, **kwargs)
+        except OSError as error:  # --help and --version are printed before there is a command to invoke
+            Failed(f"cannot write the result: {error.strerror or error}").show()
+            sys.exit(1)
+
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
@@ -121,9 +129,10 @@ def cli(ctx: click.Context, config: Path | None) -> None:
     """Run and manage a self-hosted WireGuard exit: session API, store and tunnel in one process."""
     ctx.obj = config
     if ctx.invoked_subcommand != "connect":  # which runs programs of the user's
-        os.umask(os.umask(0o077) | OTHERS_WRITE)
+        os.umask((os.umask(0o077) | OTHERS_WRITE) & ~OWNER)
 
 
 def main() -> None:
     """Runs the console script. Never returns."""
+    standard_streams.open_closed()
     cli(prog_name=PROGRAM)

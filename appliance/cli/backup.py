@@ -31,10 +31,11 @@ def backup(config_file: Path | None, file: Path, keep: int | None) -> None:
 
     settings = read_settings(config_file, os.environ)
     target = dated(file) if file.is_dir() else file
+    state = StateDir(settings.node.state_dir)
     with host_faults("cannot make a backup of"):
-        write_backup(StateDir(settings.node.state_dir), config_path(config_file, os.environ), target)
+        write_backup(state, config_path(config_file, os.environ), target)
     remark(f"saved {target} ({size(target.stat().st_size)})")
     if keep is not None:
         with host_faults("cannot remove"):
-            for gone in drop_oldest(file, keep, target):
+            for gone in drop_oldest(state, file, keep, target):
                 remark(f"removed {gone}")

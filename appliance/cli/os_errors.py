@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -20,5 +21,6 @@ def host_faults(what: str) -> Iterator[None]:
         raise  # the reader of the output has gone; click exits quietly
     except OSError as error:
         where = f" {error.filename}" if error.filename else ""
-        advice = "; run as root, or as the user it belongs to" if isinstance(error, PermissionError) else ""
+        refused = isinstance(error, PermissionError) and os.geteuid() != 0
+        advice = "; run as root, or as the user it belongs to" if refused else ""
         raise HostError(f"{what}{where}: {error.strerror or error}{advice}") from error

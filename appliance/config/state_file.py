@@ -9,6 +9,7 @@ import errno
 import json
 import os
 import stat
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -69,3 +70,9 @@ def write_json(file: Path, value: object, *, on_disk: bool = False) -> None:
             opened.flush()
             os.fsync(descriptor)
     new.replace(file)
+
+
+def forget(file: Path) -> None:
+    """Removes a file if there is one. A folder in its place, from which nothing is read, stays. Raises OSError."""
+    with suppress(FileNotFoundError, IsADirectoryError):
+        file.unlink()

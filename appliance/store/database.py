@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Protocol, Self
 import aiosqlite
 
 from appliance.domain.errors import StoreError, StoreUnavailable
-from appliance.store import migration
+from appliance.store import migration, store_files
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable, Iterator
@@ -194,7 +194,7 @@ def first(rows: Iterable[sqlite3.Row]) -> sqlite3.Row:
 
 async def _connect(path: Path, patience_s: float) -> aiosqlite.Connection:
     # When aiosqlite's own connect() fails, it leaks its thread, which prints a traceback; so connect once before.
-    await asyncio.to_thread(lambda: sqlite3.connect(path).close())
+    await asyncio.to_thread(_try, path)
     connection = await aiosqlite.connect(path, isolation_level=None, timeout=patience_s)
     try:
         connection.row_factory = sqlite3.Row
@@ -208,6 +208,17 @@ async def _connect(path: Path, patience_s: float) -> aiosqlite.Connection:
         await connection.close()
         raise
     return connection
+
+
+def _try(path: Path) -> None:
+    require_regular(path)
+    sqlite3.connect(path).close()
+
+
+def require_regular(path: Path) -> None:
+    """Raises StoreError, naming the file, if one of the store's files is a FIFO, a folder or the like."""
+    if (found := store_files.irregular(path)) is not None:
+        raise StoreError(damaged(path, f"{found.name} is not a regular file"))
 
 
 async def _patiently(connection: aiosqlite.Connection, statement: str, patience_s: float) -> None:

@@ -7,7 +7,7 @@ from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING
 
 from appliance.domain.errors import StoreError
-from appliance.store.database import damaged, explain
+from appliance.store.database import damaged, explain, require_regular
 from appliance.store.migration import APPLICATION_ID
 
 if TYPE_CHECKING:
@@ -47,6 +47,14 @@ def schema(path: Path) -> int:
     return int(_ask(path, "PRAGMA user_version"))
 
 
+def has_schema(path: Path, version: int) -> bool:
+    """Tells whether the store has this schema version; False if it cannot be read."""
+    try:
+        return schema(path) == version
+    except (sqlite3.Error, StoreError):
+        return False
+
+
 def _ask(path: Path, pragma: str) -> str:
     with reading(path) as db:
         (verdict,) = db.execute(pragma).fetchone()
@@ -55,7 +63,8 @@ def _ask(path: Path, pragma: str) -> str:
 
 @contextmanager
 def reading(path: Path) -> Iterator[sqlite3.Connection]:
-    """Opens a connection that leaves the file unchanged."""
+    """Opens a connection that leaves the file unchanged. Raises StoreError if it is no regular file."""
+    require_regular(path)
     # Closing a writable connection would checkpoint the WAL into a damaged file. Without a WAL, `immutable` (no other
     # process writes) avoids leaving files behind. https://www.sqlite.org/uri.html
     mode = "mode=ro" if path.with_name(f"{path.name}-wal").exists() else "immutable=1"

@@ -9,13 +9,13 @@ import stat
 import subprocess
 import sys
 import tempfile
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-from appliance.ops.backup.create import snapshot
+from appliance.ops.backup.create import drop_oldest, snapshot
 from tests.support.cli.command_line import PROJECT, CommandLine, python
 
 if TYPE_CHECKING:
@@ -309,3 +309,35 @@ def test_links_that_come_while_root_works(theirs: CommandLine, folder: Path, wor
             assert "unexpected" not in done.err, done
             assert not copy.exists() or victim.state.key.read_bytes() not in copy.read_bytes()
     assert tree(victim.state.path) == before
+
+
+def test_root_removes_nothing_behind_a_link_when_it_closes_the_store(theirs: CommandLine, folder: Path) -> None:
+    """SQLite removes the log by its name, in a folder that has become a link meanwhile."""
+    store, real = theirs.state.store, theirs.state.path / "real"
+    real.mkdir()
+    store.rename(real / store.name)
+    store.symlink_to(real / store.name)
+    for path in (real, store):
+        os.chown(path, NOBODY.pw_uid, NOBODY.pw_gid, follow_symlinks=False)
+    roots = folder / "roots"
+    roots.mkdir(mode=0o700)
+    log = roots / "store.sqlite-wal"
+    log.touch()
+    with snapshot(store):
+        real.rename(theirs.state.path / "moved")
+        real.symlink_to(roots)
+    assert log.exists()
+
+
+def test_the_oldest_backups_are_removed_as_the_owner(theirs: CommandLine, folder: Path) -> None:
+    """The service's folder of backups has become a link to root's."""
+    roots = folder / "roots"
+    roots.mkdir(mode=0o700)
+    for day in "12":
+        (roots / f"wg-appliance-2000010{day}T000000Z.tar").touch()
+    link = theirs.state.path / "backups"
+    link.symlink_to(roots)
+    os.chown(link, NOBODY.pw_uid, NOBODY.pw_gid, follow_symlinks=False)
+    with suppress(PermissionError):
+        drop_oldest(theirs.state, link, 1, link / "wg-appliance-20000103T000000Z.tar")
+    assert len([*roots.iterdir()]) == 2

@@ -456,6 +456,14 @@ def test_unseen_facts_fail_no_check() -> None:
     assert all(finding.status is not Status.FAILED for finding in findings)
 
 
+def test_root_that_cannot_see_the_state_finds_a_fault() -> None:
+    """What its owner cannot read does not come right with more rights."""
+    found = state.state(replace(of_machine(root=True), state=None))
+    assert found.status is Status.FAILED
+    assert "cannot read its files" in found.what
+    assert "ls -la" in found.mend
+
+
 def test_each_finding_is_one_line() -> None:
     """Names are unlike each other, and no message has more than one line."""
     findings = diagnosis.diagnose(HEALTHY)

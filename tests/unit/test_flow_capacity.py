@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -106,6 +107,38 @@ def test_only_the_two_sizes_are_put_back(proc: Path, started: Callable[[str], Co
     (tmp_path / "conntrack.json").write_text('{"boot_id": "one", "values": {"kernel/core_pattern": "|/bin/sh"}}')
     assert started("one").restore() == []
     assert (proc / "sys/kernel/core_pattern").read_text() == "core"
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["\u0663", "9" * 10, "9" * 5000, "-1", "", "8193 "],
+    ids=["arabic", "large", "long", "less", "none", "space"],
+)
+def test_a_record_that_is_not_ours_changes_nothing(
+    proc: Path, started: Callable[[str], ConntrackSizes], tmp_path: Path, value: str
+) -> None:
+    """Neither is such a value set, nor does it keep the host from being cleaned up."""
+    record = tmp_path / "conntrack.json"
+    record.write_text(json.dumps({"boot_id": "one", "values": {MAX: value, BUCKETS: value}}))
+    assert started("one").restore() == []
+    assert read_size(proc) == TableSize(17, 8192, 8192)
+    assert not record.exists()
+
+
+def test_a_folder_in_place_of_the_record(started: Callable[[str], ConntrackSizes], tmp_path: Path) -> None:
+    """There is nothing to put back then."""
+    (tmp_path / "conntrack.json").mkdir()
+    assert started("one").restore() == []
+
+
+def test_connection_tracking_that_was_unloaded(
+    proc: Path, started: Callable[[str], ConntrackSizes], tmp_path: Path
+) -> None:
+    """What was noted of it is gone with it."""
+    started("one").raise_limit()
+    (proc / "sys" / MAX).unlink()
+    assert started("one").restore() == []
+    assert not (tmp_path / "conntrack.json").exists()
 
 
 def test_where_nothing_is_tracked(proc: Path, started: Callable[[str], ConntrackSizes], tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import os
 import pwd
 import shutil
 import stat
+from pathlib import PosixPath
 from typing import TYPE_CHECKING
 
 import pytest
@@ -275,3 +276,36 @@ def test_a_failed_self_test_is_shown_whole(tmp_path: Path) -> None:
         "selftest: Traceback (most recent call last):",
         "selftest: KeyError: 'peer'",
     ]
+
+
+class ReplacedMeanwhile(PosixPath):
+    """A folder in another user's, who puts a link to one of root's in its place as soon as it is made."""
+
+    def mkdir(self, mode: int = 0o777, parents: bool = False, exist_ok: bool = False) -> None:
+        super().mkdir(mode, parents, exist_ok)
+        self.rmdir()
+        self.symlink_to(self.with_name("roots"))
+
+
+def test_a_folder_that_is_replaced_by_a_link_is_not_given_away(tmp_path: Path) -> None:
+    """Neither owner nor mode of what the link leads to change."""
+    roots = tmp_path / "roots"
+    roots.mkdir(mode=0o755)
+    user = pwd.getpwuid(os.getuid()).pw_name
+    with pytest.raises(OSError, match="state"):
+        Folder(ReplacedMeanwhile(tmp_path / "state"), 0o700, user, user).apply()
+    assert stat.S_IMODE(roots.stat().st_mode) == 0o755
+
+
+def test_a_deep_folder_is_removed(tmp_path: Path) -> None:
+    """Deeper than Python's own functions follow."""
+    user, place = pwd.getpwuid(os.getuid()).pw_name, tmp_path / "state"
+    place.mkdir()
+    inner = os.open(place, os.O_DIRECTORY)
+    for _ in range(1200):
+        os.mkdir("d", dir_fd=inner)
+        outer, inner = inner, os.open("d", os.O_DIRECTORY, dir_fd=inner)
+        os.close(outer)
+    os.close(inner)
+    assert Folder(place, 0o700, user, user).remove()
+    assert not place.exists()

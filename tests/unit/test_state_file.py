@@ -133,3 +133,14 @@ def test_a_key_that_is_a_fifo_holds_no_command_up(tmp_path: Path) -> None:
     os.mkfifo(state.key)
     with pytest.raises(HostError, match=r"server\.key: not a regular file"):
         state.read_key()
+
+
+def test_a_folder_in_a_records_place_is_left(tmp_path: Path) -> None:
+    """It holds nothing that is ours, and keeps nobody from going on."""
+    file = tmp_path / "record.json"
+    state_file.forget(file)
+    file.touch()
+    state_file.forget(file)
+    assert not file.exists()
+    file.mkdir()
+    state_file.forget(file)

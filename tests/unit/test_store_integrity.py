@@ -87,3 +87,14 @@ def test_damaged_behind_a_log(path: Path) -> None:
     with pytest.raises(StoreError, match="is damaged"):
         integrity.check(path)
     assert before.items() <= files(path).items()
+
+
+@pytest.mark.parametrize("content", [b"no database" * 400, b"", None])
+def test_an_unreadable_store_has_no_schema_version(path: Path, content: bytes | None) -> None:
+    """After a failed upgrade it is restored then, like one that the upgrade has changed."""
+    version = integrity.schema(path)
+    assert integrity.has_schema(path, version)
+    path.unlink()
+    if content is not None:
+        path.write_bytes(content)
+    assert not integrity.has_schema(path, version)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from typing import TYPE_CHECKING
 
 from appliance.config import state_file
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+NUMBER = re.compile(r"[0-9]{1,10}")
 CHANGEABLE = (BUCKETS, MAX)  # in the order in which to raise them
 
 
@@ -81,17 +83,20 @@ class ConntrackSizes:
     def restore(self) -> list[str]:
         """Restores what `raise_limit` changed in this boot; returns the names. Raises EgressError.
 
-        Restores only the two sizes: the record belongs to the service's user, whom root does not trust further.
+        Only makes the two sizes smaller, as `raise_limit` has made them larger: the record belongs to the service's
+        user, whom root does not trust further.
         """
-        recorded = {name: value for name, value in self._recorded().items() if name in CHANGEABLE}
+        present = read_size(self._proc)
+        sizes = {} if present is None else {BUCKETS: present.buckets, MAX: present.limit}
+        recorded = {n: value for n, value in self._recorded().items() if n in sizes and int(value) < sizes[n]}
         try:
             # The limit first: fewer buckets for as many entries would make the chains long.
             for name in reversed(CHANGEABLE):
-                if name in recorded and _read(self._proc, name) != recorded[name]:
+                if name in recorded:
                     self._write(name, recorded[name])
         except OSError as error:
             raise EgressError(f"cannot restore {', '.join(recorded)}: {error.strerror}") from error
-        self._record.unlink(missing_ok=True)
+        state_file.forget(self._record)
         return list(recorded)
 
     def _note(self, before: Mapping[str, str]) -> None:
@@ -105,7 +110,7 @@ class ConntrackSizes:
             content = state_file.read_json(self._record)
             if content["boot_id"] != self._boot_id:
                 return {}
-            return {name: value for name, value in content["values"].items() if value.isdecimal()}
+            return {name: value for name, value in content["values"].items() if NUMBER.fullmatch(value)}
         except (OSError, ValueError, TypeError, KeyError, AttributeError):
             return {}
 

@@ -164,7 +164,7 @@ class Forwarding:
                 self._write(name, value)
             except OSError as error:
                 raise EgressError(f"cannot set {_dotted(name)} = {value}: {error.strerror}") from error
-        self._record.unlink(missing_ok=True)
+        state_file.forget(self._record)
         self._found = None
         return list(recorded)
 

@@ -16,8 +16,9 @@ from appliance.domain.errors import BackupError, HostError, StoreError
 from appliance.network.wireguard.keys import encode
 from appliance.ops.backup.archive import CONFIG, FORMAT, KEY, STORE, Manifest, digest, is_backup, write
 from appliance.store import integrity
-from appliance.store.database import PATIENCE_S, damaged, explain
+from appliance.store.database import PATIENCE_S, damaged, explain, require_regular
 from appliance.store.file_owner import acting_as_owner, have_one_owner
+from appliance.store.store_files import is_regular
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -61,15 +62,17 @@ def dated(folder: Path) -> Path:
     return folder / datetime.now(UTC).strftime(DATED)
 
 
-def drop_oldest(folder: Path, keep: int, made: Path) -> list[Path]:
+def drop_oldest(state: StateDir, folder: Path, keep: int, made: Path) -> list[Path]:
     """Removes all but `keep` backups named by `dated`: `made`, and the newest others. Returns those removed.
 
     A wall clock that was set back names the last one as older than the others.
     """
-    others = sorted(path for path in folder.glob(ANY_DATED) if path.name != made.name)
-    gone = others[: max(0, len(others) - keep + 1)]
-    for path in gone:
-        path.unlink()
+    # A folder of the state's owner may be a link to another's by now.
+    with acting_as_owner(folder) if have_one_owner(state.path, folder) else nullcontext():
+        others = sorted(path for path in folder.glob(ANY_DATED) if path.name != made.name and is_regular(path))
+        gone = others[: max(0, len(others) - keep + 1)]
+        for path in gone:
+            path.unlink()
     return gone
 
 
@@ -92,10 +95,11 @@ def snapshot(store: Path) -> Iterator[sqlite3.Connection]:
         try:
             with acting_as_owner(store.parent):
                 store.stat()
+                require_regular(store)
                 # "rw": does not create a missing store. https://www.sqlite.org/uri.html
                 uri = f"{store.absolute().as_uri()}?mode=rw"
                 source = sqlite3.connect(uri, uri=True, timeout=PATIENCE_S, isolation_level=None)
-                stack.enter_context(closing(source))
+                stack.callback(_close, source, store.parent)
                 source.execute("BEGIN")
                 source.execute("SELECT 1 FROM sqlite_schema").fetchone()
         except FileNotFoundError as error:
@@ -103,6 +107,12 @@ def snapshot(store: Path) -> Iterator[sqlite3.Connection]:
         except sqlite3.Error as error:
             raise explain(error, store) from error
         yield source
+
+
+def _close(source: sqlite3.Connection, folder: Path) -> None:
+    """Closes the store as its owner: SQLite removes files beside it by their names, which may lead elsewhere by now."""
+    with acting_as_owner(folder):
+        source.close()
 
 
 def _copy(source: sqlite3.Connection, store: Path, copy: Path) -> None:
@@ -132,6 +142,8 @@ def _write(new: Path, schema: int, contents: dict[str, BinaryIO]) -> None:
 
 
 def _refuse_others(target: Path) -> None:
+    if target.is_symlink():  # /dev/stdout is one
+        raise BackupError(f"{target} is a link, which the backup would replace; name the file that it leads to")
     if not target.exists() or (target.is_file() and (target.stat().st_size == 0 or is_backup(target))):
         return
     raise BackupError(f"{target} exists and is no backup of wg-appliance; name another file")

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import os
-import shutil
 import socket
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from appliance.config.load import parse_settings, read_settings
 from appliance.domain.errors import ConfigError, HostError
+from appliance.network.programs import ProgramFailed
+from appliance.ops import trees
 from appliance.ops.backup.archive import open_backup
 from appliance.ops.backup.create import sync_folder
-from appliance.store import integrity
+from appliance.store import integrity, store_files
 from appliance.store.file_owner import acting_as_owner
 from appliance.store.migration import migrations
 from appliance.store.state_dir import StateDir
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
 
 UNPACKING = "restore.unpacking"
 KEPT = "before-restore-%Y%m%dT%H%M%S.%fZ"
-SIDES = ("-wal", "-shm")  # what SQLite keeps beside a store. https://www.sqlite.org/wal.html
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,8 +71,9 @@ def restore_backup(file: Path, config_file: Path, environ: Mapping[str, str]) ->
         with acting_as_owner(state.path):
             kept_state = _switch(state, unpacked, stamp)
         kept_config = None if new_config is None else _replace(config_file, new_config, stamp)
-        state.unfinished_restore.unlink()
-        sync_folder(state.path)
+        with acting_as_owner(state.path):
+            state.unfinished_restore.unlink()
+            sync_folder(state.path)
     return Restored(backup.manifest, settings, new_config is not None, kept_state, kept_config)
 
 
@@ -107,7 +108,7 @@ def _state_dirs(restored: StateDir, config_file: Path, environ: Mapping[str, str
 def _unpacked(backup: Backup, state: StateDir, newest: int) -> Iterator[StateDir]:
     """Unpacks into a state directory next to the present files: complete, checked and on disk."""
     new = StateDir(state.path / UNPACKING)
-    shutil.rmtree(new.path, ignore_errors=True)  # left by a killed restore
+    trees.remove(new.path)  # left by a killed restore
     try:
         new.create()
         with _new_file(new.key) as file:
@@ -117,7 +118,8 @@ def _unpacked(backup: Backup, state: StateDir, newest: int) -> Iterator[StateDir
         _check(backup, new, newest)
         yield new
     finally:
-        shutil.rmtree(new.path, ignore_errors=True)
+        with suppress(ProgramFailed):
+            trees.remove(new.path)
 
 
 @contextmanager
@@ -176,16 +178,23 @@ def _switch(state: StateDir, new: StateDir, stamp: str) -> Path | None:
 
     The marker file keeps a server from starting on a mixed state meanwhile.
     """
-    sides = [state.store.with_name(state.store.name + side) for side in SIDES]
-    old = [path for path in (state.store, sides[0], state.key) if path.exists()]
-    kept = state.path / stamp if old else None
+    wal, shm, journal = sides = store_files.sides(state.store)
+    old = [path for path in (state.store, wal, journal, state.key) if store_files.is_regular(path)]
+    # Links, folders and the like, which cannot be replaced, or have no second name.
+    others = [path for path in (state.store, *sides, state.key) if os.path.lexists(path) and path not in {*old, shm}]
+    if os.path.lexists(shm) and not store_files.is_regular(shm):
+        others.append(shm)
+    kept = state.path / stamp if old or others else None
     if kept is not None:
         kept.mkdir(mode=0o700)
         for path in old:
             os.link(path, kept / path.name)
         sync_folder(kept)
-    state.unfinished_restore.touch(mode=0o600)
-    sync_folder(state.path)
+    _mark_unfinished(state)
+    if kept is not None:
+        for path in others:
+            path.rename(kept / path.name)
+        sync_folder(kept)
     for path in sides:
         # Else SQLite would write the old store's last transactions into the new one.
         path.unlink(missing_ok=True)
@@ -193,6 +202,13 @@ def _switch(state: StateDir, new: StateDir, stamp: str) -> Path | None:
     new.key.replace(state.key)
     sync_folder(state.path)
     return kept
+
+
+def _mark_unfinished(state: StateDir) -> None:
+    if not store_files.is_regular(state.unfinished_restore):
+        trees.remove(state.unfinished_restore)
+    state.unfinished_restore.touch(mode=0o600)
+    sync_folder(state.path)
 
 
 def _replace(config_file: Path, new: Path, stamp: str) -> Path | None:

@@ -17,6 +17,9 @@ OTHERS = 0o077  # permission bits of group and others
 def state(facts: Facts) -> Finding:
     """Checks that one user owns the directory and its files, and that no other user may read them."""
     place, gathered = facts.settings.node.state_dir, facts.state
+    if gathered is None and facts.machine.root:
+        what = f"the user that {place} belongs to cannot read its files, or they are links or folders instead"
+        return failed("state", what, f"ls -la {place}, then wg-appliance restore FILE")
     if gathered is None:
         return unseen("state", str(place))
     if not gathered.files:

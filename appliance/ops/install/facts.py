@@ -7,6 +7,7 @@ import json
 import os
 import re
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,7 @@ from appliance.network.wireguard.backend import choose_backend, kernel_has_wireg
 from appliance.network.wireguard.link import link_kind
 from appliance.ops.install import host
 from appliance.ops.install.plan import Program
+from appliance.store.file_owner import acting_as_owner
 
 if TYPE_CHECKING:
     from ipaddress import IPv4Address, IPv6Address
@@ -84,14 +86,21 @@ def require_interface(settings: Settings, state: StateDir, *, userspace: bool) -
     kind = link_kind(name)
     if kind is None:
         return
-    if not (
-        state.has_key
-        and _device_key(name, "userspace" if userspace else "kernel") == keys.public_key(state.private_key())
-    ):
+    own = _own_key(state)
+    if own is None or _device_key(name, "userspace" if userspace else "kernel") != own:
         raise HostError(
             f"an interface {name} exists, and is not the appliance's (it is {kind or 'not virtual'}); remove it "
             f"(ip link del {name}), or set another name in [wireguard] interface of the configuration"
         )
+
+
+def _own_key(state: StateDir) -> bytes | None:
+    """Returns the public key of server.key, read as its folder's owner; None if there is none that can be read."""
+    if not state.path.is_dir():
+        return None
+    with acting_as_owner(state.path), suppress(HostError):
+        return keys.public_key(state.read_key())
+    return None
 
 
 def require_ports(settings: Settings) -> None:

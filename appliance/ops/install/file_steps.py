@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from appliance.domain.errors import HostError
+from appliance.ops import trees
 from appliance.ops.backup.create import sync_folder
 from appliance.ops.install.record import write_whole
 
@@ -38,8 +39,13 @@ class Folder:
 
     def apply(self) -> None:
         self.path.mkdir(mode=self.mode, parents=True)
-        self.path.chmod(self.mode)
-        shutil.chown(self.path, self.user, self.group)
+        # The folder above may be another user's, who puts a link to one of root's in its place meanwhile.
+        made = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            os.fchmod(made, self.mode)
+            shutil.chown(made, self.user, self.group)
+        finally:
+            os.close(made)
 
     def remove(self) -> bool:
         return self._is_ours() and _remove(self.path)
@@ -247,7 +253,7 @@ def _copy_readable_by_all(source: Path, target: Path) -> None:
 def _remove(path: Path) -> bool:
     """Removes a file, symlink or folder. Returns False if there is none."""
     if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
+        trees.remove(path)
     elif path.is_symlink() or path.exists():
         path.unlink()
     else:

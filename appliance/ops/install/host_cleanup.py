@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from appliance.config import state_file
 from appliance.domain.clock import HostClock
 from appliance.network.admission.admission import remove_rules
 from appliance.network.firewall import coexistence, nft, own_table, ruleset, table_choice
@@ -46,7 +47,7 @@ def clean_up(settings: Settings, state: StateDir, report: Callable[[str], None])
         nft.execute(passages, environ)
         report("rules that let clients through other firewalls: removed")
     # Another appliance may take the name of the table meanwhile.
-    state.nftables.unlink(missing_ok=True)
+    state_file.forget(state.nftables)
     if Forwarding(Path("/proc/sys"), state.sysctls, HostClock().now().boot_id).restore():
         report("sysctls: as they were when the service started")
     if ConntrackSizes(Path("/proc"), state.conntrack, HostClock().now().boot_id).restore():

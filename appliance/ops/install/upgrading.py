@@ -171,11 +171,11 @@ class Upgrade:
             self._report(f"clients may be cut off: {error}; see ip rule")
 
     def _restore(self, backup: Path) -> None:
-        """Restores the store if the new version has changed its schema; keeps the new one, with later data, aside."""
+        """Restores the store if the new version has changed its schema or damaged it; keeps the new one aside."""
         with open_backup(backup) as opened:
             schema = opened.manifest.schema
         with acting_as_owner(self._state.path):
-            changed = integrity.schema(self._state.store) != schema
+            changed = not integrity.has_schema(self._state.store, schema)
         if changed or self._state.unfinished_restore.exists():
             restored = restore_backup(backup, self._layout.config, {})
             self._report(f"{self._state.store}: restored; as it was found it is in {restored.kept_state}")
