@@ -60,10 +60,10 @@ def normal(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
-def targets() -> Iterable[list[str]]:
+def targets(glibc: Iterable[range] = GLIBC) -> Iterable[list[str]]:
     """Yields pip's options for each kind of machine."""
     for architecture in ARCHITECTURES:
-        for minors in GLIBC:
+        for minors in glibc:
             platforms = [f"manylinux_2_{minor}_{architecture}" for minor in reversed(minors)]
             platforms += [f"{tag}_{architecture}" for tag in LEGACY]
             for python in PYTHONS:
@@ -108,6 +108,8 @@ def main() -> None:
         before: set[str] = set()
         for path, what, asked in groups():
             found = pip.would_install(asked, known)
+            for options in targets(GLIBC[-1:]):  # some are needed by one Python, or on one kind of machine, alone
+                found |= pip.would_install(asked, known, *options)
             known |= {name: item["metadata"]["version"] for name, item in found.items()}
             pins = {name: known[name] for name in found if name not in before}
             before |= set(found)
@@ -115,4 +117,5 @@ def main() -> None:
             print(f"{path}: {len(pins)} packages", file=sys.stderr)  # noqa: T201 (a script)
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -119,7 +119,7 @@ async def test_invoices_may_go_before_their_sessions(exit_: ExitUnderTest) -> No
 
 @on_exit('[pricing]\nkeep = "1s"\n[tiers.paid]\nidle_timeout = 0\n')
 async def test_a_live_sessions_lines_stay(exit_: ExitUnderTest) -> None:
-    """A line of a month that is over stays while its session is live, and that of a pending one does; then both go."""
+    """A line of a month that is over stays while its session is live; once that has ended, both go."""
     ada = await exit_.client()
     session_id = (await ada.open())["id"]
     for _ in range(3):

@@ -1,4 +1,4 @@
-"""Resolves the name of an exit, once: what wg(8) would do by itself, again and again, and without end."""
+"""Resolves the name of an exit once for each session; wg(8) would do so again and again, without end."""
 
 from __future__ import annotations
 

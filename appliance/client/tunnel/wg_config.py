@@ -128,7 +128,7 @@ def own_network(config: SessionConfig, networks: Sequence[tuple[str, object]]) -
     `networks`: each with the name of its interface. A default route is none.
     """
     named = [("address", each) for each in config.addresses]
-    if not config.asked:  # what the user names in a network of his own is his to name
+    if not config.asked:  # resolvers that the user names may be in networks of this machine
         named += [("resolver", ip_address(each)) for each in config.resolvers]
     for what, address in named:
         where = network_of(address, networks)
