@@ -32,6 +32,7 @@ class BelievedClock:
         self._host = host
         self._known = known
         self._settled = known  # what small steps are added up from
+        self._gone_on: Moment | None = None  # to where time has, without the wall clock; None: that one is believed
         self._ahead_ms = 0
 
     @property
@@ -49,18 +50,20 @@ class BelievedClock:
         if known is None or self._settled is None:
             self._known = self._settled = read
             return read
-        ahead_ms = clock_steps.contradiction_ms(known, read) or clock_steps.drift_ms(self._settled, known, read)
-        if ahead_ms:
-            # Read once more: between the two, a time service may have put right what was read before it had.
-            if not (self._host.synchronised() and clock_steps.same_setting(read, self._host.now())):
-                self._ahead_ms = ahead_ms
-                return clock_steps.expected(known, read)
+        ahead_ms = clock_steps.contradiction_ms(known, read, self._gone_on)
+        ahead_ms = ahead_ms or clock_steps.drift_ms(self._settled, known, read)
+        # Read once more: between the two, a time service may have put right what was read before it had.
+        if ahead_ms and not (self._host.synchronised() and clock_steps.same_setting(read, self._host.now())):
+            # From a moment of another boot, time goes on with the first reading in this one.
+            self._gone_on, self._ahead_ms = clock_steps.expected(self._gone_on or known, read), ahead_ms
+            return self._gone_on
+        if ahead_ms or self._settled.boot_id != read.boot_id:
             self._settled = read
-        self._known, self._ahead_ms = read, 0
+        self._known, self._gone_on, self._ahead_ms = read, None, 0
         return read
 
     def accept(self, right: Moment) -> None:
         """Takes a moment of this boot as one whose wall time is right, unless the clock was set again since."""
         read = self._host.now()
         if right.boot_id == read.boot_id and clock_steps.same_setting(right, read):
-            self._known = self._settled = right
+            self._known, self._settled, self._gone_on = right, right, None

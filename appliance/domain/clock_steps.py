@@ -30,15 +30,19 @@ ACCEPT = "wg-appliance node resume --accept-clock"
 def expected(known: Moment, read: Moment) -> Moment:
     """Returns `read` with the wall time that follows from `known`, a moment whose wall time is believed.
 
-    After a reboot that is the least it can be: the host was off for an unknown time.
+    After a reboot that is the least it can be: the host was off for an unknown time. Its uptime says nothing, as the
+    store may be from another machine: a backup of an hour ago, brought back on one that has been up for a year.
     """
-    since_ms = read.boot_ms - known.boot_ms if known.boot_id == read.boot_id else read.boot_ms
+    since_ms = read.boot_ms - known.boot_ms if known.boot_id == read.boot_id else 0
     return replace(read, wall_ms=known.wall_ms + since_ms)
 
 
-def contradiction_ms(known: Moment, read: Moment) -> int:
-    """Returns how far the wall clock of `read` is ahead of (or, negative, behind) what it can be; 0: nothing is odd."""
-    ahead_ms = read.wall_ms - expected(known, read).wall_ms
+def contradiction_ms(known: Moment, read: Moment, gone_on: Moment | None = None) -> int:
+    """Returns how far the wall clock of `read` is ahead of (or, negative, behind) what it can be; 0: nothing is odd.
+
+    `gone_on`: a moment of this boot to which time has gone on from `known` without the wall clock.
+    """
+    ahead_ms = read.wall_ms - expected(gone_on or known, read).wall_ms
     most_ms = TOLERANCE_MS if known.boot_id == read.boot_id else LONGEST_OFF_MS
     return 0 if -TOLERANCE_MS <= ahead_ms <= most_ms else ahead_ms
 

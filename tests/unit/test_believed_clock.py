@@ -17,8 +17,8 @@ KNOWN = Moment(wall_ms=1_790_000_000_000, boot_ms=500_000, boot_id="one")
 
 
 def read(boot_id: str, boot_s: int, ahead_s: int) -> Moment:
-    """A reading `ahead_s` seconds ahead of what KNOWN and the boot clock say."""
-    since_ms = boot_s * 1000 - (KNOWN.boot_ms if boot_id == "one" else 0)
+    """A reading `ahead_s` seconds ahead of what KNOWN and, within its boot, the boot clock say."""
+    since_ms = boot_s * 1000 - KNOWN.boot_ms if boot_id == "one" else 0
     return Moment(KNOWN.wall_ms + since_ms + ahead_s * 1000, boot_s * 1000, boot_id)
 
 
@@ -49,9 +49,43 @@ def test_what_contradicts_the_boot_clock(boot_id: str, ahead_s: int, *, doubted:
 
 
 def test_what_is_expected() -> None:
-    """Within a boot the wall clock goes as CLOCK_BOOTTIME does; after a reboot it has at least gone on since that."""
+    """Within a boot the wall clock goes as CLOCK_BOOTTIME does; after a reboot it is at least what it was."""
     assert clock_steps.expected(KNOWN, read("one", 900, YEAR)) == read("one", 900, 0)
-    assert clock_steps.expected(KNOWN, read("two", 40, -YEAR)).wall_ms == KNOWN.wall_ms + 40_000
+    assert clock_steps.expected(KNOWN, read("two", 40, -YEAR)).wall_ms == KNOWN.wall_ms
+
+
+def on_a_machine_up_for(seconds: int, clock: VirtualClock) -> BelievedClock:
+    """With a store that comes from another one, of this moment."""
+    known = clock.now()
+    clock.reboot(seconds=0)
+    clock.boot_ms, clock.kept = seconds * 1000, False
+    return BelievedClock(clock, known)
+
+
+@pytest.mark.parametrize("up_s", [MINUTE, 16 * HOUR, 400 * DAY])
+@pytest.mark.parametrize("old_s", [0, 10 * MINUTE, 6 * DAY])
+def test_a_store_from_another_machine(up_s: int, old_s: int) -> None:
+    """However long that has been up, and the store was on its way: a clock that says so is believed."""
+    clock = VirtualClock()
+    believed = on_a_machine_up_for(up_s, clock)
+    clock.wall_ms += old_s * 1000
+    assert (believed.now(), believed.ahead_ms) == (clock.now(), 0)
+
+
+@pytest.mark.parametrize("up_s", [MINUTE, 16 * HOUR, 400 * DAY])
+@pytest.mark.parametrize("step", [-DAY, -YEAR, 3 * YEAR])
+def test_a_store_from_another_machine_whose_clock_is_wrong(up_s: int, step: int) -> None:
+    """Time goes on from the store's last moment, for as long as it is seen to: that uptime is not of the store."""
+    clock = VirtualClock()
+    right_ms = clock.wall_ms
+    believed = on_a_machine_up_for(up_s, clock)
+    clock.step(step)
+    assert believed.now().wall_ms == right_ms
+    clock.advance(100)
+    assert believed.now().wall_ms == right_ms + 100_000
+    assert believed.ahead_ms == step * 1000
+    believed.accept(clock.now())
+    assert (believed.now(), believed.ahead_ms) == (clock.now(), 0)
 
 
 SAID = {YEAR: "365 d ahead of", -3 * DAY: "3 d behind", 5 * HOUR: "5 h ahead of", -6 * MINUTE: "6 min behind"}
@@ -166,7 +200,11 @@ def test_after_a_reboot_a_clock_set_right_by_hand_is_followed() -> None:
     clock.reboot(seconds=2 * HOUR)
     right = clock.wall_ms
     clock.wall_ms = 0
-    assert believed.now().wall_ms == known.wall_ms + clock.boot_ms
+    assert believed.now().wall_ms == known.wall_ms
+    for passed in (1, 30 * DAY):
+        clock.advance(passed)
+        right += passed * 1000
+    assert believed.now().wall_ms == known.wall_ms + (30 * DAY + 1) * 1000
     clock.wall_ms = right
     assert believed.now() == clock.now()
 
