@@ -110,15 +110,19 @@ class Retention:
                 await self._write(piece, stopping)
 
     async def _give_back(self, stopping: asyncio.Event) -> None:
+        given_back = False
         while not stopping.is_set():
             async with self._store.read() as db:
                 free = await free_pages.count(db)
             if not free:
-                return
+                break
 
+            given_back = True
             began = time.monotonic()
             await self._store.give_back(PAGES_A_PIECE)
             await self._leave_to_others(began, stopping)
+        if given_back:
+            await self._store.checkpoint()
 
     async def _write(self, piece: Piece, stopping: asyncio.Event) -> None:
         began = time.monotonic()

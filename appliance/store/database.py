@@ -133,6 +133,12 @@ class Store:
                 # Each step of the statement frees one page, and execute() takes only the first: its rows are empty.
                 await self._writer.executescript(f"PRAGMA incremental_vacuum({pages:d})")
 
+    async def checkpoint(self) -> None:
+        """Copies what was committed from the WAL into the file, which then has its new size; waits for no reader."""
+        with self._observed("write"):
+            async with self._write_lock(), _serving(self._writer):
+                await self._writer.execute_fetchall("PRAGMA wal_checkpoint(PASSIVE)")
+
     async def foreign_version(self) -> int:
         """Returns a number that changes when another process has committed (PRAGMA data_version)."""
         async with self._write_lock(), _serving(self._writer):
