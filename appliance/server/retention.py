@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from appliance.domain.errors import StoreUnavailable
@@ -66,6 +67,9 @@ class Retention:
             if not self._failing:
                 log.warning("what is older than its retention is not deleted: %s: %s", error, error.__cause__)
             self._failing = True
+            # On a full disk the pieces have filled the WAL: once they are in the file, its room serves again.
+            with suppress(StoreUnavailable):
+                await self._store.checkpoint()
             return False
         if self._failing:
             log.info("what is older than its retention is deleted again")

@@ -9,14 +9,17 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.support.ended_sessions import fill
+from tests.support.small_disk import full, small_disk
 from tests.support.tunnel.waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from tests.support.tunnel.appliance_process import Appliance
 
 MANY = 3000
+MIB = 2**20
 
 
 @pytest.mark.black_box
@@ -43,3 +46,19 @@ def test_an_older_store_is_emptied_and_shrinks(start_appliance: Callable[..., Ap
     assert appliance.log().count(f"the store {appliance.store} can shrink from now on; rewritten in ") == 1
     assert [each["id"] for each in appliance.live_sessions()] == [session["id"]]
     appliance.stop()
+
+
+def test_a_full_disk_while_old_sessions_go(start_appliance: Callable[..., Appliance], tmp_path: Path) -> None:
+    """Where the disk has no room for all that deleting writes, it stops, and clients are served as before."""
+    with small_disk(tmp_path / "disk", 64 * MIB) as disk:
+        appliance = start_appliance(node={"state_dir": str(disk / "state")})
+        token = appliance.token()
+        appliance.stop()
+        fill(appliance.store, MANY)
+        with full(disk, left=MIB * 2 // 3):
+            appliance.start()
+            until(lambda: "is not deleted: store unavailable" in appliance.log(), "the disk is full")
+            until(lambda: appliance.api("GET", "/readyz").status == 200, "it is ready again")
+            for _ in range(3):
+                appliance.close(appliance.open(token)["id"], token)
+        appliance.stop()
