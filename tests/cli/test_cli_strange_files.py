@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
@@ -11,10 +12,17 @@ import pytest
 from tests.support.cli.command_line import CommandLine
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 DEEP = 1200  # folders within each other: more than Python's recursion limit
+
+
+@pytest.fixture(autouse=True)
+def emptied(tmp_path: Path) -> Iterator[None]:
+    """pytest itself cannot remove what is nested that deep."""
+    yield
+    subprocess.run(["rm", "-rf", *tmp_path.iterdir()], check=True, timeout=60)
 
 
 def fifo(path: Path) -> None:
