@@ -98,7 +98,7 @@ def run(config_file: Path | None, work: Callable[[Admin], Awaitable[T]]) -> T:
     async def with_store() -> T:
         store = await database.Store.open(state.store)
         try:
-            clock = await clock_beside_server(store, HostClock(), served=state.is_served())
+            clock = await clock_beside_server(store, HostClock(), state)
             return await work(Admin(settings, state, store, clock.now().wall_ms, clock))
         except sqlite3.DatabaseError as error:
             if type(error) is sqlite3.DatabaseError:  # the file is damaged; subclasses are errors of the query

@@ -6,7 +6,7 @@ The tunnel is removed before the session is closed: undoing changes on this mach
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from appliance.client.api.responses import DONE, ENDED, FAILED, Again, Live, Over, pause
@@ -57,7 +57,7 @@ class ConnectionOutcome:
     exit_status: int
     line: str = ""
     of_program: bool = False
-    cause: Exception | None = None
+    cause: Exception | None = field(default=None, compare=False)
 
 
 class ClientConnection:

@@ -5,12 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from appliance.domain.believed_clock import BelievedClock
+from appliance.domain.errors import HostError
 from appliance.store.queries import node
 
 if TYPE_CHECKING:
     from appliance.domain.believed_clock import KeptClock
     from appliance.domain.clock import Clock, Moment
     from appliance.store.database import Store
+    from appliance.store.state_dir import StateDir
 
 
 class _Unasked:
@@ -32,9 +34,16 @@ async def believed_clock(store: Store, host: KeptClock) -> BelievedClock:
         return BelievedClock(host, (await node.read(db)).known(host.now()))
 
 
-async def clock_beside_server(store: Store, host: KeptClock, *, served: bool) -> BelievedClock:
+async def clock_beside_server(store: Store, host: KeptClock, state: StateDir) -> BelievedClock:
     """Returns the clock for a command, which goes by what a running server goes by: the time of its heartbeats.
 
     The server may not be able to ask what the command can. Raises StoreUnavailable.
     """
-    return await believed_clock(store, _Unasked(host) if served else host)
+    return await believed_clock(store, _Unasked(host) if _is_served(state) else host)
+
+
+def _is_served(state: StateDir) -> bool:
+    try:
+        return state.is_served()
+    except HostError:
+        return True  # the lock is another user's: a server of root's has made it

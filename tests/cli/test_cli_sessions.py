@@ -184,6 +184,7 @@ def test_node_status_counts(alice: CommandLine) -> None:
         "addresses_in_use": 3,
         "addresses_capacity": 253,
         "store": str(alice.state.store),
+        "clock_doubted": False,
     }
 
 

@@ -110,16 +110,17 @@ def test_a_heartbeat_is_what_is_known_of_the_time(path: Path) -> None:
             """  # noqa: S608 - a constant
         )
 
+    beat = Moment(9, 7, "b")
+
     async def known() -> object:
         store = await Store.open(path)
         try:
             async with store.read() as db:
                 row = await node_row.read(db)
-                return row.accepted, row.known, row.heartbeat
+                return row.accepted, row.known(beat), row.heartbeat
         finally:
             await store.close()
 
-    beat = Moment(9, 7, "b")
     assert asyncio.run(known()) == (None, beat, beat)
 
 

@@ -105,7 +105,7 @@ class TemporaryAccount:
 
     async def _now(self, store: Store) -> int:
         """Returns the wall clock time that the server goes by."""
-        clock = await clock_beside_server(store, self._clock, served=self._state.is_served())
+        clock = await clock_beside_server(store, self._clock, self._state)
         return clock.now().wall_ms
 
     async def _await_end(self, store: Store, of: list[Account]) -> list[str]:
