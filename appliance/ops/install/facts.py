@@ -21,15 +21,16 @@ from appliance.network.wireguard.link import link_kind
 from appliance.ops.install import host
 from appliance.ops.install.plan import Program
 from appliance.store.file_owner import acting_as_owner
+from appliance.store.state_dir import StateDir
 
 if TYPE_CHECKING:
     from ipaddress import IPv4Address, IPv6Address
 
     from appliance.config.settings import Settings
     from appliance.network.wireguard.backend import Backend
-    from appliance.store.state_dir import StateDir
 
 CLOUD_INIT = Path("/run/cloud-init/instance-data.json")
+NOWHERE = Path("/nonexistent")
 UNIT_SUFFIXES = (".service", ".timer", ".conf")
 
 
@@ -98,8 +99,15 @@ def _own_key(state: StateDir) -> bytes | None:
     """Returns the public key of server.key, read as its folder's owner; None if there is none that can be read."""
     if not state.path.is_dir():
         return None
-    with acting_as_owner(state.path), suppress(HostError):
-        return keys.public_key(state.read_key())
+    # That user has no access to what the one file has unpacked, from which modules are loaded when they are needed.
+    with acting_as_owner(state.path, lambda: _read_key(StateDir(NOWHERE))):
+        key = _read_key(state)
+    return None if key is None else keys.public_key(key)
+
+
+def _read_key(state: StateDir) -> bytes | None:
+    with suppress(HostError):
+        return state.read_key()
     return None
 
 
