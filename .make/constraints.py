@@ -15,7 +15,7 @@ from pathlib import Path
 
 ARCHITECTURES = ("x86_64", "aarch64")
 PYTHONS = ("3.11", "3.12", "3.13", "3.14")
-# A wheel for an older C library is taken where there is none for the host's: Debian 11's, and Debian 12's.
+# Minor versions of glibc: pip takes the newest wheel that the host can load, which differs between Debian 11 and 12.
 GLIBC = (range(5, 32), range(5, 37))
 LEGACY = ("manylinux2014", "manylinux2010", "manylinux1", "linux")
 

@@ -38,7 +38,7 @@ def find(config_file: Path | None) -> ExitHere | None:
         url = parse_url(reached(api).url("http" if api.tls_cert is None else "https"))
         return ExitHere(url, None if api.tls_cert is None else _trusting(api.tls_cert))
     except ConfigError as error:
-        as_root = "run as root, or " if os.geteuid() != 0 and not os.access(file, os.R_OK) else "or "
+        as_root = "run as root, or " if os.geteuid() != 0 and not os.access(file, os.R_OK) else "mend it, or "
         raise ConfigError(f"{error}; {as_root}give an exit's URL: --api URL") from error
 
 

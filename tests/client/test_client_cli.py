@@ -341,7 +341,7 @@ def test_this_hosts_own_exit_is_not_as_it_must_be(
         done = run("--config", str(config), *words, WG_APPLIANCE_API="")
         assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1), done.stderr
         assert said.replace("CONFIG", str(config)) in done.stderr
-        assert done.stderr.endswith("; or give an exit's URL: --api URL\n")
+        assert done.stderr.endswith("; mend it, or give an exit's URL: --api URL\n")
     assert run("regions", WG_APPLIANCE_API="", WG_APPLIANCE_CONFIG=str(config)).returncode == 1
     assert run("--config", str(config), "regions").returncode == 0
 

@@ -178,10 +178,9 @@ def test_a_changed_address_is_taken_over(exit_: Watched, show: Callable[[str], N
         f"route replace default via {WEB_IP}",
     )
     until(lambda: exit_.told() == NEW, "a new session is told the new address", seconds=30, every=0.05)
-    took = time.monotonic() - began
-    show(f"told {took:.2f} s after the change")
-    assert took < TAKEN_OVER_SECONDS
-    until(lambda: exit_.leaves_with(4, far, WEB_IP) == NEW, "the flow of before leaves with it", seconds=5, every=0.05)
+    show(f"told {time.monotonic() - began:.2f} s after the change")
+    until(lambda: exit_.leaves_with(4, far, WEB_IP) == NEW, "the flow of before leaves with it", seconds=30, every=0.05)
+    assert time.monotonic() - began < TAKEN_OVER_SECONDS
     assert exit_.leaves_with(4, far, WEB_IP, port=41001) == NEW
     kept = exit_.appliance.live_sessions()
     assert next(one["public_ip"] for one in kept if one["id"] == session) == EXIT_IP
