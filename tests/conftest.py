@@ -13,9 +13,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support.figures import FIGURES
-from tests.support.own_host import enter_own_host
-from tests.support.real_backend import NO_ROOT, backend_here
+# Before anything of it is imported: a failed assertion there shows its values too, as one in a test does.
+pytest.register_assert_rewrite("tests.support")
+
+from tests.support.figures import FIGURES  # noqa: E402 (as said above)
+from tests.support.own_host import enter_own_host  # noqa: E402
+from tests.support.real_backend import NO_ROOT, backend_here  # noqa: E402
 
 if TYPE_CHECKING:
     from collections.abc import Callable

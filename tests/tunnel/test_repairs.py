@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 import pytest
@@ -11,7 +11,7 @@ import pytest
 from tests.support.tunnel.client import new_key_pair
 from tests.support.tunnel.ping import Ping
 from tests.support.tunnel.tampering import TABLE, Loss, Row, Sessions
-from tests.support.tunnel.waiting import until
+from tests.support.tunnel.waiting import last_answer, until
 from tests.support.tunnel.watched_exit import WatchedExit, watched_exit
 from tests.support.tunnel.world import EXIT_IP, EXIT_IP6, WEB, WEB6, WEB_IP, WEB_IP6
 
@@ -276,9 +276,7 @@ def _assert_reaches_internet(member: Member) -> None:
 
 
 def _await_facts(exit_: WatchedExit, wanted: dict[str, list[str]]) -> None:
-    with suppress(TimeoutError):
-        until(lambda: exit_.facts() == wanted, "all is as it was", REPAIR_SECONDS)
-    assert exit_.facts() == wanted
+    assert last_answer(exit_.facts, wanted, REPAIR_SECONDS) == wanted
 
 
 def _with(words: dict[str, str], text: str) -> str:

@@ -32,6 +32,19 @@ def until(probe: Callable[[], T], what: str, seconds: float = READY_SECONDS, eve
         time.sleep(every)
 
 
+def last_answer(read: Callable[[], T], wanted: T, seconds: float = READY_SECONDS) -> T:
+    """Ask `read` until it answers `wanted`, and return its last answer: for an assertion that shows the difference.
+
+    It does not ask once more after that: what is read may change again at any time.
+    """
+    seen = [read()]
+    deadline = time.monotonic() + seconds
+    while seen[-1] != wanted and time.monotonic() < deadline:
+        time.sleep(0.1)
+        seen.append(read())
+    return seen[-1]
+
+
 def standing_still(read: Callable[[], int]) -> int:
     """What `read` answers once it answers the same ten times running (a second and more)."""
     seen: list[int] = []
