@@ -9,8 +9,6 @@ from appliance.domain.entities import State
 from appliance.domain.errors import ApplianceError, InvalidRequest, LiveSessionLimitReached, QuotaExceeded
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from appliance.domain.entities import Account, Session
     from appliance.domain.quota import Quota
     from appliance.domain.tiers import TierLimits
@@ -34,20 +32,20 @@ class Refuse:
 def decide(
     account: Account,
     tier: TierLimits,
-    own: Sequence[Session],
+    live: int,
     holder: Session | None,
     quota: Quota,
     wall_ms: int,
 ) -> Admit | Refuse:
     """Returns `Admit` or `Refuse` for a new session of `account`.
 
-    `own`: the account's sessions that are not terminated. `holder`: the session that has the client's key now.
-    A session being replaced does not count toward the limit, and neither does one that is already ending.
+    `live`: how many sessions the account has, or is about to have, without those that are ending. `holder`: the session
+    that has the client's key now; it does not count toward the limit, as it is replaced.
     """
     if holder is not None and holder.account_id != account.id:
         return Refuse(InvalidRequest("client_public_key is in use by another account"))
-    counted = [s for s in own if s.state in (State.PENDING, State.LIVE) and s != holder]
-    if tier.max_live_sessions and len(counted) >= tier.max_live_sessions:
+    others = live - (holder is not None and holder.state is State.LIVE)
+    if tier.max_live_sessions and others >= tier.max_live_sessions:
         return Refuse(LiveSessionLimitReached())
     if quota.exceeded:
         return Refuse(QuotaExceeded(account.tier, quota))

@@ -18,7 +18,7 @@ from appliance.store.queries import node as node_row
 from appliance.store.queries import sessions as rows
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
     import aiosqlite
 
@@ -79,10 +79,11 @@ class Meter:
         await self.commit(observation)
         return observation.dump
 
-    async def observe(self) -> Observation:
+    async def observe(self, ending: Collection[bytes] = ()) -> Observation:
         """Dumps the peers and compares them with the last count.
 
-        Reads sessions whose peers changed since they were last committed, and those whose time is due to be written.
+        Reads sessions whose peers changed since they were last committed, those whose time is due to be written, and
+        those of the keys in `ending`, for which it is the last time.
         Raises TunnelError if the dump fails; StoreUnavailable if memory is not in sync with the store.
         """
         if not self._live.in_sync:
@@ -92,7 +93,8 @@ class Meter:
         now = self._clock.now()
         self._note_moved(dump, now)
         due = self._live.last_counted_by(now.boot_ms - TIME_WRITTEN_EVERY_MS)
-        readings = [*self._readings(dict.fromkeys(due) | self._moved, dump, now)]
+        unmoved_until = dict.fromkeys([*due, *ending]) | self._moved
+        readings = [*self._readings(unmoved_until, dump, now, ending)]
         total = self.bytes_in + self.bytes_out + sum(r.amount.bytes_in + r.amount.bytes_out for r in readings)
         return Observation(dump, now, self._count(readings), total)
 
@@ -104,11 +106,15 @@ class Meter:
             self._moved.setdefault(key, self._last_at)
         self._last, self._last_at = dump, now
 
-    def _readings(self, unmoved_until: Mapping[bytes, Moment | None], dump: Dump, now: Moment) -> Iterator[Reading]:
+    def _readings(
+        self, unmoved_until: Mapping[bytes, Moment | None], dump: Dump, now: Moment, ending: Collection[bytes]
+    ) -> Iterator[Reading]:
         live = self._live
         for key, quiet in unmoved_until.items():
             session, sample = live.get(key), dump.peers.get(key)
             if session is None or sample is None:
+                if session is not None and key in ending:
+                    yield _read_time(session, upto=now, now=now)
                 continue
             if quiet is not None and self._divided(session, quiet, now):
                 yield (time := _read_time(session, upto=quiet, now=quiet))
@@ -116,6 +122,8 @@ class Meter:
             reading = read_session(session, sample, live.baseline(key), dump.ifindex, now)
             if reading is not None:
                 yield _dated(reading, session, now)
+            elif key in ending:
+                yield _read_time(session, upto=now, now=now)
 
     def _divided(self, session: Session, quiet: Moment, now: Moment) -> bool:
         """Tells whether a window or a day ends between the session's last count and now.
@@ -137,8 +145,16 @@ class Meter:
         Writes the heartbeat even without live sessions, so that an unwritable store shows before a client connects.
         """
         async with self._live.committing(self._store) as db:
-            await self.write(db, observation.count)
-            await node_row.write_heartbeat(db, observation.now)
+            await self.write_observed(db, observation)
+        self.committed(observation)
+
+    async def write_observed(self, db: aiosqlite.Connection, observation: Observation) -> None:
+        """Writes the same in the caller's transaction; the caller must call `committed` once it is committed."""
+        await self.write(db, observation.count)
+        await node_row.write_heartbeat(db, observation.now)
+
+    def committed(self, observation: Observation) -> None:
+        """Takes into memory what was written."""
         self._live.note_heartbeat(observation.now)
         self.apply(observation.count)
         self._moved.clear()
@@ -146,7 +162,7 @@ class Meter:
     async def catch_up(self) -> None:
         """Counts each session's time after a reboot, up to the last heartbeat before it. Raises StoreUnavailable."""
         now = self._clock.now()
-        before = [s for s in self._live if s.counted_boot_id != now.boot_id]
+        before = [s for s in self._live if s.counted_boot_id not in (now.boot_id, "")]  # "": counted to its end
         await self._count_time_until(self._live.heartbeat, before, now)
 
     async def restart(self, public_keys: Iterable[bytes], seen_until: Moment) -> None:

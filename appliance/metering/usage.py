@@ -34,8 +34,8 @@ class Quotas:
     async def of(self, account: Account) -> Quota:
         """Returns the account's current use. Reads everything but the id of `account` again."""
         known = None if self._live is None else self._live.account(account.id)
-        if self._live is not None and known is not None:
-            return self._measure(known, self._live.of_account(account.id))
+        if known is not None:
+            return self.in_memory(known)
         if self._live is not None and self._live.in_sync:
             async with self._store.read() as db:
                 return self._measure(await accounts.by_id(db, account.id) or account, [])
@@ -43,6 +43,10 @@ class Quotas:
             account = await accounts.by_id(db, account.id) or account
             sessions = await rows.unfinished_of(db, account.id)
         return self._measure(account, sessions)
+
+    def in_memory(self, account: Account) -> Quota:
+        """Returns the use of an account whose windows are as last committed. Memory must be in sync."""
+        return self._measure(account, () if self._live is None else self._live.of_account(account.id))
 
     def _measure(self, account: Account, sessions: Iterable[Session]) -> Quota:
         now = self._clock.now()

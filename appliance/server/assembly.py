@@ -6,7 +6,7 @@ import asyncio
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from appliance.config.load import check_overlap
 from appliance.config.plans import Terms
@@ -30,21 +30,26 @@ from appliance.server.api.rate_limits import RequestLimits
 from appliance.server.host_services import host_services
 from appliance.sessions import identity
 from appliance.sessions.address_quarantine import Addresses, AddressQuarantine
+from appliance.sessions.batch import Batch
+from appliance.sessions.batch_closes import BatchCloses
+from appliance.sessions.batch_opens import BatchOpens, OpenRequest
 from appliance.sessions.contentions import Contentions
 from appliance.sessions.convergence import Convergence
+from appliance.sessions.ended import Ended
 from appliance.sessions.ending import Ending
 from appliance.sessions.enforcement import Enforcement
-from appliance.sessions.key_locks import KeyLocks
 from appliance.sessions.lookup import Lookup
 from appliance.sessions.node import Node, NodeHealth, Nodes
 from appliance.sessions.opening import Opening
 from appliance.sessions.peer_access import PeerAccess
 from appliance.sessions.readiness import Readiness
 from appliance.sessions.records import Records
-from appliance.sessions.rollback import Rollback
+from appliance.sessions.reloading import Reloading
 from appliance.sessions.schedule import Schedule
 from appliance.sessions.service import SessionService
 from appliance.sessions.ticker import Ticker
+from appliance.sessions.undo import Undo
+from appliance.sessions.waiting import Queue, Waiting
 from appliance.sessions.wakeup import Wakeup
 from appliance.store import contended
 from appliance.store.live import LiveSessions
@@ -62,9 +67,9 @@ if TYPE_CHECKING:
     from appliance.network.admission.mark import Mark
     from appliance.network.firewall.rules import HostServices
     from appliance.network.wireguard.tunnel import Tunnel
+    from appliance.sessions.batch_opens import Placement
     from appliance.sessions.convergence import Egress, Host
     from appliance.sessions.metrics import Metrics
-    from appliance.sessions.opening import Placement
     from appliance.store.database import Store
 
 # Restoring thousands of peers takes longer than adding one may.
@@ -133,6 +138,7 @@ class Parts:
     pool: AddressPool
     node: Node
     wakeup: Wakeup
+    queue: Queue
 
 
 async def build(
@@ -152,34 +158,41 @@ async def build(
     """
     await identity.adopt(store, settings.wireguard, exit_.public_key, clock.now().wall_ms)
     addresses = await _take_up(store, AddressPool(settings.wireguard.subnet), egress, exit_)
-    shared = _share(settings, store, tunnel, addresses, exit_, clock, metrics)
+    wakeup = Wakeup()
+    shared = _share(settings, store, tunnel, addresses, exit_, clock, metrics, wakeup)
     live, terms, tokens = shared.records.live, shared.terms, Tokens(store, clock)
+    quotas = Quotas(store, live, terms, clock)
     node = build_node(settings, host, clock)
-    nodes, ending = Nodes(node), _build_ending(shared)
-    contentions = _contentions(settings, shared)
+    reloading = Reloading(
+        records=shared.records, tokens=tokens, addresses=addresses, undo=shared.undo, ended=shared.ended
+    )
+    queue = _build_queue(shared, reloading, Nodes(node), quotas)
+    ending = _build_ending(shared, queue)
+    contentions = _contentions(settings, metrics, wakeup)
     convergence = Convergence(TimedTunnel(tunnel, CONVERGE_TIMEOUT_S), egress, live, exit_, metrics, host, contentions)
     return Parts(
         services=Services(
-            sessions=_build_service(shared, ending, nodes),
-            quotas=Quotas(store, live, terms, clock),
-            nodes=nodes,
+            sessions=_build_service(shared, ending, queue),
+            quotas=quotas,
+            nodes=Nodes(node),
             readiness=Readiness(store, shared.peers.tunnel, node.health, clock),
             terms=terms,
         ),
         tokens=tokens,
-        ticker=_build_ticker(shared, ending, convergence, tokens, node, settings.meter),
+        ticker=_build_ticker(shared, ending, convergence, reloading, node, settings.meter),
         meter=shared.records.meter,
         live=live,
         peers=shared.peers,
         pool=addresses.pool,
         node=node,
-        wakeup=shared.wakeup,
+        wakeup=wakeup,
+        queue=queue,
     )
 
 
-def _contentions(settings: Settings, shared: _Shared) -> Contentions:
-    contentions = Contentions(shared.metrics, partial(contended.note, StateDir(settings.node.state_dir).contended))
-    shared.wakeup.calm_s = contentions.wait_s
+def _contentions(settings: Settings, metrics: Metrics, wakeup: Wakeup) -> Contentions:
+    contentions = Contentions(metrics, partial(contended.note, StateDir(settings.node.state_dir).contended))
+    wakeup.calm_s = contentions.wait_s
     return contentions
 
 
@@ -224,8 +237,8 @@ class _Shared:
     records: Records
     peers: PeerAccess
     addresses: Addresses
-    rollback: Rollback
-    wakeup: Wakeup
+    undo: Undo
+    ended: Ended
     schedule: Schedule
     terms: Terms
     exit: Exit
@@ -240,58 +253,94 @@ def _share(
     exit_: Exit,
     clock: BelievedClock,
     metrics: Metrics,
+    wakeup: Wakeup,
 ) -> _Shared:
     timeout = settings.wireguard.apply_timeout
-    prompt, terms, live, wakeup = TimedTunnel(tunnel, timeout), Terms(settings), LiveSessions(), Wakeup()
-    schedule = Schedule(enforcement=Enforcement(live, terms), wakeup=wakeup, clock=clock)
+    prompt, terms, live = TimedTunnel(tunnel, timeout), Terms(settings), LiveSessions()
+    records = Records(store=store, live=live, meter=Meter(store, prompt, live, terms, clock), clock=clock)
     return _Shared(
-        records=Records(store=store, live=live, meter=Meter(store, prompt, live, terms, clock), clock=clock),
-        peers=PeerAccess(tunnel=prompt, exit_lock=asyncio.Lock(), keys=KeyLocks(), apply_timeout=timeout),
+        records=records,
+        peers=PeerAccess(tunnel=prompt, exit_lock=asyncio.Lock(), apply_timeout=timeout),
         addresses=addresses,
-        rollback=Rollback(store, live, addresses.quarantine, schedule.check_soon),
-        wakeup=wakeup,
-        schedule=schedule,
+        undo=Undo(records, exit_, addresses.quarantine),
+        ended=Ended(),
+        schedule=Schedule(enforcement=Enforcement(live, terms), wakeup=wakeup, clock=clock),
         terms=terms,
         exit=exit_,
         metrics=metrics,
     )
 
 
-def _build_ending(shared: _Shared) -> Ending:
-    return Ending(
+def _build_queue(shared: _Shared, reloading: Reloading, placement: Placement, quotas: Quotas) -> Queue:
+    opens = BatchOpens(
         records=shared.records,
-        peers=shared.peers,
-        addresses=shared.addresses,
-        rollback=shared.rollback,
-        schedule=shared.schedule,
-        metrics=shared.metrics,
-    )
-
-
-def _build_service(shared: _Shared, ending: Ending, placement: Placement) -> SessionService:
-    opening = Opening(
-        records=shared.records,
-        peers=shared.peers,
-        addresses=shared.addresses,
-        rollback=shared.rollback,
+        pool=shared.addresses.pool,
+        undo=shared.undo,
         placement=placement,
         exit_=shared.exit,
         terms=shared.terms,
+        quotas=quotas,
         schedule=shared.schedule,
         metrics=shared.metrics,
     )
-    lookup = Lookup(store=shared.records.store, live=shared.records.live)
+    closes = BatchCloses(
+        records=shared.records,
+        undo=shared.undo,
+        ended=shared.ended,
+        quarantine=shared.addresses.quarantine,
+        schedule=shared.schedule,
+        metrics=shared.metrics,
+    )
+    batch = Batch(
+        records=shared.records,
+        peers=shared.peers,
+        reloading=reloading,
+        opens=opens,
+        closes=closes,
+        undo=shared.undo,
+        ended=shared.ended,
+        quarantine=shared.addresses.quarantine,
+    )
+
+    def undo(request: Waiting[Any]) -> None:
+        if isinstance(request, OpenRequest):
+            opens.abandoned(request, request.answer.result())
+
+    return Queue(batch.serve, undo)
+
+
+def _build_ending(shared: _Shared, queue: Queue) -> Ending:
+    return Ending(
+        records=shared.records,
+        peers=shared.peers,
+        queue=queue,
+        undo=shared.undo,
+        ended=shared.ended,
+        quarantine=shared.addresses.quarantine,
+        schedule=shared.schedule,
+        metrics=shared.metrics,
+    )
+
+
+def _build_service(shared: _Shared, ending: Ending, queue: Queue) -> SessionService:
+    opening = Opening(queue=queue, peers=shared.peers, quarantine=shared.addresses.quarantine, exit_=shared.exit)
+    lookup = Lookup(store=shared.records.store, live=shared.records.live, ended=shared.ended)
     return SessionService(opening=opening, ending=ending, lookup=lookup)
 
 
 def _build_ticker(
-    shared: _Shared, ending: Ending, convergence: Convergence, tokens: Tokens, node: Node, settings: MeterSettings
+    shared: _Shared,
+    ending: Ending,
+    convergence: Convergence,
+    reloading: Reloading,
+    node: Node,
+    settings: MeterSettings,
 ) -> Ticker:
     return Ticker(
         records=shared.records,
         ending=ending,
         convergence=convergence,
-        tokens=tokens,
+        reloading=reloading,
         node=node,
         schedule=shared.schedule,
         exit_lock=shared.peers.exit_lock,

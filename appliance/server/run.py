@@ -291,6 +291,7 @@ async def _run(
         parts.wakeup.request_tick()
         await ticking
         await parts.ticker.tick()
+        await parts.queue.settled()
 
 
 def _web_servers(

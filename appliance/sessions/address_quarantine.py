@@ -51,13 +51,15 @@ class AddressQuarantine:
             self._releasing = asyncio.ensure_future(self._release())
             self._releasing.add_done_callback(_report)
 
-    async def release_if_exhausted(self) -> None:
-        """Waits for the release of all addresses if no other address is free."""
-        if self._offsets and self._pool.in_use == self._pool.capacity:
-            self.begin_release()
-            if self._releasing is not None:
-                # A request that is cancelled must not take the others' work with it.
-                await asyncio.shield(self._releasing)
+    async def released(self) -> bool:
+        """Waits until addresses of ended sessions are free; returns whether there were any."""
+        if not self._offsets:
+            return False
+        self.begin_release()
+        if self._releasing is not None:
+            # A request that is cancelled must not take the others' work with it.
+            await asyncio.shield(self._releasing)
+        return True
 
     async def _release(self) -> None:
         while offsets := set(self._offsets):

@@ -32,8 +32,8 @@ async def adopt(store: Store, settings: WireGuardSettings, public_key: bytes, wa
             if live:
                 raise ConfigError(_refusal(changes, live))
             # Closing sessions end here: their peers and addresses went with what was changed.
-            closing = [(s.id, s.reason or Reason.ADMIN) for s in unfinished if s.state is State.CLOSING]
-            await rows.mark_terminated(db, closing, wall_ms)
+            closing = [(s.id, s.reason or Reason.ADMIN, wall_ms) for s in unfinished if s.state is State.CLOSING]
+            await rows.mark_terminated(db, closing)
         await node_row.set_identity(db, settings.interface, str(settings.subnet), subnet6, public_key)
 
 

@@ -10,23 +10,28 @@ from appliance.store.queries import sessions as rows
 
 if TYPE_CHECKING:
     from appliance.domain.entities import Account, Session
+    from appliance.sessions.ended import Ended
     from appliance.store.database import Store
     from appliance.store.live import LiveSessions
 
 
 class Lookup:
-    """Reads live sessions from memory and all others from the store. Pending ones are not found."""
+    """Reads live sessions from memory and all others from the store. Pending ones are not found.
 
-    def __init__(self, *, store: Store, live: LiveSessions) -> None:
+    `ended`: those that the store does not know to have ended yet.
+    """
+
+    def __init__(self, *, store: Store, live: LiveSessions, ended: Ended) -> None:
         self._store = store
         self._live = live
+        self._ended = ended
 
     async def find(self, account: Account, session_id: str) -> Session:
         """Returns one of the account's sessions.
 
         Raises SessionNotFound: for an unknown id and another account's alike. Raises StoreUnavailable.
         """
-        session = self._live.by_id(session_id)
+        session = self._live.by_id(session_id) or self._ended.get(session_id)
         if session is None:
             async with self._store.read() as db:
                 session = await rows.by_id(db, session_id)
@@ -39,5 +44,7 @@ class Lookup:
 
         `live`: only those that have not ended. `before`: only those older than the session of this id.
         """
+        ended = self._ended.copy()
         async with self._store.read() as db:
-            return await rows.page(db, rows.Page(account_id=account.id, live=live, before=before, limit=limit))
+            found = await rows.page(db, rows.Page(account_id=account.id, live=live, before=before, limit=limit))
+        return [ended.get(session.id) or self._ended.get(session.id) or session for session in found]

@@ -9,9 +9,7 @@ from appliance.domain import clock_steps
 from appliance.domain.clock import rfc3339
 from appliance.domain.errors import EgressError, StoreUnavailable, TunnelError
 from appliance.sessions.convergence import fresh_keys
-from appliance.store.queries import accounts as account_rows
 from appliance.store.queries import node as node_row
-from appliance.store.queries import sessions as rows
 
 if TYPE_CHECKING:
     import asyncio
@@ -25,8 +23,8 @@ if TYPE_CHECKING:
     from appliance.sessions.metrics import Metrics
     from appliance.sessions.node import Node
     from appliance.sessions.records import Records
+    from appliance.sessions.reloading import Reloading
     from appliance.sessions.schedule import Schedule
-    from appliance.store.token_cache import Tokens
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +42,7 @@ class Ticker:
         records: Records,
         ending: Ending,
         convergence: Convergence,
-        tokens: Tokens,
+        reloading: Reloading,
         node: Node,
         schedule: Schedule,
         exit_lock: asyncio.Lock,
@@ -54,7 +52,7 @@ class Ticker:
         self._records = records
         self._ending = ending
         self._convergence = convergence
-        self._tokens = tokens
+        self._reloading = reloading
         self._node = node
         self._schedule = schedule
         self._exit_lock = exit_lock
@@ -112,7 +110,7 @@ class Ticker:
         self._metrics.ticked(self._took_s, whole=whole)
         self._report(fault)
         self._report_clock()
-        self._ending.release_addresses()
+        self._ending.go_on()
 
     def _report(self, fault: str | None) -> None:
         self.failed_ticks += fault is not None
@@ -169,10 +167,9 @@ class Ticker:
             if whole:
                 self._whole_at_ms = seen.now.boot_ms
         fault = await self._repair(changes, seen_until)
-        all_ended = await self._ending.finish_free(ending)
-        if whole:
-            # While a client's request holds a session that must end, the admin's request is not done yet.
-            await self._clean_up(requested if all_ended else None)
+        all_ended = await self._ending.finish_due(ending)
+        if whole and requested is not None and all_ended:
+            await self._acknowledge(requested)
         if fault is not None:
             raise fault
         if whole:
@@ -193,12 +190,10 @@ class Ticker:
             return error
         return fault
 
-    async def _clean_up(self, requested: int | None) -> None:
-        """Rolls back failed requests, and acknowledges the admin's request of this number."""
-        await self._ending.roll_back()
-        if requested is not None:
-            async with self._records.store.write() as db:
-                await node_row.mark_applied(db, requested)
+    async def _acknowledge(self, requested: int) -> None:
+        """Tells the admin command that made the request of this number that it is done."""
+        async with self._records.store.write() as db:
+            await node_row.mark_applied(db, requested)
 
     async def _read_requests(self) -> int | None:
         """Reads what admin commands have written since the last tick, and all sessions if memory is not in sync.
@@ -211,14 +206,8 @@ class Ticker:
         if row.accepted is not None:
             self._records.clock.accept(row.accepted)
         requested = row.requested if row.requested > row.applied else None
-        if requested is not None or not self._records.live.in_sync:
-            self._tokens.forget()
-            async with self._records.store.write() as db:
-                await rows.close_for_disabled_accounts(db)
-                sessions, baselines = await rows.unfinished(db), await rows.baselines(db)
-                accounts = await account_rows.of_unfinished_sessions(db)
-                # In the transaction: no request can have taken an address and not yet stored it.
-                self._ending.correct_pool(sessions)
-            self._records.live.load(sessions, baselines, accounts, row.heartbeat)
-            await self._records.meter.catch_up()
+        if requested is not None:
+            await self._reloading.run()
+        else:
+            await self._reloading.if_stale()
         return requested

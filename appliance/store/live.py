@@ -93,6 +93,11 @@ class LiveSessions:
         """Returns the account's sessions here."""
         return [self._sessions[key] for key in self._keys.get(account_id, ())]
 
+    def number_live(self, account_id: str) -> int:
+        """Returns how many sessions the account has here that are not closing."""
+        keys = self._keys.get(account_id, set())
+        return len(keys) - len(keys & self._closing)
+
     # What is due --------------------------------------------------------------------------------------
 
     def due(self, now: Moment, idle_ms: Mapping[Tier, int]) -> Iterator[bytes]:

@@ -35,7 +35,9 @@ async def test_sessions_ended_meanwhile_take_one_more_deletion(exit_: ExitUnderT
     ada = await exit_.client()
     opened = [await ada.open() for _ in range(6)]
     exit_.egress.gate.clear()
-    deleting = [asyncio.create_task(ada.delete(o["id"])) for o in opened]
+    deleting = [asyncio.create_task(ada.delete(opened[0]["id"]))]
+    await until(lambda: exit_.egress.forgotten, "the flows of one are being forgotten")
+    deleting += [asyncio.create_task(ada.delete(o["id"])) for o in opened[1:]]
     await until(lambda: not exit_.parts.live, "all have ended")
     exit_.egress.gate.set()
     assert {answer.status_code for answer in await asyncio.gather(*deleting)} == {200}

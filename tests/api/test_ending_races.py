@@ -43,8 +43,7 @@ async def test_opened_again_while_the_tick_ends_it(exit_: ExitUnderTest) -> None
     ticking = asyncio.create_task(exit_.tick())
     await tunnel.removing.wait()
     posting = asyncio.create_task(ada.post(client_public_key=text))
-    # As far as it gets while the tick has the key.
-    await until(lambda: exit_.parts.peers.keys._users.get(raw) == 2, "the request waits for the key")
+    await until(lambda: bool(exit_.parts.peers.exit_lock._waiters), "the request's batch waits for the tick")
     tunnel.hold.set()
     await ticking
     answer = await posting

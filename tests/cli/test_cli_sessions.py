@@ -122,7 +122,7 @@ def test_terminating_what_has_ended_changes_nothing(alice: CommandLine) -> None:
     session = alice.open_session("alice", 2)
 
     async def end(db: aiosqlite.Connection) -> None:
-        await rows.mark_terminated(db, [(session, Reason.IDLE)], NOW.wall_ms)
+        await rows.mark_terminated(db, [(session, Reason.IDLE, NOW.wall_ms)])
 
     alice.write(end)
     before = alice.json("session", "show", session)

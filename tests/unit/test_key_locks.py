@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from appliance.sessions.key_locks import KeyLocks
+from appliance.server.api.key_locks import KeyLocks
 
 A, B = b"a" * 32, b"b" * 32
 

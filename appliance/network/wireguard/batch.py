@@ -38,6 +38,7 @@ class PeersRefused(TunnelError):
             named.append("the rest was not tried")
         super().__init__(f"{interface}: {'; '.join(named)}")
         self.public_keys = tuple(reasons)
+        self.gave_up = gave_up
 
 
 class Entry(Protocol):

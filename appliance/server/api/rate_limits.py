@@ -16,7 +16,7 @@ from throttled.rate_limiter import RateLimiterRegistry, per_min
 
 from appliance.domain.errors import TooManyRequests
 from appliance.server.api.client_address import source_of
-from appliance.sessions.key_locks import KeyLocks
+from appliance.server.api.key_locks import KeyLocks
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

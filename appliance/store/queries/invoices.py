@@ -27,9 +27,9 @@ if TYPE_CHECKING:
 # Writing, in the transaction that counts what is written -------------------------------------------
 
 
-async def begin(db: aiosqlite.Connection, session: Session, now_ms: int) -> None:
-    """Adds a paid session to the invoice from its first moment, with an empty reading."""
-    await add_readings(db, [Reading(Amount(), now_ms, now_ms, session, None)])
+async def begin(db: aiosqlite.Connection, sessions: Iterable[Session], now_ms: int) -> None:
+    """Adds paid sessions to the invoice from their first moment, with an empty reading each."""
+    await add_readings(db, [Reading(Amount(), now_ms, now_ms, session, None) for session in sessions])
 
 
 async def add_readings(db: aiosqlite.Connection, readings: Iterable[Reading]) -> None:
@@ -90,6 +90,18 @@ async def take_back(db: aiosqlite.Connection, session_ids: Iterable[str]) -> Non
     ids = [(session_id,) for session_id in session_ids]
     await db.executemany("DELETE FROM usage_days WHERE session_id = ?", ids)
     await db.executemany("DELETE FROM invoice_lines WHERE session_id = ?", ids)
+
+
+async def bring_back(db: aiosqlite.Connection, session_ids: Iterable[str]) -> None:
+    """Opens the last lines again of sessions that have not ended after all."""
+    await db.executemany(
+        """
+        UPDATE invoice_lines SET ended_at = NULL
+        WHERE session_id = ?1 AND month = (SELECT max(month) FROM invoice_lines WHERE session_id = ?1)
+          AND EXISTS (SELECT 1 FROM sessions s WHERE s.id = ?1 AND s.state <> 'terminated')
+        """,
+        [(session_id,) for session_id in session_ids],
+    )
 
 
 _ADD_DAY = """

@@ -103,12 +103,6 @@ async def unfinished_of(db: aiosqlite.Connection, account_id: str) -> list[Sessi
     return await _fetch(db, "WHERE s.account_id = ? AND s.state <> 'terminated'", (account_id,))
 
 
-async def holder_of(db: aiosqlite.Connection, public_key: bytes) -> Session | None:
-    """Returns the session whose peer has this key, or is about to have it."""
-    where = "WHERE s.public_key = ? AND s.state <> 'terminated' ORDER BY s.state = 'pending'"
-    return next(iter(await _fetch(db, where, (public_key,))), None)
-
-
 @dataclass(frozen=True, slots=True)
 class Page:
     """Selects sessions to list, newest first. `before` is the id of the last session of the previous page."""
@@ -145,42 +139,26 @@ async def baselines(db: aiosqlite.Connection) -> dict[bytes, Baseline]:
 # Writing -------------------------------------------------------------------------------------------
 
 
-async def insert_pending(db: aiosqlite.Connection, s: Session, token_hash: bytes = b"") -> None:
-    """Inserts a session whose peer is not installed yet. `token_hash`: of the token it is opened with."""
-    await db.execute(
+async def insert(db: aiosqlite.Connection, opened: Iterable[tuple[Session, str | None]]) -> None:
+    """Inserts new sessions, each with the id of the token it is opened with."""
+    await db.executemany(
         """
         INSERT INTO sessions (id, account_id, tier, region, public_ip, public_key, address_offset, ipv6, state,
-            created_at, expires_at, quiet_since_ms, quiet_boot_id, currency, millicents_per_minute, millicents_per_gib,
-            token_id)
-        VALUES (?, ?, ?, ?, ?, ?, ?, ?, 'pending', ?, ?, ?, ?, ?, ?, ?, (SELECT id FROM tokens WHERE hash = ?))
+            created_at, expires_at, handshake_seen_ns, quiet_since_ms, quiet_boot_id, counted_until_ms, counted_boot_id,
+            currency, millicents_per_minute, millicents_per_gib, token_id)
+        VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
         """,
-        (
-            *(s.id, s.account_id, s.tier, s.region, s.public_ip, s.public_key, s.address_offset, s.ipv6),
-            *(s.created_at, s.expires_at, s.quiet_since_ms, s.quiet_boot_id),
-            *((s.rates.currency, s.rates.per_minute, s.rates.per_gib) if s.rates else (None, None, None)),
-            token_hash,
-        ),
+        [
+            (
+                *(s.id, s.account_id, s.tier, s.region, s.public_ip, s.public_key, s.address_offset, s.ipv6, s.state),
+                *(s.created_at, s.expires_at, s.handshake_seen_ns, s.quiet_since_ms, s.quiet_boot_id),
+                *(s.counted_until_ms, s.counted_boot_id),
+                *((s.rates.currency, s.rates.per_minute, s.rates.per_gib) if s.rates else (None, None, None)),
+                token_id,
+            )
+            for s, token_id in opened
+        ],
     )
-
-
-async def mark_live(db: aiosqlite.Connection, session_id: str, now: Moment, handshake_seen_ns: int) -> bool:
-    """Marks a pending session live, with its peer installed at `now`.
-
-    Returns False and changes nothing if an admin has disabled the account, drained the node, or revoked its token since
-    it was admitted.
-    """
-    cursor = await db.execute(
-        """
-        UPDATE sessions SET state = 'live', quiet_since_ms = ?, quiet_boot_id = ?, handshake_seen_ns = ?,
-            counted_until_ms = ?, counted_boot_id = ?
-        WHERE id = ? AND state = 'pending'
-          AND (SELECT drained FROM node) = 0
-          AND EXISTS (SELECT 1 FROM accounts a WHERE a.id = account_id AND a.disabled = 0 AND a.deleted_at IS NULL)
-          AND NOT EXISTS (SELECT 1 FROM tokens t WHERE t.id = token_id AND t.revoked_at IS NOT NULL)
-        """,
-        (now.boot_ms, now.boot_id, handshake_seen_ns, now.boot_ms, now.boot_id, session_id),
-    )
-    return cursor.rowcount == 1
 
 
 async def delete_pending(db: aiosqlite.Connection, session_ids: Iterable[str]) -> None:
@@ -227,14 +205,40 @@ async def close_for_disabled_accounts(db: aiosqlite.Connection) -> None:
     )
 
 
-async def mark_terminated(db: aiosqlite.Connection, ended: Iterable[tuple[str, Reason]], now: int) -> None:
-    """Marks sessions terminated, once their peers are removed. A closing session keeps its reason."""
+async def mark_counted(db: aiosqlite.Connection, session_ids: Iterable[str], reason: Reason) -> None:
+    """Marks sessions closing whose time is counted to its end: it belongs to no boot any more, in which it could run.
+
+    The first reason stays.
+    """
+    await db.executemany(
+        """
+        UPDATE sessions SET state = 'closing', reason = coalesce(reason, ?), counted_boot_id = ''
+        WHERE id = ? AND state IN ('live', 'closing')
+        """,
+        [(reason, session_id) for session_id in session_ids],
+    )
+
+
+async def mark_terminated(db: aiosqlite.Connection, ended: Iterable[tuple[str, Reason, int | None]]) -> None:
+    """Marks sessions (id, reason, when) terminated, once their peers are removed. A closing one keeps its reason."""
     await db.executemany(
         """
         UPDATE sessions SET state = 'terminated', terminated_at = ?, reason = coalesce(reason, ?)
         WHERE id = ? AND state IN ('live', 'closing')
         """,
-        [(now, reason, session_id) for session_id, reason in ended],
+        [(when, reason, session_id) for session_id, reason, when in ended],
+    )
+
+
+async def bring_back(db: aiosqlite.Connection, session_ids: Iterable[str], now: Moment) -> None:
+    """Makes sessions what they were before they were replaced; their time since then was another's."""
+    await db.executemany(
+        """
+        UPDATE sessions SET state = CASE reason WHEN 'replaced' THEN 'live' ELSE 'closing' END,
+            reason = nullif(reason, 'replaced'), terminated_at = NULL, counted_until_ms = ?, counted_boot_id = ?
+        WHERE id = ? AND state = 'terminated'
+        """,
+        [(now.boot_ms, now.boot_id, session_id) for session_id in session_ids],
     )
 
 

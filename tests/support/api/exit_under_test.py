@@ -150,7 +150,7 @@ class ExitUnderTest:
     async def tick(self, after: float = 0) -> None:
         self.clock.advance(after)
         await self.parts.ticker.tick()
-        await flows_forgotten()
+        await self.settled()
 
     async def restart(self) -> None:
         """The process stops and another one starts, on the same store and interface."""
@@ -167,6 +167,11 @@ class ExitUnderTest:
         self.store, self.parts, self.app, self.http, self.metrics = await _build(
             self.path, self.settings, self.clock, self.tunnel, self.egress
         )
+
+    async def settled(self) -> None:
+        """What has begun in the background is done: what batches had left, and flows, while `NoEgress.gate` is set."""
+        await self.parts.queue.settled()
+        await asyncio.sleep(0)
 
     # What is there ----------------------------------------------------------------------------------
 
@@ -210,7 +215,7 @@ class Client:
         """POST /v1/sessions: `fields` go beside the region."""
         content = {"region": "fsn", **fields} if body is None else body
         answer = await self.exit_.http.post("/v1/sessions", json=content, headers=self.headers)
-        await flows_forgotten()
+        await self.exit_.settled()
         return answer
 
     async def open(self, **fields: object) -> dict[str, Any]:
@@ -233,13 +238,8 @@ class Client:
 
     async def delete(self, session_id: str) -> httpx.Response:
         answer = await self.exit_.http.delete(f"/v1/sessions/{session_id}", headers=self.headers)
-        await flows_forgotten()
+        await self.exit_.settled()
         return answer
-
-
-async def flows_forgotten() -> None:
-    """What has begun in the background has had its turn: flows are forgotten at once while `NoEgress.gate` is set."""
-    await asyncio.sleep(0)
 
 
 def new_key() -> tuple[str, bytes]:

@@ -73,11 +73,9 @@ class Books:
         async def insert(db: aiosqlite.Connection) -> None:
             owner = await accounts.by_name(db, account)
             assert owner is not None
-            await rows.insert_pending(db, structs.replace(new, account_id=owner.id))
-            assert await rows.mark_live(db, new.id, Moment(ms(start), 0, "boot"), 0)
-            stored = await rows.by_id(db, new.id)
-            assert stored is not None
-            await invoices.begin(db, stored, ms(start))
+            opened = structs.replace(new, account_id=owner.id, state=State.LIVE, counted_boot_id="boot")
+            await rows.insert(db, [(opened, None)])
+            await invoices.begin(db, [opened], ms(start))
 
         self.wga.write(insert)
         return new.id
@@ -87,7 +85,7 @@ class Books:
 
     def end(self, session_id: str, at: str) -> None:
         async def finish(db: aiosqlite.Connection) -> None:
-            await rows.mark_terminated(db, [(session_id, Reason.CLOSED)], ms(at))
+            await rows.mark_terminated(db, [(session_id, Reason.CLOSED, ms(at))])
             await invoices.end(db, [session_id], ms(at))
 
         self.wga.write(finish)

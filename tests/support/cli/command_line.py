@@ -84,26 +84,24 @@ class CommandLine:
                 public_key=bytes([offset]) * 32,
                 address_offset=offset,
                 ipv6=True,
-                state=State.PENDING,
+                state=state,
                 created_at=NOW.wall_ms,
                 expires_at=NOW.wall_ms + 3_600_000,
                 bytes_in=0,
                 bytes_out=0,
                 last_handshake_at=None,
                 handshake_seen_ns=0,
-                quiet_since_ms=0,
-                quiet_boot_id="",
+                quiet_since_ms=NOW.boot_ms,
+                quiet_boot_id=NOW.boot_id,
                 counted_ms=0,
-                counted_until_ms=0,
-                counted_boot_id="",
+                counted_until_ms=NOW.boot_ms,
+                counted_boot_id=NOW.boot_id,
                 rates=None,
                 reason=None,
                 note="",
                 terminated_at=None,
             )
-            await rows.insert_pending(db, new)
-            if state is State.LIVE:
-                assert await rows.mark_live(db, session_id, NOW, 0)
+            await rows.insert(db, [(new, None)])
 
         self.write(insert)
         return session_id

@@ -1,0 +1,157 @@
+"""Serves a batch of requests: at most two messages to the device, one dump and one transaction for all of them."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+from appliance.domain.errors import StoreUnavailable, TunnelError
+from appliance.network.wireguard.batch import PeersRefused
+from appliance.sessions.batch_closes import CloseRequest
+from appliance.sessions.batch_opens import OpenRequest
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from appliance.metering.meter import Observation
+    from appliance.network.wireguard.tunnel import PeerChange
+    from appliance.sessions.address_quarantine import AddressQuarantine
+    from appliance.sessions.batch_closes import BatchCloses
+    from appliance.sessions.batch_opens import Admitted, BatchOpens
+    from appliance.sessions.ended import Ended
+    from appliance.sessions.peer_access import PeerAccess
+    from appliance.sessions.records import Records
+    from appliance.sessions.reloading import Reloading
+    from appliance.sessions.undo import Undo
+    from appliance.sessions.waiting import Waiting
+
+log = logging.getLogger(__name__)
+
+
+class Batch:
+    """Opens and ends sessions, many at once.
+
+    New peers are added before their sessions are stored: a session that is answered is on disk and in the tunnel, and
+    a crash leaves peers that nobody was told of, which the next start removes. The last figures of sessions that end
+    are stored before their peers, with their counters, are removed.
+    """
+
+    def __init__(
+        self,
+        *,
+        records: Records,
+        peers: PeerAccess,
+        reloading: Reloading,
+        opens: BatchOpens,
+        closes: BatchCloses,
+        undo: Undo,
+        ended: Ended,
+        quarantine: AddressQuarantine,
+    ) -> None:
+        self._records = records
+        self._peers = peers
+        self._reloading = reloading
+        self._opens = opens
+        self._closes = closes
+        self._undo = undo
+        self._ended = ended
+        self._quarantine = quarantine
+
+    @property
+    def left(self) -> bool:
+        """Tells whether something is left for the next batch: ends to be stored, openings to be undone."""
+        return bool(self._ended or self._undo)
+
+    async def serve(self, requests: Sequence[Waiting[Any]]) -> bool:
+        """Answers the requests, which are of different keys. Returns whether the next batch is to follow at once."""
+        opens = [request for request in requests if isinstance(request, OpenRequest)]
+        closes = [request for request in requests if isinstance(request, CloseRequest)]
+        async with self._peers.exit_lock:
+            try:
+                await self._reloading.if_stale()
+            except StoreUnavailable as error:
+                for request in requests:
+                    request.fail(error)
+                return False
+            try:
+                went_well = await self._serve(opens, closes)
+            except Exception:
+                # What was reserved for the requests is known to them alone.
+                self._records.live.mark_stale()
+                raise
+        self._quarantine.begin_release()
+        return went_well and self.left
+
+    async def _serve(self, opens: Sequence[OpenRequest], closes: Sequence[CloseRequest]) -> bool:
+        """Returns whether neither the device nor the store has failed."""
+        admitted = await self._opens.admit(opens)
+        refused = await self._apply([*self._undo.peer_changes(), *self._opens.peer_changes(admitted)])
+        self._undo.peers_changed(refused)
+        admitted = self._opens.applied(admitted, refused)
+        closing = self._closes.current(closes)
+        seen = await self._observe(admitted, closing)
+        admitted = self._opens.observed(admitted, seen)
+        stored = await self._store(admitted, closing, seen)
+        removed = await self._remove(closing if stored else [], seen)
+        return stored and removed and not refused
+
+    async def _apply(self, changes: Sequence[PeerChange]) -> Mapping[bytes, TunnelError]:
+        """Applies the changes in one message; returns the errors by the keys of the peers that may not be as wanted."""
+        if not changes:
+            return {}
+        try:
+            await self._peers.tunnel.apply(changes)
+        except PeersRefused as error:
+            keys = [change.public_key for change in changes] if error.gave_up else error.public_keys
+            return dict.fromkeys(keys, error)
+        except TunnelError as error:
+            return dict.fromkeys((change.public_key for change in changes), error)
+        return {}
+
+    async def _observe(self, admitted: Sequence[Admitted], closing: Sequence[CloseRequest]) -> Observation | None:
+        """Reads the counters if a session is to end. None: nothing is to be read, or could be."""
+        ending = {a.session.public_key for a in admitted if a.replaced} | {request.public_key for request in closing}
+        if not ending:
+            return None
+        try:
+            return await self._records.meter.observe(ending)
+        except TunnelError as error:
+            log.warning("sessions are not ended yet, their counters could not be read: %s", error)
+            return None
+
+    async def _store(
+        self, admitted: Sequence[Admitted], closing: Sequence[CloseRequest], seen: Observation | None
+    ) -> bool:
+        """Commits everything in one transaction; returns whether it was."""
+        if not (admitted or closing or self.left):
+            return True
+        try:
+            async with self._records.committing() as db:
+                await self._ended.write(db)
+                await self._undo.write(db)
+                if seen is not None:
+                    await self._records.meter.write_observed(db, seen)
+                opened = await self._opens.write(db, admitted, seen)
+                if closing:
+                    await self._closes.write(db, closing, seen)
+        except StoreUnavailable as error:
+            self._opens.not_committed(admitted, error)
+            self._closes.not_committed(closing, error)
+            return False
+        self._ended.written()
+        self._undo.written()
+        if seen is not None:
+            self._records.meter.committed(seen)
+        self._opens.committed(opened)
+        self._closes.committed(closing, seen)
+        return True
+
+    async def _remove(self, closing: Sequence[CloseRequest], seen: Observation | None) -> bool:
+        """Removes the peers of sessions that end, and of openings that failed; returns whether all could be."""
+        if seen is None:
+            closing = []
+        refused = await self._apply([*self._undo.peer_changes(), *self._closes.peer_changes(closing)])
+        self._undo.peers_changed(refused)
+        if seen is not None:
+            self._closes.applied(closing, refused, seen)
+        return not refused

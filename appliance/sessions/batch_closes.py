@@ -1,0 +1,134 @@
+"""Ends the sessions that one batch of requests closes: stores their last figures, then removes their peers."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
+
+from appliance.config.log_format import about
+from appliance.domain.entities import Reason, State
+from appliance.domain.errors import PeerApplyFailed
+from appliance.network.wireguard.tunnel import RemovePeer
+from appliance.sessions.end_notes import ids_of, note_end
+from appliance.sessions.waiting import Waiting
+from appliance.store.queries import invoices
+from appliance.store.queries import sessions as rows
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    import aiosqlite
+
+    from appliance.domain.entities import Session
+    from appliance.domain.errors import StoreUnavailable, TunnelError
+    from appliance.metering.meter import Observation
+    from appliance.sessions.address_quarantine import AddressQuarantine
+    from appliance.sessions.ended import Ended
+    from appliance.sessions.metrics import Metrics
+    from appliance.sessions.records import Records
+    from appliance.sessions.schedule import Schedule
+    from appliance.sessions.undo import Undo
+
+log = logging.getLogger(__name__)
+
+
+class CloseRequest(Waiting[None]):
+    """Asks for the end of a session."""
+
+    def __init__(self, session: Session) -> None:
+        super().__init__(session.public_key)
+        self.session_id = session.id
+
+
+class BatchCloses:
+    """Ends sessions. Its methods must be called with the exit lock held, in this order."""
+
+    def __init__(
+        self,
+        *,
+        records: Records,
+        undo: Undo,
+        ended: Ended,
+        quarantine: AddressQuarantine,
+        schedule: Schedule,
+        metrics: Metrics,
+    ) -> None:
+        self._records = records
+        self._undo = undo
+        self._ended = ended
+        self._quarantine = quarantine
+        self._schedule = schedule
+        self._metrics = metrics
+
+    def current(self, requests: Iterable[CloseRequest]) -> list[CloseRequest]:
+        """Returns the requests whose sessions have not ended; answers the others."""
+        current = []
+        for request in requests:
+            session = self._records.live.get(request.public_key)
+            if session is None or session.id != request.session_id:
+                request.succeed(None)
+            elif self._undo.holds(request.public_key):
+                request.fail(PeerApplyFailed())
+            else:
+                current.append(request)
+        return current
+
+    async def write(self, db: aiosqlite.Connection, requests: Sequence[CloseRequest], seen: Observation | None) -> None:
+        """Marks the sessions closing in the caller's transaction, in which `seen` is written too.
+
+        `seen` None: their counters could not be read, and go on being counted.
+        """
+        ids = [request.session_id for request in requests]
+        if seen is None:
+            await rows.mark_closing(db, ids, Reason.CLOSED)
+        else:
+            await rows.mark_counted(db, ids, Reason.CLOSED)
+            await invoices.end(db, ids, seen.now.wall_ms)
+
+    def committed(self, requests: Iterable[CloseRequest], seen: Observation | None) -> None:
+        """Takes the same into memory. `seen` None: answers the requests, whose sessions the next tick ends."""
+        live = self._records.live
+        for request in requests:
+            session = live[request.public_key]
+            reason = session.reason or Reason.CLOSED
+            if seen is None:
+                live.put(replace(session, state=State.CLOSING, reason=reason))
+                self._fail(request, None)
+            else:
+                live.put(replace(session, state=State.CLOSING, reason=reason, counted_boot_id=""))
+
+    def not_committed(self, requests: Iterable[CloseRequest], error: StoreUnavailable) -> None:
+        """Answers the requests whose sessions the store may have marked or not."""
+        for request in requests:
+            request.fail(error)
+
+    def peer_changes(self, requests: Iterable[CloseRequest]) -> list[RemovePeer]:
+        """Returns the peers to remove."""
+        return [RemovePeer(request.public_key) for request in requests]
+
+    def applied(
+        self, requests: Iterable[CloseRequest], refused: Mapping[bytes, TunnelError], seen: Observation
+    ) -> None:
+        """Ends the sessions whose peers are gone, and answers all requests."""
+        for request in requests:
+            if (error := refused.get(request.public_key)) is not None:
+                self._fail(request, error)
+                continue
+            session = self._records.live[request.public_key]
+            self._records.live.drop(request.public_key)
+            self._quarantine.add(session.address_offset)
+            self._ended.add(replace(session, state=State.TERMINATED, terminated_at=seen.now.wall_ms))
+            note_end(self._metrics, session, session.reason or Reason.CLOSED)
+            request.succeed(None)
+
+    def _fail(self, request: CloseRequest, error: TunnelError | None) -> None:
+        session = self._records.live[request.public_key]
+        log.warning(
+            "peer was not removed yet: %s", error or "its counters could not be read", extra=about(**ids_of(session))
+        )
+        self._schedule.check_soon()
+        refusal = PeerApplyFailed()
+        refusal.__cause__ = error
+        request.fail(refusal)

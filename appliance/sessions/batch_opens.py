@@ -1,0 +1,307 @@
+"""Opens the sessions that one batch of requests asks for: decides, reserves, stores, and answers."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from msgspec.structs import replace
+
+from appliance.config.log_format import about
+from appliance.domain import admission, ids
+from appliance.domain.entities import Reason, Session, State
+from appliance.domain.errors import (
+    ApplianceError,
+    InvalidToken,
+    NoActiveNodes,
+    PeerApplyFailed,
+    StoreUnavailable,
+    TunnelError,
+)
+from appliance.domain.tiers import Tier
+from appliance.network.wireguard.tunnel import PutPeer
+from appliance.sessions.end_notes import ids_of, note_end
+from appliance.sessions.waiting import Waiting
+from appliance.store.queries import accounts as account_rows
+from appliance.store.queries import invoices
+from appliance.store.queries import sessions as rows
+from appliance.store.queries import tokens as token_rows
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    import aiosqlite
+
+    from appliance.config.plans import Terms
+    from appliance.domain.clock import Moment
+    from appliance.domain.entities import Account
+    from appliance.metering.meter import Observation
+    from appliance.metering.usage import Quotas
+    from appliance.network.address_pool import AddressPool
+    from appliance.network.exit_node import Exit
+    from appliance.sessions.metrics import Metrics
+    from appliance.sessions.node import Node
+    from appliance.sessions.records import Records
+    from appliance.sessions.schedule import Schedule
+    from appliance.sessions.undo import Undo
+
+log = logging.getLogger(__name__)
+
+
+class Placement(Protocol):
+    """Chooses the node that takes a new session."""
+
+    def choose(self, region: str) -> Node:
+        """Returns an active node of the region.
+
+        Raises NoActiveNodes: if no node is active. Raises NoActiveNodeInRegion: if none of this region is.
+        """
+
+
+class OpenRequest(Waiting[Session]):
+    """Asks for a session of `account`, in `region`. `token_hash`: of the token it is asked for with."""
+
+    def __init__(self, account: Account, region: str, public_key: bytes, token_hash: bytes, *, ipv6: bool) -> None:
+        super().__init__(public_key)
+        self.account = account
+        self.region = region
+        self.token_hash = token_hash
+        self.ipv6 = ipv6
+        self.replaced: Session | None = None  # the session whose key and address the one that was opened has
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """Holds a session that may be opened, of which nobody knows yet, and the node it is on."""
+
+    request: OpenRequest
+    session: Session
+    account: Account
+    node: Node
+
+    @property
+    def replaced(self) -> Session | None:
+        """Returns the session whose key and address it takes over."""
+        return self.request.replaced
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """Holds a session as it is stored, live. `token_id`: of the token it was asked for with."""
+
+    admitted: Admitted
+    session: Session
+    token_id: str | None
+
+    @property
+    def replaced(self) -> Session | None:
+        """Returns the session whose key and address it takes over."""
+        return self.admitted.replaced
+
+
+class BatchOpens:
+    """Opens sessions. Its methods must be called with the exit lock held, in this order; each takes what the one
+    before has let through, and answers the requests that end there."""
+
+    def __init__(
+        self,
+        *,
+        records: Records,
+        pool: AddressPool,
+        undo: Undo,
+        placement: Placement,
+        exit_: Exit,
+        terms: Terms,
+        quotas: Quotas,
+        schedule: Schedule,
+        metrics: Metrics,
+    ) -> None:
+        self._records = records
+        self._pool = pool
+        self._undo = undo
+        self._placement = placement
+        self._exit = exit_
+        self._terms = terms
+        self._quotas = quotas
+        self._schedule = schedule
+        self._metrics = metrics
+
+    async def admit(self, requests: Sequence[OpenRequest]) -> list[Admitted]:
+        """Decides which sessions may be opened, and reserves their addresses."""
+        if not requests:
+            return []
+        try:
+            async with self._records.store.read() as db:
+                # An account may have changed its tier or been removed since its token was looked up.
+                accounts = await account_rows.by_ids(db, {request.account.id for request in requests})
+        except StoreUnavailable as error:
+            for request in requests:
+                request.fail(error)
+            return []
+        admitted, opening, now = [], Counter[str](), self._records.clock.now()
+        for request in requests:
+            try:
+                admitted.append(self._admit(request, accounts.get(request.account.id), opening, now))
+            except ApplianceError as error:
+                request.fail(error)
+        return admitted
+
+    def _admit(self, request: OpenRequest, account: Account | None, opening: Counter[str], now: Moment) -> Admitted:
+        """`opening`: how many more sessions of each account the batch opens so far."""
+        if account is None or account.disabled:
+            raise InvalidToken
+        if self._undo.holds(request.public_key):
+            raise PeerApplyFailed  # of an earlier session, that nobody was told of
+        live = self._records.live
+        places = live.number_live(account.id) + opening[account.id] + self._undo.places(account.id)
+        decision = admission.decide(
+            account,
+            self._terms.tiers[account.tier],
+            places,
+            live.get(request.public_key),
+            self._quotas.in_memory(account),
+            now.wall_ms,
+        )
+        if isinstance(decision, admission.Refuse):
+            raise decision.error
+        node = self._placement.choose(request.region)
+        replaced = request.replaced = decision.replaces
+        offset = self._pool.allocate() if replaced is None else replaced.address_offset
+        opening[account.id] += replaced is None or replaced.state is not State.LIVE
+        return Admitted(request, self._session(request, account, node, offset, decision.expires_at, now), account, node)
+
+    def _session(
+        self, request: OpenRequest, account: Account, node: Node, offset: int, expires_at: int, now: Moment
+    ) -> Session:
+        return Session(
+            id=ids.session_id(),
+            account_id=account.id,
+            account=account.name,
+            tier=account.tier,
+            account_tier=account.tier,
+            region=node.region,
+            public_ip=node.public_ip,
+            public_key=request.public_key,
+            address_offset=offset,
+            ipv6=request.ipv6 and self._exit.subnet6 is not None,
+            state=State.PENDING,
+            created_at=now.wall_ms,
+            expires_at=expires_at,
+            bytes_in=0,
+            bytes_out=0,
+            last_handshake_at=None,
+            handshake_seen_ns=0,
+            quiet_since_ms=now.boot_ms,
+            quiet_boot_id=now.boot_id,
+            counted_ms=0,
+            counted_until_ms=now.boot_ms,
+            counted_boot_id=now.boot_id,
+            rates=self._terms.rates if account.tier is Tier.PAID else None,
+            reason=None,
+            note="",
+            terminated_at=None,
+        )
+
+    # The tunnel ---------------------------------------------------------------------------------------
+
+    def peer_changes(self, admitted: Iterable[Admitted]) -> list[PutPeer]:
+        """Returns the peers to add. A replacement keeps its peer, with counters and handshake: bytes moved so far are
+        billed to the old session, bytes moved from here on to the new one."""
+        return [PutPeer(self._exit.peer(a.session), fresh=a.replaced is None) for a in admitted]
+
+    def applied(self, admitted: Sequence[Admitted], refused: Mapping[bytes, TunnelError]) -> list[Admitted]:
+        """Takes note of the peers that were refused; returns the others."""
+        for a in admitted:
+            if (error := refused.get(a.session.public_key)) is not None:
+                self._fail_peer(a, error)
+        left = [a for a in admitted if a.session.public_key not in refused]
+        for a in left:
+            a.node.health.apply_succeeded()
+        if admitted and not left:
+            admitted[0].node.health.apply_failed()
+            self._schedule.check_soon()
+        return left
+
+    def observed(self, admitted: Sequence[Admitted], seen: Observation | None) -> list[Admitted]:
+        """Returns those whose counters are known, if they replace a session. `seen` None: nothing could be read."""
+        unread = [a for a in admitted if a.replaced and (seen is None or a.session.public_key not in seen.dump.peers)]
+        for a in unread:
+            self._fail_peer(a, TunnelError("its counters could not be read"))
+        return [a for a in admitted if a not in unread]
+
+    def _fail_peer(self, a: Admitted, error: TunnelError) -> None:
+        log.warning("peer of a new session was not applied: %s", error, extra=about(**ids_of(a.session)))
+        self._undo.add(a.session, a.replaced, has_row=False)
+        refusal = PeerApplyFailed()
+        refusal.__cause__ = error
+        a.request.fail(refusal)
+
+    # The store ----------------------------------------------------------------------------------------
+
+    async def write(
+        self, db: aiosqlite.Connection, admitted: Sequence[Admitted], seen: Observation | None
+    ) -> list[Opened]:
+        """Stores sessions in the caller's transaction; the caller must call `committed` or `not_committed`.
+
+        Leaves out those whose account or token an admin has disabled meanwhile, and all if the node was drained.
+        """
+        if not admitted:
+            return []
+        now = self._records.clock.now()
+        opened = []
+        permits = await token_rows.permits(db, [(a.account.id, a.request.token_hash) for a in admitted])
+        for a, permit in zip(admitted, permits, strict=True):
+            if permit.usable and not permit.drained:
+                opened.append(Opened(a, self._live(a.session, seen, now), permit.token_id))
+            else:
+                self._undo.add(a.session, a.replaced, has_row=False)
+                a.request.fail(NoActiveNodes() if permit.usable else InvalidToken())
+        replaced = [(o.replaced.id, Reason.REPLACED, now.wall_ms) for o in opened if o.replaced is not None]
+        await rows.mark_terminated(db, replaced)
+        await invoices.end(db, [session_id for session_id, _, _ in replaced], now.wall_ms)
+        await rows.insert(db, [(o.session, o.token_id) for o in opened])
+        await invoices.begin(db, [o.session for o in opened], now.wall_ms)
+        return opened
+
+    def _live(self, session: Session, seen: Observation | None, now: Moment) -> Session:
+        """Returns the session as of when its peer was installed. `seen`: has the handshake that a kept peer had."""
+        peer = None if seen is None else seen.dump.peers.get(session.public_key)
+        return replace(
+            session,
+            state=State.LIVE,
+            handshake_seen_ns=0 if peer is None else peer.last_handshake_ns,
+            quiet_since_ms=now.boot_ms,
+            quiet_boot_id=now.boot_id,
+            counted_until_ms=now.boot_ms,
+            counted_boot_id=now.boot_id,
+        )
+
+    def committed(self, opened: Iterable[Opened]) -> None:
+        """Takes the stored sessions into memory, and answers their requests."""
+        live = self._records.live
+        for o in opened:
+            if o.replaced is not None:
+                o.admitted.request.replaced = live[o.session.public_key]  # with its last figures
+                note_end(self._metrics, o.replaced, Reason.REPLACED)
+            live.put(o.session, o.admitted.account)
+            self._schedule.opened(o.session)
+            self._metrics.sessions_opened.labels(o.session.tier).inc()
+            log.info("session opened", extra=about(**ids_of(o.session), tier=o.session.tier))
+            if o.admitted.request.abandoned:
+                self.abandoned(o.admitted.request, o.session)
+            else:
+                o.admitted.request.succeed(o.session)
+
+    def not_committed(self, admitted: Iterable[Admitted], error: StoreUnavailable) -> None:
+        """Answers the requests whose sessions the store may have or not."""
+        for a in admitted:
+            if not self._undo.holds(a.session.public_key):
+                self._undo.add(a.session, a.replaced, has_row=True)
+            a.request.fail(error)
+
+    def abandoned(self, request: OpenRequest, session: Session) -> None:
+        """Has a session undone, of which nobody was told."""
+        log.warning("session undone: its request was given up", extra=about(**ids_of(session)))
+        self._undo.add(session, request.replaced, has_row=True)

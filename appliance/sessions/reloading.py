@@ -1,0 +1,62 @@
+"""Reads the unfinished sessions from the store into memory: at the start, when an admin command has changed them, and
+when a transaction failed, which may have been committed all the same."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from appliance.store.queries import accounts as account_rows
+from appliance.store.queries import node as node_row
+from appliance.store.queries import sessions as rows
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from appliance.domain.entities import Session
+    from appliance.sessions.address_quarantine import Addresses
+    from appliance.sessions.ended import Ended
+    from appliance.sessions.records import Records
+    from appliance.sessions.undo import Undo
+    from appliance.store.token_cache import Tokens
+
+
+class Reloading:
+    """Makes memory equal to the store. Its methods must be called with the exit lock held."""
+
+    def __init__(self, *, records: Records, tokens: Tokens, addresses: Addresses, undo: Undo, ended: Ended) -> None:
+        self._records = records
+        self._tokens = tokens
+        self._addresses = addresses
+        self._undo = undo
+        self._ended = ended
+
+    async def if_stale(self) -> None:
+        """Reads everything again if memory may differ from the store. Raises StoreUnavailable."""
+        if not self._records.live.in_sync:
+            await self.run()
+
+    async def run(self) -> None:
+        """Reads everything again. Raises StoreUnavailable."""
+        records = self._records
+        self._tokens.forget()
+        async with records.committing() as db:
+            await self._ended.write(db)
+            await self._undo.write(db, whole=True)
+            await rows.close_for_disabled_accounts(db)
+            heartbeat = (await node_row.read(db)).heartbeat
+            sessions = await rows.unfinished(db)
+            baselines, accounts = await rows.baselines(db), await account_rows.of_unfinished_sessions(db)
+        self._ended.written()
+        self._undo.written()
+        self._correct_pool(sessions)
+        records.live.load(sessions, baselines, accounts, heartbeat)
+        await records.meter.catch_up()
+
+    def _correct_pool(self, unfinished: Iterable[Session]) -> None:
+        """Corrects the pool: the store's rows and openings to be undone hold addresses, and nothing else."""
+        held = self._undo.offsets().union(session.address_offset for session in unfinished)
+        for offset in self._addresses.pool.unlike(held):
+            if offset in held:
+                self._addresses.pool.reserve(offset)
+            else:
+                self._addresses.quarantine.add(offset)
