@@ -9,16 +9,19 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
 
-# Before anything of it is imported: a failed assertion there shows its values too, as one in a test does.
-pytest.register_assert_rewrite("tests.support")
+# Before anything of it is imported: a failed assertion there shows its values too, as one in a test does. The plugin
+# under a KERNEL_RUNNER is of it, and came first.
+if "tests.support" not in sys.modules:
+    pytest.register_assert_rewrite("tests.support")
 
-from tests.support.figures import FIGURES  # noqa: E402 (as said above)
-from tests.support.own_host import enter_own_host  # noqa: E402
-from tests.support.real_backend import NO_ROOT, backend_here  # noqa: E402
+from tests.support.figures import FIGURES
+from tests.support.own_host import enter_own_host
+from tests.support.real_backend import NO_ROOT, backend_here
 
 if TYPE_CHECKING:
     from collections.abc import Callable
