@@ -162,7 +162,7 @@ class Meter:
     async def catch_up(self) -> None:
         """Counts each session's time after a reboot, up to the last heartbeat before it. Raises StoreUnavailable."""
         now = self._clock.now()
-        before = [s for s in self._live if s.counted_boot_id not in (now.boot_id, "")]  # "": counted to its end
+        before = [s for s in self._live if s.counted_boot_id != now.boot_id]
         await self._count_time_until(self._live.heartbeat, before, now)
 
     async def restart(self, public_keys: Iterable[bytes], seen_until: Moment) -> None:

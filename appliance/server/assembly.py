@@ -139,6 +139,7 @@ class Parts:
     node: Node
     wakeup: Wakeup
     queue: Queue
+    ended: Ended
 
 
 async def build(
@@ -187,6 +188,7 @@ async def build(
         node=node,
         wakeup=wakeup,
         queue=queue,
+        ended=shared.ended,
     )
 
 

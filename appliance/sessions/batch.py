@@ -11,7 +11,7 @@ from appliance.sessions.batch_closes import CloseRequest
 from appliance.sessions.batch_opens import OpenRequest
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from appliance.metering.meter import Observation
     from appliance.network.wireguard.tunnel import PeerChange
@@ -62,11 +62,15 @@ class Batch:
         """Tells whether something is left for the next batch: ends to be stored, openings to be undone."""
         return bool(self._ended or self._undo)
 
-    async def serve(self, requests: Sequence[Waiting[Any]]) -> bool:
-        """Answers the requests, which are of different keys. Returns whether the next batch is to follow at once."""
-        opens = [request for request in requests if isinstance(request, OpenRequest)]
-        closes = [request for request in requests if isinstance(request, CloseRequest)]
+    async def serve(self, cut: Callable[[], Sequence[Waiting[Any]]]) -> bool:
+        """Answers the requests that `cut` returns, which are of different keys.
+
+        Returns whether the next batch is to follow at once.
+        """
         async with self._peers.exit_lock:
+            requests = cut()
+            opens = [request for request in requests if isinstance(request, OpenRequest)]
+            closes = [request for request in requests if isinstance(request, CloseRequest)]
             try:
                 await self._reloading.if_stale()
             except StoreUnavailable as error:
@@ -80,7 +84,7 @@ class Batch:
                 self._records.live.mark_stale()
                 raise
         self._quarantine.begin_release()
-        return went_well and self.left
+        return self.left and (went_well or bool(requests))  # without requests, what fails waits for the next tick
 
     async def _serve(self, opens: Sequence[OpenRequest], closes: Sequence[CloseRequest]) -> bool:
         """Returns whether neither the device nor the store has failed."""
@@ -133,7 +137,7 @@ class Batch:
                     await self._records.meter.write_observed(db, seen)
                 opened = await self._opens.write(db, admitted, seen)
                 if closing:
-                    await self._closes.write(db, closing, seen)
+                    await self._closes.write(db, closing)
         except StoreUnavailable as error:
             self._opens.not_committed(admitted, error)
             self._closes.not_committed(closing, error)

@@ -13,7 +13,6 @@ from appliance.domain.errors import PeerApplyFailed
 from appliance.network.wireguard.tunnel import RemovePeer
 from appliance.sessions.end_notes import ids_of, note_end
 from appliance.sessions.waiting import Waiting
-from appliance.store.queries import invoices
 from appliance.store.queries import sessions as rows
 
 if TYPE_CHECKING:
@@ -75,29 +74,18 @@ class BatchCloses:
                 current.append(request)
         return current
 
-    async def write(self, db: aiosqlite.Connection, requests: Sequence[CloseRequest], seen: Observation | None) -> None:
-        """Marks the sessions closing in the caller's transaction, in which `seen` is written too.
-
-        `seen` None: their counters could not be read, and go on being counted.
-        """
-        ids = [request.session_id for request in requests]
-        if seen is None:
-            await rows.mark_closing(db, ids, Reason.CLOSED)
-        else:
-            await rows.mark_counted(db, ids, Reason.CLOSED)
-            await invoices.end(db, ids, seen.now.wall_ms)
+    async def write(self, db: aiosqlite.Connection, requests: Sequence[CloseRequest]) -> None:
+        """Marks the sessions closing in the caller's transaction, in which what was read of them is written too."""
+        await rows.mark_closing(db, [request.session_id for request in requests], Reason.CLOSED)
 
     def committed(self, requests: Iterable[CloseRequest], seen: Observation | None) -> None:
         """Takes the same into memory. `seen` None: answers the requests, whose sessions the next tick ends."""
         live = self._records.live
         for request in requests:
             session = live[request.public_key]
-            reason = session.reason or Reason.CLOSED
+            live.put(replace(session, state=State.CLOSING, reason=session.reason or Reason.CLOSED))
             if seen is None:
-                live.put(replace(session, state=State.CLOSING, reason=reason))
                 self._fail(request, None)
-            else:
-                live.put(replace(session, state=State.CLOSING, reason=reason, counted_boot_id=""))
 
     def not_committed(self, requests: Iterable[CloseRequest], error: StoreUnavailable) -> None:
         """Answers the requests whose sessions the store may have marked or not."""

@@ -260,7 +260,7 @@ class BatchOpens:
                 a.request.fail(NoActiveNodes() if permit.usable else InvalidToken())
         replaced = [(o.replaced.id, Reason.REPLACED, now.wall_ms) for o in opened if o.replaced is not None]
         await rows.mark_terminated(db, replaced)
-        await invoices.end(db, [session_id for session_id, _, _ in replaced], now.wall_ms)
+        await invoices.end(db, [(session_id, when) for session_id, _, when in replaced])
         await rows.insert(db, [(o.session, o.token_id) for o in opened])
         await invoices.begin(db, [o.session for o in opened], now.wall_ms)
         return opened
@@ -295,10 +295,10 @@ class BatchOpens:
                 o.admitted.request.succeed(o.session)
 
     def not_committed(self, admitted: Iterable[Admitted], error: StoreUnavailable) -> None:
-        """Answers the requests whose sessions the store may have or not."""
+        """Answers the requests; whether the store has their sessions is not known if memory is not in sync."""
         for a in admitted:
             if not self._undo.holds(a.session.public_key):
-                self._undo.add(a.session, a.replaced, has_row=True)
+                self._undo.add(a.session, a.replaced, has_row=not self._records.live.in_sync)
             a.request.fail(error)
 
     def abandoned(self, request: OpenRequest, session: Session) -> None:

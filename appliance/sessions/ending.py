@@ -88,7 +88,7 @@ class Ending:
         async with records.committing() as db:
             await records.meter.write(db, last)
             await rows.mark_terminated(db, [(s.id, reason, now) for s, reason in ending])
-            await invoices.end(db, [s.id for s, _ in ending], now)
+            await invoices.end(db, [(s.id, now) for s, _ in ending])
             await rows.forget_baselines(db, [s.public_key for s, _ in ending])
         records.meter.apply(last)
         for session, reason in ending:

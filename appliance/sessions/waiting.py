@@ -41,17 +41,20 @@ class Waiting(Generic[T]):
 class Queue:
     """Gives requests to `serve` in batches, one batch at a time, in the order of their arrival.
 
-    A batch holds one request of a key: those of one key are served one after another. `serve` answers each request;
-    it returns whether the batch has left work that is to be done at once, by the next batch if there is one.
-    `undo` is called with a request that was abandoned after it had been answered.
+    `serve` gets a function that cuts its batch: all that waits then, but one request of a key, as those of one key are
+    served one after another. It answers each request, and returns whether it has left work that is to be done at once,
+    by the next batch if there is one. `undo` is called with a request that was abandoned after it had been answered.
     """
 
     def __init__(
-        self, serve: Callable[[Sequence[Waiting[Any]]], Awaitable[bool]], undo: Callable[[Waiting[Any]], None]
+        self,
+        serve: Callable[[Callable[[], Sequence[Waiting[Any]]]], Awaitable[bool]],
+        undo: Callable[[Waiting[Any]], None],
     ) -> None:
         self._serve = serve
         self._undo = undo
         self._waiting: dict[Waiting[Any], None] = {}
+        self._batch: list[Waiting[Any]] = []  # the last one that was cut
         self._due = False  # a batch is due, even without a request
         self._serving: asyncio.Task[None] | None = None
 
@@ -88,14 +91,13 @@ class Queue:
 
     async def _serve_all(self) -> None:
         while self._waiting or self._due:
-            self._due = False
-            batch = self._cut()
+            self._due, self._batch = False, []
             try:
-                self._due |= await self._serve(batch)
+                self._due |= await self._serve(self._cut)
             except Exception as error:
                 # Whatever happens, each is answered.
-                log.exception("a batch of %d requests failed", len(batch))
-                for request in batch:
+                log.exception("a batch of %d requests failed", len(self._batch))
+                for request in self._batch:
                     request.fail(error)
 
     def _cut(self) -> list[Waiting[Any]]:
@@ -106,7 +108,8 @@ class Queue:
                 break
         for request in batch.values():
             del self._waiting[request]
-        return list(batch.values())
+        self._batch = list(batch.values())
+        return self._batch
 
     def _leave(self, request: Waiting[Any]) -> None:
         if request in self._waiting:

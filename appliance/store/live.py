@@ -159,15 +159,18 @@ class LiveSessions:
 
     @asynccontextmanager
     async def committing(self, store: Store) -> AsyncIterator[aiosqlite.Connection]:
-        """Yields a transaction that memory follows; marks memory as stale if it fails or is cancelled.
+        """Yields a transaction that memory follows; marks memory as stale if its commit fails or is cancelled.
 
-        Raises StoreUnavailable.
+        Raises StoreUnavailable: nothing was committed, if memory is still in sync.
         """
+        committing = False
         try:
             async with store.write() as db:
                 yield db
+                committing = True
         except (StoreUnavailable, asyncio.CancelledError):
-            self.mark_stale()
+            if committing:
+                self.mark_stale()
             raise
 
     def load(

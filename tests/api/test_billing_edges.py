@@ -12,7 +12,7 @@ import pytest
 from appliance.domain.errors import TunnelError
 from appliance.domain.tiers import Tier
 from tests.support.api.answers import refused
-from tests.support.api.exit_under_test import Client, ExitUnderTest, new_key, on_exit, until
+from tests.support.api.exit_under_test import Client, ExitUnderTest, new_key, on_exit
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

@@ -48,7 +48,7 @@ async def nothing_is_left(exit_: ExitUnderTest, key: str) -> None:
     assert (await another.post(client_public_key=key)).status_code == 201
 
 
-@pytest.mark.parametrize("fates", [["", MADE_AND_LOST], ["", MADE_AND_LOST, NOT_BEGUN]], ids=["at once", "later"])
+@pytest.mark.parametrize("fates", [[MADE_AND_LOST], [MADE_AND_LOST, NOT_BEGUN]], ids=["at once", "later"])
 @on_exit()
 async def test_the_row_of_a_failed_open_is_deleted(exit_: ExitUnderTest, fates: list[str]) -> None:
     """The row that was made is deleted, at once or by a tick that has read it already."""
@@ -62,7 +62,7 @@ async def test_the_row_of_a_failed_open_is_deleted(exit_: ExitUnderTest, fates: 
 async def test_a_tick_in_between(exit_: ExitUnderTest) -> None:
     """A tick that waits for its turn reads the row as live before the request takes it back."""
     ada, (key, _) = await exit_.client(), new_key()
-    transactions_go(exit_, ["", MADE_AND_LOST])
+    transactions_go(exit_, [MADE_AND_LOST])
     exit_.tunnel.gate.clear()
     asking = asyncio.create_task(ada.post(client_public_key=key))
     await until(lambda: exit_.parts.peers.exit_lock.locked(), "the request has its turn")

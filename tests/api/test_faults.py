@@ -27,7 +27,7 @@ async def waiting_at_the_tunnel(exit_: ExitUnderTest, ada: Client, **fields: obj
     """A POST that has been admitted and waits for the tunnel, whose gate the caller opens."""
     exit_.tunnel.gate.clear()
     asking = asyncio.create_task(ada.post(**fields))
-    await until(lambda: exit_.rows("SELECT 1 FROM sessions WHERE state = 'pending'"), "the request is admitted")
+    await until(lambda: exit_.tunnel.waiting, "the request is admitted")
     return asking
 
 
@@ -44,7 +44,7 @@ async def test_a_refused_peer_is_503_and_leaves_nothing(exit_: ExitUnderTest) ->
 
 @on_exit()
 async def test_a_half_applied_peer_is_taken_back(exit_: ExitUnderTest) -> None:
-    """A peer that was put in place although the tunnel then failed is taken back before the answer."""
+    """A peer that was put in place although the tunnel then failed is taken back."""
     ada = await exit_.client()
     text, raw = new_key()
     asking = await waiting_at_the_tunnel(exit_, ada, client_public_key=text)
@@ -58,27 +58,29 @@ async def test_a_half_applied_peer_is_taken_back(exit_: ExitUnderTest) -> None:
 
 @on_exit()
 async def test_a_hanging_tunnel_is_503_after_the_timeout(exit_: ExitUnderTest) -> None:
-    """A tunnel that does not answer: 503 after the timeout, nothing left."""
+    """A tunnel that does not answer: 503 after the timeout, and nothing left once it answers again."""
     ada = await exit_.client()
     before = exit_.holdings()
     exit_.tunnel.gate.clear()
     async with asyncio.timeout(10):
         refused(await ada.post(), 503, APPLY_FAILED)
-    assert exit_.holdings() == before
     exit_.tunnel.gate.set()
+    await exit_.tick()
+    assert exit_.holdings() == before
     await ada.open()
 
 
 @on_exit()
 async def test_a_lost_interface_is_503_and_made_again(exit_: ExitUnderTest) -> None:
-    """Somebody deleted the interface: 503, nothing left; the next tick makes it again."""
+    """Somebody deleted the interface: 503; the next tick makes it again, and nothing is left."""
     ada = await exit_.client()
     before = exit_.holdings()
     exit_.tunnel.vanish()
     refused(await ada.post(), 503, APPLY_FAILED)
-    assert exit_.holdings() == before
+    assert exit_.rows("SELECT id FROM sessions") == []
     assert exit_.parts.wakeup.pending
     await exit_.tick()
+    assert exit_.holdings() == before
     await ada.open()
 
 

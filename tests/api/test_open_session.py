@@ -373,7 +373,7 @@ async def test_a_token_that_is_revoked_meanwhile_opens_nothing(exit_: ExitUnderT
     before = exit_.holdings()
     exit_.tunnel.gate.clear()
     opening = asyncio.create_task(ada.post())
-    await until(lambda: exit_.rows("SELECT id FROM sessions WHERE state = 'pending'"), "it is being opened")
+    await until(lambda: exit_.tunnel.waiting, "it is being opened")
     await exit_.admin("UPDATE tokens SET revoked_at = 1 WHERE hash = ?", token_hash(ada.token))
     exit_.tunnel.gate.set()
     refused(await opening, 401, "invalid token")

@@ -8,7 +8,7 @@ import pytest
 from msgspec import structs
 
 from appliance.domain.errors import TunnelError
-from appliance.network.wireguard.tunnel import PutPeer
+from appliance.network.wireguard.tunnel import PutPeer, RemovePeer
 from tests.support.api.answers import refused
 from tests.support.api.exit_under_test import ExitUnderTest, new_key, on_exit, until
 from tests.support.api.wayward_tunnel import WaywardTunnel
@@ -109,7 +109,7 @@ async def test_store_fails_at_the_switch(exit_: ExitUnderTest) -> None:
     old = await ada.open(client_public_key=text)
     exit_.tunnel.gate.clear()
     asking = asyncio.ensure_future(ada.post(client_public_key=text))
-    await until(lambda: exit_.rows("SELECT 1 FROM sessions WHERE state = 'pending'"), "the request waits at the tunnel")
+    await until(lambda: exit_.tunnel.waiting, "the request waits at the tunnel")
     with exit_.locked():
         exit_.tunnel.gate.set()
         refused(await asking, 503, "store unavailable")
@@ -154,7 +154,7 @@ async def test_replacing_after_a_foreign_hand(exit_: ExitUnderTest) -> None:
 @pytest.mark.parametrize("ending", ["expired", "closing"])
 @on_exit('[tiers.paid]\nmax_session = "20s"\nidle_timeout = 0\n')
 async def test_tick_in_the_middle(exit_: ExitUnderTest, ending: str) -> None:
-    """A tick that would end the old session leaves it to the replacement under way, which relies on its address."""
+    """A tick that ends the old session comes first: the request behind it opens a new one, with another address."""
     ada = await exit_.client()
     text, raw = new_key()
     await ada.open(client_public_key=text)
@@ -163,11 +163,12 @@ async def test_tick_in_the_middle(exit_: ExitUnderTest, ending: str) -> None:
     exit_.tunnel.gate.clear()
     ticking = asyncio.create_task(exit_.tick(after=20 if ending == "expired" else 0))
     asking = asyncio.create_task(ada.post(client_public_key=text))
-    await until(lambda: exit_.rows("SELECT 1 FROM sessions WHERE state = 'pending'"), "the request waits for the tick")
+    await until(lambda: bool(exit_.parts.peers.exit_lock._waiters), "the request waits for the tick")
     exit_.tunnel.applied.clear()
     exit_.tunnel.gate.set()
     await ticking
     assert (await asking).status_code == 201
+    await exit_.settled()
     assert exit_.parts.pool.in_use == 1
-    assert [type(change) for change in exit_.tunnel.applied] == [PutPeer]
+    assert [type(change) for change in exit_.tunnel.applied] == [RemovePeer, PutPeer]
     assert set(exit_.tunnel.peers) == {raw}

@@ -44,6 +44,7 @@ class FakeTunnel:
         self.gate = asyncio.Event()
         self.gate.set()
         self.applied: list[PeerChange] = []
+        self.waiting = 0  # calls at the gate
         self.closed = False
         self.dump_retries = 0
         self._failures: list[TunnelError] = []
@@ -143,7 +144,11 @@ class FakeTunnel:
     async def _begin(self) -> None:
         if self.closed:
             raise TunnelError("used after close()")
-        await self.gate.wait()
+        self.waiting += 1
+        try:
+            await self.gate.wait()
+        finally:
+            self.waiting -= 1
         if self._failures:
             raise self._failures.pop(0)
 

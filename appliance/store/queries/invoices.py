@@ -78,10 +78,11 @@ async def _recalculate(db: aiosqlite.Connection, rates: Mapping[str, Rates | Non
         )
 
 
-async def end(db: aiosqlite.Connection, session_ids: Iterable[str], now_ms: int) -> None:
+async def end(db: aiosqlite.Connection, ended: Iterable[tuple[str, int | None]]) -> None:
+    """Ends the open lines of sessions (id, when)."""
     await db.executemany(
         "UPDATE invoice_lines SET ended_at = ? WHERE session_id = ? AND ended_at IS NULL",
-        [(now_ms, session_id) for session_id in session_ids],
+        [(when, session_id) for session_id, when in ended],
     )
 
 

@@ -205,20 +205,6 @@ async def close_for_disabled_accounts(db: aiosqlite.Connection) -> None:
     )
 
 
-async def mark_counted(db: aiosqlite.Connection, session_ids: Iterable[str], reason: Reason) -> None:
-    """Marks sessions closing whose time is counted to its end: it belongs to no boot any more, in which it could run.
-
-    The first reason stays.
-    """
-    await db.executemany(
-        """
-        UPDATE sessions SET state = 'closing', reason = coalesce(reason, ?), counted_boot_id = ''
-        WHERE id = ? AND state IN ('live', 'closing')
-        """,
-        [(reason, session_id) for session_id in session_ids],
-    )
-
-
 async def mark_terminated(db: aiosqlite.Connection, ended: Iterable[tuple[str, Reason, int | None]]) -> None:
     """Marks sessions (id, reason, when) terminated, once their peers are removed. A closing one keeps its reason."""
     await db.executemany(

@@ -13,7 +13,7 @@ from appliance.domain import accounting
 from appliance.domain.accounting import Reading
 from appliance.domain.charges import Amount
 from appliance.domain.clock import Moment
-from appliance.domain.entities import Reason
+from appliance.domain.entities import Reason, State
 from appliance.domain.pricing import Rates
 from appliance.domain.tiers import Tier
 from appliance.store.queries import accounts, invoices, retention
@@ -73,7 +73,14 @@ class Books:
         async def insert(db: aiosqlite.Connection) -> None:
             owner = await accounts.by_name(db, account)
             assert owner is not None
-            opened = structs.replace(new, account_id=owner.id, state=State.LIVE, counted_boot_id="boot")
+            opened = structs.replace(
+                new,
+                account_id=owner.id,
+                state=State.LIVE,
+                quiet_boot_id="boot",
+                counted_until_ms=0,
+                counted_boot_id="boot",
+            )
             await rows.insert(db, [(opened, None)])
             await invoices.begin(db, [opened], ms(start))
 

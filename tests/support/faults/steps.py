@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine
 
     from appliance.server.assembly import Parts
+    from appliance.sessions.waiting import Queue
+    from tests.support.faults.process import Process
     from tests.support.faults.world import World
 
 NAMES = [name for name, _ in ACCOUNTS]
@@ -135,7 +137,7 @@ class Steps:
         at = self._random.randint(1, MOST_OPERATIONS) if die else None
         effective = self._random.random() < 0.5
         running.process.arm(at, effective=effective, meanwhile=self._meanwhile if busy else lambda: 0)
-        done = await asyncio.gather(*(action(running.parts) for action in actions), return_exceptions=True)
+        done = await _until_it_dies(running.process, running.parts.queue, [action(running.parts) for action in actions])
         running.process.arm(None, effective=False, meanwhile=lambda: 0)
         _raise_unexpected(done)
         if running.process.dead:
@@ -260,10 +262,30 @@ class Steps:
             await node_row.request(db)
 
 
+async def _until_it_dies(process: Process, queue: Queue, actions: list[Coroutine[None, None, object]]) -> list[object]:
+    """What the actions came to, and then what batches have left; or what they came to until the process died."""
+    tasks = [asyncio.ensure_future(action) for action in actions]
+    pending: set[asyncio.Future[object]] = set(tasks)
+    while pending and not process.dead:
+        batches = set() if queue._serving is None or queue._serving.done() else {queue._serving}
+        await asyncio.wait(pending | batches, return_when=asyncio.FIRST_COMPLETED)
+        pending = {task for task in pending if not task.done()}
+    if not process.dead:
+        await queue.settled()
+    for task in pending:
+        task.cancel()
+    if queue._serving is not None:
+        tasks.append(queue._serving)
+    return await asyncio.gather(*tasks, return_exceptions=True)
+
+
+EXPECTED = (ApplianceError, Killed, asyncio.CancelledError)
+
+
 def _raise_unexpected(done: list[object]) -> None:
     """An answer that the contract knows is no fault, and neither is the death that the schedule asked for."""
     for outcome in done:
-        if isinstance(outcome, BaseException) and not isinstance(outcome, (ApplianceError, Killed)):
+        if isinstance(outcome, BaseException) and not isinstance(outcome, EXPECTED):
             raise outcome
 
 
