@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from appliance.config.load import check_overlap
-from appliance.config.plans import Terms
-from appliance.domain.entities import State
 from appliance.domain.errors import ConfigError, HostError
-from appliance.metering.meter import Meter
 from appliance.metering.usage import Quotas
 from appliance.network.address_pool import AddressPool
 from appliance.network.admission.choice import mark_of_this_exit
@@ -23,6 +19,7 @@ from appliance.network.public_address import Standing, decide
 from appliance.network.uplinks import NO_PUBLIC_ADDRESS, look
 from appliance.network.wireguard import keys
 from appliance.network.wireguard.timeouts import TimedTunnel
+from appliance.server import session_assembly
 from appliance.server.api.app import Services, create_app
 from appliance.server.api.auth import Authenticator
 from appliance.server.api.client_address import Sources
@@ -30,47 +27,34 @@ from appliance.server.api.rate_limits import RequestLimits
 from appliance.server.host_services import host_services
 from appliance.sessions import identity
 from appliance.sessions.address_quarantine import Addresses, AddressQuarantine
-from appliance.sessions.batch import Batch
-from appliance.sessions.batch_closes import BatchCloses
-from appliance.sessions.batch_opens import BatchOpens, OpenRequest
 from appliance.sessions.contentions import Contentions
 from appliance.sessions.convergence import Convergence
-from appliance.sessions.ended import Ended
-from appliance.sessions.ending import Ending
-from appliance.sessions.enforcement import Enforcement
-from appliance.sessions.lookup import Lookup
 from appliance.sessions.node import Node, NodeHealth, Nodes
-from appliance.sessions.opening import Opening
-from appliance.sessions.peer_access import PeerAccess
 from appliance.sessions.readiness import Readiness
-from appliance.sessions.records import Records
 from appliance.sessions.reloading import Reloading
-from appliance.sessions.schedule import Schedule
-from appliance.sessions.service import SessionService
-from appliance.sessions.ticker import Ticker
-from appliance.sessions.undo import Undo
-from appliance.sessions.waiting import Queue, Waiting
 from appliance.sessions.wakeup import Wakeup
 from appliance.store import contended
-from appliance.store.live import LiveSessions
-from appliance.store.queries import sessions as rows
 from appliance.store.state_dir import StateDir
 from appliance.store.token_cache import Tokens
 
 if TYPE_CHECKING:
     from litestar import Litestar
 
-    from appliance.config.load import MeterSettings, Settings, WireGuardSettings
+    from appliance.config.load import Settings, WireGuardSettings
     from appliance.domain.believed_clock import BelievedClock
     from appliance.domain.clock import Clock
-    from appliance.domain.entities import Session
+    from appliance.metering.meter import Meter
     from appliance.network.admission.mark import Mark
     from appliance.network.firewall.rules import HostServices
     from appliance.network.wireguard.tunnel import Tunnel
-    from appliance.sessions.batch_opens import Placement
     from appliance.sessions.convergence import Egress, Host
     from appliance.sessions.metrics import Metrics
+    from appliance.sessions.peer_access import PeerAccess
+    from appliance.sessions.records import Records
+    from appliance.sessions.ticker import Ticker
+    from appliance.sessions.waiting import Queue
     from appliance.store.database import Store
+    from appliance.store.live import LiveSessions
 
 # Restoring thousands of peers takes longer than adding one may.
 CONVERGE_TIMEOUT_S = 60.0
@@ -132,14 +116,27 @@ class Parts:
     services: Services
     tokens: Tokens
     ticker: Ticker
-    meter: Meter
-    live: LiveSessions
+    records: Records
     peers: PeerAccess
     pool: AddressPool
     node: Node
     wakeup: Wakeup
     queue: Queue
-    ended: Ended
+
+    async def finish(self) -> None:
+        """Stores what is left when no request comes any more: the last counts, the last ends."""
+        await self.ticker.tick()
+        await self.queue.settled()
+
+    @property
+    def meter(self) -> Meter:
+        """Returns what counts sessions."""
+        return self.records.meter
+
+    @property
+    def live(self) -> LiveSessions:
+        """Returns the sessions that have not ended."""
+        return self.records.live
 
 
 async def build(
@@ -159,36 +156,27 @@ async def build(
     """
     await identity.adopt(store, settings.wireguard, exit_.public_key, clock.now().wall_ms)
     addresses = await _take_up(store, AddressPool(settings.wireguard.subnet), egress, exit_)
-    wakeup = Wakeup()
-    shared = _share(settings, store, tunnel, addresses, exit_, clock, metrics, wakeup)
-    live, terms, tokens = shared.records.live, shared.terms, Tokens(store, clock)
-    quotas = Quotas(store, live, terms, clock)
-    node = build_node(settings, host, clock)
-    reloading = Reloading(
-        records=shared.records, tokens=tokens, addresses=addresses, undo=shared.undo, ended=shared.ended
-    )
-    queue = _build_queue(shared, reloading, Nodes(node), quotas)
-    ending = _build_ending(shared, queue)
-    contentions = _contentions(settings, metrics, wakeup)
-    convergence = Convergence(TimedTunnel(tunnel, CONVERGE_TIMEOUT_S), egress, live, exit_, metrics, host, contentions)
+    wakeup, tokens, node = Wakeup(), Tokens(store, clock), build_node(settings, host, clock)
+    shared = session_assembly.share(settings, store, tunnel, addresses, exit_, clock, metrics, wakeup)
+    records, terms = shared.records, shared.terms
+    quotas, nodes = Quotas(store, records.live, terms, clock), Nodes(node)
+    reloading = Reloading(records=records, tokens=tokens, addresses=addresses, undo=shared.undo)
+    queue = session_assembly.build_queue(shared, reloading, nodes, quotas)
+    ending = session_assembly.build_ending(shared, queue)
+    patient, contentions = TimedTunnel(tunnel, CONVERGE_TIMEOUT_S), _contentions(settings, metrics, wakeup)
+    convergence = Convergence(patient, egress, records.live, exit_, metrics, host, contentions)
+    sessions = session_assembly.build_service(shared, ending, queue)
+    readiness = Readiness(store, shared.peers.tunnel, node.health, clock)
     return Parts(
-        services=Services(
-            sessions=_build_service(shared, ending, queue),
-            quotas=quotas,
-            nodes=Nodes(node),
-            readiness=Readiness(store, shared.peers.tunnel, node.health, clock),
-            terms=terms,
-        ),
+        services=Services(sessions=sessions, quotas=quotas, nodes=nodes, readiness=readiness, terms=terms),
         tokens=tokens,
-        ticker=_build_ticker(shared, ending, convergence, reloading, node, settings.meter),
-        meter=shared.records.meter,
-        live=live,
+        ticker=session_assembly.build_ticker(shared, ending, convergence, reloading, node, settings.meter),
+        records=records,
         peers=shared.peers,
         pool=addresses.pool,
         node=node,
         wakeup=wakeup,
         queue=queue,
-        ended=shared.ended,
     )
 
 
@@ -199,7 +187,7 @@ def _contentions(settings: Settings, metrics: Metrics, wakeup: Wakeup) -> Conten
 
 
 async def _take_up(store: Store, pool: AddressPool, egress: Egress, exit_: Exit) -> Addresses:
-    held = await recover(store, pool)
+    held = await session_assembly.recover(store, pool)
     # The process may have been killed between ending sessions and forgetting their flows.
     await egress.forget_others([address for session in held for address in exit_.addresses_of(session)])
     return Addresses(pool, AddressQuarantine(pool, exit_, egress.forget))
@@ -230,136 +218,3 @@ def build_app(settings: Settings, parts: Parts, exit_: Exit, clock: Clock) -> Li
         clock=clock,
         max_body=api.max_body,
     )
-
-
-@dataclass(frozen=True, slots=True)
-class _Shared:
-    """Holds what opening, ending and the ticker share."""
-
-    records: Records
-    peers: PeerAccess
-    addresses: Addresses
-    undo: Undo
-    ended: Ended
-    schedule: Schedule
-    terms: Terms
-    exit: Exit
-    metrics: Metrics
-
-
-def _share(
-    settings: Settings,
-    store: Store,
-    tunnel: Tunnel,
-    addresses: Addresses,
-    exit_: Exit,
-    clock: BelievedClock,
-    metrics: Metrics,
-    wakeup: Wakeup,
-) -> _Shared:
-    timeout = settings.wireguard.apply_timeout
-    prompt, terms, live = TimedTunnel(tunnel, timeout), Terms(settings), LiveSessions()
-    records = Records(store=store, live=live, meter=Meter(store, prompt, live, terms, clock), clock=clock)
-    return _Shared(
-        records=records,
-        peers=PeerAccess(tunnel=prompt, exit_lock=asyncio.Lock(), apply_timeout=timeout),
-        addresses=addresses,
-        undo=Undo(records, exit_, addresses.quarantine),
-        ended=Ended(),
-        schedule=Schedule(enforcement=Enforcement(live, terms), wakeup=wakeup, clock=clock),
-        terms=terms,
-        exit=exit_,
-        metrics=metrics,
-    )
-
-
-def _build_queue(shared: _Shared, reloading: Reloading, placement: Placement, quotas: Quotas) -> Queue:
-    opens = BatchOpens(
-        records=shared.records,
-        pool=shared.addresses.pool,
-        undo=shared.undo,
-        placement=placement,
-        exit_=shared.exit,
-        terms=shared.terms,
-        quotas=quotas,
-        schedule=shared.schedule,
-        metrics=shared.metrics,
-    )
-    closes = BatchCloses(
-        records=shared.records,
-        undo=shared.undo,
-        ended=shared.ended,
-        quarantine=shared.addresses.quarantine,
-        schedule=shared.schedule,
-        metrics=shared.metrics,
-    )
-    batch = Batch(
-        records=shared.records,
-        peers=shared.peers,
-        reloading=reloading,
-        opens=opens,
-        closes=closes,
-        undo=shared.undo,
-        ended=shared.ended,
-        quarantine=shared.addresses.quarantine,
-    )
-
-    def undo(request: Waiting[Any]) -> None:
-        if isinstance(request, OpenRequest):
-            opens.abandoned(request, request.answer.result())
-
-    return Queue(batch.serve, undo)
-
-
-def _build_ending(shared: _Shared, queue: Queue) -> Ending:
-    return Ending(
-        records=shared.records,
-        peers=shared.peers,
-        queue=queue,
-        undo=shared.undo,
-        ended=shared.ended,
-        quarantine=shared.addresses.quarantine,
-        schedule=shared.schedule,
-        metrics=shared.metrics,
-    )
-
-
-def _build_service(shared: _Shared, ending: Ending, queue: Queue) -> SessionService:
-    opening = Opening(queue=queue, peers=shared.peers, quarantine=shared.addresses.quarantine, exit_=shared.exit)
-    lookup = Lookup(store=shared.records.store, live=shared.records.live, ended=shared.ended)
-    return SessionService(opening=opening, ending=ending, lookup=lookup)
-
-
-def _build_ticker(
-    shared: _Shared,
-    ending: Ending,
-    convergence: Convergence,
-    reloading: Reloading,
-    node: Node,
-    settings: MeterSettings,
-) -> Ticker:
-    return Ticker(
-        records=shared.records,
-        ending=ending,
-        convergence=convergence,
-        reloading=reloading,
-        node=node,
-        schedule=shared.schedule,
-        exit_lock=shared.peers.exit_lock,
-        settings=settings,
-        metrics=shared.metrics,
-    )
-
-
-async def recover(store: Store, pool: AddressPool) -> list[Session]:
-    """Takes up what the store holds: deletes pending rows of requests that were cut short, takes addresses in use.
-
-    Returns the sessions that hold them. Raises StoreUnavailable.
-    """
-    async with store.write() as db:
-        unfinished = await rows.unfinished(db)
-        await rows.delete_pending(db, [s.id for s in unfinished if s.state is State.PENDING])
-    held = [session for session in unfinished if session.state is not State.PENDING]
-    for session in held:
-        pool.reserve(session.address_offset)
-    return held

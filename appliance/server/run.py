@@ -290,8 +290,7 @@ async def _run(
         await asyncio.gather(*serving)
         parts.wakeup.request_tick()
         await ticking
-        await parts.ticker.tick()
-        await parts.queue.settled()
+        await parts.finish()
 
 
 def _web_servers(

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from appliance.sessions.address_quarantine import AddressQuarantine
     from appliance.sessions.batch_closes import BatchCloses
     from appliance.sessions.batch_opens import Admitted, BatchOpens
-    from appliance.sessions.ended import Ended
     from appliance.sessions.peer_access import PeerAccess
     from appliance.sessions.records import Records
     from appliance.sessions.reloading import Reloading
@@ -45,7 +44,6 @@ class Batch:
         opens: BatchOpens,
         closes: BatchCloses,
         undo: Undo,
-        ended: Ended,
         quarantine: AddressQuarantine,
     ) -> None:
         self._records = records
@@ -54,13 +52,12 @@ class Batch:
         self._opens = opens
         self._closes = closes
         self._undo = undo
-        self._ended = ended
         self._quarantine = quarantine
 
     @property
     def left(self) -> bool:
         """Tells whether something is left for the next batch: ends to be stored, openings to be undone."""
-        return bool(self._ended or self._undo)
+        return bool(self._records.ended or self._undo)
 
     async def serve(self, cut: Callable[[], Sequence[Waiting[Any]]]) -> bool:
         """Answers the requests that `cut` returns, which are of different keys.
@@ -131,7 +128,7 @@ class Batch:
             return True
         try:
             async with self._records.committing() as db:
-                await self._ended.write(db)
+                await self._records.ended.write(db)
                 await self._undo.write(db)
                 if seen is not None:
                     await self._records.meter.write_observed(db, seen)
@@ -142,7 +139,7 @@ class Batch:
             self._opens.not_committed(admitted, error)
             self._closes.not_committed(closing, error)
             return False
-        self._ended.written()
+        self._records.ended.written()
         self._undo.written()
         if seen is not None:
             self._records.meter.committed(seen)

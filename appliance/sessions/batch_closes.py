@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from appliance.domain.errors import StoreUnavailable, TunnelError
     from appliance.metering.meter import Observation
     from appliance.sessions.address_quarantine import AddressQuarantine
-    from appliance.sessions.ended import Ended
     from appliance.sessions.metrics import Metrics
     from appliance.sessions.records import Records
     from appliance.sessions.schedule import Schedule
@@ -49,14 +48,12 @@ class BatchCloses:
         *,
         records: Records,
         undo: Undo,
-        ended: Ended,
         quarantine: AddressQuarantine,
         schedule: Schedule,
         metrics: Metrics,
     ) -> None:
         self._records = records
         self._undo = undo
-        self._ended = ended
         self._quarantine = quarantine
         self._schedule = schedule
         self._metrics = metrics
@@ -107,7 +104,7 @@ class BatchCloses:
             session = self._records.live[request.public_key]
             self._records.live.drop(request.public_key)
             self._quarantine.add(session.address_offset)
-            self._ended.add(replace(session, state=State.TERMINATED, terminated_at=seen.now.wall_ms))
+            self._records.ended.add(replace(session, state=State.TERMINATED, terminated_at=seen.now.wall_ms))
             note_end(self._metrics, session, session.reason or Reason.CLOSED)
             request.succeed(None)
 

@@ -9,7 +9,7 @@ from appliance.store.queries import invoices
 from appliance.store.queries import sessions as rows
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Mapping
 
     import aiosqlite
 
@@ -25,10 +25,6 @@ class Ended:
     def __bool__(self) -> bool:
         """Tells whether the store has yet to be told of any."""
         return bool(self._sessions)
-
-    def ids(self) -> Collection[str]:
-        """Returns the ids of all."""
-        return self._sessions.keys()
 
     def get(self, session_id: str) -> Session | None:
         """Returns a session as it ended, or None if there is none of this id here."""

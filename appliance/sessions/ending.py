@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
     from appliance.domain.entities import Session
     from appliance.sessions.address_quarantine import AddressQuarantine
-    from appliance.sessions.ended import Ended
     from appliance.sessions.metrics import Metrics
     from appliance.sessions.peer_access import PeerAccess
     from appliance.sessions.records import Records
@@ -42,7 +41,6 @@ class Ending:
         peers: PeerAccess,
         queue: Queue,
         undo: Undo,
-        ended: Ended,
         quarantine: AddressQuarantine,
         schedule: Schedule,
         metrics: Metrics,
@@ -51,7 +49,6 @@ class Ending:
         self._peers = peers
         self._queue = queue
         self._undo = undo
-        self._ended = ended
         self._quarantine = quarantine
         self._schedule = schedule
         self._metrics = metrics
@@ -98,7 +95,7 @@ class Ending:
 
     def go_on(self) -> None:
         """Begins what batches have left because something failed, and the release of addresses."""
-        if self._undo or self._ended:
+        if self._undo or self._records.ended:
             self._queue.settle()
         self._quarantine.begin_release()
 

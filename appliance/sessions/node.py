@@ -92,7 +92,7 @@ class Node:
 
 
 class Nodes:
-    """Places sessions on the nodes of this process: implements `Placement` (sessions/opening.py)."""
+    """Places sessions on the nodes of this process: implements `Placement` (sessions/batch_opens.py)."""
 
     def __init__(self, *nodes: Node) -> None:
         self._nodes = nodes

@@ -12,18 +12,23 @@ if TYPE_CHECKING:
 
     from appliance.domain.believed_clock import BelievedClock
     from appliance.metering.meter import Meter
+    from appliance.sessions.ended import Ended
     from appliance.store.database import Store
     from appliance.store.live import LiveSessions
 
 
 @dataclass(frozen=True, slots=True)
 class Records:
-    """Holds the store, its copy in memory, the meter that adds to both, and the clock that dates what is recorded."""
+    """Holds the store, its copy in memory, the meter that adds to both, and the clock that dates what is recorded.
+
+    `ended`: the ends that the store is yet to be told.
+    """
 
     store: Store
     live: LiveSessions
     meter: Meter
     clock: BelievedClock
+    ended: Ended
 
     def committing(self) -> AbstractAsyncContextManager[aiosqlite.Connection]:
         """Returns a transaction that memory follows. It raises StoreUnavailable: if it cannot be committed."""

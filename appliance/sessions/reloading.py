@@ -14,7 +14,6 @@ if TYPE_CHECKING:
 
     from appliance.domain.entities import Session
     from appliance.sessions.address_quarantine import Addresses
-    from appliance.sessions.ended import Ended
     from appliance.sessions.records import Records
     from appliance.sessions.undo import Undo
     from appliance.store.token_cache import Tokens
@@ -23,12 +22,11 @@ if TYPE_CHECKING:
 class Reloading:
     """Makes memory equal to the store. Its methods must be called with the exit lock held."""
 
-    def __init__(self, *, records: Records, tokens: Tokens, addresses: Addresses, undo: Undo, ended: Ended) -> None:
+    def __init__(self, *, records: Records, tokens: Tokens, addresses: Addresses, undo: Undo) -> None:
         self._records = records
         self._tokens = tokens
         self._addresses = addresses
         self._undo = undo
-        self._ended = ended
 
     async def if_stale(self) -> None:
         """Reads everything again if memory may differ from the store. Raises StoreUnavailable."""
@@ -40,13 +38,13 @@ class Reloading:
         records = self._records
         self._tokens.forget()
         async with records.committing() as db:
-            await self._ended.write(db)
+            await self._records.ended.write(db)
             await self._undo.write(db, whole=True)
             await rows.close_for_disabled_accounts(db)
             heartbeat = (await node_row.read(db)).heartbeat
             sessions = await rows.unfinished(db)
             baselines, accounts = await rows.baselines(db), await account_rows.of_unfinished_sessions(db)
-        self._ended.written()
+        self._records.ended.written()
         self._undo.written()
         self._correct_pool(sessions)
         records.live.load(sessions, baselines, accounts, heartbeat)

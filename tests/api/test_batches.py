@@ -173,7 +173,7 @@ async def nothing_is_left(exit_: ExitUnderTest, asked: list[Asked]) -> None:
     assert set(tunnel.peers) == keys == set(exit_.parts.live.public_keys())
     assert exit_.parts.live.in_sync
     assert exit_.parts.pool.in_use == len(keys)
-    assert not exit_.parts.ended
+    assert not exit_.parts.records.ended
     open_lines = {row[0] for row in exit_.rows("SELECT session_id FROM invoice_lines WHERE ended_at IS NULL")}
     assert open_lines == {row[0] for row in rows if row[2] == "live"}
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+import sqlite3
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from msgspec import structs
@@ -141,8 +142,9 @@ def test_a_changed_peer_is_told_once() -> None:
     assert found.take_touched() == {KEY}
 
 
-def test_a_failed_transaction_makes_memory_stale(tmp_path: Path) -> None:
-    """It may have been committed all the same, so that nothing more is counted before the store was read again."""
+def test_a_commit_that_failed_makes_memory_stale(tmp_path: Path) -> None:
+    """It may have been made all the same, so that nothing more is counted before the store was read again. What fails
+    before it has changed nothing."""
 
     async def body() -> None:
         store = await Store.open(tmp_path / "store.sqlite")
@@ -150,6 +152,19 @@ def test_a_failed_transaction_makes_memory_stale(tmp_path: Path) -> None:
         with pytest.raises(StoreUnavailable):
             async with found.committing(store):
                 raise StoreUnavailable
+        assert found.in_sync
+        real = store._writer.execute
+
+        async def execute(sql: str) -> Any:
+            done = await real(sql)
+            if sql == "COMMIT":
+                raise sqlite3.OperationalError("disk I/O error")
+            return done
+
+        store._writer.execute = execute  # type: ignore[method-assign,assignment]
+        with pytest.raises(StoreUnavailable):
+            async with found.committing(store):
+                pass
         assert not found.in_sync
         await store.close()
 

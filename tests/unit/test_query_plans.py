@@ -11,7 +11,7 @@ import pytest
 
 from appliance.domain.entities import Reason
 from appliance.store.database import Store
-from appliance.store.queries import accounts, retention, sessions, tokens
+from appliance.store.queries import accounts, invoices, retention, sessions, tokens
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
@@ -106,15 +106,30 @@ QUERIES: dict[str, tuple[Query, set[str]]] = {
             "SEARCH a USING INDEX sqlite_autoindex_accounts_1 (id=?)",
         },
     ),
-    "the session of a key": (
-        lambda db: sessions.holder_of(db, b"\1" * 32),
+    "whether sessions may be opened": (
+        lambda db: tokens.permits(db, [("acc_1", b"\1" * 32), ("acc_2", b"\2" * 32)]),
         {
-            "SEARCH s USING INDEX sessions_unfinished_key (public_key=?)",
-            "SEARCH a USING INDEX sqlite_autoindex_accounts_1 (id=?)",
+            "SEARCH a USING INDEX sqlite_autoindex_accounts_1 (id=?) LEFT-JOIN",
+            "SEARCH t USING INDEX sqlite_autoindex_tokens_2 (hash=?) LEFT-JOIN",
+            "SCAN node",
+            "SCAN 2 CONSTANT ROWS",
+            "SCAN asked",
+        },
+    ),
+    "the accounts of a batch": (
+        lambda db: accounts.by_ids(db, ["acc_1", "acc_2"]),
+        {"SEARCH accounts USING INDEX sqlite_autoindex_accounts_1 (id=?)"},
+    ),
+    "bringing a replaced session's line back": (
+        lambda db: invoices.bring_back(db, ["ses_1"]),
+        {
+            "SEARCH invoice_lines USING PRIMARY KEY (session_id=?)",
+            "SEARCH invoice_lines USING PRIMARY KEY (session_id=? AND month=?)",
+            "SEARCH s USING INDEX sqlite_autoindex_sessions_1 (id=?)",
         },
     ),
     "marking sessions as ended": (
-        lambda db: sessions.mark_terminated(db, [("ses_1", Reason.CLOSED)], 7),
+        lambda db: sessions.mark_terminated(db, [("ses_1", Reason.CLOSED, 7)]),
         {"SEARCH sessions USING INDEX sqlite_autoindex_sessions_1 (id=?)"},
     ),
     "accounts with unfinished sessions": (

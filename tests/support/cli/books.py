@@ -93,7 +93,7 @@ class Books:
     def end(self, session_id: str, at: str) -> None:
         async def finish(db: aiosqlite.Connection) -> None:
             await rows.mark_terminated(db, [(session_id, Reason.CLOSED, ms(at))])
-            await invoices.end(db, [session_id], ms(at))
+            await invoices.end(db, [(session_id, ms(at))])
 
         self.wga.write(finish)
 

@@ -228,8 +228,9 @@ class Invariants:
         if parts is None or not parts.live.in_sync:
             return
         # The store is told of some ends a little later.
-        live = {s.public_key: s for s in unfinished if s.state is not State.PENDING and s.id not in parts.ended.ids()}
-        ended = {s.public_key for s in parts.ended.copy().values()}
+        ends = parts.records.ended.copy()
+        live = {s.public_key: s for s in unfinished if s.state is not State.PENDING and s.id not in ends}
+        ended = {s.public_key for s in ends.values()}
         require(live.keys() == parts.live.public_keys(), "memory holds the live sessions", live.keys())
         for key, s in live.items():
             # What an admin writes is taken over by the next tick.

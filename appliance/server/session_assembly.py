@@ -1,0 +1,175 @@
+"""Builds what opens, ends, meters and enforces sessions, around what it shares."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from appliance.config.plans import Terms
+from appliance.domain.entities import State
+from appliance.metering.meter import Meter
+from appliance.network.wireguard.timeouts import TimedTunnel
+from appliance.sessions.batch import Batch
+from appliance.sessions.batch_closes import BatchCloses
+from appliance.sessions.batch_opens import BatchOpens, OpenRequest
+from appliance.sessions.ended import Ended
+from appliance.sessions.ending import Ending
+from appliance.sessions.enforcement import Enforcement
+from appliance.sessions.lookup import Lookup
+from appliance.sessions.opening import Opening
+from appliance.sessions.peer_access import PeerAccess
+from appliance.sessions.records import Records
+from appliance.sessions.schedule import Schedule
+from appliance.sessions.service import SessionService
+from appliance.sessions.ticker import Ticker
+from appliance.sessions.undo import Undo
+from appliance.sessions.waiting import Queue, Waiting
+from appliance.store.live import LiveSessions
+from appliance.store.queries import sessions as rows
+
+if TYPE_CHECKING:
+    from appliance.config.load import MeterSettings, Settings
+    from appliance.domain.believed_clock import BelievedClock
+    from appliance.domain.entities import Session
+    from appliance.metering.usage import Quotas
+    from appliance.network.address_pool import AddressPool
+    from appliance.network.exit_node import Exit
+    from appliance.network.wireguard.tunnel import Tunnel
+    from appliance.sessions.address_quarantine import Addresses
+    from appliance.sessions.batch_opens import Placement
+    from appliance.sessions.convergence import Convergence
+    from appliance.sessions.metrics import Metrics
+    from appliance.sessions.node import Node
+    from appliance.sessions.reloading import Reloading
+    from appliance.sessions.wakeup import Wakeup
+    from appliance.store.database import Store
+
+
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """Holds what opening, ending and the ticker share."""
+
+    records: Records
+    peers: PeerAccess
+    addresses: Addresses
+    undo: Undo
+    schedule: Schedule
+    terms: Terms
+    exit: Exit
+    metrics: Metrics
+
+
+def share(
+    settings: Settings,
+    store: Store,
+    tunnel: Tunnel,
+    addresses: Addresses,
+    exit_: Exit,
+    clock: BelievedClock,
+    metrics: Metrics,
+    wakeup: Wakeup,
+) -> Shared:
+    timeout = settings.wireguard.apply_timeout
+    prompt, terms, live = TimedTunnel(tunnel, timeout), Terms(settings), LiveSessions()
+    meter = Meter(store, prompt, live, terms, clock)
+    records = Records(store=store, live=live, meter=meter, clock=clock, ended=Ended())
+    return Shared(
+        records=records,
+        peers=PeerAccess(tunnel=prompt, exit_lock=asyncio.Lock(), apply_timeout=timeout),
+        addresses=addresses,
+        undo=Undo(records, exit_, addresses.quarantine),
+        schedule=Schedule(enforcement=Enforcement(live, terms), wakeup=wakeup, clock=clock),
+        terms=terms,
+        exit=exit_,
+        metrics=metrics,
+    )
+
+
+def build_queue(shared: Shared, reloading: Reloading, placement: Placement, quotas: Quotas) -> Queue:
+    opens = BatchOpens(
+        records=shared.records,
+        pool=shared.addresses.pool,
+        undo=shared.undo,
+        placement=placement,
+        exit_=shared.exit,
+        terms=shared.terms,
+        quotas=quotas,
+        schedule=shared.schedule,
+        metrics=shared.metrics,
+    )
+    closes = BatchCloses(
+        records=shared.records,
+        undo=shared.undo,
+        quarantine=shared.addresses.quarantine,
+        schedule=shared.schedule,
+        metrics=shared.metrics,
+    )
+    batch = Batch(
+        records=shared.records,
+        peers=shared.peers,
+        reloading=reloading,
+        opens=opens,
+        closes=closes,
+        undo=shared.undo,
+        quarantine=shared.addresses.quarantine,
+    )
+
+    def undo(request: Waiting[Any]) -> None:
+        if isinstance(request, OpenRequest):
+            opens.abandoned(request, request.answer.result())
+
+    return Queue(batch.serve, undo)
+
+
+def build_ending(shared: Shared, queue: Queue) -> Ending:
+    return Ending(
+        records=shared.records,
+        peers=shared.peers,
+        queue=queue,
+        undo=shared.undo,
+        quarantine=shared.addresses.quarantine,
+        schedule=shared.schedule,
+        metrics=shared.metrics,
+    )
+
+
+def build_service(shared: Shared, ending: Ending, queue: Queue) -> SessionService:
+    opening = Opening(queue=queue, peers=shared.peers, quarantine=shared.addresses.quarantine, exit_=shared.exit)
+    lookup = Lookup(store=shared.records.store, live=shared.records.live, ended=shared.records.ended)
+    return SessionService(opening=opening, ending=ending, lookup=lookup)
+
+
+def build_ticker(
+    shared: Shared,
+    ending: Ending,
+    convergence: Convergence,
+    reloading: Reloading,
+    node: Node,
+    settings: MeterSettings,
+) -> Ticker:
+    return Ticker(
+        records=shared.records,
+        ending=ending,
+        convergence=convergence,
+        reloading=reloading,
+        node=node,
+        schedule=shared.schedule,
+        exit_lock=shared.peers.exit_lock,
+        settings=settings,
+        metrics=shared.metrics,
+    )
+
+
+async def recover(store: Store, pool: AddressPool) -> list[Session]:
+    """Takes up what the store holds: deletes pending rows of requests that were cut short, takes addresses in use.
+
+    Returns the sessions that hold them. Raises StoreUnavailable.
+    """
+    async with store.write() as db:
+        unfinished = await rows.unfinished(db)
+        await rows.delete_pending(db, [s.id for s in unfinished if s.state is State.PENDING])
+    held = [session for session in unfinished if session.state is not State.PENDING]
+    for session in held:
+        pool.reserve(session.address_offset)
+    return held
