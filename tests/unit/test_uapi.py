@@ -6,7 +6,7 @@ import tracemalloc
 from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from appliance.domain.errors import MalformedDump, TunnelError
@@ -223,12 +223,14 @@ def answers(draw: st.DrawFn) -> bytes:
     return (text + draw(st.sampled_from([END, END, END, "errno=-22\n\n"]))).encode()
 
 
+@settings(deadline=None)
 @given(answers(), st.integers(1, 300))
 def test_a_whole_answer_is_what_the_plain_parser_says(answer: bytes, size: int) -> None:
     """Any whole answer becomes the plain parser's dump, in pieces of any size, and from tables that must grow."""
     same_as_the_reference(answer, AnswerParser(TableCapacity(peers=1, allowed_ips=1)), size)
 
 
+@settings(deadline=None)
 @given(answers(), st.integers(1, 300), st.data())
 def test_a_damaged_answer_is_what_the_plain_parser_says(answer: bytes, size: int, data: st.DataObject) -> None:
     """An answer with bytes replaced, removed or repeated is the dump, the errno or the refusal of the plain parser."""
@@ -245,6 +247,7 @@ def test_a_damaged_answer_is_what_the_plain_parser_says(answer: bytes, size: int
         return
 
 
+@settings(deadline=None)
 @given(st.lists(st.sampled_from(LINES)))
 def test_known_lines_in_any_order_are_what_the_plain_parser_says(lines: list[str]) -> None:
     """Known lines in any order are the plain parser's dump, its errno, or malformed to both."""
