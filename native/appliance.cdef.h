@@ -68,6 +68,35 @@ void wga_dump_begin(struct wga_dump *dump, uint16_t family_id, uint32_t seq, uin
  */
 int wga_dump_feed(struct wga_dump *dump, const uint8_t *buf, size_t len);
 
+/* The answer of wireguard-go to one request. */
+struct wga_uapi {
+	struct wga_dump *dump;		/* the tables; its state too */
+	size_t consumed;		/* of the buffer that was fed last */
+	const char *fault;		/* after -EBADMSG: what is wrong, a constant text */
+
+	int has_device_error;
+	int device_error;		/* the answer's errno, made positive; 0: done as asked */
+	int has_private_key;
+	uint8_t private_key[32];	/* for the caller to derive the public key from, and to clear */
+
+	uint32_t found;			/* of the peer being read: which of its numbers came, and they */
+	uint64_t numbers[4];
+};
+
+/* Start reading the answer to one request. The caller has set the dump's two arrays and their capacities. */
+void wga_uapi_begin(struct wga_uapi *uapi, struct wga_dump *dump);
+
+/*
+ * Read the whole lines of what has come. 0: more to come; 1: finished, the answer is whole. What
+ * was not consumed must stand in front of the next buffer.
+ *   -EBADMSG  not what the protocol allows; `fault` says why
+ *   -ENOSPC   an array is full (its count equals its capacity): grow it, and feed what was not consumed
+ *   -EINVAL   not reading: begin first
+ * After any other error than -ENOSPC, and if `device_error` is not 0, the tables hold nothing of use. The dump's
+ * ifindex and public key are not set: the answer does not have them.
+ */
+int wga_uapi_feed(struct wga_uapi *uapi, const uint8_t *buf, size_t len);
+
 /* Maps public keys to the peers of one dump, by their position in `peers`. */
 struct wga_peer_index {
 	uint64_t secret[2];		/* random: clients choose their keys, and must not choose their slots */

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from appliance.cli.os_errors import host_faults
 from appliance.cli.output import remark
@@ -20,7 +20,8 @@ from appliance.store.queries import node as node_row
 from appliance.store.state_dir import StateDir
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    import asyncio
+    from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 
     import aiosqlite
 
@@ -80,10 +81,21 @@ class Admin:
             return (await node_row.read(db)).applied >= number
 
 
-def run(config_file: Path | None, work: Callable[[Admin], Awaitable[T]]) -> T:
+def run(config_file: Path | None, work: Callable[[Admin], Coroutine[Any, Any, T]]) -> T:
     """Runs `work` on the configured store and returns its result, which is to be printed afterwards.
 
     Raises StoreError if there is no store. Only `init` and `serve` create one, so that a wrong --config is noticed.
+    """
+    with opened(config_file) as (admin, runner):
+        return runner.run(work(admin))
+
+
+@contextmanager
+def opened(config_file: Path | None) -> Iterator[tuple[Admin, asyncio.Runner]]:
+    """Opens the configured store for work that is done piece by piece, each of them run by the runner.
+
+    Between them, Ctrl-C ends the command at once, even while it waits for the reader of its output. Raises StoreError
+    as `run` does.
     """
     import asyncio
 
@@ -95,18 +107,6 @@ def run(config_file: Path | None, work: Callable[[Admin], Awaitable[T]]) -> T:
     async def rehearse() -> None:
         await (await database.Store.open(IN_MEMORY)).close()
 
-    async def with_store() -> T:
-        store = await database.Store.open(state.store)
-        try:
-            clock = await clock_beside_server(store, HostClock(), state)
-            return await work(Admin(settings, state, store, clock.now().wall_ms, clock))
-        except sqlite3.DatabaseError as error:
-            if type(error) is sqlite3.DatabaseError:  # the file is damaged; subclasses are errors of the query
-                raise database.explain(error, state.store) from error
-            raise
-        finally:
-            await store.close()
-
     with host_faults("cannot work on the store"):
         if not _exists(state.store):
             raise StoreError(
@@ -115,7 +115,17 @@ def run(config_file: Path | None, work: Callable[[Admin], Awaitable[T]]) -> T:
             )
         state.require_whole()
         become_owner(state.path, lambda: asyncio.run(rehearse()))
-        return asyncio.run(with_store())
+        with asyncio.Runner() as runner:
+            store = runner.run(database.Store.open(state.store))
+            try:
+                clock = runner.run(clock_beside_server(store, HostClock(), state))
+                yield Admin(settings, state, store, clock.now().wall_ms, clock), runner
+            except sqlite3.DatabaseError as error:
+                if type(error) is sqlite3.DatabaseError:  # the file is damaged; subclasses are errors of the query
+                    raise database.explain(error, state.store) from error
+                raise
+            finally:
+                runner.run(store.close())
 
 
 def _exists(path: Path) -> bool:

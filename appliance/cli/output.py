@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
+from itertools import islice
 from typing import TYPE_CHECKING
 
 import click
@@ -13,13 +14,14 @@ from appliance.cli.os_errors import host_faults
 from appliance.cli.parameters import LIMIT
 from appliance.client.humanize import size as size  # what is printed has its words from here
 from appliance.client.humanize import span as span
-from appliance.client.terminal import json_text, printable
+from appliance.client.terminal import json_text, printable, without_del
 from appliance.domain import clock
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
 NEWEST = 50
+AT_ONCE = 200  # members of a list, written together
 
 yes_option = click.option("--yes", is_flag=True, help="Do not ask.")
 limit_option = click.option(
@@ -44,6 +46,24 @@ def write_json(value: object) -> None:
     write(json_text(value, indent=2))
 
 
+def write_json_list(name: str, members: Iterable[str]) -> None:
+    """Prints an object whose one field is a list, as `write_json` does, while its members come.
+
+    They are JSON already, indented as `write_json` indents them.
+    """
+    rest, before, after = iter(members), f'{{\n  "{name}": [', "]\n}\n"
+    while piece := ",\n".join(islice(rest, AT_ONCE)):
+        _write_on(f"{before}\n{without_del(piece)}")
+        before, after = ",", "\n  ]\n}\n"
+    _write_on(after if before == "," else before + after)
+
+
+def _write_on(text: str) -> None:
+    """Prints a part of a result, which is printable, without ending the line."""
+    with host_faults("cannot write the result"):
+        click.echo(text, nl=False)
+
+
 def remark(text: str) -> None:
     """Prints one line to stderr."""
     click.echo(printable(text, getattr(sys.stderr, "encoding", None)), err=True)
@@ -57,11 +77,36 @@ def write_table(
     On a terminal a table fits its width: those of the columns `spare` that have no room beside the others are left
     out, and the widest of the others are cut.
     """
-    lines = [list(headings), *([printable(str(cell)) for cell in row] for row in rows)]
-    if len(lines) == 1:
+    found = [*rows]
+    write_long_table(headings, lambda: [found], empty, spare)
+
+
+def write_long_table(
+    headings: Sequence[str],
+    pages: Callable[[], Iterable[Sequence[Sequence[object]]]],
+    empty: str,
+    spare: Sequence[str] = (),
+) -> None:
+    """Prints a table as `write_table` does, of rows that come in pages, and come again if they are more than a page.
+
+    The first time they are only measured, so that no more than a page of them is held. What is wider the second time
+    is not cut.
+    """
+    widths, many, only = table.widened((), [headings]), 0, list[list[str]]()
+    for page in pages():
+        only = [*map(_cells, page)]
+        widths, many = table.widened(widths, only), many + 1
+    if not only:
         remark(empty)
         return
-    write("\n".join(table.rows(lines, _width(), spare)))
+    layout = table.layout(headings, widths, _width(), spare)
+    write(layout.line(headings))
+    for lines in [only] if many == 1 else (map(_cells, page) for page in pages()):
+        write("\n".join(map(layout.line, lines)))
+
+
+def _cells(row: Sequence[object]) -> list[str]:
+    return [printable(str(cell)) for cell in row]
 
 
 def write_item(head: str, text: str, mend: str = "") -> None:

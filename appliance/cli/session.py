@@ -3,27 +3,31 @@
 from __future__ import annotations
 
 import os
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from appliance.cli import account, admin, output, session_flows, short_ids
+from appliance.cli import admin, output, short_ids
 from appliance.cli.lazy_group import Commands
 from appliance.cli.parameters import ID, NAME, REASON
+from appliance.cli.session_fields import SessionFields
+from appliance.cli.session_pages import SessionPages
 from appliance.config.load import read_settings
-from appliance.domain.entities import Reason, Session, State
+from appliance.domain.entities import Reason, State
 from appliance.domain.errors import NotFound
-from appliance.network.wireguard.keys import encode
 from appliance.store.queries import sessions as rows
+from appliance.store.queries.session_list import Selection
 
 if TYPE_CHECKING:
-    from ipaddress import IPv4Network, IPv6Network
+    from collections.abc import Callable, Coroutine, Sequence
     from pathlib import Path
 
     import aiosqlite
 
     from appliance.cli.admin import Admin
-    from appliance.config.settings import WireGuardSettings
+    from appliance.domain.entities import Session
+    from appliance.store.queries.session_list import ListedSession
 
 
 @click.group(cls=Commands)
@@ -42,47 +46,66 @@ def list_(
     config_file: Path | None, live: bool, name: str | None, by_flows: bool, limit: int | None, as_json: bool
 ) -> None:
     """List sessions, newest first, or those with the most connections first."""
-    # Counted before the store is opened, which root does as the store's owner.
-    counts = session_flows.count(read_settings(config_file, os.environ).wireguard) if by_flows else None
-    live = live or by_flows
-
-    async def work(a: Admin) -> tuple[list[Session], Admin]:
-        async with a.store.read() as db:
-            account_id = None if name is None else (await account.find(db, name)).id
-            asked = None if most == 0 or by_flows else most + 1
-            return await rows.page(db, rows.Page(account_id=account_id, live=live, limit=asked)), a
-
     most = output.newest(limit, as_json=as_json)
-    sessions, a = admin.run(config_file, work)
-    if counts is not None:
-        found = session_flows.holders(sessions, counts, a.settings.wireguard)
-        _write_holders(found[: most or None], a, as_json=as_json)
+    if by_flows:
+        _list_by_flows(config_file, name, most, as_json=as_json)
         return
-    output.cut(len(sessions), most, "sessions")
-    sessions = sessions[: most or None]
-    if as_json:
-        output.write_json({"sessions": [_shape(s, a.settings.wireguard) for s in sessions]})
-        return
-    output.write_table(
-        ("ID", "ACCOUNT", "TIER", "STATE", "REGION", "ADDRESS", "CREATED", "HANDSHAKE", "IN", "OUT"),
-        [
-            (
-                *(s.id, s.account, s.tier, _state(s), s.region, _address(a.settings.wireguard.subnet, s) or "-"),
-                *(output.ago(s.created_at, a.now), output.ago(s.last_handshake_at, a.now)),
-                *(output.size(s.bytes_in), output.size(s.bytes_out)),
-            )
-            for s in sessions
-        ],
-        "no live sessions" if live else "no sessions",
-        spare=("REGION", "TIER"),
+    find = None if name is None else _finder(name)
+    with admin.opened(config_file) as (a, runner):
+        selected = Selection(None if find is None else runner.run(find(a)), live)
+        pages = SessionPages(a, runner, selected, most)
+        output.cut(most + pages.are_cut(), most, "sessions")
+        fields = SessionFields(a.settings.wireguard)
+        if as_json:
+            output.write_json_list("sessions", map(fields.json, chain.from_iterable(pages.read())))
+            return
+        output.write_long_table(
+            ("ID", "ACCOUNT", "TIER", "STATE", "REGION", "ADDRESS", "CREATED", "HANDSHAKE", "IN", "OUT"),
+            lambda: ([_cells(s, fields, a.now) for s in page] for page in pages.read()),
+            "no live sessions" if live else "no sessions",
+            spare=("REGION", "TIER"),
+        )
+
+
+def _cells(s: ListedSession, fields: SessionFields, now: int) -> Sequence[object]:
+    return (
+        *(s.id, s.account, s.tier, s.state if s.ending is None else f"{s.state} ({s.ending})", s.region),
+        *(fields.address(s) or "-", output.ago(s.created_at, now), output.ago(s.last_handshake_at, now)),
+        *(output.size(s.bytes_in), output.size(s.bytes_out)),
     )
 
 
-def _write_holders(found: list[session_flows.SessionFlows], a: Admin, *, as_json: bool) -> None:
+def _finder(name: str) -> Callable[[Admin], Coroutine[Any, Any, str]]:
+    """Returns what finds an account's id. It loads what that takes before the store is opened, as its owner."""
+    from appliance.cli import account
+
+    async def find(a: Admin) -> str:
+        async with a.store.read() as db:
+            return (await account.find(db, name)).id
+
+    return find
+
+
+def _list_by_flows(config_file: Path | None, name: str | None, most: int, *, as_json: bool) -> None:
+    """Lists the live sessions, which are no more than addresses, by their connections."""
+    from appliance.cli import session_flows
+
+    # Counted before the store is opened, which root does as the store's owner.
+    counts = session_flows.count(read_settings(config_file, os.environ).wireguard)
+    find = None if name is None else _finder(name)
+
+    async def work(a: Admin) -> tuple[list[Session], Admin]:
+        account_id = None if find is None else await find(a)
+        async with a.store.read() as db:
+            return await rows.page(db, rows.Page(account_id=account_id, live=True)), a
+
+    sessions, a = admin.run(config_file, work)
+    found = session_flows.holders(sessions, counts, a.settings.wireguard)[: most or None]
     if not as_json:
         session_flows.write_table(found)
         return
-    shaped = [_shape(holder.session, a.settings.wireguard) | session_flows.shape(holder) for holder in found]
+    fields = SessionFields(a.settings.wireguard)
+    shaped = [fields.of(holder.session) | session_flows.shape(holder) for holder in found]
     output.write_json({"sessions": shaped})
 
 
@@ -98,7 +121,7 @@ def show(config_file: Path | None, session_id: str, as_json: bool) -> None:
             return await _find(db, session_id), a
 
     stored, a = admin.run(config_file, work)
-    fields = _shape(stored, a.settings.wireguard)
+    fields = SessionFields(a.settings.wireguard).of(stored)
     if as_json:
         output.write_json(fields)
         return
@@ -141,35 +164,3 @@ async def _find(db: aiosqlite.Connection, session_id: str) -> Session:
     if stored is None or stored.state is State.PENDING:
         raise NotFound(f"no session {session_id}; wg-appliance session list shows them")
     return stored
-
-
-def _address(subnet: IPv4Network | IPv6Network, s: Session) -> str | None:
-    """Returns the client's address; None for an old session whose offset lies outside a subnet changed since."""
-    return str(subnet[s.address_offset]) if s.address_offset < subnet.num_addresses else None
-
-
-def _state(s: Session) -> str:
-    return s.state if s.ending is None else f"{s.state} ({s.ending})"
-
-
-def _shape(s: Session, wireguard: WireGuardSettings) -> dict[str, Any]:
-    """Names fields as the HTTP API does where it has them; null where the API leaves a field out."""
-    return {
-        "id": s.id,
-        "account": s.account,
-        "tier": s.tier,
-        "state": s.state,
-        "region": s.region,
-        "public_ip": s.public_ip,
-        "public_key": encode(s.public_key),
-        "address": _address(wireguard.subnet, s),
-        "address6": _address(wireguard.subnet6, s) if s.ipv6 and wireguard.subnet6 is not None else None,
-        "created_at": output.rfc3339(s.created_at),
-        "expires_at": output.rfc3339(s.expires_at),
-        "last_handshake_at": output.rfc3339(s.last_handshake_at),
-        "bytes_in": s.bytes_in,
-        "bytes_out": s.bytes_out,
-        "terminated_at": output.rfc3339(s.terminated_at),
-        "terminated_reason": s.ending,
-        "note": s.note,
-    }

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import textwrap
 import unicodedata
+from dataclasses import dataclass
 from itertools import zip_longest
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
 GAP = "  "
 NARROWEST = 5
@@ -18,30 +19,53 @@ ARROW = " -> "
 NARROWEST_TEXT = 20  # columns beside a head
 
 
+@dataclass(frozen=True, slots=True)
+class TableLayout:
+    """Places cells: those of the columns `kept`, in so many columns of the terminal each."""
+
+    kept: Sequence[int]
+    sizes: Sequence[int]
+    cuts: bool  # cells that are wider; else they push what is right of them
+
+    def line(self, cells: Sequence[str]) -> str:
+        placed = zip((cells[i] for i in self.kept), self.sizes, strict=True)
+        return GAP.join(_cell(text, size, cuts=self.cuts) for text, size in placed).rstrip()
+
+
 def rows(lines: Sequence[Sequence[str]], width: int | None, spare: Sequence[str] = ()) -> Iterator[str]:
-    """Yields the lines of a table, the headings first. `width`: of the terminal; None: as wide as it takes.
+    """Yields the lines of a table, the headings first, laid out as `layout` does."""
+    return map(layout(lines[0], widened((), lines), width, spare).line, lines)
+
+
+def widened(widths: Sequence[int], lines: Iterable[Sequence[str]]) -> list[int]:
+    """Returns the widths of columns that take further lines, too."""
+    found = list(widths)
+    for line in lines:
+        found = [max(pair) for pair in zip_longest(found, map(columns, line), fillvalue=0)]
+    return found
+
+
+def layout(headings: Sequence[str], widths: Sequence[int], width: int | None, spare: Sequence[str] = ()) -> TableLayout:
+    """Returns the layout of a table. `width`: of the terminal; None: as wide as it takes.
 
     `spare`: headings of columns to leave out, in this order, for as long as the others have to be cut.
     """
-    widths = [max(map(columns, column)) for column in zip_longest(*lines, fillvalue="")]
-    if width is not None:
-        lines, widths = _without(lines, widths, width, spare)
-        widths = fitted(widths, width - len(GAP) * (len(widths) - 1))
-    for line in lines:
-        yield GAP.join(_cell(text, size) for text, size in zip(line, widths, strict=False)).rstrip()
+    if width is None:
+        return TableLayout(range(len(widths)), widths, cuts=False)
+    kept = _without_spare(headings, widths, width, spare)
+    room = width - len(GAP) * (len(kept) - 1)
+    return TableLayout(kept, fitted([widths[i] for i in kept], room), cuts=True)
 
 
-def _without(
-    lines: Sequence[Sequence[str]], widths: Sequence[int], width: int, spare: Sequence[str]
-) -> tuple[Sequence[Sequence[str]], list[int]]:
-    """Returns the table without the spare columns for which there is no room, and its widths."""
+def _without_spare(headings: Sequence[str], widths: Sequence[int], width: int, spare: Sequence[str]) -> list[int]:
+    """Returns the columns for which there is room, or that are not spare."""
     kept = list(range(len(widths)))
     for heading in spare:
         # The first column can be cut without a loss.
         needed = sum(widths[i] for i in kept[1:]) + min(widths[0], NARROWEST_FIRST) + len(GAP) * (len(kept) - 1)
         if needed > width:
-            kept.remove(list(lines[0]).index(heading))
-    return [[line[i] for i in kept] for line in lines], [widths[i] for i in kept]
+            kept.remove(list(headings).index(heading))
+    return kept
 
 
 def fitted(widths: Sequence[int], room: int) -> list[int]:
@@ -74,7 +98,7 @@ def hanging(head: str, text: str, mend: str, width: int | None) -> Iterator[str]
 
 def columns(text: str) -> int:
     """Returns how many columns a text takes in a terminal: East Asian letters take two, marks on others none."""
-    return sum(map(_columns, text))
+    return len(text) if text.isascii() else sum(map(_columns, text))
 
 
 def _columns(letter: str) -> int:
@@ -83,9 +107,9 @@ def _columns(letter: str) -> int:
     return 2 if unicodedata.east_asian_width(letter) in "WF" else 1
 
 
-def _cell(text: str, size: int) -> str:
+def _cell(text: str, size: int, *, cuts: bool) -> str:
     taken = columns(text)
-    if taken > size:
+    if cuts and taken > size:
         kept = ""
         while columns(kept) + _columns(text[len(kept)]) < size:
             kept += text[len(kept)]

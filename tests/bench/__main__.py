@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from appliance import __version__
-from tests.bench import forwarding, kernel_rows, page, parsing, serving_rows
+from tests.bench import command_rows, forwarding, kernel_rows, page, parsing, serving_rows
 from tests.support.real_backend import NO_ROOT, backend_here
 
 if TYPE_CHECKING:
@@ -31,7 +31,9 @@ ROUNDS_OF_OPENING = 3  # each is hundreds of requests
 
 def rows_anywhere(backend: str, rounds: int, random: Random) -> Iterator[Row]:
     yield parsing.parsing_row(rounds, random)
+    yield parsing.answer_row(rounds, random)
     yield parsing.pool_row(rounds, random)
+    yield command_rows.listing_row(rounds, random)
     yield from serving_rows.starting_rows(backend, rounds)
     yield from serving_rows.answering_rows(backend, rounds)
     yield forwarding.forwarding_row(backend, rounds)

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 from appliance.network.address_pool import AddressPool
 from appliance.network.netlink.dump import DumpCapacityExceeded
 from appliance.network.wireguard.parse import DumpParser
+from appliance.network.wireguard.uapi_answer import AnswerParser
 from tests.bench.contest import Row, Target, take_turns
-from tests.support.unit import dump_messages
+from tests.support.unit import dump_messages, uapi_reference
 from tests.support.unit.dump_messages import FAMILY, PORT, SEQ, attr, device, device_attrs, done, nest, peer_attrs
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ PEERS = 20_000
 CHANGED = PEERS // 100
 PEERS_A_MESSAGE = 18  # of two allowed-ips each, in the 4 KiB that the kernel fills
 BUFFER = 32 * 1024  # what a recv() of a dump gives
+PIECE = 208 * 1024  # what a recv() of a socket of wireguard-go's gives
 GIGABYTE = 10**9
 PAIRS = 10_000
 
@@ -93,6 +95,50 @@ def _parse(parser: DumpParser, buffers: list[bytes]) -> None:
 def _read(parser: DumpParser, buffers: list[bytes]) -> None:
     _parse(parser, buffers)
     parser.result()
+
+
+def answer_row(rounds: int, random: Random) -> Row:
+    """wireguard-go's answer, with 1 % of its peers changed between any two readings, each in another order."""
+    answers = [_answer({}, random), _answer(dict.fromkeys(random.sample(range(PEERS), CHANGED), 7), random)]
+    readings = [[answer] for answer in answers]
+    parser = AnswerParser()
+    seconds = take_turns(
+        rounds,
+        {
+            "parsed and compared": _alternately(readings, lambda answer: _read_answer(parser, answer[0])),
+            "parsed in plain Python": _alternately(readings, lambda answer: uapi_reference.reference(answer[0], 1)),
+        },
+    )
+    size = len(answers[0])
+    seconds["a tenth of a gigabyte a second"] = [10 * size / GIGABYTE] * rounds
+    targets = [
+        Target("parsed and compared", name, 1.0)
+        for name in ("a tenth of a gigabyte a second", "parsed in plain Python")
+    ]
+    work = f"parse wireguard-go's dump of {PEERS:,} peers from memory, 1 % changed"
+    return Row(work, "s", seconds, targets, f"{size / 1e6:.1f} MB in pieces of {PIECE // 1024} KiB")
+
+
+def _answer(more_bytes: dict[int, int], random: Random) -> bytes:
+    """As wireguard-go writes it: peers in the order of a map of Go's, which is another each time."""
+    text = "private_key=" + "01" * 32 + "\nlisten_port=51820\n"
+    for number in random.sample(range(PEERS), PEERS):
+        text += (
+            f"public_key={number.to_bytes(32).hex()}\npreshared_key={'00' * 32}\nprotocol_version=1\n"
+            f"endpoint=198.51.100.7:{number}\nlast_handshake_time_sec=1700000000\nlast_handshake_time_nsec=123456789\n"
+            f"tx_bytes=1000\nrx_bytes={1000 + more_bytes.get(number, 0)}\npersistent_keepalive_interval=0\n"
+            f"allowed_ip=10.101.{number >> 8}.{number & 255}/32\nallowed_ip=fd65:7869:7400::{number:x}/128\n"
+        )
+    return f"{text}errno=0\n\n".encode()
+
+
+def _read_answer(parser: AnswerParser, answer: bytes) -> None:
+    parser.begin()
+    for at in range(0, len(answer), PIECE):
+        piece = answer[at : at + PIECE]
+        parser.room()[: len(piece)] = piece
+        parser.feed(len(piece))
+    parser.dump(1)
 
 
 class PythonPool:

@@ -59,6 +59,19 @@ def test_the_pool_agrees_with_a_plain_model(tmp_path: Path) -> None:
     replay(compiled("fuzz_pool", tmp_path), CORPUS / "pool")
 
 
+def test_the_answer_parser_reads_the_corpus(tmp_path: Path) -> None:
+    """Answers of wireguard-go's, whole, in pieces and with tables that must grow, are read alike and without a finding.
+
+    One of them is cut short at every byte, too.
+    """
+    whole = (CORPUS / "uapi" / "whole").read_bytes()
+    pieces = tmp_path / "pieces"
+    pieces.mkdir()
+    for cut in range(len(whole)):
+        (pieces / f"{cut}").write_bytes(whole[:cut])
+    replay(compiled("fuzz_uapi", tmp_path), CORPUS / "uapi", pieces)
+
+
 def test_a_finding_is_seen(tmp_path: Path) -> None:
     """The replay fails when the harness reads one byte past its input: the sanitizer is really there."""
     broken = tmp_path / "broken.c"

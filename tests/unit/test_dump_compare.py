@@ -171,7 +171,7 @@ def test_memory_is_used_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """Reading again and again takes two tables. A dump that is held keeps its own, and so does who goes through one."""
     made: list[TableCapacity] = []
     monkeypatch.setattr(
-        "appliance.network.wireguard.parse.PeerTable", lambda room: (made.append(room), PeerTable(room))[1]
+        "appliance.network.wireguard.dump_tables.PeerTable", lambda room: (made.append(room), PeerTable(room))[1]
     )
     parser = DumpParser(FAMILY)
     kept = read(parser, recorded({1: PEER}))

@@ -11,7 +11,7 @@ import pytest
 
 from appliance.domain.entities import Reason
 from appliance.store.database import Store
-from appliance.store.queries import accounts, invoices, retention, sessions, tokens
+from appliance.store.queries import accounts, invoices, retention, session_list, sessions, tokens
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
@@ -105,6 +105,38 @@ QUERIES: dict[str, tuple[Query, set[str]]] = {
             "SEARCH s USING INDEX sessions_unfinished (state=?)",
             "SEARCH a USING INDEX sqlite_autoindex_accounts_1 (id=?)",
         },
+    ),
+    "a list's page": (
+        lambda db: session_list.page(db, session_list.Selection(), 7, 5),
+        {
+            "SEARCH s USING INTEGER PRIMARY KEY (rowid<?)",
+            "SEARCH a USING INDEX sqlite_autoindex_accounts_1 (id=?)",
+        },
+    ),
+    "a list's page of live sessions": (
+        lambda db: session_list.page(db, session_list.Selection(live=True), 7, 5),
+        {
+            "SEARCH s USING INDEX sessions_unfinished (state=? AND rowid<?)",
+            "SEARCH a USING INDEX sqlite_autoindex_accounts_1 (id=?)",
+        },
+    ),
+    "a list's page of an account": (
+        lambda db: session_list.page(db, session_list.Selection("acc_1"), 7, 5),
+        {
+            "SEARCH s USING INDEX sessions_by_account (account_id=? AND number<?)",
+            "SEARCH a USING INDEX sqlite_autoindex_accounts_1 (id=?)",
+        },
+    ),
+    "a list's page of an account's live sessions": (
+        lambda db: session_list.page(db, session_list.Selection("acc_1", live=True), 7, 5),
+        {
+            "SEARCH s USING INDEX sessions_unfinished_of (account_id=? AND rowid<?)",
+            "SEARCH a USING INDEX sqlite_autoindex_accounts_1 (id=?)",
+        },
+    ),
+    "whether a list of live sessions is longer": (
+        lambda db: session_list.are_more_than(db, session_list.Selection(live=True), 5),
+        {"SEARCH s USING COVERING INDEX sessions_unfinished (state=? AND rowid<?)"},
     ),
     "whether sessions may be opened": (
         lambda db: tokens.permits(db, [("acc_1", b"\1" * 32), ("acc_2", b"\2" * 32)]),

@@ -18,6 +18,13 @@ def test_without_a_terminal_nothing_is_cut() -> None:
     ]
 
 
+def test_what_came_after_measuring_is_not_cut() -> None:
+    """A cell wider than its column pushes the line; on a terminal it is cut."""
+    headings, widths = ["A", "B"], table.widened((), [["A", "B"], ["1", "2"]])
+    assert table.layout(headings, widths, None).line(["abc", "d"]) == "abc  d"
+    assert table.layout(headings, widths, 80).line(["abc", "d"]) == "~  d"
+
+
 @pytest.mark.parametrize("width", [26, 40, 60, 64, 65, 200])
 def test_a_table_fits_a_terminal(width: int) -> None:
     """The widest columns are cut, and what is cut says so; what fits is left as it is."""

@@ -22,17 +22,16 @@ from __future__ import annotations
 
 import os
 from errno import EBADMSG, EINTR, ENOSPC
-from weakref import finalize
+from typing import TYPE_CHECKING
 
 from appliance._native import ffi, lib
-from appliance.domain.errors import MalformedDump, TunnelError
+from appliance.domain.errors import MalformedDump
 from appliance.network.netlink.dump import DumpCapacityExceeded, DumpWasInterrupted
-from appliance.network.wireguard.peer_table import Peers, PeerTable, TableCapacity
+from appliance.network.wireguard.dump_tables import INITIAL_CAPACITY, MAX_CAPACITY, DumpTables
 from appliance.network.wireguard.tunnel import Dump
 
-INITIAL_CAPACITY = TableCapacity(peers=256, allowed_ips=1024)
-# The kernel holds no more than 2^20 peers: MAX_PEERS_PER_DEVICE in drivers/net/wireguard/messages.h.
-MAX_CAPACITY = TableCapacity(peers=1 << 20, allowed_ips=1 << 22)
+if TYPE_CHECKING:
+    from appliance.network.wireguard.peer_table import PeerTable, TableCapacity
 
 
 class DumpParser:
@@ -43,16 +42,12 @@ class DumpParser:
     ) -> None:
         """`family_id`: as resolved for `wireguard`."""
         self._family_id = family_id
-        self._capacity = initial
-        self._maximum = maximum
+        self._tables = DumpTables(initial, maximum)
         self._reading: PeerTable | None = None
-        self._peers: Peers | None = None  # of the previous dump
-        # Tables of dumps that have been freed: allocating memory anew for each dump takes time.
-        self._spare: list[PeerTable] = []
 
     def begin(self, seq: int, port_id: int) -> None:
         """Expects the answer to the request with this sequence number and port id (0: any)."""
-        self._reading = self._table()
+        self._reading = self._tables.table()
         lib.wga_dump_begin(self._reading.dump, self._family_id, seq, port_id)
 
     def feed(self, buffer: bytes | bytearray | memoryview, length: int) -> bool:
@@ -77,8 +72,7 @@ class DumpParser:
             raise RuntimeError("the dump is not finished")
         self._reading = None
         parsed = table.dump
-        self._peers = peers = Peers(table, self._peers)
-        finalize(peers, self._spare.append, table).atexit = False
+        peers = self._tables.peers(table)
         return Dump(
             ifindex=parsed.ifindex,
             public_key=bytes(ffi.buffer(parsed.public_key)),
@@ -87,26 +81,14 @@ class DumpParser:
             compared=peers,
         )
 
-    def _table(self) -> PeerTable:
-        """Returns a table of a freed dump, or a new one."""
-        spare = self._spare.pop() if self._spare else None
-        self._spare.clear()
-        return spare if spare is not None and spare.capacity == self._capacity else PeerTable(self._capacity)
-
     def _failure(self, reading: PeerTable, error: int) -> Exception:
         if reading.dump.kernel_error:
             return OSError(error, os.strerror(error))
         if error == EINTR:
             return DumpWasInterrupted()
         if error == ENOSPC:
-            return self._grow(reading.grown_capacity())
+            self._tables.grow(reading)
+            return DumpCapacityExceeded()
         if error == EBADMSG:
             return MalformedDump("malformed dump")
         return RuntimeError("no dump is begun")
-
-    def _grow(self, capacity: TableCapacity) -> TunnelError:
-        most = self._maximum
-        if capacity.peers > most.peers or capacity.allowed_ips > most.allowed_ips:
-            return TunnelError(f"the device holds more than {most.peers} peers or {most.allowed_ips} allowed-ips")
-        self._capacity = capacity
-        return DumpCapacityExceeded()

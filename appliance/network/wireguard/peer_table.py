@@ -38,6 +38,17 @@ class PeerTable:
 
     def __init__(self, capacity: TableCapacity) -> None:
         self.dump = ffi.new("struct wga_dump *")
+        self._allocate(capacity)
+
+    def grow(self, capacity: TableCapacity) -> None:
+        """Makes room for more, and keeps what is there."""
+        peers = self._peer_rows[: len(self) * _PEER.size]
+        allowed_ips = self._allowed_ip_rows[: self.dump.allowed_ip_count * _ALLOWED_IP.size]
+        self._allocate(capacity)
+        self._peer_rows[: len(peers)] = peers
+        self._allowed_ip_rows[: len(allowed_ips)] = allowed_ips
+
+    def _allocate(self, capacity: TableCapacity) -> None:
         self.capacity = capacity
         # The C struct only points at the arrays: these attributes keep them alive.
         self._peers = _new("struct wga_peer[]", capacity.peers)

@@ -67,7 +67,7 @@ class UserspaceDevice:
             ifindex = socket.if_nametoindex(self.interface_name)
         except OSError as error:
             raise TunnelError(f"{self.interface_name}: there is no such interface") from error
-        return uapi.parse_dump(answer, ifindex)
+        return answer.dump(ifindex)
 
     def apply(self, changes: Sequence[PeerChange]) -> None:
         if changes:
@@ -115,7 +115,7 @@ class UserspaceDevice:
         Until then it only stores a configured port, and does not report one that is taken.
         """
         deadline = time.monotonic() + UP_TIMEOUT_S
-        while not uapi.parse_listen_port(self._process.ask(uapi.GET)):
+        while not self._process.ask(uapi.GET).listen_port:
             if time.monotonic() > deadline:
                 raise TunnelError(f"{self.interface_name}: {PROGRAM} did not come up within {UP_TIMEOUT_S:.0f} s")
             time.sleep(POLL_S)

@@ -19,6 +19,7 @@ from pathlib import Path
 from appliance.domain.errors import TunnelError
 from appliance.network.wireguard import uapi
 from appliance.network.wireguard.batch import Refused
+from appliance.network.wireguard.uapi_answer import AnswerParser
 
 PROGRAM = "wireguard-go"
 SOCKET_DIRECTORY = Path("/var/run/wireguard")
@@ -30,7 +31,6 @@ EXIT_TIMEOUT_S = 5.0
 POLL_S = 0.02
 # 65,536 peers, the most wireguard-go takes, at about 500 bytes each are 32 MiB.
 LARGEST_ANSWER = 128 * 1024 * 1024
-_CHUNK = 256 * 1024
 
 
 class WireguardGo:
@@ -40,6 +40,7 @@ class WireguardGo:
         self._name = interface_name
         self._log_path = log_path
         self._socket_path = SOCKET_DIRECTORY / f"{interface_name}.sock"
+        self._answer = AnswerParser()
         self._children: set[int] = set()  # those started here: one that has exited must be waited for
 
     def answers(self) -> bool:
@@ -51,21 +52,23 @@ class WireguardGo:
             return False
         return True
 
-    def ask(self, request: bytes) -> bytes:
-        """Sends one request and returns its whole answer, with errno 0. Raises Refused on an errno, or TunnelError."""
+    def ask(self, request: bytes) -> AnswerParser:
+        """Sends one request and returns the parser with its whole answer, until the next request.
+
+        Raises Refused if the device answers with an errno, or TunnelError.
+        """
         self.reap()
         try:
             with self._connect() as stream:
                 # A refused request is answered before it is read to its end, and then not read at all.
                 with suppress(BrokenPipeError):
                     stream.sendall(request)
-                answer = _read_answer(stream)
+                _read_answer(stream, self._answer)
         except OSError as error:
             raise TunnelError(f"{self._name}: {PROGRAM} does not answer: {error}") from error
-        number = uapi.parse_errno(answer)
-        if number:
+        if number := self._answer.device_error:
             raise Refused(f"{self._name}: {PROGRAM} refused", f"{os.strerror(number)} (errno {number})")
-        return answer
+        return self._answer
 
     def start(self) -> None:
         """Starts wireguard-go and waits until it answers. It outlives this process, and Ctrl-C does not reach it."""
@@ -200,16 +203,17 @@ def end_wireguard_go(interface_name: str) -> None:
         os.close(process)
 
 
-def _read_answer(stream: socket.socket) -> bytes:
-    answer = bytearray()
-    while not answer.endswith(uapi.END):
-        chunk = stream.recv(_CHUNK)
-        if not chunk:
+def _read_answer(stream: socket.socket, parser: AnswerParser) -> None:
+    parser.begin()
+    whole, received = False, 0
+    while not whole:
+        length = stream.recv_into(parser.room())
+        if not length:
             raise ConnectionError("the answer broke off")
-        answer += chunk
-        if len(answer) > LARGEST_ANSWER:
+        received += length
+        if received > LARGEST_ANSWER:
             raise ConnectionError(f"an answer of more than {LARGEST_ANSWER} bytes")
-    return bytes(answer)
+        whole = parser.feed(length)
 
 
 def _exited(process: int) -> bool:
