@@ -171,7 +171,7 @@ def _faults(folder: Path, at: int, recording: Recording) -> Iterator[str]:
         found = states.get(answer.session_id)
         if found in (None, "pending"):
             yield f"{answer.session_id}, answered with {answer.status}, is {found or 'lost'}"
-        elif answer.ended and found != "terminated":
+        elif answer.ended and found not in ("closing", "terminated"):  # that its peer is gone may be stored later
             yield f"{answer.session_id}, told as ended, is {found}"
         elif answer.session_id in recording.lasting and found != "live":
             yield f"{answer.session_id}, ended by nobody, is {found}"

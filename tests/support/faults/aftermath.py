@@ -48,6 +48,7 @@ class Row(NamedTuple):
     ipv6: bool
     tier: str
     state: str
+    reason: str | None
 
     @property
     def addresses(self) -> frozenset[str]:
@@ -56,23 +57,19 @@ class Row(NamedTuple):
 
 
 def unfinished(exit_: RealExit, store: Path | None = None) -> list[Row]:
-    query = "SELECT id, public_key, address_offset, ipv6, tier, state FROM sessions WHERE state <> 'terminated'"
+    query = "SELECT id, public_key, address_offset, ipv6, tier, state, reason FROM sessions WHERE state <> 'terminated'"
     return [Row(id_, keys.encode(key), *rest) for id_, key, *rest in exit_.rows(query, store)]
 
 
 def half_done(rows: Sequence[Row], peers: Collection[str]) -> set[str]:
     """What the process was in the middle of, as far as it can be seen from outside."""
-    standing = [row for row in rows if row.state != "pending"]
-    pending = {row.key for row in rows if row.state == "pending"}
-    fresh = pending - {row.key for row in standing}
-    gone = [row for row in standing if row.key not in peers]
-    ticks = [row for row in gone if row.state == "closing" or row.tier == SHORT_LIVED]
+    closed = [row for row in rows if row.reason == "closed"]  # by clients; their last figures are stored
+    others = [row for row in rows if row.reason != "closed"]
     found = {
-        "create with its row alone": fresh - set(peers),
-        "create with row and peer": fresh & set(peers),
-        "create that replaces": pending - fresh,
-        "delete with its peer gone": len(gone) > len(ticks),
-        "tick with a peer gone": ticks,
+        "create with its peer alone": set(peers) - {row.key for row in rows},
+        "delete with its peer": [row for row in closed if row.key in peers],
+        "delete with its peer gone": [row for row in closed if row.key not in peers],
+        "tick with a peer gone": [row for row in others if row.key not in peers],
     }
     return {what for what, those in found.items() if those}
 
