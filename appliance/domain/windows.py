@@ -27,12 +27,16 @@ CLOSED = Window()
 
 
 class Use(Struct, frozen=True, gc=False):
-    """Holds what a session used, evenly, from `start_ms` to `end_ms` of the wall clock."""
+    """Holds what a session used, evenly, from `start_ms` to `end_ms` of the wall clock.
+
+    `moved_ms`: from when its bytes moved; None: from `start_ms`.
+    """
 
     total_bytes: int
     time_ms: int
     start_ms: int
     end_ms: int
+    moved_ms: int | None = None
 
 
 class Windows(Struct, frozen=True, gc=False):
@@ -42,8 +46,10 @@ class Windows(Struct, frozen=True, gc=False):
     time: Window = CLOSED
 
     def spend(self, tier: TierLimits, use: Use) -> Windows:
+        """Returns the windows with `use` counted. An account's uses must be spent in the order in which they began."""
+        moved_ms = use.start_ms if use.moved_ms is None else use.moved_ms
         return Windows(
-            spend(self.traffic, tier.bytes_window * 1000, use.total_bytes, use.start_ms, use.end_ms),
+            spend(self.traffic, tier.bytes_window * 1000, use.total_bytes, moved_ms, use.end_ms),
             spend(self.time, tier.seconds_window * 1000, use.time_ms, use.start_ms, use.end_ms),
         )
 
@@ -67,33 +73,45 @@ def _not_over(window: Window, length_ms: int, at_ms: int) -> Window:
     return Window(since=window.opened_at + length_ms)
 
 
+def turns(window: Window, length_ms: int, upto_ms: int) -> bool:
+    """Tells whether use up to this instant opens a window: none is open, or the open one is over or ahead of it."""
+    return window.opened_at is None or not window.opened_at <= upto_ms <= window.opened_at + length_ms
+
+
 def resets_at(window: Window, length_ms: int, now_ms: int) -> int:
     """Returns when the open window ends or, with none open, when a window opened now would end."""
     current = at(window, length_ms, now_ms)
     return (now_ms if current.opened_at is None else current.opened_at) + length_ms
 
 
-def spend(window: Window, length_ms: int, amount: int, start_ms: int, end_ms: int) -> Window:
-    """Returns the window after `amount` was used, evenly, from `start_ms` to `end_ms`.
+def run_on(window: Window, length_ms: int, start_ms: int, end_ms: int) -> Window:
+    """Returns the window as of `end_ms`, where something is used from `start_ms` on, without counting that use yet.
 
-    Use after the window's end counts into the next window. Intervals of several sessions overlap, so this one may
-    begin before a window that another session opened: use before the previous window's end no longer counts.
+    A window that ends meanwhile is followed at once by the next one. Intervals of several sessions overlap, so this one
+    may begin before a window that another session opened.
     """
-    if amount <= 0:
-        return window
     current = _not_over(window, length_ms, start_ms)
     opened = start_ms if current.opened_at is None else current.opened_at
     if opened > end_ms:
         opened = start_ms  # the wall clock was set back: no window opens in the future
-    since = min(current.since, opened)
-    start = max(start_ms, since)
-    if start > start_ms:
-        amount = _part(amount, start_ms, start, end_ms)
     ended = opened + length_ms
     if end_ms <= ended:
-        return Window(opened, min(current.used + amount, MOST), since)
+        return Window(opened, current.used, min(current.since, opened))
     last = ended + (end_ms - 1 - ended) // length_ms * length_ms
-    return Window(last, min(_part(amount, start, last, end_ms), MOST), since=last)
+    return Window(last, since=last)
+
+
+def spend(window: Window, length_ms: int, amount: int, start_ms: int, end_ms: int) -> Window:
+    """Returns the window after `amount` was used, evenly, from `start_ms` to `end_ms`.
+
+    Use after the window's end counts into the next window; use before the previous window's end no longer counts.
+    """
+    if amount <= 0:
+        return window
+    current = run_on(window, length_ms, start_ms, end_ms)
+    if current.since > start_ms:
+        amount = _part(amount, start_ms, current.since, end_ms)
+    return Window(current.opened_at, min(current.used + amount, MOST), current.since)
 
 
 def _part(amount: int, start_ms: int, cut_ms: int, end_ms: int) -> int:

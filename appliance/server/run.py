@@ -291,6 +291,7 @@ async def _run(
         parts.wakeup.request_tick()
         await ticking
         await parts.ticker.tick()
+        await parts.ticker.settle(None)  # the next start may have other tiers
 
 
 def _web_servers(

@@ -171,7 +171,7 @@ class Opening:
     ) -> admission.Admit:
         tier = self._terms.tiers[account.tier]
         own = await rows.unfinished_of(db, account.id)
-        uses = [accounting.use(accounting.running(s, now), now) for s in own]
+        uses = accounting.unspent(own, self._records.live.heartbeat, now)
         decision = admission.decide(
             account,
             tier,

@@ -15,9 +15,12 @@ from appliance.store.queries import sessions as rows
 
 if TYPE_CHECKING:
     import asyncio
+    from collections.abc import Mapping
 
     from appliance.config.load import MeterSettings
     from appliance.domain.clock import Moment
+    from appliance.domain.entities import Account, Baseline, Session
+    from appliance.domain.tiers import TierLimits
     from appliance.network.reconcile import Changes
     from appliance.network.wireguard.tunnel import Link
     from appliance.sessions.convergence import Convergence
@@ -114,6 +117,18 @@ class Ticker:
         self._report_clock()
         self._ending.release_addresses()
 
+    async def settle(self, tiers: Mapping[str, TierLimits] | None) -> None:
+        """Counts, before these tiers are taken over, what their windows must not count; None: unknown ones.
+
+        Does not raise: without that, time since the last sweep counts into the new windows.
+        """
+        async with self._exit_lock:
+            if self._records.live.in_sync:
+                try:
+                    await self._records.meter.settle(tiers)
+                except StoreUnavailable as error:
+                    log.warning("session time counts into new windows: %s: %s", error, error.__cause__)
+
     def _report(self, fault: str | None) -> None:
         self.failed_ticks += fault is not None
         before = self._node.health.check_fault
@@ -160,11 +175,11 @@ class Ticker:
             await self._convergence.observe_host(self._node)
         if whole or self._link is None:
             self._link = await self._convergence.read_link()
-        seen = None if self._link is None else await self._records.meter.observe()
+        seen = None if self._link is None else await self._records.meter.observe(sweep=whole)
         changes = await self._convergence.plan(self._link, None if seen is None else seen.dump)
         ending = self._schedule.due(seen)
         seen_until = self._records.live.heartbeat
-        if seen is not None and (whole or changes or ending):
+        if seen is not None and (whole or changes or ending or seen.relabels):
             await self._records.meter.commit(seen)
             if whole:
                 self._whole_at_ms = seen.now.boot_ms
@@ -213,12 +228,18 @@ class Ticker:
         requested = row.requested if row.requested > row.applied else None
         if requested is not None or not self._records.live.in_sync:
             self._tokens.forget()
-            async with self._records.store.write() as db:
-                await rows.close_for_disabled_accounts(db)
-                sessions, baselines = await rows.unfinished(db), await rows.baselines(db)
-                accounts = await account_rows.of_unfinished_sessions(db)
-                # In the transaction: no request can have taken an address and not yet stored it.
-                self._ending.correct_pool(sessions)
+            sessions, baselines, accounts = await self._read_records()
+            if self._records.live.in_sync and await self._records.meter.settle_moved(accounts):
+                sessions, baselines, accounts = await self._read_records()
             self._records.live.load(sessions, baselines, accounts, row.heartbeat)
             await self._records.meter.catch_up()
         return requested
+
+    async def _read_records(self) -> tuple[list[Session], dict[bytes, Baseline], list[Account]]:
+        async with self._records.store.write() as db:
+            await rows.close_for_disabled_accounts(db)
+            sessions, baselines = await rows.unfinished(db), await rows.baselines(db)
+            accounts = await account_rows.of_unfinished_sessions(db)
+            # In the transaction: no request can have taken an address and not yet stored it.
+            self._ending.correct_pool(sessions)
+        return sessions, baselines, accounts
