@@ -127,7 +127,8 @@ def uncounted(sessions: Iterable[Session], heartbeat: Moment, now: Moment) -> li
         readings = [read_time(s, heartbeat) for s in running_now if elapsed_ms(s, heartbeat)]
         labelled = {r.after.id: r.after for r in readings}
         running_now = [labelled.get(s.id, s) for s in running_now]
-    return readings + [read_time(s, now if s.counted_boot_id == now.boot_id else heartbeat) for s in running_now]
+    ends = ((s, now if s.counted_boot_id == now.boot_id else heartbeat) for s in running_now)
+    return readings + [read_time(s, end) for s, end in ends if elapsed_ms(s, end)]
 
 
 def unspent(sessions: Iterable[Session], heartbeat: Moment, now: Moment) -> list[Use]:

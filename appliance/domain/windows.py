@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from appliance.domain.tiers import TierLimits
 
 MOST = 2**63 - 1  # the largest INTEGER of SQLite
@@ -45,13 +47,19 @@ class Windows(Struct, frozen=True, gc=False):
     traffic: Window = CLOSED
     time: Window = CLOSED
 
-    def spend(self, tier: TierLimits, use: Use) -> Windows:
-        """Returns the windows with `use` counted. An account's uses must be spent in the order in which they began."""
-        moved_ms = use.start_ms if use.moved_ms is None else use.moved_ms
-        return Windows(
-            spend(self.traffic, tier.bytes_window * 1000, use.total_bytes, moved_ms, use.end_ms),
-            spend(self.time, tier.seconds_window * 1000, use.time_ms, use.start_ms, use.end_ms),
-        )
+    def spend(self, tier: TierLimits, uses: Sequence[Use]) -> Windows:
+        """Returns the windows with these uses counted, which are in the order in which they began."""
+        traffic, time = self.traffic, self.time
+        # Of uses with bytes, none is from before the wall clock was set: the order of their labels is theirs.
+        for use in sorted(uses, key=_moved_ms) if len(uses) > 1 else uses:
+            traffic = spend(traffic, tier.bytes_window * 1000, use.total_bytes, _moved_ms(use), use.end_ms)
+        for use in uses:
+            time = spend(time, tier.seconds_window * 1000, use.time_ms, use.start_ms, use.end_ms)
+        return Windows(traffic, time)
+
+
+def _moved_ms(use: Use) -> int:
+    return use.start_ms if use.moved_ms is None else use.moved_ms
 
 
 UNUSED = Windows()

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from appliance.domain.clock import Clock, Moment
     from appliance.domain.entities import Account, Baseline, Session
     from appliance.domain.tiers import TierLimits
+    from appliance.domain.windows import Use, Window
     from appliance.network.wireguard.tunnel import Dump, PeerState, Tunnel
     from appliance.store.database import Store
     from appliance.store.live import LiveSessions
@@ -99,7 +100,7 @@ class Meter:
         self._note_moved(dump, now)
         relabels = self._is_relabelled(now)
         if relabels:
-            count = self._spend(self._relabelled(dump, now))
+            count = self._relabelled(dump, now)
         else:
             due = dict.fromkeys(self._to_sweep(now) if sweep else ())
             readings = [*self._readings(due | self._moved, due, dump, now)]
@@ -130,14 +131,19 @@ class Meter:
         labelled = self._labelled or self._live.heartbeat
         return any(accounting.is_relabelled(before, now) for before in (self._live.heartbeat, labelled))
 
-    def _relabelled(self, dump: Dump, now: Moment) -> list[Reading]:
-        """Reads all sessions: time up to the last heartbeat as it was labelled then, and the rest as it is now."""
+    def _relabelled(self, dump: Dump, now: Moment) -> Count:
+        """Counts all sessions: time up to the last heartbeat as it was labelled then, and the rest as it is now."""
         before = self._live.heartbeat
         ordered = sorted(self._live, key=lambda s: s.counted_until_ms)
-        readings = [read_time(s, before) for s in ordered if accounting.elapsed_ms(s, before)]
-        known = {r.after.public_key: r.after for r in readings}
+        until = self._spend([read_time(s, before) for s in ordered if accounting.elapsed_ms(s, before)])
+        # If the clock was set back, windows that opened since then open now.
+        owners = (until.accounts.get(account.id, account) for account in self._live.owners())
+        ahead = [a for a in owners if (a.windows.time.opened_at or 0) > now.wall_ms]
+        begun = {a.id: self._opened(a, now.wall_ms) for a in ahead}
         every = {s.public_key: self._moved.get(s.public_key) for s in ordered}
-        return [*readings, *self._readings(every, every, dump, now, known)]
+        readings = list(self._readings(every, every, dump, now, until.sessions))
+        since = self._spend(readings, {**until.accounts, **begun})
+        return Count([*until.readings, *readings], {**until.sessions, **since.sessions}, since.accounts)
 
     def _readings(
         self,
@@ -160,7 +166,7 @@ class Meter:
             reading = read_session(session, sample, live.baseline(key), dump.ifindex, now, quiet or live.heartbeat)
             if reading is not None:
                 yield _dated(reading, session, now)
-            elif key in due:
+            elif key in due and accounting.elapsed_ms(session, now):
                 yield read_time(session, now)
 
     async def commit(self, observation: Observation) -> None:
@@ -267,16 +273,24 @@ class Meter:
         uses = [accounting.use(accounting.running(s, end), end) for s, end in ends if accounting.elapsed_ms(s, end)]
         for use in sorted(uses, key=lambda use: use.start_ms):
             time = windows.run_on(time, self._window_ms(account), use.start_ms, use.end_ms)
-        return replace(account, windows=replace(account.windows, time=time))
+        return _with_time(account, time)
+
+    def _opened(self, account: Account, at_ms: int) -> Account:
+        return _with_time(account, windows.run_on(account.windows.time, self._window_ms(account), at_ms, at_ms))
 
     def _spend(self, readings: Sequence[Reading], begun: Mapping[str, Account] | None = None) -> Count:
-        accounts = dict(begun or {})
+        uses: dict[str, list[Use]] = {}
         for r in readings:
-            account = accounts.get(r.after.account_id) or self._live.owner(r.after)
-            accounts[account.id] = replace(
-                account, windows=account.windows.spend(self._terms.tiers[account.tier], r.use)
-            )
+            uses.setdefault(r.after.account_id, []).append(r.use)
+        accounts = {account.id: account for account in self._live.owners_among(uses)} | dict(begun or {})
+        for account_id, account in accounts.items():
+            used = account.windows.spend(self._terms.tiers[account.tier], uses.get(account_id, ()))
+            accounts[account_id] = replace(account, windows=used)
         return Count(readings, {r.after.public_key: r.after for r in readings}, accounts)
+
+
+def _with_time(account: Account, time: Window) -> Account:
+    return replace(account, windows=replace(account.windows, time=time))
 
 
 def _dated(reading: Reading, session: Session, now: Moment) -> Reading:
