@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
-from appliance.domain import accounting, clock_steps, windows
+from appliance.domain import accounting, clock_steps
 from appliance.domain.accounting import Reading, read_time
 from appliance.domain.charges import Amount
 from appliance.domain.errors import StoreUnavailable
+from appliance.metering.spending import Count, Spending
 from appliance.store.queries import accounts as account_rows
 from appliance.store.queries import invoices
 from appliance.store.queries import node as node_row
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from appliance.domain.clock import Clock, Moment
     from appliance.domain.entities import Account, Baseline, Session
     from appliance.domain.tiers import TierLimits
-    from appliance.domain.windows import Use, Window
     from appliance.network.wireguard.tunnel import Dump, PeerState, Tunnel
     from appliance.store.database import Store
     from appliance.store.live import LiveSessions
@@ -35,15 +35,6 @@ if TYPE_CHECKING:
 SWEPT_EVERY_MS = 6 * 3_600_000
 # Of one tick, of those that are due to be swept: they are written with the exit lock held.
 SWEPT_AT_ONCE = 500
-
-
-@dataclass(frozen=True, slots=True)
-class Count:
-    """Holds readings, with the sessions and accounts updated by them; not yet stored."""
-
-    readings: Sequence[Reading]
-    sessions: Mapping[bytes, Session]  # by public key
-    accounts: Mapping[str, Account]
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +60,7 @@ class Meter:
         self._tunnel = tunnel
         self._live = live
         self._terms = terms
+        self._spending = Spending(live, terms)
         self._clock = clock
         self._last: Dump | None = None  # the last dump
         self._last_at: Moment | None = None
@@ -104,7 +96,7 @@ class Meter:
         else:
             due = dict.fromkeys(self._to_sweep(now) if sweep else ())
             readings = [*self._readings(due | self._moved, due, dump, now)]
-            count = self._count(readings, lambda key: now if key in dump.peers else self._live.heartbeat)
+            count = self._spending.count(readings, lambda key: now if key in dump.peers else self._live.heartbeat)
         total = self.bytes_in + self.bytes_out + sum(r.amount.total_bytes for r in count.readings)
         return Observation(dump, now, count, total, relabels)
 
@@ -135,14 +127,14 @@ class Meter:
         """Counts all sessions: time up to the last heartbeat as it was labelled then, and the rest as it is now."""
         before = self._live.heartbeat
         ordered = sorted(self._live, key=lambda s: s.counted_until_ms)
-        until = self._spend([read_time(s, before) for s in ordered if accounting.elapsed_ms(s, before)])
+        until = self._spending.spend([read_time(s, before) for s in ordered if accounting.elapsed_ms(s, before)])
         # If the clock was set back, windows that opened since then open now.
         owners = (until.accounts.get(account.id, account) for account in self._live.owners())
         ahead = [a for a in owners if (a.windows.time.opened_at or 0) > now.wall_ms]
-        begun = {a.id: self._opened(a, now.wall_ms) for a in ahead}
+        begun = {a.id: self._spending.opened(a, now.wall_ms) for a in ahead}
         every = {s.public_key: self._moved.get(s.public_key) for s in ordered}
         readings = list(self._readings(every, every, dump, now, until.sessions))
-        since = self._spend(readings, {**until.accounts, **begun})
+        since = self._spending.spend(readings, {**until.accounts, **begun})
         return Count([*until.readings, *readings], {**until.sessions, **since.sessions}, since.accounts)
 
     def _readings(
@@ -225,7 +217,7 @@ class Meter:
     ) -> None:
         if not sessions:
             return
-        count = self._count([read_time(s, until, now) for s in sessions], lambda _: until)
+        count = self._spending.count([read_time(s, until, now) for s in sessions], lambda _: until)
         async with self._live.committing(self._store) as db:
             await self.write(db, count)
             await rows.forget_baselines(db, forget)
@@ -237,8 +229,8 @@ class Meter:
         now, heartbeat = self._clock.now(), self._live.heartbeat
         readings = accounting.uncounted(sessions, heartbeat, now)
         if accounting.is_relabelled(heartbeat, now):
-            return self._spend(readings)
-        return self._count(readings, lambda _: heartbeat)
+            return self._spending.spend(readings)
+        return self._spending.count(readings, lambda _: heartbeat)
 
     async def write(self, db: aiosqlite.Connection, count: Count) -> None:
         """Writes `count` in the caller's transaction; the caller must call `apply` once it is committed."""
@@ -250,47 +242,6 @@ class Meter:
         self._live.apply_count(count.readings, count.accounts)
         self.bytes_in += sum(r.amount.bytes_in for r in count.readings)
         self.bytes_out += sum(r.amount.bytes_out for r in count.readings)
-
-    def _count(self, readings: Sequence[Reading], known_until: Callable[[bytes], Moment]) -> Count:
-        """Counts readings into their accounts' windows. `known_until`: up to when a session's peer was there."""
-        turning = {r.after.account_id for r in readings if r.amount.time_ms and self._turns(r)}
-        begun = {account.id: self._run_on(account, known_until) for account in self._live.owners_among(turning)}
-        return self._spend(sorted(readings, key=lambda r: r.start_ms), begun)
-
-    def _turns(self, reading: Reading) -> bool:
-        account = self._live.owner(reading.after)
-        return windows.turns(account.windows.time, self._window_ms(account), reading.end_ms)
-
-    def _window_ms(self, account: Account) -> int:
-        return self._terms.tiers[account.tier].seconds_window * 1000
-
-    def _run_on(self, account: Account, known_until: Callable[[bytes], Moment]) -> Account:
-        """Returns the account with its window of session time as of now, use not counted.
-
-        When a window opens depends on all of its sessions, also on those whose time is counted later.
-        """
-        time, ends = account.windows.time, ((s, known_until(s.public_key)) for s in self._live.of_account(account.id))
-        uses = [accounting.use(accounting.running(s, end), end) for s, end in ends if accounting.elapsed_ms(s, end)]
-        for use in sorted(uses, key=lambda use: use.start_ms):
-            time = windows.run_on(time, self._window_ms(account), use.start_ms, use.end_ms)
-        return _with_time(account, time)
-
-    def _opened(self, account: Account, at_ms: int) -> Account:
-        return _with_time(account, windows.run_on(account.windows.time, self._window_ms(account), at_ms, at_ms))
-
-    def _spend(self, readings: Sequence[Reading], begun: Mapping[str, Account] | None = None) -> Count:
-        uses: dict[str, list[Use]] = {}
-        for r in readings:
-            uses.setdefault(r.after.account_id, []).append(r.use)
-        accounts = {account.id: account for account in self._live.owners_among(uses)} | dict(begun or {})
-        for account_id, account in accounts.items():
-            used = account.windows.spend(self._terms.tiers[account.tier], uses.get(account_id, ()))
-            accounts[account_id] = replace(account, windows=used)
-        return Count(readings, {r.after.public_key: r.after for r in readings}, accounts)
-
-
-def _with_time(account: Account, time: Window) -> Account:
-    return replace(account, windows=replace(account.windows, time=time))
 
 
 def _dated(reading: Reading, session: Session, now: Moment) -> Reading:

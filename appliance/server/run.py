@@ -290,8 +290,7 @@ async def _run(
         await asyncio.gather(*serving)
         parts.wakeup.request_tick()
         await ticking
-        await parts.ticker.tick()
-        await parts.ticker.settle(None)  # the next start may have other tiers
+        await parts.ticker.finish()
 
 
 def _web_servers(

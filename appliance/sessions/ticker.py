@@ -117,6 +117,11 @@ class Ticker:
         self._report_clock()
         self._ending.release_addresses()
 
+    async def finish(self) -> None:
+        """Ticks for the last time. The next start may have other tiers."""
+        await self.tick()
+        await self.settle(None)
+
     async def settle(self, tiers: Mapping[str, TierLimits] | None) -> None:
         """Counts, before these tiers are taken over, what their windows must not count; None: unknown ones.
 

@@ -42,8 +42,8 @@ WITH RECURSIVE n (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < ?)
 INSERT INTO sessions (id, account_id, tier, region, public_ip, public_key, address_offset, ipv6, state, created_at,
     expires_at, quiet_since_ms, quiet_boot_id, counted_until_ms, counted_boot_id, currency, millicents_per_minute,
     millicents_per_gib)
-SELECT 'ses_' || lower(hex(randomblob(12))), account_id, tier, region, public_ip, randomblob(32), address_offset + n, ipv6, state,
-    created_at + n, expires_at, quiet_since_ms, quiet_boot_id, counted_until_ms, counted_boot_id, currency,
+SELECT 'ses_' || lower(hex(randomblob(12))), account_id, tier, region, public_ip, randomblob(32), address_offset + n,
+    ipv6, state, created_at + n, expires_at, quiet_since_ms, quiet_boot_id, counted_until_ms, counted_boot_id, currency,
     millicents_per_minute, millicents_per_gib
 FROM sessions, n WHERE number = 1
 """
