@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -67,6 +68,7 @@ class Meter:
         # Peers that changed since they were last committed, with the last moment at which they had not.
         self._moved: dict[bytes, Moment | None] = {}
         self._loads = 0  # `live.loads` for which the fields above hold
+        self._sweep: deque[bytes] = deque()  # what is left of the last one
         self._labelled: Moment | None = None  # where the wall clock stood when all time was last labelled by it
         self.bytes_in = 0  # billed since the process started
         self.bytes_out = 0
@@ -113,10 +115,13 @@ class Meter:
 
         Neighbours share pages of the file, so that these are written once.
         """
-        due = self._live.last_counted_by(now.boot_ms - SWEPT_EVERY_MS)
-        if len(due) > SWEPT_AT_ONCE:
-            due.sort(key=lambda key: self._live[key].created_at)
-        return due[:SWEPT_AT_ONCE]
+        due_ms = now.boot_ms - SWEPT_EVERY_MS
+        if not self._sweep:
+            due = self._live.last_counted_by(due_ms)
+            self._sweep = deque(sorted(due, key=lambda key: self._live[key].created_at))
+        taken = [self._sweep.popleft() for _ in range(min(len(self._sweep), SWEPT_AT_ONCE))]
+        sessions = ((key, self._live.get(key)) for key in taken)
+        return [key for key, s in sessions if s is not None and s.counted_until_ms <= due_ms]
 
     def _is_relabelled(self, now: Moment) -> bool:
         """Tells whether the wall clock was set since all time was last labelled, in one step or several small ones."""
@@ -182,21 +187,26 @@ class Meter:
         await self._count_time_until(self._live.heartbeat, before, now)
 
     async def settle(self, tiers: Mapping[str, TierLimits] | None) -> bool:
-        """Counts time up to the last heartbeat where these tiers have other windows of session time; None: everywhere.
+        """Counts time up to the last heartbeat where these tiers have other windows of session time.
 
-        Until now that time was the old window's. Returns whether anything was counted. Raises StoreUnavailable.
+        Until now that time was the old window's. None: the next tiers are not known; it is counted where windows have
+        ended in it. Returns whether anything was counted. Raises StoreUnavailable.
         """
-        return await self._settle(lambda a: None if tiers is None else tiers[a.tier].seconds_window)
+        if tiers is None:
+            return await self._settle(lambda account: self._spending.is_over(account, self._live.heartbeat))
+        return await self._settle(lambda a: tiers[a.tier].seconds_window != self._terms.tiers[a.tier].seconds_window)
 
     async def settle_moved(self, accounts: Iterable[Account]) -> bool:
         """Does the same for accounts that are about to have another tier, as they are given here."""
-        tier_of = {account.id: account.tier for account in accounts}
-        return await self._settle(lambda a: self._terms.tiers[tier_of.get(a.id, a.tier)].seconds_window)
+        tier_of, tiers = {account.id: account.tier for account in accounts}, self._terms.tiers
+        return await self._settle(
+            lambda a: tiers[tier_of.get(a.id, a.tier)].seconds_window != tiers[a.tier].seconds_window
+        )
 
-    async def _settle(self, window_after: Callable[[Account], int | None]) -> bool:
-        before, tiers = self._live.heartbeat, self._terms.tiers
-        changed = [a for a in self._live.owners() if window_after(a) != tiers[a.tier].seconds_window]
-        sessions = [s for a in changed for s in self._live.of_account(a.id) if accounting.elapsed_ms(s, before)]
+    async def _settle(self, changes: Callable[[Account], bool]) -> bool:
+        before = self._live.heartbeat
+        changing = [account for account in self._live.owners() if changes(account)]
+        sessions = [s for a in changing for s in self._live.of_account(a.id) if accounting.elapsed_ms(s, before)]
         await self._count_time_until(before, sessions, before)
         return bool(sessions)
 

@@ -90,7 +90,9 @@ class History:
         for exit_ in (self.quiet, self.counted):
             exit_.clock.advance(after)
             await exit_.parts.ticker.tick(whole=whole)
-        await self.counted.parts.ticker.settle(None)
+        meter_, live = self.counted.parts.meter, self.counted.parts.live
+        if live.in_sync:
+            await meter_._settle(lambda _: True)
 
     async def open(self) -> None:
         name = self.random.choice(list(self.clients))

@@ -102,7 +102,7 @@ class Steps:
 
     async def restart(self) -> None:
         """A clean stop, after a last tick; perhaps another configuration."""
-        await self._together([lambda parts: parts.ticker.tick()])
+        await self._together([lambda parts: parts.ticker.finish()])
         if self._random.random() < 0.6:
             self.world.settings = self._random.choice(VARIANTS)
         await self._start_again()
