@@ -187,13 +187,12 @@ class Meter:
         await self._count_time_until(self._live.heartbeat, before, now)
 
     async def settle(self, tiers: Mapping[str, TierLimits] | None) -> bool:
-        """Counts time up to the last heartbeat where these tiers have other windows of session time.
+        """Counts time up to the last heartbeat where these tiers have other windows of session time; None: everywhere.
 
-        Until now that time was the old window's. None: the next tiers are not known; it is counted where windows have
-        ended in it. Returns whether anything was counted. Raises StoreUnavailable.
+        Until now that time was the old window's. Returns whether anything was counted. Raises StoreUnavailable.
         """
         if tiers is None:
-            return await self._settle(lambda account: self._spending.is_over(account, self._live.heartbeat))
+            return await self._settle(lambda _: True)
         return await self._settle(lambda a: tiers[a.tier].seconds_window != self._terms.tiers[a.tier].seconds_window)
 
     async def settle_moved(self, accounts: Iterable[Account]) -> bool:

@@ -60,14 +60,6 @@ class Spending:
             time = windows.run_on(time, self._window_ms(account), use.start_ms, use.end_ms)
         return _with_time(account, time)
 
-    def is_over(self, account: Account, now: Moment) -> bool:
-        """Tells whether a window of session time has ended in the time that is not counted yet."""
-        opened_ms = account.windows.time.opened_at
-        if opened_ms is None:
-            sessions = self._live.of_account(account.id)
-            opened_ms = now.wall_ms - max((accounting.elapsed_ms(s, now) for s in sessions), default=0)
-        return opened_ms + self._window_ms(account) < now.wall_ms
-
     def opened(self, account: Account, at_ms: int) -> Account:
         """Returns the account with its window of session time as of this instant; one ahead of it opens then."""
         return _with_time(account, windows.run_on(account.windows.time, self._window_ms(account), at_ms, at_ms))
