@@ -19,8 +19,10 @@ if TYPE_CHECKING:
     import aiosqlite
 
     from appliance.cli.admin import Admin
+    from appliance.domain.clock import Clock
     from appliance.domain.entities import Account
     from appliance.domain.invoice import Line, Total
+    from appliance.metering.invoices import Invoice
 
 CURRENCY_UNIT = 100_000  # millicents
 
@@ -33,7 +35,7 @@ CURRENCY_UNIT = 100_000  # millicents
 @output.json_option
 @click.pass_obj
 def invoice(config_file: Path | None, name: str, month: str, shape: str, verify: bool, as_json: bool) -> None:
-    """Show an account's paid sessions of a month, one line per session, as counted so far."""
+    """Show an account's paid sessions of a month, one line per session, up to now."""
     from appliance.domain.invoice import totals
 
     if as_json and shape == "csv":
@@ -58,44 +60,45 @@ def invoice(config_file: Path | None, name: str, month: str, shape: str, verify:
         _write_text(lines, totals(lines))
 
 
-async def _read(a: Admin, name: str, month: str, *, verify: bool) -> tuple[Account, list[Line]]:
+async def _read(a: Admin, name: str, month: str, *, verify: bool) -> tuple[Account, Sequence[Line]]:
     """Reads the invoice. Raises NotFound for an unknown name. Raises Conflict if the name is ambiguous, or the lines
     differ from the daily totals."""
-    from appliance.store.queries import invoices
-
     # One snapshot for lines and days: the server may count meanwhile.
     async with a.store.snapshot() as db:
-        account = await _whose(db, name, month)
-        lines = await invoices.lines(db, account.id, month)
+        account, found = await _find(db, name, month, a.clock)
         if verify:
-            await _verify(db, account, month, lines)
-    return account, lines
+            await _verify(db, account, found)
+    return account, found.lines
 
 
-async def _whose(db: aiosqlite.Connection, name: str, month: str) -> Account:
+async def _find(db: aiosqlite.Connection, name: str, month: str, clock: Clock) -> tuple[Account, Invoice]:
     """Finds the account that the invoice is for: a deleted account's name may be reused, its debts stay its own."""
-    from appliance.store.queries import accounts, invoices
+    from appliance.metering import invoices
+    from appliance.store.queries import accounts
 
     called = await accounts.ever_called(db, name)
     if not called:
         raise NotFound(f"no account {name}; wg-appliance account list shows them")
-    billed = [account for account in called if await invoices.lines(db, account.id, month)]
+    read = [(account, await invoices.read(db, account, month, clock)) for account in called]
+    billed = [(account, found) for account, found in read if found.lines]
     if len(billed) > 1:
-        ids = ", ".join(account.id for account in billed)
+        ids = ", ".join(account.id for account, _ in billed)
         raise Conflict(f"several accounts called {name} have an invoice for {month}; name one by its id: {ids}")
-    return (billed or called)[0]
+    return (billed or read)[0]
 
 
-async def _verify(db: aiosqlite.Connection, account: Account, month: str, lines: Sequence[Line]) -> None:
+async def _verify(db: aiosqlite.Connection, account: Account, found: Invoice) -> None:
     from appliance.domain.invoice import differences
-    from appliance.store.queries import invoices
+    from appliance.metering import invoices
+    from appliance.store.queries.invoices import rates
 
-    moved = await invoices.sessions_of_month(db, account.id, month)
-    days = {session_id: await invoices.days(db, session_id) for session_id in moved}
-    rates = await invoices.rates(db, [line.session_id for line in lines])
-    wrong = differences(month, lines, days, rates)
+    days = await invoices.days(db, found)
+    known = await rates(db, [line.session_id for line in found.lines])
+    wrong = differences(found.month, found.lines, days, known)
     if wrong:
-        raise Conflict(f"the invoice of {account.name} for {month} does not agree with the days: {'; '.join(wrong)}")
+        raise Conflict(
+            f"the invoice of {account.name} for {found.month} does not agree with the days: {'; '.join(wrong)}"
+        )
 
 
 def _fields(line: Line) -> dict[str, Any]:

@@ -12,15 +12,22 @@ from appliance.domain.entities import Baseline, State
 from appliance.domain.windows import MOST, Use
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from appliance.domain.clock import Moment
     from appliance.domain.entities import Session
+
+# How far the wall clock may be from where the last heartbeat says it is before time up to that heartbeat is labelled by
+# it. The two clocks are read one after the other; a leap second is no step.
+LABELS_DIFFER_MS = 1000
 
 
 class Reading(Struct, frozen=True, gc=False):
     """Holds what one session used since it was last counted.
 
-    `amount` moved evenly from `start_ms` to `end_ms` of the wall clock. `after` is the session with it counted.
-    `baseline` is None if the counters were not read; the stored baseline then stays.
+    The session ran from `start_ms` to `end_ms` of the wall clock; its bytes moved evenly from `moved_ms` on, from
+    `start_ms` on if that is None. `after` is the session with `amount` counted. `baseline` is None if the counters were
+    not read; the stored baseline then stays.
     """
 
     amount: Amount
@@ -28,6 +35,12 @@ class Reading(Struct, frozen=True, gc=False):
     end_ms: int
     after: Session
     baseline: Baseline | None
+    moved_ms: int | None = None
+
+    @property
+    def use(self) -> Use:
+        """Returns what counts into the account's windows."""
+        return Use(self.amount.total_bytes, self.amount.time_ms, self.start_ms, self.end_ms, self.moved_ms)
 
 
 class Counters(Struct, frozen=True, gc=False):
@@ -90,6 +103,47 @@ def capped(session: Session, amount: Amount) -> Amount:
         min(amount.bytes_in, MOST - session.bytes_in),
         min(amount.bytes_out, MOST - session.bytes_out),
     )
+
+
+def is_relabelled(heartbeat: Moment, now: Moment) -> bool:
+    """Tells whether the wall clock was set since the heartbeat: time up to it keeps the label that it had."""
+    if heartbeat.boot_id != now.boot_id:
+        return False
+    moved_ms = (now.wall_ms - now.boot_ms) - (heartbeat.wall_ms - heartbeat.boot_ms)
+    return abs(moved_ms) > LABELS_DIFFER_MS
+
+
+def uncounted(sessions: Iterable[Session], heartbeat: Moment, now: Moment) -> list[Reading]:
+    """Returns the readings that count the time of those of the sessions that run, in the order in which it began.
+
+    Nothing of the time that passes is stored: this is what any reader shows, and what is stored when it is counted.
+    Of another boot, time counts up to the heartbeat. `heartbeat`: the last one stored.
+    """
+    running_now = sorted(
+        (s for s in sessions if s.state in (State.LIVE, State.CLOSING)), key=lambda s: s.counted_until_ms
+    )
+    readings = []
+    if is_relabelled(heartbeat, now):
+        readings = [read_time(s, heartbeat) for s in running_now if elapsed_ms(s, heartbeat)]
+        labelled = {r.after.id: r.after for r in readings}
+        running_now = [labelled.get(s.id, s) for s in running_now]
+    ends = ((s, now if s.counted_boot_id == now.boot_id else heartbeat) for s in running_now)
+    return readings + [read_time(s, end) for s, end in ends if elapsed_ms(s, end)]
+
+
+def unspent(sessions: Iterable[Session], heartbeat: Moment, now: Moment) -> list[Use]:
+    """Returns what the same sessions use of their account's windows, in order, and what these do not count yet."""
+    if is_relabelled(heartbeat, now):
+        return [reading.use for reading in uncounted(sessions, heartbeat, now)]
+    ends = ((s, now if s.counted_boot_id == now.boot_id else heartbeat) for s in sessions)
+    return sorted((use(running(s, end), end) for s, end in ends), key=lambda spent: spent.start_ms)
+
+
+def read_time(session: Session, upto: Moment, resume: Moment | None = None) -> Reading:
+    """Counts the session's time up to `upto`, without its counters; the next count starts there, or at `resume`."""
+    amount = running(session, upto)
+    spent = use(amount, upto)
+    return Reading(amount, spent.start_ms, spent.end_ms, counted(session, amount, resume or upto), None)
 
 
 def counted(session: Session, amount: Amount, now: Moment) -> Session:

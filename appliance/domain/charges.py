@@ -51,10 +51,24 @@ class Charge(Struct, frozen=True, gc=False):
     time_millicents: int | None
     bytes_millicents: int | None
 
+    def __add__(self, other: Charge) -> Charge:
+        """Adds charges of one session: either both have costs, or neither."""
+        return Charge(
+            self.seconds + other.seconds,
+            self.bytes_in + other.bytes_in,
+            self.bytes_out + other.bytes_out,
+            _sum(self.time_millicents, other.time_millicents),
+            _sum(self.bytes_millicents, other.bytes_millicents),
+        )
+
     @property
     def total_bytes(self) -> int:
         """Returns the bytes of both directions."""
         return self.bytes_in + self.bytes_out
+
+
+def _sum(one: int | None, other: int | None) -> int | None:
+    return None if one is None or other is None else one + other
 
 
 def day_of(wall_ms: int) -> str:
@@ -88,6 +102,14 @@ def by_day(amount: Amount, start_ms: int, end_ms: int) -> Iterator[tuple[str, Am
         yield day, upto - done
         done, day = upto, day_of(after)
     yield day, amount - done
+
+
+def add_days(days: Iterable[tuple[str, Amount]], more: Iterable[tuple[str, Amount]]) -> list[tuple[str, Amount]]:
+    """Adds amounts to those of the same days; returns all days in order."""
+    sums = dict(days)
+    for day, amount in more:
+        sums[day] = sums.get(day, Amount()) + amount
+    return sorted(sums.items())
 
 
 def charge(rates: Rates | None, before: Amount, after: Amount) -> Charge:

@@ -9,7 +9,7 @@ from msgspec import Struct
 from appliance.domain import windows
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Sequence
 
     from appliance.domain.entities import Account
     from appliance.domain.tiers import TierLimits
@@ -62,11 +62,9 @@ class Quota(Struct, frozen=True, gc=False):
         return max(0, self.bytes_limit - self.bytes_used) if self.bytes_limit else None
 
 
-def measure(account: Account, tier: TierLimits, running: Iterable[Use], now_ms: int) -> Quota:
+def measure(account: Account, tier: TierLimits, running: Sequence[Use], now_ms: int) -> Quota:
     """Computes the account's quota. `running`: what its sessions used and the account's windows do not count yet."""
-    used = account.windows
-    for use in running:
-        used = used.spend(tier, use)
+    used = account.windows.spend(tier, running)
     traffic_ms, time_ms = tier.bytes_window * 1000, tier.seconds_window * 1000
     return Quota(
         bytes_used=windows.at(used.traffic, traffic_ms, now_ms).used,

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from appliance.domain.tiers import TierLimits
 
 MOST = 2**63 - 1  # the largest INTEGER of SQLite
@@ -27,12 +29,16 @@ CLOSED = Window()
 
 
 class Use(Struct, frozen=True, gc=False):
-    """Holds what a session used, evenly, from `start_ms` to `end_ms` of the wall clock."""
+    """Holds what a session used, evenly, from `start_ms` to `end_ms` of the wall clock.
+
+    `moved_ms`: from when its bytes moved; None: from `start_ms`.
+    """
 
     total_bytes: int
     time_ms: int
     start_ms: int
     end_ms: int
+    moved_ms: int | None = None
 
 
 class Windows(Struct, frozen=True, gc=False):
@@ -41,11 +47,19 @@ class Windows(Struct, frozen=True, gc=False):
     traffic: Window = CLOSED
     time: Window = CLOSED
 
-    def spend(self, tier: TierLimits, use: Use) -> Windows:
-        return Windows(
-            spend(self.traffic, tier.bytes_window * 1000, use.total_bytes, use.start_ms, use.end_ms),
-            spend(self.time, tier.seconds_window * 1000, use.time_ms, use.start_ms, use.end_ms),
-        )
+    def spend(self, tier: TierLimits, uses: Sequence[Use]) -> Windows:
+        """Returns the windows with these uses counted, which are in the order in which they began."""
+        traffic, time = self.traffic, self.time
+        # Of uses with bytes, none is from before the wall clock was set: the order of their labels is theirs.
+        for use in sorted(uses, key=_moved_ms) if len(uses) > 1 else uses:
+            traffic = spend(traffic, tier.bytes_window * 1000, use.total_bytes, _moved_ms(use), use.end_ms)
+        for use in uses:
+            time = spend(time, tier.seconds_window * 1000, use.time_ms, use.start_ms, use.end_ms)
+        return Windows(traffic, time)
+
+
+def _moved_ms(use: Use) -> int:
+    return use.start_ms if use.moved_ms is None else use.moved_ms
 
 
 UNUSED = Windows()
@@ -67,33 +81,45 @@ def _not_over(window: Window, length_ms: int, at_ms: int) -> Window:
     return Window(since=window.opened_at + length_ms)
 
 
+def turns(window: Window, length_ms: int, upto_ms: int) -> bool:
+    """Tells whether use up to this instant opens a window: none is open, or the open one is over or ahead of it."""
+    return window.opened_at is None or not window.opened_at <= upto_ms <= window.opened_at + length_ms
+
+
 def resets_at(window: Window, length_ms: int, now_ms: int) -> int:
     """Returns when the open window ends or, with none open, when a window opened now would end."""
     current = at(window, length_ms, now_ms)
     return (now_ms if current.opened_at is None else current.opened_at) + length_ms
 
 
-def spend(window: Window, length_ms: int, amount: int, start_ms: int, end_ms: int) -> Window:
-    """Returns the window after `amount` was used, evenly, from `start_ms` to `end_ms`.
+def run_on(window: Window, length_ms: int, start_ms: int, end_ms: int) -> Window:
+    """Returns the window as of `end_ms`, where something is used from `start_ms` on, without counting that use yet.
 
-    Use after the window's end counts into the next window. Intervals of several sessions overlap, so this one may
-    begin before a window that another session opened: use before the previous window's end no longer counts.
+    A window that ends meanwhile is followed at once by the next one. Intervals of several sessions overlap, so this one
+    may begin before a window that another session opened.
     """
-    if amount <= 0:
-        return window
     current = _not_over(window, length_ms, start_ms)
     opened = start_ms if current.opened_at is None else current.opened_at
     if opened > end_ms:
         opened = start_ms  # the wall clock was set back: no window opens in the future
-    since = min(current.since, opened)
-    start = max(start_ms, since)
-    if start > start_ms:
-        amount = _part(amount, start_ms, start, end_ms)
     ended = opened + length_ms
     if end_ms <= ended:
-        return Window(opened, min(current.used + amount, MOST), since)
+        return Window(opened, current.used, min(current.since, opened))
     last = ended + (end_ms - 1 - ended) // length_ms * length_ms
-    return Window(last, min(_part(amount, start, last, end_ms), MOST), since=last)
+    return Window(last, since=last)
+
+
+def spend(window: Window, length_ms: int, amount: int, start_ms: int, end_ms: int) -> Window:
+    """Returns the window after `amount` was used, evenly, from `start_ms` to `end_ms`.
+
+    Use after the window's end counts into the next window; use before the previous window's end no longer counts.
+    """
+    if amount <= 0:
+        return window
+    current = run_on(window, length_ms, start_ms, end_ms)
+    if current.since > start_ms:
+        amount = _part(amount, start_ms, current.since, end_ms)
+    return Window(current.opened_at, min(current.used + amount, MOST), current.since)
 
 
 def _part(amount: int, start_ms: int, cut_ms: int, end_ms: int) -> int:

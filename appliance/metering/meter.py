@@ -2,44 +2,40 @@
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
-from appliance.domain import accounting, charges, clock_steps, windows
-from appliance.domain.accounting import Reading
+from appliance.domain import accounting, clock_steps
+from appliance.domain.accounting import Reading, read_time
 from appliance.domain.charges import Amount
 from appliance.domain.errors import StoreUnavailable
-from appliance.domain.windows import Use
+from appliance.metering.spending import Count, Spending
 from appliance.store.queries import accounts as account_rows
 from appliance.store.queries import invoices
 from appliance.store.queries import node as node_row
 from appliance.store.queries import sessions as rows
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
     import aiosqlite
 
     from appliance.config.plans import Terms
     from appliance.domain.clock import Clock, Moment
     from appliance.domain.entities import Account, Baseline, Session
+    from appliance.domain.tiers import TierLimits
     from appliance.network.wireguard.tunnel import Dump, PeerState, Tunnel
     from appliance.store.database import Store
     from appliance.store.live import LiveSessions
 
-# Session time is derived from the clock at any moment; it is written with the bytes, and at least this often.
-TIME_WRITTEN_EVERY_MS = 60_000
-
-
-@dataclass(frozen=True, slots=True)
-class Count:
-    """Holds readings, with the sessions and accounts updated by them; not yet stored."""
-
-    readings: Sequence[Reading]
-    sessions: Mapping[bytes, Session]  # by public key
-    accounts: Mapping[str, Account]
+# Session time is derived from the clock at any moment. It is written with the bytes and with handshakes, when something
+# depends on how it is divided, at the end, and this often: what is not written must not grow without bound.
+SWEPT_EVERY_MS = 6 * 3_600_000
+# Of one tick, of those that are due to be swept: they are written with the exit lock held.
+SWEPT_AT_ONCE = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +46,7 @@ class Observation:
     now: Moment
     count: Count
     total_bytes: int  # of all sessions since the process started, including this observation
+    relabels: bool  # the wall clock was set: to be committed at once, as the time before keeps its label
 
 
 class Meter:
@@ -64,12 +61,15 @@ class Meter:
         self._tunnel = tunnel
         self._live = live
         self._terms = terms
+        self._spending = Spending(live, terms)
         self._clock = clock
         self._last: Dump | None = None  # the last dump
         self._last_at: Moment | None = None
         # Peers that changed since they were last committed, with the last moment at which they had not.
         self._moved: dict[bytes, Moment | None] = {}
         self._loads = 0  # `live.loads` for which the fields above hold
+        self._sweep: deque[bytes] = deque()  # what is left of the last one
+        self._labelled: Moment | None = None  # where the wall clock stood when all time was last labelled by it
         self.bytes_in = 0  # billed since the process started
         self.bytes_out = 0
 
@@ -79,12 +79,12 @@ class Meter:
         await self.commit(observation)
         return observation.dump
 
-    async def observe(self, ending: Collection[bytes] = ()) -> Observation:
+    async def observe(self, ending: Collection[bytes] = (), *, sweep: bool = False) -> Observation:
         """Dumps the peers and compares them with the last count.
 
-        Reads sessions whose peers changed since they were last committed, those whose time is due to be written, and
-        those of the keys in `ending`, for which it is the last time.
-        Raises TunnelError if the dump fails; StoreUnavailable if memory is not in sync with the store.
+        Reads sessions whose peers changed since they were last committed, and those of the keys in `ending`, for the
+        last time; with `sweep` also some of those whose time is due to be written; and all of them if the wall clock was
+        set. Raises TunnelError if the dump fails; StoreUnavailable if memory is not in sync with the store.
         """
         if not self._live.in_sync:
             # Use missing from memory may already be stored. The next tick reads the store first.
@@ -92,11 +92,15 @@ class Meter:
         dump = await self._tunnel.dump()
         now = self._clock.now()
         self._note_moved(dump, now)
-        due = self._live.last_counted_by(now.boot_ms - TIME_WRITTEN_EVERY_MS)
-        unmoved_until = dict.fromkeys([*due, *ending]) | self._moved
-        readings = [*self._readings(unmoved_until, dump, now, ending)]
-        total = self.bytes_in + self.bytes_out + sum(r.amount.bytes_in + r.amount.bytes_out for r in readings)
-        return Observation(dump, now, self._count(readings), total)
+        relabels = self._is_relabelled(now)
+        if relabels:
+            count = self._relabelled(dump, now)
+        else:
+            due = dict.fromkeys([*(self._to_sweep(now) if sweep else ()), *ending])
+            readings = [*self._readings(due | self._moved, due, dump, now)]
+            count = self._spending.count(readings, lambda key: now if key in dump.peers else self._live.heartbeat)
+        total = self.bytes_in + self.bytes_out + sum(r.amount.total_bytes for r in count.readings)
+        return Observation(dump, now, count, total, relabels)
 
     def _note_moved(self, dump: Dump, now: Moment) -> None:
         if self._loads != self._live.loads:
@@ -106,38 +110,61 @@ class Meter:
             self._moved.setdefault(key, self._last_at)
         self._last, self._last_at = dump, now
 
+    def _to_sweep(self, now: Moment) -> list[bytes]:
+        """Returns some of the sessions whose time is due to be written, in the order of their rows.
+
+        Neighbours share pages of the file, so that these are written once.
+        """
+        due_ms = now.boot_ms - SWEPT_EVERY_MS
+        if not self._sweep:
+            due = self._live.last_counted_by(due_ms)
+            self._sweep = deque(sorted(due, key=lambda key: self._live[key].created_at))
+        taken = [self._sweep.popleft() for _ in range(min(len(self._sweep), SWEPT_AT_ONCE))]
+        sessions = ((key, self._live.get(key)) for key in taken)
+        return [key for key, s in sessions if s is not None and s.counted_until_ms <= due_ms]
+
+    def _is_relabelled(self, now: Moment) -> bool:
+        """Tells whether the wall clock was set since all time was last labelled, in one step or several small ones."""
+        labelled = self._labelled or self._live.heartbeat
+        return any(accounting.is_relabelled(before, now) for before in (self._live.heartbeat, labelled))
+
+    def _relabelled(self, dump: Dump, now: Moment) -> Count:
+        """Counts all sessions: time up to the last heartbeat as it was labelled then, and the rest as it is now."""
+        before = self._live.heartbeat
+        ordered = sorted(self._live, key=lambda s: s.counted_until_ms)
+        until = self._spending.spend([read_time(s, before) for s in ordered if accounting.elapsed_ms(s, before)])
+        # If the clock was set back, windows that opened since then open now.
+        owners = (until.accounts.get(account.id, account) for account in self._live.owners())
+        ahead = [a for a in owners if (a.windows.time.opened_at or 0) > now.wall_ms]
+        begun = {a.id: self._spending.opened(a, now.wall_ms) for a in ahead}
+        every = {s.public_key: self._moved.get(s.public_key) for s in ordered}
+        readings = list(self._readings(every, every, dump, now, until.sessions))
+        since = self._spending.spend(readings, {**until.accounts, **begun})
+        return Count([*until.readings, *readings], {**until.sessions, **since.sessions}, since.accounts)
+
     def _readings(
-        self, unmoved_until: Mapping[bytes, Moment | None], dump: Dump, now: Moment, ending: Collection[bytes]
+        self,
+        unmoved_until: Mapping[bytes, Moment | None],
+        due: Mapping[bytes, object],
+        dump: Dump,
+        now: Moment,
+        before: Mapping[bytes, Session] | None = None,
     ) -> Iterator[Reading]:
-        live = self._live
+        """Yields what the dump adds to these sessions; of those that are `due`, the time in any case.
+
+        `before`: those of which other readings come first, as they are with these counted.
+        """
+        live, before = self._live, before or {}
         for key, quiet in unmoved_until.items():
-            session, sample = live.get(key), dump.peers.get(key)
+            session, sample = before.get(key) or live.get(key), dump.peers.get(key)
             if session is None or sample is None:
-                if session is not None and key in ending:
-                    yield _read_time(session, upto=now, now=now)
                 continue
-            if quiet is not None and self._divided(session, quiet, now):
-                yield (time := _read_time(session, upto=quiet, now=quiet))
-                session = time.after
-            reading = read_session(session, sample, live.baseline(key), dump.ifindex, now)
+            # Each heartbeat is committed with all that had moved by then.
+            reading = read_session(session, sample, live.baseline(key), dump.ifindex, now, quiet or live.heartbeat)
             if reading is not None:
                 yield _dated(reading, session, now)
-            elif key in ending:
-                yield _read_time(session, upto=now, now=now)
-
-    def _divided(self, session: Session, quiet: Moment, now: Moment) -> bool:
-        """Tells whether a window or a day ends between the session's last count and now.
-
-        If so, the time before its bytes moved is counted separately, so that the bytes fall into the right interval.
-        """
-        elapsed = accounting.elapsed_ms(session, now)
-        if accounting.elapsed_ms(session, quiet) == 0:
-            return False
-        account = self._live.owner(session)
-        window, length_ms = account.windows.traffic, self._terms.tiers[account.tier].bytes_window * 1000
-        return windows.at(window, length_ms, now.wall_ms) != window or (
-            (now.wall_ms - elapsed) // charges.DAY_MS != now.wall_ms // charges.DAY_MS
-        )
+            elif key in due and accounting.elapsed_ms(session, now):
+                yield read_time(session, now)
 
     async def commit(self, observation: Observation) -> None:
         """Commits totals, baselines, windows and invoice lines in one transaction. Raises StoreUnavailable.
@@ -156,6 +183,8 @@ class Meter:
     def committed(self, observation: Observation) -> None:
         """Takes into memory what was written."""
         self._live.note_heartbeat(observation.now)
+        if self._labelled is None or observation.relabels or self._labelled.boot_id != observation.now.boot_id:
+            self._labelled = observation.now
         self.apply(observation.count)
         self._moved.clear()
 
@@ -164,6 +193,29 @@ class Meter:
         now = self._clock.now()
         before = [s for s in self._live if s.counted_boot_id != now.boot_id]
         await self._count_time_until(self._live.heartbeat, before, now)
+
+    async def settle(self, tiers: Mapping[str, TierLimits] | None) -> bool:
+        """Counts time up to the last heartbeat where these tiers have other windows of session time; None: everywhere.
+
+        Until now that time was the old window's. Returns whether anything was counted. Raises StoreUnavailable.
+        """
+        if tiers is None:
+            return await self._settle(lambda _: True)
+        return await self._settle(lambda a: tiers[a.tier].seconds_window != self._terms.tiers[a.tier].seconds_window)
+
+    async def settle_moved(self, accounts: Iterable[Account]) -> bool:
+        """Does the same for accounts that are about to have another tier, as they are given here."""
+        tier_of, tiers = {account.id: account.tier for account in accounts}, self._terms.tiers
+        return await self._settle(
+            lambda a: tiers[tier_of.get(a.id, a.tier)].seconds_window != tiers[a.tier].seconds_window
+        )
+
+    async def _settle(self, changes: Callable[[Account], bool]) -> bool:
+        before = self._live.heartbeat
+        changing = [account for account in self._live.owners() if changes(account)]
+        sessions = [s for a in changing for s in self._live.of_account(a.id) if accounting.elapsed_ms(s, before)]
+        await self._count_time_until(before, sessions, before)
+        return bool(sessions)
 
     async def restart(self, public_keys: Iterable[bytes], seen_until: Moment) -> None:
         """Prepares sessions for re-adding their peers: counters start at zero, idleness counts from now.
@@ -182,7 +234,7 @@ class Meter:
     ) -> None:
         if not sessions:
             return
-        count = self._count([_read_time(s, upto=until, now=now) for s in sessions])
+        count = self._spending.count([read_time(s, until, now) for s in sessions], lambda _: until)
         async with self._live.committing(self._store) as db:
             await self.write(db, count)
             await rows.forget_baselines(db, forget)
@@ -191,8 +243,11 @@ class Meter:
 
     def count_time(self, sessions: Iterable[Session]) -> Count:
         """Counts the time of these sessions up to now, for the caller that ends them."""
-        now = self._clock.now()
-        return self._count([_read_time(session, upto=now, now=now) for session in sessions])
+        now, heartbeat = self._clock.now(), self._live.heartbeat
+        readings = accounting.uncounted(sessions, heartbeat, now)
+        if accounting.is_relabelled(heartbeat, now):
+            return self._spending.spend(readings)
+        return self._spending.count(readings, lambda _: heartbeat)
 
     async def write(self, db: aiosqlite.Connection, count: Count) -> None:
         """Writes `count` in the caller's transaction; the caller must call `apply` once it is committed."""
@@ -205,41 +260,35 @@ class Meter:
         self.bytes_in += sum(r.amount.bytes_in for r in count.readings)
         self.bytes_out += sum(r.amount.bytes_out for r in count.readings)
 
-    def _count(self, readings: Sequence[Reading]) -> Count:
-        accounts: dict[str, Account] = {}
-        for r in readings:
-            account = accounts.get(r.after.account_id) or self._live.owner(r.after)
-            use = Use(r.amount.total_bytes, r.amount.time_ms, r.start_ms, r.end_ms)
-            accounts[account.id] = replace(account, windows=account.windows.spend(self._terms.tiers[account.tier], use))
-        return Count(readings, {r.after.public_key: r.after for r in readings}, accounts)
-
 
 def _dated(reading: Reading, session: Session, now: Moment) -> Reading:
     """Corrects when the last handshake was, which the kernel tells by the host's wall clock."""
     after, told_ms = reading.after, reading.after.last_handshake_at
     if told_ms is None or after.handshake_seen_ns == session.handshake_seen_ns:
         return reading
-    start_ms = now.wall_ms - accounting.elapsed_ms(session, now)
+    start_ms = reading.start_ms if reading.moved_ms is None else reading.moved_ms
     at_ms = clock_steps.handshake_at(told_ms, start_ms, now.wall_ms)
     return reading if at_ms == told_ms else replace(reading, after=replace(after, last_handshake_at=at_ms))
 
 
-def _read_time(session: Session, *, upto: Moment, now: Moment) -> Reading:
-    """Counts the session's time up to `upto`, without its counters; the next count starts at `now`."""
-    amount = accounting.running(session, upto)
-    spent = accounting.use(amount, upto)
-    return Reading(amount, spent.start_ms, spent.end_ms, accounting.counted(session, amount, now), None)
-
-
 def read_session(
-    session: Session, sample: PeerState, baseline: Baseline | None, ifindex: int, now: Moment
+    session: Session,
+    sample: PeerState,
+    baseline: Baseline | None,
+    ifindex: int,
+    now: Moment,
+    unmoved_until: Moment | None = None,
 ) -> Reading | None:
-    """Returns what `sample` adds to `session`, or None if nothing has to be written now."""
+    """Returns what `sample` adds to `session`, or None if nothing has moved and there was no handshake.
+
+    `unmoved_until`: the last moment at which its peer is known to have been as it was last counted.
+    """
     moved = accounting.read_counters(baseline, sample.rx_bytes, sample.tx_bytes, boot_id=now.boot_id, ifindex=ifindex)
     shook = sample.last_handshake_ns not in (0, session.handshake_seen_ns)
-    amount = accounting.capped(session, Amount(accounting.elapsed_ms(session, now), moved.rx_bytes, moved.tx_bytes))
+    elapsed_ms = accounting.elapsed_ms(session, now)
+    amount = accounting.capped(session, Amount(elapsed_ms, moved.rx_bytes, moved.tx_bytes))
     unmoved = moved.baseline == baseline or (baseline is None and not amount.bytes_in and not amount.bytes_out)
-    if unmoved and not shook and amount.time_ms < TIME_WRITTEN_EVERY_MS:
+    if unmoved and not shook:
         return None
     after = accounting.counted(session, amount, now)
     if shook:
@@ -250,5 +299,7 @@ def read_session(
             quiet_since_ms=now.boot_ms,
             quiet_boot_id=now.boot_id,
         )
+    if unmoved_until is not None and unmoved_until.boot_id == now.boot_id:
+        elapsed_ms = min(elapsed_ms, max(0, now.boot_ms - unmoved_until.boot_ms))
     spent = accounting.use(amount, now)
-    return Reading(amount, spent.start_ms, spent.end_ms, after, moved.baseline)
+    return Reading(amount, spent.start_ms, spent.end_ms, after, moved.baseline, now.wall_ms - elapsed_ms)

@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING
 
 from appliance.domain import accounting, quota
 from appliance.store.queries import accounts
+from appliance.store.queries import node as node_row
 from appliance.store.queries import sessions as rows
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from appliance.config.plans import Terms
-    from appliance.domain.clock import Clock
+    from appliance.domain.clock import Clock, Moment
     from appliance.domain.entities import Account, Session
     from appliance.domain.quota import Quota
     from appliance.store.database import Store
@@ -34,21 +35,18 @@ class Quotas:
     async def of(self, account: Account) -> Quota:
         """Returns the account's current use. Reads everything but the id of `account` again."""
         known = None if self._live is None else self._live.account(account.id)
-        if known is not None:
-            return self.in_memory(known)
+        if self._live is not None and known is not None:
+            return self._measure(known, self._live.of_account(account.id), self._live.heartbeat)
         if self._live is not None and self._live.in_sync:
             async with self._store.read() as db:
-                return self._measure(await accounts.by_id(db, account.id) or account, [])
+                return self._measure(await accounts.by_id(db, account.id) or account, [], self._live.heartbeat)
         async with self._store.snapshot() as db:
             account = await accounts.by_id(db, account.id) or account
             sessions = await rows.unfinished_of(db, account.id)
-        return self._measure(account, sessions)
+            heartbeat = (await node_row.read(db)).heartbeat
+        return self._measure(account, sessions, heartbeat)
 
-    def in_memory(self, account: Account) -> Quota:
-        """Returns the use of an account whose windows are as last committed. Memory must be in sync."""
-        return self._measure(account, () if self._live is None else self._live.of_account(account.id))
-
-    def _measure(self, account: Account, sessions: Iterable[Session]) -> Quota:
+    def _measure(self, account: Account, sessions: Iterable[Session], heartbeat: Moment) -> Quota:
         now = self._clock.now()
-        uses = [accounting.use(accounting.running(s, now), now) for s in sessions]
+        uses = accounting.unspent(sessions, heartbeat, now)
         return quota.measure(account, self._terms.tiers[account.tier], uses, now.wall_ms)

@@ -125,7 +125,7 @@ class Parts:
 
     async def finish(self) -> None:
         """Stores what is left when no request comes any more: the last counts, the last ends."""
-        await self.ticker.tick()
+        await self.ticker.finish()
         await self.queue.settled()
 
     @property
@@ -161,7 +161,7 @@ async def build(
     records, terms = shared.records, shared.terms
     quotas, nodes = Quotas(store, records.live, terms, clock), Nodes(node)
     reloading = Reloading(records=records, tokens=tokens, addresses=addresses, undo=shared.undo)
-    queue = session_assembly.build_queue(shared, reloading, nodes, quotas)
+    queue = session_assembly.build_queue(shared, reloading, nodes)
     ending = session_assembly.build_ending(shared, queue)
     patient, contentions = TimedTunnel(tunnel, CONVERGE_TIMEOUT_S), _contentions(settings, metrics, wakeup)
     convergence = Convergence(patient, egress, records.live, exit_, metrics, host, contentions)

@@ -56,6 +56,7 @@ class Reload:
             log.error("the configuration is not taken over: %s", error)
             self._status.remark = f"the configuration is not taken over: {error}"
             return
+        await self._ticker.settle(read.tiers)
         self._take_over(read)
         log.info("tiers, prices and egress are taken over from the configuration")
         self._status.remark = None

@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from appliance.config.load import MeterSettings, Settings
     from appliance.domain.believed_clock import BelievedClock
     from appliance.domain.entities import Session
-    from appliance.metering.usage import Quotas
     from appliance.network.address_pool import AddressPool
     from appliance.network.exit_node import Exit
     from appliance.network.wireguard.tunnel import Tunnel
@@ -86,7 +85,7 @@ def share(
     )
 
 
-def build_queue(shared: Shared, reloading: Reloading, placement: Placement, quotas: Quotas) -> Queue:
+def build_queue(shared: Shared, reloading: Reloading, placement: Placement) -> Queue:
     opens = BatchOpens(
         records=shared.records,
         pool=shared.addresses.pool,
@@ -94,7 +93,6 @@ def build_queue(shared: Shared, reloading: Reloading, placement: Placement, quot
         placement=placement,
         exit_=shared.exit,
         terms=shared.terms,
-        quotas=quotas,
         schedule=shared.schedule,
         metrics=shared.metrics,
     )

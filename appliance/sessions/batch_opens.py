@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 from msgspec.structs import replace
 
 from appliance.config.log_format import about
-from appliance.domain import admission, ids
+from appliance.domain import accounting, admission, ids, quota
 from appliance.domain.entities import Reason, Session, State
 from appliance.domain.errors import (
     ApplianceError,
@@ -37,8 +37,8 @@ if TYPE_CHECKING:
     from appliance.config.plans import Terms
     from appliance.domain.clock import Moment
     from appliance.domain.entities import Account
+    from appliance.domain.quota import Quota
     from appliance.metering.meter import Observation
-    from appliance.metering.usage import Quotas
     from appliance.network.address_pool import AddressPool
     from appliance.network.exit_node import Exit
     from appliance.sessions.metrics import Metrics
@@ -114,7 +114,6 @@ class BatchOpens:
         placement: Placement,
         exit_: Exit,
         terms: Terms,
-        quotas: Quotas,
         schedule: Schedule,
         metrics: Metrics,
     ) -> None:
@@ -124,7 +123,6 @@ class BatchOpens:
         self._placement = placement
         self._exit = exit_
         self._terms = terms
-        self._quotas = quotas
         self._schedule = schedule
         self._metrics = metrics
 
@@ -161,7 +159,7 @@ class BatchOpens:
             self._terms.tiers[account.tier],
             places,
             live.get(request.public_key),
-            self._quotas.in_memory(account),
+            self._used(account, now),
             now.wall_ms,
         )
         if isinstance(decision, admission.Refuse):
@@ -171,6 +169,11 @@ class BatchOpens:
         offset = self._pool.allocate() if replaced is None else replaced.address_offset
         opening[account.id] += replaced is None or replaced.state is not State.LIVE
         return Admitted(request, self._session(request, account, node, offset, decision.expires_at, now), account, node)
+
+    def _used(self, account: Account, now: Moment) -> Quota:
+        live = self._records.live
+        uses = accounting.unspent(live.of_account(account.id), live.heartbeat, now)
+        return quota.measure(account, self._terms.tiers[account.tier], uses, now.wall_ms)
 
     def _session(
         self, request: OpenRequest, account: Account, node: Node, offset: int, expires_at: int, now: Moment

@@ -126,7 +126,7 @@ class Enforcement:
         if seen is not None:
             account = seen.count.accounts.get(account.id, account)
             sessions = [seen.count.sessions.get(s.public_key, s) for s in sessions]
-        uses = [accounting.use(accounting.running(s, now), now) for s in sessions]
+        uses = accounting.unspent(sessions, self._live.heartbeat, now)
         return quota.measure(account, self._terms.tiers[account.tier], uses, now.wall_ms)
 
     # Sessions -----------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@ when a transaction failed, which may have been committed all the same."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from appliance.store.queries import accounts as account_rows
@@ -12,11 +13,20 @@ from appliance.store.queries import sessions as rows
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from appliance.domain.entities import Session
+    from appliance.domain.clock import Moment
+    from appliance.domain.entities import Account, Baseline, Session
     from appliance.sessions.address_quarantine import Addresses
     from appliance.sessions.records import Records
     from appliance.sessions.undo import Undo
     from appliance.store.token_cache import Tokens
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    sessions: list[Session]
+    baselines: dict[bytes, Baseline]
+    accounts: list[Account]
+    heartbeat: Moment
 
 
 class Reloading:
@@ -37,18 +47,28 @@ class Reloading:
         """Reads everything again. Raises StoreUnavailable."""
         records = self._records
         self._tokens.forget()
-        async with records.committing() as db:
+        found = await self._read()
+        # What was used so far belongs to the windows of the tier that accounts had so far.
+        if records.live.in_sync and await records.meter.settle_moved(found.accounts):
+            found = await self._read()
+        self._correct_pool(found.sessions)
+        records.live.load(found.sessions, found.baselines, found.accounts, found.heartbeat)
+        await records.meter.catch_up()
+
+    async def _read(self) -> _Found:
+        async with self._records.committing() as db:
             await self._records.ended.write(db)
             await self._undo.write(db, whole=True)
             await rows.close_for_disabled_accounts(db)
-            heartbeat = (await node_row.read(db)).heartbeat
-            sessions = await rows.unfinished(db)
-            baselines, accounts = await rows.baselines(db), await account_rows.of_unfinished_sessions(db)
+            found = _Found(
+                await rows.unfinished(db),
+                await rows.baselines(db),
+                await account_rows.of_unfinished_sessions(db),
+                (await node_row.read(db)).heartbeat,
+            )
         self._records.ended.written()
         self._undo.written()
-        self._correct_pool(sessions)
-        records.live.load(sessions, baselines, accounts, heartbeat)
-        await records.meter.catch_up()
+        return found
 
     def _correct_pool(self, unfinished: Iterable[Session]) -> None:
         """Corrects the pool: the store's rows and openings to be undone hold addresses, and nothing else."""

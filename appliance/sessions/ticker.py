@@ -13,9 +13,11 @@ from appliance.store.queries import node as node_row
 
 if TYPE_CHECKING:
     import asyncio
+    from collections.abc import Mapping
 
     from appliance.config.load import MeterSettings
     from appliance.domain.clock import Moment
+    from appliance.domain.tiers import TierLimits
     from appliance.network.reconcile import Changes
     from appliance.network.wireguard.tunnel import Link
     from appliance.sessions.convergence import Convergence
@@ -112,6 +114,23 @@ class Ticker:
         self._report_clock()
         self._ending.go_on()
 
+    async def finish(self) -> None:
+        """Ticks for the last time. The next start may have other tiers."""
+        await self.tick()
+        await self.settle(None)
+
+    async def settle(self, tiers: Mapping[str, TierLimits] | None) -> None:
+        """Counts, before these tiers are taken over, what their windows must not count; None: unknown ones.
+
+        Does not raise: without that, time since the last sweep counts into the new windows.
+        """
+        async with self._exit_lock:
+            if self._records.live.in_sync:
+                try:
+                    await self._records.meter.settle(tiers)
+                except StoreUnavailable as error:
+                    log.warning("session time counts into new windows: %s: %s", error, error.__cause__)
+
     def _report(self, fault: str | None) -> None:
         self.failed_ticks += fault is not None
         before = self._node.health.check_fault
@@ -158,11 +177,11 @@ class Ticker:
             await self._convergence.observe_host(self._node)
         if whole or self._link is None:
             self._link = await self._convergence.read_link()
-        seen = None if self._link is None else await self._records.meter.observe()
+        seen = None if self._link is None else await self._records.meter.observe(sweep=whole)
         changes = await self._convergence.plan(self._link, None if seen is None else seen.dump)
         ending = self._schedule.due(seen)
         seen_until = self._records.live.heartbeat
-        if seen is not None and (whole or changes or ending):
+        if seen is not None and (whole or changes or ending or seen.relabels):
             await self._records.meter.commit(seen)
             if whole:
                 self._whole_at_ms = seen.now.boot_ms

@@ -49,7 +49,7 @@ def enforcement(owner: Account, *sessions: Session, tier: TierSettings = LIMITED
 
 def seen(*keys: bytes, total: int = 0, now: Moment = NOW) -> Observation:
     peers = {key: PeerState(key, frozenset(), 0, 0, 0) for key in keys}
-    return Observation(Dump(4, bytes(32), 51820, peers), now, Count([], {}, {}), total)
+    return Observation(Dump(4, bytes(32), 51820, peers), now, Count([], {}, {}), total, relabels=False)
 
 
 def later(ms: int) -> Moment:

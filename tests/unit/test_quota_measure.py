@@ -165,5 +165,5 @@ def test_each_window_is_measured_by_itself(
 
 def test_spend_keeps_the_windows_apart() -> None:
     """Bytes without time open the bytes' window alone, and time without bytes the time's."""
-    assert UNUSED.spend(TIER, Use(5, 0, OPENED, OPENED)) == Windows(traffic=Window(OPENED, 5))
-    assert UNUSED.spend(TIER, Use(0, 5, OPENED, OPENED + 5)) == Windows(time=Window(OPENED, 5))
+    assert UNUSED.spend(TIER, [Use(5, 0, OPENED, OPENED)]) == Windows(traffic=Window(OPENED, 5))
+    assert UNUSED.spend(TIER, [Use(0, 5, OPENED, OPENED + 5)]) == Windows(time=Window(OPENED, 5))

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import astuple
 
-from appliance.domain import accounting
+from appliance.domain import bill
 from appliance.domain.accounting import Reading
-from appliance.domain.charges import Amount, Charge, by_day, by_month, month_bounds
+from appliance.domain.bill import Bill
+from appliance.domain.charges import Amount, Charge, by_month, month_bounds
 from appliance.domain.invoice import Line
 from appliance.domain.tiers import Tier
 from appliance.store.queries.sessions import rates_of
@@ -38,10 +39,9 @@ async def add_readings(db: aiosqlite.Connection, readings: Iterable[Reading]) ->
     if not paid:
         return
     for r in paid:
-        parts = _days(r)
-        before = accounting.total(r.after) - r.amount
+        parts = bill.days_of(r)
         days += [(r.after.id, day, part.time_ms, part.bytes_in, part.bytes_out) for day, part in parts]
-        for month, charge in by_month(r.after.rates, parts, before):
+        for month, charge in bill.charges_of(r, parts):
             first, _ = month_bounds(month)
             lines.append(_line_row(r.after, month, first, charge))
             ends.append((first, r.after.id, month))
@@ -124,12 +124,6 @@ ON CONFLICT DO UPDATE SET seconds = seconds + excluded.seconds,
 """
 
 
-def _days(r: Reading) -> list[tuple[str, Amount]]:
-    # A session's time never starts before the session, even if the clock was set in between.
-    start_ms = max(r.start_ms, min(r.after.created_at, r.end_ms))
-    return list(by_day(r.amount, start_ms, r.end_ms))
-
-
 def _line_row(session: Session, month: str, first_ms: int, charge: Charge) -> tuple[object, ...]:
     rates = session.rates
     return (
@@ -140,6 +134,9 @@ def _line_row(session: Session, month: str, first_ms: int, charge: Charge) -> tu
 
 
 # Reading -------------------------------------------------------------------------------------------
+
+LINES_OF = "SELECT * FROM invoice_lines WHERE session_id IN (SELECT value FROM json_each(?))"
+DAYS_OF = "SELECT * FROM usage_days WHERE session_id IN (SELECT value FROM json_each(?)) ORDER BY session_id, day"
 
 
 def _line(row: sqlite3.Row) -> Line:
@@ -154,6 +151,20 @@ async def lines(db: aiosqlite.Connection, account_id: str, month: str) -> list[L
         (account_id, month),
     )
     return [_line(row) for row in rows]
+
+
+async def bills(db: aiosqlite.Connection, session_ids: Iterable[str]) -> dict[str, Bill]:
+    """Returns all lines and daily totals of these sessions, by id."""
+    ids = list(session_ids)
+    asked = (json.dumps(ids),)
+    found: dict[str, Bill] = {session_id: Bill({}, []) for session_id in ids}
+    for row in await db.execute_fetchall(LINES_OF, asked):
+        line = _line(row)
+        found[line.session_id].lines[line.month] = line
+    days: dict[str, list[tuple[str, Amount]]] = {session_id: [] for session_id in ids}
+    for row in await db.execute_fetchall(DAYS_OF, asked):
+        days[row["session_id"]].append(_day(row))
+    return {session_id: Bill(each.lines, days[session_id]) for session_id, each in found.items()}
 
 
 async def sessions_of_month(db: aiosqlite.Connection, account_id: str, month: str) -> list[str]:
@@ -191,4 +202,8 @@ async def days(db: aiosqlite.Connection, session_id: str) -> list[tuple[str, Amo
     rows = await db.execute_fetchall(
         "SELECT day, counted_ms, bytes_in, bytes_out FROM usage_days WHERE session_id = ? ORDER BY day", (session_id,)
     )
-    return [(row["day"], Amount(row["counted_ms"], row["bytes_in"], row["bytes_out"])) for row in rows]
+    return [_day(row) for row in rows]
+
+
+def _day(row: sqlite3.Row) -> tuple[str, Amount]:
+    return row["day"], Amount(row["counted_ms"], row["bytes_in"], row["bytes_out"])

@@ -10,11 +10,14 @@ from typing import TYPE_CHECKING, Any
 from msgspec import structs
 
 from appliance.domain import accounting, charges, invoice, quota
+from appliance.domain.believed_clock import BelievedClock
 from appliance.domain.charges import Amount
 from appliance.domain.entities import Reason, Session, State
 from appliance.domain.tiers import Tier
+from appliance.metering import invoices as running_invoices
 from appliance.store.queries import accounts as account_rows
 from appliance.store.queries import invoices
+from appliance.store.queries import node as node_row
 from appliance.store.queries import sessions as rows
 from tests.support.faults.ledger import Pair
 from tests.support.faults.world import IDLE_MS, VARIANTS
@@ -75,6 +78,7 @@ class Invariants:
         self._time()
         await self._invoices(db)
         accounts = await account_rows.everyone(db)
+        await self._shown(db, accounts)
         self._windows(accounts)
         unfinished = [s for s in found if s.state is not State.TERMINATED]
         self._memory(unfinished, await rows.baselines(db), {a.id: a for a in accounts})
@@ -209,6 +213,26 @@ class Invariants:
             wrong = invoice.differences(month, lines, days_of, rates)
             require(not wrong, "the invoice can be recalculated", wrong, days_of)
 
+    async def _shown(self, db: Any, accounts: list[Account]) -> None:
+        """Another process shows invoices up to now, which agree with the days, whatever has been counted."""
+        row = await node_row.read(db)
+        clock = BelievedClock(self._world.host, row.known(self._world.host.now()))
+        now = clock.now()
+        live = {past.session.id: past.session for past in self._past.values()}
+        for account in accounts:
+            found = await running_invoices.read(db, account, charges.month_of(charges.day_of(now.wall_ms)), clock)
+            for session_id, bill in found.running.items():
+                s = live[session_id]
+                since = accounting.uncounted([s], row.heartbeat, now)
+                total = sum((reading.amount for reading in since), accounting.total(s))
+                require(sum((part for _, part in bill.days), Amount()) == total, "shown days add up", s, bill, total)
+                shown = sum((x.charge for x in bill.lines.values()), charges.charge(s.rates, total, total))
+                require(shown == charges.charge(s.rates, Amount(), total), "shown lines add up", s, bill, total)
+                own = {session_id: list(bill.days)}
+                for month, line in bill.lines.items():
+                    wrong = invoice.differences(month, [line], own, {session_id: s.rates})
+                    require(not wrong, "what is shown can be recalculated", wrong, bill)
+
     def _windows(self, accounts: list[Account]) -> None:
         billed: defaultdict[str, int] = defaultdict(int)
         counted: defaultdict[str, int] = defaultdict(int)
@@ -254,7 +278,8 @@ class Invariants:
             require(keys == world.kernel.peers.keys(), "peers are the live sessions'", stood)
         for s in stood:
             account = accounts[s.account_id]
-            uses = [accounting.use(accounting.running(x, now), now) for x in stood if x.account_id == s.account_id]
+            own = [x for x in stood if x.account_id == s.account_id]
+            uses = accounting.unspent(own, world.parts.live.heartbeat, now) if world.parts else []
             measured = quota.measure(account, tiers[account.tier], uses, now.wall_ms)
             require(not measured.exceeded, "nobody is live past a limit", s, measured)
             require(now.wall_ms < s.expires_at, "nobody is live past their end", s)

@@ -27,7 +27,24 @@ if TYPE_CHECKING:
 
 NAMES = [name for name, _ in ACCOUNTS]
 HOUR = 3_600_000
-PAUSES = (1, 400, 1000, 1000, 5000, 10_000, 10_000, 59_999, 60_000, 61_000, 200_000, 290_000, 310_000, HOUR, 5 * HOUR)
+PAUSES = (
+    1,
+    400,
+    1000,
+    1000,
+    5000,
+    10_000,
+    10_000,
+    59_999,
+    60_000,
+    61_000,
+    200_000,
+    290_000,
+    310_000,
+    HOUR,
+    5 * HOUR,
+    7 * HOUR,
+)
 STEPS = (-13 * HOUR, -2 * HOUR, -HOUR, -1, 1, HOUR, 3 * HOUR, 26 * HOUR)
 SIZES = (0, 0, 1, 700, 1500, 9000, 50_000, 2**20, 2**31 + 7, 2**40)
 MOST_OPERATIONS = 45  # of one action; those that are shorter are not cut
@@ -87,7 +104,7 @@ class Steps:
 
     async def restart(self) -> None:
         """A clean stop, after a last tick; perhaps another configuration."""
-        await self._together([lambda parts: parts.ticker.tick()])
+        await self._together([lambda parts: parts.ticker.finish()])
         if self._random.random() < 0.6:
             self.world.settings = self._random.choice(VARIANTS)
         await self._start_again()

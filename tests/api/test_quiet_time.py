@@ -1,0 +1,259 @@
+"""Time of sessions that nothing moves: derived by whoever reads, and the same as if it were counted all the time."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from itertools import pairwise
+from random import Random
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from appliance.config.load import parse_settings
+from appliance.domain.invoice import differences
+from appliance.domain.tiers import Tier
+from appliance.metering import invoices, meter
+from appliance.metering.usage import Quotas
+from appliance.store.known_time import believed_clock
+from appliance.store.queries import accounts as account_rows
+from appliance.store.queries.invoices import rates
+from tests.support.api.exit_under_test import CONFIG, Client, ExitUnderTest, new_key, on_exit, serving
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+    from pathlib import Path
+
+HOUR = 3600
+PRICES = '[pricing]\ncurrency = "eur"\nmillicents_per_minute = 1001\nmillicents_per_gib = 7\n'
+UNLIMITED = "max_live_sessions = 0\nidle_timeout = 0\nseconds_limit = 0\nbytes_limit = 0\n"
+TERMS = (
+    f'{PRICES}[tiers.paid]\n{UNLIMITED}seconds_window = "5h"\nbytes_window = "3h"\n'
+    f'[tiers.free]\n{UNLIMITED}seconds_window = "1h"\nbytes_window = "2h"\n'
+)
+OTHER_TERMS = TERMS.replace('"5h"', '"50m"').replace('"1h"', '"7h"')
+PAGE = 4096 + 24  # a frame of the WAL. https://www.sqlite.org/fileformat2.html#the_write_ahead_log
+MANY = 2000
+ROOM = f'subnet = "10.101.0.0/16"\n{PRICES}[tiers.paid]\n{UNLIMITED}'
+MORE = """
+WITH RECURSIVE n (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < ?)
+INSERT INTO sessions (id, account_id, tier, region, public_ip, public_key, address_offset, ipv6, state, created_at,
+    expires_at, quiet_since_ms, quiet_boot_id, counted_until_ms, counted_boot_id, currency, millicents_per_minute,
+    millicents_per_gib)
+SELECT 'ses_' || lower(hex(randomblob(12))), account_id, tier, region, public_ip, randomblob(32), address_offset + n,
+    ipv6, state, created_at + n, expires_at, quiet_since_ms, quiet_boot_id, counted_until_ms, counted_boot_id, currency,
+    millicents_per_minute, millicents_per_gib
+FROM sessions, n WHERE number = 1
+"""
+
+
+async def shown(exit_: ExitUnderTest) -> dict[str, Any]:
+    """What another process reads of the store: use, and the invoices of all months; by account."""
+    clock = await believed_clock(exit_.store, exit_.clock)
+    async with exit_.store.read() as db:
+        every = await account_rows.everyone(db)
+    order = {row[0]: number for number, row in enumerate(exit_.rows("SELECT id FROM sessions ORDER BY number"))}
+    found: dict[str, Any] = {}
+    for account in every:
+        use = await Quotas(exit_.store, None, exit_.parts.services.terms, clock).of(account)
+        bills: list[object] = []
+        for month in ("2026-08", "2026-09", "2026-10", "2026-11"):
+            async with exit_.store.snapshot() as db:
+                invoice = await invoices.read(db, account, month, clock)
+                days = await invoices.days(db, invoice)
+                wrong = differences(month, invoice.lines, days, await rates(db, order))
+            assert not wrong, wrong
+            lines = [(order[x.session_id], x.started_at, x.ended_at, str(x.charge)) for x in invoice.lines]
+            bills.append(sorted(lines))
+            bills.append(sorted((order[session_id], *map(str, each)) for session_id, each in days.items()))
+        found[account.name] = (use, bills)
+    return found
+
+
+@dataclass
+class History:
+    """The same happens to two exits. On `counted`, all time is counted at each tick."""
+
+    quiet: ExitUnderTest
+    counted: ExitUnderTest
+    random: Random
+    clients: dict[str, tuple[Client, Client]] = field(default_factory=dict)
+    opened: list[tuple[str, bytes, str, str]] = field(default_factory=list)  # account, key, and its id on each
+
+    async def both(self, do: Callable[[ExitUnderTest], Awaitable[object]]) -> None:
+        await do(self.quiet)
+        await do(self.counted)
+
+    async def tick(self, after: float, *, whole: bool = True) -> None:
+        for exit_ in (self.quiet, self.counted):
+            exit_.clock.advance(after)
+            await exit_.parts.ticker.tick(whole=whole)
+        meter_, live = self.counted.parts.meter, self.counted.parts.live
+        if live.in_sync:
+            await meter_._settle(lambda _: True)
+
+    async def open(self) -> None:
+        name = self.random.choice(list(self.clients))
+        text, raw = new_key()
+        one, other = [await client.open(client_public_key=text) for client in self.clients[name]]
+        self.opened.append((name, raw, one["id"], other["id"]))
+
+    async def close(self) -> None:
+        if self.opened:
+            name, _, one, other = self.opened.pop(self.random.randrange(len(self.opened)))
+            for client, session_id in zip(self.clients[name], (one, other), strict=True):
+                assert (await client.delete(session_id)).status_code == 200
+
+    async def move(self) -> None:
+        """Some looks later the traffic is seen, and some later it is committed."""
+        for _ in range(self.random.randint(1, 3)):
+            for _, raw, *_ in self.random.choices(self.opened, k=min(2, len(self.opened))):
+                size = self.random.choice((0, 1, 2**31))
+                await self.both(lambda e, raw=raw, size=size: _traffic(e, raw, size))  # type: ignore[misc]
+            await self.tick(self.random.choice((1, 2)), whole=False)
+        await self.tick(self.random.choice((1, 5)))
+
+    async def wait(self) -> None:
+        step = self.random.choice((10, 60, 600))
+        for _ in range(self.random.randint(1, 30)):
+            await self.tick(step)
+
+    async def be_away(self) -> None:
+        away = self.random.choice((1, 300, 2 * HOUR))
+
+        async def restart(exit_: ExitUnderTest) -> None:
+            exit_.clock.advance(away)
+            await exit_.restart()
+
+        await self.both(restart)
+
+    async def reboot(self) -> None:
+        await self.tick(self.random.choice((1, 10)))  # as far as heartbeats go
+        off = self.random.choice((30, HOUR))
+
+        async def reboot(exit_: ExitUnderTest) -> None:
+            exit_.clock.reboot(off)
+            exit_.tunnel.vanish()
+            await exit_.restart()
+
+        await self.both(reboot)
+
+    async def set_clock(self) -> None:
+        by_ms = 1000 * self.random.choice((-3 * HOUR, -60, 5, 240, HOUR, 30 * HOUR))
+        for exit_ in (self.quiet, self.counted):
+            exit_.clock.wall_ms += by_ms
+        await self.tick(self.random.choice((0, 1)), whole=self.random.random() < 0.5)
+
+    async def change_tier(self) -> None:
+        name, tier = self.random.choice(list(self.clients)), self.random.choice(["free", "paid"])
+        await self.tick(0)  # as far as heartbeats go
+        await self.both(lambda e: e.admin("UPDATE accounts SET tier = ? WHERE name = ?", tier, name))
+        await self.tick(0)
+
+    async def change_terms(self) -> None:
+        """By SIGHUP, or by a stop and a start with another configuration."""
+        read = parse_settings(CONFIG + self.random.choice((TERMS, OTHER_TERMS)), {}, "host")
+        reloaded = self.random.random() < 0.5
+
+        async def change(exit_: ExitUnderTest) -> None:
+            await exit_.parts.ticker.settle(read.tiers if reloaded else None)
+            exit_.settings = read
+            if reloaded:
+                exit_.parts.services.terms.take_over(read)
+            else:
+                await exit_.restart()
+
+        await self.tick(0)
+        await self.both(change)
+        await self.tick(0)
+
+
+async def _traffic(exit_: ExitUnderTest, raw: bytes, size: int) -> None:
+    if raw in exit_.tunnel.peers:
+        exit_.tunnel.add_traffic(raw, rx=size)
+
+
+async def crowd(exit_: ExitUnderTest) -> Client:
+    """MANY live sessions of one paid account."""
+    ada = await exit_.client()
+    await ada.open()
+    with sqlite3.connect(exit_.path) as db:
+        db.execute(MORE, (MANY - 1,))
+    db.close()
+    await exit_.restart()
+    return ada
+
+
+def written(exit_: ExitUnderTest) -> int:
+    """Pages written to the WAL since it was last emptied, which this does."""
+    pages = (exit_.path.parent / f"{exit_.path.name}-wal").stat().st_size // PAGE
+    with sqlite3.connect(exit_.path) as db:
+        db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    db.close()
+    return pages
+
+
+@on_exit(ROOM)
+async def test_a_quiet_minute_writes_heartbeats_alone(exit_: ExitUnderTest, show: Callable[[str], None]) -> None:
+    """However many sessions are quiet, what is written is one page for each whole tick."""
+    await crowd(exit_)
+    written(exit_)
+    ticks = 30
+    for _ in range(ticks):
+        await exit_.tick(after=10)
+        assert exit_.parts.node.health.fault is None, exit_.parts.node.health.fault
+    pages = written(exit_)
+    show(f"{MANY} quiet sessions: {pages} pages in {ticks} whole ticks")
+    assert pages == ticks
+    assert exit_.rows("SELECT max(counted_ms) FROM sessions") == [(0,)]
+
+
+@on_exit(ROOM)
+async def test_written_in_sweeps(exit_: ExitUnderTest, show: Callable[[str], None]) -> None:
+    """Every few hours the time of all is written once, some sessions a tick, neighbours in the file together."""
+    await crowd(exit_)
+    exit_.clock.advance(meter.SWEPT_EVERY_MS / 1000)
+    written(exit_)
+    swept = []
+    for _ in range(MANY // meter.SWEPT_AT_ONCE + 2):
+        await exit_.tick(after=10)
+        assert exit_.parts.node.health.fault is None, exit_.parts.node.health.fault
+        swept.append(exit_.rows("SELECT count(*) FROM sessions WHERE counted_ms > 0")[0][0])
+    pages = written(exit_)
+    show(f"a sweep of {MANY} sessions: {pages} pages")
+    steps = [after - before for before, after in pairwise([0, *swept])]
+    assert steps == [*[meter.SWEPT_AT_ONCE] * (MANY // meter.SWEPT_AT_ONCE), 0, 0]
+    assert pages < MANY / 2
+
+
+WEIGHTS = {"open": 5, "close": 2, "move": 5, "wait": 8, "be_away": 1, "reboot": 1, "set_clock": 2}
+WEIGHTS |= {"change_tier": 1, "change_terms": 1}
+
+
+@pytest.mark.parametrize("seed", [*range(4), *(pytest.param(n, marks=pytest.mark.long) for n in range(4, 60))])
+def test_as_if_it_were_counted_all_the_time(tmp_path: Path, seed: int) -> None:
+    """Whatever happens, readers of a store whose quiet sessions are not counted see, at any moment, what they see where
+    all sessions are counted at each tick: each day, each line, each window."""
+
+    async def story() -> None:
+        async with AsyncExitStack() as stack:
+            exits = []
+            for name in ("quiet", "counted"):
+                (tmp_path / name).mkdir()
+                exits.append(await stack.enter_async_context(serving(tmp_path / name, TERMS)))
+            random = Random(seed)  # noqa: S311 (a test's choices)
+            history = History(exits[0], exits[1], random)
+            for name, tier in (("ada", Tier.PAID), ("bob", Tier.FREE)):
+                history.clients[name] = (await exits[0].client(name, tier), await exits[1].client(name, tier))
+            done = []
+            for kind in random.choices(list(WEIGHTS), list(WEIGHTS.values()), k=25):
+                await getattr(history, kind)()
+                done.append(kind)
+                one, other = await shown(exits[0]), await shown(exits[1])
+                assert one == other, done
+                used = await exits[0].parts.services.quotas.of(history.clients["ada"][0].account)
+                assert used == one["ada"][0], done
+
+    asyncio.run(story())
