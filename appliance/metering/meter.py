@@ -83,7 +83,7 @@ class Meter:
         """Dumps the peers and compares them with the last count.
 
         Reads sessions whose peers changed since they were last committed, and those of the keys in `ending`, for the
-        last time; with `sweep` also some of those whose time is due to be written; and all of them if the wall clock was
+        last time; with `sweep` some of those whose time is due to be written; and all of them if the wall clock was
         set. Raises TunnelError if the dump fails; StoreUnavailable if memory is not in sync with the store.
         """
         if not self._live.in_sync:
