@@ -115,7 +115,7 @@ def build_queue(shared: Shared, reloading: Reloading, placement: Placement) -> Q
 
     def undo(request: Waiting[Any]) -> None:
         if isinstance(request, OpenRequest):
-            opens.abandoned(request, request.answer.result())
+            opens.abandoned(request.answer.result())
 
     return Queue(batch.serve, undo)
 

@@ -52,14 +52,13 @@ class AddressQuarantine:
             self._releasing.add_done_callback(_report)
 
     async def released(self) -> bool:
-        """Waits until addresses of ended sessions are free; returns whether there were any."""
-        if not self._offsets:
-            return False
-        self.begin_release()
-        if self._releasing is not None:
-            # A request that is cancelled must not take the others' work with it.
-            await asyncio.shield(self._releasing)
-        return True
+        """Waits until the addresses of ended sessions are free; returns whether any address is free."""
+        if self._offsets:
+            self.begin_release()
+            if self._releasing is not None:
+                # A request that is cancelled must not take the others' work with it.
+                await asyncio.shield(self._releasing)
+        return self._pool.in_use < self._pool.capacity
 
     async def _release(self) -> None:
         while offsets := set(self._offsets):

@@ -62,39 +62,51 @@ class Batch:
     async def serve(self, cut: Callable[[], Sequence[Waiting[Any]]]) -> bool:
         """Answers the requests that `cut` returns, which are of different keys.
 
-        Returns whether the next batch is to follow at once.
+        Before that, undoes what earlier batches have left. Returns whether something is left to be done at once.
         """
         async with self._peers.exit_lock:
-            requests = cut()
-            opens = [request for request in requests if isinstance(request, OpenRequest)]
-            closes = [request for request in requests if isinstance(request, CloseRequest)]
+            requests: Sequence[Waiting[Any]] = ()
             try:
                 await self._reloading.if_stale()
+                await self._settle()
+                requests = cut()
+                await self._serve(requests)
             except StoreUnavailable as error:
-                for request in requests:
+                for request in requests or cut():
                     request.fail(error)
                 return False
-            try:
-                went_well = await self._serve(opens, closes)
-            except Exception:
-                # What was reserved for the requests is known to them alone.
-                self._records.live.mark_stale()
-                raise
         self._quarantine.begin_release()
-        return self.left and (went_well or bool(requests))  # without requests, what fails waits for the next tick
+        return self.left and bool(requests)  # without requests, what fails waits for the next tick
 
-    async def _serve(self, opens: Sequence[OpenRequest], closes: Sequence[CloseRequest]) -> bool:
-        """Returns whether neither the device nor the store has failed."""
-        admitted = await self._opens.admit(opens)
-        refused = await self._apply([*self._undo.peer_changes(), *self._opens.peer_changes(admitted)])
-        self._undo.peers_changed(refused)
-        admitted = self._opens.applied(admitted, refused)
-        closing = self._closes.current(closes)
-        seen = await self._observe(admitted, closing)
-        admitted = self._opens.observed(admitted, seen)
-        stored = await self._store(admitted, closing, seen)
-        removed = await self._remove(closing if stored else [], seen)
-        return stored and removed and not refused
+    async def _settle(self) -> None:
+        """Undoes openings, before anything of them is given to another, and stores ends. Raises StoreUnavailable."""
+        if not self.left:
+            return
+        changes = self._undo.peer_changes()
+        refused = await self._apply(changes)
+        undone = [change.public_key for change in changes if change.public_key not in refused]
+        if not undone and not self._records.ended:
+            return
+        async with self._records.committing() as db:
+            await self._records.ended.write(db)
+            await self._undo.write(db, undone)
+        self._records.ended.written()
+        self._undo.undone(undone)
+
+    async def _serve(self, requests: Sequence[Waiting[Any]]) -> None:
+        admitted = await self._opens.admit([request for request in requests if isinstance(request, OpenRequest)])
+        try:
+            closing = self._closes.current(request for request in requests if isinstance(request, CloseRequest))
+            refused = await self._apply(self._opens.peer_changes(admitted))
+            installed = self._opens.applied(admitted, refused)
+            seen = await self._observe(installed, closing)
+            installed = self._opens.observed(installed, seen)
+            if await self._store(installed, closing, seen) and seen is not None:
+                gone = await self._apply(self._closes.peer_changes(closing))
+                self._closes.applied(closing, gone, seen)
+        except Exception:
+            self._opens.give_up(admitted)
+            raise
 
     async def _apply(self, changes: Sequence[PeerChange]) -> Mapping[bytes, TunnelError]:
         """Applies the changes in one message; returns the errors by the keys of the peers that may not be as wanted."""
@@ -116,7 +128,7 @@ class Batch:
             return None
         try:
             return await self._records.meter.observe(ending)
-        except TunnelError as error:
+        except (TunnelError, StoreUnavailable) as error:
             log.warning("sessions are not ended yet, their counters could not be read: %s", error)
             return None
 
@@ -124,12 +136,11 @@ class Batch:
         self, admitted: Sequence[Admitted], closing: Sequence[CloseRequest], seen: Observation | None
     ) -> bool:
         """Commits everything in one transaction; returns whether it was."""
-        if not (admitted or closing or self.left):
+        if not (admitted or closing):
             return True
         try:
             async with self._records.committing() as db:
                 await self._records.ended.write(db)
-                await self._undo.write(db)
                 if seen is not None:
                     await self._records.meter.write_observed(db, seen)
                 opened = await self._opens.write(db, admitted, seen)
@@ -140,19 +151,8 @@ class Batch:
             self._closes.not_committed(closing, error)
             return False
         self._records.ended.written()
-        self._undo.written()
         if seen is not None:
             self._records.meter.committed(seen)
         self._opens.committed(opened)
         self._closes.committed(closing, seen)
         return True
-
-    async def _remove(self, closing: Sequence[CloseRequest], seen: Observation | None) -> bool:
-        """Removes the peers of sessions that end, and of openings that failed; returns whether all could be."""
-        if seen is None:
-            closing = []
-        refused = await self._apply([*self._undo.peer_changes(), *self._closes.peer_changes(closing)])
-        self._undo.peers_changed(refused)
-        if seen is not None:
-            self._closes.applied(closing, refused, seen)
-        return not refused

@@ -63,10 +63,10 @@ class BatchCloses:
         current = []
         for request in requests:
             session = self._records.live.get(request.public_key)
-            if session is None or session.id != request.session_id:
+            if self._undo.holds(request.public_key):
+                request.fail(PeerApplyFailed())  # whose the peer will be is not known before that is undone
+            elif session is None or session.id != request.session_id:
                 request.succeed(None)
-            elif self._undo.holds(request.public_key):
-                request.fail(PeerApplyFailed())
             else:
                 current.append(request)
         return current

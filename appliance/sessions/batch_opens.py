@@ -60,7 +60,15 @@ class Placement(Protocol):
         """
 
 
-class OpenRequest(Waiting[Session]):
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """Holds a session as it is stored, live. `replaced`: the session whose key and address it has taken over."""
+
+    session: Session
+    replaced: Session | None
+
+
+class OpenRequest(Waiting[Opened]):
     """Asks for a session of `account`, in `region`. `token_hash`: of the token it is asked for with."""
 
     def __init__(self, account: Account, region: str, public_key: bytes, token_hash: bytes, *, ipv6: bool) -> None:
@@ -69,36 +77,17 @@ class OpenRequest(Waiting[Session]):
         self.region = region
         self.token_hash = token_hash
         self.ipv6 = ipv6
-        self.replaced: Session | None = None  # the session whose key and address the one that was opened has
 
 
 @dataclass(frozen=True, slots=True)
 class Admitted:
-    """Holds a session that may be opened, of which nobody knows yet, and the node it is on."""
+    """Holds a session that may be opened, of which nobody knows yet, the one that it replaces, and its node."""
 
     request: OpenRequest
-    session: Session
     account: Account
-    node: Node
-
-    @property
-    def replaced(self) -> Session | None:
-        """Returns the session whose key and address it takes over."""
-        return self.request.replaced
-
-
-@dataclass(frozen=True, slots=True)
-class Opened:
-    """Holds a session as it is stored, live. `token_id`: of the token it was asked for with."""
-
-    admitted: Admitted
     session: Session
-    token_id: str | None
-
-    @property
-    def replaced(self) -> Session | None:
-        """Returns the session whose key and address it takes over."""
-        return self.admitted.replaced
+    replaced: Session | None
+    node: Node
 
 
 class BatchOpens:
@@ -165,10 +154,11 @@ class BatchOpens:
         if isinstance(decision, admission.Refuse):
             raise decision.error
         node = self._placement.choose(request.region)
-        replaced = request.replaced = decision.replaces
+        replaced = decision.replaces
         offset = self._pool.allocate() if replaced is None else replaced.address_offset
         opening[account.id] += replaced is None or replaced.state is not State.LIVE
-        return Admitted(request, self._session(request, account, node, offset, decision.expires_at, now), account, node)
+        session = self._session(request, account, node, offset, decision.expires_at, now)
+        return Admitted(request, account, session, replaced, node)
 
     def _used(self, account: Account, now: Moment) -> Quota:
         live = self._records.live
@@ -215,28 +205,32 @@ class BatchOpens:
         return [PutPeer(self._exit.peer(a.session), fresh=a.replaced is None) for a in admitted]
 
     def applied(self, admitted: Sequence[Admitted], refused: Mapping[bytes, TunnelError]) -> list[Admitted]:
-        """Takes note of the peers that were refused; returns the others."""
+        """Takes note of the peers that were refused; returns the others, without requests that were given up."""
         for a in admitted:
             if (error := refused.get(a.session.public_key)) is not None:
                 self._fail_peer(a, error)
         left = [a for a in admitted if a.session.public_key not in refused]
-        for a in left:
-            a.node.health.apply_succeeded()
-        if admitted and not left:
+        if left:
+            left[0].node.health.apply_succeeded()
+        elif admitted:
             admitted[0].node.health.apply_failed()
-            self._schedule.check_soon()
-        return left
+        for a in left:
+            if a.request.abandoned:
+                self._undo.add(a.session, a.replaced)
+        return [a for a in left if not a.request.abandoned]
 
     def observed(self, admitted: Sequence[Admitted], seen: Observation | None) -> list[Admitted]:
         """Returns those whose counters are known, if they replace a session. `seen` None: nothing could be read."""
-        unread = [a for a in admitted if a.replaced and (seen is None or a.session.public_key not in seen.dump.peers)]
-        for a in unread:
-            self._fail_peer(a, TunnelError("its counters could not be read"))
-        return [a for a in admitted if a not in unread]
+        peers = {} if seen is None else seen.dump.peers
+        for a in admitted:
+            if a.replaced is not None and a.session.public_key not in peers:
+                self._fail_peer(a, TunnelError("its counters could not be read"))
+        return [a for a in admitted if not self._undo.holds(a.session.public_key)]
 
     def _fail_peer(self, a: Admitted, error: TunnelError) -> None:
         log.warning("peer of a new session was not applied: %s", error, extra=about(**ids_of(a.session)))
-        self._undo.add(a.session, a.replaced, has_row=False)
+        self._undo.add(a.session, a.replaced)
+        self._schedule.check_soon()
         refusal = PeerApplyFailed()
         refusal.__cause__ = error
         a.request.fail(refusal)
@@ -245,27 +239,30 @@ class BatchOpens:
 
     async def write(
         self, db: aiosqlite.Connection, admitted: Sequence[Admitted], seen: Observation | None
-    ) -> list[Opened]:
-        """Stores sessions in the caller's transaction; the caller must call `committed` or `not_committed`.
+    ) -> list[tuple[Admitted, Session]]:
+        """Stores sessions in the caller's transaction, and returns them, live; the caller must call `committed` with
+        them, or `not_committed`.
 
         Leaves out those whose account or token an admin has disabled meanwhile, and all if the node was drained.
         """
         if not admitted:
             return []
         now = self._records.clock.now()
-        opened = []
+        opened, tokens = [], []
         permits = await token_rows.permits(db, [(a.account.id, a.request.token_hash) for a in admitted])
         for a, permit in zip(admitted, permits, strict=True):
             if permit.usable and not permit.drained:
-                opened.append(Opened(a, self._live(a.session, seen, now), permit.token_id))
+                opened.append((a, self._live(a.session, seen, now)))
+                tokens.append(permit.token_id)
             else:
-                self._undo.add(a.session, a.replaced, has_row=False)
+                self._undo.add(a.session, a.replaced)
                 a.request.fail(NoActiveNodes() if permit.usable else InvalidToken())
-        replaced = [(o.replaced.id, Reason.REPLACED, now.wall_ms) for o in opened if o.replaced is not None]
-        await rows.mark_terminated(db, replaced)
-        await invoices.end(db, [(session_id, when) for session_id, _, when in replaced])
-        await rows.insert(db, [(o.session, o.token_id) for o in opened])
-        await invoices.begin(db, [o.session for o in opened], now.wall_ms)
+        replaced = [a.replaced.id for a, _ in opened if a.replaced is not None]
+        await rows.mark_terminated(db, [(session_id, Reason.REPLACED, now.wall_ms) for session_id in replaced])
+        await invoices.end(db, [(session_id, now.wall_ms) for session_id in replaced])
+        sessions = [session for _, session in opened]
+        await rows.insert(db, list(zip(sessions, tokens, strict=True)))
+        await invoices.begin(db, sessions, now.wall_ms)
         return opened
 
     def _live(self, session: Session, seen: Observation | None, now: Moment) -> Session:
@@ -281,30 +278,35 @@ class BatchOpens:
             counted_boot_id=now.boot_id,
         )
 
-    def committed(self, opened: Iterable[Opened]) -> None:
+    def committed(self, opened: Iterable[tuple[Admitted, Session]]) -> None:
         """Takes the stored sessions into memory, and answers their requests."""
         live = self._records.live
-        for o in opened:
-            if o.replaced is not None:
-                o.admitted.request.replaced = live[o.session.public_key]  # with its last figures
-                note_end(self._metrics, o.replaced, Reason.REPLACED)
-            live.put(o.session, o.admitted.account)
-            self._schedule.opened(o.session)
-            self._metrics.sessions_opened.labels(o.session.tier).inc()
-            log.info("session opened", extra=about(**ids_of(o.session), tier=o.session.tier))
-            if o.admitted.request.abandoned:
-                self.abandoned(o.admitted.request, o.session)
-            else:
-                o.admitted.request.succeed(o.session)
+        for a, session in opened:
+            found = Opened(session, None if a.replaced is None else live[session.public_key])  # with its last figures
+            live.put(session, a.account)
+            self._schedule.opened(session)
+            if a.request.abandoned:
+                self.abandoned(found)
+                continue
+            if a.replaced is not None:
+                note_end(self._metrics, a.replaced, Reason.REPLACED)
+            self._metrics.sessions_opened.labels(session.tier).inc()
+            log.info("session opened", extra=about(**ids_of(session), tier=session.tier))
+            a.request.succeed(found)
 
     def not_committed(self, admitted: Iterable[Admitted], error: StoreUnavailable) -> None:
-        """Answers the requests; whether the store has their sessions is not known if memory is not in sync."""
+        """Answers the requests, of whose sessions the store may have something."""
         for a in admitted:
-            if not self._undo.holds(a.session.public_key):
-                self._undo.add(a.session, a.replaced, has_row=not self._records.live.in_sync)
+            self._undo.add(a.session, a.replaced)
             a.request.fail(error)
 
-    def abandoned(self, request: OpenRequest, session: Session) -> None:
-        """Has a session undone, of which nobody was told."""
-        log.warning("session undone: its request was given up", extra=about(**ids_of(session)))
-        self._undo.add(session, request.replaced, has_row=True)
+    def give_up(self, admitted: Iterable[Admitted]) -> None:
+        """Has undone what was not answered, whatever has happened to it."""
+        for a in admitted:
+            if not a.request.answer.done():
+                self._undo.add(a.session, a.replaced)
+
+    def abandoned(self, opened: Opened) -> None:
+        """Has a session undone, of which nobody was told. It may be called without the exit lock."""
+        log.warning("session undone: its request was given up", extra=about(**ids_of(opened.session)))
+        self._undo.add(opened.session, opened.replaced)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class Ended:
-    """Keeps ended sessions until a transaction marks them terminated: the next one that is made."""
+    """Keeps ended sessions until a transaction marks them terminated: that of the next batch, which follows at once."""
 
     def __init__(self) -> None:
         self._sessions: dict[str, Session] = {}  # by id

@@ -57,7 +57,7 @@ class Ending:
         """Ends a session for its client; the peer is gone when this returns. Does nothing if it has ended already.
 
         Raises PeerApplyFailed: if the peer could not be removed in time; the session is then closing, and the next tick
-        ends it. Raises StoreUnavailable.
+        ends it, unless it was being replaced meanwhile. Raises StoreUnavailable.
         """
         try:
             await self._queue.ask(CloseRequest(session), self._peers.deadline())

@@ -50,7 +50,7 @@ class Opening:
         self._exit = exit_
 
     async def open(self, account: Account, request: SessionRequest) -> NewSession:
-        """Opens a session. Nothing is left of it if this raises, once the next batch has been served.
+        """Opens a session. If this raises, the next batch undoes what is left of it, before it gives that to another.
 
         Raises InvalidToken: if the account is gone or disabled. Raises PeerApplyFailed: if the peer could not be
         installed in time. Raises StoreUnavailable, or the error with which policy, placement or the pool refuses.
@@ -63,7 +63,7 @@ class Opening:
         while True:
             wanted = OpenRequest(account, request.region, public_key, request.token_hash, ipv6=request.ipv6)
             try:
-                session = await self._queue.ask(wanted, deadline)
+                session = (await self._queue.ask(wanted, deadline)).session
                 break
             except TimeoutError as error:
                 raise PeerApplyFailed from error

@@ -58,7 +58,7 @@ class Reloading:
     async def _read(self) -> _Found:
         async with self._records.committing() as db:
             await self._records.ended.write(db)
-            await self._undo.write(db, whole=True)
+            await self._undo.write(db)
             await rows.close_for_disabled_accounts(db)
             found = _Found(
                 await rows.unfinished(db),
@@ -67,7 +67,6 @@ class Reloading:
                 (await node_row.read(db)).heartbeat,
             )
         self._records.ended.written()
-        self._undo.written()
         return found
 
     def _correct_pool(self, unfinished: Iterable[Session]) -> None:

@@ -22,7 +22,7 @@ class SessionService:
         self._lookup = lookup
 
     async def open(self, account: Account, request: SessionRequest) -> NewSession:
-        """Opens a session. Raises what `Opening.open` does; nothing is left of the session then."""
+        """Opens a session. Raises what `Opening.open` does; what is left of the session then is undone."""
         return await self._opening.open(account, request)
 
     async def close(self, account: Account, session_id: str) -> Session:

@@ -93,7 +93,8 @@ class Queue:
         while self._waiting or self._due:
             self._due, self._batch = False, []
             try:
-                self._due |= await self._serve(self._cut)
+                left = await self._serve(self._cut)
+                self._due = self._due or left
             except Exception as error:
                 # Whatever happens, each is answered.
                 log.exception("a batch of %d requests failed", len(self._batch))

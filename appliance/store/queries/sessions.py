@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from sys import intern
 from typing import TYPE_CHECKING
@@ -168,9 +169,9 @@ async def delete_pending(db: aiosqlite.Connection, session_ids: Iterable[str]) -
 
 
 async def take_back(db: aiosqlite.Connection, session_ids: Iterable[str]) -> None:
-    """Deletes sessions whose creation was never answered to the client, pending or live."""
+    """Deletes sessions whose creation was never answered to the client."""
     await db.executemany(
-        "DELETE FROM sessions WHERE id = ? AND state IN ('pending', 'live')",
+        "DELETE FROM sessions WHERE id = ? AND state <> 'terminated'",
         [(session_id,) for session_id in session_ids],
     )
 
@@ -216,15 +217,25 @@ async def mark_terminated(db: aiosqlite.Connection, ended: Iterable[tuple[str, R
     )
 
 
-async def bring_back(db: aiosqlite.Connection, session_ids: Iterable[str], now: Moment) -> None:
-    """Makes sessions what they were before they were replaced; their time since then was another's."""
+async def closing_reasons(db: aiosqlite.Connection, session_ids: Iterable[str]) -> dict[str, str]:
+    """Returns why those of the sessions close that do, by id."""
+    sql = "SELECT id, reason FROM sessions WHERE state = 'closing' AND id IN (SELECT value FROM json_each(?))"
+    return {row["id"]: row["reason"] for row in await db.execute_fetchall(sql, (json.dumps(list(session_ids)),))}
+
+
+async def bring_back(db: aiosqlite.Connection, replaced: Iterable[tuple[str, str | None]], now: Moment) -> None:
+    """Makes sessions (id, why it is to close) what they were before they were replaced.
+
+    Their time since then was another's.
+    """
     await db.executemany(
         """
-        UPDATE sessions SET state = CASE reason WHEN 'replaced' THEN 'live' ELSE 'closing' END,
-            reason = nullif(reason, 'replaced'), terminated_at = NULL, counted_until_ms = ?, counted_boot_id = ?
-        WHERE id = ? AND state = 'terminated'
+        UPDATE sessions SET state = CASE WHEN reason = 'replaced' AND ?1 IS NULL THEN 'live' ELSE 'closing' END,
+            reason = coalesce(nullif(reason, 'replaced'), ?1), terminated_at = NULL,
+            counted_until_ms = ?2, counted_boot_id = ?3
+        WHERE id = ?4 AND state = 'terminated'
         """,
-        [(now.boot_ms, now.boot_id, session_id) for session_id in session_ids],
+        [(reason, now.boot_ms, now.boot_id, session_id) for session_id, reason in replaced],
     )
 
 

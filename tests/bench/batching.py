@@ -1,0 +1,136 @@
+"""Rows about requests that open and end sessions: how many a second, by how many clients at once, on a slower disk."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+import tempfile
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING
+
+from tests.bench.contest import Row, Target
+from tests.support.faults.real_exit import PROJECT, REGION, real_exit
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterator
+
+    from tests.support.faults.real_exit import RealExit
+
+SLOWER_US = 2000  # each sync of a file, as on a small VPS
+LIVE = 250
+SECONDS = 2.0  # of a round of one contender
+CLIENTS = (1, 16, 64)
+SOURCE = PROJECT / "tests" / "bench" / "slow_sync.c"
+
+
+@dataclass
+class Client:
+    """One kept connection, over which it asks one thing after another."""
+
+    path: Path
+    token: str
+    _streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = field(default=None, init=False)
+
+    async def ask(self, method: str, target: str, body: bytes = b"") -> tuple[int, bytes]:
+        if self._streams is None:
+            self._streams = await asyncio.open_unix_connection(str(self.path))
+        reader, writer = self._streams
+        head = f"{method} {target} HTTP/1.1\r\nHost: exit.test\r\nAuthorization: Bearer {self.token}\r\n"
+        writer.write(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
+        answer = await reader.readuntil(b"\r\n\r\n")
+        length = int(answer.lower().split(b"content-length:")[1].split(b"\r\n")[0])
+        return int(answer.split()[1]), await reader.readexactly(length)
+
+    def close(self) -> None:
+        if self._streams is not None:
+            self._streams[1].close()
+
+
+async def opens(client: Client, until: float, took: list[float]) -> None:
+    body = json.dumps({"region": REGION}).encode()
+    while time.perf_counter() < until:
+        began = time.perf_counter()
+        status, answer = await client.ask("POST", "/v1/sessions", body)
+        assert status == 201, answer
+        took.append(time.perf_counter() - began)
+
+
+async def cycles(client: Client, until: float, took: list[float]) -> None:
+    body = json.dumps({"region": REGION}).encode()
+    while time.perf_counter() < until:
+        began = time.perf_counter()
+        status, answer = await client.ask("POST", "/v1/sessions", body)
+        assert status == 201, answer
+        status, answer = await client.ask("DELETE", f"/v1/sessions/{json.loads(answer)['id']}")
+        assert status == 200, answer
+        took.append(time.perf_counter() - began)
+
+
+async def _together(exit_: RealExit, token: str, clients: int, ask: Callable[..., Awaitable[None]]) -> list[float]:
+    """How long each took, of those that several clients asked in a round."""
+    took: list[float] = []
+    asking = [Client(exit_.api, token) for _ in range(clients)]
+    until = time.perf_counter() + SECONDS
+    await asyncio.gather(*(ask(client, until, took) for client in asking))
+    for client in asking:
+        client.close()
+    return took
+
+
+@contextmanager
+def _slow_disk() -> Iterator[str]:
+    """The library that makes it so, built."""
+    with tempfile.TemporaryDirectory(prefix="bench-") as folder:
+        library = Path(folder) / "slow_sync.so"
+        subprocess.run(["gcc", "-std=c11", "-O2", "-shared", "-fPIC", "-o", str(library), str(SOURCE)], check=True)
+        yield str(library)
+
+
+@contextmanager
+def _an_exit(backend: str, library: str) -> Iterator[tuple[RealExit, str]]:
+    with tempfile.TemporaryDirectory(prefix="bench-") as folder, real_exit(Path(folder), backend) as exit_:
+        exit_.environment["WG_APPLIANCE_WIREGUARD_SUBNET"] = "10.101.0.0/16"
+        exit_.command("init")
+        token = exit_.token("ada", "paid")
+        exit_.environment |= {"LD_PRELOAD": library, "SLOW_SYNC_US": str(SLOWER_US)}
+        exit_.launch()
+        exit_.await_ready()
+        with exit_.connection() as connection:
+            for _ in range(LIVE):
+                assert connection.ask("POST", "/v1/sessions", token, {"region": REGION})[0] == 201
+        yield exit_, token
+        exit_.stop()
+
+
+def rows(backend: str, rounds: int) -> Iterator[Row]:
+    """Of one client and of several, in turns, each on an exit of its own work."""
+    for work, ask in (("POST /v1/sessions", opens), ("POST and DELETE /v1/sessions", cycles)):
+        with _slow_disk() as library, _an_exit(backend, library) as (exit_, token):
+            yield _row(exit_, token, rounds, work, ask)
+
+
+def _row(exit_: RealExit, token: str, rounds: int, work: str, ask: Callable[..., Awaitable[None]]) -> Row:
+    figures: dict[str, list[float]] = {}
+    for _ in range(rounds):
+        for clients in CLIENTS:
+            took = asyncio.run(_together(exit_, token, clients, ask))
+            name = f"{clients} client{'s' if clients > 1 else ''}"
+            figures.setdefault(name, []).append(SECONDS / len(took))
+            figures.setdefault(f"{name}, p50", []).append(median(took))
+    one_to_sixteen = 1 / 4 if ask is opens else 1 / 5
+    return Row(
+        f"{work}, {LIVE} live, each sync 2 ms longer, a request",
+        "s",
+        figures,
+        [
+            Target("16 clients", "1 client", one_to_sixteen),
+            Target("16 clients", "", 1 / 900 if ask is opens else 1 / 150),
+        ]
+        + ([Target("16 clients, p50", "", 0.020)] if ask is opens else []),
+        f"{exit_.backend} backend",
+    )
