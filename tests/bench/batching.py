@@ -51,35 +51,52 @@ class Client:
             self._streams[1].close()
 
 
-async def opens(client: Client, until: float, took: list[float]) -> None:
-    body = json.dumps({"region": REGION}).encode()
-    while time.perf_counter() < until:
-        began = time.perf_counter()
-        status, answer = await client.ask("POST", "/v1/sessions", body)
-        assert status == 201, answer
-        took.append(time.perf_counter() - began)
+@dataclass
+class Asked:
+    """What one round has come to: how long each answer took, and the sessions that are still live."""
+
+    took: list[float] = field(default_factory=list)
+    live: list[str] = field(default_factory=list)
 
 
-async def cycles(client: Client, until: float, took: list[float]) -> None:
-    body = json.dumps({"region": REGION}).encode()
-    while time.perf_counter() < until:
-        began = time.perf_counter()
-        status, answer = await client.ask("POST", "/v1/sessions", body)
-        assert status == 201, answer
-        status, answer = await client.ask("DELETE", f"/v1/sessions/{json.loads(answer)['id']}")
-        assert status == 200, answer
-        took.append(time.perf_counter() - began)
+async def _open(client: Client) -> str:
+    status, answer = await client.ask("POST", "/v1/sessions", json.dumps({"region": REGION}).encode())
+    assert status == 201, answer
+    session_id: str = json.loads(answer)["id"]
+    return session_id
+
+
+async def _close(client: Client, session_id: str) -> None:
+    status, answer = await client.ask("DELETE", f"/v1/sessions/{session_id}")
+    assert status == 200, answer
+
+
+async def opens(client: Client, until: float, asked: Asked) -> None:
+    while (began := time.perf_counter()) < until:
+        asked.live.append(await _open(client))
+        asked.took.append(time.perf_counter() - began)
+
+
+async def cycles(client: Client, until: float, asked: Asked) -> None:
+    while (began := time.perf_counter()) < until:
+        await _close(client, await _open(client))
+        asked.took.append(time.perf_counter() - began)
 
 
 async def _together(exit_: RealExit, token: str, clients: int, ask: Callable[..., Awaitable[None]]) -> list[float]:
-    """How long each took, of those that several clients asked in a round."""
-    took: list[float] = []
+    """How long each took, of those that several clients asked in a round. Afterwards as many are live as before."""
+    asked = Asked()
     asking = [Client(exit_.api, token) for _ in range(clients)]
     until = time.perf_counter() + SECONDS
-    await asyncio.gather(*(ask(client, until, took) for client in asking))
-    for client in asking:
+    await asyncio.gather(*(ask(client, until, asked) for client in asking))
+
+    async def close_some(client: Client) -> None:
+        while asked.live:
+            await _close(client, asked.live.pop())
         client.close()
-    return took
+
+    await asyncio.gather(*map(close_some, asking))
+    return asked.took
 
 
 @contextmanager
@@ -122,15 +139,9 @@ def _row(exit_: RealExit, token: str, rounds: int, work: str, ask: Callable[...,
             name = f"{clients} client{'s' if clients > 1 else ''}"
             figures.setdefault(name, []).append(SECONDS / len(took))
             figures.setdefault(f"{name}, p50", []).append(median(took))
-    one_to_sixteen = 1 / 4 if ask is opens else 1 / 5
-    return Row(
-        f"{work}, {LIVE} live, each sync 2 ms longer, a request",
-        "s",
-        figures,
-        [
-            Target("16 clients", "1 client", one_to_sixteen),
-            Target("16 clients", "", 1 / 900 if ask is opens else 1 / 150),
-        ]
-        + ([Target("16 clients, p50", "", 0.020)] if ask is opens else []),
-        f"{exit_.backend} backend",
-    )
+    one_to_sixteen, at_most_s = (1 / 4, 1 / 900) if ask is opens else (1 / 5, 1 / 150)
+    targets = [Target("16 clients", "1 client", one_to_sixteen), Target("16 clients", "", at_most_s)]
+    if ask is opens:
+        targets.append(Target("16 clients, p50", "", 0.020))
+    title = f"{work}, {LIVE} live, each sync 2 ms longer, a request"
+    return Row(title, "s", figures, targets, f"{exit_.backend} backend")
