@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from appliance.domain import accounting, quota
+from appliance.domain import accounting, quota, windows
+from appliance.domain.windows import Use
 from appliance.store.queries import accounts
 from appliance.store.queries import node as node_row
 from appliance.store.queries import sessions as rows
@@ -16,8 +17,34 @@ if TYPE_CHECKING:
     from appliance.domain.clock import Clock, Moment
     from appliance.domain.entities import Account, Session
     from appliance.domain.quota import Quota
+    from appliance.domain.tiers import TierLimits
     from appliance.store.database import Store
     from appliance.store.live import LiveSessions
+    from appliance.store.running_sums import Running
+
+
+def in_memory(live: LiveSessions, account: Account, tier: TierLimits, now: Moment) -> Quota:
+    """Returns the use of an account whose windows are as last committed, from sums where these are exact.
+
+    They are not if a window of session time begins or ends within what runs: then each session is looked at.
+    """
+    sums = live.running(account.id, now.boot_id)
+    if sums is not None and not accounting.is_relabelled(live.heartbeat, now):
+        spent = _summed(sums, now)
+        if spent is None:
+            return quota.measure(account, tier, (), now.wall_ms)
+        if windows.holds_whole(account.windows.time, tier.seconds_window * 1000, spent.start_ms, spent.end_ms):
+            return quota.measure(account, tier, (spent,), now.wall_ms)
+    uses = accounting.unspent(live.of_account(account.id), live.heartbeat, now)
+    return quota.measure(account, tier, uses, now.wall_ms)
+
+
+def _summed(sums: Running, now: Moment) -> Use | None:
+    """Returns what all sessions together have used since they were counted, from when the first was; None: nothing."""
+    if not sums.number or sums.first_ms is None or now.boot_ms <= sums.first_ms:
+        return None
+    time_ms = sums.number * now.boot_ms - sums.counted_until_ms
+    return Use(0, time_ms, now.wall_ms - (now.boot_ms - sums.first_ms), now.wall_ms)
 
 
 class Quotas:
@@ -36,7 +63,7 @@ class Quotas:
         """Returns the account's current use. Reads everything but the id of `account` again."""
         known = None if self._live is None else self._live.account(account.id)
         if self._live is not None and known is not None:
-            return self._measure(known, self._live.of_account(account.id), self._live.heartbeat)
+            return in_memory(self._live, known, self._terms.tiers[known.tier], self._clock.now())
         if self._live is not None and self._live.in_sync:
             async with self._store.read() as db:
                 return self._measure(await accounts.by_id(db, account.id) or account, [], self._live.heartbeat)

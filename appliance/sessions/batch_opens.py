@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 from msgspec.structs import replace
 
 from appliance.config.log_format import about
-from appliance.domain import accounting, admission, ids, quota
+from appliance.domain import admission, ids
 from appliance.domain.entities import Reason, Session, State
 from appliance.domain.errors import (
     ApplianceError,
@@ -21,6 +21,7 @@ from appliance.domain.errors import (
     TunnelError,
 )
 from appliance.domain.tiers import Tier
+from appliance.metering import usage
 from appliance.network.wireguard.tunnel import PutPeer
 from appliance.sessions.end_notes import ids_of, note_end
 from appliance.sessions.waiting import Waiting
@@ -37,7 +38,6 @@ if TYPE_CHECKING:
     from appliance.config.plans import Terms
     from appliance.domain.clock import Moment
     from appliance.domain.entities import Account
-    from appliance.domain.quota import Quota
     from appliance.metering.meter import Observation
     from appliance.network.address_pool import AddressPool
     from appliance.network.exit_node import Exit
@@ -142,13 +142,14 @@ class BatchOpens:
         if self._undo.holds(request.public_key):
             raise PeerApplyFailed  # of an earlier session, that nobody was told of
         live = self._records.live
+        tier = self._terms.tiers[account.tier]
         places = live.number_live(account.id) + opening[account.id] + self._undo.places(account.id)
         decision = admission.decide(
             account,
-            self._terms.tiers[account.tier],
+            tier,
             places,
             live.get(request.public_key),
-            self._used(account, now),
+            usage.in_memory(live, account, tier, now),
             now.wall_ms,
         )
         if isinstance(decision, admission.Refuse):
@@ -159,11 +160,6 @@ class BatchOpens:
         opening[account.id] += replaced is None or replaced.state is not State.LIVE
         session = self._session(request, account, node, offset, decision.expires_at, now)
         return Admitted(request, account, session, replaced, node)
-
-    def _used(self, account: Account, now: Moment) -> Quota:
-        live = self._records.live
-        uses = accounting.unspent(live.of_account(account.id), live.heartbeat, now)
-        return quota.measure(account, self._terms.tiers[account.tier], uses, now.wall_ms)
 
     def _session(
         self, request: OpenRequest, account: Account, node: Node, offset: int, expires_at: int, now: Moment

@@ -8,6 +8,7 @@ from appliance.domain import accounting, quota, termination
 from appliance.domain.entities import Reason, State
 from appliance.domain.throughput import Speed
 from appliance.domain.tiers import Tier
+from appliance.metering import usage
 from appliance.store.priority_map import PriorityMap
 
 if TYPE_CHECKING:
@@ -104,7 +105,7 @@ class Enforcement:
 
     def _remember(self, account_id: str, left: quota.Quota, now: Moment) -> None:
         """Notes when the account may run out. Forgets accounts without sessions."""
-        sessions = len(self._live.of_account(account_id))
+        sessions = self._live.number_of(account_id)
         ms_left = left.ms_left(sessions)
         self._bytes_left.put(account_id, left.bytes_left if sessions else None)
         self._time_ends.put(account_id, None if ms_left is None else now.boot_ms + ms_left)
@@ -122,12 +123,12 @@ class Enforcement:
         return bool(tier.bytes_limit or tier.seconds_limit)
 
     def _measure(self, account: Account, seen: Observation | None, now: Moment) -> quota.Quota:
-        sessions = self._live.of_account(account.id)
-        if seen is not None:
-            account = seen.count.accounts.get(account.id, account)
-            sessions = [seen.count.sessions.get(s.public_key, s) for s in sessions]
+        tier = self._terms.tiers[account.tier]
+        if seen is None or account.id not in seen.count.accounts:
+            return usage.in_memory(self._live, account, tier, now)
+        sessions = [seen.count.sessions.get(s.public_key, s) for s in self._live.of_account(account.id)]
         uses = accounting.unspent(sessions, self._live.heartbeat, now)
-        return quota.measure(account, self._terms.tiers[account.tier], uses, now.wall_ms)
+        return quota.measure(seen.count.accounts[account.id], tier, uses, now.wall_ms)
 
     # Sessions -----------------------------------------------------------------------------------------
 

@@ -17,6 +17,7 @@ from appliance.domain.entities import Account, Baseline, Session, State
 from appliance.domain.errors import StoreUnavailable
 from appliance.domain.tiers import Tier
 from appliance.store.priority_map import PriorityMap
+from appliance.store.running_sums import RunningSums
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Mapping
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
     from appliance.domain.accounting import Reading
     from appliance.store.database import Store
+    from appliance.store.running_sums import Running
 
 
 class LiveSessions:
@@ -93,10 +95,19 @@ class LiveSessions:
         """Returns the account's sessions here."""
         return [self._sessions[key] for key in self._keys.get(account_id, ())]
 
+    def number_of(self, account_id: str) -> int:
+        """Returns how many sessions the account has here."""
+        return len(self._keys.get(account_id, ()))
+
     def number_live(self, account_id: str) -> int:
         """Returns how many sessions the account has here that are not closing."""
         keys = self._keys.get(account_id, set())
         return len(keys) - len(keys & self._closing)
+
+    def running(self, account_id: str, boot_id: str) -> Running | None:
+        """Returns the sums of the account's sessions; None if some were counted in another boot than this."""
+        keys = self._keys.get(account_id, ())
+        return self._running.of(account_id, boot_id, lambda: (self._sessions[key].counted_until_ms for key in keys))
 
     # What is due --------------------------------------------------------------------------------------
 
@@ -201,6 +212,7 @@ class LiveSessions:
             self._accounts.setdefault(account.id, account)
         known = self._sessions.get(session.public_key)
         if known is not None:
+            self._running.remove(known)
             del self._key_of[known.id]
             if known.account_id != session.account_id:
                 self._leave_account(known)
@@ -209,6 +221,7 @@ class LiveSessions:
     def drop(self, public_key: bytes) -> None:
         """Removes a session whose peer is gone, with its baseline."""
         session = self._sessions.pop(public_key)
+        self._running.remove(session)
         del self._key_of[session.id]
         self._leave_account(session)
         self._closing.discard(public_key)
@@ -230,7 +243,9 @@ class LiveSessions:
         for r in readings:
             key = r.after.public_key
             known = self._sessions[key]
-            self._sessions[key] = replace(r.after, state=known.state, reason=known.reason)
+            self._sessions[key] = after = replace(r.after, state=known.state, reason=known.reason)
+            self._running.add(after)
+            self._running.remove(known)
             self._counted_until.put(key, r.after.counted_until_ms)
             self._quiet_with(r.after).put(key, r.after.quiet_since_ms)
             if r.baseline is not None:
@@ -245,6 +260,7 @@ class LiveSessions:
         """
         self._expiries = PriorityMap({s.public_key: s.expires_at for s in self})
         self._counted_until = PriorityMap({s.public_key: s.counted_until_ms for s in self})
+        self._running = RunningSums(self)
         quiet: dict[Tier, dict[bytes, int]] = {tier: {} for tier in Tier}
         self._keys: dict[str, set[bytes]] = {}  # of an account's sessions
         for s in self:
@@ -259,6 +275,7 @@ class LiveSessions:
     def _add(self, session: Session) -> None:
         key = session.public_key
         self._sessions[key] = session
+        self._running.add(session)
         self._key_of[session.id] = key
         self._keys.setdefault(session.account_id, set()).add(key)
         self._expiries.put(key, session.expires_at)

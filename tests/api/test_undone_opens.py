@@ -109,7 +109,7 @@ async def test_what_moves_meanwhile_is_the_predecessors(exit_: ExitUnderTest) ->
 @pytest.mark.parametrize("replaces", [False, True])
 @on_exit(tunnel=Scripted)
 async def test_closed_by_an_admin_before_it_is_undone(exit_: ExitUnderTest, *, replaces: bool) -> None:
-    """A session that was stored, of which nobody was told, could not be undone at once, and an admin closes it meanwhile:
+    """A session that was stored, of which nobody was told, cannot be undone at once, and an admin closes it meanwhile:
     nothing is left of it, and what it replaced is closed in its place."""
     ada, (text, _) = await exit_.client(), new_key()
     before = [(await ada.open(client_public_key=text))["id"]] if replaces else []

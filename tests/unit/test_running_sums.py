@@ -1,0 +1,95 @@
+"""What an account's sessions use, from sums: the same as from a look at each of them."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import TYPE_CHECKING
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from msgspec import structs
+
+from appliance.domain import accounting, quota
+from appliance.domain.accounting import Reading
+from appliance.domain.charges import Amount
+from appliance.domain.clock import Moment
+from appliance.domain.entities import Account, State
+from appliance.domain.tiers import Tier
+from appliance.domain.windows import Window, Windows
+from appliance.metering import usage
+from appliance.store.live import LiveSessions
+from tests.support.unit.a_session import A_SESSION
+
+if TYPE_CHECKING:
+    from appliance.domain.entities import Session
+
+START = Moment(1_790_000_000_000, 5_000_000, "boot")
+TIER = SimpleNamespace(bytes_limit=10**6, bytes_window=86_400, seconds_limit=5000, seconds_window=3600)
+KEYS = range(6)
+times = st.integers(0, 9_000_000)
+steps = st.lists(
+    st.tuples(st.sampled_from(("open", "close", "count", "move", "measure")), st.sampled_from(KEYS), times)
+)
+windows = st.builds(
+    Window,
+    opened_at=st.one_of(st.none(), st.integers(-8_000_000, 2_000_000).map(lambda ms: START.wall_ms + ms)),
+    used=st.integers(0, 10**7),
+    since=st.one_of(st.just(0), st.integers(-8_000_000, 0).map(lambda ms: START.wall_ms + ms)),
+)
+
+
+def later(ms: int) -> Moment:
+    return Moment(START.wall_ms + ms, START.boot_ms + ms, START.boot_id)
+
+
+def opened(key: int, account: Account, now: Moment) -> Session:
+    return structs.replace(
+        A_SESSION,
+        id=f"ses_{key}_{now.boot_ms}",
+        account_id=account.id,
+        public_key=bytes([key + 1]) * 32,
+        state=State.LIVE,
+        counted_until_ms=now.boot_ms,
+        counted_boot_id=now.boot_id,
+    )
+
+
+def counted(session: Session, now: Moment) -> Reading:
+    amount = accounting.running(session, now)
+    return Reading(Amount(amount.time_ms), 0, 0, accounting.counted(session, amount, now), None)
+
+
+@settings(deadline=None)
+@given(steps=steps, time=windows, paces=st.integers(1, 1000))
+def test_sums_are_what_a_recount_finds(steps: list[tuple[str, int, int]], time: Window, paces: int) -> None:
+    """Whatever opens, ends and is counted, in whichever window: use and resets are equal to the millisecond."""
+    live = LiveSessions()
+    ada = Account("acc_1", "ada", Tier.FREE, False, 0, Windows(time=time))
+    live.load([], {}, [ada], START)
+    at = 0
+    for what, key, ms in steps:
+        at += ms // paces
+        now, public_key = later(at), bytes([key + 1]) * 32
+        known = live.get(public_key)
+        if what == "open":
+            live.put(opened(key, ada, now), ada)
+        elif known is not None and what == "close":
+            live.drop(public_key)
+        elif known is not None and what == "count":
+            live.apply_count([counted(known, now)], {})
+        elif known is not None and what == "move":
+            live.put(structs.replace(known, state=State.CLOSING))
+        uses = accounting.unspent(live.of_account(ada.id), live.heartbeat, now)
+        recount = quota.measure(ada, TIER, uses, now.wall_ms)  # type: ignore[arg-type]  # the limits that it reads
+        assert usage.in_memory(live, ada, TIER, now) == recount  # type: ignore[arg-type]
+        assert live.number_of(ada.id) == len(live.of_account(ada.id))
+        assert live.number_live(ada.id) == sum(s.state is State.LIVE for s in live.of_account(ada.id))
+
+
+def test_another_boot_is_not_summed() -> None:
+    """Sessions that were counted in another boot are looked at one by one."""
+    live = LiveSessions()
+    ada = Account("acc_1", "ada", Tier.FREE, False, 0)
+    live.load([opened(0, ada, START)], {}, [ada], START)
+    assert live.running(ada.id, START.boot_id) is not None
+    assert live.running(ada.id, "another") is None
