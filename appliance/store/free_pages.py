@@ -25,7 +25,7 @@ LARGEST = 512 * 2**20  # bytes: ten seconds on a busy machine, of the thirty in 
 
 
 def prepare(path: Path) -> None:
-    """Rewrites a store of an older version once, so that its file can shrink. Blocks; ten seconds for the largest, on a busy machine.
+    """Rewrites a store of an older version once, so that its file can shrink. Blocks: for the largest, ten seconds.
 
     Only logs why it cannot: the store serves as it is, and a later start tries again.
     """
