@@ -21,12 +21,11 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 INCREMENTAL = 2  # of PRAGMA auto_vacuum
-# VACUUM writes a copy to a temporary file, and that to the WAL, before the file. https://www.sqlite.org/lang_vacuum.html
 LARGEST = 512 * 2**20  # bytes: ten seconds on a busy machine, of the thirty in which an upgrade has to be ready
 
 
 def prepare(path: Path) -> None:
-    """Rewrites a store of an older version once, so that its file can shrink. Blocks, up to 20 s for each gigabyte.
+    """Rewrites a store of an older version once, so that its file can shrink. Blocks: for the largest, ten seconds.
 
     Only logs why it cannot: the store serves as it is, and a later start tries again.
     """
@@ -53,7 +52,7 @@ def _obstacle(path: Path, size: int) -> str | None:
     if size > LARGEST:
         command = f"sqlite3 {path} 'PRAGMA auto_vacuum = {INCREMENTAL}; VACUUM'"
         return f"rewriting {size >> 20} MiB takes long; stop the service and run, as the file's owner: {command}"
-    # Once in SQLite's folder for temporary files, once in the WAL.
+    # VACUUM writes a copy to a temporary file, and that to the WAL. https://www.sqlite.org/lang_vacuum.html
     copies = [_temporary(), path.parent]
     for folder in copies:
         taken = size * sum(folder.stat().st_dev == other.stat().st_dev for other in copies)

@@ -7,6 +7,7 @@ from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING
 
 from appliance.domain.errors import StoreError
+from appliance.store import store_files
 from appliance.store.database import damaged, explain, require_regular
 from appliance.store.migration import APPLICATION_ID
 
@@ -67,6 +68,7 @@ def reading(path: Path) -> Iterator[sqlite3.Connection]:
     require_regular(path)
     # Closing a writable connection would checkpoint the WAL into a damaged file. Without a WAL, `immutable` (no other
     # process writes) avoids leaving files behind. https://www.sqlite.org/uri.html
-    mode = "mode=ro" if path.with_name(f"{path.name}-wal").exists() else "immutable=1"
+    wal, *_ = store_files.sides(path)
+    mode = "mode=ro" if wal.exists() else "immutable=1"
     with closing(sqlite3.connect(f"{path.absolute().as_uri()}?{mode}", uri=True)) as db:
         yield db

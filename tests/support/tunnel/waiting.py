@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
@@ -37,11 +38,14 @@ def last_answer(read: Callable[[], T], wanted: T, seconds: float = READY_SECONDS
 
     It does not ask once more after that: what is read may change again at any time.
     """
-    seen = [read()]
-    deadline = time.monotonic() + seconds
-    while seen[-1] != wanted and time.monotonic() < deadline:
-        time.sleep(0.1)
+    seen: list[T] = []
+
+    def is_wanted() -> bool:
         seen.append(read())
+        return seen[-1] == wanted
+
+    with suppress(TimeoutError):  # the caller's assertion says more
+        until(is_wanted, "the answer that is wanted", seconds)
     return seen[-1]
 
 
