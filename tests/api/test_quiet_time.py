@@ -207,7 +207,7 @@ async def test_a_quiet_minute_writes_heartbeats_alone(exit_: ExitUnderTest, show
     pages = written(exit_)
     show(f"{MANY} quiet sessions: {pages} pages in {ticks} whole ticks")
     assert pages == ticks
-    assert exit_.rows("SELECT max(counted_ms) FROM sessions") == [(0,)]
+    assert exit_.rows("SELECT max(counted_ms) FROM peers") == [(0,)]
 
 
 @on_exit(ROOM)
@@ -220,7 +220,7 @@ async def test_written_in_sweeps(exit_: ExitUnderTest, show: Callable[[str], Non
     for _ in range(MANY // meter.SWEPT_AT_ONCE + 2):
         await exit_.tick(after=10)
         assert exit_.parts.node.health.fault is None, exit_.parts.node.health.fault
-        swept.append(exit_.rows("SELECT count(*) FROM sessions WHERE counted_ms > 0")[0][0])
+        swept.append(exit_.rows("SELECT count(*) FROM peers WHERE counted_ms > 0")[0][0])
     pages = written(exit_)
     show(f"a sweep of {MANY} sessions: {pages} pages")
     steps = [after - before for before, after in pairwise([0, *swept])]

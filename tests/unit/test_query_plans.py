@@ -11,7 +11,7 @@ import pytest
 
 from appliance.domain.entities import Reason
 from appliance.store.database import Store
-from appliance.store.queries import accounts, retention, sessions, tokens
+from appliance.store.queries import accounts, invoices, retention, sessions, tokens
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
@@ -75,6 +75,7 @@ QUERIES: dict[str, tuple[Query, set[str]]] = {
         sessions.unfinished,
         {
             "SCAN s USING INDEX sessions_unfinished",
+            "SEARCH p USING INTEGER PRIMARY KEY (rowid=?) LEFT-JOIN",
             "SEARCH a USING INDEX sqlite_autoindex_accounts_1 (id=?)",
         },
     ),
@@ -82,6 +83,7 @@ QUERIES: dict[str, tuple[Query, set[str]]] = {
         lambda db: sessions.unfinished_of(db, "acc_1"),
         {
             "SEARCH s USING INDEX sessions_unfinished_of (account_id=?)",
+            "SEARCH p USING INTEGER PRIMARY KEY (rowid=?) LEFT-JOIN",
             "SEARCH a USING INDEX sqlite_autoindex_accounts_1 (id=?)",
         },
     ),
@@ -89,6 +91,7 @@ QUERIES: dict[str, tuple[Query, set[str]]] = {
         lambda db: sessions.page(db, sessions.Page(account_id="acc_1", limit=5)),
         {
             "SEARCH s USING INDEX sessions_by_account (account_id=?)",
+            "SEARCH p USING INTEGER PRIMARY KEY (rowid=?) LEFT-JOIN",
             "SEARCH a USING INDEX sqlite_autoindex_accounts_1 (id=?)",
         },
     ),
@@ -96,6 +99,7 @@ QUERIES: dict[str, tuple[Query, set[str]]] = {
         lambda db: sessions.page(db, sessions.Page(account_id="acc_1", live=True, limit=5)),
         {
             "SEARCH s USING INDEX sessions_unfinished_of (account_id=?)",
+            "SEARCH p USING INTEGER PRIMARY KEY (rowid=?) LEFT-JOIN",
             "SEARCH a USING INDEX sqlite_autoindex_accounts_1 (id=?)",
         },
     ),
@@ -103,6 +107,7 @@ QUERIES: dict[str, tuple[Query, set[str]]] = {
         lambda db: sessions.page(db, sessions.Page(live=True, limit=5)),
         {
             "SEARCH s USING INDEX sessions_unfinished (state=?)",
+            "SEARCH p USING INTEGER PRIMARY KEY (rowid=?) LEFT-JOIN",
             "SEARCH a USING INDEX sqlite_autoindex_accounts_1 (id=?)",
         },
     ),
@@ -110,12 +115,37 @@ QUERIES: dict[str, tuple[Query, set[str]]] = {
         lambda db: sessions.holder_of(db, b"\1" * 32),
         {
             "SEARCH s USING INDEX sessions_unfinished_key (public_key=?)",
+            "SEARCH p USING INTEGER PRIMARY KEY (rowid=?) LEFT-JOIN",
             "SEARCH a USING INDEX sqlite_autoindex_accounts_1 (id=?)",
         },
     ),
     "marking sessions as ended": (
         lambda db: sessions.mark_terminated(db, [("ses_1", Reason.CLOSED)], 7),
-        {"SEARCH sessions USING INDEX sqlite_autoindex_sessions_1 (id=?)"},
+        {
+            "SEARCH sessions USING INDEX sqlite_autoindex_sessions_1 (id=?)",
+            "SEARCH s USING INDEX sqlite_autoindex_sessions_1 (id=?)",
+            "SEARCH s USING INDEX sessions_live_address (address_offset=?)",
+            "SEARCH p USING INTEGER PRIMARY KEY (rowid=?) LEFT-JOIN",
+            "SEARCH peers USING INTEGER PRIMARY KEY (rowid=?)",
+        },
+    ),
+    "all baselines": (
+        sessions.baselines,
+        {"SEARCH s USING INDEX sessions_unfinished (state=?)", "SEARCH p USING INTEGER PRIMARY KEY (rowid=?)"},
+    ),
+    "forgetting baselines": (
+        lambda db: sessions.forget_baselines(db, [b"\1" * 32]),
+        {
+            "SEARCH peers USING INTEGER PRIMARY KEY (rowid=?)",
+            "SEARCH sessions USING INDEX sessions_unfinished_key (public_key=?)",
+        },
+    ),
+    "bills of running sessions": (
+        lambda db: invoices.bills(db, ["ses_1"]),
+        {
+            "SEARCH invoice_lines USING PRIMARY KEY (session_id=?)",
+            "SEARCH usage_days USING PRIMARY KEY (session_id=?)",
+        },
     ),
     "accounts with unfinished sessions": (
         accounts.of_unfinished_sessions,

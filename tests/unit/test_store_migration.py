@@ -84,6 +84,7 @@ def test_the_oldest_store_is_migrated_with_its_rows(path: Path) -> None:
     opened(fresh)
     assert shape(path) == shape(fresh)
     with closing(sqlite3.connect(path)) as db:
+        assert db.execute("SELECT bytes_in, quiet_boot_id FROM peers").fetchall() == [(7, "b")]
         assert db.execute("SELECT id, state, bytes_in FROM sessions ORDER BY number").fetchall() == [
             ("ses_1", "live", 7),
             ("ses_2", "terminated", 8),

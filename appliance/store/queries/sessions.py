@@ -26,9 +26,63 @@ SELECT id FROM (SELECT id FROM sessions WHERE state <> 'pending' AND id >= :a AN
 UNION SELECT id FROM (SELECT id FROM sessions WHERE state <> 'pending' AND id >= :c AND id < :d LIMIT :most)
 LIMIT :most
 """
+# The figures of one that has a peer change with each reading, and are in the peer's row; an ended one has its last.
 _SELECT = """
-SELECT s.*, a.name AS account, a.tier AS account_tier
+SELECT s.id, s.account_id, s.tier, s.region, s.public_ip, s.public_key, s.address_offset, s.ipv6, s.state, s.created_at,
+    s.expires_at, s.reason, s.note, s.told, s.terminated_at, s.currency, s.millicents_per_minute, s.millicents_per_gib,
+    coalesce(p.bytes_in, s.bytes_in) AS bytes_in, coalesce(p.bytes_out, s.bytes_out) AS bytes_out,
+    iif(p.bytes_in IS NULL, s.last_handshake_at, p.last_handshake_at) AS last_handshake_at,
+    coalesce(p.handshake_seen_ns, s.handshake_seen_ns) AS handshake_seen_ns,
+    coalesce(p.quiet_since_ms, s.quiet_since_ms) AS quiet_since_ms,
+    coalesce(p.quiet_boot_id, p.counted_boot_id, s.quiet_boot_id) AS quiet_boot_id,
+    coalesce(p.counted_ms, s.counted_ms) AS counted_ms,
+    coalesce(p.counted_until_ms, s.counted_until_ms) AS counted_until_ms,
+    coalesce(p.counted_boot_id, s.counted_boot_id) AS counted_boot_id,
+    a.name AS account, a.tier AS account_tier
 FROM sessions s JOIN accounts a ON a.id = s.account_id
+LEFT JOIN peers p ON p.address_offset = s.address_offset AND s.state IN ('live', 'closing')
+"""
+# The baseline of a peer that another session had is kept: a replacement keeps the peer. Its row is there only then.
+_PUT_PEER = """
+INSERT INTO peers (address_offset, bytes_in, bytes_out, handshake_seen_ns, counted_ms, counted_until_ms,
+    counted_boot_id, quiet_since_ms)
+SELECT address_offset, 0, 0, ?, 0, ?, ?, ? FROM sessions WHERE id = ?
+ON CONFLICT DO UPDATE SET bytes_in = 0, bytes_out = 0, last_handshake_at = NULL,
+    handshake_seen_ns = excluded.handshake_seen_ns, counted_ms = 0, counted_until_ms = excluded.counted_until_ms,
+    counted_boot_id = excluded.counted_boot_id, quiet_since_ms = excluded.quiet_since_ms, quiet_boot_id = NULL,
+    baseline_boot_id = nullif(coalesce(baseline_boot_id, counted_boot_id), excluded.counted_boot_id)
+"""
+_ADD_READING = """
+INSERT INTO peers (address_offset, bytes_in, bytes_out, last_handshake_at, handshake_seen_ns, counted_ms,
+    counted_until_ms, counted_boot_id, quiet_since_ms, quiet_boot_id, ifindex, rx_bytes, tx_bytes, baseline_boot_id)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT DO UPDATE SET bytes_in = excluded.bytes_in, bytes_out = excluded.bytes_out,
+    last_handshake_at = excluded.last_handshake_at, handshake_seen_ns = excluded.handshake_seen_ns,
+    counted_ms = excluded.counted_ms, counted_until_ms = excluded.counted_until_ms,
+    counted_boot_id = excluded.counted_boot_id,
+    quiet_since_ms = excluded.quiet_since_ms, quiet_boot_id = excluded.quiet_boot_id,
+    baseline_boot_id = iif(excluded.ifindex IS NULL,
+        nullif(coalesce(baseline_boot_id, counted_boot_id), excluded.counted_boot_id), excluded.baseline_boot_id),
+    ifindex = coalesce(excluded.ifindex, ifindex), rx_bytes = coalesce(excluded.rx_bytes, rx_bytes),
+    tx_bytes = coalesce(excluded.tx_bytes, tx_bytes)
+"""
+_TERMINATE = """
+UPDATE sessions SET state = 'terminated', terminated_at = ?, reason = coalesce(reason, ?),
+    (bytes_in, bytes_out, counted_ms, last_handshake_at, handshake_seen_ns) = (
+        SELECT coalesce(p.bytes_in, s.bytes_in), coalesce(p.bytes_out, s.bytes_out),
+            coalesce(p.counted_ms, s.counted_ms), iif(p.bytes_in IS NULL, s.last_handshake_at, p.last_handshake_at),
+            coalesce(p.handshake_seen_ns, s.handshake_seen_ns)
+        FROM sessions s LEFT JOIN peers p ON p.address_offset = s.address_offset WHERE s.id = sessions.id)
+WHERE id = ? AND state IN ('live', 'closing')
+"""
+_DROP_PEER = """
+DELETE FROM peers WHERE address_offset = (SELECT address_offset FROM sessions WHERE id = ?)
+AND NOT EXISTS (
+    SELECT 1 FROM sessions s WHERE s.address_offset = peers.address_offset AND s.state IN ('live', 'closing')
+)
+"""
+_TAKE_PEER = """
+DELETE FROM peers WHERE address_offset = (SELECT address_offset FROM sessions WHERE id = ? AND state = 'live')
 """
 
 
@@ -171,16 +225,18 @@ async def mark_live(db: aiosqlite.Connection, session_id: str, now: Moment, hand
     """
     cursor = await db.execute(
         """
-        UPDATE sessions SET state = 'live', quiet_since_ms = ?, quiet_boot_id = ?, handshake_seen_ns = ?,
-            counted_until_ms = ?, counted_boot_id = ?
+        UPDATE sessions SET state = 'live'
         WHERE id = ? AND state = 'pending'
           AND (SELECT drained FROM node) = 0
           AND EXISTS (SELECT 1 FROM accounts a WHERE a.id = account_id AND a.disabled = 0 AND a.deleted_at IS NULL)
           AND NOT EXISTS (SELECT 1 FROM tokens t WHERE t.id = token_id AND t.revoked_at IS NOT NULL)
         """,
-        (now.boot_ms, now.boot_id, handshake_seen_ns, now.boot_ms, now.boot_id, session_id),
+        (session_id,),
     )
-    return cursor.rowcount == 1
+    if cursor.rowcount != 1:
+        return False
+    await db.execute(_PUT_PEER, (handshake_seen_ns, now.boot_ms, now.boot_id, now.boot_ms, session_id))
+    return True
 
 
 async def delete_pending(db: aiosqlite.Connection, session_ids: Iterable[str]) -> None:
@@ -191,6 +247,8 @@ async def delete_pending(db: aiosqlite.Connection, session_ids: Iterable[str]) -
 
 async def take_back(db: aiosqlite.Connection, session_ids: Iterable[str]) -> None:
     """Deletes sessions whose creation was never answered to the client, pending or live."""
+    session_ids = list(session_ids)
+    await db.executemany(_TAKE_PEER, [(session_id,) for session_id in session_ids])
     await db.executemany(
         "DELETE FROM sessions WHERE id = ? AND state IN ('pending', 'live')",
         [(session_id,) for session_id in session_ids],
@@ -228,46 +286,42 @@ async def close_for_disabled_accounts(db: aiosqlite.Connection) -> None:
 
 
 async def mark_terminated(db: aiosqlite.Connection, ended: Iterable[tuple[str, Reason]], now: int) -> None:
-    """Marks sessions terminated, once their peers are removed. A closing session keeps its reason."""
-    await db.executemany(
-        """
-        UPDATE sessions SET state = 'terminated', terminated_at = ?, reason = coalesce(reason, ?)
-        WHERE id = ? AND state IN ('live', 'closing')
-        """,
-        [(now, reason, session_id) for session_id, reason in ended],
-    )
+    """Marks sessions terminated with their last figures, once their peers are removed. A closing one keeps its reason.
+
+    The peer of one that is replaced is its successor's, which must be marked live in the same transaction.
+    """
+    ended = list(ended)
+    gone = [(session_id,) for session_id, reason in ended if reason is not Reason.REPLACED]
+    await db.executemany(_TERMINATE, [(now, reason, session_id) for session_id, reason in ended])
+    await db.executemany(_DROP_PEER, gone)
 
 
 async def add_readings(db: aiosqlite.Connection, readings: Iterable[Reading]) -> None:
-    """Adds to totals and replaces baselines. Must be called inside one transaction. Totals stop at 2^63 - 1."""
-    await db.executemany(
-        """
-        UPDATE sessions SET counted_ms = counted_ms + ?,
-            bytes_in = bytes_in + min(?, 9223372036854775807 - bytes_in),
-            bytes_out = bytes_out + min(?, 9223372036854775807 - bytes_out),
-            last_handshake_at = ?, handshake_seen_ns = ?, quiet_since_ms = ?, quiet_boot_id = ?,
-            counted_until_ms = ?, counted_boot_id = ?
-        WHERE id = ?
-        """,
-        [
-            (
-                *(r.amount.time_ms, r.amount.bytes_in, r.amount.bytes_out),
-                *(r.after.last_handshake_at, r.after.handshake_seen_ns, r.after.quiet_since_ms, r.after.quiet_boot_id),
-                *(r.after.counted_until_ms, r.after.counted_boot_id, r.after.id),
-            )
-            for r in readings
-        ],
-    )
-    await db.executemany(
-        "INSERT OR REPLACE INTO baselines (public_key, boot_id, ifindex, rx_bytes, tx_bytes) VALUES (?, ?, ?, ?, ?)",
-        [
-            (r.after.public_key, r.baseline.boot_id, r.baseline.ifindex, r.baseline.rx_bytes, r.baseline.tx_bytes)
-            for r in readings
-            if r.baseline is not None
-        ],
+    """Writes the figures that sessions have with these readings. Must be called inside one transaction.
+
+    They are those in memory, which must be in sync with the store. A baseline that was not read stays.
+    """
+    await db.executemany(_ADD_READING, [_figures(r.after, r.baseline) for r in readings])
+
+
+def _figures(s: Session, baseline: Baseline | None) -> tuple[object, ...]:
+    counters: tuple[object, ...] = (None, None, None, None)
+    if baseline is not None:
+        boot_id = None if baseline.boot_id == s.counted_boot_id else baseline.boot_id
+        counters = (baseline.ifindex, baseline.rx_bytes, baseline.tx_bytes, boot_id)
+    quiet_boot_id = None if s.quiet_boot_id == s.counted_boot_id else s.quiet_boot_id
+    return (
+        *(s.address_offset, s.bytes_in, s.bytes_out, s.last_handshake_at, s.handshake_seen_ns),
+        *(s.counted_ms, s.counted_until_ms, s.counted_boot_id, s.quiet_since_ms, quiet_boot_id, *counters),
     )
 
 
 async def forget_baselines(db: aiosqlite.Connection, public_keys: Iterable[bytes]) -> None:
     """Deletes baselines of peers that were removed or are about to be re-added: their counters start at zero."""
-    await db.executemany("DELETE FROM baselines WHERE public_key = ?", [(key,) for key in public_keys])
+    await db.executemany(
+        """
+        UPDATE peers SET ifindex = NULL, rx_bytes = NULL, tx_bytes = NULL, baseline_boot_id = NULL
+        WHERE address_offset IN (SELECT address_offset FROM sessions WHERE public_key = ? AND state <> 'terminated')
+        """,
+        [(key,) for key in public_keys],
+    )

@@ -77,6 +77,9 @@ class Invariants:
         self._bytes()
         self._time()
         await self._invoices(db)
+        peers = {row[0] for row in db._inner.execute("SELECT address_offset FROM peers").fetchall()}
+        held = {s.address_offset for s in found if s.state in (State.LIVE, State.CLOSING)}
+        require(peers == held, "each live session has a peer's row, and no other", peers, held)
         accounts = await account_rows.everyone(db)
         await self._shown(db, accounts)
         self._windows(accounts)
