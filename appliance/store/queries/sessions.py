@@ -1,4 +1,4 @@
-"""Queries sessions and their baselines: the counters as last billed."""
+"""Queries sessions, their figures, and their baselines: the counters as last billed."""
 
 from __future__ import annotations
 
