@@ -56,10 +56,11 @@ _ADD_READING = """
 INSERT INTO peers (address_offset, bytes_in, bytes_out, last_handshake_at, handshake_seen_ns, counted_ms,
     counted_until_ms, counted_boot_id, quiet_since_ms, quiet_boot_id, ifindex, rx_bytes, tx_bytes, baseline_boot_id)
 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
-ON CONFLICT DO UPDATE SET bytes_in = excluded.bytes_in, bytes_out = excluded.bytes_out,
+ON CONFLICT DO UPDATE SET
+    bytes_in = bytes_in + min(?, 9223372036854775807 - bytes_in),
+    bytes_out = bytes_out + min(?, 9223372036854775807 - bytes_out), counted_ms = counted_ms + ?,
     last_handshake_at = excluded.last_handshake_at, handshake_seen_ns = excluded.handshake_seen_ns,
-    counted_ms = excluded.counted_ms, counted_until_ms = excluded.counted_until_ms,
-    counted_boot_id = excluded.counted_boot_id,
+    counted_until_ms = excluded.counted_until_ms, counted_boot_id = excluded.counted_boot_id,
     quiet_since_ms = excluded.quiet_since_ms, quiet_boot_id = excluded.quiet_boot_id,
     baseline_boot_id = iif(excluded.ifindex IS NULL,
         nullif(coalesce(baseline_boot_id, counted_boot_id), excluded.counted_boot_id), excluded.baseline_boot_id),
@@ -297,11 +298,12 @@ async def mark_terminated(db: aiosqlite.Connection, ended: Iterable[tuple[str, R
 
 
 async def add_readings(db: aiosqlite.Connection, readings: Iterable[Reading]) -> None:
-    """Writes the figures that sessions have with these readings. Must be called inside one transaction.
+    """Adds to totals and replaces baselines; one that was not read stays. Must be called inside one transaction.
 
-    They are those in memory, which must be in sync with the store. A baseline that was not read stays.
+    Totals stop at 2^63 - 1.
     """
-    await db.executemany(_ADD_READING, [_figures(r.after, r.baseline) for r in readings])
+    moved = ((r, (r.amount.bytes_in, r.amount.bytes_out, r.amount.time_ms)) for r in readings)
+    await db.executemany(_ADD_READING, [_figures(r.after, r.baseline) + amount for r, amount in moved])
 
 
 def _figures(s: Session, baseline: Baseline | None) -> tuple[object, ...]:
