@@ -14,9 +14,8 @@ from appliance.domain.charges import Amount
 from appliance.domain.errors import StoreUnavailable
 from appliance.metering.spending import Count, Spending
 from appliance.store.queries import accounts as account_rows
-from appliance.store.queries import invoices
+from appliance.store.queries import invoices, peers
 from appliance.store.queries import node as node_row
-from appliance.store.queries import sessions as rows
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -118,7 +117,7 @@ class Meter:
         due_ms = now.boot_ms - SWEPT_EVERY_MS
         if not self._sweep:
             due = self._live.last_counted_by(due_ms)
-            self._sweep = deque(sorted(due, key=lambda key: self._live[key].created_at))
+            self._sweep = deque(sorted(due, key=lambda key: self._live[key].address_offset))
         taken = [self._sweep.popleft() for _ in range(min(len(self._sweep), SWEPT_AT_ONCE))]
         sessions = ((key, self._live.get(key)) for key in taken)
         return [key for key, s in sessions if s is not None and s.counted_until_ms <= due_ms]
@@ -227,19 +226,19 @@ class Meter:
         sessions = [
             replace(self._live[key], quiet_since_ms=now.boot_ms, quiet_boot_id=now.boot_id) for key in public_keys
         ]
-        await self._count_time_until(seen_until, sessions, now, forget=[s.public_key for s in sessions])
+        await self._count_time_until(seen_until, sessions, now, forget=sessions)
 
     async def _count_time_until(
-        self, until: Moment, sessions: Sequence[Session], now: Moment, forget: Sequence[bytes] = ()
+        self, until: Moment, sessions: Sequence[Session], now: Moment, forget: Sequence[Session] = ()
     ) -> None:
         if not sessions:
             return
         count = self._spending.count([read_time(s, until, now) for s in sessions], lambda _: until)
         async with self._live.committing(self._store) as db:
             await self.write(db, count)
-            await rows.forget_baselines(db, forget)
+            await peers.forget_baselines(db, [s.address_offset for s in forget])
         self.apply(count)
-        self._live.drop_baselines(forget)
+        self._live.drop_baselines([s.public_key for s in forget])
 
     def count_time(self, sessions: Iterable[Session]) -> Count:
         """Counts the time of these sessions up to now, for the caller that ends them."""
@@ -251,7 +250,7 @@ class Meter:
 
     async def write(self, db: aiosqlite.Connection, count: Count) -> None:
         """Writes `count` in the caller's transaction; the caller must call `apply` once it is committed."""
-        await rows.add_readings(db, count.readings)
+        await peers.add_readings(db, count.readings)
         await account_rows.put_windows(db, count.accounts.values())
         await invoices.add_readings(db, count.readings)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from appliance.domain.entities import Reason
-from appliance.store.queries import invoices
+from appliance.store.queries import invoices, peers
 from appliance.store.queries import sessions as rows
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ class Ended:
             sessions = self._sessions.values()
             await rows.mark_terminated(db, [(s.id, s.reason or Reason.ADMIN, s.terminated_at) for s in sessions])
             await invoices.end(db, [(s.id, s.terminated_at) for s in sessions])
-            await rows.forget_baselines(db, [s.public_key for s in sessions])
+            await peers.drop(db, [s.address_offset for s in sessions])
 
     def written(self) -> None:
         """Notes that the store has them."""

@@ -8,6 +8,7 @@ from appliance.domain.entities import Reason, State
 from appliance.domain.errors import ConfigError
 from appliance.network.wireguard.keys import encode
 from appliance.store.queries import node as node_row
+from appliance.store.queries import peers
 from appliance.store.queries import sessions as rows
 
 if TYPE_CHECKING:
@@ -32,8 +33,9 @@ async def adopt(store: Store, settings: WireGuardSettings, public_key: bytes, wa
             if live:
                 raise ConfigError(_refusal(changes, live))
             # Closing sessions end here: their peers and addresses went with what was changed.
-            closing = [(s.id, s.reason or Reason.ADMIN, wall_ms) for s in unfinished if s.state is State.CLOSING]
-            await rows.mark_terminated(db, closing)
+            closing = [s for s in unfinished if s.state is State.CLOSING]
+            await rows.mark_terminated(db, [(s.id, s.reason or Reason.ADMIN, wall_ms) for s in closing])
+            await peers.drop(db, [s.address_offset for s in closing])
         await node_row.set_identity(db, settings.interface, str(settings.subnet), subnet6, public_key)
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from appliance.store.queries import accounts as account_rows
 from appliance.store.queries import node as node_row
+from appliance.store.queries import peers
 from appliance.store.queries import sessions as rows
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ class Reloading:
             await rows.close_for_disabled_accounts(db)
             found = _Found(
                 await rows.unfinished(db),
-                await rows.baselines(db),
+                await peers.baselines(db),
                 await account_rows.of_unfinished_sessions(db),
                 (await node_row.read(db)).heartbeat,
             )

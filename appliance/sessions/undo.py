@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from appliance.network.wireguard.tunnel import PutPeer, RemovePeer
-from appliance.store.queries import invoices
+from appliance.store.queries import invoices, peers
 from appliance.store.queries import sessions as rows
 
 if TYPE_CHECKING:
@@ -85,10 +85,10 @@ class Undo:
         reasons = await rows.closing_reasons(db, ids)
         await rows.take_back(db, ids)
         await invoices.take_back(db, ids)
-        await rows.forget_baselines(db, [f.session.public_key for f in failed if f.replaced is None])
         replaced = [(f.replaced.id, reasons.get(f.session.id)) for f in failed if f.replaced is not None]
         await rows.bring_back(db, replaced, self._records.clock.now())
         await invoices.bring_back(db, [session_id for session_id, _ in replaced])
+        await peers.drop(db, [f.session.address_offset for f in failed])
 
     def undone(self, public_keys: Iterable[bytes]) -> None:
         """Notes that peers and rows are undone: takes the sessions out of memory, and gives up what they held."""

@@ -130,7 +130,7 @@ async def test_no_time_without_a_peer(exit_: ExitUnderTest) -> None:
     exit_.tunnel.apply = apply  # type: ignore[method-assign]
     await exit_.tick(after=10)
     assert exit_.state_of(opened["id"])[0] == "live"
-    assert exit_.rows("SELECT counted_ms FROM sessions")[0][0] <= 20_000
+    assert exit_.rows("SELECT counted_ms FROM peers")[0][0] <= 20_000
 
 
 @on_exit()
@@ -142,7 +142,7 @@ async def test_no_time_while_away_without_peers(exit_: ExitUnderTest) -> None:
     exit_.tunnel.interface.peers.clear()
     exit_.clock.advance(3600)
     await exit_.restart()
-    assert exit_.rows("SELECT counted_ms FROM sessions") == [(10_000,)]
+    assert exit_.rows("SELECT counted_ms FROM peers") == [(10_000,)]
 
 
 @on_exit()
@@ -155,7 +155,7 @@ async def test_time_up_to_the_heartbeat(exit_: ExitUnderTest) -> None:
     exit_.clock.reboot()
     exit_.tunnel.vanish()
     await exit_.restart()
-    assert exit_.rows("SELECT counted_ms FROM sessions") == [(50_000,)]
+    assert exit_.rows("SELECT counted_ms FROM peers") == [(50_000,)]
 
 
 @on_exit(SMALL)

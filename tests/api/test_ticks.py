@@ -296,8 +296,7 @@ async def test_commit_made_all_the_same(exit_: ExitUnderTest) -> None:
     with exit_.locked():
         await exit_.tick(after=10)
     with closing(sqlite3.connect(exit_.path)) as db, db:
-        db.execute("UPDATE sessions SET bytes_in = 100")
-        db.execute("INSERT INTO baselines VALUES (?, 'boot-1', ?, 100, 0)", (raw, link.ifindex))
+        db.execute("UPDATE peers SET bytes_in = 100, ifindex = ?, rx_bytes = 100, tx_bytes = 0", (link.ifindex,))
     exit_.tunnel.add_traffic(raw, rx=5)
     await exit_.tick(after=10)
     assert (await ada.status(session_id))["bytes_in"] == 105

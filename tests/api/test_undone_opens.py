@@ -100,7 +100,8 @@ async def test_what_moves_meanwhile_is_the_predecessors(exit_: ExitUnderTest) ->
         exit_.clock.advance(1)
     assert (await ending).status_code == 200
     await settle(exit_)
-    assert exit_.rows("SELECT id, bytes_in FROM sessions WHERE state = 'live'") == [(old["id"], 1500)]
+    live = "SELECT s.id, p.bytes_in FROM sessions s JOIN peers p USING (address_offset) WHERE s.state = 'live'"
+    assert exit_.rows(live) == [(old["id"], 1500)]
     for table in ("invoice_lines", "usage_days"):
         found = exit_.rows(f"SELECT session_id, sum(bytes_in) FROM {table} GROUP BY 1 ORDER BY 2 DESC")  # noqa: S608
         assert found == [(old["id"], 1500), (other["id"], 0)]

@@ -28,7 +28,11 @@ INSERT INTO sessions (id, account_id, tier, region, public_ip, public_key, addre
 VALUES (:id, :account, 'free', 'test', '192.0.2.1', :key, :offset, 1, 'live', :now, :expires, :boot_ms, :boot,
     :boot_ms, :boot)
 """
-_BASELINE = "INSERT INTO baselines (public_key, boot_id, ifindex, rx_bytes, tx_bytes) VALUES (?, ?, ?, 0, 0)"
+_PEER = """
+INSERT INTO peers (address_offset, bytes_in, bytes_out, handshake_seen_ns, counted_ms, counted_until_ms,
+    counted_boot_id, quiet_since_ms, ifindex, rx_bytes, tx_bytes)
+VALUES (?, 0, 0, 0, 0, ?, ?, ?, ?, 0, 0)
+"""
 
 
 def fill(store: Path, peers: Sequence[Peer], now: Moment, ifindex: int, random: Random) -> None:
@@ -52,4 +56,5 @@ def fill(store: Path, peers: Sequence[Peer], now: Moment, ifindex: int, random: 
     with closing(sqlite3.connect(store)) as db, db:
         db.executemany(_ACCOUNT, [{"id": account, "now": now.wall_ms} for account in accounts])
         db.executemany(_SESSION, sessions)
-        db.executemany(_BASELINE, [(peer.public_key, now.boot_id, ifindex) for peer in peers])
+        marks = (now.boot_ms, now.boot_id, now.boot_ms, ifindex)
+        db.executemany(_PEER, [(FIRST_OFFSET + number, *marks) for number in range(len(peers))])

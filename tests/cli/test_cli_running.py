@@ -63,7 +63,7 @@ def test_a_month_ends_without_a_count(books: Books, monkeypatch: pytest.MonkeyPa
     async def written(db: aiosqlite.Connection) -> None:
         (row,) = await db.execute_fetchall("SELECT id FROM sessions")
         await count(db, row[0], EVENING, counted, 0, 0)
-        await db.execute("UPDATE sessions SET counted_until_ms = ?", (5 * HOUR_MS,))
+        await db.execute("UPDATE peers SET counted_until_ms = ?", (5 * HOUR_MS,))
 
     books.wga.write(written)
     assert (lines(books, "2026-11"), lines(books, "2026-12")) == before

@@ -58,8 +58,20 @@ try:
 finally:
     print(re.search("VmHWM.*", open("/proc/self/status").read())[0], file=sys.stderr)
 """
+MOVE_TO_PEERS = """
+INSERT INTO peers (address_offset, bytes_in, bytes_out, last_handshake_at, handshake_seen_ns, counted_ms,
+    counted_until_ms, counted_boot_id, quiet_since_ms)
+SELECT address_offset, bytes_in, bytes_out, last_handshake_at, 0, 0, 0, '', 0 FROM sessions
+WHERE state IN ('live', 'closing');
+UPDATE sessions SET bytes_in = 1, bytes_out = 1, last_handshake_at = 1 WHERE state IN ('live', 'closing')
+"""
 COLUMNS = """
-SELECT s.*, a.name AS account FROM sessions s JOIN accounts a ON a.id = s.account_id
+SELECT s.id, a.name AS account, s.tier, s.region, s.public_ip, s.public_key, s.address_offset, s.ipv6, s.state, s.note,
+    s.created_at, s.expires_at, s.terminated_at, s.reason, s.told, coalesce(p.bytes_in, s.bytes_in) AS bytes_in,
+    coalesce(p.bytes_out, s.bytes_out) AS bytes_out,
+    iif(p.counted_ms IS NULL, s.last_handshake_at, p.last_handshake_at) AS last_handshake_at
+FROM sessions s JOIN accounts a ON a.id = s.account_id
+LEFT JOIN peers p ON p.address_offset = s.address_offset AND s.state IN ('live', 'closing')
 WHERE s.state <> 'pending' ORDER BY s.number DESC
 """
 
@@ -80,6 +92,8 @@ def fill(store: Path, many: int, random: Random) -> None:
             moved = (random.randrange(2**50), random.choice([0, 1, 2**63 - 1]), random.choice([None, created]))
             end = (reason, random.choice(NOTES), told, created + 7 if state == "terminated" else None)
             db.execute(INSERT, (session, *of, *peer, created, created + 1, *moved, *end))
+        for statement in MOVE_TO_PEERS.split(";"):
+            db.execute(statement)
 
 
 @pytest.fixture(scope="module")

@@ -19,6 +19,7 @@ import pytest
 from appliance.domain.accounting import Reading
 from appliance.domain.charges import Amount
 from appliance.domain.entities import Baseline, Reason, State
+from appliance.store.queries import peers
 from appliance.store.queries import sessions as rows
 from tests.support.cli.command_line import NOW, PROJECT
 
@@ -71,7 +72,7 @@ def test_bytes_are_readable_in_tables_and_raw_in_json(alice: CommandLine) -> Non
         before = await rows.by_id(db, session)
         assert before is not None
         moved = Amount(0, 1258291, 512)
-        await rows.add_readings(db, [Reading(moved, NOW.wall_ms, NOW.wall_ms, before, baseline)])
+        await peers.add_readings(db, [Reading(moved, NOW.wall_ms, NOW.wall_ms, before, baseline)])
 
     alice.write(move)
     assert alice.json("session", "show", session)["bytes_in"] == 1258291

@@ -15,7 +15,7 @@ from appliance.domain.charges import Amount
 from appliance.domain.clock import HostClock
 from appliance.domain.windows import MOST, Window, Windows
 from appliance.store.database import Store
-from appliance.store.queries import accounts
+from appliance.store.queries import accounts, peers
 from appliance.store.queries import sessions as rows
 from tests.support.cli.command_line import NOW
 
@@ -163,7 +163,7 @@ def test_counted_meanwhile(alice: CommandLine, monkeypatch: pytest.MonkeyPatch) 
             assert before is not None
             assert owner is not None
             after = accounting.counted(before, Amount(time_ms=90_000), now)
-            await rows.add_readings(writer, [Reading(Amount(90_000), NOW.wall_ms, now.wall_ms, after, None)])
+            await peers.add_readings(writer, [Reading(Amount(90_000), NOW.wall_ms, now.wall_ms, after, None)])
             await accounts.put_windows(
                 writer, [structs.replace(owner, windows=Windows(time=Window(NOW.wall_ms, 90_000)))]
             )

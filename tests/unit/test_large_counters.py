@@ -78,7 +78,7 @@ async def test_large_counters_are_exact_to_the_last_digit(exit_: ExitUnderTest, 
     assert f'"bytes_in":{count + 1},' in answer.text
     assert json.loads(answer.text)["cost_bytes_millicents"] == count + 1
     assert f'"bytes_used":{count + 1},' in (await ada.get("/v1/usage")).text
-    assert exit_.rows("SELECT bytes_in, bytes_out FROM sessions") == [(count + 1, 0)]
+    assert exit_.rows("SELECT bytes_in, bytes_out FROM peers") == [(count + 1, 0)]
     assert exit_.rows("SELECT rx_bytes, tx_bytes FROM baselines") == [(count + 1, 0)]
     assert exit_.rows("SELECT bytes_in, bytes_out FROM usage_days") == [(count + 1, 0)]
     assert exit_.rows("SELECT bytes_in, bytes_millicents FROM invoice_lines") == [(count + 1, count + 1)]

@@ -9,9 +9,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from appliance.domain.accounting import Reading
+from appliance.domain.charges import Amount
+from appliance.domain.clock import Moment
 from appliance.domain.entities import Reason
 from appliance.store.database import Store
-from appliance.store.queries import accounts, invoices, retention, session_list, sessions, tokens
+from appliance.store.queries import accounts, invoices, peers, retention, session_list, sessions, tokens
+from tests.support.unit.a_session import A_SESSION
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
@@ -75,6 +79,7 @@ QUERIES: dict[str, tuple[Query, set[str]]] = {
         sessions.unfinished,
         {
             "SCAN s USING INDEX sessions_unfinished",
+            "SEARCH p USING INTEGER PRIMARY KEY (rowid=?) LEFT-JOIN",
             "SEARCH a USING INDEX sqlite_autoindex_accounts_1 (id=?)",
         },
     ),
@@ -82,6 +87,7 @@ QUERIES: dict[str, tuple[Query, set[str]]] = {
         lambda db: sessions.unfinished_of(db, "acc_1"),
         {
             "SEARCH s USING INDEX sessions_unfinished_of (account_id=?)",
+            "SEARCH p USING INTEGER PRIMARY KEY (rowid=?) LEFT-JOIN",
             "SEARCH a USING INDEX sqlite_autoindex_accounts_1 (id=?)",
         },
     ),
@@ -89,6 +95,7 @@ QUERIES: dict[str, tuple[Query, set[str]]] = {
         lambda db: sessions.page(db, sessions.Page(account_id="acc_1", limit=5)),
         {
             "SEARCH s USING INDEX sessions_by_account (account_id=?)",
+            "SEARCH p USING INTEGER PRIMARY KEY (rowid=?) LEFT-JOIN",
             "SEARCH a USING INDEX sqlite_autoindex_accounts_1 (id=?)",
         },
     ),
@@ -96,6 +103,7 @@ QUERIES: dict[str, tuple[Query, set[str]]] = {
         lambda db: sessions.page(db, sessions.Page(account_id="acc_1", live=True, limit=5)),
         {
             "SEARCH s USING INDEX sessions_unfinished_of (account_id=?)",
+            "SEARCH p USING INTEGER PRIMARY KEY (rowid=?) LEFT-JOIN",
             "SEARCH a USING INDEX sqlite_autoindex_accounts_1 (id=?)",
         },
     ),
@@ -103,6 +111,7 @@ QUERIES: dict[str, tuple[Query, set[str]]] = {
         lambda db: sessions.page(db, sessions.Page(live=True, limit=5)),
         {
             "SEARCH s USING INDEX sessions_unfinished (state=?)",
+            "SEARCH p USING INTEGER PRIMARY KEY (rowid=?) LEFT-JOIN",
             "SEARCH a USING INDEX sqlite_autoindex_accounts_1 (id=?)",
         },
     ),
@@ -110,6 +119,7 @@ QUERIES: dict[str, tuple[Query, set[str]]] = {
         lambda db: session_list.page(db, session_list.Selection(), 7, 5),
         {
             "SEARCH s USING INTEGER PRIMARY KEY (rowid<?)",
+            "SEARCH p USING INTEGER PRIMARY KEY (rowid=?) LEFT-JOIN",
             "SEARCH a USING INDEX sqlite_autoindex_accounts_1 (id=?)",
         },
     ),
@@ -117,6 +127,7 @@ QUERIES: dict[str, tuple[Query, set[str]]] = {
         lambda db: session_list.page(db, session_list.Selection(live=True), 7, 5),
         {
             "SEARCH s USING INDEX sessions_unfinished (state=? AND rowid<?)",
+            "SEARCH p USING INTEGER PRIMARY KEY (rowid=?) LEFT-JOIN",
             "SEARCH a USING INDEX sqlite_autoindex_accounts_1 (id=?)",
         },
     ),
@@ -124,6 +135,7 @@ QUERIES: dict[str, tuple[Query, set[str]]] = {
         lambda db: session_list.page(db, session_list.Selection("acc_1"), 7, 5),
         {
             "SEARCH s USING INDEX sessions_by_account (account_id=? AND number<?)",
+            "SEARCH p USING INTEGER PRIMARY KEY (rowid=?) LEFT-JOIN",
             "SEARCH a USING INDEX sqlite_autoindex_accounts_1 (id=?)",
         },
     ),
@@ -131,6 +143,7 @@ QUERIES: dict[str, tuple[Query, set[str]]] = {
         lambda db: session_list.page(db, session_list.Selection("acc_1", live=True), 7, 5),
         {
             "SEARCH s USING INDEX sessions_unfinished_of (account_id=? AND rowid<?)",
+            "SEARCH p USING INTEGER PRIMARY KEY (rowid=?) LEFT-JOIN",
             "SEARCH a USING INDEX sqlite_autoindex_accounts_1 (id=?)",
         },
     ),
@@ -162,7 +175,34 @@ QUERIES: dict[str, tuple[Query, set[str]]] = {
     ),
     "marking sessions as ended": (
         lambda db: sessions.mark_terminated(db, [("ses_1", Reason.CLOSED, 7)]),
+        {
+            "SEARCH sessions USING INDEX sqlite_autoindex_sessions_1 (id=?)",
+            "SEARCH s USING INDEX sqlite_autoindex_sessions_1 (id=?)",
+            "SEARCH p USING INTEGER PRIMARY KEY (rowid=?) LEFT-JOIN",
+        },
+    ),
+    "bringing replaced sessions back": (
+        lambda db: sessions.bring_back(db, [("ses_1", None)], Moment(1, 2, "boot")),
         {"SEARCH sessions USING INDEX sqlite_autoindex_sessions_1 (id=?)"},
+    ),
+    "dropping peers": (
+        lambda db: peers.drop(db, [2]),
+        {
+            "SEARCH peers USING INTEGER PRIMARY KEY (rowid=?)",
+            "SEARCH s USING INDEX sessions_live_address (address_offset=?)",
+        },
+    ),
+    "adding readings": (
+        lambda db: peers.add_readings(db, [Reading(Amount(1, 2, 3), 1, 2, A_SESSION, None)]),
+        {"SEARCH peers USING INTEGER PRIMARY KEY (rowid=?)"},
+    ),
+    "all baselines": (
+        peers.baselines,
+        {"SEARCH s USING INDEX sessions_unfinished (state=?)", "SEARCH p USING INTEGER PRIMARY KEY (rowid=?)"},
+    ),
+    "forgetting baselines": (
+        lambda db: peers.forget_baselines(db, [2]),
+        {"SEARCH peers USING INTEGER PRIMARY KEY (rowid=?)"},
     ),
     "accounts with unfinished sessions": (
         accounts.of_unfinished_sessions,

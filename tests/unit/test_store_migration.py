@@ -11,13 +11,17 @@ import aiosqlite
 import pytest
 
 from appliance.domain.clock import Moment
+from appliance.domain.entities import Baseline
 from appliance.domain.errors import StoreError
 from appliance.store import migration
 from appliance.store.database import Store
 from appliance.store.queries import node as node_row
+from appliance.store.queries import peers, sessions
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from appliance.domain.entities import Session
 
 NEWEST = migration.migrations()[-1][0]
 
@@ -84,6 +88,7 @@ def test_the_oldest_store_is_migrated_with_its_rows(path: Path) -> None:
     opened(fresh)
     assert shape(path) == shape(fresh)
     with closing(sqlite3.connect(path)) as db:
+        assert db.execute("SELECT bytes_in, quiet_boot_id FROM peers").fetchall() == [(7, "b")]
         assert db.execute("SELECT id, state, bytes_in FROM sessions ORDER BY number").fetchall() == [
             ("ses_1", "live", 7),
             ("ses_2", "terminated", 8),
@@ -271,3 +276,53 @@ def test_a_truncated_script_is_refused() -> None:
     """A script that ends in the middle of a statement is found out."""
     with pytest.raises(StoreError, match="middle of a statement: SELECT 2"):
         list(migration.statements("SELECT 1;\nSELECT 2\n"))
+
+
+SIXTH = """
+INSERT INTO accounts (id, name, tier, created_at) VALUES ('acc_1', 'ada', 'free', 1);
+INSERT INTO sessions (id, account_id, tier, region, public_ip, public_key, address_offset, ipv6, state, created_at,
+    expires_at, bytes_in, bytes_out, last_handshake_at, handshake_seen_ns, quiet_since_ms, quiet_boot_id, counted_ms,
+    counted_until_ms, counted_boot_id, reason, terminated_at)
+VALUES
+    ('ses_1', 'acc_1', 'free', 'f', '::1', zeroblob(32), 2, 1, 'terminated', 1, 2, 1, 2, 3, 4, 5, 'a', 6, 7, 'a',
+        'replaced', 9),
+    ('ses_2', 'acc_1', 'free', 'f', '::1', zeroblob(32), 2, 1, 'live', 1, 2, 11, 12, 13, 14, 15, 'a', 16, 17, 'b', NULL,
+        NULL),
+    ('ses_3', 'acc_1', 'free', 'f', '::1', randomblob(32), 3, 1, 'closing', 1, 2, 21, 22, NULL, 0, 25, 'b', 26, 27, 'b',
+        'idle', NULL),
+    ('ses_4', 'acc_1', 'free', 'f', '::1', randomblob(32), 4, 1, 'pending', 1, 2, 0, 0, NULL, 0, 5, 'b', 0, 0, '', NULL,
+        NULL);
+INSERT INTO baselines VALUES (zeroblob(32), 'a', 4, 5, 6);
+"""
+
+
+def test_figures_move_to_the_peers(path: Path) -> None:
+    """Sessions of the version before figures were apart have the same figures, and the same baselines, as they had."""
+    with closing(sqlite3.connect(path)) as db, db:
+        for _, script in migration.migrations()[:6]:
+            db.executescript(script)
+        db.executescript(f"PRAGMA user_version = 6; PRAGMA application_id = {migration.APPLICATION_ID}; {SIXTH}")
+
+    async def read() -> tuple[list[Session], dict[bytes, Baseline]]:
+        store = await Store.open(path)
+        try:
+            async with store.read() as db:
+                every = [await sessions.by_id(db, f"ses_{n}") for n in range(1, 5)]
+                return [s for s in every if s is not None], await peers.baselines(db)
+        finally:
+            await store.close()
+
+    found, baselines = asyncio.run(read())
+    assert [
+        (
+            *(s.bytes_in, s.bytes_out, s.last_handshake_at, s.handshake_seen_ns, s.quiet_since_ms, s.quiet_boot_id),
+            *(s.counted_ms, s.counted_until_ms, s.counted_boot_id),
+        )
+        for s in found
+    ] == [
+        (1, 2, 3, 4, 5, "a", 6, 7, "a"),
+        (11, 12, 13, 14, 15, "a", 16, 17, "b"),
+        (21, 22, None, 0, 25, "b", 26, 27, "b"),
+        (0, 0, None, 0, 5, "b", 0, 0, ""),
+    ]
+    assert baselines == {bytes(32): Baseline("a", 4, 5, 6)}

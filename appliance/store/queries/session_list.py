@@ -18,8 +18,10 @@ ABOVE_ALL = 2**63 - 1  # the number of no session
 
 _SELECT = """
 SELECT s.number, s.id, a.name, s.tier, s.region, s.public_ip, s.public_key, s.address_offset, s.ipv6, s.state,
-    s.created_at, s.expires_at, s.bytes_in, s.bytes_out, s.last_handshake_at, s.reason, s.note, s.told, s.terminated_at
+    s.created_at, s.expires_at, coalesce(p.bytes_in, s.bytes_in), coalesce(p.bytes_out, s.bytes_out),
+    iif(p.bytes_in IS NULL, s.last_handshake_at, p.last_handshake_at), s.reason, s.note, s.told, s.terminated_at
 FROM sessions s JOIN accounts a ON a.id = s.account_id
+LEFT JOIN peers p ON p.address_offset = s.address_offset AND s.state IN ('live', 'closing')
 """
 _SELECT_ANY = "SELECT 1 FROM sessions s"
 

@@ -1,4 +1,4 @@
-"""Queries sessions and their baselines: the counters as last billed."""
+"""Queries sessions, with the figures of those that have a peer."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from sys import intern
 from typing import TYPE_CHECKING
 
 from appliance.domain import ids
-from appliance.domain.entities import Baseline, Reason, Session, State
+from appliance.domain.entities import Reason, Session, State
 from appliance.domain.pricing import Rates
 from appliance.domain.tiers import Tier
+from appliance.store.queries import peers
 
 if TYPE_CHECKING:
     import sqlite3
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
 
     import aiosqlite
 
-    from appliance.domain.accounting import Reading
     from appliance.domain.clock import Moment
 
 # A range of the index for each form of the id, each with a limit: UNION reads all of both before its own.
@@ -27,9 +27,31 @@ SELECT id FROM (SELECT id FROM sessions WHERE state <> 'pending' AND id >= :a AN
 UNION SELECT id FROM (SELECT id FROM sessions WHERE state <> 'pending' AND id >= :c AND id < :d LIMIT :most)
 LIMIT :most
 """
+# The figures of one that has a peer change with each reading, and are in the peer's row; an ended one has its last.
 _SELECT = """
-SELECT s.*, a.name AS account, a.tier AS account_tier
+SELECT s.id, s.account_id, s.tier, s.region, s.public_ip, s.public_key, s.address_offset, s.ipv6, s.state, s.created_at,
+    s.expires_at, s.reason, s.note, s.told, s.terminated_at, s.currency, s.millicents_per_minute, s.millicents_per_gib,
+    coalesce(p.bytes_in, s.bytes_in) AS bytes_in, coalesce(p.bytes_out, s.bytes_out) AS bytes_out,
+    iif(p.bytes_in IS NULL, s.last_handshake_at, p.last_handshake_at) AS last_handshake_at,
+    coalesce(p.handshake_seen_ns, s.handshake_seen_ns) AS handshake_seen_ns,
+    coalesce(p.quiet_since_ms, s.quiet_since_ms) AS quiet_since_ms,
+    coalesce(p.quiet_boot_id, p.counted_boot_id, s.quiet_boot_id) AS quiet_boot_id,
+    coalesce(p.counted_ms, s.counted_ms) AS counted_ms,
+    coalesce(p.counted_until_ms, s.counted_until_ms) AS counted_until_ms,
+    coalesce(p.counted_boot_id, s.counted_boot_id) AS counted_boot_id,
+    a.name AS account, a.tier AS account_tier
 FROM sessions s JOIN accounts a ON a.id = s.account_id
+LEFT JOIN peers p ON p.address_offset = s.address_offset AND s.state IN ('live', 'closing')
+"""
+_TERMINATE = """
+UPDATE sessions SET state = 'terminated', terminated_at = ?, reason = coalesce(reason, ?),
+    (bytes_in, bytes_out, counted_ms, last_handshake_at, handshake_seen_ns, quiet_since_ms, quiet_boot_id) = (
+        SELECT coalesce(p.bytes_in, s.bytes_in), coalesce(p.bytes_out, s.bytes_out),
+            coalesce(p.counted_ms, s.counted_ms), iif(p.bytes_in IS NULL, s.last_handshake_at, p.last_handshake_at),
+            coalesce(p.handshake_seen_ns, s.handshake_seen_ns), coalesce(p.quiet_since_ms, s.quiet_since_ms),
+            coalesce(p.quiet_boot_id, p.counted_boot_id, s.quiet_boot_id)
+        FROM sessions s LEFT JOIN peers p ON p.address_offset = s.address_offset WHERE s.id = sessions.id)
+WHERE id = ? AND state IN ('live', 'closing')
 """
 
 
@@ -131,35 +153,30 @@ async def page(db: aiosqlite.Connection, wanted: Page) -> list[Session]:
     return await _fetch(db, where, parameters)
 
 
-async def baselines(db: aiosqlite.Connection) -> dict[bytes, Baseline]:
-    """Returns all baselines by public key. Reads row by row, as `unfinished` does."""
-    async with await db.execute("SELECT public_key, boot_id, ifindex, rx_bytes, tx_bytes FROM baselines") as cursor:
-        return {key: Baseline(intern(boot_id), *counters) async for key, boot_id, *counters in cursor}
-
-
 # Writing -------------------------------------------------------------------------------------------
 
 
 async def insert(db: aiosqlite.Connection, opened: Iterable[tuple[Session, str | None]]) -> None:
-    """Inserts new sessions, each with the id of the token it is opened with."""
+    """Inserts new live sessions, each with the id of the token it is opened with."""
+    rows = list(opened)
     await db.executemany(
         """
         INSERT INTO sessions (id, account_id, tier, region, public_ip, public_key, address_offset, ipv6, state,
-            created_at, expires_at, handshake_seen_ns, quiet_since_ms, quiet_boot_id, counted_until_ms, counted_boot_id,
-            currency, millicents_per_minute, millicents_per_gib, token_id)
-        VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+            created_at, expires_at, quiet_since_ms, quiet_boot_id, currency, millicents_per_minute, millicents_per_gib,
+            token_id)
+        VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
         """,
         [
             (
                 *(s.id, s.account_id, s.tier, s.region, s.public_ip, s.public_key, s.address_offset, s.ipv6, s.state),
-                *(s.created_at, s.expires_at, s.handshake_seen_ns, s.quiet_since_ms, s.quiet_boot_id),
-                *(s.counted_until_ms, s.counted_boot_id),
+                *(s.created_at, s.expires_at, s.quiet_since_ms, s.quiet_boot_id),
                 *((s.rates.currency, s.rates.per_minute, s.rates.per_gib) if s.rates else (None, None, None)),
                 token_id,
             )
-            for s, token_id in opened
+            for s, token_id in rows
         ],
     )
+    await peers.put(db, [s for s, _ in rows])
 
 
 async def delete_pending(db: aiosqlite.Connection, session_ids: Iterable[str]) -> None:
@@ -169,7 +186,7 @@ async def delete_pending(db: aiosqlite.Connection, session_ids: Iterable[str]) -
 
 
 async def take_back(db: aiosqlite.Connection, session_ids: Iterable[str]) -> None:
-    """Deletes sessions whose creation was never answered to the client."""
+    """Deletes sessions whose creation was never answered to the client. Their peers' rows are left to the caller."""
     await db.executemany(
         "DELETE FROM sessions WHERE id = ? AND state <> 'terminated'",
         [(session_id,) for session_id in session_ids],
@@ -207,14 +224,11 @@ async def close_for_disabled_accounts(db: aiosqlite.Connection) -> None:
 
 
 async def mark_terminated(db: aiosqlite.Connection, ended: Iterable[tuple[str, Reason, int | None]]) -> None:
-    """Marks sessions (id, reason, when) terminated, once their peers are removed. A closing one keeps its reason."""
-    await db.executemany(
-        """
-        UPDATE sessions SET state = 'terminated', terminated_at = ?, reason = coalesce(reason, ?)
-        WHERE id = ? AND state IN ('live', 'closing')
-        """,
-        [(when, reason, session_id) for session_id, reason, when in ended],
-    )
+    """Marks sessions (id, reason, when) terminated, with their last figures. A closing one keeps its reason.
+
+    Their peers' rows are left to the caller: the peer of one that is replaced is its successor's.
+    """
+    await db.executemany(_TERMINATE, [(when, reason, session_id) for session_id, reason, when in ended])
 
 
 async def closing_reasons(db: aiosqlite.Connection, session_ids: Iterable[str]) -> dict[str, str]:
@@ -228,47 +242,13 @@ async def bring_back(db: aiosqlite.Connection, replaced: Iterable[tuple[str, str
 
     Their time since then was another's.
     """
+    replaced = list(replaced)
+    await peers.bring_back(db, [session_id for session_id, _ in replaced], now)
     await db.executemany(
         """
         UPDATE sessions SET state = CASE WHEN reason = 'replaced' AND ?1 IS NULL THEN 'live' ELSE 'closing' END,
-            reason = coalesce(nullif(reason, 'replaced'), ?1), terminated_at = NULL,
-            counted_until_ms = ?2, counted_boot_id = ?3
-        WHERE id = ?4 AND state = 'terminated'
+            reason = coalesce(nullif(reason, 'replaced'), ?1), terminated_at = NULL
+        WHERE id = ?2 AND state = 'terminated'
         """,
-        [(reason, now.boot_ms, now.boot_id, session_id) for session_id, reason in replaced],
+        [(reason, session_id) for session_id, reason in replaced],
     )
-
-
-async def add_readings(db: aiosqlite.Connection, readings: Iterable[Reading]) -> None:
-    """Adds to totals and replaces baselines. Must be called inside one transaction. Totals stop at 2^63 - 1."""
-    await db.executemany(
-        """
-        UPDATE sessions SET counted_ms = counted_ms + ?,
-            bytes_in = bytes_in + min(?, 9223372036854775807 - bytes_in),
-            bytes_out = bytes_out + min(?, 9223372036854775807 - bytes_out),
-            last_handshake_at = ?, handshake_seen_ns = ?, quiet_since_ms = ?, quiet_boot_id = ?,
-            counted_until_ms = ?, counted_boot_id = ?
-        WHERE id = ?
-        """,
-        [
-            (
-                *(r.amount.time_ms, r.amount.bytes_in, r.amount.bytes_out),
-                *(r.after.last_handshake_at, r.after.handshake_seen_ns, r.after.quiet_since_ms, r.after.quiet_boot_id),
-                *(r.after.counted_until_ms, r.after.counted_boot_id, r.after.id),
-            )
-            for r in readings
-        ],
-    )
-    await db.executemany(
-        "INSERT OR REPLACE INTO baselines (public_key, boot_id, ifindex, rx_bytes, tx_bytes) VALUES (?, ?, ?, ?, ?)",
-        [
-            (r.after.public_key, r.baseline.boot_id, r.baseline.ifindex, r.baseline.rx_bytes, r.baseline.tx_bytes)
-            for r in readings
-            if r.baseline is not None
-        ],
-    )
-
-
-async def forget_baselines(db: aiosqlite.Connection, public_keys: Iterable[bytes]) -> None:
-    """Deletes baselines of peers that were removed or are about to be re-added: their counters start at zero."""
-    await db.executemany("DELETE FROM baselines WHERE public_key = ?", [(key,) for key in public_keys])

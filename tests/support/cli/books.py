@@ -16,7 +16,7 @@ from appliance.domain.clock import Moment
 from appliance.domain.entities import Reason, State
 from appliance.domain.pricing import Rates
 from appliance.domain.tiers import Tier
-from appliance.store.queries import accounts, invoices, retention
+from appliance.store.queries import accounts, invoices, peers, retention
 from appliance.store.queries import sessions as rows
 from tests.support.unit.a_session import A_SESSION
 
@@ -41,7 +41,7 @@ async def count(db: aiosqlite.Connection, session_id: str, start: str, end: str,
     moved = Amount(ms(end) - ms(start), received, sent)
     after = accounting.counted(stored, moved, Moment(ms(end), 0, "boot"))
     reading = Reading(moved, ms(start), ms(end), after, None)
-    await rows.add_readings(db, [reading])
+    await peers.add_readings(db, [reading])
     await invoices.add_readings(db, [reading])
 
 

@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 BROKEN = {
     "no row is left of a request that was cut short": "SELECT id FROM sessions WHERE state = 'pending'",
     "who has to end has ended": "SELECT id FROM sessions WHERE state = 'closing'",
-    "baselines go with their sessions": """
-        SELECT hex(public_key) FROM baselines
-        WHERE public_key NOT IN (SELECT public_key FROM sessions WHERE state = 'live')
+    "peers' rows go with their sessions": """
+        SELECT address_offset FROM peers
+        WHERE address_offset NOT IN (SELECT address_offset FROM sessions WHERE state = 'live')
     """,
     "a paid session has an invoice line, open while it is live": """
         SELECT s.id, s.state, l.ended_at FROM sessions s LEFT JOIN invoice_lines l ON l.session_id = s.id

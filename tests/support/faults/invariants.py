@@ -18,6 +18,7 @@ from appliance.metering import invoices as running_invoices
 from appliance.store.queries import accounts as account_rows
 from appliance.store.queries import invoices
 from appliance.store.queries import node as node_row
+from appliance.store.queries import peers as peer_rows
 from appliance.store.queries import sessions as rows
 from tests.support.faults.ledger import Pair
 from tests.support.faults.world import IDLE_MS, VARIANTS
@@ -77,11 +78,14 @@ class Invariants:
         self._bytes()
         self._time()
         await self._invoices(db)
+        peers = {row[0] for row in db._inner.execute("SELECT address_offset FROM peers").fetchall()}
+        held = {s.address_offset for s in found if s.state in (State.LIVE, State.CLOSING)}
+        require(peers == held, "each live session has a peer's row, and no other", peers, held)
         accounts = await account_rows.everyone(db)
         await self._shown(db, accounts)
         self._windows(accounts)
         unfinished = [s for s in found if s.state is not State.TERMINATED]
-        self._memory(unfinished, await rows.baselines(db), {a.id: a for a in accounts})
+        self._memory(unfinished, await peer_rows.baselines(db), {a.id: a for a in accounts})
         if ticked:
             self._after_a_tick(unfinished, {a.id: a for a in accounts}, whole=whole)
         self._ran_before = world.host.ran_ms

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 OWN_IP = "203.0.113.7"
 STEPS = ("api", "host", "account", "session", "tunnel", "handshake", "traffic", "counted", "closed", "cleared")
-TABLES = ("accounts", "tokens", "sessions", "baselines", "invoice_lines", "usage_days")
+TABLES = ("accounts", "tokens", "sessions", "peers", "baselines", "invoice_lines", "usage_days")
 
 
 @dataclass(frozen=True, slots=True)
