@@ -47,8 +47,8 @@ SELECT 'ses_' || lower(hex(randomblob(12))), account_id, tier, region, public_ip
 FROM sessions, n WHERE number = 1
 """
 THEIR_PEERS = """
-INSERT INTO peers (address_offset, bytes_in, bytes_out, handshake_seen_ns, counted_ms, counted_until_ms, counted_boot_id,
-    quiet_since_ms)
+INSERT INTO peers (address_offset, bytes_in, bytes_out, handshake_seen_ns, counted_ms, counted_until_ms,
+    counted_boot_id, quiet_since_ms)
 SELECT s.address_offset, 0, 0, 0, 0, p.counted_until_ms, p.counted_boot_id, p.quiet_since_ms
 FROM sessions s, peers p ON s.number > 1
 """
