@@ -87,9 +87,13 @@ class Steps:
 
     async def tick(self) -> None:
         self.whole = self._random.random() < 0.4
+        undone_meanwhile = self._has_to_undo()
         await self._together([lambda parts: parts.ticker.tick(whole=self.whole)])
+        if undone_meanwhile:  # another tick follows at once
+            undone_meanwhile = self._has_to_undo()
+            await self._together([lambda parts: parts.ticker.tick(whole=self.whole)])
         parts = self.world.parts
-        self.ticked = parts is not None and parts.node.health.fault is None
+        self.ticked = parts is not None and parts.node.health.fault is None and not undone_meanwhile
 
     async def busy(self) -> None:
         """Several at once, while time passes and clients send."""
@@ -108,6 +112,11 @@ class Steps:
         if self._random.random() < 0.6:
             self.world.settings = self._random.choice(VARIANTS)
         await self._start_again()
+
+    def _has_to_undo(self) -> bool:
+        """Tells whether an opening is to be undone, which is left to a batch: a tick does not end its session."""
+        parts = self.world.parts
+        return parts is not None and bool(parts.ticker._ending._undo)
 
     def _actions(self, many: int) -> list[Callable[[Parts], Coroutine[None, None, object]]]:
         choices = [

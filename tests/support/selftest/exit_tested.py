@@ -87,7 +87,9 @@ class TestedExit:
             self.exit.environment = before
 
     def await_sessions(self, number: int) -> None:
-        until(lambda: len(self.exit.peers()) == number, f"the exit has {number} peers")
+        """A session's peer is there before it is stored."""
+        live = "SELECT count(*) FROM sessions WHERE state = 'live'"
+        until(lambda: self.exit.rows(live) == [(number,)], f"the exit has {number} sessions")
 
     def inside(self, *command: str, text_input: str | None = None) -> str:
         with self.exit.space.entered():
