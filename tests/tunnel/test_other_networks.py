@@ -245,6 +245,10 @@ _BRIDGE = """
 ip link add br0 type bridge
 ip link add p1 type veth peer name p0 netns {one}
 ip link add p2 type veth peer name p0 netns {two}
+# Their own addresses would come when their other ends are up, at any time: the host is to be as it was found.
+ip link set p1 addrgenmode none
+ip link set p2 addrgenmode none
+ip link set br0 addrgenmode none
 ip link set p1 master br0 up
 ip link set p2 master br0 up
 ip address add 192.0.2.1/24 dev br0
