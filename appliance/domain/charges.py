@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from calendar import monthrange
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
@@ -84,6 +85,7 @@ def day_start(day: str) -> int:
     return int(datetime.fromisoformat(day).replace(tzinfo=UTC).timestamp()) * 1000
 
 
+@lru_cache(maxsize=64)
 def month_bounds(month: str) -> tuple[int, int]:
     """Returns the first ms of the month and of the next one. Raises ValueError unless `month` is like `2026-11`."""
     first = datetime.strptime(month, "%Y-%m").replace(tzinfo=UTC)

@@ -58,8 +58,7 @@ class Opening:
         deadline = self._peers.deadline()
         private_key, public_key = None, request.public_key
         if public_key is None:
-            private_key = keys.generate_private_key()
-            public_key = keys.public_key(private_key)
+            private_key, public_key = keys.generate_key_pair()
         while True:
             wanted = OpenRequest(account, request.region, public_key, request.token_hash, ipv6=request.ipv6)
             try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 if TYPE_CHECKING:
@@ -14,6 +15,8 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 MOST_IN_BATCH = 256  # bounds how long the exit is locked; a message to the device holds as many peers
+
+GATHERED_S = 0.002  # bounds what a request may lose by waiting for others
 
 
 class Waiting(Generic[T]):
@@ -56,6 +59,7 @@ class Queue:
         self._waiting: dict[Waiting[Any], None] = {}
         self._batch: list[Waiting[Any]] = []  # the last one that was cut
         self._due = False  # a batch is due, even without a request
+        self._gathered = asyncio.Event()  # as many wait as were in the last batch
         self._serving: asyncio.Task[None] | None = None
 
     async def ask(self, request: Waiting[T], deadline: float) -> T:
@@ -64,6 +68,8 @@ class Queue:
         A request whose caller leaves before its batch is cut is not served; one that is being served is abandoned.
         """
         self._waiting[request] = None
+        if len(self._waiting) >= len(self._batch):
+            self._gathered.set()
         self._begin()
         try:
             await asyncio.wait((request.answer,), timeout=max(0.0, deadline - asyncio.get_running_loop().time()))
@@ -91,6 +97,7 @@ class Queue:
 
     async def _serve_all(self) -> None:
         while self._waiting or self._due:
+            await self._gather()
             self._due, self._batch = False, []
             try:
                 left = await self._serve(self._cut)
@@ -100,6 +107,15 @@ class Queue:
                 log.exception("a batch of %d requests failed", len(self._batch))
                 for request in self._batch:
                     request.fail(error)
+
+    async def _gather(self) -> None:
+        """Waits a moment for as many requests as the last batch had: clients that were answered together ask again
+        together, and what comes just after a batch has begun waits for two of them."""
+        if len(self._waiting) < len(self._batch):
+            self._gathered.clear()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(GATHERED_S):
+                    await self._gathered.wait()
 
     def _cut(self) -> list[Waiting[Any]]:
         batch: dict[bytes, Waiting[Any]] = {}

@@ -67,13 +67,14 @@ def mapped(folder: Path) -> Iterator[tuple[str, bytes]]:
 def made(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
     """Every private key that was made for a client, those of requests that failed too."""
     found: list[bytes] = []
-    make = keys.generate_private_key
+    make = keys.generate_key_pair
 
-    def noting() -> bytes:
-        found.append(make())
-        return found[-1]
+    def noting() -> tuple[bytes, bytes]:
+        private_key, public_key = make()
+        found.append(private_key)
+        return private_key, public_key
 
-    monkeypatch.setattr(keys, "generate_private_key", noting)
+    monkeypatch.setattr(keys, "generate_key_pair", noting)
     return found
 
 

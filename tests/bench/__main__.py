@@ -44,6 +44,7 @@ def rows_of_kernel(rounds: int, random: Random) -> Iterator[Row]:
     yield from kernel_rows.rows(rounds, random)
     yield serving_rows.memory_row("kernel", serving_rows.SESSIONS, random)
     yield serving_rows.opening_row("kernel", min(rounds, ROUNDS_OF_OPENING))
+    yield batching.cycles_row("kernel", min(rounds, ROUNDS_OF_OPENING))
     yield forwarding.forwarding_row("kernel", rounds)
 
 

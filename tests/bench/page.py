@@ -1,4 +1,4 @@
-"""`python -m tests.bench.page results.json`: the table and the plot of README.md, from the figures."""
+"""`python -m tests.bench.page results.json`: the table and the plots of README.md, from the figures."""
 
 from __future__ import annotations
 
@@ -54,33 +54,81 @@ def table(results: Mapping[str, Any]) -> Iterator[str]:
         yield f"| {work} | {figures} | {'<br>'.join(map(verdict, row['targets']))} |\n"
 
 
-def plot(results: Mapping[str, Any], file: Path) -> bool:
-    """What a tick costs by the number of peers, beside `wg show dump` and the bare loop. False: nothing to draw."""
+def axes_of_plot() -> Any:
     import matplotlib as mpl
 
     mpl.use("svg")
     mpl.rcParams["svg.hashsalt"] = "wg-appliance"  # the same figures are the same file
     from matplotlib import pyplot
 
+    _, axes = pyplot.subplots(figsize=(7, 4.2))
+    axes.grid(visible=True, which="both", alpha=0.25)
+    return axes
+
+
+def curve(axes: Any, at: Sequence[float], found: Sequence[Sequence[float]], label: str) -> None:
+    """The medians, and a band from the least to the most."""
+    axes.plot(at, [median(values) for values in found], marker="o", label=label)
+    axes.fill_between(at, [min(values) for values in found], [max(values) for values in found], alpha=0.15)
+
+
+def finish(axes: Any, file: Path, **labels: str) -> str:
+    axes.set(**labels)
+    axes.legend()
+    axes.figure.savefig(file, metadata={"Date": None}, bbox_inches="tight")
+    return file.name
+
+
+def plot_ticks(results: Mapping[str, Any], file: Path) -> str | None:
+    """What a tick costs by the number of peers, beside `wg show dump` and the bare loop. None: nothing to draw."""
     steps = {row["settings"]["peers"]: row for row in results["rows"] if "peers" in row["settings"]}
     if not steps:
-        return False
-    drawing, axes = pyplot.subplots(figsize=(7, 4.2))
+        return None
+    axes = axes_of_plot()
     for name, label in (
         ("wg show dump", "wg show dump"),
         ("tick", "a whole tick"),
         ("look", "a tick that only looks"),
         ("bare loop", "bare recv loop"),
     ):
-        found = [steps[peers]["figures"][name] for peers in steps]
-        axes.plot([*steps], [1000 * median(values) for values in found], marker="o", label=label)
-        least, most = [1000 * min(values) for values in found], [1000 * max(values) for values in found]
-        axes.fill_between([*steps], least, most, alpha=0.15)
-    axes.set(xscale="log", yscale="log", xlabel="peers", ylabel="milliseconds")
-    axes.grid(visible=True, which="both", alpha=0.25)
-    axes.legend()
-    drawing.savefig(file, metadata={"Date": None}, bbox_inches="tight")
-    return True
+        found = [[1000 * value for value in steps[peers]["figures"][name]] for peers in steps]
+        curve(axes, [*steps], found, label)
+    return finish(axes, file, xscale="log", yscale="log", xlabel="peers", ylabel="milliseconds")
+
+
+def plot_opens(results: Mapping[str, Any], file: Path) -> str | None:
+    """Sessions opened a second by the number of clients at once, in batches and one by one. None: nothing to draw."""
+    row = next((row for row in results["rows"] if "clients" in row["settings"]), None)
+    if row is None:
+        return None
+    axes, clients = axes_of_plot(), row["settings"]["clients"]
+    for how, label in (("", "in batches"), (", one by one", "one by one")):
+        names = [f"{n} client{'s' if n > 1 else ''}{how}" for n in clients]
+        curve(axes, clients, [[1 / value for value in row["figures"][name]] for name in names], label)
+    axes.set_ylim(bottom=0)
+    return finish(axes, file, xlabel="clients at once", ylabel="sessions opened a second")
+
+
+def plot_history(results: Mapping[str, Any], file: Path) -> str | None:
+    """What a request costs by how many sessions its account has had, and has live. None: nothing to draw."""
+    rows = [row for row in results["rows"] if "history" in row["settings"]]
+    if not rows:
+        return None
+    axes = axes_of_plot()
+    for row in rows:
+        for method in ("POST", "GET"):
+            names = {count: f"{method}, {count:,} {row['settings']['history']}" for count in row["settings"]["counts"]}
+            found = [[1000 * value for value in row["figures"][name]] for name in names.values()]
+            curve(axes, [*names], found, f"{method} by {row['settings']['history']}")
+    axes.set_ylim(bottom=0)
+    return finish(axes, file, xscale="symlog", xlabel="sessions of the account", ylabel="milliseconds")
+
+
+PLOTS = (
+    (plot_ticks, "ticks.svg", "What a tick costs"),
+    (plot_opens, "opens.svg", "Sessions opened a second"),
+    (plot_history, "history.svg", "What a request costs by an account's sessions"),
+)
 
 
 def main(file: Path) -> None:
@@ -88,8 +136,8 @@ def main(file: Path) -> None:
     page = HERE / "README.md"
     before, _, rest = page.read_text(encoding="utf-8").partition(BEGIN)
     _, _, after = rest.partition(END)
-    drawn = "\n![What a tick costs](ticks.svg)\n" if plot(results, HERE / "ticks.svg") else ""
-    page.write_text(f"{before}{BEGIN}{''.join(table(results))}{drawn}{END}{after}", encoding="utf-8")
+    drawn = [f"\n![{title}]({name})\n" for draw, name, title in PLOTS if draw(results, HERE / name)]
+    page.write_text(f"{before}{BEGIN}{''.join(table(results))}{''.join(drawn)}{END}{after}", encoding="utf-8")
 
 
 if __name__ == "__main__":

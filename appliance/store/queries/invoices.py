@@ -13,6 +13,7 @@ from appliance.domain.bill import Bill
 from appliance.domain.charges import Amount, Charge, by_month, month_bounds
 from appliance.domain.invoice import Line
 from appliance.domain.tiers import Tier
+from appliance.store.in_order import in_order
 from appliance.store.queries.sessions import rates_of
 
 if TYPE_CHECKING:
@@ -29,29 +30,36 @@ if TYPE_CHECKING:
 
 
 async def begin(db: aiosqlite.Connection, sessions: Iterable[Session], now_ms: int) -> None:
-    """Adds paid sessions to the invoice from their first moment, with an empty reading each."""
-    await add_readings(db, [Reading(Amount(), now_ms, now_ms, session, None) for session in sessions])
+    """Adds new paid sessions to the invoice from their first moment, with an empty reading each."""
+    await _add(db, [Reading(Amount(), now_ms, now_ms, s, None) for s in sessions if s.tier is Tier.PAID])
 
 
 async def add_readings(db: aiosqlite.Connection, readings: Iterable[Reading]) -> None:
-    days, lines, ends = [], [], []
+    """Adds readings of paid sessions to their days and lines."""
     paid = [r for r in readings if r.after.tier is Tier.PAID]
     if not paid:
         return
-    for r in paid:
+    ends = await _add(db, paid)
+    # A line of a past month ends with that month.
+    await db.executemany(
+        "UPDATE invoice_lines SET ended_at = ? WHERE session_id = ? AND month < ? AND ended_at IS NULL", ends
+    )
+    await _recalculate(db, {r.after.id: r.after.rates for r in paid}, min(month for _, _, month in ends))
+
+
+async def _add(db: aiosqlite.Connection, readings: Iterable[Reading]) -> list[tuple[int, str, str]]:
+    """Adds to days and lines; returns the beginning of the month, the session and the month of each line."""
+    days, lines, ends = [], [], []
+    for r in readings:
         parts = bill.days_of(r)
         days += [(r.after.id, day, part.time_ms, part.bytes_in, part.bytes_out) for day, part in parts]
         for month, charge in bill.charges_of(r, parts):
             first, _ = month_bounds(month)
             lines.append(_line_row(r.after, month, first, charge))
             ends.append((first, r.after.id, month))
-    await db.executemany(_ADD_DAY, days)
-    await db.executemany(_ADD_LINE, lines)
-    # A line of a past month ends with that month.
-    await db.executemany(
-        "UPDATE invoice_lines SET ended_at = ? WHERE session_id = ? AND month < ? AND ended_at IS NULL", ends
-    )
-    await _recalculate(db, {r.after.id: r.after.rates for r in paid}, min(month for _, _, month in ends))
+    if lines:
+        await in_order(db.executemany(_ADD_DAY, days), db.executemany(_ADD_LINE, lines))
+    return ends
 
 
 async def _recalculate(db: aiosqlite.Connection, rates: Mapping[str, Rates | None], month: str) -> None:

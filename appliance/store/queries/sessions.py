@@ -11,11 +11,12 @@ from appliance.domain import ids
 from appliance.domain.entities import Reason, Session, State
 from appliance.domain.pricing import Rates
 from appliance.domain.tiers import Tier
+from appliance.store.in_order import in_order
 from appliance.store.queries import peers
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     import aiosqlite
 
@@ -42,6 +43,12 @@ SELECT s.id, s.account_id, s.tier, s.region, s.public_ip, s.public_key, s.addres
     a.name AS account, a.tier AS account_tier
 FROM sessions s JOIN accounts a ON a.id = s.account_id
 LEFT JOIN peers p ON p.address_offset = s.address_offset AND s.state IN ('live', 'closing')
+"""
+_INSERT = """
+INSERT INTO sessions (id, account_id, tier, region, public_ip, public_key, address_offset, ipv6, state,
+    created_at, expires_at, quiet_since_ms, quiet_boot_id, currency, millicents_per_minute, millicents_per_gib,
+    token_id)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 """
 _TERMINATE = """
 UPDATE sessions SET state = 'terminated', terminated_at = ?, reason = coalesce(reason, ?),
@@ -156,27 +163,18 @@ async def page(db: aiosqlite.Connection, wanted: Page) -> list[Session]:
 # Writing -------------------------------------------------------------------------------------------
 
 
-async def insert(db: aiosqlite.Connection, opened: Iterable[tuple[Session, str | None]]) -> None:
-    """Inserts new live sessions, each with the id of the token it is opened with."""
-    rows = list(opened)
-    await db.executemany(
-        """
-        INSERT INTO sessions (id, account_id, tier, region, public_ip, public_key, address_offset, ipv6, state,
-            created_at, expires_at, quiet_since_ms, quiet_boot_id, currency, millicents_per_minute, millicents_per_gib,
-            token_id)
-        VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
-        """,
-        [
-            (
-                *(s.id, s.account_id, s.tier, s.region, s.public_ip, s.public_key, s.address_offset, s.ipv6, s.state),
-                *(s.created_at, s.expires_at, s.quiet_since_ms, s.quiet_boot_id),
-                *((s.rates.currency, s.rates.per_minute, s.rates.per_gib) if s.rates else (None, None, None)),
-                token_id,
-            )
-            for s, token_id in rows
-        ],
+async def insert(db: aiosqlite.Connection, opened: Sequence[tuple[Session, str | None]]) -> None:
+    """Inserts new live sessions, each with the id of the token it is opened with, and their peers."""
+    await in_order(db.executemany(_INSERT, [_row(*each) for each in opened]), peers.put(db, [s for s, _ in opened]))
+
+
+def _row(s: Session, token_id: str | None) -> tuple[object, ...]:
+    return (
+        *(s.id, s.account_id, s.tier, s.region, s.public_ip, s.public_key, s.address_offset, s.ipv6, s.state),
+        *(s.created_at, s.expires_at, s.quiet_since_ms, s.quiet_boot_id),
+        *((s.rates.currency, s.rates.per_minute, s.rates.per_gib) if s.rates else (None, None, None)),
+        token_id,
     )
-    await peers.put(db, [s for s, _ in rows])
 
 
 async def delete_pending(db: aiosqlite.Connection, session_ids: Iterable[str]) -> None:

@@ -66,6 +66,7 @@ class Invariants:
         self._true_before: dict[bytes, Pair] = {}
         self._unread_before: dict[bytes, int] = {}
         self._peers_before: set[bytes] = set()
+        self._to_undo: set[str] = set()  # sessions that nobody was told of, which the store may have all the same
         self._wall_at_start = world.host.wall_ms
 
     async def check(self, *, ticked: bool, whole: bool) -> None:
@@ -139,10 +140,15 @@ class Invariants:
                 self._ended_rightly(s)
         for session_id in self._past.keys() - present:
             was = self._past[session_id].session
-            if was.state is State.PENDING:
+            if was.state is State.PENDING or session_id in self._to_undo:
                 del self._past[session_id]
             else:
                 require(was.state is State.TERMINATED, "only the terminated vanish", was)
+        self._to_undo = self._openings_to_undo()
+
+    def _openings_to_undo(self) -> set[str]:
+        parts = self._world.parts
+        return set() if parts is None else {f.session.id for f in parts.ticker._ending._undo._failed.values()}
 
     def _ended_rightly(self, s: Session) -> None:
         ledger = self._world.ledger

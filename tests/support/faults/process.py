@@ -91,6 +91,7 @@ class MortalConnection:
         self._process = process
         self._disk = disk
         self._committed = committed
+        self._thread = asyncio.Lock()  # statements run in the order in which they were asked for
 
     async def execute(self, sql: str, parameters: Any = ()) -> Any:
         async def operation() -> Any:
@@ -100,7 +101,10 @@ class MortalConnection:
             return cursor
 
         # The store gives up a transaction that failed; what it does then must reach the file.
-        return await (self._process.do(operation) if sql == "ROLLBACK" else self._do(operation))
+        if sql != "ROLLBACK":
+            return await self._do(operation)
+        async with self._thread:
+            return await self._process.do(operation)
 
     async def executemany(self, sql: str, parameters: Any) -> Any:
         return await self._do(lambda: self._inner.executemany(sql, parameters))
@@ -109,9 +113,8 @@ class MortalConnection:
         return await self._do(lambda: self._inner.execute_fetchall(sql, parameters))
 
     async def _do(self, operation: Callable[[], Awaitable[T]]) -> T:
-        fails = self._disk.next()
-
         async def on_disk() -> T:
+            fails = self._disk.next()
             if fails is Failing.BEFORE:
                 raise sqlite3.OperationalError("database or disk is full")
             done = await operation()
@@ -119,7 +122,8 @@ class MortalConnection:
                 raise sqlite3.OperationalError("disk I/O error")
             return done
 
-        return await self._process.do(on_disk)
+        async with self._thread:
+            return await self._process.do(on_disk)
 
     async def close(self) -> None:
         """Not an operation: the kernel closes the files of a dead process too. Nothing is committed by it."""

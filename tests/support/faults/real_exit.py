@@ -68,6 +68,7 @@ class RealExit:
         self.config.write_text(self._settings(), encoding="utf-8")
         self._process: subprocess.Popen[bytes] | None = None
         self.under: Callable[[], list[str]] = list  # what a command is run under
+        self.program: Callable[[], list[str]] = program
 
     # The process -------------------------------------------------------------------------------------
 
@@ -120,7 +121,7 @@ class RealExit:
         return self.log.read_text(encoding="utf-8", errors="replace")[-6000:]
 
     def command_line(self, *arguments: str) -> list[str]:
-        return [*self.under(), *program(), "--config", str(self.config), *arguments]
+        return [*self.under(), *self.program(), "--config", str(self.config), *arguments]
 
     def command(self, *arguments: str) -> str:
         """An admin command's stdout."""
