@@ -28,13 +28,17 @@ ACCEPT = "wg-appliance node resume --accept-clock"
 
 
 def expected(known: Moment, read: Moment) -> Moment:
-    """Returns `read` with the wall time that follows from `known`, a moment whose wall time is believed.
+    """Returns `read` with the wall time that follows from `known`, a moment whose wall time is believed."""
+    return replace(read, wall_ms=expected_ms(known, read))
+
+
+def expected_ms(known: Moment, read: Moment) -> int:
+    """Returns the wall time of `read` that follows from `known`.
 
     After a reboot that is the least it can be: the host was off for an unknown time. Its uptime says nothing, as the
     store may be from another machine: a backup of an hour ago, brought back on one that has been up for a year.
     """
-    since_ms = read.boot_ms - known.boot_ms if known.boot_id == read.boot_id else 0
-    return replace(read, wall_ms=known.wall_ms + since_ms)
+    return known.wall_ms + (read.boot_ms - known.boot_ms if known.boot_id == read.boot_id else 0)
 
 
 def contradiction_ms(known: Moment, read: Moment, gone_on: Moment | None = None) -> int:
@@ -42,7 +46,7 @@ def contradiction_ms(known: Moment, read: Moment, gone_on: Moment | None = None)
 
     `gone_on`: a moment of this boot to which time has gone on from `known` without the wall clock.
     """
-    ahead_ms = read.wall_ms - expected(gone_on or known, read).wall_ms
+    ahead_ms = read.wall_ms - expected_ms(gone_on or known, read)
     most_ms = TOLERANCE_MS if known.boot_id == read.boot_id else LONGEST_OFF_MS
     return 0 if -TOLERANCE_MS <= ahead_ms <= most_ms else ahead_ms
 
@@ -51,9 +55,9 @@ def drift_ms(settled: Moment, known: Moment, read: Moment) -> int:
     """Returns how far `read` is ahead of `known`, if the small steps since `settled` add up to much; 0: they do not."""
     if settled.boot_id != read.boot_id or known.boot_id != read.boot_id:
         return 0
-    if abs(read.wall_ms - expected(settled, read).wall_ms) <= LARGEST_DRIFT_MS:
+    if abs(read.wall_ms - expected_ms(settled, read)) <= LARGEST_DRIFT_MS:
         return 0
-    return read.wall_ms - expected(known, read).wall_ms
+    return read.wall_ms - expected_ms(known, read)
 
 
 def in_words(ahead_ms: int) -> str:
@@ -65,7 +69,7 @@ def in_words(ahead_ms: int) -> str:
 
 def same_setting(one: Moment, other: Moment) -> bool:
     """Tells whether the wall clock was not set between two readings of one boot."""
-    return abs(other.wall_ms - expected(one, other).wall_ms) <= TOLERANCE_MS
+    return abs(other.wall_ms - expected_ms(one, other)) <= TOLERANCE_MS
 
 
 def handshake_at(told_ms: int, start_ms: int, now_ms: int) -> int:

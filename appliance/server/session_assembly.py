@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from appliance.config.plans import Terms
-from appliance.domain.entities import State
 from appliance.metering.meter import Meter
 from appliance.network.wireguard.timeouts import TimedTunnel
 from appliance.sessions.batch import Batch
@@ -31,7 +30,6 @@ from appliance.store.queries import sessions as rows
 if TYPE_CHECKING:
     from appliance.config.load import MeterSettings, Settings
     from appliance.domain.believed_clock import BelievedClock
-    from appliance.domain.entities import Session
     from appliance.network.address_pool import AddressPool
     from appliance.network.exit_node import Exit
     from appliance.network.wireguard.tunnel import Tunnel
@@ -159,15 +157,14 @@ def build_ticker(
     )
 
 
-async def recover(store: Store, pool: AddressPool) -> list[Session]:
+async def recover(store: Store, pool: AddressPool) -> list[tuple[int, bool]]:
     """Takes up what the store holds: deletes pending rows of requests that were cut short, takes addresses in use.
 
-    Returns the sessions that hold them. Raises StoreUnavailable.
+    Returns the addresses' numbers, and whether each is one of both IP versions. Raises StoreUnavailable.
     """
     async with store.write() as db:
-        unfinished = await rows.unfinished(db)
-        await rows.delete_pending(db, [s.id for s in unfinished if s.state is State.PENDING])
-    held = [session for session in unfinished if session.state is not State.PENDING]
-    for session in held:
-        pool.reserve(session.address_offset)
+        await rows.delete_pending(db)
+        held = await rows.places(db)
+    for offset, _ in held:
+        pool.reserve(offset)
     return held

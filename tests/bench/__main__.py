@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from appliance import __version__
-from tests.bench import batching, command_rows, forwarding, kernel_rows, page, parsing, serving_rows
+from tests.bench import batching, command_rows, forwarding, history, kernel_rows, page, parsing, serving_rows
 from tests.support.real_backend import NO_ROOT, backend_here
 
 if TYPE_CHECKING:
@@ -36,6 +36,8 @@ def rows_anywhere(backend: str, rounds: int, random: Random) -> Iterator[Row]:
     yield command_rows.listing_row(rounds, random)
     yield from serving_rows.starting_rows(backend, rounds)
     yield from serving_rows.answering_rows(backend, rounds)
+    yield from history.account_rows(backend, min(rounds, ROUNDS_OF_OPENING))
+    yield history.starting_row(backend, min(rounds, ROUNDS_OF_OPENING), random)
     yield from batching.rows(backend, min(rounds, ROUNDS_OF_OPENING))
     yield forwarding.forwarding_row(backend, rounds)
 

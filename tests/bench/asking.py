@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pathlib import Path
 
-CONNECTIONS = 8  # so that the server always has something to do
+CONNECTIONS = 64  # so that the server always has something to do
 _LENGTH = re.compile(rb"content-length: (\d+)", re.IGNORECASE)
 
 

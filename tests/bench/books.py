@@ -33,6 +33,17 @@ INSERT INTO peers (address_offset, bytes_in, bytes_out, handshake_seen_ns, count
     counted_boot_id, quiet_since_ms, ifindex, rx_bytes, tx_bytes)
 VALUES (?, 0, 0, 0, 0, ?, ?, ?, ?, 0, 0)
 """
+_ENDED = """
+INSERT INTO sessions (id, account_id, tier, region, public_ip, public_key, address_offset, ipv6, state, created_at,
+    expires_at, quiet_since_ms, quiet_boot_id, reason, terminated_at)
+VALUES ('ses_' || lower(hex(randomblob(12))), ?1, 'free', 'test', '192.0.2.1', randomblob(32), 2, 1, 'terminated',
+    ?2 - 1000, ?2, 0, 'boot', 'closed', ?2)
+"""
+
+
+def add_ended(db: sqlite3.Connection, many: int, accounts: Sequence[str], ended_ms: int) -> None:
+    """Sessions that ended one after another until then, of each account in turn; their ids and keys are random."""
+    db.executemany(_ENDED, ((accounts[n % len(accounts)], ended_ms - many + n) for n in range(many)))
 
 
 def fill(store: Path, peers: Sequence[Peer], now: Moment, ifindex: int, random: Random) -> None:

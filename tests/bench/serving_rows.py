@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from tests.support.faults.real_exit import RealExit
 
-REQUESTS = 100  # on each connection, a round
+REQUESTS = 25  # on each connection, a round
 LIVE = 250
 CLIENTS = 16
 POSTS = 12  # of each client, a round
@@ -53,7 +53,7 @@ with socket.socket(socket.AF_UNIX) as listener:
 
 
 @contextmanager
-def _an_exit(backend: str) -> Iterator[RealExit]:
+def an_exit(backend: str) -> Iterator[RealExit]:
     """Wide enough for all of the rows; not running."""
     with tempfile.TemporaryDirectory(prefix="bench-") as folder, real_exit(Path(folder), backend) as exit_:
         exit_.environment["WG_APPLIANCE_WIREGUARD_SUBNET"] = "10.101.0.0/16"
@@ -63,7 +63,7 @@ def _an_exit(backend: str) -> Iterator[RealExit]:
 
 
 @contextmanager
-def _running(exit_: RealExit) -> Iterator[None]:
+def running(exit_: RealExit) -> Iterator[None]:
     exit_.launch()
     exit_.await_ready()
     yield
@@ -74,16 +74,16 @@ def _running(exit_: RealExit) -> Iterator[None]:
 
 
 def opening_row(backend: str, rounds: int) -> Row:
-    with _an_exit(backend) as exit_:
+    with an_exit(backend) as exit_:
         token = exit_.token("ada", "paid")
-        with _running(exit_):
+        with running(exit_):
             return _opening_row(exit_, token, rounds)
 
 
 def answering_rows(backend: str, rounds: int) -> Iterator[Row]:
-    with _an_exit(backend) as exit_:
+    with an_exit(backend) as exit_:
         token = exit_.token("ada", "paid")
-        with _running(exit_):
+        with running(exit_):
             yield _status_row(exit_, token, rounds)
             yield _opening_row(exit_, token, rounds)
 
@@ -103,7 +103,7 @@ def _status_row(exit_: RealExit, token: str, rounds: int) -> Row:
         "GET /v1/sessions/{id} of a live session, a request",
         "s",
         {name: [s / requests for s in found] for name, found in seconds.items()},
-        [Target("ours", "bare Litestar route", 1 / 0.7)],
+        [Target("ours", "bare Litestar route", 1 / 0.75)],
         f"{CONNECTIONS} kept connections",
     )
 
@@ -181,17 +181,17 @@ def starting_rows(backend: str, rounds: int) -> Iterator[Row]:
     nothing = partial(_run, "-c", "pass")
     seconds = take_turns(rounds, {"wg-appliance --help": partial(_run, "-m", "appliance", "--help"), "python": nothing})
     yield Row("wg-appliance --help, beside python -c pass", "s", seconds)
-    with tempfile.TemporaryDirectory(prefix="bench-") as folder, _an_exit(backend) as exit_:
+    with tempfile.TemporaryDirectory(prefix="bench-") as folder, an_exit(backend) as exit_:
 
         def start() -> None:
             exit_.launch()
-            until(lambda: _answers(exit_.api, "/readyz"), "the exit is ready", every=POLL_S)
+            until(lambda: answers(exit_.api, "/readyz"), "the exit is ready", every=POLL_S)
 
         def empty() -> None:
             path = Path(folder) / "empty"
             command = [sys.executable, "-c", EMPTY_APP, str(path)]
             with subprocess.Popen(command) as process:
-                until(lambda: _answers(path, "/"), "the empty app answers", every=POLL_S)
+                until(lambda: answers(path, "/"), "the empty app answers", every=POLL_S)
                 process.terminate()
             path.unlink()
 
@@ -212,7 +212,7 @@ def _run(*arguments: str) -> None:
     subprocess.run([sys.executable, *arguments], cwd=PROJECT, stdout=subprocess.DEVNULL, check=True, timeout=60)
 
 
-def _answers(path: Path, target: str) -> bool:
+def answers(path: Path, target: str) -> bool:
     try:
         with closing(UnixConnection(path)) as connection:
             return connection.ask("GET", target)[0] == 200
@@ -225,7 +225,7 @@ def _answers(path: Path, target: str) -> bool:
 
 def memory_row(backend: str, sessions: int, random: Random) -> Row:
     """Of the server's process, once it is ready and has ticked."""
-    with _an_exit(backend) as exit_:
+    with an_exit(backend) as exit_:
         idle = _resident(exit_)
         peers = device.some_peers(0, sessions, random)
         books.fill(exit_.store, peers, HostClock().now(), ifindex=0, random=random)
@@ -244,7 +244,7 @@ def memory_row(backend: str, sessions: int, random: Random) -> Row:
 def _resident(exit_: RealExit) -> float:
     """After some ticks, the first of which may have restored the peers that later ones read."""
     whole = r'wg_appliance_tick_duration_seconds_count\{kind="whole"\}'
-    with _running(exit_):
+    with running(exit_):
         until(lambda: exit_.metric(whole) >= TICKS, "it has ticked", every=1)
         status = Path(f"/proc/{exit_.pid}/status").read_text(encoding="ascii")
     found = re.search(r"^VmRSS:\s+(\d+) kB$", status, re.MULTILINE)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from litestar import HttpMethod, Request
 
 from appliance.server.api.errors import handlers
+from appliance.server.api.json_response import JsonResponse
 from appliance.server.api.openapi import openapi
 from appliance.server.api.routes.public import public_routes
 from appliance.server.api.routes.sessions import session_routes
@@ -66,6 +67,7 @@ def create_app(
             *public_routes(services.nodes, services.readiness, limits),
         ],
         before_request=count_options,
+        response_class=JsonResponse,
         exception_handlers=handlers(limits.count_source),  # type: ignore[arg-type]  # they take the exceptions they are listed for
         request_max_body_size=max_body,
         openapi_config=openapi(limits.count_source),

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from appliance.server.http.connection_slots import ConnectionSlots
 
 LARGEST_HEAD = 16 * 1024
+LINE_END = b"\r\n"
 # From the first byte of a request, or from the connection's start.
 HEAD_S = 10.0
 BODY_S = 30.0
@@ -35,14 +36,20 @@ class _BoundedHeads(h11.Connection):
     """Refuses a head that is too large also where it is whole: h11 limits only what is incomplete, and what is read in
     one go, or waits behind another request, may hold a whole one of any size.
 
-    `method`: of the last request.
+    Sends an answer's head together with what follows it: one system call, one packet. `method`: of the last request.
+    `headers`: those that are the same in all answers, as they are sent. h11 would check them again each time.
     """
 
-    method: bytes | None = None
+    def __init__(self, headers: bytes) -> None:
+        super().__init__(h11.SERVER, LARGEST_HEAD)
+        self.method: bytes | None = None
+        self._headers = headers
+        self._head = b""  # of an answer, not sent yet
 
     def next_event(self) -> Any:
-        head = self.their_state is h11.IDLE
-        before = len(self.trailing_data[0]) if head else 0
+        if self.their_state is not h11.IDLE:
+            return super().next_event()
+        before = len(self.trailing_data[0])
         event = super().next_event()
         if isinstance(event, h11.Request):
             self.method = event.method
@@ -50,11 +57,21 @@ class _BoundedHeads(h11.Connection):
                 raise h11.RemoteProtocolError("the head is too large", HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
         return event
 
+    def send(self, event: h11.Event) -> Any:
+        data: Any = super().send(event)
+        if isinstance(event, h11.Response):
+            status_line, _, rest = data.partition(LINE_END)
+            self._head = status_line + LINE_END + self._headers + rest
+            return b""
+        head, self._head = self._head, b""
+        return head + data if head and data is not None else data
+
 
 class HttpConnection(H11Protocol):
-    def __init__(self, connection: socket.socket, slots: ConnectionSlots, **uvicorns: Any) -> None:
+    def __init__(self, connection: socket.socket, slots: ConnectionSlots, headers: bytes, **uvicorns: Any) -> None:
+        """`headers`: those of each answer, as they are sent."""
         super().__init__(**uvicorns)
-        self.conn: _BoundedHeads = _BoundedHeads(h11.SERVER, LARGEST_HEAD)
+        self.conn: _BoundedHeads = _BoundedHeads(headers)
         self._connection = connection
         self._slots = slots
         self._deadline: asyncio.TimerHandle | None = None

@@ -15,7 +15,7 @@ from appliance.server.http.protocol import HEAD_S, LARGEST_HEAD, TAKE_S, HttpCon
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Callable, Coroutine, Iterator, Sequence
+    from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 
     from litestar.types import ASGIApp
 
@@ -42,6 +42,10 @@ def _without_source(_: object) -> None:
     """Returns no source: the longest idle connection makes room, whose it may be."""
 
 
+def _rendered(headers: Mapping[str, str]) -> bytes:
+    return b"".join(b"%s: %s\r\n" % (name.lower().encode(), value.encode()) for name, value in headers.items())
+
+
 class WebServer:
     """Serves one ASGI application on bound sockets, whose connections share the slots."""
 
@@ -64,7 +68,6 @@ class WebServer:
             log_config=None,
             log_level="error",  # warnings are about clients' requests
             access_log=False,
-            headers=list((HEADERS | (HEADERS_OF_TLS if certificate else {})).items()),
             server_header=False,
             proxy_headers=False,
             lifespan="off",
@@ -95,6 +98,7 @@ class _Server(uvicorn.Server):
         self, config: uvicorn.Config, certificate: Certificate | None, source_of: Callable[[object], str | None]
     ) -> None:
         super().__init__(config)
+        self._headers = _rendered(HEADERS | (HEADERS_OF_TLS if certificate else {}))
         self.answering = asyncio.Event()
         self._certificate = certificate
         self._source_of = source_of
@@ -139,7 +143,12 @@ class _Server(uvicorn.Server):
     async def _connect(self, connection: socket.socket) -> None:
         def protocol() -> HttpConnection:
             return HttpConnection(
-                connection, self._slots, config=self.config, server_state=self.server_state, app_state={}
+                connection,
+                self._slots,
+                self._headers,
+                config=self.config,
+                server_state=self.server_state,
+                app_state={},
             )
 
         context = None if self._certificate is None else self._certificate.current()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from sys import intern
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from appliance.domain import ids
 from appliance.domain.entities import Reason, Session, State
@@ -16,7 +16,7 @@ from appliance.store.queries import peers
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     import aiosqlite
 
@@ -62,8 +62,10 @@ WHERE id = ? AND state IN ('live', 'closing')
 """
 
 
-def _session(row: sqlite3.Row) -> Session:
+def _session(columns: sqlite3.Row) -> Session:
     """Builds a session from a row. Interns strings that many sessions share: each row brings its own copy of them."""
+    # An sqlite3.Row compares the name that is asked for with those of all columns before it.
+    row = dict(zip(columns.keys(), columns, strict=True))
     return Session(
         id=row["id"],
         account_id=intern(row["account_id"]),
@@ -95,7 +97,7 @@ def _session(row: sqlite3.Row) -> Session:
     )
 
 
-def rates_of(row: sqlite3.Row) -> Rates | None:
+def rates_of(row: Mapping[str, Any] | sqlite3.Row) -> Rates | None:
     if row["currency"] is None:
         return None
     return Rates(intern(row["currency"]), row["millicents_per_minute"], row["millicents_per_gib"])
@@ -127,6 +129,12 @@ async def unfinished(db: aiosqlite.Connection) -> list[Session]:
     # The + keeps SQLite from reading all sessions in the order of their numbers to spare itself the sorting of few.
     async with await db.execute(f"{_SELECT} WHERE s.state <> 'terminated' ORDER BY +s.number") as cursor:
         return [_session(row) async for row in cursor]
+
+
+async def places(db: aiosqlite.Connection) -> list[tuple[int, bool]]:
+    """Returns the number of the address of each session that is not terminated, and whether it has IPv6."""
+    rows = await db.execute_fetchall("SELECT address_offset, ipv6 FROM sessions WHERE state <> 'terminated'")
+    return [(offset, bool(ipv6)) for offset, ipv6 in rows]
 
 
 async def unfinished_of(db: aiosqlite.Connection, account_id: str) -> list[Session]:
@@ -177,10 +185,8 @@ def _row(s: Session, token_id: str | None) -> tuple[object, ...]:
     )
 
 
-async def delete_pending(db: aiosqlite.Connection, session_ids: Iterable[str]) -> None:
-    await db.executemany(
-        "DELETE FROM sessions WHERE id = ? AND state = 'pending'", [(session_id,) for session_id in session_ids]
-    )
+async def delete_pending(db: aiosqlite.Connection) -> None:
+    await db.execute("DELETE FROM sessions WHERE state = 'pending' AND state <> 'terminated'")
 
 
 async def take_back(db: aiosqlite.Connection, session_ids: Iterable[str]) -> None:
