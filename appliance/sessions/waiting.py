@@ -16,7 +16,8 @@ T = TypeVar("T")
 
 MOST_IN_BATCH = 256  # bounds how long the exit is locked; a message to the device holds as many peers
 
-GATHERED_S = 0.002  # bounds what a request may lose by waiting for others
+# Bounds what a request may lose by waiting for others: as long as they come so soon one after another, and in all.
+GAP_S, GATHERED_S = 0.002, 0.010
 
 
 class Waiting(Generic[T]):
@@ -59,7 +60,7 @@ class Queue:
         self._waiting: dict[Waiting[Any], None] = {}
         self._batch: list[Waiting[Any]] = []  # the last one that was cut
         self._due = False  # a batch is due, even without a request
-        self._gathered = asyncio.Event()  # as many wait as were in the last batch
+        self._arrived = asyncio.Event()  # a request has come
         self._serving: asyncio.Task[None] | None = None
 
     async def ask(self, request: Waiting[T], deadline: float) -> T:
@@ -68,8 +69,7 @@ class Queue:
         A request whose caller leaves before its batch is cut is not served; one that is being served is abandoned.
         """
         self._waiting[request] = None
-        if len(self._waiting) >= len(self._batch):
-            self._gathered.set()
+        self._arrived.set()
         self._begin()
         try:
             await asyncio.wait((request.answer,), timeout=max(0.0, deadline - asyncio.get_running_loop().time()))
@@ -110,12 +110,14 @@ class Queue:
 
     async def _gather(self) -> None:
         """Waits a moment for as many requests as the last batch had: clients that were answered together ask again
-        together, and what comes just after a batch has begun waits for two of them."""
-        if len(self._waiting) < len(self._batch):
-            self._gathered.clear()
-            with suppress(TimeoutError):
-                async with asyncio.timeout(GATHERED_S):
-                    await self._gathered.wait()
+        together, and each that comes just after a batch has begun would wait for two of them."""
+        clock = asyncio.get_running_loop().time
+        latest = clock() + GATHERED_S
+        with suppress(TimeoutError):
+            while len(self._waiting) < len(self._batch):
+                self._arrived.clear()
+                async with asyncio.timeout_at(min(clock() + GAP_S, latest)):
+                    await self._arrived.wait()
 
     def _cut(self) -> list[Waiting[Any]]:
         batch: dict[bytes, Waiting[Any]] = {}

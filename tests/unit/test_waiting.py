@@ -6,7 +6,7 @@ import asyncio
 import time
 from typing import TYPE_CHECKING, Any
 
-from appliance.sessions.waiting import GATHERED_S, Queue, Waiting
+from appliance.sessions.waiting import GAP_S, Queue, Waiting
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -67,4 +67,4 @@ def test_nobody_is_waited_for_long() -> None:
 
     sizes, seconds = asyncio.run(run())
     assert sizes == [CLIENTS, 1, 1]
-    assert GATHERED_S <= seconds < 5
+    assert GAP_S <= seconds < 5
