@@ -272,6 +272,30 @@ async def test_closing_while_the_subnet_changes(exit_: ExitUnderTest) -> None:
     assert exit_.rows("SELECT * FROM peers") == []
 
 
+@on_exit(TERMS)
+async def test_other_windows_after_a_commit_that_failed(exit_: ExitUnderTest) -> None:
+    """Where memory may differ from the store, it is read again before other windows are taken over."""
+    await (await exit_.client()).open()
+    for _ in range(3):
+        await exit_.tick(after=HOUR)
+    exit_.parts.live.mark_stale()
+    await exit_.parts.ticker.settle(parse_settings(CONFIG + OTHER_TERMS, {}, "host").tiers)
+    assert exit_.rows("SELECT counted_ms FROM peers") == [(3000 * HOUR,)]
+
+
+@on_exit(TERMS)
+async def test_another_tier_after_a_commit_that_failed(exit_: ExitUnderTest) -> None:
+    """So it is before another tier of an account is: half an hour was used of the window that had begun at 14:20."""
+    ada = await exit_.client(tier=Tier.FREE)
+    await ada.open()
+    for _ in range(5):
+        await exit_.tick(after=HOUR / 2)
+    exit_.parts.live.mark_stale()
+    await exit_.admin("UPDATE accounts SET tier = 'paid'")
+    await exit_.tick()
+    assert (await exit_.parts.services.quotas.of(ada.account)).seconds_used == HOUR // 2
+
+
 WEIGHTS = {"open": 5, "close": 2, "move": 5, "wait": 8, "be_away": 1, "reboot": 1, "set_clock": 2}
 WEIGHTS |= {"change_tier": 1, "change_terms": 1}
 
