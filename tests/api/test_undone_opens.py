@@ -160,6 +160,32 @@ async def test_asked_again_behind_a_stored_one(exit_: ExitUnderTest) -> None:
     assert exit_.rows("SELECT id, state, reason FROM sessions ORDER BY number") == states
 
 
+@on_exit(tunnel=Scripted)
+async def test_used_until_it_is_undone(exit_: ExitUnderTest) -> None:
+    """A stored replacement that the device keeps from being undone: what its client uses meanwhile is counted, and is
+    its predecessor's afterwards, on the invoice as well."""
+    ada, (text, raw) = await exit_.client(), new_key()
+    old = await ada.open(client_public_key=text)
+    exit_.tunnel.add_traffic(raw, rx=1000)
+    await exit_.tick(after=10)
+    async with gone(ada, client_public_key=text):
+        exit_.tunnel.before_apply = refuse  # type: ignore[attr-defined]  # Scripted
+    for _ in range(6):
+        exit_.tunnel.add_traffic(raw, rx=10**9, handshake_ns=exit_.clock.wall_ms * 10**6)
+        await exit_.tick(after=10)
+    exit_.tunnel.before_apply = lambda _: None  # type: ignore[attr-defined]
+    await settle(exit_)
+    exit_.tunnel.add_traffic(raw, rx=24)
+    await exit_.tick(after=7)
+    figures = (6 * 10**9 + 1024, 80_000)
+    assert exit_.rows("SELECT id, state FROM sessions") == [(old["id"], "live")]
+    assert exit_.rows("SELECT bytes_in, counted_ms FROM peers") == [figures]
+    assert exit_.rows("SELECT sum(bytes_in), sum(counted_ms) FROM usage_days") == [figures]
+    assert exit_.rows("SELECT session_id, bytes_in, seconds FROM invoice_lines") == [(old["id"], figures[0], 80)]
+    used = await exit_.parts.services.quotas.of(ada.account)
+    assert (used.bytes_used, used.seconds_used) == (figures[0], 80)
+
+
 @pytest.mark.parametrize("replaces", [False, True])
 @on_exit(tunnel=Scripted)
 async def test_closed_by_an_admin_before_it_is_undone(exit_: ExitUnderTest, *, replaces: bool) -> None:
