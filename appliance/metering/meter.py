@@ -157,7 +157,12 @@ class Meter:
         live, before = self._live, before or {}
         for key, quiet in unmoved_until.items():
             session, sample = before.get(key) or live.get(key), dump.peers.get(key)
-            if session is None or sample is None:
+            if session is None:
+                continue
+            if sample is None:
+                # A missing peer cannot be used: see `restart`.
+                if key in due and accounting.elapsed_ms(session, live.heartbeat):
+                    yield read_time(session, live.heartbeat)
                 continue
             # Each heartbeat is committed with all that had moved by then.
             reading = read_session(session, sample, live.baseline(key), dump.ifindex, now, quiet or live.heartbeat)

@@ -154,7 +154,7 @@ async def build(
 
     Raises ConfigError if live sessions cannot follow what was changed since the last start. Raises StoreUnavailable.
     """
-    await identity.adopt(store, settings.wireguard, exit_.public_key, clock.now().wall_ms)
+    await identity.adopt(store, settings, exit_.public_key, clock.now().wall_ms)
     addresses = await _take_up(store, AddressPool(settings.wireguard.subnet), egress, exit_)
     wakeup, tokens, node = Wakeup(), Tokens(store, clock), build_node(settings, host, clock)
     shared = session_assembly.share(settings, store, tunnel, addresses, exit_, clock, metrics, wakeup)

@@ -69,6 +69,7 @@ class Batch:
             try:
                 await self._reloading.if_stale()
                 await self._settle()
+                await self._reloading.if_stale()  # who is live instead of an undone replacement, the store knows
                 requests = cut()
                 await self._serve(requests)
             except StoreUnavailable as error:

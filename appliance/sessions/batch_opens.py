@@ -249,7 +249,7 @@ class BatchOpens:
         permits = await token_rows.permits(db, [(a.account.id, a.request.token_hash) for a in admitted])
         for a, permit in zip(admitted, permits, strict=True):
             if permit.usable and not permit.drained:
-                opened.append((a, self._live(a.session, seen, now)))
+                opened.append((a, self._live(a, seen, now)))
                 tokens.append(permit.token_id)
             else:
                 self._undo.add(a.session, a.replaced)
@@ -264,17 +264,19 @@ class BatchOpens:
         )
         return opened
 
-    def _live(self, session: Session, seen: Observation | None, now: Moment) -> Session:
-        """Returns the session as of when its peer was installed. `seen`: has the handshake that a kept peer had."""
-        peer = None if seen is None else seen.dump.peers.get(session.public_key)
+    def _live(self, a: Admitted, seen: Observation | None, now: Moment) -> Session:
+        """Returns the session as of when its peer was installed. `seen`: has the handshake that a kept peer had, and
+        until when its time was counted."""
+        peer = None if seen is None else seen.dump.peers.get(a.session.public_key)
+        counted_until = now if seen is None or a.replaced is None else seen.now
         return replace(
-            session,
+            a.session,
             state=State.LIVE,
             handshake_seen_ns=0 if peer is None else peer.last_handshake_ns,
             quiet_since_ms=now.boot_ms,
             quiet_boot_id=now.boot_id,
-            counted_until_ms=now.boot_ms,
-            counted_boot_id=now.boot_id,
+            counted_until_ms=counted_until.boot_ms,
+            counted_boot_id=counted_until.boot_id,
         )
 
     def committed(self, opened: Iterable[tuple[Admitted, Session]]) -> None:

@@ -4,39 +4,62 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from appliance.config.plans import Terms
+from appliance.domain import accounting
 from appliance.domain.entities import Reason, State
 from appliance.domain.errors import ConfigError
+from appliance.metering.spending import Spending
 from appliance.network.wireguard.keys import encode
+from appliance.store.live import LiveSessions
+from appliance.store.queries import accounts as account_rows
+from appliance.store.queries import invoices, peers
 from appliance.store.queries import node as node_row
-from appliance.store.queries import peers
 from appliance.store.queries import sessions as rows
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
-    from appliance.config.load import WireGuardSettings
+    import aiosqlite
+
+    from appliance.config.settings import Settings
+    from appliance.domain.clock import Moment
+    from appliance.domain.entities import Session
     from appliance.store.database import Store
     from appliance.store.queries.node import NodeRow
 
 NAMED_AT_MOST = 5
 
 
-async def adopt(store: Store, settings: WireGuardSettings, public_key: bytes, wall_ms: int) -> None:
+async def adopt(store: Store, settings: Settings, public_key: bytes, wall_ms: int) -> None:
     """Stores what the exit is now. Raises ConfigError, and changes nothing, if that would strand live sessions."""
-    subnet6 = "" if settings.subnet6 is None else str(settings.subnet6)
+    wireguard = settings.wireguard
+    subnet6 = "" if wireguard.subnet6 is None else str(wireguard.subnet6)
     async with store.write() as db:
         before = await node_row.read(db)
-        changes = list(_changes(before, settings.interface, str(settings.subnet), subnet6, public_key))
+        changes = list(_changes(before, wireguard.interface, str(wireguard.subnet), subnet6, public_key))
         if before.interface is not None and changes:
             unfinished = await rows.unfinished(db)
             live = [s.id for s in unfinished if s.state is State.LIVE]
             if live:
                 raise ConfigError(_refusal(changes, live))
-            # Closing sessions end here: their peers and addresses went with what was changed.
             closing = [s for s in unfinished if s.state is State.CLOSING]
-            await rows.mark_terminated(db, [(s.id, s.reason or Reason.ADMIN, wall_ms) for s in closing])
-            await peers.drop(db, [s.address_offset for s in closing])
-        await node_row.set_identity(db, settings.interface, str(settings.subnet), subnet6, public_key)
+            await _end(db, closing, Terms(settings), before.heartbeat, wall_ms)
+        await node_row.set_identity(db, wireguard.interface, str(wireguard.subnet), subnet6, public_key)
+
+
+async def _end(
+    db: aiosqlite.Connection, closing: Sequence[Session], terms: Terms, heartbeat: Moment, wall_ms: int
+) -> None:
+    """Ends closing sessions: their peers and addresses went with what was changed. Time counts up to the heartbeat."""
+    live = LiveSessions()
+    live.load(closing, {}, await account_rows.of_unfinished_sessions(db), heartbeat)
+    count = Spending(live, terms).count(accounting.uncounted(closing, heartbeat, heartbeat), lambda _: heartbeat)
+    await peers.add_readings(db, count.readings)
+    await account_rows.put_windows(db, count.accounts.values())
+    await invoices.add_readings(db, count.readings)
+    await rows.mark_terminated(db, [(s.id, s.reason or Reason.ADMIN, wall_ms) for s in closing])
+    await invoices.end(db, [(s.id, wall_ms) for s in closing])
+    await peers.drop(db, [s.address_offset for s in closing])
 
 
 def _changes(before: NodeRow, interface: str, subnet: str, subnet6: str, public_key: bytes) -> Iterator[str]:

@@ -6,6 +6,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from msgspec.structs import replace
+
+from appliance.domain.errors import StoreUnavailable
 from appliance.store.queries import accounts as account_rows
 from appliance.store.queries import node as node_row
 from appliance.store.queries import peers
@@ -49,12 +52,30 @@ class Reloading:
         records = self._records
         self._tokens.forget()
         found = await self._read()
-        # What was used so far belongs to the windows of the tier that accounts had so far.
-        if records.live.in_sync and await records.meter.settle_moved(found.accounts):
+        if await self._settle_moved(found):
             found = await self._read()
         self._correct_pool(found.sessions)
         records.live.load(found.sessions, found.baselines, found.accounts, found.heartbeat)
         await records.meter.catch_up()
+
+    async def _settle_moved(self, found: _Found) -> bool:
+        """Counts what accounts that have another tier now have used so far, into the windows of the one that they had.
+
+        Returns whether anything was counted.
+        """
+        live = self._records.live
+        had = {account.id: account.tier for account in live.owners()}
+        moved = any(had.get(account.id, account.tier) is not account.tier for account in found.accounts)
+        if not moved:
+            return False
+        if not live.in_sync:
+            accounts = [replace(account, tier=had.get(account.id, account.tier)) for account in found.accounts]
+            live.load(found.sessions, found.baselines, accounts, found.heartbeat)
+        try:
+            return await self._records.meter.settle_moved(found.accounts)
+        except StoreUnavailable:
+            live.mark_stale()
+            raise
 
     async def _read(self) -> _Found:
         async with self._records.committing() as db:

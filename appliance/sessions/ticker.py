@@ -125,11 +125,11 @@ class Ticker:
         Does not raise: without that, time since the last sweep counts into the new windows.
         """
         async with self._exit_lock:
-            if self._records.live.in_sync:
-                try:
-                    await self._records.meter.settle(tiers)
-                except StoreUnavailable as error:
-                    log.warning("session time counts into new windows: %s: %s", error, error.__cause__)
+            try:
+                await self._reloading.if_stale()
+                await self._records.meter.settle(tiers)
+            except StoreUnavailable as error:
+                log.warning("session time counts into new windows: %s: %s", error, error.__cause__)
 
     def _report(self, fault: str | None) -> None:
         self.failed_ticks += fault is not None

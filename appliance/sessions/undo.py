@@ -5,12 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from appliance.domain import accounting
+from appliance.domain.accounting import Reading
+from appliance.domain.clock import Moment
+from appliance.domain.entities import State
 from appliance.network.wireguard.tunnel import PutPeer, RemovePeer
 from appliance.store.queries import invoices, peers
 from appliance.store.queries import sessions as rows
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     import aiosqlite
 
@@ -81,13 +85,18 @@ class Undo:
         failed = [self._failed[key] for key in keys]
         if not failed:
             return
-        ids = [f.session.id for f in failed]
-        reasons = await rows.closing_reasons(db, ids)
-        await rows.take_back(db, ids)
-        await invoices.take_back(db, ids)
-        replaced = [(f.replaced.id, reasons.get(f.session.id)) for f in failed if f.replaced is not None]
-        await rows.bring_back(db, replaced, self._records.clock.now())
-        await invoices.bring_back(db, [session_id for session_id, _ in replaced])
+        stored = await rows.by_ids(db, [f.session.id for f in failed])
+        # One that has ended, as others do, is not undone any more.
+        ended = {session_id for session_id, session in stored.items() if session.state is State.TERMINATED}
+        failed = [f for f in failed if f.session.id not in ended]
+        stored = {session_id: session for session_id, session in stored.items() if session_id not in ended}
+        await rows.take_back(db, stored)
+        await invoices.take_back(db, stored)
+        replacing = {f.replaced.id: stored.get(f.session.id) for f in failed if f.replaced is not None}
+        reasons = [(session_id, None if new is None else new.reason) for session_id, new in replacing.items()]
+        await rows.bring_back(db, reasons, self._records.clock.now())
+        await invoices.bring_back(db, replacing)
+        await _hand_back(db, {session_id: new for session_id, new in replacing.items() if new is not None})
         await peers.drop(db, [f.session.address_offset for f in failed])
 
     def undone(self, public_keys: Iterable[bytes]) -> None:
@@ -102,3 +111,18 @@ class Undo:
                 self._quarantine.add(failed.session.address_offset)
             elif known:
                 live.mark_stale()
+
+
+async def _hand_back(db: aiosqlite.Connection, replacing: Mapping[str, Session]) -> None:
+    """Counts what replacements have used as their predecessors' (by id): the same client has used the same peer.
+
+    Their accounts' windows have counted it already.
+    """
+    readings = []
+    for session_id, session in (await rows.by_ids(db, replacing)).items():
+        new = replacing[session_id]
+        used, begun = accounting.capped(session, accounting.total(new)), new.created_at
+        after = accounting.counted(session, used, Moment(0, new.counted_until_ms, new.counted_boot_id))
+        readings.append(Reading(used, begun, begun + used.time_ms, after, None))
+    await peers.add_readings(db, readings)
+    await invoices.add_readings(db, readings)

@@ -36,7 +36,8 @@ TERMS = (
 OTHER_TERMS = TERMS.replace('"5h"', '"50m"').replace('"1h"', '"7h"')
 PAGE = 4096 + 24  # a frame of the WAL. https://www.sqlite.org/fileformat2.html#the_write_ahead_log
 MANY = 2000
-ROOM = f'subnet = "10.101.0.0/16"\n{PRICES}[tiers.paid]\n{UNLIMITED}'
+PRICED = f"{PRICES}[tiers.paid]\n{UNLIMITED}"
+ROOM = f'subnet = "10.101.0.0/16"\n{PRICED}'
 MORE = """
 WITH RECURSIVE n (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < ?)
 INSERT INTO sessions (id, account_id, tier, region, public_ip, public_key, address_offset, ipv6, state, created_at,
@@ -232,6 +233,67 @@ async def test_written_in_sweeps(exit_: ExitUnderTest, show: Callable[[str], Non
     steps = [after - before for before, after in pairwise([0, *swept])]
     assert steps == [*[meter.SWEPT_AT_ONCE] * (MANY // meter.SWEPT_AT_ONCE), 0, 0]
     assert pages < MANY / 2
+
+
+@on_exit(PRICED)
+async def test_closed_while_its_peer_is_missing(exit_: ExitUnderTest) -> None:
+    """Another program has removed the peer, and the client ends its session before the peer is restored: the hours that
+    have not been written count, up to when the peer may have been missing."""
+    ada, (text, raw) = await exit_.client(), new_key()
+    opened = await ada.open(client_public_key=text)
+    for _ in range(5):
+        await exit_.tick(after=HOUR)
+    del exit_.tunnel.interface.peers[raw]
+    exit_.clock.advance(0.5)
+    assert (await ada.delete(opened["id"])).status_code == 200
+    assert exit_.rows("SELECT state, counted_ms FROM sessions") == [("terminated", 5000 * HOUR)]
+    assert exit_.rows("SELECT seconds FROM invoice_lines") == [(5 * HOUR,)]
+
+
+@on_exit(PRICED)
+async def test_closing_while_the_subnet_changes(exit_: ExitUnderTest) -> None:
+    """Sessions that were closing when the server was killed end where another subnet is taken over: time that has not
+    been written counts up to the last heartbeat, for their account and on an invoice whose lines end."""
+    ada = await exit_.client()
+    await ada.open()
+    for _ in range(5):
+        await exit_.tick(after=HOUR)
+    await exit_.stop()
+    with sqlite3.connect(exit_.path) as db:
+        db.execute("UPDATE sessions SET state = 'closing', reason = 'admin'")
+    db.close()
+    exit_.settings = parse_settings(f'{CONFIG}subnet = "10.99.0.0/16"\n{PRICED}', {}, "host")
+    exit_.tunnel = type(exit_.tunnel)(exit_.tunnel.interface)
+    exit_.clock.advance(HOUR)
+    await exit_.start()
+    assert exit_.rows("SELECT state, counted_ms FROM sessions") == [("terminated", 5000 * HOUR)]
+    assert exit_.rows("SELECT seconds, ended_at FROM invoice_lines") == [(5 * HOUR, exit_.clock.wall_ms)]
+    assert (await exit_.parts.services.quotas.of(ada.account)).seconds_used == 5 * HOUR
+    assert exit_.rows("SELECT * FROM peers") == []
+
+
+@on_exit(TERMS)
+async def test_other_windows_after_a_commit_that_failed(exit_: ExitUnderTest) -> None:
+    """Where memory may differ from the store, it is read again before other windows are taken over."""
+    await (await exit_.client()).open()
+    for _ in range(3):
+        await exit_.tick(after=HOUR)
+    exit_.parts.live.mark_stale()
+    await exit_.parts.ticker.settle(parse_settings(CONFIG + OTHER_TERMS, {}, "host").tiers)
+    assert exit_.rows("SELECT counted_ms FROM peers") == [(3000 * HOUR,)]
+
+
+@on_exit(TERMS)
+async def test_another_tier_after_a_commit_that_failed(exit_: ExitUnderTest) -> None:
+    """So it is before another tier of an account is: half an hour was used of the window that had begun at 14:20."""
+    ada = await exit_.client(tier=Tier.FREE)
+    await ada.open()
+    for _ in range(5):
+        await exit_.tick(after=HOUR / 2)
+    exit_.parts.live.mark_stale()
+    await exit_.admin("UPDATE accounts SET tier = 'paid'")
+    await exit_.tick()
+    assert (await exit_.parts.services.quotas.of(ada.account)).seconds_used == HOUR // 2
 
 
 WEIGHTS = {"open": 5, "close": 2, "move": 5, "wait": 8, "be_away": 1, "reboot": 1, "set_clock": 2}

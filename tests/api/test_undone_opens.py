@@ -19,19 +19,28 @@ if TYPE_CHECKING:
 
     import httpx
 
-    from appliance.network.wireguard.tunnel import PeerChange
+    from appliance.network.wireguard.tunnel import Dump, PeerChange
 
 
 class Scripted(FakeTunnel):
-    """`before_apply` is called with each message; it may raise."""
+    """`before_apply` is called with each message; it may raise. While `dumps` is cleared, what reads counters waits."""
 
     def __init__(self, interface: FakeInterface | None = None) -> None:
         super().__init__(interface)
+        self.dumps = asyncio.Event()
+        self.dumps.set()
+        self.dumping = False
         self.before_apply: Callable[[Sequence[PeerChange]], None] = lambda _: None
 
     async def apply(self, changes: Sequence[PeerChange]) -> None:
         self.before_apply(changes)
         await super().apply(changes)
+
+    async def dump(self) -> Dump:
+        self.dumping = True
+        await self.dumps.wait()
+        self.dumping = False
+        return await super().dump()
 
 
 async def ask(client: Client, **fields: object) -> httpx.Response:
@@ -52,6 +61,21 @@ async def given_up(client: Client, **fields: object) -> AsyncIterator[None]:
     assert (await asking).status_code == 503
     yield
     exit_.tunnel.gate.set()
+
+
+@asynccontextmanager
+async def gone(client: Client, **fields: object) -> AsyncIterator[None]:
+    """A POST whose client goes while the counters are read, after which its session is stored; what the block asks
+    waits behind it."""
+    tunnel = client.exit_.tunnel
+    assert isinstance(tunnel, Scripted)
+    tunnel.dumps.clear()
+    asking = asyncio.create_task(ask(client, **fields))
+    await until(lambda: tunnel.dumping, "its batch is at the tunnel")
+    asking.cancel()
+    await asyncio.wait({asking})
+    yield
+    tunnel.dumps.set()
 
 
 async def settle(exit_: ExitUnderTest) -> None:
@@ -105,6 +129,61 @@ async def test_what_moves_meanwhile_is_the_predecessors(exit_: ExitUnderTest) ->
     for table in ("invoice_lines", "usage_days"):
         found = exit_.rows(f"SELECT session_id, sum(bytes_in) FROM {table} GROUP BY 1 ORDER BY 2 DESC")  # noqa: S608
         assert found == [(old["id"], 1500), (other["id"], 0)]
+
+
+@on_exit(tunnel=Scripted)
+async def test_the_predecessor_of_a_stored_one_is_ended(exit_: ExitUnderTest) -> None:
+    """DELETE of a session behind its replacement, which is stored and then undone: answered with 200, it has ended."""
+    ada, (text, raw) = await exit_.client(), new_key()
+    old = await ada.open(client_public_key=text)
+    async with gone(ada, client_public_key=text):
+        ending = asyncio.create_task(end(ada, old["id"]))
+        await until(lambda: exit_.parts.queue._waiting, "it waits for the next batch")
+    ended = await ending
+    assert (ended.status_code, raw in exit_.tunnel.peers) == (200, False)
+    await settle(exit_)
+    assert exit_.rows("SELECT state, reason FROM sessions") == [("terminated", "closed")]
+
+
+@on_exit(tunnel=Scripted)
+async def test_asked_again_behind_a_stored_one(exit_: ExitUnderTest) -> None:
+    """A client that goes and asks again with its key, which has a session: the new one replaces that."""
+    ada, (text, _) = await exit_.client(), new_key()
+    old = await ada.open(client_public_key=text)
+    async with gone(ada, client_public_key=text):
+        again = asyncio.create_task(ask(ada, client_public_key=text))
+        await until(lambda: exit_.parts.queue._waiting, "it waits for the next batch")
+    new = await again
+    assert new.status_code == 201
+    await settle(exit_)
+    states = [(old["id"], "terminated", "replaced"), (new.json()["id"], "live", None)]
+    assert exit_.rows("SELECT id, state, reason FROM sessions ORDER BY number") == states
+
+
+@on_exit(tunnel=Scripted)
+async def test_used_until_it_is_undone(exit_: ExitUnderTest) -> None:
+    """A stored replacement that the device keeps from being undone: what its client uses meanwhile is counted, and is
+    its predecessor's afterwards, on the invoice as well."""
+    ada, (text, raw) = await exit_.client(), new_key()
+    old = await ada.open(client_public_key=text)
+    exit_.tunnel.add_traffic(raw, rx=1000)
+    await exit_.tick(after=10)
+    async with gone(ada, client_public_key=text):
+        exit_.tunnel.before_apply = refuse  # type: ignore[attr-defined]  # Scripted
+    for _ in range(6):
+        exit_.tunnel.add_traffic(raw, rx=10**9, handshake_ns=exit_.clock.wall_ms * 10**6)
+        await exit_.tick(after=10)
+    exit_.tunnel.before_apply = lambda _: None  # type: ignore[attr-defined]
+    await settle(exit_)
+    exit_.tunnel.add_traffic(raw, rx=24)
+    await exit_.tick(after=7)
+    figures = (6 * 10**9 + 1024, 80_000)
+    assert exit_.rows("SELECT id, state FROM sessions") == [(old["id"], "live")]
+    assert exit_.rows("SELECT bytes_in, counted_ms FROM peers") == [figures]
+    assert exit_.rows("SELECT sum(bytes_in), sum(counted_ms) FROM usage_days") == [figures]
+    assert exit_.rows("SELECT session_id, bytes_in, seconds FROM invoice_lines") == [(old["id"], figures[0], 80)]
+    used = await exit_.parts.services.quotas.of(ada.account)
+    assert (used.bytes_used, used.seconds_used) == (figures[0], 80)
 
 
 @pytest.mark.parametrize("replaces", [False, True])

@@ -114,6 +114,12 @@ async def by_id(db: aiosqlite.Connection, session_id: str) -> Session | None:
     return next(iter(await _fetch(db, "WHERE s.id = ?", (session_id,))), None)
 
 
+async def by_ids(db: aiosqlite.Connection, session_ids: Iterable[str]) -> dict[str, Session]:
+    """Returns those of the sessions that there are, by id."""
+    found = await _fetch(db, "WHERE s.id IN (SELECT value FROM json_each(?))", (json.dumps(list(session_ids)),))
+    return {session.id: session for session in found}
+
+
 async def ids_like(db: aiosqlite.Connection, start: str, most: int) -> list[str]:
     """Returns up to `most` ids that begin like this, with or without their prefix; pending sessions have none yet."""
     rows = await db.execute_fetchall(IDS_LIKE, ids.beginning(start, ids.SESSION_PREFIX) | {"most": most})
@@ -235,17 +241,8 @@ async def mark_terminated(db: aiosqlite.Connection, ended: Iterable[tuple[str, R
     await db.executemany(_TERMINATE, [(when, reason, session_id) for session_id, reason, when in ended])
 
 
-async def closing_reasons(db: aiosqlite.Connection, session_ids: Iterable[str]) -> dict[str, str]:
-    """Returns why those of the sessions close that do, by id."""
-    sql = "SELECT id, reason FROM sessions WHERE state = 'closing' AND id IN (SELECT value FROM json_each(?))"
-    return {row["id"]: row["reason"] for row in await db.execute_fetchall(sql, (json.dumps(list(session_ids)),))}
-
-
 async def bring_back(db: aiosqlite.Connection, replaced: Iterable[tuple[str, str | None]], now: Moment) -> None:
-    """Makes sessions (id, why it is to close) what they were before they were replaced.
-
-    Their time since then was another's.
-    """
+    """Makes sessions (id, why it is to close) what they were before they were replaced, counted until now."""
     replaced = list(replaced)
     await peers.bring_back(db, [session_id for session_id, _ in replaced], now)
     await db.executemany(

@@ -49,6 +49,7 @@ STEPS = (-13 * HOUR, -2 * HOUR, -HOUR, -1, 1, HOUR, 3 * HOUR, 26 * HOUR)
 SIZES = (0, 0, 1, 700, 1500, 9000, 50_000, 2**20, 2**31 + 7, 2**40)
 MOST_OPERATIONS = 45  # of one action; those that are shorter are not cut
 REBUILDS = 3
+UNDONE_WITHIN = 50  # batches; those whose statements or changes fail as well
 
 
 class Step(NamedTuple):
@@ -68,6 +69,8 @@ class Steps:
         self.ticked = False
         self.whole = False
         self._random = Random(0)  # noqa: S311 (a test's choices)
+        self._leaving = False
+        self._clients: list[asyncio.Task[object]] = []  # those that may leave
 
     async def do(self, step: Step) -> None:
         self._random = Random(step.seed)  # noqa: S311
@@ -99,6 +102,22 @@ class Steps:
         """Several at once, while time passes and clients send."""
         await self._together(self._actions(self._random.randint(2, 5)), busy=True)
 
+    async def leave(self) -> None:
+        """Clients go while their requests are served: of those that are not answered nothing is left."""
+        self._clients.clear()
+        self._leaving = True
+        try:
+            await self._together(self._actions(self._random.randint(2, 6)), busy=True)
+        finally:
+            self._leaving = False
+        parts = self.world.parts
+        for _ in range(UNDONE_WITHIN):
+            if parts is None or not self._has_to_undo():
+                break
+            parts.ticker._ending.go_on()
+            await parts.queue.settled()
+            await asyncio.sleep(0)
+
     async def crash(self) -> None:
         """The process dies in the middle of something; later there is another one, which may die as well."""
         many = 1 if self._random.random() < 0.7 else self._random.randint(2, 3)
@@ -120,13 +139,26 @@ class Steps:
 
     def _actions(self, many: int) -> list[Callable[[Parts], Coroutine[None, None, object]]]:
         choices = [
-            self._open,
-            self._replace,
-            self._close,
+            self._client(self._open),
+            self._client(self._replace),
+            self._client(self._close),
             lambda parts: parts.ticker.tick(whole=True),
             lambda parts: parts.ticker.tick(whole=False),
         ]
         return self._random.choices(choices, (2, 2, 1, 3, 2), k=many)
+
+    def _client(
+        self, action: Callable[[Parts], Coroutine[None, None, object]]
+    ) -> Callable[[Parts], Coroutine[None, None, object]]:
+        """The same of a client that may leave."""
+
+        async def run(parts: Parts) -> object:
+            task = asyncio.current_task()
+            assert task is not None
+            self._clients.append(task)
+            return await action(parts)
+
+        return run
 
     async def _open(self, parts: Parts) -> None:
         account = await self.world.account(self._random.choice(NAMES))
@@ -172,6 +204,8 @@ class Steps:
     def _meanwhile(self) -> int:
         """While one operation runs: now and then time passes, and somebody sends."""
         luck = self._random.random()
+        if self._leaving and self._clients and luck > 0.85:
+            self._random.choice(self._clients).cancel()
         if luck < 0.06:
             self.world.host.run(self._random.choice((1, 3, 20)))
         elif luck < 0.14:
@@ -294,7 +328,8 @@ async def _until_it_dies(process: Process, queue: Queue, actions: list[Coroutine
     pending: set[asyncio.Future[object]] = set(tasks)
     while pending and not process.dead:
         batches = set() if queue._serving is None or queue._serving.done() else {queue._serving}
-        await asyncio.wait(pending | batches, return_when=asyncio.FIRST_COMPLETED)
+        # A batch may begin meanwhile, and die: nothing else would tell.
+        await asyncio.wait(pending | batches, timeout=0.01, return_when=asyncio.FIRST_COMPLETED)
         pending = {task for task in pending if not task.done()}
     if not process.dead:
         await queue.settled()
@@ -321,6 +356,7 @@ WEIGHTS = {
     "close": 3,
     "tick": 22,
     "busy": 8,
+    "leave": 12,
     "crash": 14,
     "restart": 3,
     "traffic": 18,
