@@ -111,8 +111,14 @@ async def _serve(read_settings: Callable[[], Settings], environ: Mapping[str, st
         listening = listeners.bind(settings, stack)
         certificate = _certificate(settings)
         host_clock, metrics = ServiceClock(HostClock()), Metrics()
-        host = await _open_host(settings, state, environ.get(WIREGUARD_GO_UNIT), host_clock, metrics, stack)
         systemd.status("starting: checking the store")
+        # It takes as long as the store is large; meanwhile the host is looked at, which writes nothing to it.
+        checking = asyncio.create_task(asyncio.to_thread(integrity.check, state.store))
+        try:
+            host = await _open_host(settings, state, environ.get(WIREGUARD_GO_UNIT), host_clock, metrics, stack)
+        finally:
+            await asyncio.wait([checking])
+        checking.result()
         store = await _open_store(state, metrics, stack)
         clock = await _believed_clock(store, host_clock)
         parts = await _build_parts(host, store, clock, metrics)
@@ -195,8 +201,7 @@ def _make_room_for_flows(host: _Host) -> None:
 
 
 async def _open_store(state: StateDir, metrics: Metrics, stack: AsyncExitStack) -> Store:
-    """Checks the store, or creates it, and opens it; it is closed with `stack`."""
-    await asyncio.to_thread(integrity.check, state.store)
+    """Opens the store, which was checked, or creates it; it is closed with `stack`."""
     state.create_store()
     store = await Store.open(state.store, observer=metrics.store_used)
     stack.push_async_callback(store.close)

@@ -58,6 +58,7 @@ def an_exit(backend: str) -> Iterator[RealExit]:
     with tempfile.TemporaryDirectory(prefix="bench-") as folder, real_exit(Path(folder), backend) as exit_:
         exit_.environment["WG_APPLIANCE_WIREGUARD_SUBNET"] = "10.101.0.0/16"
         exit_.environment["WG_APPLIANCE_METER_INTERVAL"] = "10s"
+        exit_.environment.pop("PYTHONDONTWRITEBYTECODE", None)  # an installed program's modules are compiled
         exit_.command("init")
         yield exit_
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import time
+from functools import partial
 from typing import TYPE_CHECKING
 
 from appliance.domain.errors import TunnelError
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 KIND = "tun"  # what rtnetlink calls such an interface
 UP_TIMEOUT_S = 10.0
 VANISH_TIMEOUT_S = 5.0
+# Peers in one request: it takes wireguard-go up to half a millisecond for each, all before it answers.
+AT_ONCE = 1000
 
 
 class UserspaceDevice:
@@ -37,6 +40,7 @@ class UserspaceDevice:
         self.interface_name = interface_name
         self._unit = unit
         self._process = WireguardGo(interface_name, log_path)
+        self._is_new = False  # whether this interface was made here, and has had no peers yet
 
     def link(self) -> Link | None:
         self._process.reap()
@@ -46,6 +50,7 @@ class UserspaceDevice:
     def change_link(self, change: LinkChange) -> None:
         before = self.link()
         if change.create and before is None:
+            self._is_new = True
             if self._unit is None:
                 self._await_vanished()
                 self._process.start()
@@ -70,8 +75,12 @@ class UserspaceDevice:
         return answer.dump(ifindex)
 
     def apply(self, changes: Sequence[PeerChange]) -> None:
-        if changes:
-            send_batches(self.interface_name, [changes], self._set_peers)
+        if not changes:
+            return
+        pieces = (changes[first : first + AT_ONCE] for first in range(0, len(changes), AT_ONCE))
+        # To remove a peer that is not there, wireguard-go makes it first, which is most of what adding one takes.
+        is_new, self._is_new = self._is_new, False
+        send_batches(self.interface_name, pieces, partial(self._set_peers, is_new=is_new))
 
     def delete(self) -> None:
         process = self._process.process()
@@ -88,8 +97,8 @@ class UserspaceDevice:
     def close(self) -> None:
         self._process.reap()
 
-    def _set_peers(self, changes: Sequence[PeerChange], again: bool) -> None:
-        self._process.ask(uapi.peers_request(changes, again=again))
+    def _set_peers(self, changes: Sequence[PeerChange], again: bool, *, is_new: bool) -> None:
+        self._process.ask(uapi.peers_request(changes, again=again or is_new))
 
     def _await_vanished(self) -> None:
         """Waits until the interface is gone: a killed wireguard-go stops answering a moment before."""
