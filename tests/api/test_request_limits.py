@@ -7,11 +7,11 @@ import tracemalloc
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
+from throttled import utils as throttled_clock
 
 from appliance.config.load import parse_settings
 from appliance.domain.errors import TooManyRequests
 from appliance.domain.tiers import Tier
-from appliance.server.api import request_rates
 from appliance.server.api.client_address import Sources
 from appliance.server.api.rate_limits import MOST_KEPT, RequestLimits
 from tests.support.api.answers import refused
@@ -42,7 +42,7 @@ class Seconds:
 @pytest.fixture(autouse=True)
 def seconds(monkeypatch: pytest.MonkeyPatch) -> Seconds:
     clock = Seconds()
-    monkeypatch.setattr(request_rates, "monotonic", clock)
+    monkeypatch.setattr(throttled_clock, "now_mono_f", clock)
     return clock
 
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from tests.support.cli.command_line import CommandLine
 
 HEAVY = (
-    *("litestar", "aiosqlite", "pyroute2", "cryptography", "cffi", "_cffi_backend", "uvicorn"),
+    *("litestar", "aiosqlite", "pyroute2", "cryptography", "cffi", "_cffi_backend", "uvicorn", "throttled"),
     *("asyncio", "sqlite3", "jinja2"),
 )
 
