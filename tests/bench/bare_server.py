@@ -27,7 +27,9 @@ def main(path: str, body: bytes) -> None:
         listener.bind(path)
         listener.listen(64)
         app = Litestar([get_session], openapi_config=None, logging_config=None)
-        uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False, timeout_keep_alive=60)).run(sockets=[listener])
+        uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False, timeout_keep_alive=60)).run(
+            sockets=[listener]
+        )
 
 
 if __name__ == "__main__":
