@@ -31,9 +31,8 @@ class Bill(Struct, frozen=True):
 
 def days_of(reading: Reading) -> list[tuple[str, Amount]]:
     """Divides the reading over days; they add up to its amount."""
-    # A session's time never starts before the session, even if the clock was set in between.
-    least_ms = min(reading.after.created_at, reading.end_ms)
-    start_ms = max(reading.start_ms, least_ms)
+    # A clock that was set back may label some of it as before the session: in whatever parts it is counted.
+    start_ms = reading.start_ms
     if reading.moved_ms is None or reading.moved_ms <= start_ms:
         return list(by_day(reading.amount, start_ms, reading.end_ms))
     time = by_day(Amount(time_ms=reading.amount.time_ms), start_ms, reading.end_ms)

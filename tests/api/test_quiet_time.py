@@ -296,6 +296,21 @@ async def test_another_tier_after_a_commit_that_failed(exit_: ExitUnderTest) -> 
     assert (await exit_.parts.services.quotas.of(ada.account)).seconds_used == HOUR // 2
 
 
+@on_exit(PRICED)
+async def test_set_back_after_it_was_opened(exit_: ExitUnderTest) -> None:
+    """A session that is older, by the clock as it was, than by the one that was set back: its days are what they would
+    be, had it been counted all the time."""
+    await exit_.tick(after=8 * HOUR + 40 * 60)  # it is 23:00
+    ada = await exit_.client()
+    opened = await ada.open()
+    exit_.clock.step(-3 * HOUR)
+    await exit_.tick(after=1)
+    await exit_.tick(after=5 * HOUR)
+    assert (await ada.delete(opened["id"])).status_code == 200
+    days = exit_.rows("SELECT day, counted_ms / 1000 FROM usage_days ORDER BY day")
+    assert days == [("2026-09-21", 4 * HOUR), ("2026-09-22", HOUR + 1)]
+
+
 WEIGHTS = {"open": 5, "close": 2, "move": 5, "wait": 8, "be_away": 1, "reboot": 1, "set_clock": 2}
 WEIGHTS |= {"change_tier": 1, "change_terms": 1}
 
