@@ -136,7 +136,9 @@ def unspent(sessions: Iterable[Session], heartbeat: Moment, now: Moment) -> list
     if is_relabelled(heartbeat, now):
         return [reading.use for reading in uncounted(sessions, heartbeat, now)]
     ends = ((s, now if s.counted_boot_id == now.boot_id else heartbeat) for s in sessions)
-    return sorted((use(running(s, end), end) for s, end in ends), key=lambda spent: spent.start_ms)
+    times = ((elapsed_ms(s, end), end) for s, end in ends)
+    uses = [Use(0, time_ms, end.wall_ms - time_ms, end.wall_ms) for time_ms, end in times if time_ms]
+    return sorted(uses, key=lambda spent: spent.start_ms)
 
 
 def read_time(session: Session, upto: Moment, resume: Moment | None = None) -> Reading:

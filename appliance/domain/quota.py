@@ -66,11 +66,12 @@ def measure(account: Account, tier: TierLimits, running: Sequence[Use], now_ms: 
     """Computes the account's quota. `running`: what its sessions used and the account's windows do not count yet."""
     used = account.windows.spend(tier, running)
     traffic_ms, time_ms = tier.bytes_window * 1000, tier.seconds_window * 1000
+    traffic, time = windows.at(used.traffic, traffic_ms, now_ms), windows.at(used.time, time_ms, now_ms)
     return Quota(
-        bytes_used=windows.at(used.traffic, traffic_ms, now_ms).used,
+        bytes_used=traffic.used,
         bytes_limit=tier.bytes_limit,
-        bytes_resets_at=windows.resets_at(used.traffic, traffic_ms, now_ms),
-        time_used_ms=windows.at(used.time, time_ms, now_ms).used,
+        bytes_resets_at=windows.ends_at(traffic, traffic_ms, now_ms),
+        time_used_ms=time.used,
         seconds_limit=tier.seconds_limit,
-        seconds_resets_at=windows.resets_at(used.time, time_ms, now_ms),
+        seconds_resets_at=windows.ends_at(time, time_ms, now_ms),
     )

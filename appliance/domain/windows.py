@@ -51,7 +51,7 @@ class Windows(Struct, frozen=True, gc=False):
         """Returns the windows with these uses counted, which are in the order in which they began."""
         traffic, time = self.traffic, self.time
         # Of uses with bytes, none is from before the wall clock was set: the order of their labels is theirs.
-        for use in sorted(uses, key=_moved_ms) if len(uses) > 1 else uses:
+        for use in sorted((use for use in uses if use.total_bytes), key=_moved_ms):
             traffic = spend(traffic, tier.bytes_window * 1000, use.total_bytes, _moved_ms(use), use.end_ms)
         for use in uses:
             time = spend(time, tier.seconds_window * 1000, use.time_ms, use.start_ms, use.end_ms)
@@ -88,7 +88,11 @@ def turns(window: Window, length_ms: int, upto_ms: int) -> bool:
 
 def resets_at(window: Window, length_ms: int, now_ms: int) -> int:
     """Returns when the open window ends or, with none open, when a window opened now would end."""
-    current = at(window, length_ms, now_ms)
+    return ends_at(at(window, length_ms, now_ms), length_ms, now_ms)
+
+
+def ends_at(current: Window, length_ms: int, now_ms: int) -> int:
+    """Returns the same of a window that is as of `now_ms`."""
     return (now_ms if current.opened_at is None else current.opened_at) + length_ms
 
 

@@ -37,6 +37,7 @@ class Enforcement:
         self._due_ms = 0  # CLOCK_BOOTTIME
         self._bytes_left: PriorityMap[str] = PriorityMap()  # of limited accounts, as last measured
         self._time_ends: PriorityMap[str] = PriorityMap()  # CLOCK_BOOTTIME, if their sessions run on
+        self._measured: dict[str, int] = {}  # how many sessions these two were computed from
         self._basis: tuple[int, object] | None = None  # the load and the terms that these two were computed from
         self._wall_ahead_ms: int | None = None  # of CLOCK_BOOTTIME, at the last look
 
@@ -80,20 +81,34 @@ class Enforcement:
     # Accounts -----------------------------------------------------------------------------------------
 
     def _to_measure(self, seen: Observation | None, now: Moment) -> Iterable[Account]:
-        """Returns the limited accounts that have used something since they were last measured, or whose time is over.
+        """Returns the limited accounts that may have used up something since they were last measured.
 
         Returns all limited accounts after a reload, after new terms, and after a step of the wall clock.
         """
         charged, stepped = self._live.take_charged(), self._stepped(now)
         basis = (self._live.loads, self._terms.tiers)
         if basis != self._basis or stepped:
-            self._basis, self._bytes_left, self._time_ends = basis, PriorityMap(), PriorityMap()
+            self._basis, self._bytes_left, self._time_ends, self._measured = basis, PriorityMap(), PriorityMap(), {}
             return [account for account in self._live.owners() if self._is_limited(account)]
-        ids = {*self._time_ends.up_to(now.boot_ms), *self._bytes_left.up_to(self._speed.bytes(LOOK_MS))}
-        ids |= charged
-        if seen is not None:
-            ids.update(seen.count.accounts)
+        counted = {account.id: account for account in self._live.owners_among(charged)}
+        counted |= {} if seen is None else seen.count.accounts
+        ids = {account.id for account in counted.values() if self._is_limited(account) and self._is_new(account)}
+        ids.update(self._time_ends.up_to(now.boot_ms), self._bytes_left.up_to(self._speed.bytes(LOOK_MS)))
         return [account for account in self._live.owners_among(ids) if self._is_limited(account)]
+
+    def _is_new(self, account: Account) -> bool:
+        """Tells whether an account that was counted has to be measured anew; otherwise notes its bytes that are left.
+
+        What has been counted changes no account's time, which passes for all of its sessions. Of its bytes, a window
+        that is over has more left than this, and is measured when it seems to be near its limit.
+        """
+        sessions = self._live.number_of(account.id)
+        if not sessions or self._measured.get(account.id, 0) < sessions:
+            return True
+        limit = self._terms.tiers[account.tier].bytes_limit
+        if limit:
+            self._bytes_left.put(account.id, max(0, limit - account.windows.traffic.used))
+        return False
 
     def _stepped(self, now: Moment) -> bool:
         """Tells whether the wall clock was set since the last look: set back, it reopens a window that was over.
@@ -107,6 +122,10 @@ class Enforcement:
         """Notes when the account may run out. Forgets accounts without sessions."""
         sessions = self._live.number_of(account_id)
         ms_left = left.ms_left(sessions)
+        if sessions:
+            self._measured[account_id] = sessions
+        else:
+            self._measured.pop(account_id, None)
         self._bytes_left.put(account_id, left.bytes_left if sessions else None)
         self._time_ends.put(account_id, None if ms_left is None else now.boot_ms + ms_left)
 

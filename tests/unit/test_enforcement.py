@@ -158,3 +158,21 @@ def test_clock_set_back_into_a_used_up_window() -> None:
     assert found.decide(seen(SESSION.public_key, now=after), after) == {}
     back = replace(after, wall_ms=NOW.wall_ms, boot_ms=NOW.boot_ms + 1000)
     assert found.decide(seen(SESSION.public_key, now=back), back) == {SESSION.public_key: Reason.QUOTA_EXCEEDED}
+
+
+def test_what_is_far_from_its_limits_is_not_measured_again() -> None:
+    """An account that was counted is measured where it may be near a limit, or has more sessions than when it was
+    measured; of the others, what is left of the bytes is taken off."""
+    live, owner = LiveSessions(), account()
+    live.load([SESSION], {}, [owner], NOW)
+    found = Enforcement(live, terms(LIMITED))
+    found.decide(seen(SESSION.public_key), NOW)
+    for used, seconds in ((100 * MB, 0.9), (400 * MB, 0.8), (499 * MB, 0.25)):
+        counted = Count([], {}, {owner.id: account(bytes_used=used)})
+        found.decide(replace(seen(), count=counted), NOW)
+        assert found.seconds_to_next_look(NOW) == seconds
+    another = structs.replace(SESSION, id="ses_2", public_key=b"\x02" * 32)
+    live.put(another, owner)
+    counted = Count([], {}, {owner.id: account(time_used_ms=59_700)})
+    found.decide(replace(seen(), count=counted), NOW)
+    assert found.seconds_to_next_look(NOW) == 0.15
