@@ -108,17 +108,11 @@ async def _serve(read_settings: Callable[[], Settings], environ: Mapping[str, st
         stack.enter_context(hard_stop(stopping))
         stack.enter_context(state.serving())
         state.require_whole()
-        listening = listeners.bind(settings, stack)
-        certificate = _certificate(settings)
+        listening, certificate = listeners.bind(settings, stack), _certificate(settings)
         host_clock, metrics = ServiceClock(HostClock()), Metrics()
         systemd.status("starting: checking the store")
-        # It takes as long as the store is large; meanwhile the host is looked at, which writes nothing to it.
-        checking = asyncio.create_task(asyncio.to_thread(integrity.check, state.store))
-        try:
+        async with integrity.checked(state.store):  # by the end: nothing here writes to it
             host = await _open_host(settings, state, environ.get(WIREGUARD_GO_UNIT), host_clock, metrics, stack)
-        finally:
-            await asyncio.wait([checking])
-        checking.result()
         store = await _open_store(state, metrics, stack)
         clock = await _believed_clock(store, host_clock)
         parts = await _build_parts(host, store, clock, metrics)
