@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import socket
 import time
-from functools import partial
 from typing import TYPE_CHECKING
 
 from appliance.domain.errors import TunnelError
 from appliance.network.wireguard import link, uapi
 from appliance.network.wireguard.batch import send_batches
+from appliance.network.wireguard.tunnel import PutPeer
 from appliance.network.wireguard.wireguard_go import POLL_S, PROGRAM, START_TIMEOUT_S, WireguardGo
 
 if TYPE_CHECKING:
@@ -77,10 +77,10 @@ class UserspaceDevice:
     def apply(self, changes: Sequence[PeerChange]) -> None:
         if not changes:
             return
+        if self._is_new:
+            self._is_new, changes = False, _as_new(changes)
         pieces = (changes[first : first + AT_ONCE] for first in range(0, len(changes), AT_ONCE))
-        # To remove a peer that is not there, wireguard-go makes it first, which is most of what adding one takes.
-        is_new, self._is_new = self._is_new, False
-        send_batches(self.interface_name, pieces, partial(self._set_peers, is_new=is_new))
+        send_batches(self.interface_name, pieces, self._set_peers)
 
     def delete(self) -> None:
         process = self._process.process()
@@ -97,8 +97,8 @@ class UserspaceDevice:
     def close(self) -> None:
         self._process.reap()
 
-    def _set_peers(self, changes: Sequence[PeerChange], again: bool, *, is_new: bool) -> None:
-        self._process.ask(uapi.peers_request(changes, again=again or is_new))
+    def _set_peers(self, changes: Sequence[PeerChange], again: bool) -> None:
+        self._process.ask(uapi.peers_request(changes, again=again))
 
     def _await_vanished(self) -> None:
         """Waits until the interface is gone: a killed wireguard-go stops answering a moment before."""
@@ -128,3 +128,17 @@ class UserspaceDevice:
             if time.monotonic() > deadline:
                 raise TunnelError(f"{self.interface_name}: {PROGRAM} did not come up within {UP_TIMEOUT_S:.0f} s")
             time.sleep(POLL_S)
+
+
+def _as_new(changes: Sequence[PeerChange]) -> Sequence[PeerChange]:
+    """Returns the changes of an interface without peers: none is removed before it is put for the first time.
+
+    To remove a peer that is not there, wireguard-go makes it first, which is most of what adding one takes.
+    """
+    known: set[bytes] = set()
+    found: list[PeerChange] = []
+    for change in changes:
+        is_first = change.public_key not in known
+        known.add(change.public_key)
+        found.append(PutPeer(change.peer) if isinstance(change, PutPeer) and is_first else change)
+    return found
