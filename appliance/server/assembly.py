@@ -189,7 +189,7 @@ def _contentions(settings: Settings, metrics: Metrics, wakeup: Wakeup) -> Conten
 async def _take_up(store: Store, pool: AddressPool, egress: Egress, exit_: Exit) -> Addresses:
     held = await session_assembly.recover(store, pool)
     # The process may have been killed between ending sessions and forgetting their flows.
-    await egress.forget_others([address for session in held for address in exit_.addresses_of(session)])
+    await egress.forget_others([address for offset, ipv6 in held for address in exit_.addresses(offset, ipv6=ipv6)])
     return Addresses(pool, AddressQuarantine(pool, exit_, egress.forget))
 
 

@@ -31,7 +31,6 @@ from appliance.store.queries import sessions as rows
 if TYPE_CHECKING:
     from appliance.config.load import MeterSettings, Settings
     from appliance.domain.believed_clock import BelievedClock
-    from appliance.domain.entities import Session
     from appliance.network.address_pool import AddressPool
     from appliance.network.exit_node import Exit
     from appliance.network.wireguard.tunnel import Tunnel
@@ -159,15 +158,19 @@ def build_ticker(
     )
 
 
-async def recover(store: Store, pool: AddressPool) -> list[Session]:
+async def recover(store: Store, pool: AddressPool) -> list[tuple[int, bool]]:
     """Takes up what the store holds: deletes pending rows of requests that were cut short, takes addresses in use.
 
-    Returns the sessions that hold them. Raises StoreUnavailable.
+    Returns these, each with whether the session that holds it has IPv6. Raises StoreUnavailable.
     """
+    held, pending = [], []
     async with store.write() as db:
-        unfinished = await rows.unfinished(db)
-        await rows.delete_pending(db, [s.id for s in unfinished if s.state is State.PENDING])
-    held = [session for session in unfinished if session.state is not State.PENDING]
-    for session in held:
-        pool.reserve(session.address_offset)
+        async for session in rows.each_unfinished(db):
+            if session.state is State.PENDING:
+                pending.append(session.id)
+            else:
+                held.append((session.address_offset, session.ipv6))
+        await rows.delete_pending(db, pending)
+    for offset, _ in held:
+        pool.reserve(offset)
     return held

@@ -8,24 +8,23 @@ from typing import TYPE_CHECKING
 
 from appliance.store.queries import accounts as account_rows
 from appliance.store.queries import node as node_row
-from appliance.store.queries import peers
-from appliance.store.queries import sessions as rows
+from appliance.store.queries import sessions as session_rows
+from appliance.store.rows.reading import read_rows
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from appliance.domain.clock import Moment
-    from appliance.domain.entities import Account, Baseline, Session
+    from appliance.domain.entities import Account
     from appliance.sessions.address_quarantine import Addresses
     from appliance.sessions.records import Records
     from appliance.sessions.undo import Undo
+    from appliance.store.rows.session_rows import SessionRows
     from appliance.store.token_cache import Tokens
 
 
 @dataclass(frozen=True, slots=True)
 class _Found:
-    sessions: list[Session]
-    baselines: dict[bytes, Baseline]
+    rows: SessionRows  # of sessions that have peers
+    offsets: set[int]  # their addresses, and those of the others
     accounts: list[Account]
     heartbeat: Moment
 
@@ -52,27 +51,24 @@ class Reloading:
         # What was used so far belongs to the windows of the tier that accounts had so far.
         if records.live.in_sync and await records.meter.settle_moved(found.accounts):
             found = await self._read()
-        self._correct_pool(found.sessions)
-        records.live.load(found.sessions, found.baselines, found.accounts, found.heartbeat)
+        self._correct_pool(found.offsets)
+        records.live.load(found.rows, found.heartbeat)
         await records.meter.catch_up()
 
     async def _read(self) -> _Found:
         async with self._records.committing() as db:
             await self._records.ended.write(db)
             await self._undo.write(db)
-            await rows.close_for_disabled_accounts(db)
-            found = _Found(
-                await rows.unfinished(db),
-                await peers.baselines(db),
-                await account_rows.of_unfinished_sessions(db),
-                (await node_row.read(db)).heartbeat,
-            )
+            await session_rows.close_for_disabled_accounts(db)
+            accounts = await account_rows.of_unfinished_sessions(db)
+            rows, offsets = await read_rows(db, accounts)
+            found = _Found(rows, offsets, accounts, (await node_row.read(db)).heartbeat)
         self._records.ended.written()
         return found
 
-    def _correct_pool(self, unfinished: Iterable[Session]) -> None:
+    def _correct_pool(self, offsets: set[int]) -> None:
         """Corrects the pool: the store's rows and openings to be undone hold addresses, and nothing else."""
-        held = self._undo.offsets().union(session.address_offset for session in unfinished)
+        held = self._undo.offsets() | offsets
         for offset in self._addresses.pool.unlike(held):
             if offset in held:
                 self._addresses.pool.reserve(offset)
