@@ -212,3 +212,6 @@ long wga_row_heap_first(const struct wga_row_heap *heap);
 
 /* Write the rows whose number is at most `limit`, in no order. Returns how many. -ENOSPC: more than `capacity`. */
 long wga_row_heap_up_to(const struct wga_row_heap *heap, int64_t limit, uint32_t *out, size_t capacity);
+
+/* Have the C library return large freed blocks to the operating system at once, always. 1: it does; 0: it cannot. */
+int wga_return_freed_memory(void);

@@ -146,6 +146,20 @@ class LiveSessions:
             return Running()
         return Running(owner.sessions, owner.counted_until_ms, self._rows.first_counted_ms(owner))
 
+    def by_account(self, public_keys: Iterable[bytes], least: int) -> Iterator[list[bytes]]:
+        """Yields these keys of sessions in lists of at least so many, an account's in one; the last may be shorter."""
+        of: dict[int, list[bytes]] = {}
+        for key in public_keys:
+            of.setdefault(self._rows.owner(self._row(key)).number, []).append(key)
+        taken: list[bytes] = []
+        for keys in of.values():
+            taken += keys
+            if len(taken) >= least:
+                yield taken
+                taken = []
+        if taken:
+            yield taken
+
     # What is due --------------------------------------------------------------------------------------
 
     def due(self, now: Moment, idle_ms: Mapping[Tier, int]) -> Iterator[bytes]:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from msgspec import Struct
-
+from appliance.store.rows.owner import Owner
 from appliance.store.rows.session_row import LINKS, LINKS_AT, ROW_SIZE
 
 if TYPE_CHECKING:
@@ -15,49 +14,19 @@ if TYPE_CHECKING:
     from appliance.store.rows.row_memory import RowMemory
 
 
-class Owner(Struct, gc=False):
-    """Sums an account's sessions: how many, how many of them close, and up to when they were counted (ms of
-    CLOCK_BOOTTIME): all added, and the first of them; None: not known. `first`: 1 + the row of one of them."""
-
-    account: Account
-    number: int
-    first: int = 0
-    sessions: int = 0
-    closing: int = 0
-    counted_until_ms: int = 0
-    first_ms: int | None = None
-
-    def add(self, counted_until_ms: int) -> None:
-        """Adds a session, as it was last counted."""
-        if not self.sessions or (self.first_ms is not None and counted_until_ms < self.first_ms):
-            self.first_ms = counted_until_ms
-        self.sessions += 1
-        self.counted_until_ms += counted_until_ms
-
-    def remove(self, counted_until_ms: int) -> None:
-        """Removes a session, as it was when it was added."""
-        self.sessions -= 1
-        self.counted_until_ms -= counted_until_ms
-        if counted_until_ms == self.first_ms:
-            self.first_ms = None
-
-
 class Owners:
-    """Keeps accounts, also when they have no session any more. The lists are in `memory`."""
+    """Keeps accounts, also when they have no session any more. The lists are in `memory`. `by_number`: all."""
 
     def __init__(self, memory: RowMemory, accounts: Iterable[Account]) -> None:
         self._memory = memory
-        self._by_number: list[Owner] = []
+        self.by_number: list[Owner] = []
         self._by_id: dict[str, Owner] = {}
         for account in accounts:
             self.add(account)
 
-    def __getitem__(self, number: int) -> Owner:
-        return self._by_number[number]
-
     def __iter__(self) -> Iterator[Owner]:
         """Yields the owners of sessions."""
-        return (owner for owner in self._by_number if owner.sessions)
+        return (owner for owner in self.by_number if owner.sessions)
 
     def of(self, account_id: str) -> Owner:
         """Returns the account with this id. Raises KeyError if it is not known."""
@@ -71,8 +40,8 @@ class Owners:
     def add(self, account: Account) -> None:
         """Adds an account; if it is known, it stays as it is known."""
         if account.id not in self._by_id:
-            self._by_id[account.id] = owner = Owner(account, len(self._by_number))
-            self._by_number.append(owner)
+            self._by_id[account.id] = owner = Owner(account, len(self.by_number))
+            self.by_number.append(owner)
 
     def update(self, account: Account) -> None:
         """Replaces an account, or adds it."""

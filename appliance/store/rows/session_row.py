@@ -12,9 +12,12 @@ from appliance.store.rows.row_memory import RowMemory
 from appliance.store.rows.shared_values import SharedValues
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from appliance.domain.entities import Account, Reason, State
     from appliance.domain.pricing import Rates
     from appliance.domain.tiers import Tier
+    from appliance.store.rows.owner import Owner
 
     # Tiers, region, public address, IPv6, state, rates, reason, note, when terminated, told, and the account's name if
     # it is not the one that the account has.
@@ -61,14 +64,14 @@ _NOTHING_YET = bytes(ROW_SIZE - BASELINE_AT)
 
 def id_bytes(session_id: str) -> tuple[bytes, bool]:
     """Returns what stands for an id in a row, and whether the id follows from it: a hash stands for any other text."""
-    text = session_id.removeprefix(ids.SESSION_PREFIX)
-    if len(text) == 2 * ID_SIZE and len(session_id) == len(text) + len(ids.SESSION_PREFIX):
-        try:
-            found = bytes.fromhex(text)
-        except ValueError:
-            found = b""
-        if found.hex() == text:  # it also reads capital letters, and skips spaces
-            return found, True
+    text = session_id[len(ids.SESSION_PREFIX) :]
+    try:
+        found = bytes.fromhex(text)
+    except ValueError:
+        found = b""
+    # It also reads capital letters, and skips spaces.
+    if len(found) == ID_SIZE and found.hex() == text and session_id.startswith(ids.SESSION_PREFIX):
+        return found, True
     return blake2b(session_id.encode("utf-8", "surrogatepass"), digest_size=ID_SIZE).digest(), False
 
 
@@ -81,18 +84,20 @@ class PackedSessions:
         self._traits: SharedValues[Traits] = SharedValues()
         self._other_ids: dict[int, str] = {}  # by row: those that do not follow from the row
 
-    def init(self, row: int) -> None:
-        """Begins a row: it has no baseline and is in no order."""
+    def begin(self) -> int:
+        """Returns a row that has no session and no baseline, and is in no order."""
+        row = self.memory.take()
         at = row * ROW_SIZE
         self.memory.buffer[at + BASELINE_AT : at + ROW_SIZE] = _NOTHING_YET
+        return row
 
-    def pack(self, row: int, session: Session, owner: int, account: Account) -> None:
-        """Writes a session into a row that has none; its baseline stays."""
-        s = session
+    def pack(self, row: int, s: Session, owner: int, account: Account) -> int:
+        """Writes a session into a row that has none; its baseline stays. Returns the boot that it was counted in."""
         id_, follows = id_bytes(s.id)
         if not follows:
             self._other_ids[row] = s.id
         name = None if s.account == account.name else s.account
+        counted_boot = self.boots.take(s.counted_boot_id)
         traits = (
             *(s.tier, s.account_tier, s.region, s.public_ip, s.ipv6, s.state, s.rates, s.reason, s.note),
             *(s.terminated_at, s.told, name),
@@ -101,7 +106,8 @@ class PackedSessions:
         number = self._traits.take(traits)
         IDENTITY.pack_into(buffer, at, s.public_key, id_, s.created_at, s.expires_at, s.address_offset, number)
         OWNER.pack_into(buffer, at + FIGURES_AT, owner)
-        self.set_figures(row, s, self.boots.take(s.quiet_boot_id), self.boots.take(s.counted_boot_id))
+        self.set_figures(row, s, self.boots.take(s.quiet_boot_id), counted_boot)
+        return counted_boot
 
     def set_figures(self, row: int, s: Session, quiet_boot: int, counted_boot: int) -> None:
         """Writes what is counted of a session, with the numbers of its boots."""
@@ -120,14 +126,15 @@ class PackedSessions:
             s.last_handshake_at is not None,
         )
 
-    def unpack(self, row: int, account: Account) -> Session:
-        """Returns the session. `account`: its owner."""
-        at, boots = row * ROW_SIZE, self.boots
-        key, id_, created, expires, offset, number = IDENTITY.unpack_from(self.memory.buffer, at)
-        _, bytes_in, bytes_out, shook_at, seen, quiet, counted, until, quiet_boot, boot, shook = FIGURES.unpack_from(
-            self.memory.buffer, at + FIGURES_AT
+    def unpack(self, row: int, owners: Sequence[Owner]) -> Session:
+        """Returns the session. `owners`: accounts by number."""
+        buffer, at, boots = self.memory.buffer, row * ROW_SIZE, self.boots.values
+        key, id_, created, expires, offset, number = IDENTITY.unpack_from(buffer, at)
+        owner, bytes_in, bytes_out, shook_at, seen, quiet, counted, until, quiet_boot, boot, shook = (
+            FIGURES.unpack_from(buffer, at + FIGURES_AT)
         )
-        tier, now, region, ip, ipv6, state, rates, reason, note, ended, told, name = self._traits[number]
+        account = owners[owner].account
+        tier, now, region, ip, ipv6, state, rates, reason, note, ended, told, name = self._traits.values[number]
         return Session(
             self._other_ids[row] if row in self._other_ids else ids.SESSION_PREFIX + id_.hex(),
             account.id,
@@ -184,7 +191,7 @@ class PackedSessions:
     def baseline(self, row: int) -> Baseline | None:
         """Returns the peer's counters as last counted, or None if they were never counted."""
         boot, ifindex, rx_bytes, tx_bytes = BASELINE.unpack_from(self.memory.buffer, row * ROW_SIZE + BASELINE_AT)
-        return Baseline(self.boots[boot], ifindex, rx_bytes, tx_bytes) if boot else None
+        return Baseline(self.boots.values[boot], ifindex, rx_bytes, tx_bytes) if boot else None
 
     def set_baseline(self, row: int, baseline: Baseline | None) -> None:
         """Replaces the peer's counters as last counted; None: they start at zero again."""

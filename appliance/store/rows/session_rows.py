@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from appliance.domain.entities import Account, Baseline, Session
-    from appliance.store.rows.owners import Owner
+    from appliance.store.rows.owner import Owner
 
 _TIERS = tuple(Tier)
 
@@ -52,6 +52,11 @@ class SessionRows:
         indices = self._by_key.nbytes + self._by_id.nbytes
         return self._packed.memory.nbytes + indices + sum(order.nbytes for order in orders)
 
+    @property
+    def values_in_common(self) -> int:
+        """Returns how many different values the rows name by numbers."""
+        return len(self._packed.boots) + len(self._packed.traits())
+
     # Questions ----------------------------------------------------------------------------------------
 
     def all(self) -> list[int]:
@@ -69,7 +74,7 @@ class SessionRows:
 
     def session(self, row: int) -> Session:
         """Returns the session in this row."""
-        return self._packed.unpack(row, self.owner(row).account)
+        return self._packed.unpack(row, self.owners.by_number)
 
     def key(self, row: int) -> bytes:
         """Returns the public key of the session in this row."""
@@ -77,8 +82,8 @@ class SessionRows:
 
     def owner(self, row: int) -> Owner:
         """Returns the account of the session in this row."""
-        (number,) = OWNER.unpack_from(self._packed.memory.buffer, row * ROW_SIZE + FIGURES_AT)
-        return self.owners[number]
+        number: int = OWNER.unpack_from(self._packed.memory.buffer, row * ROW_SIZE + FIGURES_AT)[0]
+        return self.owners.by_number[number]
 
     def baseline(self, row: int) -> Baseline | None:
         """Returns the counters of the session's peer as last counted, or None if they were never counted."""
@@ -94,7 +99,7 @@ class SessionRows:
 
     def counted_only_in(self, boot_id: str) -> bool:
         """Tells whether all sessions were last counted in this boot."""
-        return all(self._packed.boots[number] == boot_id for number in self._counted_in)
+        return all(self._packed.boots.values[number] == boot_id for number in self._counted_in)
 
     def first_counted_ms(self, owner: Owner) -> int:
         """Returns up to when the account's session was counted that was counted first; it has one."""
@@ -114,14 +119,13 @@ class SessionRows:
         row, of_id = self.find(session.public_key), self.find_id(session.id)
         if of_id not in (row, -ENOENT):
             raise ValueError(f"two sessions have the id {session.id}")
-        if row < 0:
-            row = self._packed.memory.take()
-            self._packed.init(row)
-            self._fill(row, session)
-            self._by_key.put(row)
-        else:
+        if row >= 0:
             self._empty(row)
             self._fill(row, session)
+        else:
+            row = self._packed.begin()
+            self._fill(row, session)
+            self._by_key.put(row)
 
     def drop(self, row: int) -> None:
         """Removes the session in this row, with its baseline."""
@@ -138,18 +142,19 @@ class SessionRows:
 
     def count(self, row: int, after: Session) -> None:
         """Takes over the figures of the session, and nothing else of it."""
-        buffer, at, boots = self._packed.memory.buffer, row * ROW_SIZE + FIGURES_AT, self._packed.boots
-        number, *_, quiet_ms, _, until_ms, quiet_boot, counted_boot, _ = FIGURES.unpack_from(buffer, at)
-        quiet_in = boots.exchange(quiet_boot, after.quiet_boot_id)
-        counted_in = boots.exchange(counted_boot, after.counted_boot_id)
-        self._packed.set_figures(row, after, quiet_in, counted_in)
-        if counted_in != counted_boot:
-            self._note_boot(counted_boot, -1)
+        at, boots = row * ROW_SIZE + FIGURES_AT, self._packed.boots
+        number, _, _, _, _, quiet_ms, _, until_ms, quiet_in, counted_in, _ = FIGURES.unpack_from(
+            self._packed.memory.buffer, at
+        )
+        if boots.values[quiet_in] != after.quiet_boot_id:
+            quiet_in = boots.exchange(quiet_in, after.quiet_boot_id)
+        if boots.values[counted_in] != after.counted_boot_id:
+            self._note_boot(counted_in, -1)
+            counted_in = boots.exchange(counted_in, after.counted_boot_id)
             self._note_boot(counted_in, 1)
+        self._packed.set_figures(row, after, quiet_in, counted_in)
         if after.counted_until_ms != until_ms:
-            owner = self.owners[number]
-            owner.add(after.counted_until_ms)
-            owner.remove(until_ms)
+            self.owners.by_number[number].recount(until_ms, after.counted_until_ms)
             self.counted_until.put(row, after.counted_until_ms)
         if after.quiet_since_ms != quiet_ms:
             self._order_by_quiet_time(row).put(row, after.quiet_since_ms)
@@ -158,28 +163,28 @@ class SessionRows:
 
     def _fill(self, row: int, session: Session) -> None:
         owner = self.owners.of(session.account_id)
-        self._packed.pack(row, session, owner.number, owner.account)
-        buffer = self._packed.memory.buffer
+        counted_boot = self._packed.pack(row, session, owner.number, owner.account)
         self._by_id.put(row)
         self.owners.link(owner, row)
         owner.add(session.counted_until_ms)
-        self._note_boot(self._counted_boot(row), 1)
+        self._note_boot(counted_boot, 1)
         self.expiries.put(row, session.expires_at)
         self.counted_until.put(row, session.counted_until_ms)
-        buffer[row * ROW_SIZE + layout.ORDER_AT] = bytes((_TIERS.index(owner.account.tier),))
+        self._packed.memory.buffer[row * ROW_SIZE + layout.ORDER_AT] = bytes((_TIERS.index(owner.account.tier),))
         self.quiet_since[owner.account.tier].put(row, session.quiet_since_ms)
         if session.state is State.CLOSING:
             self.closing.add(row)
             owner.closing += 1
 
     def _empty(self, row: int) -> None:
-        owner = self.owner(row)
-        (until_ms,) = layout.NUMBER.unpack_from(self._packed.memory.buffer, row * ROW_SIZE + layout.COUNTED_UNTIL_AT)
+        figures = FIGURES.unpack_from(self._packed.memory.buffer, row * ROW_SIZE + FIGURES_AT)
+        number, _, _, _, _, _, _, until_ms, _, counted_boot, _ = figures
+        owner = self.owners.by_number[number]
         if row in self.closing:
             self.closing.discard(row)
             owner.closing -= 1
         self._order_by_quiet_time(row).remove(row)
-        self._note_boot(self._counted_boot(row), -1)
+        self._note_boot(counted_boot, -1)
         owner.remove(until_ms)
         self.owners.unlink(owner, row)
         self._by_id.remove(row)
@@ -189,10 +194,6 @@ class SessionRows:
         """Returns the order that the row is in; the account's tier may have changed since."""
         (tier,) = self._packed.memory.buffer[row * ROW_SIZE + layout.ORDER_AT]
         return self.quiet_since[_TIERS[tier]]
-
-    def _counted_boot(self, row: int) -> int:
-        *_, counted_boot, _ = FIGURES.unpack_from(self._packed.memory.buffer, row * ROW_SIZE + FIGURES_AT)
-        return int(counted_boot)
 
     def _note_boot(self, number: int, more: int) -> None:
         self._counted_in[number] = many = self._counted_in.get(number, 0) + more
