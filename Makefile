@@ -118,11 +118,12 @@ bench: .venv/bench-ready
 	.venv/bin/python -m tests.bench.page tests/bench/results.json
 
 # Finds are kept in build/fuzz-*; what belongs into the repository is copied to tests/fuzz/corpus by hand.
-fuzz: build/fuzz_dump build/fuzz_compare build/fuzz_pool build/fuzz_uapi
-	@mkdir -p build/fuzz-dump build/fuzz-compare build/fuzz-pool build/fuzz-uapi
+fuzz: build/fuzz_dump build/fuzz_compare build/fuzz_pool build/fuzz_rows build/fuzz_uapi
+	@mkdir -p build/fuzz-dump build/fuzz-compare build/fuzz-pool build/fuzz-rows build/fuzz-uapi
 	build/fuzz_dump -max_total_time=$(FUZZ_SECONDS) -timeout=10 -max_len=20000 build/fuzz-dump tests/fuzz/corpus/dump
 	build/fuzz_compare -max_total_time=$(FUZZ_SECONDS) -timeout=10 build/fuzz-compare tests/fuzz/corpus/compare
 	build/fuzz_pool -max_total_time=$(FUZZ_SECONDS) -timeout=10 build/fuzz-pool tests/fuzz/corpus/pool
+	build/fuzz_rows -max_total_time=$(FUZZ_SECONDS) -timeout=10 build/fuzz-rows tests/fuzz/corpus/rows
 	build/fuzz_uapi -max_total_time=$(FUZZ_SECONDS) -timeout=10 build/fuzz-uapi tests/fuzz/corpus/uapi
 
 build/fuzz_%: native/fuzz/fuzz_%.c $(wildcard native/*.c native/*.h)

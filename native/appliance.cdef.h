@@ -157,3 +157,61 @@ int wga_pool_release(struct wga_pool *pool, uint32_t index);
 
 /* 1: taken, 0: free. -ERANGE: no such index. */
 int wga_pool_test(const struct wga_pool *pool, uint32_t index);
+
+/* Rows of one size, by number. What is in them is the caller's; nothing in them is aligned. */
+struct wga_rows {
+	uint8_t *bytes;
+	size_t row_size;
+	uint32_t capacity;		/* 2^31 - 1 at most */
+};
+
+/* Maps keys, `key_len` bytes at `key_at` of each row, to the numbers of rows. A key in the index must not change. */
+struct wga_row_index {
+	const struct wga_rows *rows;
+	uint64_t secret[2];		/* random, as in wga_peer_index */
+	size_t key_at;
+	size_t key_len;
+	uint32_t *slots;
+	size_t size;			/* a power of two, 4 or more; a quarter of the slots stays vacant */
+	uint32_t used;
+};
+
+/* Move to other slots: to the first ones too, with `size` 0 before. -EINVAL: too few, or not a power of two. */
+int wga_row_index_move(struct wga_row_index *index, uint32_t *slots, size_t size);
+
+/* Add a row. -EEXIST: one with the same key is there. -ENOSPC: move to more slots. -ERANGE: no such row. */
+int wga_row_index_put(struct wga_row_index *index, uint32_t row);
+
+/* Remove a row. -ENOENT: it is not there. -ERANGE: no such row. */
+int wga_row_index_remove(struct wga_row_index *index, uint32_t row);
+
+/* Return the number of the row with this key. -ENOENT: none. */
+long wga_row_index_find(const struct wga_row_index *index, const uint8_t *key);
+
+/*
+ * Orders rows by an int64_t at `number_at` of each. A uint32_t at `place_at` says where the row stands: 0, in no heap.
+ * Heaps may share both fields, if a row is in one of them at most.
+ */
+struct wga_row_heap {
+	struct wga_rows *rows;
+	size_t number_at;
+	size_t place_at;
+	uint32_t *order;
+	uint32_t capacity;		/* of `order` */
+	uint32_t count;
+};
+
+/* Set a row's number; add the row if it is in no heap. -EEXIST: it is in another. -ENOSPC: full. -ERANGE: no such row. */
+int wga_row_heap_put(struct wga_row_heap *heap, uint32_t row, int64_t number);
+
+/* Remove a row. -ENOENT: it is not there. -ERANGE: no such row. */
+int wga_row_heap_remove(struct wga_row_heap *heap, uint32_t row);
+
+/* Return the number of the row that is first. -ENOENT: there is none. */
+long wga_row_heap_first(const struct wga_row_heap *heap);
+
+/* Write the rows whose number is at most `limit`, in no order. Returns how many. -ENOSPC: more than `capacity`. */
+long wga_row_heap_up_to(const struct wga_row_heap *heap, int64_t limit, uint32_t *out, size_t capacity);
+
+/* Have the C library return large freed blocks to the operating system at once, always. 1: it does; 0: it cannot. */
+int wga_return_freed_memory(void);

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 SWEPT_EVERY_MS = 6 * 3_600_000
 # Of one tick, of those that are due to be swept: they are written with the exit lock held.
 SWEPT_AT_ONCE = 500
+RESTARTED_AT_ONCE = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,13 +227,13 @@ class Meter:
         """Prepares sessions for re-adding their peers: counters start at zero, idleness counts from now.
 
         A missing peer cannot be used: time counts up to `seen_until`, the last heartbeat before it was found missing.
+        All may be missing: they are counted account by account, some at once, so that memory does not hold all twice.
         Raises StoreUnavailable.
         """
         now = self._clock.now()
-        sessions = [
-            replace(self._live[key], quiet_since_ms=now.boot_ms, quiet_boot_id=now.boot_id) for key in public_keys
-        ]
-        await self._count_time_until(seen_until, sessions, now, forget=sessions)
+        for keys in self._live.by_account(public_keys, RESTARTED_AT_ONCE):
+            sessions = [replace(self._live[key], quiet_since_ms=now.boot_ms, quiet_boot_id=now.boot_id) for key in keys]
+            await self._count_time_until(seen_until, sessions, now, forget=sessions)
 
     async def _count_time_until(
         self, until: Moment, sessions: Sequence[Session], now: Moment, forget: Sequence[Session] = ()

@@ -19,8 +19,7 @@ if TYPE_CHECKING:
     from appliance.domain.quota import Quota
     from appliance.domain.tiers import TierLimits
     from appliance.store.database import Store
-    from appliance.store.live import LiveSessions
-    from appliance.store.running_sums import Running
+    from appliance.store.live import LiveSessions, Running
 
 
 def in_memory(live: LiveSessions, account: Account, tier: TierLimits, now: Moment) -> Quota:

@@ -12,7 +12,7 @@ from appliance.network.wireguard import client_config
 from appliance.network.wireguard.tunnel import Peer, Prefix
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Mapping, Sequence
     from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
     from appliance.domain.entities import Session
@@ -79,9 +79,8 @@ class Exit:
         subnets = (self.subnet,) if self.subnet6 is None else (self.subnet, self.subnet6)
         return frozenset(Prefix(subnet[1].packed, subnet.prefixlen) for subnet in subnets)
 
-    def desired(self, sessions: Iterable[Session], uplink_leaves: int) -> Desired:
-        """Returns the exit's wanted state while these sessions are live. `uplink_leaves`: as MTU."""
-        by_key = {session.public_key: session for session in sessions}
+    def desired(self, sessions: Mapping[bytes, Session], uplink_leaves: int) -> Desired:
+        """Returns the exit's wanted state while these sessions, by public key, are live. `uplink_leaves`: as MTU."""
         return Desired(
             interface=self.interface,
             ipv6=self.subnet6 is not None,
@@ -90,7 +89,7 @@ class Exit:
             listen_port=self.listen_port,
             mtu=self.mtu or uplink_leaves,
             addresses=self.own_prefixes,
-            peers=OnDemand(by_key, lambda key: self.peer(by_key[key])),
+            peers=OnDemand(sessions, lambda key: self.peer(sessions[key])),
         )
 
     def client_config(

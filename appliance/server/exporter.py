@@ -8,7 +8,6 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoM
 from prometheus_client.registry import Collector
 
 from appliance import __version__
-from appliance.domain.entities import State
 from appliance.domain.tiers import Tier
 
 if TYPE_CHECKING:
@@ -40,9 +39,9 @@ class ExitCollector(Collector):
 
     def _sessions_and_traffic(self) -> Iterable[Metric]:
         sessions = GaugeMetricFamily("wg_appliance_sessions_live", "Live sessions", labels=["tier"])
-        tiers = [s.tier for s in self._live if s.state is State.LIVE]
+        live = self._live.live_by_tier()
         for tier in Tier:
-            sessions.add_metric([tier], tiers.count(tier))
+            sessions.add_metric([tier], live.get(tier, 0))
         yield sessions
         traffic = CounterMetricFamily(
             "wg_appliance_traffic_bytes", "Billed since the process started; in: from clients", labels=["direction"]

@@ -91,6 +91,7 @@ class Convergence:
         self._compared: Dump | None = None  # the last dump in which all peers were equal, but for:
         self._unequal: set[bytes] = set()
         self._loads = 0  # `live.loads` for which the two above hold
+        self._compared_all = False
 
     async def observe_host(self, node: Node) -> None:
         """Takes over what has changed of the host's addresses and routes; what depends on it is repaired next."""
@@ -119,18 +120,25 @@ class Convergence:
         self._unequal = {change.public_key for change in changes.peers}
         return self._contentions.due(changes)
 
+    def take_compared_all(self) -> bool:
+        """Tells whether all peers were compared since this was last called."""
+        compared_all, self._compared_all = self._compared_all, False
+        return compared_all
+
     def _to_compare(self, link: Link | None, dump: Dump | None) -> set[bytes]:
         touched = self._live.take_touched()
         if link is None or dump is None or self._compared is None or self._loads != self._live.loads:
             # What the peers were equal to is not known: compare all.
             self._compared, self._loads = None if link is None else dump, self._live.loads
+            self._compared_all = True
             return {*self._live.public_keys(), *(() if dump is None else dump.peers)}
         keys = self._unequal.union(touched, dump.changed_since(self._compared))
         self._compared = dump
         return keys
 
     def _changes(self, keys: set[bytes], link: Link | None, dump: Dump | None) -> Changes:
-        sessions = [session for key in keys if (session := self._live.get(key)) is not None]
+        live = self._live.public_keys()
+        sessions = OnDemand({key for key in keys if key in live}, self._live.__getitem__)
         if dump is not None:
             peers = dump.peers
             dump = replace(

@@ -156,7 +156,7 @@ class Enforcement:
         yield from self._live.due(now, {tier: self._terms.tiers[tier].idle_timeout * 1000 for tier in Tier})
         for account_id, left in quotas.items():
             if left.exceeded:
-                yield from (session.public_key for session in self._live.of_account(account_id))
+                yield from self._live.keys_of_account(account_id)
 
     def _reason(
         self, session: Session, quotas: dict[str, quota.Quota], seen: Observation | None, now: Moment

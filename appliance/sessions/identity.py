@@ -15,6 +15,7 @@ from appliance.store.queries import accounts as account_rows
 from appliance.store.queries import invoices, peers
 from appliance.store.queries import node as node_row
 from appliance.store.queries import sessions as rows
+from appliance.store.rows.session_rows import SessionRows
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -51,8 +52,10 @@ async def _end(
     db: aiosqlite.Connection, closing: Sequence[Session], terms: Terms, heartbeat: Moment, wall_ms: int
 ) -> None:
     """Ends closing sessions: their peers and addresses went with what was changed. Time counts up to the heartbeat."""
-    live = LiveSessions()
-    live.load(closing, {}, await account_rows.of_unfinished_sessions(db), heartbeat)
+    found, live = SessionRows(await account_rows.of_unfinished_sessions(db)), LiveSessions()
+    for session in closing:
+        found.put(session)
+    live.load(found, heartbeat)
     count = Spending(live, terms).count(accounting.uncounted(closing, heartbeat, heartbeat), lambda _: heartbeat)
     await peers.add_readings(db, count.readings)
     await account_rows.put_windows(db, count.accounts.values())

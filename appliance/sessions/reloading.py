@@ -11,24 +11,23 @@ from msgspec.structs import replace
 from appliance.domain.errors import StoreUnavailable
 from appliance.store.queries import accounts as account_rows
 from appliance.store.queries import node as node_row
-from appliance.store.queries import peers
-from appliance.store.queries import sessions as rows
+from appliance.store.queries import sessions as session_rows
+from appliance.store.rows.reading import read_rows
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from appliance.domain.clock import Moment
-    from appliance.domain.entities import Account, Baseline, Session
+    from appliance.domain.entities import Account
     from appliance.sessions.address_quarantine import Addresses
     from appliance.sessions.records import Records
     from appliance.sessions.undo import Undo
+    from appliance.store.rows.session_rows import SessionRows
     from appliance.store.token_cache import Tokens
 
 
 @dataclass(frozen=True, slots=True)
 class _Found:
-    sessions: list[Session]
-    baselines: dict[bytes, Baseline]
+    rows: SessionRows  # of sessions that have peers
+    offsets: set[int]  # their addresses, and those of the others
     accounts: list[Account]
     heartbeat: Moment
 
@@ -54,25 +53,27 @@ class Reloading:
         found = await self._read()
         if await self._settle_moved(found):
             found = await self._read()
-        self._correct_pool(found.sessions)
-        records.live.load(found.sessions, found.baselines, found.accounts, found.heartbeat)
+        self._correct_pool(found.offsets)
+        records.live.load(found.rows, found.heartbeat)
         await records.meter.catch_up()
 
     async def _settle_moved(self, found: _Found) -> bool:
         """Counts what accounts that have another tier now have used so far, into the windows of the one that they had.
 
-        Returns whether anything was counted.
+        Returns whether the store has to be read again.
         """
         live = self._records.live
         had = {account.id: account.tier for account in live.owners()}
-        moved = any(had.get(account.id, account.tier) is not account.tier for account in found.accounts)
+        moved = [account for account in found.accounts if had.get(account.id, account.tier) is not account.tier]
         if not moved:
             return False
-        if not live.in_sync:
-            accounts = [replace(account, tier=had.get(account.id, account.tier)) for account in found.accounts]
-            live.load(found.sessions, found.baselines, accounts, found.heartbeat)
+        loads = not live.in_sync
+        if loads:
+            for account in moved:
+                found.rows.owners.update(replace(account, tier=had[account.id]))
+            live.load(found.rows, found.heartbeat)
         try:
-            return await self._records.meter.settle_moved(found.accounts)
+            return await self._records.meter.settle_moved(found.accounts) or loads
         except StoreUnavailable:
             live.mark_stale()
             raise
@@ -81,19 +82,16 @@ class Reloading:
         async with self._records.committing() as db:
             await self._records.ended.write(db)
             await self._undo.write(db)
-            await rows.close_for_disabled_accounts(db)
-            found = _Found(
-                await rows.unfinished(db),
-                await peers.baselines(db),
-                await account_rows.of_unfinished_sessions(db),
-                (await node_row.read(db)).heartbeat,
-            )
+            await session_rows.close_for_disabled_accounts(db)
+            accounts = await account_rows.of_unfinished_sessions(db)
+            rows, offsets = await read_rows(db, accounts)
+            found = _Found(rows, offsets, accounts, (await node_row.read(db)).heartbeat)
         self._records.ended.written()
         return found
 
-    def _correct_pool(self, unfinished: Iterable[Session]) -> None:
+    def _correct_pool(self, offsets: set[int]) -> None:
         """Corrects the pool: the store's rows and openings to be undone hold addresses, and nothing else."""
-        held = self._undo.offsets().union(session.address_offset for session in unfinished)
+        held = self._undo.offsets() | offsets
         for offset in self._addresses.pool.unlike(held):
             if offset in held:
                 self._addresses.pool.reserve(offset)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from appliance.domain import clock_steps
@@ -113,6 +114,9 @@ class Ticker:
         self._report(fault)
         self._report_clock()
         self._ending.go_on()
+        if self._convergence.take_compared_all():
+            with suppress(StoreUnavailable):
+                await self._records.store.shrink_memory()
 
     async def finish(self) -> None:
         """Ticks for the last time. The next start may have other tiers."""

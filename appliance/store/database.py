@@ -139,6 +139,11 @@ class Store:
             async with self._write_lock(), _serving(self._writer):
                 await self._writer.execute_fetchall("PRAGMA wal_checkpoint(PASSIVE)")
 
+    async def shrink_memory(self) -> None:
+        """Frees cached pages, for when all sessions were read: most of them are not read again."""
+        async with self._write_lock(), _serving(self._writer):
+            await self._writer.execute("PRAGMA shrink_memory")
+
     async def foreign_version(self) -> int:
         """Returns a number that changes when another process has committed (PRAGMA data_version)."""
         async with self._write_lock(), _serving(self._writer):

@@ -1,32 +1,57 @@
 """Holds in memory the sessions whose peers the tunnel should have, with their accounts and baselines.
 
-Change it only after the store has committed the same change. Sessions are ordered by when they fall due, so that asking
-for those that are due reads no others.
+Change it only after the store has committed the same change. Sessions are rows of bytes (`rows/`): a Session is made
+when one is asked for, and is a value. They are ordered by when they fall due, so that asking for those that are due
+reads no others.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Set
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
-from msgspec.structs import replace
+from msgspec import Struct
 
 from appliance.domain.clock import Moment
-from appliance.domain.entities import Account, Baseline, Session, State
 from appliance.domain.errors import StoreUnavailable
-from appliance.domain.tiers import Tier
-from appliance.store.priority_map import PriorityMap
-from appliance.store.running_sums import RunningSums
+from appliance.store.rows.session_rows import SessionRows
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Mapping
+    from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 
     import aiosqlite
 
     from appliance.domain.accounting import Reading
+    from appliance.domain.entities import Account, Baseline, Session
+    from appliance.domain.tiers import Tier
     from appliance.store.database import Store
-    from appliance.store.running_sums import Running
+
+
+class Running(Struct, frozen=True, gc=False):
+    """Sums an account's sessions: how many, and up to when they were counted (ms of CLOCK_BOOTTIME): all added, and the
+    first of them; None: there are none."""
+
+    number: int = 0
+    counted_until_ms: int = 0
+    first_ms: int | None = None
+
+
+class PublicKeys(Set[bytes]):
+    """Shows the public keys of sessions, as they are when it is asked."""
+
+    def __init__(self, rows: SessionRows) -> None:
+        self._rows = rows
+
+    def __contains__(self, key: object) -> bool:
+        return isinstance(key, bytes) and self._rows.find(key) >= 0
+
+    def __iter__(self) -> Iterator[bytes]:
+        return (self._rows.key(row) for row in self._rows.all())
+
+    def __len__(self) -> int:
+        return len(self._rows)
 
 
 class LiveSessions:
@@ -36,78 +61,104 @@ class LiveSessions:
         self._heartbeat = Moment(0, 0, "")
         self._loads = 0
         self._stale = True  # until the first load
-        self._sessions: dict[bytes, Session] = {}
-        self._key_of: dict[str, bytes] = {}  # by session id
-        self._baselines: dict[bytes, Baseline] = {}
-        self._accounts: dict[str, Account] = {}
+        self._rows = SessionRows()
         self._touched: set[bytes] = set()
         self._charged: set[str] = set()
-        self._order()
 
     # Sessions -----------------------------------------------------------------------------------------
 
     def __len__(self) -> int:
-        return len(self._sessions)
+        return len(self._rows)
 
     def __iter__(self) -> Iterator[Session]:
-        return iter(self._sessions.values())
+        return (self._rows.session(row) for row in self._rows.all())
 
     def __getitem__(self, public_key: bytes) -> Session:
         """Returns the session with this key. Raises KeyError if there is none."""
-        return self._sessions[public_key]
+        return self._rows.session(self._row(public_key))
 
     def get(self, public_key: bytes) -> Session | None:
         """Returns the session with this key, or None if there is none."""
-        return self._sessions.get(public_key)
+        row = self._rows.find(public_key)
+        return None if row < 0 else self._rows.session(row)
 
-    def public_keys(self) -> Collection[bytes]:
+    def public_keys(self) -> Set[bytes]:
         """Returns the public keys of all sessions."""
-        return self._sessions.keys()
+        return PublicKeys(self._rows)
 
     def by_id(self, session_id: str) -> Session | None:
         """Returns the session as the store has it; None if it is neither live nor closing, or memory is not in sync."""
-        key = self._key_of.get(session_id)
-        return None if key is None or self._stale else self._sessions[key]
+        row = self._rows.find_id(session_id)
+        return None if row < 0 or self._stale else self._rows.session(row)
 
     def baseline(self, public_key: bytes) -> Baseline | None:
         """Returns the counters as last counted, or None if they were never counted."""
-        return self._baselines.get(public_key)
+        row = self._rows.find(public_key)
+        return None if row < 0 else self._rows.baseline(row)
+
+    def live_by_tier(self) -> Mapping[Tier, int]:
+        """Counts the sessions that are not closing by the tier that they were opened with."""
+        return self._rows.live_by_tier()
 
     # Accounts -----------------------------------------------------------------------------------------
 
     def account(self, account_id: str) -> Account | None:
         """Returns the account as the store has it; None if it has no sessions here, or memory is not in sync."""
-        return self._accounts[account_id] if account_id in self._keys and not self._stale else None
+        owner = self._rows.owners.get(account_id)
+        return None if owner is None or self._stale else owner.account
 
     def owner(self, session: Session) -> Account:
         """Returns the account of one of these sessions."""
-        return self._accounts[session.account_id]
+        return self._rows.owners.of(session.account_id).account
 
     def owners(self) -> Iterator[Account]:
         """Yields each account with sessions here."""
-        return (self._accounts[account_id] for account_id in self._keys)
+        return (owner.account for owner in self._rows.owners)
 
     def owners_among(self, account_ids: Iterable[str]) -> Iterator[Account]:
         """Yields these accounts. Raises KeyError for one that has had no session here since the last load."""
-        return (self._accounts[account_id] for account_id in account_ids)
+        return (self._rows.owners.of(account_id).account for account_id in account_ids)
 
     def of_account(self, account_id: str) -> list[Session]:
         """Returns the account's sessions here."""
-        return [self._sessions[key] for key in self._keys.get(account_id, ())]
+        return [self._rows.session(row) for row in self._rows_of(account_id)]
+
+    def keys_of_account(self, account_id: str) -> list[bytes]:
+        """Returns the public keys of the account's sessions here."""
+        return [self._rows.key(row) for row in self._rows_of(account_id)]
 
     def number_of(self, account_id: str) -> int:
         """Returns how many sessions the account has here."""
-        return len(self._keys.get(account_id, ()))
+        owner = self._rows.owners.get(account_id)
+        return 0 if owner is None else owner.sessions
 
     def number_live(self, account_id: str) -> int:
         """Returns how many sessions the account has here that are not closing."""
-        keys = self._keys.get(account_id, set())
-        return len(keys) - len(keys & self._closing)
+        owner = self._rows.owners.get(account_id)
+        return 0 if owner is None else owner.sessions - owner.closing
 
     def running(self, account_id: str, boot_id: str) -> Running | None:
         """Returns the sums of the account's sessions; None if some were counted in another boot than this."""
-        keys = self._keys.get(account_id, ())
-        return self._running.of(account_id, boot_id, lambda: (self._sessions[key].counted_until_ms for key in keys))
+        if not self._rows.counted_only_in(boot_id):
+            return None
+        owner = self._rows.owners.get(account_id)
+        if owner is None:
+            return Running()
+        return Running(owner.sessions, owner.counted_until_ms, self._rows.first_counted_ms(owner))
+
+    def by_account(self, public_keys: Iterable[bytes], least: int) -> Iterator[list[bytes]]:
+        """Yields these keys of sessions in lists of at least so many, an account's in one; the last may be shorter."""
+        of: dict[int, list[bytes]] = {}
+        for key in public_keys:
+            of.setdefault(self._rows.owner(self._row(key)).number, []).append(key)
+        taken: list[bytes] = []
+        for keys in of.values():
+            taken += keys
+            if len(taken) >= least:
+                yield taken
+                taken = []
+        if taken:
+            yield taken
 
     # What is due --------------------------------------------------------------------------------------
 
@@ -116,19 +167,20 @@ class LiveSessions:
 
         `idle_ms` is the idle timeout of each tier; 0: none.
         """
-        yield from self._closing
-        yield from self._expiries.up_to(now.wall_ms)
+        rows = self._rows
+        found = [*rows.closing, *rows.expiries.up_to(now.wall_ms)]
         for tier, timeout_ms in idle_ms.items():
             if timeout_ms:
-                yield from self._quiet_since[tier].up_to(now.boot_ms - timeout_ms - 1)
+                found += rows.quiet_since[tier].up_to(now.boot_ms - timeout_ms - 1)
+        return (rows.key(row) for row in found)
 
     def next_expiry(self) -> int | None:
         """Returns when the next session expires (wall clock, ms), or None if there are no sessions."""
-        return self._expiries.lowest()
+        return self._rows.expiries.lowest()
 
     def last_counted_by(self, boot_ms: int) -> list[bytes]:
         """Returns the keys of sessions that were last counted at `boot_ms` (CLOCK_BOOTTIME) or before."""
-        return self._counted_until.up_to(boot_ms)
+        return [self._rows.key(row) for row in self._rows.counted_until.up_to(boot_ms)]
 
     def take_charged(self) -> set[str]:
         """Returns the ids of accounts whose windows were charged since this was last called."""
@@ -184,21 +236,10 @@ class LiveSessions:
                 self.mark_stale()
             raise
 
-    def load(
-        self,
-        sessions: Iterable[Session],
-        baselines: Mapping[bytes, Baseline],
-        accounts: Iterable[Account],
-        heartbeat: Moment,
-    ) -> None:
+    def load(self, rows: SessionRows, heartbeat: Moment) -> None:
         """Replaces all with what was read from the store."""
-        self._sessions = {s.public_key: s for s in sessions if s.state in (State.LIVE, State.CLOSING)}
-        self._key_of = {s.id: s.public_key for s in self}
-        self._accounts = {account.id: account for account in accounts}
-        self._order()
-        self._touched.update(self._sessions)
-        # Under the sessions' own keys: the store returns a copy of each.
-        self._baselines = {key: baselines[key] for key in self._sessions if key in baselines}
+        self._rows = rows
+        self._touched.update(self.public_keys())
         self._heartbeat = heartbeat
         self._stale = False
         self._loads += 1
@@ -209,87 +250,42 @@ class LiveSessions:
         `account` is required if it may have no other session here; its windows are kept if it has one.
         """
         if account is not None:
-            self._accounts.setdefault(account.id, account)
-        known = self._sessions.get(session.public_key)
-        if known is not None:
-            self._running.remove(known)
-            del self._key_of[known.id]
-            if known.account_id != session.account_id:
-                self._leave_account(known)
-        self._add(session)
+            self._rows.owners.add(account)
+        self._rows.put(session)
+        self._touched.add(session.public_key)
 
     def drop(self, public_key: bytes) -> None:
         """Removes a session whose peer is gone, with its baseline."""
-        session = self._sessions.pop(public_key)
-        self._running.remove(session)
-        del self._key_of[session.id]
-        self._leave_account(session)
-        self._closing.discard(public_key)
-        self._baselines.pop(public_key, None)
-        self._counted_until.discard(public_key)
-        self._expiries.discard(public_key)
+        self._rows.drop(self._row(public_key))
         self._touched.add(public_key)
 
     def drop_baselines(self, public_keys: Iterable[bytes]) -> None:
         """Forgets baselines: the counters of these peers start at zero again."""
         for key in public_keys:
-            self._baselines.pop(key, None)
+            if (row := self._rows.find(key)) >= 0:
+                self._rows.set_baseline(row, None)
 
     def apply_count(self, readings: Iterable[Reading], accounts: Mapping[str, Account]) -> None:
-        """Applies what the store has just added to totals, baselines and windows.
+        """Applies what the store has just added to figures, baselines and windows.
 
-        Keeps each session's state and reason: those may have been decided since the reading was taken.
+        Keeps the rest of each session: its state and reason may have been decided since the reading was taken.
         """
+        rows = self._rows
         for r in readings:
-            key = r.after.public_key
-            known = self._sessions[key]
-            self._sessions[key] = after = replace(r.after, state=known.state, reason=known.reason)
-            self._running.add(after)
-            self._running.remove(known)
-            self._counted_until.put(key, r.after.counted_until_ms)
-            self._quiet_with(r.after).put(key, r.after.quiet_since_ms)
+            row = self._row(r.after.public_key)
+            rows.count(row, r.after)
             if r.baseline is not None:
-                self._baselines[key] = r.baseline
-        self._accounts.update(accounts)
+                rows.set_baseline(row, r.baseline)
+        for account in accounts.values():
+            rows.owners.update(account)
         self._charged.update(accounts)
 
-    def _order(self) -> None:
-        """Orders all by public key: when each expires (wall clock), up to when it was counted, since when it is quiet.
+    def _row(self, public_key: bytes) -> int:
+        row = self._rows.find(public_key)
+        if row < 0:
+            raise KeyError(public_key)
+        return row
 
-        The last two are CLOCK_BOOTTIME of the boot that the session names; the last is by the account's tier.
-        """
-        self._expiries = PriorityMap({s.public_key: s.expires_at for s in self})
-        self._counted_until = PriorityMap({s.public_key: s.counted_until_ms for s in self})
-        self._running = RunningSums(self)
-        quiet: dict[Tier, dict[bytes, int]] = {tier: {} for tier in Tier}
-        self._keys: dict[str, set[bytes]] = {}  # of an account's sessions
-        for s in self:
-            quiet[self.owner(s).tier][s.public_key] = s.quiet_since_ms
-            self._keys.setdefault(s.account_id, set()).add(s.public_key)
-        self._quiet_since = {tier: PriorityMap(since) for tier, since in quiet.items()}
-        self._closing = {s.public_key for s in self if s.state is State.CLOSING}
-
-    def _quiet_with(self, session: Session) -> PriorityMap[bytes]:
-        return self._quiet_since[self.owner(session).tier]
-
-    def _add(self, session: Session) -> None:
-        key = session.public_key
-        self._sessions[key] = session
-        self._running.add(session)
-        self._key_of[session.id] = key
-        self._keys.setdefault(session.account_id, set()).add(key)
-        self._expiries.put(key, session.expires_at)
-        self._counted_until.put(key, session.counted_until_ms)
-        self._quiet_with(session).put(key, session.quiet_since_ms)
-        if session.state is State.CLOSING:
-            self._closing.add(key)
-        else:
-            self._closing.discard(key)
-        self._touched.add(key)
-
-    def _leave_account(self, session: Session) -> None:
-        keys = self._keys[session.account_id]
-        keys.discard(session.public_key)
-        if not keys:
-            del self._keys[session.account_id]
-        self._quiet_with(session).discard(session.public_key)
+    def _rows_of(self, account_id: str) -> list[int]:
+        owner = self._rows.owners.get(account_id)
+        return [] if owner is None else self._rows.owners.rows(owner)

@@ -59,6 +59,11 @@ def test_the_pool_agrees_with_a_plain_model(tmp_path: Path) -> None:
     replay(compiled("fuzz_pool", tmp_path), CORPUS / "pool")
 
 
+def test_rows_are_found_and_ordered_as_by_a_plain_model(tmp_path: Path) -> None:
+    """Index and heaps of rows do what the harness's plain model does, over the corpus, without a finding."""
+    replay(compiled("fuzz_rows", tmp_path), CORPUS / "rows")
+
+
 def test_the_answer_parser_reads_the_corpus(tmp_path: Path) -> None:
     """Answers of wireguard-go's, whole, in pieces and with tables that must grow, are read alike and without a finding.
 

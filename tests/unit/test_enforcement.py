@@ -19,6 +19,7 @@ from appliance.network.wireguard.tunnel import Dump, PeerState
 from appliance.sessions.enforcement import Enforcement
 from appliance.store.live import LiveSessions
 from tests.support.unit.a_session import A_SESSION
+from tests.support.unit.session_rows import rows_of
 
 if TYPE_CHECKING:
     from appliance.config.load import TierSettings
@@ -43,7 +44,7 @@ def terms(tier: TierSettings) -> Terms:
 
 def enforcement(owner: Account, *sessions: Session, tier: TierSettings = LIMITED) -> Enforcement:
     live = LiveSessions()
-    live.load(sessions, {}, [owner], NOW)
+    live.load(rows_of(sessions, [owner]), NOW)
     return Enforcement(live, terms(tier))
 
 
@@ -93,7 +94,7 @@ def test_the_next_look_comes_before_a_limit_is_far_passed(
     bytes_used: int, time_used_ms: int, sessions: int, seconds: float
 ) -> None:
     """The next look comes before the account can be far past its limit, and when its time is over."""
-    several = [structs.replace(SESSION, public_key=bytes([n]) * 32) for n in range(1, sessions + 1)]
+    several = [structs.replace(SESSION, id=f"ses_{n}", public_key=bytes([n]) * 32) for n in range(1, sessions + 1)]
     found = enforcement(account(bytes_used=bytes_used, time_used_ms=time_used_ms), *several)
     found.decide(seen(), NOW)
     assert found.seconds_to_next_look(NOW) == seconds
@@ -121,7 +122,7 @@ def test_a_session_begins_between_two_looks() -> None:
     """Its account's time may be over before the look that was planned; one without limits changes nothing."""
     live = LiveSessions()
     owner = account(time_used_ms=59_700)
-    live.load([], {}, [owner], NOW)
+    live.load(rows_of([], [owner]), NOW)
     found = Enforcement(live, terms(LIMITED))
     found.decide(seen(), NOW)
     assert found.seconds_to_next_look(NOW) == 0.9
@@ -142,7 +143,7 @@ def exceeded_later(live: LiveSessions, owner: Account) -> None:
 def test_charged_by_a_request() -> None:
     """What somebody else than the tick has counted into the account's windows is looked at as well."""
     live, owner = LiveSessions(), account()
-    live.load([SESSION], {}, [owner], NOW)
+    live.load(rows_of([SESSION], [owner]), NOW)
     found = Enforcement(live, terms(LIMITED))
     assert found.decide(seen(SESSION.public_key), NOW) == {}
     exceeded_later(live, owner)

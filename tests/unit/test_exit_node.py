@@ -54,11 +54,11 @@ def test_the_last_place_of_the_widest_subnet_has_an_ipv6_address() -> None:
 def test_the_interface_has_the_first_addresses_and_a_peer_a_session() -> None:
     """The interface has the first host address of each subnet, with the subnet's length, and one peer a session."""
     other = structs.replace(A_SESSION, id="ses_2", public_key=b"\x02" * 32, address_offset=3)
-    desired = EXIT.desired([A_SESSION, other], 1380)
+    desired = EXIT.desired({s.public_key: s for s in (A_SESSION, other)}, 1380)
     assert desired.addresses == {prefix("10.101.0.1/24"), prefix("fd65:7869:7400::1/112")}
     assert set(desired.peers) == {A_SESSION.public_key, other.public_key}
     assert (desired.listen_port, desired.mtu, desired.public_key) == (51820, 1420, EXIT.public_key)
-    assert replace(EXIT, mtu=None).desired([], 1380).mtu == 1380
+    assert replace(EXIT, mtu=None).desired({}, 1380).mtu == 1380
 
 
 def test_clients_dial_the_endpoint_port() -> None:
@@ -77,4 +77,4 @@ def test_a_file_names_the_address_that_its_session_was_told() -> None:
 def test_the_private_key_is_in_no_printed_form() -> None:
     """The exit's private key is in no printed form."""
     assert "\\x07" not in repr(EXIT)
-    assert "\\x07" not in repr(EXIT.desired([], 1420))
+    assert "\\x07" not in repr(EXIT.desired({}, 1420))

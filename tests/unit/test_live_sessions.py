@@ -14,13 +14,22 @@ from appliance.domain.charges import Amount
 from appliance.domain.clock import Moment
 from appliance.domain.entities import Account, Baseline, Reason, State
 from appliance.domain.errors import StoreUnavailable
+from appliance.domain.pricing import Rates
 from appliance.domain.tiers import Tier
 from appliance.store.database import Store
 from appliance.store.live import LiveSessions
+from appliance.store.queries import accounts as account_rows
+from appliance.store.queries import peers
+from appliance.store.queries import sessions as session_rows
+from appliance.store.rows.reading import read_rows
 from tests.support.unit.a_session import A_SESSION
+from tests.support.unit.session_rows import rows_of
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from appliance.domain.entities import Session
+    from appliance.store.rows.session_rows import SessionRows
 
 KEY = A_SESSION.public_key
 BASELINE = Baseline("boot", 4, 1, 2)
@@ -30,25 +39,48 @@ HEARTBEAT = Moment(1, 2, "boot")
 
 def live() -> LiveSessions:
     found = LiveSessions()
-    found.load([A_SESSION], {KEY: BASELINE}, [ACCOUNT], HEARTBEAT)
+    found.load(rows_of([A_SESSION], [ACCOUNT], {KEY: BASELINE}), HEARTBEAT)
     return found
 
 
-def test_live_and_closing_sessions_are_loaded_with_their_baselines() -> None:
-    """Live and closing sessions have peers; pending and ended ones, and baselines of no session, are left out."""
-    others = [
-        structs.replace(A_SESSION, id=state, state=state, public_key=bytes([n]) * 32)
-        for n, state in enumerate(State, start=2)
+def test_live_and_closing_sessions_are_read_with_their_baselines(tmp_path: Path) -> None:
+    """Sessions that have peers are read as they were stored; pending and ended ones are not, but addresses are."""
+    every = [
+        structs.replace(
+            A_SESSION,
+            id=f"ses_{n}",
+            state=state,
+            public_key=bytes([n]) * 32,
+            address_offset=n,
+            rates=Rates("eur", 5, 2**40) if state is State.LIVE else None,
+        )
+        for n, state in enumerate((State.LIVE, State.LIVE, State.LIVE, State.PENDING), start=2)
     ]
+    live_, closing, ended, pending = every
+    count = [Reading(Amount(0, 5, 2**62), 0, 0, structs.replace(s, last_handshake_at=3), BASELINE) for s in every[:2]]
+
+    async def body() -> tuple[SessionRows, set[int], list[Session]]:
+        store = await Store.open(tmp_path / "store.sqlite")
+        async with store.write() as db:
+            await account_rows.insert(db, ACCOUNT)
+            await session_rows.insert(db, [(s, None) for s in every])
+            await peers.add_readings(db, count)
+            await session_rows.mark_closing(db, [closing.id], Reason.ADMIN, "bye")
+            await session_rows.mark_terminated(db, [(ended.id, Reason.CLOSED, 9)])
+            rows, offsets = await read_rows(db, await account_rows.of_unfinished_sessions(db))
+            stored = [s for s in await session_rows.unfinished(db) if s.id in (live_.id, closing.id)]
+        await store.close()
+        return rows, offsets, stored
+
+    rows, offsets, stored = asyncio.run(body())
     found = LiveSessions()
     assert not found.in_sync
-    read = {bytes(bytearray(s.public_key)): BASELINE for s in others}  # the store's own copies of the keys
-    found.load(others, read | {KEY: BASELINE}, [ACCOUNT], HEARTBEAT)
+    found.load(rows, HEARTBEAT)
     assert found.in_sync
-    assert {s.state for s in found} == {State.LIVE, State.CLOSING}
+    assert list(found) == stored
+    assert [(s.state, s.told, s.bytes_out) for s in found] == [(State.LIVE, "", 2**62), (State.CLOSING, "bye", 2**62)]
+    assert offsets == {live_.address_offset, closing.address_offset, pending.address_offset}
     assert all(found.baseline(key) == BASELINE for key in found.public_keys())
-    own = {id(session.public_key) for session in found}
-    assert {id(key) for key in found._baselines} == own  # no second copy of each key in memory
     assert list(found.owners()) == [ACCOUNT]
     assert found.heartbeat == HEARTBEAT
     assert len(found) == 2
@@ -73,14 +105,14 @@ def test_a_successor_takes_over_the_baseline() -> None:
 def test_a_session_is_found_by_its_id_until_it_has_ended() -> None:
     """A session is found by its id until it has ended or its key is another's, with what was last counted."""
     found = live()
-    assert found.by_id("ses_1") is found[KEY]
+    assert found.by_id("ses_1") == found[KEY] == A_SESSION
     assert found.by_id("ses_2") is None
     counted = structs.replace(A_SESSION, bytes_in=5)
     found.apply_count([Reading(Amount(0, 5, 0), 0, 0, counted, BASELINE)], {})
     assert found.by_id("ses_1") == counted
     found.put(structs.replace(A_SESSION, id="ses_2"))
     assert found.by_id("ses_1") is None
-    assert found.by_id("ses_2") is found[KEY]
+    assert found.by_id("ses_2") == found[KEY]
     found.drop(KEY)
     assert found.by_id("ses_2") is None
 
@@ -90,7 +122,7 @@ def test_by_id_while_stale() -> None:
     found = live()
     found.mark_stale()
     assert found.by_id("ses_1") is None
-    found.load([structs.replace(A_SESSION, id="ses_2")], {}, [ACCOUNT], HEARTBEAT)
+    found.load(rows_of([structs.replace(A_SESSION, id="ses_2")], [ACCOUNT]), HEARTBEAT)
     assert found.by_id("ses_1") is None
     assert found.by_id("ses_2") is not None
 

@@ -23,7 +23,14 @@ if TYPE_CHECKING:
 
     import aiosqlite
 
+    from appliance.domain.entities import Baseline
+
     Query = Callable[[aiosqlite.Connection], Awaitable[object]]
+
+
+async def every_baseline(db: aiosqlite.Connection) -> list[tuple[bytes, Baseline]]:
+    return [found async for found in peers.baselines(db)]
+
 
 # Each with what SQLite is to read: a range of an index, or an index that has unfinished sessions alone.
 QUERIES: dict[str, tuple[Query, set[str]]] = {
@@ -197,7 +204,7 @@ QUERIES: dict[str, tuple[Query, set[str]]] = {
         {"SEARCH peers USING INTEGER PRIMARY KEY (rowid=?)"},
     ),
     "all baselines": (
-        peers.baselines,
+        every_baseline,
         {"SEARCH s USING INDEX sessions_unfinished (state=?)", "SEARCH p USING INTEGER PRIMARY KEY (rowid=?)"},
     ),
     "forgetting baselines": (

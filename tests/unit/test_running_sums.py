@@ -19,6 +19,7 @@ from appliance.domain.windows import Window, Windows
 from appliance.metering import usage
 from appliance.store.live import LiveSessions
 from tests.support.unit.a_session import A_SESSION
+from tests.support.unit.session_rows import rows_of
 
 if TYPE_CHECKING:
     from appliance.domain.entities import Session
@@ -65,7 +66,7 @@ def test_sums_are_what_a_recount_finds(steps: list[tuple[str, int, int]], time: 
     """Whatever opens, ends and is counted, in whichever window: use and resets are equal to the millisecond."""
     live = LiveSessions()
     ada = Account("acc_1", "ada", Tier.FREE, False, 0, Windows(time=time))
-    live.load([], {}, [ada], START)
+    live.load(rows_of([], [ada]), START)
     at = 0
     for what, key, ms in steps:
         at += ms // paces
@@ -90,6 +91,6 @@ def test_another_boot_is_not_summed() -> None:
     """Sessions that were counted in another boot are looked at one by one."""
     live = LiveSessions()
     ada = Account("acc_1", "ada", Tier.FREE, False, 0)
-    live.load([opened(0, ada, START)], {}, [ada], START)
+    live.load(rows_of([opened(0, ada, START)], [ada]), START)
     assert live.running(ada.id, START.boot_id) is not None
     assert live.running(ada.id, "another") is None

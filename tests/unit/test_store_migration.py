@@ -308,7 +308,7 @@ def test_figures_move_to_the_peers(path: Path) -> None:
         try:
             async with store.read() as db:
                 every = [await sessions.by_id(db, f"ses_{n}") for n in range(1, 5)]
-                return [s for s in every if s is not None], await peers.baselines(db)
+                return [s for s in every if s is not None], dict([pair async for pair in peers.baselines(db)])
         finally:
             await store.close()
 

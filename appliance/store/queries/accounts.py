@@ -77,10 +77,9 @@ async def everyone(db: aiosqlite.Connection) -> list[Account]:
 
 async def of_unfinished_sessions(db: aiosqlite.Connection) -> list[Account]:
     """Returns the accounts of unfinished sessions, disabled and deleted ones too, while their sessions are ending."""
-    rows = await db.execute_fetchall(
-        f"{_ALL} WHERE id IN (SELECT account_id FROM sessions WHERE state <> 'terminated')"  # noqa: S608 (constants)
-    )
-    return [from_row(row) for row in rows]
+    unfinished = f"{_ALL} WHERE id IN (SELECT account_id FROM sessions WHERE state <> 'terminated')"  # noqa: S608 (constants)
+    async with await db.execute(unfinished) as cursor:
+        return [from_row(row) async for row in cursor]
 
 
 async def put_windows(db: aiosqlite.Connection, accounts: Iterable[Account]) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from appliance.domain.entities import Baseline
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import AsyncIterator, Iterable
 
     import aiosqlite
 
@@ -57,10 +57,11 @@ WHERE address_offset = ?1
 """
 
 
-async def baselines(db: aiosqlite.Connection) -> dict[bytes, Baseline]:
-    """Returns all baselines by public key. Reads row by row: all rows beside all baselines would take memory twice."""
+async def baselines(db: aiosqlite.Connection) -> AsyncIterator[tuple[bytes, Baseline]]:
+    """Yields each baseline with its public key, row by row, as `sessions.each_unfinished` does."""
     async with await db.execute("SELECT public_key, boot_id, ifindex, rx_bytes, tx_bytes FROM baselines") as cursor:
-        return {key: Baseline(intern(boot_id), *counters) async for key, boot_id, *counters in cursor}
+        async for key, boot_id, *counters in cursor:
+            yield key, Baseline(intern(boot_id), *counters)
 
 
 async def put(db: aiosqlite.Connection, opened: Iterable[Session]) -> None:

@@ -16,7 +16,7 @@ from appliance.store.queries import peers
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 
     import aiosqlite
 
@@ -126,15 +126,21 @@ async def ids_like(db: aiosqlite.Connection, start: str, most: int) -> list[str]
     return [row["id"] for row in rows]
 
 
-async def unfinished(db: aiosqlite.Connection) -> list[Session]:
-    """Returns all sessions that are not terminated, oldest first.
+async def each_unfinished(db: aiosqlite.Connection) -> AsyncIterator[Session]:
+    """Yields each session that is not terminated, oldest first.
 
     Use within one transaction: other readers of the connection see the same snapshot meanwhile. Reads row by row:
-    all rows held beside all sessions would take memory that stays with the process.
+    all sessions at once would take memory that stays with the process.
     """
     # The + keeps SQLite from reading all sessions in the order of their numbers to spare itself the sorting of few.
     async with await db.execute(f"{_SELECT} WHERE s.state <> 'terminated' ORDER BY +s.number") as cursor:
-        return [_session(row) async for row in cursor]
+        async for row in cursor:
+            yield _session(row)
+
+
+async def unfinished(db: aiosqlite.Connection) -> list[Session]:
+    """Returns all sessions that are not terminated, oldest first."""
+    return [session async for session in each_unfinished(db)]
 
 
 async def places(db: aiosqlite.Connection) -> list[tuple[int, bool]]:

@@ -86,7 +86,7 @@ class Invariants:
         await self._shown(db, accounts)
         self._windows(accounts)
         unfinished = [s for s in found if s.state is not State.TERMINATED]
-        self._memory(unfinished, await peer_rows.baselines(db), {a.id: a for a in accounts})
+        self._memory(unfinished, dict([pair async for pair in peer_rows.baselines(db)]), {a.id: a for a in accounts})
         if ticked:
             self._after_a_tick(unfinished, {a.id: a for a in accounts}, whole=whole)
         self._ran_before = world.host.ran_ms

@@ -1,0 +1,42 @@
+"""Sums an account's sessions, so that its use is known without a look at each of them."""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+from appliance.domain.entities import Account  # noqa: TC001 (msgspec reads the annotation)
+
+
+class Owner(Struct, gc=False):
+    """Sums an account's sessions: how many, how many of them close, and up to when they were counted (ms of
+    CLOCK_BOOTTIME): all added, and the first of them; None: not known. `first`: 1 + the row of one of them."""
+
+    account: Account
+    number: int
+    first: int = 0
+    sessions: int = 0
+    closing: int = 0
+    counted_until_ms: int = 0
+    first_ms: int | None = None
+
+    def add(self, counted_until_ms: int) -> None:
+        """Adds a session, as it was last counted."""
+        if not self.sessions or (self.first_ms is not None and counted_until_ms < self.first_ms):
+            self.first_ms = counted_until_ms
+        self.sessions += 1
+        self.counted_until_ms += counted_until_ms
+
+    def recount(self, before_ms: int, counted_until_ms: int) -> None:
+        """Counts one of the sessions anew."""
+        self.counted_until_ms += counted_until_ms - before_ms
+        if before_ms == self.first_ms:
+            self.first_ms = None
+        elif self.first_ms is not None and counted_until_ms < self.first_ms:
+            self.first_ms = counted_until_ms
+
+    def remove(self, counted_until_ms: int) -> None:
+        """Removes a session, as it was when it was added."""
+        self.sessions -= 1
+        self.counted_until_ms -= counted_until_ms
+        if counted_until_ms == self.first_ms:
+            self.first_ms = None

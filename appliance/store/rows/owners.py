@@ -1,0 +1,84 @@
+"""Keeps accounts by number, each with its sessions in a list that runs through their rows, and with their sums."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from appliance.store.rows.owner import Owner
+from appliance.store.rows.session_row import LINKS, LINKS_AT, ROW_SIZE
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from appliance.domain.entities import Account
+    from appliance.store.rows.row_memory import RowMemory
+
+
+class Owners:
+    """Keeps accounts, also when they have no session any more. The lists are in `memory`. `by_number`: all."""
+
+    def __init__(self, memory: RowMemory, accounts: Iterable[Account]) -> None:
+        self._memory = memory
+        self.by_number: list[Owner] = []
+        self._by_id: dict[str, Owner] = {}
+        for account in accounts:
+            self.add(account)
+
+    def __iter__(self) -> Iterator[Owner]:
+        """Yields the owners of sessions."""
+        return (owner for owner in self.by_number if owner.sessions)
+
+    def of(self, account_id: str) -> Owner:
+        """Returns the account with this id. Raises KeyError if it is not known."""
+        return self._by_id[account_id]
+
+    def get(self, account_id: str) -> Owner | None:
+        """Returns the account with this id if it has sessions."""
+        owner = self._by_id.get(account_id)
+        return None if owner is None or not owner.sessions else owner
+
+    def add(self, account: Account) -> None:
+        """Adds an account; if it is known, it stays as it is known."""
+        if account.id not in self._by_id:
+            self._by_id[account.id] = owner = Owner(account, len(self.by_number))
+            self.by_number.append(owner)
+
+    def update(self, account: Account) -> None:
+        """Replaces an account, or adds it."""
+        self.add(account)
+        self._by_id[account.id].account = account
+
+    # Lists --------------------------------------------------------------------------------------------
+
+    def rows(self, owner: Owner) -> list[int]:
+        """Returns the rows of the account's sessions."""
+        rows, link = [], owner.first
+        while link:
+            rows.append(link - 1)
+            link, _ = LINKS.unpack_from(self._memory.buffer, (link - 1) * ROW_SIZE + LINKS_AT)
+        return rows
+
+    def link(self, owner: Owner, row: int) -> None:
+        """Puts a row at the head of the account's list."""
+        if owner.first:
+            after, _ = self._links(owner.first)
+            self._set_links(owner.first, after, row + 1)
+        self._set_links(row + 1, owner.first, 0)
+        owner.first = row + 1
+
+    def unlink(self, owner: Owner, row: int) -> None:
+        """Takes a row out of the account's list."""
+        after, before = self._links(row + 1)
+        if before:
+            self._set_links(before, after, self._links(before)[1])
+        else:
+            owner.first = after
+        if after:
+            self._set_links(after, self._links(after)[0], before)
+
+    def _links(self, link: int) -> tuple[int, int]:
+        after, before = LINKS.unpack_from(self._memory.buffer, (link - 1) * ROW_SIZE + LINKS_AT)
+        return after, before
+
+    def _set_links(self, link: int, after: int, before: int) -> None:
+        LINKS.pack_into(self._memory.buffer, (link - 1) * ROW_SIZE + LINKS_AT, after, before)

@@ -1,0 +1,201 @@
+"""Keeps sessions with their accounts and baselines as rows: found by key, id and account, and ordered by when they fall
+due."""
+
+from __future__ import annotations
+
+from errno import ENOENT
+from typing import TYPE_CHECKING
+
+from appliance.domain.entities import State
+from appliance.domain.tiers import Tier
+from appliance.store.rows import session_row as layout
+from appliance.store.rows.owners import Owners
+from appliance.store.rows.row_heap import RowHeap
+from appliance.store.rows.row_index import RowIndex
+from appliance.store.rows.session_row import FIGURES, FIGURES_AT, OWNER, ROW_SIZE, PackedSessions
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from appliance.domain.entities import Account, Baseline, Session
+    from appliance.store.rows.owner import Owner
+
+_TIERS = tuple(Tier)
+
+
+class SessionRows:
+    """Holds sessions by row. No two have the same public key, and no two the same id.
+
+    They are ordered by when they expire (wall clock), up to when they were counted and since when they are quiet. The
+    last two are CLOCK_BOOTTIME of the boot that the session names; the last is by the account's tier.
+    """
+
+    def __init__(self, accounts: Iterable[Account] = ()) -> None:
+        self._packed = PackedSessions()
+        memory = self._packed.memory
+        self.owners = Owners(memory, accounts)
+        self._by_key = RowIndex(memory, layout.KEY_AT, layout.KEY_SIZE)
+        self._by_id = RowIndex(memory, layout.ID_AT, layout.ID_SIZE)
+        self.expiries = RowHeap(memory, layout.EXPIRES_AT, layout.EXPIRY_PLACE_AT)
+        self.counted_until = RowHeap(memory, layout.COUNTED_UNTIL_AT, layout.COUNTED_PLACE_AT)
+        self.quiet_since = {tier: RowHeap(memory, layout.QUIET_SINCE_AT, layout.QUIET_PLACE_AT) for tier in _TIERS}
+        self.closing: set[int] = set()
+        self._counted_in: dict[int, int] = {}  # how many sessions were last counted in which boot
+
+    def __len__(self) -> int:
+        return len(self._by_key)
+
+    @property
+    def nbytes(self) -> int:
+        """Returns the bytes that rows, indices and orders take, without accounts and what sessions share."""
+        orders = (self.expiries, self.counted_until, *self.quiet_since.values())
+        indices = self._by_key.nbytes + self._by_id.nbytes
+        return self._packed.memory.nbytes + indices + sum(order.nbytes for order in orders)
+
+    @property
+    def values_in_common(self) -> int:
+        """Returns how many different values the rows name by numbers."""
+        return len(self._packed.boots) + len(self._packed.traits())
+
+    # Questions ----------------------------------------------------------------------------------------
+
+    def all(self) -> list[int]:
+        """Returns all rows, in the order in which they lie in memory."""
+        return self.expiries.rows()
+
+    def find(self, public_key: bytes) -> int:
+        """Returns the row of the session with this key; a negative number if there is none."""
+        return self._by_key.find(public_key)
+
+    def find_id(self, session_id: str) -> int:
+        """Returns the row of the session with this id; a negative number if there is none."""
+        row = self._by_id.find(layout.id_bytes(session_id)[0])
+        return row if row < 0 or self._packed.has_id(row, session_id) else -ENOENT
+
+    def session(self, row: int) -> Session:
+        """Returns the session in this row."""
+        return self._packed.unpack(row, self.owners.by_number)
+
+    def key(self, row: int) -> bytes:
+        """Returns the public key of the session in this row."""
+        return self._packed.key(row)
+
+    def owner(self, row: int) -> Owner:
+        """Returns the account of the session in this row."""
+        number: int = OWNER.unpack_from(self._packed.memory.buffer, row * ROW_SIZE + FIGURES_AT)[0]
+        return self.owners.by_number[number]
+
+    def baseline(self, row: int) -> Baseline | None:
+        """Returns the counters of the session's peer as last counted, or None if they were never counted."""
+        return self._packed.baseline(row)
+
+    def live_by_tier(self) -> dict[Tier, int]:
+        """Counts the sessions that are not closing by the tier that they were opened with."""
+        counts: dict[Tier, int] = {}
+        for (tier, _, _, _, _, state, *_), many in self._packed.traits():
+            if state is State.LIVE:
+                counts[tier] = counts.get(tier, 0) + many
+        return counts
+
+    def counted_only_in(self, boot_id: str) -> bool:
+        """Tells whether all sessions were last counted in this boot."""
+        return all(self._packed.boots.values[number] == boot_id for number in self._counted_in)
+
+    def first_counted_ms(self, owner: Owner) -> int:
+        """Returns up to when the account's session was counted that was counted first; it has one."""
+        if owner.first_ms is None:
+            buffer, at = self._packed.memory.buffer, layout.COUNTED_UNTIL_AT
+            unpack = layout.NUMBER.unpack_from
+            owner.first_ms = min(unpack(buffer, row * ROW_SIZE + at)[0] for row in self.owners.rows(owner))
+        return owner.first_ms
+
+    # Changes ------------------------------------------------------------------------------------------
+
+    def put(self, session: Session) -> None:
+        """Adds a session, or replaces the one with its key, whose baseline stays. Its account must be known.
+
+        Raises ValueError if another session has its id.
+        """
+        row, of_id = self.find(session.public_key), self.find_id(session.id)
+        if of_id not in (row, -ENOENT):
+            raise ValueError(f"two sessions have the id {session.id}")
+        if row >= 0:
+            self._empty(row)
+            self._fill(row, session)
+        else:
+            row = self._packed.begin()
+            self._fill(row, session)
+            self._by_key.put(row)
+
+    def drop(self, row: int) -> None:
+        """Removes the session in this row, with its baseline."""
+        self._empty(row)
+        self._packed.set_baseline(row, None)
+        self._by_key.remove(row)
+        self.expiries.remove(row)
+        self.counted_until.remove(row)
+        self._packed.memory.give(row)
+
+    def set_baseline(self, row: int, baseline: Baseline | None) -> None:
+        """Replaces the counters as last counted; None: they start at zero again."""
+        self._packed.set_baseline(row, baseline)
+
+    def count(self, row: int, after: Session) -> None:
+        """Takes over the figures of the session, and nothing else of it."""
+        at, boots = row * ROW_SIZE + FIGURES_AT, self._packed.boots
+        number, _, _, _, _, quiet_ms, _, until_ms, quiet_in, counted_in, _ = FIGURES.unpack_from(
+            self._packed.memory.buffer, at
+        )
+        if boots.values[quiet_in] != after.quiet_boot_id:
+            quiet_in = boots.exchange(quiet_in, after.quiet_boot_id)
+        if boots.values[counted_in] != after.counted_boot_id:
+            self._note_boot(counted_in, -1)
+            counted_in = boots.exchange(counted_in, after.counted_boot_id)
+            self._note_boot(counted_in, 1)
+        self._packed.set_figures(row, after, quiet_in, counted_in)
+        if after.counted_until_ms != until_ms:
+            self.owners.by_number[number].recount(until_ms, after.counted_until_ms)
+            self.counted_until.put(row, after.counted_until_ms)
+        if after.quiet_since_ms != quiet_ms:
+            self._order_by_quiet_time(row).put(row, after.quiet_since_ms)
+
+    # One session --------------------------------------------------------------------------------------
+
+    def _fill(self, row: int, session: Session) -> None:
+        owner = self.owners.of(session.account_id)
+        counted_boot = self._packed.pack(row, session, owner.number, owner.account)
+        self._by_id.put(row)
+        self.owners.link(owner, row)
+        owner.add(session.counted_until_ms)
+        self._note_boot(counted_boot, 1)
+        self.expiries.put(row, session.expires_at)
+        self.counted_until.put(row, session.counted_until_ms)
+        self._packed.memory.buffer[row * ROW_SIZE + layout.ORDER_AT] = bytes((_TIERS.index(owner.account.tier),))
+        self.quiet_since[owner.account.tier].put(row, session.quiet_since_ms)
+        if session.state is State.CLOSING:
+            self.closing.add(row)
+            owner.closing += 1
+
+    def _empty(self, row: int) -> None:
+        figures = FIGURES.unpack_from(self._packed.memory.buffer, row * ROW_SIZE + FIGURES_AT)
+        number, _, _, _, _, _, _, until_ms, _, counted_boot, _ = figures
+        owner = self.owners.by_number[number]
+        if row in self.closing:
+            self.closing.discard(row)
+            owner.closing -= 1
+        self._order_by_quiet_time(row).remove(row)
+        self._note_boot(counted_boot, -1)
+        owner.remove(until_ms)
+        self.owners.unlink(owner, row)
+        self._by_id.remove(row)
+        self._packed.clear(row)
+
+    def _order_by_quiet_time(self, row: int) -> RowHeap:
+        """Returns the order that the row is in; the account's tier may have changed since."""
+        (tier,) = self._packed.memory.buffer[row * ROW_SIZE + layout.ORDER_AT]
+        return self.quiet_since[_TIERS[tier]]
+
+    def _note_boot(self, number: int, more: int) -> None:
+        self._counted_in[number] = many = self._counted_in.get(number, 0) + more
+        if not many:
+            del self._counted_in[number]

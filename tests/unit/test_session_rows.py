@@ -1,0 +1,235 @@
+"""Sessions as rows, against plain dictionaries; and what each takes in memory."""
+
+from __future__ import annotations
+
+import tracemalloc
+from random import Random
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
+from msgspec import structs
+
+from appliance.domain import ids
+from appliance.domain.accounting import Reading
+from appliance.domain.charges import Amount
+from appliance.domain.clock import Moment
+from appliance.domain.entities import Account, Baseline, Reason, Session, State
+from appliance.domain.pricing import Rates
+from appliance.domain.tiers import Tier
+from appliance.store.live import LiveSessions
+from appliance.store.rows.session_rows import SessionRows
+from tests.support.unit.a_session import A_SESSION
+from tests.support.unit.session_rows import rows_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+MOST = 2**63 - 1
+NOW = Moment(0, 0, "boot")
+ACCOUNTS = [Account(f"acc_{n}", name, tier, False, n) for n, (name, tier) in enumerate(zip("aäb", Tier, strict=True))]
+MANY = 20_000
+ROWS_TAKE = 240  # bytes a session: its row, its places in orders and indices
+PYTHON_TAKES = 150  # and its share of its account, of which each has four sessions
+
+numbers = st.sampled_from((0, 1, 77, 2**31, 2**32, MOST)) | st.integers(0, MOST)
+texts = st.sampled_from(("", "boot", "bye", "schöner Gruß \U0001f44b", "\ud800")) | st.text(max_size=8)
+keys = st.integers(0, 6).map(lambda n: bytes([n]) * 32)
+session_ids = st.sampled_from(
+    [f"ses_{n:024x}" for n in (0, 1, 0xABC << 84)] + ["ses_1", "ses_" + "AB" * 12, f"{1:024x}", "", "ses_" + " 0" * 12]
+)
+figures = {
+    "bytes_in": numbers,
+    "bytes_out": numbers,
+    "last_handshake_at": st.none() | numbers,
+    "handshake_seen_ns": numbers,
+    "quiet_since_ms": numbers,
+    "quiet_boot_id": texts,
+    "counted_ms": numbers,
+    "counted_until_ms": numbers,
+    "counted_boot_id": texts,
+}
+sessions = st.builds(
+    structs.replace,
+    st.just(A_SESSION),
+    id=session_ids,
+    account_id=st.sampled_from([account.id for account in ACCOUNTS]),
+    account=texts,
+    tier=st.sampled_from(Tier),
+    account_tier=st.sampled_from(Tier),
+    region=texts,
+    public_ip=texts,
+    public_key=keys,
+    address_offset=numbers,
+    ipv6=st.booleans(),
+    state=st.sampled_from((State.LIVE, State.CLOSING)),
+    created_at=numbers,
+    expires_at=numbers,
+    rates=st.none() | st.builds(Rates, texts, numbers, numbers),
+    reason=st.none() | st.sampled_from(Reason),
+    note=texts,
+    terminated_at=st.none() | numbers,
+    told=texts,
+    **figures,
+)
+baselines = st.builds(Baseline, texts, numbers, numbers, numbers)
+
+
+class Sessions(RuleBasedStateMachine):
+    """Whatever is added, replaced, counted and dropped, rows answer as dictionaries do."""
+
+    rows = Bundle("rows")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.live = LiveSessions()
+        self.live.load(SessionRows(ACCOUNTS), NOW)
+        self.plain: dict[bytes, Session] = {}
+        self.baselines: dict[bytes, Baseline] = {}
+
+    @rule(target=rows, session=sessions)
+    def put(self, session: Session) -> bytes:
+        holder = next((key for key, s in self.plain.items() if s.id == session.id), session.public_key)
+        if holder != session.public_key:
+            with pytest.raises(ValueError, match="two sessions"):
+                self.live.put(session)
+        else:
+            self.live.put(session)
+            self.plain[session.public_key] = session
+        return session.public_key
+
+    @rule(key=consumes(rows))
+    def drop(self, key: bytes) -> None:
+        if self.plain.pop(key, None) is None:
+            with pytest.raises(KeyError):
+                self.live.drop(key)
+        else:
+            self.live.drop(key)
+            self.baselines.pop(key, None)
+
+    @rule(key=rows, baseline=st.none() | baselines, changes=st.fixed_dictionaries({}, optional=figures))
+    def count(self, key: bytes, baseline: Baseline | None, changes: dict[str, object]) -> None:
+        if key in self.plain:
+            self.plain[key] = structs.replace(self.plain[key], **changes)
+            after = structs.replace(self.plain[key], state=State.LIVE, reason=None)  # these may be older
+            self.live.apply_count([Reading(Amount(), 0, 0, after, baseline)], {})
+            if baseline is not None:
+                self.baselines[key] = baseline
+
+    @rule(key=rows)
+    def forget_baseline(self, key: bytes) -> None:
+        self.live.drop_baselines([key])
+        self.baselines.pop(key, None)
+
+    @rule()
+    def reload(self) -> None:
+        self.live.load(rows_of(self.plain.values(), ACCOUNTS, self.baselines), NOW)
+
+    @invariant()
+    def found(self) -> None:
+        live, plain = self.live, self.plain
+        assert {s.public_key: s for s in live} == plain
+        assert live.public_keys() == plain.keys()
+        assert len(live) == len(plain)
+        for key in (bytes([n]) * 32 for n in range(7)):
+            assert live.get(key) == plain.get(key)
+            assert live.baseline(key) == self.baselines.get(key)
+        assert {s.id: live.by_id(s.id) for s in plain.values()} == {s.id: s for s in plain.values()}
+        assert live.by_id("ses_2") is live.by_id("ses_" + "ab" * 12) is live.get(b"short") is None
+
+    @invariant()
+    def accounts(self) -> None:
+        for account in ACCOUNTS:
+            own = [s for s in self.plain.values() if s.account_id == account.id]
+            assert {s.id: s for s in self.live.of_account(account.id)} == {s.id: s for s in own}
+            assert self.live.number_of(account.id) == len(own)
+            assert self.live.number_live(account.id) == sum(s.state is State.LIVE for s in own)
+            boots = {s.counted_boot_id for s in self.plain.values()}
+            sums = self.live.running(account.id, "boot")
+            if boots - {"boot"}:
+                assert sums is None
+            else:
+                assert sums is not None
+                until = [s.counted_until_ms for s in own]
+                assert structs.astuple(sums) == (len(own), sum(until), min(until, default=None))
+        tiers = [s.tier for s in self.plain.values() if s.state is State.LIVE]
+        assert self.live.live_by_tier() == {tier: tiers.count(tier) for tier in set(tiers)}
+
+    @invariant()
+    def due(self) -> None:
+        every = self.plain.values()
+        assert self.live.next_expiry() == min((s.expires_at for s in every), default=None)
+        for limit in (0, 77, 2**32, MOST):
+            counted = sorted((s.counted_until_ms, s.public_key) for s in every if s.counted_until_ms <= limit)
+            assert sorted(key for _, key in counted) == sorted(self.live.last_counted_by(limit))
+            assert [self.plain[key].counted_until_ms for key in self.live.last_counted_by(limit)] == [
+                ms for ms, _ in counted
+            ]
+            idle = {s.public_key for s in every if self.live.owner(s).tier is Tier.FREE and s.quiet_since_ms < limit}
+            over = {s.public_key for s in every if s.state is State.CLOSING or s.expires_at <= limit}
+            assert set(self.live.due(Moment(limit, limit + 5, "boot"), {Tier.FREE: 5, Tier.PAID: 0})) == idle | over
+
+
+TestSessions = Sessions.TestCase
+TestSessions.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
+
+
+def many(random: Random) -> list[Session]:
+    return [
+        structs.replace(
+            A_SESSION,
+            id=ids.session_id(),
+            account_id=f"acc_{n // 4:024x}",
+            account=f"user{n // 4}",
+            public_key=random.randbytes(32),
+            address_offset=2 + n,
+            expires_at=10**12 + n,
+            counted_until_ms=10**7 + n % 1000,
+            quiet_since_ms=10**7 + n % 100,
+        )
+        for n in range(MANY)
+    ]
+
+
+def test_what_a_session_takes(show: Callable[[str], None]) -> None:
+    """Of 20,000 sessions with baselines, each takes a few hundred bytes; and no more after all have been counted."""
+    random = Random(1)  # noqa: S311
+    every = many(random)
+    named = {s.account_id: s.account for s in every}
+    read = {s.public_key: Baseline("boot", 7, random.getrandbits(40), random.getrandbits(40)) for s in every}
+    tracemalloc.start()
+    accounts = [Account("".join((id_, "")), name, Tier.FREE, False, 10**12) for id_, name in named.items()]
+    rows = rows_of(every, accounts, read)
+    python, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    show(f"a session: {rows.nbytes / MANY:.0f} bytes of rows, {python / MANY:.0f} of Python's")
+    assert rows.nbytes <= ROWS_TAKE * MANY
+    assert python <= PYTHON_TAKES * MANY
+    live = LiveSessions()
+    live.load(rows, NOW)
+    for ms in range(3):
+        moved = [structs.replace(s, counted_until_ms=10**8 + ms, quiet_since_ms=10**8 + ms) for s in every]
+        live.apply_count([Reading(Amount(), 0, 0, s, Baseline("boot", 7, ms, ms)) for s in moved], {})
+    assert rows.nbytes <= ROWS_TAKE * MANY
+
+
+def test_what_sessions_had_in_common_is_forgotten() -> None:
+    """Addresses, notes and boots that no session has any more take no memory, and rows are used again."""
+    rows = rows_of([], ACCOUNTS)
+    taken = set()
+    for n in range(1000):
+        session = structs.replace(
+            A_SESSION, id=f"ses_{n}", account_id="acc_0", public_ip=f"192.0.2.{n}", note=str(n), quiet_boot_id=str(n)
+        )
+        rows.put(session)
+        row = rows.find(session.public_key)
+        rows.set_baseline(row, Baseline(f"boot {n}", 1, 2, 3))
+        rows.count(row, structs.replace(session, counted_boot_id=f"boot {-n}"))
+        if n % 2:
+            rows.drop(row)
+        taken.add(rows.nbytes)
+    assert len(taken) == 1
+    assert rows.values_in_common <= 4
+    assert len(rows) == 0
