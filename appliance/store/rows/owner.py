@@ -16,6 +16,7 @@ class Owner(Struct, gc=False):
     first: int = 0
     sessions: int = 0
     closing: int = 0
+    order: int = 0  # the position of its tier
     counted_until_ms: int = 0
     first_ms: int | None = None
 

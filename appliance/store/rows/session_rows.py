@@ -7,9 +7,8 @@ from errno import ENOENT
 from typing import TYPE_CHECKING
 
 from appliance.domain.entities import State
-from appliance.domain.tiers import Tier
 from appliance.store.rows import session_row as layout
-from appliance.store.rows.owners import Owners
+from appliance.store.rows.owners import TIERS, Owners
 from appliance.store.rows.row_heap import RowHeap
 from appliance.store.rows.row_index import RowIndex
 from appliance.store.rows.session_row import FIGURES, FIGURES_AT, OWNER, ROW_SIZE, PackedSessions
@@ -18,9 +17,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from appliance.domain.entities import Account, Baseline, Session
+    from appliance.domain.tiers import Tier
     from appliance.store.rows.owner import Owner
 
-_TIERS = tuple(Tier)
+_ORDERS = tuple(bytes((n,)) for n in range(len(TIERS)))  # by position of the tier
 
 
 class SessionRows:
@@ -38,7 +38,8 @@ class SessionRows:
         self._by_id = RowIndex(memory, layout.ID_AT, layout.ID_SIZE)
         self.expiries = RowHeap(memory, layout.EXPIRES_AT, layout.EXPIRY_PLACE_AT)
         self.counted_until = RowHeap(memory, layout.COUNTED_UNTIL_AT, layout.COUNTED_PLACE_AT)
-        self.quiet_since = {tier: RowHeap(memory, layout.QUIET_SINCE_AT, layout.QUIET_PLACE_AT) for tier in _TIERS}
+        self._by_tier = [RowHeap(memory, layout.QUIET_SINCE_AT, layout.QUIET_PLACE_AT) for _ in TIERS]
+        self.quiet_since = dict(zip(TIERS, self._by_tier, strict=True))
         self.closing: set[int] = set()
         self._counted_in: dict[int, int] = {}  # how many sessions were last counted in which boot
 
@@ -116,15 +117,16 @@ class SessionRows:
 
         Raises ValueError if another session has its id.
         """
-        row, of_id = self.find(session.public_key), self.find_id(session.id)
+        id_ = layout.id_bytes(session.id)
+        row, of_id = self.find(session.public_key), self._by_id.find(id_[0])
         if of_id not in (row, -ENOENT):
             raise ValueError(f"two sessions have the id {session.id}")
         if row >= 0:
             self._empty(row)
-            self._fill(row, session)
+            self._fill(row, session, id_)
         else:
             row = self._packed.begin()
-            self._fill(row, session)
+            self._fill(row, session, id_)
             self._by_key.put(row)
 
     def drop(self, row: int) -> None:
@@ -161,17 +163,17 @@ class SessionRows:
 
     # One session --------------------------------------------------------------------------------------
 
-    def _fill(self, row: int, session: Session) -> None:
+    def _fill(self, row: int, session: Session, id_: tuple[bytes, bool]) -> None:
         owner = self.owners.of(session.account_id)
-        counted_boot = self._packed.pack(row, session, owner.number, owner.account)
+        counted_boot = self._packed.pack(row, session, id_, owner)
         self._by_id.put(row)
         self.owners.link(owner, row)
         owner.add(session.counted_until_ms)
         self._note_boot(counted_boot, 1)
         self.expiries.put(row, session.expires_at)
         self.counted_until.put(row, session.counted_until_ms)
-        self._packed.memory.buffer[row * ROW_SIZE + layout.ORDER_AT] = bytes((_TIERS.index(owner.account.tier),))
-        self.quiet_since[owner.account.tier].put(row, session.quiet_since_ms)
+        self._packed.memory.buffer[row * ROW_SIZE + layout.ORDER_AT] = _ORDERS[owner.order]
+        self._by_tier[owner.order].put(row, session.quiet_since_ms)
         if session.state is State.CLOSING:
             self.closing.add(row)
             owner.closing += 1
@@ -193,7 +195,7 @@ class SessionRows:
     def _order_by_quiet_time(self, row: int) -> RowHeap:
         """Returns the order that the row is in; the account's tier may have changed since."""
         (tier,) = self._packed.memory.buffer[row * ROW_SIZE + layout.ORDER_AT]
-        return self.quiet_since[_TIERS[tier]]
+        return self._by_tier[tier]
 
     def _note_boot(self, number: int, more: int) -> None:
         self._counted_in[number] = many = self._counted_in.get(number, 0) + more
