@@ -113,11 +113,6 @@ def run_on(window: Window, length_ms: int, start_ms: int, end_ms: int) -> Window
     return Window(last, since=last)
 
 
-def holds_whole(window: Window, length_ms: int, start_ms: int, end_ms: int) -> bool:
-    """Tells whether all that is used between these instants counts into one window: none of it is before it begins."""
-    return run_on(window, length_ms, start_ms, end_ms).since <= start_ms
-
-
 def spend(window: Window, length_ms: int, amount: int, start_ms: int, end_ms: int) -> Window:
     """Returns the window after `amount` was used, evenly, from `start_ms` to `end_ms`.
 

@@ -23,19 +23,23 @@ if TYPE_CHECKING:
 
 
 def in_memory(live: LiveSessions, account: Account, tier: TierLimits, now: Moment) -> Quota:
-    """Returns the use of an account whose windows are as last committed, from sums where these are exact.
+    """Returns the use of an account whose windows are as last committed, from sums.
 
-    They are not if a window of session time begins or ends within what runs: then each session is looked at.
+    Looks at each session only after a reboot or a step of the wall clock, until their time is counted.
     """
     sums = live.running(account.id, now.boot_id)
-    if sums is not None and not accounting.is_relabelled(live.heartbeat, now):
-        spent = _summed(sums, now)
-        if spent is None:
-            return quota.measure(account, tier, (), now.wall_ms)
-        if windows.holds_whole(account.windows.time, tier.seconds_window * 1000, spent.start_ms, spent.end_ms):
-            return quota.measure(account, tier, (spent,), now.wall_ms)
-    uses = accounting.unspent(live.of_account(account.id), live.heartbeat, now)
-    return quota.measure(account, tier, uses, now.wall_ms)
+    if sums is None or accounting.is_relabelled(live.heartbeat, now):
+        uses = accounting.unspent(live.of_account(account.id), live.heartbeat, now)
+        return quota.measure(account, tier, uses, now.wall_ms)
+    spent = _summed(sums, now)
+    if spent is None:
+        return quota.measure(account, tier, (), now.wall_ms)
+    begun_ms = windows.run_on(account.windows.time, tier.seconds_window * 1000, spent.start_ms, spent.end_ms).since
+    if begun_ms > spent.start_ms:
+        # The window began while they ran: what is before it no longer counts.
+        time_ms = live.ran_ms(account.id, now.boot_ms - (now.wall_ms - begun_ms), now.boot_ms)
+        spent = Use(0, time_ms, begun_ms, now.wall_ms)
+    return quota.measure(account, tier, (spent,), now.wall_ms)
 
 
 def _summed(sums: Running, now: Moment) -> Use | None:

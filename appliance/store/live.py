@@ -146,6 +146,14 @@ class LiveSessions:
             return Running()
         return Running(owner.sessions, owner.counted_until_ms, self._rows.first_counted_ms(owner))
 
+    def ran_ms(self, account_id: str, from_ms: int, now_ms: int) -> int:
+        """Returns how long the account's sessions have run since they were counted, from an instant on.
+
+        All were counted in the boot of these instants (CLOCK_BOOTTIME).
+        """
+        owner = self._rows.owners.get(account_id)
+        return 0 if owner is None else self._rows.ran_ms(owner, from_ms, now_ms)
+
     def by_account(self, public_keys: Iterable[bytes], least: int) -> Iterator[list[bytes]]:
         """Yields these keys of sessions in lists of at least so many, an account's in one; the last may be shorter."""
         of: dict[int, list[bytes]] = {}

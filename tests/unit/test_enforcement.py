@@ -165,7 +165,7 @@ def test_what_is_far_from_its_limits_is_not_measured_again() -> None:
     """An account that was counted is measured where it may be near a limit, or has more sessions than when it was
     measured; of the others, what is left of the bytes is taken off."""
     live, owner = LiveSessions(), account()
-    live.load([SESSION], {}, [owner], NOW)
+    live.load(rows_of([SESSION], [owner]), NOW)
     found = Enforcement(live, terms(LIMITED))
     found.decide(seen(SESSION.public_key), NOW)
     for used, seconds in ((100 * MB, 0.9), (400 * MB, 0.8), (499 * MB, 0.25)):

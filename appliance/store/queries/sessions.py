@@ -29,18 +29,15 @@ UNION SELECT id FROM (SELECT id FROM sessions WHERE state <> 'pending' AND id >=
 LIMIT :most
 """
 # The figures of one that has a peer change with each reading, and are in the peer's row; an ended one has its last.
+# The columns are the fields of Session in their order, and in the place of `rates` its own at the end.
 _SELECT = """
-SELECT s.id, s.account_id, s.tier, s.region, s.public_ip, s.public_key, s.address_offset, s.ipv6, s.state, s.created_at,
-    s.expires_at, s.reason, s.note, s.told, s.terminated_at, s.currency, s.millicents_per_minute, s.millicents_per_gib,
-    coalesce(p.bytes_in, s.bytes_in) AS bytes_in, coalesce(p.bytes_out, s.bytes_out) AS bytes_out,
-    iif(p.bytes_in IS NULL, s.last_handshake_at, p.last_handshake_at) AS last_handshake_at,
-    coalesce(p.handshake_seen_ns, s.handshake_seen_ns) AS handshake_seen_ns,
-    coalesce(p.quiet_since_ms, s.quiet_since_ms) AS quiet_since_ms,
-    coalesce(p.quiet_boot_id, p.counted_boot_id, s.quiet_boot_id) AS quiet_boot_id,
-    coalesce(p.counted_ms, s.counted_ms) AS counted_ms,
-    coalesce(p.counted_until_ms, s.counted_until_ms) AS counted_until_ms,
-    coalesce(p.counted_boot_id, s.counted_boot_id) AS counted_boot_id,
-    a.name AS account, a.tier AS account_tier
+SELECT s.id, s.account_id, a.name, s.tier, a.tier, s.region, s.public_ip, s.public_key, s.address_offset, s.ipv6,
+    s.state, s.created_at, s.expires_at, coalesce(p.bytes_in, s.bytes_in), coalesce(p.bytes_out, s.bytes_out),
+    iif(p.bytes_in IS NULL, s.last_handshake_at, p.last_handshake_at),
+    coalesce(p.handshake_seen_ns, s.handshake_seen_ns), coalesce(p.quiet_since_ms, s.quiet_since_ms),
+    coalesce(p.quiet_boot_id, p.counted_boot_id, s.quiet_boot_id), coalesce(p.counted_ms, s.counted_ms),
+    coalesce(p.counted_until_ms, s.counted_until_ms), coalesce(p.counted_boot_id, s.counted_boot_id), NULL,
+    s.reason, s.note, s.terminated_at, s.told, s.currency, s.millicents_per_minute, s.millicents_per_gib
 FROM sessions s JOIN accounts a ON a.id = s.account_id
 LEFT JOIN peers p ON p.address_offset = s.address_offset AND s.state IN ('live', 'closing')
 """
@@ -62,42 +59,32 @@ WHERE id = ? AND state IN ('live', 'closing')
 """
 
 
-def _session(columns: sqlite3.Row) -> Session:
+_AT = {name: at for at, name in enumerate(Session.__struct_fields__)}
+_TEXTS = ("account_id", "account", "region", "public_ip", "quiet_boot_id", "counted_boot_id", "note", "told")
+_SHARED = [_AT[name] for name in _TEXTS]
+_IPV6, _RATES = _AT["ipv6"], _AT["rates"]
+_NAMED: list[tuple[int, Mapping[Any, object]]] = [
+    (_AT["tier"], {tier.value: tier for tier in Tier}),
+    (_AT["account_tier"], {tier.value: tier for tier in Tier}),
+    (_AT["state"], {state.value: state for state in State}),
+    (_AT["reason"], {None: None, "": None, **{reason.value: reason for reason in Reason}}),
+]
+
+
+def _session(row: sqlite3.Row) -> Session:
     """Builds a session from a row. Interns strings that many sessions share: each row brings its own copy of them."""
-    # An sqlite3.Row compares the name that is asked for with those of all columns before it.
-    row = dict(zip(columns.keys(), columns, strict=True))
-    return Session(
-        id=row["id"],
-        account_id=intern(row["account_id"]),
-        account=intern(row["account"]),
-        tier=Tier(row["tier"]),
-        account_tier=Tier(row["account_tier"]),
-        region=intern(row["region"]),
-        public_ip=intern(row["public_ip"]),
-        public_key=row["public_key"],
-        address_offset=row["address_offset"],
-        ipv6=bool(row["ipv6"]),
-        state=State(row["state"]),
-        created_at=row["created_at"],
-        expires_at=row["expires_at"],
-        bytes_in=row["bytes_in"],
-        bytes_out=row["bytes_out"],
-        last_handshake_at=row["last_handshake_at"],
-        handshake_seen_ns=row["handshake_seen_ns"],
-        quiet_since_ms=row["quiet_since_ms"],
-        quiet_boot_id=intern(row["quiet_boot_id"]),
-        counted_ms=row["counted_ms"],
-        counted_until_ms=row["counted_until_ms"],
-        counted_boot_id=intern(row["counted_boot_id"]),
-        rates=rates_of(row),
-        reason=Reason(row["reason"]) if row["reason"] else None,
-        note=intern(row["note"]),
-        terminated_at=row["terminated_at"],
-        told=intern(row["told"]),
-    )
+    *values, currency, per_minute, per_gib = row
+    for at in _SHARED:
+        values[at] = intern(values[at])
+    for at, by_value in _NAMED:
+        values[at] = by_value[values[at]]
+    values[_IPV6] = bool(values[_IPV6])
+    if currency is not None:
+        values[_RATES] = Rates(intern(currency), per_minute, per_gib)
+    return Session(*values)
 
 
-def rates_of(row: Mapping[str, Any] | sqlite3.Row) -> Rates | None:
+def rates_of(row: sqlite3.Row) -> Rates | None:
     if row["currency"] is None:
         return None
     return Rates(intern(row["currency"]), row["millicents_per_minute"], row["millicents_per_gib"])

@@ -5,19 +5,23 @@ from __future__ import annotations
 from msgspec import Struct
 
 from appliance.domain.entities import Account  # noqa: TC001 (msgspec reads the annotation)
+from appliance.store.rows.window_mark import WindowMark  # noqa: TC001 (likewise)
 
 
 class Owner(Struct, gc=False):
     """Sums an account's sessions: how many, how many of them close, and up to when they were counted (ms of
-    CLOCK_BOOTTIME): all added, and the first of them; None: not known. `first`: 1 + the row of one of them."""
+    CLOCK_BOOTTIME): all added, and the first of them; None: not known. `mark`: the same from an instant on, which was
+    asked for last. `first`: 1 + the row of one of them."""
 
     account: Account
     number: int
     first: int = 0
     sessions: int = 0
     closing: int = 0
+    order: int = 0  # the position of its tier
     counted_until_ms: int = 0
     first_ms: int | None = None
+    mark: WindowMark | None = None
 
     def add(self, counted_until_ms: int) -> None:
         """Adds a session, as it was last counted."""
@@ -25,6 +29,8 @@ class Owner(Struct, gc=False):
             self.first_ms = counted_until_ms
         self.sessions += 1
         self.counted_until_ms += counted_until_ms
+        if self.mark is not None:
+            self.mark.add(counted_until_ms)
 
     def recount(self, before_ms: int, counted_until_ms: int) -> None:
         """Counts one of the sessions anew."""
@@ -33,6 +39,9 @@ class Owner(Struct, gc=False):
             self.first_ms = None
         elif self.first_ms is not None and counted_until_ms < self.first_ms:
             self.first_ms = counted_until_ms
+        if self.mark is not None:
+            self.mark.remove(before_ms)
+            self.mark.add(counted_until_ms)
 
     def remove(self, counted_until_ms: int) -> None:
         """Removes a session, as it was when it was added."""
@@ -40,3 +49,5 @@ class Owner(Struct, gc=False):
         self.counted_until_ms -= counted_until_ms
         if counted_until_ms == self.first_ms:
             self.first_ms = None
+        if self.mark is not None:
+            self.mark.remove(counted_until_ms)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from appliance.domain.tiers import Tier
 from appliance.store.rows.owner import Owner
 from appliance.store.rows.session_row import LINKS, LINKS_AT, ROW_SIZE
 
@@ -12,6 +13,8 @@ if TYPE_CHECKING:
 
     from appliance.domain.entities import Account
     from appliance.store.rows.row_memory import RowMemory
+
+TIERS = tuple(Tier)
 
 
 class Owners:
@@ -40,13 +43,16 @@ class Owners:
     def add(self, account: Account) -> None:
         """Adds an account; if it is known, it stays as it is known."""
         if account.id not in self._by_id:
-            self._by_id[account.id] = owner = Owner(account, len(self.by_number))
+            self._by_id[account.id] = owner = Owner(account, len(self.by_number), order=TIERS.index(account.tier))
             self.by_number.append(owner)
 
     def update(self, account: Account) -> None:
         """Replaces an account, or adds it."""
         self.add(account)
-        self._by_id[account.id].account = account
+        owner = self._by_id[account.id]
+        if owner.account.tier is not account.tier:
+            owner.order = TIERS.index(account.tier)
+        owner.account = account
 
     # Lists --------------------------------------------------------------------------------------------
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from errno import ENOSPC
 from typing import TYPE_CHECKING
 
 from appliance._native import ffi, lib
@@ -40,9 +41,11 @@ class RowHeap:
 
     def put(self, row: int, number: int) -> None:
         """Sets the number of a row, and adds the row. Raises ValueError if the row is in another heap."""
-        if self._heap.count == self._heap.capacity:
+        error = lib.wga_row_heap_put(self._heap, row, number)
+        if error == -ENOSPC:
             self._grow()
-        if lib.wga_row_heap_put(self._heap, row, number):
+            error = lib.wga_row_heap_put(self._heap, row, number)
+        if error:
             raise ValueError(f"row {row} is in another heap")
 
     def remove(self, row: int) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import struct
+from errno import ENOSPC
 from typing import TYPE_CHECKING
 
 from appliance._native import ffi, lib
@@ -41,9 +42,11 @@ class RowIndex:
 
     def put(self, row: int) -> None:
         """Adds a row. Raises ValueError if another row has its key."""
-        if (len(self) + 1) * 4 > self._index.size * 3:
+        error = lib.wga_row_index_put(self._index, row)
+        if error == -ENOSPC:
             self._move(2 * self._index.size)
-        if lib.wga_row_index_put(self._index, row):
+            error = lib.wga_row_index_put(self._index, row)
+        if error:
             raise ValueError(f"row {row} has the key of another")
 
     def remove(self, row: int) -> None:

@@ -14,7 +14,7 @@ from appliance.store.rows.shared_values import SharedValues
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from appliance.domain.entities import Account, Reason, State
+    from appliance.domain.entities import Reason, State
     from appliance.domain.pricing import Rates
     from appliance.domain.tiers import Tier
     from appliance.store.rows.owner import Owner
@@ -91,12 +91,14 @@ class PackedSessions:
         self.memory.buffer[at + BASELINE_AT : at + ROW_SIZE] = _NOTHING_YET
         return row
 
-    def pack(self, row: int, s: Session, owner: int, account: Account) -> int:
-        """Writes a session into a row that has none; its baseline stays. Returns the boot that it was counted in."""
-        id_, follows = id_bytes(s.id)
-        if not follows:
+    def pack(self, row: int, s: Session, id_: tuple[bytes, bool], owner: Owner) -> int:
+        """Writes a session into a row that has none; its baseline stays. Returns the boot that it was counted in.
+
+        `id_`: what stands for its id.
+        """
+        if not id_[1]:
             self._other_ids[row] = s.id
-        name = None if s.account == account.name else s.account
+        name = None if s.account == owner.account.name else s.account
         counted_boot = self.boots.take(s.counted_boot_id)
         traits = (
             *(s.tier, s.account_tier, s.region, s.public_ip, s.ipv6, s.state, s.rates, s.reason, s.note),
@@ -104,8 +106,8 @@ class PackedSessions:
         )
         buffer, at = self.memory.buffer, row * ROW_SIZE
         number = self._traits.take(traits)
-        IDENTITY.pack_into(buffer, at, s.public_key, id_, s.created_at, s.expires_at, s.address_offset, number)
-        OWNER.pack_into(buffer, at + FIGURES_AT, owner)
+        IDENTITY.pack_into(buffer, at, s.public_key, id_[0], s.created_at, s.expires_at, s.address_offset, number)
+        OWNER.pack_into(buffer, at + FIGURES_AT, owner.number)
         self.set_figures(row, s, self.boots.take(s.quiet_boot_id), counted_boot)
         return counted_boot
 

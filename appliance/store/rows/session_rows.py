@@ -7,20 +7,23 @@ from errno import ENOENT
 from typing import TYPE_CHECKING
 
 from appliance.domain.entities import State
-from appliance.domain.tiers import Tier
 from appliance.store.rows import session_row as layout
-from appliance.store.rows.owners import Owners
+from appliance.store.rows.owners import TIERS, Owners
 from appliance.store.rows.row_heap import RowHeap
 from appliance.store.rows.row_index import RowIndex
 from appliance.store.rows.session_row import FIGURES, FIGURES_AT, OWNER, ROW_SIZE, PackedSessions
+from appliance.store.rows.window_mark import WindowMark
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from appliance.domain.entities import Account, Baseline, Session
+    from appliance.domain.tiers import Tier
     from appliance.store.rows.owner import Owner
 
-_TIERS = tuple(Tier)
+_ORDERS = tuple(bytes((n,)) for n in range(len(TIERS)))  # by position of the tier
+
+DRIFT_MS = 1000  # what the wall clock and CLOCK_BOOTTIME may move against each other before a sum is made anew
 
 
 class SessionRows:
@@ -38,7 +41,8 @@ class SessionRows:
         self._by_id = RowIndex(memory, layout.ID_AT, layout.ID_SIZE)
         self.expiries = RowHeap(memory, layout.EXPIRES_AT, layout.EXPIRY_PLACE_AT)
         self.counted_until = RowHeap(memory, layout.COUNTED_UNTIL_AT, layout.COUNTED_PLACE_AT)
-        self.quiet_since = {tier: RowHeap(memory, layout.QUIET_SINCE_AT, layout.QUIET_PLACE_AT) for tier in _TIERS}
+        self._by_tier = [RowHeap(memory, layout.QUIET_SINCE_AT, layout.QUIET_PLACE_AT) for _ in TIERS]
+        self.quiet_since = dict(zip(TIERS, self._by_tier, strict=True))
         self.closing: set[int] = set()
         self._counted_in: dict[int, int] = {}  # how many sessions were last counted in which boot
 
@@ -104,10 +108,22 @@ class SessionRows:
     def first_counted_ms(self, owner: Owner) -> int:
         """Returns up to when the account's session was counted that was counted first; it has one."""
         if owner.first_ms is None:
-            buffer, at = self._packed.memory.buffer, layout.COUNTED_UNTIL_AT
-            unpack = layout.NUMBER.unpack_from
-            owner.first_ms = min(unpack(buffer, row * ROW_SIZE + at)[0] for row in self.owners.rows(owner))
+            owner.first_ms = min(self._counted_until(owner))
         return owner.first_ms
+
+    def ran_ms(self, owner: Owner, from_ms: int, now_ms: int) -> int:
+        """Returns how long the account's sessions have run from an instant on, and since they were counted.
+
+        Looks at each of them when another instant is asked for than before, by more than the clocks drift.
+        """
+        if owner.mark is None or abs(owner.mark.at_ms - from_ms) > DRIFT_MS:
+            owner.mark = WindowMark.of(from_ms, self._counted_until(owner))
+        return owner.mark.ran_ms(from_ms, owner.sessions, now_ms)
+
+    def _counted_until(self, owner: Owner) -> Iterator[int]:
+        buffer, at = self._packed.memory.buffer, layout.COUNTED_UNTIL_AT
+        unpack = layout.NUMBER.unpack_from
+        return (unpack(buffer, row * ROW_SIZE + at)[0] for row in self.owners.rows(owner))
 
     # Changes ------------------------------------------------------------------------------------------
 
@@ -116,15 +132,16 @@ class SessionRows:
 
         Raises ValueError if another session has its id.
         """
-        row, of_id = self.find(session.public_key), self.find_id(session.id)
+        id_ = layout.id_bytes(session.id)
+        row, of_id = self.find(session.public_key), self._by_id.find(id_[0])
         if of_id not in (row, -ENOENT):
             raise ValueError(f"two sessions have the id {session.id}")
         if row >= 0:
             self._empty(row)
-            self._fill(row, session)
+            self._fill(row, session, id_)
         else:
             row = self._packed.begin()
-            self._fill(row, session)
+            self._fill(row, session, id_)
             self._by_key.put(row)
 
     def drop(self, row: int) -> None:
@@ -161,17 +178,17 @@ class SessionRows:
 
     # One session --------------------------------------------------------------------------------------
 
-    def _fill(self, row: int, session: Session) -> None:
+    def _fill(self, row: int, session: Session, id_: tuple[bytes, bool]) -> None:
         owner = self.owners.of(session.account_id)
-        counted_boot = self._packed.pack(row, session, owner.number, owner.account)
+        counted_boot = self._packed.pack(row, session, id_, owner)
         self._by_id.put(row)
         self.owners.link(owner, row)
         owner.add(session.counted_until_ms)
         self._note_boot(counted_boot, 1)
         self.expiries.put(row, session.expires_at)
         self.counted_until.put(row, session.counted_until_ms)
-        self._packed.memory.buffer[row * ROW_SIZE + layout.ORDER_AT] = bytes((_TIERS.index(owner.account.tier),))
-        self.quiet_since[owner.account.tier].put(row, session.quiet_since_ms)
+        self._packed.memory.buffer[row * ROW_SIZE + layout.ORDER_AT] = _ORDERS[owner.order]
+        self._by_tier[owner.order].put(row, session.quiet_since_ms)
         if session.state is State.CLOSING:
             self.closing.add(row)
             owner.closing += 1
@@ -193,7 +210,7 @@ class SessionRows:
     def _order_by_quiet_time(self, row: int) -> RowHeap:
         """Returns the order that the row is in; the account's tier may have changed since."""
         (tier,) = self._packed.memory.buffer[row * ROW_SIZE + layout.ORDER_AT]
-        return self.quiet_since[_TIERS[tier]]
+        return self._by_tier[tier]
 
     def _note_boot(self, number: int, more: int) -> None:
         self._counted_in[number] = many = self._counted_in.get(number, 0) + more

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 
-class Mark(Struct, gc=False):
+class WindowMark(Struct, gc=False):
     """Holds an instant (ms of CLOCK_BOOTTIME), how many sessions were last counted before it, and up to when the others
     were counted, all added."""
 
@@ -19,7 +19,7 @@ class Mark(Struct, gc=False):
     after_ms: int = 0
 
     @classmethod
-    def of(cls, at_ms: int, counted_until_ms: Iterable[int]) -> Mark:
+    def of(cls, at_ms: int, counted_until_ms: Iterable[int]) -> WindowMark:
         """Returns a mark of sessions that were counted up to these instants."""
         mark = cls(at_ms)
         for until_ms in counted_until_ms:
