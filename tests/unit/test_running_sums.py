@@ -94,3 +94,19 @@ def test_another_boot_is_not_summed() -> None:
     live.load(rows_of([opened(0, ada, START)], [ada]), START)
     assert live.running(ada.id, START.boot_id) is not None
     assert live.running(ada.id, "another") is None
+
+
+def test_a_window_that_began_meanwhile_is_summed_once() -> None:
+    """Where sessions ran on into another window, each is looked at once, not at every question that follows."""
+    live, began = LiveSessions(), START.wall_ms - 1_800_000
+    ada = Account("acc_1", "ada", Tier.FREE, False, 0, Windows(time=Window(opened_at=began)))
+    live.load(rows_of([opened(key, ada, START) for key in KEYS], [ada]), START)
+    marks = []
+    for ms in (1_000, 1_900_000, 2_000_000, 2_100_000, 5_500_000):
+        quota_now = usage.in_memory(live, ada, TIER, later(ms))  # type: ignore[arg-type]  # the limits that it reads
+        into_window = (ms + 1_800_000) % 3_600_000 if ms > 1_800_000 else ms
+        assert quota_now.time_used_ms == len(KEYS) * into_window
+        marks.append(live._rows.owners.of(ada.id).mark)
+    assert marks[0] is None
+    assert marks[1] is marks[2] is marks[3] is not None
+    assert marks[4] is not marks[3]

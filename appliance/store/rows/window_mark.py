@@ -41,5 +41,5 @@ class WindowMark(Struct, gc=False):
             self.after_ms -= counted_until_ms
 
     def ran_ms(self, at_ms: int, sessions: int, now_ms: int) -> int:
-        """Returns how long so many sessions, all that were added, have run from `at_ms` on: the mark or just beside it."""
+        """Returns how long so many sessions, all that were added, have run from `at_ms` on: the mark, or beside it."""
         return self.before * (now_ms - at_ms) + (sessions - self.before) * now_ms - self.after_ms
