@@ -9,7 +9,7 @@ from appliance.domain.entities import Reason, State
 from appliance.domain.throughput import Speed
 from appliance.domain.tiers import Tier
 from appliance.metering import usage
-from appliance.store.priority_map import PriorityMap
+from appliance.store.rows.account_order import AccountOrder
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -35,8 +35,8 @@ class Enforcement:
         self._terms = terms
         self._speed = Speed()
         self._due_ms = 0  # CLOCK_BOOTTIME
-        self._bytes_left: PriorityMap[str] = PriorityMap()  # of limited accounts, as last measured
-        self._time_ends: PriorityMap[str] = PriorityMap()  # CLOCK_BOOTTIME, if their sessions run on
+        self._bytes_left = AccountOrder()  # of limited accounts, as last measured
+        self._time_ends = AccountOrder()  # CLOCK_BOOTTIME, if their sessions run on
         self._basis: tuple[int, object] | None = None  # the load and the terms that these two were computed from
         self._wall_ahead_ms: int | None = None  # of CLOCK_BOOTTIME, at the last look
 
@@ -87,13 +87,12 @@ class Enforcement:
         charged, stepped = self._live.take_charged(), self._stepped(now)
         basis = (self._live.loads, self._terms.tiers)
         if basis != self._basis or stepped:
-            self._basis, self._bytes_left, self._time_ends = basis, PriorityMap(), PriorityMap()
+            self._basis, self._bytes_left, self._time_ends = basis, AccountOrder(), AccountOrder()
             return [account for account in self._live.owners() if self._is_limited(account)]
-        ids = {*self._time_ends.up_to(now.boot_ms), *self._bytes_left.up_to(self._speed.bytes(LOOK_MS))}
-        ids |= charged
-        if seen is not None:
-            ids.update(seen.count.accounts)
-        return [account for account in self._live.owners_among(ids) if self._is_limited(account)]
+        near = {*self._time_ends.up_to(now.boot_ms), *self._bytes_left.up_to(self._speed.bytes(LOOK_MS))}
+        used = charged if seen is None else charged.union(seen.count.accounts)
+        accounts = {a.id: a for a in (*self._live.owners_numbered(near), *self._live.owners_among(used))}
+        return [account for account in accounts.values() if self._is_limited(account)]
 
     def _stepped(self, now: Moment) -> bool:
         """Tells whether the wall clock was set since the last look: set back, it reopens a window that was over.
@@ -107,8 +106,9 @@ class Enforcement:
         """Notes when the account may run out. Forgets accounts without sessions."""
         sessions = self._live.number_of(account_id)
         ms_left = left.ms_left(sessions)
-        self._bytes_left.put(account_id, left.bytes_left if sessions else None)
-        self._time_ends.put(account_id, None if ms_left is None else now.boot_ms + ms_left)
+        number = self._live.account_number(account_id)
+        self._bytes_left.put(number, left.bytes_left if sessions else None)
+        self._time_ends.put(number, None if ms_left is None else now.boot_ms + ms_left)
 
     def _next_due(self, now: Moment) -> int:
         """Returns in how many ms an account may have run out, at most LOOK_MS."""
