@@ -215,3 +215,6 @@ long wga_row_heap_up_to(const struct wga_row_heap *heap, int64_t limit, uint32_t
 
 /* Have the C library return large freed blocks to the operating system at once, always. 1: it does; 0: it cannot. */
 int wga_return_freed_memory(void);
+
+/* Return to it what lies free between blocks in use, this once. 1: something was; 0: nothing, or it cannot. */
+int wga_trim_memory(void);

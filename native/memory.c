@@ -14,3 +14,12 @@ int wga_return_freed_memory(void)
 	return 0;
 #endif
 }
+
+int wga_trim_memory(void)
+{
+#ifdef __GLIBC__
+	return malloc_trim(0);
+#else
+	return 0;
+#endif
+}

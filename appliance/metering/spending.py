@@ -72,7 +72,8 @@ class Spending:
         accounts = {account.id: account for account in self._live.owners_among(uses)} | dict(begun or {})
         for account_id, account in accounts.items():
             used = account.windows.spend(self._terms.tiers[account.tier], uses.get(account_id, ()))
-            accounts[account_id] = replace(account, windows=used)
+            if used != account.windows:
+                accounts[account_id] = replace(account, windows=used)
         return Count(readings, {r.after.public_key: r.after for r in readings}, accounts)
 
 

@@ -115,8 +115,9 @@ class Convergence:
         # All of them count as unequal until compared: what follows may fail.
         keys = self._unequal = self._to_compare(link, dump)
         changes = self._changes(keys, link, dump)
-        if dump is not None:
-            changes = await self._confirmed(keys, changes, link)
+        if dump is not None and (missing := fresh_keys(changes)):
+            del changes  # all peers may be missing: those of the second dump are not to be held beside these
+            changes = await self._confirmed(keys, missing, link)
         self._unequal = {change.public_key for change in changes.peers}
         return self._contentions.due(changes)
 
@@ -211,14 +212,11 @@ class Convergence:
     def _about_sessions(self, keys: Collection[bytes]) -> dict[str, object]:
         return about(count=len(keys), sessions=some(self._live[key].id for key in keys))
 
-    async def _confirmed(self, keys: set[bytes], changes: Changes, link: Link | None) -> Changes:
-        """Drops additions that a second dump does not confirm.
+    async def _confirmed(self, keys: set[bytes], missing: set[bytes], link: Link | None) -> Changes:
+        """Returns what differs from a second dump, without peers that only this one lacks. `missing`: from the first.
 
         A dump ends early if the peer under its cursor is removed: only a peer that two dumps lack is missing.
         """
-        missing = fresh_keys(changes)
-        if not missing:
-            return changes
         changes = self._changes(keys, link, await self._tunnel.dump())
         unconfirmed = fresh_keys(changes) - missing
         peers = [c for c in changes.peers if not (isinstance(c, PutPeer) and c.peer.public_key in unconfirmed)]

@@ -9,7 +9,7 @@ from appliance.domain.entities import Reason, State
 from appliance.domain.throughput import Speed
 from appliance.domain.tiers import Tier
 from appliance.metering import usage
-from appliance.store.priority_map import PriorityMap
+from appliance.store.rows.account_order import AccountOrder
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -35,8 +35,8 @@ class Enforcement:
         self._terms = terms
         self._speed = Speed()
         self._due_ms = 0  # CLOCK_BOOTTIME
-        self._bytes_left: PriorityMap[str] = PriorityMap()  # of limited accounts, as last measured
-        self._time_ends: PriorityMap[str] = PriorityMap()  # CLOCK_BOOTTIME, if their sessions run on
+        self._bytes_left = AccountOrder()  # of limited accounts, as last measured
+        self._time_ends = AccountOrder()  # CLOCK_BOOTTIME, if their sessions run on
         self._measured: dict[str, int] = {}  # how many sessions these two were computed from
         self._basis: tuple[int, object] | None = None  # the load and the terms that these two were computed from
         self._wall_ahead_ms: int | None = None  # of CLOCK_BOOTTIME, at the last look
@@ -88,13 +88,14 @@ class Enforcement:
         charged, stepped = self._live.take_charged(), self._stepped(now)
         basis = (self._live.loads, self._terms.tiers)
         if basis != self._basis or stepped:
-            self._basis, self._bytes_left, self._time_ends, self._measured = basis, PriorityMap(), PriorityMap(), {}
+            self._basis, self._bytes_left, self._time_ends, self._measured = basis, AccountOrder(), AccountOrder(), {}
             return [account for account in self._live.owners() if self._is_limited(account)]
         counted = {account.id: account for account in self._live.owners_among(charged)}
         counted |= {} if seen is None else seen.count.accounts
-        ids = {account.id for account in counted.values() if self._is_limited(account) and self._is_new(account)}
-        ids.update(self._time_ends.up_to(now.boot_ms), self._bytes_left.up_to(self._speed.bytes(LOOK_MS)))
-        return [account for account in self._live.owners_among(ids) if self._is_limited(account)]
+        new = [account.id for account in counted.values() if self._is_limited(account) and self._is_new(account)]
+        near = {*self._time_ends.up_to(now.boot_ms), *self._bytes_left.up_to(self._speed.bytes(LOOK_MS))}
+        accounts = {a.id: a for a in (*self._live.owners_numbered(near), *self._live.owners_among(new))}
+        return [account for account in accounts.values() if self._is_limited(account)]
 
     def _is_new(self, account: Account) -> bool:
         """Tells whether an account that was counted has to be measured anew; otherwise notes its bytes that are left.
@@ -107,7 +108,7 @@ class Enforcement:
             return True
         limit = self._terms.tiers[account.tier].bytes_limit
         if limit:
-            self._bytes_left.put(account.id, max(0, limit - account.windows.traffic.used))
+            self._bytes_left.put(self._live.account_number(account.id), max(0, limit - account.windows.traffic.used))
         return False
 
     def _stepped(self, now: Moment) -> bool:
@@ -126,8 +127,9 @@ class Enforcement:
             self._measured[account_id] = sessions
         else:
             self._measured.pop(account_id, None)
-        self._bytes_left.put(account_id, left.bytes_left if sessions else None)
-        self._time_ends.put(account_id, None if ms_left is None else now.boot_ms + ms_left)
+        number = self._live.account_number(account_id)
+        self._bytes_left.put(number, left.bytes_left if sessions else None)
+        self._time_ends.put(number, None if ms_left is None else now.boot_ms + ms_left)
 
     def _next_due(self, now: Moment) -> int:
         """Returns in how many ms an account may have run out, at most LOOK_MS."""

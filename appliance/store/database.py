@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Protocol, Self
 
 import aiosqlite
 
+from appliance._native import lib
 from appliance.domain.errors import StoreError, StoreUnavailable
 from appliance.store import migration, store_files
 
@@ -140,9 +141,13 @@ class Store:
                 await self._writer.execute_fetchall("PRAGMA wal_checkpoint(PASSIVE)")
 
     async def shrink_memory(self) -> None:
-        """Frees cached pages, for when all sessions were read: most of them are not read again."""
+        """Frees cached pages, and returns what is free to the operating system.
+
+        For when all sessions were read: most of the pages are not read again, and what was made of them has gone.
+        """
         async with self._write_lock(), _serving(self._writer):
             await self._writer.execute("PRAGMA shrink_memory")
+        await asyncio.to_thread(lib.wga_trim_memory)
 
     async def foreign_version(self) -> int:
         """Returns a number that changes when another process has committed (PRAGMA data_version)."""

@@ -119,6 +119,14 @@ class LiveSessions:
         """Yields these accounts. Raises KeyError for one that has had no session here since the last load."""
         return (self._rows.owners.of(account_id).account for account_id in account_ids)
 
+    def owners_numbered(self, numbers: Iterable[int]) -> Iterator[Account]:
+        """Yields the accounts with these numbers."""
+        return (self._rows.owners.by_number[number].account for number in numbers)
+
+    def account_number(self, account_id: str) -> int:
+        """Returns the number of an account that has or had sessions here: its own until the next load."""
+        return self._rows.owners.of(account_id).number
+
     def of_account(self, account_id: str) -> list[Session]:
         """Returns the account's sessions here."""
         return [self._rows.session(row) for row in self._rows_of(account_id)]

@@ -53,6 +53,10 @@ class RowHeap:
         if lib.wga_row_heap_remove(self._heap, row):
             raise ValueError(f"row {row} is not in the heap")
 
+    def discard(self, row: int) -> None:
+        """Removes a row if it is there."""
+        lib.wga_row_heap_remove(self._heap, row)
+
     def rows(self) -> list[int]:
         """Returns all rows, in the order of their positions in memory."""
         return sorted(ffi.unpack(self._order, len(self)))
