@@ -16,9 +16,6 @@ T = TypeVar("T")
 
 MOST_IN_BATCH = 256  # bounds how long the exit is locked; a message to the device holds as many peers
 
-# Bounds what a request may lose by waiting for others: as long as they come so soon one after another, and in all.
-GAP_S, GATHERED_S = 0.002, 0.010
-
 
 class Waiting(Generic[T]):
     """Holds a request about the peer of a key until it is answered.
@@ -48,15 +45,21 @@ class Queue:
     `serve` gets a function that cuts its batch: all that waits then, but one request of a key, as those of one key are
     served one after another. It answers each request, and returns whether it has left work that is to be done at once,
     by the next batch if there is one. `undo` is called with a request that was abandoned after it had been answered.
+    `gap_s`, `gathered_s`: bound what a request may lose by waiting for others: between two of them, and in all.
     """
 
     def __init__(
         self,
         serve: Callable[[Callable[[], Sequence[Waiting[Any]]]], Awaitable[bool]],
         undo: Callable[[Waiting[Any]], None],
+        *,
+        gap_s: float = 0.002,
+        gathered_s: float = 0.010,
     ) -> None:
         self._serve = serve
         self._undo = undo
+        self._gap_s = gap_s
+        self._gathered_s = gathered_s
         self._waiting: dict[Waiting[Any], None] = {}
         self._batch: list[Waiting[Any]] = []  # the last one that was cut
         self._due = False  # a batch is due, even without a request
@@ -112,11 +115,11 @@ class Queue:
         """Waits a moment for as many requests as the last batch had: clients that were answered together ask again
         together, and each that comes just after a batch has begun would wait for two of them."""
         clock = asyncio.get_running_loop().time
-        latest = clock() + GATHERED_S
+        latest = clock() + self._gathered_s
         with suppress(TimeoutError):
             while len(self._waiting) < len(self._batch):
                 self._arrived.clear()
-                async with asyncio.timeout_at(min(clock() + GAP_S, latest)):
+                async with asyncio.timeout_at(min(clock() + self._gap_s, latest)):
                     await self._arrived.wait()
 
     def _cut(self) -> list[Waiting[Any]]:

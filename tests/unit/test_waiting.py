@@ -6,20 +6,21 @@ import asyncio
 import time
 from typing import TYPE_CHECKING, Any
 
-from appliance.sessions.waiting import GAP_S, Queue, Waiting
+from appliance.sessions.waiting import Queue, Waiting
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 CLIENTS, TURNS = 16, 5
+GAP_S = 0.01
 
 
 class Served:
     """Answers all, after the event loop has been through some times; notes how many were in each batch."""
 
-    def __init__(self) -> None:
+    def __init__(self, gap_s: float) -> None:
         self.sizes: list[int] = []
-        self.queue = Queue(self._serve, lambda _: None)
+        self.queue = Queue(self._serve, lambda _: None, gap_s=gap_s, gathered_s=gap_s)
 
     async def _serve(self, cut: Callable[[], Sequence[Waiting[Any]]]) -> bool:
         batch = cut()
@@ -47,7 +48,7 @@ def test_clients_that_were_answered_together_are_served_together() -> None:
             await _passes(number)
 
     async def run() -> list[int]:
-        served = Served()
+        served = Served(gap_s=60)
         await asyncio.gather(*(client(served, number) for number in range(CLIENTS)))
         return served.sizes
 
@@ -58,7 +59,7 @@ def test_nobody_is_waited_for_long() -> None:
     """A request whose companions do not come back is served without them, and the next one waits for nobody."""
 
     async def run() -> tuple[list[int], float]:
-        served = Served()
+        served = Served(GAP_S)
         await asyncio.gather(*(served.ask(number) for number in range(CLIENTS)))
         began = time.perf_counter()
         await served.ask(1)
