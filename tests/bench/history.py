@@ -21,8 +21,10 @@ if TYPE_CHECKING:
 
     from tests.support.faults.real_exit import RealExit, UnixConnection
 
-ENDED_OF_ONE, LIVE_OF_ONE = 50_000, 5_000
-FRESH, OLD, LARGE = "a fresh account", f"one with {ENDED_OF_ONE:,} ended", f"one with {LIVE_OF_ONE:,} live"
+FRESH = "a fresh account"
+ENDED_OF_ONE = {f"{many:,} ended": many for many in (500, 5_000, 50_000)}
+LIVE_OF_ONE = {f"{many:,} live": many for many in (50, 500, 5_000)}
+ACCOUNTS = {FRESH: 0, **ENDED_OF_ONE, **LIVE_OF_ONE}
 ASKED = 100  # of each, a round
 CLIENTS = 16  # that open what is live
 LIVE, ENDED = 20_000, 1_000_000
@@ -33,17 +35,20 @@ LIVE, ENDED = 20_000, 1_000_000
 
 def account_rows(backend: str, rounds: int) -> Iterator[Row]:
     with an_exit(backend) as exit_:
-        tokens = {what: exit_.token(name, "paid") for what, name in ((FRESH, "ada"), (OLD, "old"), (LARGE, "large"))}
+        names = {what: f"a{number}" for number, what in enumerate(ACCOUNTS)}
+        tokens = {what: exit_.token(name, "paid") for what, name in names.items()}
         with closing(sqlite3.connect(exit_.store)) as db, db:
-            [(account_id,)] = db.execute("SELECT id FROM accounts WHERE name = 'old'").fetchall()
-            books.add_ended(db, ENDED_OF_ONE, [account_id], HostClock().now().wall_ms)
+            for what, many in ENDED_OF_ONE.items():
+                [(account_id,)] = db.execute("SELECT id FROM accounts WHERE name = ?", (names[what],)).fetchall()
+                books.add_ended(db, many, [account_id], HostClock().now().wall_ms)
         with running(exit_):
             yield from _account_rows(exit_, tokens, rounds)
 
 
 def _account_rows(exit_: RealExit, tokens: Mapping[str, str], rounds: int) -> Iterator[Row]:
     with ThreadPoolExecutor(CLIENTS) as threads:
-        [*threads.map(partial(_open_many, exit_, tokens[LARGE]), [LIVE_OF_ONE // CLIENTS] * CLIENTS)]
+        for what, many in LIVE_OF_ONE.items():
+            [*threads.map(partial(_open_many, exit_, tokens[what]), [many // CLIENTS] * CLIENTS)]
     with exit_.connection() as connection:
         path = {what: f"/v1/sessions/{_open(connection, token)}" for what, token in tokens.items()}
 
@@ -59,8 +64,9 @@ def _account_rows(exit_: RealExit, tokens: Mapping[str, str], rounds: int) -> It
         for work, ask in (("GET /v1/sessions/{id}", get), ("POST and DELETE /v1/sessions", come_and_go)):
             seconds = take_turns(rounds, {what: partial(ask, what) for what in tokens})
             figures = {what: [s / ASKED for s in found] for what, found in seconds.items()}
-            targets = [Target(OLD, FRESH, 1.2), Target(LARGE, FRESH, 1.2)]
-            yield Row(f"{work} by its account", "s", figures, targets, f"{exit_.backend} backend")
+            targets = [Target([*many][-1], FRESH, 1.2) for many in (ENDED_OF_ONE, LIVE_OF_ONE)]
+            settings = {"accounts": {"ended": {FRESH: 0, **ENDED_OF_ONE}, "live": {FRESH: 0, **LIVE_OF_ONE}}}
+            yield Row(f"{work} by its account", "s", figures, targets, f"{exit_.backend} backend", settings)
 
 
 def _open(connection: UnixConnection, token: str) -> str:

@@ -110,16 +110,16 @@ def plot_opens(results: Mapping[str, Any], file: Path) -> str | None:
 
 
 def plot_history(results: Mapping[str, Any], file: Path) -> str | None:
-    """What a request costs by how many sessions its account has had, and has live. None: nothing to draw."""
-    rows = [row for row in results["rows"] if "history" in row["settings"]]
+    """What requests cost by how many sessions their account has had, and has live. None: nothing to draw."""
+    rows = [row for row in results["rows"] if "accounts" in row["settings"]]
     if not rows:
         return None
     axes = axes_of_plot()
     for row in rows:
-        for method in ("POST", "GET"):
-            names = {count: f"{method}, {count:,} {row['settings']['history']}" for count in row["settings"]["counts"]}
-            found = [[1000 * value for value in row["figures"][name]] for name in names.values()]
-            curve(axes, [*names], found, f"{method} by {row['settings']['history']}")
+        request, _, _ = row["work"].partition(" /v1")
+        for what, counts in row["settings"]["accounts"].items():
+            found = [[1000 * value for value in row["figures"][name]] for name in counts]
+            curve(axes, [*counts.values()], found, f"{request}, {what}")
     axes.set_ylim(bottom=0)
     return finish(axes, file, xscale="symlog", xlabel="sessions of the account", ylabel="milliseconds")
 
