@@ -20,7 +20,7 @@ from appliance.network.host_events import host_events
 from appliance.network.wireguard.backend import choose_device
 from appliance.network.wireguard.device_tunnel import DeviceTunnel
 from appliance.network.wireguard.link_events import link_events
-from appliance.server import assembly, egress_assembly, listeners
+from appliance.server import assembly, egress_assembly, listeners, opened_store
 from appliance.server.address_follower import AddressFollower
 from appliance.server.api.client_address import source_of_peer
 from appliance.server.api.metrics import create_metrics_app
@@ -46,8 +46,6 @@ from appliance.server.time_service import ServiceClock
 from appliance.server.watchers import HOST_APART_S, EventsWatch, watch_store
 from appliance.sessions.contentions import FIREWALL, INTERFACE, SYSCTL
 from appliance.sessions.metrics import Metrics
-from appliance.store import free_pages, integrity
-from appliance.store.database import Store
 from appliance.store.known_time import believed_clock
 from appliance.store.server_keys import ServerKeys
 from appliance.store.state_dir import StateDir
@@ -65,6 +63,7 @@ if TYPE_CHECKING:
     from appliance.network.wireguard.tunnel import Tunnel
     from appliance.server.assembly import Parts
     from appliance.server.listeners import Listeners
+    from appliance.store.database import Store
 
     Task = Callable[[], Awaitable[None]]
 
@@ -104,16 +103,15 @@ async def _serve(read_settings: Callable[[], Settings], environ: Mapping[str, st
     systemd, state = Systemd(environ), StateDir(settings.node.state_dir)
     state.create()
     async with AsyncExitStack() as stack:
-        # First in, so last out: it limits the time of the whole shutdown.
-        stack.enter_context(hard_stop(stopping))
+        stack.enter_context(hard_stop(stopping))  # first in, so last out: it limits the time of the whole shutdown
         stack.enter_context(state.serving())
         state.require_whole()
         listening, certificate = listeners.bind(settings, stack), _certificate(settings)
         host_clock, metrics = ServiceClock(HostClock()), Metrics()
         systemd.status("starting: checking the store")
-        async with integrity.checked(state.store):  # by the end: nothing here writes to it
+        async with opened_store.checked_beside(state.store):
             host = await _open_host(settings, state, environ.get(WIREGUARD_GO_UNIT), host_clock, metrics, stack)
-        store = await _open_store(state, metrics, stack)
+        store = await opened_store.open_store(state, metrics, stack)
         clock = await _believed_clock(store, host_clock)
         parts = await _build_parts(host, store, clock, metrics)
         host.follower.wake_up = parts.wakeup.request_tick
@@ -192,15 +190,6 @@ def _make_room_for_flows(host: _Host) -> None:
     except EgressError as error:
         log.warning("%s", error)
     host.follower.reconfigure(host.settings)
-
-
-async def _open_store(state: StateDir, metrics: Metrics, stack: AsyncExitStack) -> Store:
-    """Opens the store, which was checked, or creates it; it is closed with `stack`."""
-    state.create_store()
-    store = await Store.open(state.store, observer=metrics.store_used)
-    stack.push_async_callback(store.close)
-    await asyncio.to_thread(free_pages.prepare, state.store)
-    return store
 
 
 async def _believed_clock(store: Store, host_clock: ServiceClock) -> BelievedClock:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import sqlite3
-from contextlib import asynccontextmanager, closing, contextmanager
+from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING
 
 from appliance.domain.errors import StoreError
@@ -13,7 +12,7 @@ from appliance.store.database import damaged, explain, require_regular
 from appliance.store.migration import APPLICATION_ID
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import Iterator
     from pathlib import Path
 
 
@@ -31,19 +30,6 @@ def check(path: Path) -> None:
         raise explain(error, path) from error
     if verdict != "ok":
         raise StoreError(damaged(path, verdict))
-
-
-@asynccontextmanager
-async def checked(path: Path) -> AsyncIterator[None]:
-    """Checks the file in a thread while the block runs, which must not write to it. Raises what the block raises, or
-    StoreError as `check` does."""
-    checking = asyncio.create_task(asyncio.to_thread(check, path))
-    try:
-        yield
-    except BaseException:
-        await asyncio.gather(checking, return_exceptions=True)
-        raise
-    await checking
 
 
 def flaw(path: Path) -> str | None:

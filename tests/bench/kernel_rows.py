@@ -96,7 +96,8 @@ def tick_row(device: Device, rounds: int) -> Row:
         )
         ticking.close()
     remark = f"{many} peers changed, {median(counted):,.0f} bytes counted and committed"
-    targets = [Target("tick", "bare loop", 2.0)] if len(device.peers) == PEERS else []
+    at_most = {"tick": 2.5, "look": 1.8} if len(device.peers) == PEERS else {}
+    targets = [Target(what, "bare loop", ratio) for what, ratio in at_most.items()]
     return Row(
         f"a whole tick, {len(device.peers):,} peers", "s", seconds, targets, remark, {"peers": len(device.peers)}
     )

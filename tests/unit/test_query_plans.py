@@ -34,6 +34,14 @@ async def every_baseline(db: aiosqlite.Connection) -> list[tuple[bytes, Baseline
 
 # Each with what SQLite is to read: a range of an index, or an index that has unfinished sessions alone.
 QUERIES: dict[str, tuple[Query, set[str]]] = {
+    "what a start reads of unfinished sessions": (
+        sessions.places,
+        {"SCAN sessions USING INDEX sessions_unfinished"},
+    ),
+    "what requests that were cut short have left": (
+        sessions.delete_pending,
+        {"SEARCH sessions USING INDEX sessions_unfinished (state=?)"},
+    ),
     "sessions that are due": (
         lambda db: retention.ended_before(db, 7, 5),
         {"SEARCH sessions USING INDEX sessions_by_end (terminated_at<?)"},
