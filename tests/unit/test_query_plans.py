@@ -109,7 +109,7 @@ QUERIES: dict[str, tuple[Query, set[str]]] = {
     "an account's page": (
         lambda db: sessions.page(db, sessions.Page(account_id="acc_1", limit=5)),
         {
-            "SEARCH s USING INDEX sessions_by_account (account_id=?)",
+            "SEARCH s USING INDEX sessions_by_account (account_id=? AND number<?)",
             "SEARCH p USING INTEGER PRIMARY KEY (rowid=?) LEFT-JOIN",
             "SEARCH a USING INDEX sqlite_autoindex_accounts_1 (id=?)",
         },
@@ -117,7 +117,7 @@ QUERIES: dict[str, tuple[Query, set[str]]] = {
     "an account's page of live sessions": (
         lambda db: sessions.page(db, sessions.Page(account_id="acc_1", live=True, limit=5)),
         {
-            "SEARCH s USING INDEX sessions_unfinished_of (account_id=?)",
+            "SEARCH s USING INDEX sessions_unfinished_of (account_id=? AND rowid<?)",
             "SEARCH p USING INTEGER PRIMARY KEY (rowid=?) LEFT-JOIN",
             "SEARCH a USING INDEX sqlite_autoindex_accounts_1 (id=?)",
         },
@@ -125,7 +125,7 @@ QUERIES: dict[str, tuple[Query, set[str]]] = {
     "all live sessions": (
         lambda db: sessions.page(db, sessions.Page(live=True, limit=5)),
         {
-            "SEARCH s USING INDEX sessions_unfinished (state=?)",
+            "SEARCH s USING INDEX sessions_unfinished (state=? AND rowid<?)",
             "SEARCH p USING INTEGER PRIMARY KEY (rowid=?) LEFT-JOIN",
             "SEARCH a USING INDEX sqlite_autoindex_accounts_1 (id=?)",
         },

@@ -158,12 +158,10 @@ async def page(db: aiosqlite.Connection, wanted: Page) -> list[Session]:
         parameters.append(wanted.account_id)
     if wanted.live:
         where += " AND s.state = 'live' AND s.state <> 'terminated'"  # the second part names the index
-    if wanted.before is not None:
-        where += " AND s.number < (SELECT number FROM sessions WHERE id = ?)"
-        parameters.append(wanted.before)
-    # Few are live: they are sorted, as in `unfinished`. Of all, the newest are read in the order of their numbers.
-    where += f" ORDER BY {'+' if wanted.live else ''}s.number DESC LIMIT ?"
-    parameters.append(-1 if wanted.limit is None else wanted.limit)
+    # With the bound SQLite reads an index of unfinished sessions, which has them in this order, up to the limit.
+    number = "(SELECT number FROM sessions WHERE id = ?)" if wanted.before is not None else "?"
+    where += " AND s.number < " + number + " ORDER BY s.number DESC LIMIT ?"
+    parameters += [wanted.before or 2**63 - 1, -1 if wanted.limit is None else wanted.limit]
     return await _fetch(db, where, parameters)
 
 
