@@ -13,7 +13,6 @@ from appliance.domain.accounting import Reading, read_time
 from appliance.domain.charges import Amount
 from appliance.domain.errors import StoreUnavailable
 from appliance.metering.spending import Count, Spending
-from appliance.store.in_order import in_order
 from appliance.store.queries import accounts as account_rows
 from appliance.store.queries import invoices, peers
 from appliance.store.queries import node as node_row
@@ -257,11 +256,9 @@ class Meter:
 
     async def write(self, db: aiosqlite.Connection, count: Count) -> None:
         """Writes `count` in the caller's transaction; the caller must call `apply` once it is committed."""
-        await in_order(
-            peers.add_readings(db, count.readings),
-            account_rows.put_windows(db, count.accounts.values()),
-            invoices.add_readings(db, count.readings),
-        )
+        await peers.add_readings(db, count.readings)
+        await account_rows.put_windows(db, count.accounts.values())
+        await invoices.add_readings(db, count.readings)
 
     def apply(self, count: Count) -> None:
         self._live.apply_count(count.readings, count.accounts)

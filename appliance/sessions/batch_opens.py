@@ -25,7 +25,6 @@ from appliance.metering import usage
 from appliance.network.wireguard.tunnel import PutPeer
 from appliance.sessions.end_notes import ids_of, note_end
 from appliance.sessions.waiting import Waiting
-from appliance.store.in_order import in_order
 from appliance.store.queries import accounts as account_rows
 from appliance.store.queries import invoices
 from appliance.store.queries import sessions as rows
@@ -256,12 +255,11 @@ class BatchOpens:
                 a.request.fail(NoActiveNodes() if permit.usable else InvalidToken())
         replaced = [a.replaced.id for a, _ in opened if a.replaced is not None]
         sessions = [session for _, session in opened]
-        await in_order(
-            rows.mark_terminated(db, [(session_id, Reason.REPLACED, now.wall_ms) for session_id in replaced]),
-            invoices.end(db, [(session_id, now.wall_ms) for session_id in replaced]),
-            rows.insert(db, list(zip(sessions, tokens, strict=True))),
-            invoices.begin(db, sessions, now.wall_ms),
-        )
+        if replaced:
+            await rows.mark_terminated(db, [(session_id, Reason.REPLACED, now.wall_ms) for session_id in replaced])
+            await invoices.end(db, [(session_id, now.wall_ms) for session_id in replaced])
+        await rows.insert(db, list(zip(sessions, tokens, strict=True)))
+        await invoices.begin(db, sessions, now.wall_ms)
         return opened
 
     def _live(self, a: Admitted, seen: Observation | None, now: Moment) -> Session:

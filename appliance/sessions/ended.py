@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from appliance.domain.entities import Reason
-from appliance.store.in_order import in_order
 from appliance.store.queries import invoices, peers
 from appliance.store.queries import sessions as rows
 
@@ -43,11 +42,9 @@ class Ended:
         """Marks all terminated in the caller's transaction; the caller must call `written` once it is committed."""
         if self._sessions:
             sessions = self._sessions.values()
-            await in_order(
-                rows.mark_terminated(db, [(s.id, s.reason or Reason.ADMIN, s.terminated_at) for s in sessions]),
-                invoices.end(db, [(s.id, s.terminated_at) for s in sessions]),
-                peers.drop(db, [s.address_offset for s in sessions]),
-            )
+            await rows.mark_terminated(db, [(s.id, s.reason or Reason.ADMIN, s.terminated_at) for s in sessions])
+            await invoices.end(db, [(s.id, s.terminated_at) for s in sessions])
+            await peers.drop(db, [s.address_offset for s in sessions])
 
     def written(self) -> None:
         """Notes that the store has them."""

@@ -13,7 +13,6 @@ from appliance.domain.errors import PeerApplyFailed
 from appliance.network.wireguard.tunnel import RemovePeer
 from appliance.sessions.batch_closes import CloseRequest
 from appliance.sessions.end_notes import ids_of, note_end
-from appliance.store.in_order import in_order
 from appliance.store.queries import invoices, peers
 from appliance.store.queries import sessions as rows
 
@@ -85,11 +84,9 @@ class Ending:
         last = records.meter.count_time([session for session, _ in ending])
         async with records.committing() as db:
             await records.meter.write(db, last)
-            await in_order(
-                rows.mark_terminated(db, [(s.id, reason, now) for s, reason in ending]),
-                invoices.end(db, [(s.id, now) for s, _ in ending]),
-                peers.drop(db, [s.address_offset for s, _ in ending]),
-            )
+            await rows.mark_terminated(db, [(s.id, reason, now) for s, reason in ending])
+            await invoices.end(db, [(s.id, now) for s, _ in ending])
+            await peers.drop(db, [s.address_offset for s, _ in ending])
         records.meter.apply(last)
         for session, reason in ending:
             records.live.drop(session.public_key)

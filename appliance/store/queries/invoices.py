@@ -13,7 +13,6 @@ from appliance.domain.bill import Bill
 from appliance.domain.charges import Amount, Charge, by_month, month_bounds
 from appliance.domain.invoice import Line
 from appliance.domain.tiers import Tier
-from appliance.store.in_order import in_order
 from appliance.store.queries.sessions import rates_of
 
 if TYPE_CHECKING:
@@ -58,7 +57,8 @@ async def _add(db: aiosqlite.Connection, readings: Iterable[Reading]) -> list[tu
             lines.append(_line_row(r.after, month, first, charge))
             ends.append((first, r.after.id, month))
     if lines:
-        await in_order(db.executemany(_ADD_DAY, days), db.executemany(_ADD_LINE, lines))
+        await db.executemany(_ADD_DAY, days)
+        await db.executemany(_ADD_LINE, lines)
     return ends
 
 

@@ -11,7 +11,6 @@ from appliance.domain import ids
 from appliance.domain.entities import Reason, Session, State
 from appliance.domain.pricing import Rates
 from appliance.domain.tiers import Tier
-from appliance.store.in_order import in_order
 from appliance.store.queries import peers
 
 if TYPE_CHECKING:
@@ -170,7 +169,8 @@ async def page(db: aiosqlite.Connection, wanted: Page) -> list[Session]:
 
 async def insert(db: aiosqlite.Connection, opened: Sequence[tuple[Session, str | None]]) -> None:
     """Inserts new live sessions, each with the id of the token it is opened with, and their peers."""
-    await in_order(db.executemany(_INSERT, [_row(*each) for each in opened]), peers.put(db, [s for s, _ in opened]))
+    await db.executemany(_INSERT, [_row(*each) for each in opened])
+    await peers.put(db, [s for s, _ in opened])
 
 
 def _row(s: Session, token_id: str | None) -> tuple[object, ...]:
