@@ -81,7 +81,7 @@ class OpenRequest(Waiting[Opened]):
 
 @dataclass(frozen=True, slots=True)
 class Admitted:
-    """Holds a session that may be opened, of which nobody knows yet, the one that it replaces, and its node."""
+    """Holds a session that may be opened and is not stored yet, its node, and the session that it replaces, if any."""
 
     request: OpenRequest
     account: Account

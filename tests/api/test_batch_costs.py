@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 from collections import Counter
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -132,3 +133,35 @@ async def test_what_arrives_while_a_batch_is_at_work_is_the_next(exit_: ExitUnde
         answers = await asyncio.gather(first, *others)
     assert {answer.status_code for answer in answers} == {201}
     assert (seen["commits"], seen["messages"]) == (2, 1)  # the first one's message was sent before
+
+
+@pytest.mark.parametrize("failing", range(1, 9))
+@on_exit(ROOMY)
+async def test_nothing_follows_a_statement_that_failed(exit_: ExitUnderTest, failing: int) -> None:
+    """Whichever statement of an opening's transaction fails: SQLite is given ROLLBACK next, as it may have rolled back
+    by itself, and what came after that would be in no transaction."""
+    client, writer, given = await exit_.client(), exit_.store._writer, list[str]()
+    real = {name: getattr(writer, name) for name in ("execute", "executemany", "execute_fetchall")}
+
+    def watched(name: str) -> Any:
+        async def statement(sql: str, *parameters: Any) -> Any:
+            given.append(sql.strip())
+            if len(given) == failing:
+                raise sqlite3.OperationalError("database or disk is full")
+            return await real[name](sql, *parameters)
+
+        return statement
+
+    for name in real:
+        setattr(writer, name, watched(name))
+    answer = await ask(client)
+    await exit_.parts.queue.settled()
+    for name, statement in real.items():
+        setattr(writer, name, statement)
+    if len(given) < failing:
+        assert answer.status_code == 201
+    else:
+        assert answer.status_code == 503
+        assert next(sql for sql in given[failing:] if not sql.startswith("PRAGMA")) == "ROLLBACK"
+    await exit_.settled()
+    assert (await ask(client)).status_code == 201

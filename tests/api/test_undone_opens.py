@@ -16,6 +16,7 @@ from tests.support.fake_tunnel import FakeInterface, FakeTunnel
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
+    from contextlib import AbstractAsyncContextManager
 
     import httpx
 
@@ -96,12 +97,15 @@ async def test_asked_again_before_it_is_undone(exit_: ExitUnderTest) -> None:
     assert (exit_.parts.pool.in_use, len(exit_.tunnel.peers)) == (1, 1)
 
 
-@on_exit()
-async def test_the_predecessor_is_ended_meanwhile(exit_: ExitUnderTest) -> None:
-    """DELETE of a session whose replacement is to be undone: answered with 200, its peer is gone."""
+@pytest.mark.parametrize("undone", [given_up, gone], ids=["not stored", "stored"])
+@on_exit(tunnel=Scripted)
+async def test_the_predecessor_is_ended_meanwhile(
+    exit_: ExitUnderTest, undone: Callable[..., AbstractAsyncContextManager[None]]
+) -> None:
+    """DELETE of a session whose replacement is to be undone, stored or not: answered with 200, its peer is gone."""
     ada, (text, raw) = await exit_.client(), new_key()
     old = await ada.open(client_public_key=text)
-    async with given_up(ada, client_public_key=text):
+    async with undone(ada, client_public_key=text):
         ending = asyncio.create_task(end(ada, old["id"]))
         await until(lambda: exit_.parts.queue._waiting, "it waits for the next batch")
     ended = await ending
@@ -129,20 +133,6 @@ async def test_what_moves_meanwhile_is_the_predecessors(exit_: ExitUnderTest) ->
     for table in ("invoice_lines", "usage_days"):
         found = exit_.rows(f"SELECT session_id, sum(bytes_in) FROM {table} GROUP BY 1 ORDER BY 2 DESC")  # noqa: S608
         assert found == [(old["id"], 1500), (other["id"], 0)]
-
-
-@on_exit(tunnel=Scripted)
-async def test_the_predecessor_of_a_stored_one_is_ended(exit_: ExitUnderTest) -> None:
-    """DELETE of a session behind its replacement, which is stored and then undone: answered with 200, it has ended."""
-    ada, (text, raw) = await exit_.client(), new_key()
-    old = await ada.open(client_public_key=text)
-    async with gone(ada, client_public_key=text):
-        ending = asyncio.create_task(end(ada, old["id"]))
-        await until(lambda: exit_.parts.queue._waiting, "it waits for the next batch")
-    ended = await ending
-    assert (ended.status_code, raw in exit_.tunnel.peers) == (200, False)
-    await settle(exit_)
-    assert exit_.rows("SELECT state, reason FROM sessions") == [("terminated", "closed")]
 
 
 @on_exit(tunnel=Scripted)

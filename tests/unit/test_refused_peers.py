@@ -223,6 +223,19 @@ class FakeProcess(Peers):
         pass
 
 
+class Counting(FakeProcess):
+    """Notes the keys of each request."""
+
+    def __init__(self, refuses: Collection[bytes] = ()) -> None:
+        super().__init__(refuses)
+        self.requests: list[list[str]] = []
+
+    def ask(self, request: bytes) -> None:
+        lines = request.decode().split("\n")
+        self.requests.append([line for line in lines if line.startswith("public_key=")])
+        super().ask(request)
+
+
 V4 = Prefix(bytes([10, 9, 0, 2]), 32)
 
 
@@ -261,3 +274,23 @@ def test_fresh_peers_begin_once(make: Callable[[Collection[bytes]], tuple[Tunnel
     assert {each: device.began[each] for each in good} == dict.fromkeys(good, 1)
     assert {each: device.allowed[each] for each in good} == {each: {V4} for each in good}
     assert len(device.allowed) == 1000
+
+
+def test_wireguard_go_is_given_many_peers_in_pieces() -> None:
+    """It answers a request when it has made all of its peers: 2,500 are three requests, and each is made once."""
+    device, process = UserspaceDevice("wga0"), Counting()
+    device._process = process  # type: ignore[assignment]  # in the socket's place
+    device.apply([PutPeer(Peer(key(n), frozenset({V4})), fresh=True) for n in range(2500)])
+    assert [len(set(keys_asked)) for keys_asked in process.requests] == [1000, 1000, 500]
+    assert len(process.allowed) == 2500
+
+
+def test_nothing_is_removed_from_a_new_interface_of_wireguard_gos() -> None:
+    """To remove a peer that is not there it makes the peer first: on a new interface a fresh peer is put at once. One
+    that is put twice, and all that come later, are removed first, so that their counters begin at zero."""
+    device, process = UserspaceDevice("wga0"), Counting()
+    device._process, device._is_new = process, True  # type: ignore[assignment]  # in the socket's place
+    put = [PutPeer(Peer(key(n), frozenset({V4})), fresh=True) for n in (1, 2, 1)]
+    device.apply(put)
+    device.apply(put[:1])
+    assert [len(keys_asked) for keys_asked in process.requests] == [4, 2]
