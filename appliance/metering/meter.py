@@ -89,7 +89,7 @@ class Meter:
         if not self._live.in_sync:
             # Use missing from memory may already be stored. The next tick reads the store first.
             raise StoreUnavailable
-        dump = await self._tunnel.dump()
+        dump = await self._dump(ending)
         now = self._clock.now()
         self._note_moved(dump, now)
         relabels = self._is_relabelled(now)
@@ -101,6 +101,14 @@ class Meter:
             count = self._spending.count(readings, lambda key: now if key in dump.peers else self._live.heartbeat)
         total = self.bytes_in + self.bytes_out + sum(r.amount.total_bytes for r in count.readings)
         return Observation(dump, now, count, total, relabels)
+
+    async def _dump(self, ending: Collection[bytes]) -> Dump:
+        """Dumps the peers; once more if one is not shown whose session ends, as it could not be read any more.
+
+        A dump ends early if the peer under its cursor is removed: only a peer that two dumps lack is missing.
+        """
+        dump = await self._tunnel.dump()
+        return dump if all(key in dump.peers for key in ending) else await self._tunnel.dump()
 
     def _note_moved(self, dump: Dump, now: Moment) -> None:
         if self._loads != self._live.loads:

@@ -115,10 +115,12 @@ class Convergence:
         # All of them count as unequal until compared: what follows may fail.
         keys = self._unequal = self._to_compare(link, dump)
         changes = self._changes(keys, link, dump)
-        if dump is not None and (missing := fresh_keys(changes)):
+        missing = set() if dump is None else fresh_keys(changes)
+        if missing:
             del changes  # all peers may be missing: those of the second dump are not to be held beside these
             changes = await self._confirmed(keys, missing, link)
-        self._unequal = {change.public_key for change in changes.peers}
+        # One that is there after all, the next dump has to show: if it lacks it as this one does, nothing has changed.
+        self._unequal = missing.union(change.public_key for change in changes.peers)
         return self._contentions.due(changes)
 
     def take_compared_all(self) -> bool:

@@ -238,6 +238,39 @@ async def test_one_short_dump_proves_nothing(exit_: ExitUnderTest) -> None:
     assert (await ada.status(session_id))["bytes_in"] == 100
 
 
+@on_exit(tunnel=WaywardTunnel)
+async def test_peer_lost_after_a_short_dump(exit_: ExitUnderTest) -> None:
+    """A peer that somebody removes just after a dump missed it is put back by the next look, which shows no change."""
+    _, _, raw = await opened(exit_)
+    await exit_.tick()
+    assert isinstance(exit_.tunnel, WaywardTunnel)
+    exit_.tunnel.short_dumps = 1
+    await exit_.tick(after=1)
+    del exit_.tunnel.interface.peers[raw]
+    await exit_.tick(after=1)
+    assert exit_.tunnel.peers.keys() == {raw}
+
+
+@pytest.mark.parametrize("ended_by", ["DELETE", "a replacement"])
+@on_exit(tunnel=WaywardTunnel)
+async def test_ended_with_a_short_dump(exit_: ExitUnderTest, ended_by: str) -> None:
+    """A session that ends while a dump misses its peer has its last bytes and its time: the dump is taken again."""
+    ada = await exit_.client(tier=Tier.PAID)
+    text, raw = new_key()
+    session_id = (await ada.open(client_public_key=text))["id"]
+    await exit_.tick()
+    exit_.clock.advance(7)
+    exit_.tunnel.add_traffic(raw, rx=100, tx=10)
+    assert isinstance(exit_.tunnel, WaywardTunnel)
+    exit_.tunnel.short_dumps = 1
+    if ended_by == "DELETE":
+        assert (await ada.delete(session_id)).status_code == 200
+    else:
+        await ada.open(client_public_key=text)
+    status = await ada.status(session_id)
+    assert (status["bytes_in"], status["bytes_out"], status["quota_seconds_used"]) == (100, 10, 7)
+
+
 @on_exit()
 async def test_restored_peer_is_not_idle(exit_: ExitUnderTest) -> None:
     """Idleness counts from when the peer was last installed."""
