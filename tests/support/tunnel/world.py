@@ -38,15 +38,21 @@ SOCKETS = Path("/var/run/wireguard")  # wireguard-go's, one directory for all ne
 
 
 class World:
-    """The namespaces, by role. Names carry a random part, so runs beside each other do not meet."""
+    """The namespaces, by role. Names carry a random part, so runs beside each other do not meet.
 
-    def __init__(self, stack: ExitStack, clients: int) -> None:
+    `one_uplink`: the exit has no other link than the one to the internet, as most hosts do, and clients are behind it.
+    """
+
+    def __init__(self, stack: ExitStack, clients: int, *, one_uplink: bool = False) -> None:
         self._stack = stack
         self.tag = secrets.token_hex(3)
         stack.callback(self._remove_sockets)
         self.exit = self._namespace("x")
         self.internet = self._namespace("i")
         self.clients = [self._namespace(f"c{number}") for number in range(1, clients + 1)]
+        self._near_clients = self.internet if one_uplink else self.exit
+        if one_uplink:
+            self.internet.run("sysctl", "-qw", "net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1")
         self._join_exit()
         self.internet.run("nft", "-f", "-", text_input=_WATCH)
         self._start_web()
@@ -94,8 +100,8 @@ class World:
 
     def _join_client(self, number: int, client: Namespace) -> None:
         near, net, net6 = f"lan{number}", 16 * number, f"2001:db8:1:{number}"
-        self._veth(self.exit, near, client, "eth0")
-        _bring_up(self.exit, near, f"198.51.100.{net + 1}/28", f"{net6}::1/64")
+        self._veth(self._near_clients, near, client, "eth0")
+        _bring_up(self._near_clients, near, f"198.51.100.{net + 1}/28", f"{net6}::1/64")
         _bring_up(client, "eth0", f"198.51.100.{net + 2}/28", f"{net6}::2/64")
         _batch(client, f"route add default via 198.51.100.{net + 1}", f"route add ::/0 via {net6}::1")
 
@@ -105,7 +111,7 @@ class World:
     def _exit_has_settled(self) -> bool:
         """A link gets its link-local address last, when the kernel has noticed its carrier."""
         shown = self.exit.run("ip", "-6", "-oneline", "address", "show", "scope", "link").stdout
-        return len(shown.splitlines()) == 1 + len(self.clients)
+        return len(shown.splitlines()) == 1 + (len(self.clients) if self._near_clients is self.exit else 0)
 
     def _start_web(self) -> None:
         script = str(Path(__file__).with_name("webserver.py"))
@@ -122,10 +128,10 @@ class World:
 
 
 @contextmanager
-def new_world(clients: int = 2) -> Iterator[World]:
+def new_world(clients: int = 2, *, one_uplink: bool = False) -> Iterator[World]:
     """A world, removed with everything in it when the block ends, or when building it fails half-way."""
     with ExitStack() as stack:
-        yield World(stack, clients)
+        yield World(stack, clients, one_uplink=one_uplink)
 
 
 def _batch(space: Namespace, *lines: str) -> None:
