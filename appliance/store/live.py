@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Set
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from msgspec import Struct
 
@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from appliance.domain.entities import Account, Baseline, Session
     from appliance.domain.tiers import Tier
     from appliance.store.database import Store
+
+
+T = TypeVar("T")
 
 
 class Running(Struct, frozen=True, gc=False):
@@ -53,6 +56,11 @@ class PublicKeys(Set[bytes]):
     def __len__(self) -> int:
         return len(self._rows)
 
+    @classmethod
+    def _from_iterable(cls, it: Iterable[T]) -> Set[T]:
+        """Returns what an operation on sets results in."""
+        return set(it)
+
 
 class LiveSessions:
     """Holds live and closing sessions by public key, which no two of them share; pending ones are not here."""
@@ -71,7 +79,9 @@ class LiveSessions:
         return len(self._rows)
 
     def __iter__(self) -> Iterator[Session]:
-        return (self._rows.session(row) for row in self._rows.all())
+        """Yields each session, but for those that are dropped meanwhile; after a load, those from before it."""
+        rows = self._rows
+        return (rows.session(row) for row in rows.all())
 
     def __getitem__(self, public_key: bytes) -> Session:
         """Returns the session with this key. Raises KeyError if there is none."""
@@ -178,8 +188,8 @@ class LiveSessions:
 
     # What is due --------------------------------------------------------------------------------------
 
-    def due(self, now: Moment, idle_ms: Mapping[Tier, int]) -> Iterator[bytes]:
-        """Yields the keys of sessions that are closing, have expired, or may have been idle for too long; some twice.
+    def due(self, now: Moment, idle_ms: Mapping[Tier, int]) -> list[bytes]:
+        """Returns the keys of sessions that are closing, have expired, or may have been idle for too long; some twice.
 
         `idle_ms` is the idle timeout of each tier; 0: none.
         """
@@ -188,7 +198,7 @@ class LiveSessions:
         for tier, timeout_ms in idle_ms.items():
             if timeout_ms:
                 found += rows.quiet_since[tier].up_to(now.boot_ms - timeout_ms - 1)
-        return (rows.key(row) for row in found)
+        return [rows.key(row) for row in found]
 
     def next_expiry(self) -> int | None:
         """Returns when the next session expires (wall clock, ms), or None if there are no sessions."""

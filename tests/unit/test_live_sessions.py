@@ -201,3 +201,24 @@ def test_a_commit_that_failed_makes_memory_stale(tmp_path: Path) -> None:
         await store.close()
 
     asyncio.run(body())
+
+
+def test_reading_the_store_again_does_not_disturb_who_reads_memory() -> None:
+    """Sessions and keys that are being gone through are those from before, whatever is loaded or dropped meanwhile."""
+    found = LiveSessions()
+    every = [structs.replace(A_SESSION, id=f"ses_{n}", public_key=bytes([n]) * 32) for n in range(4)]
+    found.load(rows_of(every, [ACCOUNT]), HEARTBEAT)
+    reading, keys = iter(found), iter(found.public_keys())
+    assert (next(reading), next(keys)) == (every[0], every[0].public_key)
+    found.drop(every[1].public_key)
+    assert (next(reading), next(keys)) == (every[2], every[2].public_key)
+    found.load(rows_of([], [ACCOUNT]), HEARTBEAT)
+    assert (list(reading), list(keys)) == ([every[3]], [every[3].public_key])
+
+
+def test_public_keys_are_a_set() -> None:
+    """They are compared and combined as sets are."""
+    keys, other = live().public_keys(), b"other"
+    assert (keys & {KEY, other}, keys - {other}, {KEY, other} - keys, keys | {other}, keys ^ {KEY}) == (
+        *({KEY}, {KEY}, {other}, {KEY, other}, set()),
+    )

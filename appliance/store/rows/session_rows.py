@@ -63,9 +63,9 @@ class SessionRows:
 
     # Questions ----------------------------------------------------------------------------------------
 
-    def all(self) -> list[int]:
-        """Returns all rows, in the order in which they lie in memory."""
-        return self.expiries.rows()
+    def all(self) -> Iterator[int]:
+        """Yields all rows, in the order in which they lie in memory, but for those that are dropped meanwhile."""
+        return (row for row in self.expiries.rows() if row in self.expiries)
 
     def find(self, public_key: bytes) -> int:
         """Returns the row of the session with this key; a negative number if there is none."""
