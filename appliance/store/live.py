@@ -303,7 +303,7 @@ class LiveSessions:
             if r.baseline is not None:
                 rows.set_baseline(row, r.baseline)
         for account in accounts.values():
-            rows.owners.update(account)
+            rows.update_account(account)
         self._charged.update(accounts)
 
     def _row(self, public_key: bytes) -> int:

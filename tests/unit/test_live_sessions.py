@@ -222,3 +222,17 @@ def test_public_keys_are_a_set() -> None:
     assert (keys & {KEY, other}, keys - {other}, {KEY, other} - keys, keys | {other}, keys ^ {KEY}) == (
         *({KEY}, {KEY}, {other}, {KEY, other}, set()),
     )
+
+
+def test_an_account_without_sessions_is_taken_as_it_is_given() -> None:
+    """What is known of an account whose sessions have ended may be older than what is read with the next one."""
+    found = live()
+    other = structs.replace(A_SESSION, id="ses_2", public_key=b"2" * 32)
+    paid = structs.replace(ACCOUNT, tier=Tier.PAID)
+    found.put(other, paid)
+    assert found.owner(other) == ACCOUNT  # it had one
+    for session in (A_SESSION, other):
+        found.drop(session.public_key)
+    found.put(other, paid)
+    assert found.owner(other) == paid
+    assert found.due(Moment(0, 10**6, "boot"), {Tier.FREE: 0, Tier.PAID: 5}) == [other.public_key]

@@ -88,6 +88,7 @@ class Sessions(RuleBasedStateMachine):
         self.live.load(SessionRows(ACCOUNTS), NOW)
         self.plain: dict[bytes, Session] = {}
         self.baselines: dict[bytes, Baseline] = {}
+        self.tiers = {account.id: account.tier for account in ACCOUNTS}
 
     @rule(target=rows, session=sessions)
     def put(self, session: Session) -> bytes:
@@ -99,6 +100,11 @@ class Sessions(RuleBasedStateMachine):
             self.live.put(session)
             self.plain[session.public_key] = session
         return session.public_key
+
+    @rule(account=st.sampled_from(ACCOUNTS), tier=st.sampled_from(Tier))
+    def change_tier(self, account: Account, tier: Tier) -> None:
+        self.live.apply_count([], {account.id: structs.replace(account, tier=tier)})
+        self.tiers[account.id] = tier
 
     @rule(key=consumes(rows))
     def drop(self, key: bytes) -> None:
@@ -125,7 +131,8 @@ class Sessions(RuleBasedStateMachine):
 
     @rule()
     def reload(self) -> None:
-        self.live.load(rows_of(self.plain.values(), ACCOUNTS, self.baselines), NOW)
+        accounts = [structs.replace(account, tier=self.tiers[account.id]) for account in ACCOUNTS]
+        self.live.load(rows_of(self.plain.values(), accounts, self.baselines), NOW)
 
     @invariant()
     def found(self) -> None:
@@ -167,7 +174,7 @@ class Sessions(RuleBasedStateMachine):
             assert [self.plain[key].counted_until_ms for key in self.live.last_counted_by(limit)] == [
                 ms for ms, _ in counted
             ]
-            idle = {s.public_key for s in every if self.live.owner(s).tier is Tier.FREE and s.quiet_since_ms < limit}
+            idle = {s.public_key for s in every if self.tiers[s.account_id] is Tier.FREE and s.quiet_since_ms < limit}
             over = {s.public_key for s in every if s.state is State.CLOSING or s.expires_at <= limit}
             assert set(self.live.due(Moment(limit, limit + 5, "boot"), {Tier.FREE: 5, Tier.PAID: 0})) == idle | over
 

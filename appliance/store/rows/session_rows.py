@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from appliance.domain.tiers import Tier
     from appliance.store.rows.owner import Owner
 
-_ORDERS = tuple(bytes((n,)) for n in range(len(TIERS)))  # by position of the tier
-
 DRIFT_MS = 1000  # what the wall clock and CLOCK_BOOTTIME may move against each other before a sum is made anew
 
 
@@ -153,6 +151,17 @@ class SessionRows:
         self.counted_until.remove(row)
         self._packed.memory.give(row)
 
+    def update_account(self, account: Account) -> None:
+        """Replaces an account, or adds it. Its sessions are ordered by the tier that it has now."""
+        self.owners.add(account)
+        owner = self.owners.of(account.id)
+        moved = [] if owner.account.tier is account.tier else self.owners.rows(owner)
+        for row in moved:
+            self._by_tier[owner.order].remove(row)
+        self.owners.replace(owner, account)
+        for row in moved:
+            self._by_tier[owner.order].put(row, self._packed.quiet_since(row))
+
     def set_baseline(self, row: int, baseline: Baseline | None) -> None:
         """Replaces the counters as last counted; None: they start at zero again."""
         self._packed.set_baseline(row, baseline)
@@ -170,11 +179,12 @@ class SessionRows:
             counted_in = boots.exchange(counted_in, after.counted_boot_id)
             self._note_boot(counted_in, 1)
         self._packed.set_figures(row, after, quiet_in, counted_in)
+        owner = self.owners.by_number[number]
         if after.counted_until_ms != until_ms:
-            self.owners.by_number[number].recount(until_ms, after.counted_until_ms)
+            owner.recount(until_ms, after.counted_until_ms)
             self.counted_until.put(row, after.counted_until_ms)
         if after.quiet_since_ms != quiet_ms:
-            self._order_by_quiet_time(row).put(row, after.quiet_since_ms)
+            self._by_tier[owner.order].put(row, after.quiet_since_ms)
 
     # One session --------------------------------------------------------------------------------------
 
@@ -187,7 +197,6 @@ class SessionRows:
         self._note_boot(counted_boot, 1)
         self.expiries.put(row, session.expires_at)
         self.counted_until.put(row, session.counted_until_ms)
-        self._packed.memory.buffer[row * ROW_SIZE + layout.ORDER_AT] = _ORDERS[owner.order]
         self._by_tier[owner.order].put(row, session.quiet_since_ms)
         if session.state is State.CLOSING:
             self.closing.add(row)
@@ -200,17 +209,12 @@ class SessionRows:
         if row in self.closing:
             self.closing.discard(row)
             owner.closing -= 1
-        self._order_by_quiet_time(row).remove(row)
+        self._by_tier[owner.order].remove(row)
         self._note_boot(counted_boot, -1)
         owner.remove(until_ms)
         self.owners.unlink(owner, row)
         self._by_id.remove(row)
         self._packed.clear(row)
-
-    def _order_by_quiet_time(self, row: int) -> RowHeap:
-        """Returns the order that the row is in; the account's tier may have changed since."""
-        (tier,) = self._packed.memory.buffer[row * ROW_SIZE + layout.ORDER_AT]
-        return self._by_tier[tier]
 
     def _note_boot(self, number: int, more: int) -> None:
         self._counted_in[number] = many = self._counted_in.get(number, 0) + more
