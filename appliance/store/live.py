@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Set
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, TypeVar
 
 from msgspec import Struct
@@ -262,6 +262,15 @@ class LiveSessions:
                 self.mark_stale()
             raise
 
+    @contextmanager
+    def _following(self) -> Iterator[SessionRows]:
+        """Yields the rows, for a change that the store has; marks memory as stale if it fails, on the way or at all."""
+        try:
+            yield self._rows
+        except BaseException:
+            self.mark_stale()
+            raise
+
     def load(self, rows: SessionRows, heartbeat: Moment) -> None:
         """Replaces all with what was read from the store."""
         self._rows = rows
@@ -275,35 +284,38 @@ class LiveSessions:
 
         `account` is required if it may have no other session here; its windows are kept if it has one.
         """
-        if account is not None:
-            self._rows.owners.add(account)
-        self._rows.put(session)
+        with self._following() as rows:
+            if account is not None:
+                rows.owners.add(account)
+            rows.put(session)
         self._touched.add(session.public_key)
 
     def drop(self, public_key: bytes) -> None:
         """Removes a session whose peer is gone, with its baseline."""
-        self._rows.drop(self._row(public_key))
+        with self._following() as rows:
+            rows.drop(self._row(public_key))
         self._touched.add(public_key)
 
     def drop_baselines(self, public_keys: Iterable[bytes]) -> None:
         """Forgets baselines: the counters of these peers start at zero again."""
-        for key in public_keys:
-            if (row := self._rows.find(key)) >= 0:
-                self._rows.set_baseline(row, None)
+        with self._following() as rows:
+            for key in public_keys:
+                if (row := rows.find(key)) >= 0:
+                    rows.set_baseline(row, None)
 
     def apply_count(self, readings: Iterable[Reading], accounts: Mapping[str, Account]) -> None:
         """Applies what the store has just added to figures, baselines and windows.
 
         Keeps the rest of each session: its state and reason may have been decided since the reading was taken.
         """
-        rows = self._rows
-        for r in readings:
-            row = self._row(r.after.public_key)
-            rows.count(row, r.after)
-            if r.baseline is not None:
-                rows.set_baseline(row, r.baseline)
-        for account in accounts.values():
-            rows.update_account(account)
+        with self._following() as rows:
+            for r in readings:
+                row = self._row(r.after.public_key)
+                rows.count(row, r.after)
+                if r.baseline is not None:
+                    rows.set_baseline(row, r.baseline)
+            for account in accounts.values():
+                rows.update_account(account)
         self._charged.update(accounts)
 
     def _row(self, public_key: bytes) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+from collections import deque
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -21,6 +22,7 @@ from appliance.store.live import LiveSessions
 from appliance.store.queries import accounts as account_rows
 from appliance.store.queries import peers
 from appliance.store.queries import sessions as session_rows
+from appliance.store.rows import row_heap
 from appliance.store.rows.reading import read_rows
 from tests.support.unit.a_session import A_SESSION
 from tests.support.unit.session_rows import rows_of
@@ -35,6 +37,10 @@ KEY = A_SESSION.public_key
 BASELINE = Baseline("boot", 4, 1, 2)
 ACCOUNT = Account("acc_1", "ada", Tier.FREE, False, 0)
 HEARTBEAT = Moment(1, 2, "boot")
+
+
+def refuse_memory(cdecl: str, length: int) -> object:
+    raise MemoryError(f"{length} of {cdecl}")
 
 
 def live() -> LiveSessions:
@@ -201,6 +207,17 @@ def test_a_commit_that_failed_makes_memory_stale(tmp_path: Path) -> None:
         await store.close()
 
     asyncio.run(body())
+
+
+def test_memory_that_could_not_follow_is_stale(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where there is no memory for the row of a session that the store has, all is read again."""
+    found = LiveSessions()
+    found.load(rows_of([], [ACCOUNT]), HEARTBEAT)
+    monkeypatch.setattr(row_heap, "new_uncleared", refuse_memory)
+    sessions = (structs.replace(A_SESSION, id=f"ses_{n}", public_key=bytes([n]) * 32) for n in range(256))
+    with pytest.raises(MemoryError):
+        deque(map(found.put, sessions))
+    assert not found.in_sync
 
 
 def test_reading_the_store_again_does_not_disturb_who_reads_memory() -> None:

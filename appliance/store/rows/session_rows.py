@@ -126,20 +126,23 @@ class SessionRows:
     # Changes ------------------------------------------------------------------------------------------
 
     def put(self, session: Session) -> None:
-        """Adds a session, or replaces the one with its key, whose baseline stays. Its account must be known.
+        """Adds a session, or replaces the one with its key, whose baseline stays.
 
-        Raises ValueError if another session has its id.
+        Raises ValueError if another session has its id, or if its key is none; KeyError if its account is not known.
+        Nothing has changed then.
         """
-        id_ = layout.id_bytes(session.id)
+        id_, owner = layout.id_bytes(session.id), self.owners.of(session.account_id)
+        if len(session.public_key) != layout.KEY_SIZE:
+            raise ValueError(f"a key has {layout.KEY_SIZE} bytes, not {len(session.public_key)}")
         row, of_id = self.find(session.public_key), self._by_id.find(id_[0])
         if of_id not in (row, -ENOENT):
             raise ValueError(f"two sessions have the id {session.id}")
         if row >= 0:
             self._empty(row)
-            self._fill(row, session, id_)
+            self._fill(row, session, id_, owner)
         else:
             row = self._packed.begin()
-            self._fill(row, session, id_)
+            self._fill(row, session, id_, owner)
             self._by_key.put(row)
 
     def drop(self, row: int) -> None:
@@ -188,8 +191,7 @@ class SessionRows:
 
     # One session --------------------------------------------------------------------------------------
 
-    def _fill(self, row: int, session: Session, id_: tuple[bytes, bool]) -> None:
-        owner = self.owners.of(session.account_id)
+    def _fill(self, row: int, session: Session, id_: tuple[bytes, bool], owner: Owner) -> None:
         counted_boot = self._packed.pack(row, session, id_, owner)
         self._by_id.put(row)
         self.owners.link(owner, row)
