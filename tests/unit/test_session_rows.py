@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, precondition, rule
 from msgspec import structs
 
 from appliance.domain import ids
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 MOST = 2**63 - 1
 NOW = Moment(0, 0, "boot")
 ACCOUNTS = [Account(f"acc_{n}", name, tier, False, n) for n, (name, tier) in enumerate(zip("aäb", Tier, strict=True))]
+A_CROWD = 70  # rows, orders and indices begin with 64 places
 MANY = 20_000
 ROWS_TAKE = 240  # bytes a session: its row, its places in orders and indices
 PYTHON_TAKES = 150  # and its share of its account, of which each has four sessions
@@ -121,6 +122,23 @@ class Sessions(RuleBasedStateMachine):
     def change_tier(self, account: Account, tier: Tier) -> None:
         self.live.apply_count([], {account.id: structs.replace(account, tier=tier)})
         self.tiers[account.id] = tier
+
+    @precondition(lambda self: len(self.plain) < A_CROWD)
+    @rule(session=sessions)
+    def put_a_crowd(self, session: Session) -> None:
+        """More than there is room for at first, so that memory, indices and orders grow around those that are there."""
+        for n in range(A_CROWD):
+            account = ACCOUNTS[n % len(ACCOUNTS)].id
+            crowded = structs.replace(session, id=f"ses_{n:023x}f", public_key=b"%32d" % n, account_id=account)
+            self.live.put(crowded)
+            self.plain[crowded.public_key] = crowded
+
+    @precondition(lambda self: len(self.plain) >= A_CROWD)
+    @rule(every=st.integers(1, 3))
+    def drop_of_the_crowd(self, every: int) -> None:
+        for key in [key for key in self.plain if key[0] == ord(" ")][::every]:
+            self.live.drop(key)
+            del self.plain[key]
 
     @rule(key=consumes(rows))
     def drop(self, key: bytes) -> None:
