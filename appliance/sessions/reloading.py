@@ -70,7 +70,7 @@ class Reloading:
         loads = not live.in_sync
         if loads:
             for account in moved:
-                found.rows.owners.update(replace(account, tier=had[account.id]))
+                found.rows.update_account(replace(account, tier=had[account.id]))
             live.load(found.rows, found.heartbeat)
         try:
             return await self._records.meter.settle_moved(found.accounts) or loads

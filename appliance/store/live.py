@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Set
-from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
+from contextlib import asynccontextmanager, contextmanager
+from typing import TYPE_CHECKING, TypeVar
 
 from msgspec import Struct
 
@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from appliance.domain.entities import Account, Baseline, Session
     from appliance.domain.tiers import Tier
     from appliance.store.database import Store
+
+
+T = TypeVar("T")
 
 
 class Running(Struct, frozen=True, gc=False):
@@ -53,6 +56,11 @@ class PublicKeys(Set[bytes]):
     def __len__(self) -> int:
         return len(self._rows)
 
+    @classmethod
+    def _from_iterable(cls, it: Iterable[T]) -> Set[T]:
+        """Returns what an operation on sets results in."""
+        return set(it)
+
 
 class LiveSessions:
     """Holds live and closing sessions by public key, which no two of them share; pending ones are not here."""
@@ -71,7 +79,9 @@ class LiveSessions:
         return len(self._rows)
 
     def __iter__(self) -> Iterator[Session]:
-        return (self._rows.session(row) for row in self._rows.all())
+        """Yields each session, but for those that are dropped meanwhile; after a load, those from before it."""
+        rows = self._rows
+        return (rows.session(row) for row in rows.all())
 
     def __getitem__(self, public_key: bytes) -> Session:
         """Returns the session with this key. Raises KeyError if there is none."""
@@ -178,8 +188,8 @@ class LiveSessions:
 
     # What is due --------------------------------------------------------------------------------------
 
-    def due(self, now: Moment, idle_ms: Mapping[Tier, int]) -> Iterator[bytes]:
-        """Yields the keys of sessions that are closing, have expired, or may have been idle for too long; some twice.
+    def due(self, now: Moment, idle_ms: Mapping[Tier, int]) -> list[bytes]:
+        """Returns the keys of sessions that are closing, have expired, or may have been idle for too long; some twice.
 
         `idle_ms` is the idle timeout of each tier; 0: none.
         """
@@ -188,7 +198,7 @@ class LiveSessions:
         for tier, timeout_ms in idle_ms.items():
             if timeout_ms:
                 found += rows.quiet_since[tier].up_to(now.boot_ms - timeout_ms - 1)
-        return (rows.key(row) for row in found)
+        return [rows.key(row) for row in found]
 
     def next_expiry(self) -> int | None:
         """Returns when the next session expires (wall clock, ms), or None if there are no sessions."""
@@ -252,6 +262,15 @@ class LiveSessions:
                 self.mark_stale()
             raise
 
+    @contextmanager
+    def _following(self) -> Iterator[SessionRows]:
+        """Yields the rows, for a change that the store has; marks memory as stale if it fails, on the way or at all."""
+        try:
+            yield self._rows
+        except BaseException:
+            self.mark_stale()
+            raise
+
     def load(self, rows: SessionRows, heartbeat: Moment) -> None:
         """Replaces all with what was read from the store."""
         self._rows = rows
@@ -265,35 +284,38 @@ class LiveSessions:
 
         `account` is required if it may have no other session here; its windows are kept if it has one.
         """
-        if account is not None:
-            self._rows.owners.add(account)
-        self._rows.put(session)
+        with self._following() as rows:
+            if account is not None:
+                rows.owners.add(account)
+            rows.put(session)
         self._touched.add(session.public_key)
 
     def drop(self, public_key: bytes) -> None:
         """Removes a session whose peer is gone, with its baseline."""
-        self._rows.drop(self._row(public_key))
+        with self._following() as rows:
+            rows.drop(self._row(public_key))
         self._touched.add(public_key)
 
     def drop_baselines(self, public_keys: Iterable[bytes]) -> None:
         """Forgets baselines: the counters of these peers start at zero again."""
-        for key in public_keys:
-            if (row := self._rows.find(key)) >= 0:
-                self._rows.set_baseline(row, None)
+        with self._following() as rows:
+            for key in public_keys:
+                if (row := rows.find(key)) >= 0:
+                    rows.set_baseline(row, None)
 
     def apply_count(self, readings: Iterable[Reading], accounts: Mapping[str, Account]) -> None:
         """Applies what the store has just added to figures, baselines and windows.
 
         Keeps the rest of each session: its state and reason may have been decided since the reading was taken.
         """
-        rows = self._rows
-        for r in readings:
-            row = self._row(r.after.public_key)
-            rows.count(row, r.after)
-            if r.baseline is not None:
-                rows.set_baseline(row, r.baseline)
-        for account in accounts.values():
-            rows.owners.update(account)
+        with self._following() as rows:
+            for r in readings:
+                row = self._row(r.after.public_key)
+                rows.count(row, r.after)
+                if r.baseline is not None:
+                    rows.set_baseline(row, r.baseline)
+            for account in accounts.values():
+                rows.update_account(account)
         self._charged.update(accounts)
 
     def _row(self, public_key: bytes) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+from collections import deque
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -21,6 +22,7 @@ from appliance.store.live import LiveSessions
 from appliance.store.queries import accounts as account_rows
 from appliance.store.queries import peers
 from appliance.store.queries import sessions as session_rows
+from appliance.store.rows import row_heap
 from appliance.store.rows.reading import read_rows
 from tests.support.unit.a_session import A_SESSION
 from tests.support.unit.session_rows import rows_of
@@ -35,6 +37,10 @@ KEY = A_SESSION.public_key
 BASELINE = Baseline("boot", 4, 1, 2)
 ACCOUNT = Account("acc_1", "ada", Tier.FREE, False, 0)
 HEARTBEAT = Moment(1, 2, "boot")
+
+
+def refuse_memory(cdecl: str, length: int) -> object:
+    raise MemoryError(f"{length} of {cdecl}")
 
 
 def live() -> LiveSessions:
@@ -201,3 +207,49 @@ def test_a_commit_that_failed_makes_memory_stale(tmp_path: Path) -> None:
         await store.close()
 
     asyncio.run(body())
+
+
+def test_memory_that_could_not_follow_is_stale(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where there is no memory for the row of a session that the store has, all is read again."""
+    found = LiveSessions()
+    found.load(rows_of([], [ACCOUNT]), HEARTBEAT)
+    monkeypatch.setattr(row_heap, "new_uncleared", refuse_memory)
+    sessions = (structs.replace(A_SESSION, id=f"ses_{n}", public_key=bytes([n]) * 32) for n in range(256))
+    with pytest.raises(MemoryError):
+        deque(map(found.put, sessions))
+    assert not found.in_sync
+
+
+def test_reading_the_store_again_does_not_disturb_who_reads_memory() -> None:
+    """Sessions and keys that are being gone through are those from before, whatever is loaded or dropped meanwhile."""
+    found = LiveSessions()
+    every = [structs.replace(A_SESSION, id=f"ses_{n}", public_key=bytes([n]) * 32) for n in range(4)]
+    found.load(rows_of(every, [ACCOUNT]), HEARTBEAT)
+    reading, keys = iter(found), iter(found.public_keys())
+    assert (next(reading), next(keys)) == (every[0], every[0].public_key)
+    found.drop(every[1].public_key)
+    assert (next(reading), next(keys)) == (every[2], every[2].public_key)
+    found.load(rows_of([], [ACCOUNT]), HEARTBEAT)
+    assert (list(reading), list(keys)) == ([every[3]], [every[3].public_key])
+
+
+def test_public_keys_are_a_set() -> None:
+    """They are compared and combined as sets are."""
+    keys, other = live().public_keys(), b"other"
+    assert (keys & {KEY, other}, keys - {other}, {KEY, other} - keys, keys | {other}, keys ^ {KEY}) == (
+        *({KEY}, {KEY}, {other}, {KEY, other}, set()),
+    )
+
+
+def test_an_account_without_sessions_is_taken_as_it_is_given() -> None:
+    """What is known of an account whose sessions have ended may be older than what is read with the next one."""
+    found = live()
+    other = structs.replace(A_SESSION, id="ses_2", public_key=b"2" * 32)
+    paid = structs.replace(ACCOUNT, tier=Tier.PAID)
+    found.put(other, paid)
+    assert found.owner(other) == ACCOUNT  # it had one
+    for session in (A_SESSION, other):
+        found.drop(session.public_key)
+    found.put(other, paid)
+    assert found.owner(other) == paid
+    assert found.due(Moment(0, 10**6, "boot"), {Tier.FREE: 0, Tier.PAID: 5}) == [other.public_key]

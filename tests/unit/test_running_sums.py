@@ -31,11 +31,11 @@ times = st.integers(0, 9_000_000)
 steps = st.lists(
     st.tuples(st.sampled_from(("open", "close", "count", "move", "measure")), st.sampled_from(KEYS), times)
 )
-windows = st.builds(
-    Window,
-    opened_at=st.one_of(st.none(), st.integers(-8_000_000, 2_000_000).map(lambda ms: START.wall_ms + ms)),
-    used=st.integers(0, 10**7),
-    since=st.one_of(st.just(0), st.integers(-8_000_000, 0).map(lambda ms: START.wall_ms + ms)),
+since = st.just(0) | st.integers(-8_000_000, 0).map(lambda ms: START.wall_ms + ms)
+opened_at = st.integers(-8_000_000, 2_000_000).map(lambda ms: START.wall_ms + ms)
+# What is used is in a window that is open.
+windows = st.builds(Window, since=since) | st.builds(
+    Window, opened_at=opened_at, used=st.integers(0, 10**7), since=since
 )
 
 

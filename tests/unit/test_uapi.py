@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tracemalloc
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import pytest
@@ -327,10 +328,12 @@ def test_a_malformed_answer_leaves_the_dumps_before_and_after_it_alone() -> None
     assert set(second.changed_since(first)) == {OTHER}
 
 
-def test_the_private_key_is_gone_once_the_answer_is_whole() -> None:
-    """The parser itself keeps neither the answer nor the private key."""
+@pytest.mark.parametrize("answer", [DEVICE + PEER + END, DEVICE + PEER + "no line\n"])
+def test_the_private_key_is_gone_once_the_answer_is_read(answer: str) -> None:
+    """The parser itself keeps neither the answer nor the private key, also if the rest is malformed."""
     parser = AnswerParser()
-    assert fed(parser, [(DEVICE + PEER + END).encode()])
+    with suppress(MalformedDump):
+        assert fed(parser, [answer.encode()])
     assert len(parser.room()) == 0
     assert bytes(parser._uapi.private_key) == bytes(32)
 

@@ -56,15 +56,24 @@ class AnswerParser:
         """Parses the first `length` bytes of `room()`. Returns whether the answer is whole."""
         if not 0 <= length <= len(self._buffer) - self._waiting:
             raise ValueError(f"length {length} of room for {len(self._buffer) - self._waiting}")
-        end = self._waiting + length
+        try:
+            whole = self._take(self._waiting + length)
+            if whole:
+                self._public_key = self._derived_public_key()
+        except Exception:
+            self._forget()
+            raise
+        if whole:
+            self._forget()
+        return whole
+
+    def _take(self, end: int) -> bool:
+        """Parses the buffer's first bytes, and moves what is no whole line to its start."""
         start, whole = self._parse(end)
         self._waiting = end - start
         self._buffer[: self._waiting] = self._buffer[start:end]
         if self._waiting == len(self._buffer):
             raise MalformedDump(f"malformed answer: a line of more than {self._waiting} bytes")
-        if whole:
-            self._buffer = memoryview(b"")
-            self._public_key = self._derived_public_key()
         return whole
 
     def _parse(self, end: int) -> tuple[int, bool]:
@@ -83,11 +92,14 @@ class AnswerParser:
             self._reading.grow(self._tables.grow(self._reading))
 
     def _derived_public_key(self) -> bytes:
-        """Returns the device's public key, and clears its private key."""
+        private_key = bytes(ffi.buffer(self._uapi.private_key))
+        return keys.public_key(private_key) if self._uapi.has_private_key else bytes(len(private_key))
+
+    def _forget(self) -> None:
+        """Gives up the answer, and clears the private key that was in it."""
+        self._buffer, self._waiting = memoryview(b""), 0
         private_key = ffi.buffer(self._uapi.private_key)
-        found = keys.public_key(bytes(private_key)) if self._uapi.has_private_key else bytes(len(private_key))
         private_key[:] = bytes(len(private_key))
-        return found
 
     @property
     def device_error(self) -> int:

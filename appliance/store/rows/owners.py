@@ -41,15 +41,16 @@ class Owners:
         return None if owner is None or not owner.sessions else owner
 
     def add(self, account: Account) -> None:
-        """Adds an account; if it is known, it stays as it is known."""
-        if account.id not in self._by_id:
+        """Adds an account; if it has sessions, it stays as it is known."""
+        owner = self._by_id.get(account.id)
+        if owner is None:
             self._by_id[account.id] = owner = Owner(account, len(self.by_number), order=TIERS.index(account.tier))
             self.by_number.append(owner)
+        elif not owner.sessions:
+            self.replace(owner, account)
 
-    def update(self, account: Account) -> None:
-        """Replaces an account, or adds it."""
-        self.add(account)
-        owner = self._by_id[account.id]
+    def replace(self, owner: Owner, account: Account) -> None:
+        """Replaces an account as it is known; the caller orders its sessions anew if its tier is another."""
         if owner.account.tier is not account.tier:
             owner.order = TIERS.index(account.tier)
         owner.account = account

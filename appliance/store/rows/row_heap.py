@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from appliance.store.rows.row_memory import RowMemory
 
 _NUMBER = struct.Struct("=q")
+_PLACE = struct.Struct("=I")  # 1 + the position; 0: it is in no heap
 _FEWEST = 64
 _ENTRY_BYTES = 4
 
@@ -25,7 +26,7 @@ class RowHeap:
 
     def __init__(self, memory: RowMemory, number_at: int, place_at: int) -> None:
         self._memory = memory
-        self._number_at = number_at
+        self._number_at, self._place_at = number_at, place_at
         self._heap = ffi.new("struct wga_row_heap *")
         self._heap.rows = memory.rows
         self._heap.number_at, self._heap.place_at = number_at, place_at
@@ -33,6 +34,11 @@ class RowHeap:
 
     def __len__(self) -> int:
         return self._heap.count
+
+    def __contains__(self, row: int) -> bool:
+        """Tells whether a row is here; one that was given back is not."""
+        (place,) = _PLACE.unpack_from(self._memory.buffer, row * self._memory.row_size + self._place_at)
+        return bool(0 < place <= len(self) and self._order[place - 1] == row)
 
     @property
     def nbytes(self) -> int:

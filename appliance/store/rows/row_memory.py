@@ -40,6 +40,8 @@ class RowMemory:
         self._free.append(row)
 
     def _grow(self) -> None:
+        if self.rows.capacity >= MOST_ROWS:
+            raise MemoryError(f"more than {MOST_ROWS} rows")
         before = self.buffer
         self._allocate(min(2 * self.rows.capacity, MOST_ROWS))
         self.buffer[: len(before)] = before

@@ -32,7 +32,6 @@ _OWNER, _COUNTED = "I", "qqqqqqqII?"
 _BASELINE = "Iqqq"  # number of the boot, 0: no baseline; ifindex, bytes in and out
 _PLACES = "III"  # in the orders by expiry, time counted and quiet since
 _LINKS = "II"  # to the next and the previous session of the account: 1 + its row; 0: there is none
-_ORDER = "B"  # by the tier's position, in which order by quiet time it is
 
 
 def _size(*fields: str) -> int:
@@ -48,8 +47,7 @@ BASELINE_AT = _size(_IDENTITY, _OWNER, _COUNTED)
 EXPIRY_PLACE_AT = BASELINE_AT + _size(_BASELINE)
 COUNTED_PLACE_AT, QUIET_PLACE_AT = EXPIRY_PLACE_AT + 4, EXPIRY_PLACE_AT + 8
 LINKS_AT = EXPIRY_PLACE_AT + _size(_PLACES)
-ORDER_AT = LINKS_AT + _size(_LINKS)
-ROW_SIZE = ORDER_AT + _size(_ORDER)
+ROW_SIZE = LINKS_AT + _size(_LINKS)
 
 IDENTITY = struct.Struct("=" + _IDENTITY)
 FIGURES = struct.Struct("=" + _OWNER + _COUNTED)
@@ -179,6 +177,11 @@ class PackedSessions:
     def key(self, row: int) -> bytes:
         """Returns the public key of the session."""
         return self.memory.buffer[row * ROW_SIZE : row * ROW_SIZE + KEY_SIZE]
+
+    def quiet_since(self, row: int) -> int:
+        """Returns since when the session is quiet."""
+        quiet_ms: int = NUMBER.unpack_from(self.memory.buffer, row * ROW_SIZE + QUIET_SINCE_AT)[0]
+        return quiet_ms
 
     def has_id(self, row: int, session_id: str) -> bool:
         """Tells whether this is the id of the session, in whose row there may be only a hash of it."""

@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from appliance.domain.tiers import Tier
     from appliance.store.rows.owner import Owner
 
-_ORDERS = tuple(bytes((n,)) for n in range(len(TIERS)))  # by position of the tier
-
 DRIFT_MS = 1000  # what the wall clock and CLOCK_BOOTTIME may move against each other before a sum is made anew
 
 
@@ -63,9 +61,9 @@ class SessionRows:
 
     # Questions ----------------------------------------------------------------------------------------
 
-    def all(self) -> list[int]:
-        """Returns all rows, in the order in which they lie in memory."""
-        return self.expiries.rows()
+    def all(self) -> Iterator[int]:
+        """Yields all rows, in the order in which they lie in memory, but for those that are dropped meanwhile."""
+        return (row for row in self.expiries.rows() if row in self.expiries)
 
     def find(self, public_key: bytes) -> int:
         """Returns the row of the session with this key; a negative number if there is none."""
@@ -128,20 +126,23 @@ class SessionRows:
     # Changes ------------------------------------------------------------------------------------------
 
     def put(self, session: Session) -> None:
-        """Adds a session, or replaces the one with its key, whose baseline stays. Its account must be known.
+        """Adds a session, or replaces the one with its key, whose baseline stays.
 
-        Raises ValueError if another session has its id.
+        Raises ValueError if another session has its id, or if its key is none; KeyError if its account is not known.
+        Nothing has changed then.
         """
-        id_ = layout.id_bytes(session.id)
+        id_, owner = layout.id_bytes(session.id), self.owners.of(session.account_id)
+        if len(session.public_key) != layout.KEY_SIZE:
+            raise ValueError(f"a key has {layout.KEY_SIZE} bytes, not {len(session.public_key)}")
         row, of_id = self.find(session.public_key), self._by_id.find(id_[0])
         if of_id not in (row, -ENOENT):
             raise ValueError(f"two sessions have the id {session.id}")
         if row >= 0:
             self._empty(row)
-            self._fill(row, session, id_)
+            self._fill(row, session, id_, owner)
         else:
             row = self._packed.begin()
-            self._fill(row, session, id_)
+            self._fill(row, session, id_, owner)
             self._by_key.put(row)
 
     def drop(self, row: int) -> None:
@@ -152,6 +153,17 @@ class SessionRows:
         self.expiries.remove(row)
         self.counted_until.remove(row)
         self._packed.memory.give(row)
+
+    def update_account(self, account: Account) -> None:
+        """Replaces an account, or adds it. Its sessions are ordered by the tier that it has now."""
+        self.owners.add(account)
+        owner = self.owners.of(account.id)
+        moved = [] if owner.account.tier is account.tier else self.owners.rows(owner)
+        for row in moved:
+            self._by_tier[owner.order].remove(row)
+        self.owners.replace(owner, account)
+        for row in moved:
+            self._by_tier[owner.order].put(row, self._packed.quiet_since(row))
 
     def set_baseline(self, row: int, baseline: Baseline | None) -> None:
         """Replaces the counters as last counted; None: they start at zero again."""
@@ -170,16 +182,16 @@ class SessionRows:
             counted_in = boots.exchange(counted_in, after.counted_boot_id)
             self._note_boot(counted_in, 1)
         self._packed.set_figures(row, after, quiet_in, counted_in)
+        owner = self.owners.by_number[number]
         if after.counted_until_ms != until_ms:
-            self.owners.by_number[number].recount(until_ms, after.counted_until_ms)
+            owner.recount(until_ms, after.counted_until_ms)
             self.counted_until.put(row, after.counted_until_ms)
         if after.quiet_since_ms != quiet_ms:
-            self._order_by_quiet_time(row).put(row, after.quiet_since_ms)
+            self._by_tier[owner.order].put(row, after.quiet_since_ms)
 
     # One session --------------------------------------------------------------------------------------
 
-    def _fill(self, row: int, session: Session, id_: tuple[bytes, bool]) -> None:
-        owner = self.owners.of(session.account_id)
+    def _fill(self, row: int, session: Session, id_: tuple[bytes, bool], owner: Owner) -> None:
         counted_boot = self._packed.pack(row, session, id_, owner)
         self._by_id.put(row)
         self.owners.link(owner, row)
@@ -187,7 +199,6 @@ class SessionRows:
         self._note_boot(counted_boot, 1)
         self.expiries.put(row, session.expires_at)
         self.counted_until.put(row, session.counted_until_ms)
-        self._packed.memory.buffer[row * ROW_SIZE + layout.ORDER_AT] = _ORDERS[owner.order]
         self._by_tier[owner.order].put(row, session.quiet_since_ms)
         if session.state is State.CLOSING:
             self.closing.add(row)
@@ -200,17 +211,12 @@ class SessionRows:
         if row in self.closing:
             self.closing.discard(row)
             owner.closing -= 1
-        self._order_by_quiet_time(row).remove(row)
+        self._by_tier[owner.order].remove(row)
         self._note_boot(counted_boot, -1)
         owner.remove(until_ms)
         self.owners.unlink(owner, row)
         self._by_id.remove(row)
         self._packed.clear(row)
-
-    def _order_by_quiet_time(self, row: int) -> RowHeap:
-        """Returns the order that the row is in; the account's tier may have changed since."""
-        (tier,) = self._packed.memory.buffer[row * ROW_SIZE + layout.ORDER_AT]
-        return self._by_tier[tier]
 
     def _note_boot(self, number: int, more: int) -> None:
         self._counted_in[number] = many = self._counted_in.get(number, 0) + more
