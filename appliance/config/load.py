@@ -250,9 +250,11 @@ def _dotted(path: KeyPath) -> str:
 def _known(path: KeyPath) -> str:
     """Suggests similar keys for an unknown key, and lists those of its table."""
     table = path[:-1]
-    elsewhere = [_dotted(known) for known in KEYS if known[-1] == path[-1] and known[0] != "tiers"]
-    near = elsewhere or difflib.get_close_matches(_dotted(path).lower(), map(_dotted, [*KEYS, *TABLES]), 1)
-    meant = f"did you mean {near[0]}? " if near else ""
     siblings = sorted({known[len(table)] for known in KEYS if known[: len(table)] == table})
+    elsewhere = [_dotted(known) for known in KEYS if known[-1] == path[-1] and known[0] != "tiers"]
+    # Its own name alone is compared: with the table's before it, all of a table's keys are alike.
+    alike = difflib.get_close_matches(path[-1].lower(), siblings, 1)
+    near = elsewhere or [_dotted((*table, name)) for name in alike]
+    meant = f"did you mean {near[0]}? " if near else ""
     place = f"[{_dotted(table)}]" if table else "the file"
     return f"{meant}{place} may hold {', '.join(siblings)}"
