@@ -65,6 +65,7 @@ log = logging.getLogger(__name__)
 
 DEFAULT_PATH = Path("/etc/wg-appliance/config.toml")
 ENV_FILE = "WG_APPLIANCE_CONFIG"  # names the file; not a setting
+AS_ROOT = "; run as root"  # ends the message where that is what to try
 ENV_CLIENT = ("WG_APPLIANCE_API", "WG_APPLIANCE_TOKEN")  # the client's: its exit's URL, and its token
 NOT_SETTINGS = (ENV_FILE, *ENV_CLIENT)
 
@@ -151,6 +152,7 @@ def _file_text(file: Path, *, may_be_missing: bool) -> str:
         if isinstance(error, FileNotFoundError) and may_be_missing:
             return ""
         hint = "; wg-appliance init writes one" if isinstance(error, FileNotFoundError) else ""
+        hint = AS_ROOT if isinstance(error, PermissionError) and os.geteuid() != 0 else hint
         raise ConfigError(f"{file}: cannot read the configuration: {error.strerror}{hint}") from None
 
 
