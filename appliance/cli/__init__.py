@@ -117,7 +117,7 @@ def _print_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None
 )
 @click.option(
     "--config",
-    type=click.Path(path_type=Path),
+    type=click.Path(readable=False, path_type=Path),
     metavar="FILE",
     help="The configuration file; default: $WG_APPLIANCE_CONFIG, else /etc/wg-appliance/config.toml.",
 )

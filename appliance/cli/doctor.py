@@ -12,7 +12,7 @@ import click
 from appliance.cli import output
 from appliance.config.cautions import cautions
 from appliance.config.foreign_variables import PREFIX
-from appliance.config.load import config_path, read_settings
+from appliance.config.load import AS_ROOT, config_path, read_settings
 from appliance.domain.errors import ConfigError, HostError
 from appliance.ops.doctor.finding import Finding, Status, failed, ok, warning
 from appliance.store.file_owner import become_owner
@@ -47,9 +47,7 @@ def _examine(config_file: Path | None) -> list[Finding]:
     try:
         settings = read_settings(config_file, os.environ)
     except ConfigError as error:
-        what = f"{error}; nothing else can be checked before"
-        variable = re.match(rf"{PREFIX}\w+", str(error))
-        return [failed("config", what, f"unset {variable[0]}, where it is set" if variable else f"nano {file}")]
+        return [failed("config", f"{error}; nothing else can be checked before", _mend(str(error), file))]
     from appliance.ops.doctor.diagnosis import diagnose
     from appliance.ops.doctor.gather import gather
     from appliance.store import inspection
@@ -60,6 +58,12 @@ def _examine(config_file: Path | None) -> list[Finding]:
     config_read = _config(settings, str(file) if file.exists() else f"no {file}: all defaults", file)
     facts = gather(settings, file, state, lambda: become_owner(state.path, inspection.rehearse))
     return [config_read, *diagnose(facts)]
+
+
+def _mend(error: str, file: Path) -> str:
+    if variable := re.match(rf"{PREFIX}\w+", error):
+        return f"unset {variable[0]}, where it is set"
+    return "sudo wg-appliance doctor" if error.endswith(AS_ROOT) else f"nano {file}"
 
 
 def _config(settings: Settings, source: str, file: Path) -> Finding:

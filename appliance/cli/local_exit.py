@@ -27,7 +27,7 @@ def find(config_file: Path | None) -> ExitHere | None:
     Raises ConfigError if there is one that cannot be read, or is not as it must be.
     """
     from appliance.client.api.dialer import parse_url
-    from appliance.config.load import ENV_FILE, config_path, read_settings
+    from appliance.config.load import AS_ROOT, ENV_FILE, config_path, read_settings
     from appliance.ops.selftest.api_client import reached
 
     file = config_path(config_file, os.environ)
@@ -38,8 +38,8 @@ def find(config_file: Path | None) -> ExitHere | None:
         url = parse_url(reached(api).url("http" if api.tls_cert is None else "https"))
         return ExitHere(url, None if api.tls_cert is None else _trusting(api.tls_cert))
     except ConfigError as error:
-        as_root = "run as root, or " if os.geteuid() != 0 and not os.access(file, os.R_OK) else "mend it, or "
-        raise ConfigError(f"{error}; {as_root}give an exit's URL: --api URL") from error
+        advice = "" if str(error).endswith(AS_ROOT) else "; mend it"
+        raise ConfigError(f"{error}{advice}, or give an exit's URL: --api URL") from error
 
 
 def _is_there(file: Path) -> bool:

@@ -26,7 +26,7 @@ class SessionPages:
         self._store = admin.store
         self._runner = runner
         self._selected = selected
-        self._most = most
+        self._most = min(most, session_list.ABOVE_ALL)  # of which SQLite knows no more
         self._top = session_list.ABOVE_ALL
 
     def are_cut(self) -> bool:

@@ -65,6 +65,7 @@ log = logging.getLogger(__name__)
 
 DEFAULT_PATH = Path("/etc/wg-appliance/config.toml")
 ENV_FILE = "WG_APPLIANCE_CONFIG"  # names the file; not a setting
+AS_ROOT = "; run as root"  # ends the message where that is what to try
 ENV_CLIENT = ("WG_APPLIANCE_API", "WG_APPLIANCE_TOKEN")  # the client's: its exit's URL, and its token
 NOT_SETTINGS = (ENV_FILE, *ENV_CLIENT)
 
@@ -151,6 +152,7 @@ def _file_text(file: Path, *, may_be_missing: bool) -> str:
         if isinstance(error, FileNotFoundError) and may_be_missing:
             return ""
         hint = "; wg-appliance init writes one" if isinstance(error, FileNotFoundError) else ""
+        hint = AS_ROOT if isinstance(error, PermissionError) and os.geteuid() != 0 else hint
         raise ConfigError(f"{file}: cannot read the configuration: {error.strerror}{hint}") from None
 
 
@@ -250,9 +252,11 @@ def _dotted(path: KeyPath) -> str:
 def _known(path: KeyPath) -> str:
     """Suggests similar keys for an unknown key, and lists those of its table."""
     table = path[:-1]
-    elsewhere = [_dotted(known) for known in KEYS if known[-1] == path[-1] and known[0] != "tiers"]
-    near = elsewhere or difflib.get_close_matches(_dotted(path).lower(), map(_dotted, [*KEYS, *TABLES]), 1)
-    meant = f"did you mean {near[0]}? " if near else ""
     siblings = sorted({known[len(table)] for known in KEYS if known[: len(table)] == table})
+    elsewhere = [_dotted(known) for known in KEYS if known[-1] == path[-1] and known[0] != "tiers"]
+    # Its own name alone is compared: with the table's before it, all of a table's keys are alike.
+    alike = difflib.get_close_matches(path[-1].lower(), siblings, 1)
+    near = elsewhere or [_dotted((*table, name)) for name in alike]
+    meant = f"did you mean {near[0]}? " if near else ""
     place = f"[{_dotted(table)}]" if table else "the file"
     return f"{meant}{place} may hold {', '.join(siblings)}"

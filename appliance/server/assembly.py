@@ -18,6 +18,7 @@ from appliance.network.interfaces import has_ipv6, host_interfaces, networks
 from appliance.network.public_address import Standing, decide
 from appliance.network.uplinks import NO_PUBLIC_ADDRESS, look
 from appliance.network.wireguard import keys
+from appliance.network.wireguard.backend import require_tunnel_name
 from appliance.network.wireguard.timeouts import TimedTunnel
 from appliance.server import session_assembly
 from appliance.server.api.app import Services, create_app
@@ -77,9 +78,11 @@ class LocalExit:
 def describe_exit(settings: Settings, state: StateDir) -> LocalExit:
     """Describes this exit from the configuration, the state directory and the host.
 
-    Raises ConfigError if the tunnel's subnets do not fit the host. Raises HostError without a default route.
+    Raises ConfigError if the tunnel's subnets do not fit the host. Raises HostError without a default route, and if
+    another link than a tunnel has the interface's name.
     """
     wireguard = settings.wireguard
+    require_tunnel_name(wireguard.interface)  # first: the uplink, named so, would not be looked at as a way out
     if wireguard.subnet6 is not None and not has_ipv6():
         raise ConfigError(
             f'wireguard.subnet6 = "{wireguard.subnet6}": this kernel has no IPv6; set wireguard.subnet6 = ""'

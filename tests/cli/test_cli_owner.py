@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from appliance.ops.backup.create import drop_oldest, snapshot
-from tests.support.cli.command_line import PROJECT, CommandLine, python
+from tests.support.cli.command_line import PROJECT, CommandLine, Done, python
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -231,18 +231,36 @@ def test_a_user_without_access_is_told(folder: Path) -> None:
     """Not root, and not the owner: status 1, one line with the file and what to try."""
     wga = CommandLine(folder)
     wga.do("init")
-    script = (
-        "import os, sys; from appliance.cli import admin, main, node\n"
-        "from appliance.store import database; admin.HostClock()\n"  # root's Python may be root's alone
-        "os.setgroups([]); os.setgid(int(sys.argv.pop())); os.setuid(int(sys.argv.pop())); main()"
-    )
-    done = python(
-        *("-c", script, "--config", str(wga.config), "node", "status", str(NOBODY.pw_uid), str(NOBODY.pw_gid))
-    )
+    done = by_nobody(wga, "node status")
     assert (done.status, done.out) == (1, "")
     assert done.err == (
         f"wg-appliance: error: cannot work on the store {wga.state.store}: Permission denied; "
         "run as root, or as the user it belongs to\n"
+    )
+
+
+@pytest.mark.parametrize("command", ["node status", "serve", "doctor"])
+def test_a_user_who_may_not_read_the_configuration_is_told(folder: Path, command: str) -> None:
+    """As an installed one is kept from other users: what to try is not to edit it."""
+    wga = CommandLine(folder)
+    wga.do("init")
+    wga.config.chmod(0o640)
+    done = by_nobody(wga, command)
+    assert done.status == 1
+    assert f"{wga.config}: cannot read the configuration: Permission denied; run as root" in done.out + done.err
+    if command == "doctor":
+        assert done.out.endswith(" -> sudo wg-appliance doctor\n")
+
+
+def by_nobody(wga: CommandLine, command: str) -> Done:
+    """What the command does for another user."""
+    script = (
+        "import os, sys; from appliance.cli import admin, doctor, main, node, serve\n"
+        "from appliance.store import database; admin.HostClock()\n"  # root's Python may be root's alone
+        "os.setgroups([]); os.setgid(int(sys.argv.pop())); os.setuid(int(sys.argv.pop())); main()"
+    )
+    return python(
+        *("-c", script, "--config", str(wga.config), *command.split()), str(NOBODY.pw_uid), str(NOBODY.pw_gid)
     )
 
 

@@ -170,6 +170,7 @@ SELECTIONS = [
     ("--limit", str(PAGE)),
     ("--limit", str(PAGE + 1)),
     ("--limit", str(MANY)),
+    ("--limit", str(2**64)),  # more than SQLite counts
     ("--limit", "7", "--live"),
 ]
 

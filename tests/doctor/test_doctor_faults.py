@@ -188,11 +188,12 @@ def test_no_wireguard_go(host: Host, tmp_path: Path) -> None:
 
 
 def test_a_foreign_interface_of_our_name(host: Host) -> None:
-    """Somebody else's veth is not taken for the tunnel."""
+    """Somebody else's veth is not taken for the tunnel, and not told to be removed: it may be the uplink."""
     host.ip(f"link add {host.interface} type veth peer name theirs")
     found = host.doctor()["wireguard"]
     assert found.status == "failed"
     assert found.what == f"an interface {host.interface} is there that is not ours (veth)"
+    assert found.mend == "set wireguard.interface to another name"
 
 
 def test_a_port_that_is_taken(host: Host) -> None:

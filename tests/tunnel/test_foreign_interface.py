@@ -74,6 +74,19 @@ def test_a_tun_without_wireguard_is_refused_and_nothing_is_touched(world: World,
 
 
 @pytest.mark.black_box
+def test_the_uplink_named_as_the_tunnel_is_refused(world: World, once: str, tmp_path: Path) -> None:
+    """One line says that the name is another link's, not that the host has no default route, and nothing removes it."""
+    uplink = world.exit.run("ip", "-o", "route", "show", "default").stdout.split("dev ")[1].split()[0]
+    appliance = Appliance(world, once, tmp_path / "appliance", {"wireguard": {"interface": uplink}})
+    before = snapshot(world.exit, uplink)
+    status, said = appliance.try_to_start()
+    assert (status, snapshot(world.exit, uplink)) == (1, before)
+    (line,) = [line for line in said.splitlines() if "error" in line]
+    assert f"wireguard.interface {uplink}: a link of this host has this name, and is no tunnel (it is veth)" in line
+    assert "ip link del" not in line
+
+
+@pytest.mark.black_box
 @pytest.mark.parametrize("commands", [(), (UP,)], ids=["down", "up"])
 def test_an_interface_with_nothing_on_it_is_taken(
     world: World, backend: str, tmp_path: Path, commands: tuple[str, ...]

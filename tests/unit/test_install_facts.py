@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from contextlib import closing
+from pathlib import Path
 
 import pytest
 
@@ -39,3 +41,15 @@ def test_a_port_of_another_program() -> None:
         pytest.raises(HostError, match=r"^api\.listen: .*in use"),
     ):
         require_ports(f"127.0.0.1:{other.getsockname()[1]}")
+
+
+@pytest.mark.parametrize(("doing", "advised"), [("install", True), ("upgrade", False), ("uninstall", False)])
+def test_without_systemd_a_server_is_advised_to_who_installs(
+    doing: str, advised: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What cannot be installed can be run by hand; what cannot be upgraded or removed so was never installed."""
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    monkeypatch.setattr(Path, "is_dir", lambda _: False)
+    with pytest.raises(HostError, match=f"^{doing} needs a host that runs systemd") as refused:
+        facts.require_host(doing)
+    assert ("wg-appliance serve" in str(refused.value)) is advised

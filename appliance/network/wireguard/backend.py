@@ -86,6 +86,16 @@ def dump_existing(interface_name: str) -> Dump:
         return device.dump()
 
 
+def require_tunnel_name(interface_name: str) -> None:
+    """Raises HostError if a link that is no tunnel of either backend, such as the uplink, has this name."""
+    kind = link.link_kind(interface_name)
+    if kind not in (None, *_KINDS.values()):
+        raise HostError(
+            f"wireguard.interface {interface_name}: a link of this host has this name, and is no tunnel "
+            f"(it is {kind or 'not virtual'}); it is left alone: set wireguard.interface to another name"
+        )
+
+
 def decide(setting: Setting, host: HostFacts, interface_name: str) -> tuple[Backend, str]:
     """Chooses the backend. Pure. Raises HostError that names what is missing and a remedy."""
     if not host.net_admin:

@@ -35,11 +35,12 @@ def wireguard(facts: Facts) -> Finding:
     if backend == "userspace" and not host.tun_device:
         return failed("wireguard", "wireguard-go needs /dev/net/tun, which is not there", "modprobe tun")
     if host.interface_kind not in (None, KINDS[backend]):
-        kind = host.interface_kind or "a device"
+        # No command takes a link away that may be the uplink.
+        remove = f"ip link del {name}, or " if host.interface_kind in KINDS.values() else ""
         return failed(
             "wireguard",
-            f"an interface {name} is there that is not ours ({kind})",
-            f"ip link del {name}, or set wireguard.interface to another name",
+            f"an interface {name} is there that is not ours ({host.interface_kind or 'a device'})",
+            f"{remove}set wireguard.interface to another name",
         )
     if host.foreign is not None:
         return failed(

@@ -64,9 +64,8 @@ def require_host(doing: str) -> None:
     if os.geteuid() != 0:
         raise HostError(f"{doing} needs root: run it with sudo")
     if not Path("/run/systemd/system").is_dir():  # sd_booted(3)
-        raise HostError(
-            f"{doing} needs a host that runs systemd; without it, run wg-appliance serve under another supervisor"
-        )
+        without = "; without it, run wg-appliance serve under another supervisor" if doing == "install" else ""
+        raise HostError(f"{doing} needs a host that runs systemd{without}")
 
 
 def needs_userspace(settings: Settings) -> bool:
