@@ -67,6 +67,7 @@ class Invariants:
         self._unread_before: dict[bytes, int] = {}
         self._peers_before: set[bytes] = set()
         self._to_undo: set[str] = set()  # sessions that nobody was told of, which the store may have all the same
+        self._may_return: set[str] = set()  # those that they replace, which the store then has as ended
         self._wall_at_start = world.host.wall_ms
 
     async def check(self, *, ticked: bool, whole: bool) -> None:
@@ -130,7 +131,9 @@ class Invariants:
                 was,
                 s,
             )
-            require(was.state is not State.TERMINATED or s.state is State.TERMINATED, "the ended stay ended", s)
+            if was.state is State.TERMINATED and s.state is not State.TERMINATED:
+                require(s.id in self._may_return, "the ended stay ended", s)
+                past.ended_at, past.ended_away, past.true_at_end = None, False, Pair()
             past.session = s
             if s.state is State.TERMINATED and past.ended_at is None:
                 past.ended_at, past.ended_not_before = host.ran_ms, self._ran_before
@@ -144,11 +147,9 @@ class Invariants:
                 del self._past[session_id]
             else:
                 require(was.state is State.TERMINATED, "only the terminated vanish", was)
-        self._to_undo = self._openings_to_undo()
-
-    def _openings_to_undo(self) -> set[str]:
-        parts = self._world.parts
-        return set() if parts is None else {f.session.id for f in parts.ticker._ending._undo._failed.values()}
+        failed = [] if world.parts is None else world.parts.ticker._ending._undo._failed.values()
+        self._to_undo = {f.session.id for f in failed}
+        self._may_return = {f.replaced.id for f in failed if f.replaced is not None}
 
     def _ended_rightly(self, s: Session) -> None:
         ledger = self._world.ledger
