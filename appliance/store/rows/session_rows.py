@@ -63,7 +63,7 @@ class SessionRows:
 
     def all(self) -> Iterator[int]:
         """Yields all rows, in the order in which they lie in memory, but for those that are dropped meanwhile."""
-        return (row for row in self.expiries.rows() if row in self.expiries)
+        return (row for row in self._packed.memory.taken() if row in self.expiries)
 
     def find(self, public_key: bytes) -> int:
         """Returns the row of the session with this key; a negative number if there is none."""
