@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from appliance.domain.entities import State
 from appliance.store.rows import session_row as layout
-from appliance.store.rows.owners import TIERS, Owners
+from appliance.store.rows.owner import TIERS
+from appliance.store.rows.owners import Owners
 from appliance.store.rows.row_heap import RowHeap
 from appliance.store.rows.row_index import RowIndex
 from appliance.store.rows.session_row import FIGURES, FIGURES_AT, OWNER, ROW_SIZE, PackedSessions
