@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import logging
 from datetime import UTC, datetime
+from heapq import nsmallest
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ def about(**fields: object) -> dict[str, object]:
 
 def some(values: Iterable[str]) -> str:
     """Joins the first SHOWN values, sorted, with commas."""
-    return ",".join(sorted(values)[:SHOWN])
+    return ",".join(nsmallest(SHOWN, values))
 
 
 def formatter(log_format: str, *, with_time: bool) -> logging.Formatter:

@@ -13,12 +13,14 @@ from appliance.domain.accounting import Reading, read_time
 from appliance.domain.charges import Amount
 from appliance.domain.errors import StoreUnavailable
 from appliance.metering.spending import Count, Spending
+from appliance.network.lazy_mapping import OnDemand
 from appliance.store.queries import accounts as account_rows
 from appliance.store.queries import invoices, peers
 from appliance.store.queries import node as node_row
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Set as AbstractSet
 
     import aiosqlite
 
@@ -35,7 +37,8 @@ if TYPE_CHECKING:
 SWEPT_EVERY_MS = 6 * 3_600_000
 # Of one tick, of those that are due to be swept: they are written with the exit lock held.
 SWEPT_AT_ONCE = 500
-RESTARTED_AT_ONCE = 1000
+# Sessions of one transaction: they take 1.5 KB each meanwhile.
+RESTARTED_AT_ONCE = 250
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +70,9 @@ class Meter:
         self._last_at: Moment | None = None
         # Peers that changed since they were last committed, with the last moment at which they had not.
         self._moved: dict[bytes, Moment | None] = {}
+        # Whether all may have, as there were none before: their keys would take 80 bytes a session. Since one moment.
+        self._all_moved = False
+        self._all_since: Moment | None = None
         self._loads = 0  # `live.loads` for which the fields above hold
         self._sweep: deque[bytes] = deque()  # what is left of the last one
         self._labelled: Moment | None = None  # where the wall clock stood when all time was last labelled by it
@@ -97,7 +103,9 @@ class Meter:
             count = self._relabelled(dump, now)
         else:
             due = dict.fromkeys([*(self._to_sweep(now) if sweep else ()), *ending])
-            readings = [*self._readings(due | self._moved, due, dump, now)]
+            moved = self._moved_in(dump)
+            others = {key: None for key in due if key not in moved}
+            readings = [*self._readings(others, due, dump, now), *self._readings(moved, due, dump, now)]
             count = self._spending.count(readings, lambda key: now if key in dump.peers else self._live.heartbeat)
         total = self.bytes_in + self.bytes_out + sum(r.amount.total_bytes for r in count.readings)
         return Observation(dump, now, count, total, relabels)
@@ -114,9 +122,18 @@ class Meter:
         if self._loads != self._live.loads:
             # Memory was reloaded from the store: which changes it has counted is unknown.
             self._last, self._last_at, self._moved, self._loads = None, None, {}, self._live.loads
-        for key in dump.changed_since(self._last):
-            self._moved.setdefault(key, self._last_at)
+            self._all_moved = False
+        last = self._last
+        if not self._moved and (last is None or not last.peers or last.ifindex != dump.ifindex):
+            self._all_moved, self._all_since = True, self._last_at
+        if not self._all_moved:
+            for key in dump.changed_since(last):
+                self._moved.setdefault(key, self._last_at)
         self._last, self._last_at = dump, now
+
+    def _moved_in(self, dump: Dump) -> Mapping[bytes, Moment | None]:
+        """Returns the peers of the dump that changed since they were last committed, as `_moved` does."""
+        return OnDemand(dump.peers, lambda _: self._all_since) if self._all_moved else self._moved
 
     def _to_sweep(self, now: Moment) -> list[bytes]:
         """Returns some of the sessions whose time is due to be written, in the order of their rows.
@@ -145,7 +162,8 @@ class Meter:
         owners = (until.accounts.get(account.id, account) for account in self._live.owners())
         ahead = [a for a in owners if (a.windows.time.opened_at or 0) > now.wall_ms]
         begun = {a.id: self._spending.opened(a, now.wall_ms) for a in ahead}
-        every = {s.public_key: self._moved.get(s.public_key) for s in ordered}
+        moved = self._moved_in(dump)
+        every = {s.public_key: moved.get(s.public_key) for s in ordered}
         readings = list(self._readings(every, every, dump, now, until.sessions))
         since = self._spending.spend(readings, {**until.accounts, **begun})
         return Count([*until.readings, *readings], {**until.sessions, **since.sessions}, since.accounts)
@@ -200,6 +218,7 @@ class Meter:
             self._labelled = observation.now
         self.apply(observation.count)
         self._moved.clear()
+        self._all_moved = False
 
     async def catch_up(self) -> None:
         """Counts each session's time after a reboot, up to the last heartbeat before it. Raises StoreUnavailable."""
@@ -230,7 +249,7 @@ class Meter:
         await self._count_time_until(before, sessions, before)
         return bool(sessions)
 
-    async def restart(self, public_keys: Iterable[bytes], seen_until: Moment) -> None:
+    async def restart(self, public_keys: AbstractSet[bytes], seen_until: Moment) -> None:
         """Prepares sessions for re-adding their peers: counters start at zero, idleness counts from now.
 
         A missing peer cannot be used: time counts up to `seen_until`, the last heartbeat before it was found missing.

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
-from ipaddress import ip_address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import TYPE_CHECKING
 
 from appliance.network.lazy_mapping import OnDemand
@@ -12,8 +13,8 @@ from appliance.network.wireguard import client_config
 from appliance.network.wireguard.tunnel import Peer, Prefix
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-    from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+    from collections.abc import Iterator, Mapping, Sequence
+    from ipaddress import IPv4Network, IPv6Network
 
     from appliance.domain.entities import Session
 
@@ -113,3 +114,28 @@ class Exit:
                 ipv6=ipv6,
             )
         )
+
+
+class HeldAddresses(Collection["Address"]):
+    """Makes the addresses at these offsets when they are asked for: all of them would take 300 bytes a session.
+
+    `ipv6_of`: by offset, whether it is one of both IP versions.
+    """
+
+    def __init__(self, exit_: Exit, ipv6_of: Mapping[int, bool]) -> None:
+        self._exit = exit_
+        self._ipv6_of = ipv6_of
+
+    def __contains__(self, address: object) -> bool:
+        for subnet, held in ((self._exit.subnet, True), (self._exit.subnet6, False)):
+            if isinstance(address, IPv4Address | IPv6Address) and subnet is not None and address in subnet:
+                offset = int(address) - int(subnet.network_address)
+                return self._ipv6_of.get(offset, False) or (held and offset in self._ipv6_of)
+        return False
+
+    def __iter__(self) -> Iterator[Address]:
+        for offset, ipv6 in self._ipv6_of.items():
+            yield from self._exit.addresses(offset, ipv6=ipv6)
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)

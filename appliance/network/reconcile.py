@@ -9,7 +9,8 @@ from appliance.network.firewall import state as egress
 from appliance.network.wireguard.tunnel import DeviceChange, LinkChange, PutPeer, RemovePeer
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Collection, Iterator, Mapping
+    from collections.abc import Set as AbstractSet
 
     from appliance.network.firewall.state import EgressChanges, EgressState
     from appliance.network.wireguard.tunnel import Dump, Link, Peer, PeerChange, PeerState, Prefix
@@ -38,6 +39,42 @@ class Actual:
     dump: Dump | None
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class PeerChanges:
+    """Names the peers that differ, and makes the change of one when it is its turn.
+
+    All may differ, and the changes of all would take more memory than the exit's sessions. `fresh`: those of `put` that
+    are missing. Read it while `desired` is as it was.
+    """
+
+    removed: Collection[bytes] = ()
+    put: Collection[bytes] = ()
+    fresh: AbstractSet[bytes] = frozenset()
+    desired: Mapping[bytes, Peer] = field(default_factory=dict, repr=False)
+
+    def __len__(self) -> int:
+        return len(self.removed) + len(self.put)
+
+    def __iter__(self) -> Iterator[PeerChange]:
+        """Yields removals first: an ended session's address may already belong to another session."""
+        for key in self.removed:
+            yield RemovePeer(key)
+        for key in self.put:
+            yield PutPeer(self.desired[key], fresh=key in self.fresh)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, PeerChanges) and [*self] == [*other]
+
+    __hash__ = None  # type: ignore[assignment]  # what it names may be a view
+
+    def without(self, keys: AbstractSet[bytes]) -> PeerChanges:
+        """Returns the changes without these missing peers."""
+        if not keys:
+            return self
+        put = [key for key in self.put if key not in keys]
+        return PeerChanges(self.removed, put, self.fresh - keys, self.desired)
+
+
 @dataclass(frozen=True, slots=True)
 class Changes:
     """Lists only the differences, to be applied in field order.
@@ -48,7 +85,7 @@ class Changes:
     egress: EgressChanges | None = None
     link: LinkChange | None = None
     device: DeviceChange | None = None
-    peers: tuple[PeerChange, ...] = ()
+    peers: PeerChanges = field(default_factory=PeerChanges)
 
     def __bool__(self) -> bool:
         return self != Changes()
@@ -94,15 +131,10 @@ def _device_change(desired: Desired, dump: Dump | None) -> DeviceChange | None:
     return None if change == DeviceChange() else change
 
 
-def _peer_changes(desired: Mapping[bytes, Peer], actual: Mapping[bytes, PeerState]) -> tuple[PeerChange, ...]:
-    """Orders removals first: an ended session's address may already belong to another session."""
-    removals = [RemovePeer(key) for key in sorted(actual.keys() - desired.keys())]
-    return (*removals, *_puts(desired, actual))
-
-
-def _puts(desired: Mapping[bytes, Peer], actual: Mapping[bytes, PeerState]) -> Iterator[PutPeer]:
-    """Adds a missing peer with counters at zero; a peer with wrong allowed-ips keeps its counters and handshake."""
-    for key in sorted(desired):
-        wanted, present = desired[key], actual.get(key)
-        if present is None or present.allowed_ips != wanted.allowed_ips:
-            yield PutPeer(wanted, fresh=present is None)
+def _peer_changes(desired: Mapping[bytes, Peer], actual: Mapping[bytes, PeerState]) -> PeerChanges:
+    """A missing peer begins with counters at zero; one with wrong allowed-ips keeps its counters and handshake."""
+    if not actual:
+        return PeerChanges((), desired.keys(), desired.keys(), desired)  # without a copy of all keys
+    fresh = {key for key in desired if key not in actual}
+    wrong = {key for key in desired if key not in fresh and actual[key].allowed_ips != desired[key].allowed_ips}
+    return PeerChanges(sorted(actual.keys() - desired.keys()), sorted(fresh | wrong), fresh, desired)

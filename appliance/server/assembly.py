@@ -12,7 +12,7 @@ from appliance.domain.errors import ConfigError, HostError
 from appliance.metering.usage import Quotas
 from appliance.network.address_pool import AddressPool
 from appliance.network.admission.choice import mark_of_this_exit
-from appliance.network.exit_node import ClientSettings, Exit
+from appliance.network.exit_node import ClientSettings, Exit, HeldAddresses
 from appliance.network.firewall import own_table
 from appliance.network.interfaces import has_ipv6, host_interfaces, networks
 from appliance.network.public_address import Standing, decide
@@ -192,7 +192,7 @@ def _contentions(settings: Settings, metrics: Metrics, wakeup: Wakeup) -> Conten
 async def _take_up(store: Store, pool: AddressPool, egress: Egress, exit_: Exit) -> Addresses:
     held = await session_assembly.recover(store, pool)
     # The process may have been killed between ending sessions and forgetting their flows.
-    await egress.forget_others([address for offset, ipv6 in held for address in exit_.addresses(offset, ipv6=ipv6)])
+    await egress.forget_others(HeldAddresses(exit_, held))
     return Addresses(pool, AddressQuarantine(pool, exit_, egress.forget))
 
 

@@ -157,7 +157,7 @@ def build_ticker(
     )
 
 
-async def recover(store: Store, pool: AddressPool) -> list[tuple[int, bool]]:
+async def recover(store: Store, pool: AddressPool) -> dict[int, bool]:
     """Takes up what the store holds: deletes pending rows of requests that were cut short, takes addresses in use.
 
     Returns the addresses' numbers, and whether each is one of both IP versions. Raises StoreUnavailable.
@@ -165,6 +165,6 @@ async def recover(store: Store, pool: AddressPool) -> list[tuple[int, bool]]:
     async with store.write() as db:
         await rows.delete_pending(db)
         held = await rows.places(db)
-    for offset, _ in held:
+    for offset in held:
         pool.reserve(offset)
     return held

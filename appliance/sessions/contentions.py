@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from appliance.network.contention import LONGEST_S, Contention
 from appliance.network.firewall.state import EgressChanges
+from appliance.network.reconcile import PeerChanges
 from appliance.sessions.metrics import CONTENDED
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ class Contentions:
             egress=None if egress == EgressChanges() else egress,
             link=None if INTERFACE in held else changes.link,
             device=None if DEVICE in held else changes.device,
-            peers=() if PEERS in held else changes.peers,
+            peers=PeerChanges() if PEERS in held else changes.peers,
         )
 
     def repaired(self, kind: str, by: str = "") -> None:

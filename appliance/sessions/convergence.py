@@ -11,17 +11,18 @@ from appliance.config.log_format import about, some
 from appliance.domain.errors import EgressError
 from appliance.network.firewall.state import EgressChanges
 from appliance.network.lazy_mapping import OnDemand
-from appliance.network.reconcile import Actual, Changes, reconcile
+from appliance.network.reconcile import Actual, reconcile
 from appliance.network.wireguard.keys import abbreviated
-from appliance.network.wireguard.tunnel import PutPeer
 from appliance.sessions.contentions import DEVICE, FIREWALL, INTERFACE, PEERS, SYSCTL
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
+    from collections.abc import Set as AbstractSet
     from ipaddress import IPv4Address, IPv6Address
 
     from appliance.network.exit_node import Exit
     from appliance.network.firewall.state import EgressState
+    from appliance.network.reconcile import Changes, PeerChanges
     from appliance.network.wireguard.tunnel import Dump, Link, LinkChange, Tunnel
     from appliance.sessions.contentions import Contentions
     from appliance.sessions.metrics import Metrics
@@ -29,6 +30,10 @@ if TYPE_CHECKING:
     from appliance.store.live import LiveSessions
 
 log = logging.getLogger(__name__)
+
+# Differences that are remembered from one comparison to the next. After more, all peers are compared once more, as the
+# keys of all would take 80 bytes a session.
+MOST_NOTED = 1000
 
 
 class Egress(Protocol):
@@ -89,7 +94,7 @@ class Convergence:
         self._host = host
         self._contentions = contentions
         self._compared: Dump | None = None  # the last dump in which all peers were equal, but for:
-        self._unequal: set[bytes] = set()
+        self._unequal: set[bytes] | None = None  # None: it may be any
         self._loads = 0  # `live.loads` for which the two above hold
         self._compared_all = False
 
@@ -115,12 +120,13 @@ class Convergence:
         # All of them count as unequal until compared: what follows may fail.
         keys = self._unequal = self._to_compare(link, dump)
         changes = self._changes(keys, link, dump)
-        missing = set() if dump is None else fresh_keys(changes)
+        missing: AbstractSet[bytes] = frozenset() if dump is None else changes.peers.fresh
         if missing:
             del changes  # all peers may be missing: those of the second dump are not to be held beside these
             changes = await self._confirmed(keys, missing, link)
         # One that is there after all, the next dump has to show: if it lacks it as this one does, nothing has changed.
-        self._unequal = missing.union(change.public_key for change in changes.peers)
+        many = max(len(missing), len(changes.peers)) > MOST_NOTED
+        self._unequal = None if many else {*missing, *changes.peers.removed, *changes.peers.put}
         return self._contentions.due(changes)
 
     def take_compared_all(self) -> bool:
@@ -128,21 +134,24 @@ class Convergence:
         compared_all, self._compared_all = self._compared_all, False
         return compared_all
 
-    def _to_compare(self, link: Link | None, dump: Dump | None) -> set[bytes]:
+    def _to_compare(self, link: Link | None, dump: Dump | None) -> set[bytes] | None:
+        """Returns the keys of the peers to compare; None: all."""
         touched = self._live.take_touched()
-        if link is None or dump is None or self._compared is None or self._loads != self._live.loads:
+        last, unequal = self._compared, self._unequal
+        if link is None or dump is None or last is None or unequal is None or self._loads != self._live.loads:
             # What the peers were equal to is not known: compare all.
             self._compared, self._loads = None if link is None else dump, self._live.loads
             self._compared_all = True
-            return {*self._live.public_keys(), *(() if dump is None else dump.peers)}
-        keys = self._unequal.union(touched, dump.changed_since(self._compared))
+            return None
+        keys = unequal.union(touched, dump.changed_since(last))
         self._compared = dump
         return keys
 
-    def _changes(self, keys: set[bytes], link: Link | None, dump: Dump | None) -> Changes:
+    def _changes(self, keys: set[bytes] | None, link: Link | None, dump: Dump | None) -> Changes:
         live = self._live.public_keys()
-        sessions = OnDemand({key for key in keys if key in live}, self._live.__getitem__)
-        if dump is not None:
+        compared = live if keys is None else {key for key in keys if key in live}
+        sessions = OnDemand(compared, self._live.__getitem__)
+        if keys is not None and dump is not None:
             peers = dump.peers
             dump = replace(
                 dump, peers=OnDemand({key for key in keys if key in peers}, peers.__getitem__), compared=None
@@ -181,7 +190,7 @@ class Convergence:
             self._contentions.repaired(DEVICE)
         if changes.peers:
             await self._tunnel.apply(changes.peers)
-            self._count(**{kind: len(keys) for kind, keys in _by_kind(changes).items()})
+            self._count(**{kind: len(keys) for kind, keys in _by_kind(changes.peers).items()})
             self._contentions.repaired(PEERS)
         return fault
 
@@ -201,7 +210,7 @@ class Convergence:
             log.info("interface: %s", ", ".join(_link_words(changes.link)))
         if changes.device is not None:
             log.info("device: private key or port set")
-        kinds = _by_kind(changes)
+        kinds = _by_kind(changes.peers)
         if removed := kinds["peer_removed"]:
             log.warning(
                 "peers of no session removed", extra=about(count=len(removed), keys=some(map(abbreviated, removed)))
@@ -214,31 +223,19 @@ class Convergence:
     def _about_sessions(self, keys: Collection[bytes]) -> dict[str, object]:
         return about(count=len(keys), sessions=some(self._live[key].id for key in keys))
 
-    async def _confirmed(self, keys: set[bytes], missing: set[bytes], link: Link | None) -> Changes:
+    async def _confirmed(self, keys: set[bytes] | None, missing: AbstractSet[bytes], link: Link | None) -> Changes:
         """Returns what differs from a second dump, without peers that only this one lacks. `missing`: from the first.
 
         A dump ends early if the peer under its cursor is removed: only a peer that two dumps lack is missing.
         """
         changes = self._changes(keys, link, await self._tunnel.dump())
-        unconfirmed = fresh_keys(changes) - missing
-        peers = [c for c in changes.peers if not (isinstance(c, PutPeer) and c.peer.public_key in unconfirmed)]
-        return replace(changes, peers=tuple(peers))
+        return replace(changes, peers=changes.peers.without(changes.peers.fresh - missing))
 
 
-def fresh_keys(changes: Changes) -> set[bytes]:
-    """Returns the keys of the peers that are added afresh."""
-    return {change.peer.public_key for change in changes.peers if isinstance(change, PutPeer) and change.fresh}
-
-
-def _by_kind(changes: Changes) -> Mapping[str, Collection[bytes]]:
+def _by_kind(changes: PeerChanges) -> Mapping[str, Collection[bytes]]:
     """Returns the peers' public keys by the kind of repair."""
-    fresh = fresh_keys(changes)
-    puts = {change.public_key for change in changes.peers if isinstance(change, PutPeer)}
-    return {
-        "peer_restored": fresh,
-        "peer_changed": puts - fresh,
-        "peer_removed": {change.public_key for change in changes.peers} - puts,
-    }
+    changed = [key for key in changes.put if key not in changes.fresh]
+    return {"peer_restored": changes.fresh, "peer_changed": changed, "peer_removed": changes.removed}
 
 
 def _link_words(change: LinkChange) -> Iterator[str]:

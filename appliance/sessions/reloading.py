@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from appliance.sessions.address_quarantine import Addresses
     from appliance.sessions.records import Records
     from appliance.sessions.undo import Undo
+    from appliance.store.rows.offsets import Offsets
     from appliance.store.rows.session_rows import SessionRows
     from appliance.store.token_cache import Tokens
 
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 @dataclass(frozen=True, slots=True)
 class _Found:
     rows: SessionRows  # of sessions that have peers
-    offsets: set[int]  # their addresses, and those of the others
+    offsets: Offsets  # their addresses, and those of the others
     accounts: list[Account]
     heartbeat: Moment
 
@@ -89,9 +90,9 @@ class Reloading:
         self._records.ended.written()
         return found
 
-    def _correct_pool(self, offsets: set[int]) -> None:
+    def _correct_pool(self, offsets: Offsets) -> None:
         """Corrects the pool: the store's rows and openings to be undone hold addresses, and nothing else."""
-        held = self._undo.offsets() | offsets
+        held = offsets | self._undo.offsets()
         for offset in self._addresses.pool.unlike(held):
             if offset in held:
                 self._addresses.pool.reserve(offset)

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 from appliance.domain import clock_steps
 from appliance.domain.clock import rfc3339
 from appliance.domain.errors import EgressError, StoreUnavailable, TunnelError
-from appliance.sessions.convergence import fresh_keys
 from appliance.store.queries import node as node_row
 
 if TYPE_CHECKING:
@@ -204,7 +203,7 @@ class Ticker:
         """Repairs the exit. Returns the error instead of raising it, so that sessions that are due still end."""
         if not changes:
             return None
-        await self._records.meter.restart(fresh_keys(changes), seen_until)
+        await self._records.meter.restart(changes.peers.fresh, seen_until)
         try:
             fault = await self._convergence.apply(changes)
             if changes.link is not None:

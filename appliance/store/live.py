@@ -172,14 +172,13 @@ class LiveSessions:
         owner = self._rows.owners.get(account_id)
         return 0 if owner is None else self._rows.ran_ms(owner, from_ms, now_ms)
 
-    def by_account(self, public_keys: Iterable[bytes], least: int) -> Iterator[list[bytes]]:
+    def by_account(self, public_keys: Set[bytes], least: int) -> Iterator[list[bytes]]:
         """Yields these keys of sessions in lists of at least so many, an account's in one; the last may be shorter."""
-        of: dict[int, list[bytes]] = {}
-        for key in public_keys:
-            of.setdefault(self._rows.owner(self._row(key)).number, []).append(key)
+        numbers = dict.fromkeys(self._rows.owner(self._row(key)).number for key in public_keys)
         taken: list[bytes] = []
-        for keys in of.values():
-            taken += keys
+        for number in numbers:
+            rows = self._rows.owners.rows(self._rows.owners.by_number[number])
+            taken += [key for row in rows if (key := self._rows.key(row)) in public_keys]
             if len(taken) >= least:
                 yield taken
                 taken = []
@@ -214,7 +213,10 @@ class LiveSessions:
         return charged
 
     def take_touched(self) -> set[bytes]:
-        """Returns the keys that have begun or ended, or changed sessions, since this was last called."""
+        """Returns the keys that have begun or ended, or changed sessions, since this was last called.
+
+        With a load, all may have: see `loads`.
+        """
         touched, self._touched = self._touched, set()
         return touched
 
@@ -274,7 +276,6 @@ class LiveSessions:
     def load(self, rows: SessionRows, heartbeat: Moment) -> None:
         """Replaces all with what was read from the store."""
         self._rows = rows
-        self._touched.update(self.public_keys())
         self._heartbeat = heartbeat
         self._stale = False
         self._loads += 1

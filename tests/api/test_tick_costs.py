@@ -62,3 +62,20 @@ async def test_looks_at_what_moved(exit_: ExitUnderTest, monkeypatch: pytest.Mon
     monkeypatch.setattr(meter, "read_session", lambda *a: looked.append(a[1].public_key) or read(*a))
     await exit_.tick(after=1)
     assert looked == [keys[7]]
+
+
+@on_exit(UNLIMITED)
+async def test_restored_peers_are_not_kept_by_key(exit_: ExitUnderTest) -> None:
+    """When all peers are new since the last dump, the meter knows that of all at once: it counts each, once."""
+    keys = await live(exit_)
+    exit_.tunnel.vanish()
+    await exit_.tick(after=1)
+    for raw in keys:
+        exit_.tunnel.add_traffic(raw, rx=1000)
+    seen = await exit_.parts.meter.observe()
+    assert not exit_.parts.meter._moved
+    assert sorted(reading.after.public_key for reading in seen.count.readings) == sorted(keys)
+    await exit_.tick(after=1)
+    exit_.tunnel.add_traffic(keys[0], rx=1)
+    await exit_.tick(after=1)
+    assert sum(session.bytes_in for session in exit_.parts.live) == 1000 * LIVE + 1

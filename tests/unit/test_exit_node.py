@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from ipaddress import IPv4Network, IPv6Network, ip_interface
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_interface
 
 import pytest
 from msgspec import structs
 
-from appliance.network.exit_node import ClientSettings, Exit
+from appliance.network.exit_node import ClientSettings, Exit, HeldAddresses
 from appliance.network.wireguard.tunnel import Prefix
 from tests.support.unit.a_session import A_SESSION
 
@@ -78,3 +78,17 @@ def test_the_private_key_is_in_no_printed_form() -> None:
     """The exit's private key is in no printed form."""
     assert "\\x07" not in repr(EXIT)
     assert "\\x07" not in repr(EXIT.desired({}, 1420))
+
+
+@pytest.mark.parametrize("subnet6", [EXIT.subnet6, None])
+def test_addresses_of_all_clients_are_made_when_asked_for(subnet6: IPv6Network | None) -> None:
+    """They are those of the sessions and no others, listed or asked about one by one."""
+    exit_ = replace(EXIT, subnet6=subnet6)
+    held = HeldAddresses(exit_, {2: True, 3: False})
+    expected = {exit_.subnet[2], exit_.subnet[3], *([] if subnet6 is None else [subnet6[2]])}
+    assert set(held) == expected
+    assert len(held) == len(expected)
+    every = [address for offset in range(6) for address in EXIT.addresses(offset, ipv6=True)]
+    assert {address for address in every if address in held} == expected
+    assert ip_address("192.0.2.2") not in held
+    assert "10.101.0.2" not in held

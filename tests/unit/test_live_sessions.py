@@ -23,6 +23,7 @@ from appliance.store.queries import accounts as account_rows
 from appliance.store.queries import peers
 from appliance.store.queries import sessions as session_rows
 from appliance.store.rows import row_heap
+from appliance.store.rows.offsets import Offsets
 from appliance.store.rows.reading import read_rows
 from tests.support.unit.a_session import A_SESSION
 from tests.support.unit.session_rows import rows_of
@@ -172,8 +173,10 @@ def test_closing_sessions_are_at_hand_until_they_have_ended() -> None:
 
 
 def test_a_changed_peer_is_told_once() -> None:
-    """Whose peer may have to change is told once."""
+    """Whose peer may have to change is told once; after a load, which is told by its number, it may be anybody's."""
     found = live()
+    assert (found.take_touched(), found.loads) == (set(), 1)
+    found.put(A_SESSION)
     assert found.take_touched() == {KEY}
     assert found.take_touched() == set()
     found.drop(KEY)
@@ -253,3 +256,30 @@ def test_an_account_without_sessions_is_taken_as_it_is_given() -> None:
     found.put(other, paid)
     assert found.owner(other) == paid
     assert found.due(Moment(0, 10**6, "boot"), {Tier.FREE: 0, Tier.PAID: 5}) == [other.public_key]
+
+
+def test_sessions_are_taken_account_by_account() -> None:
+    """Of the given ones, so many at least, and an account's at once; the others of the account are left out."""
+    accounts = [Account(f"acc_{n}", f"a{n}", Tier.FREE, False, 0) for n in range(4)]
+    sessions = [
+        structs.replace(A_SESSION, id=f"ses_{n}", account_id=f"acc_{n % 4}", public_key=bytes([n]) * 32)
+        for n in range(12)
+    ]
+    found = LiveSessions()
+    found.load(rows_of(sessions, accounts), HEARTBEAT)
+    wanted = {session.public_key for session in sessions[1:]}
+    pieces = list(found.by_account(wanted, 4))
+    assert sorted(key for piece in pieces for key in piece) == sorted(wanted)
+    assert all(len(piece) >= 4 for piece in pieces[:-1])
+    homes = [{found[key].account_id for key in piece} for piece in pieces]
+    assert sum(map(len, homes)) == 4
+    assert not list(found.by_account(set(), 4))
+
+
+def test_offsets_are_a_set() -> None:
+    """Offsets are kept as in a set of numbers, whatever their order."""
+    found = Offsets([7, 2, 7, 65534])
+    assert found == {2, 7, 65534}
+    assert (len(found), [*found | {3}]) == (3, [2, 3, 7, 65534])
+    assert [each for each in (0, 2, 6, 65535, 10**6, -1, "2") if each in found] == [2]
+    assert Offsets() == set()

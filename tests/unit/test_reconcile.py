@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from appliance.network.firewall.state import EgressChanges, EgressState
-from appliance.network.reconcile import Actual, Changes, Desired, reconcile
+from appliance.network.reconcile import Actual, Changes, Desired, PeerChanges, reconcile
 from appliance.network.wireguard.tunnel import (
     DeviceChange,
     Dump,
@@ -87,13 +87,15 @@ def test_nothing_is_changed_where_all_is_as_desired() -> None:
 
 def test_everything_is_made_where_there_is_no_interface() -> None:
     """With no interface everything is made, from zero."""
-    changes = reconcile(desired(peer(B, IP2), peer(A, IP1)), read(None, None))
+    wanted = desired(peer(B, IP2), peer(A, IP1))
+    changes = reconcile(wanted, read(None, None))
     assert changes == Changes(
         None,
         LinkChange(create=True, mtu=1420, add_addresses=frozenset({ADDRESS, ADDRESS6}), up=True, forward=True),
         DeviceChange(PRIVATE, 51820),
-        (PutPeer(peer(A, IP1), fresh=True), PutPeer(peer(B, IP2), fresh=True)),
+        PeerChanges(put=[B, A], fresh={A, B}, desired=wanted.peers),
     )
+    assert [*changes.peers] == [PutPeer(peer(B, IP2), fresh=True), PutPeer(peer(A, IP1), fresh=True)]
     assert changes
 
 
@@ -172,7 +174,10 @@ def test_only_peers_that_differ_are_changed_removals_first(
     wanted: list[Peer], actual: list[PeerState], expected: list[PutPeer | RemovePeer]
 ) -> None:
     """Only the peers that differ are changed, removals first."""
-    assert reconcile(desired(*wanted), read(LINK, dump(*actual))) == Changes(peers=tuple(expected))
+    changes = reconcile(desired(*wanted), read(LINK, dump(*actual)))
+    assert [*changes.peers] == expected
+    assert len(changes.peers) == len(expected)
+    assert replace(changes, peers=PeerChanges()) == Changes()
 
 
 @pytest.mark.parametrize(

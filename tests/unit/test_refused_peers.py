@@ -287,9 +287,9 @@ def test_wireguard_go_is_given_many_peers_in_pieces() -> None:
 
 def test_nothing_is_removed_from_a_new_interface_of_wireguard_gos() -> None:
     """To remove a peer that is not there it makes the peer first: on a new interface a fresh peer is put at once. One
-    that is put twice, and all that come later, are removed first, so that their counters begin at zero."""
+    that is put again is removed first, so that its counters begin at zero; so are all once the device was read."""
     device, process = UserspaceDevice("wga0"), Counting()
-    device._process, device._is_new = process, True  # type: ignore[assignment]  # in the socket's place
+    device._process, device._had = process, set()  # type: ignore[assignment]  # in the socket's place
     put = [PutPeer(Peer(key(n), frozenset({V4})), fresh=True) for n in (1, 2, 1)]
     device.apply(put)
     device.apply(put[:1])

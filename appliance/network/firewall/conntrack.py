@@ -105,12 +105,13 @@ def forget_of(addresses: Iterable[Address]) -> int:
 def forget_others(subnets: Sequence[Network], held: Collection[Address]) -> int:
     """Deletes flows of subnet addresses that are not among `held`; returns how many. Raises OSError.
 
-    The first host address of a subnet is the host's own and keeps its flows.
+    `held`: a collection with fast membership tests. The first host address of a subnet is the host's own and keeps its
+    flows.
     """
-    kept = {address.packed for address in held} | {subnet[1].packed for subnet in subnets}
+    own = {subnet[1].packed for subnet in subnets}
 
     def forgotten(packed: bytes) -> bool:
-        return packed not in kept and is_inside(packed, subnets)
+        return is_inside(packed, subnets) and packed not in own and ip_address(packed) not in held
 
     with _conntrack() as kernel, _conntrack() as deleting:
         every = entries(kernel)

@@ -37,8 +37,17 @@ class PeersRefused(TunnelError):
         if gave_up:
             named.append("the rest was not tried")
         super().__init__(f"{interface}: {'; '.join(named)}")
+        self.interface = interface
+        self.reasons = reasons
         self.public_keys = tuple(reasons)
         self.gave_up = gave_up
+
+
+def joined(errors: Sequence[PeersRefused], *, left: bool) -> PeersRefused:
+    """Returns what one call would have raised for all. `left`: there is more that was not tried."""
+    reasons = {key: reason for error in errors for key, reason in error.reasons.items()}
+    gave_up = left or any(error.gave_up for error in errors)
+    return PeersRefused(errors[0].interface, reasons, gave_up=gave_up)
 
 
 class Entry(Protocol):

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from functools import partial
+from itertools import islice
 from typing import TYPE_CHECKING
 
+from appliance.network.wireguard.batch import MOST_REFUSED, PeersRefused, joined
 from appliance.network.wireguard.worker import Worker
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable
 
     from appliance.network.wireguard.tunnel import Device, DeviceChange, Dump, Link, LinkChange, PeerChange
+
+# Changes in one piece: as Python objects they take 600 bytes each.
+AT_ONCE = 250
 
 
 class DeviceTunnel:
@@ -43,8 +48,18 @@ class DeviceTunnel:
     async def dump(self) -> Dump:
         return await self._worker.run(self._device.dump)
 
-    async def apply(self, changes: Sequence[PeerChange]) -> None:
-        await self._worker.run(partial(self._device.apply, tuple(changes)))
+    async def apply(self, changes: Iterable[PeerChange]) -> None:
+        coming, refused = iter(changes), list[PeersRefused]()
+        while piece := tuple(islice(coming, AT_ONCE)):
+            try:
+                await self._worker.run(partial(self._device.apply, piece))
+            except PeersRefused as error:
+                refused.append(error)
+                if error.gave_up or sum(len(each.reasons) for each in refused) > MOST_REFUSED:
+                    break
+            del piece  # before the next is made
+        if refused:
+            raise joined(refused, left=next(coming, None) is not None)
 
     async def delete(self) -> None:
         await self._worker.run(self._device.delete)

@@ -15,6 +15,7 @@ from appliance.network.wireguard.tunnel import PeerState, Prefix
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from collections.abc import Set as AbstractSet
 
 
 class TableCapacity(NamedTuple):
@@ -130,7 +131,7 @@ class Peers(Mapping[bytes, PeerState]):
             self._index = PeerIndex(table)
         # A weak reference, or each dump would keep all earlier ones alive.
         self._before = None if before is None else ref(before)
-        self._changed = frozenset[bytes]() if before is None else self._compared_with(before)
+        self._changed = self._compared_with(before) if before else frozenset[bytes]()
 
     def __getitem__(self, public_key: bytes) -> PeerState:
         position = self._index.find(self._table, public_key)
@@ -147,8 +148,10 @@ class Peers(Mapping[bytes, PeerState]):
     def __len__(self) -> int:
         return len(self._table)
 
-    def changed_since(self, earlier: Peers) -> frozenset[bytes]:
+    def changed_since(self, earlier: Peers) -> AbstractSet[bytes]:
         """Returns the public keys of peers added, removed or changed."""
+        if not earlier:
+            return self.keys()  # without a copy of all
         if self._before is not None and self._before() is earlier:
             return self._changed
         return self._compared_with(earlier)

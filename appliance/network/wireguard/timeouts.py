@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from appliance.domain.errors import TunnelError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncIterator, Iterable
 
     from appliance.network.wireguard.tunnel import DeviceChange, Dump, Link, LinkChange, PeerChange, Tunnel
 
@@ -45,7 +45,7 @@ class TimedTunnel:
         async with self._limit():
             return await self._tunnel.dump()
 
-    async def apply(self, changes: Sequence[PeerChange]) -> None:
+    async def apply(self, changes: Iterable[PeerChange]) -> None:
         async with self._limit():
             await self._tunnel.apply(changes)
 

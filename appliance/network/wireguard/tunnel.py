@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol, Self
 from msgspec import Struct
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
     from appliance.network.wireguard.client_config import Endpoint
 
@@ -216,10 +216,11 @@ class Tunnel(Protocol):
     async def dump(self) -> Dump:
         """Dumps all peers consistently; retries a bounded number of times if the device changes meanwhile."""
 
-    async def apply(self, changes: Sequence[PeerChange]) -> None:
+    async def apply(self, changes: Iterable[PeerChange]) -> None:
         """Applies changes in order. Raises PeersRefused, naming them, if peers are refused; the others are applied.
 
-        After any other error, some may have been applied.
+        Many are taken and applied in pieces, one after another, between which other calls may be answered. After any
+        other error, some may have been applied.
         """
 
     async def delete(self) -> None:

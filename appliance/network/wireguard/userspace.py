@@ -40,7 +40,8 @@ class UserspaceDevice:
         self.interface_name = interface_name
         self._unit = unit
         self._process = WireguardGo(interface_name, log_path)
-        self._is_new = False  # whether this interface was made here, and has had no peers yet
+        # The peers that an interface made here has had, until it is dumped; None: not known.
+        self._had: set[bytes] | None = None
 
     def link(self) -> Link | None:
         self._process.reap()
@@ -50,7 +51,7 @@ class UserspaceDevice:
     def change_link(self, change: LinkChange) -> None:
         before = self.link()
         if change.create and before is None:
-            self._is_new = True
+            self._had = set()
             if self._unit is None:
                 self._await_vanished()
                 self._process.start()
@@ -67,6 +68,7 @@ class UserspaceDevice:
         self._process.ask(uapi.dial_request(remote, private_key))
 
     def dump(self) -> Dump:
+        self._had = None
         answer = self._process.ask(uapi.GET)
         try:
             ifindex = socket.if_nametoindex(self.interface_name)
@@ -77,8 +79,8 @@ class UserspaceDevice:
     def apply(self, changes: Sequence[PeerChange]) -> None:
         if not changes:
             return
-        if self._is_new:
-            self._is_new, changes = False, _as_new(changes)
+        if self._had is not None:
+            changes = _as_new(changes, self._had)
         pieces = (changes[first : first + AT_ONCE] for first in range(0, len(changes), AT_ONCE))
         send_batches(self.interface_name, pieces, self._set_peers)
 
@@ -130,15 +132,15 @@ class UserspaceDevice:
             time.sleep(POLL_S)
 
 
-def _as_new(changes: Sequence[PeerChange]) -> Sequence[PeerChange]:
-    """Returns the changes of an interface without peers: none is removed before it is put for the first time.
+def _as_new(changes: Sequence[PeerChange], had: set[bytes]) -> Sequence[PeerChange]:
+    """Returns the changes of an interface that has had only these peers: none is removed before it is put for the first
+    time. Adds the peers of the changes to them.
 
     To remove a peer that is not there, wireguard-go makes it first, which is most of what adding one takes.
     """
-    known: set[bytes] = set()
     found: list[PeerChange] = []
     for change in changes:
-        is_first = change.public_key not in known
-        known.add(change.public_key)
+        is_first = change.public_key not in had
+        had.add(change.public_key)
         found.append(PutPeer(change.peer) if isinstance(change, PutPeer) and is_first else change)
     return found

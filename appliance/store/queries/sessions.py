@@ -129,10 +129,10 @@ async def unfinished(db: aiosqlite.Connection) -> list[Session]:
     return [session async for session in each_unfinished(db)]
 
 
-async def places(db: aiosqlite.Connection) -> list[tuple[int, bool]]:
+async def places(db: aiosqlite.Connection) -> dict[int, bool]:
     """Returns the number of the address of each session that is not terminated, and whether it has IPv6."""
-    rows = await db.execute_fetchall("SELECT address_offset, ipv6 FROM sessions WHERE state <> 'terminated'")
-    return [(offset, bool(ipv6)) for offset, ipv6 in rows]
+    async with await db.execute("SELECT address_offset, ipv6 FROM sessions WHERE state <> 'terminated'") as cursor:
+        return {offset: bool(ipv6) async for offset, ipv6 in cursor}
 
 
 async def unfinished_of(db: aiosqlite.Connection, account_id: str) -> list[Session]:

@@ -5,7 +5,10 @@ from __future__ import annotations
 from msgspec import Struct
 
 from appliance.domain.entities import Account  # noqa: TC001 (msgspec reads the annotation)
+from appliance.domain.tiers import Tier
 from appliance.store.rows.window_mark import WindowMark  # noqa: TC001 (likewise)
+
+TIERS = tuple(Tier)
 
 
 class Owner(Struct, gc=False):
@@ -18,10 +21,14 @@ class Owner(Struct, gc=False):
     first: int = 0
     sessions: int = 0
     closing: int = 0
-    order: int = 0  # the position of its tier
     counted_until_ms: int = 0
     first_ms: int | None = None
     mark: WindowMark | None = None
+
+    @property
+    def order(self) -> int:
+        """Returns the position of the account's tier."""
+        return TIERS.index(self.account.tier)
 
     def add(self, counted_until_ms: int) -> None:
         """Adds a session, as it was last counted."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from appliance.domain.tiers import Tier
 from appliance.store.rows.owner import Owner
 from appliance.store.rows.session_row import LINKS, LINKS_AT, ROW_SIZE
 
@@ -13,8 +12,6 @@ if TYPE_CHECKING:
 
     from appliance.domain.entities import Account
     from appliance.store.rows.row_memory import RowMemory
-
-TIERS = tuple(Tier)
 
 
 class Owners:
@@ -44,15 +41,13 @@ class Owners:
         """Adds an account; if it has sessions, it stays as it is known."""
         owner = self._by_id.get(account.id)
         if owner is None:
-            self._by_id[account.id] = owner = Owner(account, len(self.by_number), order=TIERS.index(account.tier))
+            self._by_id[account.id] = owner = Owner(account, len(self.by_number))
             self.by_number.append(owner)
         elif not owner.sessions:
             self.replace(owner, account)
 
     def replace(self, owner: Owner, account: Account) -> None:
         """Replaces an account as it is known; the caller orders its sessions anew if its tier is another."""
-        if owner.account.tier is not account.tier:
-            owner.order = TIERS.index(account.tier)
         owner.account = account
 
     # Lists --------------------------------------------------------------------------------------------

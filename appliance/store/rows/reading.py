@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from appliance.domain.entities import State
 from appliance.store.queries import peers, sessions
+from appliance.store.rows.offsets import Offsets
 from appliance.store.rows.session_rows import SessionRows
 
 if TYPE_CHECKING:
@@ -16,12 +17,12 @@ if TYPE_CHECKING:
     from appliance.domain.entities import Account
 
 
-async def read_rows(db: aiosqlite.Connection, accounts: Iterable[Account]) -> tuple[SessionRows, set[int]]:
+async def read_rows(db: aiosqlite.Connection, accounts: Iterable[Account]) -> tuple[SessionRows, Offsets]:
     """Returns the sessions that have peers, with their baselines, and the addresses of all that are unfinished.
 
     `accounts`: at least those of the sessions.
     """
-    rows, offsets = SessionRows(accounts), set[int]()
+    rows, offsets = SessionRows(accounts), Offsets()
     async for session in sessions.each_unfinished(db):
         offsets.add(session.address_offset)
         if session.state in (State.LIVE, State.CLOSING):

@@ -63,10 +63,6 @@ class RowHeap:
         """Removes a row if it is there."""
         lib.wga_row_heap_remove(self._heap, row)
 
-    def rows(self) -> list[int]:
-        """Returns all rows, in the order of their positions in memory."""
-        return sorted(ffi.unpack(self._order, len(self)))
-
     def lowest(self) -> int | None:
         """Returns the lowest number, or None if there are no rows."""
         row = lib.wga_row_heap_first(self._heap)

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from appliance._native import ffi
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 MOST_ROWS = 2**31 - 1
 
@@ -38,6 +43,11 @@ class RowMemory:
     def give(self, row: int) -> None:
         """Gives a row back."""
         self._free.append(row)
+
+    def taken(self) -> Iterator[int]:
+        """Yields the rows that are taken now, lowest first."""
+        free = set(self._free)
+        return (row for row in range(self._end) if row not in free)
 
     def _grow(self) -> None:
         if self.rows.capacity >= MOST_ROWS:

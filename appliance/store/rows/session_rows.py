@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from appliance.domain.entities import State
 from appliance.store.rows import session_row as layout
-from appliance.store.rows.owners import TIERS, Owners
+from appliance.store.rows.owner import TIERS
+from appliance.store.rows.owners import Owners
 from appliance.store.rows.row_heap import RowHeap
 from appliance.store.rows.row_index import RowIndex
 from appliance.store.rows.session_row import FIGURES, FIGURES_AT, OWNER, ROW_SIZE, PackedSessions
@@ -63,7 +64,7 @@ class SessionRows:
 
     def all(self) -> Iterator[int]:
         """Yields all rows, in the order in which they lie in memory, but for those that are dropped meanwhile."""
-        return (row for row in self.expiries.rows() if row in self.expiries)
+        return (row for row in self._packed.memory.taken() if row in self.expiries)
 
     def find(self, public_key: bytes) -> int:
         """Returns the row of the session with this key; a negative number if there is none."""
