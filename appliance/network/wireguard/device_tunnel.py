@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
     from appliance.network.wireguard.tunnel import Device, DeviceChange, Dump, Link, LinkChange, PeerChange
 
-# Changes in one piece: as Python objects they take 600 bytes each.
-AT_ONCE = 250
+# Changes in one piece, as many as a batch of requests has: as Python objects they take 600 bytes each.
+AT_ONCE = 256
 
 
 class DeviceTunnel:
