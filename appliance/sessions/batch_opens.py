@@ -69,14 +69,18 @@ class Opened:
 
 
 class OpenRequest(Waiting[Opened]):
-    """Asks for a session of `account`, in `region`. `token_hash`: of the token it is asked for with."""
+    """Asks for a session of `account`, in `region`. `token_hash`: of the token it is asked for with. `again`: it found
+    no address free before, and has lost its place to those that have come since."""
 
-    def __init__(self, account: Account, region: str, public_key: bytes, token_hash: bytes, *, ipv6: bool) -> None:
+    def __init__(
+        self, account: Account, region: str, public_key: bytes, token_hash: bytes, *, ipv6: bool, again: bool
+    ) -> None:
         super().__init__(public_key)
         self.account = account
         self.region = region
         self.token_hash = token_hash
         self.ipv6 = ipv6
+        self.again = again
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +158,8 @@ class BatchOpens:
         )
         if isinstance(decision, admission.Refuse):
             raise decision.error
+        if request.again and decision.replaces is not None:
+            raise PeerApplyFailed  # the key's session was asked for later: this request must not replace it
         node = self._placement.choose(request.region)
         replaced = decision.replaces
         offset = self._pool.allocate() if replaced is None else replaced.address_offset
