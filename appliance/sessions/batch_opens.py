@@ -312,6 +312,12 @@ class BatchOpens:
                 self._undo.add(a.session, a.replaced)
 
     def abandoned(self, opened: Opened) -> None:
-        """Has a session undone, of which nobody was told. It may be called without the exit lock."""
+        """Has a session undone, of which nobody was told. It may be called without the exit lock.
+
+        One that has ended has given up what it had.
+        """
+        found = self._records.live.get(opened.session.public_key)
+        if found is None or found.id != opened.session.id:
+            return
         log.warning("session undone: its request was given up", extra=about(**ids_of(opened.session)))
         self._undo.add(opened.session, opened.replaced)

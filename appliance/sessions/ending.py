@@ -92,6 +92,7 @@ class Ending:
         records.meter.apply(last)
         for session, reason in ending:
             records.live.drop(session.public_key)
+            self._undo.forget(session)
             self._quarantine.add(session.address_offset)
             note_end(self._metrics, session, session.reason or reason)
 

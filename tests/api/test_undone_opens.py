@@ -230,3 +230,26 @@ async def test_its_client_goes_while_another_ends(exit_: ExitUnderTest) -> None:
     assert live == [] if asking.cancelled() else live == [(raw,)]
     assert set(tunnel.peers) == {row[0] for row in live}
     assert exit_.parts.pool.in_use == len(live)
+
+
+@pytest.mark.parametrize("replaces", [False, True])
+@on_exit('subnet = "10.101.0.0/30"\n')
+async def test_ended_before_it_is_undone(exit_: ExitUnderTest, *, replaces: bool) -> None:
+    """A session that has ended when it is to be undone: no peer is put back, and its address stays with its next
+    holder."""
+    ada, (text, raw) = await exit_.client(), new_key()
+    if replaces:
+        await ada.open(client_public_key=text)
+    async with exit_.parts.peers.exit_lock:
+        asking = asyncio.create_task(ask(ada, client_public_key=text))
+        await until(lambda: exit_.parts.queue._waiting, "it waits for its batch")
+        (request,) = exit_.parts.queue._waiting
+    assert (await asking).status_code == 201
+    await exit_.admin("UPDATE sessions SET state = 'closing', reason = 'admin' WHERE state = 'live'")
+    await exit_.tick(after=1)
+    exit_.parts.queue._leave(request)
+    new = await ada.open()
+    assert raw not in exit_.tunnel.peers
+    await settle(exit_)
+    assert exit_.rows("SELECT id FROM sessions WHERE state = 'live'") == [(new["id"],)]
+    assert exit_.parts.pool.in_use == 1
