@@ -245,7 +245,8 @@ class BatchOpens:
         """Stores sessions in the caller's transaction, and returns them, live; the caller must call `committed` with
         them, or `not_committed`.
 
-        Leaves out those whose account or token an admin has disabled meanwhile, and all if the node was drained.
+        Leaves out those whose account or token an admin has disabled meanwhile, and all if the node was drained; and
+        requests that were given up while the store was locked, whose sessions a crash would leave.
         """
         if not admitted:
             return []
@@ -253,7 +254,9 @@ class BatchOpens:
         opened, tokens = [], []
         permits = await token_rows.permits(db, [(a.account.id, a.request.token_hash) for a in admitted])
         for a, permit in zip(admitted, permits, strict=True):
-            if permit.usable and not permit.drained:
+            if a.request.abandoned:
+                self._undo.add(a.session, a.replaced)
+            elif permit.usable and not permit.drained:
                 opened.append((a, self._live(a, seen, now)))
                 tokens.append(permit.token_id)
             else:
