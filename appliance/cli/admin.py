@@ -116,7 +116,7 @@ def opened(config_file: Path | None) -> Iterator[tuple[Admin, asyncio.Runner]]:
         state.require_whole()
         become_owner(state.path, lambda: asyncio.run(rehearse()))
         with asyncio.Runner() as runner:
-            store = runner.run(database.Store.open(state.store))
+            store = runner.run(database.Store.open(state.store, served=state.is_served))
             try:
                 clock = runner.run(clock_beside_server(store, HostClock(), state))
                 yield Admin(settings, state, store, clock.now().wall_ms, clock), runner

@@ -72,7 +72,7 @@ def _open_store(state: StateDir) -> None:
     from appliance.store.database import Store
 
     async def open_and_close() -> None:
-        await (await Store.open(state.store)).close()
+        await (await Store.open(state.store, served=state.is_served)).close()
 
     state.create_store()
     asyncio.run(open_and_close())

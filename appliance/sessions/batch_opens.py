@@ -69,14 +69,18 @@ class Opened:
 
 
 class OpenRequest(Waiting[Opened]):
-    """Asks for a session of `account`, in `region`. `token_hash`: of the token it is asked for with."""
+    """Asks for a session of `account`, in `region`. `token_hash`: of the token it is asked for with. `again`: it found
+    no address free before, and has lost its place to those that have come since."""
 
-    def __init__(self, account: Account, region: str, public_key: bytes, token_hash: bytes, *, ipv6: bool) -> None:
+    def __init__(
+        self, account: Account, region: str, public_key: bytes, token_hash: bytes, *, ipv6: bool, again: bool
+    ) -> None:
         super().__init__(public_key)
         self.account = account
         self.region = region
         self.token_hash = token_hash
         self.ipv6 = ipv6
+        self.again = again
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +158,8 @@ class BatchOpens:
         )
         if isinstance(decision, admission.Refuse):
             raise decision.error
+        if request.again and decision.replaces is not None:
+            raise PeerApplyFailed  # the key's session was asked for later: this request must not replace it
         node = self._placement.choose(request.region)
         replaced = decision.replaces
         offset = self._pool.allocate() if replaced is None else replaced.address_offset
@@ -239,7 +245,8 @@ class BatchOpens:
         """Stores sessions in the caller's transaction, and returns them, live; the caller must call `committed` with
         them, or `not_committed`.
 
-        Leaves out those whose account or token an admin has disabled meanwhile, and all if the node was drained.
+        Leaves out those whose account or token an admin has disabled meanwhile, and all if the node was drained; and
+        requests that were given up while the store was locked, whose sessions a crash would leave.
         """
         if not admitted:
             return []
@@ -247,7 +254,9 @@ class BatchOpens:
         opened, tokens = [], []
         permits = await token_rows.permits(db, [(a.account.id, a.request.token_hash) for a in admitted])
         for a, permit in zip(admitted, permits, strict=True):
-            if permit.usable and not permit.drained:
+            if a.request.abandoned:
+                self._undo.add(a.session, a.replaced)
+            elif permit.usable and not permit.drained:
                 opened.append((a, self._live(a, seen, now)))
                 tokens.append(permit.token_id)
             else:
@@ -306,6 +315,12 @@ class BatchOpens:
                 self._undo.add(a.session, a.replaced)
 
     def abandoned(self, opened: Opened) -> None:
-        """Has a session undone, of which nobody was told. It may be called without the exit lock."""
+        """Has a session undone, of which nobody was told. It may be called without the exit lock.
+
+        One that has ended has given up what it had.
+        """
+        found = self._records.live.get(opened.session.public_key)
+        if found is None or found.id != opened.session.id:
+            return
         log.warning("session undone: its request was given up", extra=about(**ids_of(opened.session)))
         self._undo.add(opened.session, opened.replaced)

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from msgspec.structs import replace
 
 from appliance.config.log_format import about
 from appliance.domain.entities import Reason, State
-from appliance.domain.errors import PeerApplyFailed
+from appliance.domain.errors import PeerApplyFailed, StoreUnavailable
 from appliance.network.wireguard.tunnel import RemovePeer
 from appliance.sessions.batch_closes import CloseRequest
 from appliance.sessions.end_notes import ids_of, note_end
+from appliance.sessions.waiting import Queue
 from appliance.store.queries import invoices, peers
 from appliance.store.queries import sessions as rows
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from appliance.domain.entities import Session
     from appliance.sessions.address_quarantine import AddressQuarantine
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from appliance.sessions.records import Records
     from appliance.sessions.schedule import Schedule
     from appliance.sessions.undo import Undo
-    from appliance.sessions.waiting import Queue
+    from appliance.sessions.waiting import Waiting
 
 log = logging.getLogger(__name__)
 
@@ -48,6 +49,7 @@ class Ending:
         self._records = records
         self._peers = peers
         self._queue = queue
+        self._given_up = Queue(self._mark_closing, lambda _: None)
         self._undo = undo
         self._quarantine = quarantine
         self._schedule = schedule
@@ -63,7 +65,7 @@ class Ending:
             await self._queue.ask(CloseRequest(session), self._peers.deadline())
         except TimeoutError as error:
             log.warning("peer was not removed yet: no answer in time", extra=about(**ids_of(session)))
-            await self._mark_closing(session)
+            await self._give_up(session)
             self._schedule.check_soon()
             raise PeerApplyFailed from error
 
@@ -90,6 +92,7 @@ class Ending:
         records.meter.apply(last)
         for session, reason in ending:
             records.live.drop(session.public_key)
+            self._undo.forget(session)
             self._quarantine.add(session.address_offset)
             note_end(self._metrics, session, session.reason or reason)
 
@@ -99,9 +102,29 @@ class Ending:
             self._queue.settle()
         self._quarantine.begin_release()
 
-    async def _mark_closing(self, session: Session) -> None:
-        async with self._records.committing() as db:
-            await rows.mark_closing(db, [session.id], Reason.CLOSED)
-        current = self._records.live.get(session.public_key)
-        if current is not None and current.id == session.id and current.state is State.LIVE:
-            self._records.live.put(replace(current, state=State.CLOSING, reason=Reason.CLOSED))
+    async def settled(self) -> None:
+        """Waits until the sessions of requests that were given up are stored as closing."""
+        await self._given_up.settled()
+
+    async def _give_up(self, session: Session) -> None:
+        """Marks a session closing. What is given up meanwhile is marked in one transaction. Raises StoreUnavailable."""
+        try:
+            await self._given_up.ask(CloseRequest(session), self._peers.deadline())
+        except TimeoutError as error:
+            raise StoreUnavailable from error
+
+    async def _mark_closing(self, cut: Callable[[], Sequence[Waiting[Any]]]) -> bool:
+        requests = [request for request in cut() if isinstance(request, CloseRequest)]
+        try:
+            async with self._records.committing() as db:
+                await rows.mark_closing(db, [request.session_id for request in requests], Reason.CLOSED)
+        except StoreUnavailable as error:
+            for request in requests:
+                request.fail(error)
+            return False
+        for request in requests:
+            current = self._records.live.get(request.public_key)
+            if current is not None and current.id == request.session_id and current.state is State.LIVE:
+                self._records.live.put(replace(current, state=State.CLOSING, reason=Reason.CLOSED))
+            request.succeed(None)
+        return False

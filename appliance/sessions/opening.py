@@ -59,8 +59,11 @@ class Opening:
         private_key, public_key = None, request.public_key
         if public_key is None:
             private_key, public_key = keys.generate_key_pair()
+        again = False
         while True:
-            wanted = OpenRequest(account, request.region, public_key, request.token_hash, ipv6=request.ipv6)
+            wanted = OpenRequest(
+                account, request.region, public_key, request.token_hash, ipv6=request.ipv6, again=again
+            )
             try:
                 session = (await self._queue.ask(wanted, deadline)).session
                 break
@@ -69,6 +72,7 @@ class Opening:
             except SubnetExhausted:
                 if not await self._released_by(deadline):
                     raise
+                again = True
         return NewSession(session, self._exit.client_config(session, private_key, ipv6=request.ipv6, dns=request.dns))
 
     async def _released_by(self, deadline: float) -> bool:

@@ -119,6 +119,7 @@ class Ticker:
 
     async def finish(self) -> None:
         """Ticks for the last time. The next start may have other tiers."""
+        await self._ending.settled()
         await self.tick()
         await self.settle(None)
 

@@ -67,6 +67,12 @@ class Undo:
         """Adds an opening of which the tunnel and the store may have something, or nothing."""
         self._failed[session.public_key] = _Failed(session, replaced)
 
+    def forget(self, session: Session) -> None:
+        """Leaves out a session that has ended meanwhile, and so has given up what it had."""
+        failed = self._failed.get(session.public_key)
+        if failed is not None and failed.session.id == session.id:
+            del self._failed[session.public_key]
+
     def peer_changes(self) -> list[PeerChange]:
         """Returns what undoes the peers. A peer that is not there, or as it was, is not an error."""
         return [self._peer_change(failed) for failed in self._failed.values()]

@@ -15,7 +15,7 @@ from appliance.domain.errors import StoreError, StoreUnavailable
 from appliance.store import migration, store_files
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable, Iterator
+    from collections.abc import AsyncIterator, Callable, Iterable, Iterator
     from pathlib import Path
 
 PATIENCE_S = 3.0
@@ -66,17 +66,24 @@ class Store:
         self._writing = asyncio.Lock()
 
     @classmethod
-    async def open(cls, path: Path, patience_s: float = PATIENCE_S, observer: Observer = _unobserved) -> Self:
+    async def open(
+        cls,
+        path: Path,
+        patience_s: float = PATIENCE_S,
+        observer: Observer = _unobserved,
+        served: Callable[[], bool] = lambda: False,
+    ) -> Self:
         """Opens the file at `path`; creates it and migrates it to this version's schema if needed.
 
-        Raises StoreError, naming the file, if it is corrupt, newer than this program or not readable.
+        `served` tells whether another process serves it, from which it must not be migrated away. Raises StoreError,
+        naming the file, if it is corrupt, newer than this program, served and older, or not readable.
         """
         opened: list[aiosqlite.Connection] = []
         try:
             for _ in range(2):
                 opened.append(await _connect(path, patience_s))
                 if len(opened) == 1:
-                    await migration.migrate(opened[0], path)
+                    await migration.migrate(opened[0], path, served)
         except BaseException as error:
             for connection in opened:
                 await connection.close()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from appliance.domain.errors import StoreError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
     import aiosqlite
@@ -40,8 +40,11 @@ def in_order(migrations: Iterable[tuple[int, str]]) -> list[tuple[int, str]]:
     return ordered
 
 
-async def migrate(connection: aiosqlite.Connection, path: Path) -> None:
-    """Migrates the store to the newest version. Raises StoreError if it is newer still, or another program's."""
+async def migrate(connection: aiosqlite.Connection, path: Path, served: Callable[[], bool]) -> None:
+    """Migrates the store to the newest version. Raises StoreError if it is newer still, or another program's.
+
+    `served`, asked if the store is not of that version, tells whether a server runs on it: raises StoreError too.
+    """
     known = migrations()
     newest = known[-1][0]
     version = await _pragma(connection, "user_version")
@@ -53,6 +56,11 @@ async def migrate(connection: aiosqlite.Connection, path: Path) -> None:
         )
     if application not in (0, APPLICATION_ID) or (version and application != APPLICATION_ID):
         raise StoreError(f"{path} is a database of another program; set node.state_dir to another folder")
+    if 0 < version < newest and served():
+        raise StoreError(
+            f"the store {path} is of version {version}, and so is the server that runs on it; this wg-appliance would "
+            f"change it to {newest}, which that server cannot use: restart the server first"
+        )
     for number, sql in known:
         if number > version:
             await _apply(connection, number, sql)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from appliance.domain.entities import Reason
-from tests.support.api.exit_under_test import ExitUnderTest, address, on_exit, until
+from tests.support.api.exit_under_test import ExitUnderTest, address, new_key, on_exit, until
 
 SMALLEST = 'subnet = "10.101.0.0/30"\n'  # one client
 
@@ -81,3 +81,22 @@ async def test_only_flows_of_live_sessions_go_on_at_a_start(exit_: ExitUnderTest
     await ada.delete(first["id"])
     await exit_.restart()
     assert exit_.egress.held_at_start == ["10.101.0.3", "fd65:7869:7400::3"]
+
+
+@on_exit(SMALLEST)
+async def test_who_waited_for_an_address_replaces_nobody_who_came_later(exit_: ExitUnderTest) -> None:
+    """A client asks, goes, and asks again with its key, served first as the first request waits for an address:
+    the session that the client was told of stays."""
+    ada, (text, _) = await exit_.client(), new_key()
+    opened = await ada.open()
+    exit_.egress.gate.clear()
+    assert (await ada.delete(opened["id"])).status_code == 200
+    first = asyncio.create_task(ada.post(client_public_key=text))
+    await until(lambda: exit_.parts.queue._batch and not exit_.parts.peers.exit_lock.locked(), "it was refused")
+    async with exit_.parts.peers.exit_lock:
+        second = asyncio.create_task(ada.post(client_public_key=text))
+        await until(lambda: len(exit_.parts.queue._waiting) == 1, "it waits for the next batch")
+        exit_.egress.gate.set()
+        await until(lambda: len(exit_.parts.queue._waiting) == 2, "the first asks again")
+    assert ((await second).status_code, (await first).status_code) == (201, 503)
+    assert exit_.state_of((await second).json()["id"]) == ("live", None)

@@ -135,6 +135,43 @@ async def test_what_arrives_while_a_batch_is_at_work_is_the_next(exit_: ExitUnde
     assert (seen["commits"], seen["messages"]) == (2, 1)  # the first one's message was sent before
 
 
+@on_exit(ROOMY)
+async def test_closes_that_are_given_up_share_a_transaction(
+    exit_: ExitUnderTest, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The device hangs, and the time of many DELETEs is over: while one session is being stored as closing the others
+    wait, to be stored together, and none is told that the store does not answer."""
+    client = await exit_.client()
+    ids = [(await client.open())["id"] for _ in range(MANY)]
+    with calls(exit_) as seen, commits_held(exit_) as release:
+        async with exit_.parts.peers.exit_lock:
+            asking = [asyncio.create_task(end(client, session_id)) for session_id in ids]
+            await until(lambda: caplog.text.count("no answer in time") == MANY, "all are given up")
+            release.set()
+            answers = await asyncio.gather(*asking)
+    assert {(a.status_code, a.json()["code"]) for a in answers} == {(503, "peer_apply_failed")}
+    assert seen["commits"] <= 2
+    assert exit_.rows("SELECT DISTINCT state, reason FROM sessions") == [("closing", "closed")]
+
+
+@contextmanager
+def commits_held(exit_: ExitUnderTest) -> Iterator[asyncio.Event]:
+    """No transaction is committed before the event is set."""
+    writer: Any = exit_.store._writer
+    real, release = writer.execute, asyncio.Event()
+
+    async def execute(sql: str, *parameters: Any) -> Any:
+        if sql == "COMMIT":
+            await release.wait()
+        return await real(sql, *parameters)
+
+    writer.execute = execute
+    try:
+        yield release
+    finally:
+        writer.execute = real
+
+
 @pytest.mark.parametrize("failing", range(1, 9))
 @on_exit(ROOMY)
 async def test_nothing_follows_a_statement_that_failed(exit_: ExitUnderTest, failing: int) -> None:

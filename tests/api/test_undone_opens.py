@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -230,3 +230,55 @@ async def test_its_client_goes_while_another_ends(exit_: ExitUnderTest) -> None:
     assert live == [] if asking.cancelled() else live == [(raw,)]
     assert set(tunnel.peers) == {row[0] for row in live}
     assert exit_.parts.pool.in_use == len(live)
+
+
+@pytest.mark.parametrize("replaces", [False, True])
+@on_exit(tunnel=Scripted)
+async def test_given_up_while_the_store_is_locked(exit_: ExitUnderTest, *, replaces: bool) -> None:
+    """A client that is told 503 while its batch waits to write: nothing is stored that a crash could leave, whether or
+    not the peer can be taken back."""
+    ada, (text, _) = await exit_.client(), new_key()
+    if replaces:
+        await ada.open(client_public_key=text)
+    before = exit_.rows("SELECT id, state FROM sessions")
+    writer, tunnel, free = exit_.store._writer, exit_.tunnel, asyncio.Event()
+    assert isinstance(tunnel, Scripted)
+    execute = writer.execute
+
+    async def locked(sql: str, *parameters: Any) -> Any:
+        if sql == "BEGIN IMMEDIATE":
+            await free.wait()
+        return await execute(sql, *parameters)
+
+    writer.execute = locked  # type: ignore[method-assign]
+    assert (await ask(ada, client_public_key=text)).status_code == 503
+    tunnel.before_apply = refuse
+    free.set()
+    await exit_.settled()
+    assert exit_.rows("SELECT id, state FROM sessions") == before
+    tunnel.before_apply = lambda _: None
+    await settle(exit_)
+    assert (exit_.parts.pool.in_use, len(tunnel.peers)) == (len(before), len(before))
+
+
+@pytest.mark.parametrize("replaces", [False, True])
+@on_exit('subnet = "10.101.0.0/30"\n')
+async def test_ended_before_it_is_undone(exit_: ExitUnderTest, *, replaces: bool) -> None:
+    """A session that has ended when it is to be undone: no peer is put back, and its address stays with its next
+    holder."""
+    ada, (text, raw) = await exit_.client(), new_key()
+    if replaces:
+        await ada.open(client_public_key=text)
+    async with exit_.parts.peers.exit_lock:
+        asking = asyncio.create_task(ask(ada, client_public_key=text))
+        await until(lambda: exit_.parts.queue._waiting, "it waits for its batch")
+        (request,) = exit_.parts.queue._waiting
+    assert (await asking).status_code == 201
+    await exit_.admin("UPDATE sessions SET state = 'closing', reason = 'admin' WHERE state = 'live'")
+    await exit_.tick(after=1)
+    exit_.parts.queue._leave(request)
+    new = await ada.open()
+    assert raw not in exit_.tunnel.peers
+    await settle(exit_)
+    assert exit_.rows("SELECT id FROM sessions WHERE state = 'live'") == [(new["id"],)]
+    assert exit_.parts.pool.in_use == 1

@@ -120,7 +120,7 @@ class TemporaryAccount:
 
     def _run(self, work: Callable[[Store], Awaitable[T]]) -> T:
         async def with_store() -> T:
-            store = await database.Store.open(self._state.store)
+            store = await database.Store.open(self._state.store, served=self._state.is_served)
             try:
                 return await work(store)
             except sqlite3.DatabaseError as error:

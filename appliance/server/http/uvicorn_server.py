@@ -119,6 +119,9 @@ class _Server(uvicorn.Server):
         self.answering.set()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        for listener in sockets or []:
+            # Else asyncio accepts one more, for a task that is cancelled, and logs an error of its own.
+            asyncio.get_running_loop().remove_reader(listener)
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
