@@ -70,9 +70,11 @@ def at(window: Window, length_ms: int, now_ms: int) -> Window:
 
     A window that opens more than a whole length from now was opened by a clock that ran far ahead: it is closed too.
     """
-    if window.opened_at is not None and window.opened_at - now_ms > length_ms:
-        return CLOSED
-    return _not_over(window, length_ms, now_ms)
+    return _not_over(_not_far_ahead(window, length_ms, now_ms), length_ms, now_ms)
+
+
+def _not_far_ahead(window: Window, length_ms: int, now_ms: int) -> Window:
+    return CLOSED if window.opened_at is not None and window.opened_at - now_ms > length_ms else window
 
 
 def _not_over(window: Window, length_ms: int, at_ms: int) -> Window:
@@ -102,7 +104,7 @@ def run_on(window: Window, length_ms: int, start_ms: int, end_ms: int) -> Window
     A window that ends meanwhile is followed at once by the next one. Intervals of several sessions overlap, so this one
     may begin before a window that another session opened.
     """
-    current = _not_over(window, length_ms, start_ms)
+    current = _not_over(_not_far_ahead(window, length_ms, end_ms), length_ms, start_ms)
     opened = start_ms if current.opened_at is None else current.opened_at
     if opened > end_ms:
         opened = start_ms  # the wall clock was set back: no window opens in the future

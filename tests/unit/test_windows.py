@@ -39,6 +39,12 @@ def test_a_window_holds_its_use_up_to_its_end(now: int, used: int, resets: int) 
     assert (at(window, LENGTH, now).used, resets_at(window, LENGTH, now)) == (used, resets)
 
 
+@pytest.mark.parametrize(("now", "used"), [m[1:3] for m in MOMENTS], ids=[m[0] for m in MOMENTS])
+def test_use_adds_to_what_a_reader_was_told(now: int, used: int) -> None:
+    """What is used at an instant adds to what the window holds as of then: who was told of room has it."""
+    assert spend(Window(OPENED, 7), LENGTH, 5, now, now).used == used + 5
+
+
 def test_with_no_window_open_nothing_is_used() -> None:
     """With no window open nothing is used, and the reset is a window's length from now."""
     assert (at(CLOSED, LENGTH, OPENED), resets_at(CLOSED, LENGTH, OPENED)) == (CLOSED, END)
@@ -84,7 +90,7 @@ BACK = OPENED - 3 * HOUR
 CLOCK_SET = [
     ("forward within the window", Window(OPENED, 5), (10, END - 20, END - 10), (OPENED, 15)),
     ("forward by hours", Window(OPENED, 5), (10, END + HOUR, END + HOUR + 10), (END + HOUR, 10)),
-    ("back by hours", Window(OPENED, 5), (10, BACK, BACK + 10), (BACK, 15)),
+    ("back by hours: it was far ahead", Window(OPENED, 5), (10, BACK, BACK + 10), (BACK, 10)),
     ("back by 1 ms more than it is old", Window(OPENED, 5), (10, OPENED - 11, OPENED - 1), (OPENED - 11, 15)),
     ("back to its opening", Window(OPENED, 5), (10, OPENED - 10, OPENED), (OPENED, 15)),
 ]
