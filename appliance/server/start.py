@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING
 
@@ -25,7 +26,11 @@ def serve(read_settings: Callable[[], Settings], environ: Mapping[str, str]) -> 
 async def _serve(read_settings: Callable[[], Settings], environ: Mapping[str, str]) -> None:
     async with AsyncExitStack() as stack:
         begun = await begin(read_settings, environ, stack)
-        # Most of the program: importing it takes about as long as the check of half a million sessions.
+        # Most of the program: importing it takes about as long as the check of half a million sessions. It stays, so
+        # the garbage collector is not to look at it, neither meanwhile nor later.
+        gc.disable()
         from appliance.server import run
 
+        gc.freeze()
+        gc.enable()
         await run.run(begun, read_settings, environ, stack)
