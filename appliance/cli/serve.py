@@ -43,14 +43,14 @@ def serve(config_file: Path | None, log_format: str) -> None:
     handler.setFormatter(formatter(log_format, with_time=not is_journal(sys.stderr, os.environ)))
     logging.basicConfig(level=logging.INFO, handlers=[handler])
     from appliance._native import lib
-    from appliance.server import run
+    from appliance.server import start
 
     # What all sessions together take for a moment, at the start and when all are read again, is not kept.
     lib.wga_return_freed_memory()
     # SIGABRT, by which systemd's watchdog ends a process, then prints every thread's traceback.
     faulthandler.enable(file=2)
     try:
-        run.serve(lambda: _read(config_file), os.environ)
+        start.serve(lambda: _read(config_file), os.environ)
     except ApplianceError as error:
         if log_format == "text":
             raise

@@ -19,18 +19,18 @@ if TYPE_CHECKING:
 
 
 @asynccontextmanager
-async def checked_beside(path: Path) -> AsyncIterator[None]:
-    """Checks the store's file beside what the block does, which does not use it.
+async def checking(path: Path) -> AsyncIterator[asyncio.Future[None]]:
+    """Checks the store's file in a thread, from now on; the block goes on meanwhile, and does not use the file.
 
-    Raises what the block raises; after it, StoreError as `integrity.check` does.
+    Yields what is to be awaited before it does: it raises StoreError as `integrity.check` does. Ends when the check
+    has ended.
     """
-    checking = asyncio.create_task(asyncio.to_thread(integrity.check, path))
+    checked = asyncio.get_running_loop().run_in_executor(None, integrity.check, path)
     try:
-        yield
-    except BaseException:
-        await asyncio.gather(checking, return_exceptions=True)
-        raise
-    await checking
+        yield checked
+    finally:
+        # A block that failed may not have awaited it: what the block failed with is said.
+        await asyncio.gather(checked, return_exceptions=True)
 
 
 async def open_store(state: StateDir, metrics: Metrics, stack: AsyncExitStack) -> Store:

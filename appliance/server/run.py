@@ -20,18 +20,16 @@ from appliance.network.host_events import host_events
 from appliance.network.wireguard.backend import choose_device
 from appliance.network.wireguard.device_tunnel import DeviceTunnel
 from appliance.network.wireguard.link_events import link_events
-from appliance.server import assembly, egress_assembly, listeners, opened_store
+from appliance.server import assembly, egress_assembly, opened_store
 from appliance.server.address_follower import AddressFollower
 from appliance.server.api.client_address import source_of_peer
 from appliance.server.api.metrics import create_metrics_app
 from appliance.server.conntrack_metrics import ConntrackCollector
 from appliance.server.endpoint_watch import EndpointWatch
 from appliance.server.exporter import ExitCollector
-from appliance.server.hard_stop import hard_stop
 from appliance.server.http.ambiguous_length import Unambiguous
 from appliance.server.http.request_queue import RequestQueue
 from appliance.server.http.request_timing import Timed
-from appliance.server.http.tls import Certificate
 from appliance.server.http.uvicorn_server import WebServer
 from appliance.server.interface_claim import claim
 from appliance.server.port_collector import PortCollector
@@ -39,16 +37,13 @@ from appliance.server.port_watch import PortWatch
 from appliance.server.reload import Reload
 from appliance.server.retention import Retention
 from appliance.server.status import ServiceStatus
-from appliance.server.stop_signals import catch_signals
 from appliance.server.supervisor import Supervisor
-from appliance.server.systemd import Systemd
 from appliance.server.time_service import ServiceClock
 from appliance.server.watchers import HOST_APART_S, EventsWatch, watch_store
 from appliance.sessions.contentions import FIREWALL, INTERFACE, SYSCTL
 from appliance.sessions.metrics import Metrics
 from appliance.store.known_time import believed_clock
 from appliance.store.server_keys import ServerKeys
-from appliance.store.state_dir import StateDir
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -62,8 +57,12 @@ if TYPE_CHECKING:
     from appliance.network.netlink.events import NetlinkEvents
     from appliance.network.wireguard.tunnel import Tunnel
     from appliance.server.assembly import Parts
+    from appliance.server.beginning import Begun
+    from appliance.server.http.tls import Certificate
     from appliance.server.listeners import Listeners
+    from appliance.server.systemd import Systemd
     from appliance.store.database import Store
+    from appliance.store.state_dir import StateDir
 
     Task = Callable[[], Awaitable[None]]
 
@@ -73,14 +72,6 @@ REQUESTS_GRACE_S = 4
 
 # Set if wireguard-go runs as a service of its own: that unit's name. systemd/wg-appliance.service.d/userspace.conf.
 WIREGUARD_GO_UNIT = "WIREGUARD_GO_UNIT"
-
-
-def serve(read_settings: Callable[[], Settings], environ: Mapping[str, str]) -> None:
-    """Runs the appliance until SIGTERM or SIGINT. Raises ApplianceError if it cannot start.
-
-    SIGHUP reads the settings again, and applies those that can change at run time.
-    """
-    asyncio.run(_serve(read_settings, environ))
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,50 +88,39 @@ class _Host:
     conntrack: ConntrackSizes
 
 
-async def _serve(read_settings: Callable[[], Settings], environ: Mapping[str, str]) -> None:
-    stopping, reload_asked = catch_signals()
-    settings = read_settings()
-    systemd, state = Systemd(environ), StateDir(settings.node.state_dir)
-    state.create()
-    async with AsyncExitStack() as stack:
-        stack.enter_context(hard_stop(stopping))  # first in, so last out: it limits the time of the whole shutdown
-        stack.enter_context(state.serving())
-        state.require_whole()
-        listening, certificate = listeners.bind(settings, stack), _certificate(settings)
-        host_clock, metrics = ServiceClock(HostClock()), Metrics()
-        systemd.status("starting: checking the store")
-        async with opened_store.checked_beside(state.store):
-            host = await _open_host(settings, state, environ.get(WIREGUARD_GO_UNIT), host_clock, metrics, stack)
-        store = await opened_store.open_store(state, metrics, stack)
-        clock = await _believed_clock(store, host_clock)
-        parts = await _build_parts(host, store, clock, metrics)
-        host.follower.wake_up = parts.wakeup.request_tick
-        stack.push_async_callback(_leave_host, host)
-        applied.note(state.running, settings)
-        status = _service_status(systemd, parts, clock)
-        reload = Reload(settings, read_settings, _taking_over(host, parts), parts.ticker, status)
-        watches = _watches(host, parts, store, host_clock, stopping, stack)
-        await asyncio.to_thread(_make_room_for_flows, host)
-        systemd.status("starting: applying what the store says to the host")
-        await parts.ticker.tick()
-        # What only the host's routing keeps from passing is said, and passes when that is mended.
-        if parts.node.health.check_fault is not None and parts.ticker.routing_fault is None:
-            raise HostError(parts.node.health.check_fault)
-        supervisor = Supervisor(stopping, parts.node.health.task)
-        _register_collectors(metrics, host, parts, supervisor)
-        servers = _web_servers(host, parts, clock, metrics, listening, certificate)
-        tasks: dict[str, Task] = {
-            **watches,
-            "the retention": partial(Retention(store, parts.services.terms, settings.meter, clock).run, stopping),
-            "the service's status": partial(status.run, stopping),
-            "the reload": partial(reload.run, reload_asked, stopping),
-        }
-        await _run(parts, servers, tasks, supervisor, partial(_announce, host), systemd, stopping)
-
-
-def _certificate(settings: Settings) -> Certificate | None:
-    cert, key = settings.api.tls_cert, settings.api.tls_key
-    return Certificate(cert, key) if cert and key else None
+async def run(
+    begun: Begun, read_settings: Callable[[], Settings], environ: Mapping[str, str], stack: AsyncExitStack
+) -> None:
+    """Runs the appliance, which has begun, until `begun.stopping` is set. Raises ApplianceError if it cannot start."""
+    settings, state, systemd, stopping = begun.settings, begun.state, begun.systemd, begun.stopping
+    host_clock, metrics = ServiceClock(HostClock()), Metrics()
+    host = await _open_host(settings, state, environ.get(WIREGUARD_GO_UNIT), host_clock, metrics, stack)
+    await begun.checked
+    store = await opened_store.open_store(state, metrics, stack)
+    clock = await _believed_clock(store, host_clock)
+    parts = await _build_parts(host, store, clock, metrics)
+    host.follower.wake_up = parts.wakeup.request_tick
+    stack.push_async_callback(_leave_host, host)
+    applied.note(state.running, settings)
+    status = _service_status(systemd, parts, clock)
+    reload = Reload(settings, read_settings, _taking_over(host, parts), parts.ticker, status)
+    watches = _watches(host, parts, store, host_clock, stopping, stack)
+    await asyncio.to_thread(_make_room_for_flows, host)
+    systemd.status("starting: applying what the store says to the host")
+    await parts.ticker.tick()
+    # What only the host's routing keeps from passing is said, and passes when that is mended.
+    if parts.node.health.check_fault is not None and parts.ticker.routing_fault is None:
+        raise HostError(parts.node.health.check_fault)
+    supervisor = Supervisor(stopping, parts.node.health.task)
+    _register_collectors(metrics, host, parts, supervisor)
+    servers = _web_servers(host, parts, clock, metrics, begun.listening, begun.certificate)
+    tasks: dict[str, Task] = {
+        **watches,
+        "the retention": partial(Retention(store, parts.services.terms, settings.meter, clock).run, stopping),
+        "the service's status": partial(status.run, stopping),
+        "the reload": partial(reload.run, begun.reload_asked, stopping),
+    }
+    await _run(parts, servers, tasks, supervisor, partial(_announce, host), systemd, stopping)
 
 
 async def _open_host(

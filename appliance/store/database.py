@@ -24,6 +24,9 @@ WAL_BYTES = 16 * 1024 * 1024  # the WAL is truncated to this size once no long r
 # An upper bound; the store of 20,000 sessions is 10 MB. With SQLite's default of 2 MB, each tick reads the pages it
 # writes from the file again: its statements take six times as long.
 WRITER_CACHE_KIB = 16 * 1024
+# What a cursor fetches: each time is a way to the connection's thread and back, which with aiosqlite's default of 64
+# takes a fifteenth of the time of reading all sessions.
+ROWS_AT_ONCE = 256
 
 # WAL lets the reader and admin commands read while the writer writes. FULL makes a commit survive a power
 # cut: a client that was told 201 finds its session afterwards. https://www.sqlite.org/pragma.html
@@ -218,7 +221,7 @@ def first(rows: Iterable[sqlite3.Row]) -> sqlite3.Row:
 async def _connect(path: Path, patience_s: float) -> aiosqlite.Connection:
     # When aiosqlite's own connect() fails, it leaks its thread, which prints a traceback; so connect once before.
     await asyncio.to_thread(_try, path)
-    connection = await aiosqlite.connect(path, isolation_level=None, timeout=patience_s)
+    connection = await aiosqlite.connect(path, isolation_level=None, timeout=patience_s, iter_chunk_size=ROWS_AT_ONCE)
     try:
         connection.row_factory = sqlite3.Row
         if not first(await connection.execute_fetchall("PRAGMA page_count"))[0]:
