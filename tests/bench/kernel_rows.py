@@ -92,7 +92,7 @@ def tick_row(device: Device, rounds: int) -> Row:
         seconds = take_turns(
             rounds,
             {"bare loop": device.bare, "look": ticking.look, "tick": tick, "wg show dump": device.wg_show},
-            before={"look": partial(device.move, many, ticking.look), "tick": ready},
+            before={"look": partial(device.move, many, ticking.tick), "tick": ready},
         )
         ticking.close()
     remark = f"{many} peers changed, {median(counted):,.0f} bytes counted and committed"
