@@ -10,7 +10,7 @@ from appliance.client.api.sessions import ANSWER_GRACE_S, SESSIONS, STATUS_S
 from appliance.client.run_records import abandoned
 from appliance.client.tunnel.full_tunnel import FullTunnel
 from appliance.client.tunnel.namespace_tunnel import remove_interface
-from appliance.network.wireguard import link
+from appliance.network.wireguard import link_state
 from appliance.network.wireguard.wireguard_go import end_wireguard_go
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def clear(
 
 
 def _is_here(record: RunRecord) -> bool:
-    return link.link_kind(record.interface) is not None
+    return link_state.link_kind(record.interface) is not None
 
 
 def _unreadable(claim: RunClaim) -> str:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Literal
 
 from appliance.client.credentials import write_private
 from appliance.domain.errors import HostError
-from appliance.network.wireguard import link
+from appliance.network.wireguard import link_state
 from appliance.network.wireguard.wireguard_go import SOCKET_DIRECTORY
 
 if TYPE_CHECKING:
@@ -226,7 +226,7 @@ def _own_namespace() -> int:
 
 
 def _is_free(interface: str) -> bool:
-    return link.link_kind(interface) is None and not (SOCKET_DIRECTORY / f"{interface}.sock").exists()
+    return link_state.link_kind(interface) is None and not (SOCKET_DIRECTORY / f"{interface}.sock").exists()
 
 
 def _records() -> list[RunRecord]:

@@ -213,6 +213,7 @@ def test_an_interface_of_another_kind_is_left_alone(
         return answer.status == 503 and reason in str(answer.body)
 
     until(refused, "/readyz says what is in the way")
+    until(lambda: reason in exit_.appliance.log()[logged:], "the next look says so")  # /readyz has looked by itself
     exit_.sh("ip link show {wg} type veth")
     exit_.sh("ip link del {wg}")
     deleted = time.monotonic()

@@ -15,7 +15,7 @@ from appliance.client.tunnel.wg_quick_needs import WG_QUICK
 from appliance.domain.errors import ApplianceError, HostError
 from appliance.network import interfaces, programs
 from appliance.network.uplinks import INTERNET
-from appliance.network.wireguard import link
+from appliance.network.wireguard import link, link_state
 from appliance.network.wireguard.backend import choose_device, existing_device
 from appliance.network.wireguard.tunnel import LinkChange
 from appliance.network.wireguard.wireguard_go import end_wireguard_go
@@ -110,7 +110,7 @@ class FullTunnel:
     def _remove(self) -> None:
         """Removes the interface with wg-quick; without it if that fails, or if the interface has gone already, on
         which wg-quick refuses to run."""
-        kind = link.link_kind(self._interface)
+        kind = link_state.link_kind(self._interface)
         if kind is not None and self._file.exists():
             self.mark()
             try:
@@ -120,7 +120,7 @@ class FullTunnel:
                 return
             except HostError as error:
                 self._remark(f"{error}; taking {self._interface} away without it")
-                kind = link.link_kind(self._interface)
+                kind = link_state.link_kind(self._interface)
         if kind is not None:
             link.delete_link(self._interface, kind)
         if self._file.exists():

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from appliance.domain.errors import HostError
 from appliance.network.uplinks import NO_WAY
-from appliance.network.wireguard import link
+from appliance.network.wireguard import link, link_state
 from appliance.network.wireguard.tunnel import LinkChange, Prefix
 
 if TYPE_CHECKING:
@@ -114,7 +114,7 @@ def tunnel_to(destination: str, mark: int | None = None) -> str | None:
     """Returns the WireGuard interface by which packets leave for an address; None if it is not known to be one."""
     with suppress(HostError, ValueError, OSError):
         name = way_to(destination.partition("%")[0], mark)
-        if name is not None and link.link_kind(name) in TUNNEL_KINDS:
+        if name is not None and link_state.link_kind(name) in TUNNEL_KINDS:
             return name
     return None
 

@@ -19,7 +19,7 @@ from appliance.client.tunnel.tunnel import TunnelCounters, read_counters
 from appliance.client.tunnel.wg_config import MTU_REMEDY, PUBLIC_RESOLVER, network_of
 from appliance.domain.errors import ApplianceError, HostError
 from appliance.network import interfaces
-from appliance.network.wireguard import link, tunnel_mtu
+from appliance.network.wireguard import link, link_state, tunnel_mtu
 from appliance.network.wireguard.backend import choose_device, existing_device
 from appliance.network.wireguard.tunnel import LinkChange
 from appliance.network.wireguard.wireguard_go import end_wireguard_go
@@ -154,6 +154,6 @@ def _mtu(wanted: DeviceConfig) -> int:
 
 def remove_interface(interface: str) -> None:
     """Removes an interface of this thread's network namespace. A missing one is not an error."""
-    kind = link.link_kind(interface)
+    kind = link_state.link_kind(interface)
     if kind is not None:
         link.delete_link(interface, kind)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 
 from appliance.domain.errors import HostError
 from appliance.network.netlink.generic import NetlinkError
-from appliance.network.wireguard import kernel, link, userspace
+from appliance.network.wireguard import kernel, link_state, userspace
 from appliance.network.wireguard.device_tunnel import DeviceTunnel
 from appliance.network.wireguard.wireguard_go import PROGRAM
 
@@ -69,7 +69,7 @@ def choose_device(
 @contextmanager
 def existing_device(interface_name: str) -> Iterator[Device]:
     """Opens the device behind an interface of this thread's network namespace. Raises HostError if there is none."""
-    kind = link.link_kind(interface_name)
+    kind = link_state.link_kind(interface_name)
     if kind == kernel.KIND:
         device: Device = kernel.KernelDevice(interface_name)
     elif kind == userspace.KIND:
@@ -88,7 +88,7 @@ def dump_existing(interface_name: str) -> Dump:
 
 def require_tunnel_name(interface_name: str) -> None:
     """Raises HostError if a link that is no tunnel of either backend, such as the uplink, has this name."""
-    kind = link.link_kind(interface_name)
+    kind = link_state.link_kind(interface_name)
     if kind not in (None, *_KINDS.values()):
         raise HostError(
             f"wireguard.interface {interface_name}: a link of this host has this name, and is no tunnel "
@@ -136,7 +136,7 @@ def read_host(interface_name: str) -> HostFacts:
         kernel_module=kernel_has_wireguard(),
         wireguard_go=shutil.which(PROGRAM) is not None,
         tun_device=Path("/dev/net/tun").is_char_device(),
-        interface_kind=link.link_kind(interface_name),
+        interface_kind=link_state.link_kind(interface_name),
     )
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from appliance.domain.errors import TunnelError
 from appliance.network.netlink import constants
 from appliance.network.netlink.generic import GenericNetlink, NetlinkError
-from appliance.network.wireguard import encode, link
+from appliance.network.wireguard import encode, link, link_state
 from appliance.network.wireguard.batch import Refused, send_batches
 from appliance.network.wireguard.parse import DumpParser
 
@@ -43,7 +43,7 @@ class KernelDevice:
         return self._netlink.dump_retries
 
     def link(self) -> Link | None:
-        return link.read_link(self.interface_name, KIND)
+        return link_state.read_link(self.interface_name, KIND)
 
     def change_link(self, change: LinkChange) -> None:
         if change.create and self.link() is None:

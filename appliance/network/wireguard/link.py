@@ -1,15 +1,14 @@
-"""Reads, changes and deletes the network interface through rtnetlink. Blocking.
+"""Makes, changes and deletes the network interface through rtnetlink. Blocking.
 
 pyroute2's IPRoute runs a private event loop over its socket and belongs to the thread that created it. So each call
 here opens and closes one: about 2 ms, with nothing left open. It is imported on first use, to keep the command line
-fast.
+fast. What each whole tick reads is read without it (`link_state`).
 """
 
 from __future__ import annotations
 
 import errno
 import ipaddress
-import os
 import socket
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -17,41 +16,13 @@ from typing import TYPE_CHECKING, Any
 
 from appliance.domain.errors import TunnelError
 from appliance.network.netlink import constants
-from appliance.network.wireguard.link_routes import add_routes, read_routes
-from appliance.network.wireguard.tunnel import Link, Prefix
+from appliance.network.wireguard.link_routes import add_routes
+from appliance.network.wireguard.link_state import IPV6_SIZE, forwards, in_words, require_kind
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from appliance.network.wireguard.tunnel import LinkChange
-
-IPV6_SIZE = 16
-
-
-def read_link(name: str, kind: str) -> Link | None:
-    """Returns the interface, or None if there is none. Raises TunnelError if it is of another kind."""
-    with _rtnetlink(name, "reading the interface") as route:
-        interface = _find(route, name)
-        if interface is None:
-            return None
-        _check_kind(name, interface, kind)
-        index = interface["index"]
-        addresses = frozenset(filter(_not_link_local, map(_prefix, route.get_addr(index=index))))
-        return Link(
-            ifindex=index,
-            up=bool(interface["flags"] & constants.IFF_UP),
-            mtu=interface.get_attr("IFLA_MTU"),
-            addresses=addresses,
-            forwards=_forwards(name),
-            routes=read_routes(index),
-        )
-
-
-def link_kind(name: str) -> str | None:
-    """Returns the interface's kind (`wireguard`, `tun`, ...; empty for hardware), or None if there is none."""
-    with _rtnetlink(name, "reading the interface") as route:
-        interface = _find(route, name)
-        return None if interface is None else _kind(interface)
+    from appliance.network.wireguard.tunnel import LinkChange, Prefix
 
 
 def create_wireguard(name: str) -> None:
@@ -85,20 +56,12 @@ def change_link(name: str, change: LinkChange) -> None:
             add_routes(index, change.add_routes)
 
 
-def _forwards(name: str) -> bool:
-    """Tells whether the interface forwards, as far as can be read."""
-    try:
-        return Path(f"/proc/sys/net/ipv4/conf/{name}/forwarding").read_text(encoding="ascii").strip() != "0"
-    except OSError:
-        return True
-
-
 def _forward(name: str) -> None:
     """Forwards what comes in by this interface. Raises TunnelError."""
     # The kernel does not ask IPv6's; a firewall tells by it that this interface is to be forwarded from.
     with suppress(OSError):
         Path(f"/proc/sys/net/ipv6/conf/{name}/forwarding").write_text("1", encoding="ascii")
-    if _forwards(name):
+    if forwards(name):
         return
     try:
         Path(f"/proc/sys/net/ipv4/conf/{name}/forwarding").write_text("1", encoding="ascii")
@@ -135,7 +98,7 @@ def delete_link(name: str, kind: str) -> None:
     with _rtnetlink(name, "deleting the interface") as route, _ignoring(errno.ENODEV):
         interface = _find(route, name)
         if interface is not None:
-            _check_kind(name, interface, kind)
+            require_kind(name, _kind(interface), kind)
             route.link("del", index=interface["index"])
 
 
@@ -150,7 +113,7 @@ def _rtnetlink(name: str, action: str) -> Iterator[Any]:
         with IPRoute(groups=0) as route:
             yield route
     except NetlinkError as error:
-        raise TunnelError(f"{name}: {action}: {_words(error.code)}") from error
+        raise TunnelError(f"{name}: {action}: {in_words(error.code)}") from error
     except OSError as error:
         raise TunnelError(f"{name}: {action}: {error}") from error
 
@@ -183,23 +146,6 @@ def _kind(link: Any) -> str:
     return "" if info is None else info.get_attr("IFLA_INFO_KIND") or ""
 
 
-def _check_kind(name: str, link: Any, kind: str) -> None:
-    actual = _kind(link)
-    if actual != kind:
-        is_kind = actual or "not virtual"
-        raise TunnelError(f"{name}: an interface of this name is there, and it is {is_kind}, not {kind}")
-
-
-def _prefix(address: Any) -> Prefix:
-    # linux/if_addr.h: on a point-to-point link IFA_ADDRESS is the far end and IFA_LOCAL the near one.
-    text = address.get_attr("IFA_LOCAL") or address.get_attr("IFA_ADDRESS")
-    return Prefix(ipaddress.ip_address(text).packed, address["prefixlen"])
-
-
-def _not_link_local(prefix: Prefix) -> bool:
-    return not (len(prefix.address) == IPV6_SIZE and ipaddress.IPv6Address(prefix.address).is_link_local)
-
-
 def _address(index: int, prefix: Prefix) -> dict[str, Any]:
     family = socket.AF_INET if len(prefix.address) == 4 else socket.AF_INET6
     text = str(ipaddress.ip_address(prefix.address))
@@ -223,9 +169,5 @@ def _add_address(route: Any, name: str, index: int, prefix: Prefix) -> None:
         no_ipv6 = ipv6 and error.code in (errno.EACCES, errno.EOPNOTSUPP, errno.ENODEV, errno.ENOBUFS, errno.EINVAL)
         hint = f"; is IPv6 disabled here? (net.ipv6.conf.{name}.disable_ipv6)" if no_ipv6 else ""
         raise TunnelError(
-            f"{name}: cannot add the address {wanted['address']}/{prefix.length}: {_words(error.code)}{hint}"
+            f"{name}: cannot add the address {wanted['address']}/{prefix.length}: {in_words(error.code)}{hint}"
         ) from error
-
-
-def _words(code: int) -> str:
-    return f"{errno.errorcode.get(code, code)} ({os.strerror(code)})"

@@ -14,21 +14,25 @@ from appliance.network.wireguard.tunnel import Prefix
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+    from appliance.network.netlink.routing import RoutingSocket
+
 _RTMSG = struct.Struct("=BBBBBBBBI")  # family, destination and source length, tos, table, protocol, scope, type, flags
 _NUMBER = struct.Struct("=I")
 _SIZES = {socket.AF_INET: 4, socket.AF_INET6: 16}
 _IPV6_METRIC = 256  # linux/ipv6_route.h IP6_RT_PRIO_ADDRCONF, of the routes that the kernel adds
 
 
-def read_routes(index: int) -> frozenset[Prefix]:
-    """Returns the networks that the main table reaches directly by an interface. Raises OSError."""
-    with routing_socket(strict=True) as route:
-        return frozenset(
-            network
-            for family in _SIZES
-            for payload in route.dump(constants.RTM_GETROUTE, _request(family, index))
-            for network in _network(payload, index)
-        )
+def read_routes(route: RoutingSocket, index: int) -> frozenset[Prefix]:
+    """Returns the networks that the main table reaches directly by an interface. Raises OSError.
+
+    `route`: a strict socket.
+    """
+    return frozenset(
+        network
+        for family in _SIZES
+        for payload in route.dump(constants.RTM_GETROUTE, _request(family, index))
+        for network in _network(payload, index)
+    )
 
 
 def _request(family: int, index: int) -> bytes:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from appliance.domain.errors import TunnelError
-from appliance.network.wireguard import link, ownership
+from appliance.network.wireguard import link_state, ownership
 from appliance.network.wireguard.tunnel import LinkChange
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ class OwnedDevice:
         """
         deadline = self._monotonic() + within_s
         while (found := self._device.link()) is None:
-            if link.link_kind(self.interface_name) is None:
+            if link_state.link_kind(self.interface_name) is None:
                 return None
             if self._monotonic() > deadline:
                 raise TunnelError(ownership.refusal(self.interface_name, "no WireGuard answers behind it"))

@@ -8,7 +8,7 @@ import time
 from typing import TYPE_CHECKING
 
 from appliance.domain.errors import TunnelError
-from appliance.network.wireguard import link, uapi
+from appliance.network.wireguard import link, link_state, uapi
 from appliance.network.wireguard.batch import send_batches
 from appliance.network.wireguard.tunnel import PutPeer
 from appliance.network.wireguard.wireguard_go import POLL_S, PROGRAM, START_TIMEOUT_S, WireguardGo
@@ -45,7 +45,7 @@ class UserspaceDevice:
 
     def link(self) -> Link | None:
         self._process.reap()
-        interface = link.read_link(self.interface_name, KIND)
+        interface = link_state.read_link(self.interface_name, KIND)
         return interface if interface is not None and self._process.answers() else None
 
     def change_link(self, change: LinkChange) -> None:
@@ -105,7 +105,7 @@ class UserspaceDevice:
     def _await_vanished(self) -> None:
         """Waits until the interface is gone: a killed wireguard-go stops answering a moment before."""
         deadline = time.monotonic() + VANISH_TIMEOUT_S
-        while link.read_link(self.interface_name, KIND) is not None:
+        while link_state.read_link(self.interface_name, KIND) is not None:
             if time.monotonic() > deadline:
                 raise TunnelError(
                     f"{self.interface_name}: an interface of this name is there, without a {PROGRAM} behind it"

@@ -17,7 +17,7 @@ from appliance.domain.errors import HostError, TunnelError
 from appliance.network import sockets, uplinks
 from appliance.network.wireguard import keys
 from appliance.network.wireguard.backend import choose_backend, kernel_has_wireguard
-from appliance.network.wireguard.link import link_kind
+from appliance.network.wireguard.link_state import link_kind
 from appliance.ops.install import host
 from appliance.ops.install.plan import Program
 from appliance.store.file_owner import acting_as_owner

@@ -13,7 +13,7 @@ from appliance.network.firewall import coexistence, nft, own_table, ruleset, tab
 from appliance.network.firewall.conntrack_size import ConntrackSizes
 from appliance.network.firewall.sysctls import Forwarding
 from appliance.network.programs import ROOT_PATH, ProgramMissing
-from appliance.network.wireguard import kernel, link
+from appliance.network.wireguard import kernel, link, link_state
 from appliance.ops import own_interface
 from appliance.ops.selftest import cleanup, plan
 
@@ -31,7 +31,7 @@ def clean_up(settings: Settings, state: StateDir, report: Callable[[str], None])
     """
     name, environ = settings.wireguard.interface, {**os.environ, "PATH": ROOT_PATH}
     cleanup.clear(plan.names(name))
-    if link.link_kind(name) == kernel.KIND:
+    if link_state.link_kind(name) == kernel.KIND:
         if (shown := own_interface.foreign(settings, state)) is None:
             link.delete_link(name, kernel.KIND)
             report(f"interface {name}: removed")
