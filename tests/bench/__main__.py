@@ -36,6 +36,7 @@ def rows_anywhere(backend: str, rounds: int, random: Random) -> Iterator[Row]:
     yield command_rows.listing_row(rounds, random)
     yield from serving_rows.starting_rows(backend, rounds)
     yield from serving_rows.answering_rows(backend, rounds)
+    yield serving_rows.memory_row(backend, serving_rows.SESSIONS, random)
     yield from history.account_rows(backend, min(rounds, ROUNDS_OF_OPENING))
     yield history.starting_row(backend, min(rounds, ROUNDS_OF_OPENING), random)
     yield from batching.rows(backend, min(rounds, ROUNDS_OF_OPENING))

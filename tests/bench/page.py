@@ -31,15 +31,18 @@ def spread(values: Sequence[float], unit: str) -> str:
     return f"{figure(median(values), unit)} ({figure(min(values), unit)} to {figure(max(values), unit)})"
 
 
-def verdict(target: Mapping[str, Any]) -> str:
+def verdict(target: Mapping[str, Any], unit: str) -> str:
+    """Whether a ratio is met or, where a figure is compared with nothing, the figure in `unit`."""
     met = "met" if target["met"] else "**missed**"
+    if not target["to"]:
+        return f"{target['of']}: {figure(target['ratio'], unit)}, at most {figure(target['at_most'], unit)}: {met}"
     return f"{target['of']} / {target['to']}: {target['ratio']:.3g}, at most {target['at_most']:.3g}: {met}"
 
 
 def line(row: Mapping[str, Any]) -> str:
     """One row, for the terminal."""
     figures = "; ".join(f"{name} {spread(values, row['unit'])}" for name, values in row["figures"].items())
-    found = "".join(f"\n    {verdict(target).replace('*', '')}" for target in row["targets"])
+    found = "".join(f"\n    {verdict(target, row['unit']).replace('*', '')}" for target in row["targets"])
     return f"{row['work']}: {figures}" + (f" [{row['remark']}]" if row["remark"] else "") + found
 
 
@@ -51,7 +54,8 @@ def table(results: Mapping[str, Any]) -> Iterator[str]:
     for row in results["rows"]:
         figures = "<br>".join(f"{name}: {spread(values, row['unit'])}" for name, values in row["figures"].items())
         work = row["work"] + (f"<br>*{row['remark']}*" if row["remark"] else "")
-        yield f"| {work} | {figures} | {'<br>'.join(map(verdict, row['targets']))} |\n"
+        found = "<br>".join(verdict(target, row["unit"]) for target in row["targets"])
+        yield f"| {work} | {figures} | {found} |\n"
 
 
 def axes_of_plot() -> Any:
