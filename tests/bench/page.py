@@ -78,7 +78,7 @@ def curve(axes: Any, at: Sequence[float], found: Sequence[Sequence[float]], labe
 
 def finish(axes: Any, file: Path, **labels: str) -> str:
     axes.set(**labels)
-    axes.legend()
+    axes.legend(loc="best" if axes.get_xscale() != "symlog" else "center")
     axes.figure.savefig(file, metadata={"Date": None}, bbox_inches="tight")
     return file.name
 
@@ -118,14 +118,17 @@ def plot_history(results: Mapping[str, Any], file: Path) -> str | None:
     rows = [row for row in results["rows"] if "accounts" in row["settings"]]
     if not rows:
         return None
-    axes = axes_of_plot()
+    axes, shown = axes_of_plot(), set[int]()
     for row in rows:
         request, _, _ = row["work"].partition(" /v1")
         for what, counts in row["settings"]["accounts"].items():
             found = [[1000 * value for value in row["figures"][name]] for name in counts]
             curve(axes, [*counts.values()], found, f"{request}, {what}")
-    axes.set_ylim(bottom=0)
-    return finish(axes, file, xscale="symlog", xlabel="sessions of the account", ylabel="milliseconds")
+            shown.update(counts.values())
+    axes.set_xscale("symlog", linthresh=min(shown - {0}))  # from none to the fewest as far as to ten times as many
+    axes.set_xticks(sorted(shown), [f"{many:,}" for many in sorted(shown)])
+    axes.set_xlim(left=0)
+    return finish(axes, file, yscale="log", xlabel="sessions of the account", ylabel="milliseconds")
 
 
 PLOTS = (
