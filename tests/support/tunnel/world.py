@@ -50,7 +50,7 @@ class World:
         self.exit = self._namespace("x")
         self.internet = self._namespace("i")
         self.clients = [self._namespace(f"c{number}") for number in range(1, clients + 1)]
-        self._near_clients = self.internet if one_uplink else self.exit
+        self._one_uplink = one_uplink
         if one_uplink:
             self.internet.run("sysctl", "-qw", "net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1")
         self._join_exit()
@@ -100,8 +100,9 @@ class World:
 
     def _join_client(self, number: int, client: Namespace) -> None:
         near, net, net6 = f"lan{number}", 16 * number, f"2001:db8:1:{number}"
-        self._veth(self._near_clients, near, client, "eth0")
-        _bring_up(self._near_clients, near, f"198.51.100.{net + 1}/28", f"{net6}::1/64")
+        nearest = self.internet if self._one_uplink else self.exit
+        self._veth(nearest, near, client, "eth0")
+        _bring_up(nearest, near, f"198.51.100.{net + 1}/28", f"{net6}::1/64")
         _bring_up(client, "eth0", f"198.51.100.{net + 2}/28", f"{net6}::2/64")
         _batch(client, f"route add default via 198.51.100.{net + 1}", f"route add ::/0 via {net6}::1")
 
@@ -111,7 +112,7 @@ class World:
     def _exit_has_settled(self) -> bool:
         """A link gets its link-local address last, when the kernel has noticed its carrier."""
         shown = self.exit.run("ip", "-6", "-oneline", "address", "show", "scope", "link").stdout
-        return len(shown.splitlines()) == 1 + (len(self.clients) if self._near_clients is self.exit else 0)
+        return len(shown.splitlines()) == 1 + (0 if self._one_uplink else len(self.clients))
 
     def _start_web(self) -> None:
         script = str(Path(__file__).with_name("webserver.py"))
