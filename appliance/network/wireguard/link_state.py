@@ -29,7 +29,10 @@ _NUMBER = struct.Struct("=I")
 
 
 def read_link(name: str, kind: str) -> Link | None:
-    """Returns the interface, or None if there is none. Raises TunnelError if it is of another kind."""
+    """Returns the interface of this name; None: there is no such interface.
+
+    Raises TunnelError if the interface is of another kind than `kind`, or the kernel does not tell.
+    """
     with _reading(name) as route:
         found = _find(route, name)
         if found is None:
