@@ -18,7 +18,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from appliance.config import foreign_variables
+from appliance.config import foreign_variables, reject_after
 from appliance.config.foreign_variables import NAMES, PREFIX
 from appliance.config.settings import (
     KEYS,
@@ -67,7 +67,7 @@ DEFAULT_PATH = Path("/etc/wg-appliance/config.toml")
 ENV_FILE = "WG_APPLIANCE_CONFIG"  # names the file; not a setting
 AS_ROOT = "; run as root"  # ends the message where that is what to try
 ENV_CLIENT = ("WG_APPLIANCE_API", "WG_APPLIANCE_TOKEN")  # the client's: its exit's URL, and its token
-NOT_SETTINGS = (ENV_FILE, *ENV_CLIENT)
+NOT_SETTINGS = (ENV_FILE, *ENV_CLIENT, reject_after.VARIABLE)
 
 TABLES = {path[:depth] for path in SECTIONS for depth in range(1, len(path) + 1)}
 

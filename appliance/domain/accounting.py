@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 from msgspec.structs import replace
 
+from appliance.domain.carrying import Span
 from appliance.domain.charges import Amount
 from appliance.domain.entities import Baseline, State
 from appliance.domain.windows import MOST, Use
@@ -25,8 +26,8 @@ LABELS_DIFFER_MS = 1000
 class Reading(Struct, frozen=True, gc=False):
     """Holds what one session used since it was last counted.
 
-    The session ran from `start_ms` to `end_ms` of the wall clock; its bytes moved evenly from `moved_ms` on, from
-    `start_ms` on if that is None. `after` is the session with `amount` counted. `baseline` is None if the counters were
+    Its tunnel could carry from `start_ms` to `end_ms` of the wall clock; its bytes moved evenly from `moved_ms` to
+    `read_ms`, None: as the time. `after` is the session with `amount` counted. `baseline` is None if the counters were
     not read; the stored baseline then stays.
     """
 
@@ -36,11 +37,13 @@ class Reading(Struct, frozen=True, gc=False):
     after: Session
     baseline: Baseline | None
     moved_ms: int | None = None
+    read_ms: int | None = None
 
     @property
     def use(self) -> Use:
         """Returns what counts into the account's windows."""
-        return Use(self.amount.total_bytes, self.amount.time_ms, self.start_ms, self.end_ms, self.moved_ms)
+        amount = self.amount
+        return Use(amount.total_bytes, amount.time_ms, self.start_ms, self.end_ms, self.moved_ms, self.read_ms)
 
 
 class Counters(Struct, frozen=True, gc=False):
@@ -71,20 +74,25 @@ def read_counters(baseline: Baseline | None, rx_bytes: int, tx_bytes: int, *, bo
 
 
 def elapsed_ms(session: Session, now: Moment) -> int:
-    """Returns the session time since it was last counted: 0 for a session that does not run, and across a reboot."""
+    """Returns for how long the session's tunnel could carry since it was last counted.
+
+    Returns 0 for a session that does not run, and across a reboot.
+    """
     if session.state not in (State.LIVE, State.CLOSING) or session.counted_boot_id != now.boot_id:
         return 0
-    return max(0, now.boot_ms - session.counted_until_ms)
+    return max(0, min(now.boot_ms, session.carries_until_ms) - session.counted_until_ms)
 
 
-def use(amount: Amount, now: Moment) -> Use:
-    """Labels `amount` with wall-clock times: an interval as long as the measured session time, ending now."""
-    return Use(
-        total_bytes=amount.total_bytes,
-        time_ms=amount.time_ms,
-        start_ms=now.wall_ms - amount.time_ms,
-        end_ms=now.wall_ms,
-    )
+def use_of_time(session: Session, now: Moment) -> Use | None:
+    """Returns the same time with its wall-clock times; None: there is none."""
+    time_ms = elapsed_ms(session, now)
+    return labelled(Span(session.counted_until_ms, session.counted_until_ms + time_ms), now) if time_ms else None
+
+
+def labelled(span: Span, now: Moment) -> Use:
+    """Returns the use of a span up to `now`, with the wall-clock times that it had as the wall clock stands."""
+    ahead_ms = now.wall_ms - now.boot_ms
+    return Use(0, span.until_ms - span.from_ms, ahead_ms + span.from_ms, ahead_ms + span.until_ms)
 
 
 def total(session: Session) -> Amount:
@@ -136,16 +144,20 @@ def unspent(sessions: Iterable[Session], heartbeat: Moment, now: Moment) -> list
     if is_relabelled(heartbeat, now):
         return [reading.use for reading in uncounted(sessions, heartbeat, now)]
     ends = ((s, now if s.counted_boot_id == now.boot_id else heartbeat) for s in sessions)
-    times = ((elapsed_ms(s, end), end) for s, end in ends)
-    uses = [Use(0, time_ms, end.wall_ms - time_ms, end.wall_ms) for time_ms, end in times if time_ms]
-    return sorted(uses, key=lambda spent: spent.start_ms)
+    uses = (use_of_time(s, end) for s, end in ends)
+    return sorted((use for use in uses if use is not None), key=lambda use: use.start_ms)
 
 
 def read_time(session: Session, upto: Moment, resume: Moment | None = None) -> Reading:
-    """Counts the session's time up to `upto`, without its counters; the next count starts there, or at `resume`."""
-    amount = running(session, upto)
-    spent = use(amount, upto)
-    return Reading(amount, spent.start_ms, spent.end_ms, counted(session, amount, resume or upto), None)
+    """Counts the session's time up to `upto`, without its counters; the next count starts there.
+
+    `resume`: it starts then, and the tunnel cannot carry before the next handshake.
+    """
+    use = use_of_time(session, upto) or Use(0, 0, upto.wall_ms, upto.wall_ms)
+    amount = Amount(time_ms=use.time_ms)
+    after = counted(session, amount, resume or upto)
+    after = after if resume is None else replace(after, carries_until_ms=0)
+    return Reading(amount, use.start_ms, use.end_ms, after, None)
 
 
 def counted(session: Session, amount: Amount, now: Moment) -> Session:

@@ -32,12 +32,13 @@ class Bill(Struct, frozen=True):
 def days_of(reading: Reading) -> list[tuple[str, Amount]]:
     """Divides the reading over days; they add up to its amount."""
     # A clock that was set back may label some of it as before the session: in whatever parts it is counted.
-    start_ms = reading.start_ms
-    if reading.moved_ms is None or reading.moved_ms <= start_ms:
-        return list(by_day(reading.amount, start_ms, reading.end_ms))
-    time = by_day(Amount(time_ms=reading.amount.time_ms), start_ms, reading.end_ms)
-    moved = reading.amount - Amount(time_ms=reading.amount.time_ms)
-    return add_days(time, by_day(moved, min(reading.moved_ms, reading.end_ms), reading.end_ms))
+    use, time = reading.use, Amount(time_ms=reading.amount.time_ms)
+    moved_ms = use.start_ms if use.moved_ms is None else use.moved_ms
+    read_ms = use.end_ms if use.read_ms is None else use.read_ms
+    if not use.total_bytes or (moved_ms, read_ms) == (use.start_ms, use.end_ms):
+        return list(by_day(reading.amount, use.start_ms, use.end_ms))
+    moved = by_day(reading.amount - time, min(moved_ms, read_ms), read_ms)
+    return add_days(by_day(time, use.start_ms, use.end_ms) if time.time_ms else (), moved)
 
 
 def charges_of(reading: Reading, days: Sequence[tuple[str, Amount]]) -> list[tuple[str, Charge]]:

@@ -77,6 +77,7 @@ class Session(Struct, frozen=True, gc=False):
     `quiet_since_ms` is CLOCK_BOOTTIME of the boot `quiet_boot_id`: when the peer was last installed, or its
     last handshake change was seen; idleness counts from there.
     `counted_ms` is the session time counted so far, up to `counted_until_ms` of CLOCK_BOOTTIME in `counted_boot_id`.
+    The tunnel can carry until `carries_until_ms` of the same clock; 0: it cannot. No session time passes after that.
     `rates` are those in force at creation; None if none were configured, and for tiers that do not pay.
     """
 
@@ -102,6 +103,7 @@ class Session(Struct, frozen=True, gc=False):
     counted_ms: int
     counted_until_ms: int
     counted_boot_id: str
+    carries_until_ms: int
     rates: Rates | None
     reason: Reason | None
     note: str

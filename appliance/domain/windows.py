@@ -29,9 +29,9 @@ CLOSED = Window()
 
 
 class Use(Struct, frozen=True, gc=False):
-    """Holds what a session used, evenly, from `start_ms` to `end_ms` of the wall clock.
+    """Holds what a session used: time from `start_ms` to `end_ms` of the wall clock, and bytes, both evenly.
 
-    `moved_ms`: from when its bytes moved; None: from `start_ms`.
+    `moved_ms`, `read_ms`: from when until when the bytes moved; None: as the time.
     """
 
     total_bytes: int
@@ -39,6 +39,7 @@ class Use(Struct, frozen=True, gc=False):
     start_ms: int
     end_ms: int
     moved_ms: int | None = None
+    read_ms: int | None = None
 
 
 class Windows(Struct, frozen=True, gc=False):
@@ -52,7 +53,7 @@ class Windows(Struct, frozen=True, gc=False):
         traffic, time = self.traffic, self.time
         # Of uses with bytes, none is from before the wall clock was set: the order of their labels is theirs.
         for use in sorted((use for use in uses if use.total_bytes), key=_moved_ms):
-            traffic = spend(traffic, tier.bytes_window * 1000, use.total_bytes, _moved_ms(use), use.end_ms)
+            traffic = spend(traffic, tier.bytes_window * 1000, use.total_bytes, _moved_ms(use), _read_ms(use))
         for use in uses:
             time = spend(time, tier.seconds_window * 1000, use.time_ms, use.start_ms, use.end_ms)
         return Windows(traffic, time)
@@ -60,6 +61,10 @@ class Windows(Struct, frozen=True, gc=False):
 
 def _moved_ms(use: Use) -> int:
     return use.start_ms if use.moved_ms is None else use.moved_ms
+
+
+def _read_ms(use: Use) -> int:
+    return use.end_ms if use.read_ms is None else use.read_ms
 
 
 UNUSED = Windows()

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
-from appliance.domain import accounting, clock_steps
-from appliance.domain.accounting import Reading, read_time
-from appliance.domain.charges import Amount
+from appliance.domain import accounting, carrying
+from appliance.domain.accounting import read_time
 from appliance.domain.errors import StoreUnavailable
+from appliance.metering.handshakes import Handshakes
+from appliance.metering.readings import read_session
 from appliance.metering.spending import Count, Spending
 from appliance.network.lazy_mapping import OnDemand
 from appliance.store.queries import accounts as account_rows
@@ -25,18 +25,18 @@ if TYPE_CHECKING:
     import aiosqlite
 
     from appliance.config.plans import Terms
+    from appliance.domain.accounting import Reading
     from appliance.domain.clock import Clock, Moment
-    from appliance.domain.entities import Account, Baseline, Session
+    from appliance.domain.entities import Account, Session
     from appliance.domain.tiers import TierLimits
-    from appliance.network.wireguard.tunnel import Dump, PeerState, Tunnel
+    from appliance.network.wireguard.tunnel import Dump, Tunnel
     from appliance.store.database import Store
     from appliance.store.live import LiveSessions
 
 # Session time is derived from the clock at any moment. It is written with the bytes and with handshakes, when something
-# depends on how it is divided, at the end, and this often: what is not written must not grow without bound.
-SWEPT_EVERY_MS = 6 * 3_600_000
-# Of one tick, of those that are due to be swept: they are written with the exit lock held.
-SWEPT_AT_ONCE = 500
+# depends on how it is divided, at the end, and when the tunnel can no longer carry: so many sessions of one tick at
+# most, as they are written with the exit lock held.
+STOPPED_AT_ONCE = 500
 # Sessions of one transaction: they take 1.5 KB each meanwhile.
 RESTARTED_AT_ONCE = 250
 
@@ -50,6 +50,8 @@ class Observation:
     count: Count
     total_bytes: int  # of all sessions since the process started, including this observation
     relabels: bool  # the wall clock was set: to be committed at once, as the time before keeps its label
+    resumed: AbstractSet[str] = frozenset()  # accounts with sessions that carry now, and cannot by what is committed
+    connected: bool = False  # a session had its first handshake: to be committed at once, as its client asks for it
 
 
 class Meter:
@@ -59,7 +61,15 @@ class Meter:
     in which they were taken, or an older one would look like a counter that restarted.
     """
 
-    def __init__(self, store: Store, tunnel: Tunnel, live: LiveSessions, terms: Terms, clock: Clock) -> None:
+    def __init__(
+        self,
+        store: Store,
+        tunnel: Tunnel,
+        live: LiveSessions,
+        terms: Terms,
+        clock: Clock,
+        reject_after_ms: int = carrying.REJECT_AFTER_MS,
+    ) -> None:
         self._store = store
         self._tunnel = tunnel
         self._live = live
@@ -74,7 +84,7 @@ class Meter:
         self._all_moved = False
         self._all_since: Moment | None = None
         self._loads = 0  # `live.loads` for which the fields above hold
-        self._sweep: deque[bytes] = deque()  # what is left of the last one
+        self._handshakes = Handshakes(reject_after_ms)
         self._labelled: Moment | None = None  # where the wall clock stood when all time was last labelled by it
         self.bytes_in = 0  # billed since the process started
         self.bytes_out = 0
@@ -85,12 +95,12 @@ class Meter:
         await self.commit(observation)
         return observation.dump
 
-    async def observe(self, ending: Collection[bytes] = (), *, sweep: bool = False) -> Observation:
+    async def observe(self, ending: Collection[bytes] = (), *, whole: bool = False) -> Observation:
         """Dumps the peers and compares them with the last count.
 
         Reads sessions whose peers changed since they were last committed, and those of the keys in `ending`, for the
-        last time; with `sweep` some of those whose time is due to be written; and all of them if the wall clock was
-        set. Raises TunnelError if the dump fails; StoreUnavailable if memory is not in sync with the store.
+        last time; if it is of a whole tick, those that carry no longer; and all of them if the wall clock was set.
+        Raises TunnelError if the dump fails; StoreUnavailable if memory is not in sync with the store.
         """
         if not self._live.in_sync:
             # Use missing from memory may already be stored. The next tick reads the store first.
@@ -102,13 +112,24 @@ class Meter:
         if relabels:
             count = self._relabelled(dump, now)
         else:
-            due = dict.fromkeys([*(self._to_sweep(now) if sweep else ()), *ending])
+            due = dict.fromkeys([*(self._live.stopped(now, STOPPED_AT_ONCE) if whole else ()), *ending])
             moved = self._moved_in(dump)
             others = {key: None for key in due if key not in moved}
             readings = [*self._readings(others, due, dump, now), *self._readings(moved, due, dump, now)]
             count = self._spending.count(readings, lambda key: now if key in dump.peers else self._live.heartbeat)
+        self._handshakes.looked()
         total = self.bytes_in + self.bytes_out + sum(r.amount.total_bytes for r in count.readings)
-        return Observation(dump, now, count, total, relabels)
+        return Observation(dump, now, count, total, relabels, *self._begun(count, now))
+
+    def _begun(self, count: Count, now: Moment) -> tuple[set[str], bool]:
+        """Returns the accounts with sessions that carry again, and whether a session had its first handshake."""
+        resumed, connected = set(), False
+        for key in self._handshakes.public_keys() & count.sessions.keys():
+            before, after = self._live[key], count.sessions[key]
+            if before.carries_until_ms <= now.boot_ms < after.carries_until_ms:
+                resumed.add(after.account_id)
+                connected = connected or before.last_handshake_at is None
+        return resumed, connected
 
     async def _dump(self, ending: Collection[bytes]) -> Dump:
         """Dumps the peers; once more if one is not shown whose session ends, as it could not be read any more.
@@ -134,19 +155,6 @@ class Meter:
     def _moved_in(self, dump: Dump) -> Mapping[bytes, Moment | None]:
         """Returns the peers of the dump that changed since they were last committed, as `_moved` does."""
         return OnDemand(dump.peers, lambda _: self._all_since) if self._all_moved else self._moved
-
-    def _to_sweep(self, now: Moment) -> list[bytes]:
-        """Returns some of the sessions whose time is due to be written, in the order of their rows.
-
-        Neighbours share pages of the file, so that these are written once.
-        """
-        due_ms = now.boot_ms - SWEPT_EVERY_MS
-        if not self._sweep:
-            due = self._live.last_counted_by(due_ms)
-            self._sweep = deque(sorted(due, key=lambda key: self._live[key].address_offset))
-        taken = [self._sweep.popleft() for _ in range(min(len(self._sweep), SWEPT_AT_ONCE))]
-        sessions = ((key, self._live.get(key)) for key in taken)
-        return [key for key, s in sessions if s is not None and s.counted_until_ms <= due_ms]
 
     def _is_relabelled(self, now: Moment) -> bool:
         """Tells whether the wall clock was set since all time was last labelled, in one step or several small ones."""
@@ -191,10 +199,11 @@ class Meter:
                     yield read_time(session, live.heartbeat)
                 continue
             # Each heartbeat is committed with all that had moved by then.
-            reading = read_session(session, sample, live.baseline(key), dump.ifindex, now, quiet or live.heartbeat)
-            if reading is not None:
-                yield _dated(reading, session, now)
-            elif key in due and accounting.elapsed_ms(session, now):
+            quiet = quiet or live.heartbeat
+            shaken = self._handshakes.found(session, sample, quiet, now)
+            readings = read_session(session, sample, live.baseline(key), dump.ifindex, now, quiet, shaken)
+            yield from readings
+            if not readings and key in due and accounting.elapsed_ms(session, now):
                 yield read_time(session, now)
 
     async def commit(self, observation: Observation) -> None:
@@ -217,6 +226,7 @@ class Meter:
         if self._labelled is None or observation.relabels or self._labelled.boot_id != observation.now.boot_id:
             self._labelled = observation.now
         self.apply(observation.count)
+        self._handshakes.forget(observation.count.sessions, self._live.public_keys())
         self._moved.clear()
         self._all_moved = False
 
@@ -224,7 +234,7 @@ class Meter:
         """Counts each session's time after a reboot, up to the last heartbeat before it. Raises StoreUnavailable."""
         now = self._clock.now()
         before = [s for s in self._live if s.counted_boot_id != now.boot_id]
-        await self._count_time_until(self._live.heartbeat, before, now)
+        await self._count_time_until(self._live.heartbeat, before, resume=now)
 
     async def settle(self, tiers: Mapping[str, TierLimits] | None) -> bool:
         """Counts time up to the last heartbeat where these tiers have other windows of session time; None: everywhere.
@@ -246,7 +256,7 @@ class Meter:
         before = self._live.heartbeat
         changing = [account for account in self._live.owners() if changes(account)]
         sessions = [s for a in changing for s in self._live.of_account(a.id) if accounting.elapsed_ms(s, before)]
-        await self._count_time_until(before, sessions, before)
+        await self._count_time_until(before, sessions)
         return bool(sessions)
 
     async def restart(self, public_keys: AbstractSet[bytes], seen_until: Moment) -> None:
@@ -259,14 +269,20 @@ class Meter:
         now = self._clock.now()
         for keys in self._live.by_account(public_keys, RESTARTED_AT_ONCE):
             sessions = [replace(self._live[key], quiet_since_ms=now.boot_ms, quiet_boot_id=now.boot_id) for key in keys]
-            await self._count_time_until(seen_until, sessions, now, forget=sessions)
+            await self._count_time_until(seen_until, sessions, resume=now, forget=sessions)
+        self._handshakes.forget(public_keys, self._live.public_keys())
 
     async def _count_time_until(
-        self, until: Moment, sessions: Sequence[Session], now: Moment, forget: Sequence[Session] = ()
+        self,
+        until: Moment,
+        sessions: Sequence[Session],
+        *,
+        resume: Moment | None = None,
+        forget: Sequence[Session] = (),
     ) -> None:
         if not sessions:
             return
-        count = self._spending.count([read_time(s, until, now) for s in sessions], lambda _: until)
+        count = self._spending.count([read_time(s, until, resume) for s in sessions], lambda _: until)
         async with self._live.committing(self._store) as db:
             await self.write(db, count)
             await peers.forget_baselines(db, [s.address_offset for s in forget])
@@ -291,47 +307,3 @@ class Meter:
         self._live.apply_count(count.readings, count.accounts)
         self.bytes_in += sum(r.amount.bytes_in for r in count.readings)
         self.bytes_out += sum(r.amount.bytes_out for r in count.readings)
-
-
-def _dated(reading: Reading, session: Session, now: Moment) -> Reading:
-    """Corrects when the last handshake was, which the kernel tells by the host's wall clock."""
-    after, told_ms = reading.after, reading.after.last_handshake_at
-    if told_ms is None or after.handshake_seen_ns == session.handshake_seen_ns:
-        return reading
-    start_ms = reading.start_ms if reading.moved_ms is None else reading.moved_ms
-    at_ms = clock_steps.handshake_at(told_ms, start_ms, now.wall_ms)
-    return reading if at_ms == told_ms else replace(reading, after=replace(after, last_handshake_at=at_ms))
-
-
-def read_session(
-    session: Session,
-    sample: PeerState,
-    baseline: Baseline | None,
-    ifindex: int,
-    now: Moment,
-    unmoved_until: Moment | None = None,
-) -> Reading | None:
-    """Returns what `sample` adds to `session`, or None if nothing has moved and there was no handshake.
-
-    `unmoved_until`: the last moment at which its peer is known to have been as it was last counted.
-    """
-    moved = accounting.read_counters(baseline, sample.rx_bytes, sample.tx_bytes, boot_id=now.boot_id, ifindex=ifindex)
-    shook = sample.last_handshake_ns not in (0, session.handshake_seen_ns)
-    elapsed_ms = accounting.elapsed_ms(session, now)
-    amount = accounting.capped(session, Amount(elapsed_ms, moved.rx_bytes, moved.tx_bytes))
-    unmoved = moved.baseline == baseline or (baseline is None and not amount.bytes_in and not amount.bytes_out)
-    if unmoved and not shook:
-        return None
-    after = accounting.counted(session, amount, now)
-    if shook:
-        after = replace(
-            after,
-            last_handshake_at=sample.last_handshake_ns // 1_000_000,
-            handshake_seen_ns=sample.last_handshake_ns,
-            quiet_since_ms=now.boot_ms,
-            quiet_boot_id=now.boot_id,
-        )
-    if unmoved_until is not None and unmoved_until.boot_id == now.boot_id:
-        elapsed_ms = min(elapsed_ms, max(0, now.boot_ms - unmoved_until.boot_ms))
-    spent = accounting.use(amount, now)
-    return Reading(amount, spent.start_ms, spent.end_ms, after, moved.baseline, now.wall_ms - elapsed_ms)

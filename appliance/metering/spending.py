@@ -55,7 +55,7 @@ class Spending:
         When a window opens depends on all of its sessions, also on those whose time is counted later.
         """
         time, ends = account.windows.time, ((s, known_until(s.public_key)) for s in self._live.of_account(account.id))
-        uses = [accounting.use(accounting.running(s, end), end) for s, end in ends if accounting.elapsed_ms(s, end)]
+        uses = [use for s, end in ends if (use := accounting.use_of_time(s, end)) is not None]
         for use in sorted(uses, key=lambda use: use.start_ms):
             time = windows.run_on(time, self._window_ms(account), use.start_ms, use.end_ms)
         return _with_time(account, time)

@@ -27,23 +27,25 @@ def in_memory(live: LiveSessions, account: Account, tier: TierLimits, now: Momen
 
     Looks at each session only after a reboot or a step of the wall clock, until their time is counted.
     """
-    sums = live.running(account.id, now.boot_id)
+    sums = live.running(account.id, now)
     if sums is None or accounting.is_relabelled(live.heartbeat, now):
         uses = accounting.unspent(live.of_account(account.id), live.heartbeat, now)
         return quota.measure(account, tier, uses, now.wall_ms)
     spent = _summed(sums, now)
-    if spent is None:
-        return quota.measure(account, tier, (), now.wall_ms)
-    begun_ms = windows.run_on(account.windows.time, tier.seconds_window * 1000, spent.start_ms, spent.end_ms).since
-    if begun_ms > spent.start_ms:
+    stopped = [accounting.labelled(span, now) for span in sums.stopped]
+    uses = sorted([*stopped, *(() if spent is None else (spent,))], key=lambda use: use.start_ms)
+    time = account.windows.time
+    for use in uses:
+        time = windows.run_on(time, tier.seconds_window * 1000, use.start_ms, use.end_ms)
+    if spent is not None and time.since > spent.start_ms:
         # The window began while they ran: what is before it no longer counts.
-        time_ms = live.ran_ms(account.id, now.boot_ms - (now.wall_ms - begun_ms), now.boot_ms)
-        spent = Use(0, time_ms, begun_ms, now.wall_ms)
-    return quota.measure(account, tier, (spent,), now.wall_ms)
+        time_ms = live.ran_ms(account.id, now.boot_ms - (now.wall_ms - time.since), now.boot_ms)
+        uses[uses.index(spent)] = Use(0, time_ms, time.since, now.wall_ms)
+    return quota.measure(account, tier, uses, now.wall_ms)
 
 
 def _summed(sums: Running, now: Moment) -> Use | None:
-    """Returns what all sessions together have used since they were counted, from when the first was; None: nothing."""
+    """Returns what sessions that carry have used since they were counted, from when the first was; None: nothing."""
     if not sums.number or sums.first_ms is None or now.boot_ms <= sums.first_ms:
         return None
     time_ms = sums.number * now.boot_ms - sums.counted_until_ms

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from appliance.config.load import check_overlap
+from appliance.domain.carrying import REJECT_AFTER_MS
 from appliance.domain.errors import ConfigError, HostError
 from appliance.metering.usage import Quotas
 from appliance.network.address_pool import AddressPool
@@ -152,15 +153,17 @@ async def build(
     host: Host,
     clock: BelievedClock,
     metrics: Metrics,
+    reject_after_ms: int = REJECT_AFTER_MS,
 ) -> Parts:
     """Builds all parts of an exit, and takes up what the store holds.
 
+    `reject_after_ms`: for how long a handshake lets a tunnel carry.
     Raises ConfigError if live sessions cannot follow what was changed since the last start. Raises StoreUnavailable.
     """
     await identity.adopt(store, settings, exit_.public_key, clock.now().wall_ms)
     addresses = await _take_up(store, AddressPool(settings.wireguard.subnet), egress, exit_)
     wakeup, tokens, node = Wakeup(), Tokens(store, clock), build_node(settings, host, clock)
-    shared = session_assembly.share(settings, store, tunnel, addresses, exit_, clock, metrics, wakeup)
+    shared = session_assembly.share(settings, store, tunnel, addresses, exit_, clock, metrics, wakeup, reject_after_ms)
     records, terms = shared.records, shared.terms
     quotas, nodes = Quotas(store, records.live, terms, clock), Nodes(node)
     reloading = Reloading(records=records, tokens=tokens, addresses=addresses, undo=shared.undo)

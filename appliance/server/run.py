@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from appliance.config import applied
 from appliance.config.reloadable import in_force
+from appliance.config.reject_after import reject_after_ms
 from appliance.domain.clock import HostClock
 from appliance.domain.errors import EgressError, HostError, TunnelError
 from appliance.network import sockets
@@ -98,7 +99,7 @@ async def run(
     await begun.checked
     store = await opened_store.open_store(state, metrics, stack)
     clock = await _believed_clock(store, host_clock)
-    parts = await _build_parts(host, store, clock, metrics)
+    parts = await _build_parts(host, store, clock, metrics, reject_after_ms(environ))
     host.follower.wake_up = parts.wakeup.request_tick
     stack.push_async_callback(_leave_host, host)
     applied.note(state.running, settings)
@@ -180,7 +181,9 @@ async def _believed_clock(store: Store, host_clock: ServiceClock) -> BelievedClo
     return clock
 
 
-async def _build_parts(host: _Host, store: Store, clock: BelievedClock, metrics: Metrics) -> Parts:
+async def _build_parts(
+    host: _Host, store: Store, clock: BelievedClock, metrics: Metrics, reject_after_ms: int
+) -> Parts:
     return await assembly.build(
         host.settings,
         store=store,
@@ -190,6 +193,7 @@ async def _build_parts(host: _Host, store: Store, clock: BelievedClock, metrics:
         host=host.follower,
         clock=clock,
         metrics=metrics,
+        reject_after_ms=reject_after_ms,
     )
 
 

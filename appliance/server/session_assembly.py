@@ -66,10 +66,11 @@ def share(
     clock: BelievedClock,
     metrics: Metrics,
     wakeup: Wakeup,
+    reject_after_ms: int,
 ) -> Shared:
     timeout = settings.wireguard.apply_timeout
     prompt, terms, live = TimedTunnel(tunnel, timeout), Terms(settings), LiveSessions()
-    meter = Meter(store, prompt, live, terms, clock)
+    meter = Meter(store, prompt, live, terms, clock, reject_after_ms)
     records = Records(store=store, live=live, meter=meter, clock=clock, ended=Ended())
     return Shared(
         records=records,

@@ -193,6 +193,7 @@ class BatchOpens:
             counted_ms=0,
             counted_until_ms=now.boot_ms,
             counted_boot_id=now.boot_id,
+            carries_until_ms=0,
             rates=self._terms.rates if account.tier is Tier.PAID else None,
             reason=None,
             note="",
@@ -273,8 +274,10 @@ class BatchOpens:
 
     def _live(self, a: Admitted, seen: Observation | None, now: Moment) -> Session:
         """Returns the session as of when its peer was installed. `seen`: has the handshake that a kept peer had, and
-        until when its time was counted."""
-        peer = None if seen is None else seen.dump.peers.get(a.session.public_key)
+        until when its time was counted. A kept peer carries as long for this session as it would have for the last."""
+        key = a.session.public_key
+        peer = None if seen is None else seen.dump.peers.get(key)
+        before = a.replaced if seen is None else seen.count.sessions.get(key, a.replaced)
         counted_until = now if seen is None or a.replaced is None else seen.now
         return replace(
             a.session,
@@ -284,6 +287,7 @@ class BatchOpens:
             quiet_boot_id=now.boot_id,
             counted_until_ms=counted_until.boot_ms,
             counted_boot_id=counted_until.boot_id,
+            carries_until_ms=0 if a.replaced is None or before is None else before.carries_until_ms,
         )
 
     def committed(self, opened: Iterable[tuple[Admitted, Session]]) -> None:

@@ -37,7 +37,6 @@ class Enforcement:
         self._due_ms = 0  # CLOCK_BOOTTIME
         self._bytes_left = AccountOrder()  # of limited accounts, as last measured
         self._time_ends = AccountOrder()  # CLOCK_BOOTTIME, if their sessions run on
-        self._measured: dict[str, int] = {}  # how many sessions these two were computed from
         self._basis: tuple[int, object] | None = None  # the load and the terms that these two were computed from
         self._wall_ahead_ms: int | None = None  # of CLOCK_BOOTTIME, at the last look
 
@@ -50,7 +49,7 @@ class Enforcement:
             self._speed = self._speed.after(seen.total_bytes, now.boot_ms)
         quotas = {account.id: self._measure(account, seen, now) for account in self._to_measure(seen, now)}
         for account_id, left in quotas.items():
-            self._remember(account_id, left, now)
+            self._remember(account_id, left, self._carrying(account_id, seen, now), now)
         self._due_ms = now.boot_ms + self._next_due(now)
         ending = {}
         for key in self._candidates(quotas, now):
@@ -64,7 +63,7 @@ class Enforcement:
         due = min(LOOK_MS, session.expires_at - now.wall_ms)
         account = self._live.owner(session)
         if self._is_limited(account):
-            self._remember(account.id, self._measure(account, None, now), now)
+            self._remember(account.id, self._measure(account, None, now), self._carrying(account.id, None, now), now)
             due = min(due, self._next_due(now))
         earlier = now.boot_ms + due < self._due_ms
         self._due_ms = min(self._due_ms, now.boot_ms + due)
@@ -88,11 +87,13 @@ class Enforcement:
         charged, stepped = self._live.take_charged(), self._stepped(now)
         basis = (self._live.loads, self._terms.tiers)
         if basis != self._basis or stepped:
-            self._basis, self._bytes_left, self._time_ends, self._measured = basis, AccountOrder(), AccountOrder(), {}
+            self._basis, self._bytes_left, self._time_ends = basis, AccountOrder(), AccountOrder()
             return [account for account in self._live.owners() if self._is_limited(account)]
         counted = {account.id: account for account in self._live.owners_among(charged)}
         counted |= {} if seen is None else seen.count.accounts
-        new = [account.id for account in counted.values() if self._is_limited(account) and self._is_new(account)]
+        resumed = () if seen is None else seen.resumed
+        limited = (account for account in counted.values() if self._is_limited(account))
+        new = [account.id for account in limited if account.id in resumed or self._is_new(account)]
         near = {*self._time_ends.up_to(now.boot_ms), *self._bytes_left.up_to(self._speed.bytes(LOOK_MS))}
         accounts = {a.id: a for a in (*self._live.owners_numbered(near), *self._live.owners_among(new))}
         return [account for account in accounts.values() if self._is_limited(account)]
@@ -100,11 +101,11 @@ class Enforcement:
     def _is_new(self, account: Account) -> bool:
         """Tells whether an account that was counted has to be measured anew; otherwise notes its bytes that are left.
 
-        What has been counted changes no account's time, which passes for all of its sessions. Of its bytes, a window
-        that is over has more left than this, and is measured when it seems to be near its limit.
+        What has been counted changes no account's time, which passes for all of its sessions that carry, and for no
+        more than when it was measured unless one has resumed. Of its bytes, a window that is over has more left than
+        this, and is measured when it seems to be near its limit.
         """
-        sessions = self._live.number_of(account.id)
-        if not sessions or self._measured.get(account.id, 0) < sessions:
+        if not self._live.number_of(account.id):
             return True
         limit = self._terms.tiers[account.tier].bytes_limit
         if limit:
@@ -119,14 +120,9 @@ class Enforcement:
         before, self._wall_ahead_ms = self._wall_ahead_ms, now.wall_ms - now.boot_ms
         return before is None or abs(self._wall_ahead_ms - before) > 1
 
-    def _remember(self, account_id: str, left: quota.Quota, now: Moment) -> None:
-        """Notes when the account may run out. Forgets accounts without sessions."""
-        sessions = self._live.number_of(account_id)
-        ms_left = left.ms_left(sessions)
-        if sessions:
-            self._measured[account_id] = sessions
-        else:
-            self._measured.pop(account_id, None)
+    def _remember(self, account_id: str, left: quota.Quota, carrying: int, now: Moment) -> None:
+        """Notes when the account may run out, if so many of its sessions go on. Forgets accounts without sessions."""
+        sessions, ms_left = self._live.number_of(account_id), left.ms_left(carrying)
         number = self._live.account_number(account_id)
         self._bytes_left.put(number, left.bytes_left if sessions else None)
         self._time_ends.put(number, None if ms_left is None else now.boot_ms + ms_left)
@@ -150,6 +146,15 @@ class Enforcement:
         sessions = [seen.count.sessions.get(s.public_key, s) for s in self._live.of_account(account.id)]
         uses = accounting.unspent(sessions, self._live.heartbeat, now)
         return quota.measure(seen.count.accounts[account.id], tier, uses, now.wall_ms)
+
+    def _carrying(self, account_id: str, seen: Observation | None, now: Moment) -> int:
+        """Returns for how many of the account's sessions time passes."""
+        sums = self._live.running(account_id, now)
+        if sums is not None and (seen is None or account_id not in seen.count.accounts):
+            return sums.number
+        counted = {} if seen is None else seen.count.sessions
+        sessions = (counted.get(s.public_key, s) for s in self._live.of_account(account_id))
+        return sum(s.counted_boot_id == now.boot_id and s.carries_until_ms > now.boot_ms for s in sessions)
 
     # Sessions -----------------------------------------------------------------------------------------
 

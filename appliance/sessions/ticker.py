@@ -181,11 +181,11 @@ class Ticker:
             await self._convergence.observe_host(self._node)
         if whole or self._link is None:
             self._link = await self._convergence.read_link()
-        seen = None if self._link is None else await self._records.meter.observe(sweep=whole)
+        seen = None if self._link is None else await self._records.meter.observe(whole=whole)
         changes = await self._convergence.plan(self._link, None if seen is None else seen.dump)
         ending = self._schedule.due(seen)
         seen_until = self._records.live.heartbeat
-        if seen is not None and (whole or changes or ending or seen.relabels):
+        if seen is not None and (whole or changes or ending or seen.relabels or seen.connected):
             await self._records.meter.commit(seen)
             if whole:
                 self._whole_at_ms = seen.now.boot_ms

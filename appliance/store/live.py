@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING, TypeVar
 
 from msgspec import Struct
 
+from appliance.domain.carrying import Span
 from appliance.domain.clock import Moment
 from appliance.domain.errors import StoreUnavailable
 from appliance.store.rows.session_rows import SessionRows
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+    from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 
     import aiosqlite
 
@@ -33,12 +34,13 @@ T = TypeVar("T")
 
 
 class Running(Struct, frozen=True, gc=False):
-    """Sums an account's sessions: how many, and up to when they were counted (ms of CLOCK_BOOTTIME): all added, and the
-    first of them; None: there are none."""
+    """Sums an account's sessions that carry: how many, and up to when they were counted (ms of CLOCK_BOOTTIME): all
+    added, and the first of them; None: there are none. `stopped`: of those that did, since they were counted."""
 
     number: int = 0
     counted_until_ms: int = 0
     first_ms: int | None = None
+    stopped: Sequence[Span] = ()
 
 
 class PublicKeys(Set[bytes]):
@@ -155,17 +157,20 @@ class LiveSessions:
         owner = self._rows.owners.get(account_id)
         return 0 if owner is None else owner.sessions - owner.closing
 
-    def running(self, account_id: str, boot_id: str) -> Running | None:
+    def running(self, account_id: str, now: Moment) -> Running | None:
         """Returns the sums of the account's sessions; None if some were counted in another boot than this."""
-        if not self._rows.counted_only_in(boot_id):
+        if not self._rows.counted_only_in(now.boot_id):
             return None
         owner = self._rows.owners.get(account_id)
         if owner is None:
             return Running()
-        return Running(owner.sessions, owner.counted_until_ms, self._rows.first_counted_ms(owner))
+        stopped = [Span(until, carried) for until, carried in self._rows.stopped_of(owner, now.boot_ms)]
+        if not owner.carrying:
+            return Running(stopped=stopped)
+        return Running(owner.carrying, owner.counted_until_ms, self._rows.first_counted_ms(owner), stopped)
 
     def ran_ms(self, account_id: str, from_ms: int, now_ms: int) -> int:
-        """Returns how long the account's sessions have run since they were counted, from an instant on.
+        """Returns how long the account's sessions that carry have run since they were counted, from an instant on.
 
         All were counted in the boot of these instants (CLOCK_BOOTTIME).
         """
@@ -203,9 +208,12 @@ class LiveSessions:
         """Returns when the next session expires (wall clock, ms), or None if there are no sessions."""
         return self._rows.expiries.lowest()
 
-    def last_counted_by(self, boot_ms: int) -> list[bytes]:
-        """Returns the keys of sessions that were last counted at `boot_ms` (CLOCK_BOOTTIME) or before."""
-        return [self._rows.key(row) for row in self._rows.counted_until.up_to(boot_ms)]
+    def stopped(self, now: Moment, most: int) -> list[bytes]:
+        """Returns the keys of some sessions that were last counted before their tunnels could carry no longer.
+
+        They are in the order of their addresses: neighbours share pages of the store.
+        """
+        return [self._rows.key(row) for row in self._rows.stopped(now.boot_ms, most)]
 
     def take_charged(self) -> set[str]:
         """Returns the ids of accounts whose windows were charged since this was last called."""

@@ -133,6 +133,7 @@ class SessionStatus(msgspec.Struct, frozen=True, omit_defaults=True):
     expires_at: fields.ExpiresAt
     bytes_in: fields.BytesIn
     bytes_out: fields.BytesOut
+    seconds: fields.Seconds
     quota_bytes_used: fields.BytesUsed
     quota_bytes_limit: fields.BytesLimit
     quota_seconds_used: fields.SecondsUsed
@@ -149,10 +150,9 @@ class SessionStatus(msgspec.Struct, frozen=True, omit_defaults=True):
         def instant(ms: int | None) -> str | msgspec.UnsetType:
             return msgspec.UNSET if ms is None else rfc3339(ms)
 
-        price = None
-        if s.rates is not None:
-            used = accounting.total(s) + accounting.running(s, now)
-            price = pricing.cost(s.rates, used.time_ms // 1000, used.total_bytes)
+        used = accounting.total(s) + accounting.running(s, now)
+        seconds = used.time_ms // 1000
+        price = None if s.rates is None else pricing.cost(s.rates, seconds, used.total_bytes)
         return cls(
             id=s.id,
             tier=s.tier,
@@ -162,6 +162,7 @@ class SessionStatus(msgspec.Struct, frozen=True, omit_defaults=True):
             expires_at=rfc3339(s.expires_at),
             bytes_in=s.bytes_in,
             bytes_out=s.bytes_out,
+            seconds=seconds,
             quota_bytes_used=quota.bytes_used,
             quota_bytes_limit=quota.bytes_limit,
             quota_seconds_used=quota.seconds_used,

@@ -23,14 +23,16 @@ if TYPE_CHECKING:
 # A replacement keeps the peer of the session that it replaces: the row is there only then, and keeps its baseline.
 _PUT = """
 INSERT INTO peers (address_offset, bytes_in, bytes_out, handshake_seen_ns, counted_ms, counted_until_ms,
-    counted_boot_id, quiet_since_ms, quiet_boot_id)
-VALUES (?1, 0, 0, ?2, 0, ?3, ?4, ?5, nullif(?6, ?4))
+    counted_boot_id, quiet_since_ms, quiet_boot_id, carries_until_ms)
+VALUES (?1, 0, 0, ?2, 0, ?3, ?4, ?5, nullif(?6, ?4), ?7)
 ON CONFLICT DO UPDATE SET bytes_in = 0, bytes_out = 0, last_handshake_at = NULL,
     handshake_seen_ns = excluded.handshake_seen_ns, counted_ms = 0, counted_until_ms = excluded.counted_until_ms,
     quiet_since_ms = excluded.quiet_since_ms, quiet_boot_id = excluded.quiet_boot_id,
+    carries_until_ms = excluded.carries_until_ms,
     baseline_boot_id = nullif(coalesce(baseline_boot_id, counted_boot_id), excluded.counted_boot_id),
     counted_boot_id = excluded.counted_boot_id
 """
+# What the replacement's handshakes let the tunnel carry, it carries for its predecessor, which has the same client.
 _BRING_BACK = """
 INSERT INTO peers (address_offset, bytes_in, bytes_out, last_handshake_at, handshake_seen_ns, counted_ms,
     counted_until_ms, counted_boot_id, quiet_since_ms, quiet_boot_id)
@@ -41,6 +43,7 @@ ON CONFLICT DO UPDATE SET bytes_in = excluded.bytes_in, bytes_out = excluded.byt
     last_handshake_at = excluded.last_handshake_at, handshake_seen_ns = excluded.handshake_seen_ns,
     counted_ms = excluded.counted_ms, counted_until_ms = excluded.counted_until_ms,
     quiet_since_ms = excluded.quiet_since_ms, quiet_boot_id = excluded.quiet_boot_id,
+    carries_until_ms = iif(counted_boot_id = excluded.counted_boot_id, carries_until_ms, 0),
     baseline_boot_id = nullif(coalesce(baseline_boot_id, counted_boot_id), excluded.counted_boot_id),
     counted_boot_id = excluded.counted_boot_id
 """
@@ -50,7 +53,7 @@ UPDATE peers SET
     bytes_in = bytes_in + min(?2, 9223372036854775807 - bytes_in),
     bytes_out = bytes_out + min(?3, 9223372036854775807 - bytes_out), counted_ms = counted_ms + ?4,
     last_handshake_at = ?5, handshake_seen_ns = ?6, counted_until_ms = ?7,
-    quiet_since_ms = ?9, quiet_boot_id = nullif(?10, ?8),
+    quiet_since_ms = ?9, quiet_boot_id = nullif(?10, ?8), carries_until_ms = ?15,
     baseline_boot_id = nullif(coalesce(?11, baseline_boot_id, counted_boot_id), ?8), ifindex = coalesce(?12, ifindex),
     rx_bytes = coalesce(?13, rx_bytes), tx_bytes = coalesce(?14, tx_bytes), counted_boot_id = ?8
 WHERE address_offset = ?1
@@ -71,7 +74,7 @@ async def put(db: aiosqlite.Connection, opened: Iterable[Session]) -> None:
         [
             (
                 *(s.address_offset, s.handshake_seen_ns, s.counted_until_ms, s.counted_boot_id),
-                *(s.quiet_since_ms, s.quiet_boot_id),
+                *(s.quiet_since_ms, s.quiet_boot_id, s.carries_until_ms),
             )
             for s in opened
         ],
@@ -109,6 +112,7 @@ def _figures(s: Session, baseline: Baseline | None, amount: Amount) -> tuple[obj
     return (
         *(s.address_offset, amount.bytes_in, amount.bytes_out, amount.time_ms, s.last_handshake_at),
         *(s.handshake_seen_ns, s.counted_until_ms, s.counted_boot_id, s.quiet_since_ms, s.quiet_boot_id, *counters),
+        s.carries_until_ms,
     )
 
 

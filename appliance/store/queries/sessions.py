@@ -35,7 +35,8 @@ SELECT s.id, s.account_id, a.name, s.tier, a.tier, s.region, s.public_ip, s.publ
     iif(p.bytes_in IS NULL, s.last_handshake_at, p.last_handshake_at),
     coalesce(p.handshake_seen_ns, s.handshake_seen_ns), coalesce(p.quiet_since_ms, s.quiet_since_ms),
     coalesce(p.quiet_boot_id, p.counted_boot_id, s.quiet_boot_id), coalesce(p.counted_ms, s.counted_ms),
-    coalesce(p.counted_until_ms, s.counted_until_ms), coalesce(p.counted_boot_id, s.counted_boot_id), NULL,
+    coalesce(p.counted_until_ms, s.counted_until_ms), coalesce(p.counted_boot_id, s.counted_boot_id),
+    coalesce(p.carries_until_ms, 0), NULL,
     s.reason, s.note, s.terminated_at, s.told, s.currency, s.millicents_per_minute, s.millicents_per_gib
 FROM sessions s JOIN accounts a ON a.id = s.account_id
 LEFT JOIN peers p ON p.address_offset = s.address_offset AND s.state IN ('live', 'closing')

@@ -12,15 +12,16 @@ TIERS = tuple(Tier)
 
 
 class Owner(Struct, gc=False):
-    """Sums an account's sessions: how many, how many of them close, and up to when they were counted (ms of
-    CLOCK_BOOTTIME): all added, and the first of them; None: not known. `mark`: the same from an instant on, which was
-    asked for last. `first`: 1 + the row of one of them."""
+    """Sums an account's sessions: how many, how many of them close, how many carry, and up to when these were counted
+    (ms of CLOCK_BOOTTIME): all added, and the first of them; None: not known. `mark`: the same from an instant on,
+    which was asked for last. `first`: 1 + the row of one of all sessions."""
 
     account: Account
     number: int
     first: int = 0
     sessions: int = 0
     closing: int = 0
+    carrying: int = 0
     counted_until_ms: int = 0
     first_ms: int | None = None
     mark: WindowMark | None = None
@@ -31,16 +32,16 @@ class Owner(Struct, gc=False):
         return TIERS.index(self.account.tier)
 
     def add(self, counted_until_ms: int) -> None:
-        """Adds a session, as it was last counted."""
-        if not self.sessions or (self.first_ms is not None and counted_until_ms < self.first_ms):
+        """Adds a session that carries, as it was last counted."""
+        if not self.carrying or (self.first_ms is not None and counted_until_ms < self.first_ms):
             self.first_ms = counted_until_ms
-        self.sessions += 1
+        self.carrying += 1
         self.counted_until_ms += counted_until_ms
         if self.mark is not None:
             self.mark.add(counted_until_ms)
 
     def recount(self, before_ms: int, counted_until_ms: int) -> None:
-        """Counts one of the sessions anew."""
+        """Counts one of those that carry anew."""
         self.counted_until_ms += counted_until_ms - before_ms
         if before_ms == self.first_ms:
             self.first_ms = None
@@ -51,8 +52,8 @@ class Owner(Struct, gc=False):
             self.mark.add(counted_until_ms)
 
     def remove(self, counted_until_ms: int) -> None:
-        """Removes a session, as it was when it was added."""
-        self.sessions -= 1
+        """Removes one that carries, as it was when it was added."""
+        self.carrying -= 1
         self.counted_until_ms -= counted_until_ms
         if counted_until_ms == self.first_ms:
             self.first_ms = None

@@ -26,11 +26,11 @@ if TYPE_CHECKING:
 KEY_SIZE, ID_SIZE = 32, 12
 # Public key, id, created, expires, address, number of the traits; then the figures.
 _IDENTITY = "32s12sqqqI"
-# Number of the owner. Bytes in and out, last handshake, handshake seen, quiet since, time counted and up to when, the
-# numbers of the boots of the two, and whether there was a handshake.
-_OWNER, _COUNTED = "I", "qqqqqqqII?"
+# Number of the owner. Bytes in and out, last handshake, handshake seen, quiet since, time counted, up to when it was,
+# until when the tunnel can carry; the numbers of the boots of quiet since and of the last two; was there a handshake?
+_OWNER, _COUNTED = "I", "qqqqqqqqII?"
 _BASELINE = "Iqqq"  # number of the boot, 0: no baseline; ifindex, bytes in and out
-_PLACES = "III"  # in the orders by expiry, time counted and quiet since
+_PLACES = "III"  # in the orders by expiry, by when it carries no longer and by quiet since
 _LINKS = "II"  # to the next and the previous session of the account: 1 + its row; 0: there is none
 
 
@@ -39,13 +39,14 @@ def _size(*fields: str) -> int:
 
 
 KEY_AT, ID_AT = 0, KEY_SIZE
-EXPIRES_AT = _size("32s12sq")
+EXPIRES_AT, OFFSET_AT = _size("32s12sq"), _size("32s12sqq")
 FIGURES_AT = _size(_IDENTITY)
 QUIET_SINCE_AT, COUNTED_UNTIL_AT = (FIGURES_AT + _size(fields) for fields in ("Iqqqq", "Iqqqqqq"))
+CARRIES_UNTIL_AT = COUNTED_UNTIL_AT + _size("q")
 COUNTED_AT = _size(_IDENTITY, _OWNER)
 BASELINE_AT = _size(_IDENTITY, _OWNER, _COUNTED)
 EXPIRY_PLACE_AT = BASELINE_AT + _size(_BASELINE)
-COUNTED_PLACE_AT, QUIET_PLACE_AT = EXPIRY_PLACE_AT + 4, EXPIRY_PLACE_AT + 8
+CARRYING_PLACE_AT, QUIET_PLACE_AT = EXPIRY_PLACE_AT + 4, EXPIRY_PLACE_AT + 8
 LINKS_AT = EXPIRY_PLACE_AT + _size(_PLACES)
 ROW_SIZE = LINKS_AT + _size(_LINKS)
 
@@ -57,6 +58,7 @@ LINKS = struct.Struct("=" + _LINKS)
 OWNER = struct.Struct("=" + _OWNER)
 TRAITS = struct.Struct("=I")
 NUMBER = struct.Struct("=q")
+SPAN = struct.Struct("=qq")
 _NOTHING_YET = bytes(ROW_SIZE - BASELINE_AT)
 
 
@@ -121,6 +123,7 @@ class PackedSessions:
             s.quiet_since_ms,
             s.counted_ms,
             s.counted_until_ms,
+            s.carries_until_ms,
             quiet_boot,
             counted_boot,
             s.last_handshake_at is not None,
@@ -130,7 +133,7 @@ class PackedSessions:
         """Returns the session. `owners`: accounts by number."""
         buffer, at, boots = self.memory.buffer, row * ROW_SIZE, self.boots.values
         key, id_, created, expires, offset, number = IDENTITY.unpack_from(buffer, at)
-        owner, bytes_in, bytes_out, shook_at, seen, quiet, counted, until, quiet_boot, boot, shook = (
+        owner, bytes_in, bytes_out, shook_at, seen, quiet, counted, until, carries, quiet_boot, boot, shook = (
             FIGURES.unpack_from(buffer, at + FIGURES_AT)
         )
         account = owners[owner].account
@@ -158,6 +161,7 @@ class PackedSessions:
             counted,
             until,
             boots[boot],
+            carries,
             rates,
             reason,
             note,
@@ -182,6 +186,17 @@ class PackedSessions:
         """Returns since when the session is quiet."""
         quiet_ms: int = NUMBER.unpack_from(self.memory.buffer, row * ROW_SIZE + QUIET_SINCE_AT)[0]
         return quiet_ms
+
+    def carried(self, row: int) -> tuple[int, int]:
+        """Returns up to when the session was counted, and until when its tunnel can carry."""
+        at = row * ROW_SIZE + COUNTED_UNTIL_AT
+        until_ms, carries_ms = SPAN.unpack_from(self.memory.buffer, at)
+        return until_ms, carries_ms
+
+    def address_offset(self, row: int) -> int:
+        """Returns the number of the session's address."""
+        offset: int = NUMBER.unpack_from(self.memory.buffer, row * ROW_SIZE + OFFSET_AT)[0]
+        return offset
 
     def has_id(self, row: int, session_id: str) -> bool:
         """Tells whether this is the id of the session, in whose row there may be only a hash of it."""

@@ -4,6 +4,7 @@ due."""
 from __future__ import annotations
 
 from errno import ENOENT
+from heapq import nsmallest
 from typing import TYPE_CHECKING
 
 from appliance.domain.entities import State
@@ -28,8 +29,10 @@ DRIFT_MS = 1000  # what the wall clock and CLOCK_BOOTTIME may move against each 
 class SessionRows:
     """Holds sessions by row. No two have the same public key, and no two the same id.
 
-    They are ordered by when they expire (wall clock), up to when they were counted and since when they are quiet. The
-    last two are CLOCK_BOOTTIME of the boot that the session names; the last is by the account's tier.
+    They are ordered by when they expire (wall clock), by until when their tunnels can carry and by since when they are
+    quiet. The last two are CLOCK_BOOTTIME of the boot that the session names; the last is by the account's tier.
+    The sums of accounts are of those in the second order, of which time passes; `stopped` are those that have left it
+    and were not counted since.
     """
 
     def __init__(self, accounts: Iterable[Account] = ()) -> None:
@@ -39,7 +42,8 @@ class SessionRows:
         self._by_key = RowIndex(memory, layout.KEY_AT, layout.KEY_SIZE)
         self._by_id = RowIndex(memory, layout.ID_AT, layout.ID_SIZE)
         self.expiries = RowHeap(memory, layout.EXPIRES_AT, layout.EXPIRY_PLACE_AT)
-        self.counted_until = RowHeap(memory, layout.COUNTED_UNTIL_AT, layout.COUNTED_PLACE_AT)
+        self._carrying = RowHeap(memory, layout.CARRIES_UNTIL_AT, layout.CARRYING_PLACE_AT)
+        self._stopped: dict[int, set[int]] = {}  # by the owner's number
         self._by_tier = [RowHeap(memory, layout.QUIET_SINCE_AT, layout.QUIET_PLACE_AT) for _ in TIERS]
         self.quiet_since = dict(zip(TIERS, self._by_tier, strict=True))
         self.closing: set[int] = set()
@@ -51,7 +55,7 @@ class SessionRows:
     @property
     def nbytes(self) -> int:
         """Returns the bytes that rows, indices and orders take, without accounts and what sessions share."""
-        orders = (self.expiries, self.counted_until, *self.quiet_since.values())
+        orders = (self.expiries, self._carrying, *self.quiet_since.values())
         indices = self._by_key.nbytes + self._by_id.nbytes
         return self._packed.memory.nbytes + indices + sum(order.nbytes for order in orders)
 
@@ -105,24 +109,47 @@ class SessionRows:
         return all(self._packed.boots.values[number] == boot_id for number in self._counted_in)
 
     def first_counted_ms(self, owner: Owner) -> int:
-        """Returns up to when the account's session was counted that was counted first; it has one."""
+        """Returns up to when the account's session was counted that was counted first of those that carry.
+
+        It has one that carries.
+        """
         if owner.first_ms is None:
             owner.first_ms = min(self._counted_until(owner))
         return owner.first_ms
 
     def ran_ms(self, owner: Owner, from_ms: int, now_ms: int) -> int:
-        """Returns how long the account's sessions have run from an instant on, and since they were counted.
+        """Returns how long the account's sessions that carry have run from an instant on, and since they were counted.
 
         Looks at each of them when another instant is asked for than before, by more than the clocks drift.
         """
         if owner.mark is None or abs(owner.mark.at_ms - from_ms) > DRIFT_MS:
             owner.mark = WindowMark.of(from_ms, self._counted_until(owner))
-        return owner.mark.ran_ms(from_ms, owner.sessions, now_ms)
+        return owner.mark.ran_ms(from_ms, owner.carrying, now_ms)
 
     def _counted_until(self, owner: Owner) -> Iterator[int]:
         buffer, at = self._packed.memory.buffer, layout.COUNTED_UNTIL_AT
         unpack = layout.NUMBER.unpack_from
-        return (unpack(buffer, row * ROW_SIZE + at)[0] for row in self.owners.rows(owner))
+        rows = (row for row in self.owners.rows(owner) if row in self._carrying)
+        return (unpack(buffer, row * ROW_SIZE + at)[0] for row in rows)
+
+    def stopped_of(self, owner: Owner, now_ms: int) -> list[tuple[int, int]]:
+        """Returns up to when those of the account's sessions were counted that have stopped, and when they did."""
+        self._stop(now_ms)
+        return [self._packed.carried(row) for row in self._stopped.get(owner.number, ())]
+
+    def stopped(self, now_ms: int, most: int) -> list[int]:
+        """Returns some of all that have stopped, in the order of their addresses."""
+        self._stop(now_ms)
+        rows = (row for rows in self._stopped.values() for row in rows)
+        return nsmallest(most, rows, self._packed.address_offset)
+
+    def _stop(self, now_ms: int) -> None:
+        """Takes those whose tunnels can carry no longer out of the order and the sums."""
+        for row in self._carrying.up_to(now_ms):
+            owner = self.owner(row)
+            self._carrying.remove(row)
+            owner.remove(self._packed.carried(row)[0])
+            self._stopped.setdefault(owner.number, set()).add(row)
 
     # Changes ------------------------------------------------------------------------------------------
 
@@ -152,7 +179,6 @@ class SessionRows:
         self._packed.set_baseline(row, None)
         self._by_key.remove(row)
         self.expiries.remove(row)
-        self.counted_until.remove(row)
         self._packed.memory.give(row)
 
     def update_account(self, account: Account) -> None:
@@ -173,7 +199,7 @@ class SessionRows:
     def count(self, row: int, after: Session) -> None:
         """Takes over the figures of the session, and nothing else of it."""
         at, boots = row * ROW_SIZE + FIGURES_AT, self._packed.boots
-        number, _, _, _, _, quiet_ms, _, until_ms, quiet_in, counted_in, _ = FIGURES.unpack_from(
+        number, _, _, _, _, quiet_ms, _, until_ms, _, quiet_in, counted_in, _ = FIGURES.unpack_from(
             self._packed.memory.buffer, at
         )
         if boots.values[quiet_in] != after.quiet_boot_id:
@@ -184,11 +210,33 @@ class SessionRows:
             self._note_boot(counted_in, 1)
         self._packed.set_figures(row, after, quiet_in, counted_in)
         owner = self.owners.by_number[number]
-        if after.counted_until_ms != until_ms:
-            owner.recount(until_ms, after.counted_until_ms)
-            self.counted_until.put(row, after.counted_until_ms)
+        self._recount(row, owner, until_ms, after)
         if after.quiet_since_ms != quiet_ms:
             self._by_tier[owner.order].put(row, after.quiet_since_ms)
+
+    def _recount(self, row: int, owner: Owner, before_ms: int, after: Session) -> None:
+        if row in self._carrying and after.carries_until_ms > after.counted_until_ms:
+            owner.recount(before_ms, after.counted_until_ms)
+            self._carrying.put(row, after.carries_until_ms)
+        else:
+            self._count_out(row, owner, before_ms)
+            self._count_in(row, owner, after)
+
+    def _count_in(self, row: int, owner: Owner, session: Session) -> None:
+        """Adds a session to the sums, if its tunnel can carry."""
+        if session.carries_until_ms > session.counted_until_ms:
+            self._carrying.put(row, session.carries_until_ms)
+            owner.add(session.counted_until_ms)
+
+    def _count_out(self, row: int, owner: Owner, counted_until_ms: int) -> None:
+        """Takes a session out of the sums, if it is there."""
+        if row in self._carrying:
+            self._carrying.remove(row)
+            owner.remove(counted_until_ms)
+        elif (stopped := self._stopped.get(owner.number)) is not None:
+            stopped.discard(row)
+            if not stopped:
+                del self._stopped[owner.number]
 
     # One session --------------------------------------------------------------------------------------
 
@@ -196,10 +244,10 @@ class SessionRows:
         counted_boot = self._packed.pack(row, session, id_, owner)
         self._by_id.put(row)
         self.owners.link(owner, row)
-        owner.add(session.counted_until_ms)
+        owner.sessions += 1
+        self._count_in(row, owner, session)
         self._note_boot(counted_boot, 1)
         self.expiries.put(row, session.expires_at)
-        self.counted_until.put(row, session.counted_until_ms)
         self._by_tier[owner.order].put(row, session.quiet_since_ms)
         if session.state is State.CLOSING:
             self.closing.add(row)
@@ -207,14 +255,15 @@ class SessionRows:
 
     def _empty(self, row: int) -> None:
         figures = FIGURES.unpack_from(self._packed.memory.buffer, row * ROW_SIZE + FIGURES_AT)
-        number, _, _, _, _, _, _, until_ms, _, counted_boot, _ = figures
+        number, _, _, _, _, _, _, until_ms, _, _, counted_boot, _ = figures
         owner = self.owners.by_number[number]
         if row in self.closing:
             self.closing.discard(row)
             owner.closing -= 1
         self._by_tier[owner.order].remove(row)
         self._note_boot(counted_boot, -1)
-        owner.remove(until_ms)
+        self._count_out(row, owner, until_ms)
+        owner.sessions -= 1
         self.owners.unlink(owner, row)
         self._by_id.remove(row)
         self._packed.clear(row)

@@ -44,6 +44,8 @@ if TYPE_CHECKING:
     from appliance.server.assembly import Parts
 
 SERVER_KEY = bytes([7]) * 32
+# One handshake lets a tunnel carry as long as any test goes on; tests of handshakes say another time.
+LASTING_MS = 10**12
 PATIENCE_S = 0.05  # how long the store waits for a lock that the test holds; on a host it is longer
 CONFIG = """
 [node]
@@ -103,6 +105,7 @@ class ExitUnderTest:
     http: httpx.AsyncClient
     metrics: Metrics
     egress: NoEgress = field(default_factory=NoEgress)
+    reject_after_ms: int = LASTING_MS
 
     # Accounts ---------------------------------------------------------------------------------------
 
@@ -152,6 +155,14 @@ class ExitUnderTest:
         await self.parts.ticker.tick()
         await self.settled()
 
+    async def shake(self, *public_keys: bytes) -> None:
+        """These clients shake hands with the exit, which looks at once."""
+        for key in public_keys:
+            before = self.tunnel.peers[key].last_handshake_ns
+            self.tunnel.add_traffic(key, handshake_ns=max(before + 1, self.clock.wall_ms * 1_000_000))
+        await self.parts.ticker.tick(whole=False)
+        await self.settled()
+
     async def restart(self) -> None:
         """The process stops and another one starts, on the same store and interface."""
         await self.stop()
@@ -165,7 +176,7 @@ class ExitUnderTest:
 
     async def start(self) -> None:
         self.store, self.parts, self.app, self.http, self.metrics = await _build(
-            self.path, self.settings, self.clock, self.tunnel, self.egress
+            self.path, self.settings, self.clock, self.tunnel, self.egress, self.reject_after_ms
         )
 
     async def settled(self) -> None:
@@ -224,6 +235,12 @@ class Client:
         opened: dict[str, Any] = answer.json()
         return opened
 
+    async def connect(self, **fields: object) -> dict[str, Any]:
+        """Open a session and shake hands: its time begins."""
+        opened = await self.open(**fields)
+        await self.exit_.shake(self.exit_.key_of(opened["id"]))
+        return opened
+
     async def get(self, path: str, **parameters: str) -> httpx.Response:
         return await self.exit_.http.get(path, params=parameters, headers=self.headers)
 
@@ -268,7 +285,7 @@ async def until(probe: Callable[[], object], what: str, seconds: float = 10) -> 
 
 
 async def _build(
-    path: Path, settings: Settings, clock: VirtualClock, tunnel: FakeTunnel, egress: NoEgress
+    path: Path, settings: Settings, clock: VirtualClock, tunnel: FakeTunnel, egress: NoEgress, reject_after_ms: int
 ) -> tuple[Store, Parts, Litestar, httpx.AsyncClient, Metrics]:
     exit_, metrics = assembly.build_exit(settings.wireguard, SERVER_KEY), Metrics()
     host = FixedHost(str(settings.node.public_ip or "192.0.2.1"))
@@ -277,7 +294,15 @@ async def _build(
         undo.push_async_callback(store.close)
         believed = await believed_clock(store, clock)
         parts = await assembly.build(
-            settings, store=store, tunnel=tunnel, egress=egress, exit_=exit_, host=host, clock=believed, metrics=metrics
+            settings,
+            store=store,
+            tunnel=tunnel,
+            egress=egress,
+            exit_=exit_,
+            host=host,
+            clock=believed,
+            metrics=metrics,
+            reject_after_ms=reject_after_ms,
         )
         await parts.ticker.tick()
         app = assembly.build_app(settings, parts, exit_, believed)
@@ -297,12 +322,13 @@ async def serving(
     config_text: str = "",
     tunnel: Callable[[FakeInterface], FakeTunnel] = FakeTunnel,
     environ: Mapping[str, str] | None = None,
+    reject_after_ms: int = LASTING_MS,
 ) -> AsyncIterator[ExitUnderTest]:
     """`config_text` is TOML that continues CONFIG, whose last table is [wireguard]; `environ` overrides it."""
     settings = parse_settings(CONFIG + config_text, environ or {}, "host")
     path, clock, device, egress = folder / "store.sqlite", VirtualClock(), tunnel(FakeInterface()), NoEgress()
-    store, parts, app, http, metrics = await _build(path, settings, clock, device, egress)
-    exit_ = ExitUnderTest(path, settings, clock, device, store, parts, app, http, metrics, egress)
+    store, parts, app, http, metrics = await _build(path, settings, clock, device, egress, reject_after_ms)
+    exit_ = ExitUnderTest(path, settings, clock, device, store, parts, app, http, metrics, egress, reject_after_ms)
     try:
         yield exit_
     finally:
@@ -315,12 +341,13 @@ def on_exit(
     config_text: str = "",
     tunnel: Callable[[FakeInterface], FakeTunnel] = FakeTunnel,
     environ: Mapping[str, str] | None = None,
+    reject_after_ms: int = LASTING_MS,
 ) -> Callable[[Callable[..., Coroutine[Any, Any, None]]], Callable[..., None]]:
     """Run an `async def test_x(exit_, ...)` against an exit of its own."""
 
     def decorate(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
         async def story(tmp_path: Path, **fixtures: Any) -> None:
-            async with serving(tmp_path, config_text, tunnel, environ) as exit_:
+            async with serving(tmp_path, config_text, tunnel, environ, reject_after_ms) as exit_:
                 await test(exit_, **fixtures)
 
         def run(tmp_path: Path, **fixtures: Any) -> None:

@@ -28,6 +28,7 @@ A_SESSION = Session(
     counted_ms=0,
     counted_until_ms=77_000,
     counted_boot_id="boot",
+    carries_until_ms=2**53,
     rates=None,
     reason=None,
     note="",
