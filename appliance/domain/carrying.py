@@ -27,14 +27,16 @@ def shaken_between(told_ms: int, before: Moment, now: Moment) -> Span:
     """Returns the first and the last instant (CLOCK_BOOTTIME) at which a handshake can have been.
 
     It was after `before`, and not after `now`. `told_ms` is when it was by the wall clock, which may have been set
-    meanwhile: counted back from the end and on from the beginning, it then gives two instants.
+    meanwhile: counted back from the end and on from the beginning, it then gives two instants, or impossible ones.
     """
-    if before.boot_id != now.boot_id:
-        at_ms = min(max(0, now.boot_ms - (now.wall_ms - told_ms)), now.boot_ms)
-        return Span(at_ms, at_ms)
-    instants = (now.boot_ms - (now.wall_ms - told_ms), before.boot_ms + (told_ms - before.wall_ms))
-    first, last = (min(max(at_ms, before.boot_ms), now.boot_ms) for at_ms in (min(instants), max(instants)))
-    return Span(first, last)
+    same_boot = before.boot_id == now.boot_id
+    first_ms = before.boot_ms if same_boot else 0
+    instants = [now.boot_ms - (now.wall_ms - told_ms)]
+    if same_boot:
+        instants.append(before.boot_ms + (told_ms - before.wall_ms))
+    if not all(first_ms <= at_ms <= now.boot_ms for at_ms in instants):
+        return Span(first_ms, now.boot_ms)
+    return Span(min(instants), max(instants))
 
 
 def extended(spans: Sequence[Span], span: Span) -> tuple[Span, ...]:

@@ -10,8 +10,8 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from appliance.config import applied
-from appliance.config.reloadable import in_force
 from appliance.config.reject_after import reject_after_ms
+from appliance.config.reloadable import in_force
 from appliance.domain.clock import HostClock
 from appliance.domain.errors import EgressError, HostError, TunnelError
 from appliance.network import sockets
