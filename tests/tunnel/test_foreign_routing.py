@@ -149,4 +149,4 @@ def test_an_exit_that_starts_with_such_a_rule_gets_ready_without_it(
     assert "Permission denied" in str(appliance.api("GET", "/readyz").body)
     world.exit.run("ip", "rule", "del", "from", NET, "prohibit")
     until(lambda: appliance.api("GET", "/readyz").status == 200, "it is ready", SECONDS)
-    assert (client.get(f"{WEB}/ip", 5), client.get(f"{WEB6}/ip", 5)) == (EXIT_IP, EXIT_IP6)
+    assert (client.address_seen(), client.address_seen(WEB6)) == (EXIT_IP, EXIT_IP6)

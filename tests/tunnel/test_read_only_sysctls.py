@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.support.tunnel.appliance_process import Appliance
-from tests.support.tunnel.world import EXIT_IP, EXIT_IP6, WEB, WEB6
+from tests.support.tunnel.world import EXIT_IP, EXIT_IP6, WEB6
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -47,7 +47,7 @@ def test_it_serves_where_forwarding_is_on(world: World, backend: str, client: Cl
     world.exit.run("sysctl", "-qw", *ON, "net.ipv4.conf.all.send_redirects=1")
     with exit_in_container(world, backend, tmp_path, "").serving() as appliance:
         client.wg_quick(appliance.open(appliance.token())["wg_config"])
-        assert (client.get(f"{WEB}/ip", 5), client.get(f"{WEB6}/ip", 5)) == (EXIT_IP, EXIT_IP6)
+        assert (client.address_seen(), client.address_seen(WEB6)) == (EXIT_IP, EXIT_IP6)
         interfaces = {"default", *world.exit.links_with_ipv6()} - {appliance.interface}
         warned = [line for line in appliance.log().splitlines() if " WARNING " in line and " stays " in line]
         assert sorted(line.split("sysctl ")[1].split(" stays")[0] for line in warned) == sorted(

@@ -129,7 +129,7 @@ def test_another_appliance_that_takes_the_table_while_we_serve(ground: World, on
             return own in _appliances_tables(ground)
 
         until(moved, "it has another name", every=0.05)
-        assert client.get(f"{WEB}/ip", 5) == EXIT_IP
+        assert client.address_seen() == EXIT_IP
         assert _passed(client) == 0
         assert f"nftables table inet wg_appliance is another appliance's: {own} is used from now on" in first.log()
         ground.exit.run("nft", "delete", "table", "inet", "wg_appliance")
@@ -180,4 +180,4 @@ def test_one_begun_with_a_copy_of_the_others_records_takes_nothing(ground: World
         second.configure(wireguard={"interface": first.interface})
         second.start_and_fail()
         assert "not that of server.key" in second.log()
-        assert one.get(f"{WEB}/ip", 5) == EXIT_IP
+        assert one.address_seen() == EXIT_IP
