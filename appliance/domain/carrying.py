@@ -23,15 +23,16 @@ class Span(NamedTuple):
     until_ms: int
 
 
-def shaken_between(told_ms: int, before: Moment, now: Moment) -> Span:
+def shaken_between(told_ms: int, before: Moment, now: Moment, ahead_ms: int = 0) -> Span:
     """Returns the first and the last instant (CLOCK_BOOTTIME) at which a handshake can have been.
 
-    It was after `before`, and not after `now`. `told_ms` is when it was by the wall clock, which may have been set
-    meanwhile: counted back from the end and on from the beginning, it then gives two instants, or impossible ones.
+    It was after `before`, and not after `now`. `told_ms` is when it was by the host's wall clock, which may have been
+    set meanwhile: counted back from the end and on from the beginning, it then gives two instants, or impossible ones.
+    `ahead_ms`: how far that clock is ahead of the one of `now`.
     """
     same_boot = before.boot_id == now.boot_id
     first_ms = before.boot_ms if same_boot else 0
-    instants = [now.boot_ms - (now.wall_ms - told_ms)]
+    instants = [now.boot_ms - (now.wall_ms + ahead_ms - told_ms)]
     if same_boot:
         instants.append(before.boot_ms + (told_ms - before.wall_ms))
     if not all(first_ms <= at_ms <= now.boot_ms for at_ms in instants):

@@ -12,6 +12,7 @@ from appliance.domain.carrying import Span
 if TYPE_CHECKING:
     from collections.abc import Container, Iterable, Set
 
+    from appliance.domain.believed_clock import BelievedClock
     from appliance.domain.clock import Moment
     from appliance.domain.entities import Session
     from appliance.network.wireguard.tunnel import PeerState
@@ -28,7 +29,8 @@ class Shaken(Struct, frozen=True, gc=False):
 class Handshakes:
     """Finds handshakes. A look shows the last one of each peer, and several looks may pass before one is stored."""
 
-    def __init__(self, reject_after_ms: int) -> None:
+    def __init__(self, clock: BelievedClock, reject_after_ms: int) -> None:
+        self._clock = clock
         self._reject_after_ms = reject_after_ms
         self._found: dict[bytes, Shaken] = {}
         self._looked = False
@@ -46,7 +48,7 @@ class Handshakes:
         if known is None or known.session_id != session.id:
             known = Shaken(session.id, 0)
         if known.seen_ns != seen_ns:
-            was = carrying.shaken_between(seen_ns // 1_000_000, before, now)
+            was = carrying.shaken_between(seen_ns // 1_000_000, before, now, self._clock.ahead_ms)
             span = Span(now.boot_ms if self._looked else was.until_ms, was.from_ms + self._reject_after_ms)
             known = Shaken(session.id, seen_ns, carrying.extended(known.spans, span))
             self._found[session.public_key] = known

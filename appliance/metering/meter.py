@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 
     from appliance.config.plans import Terms
     from appliance.domain.accounting import Reading
-    from appliance.domain.clock import Clock, Moment
+    from appliance.domain.believed_clock import BelievedClock
+    from appliance.domain.clock import Moment
     from appliance.domain.entities import Account, Session
     from appliance.domain.tiers import TierLimits
     from appliance.network.wireguard.tunnel import Dump, Tunnel
@@ -67,7 +68,7 @@ class Meter:
         tunnel: Tunnel,
         live: LiveSessions,
         terms: Terms,
-        clock: Clock,
+        clock: BelievedClock,
         reject_after_ms: int = carrying.REJECT_AFTER_MS,
     ) -> None:
         self._store = store
@@ -84,7 +85,7 @@ class Meter:
         self._all_moved = False
         self._all_since: Moment | None = None
         self._loads = 0  # `live.loads` for which the fields above hold
-        self._handshakes = Handshakes(reject_after_ms)
+        self._handshakes = Handshakes(clock, reject_after_ms)
         self._labelled: Moment | None = None  # where the wall clock stood when all time was last labelled by it
         self.bytes_in = 0  # billed since the process started
         self.bytes_out = 0

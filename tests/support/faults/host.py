@@ -27,6 +27,11 @@ class Host:
     def synchronised(self) -> bool:
         return self.kept
 
+    @property
+    def booted_at(self) -> int:
+        """`ran_ms` when this boot began."""
+        return self._booted_at_ran[self.boot_id]
+
     def run(self, ms: int) -> None:
         self.wall_ms += ms
         self.boot_ms += ms

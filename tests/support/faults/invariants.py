@@ -51,11 +51,14 @@ class Past:
     ran_before: int
     ran_after: int
     true_before: Pair
-    unread_before: int
     ended_at: int | None = None
     ended_not_before: int = 0
     ended_away: bool = False  # its peer was away when the step began
     true_at_end: Pair = Pair()  # noqa: RUF009 (immutable)
+
+
+def _end(s: Session) -> tuple[object, ...]:
+    return (s.state, s.reason, s.terminated_at, s.counted_ms, s.bytes_in, s.bytes_out)
 
 
 class Invariants:
@@ -64,7 +67,6 @@ class Invariants:
         self._past: dict[str, Past] = {}
         self._ran_before = 0
         self._true_before: dict[bytes, Pair] = {}
-        self._unread_before: dict[bytes, int] = {}
         self._peers_before: set[bytes] = set()
         self._to_undo: set[str] = set()  # sessions that nobody was told of, which the store may have all the same
         self._may_return: set[str] = set()  # those that they replace, which the store then has as ended
@@ -92,7 +94,6 @@ class Invariants:
             self._after_a_tick(unfinished, {a.id: a for a in accounts}, whole=whole)
         self._ran_before = world.host.ran_ms
         self._true_before = dict(world.ledger.true)
-        self._unread_before = dict(world.ledger.unread_ms)
         self._peers_before = set(world.kernel.interface.peers)
 
     async def final(self) -> None:
@@ -120,8 +121,7 @@ class Invariants:
             past = self._past.get(s.id)
             if past is None:
                 before = self._true_before.get(s.public_key, Pair())
-                unread = self._unread_before.get(s.public_key, 0)
-                past = self._past[s.id] = Past(s, self._ran_before, host.ran_ms, before, unread)
+                past = self._past[s.id] = Past(s, self._ran_before, host.ran_ms, before)
             if past.session.state is State.PENDING:
                 past.ran_after = host.ran_ms
             was = past.session
@@ -131,7 +131,8 @@ class Invariants:
                 was,
                 s,
             )
-            if was.state is State.TERMINATED and s.state is not State.TERMINATED:
+            # What returned may have ended once more in the same step.
+            if was.state is State.TERMINATED and _end(s) != _end(was):
                 require(s.id in self._may_return, "the ended stay ended", s)
                 past.ended_at, past.ended_away, past.true_at_end = None, False, Pair()
             past.session = s
@@ -139,7 +140,6 @@ class Invariants:
                 past.ended_at, past.ended_not_before = host.ran_ms, self._ran_before
                 past.ended_away = s.public_key not in self._peers_before
                 past.true_at_end = true[s.public_key]
-                world.ledger.session_ended(s.public_key)
                 self._ended_rightly(s)
         for session_id in self._past.keys() - present:
             was = self._past[session_id].session
@@ -176,19 +176,20 @@ class Invariants:
 
     def _time(self) -> None:
         now, ledger, ran = self._world.host.now(), self._world.ledger, self._world.host.ran_ms
+        carried, beat_at = ledger.carried, ledger.beat_at
         for past in self._past.values():
             s = past.session
             if s.state is State.PENDING:
                 continue
             total = s.counted_ms + accounting.elapsed_ms(s, now)
             ended = ran if past.ended_at is None else past.ended_at
-            require(total <= ended - past.ran_before, "seconds <= boot time while live", total, ended, past)
-            at_least = (ran if past.ended_at is None else past.ended_not_before) - past.ran_after
-            away = ledger.unread_ms[s.public_key] - past.unread_before
-            stands = s.public_key in self._world.kernel.interface.peers
-            if past.ended_away or (past.ended_at is None and not stands):
-                continue  # how long a peer was away is known when it is back
-            require(total >= at_least - away, "time with a peer counts", total, at_least, away, past)
+            most = carried.most(s.public_key, past.ran_before, ended)
+            require(total <= most, "seconds <= those in which the tunnel could carry", total, most, past)
+            if past.ended_away:
+                continue  # how long a peer was away nobody knows
+            until = ran if past.ended_at is None else past.ended_not_before
+            least = carried.least(s.public_key, past.ran_after, until, beat_at)
+            require(total >= least, "time that is known counts", total, least, past)
 
     async def _invoices(self, db: Any) -> None:
         months = set()

@@ -43,6 +43,7 @@ class ModelKernel(FakeTunnel):
             self._shakes += 1
             when = self._host.wall_ms * 1_000_000 + self._shakes
             self._ledger.heard(key, handshake=True)
+            self._ledger.carried.shaken(key, when)
         self.add_traffic(key, rx=rx, tx=tx, handshake_ns=when)
         self._ledger.moved(key, Pair(rx, tx))
 
@@ -53,6 +54,7 @@ class ModelKernel(FakeTunnel):
 
     def reboot(self, away_ms: int) -> None:
         self.vanish()
+        self._ledger.carried.went_down()
         self._host.reboot(away_ms)
         self._ifindex = 4
 
@@ -88,6 +90,10 @@ class ModelKernel(FakeTunnel):
             self.short_dump = None
         self._ledger.dumped(dump)
         return dump
+
+    def looked_at(self, dump: Dump) -> None:
+        """The process has this dump."""
+        self._ledger.looked_at(dump)
 
     async def apply(self, changes: Sequence[PeerChange]) -> None:
         fails = self.failing_changes.popleft() if self.failing_changes else None
@@ -131,7 +137,9 @@ class MortalTunnel:
         await self._do(lambda: self._kernel.configure(change))
 
     async def dump(self) -> Dump:
-        return await self._process.do(self._kernel.dump)
+        dump = await self._process.do(self._kernel.dump)
+        self._kernel.looked_at(dump)
+        return dump
 
     async def apply(self, changes: Sequence[PeerChange]) -> None:
         await self._do(lambda: self._kernel.apply(changes))

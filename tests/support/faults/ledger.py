@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
+from tests.support.faults.carried import Carried
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -50,22 +52,21 @@ class Ledger:
 
     `true`: all that ever moved. `committed`: what of it had moved at the last reading that the store took over.
     `lost`: how much the store may lack of that, because a life ended before its last bytes could be read.
-    `unread_ms`: how much time a session may lack, because its peer was away.
+    `carried`: when tunnels could carry.
     """
 
-    def __init__(self, host: Host) -> None:
+    def __init__(self, host: Host, reject_after_ms: int) -> None:
         self._host = host
+        self.carried = Carried(host, reject_after_ms)
         self.true: defaultdict[bytes, Pair] = defaultdict(Pair)
         self.committed: defaultdict[bytes, Pair] = defaultdict(Pair)
         self.lost: defaultdict[bytes, Pair] = defaultdict(Pair)
-        self.unread_ms: defaultdict[bytes, int] = defaultdict(int)
         self._signs: defaultdict[bytes, list[tuple[int, bool]]] = defaultdict(list)  # (ran_ms, a handshake?)
         self._shown_at: defaultdict[bytes, deque[int]] = defaultdict(lambda: deque(maxlen=6))  # by dumps
         self._missed_at: dict[bytes, int] = {}
         self._lives = 0
         self._life: dict[bytes, int] = {}
-        self._away_since: dict[bytes, int] = {}
-        self._beat_at = 0
+        self.beat_at = 0
         self._seen: defaultdict[bytes, deque[Seen]] = defaultdict(lambda: deque(maxlen=6))
         self._baselines: dict[bytes, tuple[Baseline, int | None]] = {}
 
@@ -81,8 +82,6 @@ class Ledger:
     def peer_added(self, key: bytes) -> None:
         self._lives += 1
         self._life[key] = self._lives
-        if key in self._away_since:
-            self.unread_ms[key] += self._host.ran_ms - self._away_since.pop(key)
 
     def peer_gone(self, key: bytes, *, at_once_back: bool = False) -> None:
         """What moved since the last reading that was committed can never be read. Nothing for one that is not there."""
@@ -94,7 +93,7 @@ class Ledger:
             self.heard(key, handshake=False)  # a client cannot be heard while its peer is away
         self.lost[key] = self.lost[key].plus(self.true[key].minus(self.committed[key]))
         self.committed[key] = self.true[key]
-        self._away_since.setdefault(key, self._beat_at)
+        self.carried.gone(key, self.beat_at)
 
     def put_back(self, key: bytes) -> None:
         """A replacement that fails may put back a peer that a stranger took: nobody knows that it was away."""
@@ -107,12 +106,8 @@ class Ledger:
         A dump that misses the peer is taken again at once, and the first of the two is what is committed.
         """
         missed = self._missed_at.get(key)
-        read = max((at for at in self._shown_at[key] if at <= self._beat_at and at != missed), default=0)
+        read = max((at for at in self._shown_at[key] if at <= self.beat_at and at != missed), default=0)
         self._signs[key] = [(at, shook) for at, shook in self._signs[key] if not shook or at < read]
-
-    def session_ended(self, key: bytes) -> None:
-        """From now on nobody misses this peer."""
-        self._away_since.pop(key, None)
 
     def longest_quiet(self, key: bytes, since: int) -> int:
         """The longest time without a handshake while the peer stood, of those that ended after `since` (ran_ms)."""
@@ -130,11 +125,20 @@ class Ledger:
                 self._seen[key].append(seen)
                 self._shown_at[key].append(self._host.ran_ms)
 
+    def looked_at(self, dump: Dump) -> None:
+        """The process has a dump, which was taken a little before."""
+        for key in self._life:
+            state = dump.peers.get(key)
+            if state is None:
+                self.carried.not_shown(key, self.beat_at)
+            elif state.last_handshake_ns:
+                self.carried.shown(key, state.last_handshake_ns, self.beat_at)
+
     # The store's side ------------------------------------------------------------------------------
 
     def stored(self, baselines: Mapping[bytes, Baseline], beat_at: int) -> None:
         """A transaction was committed; these are the baselines now, and when the server was last known to be up."""
-        self._beat_at = beat_at
+        self.beat_at = beat_at
         for key in self._baselines.keys() - baselines.keys():
             del self._baselines[key]
         for key, baseline in baselines.items():

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from tests.support.faults.world import Connect
 
 IN_MEMORY = Path("/dev/shm")  # noqa: S108 (a file system in memory, where the host has one)
+# WireGuard's; and longer, with which limits of session time are reached sooner.
+REJECT_AFTER = (180_000, 180_000, 20 * 60_000, 10 * 3_600_000)
 FEWEST_STEPS, MOST_STEPS = 12, 45
 # Just before the ends of: a leap year's February, a year, a short February, an ordinary month.
 STARTS = (1_835_470_000_000, 1_798_750_000_000, 1_803_850_000_000, 1_796_070_000_000)
@@ -31,10 +33,12 @@ STARTS = (1_835_470_000_000, 1_798_750_000_000, 1_803_850_000_000, 1_796_070_000
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """`wall_ms`: when it begins. `variant`: which configuration it begins with."""
+    """`wall_ms`: when it begins. `variant`: which configuration it begins with. `reject_after_ms`: for how long a
+    handshake lets a tunnel carry."""
 
     wall_ms: int
     variant: int
+    reject_after_ms: int
     steps: tuple[Step, ...]
 
 
@@ -45,6 +49,7 @@ def drawn() -> st.SearchStrategy[Schedule]:
         Schedule,
         wall_ms=st.builds(int.__add__, st.sampled_from(STARTS), st.integers(0, 20_000_000)),
         variant=st.integers(0, len(VARIANTS) - 1),
+        reject_after_ms=st.sampled_from(REJECT_AFTER),
         steps=st.lists(step, min_size=FEWEST_STEPS, max_size=MOST_STEPS).map(tuple),
     )
 
@@ -75,7 +80,7 @@ def run(schedule: Schedule, folder: Path, connect: Connect = inline) -> None:
 
 
 async def _run(schedule: Schedule, folder: Path, template: Path, connect: Connect) -> None:
-    world = World(folder, template, schedule.wall_ms, connect)
+    world = World(folder, template, schedule.wall_ms, schedule.reject_after_ms, connect)
     world.settings = VARIANTS[schedule.variant]
     doing = "the start"
     try:

@@ -35,9 +35,10 @@ PAUSES = (
     5000,
     10_000,
     10_000,
-    59_999,
     60_000,
-    61_000,
+    100_000,
+    179_999,
+    180_000,
     200_000,
     290_000,
     310_000,
@@ -294,7 +295,7 @@ class Steps:
         peers = sorted(kernel.peers)
         if peers:
             key = self._random.choice(peers)
-            handshake = handshakes and self._random.random() < 0.5
+            handshake = handshakes and self._random.random() < 0.6
             kernel.traffic(key, self._random.choice(SIZES), self._random.choice(SIZES), handshake=handshake)
 
     # What an admin does, from another process -----------------------------------------------------------

@@ -114,11 +114,14 @@ class Running:
 class World:
     """`template`: a new store, brought to its schema. `connect`: how a connection to the store is made."""
 
-    def __init__(self, folder: Path, template: Path, wall_ms: int, connect: Connect = inline) -> None:
+    def __init__(
+        self, folder: Path, template: Path, wall_ms: int, reject_after_ms: int, connect: Connect = inline
+    ) -> None:
         self.path = folder / "store.db"
         shutil.copyfile(template, self.path)
         self.host = Host(wall_ms)
-        self.ledger = Ledger(self.host)
+        self.ledger = Ledger(self.host, reject_after_ms)
+        self.reject_after_ms = reject_after_ms
         self.kernel = ModelKernel(self.host, self.ledger)
         self.disk = Disk()
         self.settings: Settings = VARIANTS[0]
@@ -155,6 +158,7 @@ class World:
     async def open_store(self) -> Process:
         """A new process opens the store, and is ready to build its parts."""
         process = Process()
+        self.ledger.carried.forgotten(self.ledger.beat_at)
         connections = [await self._connect(self.path) for _ in range(2)]
         writer, reader = (MortalConnection(c, process, self.disk, self._committed) for c in connections)
         self.running = Running(process, connections, Store(self.path, writer, reader))  # type: ignore[arg-type]
@@ -174,6 +178,7 @@ class World:
             host=FixedHost(),
             clock=self.clock,
             metrics=Metrics(),
+            reject_after_ms=self.reject_after_ms,
         )
         await running.parts.ticker.tick()
 
