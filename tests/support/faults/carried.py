@@ -36,7 +36,7 @@ class Carried:
         self._true[key].append(Shake(seen_ns, now, now + self._reject_after_ms))
 
     def shown(self, key: bytes, seen_ns: int, beat_at: int) -> None:
-        """A dump shows the last handshake of a peer; where the wall clock was ever set, it may have been long before."""
+        """A dump shows the last handshake of a peer. Where the wall clock was ever set, it may be long before."""
         known = self._known[key]
         if key in self._missed:
             self._missed.discard(key)
