@@ -66,28 +66,28 @@ def test_a_bytes_quota_is_passed_by_less_than_a_second_at_full_speed(
 
 @pytest.mark.parametrize("seconds", [4, pytest.param(20, marks=pytest.mark.long)])
 def test_a_time_quota_ends_the_session_within_a_second(
-    start_appliance: Callable[..., Appliance], show: Callable[[str], None], seconds: int
+    start_appliance: Callable[..., Appliance], client: Client, show: Callable[[str], None], seconds: int
 ) -> None:
-    """The peer is gone between its seconds and one more after the session began, and those seconds are billed."""
+    """Those seconds are billed, from the look that finds the handshake, a second after it at most; within one more the
+    peer is gone."""
     appliance = start_appliance(meter={"interval": "10s"}, **{"tiers.free": ROOM | {"seconds_limit": seconds}})
     token = appliance.token()
-    asked = time.monotonic()
     session = appliance.open(token)
-    opened = time.monotonic()
     key = client_key(session["wg_config"])
+    asked = time.monotonic()
+    client.wg_quick(session["wg_config"])
+    client.address_seen()
+    connected = time.monotonic()
     assert key in appliance.peers()
     until(lambda: key not in appliance.peers(), "the peer is gone")
     gone = time.monotonic()
     final = ended(appliance, session["id"], token)
     assert final["terminated_reason"] == "quota_exceeded"
     assert final["quota_seconds_used"] == seconds
-    # From the earliest it may have begun to the latest it may have.
+    # From the earliest that the handshake may have been to the latest.
     assert gone - asked >= seconds
-    assert gone - opened <= seconds + 1
-    show(
-        f"{seconds} s quota: the peer was gone {gone - opened:.2f} s after the answer, "
-        f"{gone - asked:.2f} s after the question"
-    )
+    assert gone - connected <= seconds + 2
+    show(f"{seconds} s quota: the peer was gone {gone - connected:.2f} s after the client had an answer through it")
 
 
 def test_a_tier_set_by_an_operator_holds_at_once(
@@ -111,12 +111,14 @@ def test_a_tier_set_by_an_operator_holds_at_once(
 
 
 def test_a_limit_set_by_an_operator_holds_after_a_reload(
-    start_appliance: Callable[..., Appliance], show: Callable[[str], None]
+    start_appliance: Callable[..., Appliance], client: Client, show: Callable[[str], None]
 ) -> None:
     """A limit changed in the configuration ends who is past it at once after SIGHUP; a mistake changes nothing."""
     appliance = start_appliance(meter={"interval": "10s"})
     token = appliance.token()
     session = appliance.open(token)
+    client.wg_quick(session["wg_config"])
+    client.address_seen()
     until(lambda: appliance.session(session["id"], token)["quota_seconds_used"] >= 2, "two seconds have passed")
     appliance.configure(**{"tiers.free": {"seconds_limit": -1}})
     appliance.reload()

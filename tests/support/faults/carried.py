@@ -45,8 +45,8 @@ class Carried:
             return
         began = next((shake.from_ms for shake in self._true[key] if shake.seen_ns == seen_ns), None)
         if began is not None:
-            began = max(beat_at, self._host.booted_at) if self._host.stepped else began
-            known.append(Shake(seen_ns, self._host.ran_ms, min(began, self._host.ran_ms) + self._reject_after_ms))
+            began = min(began, max(beat_at, self._host.booted_at)) if self._host.stepped else began
+            known.append(Shake(seen_ns, self._host.ran_ms, began + self._reject_after_ms))
 
     def not_shown(self, key: bytes, beat_at: int) -> None:
         """What dumps showed since the last reading that was committed is not in the next one."""

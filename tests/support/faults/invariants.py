@@ -24,6 +24,7 @@ from tests.support.faults.ledger import Pair
 from tests.support.faults.world import IDLE_MS, VARIANTS
 
 if TYPE_CHECKING:
+    from appliance.domain.clock import Moment
     from appliance.domain.entities import Account
     from tests.support.faults.world import World
 
@@ -80,7 +81,7 @@ class Invariants:
         found += await rows._fetch(db, "WHERE s.state = 'terminated'")
         self._remember(found)
         self._bytes()
-        self._time()
+        self._time((await node_row.read(db)).heartbeat)
         await self._invoices(db)
         peers = {row[0] for row in db._inner.execute("SELECT address_offset FROM peers").fetchall()}
         held = {s.address_offset for s in found if s.state in (State.LIVE, State.CLOSING)}
@@ -174,14 +175,14 @@ class Invariants:
             lost = ledger.lost[key]
             require(lack.fits(lost), "lost <= moved since the last committed reading", lack, lost)
 
-    def _time(self) -> None:
+    def _time(self, heartbeat: Moment) -> None:
         now, ledger, ran = self._world.host.now(), self._world.ledger, self._world.host.ran_ms
         carried, beat_at = ledger.carried, ledger.beat_at
         for past in self._past.values():
             s = past.session
             if s.state is State.PENDING:
                 continue
-            total = s.counted_ms + accounting.elapsed_ms(s, now)
+            total = s.counted_ms + accounting.elapsed_ms(s, now if s.counted_boot_id == now.boot_id else heartbeat)
             ended = ran if past.ended_at is None else past.ended_at
             most = carried.most(s.public_key, past.ran_before, ended)
             require(total <= most, "seconds <= those in which the tunnel could carry", total, most, past)
