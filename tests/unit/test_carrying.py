@@ -71,8 +71,8 @@ def test_after_a_reboot_it_was_in_this_boot() -> None:
 def test_a_span_that_is_proven_is_a_true_one(
     before_ms: int, passed_ms: int, part: float, set_ms: int, *, set_after: bool
 ) -> None:
-    """However the clock was set between two moments, before or after the handshake, it was between the two instants: what
-    is counted from the last until REJECT_AFTER_MS after the first could truly be carried."""
+    """However the clock was set between two moments, before or after the handshake, that was between the two instants:
+    what is counted from the last one until REJECT_AFTER_MS after the first could truly be carried."""
     before = Moment(100 * HOUR, before_ms, "boot")
     now = Moment(before.wall_ms + passed_ms + set_ms, before_ms + passed_ms, "boot")
     after_ms = int(passed_ms * part)
@@ -107,7 +107,7 @@ def test_overlapping_and_adjacent_spans_are_one() -> None:
 
 @given(st.lists(spans, max_size=8))
 def test_no_time_is_counted_twice_and_none_is_made_up(every: list[Span]) -> None:
-    """Spans in the order in which they begin, as looks find them, are what all of them together are: no more, no less."""
+    """Spans in the order in which they begin, as looks find them, are all of them together: no more, no less."""
     every = sorted(every)
     found = extended(every)
     assert ms_of(found) == ms_of(every)

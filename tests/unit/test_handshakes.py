@@ -63,7 +63,7 @@ def test_a_handshake_is_found_once() -> None:
 
 
 def test_several_before_they_are_stored() -> None:
-    """Handshakes of several looks are kept until they are stored: those that overlap as one span, others with the gap."""
+    """Handshakes of several looks are kept until they are stored: spans that overlap as one, others with the gap."""
     found = running()
     found.found(A_SESSION, peer(0), START, at(500))
     assert spans(found.found(A_SESSION, peer(120_000), at(119_900), at(120_500))) == [(500, 300_000)]
@@ -81,8 +81,8 @@ def test_what_the_first_look_finds_counts_from_when_it_was() -> None:
 
 
 def test_not_before_the_last_heartbeat_and_not_after_now() -> None:
-    """Where it was by the clock before the last heartbeat, or is still to be, its time is not known: nothing counts that
-    is not within 180 s of the heartbeat."""
+    """Where it was by the clock before the last heartbeat, or is still to be, its time is not known: nothing counts
+    that is not within 180 s of the heartbeat."""
     for shook_ms in (-HOUR, 3 * HOUR):
         assert spans(Handshakes(180_000).found(A_SESSION, peer(shook_ms), START, at(2 * HOUR))) == []
         soon = Handshakes(180_000).found(A_SESSION, peer(shook_ms), START, at(60_000))

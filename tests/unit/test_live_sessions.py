@@ -146,8 +146,8 @@ def at(wall_ms: int, boot_ms: int = 0) -> Moment:
 
 
 def test_sessions_come_in_the_order_in_which_they_are_due() -> None:
-    """Sessions come in the order in which they expire and were heard, and are due to be counted once their tunnels carry
-    no longer; one that ends leaves all three."""
+    """Sessions come in the order in which they expire and were heard, and are due to be counted once their tunnels
+    carry no longer; one that ends leaves all three."""
     found, tier = live(), ACCOUNT.tier
     key, end = b"\x02" * 32, A_SESSION.expires_at
     found.put(

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from msgspec import structs
 
 from appliance.domain import bill
-from appliance.domain.accounting import Reading
 from appliance.domain.carrying import Span
 from appliance.domain.charges import Amount
 from appliance.domain.clock import Moment
-from appliance.domain.entities import Baseline, Session
+from appliance.domain.entities import Baseline
 from appliance.domain.pricing import Rates
 from appliance.metering.handshakes import Handshakes, Shaken
 from appliance.metering.readings import read_session
 from appliance.network.wireguard.tunnel import PeerState
 from tests.support.unit.a_session import A_SESSION
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from appliance.domain.accounting import Reading
+    from appliance.domain.entities import Session
 
 NOW = Moment(wall_ms=9_000_000, boot_ms=77_000, boot_id="boot")
 LATER = Moment(wall_ms=9_400_000, boot_ms=477_000, boot_id="boot")  # 400 s after NOW

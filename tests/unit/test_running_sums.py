@@ -71,8 +71,8 @@ def counted(session: Session, now: Moment, carries_ms: int = 0) -> Reading:
 def test_sums_are_what_a_recount_finds(
     steps: list[tuple[str, int, int]], time: Window, paces: int, carries_ms: int
 ) -> None:
-    """Whatever opens, ends, shakes hands, is counted and carries no longer, in whichever window: use and resets are equal
-    to the millisecond, and those are summed that carry."""
+    """Whatever opens, ends, shakes hands, is counted and carries no longer, in whichever window: use and resets are
+    equal to the millisecond, and those are summed that carry."""
     live = LiveSessions()
     ada = Account("acc_1", "ada", Tier.FREE, False, 0, Windows(time=time))
     live.load(rows_of([], [ada]), START)
