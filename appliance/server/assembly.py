@@ -155,7 +155,7 @@ async def build(
     metrics: Metrics,
     reject_after_ms: int = REJECT_AFTER_MS,
 ) -> Parts:
-    """Builds all parts of an exit, and takes up what the store holds. A handshake lets a tunnel carry `reject_after_ms`.
+    """Builds all parts of an exit, and takes up what the store holds. A handshake counts for `reject_after_ms`.
 
     Raises ConfigError if live sessions cannot follow what was changed since the last start. Raises StoreUnavailable.
     """
