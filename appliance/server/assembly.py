@@ -155,9 +155,8 @@ async def build(
     metrics: Metrics,
     reject_after_ms: int = REJECT_AFTER_MS,
 ) -> Parts:
-    """Builds all parts of an exit, and takes up what the store holds.
+    """Builds all parts of an exit, and takes up what the store holds. A handshake counts for `reject_after_ms`.
 
-    `reject_after_ms`: for how long a handshake lets a tunnel carry.
     Raises ConfigError if live sessions cannot follow what was changed since the last start. Raises StoreUnavailable.
     """
     await identity.adopt(store, settings, exit_.public_key, clock.now().wall_ms)

@@ -116,7 +116,7 @@ async def test_cancelled_in_a_commit(exit_: ExitUnderTest) -> None:
 async def test_no_time_without_a_peer(exit_: ExitUnderTest) -> None:
     """While a peer that is missing cannot be put back, no time is billed."""
     ada = await exit_.client()
-    opened = await ada.open()
+    opened = await ada.connect()
     await exit_.tick(after=10)
     apply = exit_.tunnel.apply
 
@@ -137,7 +137,7 @@ async def test_no_time_without_a_peer(exit_: ExitUnderTest) -> None:
 async def test_no_time_while_away_without_peers(exit_: ExitUnderTest) -> None:
     """The process was down for an hour, and the interface stands without its peers: the hour is nobody's."""
     ada = await exit_.client()
-    await ada.open()
+    await ada.connect()
     await exit_.tick(after=10)
     exit_.tunnel.interface.peers.clear()
     exit_.clock.advance(3600)
@@ -149,7 +149,7 @@ async def test_no_time_while_away_without_peers(exit_: ExitUnderTest) -> None:
 async def test_time_up_to_the_heartbeat(exit_: ExitUnderTest) -> None:
     """After a reboot a quiet session's time counts up to when the server was last known to be up."""
     ada = await exit_.client()
-    await ada.open()
+    await ada.connect()
     for _ in range(5):
         await exit_.tick(after=10)
     exit_.clock.reboot()
@@ -182,7 +182,7 @@ async def test_at_the_second_that_is_said(exit_: ExitUnderTest) -> None:
     """Whoever comes back at `resets_at` is let in, also where the window ends in the middle of a second."""
     ada = await exit_.client(tier=Tier.FREE)
     exit_.clock.wall_ms = exit_.clock.wall_ms // 1000 * 1000 + 700
-    await ada.open()
+    await ada.connect()
     await exit_.tick(after=60)
     answer = await ada.post()
     assert answer.status_code == 402
@@ -196,7 +196,7 @@ async def test_a_clock_that_was_days_ahead(exit_: ExitUnderTest) -> None:
     """A window that was opened while the clock was far ahead keeps nobody out once it is right."""
     ada = await exit_.client(tier=Tier.FREE)
     exit_.clock.wall_ms += 3 * DAY_MS
-    await ada.open()
+    await ada.connect()
     await exit_.tick(after=60)
     assert (await ada.post()).status_code == 402
     exit_.clock.wall_ms -= 3 * DAY_MS

@@ -112,28 +112,44 @@ class History:
             for client, session_id in zip(self.clients[name], (one, other), strict=True):
                 assert (await client.delete(session_id)).status_code == 200
 
+    async def use(self, *, moving: bool) -> None:
+        """Some clients shake hands; some of those, and others, move something."""
+        for _, raw, *_ in self.random.choices(self.opened, k=min(2, len(self.opened))):
+            size = self.random.choice((0, 1, 2**31)) if moving else 0
+            shakes = self.random.random() < 0.5
+            await self.both(lambda e, raw=raw, size=size, shakes=shakes: _use(e, raw, size, shakes=shakes))  # type: ignore[misc]
+
     async def move(self) -> None:
-        """Some looks later the traffic is seen, and some later it is committed."""
-        for _ in range(self.random.randint(1, 3)):
-            for _, raw, *_ in self.random.choices(self.opened, k=min(2, len(self.opened))):
-                size = self.random.choice((0, 1, 2**31))
-                await self.both(lambda e, raw=raw, size=size: _traffic(e, raw, size))  # type: ignore[misc]
-            await self.tick(self.random.choice((1, 2)), whole=False)
+        """Some looks later the traffic is seen, and some later it is committed; tunnels may stop in between."""
+        for _ in range(self.random.randint(1, 4)):
+            await self.use(moving=True)
+            await self.tick(self.random.choice((1, 2, 2, 200)), whole=False)
         await self.tick(self.random.choice((1, 5)))
 
     async def wait(self) -> None:
         step = self.random.choice((10, 60, 600))
+        shaking = self.random.random()
         for _ in range(self.random.randint(1, 30)):
+            if self.random.random() < shaking:
+                await self.use(moving=False)
             await self.tick(step)
 
     async def be_away(self) -> None:
         away = self.random.choice((1, 300, 2 * HOUR))
+        shaken_after = self.random.choice((None, 0, 0.3, 1))  # a part of the absence
 
-        async def restart(exit_: ExitUnderTest) -> None:
+        async def be_away(exit_: ExitUnderTest) -> None:
             exit_.clock.advance(away)
             await exit_.restart()
 
-        await self.both(restart)
+        if shaken_after is None:
+            await self.both(be_away)
+            return
+        for exit_ in (self.quiet, self.counted):
+            exit_.clock.advance(away * shaken_after)
+        await self.use(moving=True)
+        away *= 1 - shaken_after
+        await self.both(be_away)
 
     async def reboot(self) -> None:
         await self.tick(self.random.choice((1, 10)))  # as far as heartbeats go
@@ -176,13 +192,13 @@ class History:
         await self.tick(0)
 
 
-async def _traffic(exit_: ExitUnderTest, raw: bytes, size: int) -> None:
+async def _use(exit_: ExitUnderTest, raw: bytes, size: int, *, shakes: bool) -> None:
     if raw in exit_.tunnel.peers:
-        exit_.tunnel.add_traffic(raw, rx=size)
+        exit_.tunnel.add_traffic(raw, rx=size, handshake_ns=exit_.clock.wall_ms * 10**6 if shakes else None)
 
 
 async def crowd(exit_: ExitUnderTest) -> Client:
-    """MANY live sessions of one paid account."""
+    """MANY live sessions of one paid account, whose tunnels carry."""
     ada = await exit_.client()
     await ada.open()
     with sqlite3.connect(exit_.path) as db:
@@ -190,6 +206,8 @@ async def crowd(exit_: ExitUnderTest) -> Client:
         db.execute(THEIR_PEERS)
     db.close()
     await exit_.restart()
+    await exit_.shake(*exit_.tunnel.peers)
+    await exit_.tick()
     return ada
 
 
@@ -217,21 +235,25 @@ async def test_a_quiet_minute_writes_heartbeats_alone(exit_: ExitUnderTest, show
     assert exit_.rows("SELECT max(counted_ms) FROM peers") == [(0,)]
 
 
-@on_exit(ROOM)
-async def test_written_in_sweeps(exit_: ExitUnderTest, show: Callable[[str], None]) -> None:
-    """Every few hours the time of all is written once, some sessions a tick, neighbours in the file together."""
+@on_exit(ROOM, reject_after_ms=180_000)
+async def test_written_once_they_carry_no_longer(exit_: ExitUnderTest, show: Callable[[str], None]) -> None:
+    """Time of sessions whose tunnels carry no longer is written once, some sessions a tick, neighbours in the file
+    together; it ends when they did."""
     await crowd(exit_)
-    exit_.clock.advance(meter.SWEPT_EVERY_MS / 1000)
+    exit_.clock.advance(170)
+    await exit_.tick()
+    assert exit_.rows("SELECT max(counted_ms) FROM peers") == [(0,)]
     written(exit_)
-    swept = []
-    for _ in range(MANY // meter.SWEPT_AT_ONCE + 2):
+    stopped = []
+    for _ in range(MANY // meter.STOPPED_AT_ONCE + 2):
         await exit_.tick(after=10)
         assert exit_.parts.node.health.fault is None, exit_.parts.node.health.fault
-        swept.append(exit_.rows("SELECT count(*) FROM peers WHERE counted_ms > 0")[0][0])
+        stopped.append(exit_.rows("SELECT count(*) FROM peers WHERE counted_ms = 180000")[0][0])
     pages = written(exit_)
-    show(f"a sweep of {MANY} sessions: {pages} pages")
-    steps = [after - before for before, after in pairwise([0, *swept])]
-    assert steps == [*[meter.SWEPT_AT_ONCE] * (MANY // meter.SWEPT_AT_ONCE), 0, 0]
+    show(f"{MANY} sessions that carry no longer: {pages} pages")
+    steps = [after - before for before, after in pairwise([0, *stopped])]
+    assert steps == [*[meter.STOPPED_AT_ONCE] * (MANY // meter.STOPPED_AT_ONCE), 0, 0]
+    assert exit_.rows("SELECT DISTINCT counted_ms FROM peers") == [(180_000,)]
     assert pages < MANY / 2
 
 
@@ -240,7 +262,7 @@ async def test_closed_while_its_peer_is_missing(exit_: ExitUnderTest) -> None:
     """Another program has removed the peer, and the client ends its session before the peer is restored: the hours that
     have not been written count, up to when the peer may have been missing."""
     ada, (text, raw) = await exit_.client(), new_key()
-    opened = await ada.open(client_public_key=text)
+    opened = await ada.connect(client_public_key=text)
     for _ in range(5):
         await exit_.tick(after=HOUR)
     del exit_.tunnel.interface.peers[raw]
@@ -255,7 +277,7 @@ async def test_closing_while_the_subnet_changes(exit_: ExitUnderTest) -> None:
     """Sessions that were closing when the server was killed end where another subnet is taken over: time that has not
     been written counts up to the last heartbeat, for their account and on an invoice whose lines end."""
     ada = await exit_.client()
-    await ada.open()
+    await ada.connect()
     for _ in range(5):
         await exit_.tick(after=HOUR)
     await exit_.stop()
@@ -275,7 +297,7 @@ async def test_closing_while_the_subnet_changes(exit_: ExitUnderTest) -> None:
 @on_exit(TERMS)
 async def test_other_windows_after_a_commit_that_failed(exit_: ExitUnderTest) -> None:
     """Where memory may differ from the store, it is read again before other windows are taken over."""
-    await (await exit_.client()).open()
+    await (await exit_.client()).connect()
     for _ in range(3):
         await exit_.tick(after=HOUR)
     exit_.parts.live.mark_stale()
@@ -287,7 +309,7 @@ async def test_other_windows_after_a_commit_that_failed(exit_: ExitUnderTest) ->
 async def test_another_tier_after_a_commit_that_failed(exit_: ExitUnderTest) -> None:
     """So it is before another tier of an account is: half an hour was used of the window that had begun at 14:20."""
     ada = await exit_.client(tier=Tier.FREE)
-    await ada.open()
+    await ada.connect()
     for _ in range(5):
         await exit_.tick(after=HOUR / 2)
     exit_.parts.live.mark_stale()
@@ -302,7 +324,7 @@ async def test_set_back_after_it_was_opened(exit_: ExitUnderTest) -> None:
     be, had it been counted all the time."""
     await exit_.tick(after=8 * HOUR + 40 * 60)  # it is 23:00
     ada = await exit_.client()
-    opened = await ada.open()
+    opened = await ada.connect()
     exit_.clock.step(-3 * HOUR)
     await exit_.tick(after=1)
     await exit_.tick(after=5 * HOUR)
@@ -325,7 +347,7 @@ def test_as_if_it_were_counted_all_the_time(tmp_path: Path, seed: int) -> None:
             exits = []
             for name in ("quiet", "counted"):
                 (tmp_path / name).mkdir()
-                exits.append(await stack.enter_async_context(serving(tmp_path / name, TERMS)))
+                exits.append(await stack.enter_async_context(serving(tmp_path / name, TERMS, reject_after_ms=180_000)))
             random = Random(seed)  # noqa: S311 (a test's choices)
             history = History(exits[0], exits[1], random)
             for name, tier in (("ada", Tier.PAID), ("bob", Tier.FREE)):

@@ -22,7 +22,7 @@ async def test_used_up_bytes_end_all_sessions_until_the_window_ends(exit_: ExitU
     """At the limit all sessions of the account end and POST answers 402, its body whole, until the window ends."""
     ada = await exit_.client()
     await free(exit_)
-    one, other = await ada.open(), await ada.open()
+    one, other = await ada.connect(), await ada.connect()
     opened_at = exit_.clock.wall_ms
     exit_.tunnel.add_traffic(exit_.key_of(one["id"]), rx=400, tx=599)
     await exit_.tick(after=10)
@@ -58,7 +58,7 @@ async def test_two_sessions_use_up_seconds_twice_as_fast(exit_: ExitUnderTest) -
     """Two sessions use up a window twice as fast; an hour of wall clock that was only set counts for nothing."""
     ada = await exit_.client()
     await free(exit_)
-    one, _ = await ada.open(), await ada.open()
+    one, _ = await ada.connect(), await ada.connect()
     exit_.clock.wall_ms += 3_600_000
     await exit_.tick(after=29)
     assert (await ada.get("/v1/usage")).json()["session_seconds"] == 58
@@ -102,7 +102,7 @@ async def test_another_tier_holds_at_once(exit_: ExitUnderTest) -> None:
 async def test_prices_follow_from_time_and_bytes(exit_: ExitUnderTest) -> None:
     """21 minutes on paid are 21,000 millicents for time, and 3 GiB at 5,000 are 15,000 for bytes."""
     ada = await exit_.client()
-    opened = await ada.open()
+    opened = await ada.connect()
     exit_.tunnel.add_traffic(exit_.key_of(opened["id"]), rx=2**30, tx=2 * 2**30, handshake_ns=1)
     await exit_.tick(after=1)
     for _ in range(21 * 60 - 1):
@@ -127,7 +127,7 @@ async def test_a_session_across_a_month_stands_on_both(exit_: ExitUnderTest) -> 
     ada = await exit_.client()
     first_of_october = 1_790_812_800_000
     exit_.clock.wall_ms = first_of_october - 30_000
-    opened = await ada.open()
+    opened = await ada.connect()
     exit_.tunnel.add_traffic(exit_.key_of(opened["id"]), rx=10**9, tx=1, handshake_ns=1)
     await exit_.tick(after=90)
     final = (await ada.delete(opened["id"])).json()
@@ -146,7 +146,7 @@ async def test_a_session_across_a_month_stands_on_both(exit_: ExitUnderTest) -> 
 async def test_new_limits_count_at_once_and_new_prices_for_new_sessions(exit_: ExitUnderTest) -> None:
     """New limits count for sessions that run; a new price for those that begin from now on."""
     ada, bob = await exit_.client("ada"), await exit_.client("bob", tier=Tier.FREE)
-    old, limited = await ada.open(), await bob.open()
+    old, limited = await ada.connect(), await bob.connect()
     await exit_.tick(after=60)
     changed = replace(exit_.settings.tiers["free"], seconds_limit=60)
     pricing = replace(exit_.settings.pricing, millicents_per_minute=9)  # type: ignore[type-var]  # it has one
@@ -156,7 +156,7 @@ async def test_new_limits_count_at_once_and_new_prices_for_new_sessions(exit_: E
     assert (await bob.get("/v1/usage")).json()["session_seconds_limit"] == 60
     await exit_.tick()
     assert (await bob.status(limited["id"]))["terminated_reason"] == "quota_exceeded"
-    new = await ada.open()
+    new = await ada.connect()
     exit_.clock.advance(60)
     costs = [(await ada.status(opened["id"]))["cost_time_millicents"] for opened in (old, new)]
     assert costs == [2 * exit_.settings.pricing.millicents_per_minute, 9]  # type: ignore[union-attr]  # it has one

@@ -10,7 +10,7 @@ from appliance.domain.clock import rfc3339
 from tests.support.api.answers import refused
 from tests.support.api.exit_under_test import ExitUnderTest, on_exit, until
 
-ALWAYS = {"id", "tier", "region", "public_ip", "created_at", "expires_at", "bytes_in", "bytes_out"} | {
+ALWAYS = {"id", "tier", "region", "public_ip", "created_at", "expires_at", "bytes_in", "bytes_out", "seconds"} | {
     f"quota_{what}_{which}" for what in ("bytes", "seconds") for which in ("used", "limit")
 }
 ENDED = {"terminated_at", "terminated_reason"}
@@ -26,7 +26,7 @@ async def test_a_live_session_has_the_contracts_fields(exit_: ExitUnderTest) -> 
     assert status.keys() == ALWAYS
     assert status["created_at"] == created == "2026-09-21T14:20:00Z"
     assert (status["tier"], status["region"], status["public_ip"]) == ("paid", "fsn", "192.0.2.1")
-    assert (status["bytes_in"], status["bytes_out"]) == (0, 0)
+    assert (status["bytes_in"], status["bytes_out"], status["seconds"]) == (0, 0, 0)
 
 
 @on_exit()

@@ -121,9 +121,11 @@ async def test_invoices_may_go_before_their_sessions(exit_: ExitUnderTest) -> No
 async def test_a_live_sessions_lines_stay(exit_: ExitUnderTest) -> None:
     """A line of a month that is over stays while its session is live; once that has ended, both go."""
     ada = await exit_.client()
-    session_id = (await ada.open())["id"]
+    session_id = (await ada.connect())["id"]
     for _ in range(3):
         await sweep(exit_, after=9 * DAY)
+        await exit_.shake(exit_.key_of(session_id))
+        await exit_.tick()
     months = exit_.rows("SELECT month, ended_at IS NULL FROM invoice_lines ORDER BY month")
     assert months == [("2026-09", 0), ("2026-10", 1)]
     # Even if something else had ended it: what is live is looked up.

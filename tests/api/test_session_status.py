@@ -71,15 +71,18 @@ async def test_memory_is_as_the_store(exit_: ExitUnderTest, tier: Tier) -> None:
     first = (await ada.open(client_public_key=text))["id"]
     await exit_.tick()
     assert "last_handshake_at" not in await both_ways(ada, first)
-    exit_.tunnel.add_traffic(raw, rx=100, tx=50, handshake_ns=exit_.clock.wall_ms * 10**6)
+    await exit_.shake(raw)
+    assert "last_handshake_at" in await both_ways(ada, first)  # the first one is committed at once
+    exit_.tunnel.add_traffic(raw, rx=100, tx=50)
     exit_.clock.advance(1)
     await both_ways(ada, first)  # moved, not read
     await exit_.parts.ticker.tick(whole=False)
     assert (await both_ways(ada, first))["bytes_in"] == 0  # read, not committed
     await exit_.tick(after=10)
-    assert (await both_ways(ada, first))["bytes_in"] == 100
+    shown = await both_ways(ada, first)
+    assert (shown["bytes_in"], shown["seconds"]) == (100, 11)
     exit_.clock.advance(20)
-    await both_ways(ada, first)  # time alone
+    assert (await both_ways(ada, first))["seconds"] == 31  # time alone
     second = (await ada.open(client_public_key=text))["id"]
     assert (await both_ways(ada, first))["terminated_reason"] == "replaced"
     await both_ways(ada, second)

@@ -257,7 +257,7 @@ async def test_ended_with_a_short_dump(exit_: ExitUnderTest, ended_by: str) -> N
     """A session that ends while a dump misses its peer has its last bytes and its time: the dump is taken again."""
     ada = await exit_.client(tier=Tier.PAID)
     text, raw = new_key()
-    session_id = (await ada.open(client_public_key=text))["id"]
+    session_id = (await ada.connect(client_public_key=text))["id"]
     await exit_.tick()
     exit_.clock.advance(7)
     exit_.tunnel.add_traffic(raw, rx=100, tx=10)
@@ -266,7 +266,7 @@ async def test_ended_with_a_short_dump(exit_: ExitUnderTest, ended_by: str) -> N
     if ended_by == "DELETE":
         assert (await ada.delete(session_id)).status_code == 200
     else:
-        await ada.open(client_public_key=text)
+        await ada.connect(client_public_key=text)
     status = await ada.status(session_id)
     assert (status["bytes_in"], status["bytes_out"], status["quota_seconds_used"]) == (100, 10, 7)
 

@@ -155,7 +155,7 @@ async def test_used_until_it_is_undone(exit_: ExitUnderTest) -> None:
     """A stored replacement that the device keeps from being undone: what its client uses meanwhile is counted, and is
     its predecessor's afterwards, on the invoice as well."""
     ada, (text, raw) = await exit_.client(), new_key()
-    old = await ada.open(client_public_key=text)
+    old = await ada.connect(client_public_key=text)
     exit_.tunnel.add_traffic(raw, rx=1000)
     await exit_.tick(after=10)
     async with gone(ada, client_public_key=text):

@@ -69,6 +69,18 @@ def test_a_month_ends_without_a_count(books: Books, monkeypatch: pytest.MonkeyPa
     assert (lines(books, "2026-11"), lines(books, "2026-12")) == before
 
 
+def test_until_the_tunnel_carries_no_longer(books: Books, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A session whose client was switched off stands on the line of the month in which its tunnel could carry, and on
+    no later one; one that never had a handshake has a line of nothing."""
+    at(monkeypatch, EVENING)
+    books.session(EVENING, carries_until_ms=2 * HOUR_MS + 180_000)
+    books.session(EVENING, carries_until_ms=0)
+    beat(books, "2026-12-01T01:59:55Z")
+    at(monkeypatch, NIGHT)
+    assert lines(books, "2026-11") == [(EVENING, None, 2 * 3600 + 180), (EVENING, None, 0)]
+    assert lines(books, "2026-12") == []
+
+
 def test_up_to_the_heartbeat_of_another_boot(books: Books, monkeypatch: pytest.MonkeyPatch) -> None:
     """After a reboot, while no server runs: what it will bill, which is up to the last heartbeat."""
     at(monkeypatch, EVENING)

@@ -140,6 +140,15 @@ def test_what_runs_counts(alice: CommandLine, monkeypatch: pytest.MonkeyPatch) -
     assert of_windows(alice.json("usage", "bob")) == (0, "2026-09-28T14:14:51Z", 90, TOMORROW)
 
 
+def test_only_what_a_tunnel_can_carry_counts(alice: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a session that had no handshake nothing counts, and of one whose client is gone, the time until its keys were
+    of no use."""
+    alice.open_session("alice", 2, carries_until_ms=0)
+    alice.open_session("alice", 3, carries_until_ms=NOW.boot_ms + 60_000)
+    set_clock(monkeypatch, replace(NOW, wall_ms=NOW.wall_ms + 90_999, boot_ms=NOW.boot_ms + 90_999))
+    assert of_windows(alice.json("usage", "alice")) == (0, "2026-09-28T14:14:51Z", 60, TOMORROW)
+
+
 def test_another_boot_proves_nothing(alice: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
     """After a reboot, what a session ran since it was last counted is not known here, and not guessed."""
     alice.open_session("alice", 2)

@@ -162,8 +162,8 @@ def test_clock_set_back_into_a_used_up_window() -> None:
 
 
 def test_what_is_far_from_its_limits_is_not_measured_again() -> None:
-    """An account that was counted is measured where it may be near a limit, or has more sessions than when it was
-    measured; of the others, what is left of the bytes is taken off."""
+    """An account that was counted is measured where it may be near a limit, or where a session carries again; of the
+    others, what is left of the bytes is taken off."""
     live, owner = LiveSessions(), account()
     live.load(rows_of([SESSION], [owner]), NOW)
     found = Enforcement(live, terms(LIMITED))
@@ -175,5 +175,29 @@ def test_what_is_far_from_its_limits_is_not_measured_again() -> None:
     another = structs.replace(SESSION, id="ses_2", public_key=b"\x02" * 32)
     live.put(another, owner)
     counted = Count([], {}, {owner.id: account(time_used_ms=59_700)})
-    found.decide(replace(seen(), count=counted), NOW)
+    found.decide(replace(seen(), count=counted, resumed={owner.id}), NOW)
+    assert found.seconds_to_next_look(NOW) == 0.15
+
+
+def test_time_passes_for_the_sessions_that_carry() -> None:
+    """The time that is left is that of the sessions whose tunnels carry: of two, one; of one that carries no longer,
+    none of it passes."""
+    asleep = structs.replace(SESSION, id="ses_2", public_key=b"\x02" * 32, carries_until_ms=0)
+    owner = account(time_used_ms=59_700)
+    for sessions, seconds in (([SESSION, asleep], 0.3), ([asleep], 0.9)):
+        found = enforcement(owner, *sessions)
+        found.decide(seen(), NOW)
+        assert found.seconds_to_next_look(NOW) == seconds
+
+
+def test_a_session_that_carries_again_brings_the_end_nearer() -> None:
+    """The look that finds its handshake counts it among those for which time passes, before anything is committed."""
+    asleep = structs.replace(SESSION, id="ses_2", public_key=b"\x02" * 32, carries_until_ms=0)
+    owner = account(time_used_ms=59_700)
+    found = enforcement(owner, SESSION, asleep)
+    found.decide(seen(), NOW)
+    assert found.seconds_to_next_look(NOW) == 0.3
+    awake = structs.replace(asleep, counted_until_ms=NOW.boot_ms, carries_until_ms=NOW.boot_ms + 180_000)
+    count = Count([], {awake.public_key: awake}, {owner.id: owner})
+    found.decide(replace(seen(), count=count, resumed={owner.id}), NOW)
     assert found.seconds_to_next_look(NOW) == 0.15

@@ -173,7 +173,7 @@ async def test_the_largest_limit_holds_to_the_byte(exit_: ExitUnderTest) -> None
 async def test_a_cost_past_the_largest_stays_there_and_its_lines_add_up(exit_: ExitUnderTest) -> None:
     """A cost past what the store holds stays at that, in the API and on the invoice, and its lines still add up."""
     ada = await exit_.client()
-    session = await ada.open()
+    session = await ada.connect()
     await move(exit_, session, rx=GIB - 1)
     exact = (GIB - 1) * MOST // GIB
     assert await shown(ada, session, "cost_bytes_millicents", "cost_time_millicents") == (exact, MOST // 60)

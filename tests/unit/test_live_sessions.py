@@ -146,21 +146,52 @@ def at(wall_ms: int, boot_ms: int = 0) -> Moment:
 
 
 def test_sessions_come_in_the_order_in_which_they_are_due() -> None:
-    """Sessions come in the order in which they expire, were counted and were heard; one that ends leaves all three."""
+    """Sessions come in the order in which they expire and were heard, and are due to be counted once their tunnels
+    carry no longer; one that ends leaves all three."""
     found, tier = live(), ACCOUNT.tier
     key, end = b"\x02" * 32, A_SESSION.expires_at
     found.put(
-        structs.replace(A_SESSION, id="ses_2", public_key=key, expires_at=5, counted_until_ms=6, quiet_since_ms=7)
+        structs.replace(
+            A_SESSION,
+            id="ses_2",
+            public_key=key,
+            expires_at=5,
+            counted_until_ms=6,
+            carries_until_ms=9,
+            quiet_since_ms=7,
+        )
     )
     assert found.next_expiry() == 5
-    assert (found.last_counted_by(5), found.last_counted_by(6)) == ([], [key])
+    assert (found.stopped(at(0, 8), 10), found.stopped(at(0, 9), 10)) == ([], [key])
     assert list(found.due(at(end), {tier: 0})) == [key, KEY]
     assert (list(found.due(at(0, 17), {tier: 10})), list(found.due(at(0, 18), {tier: 10}))) == ([], [key])
     found.drop(key)
     assert list(found.due(at(end), {tier: 0})) == [KEY]
     found.drop(KEY)
     assert found.next_expiry() is None
-    assert not [*found.due(at(end, 10**9), {tier: 1}), *found.last_counted_by(10**9)]
+    assert not [*found.due(at(end, 10**9), {tier: 1}), *found.stopped(at(end, 2**60), 10)]
+
+
+def test_those_that_carry_no_longer_are_counted_once() -> None:
+    """They are told, some at a time in the order of their addresses, until they were counted; a handshake takes one out
+    until its tunnel stops again."""
+    found = LiveSessions()
+    every = [
+        structs.replace(A_SESSION, id=f"ses_{n}", public_key=bytes([n]) * 32, address_offset=9 - n, carries_until_ms=ms)
+        for n, ms in enumerate((80_000, 90_000, 85_000, 77_000, 0))
+    ]
+    keys = [s.public_key for s in every]
+    found.load(rows_of(every, [ACCOUNT]), HEARTBEAT)
+    assert found.stopped(at(0, 79_999), 10) == []
+    assert found.stopped(at(0, 90_000), 10) == [keys[2], keys[1], keys[0]]
+    assert found.stopped(at(0, 90_000), 2) == [keys[2], keys[1]]
+    counted = structs.replace(every[2], counted_until_ms=90_000)
+    again = structs.replace(every[1], counted_until_ms=90_000, carries_until_ms=270_000)
+    found.apply_count([Reading(Amount(), 0, 0, after, None) for after in (counted, again)], {})
+    assert found.stopped(at(0, 90_000), 10) == [keys[0]]
+    found.drop(keys[0])
+    assert found.stopped(at(0, 269_999), 10) == []
+    assert found.stopped(at(0, 270_000), 10) == [keys[1]]
 
 
 def test_closing_sessions_are_at_hand_until_they_have_ended() -> None:

@@ -29,7 +29,7 @@ TIER = SimpleNamespace(bytes_limit=10**6, bytes_window=86_400, seconds_limit=500
 KEYS = range(6)
 times = st.integers(0, 9_000_000)
 steps = st.lists(
-    st.tuples(st.sampled_from(("open", "close", "count", "move", "measure")), st.sampled_from(KEYS), times)
+    st.tuples(st.sampled_from(("open", "close", "count", "shake", "move", "measure")), st.sampled_from(KEYS), times)
 )
 since = st.just(0) | st.integers(-8_000_000, 0).map(lambda ms: START.wall_ms + ms)
 opened_at = st.integers(-8_000_000, 2_000_000).map(lambda ms: START.wall_ms + ms)
@@ -43,7 +43,7 @@ def later(ms: int) -> Moment:
     return Moment(START.wall_ms + ms, START.boot_ms + ms, START.boot_id)
 
 
-def opened(key: int, account: Account, now: Moment) -> Session:
+def opened(key: int, account: Account, now: Moment, carries_ms: int = 2**50) -> Session:
     return structs.replace(
         A_SESSION,
         id=f"ses_{key}_{now.boot_ms}",
@@ -52,18 +52,27 @@ def opened(key: int, account: Account, now: Moment) -> Session:
         state=State.LIVE,
         counted_until_ms=now.boot_ms,
         counted_boot_id=now.boot_id,
+        carries_until_ms=now.boot_ms + carries_ms,
     )
 
 
-def counted(session: Session, now: Moment) -> Reading:
+def counted(session: Session, now: Moment, carries_ms: int = 0) -> Reading:
+    """The session's time counted; with `carries_ms` after a handshake."""
     amount = accounting.running(session, now)
-    return Reading(Amount(amount.time_ms), 0, 0, accounting.counted(session, amount, now), None)
+    after = accounting.counted(session, amount, now)
+    after = structs.replace(after, carries_until_ms=max(after.carries_until_ms, now.boot_ms + carries_ms))
+    return Reading(Amount(amount.time_ms), 0, 0, after, None)
 
 
 @settings(deadline=None)
-@given(steps=steps, time=windows, paces=st.integers(1, 1000))
-def test_sums_are_what_a_recount_finds(steps: list[tuple[str, int, int]], time: Window, paces: int) -> None:
-    """Whatever opens, ends and is counted, in whichever window: use and resets are equal to the millisecond."""
+@given(
+    steps=steps, time=windows, paces=st.integers(1, 1000), carries_ms=st.sampled_from((0, 180_000, 2_000_000, 10**9))
+)
+def test_sums_are_what_a_recount_finds(
+    steps: list[tuple[str, int, int]], time: Window, paces: int, carries_ms: int
+) -> None:
+    """Whatever opens, ends, shakes hands, is counted and carries no longer, in whichever window: use and resets are
+    equal to the millisecond, and those are summed that carry."""
     live = LiveSessions()
     ada = Account("acc_1", "ada", Tier.FREE, False, 0, Windows(time=time))
     live.load(rows_of([], [ada]), START)
@@ -73,18 +82,33 @@ def test_sums_are_what_a_recount_finds(steps: list[tuple[str, int, int]], time: 
         now, public_key = later(at), bytes([key + 1]) * 32
         known = live.get(public_key)
         if what == "open":
-            live.put(opened(key, ada, now), ada)
+            live.put(opened(key, ada, now, carries_ms), ada)
         elif known is not None and what == "close":
             live.drop(public_key)
         elif known is not None and what == "count":
             live.apply_count([counted(known, now)], {})
+        elif known is not None and what == "shake":
+            live.apply_count([counted(known, now, carries_ms)], {})
         elif known is not None and what == "move":
             live.put(structs.replace(known, state=State.CLOSING))
         uses = accounting.unspent(live.of_account(ada.id), live.heartbeat, now)
         recount = quota.measure(ada, TIER, uses, now.wall_ms)  # type: ignore[arg-type]  # the limits that it reads
         assert usage.in_memory(live, ada, TIER, now) == recount  # type: ignore[arg-type]
+        assert_summed(live, ada, now)
         assert live.number_of(ada.id) == len(live.of_account(ada.id))
         assert live.number_live(ada.id) == sum(s.state is State.LIVE for s in live.of_account(ada.id))
+
+
+def assert_summed(live: LiveSessions, account: Account, now: Moment) -> None:
+    """The sums are of those that carry; and those that stopped are told until they are counted."""
+    sums, sessions = live.running(account.id, now), live.of_account(account.id)
+    assert sums is not None
+    carrying = [s.counted_until_ms for s in sessions if s.carries_until_ms > max(now.boot_ms, s.counted_until_ms)]
+    assert (sums.number, sums.counted_until_ms, sums.first_ms) == (
+        *(len(carrying), sum(carrying), min(carrying, default=None)),
+    )
+    stopped = [(s.counted_until_ms, s.carries_until_ms) for s in sessions]
+    assert sorted(sums.stopped) == sorted(each for each in stopped if each[0] < each[1] <= now.boot_ms)
 
 
 def test_another_boot_is_not_summed() -> None:
@@ -92,8 +116,8 @@ def test_another_boot_is_not_summed() -> None:
     live = LiveSessions()
     ada = Account("acc_1", "ada", Tier.FREE, False, 0)
     live.load(rows_of([opened(0, ada, START)], [ada]), START)
-    assert live.running(ada.id, START.boot_id) is not None
-    assert live.running(ada.id, "another") is None
+    assert live.running(ada.id, START) is not None
+    assert live.running(ada.id, Moment(START.wall_ms, START.boot_ms, "another")) is None
 
 
 def test_a_window_that_began_meanwhile_is_summed_once() -> None:

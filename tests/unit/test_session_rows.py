@@ -36,6 +36,7 @@ MANY = 20_000
 ROWS_TAKE = 240  # bytes a session: its row, its places in orders and indices
 PYTHON_TAKES = 150  # and its share of its account, of which each has four sessions
 
+instants = st.sampled_from((0, 1, 77, 78, 5000, 2**31, 2**31 + 5, 2**32, MOST)) | st.integers(0, MOST)
 numbers = st.sampled_from((0, 1, 77, 2**31, 2**32, MOST)) | st.integers(0, MOST)
 texts = st.sampled_from(("", "boot", "bye", "schöner Gruß \U0001f44b", "\ud800")) | st.text(max_size=8)
 keys = st.integers(0, 6).map(lambda n: bytes([n]) * 32)
@@ -50,8 +51,9 @@ figures = {
     "quiet_since_ms": numbers,
     "quiet_boot_id": texts,
     "counted_ms": numbers,
-    "counted_until_ms": numbers,
-    "counted_boot_id": texts,
+    "counted_until_ms": instants,
+    "counted_boot_id": st.sampled_from((*["boot"] * 30, "before", "")),
+    "carries_until_ms": instants,
 }
 sessions = st.builds(
     structs.replace,
@@ -91,6 +93,7 @@ class Sessions(RuleBasedStateMachine):
         self.plain: dict[bytes, Session] = {}
         self.baselines: dict[bytes, Baseline] = {}
         self.tiers = {account.id: account.tier for account in ACCOUNTS}
+        self.now, self.window_ms = NOW, 0
 
     @contextmanager
     def refused(self, error: type[Exception]) -> Iterator[None]:
@@ -163,6 +166,15 @@ class Sessions(RuleBasedStateMachine):
         self.live.drop_baselines([key])
         self.baselines.pop(key, None)
 
+    @rule(until_ms=instants, window_ms=st.sampled_from((0, 2**31, 2**32)))  # further apart than clocks drift
+    def wait(self, until_ms: int, window_ms: int) -> None:
+        """The boot clock goes on, and some tunnels carry no longer; another window of session time begins."""
+        self.now, self.window_ms = Moment(0, max(self.now.boot_ms, until_ms), "boot"), window_ms
+
+    def is_stopped(self, session: Session) -> bool:
+        """Tells whether its tunnel could carry after it was counted, and no longer can."""
+        return session.counted_until_ms < session.carries_until_ms <= self.now.boot_ms
+
     @rule()
     def reload(self) -> None:
         accounts = [structs.replace(account, tier=self.tiers[account.id]) for account in ACCOUNTS]
@@ -188,13 +200,21 @@ class Sessions(RuleBasedStateMachine):
             assert self.live.number_of(account.id) == len(own)
             assert self.live.number_live(account.id) == sum(s.state is State.LIVE for s in own)
             boots = {s.counted_boot_id for s in self.plain.values()}
-            sums = self.live.running(account.id, "boot")
+            sums = self.live.running(account.id, self.now)
             if boots - {"boot"}:
                 assert sums is None
-            else:
-                assert sums is not None
-                until = [s.counted_until_ms for s in own]
-                assert structs.astuple(sums) == (len(own), sum(until), min(until, default=None))
+                continue
+            assert sums is not None
+            until = [s.counted_until_ms for s in own if s.carries_until_ms > max(s.counted_until_ms, self.now.boot_ms)]
+            assert (sums.number, sums.counted_until_ms, sums.first_ms) == (
+                *(len(until), sum(until), min(until, default=None)),
+            )
+            assert sorted(sums.stopped) == sorted(
+                (s.counted_until_ms, s.carries_until_ms) for s in own if self.is_stopped(s)
+            )
+            ran_ms = sum(max(0, self.now.boot_ms - max(ms, self.window_ms)) for ms in until if ms <= self.now.boot_ms)
+            if all(ms <= self.now.boot_ms for ms in until) and self.window_ms <= self.now.boot_ms:
+                assert self.live.ran_ms(account.id, self.window_ms, self.now.boot_ms) == ran_ms
         tiers = [s.tier for s in self.plain.values() if s.state is State.LIVE]
         assert self.live.live_by_tier() == {tier: tiers.count(tier) for tier in set(tiers)}
 
@@ -203,14 +223,16 @@ class Sessions(RuleBasedStateMachine):
         every = self.plain.values()
         assert self.live.next_expiry() == min((s.expires_at for s in every), default=None)
         for limit in (0, 77, 2**32, MOST):
-            counted = sorted((s.counted_until_ms, s.public_key) for s in every if s.counted_until_ms <= limit)
-            assert sorted(key for _, key in counted) == sorted(self.live.last_counted_by(limit))
-            assert [self.plain[key].counted_until_ms for key in self.live.last_counted_by(limit)] == [
-                ms for ms, _ in counted
-            ]
             idle = {s.public_key for s in every if self.tiers[s.account_id] is Tier.FREE and s.quiet_since_ms < limit}
             over = {s.public_key for s in every if s.state is State.CLOSING or s.expires_at <= limit}
             assert set(self.live.due(Moment(limit, limit + 5, "boot"), {Tier.FREE: 5, Tier.PAID: 0})) == idle | over
+
+    @invariant()
+    def stopped(self) -> None:
+        stopped = sorted((s.address_offset, s.public_key) for s in self.plain.values() if self.is_stopped(s))
+        assert sorted(self.live.stopped(self.now, 1000)) == sorted(key for _, key in stopped)
+        first = [self.plain[key].address_offset for key in self.live.stopped(self.now, 2)]
+        assert first == [offset for offset, _ in stopped[:2]]
 
 
 TestSessions = Sessions.TestCase

@@ -56,8 +56,10 @@ class Books:
         """ada's."""
         return self.wga("invoice", "ada", "--month", month, *arguments)
 
-    def session(self, start: str, rates: Rates | None = RATES, account: str = "ada") -> str:
-        """A session, live from `start` on; its id."""
+    def session(
+        self, start: str, rates: Rates | None = RATES, account: str = "ada", carries_until_ms: int = 2**53
+    ) -> str:
+        """A session, live from `start` on, whose tunnel can carry; its id."""
         self._opened += 1
         new = structs.replace(
             A_SESSION,
@@ -80,6 +82,7 @@ class Books:
                 quiet_boot_id="boot",
                 counted_until_ms=0,
                 counted_boot_id="boot",
+                carries_until_ms=carries_until_ms,
             )
             await rows.insert(db, [(opened, None)])
             await invoices.begin(db, [opened], ms(start))

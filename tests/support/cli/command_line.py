@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 PROJECT = Path(__file__).resolve().parents[3]
 NOW = Moment(wall_ms=1_790_000_000_000, boot_ms=1000, boot_id="00000000-0000-0000-0000-000000000000")
+LASTING_MS = 10**12  # of CLOCK_BOOTTIME: no test goes on for that long
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +67,11 @@ class CommandLine:
         """As a process of its own."""
         return python("-m", "appliance", "--config", str(self.config), *arguments)
 
-    def open_session(self, account: str, offset: int, state: State = State.LIVE) -> str:
-        """A session as the server would have opened it; its id. `offset` is its place in the subnet."""
+    def open_session(
+        self, account: str, offset: int, state: State = State.LIVE, carries_until_ms: int = LASTING_MS
+    ) -> str:
+        """A session as the server would have opened it, whose tunnel can carry; its id. `offset` is its place in the
+        subnet."""
         session_id = f"ses_{offset:024x}"
 
         async def insert(db: aiosqlite.Connection) -> None:
@@ -96,6 +100,7 @@ class CommandLine:
                 counted_ms=0,
                 counted_until_ms=NOW.boot_ms,
                 counted_boot_id=NOW.boot_id,
+                carries_until_ms=carries_until_ms,
                 rates=None,
                 reason=None,
                 note="",
