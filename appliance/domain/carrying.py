@@ -28,15 +28,17 @@ def shaken_between(told_ms: int, before: Moment, now: Moment, ahead_ms: int = 0)
 
     It was after `before`, and not after `now`. `told_ms` is when it was by the host's wall clock, which may have been
     set meanwhile: counted back from the end and on from the beginning, it then gives two instants, or impossible ones.
-    `ahead_ms`: how far that clock is ahead of the one of `now`.
+    `ahead_ms`: how far that clock is ahead of the one of `now`. Where nothing of this boot was known, it was at any time
+    since then.
     """
-    same_boot = before.boot_id == now.boot_id
-    first_ms = before.boot_ms if same_boot else 0
-    instants = [now.boot_ms - (now.wall_ms + ahead_ms - told_ms)]
-    if same_boot:
-        instants.append(before.boot_ms + (told_ms - before.wall_ms))
-    if not all(first_ms <= at_ms <= now.boot_ms for at_ms in instants):
-        return Span(first_ms, now.boot_ms)
+    if before.boot_id != now.boot_id:
+        return Span(0, now.boot_ms)
+    instants = (
+        now.boot_ms - (now.wall_ms + ahead_ms - told_ms),
+        before.boot_ms + (told_ms - before.wall_ms),
+    )
+    if not all(before.boot_ms <= at_ms <= now.boot_ms for at_ms in instants):
+        return Span(before.boot_ms, now.boot_ms)
     return Span(min(instants), max(instants))
 
 

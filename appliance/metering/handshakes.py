@@ -12,7 +12,6 @@ from appliance.domain.carrying import Span
 if TYPE_CHECKING:
     from collections.abc import Container, Iterable, Set
 
-    from appliance.domain.believed_clock import BelievedClock
     from appliance.domain.clock import Moment
     from appliance.domain.entities import Session
     from appliance.network.wireguard.tunnel import PeerState
@@ -29,14 +28,16 @@ class Shaken(Struct, frozen=True, gc=False):
 class Handshakes:
     """Finds handshakes. A look shows the last one of each peer, and several looks may pass before one is stored."""
 
-    def __init__(self, clock: BelievedClock, reject_after_ms: int) -> None:
-        self._clock = clock
+    def __init__(self, reject_after_ms: int) -> None:
         self._reject_after_ms = reject_after_ms
         self._found: dict[bytes, Shaken] = {}
         self._looked = False
 
-    def found(self, session: Session, sample: PeerState, before: Moment, now: Moment) -> Shaken | None:
+    def found(
+        self, session: Session, sample: PeerState, before: Moment, now: Moment, ahead_ms: int = 0
+    ) -> Shaken | None:
         """Returns what was found since the store was written; None: nothing. `before`: it was after that.
+        `ahead_ms`: how far the host's wall clock is ahead of the one of `now`.
 
         A handshake counts from the look that finds it. What the first look finds was while this process was away, and
         counts from when it was, by the kernel's wall clock; where that was set meanwhile, rather too little.
@@ -48,7 +49,7 @@ class Handshakes:
         if known is None or known.session_id != session.id:
             known = Shaken(session.id, 0)
         if known.seen_ns != seen_ns:
-            was = carrying.shaken_between(seen_ns // 1_000_000, before, now, self._clock.ahead_ms)
+            was = carrying.shaken_between(seen_ns // 1_000_000, before, now, ahead_ms)
             span = Span(now.boot_ms if self._looked else was.until_ms, was.from_ms + self._reject_after_ms)
             known = Shaken(session.id, seen_ns, carrying.extended(known.spans, span))
             self._found[session.public_key] = known

@@ -85,7 +85,7 @@ class Meter:
         self._all_moved = False
         self._all_since: Moment | None = None
         self._loads = 0  # `live.loads` for which the fields above hold
-        self._handshakes = Handshakes(clock, reject_after_ms)
+        self._handshakes = Handshakes(reject_after_ms)
         self._labelled: Moment | None = None  # where the wall clock stood when all time was last labelled by it
         self.bytes_in = 0  # billed since the process started
         self.bytes_out = 0
@@ -201,7 +201,7 @@ class Meter:
                 continue
             # Each heartbeat is committed with all that had moved by then.
             quiet = quiet or live.heartbeat
-            shaken = self._handshakes.found(session, sample, quiet, now)
+            shaken = self._handshakes.found(session, sample, quiet, now, self._clock.ahead_ms)
             readings = read_session(session, sample, live.baseline(key), dump.ifindex, now, quiet, shaken)
             yield from readings
             if not readings and key in due and accounting.elapsed_ms(session, now):
