@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 
     from appliance.config.plans import Terms
     from appliance.domain.accounting import Reading
-    from appliance.domain.clock import Clock, Moment
+    from appliance.domain.believed_clock import BelievedClock
+    from appliance.domain.clock import Moment
     from appliance.domain.entities import Account, Session
     from appliance.domain.tiers import TierLimits
     from appliance.network.wireguard.tunnel import Dump, Tunnel
@@ -67,7 +68,7 @@ class Meter:
         tunnel: Tunnel,
         live: LiveSessions,
         terms: Terms,
-        clock: Clock,
+        clock: BelievedClock,
         reject_after_ms: int = carrying.REJECT_AFTER_MS,
     ) -> None:
         self._store = store
@@ -200,7 +201,7 @@ class Meter:
                 continue
             # Each heartbeat is committed with all that had moved by then.
             quiet = quiet or live.heartbeat
-            shaken = self._handshakes.found(session, sample, quiet, now)
+            shaken = self._handshakes.found(session, sample, quiet, now, self._clock.ahead_ms)
             readings = read_session(session, sample, live.baseline(key), dump.ifindex, now, quiet, shaken)
             yield from readings
             if not readings and key in due and accounting.elapsed_ms(session, now):
