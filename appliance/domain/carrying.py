@@ -23,18 +23,17 @@ class Span(NamedTuple):
     until_ms: int
 
 
-def shaken_between(told_ms: int, before: Moment, now: Moment, ahead_ms: int = 0) -> Span:
+def shaken_between(told_ms: int, before: Moment, now: Moment) -> Span:
     """Returns the first and the last instant (CLOCK_BOOTTIME) at which a handshake can have been.
 
-    It was after `before`, and not after `now`. `told_ms` is when it was by the host's wall clock, which may have been
-    set meanwhile: counted back from the end and on from the beginning, it then gives two instants, or impossible ones.
-    `ahead_ms`: how far that clock is ahead of the one of `now`. Where nothing of this boot was known, it was at any time
-    since then.
+    It was after `before`, and not after `now`. `told_ms` is when it was by the wall clock, which may have been set
+    meanwhile: counted back from the end and on from the beginning, it then gives two instants, or impossible ones.
+    Where nothing is known of this boot, it was at any time of it.
     """
     if before.boot_id != now.boot_id:
         return Span(0, now.boot_ms)
     instants = (
-        now.boot_ms - (now.wall_ms + ahead_ms - told_ms),
+        now.boot_ms - (now.wall_ms - told_ms),
         before.boot_ms + (told_ms - before.wall_ms),
     )
     if not all(before.boot_ms <= at_ms <= now.boot_ms for at_ms in instants):

@@ -8,11 +8,11 @@ from msgspec import Struct
 
 from appliance.domain import carrying
 from appliance.domain.carrying import Span
+from appliance.domain.clock import Moment
 
 if TYPE_CHECKING:
     from collections.abc import Container, Iterable, Set
 
-    from appliance.domain.clock import Moment
     from appliance.domain.entities import Session
     from appliance.network.wireguard.tunnel import PeerState
 
@@ -37,7 +37,8 @@ class Handshakes:
         self, session: Session, sample: PeerState, before: Moment, now: Moment, ahead_ms: int = 0
     ) -> Shaken | None:
         """Returns what was found since the store was written; None: nothing. `before`: it was after that.
-        `ahead_ms`: how far the host's wall clock is ahead of the one of `now`.
+
+        `ahead_ms`: how far the kernel's wall clock is ahead of `now`, where that is not the one believed.
 
         A handshake counts from the look that finds it. What the first look finds was while this process was away, and
         counts from when it was, by the kernel's wall clock; where that was set meanwhile, rather too little.
@@ -49,7 +50,8 @@ class Handshakes:
         if known is None or known.session_id != session.id:
             known = Shaken(session.id, 0)
         if known.seen_ns != seen_ns:
-            was = carrying.shaken_between(seen_ns // 1_000_000, before, now, ahead_ms)
+            by_kernel = Moment(now.wall_ms + ahead_ms, now.boot_ms, now.boot_id)
+            was = carrying.shaken_between(seen_ns // 1_000_000, before, by_kernel)
             span = Span(now.boot_ms if self._looked else was.until_ms, was.from_ms + self._reject_after_ms)
             known = Shaken(session.id, seen_ns, carrying.extended(known.spans, span))
             self._found[session.public_key] = known
