@@ -35,7 +35,10 @@ CURRENCY_UNIT = 100_000  # millicents
 @output.json_option
 @click.pass_obj
 def invoice(config_file: Path | None, name: str, month: str, shape: str, verify: bool, as_json: bool) -> None:
-    """Show an account's paid sessions of a month, one line per session, up to now."""
+    """Show an account's paid sessions of a month, one line per session, up to now.
+
+    Its seconds are those in which its tunnel could carry: see `wg-appliance help prices`.
+    """
     from appliance.domain.invoice import totals
 
     if as_json and shape == "csv":
@@ -176,6 +179,8 @@ def _write_text(lines: Sequence[Line], totals: Sequence[Total]) -> None:
         [*cells, *sums],
         "no paid sessions in this month",
     )
+    if lines:
+        output.write("SECONDS: in which the tunnel could carry, of the time from START to END")
     for total in totals:
         if total.currency is not None:
             output.write(f"to pay: {_money(total.millicents)} {total.currency}")

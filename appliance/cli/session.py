@@ -13,9 +13,12 @@ from appliance.cli.lazy_group import Commands
 from appliance.cli.parameters import ID, NAME, REASON
 from appliance.cli.session_fields import SessionFields
 from appliance.cli.session_pages import SessionPages
+from appliance.client.humanize import clock_time
 from appliance.config.load import read_settings
+from appliance.domain import accounting
 from appliance.domain.entities import Reason, State
 from appliance.domain.errors import NotFound
+from appliance.store.queries import node as node_row
 from appliance.store.queries import sessions as rows
 from appliance.store.queries.session_list import Selection
 
@@ -114,19 +117,24 @@ def _list_by_flows(config_file: Path | None, name: str | None, most: int, *, as_
 @output.json_option
 @click.pass_obj
 def show(config_file: Path | None, session_id: str, as_json: bool) -> None:
-    """Show a session."""
+    """Show a session.
 
-    async def work(a: Admin) -> tuple[Session, Admin]:
-        async with a.store.read() as db:
-            return await _find(db, session_id), a
+    Its seconds are those in which its tunnel could carry: see `wg-appliance help prices`.
+    """
 
-    stored, a = admin.run(config_file, work)
-    fields = SessionFields(a.settings.wireguard).of(stored)
+    async def work(a: Admin) -> tuple[Session, int, Admin]:
+        async with a.store.snapshot() as db:
+            stored, heartbeat = await _find(db, session_id), (await node_row.read(db)).heartbeat
+        return stored, accounting.seconds(stored, heartbeat, a.clock.now()), a
+
+    stored, seconds, a = admin.run(config_file, work)
+    fields = SessionFields(a.settings.wireguard).of(stored) | {"seconds": seconds}
     if as_json:
         output.write_json(fields)
         return
     fields["note"] = None if stored.note == stored.ending else stored.note
     readable = fields | {"bytes_in": output.size(stored.bytes_in), "bytes_out": output.size(stored.bytes_out)}
+    readable["seconds"] = clock_time(seconds)
     output.write_fields([(name, value) for name, value in readable.items() if value not in (None, "")])
 
 

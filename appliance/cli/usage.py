@@ -25,7 +25,10 @@ if TYPE_CHECKING:
 @output.json_option
 @click.pass_obj
 def usage(config_file: Path | None, name: str, as_json: bool) -> None:
-    """Show what an account has used of its windows."""
+    """Show what an account has used of its windows.
+
+    Its time is that in which the tunnels of its sessions could carry: see `wg-appliance help prices`.
+    """
 
     async def work(a: Admin) -> tuple[Account, TierSettings, Quota, int]:
         from appliance.config.plans import Terms

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from appliance.client.api.responses import DONE, ENDED, FAILED, Again, Live, Over, pause
 from appliance.client.api.sessions import ANSWER_GRACE_S, Stopped
+from appliance.client.run_totals import RunTotals
 from appliance.client.signals import InterruptedBySignal
 from appliance.client.tunnel import wg_config
 from appliance.client.tunnel.endpoint_name import resolved
@@ -89,6 +90,7 @@ class ClientConnection:
         self._idle = False  # the server has ended the session as idle, and another is to be opened
         self._idle_at_once = 0  # how many in a row were idle before they had been seen live
         self._session: Mapping[str, Any] = {}  # the API's last answer
+        self._earlier = RunTotals()  # of the sessions before this one
         self._ask_at = 0.0
         self._failures = 0
         self._away = ""
@@ -141,7 +143,7 @@ class ClientConnection:
         finally:
             failed, final = self._take_back(over)
         if final and self._is_up:
-            screen.receipt(_now() - self._begun, final)
+            screen.receipt(_now() - self._begun, final, self._earlier.plus(final))
         return failed
 
     # -------------------------------------------------------------------------------------------------
@@ -200,7 +202,7 @@ class ClientConnection:
             self._put_off(status)
         elif status.reopen:
             screen.remark(f"session {self._opened.id} had ended as idle; opening another with the same key")
-            self._idle = True
+            self._idle, self._session = True, status.session
             if self._idle_at_once:  # it would go on like this as fast as it answers
                 self._ask_at = _now() + pause(self._idle_at_once)
             self._idle_at_once += 1
@@ -216,7 +218,7 @@ class ClientConnection:
             return
         self._idle = False
         self._take_over(opened)
-        self._session = {}
+        self._earlier, self._session = self._earlier.plus(self._session), {}
         self._answered(0)
         config = replace(self._config(opened, interruption), ipv6=self._up_with.ipv6)  # the routes stay as they are
         if config != self._up_with:
@@ -247,6 +249,7 @@ class ClientConnection:
             traffic=traffic,
             session=self._session,
             away=self._away,
+            earlier=self._earlier,
         )
 
     def _traffic(self) -> status_text.Traffic:

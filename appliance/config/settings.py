@@ -226,7 +226,7 @@ class Pricing:
     """Mirrors [pricing]: prices in millicents (1/1000 of a cent): 100,000 are one unit of the currency."""
 
     currency: Annotated[str, Key(CURRENCY, "eur", "ISO 4217")]
-    millicents_per_minute: Annotated[int, Key(integer(), 1000, "of session time; 1000: a cent")]
+    millicents_per_minute: Annotated[int, Key(integer(), 1000, "of time that counts (help prices); 1000: a cent")]
     millicents_per_gib: Annotated[int, Key(integer(), 1000, "both directions together")]
     keep: Annotated[int, Key(duration(), KEEP, "invoice lines and daily totals, from a session's end; 0: for ever")]
 
@@ -237,7 +237,7 @@ class TierSettings:
 
     bytes_limit: Annotated[int, Key(size(), ("1 GiB", "5 GiB", 0), "a window, both directions; 0: unmetered")]
     bytes_window: Annotated[int, Key(duration("1s"), ("7d", "7d", "7d"), "opens at the first use")]
-    seconds_limit: Annotated[int, Key(duration(), ("30m", "2h", 0), "of sessions a window; 0: unmetered")]
+    seconds_limit: Annotated[int, Key(duration(), ("30m", "2h", 0), "a window, while tunnels can carry; 0: unmetered")]
     seconds_window: Annotated[int, Key(duration("1s"), ("24h", "24h", "24h"), "opens at the first use")]
     max_session: Annotated[int, Key(duration("1s", "30d"), ("30d", "30d", "30d"), "hard cutoff; 30d at most")]
     max_live_sessions: Annotated[int, Key(integer(), (2, 5, 0), "0: unlimited")]

@@ -104,6 +104,12 @@ def running(session: Session, now: Moment) -> Amount:
     return Amount(time_ms=elapsed_ms(session, now))
 
 
+def seconds(session: Session, heartbeat: Moment, now: Moment) -> int:
+    """Returns the session's whole seconds so far, as they will be counted. `heartbeat`: the last one stored."""
+    readings = uncounted([session], heartbeat, now)
+    return (session.counted_ms + sum(reading.amount.time_ms for reading in readings)) // 1000
+
+
 def capped(session: Session, amount: Amount) -> Amount:
     """Cuts `amount` to what fits into the session's totals, so that totals, days and charges keep the same sum."""
     return Amount(

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture
-def books(wga: CommandLine) -> Books:
-    return november(wga)
+def books(wga: CommandLine, monkeypatch: pytest.MonkeyPatch) -> Books:
+    return november(wga, monkeypatch)
 
 
 # The three formats ---------------------------------------------------------------------------------
@@ -118,7 +118,7 @@ def test_no_price_is_no_cost(books: Books) -> None:
     assert (record["time_millicents"], record["currency"]) == ("", "")
     text = books.invoice(month="2027-01").out
     assert "to pay" not in text
-    assert [line.split()[-5:] for line in text.splitlines()[1:]] == [["60", "5", "-", "-", "-"]] * 2
+    assert [line.split()[-5:] for line in text.splitlines()[1:3]] == [["60", "5", "-", "-", "-"]] * 2
     (total,) = json.loads(books.invoice("--json", month="2027-01").out)["totals"]
     assert [total[name] for name in ("time_millicents", "bytes_millicents", "millicents")] == [None] * 3
 

@@ -77,7 +77,8 @@ def test_until_the_tunnel_carries_no_longer(books: Books, monkeypatch: pytest.Mo
     books.session(EVENING, carries_until_ms=0)
     beat(books, "2026-12-01T01:59:55Z")
     at(monkeypatch, NIGHT)
-    assert lines(books, "2026-11") == [(EVENING, None, 2 * 3600 + 180), (EVENING, None, 0)]
+    midnight = "2026-12-01T00:00:00Z"
+    assert lines(books, "2026-11") == [(EVENING, midnight, 2 * 3600 + 180), (EVENING, midnight, 0)]
     assert lines(books, "2026-12") == []
 
 
@@ -87,7 +88,7 @@ def test_up_to_the_heartbeat_of_another_boot(books: Books, monkeypatch: pytest.M
     books.session(EVENING)
     beat(books, "2026-11-30T21:00:00Z")
     at(monkeypatch, NIGHT, since="2026-12-01T01:00:00Z", boot="another")
-    assert lines(books, "2026-11") == [(EVENING, None, 3600)]
+    assert lines(books, "2026-11") == [(EVENING, "2026-12-01T00:00:00Z", 3600)]
     assert lines(books, "2026-12") == []
 
 
@@ -116,3 +117,25 @@ def test_what_has_ended_or_is_free_does_not_run(books: Books, monkeypatch: pytes
     at(monkeypatch, NIGHT)
     assert lines(books, "2026-12") == []
     assert books.wga.json("invoice", "bob", "--month", "2026-12")["lines"] == []
+
+
+@pytest.mark.parametrize("ends", [None, "2026-12-01T01:00:00Z"])
+def test_a_month_in_which_it_never_carried(books: Books, monkeypatch: pytest.MonkeyPatch, ends: str | None) -> None:
+    """The tunnel carried for an hour, and the session went on over the end of the month: the line ends with its month,
+    and the next month has none."""
+    at(monkeypatch, EVENING)
+    session = books.session(EVENING)
+
+    async def carry(db: aiosqlite.Connection) -> None:
+        await db.execute("UPDATE peers SET carries_until_ms = ?", (HOUR_MS,))
+
+    books.wga.write(carry)
+    beat(books, "2026-12-01T01:59:55Z")
+    at(monkeypatch, "2026-11-30T22:00:00Z")
+    assert lines(books, "2026-11") == [(EVENING, None, 3600)]
+    at(monkeypatch, NIGHT)
+    if ends is not None:
+        books.count(session, EVENING, "2026-11-30T21:00:00Z")
+        books.end(session, ends)
+    assert lines(books, "2026-11") == [(EVENING, "2026-12-01T00:00:00Z", 3600)]
+    assert lines(books, "2026-12") == []

@@ -18,7 +18,9 @@ import pytest
 
 from appliance.domain.accounting import Reading
 from appliance.domain.charges import Amount
+from appliance.domain.clock import HostClock, Moment
 from appliance.domain.entities import Baseline, Reason, State
+from appliance.store.queries import node as node_row
 from appliance.store.queries import peers
 from appliance.store.queries import sessions as rows
 from tests.support.cli.command_line import NOW, PROJECT
@@ -59,8 +61,26 @@ def test_a_session_is_shown_whole(alice: CommandLine) -> None:
         "terminated_at": None,
         "terminated_reason": None,
         "note": "",
+        "seconds": 0,
     }
+    del shown["seconds"]  # of one session only
     assert alice.json("session", "list") == {"sessions": [shown]}
+
+
+def test_the_seconds_of_a_session_are_up_to_now(alice: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those that are stored, and those in which its tunnel could carry since: a number to a script."""
+    session = alice.open_session("alice", 7)
+
+    async def carry(db: aiosqlite.Connection) -> None:
+        await node_row.write_heartbeat(db, NOW)
+        await db.execute("UPDATE peers SET counted_ms = 3600900, carries_until_ms = counted_until_ms + 180000")
+
+    alice.write(carry)
+    for passed_ms, seconds, shown in ((60_000, 3660, "1:01:00"), (86_400_000, 3780, "1:03:00")):
+        now = Moment(NOW.wall_ms + passed_ms, NOW.boot_ms + passed_ms, NOW.boot_id)
+        monkeypatch.setattr(HostClock, "now", lambda _, now=now: now)
+        assert alice.json("session", "show", session)["seconds"] == seconds
+        assert re.search(rf"^seconds +{shown}$", alice.do("session", "show", session).out, re.MULTILINE)
 
 
 def test_bytes_are_readable_in_tables_and_raw_in_json(alice: CommandLine) -> None:

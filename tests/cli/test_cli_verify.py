@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture
-def books(wga: CommandLine) -> Books:
-    return november(wga)
+def books(wga: CommandLine, monkeypatch: pytest.MonkeyPatch) -> Books:
+    return november(wga, monkeypatch)
 
 
 @pytest.mark.parametrize("shape", ["text", "csv", "json"])

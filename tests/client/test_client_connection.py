@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from appliance.client.run_records import RunClaim
+    from appliance.client.run_totals import RunTotals
     from appliance.client.tunnel.wg_config import SessionConfig
     from appliance.client.ui.status_text import View
 
@@ -48,6 +49,7 @@ class Stage:
     log: list[str] = field(default_factory=list)
     hosts: list[str] = field(default_factory=list)  # that were dialled
     views: list[View] = field(default_factory=list)
+    total: RunTotals | None = None  # that the receipt has
     fails: str = ""
     left: list[str] = field(default_factory=list)
     mark: int | None = None
@@ -115,7 +117,8 @@ class Stage:
     def remark(self, text: str) -> None:
         self.log.append(f"remark {text}")
 
-    def receipt(self, _elapsed_s: float, session: Mapping[str, Any]) -> None:
+    def receipt(self, _elapsed_s: float, session: Mapping[str, Any], total: RunTotals) -> None:
+        self.total = total
         self.log.append(f"receipt {session['id']}")
 
 
@@ -193,6 +196,19 @@ def test_an_idle_session_is_opened_again_with_the_same_key(
     assert stage.log.count("open fsn again") == 3
     assert [view.away for view in stage.views] == ["", "no network", "no network", "", ""]
     assert stage.log[-2:] == ["close ses_2", "receipt ses_1"]
+
+
+def test_the_figures_of_sessions_opened_again_are_added_up(stage: Stage) -> None:
+    """The line and the receipt are of all sessions of the run, each with what the exit told of it last; while the exit
+    puts the next one off, the last one is counted once."""
+    stage.opened += [Again(0.0, "no network"), SAME_ADDRESS]
+    stage.statuses += [Live(SESSION | {"seconds": 90}), Over("idle", SESSION | {"seconds": 100})]
+    stage.statuses.append(Live(SESSION | {"seconds": 5}))
+    play(stage)
+    assert [view.total.seconds for view in stage.views] == [90, 100, 100, 100, 105]
+    assert stage.total is not None
+    assert (stage.total.sessions, stage.total.seconds) == (2, 100 + SESSION["seconds"])
+    assert (stage.total.bytes_in, stage.total.bytes_out) == (2 * SESSION["bytes_in"], 2 * SESSION["bytes_out"])
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ import pytest
 
 from appliance.client.api.http import Answer
 from appliance.client.api.responses import Again, OpenedSession, Refusal, on_opening, on_status
+from appliance.client.run_totals import RunTotals
 from appliance.client.terminal import printable
 from appliance.client.ui.screen import JsonLines, PlainLines, Terminal
 from appliance.client.ui.status_text import Traffic, View
@@ -132,7 +133,7 @@ def show_all(screen: Screen, session: Mapping[str, Any] = SESSION) -> None:
     screen.connected(opened, ORDERS, "wgc0", "Ctrl-C ends it")
     screen.status(View("ses_1", ORDERS, ORDERS, 1, Traffic(1, 1, 1, 1, 1), session, ORDERS))
     screen.remark(ORDERS)
-    screen.receipt(1, session)
+    screen.receipt(1, session, RunTotals().plus(session))
     screen.close()
 
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import io
+import json
 import re
 from dataclasses import replace
 
 import pytest
 
 from appliance.client.humanize import short_size
-from appliance.client.ui.screen import line
+from appliance.client.run_totals import RunTotals
+from appliance.client.ui.screen import JsonLines, line
 from appliance.client.ui.status_text import (
     ASCII,
     UNICODE,
@@ -35,6 +38,9 @@ VIEW = View(
     traffic=Traffic(down=5 * MIB, up=MIB, down_rate=2048.7, up_rate=0.0, handshake_age_s=12.3),
     session=SESSION,
 )
+OLDER = {name: value for name, value in SESSION.items() if name != "seconds"}  # of an exit that does not tell them
+NOTHING = RunTotals()
+UNLIMITED = SESSION | {"quota_bytes_limit": 0, "quota_seconds_limit": 0}
 PAID = {"cost_time_millicents": 20_500, "cost_bytes_millicents": 999, "cost_currency": "eur"}
 
 
@@ -43,9 +49,10 @@ def text(view: View) -> str:
 
 
 def test_the_line_has_time_rates_handshake_and_window() -> None:
-    """Elapsed, both directions with their rates, the handshake's age, the window that is nearer to its end."""
+    """Elapsed and counted, both directions with their rates, the handshake's age, the window that is nearer to its
+    end."""
     assert text(VIEW) == (
-        "fsn  203.0.113.1  1:02:05  ↓ 5.0 MiB  (2.0 KiB/s)  ↑ 1.0 MiB  (0 B/s)  "
+        "fsn  203.0.113.1  connected 1:02:05  counted 0:41:30  ↓ 5.0 MiB  (2.0 KiB/s)  ↑ 1.0 MiB  (0 B/s)  "
         "handshake 12s ago  ███░░░░░░░  1.0 KiB left"
     )
 
@@ -60,21 +67,58 @@ def test_letters_for_terminals_without_arrows() -> None:
 
 def test_what_is_not_there() -> None:
     """No handshake yet, no limits, no price: no word of bars or cost."""
-    unmetered = SESSION | {"quota_bytes_limit": 0, "quota_seconds_limit": 0}
-    found = text(replace(VIEW, traffic=replace(VIEW.traffic, handshake_age_s=None), session=unmetered))
+    found = text(replace(VIEW, traffic=replace(VIEW.traffic, handshake_age_s=None), session=UNLIMITED))
     assert found.endswith("no handshake yet")
 
 
 def test_before_the_first_answer() -> None:
     """Nothing of the session is known yet, and the line is a line."""
-    assert text(replace(VIEW, session={})).endswith("handshake 12s ago")
+    found = text(replace(VIEW, session={}))
+    assert found.startswith("fsn  203.0.113.1  1:02:05  ↓")
+    assert found.endswith("handshake 12s ago")
+
+
+def test_an_exit_that_tells_no_seconds() -> None:
+    """An older exit: the line and the receipt are as they were, without a counted time."""
+    assert "  1:02:05  ↓" in text(replace(VIEW, session=OLDER))
+    assert as_json(replace(VIEW, session=OLDER))["counted_seconds"] is None
+    found = dict(receipt(61.0, OLDER, NOTHING.plus(OLDER)))
+    assert (found["connected"], "counted" in found) == ("0:01:01", False)
+
+
+@pytest.mark.parametrize(("first", "second"), [(OLDER, SESSION), (SESSION, OLDER)])
+def test_a_time_that_is_known_of_some_sessions_is_not_shown(first: dict[str, int], second: dict[str, int]) -> None:
+    """The exit was upgraded between two sessions of the run: half of the time would look like all of it."""
+    assert NOTHING.plus(first).plus(second).seconds is None
+    assert NOTHING.plus(first).plus(second).plus(SESSION).seconds is None
+
+
+@pytest.mark.parametrize(
+    ("seconds", "short"),
+    [(0, "0s"), (59, "59s"), (60, "1m"), (2490, "41m"), (3725, "1h 2m"), (7200, "2h"), (358_200, "4d 3h")],
+)
+def test_a_short_counted_time_has_no_seconds_behind_minutes(seconds: int, short: str) -> None:
+    """Where the line is short, the time is the longest part that can be."""
+    counted = parts(replace(VIEW, session=SESSION | {"seconds": seconds}), UNICODE)[3]
+    assert counted.short == f"counted {short}"
 
 
 def test_the_cost_is_rounded_down_to_hundredths() -> None:
     """On paid: both legs together, rounded down to hundredths as a bill is."""
     assert "0.21 EUR" in text(replace(VIEW, session=SESSION | PAID))
-    assert total_cost(SESSION) is None
-    assert total_cost({**PAID, "cost_bytes_millicents": 100_000_000}) == "1000.20 EUR"
+    assert total_cost(NOTHING.plus(SESSION)) is None
+    assert total_cost(NOTHING.plus(SESSION | PAID | {"cost_bytes_millicents": 100_000_000})) == "1000.20 EUR"
+
+
+def test_the_cost_is_of_all_sessions_of_the_run() -> None:
+    """As the time and the bytes are; before the next session's first answer, too; of currencies, one each."""
+    twice = NOTHING.plus(SESSION | PAID).plus(SESSION | PAID)
+    assert (twice.seconds, total_cost(twice)) == (2 * 2490, "0.42 EUR")
+    assert total_cost(twice.plus(SESSION)) == "0.42 EUR"
+    assert total_cost(twice.plus(SESSION | PAID | {"cost_currency": "usd"})) == "0.42 EUR + 0.21 USD"
+    opened_again = text(replace(VIEW, session={}, earlier=twice))
+    assert "counted 1:23:00" in opened_again
+    assert opened_again.endswith("0.42 EUR")
 
 
 def test_the_api_is_away() -> None:
@@ -103,7 +147,8 @@ def test_a_narrow_line_keeps_time_and_figures() -> None:
     found = parts(VIEW, UNICODE)
     for width in range(20, 200):
         kept = fit(found, width)
-        assert [part.text[:7].rstrip("M ") for part in kept if part.weight == 0] == ["1:02:05", "↓ 5.0", "↑ 1.0"]
+        always = [part.text.removeprefix("connected ")[:7].rstrip("M ") for part in kept if part.weight == 0]
+        assert always == ["1:02:05", "↓ 5.0", "↑ 1.0"]
         whole = sum(len(part.text) + 2 for part in kept) - 2
         assert whole <= width or not any(part.weight for part in kept)
     assert fit(found, 200) == found
@@ -140,6 +185,20 @@ def test_eighty_columns_on_free() -> None:
     assert shown == "fsn  1:02:05  ↓ 5.0M  2.0K/s  ↑ 1.0M  0B/s  handshake 12s  █░░░░  1.0 KiB left"
 
 
+@pytest.mark.parametrize(
+    ("width", "session", "shown"),
+    [
+        (78, UNLIMITED | PAID, "1:02:05  counted 41m  ↓ 5.0M  2.0K/s  ↑ 1.0M  0B/s  handshake 12s  0.21 EUR"),
+        (78, SESSION | PAID, "1:02:05  ↓ 5.0M  2.0K/s  ↑ 1.0M  0B/s  handshake 12s  █░░░░  0.21 EUR"),
+        (98, SESSION, "fsn  1:02:05  counted 41m  ↓ 5.0M  2.0K/s  ↑ 1.0M  0B/s  handshake 12s  █░░░░  1.0 KiB left"),
+        (40, UNLIMITED | PAID, "1:02:05  ↓ 5.0M  ↑ 1.0M  0.21 EUR"),
+    ],
+)
+def test_where_the_counted_time_has_room(width: int, session: dict[str, int], shown: str) -> None:
+    """On 80 columns beside a cost, where no limit is shown; else from 100 columns on."""
+    assert "  ".join(part.text for part in fit(parts(replace(VIEW, session=session), UNICODE), width)) == shown
+
+
 def test_sizes_have_five_columns_at_most() -> None:
     """Five columns at most, and never 1024 of anything."""
     sizes = {
@@ -166,23 +225,42 @@ def test_json_has_the_apis_names() -> None:
     """Numbers, under the names that the API has for them; what is not known is null."""
     found = as_json(VIEW)
     assert found["event"] == "status"
-    assert (found["elapsed_seconds"], found["down_bytes"], found["down_bytes_per_second"]) == (3725, 5 * MIB, 2048)
+    assert (found["elapsed_seconds"], found["counted_seconds"]) == (3725, 2490)
+    assert (found["down_bytes"], found["down_bytes_per_second"]) == (5 * MIB, 2048)
     assert (found["handshake_age_seconds"], found["id"]) == (12, "ses_1")
     assert (found["quota_bytes_limit"], found["cost_time_millicents"], found["api_away"]) == (4096, None, None)
 
 
 def test_a_receipt_has_time_figures_and_cost() -> None:
     """How long and how much, and what it cost; the directions are the client's."""
-    found = receipt(61.0, SESSION | PAID | {"terminated_reason": "closed"})
+    session = SESSION | PAID | {"terminated_reason": "closed"}
+    found = receipt(2550.0, session, NOTHING.plus(session))
     assert dict(found) == {
         "session": "ses_1",
         "ended": "closed",
-        "connected": "0:01:01",
+        "connected": "0:42:30",
+        "counted": "0:41:30",
         "downloaded": "2.0 KiB",
         "uploaded": "1.0 KiB",
         "quota left": "1.0 KiB",
         "cost": "0.21 EUR",
     }
+
+
+def test_a_receipt_of_several_sessions_adds_them_up() -> None:
+    """It names the last one, and all figures are of all of them; with the cost, as their lines on the invoice."""
+    last = SESSION | PAID | {"id": "ses_3", "terminated_reason": "closed"}
+    found = dict(receipt(99_999.0, last, NOTHING.plus(SESSION | PAID).plus(SESSION | PAID).plus(last)))
+    assert (found["session"], found["counted"], found["cost"]) == ("ses_3, the last of 3", "2:04:30", "0.64 EUR")
+    assert (found["downloaded"], found["uploaded"]) == ("6.0 KiB", "3.0 KiB")
+
+
+def test_the_receipt_as_json_has_both_times() -> None:
+    """Beside the exit's answer for the last session: how long it was connected, and what counted of all sessions."""
+    out = io.StringIO()
+    JsonLines(out).receipt(2550.9, SESSION, NOTHING.plus(SESSION).plus(SESSION))
+    found = json.loads(out.getvalue())
+    assert (found["elapsed_seconds"], found["counted_seconds"], found["seconds"]) == (2550, 2 * 2490, 2490)
 
 
 @pytest.mark.parametrize(("encoding", "ending"), [("utf-8", "…"), ("ascii", "")])

@@ -68,12 +68,16 @@ def test_all_traffic_leaves_by_the_exit_until_ctrl_c_restores_the_machine(ground
         assert client.address_seen(WEB) == EXIT_IP
         assert client.address_seen(WEB6) == EXIT_IP6
         client.download(DOWNLOAD, "status")
-        terminal.await_text(r"test  203\.0\.113\.1  0:00:\d\d  ↓ \d\d\d\.\d KiB .*handshake \d+s ago  .*left")
+        terminal.await_text(
+            r"test  203\.0\.113\.1  connected 0:00:\d\d  counted \S+  ↓ \d{3}\.\d KiB .*handshake \d+s ago  .*left"
+        )
         terminal.press(CTRL_C)
         assert terminal.wait() == 0, terminal.text
         shown = "\n".join(terminal.shown())
     receipt = re.search(
-        r"session +(ses_\w+)\nended +closed\nconnected +0:00:\d\d\ndownloaded +(\S+ KiB)\nuploaded +(\S+ KiB)\n", shown
+        r"session +(ses_\w+)\nended +closed\nconnected +0:00:\d\d\ncounted +0:00:\d\d\n"
+        r"downloaded +(\S+ KiB)\nuploaded +(\S+ KiB)\n",
+        shown,
     )
     assert receipt, shown
     # What a slow machine sends again goes through the tunnel twice, and is counted twice.

@@ -67,6 +67,7 @@ PURE = (
     "config.foreign_variables",
     "config.reloadable",
     "client.api.responses",
+    "client.run_totals",
     "client.tunnel.device_config",
     "client.tunnel.wg_config",
     "client.ui.status_text",

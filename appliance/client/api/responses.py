@@ -27,7 +27,7 @@ COST = ("cost_time_millicents", "cost_bytes_millicents")
 # Members of answers that are used must have these types; those of SESSION_MORE may be missing.
 SESSION: Fields = {"id": str, "region": str, "public_ip": str, "bytes_in": int, "bytes_out": int}
 SESSION_MORE: Fields = {
-    **dict.fromkeys((*QUOTAS, *COST), int),
+    **dict.fromkeys((*QUOTAS, *COST, "seconds"), int),  # an older exit tells no seconds
     "cost_currency": Currency,
     "terminated_reason": str,
 }

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from typing import TextIO
 
     from appliance.client.api.responses import OpenedSession
+    from appliance.client.run_totals import RunTotals
     from appliance.client.ui.status_text import Glyphs, View
 
 ELLIPSIS = "…"  # what rich puts at the end of a truncated line
@@ -37,7 +38,8 @@ class Screen(Protocol):
 
     def remark(self, text: str) -> None: ...
 
-    def receipt(self, elapsed_s: float, session: Mapping[str, Any]) -> None: ...
+    def receipt(self, elapsed_s: float, session: Mapping[str, Any], total: RunTotals) -> None:
+        """Shows the last session's final figures, and the sums over the run's sessions."""
 
     def close(self) -> None: ...
 
@@ -87,8 +89,9 @@ class JsonLines:
     def remark(self, text: str) -> None:
         self._write({"event": "remark", "text": text})
 
-    def receipt(self, elapsed_s: float, session: Mapping[str, Any]) -> None:
-        self._write({"event": "receipt", "elapsed_seconds": int(elapsed_s), **session})
+    def receipt(self, elapsed_s: float, session: Mapping[str, Any], total: RunTotals) -> None:
+        times = {"elapsed_seconds": int(elapsed_s), "counted_seconds": total.seconds}
+        self._write({"event": "receipt", **times, **session})
 
     def close(self) -> None: ...
 
@@ -119,8 +122,8 @@ class PlainLines:
     def remark(self, text: str) -> None:
         self._err.write(text)
 
-    def receipt(self, elapsed_s: float, session: Mapping[str, Any]) -> None:
-        fields = status_text.receipt(elapsed_s, session)
+    def receipt(self, elapsed_s: float, session: Mapping[str, Any], total: RunTotals) -> None:
+        fields = status_text.receipt(elapsed_s, session, total)
         width = max(len(name) for name, _ in fields)
         for name, value in fields:
             self._out.write(f"{name:<{width}}  {value}")
@@ -155,10 +158,10 @@ class Terminal:
     def remark(self, text: str) -> None:
         self._print(text, "yellow")
 
-    def receipt(self, elapsed_s: float, session: Mapping[str, Any]) -> None:
+    def receipt(self, elapsed_s: float, session: Mapping[str, Any], total: RunTotals) -> None:
         from rich.text import Text
 
-        fields = status_text.receipt(elapsed_s, session)
+        fields = status_text.receipt(elapsed_s, session, total)
         width = max(len(name) for name, _ in fields)
         for name, value in fields:
             text = Text.assemble((f"{name:<{width}}", "dim"), SEPARATOR, printable(value, self._file.encoding))

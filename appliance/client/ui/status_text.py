@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from appliance.client.api.responses import COST, QUOTAS
-from appliance.client.humanize import clock_time, long_span, price, short_size, size, span
+from appliance.client.humanize import brief_span, clock_time, long_span, price, short_size, size, span
+from appliance.client.run_totals import RunTotals
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 BAR, SHORT_BAR = 10, 5
-WRITTEN_SHORT = 5  # parts of more weight are dropped before the others are shortened
+WRITTEN_SHORT = 6  # parts of more weight are dropped before the others are shortened
 SEPARATOR = "  "  # between the parts of the line
 STALE_HANDSHAKE_S = 180  # a live tunnel has a handshake at least every 3 minutes (REJECT_AFTER_TIME)
 
@@ -43,7 +44,7 @@ class Traffic:
 @dataclass(frozen=True, slots=True)
 class View:
     """Holds the status to show. `session`: the API's last answer. `away`: why the API has not answered since; empty if
-    it has."""
+    it has. `earlier`: of the run's sessions before this one."""
 
     id: str
     region: str
@@ -52,6 +53,11 @@ class View:
     traffic: Traffic
     session: Mapping[str, Any]
     away: str = ""
+    earlier: RunTotals = field(default_factory=RunTotals)
+
+    @property
+    def total(self) -> RunTotals:
+        return self.earlier.plus(self.session)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,11 +85,11 @@ def rates(earlier: tuple[float, int, int] | None, now: tuple[float, int, int]) -
 
 def parts(view: View, glyphs: Glyphs) -> list[Part]:
     """Returns the whole line's parts, from left to right."""
-    traffic = view.traffic
+    traffic, total = view.traffic, view.total
     shown = [
         Part(view.region, "bold", weight=5),
-        Part(view.public_ip, weight=6),
-        Part(clock_time(int(view.elapsed_s))),
+        Part(view.public_ip, weight=7),
+        *_times(int(view.elapsed_s), total),
         Part(f"{glyphs.down} {size(traffic.down)}", "green", short=f"{glyphs.down} {short_size(traffic.down)}"),
         _rate(traffic.down_rate),
         Part(f"{glyphs.up} {size(traffic.up)}", "cyan", short=f"{glyphs.up} {short_size(traffic.up)}"),
@@ -97,7 +103,7 @@ def parts(view: View, glyphs: Glyphs) -> list[Part]:
             Part(_bar(left.share, BAR, glyphs), style, weight=2, short=_bar(left.share, SHORT_BAR, glyphs)),
             Part(f"{left.amount} left", style, weight=4),
         ]
-    cost = total_cost(view.session)
+    cost = total_cost(total)
     if cost is not None:
         shown.append(Part(cost, "magenta", weight=1))
     if view.away:
@@ -138,6 +144,7 @@ def as_json(view: View) -> dict[str, Any]:
         "region": view.region,
         "public_ip": view.public_ip,
         "elapsed_seconds": int(view.elapsed_s),
+        "counted_seconds": view.total.seconds,
         "down_bytes": traffic.down,
         "up_bytes": traffic.up,
         "down_bytes_per_second": int(traffic.down_rate),
@@ -148,19 +155,24 @@ def as_json(view: View) -> dict[str, Any]:
     }
 
 
-def receipt(elapsed_s: float, session: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Returns the receipt's (name, value) lines. `session`: the final figures, as DELETE returns them."""
+def receipt(elapsed_s: float, session: Mapping[str, Any], total: RunTotals) -> list[tuple[str, str]]:
+    """Returns the receipt's (name, value) lines.
+
+    `session`: the last one's final figures, as DELETE returns them. `total`: of all sessions of the run, with this one.
+    """
+    which = str(session["id"])
     fields = [
-        ("session", str(session["id"])),
+        ("session", which if total.sessions == 1 else f"{which}, the last of {total.sessions}"),
         ("ended", str(session.get("terminated_reason", "not yet"))),
         ("connected", clock_time(int(elapsed_s))),
-        ("downloaded", size(session["bytes_out"])),
-        ("uploaded", size(session["bytes_in"])),
+        *([] if total.seconds is None else [("counted", clock_time(total.seconds))]),
+        ("downloaded", size(total.bytes_out)),
+        ("uploaded", size(total.bytes_in)),
     ]
     left = quota_left(session)
     if left is not None:
         fields.append(("quota left", left.amount))
-    cost = total_cost(session)
+    cost = total_cost(total)
     if cost is not None:
         fields.append(("cost", cost))
     return fields
@@ -185,10 +197,24 @@ def quota_left(session: Mapping[str, Any]) -> Left | None:
     return min(windows, key=lambda left: left.share, default=None)
 
 
-def total_cost(session: Mapping[str, Any]) -> str | None:
-    if any(name not in session for name in COST):
-        return None
-    return price(sum(session[name] for name in COST), str(session.get("cost_currency", "")))
+def total_cost(total: RunTotals) -> str | None:
+    """Returns what the sessions cost; None: no price is configured."""
+    return " + ".join(price(amount, currency) for currency, amount in total.millicents.items()) or None
+
+
+def _times(elapsed_s: int, total: RunTotals) -> list[Part]:
+    """Returns for how long the run is connected, and the time of it that the exit counts, which is what is paid for."""
+    if total.seconds is None:
+        return [Part(clock_time(elapsed_s))]
+    minutes = total.seconds if total.seconds < 60 else total.seconds // 60 * 60
+    return [
+        Part(f"connected {clock_time(elapsed_s)}", short=clock_time(elapsed_s)),
+        Part(
+            f"counted {clock_time(total.seconds)}",
+            weight=3 if total.millicents else WRITTEN_SHORT,
+            short=f"counted {brief_span(minutes)}",
+        ),
+    ]
 
 
 def _rate(bytes_per_s: float) -> Part:

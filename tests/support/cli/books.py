@@ -12,7 +12,7 @@ from msgspec import structs
 from appliance.domain import accounting
 from appliance.domain.accounting import Reading
 from appliance.domain.charges import Amount
-from appliance.domain.clock import Moment
+from appliance.domain.clock import HostClock, Moment
 from appliance.domain.entities import Reason, State
 from appliance.domain.pricing import Rates
 from appliance.domain.tiers import Tier
@@ -22,6 +22,7 @@ from tests.support.unit.a_session import A_SESSION
 
 if TYPE_CHECKING:
     import aiosqlite
+    import pytest
 
     from tests.support.cli.command_line import CommandLine, Done
 
@@ -129,8 +130,12 @@ class Books:
             assert db.execute(sql, {"id": session_id}).rowcount == 1, sql
 
 
-def november(wga: CommandLine) -> Books:
-    """Three sessions of ada's: a short one, one of 21 minutes across the end of November, and one that runs."""
+def november(wga: CommandLine, monkeypatch: pytest.MonkeyPatch) -> Books:
+    """Three sessions of ada's: a short one, one of 21 minutes across the end of November, and one that runs.
+
+    By the clock, November is not over.
+    """
+    monkeypatch.setattr(HostClock, "now", lambda _: Moment(ms("2026-11-30T23:59:59Z"), 0, "another"))
     wga.do("account", "create", "ada", "--tier", "paid")
     books = Books(wga)
     short = books.session("2026-11-24T10:00:00Z")
@@ -152,5 +157,6 @@ ses_000000000000000000000002  2026-11-24T10:00:00Z  2026-11-24T10:01:01Z  61    
 ses_000000000000000000000004  2026-11-30T12:00:00Z  running               0        0           0.00000  0.00000  eur
 ses_000000000000000000000003  2026-11-30T23:49:30Z  2026-12-01T00:00:00Z  630      1610612736  0.10500  0.07500  eur
 total                                                                     691      1610612737  0.11516  0.07500  eur
+SECONDS: in which the tunnel could carry, of the time from START to END
 to pay: 0.19016 eur
 """  # noqa: E501 (as it is printed)

@@ -42,6 +42,7 @@ SESSION = {
     "public_ip": "203.0.113.1",
     "bytes_in": 1024,
     "bytes_out": 2048,
+    "seconds": 2490,
     "quota_bytes_used": 3072,
     "quota_bytes_limit": 4096,
     "quota_seconds_used": 60,
