@@ -23,21 +23,19 @@ class Span(NamedTuple):
     until_ms: int
 
 
-def shaken_between(told_ms: int, before: Moment, now: Moment) -> Span:
+def shaken_between(told_ms: int, before: Moment, now: Moment, after_ms: int = 0) -> Span:
     """Returns the first and the last instant (CLOCK_BOOTTIME) at which a handshake can have been.
 
     It was after `before`, and not after `now`. `told_ms` is when it was by the wall clock, which may have been set
     meanwhile: counted back from the end and on from the beginning, it then gives two instants, or impossible ones.
-    Where nothing is known of this boot, it was at any time of it.
+    If `before` is of another boot, there is one instant, which proves nothing. `after_ms`: it was after that as well.
     """
     if before.boot_id != now.boot_id:
-        return Span(0, now.boot_ms)
-    instants = (
-        now.boot_ms - (now.wall_ms - told_ms),
-        before.boot_ms + (told_ms - before.wall_ms),
-    )
-    if not all(before.boot_ms <= at_ms <= now.boot_ms for at_ms in instants):
-        return Span(before.boot_ms, now.boot_ms)
+        return Span(min(after_ms, now.boot_ms), now.boot_ms)
+    first_ms = min(max(before.boot_ms, after_ms), now.boot_ms)
+    instants = (now.boot_ms - (now.wall_ms - told_ms), before.boot_ms + (told_ms - before.wall_ms))
+    if not all(first_ms <= at_ms <= now.boot_ms for at_ms in instants):
+        return Span(first_ms, now.boot_ms)
     return Span(min(instants), max(instants))
 
 

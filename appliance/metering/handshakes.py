@@ -51,7 +51,8 @@ class Handshakes:
             known = Shaken(session.id, 0)
         if known.seen_ns != seen_ns:
             by_kernel = Moment(now.wall_ms + ahead_ms, now.boot_ms, now.boot_id)
-            was = carrying.shaken_between(seen_ns // 1_000_000, before, by_kernel)
+            counted_ms = session.counted_until_ms if session.counted_boot_id == now.boot_id else 0
+            was = carrying.shaken_between(seen_ns // 1_000_000, before, by_kernel, counted_ms)
             span = Span(now.boot_ms if self._looked else was.until_ms, was.from_ms + self._reject_after_ms)
             known = Shaken(session.id, seen_ns, carrying.extended(known.spans, span))
             self._found[session.public_key] = known

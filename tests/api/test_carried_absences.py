@@ -63,6 +63,7 @@ async def test_the_first_handshake_while_away(exit_: ExitUnderTest) -> None:
     """A session that is first used while the process is away counts from that handshake, and not from its creation."""
     ada, (text, raw) = await exit_.client(), new_key()
     session = (await ada.open(client_public_key=text))["id"]
+    await exit_.tick()
     await be_away(exit_, HOUR, raw, HOUR - 100)
     assert await billed(ada, session) == [100]
 
