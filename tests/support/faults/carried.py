@@ -45,7 +45,11 @@ class Carried:
             return
         began = next((shake.from_ms for shake in self._true[key] if shake.seen_ns == seen_ns), None)
         if began is not None:
-            began = min(began, max(beat_at, self._host.booted_at)) if self._host.stepped else began
+            booted_at = self._host.booted_at
+            if beat_at <= max(0, booted_at):
+                began = booted_at  # no heartbeat of this boot proves anything
+            elif self._host.stepped:
+                began = min(began, beat_at)
             known.append(Shake(seen_ns, self._host.ran_ms, began + self._reject_after_ms))
 
     def not_shown(self, key: bytes, beat_at: int) -> None:
