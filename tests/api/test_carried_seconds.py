@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from appliance.domain.tiers import Tier
@@ -120,6 +122,26 @@ async def test_a_replacement_of_one_that_sleeps(exit_: ExitUnderTest) -> None:
     await exit_.shake(raw)
     await exit_.tick(after=5)
     assert await billed(ada, old, new) == [180, 5]
+
+
+@on_exit(TERMS, reject_after_ms=REJECT_AFTER_MS)
+async def test_asked_for_again_with_its_key(exit_: ExitUnderTest) -> None:
+    """A session of the same key after one that was closed has a new peer: no time passes before it shakes hands."""
+    ada, (text, raw) = await exit_.client(), new_key()
+    old = (await ada.connect(client_public_key=text))["id"]
+    await look(exit_, 20)
+    closing, opening = await asyncio.gather(ada.delete(old), ada.post(client_public_key=text))
+    assert (closing.status_code, opening.status_code) == (200, 201)
+    new = opening.json()["id"]
+    await exit_.tick(after=50)
+    known = exit_.tunnel.peers[raw].last_handshake_ns
+    if known:  # the request came before the other was closed, and has the tunnel
+        assert await billed(ada, old, new) == [20, 50]
+        return
+    assert await billed(ada, old, new) == [20, 0]
+    await exit_.shake(raw)
+    await exit_.tick(after=7)
+    assert await billed(ada, old, new) == [20, 7]
 
 
 @on_exit(TERMS, reject_after_ms=REJECT_AFTER_MS)
