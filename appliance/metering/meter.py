@@ -173,7 +173,7 @@ class Meter:
         begun = {a.id: self._spending.opened(a, now.wall_ms) for a in ahead}
         moved = self._moved_in(dump)
         every = {s.public_key: moved.get(s.public_key) for s in ordered}
-        readings = list(self._readings(every, every, dump, now, until.sessions))
+        readings = sorted(self._readings(every, every, dump, now, until.sessions), key=lambda r: r.start_ms)
         since = self._spending.spend(readings, {**until.accounts, **begun})
         return Count([*until.readings, *readings], {**until.sessions, **since.sessions}, since.accounts)
 

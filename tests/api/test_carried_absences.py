@@ -10,6 +10,7 @@ from tests.support.api.carried import HOUR, REJECT_AFTER_MS, TERMS, be_away, bil
 from tests.support.api.exit_under_test import Client, ExitUnderTest, new_key, on_exit
 
 AWAY = 10 * HOUR
+SHORT_WINDOWS = TERMS.replace('"20d"', '"1m"')
 REPEATED = partial(pytest.param, marks=pytest.mark.long)
 
 
@@ -139,3 +140,21 @@ async def seconds_of(client: Client, session_id: str) -> int:
     assert status["quota_seconds_used"] == status["seconds"]
     seconds: int = status["seconds"]
     return seconds
+
+
+@pytest.mark.parametrize("set_by", [0, 2])
+@on_exit(f'{SHORT_WINDOWS}[meter]\ninterval = "10m"\n', reject_after_ms=3000)
+async def test_windows_are_in_the_order_of_what_was_used(exit_: ExitUnderTest, *, set_by: int) -> None:
+    """Several spans of two sessions are counted at once, in the order in which they were, also where the clock was set:
+    the last one opens the window that is shown."""
+    ada = await exit_.client()
+    one, other = [exit_.key_of((await ada.connect())["id"]) for _ in range(2)]
+    await exit_.tick(after=HOUR)
+    for shakes in (one, other, None, None, one):
+        exit_.clock.advance(15)
+        await (exit_.parts.ticker.tick(whole=False) if shakes is None else exit_.shake(shakes))
+    exit_.clock.advance(5)
+    exit_.clock.step(set_by)
+    await exit_.tick()
+    assert (await ada.get("/v1/usage")).json()["session_seconds"] == 3
+    assert exit_.rows("SELECT sum(counted_ms) FROM peers") == [(15_000,)]
