@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 
 
 def reject_after_ms(environ: Mapping[str, str]) -> int:
-    """Returns the time in ms, and warns of one that is not WireGuard's. Raises ConfigError for an impossible one."""
+    """Returns the time in ms, and warns that it is set. Raises ConfigError for an impossible one."""
     text = environ.get(VARIABLE)
     if text is None:
         return REJECT_AFTER_MS
@@ -26,5 +26,5 @@ def reject_after_ms(environ: Mapping[str, str]) -> int:
     seconds = int(text) if re.fullmatch(r"[0-9]{1,3}", text, re.ASCII) else 0
     if not 1 <= seconds <= most:
         raise ConfigError(f"{VARIABLE} = {text!r}: must be a whole number of seconds, 1 to {most}")
-    log.warning("%s is set: a handshake counts for %d s instead of %d; this is for tests only", VARIABLE, seconds, most)
+    log.warning("%s is set: a handshake counts for %d s; this is for tests only", VARIABLE, seconds)
     return seconds * 1000

@@ -126,7 +126,7 @@ class Ticker:
     async def settle(self, tiers: Mapping[str, TierLimits] | None) -> None:
         """Counts, before these tiers are taken over, what their windows must not count; None: unknown ones.
 
-        Does not raise: without that, time since the last sweep counts into the new windows.
+        Does not raise: without that, what was not counted yet counts into the new windows.
         """
         async with self._exit_lock:
             try:
