@@ -122,8 +122,3 @@ def decide(now: Circumstances) -> Condition:
     if 0 < now.live_limit <= now.live:
         return Condition(DeviceState.HELD, HeldReason.LIVE_SESSION_LIMIT)
     return IDLE
-
-
-def may_add(count: int, most: int | None) -> bool:
-    """Tells whether an account with so many devices may have one more. `most`: its `max_devices`; None: it has none."""
-    return most is not None and (most == 0 or count < most)

@@ -92,15 +92,6 @@ def test_a_device_that_may_connect_has_a_peer() -> None:
     assert conditions == {state: state in ("idle", "connected") for state in DeviceState}
 
 
-@pytest.mark.parametrize(
-    ("count", "most", "may"),
-    [(0, None, False), (0, 0, True), (10**6, 0, True), (0, 3, True), (2, 3, True), (3, 3, False), (9, 3, False)],
-)
-def test_an_account_has_so_many_devices(count: int, most: int | None, may: bool) -> None:
-    """0 is any number; without a number there are none."""
-    assert device.may_add(count, most) is may
-
-
 def test_a_file_is_stale_once_the_exit_has_moved() -> None:
     """A file is stale in what it says that is no longer so."""
     assert A_DEVICE.stale("192.0.2.1:51820") == ()
