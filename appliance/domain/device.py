@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from msgspec import Struct
 
@@ -62,7 +62,7 @@ class Device(Struct, frozen=True, gc=False):
     handshake_seen_ns: int = 0
     baseline: Baseline | None = None
 
-    def stale(self, endpoint: str) -> tuple[str, ...]:
+    def stale(self, endpoint: str) -> tuple[Literal["endpoint"], ...]:
         """Returns what its file says that is no longer so. `endpoint`: what a file made now would say."""
         return () if self.endpoint == endpoint else ("endpoint",)
 
