@@ -241,6 +241,12 @@ class TierSettings:
     seconds_window: Annotated[int, Key(duration("1s"), ("24h", "24h", "24h"), "opens at the first use")]
     max_session: Annotated[int, Key(duration("1s", "30d"), ("30d", "30d", "30d"), "hard cutoff; 30d at most")]
     max_live_sessions: Annotated[int, Key(integer(), (2, 5, 0), "0: unlimited")]
+    max_devices: Annotated[
+        int | None,
+        Key(
+            unless("none", integer(), "no devices"), ("none", 3, 0), 'peers that stay; 0: unlimited; "none": no devices'
+        ),
+    ]
     requests_per_minute: Annotated[int, Key(integer(1), (60, 120, 600), "per token")]
     idle_timeout: Annotated[
         int, Key(duration(), ("5m", "5m", "5m"), "without a new handshake; they come every 2m at best; 0: never")

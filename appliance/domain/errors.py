@@ -8,8 +8,12 @@
         InvalidRequest
             InvalidJson
         LiveSessionLimitReached
+        DeviceLimitReached
         QuotaExceeded
         SessionNotFound
+        DeviceNotFound
+        DeviceNameTaken
+        KeyInUse
         Unavailable
             NoActiveNodes
             NoActiveNodeInRegion
@@ -83,6 +87,11 @@ class LiveSessionLimitReached(ApplianceError):
         super().__init__("live session limit reached")
 
 
+class DeviceLimitReached(ApplianceError):
+    def __init__(self) -> None:
+        super().__init__("device limit reached")
+
+
 class QuotaExceeded(ApplianceError):
     """Raised if the account has used up a window. `tier`: the account's; `quota`: how much it used, and until when."""
 
@@ -97,6 +106,25 @@ class SessionNotFound(ApplianceError):
 
     def __init__(self) -> None:
         super().__init__("session not found")
+
+
+class DeviceNotFound(ApplianceError):
+    """Raised if the id is unknown, another account's, or of a device that was removed: the caller cannot tell which."""
+
+    def __init__(self) -> None:
+        super().__init__("device not found")
+
+
+class DeviceNameTaken(ApplianceError):
+    def __init__(self) -> None:
+        super().__init__("device name taken")
+
+
+class KeyInUse(ApplianceError):
+    """Raised if a device of the same account has the key, or, where a device is to get it, a live session has."""
+
+    def __init__(self) -> None:
+        super().__init__("key in use")
 
 
 class Unavailable(ApplianceError):

@@ -6,6 +6,7 @@ import hashlib
 import secrets
 
 SESSION_PREFIX = "ses_"
+DEVICE_PREFIX = "dev_"
 TOKEN_ID_PREFIX = "tok_"  # noqa: S105 (as below)
 LAST_CHARACTER = "\U0010ffff"  # SQLite compares text as UTF-8: nothing that follows a start comes after start + this
 TOKEN_PREFIX = "wga_"  # noqa: S105 (a prefix, not a secret)
@@ -14,6 +15,10 @@ TEMPORARY_PREFIX = "acc_selftest_"  # no account_id() begins like this: what fol
 
 def session_id() -> str:
     return SESSION_PREFIX + secrets.token_hex(12)  # 96 bits
+
+
+def device_id() -> str:
+    return DEVICE_PREFIX + secrets.token_hex(12)  # 96 bits
 
 
 def account_id() -> str:

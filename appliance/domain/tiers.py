@@ -13,7 +13,9 @@ class Tier(StrEnum):
 
 
 class TierLimits(Protocol):
-    """States a tier's limits: sizes in bytes, durations in seconds; a limit of 0 means unlimited."""
+    """States a tier's limits: sizes in bytes, durations in seconds; a limit of 0 means unlimited.
+
+    `max_devices` None: no devices."""
 
     @property
     def bytes_limit(self) -> int: ...
@@ -27,5 +29,7 @@ class TierLimits(Protocol):
     def max_session(self) -> int: ...
     @property
     def max_live_sessions(self) -> int: ...
+    @property
+    def max_devices(self) -> int | None: ...
     @property
     def idle_timeout(self) -> int: ...

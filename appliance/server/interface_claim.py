@@ -11,13 +11,13 @@ from appliance.network.wireguard.wireguard_go import START_TIMEOUT_S
 
 if TYPE_CHECKING:
     from appliance.network.exit_node import Exit
-    from appliance.network.wireguard.tunnel import Device
+    from appliance.network.wireguard.tunnel import TunnelDevice
     from appliance.store.server_keys import ServerKeys
 
 SETTING_UP_S = 2.0  # what another program gets to set up an interface that it has made
 
 
-def claim(device: Device, exit_: Exit, server_keys: ServerKeys, *, own_unit: bool) -> OwnedDevice:
+def claim(device: TunnelDevice, exit_: Exit, server_keys: ServerKeys, *, own_unit: bool) -> OwnedDevice:
     """Returns the device, guarded. Blocks. Raises HostError if the interface is not ours.
 
     `own_unit`: a systemd unit of ours makes the interface.

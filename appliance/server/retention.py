@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from appliance.domain.errors import StoreUnavailable
 from appliance.server.supervisor import wait
 from appliance.store import free_pages
+from appliance.store.queries import devices
 from appliance.store.queries import retention as rows
 
 if TYPE_CHECKING:
@@ -33,12 +34,14 @@ PAUSE_S = 0.01  # the shortest between two pieces
 
 # Each holds the store's write lock for some milliseconds.
 SESSIONS_A_PIECE = 50
+DEVICES_A_PIECE = 50
 LINES_A_PIECE = 25  # with up to 31 daily totals each
 PAGES_A_PIECE = 50
 
 
 class Retention:
-    """Deletes ended sessions after `meter.retention`, invoices after `pricing.keep`; keeps no state of its own.
+    """Deletes ended sessions after `meter.retention`, and removed devices with the last of theirs; invoices after
+    `pricing.keep`. Keeps no state of its own.
 
     What a stop or a crash leaves undone is still due at the next start.
     """
@@ -81,6 +84,7 @@ class Retention:
         now = self._clock.now().wall_ms
         if self._retention_s:
             await self._delete_sessions(now - self._retention_s * 1000, stopping)
+            await self._forget_devices(now - self._retention_s * 1000, stopping)
         if self._terms.keep:
             await self._delete_invoiced(now - self._terms.keep * 1000, stopping)
         await self._give_back(stopping)
@@ -94,6 +98,19 @@ class Retention:
 
             async def piece(db: aiosqlite.Connection, due: list[str] = due) -> None:
                 await rows.delete_sessions(db, due)
+
+            await self._write(piece, stopping)
+
+    async def _forget_devices(self, before: int, stopping: asyncio.Event) -> None:
+        """Deletes the rows of removed devices whose last session has gone."""
+        while not stopping.is_set():
+            async with self._store.read() as db:
+                due = await devices.removed_before(db, before, DEVICES_A_PIECE)
+            if not due:
+                return
+
+            async def piece(db: aiosqlite.Connection, due: list[str] = due) -> None:
+                await devices.forget(db, due)
 
             await self._write(piece, stopping)
 

@@ -79,6 +79,32 @@ async def test_an_ended_session_answers_until_its_retention(exit_: ExitUnderTest
 
 
 @on_exit(f'[meter]\nretention = "90d"\n{UNHURRIED}')
+async def test_a_removed_device_goes_with_its_last_session(exit_: ExitUnderTest) -> None:
+    """What a session names is there for as long as the session is, and goes in the same sweep; other devices stay."""
+    _, first = await ended(exit_, "ada", Tier.FREE)
+    _, last = await ended(exit_, "bob", Tier.FREE)
+    for number, session_id in enumerate((first, last, last), start=1):
+        await exit_.admin(
+            """
+            INSERT INTO devices (id, account_id, name, name_key, region, public_key, address_offset, ipv6, created_at,
+                removed_at, endpoint)
+            SELECT 'dev_' || ?1, account_id, 'phone', 'phone', region, public_key, 7, 1, created_at,
+                iif(?1 = 3, NULL, terminated_at), '' FROM sessions WHERE id = ?2
+            """,
+            number,
+            session_id,
+        )
+    await exit_.admin("UPDATE sessions SET device_id = 'dev_1'")
+    await exit_.admin("UPDATE sessions SET device_id = 'dev_2' WHERE id = ?", last)
+    await sweep(exit_, after=90 * DAY - 10)
+    assert exit_.rows("SELECT id FROM devices ORDER BY id") == [("dev_1",), ("dev_2",), ("dev_3",)]
+    await sweep(exit_, after=1)
+    assert exit_.rows("SELECT id FROM devices ORDER BY id") == [("dev_2",), ("dev_3",)]
+    await sweep(exit_, after=10)
+    assert exit_.rows("SELECT id FROM devices") == [("dev_3",)]
+
+
+@on_exit(f'[meter]\nretention = "90d"\n{UNHURRIED}')
 async def test_a_tick_deletes_nothing(exit_: ExitUnderTest) -> None:
     """What is due waits for the task in the background, however many ticks there are."""
     _, session_id = await ended(exit_, "ada", Tier.FREE)

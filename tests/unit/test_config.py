@@ -90,9 +90,9 @@ DEFAULTS: Mapping[str, object] = {
 } | {
     f"tiers.{tier}.{name}": value
     for tier, values in {
-        "anonymous": (GIB, 7 * DAY, 1800, DAY, 30 * DAY, 2, 60, 300),
-        "free": (5 * GIB, 7 * DAY, 7200, DAY, 30 * DAY, 5, 120, 300),
-        "paid": (0, 7 * DAY, 0, DAY, 30 * DAY, 0, 600, 300),
+        "anonymous": (GIB, 7 * DAY, 1800, DAY, 30 * DAY, 2, None, 60, 300),
+        "free": (5 * GIB, 7 * DAY, 7200, DAY, 30 * DAY, 5, 3, 120, 300),
+        "paid": (0, 7 * DAY, 0, DAY, 30 * DAY, 0, 0, 600, 300),
     }.items()
     for name, value in zip(
         (
@@ -102,6 +102,7 @@ DEFAULTS: Mapping[str, object] = {
             "seconds_window",
             "max_session",
             "max_live_sessions",
+            "max_devices",
             "requests_per_minute",
             "idle_timeout",
         ),
@@ -316,6 +317,8 @@ def test_a_tier_keeps_the_defaults_it_does_not_state() -> None:
 OVERRIDES: list[tuple[str, str, str, object]] = [
     ("WG_APPLIANCE_TIERS_FREE_BYTES_LIMIT", "2 GiB", "tiers.free.bytes_limit", 2 * GIB),
     ("WG_APPLIANCE_TIERS_FREE_BYTES_LIMIT", "2048", "tiers.free.bytes_limit", 2048),
+    ("WG_APPLIANCE_TIERS_FREE_MAX_DEVICES", "none", "tiers.free.max_devices", None),
+    ("WG_APPLIANCE_TIERS_ANONYMOUS_MAX_DEVICES", "1", "tiers.anonymous.max_devices", 1),
     ("WG_APPLIANCE_WIREGUARD_LISTEN_PORT", "500", "wireguard.listen_port", 500),
     ("WG_APPLIANCE_WIREGUARD_SUBNET6", "", "wireguard.subnet6", None),
     (
@@ -353,6 +356,7 @@ def test_the_environment_comes_before_the_file(name: str, text: str, key: str, v
         ("WG_APPLIANCE_EGRESS_BLOCK_SMTP", "1", "egress.block_smtp"),
         ("WG_APPLIANCE_WIREGUARD_DNS", "9.9.9.9 1.1.1.1", "wireguard.dns"),
         ("WG_APPLIANCE_NODE_NAME", "caf\udce9", "node.name"),
+        ("WG_APPLIANCE_TIERS_FREE_MAX_DEVICES", "many", "tiers.free.max_devices"),
     ],
 )
 def test_a_bad_variable_is_refused_by_name(name: str, text: str, key: str) -> None:

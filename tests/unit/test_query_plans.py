@@ -14,7 +14,7 @@ from appliance.domain.charges import Amount
 from appliance.domain.clock import Moment
 from appliance.domain.entities import Reason
 from appliance.store.database import Store
-from appliance.store.queries import accounts, invoices, peers, retention, session_list, sessions, tokens
+from appliance.store.queries import accounts, devices, invoices, peers, retention, session_list, sessions, tokens
 from tests.support.unit.a_session import A_SESSION
 
 if TYPE_CHECKING:
@@ -23,14 +23,23 @@ if TYPE_CHECKING:
 
     import aiosqlite
 
+    from appliance.domain.device import Device
     from appliance.domain.entities import Baseline
 
     Query = Callable[[aiosqlite.Connection], Awaitable[object]]
 
 
+async def every_device(db: aiosqlite.Connection) -> list[Device]:
+    return [found async for found in devices.each(db)]
+
+
 async def every_baseline(db: aiosqlite.Connection) -> list[tuple[bytes, Baseline]]:
     return [found async for found in peers.baselines(db)]
 
+
+A_DEVICE = "SEARCH devices USING INDEX sqlite_autoindex_devices_1 (id=?)"
+ITS_ACCOUNT = "SEARCH a USING INDEX sqlite_autoindex_accounts_1 (id=?)"
+SESSIONS_OF_IT = "SEARCH s USING COVERING INDEX sessions_by_device (device_id=?)"
 
 # Each with what SQLite is to read: a range of an index, or an index that has unfinished sessions alone.
 QUERIES: dict[str, tuple[Query, set[str]]] = {
@@ -219,6 +228,55 @@ QUERIES: dict[str, tuple[Query, set[str]]] = {
         lambda db: peers.forget_baselines(db, [2]),
         {"SEARCH peers USING INTEGER PRIMARY KEY (rowid=?)"},
     ),
+    "a device": (
+        lambda db: devices.by_id(db, "acc_1", "dev_1"),
+        {"SEARCH d USING INDEX sqlite_autoindex_devices_1 (id=?)", ITS_ACCOUNT},
+    ),
+    "a device of a name": (
+        lambda db: devices.by_name(db, "acc_1", "phone"),
+        {"SEARCH d USING INDEX devices_by_name (account_id=? AND name_key=?)", ITS_ACCOUNT},
+    ),
+    "a device of a key": (
+        lambda db: devices.by_key(db, bytes(32)),
+        {"SEARCH d USING INDEX devices_by_key (public_key=?)", ITS_ACCOUNT},
+    ),
+    "an account's page of devices": (
+        lambda db: devices.page(db, "acc_1", 5, "dev_1"),
+        {
+            "SEARCH d USING INDEX devices_by_account (account_id=? AND number<?)",
+            "SEARCH devices USING COVERING INDEX sqlite_autoindex_devices_1 (id=?)",
+            ITS_ACCOUNT,
+        },
+    ),
+    "all devices": (every_device, {"SCAN d USING INDEX devices_by_address", ITS_ACCOUNT}),
+    "how many devices an account has": (
+        lambda db: devices.count_of(db, "acc_1"),
+        {"SEARCH devices USING INDEX devices_by_account (account_id=?)"},
+    ),
+    "how many devices there are": (devices.count, {"SCAN devices USING INDEX devices_by_address"}),
+    "the addresses of devices": (devices.places, {"SCAN devices USING INDEX devices_by_address"}),
+    "another name of a device": (lambda db: devices.rename(db, "dev_1", "phone"), {A_DEVICE}),
+    "a pause of a device": (lambda db: devices.pause(db, "dev_1", paused=True), {A_DEVICE}),
+    "another key of a device": (lambda db: devices.rotate(db, "dev_1", bytes(32), ""), {A_DEVICE}),
+    "forgetting what was seen of devices": (lambda db: devices.forget_baselines(db, ["dev_1"]), {A_DEVICE}),
+    "adding ended sessions to their devices": (
+        lambda db: devices.add_ended(db, ["ses_1"]),
+        {
+            A_DEVICE,
+            "SEARCH s USING INDEX sqlite_autoindex_sessions_1 (id=?)",
+            "SEARCH p USING INTEGER PRIMARY KEY (rowid=?) LEFT-JOIN",
+        },
+    ),
+    "removing devices": (lambda db: devices.remove(db, ["dev_1"], 7), {A_DEVICE, SESSIONS_OF_IT}),
+    "removing an account's devices": (
+        lambda db: devices.remove_of(db, "acc_1", 7),
+        {"SEARCH devices USING INDEX devices_by_account (account_id=?)", A_DEVICE, SESSIONS_OF_IT},
+    ),
+    "removed devices that are due": (
+        lambda db: devices.removed_before(db, 7, 5),
+        {"SEARCH devices USING INDEX devices_by_removal (removed_at<?)", SESSIONS_OF_IT},
+    ),
+    "forgetting removed devices": (lambda db: devices.forget(db, ["dev_1"]), {A_DEVICE, SESSIONS_OF_IT}),
     "accounts with unfinished sessions": (
         accounts.of_unfinished_sessions,
         {

@@ -14,9 +14,12 @@ def test_tiers_and_prices_are_taken_over_at_once() -> None:
     """Tiers and prices are the new ones at once, and no restart is asked for."""
     terms = Terms(BEFORE)
     assert terms.rates is None
-    after = parse_settings('[tiers.free]\nseconds_limit = "1m"\n[pricing]\nmillicents_per_gib = 7', {}, "exit")
+    after = parse_settings(
+        '[tiers.free]\nseconds_limit = "1m"\nmax_devices = "none"\n[pricing]\nmillicents_per_gib = 7', {}, "exit"
+    )
     terms.take_over(after)
     assert terms.tiers["free"].seconds_limit == 60
+    assert terms.tiers["free"].max_devices is None
     assert terms.rates == Rates("eur", 1000, 7)
     assert list(left_out(BEFORE, after)) == []
     terms.take_over(BEFORE)

@@ -18,7 +18,9 @@ LONGEST_FILE = 350  # lines
 LARGER = {
     "config.settings.EgressSettings": "mirrors a section of the configuration file",
     "config.settings.WireGuardSettings": "mirrors a section of the configuration file",
+    "domain.device.Device": "mirrors a row of the table devices",
     "domain.entities.Session": "mirrors a row of the table sessions",
+    "server.api.device_schemas.DeviceStatus": "mirrors the body of an answer",
     "server.api.routes.sessions.session_routes": "lists the routes, each a function of its own",
     "server.api.schemas.QuotaErrorBody": "mirrors the body of an answer",
     "server.api.schemas.SessionStatus": "mirrors the body of an answer",

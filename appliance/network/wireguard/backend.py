@@ -18,7 +18,7 @@ from appliance.network.wireguard.wireguard_go import PROGRAM
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from appliance.network.wireguard.tunnel import Device, Dump, Tunnel
+    from appliance.network.wireguard.tunnel import Dump, Tunnel, TunnelDevice
 
 Setting = Literal["auto", "kernel", "userspace"]
 Backend = Literal["kernel", "userspace"]
@@ -58,7 +58,7 @@ def choose_backend(
 
 def choose_device(
     setting: Setting, interface_name: str, log_path: Path | None = None, unit: str | None = None
-) -> tuple[Device, str]:
+) -> tuple[TunnelDevice, str]:
     """Returns this host's device and the reason for its choice. Raises HostError if this host has neither backend."""
     backend, reason = decide(setting, replace(read_host(interface_name), unit=unit), interface_name)
     if backend == "kernel":
@@ -67,11 +67,11 @@ def choose_device(
 
 
 @contextmanager
-def existing_device(interface_name: str) -> Iterator[Device]:
+def existing_device(interface_name: str) -> Iterator[TunnelDevice]:
     """Opens the device behind an interface of this thread's network namespace. Raises HostError if there is none."""
     kind = link_state.link_kind(interface_name)
     if kind == kernel.KIND:
-        device: Device = kernel.KernelDevice(interface_name)
+        device: TunnelDevice = kernel.KernelDevice(interface_name)
     elif kind == userspace.KIND:
         device = userspace.UserspaceDevice(interface_name)
     else:

@@ -1,4 +1,4 @@
-"""Makes a `Tunnel` of a blocking `Device`: runs its calls in a worker thread."""
+"""Makes a `Tunnel` of a blocking `TunnelDevice`: runs its calls in a worker thread."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from appliance.network.wireguard.worker import Worker
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from appliance.network.wireguard.tunnel import Device, DeviceChange, Dump, Link, LinkChange, PeerChange
+    from appliance.network.wireguard.tunnel import DeviceChange, Dump, Link, LinkChange, PeerChange, TunnelDevice
 
 # Changes in one piece, as many as a batch of requests has: as Python objects they take 600 bytes each.
 AT_ONCE = 256
@@ -24,7 +24,7 @@ class DeviceTunnel:
     They are made in the network namespace in which the first call is awaited: the thread starts there.
     """
 
-    def __init__(self, device: Device) -> None:
+    def __init__(self, device: TunnelDevice) -> None:
         self._device = device
         self._worker = Worker(f"wireguard-{device.interface_name}")
 

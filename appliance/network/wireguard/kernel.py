@@ -1,4 +1,4 @@
-"""Implements `Device` for the kernel's WireGuard: generic netlink for the device, rtnetlink for the interface."""
+"""Implements `TunnelDevice` for the kernel's WireGuard: generic netlink for the device, rtnetlink for the interface."""
 
 from __future__ import annotations
 

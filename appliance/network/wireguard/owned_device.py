@@ -1,4 +1,4 @@
-"""Guards a `Device`: reads and changes the interface only while it is this appliance's own. Blocking."""
+"""Guards a `TunnelDevice`: reads and changes the interface only while it is this appliance's own. Blocking."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from appliance.network.wireguard.ownership import OwnMarks
-    from appliance.network.wireguard.tunnel import Device, DeviceChange, Dump, Link, PeerChange, RemotePeer
+    from appliance.network.wireguard.tunnel import DeviceChange, Dump, Link, PeerChange, RemotePeer, TunnelDevice
 
 VANISH_TIMEOUT_S = 5.0
 POLL_S = 0.02
@@ -39,7 +39,7 @@ def random_ports(backend: str, link: Link) -> range:
 
 
 class OwnedDevice:
-    """Wraps a `Device`; each call raises TunnelError while the interface of its name is another program's.
+    """Wraps a `TunnelDevice`; each call raises TunnelError while the interface of its name is another program's.
 
     An interface is known by its index, which no later one has: one that was ours stays so, whatever key it is given
     meanwhile. A new one without a key, which another program has made while this one serves, is left to it for
@@ -47,7 +47,7 @@ class OwnedDevice:
     """
 
     def __init__(
-        self, device: Device, own: OwnMarks, patience_s: float, monotonic: Callable[[], float] = time.monotonic
+        self, device: TunnelDevice, own: OwnMarks, patience_s: float, monotonic: Callable[[], float] = time.monotonic
     ) -> None:
         self._device = device
         self._own = own

@@ -1,7 +1,9 @@
-"""Defines a WireGuard device's state, its changes, and two protocols to reach it: `Device` blocks, `Tunnel` is awaited.
+"""Defines a WireGuard device's state, its changes, and two protocols to reach it: `TunnelDevice` blocks, `Tunnel` is
+awaited.
 
-`kernel.KernelDevice` and `userspace.UserspaceDevice` satisfy `Device`; `device_tunnel.DeviceTunnel` makes a `Tunnel` of
-either. These and the tests' in-memory `Tunnel` pass the same contract tests (tests/support/tunnel_contract.py).
+`kernel.KernelDevice` and `userspace.UserspaceDevice` satisfy `TunnelDevice`; `device_tunnel.DeviceTunnel` makes a
+`Tunnel` of either. These and the tests' in-memory `Tunnel` pass the same contract tests
+(tests/support/tunnel_contract.py).
 """
 
 from __future__ import annotations
@@ -155,7 +157,7 @@ class RemotePeer:
     keepalive_s: int  # also makes the device start a handshake with a new peer at once
 
 
-class Device(Protocol):
+class TunnelDevice(Protocol):
     """Controls the WireGuard interface of one name in the network namespace of the calling thread. Blocking.
 
     For one thread at a time. Each method does what the method of the same name of `Tunnel` does.

@@ -1,4 +1,4 @@
-"""Implements `Device` for wireguard-go: UAPI socket for the device, rtnetlink for the interface."""
+"""Implements `TunnelDevice` for wireguard-go: UAPI socket for the device, rtnetlink for the interface."""
 
 from __future__ import annotations
 

@@ -13,7 +13,9 @@ class ErrorCode(StrEnum):
     INVALID_TOKEN = "invalid_token"  # noqa: S105 (a word, not a secret)
     QUOTA_EXCEEDED = "quota_exceeded"
     LIVE_SESSION_LIMIT = "live_session_limit"
+    DEVICE_LIMIT = "device_limit"
     SESSION_NOT_FOUND = "session_not_found"
+    DEVICE_NOT_FOUND = "device_not_found"
     NOT_FOUND = "not_found"
     METHOD_NOT_ALLOWED = "method_not_allowed"
     REQUEST_TOO_LARGE = "request_too_large"
@@ -22,6 +24,8 @@ class ErrorCode(StrEnum):
     HEADERS_TOO_LARGE = "headers_too_large"
     NOT_IMPLEMENTED = "not_implemented"
     TOO_MANY_REQUESTS = "too_many_requests"
+    DEVICE_NAME_TAKEN = "device_name_taken"
+    KEY_IN_USE = "key_in_use"
     INTERNAL_ERROR = "internal_error"
     NO_ACTIVE_NODES = "no_active_nodes"
     REGION_UNAVAILABLE = "region_unavailable"

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from msgspec import Meta
 
+from appliance.domain.device import DeviceState, HeldReason
+from appliance.domain.device_name import LONGEST
 from appliance.domain.entities import Reason
 from appliance.domain.tiers import Tier
 from appliance.server.api.error_codes import ErrorCode
@@ -73,6 +75,39 @@ TerminatedReason = Annotated[
         examples=["closed"],
     ),
 ]
+
+DeviceId = Annotated[
+    str, Meta(description="opaque", pattern="^dev_[0-9a-f]{24}$", examples=["dev_5f2b81d0c3a94e6f7a1d2e3c"])
+]
+DeviceName = Annotated[
+    str,
+    Meta(
+        description="unique in the account; printable, without / and without white space at its ends",
+        min_length=1,
+        max_length=LONGEST,
+        examples=["phone"],
+    ),
+]
+PublicKey = Annotated[
+    str, Meta(description="WireGuard public key, base64", examples=["mGbrFQRqhL2gEBYRAFHKIKNzQQxALqUD5ZUUbYfQ8UQ="])
+]
+StateOfDevice = Annotated[
+    DeviceState,
+    Meta(
+        description="idle: without a session until its next handshake; connected; paused: by its owner; held: may not "
+        "connect now, see held_reason; removed: in the answer to DELETE",
+        examples=["idle"],
+    ),
+]
+ReasonHeld = Annotated[HeldReason, Meta(description="why it may not connect now", examples=["quota_exceeded"])]
+HeldUntil = Annotated[str, _instant("when it may connect again, where that is known")]
+Stale = Annotated[
+    list[Literal["endpoint"]],
+    Meta(description="what its file says that is no longer so; rotate makes a new one", examples=[["endpoint"]]),
+]
+DeviceBytesIn = Annotated[int, _count("received from the client in all of its sessions: its upload", 1_048_576)]
+DeviceBytesOut = Annotated[int, _count("sent to the client in all of its sessions: its download", 52_428_800)]
+DeviceSeconds = Annotated[int, _count("of all of its sessions", 125)]
 
 NodeCount = Annotated[int, Meta(description="active nodes", ge=1, examples=[1])]
 ErrorText = Annotated[str, Meta(description="short and stable, for people", examples=["session not found"])]

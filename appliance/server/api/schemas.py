@@ -54,18 +54,26 @@ def parse_session_request(body: Mapping[str, object], own_keys: Container[bytes]
         raise InvalidRequest("region is required")
     if not isinstance(region, str) or REGION.fullmatch(region) is None:
         raise InvalidRequest(f"region must match ^{REGION.pattern}$")
-    public_key = None
-    if (text := body.get("client_public_key")) is not None:
-        public_key = keys.parse_public_key(text, "client_public_key")
-        keys.refuse_weak(public_key, "client_public_key", own_keys)
+    public_key = parse_key(body, own_keys)
     ipv6 = body.get("ipv6")
     if not isinstance(ipv6, bool | None):
         raise InvalidRequest("ipv6 must be true or false")
-    return SessionRequest(region, public_key, ipv6 is not False, _dns(body.get("dns"), ipv6=ipv6 is not False))
+    return SessionRequest(region, public_key, ipv6 is not False, parse_dns(body, ipv6=ipv6 is not False))
 
 
-def _dns(value: object, *, ipv6: bool) -> tuple[Address, ...] | None:
+def parse_key(body: Mapping[str, object], own_keys: Container[bytes]) -> bytes | None:
+    """Parses `client_public_key`; None: the server makes the key pair."""
+    text = body.get("client_public_key")
+    if text is None:
+        return None
+    public_key = keys.parse_public_key(text, "client_public_key")
+    keys.refuse_weak(public_key, "client_public_key", own_keys)
+    return public_key
+
+
+def parse_dns(body: Mapping[str, object], *, ipv6: bool) -> tuple[Address, ...] | None:
     """Parses `dns`: the resolvers of the file's DNS line, none for no line; None: the operator's."""
+    value = body.get("dns")
     if value is None:
         return None
     if value is False:
@@ -89,21 +97,31 @@ class ListQuery(msgspec.Struct, frozen=True):
 
 def parse_list_query(pairs: Sequence[tuple[str, str]]) -> ListQuery:
     """Parses the query of GET /v1/sessions. Raises InvalidRequest naming a wrong parameter."""
-    query = dict(pairs)
-    names = [name for name, _ in pairs]
-    for name in ListQuery.__struct_fields__:
-        if names.count(name) > 1:
-            raise InvalidRequest(f"{name} must be given once")
+    query = given_once(pairs, ListQuery.__struct_fields__)
     live = query.get("live", "false")
     if live not in ("true", "false"):
         raise InvalidRequest("live must be true or false")
-    limit = query.get("limit", str(LIST_LIMIT))
-    if not re.fullmatch(r"[1-9][0-9]{0,2}", limit) or int(limit) > LIST_LIMIT_MOST:
-        raise InvalidRequest(f"limit must be 1 to {LIST_LIMIT_MOST}")
+    limit = parse_limit(query)
     before = query.get("before")
     if before is not None and SESSION_ID.fullmatch(before) is None:
         raise InvalidRequest("before must be the id of a session")
-    return ListQuery(live == "true", before, int(limit))
+    return ListQuery(live == "true", before, limit)
+
+
+def given_once(pairs: Sequence[tuple[str, str]], known: Sequence[str]) -> dict[str, str]:
+    """Returns the query by name. Raises InvalidRequest if a known name is in it twice."""
+    names = [name for name, _ in pairs]
+    for name in known:
+        if names.count(name) > 1:
+            raise InvalidRequest(f"{name} must be given once")
+    return dict(pairs)
+
+
+def parse_limit(query: Mapping[str, str]) -> int:
+    limit = query.get("limit", str(LIST_LIMIT))
+    if not re.fullmatch(r"[1-9][0-9]{0,2}", limit) or int(limit) > LIST_LIMIT_MOST:
+        raise InvalidRequest(f"limit must be 1 to {LIST_LIMIT_MOST}")
+    return int(limit)
 
 
 # Responses -----------------------------------------------------------------------------------------
