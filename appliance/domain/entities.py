@@ -40,10 +40,13 @@ class Reason(StrEnum):
     REPLACED = "replaced"
     ADMIN = "admin"
     DRAINED = "drained"
+    LIVE_SESSION_LIMIT = "live_session_limit"  # of devices alone, as the next two
+    PAUSED = "paused"
+    ROTATED = "rotated"
 
 
-# What clients may take for a reason of the exit's own, now or with devices: no admin's text.
-WORDS = frozenset(Reason) | {"live_session_limit", "paused", "rotated", "account_disabled", "account_ended"}
+# What clients may take for a reason of the exit's own: no admin's text.
+WORDS = frozenset(Reason) | {"account_disabled", "account_ended"}
 
 
 class Account(Struct, frozen=True, gc=False):
@@ -109,6 +112,7 @@ class Session(Struct, frozen=True, gc=False):
     note: str
     terminated_at: int | None
     told: str = ""  # an admin's words for the client; `note` may be older, and the operators' own
+    device_id: str = ""  # of the device that it is of; "": of none
 
     @property
     def ending(self) -> str | None:

@@ -85,6 +85,7 @@ class Meter:
         self._all_moved = False
         self._all_since: Moment | None = None
         self._loads = 0  # `live.loads` for which the fields above hold
+        self.reject_after_ms = reject_after_ms
         self._handshakes = Handshakes(reject_after_ms)
         self._labelled: Moment | None = None  # where the wall clock stood when all time was last labelled by it
         self.bytes_in = 0  # billed since the process started
@@ -114,7 +115,7 @@ class Meter:
             count = self._relabelled(dump, now)
         else:
             due = dict.fromkeys([*(self._live.stopped(now, STOPPED_AT_ONCE) if whole else ()), *ending])
-            moved = self._moved_in(dump)
+            moved = self.moved_in(dump)
             others = {key: None for key in due if key not in moved}
             readings = [*self._readings(others, due, dump, now), *self._readings(moved, due, dump, now)]
             count = self._spending.count(readings, lambda key: now if key in dump.peers else self._live.heartbeat)
@@ -140,6 +141,10 @@ class Meter:
         dump = await self._tunnel.dump()
         return dump if all(key in dump.peers for key in ending) else await self._tunnel.dump()
 
+    def note_moved(self, public_key: bytes, unmoved_until: Moment) -> None:
+        """Notes that a peer has moved since then, which was not of a session."""
+        self._moved.setdefault(public_key, unmoved_until)
+
     def _note_moved(self, dump: Dump, now: Moment) -> None:
         if self._loads != self._live.loads:
             # Memory was reloaded from the store: which changes it has counted is unknown.
@@ -153,8 +158,9 @@ class Meter:
                 self._moved.setdefault(key, self._last_at)
         self._last, self._last_at = dump, now
 
-    def _moved_in(self, dump: Dump) -> Mapping[bytes, Moment | None]:
-        """Returns the peers of the dump that changed since they were last committed, as `_moved` does."""
+    def moved_in(self, dump: Dump) -> Mapping[bytes, Moment | None]:
+        """Returns the peers that changed since they were last committed, each with the last moment at which it had not;
+        None: that was the last heartbeat."""
         return OnDemand(dump.peers, lambda _: self._all_since) if self._all_moved else self._moved
 
     def _is_relabelled(self, now: Moment) -> bool:
@@ -171,7 +177,7 @@ class Meter:
         owners = (until.accounts.get(account.id, account) for account in self._live.owners())
         ahead = [a for a in owners if (a.windows.time.opened_at or 0) > now.wall_ms]
         begun = {a.id: self._spending.opened(a, now.wall_ms) for a in ahead}
-        moved = self._moved_in(dump)
+        moved = self.moved_in(dump)
         every = {s.public_key: moved.get(s.public_key) for s in ordered}
         readings = sorted(self._readings(every, every, dump, now, until.sessions), key=lambda r: r.start_ms)
         since = self._spending.spend(readings, {**until.accounts, **begun})

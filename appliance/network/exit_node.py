@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from ipaddress import IPv4Network, IPv6Network
 
+    from appliance.domain.device import Device
     from appliance.domain.entities import Session
 
     Address = IPv4Address | IPv6Address
@@ -66,7 +67,7 @@ class Exit:
     def addresses_of(self, session: Session) -> list[IPv4Address | IPv6Address]:
         return self.addresses(session.address_offset, ipv6=session.ipv6)
 
-    def peer(self, session: Session) -> Peer:
+    def peer(self, session: Session | Device) -> Peer:
         # Asked for each peer that moved, each second: the arithmetic of `addresses` without its objects.
         offset = session.address_offset
         allowed_ips = [Prefix((int(self.subnet.network_address) + offset).to_bytes(4, "big"), 32)]
@@ -80,8 +81,8 @@ class Exit:
         subnets = (self.subnet,) if self.subnet6 is None else (self.subnet, self.subnet6)
         return frozenset(Prefix(subnet[1].packed, subnet.prefixlen) for subnet in subnets)
 
-    def desired(self, sessions: Mapping[bytes, Session], uplink_leaves: int) -> Desired:
-        """Returns the exit's wanted state while these sessions, by public key, are live. `uplink_leaves`: as MTU."""
+    def desired(self, sessions: Mapping[bytes, Session | Device], uplink_leaves: int) -> Desired:
+        """Returns the exit's wanted state while these, by public key, are to have peers. `uplink_leaves`: as MTU."""
         return Desired(
             interface=self.interface,
             ipv6=self.subnet6 is not None,

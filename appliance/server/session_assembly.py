@@ -9,12 +9,15 @@ from typing import TYPE_CHECKING, Any
 from appliance.config.plans import Terms
 from appliance.metering.meter import Meter
 from appliance.network.wireguard.timeouts import TimedTunnel
+from appliance.sessions.arrivals import Arrivals
 from appliance.sessions.batch import Batch
+from appliance.sessions.batch_arrivals import BatchArrivals
 from appliance.sessions.batch_closes import BatchCloses
 from appliance.sessions.batch_opens import BatchOpens, OpenRequest
 from appliance.sessions.ended import Ended
 from appliance.sessions.ending import Ending
 from appliance.sessions.enforcement import Enforcement
+from appliance.sessions.holding import Holding
 from appliance.sessions.lookup import Lookup
 from appliance.sessions.opening import Opening
 from appliance.sessions.peer_access import PeerAccess
@@ -22,9 +25,12 @@ from appliance.sessions.records import Records
 from appliance.sessions.schedule import Schedule
 from appliance.sessions.service import SessionService
 from appliance.sessions.ticker import Ticker
+from appliance.sessions.turnover import Turnover
 from appliance.sessions.undo import Undo
 from appliance.sessions.waiting import Queue, Waiting
 from appliance.store.live import LiveSessions
+from appliance.store.live_devices import LiveDevices
+from appliance.store.queries import devices as device_rows
 from appliance.store.queries import sessions as rows
 
 if TYPE_CHECKING:
@@ -71,7 +77,7 @@ def share(
     timeout = settings.wireguard.apply_timeout
     prompt, terms, live = TimedTunnel(tunnel, timeout), Terms(settings), LiveSessions()
     meter = Meter(store, prompt, live, terms, clock, reject_after_ms)
-    records = Records(store=store, live=live, meter=meter, clock=clock, ended=Ended())
+    records = Records(store=store, live=live, devices=LiveDevices(), meter=meter, clock=clock, ended=Ended())
     return Shared(
         records=records,
         peers=PeerAccess(tunnel=prompt, exit_lock=asyncio.Lock(), apply_timeout=timeout),
@@ -84,13 +90,21 @@ def share(
     )
 
 
-def build_queue(shared: Shared, reloading: Reloading, placement: Placement) -> Queue:
+def build_queue(shared: Shared, reloading: Reloading, placement: Placement, node: Node) -> Queue:
     opens = BatchOpens(
         records=shared.records,
         pool=shared.addresses.pool,
         undo=shared.undo,
         placement=placement,
         exit_=shared.exit,
+        terms=shared.terms,
+        schedule=shared.schedule,
+        metrics=shared.metrics,
+    )
+    arrivals = BatchArrivals(
+        records=shared.records,
+        undo=shared.undo,
+        node=node,
         terms=shared.terms,
         schedule=shared.schedule,
         metrics=shared.metrics,
@@ -107,6 +121,7 @@ def build_queue(shared: Shared, reloading: Reloading, placement: Placement) -> Q
         peers=shared.peers,
         reloading=reloading,
         opens=opens,
+        arrivals=arrivals,
         closes=closes,
         undo=shared.undo,
         quarantine=shared.addresses.quarantine,
@@ -131,6 +146,12 @@ def build_ending(shared: Shared, queue: Queue) -> Ending:
     )
 
 
+def build_turnover(shared: Shared, ending: Ending, queue: Queue, node: Node) -> Turnover:
+    holding = Holding(records=shared.records, terms=shared.terms, node=node)
+    arrivals = Arrivals(records=shared.records, queue=queue, refused=holding.changed)
+    return Turnover(records=shared.records, ending=ending, arrivals=arrivals, holding=holding)
+
+
 def build_service(shared: Shared, ending: Ending, queue: Queue) -> SessionService:
     opening = Opening(queue=queue, peers=shared.peers, quarantine=shared.addresses.quarantine, exit_=shared.exit)
     lookup = Lookup(store=shared.records.store, live=shared.records.live, ended=shared.records.ended)
@@ -139,7 +160,7 @@ def build_service(shared: Shared, ending: Ending, queue: Queue) -> SessionServic
 
 def build_ticker(
     shared: Shared,
-    ending: Ending,
+    turnover: Turnover,
     convergence: Convergence,
     reloading: Reloading,
     node: Node,
@@ -147,7 +168,7 @@ def build_ticker(
 ) -> Ticker:
     return Ticker(
         records=shared.records,
-        ending=ending,
+        turnover=turnover,
         convergence=convergence,
         reloading=reloading,
         node=node,
@@ -165,7 +186,7 @@ async def recover(store: Store, pool: AddressPool) -> dict[int, bool]:
     """
     async with store.write() as db:
         await rows.delete_pending(db)
-        held = await rows.places(db)
+        held = await device_rows.places(db) | await rows.places(db)
     for offset in held:
         pool.reserve(offset)
     return held

@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any
 
-from appliance.domain.errors import StoreUnavailable, TunnelError
+from appliance.domain.errors import NoActiveNodes, StoreUnavailable, TunnelError
 from appliance.network.wireguard.batch import PeersRefused
+from appliance.sessions.batch_arrivals import Arrival
 from appliance.sessions.batch_closes import CloseRequest
 from appliance.sessions.batch_opens import OpenRequest
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from appliance.metering.meter import Observation
     from appliance.network.wireguard.tunnel import PeerChange
     from appliance.sessions.address_quarantine import AddressQuarantine
+    from appliance.sessions.batch_arrivals import Arriving, BatchArrivals
     from appliance.sessions.batch_closes import BatchCloses
     from appliance.sessions.batch_opens import Admitted, BatchOpens
     from appliance.sessions.peer_access import PeerAccess
@@ -42,6 +44,7 @@ class Batch:
         peers: PeerAccess,
         reloading: Reloading,
         opens: BatchOpens,
+        arrivals: BatchArrivals,
         closes: BatchCloses,
         undo: Undo,
         quarantine: AddressQuarantine,
@@ -50,6 +53,7 @@ class Batch:
         self._peers = peers
         self._reloading = reloading
         self._opens = opens
+        self._arrivals = arrivals
         self._closes = closes
         self._undo = undo
         self._quarantine = quarantine
@@ -96,13 +100,14 @@ class Batch:
 
     async def _serve(self, requests: Sequence[Waiting[Any]]) -> None:
         admitted = await self._opens.admit([request for request in requests if isinstance(request, OpenRequest)])
+        arriving = await self._arrivals.admit([request for request in requests if isinstance(request, Arrival)])
         try:
             closing = self._closes.current(request for request in requests if isinstance(request, CloseRequest))
             refused = await self._apply(self._opens.peer_changes(admitted))
             installed = self._opens.applied(admitted, refused)
             seen = await self._observe(installed, closing)
             installed = self._opens.observed(installed, seen)
-            if await self._store(installed, closing, seen) and seen is not None:
+            if await self._store(installed, arriving, closing, seen) and seen is not None:
                 gone = await self._apply(self._closes.peer_changes(closing))
                 self._closes.applied(closing, gone, seen)
         except Exception:
@@ -134,10 +139,14 @@ class Batch:
             return None
 
     async def _store(
-        self, admitted: Sequence[Admitted], closing: Sequence[CloseRequest], seen: Observation | None
+        self,
+        admitted: Sequence[Admitted],
+        arriving: Sequence[Arriving],
+        closing: Sequence[CloseRequest],
+        seen: Observation | None,
     ) -> bool:
         """Commits everything in one transaction; returns whether it was."""
-        if not (admitted or closing):
+        if not (admitted or arriving or closing):
             return True
         try:
             async with self._records.committing() as db:
@@ -145,15 +154,19 @@ class Batch:
                 if seen is not None:
                     await self._records.meter.write_observed(db, seen)
                 opened = await self._opens.write(db, admitted, seen)
+                arrived = await self._arrivals.write(db, arriving)
                 if closing:
                     await self._closes.write(db, closing)
         except StoreUnavailable as error:
             self._opens.not_committed(admitted, error)
+            self._arrivals.fail(arriving, error)
             self._closes.not_committed(closing, error)
             return False
         self._records.ended.written()
         if seen is not None:
             self._records.meter.committed(seen)
         self._opens.committed(opened)
+        self._arrivals.committed(arrived)
+        self._arrivals.fail(arriving, NoActiveNodes())  # those that were left out
         self._closes.committed(closing, seen)
         return True

@@ -11,6 +11,7 @@ from appliance.config.log_format import about
 from appliance.domain.entities import Reason, State
 from appliance.domain.errors import PeerApplyFailed
 from appliance.network.wireguard.tunnel import RemovePeer
+from appliance.sessions import device_ends
 from appliance.sessions.end_notes import ids_of, note_end
 from appliance.sessions.waiting import Waiting
 from appliance.store.queries import sessions as rows
@@ -102,8 +103,12 @@ class BatchCloses:
                 self._fail(request, error)
                 continue
             session = self._records.live[request.public_key]
+            device_ends.committed(self._records.live, self._records.devices, [(session, Reason.CLOSED)])
             self._records.live.drop(request.public_key)
-            self._quarantine.add(session.address_offset)
+            if session.device_id:
+                self._schedule.check_soon()  # its peer is put back, so that a new handshake opens the next session
+            else:
+                self._quarantine.add(session.address_offset)
             self._records.ended.add(replace(session, state=State.TERMINATED, terminated_at=seen.now.wall_ms))
             note_end(self._metrics, session, session.reason or Reason.CLOSED)
             request.succeed(None)

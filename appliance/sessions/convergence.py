@@ -14,6 +14,7 @@ from appliance.network.lazy_mapping import OnDemand
 from appliance.network.reconcile import Actual, reconcile
 from appliance.network.wireguard.keys import abbreviated
 from appliance.sessions.contentions import DEVICE, FIREWALL, INTERFACE, PEERS, SYSCTL
+from appliance.sessions.wanted_peers import WantedPeers
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from appliance.sessions.metrics import Metrics
     from appliance.sessions.node import Node
     from appliance.store.live import LiveSessions
+    from appliance.store.live_devices import LiveDevices
 
 log = logging.getLogger(__name__)
 
@@ -81,6 +83,7 @@ class Convergence:
         tunnel: Tunnel,
         egress: Egress,
         live: LiveSessions,
+        devices: LiveDevices,
         exit_: Exit,
         metrics: Metrics,
         host: Host,
@@ -89,6 +92,8 @@ class Convergence:
         self._tunnel = tunnel
         self._egress = egress
         self._live = live
+        self._devices = devices
+        self._wanted = WantedPeers(live, devices)
         self._exit = exit_
         self._metrics = metrics
         self._host = host
@@ -136,7 +141,7 @@ class Convergence:
 
     def _to_compare(self, link: Link | None, dump: Dump | None) -> set[bytes] | None:
         """Returns the keys of the peers to compare; None: all."""
-        touched = self._live.take_touched()
+        touched = self._live.take_touched() | self._devices.take_touched()
         last, unequal = self._compared, self._unequal
         if link is None or dump is None or last is None or unequal is None or self._loads != self._live.loads:
             # What the peers were equal to is not known: compare all.
@@ -148,15 +153,14 @@ class Convergence:
         return keys
 
     def _changes(self, keys: set[bytes] | None, link: Link | None, dump: Dump | None) -> Changes:
-        live = self._live.public_keys()
-        compared = live if keys is None else {key for key in keys if key in live}
-        sessions = OnDemand(compared, self._live.__getitem__)
+        wanted = self._wanted
+        peers = wanted if keys is None else OnDemand({key for key in keys if key in wanted}, wanted.__getitem__)
         if keys is not None and dump is not None:
-            peers = dump.peers
+            shown = dump.peers
             dump = replace(
-                dump, peers=OnDemand({key for key in keys if key in peers}, peers.__getitem__), compared=None
+                dump, peers=OnDemand({key for key in keys if key in shown}, shown.__getitem__), compared=None
             )
-        return reconcile(self._exit.desired(sessions, self._host.tunnel_mtu), Actual(self._egress.state(), link, dump))
+        return reconcile(self._exit.desired(peers, self._host.tunnel_mtu), Actual(self._egress.state(), link, dump))
 
     async def apply(self, changes: Changes) -> EgressError | None:
         """Applies the changes. `Meter.restart` must have been called for the peers that are added afresh.
@@ -221,7 +225,7 @@ class Convergence:
             log.info("allowed-ips set", extra=self._about_sessions(changed))
 
     def _about_sessions(self, keys: Collection[bytes]) -> dict[str, object]:
-        return about(count=len(keys), sessions=some(self._live[key].id for key in keys))
+        return about(count=len(keys), sessions=some(self._wanted[key].id for key in keys))
 
     async def _confirmed(self, keys: set[bytes] | None, missing: AbstractSet[bytes], link: Link | None) -> Changes:
         """Returns what differs from a second dump, without peers that only this one lacks. `missing`: from the first.

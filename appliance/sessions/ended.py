@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from appliance.domain.entities import Reason
+from appliance.sessions import device_ends
 from appliance.store.queries import invoices, peers
 from appliance.store.queries import sessions as rows
 
@@ -44,6 +45,7 @@ class Ended:
             sessions = self._sessions.values()
             await rows.mark_terminated(db, [(s.id, s.reason or Reason.ADMIN, s.terminated_at) for s in sessions])
             await invoices.end(db, [(s.id, s.terminated_at) for s in sessions])
+            await device_ends.write(db, [(s, s.reason or Reason.ADMIN) for s in sessions])
             await peers.drop(db, [s.address_offset for s in sessions])
 
     def written(self) -> None:

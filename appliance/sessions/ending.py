@@ -11,6 +11,7 @@ from appliance.config.log_format import about
 from appliance.domain.entities import Reason, State
 from appliance.domain.errors import PeerApplyFailed, StoreUnavailable
 from appliance.network.wireguard.tunnel import RemovePeer
+from appliance.sessions import device_ends
 from appliance.sessions.batch_closes import CloseRequest
 from appliance.sessions.end_notes import ids_of, note_end
 from appliance.sessions.waiting import Queue
@@ -81,19 +82,24 @@ class Ending:
 
     async def _finish(self, ending: Sequence[tuple[Session, Reason]]) -> None:
         records = self._records
-        await self._peers.tunnel.apply([RemovePeer(session.public_key) for session, _ in ending])
+        gone = [session for session, reason in ending if not device_ends.keeps_peer(session, reason)]
+        if gone:
+            await self._peers.tunnel.apply([RemovePeer(session.public_key) for session in gone])
         now = records.clock.now().wall_ms
         last = records.meter.count_time([session for session, _ in ending])
         async with records.committing() as db:
             await records.meter.write(db, last)
             await rows.mark_terminated(db, [(s.id, reason, now) for s, reason in ending])
             await invoices.end(db, [(s.id, now) for s, _ in ending])
+            await device_ends.write(db, ending)
             await peers.drop(db, [s.address_offset for s, _ in ending])
         records.meter.apply(last)
+        device_ends.committed(records.live, records.devices, ending)
         for session, reason in ending:
             records.live.drop(session.public_key)
             self._undo.forget(session)
-            self._quarantine.add(session.address_offset)
+            if not session.device_id:
+                self._quarantine.add(session.address_offset)
             note_end(self._metrics, session, session.reason or reason)
 
     def go_on(self) -> None:

@@ -28,6 +28,9 @@ class Metrics:
     def __init__(self) -> None:
         self.registry = CollectorRegistry(auto_describe=False)
         self.sessions_opened = self._counter("sessions_opened", "Sessions that were opened", tier=Tier)
+        self.device_sessions_opened = self._counter(
+            "device_sessions_opened", "Sessions of devices that handshakes opened"
+        )
         self.sessions_terminated = self._counter("sessions_terminated", "Sessions that ended", reason=Reason)
         self.repairs = self._counter(
             "repairs", "Differences between store and host that were put right, the start's own included", kind=REPAIRS

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from appliance.sessions.ended import Ended
     from appliance.store.database import Store
     from appliance.store.live import LiveSessions
+    from appliance.store.live_devices import LiveDevices
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +27,7 @@ class Records:
 
     store: Store
     live: LiveSessions
+    devices: LiveDevices
     meter: Meter
     clock: BelievedClock
     ended: Ended

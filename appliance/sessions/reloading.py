@@ -10,12 +10,14 @@ from msgspec.structs import replace
 
 from appliance.domain.errors import StoreUnavailable
 from appliance.store.queries import accounts as account_rows
+from appliance.store.queries import devices as device_rows
 from appliance.store.queries import node as node_row
 from appliance.store.queries import sessions as session_rows
 from appliance.store.rows.reading import read_rows
 
 if TYPE_CHECKING:
     from appliance.domain.clock import Moment
+    from appliance.domain.device import Device
     from appliance.domain.entities import Account
     from appliance.sessions.address_quarantine import Addresses
     from appliance.sessions.records import Records
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
 @dataclass(frozen=True, slots=True)
 class _Found:
     rows: SessionRows  # of sessions that have peers
+    devices: list[Device]
     offsets: Offsets  # their addresses, and those of the others
     accounts: list[Account]
     heartbeat: Moment
@@ -56,6 +59,7 @@ class Reloading:
             found = await self._read()
         self._correct_pool(found.offsets)
         records.live.load(found.rows, found.heartbeat)
+        records.devices.load(found.devices)
         await records.meter.catch_up()
 
     async def _settle_moved(self, found: _Found) -> bool:
@@ -84,9 +88,12 @@ class Reloading:
             await self._records.ended.write(db)
             await self._undo.write(db)
             await session_rows.close_for_disabled_accounts(db)
-            accounts = await account_rows.of_unfinished_sessions(db)
+            accounts = await account_rows.of_unfinished_sessions_and_devices(db)
             rows, offsets = await read_rows(db, accounts)
-            found = _Found(rows, offsets, accounts, (await node_row.read(db)).heartbeat)
+            devices = [device async for device in device_rows.each(db)]
+            for device in devices:
+                offsets.add(device.address_offset)
+            found = _Found(rows, devices, offsets, accounts, (await node_row.read(db)).heartbeat)
         self._records.ended.written()
         return found
 

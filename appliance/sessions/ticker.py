@@ -21,12 +21,12 @@ if TYPE_CHECKING:
     from appliance.network.reconcile import Changes
     from appliance.network.wireguard.tunnel import Link
     from appliance.sessions.convergence import Convergence
-    from appliance.sessions.ending import Ending
     from appliance.sessions.metrics import Metrics
     from appliance.sessions.node import Node
     from appliance.sessions.records import Records
     from appliance.sessions.reloading import Reloading
     from appliance.sessions.schedule import Schedule
+    from appliance.sessions.turnover import Turnover
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +42,7 @@ class Ticker:
         self,
         *,
         records: Records,
-        ending: Ending,
+        turnover: Turnover,
         convergence: Convergence,
         reloading: Reloading,
         node: Node,
@@ -52,7 +52,7 @@ class Ticker:
         metrics: Metrics,
     ) -> None:
         self._records = records
-        self._ending = ending
+        self._turnover = turnover
         self._convergence = convergence
         self._reloading = reloading
         self._node = node
@@ -112,14 +112,14 @@ class Ticker:
         self._metrics.ticked(self._took_s, whole=whole)
         self._report(fault)
         self._report_clock()
-        self._ending.go_on()
+        self._turnover.go_on()
         if self._convergence.take_compared_all():
             with suppress(StoreUnavailable):
                 await self._records.store.shrink_memory()
 
     async def finish(self) -> None:
         """Ticks for the last time. The next start may have other tiers."""
-        await self._ending.settled()
+        await self._turnover.settled()
         await self.tick()
         await self.settle(None)
 
@@ -182,6 +182,7 @@ class Ticker:
         if whole or self._link is None:
             self._link = await self._convergence.read_link()
         seen = None if self._link is None else await self._records.meter.observe(whole=whole)
+        self._turnover.look(seen)
         changes = await self._convergence.plan(self._link, None if seen is None else seen.dump)
         ending = self._schedule.due(seen)
         seen_until = self._records.live.heartbeat
@@ -190,7 +191,7 @@ class Ticker:
             if whole:
                 self._whole_at_ms = seen.now.boot_ms
         fault = await self._repair(changes, seen_until)
-        all_ended = await self._ending.finish_due(ending)
+        all_ended = await self._turnover.finish_due(ending)
         if whole and requested is not None and all_ended:
             await self._acknowledge(requested)
         if fault is not None:
@@ -205,6 +206,7 @@ class Ticker:
         if not changes:
             return None
         await self._records.meter.restart(changes.peers.fresh, seen_until)
+        await self._turnover.put_back(changes.peers.fresh)
         try:
             fault = await self._convergence.apply(changes)
             if changes.link is not None:

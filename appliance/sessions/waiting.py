@@ -71,9 +71,7 @@ class Queue:
 
         A request whose caller leaves before its batch is cut is not served; one that is being served is abandoned.
         """
-        self._waiting[request] = None
-        self._arrived.set()
-        self._begin()
+        self.put(request)
         try:
             await asyncio.wait((request.answer,), timeout=max(0.0, deadline - asyncio.get_running_loop().time()))
         except asyncio.CancelledError:
@@ -83,6 +81,12 @@ class Queue:
             self._leave(request)
             raise TimeoutError
         return request.answer.result()
+
+    def put(self, request: Waiting[T]) -> None:
+        """Adds a request for which nobody waits here: its answer is set."""
+        self._waiting[request] = None
+        self._arrived.set()
+        self._begin()
 
     def settle(self) -> None:
         """Asks for a batch that does what earlier ones have left, whether or not a request comes."""

@@ -74,6 +74,7 @@ class LiveSessions:
         self._rows = SessionRows()
         self._touched: set[bytes] = set()
         self._charged: set[str] = set()
+        self._changed: set[str] = set()
 
     # Sessions -----------------------------------------------------------------------------------------
 
@@ -179,7 +180,8 @@ class LiveSessions:
 
     def by_account(self, public_keys: Set[bytes], least: int) -> Iterator[list[bytes]]:
         """Yields these keys of sessions in lists of at least so many, an account's in one; the last may be shorter."""
-        numbers = dict.fromkeys(self._rows.owner(self._row(key)).number for key in public_keys)
+        found = (row for key in public_keys if (row := self._rows.find(key)) >= 0)
+        numbers = dict.fromkeys(self._rows.owner(row).number for row in found)
         taken: list[bytes] = []
         for number in numbers:
             rows = self._rows.owners.rows(self._rows.owners.by_number[number])
@@ -219,6 +221,11 @@ class LiveSessions:
         """Returns the ids of accounts whose windows were charged since this was last called."""
         charged, self._charged = self._charged, set()
         return charged
+
+    def take_changed_accounts(self) -> set[str]:
+        """Returns the ids of accounts whose sessions have begun or ended, since this was last called."""
+        changed, self._changed = self._changed, set()
+        return changed
 
     def take_touched(self) -> set[bytes]:
         """Returns the keys that have begun or ended, or changed sessions, since this was last called.
@@ -298,12 +305,20 @@ class LiveSessions:
                 rows.owners.add(account)
             rows.put(session)
         self._touched.add(session.public_key)
+        self._changed.add(session.account_id)
 
     def drop(self, public_key: bytes) -> None:
         """Removes a session whose peer is gone, with its baseline."""
         with self._following() as rows:
-            rows.drop(self._row(public_key))
+            row = self._row(public_key)
+            self._changed.add(rows.owner(row).account.id)
+            rows.drop(row)
         self._touched.add(public_key)
+
+    def put_baseline(self, public_key: bytes, baseline: Baseline) -> None:
+        """Sets the counters of a session's peer as they were last counted."""
+        with self._following() as rows:
+            rows.set_baseline(self._row(public_key), baseline)
 
     def drop_baselines(self, public_keys: Iterable[bytes]) -> None:
         """Forgets baselines: the counters of these peers start at zero again."""

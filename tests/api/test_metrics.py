@@ -114,6 +114,7 @@ async def test_repairs_of_table_and_sysctls_are_counted(exit_: ExitUnderTest) ->
         exit_.tunnel,
         exit_.egress,
         exit_.parts.live,
+        exit_.parts.records.devices,
         None,  # type: ignore[arg-type]  # no exit is asked for
         exit_.metrics,
         FixedHost(),

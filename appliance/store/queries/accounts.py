@@ -82,6 +82,16 @@ async def of_unfinished_sessions(db: aiosqlite.Connection) -> list[Account]:
         return [from_row(row) async for row in cursor]
 
 
+async def of_unfinished_sessions_and_devices(db: aiosqlite.Connection) -> list[Account]:
+    """Returns the same, and the accounts of devices."""
+    wanted = """
+    WHERE id IN (SELECT account_id FROM sessions WHERE state <> 'terminated'
+                 UNION SELECT account_id FROM devices WHERE removed_at IS NULL)
+    """
+    async with await db.execute(f"{_ALL} {wanted}") as cursor:
+        return [from_row(row) async for row in cursor]
+
+
 async def put_windows(db: aiosqlite.Connection, accounts: Iterable[Account]) -> None:
     await db.executemany(
         """

@@ -81,6 +81,18 @@ async def put(db: aiosqlite.Connection, opened: Iterable[Session]) -> None:
     )
 
 
+async def take_over_baselines(db: aiosqlite.Connection, device_ids: Iterable[str]) -> None:
+    """Gives new sessions of devices the counters that were last billed of their peers."""
+    await db.executemany(
+        """
+        UPDATE peers SET ifindex = d.ifindex, rx_bytes = d.rx_bytes, tx_bytes = d.tx_bytes,
+            baseline_boot_id = nullif(d.baseline_boot_id, peers.counted_boot_id)
+        FROM devices d WHERE d.id = ? AND peers.address_offset = d.address_offset
+        """,
+        [(device_id,) for device_id in device_ids],
+    )
+
+
 async def bring_back(db: aiosqlite.Connection, replaced: Iterable[str], now: Moment) -> None:
     """Gives terminated sessions their rows back, with the figures that they ended with, counted until `now`."""
     await db.executemany(_BRING_BACK, [(now.boot_ms, now.boot_id, session_id) for session_id in replaced])

@@ -37,15 +37,16 @@ SELECT s.id, s.account_id, a.name, s.tier, a.tier, s.region, s.public_ip, s.publ
     coalesce(p.quiet_boot_id, p.counted_boot_id, s.quiet_boot_id), coalesce(p.counted_ms, s.counted_ms),
     coalesce(p.counted_until_ms, s.counted_until_ms), coalesce(p.counted_boot_id, s.counted_boot_id),
     coalesce(p.carries_until_ms, 0), NULL,
-    s.reason, s.note, s.terminated_at, s.told, s.currency, s.millicents_per_minute, s.millicents_per_gib
+    s.reason, s.note, s.terminated_at, s.told, coalesce(s.device_id, ''),
+    s.currency, s.millicents_per_minute, s.millicents_per_gib
 FROM sessions s JOIN accounts a ON a.id = s.account_id
 LEFT JOIN peers p ON p.address_offset = s.address_offset AND s.state IN ('live', 'closing')
 """
 _INSERT = """
 INSERT INTO sessions (id, account_id, tier, region, public_ip, public_key, address_offset, ipv6, state,
     created_at, expires_at, quiet_since_ms, quiet_boot_id, currency, millicents_per_minute, millicents_per_gib,
-    token_id)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+    token_id, device_id)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 """
 _TERMINATE = """
 UPDATE sessions SET state = 'terminated', terminated_at = ?, reason = coalesce(reason, ?),
@@ -180,6 +181,7 @@ def _row(s: Session, token_id: str | None) -> tuple[object, ...]:
         *(s.created_at, s.expires_at, s.quiet_since_ms, s.quiet_boot_id),
         *((s.rates.currency, s.rates.per_minute, s.rates.per_gib) if s.rates else (None, None, None)),
         token_id,
+        s.device_id or None,
     )
 
 

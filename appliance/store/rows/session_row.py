@@ -83,6 +83,7 @@ class PackedSessions:
         self.boots: SharedValues[str] = SharedValues()
         self._traits: SharedValues[Traits] = SharedValues()
         self._other_ids: dict[int, str] = {}  # by row: those that do not follow from the row
+        self._devices: dict[int, str] = {}  # by row, if it is of one
 
     def begin(self) -> int:
         """Returns a row that has no session and no baseline, and is in no order."""
@@ -98,6 +99,8 @@ class PackedSessions:
         """
         if not id_[1]:
             self._other_ids[row] = s.id
+        if s.device_id:
+            self._devices[row] = s.device_id
         name = None if s.account == owner.account.name else s.account
         counted_boot = self.boots.take(s.counted_boot_id)
         traits = (
@@ -167,6 +170,7 @@ class PackedSessions:
             note,
             ended,
             told,
+            self._devices.get(row, ""),
         )
 
     def clear(self, row: int) -> None:
@@ -177,6 +181,7 @@ class PackedSessions:
         self.boots.give(counted_boot)
         self._traits.give(TRAITS.unpack_from(buffer, at + FIGURES_AT - TRAITS.size)[0])
         self._other_ids.pop(row, None)
+        self._devices.pop(row, None)
 
     def key(self, row: int) -> bytes:
         """Returns the public key of the session."""

@@ -1,0 +1,90 @@
+"""Holds devices that may not connect now, and lets them connect again as soon as they may."""
+
+from __future__ import annotations
+
+import heapq
+from typing import TYPE_CHECKING
+
+from appliance.domain import device as devices
+from appliance.domain.device import Circumstances
+from appliance.metering import usage
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from appliance.config.plans import Terms
+    from appliance.domain.clock import Moment
+    from appliance.domain.device import Condition, Device
+    from appliance.domain.entities import Account
+    from appliance.sessions.node import Node
+    from appliance.sessions.records import Records
+
+
+class Holding:
+    """Decides for accounts, not for each of their devices: most of these differ in nothing that matters.
+
+    An account is looked at when something of it has changed, or when the window ends that it has used up.
+    """
+
+    def __init__(self, *, records: Records, terms: Terms, node: Node) -> None:
+        self._records = records
+        self._terms = terms
+        self._node = node
+        self._idle: dict[str, Condition] = {}  # by account: of a device that is not paused and has no session
+        self._due: list[tuple[int, str]] = []  # when which account has to be looked at again (wall clock, ms)
+        self._changed: set[str] = set()
+        self._basis: tuple[object, ...] | None = None  # what all of the above was decided on
+
+    def changed(self, account_id: str) -> None:
+        """Has the account looked at once more."""
+        self._changed.add(account_id)
+
+    def look(self, now: Moment) -> None:
+        """Looks at the accounts that may have changed, and holds their devices or lets them go."""
+        held, live = self._records.devices, self._records.live
+        basis = (live.loads, self._terms.tiers, self._node.drained)
+        changed = {*live.take_changed_accounts(), *self._changed, *self._due_by(now.wall_ms)}
+        self._changed.clear()
+        if basis != self._basis:
+            self._basis, self._idle, self._due, changed = basis, {}, [], set(held.accounts())
+        for account in live.owners_among(changed & held.accounts()):
+            self._look_at(account, now)
+
+    def condition(self, device: Device, now: Moment) -> Condition:
+        """Returns the state of a device."""
+        (account,) = self._records.live.owners_among([device.account_id])
+        return devices.decide(self._circumstances(account, now, device))
+
+    def _due_by(self, wall_ms: int) -> Iterable[str]:
+        while self._due and self._due[0][0] <= wall_ms:
+            yield heapq.heappop(self._due)[1]
+
+    def _look_at(self, account: Account, now: Moment) -> None:
+        held = self._records.devices
+        before, idle = self._idle.get(account.id), devices.decide(self._circumstances(account, now))
+        self._idle[account.id] = idle
+        if idle.held_until is not None and (before is None or before.held_until != idle.held_until):
+            heapq.heappush(self._due, (idle.held_until, account.id))
+        if before is not None and before.has_peer == idle.has_peer:
+            return
+        for device in held.of_account(account.id):
+            self.settle(device)
+
+    def settle(self, device: Device) -> None:
+        """Holds a device that is new, or was changed, or lets it connect. Its account must have been looked at."""
+        idle = self._idle[device.account_id]
+        self._records.devices.hold(device.public_key, held=device.paused or not idle.has_peer)
+
+    def _circumstances(self, account: Account, now: Moment, device: Device | None = None) -> Circumstances:
+        """`device` None: one that is not paused and has no session."""
+        live, tier = self._records.live, self._terms.tiers[account.tier]
+        limited = bool(tier.bytes_limit or tier.seconds_limit)
+        return Circumstances(
+            disabled=account.disabled,
+            paused=device is not None and device.paused,
+            drained=self._node.drained,
+            quota=usage.in_memory(live, account, tier, now) if limited else None,
+            live=live.number_live(account.id),
+            live_limit=tier.max_live_sessions,
+            connected=device is not None and live.get(device.public_key) is not None,
+        )

@@ -1,0 +1,73 @@
+"""Joins what begins and ends in ticks: sessions that are due end, devices are held or let go, their sessions begin."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from appliance.domain.entities import Reason
+from appliance.sessions import device_ends
+from appliance.sessions.batch_arrivals import Handshake
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from appliance.domain.entities import Session
+    from appliance.metering.meter import Observation
+    from appliance.sessions.arrivals import Arrivals
+    from appliance.sessions.ending import Ending
+    from appliance.sessions.holding import Holding
+    from appliance.sessions.records import Records
+
+
+class Turnover:
+    """Begins and ends sessions for the ticker. Its methods must be called with the exit lock held."""
+
+    def __init__(self, *, records: Records, ending: Ending, arrivals: Arrivals, holding: Holding) -> None:
+        self._records = records
+        self._ending = ending
+        self._arrivals = arrivals
+        self._holding = holding
+
+    def look(self, seen: Observation | None) -> None:
+        """Holds devices or lets them go, and asks for sessions of those whose handshakes were found."""
+        self._holding.look(self._records.clock.now() if seen is None else seen.now)
+        if seen is not None:
+            self._arrivals.look(seen)
+
+    async def finish_due(self, ending: Mapping[bytes, Reason]) -> bool:
+        """Ends the sessions of these keys; returns whether those were all. Raises TunnelError or StoreUnavailable."""
+        expiring = [self._records.live[key] for key, reason in ending.items() if reason is Reason.EXPIRED]
+        all_ended = await self._ending.finish_due(ending)
+        self._go_on(session for session in expiring if session.device_id)
+        return all_ended
+
+    def _go_on(self, expired: Iterable[Session]) -> None:
+        """Begins the next sessions of devices where the tunnel can still carry."""
+        now = self._records.clock.now()
+        for session in expired:
+            device = self._records.devices.get(session.public_key)
+            if device is None or self._records.live.get(session.public_key) is not None:
+                continue
+            if session.carries_until_ms > now.boot_ms:
+                handshake = Handshake(device.handshake_seen_ns, now, session.carries_until_ms, now)
+                self._arrivals.go_on(device, handshake)
+
+    async def put_back(self, public_keys: Iterable[bytes]) -> None:
+        """Prepares devices without sessions for putting their peers back: counters start at zero."""
+        held, live = self._records.devices, self._records.live
+        if not held:
+            return
+        keys = (key for key in public_keys if live.get(key) is None)
+        devices = [device for key in keys if (device := held.get(key)) is not None]
+        if devices:
+            async with self._records.committing() as db:
+                await device_ends.write_restarted(db, devices)
+            device_ends.restarted(held, devices)
+
+    def go_on(self) -> None:
+        """Begins what batches have left because something failed, and the release of addresses."""
+        self._ending.go_on()
+
+    async def settled(self) -> None:
+        """Waits until the sessions of requests that were given up are stored as closing."""
+        await self._ending.settled()

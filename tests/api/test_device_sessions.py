@@ -1,0 +1,149 @@
+"""Devices: peers that stay, whose sessions begin at handshakes and end as any other."""
+
+from __future__ import annotations
+
+import pytest
+
+from appliance.domain.tiers import Tier
+from tests.support.api.a_device import a_device
+from tests.support.api.exit_under_test import ExitUnderTest, on_exit
+
+IDLE = '[tiers.paid]\nidle_timeout = "5m"\n'
+LIMITED = "[tiers.free]\nidle_timeout = 0\nmax_live_sessions = 1\nbytes_limit = 1000\n"
+
+
+@on_exit(IDLE, reject_after_ms=180_000)
+async def test_a_session_begins_at_a_handshake_and_another_at_the_next(exit_: ExitUnderTest) -> None:
+    """A device has its peer before it was ever used; each byte belongs to a session; the file stays good."""
+    phone = await a_device(exit_, await exit_.account())
+    assert phone.has_peer
+    phone.sends(444, 276)  # a handshake that comes to nothing
+    await exit_.tick(after=10)
+    assert phone.sessions() == []
+    await phone.shakes()
+    await exit_.tick(after=10)
+    phone.sends(1000, 2000)
+    await exit_.tick(after=10)
+    assert phone.sessions() == [("live", None, 1444, 2276, 20_000)]
+    await exit_.tick(after=400)
+    assert phone.sessions() == [("terminated", "idle", 1444, 2276, 180_000)]
+    assert phone.has_peer
+    assert phone.totals() == (1444, 2276, 180_000)
+    phone.sends(5)
+    await exit_.tick(after=3600)
+    await phone.shakes()
+    await exit_.tick(after=10)
+    assert phone.sessions()[1:] == [("live", None, 5, 0, 10_000)]
+    assert exit_.tunnel.peers[phone.key].rx_bytes == 1449
+
+
+@on_exit(IDLE, reject_after_ms=180_000)
+async def test_a_process_that_comes_and_goes(exit_: ExitUnderTest) -> None:
+    """A restart keeps peers, sessions and what handshakes that came to nothing have moved."""
+    phone = await a_device(exit_, await exit_.account())
+    await phone.shakes()
+    phone.sends(100)
+    await exit_.restart()
+    await exit_.tick(after=10)
+    assert phone.sessions()[0][:3] == ("live", None, 100)
+    await exit_.tick(after=400)
+    phone.sends(7)
+    await exit_.restart()
+    await phone.shakes()
+    await exit_.tick(after=1)
+    assert [s[:3] for s in phone.sessions()] == [("terminated", "idle", 100), ("live", None, 7)]
+
+
+@on_exit(IDLE, reject_after_ms=180_000)
+async def test_closed_by_its_client(exit_: ExitUnderTest) -> None:
+    """After a DELETE only a new handshake opens the next session: the peer is another one."""
+    ada = await exit_.client()
+    phone = await a_device(exit_, ada.account)
+    await phone.shakes()
+    phone.sends(100)
+    (session_id,) = exit_.rows("SELECT id FROM sessions")[0]
+    assert (await ada.delete(session_id)).status_code == 200
+    assert not phone.has_peer
+    await exit_.tick()
+    assert phone.has_peer
+    assert exit_.tunnel.peers[phone.key].rx_bytes == 0
+    await exit_.tick(after=10)
+    assert [s[:3] for s in phone.sessions()] == [("terminated", "closed", 100)]
+    phone.sends(3)
+    await phone.shakes()
+    await exit_.tick(after=1)
+    assert phone.sessions()[1][:3] == ("live", None, 3)
+
+
+@on_exit('[tiers.paid]\nmax_session = "1h"\nidle_timeout = 0\n')
+async def test_expired_while_it_carries(exit_: ExitUnderTest) -> None:
+    """The next session begins at the same instant, without another handshake; no byte and no second is lost."""
+    phone = await a_device(exit_, await exit_.account())
+    await phone.shakes()
+    phone.sends(100)
+    await exit_.tick(after=3600)
+    phone.sends(50)
+    await exit_.tick(after=10)
+    assert phone.sessions() == [("terminated", "expired", 100, 0, 3_600_000), ("live", None, 50, 0, 10_000)]
+
+
+@on_exit(LIMITED)
+async def test_held_while_its_quota_is_used_up(exit_: ExitUnderTest) -> None:
+    """Its peer goes with the session, and comes back by itself when the window ends."""
+    phone = await a_device(exit_, await exit_.account(tier=Tier.FREE))
+    await phone.shakes()
+    phone.sends(1001)
+    await exit_.tick(after=1)
+    await exit_.tick(after=1)
+    assert [s[:3] for s in phone.sessions()] == [("terminated", "quota_exceeded", 1001)]
+    assert not phone.has_peer
+    await exit_.tick(after=6 * 86400)
+    assert not phone.has_peer
+    await exit_.tick(after=86400)
+    assert phone.has_peer
+    await phone.shakes()
+    await exit_.tick(after=1)
+    assert phone.sessions()[1][:2] == ("live", None)
+
+
+@on_exit(LIMITED)
+async def test_held_while_another_is_connected(exit_: ExitUnderTest) -> None:
+    """As many sessions as the tier allows: an idle device has no peer until one has ended."""
+    account = await exit_.account(tier=Tier.FREE)
+    phone, laptop = await a_device(exit_, account), await a_device(exit_, account, 10, "laptop")
+    await phone.shakes()
+    await exit_.tick(after=1)
+    assert (phone.has_peer, laptop.has_peer) == (True, False)
+    await exit_.admin("UPDATE sessions SET state = 'closing', reason = 'admin'")
+    await exit_.tick(after=1)
+    await exit_.tick(after=1)
+    assert (phone.has_peer, laptop.has_peer) == (True, True)
+
+
+@pytest.mark.parametrize("how", ["UPDATE node SET drained = {}", "UPDATE accounts SET disabled = {}"])
+@on_exit(IDLE)
+async def test_held_by_an_admin(exit_: ExitUnderTest, how: str) -> None:
+    """A drain or a disabled account takes the peers of idle devices, and gives them back."""
+    phone = await a_device(exit_, await exit_.account())
+    await exit_.admin(how.format(1))
+    await exit_.tick()
+    assert not phone.has_peer
+    await exit_.admin(how.format(0))
+    await exit_.tick()
+    assert phone.has_peer
+
+
+@on_exit(IDLE)
+async def test_the_interface_is_made_anew(exit_: ExitUnderTest) -> None:
+    """An idle device's peer is put back like any other, and its next session has the new counters alone."""
+    phone = await a_device(exit_, await exit_.account())
+    await phone.shakes()
+    phone.sends(100)
+    await exit_.tick(after=400)
+    exit_.tunnel.vanish()
+    await exit_.tick(after=1)
+    assert phone.has_peer
+    phone.sends(9)
+    await phone.shakes()
+    await exit_.tick(after=1)
+    assert [s[2] for s in phone.sessions()] == [100, 9]
