@@ -148,7 +148,7 @@ class Invariants:
                 del self._past[session_id]
             else:
                 require(was.state is State.TERMINATED, "only the terminated vanish", was)
-        failed = [] if world.parts is None else world.parts.ticker._ending._undo._failed.values()
+        failed = [] if world.parts is None else world.parts.ticker._turnover._ending._undo._failed.values()
         self._to_undo = {f.session.id for f in failed}
         self._may_return = {f.replaced.id for f in failed if f.replaced is not None}
 

@@ -115,7 +115,7 @@ class Steps:
         for _ in range(UNDONE_WITHIN):
             if parts is None or not self._has_to_undo():
                 break
-            parts.ticker._ending.go_on()
+            parts.ticker._turnover._ending.go_on()
             await parts.queue.settled()
             await asyncio.sleep(0)
 
@@ -136,7 +136,7 @@ class Steps:
     def _has_to_undo(self) -> bool:
         """Tells whether an opening is to be undone, which is left to a batch: a tick does not end its session."""
         parts = self.world.parts
-        return parts is not None and bool(parts.ticker._ending._undo)
+        return parts is not None and bool(parts.ticker._turnover._ending._undo)
 
     def _actions(self, many: int) -> list[Callable[[Parts], Coroutine[None, None, object]]]:
         choices = [
