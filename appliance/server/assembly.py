@@ -171,12 +171,11 @@ async def build(
     patient, contentions = TimedTunnel(tunnel, CONVERGE_TIMEOUT_S), _contentions(settings, metrics, wakeup)
     convergence = Convergence(patient, egress, records.live, records.devices, exit_, metrics, host, contentions)
     sessions = session_assembly.build_service(shared, ending, queue)
-    turnover = session_assembly.build_turnover(shared, ending, queue, node)
     readiness = Readiness(store, shared.peers.tunnel, node.health, clock)
     return Parts(
         services=Services(sessions=sessions, quotas=quotas, nodes=nodes, readiness=readiness, terms=terms),
         tokens=tokens,
-        ticker=session_assembly.build_ticker(shared, turnover, convergence, reloading, node, settings.meter),
+        ticker=session_assembly.build_ticker(shared, ending, queue, convergence, reloading, node, settings.meter),
         records=records,
         peers=shared.peers,
         pool=addresses.pool,

@@ -101,14 +101,6 @@ def build_queue(shared: Shared, reloading: Reloading, placement: Placement, node
         schedule=shared.schedule,
         metrics=shared.metrics,
     )
-    arrivals = BatchArrivals(
-        records=shared.records,
-        undo=shared.undo,
-        node=node,
-        terms=shared.terms,
-        schedule=shared.schedule,
-        metrics=shared.metrics,
-    )
     closes = BatchCloses(
         records=shared.records,
         undo=shared.undo,
@@ -121,7 +113,7 @@ def build_queue(shared: Shared, reloading: Reloading, placement: Placement, node
         peers=shared.peers,
         reloading=reloading,
         opens=opens,
-        arrivals=arrivals,
+        arrivals=_build_arrivals(shared, node),
         closes=closes,
         undo=shared.undo,
         quarantine=shared.addresses.quarantine,
@@ -132,6 +124,17 @@ def build_queue(shared: Shared, reloading: Reloading, placement: Placement, node
             opens.abandoned(request.answer.result())
 
     return Queue(batch.serve, undo)
+
+
+def _build_arrivals(shared: Shared, node: Node) -> BatchArrivals:
+    return BatchArrivals(
+        records=shared.records,
+        undo=shared.undo,
+        node=node,
+        terms=shared.terms,
+        schedule=shared.schedule,
+        metrics=shared.metrics,
+    )
 
 
 def build_ending(shared: Shared, queue: Queue) -> Ending:
@@ -146,7 +149,7 @@ def build_ending(shared: Shared, queue: Queue) -> Ending:
     )
 
 
-def build_turnover(shared: Shared, ending: Ending, queue: Queue, node: Node) -> Turnover:
+def _build_turnover(shared: Shared, ending: Ending, queue: Queue, node: Node) -> Turnover:
     holding = Holding(records=shared.records, terms=shared.terms, node=node)
     arrivals = Arrivals(records=shared.records, queue=queue, refused=holding.changed)
     return Turnover(records=shared.records, ending=ending, arrivals=arrivals, holding=holding)
@@ -160,7 +163,8 @@ def build_service(shared: Shared, ending: Ending, queue: Queue) -> SessionServic
 
 def build_ticker(
     shared: Shared,
-    turnover: Turnover,
+    ending: Ending,
+    queue: Queue,
     convergence: Convergence,
     reloading: Reloading,
     node: Node,
@@ -168,7 +172,7 @@ def build_ticker(
 ) -> Ticker:
     return Ticker(
         records=shared.records,
-        turnover=turnover,
+        turnover=_build_turnover(shared, ending, queue, node),
         convergence=convergence,
         reloading=reloading,
         node=node,

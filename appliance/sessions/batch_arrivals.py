@@ -105,6 +105,8 @@ class BatchArrivals:
         device = self._records.devices.get(key)
         if device is None or account is None or account.disabled or not self._records.devices.may_connect(key):
             raise NoActiveNodes  # its peer is about to go
+        if live.of_device(device.id) is not None:
+            raise NoActiveNodes  # the session that it had with another key has yet to end
         tier = self._terms.tiers[account.tier]
         places = live.number_live(account.id) + opening[account.id] + self._undo.places(account.id)
         used = usage.in_memory(live, account, tier, now)

@@ -105,7 +105,7 @@ class BatchCloses:
             session = self._records.live[request.public_key]
             device_ends.committed(self._records.live, self._records.devices, [(session, Reason.CLOSED)])
             self._records.live.drop(request.public_key)
-            if session.device_id:
+            if self._records.devices.by_id(session.device_id) is not None:
                 self._schedule.check_soon()  # its peer is put back, so that a new handshake opens the next session
             else:
                 self._quarantine.add(session.address_offset)

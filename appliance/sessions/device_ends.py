@@ -36,33 +36,39 @@ async def write(db: aiosqlite.Connection, ended: Iterable[tuple[Session, Reason]
     """
     of_devices = [(session, reason) for session, reason in ended if session.device_id]
     await rows.add_ended(db, [session.id for session, _ in of_devices])
-    await rows.forget_baselines(db, [s.device_id for s, reason in of_devices if not keeps_peer(s, reason)])
+    gone = [(s.device_id, s.public_key) for s, reason in of_devices if not keeps_peer(s, reason)]
+    await rows.forget_baselines(db, gone)
 
 
 def committed(live: LiveSessions, devices: LiveDevices, ended: Iterable[tuple[Session, Reason]]) -> None:
     """Takes the same into memory, while the sessions are still in `live`."""
     for session, reason in ended:
-        device = devices.get(session.public_key) if session.device_id else None
+        device = devices.by_id(session.device_id) if session.device_id else None
         if device is not None:
-            devices.put(_after(device, session, live, kept=keeps_peer(session, reason)))
+            devices.put(_after(device, live.get(session.public_key) or session, live, reason))
 
 
-def _after(device: Device, session: Session, live: LiveSessions, *, kept: bool) -> Device:
-    known = live.get(session.public_key) or session
-    return replace(
+def _after(device: Device, session: Session, live: LiveSessions, reason: Reason) -> Device:
+    after = replace(
         device,
-        bytes_in=min(device.bytes_in + known.bytes_in, MOST),
-        bytes_out=min(device.bytes_out + known.bytes_out, MOST),
-        counted_ms=device.counted_ms + known.counted_ms,
-        last_handshake_at=device.last_handshake_at if known.last_handshake_at is None else known.last_handshake_at,
-        handshake_seen_ns=known.handshake_seen_ns if kept else 0,
+        bytes_in=min(device.bytes_in + session.bytes_in, MOST),
+        bytes_out=min(device.bytes_out + session.bytes_out, MOST),
+        counted_ms=device.counted_ms + session.counted_ms,
+        last_handshake_at=device.last_handshake_at if session.last_handshake_at is None else session.last_handshake_at,
+    )
+    if device.public_key != session.public_key:
+        return after  # its key was rotated meanwhile: its peer is another one
+    kept = keeps_peer(session, reason)
+    return replace(
+        after,
+        handshake_seen_ns=session.handshake_seen_ns if kept else 0,
         baseline=live.baseline(session.public_key) if kept else None,
     )
 
 
 async def write_restarted(db: aiosqlite.Connection, devices: Sequence[Device]) -> None:
     """Forgets in the caller's transaction how far peers were counted that are put back."""
-    await rows.forget_baselines(db, [device.id for device in devices])
+    await rows.forget_baselines(db, [(device.id, device.public_key) for device in devices])
 
 
 def restarted(held: LiveDevices, devices: Iterable[Device]) -> None:

@@ -98,7 +98,7 @@ class Ending:
         for session, reason in ending:
             records.live.drop(session.public_key)
             self._undo.forget(session)
-            if not session.device_id:
+            if records.devices.by_id(session.device_id) is None:  # of none, or of one that was removed
                 self._quarantine.add(session.address_offset)
             note_end(self._metrics, session, session.reason or reason)
 

@@ -104,6 +104,11 @@ class LiveSessions:
         row = self._rows.find_id(session_id)
         return None if row < 0 or self._stale else self._rows.session(row)
 
+    def of_device(self, device_id: str) -> Session | None:
+        """Returns the session of a device, with the key that it had then; None: it has none."""
+        row = self._rows.find_of_device(device_id)
+        return None if row is None else self._rows.session(row)
+
     def baseline(self, public_key: bytes) -> Baseline | None:
         """Returns the counters as last counted, or None if they were never counted."""
         row = self._rows.find(public_key)

@@ -19,6 +19,7 @@ class LiveDevices:
 
     def __init__(self) -> None:
         self._by_key: dict[bytes, Device] = {}
+        self._keys: dict[str, bytes] = {}  # by id
         self._of_account: dict[str, dict[bytes, None]] = {}
         self._held: set[bytes] = set()
         self._touched: set[bytes] = set()
@@ -36,6 +37,11 @@ class LiveDevices:
     def get(self, public_key: bytes) -> Device | None:
         """Returns the device with this key, or None if there is none."""
         return self._by_key.get(public_key)
+
+    def by_id(self, device_id: str) -> Device | None:
+        """Returns the device with this id, or None if there is none."""
+        key = self._keys.get(device_id)
+        return None if key is None else self._by_key[key]
 
     def of_account(self, account_id: str) -> list[Device]:
         """Returns the account's devices."""
@@ -73,6 +79,7 @@ class LiveDevices:
     def load(self, devices: Iterable[Device]) -> None:
         """Replaces all with what was read from the store. Who was held is, until it is looked at again."""
         self._by_key = {device.public_key: device for device in devices}
+        self._keys = {device.id: device.public_key for device in self}
         self._of_account = {}
         for device in self:
             self._of_account.setdefault(device.account_id, {})[device.public_key] = None
@@ -81,12 +88,15 @@ class LiveDevices:
     def put(self, device: Device) -> None:
         """Adds a device, or replaces the one with its key."""
         self._by_key[device.public_key] = device
+        self._keys[device.id] = device.public_key
         self._of_account.setdefault(device.account_id, {})[device.public_key] = None
         self._touched.add(device.public_key)
 
     def drop(self, public_key: bytes) -> None:
         """Removes a device, or the key that it had."""
         device = self._by_key.pop(public_key)
+        if self._keys[device.id] == public_key:
+            del self._keys[device.id]
         own = self._of_account[device.account_id]
         del own[public_key]
         if not own:

@@ -241,7 +241,9 @@ def test_a_peer_that_is_added_anew_counts_from_zero(tmp_path: Path) -> None:
         await devices.insert(db, [device(2), device(3)])
         for device_id in ("dev_2", "dev_3"):
             await ended_session(db, device_id)
-        await devices.forget_baselines(db, ["dev_3", "dev_none"])
+        await devices.forget_baselines(
+            db, [("dev_3", device(3).public_key), ("dev_2", b"its last key"), ("dev_none", b"")]
+        )
         return await everyone(db)
 
     used = {"bytes_in": 10, "bytes_out": 20, "counted_ms": 30, "last_handshake_at": 40}

@@ -228,6 +228,10 @@ QUERIES: dict[str, tuple[Query, set[str]]] = {
         lambda db: peers.forget_baselines(db, [2]),
         {"SEARCH peers USING INTEGER PRIMARY KEY (rowid=?)"},
     ),
+    "baselines of devices that begin sessions": (
+        lambda db: peers.take_over_baselines(db, ["dev_1"]),
+        {A_DEVICE.replace("devices", "d"), "SEARCH peers USING INTEGER PRIMARY KEY (rowid=?)"},
+    ),
     "a device": (
         lambda db: devices.by_id(db, "acc_1", "dev_1"),
         {"SEARCH d USING INDEX sqlite_autoindex_devices_1 (id=?)", ITS_ACCOUNT},
@@ -258,7 +262,10 @@ QUERIES: dict[str, tuple[Query, set[str]]] = {
     "another name of a device": (lambda db: devices.rename(db, "dev_1", "phone"), {A_DEVICE}),
     "a pause of a device": (lambda db: devices.pause(db, "dev_1", paused=True), {A_DEVICE}),
     "another key of a device": (lambda db: devices.rotate(db, "dev_1", bytes(32), ""), {A_DEVICE}),
-    "forgetting what was seen of devices": (lambda db: devices.forget_baselines(db, ["dev_1"]), {A_DEVICE}),
+    "forgetting what was seen of devices": (
+        lambda db: devices.forget_baselines(db, [("dev_1", bytes(32))]),
+        {A_DEVICE},
+    ),
     "adding ended sessions to their devices": (
         lambda db: devices.add_ended(db, ["ses_1"]),
         {

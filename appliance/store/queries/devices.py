@@ -34,15 +34,21 @@ _INSERT = """
 INSERT INTO devices (id, account_id, name, name_key, region, public_key, address_offset, ipv6, created_at, endpoint)
 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 """
-# An address is one device's alone: what is in peers there is of its session.
+# An address is one device's alone: what is in peers there is of its session. One whose key was rotated meanwhile has
+# another peer.
 _ADD_ENDED = """
 UPDATE devices SET
     bytes_in = devices.bytes_in + min(s.bytes_in, 9223372036854775807 - devices.bytes_in),
     bytes_out = devices.bytes_out + min(s.bytes_out, 9223372036854775807 - devices.bytes_out),
     counted_ms = devices.counted_ms + s.counted_ms,
     last_handshake_at = coalesce(s.last_handshake_at, devices.last_handshake_at),
-    handshake_seen_ns = s.handshake_seen_ns, ifindex = p.ifindex, rx_bytes = p.rx_bytes, tx_bytes = p.tx_bytes,
-    baseline_boot_id = iif(p.ifindex IS NULL, NULL, coalesce(p.baseline_boot_id, p.counted_boot_id))
+    handshake_seen_ns = iif(s.public_key = devices.public_key, s.handshake_seen_ns, devices.handshake_seen_ns),
+    ifindex = iif(s.public_key = devices.public_key, p.ifindex, devices.ifindex),
+    rx_bytes = iif(s.public_key = devices.public_key, p.rx_bytes, devices.rx_bytes),
+    tx_bytes = iif(s.public_key = devices.public_key, p.tx_bytes, devices.tx_bytes),
+    baseline_boot_id = CASE
+        WHEN s.public_key <> devices.public_key THEN devices.baseline_boot_id
+        WHEN p.ifindex IS NOT NULL THEN coalesce(p.baseline_boot_id, p.counted_boot_id) END
 FROM sessions s LEFT JOIN peers p ON p.address_offset = s.address_offset
 WHERE s.id = ? AND s.state = 'terminated' AND devices.id = s.device_id
 """
@@ -166,10 +172,10 @@ async def rotate(db: aiosqlite.Connection, device_id: str, public_key: bytes, en
     await db.execute(sql, (public_key, endpoint, device_id))
 
 
-async def forget_baselines(db: aiosqlite.Connection, device_ids: Iterable[str]) -> None:
-    """Forgets what was last seen of peers that are about to be added anew: their counters start at zero."""
-    sql = f"UPDATE devices SET {_NO_COUNTERS} WHERE id = ?"  # noqa: S608 (constants)
-    await db.executemany(sql, [(device_id,) for device_id in device_ids])
+async def forget_baselines(db: aiosqlite.Connection, peers: Iterable[tuple[str, bytes]]) -> None:
+    """Forgets what was last seen of peers (a device's id and key) that are gone: their counters start at zero."""
+    sql = f"UPDATE devices SET {_NO_COUNTERS} WHERE id = ? AND public_key = ?"  # noqa: S608 (constants)
+    await db.executemany(sql, peers)
 
 
 async def add_ended(db: aiosqlite.Connection, session_ids: Iterable[str]) -> None:

@@ -84,6 +84,7 @@ class PackedSessions:
         self._traits: SharedValues[Traits] = SharedValues()
         self._other_ids: dict[int, str] = {}  # by row: those that do not follow from the row
         self._devices: dict[int, str] = {}  # by row, if it is of one
+        self._rows_of_devices: dict[str, int] = {}
 
     def begin(self) -> int:
         """Returns a row that has no session and no baseline, and is in no order."""
@@ -101,6 +102,7 @@ class PackedSessions:
             self._other_ids[row] = s.id
         if s.device_id:
             self._devices[row] = s.device_id
+            self._rows_of_devices[s.device_id] = row
         name = None if s.account == owner.account.name else s.account
         counted_boot = self.boots.take(s.counted_boot_id)
         traits = (
@@ -181,7 +183,9 @@ class PackedSessions:
         self.boots.give(counted_boot)
         self._traits.give(TRAITS.unpack_from(buffer, at + FIGURES_AT - TRAITS.size)[0])
         self._other_ids.pop(row, None)
-        self._devices.pop(row, None)
+        device_id = self._devices.pop(row, "")
+        if self._rows_of_devices.get(device_id) == row:
+            del self._rows_of_devices[device_id]
 
     def key(self, row: int) -> bytes:
         """Returns the public key of the session."""
@@ -202,6 +206,10 @@ class PackedSessions:
         """Returns the number of the session's address."""
         offset: int = NUMBER.unpack_from(self.memory.buffer, row * ROW_SIZE + OFFSET_AT)[0]
         return offset
+
+    def of_device(self, device_id: str) -> int | None:
+        """Returns the row of the session of a device; None: it has none."""
+        return self._rows_of_devices.get(device_id)
 
     def has_id(self, row: int, session_id: str) -> bool:
         """Tells whether this is the id of the session, in whose row there may be only a hash of it."""

@@ -79,6 +79,10 @@ class SessionRows:
         row = self._by_id.find(layout.id_bytes(session_id)[0])
         return row if row < 0 or self._packed.has_id(row, session_id) else -ENOENT
 
+    def find_of_device(self, device_id: str) -> int | None:
+        """Returns the row of the session of a device; None: it has none."""
+        return self._packed.of_device(device_id)
+
     def session(self, row: int) -> Session:
         """Returns the session in this row."""
         return self._packed.unpack(row, self.owners.by_number)
