@@ -77,7 +77,7 @@ def test_a_full_disk_is_said_and_got_over(
     start_appliance: Callable[..., Appliance], client: Client, disk: Path, show: Callable[[str], None]
 ) -> None:
     """No byte is left on the disk: 503 and /readyz says why, nothing half done; with room, it goes on by itself."""
-    appliance = start_appliance(node={"state_dir": str(disk / "state")})
+    appliance = start_appliance(node={"state_dir": str(disk / "state")}, meter={"interval": "1s"})
     token = appliance.token()
     session = appliance.open(token)
     client.wg_quick(session["wg_config"])
