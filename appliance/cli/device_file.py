@@ -67,6 +67,7 @@ class Wanted:
             raise click.UsageError(f"--dns: must be {RESOLVERS.allowed}") from error
         if as_qr:
             qr.check(sys.stdout.encoding, "--file")
+        _rehearse(as_qr=as_qr)
         return cls(as_qr, path, key, resolvers or None, as_json)
 
 
@@ -76,6 +77,13 @@ class KeyPair:
 
     public: bytes
     private: bytes | None
+
+
+def _rehearse(*, as_qr: bool) -> None:
+    """Imports what is needed once the command is the store's owner, who may not read the program's folder."""
+    keys.generate_key_pair()
+    if as_qr:
+        qr.draw("", colour=False)
 
 
 def key_pair(wanted: Wanted, exit_: Exit) -> KeyPair:

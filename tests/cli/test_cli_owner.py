@@ -197,7 +197,15 @@ def test_a_link_in_place_of_the_folder(theirs: CommandLine, folder: Path) -> Non
     assert theirs.process("token", "create", "--account", "bob").status == 1
 
 
-@pytest.mark.parametrize("words", [("usage", "alice"), ("invoice", "alice", "--month", "2026-11"), ("session", "list")])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("usage", "alice"),
+        ("invoice", "alice", "--month", "2026-11"),
+        ("session", "list"),
+        ("device", "add", "alice/phone", "--qr"),
+    ],
+)
 def test_a_program_that_the_owner_cannot_read(theirs: CommandLine, folder: Path, words: tuple[str, ...]) -> None:
     """Where a command needs more of it than was read as root: one line with the folder, and what to do."""
     assert theirs.process("account", "create", "alice", "--tier", "paid").status == 0
