@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import TYPE_CHECKING
 
 import click
@@ -67,7 +68,7 @@ def add(
         )
         return added, device_file.text_of(a, exit_, added.device, pair.private, wanted), a, late
 
-    with device_file.handed_over(wanted, f"wg-appliance device rotate {name}") as hand_over:
+    with device_file.handed_over(wanted, f"wg-appliance device rotate {shlex.quote(str(name))}") as hand_over:
         added, text, a, late = admin.run(config_file, work, come_back=wanted.path is not None)
         _echo_added(added, a)
         hand_over(text, DeviceFields(a.settings.wireguard).identity(added.device))
@@ -216,7 +217,7 @@ def rotate(
         made, late = await device_changes.stored(a, change)
         return made, device_file.text_of(a, exit_, made, pair.private, wanted), a, late
 
-    with device_file.handed_over(wanted, f"wg-appliance device rotate {name}") as hand_over:
+    with device_file.handed_over(wanted, f"wg-appliance device rotate {shlex.quote(str(name))}") as hand_over:
         made, text, a, late = admin.run(config_file, work, come_back=wanted.path is not None)
         output.remark(f"device {made.account}/{made.name} has another key: its old file is good no more")
         hand_over(text, DeviceFields(a.settings.wireguard).identity(made))

@@ -360,6 +360,16 @@ def test_another_key(wga: CommandLine) -> None:
     add(wga, "bob/phone", "--public-key", KEY)
 
 
+def test_a_session_that_an_admin_ends(wga: CommandLine) -> None:
+    """It is said how to keep its device out: the next handshake begins another session."""
+    add(wga, "alice/my phone")
+    session_id = with_session(wga, "my phone")
+    said = "its device may connect again; to keep it out: wg-appliance device pause 'alice/my phone'\n"
+    assert wga.do("session", "terminate", session_id).err.endswith(said)
+    wga.do("device", "remove", "alice/my phone")
+    assert "device" not in wga.do("session", "terminate", session_id).err
+
+
 def test_a_removed_device(wga: CommandLine) -> None:
     """Its session ends (closed), it is found no more, and its name is free."""
     add(wga, "alice/phone")
