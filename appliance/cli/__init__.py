@@ -28,6 +28,7 @@ COMMANDS = {
     "init": ("appliance.cli.init:init", "Write a commented config, create the state directory, store and server key."),
     "account": ("appliance.cli.account:account", "Manage accounts: create, list, show, set, delete."),
     "token": ("appliance.cli.token:token", "Manage bearer tokens: create, list, revoke."),
+    "device": ("appliance.cli.device:device", "Manage devices, whose files stay good: add, list, show, pause, remove."),
     "session": ("appliance.cli.session:session", "List, show and terminate sessions."),
     "usage": ("appliance.cli.usage:usage", "Show what an account has used of its windows."),
     "invoice": ("appliance.cli.invoice:invoice", "Show a paid account's invoice for a month, one line per session."),

@@ -15,6 +15,7 @@ from appliance.domain.entities import Account, Reason, State
 from appliance.domain.errors import Conflict, NotFound
 from appliance.domain.tiers import Tier
 from appliance.store.queries import accounts as rows
+from appliance.store.queries import devices as device_rows
 from appliance.store.queries import sessions as session_rows
 from appliance.store.queries import tokens as token_rows
 
@@ -106,14 +107,14 @@ def show(config_file: Path | None, name: str, as_json: bool) -> None:
 @account.command("set")
 @click.argument("name", type=NAME)
 @click.option("--tier", type=TIER, help="For new sessions; its limits apply to live ones too.")
-@click.option("--disabled/--enabled", default=None, help="A disabled account's tokens get 401, and its sessions end.")
+@click.option("--disabled/--enabled", default=None, help="Disabled: its tokens get 401, its devices are held.")
 @click.pass_context
 def set_(ctx: click.Context, name: str, tier: str | None, disabled: bool | None) -> None:
     """Change an account."""
     if tier is None and disabled is None:
         ctx.fail("Nothing to change: give --tier, --disabled or --enabled.")
 
-    async def work(a: Admin) -> tuple[Account, str]:
+    async def work(a: Admin) -> tuple[Account, str, int]:
         async with a.change() as db:
             stored = await find(db, name)
             new_tier = stored.tier if tier is None else Tier(tier)
@@ -121,11 +122,13 @@ def set_(ctx: click.Context, name: str, tier: str | None, disabled: bool | None)
             await rows.update(db, stored.id, tier=new_tier, disabled=new_disabled)
             if new_disabled:
                 await _end_sessions(db, stored)
+            devices = await device_rows.count_of(db, stored.id)
         changed = replace(stored, tier=new_tier, disabled=new_disabled)
-        return changed, limits.in_words(a.settings.tiers[new_tier])
+        return changed, limits.in_words(a.settings.tiers[new_tier]), devices
 
-    changed, allowed = admin.run(ctx.obj, work)
-    output.remark(f"account {name} changed: {_state(changed)}, tier {changed.tier} ({allowed})")
+    changed, allowed, devices = admin.run(ctx.obj, work)
+    held = f"; devices held: {devices}" if changed.disabled and devices else ""
+    output.remark(f"account {name} changed: {_state(changed)}, tier {changed.tier} ({allowed}){held}")
 
 
 @account.command()
@@ -133,17 +136,20 @@ def set_(ctx: click.Context, name: str, tier: str | None, disabled: bool | None)
 @output.yes_option
 @click.pass_obj
 def delete(config_file: Path | None, name: str, yes: bool) -> None:
-    """Delete an account: its tokens get 401, its sessions end."""
-    output.confirm(f"Delete account {name}, its tokens, and end its sessions?", yes=yes)
+    """Delete an account: its tokens get 401, its sessions end, its devices are removed."""
+    output.confirm(f"Delete account {name}, its tokens and devices, and end its sessions?", yes=yes)
 
-    async def work(a: Admin) -> None:
+    async def work(a: Admin) -> int:
         async with a.change() as db:
             stored = await find(db, name)
             await rows.delete(db, stored.id, a.now)
             await _end_sessions(db, stored)
+            devices = await device_rows.count_of(db, stored.id)
+            await device_rows.remove_of(db, stored.id, a.now)
+        return devices
 
-    admin.run(config_file, work)
-    output.remark(f"account {name} deleted")
+    devices = admin.run(config_file, work)
+    output.remark(f"account {name} deleted{f'; devices removed: {devices}' if devices else ''}")
 
 
 async def find(db: aiosqlite.Connection, name: str) -> Account:

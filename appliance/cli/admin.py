@@ -14,7 +14,7 @@ from appliance.cli.output import remark
 from appliance.config.load import read_settings
 from appliance.domain.clock import HostClock
 from appliance.domain.errors import HostError, StoreError
-from appliance.store.file_owner import become_owner
+from appliance.store.file_owner import acting_as_owner, become_owner
 from appliance.store.known_time import clock_beside_server
 from appliance.store.queries import node as node_row
 from appliance.store.state_dir import StateDir
@@ -81,17 +81,19 @@ class Admin:
             return (await node_row.read(db)).applied >= number
 
 
-def run(config_file: Path | None, work: Callable[[Admin], Coroutine[Any, Any, T]]) -> T:
+def run(config_file: Path | None, work: Callable[[Admin], Coroutine[Any, Any, T]], *, come_back: bool = False) -> T:
     """Runs `work` on the configured store and returns its result, which is to be printed afterwards.
+
+    `come_back`: the command is root again then, if it was, to write a file of the caller's.
 
     Raises StoreError if there is no store. Only `init` and `serve` create one, so that a wrong --config is noticed.
     """
-    with opened(config_file) as (admin, runner):
+    with opened(config_file, come_back=come_back) as (admin, runner):
         return runner.run(work(admin))
 
 
 @contextmanager
-def opened(config_file: Path | None) -> Iterator[tuple[Admin, asyncio.Runner]]:
+def opened(config_file: Path | None, *, come_back: bool = False) -> Iterator[tuple[Admin, asyncio.Runner]]:
     """Opens the configured store for work that is done piece by piece, each of them run by the runner.
 
     Between them, Ctrl-C ends the command at once, even while it waits for the reader of its output. Raises StoreError
@@ -114,8 +116,7 @@ def opened(config_file: Path | None) -> Iterator[tuple[Admin, asyncio.Runner]]:
                 "or name the right configuration with --config"
             )
         state.require_whole()
-        become_owner(state.path, lambda: asyncio.run(rehearse()))
-        with asyncio.Runner() as runner:
+        with _as_owner(state.path, lambda: asyncio.run(rehearse()), come_back=come_back), asyncio.Runner() as runner:
             store = runner.run(database.Store.open(state.store, served=state.is_served))
             try:
                 clock = runner.run(clock_beside_server(store, HostClock(), state))
@@ -126,6 +127,16 @@ def opened(config_file: Path | None) -> Iterator[tuple[Admin, asyncio.Runner]]:
                 raise
             finally:
                 runner.run(store.close())
+
+
+@contextmanager
+def _as_owner(directory: Path, rehearse: Callable[[], object], *, come_back: bool) -> Iterator[None]:
+    if come_back:
+        with acting_as_owner(directory, rehearse):
+            yield
+        return
+    become_owner(directory, rehearse)
+    yield
 
 
 def _exists(path: Path) -> bool:

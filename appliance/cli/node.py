@@ -10,6 +10,7 @@ from appliance.cli import admin, output
 from appliance.cli.lazy_group import Commands
 from appliance.domain import clock_steps
 from appliance.domain.entities import Reason, State
+from appliance.store.queries import devices as device_rows
 from appliance.store.queries import node as rows
 from appliance.store.queries import sessions as session_rows
 
@@ -95,6 +96,7 @@ async def _status(a: Admin) -> dict[str, Any]:
     async with a.store.read() as db:
         row = await rows.read(db)
         unfinished = await session_rows.unfinished(db)
+        devices = await device_rows.places(db)
     configured = a.settings.node
     return {
         "name": configured.name,
@@ -106,7 +108,8 @@ async def _status(a: Admin) -> dict[str, Any]:
         "drained": row.drained,
         "live_sessions": sum(s.state is State.LIVE for s in unfinished),
         # A replacement that is pending has the address of the session it replaces.
-        "addresses_in_use": len({s.address_offset for s in unfinished}),
+        "addresses_in_use": len({s.address_offset for s in unfinished} | devices.keys()),
+        "addresses_of_devices": len(devices),
         "addresses_capacity": a.settings.wireguard.subnet.num_addresses - NO_CLIENTS,
         "store": str(a.state.store),
         **_clock(a),

@@ -3,15 +3,27 @@
 from __future__ import annotations
 
 import re
+from typing import NamedTuple
 
 import click
 
 from appliance.config.value_types import DURATIONS, REGION, UNICAST, Kind, duration, show
 from appliance.domain.charges import month_bounds
+from appliance.domain.device_name import SEPARATOR
 from appliance.domain.entities import WORDS
 from appliance.domain.tiers import Tier
 
 TIER = click.Choice([tier.value for tier in Tier])
+
+
+class DeviceName(NamedTuple):
+    """Names a device of an account."""
+
+    account: str
+    device: str
+
+    def __str__(self) -> str:
+        return f"{self.account}{SEPARATOR}{self.device}"
 
 
 class Text(click.ParamType):  # type: ignore[type-arg]  # no generic class before click 8.4
@@ -94,6 +106,20 @@ class Month(click.ParamType):  # type: ignore[type-arg]  # no generic class befo
         return value
 
 
+class OfAccount(click.ParamType):  # type: ignore[type-arg]  # no generic class before click 8.4
+    """Accepts ACCOUNT/NAME, split at the last slash. What a device may be called is decided by the command."""
+
+    name = "device"
+
+    def convert(self, value: str | DeviceName, param: click.Parameter | None, ctx: click.Context | None) -> DeviceName:
+        if isinstance(value, DeviceName):
+            return value
+        account, separator, device = value.rpartition(SEPARATOR)
+        if not separator:
+            return self.fail(f"{show(value)}: must be ACCOUNT/NAME, as in alice/phone", param, ctx)
+        return DeviceName(NAME.convert(account, param, ctx), device)
+
+
 NAME = Text(1, 64)
 LABEL = Text(0, 200)
 REASON = EndReason(1, 200)
@@ -102,3 +128,4 @@ LIMIT = click.IntRange(min=0)
 DURATION = Duration()
 ADDRESS = Setting(UNICAST)
 REGION_CODE = Setting(REGION)
+DEVICE = OfAccount()

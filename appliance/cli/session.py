@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ from appliance.config.load import read_settings
 from appliance.domain import accounting
 from appliance.domain.entities import Reason, State
 from appliance.domain.errors import NotFound
+from appliance.store.queries import devices as device_rows
 from appliance.store.queries import node as node_row
 from appliance.store.queries import sessions as rows
 from appliance.store.queries.session_list import Selection
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
     import aiosqlite
 
     from appliance.cli.admin import Admin
+    from appliance.domain.device import Device
     from appliance.domain.entities import Session
     from appliance.store.queries.session_list import ListedSession
 
@@ -145,21 +148,25 @@ def show(config_file: Path | None, session_id: str, as_json: bool) -> None:
 def terminate(config_file: Path | None, session_id: str, note: str | None) -> None:
     """End a session (terminated_reason: admin, or TEXT)."""
 
-    async def work(a: Admin) -> tuple[Session, bool]:
+    async def work(a: Admin) -> tuple[Session, bool, Device | None]:
         async with a.store.read() as db:
             stored = await _find(db, session_id)
+            device = await device_rows.by_id(db, stored.account_id, stored.device_id)
         if stored.state is State.TERMINATED:
-            return stored, False
+            return stored, False, device
         async with a.change() as db:
             # One that is ending by itself keeps its own reason.
-            return stored, await rows.mark_closing(db, [stored.id], Reason.ADMIN, note or "") > 0
+            return stored, await rows.mark_closing(db, [stored.id], Reason.ADMIN, note or "") > 0, device
 
-    stored, was_live = admin.run(config_file, work)
+    stored, was_live, device = admin.run(config_file, work)
     output.remark(
         f"session {stored.id} of {stored.account} terminated: {note or Reason.ADMIN}"
         if was_live
         else f"session {stored.id} had ended already"
     )
+    if device is not None:
+        name = shlex.quote(f"{device.account}/{device.name}")
+        output.remark(f"its device may connect again; to keep it out: wg-appliance device pause {name}")
 
 
 async def _find(db: aiosqlite.Connection, session_id: str) -> Session:

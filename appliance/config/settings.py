@@ -22,6 +22,7 @@ from appliance.config.value_types import (
     REGION,
     RESOLVERS,
     RULE_PRIORITY,
+    SOME_RESOLVERS,
     SUBNET,
     SUBNET6,
     UNICAST,
@@ -100,6 +101,10 @@ class WireGuardSettings:
     dns: Annotated[
         tuple[IPv4Address | IPv6Address, ...],
         Key(RESOLVERS, [], "addresses for a DNS line in clients' configs, 8 at most; []: none"),
+    ]
+    app_dns: Annotated[
+        tuple[IPv4Address | IPv6Address, ...],
+        Key(SOME_RESOLVERS, ["9.9.9.9", "2620:fe::fe"], "the same, of files made for apps where dns is empty"),
     ]
     keepalive: Annotated[
         int,

@@ -135,11 +135,11 @@ def duration(low: str = "0s", high: str = "36500d") -> Kind:
     return _quantity(DURATIONS, low, high, allowed)
 
 
-def list_of(item: Kind, plural: str, most: int | None = None) -> Kind:
+def list_of(item: Kind, plural: str, most: int | None = None, least: int = 0) -> Kind:
     """Accepts a TOML array, and parses it to a tuple; in the environment, items are separated by commas."""
 
     def parse(value: object) -> tuple[Any, ...]:
-        if not isinstance(value, list) or (most is not None and len(value) > most):
+        if not isinstance(value, list) or len(value) < least or (most is not None and len(value) > most):
             raise ValueError
         return tuple(item.parse(each) for each in value)
 
@@ -309,12 +309,12 @@ MARK = Kind("one bit of a packet's mark, 0x1 to 0x80000000", _mark)
 RULE_PRIORITY = integer(1, 32763)  # with the two after it before the main table's, 32766
 PATH = Kind("a path", _path)
 UNICAST = Kind("an IP address (not 0.0.0.0, :: or multicast)", _unicast)
-RESOLVERS = list_of(
-    Kind("", _resolver),
-    f"at most {MOST_RESOLVERS} IP addresses that mean the same to each client (not 0.0.0.0, ::, loopback, link-local, "
-    "multicast, reserved, or IPv4 in IPv6)",
-    MOST_RESOLVERS,
+_RESOLVERS = (
+    "IP addresses that mean the same to each client (not 0.0.0.0, ::, loopback, link-local, multicast, reserved, or "
+    "IPv4 in IPv6)"
 )
+RESOLVERS = list_of(Kind("", _resolver), f"at most {MOST_RESOLVERS} {_RESOLVERS}", MOST_RESOLVERS)
+SOME_RESOLVERS = list_of(Kind("", _resolver), f"1 to {MOST_RESOLVERS} {_RESOLVERS}", MOST_RESOLVERS, 1)
 NETWORKS = list_of(Kind("", _plain_network), "networks with no host bits set, such as 192.0.2.0/24")
 DESTINATIONS = list_of(
     Kind("", _destination),

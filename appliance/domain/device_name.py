@@ -39,7 +39,7 @@ def checked(value: object) -> str:
         raise InvalidRequest("name is required")
     if not isinstance(value, str):
         raise InvalidRequest("name must be text")
-    name = value.strip(WHITE_SPACE)
+    name = trimmed(value)
     if not 1 <= len(name) <= LONGEST:
         raise InvalidRequest(f"name must be 1 to {LONGEST} characters, not {len(name)}")
     if SEPARATOR in name:
@@ -49,6 +49,10 @@ def checked(value: object) -> str:
     if hidden is not None:
         raise InvalidRequest(f"name must be printable: it contains {_described(hidden)}")
     return name
+
+
+def trimmed(name: str) -> str:
+    return name.strip(WHITE_SPACE)
 
 
 def key(name: str) -> str:

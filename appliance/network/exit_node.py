@@ -9,17 +9,19 @@ from typing import TYPE_CHECKING
 
 from appliance.network.lazy_mapping import OnDemand
 from appliance.network.reconcile import Desired
-from appliance.network.wireguard import client_config
+from appliance.network.wireguard import client_config, keys
 from appliance.network.wireguard.tunnel import Peer, Prefix
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from ipaddress import IPv4Network, IPv6Network
 
+    from appliance.config.settings import WireGuardSettings
     from appliance.domain.device import Device
     from appliance.domain.entities import Session
 
     Address = IPv4Address | IPv6Address
+    Endpoint = client_config.Endpoint | client_config.NamedEndpoint
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +36,7 @@ class ClientSettings:
     keepalive: int
     endpoint: Address | str | None = None
 
-    def endpoint_of(self, public_ip: str) -> client_config.Endpoint | client_config.NamedEndpoint:
+    def endpoint_of(self, public_ip: str) -> Endpoint:
         """Returns what a client dials. `public_ip`: its session's."""
         if isinstance(self.endpoint, str):
             return client_config.NamedEndpoint(self.endpoint, self.endpoint_port)
@@ -101,20 +103,53 @@ class Exit:
 
         `dns`: the client's own choice; None: the exit's.
         """
+        # Of the session: what its own answers say, whatever the exit's address has become since.
+        endpoint = self.client_settings.endpoint_of(session.public_ip)
+        return self._file(session, private_key, endpoint, ipv6=ipv6, dns=dns)
+
+    def device_config(
+        self, device: Device, private_key: bytes | None, endpoint: Endpoint, *, dns: Sequence[Address] | None = None
+    ) -> str:
+        """Returns the wg-quick file for a device, as `client_config` does; its IPv6 goes into the tunnel in any case,
+        as its traffic would leave beside it otherwise."""
+        return self._file(device, private_key, endpoint, ipv6=True, dns=dns)
+
+    def _file(
+        self,
+        client: Session | Device,
+        private_key: bytes | None,
+        endpoint: Endpoint,
+        *,
+        ipv6: bool,
+        dns: Sequence[Address] | None,
+    ) -> str:
         settings = self.client_settings
         return client_config.render(
             client_config.ClientConfig(
-                key_pair=None if private_key is None else (private_key, session.public_key),
-                addresses=self.addresses_of(session),
+                key_pair=None if private_key is None else (private_key, client.public_key),
+                addresses=self.addresses(client.address_offset, ipv6=client.ipv6),
                 mtu=self.mtu,
                 dns=settings.dns if dns is None else dns,
                 server_public_key=self.public_key,
-                # Of the session: what its own answers say, whatever the exit's address has become since.
-                endpoint=settings.endpoint_of(session.public_ip),
+                endpoint=endpoint,
                 keepalive=settings.keepalive,
                 ipv6=ipv6,
             )
         )
+
+
+def build_exit(wireguard: WireGuardSettings, private_key: bytes) -> Exit:
+    """Builds the description of an exit from its configuration and key."""
+    return Exit(
+        interface=wireguard.interface,
+        private_key=private_key,
+        public_key=keys.public_key(private_key),
+        listen_port=wireguard.listen_port,
+        mtu=wireguard.mtu,
+        subnet=wireguard.subnet,
+        subnet6=wireguard.subnet6,
+        client_settings=ClientSettings(wireguard.endpoint_port, wireguard.dns, wireguard.keepalive, wireguard.endpoint),
+    )
 
 
 class HeldAddresses(Collection["Address"]):

@@ -13,12 +13,11 @@ from appliance.domain.errors import ConfigError, HostError
 from appliance.metering.usage import Quotas
 from appliance.network.address_pool import AddressPool
 from appliance.network.admission.choice import mark_of_this_exit
-from appliance.network.exit_node import ClientSettings, Exit, HeldAddresses
+from appliance.network.exit_node import Exit, HeldAddresses, build_exit
 from appliance.network.firewall import own_table
 from appliance.network.interfaces import has_ipv6, host_interfaces, networks
 from appliance.network.public_address import Standing, decide
 from appliance.network.uplinks import NO_PUBLIC_ADDRESS, look
-from appliance.network.wireguard import keys
 from appliance.network.wireguard.backend import require_tunnel_name
 from appliance.network.wireguard.timeouts import TimedTunnel
 from appliance.server import session_assembly
@@ -42,7 +41,7 @@ from appliance.store.token_cache import Tokens
 if TYPE_CHECKING:
     from litestar import Litestar
 
-    from appliance.config.load import Settings, WireGuardSettings
+    from appliance.config.load import Settings
     from appliance.domain.believed_clock import BelievedClock
     from appliance.domain.clock import Clock
     from appliance.metering.meter import Meter
@@ -97,20 +96,6 @@ def describe_exit(settings: Settings, state: StateDir) -> LocalExit:
     table = own_table.standing(wireguard.interface, state.nftables)
     mark = mark_of_this_exit(wanted, wireguard.interface, table, state.admission)
     return LocalExit(build_exit(wireguard, state.private_key()), standing, host_services(settings), mark)
-
-
-def build_exit(wireguard: WireGuardSettings, private_key: bytes) -> Exit:
-    """Builds the description of an exit from its configuration and key."""
-    return Exit(
-        interface=wireguard.interface,
-        private_key=private_key,
-        public_key=keys.public_key(private_key),
-        listen_port=wireguard.listen_port,
-        mtu=wireguard.mtu,
-        subnet=wireguard.subnet,
-        subnet6=wireguard.subnet6,
-        client_settings=ClientSettings(wireguard.endpoint_port, wireguard.dns, wireguard.keepalive, wireguard.endpoint),
-    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""Guards what live sessions were told of this exit: interface, subnets and server key cannot change under them."""
+"""Guards what live sessions and devices were told of this exit: interface, subnets and key cannot change under them."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from appliance.metering.spending import Spending
 from appliance.network.wireguard.keys import encode
 from appliance.store.live import LiveSessions
 from appliance.store.queries import accounts as account_rows
+from appliance.store.queries import devices as device_rows
 from appliance.store.queries import invoices, peers
 from appliance.store.queries import node as node_row
 from appliance.store.queries import sessions as rows
@@ -32,7 +33,7 @@ NAMED_AT_MOST = 5
 
 
 async def adopt(store: Store, settings: Settings, public_key: bytes, wall_ms: int) -> None:
-    """Stores what the exit is now. Raises ConfigError, and changes nothing, if that would strand live sessions."""
+    """Stores what the exit is now. Raises ConfigError, and changes nothing, if that strands sessions or devices."""
     wireguard = settings.wireguard
     subnet6 = "" if wireguard.subnet6 is None else str(wireguard.subnet6)
     async with store.write() as db:
@@ -43,6 +44,9 @@ async def adopt(store: Store, settings: Settings, public_key: bytes, wall_ms: in
             live = [s.id for s in unfinished if s.state is State.LIVE]
             if live:
                 raise ConfigError(_refusal(changes, live))
+            devices = await device_rows.count(db)
+            if devices:
+                raise ConfigError(_refusal_of_devices(changes, devices))
             closing = [s for s in unfinished if s.state is State.CLOSING]
             await _end(db, closing, Terms(settings), before.heartbeat, wall_ms)
         await node_row.set_identity(db, wireguard.interface, str(wireguard.subnet), subnet6, public_key)
@@ -75,6 +79,14 @@ def _changes(before: NodeRow, interface: str, subnet: str, subnet6: str, public_
     if before.public_key != public_key:
         old = "none" if before.public_key is None else encode(before.public_key)
         yield f"the server key (public key was {old}, now {encode(public_key)})"
+
+
+def _refusal_of_devices(changes: list[str], count: int) -> str:
+    whose = "1 device, whose file names" if count == 1 else f"{count} devices, whose files name"
+    return (
+        f"{' and '.join(changes)} cannot change while there {'is' if count == 1 else 'are'} {whose} what was; "
+        "set it back, or remove them first: wg-appliance device list"
+    )
 
 
 def _refusal(changes: list[str], live: list[str]) -> str:

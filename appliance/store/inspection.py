@@ -1,4 +1,4 @@
-"""Inspects a store without writing to it: integrity, application, schema version, last heartbeat, drain."""
+"""Inspects a store without writing to it: integrity, application, schema version, last heartbeat, drain, devices."""
 
 from __future__ import annotations
 
@@ -29,6 +29,7 @@ class Inspection:
     heartbeat: Moment | None = None
     drained: bool = False
     known: Moment | None = None
+    devices: int = 0
 
 
 def inspect(path: Path, newest: int) -> Inspection:
@@ -42,13 +43,14 @@ def inspect(path: Path, newest: int) -> Inspection:
             own = application == migration.APPLICATION_ID
             heartbeat, drained = _node(db) if own else (None, False)
             accepted = _moment(db, ACCEPTED) if own else None
+            devices = _devices(db) if own else 0
     except StoreError as error:
         return Inspection(damage=str(error))
     except sqlite3.Error as error:
         return Inspection(damage=f"cannot read the store {path}: {error}; try again")
     # A store that was created and never opened is empty, with both numbers 0.
     ours = application == migration.APPLICATION_ID or (application, version) == (0, 0)
-    return Inspection(None, ours, version, newest, heartbeat, drained, accepted or heartbeat)
+    return Inspection(None, ours, version, newest, heartbeat, drained, accepted or heartbeat, devices)
 
 
 def rehearse() -> None:
@@ -64,6 +66,14 @@ def _node(db: sqlite3.Connection) -> tuple[Moment | None, bool]:
     except sqlite3.OperationalError:
         return None, False
     return _moment(db, BEAT), row is not None and bool(row[0])
+
+
+def _devices(db: sqlite3.Connection) -> int:
+    try:
+        (count,) = db.execute("SELECT count(*) FROM devices WHERE removed_at IS NULL").fetchone()
+    except sqlite3.OperationalError:
+        return 0  # the store is of an older version
+    return int(count)
 
 
 def _moment(db: sqlite3.Connection, query: str) -> Moment | None:

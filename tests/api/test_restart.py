@@ -8,6 +8,8 @@ import pytest
 
 from appliance.config.load import parse_settings
 from appliance.domain.errors import ConfigError
+from appliance.store.queries import devices as device_rows
+from tests.support.api.a_device import a_device
 from tests.support.api.answers import refused
 from tests.support.api.exit_under_test import CONFIG, ExitUnderTest, new_key, on_exit, stranger, until
 
@@ -149,3 +151,22 @@ async def test_change_that_strands_sessions(exit_: ExitUnderTest, change: str) -
     exit_.settings = parse_settings(CONFIG + change, {}, "host")
     await exit_.restart()
     await ada.open()
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+@on_exit()
+async def test_change_that_strands_devices(exit_: ExitUnderTest, change: str) -> None:
+    """A setting that devices' files name is refused at start with their count, whether or not they are connected."""
+    account = await exit_.account()
+    phone = await a_device(exit_, account)
+    unchanged, exit_.settings = exit_.settings, parse_settings(CONFIG + change, {}, "host")
+    with pytest.raises(ConfigError, match="while there is 1 device, whose file names what was; set it back"):
+        await exit_.restart()
+    exit_.settings = unchanged
+    await exit_.start()
+    assert phone.has_peer
+    async with exit_.store.write() as db:
+        await device_rows.remove(db, [phone.id], exit_.clock.wall_ms)
+    exit_.settings = parse_settings(CONFIG + change, {}, "host")
+    await exit_.restart()
+    assert exit_.tunnel.peers == {}

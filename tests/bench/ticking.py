@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from appliance.config.load import parse_settings
 from appliance.domain.clock import HostClock
+from appliance.network.exit_node import build_exit
 from appliance.server import assembly
 from appliance.sessions.metrics import Metrics
 from appliance.store.database import Store
@@ -88,5 +89,5 @@ async def _build(device: Device, folder: Path) -> tuple[Store, assembly.Parts]:
 
 
 def _exit(settings: Settings, interface: str) -> Exit:
-    exit_ = assembly.build_exit(settings.wireguard, PRIVATE_KEY)
+    exit_ = build_exit(settings.wireguard, PRIVATE_KEY)
     return replace(exit_, interface=interface, listen_port=PORT)

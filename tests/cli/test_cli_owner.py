@@ -197,7 +197,15 @@ def test_a_link_in_place_of_the_folder(theirs: CommandLine, folder: Path) -> Non
     assert theirs.process("token", "create", "--account", "bob").status == 1
 
 
-@pytest.mark.parametrize("words", [("usage", "alice"), ("invoice", "alice", "--month", "2026-11"), ("session", "list")])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("usage", "alice"),
+        ("invoice", "alice", "--month", "2026-11"),
+        ("session", "list"),
+        ("device", "add", "alice/phone", "--qr"),
+    ],
+)
 def test_a_program_that_the_owner_cannot_read(theirs: CommandLine, folder: Path, words: tuple[str, ...]) -> None:
     """Where a command needs more of it than was read as root: one line with the folder, and what to do."""
     assert theirs.process("account", "create", "alice", "--tier", "paid").status == 0
@@ -359,3 +367,17 @@ def test_the_oldest_backups_are_removed_as_the_owner(theirs: CommandLine, folder
     with suppress(PermissionError):
         drop_oldest(theirs.state, link, 1, link / "wg-appliance-20000103T000000Z.tar")
     assert len([*roots.iterdir()]) == 2
+
+
+def test_a_devices_file_is_the_callers(theirs: CommandLine, folder: Path) -> None:
+    """Root's where root asks for it, in a folder that the store's owner cannot write to; refused, it is not there."""
+    with theirs.config.open("a", encoding="utf-8") as config:
+        config.write('public_ip = "192.0.2.1"\n')
+    place = folder / "roots"
+    place.mkdir(mode=0o700)
+    assert theirs.process("device", "add", "alice/phone", "--file", str(place / "phone.conf")).status == 0
+    found = (place / "phone.conf").stat()
+    assert (found.st_uid, stat.S_IMODE(found.st_mode)) == (os.geteuid(), 0o600)
+    assert theirs.process("device", "add", "alice/phone", "--file", str(place / "again.conf")).status == 1
+    assert [each.name for each in place.iterdir()] == ["phone.conf"]
+    assert owners(theirs.state.path) == {(NOBODY.pw_uid, NOBODY.pw_gid)}

@@ -203,6 +203,7 @@ def test_node_status_counts(alice: CommandLine) -> None:
         "drained": False,
         "live_sessions": 1,
         "addresses_in_use": 3,
+        "addresses_of_devices": 0,
         "addresses_capacity": 253,
         "store": str(alice.state.store),
         "clock_doubted": False,
@@ -275,7 +276,10 @@ def test_on_a_terminal(alice: CommandLine) -> None:
     assert "REGION" not in shown.splitlines()[1]
     assert "the newest 50 sessions; --limit 0 lists all" in shown
     shown = on_terminal(alice, "account", "delete", "bob", said="n")
-    assert "Delete account bob, its tokens, and end its sessions? [y/N]" in shown
+    assert "Delete account bob, its tokens and devices, and end its sessions? [y/N]" in shown
+    shown = on_terminal(alice, "device", "remove", "alice/phone", said="n")
+    assert "Remove device alice/phone? Its file will be good no more. [y/N]" in shown
+    assert "no device alice/phone" in on_terminal(alice, "device", "remove", "alice/phone", "--yes")
     assert {a["name"] for a in alice.json("account", "list")["accounts"]} == {"alice", "bob"}
     assert "[y/N]" not in on_terminal(alice, "account", "delete", "bob", "--yes")
     assert {a["name"] for a in alice.json("account", "list")["accounts"]} == {"alice"}

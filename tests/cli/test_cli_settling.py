@@ -15,6 +15,7 @@ from appliance.store.queries import accounts, tokens
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     import aiosqlite
 
@@ -29,6 +30,12 @@ CHANGES = [
     ("account", "delete", "alice"),
     ("token", "revoke", TOKEN_ID),
     ("session", "terminate", f"ses_{2:024x}"),
+    ("device", "add", "alice/laptop"),
+    ("device", "rename", "alice/phone", "tablet"),
+    ("device", "pause", "alice/phone"),
+    ("device", "resume", "alice/phone"),
+    ("device", "rotate", "alice/phone"),
+    ("device", "remove", "alice/phone"),
     ("node", "drain"),
     ("node", "drain", "--now"),
     ("node", "resume"),
@@ -37,14 +44,17 @@ CHANGES = [
 
 @pytest.fixture
 def busy(wga: CommandLine) -> CommandLine:
-    """With an account that has a token and a live session."""
-    wga.do("account", "create", "alice")
+    """With an account that has a token, a live session and a device."""
+    with wga.config.open("a", encoding="utf-8") as config:
+        config.write('public_ip = "192.0.2.1"\n')
+    wga.do("device", "add", "alice/phone")
 
     async def insert(db: aiosqlite.Connection) -> None:
         owner = await accounts.by_name(db, "alice")
         assert owner is not None
         token = Token(TOKEN_ID, owner.name, owner.tier, "", created_at=0, expires_at=None, revoked_at=None)
         await tokens.insert(db, owner, token, ids.token_hash("a secret"))
+        await db.execute("UPDATE node SET requested = 0")
 
     wga.write(insert)
     wga.open_session("alice", 2)
@@ -112,6 +122,23 @@ def test_a_server_that_does_not_act_is_a_failure(busy: CommandLine) -> None:
         "see its log\n"
     )
     assert busy.json("node", "status")["drained"] is True
+
+
+@pytest.mark.parametrize("command", [("add", "alice/laptop"), ("rotate", "alice/phone")])
+def test_a_key_is_not_lost_with_a_server_that_does_not_act(
+    busy: CommandLine, tmp_path: Path, command: tuple[str, ...]
+) -> None:
+    """The device has its key, so its file is handed over; status 1 and the line of the server come after it."""
+    path = tmp_path / "file"
+    with busy.state.serving():
+        refused = busy.process("device", *command, "--file", str(path))
+    assert refused.status == 1
+    assert refused.err.splitlines()[-2:] == [
+        f"written: {path}",
+        "wg-appliance: error: the change is stored, but the running server has not acted on it within 5 s; see its log",
+    ]
+    key = busy.json("device", "show", command[1])["public_key"]
+    assert f"# PublicKey = {key}\n" in path.read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("command", [("token", "create", "--account", "alice"), ("account", "create", "bob")])

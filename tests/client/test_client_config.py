@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from ipaddress import ip_network
 
 import pytest
@@ -14,11 +13,11 @@ from appliance.client.ui import qr
 from appliance.domain.errors import HostError
 from appliance.network.wireguard.keys import encode
 from tests.support.client.hostile_files import HOSTILE_FILES, changed
+from tests.support.client.photographed import photographed
 from tests.support.client.scripted_api import CONFIG
 
 KEY = bytes(range(32))
 WITH_DNS = CONFIG.replace("MTU = 1420\n", "MTU = 1420\nDNS = 10.0.0.53, fd00::53\n")
-PIXELS = 4  # of a module's side
 
 
 def written(text: str) -> str:
@@ -102,18 +101,6 @@ def test_the_users_resolvers_come_first(
     assert may_have_resolvers(whole) == bool(found)
     assert may_have_resolvers(whole[:-1])
     assert may_have_resolvers(whole.replace("MTU", "\ufffd"))
-
-
-def photographed(text: str, *, light_on_dark: bool) -> tuple[bytes, int, int]:
-    """What a camera sees of half-block characters: (grey pixels, width, height)."""
-    halves = {" ": (0, 0), "▀": (1, 0), "▄": (0, 1), "█": (1, 1)}
-    rows = []
-    for line in re.sub(r"\x1b\[[0-9;]*m", "", text).splitlines():
-        for half in (0, 1):
-            ink = [halves[character][half] for character in line]
-            row = bytes(255 if inked is light_on_dark else 0 for inked in map(bool, ink) for _ in range(PIXELS))
-            rows += [row] * PIXELS
-    return b"".join(rows), len(rows[0]), len(rows)
 
 
 @pytest.mark.parametrize("colour", [True, False])

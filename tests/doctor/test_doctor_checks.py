@@ -301,6 +301,13 @@ CASES: list[tuple[Callable[[Facts], Finding], Facts, str, str, str]] = [
         "wireguard.subnet6",
         "another /112",
     ),
+    (
+        tunnel.subnet,
+        of_state(store=Inspection(None, devices=7)),
+        "ok",
+        "not used here otherwise; devices have 7 of 253 addresses",
+        "",
+    ),
     (machine.clock, of_machine(clock_synchronised=False), "warning", "wrong time", "timedatectl set-ntp true"),
     (
         machine.clock,

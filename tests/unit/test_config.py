@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import socket
-from ipaddress import IPv4Address, IPv4Network, IPv6Network, ip_network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -61,6 +61,7 @@ DEFAULTS: Mapping[str, object] = {
     "wireguard.subnet6": IPv6Network("fd65:7869:7400::/112"),
     "wireguard.mtu": None,
     "wireguard.dns": (),
+    "wireguard.app_dns": (IPv4Address("9.9.9.9"), IPv6Address("2620:fe::fe")),
     "wireguard.keepalive": 25,
     "wireguard.apply_timeout": 5,
     "wireguard.keep_on_exit": True,

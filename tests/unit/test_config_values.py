@@ -187,6 +187,8 @@ BAD: list[tuple[str, str]] = [
     ("wireguard.mtu", '"automatic"'),
     ("wireguard.mtu", '"1420"'),
     ("wireguard.dns", '"9.9.9.9"'),
+    ("wireguard.app_dns", "[]"),
+    ("wireguard.app_dns", '["127.0.0.1"]'),
     ("wireguard.dns", '["dns.example"]'),
     ("wireguard.dns", "[9]"),
     ("wireguard.keepalive", "65536"),

@@ -16,12 +16,12 @@ BLACK_ON_WHITE, RESET = "\x1b[38;5;16;48;5;231m", "\x1b[0m"
 INK = {(False, False): " ", (True, False): "▀", (False, True): "▄", (True, True): "█"}
 
 
-def check(encoding: str | None) -> None:
-    """Raises HostError if the encoding cannot represent the drawing."""
+def check(encoding: str | None, otherwise: str = "--qr --json, or --config-only") -> None:
+    """Raises HostError if the encoding cannot represent the drawing. `otherwise`: options that need none."""
     if not has(encoding, "".join(INK.values())):
         raise HostError(
             f"the encoding of stdout, {encoding}, has no blocks to draw a QR code with; take a terminal of UTF-8 "
-            "(LC_ALL=C.UTF-8), or --qr --json, or --config-only"
+            f"(LC_ALL=C.UTF-8), or {otherwise}"
         )
 
 

@@ -205,7 +205,16 @@ def subnet(facts: Facts) -> Finding:
         if other.prefixlen >= own.prefixlen:
             return failed("subnet", f"{what}: answers to clients go there", mend)
         return warning("subnet", f"{what}: the part that clients have is not reached there any more", mend)
-    return ok("subnet", f"{', '.join(str(n) for n in (tunnel.subnet, tunnel.subnet6) if n)}: not used here otherwise")
+    networks = ", ".join(str(n) for n in (tunnel.subnet, tunnel.subnet6) if n)
+    return ok("subnet", f"{networks}: not used here otherwise{_of_devices(facts)}")
+
+
+def _of_devices(facts: Facts) -> str:
+    """Says how many of the subnet's addresses devices keep; nothing where there are none."""
+    store = None if facts.state is None else facts.state.store
+    if store is None or not store.devices:
+        return ""
+    return f"; devices have {store.devices} of {facts.settings.wireguard.subnet.num_addresses - 3} addresses"
 
 
 def is_private(address: IPv4Address | IPv6Address) -> bool:

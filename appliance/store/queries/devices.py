@@ -113,6 +113,12 @@ async def page(db: aiosqlite.Connection, account_id: str, limit: int, before: st
     return await _fetch(db, where, account_id, ABOVE_ALL if before is None else before, limit)
 
 
+async def newest(db: aiosqlite.Connection, account_id: str | None, limit: int) -> list[Device]:
+    """Returns the newest `limit` devices, of one account or of all, newest first; 0: all of them."""
+    where, owner = ("", ()) if account_id is None else ("AND d.account_id = ?", (account_id,))
+    return await _fetch(db, f"{where} ORDER BY d.number DESC LIMIT ?", *owner, min(limit, ABOVE_ALL) or -1)
+
+
 async def each(db: aiosqlite.Connection) -> AsyncIterator[Device]:
     """Yields each device, row by row, as `sessions.each_unfinished` does."""
     async with await db.execute(_SELECT) as cursor:

@@ -141,6 +141,15 @@ async def unfinished_of(db: aiosqlite.Connection, account_id: str) -> list[Sessi
     return await _fetch(db, "WHERE s.account_id = ? AND s.state <> 'terminated'", (account_id,))
 
 
+async def unfinished_with(db: aiosqlite.Connection, public_key: bytes) -> list[Session]:
+    """Returns the sessions with this key that are not terminated."""
+    return await _fetch(db, "WHERE s.public_key = ? AND s.state <> 'terminated'", (public_key,))
+
+
+async def unfinished_of_device(db: aiosqlite.Connection, device_id: str) -> list[Session]:
+    return await _fetch(db, "WHERE s.device_id = ? AND s.state <> 'terminated'", (device_id,))
+
+
 @dataclass(frozen=True, slots=True)
 class Page:
     """Selects sessions to list, newest first. `before` is the id of the last session of the previous page."""

@@ -16,6 +16,7 @@ from appliance.domain import ids
 from appliance.domain.entities import Account, Token
 from appliance.domain.errors import EgressError
 from appliance.domain.tiers import Tier
+from appliance.network.exit_node import build_exit
 from appliance.network.wireguard import keys
 from appliance.network.wireguard.tunnel import PeerState
 from appliance.server import assembly
@@ -287,7 +288,7 @@ async def until(probe: Callable[[], object], what: str, seconds: float = 10) -> 
 async def _build(
     path: Path, settings: Settings, clock: VirtualClock, tunnel: FakeTunnel, egress: NoEgress, reject_after_ms: int
 ) -> tuple[Store, Parts, Litestar, httpx.AsyncClient, Metrics]:
-    exit_, metrics = assembly.build_exit(settings.wireguard, SERVER_KEY), Metrics()
+    exit_, metrics = build_exit(settings.wireguard, SERVER_KEY), Metrics()
     host = FixedHost(str(settings.node.public_ip or "192.0.2.1"))
     store = await Store.open(path, PATIENCE_S, metrics.store_used)
     async with AsyncExitStack() as undo:

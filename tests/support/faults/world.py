@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from appliance.config.load import parse_settings
 from appliance.domain.entities import Account
 from appliance.domain.tiers import Tier
+from appliance.network.exit_node import build_exit
 from appliance.network.wireguard import keys
 from appliance.server import assembly
 from appliance.sessions.metrics import Metrics
@@ -174,7 +175,7 @@ class World:
             store=running.store,
             tunnel=MortalTunnel(self.kernel, running.process),
             egress=EgressInPlace(),
-            exit_=assembly.build_exit(self.settings.wireguard, SERVER_KEY),
+            exit_=build_exit(self.settings.wireguard, SERVER_KEY),
             host=FixedHost(),
             clock=self.clock,
             metrics=Metrics(),

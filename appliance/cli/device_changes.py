@@ -1,0 +1,175 @@
+"""Adds devices to the store, finds and changes them, in the transaction of an admin command."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeVar
+
+from msgspec.structs import replace
+
+from appliance.domain import device_admission, device_name, ids
+from appliance.domain.device import Device
+from appliance.domain.entities import Account, Reason
+from appliance.domain.errors import Conflict, DeviceLimitReached, DeviceNameTaken, HostError, NotFound, SubnetExhausted
+from appliance.domain.tiers import Tier
+from appliance.network.address_pool import EXIT_OFFSET
+from appliance.store.queries import accounts as account_rows
+from appliance.store.queries import devices as rows
+from appliance.store.queries import node as node_row
+from appliance.store.queries import sessions as session_rows
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    import aiosqlite
+
+    from appliance.cli.admin import Admin
+    from appliance.cli.parameters import DeviceName
+    from appliance.domain.errors import ApplianceError
+
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Added:
+    """Holds a new device. `number`: how many its account has now, of `most`, 0 for any number."""
+
+    device: Device
+    account_is_new: bool
+    number: int
+    most: int
+
+
+async def add(db: aiosqlite.Connection, a: Admin, name: DeviceName, public_key: bytes, endpoint: str) -> Added:
+    """Inserts a device, and its account if that is new. Raises the error that says why it cannot be."""
+    checked = device_name.checked(name.device)
+    await _require_same_subnet(db, a)
+    owner, is_new = await _owner(db, name.account, a.now)
+    most, count = a.settings.tiers[owner.tier].max_devices, await rows.count_of(db, owner.id)
+    namesake = await rows.by_name(db, owner.id, checked) is not None
+    holders = await _holders(db, public_key)
+    refused = device_admission.refusal(owner.id, key_holders=holders, namesake=namesake, count=count, most=most)
+    if refused is not None:
+        raise _in_words(refused, owner, checked, count)
+    made = Device(
+        id=ids.device_id(),
+        account_id=owner.id,
+        account=owner.name,
+        account_tier=owner.tier,
+        account_disabled=False,
+        name=checked,
+        region=a.settings.node.region,
+        public_key=public_key,
+        address_offset=await _free(db, a.settings.wireguard.subnet.num_addresses),
+        ipv6=a.settings.wireguard.subnet6 is not None,
+        created_at=a.now,
+        paused=False,
+        endpoint=endpoint,
+    )
+    await rows.insert(db, [made])
+    return Added(made, is_new, count + 1, most or 0)
+
+
+async def stored(a: Admin, change: Callable[[aiosqlite.Connection], Awaitable[T]]) -> tuple[T, HostError | None]:
+    """Changes the store as `Admin.change` does; returns what `change` does, and with it the error that came after it.
+
+    What only this command knows, a new private key, must not be lost because the server is late.
+    """
+    done = list[T]()
+    try:
+        async with a.change() as db:
+            done.append(await change(db))
+    except HostError as error:
+        if not done:
+            raise
+        return done[0], error
+    return done[0], None
+
+
+async def find(db: aiosqlite.Connection, name: DeviceName) -> Device:
+    """Returns the device. Raises NotFound."""
+    owner = await account_rows.by_name(db, name.account)
+    found = None if owner is None else await rows.by_name(db, owner.id, device_name.trimmed(name.device))
+    if found is None:
+        raise NotFound(f"no device {name}; wg-appliance device list shows them")
+    return found
+
+
+async def rename(db: aiosqlite.Connection, stored: Device, new_name: str) -> str:
+    """Returns the name as it is now. Raises InvalidRequest for none that can be, Conflict for one that is taken."""
+    checked = device_name.checked(new_name)
+    namesake = await rows.by_name(db, stored.account_id, checked)
+    if namesake is not None and namesake.id != stored.id:
+        raise _taken(stored.account, checked)
+    await rows.rename(db, stored.id, checked)
+    return checked
+
+
+async def rotate(db: aiosqlite.Connection, stored: Device, public_key: bytes, endpoint: str) -> Device:
+    """Returns the device with its new key. Raises InvalidRequest or KeyInUse where the key is another's, or its own.
+
+    Its session ends.
+    """
+    refused = device_admission.refusal(stored.account_id, key_holders=await _holders(db, public_key))
+    if refused is not None:
+        raise refused
+    await end_session(db, stored, Reason.ROTATED)
+    await rows.rotate(db, stored.id, public_key, endpoint)
+    return replace(stored, public_key=public_key, endpoint=endpoint)
+
+
+async def end_session(db: aiosqlite.Connection, stored: Device, reason: Reason) -> bool:
+    """Marks the device's session closing; returns whether it had one."""
+    unfinished = await session_rows.unfinished_of_device(db, stored.id)
+    return await session_rows.mark_closing(db, [s.id for s in unfinished], reason) > 0
+
+
+async def _owner(db: aiosqlite.Connection, name: str, now: int) -> tuple[Account, bool]:
+    stored = await account_rows.by_name(db, name)
+    if stored is None:
+        made = Account(ids.account_id(), name, Tier.FREE, disabled=False, created_at=now)
+        await account_rows.insert(db, made)
+        return made, True
+    if stored.disabled:
+        raise Conflict(
+            f"account {name} is disabled, its devices may not connect; enable it first: "
+            f"wg-appliance account set {name} --enabled"
+        )
+    return stored, False
+
+
+async def _require_same_subnet(db: aiosqlite.Connection, a: Admin) -> None:
+    """Raises Conflict if the configuration has another subnet than the exit serves: the address would be of neither."""
+    node, tunnel = await node_row.read(db), a.settings.wireguard
+    wanted = str(tunnel.subnet), "" if tunnel.subnet6 is None else str(tunnel.subnet6)
+    if node.subnet is not None and (node.subnet, node.subnet6) != wanted:
+        raise Conflict("wireguard.subnet or subnet6 was changed since the server started: start it with that first")
+
+
+async def _holders(db: aiosqlite.Connection, public_key: bytes) -> set[str]:
+    """Returns the accounts of a device and of unfinished sessions that have the key."""
+    device, sessions = await rows.by_key(db, public_key), await session_rows.unfinished_with(db, public_key)
+    return {s.account_id for s in sessions} | (set() if device is None else {device.account_id})
+
+
+async def _free(db: aiosqlite.Connection, size: int) -> int:
+    """Returns the lowest address that no session and no device has, as an offset. Raises SubnetExhausted."""
+    held = {*await session_rows.places(db), *await rows.places(db)}
+    for offset in range(EXIT_OFFSET + 1, size - 1):
+        if offset not in held:
+            return offset
+    raise SubnetExhausted
+
+
+def _in_words(refused: ApplianceError, owner: Account, name: str, count: int) -> ApplianceError:
+    if isinstance(refused, DeviceNameTaken):
+        return _taken(owner.name, name)
+    if isinstance(refused, DeviceLimitReached):
+        has = "it may have none" if not count else f"it has {count}; remove one: wg-appliance device list"
+        return Conflict(f"device limit reached: account {owner.name} is of tier {owner.tier}, {has}")
+    return refused
+
+
+def _taken(account: str, name: str) -> Conflict:
+    return Conflict(f"device name taken: {account} has a device {name}")
