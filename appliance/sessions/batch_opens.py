@@ -26,7 +26,7 @@ from appliance.network.wireguard.tunnel import PutPeer
 from appliance.sessions.end_notes import ids_of, note_end
 from appliance.sessions.waiting import Waiting
 from appliance.store.queries import accounts as account_rows
-from appliance.store.queries import invoices
+from appliance.store.queries import devices, invoices
 from appliance.store.queries import sessions as rows
 from appliance.store.queries import tokens as token_rows
 
@@ -246,17 +246,22 @@ class BatchOpens:
         """Stores sessions in the caller's transaction, and returns them, live; the caller must call `committed` with
         them, or `not_committed`.
 
-        Leaves out those whose account or token an admin has disabled meanwhile, and all if the node was drained; and
-        requests that were given up while the store was locked, whose sessions a crash would leave.
+        Leaves out those whose account or token an admin has disabled meanwhile, or whose address a command has given
+        to a device, and all if the node was drained; and requests that were given up while the store was locked, whose
+        sessions a crash would leave.
         """
         if not admitted:
             return []
         now = self._records.clock.now()
         opened, tokens = [], []
+        of_devices = await devices.having(db, [a.session.address_offset for a in admitted])
         permits = await token_rows.permits(db, [(a.account.id, a.request.token_hash) for a in admitted])
         for a, permit in zip(admitted, permits, strict=True):
             if a.request.abandoned:
                 self._undo.add(a.session, a.replaced)
+            elif a.session.address_offset in of_devices:
+                self._records.live.mark_stale()  # the pool is corrected as memory is read again
+                self._fail_peer(a, TunnelError("its address was given to a device meanwhile"))
             elif permit.usable and not permit.drained:
                 opened.append((a, self._live(a, seen, now)))
                 tokens.append(permit.token_id)

@@ -8,19 +8,19 @@ reads no others.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Set
 from contextlib import asynccontextmanager, contextmanager
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
 from appliance.domain.carrying import Span
 from appliance.domain.clock import Moment
 from appliance.domain.errors import StoreUnavailable
+from appliance.store.public_keys import PublicKeys
 from appliance.store.rows.session_rows import SessionRows
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence, Set
 
     import aiosqlite
 
@@ -28,9 +28,6 @@ if TYPE_CHECKING:
     from appliance.domain.entities import Account, Baseline, Session
     from appliance.domain.tiers import Tier
     from appliance.store.database import Store
-
-
-T = TypeVar("T")
 
 
 class Running(Struct, frozen=True, gc=False):
@@ -41,27 +38,6 @@ class Running(Struct, frozen=True, gc=False):
     counted_until_ms: int = 0
     first_ms: int | None = None
     stopped: Sequence[Span] = ()
-
-
-class PublicKeys(Set[bytes]):
-    """Shows the public keys of sessions, as they are when it is asked."""
-
-    def __init__(self, rows: SessionRows) -> None:
-        self._rows = rows
-
-    def __contains__(self, key: object) -> bool:
-        return isinstance(key, bytes) and self._rows.find(key) >= 0
-
-    def __iter__(self) -> Iterator[bytes]:
-        return (self._rows.key(row) for row in self._rows.all())
-
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    @classmethod
-    def _from_iterable(cls, it: Iterable[T]) -> Set[T]:
-        """Returns what an operation on sets results in."""
-        return set(it)
 
 
 class LiveSessions:

@@ -230,7 +230,7 @@ QUERIES: dict[str, tuple[Query, set[str]]] = {
     ),
     "baselines of devices that begin sessions": (
         lambda db: peers.take_over_baselines(db, ["dev_1"]),
-        {A_DEVICE.replace("devices", "d"), "SEARCH peers USING INTEGER PRIMARY KEY (rowid=?)"},
+        {"SEARCH d USING INDEX sqlite_autoindex_devices_1 (id=?)", "SEARCH peers USING INTEGER PRIMARY KEY (rowid=?)"},
     ),
     "a device": (
         lambda db: devices.by_id(db, "acc_1", "dev_1"),

@@ -136,6 +136,15 @@ async def count(db: aiosqlite.Connection) -> int:
     return int(next(iter(rows))[0])
 
 
+async def having(db: aiosqlite.Connection, address_offsets: Iterable[int]) -> set[int]:
+    """Returns those of the addresses, by number, that are devices'."""
+    sql = """
+    SELECT address_offset FROM devices
+    WHERE address_offset IN (SELECT value FROM json_each(?)) AND removed_at IS NULL
+    """
+    return {row[0] for row in await db.execute_fetchall(sql, (json.dumps(list(address_offsets)),))}
+
+
 async def places(db: aiosqlite.Connection) -> dict[int, bool]:
     """Returns the number of each device's address, and whether it has IPv6."""
     async with await db.execute("SELECT address_offset, ipv6 FROM devices WHERE removed_at IS NULL") as cursor:
