@@ -96,6 +96,26 @@ def test_peers_are_requested_in_order_with_their_allowed_ips() -> None:
 
 
 @pytest.mark.parametrize(
+    ("endpoint", "text"),
+    [
+        (SocketAddress(bytes([192, 0, 2, 1]), 65535), "192.0.2.1:65535"),
+        (SocketAddress(LINK_LOCAL, 2, 7), "[fe80::1%7]:2"),
+        (SocketAddress(LINK_LOCAL, 2), "[fe80::1]:2"),
+    ],
+)
+def test_endpoint_and_keepalive_are_requested(endpoint: SocketAddress, text: str) -> None:
+    """An endpoint is written as it is read, and a keepalive of 0 is one to set."""
+    put = PutPeer(Peer(KEY, frozenset({V4})), endpoint=endpoint, keepalive_s=0)
+    assert peers_request([put]).decode() == (
+        f"set=1\npublic_key={KEY.hex()}\nendpoint={text}\npersistent_keepalive_interval=0\n"
+        "replace_allowed_ips=true\nallowed_ip=10.9.0.2/32\n\n"
+    )
+    dump = parse(PEER.replace("[2001:db8::1]:4711", text).encode() + END.encode())
+    assert isinstance(dump, Dump)
+    assert dump.peers[KEY].endpoint == endpoint
+
+
+@pytest.mark.parametrize(
     ("change", "expected"),
     [
         (DeviceChange(), "set=1\n\n"),
