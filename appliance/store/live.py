@@ -73,6 +73,7 @@ class LiveSessions:
         self._stale = True  # until the first load
         self._rows = SessionRows()
         self._touched: set[bytes] = set()
+        self._dropped: set[bytes] = set()
         self._charged: set[str] = set()
 
     # Sessions -----------------------------------------------------------------------------------------
@@ -228,6 +229,11 @@ class LiveSessions:
         touched, self._touched = self._touched, set()
         return touched
 
+    def take_dropped(self) -> set[bytes]:
+        """Returns the keys of sessions that were dropped since this was last called; others may have them by now."""
+        dropped, self._dropped = self._dropped, set()
+        return dropped
+
     # Changes ------------------------------------------------------------------------------------------
 
     @property
@@ -304,6 +310,7 @@ class LiveSessions:
         with self._following() as rows:
             rows.drop(self._row(public_key))
         self._touched.add(public_key)
+        self._dropped.add(public_key)
 
     def drop_baselines(self, public_keys: Iterable[bytes]) -> None:
         """Forgets baselines: the counters of these peers start at zero again."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from msgspec import structs
 
 from appliance.domain.errors import DumpInterrupted, TunnelError
+from appliance.network.wireguard.tunnel import SocketAddress
 from tests.support.fake_tunnel import FakeTunnel
 from tests.support.faults.ledger import Pair
 
@@ -19,6 +20,11 @@ if TYPE_CHECKING:
     from tests.support.faults.host import Host
     from tests.support.faults.ledger import Ledger
     from tests.support.faults.process import Process
+
+
+def where(key: bytes) -> SocketAddress:
+    """Where the client with this key is."""
+    return SocketAddress(key[:4], 1 + key[4])
 
 
 class ModelKernel(FakeTunnel):
@@ -44,7 +50,7 @@ class ModelKernel(FakeTunnel):
             when = self._host.wall_ms * 1_000_000 + self._shakes
             self._ledger.heard(key, handshake=True)
             self._ledger.carried.shaken(key, when)
-        self.add_traffic(key, rx=rx, tx=tx, handshake_ns=when)
+        self.add_traffic(key, rx=rx, tx=tx, handshake_ns=when, endpoint=where(key))
         self._ledger.moved(key, Pair(rx, tx))
 
     def vanish(self) -> None:
