@@ -6,13 +6,15 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING
 
+import pytest
+
 from appliance.domain.errors import TunnelError
 from appliance.network.wireguard.tunnel import PutPeer, SocketAddress
+from appliance.sessions import last_endpoints
+from appliance.sessions.contentions import PEERS, Contentions
 from tests.support.api.exit_under_test import new_key, on_exit, until
 
 if TYPE_CHECKING:
-    import pytest
-
     from appliance.network.wireguard.tunnel import Peer
     from tests.support.api.exit_under_test import Client, ExitUnderTest
 
@@ -44,9 +46,13 @@ def begins_at(exit_: ExitUnderTest, key: bytes) -> tuple[SocketAddress | None, i
 
 
 @on_exit()
-async def test_a_removed_peer_is_put_back_where_it_was_last_seen(exit_: ExitUnderTest) -> None:
+async def test_a_removed_peer_is_put_back_where_it_was_last_seen(
+    exit_: ExitUnderTest, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """It has the endpoint of the last look that showed it and the configured keepalive, until it shakes hands; then the
     keepalive is taken off, once, and none of it counts as another repair."""
+    repaired: list[str] = []
+    monkeypatch.setattr(Contentions, "repaired", lambda _, kind, by="": repaired.append(kind + by))
     ada = await exit_.client()
     key = await connected(exit_, ada)
     await seen(exit_, key, CAFE)
@@ -61,6 +67,7 @@ async def test_a_removed_peer_is_put_back_where_it_was_last_seen(exit_: ExitUnde
     assert begins_at(exit_, key) == (CAFE, 0)
     await exit_.tick(after=1)
     assert put_since(exit_, before)[1:] == [PutPeer(peer, keepalive_s=0)]
+    assert repaired == [PEERS]
 
 
 @on_exit("keepalive = 0\n")
@@ -89,9 +96,13 @@ async def test_peers_that_were_never_seen_are_put_back_as_they_were(exit_: ExitU
     assert begins_at(exit_, once) == (None, 0)
 
 
+@pytest.mark.parametrize("most", [last_endpoints.MOST_KEPT, 1], ids=["few", "many"])
 @on_exit()
-async def test_an_interface_made_anew_after_failures(exit_: ExitUnderTest) -> None:
+async def test_an_interface_made_anew_after_failures(
+    exit_: ExitUnderTest, most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """However many looks fail before the interface is there again, the peers are put where they were last seen."""
+    monkeypatch.setattr(last_endpoints, "MOST_KEPT", most)
     ada = await exit_.client()
     keys = [await connected(exit_, ada) for _ in range(3)]
     exit_.tunnel.vanish()

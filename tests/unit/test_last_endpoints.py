@@ -79,6 +79,20 @@ def test_ended_sessions_are_forgotten(endpoints: LastEndpoints) -> None:
     assert [endpoints.get(key(n)) for n in (1, 2, 3)] == [None, None, at(30)]
 
 
+def test_ended_sessions_are_forgotten_however_many_follow(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was kept of few is gone with the session, also where its key is away again among many."""
+    endpoints, away = LastEndpoints(), frozenset({key(1)})
+    follow(endpoints, dump({1: 10}))
+    for _ in range(2):
+        follow(endpoints, None, away)
+    assert endpoints.get(key(1)) == at(10)
+    follow(endpoints, None, away, 1)
+    monkeypatch.setattr(last_endpoints, "MOST_KEPT", 0)
+    for _ in range(2):
+        follow(endpoints, None, away)
+        assert endpoints.get(key(1)) is None
+
+
 @pytest.mark.parametrize("most", [0, 3, 100])
 def test_losses_on_losses(most: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever goes and comes back: who is without an endpoint has the last one that was seen, as a plain model has it,
