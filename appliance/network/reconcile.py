@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from appliance.network.wireguard.tunnel import Dump, Link, Peer, PeerChange, PeerState, Prefix
 
 
+# Bytes to a peer that has answered none: three minutes of a call of 148 bytes every five seconds.
+CALLED_IN_VAIN = 36 * 148
+
+
 class Endpoints(Protocol):
     """Knows where peers were last seen."""
 
@@ -27,7 +31,8 @@ class Endpoints(Protocol):
 class Desired:
     """Describes the exit's wanted state. `peers` by public key; no allowed-ip belongs to two of them.
 
-    `keepalive_s`: of a peer that is put back where it was last seen, until it has shaken hands; others have none.
+    `keepalive_s`: of a peer that is put back where it was last seen, until it has shaken hands or is called in vain;
+    others have none.
     """
 
     interface: str
@@ -60,8 +65,8 @@ class PeerChanges:
 
     All may differ, and the changes of all would take more memory than the exit's sessions. `fresh`: those of `put` that
     are missing, `keepalives`: what is set on others of them; with one, both are put where they were last seen.
-    `settled`: those whose keepalive has served, with nothing else to change. Read it while `desired` and `endpoints`
-    are as they were.
+    `settled`: those whose keepalive is over, with nothing else to change. Read it while `desired` and `endpoints` are
+    as they were.
     """
 
     removed: Collection[bytes] = ()
@@ -189,9 +194,10 @@ def _keepalive(peer: PeerState, endpoints: Endpoints, until_handshake_s: int) ->
     """Returns the keepalive to set on a peer; None: it may keep what it has.
 
     A client whose peer was put back has keys that the exit has lost, and may not send for minutes. A keepalive makes
-    the exit shake hands; after that it would only keep quiet clients awake.
+    the exit shake hands; after that it would only keep quiet clients awake. A client that does not answer for three
+    minutes has lost its keys too, and begins by itself when it sends: it is not called, and billed, for ever.
     """
-    if peer.last_handshake_ns:
+    if peer.last_handshake_ns or peer.tx_bytes >= CALLED_IN_VAIN:
         return 0 if peer.keepalive_s else None
     if peer.endpoint is None and endpoints.get(peer.public_key) is not None:
         return until_handshake_s  # added again by another program, or where it was not known to be missing

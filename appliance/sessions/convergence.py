@@ -230,7 +230,7 @@ class Convergence:
         if changed := [key for key in kinds["peer_changed"] if key in keepalives]:
             log.info("keepalives set", extra=self._about_sessions(changed))
         if settled := changes.peers.settled:
-            log.debug("keepalives ended with a handshake", extra=self._about_sessions(settled))
+            log.debug("keepalives ended", extra=self._about_sessions(settled))
 
     def _about_sessions(self, keys: Collection[bytes]) -> dict[str, object]:
         return about(count=len(keys), sessions=some(self._live[key].id for key in keys))

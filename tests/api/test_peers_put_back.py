@@ -70,6 +70,23 @@ async def test_a_removed_peer_is_put_back_where_it_was_last_seen(
     assert repaired == [PEERS]
 
 
+@on_exit()
+async def test_a_client_that_does_not_answer_is_not_called_for_ever(exit_: ExitUnderTest) -> None:
+    """After three minutes' worth of calls the keepalive is taken off; the endpoint stays, and a loss begins anew."""
+    ada = await exit_.client()
+    key = await connected(exit_, ada)
+    for _ in range(2):
+        exit_.tunnel.interface.peers.pop(key)
+        await exit_.tick(after=1)
+        exit_.tunnel.add_traffic(key, tx=35 * 148)
+        await exit_.tick(after=1)
+        assert begins_at(exit_, key) == (HOME, 25)
+        exit_.tunnel.add_traffic(key, tx=148)
+        for _ in range(2):
+            await exit_.tick(after=1)
+            assert begins_at(exit_, key) == (HOME, 0)
+
+
 @on_exit("keepalive = 0\n")
 async def test_without_keepalives_in_files_one_is_used_all_the_same(exit_: ExitUnderTest) -> None:
     """The keepalive is at least 1: without one the exit would not begin."""
