@@ -13,6 +13,10 @@ struct wga_peer {
 	int64_t last_handshake_ns;	/* wall clock since the epoch; 0: none yet */
 	uint32_t first_allowed_ip;	/* index into the dump's allowed_ips */
 	uint32_t allowed_ip_count;
+	uint8_t endpoint_address[16];	/* network order; IPv4 as ::ffff:a.b.c.d */
+	uint32_t endpoint_scope_id;	/* the interface of a link-local address, else 0 */
+	uint16_t endpoint_port;		/* host order; 0: the device knows no endpoint */
+	uint16_t keepalive_s;		/* 0: none */
 };
 
 struct wga_allowed_ip {
@@ -80,7 +84,7 @@ struct wga_uapi {
 	uint8_t private_key[32];	/* for the caller to derive the public key from, and to clear */
 
 	uint32_t found;			/* of the peer being read: which of its numbers came, and they */
-	uint64_t numbers[4];
+	uint64_t numbers[5];
 };
 
 /* Start reading the answer to one request. The caller has set the dump's two arrays and their capacities. */
@@ -125,7 +129,7 @@ struct wga_key {
 };
 
 /*
- * Write the public keys of peers added, changed or removed. Returns how many it wrote: those of
+ * Write the public keys of peers added, changed or removed; an endpoint alone is no change. Returns how many it wrote: those of
  * `after` in its order, then those removed. -ENOSPC: there are more than `capacity`.
  */
 long wga_dump_compare(const struct wga_dump *before, const struct wga_peer_index *before_index,

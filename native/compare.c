@@ -56,10 +56,12 @@ static int say(struct comparison *c, const struct wga_peer *peer)
 	return 0;
 }
 
+/* The endpoint apart: a client that moves sends, and so its counters differ too. */
 static int is_as_it_was(const struct comparison *c, const struct wga_peer *was, const struct wga_peer *is)
 {
 	return was->rx_bytes == is->rx_bytes && was->tx_bytes == is->tx_bytes &&
-	       was->last_handshake_ns == is->last_handshake_ns && same_allowed_ips(c, was, is);
+	       was->last_handshake_ns == is->last_handshake_ns && was->keepalive_s == is->keepalive_s &&
+	       same_allowed_ips(c, was, is);
 }
 
 static int compare_all(struct comparison *c, const struct wga_peer_index *index)

@@ -11,6 +11,7 @@
  */
 #include <linux/genetlink.h>
 #include <linux/wireguard.h>
+#include <netinet/in.h>
 #include <sys/socket.h>
 
 #include "appliance.h"
@@ -121,9 +122,36 @@ static int read_handshake_time(const struct wga_attr *attr, int64_t *nanoseconds
 	return 0;
 }
 
+/* Of a link-local address the kernel tells the interface, and never a flow label. */
+static int read_endpoint(const struct wga_attr *attr, struct wga_peer *peer)
+{
+	static const uint8_t mapped[12] = { [10] = 0xff, [11] = 0xff };
+	struct sockaddr_in6 in6;
+	struct sockaddr_in in;
+	sa_family_t family;
+
+	memcpy(&family, attr->data, sizeof(family));
+	if (family == AF_INET && attr->len == sizeof(in)) {
+		memcpy(&in, attr->data, sizeof(in));
+		memcpy(peer->endpoint_address, mapped, sizeof(mapped));
+		memcpy(peer->endpoint_address + sizeof(mapped), &in.sin_addr, sizeof(in.sin_addr));
+		peer->endpoint_port = ntohs(in.sin_port);
+	} else if (family == AF_INET6 && attr->len == sizeof(in6)) {
+		memcpy(&in6, attr->data, sizeof(in6));
+		memcpy(peer->endpoint_address, &in6.sin6_addr, sizeof(in6.sin6_addr));
+		peer->endpoint_scope_id = in6.sin6_scope_id;
+		peer->endpoint_port = ntohs(in6.sin6_port);
+	} else {
+		return -EBADMSG;
+	}
+	return 0;
+}
+
 static int add_peer(struct wga_dump *dump, const struct wga_attr *found)
 {
+	const struct wga_attr *keepalive = &found[WGPEER_A_PERSISTENT_KEEPALIVE_INTERVAL];
 	struct wga_peer *peer;
+	int result = 0;
 
 	if (dump->peer_count >= dump->peer_capacity)
 		return -ENOSPC;
@@ -132,6 +160,12 @@ static int add_peer(struct wga_dump *dump, const struct wga_attr *found)
 	memcpy(peer->public_key, found[WGPEER_A_PUBLIC_KEY].data, KEY_LEN);
 	memcpy(&peer->rx_bytes, found[WGPEER_A_RX_BYTES].data, sizeof(peer->rx_bytes));
 	memcpy(&peer->tx_bytes, found[WGPEER_A_TX_BYTES].data, sizeof(peer->tx_bytes));
+	if (keepalive->data)
+		memcpy(&peer->keepalive_s, keepalive->data, sizeof(peer->keepalive_s));
+	if (found[WGPEER_A_ENDPOINT].data)
+		result = read_endpoint(&found[WGPEER_A_ENDPOINT], peer);
+	if (result < 0)
+		return result;
 	peer->first_allowed_ip = (uint32_t)dump->allowed_ip_count;
 	dump->peer_count++;
 	return read_handshake_time(&found[WGPEER_A_LAST_HANDSHAKE_TIME], &peer->last_handshake_ns);

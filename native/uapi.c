@@ -8,6 +8,7 @@
  */
 #include <arpa/inet.h>
 #include <errno.h>
+#include <net/if.h>
 #include <string.h>
 
 #include "appliance.h"
@@ -27,8 +28,10 @@ struct line {
 	struct text value;
 };
 
-/* A peer's numbers; all of them must come, once. */
-enum { RX_BYTES, TX_BYTES, HANDSHAKE_SEC, HANDSHAKE_NSEC, NUMBERS };
+/* A peer's numbers; each may come once, and all up to KEEPALIVE must. */
+enum { RX_BYTES, TX_BYTES, HANDSHAKE_SEC, HANDSHAKE_NSEC, KEEPALIVE, NUMBERS };
+
+#define ENDPOINT NUMBERS	/* its place among what was found of a peer */
 
 #define WHOLE_NUMBER " is not a whole number, or too large"
 
@@ -44,6 +47,7 @@ static const struct number {
 	[TX_BYTES] = NUMBER("tx_bytes", UINT64_MAX),
 	[HANDSHAKE_SEC] = NUMBER("last_handshake_time_sec", INT64_MAX / NSEC_PER_SEC - 1),
 	[HANDSHAKE_NSEC] = NUMBER("last_handshake_time_nsec", NSEC_PER_SEC - 1),
+	[KEEPALIVE] = NUMBER("persistent_keepalive_interval", UINT16_MAX),
 };
 
 static int malformed(struct wga_uapi *uapi, const char *fault)
@@ -105,27 +109,48 @@ static int read_number(struct text text, uint64_t most, uint64_t *number)
 	return 0;
 }
 
-static int read_prefix(struct text text, struct wga_allowed_ip *out)
+/* Take what stands before the first `mark` off a text. -EINVAL: there is no such mark. */
+static int take_up_to(struct text *text, char mark, struct text *before)
 {
-	const char *slash = memchr(text.at, '/', text.len);
-	size_t address_len = slash ? (size_t)(slash - text.at) : text.len;
+	const char *at = memchr(text->at, mark, text->len);
+
+	if (!at)
+		return -EINVAL;
+	*before = (struct text){ text->at, (size_t)(at - text->at) };
+	text->at += before->len + 1;
+	text->len -= before->len + 1;
+	return 0;
+}
+
+/* Returns how many bytes an address has; the rest of `out` stays. */
+static int read_address(struct text text, uint8_t out[16])
+{
 	char address[INET6_ADDRSTRLEN] = "";
-	uint64_t prefix_len;
 	int family;
 
 	/* inet_pton() reads up to the first NUL. */
-	if (!slash || address_len >= sizeof(address) || memchr(text.at, '\0', address_len))
+	if (text.len >= sizeof(address) || memchr(text.at, '\0', text.len))
 		return -EINVAL;
-	memcpy(address, text.at, address_len);
-	family = memchr(address, ':', address_len) ? AF_INET6 : AF_INET;
+	memcpy(address, text.at, text.len);
+	family = memchr(address, ':', text.len) ? AF_INET6 : AF_INET;
+	if (inet_pton(family, address, out) != 1)
+		return -EINVAL;
+	return family == AF_INET6 ? 16 : 4;
+}
+
+static int read_prefix(struct text text, struct wga_allowed_ip *out)
+{
+	struct text address;
+	uint64_t prefix_len;
+	int address_len;
+
 	memset(out, 0, sizeof(*out));
-	out->address_len = family == AF_INET6 ? 16 : 4;
-	if (inet_pton(family, address, out->address) != 1)
+	if (take_up_to(&text, '/', &address) < 0)
 		return -EINVAL;
-	text.at += address_len + 1;
-	text.len -= address_len + 1;
-	if (read_number(text, 8 * out->address_len, &prefix_len) < 0)
+	address_len = read_address(address, out->address);
+	if (address_len < 0 || read_number(text, 8 * (uint64_t)address_len, &prefix_len) < 0)
 		return -EINVAL;
+	out->address_len = (uint8_t)address_len;
 	out->prefix_len = (uint8_t)prefix_len;
 	return 0;
 }
@@ -139,7 +164,7 @@ static int finish_peer(struct wga_uapi *uapi)
 
 	if (dump->peer_count == 0)
 		return 0;
-	for (at = 0; at < NUMBERS; at++) {
+	for (at = 0; at < KEEPALIVE; at++) {
 		if (!(uapi->found & 1u << at))
 			return malformed(uapi, numbers[at].missing);
 	}
@@ -148,6 +173,8 @@ static int finish_peer(struct wga_uapi *uapi)
 	peer->tx_bytes = uapi->numbers[TX_BYTES];
 	peer->last_handshake_ns =
 		(int64_t)(uapi->numbers[HANDSHAKE_SEC] * NSEC_PER_SEC + uapi->numbers[HANDSHAKE_NSEC]);
+	if (uapi->found & 1u << KEEPALIVE)
+		peer->keepalive_s = (uint16_t)uapi->numbers[KEEPALIVE];
 	return 0;
 }
 
@@ -185,12 +212,69 @@ static int read_allowed_ip(struct wga_uapi *uapi, struct text value)
 	return 0;
 }
 
+/* The interface of a link-local address, by name or number. 0: there is none of this name. */
+static uint32_t read_zone(struct text text)
+{
+	char name[IF_NAMESIZE] = "";
+	uint64_t number;
+
+	if (read_number(text, UINT32_MAX, &number) == 0)
+		return (uint32_t)number;
+	if (text.len >= sizeof(name) || memchr(text.at, '\0', text.len))
+		return 0;
+	memcpy(name, text.at, text.len);
+	return if_nametoindex(name);
+}
+
+/* `ADDRESS:PORT`, `[ADDRESS]:PORT` or `[ADDRESS%ZONE]:PORT`. One in a zone that is unknown here is as good as none. */
+static int read_endpoint(struct wga_uapi *uapi, struct text text)
+{
+	struct wga_peer *peer = &uapi->dump->peers[uapi->dump->peer_count - 1];
+	int bracketed = text.len > 0 && *text.at == '[';
+	struct text address, zone = { NULL, 0 }, host;
+	uint8_t *out = peer->endpoint_address;
+	uint64_t port;
+
+	if (take_up_to(&text, bracketed ? ']' : ':', &host) < 0)
+		return -EINVAL;
+	if (bracketed && (text.len == 0 || *text.at != ':'))
+		return -EINVAL;
+	text.at += bracketed;
+	text.len -= (size_t)bracketed;
+	host.at += bracketed;
+	host.len -= (size_t)bracketed;
+	if (!bracketed || take_up_to(&host, '%', &address) < 0)
+		address = host;
+	else
+		zone = host;
+	if (read_number(text, UINT16_MAX, &port) < 0 || read_address(address, out) != (bracketed ? 16 : 4))
+		return -EINVAL;
+	if (!bracketed) {
+		memcpy(out + 12, out, 4);
+		memset(out, 0, 10);
+		memset(out + 10, 0xff, 2);
+	}
+	if (zone.at)
+		peer->endpoint_scope_id = read_zone(zone);
+	if (!zone.at || peer->endpoint_scope_id)
+		peer->endpoint_port = (uint16_t)port;
+	return 0;
+}
+
 static int read_of_peer(struct wga_uapi *uapi, const struct line *line)
 {
 	size_t at;
 
 	if (is(line->key, "allowed_ip"))
 		return read_allowed_ip(uapi, line->value);
+	if (is(line->key, "endpoint")) {
+		if (uapi->found & 1u << ENDPOINT)
+			return malformed(uapi, "a peer with two endpoint");
+		if (read_endpoint(uapi, line->value) < 0)
+			return malformed(uapi, "endpoint is not an address and a port");
+		uapi->found |= 1u << ENDPOINT;
+		return 0;
+	}
 	for (at = 0; at < NUMBERS; at++) {
 		if (!is(line->key, numbers[at].key))
 			continue;

@@ -94,6 +94,7 @@ class Exit:
             mtu=self.mtu or uplink_leaves,
             addresses=self.own_prefixes,
             peers=OnDemand(sessions, lambda key: self.peer(sessions[key])),
+            keepalive_s=max(1, self.client_settings.keepalive),
         )
 
     def client_config(

@@ -14,6 +14,7 @@ from appliance.network.lazy_mapping import OnDemand
 from appliance.network.reconcile import Actual, reconcile
 from appliance.network.wireguard.keys import abbreviated
 from appliance.sessions.contentions import DEVICE, FIREWALL, INTERFACE, PEERS, SYSCTL
+from appliance.sessions.last_endpoints import LastEndpoints
 from appliance.sessions.wanted_peers import WantedPeers
 
 if TYPE_CHECKING:
@@ -98,6 +99,7 @@ class Convergence:
         self._metrics = metrics
         self._host = host
         self._contentions = contentions
+        self._endpoints = LastEndpoints()
         self._compared: Dump | None = None  # the last dump in which all peers were equal, but for:
         self._unequal: set[bytes] | None = None  # None: it may be any
         self._loads = 0  # `live.loads` for which the two above hold
@@ -122,6 +124,7 @@ class Convergence:
         Compares only peers that have changed on one of the two sides, or differed before.
         """
         await self._egress.observe()
+        self._endpoints.advance(self._live.take_dropped())
         # All of them count as unequal until compared: what follows may fail.
         keys = self._unequal = self._to_compare(link, dump)
         changes = self._changes(keys, link, dump)
@@ -130,6 +133,7 @@ class Convergence:
             del changes  # all peers may be missing: those of the second dump are not to be held beside these
             changes = await self._confirmed(keys, missing, link)
         # One that is there after all, the next dump has to show: if it lacks it as this one does, nothing has changed.
+        self._endpoints.read(dump, _without_endpoint(changes.peers, missing))
         many = max(len(missing), len(changes.peers)) > MOST_NOTED
         self._unequal = None if many else {*missing, *changes.peers.removed, *changes.peers.put}
         return self._contentions.due(changes)
@@ -160,7 +164,8 @@ class Convergence:
             dump = replace(
                 dump, peers=OnDemand({key for key in keys if key in shown}, shown.__getitem__), compared=None
             )
-        return reconcile(self._exit.desired(peers, self._host.tunnel_mtu), Actual(self._egress.state(), link, dump))
+        desired = self._exit.desired(peers, self._host.tunnel_mtu)
+        return reconcile(desired, Actual(self._egress.state(), link, dump, self._endpoints))
 
     async def apply(self, changes: Changes) -> EgressError | None:
         """Applies the changes. `Meter.restart` must have been called for the peers that are added afresh.
@@ -194,8 +199,10 @@ class Convergence:
             self._contentions.repaired(DEVICE)
         if changes.peers:
             await self._tunnel.apply(changes.peers)
-            self._count(**{kind: len(keys) for kind, keys in _by_kind(changes.peers).items()})
-            self._contentions.repaired(PEERS)
+            kinds = _by_kind(changes.peers)
+            self._count(**{kind: len(keys) for kind, keys in kinds.items()})
+            if any(kinds.values()):
+                self._contentions.repaired(PEERS)
         return fault
 
     def _note_egress(self, changes: EgressChanges) -> None:
@@ -221,8 +228,13 @@ class Convergence:
             )
         if restored := kinds["peer_restored"]:
             log.info("peers restored", extra=self._about_sessions(restored))
-        if changed := kinds["peer_changed"]:
+        keepalives = changes.peers.keepalives
+        if changed := [key for key in kinds["peer_changed"] if key not in keepalives]:
             log.info("allowed-ips set", extra=self._about_sessions(changed))
+        if changed := [key for key in kinds["peer_changed"] if key in keepalives]:
+            log.info("keepalives set", extra=self._about_sessions(changed))
+        if settled := changes.peers.settled:
+            log.debug("keepalives ended", extra=self._about_sessions(settled))
 
     def _about_sessions(self, keys: Collection[bytes]) -> dict[str, object]:
         return about(count=len(keys), sessions=some(self._wanted[key].id for key in keys))
@@ -236,9 +248,16 @@ class Convergence:
         return replace(changes, peers=changes.peers.without(changes.peers.fresh - missing))
 
 
+def _without_endpoint(changes: PeerChanges, missing: AbstractSet[bytes]) -> AbstractSet[bytes]:
+    """Returns the keys of sessions whose endpoint is to be remembered. `missing`: in the first dump."""
+    if len(changes.put) == len(changes.fresh) >= len(missing):
+        return changes.fresh  # perhaps of all: without a copy
+    return {*missing, *changes.fresh, *(key for key, keepalive_s in changes.keepalives.items() if keepalive_s)}
+
+
 def _by_kind(changes: PeerChanges) -> Mapping[str, Collection[bytes]]:
     """Returns the peers' public keys by the kind of repair."""
-    changed = [key for key in changes.put if key not in changes.fresh]
+    changed = [key for key in changes.put if key not in changes.fresh and key not in changes.settled]
     return {"peer_restored": changes.fresh, "peer_changed": changed, "peer_removed": changes.removed}
 
 

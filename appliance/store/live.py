@@ -49,6 +49,7 @@ class LiveSessions:
         self._stale = True  # until the first load
         self._rows = SessionRows()
         self._touched: set[bytes] = set()
+        self._dropped: set[bytes] = set()
         self._charged: set[str] = set()
         self._changed: set[str] = set()
 
@@ -216,6 +217,11 @@ class LiveSessions:
         touched, self._touched = self._touched, set()
         return touched
 
+    def take_dropped(self) -> set[bytes]:
+        """Returns the keys of sessions that were dropped since this was last called; others may have them by now."""
+        dropped, self._dropped = self._dropped, set()
+        return dropped
+
     # Changes ------------------------------------------------------------------------------------------
 
     @property
@@ -295,6 +301,7 @@ class LiveSessions:
             self._changed.add(rows.owner(row).account.id)
             rows.drop(row)
         self._touched.add(public_key)
+        self._dropped.add(public_key)
 
     def put_baseline(self, public_key: bytes, baseline: Baseline) -> None:
         """Sets the counters of a session's peer as they were last counted."""

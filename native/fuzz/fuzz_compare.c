@@ -27,7 +27,10 @@ static void *allocate(size_t count, size_t size)
 	return memory;
 }
 
-/* Two bytes a peer: key; two bits of rx, two of tx, one of handshake time, one of what, and two of how many allowed-ips. */
+/*
+ * Two bytes a peer: key; two bits of rx, one of tx, one of keepalive, one of handshake time, one of what, and two of
+ * how many allowed-ips. The endpoint goes by the position.
+ */
 static void fill(struct wga_dump *dump, const uint8_t *data, size_t count)
 {
 	size_t i, ip;
@@ -42,7 +45,9 @@ static void fill(struct wga_dump *dump, const uint8_t *data, size_t count)
 
 		memset(peer->public_key, data[2 * i], KEY_LEN);
 		peer->rx_bytes = data[2 * i + 1] & 3;
-		peer->tx_bytes = data[2 * i + 1] >> 2 & 3;
+		peer->tx_bytes = data[2 * i + 1] >> 2 & 1;
+		peer->keepalive_s = data[2 * i + 1] >> 3 & 1;
+		peer->endpoint_port = (uint16_t)i;
 		peer->last_handshake_ns = data[2 * i + 1] >> 4 & 1;
 		peer->allowed_ip_count = data[2 * i + 1] >> 6;
 		peer->first_allowed_ip = (uint32_t)dump->allowed_ip_count;
@@ -85,7 +90,8 @@ static int is_changed(const struct wga_dump *before, const struct wga_dump *afte
 		return 1;
 	was = &before->peers[place];
 	if (was->rx_bytes != is->rx_bytes || was->tx_bytes != is->tx_bytes ||
-	    was->last_handshake_ns != is->last_handshake_ns || was->allowed_ip_count != is->allowed_ip_count)
+	    was->last_handshake_ns != is->last_handshake_ns || was->keepalive_s != is->keepalive_s ||
+	    was->allowed_ip_count != is->allowed_ip_count)
 		return 1;
 	for (ip = 0; ip < is->allowed_ip_count; ip++) {
 		if (before->allowed_ips[was->first_allowed_ip + ip].prefix_len !=

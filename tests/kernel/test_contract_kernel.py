@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from contextlib import closing, suppress
 from functools import partial
+from socket import if_nametoindex
 from typing import TYPE_CHECKING
 
 import pytest
@@ -17,7 +18,7 @@ from appliance.network.wireguard.device_tunnel import DeviceTunnel
 from appliance.network.wireguard.encode import interface, peer_entries, peers_body
 from appliance.network.wireguard.kernel import KernelDevice
 from appliance.network.wireguard.parse import DumpParser
-from appliance.network.wireguard.tunnel import PutPeer, RemovePeer
+from appliance.network.wireguard.tunnel import PutPeer, RemovePeer, SocketAddress
 from tests.support.real_tunnel_contract import RealTunnelContract
 from tests.support.tunnel_contract import UP, allowed, peer, run, wanted
 
@@ -126,6 +127,21 @@ class TestKernelTunnel(RealTunnelContract):
                 with pytest.raises(DumpInterrupted):
                     dump()
                 assert device.dumps == DUMP_ATTEMPTS
+
+        run(make_tunnel, body)
+
+    def test_a_link_local_endpoint_has_its_interface(
+        self, make_tunnel: Callable[[], Tunnel], namespace: Namespace
+    ) -> None:
+        """A link-local endpoint is read with its interface, and put back as it was read. (wireguard-go 0.0.20220316
+        takes the interface, and does not tell it.)"""
+        assert namespace.run("ip", "link", "add", "link0", "type", "veth", "peer", "name", "link1").returncode == 0
+
+        async def body(tunnel: Tunnel) -> None:
+            seen = SocketAddress(bytes.fromhex("fe80000000000000000000000000000a"), 4711, if_nametoindex("link0"))
+            await tunnel.change_link(UP)
+            await tunnel.apply([PutPeer(peer(1), endpoint=seen)])
+            assert (await tunnel.dump()).peers[peer(1).public_key].endpoint == seen
 
         run(make_tunnel, body)
 

@@ -17,7 +17,7 @@ from appliance.network.wireguard.tunnel import Dump, Link, PeerState, RemovePeer
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from appliance.network.wireguard.tunnel import DeviceChange, LinkChange, Peer, PeerChange
+    from appliance.network.wireguard.tunnel import DeviceChange, LinkChange, PeerChange, PutPeer, SocketAddress
 
 _ifindexes = itertools.count(1000)  # the kernel too never gives one again
 
@@ -51,12 +51,23 @@ class FakeTunnel:
 
     # The tests' handles ---------------------------------------------------------------------------
 
-    def add_traffic(self, public_key: bytes, *, rx: int = 0, tx: int = 0, handshake_ns: int | None = None) -> None:
-        """Let this peer's counters grow, and its last handshake be at `handshake_ns` if given."""
+    def add_traffic(
+        self,
+        public_key: bytes,
+        *,
+        rx: int = 0,
+        tx: int = 0,
+        handshake_ns: int | None = None,
+        endpoint: SocketAddress | None = None,
+    ) -> None:
+        """Let this peer's counters grow, and its last handshake and its endpoint be these if given."""
         state = self.interface.peers[public_key]
-        handshake = state.last_handshake_ns if handshake_ns is None else handshake_ns
         self.interface.peers[public_key] = structs.replace(
-            state, rx_bytes=state.rx_bytes + rx, tx_bytes=state.tx_bytes + tx, last_handshake_ns=handshake
+            state,
+            rx_bytes=state.rx_bytes + rx,
+            tx_bytes=state.tx_bytes + tx,
+            last_handshake_ns=state.last_handshake_ns if handshake_ns is None else handshake_ns,
+            endpoint=state.endpoint if endpoint is None else endpoint,
         )
 
     def fail_next(self, *errors: TunnelError) -> None:
@@ -126,7 +137,7 @@ class FakeTunnel:
             if isinstance(change, RemovePeer):
                 self.interface.peers.pop(change.public_key, None)
             elif all(prefix.length <= 8 * len(prefix.address) for prefix in change.peer.allowed_ips):
-                self._put(change.peer, fresh=change.fresh)
+                self._put(change)
             else:
                 refused[change.public_key] = "no such allowed-ip"
                 continue
@@ -157,15 +168,21 @@ class FakeTunnel:
             raise TunnelError("there is no such interface")
         return self.interface.link
 
-    def _put(self, peer: Peer, *, fresh: bool) -> None:
+    def _put(self, change: PutPeer) -> None:
+        peer = change.peer
         if peer.public_key == self.interface.public_key:
             return  # the kernel too says nothing and does nothing
         new = PeerState(
             public_key=peer.public_key, allowed_ips=frozenset(), rx_bytes=0, tx_bytes=0, last_handshake_ns=0
         )
-        state = new if fresh else self.interface.peers.get(peer.public_key, new)
+        state = new if change.fresh else self.interface.peers.get(peer.public_key, new)
         for key, other in self.interface.peers.items():
             # An allowed-ip stands with one peer: the last one it was given to.
             if key != peer.public_key and other.allowed_ips & peer.allowed_ips:
                 self.interface.peers[key] = structs.replace(other, allowed_ips=other.allowed_ips - peer.allowed_ips)
-        self.interface.peers[peer.public_key] = structs.replace(state, allowed_ips=peer.allowed_ips)
+        self.interface.peers[peer.public_key] = structs.replace(
+            state,
+            allowed_ips=peer.allowed_ips,
+            endpoint=state.endpoint if change.endpoint is None else change.endpoint,
+            keepalive_s=state.keepalive_s if change.keepalive_s is None else change.keepalive_s,
+        )

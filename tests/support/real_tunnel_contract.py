@@ -17,6 +17,7 @@ from appliance.network.wireguard.link_events import link_events
 from appliance.network.wireguard.tunnel import DeviceChange, LinkChange, Peer, PutPeer
 from tests.support.netns import Namespace, new_namespace
 from tests.support.tunnel_contract import (
+    CLIENT_PRIVATE_KEY,
     PORT,
     PRIVATE_KEY,
     SECONDS_A_WAIT,
@@ -81,6 +82,23 @@ class RealTunnelContract(TunnelContract):
                 await client.close()
 
         return shake_hands
+
+    def test_where_a_client_was_seen(self, make_tunnel: Callable[[], Tunnel], exchange: Exchange) -> None:
+        """The address that a client shook hands from is its peer's endpoint, until the peer is put fresh."""
+        client = Peer(keys.public_key(CLIENT_PRIVATE_KEY), frozenset({prefix("10.9.0.2/32")}))
+
+        async def body(tunnel: Tunnel) -> None:
+            await tunnel.change_link(UP)
+            await tunnel.configure(DeviceChange(PRIVATE_KEY, PORT))
+            await tunnel.apply([PutPeer(client)])
+            await exchange(tunnel, CLIENT_PRIVATE_KEY)
+            seen = (await tunnel.dump()).peers[client.public_key].endpoint
+            assert seen is not None
+            assert (seen.address, seen.port > 0, seen.scope_id) == (bytes([127, 0, 0, 1]), True, 0)
+            await tunnel.apply([PutPeer(client, fresh=True)])
+            assert (await tunnel.dump()).peers[client.public_key].endpoint is None
+
+        run(make_tunnel, body)
 
     def test_a_port_in_use_is_refused(self, make_tunnel: Callable[[], Tunnel]) -> None:
         """A port somebody else has is refused on an interface that is up, and says so."""

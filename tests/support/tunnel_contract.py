@@ -10,6 +10,7 @@ import asyncio
 import hashlib
 import ipaddress
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -28,6 +29,7 @@ from appliance.network.wireguard.tunnel import (
     Prefix,
     PutPeer,
     RemovePeer,
+    SocketAddress,
     Tunnel,
 )
 
@@ -59,6 +61,10 @@ def public_key(number: int) -> bytes:
 def prefix(text: str) -> Prefix:
     interface = ipaddress.ip_interface(text)
     return Prefix(interface.ip.packed, interface.network.prefixlen)
+
+
+def at(host: str, port: int) -> SocketAddress:
+    return SocketAddress(ipaddress.ip_address(host).packed, port)
 
 
 def peer(number: int, *allowed_ips: str) -> Peer:
@@ -320,6 +326,34 @@ class TunnelContract:
 
         run(make_tunnel, body)
 
+    def test_endpoint_and_keepalive_are_set_kept_and_changed(self, make_tunnel: Callable[[], Tunnel]) -> None:
+        """A peer takes the endpoint and keepalive it is put with, keeps them when it is put without, and starts with
+        neither when it is put fresh. Where no route leads is as good as any."""
+        one, away = peer(1, "10.9.0.2/32"), at("192.0.2.1", 4711)
+
+        async def body(tunnel: Tunnel) -> None:
+            await tunnel.change_link(UP)
+            await tunnel.configure(DeviceChange(PRIVATE_KEY, PORT))
+
+            async def put(change: PutPeer) -> tuple[SocketAddress | None, int]:
+                await tunnel.apply([PutPeer(peer(2)), change, PutPeer(peer(3))])
+                dump = await tunnel.dump()
+                assert allowed(dump) == wanted(change.peer, peer(2), peer(3))
+                found = dump.peers[one.public_key]
+                return found.endpoint, found.keepalive_s
+
+            assert await put(PutPeer(one)) == (None, 0)
+            assert await put(PutPeer(one, fresh=True, endpoint=away, keepalive_s=25)) == (away, 25)
+            assert await put(PutPeer(peer(1, "10.9.0.4/32"))) == (away, 25)
+            assert await put(PutPeer(one, keepalive_s=65535)) == (away, 65535)
+            assert await put(PutPeer(one, endpoint=at("2001:db8::1", 65535))) == (at("2001:db8::1", 65535), 65535)
+            assert await put(PutPeer(one, endpoint=at("192.0.2.2", 1))) == (at("192.0.2.2", 1), 65535)
+            assert await put(PutPeer(one, keepalive_s=0)) == (at("192.0.2.2", 1), 0)
+            assert await put(PutPeer(one, fresh=True)) == (None, 0)
+            assert await put(PutPeer(one, keepalive_s=1)) == (None, 1)
+
+        run(make_tunnel, body)
+
     @pytest.mark.parametrize("places", [{0}, {299}, {150}, {7, 8, 9, 298}], ids=str)
     def test_refused_peers_are_named_and_the_others_applied(
         self, make_tunnel: Callable[[], Tunnel], places: set[int]
@@ -328,8 +362,10 @@ class TunnelContract:
         changes: list[PutPeer] = []
         for n in range(300):
             put = PutPeer(peer(n, f"10.7.{n // 250}.{n % 250}/32", f"fd00::{n:x}/128"), fresh=n % 3 > 0)
+            if n % 3 == 1:
+                put = replace(put, endpoint=at("192.0.2.1", 1 + n), keepalive_s=25)
             if n in places:
-                put = PutPeer(Peer(put.public_key, put.peer.allowed_ips | {NO_PREFIX}), put.fresh)
+                put = replace(put, peer=Peer(put.public_key, put.peer.allowed_ips | {NO_PREFIX}))
             changes.append(put)
         bad = [changes[n].public_key for n in sorted(places)]
         good = [each.peer for n, each in enumerate(changes) if n not in places]

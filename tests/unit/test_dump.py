@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 from errno import EINVAL, ENODEV, ENOSPC
-from ipaddress import ip_network
+from ipaddress import ip_address, ip_network
 
 import pytest
 from hypothesis import given
@@ -15,7 +15,7 @@ from appliance.domain.errors import MalformedDump, TunnelError
 from appliance.network.netlink.dump import DumpCapacityExceeded, DumpWasInterrupted
 from appliance.network.wireguard.parse import INITIAL_CAPACITY, DumpParser
 from appliance.network.wireguard.peer_table import TableCapacity
-from appliance.network.wireguard.tunnel import Dump, PeerState, Prefix
+from appliance.network.wireguard.tunnel import Dump, PeerState, Prefix, SocketAddress
 from tests.support.unit.dump_messages import (
     DEVICE_PRIVATE_KEY,
     DEVICE_PUBLIC_KEY,
@@ -38,12 +38,15 @@ from tests.support.unit.dump_messages import (
     nest,
     peer,
     peer_attrs,
+    socket_address,
 )
 
 
 def state(number: int, *allowed_ips: str) -> PeerState:
     prefixes = frozenset(Prefix(n.network_address.packed, n.prefixlen) for n in map(ip_network, allowed_ips))
-    return PeerState(key(number), prefixes, 1000 + number, 2000 + number, (1_700_000_000 + number) * 10**9 + 5)
+    endpoint = SocketAddress(ip_address("2001:db8::9").packed, 1 + number % 65535)
+    handshake_ns = (1_700_000_000 + number) * 10**9 + 5
+    return PeerState(key(number), prefixes, 1000 + number, 2000 + number, handshake_ns, endpoint, 25)
 
 
 def begun(port: int = PORT, room: TableCapacity = INITIAL_CAPACITY) -> DumpParser:
@@ -61,6 +64,22 @@ def read(*buffers: bytes) -> Dump:
 
 def peers_of(*buffers: bytes) -> dict[bytes, PeerState]:
     return dict(read(*buffers).peers)
+
+
+@pytest.mark.parametrize(
+    ("written", "expected"),
+    [
+        (attr(4, socket_address("192.0.2.1", 65535)), SocketAddress(bytes([192, 0, 2, 1]), 65535)),
+        (attr(4, socket_address("2001:db8::1", 1)), SocketAddress(ip_address("2001:db8::1").packed, 1)),
+        (attr(4, socket_address("fe80::1", 2, 7)), SocketAddress(ip_address("fe80::1").packed, 2, 7)),
+        (attr(4, socket_address("192.0.2.1", 0)), None),
+        (b"", None),
+    ],
+)
+def test_where_a_peer_was_seen(written: bytes, expected: SocketAddress | None) -> None:
+    """Of an endpoint are read address, port and interface; a peer may have none, and no keepalive."""
+    found = read(device(device_attrs(), nest(0, peer_attrs(endpoint=written, keepalive=b""))) + done())
+    assert (found.peers[key(1)].endpoint, found.peers[key(1)].keepalive_s) == (expected, 0)
 
 
 def by_key(*states: PeerState) -> dict[bytes, PeerState]:

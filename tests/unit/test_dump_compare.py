@@ -19,7 +19,19 @@ from appliance.network.netlink.dump import DumpCapacityExceeded
 from appliance.network.wireguard.parse import DumpParser
 from appliance.network.wireguard.peer_table import PeerTable, TableCapacity
 from appliance.network.wireguard.tunnel import Dump, PeerState
-from tests.support.unit.dump_messages import FAMILY, PORT, SEQ, attr, device, device_attrs, done, key, nest, peer_attrs
+from tests.support.unit.dump_messages import (
+    FAMILY,
+    PORT,
+    SEQ,
+    attr,
+    device,
+    device_attrs,
+    done,
+    key,
+    nest,
+    peer_attrs,
+    socket_address,
+)
 from tests.support.unit.dump_messages import allowed_ip as ip
 
 ADDRESSES = ("10.0.0.2/32", "10.0.0.3/32", "fd00::2/128", "0.0.0.0/0")
@@ -243,6 +255,23 @@ def test_a_peer_that_comes_twice_spoils_the_dump(doubled: list[int]) -> None:
     with pytest.raises(MalformedDump):
         read(parser, device(device_attrs(), *peers) + done())
     assert set(read(parser, recorded({1: PEER, 2: PEER})).changed_since(first)) == set()
+
+
+def test_a_keepalive_is_a_change_and_an_endpoint_alone_is_none() -> None:
+    """A peer whose keepalive has changed is named; one whose endpoint has is not, unless something else has too."""
+    parser, was = DumpParser(FAMILY), attr(4, socket_address("192.0.2.1", 1))
+    moved = attr(4, socket_address("192.0.2.2", 1))
+    first = [peer_attrs(1, endpoint=was), peer_attrs(2, endpoint=was), peer_attrs(3, endpoint=was)]
+    second = [
+        peer_attrs(1, endpoint=moved),
+        peer_attrs(2, keepalive=attr(5, struct.pack("=H", 26))),
+        peer_attrs(3, endpoint=moved, rx=attr(7, struct.pack("=Q", 7))),
+    ]
+    before, after = (
+        read(parser, device(device_attrs(), *(nest(0, each) for each in peers)) + done()) for peers in (first, second)
+    )
+    assert reported(after, before) == {key(2), key(3)}
+    assert replace(after, compared=None).changed_since(before) == {key(2), key(3)}
 
 
 def test_fallback_compares_content() -> None:

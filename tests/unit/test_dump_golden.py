@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import struct
-from ipaddress import ip_network
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 
 import pytest
@@ -13,7 +13,7 @@ from appliance.domain.errors import MalformedDump
 from appliance.network.netlink.dump import DumpCapacityExceeded
 from appliance.network.wireguard.parse import DumpParser
 from appliance.network.wireguard.peer_table import TableCapacity
-from appliance.network.wireguard.tunnel import Dump, Prefix
+from appliance.network.wireguard.tunnel import Dump, Prefix, SocketAddress
 from tests.support.unit.dump_messages import attr, message
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -37,15 +37,26 @@ def replay(buffers: list[bytes], parser: DumpParser) -> Dump:
         return parser.result()
 
 
-def wg_show(name: str) -> tuple[list[str], dict[bytes, tuple[frozenset[Prefix], int, int, int]]]:
-    """`wg show IF dump`: the device's line, and (allowed-ips, handshake in seconds, rx, tx) by key."""
+Figures = tuple[frozenset[Prefix], int, int, int, SocketAddress | None, int]
+
+
+def wg_show(name: str) -> tuple[list[str], dict[bytes, Figures]]:
+    """`wg show IF dump`: the device's line; (allowed-ips, handshake in seconds, rx, tx, endpoint, keepalive) by key."""
     device, *peers = (line.split("\t") for line in (GOLDEN / name / "wg-show-dump.tsv").read_text().splitlines())
-    figures = {}
-    for key, _psk, _endpoint, allowed_ips, handshake, rx, tx, _keepalive in peers:
+    figures: dict[bytes, Figures] = {}
+    for key, _psk, endpoint, allowed_ips, handshake, rx, tx, keepalive in peers:
         networks = [] if allowed_ips == "(none)" else map(ip_network, allowed_ips.split(","))
         prefixes = frozenset(Prefix(n.network_address.packed, n.prefixlen) for n in networks)
-        figures[base64.b64decode(key)] = (prefixes, int(handshake), int(rx), int(tx))
+        seconds = 0 if keepalive == "off" else int(keepalive)
+        figures[base64.b64decode(key)] = (prefixes, int(handshake), int(rx), int(tx), _seen_at(endpoint), seconds)
     return device, figures
+
+
+def _seen_at(text: str) -> SocketAddress | None:
+    if text == "(none)":
+        return None
+    host, _, port = text.rpartition(":")
+    return SocketAddress(ip_address(host.strip("[]")).packed, int(port))
 
 
 @pytest.mark.parametrize("name", RECORDINGS)
@@ -57,7 +68,14 @@ def test_what_wg_show_said(name: str) -> None:
     assert dump.listen_port == int(port)
     assert dump.ifindex == RECORDINGS[name]
     assert {
-        key: (peer.allowed_ips, peer.last_handshake_ns // 10**9, peer.rx_bytes, peer.tx_bytes)
+        key: (
+            peer.allowed_ips,
+            peer.last_handshake_ns // 10**9,
+            peer.rx_bytes,
+            peer.tx_bytes,
+            peer.endpoint,
+            peer.keepalive_s,
+        )
         for key, peer in dump.peers.items()
     } == figures
 
@@ -70,7 +88,7 @@ def test_the_recordings_are_worth_replaying() -> None:
     assert continued > 0
     assert all(struct.pack("=HH", 9, 2) + b"wga0\0" in buffer for buffer in recording("first")[:2])
     _device, figures = wg_show("many")
-    assert len([1 for _ips, handshake, rx, tx in figures.values() if handshake and rx and tx and rx != tx]) == 3
+    assert len([1 for _ips, handshake, rx, tx, *_ in figures.values() if handshake and rx and tx and rx != tx]) == 3
 
 
 def peers_attributes(buffer: bytes) -> list[set[int]]:

@@ -24,6 +24,7 @@ from tests.support.unit.dump_messages import (
     nest,
     peer,
     peer_attrs,
+    socket_address,
 )
 
 
@@ -72,6 +73,10 @@ MALFORMED = {
     "rx twice": a_dump_with(peer_attrs() + attr(7, bytes(8))),
     "handshake time of 8 bytes": a_dump_with(peer_attrs(handshake=attr(6, bytes(8)))),
     "endpoint of 8 bytes": a_dump_with(peer_attrs(endpoint=attr(4, bytes(8)))),
+    "endpoint of an unknown family": a_dump_with(peer_attrs(endpoint=attr(4, bytes(28)))),
+    "IPv6 endpoint of 16 bytes": a_dump_with(peer_attrs(endpoint=attr(4, socket_address("::1", 1)[:16]))),
+    "IPv4 endpoint of 28 bytes": a_dump_with(peer_attrs(endpoint=attr(4, socket_address("192.0.2.1", 1) + bytes(12)))),
+    "keepalive of 4 bytes": a_dump_with(peer_attrs(keepalive=attr(5, bytes(4)))),
     "first appearance without rx": a_dump_with(peer_attrs(rx=b"")),
     "first appearance without tx": a_dump_with(peer_attrs(tx=b"")),
     "first appearance without a handshake time": a_dump_with(peer_attrs(handshake=b"")),

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
+from msgspec import structs
 
 from appliance.network.firewall.state import EgressChanges, EgressState
 from appliance.network.reconcile import Actual, Changes, Desired, PeerChanges, reconcile
@@ -19,6 +20,7 @@ from appliance.network.wireguard.tunnel import (
     Prefix,
     PutPeer,
     RemovePeer,
+    SocketAddress,
 )
 from tests.support.egress_in_place import IN_PLACE
 
@@ -53,6 +55,7 @@ def desired(*peers: Peer) -> Desired:
         mtu=1420,
         addresses=frozenset({ADDRESS, ADDRESS6}),
         peers={each.public_key: each for each in peers},
+        keepalive_s=25,
     )
 
 
@@ -178,6 +181,57 @@ def test_only_peers_that_differ_are_changed_removals_first(
     assert [*changes.peers] == expected
     assert len(changes.peers) == len(expected)
     assert replace(changes, peers=PeerChanges()) == Changes()
+
+
+HOME = SocketAddress(bytes([192, 0, 2, 7]), 4711)
+
+
+def seen(keepalive_s: int = 0, endpoint: SocketAddress | None = None, *, shook: bool = False) -> PeerState:
+    """A's peer."""
+    return PeerState(A, frozenset({IP1}), 5, 6, 7 if shook else 0, endpoint, keepalive_s)
+
+
+def called(times: int, keepalive_s: int = 25) -> PeerState:
+    """A's peer that is put back."""
+    return structs.replace(seen(keepalive_s, HOME), tx_bytes=times * 148)
+
+
+@pytest.mark.parametrize(
+    ("remembered", "actual", "expected"),
+    [
+        pytest.param(HOME, [], [PutPeer(peer(A, IP1), True, HOME, 25)], id="missing: the exit begins"),
+        pytest.param(None, [], [PutPeer(peer(A, IP1), fresh=True)], id="missing and never seen"),
+        pytest.param(HOME, [seen(25, HOME)], [], id="put back, and has not shaken hands"),
+        pytest.param(HOME, [seen(25, HOME, shook=True)], [PutPeer(peer(A, IP1), keepalive_s=0)], id="has shaken hands"),
+        pytest.param(HOME, [seen(0, HOME, shook=True)], [], id="connected"),
+        pytest.param(HOME, [called(35)], [], id="does not answer yet"),
+        pytest.param(HOME, [called(36)], [PutPeer(peer(A, IP1), keepalive_s=0)], id="does not answer"),
+        pytest.param(HOME, [called(36, keepalive_s=0)], [], id="did not answer"),
+        pytest.param(None, [seen()], [], id="new"),
+        pytest.param(None, [seen(0, HOME)], [], id="new, in the middle of its handshake"),
+        pytest.param(HOME, [seen()], [PutPeer(peer(A, IP1), False, HOME, 25)], id="added again by another program"),
+        pytest.param(None, [seen(7)], [PutPeer(peer(A, IP1), keepalive_s=0)], id="a stranger's keepalive"),
+        pytest.param(None, [seen(7, HOME)], [PutPeer(peer(A, IP1), keepalive_s=25)], id="of one that is put back"),
+        pytest.param(None, [seen(7, HOME, shook=True)], [PutPeer(peer(A, IP1), keepalive_s=0)], id="of one connected"),
+    ],
+)
+def test_a_peer_that_is_put_back_begins(
+    remembered: SocketAddress | None, actual: list[PeerState], expected: list[PutPeer]
+) -> None:
+    """A peer is put back where it was last seen, with a keepalive that goes with its handshake, or with time; others
+    have none."""
+    endpoints = {} if remembered is None else {A: remembered}
+    found = replace(read(LINK, dump(*actual)), endpoints=endpoints)
+    changes = reconcile(desired(peer(A, IP1)), found)
+    assert [*changes.peers] == expected
+    assert changes.peers.settled == ({A} if actual in ([seen(25, HOME, shook=True)], [called(36)]) else set())
+
+
+def test_of_all_that_are_missing_each_begins_where_it_was_seen() -> None:
+    """With no interface too, where there is no set of those that are missing."""
+    found = replace(read(None, None), endpoints={A: HOME})
+    changes = reconcile(desired(peer(A, IP1), peer(B, IP2)), found)
+    assert [*changes.peers] == [PutPeer(peer(A, IP1), True, HOME, 25), PutPeer(peer(B, IP2), True)]
 
 
 @pytest.mark.parametrize(

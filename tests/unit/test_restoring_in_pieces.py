@@ -87,7 +87,7 @@ class Device:
             each: PeerState(each, frozenset({has} if self.holders.get(has) == each else ()), 0, 0, 0)
             for each, has in self.peers.items()
         }
-        desired = Desired("wga0", True, bytes(32), bytes(32), 1, 1420, frozenset(), wanted)
+        desired = Desired("wga0", True, bytes(32), bytes(32), 1, 1420, frozenset(), wanted, 25)
         return reconcile(desired, Actual(IN_PLACE, LINK, Dump(4, bytes(32), 1, found))).peers
 
     def close(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import tracemalloc
 from contextlib import suppress
 from typing import TYPE_CHECKING
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec import structs
 
 from appliance.domain.errors import MalformedDump, TunnelError
 from appliance.network.wireguard import keys
@@ -22,12 +24,14 @@ from appliance.network.wireguard.tunnel import (
     Prefix,
     PutPeer,
     RemovePeer,
+    SocketAddress,
 )
 from appliance.network.wireguard.uapi import device_request, peers_request
 from appliance.network.wireguard.uapi_answer import BUFFER_SIZE, AnswerParser
 from tests.support.unit.uapi_reference import reference
 
 KEY, OTHER, PRIVATE = b"\x11" * 32, b"\x22" * 32, b"\x33" * 32
+LINK_LOCAL = bytes.fromhex("fe800000000000000000000000000001")
 V4, V6 = Prefix(bytes([10, 9, 0, 2]), 32), Prefix(bytes([0xFD, *[0] * 14, 2]), 128)
 
 if TYPE_CHECKING:
@@ -46,8 +50,9 @@ QUIET = PEER.replace(KEY.hex(), OTHER.hex()).replace("1700000000", "0").replace(
 QUIET = QUIET.replace("=92", "=0").replace("=148", "=0").partition("allowed_ip")[0]
 END = "errno=0\n\n"
 
-STATE = PeerState(KEY, frozenset({V4, V6}), 148, 92, 1_700_000_000_123_456_789)
-QUIET_STATE = PeerState(OTHER, frozenset(), 0, 0, 0)
+FROM = SocketAddress(bytes.fromhex("20010db8000000000000000000000001"), 4711)
+STATE = PeerState(KEY, frozenset({V4, V6}), 148, 92, 1_700_000_000_123_456_789, FROM)
+QUIET_STATE = PeerState(OTHER, frozenset(), 0, 0, 0, FROM)
 
 
 def pieces(answer: bytes, size: int) -> Iterable[bytes]:
@@ -91,6 +96,26 @@ def test_peers_are_requested_in_order_with_their_allowed_ips() -> None:
 
 
 @pytest.mark.parametrize(
+    ("endpoint", "text"),
+    [
+        (SocketAddress(bytes([192, 0, 2, 1]), 65535), "192.0.2.1:65535"),
+        (SocketAddress(LINK_LOCAL, 2, 7), "[fe80::1%7]:2"),
+        (SocketAddress(LINK_LOCAL, 2), "[fe80::1]:2"),
+    ],
+)
+def test_endpoint_and_keepalive_are_requested(endpoint: SocketAddress, text: str) -> None:
+    """An endpoint is written as it is read, and a keepalive of 0 is one to set."""
+    put = PutPeer(Peer(KEY, frozenset({V4})), endpoint=endpoint, keepalive_s=0)
+    assert peers_request([put]).decode() == (
+        f"set=1\npublic_key={KEY.hex()}\nendpoint={text}\npersistent_keepalive_interval=0\n"
+        "replace_allowed_ips=true\nallowed_ip=10.9.0.2/32\n\n"
+    )
+    dump = parse(PEER.replace("[2001:db8::1]:4711", text).encode() + END.encode())
+    assert isinstance(dump, Dump)
+    assert dump.peers[KEY].endpoint == endpoint
+
+
+@pytest.mark.parametrize(
     ("change", "expected"),
     [
         (DeviceChange(), "set=1\n\n"),
@@ -116,6 +141,40 @@ def test_only_device_changes_are_sent(change: DeviceChange, expected: str) -> No
 def test_a_whole_answer_becomes_a_dump(text: str, expected: Dump) -> None:
     """Whole answers become dumps; of the private key only its public one is kept; unknown keys are skipped."""
     assert parse(text.encode()) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("192.0.2.1:65535", SocketAddress(bytes([192, 0, 2, 1]), 65535)),
+        ("[::ffff:192.0.2.1]:1", SocketAddress(bytes([192, 0, 2, 1]), 1)),
+        ("[fe80::1]:2", SocketAddress(LINK_LOCAL, 2)),
+        ("[fe80::1%7]:2", SocketAddress(LINK_LOCAL, 2, 7)),
+        ("[fe80::1%lo]:2", SocketAddress(LINK_LOCAL, 2, socket.if_nametoindex("lo"))),
+        ("[fe80::1%none0]:2", None),
+        ("[fe80::1%0]:2", None),
+        ("[fe80::1%interface-of-16c]:2", None),
+        ("192.0.2.1:0", None),
+    ],
+)
+def test_where_a_peer_was_seen(text: str, expected: SocketAddress | None) -> None:
+    """An endpoint has an address, a port and perhaps an interface, by name or number; an unknown one makes it none."""
+    dump = parse(PEER.replace("[2001:db8::1]:4711", text).replace("interval=0", "interval=25").encode() + END.encode())
+    assert isinstance(dump, Dump)
+    assert dump.peers[KEY] == structs.replace(STATE, endpoint=expected, keepalive_s=25)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", ":", "1.2.3.4", "1.2.3.4:", "1.2.3.4:65536", "1.2.3.4%lo:1", "[1.2.3.4]:1", "::1:1", "[::1:1", "[::1]1",
+     "[::1]", "[]:1", "[%lo]:1", "[::1]:x", "[::1]:1\nendpoint=[::1]:1", "[::1\0]:1", "host:1",
+     f"[{'0' * 46}::1]:1"],
+)  # fmt: skip
+def test_a_malformed_endpoint_is_refused(text: str) -> None:
+    """What is no address and port is refused, by the plain parser too."""
+    answer = (PEER.replace("[2001:db8::1]:4711", text) + END).encode()
+    with pytest.raises(MalformedDump):
+        same_as_the_reference(answer)
 
 
 def test_private_key_is_not_kept() -> None:
@@ -195,6 +254,9 @@ def test_a_truncated_answer_is_malformed() -> None:
 
 LINES = [*(DEVICE + PEER + QUIET + END).splitlines(), "", "=", "x", "public_key=", "rx_bytes=0", "errno=-2", "errno=2"]
 NUMBERS = st.sampled_from([0, 1, 148, 2**32, 2**63, 2**64 - 1])
+ENDPOINTS = st.sampled_from(
+    ["[::1]:1", "192.0.2.1:65535", "[fe80::1%lo]:2", "[fe80::1%7]:3", "[fe80::1%none0]:4", "[::ffff:10.0.0.2]:0"]
+)
 ADDRESSES = st.sampled_from(["10.0.0.2/32", "0.0.0.0/0", "fd00::2/128", "::/0", "::ffff:10.0.0.2/96"])
 
 
@@ -216,7 +278,9 @@ def answers(draw: st.DrawFn) -> bytes:
     """Whole answers of some peers, in any order."""
     text = draw(st.sampled_from(["", DEVICE, f"private_key={PRIVATE.hex()}\n", "listen_port=0\n"]))
     for number in draw(st.lists(st.integers(0, 255), unique=True, max_size=6)):
-        lines = [f"rx_bytes={draw(NUMBERS)}", f"tx_bytes={draw(NUMBERS)}", "preshared_key=0", "endpoint=[::1]:1"]
+        lines = [f"rx_bytes={draw(NUMBERS)}", f"tx_bytes={draw(NUMBERS)}", "preshared_key=0"]
+        lines += [f"endpoint={address}" for address in draw(st.lists(ENDPOINTS, max_size=1))]
+        lines += [f"persistent_keepalive_interval={x}" for x in draw(st.lists(st.integers(0, 65535), max_size=1))]
         lines += [f"last_handshake_time_sec={draw(st.integers(0, 2**63 // 10**9 - 1))}"]
         lines += [f"last_handshake_time_nsec={draw(st.integers(0, 10**9 - 1))}"]
         lines += [f"allowed_ip={address}" for address in draw(st.lists(ADDRESSES, max_size=3))]
@@ -240,7 +304,9 @@ def test_a_damaged_answer_is_what_the_plain_parser_says(answer: bytes, size: int
         start = data.draw(st.integers(0, len(damaged)))
         end = min(len(damaged), start + data.draw(st.integers(0, 20)))
         piece = bytes(damaged[start:end])
-        other = st.binary(max_size=3) | st.sampled_from([b"\n", b"=", b"0", b"9" * 20, b"-", b"/", b":", piece * 2])
+        other = st.binary(max_size=3) | st.sampled_from(
+            [b"\n", b"=", b"0", b"9" * 20, b"-", b"/", b":", b"%", b"]", b"[", piece * 2]
+        )
         damaged[start:end] = data.draw(other)
     try:
         same_as_the_reference(bytes(damaged), size=size)

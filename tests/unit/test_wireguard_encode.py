@@ -17,7 +17,7 @@ from appliance.network.wireguard.encode import (
     peer_entries,
     peers_body,
 )
-from appliance.network.wireguard.tunnel import DeviceChange, Peer, Prefix, PutPeer, RemovePeer
+from appliance.network.wireguard.tunnel import DeviceChange, Peer, Prefix, PutPeer, RemovePeer, SocketAddress
 from tests.support.unit.device_requests import entries
 
 if TYPE_CHECKING:
@@ -51,6 +51,26 @@ def test_a_dump_request_is_encoded_byte_for_byte() -> None:
         0x1D, constants.NLM_F_DUMP, 7, constants.WG_CMD_GET_DEVICE, constants.WG_GENL_VERSION, interface("wga0")
     )
     assert made.hex(" ", 4) == "20000000 1d000103 07000000 00000000 00010000 09000200 77676130 00000000"
+
+
+@little_endian
+@pytest.mark.parametrize(
+    ("endpoint", "expected"),
+    [
+        (SocketAddress(bytes([192, 0, 2, 1]), 4711), "14000400 02001267 c0000201 00000000 00000000"),
+        (
+            SocketAddress(bytes([0xFE, 0x80, *[0] * 13, 1]), 4711, 7),
+            "20000400 0a001267 00000000 fe800000 00000000 00000000 00000001 07000000",
+        ),
+    ],
+)
+def test_endpoint_and_keepalive_are_encoded_byte_for_byte(endpoint: SocketAddress, expected: str) -> None:
+    """An endpoint is a socket address; a keepalive of 0 is one to set; both go with the first of a peer's entries."""
+    ips = frozenset(Prefix(bytes([10, 9, n // 256, n % 256]), 32) for n in range(ALLOWED_IPS_PER_ENTRY + 1))
+    (body,) = bodies(PutPeer(Peer(KEY, ips), endpoint=endpoint, keepalive_s=0))
+    both = bytes.fromhex(expected) + bytes.fromhex("06000500 00000000")
+    assert body.count(both) == 1
+    assert body.index(both) < body.index(KEY, body.index(KEY) + 1)
 
 
 @little_endian

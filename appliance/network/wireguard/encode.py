@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from appliance.network.netlink import constants
 from appliance.network.netlink.codec import attribute, nest
-from appliance.network.wireguard.tunnel import DeviceChange, Prefix, PutPeer
+from appliance.network.wireguard.tunnel import DeviceChange, Prefix, PutPeer, SocketAddress
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from appliance.network.wireguard.client_config import Endpoint
     from appliance.network.wireguard.tunnel import Peer, PeerChange, RemotePeer
 
 # Bytes of peers in one message. Half of what a nest could hold: the kernel copies a request into one contiguous
@@ -66,8 +65,8 @@ def dial_body(name: str, remote: RemotePeer, private_key: bytes | None) -> bytes
     peer = _peer(
         remote.public_key,
         constants.WGPEER_F_REPLACE_ALLOWEDIPS,
-        attribute(constants.WGPEER_A_ENDPOINT, _socket_address(remote.endpoint)),
-        attribute(constants.WGPEER_A_PERSISTENT_KEEPALIVE_INTERVAL, struct.pack("=H", remote.keepalive_s)),
+        _endpoint(SocketAddress(remote.endpoint.host.packed, remote.endpoint.port)),
+        _keepalive(remote.keepalive_s),
         nest(constants.WGPEER_A_ALLOWEDIPS, *map(_allowed_ip, EVERYTHING)),
     )
     return device_body(name, DeviceChange(private_key=private_key)) + flags + nest(constants.WGDEVICE_A_PEERS, peer)
@@ -95,7 +94,9 @@ def _entries(change: PeerChange) -> Iterator[PeerEntry]:
         return
     removal = _peer(key, constants.WGPEER_F_REMOVE_ME) if change.fresh else b""
     first, *rest = _allowed_ips(change.peer)
-    yield PeerEntry(key, removal, _peer(key, constants.WGPEER_F_REPLACE_ALLOWEDIPS, first))
+    sent_to = () if change.endpoint is None else (_endpoint(change.endpoint),)
+    kept = () if change.keepalive_s is None else (_keepalive(change.keepalive_s),)
+    yield PeerEntry(key, removal, _peer(key, constants.WGPEER_F_REPLACE_ALLOWEDIPS, first, *sent_to, *kept))
     for more in rest:
         # Adds to the peer of the first entry, and must not re-create one that was removed in between.
         yield PeerEntry(key, b"", _peer(key, constants.WGPEER_F_UPDATE_ONLY, more))
@@ -130,15 +131,21 @@ def _allowed_ip(prefix: Prefix) -> bytes:
     )
 
 
-def _socket_address(endpoint: Endpoint) -> bytes:
-    """Writes the family in host order and the rest in network order.
+def _keepalive(seconds: int) -> bytes:
+    return attribute(constants.WGPEER_A_PERSISTENT_KEEPALIVE_INTERVAL, struct.pack("=H", seconds))
 
-    sockaddr_in, ip(7): padded to 16 bytes; sockaddr_in6, ipv6(7): flow label and scope are 0.
+
+def _endpoint(endpoint: SocketAddress) -> bytes:
+    """Writes the family and the scope in host order and the rest in network order.
+
+    sockaddr_in, ip(7): padded to 16 bytes; sockaddr_in6, ipv6(7): the flow label is 0.
     """
-    address = endpoint.host.packed
-    if len(address) == 4:
-        return struct.pack("=H", socket.AF_INET) + struct.pack("!H4s8x", endpoint.port, address)
-    return struct.pack("=H", socket.AF_INET6) + struct.pack("!H4x16s4x", endpoint.port, address)
+    if len(endpoint.address) == 4:
+        address = struct.pack("=H", socket.AF_INET) + struct.pack("!H4s8x", endpoint.port, endpoint.address)
+    else:
+        address = struct.pack("=H", socket.AF_INET6) + struct.pack("!H4x16s", endpoint.port, endpoint.address)
+        address += struct.pack("=I", endpoint.scope_id)
+    return attribute(constants.WGPEER_A_ENDPOINT, address)
 
 
 def _key(key: bytes) -> bytes:

@@ -11,7 +11,7 @@ from weakref import ref
 
 from appliance._native import ffi, lib
 from appliance.domain.errors import MalformedDump
-from appliance.network.wireguard.tunnel import PeerState, Prefix
+from appliance.network.wireguard.tunnel import PeerState, Prefix, SocketAddress
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,9 +26,10 @@ class TableCapacity(NamedTuple):
 
 
 # struct wga_peer, wga_allowed_ip and wga_key of native/appliance.cdef.h; appliance.h asserts their sizes.
-_PEER = struct.Struct("=32sQQqII")
+_PEER = struct.Struct("=32sQQqII16sIHH")
 _ALLOWED_IP = struct.Struct("=16sBB")
 _KEY_SIZE = 32
+_MAPPED_IPV4 = bytes(10) + b"\xff\xff"  # what C has before an IPv4 address
 
 # The parser writes whole entries, and only entries written for the same dump are read.
 _new = ffi.new_allocator(should_clear_after_alloc=False)
@@ -70,17 +71,22 @@ class PeerTable:
         return TableCapacity(self.capacity.peers * (1 + peers_full), self.capacity.allowed_ips * (1 + allowed_ips_full))
 
     def peer(self, position: int) -> PeerState:
-        public_key, rx_bytes, tx_bytes, last_handshake_ns, first, many = _PEER.unpack_from(
+        public_key, rx_bytes, tx_bytes, last_handshake_ns, first, many, *seen_at, keepalive_s = _PEER.unpack_from(
             self._peer_rows, position * _PEER.size
         )
         prefixes = []
         for at in range(first, first + many):
             address, size, length = _ALLOWED_IP.unpack_from(self._allowed_ip_rows, at * _ALLOWED_IP.size)
             prefixes.append(Prefix(address[:size], length))
-        return PeerState(public_key, frozenset(prefixes), rx_bytes, tx_bytes, last_handshake_ns)
+        endpoint = _endpoint(*seen_at)
+        return PeerState(public_key, frozenset(prefixes), rx_bytes, tx_bytes, last_handshake_ns, endpoint, keepalive_s)
 
     def keys(self) -> Iterator[bytes]:
         return (row[0] for row in _PEER.iter_unpack(ffi.buffer(self._peers, len(self) * _PEER.size)))
+
+
+def _endpoint(address: bytes, scope_id: int, port: int) -> SocketAddress | None:
+    return SocketAddress(address.removeprefix(_MAPPED_IPV4), port, scope_id) if port else None
 
 
 class PeerIndex:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple, Protocol, Self
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -33,6 +33,14 @@ class Prefix(NamedTuple):
         return Prefix(number.to_bytes(len(self.address), "big"), self.length)
 
 
+class SocketAddress(NamedTuple):
+    """Holds where a peer's packets come from. `address` is packed; `scope_id`: the interface of a link-local one."""
+
+    address: bytes
+    port: int
+    scope_id: int = 0
+
+
 class Peer(Struct, frozen=True, gc=False):
     """Describes a peer's wanted state. `public_key` is the raw 32 bytes."""
 
@@ -45,7 +53,7 @@ class PeerState(Struct, frozen=True, gc=False):
 
     `rx_bytes` is what the exit received from the client, `tx_bytes` what it sent. Both count from
     zero since this peer was added to this interface. `last_handshake_ns` is wall-clock time since the
-    epoch, 0 before the first handshake.
+    epoch, 0 before the first handshake. `endpoint`: where the device sends to; None: not known. `keepalive_s` 0: none.
     """
 
     public_key: bytes
@@ -53,13 +61,19 @@ class PeerState(Struct, frozen=True, gc=False):
     rx_bytes: int
     tx_bytes: int
     last_handshake_ns: int
+    endpoint: SocketAddress | None = None
+    keepalive_s: int = 0
+
+    def differs(self, earlier: PeerState | None) -> bool:
+        """Tells whether the peer has changed. The endpoint alone is no change: a client that moves sends, too."""
+        return earlier is None or structs.replace(earlier, endpoint=self.endpoint) != self
 
 
 class ComparedPeers(Protocol):
     """Compares the peers of two dumps as a whole, not one by one."""
 
     def changed_since(self, earlier: Self) -> Collection[bytes]:
-        """Returns the public keys of peers added, removed or changed."""
+        """Returns the public keys of peers added, removed or changed (`PeerState.differs`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +97,7 @@ class Dump:
             return self.compared.changed_since(earlier.compared)
         was = earlier.peers.get
         gone = earlier.peers.keys() - self.peers.keys()
-        return gone | {key for key, peer in self.peers.items() if was(key) != peer}
+        return gone | {key for key, peer in self.peers.items() if peer.differs(was(key))}
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,11 +141,15 @@ class DeviceChange:
 class PutPeer:
     """Adds or updates this peer, with exactly these allowed-ips.
 
-    `fresh` removes it first, in the same message, so that its counters and handshake start at zero.
+    `fresh` removes it first, in the same message, so that its counters and handshake start at zero. None keeps the
+    endpoint and the keepalive that it has, or has none. With a keepalive (0: none) a peer that has an endpoint, and had
+    no keepalive, is sent one at once, for which the device shakes hands. An endpoint out of reach is no error.
     """
 
     peer: Peer
     fresh: bool = False
+    endpoint: SocketAddress | None = None
+    keepalive_s: int | None = None
 
     @property
     def public_key(self) -> bytes:

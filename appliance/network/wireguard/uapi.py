@@ -15,7 +15,7 @@ from appliance.network.wireguard.tunnel import DeviceChange, PutPeer
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from appliance.network.wireguard.tunnel import Peer, PeerChange, RemotePeer
+    from appliance.network.wireguard.tunnel import PeerChange, RemotePeer, SocketAddress
 
 GET = b"get=1\n\n"
 END = b"\n\n"
@@ -50,7 +50,7 @@ def peers_request(changes: Sequence[PeerChange], *, again: bool = False) -> byte
         if not again and (not isinstance(change, PutPeer) or change.fresh):
             lines += (f"public_key={change.public_key.hex()}", "remove=true")
         if isinstance(change, PutPeer):
-            lines += _put(change.peer)
+            lines += _put(change)
     return _request(lines)
 
 
@@ -61,12 +61,27 @@ def _device(change: DeviceChange) -> Iterator[str]:
         yield f"listen_port={change.listen_port}"
 
 
-def _put(peer: Peer) -> Iterator[str]:
-    yield f"public_key={peer.public_key.hex()}"
+def _put(change: PutPeer) -> Iterator[str]:
+    yield f"public_key={change.public_key.hex()}"
+    if change.endpoint is not None:
+        yield f"endpoint={_endpoint(change.endpoint)}"
+    if change.keepalive_s is not None:
+        yield f"persistent_keepalive_interval={change.keepalive_s}"
     yield "replace_allowed_ips=true"
-    for prefix in sorted(peer.allowed_ips):
-        family = socket.AF_INET if len(prefix.address) == 4 else socket.AF_INET6
-        yield f"allowed_ip={socket.inet_ntop(family, prefix.address)}/{prefix.length}"
+    for prefix in sorted(change.peer.allowed_ips):
+        yield f"allowed_ip={_address(prefix.address)}/{prefix.length}"
+
+
+def _endpoint(endpoint: SocketAddress) -> str:
+    address = _address(endpoint.address)
+    if ":" not in address:
+        return f"{address}:{endpoint.port}"
+    zone = f"%{endpoint.scope_id}" if endpoint.scope_id else ""
+    return f"[{address}{zone}]:{endpoint.port}"
+
+
+def _address(packed: bytes) -> str:
+    return socket.inet_ntop(socket.AF_INET if len(packed) == 4 else socket.AF_INET6, packed)
 
 
 def _request(lines: Iterable[str]) -> bytes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from appliance.domain.errors import TunnelError
@@ -142,5 +143,5 @@ def _as_new(changes: Sequence[PeerChange], had: set[bytes]) -> Sequence[PeerChan
     for change in changes:
         is_first = change.public_key not in had
         had.add(change.public_key)
-        found.append(PutPeer(change.peer) if isinstance(change, PutPeer) and is_first else change)
+        found.append(replace(change, fresh=False) if isinstance(change, PutPeer) and is_first else change)
     return found

@@ -20,6 +20,7 @@ from appliance.store.queries import invoices
 from appliance.store.queries import node as node_row
 from appliance.store.queries import peers as peer_rows
 from appliance.store.queries import sessions as rows
+from tests.support.faults.kernel import where
 from tests.support.faults.ledger import Pair
 from tests.support.faults.world import IDLE_MS, VARIANTS
 
@@ -93,6 +94,8 @@ class Invariants:
         self._memory(unfinished, dict([pair async for pair in peer_rows.baselines(db)]), {a.id: a for a in accounts})
         if ticked:
             self._after_a_tick(unfinished, {a.id: a for a in accounts}, whole=whole)
+        elsewhere = [p for key, p in world.kernel.peers.items() if p.endpoint not in (None, where(key))]
+        require(not elsewhere, "peers are where their clients were seen", elsewhere)
         self._ran_before = world.host.ran_ms
         self._true_before = dict(world.ledger.true)
         self._peers_before = set(world.kernel.interface.peers)
@@ -105,6 +108,8 @@ class Invariants:
         found = await rows.unfinished(world.admin_connection)  # type: ignore[arg-type]
         require(all(s.state is State.LIVE for s in found), "only live rows at the end", [s.state for s in found])
         require({s.public_key for s in found} == world.kernel.peers.keys(), "live rows are peers", found)
+        kept = [p for p in world.kernel.peers.values() if p.keepalive_s and p.last_handshake_ns]
+        require(not kept, "no keepalive stays after a handshake", kept)
         for _ in range(RELEASED_WITHIN):  # addresses are freed in the background
             if world.parts.pool.in_use == len(found):
                 break

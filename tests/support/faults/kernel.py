@@ -9,16 +9,22 @@ from typing import TYPE_CHECKING
 from msgspec import structs
 
 from appliance.domain.errors import DumpInterrupted, TunnelError
+from appliance.network.wireguard.tunnel import SocketAddress
 from tests.support.fake_tunnel import FakeTunnel
 from tests.support.faults.ledger import Pair
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
-    from appliance.network.wireguard.tunnel import DeviceChange, Dump, Link, LinkChange, Peer, PeerChange
+    from appliance.network.wireguard.tunnel import DeviceChange, Dump, Link, LinkChange, PeerChange, PutPeer
     from tests.support.faults.host import Host
     from tests.support.faults.ledger import Ledger
     from tests.support.faults.process import Process
+
+
+def where(key: bytes) -> SocketAddress:
+    """Where the client with this key is."""
+    return SocketAddress(key[:4], 1 + key[4])
 
 
 class ModelKernel(FakeTunnel):
@@ -44,7 +50,7 @@ class ModelKernel(FakeTunnel):
             when = self._host.wall_ms * 1_000_000 + self._shakes
             self._ledger.heard(key, handshake=True)
             self._ledger.carried.shaken(key, when)
-        self.add_traffic(key, rx=rx, tx=tx, handshake_ns=when)
+        self.add_traffic(key, rx=rx, tx=tx, handshake_ns=when, endpoint=where(key))
         self._ledger.moved(key, Pair(rx, tx))
 
     def vanish(self) -> None:
@@ -67,7 +73,9 @@ class ModelKernel(FakeTunnel):
         """A stranger removes a peer and adds it as it was: its counters and its handshake start at zero."""
         state = self.interface.peers[key]
         self._ledger.peer_gone(key, at_once_back=True)
-        self.interface.peers[key] = structs.replace(state, rx_bytes=0, tx_bytes=0, last_handshake_ns=0)
+        self.interface.peers[key] = structs.replace(
+            state, rx_bytes=0, tx_bytes=0, last_handshake_ns=0, endpoint=None, keepalive_s=0
+        )
         self._ledger.peer_added(key)
 
     # What the appliance does -------------------------------------------------------------------------
@@ -106,16 +114,17 @@ class ModelKernel(FakeTunnel):
         if fails is True:
             raise TunnelError("done, and the answer lost")
 
-    def _put(self, peer: Peer, *, fresh: bool) -> None:
-        stood = peer.public_key in self.interface.peers
-        super()._put(peer, fresh=fresh)
+    def _put(self, change: PutPeer) -> None:
+        key, fresh = change.public_key, change.fresh
+        stood = key in self.interface.peers
+        super()._put(change)
         if fresh or not stood:
-            self._ledger.peer_gone(peer.public_key)
-            self._ledger.peer_added(peer.public_key)
+            self._ledger.peer_gone(key)
+            self._ledger.peer_added(key)
         if fresh:
-            self._ledger.heard(peer.public_key, handshake=False)
+            self._ledger.heard(key, handshake=False)
         elif not stood:
-            self._ledger.put_back(peer.public_key)
+            self._ledger.put_back(key)
 
 
 class MortalTunnel:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from ipaddress import ip_network
+from ipaddress import ip_address, ip_network
 
 FAMILY, SEQ, PORT = 31, 77, 4242
 NLMSG_NOOP, NLMSG_ERROR, NLMSG_DONE = 1, 2, 3
@@ -62,6 +62,14 @@ def allowed_ip(text: str) -> bytes:
     )
 
 
+def socket_address(host: str, port: int, scope_id: int = 0) -> bytes:
+    """struct sockaddr_in or sockaddr_in6."""
+    address = ip_address(host)
+    if address.version == 4:
+        return struct.pack("=H", 2) + struct.pack("!H4s8x", port, address.packed)
+    return struct.pack("=H", 10) + struct.pack("!H4x16s", port, address.packed) + struct.pack("=I", scope_id)
+
+
 def peer_attrs(number: int = 1, allowed_ips: bytes = b"", **changed: bytes) -> bytes:
     """A peer at its first appearance, in the kernel's order, with its alignment padding before the counters."""
     attrs = {
@@ -73,7 +81,7 @@ def peer_attrs(number: int = 1, allowed_ips: bytes = b"", **changed: bytes) -> b
         "tx": attr(8, struct.pack("=Q", 2000 + number)),
         "rx": attr(7, struct.pack("=Q", 1000 + number)),
         "version": attr(10, struct.pack("=I", 1)),
-        "endpoint": attr(4, bytes(28)),
+        "endpoint": attr(4, socket_address("2001:db8::9", 1 + number % 65535)),
         "allowed_ips": nest(9, allowed_ips) if allowed_ips else b"",
     }
     return b"".join((attrs | changed).values())

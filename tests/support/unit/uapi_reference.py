@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from appliance.domain.errors import MalformedDump
 from appliance.network.wireguard import keys
-from appliance.network.wireguard.tunnel import Dump, PeerState, Prefix
+from appliance.network.wireguard.tunnel import Dump, PeerState, Prefix, SocketAddress
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -19,7 +19,10 @@ MOST = {
     "tx_bytes": 2**64 - 1,
     "last_handshake_time_sec": 2**63 // NS_PER_S - 1,
     "last_handshake_time_nsec": NS_PER_S - 1,
+    "persistent_keepalive_interval": 2**16 - 1,
 }
+OPTIONAL = {"persistent_keepalive_interval"}
+MAPPED_IPV4 = bytes(10) + b"\xff\xff"
 
 
 def reference(answer: bytes, ifindex: int) -> Dump | int:
@@ -67,17 +70,22 @@ class _PeerLines:
     public_key: bytes
     allowed_ips: set[Prefix] = field(default_factory=set)
     numbers: dict[str, int] = field(default_factory=dict)
+    endpoints: list[SocketAddress | None] = field(default_factory=list)
 
     def take(self, key: str, value: str) -> None:
         if key == "allowed_ip":
             self.allowed_ips.add(_prefix(value))
+        elif key == "endpoint":
+            if self.endpoints:
+                raise MalformedDump("a peer with two endpoint")
+            self.endpoints.append(_endpoint(value))
         elif key in MOST:
             if key in self.numbers:
                 raise MalformedDump(f"a peer with two {key}")
             self.numbers[key] = _integer(value, MOST[key])
 
     def state(self) -> PeerState:
-        if len(self.numbers) != len(MOST):
+        if MOST.keys() - OPTIONAL - self.numbers.keys():
             raise MalformedDump("a peer without one of its numbers")
         handshake_s = self.numbers["last_handshake_time_sec"]
         return PeerState(
@@ -86,6 +94,8 @@ class _PeerLines:
             rx_bytes=self.numbers["rx_bytes"],
             tx_bytes=self.numbers["tx_bytes"],
             last_handshake_ns=handshake_s * NS_PER_S + self.numbers["last_handshake_time_nsec"],
+            endpoint=next(iter(self.endpoints), None),
+            keepalive_s=self.numbers.get("persistent_keepalive_interval", 0),
         )
 
 
@@ -130,3 +140,33 @@ def _prefix(value: str) -> Prefix:
     except (OSError, ValueError) as error:
         raise MalformedDump("allowed_ip is not an address") from error
     return Prefix(address, _integer(length, most))
+
+
+def _endpoint(value: str) -> SocketAddress | None:
+    if value.startswith("["):
+        host, end, port = value.removeprefix("[").partition("]:")
+        family = socket.AF_INET6
+        if "]" in host:
+            raise MalformedDump("endpoint is not an address and a port")
+    else:
+        host, end, port = value.partition(":")
+        family = socket.AF_INET
+    text, zoned, zone = host.partition("%") if family == socket.AF_INET6 else (host, "", "")
+    try:
+        address = socket.inet_pton(family, text)
+    except (OSError, ValueError) as error:
+        raise MalformedDump("endpoint is not an address") from error
+    number = _integer(port if end else "", 0xFFFF)
+    scope_id = _zone(zone) if zoned else 0
+    if not number or (zoned and not scope_id):
+        return None
+    return SocketAddress(address.removeprefix(MAPPED_IPV4), number, scope_id)
+
+
+def _zone(zone: str) -> int:
+    if zone.isdigit() and len(zone) <= 20 and int(zone) < 1 << 32:
+        return int(zone)
+    try:
+        return socket.if_nametoindex(zone)
+    except (OSError, ValueError):
+        return 0
