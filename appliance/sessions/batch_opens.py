@@ -14,7 +14,9 @@ from appliance.domain import admission, ids
 from appliance.domain.entities import Reason, Session, State
 from appliance.domain.errors import (
     ApplianceError,
+    InvalidRequest,
     InvalidToken,
+    KeyInUse,
     NoActiveNodes,
     PeerApplyFailed,
     StoreUnavailable,
@@ -94,6 +96,12 @@ class Admitted:
     node: Node
 
 
+def _in_use(holder: str, account: Account) -> ApplianceError:
+    if holder == account.id:
+        return KeyInUse()
+    return InvalidRequest("client_public_key is in use by another account")
+
+
 class BatchOpens:
     """Opens sessions. Its methods must be called with the exit lock held, in this order; each takes what the one
     before has let through, and answers the requests that end there."""
@@ -145,6 +153,9 @@ class BatchOpens:
             raise InvalidToken
         if self._undo.holds(request.public_key):
             raise PeerApplyFailed  # of an earlier session, that nobody was told of
+        device = self._records.devices.get(request.public_key)
+        if device is not None:
+            raise _in_use(device.account_id, account)
         live = self._records.live
         tier = self._terms.tiers[account.tier]
         places = live.number_live(account.id) + opening[account.id] + self._undo.places(account.id)
@@ -254,14 +265,16 @@ class BatchOpens:
             return []
         now = self._records.clock.now()
         opened, tokens = [], []
-        of_devices = await devices.having(db, [a.session.address_offset for a in admitted])
+        of_devices = await devices.having(
+            db, [a.session.address_offset for a in admitted], [a.session.public_key for a in admitted]
+        )
         permits = await token_rows.permits(db, [(a.account.id, a.request.token_hash) for a in admitted])
         for a, permit in zip(admitted, permits, strict=True):
             if a.request.abandoned:
                 self._undo.add(a.session, a.replaced)
-            elif a.session.address_offset in of_devices:
+            elif not of_devices.isdisjoint((a.session.address_offset, a.session.public_key)):
                 self._records.live.mark_stale()  # the pool is corrected as memory is read again
-                self._fail_peer(a, TunnelError("its address was given to a device meanwhile"))
+                self._fail_peer(a, TunnelError("its address or key was given to a device meanwhile"))
             elif permit.usable and not permit.drained:
                 opened.append((a, self._live(a, seen, now)))
                 tokens.append(permit.token_id)

@@ -104,6 +104,7 @@ class Convergence:
         self._unequal: set[bytes] | None = None  # None: it may be any
         self._loads = 0  # `live.loads` for which the two above hold
         self._compared_all = False
+        self._declared: set[bytes] = set()  # devices whose peers come and go by the exit's own doing
 
     async def observe_host(self, node: Node) -> None:
         """Takes over what has changed of the host's addresses and routes; what depends on it is repaired next."""
@@ -134,6 +135,8 @@ class Convergence:
             changes = await self._confirmed(keys, missing, link)
         # One that is there after all, the next dump has to show: if it lacks it as this one does, nothing has changed.
         self._endpoints.read(dump, _without_endpoint(changes.peers, missing))
+        if self._declared:
+            self._declared &= {*changes.peers.put, *changes.peers.removed}
         many = max(len(missing), len(changes.peers)) > MOST_NOTED
         self._unequal = None if many else {*missing, *changes.peers.removed, *changes.peers.put}
         return self._contentions.due(changes)
@@ -145,7 +148,9 @@ class Convergence:
 
     def _to_compare(self, link: Link | None, dump: Dump | None) -> set[bytes] | None:
         """Returns the keys of the peers to compare; None: all."""
-        touched = self._live.take_touched() | self._devices.take_touched()
+        declared = self._devices.take_touched()
+        self._declared |= declared
+        touched = self._live.take_touched() | declared
         last, unequal = self._compared, self._unequal
         if link is None or dump is None or last is None or unequal is None or self._loads != self._live.loads:
             # What the peers were equal to is not known: compare all.
@@ -199,7 +204,8 @@ class Convergence:
             self._contentions.repaired(DEVICE)
         if changes.peers:
             await self._tunnel.apply(changes.peers)
-            kinds = _by_kind(changes.peers)
+            kinds = _by_kind(changes.peers, self._declared)
+            self._declared = set()
             self._count(**{kind: len(keys) for kind, keys in kinds.items()})
             if any(kinds.values()):
                 self._contentions.repaired(PEERS)
@@ -221,7 +227,7 @@ class Convergence:
             log.info("interface: %s", ", ".join(_link_words(changes.link)))
         if changes.device is not None:
             log.info("device: private key or port set")
-        kinds = _by_kind(changes.peers)
+        kinds = _by_kind(changes.peers, self._declared)
         if removed := kinds["peer_removed"]:
             log.warning(
                 "peers of no session removed", extra=about(count=len(removed), keys=some(map(abbreviated, removed)))
@@ -255,10 +261,13 @@ def _without_endpoint(changes: PeerChanges, missing: AbstractSet[bytes]) -> Abst
     return {*missing, *changes.fresh, *(key for key, keepalive_s in changes.keepalives.items() if keepalive_s)}
 
 
-def _by_kind(changes: PeerChanges) -> Mapping[str, Collection[bytes]]:
-    """Returns the peers' public keys by the kind of repair."""
+def _by_kind(changes: PeerChanges, declared: AbstractSet[bytes]) -> Mapping[str, Collection[bytes]]:
+    """Returns the peers' public keys by the kind of repair. `declared`: those whose changes are none."""
     changed = [key for key in changes.put if key not in changes.fresh and key not in changes.settled]
-    return {"peer_restored": changes.fresh, "peer_changed": changed, "peer_removed": changes.removed}
+    kinds = {"peer_restored": changes.fresh, "peer_changed": changed, "peer_removed": changes.removed}
+    if not declared:
+        return kinds
+    return {kind: [key for key in keys if key not in declared] for kind, keys in kinds.items()}
 
 
 def _link_words(change: LinkChange) -> Iterator[str]:

@@ -177,4 +177,6 @@ class Enforcement:
         if reason is Reason.IDLE and (seen is None or key not in seen.dump.peers):
             # A peer that is missing, or that an incomplete dump does not show, may have had a handshake.
             return None
+        if reason is Reason.IDLE and session.device_id and after.carries_until_ms > now.boot_ms:
+            return None  # while a device's tunnel can carry, what it carries is of a session
         return reason

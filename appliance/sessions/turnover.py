@@ -54,10 +54,10 @@ class Turnover:
 
     async def put_back(self, public_keys: Iterable[bytes]) -> None:
         """Prepares devices without sessions for putting their peers back: counters start at zero."""
-        held, live = self._records.devices, self._records.live
+        held, sessions = self._records.devices, self._records.live.public_keys()
         if not held:
             return
-        keys = (key for key in public_keys if live.get(key) is None)
+        keys = (key for key in public_keys if key not in sessions)
         devices = [device for key in keys if (device := held.get(key)) is not None]
         if devices:
             async with self._records.committing() as db:

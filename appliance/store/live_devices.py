@@ -23,6 +23,7 @@ class LiveDevices:
         self._of_account: dict[str, dict[bytes, None]] = {}
         self._held: set[bytes] = set()
         self._touched: set[bytes] = set()
+        self._loaded = False
 
     def __len__(self) -> int:
         return len(self._by_key)
@@ -78,7 +79,10 @@ class LiveDevices:
 
     def load(self, devices: Iterable[Device]) -> None:
         """Replaces all with what was read from the store. Who was held is, until it is looked at again."""
-        self._by_key = {device.public_key: device for device in devices}
+        before, self._by_key = self._by_key.keys(), {device.public_key: device for device in devices}
+        if self._loaded:
+            self._touched |= before ^ self._by_key.keys()
+        self._loaded = True
         self._keys = {device.id: device.public_key for device in self}
         self._of_account = {}
         for device in self:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from appliance.domain.tiers import Tier
+from appliance.network.wireguard.keys import encode
 from tests.support.api.a_device import a_device
 from tests.support.api.exit_under_test import ExitUnderTest, on_exit
 
@@ -133,7 +134,7 @@ async def test_held_by_an_admin(exit_: ExitUnderTest, how: str) -> None:
     assert phone.has_peer
 
 
-@on_exit(IDLE)
+@on_exit(IDLE, reject_after_ms=180_000)
 async def test_the_interface_is_made_anew(exit_: ExitUnderTest) -> None:
     """An idle device's peer is put back like any other, and its next session has the new counters alone."""
     phone = await a_device(exit_, await exit_.account())
@@ -147,3 +148,43 @@ async def test_the_interface_is_made_anew(exit_: ExitUnderTest) -> None:
     await phone.shakes()
     await exit_.tick(after=1)
     assert [s[2] for s in phone.sessions()] == [100, 9]
+
+
+@on_exit(IDLE)
+async def test_its_key_opens_no_session_of_another_kind(exit_: ExitUnderTest) -> None:
+    """Its own account is told so, another one as little as of any key that is not its own; the peer stays as it is."""
+    ada, bob = await exit_.client(), await exit_.client("bob")
+    phone = await a_device(exit_, ada.account)
+    before = exit_.tunnel.peers
+    for client, told in ((ada, (409, "key in use")), (bob, (400, "client_public_key is in use by another account"))):
+        for _ in range(2):
+            answer = await client.post(client_public_key=encode(phone.key))
+            assert (answer.status_code, answer.json()["error"]) == told
+            assert exit_.tunnel.peers[phone.key].allowed_ips == before[phone.key].allowed_ips
+            await phone.shakes()  # the second time it has a session
+    assert exit_.rows("SELECT count(*) FROM sessions") == [(1,)]
+
+
+@on_exit('[tiers.paid]\nidle_timeout = "20s"\n', reject_after_ms=180_000)
+async def test_not_idle_while_its_tunnel_can_carry(exit_: ExitUnderTest) -> None:
+    """What a tunnel carries is of a session, however short the idle timeout is."""
+    phone = await a_device(exit_, await exit_.account())
+    await phone.shakes()
+    await exit_.tick(after=179)
+    assert phone.sessions()[0][0] == "live"
+    await exit_.tick(after=2)
+    assert phone.sessions() == [("terminated", "idle", 0, 0, 180_000)]
+
+
+@on_exit(IDLE)
+async def test_peers_that_come_and_go_are_no_repairs(exit_: ExitUnderTest) -> None:
+    """Devices that are added and held count as no differences, and as nobody's interference."""
+    account = await exit_.account()
+    for number in range(12):
+        await a_device(exit_, account, 9 + number, f"phone {number}")
+        await exit_.admin("UPDATE node SET drained = ?", number % 2)
+        await exit_.tick()
+    sampled = exit_.metrics.registry.get_sample_value
+    for kind in ("peer_restored", "peer_removed"):
+        assert sampled("wg_appliance_repairs_total", {"kind": kind}) == 0
+    assert sampled("wg_appliance_contended", {"kind": "peer"}) in (0, None)

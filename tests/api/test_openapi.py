@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 Document = dict[str, Any]
 
 OPERATIONS = {
-    ("post", "/v1/sessions"): {"201", "400", "401", "402", "403", "413", "429", "503"},
+    ("post", "/v1/sessions"): {"201", "400", "401", "402", "403", "409", "413", "429", "503"},
     ("get", "/v1/sessions"): {"200", "400", "401", "429", "503"},
     ("get", "/v1/sessions/{session_id}"): {"200", "401", "404", "429", "503"},
     ("delete", "/v1/sessions/{session_id}"): {"200", "401", "404", "429", "503"},
@@ -34,7 +34,7 @@ IDS = {
 ELSEWHERE = {"not_found", "method_not_allowed", "request_timeout", "headers_too_large", "not_implemented"}
 ELSEWHERE |= {"internal_error"}
 # Of devices, which no operation makes yet.
-TO_COME = {"device_limit", "device_not_found", "device_name_taken", "key_in_use"}
+TO_COME = {"device_limit", "device_not_found", "device_name_taken"}
 RETRY = {"429", "503"}
 TYPES = {"string": str, "integer": int, "boolean": bool, "array": list, "object": dict, "null": type(None)}
 

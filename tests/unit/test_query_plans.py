@@ -232,6 +232,13 @@ QUERIES: dict[str, tuple[Query, set[str]]] = {
         lambda db: peers.take_over_baselines(db, ["dev_1"]),
         {"SEARCH d USING INDEX sqlite_autoindex_devices_1 (id=?)", "SEARCH peers USING INTEGER PRIMARY KEY (rowid=?)"},
     ),
+    "addresses and keys of devices": (
+        lambda db: devices.having(db, [2, 3], [bytes(32)]),
+        {
+            "SEARCH devices USING INDEX devices_by_address (address_offset=?)",
+            "SEARCH devices USING INDEX devices_by_key (public_key=?)",
+        },
+    ),
     "a device": (
         lambda db: devices.by_id(db, "acc_1", "dev_1"),
         {"SEARCH d USING INDEX sqlite_autoindex_devices_1 (id=?)", ITS_ACCOUNT},

@@ -99,6 +99,7 @@ UNAUTHENTICATED = _error(
     missing_token="missing token",  # noqa: S106 (no token)
     invalid_token="invalid token",  # noqa: S106 (no token)
 )
+KEY_IN_USE = _error("the key is one of this account's devices'", key_in_use="key in use")
 NOT_FOUND = _error("no such session of this account", session_not_found="session not found")
 TOO_MANY = _error(
     "more requests than the tier allows per token, or this host per source without one",

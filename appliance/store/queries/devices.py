@@ -16,7 +16,7 @@ from appliance.domain.tiers import Tier
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import AsyncIterator, Iterable
+    from collections.abc import AsyncIterator, Iterable, Sequence
 
     import aiosqlite
 
@@ -136,13 +136,16 @@ async def count(db: aiosqlite.Connection) -> int:
     return int(next(iter(rows))[0])
 
 
-async def having(db: aiosqlite.Connection, address_offsets: Iterable[int]) -> set[int]:
-    """Returns those of the addresses, by number, that are devices'."""
-    sql = """
-    SELECT address_offset FROM devices
-    WHERE address_offset IN (SELECT value FROM json_each(?)) AND removed_at IS NULL
-    """
-    return {row[0] for row in await db.execute_fetchall(sql, (json.dumps(list(address_offsets)),))}
+async def having(
+    db: aiosqlite.Connection, address_offsets: Sequence[int], public_keys: Sequence[bytes]
+) -> set[int | bytes]:
+    """Returns those of the addresses, by number, and of the keys that are devices'."""
+    some, others = (", ".join("?" * len(each)) for each in (address_offsets, public_keys))
+    sql = f"""
+    SELECT address_offset FROM devices WHERE removed_at IS NULL AND address_offset IN ({some})
+    UNION ALL SELECT public_key FROM devices WHERE removed_at IS NULL AND public_key IN ({others})
+    """  # noqa: S608 (a placeholder for each)
+    return {row[0] for row in await db.execute_fetchall(sql, (*address_offsets, *public_keys))}
 
 
 async def places(db: aiosqlite.Connection) -> dict[int, bool]:
