@@ -17,6 +17,15 @@ if TYPE_CHECKING:
     from appliance.network.wireguard.tunnel import PeerState
 
 
+def shaken(seen_ns: int, before: Moment, now: Moment, ahead_ms: int, after_ms: int = 0) -> Span:
+    """Returns when a handshake was that a dump shows: see `carrying.shaken_between`.
+
+    `ahead_ms`: how far the kernel's wall clock is ahead of `now`, where that is not the one believed.
+    """
+    by_kernel = Moment(now.wall_ms + ahead_ms, now.boot_ms, now.boot_id)
+    return carrying.shaken_between(seen_ns // 1_000_000, before, by_kernel, after_ms)
+
+
 class Shaken(Struct, frozen=True, gc=False):
     """Holds in which spans a session's tunnel can carry by handshakes that were found, the last one at `seen_ns`."""
 
@@ -50,9 +59,8 @@ class Handshakes:
         if known is None or known.session_id != session.id:
             known = Shaken(session.id, 0)
         if known.seen_ns != seen_ns:
-            by_kernel = Moment(now.wall_ms + ahead_ms, now.boot_ms, now.boot_id)
             counted_ms = session.counted_until_ms if session.counted_boot_id == now.boot_id else 0
-            was = carrying.shaken_between(seen_ns // 1_000_000, before, by_kernel, counted_ms)
+            was = shaken(seen_ns, before, now, ahead_ms, counted_ms)
             span = Span(now.boot_ms if self._looked else was.until_ms, was.from_ms + self._reject_after_ms)
             known = Shaken(session.id, seen_ns, carrying.extended(known.spans, span))
             self._found[session.public_key] = known

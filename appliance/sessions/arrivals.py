@@ -6,7 +6,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from appliance.config.log_format import about
-from appliance.domain import carrying
+from appliance.metering import handshakes
 from appliance.sessions.batch_arrivals import Arrival, Handshake
 
 if TYPE_CHECKING:
@@ -54,8 +54,7 @@ class Arrivals:
         self._ask(device, handshake)
 
     def _handshake(self, sample: PeerState, before: Moment, now: Moment) -> Handshake:
-        told_ms = sample.last_handshake_ns // 1_000_000
-        was = carrying.shaken_between(told_ms - self._records.clock.ahead_ms, before, now)
+        was = handshakes.shaken(sample.last_handshake_ns, before, now, self._records.clock.ahead_ms)
         return Handshake(sample.last_handshake_ns, now, was.from_ms + self._records.meter.reject_after_ms, before)
 
     def _ask(self, device: Device, handshake: Handshake) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from appliance.config.log_format import about
-from appliance.domain import admission, ids
+from appliance.domain import admission, clock_steps, ids
 from appliance.domain.entities import Session, State
 from appliance.domain.errors import ApplianceError, NoActiveNodes, StoreUnavailable
 from appliance.domain.tiers import Tier
@@ -118,7 +118,7 @@ class BatchArrivals:
 
     def _session(self, device: Device, account: Account, handshake: Handshake, expires_at: int) -> Session:
         """The session begins with the look that found the handshake."""
-        found = handshake.found
+        found, told_ms = handshake.found, handshake.seen_ns // 1_000_000
         return Session(
             id=ids.session_id(),
             account_id=account.id,
@@ -135,7 +135,7 @@ class BatchArrivals:
             expires_at=expires_at,
             bytes_in=0,
             bytes_out=0,
-            last_handshake_at=min(handshake.seen_ns // 1_000_000, found.wall_ms),
+            last_handshake_at=clock_steps.handshake_at(told_ms, handshake.unmoved_until.wall_ms, found.wall_ms),
             handshake_seen_ns=handshake.seen_ns,
             quiet_since_ms=found.boot_ms,
             quiet_boot_id=found.boot_id,

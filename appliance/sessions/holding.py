@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from appliance.config.plans import Terms
     from appliance.domain.clock import Moment
-    from appliance.domain.device import Condition, Device
+    from appliance.domain.device import Condition
     from appliance.domain.entities import Account
     from appliance.sessions.node import Node
     from appliance.sessions.records import Records
@@ -50,11 +50,6 @@ class Holding:
         for account in live.owners_among(changed & held.accounts()):
             self._look_at(account, now)
 
-    def condition(self, device: Device, now: Moment) -> Condition:
-        """Returns the state of a device."""
-        (account,) = self._records.live.owners_among([device.account_id])
-        return devices.decide(self._circumstances(account, now, device))
-
     def _due_by(self, wall_ms: int) -> Iterable[str]:
         while self._due and self._due[0][0] <= wall_ms:
             yield heapq.heappop(self._due)[1]
@@ -68,23 +63,16 @@ class Holding:
         if before is not None and before.has_peer == idle.has_peer:
             return
         for device in held.of_account(account.id):
-            self.settle(device)
+            held.hold(device.public_key, held=device.paused or not idle.has_peer)
 
-    def settle(self, device: Device) -> None:
-        """Holds a device that is new, or was changed, or lets it connect. Its account must have been looked at."""
-        idle = self._idle[device.account_id]
-        self._records.devices.hold(device.public_key, held=device.paused or not idle.has_peer)
-
-    def _circumstances(self, account: Account, now: Moment, device: Device | None = None) -> Circumstances:
-        """`device` None: one that is not paused and has no session."""
+    def _circumstances(self, account: Account, now: Moment) -> Circumstances:
+        """Returns those of a device that is not paused and has no session."""
         live, tier = self._records.live, self._terms.tiers[account.tier]
         limited = bool(tier.bytes_limit or tier.seconds_limit)
         return Circumstances(
             disabled=account.disabled,
-            paused=device is not None and device.paused,
             drained=self._node.drained,
             quota=usage.in_memory(live, account, tier, now) if limited else None,
             live=live.number_live(account.id),
             live_limit=tier.max_live_sessions,
-            connected=device is not None and live.get(device.public_key) is not None,
         )

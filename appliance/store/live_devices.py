@@ -95,15 +95,3 @@ class LiveDevices:
         self._keys[device.id] = device.public_key
         self._of_account.setdefault(device.account_id, {})[device.public_key] = None
         self._touched.add(device.public_key)
-
-    def drop(self, public_key: bytes) -> None:
-        """Removes a device, or the key that it had."""
-        device = self._by_key.pop(public_key)
-        if self._keys[device.id] == public_key:
-            del self._keys[device.id]
-        own = self._of_account[device.account_id]
-        del own[public_key]
-        if not own:
-            del self._of_account[device.account_id]
-        self._held.discard(public_key)
-        self._touched.add(public_key)

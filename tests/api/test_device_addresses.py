@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
-from appliance.domain import ids
-from appliance.domain.device import Device
-from appliance.store.queries import devices as device_rows
-from appliance.store.queries import node as node_row
-from tests.support.api.exit_under_test import ExitUnderTest, new_key, on_exit, until
+from tests.support.api.a_device import add, new_device
+from tests.support.api.exit_under_test import ExitUnderTest, on_exit, until
 
 
 @on_exit()
@@ -19,25 +16,7 @@ async def test_an_address_that_a_device_gets_while_a_session_opens(exit_: ExitUn
     asking = asyncio.create_task(ada.post())
     await until(lambda: exit_.tunnel.waiting, "the request is admitted")
     (offset,) = (n for n in range(2, 10) if n in exit_.parts.pool)
-    _, key = new_key()
-    phone = Device(
-        id=ids.device_id(),
-        account_id=ada.account.id,
-        account=ada.account.name,
-        account_tier=ada.account.tier,
-        account_disabled=False,
-        name="phone",
-        region="fsn",
-        public_key=key,
-        address_offset=offset,
-        ipv6=True,
-        created_at=exit_.clock.wall_ms,
-        paused=False,
-        endpoint="192.0.2.1:51820",
-    )
-    async with exit_.store.write() as db:
-        await device_rows.insert(db, [phone])
-        await node_row.request(db)
+    await add(exit_, new_device(exit_, ada.account, offset))
     exit_.tunnel.gate.set()
     assert (await asking).status_code == 503
     await exit_.tick()

@@ -53,10 +53,9 @@ class DeviceUnderTest:
         return tuple(found)  # type: ignore[return-value]  # three columns
 
 
-async def a_device(exit_: ExitUnderTest, account: Account, offset: int = 9, name: str = "phone") -> DeviceUnderTest:
-    """Puts a device into the store as another process does, and lets the server take it over."""
+def new_device(exit_: ExitUnderTest, account: Account, offset: int, name: str = "phone") -> Device:
     _, key = new_key()
-    device = Device(
+    return Device(
         id=ids.device_id(),
         account_id=account.id,
         account=account.name,
@@ -71,8 +70,18 @@ async def a_device(exit_: ExitUnderTest, account: Account, offset: int = 9, name
         paused=False,
         endpoint="192.0.2.1:51820",
     )
+
+
+async def add(exit_: ExitUnderTest, device: Device) -> None:
+    """Puts a device into the store as another process does."""
     async with exit_.store.write() as db:
         await device_rows.insert(db, [device])
         await node_row.request(db)
+
+
+async def a_device(exit_: ExitUnderTest, account: Account, offset: int = 9, name: str = "phone") -> DeviceUnderTest:
+    """Adds a device, and lets the server take it over."""
+    device = new_device(exit_, account, offset, name)
+    await add(exit_, device)
     await exit_.tick()
-    return DeviceUnderTest(exit_, device.id, key)
+    return DeviceUnderTest(exit_, device.id, device.public_key)
