@@ -49,5 +49,9 @@ def decide(
         return Refuse(LiveSessionLimitReached())
     if quota.exceeded:
         return Refuse(QuotaExceeded(account.tier, quota))
-    lifetime_ms = min(tier.max_session, LONGEST_SESSION_S) * 1000
-    return Admit(expires_at=wall_ms + lifetime_ms, replaces=holder)
+    return Admit(expires_at=expires_at(tier, wall_ms), replaces=holder)
+
+
+def expires_at(tier: TierLimits, wall_ms: int) -> int:
+    """Returns when a session must end that begins at `wall_ms`."""
+    return wall_ms + min(tier.max_session, LONGEST_SESSION_S) * 1000

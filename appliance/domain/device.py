@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Literal
 
 from msgspec import Struct
 
+from appliance.domain.entities import Baseline, Reason
+
 if TYPE_CHECKING:
-    from appliance.domain.entities import Baseline
     from appliance.domain.quota import Quota
     from appliance.domain.tiers import Tier
 
@@ -40,6 +41,7 @@ class Device(Struct, frozen=True, gc=False):
     `endpoint` is what its file says, host and port. `bytes_in`, `bytes_out`, `counted_ms` and `last_handshake_at` are
     those of its sessions that have ended. `handshake_seen_ns` and `baseline` are the peer's handshake time and counters
     as last read for a session: another handshake opens the next one, which has what the counters moved meanwhile.
+    `unfinished_rx` and `unfinished_tx` are bytes of handshakes that came to nothing, which the next session has too.
     """
 
     id: str
@@ -60,7 +62,21 @@ class Device(Struct, frozen=True, gc=False):
     counted_ms: int = 0
     last_handshake_at: int | None = None
     handshake_seen_ns: int = 0
+    unfinished_rx: int = 0
+    unfinished_tx: int = 0
     baseline: Baseline | None = None
+
+    def next_baseline(self, boot_id: str, ifindex: int) -> Baseline | None:
+        """Returns the counters from which its next session counts, whose peer is seen in this boot and interface.
+
+        They are less than those last counted, by what came before these: it is billed with the session's first bytes.
+        """
+        if not (self.unfinished_rx or self.unfinished_tx):
+            return self.baseline
+        known = self.baseline
+        if known is None or (known.boot_id, known.ifindex) != (boot_id, ifindex):
+            known = Baseline(boot_id, ifindex, 0, 0)
+        return Baseline(boot_id, ifindex, known.rx_bytes - self.unfinished_rx, known.tx_bytes - self.unfinished_tx)
 
     def stale(self, endpoint: str) -> tuple[Literal["endpoint"], ...]:
         """Returns what its file says that is no longer so. `endpoint`: what a file made now would say."""
@@ -96,7 +112,21 @@ class Condition(Struct, frozen=True, gc=False):
         """Tells whether the tunnel has its peer, so that a handshake can come about."""
         return self.state in (DeviceState.IDLE, DeviceState.CONNECTED)
 
+    @property
+    def reason(self) -> Reason | None:
+        """Returns why a session ends at once that a handshake begins all the same; None: it does not."""
+        if self.has_peer:
+            return None
+        return Reason.PAUSED if self.held_reason is None else _REASONS[self.held_reason]
 
+
+# No account ends yet.
+_REASONS = {
+    HeldReason.ACCOUNT_DISABLED: Reason.ADMIN,
+    HeldReason.DRAINED: Reason.DRAINED,
+    HeldReason.QUOTA_EXCEEDED: Reason.QUOTA_EXCEEDED,
+    HeldReason.LIVE_SESSION_LIMIT: Reason.LIVE_SESSION_LIMIT,
+}
 IDLE, CONNECTED = Condition(DeviceState.IDLE), Condition(DeviceState.CONNECTED)
 PAUSED, REMOVED = Condition(DeviceState.PAUSED), Condition(DeviceState.REMOVED)
 

@@ -70,9 +70,10 @@ class Handshakes:
         """Returns the keys of the sessions with handshakes that are not stored."""
         return self._found.keys()
 
-    def looked(self) -> None:
-        """Notes that a dump was looked at: the next one shows what was meanwhile."""
-        self._looked = True
+    def looked(self) -> bool:
+        """Notes that a dump was looked at, the next shows what was meanwhile; returns whether it was the first"""
+        first, self._looked = not self._looked, True
+        return first
 
     def forget(self, public_keys: Iterable[bytes], live: Container[bytes]) -> None:
         """Forgets what is stored, or can no longer be, and what is not of the sessions of these keys."""

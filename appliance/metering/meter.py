@@ -13,8 +13,10 @@ from appliance.domain.errors import StoreUnavailable
 from appliance.metering.handshakes import Handshakes
 from appliance.metering.readings import read_session
 from appliance.metering.spending import Count, Spending
+from appliance.metering.unfinished import read_unfinished
 from appliance.network.lazy_mapping import OnDemand
 from appliance.store.queries import accounts as account_rows
+from appliance.store.queries import devices as device_rows
 from appliance.store.queries import invoices, peers
 from appliance.store.queries import node as node_row
 
@@ -28,11 +30,13 @@ if TYPE_CHECKING:
     from appliance.domain.accounting import Reading
     from appliance.domain.believed_clock import BelievedClock
     from appliance.domain.clock import Moment
+    from appliance.domain.device import Device
     from appliance.domain.entities import Account, Session
     from appliance.domain.tiers import TierLimits
     from appliance.network.wireguard.tunnel import Dump, Tunnel
     from appliance.store.database import Store
     from appliance.store.live import LiveSessions
+    from appliance.store.live_devices import LiveDevices
 
 # Session time is derived from the clock at any moment. It is written with the bytes and with handshakes, when something
 # depends on how it is divided, at the end, and when the tunnel can no longer carry: so many sessions of one tick at
@@ -53,6 +57,8 @@ class Observation:
     relabels: bool  # the wall clock was set: to be committed at once, as the time before keeps its label
     resumed: AbstractSet[str] = frozenset()  # accounts with sessions that carry now, and cannot by what is committed
     connected: bool = False  # a session had its first handshake: to be committed at once, as its client asks for it
+    first: bool = False  # since this process started: handshakes that it finds were at any time before
+    unfinished: Sequence[Device] = ()  # with what handshakes have moved that came to nothing
 
 
 class Meter:
@@ -67,6 +73,7 @@ class Meter:
         store: Store,
         tunnel: Tunnel,
         live: LiveSessions,
+        devices: LiveDevices,
         terms: Terms,
         clock: BelievedClock,
         reject_after_ms: int = carrying.REJECT_AFTER_MS,
@@ -74,6 +81,7 @@ class Meter:
         self._store = store
         self._tunnel = tunnel
         self._live = live
+        self._devices = devices
         self._terms = terms
         self._spending = Spending(live, terms)
         self._clock = clock
@@ -119,9 +127,10 @@ class Meter:
             others = {key: None for key in due if key not in moved}
             readings = [*self._readings(others, due, dump, now), *self._readings(moved, due, dump, now)]
             count = self._spending.count(readings, lambda key: now if key in dump.peers else self._live.heartbeat)
-        self._handshakes.looked()
+        first = self._handshakes.looked()
+        unfinished = read_unfinished(self._devices, self._live.public_keys(), self.moved_in(dump), dump, now)
         total = self.bytes_in + self.bytes_out + sum(r.amount.total_bytes for r in count.readings)
-        return Observation(dump, now, count, total, relabels, *self._begun(count, now))
+        return Observation(dump, now, count, total, relabels, *self._begun(count, now), first, unfinished)
 
     def _begun(self, count: Count, now: Moment) -> tuple[set[str], bool]:
         """Returns the accounts with sessions that carry again, and whether a session had its first handshake."""
@@ -225,6 +234,7 @@ class Meter:
     async def write_observed(self, db: aiosqlite.Connection, observation: Observation) -> None:
         """Writes the same in the caller's transaction; the caller must call `committed` once it is committed."""
         await self.write(db, observation.count)
+        await device_rows.put_unfinished(db, observation.unfinished)
         await node_row.write_heartbeat(db, observation.now)
 
     def committed(self, observation: Observation) -> None:
@@ -233,6 +243,8 @@ class Meter:
         if self._labelled is None or observation.relabels or self._labelled.boot_id != observation.now.boot_id:
             self._labelled = observation.now
         self.apply(observation.count)
+        for device in observation.unfinished:
+            self._devices.put(device)
         self._handshakes.forget(observation.count.sessions, self._live.public_keys())
         self._moved.clear()
         self._all_moved = False

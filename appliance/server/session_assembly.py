@@ -76,8 +76,9 @@ def share(
 ) -> Shared:
     timeout = settings.wireguard.apply_timeout
     prompt, terms, live = TimedTunnel(tunnel, timeout), Terms(settings), LiveSessions()
-    meter = Meter(store, prompt, live, terms, clock, reject_after_ms)
-    records = Records(store=store, live=live, devices=LiveDevices(), meter=meter, clock=clock, ended=Ended())
+    devices = LiveDevices()
+    meter = Meter(store, prompt, live, devices, terms, clock, reject_after_ms)
+    records = Records(store=store, live=live, devices=devices, meter=meter, clock=clock, ended=Ended())
     return Shared(
         records=records,
         peers=PeerAccess(tunnel=prompt, exit_lock=asyncio.Lock(), apply_timeout=timeout),
@@ -152,7 +153,7 @@ def build_ending(shared: Shared, queue: Queue) -> Ending:
 def _build_turnover(shared: Shared, ending: Ending, queue: Queue, node: Node) -> Turnover:
     holding = Holding(records=shared.records, terms=shared.terms, node=node)
     arrivals = Arrivals(records=shared.records, queue=queue, refused=holding.changed)
-    return Turnover(records=shared.records, ending=ending, arrivals=arrivals, holding=holding)
+    return Turnover(records=shared.records, ending=ending, arrivals=arrivals, holding=holding, metrics=shared.metrics)
 
 
 def build_service(shared: Shared, ending: Ending, queue: Queue) -> SessionService:

@@ -7,28 +7,32 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from msgspec.structs import replace
+
 from appliance.config.log_format import about
-from appliance.domain import admission, clock_steps, ids
+from appliance.domain import admission, clock_steps
+from appliance.domain.device import decide
 from appliance.domain.entities import Session, State
-from appliance.domain.errors import ApplianceError, NoActiveNodes, StoreUnavailable
-from appliance.domain.tiers import Tier
-from appliance.metering import usage
+from appliance.domain.errors import ApplianceError, NoActiveNodes
+from appliance.sessions.batch_accounts import accounts_of
+from appliance.sessions.device_circumstances import without_session
 from appliance.sessions.end_notes import ids_of
+from appliance.sessions.new_session import new_session
 from appliance.sessions.waiting import Waiting
-from appliance.store.queries import accounts as account_rows
-from appliance.store.queries import peers
+from appliance.store.queries import devices as rows_of_devices
+from appliance.store.queries import invoices, peers
 from appliance.store.queries import sessions as rows
 from appliance.store.queries import tokens as token_rows
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     import aiosqlite
 
     from appliance.config.plans import Terms
     from appliance.domain.clock import Moment
     from appliance.domain.device import Device
-    from appliance.domain.entities import Account
+    from appliance.domain.entities import Account, Baseline, Reason
     from appliance.sessions.metrics import Metrics
     from appliance.sessions.node import Node
     from appliance.sessions.records import Records
@@ -40,11 +44,16 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Handshake:
-    """Holds a handshake of a device without a session: its kernel's time, when it was found, and until when it lets the
-    tunnel carry (CLOCK_BOOTTIME). Since `unmoved_until` the peer's counters may have moved."""
+    """Holds a handshake of a device without a session: its kernel's time, and in which interface and when it was found.
+
+    It lets the tunnel carry until `carries_until_ms`, and the session's time begins at `begins_ms` (CLOCK_BOOTTIME).
+    Since `unmoved_until` the peer's counters may have moved.
+    """
 
     seen_ns: int
+    ifindex: int
     found: Moment
+    begins_ms: int
     carries_until_ms: int
     unmoved_until: Moment
 
@@ -60,15 +69,20 @@ class Arrival(Waiting[Session]):
 
 @dataclass(frozen=True, slots=True)
 class Arriving:
-    """Holds a session of a device that may begin, and is not stored yet."""
+    """Holds a session of a device that may begin, and is not stored yet. `baseline`: the counters it counts from."""
 
     request: Arrival
+    device: Device
     account: Account
     session: Session
+    baseline: Baseline | None
 
 
 class BatchArrivals:
-    """Opens sessions of devices. Its methods must be called with the exit lock held, in this order."""
+    """Opens sessions of devices. Its methods must be called with the exit lock held, in this order.
+
+    Where the device may not connect, the session is one that is about to end, and has what was moved until then.
+    """
 
     def __init__(
         self, *, records: Records, undo: Undo, node: Node, terms: Terms, schedule: Schedule, metrics: Metrics
@@ -81,15 +95,9 @@ class BatchArrivals:
         self._metrics = metrics
 
     async def admit(self, requests: Sequence[Arrival]) -> list[Arriving]:
-        """Decides which sessions may begin; answers the other requests."""
-        if not requests:
-            return []
-        try:
-            async with self._records.store.read() as db:
-                accounts = await account_rows.by_ids(db, {request.device.account_id for request in requests})
-        except StoreUnavailable as error:
-            for request in requests:
-                request.fail(error)
+        """Decides how the sessions begin; answers the requests of those that cannot."""
+        asked = [(request, request.device.account_id) for request in requests]
+        if (accounts := await accounts_of(self._records.store, asked)) is None:
             return []
         arriving, opening = [], Counter[str]()
         for request in requests:
@@ -101,78 +109,87 @@ class BatchArrivals:
 
     def _admit(self, request: Arrival, account: Account | None, opening: Counter[str]) -> Arriving:
         """`opening`: how many more sessions of each account the batch opens so far."""
-        key, live, now = request.public_key, self._records.live, self._records.clock.now()
-        device = self._records.devices.get(key)
-        if device is None or account is None or account.disabled or not self._records.devices.may_connect(key):
+        live, now = self._records.live, self._records.clock.now()
+        device = self._records.devices.get(request.public_key)
+        if device is None or account is None:
             raise NoActiveNodes  # its peer is about to go
         if live.of_device(device.id) is not None:
             raise NoActiveNodes  # the session that it had with another key has yet to end
         tier = self._terms.tiers[account.tier]
-        places = live.number_live(account.id) + opening[account.id] + self._undo.places(account.id)
-        used = usage.in_memory(live, account, tier, now)
-        decision = admission.decide(account, tier, places, live.get(key), used, request.handshake.found.wall_ms)
-        if isinstance(decision, admission.Refuse):
-            raise decision.error
-        opening[account.id] += 1
-        return Arriving(request, account, self._session(device, account, request.handshake, decision.expires_at))
+        places = opening[account.id] + self._undo.places(account.id)
+        circumstances = without_session(
+            live, account, tier, now, paused=device.paused, drained=self._node.drained, opening=places
+        )
+        reason = decide(circumstances).reason
+        opening[account.id] += reason is None
+        session = self._session(device, account, request.handshake, reason)
+        baseline = device.next_baseline(session.counted_boot_id, request.handshake.ifindex)
+        return Arriving(request, device, account, session, baseline)
 
-    def _session(self, device: Device, account: Account, handshake: Handshake, expires_at: int) -> Session:
-        """The session begins with the look that found the handshake."""
-        found, told_ms = handshake.found, handshake.seen_ns // 1_000_000
-        return Session(
-            id=ids.session_id(),
-            account_id=account.id,
-            account=account.name,
-            tier=account.tier,
-            account_tier=account.tier,
-            region=self._node.region,
-            public_ip=self._node.public_ip,
+    def _session(self, device: Device, account: Account, handshake: Handshake, reason: Reason | None) -> Session:
+        """The session begins with its handshake. `reason`: why it is about to end; None: it is not."""
+        found = handshake.found
+        begins_at = found.wall_ms - (found.boot_ms - handshake.begins_ms)
+        session = new_session(
+            account,
+            self._node,
+            self._terms.rates,
             public_key=device.public_key,
             address_offset=device.address_offset,
             ipv6=device.ipv6,
-            state=State.LIVE,
-            created_at=found.wall_ms,
-            expires_at=expires_at,
-            bytes_in=0,
-            bytes_out=0,
+            now=found,
+            expires_at=admission.expires_at(self._terms.tiers[account.tier], begins_at),
+        )
+        told_ms = handshake.seen_ns // 1_000_000
+        return replace(
+            session,
+            device_id=device.id,
+            created_at=begins_at,
+            state=State.LIVE if reason is None else State.CLOSING,
+            reason=reason,
             last_handshake_at=clock_steps.handshake_at(told_ms, handshake.unmoved_until.wall_ms, found.wall_ms),
             handshake_seen_ns=handshake.seen_ns,
-            quiet_since_ms=found.boot_ms,
-            quiet_boot_id=found.boot_id,
-            counted_ms=0,
-            counted_until_ms=found.boot_ms,
-            counted_boot_id=found.boot_id,
-            carries_until_ms=handshake.carries_until_ms,
-            rates=self._terms.rates if account.tier is Tier.PAID else None,
-            reason=None,
-            note="",
-            terminated_at=None,
-            device_id=device.id,
+            counted_until_ms=handshake.begins_ms,
+            carries_until_ms=handshake.carries_until_ms if reason is None else 0,
         )
 
     async def write(self, db: aiosqlite.Connection, arriving: Sequence[Arriving]) -> list[Arriving]:
         """Stores sessions in the caller's transaction and returns them; the caller must call `committed` with them.
 
-        Leaves out those whose account an admin has disabled meanwhile, and all if the node was drained.
+        Leaves out those of devices and accounts that a command has changed meanwhile, and all if the node was drained:
+        how they begin is decided again once memory has the same.
         """
         if not arriving:
             return []
+        standing = await rows_of_devices.standing(db, [a.device.id for a in arriving])
         permits = await token_rows.permits(db, [(a.account.id, b"") for a in arriving])
-        opened = [a for a, p in zip(arriving, permits, strict=True) if p.usable and not p.drained]
-        await rows.insert(db, [(a.session, None) for a in opened])
-        await peers.take_over_baselines(db, [a.session.device_id for a in opened])
+        opened = [a for a, permit in zip(arriving, permits, strict=True) if self._stands(a, permit, standing)]
+        sessions = [a.session for a in opened]
+        await rows.insert(db, [(session, None) for session in sessions])
+        counted = [(a.session.address_offset, a.baseline) for a in opened if a.baseline is not None]
+        await peers.put_baselines(db, counted)
+        await rows_of_devices.forget_unfinished(db, [a.device.id for a in opened])
+        for session in sessions:
+            await invoices.begin(db, [session], session.created_at)
         return opened
+
+    def _stands(self, a: Arriving, permit: token_rows.Permit, standing: Mapping[str, tuple[bytes, bool]]) -> bool:
+        if standing.get(a.device.id) != (a.device.public_key, a.device.paused):
+            return False
+        return (permit.usable, permit.drained) == (not a.account.disabled, self._node.drained)
 
     def committed(self, opened: Iterable[Arriving]) -> None:
         """Takes the stored sessions into memory, and answers their requests."""
         records = self._records
         for a in opened:
             records.live.put(a.session, a.account)
-            baseline = records.devices[a.session.public_key].baseline
-            if baseline is not None:
-                records.live.put_baseline(a.session.public_key, baseline)
+            if a.baseline is not None:
+                records.live.put_baseline(a.session.public_key, a.baseline)
+            records.devices.put(replace(records.devices[a.session.public_key], unfinished_rx=0, unfinished_tx=0))
             records.meter.note_moved(a.session.public_key, a.request.handshake.unmoved_until)
             self._schedule.opened(a.session)
+            if a.session.state is State.CLOSING:
+                self._schedule.check_soon()
             self._metrics.sessions_opened.labels(a.session.tier).inc()
             self._metrics.device_sessions_opened.inc()
             about_ = about(**ids_of(a.session), tier=a.session.tier, device=a.session.device_id)

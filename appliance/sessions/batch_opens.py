@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Protocol
 from msgspec.structs import replace
 
 from appliance.config.log_format import about
-from appliance.domain import admission, ids
-from appliance.domain.entities import Reason, Session, State
+from appliance.domain import admission
+from appliance.domain.entities import Reason, State
 from appliance.domain.errors import (
     ApplianceError,
     InvalidRequest,
@@ -19,15 +19,14 @@ from appliance.domain.errors import (
     KeyInUse,
     NoActiveNodes,
     PeerApplyFailed,
-    StoreUnavailable,
     TunnelError,
 )
-from appliance.domain.tiers import Tier
 from appliance.metering import usage
 from appliance.network.wireguard.tunnel import PutPeer
+from appliance.sessions.batch_accounts import accounts_of
 from appliance.sessions.end_notes import ids_of, note_end
+from appliance.sessions.new_session import new_session
 from appliance.sessions.waiting import Waiting
-from appliance.store.queries import accounts as account_rows
 from appliance.store.queries import devices, invoices
 from appliance.store.queries import sessions as rows
 from appliance.store.queries import tokens as token_rows
@@ -39,7 +38,8 @@ if TYPE_CHECKING:
 
     from appliance.config.plans import Terms
     from appliance.domain.clock import Moment
-    from appliance.domain.entities import Account
+    from appliance.domain.entities import Account, Session
+    from appliance.domain.errors import StoreUnavailable
     from appliance.metering.meter import Observation
     from appliance.network.address_pool import AddressPool
     from appliance.network.exit_node import Exit
@@ -129,15 +129,8 @@ class BatchOpens:
 
     async def admit(self, requests: Sequence[OpenRequest]) -> list[Admitted]:
         """Decides which sessions may be opened, and reserves their addresses."""
-        if not requests:
-            return []
-        try:
-            async with self._records.store.read() as db:
-                # An account may have changed its tier or been removed since its token was looked up.
-                accounts = await account_rows.by_ids(db, {request.account.id for request in requests})
-        except StoreUnavailable as error:
-            for request in requests:
-                request.fail(error)
+        asked = [(request, request.account.id) for request in requests]
+        if (accounts := await accounts_of(self._records.store, asked)) is None:
             return []
         admitted, opening, now = [], Counter[str](), self._records.clock.now()
         for request in requests:
@@ -181,34 +174,15 @@ class BatchOpens:
     def _session(
         self, request: OpenRequest, account: Account, node: Node, offset: int, expires_at: int, now: Moment
     ) -> Session:
-        return Session(
-            id=ids.session_id(),
-            account_id=account.id,
-            account=account.name,
-            tier=account.tier,
-            account_tier=account.tier,
-            region=node.region,
-            public_ip=node.public_ip,
+        return new_session(
+            account,
+            node,
+            self._terms.rates,
             public_key=request.public_key,
             address_offset=offset,
             ipv6=request.ipv6 and self._exit.subnet6 is not None,
-            state=State.PENDING,
-            created_at=now.wall_ms,
+            now=now,
             expires_at=expires_at,
-            bytes_in=0,
-            bytes_out=0,
-            last_handshake_at=None,
-            handshake_seen_ns=0,
-            quiet_since_ms=now.boot_ms,
-            quiet_boot_id=now.boot_id,
-            counted_ms=0,
-            counted_until_ms=now.boot_ms,
-            counted_boot_id=now.boot_id,
-            carries_until_ms=0,
-            rates=self._terms.rates if account.tier is Tier.PAID else None,
-            reason=None,
-            note="",
-            terminated_at=None,
         )
 
     # The tunnel ---------------------------------------------------------------------------------------

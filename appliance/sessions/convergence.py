@@ -125,7 +125,7 @@ class Convergence:
         Compares only peers that have changed on one of the two sides, or differed before.
         """
         await self._egress.observe()
-        self._endpoints.advance(self._live.take_dropped())
+        self._advance(self._live.take_dropped())
         # All of them count as unequal until compared: what follows may fail.
         keys = self._unequal = self._to_compare(link, dump)
         changes = self._changes(keys, link, dump)
@@ -141,6 +141,28 @@ class Convergence:
         self._unequal = None if many else {*missing, *changes.peers.removed, *changes.peers.put}
         return self._contentions.due(changes)
 
+    def _advance(self, dropped: Collection[bytes]) -> None:
+        """Takes the last dump, and forgets where the peers of these keys were, whose sessions have ended.
+
+        Of a device that is held for what ended its session the exit knows it when the device comes back. Of one whose
+        session was closed it does not: it would be the exit that begins the next.
+        """
+        held = [key for key in dropped if self._devices.is_held(key)]
+        self._endpoints.advance(dropped if not held else [key for key in dropped if not self._devices.is_held(key)])
+        self._note_held(held)
+
+    def _note_held(self, public_keys: Collection[bytes]) -> None:
+        """Keeps where the peers of devices are that have become held and have no session; forgets them afterwards."""
+        for key in public_keys:
+            if self._devices.is_held(key) and key in self._live.public_keys():
+                continue
+            if self._devices.is_held(key):
+                self._endpoints.hold(key)
+            elif self._devices.may_connect(key):
+                self._endpoints.let_go(key)
+            else:
+                self._endpoints.forget(key)
+
     def take_compared_all(self) -> bool:
         """Tells whether all peers were compared since this was last called."""
         compared_all, self._compared_all = self._compared_all, False
@@ -149,6 +171,7 @@ class Convergence:
     def _to_compare(self, link: Link | None, dump: Dump | None) -> set[bytes] | None:
         """Returns the keys of the peers to compare; None: all."""
         declared = self._devices.take_touched()
+        self._note_held(declared)
         self._declared |= declared
         touched = self._live.take_touched() | declared
         last, unequal = self._compared, self._unequal

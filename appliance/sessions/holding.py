@@ -6,8 +6,7 @@ import heapq
 from typing import TYPE_CHECKING
 
 from appliance.domain import device as devices
-from appliance.domain.device import Circumstances
-from appliance.metering import usage
+from appliance.sessions.device_circumstances import without_session
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -56,7 +55,9 @@ class Holding:
 
     def _look_at(self, account: Account, now: Moment) -> None:
         held = self._records.devices
-        before, idle = self._idle.get(account.id), devices.decide(self._circumstances(account, now))
+        live, tier = self._records.live, self._terms.tiers[account.tier]
+        circumstances = without_session(live, account, tier, now, paused=False, drained=self._node.drained)
+        before, idle = self._idle.get(account.id), devices.decide(circumstances)
         self._idle[account.id] = idle
         if idle.held_until is not None and (before is None or before.held_until != idle.held_until):
             heapq.heappush(self._due, (idle.held_until, account.id))
@@ -64,15 +65,3 @@ class Holding:
             return
         for device in held.of_account(account.id):
             held.hold(device.public_key, held=device.paused or not idle.has_peer)
-
-    def _circumstances(self, account: Account, now: Moment) -> Circumstances:
-        """Returns those of a device that is not paused and has no session."""
-        live, tier = self._records.live, self._terms.tiers[account.tier]
-        limited = bool(tier.bytes_limit or tier.seconds_limit)
-        return Circumstances(
-            disabled=account.disabled,
-            drained=self._node.drained,
-            quota=usage.in_memory(live, account, tier, now) if limited else None,
-            live=live.number_live(account.id),
-            live_limit=tier.max_live_sessions,
-        )

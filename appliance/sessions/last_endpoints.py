@@ -19,7 +19,7 @@ MOST_DUMPS = 2
 
 class LastEndpoints:
     """Holds the endpoints of peers that a dump has shown and the latest one lacks, until they are there again or their
-    session ends."""
+    session ends; and of devices that are held, until they are let go and there again."""
 
     def __init__(self) -> None:
         self._latest: Dump | None = None
@@ -27,9 +27,13 @@ class LastEndpoints:
         self._kept: dict[bytes, SocketAddress] = {}
         self._dumps: tuple[Dump, ...] = ()  # the last one first
         self._ended: set[bytes] = set()  # of sessions that the dumps above may still show
+        self._held: dict[bytes, SocketAddress] = {}
+        self._let_go: set[bytes] = set()  # those of `_held` that are to be there again
 
     def get(self, public_key: bytes) -> SocketAddress | None:
         """Returns where a peer was last seen, up to the last but one `read`; None: it is not known."""
+        if public_key in self._held:
+            return self._held[public_key]
         if public_key in self._ended:
             return None
         for dump in (self._latest, *self._dumps):
@@ -45,6 +49,8 @@ class LastEndpoints:
 
         If there are none, it is the latest at once, so that no earlier one is held, and what was kept is forgotten.
         """
+        for key in () if dump is None else [key for key in self._let_go if self._shows(dump, key)]:
+            self.forget(key)
         if without:
             self._read = (dump, without)
             return
@@ -65,6 +71,23 @@ class LastEndpoints:
         for key in ended:
             self._kept.pop(key, None)
             self._ended.add(key)
+
+    def hold(self, public_key: bytes) -> None:
+        """Keeps where the peer of a device was last seen, whose session may have ended; it goes, or has gone."""
+        self._let_go.discard(public_key)
+        endpoint = self.get(public_key)
+        if endpoint is not None:
+            self._held[public_key] = endpoint
+
+    def let_go(self, public_key: bytes) -> None:
+        """Notes that the peer of a device comes back: what is known holds until a dump shows where it is."""
+        if public_key in self._held:
+            self._let_go.add(public_key)
+
+    def forget(self, public_key: bytes) -> None:
+        """Forgets a device, which was held."""
+        self._held.pop(public_key, None)
+        self._let_go.discard(public_key)
 
     def _keep(self, without: AbstractSet[bytes]) -> None:
         if len(without) > MOST_KEPT:

@@ -14,6 +14,10 @@ if TYPE_CHECKING:
 
 REPAIRS = ("firewall", "sysctl", "interface", "device", "peer_restored", "peer_changed", "peer_removed")
 CONTENDED = ("firewall", "sysctl", "interface", "device", "peers")
+OF_DEVICES = (
+    ("device_sessions_opened", "Sessions of devices that handshakes opened"),
+    ("unowned_bytes", "Bytes of handshakes that came to nothing, of devices that were removed or got another key"),
+)
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 OTHER = "other"
 NO_ANSWER = "none"
@@ -28,9 +32,7 @@ class Metrics:
     def __init__(self) -> None:
         self.registry = CollectorRegistry(auto_describe=False)
         self.sessions_opened = self._counter("sessions_opened", "Sessions that were opened", tier=Tier)
-        self.device_sessions_opened = self._counter(
-            "device_sessions_opened", "Sessions of devices that handshakes opened"
-        )
+        self.device_sessions_opened, self.unowned_bytes = (self._counter(*each) for each in OF_DEVICES)
         self.sessions_terminated = self._counter("sessions_terminated", "Sessions that ended", reason=Reason)
         self.repairs = self._counter(
             "repairs", "Differences between store and host that were put right, the start's own included", kind=REPAIRS

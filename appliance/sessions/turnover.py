@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from appliance.domain.entities import Reason
+from appliance.metering.unfinished import unowned_bytes
 from appliance.sessions import device_ends
 from appliance.sessions.batch_arrivals import Handshake
 
@@ -16,23 +17,34 @@ if TYPE_CHECKING:
     from appliance.sessions.arrivals import Arrivals
     from appliance.sessions.ending import Ending
     from appliance.sessions.holding import Holding
+    from appliance.sessions.metrics import Metrics
     from appliance.sessions.records import Records
 
 
 class Turnover:
     """Begins and ends sessions for the ticker. Its methods must be called with the exit lock held."""
 
-    def __init__(self, *, records: Records, ending: Ending, arrivals: Arrivals, holding: Holding) -> None:
+    def __init__(
+        self, *, records: Records, ending: Ending, arrivals: Arrivals, holding: Holding, metrics: Metrics
+    ) -> None:
         self._records = records
         self._ending = ending
         self._arrivals = arrivals
         self._holding = holding
+        self._metrics = metrics
 
     def look(self, seen: Observation | None) -> None:
         """Holds devices or lets them go, and asks for sessions of those whose handshakes were found."""
         self._holding.look(self._records.clock.now() if seen is None else seen.now)
         if seen is not None:
             self._arrivals.look(seen)
+            self._count_unowned(seen)
+
+    def _count_unowned(self, seen: Observation) -> None:
+        """Counts what is dropped of devices that were removed, or have another key, while they had no session."""
+        for key, device in self._records.devices.take_gone().items():
+            if self._records.live.get(key) is None:
+                self._metrics.unowned_bytes.inc(unowned_bytes(device, seen.dump, seen.now))
 
     async def finish_due(self, ending: Mapping[bytes, Reason]) -> bool:
         """Ends the sessions of these keys; returns whether those were all. Raises TunnelError or StoreUnavailable."""
@@ -49,7 +61,7 @@ class Turnover:
             if device is None or self._records.live.get(session.public_key) is not None:
                 continue
             if session.carries_until_ms > now.boot_ms:
-                handshake = Handshake(device.handshake_seen_ns, now, session.carries_until_ms, now)
+                handshake = Handshake(device.handshake_seen_ns, 0, now, now.boot_ms, session.carries_until_ms, now)
                 self._arrivals.go_on(device, handshake)
 
     async def put_back(self, public_keys: Iterable[bytes]) -> None:

@@ -22,13 +22,13 @@ class WantedPeers(Mapping[bytes, "Session | Device"]):
         self._devices = devices
 
     def __contains__(self, key: object) -> bool:
-        return key in self._live.public_keys() or self._devices.may_connect(key)
+        return key in self._live.public_keys() or self._devices.has_peer(key)
 
     def __getitem__(self, key: bytes) -> Session | Device:
         session = self._live.get(key)
         if session is not None:
             return session
-        if not self._devices.may_connect(key):
+        if not self._devices.has_peer(key):
             raise KeyError(key)
         return self._devices[key]
 
@@ -41,4 +41,4 @@ class WantedPeers(Mapping[bytes, "Session | Device"]):
 
     def _without_session(self) -> Iterator[bytes]:
         sessions = self._live.public_keys()
-        return (key for key in self._devices.connectable() if key not in sessions)
+        return (key for key in self._devices.with_peer() if key not in sessions)

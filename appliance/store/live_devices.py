@@ -22,6 +22,8 @@ class LiveDevices:
         self._keys: dict[str, bytes] = {}  # by id
         self._of_account: dict[str, dict[bytes, None]] = {}
         self._held: set[bytes] = set()
+        self._opening: set[bytes] = set()
+        self._gone: dict[bytes, Device] = {}
         self._touched: set[bytes] = set()
         self._loaded = False
 
@@ -55,12 +57,35 @@ class LiveDevices:
     # Peers --------------------------------------------------------------------------------------------
 
     def may_connect(self, public_key: object) -> bool:
-        """Tells whether there is a device with this key that is not held, so that the tunnel should have its peer."""
+        """Tells whether there is a device with this key that is not held."""
         return public_key in self._by_key and public_key not in self._held
 
-    def connectable(self) -> Iterator[bytes]:
-        """Yields the keys of devices that are not held."""
-        return (key for key in self._by_key if key not in self._held)
+    def is_held(self, public_key: object) -> bool:
+        """Tells whether there is a device with this key that is held."""
+        return public_key in self._held
+
+    def has_peer(self, public_key: object) -> bool:
+        """Tells whether there is a device with this key whose peer the tunnel should have, with a session or without.
+
+        What the peer of one that is held has carried before it was, is of a session that is about to begin, and to end.
+        """
+        return public_key in self._by_key and (public_key not in self._held or public_key in self._opening)
+
+    def with_peer(self) -> Iterator[bytes]:
+        """Yields the keys of the same devices."""
+        return (key for key in self._by_key if self.has_peer(key))
+
+    def opens(self, public_key: bytes) -> bool:
+        """Notes that a session of a device is about to begin; returns whether that is new."""
+        if public_key in self._opening:
+            return False
+        self._opening.add(public_key)
+        return True
+
+    def opened(self, public_key: bytes) -> None:
+        """Notes that the session has begun, or that it does not."""
+        self._opening.discard(public_key)
+        self._touched.add(public_key)
 
     def hold(self, public_key: bytes, *, held: bool) -> bool:
         """Notes whether a device is held; returns whether that is new."""
@@ -75,13 +100,19 @@ class LiveDevices:
         touched, self._touched = self._touched, set()
         return touched
 
+    def take_gone(self) -> dict[bytes, Device]:
+        """Returns the devices, by key, that were removed or have another key, since this was last called."""
+        gone, self._gone = self._gone, {}
+        return gone
+
     # Changes ------------------------------------------------------------------------------------------
 
     def load(self, devices: Iterable[Device]) -> None:
         """Replaces all with what was read from the store. Who was held is, until it is looked at again."""
-        before, self._by_key = self._by_key.keys(), {device.public_key: device for device in devices}
+        before, self._by_key = self._by_key, {device.public_key: device for device in devices}
         if self._loaded:
-            self._touched |= before ^ self._by_key.keys()
+            self._touched |= before.keys() ^ self._by_key.keys()
+            self._gone |= {key: before[key] for key in before.keys() - self._by_key.keys()}
         self._loaded = True
         self._keys = {device.id: device.public_key for device in self}
         self._of_account = {}

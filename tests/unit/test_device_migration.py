@@ -49,6 +49,13 @@ ROWS = {
     INSERT INTO invoice_lines VALUES ('ses_1', '1970-01', 'acc_1', 1, NULL, 2, 3, 4, 'eur', 5, 6, 7, 8);
     """,
     4: "UPDATE sessions SET token_id = 'tok_1', told = 'it''s over' WHERE id = 'ses_3';",
+    DEVICES: """
+    INSERT INTO devices (id, account_id, name, name_key, region, public_key, address_offset, ipv6, created_at, endpoint,
+        bytes_in, bytes_out, counted_ms, last_handshake_at, handshake_seen_ns, ifindex, rx_bytes, tx_bytes,
+        baseline_boot_id)
+    VALUES ('dev_1', 'acc_1', 'phone', 'phone', 'f', randomblob(32), 7, 1, 1, '192.0.2.1:51820', 1, 2, 3, 4, 5, 6, 7, 8,
+        'a');
+    """,
 }
 
 
@@ -76,6 +83,16 @@ def contents(path: Path) -> Contents:
         db.row_factory = sqlite3.Row
         tables = [row["name"] for row in db.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")]
         return {table: [dict(row) for row in db.execute(f"SELECT * FROM {table}")] for table in tables}  # noqa: S608
+
+
+def test_devices_of_the_first_version_that_had_them(tmp_path: Path) -> None:
+    """They stay what they were; no handshake of theirs has come to nothing yet."""
+    path = tmp_path / "store.sqlite"
+    a_store(path, DEVICES)
+    before = contents(path)
+    opened(path)
+    (old,), (new,) = before["devices"], contents(path)["devices"]
+    assert new == {**old, "unfinished_rx": 0, "unfinished_tx": 0}
 
 
 @pytest.mark.parametrize("version", range(1, DEVICES))

@@ -12,7 +12,9 @@ import pytest
 from appliance.domain.accounting import Reading
 from appliance.domain.charges import Amount
 from appliance.domain.clock import Moment
-from appliance.domain.entities import Reason
+from appliance.domain.device import Device
+from appliance.domain.entities import Baseline, Reason
+from appliance.domain.tiers import Tier
 from appliance.store.database import Store
 from appliance.store.queries import accounts, devices, invoices, peers, retention, session_list, sessions, tokens
 from tests.support.unit.a_session import A_SESSION
@@ -22,9 +24,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     import aiosqlite
-
-    from appliance.domain.device import Device
-    from appliance.domain.entities import Baseline
 
     Query = Callable[[aiosqlite.Connection], Awaitable[object]]
 
@@ -37,6 +36,7 @@ async def every_baseline(db: aiosqlite.Connection) -> list[tuple[bytes, Baseline
     return [found async for found in peers.baselines(db)]
 
 
+PHONE = Device("dev_1", "acc_1", "ada", Tier.PAID, False, "phone", "fsn", bytes(32), 2, True, 1, False, "")
 A_DEVICE = "SEARCH devices USING INDEX sqlite_autoindex_devices_1 (id=?)"
 ITS_ACCOUNT = "SEARCH a USING INDEX sqlite_autoindex_accounts_1 (id=?)"
 SESSIONS_OF_IT = "SEARCH s USING COVERING INDEX sessions_by_device (device_id=?)"
@@ -229,8 +229,8 @@ QUERIES: dict[str, tuple[Query, set[str]]] = {
         {"SEARCH peers USING INTEGER PRIMARY KEY (rowid=?)"},
     ),
     "baselines of devices that begin sessions": (
-        lambda db: peers.take_over_baselines(db, ["dev_1"]),
-        {"SEARCH d USING INDEX sqlite_autoindex_devices_1 (id=?)", "SEARCH peers USING INTEGER PRIMARY KEY (rowid=?)"},
+        lambda db: peers.put_baselines(db, [(2, Baseline("a", 1, 2, 3))]),
+        {"SEARCH peers USING INTEGER PRIMARY KEY (rowid=?)"},
     ),
     "addresses and keys of devices": (
         lambda db: devices.having(db, [2, 3], [bytes(32)]),
@@ -266,6 +266,9 @@ QUERIES: dict[str, tuple[Query, set[str]]] = {
     ),
     "how many devices there are": (devices.count, {"SCAN devices USING INDEX devices_by_address"}),
     "the addresses of devices": (devices.places, {"SCAN devices USING INDEX devices_by_address"}),
+    "devices that stand": (lambda db: devices.standing(db, ["dev_1"]), {A_DEVICE}),
+    "handshakes of devices that came to nothing": (lambda db: devices.put_unfinished(db, [PHONE]), {A_DEVICE}),
+    "those that a session has now": (lambda db: devices.forget_unfinished(db, ["dev_1"]), {A_DEVICE}),
     "another name of a device": (lambda db: devices.rename(db, "dev_1", "phone"), {A_DEVICE}),
     "a pause of a device": (lambda db: devices.pause(db, "dev_1", paused=True), {A_DEVICE}),
     "another key of a device": (lambda db: devices.rotate(db, "dev_1", bytes(32), ""), {A_DEVICE}),

@@ -24,6 +24,7 @@ LARGER = {
     "server.api.routes.sessions.session_routes": "lists the routes, each a function of its own",
     "server.api.schemas.QuotaErrorBody": "mirrors the body of an answer",
     "server.api.schemas.SessionStatus": "mirrors the body of an answer",
+    "sessions.new_session.new_session": "fills a row of the table sessions",
     "store.queries.session_list.ListedSession": "mirrors a row that is listed",
 }
 

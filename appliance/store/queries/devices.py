@@ -26,7 +26,7 @@ ABOVE_ALL = 2**63 - 1  # the number of no device
 _SELECT = """
 SELECT d.id, d.account_id, a.name, a.tier, a.disabled, d.name, d.region, d.public_key, d.address_offset, d.ipv6,
     d.created_at, d.paused, d.endpoint, d.bytes_in, d.bytes_out, d.counted_ms, d.last_handshake_at,
-    d.handshake_seen_ns, d.baseline_boot_id, d.ifindex, d.rx_bytes, d.tx_bytes
+    d.handshake_seen_ns, d.unfinished_rx, d.unfinished_tx, d.baseline_boot_id, d.ifindex, d.rx_bytes, d.tx_bytes
 FROM devices d JOIN accounts a ON a.id = d.account_id
 WHERE d.removed_at IS NULL
 """
@@ -148,6 +148,18 @@ async def having(
     return {row[0] for row in await db.execute_fetchall(sql, (*address_offsets, *public_keys))}
 
 
+async def standing(db: aiosqlite.Connection, device_ids: Iterable[str]) -> dict[str, tuple[bytes, bool]]:
+    """Returns the key of each of the devices that has not been removed, and whether it is paused."""
+    rows = await db.execute_fetchall(
+        """
+        SELECT id, public_key, paused FROM devices
+        WHERE id IN (SELECT value FROM json_each(?)) AND removed_at IS NULL
+        """,
+        (json.dumps(list(device_ids)),),
+    )
+    return {row["id"]: (row["public_key"], bool(row["paused"])) for row in rows}
+
+
 async def places(db: aiosqlite.Connection) -> dict[int, bool]:
     """Returns the number of each device's address, and whether it has IPv6."""
     async with await db.execute("SELECT address_offset, ipv6 FROM devices WHERE removed_at IS NULL") as cursor:
@@ -186,7 +198,10 @@ async def rotate(db: aiosqlite.Connection, device_id: str, public_key: bytes, en
 
     Raises sqlite3.IntegrityError if another device has the key.
     """
-    sql = f"UPDATE devices SET public_key = ?, endpoint = ?, {_NO_COUNTERS} WHERE id = ? AND removed_at IS NULL"  # noqa: S608 (constants)
+    sql = f"""
+    UPDATE devices SET public_key = ?, endpoint = ?, {_NO_COUNTERS}, unfinished_rx = 0, unfinished_tx = 0
+    WHERE id = ? AND removed_at IS NULL
+    """  # noqa: S608 (constants)
     await db.execute(sql, (public_key, endpoint, device_id))
 
 
@@ -194,6 +209,31 @@ async def forget_baselines(db: aiosqlite.Connection, peers: Iterable[tuple[str, 
     """Forgets what was last seen of peers (a device's id and key) that are gone: their counters start at zero."""
     sql = f"UPDATE devices SET {_NO_COUNTERS} WHERE id = ? AND public_key = ?"  # noqa: S608 (constants)
     await db.executemany(sql, peers)
+
+
+async def put_unfinished(db: aiosqlite.Connection, devices: Iterable[Device]) -> None:
+    """Writes what handshakes have moved that came to nothing, and how far the peers are counted with that.
+
+    Leaves out devices that another process has removed or given another key meanwhile.
+    """
+    await db.executemany(
+        """
+        UPDATE devices SET unfinished_rx = ?, unfinished_tx = ?, ifindex = ?, rx_bytes = ?, tx_bytes = ?,
+            baseline_boot_id = ?
+        WHERE id = ? AND public_key = ? AND removed_at IS NULL
+        """,
+        [(d.unfinished_rx, d.unfinished_tx, *_columns(d.baseline), d.id, d.public_key) for d in devices],
+    )
+
+
+def _columns(b: Baseline | None) -> tuple[object, ...]:
+    return (None,) * 4 if b is None else (b.ifindex, b.rx_bytes, b.tx_bytes, b.boot_id)
+
+
+async def forget_unfinished(db: aiosqlite.Connection, device_ids: Iterable[str]) -> None:
+    """Forgets bytes of handshakes that sessions have now."""
+    sql = "UPDATE devices SET unfinished_rx = 0, unfinished_tx = 0 WHERE id = ?"
+    await db.executemany(sql, [(device_id,) for device_id in device_ids])
 
 
 async def add_ended(db: aiosqlite.Connection, session_ids: Iterable[str]) -> None:

@@ -81,15 +81,17 @@ async def put(db: aiosqlite.Connection, opened: Iterable[Session]) -> None:
     )
 
 
-async def take_over_baselines(db: aiosqlite.Connection, device_ids: Iterable[str]) -> None:
-    """Gives new sessions of devices the counters that were last billed of their peers."""
+async def put_baselines(db: aiosqlite.Connection, baselines: Iterable[tuple[int, Baseline]]) -> None:
+    """Gives new sessions the counters, by their addresses, from which they count.
+
+    They may be below zero: by what came before the counters, and is billed with the first reading.
+    """
     await db.executemany(
         """
-        UPDATE peers SET ifindex = d.ifindex, rx_bytes = d.rx_bytes, tx_bytes = d.tx_bytes,
-            baseline_boot_id = nullif(d.baseline_boot_id, peers.counted_boot_id)
-        FROM devices d WHERE d.id = ? AND peers.address_offset = d.address_offset
+        UPDATE peers SET ifindex = ?2, rx_bytes = ?3, tx_bytes = ?4, baseline_boot_id = nullif(?5, counted_boot_id)
+        WHERE address_offset = ?1
         """,
-        [(device_id,) for device_id in device_ids],
+        [(offset, b.ifindex, b.rx_bytes, b.tx_bytes, b.boot_id) for offset, b in baselines],
     )
 
 

@@ -45,8 +45,8 @@ LEFT JOIN peers p ON p.address_offset = s.address_offset AND s.state IN ('live',
 _INSERT = """
 INSERT INTO sessions (id, account_id, tier, region, public_ip, public_key, address_offset, ipv6, state,
     created_at, expires_at, quiet_since_ms, quiet_boot_id, currency, millicents_per_minute, millicents_per_gib,
-    token_id, device_id)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+    token_id, reason, device_id)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 """
 _TERMINATE = """
 UPDATE sessions SET state = 'terminated', terminated_at = ?, reason = coalesce(reason, ?),
@@ -179,7 +179,7 @@ async def page(db: aiosqlite.Connection, wanted: Page) -> list[Session]:
 
 
 async def insert(db: aiosqlite.Connection, opened: Sequence[tuple[Session, str | None]]) -> None:
-    """Inserts new live sessions, each with the id of the token it is opened with, and their peers."""
+    """Inserts new sessions, live or closing, each with the id of the token it is opened with, and their peers."""
     await db.executemany(_INSERT, [_row(*each) for each in opened])
     await peers.put(db, [s for s, _ in opened])
 
@@ -190,6 +190,7 @@ def _row(s: Session, token_id: str | None) -> tuple[object, ...]:
         *(s.created_at, s.expires_at, s.quiet_since_ms, s.quiet_boot_id),
         *((s.rates.currency, s.rates.per_minute, s.rates.per_gib) if s.rates else (None, None, None)),
         token_id,
+        s.reason,
         s.device_id or None,
     )
 

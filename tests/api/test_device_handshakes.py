@@ -1,0 +1,254 @@
+"""Each byte of a device belongs to a session: also of handshakes that come to nothing, or come when they may not."""
+
+from __future__ import annotations
+
+import sqlite3
+
+import pytest
+
+from appliance.domain.tiers import Tier
+from appliance.network.wireguard.tunnel import SocketAddress
+from tests.support.api.a_device import DeviceUnderTest, a_device
+from tests.support.api.exit_under_test import ExitUnderTest, on_exit
+
+IDLE = '[tiers.paid]\nidle_timeout = "5m"\n'
+ONE_AT_A_TIME = "[tiers.free]\nidle_timeout = 0\nmax_live_sessions = 1\n"
+A_KILOBYTE = "[tiers.free]\nidle_timeout = 0\nbytes_limit = 1000\n"
+AT = SocketAddress(bytes([192, 0, 2, 7]), 4500)
+
+
+def unowned(exit_: ExitUnderTest) -> float | None:
+    return exit_.metrics.registry.get_sample_value("wg_appliance_unowned_bytes_total")
+
+
+def ends(phone: DeviceUnderTest) -> list[tuple[str, str | None, int, int]]:
+    return [session[:4] for session in phone.sessions()]
+
+
+# Handshakes that may not be admitted -----------------------------------------------------------------
+
+
+@on_exit(ONE_AT_A_TIME)
+async def test_two_at_once_where_one_may(exit_: ExitUnderTest) -> None:
+    """Both have shaken hands when the exit looks: one is connected, the other's bytes are of a session that ends."""
+    account = await exit_.account(tier=Tier.FREE)
+    phone, laptop = await a_device(exit_, account), await a_device(exit_, account, 10, "laptop")
+    phone.sends(100, 50)
+    laptop.sends(200, 60)
+    await exit_.shake(phone.key, laptop.key)
+    await exit_.tick()
+    await exit_.tick()
+    found = {each.id: ends(each) for each in (phone, laptop)}
+    (connected,) = [each for each in (phone, laptop) if found[each.id][0][0] == "live"]
+    other = laptop if connected is phone else phone
+    assert found[other.id] == [("terminated", "live_session_limit", *((200, 60) if other is laptop else (100, 50)))]
+    assert (connected.has_peer, other.has_peer) == (True, False)
+    ((used,),) = exit_.rows("SELECT bytes_used FROM accounts")
+    assert used == 410
+
+
+@on_exit(A_KILOBYTE)
+async def test_as_its_account_runs_out(exit_: ExitUnderTest) -> None:
+    """What it has moved when it may no longer counts, and is of a session that ends for that reason."""
+    account = await exit_.account(tier=Tier.FREE)
+    phone, laptop = await a_device(exit_, account), await a_device(exit_, account, 10, "laptop")
+    await phone.shakes()
+    phone.sends(1001)
+    laptop.sends(148, 92)
+    await exit_.shake(laptop.key)
+    for _ in range(2):
+        await exit_.tick()
+    assert ends(phone) == [("terminated", "quota_exceeded", 1001, 0)]
+    assert ends(laptop) == [("terminated", "quota_exceeded", 148, 92)]
+    assert not laptop.has_peer
+    assert exit_.rows("SELECT bytes_used FROM accounts") == [(1241,)]
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ("UPDATE node SET drained = 1", "drained"),
+        ("UPDATE accounts SET disabled = 1", "admin"),
+        ("UPDATE devices SET paused = 1", "paused"),
+    ],
+)
+@on_exit(IDLE)
+async def test_as_it_is_held(exit_: ExitUnderTest, change: str, reason: str) -> None:
+    """A handshake that an operator's command overtakes: its session ends at once, has the bytes, and no time."""
+    phone = await a_device(exit_, await exit_.account())
+    phone.sends(148, 92)
+    await exit_.admin(change)
+    await exit_.shake(phone.key)
+    for _ in range(2):
+        await exit_.tick(after=1)
+    assert phone.sessions() == [("terminated", reason, 148, 92, 0)]
+    assert not phone.has_peer
+    assert phone.totals() == (148, 92, 0)
+    assert exit_.rows("SELECT bytes_in, bytes_out, seconds FROM invoice_lines") == [(148, 92, 0)]
+
+
+# Handshakes that come to nothing ---------------------------------------------------------------------
+
+
+@on_exit(IDLE)
+async def test_they_go_to_the_next_session(exit_: ExitUnderTest) -> None:
+    """Also when the peer goes meanwhile, or the process: held and back, a restart, the interface made anew."""
+    phone = await a_device(exit_, await exit_.account())
+    for number in range(2):
+        phone.sends(444, 276)
+        await exit_.tick()
+        await exit_.admin("UPDATE node SET drained = ?", 1)
+        await exit_.tick()
+        assert not phone.has_peer
+        await exit_.restart()
+        await exit_.admin("UPDATE node SET drained = ?", 0)
+        await exit_.tick()
+        assert exit_.tunnel.peers[phone.key].rx_bytes == 0, number
+    phone.sends(100, 10)
+    await exit_.tick(after=10)
+    exit_.tunnel.vanish()
+    await exit_.tick(after=1)
+    phone.sends(7, 3)
+    await phone.shakes()
+    await exit_.tick(after=1)
+    assert ends(phone) == [("live", None, 995, 565)]
+    await exit_.restart()
+    phone.sends(5)
+    await exit_.tick(after=1)
+    assert ends(phone) == [("live", None, 1000, 565)]
+    assert exit_.rows("SELECT sum(bytes_in), sum(bytes_out) FROM invoice_lines") == [(1000, 565)]
+    assert unowned(exit_) == 0
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "UPDATE devices SET removed_at = 1",
+        "UPDATE devices SET public_key = zeroblob(32), unfinished_rx = 0, unfinished_tx = 0",
+    ],
+)
+@on_exit(IDLE)
+async def test_they_are_dropped_where_no_session_can_come(exit_: ExitUnderTest, change: str) -> None:
+    """Of a device that is removed, or has another key: with what a dump has shown since, and what was counted."""
+    phone = await a_device(exit_, await exit_.account())
+    phone.sends(444, 276)
+    await exit_.tick()
+    phone.sends(148, 92)
+    await exit_.admin(change)
+    await exit_.tick()
+    assert not phone.has_peer
+    assert phone.sessions() == []
+    assert unowned(exit_) == 960
+    await exit_.tick()
+    assert unowned(exit_) == 960
+
+
+@on_exit(IDLE)
+async def test_removed_while_its_session_opens(exit_: ExitUnderTest) -> None:
+    """Its handshake is found, and before the session is stored another process removes the device."""
+    phone = await a_device(exit_, await exit_.account())
+    exit_.tunnel.add_traffic(phone.key, rx=148, tx=92, handshake_ns=exit_.clock.wall_ms * 1_000_000)
+    await exit_.parts.ticker.tick()
+    with sqlite3.connect(exit_.path) as other:
+        other.execute("UPDATE devices SET removed_at = 1")
+    other.close()
+    await exit_.settled()
+    await exit_.admin("SELECT 1")
+    await exit_.tick()
+    assert phone.sessions() == []
+    assert not phone.has_peer
+    assert unowned(exit_) == 240
+
+
+@on_exit(IDLE)
+async def test_paused_while_its_session_opens(exit_: ExitUnderTest) -> None:
+    """What the command has not seen begin does not stay."""
+    phone = await a_device(exit_, await exit_.account())
+    exit_.tunnel.add_traffic(phone.key, rx=148, tx=92, handshake_ns=exit_.clock.wall_ms * 1_000_000)
+    await exit_.parts.ticker.tick()
+    with sqlite3.connect(exit_.path) as other:
+        other.execute("UPDATE devices SET paused = 1")
+    other.close()
+    await exit_.settled()
+    await exit_.admin("SELECT 1")
+    for _ in range(3):
+        await exit_.tick()
+    assert ends(phone) == [("terminated", "paused", 148, 92)]
+    assert not phone.has_peer
+
+
+@on_exit(IDLE)
+async def test_the_store_fails_as_its_session_opens(exit_: ExitUnderTest) -> None:
+    """The session begins as soon as the store can be written, with all that was moved meanwhile."""
+    phone = await a_device(exit_, await exit_.account())
+    exit_.tunnel.add_traffic(phone.key, rx=148, tx=92, handshake_ns=exit_.clock.wall_ms * 1_000_000)
+    with exit_.locked():
+        await exit_.parts.ticker.tick()
+        await exit_.settled()
+    assert phone.sessions() == []
+    phone.sends(10)
+    for _ in range(2):
+        await exit_.tick(after=1)
+    assert ends(phone) == [("live", None, 158, 92)]
+
+
+# Time ------------------------------------------------------------------------------------------------
+
+
+@on_exit(IDLE, reject_after_ms=180_000)
+async def test_a_handshake_while_the_process_was_away(exit_: ExitUnderTest) -> None:
+    """Its session begins when it was: the tunnel has carried since."""
+    phone = await a_device(exit_, await exit_.account())
+    await exit_.tick()
+    await exit_.stop()
+    exit_.clock.advance(600)
+    exit_.tunnel = type(exit_.tunnel)(exit_.tunnel.interface)
+    exit_.tunnel.add_traffic(phone.key, rx=148, tx=92, handshake_ns=(exit_.clock.wall_ms - 60_000) * 1_000_000)
+    await exit_.start()
+    await exit_.settled()
+    await exit_.tick(after=5)
+    assert phone.sessions() == [("live", None, 148, 92, 65_000)]
+    ((created_at,),) = exit_.rows("SELECT created_at FROM sessions")
+    assert created_at == exit_.clock.wall_ms - 65_000
+    await exit_.tick(after=400)
+    assert phone.sessions() == [("terminated", "idle", 148, 92, 180_000)]
+
+
+# Where it was ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("connected", [True, False])
+@on_exit(IDLE)
+async def test_held_and_back_where_it_was(exit_: ExitUnderTest, *, connected: bool) -> None:
+    """A device that may connect again is called where it was last seen, until it shakes hands."""
+    phone = await a_device(exit_, await exit_.account())
+    exit_.tunnel.add_traffic(phone.key, rx=1, endpoint=AT)
+    await exit_.tick()
+    if connected:
+        await phone.shakes()
+        await exit_.admin("UPDATE sessions SET state = 'closing', reason = 'paused'")
+    await exit_.admin("UPDATE devices SET paused = 1")
+    for _ in range(50):
+        await exit_.tick(after=60)
+    assert not phone.has_peer
+    await exit_.admin("UPDATE devices SET paused = 0")
+    await exit_.tick()
+    assert (exit_.tunnel.peers[phone.key].endpoint, exit_.tunnel.peers[phone.key].keepalive_s) == (AT, 25)
+    await phone.shakes()
+    await exit_.tick()
+    assert exit_.tunnel.peers[phone.key].keepalive_s == 0
+
+
+@on_exit(IDLE)
+async def test_closed_and_not_called(exit_: ExitUnderTest) -> None:
+    """Who was told to go begins the next session, if anybody does: not the exit."""
+    ada = await exit_.client()
+    phone = await a_device(exit_, ada.account)
+    exit_.tunnel.add_traffic(phone.key, rx=1, endpoint=AT)
+    await phone.shakes()
+    await exit_.tick()
+    ((session_id,),) = exit_.rows("SELECT id FROM sessions")
+    assert (await ada.delete(session_id)).status_code == 200
+    for _ in range(3):
+        await exit_.tick()
+    assert (exit_.tunnel.peers[phone.key].endpoint, exit_.tunnel.peers[phone.key].keepalive_s) == (None, 0)
