@@ -39,6 +39,19 @@ def shaken_between(told_ms: int, before: Moment, now: Moment, after_ms: int = 0)
     return Span(min(instants), max(instants))
 
 
+def shaken_by_clocks(told_ms: int, known: Moment, now: Moment) -> Span:
+    """Returns from when a handshake can let a tunnel carry, and from when its time counts, which is not before `known`.
+
+    It may have been before `known`, the last heartbeat. `told_ms` is when it was by the wall clock; where that was set
+    meanwhile, it may have been at the earlier one of two instants. Of another boot than `known`, nothing is proven.
+    """
+    if known.boot_id != now.boot_id:
+        return shaken_between(told_ms, known, now)
+    instants = (now.boot_ms - (now.wall_ms - told_ms), known.boot_ms + (told_ms - known.wall_ms))
+    first_ms, last_ms = (max(0, min(at_ms, now.boot_ms)) for at_ms in (min(instants), max(instants)))
+    return Span(first_ms, max(last_ms, min(known.boot_ms, now.boot_ms)))
+
+
 def extended(spans: Sequence[Span], span: Span) -> tuple[Span, ...]:
     """Returns the spans with a later one, of which overlapping time is counted once."""
     if span.until_ms <= span.from_ms:

@@ -22,8 +22,16 @@ def shaken(seen_ns: int, before: Moment, now: Moment, ahead_ms: int, after_ms: i
 
     `ahead_ms`: how far the kernel's wall clock is ahead of `now`, where that is not the one believed.
     """
-    by_kernel = Moment(now.wall_ms + ahead_ms, now.boot_ms, now.boot_id)
-    return carrying.shaken_between(seen_ns // 1_000_000, before, by_kernel, after_ms)
+    return carrying.shaken_between(seen_ns // 1_000_000, before, _by_kernel(now, ahead_ms), after_ms)
+
+
+def shaken_at(seen_ns: int, known: Moment, now: Moment, ahead_ms: int) -> Span:
+    """Returns when a handshake was that may have been before `known` too: see `carrying.shaken_by_clocks`."""
+    return carrying.shaken_by_clocks(seen_ns // 1_000_000, known, _by_kernel(now, ahead_ms))
+
+
+def _by_kernel(now: Moment, ahead_ms: int) -> Moment:
+    return Moment(now.wall_ms + ahead_ms, now.boot_ms, now.boot_id)
 
 
 class Shaken(Struct, frozen=True, gc=False):

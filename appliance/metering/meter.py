@@ -10,10 +10,10 @@ from msgspec.structs import replace
 from appliance.domain import accounting, carrying
 from appliance.domain.accounting import read_time
 from appliance.domain.errors import StoreUnavailable
+from appliance.metering.device_handshakes import DeviceHandshakes
 from appliance.metering.handshakes import Handshakes
 from appliance.metering.readings import read_session
 from appliance.metering.spending import Count, Spending
-from appliance.metering.unfinished import read_unfinished
 from appliance.network.lazy_mapping import OnDemand
 from appliance.store.queries import accounts as account_rows
 from appliance.store.queries import devices as device_rows
@@ -57,7 +57,6 @@ class Observation:
     relabels: bool  # the wall clock was set: to be committed at once, as the time before keeps its label
     resumed: AbstractSet[str] = frozenset()  # accounts with sessions that carry now, and cannot by what is committed
     connected: bool = False  # a session had its first handshake: to be committed at once, as its client asks for it
-    first: bool = False  # since this process started: handshakes that it finds were at any time before
     unfinished: Sequence[Device] = ()  # with what handshakes have moved that came to nothing
 
 
@@ -95,6 +94,7 @@ class Meter:
         self._loads = 0  # `live.loads` for which the fields above hold
         self.reject_after_ms = reject_after_ms
         self._handshakes = Handshakes(reject_after_ms)
+        self.device_handshakes = DeviceHandshakes(devices, clock, reject_after_ms)
         self._labelled: Moment | None = None  # where the wall clock stood when all time was last labelled by it
         self.bytes_in = 0  # billed since the process started
         self.bytes_out = 0
@@ -128,9 +128,11 @@ class Meter:
             readings = [*self._readings(others, due, dump, now), *self._readings(moved, due, dump, now)]
             count = self._spending.count(readings, lambda key: now if key in dump.peers else self._live.heartbeat)
         first = self._handshakes.looked()
-        unfinished = read_unfinished(self._devices, self._live.public_keys(), self.moved_in(dump), dump, now)
+        unfinished = self.device_handshakes.read(
+            self._live.public_keys(), self.moved_in(dump), dump, now, self._live.heartbeat, first=first
+        )
         total = self.bytes_in + self.bytes_out + sum(r.amount.total_bytes for r in count.readings)
-        return Observation(dump, now, count, total, relabels, *self._begun(count, now), first, unfinished)
+        return Observation(dump, now, count, total, relabels, *self._begun(count, now), unfinished)
 
     def _begun(self, count: Count, now: Moment) -> tuple[set[str], bool]:
         """Returns the accounts with sessions that carry again, and whether a session had its first handshake."""

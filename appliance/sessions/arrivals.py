@@ -1,4 +1,4 @@
-"""Finds devices that have shaken hands while they had no session, and has the next batch open one for each."""
+"""Has the next batch open a session for each device that has shaken hands while it had none."""
 
 from __future__ import annotations
 
@@ -6,18 +6,16 @@ import logging
 from typing import TYPE_CHECKING
 
 from appliance.config.log_format import about
-from appliance.metering import handshakes
-from appliance.sessions.batch_arrivals import Arrival, Handshake
+from appliance.sessions.batch_arrivals import Arrival
 
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable
 
-    from appliance.domain.clock import Moment
     from appliance.domain.device import Device
     from appliance.domain.entities import Session
+    from appliance.metering.device_handshakes import Handshake
     from appliance.metering.meter import Observation
-    from appliance.network.wireguard.tunnel import PeerState
     from appliance.sessions.records import Records
     from appliance.sessions.waiting import Queue
 
@@ -25,7 +23,7 @@ log = logging.getLogger(__name__)
 
 
 class Arrivals:
-    """Opens sessions of devices. `refused` is called with the account of a device that may not have one now."""
+    """Opens sessions of devices. `refused` is called with the account of a device whose session has not begun."""
 
     def __init__(
         self,
@@ -37,53 +35,29 @@ class Arrivals:
         self._records = records
         self._queue = queue
         self._refused = refused
-        self._again: dict[bytes, Handshake] = {}  # whose sessions could not begin, and still may
 
     def look(self, seen: Observation) -> None:
-        """Asks for a session for each device whose handshake this look has found, or an earlier one in vain."""
-        devices, live = self._records.devices, self._records.live
-        if not devices:
-            return
-        moved, again = self._records.meter.moved_in(seen.dump), self._again
-        self._again = {}
-        for key in {**again, **moved} if again else moved:
-            device, sample = devices.get(key), seen.dump.peers.get(key)
-            if device is None or sample is None or live.get(key) is not None:
-                continue
-            if sample.last_handshake_ns not in (0, device.handshake_seen_ns):
-                before = again.get(key)
-                if before is None or before.seen_ns != sample.last_handshake_ns:
-                    before = self._handshake(sample, moved.get(key) or live.heartbeat, seen)
-                self._ask(device, before)
+        """Asks for a session for each device whose handshake was found, by this look or another, and has none yet."""
+        handshakes = self._records.meter.device_handshakes
+        for key, handshake in handshakes.waiting(self._records.live.public_keys(), seen.dump).items():
+            self.begin(self._records.devices[key], handshake)
 
-    def go_on(self, device: Device, handshake: Handshake) -> None:
-        """Asks for the next session of a device whose last one has ended while its tunnel can carry."""
-        self._ask(device, handshake)
-
-    def _handshake(self, sample: PeerState, before: Moment, seen: Observation) -> Handshake:
-        """Returns a handshake, which counts from the look that finds it. What the first look finds was while this
-        process was away, and counts from when it was."""
-        now = seen.now
-        was = handshakes.shaken(sample.last_handshake_ns, before, now, self._records.clock.ahead_ms)
-        return Handshake(
-            seen_ns=sample.last_handshake_ns,
-            ifindex=seen.dump.ifindex,
-            found=now,
-            begins_ms=was.until_ms if seen.first else now.boot_ms,
-            carries_until_ms=was.from_ms + self._records.meter.reject_after_ms,
-            unmoved_until=before,
-        )
-
-    def _ask(self, device: Device, handshake: Handshake) -> None:
+    def begin(self, device: Device, handshake: Handshake) -> None:
+        """Asks for a session of a device, whose tunnel can carry by this handshake."""
         if not self._records.devices.opens(device.public_key):
             return
         arrival = Arrival(device, handshake)
-        arrival.answer.add_done_callback(lambda answer: self._answered(device, handshake, answer))
+        arrival.answer.add_done_callback(lambda answer: self._answered(arrival, answer))
         self._queue.put(arrival)
 
-    def _answered(self, device: Device, handshake: Handshake, answer: asyncio.Future[Session]) -> None:
+    def _answered(self, arrival: Arrival, answer: asyncio.Future[Session]) -> None:
+        device, handshakes = arrival.device, self._records.meter.device_handshakes
         self._records.devices.opened(device.public_key)
-        if not answer.cancelled() and (error := answer.exception()) is not None:
-            log.info("no session for a device yet: %s", error, extra=about(device=device.id, account=device.account_id))
-            self._again[device.public_key] = handshake
-            self._refused(device.account_id)
+        if answer.cancelled():
+            return
+        if (error := answer.exception()) is None:
+            handshakes.begun(device.public_key)
+            return
+        log.info("no session for a device yet: %s", error, extra=about(device=device.id, account=device.account_id))
+        handshakes.keep(device.public_key, arrival.handshake)
+        self._refused(device.account_id)

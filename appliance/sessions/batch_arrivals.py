@@ -30,9 +30,9 @@ if TYPE_CHECKING:
     import aiosqlite
 
     from appliance.config.plans import Terms
-    from appliance.domain.clock import Moment
     from appliance.domain.device import Device
     from appliance.domain.entities import Account, Baseline, Reason
+    from appliance.metering.device_handshakes import Handshake
     from appliance.sessions.metrics import Metrics
     from appliance.sessions.node import Node
     from appliance.sessions.records import Records
@@ -40,22 +40,6 @@ if TYPE_CHECKING:
     from appliance.sessions.undo import Undo
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Handshake:
-    """Holds a handshake of a device without a session: its kernel's time, and in which interface and when it was found.
-
-    It lets the tunnel carry until `carries_until_ms`, and the session's time begins at `begins_ms` (CLOCK_BOOTTIME).
-    Since `unmoved_until` the peer's counters may have moved.
-    """
-
-    seen_ns: int
-    ifindex: int
-    found: Moment
-    begins_ms: int
-    carries_until_ms: int
-    unmoved_until: Moment
 
 
 class Arrival(Waiting[Session]):

@@ -32,6 +32,7 @@ class Holding:
         self._idle: dict[str, Condition] = {}  # by account: of a device that is not paused and has no session
         self._due: list[tuple[int, str]] = []  # when which account has to be looked at again (wall clock, ms)
         self._changed: set[str] = set()
+        self._ahead_ms = 0
         self._basis: tuple[object, ...] | None = None  # what all of the above was decided on
 
     def changed(self, account_id: str) -> None:
@@ -41,13 +42,23 @@ class Holding:
     def look(self, now: Moment) -> None:
         """Looks at the accounts that may have changed, and holds their devices or lets them go."""
         held, live = self._records.devices, self._records.live
-        basis = (live.loads, self._terms.tiers, self._node.drained)
+        basis = (live.loads, self._terms.tiers, self._node.drained, self._ahead(now))
         changed = {*live.take_changed_accounts(), *self._changed, *self._due_by(now.wall_ms)}
         self._changed.clear()
         if basis != self._basis:
             self._basis, self._idle, self._due, changed = basis, {}, [], set(held.accounts())
         for account in live.owners_among(changed & held.accounts()):
             self._look_at(account, now)
+
+    def _ahead(self, now: Moment) -> int:
+        """Returns by how much the wall clock is ahead of CLOCK_BOOTTIME: set back, it reopens a window that was over.
+
+        A difference of a millisecond is the rounding of two clocks.
+        """
+        ahead_ms = now.wall_ms - now.boot_ms
+        if abs(ahead_ms - self._ahead_ms) > 1:
+            self._ahead_ms = ahead_ms
+        return self._ahead_ms
 
     def _due_by(self, wall_ms: int) -> Iterable[str]:
         while self._due and self._due[0][0] <= wall_ms:

@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from appliance.domain.entities import Reason
-from appliance.metering.unfinished import unowned_bytes
+from appliance.metering.device_handshakes import Handshake, unowned_bytes
 from appliance.sessions import device_ends
-from appliance.sessions.batch_arrivals import Handshake
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -62,7 +61,7 @@ class Turnover:
                 continue
             if session.carries_until_ms > now.boot_ms:
                 handshake = Handshake(device.handshake_seen_ns, 0, now, now.boot_ms, session.carries_until_ms, now)
-                self._arrivals.go_on(device, handshake)
+                self._arrivals.begin(device, handshake)
 
     async def put_back(self, public_keys: Iterable[bytes]) -> None:
         """Prepares devices without sessions for putting their peers back: counters start at zero."""

@@ -7,9 +7,10 @@ import sqlite3
 import pytest
 
 from appliance.domain.tiers import Tier
+from appliance.network.wireguard.keys import encode
 from appliance.network.wireguard.tunnel import SocketAddress
 from tests.support.api.a_device import DeviceUnderTest, a_device
-from tests.support.api.exit_under_test import ExitUnderTest, on_exit
+from tests.support.api.exit_under_test import ExitUnderTest, new_key, on_exit
 
 IDLE = '[tiers.paid]\nidle_timeout = "5m"\n'
 ONE_AT_A_TIME = "[tiers.free]\nidle_timeout = 0\nmax_live_sessions = 1\n"
@@ -192,6 +193,36 @@ async def test_the_store_fails_as_its_session_opens(exit_: ExitUnderTest) -> Non
     assert ends(phone) == [("live", None, 158, 92)]
 
 
+@on_exit(IDLE)
+async def test_found_as_a_request_is_served(exit_: ExitUnderTest) -> None:
+    """The dump that shows its handshake first is one of a batch, which commits: its session begins all the same."""
+    ada = await exit_.client()
+    phone = await a_device(exit_, ada.account)
+    _, key = new_key()
+    await ada.open(client_public_key=encode(key))
+    await exit_.tick()
+    exit_.tunnel.add_traffic(phone.key, rx=148, tx=92, handshake_ns=exit_.clock.wall_ms * 1_000_000)
+    await ada.open(client_public_key=encode(key))  # replaces the first: counters are read
+    for _ in range(2):
+        await exit_.tick()
+    assert ends(phone) == [("live", None, 148, 92)]
+
+
+@on_exit('[tiers.paid]\nmax_session = "1h"\nidle_timeout = 0\n')
+async def test_the_store_fails_as_its_next_session_begins(exit_: ExitUnderTest) -> None:
+    """The next session of one that has expired begins without a handshake, as soon as the store can be written."""
+    phone = await a_device(exit_, await exit_.account())
+    await phone.shakes()
+    exit_.clock.advance(3600)
+    await exit_.parts.ticker.tick()
+    with exit_.locked():
+        await exit_.settled()
+    phone.sends(10)
+    for _ in range(2):
+        await exit_.tick(after=1)
+    assert ends(phone) == [("terminated", "expired", 0, 0), ("live", None, 10, 0)]
+
+
 # Time ------------------------------------------------------------------------------------------------
 
 
@@ -212,6 +243,35 @@ async def test_a_handshake_while_the_process_was_away(exit_: ExitUnderTest) -> N
     assert created_at == exit_.clock.wall_ms - 65_000
     await exit_.tick(after=400)
     assert phone.sessions() == [("terminated", "idle", 148, 92, 180_000)]
+
+
+@on_exit(IDLE, reject_after_ms=180_000)
+async def test_a_handshake_that_an_earlier_process_has_found(exit_: ExitUnderTest) -> None:
+    """Its heartbeat came after the handshake, its session did not: the tunnel carries no longer for that."""
+    phone = await a_device(exit_, await exit_.account())
+    exit_.tunnel.add_traffic(phone.key, rx=148, tx=92, handshake_ns=exit_.clock.wall_ms * 1_000_000)
+    exit_.clock.advance(100)
+    await exit_.parts.ticker.tick()
+    with exit_.locked():
+        await exit_.settled()
+    await exit_.restart()
+    await exit_.tick(after=200)
+    assert phone.sessions() == [("live", None, 148, 92, 80_000)]
+
+
+@on_exit(A_KILOBYTE)
+async def test_the_wall_clock_is_set_back_while_it_is_held(exit_: ExitUnderTest) -> None:
+    """A window that begins more than its length from now holds nobody."""
+    account = await exit_.account(tier=Tier.FREE)
+    phone = await a_device(exit_, account)
+    await phone.shakes()
+    phone.sends(1001)
+    for _ in range(2):
+        await exit_.tick(after=1)
+    assert not phone.has_peer
+    exit_.clock.step(-8 * 86_400)
+    await exit_.tick(after=1)
+    assert phone.has_peer
 
 
 # Where it was ----------------------------------------------------------------------------------------
