@@ -63,9 +63,12 @@ def add(
     async def work(a: Admin) -> tuple[Added, str, Admin, HostError | None]:
         exit_ = device_file.exit_of(a)
         endpoint, pair = device_file.endpoint(a, exit_), device_file.key_pair(wanted, exit_)
-        added, late = await device_changes.stored(
-            a, lambda db: device_changes.add(db, a, name, pair.public, str(endpoint))
-        )
+
+        async def change(db: aiosqlite.Connection) -> Added:
+            await device_changes.require_same_exit(db, a, exit_.public_key)
+            return await device_changes.add(db, a, name, pair.public, str(endpoint))
+
+        added, late = await device_changes.stored(a, change)
         return added, device_file.text_of(a, exit_, added.device, pair.private, wanted), a, late
 
     with device_file.handed_over(wanted, f"wg-appliance device rotate {shlex.quote(str(name))}") as hand_over:
@@ -212,6 +215,7 @@ def rotate(
         endpoint, pair = device_file.endpoint(a, exit_), device_file.key_pair(wanted, exit_)
 
         async def change(db: aiosqlite.Connection) -> Device:
+            await device_changes.require_same_exit(db, a, exit_.public_key)
             return await device_changes.rotate(db, await device_changes.find(db, name), pair.public, str(endpoint))
 
         made, late = await device_changes.stored(a, change)

@@ -13,6 +13,7 @@ from appliance.domain.entities import Account, Reason
 from appliance.domain.errors import Conflict, DeviceLimitReached, DeviceNameTaken, HostError, NotFound, SubnetExhausted
 from appliance.domain.tiers import Tier
 from appliance.network.address_pool import EXIT_OFFSET
+from appliance.sessions import identity
 from appliance.store.queries import accounts as account_rows
 from appliance.store.queries import devices as rows
 from appliance.store.queries import node as node_row
@@ -44,7 +45,6 @@ class Added:
 async def add(db: aiosqlite.Connection, a: Admin, name: DeviceName, public_key: bytes, endpoint: str) -> Added:
     """Inserts a device, and its account if that is new. Raises the error that says why it cannot be."""
     checked = device_name.checked(name.device)
-    await _require_same_subnet(db, a)
     owner, is_new = await _owner(db, name.account, a.now)
     most, count = a.settings.tiers[owner.tier].max_devices, await rows.count_of(db, owner.id)
     namesake = await rows.by_name(db, owner.id, checked) is not None
@@ -139,12 +139,15 @@ async def _owner(db: aiosqlite.Connection, name: str, now: int) -> tuple[Account
     return stored, False
 
 
-async def _require_same_subnet(db: aiosqlite.Connection, a: Admin) -> None:
-    """Raises Conflict if the configuration has another subnet than the exit serves: the address would be of neither."""
-    node, tunnel = await node_row.read(db), a.settings.wireguard
-    wanted = str(tunnel.subnet), "" if tunnel.subnet6 is None else str(tunnel.subnet6)
-    if node.subnet is not None and (node.subnet, node.subnet6) != wanted:
-        raise Conflict("wireguard.subnet or subnet6 was changed since the server started: start it with that first")
+async def require_same_exit(db: aiosqlite.Connection, a: Admin, public_key: bytes) -> None:
+    """Notes what a file says of the exit, if none did yet. Raises Conflict if the exit was changed since.
+
+    A file made now would be of an exit that is not served. `public_key`: the exit's.
+    """
+    found = identity.changes(await node_row.read(db), a.settings.wireguard, public_key)
+    if found:
+        raise Conflict(f"{' and '.join(found)} was changed since the server started: start it with that first")
+    await identity.put(db, a.settings.wireguard, public_key)
 
 
 async def _holders(db: aiosqlite.Connection, public_key: bytes) -> set[str]:

@@ -92,6 +92,21 @@ def resume(config_file: Path | None, accept_clock: bool) -> None:
         output.remark(f"the wall clock, {output.rfc3339(right_ms)}, is believed already: there is nothing to accept")
 
 
+@node.command()
+@output.yes_option
+@output.json_option
+@click.pass_obj
+def renumber(config_file: Path | None, yes: bool, as_json: bool) -> None:
+    """Take devices along to another subnet, interface or key.
+
+    For after it was changed in the configuration, while the server does not run. Each device gets an address of the
+    new subnet; those whose files must be made anew, by `device rotate`, are listed.
+    """
+    from appliance.cli import renumbering  # loads what the other commands of the group do not need
+
+    renumbering.renumber(config_file, yes=yes, as_json=as_json)
+
+
 async def _status(a: Admin) -> dict[str, Any]:
     async with a.store.read() as db:
         row = await rows.read(db)

@@ -205,6 +205,14 @@ async def rotate(db: aiosqlite.Connection, device_id: str, public_key: bytes, en
     await db.execute(sql, (public_key, endpoint, device_id))
 
 
+async def move(db: aiosqlite.Connection, devices: Iterable[Device]) -> None:
+    """Stores where in the subnets devices are now. What their peers were last billed stays: it names its interface."""
+    await db.executemany(
+        "UPDATE devices SET address_offset = ?, ipv6 = ? WHERE id = ?",
+        [(device.address_offset, device.ipv6, device.id) for device in devices],
+    )
+
+
 async def forget_baselines(db: aiosqlite.Connection, peers: Iterable[tuple[str, bytes]]) -> None:
     """Forgets what was last seen of peers (a device's id and key) that are gone: their counters start at zero."""
     sql = f"UPDATE devices SET {_NO_COUNTERS} WHERE id = ? AND public_key = ?"  # noqa: S608 (constants)
