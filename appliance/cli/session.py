@@ -66,7 +66,7 @@ def list_(
             output.write_json_list("sessions", map(fields.json, chain.from_iterable(pages.read())))
             return
         output.write_long_table(
-            ("ID", "ACCOUNT", "TIER", "STATE", "REGION", "ADDRESS", "CREATED", "HANDSHAKE", "IN", "OUT"),
+            ("ID", "ACCOUNT", "DEVICE", "TIER", "STATE", "REGION", "ADDRESS", "CREATED", "HANDSHAKE", "IN", "OUT"),
             lambda: ([_cells(s, fields, a.now) for s in page] for page in pages.read()),
             "no live sessions" if live else "no sessions",
             spare=("REGION", "TIER"),
@@ -75,7 +75,14 @@ def list_(
 
 def _cells(s: ListedSession, fields: SessionFields, now: int) -> Sequence[object]:
     return (
-        *(s.id, s.account, s.tier, s.state if s.ending is None else f"{s.state} ({s.ending})", s.region),
+        *(
+            s.id,
+            s.account,
+            s.device_name or "-",
+            s.tier,
+            s.state if s.ending is None else f"{s.state} ({s.ending})",
+            s.region,
+        ),
         *(fields.address(s) or "-", output.ago(s.created_at, now), output.ago(s.last_handshake_at, now)),
         *(output.size(s.bytes_in), output.size(s.bytes_out)),
     )
@@ -100,18 +107,19 @@ def _list_by_flows(config_file: Path | None, name: str | None, most: int, *, as_
     counts = session_flows.count(read_settings(config_file, os.environ).wireguard)
     find = None if name is None else _finder(name)
 
-    async def work(a: Admin) -> tuple[list[Session], Admin]:
+    async def work(a: Admin) -> tuple[list[Session], dict[str, str], Admin]:
         account_id = None if find is None else await find(a)
         async with a.store.read() as db:
-            return await rows.page(db, rows.Page(account_id=account_id, live=True)), a
+            live = await rows.page(db, rows.Page(account_id=account_id, live=True))
+            return live, await device_rows.names(db, [s.device_id for s in live if s.device_id]), a
 
-    sessions, a = admin.run(config_file, work)
+    sessions, names, a = admin.run(config_file, work)
     found = session_flows.holders(sessions, counts, a.settings.wireguard)[: most or None]
     if not as_json:
-        session_flows.write_table(found)
+        session_flows.write_table(found, names)
         return
     fields = SessionFields(a.settings.wireguard)
-    shaped = [fields.of(holder.session) | session_flows.shape(holder) for holder in found]
+    shaped = [fields.of(h.session, names.get(h.session.device_id)) | session_flows.shape(h) for h in found]
     output.write_json({"sessions": shaped})
 
 
@@ -125,13 +133,14 @@ def show(config_file: Path | None, session_id: str, as_json: bool) -> None:
     Its seconds are those in which its tunnel could carry: see `wg-appliance help prices`.
     """
 
-    async def work(a: Admin) -> tuple[Session, int, Admin]:
+    async def work(a: Admin) -> tuple[Session, str | None, int, Admin]:
         async with a.store.snapshot() as db:
             stored, heartbeat = await _find(db, session_id), (await node_row.read(db)).heartbeat
-        return stored, accounting.seconds(stored, heartbeat, a.clock.now()), a
+            device_name = (await device_rows.names(db, [stored.device_id])).get(stored.device_id)
+        return stored, device_name, accounting.seconds(stored, heartbeat, a.clock.now()), a
 
-    stored, seconds, a = admin.run(config_file, work)
-    fields = SessionFields(a.settings.wireguard).of(stored) | {"seconds": seconds}
+    stored, device_name, seconds, a = admin.run(config_file, work)
+    fields = SessionFields(a.settings.wireguard).of(stored, device_name) | {"seconds": seconds}
     if as_json:
         output.write_json(fields)
         return

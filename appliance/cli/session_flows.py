@@ -55,11 +55,15 @@ def shape(holder: SessionFlows) -> dict[str, Any]:
     return {"flows": holder.flows.held, "new_flows_per_second": round(holder.flows.opened, 1)}
 
 
-def write_table(found: Sequence[SessionFlows]) -> None:
+def write_table(found: Sequence[SessionFlows], device_names: Mapping[str, str]) -> None:
+    """`device_names`: by id."""
     output.write_table(
-        ("ID", "ACCOUNT", "TIER", "ADDRESS", "CONNECTIONS", "NEW/S"),
+        ("ID", "ACCOUNT", "DEVICE", "TIER", "ADDRESS", "CONNECTIONS", "NEW/S"),
         [
-            (h.session.id, h.session.account, h.session.tier, h.address, h.flows.held, f"{h.flows.opened:.1f}")
+            (
+                *(h.session.id, h.session.account, device_names.get(h.session.device_id, "-"), h.session.tier),
+                *(h.address, h.flows.held, f"{h.flows.opened:.1f}"),
+            )
             for h in found
         ],
         "no live sessions",

@@ -39,8 +39,13 @@ REASONS = (("closed", ""), ("idle", ""), ("admin", ""), ("admin", "see ticket 7"
 INSERT = """
 INSERT INTO sessions (id, account_id, tier, region, public_ip, public_key, address_offset, ipv6, state, created_at,
     expires_at, quiet_since_ms, quiet_boot_id, bytes_in, bytes_out, last_handshake_at, reason, note, told,
-    terminated_at)
-VALUES (?, ?, ?, ?, '192.0.2.1', ?, ?, ?, ?, ?, ?, 0, '', ?, ?, ?, ?, ?, ?, ?)
+    terminated_at, device_id)
+VALUES (?, ?, ?, ?, '192.0.2.1', ?, ?, ?, ?, ?, ?, 0, '', ?, ?, ?, ?, ?, ?, ?, ?)
+"""
+DEVICE = """
+INSERT INTO devices (id, account_id, name, name_key, region, public_key, address_offset, ipv6, created_at, removed_at,
+    endpoint)
+VALUES (?1, 'ada', ?2, ?2, 'fsn', randomblob(32), 2, 1, 0, ?3, '192.0.2.1:51820')
 """
 MORE = """
 INSERT INTO sessions (id, account_id, tier, region, public_ip, public_key, address_offset, ipv6, state, created_at,
@@ -66,11 +71,12 @@ WHERE state IN ('live', 'closing');
 UPDATE sessions SET bytes_in = 1, bytes_out = 1, last_handshake_at = 1 WHERE state IN ('live', 'closing')
 """
 COLUMNS = """
-SELECT s.id, a.name AS account, s.tier, s.region, s.public_ip, s.public_key, s.address_offset, s.ipv6, s.state, s.note,
-    s.created_at, s.expires_at, s.terminated_at, s.reason, s.told, coalesce(p.bytes_in, s.bytes_in) AS bytes_in,
+SELECT s.id, a.name AS account, s.device_id, d.name AS device_name, s.tier, s.region, s.public_ip,
+    s.public_key, s.address_offset, s.ipv6, s.state, s.note, s.created_at, s.expires_at, s.terminated_at, s.reason,
+    s.told, coalesce(p.bytes_in, s.bytes_in) AS bytes_in,
     coalesce(p.bytes_out, s.bytes_out) AS bytes_out,
     iif(p.counted_ms IS NULL, s.last_handshake_at, p.last_handshake_at) AS last_handshake_at
-FROM sessions s JOIN accounts a ON a.id = s.account_id
+FROM sessions s JOIN accounts a ON a.id = s.account_id LEFT JOIN devices d ON d.id = s.device_id
 LEFT JOIN peers p ON p.address_offset = s.address_offset AND s.state IN ('live', 'closing')
 WHERE s.state <> 'pending' ORDER BY s.number DESC
 """
@@ -82,6 +88,8 @@ def fill(store: Path, many: int, random: Random) -> None:
     with closing(sqlite3.connect(store)) as db, db:
         for name in ("ada", "bob", "\u6771\u4eac"):
             db.execute("INSERT INTO accounts (id, name, tier, created_at) VALUES (?, ?, 'free', 0)", (name, name))
+        for device in (("dev_1", "phone", None), ("dev_2", "\u6771\u4eac", 7)):
+            db.execute(DEVICE, device)
         for number in range(2, 2 + many):
             state = random.choice(["live", "live", "live", "closing", "terminated", "pending"])
             reason, told = random.choice(REASONS) if state in ("closing", "terminated") else (None, "")
@@ -91,7 +99,8 @@ def fill(store: Path, many: int, random: Random) -> None:
             peer = ("fsn" if number % 97 else "far-away", random.randbytes(32), number, number % 3 > 0, state)
             moved = (random.randrange(2**50), random.choice([0, 1, 2**63 - 1]), random.choice([None, created]))
             end = (reason, random.choice(NOTES), told, created + 7 if state == "terminated" else None)
-            db.execute(INSERT, (session, *of, *peer, created, created + 1, *moved, *end))
+            device = ("dev_1", "dev_2", None)[number % 3] if of[0] == "ada" else None
+            db.execute(INSERT, (session, *of, *peer, created, created + 1, *moved, *end, device))
         for statement in MOVE_TO_PEERS.split(";"):
             db.execute(statement)
 
@@ -134,7 +143,7 @@ def at(ms: int | None) -> str | None:
 
 
 def shaped(row: sqlite3.Row) -> dict[str, Any]:
-    copied = ("id", "account", "tier", "state", "region", "public_ip")
+    copied = ("id", "account", "device_id", "device_name", "tier", "state", "region", "public_ip")
     return {name: row[name] for name in copied} | {
         "public_key": base64.b64encode(row["public_key"]).decode(),
         "address": address(row),
@@ -154,7 +163,8 @@ def cells(row: sqlite3.Row, now: int) -> list[str]:
     state = row["state"] if ending(row) is None else f"{row['state']} ({ending(row)})"
     times = (output.ago(row["created_at"], now), output.ago(row["last_handshake_at"], now))
     sizes = (output.size(row["bytes_in"]), output.size(row["bytes_out"]))
-    return [row["id"], row["account"], row["tier"], state, row["region"], address(row) or "-", *times, *sizes]
+    whose = (row["id"], row["account"], row["device_name"] or "-", row["tier"])
+    return [*whose, state, row["region"], address(row) or "-", *times, *sizes]
 
 
 def columns(text: str) -> int:
@@ -186,7 +196,7 @@ def test_the_json_is_one_text(full: CommandLine, options: tuple[str, ...]) -> No
 def test_the_table_is_as_wide_as_its_widest_cells(full: CommandLine, options: tuple[str, ...]) -> None:
     """Each column is as wide as its widest cell, on whatever page that is; nothing is cut."""
     now = int(time.time() * 1000)
-    headings = ["ID", "ACCOUNT", "TIER", "STATE", "REGION", "ADDRESS", "CREATED", "HANDSHAKE", "IN", "OUT"]
+    headings = ["ID", "ACCOUNT", "DEVICE", "TIER", "STATE", "REGION", "ADDRESS", "CREATED", "HANDSHAKE", "IN", "OUT"]
     lines = [headings, *(cells(row, now) for row in stored(full, options))]
     widths = [max(map(columns, column)) for column in zip(*lines, strict=True)]
     padded = ([c + " " * (w - columns(c)) for c, w in zip(line, widths, strict=True)] for line in lines)

@@ -46,6 +46,8 @@ def test_a_session_is_shown_whole(alice: CommandLine) -> None:
     assert shown == {
         "id": session,
         "account": "alice",
+        "device_id": None,
+        "device_name": None,
         "tier": "free",
         "state": "live",
         "region": "local",

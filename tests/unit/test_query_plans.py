@@ -143,6 +143,7 @@ QUERIES: dict[str, tuple[Query, set[str]]] = {
         lambda db: session_list.page(db, session_list.Selection(), 7, 5),
         {
             "SEARCH s USING INTEGER PRIMARY KEY (rowid<?)",
+            "SEARCH d USING INDEX sqlite_autoindex_devices_1 (id=?) LEFT-JOIN",
             "SEARCH p USING INTEGER PRIMARY KEY (rowid=?) LEFT-JOIN",
             "SEARCH a USING INDEX sqlite_autoindex_accounts_1 (id=?)",
         },
@@ -151,6 +152,7 @@ QUERIES: dict[str, tuple[Query, set[str]]] = {
         lambda db: session_list.page(db, session_list.Selection(live=True), 7, 5),
         {
             "SEARCH s USING INDEX sessions_unfinished (state=? AND rowid<?)",
+            "SEARCH d USING INDEX sqlite_autoindex_devices_1 (id=?) LEFT-JOIN",
             "SEARCH p USING INTEGER PRIMARY KEY (rowid=?) LEFT-JOIN",
             "SEARCH a USING INDEX sqlite_autoindex_accounts_1 (id=?)",
         },
@@ -159,6 +161,7 @@ QUERIES: dict[str, tuple[Query, set[str]]] = {
         lambda db: session_list.page(db, session_list.Selection("acc_1"), 7, 5),
         {
             "SEARCH s USING INDEX sessions_by_account (account_id=? AND number<?)",
+            "SEARCH d USING INDEX sqlite_autoindex_devices_1 (id=?) LEFT-JOIN",
             "SEARCH p USING INTEGER PRIMARY KEY (rowid=?) LEFT-JOIN",
             "SEARCH a USING INDEX sqlite_autoindex_accounts_1 (id=?)",
         },
@@ -167,6 +170,7 @@ QUERIES: dict[str, tuple[Query, set[str]]] = {
         lambda db: session_list.page(db, session_list.Selection("acc_1", live=True), 7, 5),
         {
             "SEARCH s USING INDEX sessions_unfinished_of (account_id=? AND rowid<?)",
+            "SEARCH d USING INDEX sqlite_autoindex_devices_1 (id=?) LEFT-JOIN",
             "SEARCH p USING INTEGER PRIMARY KEY (rowid=?) LEFT-JOIN",
             "SEARCH a USING INDEX sqlite_autoindex_accounts_1 (id=?)",
         },

@@ -113,6 +113,12 @@ async def page(db: aiosqlite.Connection, account_id: str, limit: int, before: st
     return await _fetch(db, where, account_id, ABOVE_ALL if before is None else before, limit)
 
 
+async def names(db: aiosqlite.Connection, device_ids: Iterable[str]) -> dict[str, str]:
+    """Returns the names of these devices by id, of removed ones too as long as their rows are there."""
+    sql = "SELECT id, name FROM devices WHERE id IN (SELECT value FROM json_each(?))"
+    return {row["id"]: row["name"] for row in await db.execute_fetchall(sql, (json.dumps(list(device_ids)),))}
+
+
 async def newest(db: aiosqlite.Connection, account_id: str | None, limit: int) -> list[Device]:
     """Returns the newest `limit` devices, of one account or of all, newest first; 0: all of them."""
     where, owner = ("", ()) if account_id is None else ("AND d.account_id = ?", (account_id,))

@@ -19,8 +19,10 @@ ABOVE_ALL = 2**63 - 1  # the number of no session
 _SELECT = """
 SELECT s.number, s.id, a.name, s.tier, s.region, s.public_ip, s.public_key, s.address_offset, s.ipv6, s.state,
     s.created_at, s.expires_at, coalesce(p.bytes_in, s.bytes_in), coalesce(p.bytes_out, s.bytes_out),
-    iif(p.bytes_in IS NULL, s.last_handshake_at, p.last_handshake_at), s.reason, s.note, s.told, s.terminated_at
+    iif(p.bytes_in IS NULL, s.last_handshake_at, p.last_handshake_at), s.reason, s.note, s.told, s.terminated_at,
+    s.device_id, d.name
 FROM sessions s JOIN accounts a ON a.id = s.account_id
+LEFT JOIN devices d ON d.id = s.device_id
 LEFT JOIN peers p ON p.address_offset = s.address_offset AND s.state IN ('live', 'closing')
 """
 _SELECT_ANY = "SELECT 1 FROM sessions s"
@@ -56,6 +58,8 @@ class ListedSession(NamedTuple):
     note: str
     told: str
     terminated_at: int | None
+    device_id: str | None
+    device_name: str | None
 
     @property
     def ending(self) -> str | None:
