@@ -17,6 +17,7 @@ from appliance.domain.entities import Reason
 from appliance.store.queries import devices as rows
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
     from pathlib import Path
 
     import aiosqlite
@@ -159,7 +160,7 @@ def rename(config_file: Path | None, name: DeviceName, new_name: str) -> None:
             return stored, await device_changes.rename(db, stored, new_name)
 
     stored, now = admin.run(config_file, work)
-    output.remark(f"device {stored.account}/{stored.name} is called {stored.account}/{now} now")
+    _echo(stored, f"is called {stored.account}/{now} now")
 
 
 @device.command()
@@ -167,10 +168,9 @@ def rename(config_file: Path | None, name: DeviceName, new_name: str) -> None:
 @click.pass_obj
 def pause(config_file: Path | None, name: DeviceName) -> None:
     """Keep a device from connecting until `device resume`; its session ends (paused)."""
-    stored, ended = admin.run(config_file, lambda a: _pause(a, name, paused=True))
-    session = "; its session has ended" if ended else ""
-    already = "was paused already" if stored.paused else "paused: it may not connect until device resume"
-    output.remark(f"device {stored.account}/{stored.name} {already}{session}")
+    stored, ended = _change(config_file, name, lambda db, d, _: rows.pause(db, d.id, paused=True), Reason.PAUSED)
+    done = "was paused already" if stored.paused else "paused: it may not connect until device resume"
+    _echo(stored, done, ended=ended)
 
 
 @device.command()
@@ -178,16 +178,33 @@ def pause(config_file: Path | None, name: DeviceName) -> None:
 @click.pass_obj
 def resume(config_file: Path | None, name: DeviceName) -> None:
     """Let a paused device connect again."""
-    stored, _ = admin.run(config_file, lambda a: _pause(a, name, paused=False))
-    done = "resumed" if stored.paused else "was not paused"
-    output.remark(f"device {stored.account}/{stored.name} {done}")
+    stored, _ = _change(config_file, name, lambda db, d, _: rows.pause(db, d.id, paused=False))
+    _echo(stored, "resumed" if stored.paused else "was not paused")
 
 
-async def _pause(a: Admin, name: DeviceName, *, paused: bool) -> tuple[Device, bool]:
-    async with a.change() as db:
-        stored = await device_changes.find(db, name)
-        await rows.pause(db, stored.id, paused=paused)
-        return stored, paused and await device_changes.end_session(db, stored, Reason.PAUSED)
+def _change(
+    config_file: Path | None,
+    name: DeviceName,
+    write: Callable[[aiosqlite.Connection, Device, int], Awaitable[None]],
+    reason: Reason | None = None,
+) -> tuple[Device, bool]:
+    """Writes a change of a device; returns the device as it was, and whether its session has ended, for that reason.
+
+    `write` is given the time. Without a reason no session ends.
+    """
+
+    async def work(a: Admin) -> tuple[Device, bool]:
+        async with a.change() as db:
+            stored = await device_changes.find(db, name)
+            ended = reason is not None and await device_changes.end_session(db, stored, reason)
+            await write(db, stored, a.now)
+            return stored, ended
+
+    return admin.run(config_file, work)
+
+
+def _echo(changed: Device, done: str, *, ended: bool = False) -> None:
+    output.remark(f"device {changed.account}/{changed.name} {done}{'; its session has ended' if ended else ''}")
 
 
 @device.command()
@@ -223,7 +240,7 @@ def rotate(
 
     with device_file.handed_over(wanted, f"wg-appliance device rotate {shlex.quote(str(name))}") as hand_over:
         made, text, a, late = admin.run(config_file, work, come_back=wanted.path is not None)
-        output.remark(f"device {made.account}/{made.name} has another key: its old file is good no more")
+        _echo(made, "has another key: its old file is good no more")
         hand_over(text, DeviceFields(a.settings.wireguard).identity(made))
     _raise_late(late)
 
@@ -236,12 +253,5 @@ def remove(config_file: Path | None, name: DeviceName, yes: bool) -> None:
     """Remove a device: its file is good no more, its address is free, its session ends (closed)."""
     output.confirm(f"Remove device {name}? Its file will be good no more.", yes=yes)
 
-    async def work(a: Admin) -> tuple[Device, bool]:
-        async with a.change() as db:
-            stored = await device_changes.find(db, name)
-            ended = await device_changes.end_session(db, stored, Reason.CLOSED)
-            await rows.remove(db, [stored.id], a.now)
-            return stored, ended
-
-    stored, ended = admin.run(config_file, work)
-    output.remark(f"device {stored.account}/{stored.name} removed{'; its session has ended' if ended else ''}")
+    stored, ended = _change(config_file, name, lambda db, d, now: rows.remove(db, [d.id], now), Reason.CLOSED)
+    _echo(stored, "removed", ended=ended)
