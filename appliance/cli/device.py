@@ -122,6 +122,8 @@ def list_(config_file: Path | None, owner: str | None, limit: int | None, as_jso
         return
     cells = [fields.cells(each, a.now) for each in found]
     output.write_table(COLUMNS, cells, "no devices; wg-appliance device add ACCOUNT/NAME makes one", SPARE)
+    if any(each.stale for each in found):
+        output.remark(f"stale: clients dial {found[0].endpoint} now; wg-appliance device rotate makes another file")
 
 
 @device.command()

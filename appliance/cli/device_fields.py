@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import shlex
 from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from appliance.cli import output
+from appliance.cli import device_file, output
 from appliance.cli.session_fields import addresses, none
 from appliance.client.humanize import clock_time
 from appliance.config.plans import Terms
@@ -36,12 +37,21 @@ SPARE = ("ID", "TIER", "CREATED")
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """Holds a device with its state, its session if it has one, and the time of all of its sessions so far."""
+    """Holds a device with its state, its session if it has one, and the time of all of its sessions so far.
+
+    `endpoint`: what a file made now says, None if that is not known.
+    """
 
     device: Device
     condition: Condition
     session: Session | None
     seconds: int
+    endpoint: str | None
+
+    @property
+    def stale(self) -> Sequence[str]:
+        """Returns what the device's file says that is no longer so."""
+        return () if self.endpoint is None else self.device.stale(self.endpoint)
 
     @property
     def bytes_in(self) -> int:
@@ -59,7 +69,8 @@ class Seen:
     @property
     def state(self) -> str:
         held = self.condition.held_reason
-        return self.condition.state if held is None else f"{self.condition.state} ({held})"
+        state = self.condition.state if held is None else f"{self.condition.state} ({held})"
+        return f"{state}, stale" if self.stale else state
 
 
 async def read(a: Admin, select: Callable[[aiosqlite.Connection], Awaitable[list[Device]]]) -> list[Seen]:
@@ -73,12 +84,13 @@ async def read(a: Admin, select: Callable[[aiosqlite.Connection], Awaitable[list
     used = {account.id: await quotas.of(account) for account in limited}
     own = {s.device_id: s for s in sessions if s.device_id}
     live = Counter(s.account_id for s in sessions if s.state is State.LIVE)
+    endpoint = device_file.known_endpoint(a)
 
     def seen(d: Device) -> Seen:
         session = own.get(d.id)
         condition = decide(_circumstances(a, d, session, used.get(d.account_id), live[d.account_id], node.drained))
         counted = 0 if session is None else accounting.seconds(session, node.heartbeat, a.clock.now())
-        return Seen(d, condition, session, d.counted_ms // 1000 + counted)
+        return Seen(d, condition, session, d.counted_ms // 1000 + counted, endpoint)
 
     return [seen(d) for d in devices]
 
@@ -130,6 +142,7 @@ class DeviceFields:
             "state": s.condition.state,
             "held_reason": s.condition.held_reason,
             "held_until": None if until is None else output.rfc3339_end(until),
+            "stale": list(s.stale) or None,
             "session_id": None if s.session is None else s.session.id,
             "last_handshake_at": output.rfc3339(s.last_handshake_at),
             "bytes_in": s.bytes_in,
@@ -141,6 +154,10 @@ class DeviceFields:
         """Returns the same for people, without what there is nothing to say of."""
         sizes = {"bytes_in": output.size(s.bytes_in), "bytes_out": output.size(s.bytes_out)}
         readable = self.of(s) | sizes | {"seconds": clock_time(s.seconds)}
+        if s.stale:
+            name = shlex.quote(f"{s.device.account}/{s.device.name}")
+            another = f"wg-appliance device rotate {name}"
+            readable["stale"] = f"its file: clients dial {s.endpoint} now; to make another: {another}"
         return [(name, value) for name, value in readable.items() if value not in (None, "")]
 
     def cells(self, s: Seen, now: int) -> Sequence[object]:

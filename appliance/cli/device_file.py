@@ -116,6 +116,14 @@ def endpoint(a: Admin, exit_: Exit) -> Endpoint:
     return exit_.client_settings.endpoint_of(str(public_ip))
 
 
+def known_endpoint(a: Admin) -> str | None:
+    """Returns what a file made now says; None if that is not known."""
+    try:
+        return str(endpoint(a, exit_of(a)))
+    except HostError:
+        return None
+
+
 def text_of(a: Admin, exit_: Exit, made: Device, private_key: bytes | None, wanted: Wanted) -> str:
     """Returns the file. One for an app always has a DNS line: an app has no resolver that the tunnel reaches."""
     tunnel = a.settings.wireguard

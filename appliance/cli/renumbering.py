@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from ipaddress import IPv4Address, IPv6Address
     from pathlib import Path
 
-    from appliance.cli.admin import Admin
-    from appliance.network.exit_node import Exit
     from appliance.sessions.renumbering import Moved, Renumbering
 
 RUNS = "the server is running, or about to start again; stop it first: systemctl stop wg-appliance"
@@ -32,7 +30,7 @@ def renumber(config_file: Path | None, *, yes: bool, as_json: bool) -> None:
         if a.state.is_served():
             raise HostError(RUNS)
         exit_ = build_exit(a.settings.wireguard, a.state.private_key())
-        endpoint = _endpoint(a, exit_)
+        endpoint = device_file.known_endpoint(a)
         plan = runner.run(renumbering.planned(a.store, exit_, a.settings, endpoint))
         if plan.moved:
             output.confirm(_question(plan), yes=yes)
@@ -44,13 +42,6 @@ def renumber(config_file: Path | None, *, yes: bool, as_json: bool) -> None:
         output.write_table(("DEVICE", "WAS", "NOW", "NO LONGER SO"), map(_cells, plan.outdated), "")
     for line in _remarks(plan, a.settings.wireguard.interface):
         output.remark(line)
-
-
-def _endpoint(a: Admin, exit_: Exit) -> str | None:
-    try:
-        return str(device_file.endpoint(a, exit_))
-    except HostError:
-        return None  # not known before the server's first start
 
 
 def _question(plan: Renumbering) -> str:

@@ -306,6 +306,8 @@ def test_states_and_totals(wga: CommandLine) -> None:
     session_id = with_session(wga, "phone", (1, 2))
     shown = wga.json("device", "show", "alice/phone")
     assert shown["session_id"] == session_id
+    of_session = wga.json("session", "show", session_id)
+    assert (of_session["device_id"], of_session["device_name"]) == (shown["id"], "phone")
     assert (shown["state"], shown["bytes_in"], shown["bytes_out"], shown["seconds"]) == ("connected", 101, 202, 61)
     assert shown["last_handshake_at"] == "1970-01-01T00:00:05Z"
     wga.do("node", "drain")
@@ -368,6 +370,24 @@ def test_a_session_that_an_admin_ends(wga: CommandLine) -> None:
     assert wga.do("session", "terminate", session_id).err.endswith(said)
     wga.do("device", "remove", "alice/my phone")
     assert "device" not in wga.do("session", "terminate", session_id).err
+
+
+def test_a_file_that_names_another_endpoint(wga: CommandLine) -> None:
+    """`stale` says so, and what to do; after that it is gone. Where nothing is known of it nothing is said."""
+    add(wga, "alice/phone")
+    assert wga.json("device", "show", "alice/phone")["stale"] is None
+    text = wga.config.read_text(encoding="utf-8")
+    wga.config.write_text(text.replace("192.0.2.1", "198.51.100.7"), encoding="utf-8")
+    assert wga.json("device", "show", "alice/phone")["stale"] == ["endpoint"]
+    shown = wga.do("device", "show", "alice/phone").out
+    assert "clients dial 198.51.100.7:51820 now; to make another: wg-appliance device rotate alice/phone\n" in shown
+    listed = wga.do("device", "list")
+    assert "  idle, stale  " in listed.out
+    assert listed.err.startswith("stale: clients dial 198.51.100.7:51820 now; ")
+    wga.do("device", "rotate", "alice/phone")
+    assert "stale" not in wga.do("device", "list").out
+    wga.config.write_text(text.replace('public_ip = "192.0.2.1"\n', ""), encoding="utf-8")
+    assert wga.json("device", "show", "alice/phone")["stale"] is None
 
 
 def test_a_removed_device(wga: CommandLine) -> None:
@@ -436,7 +456,8 @@ def test_fields(wga: CommandLine) -> None:
     made, shown = wga.json("device", "add", "alice/phone"), wga.json("device", "show", "alice/phone")
     same = ("id", "name", "account", "tier", "region", "endpoint", "public_key", "address", "address6", "created_at")
     assert set(made) == {*same, "wg_config"}
-    use = ("state", "held_reason", "held_until", "session_id", "last_handshake_at", "bytes_in", "bytes_out", "seconds")
+    use = ("state", "held_reason", "held_until", "stale", "session_id", "last_handshake_at")
+    use += ("bytes_in", "bytes_out", "seconds")
     assert set(shown) == {*same, *use}
     assert {name: made[name] for name in same} == {name: shown[name] for name in same}
     assert set(shown) - {"account", "tier", "endpoint", "address", "address6"} <= set(Device.__struct_fields__) | set(
