@@ -106,6 +106,12 @@ def test_only_closed_ports_are_to_be_opened() -> None:
     assert [line.partition(":")[0] for line in lines[1:]] == ["ufw runs on this host", "firewalld runs on this host"]
 
 
+def test_the_last_word_is_the_phone() -> None:
+    """Whatever else there is to say, the next step comes last."""
+    last = next_steps.lines(parse_settings("", {}, "exit"), ["ufw"], behind_nat=True)[-1]
+    assert last == "  wg-appliance device add alice/phone --qr"
+
+
 def test_how_to_reach_the_api() -> None:
     """Told while it listens on loopback; not where the operator has seen to it."""
     assert next_steps.reaching(parse_settings("", {}, "exit"))

@@ -1,4 +1,4 @@
-"""Writes the final advice for the operator: ports to open, and how to reach the API from outside."""
+"""Writes the final advice for the operator: ports to open, how to reach the API from outside, and the first device."""
 
 from __future__ import annotations
 
@@ -44,8 +44,14 @@ NO_PUBLIC_ADDRESS = (
 )
 
 
+PHONE = [
+    "Next, put your phone on the exit: type this here, and scan the code with the WireGuard app:",
+    "  wg-appliance device add alice/phone --qr",
+]
+
+
 def lines(settings: Settings, firewalls: Iterable[str], *, behind_nat: bool) -> list[str]:
-    return [*([NO_PUBLIC_ADDRESS] if behind_nat else []), *ports(settings, firewalls), *reaching(settings)]
+    return [*([NO_PUBLIC_ADDRESS] if behind_nat else []), *ports(settings, firewalls), *reaching(settings), *PHONE]
 
 
 def ports(settings: Settings, firewalls: Iterable[str]) -> list[str]:
