@@ -11,11 +11,10 @@
  */
 #include <linux/genetlink.h>
 #include <linux/wireguard.h>
-#include <netinet/in.h>
-#include <sys/socket.h>
 
 #include "appliance.h"
 #include "attr.h"
+#include "sockaddr.h"
 
 #define KEY_LEN 32
 #define NSEC_PER_SEC 1000000000
@@ -122,31 +121,6 @@ static int read_handshake_time(const struct wga_attr *attr, int64_t *nanoseconds
 	return 0;
 }
 
-/* Of a link-local address the kernel tells the interface, and never a flow label. */
-static int read_endpoint(const struct wga_attr *attr, struct wga_peer *peer)
-{
-	static const uint8_t mapped[12] = { [10] = 0xff, [11] = 0xff };
-	struct sockaddr_in6 in6;
-	struct sockaddr_in in;
-	sa_family_t family;
-
-	memcpy(&family, attr->data, sizeof(family));
-	if (family == AF_INET && attr->len == sizeof(in)) {
-		memcpy(&in, attr->data, sizeof(in));
-		memcpy(peer->endpoint_address, mapped, sizeof(mapped));
-		memcpy(peer->endpoint_address + sizeof(mapped), &in.sin_addr, sizeof(in.sin_addr));
-		peer->endpoint_port = ntohs(in.sin_port);
-	} else if (family == AF_INET6 && attr->len == sizeof(in6)) {
-		memcpy(&in6, attr->data, sizeof(in6));
-		memcpy(peer->endpoint_address, &in6.sin6_addr, sizeof(in6.sin6_addr));
-		peer->endpoint_scope_id = in6.sin6_scope_id;
-		peer->endpoint_port = ntohs(in6.sin6_port);
-	} else {
-		return -EBADMSG;
-	}
-	return 0;
-}
-
 static int add_peer(struct wga_dump *dump, const struct wga_attr *found)
 {
 	const struct wga_attr *keepalive = &found[WGPEER_A_PERSISTENT_KEEPALIVE_INTERVAL];
@@ -163,7 +137,7 @@ static int add_peer(struct wga_dump *dump, const struct wga_attr *found)
 	if (keepalive->data)
 		memcpy(&peer->keepalive_s, keepalive->data, sizeof(peer->keepalive_s));
 	if (found[WGPEER_A_ENDPOINT].data)
-		result = read_endpoint(&found[WGPEER_A_ENDPOINT], peer);
+		result = wga_read_sockaddr(&found[WGPEER_A_ENDPOINT], peer);
 	if (result < 0)
 		return result;
 	peer->first_allowed_ip = (uint32_t)dump->allowed_ip_count;

@@ -131,7 +131,7 @@ static void same(const struct reading *one, const struct reading *other)
 	CHECK(one->dump.peer_count == other->dump.peer_count);
 	CHECK(one->dump.allowed_ip_count == other->dump.allowed_ip_count);
 	CHECK(one->dump.listen_port == other->dump.listen_port);
-	CHECK(memcmp(one->uapi.private_key, other->uapi.private_key, KEY_LEN) == 0);
+	CHECK(memcmp(one->uapi.private_key, other->uapi.private_key, WGA_KEY_LEN) == 0);
 	CHECK(memcmp(one->dump.peers, other->dump.peers, one->dump.peer_count * sizeof(struct wga_peer)) == 0);
 	CHECK(memcmp(one->dump.allowed_ips, other->dump.allowed_ips,
 		     one->dump.allowed_ip_count * sizeof(struct wga_allowed_ip)) == 0);
