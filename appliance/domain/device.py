@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Literal
 
 from msgspec import Struct
 
-from appliance.domain.entities import Baseline, Reason
+from appliance.domain.entities import Reason
 
 if TYPE_CHECKING:
+    from appliance.domain.entities import Baseline
     from appliance.domain.quota import Quota
     from appliance.domain.tiers import Tier
 
@@ -65,18 +66,6 @@ class Device(Struct, frozen=True, gc=False):
     unfinished_rx: int = 0
     unfinished_tx: int = 0
     baseline: Baseline | None = None
-
-    def next_baseline(self, boot_id: str, ifindex: int) -> Baseline | None:
-        """Returns the counters from which its next session counts, whose peer is seen in this boot and interface.
-
-        They are less than those last counted, by what came before these: it is billed with the session's first bytes.
-        """
-        if not (self.unfinished_rx or self.unfinished_tx):
-            return self.baseline
-        known = self.baseline
-        if known is None or (known.boot_id, known.ifindex) != (boot_id, ifindex):
-            known = Baseline(boot_id, ifindex, 0, 0)
-        return Baseline(boot_id, ifindex, known.rx_bytes - self.unfinished_rx, known.tx_bytes - self.unfinished_tx)
 
     def stale(self, endpoint: str) -> tuple[Literal["endpoint"], ...]:
         """Returns what its file says that is no longer so. `endpoint`: what a file made now would say."""

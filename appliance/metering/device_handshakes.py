@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 from msgspec.structs import replace
 
 from appliance.domain import accounting
+from appliance.domain.accounting import Reading
+from appliance.domain.charges import Amount
 from appliance.domain.windows import MOST
 from appliance.metering import handshakes
 
@@ -19,20 +21,20 @@ if TYPE_CHECKING:
     from appliance.domain.believed_clock import BelievedClock
     from appliance.domain.clock import Moment
     from appliance.domain.device import Device
+    from appliance.domain.entities import Session
     from appliance.network.wireguard.tunnel import Dump, PeerState
     from appliance.store.live_devices import LiveDevices
 
 
 @dataclass(frozen=True, slots=True)
 class Handshake:
-    """Holds a handshake of a device without a session: its kernel's time, and in which interface and when it was found.
+    """Holds a handshake of a device without a session: its kernel's time, and when it was found.
 
     It lets the tunnel carry until `carries_until_ms`, and the session's time begins at `begins_ms` (CLOCK_BOOTTIME).
     Since `unmoved_until` the peer's counters may have moved.
     """
 
     seen_ns: int
-    ifindex: int
     found: Moment
     begins_ms: int
     carries_until_ms: int
@@ -75,10 +77,10 @@ class DeviceHandshakes:
                 continue
             known = self._found.get(key)
             if known is None or known.seen_ns != sample.last_handshake_ns:
-                self._found[key] = self._handshake(sample, dump, moved[key] or heartbeat, now, first=first)
+                self._found[key] = self._handshake(sample, moved[key] or heartbeat, now, first=first)
         return unfinished
 
-    def _handshake(self, sample: PeerState, dump: Dump, before: Moment, now: Moment, *, first: bool) -> Handshake:
+    def _handshake(self, sample: PeerState, before: Moment, now: Moment, *, first: bool) -> Handshake:
         """Returns a handshake, which counts from the look that finds it.
 
         What the first look finds was while this process was away, or was found by the one before, which has not stored
@@ -88,7 +90,6 @@ class DeviceHandshakes:
         was = place(sample.last_handshake_ns, before, now, self._clock.ahead_ms)
         return Handshake(
             seen_ns=sample.last_handshake_ns,
-            ifindex=dump.ifindex,
             found=now,
             begins_ms=was.until_ms if first else now.boot_ms,
             carries_until_ms=was.from_ms + self._reject_after_ms,
@@ -122,6 +123,13 @@ def moved_of(device: Device, dump: Dump, now: Moment) -> Counters:
     return accounting.read_counters(
         device.baseline, sample.rx_bytes, sample.tx_bytes, boot_id=now.boot_id, ifindex=dump.ifindex
     )
+
+
+def first_reading(session: Session, device: Device, now: Moment) -> Reading:
+    """Returns what handshakes have moved that came to nothing, for the session that has it."""
+    amount = Amount(0, device.unfinished_rx, device.unfinished_tx)
+    after = replace(session, bytes_in=amount.bytes_in, bytes_out=amount.bytes_out)
+    return Reading(amount, now.wall_ms, now.wall_ms, after, None)
 
 
 def unowned_bytes(device: Device, dump: Dump, now: Moment) -> int:

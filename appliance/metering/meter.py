@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from appliance.domain import accounting, carrying
 from appliance.domain.accounting import read_time
 from appliance.domain.errors import StoreUnavailable
-from appliance.metering.device_handshakes import DeviceHandshakes
+from appliance.metering.device_handshakes import DeviceHandshakes, first_reading
 from appliance.metering.handshakes import Handshakes
 from appliance.metering.readings import read_session
 from appliance.metering.spending import Count, Spending
@@ -317,6 +317,15 @@ class Meter:
         if accounting.is_relabelled(heartbeat, now):
             return self._spending.spend(readings)
         return self._spending.count(readings, lambda _: heartbeat)
+
+    def count_unfinished(self, begun: Iterable[tuple[Session, Device]], before: Mapping[str, Account]) -> Count:
+        """Counts, for new sessions of devices, what handshakes have moved that came to nothing.
+
+        `before`: the accounts as the caller's transaction has written them already.
+        """
+        now = self._clock.now()
+        readings = [first_reading(s, d, now) for s, d in begun if d.unfinished_rx or d.unfinished_tx]
+        return self._spending.spend(readings, before) if readings else Count([], {}, {})
 
     async def write(self, db: aiosqlite.Connection, count: Count) -> None:
         """Writes `count` in the caller's transaction; the caller must call `apply` once it is committed."""

@@ -154,7 +154,7 @@ class Batch:
                 if seen is not None:
                     await self._records.meter.write_observed(db, seen)
                 opened = await self._opens.write(db, admitted, seen)
-                arrived = await self._arrivals.write(db, arriving)
+                arrived = await self._arrivals.write(db, arriving, {} if seen is None else seen.count.accounts)
                 if closing:
                     await self._closes.write(db, closing)
         except StoreUnavailable as error:

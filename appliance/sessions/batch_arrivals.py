@@ -14,6 +14,7 @@ from appliance.domain import admission, clock_steps
 from appliance.domain.device import decide
 from appliance.domain.entities import Session, State
 from appliance.domain.errors import ApplianceError, NoActiveNodes
+from appliance.metering.spending import Count
 from appliance.sessions.batch_accounts import accounts_of
 from appliance.sessions.device_circumstances import without_session
 from appliance.sessions.end_notes import ids_of
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 
     from appliance.config.plans import Terms
     from appliance.domain.device import Device
-    from appliance.domain.entities import Account, Baseline, Reason
+    from appliance.domain.entities import Account, Reason
     from appliance.metering.device_handshakes import Handshake
     from appliance.sessions.metrics import Metrics
     from appliance.sessions.node import Node
@@ -53,13 +54,20 @@ class Arrival(Waiting[Session]):
 
 @dataclass(frozen=True, slots=True)
 class Arriving:
-    """Holds a session of a device that may begin, and is not stored yet. `baseline`: the counters it counts from."""
+    """Holds a session of a device that may begin, and is not stored yet."""
 
     request: Arrival
     device: Device
     account: Account
     session: Session
-    baseline: Baseline | None
+
+
+@dataclass(frozen=True, slots=True)
+class Arrived:
+    """Holds the sessions that a transaction has stored, and what was counted for them in it."""
+
+    arriving: Sequence[Arriving]
+    count: Count
 
 
 class BatchArrivals:
@@ -106,9 +114,7 @@ class BatchArrivals:
         )
         reason = decide(circumstances).reason
         opening[account.id] += reason is None
-        session = self._session(device, account, request.handshake, reason)
-        baseline = device.next_baseline(session.counted_boot_id, request.handshake.ifindex)
-        return Arriving(request, device, account, session, baseline)
+        return Arriving(request, device, account, self._session(device, account, request.handshake, reason))
 
     def _session(self, device: Device, account: Account, handshake: Handshake, reason: Reason | None) -> Session:
         """The session begins with its handshake. `reason`: why it is about to end; None: it is not."""
@@ -137,38 +143,43 @@ class BatchArrivals:
             carries_until_ms=handshake.carries_until_ms if reason is None else 0,
         )
 
-    async def write(self, db: aiosqlite.Connection, arriving: Sequence[Arriving]) -> list[Arriving]:
-        """Stores sessions in the caller's transaction and returns them; the caller must call `committed` with them.
+    async def write(
+        self, db: aiosqlite.Connection, arriving: Sequence[Arriving], before: Mapping[str, Account]
+    ) -> Arrived:
+        """Stores sessions in the caller's transaction; the caller must call `committed` with what it returns.
 
-        Leaves out those of devices and accounts that a command has changed meanwhile, and all if the node was drained:
-        how they begin is decided again once memory has the same.
+        `before`: the accounts as the transaction has written them already. Leaves out sessions of devices and accounts
+        that a command has changed meanwhile, and all if the node was drained: how they begin is decided again once
+        memory has the same.
         """
         if not arriving:
-            return []
+            return Arrived([], Count([], {}, {}))
         standing = await rows_of_devices.standing(db, [a.device.id for a in arriving])
         permits = await token_rows.permits(db, [(a.account.id, b"") for a in arriving])
         opened = [a for a, permit in zip(arriving, permits, strict=True) if self._stands(a, permit, standing)]
         sessions = [a.session for a in opened]
         await rows.insert(db, [(session, None) for session in sessions])
-        counted = [(a.session.address_offset, a.baseline) for a in opened if a.baseline is not None]
+        counted = [(a.session.address_offset, base) for a in opened if (base := a.device.baseline) is not None]
         await peers.put_baselines(db, counted)
         await rows_of_devices.forget_unfinished(db, [a.device.id for a in opened])
         for session in sessions:
             await invoices.begin(db, [session], session.created_at)
-        return opened
+        count = self._records.meter.count_unfinished([(a.session, a.device) for a in opened], before)
+        await self._records.meter.write(db, count)
+        return Arrived(opened, count)
 
     def _stands(self, a: Arriving, permit: token_rows.Permit, standing: Mapping[str, tuple[bytes, bool]]) -> bool:
         if standing.get(a.device.id) != (a.device.public_key, a.device.paused):
             return False
         return (permit.usable, permit.drained) == (not a.account.disabled, self._node.drained)
 
-    def committed(self, opened: Iterable[Arriving]) -> None:
+    def committed(self, begun: Arrived) -> None:
         """Takes the stored sessions into memory, and answers their requests."""
         records = self._records
-        for a in opened:
+        for a in begun.arriving:
             records.live.put(a.session, a.account)
-            if a.baseline is not None:
-                records.live.put_baseline(a.session.public_key, a.baseline)
+            if a.device.baseline is not None:
+                records.live.put_baseline(a.session.public_key, a.device.baseline)
             records.devices.put(replace(records.devices[a.session.public_key], unfinished_rx=0, unfinished_tx=0))
             records.meter.note_moved(a.session.public_key, a.request.handshake.unmoved_until)
             self._schedule.opened(a.session)
@@ -179,6 +190,7 @@ class BatchArrivals:
             about_ = about(**ids_of(a.session), tier=a.session.tier, device=a.session.device_id)
             log.info("session of a device opened", extra=about_)
             a.request.succeed(a.session)
+        records.meter.apply(begun.count)
 
     def fail(self, arriving: Iterable[Arriving], error: Exception) -> None:
         """Answers the requests whose sessions were not opened."""

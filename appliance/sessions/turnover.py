@@ -60,7 +60,7 @@ class Turnover:
             if device is None or self._records.live.get(session.public_key) is not None:
                 continue
             if session.carries_until_ms > now.boot_ms:
-                handshake = Handshake(device.handshake_seen_ns, 0, now, now.boot_ms, session.carries_until_ms, now)
+                handshake = Handshake(device.handshake_seen_ns, now, now.boot_ms, session.carries_until_ms, now)
                 self._arrivals.begin(device, handshake)
 
     async def put_back(self, public_keys: Iterable[bytes]) -> None:

@@ -33,9 +33,10 @@ async def test_a_session_begins_at_a_handshake_and_another_at_the_next(exit_: Ex
     phone.sends(5)
     await exit_.tick(after=3600)
     await phone.shakes()
+    phone.sends(1)
     await exit_.tick(after=10)
-    assert phone.sessions()[1:] == [("live", None, 5, 0, 10_000)]
-    assert exit_.tunnel.peers[phone.key].rx_bytes == 1449
+    assert phone.sessions()[1:] == [("live", None, 6, 0, 10_000)]
+    assert exit_.tunnel.peers[phone.key].rx_bytes == 1450
 
 
 @on_exit(IDLE, reject_after_ms=180_000)

@@ -82,10 +82,7 @@ async def put(db: aiosqlite.Connection, opened: Iterable[Session]) -> None:
 
 
 async def put_baselines(db: aiosqlite.Connection, baselines: Iterable[tuple[int, Baseline]]) -> None:
-    """Gives new sessions the counters, by their addresses, from which they count.
-
-    They may be below zero: by what came before the counters, and is billed with the first reading.
-    """
+    """Gives new sessions the counters, by their addresses, from which they count."""
     await db.executemany(
         """
         UPDATE peers SET ifindex = ?2, rx_bytes = ?3, tx_bytes = ?4, baseline_boot_id = nullif(?5, counted_boot_id)
