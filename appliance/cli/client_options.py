@@ -20,6 +20,7 @@ from appliance.domain.errors import HostError, InvalidRequest
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from appliance.client.api.devices import DevicesClient
     from appliance.client.api.dialer import Dialer, Url
     from appliance.client.api.http import Api
     from appliance.client.api.sessions import SessionsClient
@@ -57,6 +58,11 @@ class ClientContext:
         from appliance.client.api.sessions import SessionsClient
 
         return SessionsClient(self.api, self.token, pause, remark)
+
+    def devices(self) -> DevicesClient:
+        from appliance.client.api.devices import DevicesClient
+
+        return DevicesClient(self.api, self.token, time.sleep, output.remark)
 
     def fetch(self, method: str, path: str, optional: Mapping[str, type] = NO_MORE) -> Mapping[str, Any]:
         """Returns a 200 answer with a `tier`; retries while the exit is busy or unavailable.

@@ -15,11 +15,10 @@ from appliance.config.value_types import REGION
 from appliance.domain.errors import HostError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from appliance.cli.client_options import ClientContext
     from appliance.client.api.responses import OpenedSession
-    from appliance.client.api.sessions import SessionsClient
     from appliance.client.connection import ConnectionOutcome
 
 STDOUT = "-"
@@ -40,7 +39,7 @@ def output_config(
 
     path = None if file in (None, STDOUT) else Path(str(file))
     if path is not None:
-        _check_path(path)
+        check_path(path)
     if not file and not as_json:
         qr.check(sys.stdout.encoding)
     sessions = exit_.sessions()
@@ -54,13 +53,13 @@ def output_config(
         return ConnectionOutcome(error.exit_status, str(error), cause=error)
     # A phone's own resolver is in its network, which it cannot reach through the tunnel.
     default = () if file else (PUBLIC_RESOLVER,)
-    with _closing_on_failure(sessions, opened.id):
+    with undone_on_failure(lambda: sessions.close(opened.id)):
         config = render(session_config(opened.wg_config, options.ipv6, options.resolvers, default), key)
         if path is not None:
-            _write_config(exit_, config, path)
-        _show_config(opened, config, file, path, as_json)
+            write_config(exit_, config, path)
+        show_config(_facts(opened), config, as_qr=not file, path=path, as_json=as_json)
     if path is not None:
-        output.remark(f"written: {path}{_region_meant(region, path)}")
+        output.remark(f"written: {path}{region_meant(region, path, f'{path} --config-only')}")
     output.remark(
         f"session {opened.id} is open; it ends some minutes after its last use, or by: connect --end {opened.id}"
     )
@@ -68,17 +67,17 @@ def output_config(
 
 
 @contextmanager
-def _closing_on_failure(sessions: SessionsClient, session_id: str) -> Iterator[None]:
-    """Closes the session if its config cannot be handed over."""
+def undone_on_failure(undo: Callable[[], object]) -> Iterator[None]:
+    """Takes back what was opened or made if its config cannot be handed over."""
     try:
         yield
-    except (HostError, OSError):
+    except (HostError, OSError, KeyboardInterrupt):
         with suppress(HostError):  # what failed is what the user needs to know
-            sessions.close(session_id)
+            undo()
         raise
 
 
-def _write_config(exit_: ClientContext, config: str, path: Path) -> None:
+def write_config(exit_: ClientContext, config: str, path: Path) -> None:
     """Writes the config as the user who called sudo."""
     from appliance.client.credentials import write_private
 
@@ -86,29 +85,32 @@ def _write_config(exit_: ClientContext, config: str, path: Path) -> None:
         write_private(path, config, replace=False)
 
 
-def _show_config(opened: OpenedSession, config: str, file: str | None, path: Path | None, as_json: bool) -> None:
-    """Shows the session as JSON, or the config: as a QR code without `file`, as text without `path`."""
+def show_config(facts: Mapping[str, str], config: str, *, as_qr: bool, path: Path | None, as_json: bool) -> None:
+    """Shows `facts` as JSON, or the config: as a QR code, or as text where it is in no file."""
     from appliance.client.ui import qr
 
     if as_json:
-        shown = {"wg_config": config} if path is None else {"file": str(path)}
-        output.write_json({"id": opened.id, "public_ip": opened.public_ip, "expires_at": opened.expires_at, **shown})
-    elif not file:
+        output.write_json({**facts, **({"wg_config": config} if path is None else {"file": str(path)})})
+    elif as_qr:
         output.write_as_it_is(qr.draw(config, colour=sys.stdout.isatty() and not os.environ.get("NO_COLOR")))
     elif path is None:
         output.write(config.rstrip("\n"))
 
 
-def _region_meant(region: str | None, path: Path) -> str:
-    """Returns a hint if FILE looks like a region: what follows --config-only is always a FILE."""
+def _facts(opened: OpenedSession) -> Mapping[str, str]:
+    return {"id": opened.id, "public_ip": opened.public_ip, "expires_at": opened.expires_at}
+
+
+def region_meant(region: str | None, path: Path, instead: str) -> str:
+    """Returns a hint if FILE looks like a region, whose place is elsewhere. `instead`: how to say that."""
     try:
         REGION.parse(str(path))
     except ValueError:
         return ""
-    return "" if region else f"; if that is the region, it comes before: connect {path} --config-only"
+    return "" if region else f"; if that is the region, it comes before: connect {instead}"
 
 
-def _check_path(path: Path) -> None:
+def check_path(path: Path) -> None:
     """Checks FILE before a session is opened. Raises HostError if it exists, or its directory does not."""
     if os.path.lexists(path):
         raise HostError(f"{path} is there already; name another, or remove it")

@@ -11,7 +11,7 @@ from appliance.client.humanize import long_span, shortened, size
 from appliance.domain.errors import HostError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from appliance.client.api.http import Answer, Fields
 
@@ -39,6 +39,12 @@ OPENED_FORMS = {
     "tier": re.compile(r"[a-z0-9-]{1,32}"),
     "expires_at": re.compile(r"[0-9TZ:.+-]{10,40}"),
 }
+DEVICE: Fields = dict.fromkeys(("id", "public_ip", "wg_config", "tier", "created_at"), str)
+DEVICE_FORMS = {
+    "id": re.compile(r"dev_[A-Za-z0-9_-]{1,64}"),
+    **{name: OPENED_FORMS[name] for name in ("public_ip", "tier")},
+    "created_at": OPENED_FORMS["expires_at"],
+}
 QUOTA: Fields = {
     **dict.fromkeys(("bytes_used", "bytes_limit", "session_seconds", "session_limit"), int),
     **dict.fromkeys(("tier", "bytes_window_resets_at", "seconds_window_resets_at", "hint"), str),
@@ -52,6 +58,23 @@ class UnusableSession(HostError):
     def __init__(self, message: str, session_id: str) -> None:
         super().__init__(message)
         self.session_id = session_id
+
+
+class UnusableDevice(HostError):
+    """Says the same of a device; `device_id`: to remove it by."""
+
+    def __init__(self, message: str, device_id: str) -> None:
+        super().__init__(message)
+        self.device_id = device_id
+
+
+@dataclass(frozen=True, slots=True)
+class AddedDevice:
+    id: str
+    public_ip: str
+    wg_config: str
+    tier: str
+    created_at: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,9 +136,23 @@ def on_opening(answer: Answer, failures: int) -> OpenedSession | Again | Refusal
     Raises HostError if the answer lacks a required member; UnusableSession if it names the session all the same.
     """
     if answer.status == 201:
-        return _opened(answer)
+        body = _checked(answer, OPENED, OPENED_FORMS, UnusableSession)
+        return OpenedSession(**{name: body[name] for name in OPENED})
     if answer.status == 402:
         return Refusal(shortened(quota_breakdown(answer.require(402, QUOTA))), QUOTA_EXCEEDED)
+    return _not_now(answer, failures) or Refusal(_refused(answer, _ADVICE), FAILED)
+
+
+def on_adding(answer: Answer, failures: int) -> AddedDevice | Again | Refusal:
+    """Interprets the answer to POST /v1/devices, as `on_opening` does; raises UnusableDevice in the same way."""
+    if answer.status == 201:
+        body = _checked(answer, DEVICE, DEVICE_FORMS, UnusableDevice)
+        return AddedDevice(**{name: body[name] for name in DEVICE})
+    return _not_now(answer, failures) or Refusal(_refused(answer, _DEVICE_ADVICE), FAILED)
+
+
+def _not_now(answer: Answer, failures: int) -> Again | Refusal | None:
+    """Interprets an answer that says where there is an exit, or that another try may help."""
     available = answer.body.get("available")
     if answer.status == 503 and isinstance(available, list):
         others = shortened(", ".join(map(str, available)))
@@ -123,21 +160,28 @@ def on_opening(answer: Answer, failures: int) -> OpenedSession | Again | Refusal
         return Refusal(f"{answer.error}{advice}", FAILED)
     if is_passing(answer):
         return Again(wait(answer, failures), answer.error, later=answer.later)
-    return Refusal(f"the API answers {answer.status}: {answer.error}{_ADVICE.get(answer.status, '')}", FAILED)
+    return None
 
 
-def _opened(answer: Answer) -> OpenedSession:
+def _refused(answer: Answer, advice: Mapping[int, str]) -> str:
+    return f"the API answers {answer.status}: {answer.error}{advice.get(answer.status, '')}"
+
+
+def _checked(
+    answer: Answer, members: Fields, forms: Mapping[str, re.Pattern[str]], unusable: Callable[[str, str], HostError]
+) -> Mapping[str, Any]:
+    """Returns a 201's body. Raises HostError if it cannot be used; `unusable` if it names what was made."""
     try:
-        body = answer.require(201, OPENED)
-        invalid = [f"an invalid {name}" for name, form in OPENED_FORMS.items() if not form.fullmatch(body[name])]
+        body = answer.require(201, members)
+        invalid = [f"an invalid {name}" for name, form in forms.items() if not form.fullmatch(body[name])]
         if invalid:
             raise HostError(f"the API's answer has {', '.join(invalid)}; is it this appliance that answers?")
     except HostError as error:
         named = answer.body.get("id")
-        if isinstance(named, str) and OPENED_FORMS["id"].fullmatch(named):
-            raise UnusableSession(str(error), named) from error
+        if isinstance(named, str) and forms["id"].fullmatch(named):
+            raise unusable(str(error), named) from error
         raise
-    return OpenedSession(**{name: body[name] for name in OPENED})
+    return body
 
 
 def on_status(answer: Answer, failures: int) -> Live | Over | Again:
@@ -185,4 +229,10 @@ _ADVICE = {
     401: "; see --token, WG_APPLIANCE_TOKEN and ~/.config/wg-appliance/token",
     403: "; one has to end first, which an abandoned one does by itself after some minutes",
     404: "; is the URL right?",
+}
+_DEVICE_ADVICE = {
+    401: _ADVICE[401],
+    403: "; one has to be removed first, by its id over the API, or by the operator",
+    404: "; is the URL right, and the exit new enough to have devices?",
+    409: "; give it another name",
 }
