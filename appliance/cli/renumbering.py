@@ -45,9 +45,10 @@ def renumber(config_file: Path | None, *, yes: bool, as_json: bool) -> None:
 
 
 def _question(plan: Renumbering) -> str:
-    files = len(plan.outdated)
-    lost = f"{files} of their files will be" if files else "None of their files will be"
-    return f"{' and '.join(plan.changes)}: take {_devices(len(plan.moved))} along? {lost} good no more."
+    files, devices = len(plan.outdated), len(plan.moved)
+    whose = "Their files" if files == devices else f"{files} of their files"
+    lost = f"{whose} will be good no more." if files else "Their files stay good."
+    return f"{' and '.join(plan.changes)}: take {_devices(devices)} along? {lost}"
 
 
 def _remarks(plan: Renumbering, interface: str) -> Iterator[str]:

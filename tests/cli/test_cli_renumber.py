@@ -16,6 +16,7 @@ from appliance.sessions import identity, renumbering
 from appliance.store.database import Store
 from appliance.store.queries import devices as rows
 from tests.support.cli.command_line import NOW
+from tests.support.cli.on_terminal import on_terminal
 
 if TYPE_CHECKING:
     import aiosqlite
@@ -225,4 +226,17 @@ def test_a_device_from_before_the_first_start(wga: CommandLine) -> None:
     wga.do("device", "add", "alice/tablet")
     becomes(wga, 'subnet = "10.9.0.0/28"\n')
     with pytest.raises(ConfigError, match="while there are 4 devices"):
+        starts(wga)
+
+
+def test_on_a_terminal(wga: CommandLine) -> None:
+    """What is to change, and how many files it costs, is asked first."""
+    becomes(wga, 'subnet = "10.9.0.0/28"\n')
+    shown = on_terminal(wga, "node", "renumber", said="n", columns=200)
+    assert (
+        "wireguard.subnet (was 10.101.0.0/28, now 10.9.0.0/28): take 3 devices along? "
+        "Their files will be good no more. [y/N]"
+    ) in shown
+    assert wga.json("device", "show", "alice/phone")["endpoint"] == "192.0.2.1:51820"
+    with pytest.raises(ConfigError):
         starts(wga)

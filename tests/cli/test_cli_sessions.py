@@ -3,15 +3,7 @@
 from __future__ import annotations
 
 import base64
-import fcntl
-import os
-import pty
 import re
-import struct
-import subprocess
-import sys
-import termios
-from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import pytest
@@ -23,7 +15,8 @@ from appliance.domain.entities import Baseline, Reason, State
 from appliance.store.queries import node as node_row
 from appliance.store.queries import peers
 from appliance.store.queries import sessions as rows
-from tests.support.cli.command_line import NOW, PROJECT
+from tests.support.cli.command_line import NOW
+from tests.support.cli.on_terminal import on_terminal
 
 if TYPE_CHECKING:
     import aiosqlite
@@ -287,22 +280,3 @@ def test_on_a_terminal(alice: CommandLine) -> None:
     assert {a["name"] for a in alice.json("account", "list")["accounts"]} == {"alice"}
     assert "[y/N]" in on_terminal(alice, "node", "drain", "--now", said="n")
     assert alice.json("node", "status")["drained"] is False
-
-
-def on_terminal(wga: CommandLine, *arguments: str, columns: int = 80, said: str = "") -> str:
-    """What a command shows on a terminal of this width, where this is typed."""
-    master, slave = pty.openpty()
-    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
-    command = [sys.executable, "-m", "appliance", "--config", str(wga.config), *arguments]
-    environ = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES")}
-    process = subprocess.Popen(command, stdin=slave, stdout=slave, stderr=slave, cwd=PROJECT, env=environ)
-    os.close(slave)
-    if said:
-        os.write(master, f"{said}\n".encode())
-    shown = b""
-    with suppress(OSError):  # EIO: the other end is closed
-        while more := os.read(master, 4096):
-            shown += more
-    process.wait(timeout=60)
-    os.close(master)
-    return shown.decode().replace("\r\n", "\n")
