@@ -63,7 +63,7 @@ def add(
 
     async def work(a: Admin) -> tuple[Added, str, Admin, HostError | None]:
         exit_ = device_file.exit_of(a)
-        endpoint, pair = device_file.endpoint(a, exit_), device_file.key_pair(wanted, exit_)
+        endpoint, pair = device_file.endpoint(a), device_file.key_pair(wanted, exit_)
 
         async def change(db: aiosqlite.Connection) -> Added:
             await device_changes.require_same_exit(db, a, exit_.public_key)
@@ -231,7 +231,7 @@ def rotate(
 
     async def work(a: Admin) -> tuple[Device, str, Admin, HostError | None]:
         exit_ = device_file.exit_of(a)
-        endpoint, pair = device_file.endpoint(a, exit_), device_file.key_pair(wanted, exit_)
+        endpoint, pair = device_file.endpoint(a), device_file.key_pair(wanted, exit_)
 
         async def change(db: aiosqlite.Connection) -> Device:
             await device_changes.require_same_exit(db, a, exit_.public_key)

@@ -16,7 +16,7 @@ from appliance.client.ui import qr
 from appliance.config.value_types import RESOLVERS
 from appliance.domain.errors import HostError
 from appliance.network import standing_note
-from appliance.network.exit_node import build_exit
+from appliance.network.exit_node import build_exit, client_settings
 from appliance.network.wireguard import keys
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ class Wanted:
             raise click.UsageError(f"--dns: must be {RESOLVERS.allowed}") from error
         if as_qr:
             qr.check(sys.stdout.encoding, "--file")
-        _rehearse(as_qr=as_qr)
+        rehearse(as_qr=as_qr)
         return cls(as_qr, path, key, resolvers or None, as_json)
 
 
@@ -79,7 +79,7 @@ class KeyPair:
     private: bytes | None
 
 
-def _rehearse(*, as_qr: bool) -> None:
+def rehearse(*, as_qr: bool = False) -> None:
     """Imports what is needed once the command is the store's owner, who may not read the program's folder."""
     keys.generate_key_pair()
     if as_qr:
@@ -101,7 +101,7 @@ def exit_of(a: Admin) -> Exit:
     return build_exit(a.settings.wireguard, a.state.read_key())
 
 
-def endpoint(a: Admin, exit_: Exit) -> Endpoint:
+def endpoint(a: Admin) -> Endpoint:
     """Returns what clients dial: as configured, else the address that the server noted last.
 
     Raises HostError if it is not known.
@@ -113,13 +113,13 @@ def endpoint(a: Admin, exit_: Exit) -> Endpoint:
             "node.public_ip"
         )
     public_ip = configured or (None if noted is None else noted.address)
-    return exit_.client_settings.endpoint_of(str(public_ip))
+    return client_settings(a.settings.wireguard).endpoint_of(str(public_ip))
 
 
 def known_endpoint(a: Admin) -> str | None:
     """Returns what a file made now says; None if that is not known."""
     try:
-        return str(endpoint(a, exit_of(a)))
+        return str(endpoint(a))
     except HostError:
         return None
 
@@ -128,7 +128,7 @@ def text_of(a: Admin, exit_: Exit, made: Device, private_key: bytes | None, want
     """Returns the file. One for an app always has a DNS line: an app has no resolver that the tunnel reaches."""
     tunnel = a.settings.wireguard
     app_dns = (tunnel.dns or tunnel.app_dns) if wanted.as_qr else None
-    return exit_.device_config(made, private_key, endpoint(a, exit_), dns=wanted.dns or app_dns)
+    return exit_.device_config(made, private_key, endpoint(a), dns=wanted.dns or app_dns)
 
 
 @contextmanager

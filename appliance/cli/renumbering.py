@@ -26,6 +26,7 @@ WORDS = {"address": "IPv4 address", "address6": "IPv6 address", "server_key": "t
 
 def renumber(config_file: Path | None, *, yes: bool, as_json: bool) -> None:
     """Renumbers and lists. Raises HostError while the server runs; ConfigError as `sessions.renumbering` does."""
+    device_file.rehearse()
     with admin.opened(config_file) as (a, runner):
         if a.state.is_served():
             raise HostError(RUNS)

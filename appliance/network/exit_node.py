@@ -149,8 +149,13 @@ def build_exit(wireguard: WireGuardSettings, private_key: bytes) -> Exit:
         mtu=wireguard.mtu,
         subnet=wireguard.subnet,
         subnet6=wireguard.subnet6,
-        client_settings=ClientSettings(wireguard.endpoint_port, wireguard.dns, wireguard.keepalive, wireguard.endpoint),
+        client_settings=client_settings(wireguard),
     )
+
+
+def client_settings(wireguard: WireGuardSettings) -> ClientSettings:
+    """Returns what clients' files take from the configuration."""
+    return ClientSettings(wireguard.endpoint_port, wireguard.dns, wireguard.keepalive, wireguard.endpoint)
 
 
 class HeldAddresses(Collection["Address"]):
