@@ -79,6 +79,7 @@ def share(
     devices = LiveDevices()
     meter = Meter(store, prompt, live, devices, terms, clock, reject_after_ms)
     records = Records(store=store, live=live, devices=devices, meter=meter, clock=clock, ended=Ended())
+    addresses.quarantine.leave(devices.addresses())
     return Shared(
         records=records,
         peers=PeerAccess(tunnel=prompt, exit_lock=asyncio.Lock(), apply_timeout=timeout),

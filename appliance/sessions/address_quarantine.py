@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Collection
+    from collections.abc import Awaitable, Callable, Collection, Container
     from ipaddress import IPv4Address, IPv6Address
 
     from appliance.network.address_pool import AddressPool
@@ -36,11 +36,16 @@ class AddressQuarantine:
         self._exit = exit_
         self._forget_flows = forget_flows
         self._offsets: set[int] = set()
+        self._others: Container[int] = ()
         self._releasing: asyncio.Future[None] | None = None
 
     def add(self, offset: int) -> None:
         """Puts an address of an ended session into quarantine."""
         self._offsets.add(offset)
+
+    def leave(self, others: Container[int]) -> None:
+        """Has these stay taken in the pool: an admin command may give a device the address of a session that has ended."""
+        self._others = others
 
     def begin_release(self) -> None:
         """Begins to delete the addresses' flows, after which they are free; nothing waits for that.
@@ -65,7 +70,8 @@ class AddressQuarantine:
             await self._forget_flows([a for offset in offsets for a in self._exit.addresses(offset, ipv6=True)])
             self._offsets -= offsets
             for offset in offsets:
-                self._pool.release(offset)
+                if offset not in self._others:
+                    self._pool.release(offset)
 
 
 def _report(releasing: asyncio.Future[None]) -> None:

@@ -20,6 +20,7 @@ class LiveDevices:
     def __init__(self) -> None:
         self._by_key: dict[bytes, Device] = {}
         self._keys: dict[str, bytes] = {}  # by id
+        self._addresses: set[int] = set()
         self._of_account: dict[str, dict[bytes, None]] = {}
         self._held: set[bytes] = set()
         self._opening: set[bytes] = set()
@@ -49,6 +50,10 @@ class LiveDevices:
     def of_account(self, account_id: str) -> list[Device]:
         """Returns the account's devices."""
         return [self._by_key[key] for key in self._of_account.get(account_id, ())]
+
+    def addresses(self) -> Set[int]:
+        """Returns the offsets of the devices' addresses, now and whenever it is looked at."""
+        return self._addresses
 
     def accounts(self) -> Set[str]:
         """Returns the ids of the accounts with devices."""
@@ -115,6 +120,8 @@ class LiveDevices:
             self._gone |= {key: before[key] for key in before.keys() - self._by_key.keys()}
         self._loaded = True
         self._keys = {device.id: device.public_key for device in self}
+        self._addresses.clear()
+        self._addresses.update(device.address_offset for device in self)
         self._of_account = {}
         for device in self:
             self._of_account.setdefault(device.account_id, {})[device.public_key] = None
@@ -124,5 +131,6 @@ class LiveDevices:
         """Adds a device, or replaces the one with its key."""
         self._by_key[device.public_key] = device
         self._keys[device.id] = device.public_key
+        self._addresses.add(device.address_offset)
         self._of_account.setdefault(device.account_id, {})[device.public_key] = None
         self._touched.add(device.public_key)
