@@ -192,7 +192,9 @@ class Ticker:
                 self._whole_at_ms = seen.now.boot_ms
         fault = await self._repair(changes, seen_until)
         all_ended = await self._turnover.finish_due(ending)
-        if whole and requested is not None and all_ended:
+        # A command is not told that a peer is gone while it is there.
+        removed = not (isinstance(fault, TunnelError) and changes.peers.removed)
+        if whole and requested is not None and all_ended and removed:
             await self._acknowledge(requested)
         if fault is not None:
             raise fault

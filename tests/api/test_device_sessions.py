@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from appliance.domain.errors import TunnelError
 from appliance.domain.tiers import Tier
 from appliance.network.wireguard.keys import encode
 from tests.support.api.a_device import a_device
@@ -189,3 +190,32 @@ async def test_peers_that_come_and_go_are_no_repairs(exit_: ExitUnderTest) -> No
     for kind in ("peer_restored", "peer_removed"):
         assert sampled("wg_appliance_repairs_total", {"kind": kind}) == 0
     assert sampled("wg_appliance_contended", {"kind": "peer"}) in (0, None)
+
+
+@on_exit()
+async def test_a_command_is_not_told_that_a_peer_is_gone_which_is_there(exit_: ExitUnderTest) -> None:
+    """A device is paused that has no session, and the tunnel refuses to remove its peer."""
+    phone = await a_device(exit_, await exit_.account())
+    await exit_.admin("UPDATE devices SET paused = 1")
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(exit_.tunnel, "apply", _refuse)
+        await exit_.tick()
+    assert phone.has_peer
+    assert exit_.rows("SELECT requested > applied FROM node") == [(1,)]
+    await exit_.tick()
+    assert not phone.has_peer
+    assert exit_.rows("SELECT requested > applied FROM node") == [(0,)]
+
+
+@on_exit()
+async def test_the_handshake_that_opened_a_session_is_known_after_a_restart(exit_: ExitUnderTest) -> None:
+    ada = await exit_.client()
+    phone = await a_device(exit_, ada.account)
+    await phone.shakes()
+    await exit_.restart()
+    (session_id,) = exit_.rows("SELECT id FROM sessions")[0]
+    assert "last_handshake_at" in await ada.status(session_id)
+
+
+async def _refuse(_: object) -> None:
+    raise TunnelError("refused")

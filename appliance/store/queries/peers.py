@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 # A replacement keeps the peer of the session that it replaces: the row is there only then, and keeps its baseline.
 _PUT = """
 INSERT INTO peers (address_offset, bytes_in, bytes_out, handshake_seen_ns, counted_ms, counted_until_ms,
-    counted_boot_id, quiet_since_ms, quiet_boot_id, carries_until_ms)
-VALUES (?1, 0, 0, ?2, 0, ?3, ?4, ?5, nullif(?6, ?4), ?7)
-ON CONFLICT DO UPDATE SET bytes_in = 0, bytes_out = 0, last_handshake_at = NULL,
+    counted_boot_id, quiet_since_ms, quiet_boot_id, carries_until_ms, last_handshake_at)
+VALUES (?1, 0, 0, ?2, 0, ?3, ?4, ?5, nullif(?6, ?4), ?7, ?8)
+ON CONFLICT DO UPDATE SET bytes_in = 0, bytes_out = 0, last_handshake_at = excluded.last_handshake_at,
     handshake_seen_ns = excluded.handshake_seen_ns, counted_ms = 0, counted_until_ms = excluded.counted_until_ms,
     quiet_since_ms = excluded.quiet_since_ms, quiet_boot_id = excluded.quiet_boot_id,
     carries_until_ms = excluded.carries_until_ms,
@@ -74,7 +74,7 @@ async def put(db: aiosqlite.Connection, opened: Iterable[Session]) -> None:
         [
             (
                 *(s.address_offset, s.handshake_seen_ns, s.counted_until_ms, s.counted_boot_id),
-                *(s.quiet_since_ms, s.quiet_boot_id, s.carries_until_ms),
+                *(s.quiet_since_ms, s.quiet_boot_id, s.carries_until_ms, s.last_handshake_at),
             )
             for s in opened
         ],
