@@ -17,7 +17,7 @@ from appliance.domain.errors import DumpInterrupted
 from appliance.network.wireguard import keys
 from appliance.network.wireguard.tunnel import DeviceChange, Peer, PutPeer
 from tests.support.faults.churner import Churner
-from tests.support.faults.invariants import require
+from tests.support.faults.violations import require
 from tests.support.faults.talker import Talker, tunnel_named
 from tests.support.netns import new_namespace
 from tests.support.real_backend import NO_ROOT, backend_here

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from tests.support.faults.invariants import require
+from tests.support.faults.violations import require
 from tests.support.faults.real_exit import REGION
 from tests.support.faults.serving import serving
 from tests.support.real_backend import NO_ROOT, backend_here

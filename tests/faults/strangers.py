@@ -18,7 +18,7 @@ import click
 from appliance.network.wireguard import keys
 from appliance.network.wireguard.tunnel import Peer
 from tests.support.faults.churner import Churner
-from tests.support.faults.invariants import require
+from tests.support.faults.violations import require
 from tests.support.faults.real_exit import REGION
 from tests.support.faults.serving import serving
 from tests.support.faults.talker import Talker

@@ -75,6 +75,13 @@ class Carried:
         for key, shakes in self._true.items():
             self._true[key] = [replace(shake, until_ms=min(shake.until_ms, now)) for shake in shakes]
 
+    def has_shaken(self, key: bytes, seen_ns: int) -> bool:
+        return any(shake.seen_ns == seen_ns for shake in self._true[key])
+
+    def known_until(self, key: bytes, seen_ns: int) -> int | None:
+        """Until when it is known that this handshake lets the tunnel carry; None: nothing is known of it."""
+        return next((shake.until_ms for shake in self._known[key] if shake.seen_ns == seen_ns), None)
+
     def most(self, key: bytes, from_ms: int, until_ms: int) -> int:
         """How much of a time the tunnel could carry."""
         return _union(self._true[key], from_ms, until_ms)

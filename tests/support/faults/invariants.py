@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -20,28 +19,22 @@ from appliance.store.queries import invoices
 from appliance.store.queries import node as node_row
 from appliance.store.queries import peers as peer_rows
 from appliance.store.queries import sessions as rows
+from tests.support.faults.device_invariants import DeviceInvariants
 from tests.support.faults.kernel import where
 from tests.support.faults.ledger import Pair
+from tests.support.faults.violations import require
 from tests.support.faults.world import IDLE_MS, VARIANTS
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from appliance.domain.clock import Moment
     from appliance.domain.entities import Account
     from tests.support.faults.world import World
 
-RELEASED_WITHIN = 100  # turns of the event loop
 SHORTEST_WINDOW_MS = 1000 * min(
     length for v in VARIANTS for t in v.tiers.values() for length in (t.bytes_window, t.seconds_window)
 )
-
-
-class Violated(Exception):
-    """An invariant does not hold."""
-
-
-def require(holds: bool, invariant: str, *facts: object) -> None:
-    if not holds:
-        raise Violated(f"{invariant}: {', '.join(map(str, facts))}")
 
 
 @dataclass
@@ -53,10 +46,18 @@ class Past:
     ran_before: int
     ran_after: int
     true_before: Pair
+    refused: bool  # of a device that may not connect: it ends at once
     ended_at: int | None = None
     ended_not_before: int = 0
     ended_away: bool = False  # its peer was away when the step began
     true_at_end: Pair = Pair()  # noqa: RUF009 (immutable)
+
+
+def _billed(sessions: Iterable[Session]) -> Pair:
+    total = Pair()
+    for s in sessions:
+        total = total.plus(Pair(s.bytes_in, s.bytes_out))
+    return total
 
 
 def _end(s: Session) -> tuple[object, ...]:
@@ -66,6 +67,7 @@ def _end(s: Session) -> tuple[object, ...]:
 class Invariants:
     def __init__(self, world: World) -> None:
         self._world = world
+        self._devices = DeviceInvariants(world)
         self._past: dict[str, Past] = {}
         self._ran_before = 0
         self._true_before: dict[bytes, Pair] = {}
@@ -87,7 +89,8 @@ class Invariants:
         peers = {row[0] for row in db._inner.execute("SELECT address_offset FROM peers").fetchall()}
         held = {s.address_offset for s in found if s.state in (State.LIVE, State.CLOSING)}
         require(peers == held, "each live session has a peer's row, and no other", peers, held)
-        accounts = await account_rows.everyone(db)
+        accounts = [account_rows.from_row(row) for row in db._inner.execute(account_rows._ALL).fetchall()]
+        await self._devices.check(db, found, self._keys_to_undo())
         await self._shown(db, accounts)
         self._windows(accounts)
         unfinished = [s for s in found if s.state is not State.TERMINATED]
@@ -100,21 +103,22 @@ class Invariants:
         self._true_before = dict(world.ledger.true)
         self._peers_before = set(world.kernel.interface.peers)
 
-    async def final(self) -> None:
-        """After a clean start and two whole ticks: the store, the tunnel and the memory are equal."""
+    async def settled(self) -> None:
+        """After whole ticks without a fault: the store, the tunnel and the memory are equal."""
         world = self._world
         assert world.parts is not None
         require(world.parts.node.health.fault is None, "ready at the end", world.parts.node.health.fault)
-        found = await rows.unfinished(world.admin_connection)  # type: ignore[arg-type]
+        db: Any = world.admin_connection
+        found = await rows.unfinished(db)
         require(all(s.state is State.LIVE for s in found), "only live rows at the end", [s.state for s in found])
-        require({s.public_key for s in found} == world.kernel.peers.keys(), "live rows are peers", found)
         kept = [p for p in world.kernel.peers.values() if p.keepalive_s and p.last_handshake_ns]
         require(not kept, "no keepalive stays after a handshake", kept)
-        for _ in range(RELEASED_WITHIN):  # addresses are freed in the background
-            if world.parts.pool.in_use == len(found):
-                break
-            await asyncio.sleep(0)
-        require(world.parts.pool.in_use == len(found), "addresses taken", world.parts.pool.in_use, len(found))
+        accounts = [account_rows.from_row(row) for row in db._inner.execute(account_rows._ALL).fetchall()]
+        await self._devices.settled(db, found, {account.id: account for account in accounts})
+
+    def _keys_to_undo(self) -> set[bytes]:
+        parts = self._world.parts
+        return set() if parts is None else set(parts.ticker._turnover._ending._undo._failed)
 
     # One by one --------------------------------------------------------------------------------------
 
@@ -127,7 +131,11 @@ class Invariants:
             past = self._past.get(s.id)
             if past is None:
                 before = self._true_before.get(s.public_key, Pair())
-                past = self._past[s.id] = Past(s, self._ran_before, host.ran_ms, before)
+                refused = bool(s.device_id) and s.state is not State.LIVE  # or it has ended in its first step
+                if s.device_id:  # what its peer moved since its last session is this one's
+                    before = _billed(x for x in found if x.public_key == s.public_key and x.state is State.TERMINATED)
+                    before = before.minus(_billed([s] if s.state is State.TERMINATED else []))
+                past = self._past[s.id] = Past(s, self._ran_before, host.ran_ms, before, refused)
             if past.session.state is State.PENDING:
                 past.ran_after = host.ran_ms
             was = past.session
@@ -162,6 +170,9 @@ class Invariants:
         if s.reason is Reason.IDLE:
             quiet = ledger.longest_quiet(s.public_key, self._ran_before)
             require(quiet > IDLE_MS, "nobody is idle before their time", quiet, s)
+            until = ledger.carried.known_until(s.public_key, s.handshake_seen_ns) if s.device_id else None
+            still = until is not None and until > self._world.host.ran_ms
+            require(not still, "no device is idle while its tunnel can carry", until, s)
         if s.reason is Reason.EXPIRED:
             require(self._world.now().wall_ms >= s.expires_at, "nobody expires before their time", s)
 
@@ -174,7 +185,8 @@ class Invariants:
             billed[s.public_key] = billed[s.public_key].plus(own)
             end = ledger.true[s.public_key] if past.ended_at is None else past.true_at_end
             require(own.fits(end.minus(past.true_before)), "a session's bytes moved while it was live", s, end, past)
-        for key, sum_ in billed.items():
+        for key in billed.keys() | ledger.unfinished.keys():
+            sum_ = billed[key].plus(ledger.unfinished[key])
             require(sum_.fits(ledger.true[key]), "billed <= true", sum_, ledger.true[key])
             lack = ledger.committed[key].minus(sum_)
             lost = ledger.lost[key]
@@ -182,20 +194,25 @@ class Invariants:
 
     def _time(self, heartbeat: Moment) -> None:
         now, ledger, ran = self._world.host.now(), self._world.ledger, self._world.host.ran_ms
-        carried, beat_at = ledger.carried, ledger.beat_at
+        carried, beat_at, of_keys = ledger.carried, ledger.beat_at, defaultdict[bytes, int](int)
         for past in self._past.values():
             s = past.session
             if s.state is State.PENDING:
                 continue
             total = s.counted_ms + accounting.elapsed_ms(s, now if s.counted_boot_id == now.boot_id else heartbeat)
             ended = ran if past.ended_at is None else past.ended_at
-            most = carried.most(s.public_key, past.ran_before, ended)
+            # A device's handshake may have been before the process that has found it.
+            most = carried.most(s.public_key, 0 if s.device_id else past.ran_before, ended)
+            of_keys[s.public_key] += total
             require(total <= most, "seconds <= those in which the tunnel could carry", total, most, past)
-            if past.ended_away:
+            if past.ended_away or past.refused:
                 continue  # how long a peer was away nobody knows
             until = ran if past.ended_at is None else past.ended_not_before
             least = carried.least(s.public_key, past.ran_after, until, beat_at)
             require(total >= least, "time that is known counts", total, least, past)
+        for key, total in of_keys.items():
+            most = carried.most(key, 0, ran)
+            require(total <= most, "seconds of all sessions <= those in which the tunnel could carry", total, most, key)
 
     async def _invoices(self, db: Any) -> None:
         months = set()
@@ -293,8 +310,11 @@ class Invariants:
         keys = {s.public_key for s in stood}
         require(keys <= world.kernel.peers.keys(), "every live session has its peer", stood)
         if not world.kernel.was_cut_short:
-            require(keys == world.kernel.peers.keys(), "peers are the live sessions'", stood)
+            others = world.kernel.peers.keys() - keys
+            require(others <= self._devices.keys, "peers are the live sessions' and devices'", others, stood)
         for s in stood:
+            if self._past[s.id].refused:
+                continue  # it ends with the next tick, which follows at once
             account = accounts[s.account_id]
             own = [x for x in stood if x.account_id == s.account_id]
             uses = accounting.unspent(own, world.parts.live.heartbeat, now) if world.parts else []

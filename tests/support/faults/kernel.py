@@ -36,8 +36,10 @@ class ModelKernel(FakeTunnel):
         self._ledger = ledger
         self._ifindex = 4
         self._shakes = 0
+        self._carries_until: dict[bytes, int] = {}  # ran_ms
         self.failing_dumps = 0
         self.short_dump: Callable[[bytes], bool] | None = None  # which peers the next dump shows
+        self.hidden: set[bytes] = set()  # peers that the last dump did not show
         self.was_cut_short = False  # the last dump: a stranger's peer that it missed is seen by the next one
         self.failing_changes: deque[bool] = deque()  # the next changes fail; True: after they took effect
 
@@ -50,8 +52,14 @@ class ModelKernel(FakeTunnel):
             when = self._host.wall_ms * 1_000_000 + self._shakes
             self._ledger.heard(key, handshake=True)
             self._ledger.carried.shaken(key, when)
+            self._carries_until[key] = self._host.ran_ms + self._ledger.reject_after_ms
         self.add_traffic(key, rx=rx, tx=tx, handshake_ns=when, endpoint=where(key))
         self._ledger.moved(key, Pair(rx, tx))
+
+    def can_carry(self, key: bytes) -> bool:
+        """Tells whether client and exit have keys with each other."""
+        state = self.interface.peers[key]
+        return state.last_handshake_ns > 0 and self._host.ran_ms < self._carries_until[key]
 
     def vanish(self) -> None:
         for key in list(self.interface.peers):
@@ -96,6 +104,7 @@ class ModelKernel(FakeTunnel):
         if self.short_dump is not None:
             dump = replace(dump, peers={key: p for key, p in dump.peers.items() if self.short_dump(key)})
             self.short_dump = None
+        self.hidden = self.interface.peers.keys() - dump.peers.keys()
         self._ledger.dumped(dump)
         return dump
 

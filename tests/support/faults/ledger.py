@@ -17,6 +17,11 @@ if TYPE_CHECKING:
     from tests.support.faults.host import Host
 
 
+# Whether what handshakes have moved that came to nothing is billed as the device's next session begins. Until it is, it
+# is lost where the session's peer goes before its first reading.
+OWED_IS_BILLED_AT_ONCE = False
+
+
 class Pair(NamedTuple):
     """Bytes the exit received and sent."""
 
@@ -47,20 +52,33 @@ class Seen:
     true: Pair
 
 
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """What the store has of a peer: its counters as last counted, and, of a device without a session, what it has
+    counted of handshakes that came to nothing."""
+
+    baseline: Baseline | None
+    unfinished: Pair
+    of_session: bool
+
+
 class Ledger:
     """By public key. A peer's life is from its being added to its being removed, by whomever.
 
     `true`: all that ever moved. `committed`: what of it had moved at the last reading that the store took over.
     `lost`: how much the store may lack of that, because a life ended before its last bytes could be read.
+    `unfinished`: what of `committed` came to nothing, and is to be billed with the device's next session.
     `carried`: when tunnels could carry.
     """
 
     def __init__(self, host: Host, reject_after_ms: int) -> None:
         self._host = host
+        self.reject_after_ms = reject_after_ms
         self.carried = Carried(host, reject_after_ms)
         self.true: defaultdict[bytes, Pair] = defaultdict(Pair)
         self.committed: defaultdict[bytes, Pair] = defaultdict(Pair)
         self.lost: defaultdict[bytes, Pair] = defaultdict(Pair)
+        self.unfinished: defaultdict[bytes, Pair] = defaultdict(Pair)
         self._signs: defaultdict[bytes, list[tuple[int, bool]]] = defaultdict(list)  # (ran_ms, a handshake?)
         self._shown_at: defaultdict[bytes, deque[int]] = defaultdict(lambda: deque(maxlen=6))  # by dumps
         self._missed_at: dict[bytes, int] = {}
@@ -68,7 +86,8 @@ class Ledger:
         self._life: dict[bytes, int] = {}
         self.beat_at = 0
         self._seen: defaultdict[bytes, deque[Seen]] = defaultdict(lambda: deque(maxlen=6))
-        self._baselines: dict[bytes, tuple[Baseline, int | None]] = {}
+        self._begun: set[bytes] = set()  # sessions that are yet to bill what is unfinished
+        self._baselines: dict[bytes, tuple[Baseline | None, int | None]] = {}
 
     # The kernel's side -----------------------------------------------------------------------------
 
@@ -136,26 +155,55 @@ class Ledger:
 
     # The store's side ------------------------------------------------------------------------------
 
-    def stored(self, baselines: Mapping[bytes, Baseline], beat_at: int) -> None:
-        """A transaction was committed; these are the baselines now, and when the server was last known to be up."""
+    def dropped(self, key: bytes, unfinished: Pair) -> None:
+        """The device is removed, or has another key: no session can have these bytes of it."""
+        self.lost[key] = self.lost[key].plus(unfinished)
+
+    def stored(self, marks: Mapping[bytes, Mark], beat_at: int) -> None:
+        """A transaction was committed; this is what the store has now, and when the server was last known to be up."""
         self.beat_at = beat_at
-        for key in self._baselines.keys() - baselines.keys():
+        for key in self._baselines.keys() - marks.keys():
             del self._baselines[key]
-        for key, baseline in baselines.items():
+            unfinished = self.unfinished.pop(key, Pair())
+            if key in self._begun and not OWED_IS_BILLED_AT_ONCE:
+                self.dropped(key, unfinished)
+        for key, mark in marks.items():
             before, life = self._baselines.get(key, (None, None))
-            if baseline == before:
+            if self._has_begun(key, mark, before):
+                self._baselines[key] = (mark.baseline, life)
+                self._begun.add(key)
                 continue
-            counters = Pair(baseline.rx_bytes, baseline.tx_bytes)
-            life_of = (baseline.boot_id, baseline.ifindex)
-            seen = next(
-                (s for s in self._seen[key] if s.counters == counters and (s.boot_id, s.ifindex) == life_of), None
-            )
-            if seen is None:
-                raise AssertionError(f"a baseline that no dump showed: {baseline}")
-            if before is not None and (before.boot_id, before.ifindex) == life_of and seen.life != life:
-                # A stranger removed and re-added the peer. Once it has passed the old baseline, that is hidden.
-                hidden = Pair(before.rx_bytes, before.tx_bytes)
-                if hidden.fits(counters):
-                    self.lost[key] = self.lost[key].plus(hidden)
-            self.committed[key] = self.committed[key].upto(seen.true)
-            self._baselines[key] = (baseline, seen.life)
+            if mark.baseline != before or not mark.of_session:
+                self._begun.discard(key)
+            if mark.baseline is not None and mark.baseline != before:
+                self._advance(key, mark.baseline, before, life)
+            elif mark.baseline is None or not mark.of_session:
+                self._baselines[key] = (mark.baseline, life)
+            if mark.baseline is None and mark.of_session and not OWED_IS_BILLED_AT_ONCE:
+                self.dropped(key, self.unfinished[key])
+            if mark.baseline != before or not mark.of_session:
+                self.unfinished[key] = mark.unfinished
+
+    def _has_begun(self, key: bytes, mark: Mark, before: Baseline | None) -> bool:
+        """A session counts from before the counters, by what came to nothing, and bills that with its first bytes."""
+        now, unfinished = mark.baseline, self.unfinished.get(key)
+        if now is None or not unfinished or not any(unfinished) or not mark.of_session:
+            return False
+        if before is None or (before.boot_id, before.ifindex) != (now.boot_id, now.ifindex):
+            return Pair(now.rx_bytes, now.tx_bytes) == Pair().minus(unfinished)
+        return Pair(now.rx_bytes, now.tx_bytes) == Pair(before.rx_bytes, before.tx_bytes).minus(unfinished)
+
+    def _advance(self, key: bytes, baseline: Baseline, before: Baseline | None, life: int | None) -> None:
+        counters, life_of = Pair(baseline.rx_bytes, baseline.tx_bytes), (baseline.boot_id, baseline.ifindex)
+        dumps = reversed(self._seen[key])
+        seen = next((s for s in dumps if s.counters == counters and (s.boot_id, s.ifindex) == life_of), None)
+        if seen is None:
+            raise AssertionError(f"a baseline that no dump showed: {baseline}, before {before}, {self.unfinished[key]}")
+        if before is not None and (before.boot_id, before.ifindex) == life_of and seen.life != life:
+            # A stranger removed and re-added the peer. Once it has passed the old baseline, that is hidden; until then
+            # what came before the old one is.
+            counted = Pair(before.rx_bytes, before.tx_bytes)
+            hidden = counted.plus(self.unfinished[key]) if counted.fits(counters) else self.unfinished[key]
+            self.lost[key] = self.lost[key].plus(hidden)
+        self.committed[key] = self.committed[key].upto(seen.true)
+        self._baselines[key] = (baseline, seen.life)

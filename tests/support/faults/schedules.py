@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 IN_MEMORY = Path("/dev/shm")  # noqa: S108 (a file system in memory, where the host has one)
 # WireGuard's; and longer, with which limits of session time are reached sooner.
 REJECT_AFTER = (180_000, 180_000, 20 * 60_000, 10 * 3_600_000)
+# Who may connect is decided as a tick begins, and what its sessions free is seen by the next.
+TICKS_TO_SETTLE = 3
 FEWEST_STEPS, MOST_STEPS = 12, 45
 # Just before the ends of: a leap year's February, a year, a short February, an ordinary month.
 STARTS = (1_835_470_000_000, 1_798_750_000_000, 1_803_850_000_000, 1_796_070_000_000)
@@ -94,6 +96,8 @@ async def _run(schedule: Schedule, folder: Path, template: Path, connect: Connec
             doing = f"step {number}, {step.kind}"
             await steps.do(step)
             await invariants.check(ticked=steps.ticked, whole=steps.whole)
+            if steps.settled:
+                await invariants.settled()
         doing = "the end"
         await _end(world, invariants)
     except Exception as error:
@@ -104,15 +108,13 @@ async def _run(schedule: Schedule, folder: Path, template: Path, connect: Connec
 
 
 async def _end(world: World, invariants: Invariants) -> None:
-    kernel = world.kernel
-    kernel.failing_dumps, kernel.short_dump = 0, None
-    kernel.failing_changes.clear()
-    world.disk.failing.clear()
+    world.end_faults()
     await world.bury()
     await world.open_store()
     await world.build()
     assert world.parts is not None
-    for _ in range(2):
+    for _ in range(TICKS_TO_SETTLE):
         await world.parts.ticker.tick()
+        await world.parts.queue.settled()
         await invariants.check(ticked=world.parts.node.health.fault is None, whole=True)
-    await invariants.final()
+    await invariants.settled()

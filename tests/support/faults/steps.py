@@ -4,6 +4,7 @@ when others are left out of the schedule."""
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from random import Random
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -14,6 +15,7 @@ from appliance.sessions.opening import SessionRequest
 from appliance.store.queries import accounts as account_rows
 from appliance.store.queries import node as node_row
 from appliance.store.queries import sessions as rows
+from tests.support.faults import device_steps
 from tests.support.faults.process import Failing, Killed
 from tests.support.faults.world import ACCOUNTS, VARIANTS
 
@@ -50,6 +52,7 @@ STEPS = (-13 * HOUR, -2 * HOUR, -HOUR, -1, 1, HOUR, 3 * HOUR, 26 * HOUR)
 SIZES = (0, 0, 1, 700, 1500, 9000, 50_000, 2**20, 2**31 + 7, 2**40)
 MOST_OPERATIONS = 45  # of one action; those that are shorter are not cut
 REBUILDS = 3
+LATEST_TURN = 60  # of the event loop, in which a command comes that is given while others are at work
 UNDONE_WITHIN = 50  # batches; those whose statements or changes fail as well
 
 
@@ -61,7 +64,7 @@ class Step(NamedTuple):
 class Steps:
     """Does steps on a world, and has a `look` at it in between.
 
-    `ticked` and `whole` say what the last one was (see `Invariants.check`).
+    `ticked`, `whole` and `settled` say what the last one was (see `Invariants.check`).
     """
 
     def __init__(self, world: World, look: Callable[[], Awaitable[None]]) -> None:
@@ -69,13 +72,14 @@ class Steps:
         self._look = look
         self.ticked = False
         self.whole = False
+        self.settled = False
         self._random = Random(0)  # noqa: S311 (a test's choices)
         self._leaving = False
         self._clients: list[asyncio.Task[object]] = []  # those that may leave
 
     async def do(self, step: Step) -> None:
         self._random = Random(step.seed)  # noqa: S311
-        self.ticked = self.whole = False
+        self.ticked = self.whole = self.settled = False
         await getattr(self, step.kind)()
 
     # Requests and ticks ------------------------------------------------------------------------------
@@ -98,6 +102,26 @@ class Steps:
             await self._together([lambda parts: parts.ticker.tick(whole=self.whole)])
         parts = self.world.parts
         self.ticked = parts is not None and parts.node.health.fault is None and not undone_meanwhile
+
+    async def settle(self) -> None:
+        """Nothing fails for some seconds, and at last nothing happens between two ticks."""
+        self.world.end_faults()
+        for pause_ms in (0, 1000, 2000, 0, 0):
+            self.world.host.run(pause_ms)
+            await self._together([lambda parts: parts.ticker.tick()])
+        parts = self.world.parts
+        self.settled = parts is not None and parts.node.health.fault is None
+
+    async def reload(self) -> None:
+        """The configuration is read again by the process that runs."""
+        read = self.world.settings = self._random.choice(VARIANTS)
+
+        async def action(parts: Parts) -> None:
+            await parts.ticker.settle(read.tiers)
+            parts.services.terms.take_over(read)
+            await parts.ticker.tick()
+
+        await self._together([action])
 
     async def busy(self) -> None:
         """Several at once, while time passes and clients send."""
@@ -145,8 +169,27 @@ class Steps:
             self._client(self._close),
             lambda parts: parts.ticker.tick(whole=True),
             lambda parts: parts.ticker.tick(whole=False),
+            self._from_outside(self.add_device),
+            self._from_outside(self.change_device),
+            self._from_outside(self.admin),
         ]
-        return self._random.choices(choices, (2, 2, 1, 3, 2), k=many)
+        return self._random.choices(choices, (4, 4, 2, 6, 4, 1, 2, 1), k=many)
+
+    def _from_outside(self, command: Callable[[], Awaitable[None]]) -> Callable[[Parts], Coroutine[None, None, object]]:
+        """A command of another process, at any time; it waits while the server writes."""
+        turns = self._random.randrange(LATEST_TURN)
+
+        async def run(_: Parts) -> None:
+            running = self.world.running
+            for turn in range(2 * LATEST_TURN):
+                if running is None or running.process.dead:
+                    return
+                if turn >= turns and not running.connections[0]._inner.in_transaction:
+                    await command()
+                    return
+                await asyncio.sleep(0)
+
+        return run
 
     def _client(
         self, action: Callable[[Parts], Coroutine[None, None, object]]
@@ -168,7 +211,7 @@ class Steps:
         await parts.services.sessions.open(account, SessionRequest("fsn", key, ipv6=self._random.random() < 0.5))
 
     async def _replace(self, parts: Parts) -> None:
-        live = list(parts.live)
+        live = [session for session in parts.live if not session.device_id]
         if live:
             session = self._random.choice(live)
             name = session.account
@@ -232,7 +275,8 @@ class Steps:
         """What happens while there is no process."""
         for _ in range(self._random.choice((0, 1, 1, 2, 3))):
             kinds = (self.traffic, self.advance, self.vanish, self.reboot, self.stranger, self.step_clock, self.admin)
-            (happening,) = self._random.choices(kinds, (6, 6, 1, 2, 2, 1, 2))
+            devices = (self.add_device, self.change_device)
+            (happening,) = self._random.choices((*kinds, *devices), (6, 6, 1, 2, 2, 1, 2, 1, 2))
             await happening()
             await self._look()
 
@@ -296,9 +340,20 @@ class Steps:
         if peers:
             key = self._random.choice(peers)
             handshake = handshakes and self._random.random() < 0.6
+            if key in device_steps.DEVICE_KEYS:
+                device_steps.send(self.world, key, self._random, SIZES, handshake=handshake)
+                return
             kernel.traffic(key, self._random.choice(SIZES), self._random.choice(SIZES), handshake=handshake)
 
     # What an admin does, from another process -----------------------------------------------------------
+
+    async def add_device(self) -> None:
+        with suppress(ApplianceError):
+            await device_steps.add(self.world, self._random)
+
+    async def change_device(self) -> None:
+        with suppress(ApplianceError):
+            await device_steps.change(self.world, self._random)
 
     async def admin(self) -> None:
         world, random = self.world, self._random
@@ -317,9 +372,14 @@ class Steps:
                     await rows.mark_closing(db, [s.id for s in own], Reason.ADMIN)
             elif luck < 0.9:
                 await rows.mark_closing(db, [s.id for s in own if s.state is State.LIVE][:1], Reason.ADMIN, "note")
-            else:
+            elif luck < 0.98:
                 node = await node_row.read(db)
-                await node_row.set_drained(db, drained=not node.drained and random.random() < 0.5)
+                drained = not node.drained and random.random() < 0.5
+                await node_row.set_drained(db, drained=drained)
+                if drained and random.random() < 0.5:
+                    await rows.mark_closing(db, [s.id for s in await rows.unfinished(db)], Reason.DRAINED)
+            else:
+                await device_steps.delete_account(db, account, world)
             await node_row.request(db)
 
 
@@ -370,4 +430,8 @@ WEIGHTS = {
     "tunnel_fault": 4,
     "store_fault": 4,
     "admin": 5,
+    "reload": 2,
+    "settle": 4,
+    "add_device": 8,
+    "change_device": 4,
 }

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from appliance.config.load import parse_settings
-from appliance.domain.entities import Account
+from appliance.domain.entities import Account, Baseline
 from appliance.domain.tiers import Tier
 from appliance.network.exit_node import build_exit
 from appliance.network.wireguard import keys
@@ -21,7 +21,7 @@ from tests.support.egress_in_place import EgressInPlace
 from tests.support.faults.host import Host
 from tests.support.faults.inline_sqlite import InlineConnection
 from tests.support.faults.kernel import ModelKernel, MortalTunnel
-from tests.support.faults.ledger import Ledger
+from tests.support.faults.ledger import Ledger, Mark, Pair
 from tests.support.faults.process import Disk, MortalConnection, Process
 from tests.support.fixed_host import FixedHost
 
@@ -59,6 +59,7 @@ VARIANTS = tuple(
         [pricing]
         currency = "eur"
         [tiers.anonymous]
+        max_devices = 2
         bytes_limit = 40000
         bytes_window = "1h"
         seconds_limit = "12m"
@@ -79,6 +80,7 @@ VARIANTS = tuple(
         millicents_per_minute = 1777
         millicents_per_gib = 99999999
         [tiers.anonymous]
+        max_devices = 2
         bytes_limit = 20000
         seconds_limit = "20m"
         seconds_window = "61m"
@@ -90,6 +92,7 @@ VARIANTS = tuple(
         """
         bytes_limit = 0
         [tiers.anonymous]
+        max_devices = 2
         max_live_sessions = 1
         [tiers.free]
         bytes_limit = 100000
@@ -129,6 +132,7 @@ class World:
         self.running: Running | None = None
         self.clock: BelievedClock | None = None  # of the last process
         self.account_ids = {name: f"acc_{name}" for name, _ in ACCOUNTS}
+        self.deleted = 0  # accounts
         # Another process: an admin's commands, and the test's own looking.
         self.admin_connection = InlineConnection(self.path)
         self.admin = Store(self.path, self.admin_connection, self.admin_connection)  # type: ignore[arg-type]
@@ -183,6 +187,12 @@ class World:
         )
         await running.parts.ticker.tick()
 
+    def end_faults(self) -> None:
+        """Nothing fails any more."""
+        self.kernel.failing_dumps, self.kernel.short_dump = 0, None
+        self.kernel.failing_changes.clear()
+        self.disk.failing.clear()
+
     async def bury(self) -> None:
         """The process is gone: its files are closed, and nothing else of it is tidied up."""
         if self.running is not None:
@@ -200,10 +210,24 @@ class World:
         self.ledger.stored(*read_marks(self.raw, self.host))
 
 
-def read_marks(raw: sqlite3.Connection, host: Host) -> tuple[dict[bytes, Any], int]:
-    from appliance.domain.entities import Baseline
+# Of a device that has a session, the session has it.
+_MARKS = """
+SELECT s.public_key, coalesce(p.baseline_boot_id, p.counted_boot_id), p.ifindex, p.rx_bytes, p.tx_bytes, 0, 0, 1
+FROM sessions s JOIN peers p ON p.address_offset = s.address_offset WHERE s.state IN ('live', 'closing') UNION ALL
+SELECT public_key, baseline_boot_id, ifindex, rx_bytes, tx_bytes, unfinished_rx, unfinished_tx, 0 FROM devices d
+WHERE removed_at IS NULL AND (ifindex IS NOT NULL OR unfinished_rx OR unfinished_tx) AND NOT EXISTS (
+    SELECT 1 FROM sessions s WHERE s.public_key = d.public_key AND s.state IN ('live', 'closing'))
+"""
 
-    rows = raw.execute("SELECT public_key, boot_id, ifindex, rx_bytes, tx_bytes FROM baselines").fetchall()
+
+def read_marks(raw: sqlite3.Connection, host: Host) -> tuple[dict[bytes, Mark], int]:
     (beat,) = raw.execute("SELECT beat_boot_id, beat_boot_ms FROM node").fetchall()
     beat_at = host.ran_at(beat[0], beat[1]) if beat[0] else 0
-    return {row[0]: Baseline(*tuple(row)[1:]) for row in rows}, beat_at
+    return {key: _mark(*rest) for key, *rest in raw.execute(_MARKS).fetchall()}, beat_at
+
+
+def _mark(
+    boot_id: str | None, ifindex: int | None, rx: int, tx: int, unfinished_rx: int, unfinished_tx: int, of_session: int
+) -> Mark:
+    baseline = None if ifindex is None else Baseline(boot_id, ifindex, rx, tx)  # type: ignore[arg-type]
+    return Mark(baseline, Pair(unfinished_rx, unfinished_tx), bool(of_session))
