@@ -14,6 +14,7 @@ from appliance.cli.lazy_group import Commands
 from appliance.cli.parameters import DEVICE, NAME
 from appliance.domain import device_name
 from appliance.domain.entities import Reason
+from appliance.store.queries import device_rules
 from appliance.store.queries import devices as rows
 
 if TYPE_CHECKING:
@@ -198,7 +199,7 @@ def _change(
     async def work(a: Admin) -> tuple[Device, bool]:
         async with a.change() as db:
             stored = await device_changes.find(db, name)
-            ended = reason is not None and await device_changes.end_session(db, stored, reason)
+            ended = reason is not None and await device_rules.end_session(db, stored.id, reason)
             await write(db, stored, a.now)
             return stored, ended
 

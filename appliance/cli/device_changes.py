@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from msgspec.structs import replace
 
-from appliance.domain import device_admission, device_name, ids
+from appliance.domain import device_name, ids
 from appliance.domain.device import Device
 from appliance.domain.entities import Account, Reason
 from appliance.domain.errors import Conflict, DeviceLimitReached, DeviceNameTaken, HostError, NotFound, SubnetExhausted
@@ -15,6 +15,7 @@ from appliance.domain.tiers import Tier
 from appliance.network.address_pool import EXIT_OFFSET
 from appliance.sessions import identity
 from appliance.store.queries import accounts as account_rows
+from appliance.store.queries import device_rules
 from appliance.store.queries import devices as rows
 from appliance.store.queries import node as node_row
 from appliance.store.queries import sessions as session_rows
@@ -47,9 +48,7 @@ async def add(db: aiosqlite.Connection, a: Admin, name: DeviceName, public_key: 
     checked = device_name.checked(name.device)
     owner, is_new = await _owner(db, name.account, a.now)
     most, count = a.settings.tiers[owner.tier].max_devices, await rows.count_of(db, owner.id)
-    namesake = await rows.by_name(db, owner.id, checked) is not None
-    holders = await _holders(db, public_key)
-    refused = device_admission.refusal(owner.id, key_holders=holders, namesake=namesake, count=count, most=most)
+    refused = await device_rules.refusal(db, owner.id, public_key=public_key, name=checked, most=most)
     if refused is not None:
         raise _in_words(refused, owner, checked, count)
     made = Device(
@@ -99,8 +98,7 @@ async def find(db: aiosqlite.Connection, name: DeviceName) -> Device:
 async def rename(db: aiosqlite.Connection, stored: Device, new_name: str) -> str:
     """Returns the name as it is now. Raises InvalidRequest for none that can be, Conflict for one that is taken."""
     checked = device_name.checked(new_name)
-    namesake = await rows.by_name(db, stored.account_id, checked)
-    if namesake is not None and namesake.id != stored.id:
+    if await device_rules.refusal(db, stored.account_id, name=checked, device_id=stored.id) is not None:
         raise _taken(stored.account, checked)
     await rows.rename(db, stored.id, checked)
     return checked
@@ -111,18 +109,12 @@ async def rotate(db: aiosqlite.Connection, stored: Device, public_key: bytes, en
 
     Its session ends.
     """
-    refused = device_admission.refusal(stored.account_id, key_holders=await _holders(db, public_key))
+    refused = await device_rules.refusal(db, stored.account_id, public_key=public_key)
     if refused is not None:
         raise refused
-    await end_session(db, stored, Reason.ROTATED)
+    await device_rules.end_session(db, stored.id, Reason.ROTATED)
     await rows.rotate(db, stored.id, public_key, endpoint)
     return replace(stored, public_key=public_key, endpoint=endpoint)
-
-
-async def end_session(db: aiosqlite.Connection, stored: Device, reason: Reason) -> bool:
-    """Marks the device's session closing; returns whether it had one."""
-    unfinished = await session_rows.unfinished_of_device(db, stored.id)
-    return await session_rows.mark_closing(db, [s.id for s in unfinished], reason) > 0
 
 
 async def _owner(db: aiosqlite.Connection, name: str, now: int) -> tuple[Account, bool]:
@@ -148,12 +140,6 @@ async def require_same_exit(db: aiosqlite.Connection, a: Admin, public_key: byte
     if found:
         raise Conflict(f"{' and '.join(found)} was changed since the server started: start it with that first")
     await identity.put(db, a.settings.wireguard, public_key)
-
-
-async def _holders(db: aiosqlite.Connection, public_key: bytes) -> set[str]:
-    """Returns the accounts of a device and of unfinished sessions that have the key."""
-    device, sessions = await rows.by_key(db, public_key), await session_rows.unfinished_with(db, public_key)
-    return {s.account_id for s in sessions} | (set() if device is None else {device.account_id})
 
 
 async def _free(db: aiosqlite.Connection, size: int) -> int:

@@ -111,9 +111,13 @@ class Exit:
     def device_config(
         self, device: Device, private_key: bytes | None, endpoint: Endpoint, *, dns: Sequence[Address] | None = None
     ) -> str:
-        """Returns the wg-quick file for a device, as `client_config` does; its IPv6 goes into the tunnel in any case,
-        as its traffic would leave beside it otherwise."""
-        return self._file(device, private_key, endpoint, ipv6=True, dns=dns)
+        """Returns the wg-quick file for a device, as `client_config` does."""
+        return self._file(device, private_key, endpoint, ipv6=self.ipv6_in_file(device), dns=dns)
+
+    def ipv6_in_file(self, device: Device) -> bool:
+        """Tells whether a device's IPv6 goes into the tunnel, beside which it would leave otherwise. Not if it was
+        asked for without, where the tunnel has some."""
+        return device.ipv6 or self.subnet6 is None
 
     def _file(
         self,

@@ -20,16 +20,18 @@ from appliance.network.public_address import Standing, decide
 from appliance.network.uplinks import NO_PUBLIC_ADDRESS, look
 from appliance.network.wireguard.backend import require_tunnel_name
 from appliance.network.wireguard.timeouts import TimedTunnel
-from appliance.server import session_assembly
+from appliance.server import device_assembly, session_assembly
 from appliance.server.api.app import Services, create_app
 from appliance.server.api.auth import Authenticator
 from appliance.server.api.client_address import Sources
 from appliance.server.api.rate_limits import RequestLimits
 from appliance.server.host_services import host_services
+from appliance.server.session_assembly import build_holding
 from appliance.sessions import identity
 from appliance.sessions.address_quarantine import Addresses, AddressQuarantine
 from appliance.sessions.contentions import Contentions
 from appliance.sessions.convergence import Convergence
+from appliance.sessions.device_policy import DevicePolicy
 from appliance.sessions.node import Node, NodeHealth, Nodes
 from appliance.sessions.readiness import Readiness
 from appliance.sessions.reloading import Reloading
@@ -48,7 +50,10 @@ if TYPE_CHECKING:
     from appliance.network.admission.mark import Mark
     from appliance.network.firewall.rules import HostServices
     from appliance.network.wireguard.tunnel import Tunnel
+    from appliance.server.session_assembly import Shared
     from appliance.sessions.convergence import Egress, Host
+    from appliance.sessions.ending import Ending
+    from appliance.sessions.holding import Holding
     from appliance.sessions.metrics import Metrics
     from appliance.sessions.peer_access import PeerAccess
     from appliance.sessions.records import Records
@@ -114,6 +119,7 @@ class Parts:
 
     async def finish(self) -> None:
         """Stores what is left when no request comes any more: the last counts, the last ends."""
+        await self.services.devices.settled()
         await self.ticker.finish()
         await self.queue.settled()
 
@@ -148,26 +154,51 @@ async def build(
     addresses = await _take_up(store, AddressPool(settings.wireguard.subnet), egress, exit_)
     wakeup, tokens, node = Wakeup(), Tokens(store, clock), build_node(settings, host, clock)
     shared = session_assembly.share(settings, store, tunnel, addresses, exit_, clock, metrics, wakeup, reject_after_ms)
-    records, terms = shared.records, shared.terms
-    quotas, nodes = Quotas(store, records.live, terms, clock), Nodes(node)
-    reloading = Reloading(records=records, tokens=tokens, addresses=addresses, undo=shared.undo)
-    queue = session_assembly.build_queue(shared, reloading, nodes, node)
+    reloading = Reloading(records=shared.records, tokens=tokens, addresses=addresses, undo=shared.undo)
+    queue, holding = session_assembly.build_queue(shared, reloading, Nodes(node), node), build_holding(shared, node)
     ending = session_assembly.build_ending(shared, queue)
-    patient, contentions = TimedTunnel(tunnel, CONVERGE_TIMEOUT_S), _contentions(settings, metrics, wakeup)
-    convergence = Convergence(patient, egress, records.live, records.devices, exit_, metrics, host, contentions)
-    sessions = session_assembly.build_service(shared, ending, queue)
-    readiness = Readiness(store, shared.peers.tunnel, node.health, clock)
+    convergence = _build_convergence(shared, tunnel, egress, host, _contentions(settings, metrics, wakeup))
+    turnover = session_assembly.build_turnover(shared, ending, queue, holding)
     return Parts(
-        services=Services(sessions=sessions, quotas=quotas, nodes=nodes, readiness=readiness, terms=terms),
+        services=_build_services(shared, reloading, ending, queue, holding, node, clock),
         tokens=tokens,
-        ticker=session_assembly.build_ticker(shared, ending, queue, convergence, reloading, node, settings.meter),
-        records=records,
+        ticker=session_assembly.build_ticker(shared, turnover, convergence, reloading, node, settings.meter),
+        records=shared.records,
         peers=shared.peers,
         pool=addresses.pool,
         node=node,
         wakeup=wakeup,
         queue=queue,
     )
+
+
+def _build_services(
+    shared: Shared,
+    reloading: Reloading,
+    ending: Ending,
+    queue: Queue,
+    holding: Holding,
+    node: Node,
+    clock: Clock,
+) -> Services:
+    store, live, nodes, terms = shared.records.store, shared.records.live, Nodes(node), shared.terms
+    quotas = Quotas(store, live, terms, clock)
+    policy = DevicePolicy(live=live, node=node, placement=nodes, terms=terms, quotas=quotas)
+    return Services(
+        sessions=session_assembly.build_service(shared, ending, queue),
+        devices=device_assembly.build_service(shared, reloading, ending, holding, policy),
+        quotas=quotas,
+        nodes=nodes,
+        readiness=Readiness(store, shared.peers.tunnel, node.health, clock),
+        terms=terms,
+    )
+
+
+def _build_convergence(
+    shared: Shared, tunnel: Tunnel, egress: Egress, host: Host, contentions: Contentions
+) -> Convergence:
+    patient, records = TimedTunnel(tunnel, CONVERGE_TIMEOUT_S), shared.records
+    return Convergence(patient, egress, records.live, records.devices, shared.exit, shared.metrics, host, contentions)
 
 
 def _contentions(settings: Settings, metrics: Metrics, wakeup: Wakeup) -> Contentions:

@@ -151,8 +151,11 @@ def build_ending(shared: Shared, queue: Queue) -> Ending:
     )
 
 
-def _build_turnover(shared: Shared, ending: Ending, queue: Queue, node: Node) -> Turnover:
-    holding = Holding(records=shared.records, terms=shared.terms, node=node)
+def build_holding(shared: Shared, node: Node) -> Holding:
+    return Holding(records=shared.records, terms=shared.terms, node=node)
+
+
+def build_turnover(shared: Shared, ending: Ending, queue: Queue, holding: Holding) -> Turnover:
     arrivals = Arrivals(records=shared.records, queue=queue, refused=holding.changed)
     return Turnover(records=shared.records, ending=ending, arrivals=arrivals, holding=holding, metrics=shared.metrics)
 
@@ -165,8 +168,7 @@ def build_service(shared: Shared, ending: Ending, queue: Queue) -> SessionServic
 
 def build_ticker(
     shared: Shared,
-    ending: Ending,
-    queue: Queue,
+    turnover: Turnover,
     convergence: Convergence,
     reloading: Reloading,
     node: Node,
@@ -174,7 +176,7 @@ def build_ticker(
 ) -> Ticker:
     return Ticker(
         records=shared.records,
-        turnover=_build_turnover(shared, ending, queue, node),
+        turnover=turnover,
         convergence=convergence,
         reloading=reloading,
         node=node,

@@ -65,6 +65,14 @@ class AddressQuarantine:
                 await asyncio.shield(self._releasing)
         return self._pool.in_use < self._pool.capacity
 
+    async def released_by(self, deadline: float) -> bool:
+        """Waits for that until `deadline` (the loop's time); returns whether an address may be free then."""
+        try:
+            async with asyncio.timeout_at(deadline):
+                return await self.released()
+        except TimeoutError:
+            return False
+
     async def _release(self) -> None:
         while offsets := set(self._offsets):
             await self._forget_flows([a for offset in offsets for a in self._exit.addresses(offset, ipv6=True)])

@@ -21,7 +21,10 @@ from appliance.store.queries import sessions as rows
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    import aiosqlite
+
     from appliance.domain.entities import Session
+    from appliance.metering.spending import Count
     from appliance.sessions.address_quarantine import AddressQuarantine
     from appliance.sessions.metrics import Metrics
     from appliance.sessions.peer_access import PeerAccess
@@ -85,14 +88,26 @@ class Ending:
         gone = [session for session, reason in ending if not device_ends.keeps_peer(session, reason)]
         if gone:
             await self._peers.tunnel.apply([RemovePeer(session.public_key) for session in gone])
-        now = records.clock.now().wall_ms
         last = records.meter.count_time([session for session, _ in ending])
         async with records.committing() as db:
-            await records.meter.write(db, last)
-            await rows.mark_terminated(db, [(s.id, reason, now) for s, reason in ending])
-            await invoices.end(db, [(s.id, now) for s, _ in ending])
-            await device_ends.write(db, ending)
-            await peers.drop(db, [s.address_offset for s, _ in ending])
+            await self.write_ends(db, ending, last)
+        self.ends_committed(ending, last)
+
+    async def write_ends(self, db: aiosqlite.Connection, ending: Sequence[tuple[Session, Reason]], last: Count) -> None:
+        """Stores ends in the caller's transaction; the caller must call `ends_committed` once it is committed.
+
+        `last`: the time of these sessions, counted after their peers were removed.
+        """
+        now = self._records.clock.now().wall_ms
+        await self._records.meter.write(db, last)
+        await rows.mark_terminated(db, [(s.id, reason, now) for s, reason in ending])
+        await invoices.end(db, [(s.id, now) for s, _ in ending])
+        await device_ends.write(db, ending)
+        await peers.drop(db, [s.address_offset for s, _ in ending])
+
+    def ends_committed(self, ending: Sequence[tuple[Session, Reason]], last: Count) -> None:
+        """Takes the same into memory, and gives up what the sessions had."""
+        records = self._records
         records.meter.apply(last)
         device_ends.committed(records.live, records.devices, ending)
         for session, reason in ending:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -70,15 +69,7 @@ class Opening:
             except TimeoutError as error:
                 raise PeerApplyFailed from error
             except SubnetExhausted:
-                if not await self._released_by(deadline):
+                if not await self._quarantine.released_by(deadline):
                     raise
                 again = True
         return NewSession(session, self._exit.client_config(session, private_key, ipv6=request.ipv6, dns=request.dns))
-
-    async def _released_by(self, deadline: float) -> bool:
-        """Waits for addresses of ended sessions; returns whether one may be free now."""
-        try:
-            async with asyncio.timeout_at(deadline):
-                return await self._quarantine.released()
-        except TimeoutError:
-            return False

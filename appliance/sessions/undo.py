@@ -1,4 +1,4 @@
-"""Undoes openings that failed or that nobody was told of: peer, row, address, key and place, in that order."""
+"""Undoes what failed or nobody was told of, sessions and devices: peer, row, address, key and place, in that order."""
 
 from __future__ import annotations
 
@@ -10,14 +10,15 @@ from appliance.domain.accounting import Reading
 from appliance.domain.clock import Moment
 from appliance.domain.entities import State
 from appliance.network.wireguard.tunnel import PutPeer, RemovePeer
-from appliance.store.queries import invoices, peers
+from appliance.store.queries import devices, invoices, peers
 from appliance.store.queries import sessions as rows
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
     import aiosqlite
 
+    from appliance.domain.device import Device
     from appliance.domain.entities import Session
     from appliance.network.exit_node import Exit
     from appliance.network.wireguard.tunnel import PeerChange
@@ -44,14 +45,15 @@ class Undo:
         self._exit = exit_
         self._quarantine = quarantine
         self._failed: dict[bytes, _Failed] = {}  # by public key
+        self._devices: dict[bytes, Device] = {}  # likewise; memory has not got them
 
     def __bool__(self) -> bool:
         """Tells whether anything is to be undone."""
-        return bool(self._failed)
+        return bool(self._failed or self._devices)
 
     def holds(self, public_key: bytes) -> bool:
         """Tells whether an opening with this key is to be undone."""
-        return public_key in self._failed
+        return public_key in self._failed or public_key in self._devices
 
     def places(self, account_id: str) -> int:
         """Returns how many more of the account's sessions than are live have to be counted as such."""
@@ -61,11 +63,16 @@ class Undo:
 
     def offsets(self) -> set[int]:
         """Returns the addresses that are not free yet."""
-        return {f.session.address_offset for f in self._failed.values() if f.replaced is None}
+        own = {f.session.address_offset for f in self._failed.values() if f.replaced is None}
+        return own | {device.address_offset for device in self._devices.values()}
 
     def add(self, session: Session, replaced: Session | None) -> None:
         """Adds an opening of which the tunnel and the store may have something, or nothing."""
         self._failed[session.public_key] = _Failed(session, replaced)
+
+    def add_device(self, device: Device) -> None:
+        """Adds a device of which the tunnel and the store may have something, or nothing."""
+        self._devices[device.public_key] = device
 
     def forget(self, session: Session) -> None:
         """Leaves out a session that has ended meanwhile, and so has given up what it had."""
@@ -75,7 +82,7 @@ class Undo:
 
     def peer_changes(self) -> list[PeerChange]:
         """Returns what undoes the peers. A peer that is not there, or as it was, is not an error."""
-        return [self._peer_change(failed) for failed in self._failed.values()]
+        return [*(self._peer_change(failed) for failed in self._failed.values()), *map(RemovePeer, self._devices)]
 
     def _peer_change(self, failed: _Failed) -> PeerChange:
         if failed.replaced is None:
@@ -87,10 +94,15 @@ class Undo:
 
         A replacement that an admin has closed meanwhile leaves this to its predecessor.
         """
-        keys = self._failed if public_keys is None else public_keys
-        failed = [self._failed[key] for key in keys]
-        if not failed:
-            return
+        keys = [*self._failed, *self._devices] if public_keys is None else list(public_keys)
+        made = [self._devices[key].id for key in keys if key in self._devices]
+        if made:
+            await devices.remove(db, made, self._records.clock.now().wall_ms)
+        failed = [self._failed[key] for key in keys if key in self._failed]
+        if failed:
+            await self._write(db, failed)
+
+    async def _write(self, db: aiosqlite.Connection, failed: Sequence[_Failed]) -> None:
         stored = await rows.by_ids(db, [f.session.id for f in failed])
         # One that has ended, as others do, is not undone any more.
         ended = {session_id for session_id, session in stored.items() if session.state is State.TERMINATED}
@@ -109,6 +121,9 @@ class Undo:
         """Notes that peers and rows are undone: takes the sessions out of memory, and gives up what they held."""
         live = self._records.live
         for key in public_keys:
+            if (device := self._devices.pop(key, None)) is not None:
+                self._quarantine.add(device.address_offset)
+                continue
             failed = self._failed.pop(key)
             known = live.by_id(failed.session.id) is not None
             if failed.replaced is None:

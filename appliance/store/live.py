@@ -282,6 +282,11 @@ class LiveSessions:
         self._stale = False
         self._loads += 1
 
+    def know(self, account: Account) -> None:
+        """Adds an account that may have no session here."""
+        with self._following() as rows:
+            rows.owners.add(account)
+
     def put(self, session: Session, account: Account | None = None) -> None:
         """Adds a session, or replaces the one with its key.
 

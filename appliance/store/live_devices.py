@@ -134,3 +134,18 @@ class LiveDevices:
         self._addresses.add(device.address_offset)
         self._of_account.setdefault(device.account_id, {})[device.public_key] = None
         self._touched.add(device.public_key)
+
+    def drop(self, public_key: bytes) -> None:
+        """Removes a device; whether the tunnel still has its peer is looked at."""
+        device = self._by_key.pop(public_key)
+        del self._keys[device.id]
+        own = self._of_account[device.account_id]
+        del own[public_key]
+        if not own:
+            del self._of_account[device.account_id]
+        self._held.discard(public_key)
+        self._touched.add(public_key)
+
+    def touch(self, public_keys: Iterable[bytes]) -> None:
+        """Has these peers compared with what they should be: it is not known what has become of them."""
+        self._touched.update(public_keys)

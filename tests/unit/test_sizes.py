@@ -21,6 +21,8 @@ LARGER = {
     "domain.device.Device": "mirrors a row of the table devices",
     "domain.entities.Session": "mirrors a row of the table sessions",
     "server.api.device_schemas.DeviceStatus": "mirrors the body of an answer",
+    "server.api.routes.devices._changes": "lists routes, each a function of its own",
+    "server.api.routes.devices.device_routes": "lists routes, each a function of its own",
     "server.api.routes.sessions.session_routes": "lists the routes, each a function of its own",
     "server.api.schemas.QuotaErrorBody": "mirrors the body of an answer",
     "server.api.schemas.SessionStatus": "mirrors the body of an answer",

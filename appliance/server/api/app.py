@@ -10,6 +10,7 @@ from litestar import HttpMethod, Request
 from appliance.server.api.errors import handlers
 from appliance.server.api.json_response import JsonResponse
 from appliance.server.api.openapi import openapi
+from appliance.server.api.routes.devices import device_routes
 from appliance.server.api.routes.public import public_routes
 from appliance.server.api.routes.sessions import session_routes
 from appliance.server.api.routes.usage import usage_routes
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from appliance.metering.usage import Quotas
     from appliance.server.api.auth import Authenticator
     from appliance.server.api.rate_limits import RequestLimits
+    from appliance.sessions.device_service import DeviceService
     from appliance.sessions.node import Nodes
     from appliance.sessions.readiness import Readiness
     from appliance.sessions.service import SessionService
@@ -35,6 +37,7 @@ class Services:
     """Holds what the routes ask."""
 
     sessions: SessionService
+    devices: DeviceService
     quotas: Quotas
     nodes: Nodes
     readiness: Readiness
@@ -62,7 +65,8 @@ def create_app(
 
     return Application(
         [
-            *session_routes(services.sessions, services.quotas, authenticate, own_keys, clock),
+            *session_routes(services.sessions, services.devices, services.quotas, authenticate, own_keys, clock),
+            *device_routes(services.devices, authenticate, own_keys),
             *usage_routes(services.quotas, authenticate, services.terms),
             *public_routes(services.nodes, services.readiness, limits),
         ],

@@ -109,6 +109,28 @@ DeviceBytesIn = Annotated[int, _count("received from the client in all of its se
 DeviceBytesOut = Annotated[int, _count("sent to the client in all of its sessions: its download", 52_428_800)]
 DeviceSeconds = Annotated[int, _count("of all of its sessions", 125)]
 
+SessionsDeviceId = Annotated[
+    str,
+    Meta(
+        description="of the device whose session it is",
+        pattern="^dev_[0-9a-f]{24}$",
+        examples=["dev_5f2b81d0c3a94e6f7a1d2e3c"],
+    ),
+]
+SessionsDeviceName = Annotated[
+    str, Meta(description="its name now, or the last one that it had before it was removed", examples=["phone"])
+]
+PauseHint = Annotated[
+    str,
+    Meta(
+        description="in the answer to DELETE of a device's session: how to keep the device out",
+        examples=[
+            "its device may connect again; to keep it out: "
+            'PATCH /v1/devices/dev_5f2b81d0c3a94e6f7a1d2e3c {"paused": true}'
+        ],
+    ),
+]
+
 NodeCount = Annotated[int, Meta(description="active nodes", ge=1, examples=[1])]
 ErrorText = Annotated[str, Meta(description="short and stable, for people", examples=["session not found"])]
 Code = Annotated[ErrorCode, Meta(description="stable, for programs", examples=["session_not_found"])]

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     Address = IPv4Address | IPv6Address
 
+PAUSE = 'its device may connect again; to keep it out: PATCH /v1/devices/{} {{"paused": true}}'
 REGION = re.compile(r"[a-z0-9][a-z0-9-]{0,31}")
 SESSION_ID = re.compile(r"ses_[0-9a-f]{24}")
 DNS_MOST = 3  # what resolv.conf(5) takes
@@ -162,9 +163,14 @@ class SessionStatus(msgspec.Struct, frozen=True, omit_defaults=True):
     cost_time_millicents: fields.Millicents | msgspec.UnsetType = msgspec.UNSET
     cost_bytes_millicents: fields.Millicents | msgspec.UnsetType = msgspec.UNSET
     cost_currency: fields.Currency | msgspec.UnsetType = msgspec.UNSET
+    device_id: fields.SessionsDeviceId | msgspec.UnsetType = msgspec.UNSET
+    device_name: fields.SessionsDeviceName | msgspec.UnsetType = msgspec.UNSET
+    hint: fields.PauseHint | msgspec.UnsetType = msgspec.UNSET
 
     @classmethod
-    def of(cls, s: Session, quota: Quota, now: Moment) -> SessionStatus:
+    def of(cls, s: Session, quota: Quota, now: Moment, device_name: str | None = None) -> SessionStatus:
+        """`device_name`: of the device whose session it is; None: its row has gone, or it is of none."""
+
         def instant(ms: int | None) -> str | msgspec.UnsetType:
             return msgspec.UNSET if ms is None else rfc3339(ms)
 
@@ -192,7 +198,15 @@ class SessionStatus(msgspec.Struct, frozen=True, omit_defaults=True):
             cost_time_millicents=msgspec.UNSET if price is None else price.time,
             cost_bytes_millicents=msgspec.UNSET if price is None else price.bytes,
             cost_currency=msgspec.UNSET if s.rates is None else s.rates.currency,
+            device_id=s.device_id or msgspec.UNSET,
+            device_name=msgspec.UNSET if device_name is None else device_name,
         )
+
+    def closed(self) -> SessionStatus:
+        """Returns the answer to who has ended it: a device comes back by itself."""
+        if self.device_id is msgspec.UNSET:
+            return self
+        return msgspec.structs.replace(self, hint=PAUSE.format(self.device_id))
 
 
 class SessionList(msgspec.Struct, frozen=True):

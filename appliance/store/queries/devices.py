@@ -113,6 +113,12 @@ async def page(db: aiosqlite.Connection, account_id: str, limit: int, before: st
     return await _fetch(db, where, account_id, ABOVE_ALL if before is None else before, limit)
 
 
+async def has_place(db: aiosqlite.Connection, account_id: str, device_id: str) -> bool:
+    """Tells whether a page of the account's devices can begin after this one."""
+    sql = "SELECT 1 FROM devices WHERE id = ? AND account_id = ?"
+    return bool(await db.execute_fetchall(sql, (device_id, account_id)))
+
+
 async def names(db: aiosqlite.Connection, device_ids: Iterable[str]) -> dict[str, str]:
     """Returns the names of these devices by id, of removed ones too as long as their rows are there."""
     sql = "SELECT id, name FROM devices WHERE id IN (SELECT value FROM json_each(?))"

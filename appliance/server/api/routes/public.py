@@ -13,7 +13,8 @@ from litestar.status_codes import HTTP_302_FOUND
 from appliance.domain.errors import StoreUnavailable
 from appliance.server.api.error_codes import ErrorCode
 from appliance.server.api.errors import error_response
-from appliance.server.api.openapi import NOT_READY, TOO_MANY, Documented, failures
+from appliance.server.api.openapi_failures import NOT_READY, TOO_MANY, failures
+from appliance.server.api.openapi_operations import Documented
 from appliance.server.api.schemas import Health, Region, RegionList
 
 if TYPE_CHECKING:

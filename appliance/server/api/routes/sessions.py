@@ -5,45 +5,46 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from litestar import MediaType, Request, Response, delete, get, post, route
-from litestar.exceptions import InternalServerException
+from litestar import MediaType, Request, Response, delete, get, post
 from litestar.params import FromPath  # noqa: TC002 (Litestar reads the handlers' annotations at run time)
-from litestar.status_codes import HTTP_200_OK, HTTP_201_CREATED, HTTP_204_NO_CONTENT
+from litestar.status_codes import HTTP_200_OK, HTTP_201_CREATED
 
 from appliance.domain.errors import InvalidRequest, SessionNotFound
 from appliance.server.api.accept import prefers_text
 from appliance.server.api.auth import presented
-from appliance.server.api.openapi import (
+from appliance.server.api.openapi_failures import (
     BAD_BODY,
     BAD_PARAMETER,
-    BEARER,
     KEY_IN_USE,
     NO_MORE_LIVE,
     NO_NODE,
     NOT_ENDED,
     NOT_FOUND,
     QUOTA_EXCEEDED,
-    SESSION_ID_HEADER,
     TOO_LARGE,
     TOO_MANY,
     UNAUTHENTICATED,
     UNAVAILABLE,
+    failures,
+)
+from appliance.server.api.openapi_operations import (
+    BEARER,
+    SESSION_ID_HEADER,
     CreateSession,
     ListSessions,
     OneSession,
-    failures,
 )
+from appliance.server.api.routes.handling import object_in, options
 from appliance.server.api.schemas import (
     SessionCreated,
     SessionList,
     SessionStatus,
     parse_list_query,
-    parse_object,
     parse_session_request,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Container
+    from collections.abc import Container, Sequence
 
     from litestar.types import ControllerRouterHandler
 
@@ -51,26 +52,26 @@ if TYPE_CHECKING:
     from appliance.domain.entities import Account, Session
     from appliance.metering.usage import Quotas
     from appliance.server.api.auth import Authenticator
+    from appliance.sessions.device_service import DeviceService
     from appliance.sessions.opening import NewSession
     from appliance.sessions.service import SessionService
 
 AnyRequest = Request[Any, Any, Any]
 
 
-async def _body(request: AnyRequest) -> bytes:
-    try:
-        return await request.body()
-    except InternalServerException as error:  # Litestar's error for a client that disconnects before the body's end
-        raise InvalidRequest("the body is not whole") from error
-
-
 def session_routes(
-    sessions: SessionService, quotas: Quotas, authenticate: Authenticator, own_keys: Container[bytes], clock: Clock
+    sessions: SessionService,
+    devices: DeviceService,
+    quotas: Quotas,
+    authenticate: Authenticator,
+    own_keys: Container[bytes],
+    clock: Clock,
 ) -> list[ControllerRouterHandler]:
     """Returns the routes. `own_keys`: public keys that no client may use, such as the exit's own."""
 
-    async def shape(account: Account, session: Session) -> SessionStatus:
-        return SessionStatus.of(session, await quotas.of(account), clock.now())
+    async def shape(account: Account, listed: Sequence[Session]) -> list[SessionStatus]:
+        names, quota, now = await devices.names(listed), await quotas.of(account), clock.now()
+        return [SessionStatus.of(session, quota, now, names.get(session.device_id)) for session in listed]
 
     @post(
         "/v1/sessions",
@@ -94,7 +95,7 @@ def session_routes(
     async def create_session(request: AnyRequest) -> SessionCreated:
         """Open a session. The answer contains a whole wg-quick file; with Accept: text/plain it is the file alone."""
         account = await authenticate(request)
-        wanted = parse_session_request(parse_object(await _body(request)), own_keys)
+        wanted = parse_session_request(await object_in(request), own_keys)
         opened = await sessions.open(account, replace(wanted, token_hash=presented(request)))
         return _file(opened) if prefers_text(request.scope["headers"]) else SessionCreated.of(opened)  # type: ignore[return-value]  # the declared type is JSON's
 
@@ -111,7 +112,8 @@ def session_routes(
     async def get_session(request: AnyRequest, session_id: FromPath[str]) -> SessionStatus:
         """Show a session: its current figures, or the final ones."""
         account = await authenticate(request)
-        return await shape(account, await sessions.find(account, session_id))
+        (found,) = await shape(account, [await sessions.find(account, session_id)])
+        return found
 
     @delete(
         "/v1/sessions/{session_id:str}",
@@ -127,7 +129,8 @@ def session_routes(
     async def delete_session(request: AnyRequest, session_id: FromPath[str]) -> SessionStatus:
         """End a session. Its peer has been removed when this is answered. Ending it again changes nothing."""
         account = await authenticate(request)
-        return await shape(account, await sessions.close(account, session_id))
+        (ended,) = await shape(account, [await sessions.close(account, session_id)])
+        return ended.closed()
 
     @get(
         "/v1/sessions",
@@ -149,12 +152,11 @@ def session_routes(
             except SessionNotFound as error:
                 raise InvalidRequest("before must be the id of a session") from error
         listed = await sessions.list(account, live=query.live, before=query.before, limit=query.limit)
-        quota, now = await quotas.of(account), clock.now()
-        return SessionList([SessionStatus.of(session, quota, now) for session in listed])
+        return SessionList(await shape(account, listed))
 
     return [
-        _options("/v1/sessions", "GET", "POST"),
-        _options("/v1/sessions/{session_id:str}", "DELETE", "GET"),
+        options("/v1/sessions", "GET", "POST"),
+        options("/v1/sessions/{session_id:str}", "DELETE", "GET"),
         create_session,
         get_session,
         delete_session,
@@ -170,13 +172,3 @@ def _file(opened: NewSession) -> Response[str]:
         media_type=MediaType.TEXT,
         headers={SESSION_ID_HEADER: opened.session.id},
     )
-
-
-def _options(path: str, *methods: str) -> ControllerRouterHandler:
-    """Answers OPTIONS with all methods of a path; Litestar's own answer names those of one handler only."""
-
-    @route(path, http_method=["OPTIONS"], status_code=HTTP_204_NO_CONTENT, include_in_schema=False)
-    async def options() -> Response[None]:
-        return Response(None, headers={"Allow": ", ".join((*methods, "OPTIONS"))})
-
-    return options

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from litestar import Request, get
 
-from appliance.server.api.openapi import BEARER, TOO_MANY, UNAUTHENTICATED, UNAVAILABLE, Documented, failures
+from appliance.server.api.openapi_failures import TOO_MANY, UNAUTHENTICATED, UNAVAILABLE, failures
+from appliance.server.api.openapi_operations import BEARER, Documented
 from appliance.server.api.schemas import Usage
 
 if TYPE_CHECKING:
