@@ -26,7 +26,6 @@ from appliance.server.api.auth import Authenticator
 from appliance.server.api.client_address import Sources
 from appliance.server.api.rate_limits import RequestLimits
 from appliance.server.host_services import host_services
-from appliance.server.session_assembly import build_holding
 from appliance.sessions import identity
 from appliance.sessions.address_quarantine import Addresses, AddressQuarantine
 from appliance.sessions.contentions import Contentions
@@ -50,10 +49,8 @@ if TYPE_CHECKING:
     from appliance.network.admission.mark import Mark
     from appliance.network.firewall.rules import HostServices
     from appliance.network.wireguard.tunnel import Tunnel
-    from appliance.server.session_assembly import Shared
+    from appliance.server.session_assembly import Shared, Turning
     from appliance.sessions.convergence import Egress, Host
-    from appliance.sessions.ending import Ending
-    from appliance.sessions.holding import Holding
     from appliance.sessions.metrics import Metrics
     from appliance.sessions.peer_access import PeerAccess
     from appliance.sessions.records import Records
@@ -155,38 +152,28 @@ async def build(
     wakeup, tokens, node = Wakeup(), Tokens(store, clock), build_node(settings, host, clock)
     shared = session_assembly.share(settings, store, tunnel, addresses, exit_, clock, metrics, wakeup, reject_after_ms)
     reloading = Reloading(records=shared.records, tokens=tokens, addresses=addresses, undo=shared.undo)
-    queue, holding = session_assembly.build_queue(shared, reloading, Nodes(node), node), build_holding(shared, node)
-    ending = session_assembly.build_ending(shared, queue)
+    turning = session_assembly.build_turning(shared, reloading, Nodes(node), node)
     convergence = _build_convergence(shared, tunnel, egress, host, _contentions(settings, metrics, wakeup))
-    turnover = session_assembly.build_turnover(shared, ending, queue, holding)
     return Parts(
-        services=_build_services(shared, reloading, ending, queue, holding, node, clock),
+        services=_build_services(shared, reloading, turning, node, clock),
         tokens=tokens,
-        ticker=session_assembly.build_ticker(shared, turnover, convergence, reloading, node, settings.meter),
+        ticker=session_assembly.build_ticker(shared, turning, convergence, reloading, node, settings.meter),
         records=shared.records,
         peers=shared.peers,
         pool=addresses.pool,
         node=node,
         wakeup=wakeup,
-        queue=queue,
+        queue=turning.queue,
     )
 
 
-def _build_services(
-    shared: Shared,
-    reloading: Reloading,
-    ending: Ending,
-    queue: Queue,
-    holding: Holding,
-    node: Node,
-    clock: Clock,
-) -> Services:
+def _build_services(shared: Shared, reloading: Reloading, turning: Turning, node: Node, clock: Clock) -> Services:
     store, live, nodes, terms = shared.records.store, shared.records.live, Nodes(node), shared.terms
     quotas = Quotas(store, live, terms, clock)
     policy = DevicePolicy(live=live, node=node, placement=nodes, terms=terms, quotas=quotas)
     return Services(
-        sessions=session_assembly.build_service(shared, ending, queue),
-        devices=device_assembly.build_service(shared, reloading, ending, holding, policy),
+        sessions=session_assembly.build_service(shared, turning),
+        devices=device_assembly.build_service(shared, reloading, turning, policy),
         quotas=quotas,
         nodes=nodes,
         readiness=Readiness(store, shared.peers.tunnel, node.health, clock),

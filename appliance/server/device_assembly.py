@@ -11,20 +11,16 @@ from appliance.sessions.device_service import DeviceService
 from appliance.sessions.waiting import Queue
 
 if TYPE_CHECKING:
-    from appliance.server.session_assembly import Shared
+    from appliance.server.session_assembly import Shared, Turning
     from appliance.sessions.device_policy import DevicePolicy
-    from appliance.sessions.ending import Ending
-    from appliance.sessions.holding import Holding
     from appliance.sessions.reloading import Reloading
     from appliance.sessions.waiting import Waiting
 
 
-def build_service(
-    shared: Shared, reloading: Reloading, ending: Ending, holding: Holding, policy: DevicePolicy
-) -> DeviceService:
-    queue = _build_queue(
-        shared, reloading, _build_adding(shared, holding, policy), _build_changing(shared, reloading, ending, policy)
-    )
+def build_service(shared: Shared, reloading: Reloading, turning: Turning, policy: DevicePolicy) -> DeviceService:
+    adding = _build_adding(shared, turning, policy)
+    changing = _build_changing(shared, reloading, turning, policy)
+    queue = _build_queue(shared, reloading, turning, adding, changing)
     return DeviceService(
         records=shared.records,
         queue=queue,
@@ -35,11 +31,14 @@ def build_service(
     )
 
 
-def _build_queue(shared: Shared, reloading: Reloading, adding: DeviceAdding, changing: DeviceChanging) -> Queue:
+def _build_queue(
+    shared: Shared, reloading: Reloading, turning: Turning, adding: DeviceAdding, changing: DeviceChanging
+) -> Queue:
     batch = DeviceBatch(
         records=shared.records,
         peers=shared.peers,
         reloading=reloading,
+        sessions=turning.queue,
         adding=adding,
         changing=changing,
         quarantine=shared.addresses.quarantine,
@@ -54,7 +53,7 @@ def _build_queue(shared: Shared, reloading: Reloading, adding: DeviceAdding, cha
     return queue
 
 
-def _build_adding(shared: Shared, holding: Holding, policy: DevicePolicy) -> DeviceAdding:
+def _build_adding(shared: Shared, turning: Turning, policy: DevicePolicy) -> DeviceAdding:
     return DeviceAdding(
         records=shared.records,
         peers=shared.peers,
@@ -62,17 +61,18 @@ def _build_adding(shared: Shared, holding: Holding, policy: DevicePolicy) -> Dev
         undo=shared.undo,
         exit_=shared.exit,
         policy=policy,
-        holding=holding,
+        holding=turning.holding,
         schedule=shared.schedule,
     )
 
 
-def _build_changing(shared: Shared, reloading: Reloading, ending: Ending, policy: DevicePolicy) -> DeviceChanging:
+def _build_changing(shared: Shared, reloading: Reloading, turning: Turning, policy: DevicePolicy) -> DeviceChanging:
     return DeviceChanging(
         records=shared.records,
         peers=shared.peers,
         reloading=reloading,
-        ending=ending,
+        arrivals=turning.arrivals,
+        ending=turning.ending,
         quarantine=shared.addresses.quarantine,
         exit_=shared.exit,
         policy=policy,

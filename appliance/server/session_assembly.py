@@ -92,7 +92,7 @@ def share(
     )
 
 
-def build_queue(shared: Shared, reloading: Reloading, placement: Placement, node: Node) -> Queue:
+def _build_queue(shared: Shared, reloading: Reloading, placement: Placement, node: Node) -> Queue:
     opens = BatchOpens(
         records=shared.records,
         pool=shared.addresses.pool,
@@ -139,7 +139,24 @@ def _build_arrivals(shared: Shared, node: Node) -> BatchArrivals:
     )
 
 
-def build_ending(shared: Shared, queue: Queue) -> Ending:
+@dataclass(frozen=True, slots=True)
+class Turning:
+    """Holds what begins and ends sessions, and holds devices."""
+
+    queue: Queue
+    ending: Ending
+    arrivals: Arrivals
+    holding: Holding
+
+
+def build_turning(shared: Shared, reloading: Reloading, placement: Placement, node: Node) -> Turning:
+    queue = _build_queue(shared, reloading, placement, node)
+    holding = Holding(records=shared.records, terms=shared.terms, node=node)
+    arrivals = Arrivals(records=shared.records, queue=queue, refused=holding.changed)
+    return Turning(queue, _build_ending(shared, queue), arrivals, holding)
+
+
+def _build_ending(shared: Shared, queue: Queue) -> Ending:
     return Ending(
         records=shared.records,
         peers=shared.peers,
@@ -151,24 +168,26 @@ def build_ending(shared: Shared, queue: Queue) -> Ending:
     )
 
 
-def build_holding(shared: Shared, node: Node) -> Holding:
-    return Holding(records=shared.records, terms=shared.terms, node=node)
+def _build_turnover(shared: Shared, turning: Turning) -> Turnover:
+    return Turnover(
+        records=shared.records,
+        ending=turning.ending,
+        arrivals=turning.arrivals,
+        holding=turning.holding,
+        metrics=shared.metrics,
+    )
 
 
-def build_turnover(shared: Shared, ending: Ending, queue: Queue, holding: Holding) -> Turnover:
-    arrivals = Arrivals(records=shared.records, queue=queue, refused=holding.changed)
-    return Turnover(records=shared.records, ending=ending, arrivals=arrivals, holding=holding, metrics=shared.metrics)
-
-
-def build_service(shared: Shared, ending: Ending, queue: Queue) -> SessionService:
-    opening = Opening(queue=queue, peers=shared.peers, quarantine=shared.addresses.quarantine, exit_=shared.exit)
+def build_service(shared: Shared, turning: Turning) -> SessionService:
+    quarantine = shared.addresses.quarantine
+    opening = Opening(queue=turning.queue, peers=shared.peers, quarantine=quarantine, exit_=shared.exit)
     lookup = Lookup(store=shared.records.store, live=shared.records.live, ended=shared.records.ended)
-    return SessionService(opening=opening, ending=ending, lookup=lookup)
+    return SessionService(opening=opening, ending=turning.ending, lookup=lookup)
 
 
 def build_ticker(
     shared: Shared,
-    turnover: Turnover,
+    turning: Turning,
     convergence: Convergence,
     reloading: Reloading,
     node: Node,
@@ -176,7 +195,7 @@ def build_ticker(
 ) -> Ticker:
     return Ticker(
         records=shared.records,
-        turnover=turnover,
+        turnover=_build_turnover(shared, turning),
         convergence=convergence,
         reloading=reloading,
         node=node,

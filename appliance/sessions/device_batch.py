@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from appliance.domain.errors import ApplianceError
+from appliance.domain.errors import ApplianceError, PeerApplyFailed
 from appliance.sessions.device_adding import AddDevice
-from appliance.sessions.device_changing import ChangeDevice
+from appliance.sessions.device_changing import ChangeDevice, SessionDue
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -19,13 +21,16 @@ if TYPE_CHECKING:
     from appliance.sessions.peer_access import PeerAccess
     from appliance.sessions.records import Records
     from appliance.sessions.reloading import Reloading
-    from appliance.sessions.waiting import Waiting
+    from appliance.sessions.waiting import Queue, Waiting
 
 log = logging.getLogger(__name__)
 
 
 class DeviceBatch:
-    """Answers requests for devices. They are few: each has the exit lock, and its transactions, for itself."""
+    """Answers requests for devices. They are few: each has the exit lock, and its transactions, for itself.
+
+    `sessions`: the queue of requests for sessions, of which a change may have to wait for one.
+    """
 
     def __init__(
         self,
@@ -33,6 +38,7 @@ class DeviceBatch:
         records: Records,
         peers: PeerAccess,
         reloading: Reloading,
+        sessions: Queue,
         adding: DeviceAdding,
         changing: DeviceChanging,
         quarantine: AddressQuarantine,
@@ -40,6 +46,7 @@ class DeviceBatch:
         self._records = records
         self._peers = peers
         self._reloading = reloading
+        self._sessions = sessions
         self._adding = adding
         self._changing = changing
         self._quarantine = quarantine
@@ -48,9 +55,7 @@ class DeviceBatch:
         """Answers the requests that `cut` returns. Leaves nothing to be done: what fails is undone with sessions."""
         for request in cut():
             try:
-                async with self._peers.exit_lock:
-                    if not request.abandoned:
-                        request.succeed(await self._serve(request))
+                request.succeed(await self._serve(request))
             except ApplianceError as error:
                 request.fail(error)
             except Exception as error:
@@ -60,6 +65,19 @@ class DeviceBatch:
         return False
 
     async def _serve(self, request: Waiting[Any]) -> Device:
+        try:
+            async with self._peers.exit_lock:
+                return await self._serve_now(request, wait=True)
+        except SessionDue:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._peers.apply_timeout):
+                    await self._sessions.settled()
+        async with self._peers.exit_lock:
+            return await self._serve_now(request, wait=False)
+
+    async def _serve_now(self, request: Waiting[Any], *, wait: bool) -> Device:
+        if request.abandoned:
+            raise PeerApplyFailed
         await self._reloading.if_stale()
         if self._records.ended:  # what has ended has its key no more
             async with self._records.committing() as db:
@@ -68,5 +86,5 @@ class DeviceBatch:
         if isinstance(request, AddDevice):
             return await self._adding.add(request)
         if isinstance(request, ChangeDevice):
-            return await self._changing.change(request)
+            return await self._changing.change(request, wait=wait)
         raise TypeError(request)

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from appliance.network.exit_node import Exit
     from appliance.network.wireguard.tunnel import PeerChange
     from appliance.sessions.address_quarantine import AddressQuarantine
+    from appliance.sessions.arrivals import Arrivals
     from appliance.sessions.device_policy import DevicePolicy
     from appliance.sessions.ending import Ending
     from appliance.sessions.peer_access import PeerAccess
@@ -90,7 +91,15 @@ class RotateDevice(ChangeDevice):
         self.token_hash = token_hash
 
     def after(self, device: Device) -> Device:
-        return replace(device, public_key=self.key, endpoint=self.endpoint, handshake_seen_ns=0, baseline=None)
+        return replace(
+            device,
+            public_key=self.key,
+            endpoint=self.endpoint,
+            handshake_seen_ns=0,
+            unfinished_rx=0,
+            unfinished_tx=0,
+            baseline=None,
+        )
 
     async def write(self, db: aiosqlite.Connection, now: int) -> None:  # noqa: ARG002 (only a removal is dated)
         await rows.rotate(db, self.device_id, self.key, self.endpoint)
@@ -108,6 +117,10 @@ class RemoveDevice(ChangeDevice):
         await rows.remove(db, [self.device_id], now)
 
 
+class SessionDue(Exception):
+    """Raised if a device is about to have the session that a handshake has begun: to be waited for without the lock."""
+
+
 class DeviceChanging:
     """Changes devices. A change that fails leaves all as it was: the next tick puts back what the tunnel has lost."""
 
@@ -117,6 +130,7 @@ class DeviceChanging:
         records: Records,
         peers: PeerAccess,
         reloading: Reloading,
+        arrivals: Arrivals,
         ending: Ending,
         quarantine: AddressQuarantine,
         exit_: Exit,
@@ -126,25 +140,26 @@ class DeviceChanging:
         self._records = records
         self._peers = peers
         self._reloading = reloading
+        self._arrivals = arrivals
         self._ending = ending
         self._quarantine = quarantine
         self._exit = exit_
         self._policy = policy
         self._schedule = schedule
 
-    async def change(self, request: ChangeDevice) -> Device:
+    async def change(self, request: ChangeDevice, *, wait: bool) -> Device:
         """Makes the change, and returns the device. Must be called with the exit lock held.
 
         Its session has ended, and the peer of a device that may not connect is gone, when this returns. Raises
-        PeerApplyFailed, StoreUnavailable, or what refuses the change.
+        SessionDue, if this may `wait`. Raises PeerApplyFailed, StoreUnavailable, or what refuses the change.
         """
         device = await self._current(request)
+        if request.ends is not None:
+            await self._count(device, wait=wait)
         session = None if request.ends is None else self._records.live.of_device(device.id)
         keys = {device.public_key, *(() if request.new_key is None else (request.new_key,))}
+        keys |= set() if session is None else {session.public_key}
         try:
-            if session is not None:
-                keys.add(session.public_key)
-                session = await self._count(session)
             standing = await self._policy.standing(request.account, without=session)
             wanted = request.after(device)
             may_connect = wanted is not None and standing.condition(wanted, None).has_peer
@@ -194,14 +209,20 @@ class DeviceChanging:
 
     # The tunnel ---------------------------------------------------------------------------------------
 
-    async def _count(self, session: Session) -> Session:
-        """Returns a session with its last figures, which are stored before its peer, with its counters, is removed."""
-        meter = self._records.meter
+    async def _count(self, device: Device, *, wait: bool) -> None:
+        """Stores what its peer has moved, before it is removed with its counters: of its session, or of none.
+
+        Has sessions opened that handshakes have begun.
+        """
+        records, session = self._records, self._records.live.of_device(device.id)
         try:
-            await meter.commit(await meter.observe({session.public_key}))
+            seen = await records.meter.observe(() if session is None else {session.public_key})
         except TunnelError as error:
             raise PeerApplyFailed from error
-        return self._records.live[session.public_key]
+        self._arrivals.look(seen)
+        await records.meter.commit(seen)
+        if wait and session is None and records.devices.is_opening(device.public_key):
+            raise SessionDue
 
     def _peer_changes(self, request: ChangeDevice, keys: set[bytes], wanted: Device | None) -> list[PeerChange]:
         """`wanted`: the device as it is to have a peer; None: it is to have none."""

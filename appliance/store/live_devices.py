@@ -87,6 +87,10 @@ class LiveDevices:
         self._opening.add(public_key)
         return True
 
+    def is_opening(self, public_key: bytes) -> bool:
+        """Tells whether a session of a device is about to begin."""
+        return public_key in self._opening
+
     def opened(self, public_key: bytes) -> None:
         """Notes that the session has begun, or that it does not."""
         self._opening.discard(public_key)
@@ -137,7 +141,7 @@ class LiveDevices:
 
     def drop(self, public_key: bytes) -> None:
         """Removes a device; whether the tunnel still has its peer is looked at."""
-        device = self._by_key.pop(public_key)
+        self._gone[public_key] = device = self._by_key.pop(public_key)
         del self._keys[device.id]
         own = self._of_account[device.account_id]
         del own[public_key]

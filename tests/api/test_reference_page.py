@@ -133,8 +133,9 @@ async def test_each_call_can_be_copied_into_a_shell(exit_: ExitUnderTest) -> Non
                 f"{call} -o /dev/null -w '%{{http_code}}'", env=environ, stdout=asyncio.subprocess.PIPE
             )
             statuses.append((await shell.communicate())[0].decode())
-    # The examples' region and session are not this exit's.
-    assert statuses == ["200", "503", "404", "404", "200", "200", "200", "200"]
+    # The examples' region, session and device are not this exit's.
+    of_sessions, of_devices = ["200", "503", "404", "404"], ["200", "503", "404", "404", "404", "404"]
+    assert statuses == [*of_sessions, *of_devices, "200", "200", "200", "200"]
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="takes a browser")

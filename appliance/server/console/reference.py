@@ -145,7 +145,7 @@ def _call(name: str, operation: Json, body: Body | None) -> str:
     method, _, path = name.partition(" ")
     given = {each["name"]: _text(each["schema"].get("examples", [""])[0]) for each in operation.get("parameters") or ()}
     parts = ["curl -sS"]
-    if method != "GET" and body is None:
+    if method != ("GET" if body is None else "POST"):
         parts.append(f"-X {method}")
     if operation.get("security"):
         parts.append('-H "Authorization: Bearer $TOKEN"')
