@@ -4,6 +4,12 @@ from __future__ import annotations
 
 import re
 from ipaddress import IPv4Address, IPv6Address, ip_network
+from typing import TYPE_CHECKING
+
+from appliance.domain.errors import InvalidRequest
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 MOST_RESOLVERS = 8  # of a DNS line; what asks them takes three (resolv.conf(5)), other systems some more
 
@@ -30,3 +36,9 @@ def is_special(address: IPv4Address | IPv6Address) -> bool:
     if isinstance(address, IPv6Address):
         return address.ipv4_mapped is not None or address in _IPV4_COMPATIBLE
     return address in _THIS_NETWORK or address in _RESERVED
+
+
+def require_reachable(dns: Sequence[IPv4Address | IPv6Address], *, ipv6: bool) -> None:
+    """Raises InvalidRequest if none of the resolvers that are asked for can be asked. `ipv6`: the file has it."""
+    if dns and not ipv6 and all(address.version == 6 for address in dns):
+        raise InvalidRequest("dns has no IPv4 address, and ipv6 is false")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from msgspec.structs import replace
 
 from appliance.config.log_format import about
+from appliance.domain.client_file import require_reachable
 from appliance.domain.device import Device
 from appliance.domain.entities import Reason
 from appliance.domain.errors import DeviceNotFound, InvalidRequest, InvalidToken, PeerApplyFailed, TunnelError
@@ -18,6 +19,8 @@ from appliance.store.queries import devices as rows
 from appliance.store.queries import tokens as token_rows
 
 if TYPE_CHECKING:
+    from ipaddress import IPv4Address, IPv6Address
+
     import aiosqlite
 
     from appliance.domain.entities import Account, Session
@@ -31,6 +34,8 @@ if TYPE_CHECKING:
     from appliance.sessions.records import Records
     from appliance.sessions.reloading import Reloading
     from appliance.sessions.schedule import Schedule
+
+    Resolvers = tuple[IPv4Address | IPv6Address, ...] | None
 
 log = logging.getLogger(__name__)
 
@@ -47,6 +52,9 @@ class ChangeDevice(Waiting[Device]):
         super().__init__(device_id.encode())
         self.account = account
         self.device_id = device_id
+
+    def check(self, device: Device, exit_: Exit) -> None:
+        """Raises InvalidRequest if the change does not fit the device."""
 
     def after(self, device: Device) -> Device | None:
         """Returns the device as it is to be; None: removed."""
@@ -80,15 +88,21 @@ class EditDevice(ChangeDevice):
 
 
 class RotateDevice(ChangeDevice):
-    """Asks for another key. `endpoint`: what the new file says."""
+    """Asks for another key. `endpoint`, `dns`: what the new file says."""
 
     ends = Reason.ROTATED
 
-    def __init__(self, account: Account, device_id: str, public_key: bytes, endpoint: str, token_hash: bytes) -> None:
+    def __init__(
+        self, account: Account, device_id: str, public_key: bytes, endpoint: str, dns: Resolvers, token_hash: bytes
+    ) -> None:
         super().__init__(account, device_id)
         self.key = self.new_key = public_key
         self.endpoint = endpoint
+        self.dns = dns
         self.token_hash = token_hash
+
+    def check(self, device: Device, exit_: Exit) -> None:
+        require_reachable(self.dns or (), ipv6=exit_.ipv6_in_file(device))
 
     def after(self, device: Device) -> Device:
         return replace(
@@ -203,6 +217,7 @@ class DeviceChanging:
         device = await rows.by_id(db, account_id, device_id)
         if device is None:
             raise DeviceNotFound
+        request.check(device, self._exit)
         if refused is not None:
             raise refused
         return device

@@ -17,19 +17,17 @@ from appliance.store.queries import devices as rows
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from ipaddress import IPv4Address, IPv6Address
 
     from appliance.domain.charges import Amount
     from appliance.domain.entities import Account, Session
     from appliance.network.exit_node import Exit
     from appliance.sessions.address_quarantine import AddressQuarantine
+    from appliance.sessions.device_changing import Resolvers
     from appliance.sessions.device_policy import DevicePolicy
     from appliance.sessions.opening import SessionRequest
     from appliance.sessions.peer_access import PeerAccess
     from appliance.sessions.records import Records
     from appliance.sessions.waiting import Queue, Waiting
-
-    Resolvers = tuple[IPv4Address | IPv6Address, ...] | None
 
 T = TypeVar("T")
 
@@ -55,7 +53,6 @@ class DeviceView:
     public_ip: str
     endpoint: str
     now_ms: int
-    ipv6_in_file: bool  # or it was asked for without
 
 
 class DeviceService:
@@ -147,7 +144,7 @@ class DeviceService:
         time; the device is then as it was.
         """
         private_key, public_key = _key_pair(public_key)
-        wanted = RotateDevice(account, device_id, public_key, self._endpoint(), token_hash)
+        wanted = RotateDevice(account, device_id, public_key, self._endpoint(), dns, token_hash)
         return self._handed_out(await self._answer(wanted, self._peers.deadline()), private_key, dns)
 
     async def remove(self, account: Account, device_id: str) -> DeviceView:
@@ -196,7 +193,6 @@ class DeviceService:
             public_ip=self._policy.public_ip,
             endpoint=self._endpoint(),
             now_ms=now.wall_ms,
-            ipv6_in_file=self._exit.ipv6_in_file(device),
         )
 
 

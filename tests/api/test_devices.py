@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import base64
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -13,66 +10,10 @@ from appliance.domain.tiers import Tier
 from appliance.network.wireguard import keys
 from appliance.store.queries import devices as rows
 from tests.support.api.answers import refused
-from tests.support.api.exit_under_test import Client, ExitUnderTest, address, new_key, on_exit
-
-if TYPE_CHECKING:
-    import httpx
+from tests.support.api.device_owner import Owner, key_of, private_key
+from tests.support.api.exit_under_test import ExitUnderTest, address, new_key, on_exit
 
 LIMITED = "[tiers.free]\nidle_timeout = 0\nmax_live_sessions = 1\nbytes_limit = 1000\n"
-
-
-@dataclass
-class Owner:
-    """An account's holder, who has devices."""
-
-    client: Client
-
-    @classmethod
-    async def of(cls, exit_: ExitUnderTest, name: str = "ada", tier: Tier = Tier.PAID) -> Owner:
-        return cls(await exit_.client(name, tier))
-
-    async def ask(self, method: str, path: str, body: object = None, **query: str) -> httpx.Response:
-        exit_ = self.client.exit_
-        answer = await exit_.http.request(method, path, json=body, params=query, headers=self.client.headers)
-        await exit_.settled()
-        return answer
-
-    async def post(self, name: object = "phone", **fields: object) -> httpx.Response:
-        return await self.ask("POST", "/v1/devices", {"name": name, "region": "fsn", **fields})
-
-    async def add(self, name: str = "phone", **fields: object) -> dict[str, Any]:
-        answer = await self.post(name, **fields)
-        assert answer.status_code == 201, answer.text
-        made: dict[str, Any] = answer.json()
-        return made
-
-    async def get(self, device_id: str) -> dict[str, Any]:
-        return self._good(await self.ask("GET", f"/v1/devices/{device_id}"))
-
-    async def patch(self, device_id: str, **fields: object) -> httpx.Response:
-        return await self.ask("PATCH", f"/v1/devices/{device_id}", fields)
-
-    async def rotate(self, device_id: str, **fields: object) -> httpx.Response:
-        return await self.ask("POST", f"/v1/devices/{device_id}/rotate", fields)
-
-    async def remove(self, device_id: str) -> httpx.Response:
-        return await self.ask("DELETE", f"/v1/devices/{device_id}")
-
-    @staticmethod
-    def _good(answer: httpx.Response) -> dict[str, Any]:
-        assert answer.status_code == 200, answer.text
-        found: dict[str, Any] = answer.json()
-        return found
-
-
-def key_of(exit_: ExitUnderTest, device_id: str) -> bytes:
-    key: bytes = exit_.rows("SELECT public_key FROM devices WHERE id = ?", device_id)[0][0]
-    return key
-
-
-def private_key(made: dict[str, Any]) -> bytes:
-    line = next(line for line in made["wg_config"].splitlines() if line.startswith("PrivateKey"))
-    return base64.b64decode(line.removeprefix("PrivateKey = "))
 
 
 @on_exit()
@@ -228,7 +169,7 @@ async def test_rotated_while_it_carries(exit_: ExitUnderTest) -> None:
     assert (found["state"], found["bytes_in"], found["public_key"]) == ("connected", 503, keys.encode(new))
 
 
-@on_exit('[wireguard]\ndns = ["1.1.1.1"]\n'.replace("[wireguard]\n", ""))
+@on_exit('dns = ["1.1.1.1"]\n')
 async def test_the_files_resolvers_and_ip_versions(exit_: ExitUnderTest) -> None:
     """The operator's resolvers where none are asked for; no line for false; `ipv6` false leaves IPv6 out for good."""
     ada = await Owner.of(exit_)

@@ -67,12 +67,12 @@ def parse_device_patch(body: Mapping[str, object]) -> DevicePatch:
     return DevicePatch(None if name is None else device_name.checked(name), paused)
 
 
-def parse_rotation(body: Mapping[str, object], own_keys: Container[bytes], *, ipv6: bool = True) -> Rotation:
+def parse_rotation(body: Mapping[str, object], own_keys: Container[bytes]) -> Rotation:
     """Parses the body of POST /v1/devices/{id}/rotate. Raises InvalidRequest naming a wrong field.
 
-    `ipv6`: the device's, as soon as it is known which that is.
+    Whether the device's file has IPv6 is not known here.
     """
-    return Rotation(parse_key(body, own_keys), parse_dns(body, ipv6=ipv6))
+    return Rotation(parse_key(body, own_keys), parse_dns(body, ipv6=True))
 
 
 def parse_device_query(pairs: Sequence[tuple[str, str]]) -> DeviceQuery:

@@ -9,6 +9,7 @@ import msgspec
 
 from appliance.config.value_types import UNICAST
 from appliance.domain import accounting, pricing
+from appliance.domain.client_file import require_reachable
 from appliance.domain.clock import rfc3339, rfc3339_end
 from appliance.domain.errors import InvalidJson, InvalidRequest
 from appliance.network.wireguard import keys
@@ -85,8 +86,7 @@ def parse_dns(body: Mapping[str, object], *, ipv6: bool) -> tuple[Address, ...] 
         addresses = []
     if not 1 <= len(addresses) <= DNS_MOST:
         raise InvalidRequest(f"dns must be false or a list of 1 to {DNS_MOST} IP addresses")
-    if not ipv6 and all(address.version == 6 for address in addresses):
-        raise InvalidRequest("dns has no IPv4 address, and ipv6 is false")
+    require_reachable(addresses, ipv6=ipv6)
     return tuple(addresses)
 
 

@@ -208,10 +208,7 @@ def _changes(
     async def rotate_device(request: AnyRequest, device_id: FromPath[str]) -> DeviceCreated:
         """Give a device another key. Its address stays; its old file is good no more, and its session ends."""
         account = await authenticate(request)
-        body = await object_in(request)
-        parse_rotation(body, own_keys)
-        known = await devices.find(account, device_id)
-        wanted = parse_rotation(body, own_keys, ipv6=known.ipv6_in_file)
+        wanted = parse_rotation(await object_in(request), own_keys)
         return _created(await devices.rotate(account, device_id, wanted.public_key, wanted.dns, presented(request)))
 
     return [patch_device, rotate_device]
