@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def build_service(shared: Shared, reloading: Reloading, turning: Turning, policy: DevicePolicy) -> DeviceService:
-    adding = _build_adding(shared, turning, policy)
+    adding = _build_adding(shared, reloading, turning, policy)
     changing = _build_changing(shared, reloading, turning, policy)
     queue = _build_queue(shared, reloading, turning, adding, changing)
     return DeviceService(
@@ -53,10 +53,11 @@ def _build_queue(
     return queue
 
 
-def _build_adding(shared: Shared, turning: Turning, policy: DevicePolicy) -> DeviceAdding:
+def _build_adding(shared: Shared, reloading: Reloading, turning: Turning, policy: DevicePolicy) -> DeviceAdding:
     return DeviceAdding(
         records=shared.records,
         peers=shared.peers,
+        reloading=reloading,
         pool=shared.addresses.pool,
         undo=shared.undo,
         exit_=shared.exit,

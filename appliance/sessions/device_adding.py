@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from appliance.sessions.node import Node
     from appliance.sessions.peer_access import PeerAccess
     from appliance.sessions.records import Records
+    from appliance.sessions.reloading import Reloading
     from appliance.sessions.schedule import Schedule
     from appliance.sessions.undo import Undo
 
@@ -55,6 +56,7 @@ class DeviceAdding:
         *,
         records: Records,
         peers: PeerAccess,
+        reloading: Reloading,
         pool: AddressPool,
         undo: Undo,
         exit_: Exit,
@@ -64,6 +66,7 @@ class DeviceAdding:
     ) -> None:
         self._records = records
         self._peers = peers
+        self._reloading = reloading
         self._pool = pool
         self._undo = undo
         self._exit = exit_
@@ -81,7 +84,7 @@ class DeviceAdding:
         if self._undo.holds(request.public_key):
             raise PeerApplyFailed  # of one that nobody was told of
         node = self._policy.place(request.region)
-        device = self._device(request, account, node, self._pool.allocate())
+        device = self._device(request, account, node, await self._address())
         try:
             standing = await self._policy.standing(account)
             has_peer = standing.condition(device, None).has_peer
@@ -98,6 +101,16 @@ class DeviceAdding:
         self._holding.changed(account.id)
         log.info("device added", extra=about(device=device.id, account=account.id))
         return device
+
+    async def _address(self) -> int:
+        """Returns an address that is free, as an offset. Raises SubnetExhausted."""
+        offset = self._pool.allocate()
+        async with self._records.store.read() as db:
+            taken = bool(await rows.having(db, [offset], []))
+        if not taken:
+            return offset
+        await self._reloading.run()  # a command has given it to a device, whose it stays
+        return self._pool.allocate()
 
     async def _admitted(self, db: aiosqlite.Connection, request: AddDevice) -> Account:
         """Returns the account as the store has it. Raises InvalidToken, or what refuses the device."""
