@@ -54,6 +54,9 @@ def holds(told: dict[str, Any]) -> None:
     assert told["expires_in_days"] == 30
     assert told["ended"] == "closed"
     assert told["bytes_limit"] == 0
+    assert told["device"] == ["phone", "paused", "paused", "removed", "device_not_found"]
+    assert told["devices"] == [True]
+    assert told["keys"]
     assert told["regions"] == ["fsn"]
     assert told["healthy"] == "ok"
     assert told["ready"] == "ok"

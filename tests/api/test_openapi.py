@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from appliance import __version__
 from tests.support.api.answers import code_of
-from tests.support.api.exit_under_test import ExitUnderTest, on_exit
+from tests.support.api.device_owner import Owner, key_of
+from tests.support.api.exit_under_test import ExitUnderTest, new_key, on_exit
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -223,7 +224,31 @@ async def test_the_documented_request_is_the_contracts(exit_: ExitUnderTest) -> 
     assert found["components"]["securitySchemes"]["bearer"] == {"type": "http", "scheme": "bearer"}
 
 
-@on_exit("[tiers.paid]\nmax_live_sessions = 2\n")
+async def documented_devices(exit_: ExitUnderTest, found: Document, ada: Owner) -> None:
+    every, one = "/v1/devices", "/v1/devices/{device_id}"
+    key, _ = new_key()
+    made = await ada.post(client_public_key=key)
+    check(found, made, every)
+    for fields in ({}, {"region": "nowhere"}, {"name": ""}, {"name": "b", "client_public_key": key}):
+        check(found, await ada.post(**fields), every)
+    device_id = made.json()["id"]
+    await exit_.shake(key_of(exit_, device_id))
+    exit_.parts.node.public_ip = "192.0.2.2"
+    shown = await ada.ask("GET", f"/v1/devices/{device_id}")
+    assert shown.json().keys() >= {"stale", "session_id", "last_handshake_at"}
+    check(found, shown, one)
+    check(found, await ada.client.delete(shown.json()["session_id"]), "/v1/sessions/{session_id}")
+    for change in ({"paused": True}, {"name": 1}, {"name": "b"}):
+        check(found, await ada.patch(device_id, **change), one)
+    check(found, await ada.rotate(device_id), f"{one}/rotate")
+    check(found, await ada.rotate(device_id, client_public_key="x"), f"{one}/rotate")
+    for listed in (await ada.ask("GET", every), await ada.ask("GET", every, before="x")):
+        check(found, listed, every)
+    for removed in (await ada.remove(device_id), await ada.remove(device_id)):
+        check(found, removed, one)
+
+
+@on_exit("[tiers.paid]\nmax_live_sessions = 2\nmax_devices = 1\n")
 async def test_real_answers_are_as_documented(exit_: ExitUnderTest) -> None:
     """Real answers, good and bad, are as documented."""
     found = await document(exit_)
@@ -240,6 +265,7 @@ async def test_real_answers_are_as_documented(exit_: ExitUnderTest) -> None:
     check(found, await ada.status_answer("ses_1"), one)
     check(found, await ada.get("/v1/sessions"), "/v1/sessions")
     check(found, await ada.get("/v1/sessions", limit="x"), "/v1/sessions")
+    await documented_devices(exit_, found, Owner(ada))
     for body in ({}, {"region": "nowhere"}, {"region": "fsn"}, {"region": "fsn"}, {"region": "fsn"}):
         check(found, await ada.post(body), "/v1/sessions")
     check(found, await exit_.http.post("/v1/sessions", content=b" " * 100_000, headers=ada.headers), "/v1/sessions")

@@ -7,11 +7,25 @@ import os
 import sys
 
 from wg_appliance_client import AuthenticatedClient, Client
+from wg_appliance_client.api.devices import (
+    create_device,
+    delete_device,
+    get_device,
+    list_devices,
+    patch_device,
+    rotate_device,
+)
 from wg_appliance_client.api.operations import get_health, get_readiness
 from wg_appliance_client.api.regions import list_regions
 from wg_appliance_client.api.sessions import create_session, delete_session, get_session, list_sessions
 from wg_appliance_client.api.usage import get_usage
 from wg_appliance_client.models import (
+    DeviceCreated,
+    DeviceList,
+    DevicePatch,
+    DeviceRequest,
+    DeviceRotation,
+    DeviceStatus,
     ErrorBody,
     Health,
     RegionErrorBody,
@@ -48,6 +62,21 @@ assert isinstance(ready, Health)
 nobody = get_usage.sync(client=AuthenticatedClient(base_url=os.environ["API"], token="", prefix=""))
 assert isinstance(nobody, ErrorBody)
 
+made = create_device.sync(client=api, body=DeviceRequest(name="phone", region="fsn"))
+assert isinstance(made, DeviceCreated)
+paused = patch_device.sync(made.id, client=api, body=DevicePatch(paused=True))
+assert isinstance(paused, DeviceStatus)
+rotated = rotate_device.sync(made.id, client=api, body=DeviceRotation(dns=False))
+assert isinstance(rotated, DeviceCreated)
+device = get_device.sync(made.id, client=api)
+assert isinstance(device, DeviceStatus)
+devices = list_devices.sync(client=api, limit=5)
+assert isinstance(devices, DeviceList)
+removed = delete_device.sync(made.id, client=api)
+assert isinstance(removed, DeviceStatus)
+gone = get_device.sync(made.id, client=api)
+assert isinstance(gone, ErrorBody)
+
 told = {
     "id": opened.id,
     "tier": opened.tier,
@@ -57,6 +86,9 @@ told = {
     "expires_in_days": (shown.expires_at - shown.created_at).days,
     "ended": ended.terminated_reason,
     "bytes_limit": usage.bytes_limit,
+    "device": [made.name, paused.state, device.state, removed.state, gone.code],
+    "devices": [each.id == made.id for each in devices.devices],
+    "keys": made.wg_config != rotated.wg_config,
     "regions": [each.code for each in regions.regions],
     "healthy": healthy.status,
     "ready": ready.status,

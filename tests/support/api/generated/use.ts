@@ -22,6 +22,15 @@ const unknown = (await api.GET("/v1/sessions/{session_id}", { params: { path: { 
 const usage = (await api.GET("/v1/usage")).data!;
 const regions = (await stranger.GET("/v1/regions")).data!;
 
+const made = (await api.POST("/v1/devices", { body: { name: "phone", region: "fsn" } })).data!;
+const one = { path: { device_id: made.id } };
+const paused = (await api.PATCH("/v1/devices/{device_id}", { params: one, body: { paused: true } })).data!;
+const rotated = (await api.POST("/v1/devices/{device_id}/rotate", { params: one, body: { dns: false } })).data!;
+const device = (await api.GET("/v1/devices/{device_id}", { params: one })).data!;
+const devices = (await api.GET("/v1/devices", { params: { query: { limit: 5 } } })).data!;
+const removed = (await api.DELETE("/v1/devices/{device_id}", { params: one })).data!;
+const gone = (await api.GET("/v1/devices/{device_id}", { params: one })).error!;
+
 console.log(
   JSON.stringify({
     id: opened.id,
@@ -32,6 +41,9 @@ console.log(
     expires_in_days: (Date.parse(shown.expires_at) - Date.parse(shown.created_at)) / 86_400_000,
     ended: ended.terminated_reason,
     bytes_limit: usage.bytes_limit,
+    device: [made.name, paused.state, device.state, removed.state, gone.code],
+    devices: devices.devices.map((each) => each.id === made.id),
+    keys: made.wg_config !== rotated.wg_config,
     regions: regions.regions.map((each) => each.code),
     healthy: (await stranger.GET("/healthz")).data!.status,
     ready: (await stranger.GET("/readyz")).data!.status,
