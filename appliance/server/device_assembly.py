@@ -47,7 +47,9 @@ def _build_queue(
     def undo(request: Waiting[Any]) -> None:
         """Removes a device that was made and of which nobody was told. Other changes have been made."""
         if isinstance(request, AddDevice):
-            queue.put(RemoveDevice(request.account, request.answer.result().id))
+            removal = RemoveDevice(request.account, request.answer.result().id)
+            removal.answer.add_done_callback(lambda answer: answer.cancelled() or answer.exception())
+            queue.put(removal)
 
     queue = Queue(batch.serve, undo)
     return queue
