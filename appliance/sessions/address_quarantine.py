@@ -44,7 +44,7 @@ class AddressQuarantine:
         self._offsets.add(offset)
 
     def leave(self, others: Container[int]) -> None:
-        """Has these stay taken in the pool: an admin command may give a device the address of a session that has ended."""
+        """Has these stay taken in the pool: a command may give a device the address of a session that has ended."""
         self._others = others
 
     def begin_release(self) -> None:

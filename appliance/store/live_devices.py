@@ -143,6 +143,7 @@ class LiveDevices:
         """Removes a device; whether the tunnel still has its peer is looked at."""
         self._gone[public_key] = device = self._by_key.pop(public_key)
         del self._keys[device.id]
+        self._addresses.discard(device.address_offset)
         own = self._of_account[device.account_id]
         del own[public_key]
         if not own:
