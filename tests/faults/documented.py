@@ -48,7 +48,7 @@ FAULT = re.compile(r"ERROR|CRITICAL|Traceback")
 
 def run(examples: int, seed: int, backend: str, seconds: int) -> Mapping[str, int]:
     """How many answers were given, by status. Raises Violated where one is not as documented."""
-    with serving_tcp(backend, WIREGUARD_SUBNET=SUBNET) as exit_:
+    with serving_tcp(backend, WIREGUARD_SUBNET=SUBNET, TIERS_FREE_MAX_DEVICES="0") as exit_:
         _hold_to_document(exit_, exit_.token("anna", "free"), CONFIG, examples, seed, seconds)
         return _answers(exit_)
 

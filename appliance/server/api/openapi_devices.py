@@ -24,14 +24,14 @@ A_DEVICE = "dev_5f2b81d0c3a94e6f7a1d2e3c"
 def device_requests() -> list[Schema]:
     """Returns the schemas of bodies, each by its title."""
     text, boolean, null, an_object = OpenAPIType.STRING, OpenAPIType.BOOLEAN, OpenAPIType.NULL, OpenAPIType.OBJECT
-    name = "1 to 64 printable characters, none of them /; unique in the account, however its accents are written"
+    name = f"1 to {LONGEST} printable characters without / and without white space at the ends; unique in the account"
     return [
         Schema(
             title="DeviceRequest",
             type=an_object,
             required=["name", "region"],
             properties={
-                "name": Schema(type=text, min_length=1, max_length=LONGEST, description=name, examples=["phone"]),
+                "name": Schema(type=text, min_length=1, description=name, examples=["phone"]),
                 **(session_request().properties or {}),
             },
         ),
@@ -39,9 +39,7 @@ def device_requests() -> list[Schema]:
             title="DevicePatch",
             type=an_object,
             properties={
-                "name": Schema(
-                    type=[text, null], min_length=1, max_length=LONGEST, description=name, examples=["old phone"]
-                ),
+                "name": Schema(type=[text, null], min_length=1, description=name, examples=["old phone"]),
                 "paused": Schema(
                     type=[boolean, null],
                     description="true: it may not connect, its session ends; false: it may; left out: as it is",
