@@ -105,8 +105,12 @@ class DeviceAdding:
     async def _address(self) -> int:
         """Returns an address that is free, as an offset. Raises SubnetExhausted."""
         offset = self._pool.allocate()
-        async with self._records.store.read() as db:
-            taken = bool(await rows.having(db, [offset], []))
+        try:
+            async with self._records.store.read() as db:
+                taken = bool(await rows.having(db, [offset], []))
+        except BaseException:
+            self._pool.release(offset)
+            raise
         if not taken:
             return offset
         await self._reloading.run()  # a command has given it to a device, whose it stays

@@ -17,6 +17,7 @@ from appliance.ops.backup.create import write_backup
 from appliance.server.exporter import ExitCollector
 from appliance.store.state_dir import StateDir
 from tests.support.api.answers import refused
+from tests.support.api.device_owner import Owner
 from tests.support.api.exit_under_test import ExitUnderTest, on_exit
 
 if TYPE_CHECKING:
@@ -108,6 +109,13 @@ async def test_no_place_holds_a_key_of_the_servers_making(
             refusals.append((await ended.delete(session_id)).content)
         if number % 100 == 0:
             await exit_.tick(after=1)
+    devices = Owner(ada)
+    phone = await devices.post()
+    answers += [phone.content, (await devices.rotate(phone.json()["id"])).content]
+    exit_.tunnel.fail_next(TunnelError("the device refuses"))
+    refusals += [(await devices.post(name)).content for name in ("b", "phone")]
+    refusals.append((await devices.ask("GET", "/v1/devices")).content)
+    refusals.append((await devices.remove(phone.json()["id"])).content)
     for token in wrong:
         refusals.append((await exit_.http.get("/v1/usage", headers={"Authorization": f"Bearer {token}"})).content)
         refusals.append((await ada.get(f"/v1/sessions/{token}")).content)
@@ -128,7 +136,7 @@ async def test_no_place_holds_a_key_of_the_servers_making(
     places["backup"] = (folder / "backup.tar").read_bytes()
     secrets = Secrets(made[:server_keys], [ada.token, eve.token, *wrong])
 
-    assert server_keys == many
+    assert server_keys == many + 4
     assert {"store.sqlite", "store.sqlite-wal", f"memory of {folder}/store.sqlite-shm"} <= places.keys()
     assert {name: secrets.within(content) for name, content in places.items()} == {name: [] for name in places}
     assert len(secrets.within(b"\n".join(answers))) == len(answers), "each is in the answer that gave it, once"
