@@ -160,7 +160,7 @@ async def test_change_that_strands_devices(exit_: ExitUnderTest, change: str) ->
     account = await exit_.account()
     phone = await a_device(exit_, account)
     unchanged, exit_.settings = exit_.settings, parse_settings(CONFIG + change, {}, "host")
-    with pytest.raises(ConfigError, match="while there is 1 device, whose file names what was; set it back"):
+    with pytest.raises(ConfigError, match="while there is 1 device; set it back"):
         await exit_.restart()
     exit_.settings = unchanged
     await exit_.start()
