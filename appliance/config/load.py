@@ -122,8 +122,8 @@ def parse_settings(text: str, environ: Mapping[str, str], hostname: str, source:
     return settings
 
 
-def check_overlap(settings: Settings, host_networks: Iterable[IPv4Network | IPv6Network]) -> None:
-    """Raises ConfigError for a tunnel subnet that the host already uses: its addresses' networks and routes.
+def check_overlap(settings: Settings, host_networks: Iterable[tuple[str, IPv4Network | IPv6Network]]) -> None:
+    """Raises ConfigError for a tunnel subnet that the host already uses, on an interface (name, network).
 
     The caller leaves out the networks of the appliance's own interface, which exist after a restart. Default
     routes cover everything and do not count.
@@ -131,11 +131,11 @@ def check_overlap(settings: Settings, host_networks: Iterable[IPv4Network | IPv6
     wireguard = settings.wireguard
     taken = tuple(host_networks)
     for key, subnet in (("subnet", wireguard.subnet), ("subnet6", wireguard.subnet6)):
-        for network in taken:
+        for name, network in taken:
             if subnet and network.version == subnet.version and network.prefixlen > 0 and network.overlaps(subnet):
                 raise ConfigError(
-                    f"wireguard.{key} = {show(str(subnet))}: overlaps with {network}, which this host already uses; "
-                    "must be a network that is free here"
+                    f"wireguard.{key} = {show(str(subnet))}: overlaps with {network} of {name}, which this host "
+                    "already uses; must be a network that is free here"
                 )
 
 

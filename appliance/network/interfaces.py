@@ -79,7 +79,3 @@ def _interface(address: Any) -> Iterator[IPv4Interface | IPv6Interface]:
     text = address.get_attr("IFA_LOCAL") or address.get_attr("IFA_ADDRESS")
     if text:
         yield ip_interface(f"{text}/{address['prefixlen']}")
-
-
-def networks(interfaces: list[tuple[str, IPv4Interface | IPv6Interface]]) -> list[IPv4Network | IPv6Network]:
-    return [interface.network for _, interface in interfaces]

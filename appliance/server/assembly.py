@@ -15,7 +15,7 @@ from appliance.network.address_pool import AddressPool
 from appliance.network.admission.choice import mark_of_this_exit
 from appliance.network.exit_node import Exit, HeldAddresses, build_exit
 from appliance.network.firewall import own_table
-from appliance.network.interfaces import has_ipv6, host_interfaces, networks
+from appliance.network.interfaces import has_ipv6, host_interfaces
 from appliance.network.public_address import Standing, decide
 from appliance.network.uplinks import NO_PUBLIC_ADDRESS, look
 from appliance.network.wireguard.backend import require_tunnel_name
@@ -89,7 +89,7 @@ def describe_exit(settings: Settings, state: StateDir) -> LocalExit:
         raise ConfigError(
             f'wireguard.subnet6 = "{wireguard.subnet6}": this kernel has no IPv6; set wireguard.subnet6 = ""'
         )
-    check_overlap(settings, networks(host_interfaces(without=wireguard.interface)))
+    check_overlap(settings, [(name, each.network) for name, each in host_interfaces(without=wireguard.interface)])
     configured = settings.node.public_ip
     standing = decide(configured, look(configured, without=wireguard.interface), None)
     if standing is None:

@@ -274,20 +274,22 @@ def test_api_and_metrics_may_not_share_a_socket() -> None:
     ],
 )
 def test_a_subnet_the_host_uses_is_refused(network: str, key: str, value: str) -> None:
-    """The refusal names the key, its value and the host's network."""
+    """The refusal names the key, its value, the host's network and its interface."""
+    used = iter([("lan", ip_network("192.168.0.0/16")), ("wg7", ip_network(network))])
     with pytest.raises(ConfigError) as caught:
-        check_overlap(parse_settings("", {}, "host"), iter([ip_network("192.168.0.0/16"), ip_network(network)]))
+        check_overlap(parse_settings("", {}, "host"), used)
     message = str(caught.value)
     assert f'{key} = "{value}"' in message
-    assert network in message
+    assert f"{network} of wg7" in message
     assert len(message.splitlines()) == 1
 
 
 def test_neighbours_and_default_routes_are_no_overlap() -> None:
     """A default route covers every subnet and is none's; adjacent networks are free, and so is IPv6 unused."""
-    networks = [ip_network(text) for text in ("0.0.0.0/0", "::/0", "10.101.1.0/24", "10.100.0.0/16", "fd65::/32")]
-    check_overlap(parse_settings("", {}, "host"), networks)
-    check_overlap(parse_settings(toml("wireguard.subnet6", '""'), {}, "host"), [ip_network("fd65:7869:7400::/64")])
+    others = ("0.0.0.0/0", "::/0", "10.101.1.0/24", "10.100.0.0/16", "fd65::/32")
+    check_overlap(parse_settings("", {}, "host"), [("lan", ip_network(text)) for text in others])
+    off = parse_settings(toml("wireguard.subnet6", '""'), {}, "host")
+    check_overlap(off, [("lan", ip_network("fd65:7869:7400::/64"))])
 
 
 # Prices and tiers -----------------------------------------------------------------------------------
