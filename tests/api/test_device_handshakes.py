@@ -26,6 +26,18 @@ def ends(phone: DeviceUnderTest) -> list[tuple[str, str | None, int, int]]:
     return [session[:4] for session in phone.sessions()]
 
 
+async def changed_while_its_session_opens(phone: DeviceUnderTest, sql: str) -> None:
+    """Its handshake is found, and another process is faster than the batch that stores its session."""
+    exit_ = phone.exit_
+    exit_.tunnel.add_traffic(phone.key, rx=148, tx=92, handshake_ns=exit_.clock.wall_ms * 1_000_000)
+    await exit_.parts.ticker.tick()
+    with sqlite3.connect(exit_.path) as other:
+        other.execute(sql)
+    other.close()
+    await exit_.settled()
+    await exit_.admin("SELECT 1")
+
+
 # Handshakes that may not be admitted -----------------------------------------------------------------
 
 
@@ -150,13 +162,7 @@ async def test_they_are_dropped_where_no_session_can_come(exit_: ExitUnderTest, 
 async def test_removed_while_its_session_opens(exit_: ExitUnderTest) -> None:
     """Its handshake is found, and before the session is stored another process removes the device."""
     phone = await a_device(exit_, await exit_.account())
-    exit_.tunnel.add_traffic(phone.key, rx=148, tx=92, handshake_ns=exit_.clock.wall_ms * 1_000_000)
-    await exit_.parts.ticker.tick()
-    with sqlite3.connect(exit_.path) as other:
-        other.execute("UPDATE devices SET removed_at = 1")
-    other.close()
-    await exit_.settled()
-    await exit_.admin("SELECT 1")
+    await changed_while_its_session_opens(phone, "UPDATE devices SET removed_at = 1")
     await exit_.tick()
     assert phone.sessions() == []
     assert not phone.has_peer
@@ -167,13 +173,7 @@ async def test_removed_while_its_session_opens(exit_: ExitUnderTest) -> None:
 async def test_paused_while_its_session_opens(exit_: ExitUnderTest) -> None:
     """What the command has not seen begin does not stay."""
     phone = await a_device(exit_, await exit_.account())
-    exit_.tunnel.add_traffic(phone.key, rx=148, tx=92, handshake_ns=exit_.clock.wall_ms * 1_000_000)
-    await exit_.parts.ticker.tick()
-    with sqlite3.connect(exit_.path) as other:
-        other.execute("UPDATE devices SET paused = 1")
-    other.close()
-    await exit_.settled()
-    await exit_.admin("SELECT 1")
+    await changed_while_its_session_opens(phone, "UPDATE devices SET paused = 1")
     for _ in range(3):
         await exit_.tick()
     assert ends(phone) == [("terminated", "paused", 148, 92)]
