@@ -25,6 +25,7 @@ class ExitCollector(Collector):
     def __init__(self, parts: Parts, tunnel: Tunnel, crashes: Mapping[str, int]) -> None:
         """Creates the collector. `crashes`: by background task."""
         self._live = parts.live
+        self._devices = parts.records.devices
         self._pool = parts.pool
         self._node = parts.node
         self._meter = parts.meter
@@ -43,6 +44,10 @@ class ExitCollector(Collector):
         for tier in Tier:
             sessions.add_metric([tier], live.get(tier, 0))
         yield sessions
+        devices = GaugeMetricFamily("wg_appliance_devices", "Devices, by what each is doing", labels=["state"])
+        for state, many in self._devices.by_state(self._live.public_keys(), self._live.number_of_devices()).items():
+            devices.add_metric([state], many)
+        yield devices
         traffic = CounterMetricFamily(
             "wg_appliance_traffic_bytes", "Billed since the process started; in: from clients", labels=["direction"]
         )

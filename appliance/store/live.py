@@ -95,6 +95,10 @@ class LiveSessions:
         """Counts the sessions that are not closing by the tier that they were opened with."""
         return self._rows.live_by_tier()
 
+    def number_of_devices(self) -> int:
+        """Returns how many devices have a session that is not closing."""
+        return self._rows.number_of_devices()
+
     # Accounts -----------------------------------------------------------------------------------------
 
     def account(self, account_id: str) -> Account | None:

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from appliance.domain.device import DeviceState
+
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Set
+    from collections.abc import Iterable, Iterator, Mapping, Set
 
     from appliance.domain.device import Device
 
@@ -58,6 +60,25 @@ class LiveDevices:
     def accounts(self) -> Set[str]:
         """Returns the ids of the accounts with devices."""
         return self._of_account.keys()
+
+    def by_state(self, with_session: Set[bytes], connected: int) -> Mapping[DeviceState, int]:
+        """Counts the devices, looking only at those that are held.
+
+        `with_session`: the keys of all sessions; `connected`: how many sessions of devices are not ending.
+        """
+        paused = held = 0
+        for key in self._held:
+            device = self._by_key[key]
+            if device.paused and not device.account_disabled:
+                paused += 1
+            elif key not in with_session:
+                held += 1
+        return {
+            DeviceState.IDLE: max(len(self) - connected - paused - held, 0),
+            DeviceState.CONNECTED: connected,
+            DeviceState.PAUSED: paused,
+            DeviceState.HELD: held,
+        }
 
     # Peers --------------------------------------------------------------------------------------------
 

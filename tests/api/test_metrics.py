@@ -26,11 +26,12 @@ from appliance.server.exporter import ExitCollector
 from appliance.sessions.contentions import Contentions
 from appliance.sessions.convergence import Convergence
 from appliance.sessions.metrics import Metrics
+from tests.support.api.a_device import a_device
 from tests.support.api.exit_under_test import UNHURRIED, on_exit
 from tests.support.fixed_host import FixedHost
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from tests.support.api.exit_under_test import ExitUnderTest
 
@@ -74,6 +75,36 @@ async def test_sessions_are_counted_by_tier_and_reason(exit_: ExitUnderTest) -> 
     assert found[sample("sessions_live", tier="free")] == 1
     assert found[sample("addresses_used")] == 1
     assert found[sample("addresses_free")] == found[sample("addresses")] - 1
+
+
+@on_exit()
+async def test_devices_are_counted_by_state(exit_: ExitUnderTest) -> None:
+    """Each as the API says it is, and the sessions that their handshakes have opened; all states are there at zero."""
+    first = exposed(exit_)
+    assert devices(first) == {"idle": 0, "connected": 0, "paused": 0, "held": 0}
+    assert first[sample("device_sessions_opened_total")] == 0
+    ada, bob = await exit_.account(), await exit_.account("bob")
+    phone, laptop = await a_device(exit_, ada, 9, "phone"), await a_device(exit_, ada, 10, "laptop")
+    await a_device(exit_, ada, 11, "tablet")
+    await a_device(exit_, bob, 12)
+    await phone.shakes()
+    await exit_.admin("UPDATE devices SET paused = 1 WHERE id = ?", laptop.id)
+    await exit_.tick()
+    assert devices(exposed(exit_)) == {"idle": 2, "connected": 1, "paused": 1, "held": 0}
+    await exit_.admin("UPDATE node SET drained = 1")
+    await exit_.tick()
+    assert devices(exposed(exit_)) == {"idle": 0, "connected": 1, "paused": 1, "held": 2}
+    await exit_.admin("UPDATE accounts SET disabled = 1 WHERE id = ?", ada.id)
+    await exit_.tick()
+    await exit_.tick()
+    found = exposed(exit_)
+    assert devices(found) == {"idle": 0, "connected": 0, "paused": 0, "held": 4}
+    assert found[sample("device_sessions_opened_total")] == 1
+
+
+def devices(found: Mapping[str, float]) -> dict[str, float]:
+    """Of a scrape, by state."""
+    return {state: found[sample("devices", state=state)] for state in ("idle", "connected", "paused", "held")}
 
 
 @on_exit()

@@ -13,6 +13,7 @@ from appliance.store.rows.shared_values import SharedValues
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from collections.abc import Set as AbstractSet
 
     from appliance.domain.entities import Reason, State
     from appliance.domain.pricing import Rates
@@ -210,6 +211,10 @@ class PackedSessions:
     def of_device(self, device_id: str) -> int | None:
         """Returns the row of the session of a device; None: it has none."""
         return self._rows_of_devices.get(device_id)
+
+    def number_of_devices(self, without: AbstractSet[int]) -> int:
+        """Counts the rows with sessions of devices, `without` these."""
+        return len(self._devices) - len(self._devices.keys() & without)
 
     def has_id(self, row: int, session_id: str) -> bool:
         """Tells whether this is the id of the session, in whose row there may be only a hash of it."""

@@ -108,6 +108,10 @@ class SessionRows:
                 counts[tier] = counts.get(tier, 0) + many
         return counts
 
+    def number_of_devices(self) -> int:
+        """Counts the sessions of devices that are not closing."""
+        return self._packed.number_of_devices(self.closing)
+
     def counted_only_in(self, boot_id: str) -> bool:
         """Tells whether all sessions were last counted in this boot."""
         return all(self._packed.boots.values[number] == boot_id for number in self._counted_in)
