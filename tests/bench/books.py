@@ -7,7 +7,7 @@ from contextlib import closing
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
     from random import Random
 
@@ -33,6 +33,13 @@ INSERT INTO peers (address_offset, bytes_in, bytes_out, handshake_seen_ns, count
     counted_boot_id, quiet_since_ms, ifindex, rx_bytes, tx_bytes)
 VALUES (?, 0, 0, 0, 0, ?, ?, ?, ?, 0, 0)
 """
+_DEVICE = """
+INSERT INTO devices (id, account_id, name, name_key, region, public_key, address_offset, ipv6, created_at, endpoint,
+    bytes_in, bytes_out, counted_ms, last_handshake_at, handshake_seen_ns, baseline_boot_id, ifindex, rx_bytes,
+    tx_bytes)
+VALUES (:id, :account, :name, :name, 'test', :key, :offset, 1, :now, '192.0.2.1:51820', 123456789, 123456789, 3600000,
+    :now, 0, :boot, :ifindex, 0, 0)
+"""
 _ENDED = """
 INSERT INTO sessions (id, account_id, tier, region, public_ip, public_key, address_offset, ipv6, state, created_at,
     expires_at, quiet_since_ms, quiet_boot_id, reason, terminated_at)
@@ -51,21 +58,37 @@ def fill(store: Path, peers: Sequence[Peer], now: Moment, ifindex: int, random: 
 
     Who is neighbour to whom in the tunnel is not so in the store: peers that move are spread over its pages.
     """
-    order = random.sample(range(len(peers)), len(peers))
-    accounts = [f"acc_{number}" for number in range(-(-len(peers) // SESSIONS_AN_ACCOUNT))]
+    sessions = _owned("ses", peers, random)
     common = {"now": now.wall_ms, "expires": now.wall_ms + YEAR_MS, "boot_ms": now.boot_ms, "boot": now.boot_id}
-    sessions = [
-        {
-            "id": f"ses_{random.randbytes(12).hex()}",
-            "account": accounts[place // SESSIONS_AN_ACCOUNT],
-            "key": peers[number].public_key,
-            "offset": FIRST_OFFSET + number,
-            **common,
-        }
-        for place, number in enumerate(order)
-    ]
     with closing(sqlite3.connect(store)) as db, db:
-        db.executemany(_ACCOUNT, [{"id": account, "now": now.wall_ms} for account in accounts])
-        db.executemany(_SESSION, sessions)
+        _add_accounts(db, sessions, now)
+        db.executemany(_SESSION, [{**session, **common} for session in sessions])
         marks = (now.boot_ms, now.boot_id, now.boot_ms, ifindex)
         db.executemany(_PEER, [(FIRST_OFFSET + number, *marks) for number in range(len(peers))])
+
+
+def fill_idle(store: Path, peers: Sequence[Peer], now: Moment, ifindex: int, random: Random) -> None:
+    """A device for each peer, as `fill` does it. Each has had sessions, and no handshake since."""
+    devices = _owned("dev", peers, random)
+    common = {"now": now.wall_ms, "boot": now.boot_id, "ifindex": ifindex}
+    with closing(sqlite3.connect(store)) as db, db:
+        _add_accounts(db, devices, now)
+        db.executemany(_DEVICE, [{**each, **common, "name": f"phone {n}"} for n, each in enumerate(devices)])
+
+
+def _owned(prefix: str, peers: Sequence[Peer], random: Random) -> list[dict[str, object]]:
+    """Something for each peer, in any order: its id, account, key and address."""
+    return [
+        {
+            "id": f"{prefix}_{random.randbytes(12).hex()}",
+            "account": f"acc_{place // SESSIONS_AN_ACCOUNT}",
+            "key": peers[number].public_key,
+            "offset": FIRST_OFFSET + number,
+        }
+        for place, number in enumerate(random.sample(range(len(peers)), len(peers)))
+    ]
+
+
+def _add_accounts(db: sqlite3.Connection, owned: Iterable[Mapping[str, object]], now: Moment) -> None:
+    accounts = dict.fromkeys(each["account"] for each in owned)
+    db.executemany(_ACCOUNT, [{"id": account, "now": now.wall_ms} for account in accounts])

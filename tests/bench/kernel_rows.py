@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import tempfile
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from ipaddress import ip_address
 from pathlib import Path
@@ -13,6 +13,7 @@ from statistics import median
 from typing import TYPE_CHECKING
 
 from appliance.network.wireguard import keys
+from tests.bench import books
 from tests.bench.contest import Row, Target, take_turns
 from tests.bench.device import PORT, PRIVATE_KEY, Device
 from tests.bench.ticking import Ticking
@@ -103,6 +104,23 @@ def tick_row(device: Device, rounds: int) -> Row:
     )
 
 
+def idle_row(device: Device, rounds: int) -> Row:
+    """Ticks in which nothing moves: each peer is a session on one exit, and an idle device on the other."""
+    with ExitStack() as stack:
+        exits = {}
+        for name, fill in (("sessions", books.fill), ("devices", books.fill_idle)):
+            folder = stack.enter_context(tempfile.TemporaryDirectory())
+            exits[name] = Ticking(device, Path(folder), fill)
+            stack.callback(exits[name].close)
+        kinds = (("look", Ticking.look), ("tick", Ticking.tick))
+        contenders = {f"{kind}, {name}": partial(run, exits[name]) for kind, run in kinds for name in exits}
+        # What comes before is a look of the same exit: each reads a dump after another of its own.
+        before = {f"{kind}, {name}": exits[name].look for kind, _ in kinds for name in exits}
+        seconds = take_turns(rounds, contenders, before=before)
+    targets = [Target(f"{kind}, devices", f"{kind}, sessions", 1.1) for kind, _ in kinds]
+    return Row(f"a tick of {len(device.peers):,} quiet peers, sessions' or idle devices'", "s", seconds, targets)
+
+
 def restoring_row(device: Device, rounds: int) -> Row:
     """All peers, fresh, into an interface that has none."""
     with tempfile.TemporaryDirectory() as folder:
@@ -136,5 +154,7 @@ def rows(rounds: int, random: Random) -> Iterator[Row]:
             if many == PEERS:
                 yield reading_row(device, rounds)
             yield tick_row(device, rounds)
+            if many == PEERS:
+                yield idle_row(device, rounds)
             if many == PEERS:
                 yield restoring_row(device, ROUNDS_OF_RESTORE)

@@ -19,11 +19,16 @@ from tests.support.egress_in_place import EgressInPlace
 from tests.support.fixed_host import FixedHost
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from appliance.config.settings import Settings
+    from appliance.domain.clock import Moment
     from appliance.network.exit_node import Exit
+    from appliance.network.wireguard.tunnel import Peer
     from tests.bench.device import Device
+
+    Fill = Callable[[Path, Sequence[Peer], Moment, int, Random], None]
 
 CONFIG = """
 [node]
@@ -42,11 +47,14 @@ max_live_sessions = 0
 
 
 class Ticking:
-    """An exit whose sessions are the device's peers. A whole tick reads, compares and commits."""
+    """An exit of which each of the tunnel's peers is a session, or what else `fill` writes.
 
-    def __init__(self, device: Device, folder: Path) -> None:
+    A whole tick reads, compares and commits.
+    """
+
+    def __init__(self, device: Device, folder: Path, fill: Fill = books.fill) -> None:
         self._loop = device.loop
-        self._store, self._parts = self._loop.run_until_complete(_build(device, folder))
+        self._store, self._parts = self._loop.run_until_complete(_build(device, folder, fill))
 
     def tick(self) -> None:
         self._tick(whole=True)
@@ -68,11 +76,11 @@ class Ticking:
         self._loop.run_until_complete(self._store.close())
 
 
-async def _build(device: Device, folder: Path) -> tuple[Store, assembly.Parts]:
+async def _build(device: Device, folder: Path, fill: Fill) -> tuple[Store, assembly.Parts]:
     path = folder / "store.sqlite"
     await (await Store.open(path)).close()
     clock = HostClock()
-    books.fill(path, device.peers, clock.now(), (await device.tunnel.dump()).ifindex, Random(1))  # noqa: S311
+    fill(path, device.peers, clock.now(), (await device.tunnel.dump()).ifindex, Random(1))  # noqa: S311
     settings = parse_settings(CONFIG, {}, "bench")
     store = await Store.open(path)
     parts = await assembly.build(
