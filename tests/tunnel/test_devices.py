@@ -4,56 +4,109 @@ from __future__ import annotations
 
 import json
 import re
+import sqlite3
+import time
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from pyzbar.pyzbar import ZBarSymbol, decode
 
 from tests.support.client.photographed import photographed
+from tests.support.tunnel.appliance_process import PROGRAM_VARIABLE
+from tests.support.tunnel.devices import DeviceInUse
+from tests.support.tunnel.newer_version import newer_version
 from tests.support.tunnel.sessions import client_key
 from tests.support.tunnel.waiting import until
 from tests.support.tunnel.world import EXIT_IP
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from tests.support.tunnel.appliance_process import Appliance
     from tests.support.tunnel.client import Client
 
-REJECT_AFTER = {"WG_APPLIANCE_TEST_REJECT_AFTER": "3"}
+REJECT_AFTER_S = 3
+CONNECTED_S = 3
+REJECT_AFTER = {"WG_APPLIANCE_TEST_REJECT_AFTER": str(REJECT_AFTER_S)}
 
 
 @pytest.mark.under_kernel
-def test_a_code_that_is_scanned_once(start_appliance: Callable[..., Appliance], client: Client) -> None:
-    """The code's file carries traffic; after a time away past the idle timeout it does again, in a second session.
+def test_a_code_that_is_scanned_once(
+    start_appliance: Callable[..., Appliance],
+    client: Client,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    show: Callable[[str], None],
+) -> None:
+    """The code's file carries, and does again after times away past the idle timeout, whatever the server went through:
+    killed under it, upgraded, restarted, its interface lost. Each time it is another session, with a line on the
+    invoice.
 
-    The device's totals are those of both, and what the exit's own counters say. Removed, it has no peer.
+    Their bytes are what the exit's own counters say, to the byte. Removed, the device has no peer.
     """
-    appliance = start_appliance(environment=REJECT_AFTER, **{"tiers.free": {"idle_timeout": "1s"}})
-    drawn = appliance.admin("device", "add", "alice/phone", "--qr")
-    (code,) = decode(photographed(drawn, light_on_dark=True), symbols=[ZBarSymbol.QRCODE])
-    config, resolvers = re.subn(r"DNS = 9\.9\.9\.9, 2620:fe::fe\n", "", code.data.decode())
-    assert resolvers == 1  # nothing here could set them
-    key = client_key(config)
-    assert appliance.peers() == {key}
-    assert state(appliance) == "idle"
+    appliance = start_appliance(environment=REJECT_AFTER, **{"tiers.paid": {"idle_timeout": "1s"}})
+    appliance.admin("account", "create", "alice", "--tier", "paid")
+    phone = DeviceInUse(appliance, client, scanned(appliance.admin("device", "add", "alice/phone", "--qr")))
+    took = [phone.begins()]
+    phone.sleeps(sessions=1)
+    took.append(phone.begins())
+    newer = newer_version(tmp_path / "newer")
+    killed_while_it_carries(phone, lambda: monkeypatch.setenv(PROGRAM_VARIABLE, str(newer)))
+    phone.sleeps(sessions=2)
+    phone.without_interface(lambda: (appliance.stop(), appliance.start()))
+    took.append(phone.begins())
+    phone.sleeps(sessions=3)
+    phone.without_interface(lambda: appliance.space.run("ip", "link", "del", appliance.interface))
+    until(lambda: appliance.peers() == {phone.key}, "the interface is made anew")
+    took.append(phone.begins())
+    phone.sleeps(sessions=4)
+    show("answered through the tunnel, seconds after wg-quick up: " + ", ".join(f"{s:.2f}" for s in took))
 
-    for used in (1, 2):
-        client.wg_quick(config)
-        assert client.address_seen() == EXIT_IP
-        client.down()
-        until(lambda used=used: reasons(appliance) == used * ["idle"], "its session was opened and has ended as idle")
-        assert state(appliance) == "idle"
-
-    shown, real, both = device(appliance), appliance.transfer(key), sessions(appliance)
-    assert (shown["bytes_in"], shown["bytes_out"]) == (real.received, real.sent)
-    assert (shown["bytes_in"], shown["bytes_out"]) == (
-        sum(each["bytes_in"] for each in both),
-        sum(each["bytes_out"] for each in both),
-    )
-    assert shown["last_handshake_at"] == both[0]["last_handshake_at"]
+    shown, sessions = phone.shown(), phone.sessions()
+    assert shown["state"] == "idle"
+    assert (shown["bytes_in"], shown["bytes_out"]) == phone.moved()
+    lines = invoiced(appliance, sessions[0]["terminated_at"][:7])
+    for figure in ("bytes_in", "bytes_out", "seconds"):
+        assert {s["id"]: s[figure] for s in sessions} == {line["id"]: line[figure] for line in lines}
+    for figure in ("bytes_in", "bytes_out"):
+        assert shown[figure] == sum(s[figure] for s in sessions)
+    assert shown["last_handshake_at"] == sessions[0]["last_handshake_at"]
     appliance.admin("device", "remove", "alice/phone")
     assert appliance.peers() == set()
+
+
+def scanned(drawn: str) -> str:
+    """The file in the code, without its resolvers: nothing here could set them."""
+    (code,) = decode(photographed(drawn, light_on_dark=True), symbols=[ZBarSymbol.QRCODE])
+    config, resolvers = re.subn(r"DNS = 9\.9\.9\.9, 2620:fe::fe\n", "", code.data.decode())
+    assert resolvers == 1
+    return config
+
+
+def killed_while_it_carries(phone: DeviceInUse, upgrade: Callable[[], None]) -> None:
+    """kill -9, and a newer version that begins long after the session's time is over. The tunnel carries all along, and
+    what is counted of the time is proven: what the handshake allows."""
+    before, connected = phone.handshake(), phone.connected()
+    killed = time.monotonic()
+    phone.appliance.kill()
+    until(lambda: time.monotonic() >= killed + 2 * REJECT_AFTER_S, "nothing is proven any more", every=0.5)
+    assert phone.client.address_seen() == EXIT_IP
+    upgrade()
+    phone.appliance.start()
+    assert phone.client.address_seen() == EXIT_IP
+    assert phone.handshake() == before
+    with closing(sqlite3.connect(phone.appliance.store)) as store:
+        assert store.execute("SELECT count(*) FROM added").fetchall() == [(0,)]
+    until(lambda: "terminated_at" in phone.appliance.session(connected["id"], phone.token), "its session is over")
+    assert phone.appliance.session(connected["id"], phone.token)["seconds"] <= REJECT_AFTER_S
+
+
+def invoiced(appliance: Appliance, month: str) -> list[dict[str, Any]]:
+    books = json.loads(appliance.admin("invoice", "alice", "--month", month, "--format", "json", "--verify"))
+    lines: list[dict[str, Any]] = books["lines"]
+    return lines
 
 
 def test_another_key_while_it_is_connected(appliance: Appliance, client: Client) -> None:
@@ -75,13 +128,25 @@ def test_another_key_while_it_is_connected(appliance: Appliance, client: Client)
 
 
 def test_paused_and_resumed(appliance: Appliance, client: Client) -> None:
-    """While it is paused it has no peer; resumed, the same file carries."""
-    config = appliance.admin("device", "add", "alice/phone")
+    """While it is paused it has no peer, and nothing is counted; resumed, the same file carries. Closed by DELETE, its
+    session has the time since the handshake, and the next one begins with another handshake."""
+    phone = DeviceInUse(appliance, client, appliance.admin("device", "add", "alice/phone"))
     appliance.admin("device", "pause", "alice/phone")
     assert appliance.peers() == set()
     appliance.admin("device", "resume", "alice/phone")
-    client.wg_quick(config)
+    assert (phone.shown()["seconds"], phone.sessions()) == (0, [])
+    asked = time.monotonic()
+    phone.begins()
+    session, seen = phone.connected(), time.monotonic()
+    until(lambda: time.monotonic() >= seen + CONNECTED_S, "it has been connected for a while")
+    least = int(time.monotonic() - seen)
+    closed = phone.ends(session["id"])
+    assert least <= closed["seconds"] <= time.monotonic() - asked
+    assert closed["terminated_reason"] == "closed"
+    until(lambda: appliance.peers() == {phone.key}, "its peer is back")
+    client.shake_hands()
     assert client.address_seen() == EXIT_IP
+    assert phone.connected()["id"] != session["id"]
     client.down()
     appliance.admin("account", "delete", "alice", "--yes")
     assert appliance.peers() == set()
