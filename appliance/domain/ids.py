@@ -7,6 +7,7 @@ import secrets
 
 SESSION_PREFIX = "ses_"
 DEVICE_PREFIX = "dev_"
+ID_SIZE = 12  # bytes of a session's id and of a device's: 96 bits
 TOKEN_ID_PREFIX = "tok_"  # noqa: S105 (as below)
 LAST_CHARACTER = "\U0010ffff"  # SQLite compares text as UTF-8: nothing that follows a start comes after start + this
 TOKEN_PREFIX = "wga_"  # noqa: S105 (a prefix, not a secret)
@@ -14,11 +15,11 @@ TEMPORARY_PREFIX = "acc_selftest_"  # no account_id() begins like this: what fol
 
 
 def session_id() -> str:
-    return SESSION_PREFIX + secrets.token_hex(12)  # 96 bits
+    return SESSION_PREFIX + secrets.token_hex(ID_SIZE)
 
 
 def device_id() -> str:
-    return DEVICE_PREFIX + secrets.token_hex(12)  # 96 bits
+    return DEVICE_PREFIX + secrets.token_hex(ID_SIZE)
 
 
 def account_id() -> str:
@@ -40,6 +41,19 @@ def token_secret() -> str:
 def token_hash(token: str) -> bytes:
     """Hashes a token for the store: 32 bytes. A guess costs 2^191 tries, so a slow hash would add no protection."""
     return hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()
+
+
+def as_bytes(id_: str, prefix: str) -> tuple[bytes, bool]:
+    """Returns what stands for an id in memory, and whether the id follows from it: a hash stands for any other text."""
+    text = id_[len(prefix) :]
+    try:
+        found = bytes.fromhex(text)
+    except ValueError:
+        found = b""
+    # It also reads capital letters, and skips spaces.
+    if len(found) == ID_SIZE and found.hex() == text and id_.startswith(prefix):
+        return found, True
+    return hashlib.blake2b(id_.encode("utf-8", "surrogatepass"), digest_size=ID_SIZE).digest(), False
 
 
 def beginning(start: str, prefix: str) -> dict[str, object]:

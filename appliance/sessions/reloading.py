@@ -13,11 +13,11 @@ from appliance.store.queries import accounts as account_rows
 from appliance.store.queries import devices as device_rows
 from appliance.store.queries import node as node_row
 from appliance.store.queries import sessions as session_rows
+from appliance.store.rows.device_rows import DeviceRows
 from appliance.store.rows.reading import read_rows
 
 if TYPE_CHECKING:
     from appliance.domain.clock import Moment
-    from appliance.domain.device import Device
     from appliance.domain.entities import Account
     from appliance.sessions.address_quarantine import Addresses
     from appliance.sessions.records import Records
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 @dataclass(frozen=True, slots=True)
 class _Found:
     rows: SessionRows  # of sessions that have peers
-    devices: list[Device]
+    devices: DeviceRows
     offsets: Offsets  # their addresses, and those of the others
     accounts: list[Account]
     heartbeat: Moment
@@ -90,8 +90,9 @@ class Reloading:
             await session_rows.close_for_disabled_accounts(db)
             accounts = await account_rows.of_unfinished_sessions_and_devices(db)
             rows, offsets = await read_rows(db, accounts)
-            devices = [device async for device in device_rows.each(db)]
-            for device in devices:
+            devices = DeviceRows()
+            async for device in device_rows.each(db):
+                devices.put(device)
                 offsets.add(device.address_offset)
             found = _Found(rows, devices, offsets, accounts, (await node_row.read(db)).heartbeat)
         self._records.ended.written()

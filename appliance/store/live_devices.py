@@ -1,7 +1,8 @@
 """Holds in memory the devices that have not been removed, and which of them may not connect now.
 
-Change it only after the store has committed the same change. A device's session is in `live`; what is here of its use
-is of those that have ended.
+Devices are rows of bytes (`rows/`): a Device is made when one is asked for, and is a value. Change it only after the
+store has committed the same change. A device's session is in `live`; what is here of its use is of those that have
+ended.
 """
 
 from __future__ import annotations
@@ -9,6 +10,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from appliance.domain.device import DeviceState
+from appliance.store.rows.device_rows import DeviceRows
+from appliance.store.rows.offsets import Offsets
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Set
@@ -20,10 +23,8 @@ class LiveDevices:
     """Holds devices by public key, which no two of them share. Those that are held have no peer."""
 
     def __init__(self) -> None:
-        self._by_key: dict[bytes, Device] = {}
-        self._keys: dict[str, bytes] = {}  # by id
-        self._addresses: set[int] = set()
-        self._of_account: dict[str, dict[bytes, None]] = {}
+        self._by_key = DeviceRows()
+        self._addresses = Offsets()
         self._held: set[bytes] = set()
         self._opening: set[bytes] = set()
         self._gone: dict[bytes, Device] = {}
@@ -46,12 +47,11 @@ class LiveDevices:
 
     def by_id(self, device_id: str) -> Device | None:
         """Returns the device with this id, or None if there is none."""
-        key = self._keys.get(device_id)
-        return None if key is None else self._by_key[key]
+        return self._by_key.by_id(device_id)
 
     def of_account(self, account_id: str) -> list[Device]:
         """Returns the account's devices."""
-        return [self._by_key[key] for key in self._of_account.get(account_id, ())]
+        return self._by_key.of_account(account_id)
 
     def addresses(self) -> Set[int]:
         """Returns the offsets of the devices' addresses, now and whenever it is looked at."""
@@ -59,7 +59,7 @@ class LiveDevices:
 
     def accounts(self) -> Set[str]:
         """Returns the ids of the accounts with devices."""
-        return self._of_account.keys()
+        return self._by_key.accounts()
 
     def by_state(self, with_session: Set[bytes], connected: int) -> Mapping[DeviceState, int]:
         """Counts the devices, looking only at those that are held.
@@ -137,38 +137,29 @@ class LiveDevices:
 
     # Changes ------------------------------------------------------------------------------------------
 
-    def load(self, devices: Iterable[Device]) -> None:
+    def load(self, devices: DeviceRows) -> None:
         """Replaces all with what was read from the store. Who was held is, until it is looked at again."""
-        before, self._by_key = self._by_key, {device.public_key: device for device in devices}
+        before, self._by_key = self._by_key, devices
         if self._loaded:
-            self._touched |= before.keys() ^ self._by_key.keys()
-            self._gone |= {key: before[key] for key in before.keys() - self._by_key.keys()}
+            gone = {key: before[key] for key in before if key not in devices}
+            self._touched |= {*gone, *(key for key in devices if key not in before)}
+            self._gone |= gone
         self._loaded = True
-        self._keys = {device.id: device.public_key for device in self}
         self._addresses.clear()
-        self._addresses.update(device.address_offset for device in self)
-        self._of_account = {}
-        for device in self:
-            self._of_account.setdefault(device.account_id, {})[device.public_key] = None
-        self._held &= self._by_key.keys()
+        for offset in devices.address_offsets():
+            self._addresses.add(offset)
+        self._held = {key for key in self._held if key in devices}
 
     def put(self, device: Device) -> None:
         """Adds a device, or replaces the one with its key."""
-        self._by_key[device.public_key] = device
-        self._keys[device.id] = device.public_key
+        self._by_key.put(device)
         self._addresses.add(device.address_offset)
-        self._of_account.setdefault(device.account_id, {})[device.public_key] = None
         self._touched.add(device.public_key)
 
     def drop(self, public_key: bytes) -> None:
         """Removes a device; whether the tunnel still has its peer is looked at."""
-        self._gone[public_key] = device = self._by_key.pop(public_key)
-        del self._keys[device.id]
+        self._gone[public_key] = device = self._by_key.drop(public_key)
         self._addresses.discard(device.address_offset)
-        own = self._of_account[device.account_id]
-        del own[public_key]
-        if not own:
-            del self._of_account[device.account_id]
         self._held.discard(public_key)
         self._touched.add(public_key)
 

@@ -23,6 +23,15 @@ class Offsets(Set[int]):
             self._marks.extend(bytes(2 * offset + 1 - len(self._marks)))
         self._marks[offset] = 1
 
+    def discard(self, offset: int) -> None:
+        """Removes an offset, if it is there."""
+        if offset in self:
+            self._marks[offset] = 0
+
+    def clear(self) -> None:
+        """Removes all."""
+        self._marks.clear()
+
     def __contains__(self, offset: object) -> bool:
         return isinstance(offset, int) and 0 <= offset < len(self._marks) and bool(self._marks[offset])
 

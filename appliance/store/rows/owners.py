@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from appliance.store.rows.owner import Owner
-from appliance.store.rows.session_row import LINKS, LINKS_AT, ROW_SIZE
+from appliance.store.rows.row_lists import RowLists
+from appliance.store.rows.session_row import LINKS_AT
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -18,7 +19,7 @@ class Owners:
     """Keeps accounts, also when they have no session any more. The lists are in `memory`. `by_number`: all."""
 
     def __init__(self, memory: RowMemory, accounts: Iterable[Account]) -> None:
-        self._memory = memory
+        self._lists = RowLists(memory, LINKS_AT)
         self.by_number: list[Owner] = []
         self._by_id: dict[str, Owner] = {}
         for account in accounts:
@@ -54,33 +55,12 @@ class Owners:
 
     def rows(self, owner: Owner) -> list[int]:
         """Returns the rows of the account's sessions."""
-        rows, link = [], owner.first
-        while link:
-            rows.append(link - 1)
-            link, _ = LINKS.unpack_from(self._memory.buffer, (link - 1) * ROW_SIZE + LINKS_AT)
-        return rows
+        return self._lists.rows(owner.first)
 
     def link(self, owner: Owner, row: int) -> None:
         """Puts a row at the head of the account's list."""
-        if owner.first:
-            after, _ = self._links(owner.first)
-            self._set_links(owner.first, after, row + 1)
-        self._set_links(row + 1, owner.first, 0)
-        owner.first = row + 1
+        owner.first = self._lists.put(owner.first, row)
 
     def unlink(self, owner: Owner, row: int) -> None:
         """Takes a row out of the account's list."""
-        after, before = self._links(row + 1)
-        if before:
-            self._set_links(before, after, self._links(before)[1])
-        else:
-            owner.first = after
-        if after:
-            self._set_links(after, self._links(after)[0], before)
-
-    def _links(self, link: int) -> tuple[int, int]:
-        after, before = LINKS.unpack_from(self._memory.buffer, (link - 1) * ROW_SIZE + LINKS_AT)
-        return after, before
-
-    def _set_links(self, link: int, after: int, before: int) -> None:
-        LINKS.pack_into(self._memory.buffer, (link - 1) * ROW_SIZE + LINKS_AT, after, before)
+        owner.first = self._lists.remove(owner.first, row)

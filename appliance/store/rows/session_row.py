@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import struct
-from hashlib import blake2b
 from typing import TYPE_CHECKING
 
 from appliance.domain import ids
 from appliance.domain.entities import Baseline, Session
+from appliance.store.rows.row_lists import LINKS
 from appliance.store.rows.row_memory import RowMemory
 from appliance.store.rows.shared_values import SharedValues
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     # it is not the one that the account has.
     Traits = tuple[Tier, Tier, str, str, bool, State, Rates | None, Reason | None, str, int | None, str, str | None]
 
-KEY_SIZE, ID_SIZE = 32, 12
+KEY_SIZE, ID_SIZE = 32, ids.ID_SIZE
 # Public key, id, created, expires, address, number of the traits; then the figures.
 _IDENTITY = "32s12sqqqI"
 # Number of the owner. Bytes in and out, last handshake, handshake seen, quiet since, time counted, up to when it was,
@@ -32,7 +32,6 @@ _IDENTITY = "32s12sqqqI"
 _OWNER, _COUNTED = "I", "qqqqqqqqII?"
 _BASELINE = "Iqqq"  # number of the boot, 0: no baseline; ifindex, bytes in and out
 _PLACES = "III"  # in the orders by expiry, by when it carries no longer and by quiet since
-_LINKS = "II"  # to the next and the previous session of the account: 1 + its row; 0: there is none
 
 
 def _size(*fields: str) -> int:
@@ -49,31 +48,17 @@ BASELINE_AT = _size(_IDENTITY, _OWNER, _COUNTED)
 EXPIRY_PLACE_AT = BASELINE_AT + _size(_BASELINE)
 CARRYING_PLACE_AT, QUIET_PLACE_AT = EXPIRY_PLACE_AT + 4, EXPIRY_PLACE_AT + 8
 LINKS_AT = EXPIRY_PLACE_AT + _size(_PLACES)
-ROW_SIZE = LINKS_AT + _size(_LINKS)
+ROW_SIZE = LINKS_AT + LINKS.size
 
 IDENTITY = struct.Struct("=" + _IDENTITY)
 FIGURES = struct.Struct("=" + _OWNER + _COUNTED)
 COUNTED = struct.Struct("=" + _COUNTED)
 BASELINE = struct.Struct("=" + _BASELINE)
-LINKS = struct.Struct("=" + _LINKS)
 OWNER = struct.Struct("=" + _OWNER)
 TRAITS = struct.Struct("=I")
 NUMBER = struct.Struct("=q")
 SPAN = struct.Struct("=qq")
 _NOTHING_YET = bytes(ROW_SIZE - BASELINE_AT)
-
-
-def id_bytes(session_id: str) -> tuple[bytes, bool]:
-    """Returns what stands for an id in a row, and whether the id follows from it: a hash stands for any other text."""
-    text = session_id[len(ids.SESSION_PREFIX) :]
-    try:
-        found = bytes.fromhex(text)
-    except ValueError:
-        found = b""
-    # It also reads capital letters, and skips spaces.
-    if len(found) == ID_SIZE and found.hex() == text and session_id.startswith(ids.SESSION_PREFIX):
-        return found, True
-    return blake2b(session_id.encode("utf-8", "surrogatepass"), digest_size=ID_SIZE).digest(), False
 
 
 class PackedSessions:

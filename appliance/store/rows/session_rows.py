@@ -7,6 +7,7 @@ from errno import ENOENT
 from heapq import nsmallest
 from typing import TYPE_CHECKING
 
+from appliance.domain import ids
 from appliance.domain.entities import State
 from appliance.store.rows import session_row as layout
 from appliance.store.rows.owner import TIERS
@@ -76,7 +77,7 @@ class SessionRows:
 
     def find_id(self, session_id: str) -> int:
         """Returns the row of the session with this id; a negative number if there is none."""
-        row = self._by_id.find(layout.id_bytes(session_id)[0])
+        row = self._by_id.find(ids.as_bytes(session_id, ids.SESSION_PREFIX)[0])
         return row if row < 0 or self._packed.has_id(row, session_id) else -ENOENT
 
     def find_of_device(self, device_id: str) -> int | None:
@@ -167,7 +168,7 @@ class SessionRows:
         Raises ValueError if another session has its id, or if its key is none; KeyError if its account is not known.
         Nothing has changed then.
         """
-        id_, owner = layout.id_bytes(session.id), self.owners.of(session.account_id)
+        id_, owner = ids.as_bytes(session.id, ids.SESSION_PREFIX), self.owners.of(session.account_id)
         if len(session.public_key) != layout.KEY_SIZE:
             raise ValueError(f"a key has {layout.KEY_SIZE} bytes, not {len(session.public_key)}")
         row, of_id = self.find(session.public_key), self._by_id.find(id_[0])
