@@ -74,4 +74,4 @@ async def write_restarted(db: aiosqlite.Connection, devices: Sequence[Device]) -
 def restarted(held: LiveDevices, devices: Iterable[Device]) -> None:
     """Takes the same into memory."""
     for device in devices:
-        held.put(replace(device, handshake_seen_ns=0, baseline=None))
+        held.update(replace(device, handshake_seen_ns=0, baseline=None))

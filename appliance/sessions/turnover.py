@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from appliance.domain.entities import Reason
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
     from appliance.sessions.holding import Holding
     from appliance.sessions.metrics import Metrics
     from appliance.sessions.records import Records
+
+# Devices of one transaction: all may be put back, and take a kilobyte each meanwhile.
+PUT_BACK_AT_ONCE = 250
 
 
 class Turnover:
@@ -69,8 +73,8 @@ class Turnover:
         if not held:
             return
         keys = (key for key in public_keys if key not in sessions)
-        devices = [device for key in keys if (device := held.get(key)) is not None]
-        if devices:
+        found = (device for key in keys if (device := held.get(key)) is not None)
+        while devices := list(islice(found, PUT_BACK_AT_ONCE)):
             async with self._records.committing() as db:
                 await device_ends.write_restarted(db, devices)
             device_ends.restarted(held, devices)

@@ -156,6 +156,10 @@ class LiveDevices:
         self._addresses.add(device.address_offset)
         self._touched.add(device.public_key)
 
+    def update(self, device: Device) -> None:
+        """Replaces the figures of a device, whose peer stays as it is wanted."""
+        self._by_key.put(device)
+
     def drop(self, public_key: bytes) -> None:
         """Removes a device; whether the tunnel still has its peer is looked at."""
         self._gone[public_key] = device = self._by_key.drop(public_key)
