@@ -62,17 +62,13 @@ class LiveDevices:
         return self._by_key.accounts()
 
     def by_state(self, with_session: Set[bytes], connected: int) -> Mapping[DeviceState, int]:
-        """Counts the devices, looking only at those that are held.
+        """Counts the devices, looking only at those that are held, and only if others are connected.
 
         `with_session`: the keys of all sessions; `connected`: how many sessions of devices are not ending.
         """
-        paused = held = 0
-        for key in self._held:
-            device = self._by_key[key]
-            if device.paused and not device.account_disabled:
-                paused += 1
-            elif key not in with_session:
-                held += 1
+        paused = self._by_key.paused
+        alone = sum(key not in with_session for key in self._held) if connected else len(self._held)
+        held = max(alone - paused, 0)
         return {
             DeviceState.IDLE: max(len(self) - connected - paused - held, 0),
             DeviceState.CONNECTED: connected,

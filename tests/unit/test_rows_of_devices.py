@@ -88,6 +88,7 @@ class RowsBesideDictionary(RuleBasedStateMachine):
         for device in self.known.values():
             assert self.rows.by_id(device.id) == device
         assert sorted(self.rows.address_offsets()) == sorted(d.address_offset for d in self.known.values())
+        assert self.rows.paused == sum(d.paused and not d.account_disabled for d in self.known.values())
         owners = {d.account_id for d in self.known.values()}
         assert self.rows.accounts() == owners
         for account_id in ("acc_1", "acc_2"):

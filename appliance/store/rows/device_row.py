@@ -33,7 +33,7 @@ ROW_SIZE = LINKS_AT + LINKS.size
 
 
 class PackedDevices:
-    """Packs devices into rows, and reads them back."""
+    """Packs devices into rows, and reads them back. `paused`: how many are, of accounts that are not disabled."""
 
     def __init__(self) -> None:
         self.memory = RowMemory(ROW_SIZE)
@@ -42,6 +42,7 @@ class PackedDevices:
         self._boots: SharedValues[str] = SharedValues()
         self._other_ids: dict[int, str] = {}  # by row: those that do not follow from the row
         self._long_names: dict[int, str] = {}
+        self.paused = 0
 
     def pack(self, row: int, d: Device) -> None:
         """Writes a device into a row that has none."""
@@ -55,6 +56,7 @@ class PackedDevices:
             self._long_names[row], name, length = d.name, b"", ELSEWHERE
         else:
             length = len(name)
+        self.paused += d.paused and not d.account_disabled
         b = d.baseline
         _IDENTITY.pack_into(self.memory.buffer, row * ROW_SIZE, d.public_key, id_)
         _FIELDS.pack_into(
@@ -107,6 +109,7 @@ class PackedDevices:
         """Gives up what the device in a row shares with others."""
         found = _FIELDS.unpack_from(self.memory.buffer, row * ROW_SIZE + _FIELDS_AT)
         owner, traits, boot = found[0], found[1], found[12]
+        self.paused -= self._traits.values[traits][2] and not self._owners.values[owner][3]
         self._owners.give(owner)
         self._traits.give(traits)
         if boot:

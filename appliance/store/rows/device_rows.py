@@ -51,6 +51,11 @@ class DeviceRows(Mapping[bytes, Device]):
         """Returns the bytes that rows and indices take, without what devices share."""
         return self._packed.memory.nbytes + self._by_key.nbytes + self._by_id.nbytes
 
+    @property
+    def paused(self) -> int:
+        """Returns how many devices are paused, without those of accounts that are disabled."""
+        return self._packed.paused
+
     def by_id(self, device_id: str) -> Device | None:
         """Returns the device with this id, or None if there is none."""
         row = self._find_id(device_id)
