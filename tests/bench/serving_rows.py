@@ -38,6 +38,7 @@ CLIENTS = 16
 POSTS = 12  # of each client, a round
 SESSIONS = 20_000
 MOST_A_SESSION = {"kernel": 600, "userspace": 800}  # bytes
+MOST_A_DEVICE = {"kernel": 700, "userspace": 800}
 POLL_S = 0.005
 TICKS = 3
 # An application that has one route and a server, and nothing else.
@@ -225,24 +226,26 @@ def answers(path: Path, target: str) -> bool:
 # Memory --------------------------------------------------------------------------------------------------
 
 
-def memory_row(backend: str, sessions: int, random: Random) -> Row:
-    """Of the server's process, once it is ready and has ticked."""
+def memory_row(backend: str, many: int, random: Random) -> Row:
+    """Of the server's process, once it is ready and has ticked: with sessions, and with idle devices."""
     with an_exit(backend) as exit_:
         idle = _resident(exit_)
-        peers = device.some_peers(0, sessions, random)
-        books.fill(exit_.store, peers, HostClock().now(), ifindex=0, random=random)
-        full = _resident(exit_)
-    most = MOST_A_SESSION[backend]
-    limit = f"{most} B"
+    full = {}
+    for name, fill in (("session", books.fill), ("device", books.fill_idle)):
+        with an_exit(backend) as exit_:
+            fill(exit_.store, device.some_peers(0, many, random), HostClock().now(), 0, random)
+            full[name] = _resident(exit_)
+    most = {"session": MOST_A_SESSION[backend], "device": MOST_A_DEVICE[backend]}
     figures = {
         "idle": [idle],
-        "with sessions": [full],
-        "a session": [(full - idle) / sessions],
+        **{f"with {name}s": [resident] for name, resident in full.items()},
+        **{f"a {name}": [(resident - idle) / many] for name, resident in full.items()},
         "80 MB": [80 * 10**6],
-        limit: [most],
+        **{f"{limit} B": [limit] for limit in most.values()},
     }
-    targets = [Target("idle", "80 MB", 1.0), Target("a session", limit, 1.0)]
-    return Row(f"resident memory, idle and with {sessions:,} sessions", "B", figures, targets, f"{backend} backend")
+    targets = [Target("idle", "80 MB", 1.0), *(Target(f"a {name}", f"{limit} B", 1.0) for name, limit in most.items())]
+    work = f"resident memory, idle and with {many:,} sessions or devices"
+    return Row(work, "B", figures, targets, f"{backend} backend")
 
 
 def _resident(exit_: RealExit) -> float:
