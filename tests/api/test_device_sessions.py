@@ -7,6 +7,7 @@ import pytest
 from appliance.domain.errors import TunnelError
 from appliance.domain.tiers import Tier
 from appliance.network.wireguard.keys import encode
+from appliance.store.queries import devices as device_rows
 from tests.support.api.a_device import a_device
 from tests.support.api.exit_under_test import ExitUnderTest, on_exit
 
@@ -215,6 +216,23 @@ async def test_the_handshake_that_opened_a_session_is_known_after_a_restart(exit
     await exit_.restart()
     (session_id,) = exit_.rows("SELECT id FROM sessions")[0]
     assert "last_handshake_at" in await ada.status(session_id)
+
+
+@on_exit()
+async def test_an_end_that_is_stored_once_more(exit_: ExitUnderTest) -> None:
+    """A commit that failed may have been made: the next batch stores the same end, and adds it to no total again."""
+    ada = await exit_.client()
+    phone = await a_device(exit_, ada.account)
+    await phone.shakes()
+    phone.sends(100)
+    (session_id,) = exit_.rows("SELECT id FROM sessions")[0]
+    await ada.delete(session_id)
+    await exit_.tick()
+    totals = phone.totals()
+    assert totals[0] == 100
+    async with exit_.store.write() as db:
+        await device_rows.add_ended(db, [session_id])
+    assert phone.totals() == totals
 
 
 async def _refuse(_: object) -> None:

@@ -285,7 +285,7 @@ QUERIES: dict[str, tuple[Query, set[str]]] = {
         {
             A_DEVICE,
             "SEARCH s USING INDEX sqlite_autoindex_sessions_1 (id=?)",
-            "SEARCH p USING INTEGER PRIMARY KEY (rowid=?) LEFT-JOIN",
+            "SEARCH p USING INTEGER PRIMARY KEY (rowid=?)",
         },
     ),
     "removing devices": (lambda db: devices.remove(db, ["dev_1"], 7), {A_DEVICE, SESSIONS_OF_IT}),

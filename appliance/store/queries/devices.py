@@ -49,7 +49,7 @@ UPDATE devices SET
     baseline_boot_id = CASE
         WHEN s.public_key <> devices.public_key THEN devices.baseline_boot_id
         WHEN p.ifindex IS NOT NULL THEN coalesce(p.baseline_boot_id, p.counted_boot_id) END
-FROM sessions s LEFT JOIN peers p ON p.address_offset = s.address_offset
+FROM sessions s JOIN peers p ON p.address_offset = s.address_offset
 WHERE s.id = ? AND s.state = 'terminated' AND devices.id = s.device_id
 """
 _REMOVE = """
@@ -259,7 +259,8 @@ async def forget_unfinished(db: aiosqlite.Connection, device_ids: Iterable[str])
 async def add_ended(db: aiosqlite.Connection, session_ids: Iterable[str]) -> None:
     """Adds to their devices what sessions have used that have just ended, and notes how far their peers were counted.
 
-    Once a session, after it is marked terminated, and before its peer's row is dropped, in the same transaction.
+    After it is marked terminated, and before its peer's row is dropped, in the same transaction. One without that row
+    was added before: a commit that failed may have been made all the same, and is made again.
     """
     await db.executemany(_ADD_ENDED, [(session_id,) for session_id in session_ids])
 
