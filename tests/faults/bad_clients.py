@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tests.faults.attacker import ATTACKS, TLS_ATTACKS
-from tests.support.faults.violations import require
 from tests.support.faults.real_exit import PROJECT, REGION
 from tests.support.faults.tcp_exit import ADDRESS, serving_tcp
+from tests.support.faults.violations import require
 from tests.support.real_backend import NO_ROOT, backend_here
 from tests.support.tunnel.waiting import READY_SECONDS, until
 

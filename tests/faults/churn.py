@@ -17,8 +17,8 @@ from appliance.domain.errors import DumpInterrupted
 from appliance.network.wireguard import keys
 from appliance.network.wireguard.tunnel import DeviceChange, Peer, PutPeer
 from tests.support.faults.churner import Churner
-from tests.support.faults.violations import require
 from tests.support.faults.talker import Talker, tunnel_named
+from tests.support.faults.violations import require
 from tests.support.netns import new_namespace
 from tests.support.real_backend import NO_ROOT, backend_here
 from tests.support.tunnel_contract import PORT, PRIVATE_KEY, UP, allowed, prefix, until, wanted

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from tests.support.faults.violations import require
 from tests.support.faults.real_exit import REGION
 from tests.support.faults.serving import serving
+from tests.support.faults.violations import require
 from tests.support.real_backend import NO_ROOT, backend_here
 from tests.support.tunnel.waiting import until
 

@@ -21,9 +21,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from tests.support.faults.violations import require
 from tests.support.faults.real_exit import REGION
 from tests.support.faults.tcp_exit import ADDRESS, serving_tcp
+from tests.support.faults.violations import require
 from tests.support.real_backend import NO_ROOT, backend_here
 
 if TYPE_CHECKING:

@@ -18,10 +18,10 @@ import click
 from appliance.network.wireguard import keys
 from appliance.network.wireguard.tunnel import Peer
 from tests.support.faults.churner import Churner
-from tests.support.faults.violations import require
 from tests.support.faults.real_exit import REGION
 from tests.support.faults.serving import serving
 from tests.support.faults.talker import Talker
+from tests.support.faults.violations import require
 from tests.support.real_backend import NO_ROOT, backend_here
 from tests.support.tunnel.waiting import until
 from tests.support.tunnel_contract import PORT, prefix

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from appliance.network.wireguard import keys
 from tests.support.faults.clients import Ending, Told
-from tests.support.faults.violations import require
 from tests.support.faults.real_exit import SHORT_LIVED, SUBNET, SUBNET6
+from tests.support.faults.violations import require
 from tests.support.tunnel.waiting import until
 
 if TYPE_CHECKING:

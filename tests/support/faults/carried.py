@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Set
 
     from tests.support.faults.host import Host
 
@@ -57,10 +57,11 @@ class Carried:
         self._missed.add(key)
         self._forget(key, beat_at)
 
-    def forgotten(self, beat_at: int) -> None:
-        """The process is another one: it finds again what is not stored, if it is still shown."""
+    def forgotten(self, beat_at: int, counted: Set[bytes]) -> None:
+        """The process is another one: it finds again what is not stored, if it is still shown. `counted`: the keys of
+        sessions, of which all is stored that was known at the last heartbeat."""
         for key in self._known:
-            self._forget(key, beat_at)
+            self._forget(key, beat_at if key in counted else 0)
 
     def _forget(self, key: bytes, beat_at: int) -> None:
         self._known[key] = [shake for shake in self._known[key] if shake.from_ms < beat_at]

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
     from appliance.domain.device import Device
     from appliance.domain.entities import Account, Session
-    from appliance.store.queries.node import NodeRow
     from appliance.network.wireguard.tunnel import PeerState
+    from appliance.store.queries.node import NodeRow
     from tests.support.faults.world import World
 
 RELEASED_WITHIN = 100  # turns of the event loop
@@ -55,16 +55,23 @@ class DeviceInvariants:
         wanted = {s.public_key for s in unfinished} | {d.public_key for d in devices if may[d.id] and d.id not in own}
         peers = world.kernel.peers
         require(
-            wanted == peers.keys(), "who may connect has a peer, and nobody else", may, own, _short(wanted, peers.keys())
+            wanted == peers.keys(),
+            "who may connect has a peer, and nobody else",
+            may,
+            own,
+            _short(wanted, peers.keys()),
         )
         for d in devices:
-            carries = d.public_key in peers and world.kernel.can_carry(d.public_key)
+            peer = peers.get(d.public_key)
+            until = None if peer is None else world.ledger.carried.known_until(d.public_key, peer.last_handshake_ns)
+            carries = until is not None and until > world.host.ran_ms
             require(d.id in own or not carries, "while a device's tunnel can carry, it has a session", d)
         exit_ = build_exit(world.settings.wireguard, SERVER_KEY)
         rightful = {x.public_key: exit_.peer(x) for x in (*devices, *unfinished)}
         for key, peer in peers.items():
             require(peer.allowed_ips == rightful[key].allowed_ips, "a peer has its address", peer, rightful[key])
         self._went_on(devices, may)
+        world.asked.clear()
         await self._released({x.address_offset for x in (*devices, *unfinished)})
 
     # After every step --------------------------------------------------------------------------------
@@ -100,9 +107,13 @@ class DeviceInvariants:
                     s.handshake_seen_ns,
                     s,
                 )
-                same = [x for x in self._known.values() if _same_handshake(x, s) and x.reason is not Reason.EXPIRED]
+                same = [x for x in found if _same_handshake(x, s) and Reason.EXPIRED not in (x.reason, s.reason)]
                 require(not same, "a handshake opens one session", s, same)
-            if s.reason is Reason.EXPIRED and s.state is State.TERMINATED and (was is None or was.terminated_at is None):
+            if (
+                s.reason is Reason.EXPIRED
+                and s.state is State.TERMINATED
+                and (was is None or was.terminated_at is None)
+            ):
                 self._expired.append(s)
         self._known = {s.id: s for s in found if s.device_id}
 
@@ -120,9 +131,18 @@ class DeviceInvariants:
         kernel = self._world.kernel
         # What has shaken hands before it was held gets a session, which ends at once.
         may |= {d.public_key for d in devices if _has_shaken(kernel.peers.get(d.public_key))}
-        left = (kernel.peers.keys() & set(DEVICE_KEYS)) - may - {s.public_key for s in unfinished} - set(to_undo) - kernel.hidden
+        left = (
+            (kernel.peers.keys() & set(DEVICE_KEYS))
+            - may
+            - {s.public_key for s in unfinished}
+            - set(to_undo)
+            - kernel.hidden
+        )
+        left -= self._world.asked
         keys = {d.id: d.public_key for d in devices if d.public_key in may}
-        late = [s for s in unfinished if s.device_id and s.state is State.LIVE and keys.get(s.device_id) != s.public_key]
+        late = [
+            s for s in unfinished if s.device_id and s.state is State.LIVE and keys.get(s.device_id) != s.public_key
+        ]
         require(not late, "no session of what is removed, rotated, paused or disabled", late)
         require(not left, "what is removed, rotated, paused or disabled has no peer", left)
 

@@ -70,6 +70,7 @@ class Invariants:
         self._devices = DeviceInvariants(world)
         self._past: dict[str, Past] = {}
         self._ran_before = 0
+        self._ids_before: set[str] = set()
         self._true_before: dict[bytes, Pair] = {}
         self._peers_before: set[bytes] = set()
         self._to_undo: set[str] = set()  # sessions that nobody was told of, which the store may have all the same
@@ -99,6 +100,7 @@ class Invariants:
             self._after_a_tick(unfinished, {a.id: a for a in accounts}, whole=whole)
         elsewhere = [p for key, p in world.kernel.peers.items() if p.endpoint not in (None, where(key))]
         require(not elsewhere, "peers are where their clients were seen", elsewhere)
+        self._ids_before = self._past.keys() | ()
         self._ran_before = world.host.ran_ms
         self._true_before = dict(world.ledger.true)
         self._peers_before = set(world.kernel.interface.peers)
@@ -190,7 +192,7 @@ class Invariants:
             require(sum_.fits(ledger.true[key]), "billed <= true", sum_, ledger.true[key])
             lack = ledger.committed[key].minus(sum_)
             lost = ledger.lost[key]
-            require(lack.fits(lost), "lost <= moved since the last committed reading", lack, lost)
+            require(lack.fits(lost), "lost <= moved since the last committed reading", lack, lost, sum_, key[:1])
 
     def _time(self, heartbeat: Moment) -> None:
         now, ledger, ran = self._world.host.now(), self._world.ledger, self._world.host.ran_ms
@@ -312,9 +314,11 @@ class Invariants:
         if not world.kernel.was_cut_short:
             others = world.kernel.peers.keys() - keys
             require(others <= self._devices.keys, "peers are the live sessions' and devices'", others, stood)
+        # What a device's session begins with may be too much. Who may not connect ends with the next tick.
+        begun = {s.account_id for s in stood if s.device_id and s.id not in self._ids_before}
         for s in stood:
-            if self._past[s.id].refused:
-                continue  # it ends with the next tick, which follows at once
+            if self._past[s.id].refused or s.account_id in begun:
+                continue
             account = accounts[s.account_id]
             own = [x for x in stood if x.account_id == s.account_id]
             uses = accounting.unspent(own, world.parts.live.heartbeat, now) if world.parts else []

@@ -119,7 +119,7 @@ class ModelKernel(FakeTunnel):
         before = set(self.interface.peers)
         await super().apply(changes)
         for key in sorted(before - self.interface.peers.keys()):
-            self._ledger.peer_gone(key)
+            self._ledger.peer_removed(key)
         if fails is True:
             raise TunnelError("done, and the answer lost")
 

@@ -17,9 +17,8 @@ if TYPE_CHECKING:
     from tests.support.faults.host import Host
 
 
-# Whether what handshakes have moved that came to nothing is billed as the device's next session begins. Until it is, it
-# is lost where the session's peer goes before its first reading.
-OWED_IS_BILLED_AT_ONCE = False
+# Whether all that a dump has shown of a device is counted before the exit removes its peer.
+SHOWN_IS_COUNTED = True
 
 
 class Pair(NamedTuple):
@@ -86,8 +85,13 @@ class Ledger:
         self._life: dict[bytes, int] = {}
         self.beat_at = 0
         self._seen: defaultdict[bytes, deque[Seen]] = defaultdict(lambda: deque(maxlen=6))
-        self._begun: set[bytes] = set()  # sessions that are yet to bill what is unfinished
-        self._baselines: dict[bytes, tuple[Baseline | None, int | None]] = {}
+        self._shown: dict[bytes, Pair] = {}  # what had truly moved at the last dump that the process has seen
+        self._shown_at_commit: dict[bytes, int] = {}
+        self._commits = 0
+        self._devices: dict[bytes, str] = {}
+        self._sessions: set[bytes] = set()
+        self._disowned: set[bytes] = set()  # whose peers are there, and no device's any more that they were of
+        self._baselines: dict[bytes, tuple[Baseline, int | None]] = {}
 
     # The kernel's side -----------------------------------------------------------------------------
 
@@ -102,10 +106,17 @@ class Ledger:
         self._lives += 1
         self._life[key] = self._lives
 
+    def peer_removed(self, key: bytes) -> None:
+        """The exit removes a peer. Of a device it has counted what it was shown; see also `dropped`."""
+        if SHOWN_IS_COUNTED and key in self._devices.keys() - self._disowned and key in self._life:
+            self.committed[key] = self.committed[key].upto(self._shown.get(key, Pair()))
+        self.peer_gone(key)
+
     def peer_gone(self, key: bytes, *, at_once_back: bool = False) -> None:
         """What moved since the last reading that was committed can never be read. Nothing for one that is not there."""
         if self._life.pop(key, None) is None:
             return
+        self._disowned.discard(key)
         if at_once_back:
             self._hide_handshakes(key)
         else:
@@ -148,62 +159,54 @@ class Ledger:
         """The process has a dump, which was taken a little before."""
         for key in self._life:
             state = dump.peers.get(key)
+            if self._commits != self._shown_at_commit.get(key):
+                # Of several, the first is what is counted: the others only show again what it misses.
+                self._shown_at_commit[key] = self._commits
+                if state is not None:
+                    self._shown[key] = self._seen[key][-1].true
             if state is None:
                 self.carried.not_shown(key, self.beat_at)
             elif state.last_handshake_ns:
-                self.carried.shown(key, state.last_handshake_ns, self.beat_at)
+                # A heartbeat proves nothing of the handshake of a device that has no session yet.
+                proven_at = self.beat_at if key in self._sessions or key not in self._devices else 0
+                self.carried.shown(key, state.last_handshake_ns, proven_at)
 
     # The store's side ------------------------------------------------------------------------------
 
-    def dropped(self, key: bytes, unfinished: Pair) -> None:
-        """The device is removed, or has another key: no session can have these bytes of it."""
-        self.lost[key] = self.lost[key].plus(unfinished)
+    def dropped(self, key: bytes) -> None:
+        """The device is removed, or has another key: no session can have what came to nothing."""
+        if key in self._life:
+            self._disowned.add(key)
+        self.lost[key] = self.lost[key].plus(self.unfinished.pop(key, Pair()))
 
-    def stored(self, marks: Mapping[bytes, Mark], beat_at: int) -> None:
-        """A transaction was committed; this is what the store has now, and when the server was last known to be up."""
-        self.beat_at = beat_at
+    def stored(self, marks: Mapping[bytes, Mark], devices: dict[bytes, str], beat_at: int) -> None:
+        """A transaction was committed; this is what the store has now (`devices`: their ids), and when the server was
+        last known to be up."""
+        for key in [key for key, device_id in self._devices.items() if devices.get(key) != device_id]:
+            self.dropped(key)
+        self.beat_at, self._devices = beat_at, devices
+        self._sessions = {key for key, mark in marks.items() if mark.of_session}
+        self._commits += 1
         for key in self._baselines.keys() - marks.keys():
             del self._baselines[key]
-            unfinished = self.unfinished.pop(key, Pair())
-            if key in self._begun and not OWED_IS_BILLED_AT_ONCE:
-                self.dropped(key, unfinished)
+        self.unfinished = defaultdict(Pair, {key: mark.unfinished for key, mark in marks.items()})
         for key, mark in marks.items():
             before, life = self._baselines.get(key, (None, None))
-            if self._has_begun(key, mark, before):
-                self._baselines[key] = (mark.baseline, life)
-                self._begun.add(key)
-                continue
-            if mark.baseline != before or not mark.of_session:
-                self._begun.discard(key)
-            if mark.baseline is not None and mark.baseline != before:
+            if mark.baseline is None:
+                self._baselines.pop(key, None)
+            elif mark.baseline != before:
                 self._advance(key, mark.baseline, before, life)
-            elif mark.baseline is None or not mark.of_session:
-                self._baselines[key] = (mark.baseline, life)
-            if mark.baseline is None and mark.of_session and not OWED_IS_BILLED_AT_ONCE:
-                self.dropped(key, self.unfinished[key])
-            if mark.baseline != before or not mark.of_session:
-                self.unfinished[key] = mark.unfinished
-
-    def _has_begun(self, key: bytes, mark: Mark, before: Baseline | None) -> bool:
-        """A session counts from before the counters, by what came to nothing, and bills that with its first bytes."""
-        now, unfinished = mark.baseline, self.unfinished.get(key)
-        if now is None or not unfinished or not any(unfinished) or not mark.of_session:
-            return False
-        if before is None or (before.boot_id, before.ifindex) != (now.boot_id, now.ifindex):
-            return Pair(now.rx_bytes, now.tx_bytes) == Pair().minus(unfinished)
-        return Pair(now.rx_bytes, now.tx_bytes) == Pair(before.rx_bytes, before.tx_bytes).minus(unfinished)
 
     def _advance(self, key: bytes, baseline: Baseline, before: Baseline | None, life: int | None) -> None:
         counters, life_of = Pair(baseline.rx_bytes, baseline.tx_bytes), (baseline.boot_id, baseline.ifindex)
         dumps = reversed(self._seen[key])
         seen = next((s for s in dumps if s.counters == counters and (s.boot_id, s.ifindex) == life_of), None)
         if seen is None:
-            raise AssertionError(f"a baseline that no dump showed: {baseline}, before {before}, {self.unfinished[key]}")
+            raise AssertionError(f"a baseline that no dump showed: {baseline}, before it {before}")
         if before is not None and (before.boot_id, before.ifindex) == life_of and seen.life != life:
-            # A stranger removed and re-added the peer. Once it has passed the old baseline, that is hidden; until then
-            # what came before the old one is.
-            counted = Pair(before.rx_bytes, before.tx_bytes)
-            hidden = counted.plus(self.unfinished[key]) if counted.fits(counters) else self.unfinished[key]
-            self.lost[key] = self.lost[key].plus(hidden)
+            # A stranger removed and re-added the peer. Once it has passed the old baseline, that is hidden.
+            hidden = Pair(before.rx_bytes, before.tx_bytes)
+            if hidden.fits(counters):
+                self.lost[key] = self.lost[key].plus(hidden)
         self.committed[key] = self.committed[key].upto(seen.true)
         self._baselines[key] = (baseline, seen.life)

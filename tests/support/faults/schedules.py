@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from hypothesis import strategies as st
 
 from appliance.store.database import Store
+from tests.support.faults import device_steps
 from tests.support.faults.invariants import Invariants
 from tests.support.faults.steps import WEIGHTS, Step, Steps
 from tests.support.faults.world import VARIANTS, World, inline
@@ -87,6 +88,7 @@ async def _run(schedule: Schedule, folder: Path, template: Path, connect: Connec
     doing = "the start"
     try:
         await world.prepare()
+        await device_steps.prepare(world)
         await world.open_store()
         await world.build()
         invariants = Invariants(world)

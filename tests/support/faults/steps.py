@@ -112,6 +112,25 @@ class Steps:
         parts = self.world.parts
         self.settled = parts is not None and parts.node.health.fault is None
 
+    async def lapse(self) -> None:
+        """A device is connected as its session reaches its end, which is at once the next one's beginning."""
+        world, parts = self.world, self.world.parts
+        world.end_faults()
+        connected = [] if parts is None else [session for session in parts.live if session.device_id]
+        if not connected:
+            return
+        session = self._random.choice(connected)
+        for pause_ms in (0, 1000):  # no other look is as late as the one after the end
+            world.host.run(pause_ms)
+            await self._together([lambda parts: parts.ticker.tick()])
+        world.host.run(max(0, session.expires_at - world.now().wall_ms - self._random.choice((1, 900, 4000))))
+        if session.public_key in world.kernel.peers:
+            device_steps.send(world, session.public_key, self._random, SIZES, handshake=True)
+        for pause_ms in (0, 1000, 3000, 0, 0):
+            world.host.run(pause_ms)
+            await self._together([lambda parts: parts.ticker.tick()])
+        self.settled = self.world.parts is not None and self.world.parts.node.health.fault is None
+
     async def reload(self) -> None:
         """The configuration is read again by the process that runs."""
         read = self.world.settings = self._random.choice(VARIANTS)
@@ -172,8 +191,12 @@ class Steps:
             self._from_outside(self.add_device),
             self._from_outside(self.change_device),
             self._from_outside(self.admin),
+            self._client(self._ask),
         ]
-        return self._random.choices(choices, (4, 4, 2, 6, 4, 1, 2, 1), k=many)
+        return self._random.choices(choices, (4, 4, 2, 6, 4, 1, 2, 1, 3), k=many)
+
+    async def _ask(self, parts: Parts) -> None:
+        await device_steps.ask(self.world, parts, self._random)
 
     def _from_outside(self, command: Callable[[], Awaitable[None]]) -> Callable[[Parts], Coroutine[None, None, object]]:
         """A command of another process, at any time; it waits while the server writes."""
@@ -239,7 +262,8 @@ class Steps:
         at = self._random.randint(1, MOST_OPERATIONS) if die else None
         effective = self._random.random() < 0.5
         running.process.arm(at, effective=effective, meanwhile=self._meanwhile if busy else lambda: 0)
-        done = await _until_it_dies(running.process, running.parts.queue, [action(running.parts) for action in actions])
+        queues = [running.parts.queue, running.parts.services.devices._queue]
+        done = await _until_it_dies(running.process, queues, [action(running.parts) for action in actions])
         running.process.arm(None, effective=False, meanwhile=lambda: 0)
         _raise_unexpected(done)
         if running.process.dead:
@@ -285,6 +309,17 @@ class Steps:
     async def traffic(self) -> None:
         for _ in range(self._random.randint(1, 6)):
             self._send(handshakes=True)
+
+    async def connect(self) -> None:
+        """Clients of devices shake hands and send, and the exit may look."""
+        world = self.world
+        keys = [key for key in sorted(world.kernel.peers) if key in device_steps.DEVICE_KEYS]
+        for _ in range(self._random.randint(1, 3) if keys else 0):
+            key = self._random.choice(keys)
+            device_steps.send(world, key, self._random, device_steps.SMALL, handshake=self._random.random() < 0.8)
+        if self._random.random() < 0.7:
+            whole = self._random.random() < 0.3
+            await self._together([lambda parts: parts.ticker.tick(whole=whole)])
 
     async def advance(self) -> None:
         self.world.host.run(self._random.choice(PAUSES))
@@ -351,6 +386,9 @@ class Steps:
         with suppress(ApplianceError):
             await device_steps.add(self.world, self._random)
 
+    async def ask(self) -> None:
+        await self._together([self._ask])
+
     async def change_device(self) -> None:
         with suppress(ApplianceError):
             await device_steps.change(self.world, self._random)
@@ -383,21 +421,22 @@ class Steps:
             await node_row.request(db)
 
 
-async def _until_it_dies(process: Process, queue: Queue, actions: list[Coroutine[None, None, object]]) -> list[object]:
+async def _until_it_dies(
+    process: Process, queues: list[Queue], actions: list[Coroutine[None, None, object]]
+) -> list[object]:
     """What the actions came to, and then what batches have left; or what they came to until the process died."""
     tasks = [asyncio.ensure_future(action) for action in actions]
     pending: set[asyncio.Future[object]] = set(tasks)
     while pending and not process.dead:
-        batches = set() if queue._serving is None or queue._serving.done() else {queue._serving}
+        batches = {queue._serving for queue in queues if queue._serving is not None and not queue._serving.done()}
         # A batch may begin meanwhile, and die: nothing else would tell.
         await asyncio.wait(pending | batches, timeout=0.01, return_when=asyncio.FIRST_COMPLETED)
         pending = {task for task in pending if not task.done()}
-    if not process.dead:
+    for queue in () if process.dead else (*queues[1:], queues[0]):  # devices wait for sessions
         await queue.settled()
     for task in pending:
         task.cancel()
-    if queue._serving is not None:
-        tasks.append(queue._serving)
+    tasks += [queue._serving for queue in queues if queue._serving is not None]
     return await asyncio.gather(*tasks, return_exceptions=True)
 
 
@@ -432,6 +471,9 @@ WEIGHTS = {
     "admin": 5,
     "reload": 2,
     "settle": 4,
+    "lapse": 3,
+    "connect": 12,
     "add_device": 8,
-    "change_device": 4,
+    "change_device": 3,
+    "ask": 4,
 }

@@ -73,6 +73,7 @@ VARIANTS = tuple(
         """
         bytes_limit = 5000000
         seconds_window = "1h"
+        max_session = "3h"
         [meter]
         retention = "30m"
         [pricing]
@@ -88,6 +89,7 @@ VARIANTS = tuple(
         bytes_limit = 0
         seconds_limit = "7m"
         seconds_window = "10m"
+        max_session = "2h"
         """,
         """
         bytes_limit = 0
@@ -133,6 +135,7 @@ class World:
         self.clock: BelievedClock | None = None  # of the last process
         self.account_ids = {name: f"acc_{name}" for name, _ in ACCOUNTS}
         self.deleted = 0  # accounts
+        self.asked: set[bytes] = set()  # keys for devices whose requests may have failed: their peers may be there
         # Another process: an admin's commands, and the test's own looking.
         self.admin_connection = InlineConnection(self.path)
         self.admin = Store(self.path, self.admin_connection, self.admin_connection)  # type: ignore[arg-type]
@@ -163,7 +166,8 @@ class World:
     async def open_store(self) -> Process:
         """A new process opens the store, and is ready to build its parts."""
         process = Process()
-        self.ledger.carried.forgotten(self.ledger.beat_at)
+        counted = {key for (key,) in self.raw.execute("SELECT public_key FROM sessions WHERE state <> 'terminated'")}
+        self.ledger.carried.forgotten(self.ledger.beat_at, counted)
         connections = [await self._connect(self.path) for _ in range(2)]
         writer, reader = (MortalConnection(c, process, self.disk, self._committed) for c in connections)
         self.running = Running(process, connections, Store(self.path, writer, reader))  # type: ignore[arg-type]
@@ -186,6 +190,10 @@ class World:
             reject_after_ms=self.reject_after_ms,
         )
         await running.parts.ticker.tick()
+        if running.parts.live.heartbeat.boot_id != self.host.boot_id:
+            await (
+                running.parts.ticker.tick()
+            )  # the first one has made the interface, and the next follows within a second
 
     def end_faults(self) -> None:
         """Nothing fails any more."""
@@ -220,10 +228,11 @@ WHERE removed_at IS NULL AND (ifindex IS NOT NULL OR unfinished_rx OR unfinished
 """
 
 
-def read_marks(raw: sqlite3.Connection, host: Host) -> tuple[dict[bytes, Mark], int]:
+def read_marks(raw: sqlite3.Connection, host: Host) -> tuple[dict[bytes, Mark], dict[bytes, str], int]:
     (beat,) = raw.execute("SELECT beat_boot_id, beat_boot_ms FROM node").fetchall()
     beat_at = host.ran_at(beat[0], beat[1]) if beat[0] else 0
-    return {key: _mark(*rest) for key, *rest in raw.execute(_MARKS).fetchall()}, beat_at
+    devices = dict(raw.execute("SELECT public_key, id FROM devices WHERE removed_at IS NULL"))
+    return {key: _mark(*rest) for key, *rest in raw.execute(_MARKS).fetchall()}, devices, beat_at
 
 
 def _mark(
