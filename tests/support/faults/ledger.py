@@ -162,8 +162,7 @@ class Ledger:
             if self._commits != self._shown_at_commit.get(key):
                 # Of several, the first is what is counted: the others only show again what it misses.
                 self._shown_at_commit[key] = self._commits
-                if state is not None:
-                    self._shown[key] = self._seen[key][-1].true
+                self._shown[key] = Pair() if state is None else self._seen[key][-1].true
             if state is None:
                 self.carried.not_shown(key, self.beat_at)
             elif state.last_handshake_ns:
