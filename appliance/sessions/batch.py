@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from appliance.domain.errors import NoActiveNodes, StoreUnavailable, TunnelError
@@ -99,8 +100,11 @@ class Batch:
         self._undo.undone(undone)
 
     async def _serve(self, requests: Sequence[Waiting[Any]]) -> None:
-        admitted = await self._opens.admit([request for request in requests if isinstance(request, OpenRequest)])
-        arriving = await self._arrivals.admit([request for request in requests if isinstance(request, Arrival)])
+        places = Counter[str]()
+        opens = [request for request in requests if isinstance(request, OpenRequest)]
+        admitted = await self._opens.admit(opens, places)
+        arrivals = [request for request in requests if isinstance(request, Arrival)]
+        arriving = await self._arrivals.admit(arrivals, places)
         try:
             closing = self._closes.current(request for request in requests if isinstance(request, CloseRequest))
             refused = await self._apply(self._opens.peer_changes(admitted))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -26,6 +25,7 @@ from appliance.store.queries import sessions as rows
 from appliance.store.queries import tokens as token_rows
 
 if TYPE_CHECKING:
+    from collections import Counter
     from collections.abc import Iterable, Mapping, Sequence
 
     import aiosqlite
@@ -86,12 +86,15 @@ class BatchArrivals:
         self._schedule = schedule
         self._metrics = metrics
 
-    async def admit(self, requests: Sequence[Arrival]) -> list[Arriving]:
-        """Decides how the sessions begin; answers the requests of those that cannot."""
+    async def admit(self, requests: Sequence[Arrival], opening: Counter[str]) -> list[Arriving]:
+        """Decides how the sessions begin; answers the requests of those that cannot.
+
+        `opening`: how many more sessions of each account the batch opens so far; these are added.
+        """
         asked = [(request, request.device.account_id) for request in requests]
         if (accounts := await accounts_of(self._records.store, asked)) is None:
             return []
-        arriving, opening = [], Counter[str]()
+        arriving = []
         for request in requests:
             try:
                 arriving.append(self._admit(request, accounts.get(request.device.account_id), opening))
@@ -100,7 +103,6 @@ class BatchArrivals:
         return arriving
 
     def _admit(self, request: Arrival, account: Account | None, opening: Counter[str]) -> Arriving:
-        """`opening`: how many more sessions of each account the batch opens so far."""
         live, now = self._records.live, self._records.clock.now()
         device = self._records.devices.get(request.public_key)
         if device is None or account is None:

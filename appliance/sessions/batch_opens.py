@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -32,6 +31,7 @@ from appliance.store.queries import sessions as rows
 from appliance.store.queries import tokens as token_rows
 
 if TYPE_CHECKING:
+    from collections import Counter
     from collections.abc import Iterable, Mapping, Sequence
 
     import aiosqlite
@@ -127,12 +127,15 @@ class BatchOpens:
         self._schedule = schedule
         self._metrics = metrics
 
-    async def admit(self, requests: Sequence[OpenRequest]) -> list[Admitted]:
-        """Decides which sessions may be opened, and reserves their addresses."""
+    async def admit(self, requests: Sequence[OpenRequest], opening: Counter[str]) -> list[Admitted]:
+        """Decides which sessions may be opened, and reserves their addresses.
+
+        `opening`: how many more sessions of each account the batch opens so far; these are added.
+        """
         asked = [(request, request.account.id) for request in requests]
         if (accounts := await accounts_of(self._records.store, asked)) is None:
             return []
-        admitted, opening, now = [], Counter[str](), self._records.clock.now()
+        admitted, now = [], self._records.clock.now()
         for request in requests:
             try:
                 admitted.append(self._admit(request, accounts.get(request.account.id), opening, now))
@@ -141,7 +144,6 @@ class BatchOpens:
         return admitted
 
     def _admit(self, request: OpenRequest, account: Account | None, opening: Counter[str], now: Moment) -> Admitted:
-        """`opening`: how many more sessions of each account the batch opens so far."""
         if account is None or account.disabled:
             raise InvalidToken
         if self._undo.holds(request.public_key):
