@@ -41,6 +41,7 @@ def _build_queue(
         sessions=turning.queue,
         adding=adding,
         changing=changing,
+        holding=turning.holding,
         quarantine=shared.addresses.quarantine,
     )
 

@@ -98,7 +98,7 @@ class DeviceAdding:
         self._records.live.know(account)
         self._records.devices.put(device)
         self._records.devices.hold(device.public_key, held=not has_peer)
-        self._holding.changed(account.id)
+        self._holding.changed(account.id, device.public_key)
         log.info("device added", extra=about(device=device.id, account=account.id))
         return device
 

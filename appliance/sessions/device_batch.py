@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from appliance.sessions.address_quarantine import AddressQuarantine
     from appliance.sessions.device_adding import DeviceAdding
     from appliance.sessions.device_changing import DeviceChanging
+    from appliance.sessions.holding import Holding
     from appliance.sessions.peer_access import PeerAccess
     from appliance.sessions.records import Records
     from appliance.sessions.reloading import Reloading
@@ -41,6 +42,7 @@ class DeviceBatch:
         sessions: Queue,
         adding: DeviceAdding,
         changing: DeviceChanging,
+        holding: Holding,
         quarantine: AddressQuarantine,
     ) -> None:
         self._records = records
@@ -49,6 +51,7 @@ class DeviceBatch:
         self._sessions = sessions
         self._adding = adding
         self._changing = changing
+        self._holding = holding
         self._quarantine = quarantine
 
     async def serve(self, cut: Callable[[], Sequence[Waiting[Any]]]) -> bool:
@@ -86,5 +89,7 @@ class DeviceBatch:
         if isinstance(request, AddDevice):
             return await self._adding.add(request)
         if isinstance(request, ChangeDevice):
-            return await self._changing.change(request, wait=wait)
+            device = await self._changing.change(request, wait=wait)
+            self._holding.changed(device.account_id, device.public_key)
+            return device
         raise TypeError(request)

@@ -31,24 +31,25 @@ class Holding:
         self._node = node
         self._idle: dict[str, Condition] = {}  # by account: of a device that is not paused and has no session
         self._due: list[tuple[int, str]] = []  # when which account has to be looked at again (wall clock, ms)
-        self._changed: set[str] = set()
+        self._changed: dict[str, set[bytes]] = {}  # by account: the devices that requests have decided on
         self._ahead_ms = 0
         self._basis: tuple[object, ...] | None = None  # what all of the above was decided on
 
-    def changed(self, account_id: str) -> None:
-        """Has the account looked at once more."""
-        self._changed.add(account_id)
+    def changed(self, account_id: str, public_key: bytes | None = None) -> None:
+        """Has the account looked at once more. `public_key`: of a device that a request has held or let go, by what was
+        so then: it may differ from the account's other devices."""
+        self._changed.setdefault(account_id, set()).update(() if public_key is None else (public_key,))
 
     def look(self, now: Moment) -> None:
         """Looks at the accounts that may have changed, and holds their devices or lets them go."""
         held, live = self._records.devices, self._records.live
         basis = (live.loads, self._terms.tiers, self._node.drained, self._ahead(now))
         changed = {*live.take_changed_accounts(), *self._changed, *self._due_by(now.wall_ms)}
-        self._changed.clear()
+        decided, self._changed = self._changed, {}
         if basis != self._basis:
             self._basis, self._idle, self._due, changed = basis, {}, [], set(held.accounts())
         for account in live.owners_among(changed & held.accounts()):
-            self._look_at(account, now)
+            self._look_at(account, now, decided.get(account.id, ()))
 
     def _ahead(self, now: Moment) -> int:
         """Returns by how much the wall clock is ahead of CLOCK_BOOTTIME: set back, it reopens a window that was over.
@@ -64,7 +65,7 @@ class Holding:
         while self._due and self._due[0][0] <= wall_ms:
             yield heapq.heappop(self._due)[1]
 
-    def _look_at(self, account: Account, now: Moment) -> None:
+    def _look_at(self, account: Account, now: Moment, decided: Iterable[bytes]) -> None:
         held = self._records.devices
         live, tier = self._records.live, self._terms.tiers[account.tier]
         circumstances = without_session(live, account, tier, now, paused=False, drained=self._node.drained)
@@ -73,6 +74,8 @@ class Holding:
         if idle.held_until is not None and (before is None or before.held_until != idle.held_until):
             heapq.heappush(self._due, (idle.held_until, account.id))
         if before is not None and before.has_peer == idle.has_peer:
-            return
-        for device in held.of_account(account.id):
+            own = [device for key in decided if (device := held.get(key)) is not None]
+        else:
+            own = held.of_account(account.id)
+        for device in own:
             held.hold(device.public_key, held=device.paused or not idle.has_peer)

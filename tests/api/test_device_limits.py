@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
+
 from appliance.domain.tiers import Tier
 from tests.support.api.device_owner import Owner, key_of
 from tests.support.api.exit_under_test import ExitUnderTest, on_exit
@@ -26,3 +28,38 @@ async def test_a_request_and_a_handshake_in_one_batch(exit_: ExitUnderTest) -> N
         ("terminated", "live_session_limit", 148),
         ("live", None, 0),
     ]
+
+
+@pytest.mark.parametrize("how", ["made", "resumed"])
+@on_exit(ONE_AT_A_TIME)
+async def test_a_place_that_is_free_for_a_moment(exit_: ExitUnderTest, *, how: str) -> None:
+    """What a device may do is decided while no session is open, and no look comes before the next one is."""
+    ada = await Owner.of(exit_, tier=Tier.FREE)
+    phone = (await ada.add())["id"]
+    before = await ada.client.open()
+    await exit_.tick()
+    await ada.client.delete(before["id"])
+    if how == "made":
+        phone = (await ada.add("other"))["id"]
+    else:
+        await ada.patch(phone, paused=True)
+        await ada.patch(phone, paused=False)
+    await ada.client.open()
+    await exit_.tick()
+    assert (await ada.get(phone))["held_reason"] == "live_session_limit"
+    assert key_of(exit_, phone) not in exit_.tunnel.peers
+
+
+@on_exit(ONE_AT_A_TIME)
+async def test_a_place_that_is_taken_for_a_moment(exit_: ExitUnderTest) -> None:
+    """A device that is resumed while another session is open connects once that has ended."""
+    ada = await Owner.of(exit_, tier=Tier.FREE)
+    phone = (await ada.add())["id"]
+    await ada.patch(phone, paused=True)
+    await exit_.tick()
+    other = await ada.client.open()
+    await ada.patch(phone, paused=False)
+    await ada.client.delete(other["id"])
+    await exit_.tick()
+    assert (await ada.get(phone))["state"] == "idle"
+    assert key_of(exit_, phone) in exit_.tunnel.peers
