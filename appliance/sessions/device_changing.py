@@ -168,6 +168,8 @@ class DeviceChanging:
         SessionDue, if this may `wait`. Raises PeerApplyFailed, StoreUnavailable, or what refuses the change.
         """
         device = await self._current(request)
+        if request.new_key is not None and self._ending.is_undone(request.new_key):
+            raise PeerApplyFailed  # of one that nobody was told of
         if request.ends is not None:
             await self._count(device, wait=wait)
         session = None if request.ends is None else self._records.live.of_device(device.id)

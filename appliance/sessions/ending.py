@@ -117,6 +117,10 @@ class Ending:
                 self._quarantine.add(session.address_offset)
             note_end(self._metrics, session, session.reason or reason)
 
+    def is_undone(self, public_key: bytes) -> bool:
+        """Tells whether an opening with this key is to be undone: its peer is about to go."""
+        return self._undo.holds(public_key)
+
     def go_on(self) -> None:
         """Begins what batches have left because something failed, and the release of addresses."""
         if self._undo or self._records.ended:

@@ -7,8 +7,9 @@ import asyncio
 import pytest
 
 from appliance.domain.tiers import Tier
+from tests.support.api.answers import refused
 from tests.support.api.device_owner import Owner, key_of
-from tests.support.api.exit_under_test import ExitUnderTest, on_exit
+from tests.support.api.exit_under_test import ExitUnderTest, new_key, on_exit
 
 ONE_AT_A_TIME = "[tiers.free]\nidle_timeout = 0\nmax_live_sessions = 1\n"
 
@@ -63,3 +64,23 @@ async def test_a_place_that_is_taken_for_a_moment(exit_: ExitUnderTest) -> None:
     await exit_.tick()
     assert (await ada.get(phone))["state"] == "idle"
     assert key_of(exit_, phone) in exit_.tunnel.peers
+
+
+@on_exit()
+async def test_a_key_of_which_a_session_is_undone(exit_: ExitUnderTest) -> None:
+    """A device does not get it before its peer is gone: it would take the device's with it."""
+    ada, (key, _) = await Owner.of(exit_), new_key()
+    phone = (await ada.add())["id"]
+    exit_.tunnel.gate.clear()
+    failing = exit_.http.post(
+        "/v1/sessions", json={"region": "fsn", "client_public_key": key}, headers=ada.client.headers
+    )
+    assert (await failing).status_code == 503
+    rotating = asyncio.create_task(ada.rotate(phone, client_public_key=key))
+    await asyncio.sleep(0)
+    exit_.tunnel.gate.set()
+    refused(await rotating, 503, "peer apply failed; node may be disconnected")
+    await exit_.tick()
+    assert (await ada.rotate(phone, client_public_key=key)).status_code == 200
+    await exit_.tick()
+    assert set(exit_.tunnel.peers) == {key_of(exit_, phone)}
