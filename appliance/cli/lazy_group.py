@@ -13,6 +13,8 @@ from appliance.cli import unexpected
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+LONGEST = 1000  # letters of the first sentence of a command's help
+
 
 class Commands(click.Group):
     def resolve_command(
@@ -28,6 +30,12 @@ class Commands(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         command = super().get_command(ctx, cmd_name)
         return None if command is None else unexpected.add_option(command)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Lists the subcommands with the first sentence of each, whole: click cuts it to one line."""
+        found = [(name, self.get_command(ctx, name)) for name in self.list_commands(ctx)]
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, command.get_short_help_str(LONGEST)) for name, command in found if command])
 
 
 class LazyCommands(Commands):
