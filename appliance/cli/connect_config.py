@@ -87,12 +87,10 @@ def write_config(exit_: ClientContext, config: str, path: Path) -> None:
 
 def show_config(facts: Mapping[str, str], config: str, *, as_qr: bool, path: Path | None, as_json: bool) -> None:
     """Shows `facts` as JSON, or the config: as a QR code, or as text where it is in no file."""
-    from appliance.client.ui import qr
-
     if as_json:
         output.write_json({**facts, **({"wg_config": config} if path is None else {"file": str(path)})})
     elif as_qr:
-        output.write_as_it_is(qr.draw(config, colour=sys.stdout.isatty() and not os.environ.get("NO_COLOR")))
+        output.write_qr(config)
     elif path is None:
         output.write(config.rstrip("\n"))
 

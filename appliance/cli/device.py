@@ -155,6 +155,8 @@ def show(config_file: Path | None, name: DeviceName, as_json: bool) -> None:
 @click.pass_obj
 def rename(config_file: Path | None, name: DeviceName, new_name: str) -> None:
     """Give a device another name. Its file stays good."""
+    if "/" in new_name:
+        raise click.UsageError("NEWNAME: give the name alone, without /: a device stays with its account")
     device_name.checked(new_name)
 
     async def work(a: Admin) -> tuple[Device, str]:

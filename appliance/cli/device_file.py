@@ -164,7 +164,7 @@ def _show(wanted: Wanted, text: str, facts: dict[str, Any]) -> None:
     elif wanted.path is not None:
         output.remark(f"written: {wanted.path}")
     elif wanted.as_qr:
-        output.write_as_it_is(qr.draw(text, colour=sys.stdout.isatty() and not os.environ.get("NO_COLOR")))
+        output.write_qr(text)
     else:
         output.write(text.rstrip("\n"))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 from itertools import islice
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
 NEWEST = 50
+PROMPT = 1  # lines below a QR code
 AT_ONCE = 200  # members of a list, written together
 
 yes_option = click.option("--yes", is_flag=True, help="Do not ask.")
@@ -40,6 +42,22 @@ def write_as_it_is(text: str) -> None:
     """Prints text that may contain the program's own terminal escapes."""
     with host_faults("cannot write the result"):
         click.echo(text)
+
+
+def write_qr(text: str) -> None:
+    """Draws text as a QR code, and remarks how large a terminal it takes if this one is too small to show it whole."""
+    from appliance.client.ui import qr  # loads what few commands need
+
+    terminal = sys.stdout.isatty()
+    drawn = qr.draw(text, colour=terminal and not os.environ.get("NO_COLOR"))
+    write_as_it_is(drawn)
+    width, lines = qr.size(drawn)
+    has = shutil.get_terminal_size()
+    if terminal and (width > has.columns or lines + PROMPT > has.lines):
+        remark(
+            f"the code takes {width} columns and {lines + PROMPT} lines, this terminal has {has.columns} and "
+            f"{has.lines}: enlarge the window, or make its letters smaller, until all of the code is seen"
+        )
 
 
 def write_json(value: object) -> None:

@@ -17,6 +17,7 @@ from appliance.domain.entities import Reason
 from appliance.network.wireguard import keys
 from appliance.store.queries import devices as rows
 from appliance.store.queries import sessions as session_rows
+from tests.support.cli.on_terminal import on_terminal
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -131,6 +132,14 @@ def test_a_code_for_an_app_has_a_dns_line(wga: CommandLine, monkeypatch: pytest.
     assert lines == [["9.9.9.9, 2620:fe::fe"], ["1.1.1.1, 2606:4700:4700::1111"], ["8.8.8.8"], []]
 
 
+def test_a_code_that_is_larger_than_the_terminal(wga: CommandLine) -> None:
+    """How much it takes is said below it, where it is seen: the code cannot be drawn again without another key."""
+    shown = on_terminal(wga, "device", "add", "alice/phone", "--qr", columns=80)
+    assert re.search(
+        r"the code takes \d\d columns and \d\d lines, this terminal has 80 and 24: enlarge the window", shown
+    )
+
+
 def test_an_exit_without_ipv6(wga: CommandLine) -> None:
     """Its clients have no IPv6 address."""
     with wga.config.open("a", encoding="utf-8") as config:
@@ -214,6 +223,7 @@ def test_a_name_is_taken_however_its_accents_are_written(wga: CommandLine) -> No
     add(wga, f"bob/{COMPOSED}")
     add(wga, "alice/phone")
     assert refused(wga, "rename", "alice/phone", DECOMPOSED).startswith("device name taken")
+    assert "give the name alone, without /" in wga("device", "rename", "alice/phone", "bob/phone").err
     wga.do("device", "rename", f"alice/{COMPOSED}", DECOMPOSED)
     assert wga.json("device", "show", f"alice/{COMPOSED}")["name"] == DECOMPOSED
 

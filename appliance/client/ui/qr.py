@@ -40,6 +40,12 @@ def draw(text: str, *, colour: bool) -> str:
     return "\n".join(lines)
 
 
+def size(drawn: str) -> tuple[int, int]:
+    """Returns the columns and lines that a drawing takes."""
+    lines = drawn.splitlines()
+    return len(lines[0].removeprefix(BLACK_ON_WHITE).removesuffix(RESET)), len(lines)
+
+
 def _line(upper: Sequence[bool], lower: Sequence[bool], *, colour: bool) -> str:
     if colour:
         return BLACK_ON_WHITE + "".join(INK[pair] for pair in zip(upper, lower, strict=True)) + RESET
