@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from appliance.domain.quota import Quota
 
 COLUMNS = ("DEVICE", "STATE", "ADDRESS", "CREATED", "HANDSHAKE", "IN", "OUT", "TIME", "TIER", "ID")
-SPARE = ("ID", "TIER", "CREATED")
+SPARE = ("ID", "TIER", "CREATED", "ADDRESS")
 
 
 @dataclass(frozen=True, slots=True)

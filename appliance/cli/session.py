@@ -69,7 +69,7 @@ def list_(
             ("ID", "ACCOUNT", "DEVICE", "TIER", "STATE", "REGION", "ADDRESS", "CREATED", "HANDSHAKE", "IN", "OUT"),
             lambda: ([_cells(s, fields, a.now) for s in page] for page in pages.read()),
             "no live sessions" if live else "no sessions",
-            spare=("REGION", "TIER"),
+            spare=("REGION", "TIER", "ADDRESS", "HANDSHAKE"),
         )
 
 
