@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -86,22 +87,23 @@ def list_(config_file: Path | None, limit: int | None, as_json: bool) -> None:
 @output.json_option
 @click.pass_obj
 def show(config_file: Path | None, name: str, as_json: bool) -> None:
-    """Show an account, its tokens and how many live sessions it has."""
+    """Show an account, its tokens, and how many live sessions and devices it has."""
 
-    async def work(a: Admin) -> tuple[Account, int, list[Token], int]:
+    async def work(a: Admin) -> tuple[Account, dict[str, int], list[Token], int]:
         async with a.store.read() as db:
             stored = await find(db, name)
             live = [s for s in await session_rows.unfinished_of(db, stored.id) if s.state is State.LIVE]
-            return stored, len(live), await token_rows.of_account(db, stored.id), a.now
+            has = {"live_sessions": len(live), "devices": await device_rows.count_of(db, stored.id)}
+            return stored, has, await token_rows.of_account(db, stored.id), a.now
 
-    stored, live, tokens, now = admin.run(config_file, work)
+    stored, has, tokens, now = admin.run(config_file, work)
     if as_json:
-        output.write_json(_shape(stored) | {"live_sessions": live, "tokens": [token.shape(each) for each in tokens]})
+        output.write_json(_shape(stored) | has | {"tokens": [token.shape(each) for each in tokens]})
         return
-    output.write_fields([*_fields(stored), ("live sessions", live)])
+    output.write_fields([*_fields(stored), *((what.replace("_", " "), count) for what, count in has.items())])
     if tokens:
         output.write("")
-    token.write_table(tokens, now)
+    token.write_table(tokens, now, shlex.quote(stored.name))
 
 
 @account.command("set")

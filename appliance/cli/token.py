@@ -146,7 +146,7 @@ def shape(t: Token) -> dict[str, Any]:
     }
 
 
-def write_table(tokens: Sequence[Token], now: int) -> None:
+def write_table(tokens: Sequence[Token], now: int, account: str = "NAME") -> None:
     output.write_table(
         ("ID", "ACCOUNT", "TIER", "STATE", "CREATED", "EXPIRES", "LABEL"),
         [
@@ -156,7 +156,7 @@ def write_table(tokens: Sequence[Token], now: int) -> None:
             )
             for t in tokens
         ],
-        "no tokens; wg-appliance token create --account NAME makes one",
+        f"no tokens; wg-appliance token create --account {account} makes one",
     )
 
 

@@ -105,17 +105,19 @@ def test_a_deleted_account_is_gone_and_its_name_free(wga: CommandLine) -> None:
     assert wga.json("account", "show", "alice")["tokens"] == []
 
 
-def test_show_has_its_tokens_and_live_sessions(wga: CommandLine) -> None:
-    """Tokens as token list shapes them, the account's own alone; sessions counted while live."""
+def test_show_has_its_tokens_live_sessions_and_devices(wga: CommandLine) -> None:
+    """Tokens as token list shapes them, the account's own alone; sessions counted while live; what makes a token."""
     for name in ("alice", "bob"):
         wga.do("token", "create", "--account", name, "--label", f"of {name}")
     wga.open_session("alice", 2)
     shown = wga.json("account", "show", "alice")
     listed = [t for t in wga.json("token", "list")["tokens"] if t["account"] == "alice"]
-    assert (shown["tokens"], shown["live_sessions"]) == (listed, 1)
+    assert (shown["tokens"], shown["live_sessions"], shown["devices"]) == (listed, 1, 0)
     human = wga.do("account", "show", "alice").out
     assert "of alice" in human
     assert "of bob" not in human
+    wga.do("account", "create", "a b")
+    assert "token create --account 'a b' makes one" in wga.do("account", "show", "a b").err
 
 
 @pytest.mark.parametrize("command", [("show",), ("set", "--enabled"), ("delete",)])
