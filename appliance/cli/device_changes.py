@@ -155,7 +155,8 @@ def _in_words(refused: ApplianceError, owner: Account, name: str, count: int) ->
     if isinstance(refused, DeviceNameTaken):
         return _taken(owner.name, name)
     if isinstance(refused, DeviceLimitReached):
-        has = "it may have none" if not count else f"it has {count}; remove one: wg-appliance device list"
+        instead = f"remove one (wg-appliance device remove), or raise max_devices of [tiers.{owner.tier}]"
+        has = f"it has {count}, and may have no more; {instead}" if count else "it may have none"
         return Conflict(f"device limit reached: account {owner.name} is of tier {owner.tier}, {has}")
     return refused
 

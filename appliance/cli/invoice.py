@@ -60,7 +60,7 @@ def invoice(config_file: Path | None, name: str, month: str, shape: str, verify:
     elif shape == "csv":
         output.write(_csv(lines))
     else:
-        _write_text(lines, totals(lines))
+        _write_text(lines, totals(lines), month)
 
 
 async def _read(a: Admin, name: str, month: str, *, verify: bool) -> tuple[Account, Sequence[Line]]:
@@ -147,7 +147,7 @@ def _csv(lines: Sequence[Line]) -> str:
     return text.getvalue().rstrip("\n")
 
 
-def _write_text(lines: Sequence[Line], totals: Sequence[Total]) -> None:
+def _write_text(lines: Sequence[Line], totals: Sequence[Total], month: str) -> None:
     cells = [
         (
             line.session_id,
@@ -177,7 +177,7 @@ def _write_text(lines: Sequence[Line], totals: Sequence[Total]) -> None:
     output.write_table(
         ("SESSION", "START", "END", "SECONDS", "BYTES", "TIME", "TRAFFIC", "CURRENCY"),
         [*cells, *sums],
-        "no paid sessions in this month",
+        f"no paid sessions in {month}",
     )
     if lines:
         output.write("SECONDS: in which the tunnel could carry, of the time from START to END")

@@ -63,8 +63,11 @@ def _remarks(plan: Renumbering, interface: str) -> Iterator[str]:
     if plan.outdated:
         d = plan.outdated[0].device
         again = f"wg-appliance device rotate {shlex.quote(f'{d.account}/{d.name}')}"
-        files = len(plan.outdated)
-        yield f"{f'{files} files are' if files > 1 else '1 file is'} good no more; to make another: {again}"
+        one, many = (
+            "1 file is good no more; make it anew by",
+            f"{len(plan.outdated)} files are good no more; make each anew",
+        )
+        yield f"{f'{many}, as by' if len(plan.outdated) > 1 else one}: {again}"
     else:
         yield "their files stay good"
     yield "the server is not running: this takes effect when it starts"

@@ -246,7 +246,9 @@ def test_a_limit_of_devices(wga: CommandLine) -> None:
     """Three of tier free, none of tier anonymous, any number of tier paid; a removed one does not count."""
     for name in "abc":
         add(wga, f"alice/{name}")
-    assert refused(wga, "add", "alice/d").startswith("device limit reached: account alice is of tier free, it has 3; ")
+    full = refused(wga, "add", "alice/d")
+    assert full.startswith("device limit reached: account alice is of tier free, it has 3, and may have no more; ")
+    assert full.endswith("remove one (wg-appliance device remove), or raise max_devices of [tiers.free]")
     wga.do("device", "remove", "alice/a")
     assert add(wga, "alice/d").err.endswith("device 3 of 3\n")
     wga.do("account", "create", "guest", "--tier", "anonymous")

@@ -117,7 +117,7 @@ def test_another_key(wga: CommandLine) -> None:
         *("bob/my phone", "10.101.0.4, fd65:7869:7400::4", "10.9.0.4, fd65:7869:7400::4"),
         "IPv4 address, the exit's key",
     ]
-    assert "3 files are good no more; to make another: wg-appliance device rotate 'bob/my phone'\n" in done.err
+    assert "3 files are good no more; make each anew, as by: wg-appliance device rotate 'bob/my phone'\n" in done.err
     starts(wga)
     made = wga.do("device", "rotate", "bob/my phone").out
     assert "\nAddress = 10.9.0.4/32, fd65:7869:7400::4/128\n" in made
