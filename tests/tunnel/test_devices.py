@@ -16,7 +16,6 @@ from tests.support.client.photographed import photographed
 from tests.support.tunnel.appliance_process import PROGRAM_VARIABLE
 from tests.support.tunnel.devices import DeviceInUse
 from tests.support.tunnel.newer_version import newer_version
-from tests.support.tunnel.sessions import client_key
 from tests.support.tunnel.waiting import until
 from tests.support.tunnel.world import EXIT_IP
 
@@ -114,19 +113,17 @@ def invoiced(appliance: Appliance, month: str) -> list[dict[str, Any]]:
 
 def test_another_key_while_it_is_connected(appliance: Appliance, client: Client) -> None:
     """When `device rotate` is done, the old file is dead and its session over; the new one is of the same address."""
-    old = appliance.admin("device", "add", "alice/phone")
-    address = device(appliance)["address"]
-    client.wg_quick(old)
-    assert client.address_seen() == EXIT_IP
-    until(lambda: state(appliance) == "connected", "it is connected")
-    new = appliance.admin("device", "rotate", "alice/phone")
-    assert appliance.peers() == {client_key(new)}
-    assert device(appliance)["address"] == address
+    old = DeviceInUse(appliance, client, appliance.admin("device", "add", "alice/phone"))
+    address = old.shown()["address"]
+    old.begins()
+    old.connected()
+    new = DeviceInUse(appliance, client, appliance.admin("device", "rotate", "alice/phone"))
+    assert appliance.peers() == {new.key} != {old.key}
+    assert new.shown()["address"] == address
     client.down()
-    client.wg_quick(new)
-    assert client.address_seen() == EXIT_IP
-    until(lambda: state(appliance) == "connected", "it is connected with its new key")
-    assert reasons(appliance) == [None, "rotated"]
+    new.begins()
+    new.connected()
+    assert [session.get("terminated_reason") for session in new.sessions()] == [None, "rotated"]
     client.down()
 
 
@@ -153,22 +150,3 @@ def test_paused_and_resumed(appliance: Appliance, client: Client) -> None:
     client.down()
     appliance.admin("account", "delete", "alice", "--yes")
     assert appliance.peers() == set()
-
-
-def device(appliance: Appliance) -> dict[str, Any]:
-    shown: dict[str, Any] = json.loads(appliance.admin("device", "show", "alice/phone", "--json"))
-    return shown
-
-
-def state(appliance: Appliance) -> str:
-    return str(device(appliance)["state"])
-
-
-def reasons(appliance: Appliance) -> list[str | None]:
-    """Why its sessions have ended, newest first."""
-    return [each["terminated_reason"] for each in sessions(appliance)]
-
-
-def sessions(appliance: Appliance) -> list[dict[str, Any]]:
-    listed: list[dict[str, Any]] = json.loads(appliance.admin("session", "list", "--json"))["sessions"]
-    return listed
