@@ -125,6 +125,12 @@ def moved_of(device: Device, dump: Dump, now: Moment) -> Counters:
     )
 
 
+def given_up(device: Device, dump: Dump, now: Moment) -> Device:
+    """Returns the device with what its peer has moved counted, which the dump may show: as of handshakes that come to
+    nothing, as its session cannot begin before its peer goes."""
+    return _counted(device, moved_of(device, dump, now)) if device.public_key in dump.peers else device
+
+
 def first_reading(session: Session, device: Device, now: Moment) -> Reading:
     """Returns what handshakes have moved that came to nothing, for the session that has it."""
     amount = Amount(0, device.unfinished_rx, device.unfinished_tx)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,7 @@ from appliance.domain.client_file import require_reachable
 from appliance.domain.device import Device
 from appliance.domain.entities import Reason
 from appliance.domain.errors import DeviceNotFound, InvalidRequest, InvalidToken, PeerApplyFailed, TunnelError
+from appliance.metering.device_handshakes import given_up
 from appliance.network.wireguard.tunnel import PutPeer, RemovePeer
 from appliance.sessions.waiting import Waiting
 from appliance.store.queries import device_rules
@@ -229,7 +231,7 @@ class DeviceChanging:
     async def _count(self, device: Device, *, wait: bool) -> None:
         """Stores what its peer has moved, before it is removed with its counters: of its session, or of none.
 
-        Has sessions opened that handshakes have begun.
+        Has sessions opened that handshakes have begun. What one has that could not begin is kept for the next.
         """
         records, session = self._records, self._records.live.of_device(device.id)
         try:
@@ -237,8 +239,12 @@ class DeviceChanging:
         except TunnelError as error:
             raise PeerApplyFailed from error
         self._arrivals.look(seen)
+        due = session is None and records.devices.is_opening(device.public_key)
+        if due and not wait:
+            left = given_up(records.devices[device.public_key], seen.dump, seen.now)
+            seen = dataclasses.replace(seen, unfinished=[*seen.unfinished, left])
         await records.meter.commit(seen)
-        if wait and session is None and records.devices.is_opening(device.public_key):
+        if due and wait:
             raise SessionDue
 
     def _peer_changes(self, request: ChangeDevice, keys: set[bytes], wanted: Device | None) -> list[PeerChange]:

@@ -10,6 +10,7 @@ from appliance.domain.tiers import Tier
 from appliance.network.wireguard.keys import encode
 from appliance.network.wireguard.tunnel import SocketAddress
 from tests.support.api.a_device import DeviceUnderTest, a_device
+from tests.support.api.device_owner import Owner, key_of
 from tests.support.api.exit_under_test import ExitUnderTest, new_key, on_exit
 
 IDLE = '[tiers.paid]\nidle_timeout = "5m"\n'
@@ -178,6 +179,28 @@ async def test_paused_while_its_session_opens(exit_: ExitUnderTest) -> None:
         await exit_.tick()
     assert ends(phone) == [("terminated", "paused", 148, 92)]
     assert not phone.has_peer
+
+
+@pytest.mark.parametrize("change", ["pause", "rotate", "remove"])
+@on_exit(IDLE)
+async def test_changed_while_its_session_cannot_open(exit_: ExitUnderTest, *, change: str) -> None:
+    """The exit is drained as its owner changes it, and its handshake is found: its bytes wait for the next session, or
+    are dropped where none can come."""
+    ada = await Owner.of(exit_)
+    phone = (await ada.add())["id"]
+    key = key_of(exit_, phone)
+    exit_.tunnel.add_traffic(key, rx=148, tx=92, handshake_ns=exit_.clock.wall_ms * 1_000_000)
+    await exit_.admin("UPDATE node SET drained = 1")
+    path = {"rotate": f"/v1/devices/{phone}/rotate"}.get(change, f"/v1/devices/{phone}")
+    method = {"pause": "PATCH", "rotate": "POST", "remove": "DELETE"}[change]
+    assert (await ada.ask(method, path, {"paused": True})).status_code == 200
+    assert key not in exit_.tunnel.peers
+    await exit_.tick()
+    await exit_.tick()
+    assert exit_.rows("SELECT id FROM sessions") == []
+    assert unowned(exit_) == (0 if change == "pause" else 240)
+    kept = exit_.rows("SELECT unfinished_rx, unfinished_tx FROM devices WHERE removed_at IS NULL")
+    assert kept == {"pause": [(148, 92)], "rotate": [(0, 0)], "remove": []}[change]
 
 
 @on_exit(IDLE)
