@@ -10,7 +10,15 @@ from msgspec.structs import replace
 from appliance.domain import device_name, ids
 from appliance.domain.device import Device
 from appliance.domain.entities import Account, Reason
-from appliance.domain.errors import Conflict, DeviceLimitReached, DeviceNameTaken, HostError, NotFound, SubnetExhausted
+from appliance.domain.errors import (
+    Conflict,
+    DeviceLimitReached,
+    DeviceNameTaken,
+    HostError,
+    KeyInUse,
+    NotFound,
+    SubnetExhausted,
+)
 from appliance.domain.tiers import Tier
 from appliance.network.address_pool import EXIT_OFFSET
 from appliance.sessions import identity
@@ -111,7 +119,7 @@ async def rotate(db: aiosqlite.Connection, stored: Device, public_key: bytes, en
     """
     refused = await device_rules.refusal(db, stored.account_id, public_key=public_key)
     if refused is not None:
-        raise refused
+        raise _key_in_words(refused)
     await device_rules.end_session(db, stored.id, Reason.ROTATED)
     await rows.rotate(db, stored.id, public_key, endpoint)
     return replace(stored, public_key=public_key, endpoint=endpoint)
@@ -158,6 +166,12 @@ def _in_words(refused: ApplianceError, owner: Account, name: str, count: int) ->
         instead = f"remove one (wg-appliance device remove), or raise max_devices of [tiers.{owner.tier}]"
         has = f"it has {count}, and may have no more; {instead}" if count else "it may have none"
         return Conflict(f"device limit reached: account {owner.name} is of tier {owner.tier}, {has}")
+    return _key_in_words(refused)
+
+
+def _key_in_words(refused: ApplianceError) -> ApplianceError:
+    if isinstance(refused, KeyInUse):
+        return Conflict("key in use: a device or live session of the account has it; give another --public-key")
     return refused
 
 

@@ -13,7 +13,7 @@ import click
 
 from appliance.cli import output
 from appliance.client.ui import qr
-from appliance.config.value_types import RESOLVERS
+from appliance.config.value_types import RESOLVERS, show
 from appliance.domain.errors import HostError
 from appliance.network import standing_note
 from appliance.network.exit_node import build_exit, client_settings
@@ -64,7 +64,7 @@ class Wanted:
         try:
             resolvers = RESOLVERS.parse(list(dns))
         except ValueError as error:
-            raise click.UsageError(f"--dns: must be {RESOLVERS.allowed}") from error
+            raise click.UsageError(f"--dns {' '.join(map(show, dns))}: must be {RESOLVERS.allowed}") from error
         if as_qr:
             qr.check(sys.stdout.encoding, "--file")
         rehearse(as_qr=as_qr)

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from tests.support.cli.command_line import CommandLine, Done
 
 KEY = keys.encode(bytes([9]) * 32)
+IN_USE = "key in use: a device or live session of the account has it; give another --public-key"
 COMPOSED, DECOMPOSED = "Zo\u00eb", "Zoe\u0308"
 
 
@@ -163,8 +164,8 @@ def test_a_key_that_cannot_be(wga: CommandLine) -> None:
     own = keys.encode(keys.public_key(wga.state.read_key()))
     for account, key, words in (
         ("bob", KEY, "client_public_key is in use by another account"),
-        ("alice", KEY, "key in use"),
-        ("alice", keys.encode(bytes([5]) * 32), "key in use"),
+        ("alice", KEY, IN_USE),
+        ("alice", keys.encode(bytes([5]) * 32), IN_USE),
         ("bob", keys.encode(bytes([5]) * 32), "client_public_key is in use by another account"),
         ("alice", own, "--public-key is the server's own key"),
         ("alice", keys.encode(bytes(32)), "--public-key is all zero"),
@@ -200,8 +201,11 @@ def test_what_names_no_account(wga: CommandLine, name: str) -> None:
         (("--qr", "--file", "x"), "--qr does not go with --file"),
         (("--qr", "--public-key", KEY), "--qr does not go with --public-key"),
         (("--qr", "--json"), "--qr does not go with --json"),
-        (("--dns", "127.0.0.1"), "--dns: must be a list of at most 8 IP addresses that mean the same to each client"),
-        (9 * ("--dns", "9.9.9.9"), "--dns: must be a list of at most 8"),
+        (
+            ("--dns", "127.0.0.1"),
+            '--dns "127.0.0.1": must be a list of at most 8 IP addresses that mean the same to each client',
+        ),
+        (9 * ("--dns", "9.9.9.9"), '--dns "9.9.9.9" "9.9.9.9" "9'),
     ],
 )
 def test_options_that_cannot_be(wga: CommandLine, options: tuple[str, ...], words: str) -> None:
@@ -357,7 +361,7 @@ def test_another_key(wga: CommandLine) -> None:
     """rotate: the address stays, the session ends (rotated), the file has the new key; the old one is free with it."""
     first = wga.json("device", "add", "alice/phone", "--public-key", KEY)
     session_id = with_session(wga, "phone")
-    assert refused(wga, "rotate", "alice/phone", "--public-key", KEY) == "key in use"
+    assert refused(wga, "rotate", "alice/phone", "--public-key", KEY) == IN_USE
     done = wga.do("device", "rotate", "alice/phone")
     assert done.out.startswith("[Interface]\nPrivateKey = ")
     assert done.err.endswith("device alice/phone has another key: its old file is good no more\n")
