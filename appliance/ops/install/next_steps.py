@@ -46,7 +46,7 @@ NO_PUBLIC_ADDRESS = (
 
 PHONE = [
     "Next, put your phone on the exit: type this here, and scan the code with the WireGuard app:",
-    "  wg-appliance device add alice/phone --qr",
+    "  wg-appliance device add owner/phone --qr",
 ]
 
 
