@@ -108,8 +108,8 @@ def test_only_closed_ports_are_to_be_opened() -> None:
 
 def test_the_last_word_is_the_phone() -> None:
     """Whatever else there is to say, the next step comes last."""
-    last = next_steps.lines(parse_settings("", {}, "exit"), ["ufw"], behind_nat=True)[-1]
-    assert last == "  wg-appliance device add owner/phone --qr"
+    lines = next_steps.lines(parse_settings("", {}, "exit"), ["ufw"], behind_nat=True)
+    assert lines[-2:] == [f"  wg-appliance device add {account}/phone --qr" for account in ("owner", "alice")]
 
 
 def test_how_to_reach_the_api() -> None:

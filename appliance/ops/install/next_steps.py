@@ -45,8 +45,10 @@ NO_PUBLIC_ADDRESS = (
 
 
 PHONE = [
-    "Next, put your phone on the exit: type this here, and scan the code with the WireGuard app:",
+    "Next, put a phone on the exit: type one of these here, and scan the code with the WireGuard app.",
+    "The account owner, for your own, has no limits; any other is made with its first device, of tier free:",
     "  wg-appliance device add owner/phone --qr",
+    "  wg-appliance device add alice/phone --qr",
 ]
 
 
