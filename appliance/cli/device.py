@@ -124,7 +124,10 @@ def list_(config_file: Path | None, owner: str | None, limit: int | None, as_jso
     cells = [fields.cells(each, a.now) for each in found]
     output.write_table(COLUMNS, cells, "no devices; wg-appliance device add ACCOUNT/NAME makes one", SPARE)
     if any(each.stale for each in found):
-        output.remark(f"stale: clients dial {found[0].endpoint} now; wg-appliance device rotate makes another file")
+        output.remark(
+            f"stale: a new file dials {found[0].endpoint}; where the old endpoint does not lead here, make one: "
+            "wg-appliance device rotate ACCOUNT/NAME"
+        )
 
 
 @device.command()

@@ -156,8 +156,10 @@ class DeviceFields:
         readable = self.of(s) | sizes | {"seconds": clock_time(s.seconds)}
         if s.stale:
             name = shlex.quote(f"{s.device.account}/{s.device.name}")
-            another = f"wg-appliance device rotate {name}"
-            readable["stale"] = f"its file: clients dial {s.endpoint} now; to make another: {another}"
+            old, another = s.device.endpoint, f"wg-appliance device rotate {name}"
+            readable["stale"] = (
+                f"its file dials {old}, a new one {s.endpoint}; if the old does not lead here: {another}"
+            )
         return [(name, value) for name, value in readable.items() if value not in (None, "")]
 
     def cells(self, s: Seen, now: int) -> Sequence[object]:

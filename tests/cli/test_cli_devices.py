@@ -396,10 +396,13 @@ def test_a_file_that_names_another_endpoint(wga: CommandLine) -> None:
     wga.config.write_text(text.replace("192.0.2.1", "198.51.100.7"), encoding="utf-8")
     assert wga.json("device", "show", "alice/phone")["stale"] == ["endpoint"]
     shown = wga.do("device", "show", "alice/phone").out
-    assert "clients dial 198.51.100.7:51820 now; to make another: wg-appliance device rotate alice/phone\n" in shown
+    assert "  its file dials 192.0.2.1:51820, a new one 198.51.100.7:51820; if the old does not lead here: " in shown
+    assert ": wg-appliance device rotate alice/phone\n" in shown
     listed = wga.do("device", "list")
     assert "  idle, stale  " in listed.out
-    assert listed.err.startswith("stale: clients dial 198.51.100.7:51820 now; ")
+    assert listed.err.startswith(
+        "stale: a new file dials 198.51.100.7:51820; where the old endpoint does not lead here, "
+    )
     wga.do("device", "rotate", "alice/phone")
     assert "stale" not in wga.do("device", "list").out
     wga.config.write_text(text.replace('public_ip = "192.0.2.1"\n', ""), encoding="utf-8")
