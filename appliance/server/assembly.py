@@ -30,7 +30,7 @@ from appliance.sessions import identity
 from appliance.sessions.address_quarantine import Addresses, AddressQuarantine
 from appliance.sessions.contentions import Contentions
 from appliance.sessions.convergence import Convergence
-from appliance.sessions.device_policy import DevicePolicy
+from appliance.sessions.devices.policy import DevicePolicy
 from appliance.sessions.node import Node, NodeHealth, Nodes
 from appliance.sessions.readiness import Readiness
 from appliance.sessions.reloading import Reloading

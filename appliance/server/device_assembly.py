@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from appliance.sessions.device_adding import AddDevice, DeviceAdding
-from appliance.sessions.device_batch import DeviceBatch
-from appliance.sessions.device_changing import DeviceChanging, RemoveDevice
-from appliance.sessions.device_service import DeviceService
+from appliance.sessions.devices.adding import AddDevice, DeviceAdding
+from appliance.sessions.devices.batch import DeviceBatch
+from appliance.sessions.devices.changing import DeviceChanging, RemoveDevice
+from appliance.sessions.devices.service import DeviceService
 from appliance.sessions.waiting import Queue
 
 if TYPE_CHECKING:
     from appliance.server.session_assembly import Shared, Turning
-    from appliance.sessions.device_policy import DevicePolicy
+    from appliance.sessions.devices.policy import DevicePolicy
     from appliance.sessions.reloading import Reloading
     from appliance.sessions.waiting import Waiting
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from appliance.metering.usage import Quotas
     from appliance.server.api.auth import Authenticator
     from appliance.server.api.rate_limits import RequestLimits
-    from appliance.sessions.device_service import DeviceService
+    from appliance.sessions.devices.service import DeviceService
     from appliance.sessions.node import Nodes
     from appliance.sessions.readiness import Readiness
     from appliance.sessions.service import SessionService

@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from litestar.types import ControllerRouterHandler
 
     from appliance.server.api.auth import Authenticator
-    from appliance.sessions.device_service import DeviceService, DeviceView, HandedOut
+    from appliance.sessions.devices.service import DeviceService, DeviceView, HandedOut
 
 ALL, ONE, KEY = "/v1/devices", "/v1/devices/{device_id:str}", "/v1/devices/{device_id:str}/rotate"
 

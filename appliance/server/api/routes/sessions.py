@@ -52,7 +52,7 @@ if TYPE_CHECKING:
     from appliance.domain.entities import Account, Session
     from appliance.metering.usage import Quotas
     from appliance.server.api.auth import Authenticator
-    from appliance.sessions.device_service import DeviceService
+    from appliance.sessions.devices.service import DeviceService
     from appliance.sessions.opening import NewSession
     from appliance.sessions.service import SessionService
 

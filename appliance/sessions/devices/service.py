@@ -11,8 +11,8 @@ from appliance.domain import accounting
 from appliance.domain.device import REMOVED, Condition, Device
 from appliance.domain.errors import DeviceNotFound, PeerApplyFailed, SubnetExhausted
 from appliance.network.wireguard import keys
-from appliance.sessions.device_adding import AddDevice
-from appliance.sessions.device_changing import EditDevice, RemoveDevice, RotateDevice
+from appliance.sessions.devices.adding import AddDevice
+from appliance.sessions.devices.changing import EditDevice, RemoveDevice, RotateDevice
 from appliance.store.queries import devices as rows
 
 if TYPE_CHECKING:
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from appliance.domain.entities import Account, Session
     from appliance.network.exit_node import Exit
     from appliance.sessions.address_quarantine import AddressQuarantine
-    from appliance.sessions.device_changing import Resolvers
-    from appliance.sessions.device_policy import DevicePolicy
+    from appliance.sessions.devices.changing import Resolvers
+    from appliance.sessions.devices.policy import DevicePolicy
     from appliance.sessions.opening import SessionRequest
     from appliance.sessions.peer_access import PeerAccess
     from appliance.sessions.records import Records

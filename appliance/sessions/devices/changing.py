@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from appliance.network.wireguard.tunnel import PeerChange
     from appliance.sessions.address_quarantine import AddressQuarantine
     from appliance.sessions.arrivals import Arrivals
-    from appliance.sessions.device_policy import DevicePolicy
+    from appliance.sessions.devices.policy import DevicePolicy
     from appliance.sessions.ending import Ending
     from appliance.sessions.peer_access import PeerAccess
     from appliance.sessions.records import Records

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from appliance.domain.entities import Account
     from appliance.network.address_pool import AddressPool
     from appliance.network.exit_node import Exit
-    from appliance.sessions.device_policy import DevicePolicy
+    from appliance.sessions.devices.policy import DevicePolicy
     from appliance.sessions.holding import Holding
     from appliance.sessions.node import Node
     from appliance.sessions.peer_access import PeerAccess

@@ -8,16 +8,16 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from appliance.domain.errors import ApplianceError, PeerApplyFailed
-from appliance.sessions.device_adding import AddDevice
-from appliance.sessions.device_changing import ChangeDevice, SessionDue
+from appliance.sessions.devices.adding import AddDevice
+from appliance.sessions.devices.changing import ChangeDevice, SessionDue
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from appliance.domain.device import Device
     from appliance.sessions.address_quarantine import AddressQuarantine
-    from appliance.sessions.device_adding import DeviceAdding
-    from appliance.sessions.device_changing import DeviceChanging
+    from appliance.sessions.devices.adding import DeviceAdding
+    from appliance.sessions.devices.changing import DeviceChanging
     from appliance.sessions.holding import Holding
     from appliance.sessions.peer_access import PeerAccess
     from appliance.sessions.records import Records

@@ -1,0 +1,1 @@
+"""Serves requests that add, show and change devices."""
