@@ -29,11 +29,21 @@ class Carried:
         self._reject_after_ms = reject_after_ms
         self._true: defaultdict[bytes, list[Shake]] = defaultdict(list)
         self._known: defaultdict[bytes, list[Shake]] = defaultdict(list)
+        self._ever_missed: set[bytes] = set()
         self._missed: set[bytes] = set()  # by the last dump: what the next one shows may only have been compared
 
     def shaken(self, key: bytes, seen_ns: int) -> None:
         now = self._host.ran_ms
         self._true[key].append(Shake(seen_ns, now, now + self._reject_after_ms))
+
+    def at_the_latest_heartbeat(self, key: bytes, seen_ns: int, beat_at: int) -> None:
+        """A device's handshake that is shown for the first time may be taken to have been at the last heartbeat, where
+        the wall clock does not tell when it was."""
+        if self._host.stepped:
+            self._true[key] = [
+                replace(shake, from_ms=min(shake.from_ms, beat_at)) if shake.seen_ns == seen_ns else shake
+                for shake in self._true[key]
+            ]
 
     def shown(self, key: bytes, seen_ns: int, beat_at: int) -> None:
         """A dump shows the last handshake of a peer. Where the wall clock was ever set, it may be long before."""
@@ -41,7 +51,7 @@ class Carried:
         if key in self._missed:
             self._missed.discard(key)
             return
-        if any(shake.seen_ns == seen_ns for shake in known):
+        if any(shake.seen_ns == seen_ns for shake in known) or (self._host.stepped and key in self._ever_missed):
             return
         began = next((shake.from_ms for shake in self._true[key] if shake.seen_ns == seen_ns), None)
         if began is not None:
@@ -55,6 +65,7 @@ class Carried:
     def not_shown(self, key: bytes, beat_at: int) -> None:
         """What dumps showed since the last reading that was committed is not in the next one."""
         self._missed.add(key)
+        self._ever_missed.add(key)
         self._forget(key, beat_at)
 
     def forgotten(self, beat_at: int, counted: Set[bytes]) -> None:

@@ -167,7 +167,10 @@ class Ledger:
                 self.carried.not_shown(key, self.beat_at)
             elif state.last_handshake_ns:
                 # A heartbeat proves nothing of the handshake of a device that has no session yet.
-                proven_at = self.beat_at if key in self._sessions or key not in self._devices else 0
+                waits = key in self._devices and key not in self._sessions
+                proven_at = 0 if waits else self.beat_at
+                if waits:
+                    self.carried.at_the_latest_heartbeat(key, state.last_handshake_ns, self.beat_at)
                 self.carried.shown(key, state.last_handshake_ns, proven_at)
 
     # The store's side ------------------------------------------------------------------------------
