@@ -48,6 +48,8 @@ class Carried:
     def shown(self, key: bytes, seen_ns: int, beat_at: int) -> None:
         """A dump shows the last handshake of a peer. Where the wall clock was ever set, it may be long before."""
         known = self._known[key]
+        if key in self._ever_missed and all(shake.seen_ns != seen_ns for shake in known):
+            self._count_from_heartbeat(key, seen_ns, beat_at)
         if key in self._missed:
             self._missed.discard(key)
             return
@@ -61,6 +63,15 @@ class Carried:
             elif self._host.stepped:
                 began = min(began, beat_at)
             known.append(Shake(seen_ns, self._host.ran_ms, began + self._reject_after_ms))
+
+    def _count_from_heartbeat(self, key: bytes, seen_ns: int, beat_at: int) -> None:
+        """A dump that was cut short has hidden a handshake, and a heartbeat was stored with it: it counts from there."""
+        self._true[key] = [
+            replace(shake, until_ms=max(shake.until_ms, beat_at + self._reject_after_ms))
+            if shake.seen_ns == seen_ns and shake.from_ms <= beat_at
+            else shake
+            for shake in self._true[key]
+        ]
 
     def not_shown(self, key: bytes, beat_at: int) -> None:
         """What dumps showed since the last reading that was committed is not in the next one."""
