@@ -65,7 +65,7 @@ class Carried:
             known.append(Shake(seen_ns, self._host.ran_ms, began + self._reject_after_ms))
 
     def _count_from_heartbeat(self, key: bytes, seen_ns: int, beat_at: int) -> None:
-        """A dump that was cut short has hidden a handshake, and a heartbeat was stored with it: it counts from there."""
+        """A dump that was cut short has hidden a handshake, and a heartbeat was stored: it counts from there."""
         self._true[key] = [
             replace(shake, until_ms=max(shake.until_ms, beat_at + self._reject_after_ms))
             if shake.seen_ns == seen_ns and shake.from_ms <= beat_at

@@ -135,8 +135,8 @@ class Invariants:
                 before = self._true_before.get(s.public_key, Pair())
                 refused = bool(s.device_id) and s.state is not State.LIVE  # or it has ended in its first step
                 if s.device_id:  # what its peer moved since its last session is this one's
-                    before = _billed(x for x in found if x.public_key == s.public_key and x.state is State.TERMINATED)
-                    before = before.minus(_billed([s] if s.state is State.TERMINATED else []))
+                    earlier = [self._past[id_].session for id_ in self._ids_before & self._past.keys()]
+                    before = _billed(x for x in earlier if x.public_key == s.public_key)
                 past = self._past[s.id] = Past(s, self._ran_before, host.ran_ms, before, refused)
             if past.session.state is State.PENDING:
                 past.ran_after = host.ran_ms
