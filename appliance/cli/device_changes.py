@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, TypeVar
 from msgspec.structs import replace
 
 from appliance.domain import device_name, ids
-from appliance.domain.device import Device
+from appliance.domain.device import NOTHING, Device
 from appliance.domain.entities import Account, Reason
 from appliance.domain.errors import (
     Conflict,
@@ -122,7 +122,7 @@ async def rotate(db: aiosqlite.Connection, stored: Device, public_key: bytes, en
         raise _key_in_words(refused)
     await device_rules.end_session(db, stored.id, Reason.ROTATED)
     await rows.rotate(db, stored.id, public_key, endpoint)
-    return replace(stored, public_key=public_key, endpoint=endpoint)
+    return replace(stored, public_key=public_key, endpoint=endpoint, outdated=NOTHING)
 
 
 async def _owner(db: aiosqlite.Connection, name: str, now: int) -> tuple[Account, bool]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
+from enum import IntFlag, StrEnum
 from typing import TYPE_CHECKING, Literal
 
 from msgspec import Struct
@@ -35,14 +35,32 @@ class HeldReason(StrEnum):
     LIVE_SESSION_LIMIT = "live_session_limit"
 
 
+class Outdated(IntFlag):
+    """Names what of a device's file a renumbering has made wrong, as bits of a number in the store."""
+
+    ADDRESS = 1
+    ADDRESS6 = 2
+    SERVER_KEY = 4
+
+
+NOTHING = Outdated(0)
+StalePart = Literal["address", "address6", "server_key", "endpoint"]
+_STALE: tuple[tuple[Outdated, StalePart], ...] = (
+    (Outdated.ADDRESS, "address"),
+    (Outdated.ADDRESS6, "address6"),
+    (Outdated.SERVER_KEY, "server_key"),
+)
+
+
 class Device(Struct, frozen=True, gc=False):
     """Describes a device as the store holds it; `account`, `account_tier` and `account_disabled` are its account's.
 
     `address_offset` is its offset in the subnet (and, if `ipv6`, in subnet6), its alone for as long as it exists.
-    `endpoint` is what its file says, host and port. `bytes_in`, `bytes_out`, `counted_ms` and `last_handshake_at` are
-    those of its sessions that have ended. `handshake_seen_ns` and `baseline` are the peer's handshake time and counters
-    as last read for a session: another handshake opens the next one, which has what the counters moved meanwhile.
-    `unfinished_rx` and `unfinished_tx` are bytes of handshakes that came to nothing, which the next session has too.
+    `endpoint` is what its file says, host and port; `outdated` is what else it says that is no longer so. `bytes_in`,
+    `bytes_out`, `counted_ms` and `last_handshake_at` are those of its sessions that have ended. `handshake_seen_ns` and
+    `baseline` are the peer's handshake time and counters as last read for a session: another handshake opens the next
+    one, which has what the counters moved meanwhile. `unfinished_rx` and `unfinished_tx` are bytes of handshakes that
+    came to nothing, which the next session has too.
     """
 
     id: str
@@ -65,11 +83,13 @@ class Device(Struct, frozen=True, gc=False):
     handshake_seen_ns: int = 0
     unfinished_rx: int = 0
     unfinished_tx: int = 0
+    outdated: Outdated = NOTHING
     baseline: Baseline | None = None
 
-    def stale(self, endpoint: str) -> tuple[Literal["endpoint"], ...]:
-        """Returns what its file says that is no longer so. `endpoint`: what a file made now would say."""
-        return () if self.endpoint == endpoint else ("endpoint",)
+    def stale(self, endpoint: str | None) -> tuple[StalePart, ...]:
+        """Returns what its file says that is no longer so. `endpoint`: what a file made now says; None: unknown."""
+        moved: tuple[StalePart, ...] = () if endpoint in (None, self.endpoint) else ("endpoint",)
+        return (*(name for part, name in _STALE if part in self.outdated), *moved)
 
 
 class Circumstances(Struct, frozen=True, gc=False):

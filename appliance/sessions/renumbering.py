@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
+from appliance.domain.device import NOTHING, Outdated
 from appliance.domain.errors import ConfigError
 from appliance.network.address_pool import AddressPool
 from appliance.sessions import identity
@@ -26,7 +27,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Moved:
-    """Holds a device as it was and as it is, with its addresses, and what in its file is no longer so."""
+    """Holds a device as it is now, with its addresses before and now, and what in its file is no longer so.
+
+    `outdated` has what earlier renumberings have made wrong, too: nothing but `device rotate` makes a file good again.
+    """
 
     device: Device
     was: tuple[Address, ...]
@@ -84,9 +88,11 @@ def _plan(
 
     def moved(was: Device, offset: int) -> Moved:
         # An exit without IPv6 has noted that none of its devices has it: they get it with the exit.
-        now = replace(was, address_offset=offset, ipv6=was.ipv6 or (old[1] is None and exit_.subnet6 is not None))
-        had, has = tuple(_addresses(old, was)), tuple(exit_.addresses(offset, ipv6=now.ipv6))
-        return Moved(now, had, has, tuple(_outdated(had, has, key_changed, now.endpoint, endpoint)))
+        ipv6 = was.ipv6 or (old[1] is None and exit_.subnet6 is not None)
+        had, has = tuple(_addresses(old, was)), tuple(exit_.addresses(offset, ipv6=ipv6))
+        outdated = was.outdated | _outdated(had, has, key_changed=key_changed)
+        now = replace(was, address_offset=offset, ipv6=ipv6, outdated=outdated)
+        return Moved(now, had, has, now.stale(endpoint))
 
     places = offsets([d.address_offset for d in devices], exit_.subnet)
     return Renumbering(changes, [*map(moved, devices, places)], before.interface, before.drained)
@@ -100,16 +106,12 @@ def _addresses(
         yield subnets[1][d.address_offset]
 
 
-def _outdated(
-    was: tuple[Address, ...], now: tuple[Address, ...], key_changed: bool, endpoint: str, endpoint_now: str | None
-) -> Iterator[str]:
-    """Yields what a file says that is no longer so. It may lack an address of IPv6 that its device has now."""
-    gone = set(was) - set(now)
-    yield from (name for name, version in (("address", 4), ("address6", 6)) if version in {a.version for a in gone})
-    if key_changed:
-        yield "server_key"
-    if endpoint_now not in (None, endpoint):
-        yield "endpoint"
+def _outdated(was: tuple[Address, ...], now: tuple[Address, ...], *, key_changed: bool) -> Outdated:
+    """Returns what a file says that is no longer so. It may lack an address of IPv6 that its device has now."""
+    gone = {address.version for address in set(was) - set(now)}
+    address = Outdated.ADDRESS if 4 in gone else NOTHING
+    address6 = Outdated.ADDRESS6 if 6 in gone else NOTHING
+    return address | address6 | (Outdated.SERVER_KEY if key_changed else NOTHING)
 
 
 def offsets(held: Sequence[int], subnet: IPv4Network) -> list[int]:

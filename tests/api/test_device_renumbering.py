@@ -11,6 +11,7 @@ from appliance.sessions import renumbering
 from appliance.store.database import Store
 from appliance.store.queries import sessions as rows
 from tests.support.api.a_device import a_device
+from tests.support.api.device_owner import Owner
 from tests.support.api.exit_under_test import CONFIG, SERVER_KEY, ExitUnderTest, on_exit
 from tests.support.fake_tunnel import FakeTunnel
 
@@ -63,6 +64,22 @@ async def test_another_subnet(exit_: ExitUnderTest) -> None:
     phone.sends(7)
     await exit_.tick(after=1)
     assert [s[:3] for s in phone.sessions()] == [("terminated", "idle", 100), ("live", None, 12)]
+
+
+@on_exit()
+async def test_an_outdated_file(exit_: ExitUnderTest) -> None:
+    """What of it is so is told across starts, in what answers a change and a removal too, until it is made anew."""
+    ada = await Owner.of(exit_)
+    phone, laptop = [(await ada.add(name))["id"] for name in ("phone", "laptop")]
+    for _ in range(2):  # the second finds nothing to do, and is a start like any other
+        await renumbered(exit_, 'subnet = "10.9.0.0/24"\nsubnet6 = "fd00:1::/112"')
+        assert (await ada.get(phone))["stale"] == ["address", "address6"]
+    assert (await ada.patch(phone, name="mine")).json()["stale"] == ["address", "address6"]
+    exit_.parts.node.public_ip = "192.0.2.7"
+    assert (await ada.remove(laptop)).json()["stale"] == ["address", "address6", "endpoint"]
+    assert (await ada.rotate(phone)).status_code == 200
+    assert "stale" not in await ada.get(phone)
+    assert "stale" not in (await ada.remove(phone)).json()
 
 
 @on_exit(IDLE, reject_after_ms=180_000)

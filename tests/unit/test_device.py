@@ -9,7 +9,7 @@ import pytest
 from msgspec import structs
 
 from appliance.domain import device, ids
-from appliance.domain.device import Circumstances, Condition, DeviceState, HeldReason
+from appliance.domain.device import Circumstances, Condition, DeviceState, HeldReason, Outdated
 from appliance.domain.entities import WORDS
 from appliance.domain.quota import Quota
 from tests.support.unit.a_device import A_DEVICE
@@ -97,6 +97,10 @@ def test_a_file_is_stale_once_the_exit_has_moved() -> None:
     assert A_DEVICE.stale("192.0.2.1:51820") == ()
     assert A_DEVICE.stale("192.0.2.9:51820") == ("endpoint",)
     assert A_DEVICE.stale("[2001:db8::1]:51820") == ("endpoint",)
+    assert A_DEVICE.stale(None) == ()
+    outdated = structs.replace(A_DEVICE, outdated=Outdated.SERVER_KEY | Outdated.ADDRESS6 | Outdated.ADDRESS)
+    assert outdated.stale("192.0.2.9:51820") == ("address", "address6", "server_key", "endpoint")
+    assert outdated.stale(None) == ("address", "address6", "server_key")
 
 
 def test_ids_of_devices_are_their_own() -> None:

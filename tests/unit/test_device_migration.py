@@ -86,13 +86,13 @@ def contents(path: Path) -> Contents:
 
 
 def test_devices_of_the_first_version_that_had_them(tmp_path: Path) -> None:
-    """They stay what they were; no handshake of theirs has come to nothing yet."""
+    """They stay what they were; no handshake of theirs has come to nothing yet, and no file is known to be outdated."""
     path = tmp_path / "store.sqlite"
     a_store(path, DEVICES)
     before = contents(path)
     opened(path)
     (old,), (new,) = before["devices"], contents(path)["devices"]
-    assert new == {**old, "unfinished_rx": 0, "unfinished_tx": 0}
+    assert new == {**old, "unfinished_rx": 0, "unfinished_tx": 0, "outdated": 0}
 
 
 @pytest.mark.parametrize("version", range(1, DEVICES))

@@ -13,6 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from msgspec import structs
 
 from appliance.domain import ids
+from appliance.domain.device import Outdated
 from appliance.domain.entities import Baseline
 from appliance.domain.tiers import Tier
 from appliance.store.rows.device_rows import DeviceRows
@@ -54,6 +55,7 @@ devices = st.builds(
     handshake_seen_ns=numbers,
     unfinished_rx=numbers,
     unfinished_tx=numbers,
+    outdated=st.integers(0, 7).map(Outdated),
     baseline=st.none() | st.builds(Baseline, texts, numbers, numbers, numbers),
 )
 

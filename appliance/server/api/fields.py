@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 from msgspec import Meta
 
-from appliance.domain.device import DeviceState, HeldReason
+from appliance.domain.device import DeviceState, HeldReason, StalePart
 from appliance.domain.device_name import LONGEST
 from appliance.domain.entities import Reason
 from appliance.domain.tiers import Tier
@@ -102,8 +102,12 @@ StateOfDevice = Annotated[
 ReasonHeld = Annotated[HeldReason, Meta(description="why it may not connect now", examples=["quota_exceeded"])]
 HeldUntil = Annotated[str, _instant("when it may connect again, where that is known")]
 Stale = Annotated[
-    list[Literal["endpoint"]],
-    Meta(description="what its file says that is no longer so; rotate makes a new one", examples=[["endpoint"]]),
+    list[StalePart],
+    Meta(
+        description="what its file says that is no longer so; rotate makes a new one. With an old address or "
+        "server key it does not work",
+        examples=[["endpoint"]],
+    ),
 ]
 DeviceBytesIn = Annotated[int, _count("received from the client in all of its sessions: its upload", 1_048_576)]
 DeviceBytesOut = Annotated[int, _count("sent to the client in all of its sessions: its download", 52_428_800)]

@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from appliance.config.log_format import about
 from appliance.domain.client_file import require_reachable
-from appliance.domain.device import Device
+from appliance.domain.device import NOTHING, Device
 from appliance.domain.entities import Reason
 from appliance.domain.errors import DeviceNotFound, InvalidRequest, InvalidToken, PeerApplyFailed, TunnelError
 from appliance.metering.device_handshakes import given_up
@@ -114,6 +114,7 @@ class RotateDevice(ChangeDevice):
             handshake_seen_ns=0,
             unfinished_rx=0,
             unfinished_tx=0,
+            outdated=NOTHING,
             baseline=None,
         )
 

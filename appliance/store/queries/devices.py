@@ -10,7 +10,7 @@ from sys import intern
 from typing import TYPE_CHECKING
 
 from appliance.domain import device_name
-from appliance.domain.device import Device
+from appliance.domain.device import Device, Outdated
 from appliance.domain.entities import Baseline
 from appliance.domain.tiers import Tier
 
@@ -26,7 +26,8 @@ ABOVE_ALL = 2**63 - 1  # the number of no device
 _SELECT = """
 SELECT d.id, d.account_id, a.name, a.tier, a.disabled, d.name, d.region, d.public_key, d.address_offset, d.ipv6,
     d.created_at, d.paused, d.endpoint, d.bytes_in, d.bytes_out, d.counted_ms, d.last_handshake_at,
-    d.handshake_seen_ns, d.unfinished_rx, d.unfinished_tx, d.baseline_boot_id, d.ifindex, d.rx_bytes, d.tx_bytes
+    d.handshake_seen_ns, d.unfinished_rx, d.unfinished_tx, d.outdated, d.baseline_boot_id, d.ifindex, d.rx_bytes,
+    d.tx_bytes
 FROM devices d JOIN accounts a ON a.id = d.account_id
 WHERE d.removed_at IS NULL
 """
@@ -79,6 +80,7 @@ def _device(row: sqlite3.Row) -> Device:
     for at in _FLAGS:
         values[at] = bool(values[at])
     values[_AT["account_tier"]] = _TIERS[values[_AT["account_tier"]]]
+    values[_AT["outdated"]] = Outdated(values[_AT["outdated"]])
     values.append(None if ifindex is None else Baseline(intern(boot_id), ifindex, received, sent))
     return Device(*values)
 
@@ -211,17 +213,20 @@ async def rotate(db: aiosqlite.Connection, device_id: str, public_key: bytes, en
     Raises sqlite3.IntegrityError if another device has the key.
     """
     sql = f"""
-    UPDATE devices SET public_key = ?, endpoint = ?, {_NO_COUNTERS}, unfinished_rx = 0, unfinished_tx = 0
+    UPDATE devices SET public_key = ?, endpoint = ?, outdated = 0, {_NO_COUNTERS}, unfinished_rx = 0, unfinished_tx = 0
     WHERE id = ? AND removed_at IS NULL
     """  # noqa: S608 (constants)
     await db.execute(sql, (public_key, endpoint, device_id))
 
 
 async def move(db: aiosqlite.Connection, devices: Iterable[Device]) -> None:
-    """Stores where in the subnets devices are now. What their peers were last billed stays: it names its interface."""
+    """Stores where in the subnets devices are now, and what of their files is outdated by that.
+
+    What their peers were last billed stays: it names its interface.
+    """
     await db.executemany(
-        "UPDATE devices SET address_offset = ?, ipv6 = ? WHERE id = ?",
-        [(device.address_offset, device.ipv6, device.id) for device in devices],
+        "UPDATE devices SET address_offset = ?, ipv6 = ?, outdated = ? WHERE id = ?",
+        [(device.address_offset, device.ipv6, device.outdated, device.id) for device in devices],
     )
 
 
