@@ -60,7 +60,8 @@ class Device(Struct, frozen=True, gc=False):
     `bytes_out`, `counted_ms` and `last_handshake_at` are those of its sessions that have ended. `handshake_seen_ns` and
     `baseline` are the peer's handshake time and counters as last read for a session: another handshake opens the next
     one, which has what the counters moved meanwhile. `unfinished_rx` and `unfinished_tx` are bytes of handshakes that
-    came to nothing, which the next session has too.
+    came to nothing, which the next session has too. `installed`: its peer has been put into the tunnel; before that,
+    one with its key is what a device has left that was removed.
     """
 
     id: str
@@ -84,6 +85,7 @@ class Device(Struct, frozen=True, gc=False):
     unfinished_rx: int = 0
     unfinished_tx: int = 0
     outdated: Outdated = NOTHING
+    installed: bool = False
     baseline: Baseline | None = None
 
     def stale(self, endpoint: str | None) -> tuple[StalePart, ...]:

@@ -68,7 +68,7 @@ class DeviceHandshakes:
         unfinished = []
         for key in moved if self._devices else ():
             device, sample = self._devices.get(key), dump.peers.get(key)
-            if device is None or sample is None or key in sessions:
+            if device is None or sample is None or key in sessions or not device.installed:
                 continue
             if sample.last_handshake_ns in (0, device.handshake_seen_ns):
                 counters = moved_of(device, dump, now)

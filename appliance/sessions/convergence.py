@@ -187,11 +187,12 @@ class Convergence:
     def _changes(self, keys: set[bytes] | None, link: Link | None, dump: Dump | None) -> Changes:
         wanted = self._wanted
         peers = wanted if keys is None else OnDemand({key for key in keys if key in wanted}, wanted.__getitem__)
-        if keys is not None and dump is not None:
+        new = self._devices.new()
+        if dump is not None and (new or keys is not None):
+            # What a removed device has left, with its counters, is not the peer of a new one that has its key.
             shown = dump.peers
-            dump = replace(
-                dump, peers=OnDemand({key for key in keys if key in shown}, shown.__getitem__), compared=None
-            )
+            some = {key for key in (shown if keys is None else keys) if key in shown and key not in new}
+            dump = replace(dump, peers=OnDemand(some, shown.__getitem__), compared=None)
         desired = self._exit.desired(peers, self._host.tunnel_mtu)
         return reconcile(desired, Actual(self._egress.state(), link, dump, self._endpoints))
 

@@ -211,6 +211,7 @@ class Ticker:
         await self._turnover.put_back(changes.peers.fresh)
         try:
             fault = await self._convergence.apply(changes)
+            await self._turnover.note_installed(changes.peers.fresh)
             if changes.link is not None:
                 self._link = await self._convergence.read_link()
         except (EgressError, TunnelError) as error:

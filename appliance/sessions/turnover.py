@@ -5,12 +5,15 @@ from __future__ import annotations
 from itertools import islice
 from typing import TYPE_CHECKING
 
+from msgspec.structs import replace
+
 from appliance.domain.entities import Reason
 from appliance.metering.device_handshakes import Handshake, unowned_bytes
 from appliance.sessions import device_ends
+from appliance.store.queries import devices as rows_of_devices
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Container, Iterable, Mapping
 
     from appliance.domain.entities import Session
     from appliance.metering.meter import Observation
@@ -78,6 +81,16 @@ class Turnover:
             async with self._records.committing() as db:
                 await device_ends.write_restarted(db, devices)
             device_ends.restarted(held, devices)
+
+    async def note_installed(self, public_keys: Container[bytes]) -> None:
+        """Notes which new devices have got their peers."""
+        held = self._records.devices
+        devices = [held[key] for key in held.new() if key in public_keys]
+        if devices:
+            async with self._records.committing() as db:
+                await rows_of_devices.mark_installed(db, [device.id for device in devices])
+            for device in devices:
+                held.update(replace(device, installed=True))
 
     def go_on(self) -> None:
         """Begins what batches have left because something failed, and the release of addresses."""

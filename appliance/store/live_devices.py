@@ -97,6 +97,10 @@ class LiveDevices:
         """Yields the keys of the same devices."""
         return (key for key in self._by_key if self.has_peer(key))
 
+    def new(self) -> Set[bytes]:
+        """Returns the keys of devices whose peers have not been installed yet."""
+        return self._by_key.new
+
     def opens(self, public_key: bytes) -> bool:
         """Notes that a session of a device is about to begin; returns whether that is new."""
         if public_key in self._opening:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import sqlite3
 
 import pytest
+from msgspec.structs import replace
 
 from appliance.domain.tiers import Tier
 from appliance.network.wireguard.keys import encode
 from appliance.network.wireguard.tunnel import SocketAddress
-from tests.support.api.a_device import DeviceUnderTest, a_device
+from appliance.store.database import Store
+from tests.support.api.a_device import DeviceUnderTest, a_device, add, new_device
 from tests.support.api.device_owner import Owner, key_of
 from tests.support.api.exit_under_test import ExitUnderTest, new_key, on_exit
 
@@ -246,6 +248,39 @@ async def test_the_store_fails_as_its_next_session_begins(exit_: ExitUnderTest) 
     for _ in range(2):
         await exit_.tick(after=1)
     assert ends(phone) == [("terminated", "expired", 0, 0), ("live", None, 10, 0)]
+
+
+@pytest.mark.parametrize("running", [True, False])
+@on_exit(IDLE)
+async def test_the_same_key_again(exit_: ExitUnderTest, *, running: bool) -> None:
+    """Another device gets the key of one that was removed: what its peer has moved is not billed once more."""
+    ada, bob = await exit_.account(), await exit_.account("bob")
+    phone = await a_device(exit_, ada)
+    phone.sends(1000, 500)
+    await phone.shakes()
+    await exit_.tick(after=400)
+    if not running:
+        await exit_.stop()
+    with sqlite3.connect(exit_.path) as other:
+        other.execute("UPDATE devices SET removed_at = 1")
+        other.execute("UPDATE sessions SET state = 'closing', reason = 'closed' WHERE state = 'live'")
+    other.close()
+    if not running:
+        exit_.tunnel = type(exit_.tunnel)(exit_.tunnel.interface)
+        exit_.store = await Store.open(exit_.path)
+    await add(exit_, again := replace(new_device(exit_, bob, 12), public_key=phone.key))
+    if not running:
+        await exit_.store.close()
+        await exit_.start()
+    await exit_.tick()
+    await exit_.tick()
+    assert exit_.tunnel.peers[phone.key].rx_bytes == 0
+    exit_.tunnel.add_traffic(phone.key, rx=7, tx=3)
+    await exit_.shake(phone.key)
+    await exit_.restart()
+    await exit_.tick()
+    assert ends(phone) == [("terminated", "closed", 1000, 500)]
+    assert ends(DeviceUnderTest(exit_, again.id, phone.key)) == [("live", None, 7, 3)]
 
 
 # Time ------------------------------------------------------------------------------------------------

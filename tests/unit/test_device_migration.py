@@ -92,7 +92,7 @@ def test_devices_of_the_first_version_that_had_them(tmp_path: Path) -> None:
     before = contents(path)
     opened(path)
     (old,), (new,) = before["devices"], contents(path)["devices"]
-    assert new == {**old, "unfinished_rx": 0, "unfinished_tx": 0, "outdated": 0}
+    assert new == {**old, "unfinished_rx": 0, "unfinished_tx": 0, "outdated": 0, "installed": 1}
 
 
 @pytest.mark.parametrize("version", range(1, DEVICES))

@@ -47,6 +47,7 @@ devices = st.builds(
     ipv6=st.booleans(),
     created_at=numbers,
     paused=st.booleans(),
+    installed=st.booleans(),
     endpoint=texts,
     bytes_in=numbers,
     bytes_out=numbers,
@@ -131,5 +132,6 @@ def a_device(number: int, random: Random) -> Device:
         name=f"phone {number}",
         public_key=random.randbytes(32),
         address_offset=number,
+        installed=True,
         baseline=Baseline("boot", 4, 5, 6),
     )

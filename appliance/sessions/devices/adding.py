@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
+from msgspec.structs import replace
+
 from appliance.config.log_format import about
 from appliance.domain import ids
 from appliance.domain.device import Device
@@ -90,6 +92,7 @@ class DeviceAdding:
             has_peer = standing.condition(device, None).has_peer
             if has_peer:
                 await self._install(device, node)
+                device = replace(device, installed=True)
             await self._store(request, device)
         except BaseException:
             self._undo.add_device(device)

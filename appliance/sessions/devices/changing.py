@@ -48,6 +48,7 @@ class ChangeDevice(Waiting[Device]):
     ends: Reason | None = None
     new_key: bytes | None = None
     new_name: str | None = None
+    installed = False  # whether its new key has a peer, as is known before it is stored
     token_hash = b""
 
     def __init__(self, account: Account, device_id: str) -> None:
@@ -115,11 +116,12 @@ class RotateDevice(ChangeDevice):
             unfinished_rx=0,
             unfinished_tx=0,
             outdated=NOTHING,
+            installed=self.installed,
             baseline=None,
         )
 
     async def write(self, db: aiosqlite.Connection, now: int) -> None:  # noqa: ARG002 (only a removal is dated)
-        await rows.rotate(db, self.device_id, self.key, self.endpoint)
+        await rows.rotate(db, self.device_id, self.key, self.endpoint, installed=self.installed)
 
 
 class RemoveDevice(ChangeDevice):
@@ -182,6 +184,7 @@ class DeviceChanging:
             standing = await self._policy.standing(request.account, without=session)
             wanted = request.after(device)
             may_connect = wanted is not None and standing.condition(wanted, None).has_peer
+            request.installed = may_connect
             if request.ends is not None:
                 await self._apply(self._peer_changes(request, keys, wanted if may_connect else None))
             ending = [] if session is None or request.ends is None else [(session, request.ends)]

@@ -26,14 +26,15 @@ ABOVE_ALL = 2**63 - 1  # the number of no device
 _SELECT = """
 SELECT d.id, d.account_id, a.name, a.tier, a.disabled, d.name, d.region, d.public_key, d.address_offset, d.ipv6,
     d.created_at, d.paused, d.endpoint, d.bytes_in, d.bytes_out, d.counted_ms, d.last_handshake_at,
-    d.handshake_seen_ns, d.unfinished_rx, d.unfinished_tx, d.outdated, d.baseline_boot_id, d.ifindex, d.rx_bytes,
-    d.tx_bytes
+    d.handshake_seen_ns, d.unfinished_rx, d.unfinished_tx, d.outdated, d.installed,
+    d.baseline_boot_id, d.ifindex, d.rx_bytes, d.tx_bytes
 FROM devices d JOIN accounts a ON a.id = d.account_id
 WHERE d.removed_at IS NULL
 """
 _INSERT = """
-INSERT INTO devices (id, account_id, name, name_key, region, public_key, address_offset, ipv6, created_at, endpoint)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+INSERT INTO devices (id, account_id, name, name_key, region, public_key, address_offset, ipv6, created_at, endpoint,
+    installed)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 """
 # An address is one device's alone: what is in peers there is of its session. One whose key was rotated meanwhile has
 # another peer.
@@ -68,7 +69,7 @@ _NO_COUNTERS = "handshake_seen_ns = 0, ifindex = NULL, rx_bytes = NULL, tx_bytes
 
 _AT = {name: at for at, name in enumerate(Device.__struct_fields__)}
 _SHARED = [_AT[name] for name in ("account_id", "account", "region", "endpoint")]
-_FLAGS = [_AT[name] for name in ("account_disabled", "ipv6", "paused")]
+_FLAGS = [_AT[name] for name in ("account_disabled", "ipv6", "paused", "installed")]
 _TIERS = {tier.value: tier for tier in Tier}
 
 
@@ -188,7 +189,7 @@ async def insert(db: aiosqlite.Connection, devices: Iterable[Device]) -> None:
     rows = [
         (
             *(d.id, d.account_id, d.name, device_name.key(d.name), d.region, d.public_key, d.address_offset, d.ipv6),
-            *(d.created_at, d.endpoint),
+            *(d.created_at, d.endpoint, d.installed),
         )
         for d in devices
     ]
@@ -207,16 +208,24 @@ async def pause(db: aiosqlite.Connection, device_id: str, *, paused: bool) -> No
     await db.execute("UPDATE devices SET paused = ? WHERE id = ? AND removed_at IS NULL", (paused, device_id))
 
 
-async def rotate(db: aiosqlite.Connection, device_id: str, public_key: bytes, endpoint: str) -> None:
+async def rotate(
+    db: aiosqlite.Connection, device_id: str, public_key: bytes, endpoint: str, *, installed: bool = False
+) -> None:
     """Gives the device another key: its peer is a new one, and its file says where the exit is now.
 
-    Raises sqlite3.IntegrityError if another device has the key.
+    `installed`: that peer is in the tunnel already. Raises sqlite3.IntegrityError if another device has the key.
     """
     sql = f"""
-    UPDATE devices SET public_key = ?, endpoint = ?, outdated = 0, {_NO_COUNTERS}, unfinished_rx = 0, unfinished_tx = 0
+    UPDATE devices SET public_key = ?, endpoint = ?, installed = ?, outdated = 0, {_NO_COUNTERS}, unfinished_rx = 0,
+        unfinished_tx = 0
     WHERE id = ? AND removed_at IS NULL
     """  # noqa: S608 (constants)
-    await db.execute(sql, (public_key, endpoint, device_id))
+    await db.execute(sql, (public_key, endpoint, installed, device_id))
+
+
+async def mark_installed(db: aiosqlite.Connection, device_ids: Iterable[str]) -> None:
+    """Notes that the peers of new devices have been put into the tunnel."""
+    await db.executemany("UPDATE devices SET installed = 1 WHERE id = ?", [(device_id,) for device_id in device_ids])
 
 
 async def move(db: aiosqlite.Connection, devices: Iterable[Device]) -> None:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from appliance.domain.tiers import Tier
 
     Owner = tuple[str, str, Tier, bool]  # account, its name, its tier, is it disabled?
-    Traits = tuple[str, bool, bool, str, Outdated]  # region, IPv6, paused, endpoint, outdated
+    Traits = tuple[str, bool, bool, str, Outdated, bool]  # region, IPv6, paused, endpoint, outdated, installed
 
 KEY_SIZE, ID_SIZE, NAME_SIZE = 32, ids.ID_SIZE, 24
 # Numbers of owner and traits. Address, created, bytes in and out, time counted, last handshake, handshake seen, bytes
@@ -64,7 +64,7 @@ class PackedDevices:
             self.memory.buffer,
             row * ROW_SIZE + _FIELDS_AT,
             self._owners.take((d.account_id, d.account, d.account_tier, d.account_disabled)),
-            self._traits.take((d.region, d.ipv6, d.paused, d.endpoint, d.outdated)),
+            self._traits.take((d.region, d.ipv6, d.paused, d.endpoint, d.outdated, d.installed)),
             *(d.address_offset, d.created_at, d.bytes_in, d.bytes_out, d.counted_ms),
             *(d.last_handshake_at or 0, d.handshake_seen_ns, d.unfinished_rx, d.unfinished_tx),
             d.last_handshake_at is not None,
@@ -81,7 +81,7 @@ class PackedDevices:
         )
         bytes_in, bytes_out, counted, shook_at, seen, unfinished_rx, unfinished_tx = used
         account_id, account, tier, disabled = self._owners.values[owner]
-        region, ipv6, paused, endpoint, outdated = self._traits.values[traits]
+        region, ipv6, paused, endpoint, outdated, installed = self._traits.values[traits]
         return Device(
             self._other_ids[row] if row in self._other_ids else ids.DEVICE_PREFIX + id_.hex(),
             account_id,
@@ -104,6 +104,7 @@ class PackedDevices:
             unfinished_rx,
             unfinished_tx,
             outdated,
+            installed,
             Baseline(self._boots.values[boot], ifindex, rx_bytes, tx_bytes) if boot else None,
         )
 

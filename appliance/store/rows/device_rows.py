@@ -27,6 +27,7 @@ class DeviceRows(Mapping[bytes, Device]):
         self._by_id = RowIndex(memory, layout.ID_AT, layout.ID_SIZE)
         self._lists = RowLists(memory, layout.LINKS_AT)
         self._first: dict[str, int] = {}  # of each account's list
+        self.new: set[bytes] = set()  # the keys of those whose peers have not been installed yet
         for device in devices:
             self.put(device)
 
@@ -81,6 +82,8 @@ class DeviceRows(Mapping[bytes, Device]):
             raise ValueError(f"two devices have the id {device.id}")
         if device.public_key in self:
             self.drop(device.public_key)
+        if not device.installed:
+            self.new.add(device.public_key)
         row = self._packed.memory.take()
         self._packed.pack(row, device)
         self._by_key.put(row)
@@ -92,6 +95,7 @@ class DeviceRows(Mapping[bytes, Device]):
         device, row = self[public_key], self._by_key.find(public_key)
         self._by_key.remove(row)
         self._by_id.remove(row)
+        self.new.discard(public_key)
         first = self._lists.remove(self._first[device.account_id], row)
         if first:
             self._first[device.account_id] = first
