@@ -123,7 +123,12 @@ def list_(config_file: Path | None, owner: str | None, limit: int | None, as_jso
         return
     cells = [fields.cells(each, a.now) for each in found]
     output.write_table(COLUMNS, cells, "no devices; wg-appliance device add ACCOUNT/NAME makes one", SPARE)
-    if any(each.stale for each in found):
+    if any(each.is_outdated for each in found):
+        output.remark(
+            "outdated: the file has an old address or server key, and does not work, or not in IPv6; make another: "
+            "wg-appliance device rotate ACCOUNT/NAME"
+        )
+    if any(each.stale and not each.is_outdated for each in found):
         output.remark(
             f"stale: a new file dials {found[0].endpoint}; where the old endpoint does not lead here, make one: "
             "wg-appliance device rotate ACCOUNT/NAME"

@@ -12,7 +12,7 @@ from appliance.cli.session_fields import addresses, none
 from appliance.client.humanize import clock_time
 from appliance.config.plans import Terms
 from appliance.domain import accounting
-from appliance.domain.device import Circumstances, Condition, decide
+from appliance.domain.device import NOTHING, Circumstances, Condition, Outdated, decide
 from appliance.domain.entities import State
 from appliance.metering.usage import Quotas
 from appliance.network.wireguard.keys import encode
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 COLUMNS = ("DEVICE", "STATE", "ADDRESS", "CREATED", "HANDSHAKE", "IN", "OUT", "TIME", "TIER", "ID")
 SPARE = ("ID", "TIER", "CREATED", "ADDRESS")
+WORDS = {"address": "IPv4 address", "address6": "IPv6 address", "server_key": "the exit's key", "endpoint": "endpoint"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +52,12 @@ class Seen:
     @property
     def stale(self) -> Sequence[str]:
         """Returns what the device's file says that is no longer so."""
-        return () if self.endpoint is None else self.device.stale(self.endpoint)
+        return self.device.stale(self.endpoint)
+
+    @property
+    def is_outdated(self) -> bool:
+        """Tells whether its file has an old address or server key: it does not work, or not in IPv6."""
+        return self.device.outdated != NOTHING
 
     @property
     def bytes_in(self) -> int:
@@ -70,6 +76,8 @@ class Seen:
     def state(self) -> str:
         held = self.condition.held_reason
         state = self.condition.state if held is None else f"{self.condition.state} ({held})"
+        if self.is_outdated:
+            return f"{state}, outdated"
         return f"{state}, stale" if self.stale else state
 
 
@@ -107,6 +115,16 @@ def _circumstances(
         live_limit=a.settings.tiers[d.account_tier].max_live_sessions,
         connected=session is not None and session.state is State.LIVE,
     )
+
+
+def _advice(s: Seen) -> str:
+    name = shlex.quote(f"{s.device.account}/{s.device.name}")
+    another = f"wg-appliance device rotate {name}"
+    if not s.is_outdated:
+        return f"its file dials {s.device.endpoint}, a new one {s.endpoint}; if the old does not lead here: {another}"
+    parts = ", ".join(WORDS[each] for each in s.stale)
+    what = "IPv6 does not work" if s.device.outdated == Outdated.ADDRESS6 else "it does not work"
+    return f"no longer so in its file: {parts}; {what}: {another}"
 
 
 class DeviceFields:
@@ -155,11 +173,7 @@ class DeviceFields:
         sizes = {"bytes_in": output.size(s.bytes_in), "bytes_out": output.size(s.bytes_out)}
         readable = self.of(s) | sizes | {"seconds": clock_time(s.seconds)}
         if s.stale:
-            name = shlex.quote(f"{s.device.account}/{s.device.name}")
-            old, another = s.device.endpoint, f"wg-appliance device rotate {name}"
-            readable["stale"] = (
-                f"its file dials {old}, a new one {s.endpoint}; if the old does not lead here: {another}"
-            )
+            readable["stale"] = _advice(s)
         return [(name, value) for name, value in readable.items() if value not in (None, "")]
 
     def cells(self, s: Seen, now: int) -> Sequence[object]:

@@ -8,7 +8,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from appliance.cli import admin, device_file, output
-from appliance.cli.device_fields import DeviceFields
+from appliance.cli.device_fields import WORDS, DeviceFields
 from appliance.domain.errors import HostError
 from appliance.network.exit_node import build_exit
 from appliance.sessions import renumbering
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from appliance.sessions.renumbering import Moved, Renumbering
 
 RUNS = "the server is running, or about to start again; stop it first: systemctl stop wg-appliance"
-WORDS = {"address": "IPv4 address", "address6": "IPv6 address", "server_key": "the exit's key", "endpoint": "endpoint"}
 
 
 def renumber(config_file: Path | None, *, yes: bool, as_json: bool) -> None:

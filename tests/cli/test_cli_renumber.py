@@ -124,6 +124,45 @@ def test_another_key(wga: CommandLine) -> None:
     assert f"\nPublicKey = {keys.encode(keys.public_key(wga.state.read_key()))}\n" in made
 
 
+def test_files_are_outdated_until_they_are_made_anew(wga: CommandLine) -> None:
+    """Each renumbering adds to what is told of a file, also one that moves the address back; a new file has it all."""
+    becomes(wga, 'subnet = "10.9.0.0/28"\n')
+    wga.do("node", "renumber", "--yes")
+    starts(wga)
+    listed = wga.do("device", "list")
+    assert listed.out.count("  idle, outdated  ") == 3
+    assert listed.err == (
+        "outdated: the file has an old address or server key, and does not work, or not in IPv6; make another: "
+        "wg-appliance device rotate ACCOUNT/NAME\n"
+    )
+    wga.do("device", "rotate", "alice/laptop")
+    assert wga.json("device", "show", "alice/laptop")["stale"] is None
+    becomes(wga, BEFORE + 'subnet6 = "fd00:1::/112"\nendpoint = "vpn.example"\n')
+    wga.state.key.write_text(keys.encode(keys.generate_private_key()), encoding="ascii")
+    outdated = ["address", "address6", "server_key", "endpoint"]
+    assert [each["outdated"] for each in wga.json("node", "renumber", "--yes")["devices"]] == 3 * [outdated]
+    becomes(wga, BEFORE + 'subnet6 = "fd00:1::/112"\ninterface = "wga7"\n')
+    assert "3 files are good no more" in wga.do("node", "renumber", "--yes").err
+    starts(wga)
+    assert [each["stale"] for each in wga.json("device", "list")["devices"]] == 3 * [outdated[:3]]
+    assert "  no longer so in its file: IPv4 address, IPv6 address, the exit's key; it does not work: " in (
+        wga.do("device", "show", "alice/phone").out
+    )
+    wga.do("device", "rotate", "alice/phone")
+    phone, laptop, _ = (wga.json("device", "show", name) for name in ("alice/phone", "alice/laptop", "bob/my phone"))
+    assert (phone["stale"], laptop["stale"]) == (None, outdated[:3])
+
+
+def test_only_ipv6_is_outdated(wga: CommandLine) -> None:
+    """The file works in IPv4: so it is told, also where nothing is known of the endpoint."""
+    becomes(wga, BEFORE + 'subnet6 = "fd00:1::/112"\n')
+    wga.do("node", "renumber", "--yes")
+    text = wga.config.read_text(encoding="utf-8")
+    wga.config.write_text(text.replace('public_ip = "192.0.2.1"\n', ""), encoding="utf-8")
+    shown = wga.do("device", "show", "bob/my phone").out
+    assert "  no longer so in its file: IPv6 address; IPv6 does not work: wg-appliance device rotate 'bob/" in shown
+
+
 def test_a_smaller_subnet(wga: CommandLine) -> None:
     """Who is beyond it gets a free place, the others stay; where there is none for each, nothing is changed."""
     wga.do("device", "remove", "alice/phone")
