@@ -38,7 +38,6 @@ def _build_queue(
         records=shared.records,
         peers=shared.peers,
         reloading=reloading,
-        sessions=turning.queue,
         adding=adding,
         changing=changing,
         holding=turning.holding,

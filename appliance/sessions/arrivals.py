@@ -35,6 +35,7 @@ class Arrivals:
         self._records = records
         self._queue = queue
         self._refused = refused
+        self._asked: dict[bytes, asyncio.Future[Session]] = {}  # by public key
 
     def look(self, seen: Observation) -> None:
         """Asks for a session for each device whose handshake was found, by this look or another, and has none yet."""
@@ -47,11 +48,17 @@ class Arrivals:
         if not self._records.devices.opens(device.public_key):
             return
         arrival = Arrival(device, handshake)
+        self._asked[device.public_key] = arrival.answer
         arrival.answer.add_done_callback(lambda answer: self._answered(arrival, answer))
         self._queue.put(arrival)
 
+    def asked(self, public_key: bytes) -> asyncio.Future[Session] | None:
+        """Returns the answer, perhaps to come, to the request for a session of a device; None: there is no request."""
+        return self._asked.get(public_key)
+
     def _answered(self, arrival: Arrival, answer: asyncio.Future[Session]) -> None:
         device, handshakes = arrival.device, self._records.meter.device_handshakes
+        self._asked.pop(device.public_key, None)
         self._records.devices.opened(device.public_key)
         if answer.cancelled():
             return

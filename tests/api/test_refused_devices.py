@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from appliance.domain.tiers import Tier
 from appliance.network.wireguard import keys
+from appliance.sessions.batch_closes import CloseRequest
 from appliance.store.queries import node as node_row
 from tests.support.api.a_device import a_device, add, new_device
 from tests.support.api.answers import refused
 from tests.support.api.device_owner import Owner, key_of
 from tests.support.api.exit_under_test import SERVER_KEY, UNHURRIED, ExitUnderTest, new_key, on_exit
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from appliance.domain.entities import Session
+    from appliance.sessions.waiting import Waiting
 
 TWO = "[tiers.free]\nmax_devices = 2\n"
 NOBODY = "dev_" + "0" * 24
@@ -210,6 +218,47 @@ async def test_changed_while_its_session_opens(exit_: ExitUnderTest, *, change: 
     await exit_.tick(after=1)
     assert len(exit_.tunnel.peers) == (change == "rotate")
     assert exit_.metrics.registry.get_sample_value("wg_appliance_unowned_bytes_total") == 0
+
+
+class Restless(CloseRequest):
+    """A request before whose answer another comes, so that the queue never rests."""
+
+    resting = False
+
+    def __init__(self, exit_: ExitUnderTest, session: Session) -> None:
+        super().__init__(session)
+        self.exit_, self.session = exit_, session
+
+    def succeed(self, result: None) -> None:
+        if not Restless.resting:
+            self.exit_.parts.queue.put(Restless(self.exit_, self.session))
+        super().succeed(result)
+
+
+@on_exit()
+async def test_paused_on_a_busy_exit(exit_: ExitUnderTest) -> None:
+    """It waits for the session of its device, and for nobody else's."""
+    ada = await Owner.of(exit_)
+    made = await ada.add()
+    exit_.tunnel.add_traffic(key_of(exit_, made["id"]), rx=100, handshake_ns=exit_.clock.wall_ms * 10**6)
+    other = exit_.parts.live[exit_.key_of((await ada.client.open())["id"])]
+    await ada.client.delete(other.id)
+    queue = exit_.parts.queue
+    serve = queue._serve
+
+    async def serve_and_pause(cut: Callable[[], Sequence[Waiting[Any]]]) -> bool:
+        await asyncio.sleep(0.001)
+        return await serve(cut)
+
+    queue._serve = serve_and_pause  # type: ignore[method-assign]  # as long as the store takes
+    queue.put(Restless(exit_, other))
+    try:
+        path = f"/v1/devices/{made['id']}"
+        answer = await exit_.http.patch(path, json={"paused": True}, headers=ada.client.headers)
+    finally:
+        Restless.resting = True
+        await exit_.settled()
+    assert (answer.status_code, answer.json()["bytes_in"]) == (200, 100)
 
 
 @on_exit()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from appliance.domain.errors import ApplianceError, PeerApplyFailed
@@ -22,16 +21,13 @@ if TYPE_CHECKING:
     from appliance.sessions.peer_access import PeerAccess
     from appliance.sessions.records import Records
     from appliance.sessions.reloading import Reloading
-    from appliance.sessions.waiting import Queue, Waiting
+    from appliance.sessions.waiting import Waiting
 
 log = logging.getLogger(__name__)
 
 
 class DeviceBatch:
-    """Answers requests for devices. They are few: each has the exit lock, and its transactions, for itself.
-
-    `sessions`: the queue of requests for sessions, of which a change may have to wait for one.
-    """
+    """Answers requests for devices. They are few: each has the exit lock, and its transactions, for itself."""
 
     def __init__(
         self,
@@ -39,7 +35,6 @@ class DeviceBatch:
         records: Records,
         peers: PeerAccess,
         reloading: Reloading,
-        sessions: Queue,
         adding: DeviceAdding,
         changing: DeviceChanging,
         holding: Holding,
@@ -48,7 +43,6 @@ class DeviceBatch:
         self._records = records
         self._peers = peers
         self._reloading = reloading
-        self._sessions = sessions
         self._adding = adding
         self._changing = changing
         self._holding = holding
@@ -71,10 +65,8 @@ class DeviceBatch:
         try:
             async with self._peers.exit_lock:
                 return await self._serve_now(request, wait=True)
-        except SessionDue:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(self._peers.apply_timeout):
-                    await self._sessions.settled()
+        except SessionDue as due:
+            await asyncio.wait((due.answer,), timeout=self._peers.apply_timeout)
         async with self._peers.exit_lock:
             return await self._serve_now(request, wait=False)
 

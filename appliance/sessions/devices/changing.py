@@ -21,6 +21,7 @@ from appliance.store.queries import devices as rows
 from appliance.store.queries import tokens as token_rows
 
 if TYPE_CHECKING:
+    import asyncio
     from ipaddress import IPv4Address, IPv6Address
 
     import aiosqlite
@@ -139,6 +140,10 @@ class RemoveDevice(ChangeDevice):
 class SessionDue(Exception):
     """Raised if a device is about to have the session that a handshake has begun: to be waited for without the lock."""
 
+    def __init__(self, answer: asyncio.Future[Session]) -> None:
+        super().__init__()
+        self.answer = answer
+
 
 class DeviceChanging:
     """Changes devices. A change that fails leaves all as it was: the next tick puts back what the tunnel has lost."""
@@ -243,13 +248,13 @@ class DeviceChanging:
         except TunnelError as error:
             raise PeerApplyFailed from error
         self._arrivals.look(seen)
-        due = session is None and records.devices.is_opening(device.public_key)
-        if due and not wait:
+        due = self._arrivals.asked(device.public_key) if session is None else None
+        if due is not None and not wait:
             left = given_up(records.devices[device.public_key], seen.dump, seen.now)
             seen = dataclasses.replace(seen, unfinished=[*seen.unfinished, left])
         await records.meter.commit(seen)
-        if due and wait:
-            raise SessionDue
+        if due is not None and wait:
+            raise SessionDue(due)
 
     def _peer_changes(self, request: ChangeDevice, keys: set[bytes], wanted: Device | None) -> list[PeerChange]:
         """`wanted`: the device as it is to have a peer; None: it is to have none."""
