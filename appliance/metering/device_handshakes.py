@@ -138,10 +138,13 @@ def first_reading(session: Session, device: Device, now: Moment) -> Reading:
     return Reading(amount, now.wall_ms, now.wall_ms, after, None)
 
 
-def unowned_bytes(device: Device, dump: Dump, now: Moment) -> int:
-    """Returns what no session can have any more of a device that has none, and is not to have another."""
+def unowned_bytes(device: Device, dump: Dump | None, now: Moment) -> int:
+    """Returns what no session can have any more of a device that has none, and is not to have another.
+
+    `dump` None: the peer with its key is another's by now.
+    """
     unfinished = device.unfinished_rx + device.unfinished_tx
-    if device.public_key not in dump.peers:
+    if dump is None or device.public_key not in dump.peers:
         return unfinished
     counters = moved_of(device, dump, now)
     return unfinished + counters.rx_bytes + counters.tx_bytes

@@ -50,7 +50,8 @@ class Turnover:
         """Counts what is dropped of devices that were removed, or have another key, while they had no session."""
         for key, device in self._records.devices.take_gone().items():
             if self._records.live.get(key) is None:
-                self._metrics.unowned_bytes.inc(unowned_bytes(device, seen.dump, seen.now))
+                dump = seen.dump if self._records.devices.get(key) is None else None
+                self._metrics.unowned_bytes.inc(unowned_bytes(device, dump, seen.now))
 
     async def finish_due(self, ending: Mapping[bytes, Reason]) -> bool:
         """Ends the sessions of these keys; returns whether those were all. Raises TunnelError or StoreUnavailable."""

@@ -162,6 +162,22 @@ async def test_they_are_dropped_where_no_session_can_come(exit_: ExitUnderTest, 
 
 
 @on_exit(IDLE)
+async def test_a_key_that_another_device_has_at_once(exit_: ExitUnderTest) -> None:
+    """What its peer moves then is that device's: it is not dropped with what was its predecessor's."""
+    ada, (key, raw) = await Owner.of(exit_), new_key()
+    before = await ada.add(client_public_key=key)
+    exit_.tunnel.add_traffic(raw, rx=1000)
+    await exit_.tick()
+    await ada.remove(before["id"])
+    await ada.add(client_public_key=key)
+    exit_.tunnel.add_traffic(raw, rx=7)
+    await exit_.shake(raw)
+    await exit_.tick()
+    assert exit_.rows("SELECT sum(bytes_in) FROM invoice_lines") == [(7,)]
+    assert unowned(exit_) == 1000
+
+
+@on_exit(IDLE)
 async def test_removed_while_its_session_opens(exit_: ExitUnderTest) -> None:
     """Its handshake is found, and before the session is stored another process removes the device."""
     phone = await a_device(exit_, await exit_.account())
