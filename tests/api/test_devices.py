@@ -188,6 +188,18 @@ async def test_the_files_resolvers_and_ip_versions(exit_: ExitUnderTest) -> None
 
 
 @on_exit()
+async def test_no_body_where_all_fields_are_optional(exit_: ExitUnderTest) -> None:
+    """A rotation takes none at all for {}; white space is no JSON there either, and no other request may be empty."""
+    ada = await Owner.of(exit_)
+    one = f"/v1/devices/{(await ada.add())['id']}"
+    answer = await ada.ask("POST", f"{one}/rotate")
+    assert (answer.request.content, answer.status_code) == (b"", 200)
+    assert private_key(answer.json())
+    for method, path, body in (("POST", f"{one}/rotate", b" "), ("POST", "/v1/devices", b""), ("PATCH", one, b"")):
+        refused(await exit_.http.request(method, path, content=body, headers=ada.client.headers), 400, "invalid json")
+
+
+@on_exit()
 async def test_listed_in_pages(exit_: ExitUnderTest) -> None:
     """Newest first; a page goes on after any id that the account has had; others' are not seen."""
     ada, bob = await Owner.of(exit_), await Owner.of(exit_, "bob")

@@ -216,6 +216,8 @@ async def test_the_documented_request_is_the_contracts(exit_: ExitUnderTest) -> 
     assert schema["required"] == ["region"]
     assert re.fullmatch(schema["properties"]["region"]["pattern"], "fsn")
     assert {p["name"] for p in listing["parameters"]} == {"live", "limit", "before"}
+    bodies = [each for item in found["paths"].values() for each in item.values() if "requestBody" in each]
+    assert [each["operationId"] for each in bodies if not each["requestBody"]["required"]] == ["rotateDevice"]
     for path, item in found["paths"].items():
         for operation in item.values():
             assert operation.get("security") == (

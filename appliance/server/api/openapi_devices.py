@@ -107,5 +107,8 @@ class RotateDeviceKey(Documented):
         super().__post_init__()
         self.parameters = [_device_id()]
         self.request_body = body(
-            "DeviceRotation", the_server_makes_the_key_pair={}, own_key={"client_public_key": A_KEY}
+            "DeviceRotation",
+            required=False,
+            the_server_makes_the_key_pair={},
+            own_key={"client_public_key": A_KEY},
         )

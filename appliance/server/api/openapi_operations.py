@@ -73,7 +73,7 @@ def page_parameters(of: str, pattern: str, example: str) -> list[Parameter]:
     ]
 
 
-def body(schema: str, **examples: dict[str, Any]) -> RequestBody:
+def body(schema: str, *, required: bool = True, **examples: dict[str, Any]) -> RequestBody:
     """Documents a body that no handler's signature can: it is JSON whatever its Content-Type."""
     return RequestBody(
         content={
@@ -82,7 +82,7 @@ def body(schema: str, **examples: dict[str, Any]) -> RequestBody:
                 examples={name.replace("_", " "): Example(value=value) for name, value in examples.items()},
             )
         },
-        required=True,
+        required=required,
     )
 
 

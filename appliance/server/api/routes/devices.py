@@ -208,7 +208,7 @@ def _changes(
     async def rotate_device(request: AnyRequest, device_id: FromPath[str]) -> DeviceCreated:
         """Give a device another key. Its address stays; its old file is good no more, and its session ends."""
         account = await authenticate(request)
-        wanted = parse_rotation(await object_in(request), own_keys)
+        wanted = parse_rotation(await object_in(request, may_be_empty=True), own_keys)
         return _created(await devices.rotate(account, device_id, wanted.public_key, wanted.dns, presented(request)))
 
     return [patch_device, rotate_device]

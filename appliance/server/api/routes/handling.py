@@ -15,13 +15,13 @@ if TYPE_CHECKING:
     from litestar.types import ControllerRouterHandler
 
 
-async def object_in(request: Request[Any, Any, Any]) -> dict[str, object]:
-    """Returns the body's JSON object. Raises InvalidJson or InvalidRequest."""
+async def object_in(request: Request[Any, Any, Any], *, may_be_empty: bool = False) -> dict[str, object]:
+    """Returns the body's JSON object; {} for no body if it `may_be_empty`. Raises InvalidJson or InvalidRequest."""
     try:
         body = await request.body()
     except InternalServerException as error:  # Litestar's error for a client that disconnects before the body's end
         raise InvalidRequest("the body is not whole") from error
-    return parse_object(body)
+    return {} if may_be_empty and not body else parse_object(body)
 
 
 def options(path: str, *methods: str) -> ControllerRouterHandler:
