@@ -178,14 +178,18 @@ class ApiSettings:
 
     @property
     def url(self) -> str:
-        """Returns the URL of the first listener; for a Unix socket, its configured name."""
-        return self.urls[0]
+        """Returns the URL of the first listener, at an address that this host can dial; a Unix socket's name."""
+        first = self.listen[0]
+        return self._url(first if isinstance(first, UnixPath) else first.dialled)
 
     @property
     def urls(self) -> tuple[str, ...]:
-        """Returns the URL of each listener, at an address that this host can dial."""
+        """Returns the URL of each listener, at the address that it listens on."""
+        return tuple(map(self._url, self.listen))
+
+    def _url(self, listener: HostPort | UnixPath) -> str:
         scheme = "https" if self.tls_cert else "http"
-        return tuple(str(each) if isinstance(each, UnixPath) else f"{scheme}://{each.dialled}" for each in self.listen)
+        return str(listener) if isinstance(listener, UnixPath) else f"{scheme}://{listener}"
 
     @property
     def loopback(self) -> bool:
@@ -203,14 +207,11 @@ class MetricsSettings:
 
     @property
     def url(self) -> str | None:
-        """Returns the URL of the metrics; for a Unix socket, its name and the path; None if they are off."""
+        """Returns the URL of the metrics, at the address that is listened on; for a Unix socket, its name and the path;
+        None if they are off."""
         if self.listen is None:
             return None
-        return (
-            f"{self.listen}, at /metrics"
-            if isinstance(self.listen, UnixPath)
-            else f"http://{self.listen.dialled}/metrics"
-        )
+        return f"{self.listen}, at /metrics" if isinstance(self.listen, UnixPath) else f"http://{self.listen}/metrics"
 
 
 @dataclass(frozen=True, slots=True)

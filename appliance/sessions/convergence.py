@@ -257,17 +257,22 @@ class Convergence:
                 "peers of no session removed", extra=about(count=len(removed), keys=some(map(abbreviated, removed)))
             )
         if restored := kinds["peer_restored"]:
-            log.info("peers restored", extra=self._about_sessions(restored))
+            log.info("peers restored", extra=self._about_peers(restored))
         keepalives = changes.peers.keepalives
         if changed := [key for key in kinds["peer_changed"] if key not in keepalives]:
-            log.info("allowed-ips set", extra=self._about_sessions(changed))
+            log.info("allowed-ips set", extra=self._about_peers(changed))
         if changed := [key for key in kinds["peer_changed"] if key in keepalives]:
-            log.info("keepalives set", extra=self._about_sessions(changed))
+            log.info("keepalives set", extra=self._about_peers(changed))
         if settled := changes.peers.settled:
-            log.debug("keepalives ended", extra=self._about_sessions(settled))
+            log.debug("keepalives ended", extra=self._about_peers(settled))
 
-    def _about_sessions(self, keys: Collection[bytes]) -> dict[str, object]:
-        return about(count=len(keys), sessions=some(self._wanted[key].id for key in keys))
+    def _about_peers(self, keys: Collection[bytes]) -> dict[str, object]:
+        sessions = self._live.public_keys()
+        ids = {
+            "sessions": some(self._wanted[key].id for key in keys if key in sessions),
+            "devices": some(self._wanted[key].id for key in keys if key not in sessions),
+        }
+        return about(count=len(keys), **{what: those for what, those in ids.items() if those})
 
     async def _confirmed(self, keys: set[bytes] | None, missing: AbstractSet[bytes], link: Link | None) -> Changes:
         """Returns what differs from a second dump, without peers that only this one lacks. `missing`: from the first.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 import pytest
 
 from appliance.domain.errors import TunnelError
@@ -191,6 +193,18 @@ async def test_peers_that_come_and_go_are_no_repairs(exit_: ExitUnderTest) -> No
     for kind in ("peer_restored", "peer_removed"):
         assert sampled("wg_appliance_repairs_total", {"kind": kind}) == 0
     assert sampled("wg_appliance_contended", {"kind": "peer"}) in (0, None)
+
+
+@on_exit()
+async def test_the_log_names_devices_as_such(exit_: ExitUnderTest, caplog: pytest.LogCaptureFixture) -> None:
+    """Peers that were lost are restored: of a device without a session the log has its id, beside the sessions'."""
+    session = await (await exit_.client()).open()
+    phone = await a_device(exit_, await exit_.account("bob"))
+    exit_.tunnel.interface.peers.clear()
+    with caplog.at_level(logging.INFO):
+        await exit_.tick(after=1)
+    (told,) = (r.__dict__["fields"] for r in caplog.records if r.getMessage() == "peers restored")
+    assert told == {"count": 2, "sessions": session["id"], "devices": phone.id}
 
 
 @on_exit()

@@ -242,18 +242,19 @@ def test_a_listener_prints_as_it_is_written(listen: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("listen", "api", "metrics"),
+    ("listen", "dialled", "logged", "metrics"),
     [
-        ("[::1]:9000", "http://[::1]:9000", "http://[::1]:9000/metrics"),
-        ("0.0.0.0:9000", "http://127.0.0.1:9000", "http://127.0.0.1:9000/metrics"),
-        ("[::]:9000", "http://127.0.0.1:9000", "http://127.0.0.1:9000/metrics"),
-        ("unix:/run/x/metrics", "unix:/run/x/metrics", "unix:/run/x/metrics, at /metrics"),
+        ("[::1]:9000", "http://[::1]:9000", "http://[::1]:9000", "http://[::1]:9000/metrics"),
+        ("0.0.0.0:9000", "http://127.0.0.1:9000", "http://0.0.0.0:9000", "http://0.0.0.0:9000/metrics"),
+        ("[::]:9000", "http://127.0.0.1:9000", "http://[::]:9000", "http://[::]:9000/metrics"),
+        ("unix:/run/x/metrics", "unix:/run/x/metrics", "unix:/run/x/metrics", "unix:/run/x/metrics, at /metrics"),
     ],
 )
-def test_a_listener_is_named_as_it_is_asked(listen: str, api: str, metrics: str) -> None:
-    """The log's words for it: a URL, or the socket and the path to ask for there."""
+def test_a_listener_is_named_as_it_is_asked(listen: str, dialled: str, logged: str, metrics: str) -> None:
+    """A URL at which this host reaches it, and the log's words: where it listens, or the socket and what to ask for."""
     facing = toml("api.listen", f'"{listen}"') + "\ninsecure_http = true"
-    assert parse_settings(facing, {}, "host").api.url == api
+    api = parse_settings(facing, {}, "host").api
+    assert (api.url, api.urls) == (dialled, (logged,))
     assert parse_settings(toml("metrics.listen", f'"{listen}"'), {}, "host").metrics.url == metrics
     assert parse_settings(toml("metrics.listen", '""'), {}, "host").metrics.url is None
 
