@@ -131,8 +131,16 @@ def test_usage_errors(api: ScriptedApi, run: Run, arguments: tuple[str, ...], sa
     ("status", "body", "said"),
     [
         (409, {"error": "device name taken"}, "the API answers 409: device name taken; give it another name\n"),
-        (403, {"error": "device limit reached"}, "device limit reached; one has to be removed first"),
-        (401, {"error": "invalid token"}, "invalid token; see --token"),
+        (
+            403,
+            {"error": "device limit reached"},
+            "reached; one has to be removed first: GET /v1/devices lists them, DELETE /v1/devices/ID removes one (w",
+        ),
+        (
+            401,
+            {"error": "invalid token"},
+            "invalid token; was it revoked, has it expired, is it another exit's, or its account disabled? see --token",
+        ),
         (404, {"error": "not found"}, "is the URL right, and the exit new enough to have devices?"),
         (400, {"error": "name must not contain /"}, "the API answers 400: name must not contain /\n"),
         (503, {"error": "no active node in region fsn", "available": ["nbg"]}, "; there is one in: nbg\n"),

@@ -320,7 +320,7 @@ def test_a_machine_without_ipv6_gets_a_file_without(
 @pytest.mark.parametrize(
     ("token", "arguments", "status", "said"),
     [
-        ("nonsense", (), 1, "the API answers 401: invalid token; see --token"),
+        ("nonsense", (), 1, "the API answers 401: invalid token; was it revoked, "),
         (None, ("elsewhere",), 1, "no active node in region elsewhere; there is one in: test"),
         (None, ("--dns", "9.9.9.9"), 1, "wg-quick needs resolvconf: apt-get install openresolv"),
         (None, ("--dns", "none", "--dns", "9.9.9.9"), 2, "--dns none goes with no other"),

@@ -226,13 +226,19 @@ def _of(used: str, limit: int, shown: Any) -> str:
 
 
 _ADVICE = {
-    401: "; see --token, WG_APPLIANCE_TOKEN and ~/.config/wg-appliance/token",
+    401: (
+        "; was it revoked, has it expired, is it another exit's, or its account disabled? "
+        "see --token, WG_APPLIANCE_TOKEN and ~/.config/wg-appliance/token"
+    ),
     403: "; one has to end first, which an abandoned one does by itself after some minutes",
     404: "; is the URL right?",
 }
 _DEVICE_ADVICE = {
     401: _ADVICE[401],
-    403: "; one has to be removed first, by its id over the API, or by the operator",
+    403: (
+        "; one has to be removed first: GET /v1/devices lists them, DELETE /v1/devices/ID removes one "
+        "(wg-appliance help api), or the operator does"
+    ),
     404: "; is the URL right, and the exit new enough to have devices?",
     409: "; give it another name",
 }
