@@ -12,6 +12,7 @@ from appliance.cli.device_fields import WORDS, DeviceFields
 from appliance.domain.errors import HostError
 from appliance.network.exit_node import build_exit
 from appliance.sessions import renumbering
+from appliance.store.state_dir import STOP_FIRST
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
     from appliance.sessions.renumbering import Moved, Renumbering
 
-RUNS = "the server is running, or about to start again; stop it first: systemctl stop wg-appliance"
+RUNS = f"the server is running, or about to start again; {STOP_FIRST}"
 
 
 def renumber(config_file: Path | None, *, yes: bool, as_json: bool) -> None:
@@ -39,7 +40,7 @@ def renumber(config_file: Path | None, *, yes: bool, as_json: bool) -> None:
     if as_json:
         output.write_json({"devices": [_json(each, DeviceFields(a.settings.wireguard)) for each in plan.outdated]})
     elif plan.outdated:
-        output.write_table(("DEVICE", "WAS", "NOW", "NO LONGER SO"), map(_cells, plan.outdated), "")
+        output.write_table(("DEVICE", "WAS", "NOW", "CHANGED"), map(_cells, plan.outdated), "")
     for line in _remarks(plan, a.settings.wireguard.interface):
         output.remark(line)
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 
 LOCK_ATTEMPTS, LOCK_PAUSE_S = 10, 0.02
+STOP_FIRST = "stop it first: systemctl stop wg-appliance"
 
 
 class StateDir:
@@ -117,7 +118,7 @@ class StateDir:
                 except BlockingIOError as error:
                     # `is_served` in an admin command holds the lock briefly too.
                     if attempt == LOCK_ATTEMPTS - 1:
-                        message = f"another wg-appliance is already serving {self.path}; stop it first"
+                        message = f"another wg-appliance is already serving {self.path}; {STOP_FIRST}"
                         raise HostError(message) from error
                     time.sleep(LOCK_PAUSE_S)
             yield

@@ -167,7 +167,8 @@ def test_serve_that_cannot_start_is_one_error_line(bare: CommandLine) -> None:
         refused = bare.process("serve")
     assert refused.status == 1
     assert refused.err.splitlines()[-1] == (
-        f"wg-appliance: error: another wg-appliance is already serving {bare.state.path}; stop it first"
+        f"wg-appliance: error: another wg-appliance is already serving {bare.state.path}; stop it first: "
+        "systemctl stop wg-appliance"
     )
     assert "Traceback" not in refused.err
 

@@ -112,7 +112,8 @@ def test_another_key(wga: CommandLine) -> None:
     wga.state.key.write_text(keys.encode(keys.generate_private_key()), encoding="ascii")
     assert "was changed since the server started" in wga("device", "rotate", "alice/phone").err
     done = wga.do("node", "renumber", "--yes")
-    first = done.out.splitlines()[1]
+    headings, first, *_ = done.out.splitlines()
+    assert headings.split() == ["DEVICE", "WAS", "NOW", "CHANGED"]
     assert first.split("  ") == [
         *("bob/my phone", "10.101.0.4, fd65:7869:7400::4", "10.9.0.4, fd65:7869:7400::4"),
         "IPv4 address, the exit's key",

@@ -129,7 +129,9 @@ def test_a_restore_is_refused_while_serving(used: CommandLine, file: Path, tmp_p
         served = other.state
     before = content(tmp_path)
     with served.serving():
-        assert f"already serving {served.path}; stop it first" in refused(used, "restore", str(file))
+        assert f"already serving {served.path}; stop it first: systemctl stop wg-appliance" in refused(
+            used, "restore", str(file)
+        )
     assert content(tmp_path) == before
 
 

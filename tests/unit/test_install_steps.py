@@ -206,8 +206,9 @@ def test_man_pages_are_taken_back(tmp_path: Path) -> None:
 
 def test_what_is_not_for_this_host(tmp_path: Path) -> None:
     """A file that an earlier install has left is removed; where there is none, nothing is to be done."""
-    step = NoFile(tmp_path / "drop-in.conf")
-    assert step.change() is None
+    step, said = NoFile(tmp_path / "drop-in.conf"), list[str]()
+    apply_steps([step], said.append, dry_run=True)
+    assert said == [f"{step.path}: absent, as it should be"]
     step.path.touch()
     assert step.change() == "removed"
     step.apply()

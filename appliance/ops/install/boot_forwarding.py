@@ -13,6 +13,7 @@ from appliance.network.firewall.forwarding import IP_FORWARD
 from appliance.network.firewall.other_routing import relying
 from appliance.network.firewall.sysctl_paths import OFF, ON
 from appliance.network.programs import ROOT_PATH, ProgramFailed
+from appliance.ops.install.step import Removal
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,7 +30,7 @@ def _listing() -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class NoBootForwarding:
+class NoBootForwarding(Removal):
     """Removes the file. The switch goes off unless this host was a router before, or something else needs it.
 
     The running server keeps its clients' traffic going.

@@ -13,6 +13,7 @@ from appliance.domain.errors import HostError
 from appliance.ops import trees
 from appliance.ops.backup.create import sync_folder
 from appliance.ops.install.record import write_whole
+from appliance.ops.install.step import Removal
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -92,7 +93,7 @@ class TextFile:
 
 
 @dataclass(frozen=True, slots=True)
-class NoFile:
+class NoFile(Removal):
     """Removes a file that does not belong on this host, and that an earlier install may have left."""
 
     path: Path

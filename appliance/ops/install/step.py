@@ -26,6 +26,12 @@ class Step(Protocol):
     def remove(self) -> bool: ...
 
 
+class Removal:
+    """Marks steps that leave nothing behind: once they are applied, what they name is absent."""
+
+    __slots__ = ()
+
+
 def apply_steps(steps: Iterable[Step], report: Callable[[str], None], *, dry_run: bool = False) -> set[str]:
     """Applies the steps that change something, and reports each. Returns the names of what was changed.
 
@@ -35,7 +41,7 @@ def apply_steps(steps: Iterable[Step], report: Callable[[str], None], *, dry_run
     for step in steps:
         change = step.change()
         if change is None:
-            report(f"{step.what}: as it should be")
+            report(f"{step.what}: {'absent, ' if isinstance(step, Removal) else ''}as it should be")
             continue
         if not dry_run:
             step.apply()
