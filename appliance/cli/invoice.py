@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from appliance.metering.invoices import Invoice
 
 CURRENCY_UNIT = 100_000  # millicents
+OF_PRICES = ("TIME", "TRAFFIC", "CURRENCY")  # columns that are empty where no price is set
 
 
 @click.command()
@@ -175,9 +176,10 @@ def _write_text(lines: Sequence[Line], totals: Sequence[Total], month: str) -> N
         for total in totals
     ]
     output.write_table(
-        ("SESSION", "START", "END", "SECONDS", "BYTES", "TIME", "TRAFFIC", "CURRENCY"),
+        ("SESSION", "START", "END", "SECONDS", "BYTES", *OF_PRICES),
         [*cells, *sums],
         f"no paid sessions in {month}",
+        () if any(line.rates for line in lines) else OF_PRICES,
     )
     if lines:
         output.write("SECONDS: in which the tunnel could carry, of the time from START to END")

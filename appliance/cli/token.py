@@ -157,6 +157,7 @@ def write_table(tokens: Sequence[Token], now: int, account: str = "NAME") -> Non
             for t in tokens
         ],
         f"no tokens; wg-appliance token create --account {account} makes one",
+        spare=("TIER", "CREATED"),
     )
 
 

@@ -105,8 +105,11 @@ def test_currencies_are_never_added_up(books: Books) -> None:
     assert books.invoice().out.splitlines()[-2:] == ["to pay: 0.19016 eur", "to pay: 0.06000 usd"]
 
 
-def test_no_price_is_no_cost(books: Books) -> None:
-    """Without a configured price a line has no cost, which is not one of 0, and nothing is to be paid for it."""
+def test_no_price_is_no_cost(books: Books, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a configured price a line has no cost, which is not one of 0, and nothing is to be paid for it.
+
+    Its columns are left out before a terminal cuts a time.
+    """
     other = books.session("2027-01-01T00:00:00Z", None)
     books.count(other, "2027-01-01T00:00:00Z", "2027-01-01T00:01:00Z", received=5)
     (found,) = json.loads(books.invoice("--json", month="2027-01").out)["lines"]
@@ -119,6 +122,10 @@ def test_no_price_is_no_cost(books: Books) -> None:
     text = books.invoice(month="2027-01").out
     assert "to pay" not in text
     assert [line.split()[-5:] for line in text.splitlines()[1:3]] == [["60", "5", "-", "-", "-"]] * 2
+    monkeypatch.setattr("appliance.cli.output._width", lambda: 60)
+    text = books.invoice(month="2027-01").out
+    assert text.split()[:5] == ["SESSION", "START", "END", "SECONDS", "BYTES"]
+    assert text.splitlines()[1].endswith("  2027-01-01T00:00:00Z  running  60       5")
     (total,) = json.loads(books.invoice("--json", month="2027-01").out)["totals"]
     assert [total[name] for name in ("time_millicents", "bytes_millicents", "millicents")] == [None] * 3
 

@@ -130,6 +130,16 @@ def test_an_id_may_be_shortened(wga: CommandLine) -> None:
         assert wga("token", "revoke", none).status == 1
 
 
+def test_a_terminal_shows_when_they_expire(wga: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The account's tier and the age go before a time is cut."""
+    made = wga.json("token", "create", "--account", "alice", "--label", "a guest's for December", "--expires", "30d")
+    monkeypatch.setattr("appliance.cli.output._width", lambda: 80)
+    headings, line = wga.do("token", "list").out.splitlines()
+    assert "TIER" not in headings
+    assert line.endswith(f"  {made['expires_at']}  a guest's for December")
+    assert len(line) <= 80
+
+
 def test_a_token_may_take_its_sessions_with_it(wga: CommandLine) -> None:
     """Only those that are live and were opened with it; without the option they go on."""
     token = wga.json("token", "create", "--account", "alice")["id"]
