@@ -69,8 +69,13 @@ def _without_spare(headings: Sequence[str], widths: Sequence[int], width: int, s
 
 
 def fitted(widths: Sequence[int], room: int) -> list[int]:
-    """Returns the widths of columns, the widest ones cut until all fit; none below its least width for that."""
-    found = list(widths)
+    """Returns the widths of columns: the first cut if that is enough, else the widest ones cut until all fit.
+
+    None is cut below its least width for that.
+    """
+    found, over = list(widths), sum(widths) - room
+    if 0 < over <= found[0] - NARROWEST_FIRST:
+        return [found[0] - over, *found[1:]]
     least = [NARROWEST_FIRST, *(NARROWEST for _ in found[1:])]
     while sum(found) > room and (cuttable := [i for i, size in enumerate(found) if size > least[i]]):
         widest = max(cuttable, key=found.__getitem__)

@@ -132,11 +132,11 @@ def test_an_id_may_be_shortened(wga: CommandLine) -> None:
 
 def test_a_terminal_shows_when_they_expire(wga: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
     """The account's tier and the age go before a time is cut."""
-    made = wga.json("token", "create", "--account", "alice", "--label", "a guest's for December", "--expires", "30d")
+    made = wga.json("token", "create", "--account", "alice", "--label", "a guest's, December", "--expires", "30d")
     monkeypatch.setattr("appliance.cli.output._width", lambda: 80)
     headings, line = wga.do("token", "list").out.splitlines()
     assert "TIER" not in headings
-    assert line.endswith(f"  {made['expires_at']}  a guest's for December")
+    assert line.endswith(f"  {made['expires_at']}  a guest's, December")
     assert len(line) <= 80
 
 

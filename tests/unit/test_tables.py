@@ -53,6 +53,12 @@ def test_spare_columns_go_first(width: int, headings: str) -> None:
     assert ("rather long" in lines[1]) == ("NAME" in headings)
 
 
+def test_an_id_is_cut_before_what_is_as_wide() -> None:
+    """What is left of it names one; of a time the last digits are missed."""
+    lines = [["ID", "EXPIRES"], ["tok_f250b4100671dddd", "2026-12-30T12:34:14Z"]]
+    assert list(table.rows(lines, 35))[1] == "tok_f250b410~  2026-12-30T12:34:14Z"
+
+
 WHAT = "Docker drops what clients send or receive"
 MEND = "iptables -I DOCKER-USER -i wga0 -j ACCEPT"
 
