@@ -14,7 +14,7 @@ from appliance.cli.connect_config import STDOUT, output_config
 from appliance.cli.connect_device import add_device, checked_name
 from appliance.cli.connect_tunnel import keep_tunnel
 from appliance.cli.os_errors import host_faults
-from appliance.cli.parameters import ADDRESS, DURATION, ID, REGION_CODE
+from appliance.cli.parameters import ADDRESS, DURATION, ID, NO_RESOLVERS, REGION_CODE
 from appliance.domain.client_file import MOST_RESOLVERS
 
 if TYPE_CHECKING:
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
 COMMAND = "appliance.cli.connect.command"  # a unique key: other code may use click's `meta` too
 BEHIND = "A program to run, and its options, go behind '--': connect REGION -- COMMAND."
-NO_RESOLVERS = "none"
 ADD_DEVICE = "--add-device"
 ONLY_REGION = "\0"  # in the place of REGION, where none is given: no argument of a process has a NUL
 EPILOG = (

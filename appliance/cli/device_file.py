@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from appliance.cli import output
+from appliance.cli.parameters import NO_RESOLVERS
 from appliance.client.ui import qr
 from appliance.config.value_types import RESOLVERS, show
 from appliance.domain.errors import HostError
@@ -41,13 +42,19 @@ file_option = click.option(
 )
 key_option = click.option("--public-key", "key", metavar="K", help="The client's own public key; no key is made here.")
 dns_option = click.option(
-    "--dns", multiple=True, metavar="ADDR", help="A resolver for the file's DNS line; may be repeated."
+    "--dns",
+    multiple=True,
+    metavar="ADDR",
+    help="A resolver for the file's DNS line; may be repeated; 'none': no such line.",
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """Holds what the caller asks of the file. `key`: the client's own public key, as given."""
+    """Holds what the caller asks of the file. `key`: the client's own public key, as given.
+
+    `dns`: the resolvers of its DNS line, none for no line; None: the operator's.
+    """
 
     as_qr: bool
     path: Path | None
@@ -61,14 +68,25 @@ class Wanted:
         if as_qr and (path is not None or key is not None or as_json):
             other = "--file" if path is not None else "--public-key" if key is not None else "--json"
             raise click.UsageError(f"--qr does not go with {other}")
-        try:
-            resolvers = RESOLVERS.parse(list(dns))
-        except ValueError as error:
-            raise click.UsageError(f"--dns {' '.join(map(show, dns))}: must be {RESOLVERS.allowed}") from error
+        resolvers = _resolvers(dns)
         if as_qr:
             qr.check(sys.stdout.encoding, "--file")
         rehearse(as_qr=as_qr)
-        return cls(as_qr, path, key, resolvers or None, as_json)
+        return cls(as_qr, path, key, resolvers, as_json)
+
+
+def _resolvers(given: Sequence[str]) -> tuple[Address, ...] | None:
+    """Returns the resolvers, each once; None if no --dns was given."""
+    if not given:
+        return None
+    if NO_RESOLVERS in given:
+        if len(given) > 1:
+            raise click.UsageError("--dns none goes with no other --dns")
+        return ()
+    try:
+        return tuple(dict.fromkeys(RESOLVERS.parse(list(given))))
+    except ValueError as error:
+        raise click.UsageError(f"--dns {' '.join(map(show, given))}: must be {RESOLVERS.allowed}") from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,10 +143,11 @@ def known_endpoint(a: Admin) -> str | None:
 
 
 def text_of(a: Admin, exit_: Exit, made: Device, private_key: bytes | None, wanted: Wanted) -> str:
-    """Returns the file. One for an app always has a DNS line: an app has no resolver that the tunnel reaches."""
+    """Returns the file. One for an app has a DNS line unless none is asked for: an app has no resolver that the tunnel
+    reaches."""
     tunnel = a.settings.wireguard
     app_dns = (tunnel.dns or tunnel.app_dns) if wanted.as_qr else None
-    return exit_.device_config(made, private_key, endpoint(a), dns=wanted.dns or app_dns)
+    return exit_.device_config(made, private_key, endpoint(a), dns=app_dns if wanted.dns is None else wanted.dns)
 
 
 @contextmanager

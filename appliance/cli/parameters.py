@@ -13,6 +13,7 @@ from appliance.domain.device_name import SEPARATOR
 from appliance.domain.entities import WORDS
 from appliance.domain.tiers import Tier
 
+NO_RESOLVERS = "none"  # instead of the addresses of --dns
 TIER = click.Choice([tier.value for tier in Tier])
 
 

@@ -120,17 +120,22 @@ def test_a_refused_device_leaves_no_file(wga: CommandLine, tmp_path: Path) -> No
 
 
 def test_a_code_for_an_app_has_a_dns_line(wga: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
-    """--qr draws the file, which then has the operator's resolvers, or those for apps; --dns outweighs both."""
+    """--qr draws the file, which then has the operator's resolvers, or those for apps; --dns outweighs both.
+
+    Resolvers that are given twice are there once, and none for `none`.
+    """
     drawn: list[str] = []
     monkeypatch.setattr("appliance.client.ui.qr.draw", lambda text, **_: drawn.append(text) or "code")
     assert add(wga, "alice/phone", "--qr").out == "code\n"
-    add(wga, "alice/tablet", "--qr", "--dns", "1.1.1.1", "--dns", "2606:4700:4700::1111")
+    ours, theirs = ("--dns", "1.1.1.1"), ("--dns", "2606:4700:4700::1111")
+    add(wga, "alice/tablet", "--qr", *ours, *theirs, *ours)
     plain = add(wga, "alice/laptop").out
     with wga.config.open("a", encoding="utf-8") as config:
         config.write('[wireguard]\ndns = ["8.8.8.8"]\n')
     wga.do("device", "rotate", "alice/phone", "--qr")
+    wga.do("device", "rotate", "alice/phone", "--qr", "--dns", "none")
     lines = [re.findall(r"^DNS = (.*)$", text, re.MULTILINE) for text in (*filter(None, drawn), plain)]
-    assert lines == [["9.9.9.9, 2620:fe::fe"], ["1.1.1.1, 2606:4700:4700::1111"], ["8.8.8.8"], []]
+    assert lines == [["9.9.9.9, 2620:fe::fe"], ["1.1.1.1, 2606:4700:4700::1111"], ["8.8.8.8"], [], []]
 
 
 def test_a_code_that_is_larger_than_the_terminal(wga: CommandLine) -> None:
@@ -206,6 +211,7 @@ def test_what_names_no_account(wga: CommandLine, name: str) -> None:
             '--dns "127.0.0.1": must be a list of at most 8 IP addresses that mean the same to each client',
         ),
         (9 * ("--dns", "9.9.9.9"), '--dns "9.9.9.9" "9.9.9.9" "9'),
+        (("--dns", "9.9.9.9", "--dns", "none"), "--dns none goes with no other --dns"),
     ],
 )
 def test_options_that_cannot_be(wga: CommandLine, options: tuple[str, ...], words: str) -> None:
