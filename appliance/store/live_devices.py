@@ -108,10 +108,6 @@ class LiveDevices:
         self._opening.add(public_key)
         return True
 
-    def is_opening(self, public_key: bytes) -> bool:
-        """Tells whether a session of a device is about to begin."""
-        return public_key in self._opening
-
     def opened(self, public_key: bytes) -> None:
         """Notes that the session has begun, or that it does not."""
         self._opening.discard(public_key)

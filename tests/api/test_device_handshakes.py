@@ -189,6 +189,26 @@ async def test_removed_while_its_session_opens(exit_: ExitUnderTest) -> None:
 
 
 @on_exit(IDLE)
+async def test_the_old_key_and_the_new_one(exit_: ExitUnderTest) -> None:
+    """Both shake hands as the key is changed: the old one's bytes are of its session, which ends, the new one's of the
+    next. Once the command is done the old one is dead."""
+    phone = await a_device(exit_, await exit_.account())
+    phone.sends(100, 50)
+    await phone.shakes()
+    _, new = new_key()
+    await exit_.admin("UPDATE sessions SET state = 'closing', reason = 'rotated'")
+    await exit_.admin("UPDATE devices SET public_key = ?, installed = 0", new)
+    phone.sends(10, 5)
+    await phone.shakes()
+    assert (phone.has_peer, new in exit_.tunnel.peers) == (False, True)
+    exit_.tunnel.add_traffic(new, rx=7, tx=3)
+    await exit_.shake(new)
+    await exit_.tick(after=1)
+    assert ends(phone) == [("terminated", "rotated", 110, 55), ("live", None, 7, 3)]
+    assert unowned(exit_) == 0
+
+
+@on_exit(IDLE)
 async def test_paused_while_its_session_opens(exit_: ExitUnderTest) -> None:
     """What the command has not seen begin does not stay."""
     phone = await a_device(exit_, await exit_.account())

@@ -180,6 +180,8 @@ class DeviceChanging:
         device = await self._current(request)
         if request.new_key is not None and self._ending.is_undone(request.new_key):
             raise PeerApplyFailed  # of one that nobody was told of
+        if request.ends is Reason.PAUSED and self._is_out(device):
+            request.ends = None
         if request.ends is not None:
             await self._count(device, wait=wait)
         session = None if request.ends is None else self._records.live.of_device(device.id)
@@ -205,7 +207,16 @@ class DeviceChanging:
         if self._known(device):
             return device
         await self._reloading.run()  # a command has changed it
-        return await self._read(request)
+        device = await self._read(request)
+        if not self._known(device):
+            raise PeerApplyFailed  # and once more
+        return device
+
+    def _is_out(self, device: Device) -> bool:
+        """Tells whether a device is paused and has been since the last look: it has neither a session nor a peer."""
+        known = self._records.devices.get(device.public_key)
+        held = self._records.devices.is_held(device.public_key)
+        return known is not None and known.paused and held and self._records.live.of_device(device.id) is None
 
     async def _read(self, request: ChangeDevice) -> Device:
         async with self._records.store.read() as db:
