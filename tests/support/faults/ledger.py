@@ -89,6 +89,7 @@ class Ledger:
         self._shown_at_commit: dict[bytes, int] = {}
         self._commits = 0
         self._devices: dict[bytes, str] = {}
+        self._new: set[bytes] = set()  # devices whose peers the store has not as installed
         self._sessions: set[bytes] = set()
         self._disowned: set[bytes] = set()  # whose peers are there, and no device's any more that they were of
         self._baselines: dict[bytes, tuple[Baseline, int | None]] = {}
@@ -107,8 +108,16 @@ class Ledger:
         self._life[key] = self._lives
 
     def peer_removed(self, key: bytes) -> None:
-        """The exit removes a peer. Of a device it has counted what it was shown; see also `dropped`."""
-        if SHOWN_IS_COUNTED and key in self._devices.keys() - self._disowned and key in self._life:
+        """The exit removes a peer. Of a device it has counted what it was shown; see also `dropped`.
+
+        The peer of a new device it puts in once more if it was killed before it had noted that: who has just been
+        handed the file shakes hands again.
+        """
+        owned = self._devices.keys() - self._disowned - self._new
+        if SHOWN_IS_COUNTED and key in owned and key in self._life:
+            before, life = self._baselines.get(key, (None, None))
+            if self._seen[key]:
+                self._note_hidden(key, self._seen[key][-1], before, life)
             self.committed[key] = self.committed[key].upto(self._shown.get(key, Pair()))
         self.peer_gone(key)
 
@@ -181,12 +190,12 @@ class Ledger:
             self._disowned.add(key)
         self.lost[key] = self.lost[key].plus(self.unfinished.pop(key, Pair()))
 
-    def stored(self, marks: Mapping[bytes, Mark], devices: dict[bytes, str], beat_at: int) -> None:
-        """A transaction was committed; this is what the store has now (`devices`: their ids), and when the server was
-        last known to be up."""
+    def stored(self, marks: Mapping[bytes, Mark], devices: dict[bytes, str], new: set[bytes], beat_at: int) -> None:
+        """A transaction was committed; this is what the store has now (`devices`: their ids; `new`: those whose peers
+        were not installed yet), and when the server was last known to be up."""
         for key in [key for key, device_id in self._devices.items() if devices.get(key) != device_id]:
             self.dropped(key)
-        self.beat_at, self._devices = beat_at, devices
+        self.beat_at, self._devices, self._new = beat_at, devices, new
         self._sessions = {key for key, mark in marks.items() if mark.of_session}
         self._commits += 1
         for key in self._baselines.keys() - marks.keys():
@@ -205,10 +214,17 @@ class Ledger:
         seen = next((s for s in dumps if s.counters == counters and (s.boot_id, s.ifindex) == life_of), None)
         if seen is None:
             raise AssertionError(f"a baseline that no dump showed: {baseline}, before it {before}")
-        if before is not None and (before.boot_id, before.ifindex) == life_of and seen.life != life:
-            # A stranger removed and re-added the peer. Once it has passed the old baseline, that is hidden.
-            hidden = Pair(before.rx_bytes, before.tx_bytes)
-            if hidden.fits(counters):
-                self.lost[key] = self.lost[key].plus(hidden)
+        self._note_hidden(key, seen, before, life)
         self.committed[key] = self.committed[key].upto(seen.true)
         self._baselines[key] = (baseline, seen.life)
+
+    def _note_hidden(self, key: bytes, seen: Seen, before: Baseline | None, life: int | None) -> None:
+        """A stranger may have removed and re-added the peer. Once it has passed the old baseline, that is hidden."""
+        if (
+            before is not None
+            and (before.boot_id, before.ifindex) == (seen.boot_id, seen.ifindex)
+            and seen.life != life
+        ):
+            hidden = Pair(before.rx_bytes, before.tx_bytes)
+            if hidden.fits(seen.counters):
+                self.lost[key] = self.lost[key].plus(hidden)

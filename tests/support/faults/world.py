@@ -228,11 +228,12 @@ WHERE removed_at IS NULL AND (ifindex IS NOT NULL OR unfinished_rx OR unfinished
 """
 
 
-def read_marks(raw: sqlite3.Connection, host: Host) -> tuple[dict[bytes, Mark], dict[bytes, str], int]:
+def read_marks(raw: sqlite3.Connection, host: Host) -> tuple[dict[bytes, Mark], dict[bytes, str], set[bytes], int]:
     (beat,) = raw.execute("SELECT beat_boot_id, beat_boot_ms FROM node").fetchall()
     beat_at = host.ran_at(beat[0], beat[1]) if beat[0] else 0
     devices = dict(raw.execute("SELECT public_key, id FROM devices WHERE removed_at IS NULL"))
-    return {key: _mark(*rest) for key, *rest in raw.execute(_MARKS).fetchall()}, devices, beat_at
+    new = {key for (key,) in raw.execute("SELECT public_key FROM devices WHERE removed_at IS NULL AND NOT installed")}
+    return {key: _mark(*rest) for key, *rest in raw.execute(_MARKS).fetchall()}, devices, new, beat_at
 
 
 def _mark(
