@@ -6,8 +6,9 @@ import shlex
 from typing import TYPE_CHECKING
 
 import click
+from msgspec.structs import replace
 
-from appliance.cli import account, admin, device_changes, device_file, limits, output
+from appliance.cli import account, admin, device_changes, device_file, device_held, limits, output
 from appliance.cli.device_fields import COLUMNS, SPARE, DeviceFields, read
 from appliance.cli.device_file import Wanted
 from appliance.cli.lazy_group import Commands
@@ -62,20 +63,22 @@ def add(
     wanted = Wanted.checked(as_qr=as_qr, path=path, key=key, dns=dns, as_json=as_json)
     device_name.checked(name.device)
 
-    async def work(a: Admin) -> tuple[Added, str, Admin, HostError | None]:
+    async def work(a: Admin) -> tuple[Added, str | None, str, Admin, HostError | None]:
         exit_ = device_file.exit_of(a)
         endpoint, pair = device_file.endpoint(a), device_file.key_pair(wanted, exit_)
 
-        async def change(db: aiosqlite.Connection) -> Added:
+        async def change(db: aiosqlite.Connection) -> tuple[Added, str | None]:
             await device_changes.require_same_exit(db, a, exit_.public_key)
-            return await device_changes.add(db, a, name, pair.public, str(endpoint))
+            made = await device_changes.add(db, a, name, pair.public, str(endpoint))
+            return made, await device_held.why(db, a, made.device)
 
-        added, late = await device_changes.stored(a, change)
-        return added, device_file.text_of(a, exit_, added.device, pair.private, wanted), a, late
+        (added, held), late = await device_changes.stored(a, change)
+        return added, held, device_file.text_of(a, exit_, added.device, pair.private, wanted), a, late
 
     with device_file.handed_over(wanted, f"wg-appliance device rotate {shlex.quote(str(name))}") as hand_over:
-        added, text, a, late = admin.run(config_file, work, come_back=wanted.path is not None)
+        added, held, text, a, late = admin.run(config_file, work, come_back=wanted.path is not None)
         _echo_added(added, a)
+        _echo_held(held)
         hand_over(text, DeviceFields(a.settings.wireguard).identity(added.device))
     _raise_late(late)
 
@@ -191,25 +194,33 @@ def pause(config_file: Path | None, name: DeviceName) -> None:
 @click.pass_obj
 def resume(config_file: Path | None, name: DeviceName) -> None:
     """Let a paused device connect again."""
-    stored, _ = _change(config_file, name, lambda db, d, _: rows.pause(db, d.id, paused=False))
+
+    async def work(a: Admin) -> tuple[Device, str | None]:
+        async with a.change() as db:
+            stored = await device_changes.find(db, name)
+            await rows.pause(db, stored.id, paused=False)
+            return stored, await device_held.why(db, a, replace(stored, paused=False))
+
+    stored, held = admin.run(config_file, work)
     _echo(stored, "resumed" if stored.paused else "was not paused")
+    _echo_held(held)
 
 
 def _change(
     config_file: Path | None,
     name: DeviceName,
     write: Callable[[aiosqlite.Connection, Device, int], Awaitable[None]],
-    reason: Reason | None = None,
+    reason: Reason,
 ) -> tuple[Device, bool]:
     """Writes a change of a device; returns the device as it was, and whether its session has ended, for that reason.
 
-    `write` is given the time. Without a reason no session ends.
+    `write` is given the time.
     """
 
     async def work(a: Admin) -> tuple[Device, bool]:
         async with a.change() as db:
             stored = await device_changes.find(db, name)
-            ended = reason is not None and await device_rules.end_session(db, stored.id, reason)
+            ended = await device_rules.end_session(db, stored.id, reason)
             await write(db, stored, a.now)
             return stored, ended
 
@@ -218,6 +229,11 @@ def _change(
 
 def _echo(changed: Device, done: str, *, ended: bool = False) -> None:
     output.remark(f"device {changed.account}/{changed.name} {done}{'; its session has ended' if ended else ''}")
+
+
+def _echo_held(held: str | None) -> None:
+    if held is not None:
+        output.remark(held)
 
 
 @device.command()
@@ -240,20 +256,23 @@ def rotate(
     """Give a device another key and print its new file. The old file is good no more; the address stays."""
     wanted = Wanted.checked(as_qr=as_qr, path=path, key=key, dns=dns, as_json=as_json)
 
-    async def work(a: Admin) -> tuple[Device, str, Admin, HostError | None]:
+    async def work(a: Admin) -> tuple[Device, str | None, str, Admin, HostError | None]:
         exit_ = device_file.exit_of(a)
         endpoint, pair = device_file.endpoint(a), device_file.key_pair(wanted, exit_)
 
-        async def change(db: aiosqlite.Connection) -> Device:
+        async def change(db: aiosqlite.Connection) -> tuple[Device, str | None]:
             await device_changes.require_same_exit(db, a, exit_.public_key)
-            return await device_changes.rotate(db, await device_changes.find(db, name), pair.public, str(endpoint))
+            found = await device_changes.find(db, name)
+            changed = await device_changes.rotate(db, found, pair.public, str(endpoint))
+            return changed, await device_held.why(db, a, changed)
 
-        made, late = await device_changes.stored(a, change)
-        return made, device_file.text_of(a, exit_, made, pair.private, wanted), a, late
+        (made, held), late = await device_changes.stored(a, change)
+        return made, held, device_file.text_of(a, exit_, made, pair.private, wanted), a, late
 
     with device_file.handed_over(wanted, f"wg-appliance device rotate {shlex.quote(str(name))}") as hand_over:
-        made, text, a, late = admin.run(config_file, work, come_back=wanted.path is not None)
+        made, held, text, a, late = admin.run(config_file, work, come_back=wanted.path is not None)
         _echo(made, "has another key: its old file is good no more")
+        _echo_held(held)
         hand_over(text, DeviceFields(a.settings.wireguard).identity(made))
     _raise_late(late)
 

@@ -96,14 +96,14 @@ async def read(a: Admin, select: Callable[[aiosqlite.Connection], Awaitable[list
 
     def seen(d: Device) -> Seen:
         session = own.get(d.id)
-        condition = decide(_circumstances(a, d, session, used.get(d.account_id), live[d.account_id], node.drained))
+        condition = decide(circumstances(a, d, session, used.get(d.account_id), live[d.account_id], node.drained))
         counted = 0 if session is None else accounting.seconds(session, node.heartbeat, a.clock.now())
         return Seen(d, condition, session, d.counted_ms // 1000 + counted, endpoint)
 
     return [seen(d) for d in devices]
 
 
-def _circumstances(
+def circumstances(
     a: Admin, d: Device, session: Session | None, used: Quota | None, live: int, drained: bool
 ) -> Circumstances:
     return Circumstances(

@@ -13,6 +13,8 @@ from appliance.store.queries import sessions as rows
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    import aiosqlite
+
     from appliance.config.plans import Terms
     from appliance.domain.clock import Clock, Moment
     from appliance.domain.entities import Account, Session
@@ -73,10 +75,13 @@ class Quotas:
             async with self._store.read() as db:
                 return self._measure(await accounts.by_id(db, account.id) or account, [], self._live.heartbeat)
         async with self._store.snapshot() as db:
-            account = await accounts.by_id(db, account.id) or account
-            sessions = await rows.unfinished_of(db, account.id)
-            heartbeat = (await node_row.read(db)).heartbeat
-        return self._measure(account, sessions, heartbeat)
+            return await self.as_of(db, account)
+
+    async def as_of(self, db: aiosqlite.Connection, account: Account) -> Quota:
+        """Returns the same as a transaction sees it, all of it read from the store."""
+        account = await accounts.by_id(db, account.id) or account
+        sessions = await rows.unfinished_of(db, account.id)
+        return self._measure(account, sessions, (await node_row.read(db)).heartbeat)
 
     def _measure(self, account: Account, sessions: Iterable[Session], heartbeat: Moment) -> Quota:
         now = self._clock.now()
