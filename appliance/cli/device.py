@@ -111,16 +111,16 @@ def list_(config_file: Path | None, owner: str | None, limit: int | None, as_jso
     """List devices, newest first."""
     most = output.newest(limit, as_json=as_json)
 
-    async def work(a: Admin) -> tuple[list[Seen], Admin]:
+    async def work(a: Admin) -> tuple[list[Seen], DeviceFields, Admin]:
         async def select(db: aiosqlite.Connection) -> list[Device]:
             account_id = None if owner is None else (await account.find(db, owner)).id
             return await rows.newest(db, account_id, most + 1 if most else 0)
 
-        return await read(a, select), a
+        return *await read(a, select), a
 
-    found, a = admin.run(config_file, work)
+    found, fields, a = admin.run(config_file, work)
     output.cut(len(found), most, "devices")
-    found, fields = found[: most or None], DeviceFields(a.settings.wireguard)
+    found = found[: most or None]
     if as_json:
         output.write_json({"devices": [fields.of(each) for each in found]})
         return
@@ -145,15 +145,14 @@ def list_(config_file: Path | None, owner: str | None, limit: int | None, as_jso
 def show(config_file: Path | None, name: DeviceName, as_json: bool) -> None:
     """Show a device: whether it is connected or may be, and the totals of its sessions."""
 
-    async def work(a: Admin) -> tuple[Seen, Admin]:
+    async def work(a: Admin) -> tuple[Seen, DeviceFields]:
         async def select(db: aiosqlite.Connection) -> list[Device]:
             return [await device_changes.find(db, name)]
 
-        (found,) = await read(a, select)
-        return found, a
+        (found,), fields = await read(a, select)
+        return found, fields
 
-    found, a = admin.run(config_file, work)
-    fields = DeviceFields(a.settings.wireguard)
+    found, fields = admin.run(config_file, work)
     if as_json:
         output.write_json(fields.of(found))
     else:

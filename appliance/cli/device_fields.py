@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import shlex
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from ipaddress import IPv4Network, IPv6Network
 from typing import TYPE_CHECKING, Any
 
 from appliance.cli import device_file, output
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from appliance.domain.device import Device
     from appliance.domain.entities import Session
     from appliance.domain.quota import Quota
+    from appliance.store.queries.node import NodeRow
 
 COLUMNS = ("DEVICE", "STATE", "ADDRESS", "CREATED", "HANDSHAKE", "IN", "OUT", "TIME", "TIER", "ID")
 SPARE = ("ID", "TIER", "CREATED", "ADDRESS")
@@ -81,8 +83,10 @@ class Seen:
         return f"{state}, stale" if self.stale else state
 
 
-async def read(a: Admin, select: Callable[[aiosqlite.Connection], Awaitable[list[Device]]]) -> list[Seen]:
-    """Returns the devices that `select` reads, as of one moment; quotas up to now."""
+async def read(
+    a: Admin, select: Callable[[aiosqlite.Connection], Awaitable[list[Device]]]
+) -> tuple[list[Seen], DeviceFields]:
+    """Returns the devices that `select` reads, as of one moment, and what formats them; quotas up to now."""
     async with a.store.snapshot() as db:
         devices, node = await select(db), await node_row.read(db)
         sessions = await session_rows.unfinished(db)
@@ -100,7 +104,16 @@ async def read(a: Admin, select: Callable[[aiosqlite.Connection], Awaitable[list
         counted = 0 if session is None else accounting.seconds(session, node.heartbeat, a.clock.now())
         return Seen(d, condition, session, d.counted_ms // 1000 + counted, endpoint)
 
-    return [seen(d) for d in devices]
+    return [seen(d) for d in devices], DeviceFields(_served(node, a.settings.wireguard))
+
+
+def _served(node: NodeRow, configured: WireGuardSettings) -> WireGuardSettings:
+    """Returns the settings with the subnets of which devices have addresses: those noted last, as others that are
+    configured by now are not in force before the server has started with them."""
+    if node.subnet is None:
+        return configured
+    subnet6 = IPv6Network(node.subnet6) if node.subnet6 else None
+    return replace(configured, subnet=IPv4Network(node.subnet), subnet6=subnet6)
 
 
 def circumstances(

@@ -238,6 +238,18 @@ def test_nothing_to_do(wga: CommandLine) -> None:
     starts(wga)
 
 
+@pytest.mark.parametrize(
+    "wireguard", ['subnet = "10.9.0.0/24"\n', BEFORE + 'subnet6 = ""\n', BEFORE + 'subnet6 = "fd00:1::/112"\n']
+)
+def test_addresses_are_those_that_are_served(wga: CommandLine, wireguard: str) -> None:
+    """Another subnet that is configured is not in force before devices are renumbered: their files have the old one."""
+    shown, listed = wga.json("device", "show", "alice/phone"), wga.json("device", "list")
+    assert (shown["address"], shown["address6"]) == ("10.101.0.2", "fd65:7869:7400::2")
+    becomes(wga, wireguard)
+    assert (wga.json("device", "show", "alice/phone"), wga.json("device", "list")) == (shown, listed)
+    assert "  10.101.0.2  " in wga.do("device", "list").out
+
+
 def test_while_the_server_runs(wga: CommandLine) -> None:
     """One line, and nothing is changed."""
     becomes(wga, 'subnet = "10.9.0.0/28"\n')
