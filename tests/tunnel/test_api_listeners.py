@@ -49,7 +49,7 @@ def test_every_listener_of_a_list_answers(
     local.connect(str(path))
     assert answer(local).startswith(b"HTTP/1.1 200")
     log = appliance.log()
-    assert f"listening on http://127.0.0.1:8080, http://127.0.0.1:8081, unix:{path}" in log
+    assert f"listening on http://127.0.0.1:8080, http://[::]:8081, unix:{path}" in log
     assert "clients dial localhost port 51820" in log
     (warned,) = [line for line in log.splitlines() if "WG_APPLIANCE_PORT" in line]
     assert "left alone" in warned

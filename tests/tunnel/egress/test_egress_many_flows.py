@@ -92,8 +92,8 @@ def test_who_holds_and_opens_most(exit_: WatchedExit) -> None:
     assert first["new_flows_per_second"] > 20
     assert all(each["flows"] < 100 for each in listed[1:])
     table = exit_.appliance.admin("session", "list", "--flows").splitlines()
-    assert table[0].split() == ["ID", "ACCOUNT", "TIER", "ADDRESS", "CONNECTIONS", "NEW/S"]
-    assert table[1].split()[3] == address
+    assert table[0].split() == ["ID", "ACCOUNT", "DEVICE", "TIER", "ADDRESS", "CONNECTIONS", "NEW/S"]
+    assert table[1].split()[4] == address
 
 
 class Crowd:
