@@ -187,7 +187,7 @@ class Convergence:
     def _changes(self, keys: set[bytes] | None, link: Link | None, dump: Dump | None) -> Changes:
         wanted = self._wanted
         peers = wanted if keys is None else OnDemand({key for key in keys if key in wanted}, wanted.__getitem__)
-        new = self._devices.new()
+        new = {key for key in self._devices.new() if key in wanted}
         if dump is not None and (new or keys is not None):
             # What a removed device has left, with its counters, is not the peer of a new one that has its key.
             shown = dump.peers

@@ -335,6 +335,19 @@ async def test_the_process_ends_before_its_next_session_begins(exit_: ExitUnderT
     assert ends(phone) == [("terminated", "expired", 0, 0), ("live", None, 10, 0)]
 
 
+@on_exit(IDLE)
+async def test_the_same_key_again_held(exit_: ExitUnderTest) -> None:
+    """A new device that may not connect has no peer, also where one with its key is left."""
+    ada = await exit_.account()
+    phone = await a_device(exit_, ada)
+    await exit_.admin("UPDATE devices SET installed = 0, paused = 1")
+    await exit_.tick()
+    assert not phone.has_peer
+    await exit_.admin("UPDATE devices SET paused = 0")
+    await exit_.tick()
+    assert phone.has_peer
+
+
 # Time ------------------------------------------------------------------------------------------------
 
 
