@@ -78,6 +78,7 @@ class Ledger:
         self.committed: defaultdict[bytes, Pair] = defaultdict(Pair)
         self.lost: defaultdict[bytes, Pair] = defaultdict(Pair)
         self.unfinished: defaultdict[bytes, Pair] = defaultdict(Pair)
+        self.undone: defaultdict[str, set[bytes]] = defaultdict(set)  # keys of openings that were undone, by account
         self._signs: defaultdict[bytes, list[tuple[int, bool]]] = defaultdict(list)  # (ran_ms, a handshake?)
         self._shown_at: defaultdict[bytes, deque[int]] = defaultdict(lambda: deque(maxlen=6))  # by dumps
         self._missed_at: dict[bytes, int] = {}

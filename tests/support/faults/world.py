@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from appliance.config.settings import Settings
     from appliance.domain.believed_clock import BelievedClock
     from appliance.domain.clock import Moment
+    from appliance.domain.entities import Session
     from appliance.server.assembly import Parts
 
     Connect = Callable[[Path], Awaitable[Any]]
@@ -189,11 +190,23 @@ class World:
             metrics=Metrics(),
             reject_after_ms=self.reject_after_ms,
         )
+        self._note_undone(running.parts)
         await running.parts.ticker.tick()
         if running.parts.live.heartbeat.boot_id != self.host.boot_id:
             await (
                 running.parts.ticker.tick()
             )  # the first one has made the interface, and the next follows within a second
+
+    def _note_undone(self, parts: Parts) -> None:
+        """Notes whose openings are undone: a client that was told of none may have used it until then."""
+        undo = parts.ticker._turnover._ending._undo
+        add = undo.add
+
+        def noted(session: Session, replaced: Session | None) -> None:
+            self.ledger.undone[session.account_id].add(session.public_key)
+            add(session, replaced)
+
+        undo.add = noted  # type: ignore[method-assign]  # until the process ends
 
     def end_faults(self) -> None:
         """Nothing fails any more."""
