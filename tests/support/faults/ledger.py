@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 # Whether all that a dump has shown of a device is counted before the exit removes its peer.
 SHOWN_IS_COUNTED = True
+A_LOOK_MS = 2000  # from one to what follows of the next
 
 
 class Pair(NamedTuple):
@@ -115,7 +116,9 @@ class Ledger:
         handed the file shakes hands again.
         """
         owned = self._devices.keys() - self._disowned - self._new
-        if SHOWN_IS_COUNTED and key in owned and key in self._life:
+        # A look from which a short dump has hidden the peer counts nothing of it, nor what one before it has seen.
+        hidden = key in self._missed_at and self._host.ran_ms - self._missed_at[key] <= A_LOOK_MS
+        if SHOWN_IS_COUNTED and key in owned and key in self._life and not hidden:
             before, life = self._baselines.get(key, (None, None))
             if self._seen[key]:
                 self._note_hidden(key, self._seen[key][-1], before, life)
