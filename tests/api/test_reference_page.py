@@ -107,7 +107,7 @@ async def test_the_page_loads_nothing(exit_: ExitUnderTest) -> None:
     assert policy == f"default-src 'none'; style-src 'sha256-{digest}'"
 
 
-@on_exit("[api]\npublic_burst = 2\n")
+@on_exit("[api]\npublic_requests_per_minute = 6\npublic_burst = 2\n")
 async def test_paths_that_people_try_lead_to_the_page(exit_: ExitUnderTest) -> None:
     """The API's own address in a browser, and /docs; they count as public calls."""
     for path in ("/", "/docs"):
@@ -159,7 +159,7 @@ async def test_the_page_fits_a_telephone(exit_: ExitUnderTest) -> None:
     assert re.findall(r"<title>(-?[0-9]+)</title>", laid_out)[-1] == "0"
 
 
-@on_exit("[api]\npublic_burst = 1\n")
+@on_exit("[api]\npublic_requests_per_minute = 6\npublic_burst = 1\n")
 async def test_the_page_counts_against_its_source(exit_: ExitUnderTest) -> None:
     """It counts against its source, as all that is public; the document itself does not."""
     assert (await exit_.http.get("/schema")).status_code == 200
