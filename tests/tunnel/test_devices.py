@@ -53,8 +53,8 @@ def test_a_code_that_is_scanned_once(
     phone = DeviceInUse(appliance, client, scanned(appliance.admin("device", "add", "alice/phone", "--qr")))
     took = [phone.begins()]
     phone.sleeps(sessions=1)
+    newer = newer_version(tmp_path / "newer")  # before its session begins, which is short
     took.append(phone.begins())
-    newer = newer_version(tmp_path / "newer")
     killed_while_it_carries(phone, lambda: monkeypatch.setenv(PROGRAM_VARIABLE, str(newer)))
     phone.sleeps(sessions=2)
     phone.without_interface(lambda: (appliance.stop(), appliance.start()))
