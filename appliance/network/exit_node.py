@@ -66,9 +66,6 @@ class Exit:
             addresses.append(self.subnet6[offset])
         return addresses
 
-    def addresses_of(self, session: Session) -> list[IPv4Address | IPv6Address]:
-        return self.addresses(session.address_offset, ipv6=session.ipv6)
-
     def peer(self, session: Session | Device) -> Peer:
         # Asked for each peer that moved, each second: the arithmetic of `addresses` without its objects.
         offset = session.address_offset

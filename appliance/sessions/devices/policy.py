@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from msgspec.structs import replace
+
 from appliance.domain.device import Circumstances, Condition, decide
 from appliance.domain.entities import State
 
@@ -12,7 +14,6 @@ if TYPE_CHECKING:
     from appliance.config.plans import Terms
     from appliance.domain.device import Device
     from appliance.domain.entities import Account, Session
-    from appliance.domain.quota import Quota
     from appliance.metering.usage import Quotas
     from appliance.sessions.batch_opens import Placement
     from appliance.sessions.node import Node
@@ -21,27 +22,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class DevicesStanding:
-    """Holds what all devices of an account share. `live`: how many of its sessions are not ending."""
+    """Holds what all devices of an account share: the circumstances of one that is neither paused nor connected."""
 
-    disabled: bool
-    drained: bool
-    quota: Quota
-    live: int
-    live_limit: int
+    shared: Circumstances
 
     def condition(self, device: Device, session: Session | None) -> Condition:
         """Returns the state of a device. `session`: the one that it has."""
-        return decide(
-            Circumstances(
-                disabled=self.disabled,
-                paused=device.paused,
-                drained=self.drained,
-                quota=self.quota,
-                live=self.live,
-                live_limit=self.live_limit,
-                connected=session is not None and session.state is State.LIVE,
-            )
-        )
+        connected = session is not None and session.state is State.LIVE
+        return decide(replace(self.shared, paused=device.paused, connected=connected))
 
 
 class DevicePolicy:
@@ -78,9 +66,11 @@ class DevicePolicy:
         quota = await self._quotas.of(account)
         ending = without is not None and without.state is State.LIVE
         return DevicesStanding(
-            disabled=account.disabled,
-            drained=self._node.drained,
-            quota=quota,
-            live=self._live.number_live(account.id) - ending,
-            live_limit=self._terms.tiers[account.tier].max_live_sessions,
+            Circumstances(
+                disabled=account.disabled,
+                drained=self._node.drained,
+                quota=quota,
+                live=self._live.number_live(account.id) - ending,
+                live_limit=self._terms.tiers[account.tier].max_live_sessions,
+            )
         )
