@@ -7,10 +7,11 @@ from enum import Enum
 
 
 class Loss(Enum):
-    """Of a client that the tampering is not meant for."""
+    """How many outages a client may have that the tampering is not meant for."""
 
-    NONE = "not one packet"
-    UNTIL_REPAIRED = "one outage, and none once it is over"
+    NONE = 0  # not one packet is lost
+    UNTIL_REPAIRED = 1
+    AS_A_QDISC_CHANGES = 2  # Linux (seen: 6.18) drops what is sent while a qdisc is removed, and while one is added.
 
 
 class Sessions(Enum):
@@ -221,7 +222,15 @@ TABLE = [
     Row("IPv4 rule deleted", "ip -4 rule del iif {wg} prohibit", "policy rules", (IP_RULES,)),
     # Without the rule that admitted packets jump to they are prohibited as all others.
     Row("IPv6 rule deleted", "ip -6 rule del iif {wg} nop", "policy rules", (IP_RULES,), NONE, UNTIL_REPAIRED),
-    Row("egress filter deleted", "tc qdisc del dev {wg} clsact", "filter", (FILTER,)),
+    Row("egress filter deleted", "tc filter del dev {wg} egress", "filter", (FILTER,)),
+    Row(
+        "egress qdisc deleted",
+        "tc qdisc del dev {wg} clsact",
+        "filter",
+        (FILTER,),
+        Loss.AS_A_QDISC_CHANGES,
+        Loss.AS_A_QDISC_CHANGES,
+    ),
     # Without their routes clients get no answers.
     Row(
         "IPv4 route removed",
