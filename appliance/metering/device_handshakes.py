@@ -3,6 +3,7 @@ which the next one has the bytes."""
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -74,11 +75,20 @@ class DeviceHandshakes:
                 counters = moved_of(device, dump, now)
                 if counters.rx_bytes or counters.tx_bytes:
                     unfinished.append(_counted(device, counters))
+                if first and key in self._devices.left_to_next:
+                    self._go_on(sample, heartbeat, now)
                 continue
             known = self._found.get(key)
             if known is None or known.seen_ns != sample.last_handshake_ns:
                 self._found[key] = self._handshake(sample, moved[key] or heartbeat, now, first=first)
         return unfinished
+
+    def _go_on(self, sample: PeerState, before: Moment, now: Moment) -> None:
+        """Notes the handshake of a session that was to be followed by the next, if it lets the tunnel carry still: the
+        process before this one has not begun the next, which begins now."""
+        handshake = self._handshake(sample, before, now, first=True)
+        if sample.last_handshake_ns and handshake.carries_until_ms > now.boot_ms:
+            self._found[sample.public_key] = dataclasses.replace(handshake, begins_ms=now.boot_ms)
 
     def _handshake(self, sample: PeerState, before: Moment, now: Moment, *, first: bool) -> Handshake:
         """Returns a handshake, which counts from the look that finds it.

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 class _Found:
     rows: SessionRows  # of sessions that have peers
     devices: DeviceRows
+    left_to_next: frozenset[bytes]  # those of them whose next session follows on the last
     offsets: Offsets  # their addresses, and those of the others
     accounts: list[Account]
     heartbeat: Moment
@@ -59,7 +60,7 @@ class Reloading:
             found = await self._read()
         self._correct_pool(found.offsets)
         records.live.load(found.rows, found.heartbeat)
-        records.devices.load(found.devices)
+        records.devices.load(found.devices, found.left_to_next)
         await records.meter.catch_up()
 
     async def _settle_moved(self, found: _Found) -> bool:
@@ -94,7 +95,8 @@ class Reloading:
             async for device in device_rows.each(db):
                 devices.put(device)
                 offsets.add(device.address_offset)
-            found = _Found(rows, devices, offsets, accounts, (await node_row.read(db)).heartbeat)
+            left_to_next = await device_rows.left_to_next(db)
+            found = _Found(rows, devices, left_to_next, offsets, accounts, (await node_row.read(db)).heartbeat)
         self._records.ended.written()
         return found
 

@@ -24,6 +24,7 @@ class LiveDevices:
 
     def __init__(self) -> None:
         self._by_key = DeviceRows()
+        self.left_to_next: frozenset[bytes] = frozenset()  # whose next session followed on the last, as they were read
         self._addresses = Offsets()
         self._held: set[bytes] = set()
         self._opening: set[bytes] = set()
@@ -133,9 +134,9 @@ class LiveDevices:
 
     # Changes ------------------------------------------------------------------------------------------
 
-    def load(self, devices: DeviceRows) -> None:
+    def load(self, devices: DeviceRows, left_to_next: frozenset[bytes] = frozenset()) -> None:
         """Replaces all with what was read from the store. Who was held is, until it is looked at again."""
-        before, self._by_key = self._by_key, devices
+        before, self._by_key, self.left_to_next = self._by_key, devices, left_to_next
         if self._loaded:
             gone = {key: before[key] for key in before if key not in devices}
             self._touched |= {*gone, *(key for key in devices if key not in before)}

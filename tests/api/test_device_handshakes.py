@@ -332,6 +332,22 @@ async def test_the_same_key_again_held(exit_: ExitUnderTest) -> None:
     assert phone.has_peer
 
 
+@on_exit('[tiers.paid]\nmax_session = "1h"\nidle_timeout = 0\n')
+async def test_the_process_ends_before_its_next_session_begins(exit_: ExitUnderTest) -> None:
+    """The next process begins it: the tunnel can still carry."""
+    phone = await a_device(exit_, await exit_.account())
+    await phone.shakes()
+    exit_.clock.advance(3600)
+    await exit_.parts.ticker.tick()
+    with exit_.locked():
+        await exit_.settled()
+    phone.sends(10)
+    await exit_.restart()
+    await exit_.settled()
+    await exit_.tick(after=1)
+    assert ends(phone) == [("terminated", "expired", 0, 0), ("live", None, 10, 0)]
+
+
 # Time ------------------------------------------------------------------------------------------------
 
 

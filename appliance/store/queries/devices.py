@@ -141,6 +141,18 @@ async def each(db: aiosqlite.Connection) -> AsyncIterator[Device]:
             yield _device(row)
 
 
+async def left_to_next(db: aiosqlite.Connection) -> frozenset[bytes]:
+    """Returns the keys of the devices whose last session `max_session` has ended: the next follows at once, where the
+    tunnel can still carry."""
+    rows = await db.execute_fetchall(
+        """
+        SELECT public_key FROM devices d WHERE removed_at IS NULL AND 'expired' =
+            (SELECT reason FROM sessions s WHERE s.device_id = d.id ORDER BY s.number DESC LIMIT 1)
+        """
+    )
+    return frozenset(row[0] for row in rows)
+
+
 async def count_of(db: aiosqlite.Connection, account_id: str) -> int:
     sql = "SELECT count(*) FROM devices WHERE account_id = ? AND removed_at IS NULL"
     return int(next(iter(await db.execute_fetchall(sql, (account_id,))))[0])

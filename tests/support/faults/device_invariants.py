@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from tests.support.faults.world import World
 
 # Whether the next session of one that `max_session` has ended begins where the process dies between the two.
-GOES_ON_AFTER_A_CRASH = False
+GOES_ON_AFTER_A_CRASH = True
 RELEASED_WITHIN = 100  # turns of the event loop
 
 
