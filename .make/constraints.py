@@ -75,7 +75,7 @@ def groups() -> list[tuple[Path, str, list[str]]]:
     """Returns each file, what it holds, and what is asked for in it and in those before it."""
     project = tomllib.loads(Path("pyproject.toml").read_text(encoding="utf-8"))
     more = project["project"]["optional-dependencies"]
-    running = project["project"]["dependencies"] + project["build-system"]["requires"]
+    running = project["project"]["dependencies"] + more["fleet"] + project["build-system"]["requires"]
     return [
         (Path(".constraints.txt"), "What builds and runs the appliance", running),
         (Path(".constraints-dev.txt"), "What tests and packs it, beside .constraints.txt", running + more["dev"]),
