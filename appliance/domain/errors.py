@@ -30,6 +30,12 @@
             MalformedDump
             DumpInterrupted
         EgressError                 from the firewall and the sysctls
+        FleetError                  from the other exits of a fleet
+            CutOff
+            NotPermitted
+            NoResponder
+            NotAnswered
+            StreamFull
 
 Nothing here depends on HTTP or exit statuses. `appliance.server.api.errors` maps the errors to statuses of HTTP,
 `appliance.cli` to exit statuses.
@@ -208,3 +214,30 @@ class DumpInterrupted(TunnelError):
 
 class EgressError(ApplianceError):
     """Raised if NAT, forwarding or a block could not be set up; the message says which and why."""
+
+
+# From the other exits of a fleet -------------------------------------------------------------------
+
+
+class FleetError(ApplianceError):
+    """Raised if another exit or a hub did not do what it was asked."""
+
+
+class CutOff(FleetError):
+    """Raised if there is no connection to any hub."""
+
+
+class NotPermitted(FleetError):
+    """Raised if the hub does not let this exit send or receive on a subject."""
+
+
+class NoResponder(FleetError):
+    """Raised if nobody listens to a request, or there is no stream for a message."""
+
+
+class NotAnswered(FleetError):
+    """Raised if no answer has come in time: what was asked may be done all the same."""
+
+
+class StreamFull(FleetError):
+    """Raised if the exit's stream is full."""

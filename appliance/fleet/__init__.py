@@ -1,0 +1,1 @@
+"""Several exits behind one API. Loaded only on an exit that is in a fleet."""
