@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from appliance.store.queries.node import NodeRow
     from tests.support.faults.world import World
 
-# Whether the next session of one that `max_session` has ended begins where the process dies between the two.
-GOES_ON_AFTER_A_CRASH = True
 RELEASED_WITHIN = 100  # turns of the event loop
 
 
@@ -34,6 +32,8 @@ class DeviceInvariants:
         self._world = world
         self.keys: set[bytes] = set()
         self._known: dict[str, Session] = {}  # sessions of devices, as they were last seen
+        # Until when a handshake let the tunnel carry (CLOCK_BOOTTIME), as its session had it last.
+        self._carried_until: dict[tuple[bytes, int], int] = {}
         self._expired: list[Session] = []  # those that the last step ended so
 
     async def check(self, db: Any, found: Sequence[Session], to_undo: Collection[bytes]) -> None:
@@ -68,8 +68,10 @@ class DeviceInvariants:
             peer = peers.get(d.public_key)
             until = None if peer is None else world.ledger.carried.known_until(d.public_key, peer.last_handshake_ns)
             carries = until is not None and until > world.host.ran_ms
-            if peer is not None and not GOES_ON_AFTER_A_CRASH:
-                carries &= (d.public_key, peer.last_handshake_ns) not in expired
+            if peer is not None and (d.public_key, peer.last_handshake_ns) in expired:
+                # A handshake of unknown time counts from the earliest: the next session of one that has expired has
+                # what that one has left.
+                carries &= self._carried_until.get((d.public_key, peer.last_handshake_ns), 0) > world.host.boot_ms
             require(d.id in own or not carries, "while a device's tunnel can carry, it has a session", d)
         exit_ = build_exit(world.settings.wireguard, SERVER_KEY)
         rightful = {x.public_key: exit_.peer(x) for x in (*devices, *unfinished)}
@@ -121,6 +123,11 @@ class DeviceInvariants:
             ):
                 self._expired.append(s)
         self._known = {s.id: s for s in found if s.device_id}
+        self._carried_until |= {
+            (s.public_key, s.handshake_seen_ns): s.carries_until_ms
+            for s in found
+            if s.device_id and s.state is not State.TERMINATED
+        }
 
     def _addresses(self, devices: Sequence[Device], unfinished: Sequence[Session]) -> None:
         offsets = [d.address_offset for d in devices]
