@@ -35,6 +35,8 @@ MOST_FLOORS = 10  # of rooms: how many stand on each other
 
 PURE = (
     "domain.*",
+    "fleet.choice",
+    "fleet.directory",
     "network.contention",
     "network.public_address",
     "network.reconcile",

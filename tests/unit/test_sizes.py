@@ -20,6 +20,7 @@ LARGER = {
     "config.settings.WireGuardSettings": "mirrors a section of the configuration file",
     "domain.device.Device": "mirrors a row of the table devices",
     "domain.entities.Session": "mirrors a row of the table sessions",
+    "fleet.beats.Beat": "mirrors a record that exits send each other",
     "server.api.device_schemas.DeviceStatus": "mirrors the body of an answer",
     "server.api.routes.devices._changes": "lists routes, each a function of its own",
     "server.api.routes.devices.device_routes": "lists routes, each a function of its own",

@@ -1,0 +1,126 @@
+"""Sends this exit's beats, and takes those of the others."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING
+
+from appliance.domain.clock import Moment
+from appliance.domain.errors import CutOff, FleetError
+from appliance.fleet import beats
+from appliance.fleet.directory import SKEW_WARNED_MS
+
+if TYPE_CHECKING:
+    from appliance.domain.clock import Clock
+    from appliance.fleet.beats import Beat, OwnBeats
+    from appliance.fleet.directory import Directory
+    from appliance.fleet.wire import HubLink, Message
+
+log = logging.getLogger(__name__)
+
+LOOK_S = 0.2  # how soon a change of `ready` or `drained` is seen
+
+
+class Contact:
+    """Knows since when this exit is cut off from all hubs, by both clocks.
+
+    `last`: when a hub was heard last before this process; None: not known.
+    """
+
+    def __init__(self, now: Moment, last: Moment | None = None) -> None:
+        self.cut_off_since: Moment | None = now if last is None else last
+
+    def look(self, now: Moment, *, connected: bool) -> None:
+        """Notes whether there is a connection now, and logs where that has changed."""
+        if connected and self.cut_off_since is not None:
+            lasted_s = (now.wall_ms - self.cut_off_since.wall_ms) // 1000
+            log.info("connected to the fleet's hub, after %d s", lasted_s)
+            self.cut_off_since = None
+        elif not connected and self.cut_off_since is None:
+            log.warning("cut off from the fleet: this exit goes on alone")
+            self.cut_off_since = now
+
+
+class Beating:
+    """Sends a beat each second, and at once when the exit takes sessions again, or no longer."""
+
+    def __init__(self, link: HubLink, own: OwnBeats, directory: Directory, clock: Clock, contact: Contact) -> None:
+        self._link = link
+        self._own = own
+        self._directory = directory
+        self._clock = clock
+        self._contact = contact
+        self._sent: Beat | None = None
+        self._next_ms = 0  # CLOCK_BOOTTIME
+        self._fault: str | None = None  # as last logged
+        self._clash: str | None = None
+        self._skewed: set[str] = set()
+
+    async def listen(self) -> None:
+        """Subscribes to all exits' beats, for as long as the link lives; call it once. Raises what `subscribe` does."""
+        await self._link.subscribe(beats.OF_ALL, self.take)
+
+    async def run(self, stopping: asyncio.Event) -> None:
+        """Sends beats until `stopping`."""
+        while not stopping.is_set():
+            await self.look()
+            try:
+                async with asyncio.timeout(LOOK_S):
+                    await stopping.wait()
+            except TimeoutError:
+                continue
+
+    async def look(self) -> None:
+        """Sends a beat if one is due."""
+        now = self._clock.now()
+        self._contact.look(now, connected=self._link.connected)
+        if not self._link.connected:
+            self._sent = None  # the first thing that is sent then is a beat
+            return
+        stands, last = self._own.told(), self._sent
+        changed = last is None or (stands.ready, stands.drained) != (last.ready, last.drained)
+        if changed or now.boot_ms >= self._next_ms:
+            self._next_ms = now.boot_ms + beats.EVERY_MS
+            await self._send()
+            self._log_faults(now)
+
+    async def _send(self) -> None:
+        beat = self._own.next()
+        self._directory.sent(beat)
+        self._sent = beat
+        try:
+            await self._link.publish(beats.SUBJECT + beat.node, beats.encoded(beat))
+        except CutOff:
+            self._sent = None
+        except FleetError as error:
+            if self._fault != str(error):
+                log.error("this exit cannot tell the fleet that it is there: %s", error)
+            self._fault = str(error)
+        else:
+            self._fault = None
+
+    async def take(self, message: Message) -> None:
+        """Takes a beat of an exit. What is none, or names another exit than its subject, is dropped and counted."""
+        try:
+            beat = beats.parse(message.subject, message.data)
+        except ValueError:
+            self._directory.dropped["malformed"] += 1
+            return
+        now = self._clock.now()
+        waited_ms = now.boot_ms - message.arrived_ms
+        self._directory.hear(beat, Moment(now.wall_ms - waited_ms, message.arrived_ms, now.boot_id))
+
+    def _log_faults(self, now: Moment) -> None:
+        """Logs what an operator has to mend, as it begins."""
+        clash = self._directory.own_fault(now)
+        if clash is not None and self._clash is None:
+            log.error("%s: this exit refuses work for the fleet; stop one, or join it anew", clash)
+        self._clash = clash
+        skewed = set()
+        for each in self._directory.presences(self._own.now(), now, connected=True):
+            if each.alive and abs(each.skew_ms or 0) > SKEW_WARNED_MS:
+                skewed.add(each.member.id)
+                if each.member.id not in self._skewed:
+                    log.warning("the clock of %s differs from this host's by %d ms", each.member.name, each.skew_ms)
+        self._skewed = skewed

@@ -1,0 +1,227 @@
+"""Knows the exits of the fleet by their beats: which are there, and which of them take sessions. Pure.
+
+Whether an exit is there goes by when its beats arrive, on the receiver's CLOCK_BOOTTIME: the clocks of two hosts are
+compared only to tell that they differ too much.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import TYPE_CHECKING, NamedTuple
+
+from appliance.fleet.beats import SPOKEN
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterator
+
+    from appliance.domain.clock import Moment
+    from appliance.fleet.beats import Beat
+    from appliance.fleet.members import FleetMember
+
+DEAD_MS = 3500  # without a beat: three were missed
+SKEWED_MS, SKEW_WARNED_MS = 300_000, 2000
+SKEWS = 8  # beats; the one that took the least time on its way tells best
+CLASH_MS = 10_000  # two processes of one exit were both heard within it
+INSTS = 8  # processes of an exit that are remembered
+TIMEOUTS, SHUNNED_MS = 3, 10_000
+SENT = 128  # own beats whose return is awaited
+NOT_READY, DRAINED, FULL = "not ready", "drained", "no address is free"
+
+
+class Life(NamedTuple):
+    """Holds what is known of one process of an exit. By its own wall clock it lives from `since` to `until`, at least;
+    `n`: of its newest beat; `heard_ms`: when a beat of it came last, CLOCK_BOOTTIME."""
+
+    since: int
+    until: int
+    n: int
+    heard_ms: int
+
+
+@dataclass(slots=True)
+class Heard:
+    """Holds what was heard of one exit."""
+
+    lives: dict[str, Life] = field(default_factory=dict)  # by inst, in the order in which they were heard last
+    beat: Beat | None = None  # the newest one
+    at_ms: int = 0  # when it came, CLOCK_BOOTTIME
+    skews: deque[int] = field(default_factory=lambda: deque(maxlen=SKEWS))  # in ms
+    unanswered: int = 0  # requests in a row
+    shunned_until_ms: int = 0
+
+
+class Presence(NamedTuple):
+    """Tells how an exit stands. `fault`: why it takes no sessions; None: it does.
+
+    `silent_ms`: since its last beat; None: there was none. `skew_ms`: how far its wall clock is ahead of this host's.
+    """
+
+    member: FleetMember
+    beat: Beat | None
+    alive: bool
+    silent_ms: int | None
+    skew_ms: int | None
+    fault: str | None
+
+
+class Directory:
+    """Takes in what is heard of the exits. `members`: of the fleet, as known now, with those that have left."""
+
+    def __init__(self, own_id: str, members: Callable[[], Collection[FleetMember]]) -> None:
+        self._own_id = own_id
+        self._members = members
+        self._heard: dict[str, Heard] = {}
+        self._sent: deque[tuple[int, int]] = deque(maxlen=SENT)  # (n, t) of own beats
+        self._own: Beat | None = None  # the last one that was sent
+        self._doubled_at_ms: int | None = None  # when a beat came that this process is said to have sent, and has not
+        self.dropped: Counter[str] = Counter()  # beats that were not taken, by why
+
+    @property
+    def own_id(self) -> str:
+        return self._own_id
+
+    # What happens --------------------------------------------------------------------------------------
+
+    def sent(self, beat: Beat) -> None:
+        """Notes a beat of this exit that is about to be sent. It comes back, as all beats do."""
+        self._own = beat
+        self._sent.append((beat.n, beat.t))
+
+    def hear(self, beat: Beat, now: Moment) -> None:
+        """Takes in a beat that has arrived now."""
+        if beat.node == self._own_id:
+            self._hear_own(beat, now)
+        elif beat.node not in {member.id for member in self._present()}:
+            self.dropped["stranger"] += 1
+        elif not _take(self._of(beat.node), beat, now):
+            self.dropped["late"] += 1
+
+    def _hear_own(self, beat: Beat, now: Moment) -> None:
+        own = self._own
+        if own is None:
+            return
+        if beat.inst != own.inst:
+            _take(self._of(beat.node), beat, now)
+        elif (beat.n, beat.t) not in self._sent and beat.n >= self._sent[0][0]:
+            self._doubled_at_ms = now.boot_ms  # a copy of a virtual machine that ran has its memory, too
+
+    def answered(self, node: str) -> None:
+        """Notes that an exit has answered a request of this one."""
+        self._of(node).unanswered = 0
+
+    def unanswered(self, node: str, now: Moment) -> None:
+        """Notes that an exit has not answered a request of this one in time."""
+        heard = self._of(node)
+        heard.unanswered += 1
+        if heard.unanswered >= TIMEOUTS:
+            heard.shunned_until_ms = now.boot_ms + SHUNNED_MS
+
+    def _of(self, node: str) -> Heard:
+        return self._heard.setdefault(node, Heard())
+
+    # How it stands ---------------------------------------------------------------------------------------
+
+    def own_fault(self, now: Moment) -> str | None:
+        """Returns why this exit refuses work for the fleet, and asks nothing of it; None: it does neither."""
+        doubled = self._doubled_at_ms is not None and now.boot_ms - self._doubled_at_ms < CLASH_MS
+        lives = self._of(self._own_id).lives.values()
+        own = self._own
+        # What an earlier process of this exit has sent may still be on its way.
+        if doubled or (own is not None and any(_heard_lately(life, now) and life.until > own.since for life in lives)):
+            return two_machines(self._own_id)
+        return None
+
+    def presences(self, own: Beat, now: Moment, *, connected: bool) -> list[Presence]:
+        """Returns how the exits of the fleet stand, by name. `own`: as this one is now; `connected`: to a hub.
+
+        What is not connected, or is not the only one of its name, knows of no other that takes sessions.
+        """
+        clash = self.own_fault(now)
+        apart = "cut off" if not connected else clash
+        found = []
+        for member in sorted(self._present(), key=lambda each: (each.name, each.id)):
+            if member.id == self._own_id:
+                found.append(Presence(member, own, alive=True, silent_ms=0, skew_ms=0, fault=_own_fault(own, apart)))
+            else:
+                found.append(self._presence(member, now, apart))
+        return found
+
+    def _presence(self, member: FleetMember, now: Moment, apart: str | None) -> Presence:
+        heard = self._of(member.id)
+        if heard.beat is None:
+            return Presence(member, None, alive=False, silent_ms=None, skew_ms=None, fault=apart or "not heard yet")
+        silent_ms = now.boot_ms - heard.at_ms
+        skew_ms = max(heard.skews, default=0)
+        alive = silent_ms < DEAD_MS
+        silence = None if alive else f"silent for {silent_ms // 1000} s"
+        fault = apart or silence or next(_faults(member, heard, heard.beat, skew_ms, now), None)
+        return Presence(member, heard.beat, alive, silent_ms, skew_ms, fault)
+
+    def _present(self) -> Iterator[FleetMember]:
+        return (member for member in self._members() if member.left_at is None)
+
+
+def two_machines(node: str) -> str:
+    return f"two machines are {node}"
+
+
+def _take(heard: Heard, beat: Beat, now: Moment) -> bool:
+    """Takes in a beat; returns False if one was heard already that was sent later."""
+    before = heard.lives.get(beat.inst)
+    if before is not None and beat.n <= before.n:
+        return False
+    until = beat.t if before is None else max(before.until, beat.t)
+    heard.lives.pop(beat.inst, None)
+    heard.lives[beat.inst] = Life(beat.since, until, beat.n, now.boot_ms)
+    if len(heard.lives) > INSTS:
+        del heard.lives[next(iter(heard.lives))]
+    last = heard.beat
+    if last is not None and last.inst != beat.inst:
+        # A process that has ended leaves beats on their way. The clock may have been set back while its host was down.
+        if beat.t <= last.since and now.boot_ms - heard.at_ms < DEAD_MS:
+            return False
+        heard.skews.clear()
+    heard.beat, heard.at_ms = beat, now.boot_ms
+    heard.skews.append(beat.t - now.wall_ms)
+    return True
+
+
+def _heard_lately(life: Life, now: Moment) -> bool:
+    return now.boot_ms - life.heard_ms < CLASH_MS
+
+
+def _clash(heard: Heard, now: Moment) -> bool:
+    """Tells whether processes of one exit have run at the same time: one that is started anew ends before."""
+    lives = sorted(life for life in heard.lives.values() if _heard_lately(life, now))
+    return any(earlier.until > later.since for earlier, later in pairwise(lives))
+
+
+def _own_fault(own: Beat, apart: str | None) -> str | None:
+    """Returns why this exit takes no sessions. By itself it is as a single one is: full, it says so to who asks."""
+    if not own.ready:
+        return NOT_READY
+    if own.drained:
+        return DRAINED
+    return FULL if not own.room and apart is None else None
+
+
+def _faults(member: FleetMember, heard: Heard, beat: Beat, skew_ms: int, now: Moment) -> Iterator[str]:
+    """Yields why an exit that is there takes no sessions of this one, the gravest first."""
+    if _clash(heard, now):
+        yield two_machines(member.id)
+    if max(beat.p[0], SPOKEN[0]) > min(beat.p[1], SPOKEN[1]):
+        yield f"runs {beat.version}, which this exit cannot talk to: upgrade the older of the two"
+    if abs(skew_ms) >= SKEWED_MS:
+        yield f"its clock differs from this host's by {abs(skew_ms) // 1000} s"
+    if beat.region != member.region:
+        yield f"says that it is in {beat.region}, and joined as one in {member.region}"
+    if not beat.ready:
+        yield NOT_READY
+    if beat.drained:
+        yield DRAINED
+    if not beat.room:
+        yield FULL
+    if heard.unanswered >= TIMEOUTS and now.boot_ms < heard.shunned_until_ms:
+        yield f"did not answer {heard.unanswered} requests in a row"

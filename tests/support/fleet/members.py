@@ -1,0 +1,47 @@
+"""Members of a fleet and their beats, as tests want them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from msgspec.structs import replace
+
+from appliance.domain.clock import Moment
+from appliance.fleet.beats import Beat
+from appliance.fleet.members import FleetMember
+from tests.support.virtual_clock import AFTERNOON
+
+HERE, AMS, FRA, SIN = ("nod_" + letter * 24 for letter in "0af5")
+BOOT = 100_000
+
+
+def a_member(id_: str, name: str, region: str, left_at: int | None = None) -> FleetMember:
+    return FleetMember(id_, name, region, "spoke", "U" + name.upper(), b"x" * 32, AFTERNOON, left_at)
+
+
+def a_beat(node: str, **changes: Any) -> Beat:
+    """A beat of an exit in region `eu` that takes sessions, of its process A, sent at AFTERNOON."""
+    beat = Beat(
+        node=node,
+        p=(1, 1),
+        inst="A",
+        since=AFTERNOON - 60_000,
+        n=1,
+        t=AFTERNOON,
+        name="ams1",
+        region="eu",
+        public_ip="192.0.2.1",
+        version="1.0",
+        ready=True,
+        drained=False,
+        live=0,
+        room=100,
+        mbps=0,
+        line=1000,
+    )
+    return replace(beat, **changes)
+
+
+def at(ms: int, wall_ms: int | None = None) -> Moment:
+    """The moment `ms` after AFTERNOON, on this host."""
+    return Moment(AFTERNOON + (ms if wall_ms is None else wall_ms), BOOT + ms, "boot")

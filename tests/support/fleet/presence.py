@@ -1,0 +1,79 @@
+"""Exits of a fleet that tell each other of themselves over the bus in memory, on one virtual clock."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from appliance.fleet.beating import Beating, Contact
+from appliance.fleet.beats import Figures, OwnBeats
+from appliance.fleet.directory import Directory
+from appliance.fleet.placement import FleetNodes
+from appliance.sessions.node import Node, NodeHealth
+from tests.support.fleet.bus import Bus
+from tests.support.virtual_clock import VirtualClock
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from appliance.fleet.members import FleetMember
+
+LOOK_S = 0.2
+
+
+@dataclass
+class PresentExit:
+    """Has what an exit needs to be in the fleet. `running`: it sends and takes beats."""
+
+    node: Node
+    directory: Directory
+    beating: Beating
+    nodes: FleetNodes
+    contact: Contact
+    running: bool = True
+
+
+class PresenceWorld:
+    """Runs the exits step by step: `pass_s` lets time pass, `until` waits and returns how long it took."""
+
+    def __init__(self) -> None:
+        self.clock = VirtualClock()
+        self.bus = Bus(self.clock)
+        self.members: list[FleetMember] = []
+        self.exits: dict[str, PresentExit] = {}
+
+    async def add(self, member: FleetMember, inst: str = "A") -> PresentExit:
+        """Starts the exit; one that runs under its id goes on, as another machine."""
+        if member not in self.members:
+            self.members.append(member)
+        node = Node(member.name, member.region, "192.0.2.1", NodeHealth(self.clock, 10**9, None))
+        node.health.checked(None)
+        directory = Directory(member.id, lambda: self.members)
+        figures = Figures(lambda: 0, lambda: 100, lambda: 0, lambda: 125_000_000, lambda: (1, 1))
+        own = OwnBeats(member, node, figures, self.clock, inst=inst, fault=directory.own_fault)
+        link, contact = self.bus.node(member.id), Contact(self.clock.now())
+        beating = Beating(link, own, directory, self.clock, contact)
+        await beating.listen()
+        nodes = FleetNodes(node, directory, own, link, self.clock, lambda _: 0)
+        added = PresentExit(node, directory, beating, nodes, contact)
+        self.exits[f"{member.name} {inst}"] = added
+        return added
+
+    async def pass_s(self, seconds: float) -> None:
+        for _ in range(round(seconds / LOOK_S)):
+            await self.step()
+
+    async def step(self) -> None:
+        self.clock.advance(LOOK_S)
+        for each in list(self.exits.values()):
+            if each.running:
+                await each.beating.look()
+        await self.bus.idle()
+
+    async def until(self, holds: Callable[[], bool], most_s: float = 60) -> float:
+        """Returns after how long it holds; fails if it does not within `most_s`."""
+        for steps in range(round(most_s / LOOK_S) + 1):
+            if holds():
+                return steps * LOOK_S
+            await self.step()
+        raise AssertionError(f"not within {most_s} s")
