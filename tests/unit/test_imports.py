@@ -35,6 +35,7 @@ MOST_FLOORS = 10  # of rooms: how many stand on each other
 
 PURE = (
     "domain.*",
+    "fleet.hub_config",
     "network.contention",
     "network.public_address",
     "network.reconcile",
