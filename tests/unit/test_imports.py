@@ -36,6 +36,7 @@ MOST_FLOORS = 10  # of rooms: how many stand on each other
 PURE = (
     "domain.*",
     "fleet.hub_config",
+    "fleet.join_token",
     "network.contention",
     "network.public_address",
     "network.reconcile",
