@@ -37,6 +37,8 @@ PURE = (
     "domain.*",
     "fleet.choice",
     "fleet.directory",
+    "fleet.hub_config",
+    "fleet.join_token",
     "network.contention",
     "network.public_address",
     "network.reconcile",
