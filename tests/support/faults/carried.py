@@ -29,6 +29,7 @@ class Carried:
         self._reject_after_ms = reject_after_ms
         self._true: defaultdict[bytes, list[Shake]] = defaultdict(list)
         self._known: defaultdict[bytes, list[Shake]] = defaultdict(list)
+        self._once_known: dict[tuple[bytes, int], int] = {}  # until when, by key and handshake
         self._ever_missed: set[bytes] = set()
         self._missed: set[bytes] = set()  # by the last dump: what the next one shows may only have been compared
 
@@ -62,7 +63,10 @@ class Carried:
                 began = booted_at  # no heartbeat of this boot proves anything
             elif self._host.stepped:
                 began = min(began, beat_at)
-            known.append(Shake(seen_ns, self._host.ran_ms, began + self._reject_after_ms))
+            # What an earlier process has stored of it, with the heartbeat that it had, stays so.
+            until = began + self._reject_after_ms
+            until = self._once_known[key, seen_ns] = min(until, self._once_known.get((key, seen_ns), until))
+            known.append(Shake(seen_ns, self._host.ran_ms, until))
 
     def _count_from_heartbeat(self, key: bytes, seen_ns: int, beat_at: int) -> None:
         """A dump that was cut short has hidden a handshake, and a heartbeat was stored: it counts from there."""
