@@ -11,6 +11,8 @@ if TYPE_CHECKING:
 
     from tests.support.faults.host import Host
 
+LOOKS_APART_MS = 2000  # at most, where nothing fails
+
 
 @dataclass(frozen=True, slots=True)
 class Shake:
@@ -62,7 +64,8 @@ class Carried:
             if beat_at <= max(0, booted_at):
                 began = booted_at  # no heartbeat of this boot proves anything
             elif self._host.stepped:
-                began = min(began, beat_at)
+                # Somewhere since the last look that this peer was the same for, which may be older than the heartbeat.
+                began = min(began, beat_at - LOOKS_APART_MS)
             # What an earlier process has stored of it, with the heartbeat that it had, stays so.
             until = began + self._reject_after_ms
             until = self._once_known[key, seen_ns] = min(until, self._once_known.get((key, seen_ns), until))
