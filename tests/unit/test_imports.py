@@ -37,6 +37,7 @@ PURE = (
     "domain.*",
     "fleet.choice",
     "fleet.directory",
+    "fleet.status",
     "network.contention",
     "network.public_address",
     "network.reconcile",
