@@ -53,7 +53,7 @@ class Heard:
 
 
 class Presence(NamedTuple):
-    """Tells how an exit stands. `fault`: why it takes no sessions; None: it does.
+    """Tells how an exit stands. `fault`: why it takes no sessions; None: it does. `asked`: other requests reach it.
 
     `silent_ms`: since its last beat; None: there was none. `skew_ms`: how far its wall clock is ahead of this host's.
     """
@@ -64,13 +64,16 @@ class Presence(NamedTuple):
     silent_ms: int | None
     skew_ms: int | None
     fault: str | None
+    asked: bool
 
 
 class Directory:
-    """Takes in what is heard of the exits. `members`: of the fleet, as known now, with those that have left."""
+    """Takes in what is heard of the exits. `member`: this host; `members`: the fleet's, as known now, also this one and
+    those that have left; they may be none before the accounts of the fleet are here."""
 
-    def __init__(self, own_id: str, members: Callable[[], Collection[FleetMember]]) -> None:
-        self._own_id = own_id
+    def __init__(self, member: FleetMember, members: Callable[[], Collection[FleetMember]]) -> None:
+        self._member = member
+        self._own_id = member.id
         self._members = members
         self._heard: dict[str, Heard] = {}
         self._sent: deque[tuple[int, int]] = deque(maxlen=SENT)  # (n, t) of own beats
@@ -93,7 +96,7 @@ class Directory:
         """Takes in a beat that has arrived now."""
         if beat.node == self._own_id:
             self._hear_own(beat, now)
-        elif beat.node not in {member.id for member in self._present()}:
+        elif beat.node not in {member.id for member in self._others()}:
             self.dropped["stranger"] += 1
         elif not _take(self._of(beat.node), beat, now):
             self.dropped["late"] += 1
@@ -133,34 +136,36 @@ class Directory:
             return two_machines(self._own_id)
         return None
 
+    def apart(self, now: Moment, *, connected: bool) -> str | None:
+        """Returns why this host works as a single one; None: it does not."""
+        if any(member.left_at is not None for member in self._members() if member.id == self._own_id):
+            return "this host has left the fleet"
+        return self.own_fault(now) if connected else "cut off"
+
     def presences(self, own: Beat, now: Moment, *, connected: bool) -> list[Presence]:
         """Returns how the exits of the fleet stand, by name. `own`: as this one is now; `connected`: to a hub.
 
-        What is not connected, or is not the only one of its name, knows of no other that takes sessions.
+        What is not connected, is not the only one of its name or has left knows of no other that takes sessions.
         """
-        clash = self.own_fault(now)
-        apart = "cut off" if not connected else clash
-        found = []
-        for member in sorted(self._present(), key=lambda each: (each.name, each.id)):
-            if member.id == self._own_id:
-                found.append(Presence(member, own, alive=True, silent_ms=0, skew_ms=0, fault=_own_fault(own, apart)))
-            else:
-                found.append(self._presence(member, now, apart))
-        return found
+        apart = self.apart(now, connected=connected)
+        this = Presence(self._member, own, True, 0, 0, _own_fault(own, apart), asked=True)
+        found = [this, *(self._presence(member, now, apart) for member in self._others())]
+        return sorted(found, key=lambda each: (each.member.name, each.member.id))
 
     def _presence(self, member: FleetMember, now: Moment, apart: str | None) -> Presence:
         heard = self._of(member.id)
         if heard.beat is None:
-            return Presence(member, None, alive=False, silent_ms=None, skew_ms=None, fault=apart or "not heard yet")
+            return Presence(member, None, False, None, None, apart or "not heard yet", asked=False)
         silent_ms = now.boot_ms - heard.at_ms
         skew_ms = max(heard.skews, default=0)
         alive = silent_ms < DEAD_MS
         silence = None if alive else f"silent for {silent_ms // 1000} s"
-        fault = apart or silence or next(_faults(member, heard, heard.beat, skew_ms, now), None)
-        return Presence(member, heard.beat, alive, silent_ms, skew_ms, fault)
+        barrier = apart or silence or next(_barriers(member, heard, heard.beat, now), None)
+        fault = barrier or next(_faults(member, heard.beat, skew_ms), None)
+        return Presence(member, heard.beat, alive, silent_ms, skew_ms, fault, asked=barrier is None)
 
-    def _present(self) -> Iterator[FleetMember]:
-        return (member for member in self._members() if member.left_at is None)
+    def _others(self) -> list[FleetMember]:
+        return [each for each in self._members() if each.left_at is None and each.id != self._own_id]
 
 
 def two_machines(node: str) -> str:
@@ -207,12 +212,18 @@ def _own_fault(own: Beat, apart: str | None) -> str | None:
     return FULL if not own.room and apart is None else None
 
 
-def _faults(member: FleetMember, heard: Heard, beat: Beat, skew_ms: int, now: Moment) -> Iterator[str]:
-    """Yields why an exit that is there takes no sessions of this one, the gravest first."""
+def _barriers(member: FleetMember, heard: Heard, beat: Beat, now: Moment) -> Iterator[str]:
+    """Yields why an exit that is there is asked for nothing."""
     if _clash(heard, now):
         yield two_machines(member.id)
     if max(beat.p[0], SPOKEN[0]) > min(beat.p[1], SPOKEN[1]):
         yield f"runs {beat.version}, which this exit cannot talk to: upgrade the older of the two"
+    if heard.unanswered >= TIMEOUTS and now.boot_ms < heard.shunned_until_ms:
+        yield f"did not answer {heard.unanswered} requests in a row"
+
+
+def _faults(member: FleetMember, beat: Beat, skew_ms: int) -> Iterator[str]:
+    """Yields why an exit that can be asked takes no sessions, the gravest first."""
     if abs(skew_ms) >= SKEWED_MS:
         yield f"its clock differs from this host's by {abs(skew_ms) // 1000} s"
     if beat.region != member.region:
@@ -223,5 +234,3 @@ def _faults(member: FleetMember, heard: Heard, beat: Beat, skew_ms: int, now: Mo
         yield DRAINED
     if not beat.room:
         yield FULL
-    if heard.unanswered >= TIMEOUTS and now.boot_ms < heard.shunned_until_ms:
-        yield f"did not answer {heard.unanswered} requests in a row"

@@ -43,9 +43,17 @@ class FleetNodes:
         """Returns how the exits of the fleet stand now, by name."""
         return self._directory.presences(self._own.now(), self._clock.now(), connected=self._link.connected)
 
+    def apart(self) -> str | None:
+        """Returns why this host works as a single one now; None: it does not."""
+        return self._directory.apart(self._clock.now(), connected=self._link.connected)
+
     def regions(self) -> list[tuple[str, int]]:
         """Returns (code, number of active exits) of every region that has one, by code."""
         return choice.regions(self.presences())
+
+    def standing(self) -> dict[str, bool]:
+        """Returns the ids of all exits of the fleet, this one too, and whether each can be asked for what it has."""
+        return {each.member.id: each.asked for each in self.presences()}
 
     def candidates(self, region: str) -> list[str]:
         """Returns the ids of the exits to ask for a session, the first one first; this one may be among them.

@@ -28,7 +28,7 @@ def first(n: int) -> int:
 
 def a_presence(id_: str, region: str, fault: str | None = None, live: int = 0) -> Presence:
     beat = a_beat(id_, region=region, live=live, room=100 - live)
-    return Presence(a_member(id_, id_[4:6], region), beat, True, 0, 0, fault)
+    return Presence(a_member(id_, id_[4:6], region), beat, True, 0, 0, fault, asked=True)
 
 
 @given(loads, st.integers(0, 1000))

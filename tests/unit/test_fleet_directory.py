@@ -21,7 +21,7 @@ TWO_MACHINES = f"two machines are {AMS}"
 
 
 def directory() -> Directory:
-    return Directory(HERE, lambda: MEMBERS)
+    return Directory(MEMBERS[0], lambda: MEMBERS)
 
 
 def of_ams(there: Directory, ms: int = 0, *, connected: bool = True) -> Presence:
@@ -157,6 +157,7 @@ def test_a_machine_copied_as_it_ran_knows_of_its_double() -> None:
         ({"room": 0}, "no address is free"),
         ({"region": "us"}, "says that it is in us, and joined as one in eu"),
         ({"p": (1, 7)}, None),
+        ({"ready": False, "drained": True}, "not ready"),
         ({"p": (2, 3), "version": "9"}, "runs 9, which this exit cannot talk to: upgrade the older of the two"),
         ({"t": AFTERNOON + 299_999}, None),
         ({"t": AFTERNOON + 300_000}, "its clock differs from this host's by 300 s"),
@@ -164,10 +165,14 @@ def test_a_machine_copied_as_it_ran_knows_of_its_double() -> None:
     ],
 )
 def test_only_what_works_takes_sessions(changes: dict[str, Any], fault: str | None) -> None:
-    """An exit takes sessions that is ready, not drained, has room, speaks our protocol, and whose clock is near."""
+    """An exit takes sessions that is ready, not drained, has room, speaks our protocol, and whose clock is near.
+
+    Only one that does not speak it is not asked for the sessions that it has, either.
+    """
     found = heard(**changes)
     assert found.alive
     assert found.fault == fault
+    assert found.asked == (changes.get("p") != (2, 3))
 
 
 @given(st.integers(-10_000, 10_000), st.lists(st.integers(0, 20_000), min_size=1, max_size=30))
@@ -180,9 +185,9 @@ def test_the_beat_that_came_fastest_tells_the_clocks_apart(ahead: int, delays: l
 
 
 def test_who_left_is_not_there() -> None:
-    """Of a host that has left, or is no member, nothing is known, whatever it says."""
+    """Of a host that has left, or is no member, nothing is known, whatever it says; what has left is alone itself."""
     members = [*MEMBERS, a_member(FRA, "fra1", "eu")]
-    there = Directory(HERE, lambda: members)
+    there = Directory(MEMBERS[0], lambda: members)
     there.hear(a_beat(AMS), at(0))
     there.hear(a_beat(FRA), at(0))
     members[2] = a_member(FRA, "fra1", "eu", left_at=AFTERNOON)
@@ -190,6 +195,10 @@ def test_who_left_is_not_there() -> None:
     there.hear(a_beat("nod_" + "9" * 24), at(0))
     assert [each.member.id for each in there.presences(OWN, at(0), connected=True)] == [AMS, HERE]
     assert there.dropped == {"stranger": 2}
+    members[0] = a_member(HERE, "here", "eu", left_at=AFTERNOON)
+    assert of_ams(there).fault == there.apart(at(0), connected=True) == "this host has left the fleet"
+    members.clear()
+    assert [each.member.id for each in there.presences(OWN, at(0), connected=True)] == [HERE]
 
 
 def test_what_is_cut_off_knows_itself_alone() -> None:

@@ -67,6 +67,7 @@ def test_a_dead_exit_is_routed_around() -> None:
         assert 2.4 <= await world.until(lambda: ams.nodes.regions() == EU) <= DEAD_S
         with refused("as", ("eu",), ams):
             assert ams.nodes.candidates("eu") == [AMS]
+            assert ams.nodes.standing() == {AMS: True, SIN: False}
         del world.exits["sin1 A"]
         await world.add(S, inst="B")
         assert await world.until(lambda: ams.nodes.regions() == BOTH) <= HEALED_S
@@ -126,6 +127,7 @@ def test_a_drained_exit_is_out_of_the_lists_at_once() -> None:
         for _ in range(3):
             sin.node.drained = True
             assert await world.until(lambda: ams.nodes.regions() == EU) <= DRAINED_S
+            assert ams.nodes.standing() == {AMS: True, SIN: True}
             with pytest.raises(NoActiveNodes):
                 sin.nodes.choose("as")
             sin.node.drained = False

@@ -39,6 +39,7 @@ PURE = (
     "fleet.directory",
     "fleet.hub_config",
     "fleet.join_token",
+    "fleet.status",
     "network.contention",
     "network.public_address",
     "network.reconcile",

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from appliance.metering.usage import Quotas
     from appliance.server.api.auth import Authenticator
     from appliance.server.api.rate_limits import RequestLimits
+    from appliance.server.api.routes.public import ActiveRegions
     from appliance.sessions.devices.service import DeviceService
-    from appliance.sessions.node import Nodes
     from appliance.sessions.readiness import Readiness
     from appliance.sessions.service import SessionService
 
@@ -39,7 +39,7 @@ class Services:
     sessions: SessionService
     devices: DeviceService
     quotas: Quotas
-    nodes: Nodes
+    nodes: ActiveRegions
     readiness: Readiness
     terms: Terms
 

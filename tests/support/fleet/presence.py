@@ -48,7 +48,7 @@ class PresenceWorld:
             self.members.append(member)
         node = Node(member.name, member.region, "192.0.2.1", NodeHealth(self.clock, 10**9, None))
         node.health.checked(None)
-        directory = Directory(member.id, lambda: self.members)
+        directory = Directory(member, lambda: self.members)
         figures = Figures(lambda: 0, lambda: 100, lambda: 0, lambda: 125_000_000, lambda: (1, 1))
         own = OwnBeats(member, node, figures, self.clock, inst=inst, fault=directory.own_fault)
         link, contact = self.bus.node(member.id), Contact(self.clock.now())

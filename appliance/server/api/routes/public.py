@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from litestar import Request, Response, get
 from litestar.response import Redirect
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from litestar.types import ControllerRouterHandler
 
     from appliance.server.api.rate_limits import RequestLimits
-    from appliance.sessions.node import Nodes
     from appliance.sessions.readiness import Readiness
 
 
@@ -31,7 +30,14 @@ STORE_FAULT = str(StoreUnavailable())
 _PATH = re.compile(r"(?<![^\s(\"'=])/[^\s:;,)\"']+")
 
 
-def public_routes(nodes: Nodes, readiness: Readiness, limits: RequestLimits) -> list[ControllerRouterHandler]:
+class ActiveRegions(Protocol):
+    """Tells where sessions can be opened."""
+
+    def regions(self) -> list[tuple[str, int]]:
+        """Returns (code, number of active nodes) of every region that has one, by code."""
+
+
+def public_routes(nodes: ActiveRegions, readiness: Readiness, limits: RequestLimits) -> list[ControllerRouterHandler]:
     @get(
         "/v1/regions",
         operation_id="listRegions",

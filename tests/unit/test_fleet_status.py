@@ -1,0 +1,193 @@
+"""How the fleet stands, as commands and Prometheus are told."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import msgspec
+import pytest
+from msgspec.structs import replace
+from prometheus_client import CollectorRegistry, generate_latest
+
+from appliance.fleet import status_file
+from appliance.fleet.collector import FleetCollector
+from appliance.fleet.directory import Presence
+from appliance.fleet.status import HEADINGS, SPARE, KnownTokens, ReportState, fields, fleet_status, rows
+from appliance.fleet.status_file import NotedStatus, StatusNotes
+from tests.support.fleet.members import AMS, HERE, SIN, a_beat, a_member, at
+from tests.support.virtual_clock import AFTERNOON, VirtualClock
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from appliance.domain.clock import Moment
+    from appliance.fleet.status import FleetStatus
+
+HOLD = KnownTokens(hold=True, until=AFTERNOON + 3600_000)
+NEVER_HEARD = Presence(a_member(SIN, "sin1", "as"), None, False, None, None, "not heard yet", asked=False)
+
+
+def presences(role: str = "spoke") -> list[Presence]:
+    here = replace(a_member(HERE, "here", "us"), role=role)
+    return [
+        Presence(a_member(AMS, "ams1", "eu"), a_beat(AMS, live=7), True, 300, -2500, None, asked=True),
+        Presence(here, a_beat(HERE, region="us", gen=4), True, 0, 0, "drained", asked=True),
+        NEVER_HEARD,
+    ]
+
+
+def a_status(
+    report: ReportState | None = None, since: Moment | None = None, tokens: KnownTokens = HOLD, role: str = "spoke"
+) -> FleetStatus:
+    alone = None if since is None else "cut off"
+    return fleet_status(presences(role), HERE, alone, since, report or ReportState(), tokens, at(0))
+
+
+def test_the_record_says_what_is_known_of_each_exit() -> None:
+    """Each exit has its place, state, lag and skew; null stands for what this host does not know."""
+    found = msgspec.to_builtins(a_status(ReportState(told_until={AMS: AFTERNOON - 90_500})))
+    names = ("name", "region", "role", "alive", "fault", "lag_s", "skew_ms", "live", "version")
+    assert [tuple(node[name] for name in names) for node in found["nodes"]] == [
+        ("ams1", "eu", "spoke", True, None, 90, -2500, 7, "1.0"),
+        ("here", "us", "spoke", True, "drained", 0, 0, 0, "1.0"),
+        ("sin1", "as", "spoke", False, "not heard yet", None, None, None, None),
+    ]
+    assert [node["id"] for node in found["nodes"]] == [AMS, HERE, SIN]
+    assert {name: found[name] for name in ("generation", "quorum", "complete_until", "cut_off_since", "this")} == {
+        "generation": 4,
+        "quorum": True,
+        "complete_until": None,
+        "cut_off_since": None,
+        "this": HERE,
+    }
+
+
+def test_it_is_complete_until_the_exit_that_lags_most() -> None:
+    """Up to then every exit has reported everything; while one has never, it is not complete at all."""
+    told = {AMS: AFTERNOON - 60_000, HERE: AFTERNOON, SIN: AFTERNOON - 600_000}
+    assert a_status(ReportState(told_until=told)).complete_until == "2026-09-21T14:10:00Z"
+    del told[SIN]
+    assert a_status(ReportState(told_until=told)).complete_until is None
+
+
+@pytest.mark.parametrize(
+    ("tokens", "role", "sentence"),
+    [
+        (HOLD, "spoke", "tokens that are known here open sessions on this exit until 2026-09-21T15:20:00Z, others do"),
+        (KnownTokens(hold=False, until=AFTERNOON), "spoke", "no token opens a session here since 2026-09-21T14:20:00Z"),
+        (KnownTokens(hold=False, until=None), "spoke", "no token opens a session here: this exit has not had the fl"),
+        (HOLD, "hub", "accounts and tokens are kept here, and work here as ever"),
+    ],
+)
+def test_what_holds_while_cut_off_is_said(tokens: KnownTokens, role: str, sentence: str) -> None:
+    """Cut off: since when, what is not reported yet, and what the rules allow meanwhile; by the host's role."""
+    report = ReportState(unsent=12, waiting_since=AFTERNOON - 300_000)
+    found = a_status(report, at(-300_000), tokens, role)
+    assert (found.quorum, found.cut_off_since) == (False, "2026-09-21T14:15:00Z")
+    assert found.meanwhile[0].startswith(sentence)
+    shown = fields(found)
+    assert shown[:3] == [
+        ("this host", f"here, {role} in us, {HERE}"),
+        ("hub", "cut off since 2026-09-21T14:15:00Z"),
+        ("", found.meanwhile[0]),
+    ]
+    assert shown[-3:] == [
+        ("takes no sessions", "drained"),
+        ("not reported yet", "12 sessions, the first for 5m"),
+        ("generation", "4"),
+    ]
+
+
+def test_people_see_a_row_for_each_exit() -> None:
+    """Connected, nothing is said of what holds meanwhile; what is not known is a dash."""
+    names = ["this host", "hub", "takes no sessions", "not reported yet", "generation"]
+    assert [name for name, _ in fields(a_status())] == names
+    double = replace(a_status(), alone=f"two machines are {HERE}")
+    assert fields(double)[1:3] == [("hub", "connected"), ("works alone", f"two machines are {HERE}")]
+    found = rows(a_status(ReportState(told_until={AMS: AFTERNOON - 90_500})))
+    assert found == [
+        ("ams1", "eu", "spoke", "takes sessions", "7", "1m", "-2.5 s", "1.0"),
+        ("here", "us", "spoke", "drained", "0", "0s", "+0.0 s", "1.0"),
+        ("sin1", "as", "spoke", "not heard yet", "-", "-", "-", "-"),
+    ]
+    assert {len(row) for row in found} == {len(HEADINGS)}
+    assert set(SPARE) < set(HEADINGS)
+
+
+# The note for commands -------------------------------------------------------------------------------
+
+
+def test_a_command_reads_what_the_server_has_noted(tmp_path: Path) -> None:
+    """The note has the status and its moment; it is fresh for ten seconds of the same boot, and gone after a stop."""
+    file, clock = tmp_path / "status.json", VirtualClock()
+
+    async def story() -> NotedStatus | None:
+        notes, stopping = StatusNotes(file, a_status, clock), asyncio.Event()
+        await notes.note()
+        found = status_file.read(file)
+        stopping.set()
+        async with asyncio.timeout(20):
+            await notes.run(stopping)
+        return found
+
+    found = asyncio.run(story())
+    assert found is not None
+    assert found.status == a_status()
+    assert list(tmp_path.iterdir()) == []
+    clock.advance(9)
+    assert found.is_fresh(clock.now())
+    clock.advance(1)
+    assert not found.is_fresh(clock.now())
+    clock.reboot()
+    assert not found.is_fresh(clock.now())
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"status": {}}', "{", '{"status": 1, "wall_ms": "x"}'])
+def test_what_is_no_note_is_none(tmp_path: Path, content: str) -> None:
+    """A missing, torn or strange file is no note."""
+    file = tmp_path / "status.json"
+    assert status_file.read(file) is None
+    file.write_text(content, encoding="utf-8")
+    assert status_file.read(file) is None
+
+
+def test_a_note_that_cannot_be_written_is_logged_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """The server goes on, and says it once each time it begins."""
+    folder = tmp_path / "fleet"
+    notes = StatusNotes(folder / "status.json", a_status, VirtualClock())
+
+    async def story() -> None:
+        for _ in range(2):
+            await notes.note()
+            await notes.note()
+            folder.mkdir()
+            await notes.note()
+            (folder / "status.json").unlink()
+            folder.rmdir()
+
+    asyncio.run(story())
+    assert len(caplog.messages) == 2
+    assert "cannot note how the fleet stands" in caplog.text
+
+
+# Prometheus ------------------------------------------------------------------------------------------
+
+
+def test_metrics_of_presence() -> None:
+    """Whether a hub is reached, which exits are heard, what waits to be reported, and which beats were not taken."""
+    report = ReportState(unsent=3, waiting_since=AFTERNOON - 42_000)
+    registry = CollectorRegistry()
+    registry.register(FleetCollector(lambda: a_status(report, at(-1)), {"late": 2}))
+    lines = {line for line in generate_latest(registry).decode().splitlines() if not line.startswith("#")}
+    assert lines == {
+        "wg_appliance_fleet_connected 0.0",
+        'wg_appliance_node_alive{node="ams1"} 1.0',
+        'wg_appliance_node_alive{node="here"} 1.0',
+        'wg_appliance_node_alive{node="sin1"} 0.0',
+        "wg_appliance_fleet_lag_seconds 42.0",
+        "wg_appliance_fleet_unsent_sessions 3.0",
+        'wg_appliance_fleet_beats_dropped_total{reason="late"} 2.0',
+        'wg_appliance_fleet_beats_dropped_total{reason="malformed"} 0.0',
+        'wg_appliance_fleet_beats_dropped_total{reason="stranger"} 0.0',
+    }
