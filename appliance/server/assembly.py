@@ -24,6 +24,7 @@ from appliance.server import device_assembly, session_assembly
 from appliance.server.api.app import Services, create_app
 from appliance.server.api.auth import Authenticator
 from appliance.server.api.client_address import Sources
+from appliance.server.api.offered import Offered
 from appliance.server.api.rate_limits import RequestLimits
 from appliance.server.host_services import host_services
 from appliance.sessions import identity
@@ -171,11 +172,13 @@ def _build_services(shared: Shared, reloading: Reloading, turning: Turning, node
     store, live, nodes, terms = shared.records.store, shared.records.live, Nodes(node), shared.terms
     quotas = Quotas(store, live, terms, clock)
     policy = DevicePolicy(live=live, node=node, placement=nodes, terms=terms, quotas=quotas)
+    sessions = session_assembly.build_service(shared, turning)
+    devices = device_assembly.build_service(shared, reloading, turning, policy)
     return Services(
-        sessions=session_assembly.build_service(shared, turning),
-        devices=device_assembly.build_service(shared, reloading, turning, policy),
+        sessions=sessions,
+        devices=devices,
+        offered=Offered(sessions, devices, nodes),
         quotas=quotas,
-        nodes=nodes,
         readiness=Readiness(store, shared.peers.tunnel, node.health, clock),
         terms=terms,
     )
@@ -220,7 +223,7 @@ def build_app(settings: Settings, parts: Parts, exit_: Exit, clock: Clock) -> Li
     limits = RequestLimits(api.public_requests_per_minute, api.public_burst, sources(settings))
     return create_app(
         parts.services,
-        authenticate=Authenticator(parts.tokens, limits, parts.services.terms),
+        authenticate=Authenticator(parts.tokens, limits, parts.services.terms, parts.services.offered),
         limits=limits,
         own_keys=frozenset({exit_.public_key}),
         clock=clock,

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from appliance.domain.clock import Clock
     from appliance.metering.usage import Quotas
     from appliance.server.api.auth import Authenticator
+    from appliance.server.api.offered import Offered
     from appliance.server.api.rate_limits import RequestLimits
-    from appliance.server.api.routes.public import ActiveRegions
     from appliance.sessions.devices.service import DeviceService
     from appliance.sessions.readiness import Readiness
     from appliance.sessions.service import SessionService
@@ -34,12 +34,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """Holds what the routes ask."""
+    """Holds what the routes ask. `sessions`, `devices`: of this exit, whatever is offered."""
 
     sessions: SessionService
     devices: DeviceService
+    offered: Offered
     quotas: Quotas
-    nodes: ActiveRegions
     readiness: Readiness
     terms: Terms
 
@@ -65,10 +65,10 @@ def create_app(
 
     return Application(
         [
-            *session_routes(services.sessions, services.devices, services.quotas, authenticate, own_keys, clock),
-            *device_routes(services.devices, authenticate, own_keys),
+            *session_routes(services.offered, services.quotas, authenticate, own_keys, clock),
+            *device_routes(services.offered, authenticate, own_keys),
             *usage_routes(services.quotas, authenticate, services.terms),
-            *public_routes(services.nodes, services.readiness, limits),
+            *public_routes(services.offered, services.readiness, limits),
         ],
         before_request=count_options,
         response_class=JsonResponse,

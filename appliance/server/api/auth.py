@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
     from appliance.config.plans import Terms
     from appliance.domain.entities import Account
+    from appliance.server.api.offered import Offered
     from appliance.server.api.rate_limits import RequestLimits
     from appliance.store.token_cache import Tokens
 
@@ -25,10 +26,11 @@ class Authenticator:
     other requests of its source; one that has to be looked up waits for them.
     """
 
-    def __init__(self, tokens: Tokens, limits: RequestLimits, terms: Terms) -> None:
+    def __init__(self, tokens: Tokens, limits: RequestLimits, terms: Terms, offered: Offered) -> None:
         self._tokens = tokens
         self._limits = limits
         self._terms = terms
+        self._offered = offered
 
     async def __call__(self, request: Request[Any, Any, Any]) -> Account:
         """Returns the calling account, whose windows may have moved on.
@@ -43,7 +45,7 @@ class Authenticator:
         hashed = token_hash(token)
         account = self._tokens.known(hashed) or await self._look_up(request, hashed)
         self._limits.count_token(hashed, self._terms.tiers[account.tier].requests_per_minute)
-        return account
+        return self._offered.caller(account, token)
 
     async def _look_up(self, request: Request[Any, Any, Any], hashed: bytes) -> Account:
         async with self._limits.source_lock(request.scope):

@@ -47,7 +47,8 @@ if TYPE_CHECKING:
     from litestar.types import ControllerRouterHandler
 
     from appliance.server.api.auth import Authenticator
-    from appliance.sessions.devices.service import DeviceService, DeviceView, HandedOut
+    from appliance.server.api.offered import Offered
+    from appliance.sessions.devices.service import DeviceView, HandedOut
 
 ALL, ONE, KEY = "/v1/devices", "/v1/devices/{device_id:str}", "/v1/devices/{device_id:str}/rotate"
 
@@ -72,7 +73,7 @@ def _created(made: HandedOut) -> DeviceCreated:
 
 
 def device_routes(
-    devices: DeviceService, authenticate: Authenticator, own_keys: Container[bytes]
+    offered: Offered, authenticate: Authenticator, own_keys: Container[bytes]
 ) -> list[ControllerRouterHandler]:
     """Returns the routes. `own_keys`: public keys that no client may use, such as the exit's own."""
 
@@ -99,7 +100,7 @@ def device_routes(
         account = await authenticate(request)
         wanted = parse_device_request(await object_in(request), own_keys)
         peer = replace(wanted.peer, token_hash=presented(request))
-        return _created(await devices.add(account, wanted.name, peer))
+        return _created(await offered.devices.add(account, wanted.name, peer))
 
     @get(
         ALL,
@@ -116,7 +117,7 @@ def device_routes(
         account = await authenticate(request)
         query = parse_device_query(list(request.query_params.multi_items()))
         try:
-            found = await devices.page(account, before=query.before, limit=query.limit)
+            found = await offered.devices.page(account, before=query.before, limit=query.limit)
         except DeviceNotFound as error:
             raise InvalidRequest("before must be the id of a device") from error
         return DeviceList([_shape(view) for view in found])
@@ -134,7 +135,7 @@ def device_routes(
     async def get_device(request: AnyRequest, device_id: FromPath[str]) -> DeviceStatus:
         """Show a device: whether it is connected or may be, and the totals of its sessions."""
         account = await authenticate(request)
-        return _shape(await devices.find(account, device_id))
+        return _shape(await offered.devices.find(account, device_id))
 
     @delete(
         ONE,
@@ -150,17 +151,17 @@ def device_routes(
     async def delete_device(request: AnyRequest, device_id: FromPath[str]) -> DeviceStatus:
         """Remove a device: its file is good no more, its session ends. Its peer has gone when this is answered."""
         account = await authenticate(request)
-        return _shape(await devices.remove(account, device_id))
+        return _shape(await offered.devices.remove(account, device_id))
 
     return [
         *(options(ALL, "GET", "POST"), options(ONE, "DELETE", "GET", "PATCH"), options(KEY, "POST")),
         *(create_device, list_devices, get_device, delete_device),
-        *_changes(devices, authenticate, own_keys),
+        *_changes(offered, authenticate, own_keys),
     ]
 
 
 def _changes(
-    devices: DeviceService, authenticate: Authenticator, own_keys: Container[bytes]
+    offered: Offered, authenticate: Authenticator, own_keys: Container[bytes]
 ) -> list[ControllerRouterHandler]:
     @patch(
         ONE,
@@ -184,7 +185,7 @@ def _changes(
         """Give a device another name, keep it from connecting, or let it. When this is answered a paused one is out."""
         account = await authenticate(request)
         wanted = parse_device_patch(await object_in(request))
-        return _shape(await devices.edit(account, device_id, name=wanted.name, paused=wanted.paused))
+        return _shape(await offered.devices.edit(account, device_id, name=wanted.name, paused=wanted.paused))
 
     @post(
         KEY,
@@ -209,6 +210,7 @@ def _changes(
         """Give a device another key. Its address stays; its old file is good no more, and its session ends."""
         account = await authenticate(request)
         wanted = parse_rotation(await object_in(request, may_be_empty=True), own_keys)
-        return _created(await devices.rotate(account, device_id, wanted.public_key, wanted.dns, presented(request)))
+        shown = presented(request)
+        return _created(await offered.devices.rotate(account, device_id, wanted.public_key, wanted.dns, shown))
 
     return [patch_device, rotate_device]

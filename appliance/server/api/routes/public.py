@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from litestar import Request, Response, get
 from litestar.response import Redirect
@@ -20,6 +20,7 @@ from appliance.server.api.schemas import Health, Region, RegionList
 if TYPE_CHECKING:
     from litestar.types import ControllerRouterHandler
 
+    from appliance.server.api.offered import Offered
     from appliance.server.api.rate_limits import RequestLimits
     from appliance.sessions.readiness import Readiness
 
@@ -30,14 +31,7 @@ STORE_FAULT = str(StoreUnavailable())
 _PATH = re.compile(r"(?<![^\s(\"'=])/[^\s:;,)\"']+")
 
 
-class ActiveRegions(Protocol):
-    """Tells where sessions can be opened."""
-
-    def regions(self) -> list[tuple[str, int]]:
-        """Returns (code, number of active nodes) of every region that has one, by code."""
-
-
-def public_routes(nodes: ActiveRegions, readiness: Readiness, limits: RequestLimits) -> list[ControllerRouterHandler]:
+def public_routes(offered: Offered, readiness: Readiness, limits: RequestLimits) -> list[ControllerRouterHandler]:
     @get(
         "/v1/regions",
         operation_id="listRegions",
@@ -50,7 +44,7 @@ def public_routes(nodes: ActiveRegions, readiness: Readiness, limits: RequestLim
     async def list_regions(request: Request[Any, Any, Any]) -> RegionList:
         """List the regions that have an active node."""
         limits.count_source(request.scope)
-        return RegionList([Region(code, count) for code, count in nodes.regions()])
+        return RegionList([Region(code, count) for code, count in offered.regions.regions()])
 
     @get(
         "/readyz",

@@ -52,16 +52,14 @@ if TYPE_CHECKING:
     from appliance.domain.entities import Account, Session
     from appliance.metering.usage import Quotas
     from appliance.server.api.auth import Authenticator
-    from appliance.sessions.devices.service import DeviceService
+    from appliance.server.api.offered import Offered
     from appliance.sessions.opening import NewSession
-    from appliance.sessions.service import SessionService
 
 AnyRequest = Request[Any, Any, Any]
 
 
 def session_routes(
-    sessions: SessionService,
-    devices: DeviceService,
+    offered: Offered,
     quotas: Quotas,
     authenticate: Authenticator,
     own_keys: Container[bytes],
@@ -70,7 +68,7 @@ def session_routes(
     """Returns the routes. `own_keys`: public keys that no client may use, such as the exit's own."""
 
     async def shape(account: Account, listed: Sequence[Session]) -> list[SessionStatus]:
-        names, quota, now = await devices.names(listed), await quotas.of(account), clock.now()
+        names, quota, now = await offered.devices.names(listed), await quotas.of(account), clock.now()
         return [SessionStatus.of(session, quota, now, names.get(session.device_id)) for session in listed]
 
     @post(
@@ -96,7 +94,7 @@ def session_routes(
         """Open a session. The answer contains a whole wg-quick file; with Accept: text/plain it is the file alone."""
         account = await authenticate(request)
         wanted = parse_session_request(await object_in(request), own_keys)
-        opened = await sessions.open(account, replace(wanted, token_hash=presented(request)))
+        opened = await offered.sessions.open(account, replace(wanted, token_hash=presented(request)))
         return _file(opened) if prefers_text(request.scope["headers"]) else SessionCreated.of(opened)  # type: ignore[return-value]  # the declared type is JSON's
 
     @get(
@@ -112,7 +110,7 @@ def session_routes(
     async def get_session(request: AnyRequest, session_id: FromPath[str]) -> SessionStatus:
         """Show a session: its current figures, or the final ones."""
         account = await authenticate(request)
-        (found,) = await shape(account, [await sessions.find(account, session_id)])
+        (found,) = await shape(account, [await offered.sessions.find(account, session_id)])
         return found
 
     @delete(
@@ -129,7 +127,7 @@ def session_routes(
     async def delete_session(request: AnyRequest, session_id: FromPath[str]) -> SessionStatus:
         """End a session. Its peer has been removed when this is answered. Ending it again changes nothing."""
         account = await authenticate(request)
-        (ended,) = await shape(account, [await sessions.close(account, session_id)])
+        (ended,) = await shape(account, [await offered.sessions.close(account, session_id)])
         return ended.closed()
 
     @get(
@@ -148,10 +146,10 @@ def session_routes(
         query = parse_list_query(list(request.query_params.multi_items()))
         if query.before is not None:
             try:
-                await sessions.find(account, query.before)
+                await offered.sessions.find(account, query.before)
             except SessionNotFound as error:
                 raise InvalidRequest("before must be the id of a session") from error
-        listed = await sessions.list(account, live=query.live, before=query.before, limit=query.limit)
+        listed = await offered.sessions.list(account, live=query.live, before=query.before, limit=query.limit)
         return SessionList(await shape(account, listed))
 
     return [
