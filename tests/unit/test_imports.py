@@ -37,6 +37,7 @@ PURE = (
     "domain.*",
     "fleet.hub_config",
     "fleet.join_token",
+    "fleet.rpc_messages",
     "network.contention",
     "network.public_address",
     "network.reconcile",
