@@ -65,7 +65,6 @@ ERRNOS = {
     errno.EHOSTUNREACH: Hindrance.UNREACHABLE,
     errno.EADDRNOTAVAIL: Hindrance.UNREACHABLE,
     errno.ETIMEDOUT: Hindrance.SILENT,
-    errno.ECONNRESET: Hindrance.NOT_A_HUB,
 }
 
 
@@ -75,10 +74,12 @@ def hindrance(error: Exception) -> Hindrance:
         return VERIFY_CODES.get(error.verify_code, Hindrance.WRONG_CA)
     if isinstance(error, ssl.SSLError):
         return Hindrance.TLS_TOO_OLD if error.reason in TOO_OLD else Hindrance.NOT_A_HUB
-    if isinstance(error, socket.gaierror):
+    if isinstance(error, socket.gaierror | UnicodeError):  # the latter: no name could be so
         return Hindrance.NAME_UNKNOWN
     if isinstance(error, TimeoutError):
         return Hindrance.SILENT
+    if isinstance(error, ConnectionResetError | ConnectionAbortedError):  # asyncio's own have no errno
+        return Hindrance.NOT_A_HUB
     if isinstance(error, OSError):
         return ERRNOS.get(error.errno or 0) or _of_several(str(error))
     return _said(str(error).lower())
@@ -105,5 +106,5 @@ def _said(text: str) -> Hindrance:
 def connect_failed(error: Exception, hub: str, name: str, now: Moment) -> ConnectFailed:
     """Returns what to raise for the error. `hub`: as HOST:PORT; `name`: that its certificate is to have."""
     found = hindrance(error)
-    text = TEXTS[found].format(hub=hub, name=name, now=rfc3339(now.wall_ms), error=error or type(error).__name__)
+    text = TEXTS[found].format(hub=hub, name=name, now=rfc3339(now.wall_ms), error=str(error) or type(error).__name__)
     return ConnectFailed(found, text)

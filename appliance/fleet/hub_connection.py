@@ -9,7 +9,7 @@ import secrets
 from collections import OrderedDict
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import nats.errors
 
@@ -131,9 +131,9 @@ class HubConnection:
         for _ in range(2):
             await self._ping()
 
-    def refused(self, subject: str) -> bool:
-        """Tells whether the hub refused a subscription."""
-        return ("subscription", subject.lower()) in self._refused
+    def refused(self, kind: Literal["publish", "subscription"], subject: str) -> bool:
+        """Tells whether the hub has said that it refuses this, of late."""
+        return (kind, subject.lower()) in self._refused
 
     # The end -------------------------------------------------------------------------------------------
 

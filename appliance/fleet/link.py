@@ -161,7 +161,7 @@ class NatsLink:
         except NotPermitted:
             self._subscriptions.remove(subscription)
             raise
-        if connection.refused(subject):
+        if connection.refused("subscription", subject):
             self._subscriptions.remove(subscription)
             raise NotPermitted(f"the hub refuses the subscription of {subject}")
 

@@ -152,7 +152,7 @@ class HubClient(Client):
         try:
             async with asyncio.timeout(WHOLE_S):
                 await self._dial(hub)
-        except (OSError, nats.errors.Error) as error:
+        except (OSError, nats.errors.Error, UnicodeError) as error:
             await self.cut()
             raise connect_failed(error, hub.address, hub.server_name, clock.now()) from error
         except BaseException:

@@ -39,7 +39,7 @@ PURE = (
     "fleet.directory",
     "fleet.hub_config",
     "fleet.join_token",
-    "fleet.status",
+    "fleet.rpc_messages",
     "network.contention",
     "network.public_address",
     "network.reconcile",
