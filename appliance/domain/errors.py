@@ -32,10 +32,12 @@
         EgressError                 from the firewall and the sysctls
         FleetError                  from the other exits of a fleet
             CutOff
+                ConnectFailed
             NotPermitted
             NoResponder
             NotAnswered
             StreamFull
+            RpcFailed
 
 Nothing here depends on HTTP or exit statuses. `appliance.server.api.errors` maps the errors to statuses of HTTP,
 `appliance.cli` to exit statuses.
@@ -227,6 +229,14 @@ class CutOff(FleetError):
     """Raised if there is no connection to any hub."""
 
 
+class ConnectFailed(CutOff):
+    """Raised if a hub cannot be connected to. The message says why and what to try. `reason`: a fleet Hindrance."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
 class NotPermitted(FleetError):
     """Raised if the hub does not let this exit send or receive on a subject."""
 
@@ -241,3 +251,11 @@ class NotAnswered(FleetError):
 
 class StreamFull(FleetError):
     """Raised if the exit's stream is full."""
+
+
+class RpcFailed(FleetError):
+    """Raised if another exit answered that it did not do what it was asked. `code`: a fleet RpcCode."""
+
+    def __init__(self, code: str, text: str) -> None:
+        super().__init__(text)
+        self.code = code
