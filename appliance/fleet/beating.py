@@ -62,7 +62,7 @@ class Beating:
         await self._link.subscribe(beats.OF_ALL, self.take)
 
     async def run(self, stopping: asyncio.Event) -> None:
-        """Sends beats until `stopping`."""
+        """Sends beats until `stopping`, then one that has the others ask this exit no more: before it is silent."""
         while not stopping.is_set():
             await self.look()
             try:
@@ -70,6 +70,8 @@ class Beating:
                     await stopping.wait()
             except TimeoutError:
                 continue
+        if self._link.connected:
+            await self._send(leaving=True)
 
     async def look(self) -> None:
         """Sends a beat if one is due."""
@@ -85,8 +87,8 @@ class Beating:
             await self._send()
             self._log_faults(now)
 
-    async def _send(self) -> None:
-        beat = self._own.next()
+    async def _send(self, *, leaving: bool = False) -> None:
+        beat = self._own.next(leaving=leaving)
         self._directory.sent(beat)
         self._sent = beat
         try:

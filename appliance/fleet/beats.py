@@ -160,7 +160,8 @@ class OwnBeats:
         beat = self.now()
         return beat if self._fault(self._clock.now()) is None else msgspec.structs.replace(beat, ready=False)
 
-    def next(self) -> Beat:
-        """Returns the beat to send now."""
+    def next(self, *, leaving: bool = False) -> Beat:
+        """Returns the beat to send now. `leaving`: the process ends, and takes no sessions any more."""
         self._n += 1
-        return self.told()
+        beat = self.told()
+        return msgspec.structs.replace(beat, ready=False) if leaving else beat

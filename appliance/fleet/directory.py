@@ -32,7 +32,7 @@ NOT_READY, DRAINED, FULL = "not ready", "drained", "no address is free"
 
 class Life(NamedTuple):
     """Holds what is known of one process of an exit. By its own wall clock it lives from `since` to `until`, at least;
-    `n`: of its newest beat; `heard_ms`: when a beat of it came last, CLOCK_BOOTTIME."""
+    `n`: of its newest beat; `heard_ms`: when that came, CLOCK_BOOTTIME."""
 
     since: int
     until: int
@@ -177,9 +177,8 @@ def _take(heard: Heard, beat: Beat, now: Moment) -> bool:
     before = heard.lives.get(beat.inst)
     if before is not None and beat.n <= before.n:
         return False
-    until = beat.t if before is None else max(before.until, beat.t)
     heard.lives.pop(beat.inst, None)
-    heard.lives[beat.inst] = Life(beat.since, until, beat.n, now.boot_ms)
+    heard.lives[beat.inst] = Life(beat.since, beat.t, beat.n, now.boot_ms)
     if len(heard.lives) > INSTS:
         del heard.lives[next(iter(heard.lives))]
     last = heard.beat

@@ -140,6 +140,24 @@ def test_a_drained_exit_is_out_of_the_lists_at_once() -> None:
     run(story())
 
 
+def test_an_exit_that_stops_says_so() -> None:
+    """The others ask it no more at once, and again with the first beat of its next process."""
+
+    async def story() -> None:
+        world, ams, sin = await two()
+        sin.running = False
+        stopping = asyncio.Event()
+        stopping.set()
+        await sin.beating.run(stopping)
+        await world.bus.idle()
+        assert ams.nodes.regions() == EU
+        await world.pass_s(0.4)
+        await world.add(S, inst="B")
+        assert await world.until(lambda: ams.nodes.regions() == BOTH) <= DRAINED_S
+
+    run(story())
+
+
 def test_beats_are_a_second_apart_where_nothing_changes() -> None:
     """An exit sends a beat a second, whatever its looks."""
 
