@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
-from appliance.ops.doctor import admission, firewall, machine, ports, server, state, tracking, tunnel
+from appliance.ops.doctor import admission, firewall, fleet, machine, ports, server, state, tracking, tunnel
 from appliance.ops.doctor.finding import warning
 
 if TYPE_CHECKING:
@@ -12,6 +12,9 @@ if TYPE_CHECKING:
 
     from appliance.ops.doctor.facts import Facts
     from appliance.ops.doctor.finding import Finding
+    from appliance.ops.doctor.fleet import FleetFacts
+
+F = TypeVar("F")
 
 CHECKS: Sequence[Callable[[Facts], Finding]] = (
     server.server,
@@ -44,7 +47,12 @@ def diagnose(facts: Facts) -> list[Finding]:
     return [_run(check, facts) for check in CHECKS]
 
 
-def _run(check: Callable[[Facts], Finding], facts: Facts) -> Finding:
+def diagnose_fleet(facts: FleetFacts) -> list[Finding]:
+    """Runs the checks of a host that is in a fleet."""
+    return [_run(check, facts) for check in fleet.CHECKS]
+
+
+def _run(check: Callable[[F], Finding], facts: F) -> Finding:
     try:
         return check(facts)
     except Exception as error:  # noqa: BLE001  a bug in one check must not hide the results of the others

@@ -1,0 +1,181 @@
+"""Checks how this host stands in its fleet, on a host that is in one. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from appliance.client.humanize import span
+from appliance.domain.clock import rfc3339
+from appliance.ops.doctor.finding import START, Finding, failed, ok, unseen, warning
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+SKEW_WARNED_MS, SKEW_FAILED_MS = 2000, 30_000
+DAY_MS = 86_400_000
+WARNED_MS = 30 * DAY_MS  # what ends sooner is warned of
+LATE_MS = 28 * DAY_MS  # what a hub renews has been renewed by then
+STATUS = "wg-appliance fleet status"
+SYNCHRONISE = "timedatectl set-ntp true"
+HUB_UNIT = "wg-appliance-hub"
+
+
+@dataclass(frozen=True, slots=True)
+class FleetPeer:
+    """Describes another exit, as the server knows it. `fault`: why no session is opened on it; None: some may be."""
+
+    name: str
+    alive: bool
+    fault: str | None
+    skew_ms: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class FleetStanding:
+    """Holds what the server noted of the fleet. `alone`: why it works as a single exit; None: it does not.
+
+    `cut_off_since`: wall ms; `unsent`: sessions with changes that no hub has.
+    """
+
+    alone: str | None
+    cut_off_since: int | None
+    unsent: int
+    peers: tuple[FleetPeer, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class CertificateDates:
+    """Says from when to when a certificate is valid, wall ms. `renewed`: a hub replaces it by itself in time."""
+
+    name: str
+    begins: int
+    ends: int
+    renewed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class HubPort:
+    """Holds which programs listen on a hub's port, by name."""
+
+    port: int
+    holders: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class FleetFacts:
+    """Holds what the checks need. `hubs`: the addresses that are dialled; `hub_port`: of a host that is a hub.
+
+    `standing`: None: no server that runs has noted it lately. `certificates`: None: only root can read them.
+    """
+
+    role: Literal["hub", "spoke"]
+    now_ms: int
+    served: bool
+    hubs: tuple[str, ...]
+    standing: FleetStanding | None
+    certificates: tuple[CertificateDates, ...] | None
+    hub_port: HubPort | None = None
+
+
+def hub(facts: FleetFacts) -> Finding:
+    """Checks whether a hub is reached, and says since when not."""
+    if not facts.served:
+        return warning("fleet-hub", "the server is not running", START)
+    if facts.standing is None:
+        return warning("fleet-hub", "the server has not noted how the fleet stands", "journalctl -u wg-appliance -n 20")
+    since = facts.standing.cut_off_since
+    if since is None:
+        return ok("fleet-hub", f"connected, {_waiting(facts.standing)}")
+    lasts = span(facts.now_ms - since)
+    where = f"cut off since {rfc3339(since)} ({lasts}), {_waiting(facts.standing)}: this exit goes on alone"
+    if facts.role == "hub":
+        return failed("fleet-hub", where, f"systemctl start {HUB_UNIT}; journalctl -u {HUB_UNIT} -n 20")
+    return warning("fleet-hub", where, f"{STATUS}; see that {' or '.join(facts.hubs)} is up and lets this host in")
+
+
+def _waiting(standing: FleetStanding) -> str:
+    return f"{standing.unsent} sessions are not reported yet" if standing.unsent else "all is reported"
+
+
+def machines(facts: FleetFacts) -> Finding:
+    """Checks whether this host is the only one with its id, and still in the fleet."""
+    if facts.standing is None:
+        return warning("fleet-member", "whether this host is one of a kind is not known", STATUS)
+    if facts.standing.alone is None or facts.standing.cut_off_since is not None:
+        return ok("fleet-member", "no other machine has this host's id")
+    mend = "stop the copy, or make it a host of its own: wg-appliance fleet leave there, then node join"
+    if facts.standing.alone.startswith("two machines"):
+        return failed("fleet-member", f"{facts.standing.alone}: both refuse work for the fleet", mend)
+    return failed("fleet-member", facts.standing.alone, "wg-appliance fleet leave")
+
+
+def clocks(facts: FleetFacts) -> Finding:
+    """Checks whether the other hosts' clocks agree with this one's."""
+    peers = () if facts.standing is None else facts.standing.peers
+    skews = {each.name: each.skew_ms for each in peers if each.alive and each.skew_ms is not None}
+    off = {name: ms for name, ms in skews.items() if abs(ms) > SKEW_WARNED_MS}
+    if not off:
+        return ok("fleet-clock", f"{len(skews)} other exits agree within {SKEW_WARNED_MS // 1000} s")
+    worst = max(off.values(), key=abs)
+    say = failed if abs(worst) > SKEW_FAILED_MS else warning
+    if len(off) == len(skews) > 1 and max(skews.values()) - min(skews.values()) <= SKEW_WARNED_MS:
+        word = "behind" if worst > 0 else "ahead of"
+        return say("fleet-clock", f"this host is {abs(worst) / 1000:.1f} s {word} all others", SYNCHRONISE)
+    named = ", ".join(f"{name} by {ms / 1000:+.1f} s" for name, ms in sorted(off.items()))
+    return say("fleet-clock", f"clocks that differ from this host's: {named}", f"there: {SYNCHRONISE}")
+
+
+def certificates(facts: FleetFacts) -> Finding:
+    """Checks when the fleet's certificates begin and end, by this host's clock."""
+    if facts.certificates is None:
+        return unseen("fleet-certificates", "the fleet's certificates")
+    now = facts.now_ms
+    for each in facts.certificates:
+        if now < each.begins:
+            what = f"{each.name} is valid from {rfc3339(each.begins)} on: this host's clock says {rfc3339(now)}"
+            return failed("fleet-certificates", what, SYNCHRONISE)
+        if now >= each.ends:
+            what = f"{each.name} was valid until {rfc3339(each.ends)}: by this host's clock no exit connects"
+            return failed("fleet-certificates", what, _renewal(each))
+    first = min(facts.certificates, key=lambda each: each.ends, default=None)
+    if first is None:
+        return ok("fleet-certificates", "none is kept here")
+    until, left_ms = f"{first.name} is valid until {rfc3339(first.ends)}", first.ends - now
+    if left_ms >= (LATE_MS if first.renewed else WARNED_MS):
+        return ok("fleet-certificates", until)
+    late = ", and was to be renewed by now" if first.renewed else ""
+    return warning("fleet-certificates", until + late, _renewal(first))
+
+
+def _renewal(certificate: CertificateDates) -> str:
+    return "journalctl -u wg-appliance -n 50" if certificate.renewed else "wg-appliance fleet rotate-ca"
+
+
+def port(facts: FleetFacts) -> Finding:
+    """Checks, on a hub, that its nats-server listens where the other exits dial."""
+    if facts.hub_port is None:
+        return ok("fleet-port", "this host is no hub")
+    number, holders = facts.hub_port.port, facts.hub_port.holders
+    if not holders:
+        mend = f"systemctl start {HUB_UNIT}; journalctl -u {HUB_UNIT} -n 20"
+        return failed("fleet-port", f"nothing listens on {number}/tcp: no exit reaches this hub", mend)
+    others = [name for name in holders if name != "nats-server"]
+    if others:
+        mend = f"stop it, or set fleet.listen to another port; ss -ltnp sport = :{number}"
+        return failed("fleet-port", f"{', '.join(others)} listens on {number}/tcp, which is the hub's", mend)
+    return ok("fleet-port", f"nats-server listens on {number}/tcp")
+
+
+def nodes(facts: FleetFacts) -> Finding:
+    """Checks whether the other exits take sessions."""
+    peers = () if facts.standing is None else facts.standing.peers
+    if facts.standing is not None and facts.standing.alone is not None:
+        return warning("fleet-nodes", "what the other exits do is not known", STATUS)
+    faults = [f"{each.name} ({each.fault})" for each in peers if each.fault is not None]
+    if faults:
+        return warning("fleet-nodes", f"no session is opened on {', '.join(faults)}", "wg-appliance doctor there")
+    return ok("fleet-nodes", f"sessions are opened on {len(peers)} other exits")
+
+
+CHECKS: Sequence[Callable[[FleetFacts], Finding]] = (hub, machines, clocks, certificates, port, nodes)
