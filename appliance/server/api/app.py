@@ -27,17 +27,16 @@ if TYPE_CHECKING:
     from appliance.server.api.auth import Authenticator
     from appliance.server.api.rate_limits import RequestLimits
     from appliance.server.api.routes.public import ActiveRegions
-    from appliance.sessions.devices.service import DeviceService
+    from appliance.sessions.offered import OffersDevices, OffersSessions
     from appliance.sessions.readiness import Readiness
-    from appliance.sessions.service import SessionService
 
 
 @dataclass(frozen=True, slots=True)
 class Services:
     """Holds what the routes ask."""
 
-    sessions: SessionService
-    devices: DeviceService
+    sessions: OffersSessions
+    devices: OffersDevices
     quotas: Quotas
     nodes: ActiveRegions
     readiness: Readiness

@@ -47,7 +47,8 @@ if TYPE_CHECKING:
     from litestar.types import ControllerRouterHandler
 
     from appliance.server.api.auth import Authenticator
-    from appliance.sessions.devices.service import DeviceService, DeviceView, HandedOut
+    from appliance.sessions.devices.service import DeviceView, HandedOut
+    from appliance.sessions.offered import OffersDevices
 
 ALL, ONE, KEY = "/v1/devices", "/v1/devices/{device_id:str}", "/v1/devices/{device_id:str}/rotate"
 
@@ -72,7 +73,7 @@ def _created(made: HandedOut) -> DeviceCreated:
 
 
 def device_routes(
-    devices: DeviceService, authenticate: Authenticator, own_keys: Container[bytes]
+    devices: OffersDevices, authenticate: Authenticator, own_keys: Container[bytes]
 ) -> list[ControllerRouterHandler]:
     """Returns the routes. `own_keys`: public keys that no client may use, such as the exit's own."""
 
@@ -160,7 +161,7 @@ def device_routes(
 
 
 def _changes(
-    devices: DeviceService, authenticate: Authenticator, own_keys: Container[bytes]
+    devices: OffersDevices, authenticate: Authenticator, own_keys: Container[bytes]
 ) -> list[ControllerRouterHandler]:
     @patch(
         ONE,

@@ -52,16 +52,15 @@ if TYPE_CHECKING:
     from appliance.domain.entities import Account, Session
     from appliance.metering.usage import Quotas
     from appliance.server.api.auth import Authenticator
-    from appliance.sessions.devices.service import DeviceService
+    from appliance.sessions.offered import OffersDevices, OffersSessions
     from appliance.sessions.opening import NewSession
-    from appliance.sessions.service import SessionService
 
 AnyRequest = Request[Any, Any, Any]
 
 
 def session_routes(
-    sessions: SessionService,
-    devices: DeviceService,
+    sessions: OffersSessions,
+    devices: OffersDevices,
     quotas: Quotas,
     authenticate: Authenticator,
     own_keys: Container[bytes],
