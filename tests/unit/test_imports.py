@@ -37,7 +37,7 @@ PURE = (
     "domain.*",
     "fleet.choice",
     "fleet.directory",
-    "fleet.doctor_facts",
+    "fleet.failures",
     "fleet.hub_config",
     "fleet.join_token",
     "fleet.rpc_messages",

@@ -8,6 +8,8 @@ from appliance.domain.errors import InvalidToken, MissingToken
 from appliance.domain.ids import token_hash
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from litestar import Request
 
     from appliance.config.plans import Terms
@@ -23,14 +25,21 @@ class Authenticator:
     """Finds the account of a request's bearer token.
 
     Requests without a valid token count against their source's rate limit. A token that is cached is never delayed by
-    other requests of its source; one that has to be looked up waits for them.
+    other requests of its source; one that has to be looked up waits for them. `caller` makes what is returned of an
+    account and the token that was shown; None: the account is.
     """
 
-    def __init__(self, tokens: Tokens, limits: RequestLimits, terms: Terms, offered: Offered) -> None:
+    def __init__(
+        self,
+        tokens: Tokens,
+        limits: RequestLimits,
+        terms: Terms,
+        caller: Callable[[Account, str], Account] | None = None,
+    ) -> None:
         self._tokens = tokens
         self._limits = limits
         self._terms = terms
-        self._offered = offered
+        self._caller = caller
 
     async def __call__(self, request: Request[Any, Any, Any]) -> Account:
         """Returns the calling account, whose windows may have moved on.
@@ -45,7 +54,7 @@ class Authenticator:
         hashed = token_hash(token)
         account = self._tokens.known(hashed) or await self._look_up(request, hashed)
         self._limits.count_token(hashed, self._terms.tiers[account.tier].requests_per_minute)
-        return self._offered.caller(account, token)
+        return account if self._caller is None else self._caller(account, token)
 
     async def _look_up(self, request: Request[Any, Any, Any], hashed: bytes) -> Account:
         async with self._limits.source_lock(request.scope):

@@ -52,14 +52,15 @@ if TYPE_CHECKING:
     from appliance.domain.entities import Account, Session
     from appliance.metering.usage import Quotas
     from appliance.server.api.auth import Authenticator
-    from appliance.server.api.offered import Offered
+    from appliance.sessions.offered import OffersDevices, OffersSessions
     from appliance.sessions.opening import NewSession
 
 AnyRequest = Request[Any, Any, Any]
 
 
 def session_routes(
-    offered: Offered,
+    sessions: OffersSessions,
+    devices: OffersDevices,
     quotas: Quotas,
     authenticate: Authenticator,
     own_keys: Container[bytes],
