@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
     from appliance.fleet.members import FleetMember
 
-CONFIG, CERTIFICATE, KEY, STREAMS = "hub.conf", "leaf.pem", "leaf.key", "jetstream"
 SERVICES = ("state", "led", "join")  # of the hub, for members
 ANSWER_WITHIN_S = 10  # a member may answer a request once, in this time
 
@@ -41,8 +40,18 @@ class Rights:
 
 
 @dataclass(frozen=True, slots=True)
+class ServerFiles:
+    """Names the files that the server reads and writes. `log`: "" for standard error; a file is kept small."""
+
+    certificate: str
+    key: str
+    streams: str
+    log: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class HubSettings:
-    """Holds what the configuration is made from. `folder`: of the server's certificate, key and streams.
+    """Holds what the configuration is made from. `listen`: HOST:PORT.
 
     `hub_nkey`, `system_nkey`: of the hub's own users in the accounts HUB and SYS. `invitations`: the NKEYs of those
     that are open, or were a short while ago: the holder of one is then told in words what is wrong with it.
@@ -50,7 +59,7 @@ class HubSettings:
 
     server_name: str
     listen: str
-    folder: str
+    files: ServerFiles
     hub_nkey: str
     system_nkey: str
     members: tuple[FleetMember, ...]
@@ -120,25 +129,26 @@ def render(settings: HubSettings) -> str:
 
 
 def _server(settings: HubSettings) -> str:
-    folder = settings.folder
+    files = settings.files
+    log = f"log_file: {_quoted(files.log)}\nlogfile_size_limit: 4MB\nlogfile_max_num: 2\n" if files.log else ""
     return f"""# Written by wg-appliance from the members of the fleet; changes are lost.
 server_name: {_quoted(settings.server_name)}
 listen: {_quoted(settings.listen)}
-ping_interval: "5s"
+{log}ping_interval: "5s"
 ping_max: 2
 max_payload: 256KB
 max_connections: {MOST_CONNECTIONS}
 max_subscriptions: 1000
 write_deadline: "5s"
 tls {{
-  cert_file: {_quoted(f"{folder}/{CERTIFICATE}")}
-  key_file: {_quoted(f"{folder}/{KEY}")}
+  cert_file: {_quoted(files.certificate)}
+  key_file: {_quoted(files.key)}
   min_version: "1.3"
   timeout: 3
 }}
 authorization {{ timeout: 3 }}
 jetstream {{
-  store_dir: {_quoted(f"{folder}/{STREAMS}")}
+  store_dir: {_quoted(files.streams)}
   max_memory_store: 16MB
   max_file_store: 1GB
   sync_interval: always

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from appliance.fleet import hub_config
-from appliance.fleet.hub_config import HubSettings, invitation_rights, member_rights, render
+from appliance.fleet.hub_config import HubSettings, ServerFiles, invitation_rights, member_rights, render
 from appliance.fleet.members import FleetMember
 from tests.support.certificates import self_signed
 from tests.support.fleet.nats_program import refusal
@@ -32,20 +31,20 @@ def member(node_id: str = FRA, nkey: str = FRA_KEY, left_at: int | None = None) 
 
 
 def settings(folder: Path | str, *members: FleetMember, invitations: tuple[str, ...] = ()) -> HubSettings:
-    return HubSettings("hub.fleet.internal", "127.0.0.1:7422", str(folder), HUB, SYSTEM, members, invitations)
+    files = ServerFiles(f"{folder}/leaf.pem", f"{folder}/leaf.key", f"{folder}/streams", f"{folder}/log")
+    return HubSettings("hub.fleet.internal", "127.0.0.1:7422", files, HUB, SYSTEM, members, invitations)
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """With a certificate; its name has what would end a quoted string."""
     folder = tmp_path_factory.mktemp('hub "ü" \\ {#')
-    for made, name in zip(self_signed(folder, "leaf"), (hub_config.CERTIFICATE, hub_config.KEY), strict=True):
-        made.rename(folder / name)
+    self_signed(folder, "leaf")
     return folder
 
 
 def written(folder: Path, text: str) -> Path:
-    file = folder / hub_config.CONFIG
+    file = folder / "hub.conf"
     file.write_text(text, encoding="utf-8")
     return file
 
