@@ -1,0 +1,25 @@
+"""Describes the hosts of a fleet, as each of them knows the others."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+Role = Literal["hub", "spoke"]
+
+
+class FleetMember(msgspec.Struct, frozen=True):
+    """Describes one host. `left_at`: when it left or was forgotten, in ms; None: it is in the fleet.
+
+    `nkey`: with which it signs on to the hubs, as NATS writes public keys. `xkey`: X25519, with which rpc is sealed.
+    """
+
+    id: str  # nod_ and 24 hexadecimal digits, for as long as its state directory lives
+    name: str
+    region: str
+    role: Role
+    nkey: str
+    xkey: bytes
+    joined_at: int
+    left_at: int | None = None

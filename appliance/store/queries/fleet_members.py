@@ -1,0 +1,70 @@
+"""Queries the hosts of the fleet: the hub's own on the hub, a replica on the others."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from appliance.domain.fleet_member import FleetMember
+
+if TYPE_CHECKING:
+    import sqlite3
+
+    import aiosqlite
+
+_SELECT = "SELECT id, name, region, role, nkey, xkey, joined_at, left_at FROM fleet_members"
+
+
+def _member(row: sqlite3.Row) -> FleetMember:
+    return FleetMember(**dict(row))
+
+
+async def everyone(db: aiosqlite.Connection) -> list[FleetMember]:
+    """Returns all hosts, those that have left too, in the order of joining."""
+    return [_member(row) for row in await db.execute_fetchall(f"{_SELECT} ORDER BY joined_at, id")]
+
+
+async def present(db: aiosqlite.Connection) -> list[FleetMember]:
+    """Returns the hosts that are in the fleet, in the order of joining."""
+    rows = await db.execute_fetchall(f"{_SELECT} WHERE left_at IS NULL ORDER BY joined_at, id")
+    return [_member(row) for row in rows]
+
+
+async def by_id(db: aiosqlite.Connection, node_id: str) -> FleetMember | None:
+    rows = await db.execute_fetchall(f"{_SELECT} WHERE id = ?", (node_id,))
+    return next(map(_member, rows), None)
+
+
+async def by_name(db: aiosqlite.Connection, name: str) -> FleetMember | None:
+    """Returns the host in the fleet by this name."""
+    rows = await db.execute_fetchall(f"{_SELECT} WHERE name = ? AND left_at IS NULL", (name,))
+    return next(map(_member, rows), None)
+
+
+async def by_nkey(db: aiosqlite.Connection, nkey: str) -> FleetMember | None:
+    """Returns the host in the fleet that signs on with this key."""
+    rows = await db.execute_fetchall(f"{_SELECT} WHERE nkey = ? AND left_at IS NULL", (nkey,))
+    return next(map(_member, rows), None)
+
+
+async def put(db: aiosqlite.Connection, member: FleetMember) -> None:
+    """Stores a host, or what is different about it.
+
+    Raises sqlite3.IntegrityError if another host in the fleet has its name or key.
+    """
+    await db.execute(
+        """
+        INSERT INTO fleet_members (id, name, region, role, nkey, xkey, joined_at, left_at)
+        VALUES (?, ?, ?, ?, ?, ?, ?, ?)
+        ON CONFLICT (id) DO UPDATE SET name = excluded.name, region = excluded.region, role = excluded.role,
+            nkey = excluded.nkey, xkey = excluded.xkey, joined_at = excluded.joined_at, left_at = excluded.left_at
+        """,
+        (
+            *(member.id, member.name, member.region, member.role),
+            *(member.nkey, member.xkey, member.joined_at, member.left_at),
+        ),
+    )
+
+
+async def mark_left(db: aiosqlite.Connection, node_id: str, now: int) -> None:
+    """Notes that the host is no longer in the fleet; its row stays for what it has reported."""
+    await db.execute("UPDATE fleet_members SET left_at = ? WHERE id = ? AND left_at IS NULL", (now, node_id))
