@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from appliance.domain.clock import HostClock
 from appliance.fleet.certificates import make_authority, make_leaf
-from appliance.fleet.hub_config import CERTIFICATE, CONFIG, KEY, HubSettings, member_inbox, render
+from appliance.fleet.hub_config import HubSettings, ServerFiles, member_inbox, render
 from appliance.fleet.link import hub_tls
 from appliance.fleet.members import FleetMember
 from appliance.fleet.nats_client import LinkUser
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 SERVER_NAME = "hub.fleet.internal"
 SECONDS = 20
+CONFIG, CERTIFICATE, KEY = "hub.conf", "leaf.pem", "leaf.key"
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,8 @@ class HubProcess:
             FleetMember(node, node, "ams", "spoke", key.public, bytes(32), 1) for node, key in self.keys.items()
         )
         keys = self.hub_key.public, self.system_key.public
-        return render(HubSettings("hub", f"127.0.0.1:{self.port}", str(self.folder), *keys, members))
+        files = ServerFiles(*(str(self.folder / name) for name in (CERTIFICATE, KEY, "jetstream")))
+        return render(HubSettings("hub", f"127.0.0.1:{self.port}", files, *keys, members))
 
     def write(self) -> None:
         (self.folder / CERTIFICATE).write_text(self.leaf.certificate)
