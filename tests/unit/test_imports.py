@@ -39,6 +39,7 @@ PURE = (
     "fleet.directory",
     "fleet.failures",
     "fleet.hub_config",
+    "fleet.join_messages",
     "fleet.join_token",
     "fleet.rpc_messages",
     "fleet.doctor_facts",
