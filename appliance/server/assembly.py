@@ -41,14 +41,11 @@ from appliance.store.state_dir import StateDir
 from appliance.store.token_cache import Tokens
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from litestar import Litestar
 
     from appliance.config.load import Settings
     from appliance.domain.believed_clock import BelievedClock
     from appliance.domain.clock import Clock
-    from appliance.domain.entities import Account
     from appliance.metering.meter import Meter
     from appliance.network.admission.mark import Mark
     from appliance.network.firewall.rules import HostServices
@@ -220,21 +217,13 @@ def sources(settings: Settings) -> Sources:
     return Sources(settings.api.trusted_proxies, tunnel)
 
 
-def build_app(
-    settings: Settings,
-    parts: Parts,
-    exit_: Exit,
-    clock: Clock,
-    services: Services | None = None,
-    caller: Callable[[Account, str], Account] | None = None,
-) -> Litestar:
-    """Builds the API's application around the parts. `services`: in place of theirs; `caller`: see Authenticator."""
-    services = services or parts.services
+def build_app(settings: Settings, parts: Parts, exit_: Exit, clock: Clock) -> Litestar:
+    """Builds the API's application around the parts."""
     api = settings.api
     limits = RequestLimits(api.public_requests_per_minute, api.public_burst, sources(settings))
     return create_app(
-        services,
-        authenticate=Authenticator(parts.tokens, limits, services.terms, caller),
+        parts.services,
+        authenticate=Authenticator(parts.tokens, limits, parts.services.terms, parts.services.offered),
         limits=limits,
         own_keys=frozenset({exit_.public_key}),
         clock=clock,

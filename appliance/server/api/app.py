@@ -27,17 +27,18 @@ if TYPE_CHECKING:
     from appliance.server.api.auth import Authenticator
     from appliance.server.api.offered import Offered
     from appliance.server.api.rate_limits import RequestLimits
-    from appliance.server.api.routes.public import ActiveRegions
-    from appliance.sessions.offered import OffersDevices, OffersSessions
+    from appliance.sessions.devices.service import DeviceService
     from appliance.sessions.readiness import Readiness
+    from appliance.sessions.service import SessionService
 
 
 @dataclass(frozen=True, slots=True)
 class Services:
     """Holds what the routes ask. `sessions`, `devices`: of this exit, whatever is offered."""
 
-    sessions: OffersSessions
-    devices: OffersDevices
+    sessions: SessionService
+    devices: DeviceService
+    offered: Offered
     quotas: Quotas
     readiness: Readiness
     terms: Terms

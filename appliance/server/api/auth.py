@@ -8,8 +8,6 @@ from appliance.domain.errors import InvalidToken, MissingToken
 from appliance.domain.ids import token_hash
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from litestar import Request
 
     from appliance.config.plans import Terms
@@ -25,21 +23,14 @@ class Authenticator:
     """Finds the account of a request's bearer token.
 
     Requests without a valid token count against their source's rate limit. A token that is cached is never delayed by
-    other requests of its source; one that has to be looked up waits for them. `caller` makes what is returned of an
-    account and the token that was shown; None: the account is.
+    other requests of its source; one that has to be looked up waits for them.
     """
 
-    def __init__(
-        self,
-        tokens: Tokens,
-        limits: RequestLimits,
-        terms: Terms,
-        caller: Callable[[Account, str], Account] | None = None,
-    ) -> None:
+    def __init__(self, tokens: Tokens, limits: RequestLimits, terms: Terms, offered: Offered) -> None:
         self._tokens = tokens
         self._limits = limits
         self._terms = terms
-        self._caller = caller
+        self._offered = offered
 
     async def __call__(self, request: Request[Any, Any, Any]) -> Account:
         """Returns the calling account, whose windows may have moved on.
@@ -54,7 +45,7 @@ class Authenticator:
         hashed = token_hash(token)
         account = self._tokens.known(hashed) or await self._look_up(request, hashed)
         self._limits.count_token(hashed, self._terms.tiers[account.tier].requests_per_minute)
-        return account if self._caller is None else self._caller(account, token)
+        return self._offered.caller(account, token)
 
     async def _look_up(self, request: Request[Any, Any, Any], hashed: bytes) -> Account:
         async with self._limits.source_lock(request.scope):

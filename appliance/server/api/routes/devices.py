@@ -47,8 +47,8 @@ if TYPE_CHECKING:
     from litestar.types import ControllerRouterHandler
 
     from appliance.server.api.auth import Authenticator
+    from appliance.server.api.offered import Offered
     from appliance.sessions.devices.service import DeviceView, HandedOut
-    from appliance.sessions.offered import OffersDevices
 
 ALL, ONE, KEY = "/v1/devices", "/v1/devices/{device_id:str}", "/v1/devices/{device_id:str}/rotate"
 
@@ -73,7 +73,7 @@ def _created(made: HandedOut) -> DeviceCreated:
 
 
 def device_routes(
-    devices: OffersDevices, authenticate: Authenticator, own_keys: Container[bytes]
+    offered: Offered, authenticate: Authenticator, own_keys: Container[bytes]
 ) -> list[ControllerRouterHandler]:
     """Returns the routes. `own_keys`: public keys that no client may use, such as the exit's own."""
 
@@ -161,7 +161,7 @@ def device_routes(
 
 
 def _changes(
-    devices: OffersDevices, authenticate: Authenticator, own_keys: Container[bytes]
+    offered: Offered, authenticate: Authenticator, own_keys: Container[bytes]
 ) -> list[ControllerRouterHandler]:
     @patch(
         ONE,

@@ -52,15 +52,14 @@ if TYPE_CHECKING:
     from appliance.domain.entities import Account, Session
     from appliance.metering.usage import Quotas
     from appliance.server.api.auth import Authenticator
-    from appliance.sessions.offered import OffersDevices, OffersSessions
+    from appliance.server.api.offered import Offered
     from appliance.sessions.opening import NewSession
 
 AnyRequest = Request[Any, Any, Any]
 
 
 def session_routes(
-    sessions: OffersSessions,
-    devices: OffersDevices,
+    offered: Offered,
     quotas: Quotas,
     authenticate: Authenticator,
     own_keys: Container[bytes],
