@@ -34,11 +34,9 @@ from appliance.fleet.caller import Caller
 from appliance.fleet.claiming import Whereabouts
 from appliance.fleet.elsewhere import Folded
 from appliance.network.exit_node import build_exit
-from appliance.server import assembly
-from appliance.server.http.request_timing import Timed
 from appliance.store.queries import accounts as account_rows
 from appliance.store.queries import tokens as token_rows
-from tests.support.api.exit_under_test import SERVER_KEY, Client, caller, serving
+from tests.support.api.exit_under_test import SERVER_KEY, Client, serving
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Sequence
@@ -223,8 +221,8 @@ class FleetHost:
                 store=exit_.store,
                 tokens=parts.tokens,
                 clock=parts.records.clock,
-                sessions=parts.services.sessions,  # type: ignore[arg-type]  # this exit's own
-                devices=parts.services.devices,  # type: ignore[arg-type]
+                sessions=parts.services.sessions,
+                devices=parts.services.devices,
                 own_keys={described.public_key},
                 wake=parts.wakeup.request_tick,
             ),
@@ -237,18 +235,8 @@ class FleetHost:
                 may_drain=lambda sender: sender == self.fleet.hub,
             ),
         )
-        services = assembly.Services(
-            sessions=self.any.sessions,
-            devices=self.any.devices,
-            quotas=parts.services.quotas,
-            nodes=parts.services.nodes,
-            readiness=parts.services.readiness,
-            terms=parts.services.terms,
-        )
-        app = assembly.build_app(
-            exit_.settings, parts, described, parts.records.clock, services=services, caller=Caller.of
-        )
-        exit_.http = caller(Timed(app, exit_.metrics))
+        offered = parts.services.offered
+        offered.sessions, offered.devices, offered.caller = self.any.sessions, self.any.devices, Caller.of
 
     # FleetView --------------------------------------------------------------------------------------
 
