@@ -109,7 +109,7 @@ def test_a_devices_account_that_is_deleted_takes_it_out_of_the_tunnel(tmp_path: 
     """Its peer goes with the row."""
 
     async def story(one: Followed, ams: Follower, exit_: ExitUnderTest, client: Client) -> None:
-        answer = await exit_.http.post("/v1/devices", json={"name": "phone"}, headers=client.headers)
+        answer = await exit_.http.post("/v1/devices", json={"name": "phone", "region": "fsn"}, headers=client.headers)
         assert answer.status_code == 201
         assert len(exit_.tunnel.peers) == 2
         await delete(one, client)
