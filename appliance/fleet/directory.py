@@ -182,11 +182,10 @@ def _take(heard: Heard, beat: Beat, now: Moment) -> bool:
     if len(heard.lives) > INSTS:
         del heard.lives[next(iter(heard.lives))]
     last = heard.beat
-    if last is not None and last.inst != beat.inst:
-        # A process that has ended leaves beats on their way. The clock may have been set back while its host was down.
-        if beat.t <= last.since and now.boot_ms - heard.at_ms < DEAD_MS:
-            return False
-        heard.skews.clear()
+    # A process that has ended leaves beats on their way. The clock may have been set back while its host was down.
+    earlier = last is not None and last.inst != beat.inst and beat.t <= last.since
+    if earlier and now.boot_ms - heard.at_ms < DEAD_MS:
+        return False
     heard.beat, heard.at_ms = beat, now.boot_ms
     heard.skews.append(beat.t - now.wall_ms)
     return True

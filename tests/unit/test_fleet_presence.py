@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from appliance.domain.errors import NoActiveNodeInRegion, NoActiveNodes
-from appliance.fleet.beats import encoded
+from appliance.fleet.beats import encoded, parse
+from tests.support.fleet.bus import BusMessage
 from tests.support.fleet.members import AMS, FRA, SIN, a_beat, a_member
 from tests.support.fleet.presence import LOOK_S, PresenceWorld, PresentExit
 
@@ -99,6 +100,38 @@ def test_an_exit_that_is_cut_off_goes_on_alone(noticed: bool) -> None:
     run(story())
 
 
+def test_a_short_cut_is_followed_by_a_beat_at_once() -> None:
+    """With the connection comes a beat, and not when the next one would have been due."""
+
+    async def story() -> None:
+        world, _, _ = await two()
+        await world.until(lambda: world.bus.sent[-1][0] == SIN)
+        world.bus.cut(SIN)
+        await world.step()
+        world.bus.heal(SIN)
+        before = len(world.bus.sent)
+        await world.step()
+        assert [node for node, _, _ in world.bus.sent[before:]] == [SIN]
+
+    run(story())
+
+
+def test_a_beat_counts_from_when_it_came() -> None:
+    """That it waited its turn in this process is no sign of a later life, and no difference of clocks."""
+
+    async def story() -> None:
+        world, ams, _ = await two()
+        world.members.append(F)
+        link, beat = world.bus.node(FRA), a_beat(FRA, name="fra1", t=world.clock.wall_ms)
+        message = BusMessage(link, f"wga.hb.{FRA}", encoded(beat), "")
+        world.clock.advance(3)
+        await ams.beating.take(message)
+        found = {each.member.id: each for each in ams.nodes.presences()}[FRA]
+        assert (found.silent_ms, found.skew_ms) == (3000, 0)
+
+    run(story())
+
+
 def test_it_is_known_since_when_an_exit_is_cut_off() -> None:
     """From when it noticed until it has a connection again; a start without one counts from the start."""
 
@@ -182,6 +215,9 @@ def test_two_machines_with_one_id_refuse_work_for_the_fleet(caplog: pytest.LogCa
             await world.step()
             assert ams.nodes.regions() == EU
             assert sin.nodes.regions() == copy.nodes.regions() == [("as", 1)]
+        own = [parse(subject, data) for node, subject, data in world.bus.sent if node == SIN]
+        assert not any(beat.ready for beat in own[-16:])
+        assert len([beat for beat in own if beat.t > world.clock.wall_ms - 8000]) == 16
         copy.running = False
         assert 9 < await world.until(lambda: ams.nodes.regions() == sin.nodes.regions() == BOTH) <= 11.2
 
