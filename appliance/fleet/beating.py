@@ -22,35 +22,14 @@ log = logging.getLogger(__name__)
 LOOK_S = 0.2  # how soon a change of `ready` or `drained` is seen
 
 
-class Contact:
-    """Knows since when this exit is cut off from all hubs, by both clocks.
-
-    `last`: when a hub was heard last before this process; None: not known.
-    """
-
-    def __init__(self, now: Moment, last: Moment | None = None) -> None:
-        self.cut_off_since: Moment | None = now if last is None else last
-
-    def look(self, now: Moment, *, connected: bool) -> None:
-        """Notes whether there is a connection now, and logs where that has changed."""
-        if connected and self.cut_off_since is not None:
-            lasted_s = (now.wall_ms - self.cut_off_since.wall_ms) // 1000
-            log.info("connected to the fleet's hub, after %d s", lasted_s)
-            self.cut_off_since = None
-        elif not connected and self.cut_off_since is None:
-            log.warning("cut off from the fleet: this exit goes on alone")
-            self.cut_off_since = now
-
-
 class Beating:
     """Sends a beat each second, and at once when the exit takes sessions again, or no longer."""
 
-    def __init__(self, link: HubLink, own: OwnBeats, directory: Directory, clock: Clock, contact: Contact) -> None:
+    def __init__(self, link: HubLink, own: OwnBeats, directory: Directory, clock: Clock) -> None:
         self._link = link
         self._own = own
         self._directory = directory
         self._clock = clock
-        self._contact = contact
         self._sent: Beat | None = None
         self._next_ms = 0  # CLOCK_BOOTTIME
         self._fault: str | None = None  # as last logged
@@ -76,7 +55,6 @@ class Beating:
     async def look(self) -> None:
         """Sends a beat if one is due."""
         now = self._clock.now()
-        self._contact.look(now, connected=self._link.connected)
         if not self._link.connected:
             self._sent = None  # the first thing that is sent then is a beat
             return

@@ -9,6 +9,7 @@ import pytest
 
 from appliance.fleet.directory import Presence
 from appliance.fleet.doctor_facts import standing
+from appliance.fleet.link import LinkState
 from appliance.fleet.status import KnownTokens, ReportState, fleet_status
 from appliance.fleet.status_file import NotedStatus
 from appliance.ops.doctor import fleet
@@ -117,7 +118,15 @@ def test_the_facts_are_what_the_server_noted() -> None:
     other = Presence(a_member(AMS, "ams1", "eu"), a_beat(AMS), True, 300, -50, "drained", asked=True)
     this = Presence(a_member(HERE, "here", "us"), a_beat(HERE), True, 0, 0, None, asked=True)
     tokens = KnownTokens(hold=True, until=AFTERNOON)
-    status = fleet_status([other, this], HERE, "cut off", at(-7000), ReportState(unsent=4), tokens, at(0))
+    status = fleet_status(
+        [other, this],
+        HERE,
+        "cut off",
+        LinkState(connected=False, since=at(-7000)),
+        ReportState(unsent=4),
+        tokens,
+        at(0),
+    )
     noted = NotedStatus(status, at(0).wall_ms, at(0).boot_ms, at(0).boot_id)
     peers = (FleetPeer("ams1", True, "drained", -50),)
     assert standing(noted, at(9999)) == FleetStanding("cut off", AFTERNOON - 7000, 4, peers)

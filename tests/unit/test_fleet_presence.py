@@ -133,25 +133,6 @@ def test_a_beat_counts_from_when_it_came() -> None:
     run(story())
 
 
-def test_it_is_known_since_when_an_exit_is_cut_off() -> None:
-    """From when it noticed until it has a connection again; a start without one counts from the start."""
-
-    async def story() -> None:
-        world, ams, sin = await two()
-        assert ams.contact.cut_off_since is None
-        await world.pass_s(5)
-        world.bus.cut(SIN)
-        await world.step()
-        cut = world.clock.now()
-        await world.pass_s(30)
-        assert sin.contact.cut_off_since == cut
-        world.bus.heal(SIN)
-        await world.step()
-        assert sin.contact.cut_off_since is None
-
-    run(story())
-
-
 def test_a_drained_exit_is_out_of_the_lists_at_once() -> None:
     """Drained and resumed, not ready and ready again: the others know at the next look, not a beat later."""
 
