@@ -57,6 +57,7 @@ class Beating:
         now = self._clock.now()
         if not self._link.connected:
             self._sent = None  # the first thing that is sent then is a beat
+            self._directory.disconnected()
             return
         stands, last = self._own.told(), self._sent
         changed = last is None or (stands.ready, stands.drained) != (last.ready, last.drained)
@@ -67,7 +68,7 @@ class Beating:
 
     async def _send(self, *, leaving: bool = False) -> None:
         beat = self._own.next(leaving=leaving)
-        self._directory.sent(beat)
+        self._directory.sent(beat, self._clock.now())
         self._sent = beat
         try:
             await self._link.publish(beats.SUBJECT + beat.node, beats.encoded(beat))

@@ -27,6 +27,7 @@ CLASH_MS = 10_000  # two processes of one exit were both heard within it
 INSTS = 8  # processes of an exit that are remembered
 TIMEOUTS, SHUNNED_MS = 3, 10_000
 SENT = 128  # own beats whose return is awaited
+UNHEARD = "what it sends does not come back from the hub"
 NOT_READY, DRAINED, FULL = "not ready", "drained", "no address is free"
 
 
@@ -78,6 +79,7 @@ class Directory:
         self._heard: dict[str, Heard] = {}
         self._sent: deque[tuple[int, int]] = deque(maxlen=SENT)  # (n, t) of own beats
         self._own: Beat | None = None  # the last one that was sent
+        self._unheard_ms: int | None = None  # when the first own beat was sent since one came back, CLOCK_BOOTTIME
         self._doubled_at_ms: int | None = None  # when a beat came that this process is said to have sent, and has not
         self.dropped: Counter[str] = Counter()  # beats that were not taken, by why
 
@@ -87,10 +89,15 @@ class Directory:
 
     # What happens --------------------------------------------------------------------------------------
 
-    def sent(self, beat: Beat) -> None:
+    def sent(self, beat: Beat, now: Moment) -> None:
         """Notes a beat of this exit that is about to be sent. It comes back, as all beats do."""
         self._own = beat
+        self._unheard_ms = now.boot_ms if self._unheard_ms is None else self._unheard_ms
         self._sent.append((beat.n, beat.t))
+
+    def disconnected(self) -> None:
+        """Notes that there is no connection to a hub: no beat comes back."""
+        self._unheard_ms = None
 
     def hear(self, beat: Beat, now: Moment) -> None:
         """Takes in a beat that has arrived now."""
@@ -107,7 +114,9 @@ class Directory:
             return
         if beat.inst != own.inst:
             _take(self._of(beat.node), beat, now)
-        elif (beat.n, beat.t) not in self._sent and beat.n >= self._sent[0][0]:
+        elif (beat.n, beat.t) in self._sent:
+            self._unheard_ms = None
+        elif beat.n >= self._sent[0][0]:
             self._doubled_at_ms = now.boot_ms  # a copy of a virtual machine that ran has its memory, too
 
     def answered(self, node: str) -> None:
@@ -136,16 +145,21 @@ class Directory:
             return two_machines(self._own_id)
         return None
 
+    def refusal(self, now: Moment) -> str | None:
+        """Returns why the others are to ask nothing of this exit; None: they may."""
+        unheard_ms = 0 if self._unheard_ms is None else now.boot_ms - self._unheard_ms
+        return self.own_fault(now) or (UNHEARD if unheard_ms >= DEAD_MS else None)
+
     def apart(self, now: Moment, *, connected: bool) -> str | None:
         """Returns why this host works as a single one; None: it does not."""
         if any(member.left_at is not None for member in self._members() if member.id == self._own_id):
             return "this host has left the fleet"
-        return self.own_fault(now) if connected else "cut off"
+        return self.refusal(now) if connected else "cut off"
 
     def presences(self, own: Beat, now: Moment, *, connected: bool) -> list[Presence]:
         """Returns how the exits of the fleet stand, by name. `own`: as this one is now; `connected`: to a hub.
 
-        What is not connected, is not the only one of its name or has left knows of no other that takes sessions.
+        What is not connected, is not the only one of its id or has left knows of no other that takes sessions.
         """
         apart = self.apart(now, connected=connected)
         this = Presence(self._member, own, True, 0, 0, _own_fault(own, apart), asked=True)

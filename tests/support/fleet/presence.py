@@ -42,7 +42,7 @@ def a_present_exit(
     node.health.checked(None)
     directory = Directory(member, members)
     figures = Figures(lambda: 0, lambda: 100, lambda: 0, lambda: 125_000_000, lambda: (1, 1))
-    own = OwnBeats(member, node, figures, clock, inst=inst, fault=directory.own_fault)
+    own = OwnBeats(member, node, figures, clock, inst=inst, refusal=directory.refusal)
     nodes = FleetNodes(node, directory, own, link, clock, lambda _: 0)
     return PresentExit(node, directory, Beating(link, own, directory, clock), nodes)
 
