@@ -33,7 +33,7 @@ class Beating:
         self._sent: Beat | None = None
         self._next_ms = 0  # CLOCK_BOOTTIME
         self._fault: str | None = None  # as last logged
-        self._clash: str | None = None
+        self._refusal: str | None = None  # as last logged
         self._skewed: set[str] = set()
 
     async def listen(self) -> None:
@@ -94,10 +94,12 @@ class Beating:
 
     def _log_faults(self, now: Moment) -> None:
         """Logs what an operator has to mend, as it begins."""
-        clash = self._directory.own_fault(now)
-        if clash is not None and self._clash is None:
+        clash, refusal = self._directory.own_fault(now), self._directory.refusal(now)
+        if clash is not None and clash != self._refusal:
             log.error("%s: this exit refuses work for the fleet; stop one, or join it anew", clash)
-        self._clash = clash
+        elif refusal is not None and refusal != self._refusal:
+            log.warning("connected to a hub, but %s: this exit goes on alone", refusal)
+        self._refusal = refusal
         skewed = set()
         for each in self._directory.presences(self._own.now(), now, connected=True):
             if each.alive and abs(each.skew_ms or 0) > SKEW_WARNED_MS:

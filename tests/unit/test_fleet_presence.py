@@ -79,7 +79,7 @@ def test_a_dead_exit_is_routed_around() -> None:
 
 
 @pytest.mark.parametrize("noticed", [True, False])
-def test_an_exit_that_is_cut_off_goes_on_alone(noticed: bool) -> None:
+def test_an_exit_that_is_cut_off_goes_on_alone(noticed: bool, caplog: pytest.LogCaptureFixture) -> None:
     """Cut off, it knows itself alone, and the others know each other; healed, all know of all a beat later."""
 
     async def story() -> None:
@@ -98,6 +98,7 @@ def test_an_exit_that_is_cut_off_goes_on_alone(noticed: bool) -> None:
         assert await world.until(lambda: all(each.nodes.regions() == ALL for each in exits)) <= HEALED_S
 
     run(story())
+    assert len([each for each in caplog.messages if "but what it sends does not come back" in each]) == (not noticed)
 
 
 def test_a_short_cut_is_followed_by_a_beat_at_once() -> None:
