@@ -12,6 +12,8 @@ from appliance.fleet import beats
 from appliance.fleet.directory import SKEW_WARNED_MS
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from appliance.domain.clock import Clock
     from appliance.fleet.beats import Beat, OwnBeats
     from appliance.fleet.directory import Directory
@@ -23,13 +25,22 @@ LOOK_S = 0.2  # how soon a change of `ready` or `drained` is seen
 
 
 class Beating:
-    """Sends a beat each second, and at once when the exit takes sessions again, or no longer."""
+    """Sends a beat each second, and at once when the exit takes sessions again, or no longer; a hub's, too, when the
+    accounts have changed. `of_hub`: called with the (gen, acc_rev) of each beat of another exit that is a hub."""
 
-    def __init__(self, link: HubLink, own: OwnBeats, directory: Directory, clock: Clock) -> None:
+    def __init__(
+        self,
+        link: HubLink,
+        own: OwnBeats,
+        directory: Directory,
+        clock: Clock,
+        of_hub: Callable[[int, int], None] = lambda _gen, _acc_rev: None,
+    ) -> None:
         self._link = link
         self._own = own
         self._directory = directory
         self._clock = clock
+        self._of_hub = of_hub
         self._sent: Beat | None = None
         self._next_ms = 0  # CLOCK_BOOTTIME
         self._fault: str | None = None  # as last logged
@@ -60,11 +71,16 @@ class Beating:
             self._directory.disconnected()
             return
         stands, last = self._own.told(), self._sent
-        changed = last is None or (stands.ready, stands.drained) != (last.ready, last.drained)
+        changed = last is None or self._news(stands) != self._news(last)
         if changed or now.boot_ms >= self._next_ms:
             self._next_ms = now.boot_ms + beats.EVERY_MS
             await self._send()
             self._log_faults(now)
+
+    def _news(self, beat: Beat) -> tuple[object, ...]:
+        """Returns what the others are to know at once: all spokes follow a hub's accounts."""
+        accounts = (beat.gen, beat.acc_rev) if self._directory.member.role == "hub" else ()
+        return beat.ready, beat.drained, accounts
 
     async def _send(self, *, leaving: bool = False) -> None:
         beat = self._own.next(leaving=leaving)
@@ -90,7 +106,10 @@ class Beating:
             return
         now = self._clock.now()
         waited_ms = now.boot_ms - message.arrived_ms
-        self._directory.hear(beat, Moment(now.wall_ms - waited_ms, message.arrived_ms, now.boot_id))
+        arrived = Moment(now.wall_ms - waited_ms, message.arrived_ms, now.boot_id)
+        member = self._directory.hear(beat, arrived)
+        if member is not None and member.role == "hub":
+            self._of_hub(beat.gen, beat.acc_rev)
 
     def _log_faults(self, now: Moment) -> None:
         """Logs what an operator has to mend, as it begins."""

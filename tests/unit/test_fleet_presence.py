@@ -156,6 +156,24 @@ def test_a_drained_exit_is_out_of_the_lists_at_once() -> None:
     run(story())
 
 
+def test_a_hubs_accounts_are_followed_at_once() -> None:
+    """A change of a hub's accounts is in a beat at once, and told to those who follow it; a spoke's word is not."""
+
+    async def story() -> None:
+        world = PresenceWorld()
+        hub, sin, fra = await world.add(a_member(AMS, "ams1", "eu", role="hub")), await world.add(S), await world.add(F)
+        await world.pass_s(5)
+        assert set(sin.accounts.told) == set(fra.accounts.told) == {(1, 1)}
+        fra.accounts.at = (9, 9)
+        await world.pass_s(5)
+        hub.accounts.at = (1, 2)
+        assert await world.until(lambda: sin.accounts.told[-1] == fra.accounts.told[-1] == (1, 2)) <= DRAINED_S
+        assert (9, 9) not in sin.accounts.told
+        assert hub.accounts.told == []
+
+    run(story())
+
+
 def test_an_exit_that_stops_says_so() -> None:
     """The others ask it no more at once, and again with the first beat of its next process."""
 
