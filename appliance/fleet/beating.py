@@ -12,6 +12,8 @@ from appliance.fleet import beats
 from appliance.fleet.directory import SKEW_WARNED_MS
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from appliance.domain.clock import Clock
     from appliance.fleet.beats import Beat, OwnBeats
     from appliance.fleet.directory import Directory
@@ -23,17 +25,26 @@ LOOK_S = 0.2  # how soon a change of `ready` or `drained` is seen
 
 
 class Beating:
-    """Sends a beat each second, and at once when the exit takes sessions again, or no longer."""
+    """Sends a beat each second, and at once when the exit takes sessions again, or no longer; a hub's, too, when the
+    accounts have changed. `of_hub`: called with the (gen, acc_rev) of each beat of another exit that is a hub."""
 
-    def __init__(self, link: HubLink, own: OwnBeats, directory: Directory, clock: Clock) -> None:
+    def __init__(
+        self,
+        link: HubLink,
+        own: OwnBeats,
+        directory: Directory,
+        clock: Clock,
+        of_hub: Callable[[int, int], None] = lambda _gen, _acc_rev: None,
+    ) -> None:
         self._link = link
         self._own = own
         self._directory = directory
         self._clock = clock
+        self._of_hub = of_hub
         self._sent: Beat | None = None
         self._next_ms = 0  # CLOCK_BOOTTIME
         self._fault: str | None = None  # as last logged
-        self._clash: str | None = None
+        self._refusal: str | None = None  # as last logged
         self._skewed: set[str] = set()
 
     async def listen(self) -> None:
@@ -57,17 +68,23 @@ class Beating:
         now = self._clock.now()
         if not self._link.connected:
             self._sent = None  # the first thing that is sent then is a beat
+            self._directory.disconnected()
             return
         stands, last = self._own.told(), self._sent
-        changed = last is None or (stands.ready, stands.drained) != (last.ready, last.drained)
+        changed = last is None or self._news(stands) != self._news(last)
         if changed or now.boot_ms >= self._next_ms:
             self._next_ms = now.boot_ms + beats.EVERY_MS
             await self._send()
             self._log_faults(now)
 
+    def _news(self, beat: Beat) -> tuple[object, ...]:
+        """Returns what the others are to know at once: all spokes follow a hub's accounts."""
+        accounts = (beat.gen, beat.acc_rev) if self._directory.member.role == "hub" else ()
+        return beat.ready, beat.drained, accounts
+
     async def _send(self, *, leaving: bool = False) -> None:
         beat = self._own.next(leaving=leaving)
-        self._directory.sent(beat)
+        self._directory.sent(beat, self._clock.now())
         self._sent = beat
         try:
             await self._link.publish(beats.SUBJECT + beat.node, beats.encoded(beat))
@@ -89,14 +106,19 @@ class Beating:
             return
         now = self._clock.now()
         waited_ms = now.boot_ms - message.arrived_ms
-        self._directory.hear(beat, Moment(now.wall_ms - waited_ms, message.arrived_ms, now.boot_id))
+        arrived = Moment(now.wall_ms - waited_ms, message.arrived_ms, now.boot_id)
+        member = self._directory.hear(beat, arrived)
+        if member is not None and member.role == "hub":
+            self._of_hub(beat.gen, beat.acc_rev)
 
     def _log_faults(self, now: Moment) -> None:
         """Logs what an operator has to mend, as it begins."""
-        clash = self._directory.own_fault(now)
-        if clash is not None and self._clash is None:
+        clash, refusal = self._directory.own_fault(now), self._directory.refusal(now)
+        if clash is not None and clash != self._refusal:
             log.error("%s: this exit refuses work for the fleet; stop one, or join it anew", clash)
-        self._clash = clash
+        elif refusal is not None and refusal != self._refusal:
+            log.warning("connected to a hub, but %s: this exit goes on alone", refusal)
+        self._refusal = refusal
         skewed = set()
         for each in self._directory.presences(self._own.now(), now, connected=True):
             if each.alive and abs(each.skew_ms or 0) > SKEW_WARNED_MS:

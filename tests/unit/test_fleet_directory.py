@@ -139,7 +139,7 @@ def test_the_exit_itself_knows_of_its_double() -> None:
     """What has this exit's id and another process that has run since this one began is another machine. While it is
     there, this one knows of no other exit, and works as a single one."""
     there = directory()
-    there.sent(OWN)
+    there.sent(OWN, at(0))
     there.hear(OWN, at(10))
     there.hear(a_beat(AMS), at(10))
     there.hear(replace(OWN, inst="earlier", since=0, t=OWN.since), at(10))
@@ -156,7 +156,7 @@ def test_a_machine_copied_as_it_ran_knows_of_its_double() -> None:
     for n in range(2, 6):
         sent = {there: replace(OWN, n=n, t=OWN.t + n * 1000 + late) for there, late in ((one, 0), (other, 400))}
         for there, beat in sent.items():
-            there.sent(beat)
+            there.sent(beat, at(n * 1000))
             there.hear(beat, at(n * 1000))
             there.hear(beat, at(n * 1000))
             assert (there.own_fault(at(n * 1000)) is None) == (n == 2)
@@ -166,11 +166,30 @@ def test_a_machine_copied_as_it_ran_knows_of_its_double() -> None:
             assert there.own_fault(at(n * 1000 + 500)) == f"two machines are {HERE}"
 
 
+def test_an_exit_whose_beats_do_not_come_back_is_alone() -> None:
+    """A connection by which nothing comes, or nothing goes, is none, 3.5 s after the first beat that is missed."""
+    there = directory()
+    for n in range(2, 12):
+        now = n * 1000
+        there.sent(replace(OWN, n=n, t=OWN.t + n), at(now))
+        if n < 5:
+            there.hear(replace(OWN, n=n, t=OWN.t + n), at(now + 100))
+        assert (there.apart(at(now), connected=True) is None) == (now < 5000 + DEAD_MS)
+        assert there.own_fault(at(now)) is None
+    assert there.refusal(at(11_000)) == "what it sends does not come back from the hub"
+    assert of_ams(there, 11_000).asked is False
+    there.disconnected()
+    there.sent(replace(OWN, n=12, t=OWN.t + 12), at(12_000))
+    assert there.apart(at(12_000 + DEAD_MS - 1), connected=True) is None
+    there.hear(replace(OWN, n=12, t=OWN.t + 12), at(15_600))
+    assert there.apart(at(15_600), connected=True) is None
+
+
 def test_own_beats_from_long_ago_are_no_double() -> None:
     """What comes back after minutes is not known by heart any more, and is not taken for another machine's."""
     there = directory()
     for n in range(1, 500):
-        there.sent(replace(OWN, n=n, t=OWN.t + n))
+        there.sent(replace(OWN, n=n, t=OWN.t + n), at(n))
     there.hear(replace(OWN, n=1, t=OWN.t + 1), at(0))
     assert there.own_fault(at(0)) is None
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from appliance.fleet.directory import Presence
+from appliance.fleet.directory import UNHEARD, Presence
 from appliance.fleet.doctor_facts import standing
 from appliance.fleet.link import LinkState
 from appliance.fleet.status import KnownTokens, ReportState, fleet_status
@@ -66,6 +66,9 @@ def test_a_fleet_that_works_is_ok() -> None:
         (fleet.hub, stands(unsent=3), "ok", "connected, 3 sessions are not reported yet"),
         (fleet.hub, stands(**CUT), "warning", "cut off since 2026-09-21T12:50:00Z (1h), 12 sessions are not reported"),
         (fleet.hub, replace(stands(**CUT), role="hub"), "failed", "cut off since 2026-09-21T12:50:00Z (1h)"),
+        (fleet.hub, stands(alone=UNHEARD), "warning", "connected, but what it sends does not come back"),
+        (fleet.hub, stands(alone=f"two machines are {AMS}"), "ok", "connected, all is reported"),
+        (fleet.machines, stands(alone=UNHEARD), "ok", "no other machine"),
         (fleet.machines, stands(alone=f"two machines are {AMS}"), "failed", f"two machines are {AMS}: both refuse"),
         (fleet.machines, stands(alone="this host has left the fleet"), "failed", "this host has left the fleet"),
         (fleet.machines, stands(**CUT), "ok", "no other machine"),

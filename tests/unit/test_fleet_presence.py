@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 A, F, S = a_member(AMS, "ams1", "eu"), a_member(FRA, "fra1", "eu"), a_member(SIN, "sin1", "as")
 BOTH, EU, ALL = [("as", 1), ("eu", 1)], [("eu", 1)], [("as", 1), ("eu", 2)]
-DEAD_S, HEALED_S, DRAINED_S = 3.6, 1.2, 2 * LOOK_S
+DEAD_S, HEALED_S, DRAINED_S = 3.6, 1.4, 2 * LOOK_S
 
 
 def run(story: Coroutine[Any, Any, None]) -> None:
@@ -79,7 +79,7 @@ def test_a_dead_exit_is_routed_around() -> None:
 
 
 @pytest.mark.parametrize("noticed", [True, False])
-def test_an_exit_that_is_cut_off_goes_on_alone(noticed: bool) -> None:
+def test_an_exit_that_is_cut_off_goes_on_alone(noticed: bool, caplog: pytest.LogCaptureFixture) -> None:
     """Cut off, it knows itself alone, and the others know each other; healed, all know of all a beat later."""
 
     async def story() -> None:
@@ -98,6 +98,7 @@ def test_an_exit_that_is_cut_off_goes_on_alone(noticed: bool) -> None:
         assert await world.until(lambda: all(each.nodes.regions() == ALL for each in exits)) <= HEALED_S
 
     run(story())
+    assert len([each for each in caplog.messages if "but what it sends does not come back" in each]) == (not noticed)
 
 
 def test_a_short_cut_is_followed_by_a_beat_at_once() -> None:
@@ -151,6 +152,24 @@ def test_a_drained_exit_is_out_of_the_lists_at_once() -> None:
             assert await world.until(lambda: ams.nodes.regions() == EU) <= DRAINED_S
             sin.node.health.checked(None)
             assert await world.until(lambda: ams.nodes.regions() == BOTH) <= DRAINED_S
+
+    run(story())
+
+
+def test_a_hubs_accounts_are_followed_at_once() -> None:
+    """A change of a hub's accounts is in a beat at once, and told to those who follow it; a spoke's word is not."""
+
+    async def story() -> None:
+        world = PresenceWorld()
+        hub, sin, fra = await world.add(a_member(AMS, "ams1", "eu", role="hub")), await world.add(S), await world.add(F)
+        await world.pass_s(5)
+        assert set(sin.accounts.told) == set(fra.accounts.told) == {(1, 1)}
+        fra.accounts.at = (9, 9)
+        await world.pass_s(5)
+        hub.accounts.at = (1, 2)
+        assert await world.until(lambda: sin.accounts.told[-1] == fra.accounts.told[-1] == (1, 2)) <= DRAINED_S
+        assert (9, 9) not in sin.accounts.told
+        assert hub.accounts.told == []
 
     run(story())
 
@@ -227,15 +246,21 @@ def test_late_beats_do_not_bring_back_a_dead_exit_for_longer_than_one() -> None:
     """Beats that the hub held and gives out together are one sign of life, and do not make its clock look wrong."""
 
     async def story() -> None:
-        world, ams, sin = await two()
-        with world.bus.hold(f"wga.hb.{SIN}") as held:
-            await world.pass_s(30)
-            assert ams.nodes.regions() == EU
-            sin.running = False
+        world, ams, _ = await two()
+        world.members.append(F)
+        link = world.bus.node(FRA)
+        with world.bus.hold(f"wga.hb.{FRA}") as held:
+            for n in range(1, 31):
+                beat = a_beat(FRA, name="fra1", n=n, t=world.clock.wall_ms)
+                await link.publish(f"wga.hb.{FRA}", encoded(beat))
+                await world.pass_s(1)
+            assert ams.nodes.regions() == BOTH
             held.release()
-            await world.step()
-        assert ams.nodes.regions() == BOTH
-        assert await world.until(lambda: ams.nodes.regions() == EU) <= DEAD_S
+            await world.bus.idle()
+        assert ams.nodes.regions() == ALL
+        found = {each.member.id: each for each in ams.nodes.presences()}[FRA]
+        assert found.skew_ms == -1000
+        assert await world.until(lambda: ams.nodes.regions() == BOTH) <= DEAD_S
 
     run(story())
 

@@ -38,6 +38,7 @@ PURE = (
     "fleet.choice",
     "fleet.directory",
     "fleet.failures",
+    "fleet.doctor_facts",
     "fleet.hub_config",
     "fleet.join_messages",
     "fleet.join_token",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from appliance.fleet.beating import Beating
@@ -24,6 +24,14 @@ LOOK_S = 0.2
 
 
 @dataclass
+class Accounts:
+    """At which change an exit's accounts are, and what hubs' beats have said of theirs."""
+
+    at: tuple[int, int] = (1, 1)
+    told: list[tuple[int, int]] = field(default_factory=list)
+
+
+@dataclass
 class PresentExit:
     """Has what an exit needs to be in the fleet. `running`: it sends and takes beats."""
 
@@ -31,6 +39,7 @@ class PresentExit:
     directory: Directory
     beating: Beating
     nodes: FleetNodes
+    accounts: Accounts
     running: bool = True
 
 
@@ -40,11 +49,12 @@ def a_present_exit(
     """An exit that works, with nothing on it."""
     node = Node(member.name, member.region, "192.0.2.1", NodeHealth(clock, 10**9, None))
     node.health.checked(None)
-    directory = Directory(member, members)
-    figures = Figures(lambda: 0, lambda: 100, lambda: 0, lambda: 125_000_000, lambda: (1, 1))
-    own = OwnBeats(member, node, figures, clock, inst=inst, fault=directory.own_fault)
+    directory, accounts = Directory(member, members), Accounts()
+    figures = Figures(lambda: 0, lambda: 100, lambda: 0, lambda: 125_000_000, lambda: accounts.at)
+    own = OwnBeats(member, node, figures, clock, inst=inst, refusal=directory.refusal)
     nodes = FleetNodes(node, directory, own, link, clock, lambda _: 0)
-    return PresentExit(node, directory, Beating(link, own, directory, clock), nodes)
+    beating = Beating(link, own, directory, clock, lambda gen, acc_rev: accounts.told.append((gen, acc_rev)))
+    return PresentExit(node, directory, beating, nodes, accounts)
 
 
 class PresenceWorld:
