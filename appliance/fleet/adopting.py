@@ -9,7 +9,7 @@ import msgspec
 
 from appliance.fleet.epochs import Basis, adopted
 from appliance.fleet.own_reports import facts
-from appliance.fleet.reports import Usage, UsageRequest, created_in
+from appliance.fleet.reports import UsageAnswer, UsageRequest, created_in
 from appliance.fleet.wire import PREFIX
 from appliance.store.queries import fleet_reports
 from appliance.store.queries.fleet_reports import Acknowledged, NextEpoch, ReportRow
@@ -42,7 +42,7 @@ class Adopting:
         count, more = 0, True
         while more:
             answer = await self._link.request(self._subject, msgspec.json.encode(wanted), ANSWER_S)
-            page = msgspec.json.decode(answer, type=Usage)
+            page = msgspec.json.decode(answer, type=UsageAnswer)
             async with self._store.write() as db:
                 count += await self._adopt(db, page, later_only=wanted.month is not None)
             more = page.more and bool(page.sessions)
@@ -50,7 +50,7 @@ class Adopting:
                 wanted = msgspec.structs.replace(wanted, after=page.sessions[-1].session)
         return count
 
-    async def _adopt(self, db: aiosqlite.Connection, page: Usage, *, later_only: bool) -> int:
+    async def _adopt(self, db: aiosqlite.Connection, page: UsageAnswer, *, later_only: bool) -> int:
         rows = await fleet_reports.by_ids(db, [told.session for told in page.sessions])
         own = {each.row.session_id: each for each in await facts(db, list(rows.values()))}
         known = [told for told in page.sessions if told.session in own]

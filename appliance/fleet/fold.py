@@ -16,7 +16,7 @@ import msgspec
 
 from appliance.domain.errors import FleetError, StoreUnavailable
 from appliance.fleet.folding import merged
-from appliance.fleet.reports import STATE, Mark, SessionReport, created_in, mark_subject, rates_of, session_of
+from appliance.fleet.reports import STATE, ReportMark, SessionReport, created_in, mark_subject, rates_of, session_of
 from appliance.store.queries import fleet_fold
 from appliance.store.queries.fleet_fold import FoldedLine, FoldedRow
 from appliance.store.queries.fleet_reports import MonthSums
@@ -126,14 +126,14 @@ class Fold:
 
     async def _fold(self, node: str, page: Sequence[Streamed]) -> None:
         reports: list[tuple[str, SessionReport]] = []
-        marks: list[Mark] = []
+        marks: list[ReportMark] = []
         for message in page:
             try:
                 session_id = session_of(message.subject, node)
                 if session_id is not None:
                     reports.append((session_id, msgspec.json.decode(message.data, type=SessionReport)))
                 elif message.subject == mark_subject(node):
-                    marks.append(msgspec.json.decode(message.data, type=Mark))
+                    marks.append(msgspec.json.decode(message.data, type=ReportMark))
             except (msgspec.ValidationError, msgspec.DecodeError) as error:
                 self.refused += 1
                 log.warning("%s reports what is not understood on %s: %s", node, message.subject, error)

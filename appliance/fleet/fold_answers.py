@@ -9,7 +9,7 @@ import msgspec
 from msgspec.structs import astuple
 
 from appliance.domain.errors import FleetError, StoreUnavailable
-from appliance.fleet.reports import Digest, SessionReport, Sums, ToldReport, Usage, UsageRequest
+from appliance.fleet.reports import Digest, SessionReport, Sums, ToldReport, UsageAnswer, UsageRequest
 from appliance.fleet.wire import PREFIX
 from appliance.store.queries import fleet_fold
 
@@ -82,4 +82,4 @@ class FoldAnswers:
                 break
             page.append(ToldReport(each.session_id, msgspec.json.decode(each.said, type=SessionReport)))
         more = len(page) < len(said) or len(said) == MOST_SESSIONS
-        return msgspec.json.encode(Usage(tuple(page), more))
+        return msgspec.json.encode(UsageAnswer(tuple(page), more))

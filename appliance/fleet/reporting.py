@@ -18,7 +18,7 @@ from appliance.fleet import epochs
 from appliance.fleet.adopting import Adopting
 from appliance.fleet.epochs import ReportBatch
 from appliance.fleet.own_reports import as_told, facts, report_of
-from appliance.fleet.reports import Digest, Mark, UsageRequest, mark_subject, subject_of
+from appliance.fleet.reports import Digest, ReportMark, UsageRequest, mark_subject, subject_of
 from appliance.fleet.wire import PREFIX
 from appliance.store.queries import fleet_reports
 from appliance.store.queries.fleet_reports import Acknowledged
@@ -45,7 +45,11 @@ class ReportingPace:
 
 
 class Reporting:
-    """Reports until it is cancelled. `resent`: how many sessions were sent again, as the hub lacked them."""
+    """Reports until it is cancelled.
+
+    `settled`: all was told, and the hub's digest is the same. `resent`: how many sessions were sent again, as the hub
+    lacked them; `adopted`: as the store lacked what the hub had.
+    """
 
     def __init__(self, node: str, link: HubLink, store: Store, clock: Clock, pace: ReportingPace) -> None:
         self._node = node
@@ -57,7 +61,7 @@ class Reporting:
         self._compared = False  # with what the hub has, since the connection was made
         self._noted_ms: int | None = None  # when moved sessions were last noted, on CLOCK_BOOTTIME
         self._differing: set[str] = set()  # months that differed when they were last compared
-        self._settled = False  # all was told and compared since something was last sent
+        self.settled = False  # all was told, and the hub has made the same of it
         self.resent = 0
         self.adopted = 0
 
@@ -99,8 +103,8 @@ class Reporting:
         upto = self._clock.now().wall_ms
         sent = await self._send()
         if sent:
-            self._settled = False
-        elif due or not self._settled:
+            self.settled = False
+        elif due or not self.settled:
             await self._finish(upto)
         return sent
 
@@ -187,7 +191,7 @@ class Reporting:
         if state is None:
             return
         if not state.older_than:
-            mark = Mark(state.batch, state.mark, upto)
+            mark = ReportMark(state.batch, state.mark, upto)
             await self._link.keep(mark_subject(self._node), msgspec.json.encode(mark), self._pace.answer_s)
         theirs = (await self._digest()).months
         differing = {m for m, sums in own.items() if m not in theirs or _numbers(theirs[m]) != _numbers(sums)}
@@ -196,7 +200,7 @@ class Reporting:
             async with self._store.write() as db:
                 self.resent += await fleet_reports.send_month_again(db, month)
         self._differing = differing - self._differing
-        self._settled = not differing
+        self.settled = not differing
 
 
 def _numbers(sums: object) -> tuple[object, ...]:

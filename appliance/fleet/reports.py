@@ -111,7 +111,7 @@ class SessionReport(Struct, frozen=True, omit_defaults=True):
         return created_in(self.created_at)
 
 
-class Mark(Struct, frozen=True):
+class ReportMark(Struct, frozen=True):
     """Says that all of an exit's is reported that happened before `upto` (wall clock, ms), and with which batch."""
 
     batch: Annotated[int, Meta(ge=0, le=2**53)]
@@ -157,7 +157,7 @@ class ToldReport(Struct, frozen=True):
     report: SessionReport
 
 
-class Usage(Struct, frozen=True):
+class UsageAnswer(Struct, frozen=True):
     """Answers it, a page at a time, in the order of the sessions' ids. `more`: there are further ones."""
 
     sessions: tuple[ToldReport, ...] = ()

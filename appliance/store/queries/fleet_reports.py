@@ -15,6 +15,7 @@ from appliance.domain.charges import month_bounds
 from appliance.domain.entities import Baseline
 
 if TYPE_CHECKING:
+    import sqlite3
     from collections.abc import Iterable, Sequence
 
     import aiosqlite
@@ -328,3 +329,9 @@ async def begin_epochs(db: aiosqlite.Connection) -> None:
         WHERE session_id IN (SELECT id FROM sessions WHERE state IN ('live', 'closing') AND state <> 'terminated')
         """
     )
+
+
+def mark_restored(db: sqlite3.Connection) -> None:
+    """Has the store ask what it lacks before it reports anything. One of an older schema has told nothing."""
+    if db.execute("SELECT 1 FROM sqlite_schema WHERE name = 'fleet_reporting'").fetchone() is not None:
+        db.execute("UPDATE fleet_reporting SET restored = 1")
