@@ -331,7 +331,16 @@ async def begin_epochs(db: aiosqlite.Connection) -> None:
     )
 
 
+# Of a store that no server uses --------------------------------------------------------------------
+
+
+def is_reporting(db: sqlite3.Connection) -> bool:
+    """Tells whether the store is of an exit in a fleet; one of an older schema is not."""
+    if db.execute("SELECT 1 FROM sqlite_schema WHERE name = 'fleet_reporting'").fetchone() is None:
+        return False
+    return db.execute("SELECT 1 FROM fleet_reporting").fetchone() is not None
+
+
 def mark_restored(db: sqlite3.Connection) -> None:
-    """Has the store ask what it lacks before it reports anything. One of an older schema has told nothing."""
-    if db.execute("SELECT 1 FROM sqlite_schema WHERE name = 'fleet_reporting'").fetchone() is not None:
-        db.execute("UPDATE fleet_reporting SET restored = 1")
+    """Has the exit ask what its store lacks before it reports anything."""
+    db.execute("UPDATE fleet_reporting SET restored = 1")
