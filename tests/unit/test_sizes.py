@@ -23,7 +23,8 @@ LARGER = {
     "fleet.beats.Beat": "mirrors a record that exits send each other",
     "fleet.status.FleetStatus": "mirrors what `fleet status --json` prints",
     "fleet.status.NodeStatus": "mirrors what `fleet status --json` prints",
-    "fleet.reports.SessionReport": "mirrors a record that exits send",
+    "fleet.facts.DeviceFacts": "mirrors what an answer says of a device",
+    "fleet.facts.SessionFacts": "mirrors what an answer says of a session",
     "server.api.device_schemas.DeviceStatus": "mirrors the body of an answer",
     "server.api.routes.devices._changes": "lists routes, each a function of its own",
     "server.api.routes.devices.device_routes": "lists routes, each a function of its own",
@@ -31,8 +32,6 @@ LARGER = {
     "server.api.schemas.QuotaErrorBody": "mirrors the body of an answer",
     "server.api.schemas.SessionStatus": "mirrors the body of an answer",
     "sessions.new_session.new_session": "fills a row of the table sessions",
-    "store.queries.fleet_fold.FoldedRow": "mirrors a row of the table fleet_sessions",
-    "store.queries.fleet_reports.ReportRow": "mirrors a row of the table fleet_reports",
     "store.queries.session_list.ListedSession": "mirrors a row that is listed",
 }
 
