@@ -80,7 +80,8 @@ def test_a_reader_that_stays_long(path: Path) -> None:
 def schema(path: Path) -> list[tuple[str, str, str]]:
     """(table, column, declared type) of all columns."""
     with closing(sqlite3.connect(path)) as db:
-        tables = [name for (name,) in db.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")]
+        found = db.execute("SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite_%'")
+        tables = [name for (name,) in found]
         return [
             (table, column, kind)
             for table in tables
