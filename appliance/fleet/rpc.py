@@ -59,7 +59,7 @@ class Rpc:
         """Begins to serve. Raises NotPermitted."""
         await self._link.subscribe(f"{PREFIX}.rpc.{self._own_id}.>", self._take)
 
-    async def call(self, member_id: str, operation: str, payload: bytes, timeout_s: float) -> bytes:
+    async def call(self, node_id: str, operation: str, payload: bytes, timeout_s: float) -> bytes:
         """Returns what the member's handler has returned.
 
         Raises RpcFailed: what it was refused with; NoResponder: it is not connected, or no member; CutOff and
@@ -69,33 +69,33 @@ class Rpc:
             raise RpcFailed(RpcCode.TOO_LARGE, f"a request of {len(payload)} bytes is too large")
         loop = asyncio.get_running_loop()
         until = loop.time() + timeout_s
-        answer = await self._ask(member_id, operation, payload, timeout_s)
+        answer = await self._ask(node_id, operation, payload, timeout_s)
         if answer.code == RpcCode.STALE:
-            self._ahead_ms[member_id] = answer.at_ms - self._now_ms()
-            answer = await self._ask(member_id, operation, payload, max(0.0, until - loop.time()))
+            self._ahead_ms[node_id] = answer.at_ms - self._now_ms()
+            answer = await self._ask(node_id, operation, payload, max(0.0, until - loop.time()))
         if answer.code:
             code = RpcCode(answer.code) if answer.code in CODES else RpcCode.FAILED
             raise RpcFailed(code, answer.payload.decode(errors="replace"))
         return answer.payload
 
-    async def _ask(self, member_id: str, operation: str, payload: bytes, timeout_s: float) -> RpcMessage:
-        at_ms = self._now_ms() + self._ahead_ms.get(member_id, 0)
+    async def _ask(self, node_id: str, operation: str, payload: bytes, timeout_s: float) -> RpcMessage:
+        at_ms = self._now_ms() + self._ahead_ms.get(node_id, 0)
         wait_ms = int(timeout_s * 1000)
         asked = RpcMessage(
-            "ask", secrets.token_bytes(16), self._own_id, member_id, operation, at_ms, payload, wait_ms=wait_ms
+            "ask", secrets.token_bytes(16), self._own_id, node_id, operation, at_ms, payload, wait_ms=wait_ms
         )
         try:
-            sealed = self._seals.seal(member_id, encoded(asked))
+            sealed = self._seals.seal(node_id, encoded(asked))
         except NoSuchMember as error:
             raise NoResponder(str(error)) from error
-        data = await self._link.request(f"{PREFIX}.rpc.{member_id}.{self._own_id}.{operation}", sealed, timeout_s)
+        data = await self._link.request(f"{PREFIX}.rpc.{node_id}.{self._own_id}.{operation}", sealed, timeout_s)
         try:
-            answer = decoded(self._seals.open(member_id, data))
+            answer = decoded(self._seals.open(node_id, data))
         except (NoSuchMember, NotSealed) as error:
-            raise NotAnswered(f"{member_id} could not read the request, or its answer is not its own") from error
-        expected = ("answer", asked.id, member_id, self._own_id, operation)
+            raise NotAnswered(f"{node_id} could not read the request, or its answer is not its own") from error
+        expected = ("answer", asked.id, node_id, self._own_id, operation)
         if answer is None or (answer.kind, answer.id, answer.sender, answer.receiver, answer.operation) != expected:
-            raise NotAnswered(f"what came from {member_id} is not the answer to {operation}")
+            raise NotAnswered(f"what came from {node_id} is not the answer to {operation}")
         return answer
 
     def _now_ms(self) -> int:

@@ -28,6 +28,7 @@ from appliance.server.api.metrics import create_metrics_app
 from appliance.server.conntrack_metrics import ConntrackCollector
 from appliance.server.endpoint_watch import EndpointWatch
 from appliance.server.exporter import ExitCollector
+from appliance.server.fleet_membership import FleetMembership
 from appliance.server.http.ambiguous_length import Unambiguous
 from appliance.server.http.request_queue import RequestQueue
 from appliance.server.http.request_timing import Timed
@@ -37,6 +38,7 @@ from appliance.server.port_collector import PortCollector
 from appliance.server.port_watch import PortWatch
 from appliance.server.reload import Reload
 from appliance.server.retention import Retention
+from appliance.server.served_exit import ServedExit
 from appliance.server.status import ServiceStatus
 from appliance.server.supervisor import Supervisor
 from appliance.server.time_service import ServiceClock
@@ -104,7 +106,9 @@ async def run(
     stack.push_async_callback(_leave_host, host)
     applied.note(state.running, settings)
     status = _service_status(systemd, parts, clock)
-    reload = Reload(settings, read_settings, _taking_over(host, parts), parts.ticker, status)
+    take_over = _taking_over(host, parts)
+    fleet = FleetMembership(ServedExit(settings, state, store, parts, host.exit.public_key, clock, metrics, take_over))
+    reload = Reload(settings, lambda: fleet.over(read_settings()), take_over, parts.ticker, status)
     watches = _watches(host, parts, store, host_clock, stopping, stack)
     await asyncio.to_thread(_make_room_for_flows, host)
     systemd.status("starting: applying what the store says to the host")
@@ -120,6 +124,7 @@ async def run(
         "the retention": partial(Retention(store, parts.services.terms, settings.meter, clock).run, stopping),
         "the service's status": partial(status.run, stopping),
         "the reload": partial(reload.run, begun.reload_asked, stopping),
+        "the fleet": partial(fleet.run, stopping),
     }
     await _run(parts, servers, tasks, supervisor, partial(_announce, host), systemd, stopping)
 

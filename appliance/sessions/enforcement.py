@@ -40,6 +40,11 @@ class Enforcement:
         self._basis: tuple[int, object] | None = None  # the load and the terms that these two were computed from
         self._wall_ahead_ms: int | None = None  # of CLOCK_BOOTTIME, at the last look
 
+    @property
+    def fastest(self) -> int:
+        """Returns the highest rate that was seen on this exit, in bytes per second."""
+        return self._speed.fastest
+
     def decide(self, seen: Observation | None, now: Moment) -> dict[bytes, Reason]:
         """Returns the public keys of the sessions that must end, with the reasons.
 

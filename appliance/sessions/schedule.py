@@ -22,6 +22,11 @@ class Schedule:
         self._wakeup = wakeup
         self._clock = clock
 
+    @property
+    def fastest(self) -> int:
+        """Returns the highest rate that was seen on this exit, in bytes per second."""
+        return self._enforcement.fastest
+
     def check_soon(self) -> None:
         """Asks for a whole tick at once: the exit may differ from the store."""
         self._wakeup.request_tick()

@@ -146,6 +146,11 @@ class Ticker:
         self._node.health.checked(fault)
 
     @property
+    def fastest(self) -> int:
+        """Returns the highest rate that was seen on this exit, in bytes per second."""
+        return self._schedule.fastest
+
+    @property
     def clock_ahead_ms(self) -> int:
         """Returns how far the host's wall clock is ahead of the one that is believed; 0: it is the one."""
         return self._records.clock.ahead_ms

@@ -1,0 +1,123 @@
+"""Builds what a hub does beside being an exit: its nats-server, the ledger, the fold, and the desks for members."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from appliance.fleet import away, nats_program
+from appliance.fleet.claim_ledger import ClaimLedger
+from appliance.fleet.fold import Fold
+from appliance.fleet.fold_answers import FoldAnswers
+from appliance.fleet.hub_control import HubControl
+from appliance.fleet.hub_files import HubFiles, hub_place
+from appliance.fleet.hub_upkeep import HubFacts, HubUpkeep
+from appliance.fleet.identity import HubAddress
+from appliance.fleet.join_desk import JoinDesk
+from appliance.fleet.kv import KvRecords
+from appliance.fleet.leaving import LeaveDesk
+from appliance.fleet.ledger import SyncLedger
+from appliance.fleet.link import NatsLink, hub_tls
+from appliance.fleet.nats_client import LinkUser
+from appliance.fleet.nats_server import NatsServer
+from appliance.fleet.nkey import NKey
+from appliance.fleet.reported import ReportedDesk
+from appliance.fleet.streams import NatsStreams
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Callable, Coroutine
+    from pathlib import Path
+    from typing import Any
+
+    from appliance.domain.clock import Clock
+    from appliance.fleet.identity import HubSecrets, Membership
+    from appliance.fleet.link import LinkState
+    from appliance.fleet.roster import Roster
+    from appliance.store.database import Store
+
+    Task = Callable[[asyncio.Event], Coroutine[Any, Any, None]]
+
+EVERYWHERE = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "[::1]", "[::]": "[::1]"}  # noqa: S104 (what is listened on)
+KEYS, DEVICE_NAMES = "keys", "dev"  # buckets of JetStream
+JETSTREAM = "_INBOX_hub"
+
+
+@dataclass(frozen=True, slots=True)
+class HubPlan:
+    """Holds what a hub is made from. `listen`: HOST:PORT."""
+
+    state_dir: Path
+    membership: Membership
+    of_hub: HubSecrets
+    listen: str
+    gen: int
+
+
+def own_address(listen: str, server_name: str) -> HubAddress:
+    """Returns where this host reaches its own hub: what others dial may not lead back to it from here."""
+    host, _, port = listen.rpartition(":")
+    return HubAddress(f"{EVERYWHERE.get(host, host)}:{port}", server_name)
+
+
+class HubPart:
+    """Holds a hub's parts. `listen` begins to answer, `tasks` are to be run, and the links closed at the end."""
+
+    def __init__(self, plan: HubPlan, store: Store, roster: Roster, clock: Clock) -> None:
+        place = hub_place(plan.state_dir)
+        facts = HubFacts(plan.membership, plan.of_hub, place.files, plan.listen)
+        own = own_address(plan.listen, facts.server_name)
+        tls = hub_tls(plan.membership.ca)
+
+        def link(name: str, inbox: str, seed: str, changed: Callable[[LinkState], None]) -> NatsLink:
+            return NatsLink(lambda: (own,), LinkUser(name, inbox, NKey.from_seed(seed), tls), clock, changed)
+
+        self.link = link("hub", JETSTREAM, plan.of_hub.hub_seed, self._changed)
+        self.system = link("hub-system", "_INBOX_sys", plan.of_hub.system_seed, lambda _state: None)
+        self._roster = roster
+        self._store = store
+        self.fold = Fold(store, NatsStreams(self.link.jetstream), roster.present)
+        keys, names = (KvRecords(self.link.jetstream, bucket) for bucket in (KEYS, DEVICE_NAMES))
+        self.claims = ClaimLedger(keys, names, clock, self._owner_of)
+        self.ledger = SyncLedger(store, plan.gen, self.claims.name)
+        self.upkeep = HubUpkeep(store, facts, HubControl(HubFiles(place), nats_program.find, self.system), clock)
+        self.server = NatsServer(place, nats_program.find)
+        self._by_unit = place.by_unit
+        self._desks = (
+            JoinDesk(store, plan.membership, self.upkeep.apply, clock),
+            LeaveDesk(store, clock),
+            ReportedDesk(store),
+            FoldAnswers(store, self.fold, roster.is_present),
+            self.claims,
+            self.ledger,
+            self.fold,
+        )
+
+    def _changed(self, state: LinkState) -> None:
+        if state.connected:
+            self.fold.reconnected()
+
+    async def _owner_of(self, id_: str) -> str | None:
+        async with self._store.read() as db:
+            found = await away.folded(db, id_)
+        return None if found is None else found.node
+
+    async def listen(self) -> None:
+        """Begins to connect and to answer."""
+        self.link.start()
+        self.system.start()
+        for desk in self._desks:
+            await desk.listen(self.link)
+
+    def tasks(self) -> dict[str, Task]:
+        """Returns what runs until the event that each is given."""
+        running: dict[str, Task] = {
+            "the hub's upkeep": self.upkeep.run,
+            "the ledger": self.ledger.run,
+            "the roster": lambda stopping: self._roster.follow(lambda: self.ledger.position, stopping),
+        }
+        return running if self._by_unit else running | {"nats-server": self.server.run}
+
+    async def close(self) -> None:
+        await self.link.close()
+        await self.system.close()

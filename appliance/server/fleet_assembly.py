@@ -1,0 +1,301 @@
+"""Builds this host's part in its fleet, around the exit that it is. Imported only on a host that is in one."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from typing import TYPE_CHECKING
+
+from appliance.domain import ids
+from appliance.domain.errors import HostError
+from appliance.fleet import any_exit, terms
+from appliance.fleet.beating import Beating
+from appliance.fleet.beats import Figures, OwnBeats
+from appliance.fleet.caller import Caller
+from appliance.fleet.counted_call import CountedCall
+from appliance.fleet.directory import Directory
+from appliance.fleet.hub_config import member_inbox
+from appliance.fleet.hub_part import HubPart, HubPlan, own_address
+from appliance.fleet.identity import FleetFolder
+from appliance.fleet.link import NatsLink, hub_tls
+from appliance.fleet.nats_client import LinkUser
+from appliance.fleet.nkey import NKey
+from appliance.fleet.offline import OfflineTokens, may_open
+from appliance.fleet.own_claims import OwnClaims, OwnKey
+from appliance.fleet.placement import FleetNodes
+from appliance.fleet.replica import Reactions, Replica
+from appliance.fleet.reported import HubReports
+from appliance.fleet.reporting import Reporting, ReportingPace
+from appliance.fleet.roster import Roster
+from appliance.fleet.rpc import Rpc
+from appliance.fleet.seal import Seals
+from appliance.fleet.status import KnownTokens, ReportState, fleet_status
+from appliance.fleet.status_file import StatusNotes
+from appliance.fleet.terms import FollowedTerms
+from appliance.fleet.trusting_view import TrustingView
+from appliance.server.api.offered import as_it_is
+from appliance.sessions.node import Nodes
+from appliance.store.queries import fleet_reports, fleet_state, fleet_terms
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine, Iterator
+    from typing import Any
+
+    from appliance.config.load import Settings
+    from appliance.domain.clock import Moment
+    from appliance.fleet.identity import Membership, NodeKeys
+    from appliance.fleet.link import LinkState
+    from appliance.fleet.status import FleetStatus
+    from appliance.server.served_exit import ServedExit
+    from appliance.store.queries.fleet_state import FleetRow
+
+    Task = Callable[[asyncio.Event], Coroutine[Any, Any, None]]
+    Endless = Callable[[], Coroutine[Any, Any, None]]
+
+
+class FleetPart:
+    """Is what this host does in its fleet: built from what the store and state_dir/fleet say of it."""
+
+    def __init__(self, here: ServedExit, membership: Membership, keys: NodeKeys, row: FleetRow, roster: Roster) -> None:
+        self._here = here
+        self._membership = membership
+        self._keys = keys
+        self._row = row
+        self.roster = roster
+        self.hub: HubPart | None = None
+        self.link = self._make_link()
+        own = roster.get(keys.node_id)
+        if own is None:
+            raise HostError(
+                "this host is not among the members of its fleet: wg-appliance fleet leave --force, and join"
+            )
+        self.directory = Directory(own, roster.all)
+        self.replica = Replica(self.link, here.store, keys.node_id, here.clock, self._reactions())
+        self._own_beats = self._make_beats()
+        self.nodes = FleetNodes(
+            here.parts.node, self.directory, self._own_beats, self.link, here.clock, secrets.randbelow
+        )
+        self.beating = Beating(self.link, self._own_beats, self.directory, here.clock, self._heard_hub)
+        self.claims = self._make_claims()
+        self.rpc = Rpc(self.link, keys.node_id, Seals(keys.xkey, roster.xkey_of), here.clock)
+        self.reporting = Reporting(
+            keys.node_id, self.link, here.store, here.clock, ReportingPace(report_s=here.settings.fleet.report)
+        )
+        self.any = self._make_any_exit()
+        self._unsent = ReportState()
+        self._terms: FollowedTerms | None = None
+
+    # Building ------------------------------------------------------------------------------------------
+
+    def _make_link(self) -> NatsLink:
+        membership, keys = self._membership, self._keys
+        hubs = membership.hubs
+        if membership.role == "hub":
+            hubs = (own_address(str(self._here.settings.fleet.listen), hubs[0].server_name),)
+        user = LinkUser(keys.node_id, member_inbox(keys.node_id), NKey.from_seed(keys.seed), hub_tls(membership.ca))
+        return NatsLink(lambda: hubs, user, self._here.clock, self._link_changed)
+
+    def _link_changed(self, state: LinkState) -> None:
+        if state.connected:
+            self.reporting.reconnected()
+
+    def _make_beats(self) -> OwnBeats:
+        parts, here = self._here.parts, self._here
+        own = self.roster.get(self._keys.node_id)
+        assert own is not None  # noqa: S101 (it was looked at)
+        meter = parts.meter
+        figures = Figures(
+            live=lambda: len(parts.live),
+            room=lambda: parts.pool.capacity - parts.pool.in_use,
+            moved=lambda: meter.bytes_in + meter.bytes_out,
+            line=lambda: parts.ticker.fastest,
+            accounts=self._position,
+        )
+        inst = secrets.token_hex(8)
+        return OwnBeats(own, parts.node, figures, here.clock, inst=inst, refusal=self.directory.refusal)
+
+    def _position(self) -> tuple[int, int]:
+        return self.replica.position if self.hub is None else self.hub.ledger.position
+
+    def _make_claims(self) -> OwnClaims:
+        records = self._here.parts.records
+
+        def own_keys() -> Iterator[OwnKey]:
+            for device in records.devices:
+                yield OwnKey(device.public_key, device.account_id, device.id, device=True)
+            for session in records.live:
+                if not session.device_id:
+                    yield OwnKey(session.public_key, session.account_id, session.id, device=False)
+
+        def names() -> Iterator[tuple[str, str]]:
+            return ((device.account_id, device.name) for device in records.devices)
+
+        return OwnClaims(
+            self.link,
+            self._keys.node_id,
+            self._membership.fleet_key,
+            self._here.clock,
+            keys=own_keys,
+            names=names,
+        )
+
+    def _make_any_exit(self) -> any_exit.AnyExit:
+        here, parts = self._here, self._here.parts
+        this = any_exit.ThisExit(
+            own_id=self._keys.node_id,
+            region=here.settings.node.region,
+            store=here.store,
+            tokens=parts.tokens,
+            clock=here.clock,
+            sessions=parts.services.sessions,
+            devices=parts.services.devices,
+            own_keys=frozenset({here.own_key}),
+            wake=parts.wakeup.request_tick,
+        )
+        heard = OfflineTokens(self._heard, here.clock, here.settings.fleet.offline_tokens)
+        fleet = any_exit.TheFleet(
+            view=TrustingView(self.nodes, heard),
+            call=CountedCall(self.rpc.call, self.directory, self.link, here.clock),
+            claims=self.claims,
+            folds=HubReports(self.link, self._keys.node_id),
+            patience_s=float(here.settings.wireguard.apply_timeout),
+            may_drain=self.roster.is_hub,
+        )
+        return any_exit.build(this, fleet)
+
+    def _heard(self) -> Moment | None:
+        """Returns when the ledger was last heard: on a hub it is here."""
+        return self.replica.heard if self._membership.role == "spoke" else self._here.clock.now()
+
+    def _reactions(self) -> Reactions:
+        parts = self._here.parts
+
+        async def new_terms(text: str) -> None:
+            if self._terms is not None:
+                await self._terms.take(text, parts.ticker, self._here.take_over)
+
+        return Reactions(
+            accounts=parts.wakeup.request_tick,
+            members=self.roster.load,
+            terms=new_terms,
+            claims=lambda: self.claims.claim_again(),
+        )
+
+    def _heard_hub(self, gen: int, acc_rev: int) -> None:
+        if self._membership.role == "spoke":
+            self.replica.beat(gen, acc_rev)
+
+    # Running -------------------------------------------------------------------------------------------
+
+    async def begin(self, hub: HubPart | None) -> None:
+        """Begins to connect, to answer and to follow; the API is the fleet's from here on."""
+        here, self.hub = self._here, hub
+        if hub is not None:
+            await terms.tell(here.store, here.settings)
+            await hub.listen()
+        else:
+            await self.replica.load()
+            await self._follow_terms()
+        await self.beating.listen()
+        for name, handler in self.any.owner.handlers().items():
+            self.rpc.register(name, handler)
+        await self.rpc.start()
+        self.link.start()
+        here.parts.node.id_mark = ids.mark_of_node(self._keys.node_id)
+        offered = here.parts.services.offered
+        offered.sessions, offered.devices, offered.caller = self.any.sessions, self.any.devices, Caller.of
+        offered.regions = self.any.elsewhere.view
+
+    async def _follow_terms(self) -> None:
+        here = self._here
+        async with here.store.read() as db:
+            text, kept_on = await fleet_terms.read(db), await fleet_state.kept_on(db)
+        self._terms = FollowedTerms(here.settings, text, kept_on or "the hub")
+        if text is not None:
+            await terms.apply(
+                self._terms.over(here.settings), here.parts.ticker.settle, here.take_over, here.parts.ticker.tick
+            )
+
+    def over(self, read: Settings) -> Settings:
+        """Returns settings that were read, on a spoke with the fleet's tiers and prices."""
+        return read if self._terms is None else self._terms.over(read)
+
+    async def reloaded(self, read: Settings) -> None:
+        """Tells the fleet the tiers and prices of a hub that were read anew. Raises StoreUnavailable."""
+        if self._membership.role == "hub":
+            await terms.tell(self._here.store, read)
+
+    def tasks(self) -> dict[str, Task]:
+        """Returns what runs until the event that each is given."""
+        notes = StatusNotes(self._here.state.fleet_status, self.status, self._here.clock)
+        own: dict[str, Task] = {"beats": self.beating.run, "claims": self.claims.run, "status": notes.run}
+        if self.hub is None:
+            return own | {"the replica": self.replica.run}
+        return own | self.hub.tasks()
+
+    def endless(self) -> dict[str, Endless]:
+        """Returns what runs until it is cancelled."""
+        own: dict[str, Endless] = {
+            "reports": self.reporting.run,
+            "unsent reports": self._count_unsent,
+            "intents": self.any.intents.run,
+            "operations": self.any.ops.run,
+        }
+        return own if self.hub is None else own | {"the fold": self.hub.fold.run}
+
+    async def end(self) -> None:
+        """Makes this host's API its own again, and ends the connections."""
+        parts = self._here.parts
+        offered = parts.services.offered
+        offered.sessions, offered.devices, offered.caller = parts.services.sessions, parts.services.devices, as_it_is
+        offered.regions = Nodes(parts.node)
+        parts.node.id_mark = ""
+        await self.link.close()
+        if self.hub is not None:
+            await self.hub.close()
+
+    # Telling -------------------------------------------------------------------------------------------
+
+    async def _count_unsent(self) -> None:
+        """Counts, for the status, what is not reported yet."""
+        waiting_since: int | None = None
+        while True:
+            unsent = await self.reporting.unsent()
+            waiting_since = (waiting_since or self._here.clock.now().wall_ms) if unsent else None
+            self._unsent = ReportState(unsent=unsent, waiting_since=waiting_since)
+            await asyncio.sleep(1.0)
+
+    def status(self) -> FleetStatus:
+        """Returns how the fleet stands, as this host knows it."""
+        now, heard = self._here.clock.now(), self._heard()
+        offline_ms = self._here.settings.fleet.offline_tokens * 1000
+        tokens = KnownTokens(
+            hold=may_open(heard, now, offline_ms), until=None if heard is None else heard.wall_ms + offline_ms
+        )
+        presences = self.nodes.presences()
+        return fleet_status(
+            presences, self._keys.node_id, self.nodes.apart(), self.link.state, self._unsent, tokens, now
+        )
+
+
+async def build(here: ServedExit) -> tuple[FleetPart, HubPart | None] | None:
+    """Builds this host's part; None: it is in no fleet. Raises HostError, StoreUnavailable."""
+    folder = FleetFolder(here.state.path)
+    membership = folder.membership()
+    if membership is None:
+        return None
+    async with here.store.write() as db:
+        row = await fleet_state.read(db)
+        await fleet_reports.begin_reporting(db)
+    if row is None:
+        raise HostError(
+            "the store knows nothing of the fleet that this host is in: run the command that joined it again"
+        )
+    roster = Roster(here.store)
+    await roster.load()
+    part = FleetPart(here, membership, folder.keys(), row, roster)
+    of_hub = folder.hub_secrets()
+    if membership.role != "hub" or of_hub is None:
+        return part, None
+    plan = HubPlan(here.state.path, membership, of_hub, str(here.settings.fleet.listen), row.gen)
+    return part, HubPart(plan, here.store, roster, here.clock)

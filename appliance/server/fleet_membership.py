@@ -1,0 +1,70 @@
+"""Has this host take part in its fleet for as long as it is in one. On a single host nothing of it is imported."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from appliance.server.supervisor import wait
+
+if TYPE_CHECKING:
+    from appliance.config.load import Settings
+    from appliance.server.fleet_assembly import FleetPart
+    from appliance.server.served_exit import ServedExit
+
+LOOK_S = 0.5  # how soon a command that joins a fleet, or leaves it, is followed
+
+
+class FleetMembership:
+    """Looks whether the host is in a fleet. Commands join and leave: they are other processes."""
+
+    def __init__(self, here: ServedExit) -> None:
+        self._here = here
+        self._part: FleetPart | None = None
+        self._read: Settings | None = None  # by SIGHUP, and not told the fleet yet
+
+    def over(self, read: Settings) -> Settings:
+        """Returns settings that were read anew, on a spoke with the fleet's tiers and prices."""
+        self._read = read
+        return read if self._part is None else self._part.over(read)
+
+    async def run(self, stopping: asyncio.Event) -> None:
+        """Takes part whenever the host is in a fleet, until `stopping`. Raises if a part of it does."""
+        while not stopping.is_set():
+            if self._here.state.in_fleet:
+                await self._take_part(stopping)
+            await wait(stopping, LOOK_S)
+
+    async def _take_part(self, stopping: asyncio.Event) -> None:
+        from appliance.fleet.collector import FleetCollector
+        from appliance.server import fleet_assembly
+
+        built = await fleet_assembly.build(self._here)
+        if built is None:
+            return
+        part, hub = built
+        collector = FleetCollector(part.status, part.directory.dropped)
+        self._part = part
+        self._here.metrics.registry.register(collector)
+        try:
+            await part.begin(hub)
+            await self._run(part, stopping)
+        finally:
+            self._part = None
+            self._here.metrics.registry.unregister(collector)
+            await part.end()
+
+    async def _run(self, part: FleetPart, stopping: asyncio.Event) -> None:
+        ending = asyncio.Event()
+        async with asyncio.TaskGroup() as group:
+            endless = [group.create_task(run(), name=name) for name, run in part.endless().items()]
+            for name, run in part.tasks().items():
+                group.create_task(run(ending), name=name)
+            while self._here.state.in_fleet and not stopping.is_set():
+                if self._read is not None:
+                    read, self._read = self._read, None
+                    await part.reloaded(read)
+                await wait(stopping, LOOK_S)
+            ending.set()
+            for task in endless:
+                task.cancel()
