@@ -86,7 +86,7 @@ MAY_NOT_SUBSCRIBE = (
 
 
 class Stolen:
-    """AMS's keys are the thief's. FRA is a spoke that serves `close` by rpc; the hub's ledger answers whatever it gets."""
+    """The thief has AMS's keys. FRA serves `close` by rpc; the hub's ledger answers whatever it is asked."""
 
     def __init__(
         self, hub: HubProcess, thief: HubConnection, fra: NatsLink, ledger: NatsLink, bucket: KeyValue
