@@ -145,6 +145,7 @@ class HubConnection:
                 if not question.answer.done():
                     lost = f"the connection to the hub was lost before the answer on {question.subject}"
                     question.answer.set_exception(NotAnswered(lost))
+            self.client.give_up()
 
     async def close(self) -> None:
         """Sends what is still to be sent, in bounded time, unless it is lost; ends the connection."""

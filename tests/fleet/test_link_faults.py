@@ -7,11 +7,13 @@ import time
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
+import nats.errors
 import pytest
 
 from appliance.domain.clock import HostClock
 from appliance.domain.errors import CutOff, NotAnswered
 from appliance.fleet.connect_failure import Hindrance
+from appliance.fleet.hub_connection import HubConnection
 from appliance.fleet.link import NatsLink
 from appliance.fleet.subscription import MOST_AT_WORK
 from tests.support.fleet.hub_process import SECONDS, HubProcess
@@ -125,6 +127,23 @@ def test_a_killed_server(tmp_path: Path) -> None:
             it.hub.start()
             await it.ams.wait_connected(SECONDS)
             await it.both_work()
+
+    run(tmp_path, body)
+
+
+def test_what_waits_for_jetstream_ends_with_the_connection(tmp_path: Path) -> None:
+    """As if its time was over, at once: nats-py itself would wait for the whole of it."""
+
+    async def body(it: Cluster) -> None:
+        arrived = Inbox()
+        await it.ams.subscribe(f"wga.rpc.{AMS}.>", arrived.take)
+        connection = await HubConnection.dial(it.hub.user(FRA), it.hub.at(), HostClock())
+        asking = asyncio.create_task(connection.client.request(f"wga.rpc.{AMS}.{FRA}.x", timeout=3600))
+        await until(lambda: bool(arrived.messages), "it is asked")
+        it.hub.kill()
+        with pytest.raises(nats.errors.TimeoutError):
+            await asking
+        await connection.close()
 
     run(tmp_path, body)
 
