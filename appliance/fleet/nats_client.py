@@ -16,6 +16,7 @@ from nats.aio.client import Client
 from nats.aio.transport import Transport
 
 from appliance.fleet.connect_failure import connect_failed
+from appliance.fleet.nats_parser import MessageParser
 
 if TYPE_CHECKING:
     import ssl
@@ -137,6 +138,7 @@ class HubClient(Client):
         super().__init__()
         self._cutting = CuttingTransport()
         self._transport = self._cutting
+        self._ps = MessageParser(self)
         # nats-py sends the key that it read from a seed, with the package nkeys. Here it has none, and signs by ours.
         self._public_nkey = user.key.public
         self._user = user
@@ -183,6 +185,14 @@ class HubClient(Client):
         if self._dialing:
             raise error  # nats-py would try again and again, and end with "no servers available"
         await self._on_error(error)
+
+    async def _process_headers(self, headers: bytes | None) -> dict[str, str] | None:
+        """Reads them as nats-py does; those that it fails on, any member can send: they count as none."""
+        try:
+            read: dict[str, str] | None = await super()._process_headers(headers)
+        except (ValueError, IndexError):
+            return None
+        return read
 
     async def _closed(self) -> None:
         if not self._dialing:

@@ -302,6 +302,52 @@ def test_what_reaches_another_spoke_is_not_taken_for_its_own(tmp_path: Path) -> 
     run(tmp_path, body)
 
 
+TO_FRA = f"wga.rpc.{FRA}.{AMS}.".encode()
+BEAT = f"wga.hb.{AMS}".encode()
+HOSTILE = {
+    "0xFF in the subject": (TO_FRA + b"\xff", None, None),
+    "a vertical tab": (TO_FRA + b"a\x0bb", None, None),
+    "another subscription's number": (TO_FRA + b"a\x0b2", None, None),
+    "a null": (TO_FRA + b"\x00", None, None),
+    "an escape sequence": (TO_FRA + b"\x1b[31m", None, None),
+    "a wildcard": (TO_FRA + b">", None, None),
+    "0xFF in the reply": (TO_FRA + b"a", b"_INBOX.\xff", None),
+    "a form feed in the reply": (TO_FRA + b"a", b"x\x0cy", None),
+    "no headers": (BEAT, None, b""),
+    "headers without an end": (BEAT, None, b"NATS/1.0"),
+    "a status of 0xFF": (BEAT, None, b"NATS/1.0 \xff\xff\xff\r\n\r\n"),
+    "a description of 0xFF": (BEAT, None, b"NATS/1.0 100 \xff\r\n\r\n"),
+    "headers that are none": (BEAT, None, b"\xff\xfe"),
+    "the status of nobody there": (BEAT, None, b"NATS/1.0 503\r\n\r\n"),
+}
+
+
+def _published(subject: bytes, reply: bytes | None, headers: bytes | None) -> bytes:
+    fields = [b"PUB" if headers is None else b"HPUB", subject]
+    fields += [reply] if reply is not None else []
+    fields += [b"%d" % len(headers)] if headers is not None else []
+    fields += [b"%d" % len((headers or b"") + b"x")]
+    return b" ".join(fields) + b"\r\n" + (headers or b"") + b"x\r\n"
+
+
+def test_no_bytes_end_anothers_connection(tmp_path: Path) -> None:
+    """The hub passes subjects, reply subjects and headers on as they are; nats-py's reader dies of most of these."""
+
+    async def body(it: Stolen) -> None:
+        beats, states = Inbox(), it.fra.state
+        await it.fra.subscribe("wga.hb.*", beats.take)
+        for name, parts in HOSTILE.items():
+            it.thief.client._cutting.write(_published(*parts))
+            await it.thief.settle()
+            assert not it.thief.lost.is_set(), name
+            assert await it.rpc.call(FRA, "close", name.encode(), SECONDS) == name.encode()
+        assert it.fra.state is states
+        assert {message.subject for message in beats.messages} == {BEAT.decode()}
+        assert len(beats.messages) == sum(subject == BEAT for subject, _, _ in HOSTILE.values())
+
+    run(tmp_path, body)
+
+
 def test_an_answer_that_looks_like_a_beat_arrives(tmp_path: Path) -> None:
     """This is what the hub cannot prevent: beats have to be read as such, and an answer is none."""
 
