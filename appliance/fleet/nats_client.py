@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 STEP_S = 3  # of connecting: TCP, the hub's first line, TLS, its answer
 WHOLE_S = 6.0  # of all of them
+STORED = b"$JS.ACK."  # how the reply subject begins, of what a consumer reads
 ADDRESS = re.compile(r"(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+):[0-9]{1,5}")
 NEVER_S = 86_400  # the pings are `HubConnection`'s
 
@@ -193,6 +194,15 @@ class HubClient(Client):
         except (ValueError, IndexError):
             return None
         return read
+
+    async def _process_msg(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes) -> None:
+        """Takes a message without its headers if it is of a stream.
+
+        What a member has stored could have those by which a server stops and goes on: nats-py then sends an empty
+        message to the subject that they name, by this user's rights, and deletes a stream with it.
+        """
+        of_stream = reply.startswith(STORED)
+        await super()._process_msg(sid, subject, reply, data, b"" if of_stream else headers)
 
     async def _closed(self) -> None:
         if not self._dialing:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from nacl.public import PrivateKey
-from nats.js.api import DiscardPolicy, StreamConfig
+from nats.js.api import ConsumerConfig, DeliverPolicy, DiscardPolicy, StreamConfig
 
 from appliance.domain.clock import HostClock
 from appliance.domain.errors import NotPermitted
@@ -118,7 +118,7 @@ class Stolen:
         """Lets what was sent take effect: until an answer has come by each of the ways, and out of each stream."""
         for _ in range(3):
             await self.thief.settle()
-            await self.thief.ask(AMS_RECORD, b"", SECONDS)
+            await self.thief.ask(f"wga.state.{AMS}.mark", b"", SECONDS)
             await self.thief.ask(f"wga.led.{AMS}.sync", b"", SECONDS)
             await self.thief.ask(f"wga.rpc.{FRA}.{AMS}.close", b"not sealed", SECONDS)
             await self.fra.keep(f"wga.state.{FRA}.mark", b"", SECONDS)
@@ -344,6 +344,41 @@ def test_no_bytes_end_anothers_connection(tmp_path: Path) -> None:
         assert it.fra.state is states
         assert {message.subject for message in beats.messages} == {BEAT.decode()}
         assert len(beats.messages) == sum(subject == BEAT for subject, _, _ in HOSTILE.values())
+
+    run(tmp_path, body)
+
+
+CONTROL = "Nats-Consumer-Stalled: $JS.API.STREAM.DELETE.KV_keys\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        f"NATS/1.0\r\nStatus: 100\r\nDescription: Idle Heartbeat\r\n{CONTROL}",
+        f"NATS/1.0 100 Idle Heartbeat\r\n{CONTROL}",
+    ],
+    ids=["headers", "status"],
+)
+def test_no_headers_that_are_kept_make_the_hub_send(tmp_path: Path, headers: str) -> None:
+    """Of the first kind nats-py takes a record for the server's own words, and deletes the bucket by the hub's rights.
+
+    The record is read as one, so it does not hold up those behind it.
+    """
+
+    async def body(it: Stolen) -> None:
+        record = headers.encode()
+        line = f"HPUB {AMS_RECORD} {len(record)} {len(record)}\r\n"
+        it.thief.client._cutting.write(line.encode() + record + b"\r\n")
+        await it.settle()
+        before = await it.kept()
+        start = ConsumerConfig(deliver_policy=DeliverPolicy.BY_START_SEQUENCE, opt_start_seq=1)
+        reading = await it.stream.subscribe("wga.state.>", stream="STATE", ordered_consumer=True, config=start)
+        read = []
+        while not read or read[-1].metadata.num_pending:
+            read.append(await reading.next_msg(timeout=SECONDS))
+        await it.settle()
+        assert AMS_RECORD in [message.subject for message in read]
+        assert await it.kept() == before
 
     run(tmp_path, body)
 

@@ -84,6 +84,7 @@ def test_parser() -> None:
     used = {name for method in inspect.getmembers(Client, inspect.isfunction) for name in _of_parser(method[1])}
     assert used == {"parse", "reset"}
     assert "await self._process_headers(headers)" in source("_process_msg")
+    assert list(inspect.signature(Client._process_msg).parameters)[1:] == ["sid", "subject", "reply", "data", "headers"]
 
 
 def _of_parser(method: object) -> list[str]:
