@@ -202,7 +202,7 @@ class HubConnection:
         if (kind, subject) not in self._refused:
             # An answer comes too late: others decide how often.
             level = logging.DEBUG if subject.startswith("_inbox") else logging.WARNING
-            log.log(level, "the hub refuses this host %s %s", _TO[kind], subject)
+            log.log(level, "the hub refuses this host %s %r", _TO[kind], subject)
         self._refused[kind, subject] = asyncio.get_running_loop().time()
         self._refused.move_to_end((kind, subject))
         if len(self._refused) > MOST_REFUSED:

@@ -198,14 +198,16 @@ class NatsLink:
     async def _connect(self, hub: Hub) -> HubConnection:
         connection = await HubConnection.dial(self._user, hub, self._clock)
         try:
-            subscribed = 0
-            while subscribed < len(self._subscriptions):  # more may come meanwhile
-                for subscription in self._subscriptions[subscribed:]:
-                    await connection.subscribe(
-                        subscription.subject, subscription.queue, subscription.taking(connection)
-                    )
-                    subscribed += 1
+            subscribed = set[Subscription]()
+            while missing := [
+                each for each in self._subscriptions if each not in subscribed
+            ]:  # more may come meanwhile
+                for each in missing:
+                    await connection.subscribe(each.subject, each.queue, each.taking(connection))
+                subscribed.update(missing)
                 await connection.settle()
+            if connection.lost.is_set():
+                raise CutOff("the connection was lost at once")
         except BaseException:
             connection.cut()
             await connection.close()

@@ -16,6 +16,7 @@ from nats.aio.client import Client
 from nats.aio.transport import Transport
 
 from appliance.fleet.connect_failure import connect_failed
+from appliance.fleet.nats_parser import MessageParser
 
 if TYPE_CHECKING:
     import ssl
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 STEP_S = 3  # of connecting: TCP, the hub's first line, TLS, its answer
 WHOLE_S = 6.0  # of all of them
+STORED = b"$JS.ACK."  # how the reply subject begins, of what a consumer reads
 ADDRESS = re.compile(r"(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+):[0-9]{1,5}")
 NEVER_S = 86_400  # the pings are `HubConnection`'s
 
@@ -137,6 +139,7 @@ class HubClient(Client):
         super().__init__()
         self._cutting = CuttingTransport()
         self._transport = self._cutting
+        self._ps = MessageParser(self)
         # nats-py sends the key that it read from a seed, with the package nkeys. Here it has none, and signs by ours.
         self._public_nkey = user.key.public
         self._user = user
@@ -183,6 +186,23 @@ class HubClient(Client):
         if self._dialing:
             raise error  # nats-py would try again and again, and end with "no servers available"
         await self._on_error(error)
+
+    async def _process_headers(self, headers: bytes | None) -> dict[str, str] | None:
+        """Reads them as nats-py does; those that it fails on, any member can send: they count as none."""
+        try:
+            read: dict[str, str] | None = await super()._process_headers(headers)
+        except (ValueError, IndexError):
+            return None
+        return read
+
+    async def _process_msg(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes) -> None:
+        """Takes a message without its headers if it is of a stream.
+
+        What a member has stored could have those by which a server stops and goes on: nats-py then sends an empty
+        message to the subject that they name, by this user's rights, and deletes a stream with it.
+        """
+        of_stream = reply.startswith(STORED)
+        await super()._process_msg(sid, subject, reply, data, b"" if of_stream else headers)
 
     async def _closed(self) -> None:
         if not self._dialing:

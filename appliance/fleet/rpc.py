@@ -108,7 +108,7 @@ class Rpc:
         try:
             await self._serve(message)
         except (FleetError, NoSuchMember) as error:
-            log.info("an answer on %s was not sent: %s", message.subject, error)
+            log.info("an answer on %r was not sent: %s", message.subject, error)
 
     async def _serve(self, message: Message) -> None:
         sender, _, operation = message.subject.removeprefix(f"{PREFIX}.rpc.{self._own_id}.").partition(".")
@@ -138,7 +138,7 @@ class Rpc:
     def _not_served(self, message: Message, why: str) -> None:
         self._refused += 1
         if self._refused.bit_count() == 1:  # the 1st, 2nd, 4th, 8th…: who sends one can send thousands
-            log.warning("a request on %s is not served, the %d. of such: %s", message.subject, self._refused, why)
+            log.warning("a request on %r is not served, the %d. of such: %s", message.subject, self._refused, why)
 
     async def _result(self, asked: RpcMessage, message: Message) -> tuple[str | None, bytes]:
         """Returns code and payload of the answer. None: nobody waits for it any more."""
@@ -162,7 +162,7 @@ async def _outcome(handler: RpcHandler, asked: RpcMessage) -> tuple[str, bytes]:
     except RpcFailed as error:
         return error.code, str(error).encode()
     except Exception:
-        log.exception("the request %s of %s failed", asked.operation, asked.sender)
+        log.exception("the request %r of %s failed", asked.operation, asked.sender)
         return RpcCode.FAILED, b"it failed there: see its log"
     if len(payload) > MOST_BYTES:
         return RpcCode.TOO_LARGE, f"an answer of {len(payload)} bytes is too large".encode()

@@ -76,7 +76,7 @@ class Subscription:
             try:
                 await self._handle(message)
             except Exception:
-                log.exception("a message on %s could not be handled", message.subject)
+                log.exception("a message on %r could not be handled", message.subject)
 
     def _drop(self) -> None:
         self._dropped += 1

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from nacl.public import PrivateKey
-from nats.js.api import DiscardPolicy, StreamConfig
+from nats.js.api import ConsumerConfig, DeliverPolicy, DiscardPolicy, StreamConfig
 
 from appliance.domain.clock import HostClock
 from appliance.domain.errors import NotPermitted
@@ -118,7 +118,7 @@ class Stolen:
         """Lets what was sent take effect: until an answer has come by each of the ways, and out of each stream."""
         for _ in range(3):
             await self.thief.settle()
-            await self.thief.ask(AMS_RECORD, b"", SECONDS)
+            await self.thief.ask(f"wga.state.{AMS}.mark", b"", SECONDS)
             await self.thief.ask(f"wga.led.{AMS}.sync", b"", SECONDS)
             await self.thief.ask(f"wga.rpc.{FRA}.{AMS}.close", b"not sealed", SECONDS)
             await self.fra.keep(f"wga.state.{FRA}.mark", b"", SECONDS)
@@ -298,6 +298,87 @@ def test_what_reaches_another_spoke_is_not_taken_for_its_own(tmp_path: Path) -> 
         asked = f"wga.rpc.{FRA}.{AMS}.close"
         assert await it.thief.ask(asked, it.sealed(b"well"), SECONDS) != b""
         assert it.served == [b"own", b"well"]
+
+    run(tmp_path, body)
+
+
+TO_FRA = f"wga.rpc.{FRA}.{AMS}.".encode()
+BEAT = f"wga.hb.{AMS}".encode()
+HOSTILE = {
+    "0xFF in the subject": (TO_FRA + b"\xff", None, None),
+    "a vertical tab": (TO_FRA + b"a\x0bb", None, None),
+    "another subscription's number": (TO_FRA + b"a\x0b2", None, None),
+    "a null": (TO_FRA + b"\x00", None, None),
+    "an escape sequence": (TO_FRA + b"\x1b[31m", None, None),
+    "a wildcard": (TO_FRA + b">", None, None),
+    "0xFF in the reply": (TO_FRA + b"a", b"_INBOX.\xff", None),
+    "a form feed in the reply": (TO_FRA + b"a", b"x\x0cy", None),
+    "no headers": (BEAT, None, b""),
+    "headers without an end": (BEAT, None, b"NATS/1.0"),
+    "a status of 0xFF": (BEAT, None, b"NATS/1.0 \xff\xff\xff\r\n\r\n"),
+    "a description of 0xFF": (BEAT, None, b"NATS/1.0 100 \xff\r\n\r\n"),
+    "headers that are none": (BEAT, None, b"\xff\xfe"),
+    "the status of nobody there": (BEAT, None, b"NATS/1.0 503\r\n\r\n"),
+}
+
+
+def _published(subject: bytes, reply: bytes | None, headers: bytes | None) -> bytes:
+    fields = [b"PUB" if headers is None else b"HPUB", subject]
+    fields += [reply] if reply is not None else []
+    fields += [b"%d" % len(headers)] if headers is not None else []
+    fields += [b"%d" % len((headers or b"") + b"x")]
+    return b" ".join(fields) + b"\r\n" + (headers or b"") + b"x\r\n"
+
+
+def test_no_bytes_end_anothers_connection(tmp_path: Path) -> None:
+    """The hub passes subjects, reply subjects and headers on as they are; nats-py's reader dies of most of these."""
+
+    async def body(it: Stolen) -> None:
+        beats, states = Inbox(), it.fra.state
+        await it.fra.subscribe("wga.hb.*", beats.take)
+        for name, parts in HOSTILE.items():
+            it.thief.client._cutting.write(_published(*parts))
+            await it.thief.settle()
+            assert not it.thief.lost.is_set(), name
+            assert await it.rpc.call(FRA, "close", name.encode(), SECONDS) == name.encode()
+        assert it.fra.state is states
+        assert {message.subject for message in beats.messages} == {BEAT.decode()}
+        assert len(beats.messages) == sum(subject == BEAT for subject, _, _ in HOSTILE.values())
+
+    run(tmp_path, body)
+
+
+CONTROL = "Nats-Consumer-Stalled: $JS.API.STREAM.DELETE.KV_keys\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        f"NATS/1.0\r\nStatus: 100\r\nDescription: Idle Heartbeat\r\n{CONTROL}",
+        f"NATS/1.0 100 Idle Heartbeat\r\n{CONTROL}",
+    ],
+    ids=["headers", "status"],
+)
+def test_no_headers_that_are_kept_make_the_hub_send(tmp_path: Path, headers: str) -> None:
+    """Of the first kind nats-py takes a record for the server's own words, and deletes the bucket by the hub's rights.
+
+    The record is read as one, so it does not hold up those behind it.
+    """
+
+    async def body(it: Stolen) -> None:
+        record = headers.encode()
+        line = f"HPUB {AMS_RECORD} {len(record)} {len(record)}\r\n"
+        it.thief.client._cutting.write(line.encode() + record + b"\r\n")
+        await it.settle()
+        before = await it.kept()
+        start = ConsumerConfig(deliver_policy=DeliverPolicy.BY_START_SEQUENCE, opt_start_seq=1)
+        reading = await it.stream.subscribe("wga.state.>", stream="STATE", ordered_consumer=True, config=start)
+        read = []
+        while not read or read[-1].metadata.num_pending:
+            read.append(await reading.next_msg(timeout=SECONDS))
+        await it.settle()
+        assert AMS_RECORD in [message.subject for message in read]
+        assert await it.kept() == before
 
     run(tmp_path, body)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import re
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
@@ -73,6 +74,21 @@ def test_requests_wait_for_futures_by_token() -> None:
     request = source("_request_new_style")
     assert "self._resp_map[token.decode()] = future" in request
     assert "except asyncio.TimeoutError:" in request
+
+
+def test_parser() -> None:
+    """The one that is replaced has these methods, and calls these of the client; headers are read by this one."""
+    assert isinstance(Client()._ps, parser.Parser)
+    calls = set(re.findall(r"self\.nc\.(\w+)\(", inspect.getsource(parser.Parser)))
+    assert calls == {"_process_err", "_process_ping", "_process_pong", "_process_info", "_process_msg"}
+    used = {name for method in inspect.getmembers(Client, inspect.isfunction) for name in _of_parser(method[1])}
+    assert used == {"parse", "reset"}
+    assert "await self._process_headers(headers)" in source("_process_msg")
+    assert list(inspect.signature(Client._process_msg).parameters)[1:] == ["sid", "subject", "reply", "data", "headers"]
+
+
+def _of_parser(method: object) -> list[str]:
+    return re.findall(r"self\._ps\.(\w+)\(", inspect.getsource(method))  # type: ignore[arg-type]
 
 
 def test_a_ping_overtakes_what_is_pending() -> None:

@@ -268,7 +268,7 @@ def test_an_answer_that_is_not_the_members_own_is_not_taken() -> None:
 
 
 def test_an_answer_goes_to_the_asker_only() -> None:
-    """NATS lets a member name any subject for the answer: a request with such a one is not served (REPORT A1)."""
+    """NATS lets a member name any subject for the answer: a request with such a one is not served."""
 
     async def story(members: Members) -> None:
         beats = Inbox()
