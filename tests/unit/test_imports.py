@@ -38,6 +38,7 @@ PURE = (
     "fleet.choice",
     "fleet.directory",
     "fleet.hub_config",
+    "fleet.join_messages",
     "fleet.join_token",
     "fleet.rpc_messages",
     "fleet.doctor_facts",
