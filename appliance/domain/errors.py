@@ -265,9 +265,9 @@ class RpcFailed(FleetError):
 class JoinRefused(FleetError):
     """Raised if this host cannot join a fleet as it is. The message says why and what to do.
 
-    `accounts`: the names of own accounts that are in the way, if they are.
+    `names`: of own accounts that are in the way, if they are.
     """
 
-    def __init__(self, message: str, accounts: tuple[str, ...] = ()) -> None:
+    def __init__(self, message: str, names: tuple[str, ...] = ()) -> None:
         super().__init__(message)
-        self.accounts = accounts
+        self.names = names
