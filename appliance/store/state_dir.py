@@ -99,6 +99,14 @@ class StateDir:
         finally:
             new.unlink()
 
+    @property
+    def is_hub(self) -> bool:
+        """Tells whether this host is a hub of its fleet; False too where that may not be looked at."""
+        try:
+            return (self.path / "fleet" / "hub.json").exists()
+        except PermissionError:
+            return False
+
     def require_whole(self) -> None:
         """Raises HostError if a restore was interrupted while it moved the new files into place."""
         if self.unfinished_restore.exists():
