@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import ssl
 from dataclasses import dataclass
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from appliance.domain.errors import FleetError, HostError
 from appliance.fleet.certificates import CertifiedKey, Validity, validity
@@ -17,10 +17,12 @@ from appliance.fleet.hub_config import ServerFiles
 from appliance.fleet.identity import FOLDER
 from appliance.network import programs
 from appliance.ops.backup.create import sync_folder
+from appliance.ops.install.layout import Layout
 from appliance.store.file_owner import have_one_owner
 
-UNIT_STATE = Path("/var/lib/wg-appliance-hub")
-UNIT_FOLDER = "config"  # in the unit's state directory; its group is the unit's, and so is that of files in it
+if TYPE_CHECKING:
+    from pathlib import Path
+
 CHECK_S = 10.0
 
 
@@ -54,15 +56,16 @@ class HubPlace:
         return ServerFiles(str(self.certificate), str(self.key), str(self.streams), str(self.log or ""))
 
 
-def hub_place(state_dir: Path, unit_state: Path = UNIT_STATE) -> HubPlace:
+def hub_place(state_dir: Path, layout: Layout | None = None) -> HubPlace:
     """Returns where the files are on this host. The unit's folder counts if it is the state directory's owner's.
 
     Raises HostError.
     """
-    folder = unit_state / UNIT_FOLDER
+    installed = layout or Layout()
+    folder = installed.hub_config  # its group is the unit's, and so is that of files in it
     try:
         if folder.is_dir() and have_one_owner(folder, state_dir):
-            return HubPlace(folder, unit_state / "jetstream", by_unit=True)
+            return HubPlace(folder, installed.hub / "jetstream", by_unit=True)
     except OSError as error:
         raise HostError(f"cannot look at {folder}: {error.strerror}") from error
     own = state_dir / FOLDER / "hub"

@@ -14,9 +14,10 @@ from appliance.domain.errors import FleetError
 from appliance.fleet.certificates import DAY_MS, make_authority, make_leaf, validity
 from appliance.fleet.hub_config import member_inbox
 from appliance.fleet.hub_control import renew_if_due
-from appliance.fleet.hub_files import UNIT_FOLDER, HubFiles, hub_place
+from appliance.fleet.hub_files import HubFiles, hub_place
 from appliance.fleet.members import FleetMember
 from appliance.fleet.nkey import NKey
+from appliance.ops.install.layout import Layout
 from tests.support.fleet.real_hub import SERVER_NAME, RealHub, now_ms, real_hub, until
 
 if TYPE_CHECKING:
@@ -130,13 +131,14 @@ def test_a_certificate_that_does_not_fit_its_key_is_not_put_in_place(tmp_path: P
 
 def test_the_files_of_the_unit_are_the_units_group_s_to_read(tmp_path: Path) -> None:
     """Where `install` has made the unit's folder; where it has not, they are in the state directory, and private."""
-    state, unit = tmp_path / "state", tmp_path / "unit"
+    state, layout = tmp_path / "state", Layout(tmp_path)
     state.mkdir()
-    own = hub_place(state, unit)
+    own = hub_place(state, layout)
     assert (own.by_unit, own.folder, own.streams) == (False, state / "fleet/hub", state / "fleet/hub/jetstream")
-    (unit / UNIT_FOLDER).mkdir(parents=True)
-    of_unit = hub_place(state, unit)
-    assert (of_unit.by_unit, of_unit.folder, of_unit.streams) == (True, unit / UNIT_FOLDER, unit / "jetstream")
+    layout.hub_config.mkdir(parents=True)
+    of_unit = hub_place(state, layout)
+    assert (of_unit.by_unit, of_unit.folder) == (True, layout.hub_config)
+    assert of_unit.streams == tmp_path / "var/lib/wg-appliance-hub/jetstream"
     assert (own.files.log, of_unit.files.log) == (str(own.folder / "nats-server.log"), "")
     authority = make_authority("flt_1", now_ms())
     for place, mode in ((own, 0o600), (of_unit, 0o640)):

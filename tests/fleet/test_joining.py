@@ -22,6 +22,7 @@ from appliance.fleet.identity import FleetFolder
 from appliance.fleet.link import NatsLink, hub_tls
 from appliance.fleet.nats_client import LinkUser
 from appliance.fleet.nkey import NKey
+from appliance.ops.install.layout import Layout
 from appliance.store.database import Store
 from appliance.store.queries import accounts, fleet_members, fleet_state
 from tests.support.fleet.hub_appliance import HOUR_MS, hub_appliance
@@ -246,7 +247,7 @@ def test_a_host_is_in_one_fleet_at_a_time(tmp_path: Path) -> None:
 
     async def scene() -> None:
         async with hub_appliance(tmp_path) as hub:
-            folder, files = FleetFolder(tmp_path), HubFiles(hub_place(tmp_path, tmp_path / "no unit"))
+            folder, files = FleetFolder(tmp_path), HubFiles(hub_place(tmp_path, Layout(tmp_path)))
             founder = founding.Founder("x", "x", "127.0.0.1:1", "127.0.0.1:1")
             before = files.config()
             with pytest.raises(Conflict, match="this host is in a fleet already"):
