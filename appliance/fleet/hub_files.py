@@ -7,6 +7,7 @@ appliance writes and the unit's user reads. Elsewhere they are in state_dir/flee
 from __future__ import annotations
 
 import os
+import shutil
 import ssl
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -123,6 +124,19 @@ class HubFiles:
     def put_back(self, text: str) -> None:
         """Writes a configuration that was in force, without a look at it."""
         self._in_place(self._new(self.place.config, text), self.place.config)
+
+    def remove(self) -> None:
+        """Removes configuration, certificate and key, as the host is no hub any more: no server starts then.
+
+        One that the unit runs goes on until it is stopped, and its streams are its user's.
+        """
+        try:
+            for file in (self.place.config, self.place.key, self.place.certificate):
+                file.unlink(missing_ok=True)
+            if not self.place.by_unit:
+                shutil.rmtree(self.place.streams, ignore_errors=True)
+        except OSError as error:
+            raise HostError(f"cannot remove what is in {self.place.folder}: {error.strerror}") from error
 
     def _new(self, file: Path, text: str) -> Path:
         new = file.with_name(f"{file.name}.new")

@@ -144,3 +144,14 @@ def test_the_files_of_the_unit_are_the_units_group_s_to_read(tmp_path: Path) -> 
     for place, mode in ((own, 0o600), (of_unit, 0o640)):
         assert renew_if_due(HubFiles(place), authority, SERVER_NAME, now_ms())
         assert {file.stat().st_mode & 0o777 for file in (place.key, place.certificate)} == {mode}
+
+
+def test_nothing_of_a_hub_is_left_that_could_start(tmp_path: Path) -> None:
+    """Removed twice too, as by a command that is run again."""
+    hub = RealHub(tmp_path)
+    hub.place.streams.mkdir()
+    hub.files.remove()
+    hub.files.remove()
+    assert list(hub.place.folder.iterdir()) == []
+    assert hub.files.config() is None
+    assert hub.files.leaf() is None

@@ -95,6 +95,8 @@ def test_two_hosts_become_a_fleet(tmp_path: Path) -> None:
             assert membership is not None
             assert (membership.fleet_id, membership.role, membership.name) == (hub.membership.fleet_id, "spoke", "ams1")
             assert membership.fleet_key == hub.membership.fleet_key
+            config = (tmp_path / "fra/fleet/hub/hub.conf").read_text(encoding="utf-8")
+            assert f"jetstream/{hub.membership.fleet_id}" in config, "another fleet's streams would be another's"
             own = link_of(membership, host.keys)
             own.start()
             try:
