@@ -128,15 +128,25 @@ class HubFiles:
     def remove(self) -> None:
         """Removes configuration, certificate and key, as the host is no hub any more: no server starts then.
 
-        One that the unit runs goes on until it is stopped, and its streams are its user's.
+        One that the unit runs is stopped; its streams are its user's, and stay.
         """
         try:
             for file in (self.place.config, self.place.key, self.place.certificate):
                 file.unlink(missing_ok=True)
+            self.ask_restart()
             if not self.place.by_unit:
                 shutil.rmtree(self.place.streams, ignore_errors=True)
         except OSError as error:
             raise HostError(f"cannot remove what is in {self.place.folder}: {error.strerror}") from error
+
+    def ask_restart(self) -> None:
+        """Has systemd start the server, or start it anew, or stop it if there is no configuration any more.
+
+        For a fleet that is made or given up: all else is taken over by a reload. Does nothing where no unit runs it.
+        """
+        if self.place.by_unit:
+            restart = self.place.folder / "restart"  # wg-appliance-hub-restart.path
+            self._in_place(self._new(restart, ""), restart)
 
     def _new(self, file: Path, text: str) -> Path:
         new = file.with_name(f"{file.name}.new")

@@ -155,3 +155,18 @@ def test_nothing_of_a_hub_is_left_that_could_start(tmp_path: Path) -> None:
     assert list(hub.place.folder.iterdir()) == []
     assert hub.files.config() is None
     assert hub.files.leaf() is None
+
+
+def test_the_unit_is_asked_for_a_restart_by_a_file(tmp_path: Path) -> None:
+    """Where there is one; another file each time, which systemd notices."""
+    state, layout = tmp_path / "state", Layout(tmp_path)
+    state.mkdir()
+    HubFiles(hub_place(state, layout)).ask_restart()
+    assert list(state.iterdir()) == []
+    layout.hub_config.mkdir(parents=True)
+    files, restart = HubFiles(hub_place(state, layout)), layout.hub_config / "restart"
+    files.ask_restart()
+    first = restart.stat().st_ino
+    with restart.open("rb"):  # or its number might be given again
+        files.remove()
+        assert restart.stat().st_ino != first

@@ -32,19 +32,21 @@ def is_active(machine: Machine) -> bool:
 
 
 def become_hub(machine: Machine) -> None:
-    """Writes what `fleet init` writes, as the appliance's user; the configuration last, and by a rename."""
+    """Writes what `fleet init` writes, as the appliance's user, and asks for a restart as that does."""
     now = HostClock().now().wall_ms
     leaf = make_leaf(make_authority("flt_1", now), "a.hub.internal", now)
     files = ServerFiles(f"/{CONFIG}/leaf.pem", f"/{CONFIG}/leaf.key", "/var/lib/wg-appliance-hub/jetstream")
     settings = HubSettings("a.hub.internal", "0.0.0.0:7422", files, NKey.new().public, NKey.new().public, ())
-    texts = {"leaf.pem": leaf.certificate, "leaf.key": leaf.key, "hub.conf.new": render(settings)}
+    texts = {"leaf.pem": leaf.certificate, "leaf.key": leaf.key, "hub.conf": render(settings)}
     for name, text in texts.items():
         (machine.root / CONFIG / name).write_text(text, encoding="utf-8")
         machine.run("chown", "wg-appliance:wg-appliance-hub", f"/{CONFIG}/{name}")
         machine.run("chmod", "0640", f"/{CONFIG}/{name}")
-    machine.run(
-        "setpriv", "--reuid=wg-appliance", "--clear-groups", "mv", f"/{CONFIG}/hub.conf.new", f"/{CONFIG}/hub.conf"
-    )
+    ask_restart(machine)
+
+
+def ask_restart(machine: Machine) -> None:
+    machine.run("setpriv", "--reuid=wg-appliance", "--clear-groups", "cp", "/dev/null", f"/{CONFIG}/restart")
 
 
 def test_a_host_becomes_a_hub(appliance: Installed, program: Path) -> None:
@@ -65,10 +67,15 @@ def test_a_host_becomes_a_hub(appliance: Installed, program: Path) -> None:
     machine.run("systemctl", "restart", "wg-appliance")
     appliance.ready()
     assert sandbox.status(machine, HUB)["Pid"] == pid
+    ask_restart(machine)
+    until(lambda: is_active(machine) and sandbox.status(machine, HUB)["Pid"] != pid, "it was started anew")
     machine.run("systemctl", "stop", HUB)
     assert not is_active(machine), "an operator may stop it"
     machine.run("systemctl", "start", HUB)
-
+    machine.run("mv", f"/{CONFIG}/hub.conf", f"/{CONFIG}/aside")
+    ask_restart(machine)
+    until(lambda: not is_active(machine), "it is stopped where there is no configuration")
+    machine.run("mv", f"/{CONFIG}/aside", f"/{CONFIG}/hub.conf")
     found = sandbox.findings(machine, HUB)
     assert {name for name, succeeded in found.items() if succeeded} == ALLOWED
     said = appliance.command("uninstall", "--purge")

@@ -120,11 +120,11 @@ def test_how_to_reach_the_api() -> None:
 
 def test_a_host_may_become_a_hub_without_another_install() -> None:
     """User, folders and units are there on each; they are enabled before the appliance is started."""
-    units = {**PROGRAM.units, "wg-appliance-hub.service": "hub", "wg-appliance-hub.path": "path"}
+    units = {**PROGRAM.units, "wg-appliance-hub.service": "hub", "wg-appliance-hub-restart.path": "path"}
     with_hub = Program(PROGRAM.version, PROGRAM.files, units, {})
     steps = plan.install(LAYOUT, with_hub, parse_settings("", {}, "exit"), "", userspace=False)
     names = [step.what for step in steps]
-    assert names[-3:] == [f"service wg-appliance{name}" for name in ("-hub.service", "-hub.path", ".service")]
+    assert names[-3:] == [f"service wg-appliance{name}" for name in ("-hub.service", "-hub-restart.path", ".service")]
     folders = {step.path.name: step for step in steps if isinstance(step, Folder)}
     hub, config = folders["wg-appliance-hub"], folders["config"]
     assert (hub.mode, hub.user, hub.group) == (0o711, "wg-appliance-hub", "wg-appliance-hub")

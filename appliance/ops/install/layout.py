@@ -15,7 +15,7 @@ USER = "wg-appliance"
 SERVICE = "wg-appliance.service"
 TUNNEL_SERVICE = "wg-appliance-tunnel.service"
 HUB_USER = "wg-appliance-hub"
-HUB_SERVICE, HUB_PATH = "wg-appliance-hub.service", "wg-appliance-hub.path"
+HUB_SERVICE, HUB_PATH = "wg-appliance-hub.service", "wg-appliance-hub-restart.path"
 PROGRAM = "wg-appliance"
 
 
