@@ -7,9 +7,10 @@ appliance writes and the unit's user reads. Elsewhere they are in state_dir/flee
 from __future__ import annotations
 
 import os
+import shutil
 import ssl
 from dataclasses import dataclass
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from appliance.domain.errors import FleetError, HostError
 from appliance.fleet.certificates import CertifiedKey, Validity, validity
@@ -17,10 +18,12 @@ from appliance.fleet.hub_config import ServerFiles
 from appliance.fleet.identity import FOLDER
 from appliance.network import programs
 from appliance.ops.backup.create import sync_folder
+from appliance.ops.install.layout import Layout
 from appliance.store.file_owner import have_one_owner
 
-UNIT_STATE = Path("/var/lib/wg-appliance-hub")
-UNIT_FOLDER = "config"  # in the unit's state directory; its group is the unit's, and so is that of files in it
+if TYPE_CHECKING:
+    from pathlib import Path
+
 CHECK_S = 10.0
 
 
@@ -54,15 +57,16 @@ class HubPlace:
         return ServerFiles(str(self.certificate), str(self.key), str(self.streams), str(self.log or ""))
 
 
-def hub_place(state_dir: Path, unit_state: Path = UNIT_STATE) -> HubPlace:
+def hub_place(state_dir: Path, layout: Layout | None = None) -> HubPlace:
     """Returns where the files are on this host. The unit's folder counts if it is the state directory's owner's.
 
     Raises HostError.
     """
-    folder = unit_state / UNIT_FOLDER
+    installed = layout or Layout()
+    folder = installed.hub_config  # its group is the unit's, and so is that of files in it
     try:
         if folder.is_dir() and have_one_owner(folder, state_dir):
-            return HubPlace(folder, unit_state / "jetstream", by_unit=True)
+            return HubPlace(folder, installed.hub / "jetstream", by_unit=True)
     except OSError as error:
         raise HostError(f"cannot look at {folder}: {error.strerror}") from error
     own = state_dir / FOLDER / "hub"
@@ -120,6 +124,29 @@ class HubFiles:
     def put_back(self, text: str) -> None:
         """Writes a configuration that was in force, without a look at it."""
         self._in_place(self._new(self.place.config, text), self.place.config)
+
+    def remove(self) -> None:
+        """Removes configuration, certificate and key, as the host is no hub any more: no server starts then.
+
+        One that the unit runs is stopped; its streams are its user's, and stay.
+        """
+        try:
+            for file in (self.place.config, self.place.key, self.place.certificate):
+                file.unlink(missing_ok=True)
+            self.ask_restart()
+            if not self.place.by_unit:
+                shutil.rmtree(self.place.streams, ignore_errors=True)
+        except OSError as error:
+            raise HostError(f"cannot remove what is in {self.place.folder}: {error.strerror}") from error
+
+    def ask_restart(self) -> None:
+        """Has systemd start the server, or start it anew, or stop it if there is no configuration any more.
+
+        For a fleet that is made or given up: all else is taken over by a reload. Does nothing where no unit runs it.
+        """
+        if self.place.by_unit:
+            restart = self.place.folder / "restart"  # wg-appliance-hub-restart.path
+            self._in_place(self._new(restart, ""), restart)
 
     def _new(self, file: Path, text: str) -> Path:
         new = file.with_name(f"{file.name}.new")

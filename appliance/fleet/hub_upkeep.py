@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from appliance.domain.errors import FleetError, HostError, StoreUnavailable
@@ -53,7 +53,8 @@ async def hub_settings(db: aiosqlite.Connection, facts: HubFacts, now: int) -> H
     return HubSettings(
         server_name=facts.server_name,
         listen=facts.listen,
-        files=facts.files,
+        # Of this fleet alone: claims of a fleet that the host was in before would stand in the way of this one's.
+        files=replace(facts.files, streams=f"{facts.files.streams}/{facts.membership.fleet_id}"),
         hub_nkey=NKey.from_seed(facts.of_hub.hub_seed).public,
         system_nkey=NKey.from_seed(facts.of_hub.system_seed).public,
         members=tuple(await fleet_members.present(db)),

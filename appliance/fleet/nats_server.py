@@ -1,8 +1,8 @@
 """Runs a hub's nats-server beside `serve`, where no unit runs it.
 
-It ends with this process, however that ends: an orphan would keep port and streams from the next one. Members connect
-again within a second and lose nothing, as JetStream never has the only copy. With the unit, which an installed hub has,
-the server is not touched by a restart of the appliance.
+It ends with this process, however that ends: an orphan would keep port and streams from the next one, which ends it if
+there is one all the same. Members connect again within a second and lose nothing, as JetStream never has the only copy.
+With the unit, which an installed hub has, the server is not touched by a restart of the appliance.
 
 nats-server does not lock its streams: two of them would share a folder unknowingly. It inherits the descriptor of a
 lock here, so that the lock is held for exactly as long as it lives.
@@ -12,17 +12,19 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
+import itertools
 import logging
 import os
 import shutil
+import signal
 from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from appliance.domain.errors import FleetError, HostError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from appliance.fleet.hub_files import HubPlace
 
@@ -83,7 +85,7 @@ class NatsServer:
             self.pid = None
 
     async def _start(self, program: Path) -> asyncio.subprocess.Process:
-        lock = await _locked(self._place.folder / "nats-server.lock")
+        lock = await _locked(self._place.folder / "nats-server.lock", self._place.config)
         try:
             log_file = os.open(
                 self._log(), os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600
@@ -129,20 +131,25 @@ def _ended_with_parent() -> tuple[str, ...]:
     return () if setpriv is None else (setpriv, "--pdeathsig", "TERM", "--")
 
 
-async def _locked(file: Path) -> int:
-    """Returns the descriptor of the lock. Raises HostError; FleetError if another server keeps it."""
+async def _locked(file: Path, config: Path) -> int:
+    """Returns the descriptor of the lock; ends a server that runs by this configuration still.
+
+    One does when its `serve` was killed before the kernel was told to end it too; no other `serve` has this state
+    directory, which is locked. Raises HostError; FleetError if another program keeps the lock.
+    """
     try:
         descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     except OSError as error:
         raise HostError(f"cannot open {file}: {error.strerror}") from error
     try:
         async with asyncio.timeout(LOCK_S):
-            while not _lock(descriptor):  # noqa: ASYNC110 (another process holds it)
+            while not _lock(descriptor):
+                await asyncio.to_thread(_end_those_with, config)
                 await asyncio.sleep(LOCK_PAUSE_S)
     except BaseException as error:
         os.close(descriptor)
         if isinstance(error, TimeoutError):
-            message = f"another nats-server uses {file.parent}: end it (fuser -v {file} names it)"
+            message = f"another program uses {file.parent}: end it (fuser -v {file} names it)"
             raise FleetError(message) from error
         raise
     return descriptor
@@ -154,6 +161,20 @@ def _lock(descriptor: int) -> bool:
     except BlockingIOError:
         return False
     return True
+
+
+def _end_those_with(config: Path) -> None:
+    """Ends processes that have `-c` and this file among their arguments."""
+    for cmdline in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):  # it has ended, or is another user's
+            process = os.pidfd_open(int(cmdline.parent.name))
+            try:
+                words = cmdline.read_bytes().split(b"\0")
+                if (b"-c", os.fsencode(config)) in itertools.pairwise(words):
+                    log.warning("ending nats-server (%s), which has outlived its serve", cmdline.parent.name)
+                    signal.pidfd_send_signal(process, signal.SIGTERM)
+            finally:
+                os.close(process)
 
 
 async def _end(process: asyncio.subprocess.Process, ended: asyncio.Future[int]) -> None:

@@ -14,9 +14,10 @@ from appliance.domain.errors import FleetError
 from appliance.fleet.certificates import DAY_MS, make_authority, make_leaf, validity
 from appliance.fleet.hub_config import member_inbox
 from appliance.fleet.hub_control import renew_if_due
-from appliance.fleet.hub_files import UNIT_FOLDER, HubFiles, hub_place
+from appliance.fleet.hub_files import HubFiles, hub_place
 from appliance.fleet.members import FleetMember
 from appliance.fleet.nkey import NKey
+from appliance.ops.install.layout import Layout
 from tests.support.fleet.real_hub import SERVER_NAME, RealHub, now_ms, real_hub, until
 
 if TYPE_CHECKING:
@@ -130,15 +131,42 @@ def test_a_certificate_that_does_not_fit_its_key_is_not_put_in_place(tmp_path: P
 
 def test_the_files_of_the_unit_are_the_units_group_s_to_read(tmp_path: Path) -> None:
     """Where `install` has made the unit's folder; where it has not, they are in the state directory, and private."""
-    state, unit = tmp_path / "state", tmp_path / "unit"
+    state, layout = tmp_path / "state", Layout(tmp_path)
     state.mkdir()
-    own = hub_place(state, unit)
+    own = hub_place(state, layout)
     assert (own.by_unit, own.folder, own.streams) == (False, state / "fleet/hub", state / "fleet/hub/jetstream")
-    (unit / UNIT_FOLDER).mkdir(parents=True)
-    of_unit = hub_place(state, unit)
-    assert (of_unit.by_unit, of_unit.folder, of_unit.streams) == (True, unit / UNIT_FOLDER, unit / "jetstream")
+    layout.hub_config.mkdir(parents=True)
+    of_unit = hub_place(state, layout)
+    assert (of_unit.by_unit, of_unit.folder) == (True, layout.hub_config)
+    assert of_unit.streams == tmp_path / "var/lib/wg-appliance-hub/jetstream"
     assert (own.files.log, of_unit.files.log) == (str(own.folder / "nats-server.log"), "")
     authority = make_authority("flt_1", now_ms())
     for place, mode in ((own, 0o600), (of_unit, 0o640)):
         assert renew_if_due(HubFiles(place), authority, SERVER_NAME, now_ms())
         assert {file.stat().st_mode & 0o777 for file in (place.key, place.certificate)} == {mode}
+
+
+def test_nothing_of_a_hub_is_left_that_could_start(tmp_path: Path) -> None:
+    """Removed twice too, as by a command that is run again."""
+    hub = RealHub(tmp_path)
+    hub.place.streams.mkdir()
+    hub.files.remove()
+    hub.files.remove()
+    assert list(hub.place.folder.iterdir()) == []
+    assert hub.files.config() is None
+    assert hub.files.leaf() is None
+
+
+def test_the_unit_is_asked_for_a_restart_by_a_file(tmp_path: Path) -> None:
+    """Where there is one; another file each time, which systemd notices."""
+    state, layout = tmp_path / "state", Layout(tmp_path)
+    state.mkdir()
+    HubFiles(hub_place(state, layout)).ask_restart()
+    assert list(state.iterdir()) == []
+    layout.hub_config.mkdir(parents=True)
+    files, restart = HubFiles(hub_place(state, layout)), layout.hub_config / "restart"
+    files.ask_restart()
+    first = restart.stat().st_ino
+    with restart.open("rb"):  # or its number might be given again
+        files.remove()
+        assert restart.stat().st_ino != first

@@ -22,6 +22,7 @@ from appliance.fleet.identity import FleetFolder
 from appliance.fleet.link import NatsLink, hub_tls
 from appliance.fleet.nats_client import LinkUser
 from appliance.fleet.nkey import NKey
+from appliance.ops.install.layout import Layout
 from appliance.store.database import Store
 from appliance.store.queries import accounts, fleet_members, fleet_state
 from tests.support.fleet.hub_appliance import HOUR_MS, hub_appliance
@@ -94,6 +95,8 @@ def test_two_hosts_become_a_fleet(tmp_path: Path) -> None:
             assert membership is not None
             assert (membership.fleet_id, membership.role, membership.name) == (hub.membership.fleet_id, "spoke", "ams1")
             assert membership.fleet_key == hub.membership.fleet_key
+            config = (tmp_path / "fra/fleet/hub/hub.conf").read_text(encoding="utf-8")
+            assert f"jetstream/{hub.membership.fleet_id}" in config, "another fleet's streams would be another's"
             own = link_of(membership, host.keys)
             own.start()
             try:
@@ -246,7 +249,7 @@ def test_a_host_is_in_one_fleet_at_a_time(tmp_path: Path) -> None:
 
     async def scene() -> None:
         async with hub_appliance(tmp_path) as hub:
-            folder, files = FleetFolder(tmp_path), HubFiles(hub_place(tmp_path, tmp_path / "no unit"))
+            folder, files = FleetFolder(tmp_path), HubFiles(hub_place(tmp_path, Layout(tmp_path)))
             founder = founding.Founder("x", "x", "127.0.0.1:1", "127.0.0.1:1")
             before = files.config()
             with pytest.raises(Conflict, match="this host is in a fleet already"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import os
 import signal
 import socket
@@ -11,6 +12,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tests.support.fleet.nats_program import NATS_SERVER
 from tests.support.fleet.real_hub import RealHub, real_hub, until
 
 if TYPE_CHECKING:
@@ -53,10 +55,11 @@ import asyncio, sys
 from pathlib import Path
 from appliance.fleet.hub_files import hub_place
 from appliance.fleet.nats_server import NatsServer
+from appliance.ops.install.layout import Layout
 from tests.support.fleet.nats_program import NATS_SERVER
 
 async def run():
-    server = NatsServer(hub_place(Path(sys.argv[1]), Path(sys.argv[1]) / "no unit"), lambda: NATS_SERVER)
+    server = NatsServer(hub_place(Path(sys.argv[1]), Layout(Path(sys.argv[1]))), lambda: NATS_SERVER)
     running = asyncio.ensure_future(server.run(asyncio.Event()))
     while server.pid is None:
         await asyncio.sleep(0.01)
@@ -76,9 +79,9 @@ def test_it_ends_with_a_serve_that_is_killed(tmp_path: Path) -> None:
         serve.kill()
 
     async def scene() -> None:
-        await until(lambda: not is_alive(pid))
         stopping = asyncio.Event()
         running = asyncio.ensure_future(hub.server.run(stopping))
+        await until(lambda: hub.server.pid is not None and not is_alive(pid))
         async with hub.signed_on(hub.hub_key, "_INBOX_hub"):
             pass
         stopping.set()
@@ -88,23 +91,50 @@ def test_it_ends_with_a_serve_that_is_killed(tmp_path: Path) -> None:
     assert hub.server.starts == 1
 
 
-def test_two_do_not_share_their_streams(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """nats-server itself would start, on another port, and say nothing."""
-    monkeypatch.setattr("appliance.fleet.nats_server.LOCK_S", 0.2)
+def test_one_that_has_outlived_its_serve_makes_way(tmp_path: Path) -> None:
+    """nats-server itself would let two share their streams, on two ports, and say nothing."""
+    hub = RealHub(tmp_path)
+    lock = os.open(hub.place.folder / "nats-server.lock", os.O_RDWR | os.O_CREAT, 0o600)
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    # Without what ends it with its parent, as where that was killed before it could say so.
+    orphan = subprocess.Popen(
+        [NATS_SERVER, "-c", hub.place.config], pass_fds=(lock,), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    os.close(lock)
 
-    async def scene() -> str | None:
-        async with real_hub(tmp_path) as hub:
-            other, stopping = RealHub(tmp_path, hub.authority), asyncio.Event()
-            running = asyncio.ensure_future(other.server.run(stopping))
-            await until(lambda: other.server.fault is not None)
-            stopping.set()
+    async def scene() -> None:
+        async with hub.signed_on(hub.hub_key, "_INBOX_hub") as of_orphan:
+            stopping = asyncio.Event()
+            running = asyncio.ensure_future(hub.server.run(stopping))
+            await until(lambda: hub.server.pid is not None)
+            await until(lambda: not of_orphan.connected)
+            async with hub.signed_on(hub.hub_key, "_INBOX_hub"):
+                stopping.set()
             await running
-            assert other.server.starts == 0
-            return other.server.fault
 
-    fault = asyncio.run(scene())
-    assert fault is not None
-    assert fault.startswith(f"another nats-server uses {tmp_path}/fleet/hub: end it (fuser -v ")
+    with orphan:
+        asyncio.run(scene())
+        assert orphan.wait(20) is not None
+
+
+def test_another_program_s_streams_are_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever holds the lock, and is no server by this configuration, is named by what finds it."""
+    monkeypatch.setattr("appliance.fleet.nats_server.LOCK_S", 0.2)
+    hub = RealHub(tmp_path)
+
+    async def scene() -> None:
+        stopping = asyncio.Event()
+        running = asyncio.ensure_future(hub.server.run(stopping))
+        await until(lambda: hub.server.fault is not None)
+        stopping.set()
+        await running
+
+    with (hub.place.folder / "nats-server.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        asyncio.run(scene())
+    assert hub.server.starts == 0
+    assert hub.server.fault is not None
+    assert hub.server.fault.startswith(f"another program uses {tmp_path}/fleet/hub: end it (fuser -v ")
 
 
 def test_why_it_does_not_run_is_said(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 from appliance.config.load import parse_settings
 from appliance.domain.errors import HostError
 from appliance.ops.install import facts, next_steps, plan
-from appliance.ops.install.file_steps import Manual, NoFile, Symlink, TextFile
+from appliance.ops.install.file_steps import Folder, Manual, NoFile, Symlink, TextFile
 from appliance.ops.install.layout import Layout
 from appliance.ops.install.plan import Program
 from appliance.ops.install.system_steps import Packages
@@ -116,3 +116,22 @@ def test_how_to_reach_the_api() -> None:
     """Told while it listens on loopback; not where the operator has seen to it."""
     assert next_steps.reaching(parse_settings("", {}, "exit"))
     assert next_steps.reaching(parse_settings('[api]\nlisten = "0.0.0.0:80"\ninsecure_http = true\n', {}, "exit")) == []
+
+
+def test_a_host_may_become_a_hub_without_another_install() -> None:
+    """User, folders and units are there on each; they are enabled before the appliance is started."""
+    units = {**PROGRAM.units, "wg-appliance-hub.service": "hub", "wg-appliance-hub-restart.path": "path"}
+    with_hub = Program(PROGRAM.version, PROGRAM.files, units, {})
+    steps = plan.install(LAYOUT, with_hub, parse_settings("", {}, "exit"), "", userspace=False)
+    names = [step.what for step in steps]
+    assert names[-3:] == [f"service wg-appliance{name}" for name in ("-hub.service", "-hub-restart.path", ".service")]
+    folders = {step.path.name: step for step in steps if isinstance(step, Folder)}
+    hub, config = folders["wg-appliance-hub"], folders["config"]
+    assert (hub.mode, hub.user, hub.group) == (0o711, "wg-appliance-hub", "wg-appliance-hub")
+    assert (config.mode, config.user, config.group) == (0o2750, "wg-appliance", "wg-appliance-hub")
+    assert names.index("user wg-appliance-hub") < names.index(str(hub.path)) < names.index(str(config.path))
+
+
+def test_a_version_without_a_hub_s_units_enables_none() -> None:
+    """An upgrade that is undone goes back to such a one."""
+    assert plan.hub_units(PROGRAM) == []

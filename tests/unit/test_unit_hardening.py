@@ -15,8 +15,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 SYSTEMD = Path(__file__).parents[2] / "systemd"
-SERVICE, TUNNEL = "wg-appliance.service", "wg-appliance-tunnel.service"
-COLUMNS = {SERVICE: 1, TUNNEL: 2}  # of the table in README.md
+SERVICE, TUNNEL, HUB = "wg-appliance.service", "wg-appliance-tunnel.service", "wg-appliance-hub.service"
+HUB_PATH, HUB_RESTART = "wg-appliance-hub-restart.path", "wg-appliance-hub-restart.service"
+COLUMNS = {SERVICE: 1, TUNNEL: 2, HUB: 3}  # of the table in README.md
 
 pytestmark = pytest.mark.skipif(
     shutil.which("systemd-analyze") is None, reason="NOT TESTED: apt-get install systemd, for systemd-analyze"
@@ -31,14 +32,14 @@ def security(unit: Path, *options: str) -> str:
 @pytest.fixture(params=["kernel", "userspace"])
 def units(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     """A directory with the units, and on userspace with the drop-in that goes with it."""
-    for unit in (SERVICE, TUNNEL):
+    for unit in (SERVICE, TUNNEL, HUB, HUB_RESTART):
         shutil.copy(SYSTEMD / unit, tmp_path)
     if request.param == "userspace":
         shutil.copytree(SYSTEMD / f"{SERVICE}.d", tmp_path / f"{SERVICE}.d")
     return tmp_path
 
 
-@pytest.mark.parametrize(("unit", "limit"), [(SERVICE, 1.7), (TUNNEL, 2.0)])
+@pytest.mark.parametrize(("unit", "limit"), [(SERVICE, 1.7), (TUNNEL, 2.0), (HUB, 2.0), (HUB_RESTART, 2.0)])
 def test_the_exposure_of_a_unit_is_within_its_limit(
     units: Path, unit: str, limit: float, show: Callable[[str], None]
 ) -> None:
@@ -49,7 +50,7 @@ def test_the_exposure_of_a_unit_is_within_its_limit(
     assert float(found[1]) <= limit
 
 
-@pytest.mark.parametrize("unit", [SERVICE, TUNNEL])
+@pytest.mark.parametrize("unit", [SERVICE, TUNNEL, HUB])
 def test_all_that_is_left_is_justified(unit: str) -> None:
     """README.md names every item that adds to the figure, for this unit, and no other."""
     items = json.loads(security(SYSTEMD / unit, "--json=short"))
@@ -59,7 +60,7 @@ def test_all_that_is_left_is_justified(unit: str) -> None:
     assert {name.strip("`").replace("\\|", "|") for name, *used, _ in cells if used[COLUMNS[unit] - 1] == "x"} == left
 
 
-@pytest.mark.parametrize("unit", [SERVICE, TUNNEL])
+@pytest.mark.parametrize("unit", [SERVICE, TUNNEL, HUB, HUB_PATH, HUB_RESTART])
 def test_systemd_knows_every_line_of_a_unit(unit: str) -> None:
     """systemd knows every line; an early one not the steps between restarts."""
     command = ["systemd-analyze", "verify", "--man=no", str(SYSTEMD / unit)]

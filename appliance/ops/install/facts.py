@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 CLOUD_INIT = Path("/run/cloud-init/instance-data.json")
 NOWHERE = Path("/nonexistent")
-UNIT_SUFFIXES = (".service", ".timer", ".conf")
+UNIT_SUFFIXES = (".service", ".timer", ".path", ".conf")
 
 
 def own_program() -> Program:

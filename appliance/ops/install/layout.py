@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 USER = "wg-appliance"
 SERVICE = "wg-appliance.service"
 TUNNEL_SERVICE = "wg-appliance-tunnel.service"
+HUB_USER = "wg-appliance-hub"
+HUB_SERVICE, HUB_PATH = "wg-appliance-hub.service", "wg-appliance-hub-restart.path"
 PROGRAM = "wg-appliance"
 
 
@@ -62,6 +64,16 @@ class Layout:
     def backups(self) -> Path:
         """Returns the folder of the timer's backups."""
         return self.root / "var/lib/wg-appliance-backups"
+
+    @property
+    def hub(self) -> Path:
+        """Returns the folder of a hub's nats-server, which is there on other hosts too, and empty."""
+        return self.root / "var/lib/wg-appliance-hub"
+
+    @property
+    def hub_config(self) -> Path:
+        """Returns the folder in it that the appliance writes."""
+        return self.hub / "config"
 
     def version(self, version: str) -> Path:
         return self.programs / version

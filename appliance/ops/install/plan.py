@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from appliance.ops.install.boot_forwarding import NoBootForwarding
 from appliance.ops.install.file_steps import Folder, Manual, NoFile, ProgramFiles, Symlink, TextFile
-from appliance.ops.install.layout import PROGRAM, SERVICE, TUNNEL_SERVICE, USER
+from appliance.ops.install.layout import HUB_PATH, HUB_SERVICE, HUB_USER, PROGRAM, SERVICE, TUNNEL_SERVICE, USER
 from appliance.ops.install.record import Record
 from appliance.ops.install.system_steps import EnabledUnit, Packages, SystemUser
 
@@ -43,6 +43,7 @@ def install(layout: Layout, program: Program, settings: Settings, config_text: s
         Packages(packages, record),
         *of_operator(layout, settings, config_text),
         *of_program(layout, program, settings, record, userspace=userspace),
+        *hub_units(program),
         EnabledUnit(SERVICE),
     ]
 
@@ -64,7 +65,25 @@ def of_operator(layout: Layout, settings: Settings, config_text: str) -> list[St
         Folder(layout.config.parent, 0o750, "root", USER),
         TextFile(layout.config, config_text, mode=0o640, group=USER, keep=True),
         Folder(settings.node.state_dir, 0o700, USER, USER),
+        *hub_state(layout),
     ]
+
+
+def hub_state(layout: Layout) -> list[Step]:
+    """Returns the steps for what a hub's nats-server needs beside its unit: a user, and folders for both users.
+
+    They are there on each host, as the appliance itself, which may become a hub at any time, may make none of them.
+    """
+    return [
+        SystemUser(HUB_USER, layout.hub),
+        Folder(layout.hub, 0o711, HUB_USER, HUB_USER),
+        Folder(layout.hub_config, 0o2750, USER, HUB_USER),
+    ]
+
+
+def hub_units(program: Program) -> list[Step]:
+    """Returns the steps that enable a hub's units, which do nothing on other hosts; none if the version has none."""
+    return [EnabledUnit(name, now=True) for name in (HUB_SERVICE, HUB_PATH) if name in program.units]
 
 
 def of_program(layout: Layout, program: Program, settings: Settings, record: Record, *, userspace: bool) -> list[Step]:

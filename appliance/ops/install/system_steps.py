@@ -75,9 +75,10 @@ class SystemUser:
 
 @dataclass(frozen=True, slots=True)
 class EnabledUnit:
-    """Enables a unit, so that it starts at each boot; `install` and `upgrade` start it now."""
+    """Enables a unit, so that it starts at each boot. `now`: it is started too; the appliance's is by its command."""
 
     name: str
+    now: bool = False
 
     @property
     def what(self) -> str:
@@ -88,7 +89,7 @@ class EnabledUnit:
 
     def apply(self) -> None:
         host.run("systemctl", "daemon-reload")
-        host.run("systemctl", "enable", self.name)
+        host.run("systemctl", "enable", *(["--now"] if self.now else []), self.name)
 
     def remove(self) -> bool:
         if not host.succeeds("systemctl", "cat", self.name):

@@ -185,7 +185,9 @@ class Upgrade:
         userspace = plan.has_userspace(self._layout)
         gone = sorted(facts.units_in(other).keys() - to.units.keys())
         steps = plan.of_version(self._layout, to, self._settings, userspace=userspace)
-        apply_steps([*(NoFile(self._layout.units / name) for name in gone), *steps], self._report)
+        hub = plan.hub_units(to)
+        state = plan.hub_state(self._layout) if hub else []
+        apply_steps([*(NoFile(self._layout.units / name) for name in gone), *state, *steps, *hub], self._report)
 
     def _restart(self) -> str | None:
         """Restarts the service. Returns None when it is ready, else the fault."""

@@ -22,6 +22,7 @@ from appliance.fleet.link import NatsLink, hub_tls
 from appliance.fleet.nats_client import LinkUser
 from appliance.fleet.nats_server import NatsServer
 from appliance.fleet.nkey import NKey
+from appliance.ops.install.layout import Layout
 from appliance.store.database import Store
 from tests.support.fleet.nats_program import NATS_SERVER
 from tests.support.fleet.real_hub import free_port
@@ -60,7 +61,7 @@ def link(membership: Membership, seed: str, name: str) -> NatsLink:
 async def hub_appliance(state_dir: Path) -> AsyncIterator[HubAppliance]:
     """Founds a fleet, and runs its hub until the end of the block."""
     port, folder = free_port(), FleetFolder(state_dir)
-    files = HubFiles(hub_place(state_dir, state_dir / "no unit"))
+    files = HubFiles(hub_place(state_dir, Layout(state_dir)))
     address = f"127.0.0.1:{port}"
     async with AsyncExitStack() as stack:
         store = await Store.open(state_dir / "store.sqlite")

@@ -25,6 +25,7 @@ from appliance.fleet.hub_control import HubControl, renew_if_due
 from appliance.fleet.hub_files import HubFiles, hub_place
 from appliance.fleet.nats_server import NatsServer
 from appliance.fleet.nkey import NKey
+from appliance.ops.install.layout import Layout
 from tests.support.fleet.nats_program import NATS_SERVER
 
 if TYPE_CHECKING:
@@ -116,7 +117,7 @@ class RealHub:
     port: int = field(default_factory=free_port)
 
     def __post_init__(self) -> None:
-        self.place = hub_place(self.state_dir, self.state_dir / "no unit")
+        self.place = hub_place(self.state_dir, Layout(self.state_dir))
         self.files = HubFiles(self.place)
         self.files.create_folder()
         renew_if_due(self.files, self.authority, SERVER_NAME, now_ms())
