@@ -122,6 +122,8 @@ class Replica:
                 self._at = Head(0, "")  # read everything next time
                 raise
             self._gen, self._at = changes.gen, changes.at
+            if written.withdrawn:
+                log.warning("accounts that the hub does not have are out of use here: %d", written.withdrawn)
             if written.alters:
                 self._reactions.accounts()
             if written.members:
