@@ -326,6 +326,26 @@ def test_what_is_no_question_is_refused(tmp_path: Path, data: bytes) -> None:
     asyncio.run(story())
 
 
+def test_a_store_of_before_the_host_joined_is_a_spokes_again(tmp_path: Path) -> None:
+    """A restored backup may be that old: what the hub does not have is out of use, and the row is there."""
+
+    async def story() -> None:
+        async with followed(tmp_path, AMS) as (one, (ams,)):
+            await one.account("ada")
+            async with ams.store.write() as db:
+                await fleet_state.leave(db)
+            await add_account(ams.store, "mine")
+            await following(ams, one.bus, AMS)
+            assert await ams.replica.follow()
+            assert _usable(ams.path) == {"ada"}
+            async with ams.store.read() as db:
+                row = await fleet_state.read(db)
+            assert row is not None
+            assert (row.role, row.gen, row.acc_rev) == ("spoke", *one.ledger.position)
+
+    asyncio.run(story())
+
+
 def test_newer_words_are_passed_over(tmp_path: Path) -> None:
     """A newer hub may send kinds and fields that this version does not know."""
 
