@@ -1,82 +1,90 @@
 """Defines what an exit asks of the ledger about keys of clients and names of devices, and what it is answered.
 
-`op` tells a request that is made again, as its answer was lost, from another one.
+`op` tells a request that is made again, as its answer was lost, from another one. Keys and accounts become part of
+subjects, and an exit may be in the wrong hands: they can be nothing else than what they are.
 """
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
+
+KeyName = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]  # as `key_name` makes them
+AccountId = Annotated[str, msgspec.Meta(pattern="^acc_[0-9a-z_]{1,32}$")]
+Name = Annotated[str, msgspec.Meta(min_length=1, max_length=128)]
+Op = Annotated[str, msgspec.Meta(max_length=64)]
+Id = Annotated[str, msgspec.Meta(max_length=64)]
+MOST = 200  # of what is renewed by one request
 
 
 class ClaimKey(msgspec.Struct, frozen=True, tag="key"):
     """Asks for a client's key, which is not named itself: see `key_name`. `device`: for a device, not a session."""
 
-    key: str
-    account: str
-    op: str
+    key: KeyName
+    account: AccountId
+    op: Op
     device: bool = False
 
 
 class SettleKey(msgspec.Struct, frozen=True, tag="settle"):
     """Tells for which session or device a key was claimed."""
 
-    key: str
-    op: str
-    id: str
+    key: KeyName
+    op: Op
+    id: Id
 
 
 class ClaimName(msgspec.Struct, frozen=True, tag="name"):
     """Asks for a device's name in its account."""
 
-    account: str
-    name: str
-    op: str
+    account: AccountId
+    name: Name
+    op: Op
 
 
 class HeldKey(msgspec.Struct, frozen=True):
     """Names a key that a session or a device of the exit has."""
 
-    key: str
-    account: str
-    id: str
+    key: KeyName
+    account: AccountId
+    id: Id
     device: bool
 
 
 class HeldName(msgspec.Struct, frozen=True):
     """Names the name of a device of the exit."""
 
-    account: str
-    name: str
+    account: AccountId
+    name: Name
 
 
 class Renew(msgspec.Struct, frozen=True, tag="renew", omit_defaults=True):
     """Tells what the exit has, claimed or not: the ledger may have lost it, or have been away."""
 
-    keys: list[HeldKey] = []
-    names: list[HeldName] = []
+    keys: Annotated[list[HeldKey], msgspec.Meta(max_length=MOST)] = []
+    names: Annotated[list[HeldName], msgspec.Meta(max_length=MOST)] = []
 
 
 class ReleaseKey(msgspec.Struct, frozen=True, tag="release_key", omit_defaults=True):
     """Gives up a key. `op`: only if it was claimed by it, and what it replaced holds again; "": in any case."""
 
-    key: str
-    op: str = ""
+    key: KeyName
+    op: Op = ""
 
 
 class ReleaseName(msgspec.Struct, frozen=True, tag="release_name", omit_defaults=True):
     """Gives up a name. `op`: only if it was claimed by it; "": in any case."""
 
-    account: str
-    name: str
-    op: str = ""
+    account: AccountId
+    name: Name
+    op: Op = ""
 
 
 class Locate(msgspec.Struct, frozen=True, tag="locate"):
     """Asks which exit has a session or a device."""
 
-    id: str
+    id: Id
 
 
 class Granted(msgspec.Struct, frozen=True, tag="granted", omit_defaults=True):

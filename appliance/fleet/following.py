@@ -77,6 +77,8 @@ async def _read_after(link: HubLink, node_id: str, found: HubChanges) -> bool:
         found.take(answer)
         if not answer.more:
             return True
+        if not answer.rows:
+            raise NotAnswered("the ledger says that there is more, and does not tell it")
 
 
 async def _read_everything(link: HubLink, node_id: str, found: HubChanges) -> None:
@@ -106,11 +108,15 @@ async def _ask(link: HubLink, node_id: str, request: SyncRequest, gen: int) -> S
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """Tells what a change has touched. `alters`: accounts or tokens that memory may have; `terms`: None: the same."""
+    """Tells what a change has touched. `alters`: accounts or tokens that memory may have; `terms`: None: the same.
+
+    `withdrawn`: how many accounts are out of use now, as the hub does not have them.
+    """
 
     alters: bool
     members: bool
     terms: str | None
+    withdrawn: int
 
 
 async def write_changes(store: Store, changes: HubChanges, now: int) -> Written:
@@ -130,11 +136,13 @@ async def write_changes(store: Store, changes: HubChanges, now: int) -> Written:
 
 
 async def _write(db: aiosqlite.Connection, changes: HubChanges, now: int) -> Written:
-    alters = False
+    alters, withdrawn = False, 0
     for kind in ("token", "account", "member"):
         gone = [id_ for id_, row in changes.rows.get(kind, {}).items() if row == GONE]
         if changes.whole:
-            gone += await fleet_replica.others(db, kind, changes.rows.get(kind, {}))
+            others = await fleet_replica.others(db, kind, changes.rows.get(kind, {}))
+            withdrawn += len(others) if kind == "account" else 0
+            gone += others
         await fleet_replica.remove(db, kind, gone, now)
         alters |= bool(gone) and kind != "member"
     alters |= await fleet_replica.put_accounts(db, _rows(changes, "account", KeptAccount), now)
@@ -146,7 +154,7 @@ async def _write(db: aiosqlite.Connection, changes: HubChanges, now: int) -> Wri
         text = row.decode()
         if row != GONE and await fleet_terms.put(db, text):
             terms = text
-    return Written(alters, bool(changes.rows.get("member")), terms)
+    return Written(alters, bool(changes.rows.get("member")), terms, withdrawn)
 
 
 def _rows(changes: HubChanges, kind: str, shape: type[T]) -> list[T]:

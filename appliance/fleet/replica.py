@@ -60,8 +60,11 @@ class Replica:
 
     async def load(self) -> None:
         """Reads how far this exit has followed. To be called first. Raises StoreUnavailable."""
-        async with self._store.read() as db:
+        async with self._store.write() as db:
             row = await fleet_state.read(db)
+            if row is None:
+                # A backup of before this host joined was restored.
+                await fleet_state.enter(db, "spoke", self._node_id, 0)
         if row is not None:
             self._gen, self._at, self.heard = row.gen, Head(row.acc_rev, row.acc_mark), row.heard
 
@@ -122,6 +125,8 @@ class Replica:
                 self._at = Head(0, "")  # read everything next time
                 raise
             self._gen, self._at = changes.gen, changes.at
+            if written.withdrawn:
+                log.warning("accounts that the hub does not have are out of use here: %d", written.withdrawn)
             if written.alters:
                 self._reactions.accounts()
             if written.members:

@@ -7,8 +7,6 @@ import random
 import secrets
 from typing import TYPE_CHECKING
 
-import msgspec
-
 from appliance.domain.clock import HostClock
 from appliance.domain.errors import FleetError, InvalidRequest
 from appliance.fleet.claim_records import Versioned
@@ -27,25 +25,25 @@ class RecordsInMemory:
     """Holds records until the process ends."""
 
     def __init__(self) -> None:
-        self._records: dict[str, Versioned] = {}
+        self.known: dict[str, Versioned] = {}
         self._revision = 0
         self._name = secrets.token_hex(8)
 
     async def get(self, key: str) -> Versioned:
-        return self._records.get(key, Versioned(None, 0))
+        return self.known.get(key, Versioned(None, 0))
 
     async def put(self, key: str, value: bytes, revision: int) -> bool:
         if (await self.get(key)).revision != revision:
             return False
         self._revision += 1
-        self._records[key] = Versioned(value, self._revision)
+        self.known[key] = Versioned(value, self._revision)
         return True
 
     async def delete(self, key: str, revision: int) -> bool:
         found = await self.get(key)
         if found.value is None or found.revision != revision:
             return False
-        del self._records[key]
+        del self.known[key]
         return True
 
     async def name(self) -> str:
@@ -123,7 +121,3 @@ async def races(ledger: ClaimLedger, hub: HubLink, spokes: dict[str, HubLink], n
         )
         assert [sum(each) for each in won] == [1] * len(keys)
     return served
-
-
-def claim_of(record: bytes | None) -> dict[str, object]:
-    return {} if record is None else msgspec.json.decode(record)
