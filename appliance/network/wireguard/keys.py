@@ -80,6 +80,11 @@ def generate_key_pair() -> tuple[bytes, bytes]:
     return private_key.private_bytes_raw(), private_key.public_key().public_bytes_raw()
 
 
+def client_pair(public_key: bytes | None) -> tuple[bytes | None, bytes]:
+    """Returns a client's (private, public) key: a new pair if it sent no key; the private one is None if it has it."""
+    return generate_key_pair() if public_key is None else (None, public_key)
+
+
 def public_key(private_key: bytes) -> bytes:
     from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
