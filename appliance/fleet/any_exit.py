@@ -14,7 +14,7 @@ from appliance.fleet.device_router import DeviceRouter
 from appliance.fleet.elsewhere import Elsewhere
 from appliance.fleet.exits import Exits
 from appliance.fleet.intents import Intents
-from appliance.fleet.owner import Owner
+from appliance.fleet.owner import OwningExit
 from appliance.fleet.served_ops import ServedOps
 from appliance.fleet.session_owner import SessionOwner
 from appliance.fleet.session_router import SessionRouter
@@ -71,7 +71,7 @@ class AnyExit:
 
     sessions: SessionRouter
     devices: DeviceRouter
-    owner: Owner
+    owner: OwningExit
     intents: Intents
     ops: ServedOps
     elsewhere: Elsewhere
@@ -85,9 +85,9 @@ def build(here: ThisExit, fleet: TheFleet) -> AnyExit:
     placing = Placing(own_id=here.own_id, view=fleet.view, exits=exits, intents=intents, patience_s=fleet.patience_s)
     elsewhere = Elsewhere(here.own_id, fleet.view, exits, intents, placing)
     ops = ServedOps(here.store, here.clock)
-    key_claims = KeyClaims(fleet.claiming, intents, here.own_id)
+    key_claims = KeyClaims(fleet.claims, intents, here.own_id)
     opening = ClaimedOpening(here.sessions, key_claims)
-    changes = ClaimedDevices(here.devices, fleet.claiming, key_claims)
+    changes = ClaimedDevices(here.devices, fleet.claims, key_claims)
     return AnyExit(
         sessions=SessionRouter(sessions=here.sessions, opening=opening, elsewhere=elsewhere, folds=fleet.folds),
         devices=DeviceRouter(devices=here.devices, changes=changes, elsewhere=elsewhere, region=here.region),
@@ -99,7 +99,9 @@ def build(here: ThisExit, fleet: TheFleet) -> AnyExit:
     )
 
 
-def _owner(here: ThisExit, fleet: TheFleet, ops: ServedOps, opening: ClaimedOpening, changes: ClaimedDevices) -> Owner:
+def _owner(
+    here: ThisExit, fleet: TheFleet, ops: ServedOps, opening: ClaimedOpening, changes: ClaimedDevices
+) -> OwningExit:
     accounts = AccountsHere(here.store, here.tokens)
     sessions = SessionOwner(
         accounts=accounts,
@@ -110,9 +112,7 @@ def _owner(here: ThisExit, fleet: TheFleet, ops: ServedOps, opening: ClaimedOpen
         own_keys=here.own_keys,
         clock=here.clock,
     )
-    devices = DeviceOwner(
-        accounts=accounts, devices=here.devices, changes=changes, ops=ops, own_keys=here.own_keys, clock=here.clock
-    )
+    devices = DeviceOwner(accounts=accounts, devices=here.devices, changes=changes, ops=ops, own_keys=here.own_keys)
 
     async def drain(drained: bool) -> None:
         async with here.store.write() as db:
@@ -120,4 +120,4 @@ def _owner(here: ThisExit, fleet: TheFleet, ops: ServedOps, opening: ClaimedOpen
             await node_row.request(db)
         here.wake()
 
-    return Owner(sessions=sessions, devices=devices, ops=ops, drain=drain, may_drain=fleet.may_drain)
+    return OwningExit(sessions=sessions, devices=devices, ops=ops, drain=drain, may_drain=fleet.may_drain)

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from appliance.fleet.exits import Exits, FleetView
     from appliance.fleet.intents import Intents
-    from appliance.fleet.operations import Operation
+    from appliance.fleet.operations import ExitOperation
 
 T = TypeVar("T")
 Q = TypeVar("Q")
@@ -124,7 +124,9 @@ class Placing:
             return NoActiveNodeInRegion(region, available) if available else NoActiveNodes()
         return refusal
 
-    async def twice(self, node_id: str, operation: Operation[Q, A], request: Q, timeout_s: float, **named: Any) -> A:
+    async def twice(
+        self, node_id: str, operation: ExitOperation[Q, A], request: Q, timeout_s: float, **named: Any
+    ) -> A:
         """Asks what may be asked again without harm: once more where no answer comes. Raises PeerApplyFailed then."""
         deadline = asyncio.get_running_loop().time() + timeout_s
         try:

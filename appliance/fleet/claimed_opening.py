@@ -115,4 +115,7 @@ class ClaimedOpening:
     ) -> None:
         """Undoes a session that was opened here, and its claim. Raises PeerApplyFailed: it is not undone in time."""
         await self._sessions.take_back(account, session_id, replaced_id)
-        self._claims.release_later(public_key, op)
+        if replaced_id is None:
+            self._claims.release_later(public_key, op)
+        else:
+            self._claims.settle(public_key, op, replaced_id)

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
     import aiosqlite
 
-    from appliance.domain.clock import Clock
     from appliance.domain.device import Device
     from appliance.domain.entities import Account
     from appliance.fleet.accounts_here import AccountsHere
@@ -51,14 +50,12 @@ class DeviceOwner:
         changes: ClaimedDevices,
         ops: ServedOps,
         own_keys: Container[bytes],
-        clock: Clock,
     ) -> None:
         self._accounts = accounts
         self._devices = devices
         self._changes = changes
         self._ops = ops
         self._own_keys = own_keys
-        self._clock = clock
 
     async def add(self, sender: str, asked: AddDeviceHere) -> DeviceMade:
         """Adds a device once for each op."""
@@ -93,7 +90,7 @@ class DeviceOwner:
         return DeviceMade(self._shown(view), TunnelRecord.of(self._devices.tunnel_of(view.device)))
 
     def _shown(self, view: DeviceView) -> DeviceFacts:
-        return DeviceFacts.of(view, self._clock.now())
+        return DeviceFacts.of(view)
 
     async def undo(self, made: ServedOp) -> None:
         """Removes the device that was made for an op. Raises PeerApplyFailed or StoreUnavailable."""

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from appliance.fleet.attempts import Placing
     from appliance.fleet.exits import Exits, FleetView
     from appliance.fleet.intents import Intents
-    from appliance.fleet.operations import Operation, Place
+    from appliance.fleet.operations import ExitOperation, Place
 
 Q = TypeVar("Q")
 A = TypeVar("A")
@@ -70,7 +70,7 @@ class Elsewhere:
         """Tells whether an exit can be asked now."""
         return self.view.standing().get(node_id, False)
 
-    async def ask_all(self, operation: Operation[Q, A], request: Q) -> Mapping[str, A | None]:
+    async def ask_all(self, operation: ExitOperation[Q, A], request: Q) -> Mapping[str, A | None]:
         """Asks all other exits at once; returns their answers by id. None: it is away, or has not answered in time."""
         found: dict[str, A | None] = {}
 
@@ -81,7 +81,7 @@ class Elsewhere:
         await asyncio.gather(*(ask(node) for node in self.view.standing() if node != self.own_id))
         return found
 
-    async def _one_of_all(self, node_id: str, operation: Operation[Q, A], request: Q) -> A | None:
+    async def _one_of_all(self, node_id: str, operation: ExitOperation[Q, A], request: Q) -> A | None:
         if not self.is_there(node_id):
             return None
         try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import defaultdict
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import msgspec
@@ -15,10 +16,12 @@ from appliance.fleet.operations import OperationReply
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from appliance.fleet.operations import Operation
+    from appliance.fleet.operations import ExitOperation
 
 Q = TypeVar("Q")
 A = TypeVar("A")
+
+AT_ONCE = 24  # of one exit: it tells one that asks more at once that it is busy
 
 log = logging.getLogger(__name__)
 
@@ -58,8 +61,11 @@ class Exits:
 
     def __init__(self, call: Call) -> None:
         self._call = call
+        self._turns: defaultdict[str, asyncio.Semaphore] = defaultdict(lambda: asyncio.Semaphore(AT_ONCE))
 
-    async def ask(self, node_id: str, operation: Operation[Q, A], request: Q, timeout_s: float, region: str = "") -> A:
+    async def ask(
+        self, node_id: str, operation: ExitOperation[Q, A], request: Q, timeout_s: float, region: str = ""
+    ) -> A:
         """Returns the answer. `region`: which one a refusal names.
 
         Raises FleetError, as Call does, or the error with which the other exit has refused.
@@ -70,17 +76,21 @@ class Exits:
 
     async def send(self, node_id: str, operation: str, payload: bytes, timeout_s: float) -> bytes:
         """Returns what the other exit has answered, as it is. Raises as Call does, in time whatever the link does."""
+        until, asked = asyncio.get_running_loop().time() + timeout_s, False
         try:
-            async with asyncio.timeout(timeout_s):
-                return await self._call(node_id, operation, payload, timeout_s)
+            async with asyncio.timeout_at(until), self._turns[node_id]:
+                asked = True
+                return await self._call(node_id, operation, payload, until - asyncio.get_running_loop().time())
         except (NoResponder, CutOff, NotPermitted, NotAnswered):
             raise
         except TimeoutError as error:
+            if not asked:
+                raise NoResponder(f"{node_id} has too much to answer") from error
             raise NotAnswered(f"{node_id} has not answered {operation} in time") from error
         except FleetError as error:  # refused on the way: it is not known what was done
             raise NotAnswered(f"{node_id} has not served {operation}: {error}") from error
 
-    def answer_of(self, operation: Operation[Q, A], data: bytes, region: str = "") -> A:
+    def answer_of(self, operation: ExitOperation[Q, A], data: bytes, region: str = "") -> A:
         """Reads an answer. Raises what the other exit has refused with; NotAnswered: it is none."""
         try:
             reply = msgspec.json.decode(data, type=OperationReply)

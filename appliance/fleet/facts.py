@@ -1,4 +1,4 @@
-"""Carries what an exit says of its sessions, devices and tunnel to the exit whose client has asked. Pure.
+"""Carries what an exit says of its sessions, devices and tunnel to the exit whose client has asked.
 
 What comes from another exit is checked where it goes into a client's file: no text of one becomes a line of the file.
 """
@@ -148,27 +148,47 @@ class TunnelRecord(msgspec.Struct, frozen=True):
         return TunnelFacts(
             server_public_key=self.server_public_key,
             endpoint=_endpoint(self.host, self.port),
-            addresses=[ip_address(each) for each in self.addresses],
+            addresses=[_address(each) for each in self.addresses],
             mtu=self.mtu,
             keepalive=self.keepalive,
-            dns=[ip_address(each) for each in self.dns],
+            dns=[_address(each) for each in self.dns],
             ipv6=self.ipv6,
         )
+
+
+def _address(text: str) -> IPv4Address | IPv6Address:
+    address = ip_address(text)
+    if isinstance(address, IPv6Address) and address.scope_id is not None:
+        raise ValueError("an address with a scope, which may be any text")
+    return address
 
 
 def _endpoint(host: str, port: int) -> Endpoint | NamedEndpoint:
     if not 0 < port < 65536:
         raise ValueError(f"no port: {port}")
     try:
-        return Endpoint(ip_address(host), port)
+        return Endpoint(_address(host), port)
     except ValueError:
         if is_host_name(host):
             return NamedEndpoint(host, port)
         raise
 
 
+class DeviceSessionFacts(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Describes the session that a device has: its whole use."""
+
+    id: str
+    bytes_in: int = 0
+    bytes_out: int = 0
+    counted_ms: int = 0
+    last_handshake_at: int | None = None
+
+
 class DeviceFacts(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Describes a device as of when it was asked for. `session`: the one that it has, whose whole use is counted."""
+    """Describes a device as of when it was asked for. `file_endpoint`: what its file says; "": what one made now would.
+
+    200 of them are less than what an answer may have.
+    """
 
     id: str
     name: str
@@ -177,7 +197,6 @@ class DeviceFacts(msgspec.Struct, frozen=True, omit_defaults=True):
     ipv6: bool
     created_at: int
     paused: bool
-    file_endpoint: str
     account_tier: Tier
     public_ip: str
     endpoint: str
@@ -188,11 +207,15 @@ class DeviceFacts(msgspec.Struct, frozen=True, omit_defaults=True):
     counted_ms: int = 0
     last_handshake_at: int | None = None
     outdated: int = 0
-    session: SessionFacts | None = None
+    file_endpoint: str = ""
+    session: DeviceSessionFacts | None = None
 
     @classmethod
-    def of(cls, view: DeviceView, now: Moment) -> DeviceFacts:
-        d = view.device
+    def of(cls, view: DeviceView) -> DeviceFacts:
+        d, s, used = view.device, view.session, view.used or Amount()
+        session = None
+        if s is not None:
+            session = DeviceSessionFacts(s.id, used.bytes_in, used.bytes_out, used.time_ms, s.last_handshake_at)
         return cls(
             id=d.id,
             name=d.name,
@@ -201,7 +224,6 @@ class DeviceFacts(msgspec.Struct, frozen=True, omit_defaults=True):
             ipv6=d.ipv6,
             created_at=d.created_at,
             paused=d.paused,
-            file_endpoint=d.endpoint,
             account_tier=d.account_tier,
             public_ip=view.public_ip,
             endpoint=view.endpoint,
@@ -212,7 +234,8 @@ class DeviceFacts(msgspec.Struct, frozen=True, omit_defaults=True):
             counted_ms=d.counted_ms,
             last_handshake_at=d.last_handshake_at,
             outdated=int(d.outdated),
-            session=None if view.session is None else SessionFacts.of(view.session, now),
+            file_endpoint="" if d.endpoint == view.endpoint else d.endpoint,
+            session=session,
         )
 
     def device(self, account: Account) -> Device:
@@ -230,7 +253,7 @@ class DeviceFacts(msgspec.Struct, frozen=True, omit_defaults=True):
             ipv6=self.ipv6,
             created_at=self.created_at,
             paused=self.paused,
-            endpoint=self.file_endpoint,
+            endpoint=self.file_endpoint or self.endpoint,
             bytes_in=self.bytes_in,
             bytes_out=self.bytes_out,
             counted_ms=self.counted_ms,
@@ -240,8 +263,10 @@ class DeviceFacts(msgspec.Struct, frozen=True, omit_defaults=True):
 
     def view(self, account: Account) -> DeviceView:
         """Returns the same as the exit that has the device shows it."""
-        session = None if self.session is None else self.session.session(account)
-        used = None if session is None else Amount(session.counted_ms, session.bytes_in, session.bytes_out)
+        session, used = None, None
+        if self.session is not None:
+            session = self._session(account, self.session)
+            used = Amount(session.counted_ms, session.bytes_in, session.bytes_out)
         return DeviceView(
             device=self.device(account),
             condition=self.condition,
@@ -252,7 +277,26 @@ class DeviceFacts(msgspec.Struct, frozen=True, omit_defaults=True):
             now_ms=self.now_ms,
         )
 
+    def _session(self, account: Account, has: DeviceSessionFacts) -> ElsewhereSession:
+        return SessionFacts(
+            id=has.id,
+            tier=self.account_tier,
+            account_tier=self.account_tier,
+            region=self.region,
+            public_ip=self.public_ip,
+            public_key=self.public_key,
+            state=State.LIVE,
+            created_at=0,
+            expires_at=0,
+            bytes_in=has.bytes_in,
+            bytes_out=has.bytes_out,
+            counted_ms=has.counted_ms,
+            last_handshake_at=has.last_handshake_at,
+            device_id=self.id,
+            device_name=self.name,
+        ).session(account)
+
 
 def resolvers(texts: tuple[str, ...] | None) -> tuple[IPv4Address | IPv6Address, ...] | None:
     """Returns the addresses of a DNS line. Raises ValueError if one is none."""
-    return None if texts is None else tuple(map(ip_address, texts))
+    return None if texts is None else tuple(map(_address, texts))

@@ -153,7 +153,7 @@ class OperationReply(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 @dataclass(frozen=True, slots=True)
-class Operation(Generic[Q, A]):
+class ExitOperation(Generic[Q, A]):
     """Names an operation, and the records that are asked and answered."""
 
     name: str
@@ -161,17 +161,17 @@ class Operation(Generic[Q, A]):
     answer: type[A]
 
 
-OPEN = Operation("open", OpenSession, SessionOpened)
-STATUS = Operation("status", OneOfAccount, SessionFacts)
-CLOSE = Operation("close", OneOfAccount, SessionFacts)
-LIST = Operation("list", ListOfAccount, SessionsOf)
-ABORT = Operation("abort", TakeBack, OperationDone)
-END = Operation("end", EndSession, OperationDone)
-DRAIN = Operation("drain", DrainExit, OperationDone)
-DEVICE_ADD = Operation("device_add", AddDeviceHere, DeviceMade)
-DEVICE_SHOW = Operation("device_show", OneOfAccount, DeviceFacts)
-DEVICE_LIST = Operation("device_list", ListOfAccount, DevicesOf)
-DEVICE_PLACE = Operation("device_place", OneOfAccount, Placed)
-DEVICE_CHANGE = Operation("device_change", EditDeviceHere, DeviceFacts)
-DEVICE_ROTATE = Operation("device_rotate", RotateDeviceHere, DeviceMade)
-DEVICE_REMOVE = Operation("device_remove", RemoveDeviceHere, DeviceFacts)
+OPEN = ExitOperation("open", OpenSession, SessionOpened)
+STATUS = ExitOperation("status", OneOfAccount, SessionFacts)
+CLOSE = ExitOperation("close", OneOfAccount, SessionFacts)
+LIST = ExitOperation("list", ListOfAccount, SessionsOf)
+ABORT = ExitOperation("abort", TakeBack, OperationDone)
+END = ExitOperation("end", EndSession, OperationDone)
+DRAIN = ExitOperation("drain", DrainExit, OperationDone)
+DEVICE_ADD = ExitOperation("device_add", AddDeviceHere, DeviceMade)
+DEVICE_SHOW = ExitOperation("device_show", OneOfAccount, DeviceFacts)
+DEVICE_LIST = ExitOperation("device_list", ListOfAccount, DevicesOf)
+DEVICE_PLACE = ExitOperation("device_place", OneOfAccount, Placed)
+DEVICE_CHANGE = ExitOperation("device_change", EditDeviceHere, DeviceFacts)
+DEVICE_ROTATE = ExitOperation("device_rotate", RotateDeviceHere, DeviceMade)
+DEVICE_REMOVE = ExitOperation("device_remove", RemoveDeviceHere, DeviceFacts)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
     from appliance.fleet.device_owner import DeviceOwner
-    from appliance.fleet.operations import DrainExit, Operation, TakeBack
+    from appliance.fleet.operations import DrainExit, ExitOperation, TakeBack
     from appliance.fleet.served_ops import ServedOps
     from appliance.fleet.session_owner import SessionOwner
     from appliance.store.queries.fleet_requests import ServedOp
@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 OP_LENGTH = 32  # 128 bits in hexadecimal
 
 
-class Owner:
+class OwningExit:
     """Serves the operations of `operations` to the other exits of the fleet.
 
     `drain`: has this exit take no new sessions, or take them again. `may_drain`: whether an exit may ask for that.
@@ -51,11 +51,11 @@ class Owner:
         self._ops = ops
         self._drain_exit = drain
         self._may_drain = may_drain
-        self._served: Mapping[str, tuple[Operation[Any, Any], Serve]] = {
+        self._served: Mapping[str, tuple[ExitOperation[Any, Any], Serve]] = {
             operation.name: (operation, serve) for operation, serve in self._table()
         }
 
-    def _table(self) -> list[tuple[Operation[Any, Any], Serve]]:
+    def _table(self) -> list[tuple[ExitOperation[Any, Any], Serve]]:
         sessions, devices = self._sessions, self._devices
         return [
             (operations.OPEN, sessions.open),

@@ -10,8 +10,9 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 from collections import defaultdict
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -33,14 +34,12 @@ from appliance.fleet.caller import Caller
 from appliance.fleet.claiming import Whereabouts
 from appliance.fleet.elsewhere import Folded
 from appliance.network.exit_node import build_exit
-from appliance.server import assembly
-from appliance.server.http.request_timing import Timed
 from appliance.store.queries import accounts as account_rows
 from appliance.store.queries import tokens as token_rows
-from tests.support.api.exit_under_test import SERVER_KEY, Client, caller, serving
+from tests.support.api.exit_under_test import SERVER_KEY, Client, serving
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Collection, Sequence
+    from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Sequence
     from pathlib import Path
 
     from appliance.fleet.any_exit import AnyExit
@@ -95,11 +94,14 @@ class Wire:
 
 @dataclass
 class Ledger:
-    """Remembers whose keys and names are claimed, as the hubs' does. `away`: it does not answer."""
+    """Remembers whose keys and names are claimed, as the hubs' does.
+
+    `away`: it is not there; `hangs`: it does not answer."""
 
     keys: dict[bytes, list[tuple[str, str, str, bool, str]]] = field(default_factory=dict)  # the last one holds
     names: dict[tuple[str, str], tuple[str, str]] = field(default_factory=dict)
     away: bool = False
+    hangs: bool = False
 
     def at(self, node_id: str) -> ClaimsOf:
         return ClaimsOf(self, node_id)
@@ -114,12 +116,14 @@ class ClaimsOf:
     ledger: Ledger
     node_id: str
 
-    def _ask(self) -> None:
+    async def _ask(self) -> None:
+        if self.ledger.hangs:
+            await asyncio.Event().wait()
         if self.ledger.away:
             raise NotAnswered("the ledger is away")
 
     async def claim_key(self, public_key: bytes, account_id: str, op: str, *, device: bool) -> Whereabouts | None:
-        self._ask()
+        await self._ask()
         claims = self.ledger.keys.setdefault(public_key, [])
         if claims and claims[-1][2] == op:
             return None
@@ -134,14 +138,14 @@ class ClaimsOf:
         return Whereabouts(before[1], before[4])
 
     async def settle_key(self, public_key: bytes, op: str, session_id: str) -> None:
-        self._ask()
+        await self._ask()
         claims = self.ledger.keys.get(public_key, [])
         last = claims[-1] if claims else None
         if last is not None and last[2] == op:
             self.ledger.keys[public_key] = [(*last[:4], session_id)]
 
     async def release_key(self, public_key: bytes, op: str) -> None:
-        self._ask()
+        await self._ask()
         left = [each for each in self.ledger.keys.get(public_key, []) if op and each[2] != op]
         if left:
             self.ledger.keys[public_key] = left
@@ -149,13 +153,13 @@ class ClaimsOf:
             self.ledger.keys.pop(public_key, None)
 
     async def claim_name(self, account_id: str, name: str, op: str) -> None:
-        self._ask()
+        await self._ask()
         held = self.ledger.names.setdefault((account_id, name), (self.node_id, op))
         if held != (self.node_id, op):
             raise DeviceNameTaken
 
     async def release_name(self, account_id: str, name: str, op: str = "") -> None:
-        self._ask()
+        await self._ask()
         held = self.ledger.names.get((account_id, name))
         if held is not None and (not op or held == (self.node_id, op)):
             del self.ledger.names[account_id, name]
@@ -217,8 +221,8 @@ class FleetHost:
                 store=exit_.store,
                 tokens=parts.tokens,
                 clock=parts.records.clock,
-                sessions=parts.services.sessions,  # type: ignore[arg-type]  # this exit's own
-                devices=parts.services.devices,  # type: ignore[arg-type]
+                sessions=parts.services.sessions,
+                devices=parts.services.devices,
                 own_keys={described.public_key},
                 wake=parts.wakeup.request_tick,
             ),
@@ -231,18 +235,9 @@ class FleetHost:
                 may_drain=lambda sender: sender == self.fleet.hub,
             ),
         )
-        services = assembly.Services(
-            sessions=self.any.sessions,
-            devices=self.any.devices,
-            quotas=parts.services.quotas,
-            nodes=parts.services.nodes,
-            readiness=parts.services.readiness,
-            terms=parts.services.terms,
-        )
-        app = assembly.build_app(
-            exit_.settings, parts, described, parts.records.clock, services=services, caller=Caller.of
-        )
-        exit_.http = caller(Timed(app, exit_.metrics))
+        offered = parts.services.offered
+        offered.sessions, offered.devices, offered.regions = self.any.sessions, self.any.devices, self
+        offered.caller = Caller.of
 
     # FleetView --------------------------------------------------------------------------------------
 
@@ -291,9 +286,8 @@ class FleetHost:
 
     async def settled(self) -> None:
         await self.exit_.settled()
-        with suppress(TimeoutError):
-            async with asyncio.timeout(5):
-                await self.any.key_claims.settled()
+        if not self.fleet.ledger.hangs:
+            await self.any.key_claims.settled()
 
     def report(self) -> None:
         """Reports its sessions as they are."""
@@ -390,3 +384,25 @@ async def fleet(
         for host in exits.hosts.values():
             if not host.up:
                 await host.start()
+
+
+def on_fleet(
+    *names: str, config_text: str = "", regions: dict[str, str] | None = None
+) -> Callable[[Callable[..., Coroutine[Any, Any, None]]], Callable[..., None]]:
+    """Runs an `async def test_x(exits, ...)` on a fleet of its own."""
+
+    def decorate(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
+        async def story(tmp_path: Path, **fixtures: Any) -> None:
+            async with fleet(tmp_path, *names, config_text=config_text, regions=regions) as exits:
+                await test(exits, **fixtures)
+
+        def run(tmp_path: Path, **fixtures: Any) -> None:
+            asyncio.run(story(tmp_path, **fixtures))
+
+        _, *others = inspect.signature(test).parameters.values()
+        place = inspect.Parameter("tmp_path", inspect.Parameter.POSITIONAL_OR_KEYWORD)
+        run.__signature__ = inspect.Signature([place, *others])  # type: ignore[attr-defined]  # what pytest reads
+        run.__name__, run.__doc__, run.__module__ = test.__name__, test.__doc__, test.__module__
+        return run
+
+    return decorate
