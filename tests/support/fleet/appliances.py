@@ -80,7 +80,7 @@ def make_fleet(exits: list[FleetAppliance]) -> None:
             printed = hub.admin("fleet", "invite")
         found = _JOIN_TOKEN.search(printed)
         assert found is not None, f"no join token in {printed!r}"
-        spoke.admin("node", "join", found[0])
+        spoke.admin("node", "join", found[0], "--yes")
     await_regions(exits, {each.region for each in exits})
 
 
