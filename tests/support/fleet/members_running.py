@@ -8,7 +8,7 @@ import shutil
 import sqlite3
 import sys
 from contextlib import closing, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -94,10 +94,14 @@ class Member:
                 process.kill()
             await process.wait()
 
-    def put_store(self, copy: Path) -> None:
-        """Puts an older store in place. It must not run."""
+    def remove_store(self) -> None:
+        """It must not run."""
         for end in STORE_FILES:
             self.store.with_name(self.store.name + end).unlink(missing_ok=True)
+
+    def put_store(self, copy: Path) -> None:
+        """Puts an older store in place. It must not run."""
+        self.remove_store()
         shutil.copyfile(copy, self.store)
 
     def copy_store(self, to: Path) -> None:
@@ -164,16 +168,16 @@ class ReportingExit(Member):
         copy = self.folder / f"backup{len(self.backups)}"
         self.copy_store(copy)
         with closing(sqlite3.connect(copy)) as db:
-            sessions = {row[0] for row in db.execute("SELECT id FROM sessions")}
+            sessions = {row[0] for row in db.execute("SELECT id FROM sessions WHERE state = 'live'")}
         self.backups.append(Backup(copy, sessions))
 
 
 @dataclass
 class Backup:
-    """A copy of an exit's store, and which sessions it has."""
+    """A copy of an exit's store, and the sessions that are live in it."""
 
     store: Path
-    sessions: set[str] = field(default_factory=set)
+    live: set[str]
 
 
 class FoldingHub(Member):

@@ -119,10 +119,12 @@ class FaultyFleet:
             "streams wiped": self._wiped,
             "streams rolled back": self._rolled_back,
             "hub's images put back": self._image_put_back,
+            "folds lost": self._fold_lost,
+            "hosts rebooted": lambda: self._rebooted(exit_),
             "stores restored": lambda: self._restored(exit_, marked=True),
             "stores rolled back": lambda: self._restored(exit_, marked=False),
         }
-        weights = [6, 3, 4, 4, 2, 3, 1, 2, 1, 1.5, 1.5]
+        weights = [6, 3, 4, 4, 2, 3, 1, 2, 1, 1, 1.5, 1.5, 1.5]
         (name,) = self._random.choices(list(made), weights)
         if await made[name]():
             self.done.faults[name] += 1
@@ -182,7 +184,8 @@ class FaultyFleet:
     async def _rolled_back(self) -> bool:
         """The streams are those of an earlier moment; if there is no copy yet, one is made."""
         if not self._copies or self._random.random() < 0.3:
-            return await self._nats_killed(lambda: self._copies.append(self._copied(self._streams)))
+            await self._nats_killed(lambda: self._copies.append(self._copied(self._streams)))
+            return False
         return await self._nats_killed(lambda: self._put_back(self._random.choice(self._copies)))
 
     def _copied(self, what: Path) -> Path:
@@ -199,29 +202,50 @@ class FaultyFleet:
         if not await self._adopted():
             return False  # what no exit has any more the hub alone knows
         await self.hub.kill()
+        old = self._random.choice(self._images) if self._images and self._random.random() < 0.7 else None
+        await self._nats_killed(lambda: self._take_image() if old is None else self._put_image_back(*old))
+        await self.hub.start()
+        return old is not None
 
-        def meanwhile() -> None:
-            if self._images and self._random.random() < 0.7:
-                streams, store = self._random.choice(self._images)
-                self._put_back(streams)
-                self.hub.put_store(store)
-            else:
-                store = self._folder / f"image{time.monotonic_ns()}"
-                self.hub.copy_store(store)
-                self._images.append((self._copied(self._streams), store))
+    def _take_image(self) -> None:
+        store = self._folder / f"image{time.monotonic_ns()}"
+        self.hub.copy_store(store)
+        self._images.append((self._copied(self._streams), store))
 
-        await self._nats_killed(meanwhile)
+    def _put_image_back(self, streams: Path, store: Path) -> None:
+        self._put_back(streams)
+        self.hub.put_store(store)
+
+    async def _fold_lost(self) -> bool:
+        """What the hub has folded is lost, with its store."""
+        if not await self._adopted():
+            return False
+        await self.hub.kill()
+        self.hub.remove_store()
         await self.hub.start()
         return True
 
+    async def _rebooted(self, exit_: ReportingExit) -> bool:
+        """The host boots, or its interface alone is lost: all that its counters say has been read before."""
+        exit_.still = True
+        reported = await self._within(20, lambda: _has(self.hub.folded(exit_.node), exit_.poured))
+        if reported:
+            await exit_.kill()
+            exit_.tunnel.forget()
+            exit_.boots += self._random.random() < 0.7
+            await exit_.start()
+        exit_.still = False
+        return reported
+
     async def _restored(self, exit_: ReportingExit, *, marked: bool) -> bool:
-        """Sessions that the backup lacks have ended for good: they move nothing, and what they moved was reported.
+        """Sessions that are not live in the backup lose their peers, of whose bytes nobody knows any more: those were
+        reported. What others have moved since then their counters tell.
 
         `marked`: by `restore`; else nobody has told the store that it went back.
         """
         backup = self._random.choice(exit_.backups)
         exit_.still = True
-        lost = {session: exit_.poured[session] for session in exit_.poured.keys() - backup.sessions}
+        lost = {session: exit_.poured[session] for session in exit_.poured.keys() - backup.live}
         reported = await self._within(20, lambda: _has(self.hub.folded(exit_.node), lost))
         if reported:
             await exit_.kill()
@@ -284,7 +308,7 @@ class FaultyFleet:
 
 
 def _has(folded: dict[str, Poured], wanted: dict[str, Poured]) -> bool:
-    return all(folded.get(session) == poured for session, poured in wanted.items())
+    return all(folded.get(session, Poured()) == poured for session, poured in wanted.items())
 
 
 @asynccontextmanager
