@@ -40,7 +40,8 @@ COMMANDS = {
         "Open a session at an exit and a tunnel to it; Ctrl-C ends both.",
     ),
     "regions": ("appliance.cli.regions:regions", "List an exit's regions, and how far away they are."),
-    "node": ("appliance.cli.node:node", "Show this exit's state, and drain or resume it."),
+    "node": ("appliance.cli.node:node", "Show this exit's state, drain or resume it, or join it to a fleet."),
+    "fleet": ("appliance.cli.fleet:fleet", "Make several exits one fleet: init, invite, status, leave, forget."),
     "install": (
         "appliance.cli.install:install",
         "Install the appliance on this host as a service.",

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from msgspec.structs import replace
 
-from appliance.cli import admin, limits, output, token
+from appliance.cli import admin, kept_accounts, limits, output, token
 from appliance.cli.lazy_group import Commands
 from appliance.cli.parameters import NAME, TIER
 from appliance.domain import ids
@@ -44,6 +44,7 @@ def create(config_file: Path | None, name: str, tier: str, as_json: bool) -> Non
 
     async def work(a: Admin) -> tuple[Account, str]:
         async with a.store.write() as db:
+            await kept_accounts.require_here(db)
             if await rows.by_name(db, name) is not None:
                 raise Conflict(f"account {name} exists already; to change it: wg-appliance account set")
             new = Account(ids.account_id(), name, Tier(tier), disabled=False, created_at=a.now)
@@ -118,6 +119,7 @@ def set_(ctx: click.Context, name: str, tier: str | None, disabled: bool | None)
 
     async def work(a: Admin) -> tuple[Account, str, int]:
         async with a.change() as db:
+            await kept_accounts.require_here(db)
             stored = await find(db, name)
             new_tier = stored.tier if tier is None else Tier(tier)
             new_disabled = stored.disabled if disabled is None else disabled
@@ -143,6 +145,7 @@ def delete(config_file: Path | None, name: str, yes: bool) -> None:
 
     async def work(a: Admin) -> int:
         async with a.change() as db:
+            await kept_accounts.require_here(db)
             stored = await find(db, name)
             await rows.delete(db, stored.id, a.now)
             await _end_sessions(db, stored)

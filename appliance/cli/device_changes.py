@@ -23,7 +23,7 @@ from appliance.domain.tiers import Tier
 from appliance.network.address_pool import EXIT_OFFSET
 from appliance.sessions import identity
 from appliance.store.queries import accounts as account_rows
-from appliance.store.queries import device_rules
+from appliance.store.queries import device_rules, fleet_state
 from appliance.store.queries import devices as rows
 from appliance.store.queries import node as node_row
 from appliance.store.queries import sessions as session_rows
@@ -52,7 +52,7 @@ class Added:
 
 
 async def add(db: aiosqlite.Connection, a: Admin, name: DeviceName, public_key: bytes, endpoint: str) -> Added:
-    """Inserts a device, and its account if that is new. Raises the error that says why it cannot be."""
+    """Inserts a device, and its account if that is new, and kept here. Raises the error that says why it cannot be."""
     checked = device_name.checked(name.device)
     owner, is_new = await _owner(db, name.account, a.now)
     most, count = a.settings.tiers[owner.tier].max_devices, await rows.count_of(db, owner.id)
@@ -128,6 +128,9 @@ async def rotate(db: aiosqlite.Connection, stored: Device, public_key: bytes, en
 async def _owner(db: aiosqlite.Connection, name: str, now: int) -> tuple[Account, bool]:
     stored = await account_rows.by_name(db, name)
     if stored is None:
+        host = await fleet_state.kept_on(db)
+        if host is not None:
+            raise NotFound(f"no account {name} here; accounts are kept on {host}: create it there")
         made = Account(ids.account_id(), name, Tier.FREE, disabled=False, created_at=now)
         await account_rows.insert(db, made)
         return made, True

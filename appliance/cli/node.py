@@ -2,52 +2,84 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from appliance.cli import admin, output
 from appliance.cli.lazy_group import Commands
+from appliance.cli.parameters import NAME
+from appliance.config.load import read_settings
 from appliance.domain import clock_steps
 from appliance.domain.entities import Reason, State
 from appliance.store.queries import devices as device_rows
 from appliance.store.queries import node as rows
 from appliance.store.queries import sessions as session_rows
+from appliance.store.state_dir import StateDir
 
 if TYPE_CHECKING:
     from pathlib import Path
+    from types import ModuleType
 
     from appliance.cli.admin import Admin
+    from appliance.fleet.status import FleetStatus
 
 NO_CLIENTS = 3  # the network address, the exit's own and the broadcast address
 
 
 @click.group(cls=Commands)
 def node() -> None:
-    """Show this exit's state, and stop or resume taking new sessions."""
+    """Show this exit's state, stop or resume taking new sessions, and join a fleet."""
 
 
 @node.command()
 @output.json_option
 @click.pass_obj
 def status(config_file: Path | None, as_json: bool) -> None:
-    """Show this exit's state."""
-    fields = admin.run(config_file, _status)
+    """Show this exit's state, and in a fleet all of its exits."""
+    view = _fleet_view(config_file)
+
+    async def work(a: Admin) -> tuple[dict[str, Any], FleetStatus | None]:
+        return await _status(a), None if view is None else await view.known(a)
+
+    fields, found = admin.run(config_file, work)
     if as_json:
-        output.write_json(fields)
+        output.write_json(fields if view is None else {**fields, "fleet": view.as_json(found)})
         return
     words = {True: "yes", False: "no"}
     output.write_fields(
         [(name.replace("_", " "), words[value] if isinstance(value, bool) else value) for name, value in fields.items()]
     )
+    if view is not None:
+        output.write("")
+        view.write_nodes(found)
+
+
+def _fleet_view(config_file: Path | None) -> ModuleType | None:
+    """Returns what shows the fleet that this host is in; None: it is in none, and nothing of fleets is imported."""
+    if not StateDir(read_settings(config_file, os.environ).node.state_dir).in_fleet:
+        return None
+    from appliance.cli import fleet_view
+
+    return fleet_view
 
 
 @node.command()
+@click.argument("name", type=NAME, required=False)
 @click.option("--now", is_flag=True, help="End the live sessions too.")
 @output.yes_option
 @click.pass_obj
-def drain(config_file: Path | None, now: bool, yes: bool) -> None:
-    """Take no new sessions until `node resume`, also after a restart."""
+def drain(config_file: Path | None, name: str | None, now: bool, yes: bool) -> None:
+    """Take no new sessions until `node resume`, also after a restart.
+
+    NAME: on a hub, another exit of the fleet.
+    """
+    if name is not None:
+        if now:
+            raise click.UsageError("--now is for this exit alone: give it on the other one")
+        _drain_another(config_file, name, drained=True)
+        return
     if now:
         output.confirm("End all live sessions?", yes=yes)
 
@@ -62,15 +94,33 @@ def drain(config_file: Path | None, now: bool, yes: bool) -> None:
     output.remark("drained: no new sessions" + (", and the live ones are ended" if now else ""))
 
 
+def _drain_another(config_file: Path | None, name: str, *, drained: bool) -> None:
+    from appliance.cli.fleet import packages
+
+    with packages():
+        from appliance.cli import fleet_draining
+
+    fleet_draining.drain(config_file, name, drained=drained)
+
+
 @node.command()
+@click.argument("name", type=NAME, required=False)
 @click.option(
     "--accept-clock",
     is_flag=True,
     help="Also believe the wall clock, although it stepped; a drain ends too.",
 )
 @click.pass_obj
-def resume(config_file: Path | None, accept_clock: bool) -> None:
-    """Take new sessions again after a drain."""
+def resume(config_file: Path | None, name: str | None, accept_clock: bool) -> None:
+    """Take new sessions again after a drain.
+
+    NAME: on a hub, another exit of the fleet.
+    """
+    if name is not None:
+        if accept_clock:
+            raise click.UsageError("--accept-clock is for this exit alone: give it on the other one")
+        _drain_another(config_file, name, drained=False)
+        return
 
     async def work(a: Admin) -> tuple[int, int]:
         right = a.clock.host.now()
@@ -90,6 +140,30 @@ def resume(config_file: Path | None, accept_clock: bool) -> None:
         output.remark(f"the wall clock is taken to be right: {output.rfc3339(right_ms)}, {was}")
     elif accept_clock:
         output.remark(f"the wall clock, {output.rfc3339(right_ms)}, is believed already: there is nothing to accept")
+
+
+@node.command()
+@click.argument("token", metavar="TOKEN")
+@click.option(
+    "--rename-accounts",
+    "suffix",
+    type=NAME,
+    metavar="SUFFIX",
+    help="Add this to the names of accounts that the fleet has too, where they have a history here.",
+)
+@output.yes_option
+@click.pass_obj
+def join(config_file: Path | None, token: str, suffix: str | None, yes: bool) -> None:
+    """Take this host into a fleet by a token of `fleet invite`; - reads it from stdin.
+
+    A running server takes part without a restart. Accounts are the fleet's from then on.
+    """
+    from appliance.cli.fleet import packages
+
+    with packages():
+        from appliance.cli import fleet_joining
+
+    fleet_joining.join(config_file, token, suffix, yes=yes)
 
 
 @node.command()

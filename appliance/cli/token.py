@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from appliance.cli import admin, limits, output, short_ids
+from appliance.cli import admin, kept_accounts, limits, output, short_ids
 from appliance.cli.lazy_group import Commands
 from appliance.cli.parameters import DURATION, ID, LABEL, NAME, TIER
 from appliance.domain import ids
@@ -46,6 +46,7 @@ def create(
 
     async def work(a: Admin) -> tuple[Token, bool, str]:
         async with a.store.write() as db:
+            await kept_accounts.require_here(db)
             owner, is_new = await _owner(db, name, None if tier is None else Tier(tier), a.now)
             expires_at = None if expires is None else a.now + expires * 1000
             made = Token(ids.token_id(), owner.name, owner.tier, label, a.now, expires_at, None)
@@ -95,6 +96,7 @@ def revoke(config_file: Path | None, token_id: str, end_sessions: bool) -> None:
 
     async def work(a: Admin) -> tuple[Token, int]:
         async with a.change() as db:
+            await kept_accounts.require_here(db)
             stored = await _find(db, token_id)
             await rows.revoke(db, stored.id, a.now)
             return stored, await session_rows.close_of_token(db, stored.id) if end_sessions else 0

@@ -6,7 +6,7 @@ import re
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 
-from appliance.config.value_types import ALL, ALL_IPV4, HostPort, Kind, UnixPath
+from appliance.config.value_types import ALL, ALL_IPV4, ENDPOINT, HostPort, Kind, UnixPath, list_of
 
 
 def _listen(value: object) -> HostPort | UnixPath:
@@ -41,6 +41,25 @@ def _includes(wide: HostPort | UnixPath, narrow: HostPort | UnixPath) -> bool:
     return wide.host == ALL or (wide.host == ALL_IPV4 and re.fullmatch(r"[0-9.]+", narrow.host) is not None)
 
 
+def _tcp(value: object) -> HostPort:
+    where = _listen(value)
+    if isinstance(where, UnixPath):
+        raise ValueError
+    return where
+
+
+def _dialled(value: object) -> str:
+    """Accepts what other hosts dial: a name or an address, with or without a port."""
+    if not isinstance(value, str):
+        raise ValueError
+    try:
+        where = _tcp(value)
+    except ValueError:
+        return str(ENDPOINT.parse(value))
+    ENDPOINT.parse(where.host)
+    return str(where)
+
+
 def _listeners_from_env(text: str) -> object:
     parts = [part.strip() for part in text.split(",")]
     return parts if len(parts) > 1 else text
@@ -59,3 +78,6 @@ LISTENERS = Kind(
     _listeners_from_env,
 )
 LISTEN = Kind("host:port, [IPv6 address]:port or unix:/path, the port from 1 to 65535", _listen)
+TCP_LISTEN = Kind("host:port or [IPv6 address]:port, the port from 1 to 65535", _tcp)
+DIALLED = Kind(f"{ENDPOINT.allowed}, or one of these with a port: host:port, [IPv6 address]:port", _dialled)
+SERVERS = list_of(Kind("host:port or [IPv6 address]:port", _tcp), "servers, each host:port or [IPv6 address]:port", 8)

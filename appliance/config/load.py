@@ -26,6 +26,7 @@ from appliance.config.settings import (
     TIERS,
     ApiSettings,
     EgressSettings,
+    FleetSettings,
     KeyPath,
     MeterSettings,
     MetricsSettings,
@@ -46,6 +47,7 @@ __all__ = [
     "DEFAULT_PATH",
     "ApiSettings",
     "EgressSettings",
+    "FleetSettings",
     "HostPort",
     "MeterSettings",
     "MetricsSettings",
@@ -113,6 +115,7 @@ def parse_settings(text: str, environ: Mapping[str, str], hostname: str, source:
         api=ApiSettings(**section("api")),
         metrics=MetricsSettings(**section("metrics")),
         meter=MeterSettings(**section("meter")),
+        fleet=FleetSettings(**section("fleet")),
         pricing=Pricing(**section("pricing")) if priced else None,
         tiers=MappingProxyType({tier: TierSettings(**section("tiers", tier)) for tier in TIERS}),
     )
@@ -236,6 +239,8 @@ def _contradictions(settings: Settings) -> Iterator[str]:
         )
     if settings.metrics.listen in api.listen:
         yield f'metrics.listen = "{settings.metrics.listen}": must differ from api.listen, which is the same'
+    if settings.fleet.listen in (*api.listen, settings.metrics.listen):
+        yield f'fleet.listen = "{settings.fleet.listen}": must differ from api.listen and metrics.listen'
 
 
 # Wording -------------------------------------------------------------------------------------------

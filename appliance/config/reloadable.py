@@ -12,16 +12,22 @@ if TYPE_CHECKING:
 
     from appliance.config.settings import Settings
 
-TAKEN_OVER = ("egress", "pricing", "tiers")  # sections
-# A packet on its way has the mark that it got: with another one, tunnels would lose packets.
-AT_START = ("mark", "rule_priority")  # of egress
+TAKEN_OVER = ("egress", "fleet", "pricing", "tiers")  # sections
+AT_START = {
+    # A packet on its way has the mark that it got: with another one, tunnels would lose packets.
+    "egress": ("mark", "rule_priority"),
+    # A hub's server keeps its port while it runs; the other exits dial what they were told.
+    "fleet": ("listen", "advertise", "servers"),
+}
 
 
 def in_force(running: Settings, read: Settings) -> Settings:
     """Returns `running` with the reloadable sections of `read`."""
-    taken_over = replace(running, **{section: getattr(read, section) for section in TAKEN_OVER})
-    egress = replace(taken_over.egress, **{key: getattr(running.egress, key) for key in AT_START})
-    return replace(taken_over, egress=egress)
+    taken_over = {section: getattr(read, section) for section in TAKEN_OVER}
+    for section, keys in AT_START.items():
+        kept = {key: getattr(getattr(running, section), key) for key in keys}
+        taken_over[section] = replace(taken_over[section], **kept)
+    return replace(running, **taken_over)
 
 
 def left_out(running: Settings, read: Settings) -> list[str]:
@@ -36,4 +42,4 @@ def differing(before: Mapping[str, str], after: Mapping[str, str]) -> list[str]:
 def is_taken_over(key: str) -> bool:
     """Tells whether SIGHUP suffices to apply the key."""
     section, _, name = key.partition(".")
-    return section in TAKEN_OVER and not (section == "egress" and name in AT_START)
+    return section in TAKEN_OVER and name not in AT_START.get(section, ())

@@ -7,7 +7,7 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from pathlib import Path
 from typing import Annotated, Literal, get_type_hints
 
-from appliance.config.listeners import LISTEN, LISTENERS
+from appliance.config.listeners import DIALLED, LISTEN, LISTENERS, SERVERS, TCP_LISTEN
 from appliance.config.value_types import (
     CURRENCY,
     DESTINATIONS,
@@ -260,6 +260,27 @@ class TierSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class FleetSettings:
+    """Mirrors [fleet], which is read only once this host is in a fleet."""
+
+    listen: Annotated[HostPort, Key(TCP_LISTEN, "0.0.0.0:7422", "of a hub: host:port, for the other exits")]
+    advertise: Annotated[
+        str | None, Key(unless("", DIALLED, "node.public_ip"), "", 'what they dial, if it differs; "": node.public_ip')
+    ]
+    report: Annotated[int, Key(duration("1s", "1h"), "60s", "between two reports of a live session's use to the hub")]
+    offline_tokens: Annotated[
+        int, Key(duration("0s", "30d"), "24h", "known tokens open sessions for so long without a hub")
+    ]
+    when_cut_off: Annotated[
+        Literal["share", "strict"],
+        Key(choice("share", "strict"), "share", "share | strict: of what is left of a quota, while there is no hub"),
+    ]
+    servers: Annotated[
+        tuple[HostPort, ...], Key(SERVERS, [], "an operator's own NATS, 2.12 or later, in place of hubs")
+    ]
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     """Holds all settings: sizes in bytes, durations in seconds. `pricing` is None if no price is configured."""
 
@@ -269,6 +290,7 @@ class Settings:
     api: ApiSettings
     metrics: MetricsSettings
     meter: MeterSettings
+    fleet: FleetSettings
     pricing: Pricing | None
     tiers: Mapping[str, TierSettings]
 
@@ -281,6 +303,7 @@ SECTIONS: Mapping[KeyPath, type] = {
     ("api",): ApiSettings,
     ("metrics",): MetricsSettings,
     ("meter",): MeterSettings,
+    ("fleet",): FleetSettings,
     ("pricing",): Pricing,
 } | {("tiers", tier): TierSettings for tier in TIERS}
 

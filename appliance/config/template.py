@@ -28,6 +28,7 @@ REMARKS: dict[KeyPath, str] = {
     ("api",): "the HTTP API",
     ("metrics",): "for the operator only",
     ("meter",): "metering",
+    ("fleet",): "several exits behind one API; only read once this host is in a fleet",
     ("pricing",): "for paid accounts; without this section no costs are shown",
     ("tiers", "anonymous"): "what an account may use",
 }

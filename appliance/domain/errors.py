@@ -38,6 +38,7 @@
             NotAnswered
             StreamFull
             RpcFailed
+            JoinRefused
 
 Nothing here depends on HTTP or exit statuses. `appliance.server.api.errors` maps the errors to statuses of HTTP,
 `appliance.cli` to exit statuses.
@@ -259,3 +260,14 @@ class RpcFailed(FleetError):
     def __init__(self, code: str, text: str) -> None:
         super().__init__(text)
         self.code = code
+
+
+class JoinRefused(FleetError):
+    """Raised if this host cannot join a fleet as it is. The message says why and what to do.
+
+    `names`: of own accounts that are in the way, if they are.
+    """
+
+    def __init__(self, message: str, names: tuple[str, ...] = ()) -> None:
+        super().__init__(message)
+        self.names = names

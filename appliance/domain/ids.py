@@ -7,6 +7,7 @@ import secrets
 
 SESSION_PREFIX = "ses_"
 DEVICE_PREFIX = "dev_"
+MARK_LENGTH = 8  # hexadecimal digits: of 64 random bits that are left, a guess finds none
 ID_SIZE = 12  # bytes of a session's id and of a device's: 96 bits
 TOKEN_ID_PREFIX = "tok_"  # noqa: S105 (as below)
 LAST_CHARACTER = "\U0010ffff"  # SQLite compares text as UTF-8: nothing that follows a start comes after start + this
@@ -14,12 +15,28 @@ TOKEN_PREFIX = "wga_"  # noqa: S105 (a prefix, not a secret)
 TEMPORARY_PREFIX = "acc_selftest_"  # no account_id() begins like this: what follows there is hexadecimal
 
 
-def session_id() -> str:
-    return SESSION_PREFIX + secrets.token_hex(ID_SIZE)
+def session_id(mark: str = "") -> str:
+    """Makes a session's id. `mark`: what it ends in, the mark of its exit in a fleet."""
+    return SESSION_PREFIX + _random(mark)
 
 
-def device_id() -> str:
-    return DEVICE_PREFIX + secrets.token_hex(ID_SIZE)
+def device_id(mark: str = "") -> str:
+    """Makes a device's id, likewise."""
+    return DEVICE_PREFIX + _random(mark)
+
+
+def _random(mark: str) -> str:
+    return secrets.token_hex(ID_SIZE - len(mark) // 2) + mark
+
+
+def mark_of_node(node_id: str) -> str:
+    """Returns what the ids end in that an exit of a fleet makes: it tells whose they are."""
+    return hashlib.sha256(node_id.encode()).hexdigest()[:MARK_LENGTH]
+
+
+def mark_of(id_: str) -> str:
+    """Returns the end of a session's or device's id: its exit's mark, or chance if it is older than the fleet."""
+    return id_[-MARK_LENGTH:]
 
 
 def account_id() -> str:

@@ -12,6 +12,8 @@ from appliance.fleet import beats
 from appliance.fleet.directory import SKEW_WARNED_MS
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from appliance.domain.clock import Clock
     from appliance.fleet.beats import Beat, OwnBeats
     from appliance.fleet.directory import Directory
@@ -22,39 +24,27 @@ log = logging.getLogger(__name__)
 LOOK_S = 0.2  # how soon a change of `ready` or `drained` is seen
 
 
-class Contact:
-    """Knows since when this exit is cut off from all hubs, by both clocks.
-
-    `last`: when a hub was heard last before this process; None: not known.
-    """
-
-    def __init__(self, now: Moment, last: Moment | None = None) -> None:
-        self.cut_off_since: Moment | None = now if last is None else last
-
-    def look(self, now: Moment, *, connected: bool) -> None:
-        """Notes whether there is a connection now, and logs where that has changed."""
-        if connected and self.cut_off_since is not None:
-            lasted_s = (now.wall_ms - self.cut_off_since.wall_ms) // 1000
-            log.info("connected to the fleet's hub, after %d s", lasted_s)
-            self.cut_off_since = None
-        elif not connected and self.cut_off_since is None:
-            log.warning("cut off from the fleet: this exit goes on alone")
-            self.cut_off_since = now
-
-
 class Beating:
-    """Sends a beat each second, and at once when the exit takes sessions again, or no longer."""
+    """Sends a beat each second, and at once when the exit takes sessions again, or no longer; a hub's, too, when the
+    accounts have changed. `of_hub`: called with the (gen, acc_rev) of each beat of another exit that is a hub."""
 
-    def __init__(self, link: HubLink, own: OwnBeats, directory: Directory, clock: Clock, contact: Contact) -> None:
+    def __init__(
+        self,
+        link: HubLink,
+        own: OwnBeats,
+        directory: Directory,
+        clock: Clock,
+        of_hub: Callable[[int, int], None] = lambda _gen, _acc_rev: None,
+    ) -> None:
         self._link = link
         self._own = own
         self._directory = directory
         self._clock = clock
-        self._contact = contact
+        self._of_hub = of_hub
         self._sent: Beat | None = None
         self._next_ms = 0  # CLOCK_BOOTTIME
         self._fault: str | None = None  # as last logged
-        self._clash: str | None = None
+        self._refusal: str | None = None  # as last logged
         self._skewed: set[str] = set()
 
     async def listen(self) -> None:
@@ -76,20 +66,25 @@ class Beating:
     async def look(self) -> None:
         """Sends a beat if one is due."""
         now = self._clock.now()
-        self._contact.look(now, connected=self._link.connected)
         if not self._link.connected:
             self._sent = None  # the first thing that is sent then is a beat
+            self._directory.disconnected()
             return
         stands, last = self._own.told(), self._sent
-        changed = last is None or (stands.ready, stands.drained) != (last.ready, last.drained)
+        changed = last is None or self._news(stands) != self._news(last)
         if changed or now.boot_ms >= self._next_ms:
             self._next_ms = now.boot_ms + beats.EVERY_MS
             await self._send()
             self._log_faults(now)
 
+    def _news(self, beat: Beat) -> tuple[object, ...]:
+        """Returns what the others are to know at once: all spokes follow a hub's accounts."""
+        accounts = (beat.gen, beat.acc_rev) if self._directory.member.role == "hub" else ()
+        return beat.ready, beat.drained, accounts
+
     async def _send(self, *, leaving: bool = False) -> None:
         beat = self._own.next(leaving=leaving)
-        self._directory.sent(beat)
+        self._directory.sent(beat, self._clock.now())
         self._sent = beat
         try:
             await self._link.publish(beats.SUBJECT + beat.node, beats.encoded(beat))
@@ -111,14 +106,19 @@ class Beating:
             return
         now = self._clock.now()
         waited_ms = now.boot_ms - message.arrived_ms
-        self._directory.hear(beat, Moment(now.wall_ms - waited_ms, message.arrived_ms, now.boot_id))
+        arrived = Moment(now.wall_ms - waited_ms, message.arrived_ms, now.boot_id)
+        member = self._directory.hear(beat, arrived)
+        if member is not None and member.role == "hub":
+            self._of_hub(beat.gen, beat.acc_rev)
 
     def _log_faults(self, now: Moment) -> None:
         """Logs what an operator has to mend, as it begins."""
-        clash = self._directory.own_fault(now)
-        if clash is not None and self._clash is None:
+        clash, refusal = self._directory.own_fault(now), self._directory.refusal(now)
+        if clash is not None and clash != self._refusal:
             log.error("%s: this exit refuses work for the fleet; stop one, or join it anew", clash)
-        self._clash = clash
+        elif refusal is not None and refusal != self._refusal:
+            log.warning("connected to a hub, but %s: this exit goes on alone", refusal)
+        self._refusal = refusal
         skewed = set()
         for each in self._directory.presences(self._own.now(), now, connected=True):
             if each.alive and abs(each.skew_ms or 0) > SKEW_WARNED_MS:

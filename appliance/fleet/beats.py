@@ -108,7 +108,7 @@ class Figures:
 
 
 class OwnBeats:
-    """Makes this exit's beats. `fault`: why it refuses work for the fleet; None: it does not. `inst`: random."""
+    """Makes this exit's beats. `refusal`: why it refuses work for the fleet; None: it does not. `inst`: random."""
 
     def __init__(
         self,
@@ -118,14 +118,14 @@ class OwnBeats:
         clock: Clock,
         *,
         inst: str,
-        fault: Callable[[Moment], str | None],
+        refusal: Callable[[Moment], str | None],
     ) -> None:
         self._member = member
         self._node = node
         self._figures = figures
         self._clock = clock
         self._inst = inst
-        self._fault = fault
+        self._refusal = refusal
         self._since = clock.now().wall_ms
         self._rate = MeanRate()
         self._n = 0
@@ -158,7 +158,7 @@ class OwnBeats:
     def told(self) -> Beat:
         """Returns what the others are told: one that refuses work for the fleet is not ready."""
         beat = self.now()
-        return beat if self._fault(self._clock.now()) is None else msgspec.structs.replace(beat, ready=False)
+        return beat if self._refusal(self._clock.now()) is None else msgspec.structs.replace(beat, ready=False)
 
     def next(self, *, leaving: bool = False) -> Beat:
         """Returns the beat to send now. `leaving`: the process ends, and takes no sessions any more."""

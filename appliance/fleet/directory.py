@@ -27,6 +27,7 @@ CLASH_MS = 10_000  # two processes of one exit were both heard within it
 INSTS = 8  # processes of an exit that are remembered
 TIMEOUTS, SHUNNED_MS = 3, 10_000
 SENT = 128  # own beats whose return is awaited
+UNHEARD = "what it sends does not come back from the hub"
 NOT_READY, DRAINED, FULL = "not ready", "drained", "no address is free"
 
 
@@ -72,34 +73,40 @@ class Directory:
     those that have left; they may be none before the accounts of the fleet are here."""
 
     def __init__(self, member: FleetMember, members: Callable[[], Collection[FleetMember]]) -> None:
-        self._member = member
-        self._own_id = member.id
+        self.member = member
         self._members = members
         self._heard: dict[str, Heard] = {}
         self._sent: deque[tuple[int, int]] = deque(maxlen=SENT)  # (n, t) of own beats
         self._own: Beat | None = None  # the last one that was sent
+        self._unheard_ms: int | None = None  # when the first own beat was sent since one came back, CLOCK_BOOTTIME
         self._doubled_at_ms: int | None = None  # when a beat came that this process is said to have sent, and has not
         self.dropped: Counter[str] = Counter()  # beats that were not taken, by why
 
-    @property
-    def own_id(self) -> str:
-        return self._own_id
-
     # What happens --------------------------------------------------------------------------------------
 
-    def sent(self, beat: Beat) -> None:
+    def sent(self, beat: Beat, now: Moment) -> None:
         """Notes a beat of this exit that is about to be sent. It comes back, as all beats do."""
         self._own = beat
+        self._unheard_ms = now.boot_ms if self._unheard_ms is None else self._unheard_ms
         self._sent.append((beat.n, beat.t))
 
-    def hear(self, beat: Beat, now: Moment) -> None:
-        """Takes in a beat that has arrived now."""
-        if beat.node == self._own_id:
+    def disconnected(self) -> None:
+        """Notes that there is no connection to a hub: no beat comes back."""
+        self._unheard_ms = None
+
+    def hear(self, beat: Beat, now: Moment) -> FleetMember | None:
+        """Takes in a beat that has arrived now. Returns the other exit whose word it is; None: it was not taken."""
+        if beat.node == self.member.id:
             self._hear_own(beat, now)
-        elif beat.node not in {member.id for member in self._others()}:
+            return None
+        member = next((each for each in self._others() if each.id == beat.node), None)
+        if member is None:
             self.dropped["stranger"] += 1
-        elif not _take(self._of(beat.node), beat, now):
+        elif _take(self._of(beat.node), beat, now):
+            return member
+        else:
             self.dropped["late"] += 1
+        return None
 
     def _hear_own(self, beat: Beat, now: Moment) -> None:
         own = self._own
@@ -107,7 +114,9 @@ class Directory:
             return
         if beat.inst != own.inst:
             _take(self._of(beat.node), beat, now)
-        elif (beat.n, beat.t) not in self._sent and beat.n >= self._sent[0][0]:
+        elif (beat.n, beat.t) in self._sent:
+            self._unheard_ms = None
+        elif beat.n >= self._sent[0][0]:
             self._doubled_at_ms = now.boot_ms  # a copy of a virtual machine that ran has its memory, too
 
     def answered(self, node: str) -> None:
@@ -129,26 +138,31 @@ class Directory:
     def own_fault(self, now: Moment) -> str | None:
         """Returns why this exit refuses work for the fleet, and asks nothing of it; None: it does neither."""
         doubled = self._doubled_at_ms is not None and now.boot_ms - self._doubled_at_ms < CLASH_MS
-        lives = self._of(self._own_id).lives.values()
+        lives = self._of(self.member.id).lives.values()
         own = self._own
         # What an earlier process of this exit has sent may still be on its way.
         if doubled or (own is not None and any(_heard_lately(life, now) and life.until > own.since for life in lives)):
-            return two_machines(self._own_id)
+            return two_machines(self.member.id)
         return None
+
+    def refusal(self, now: Moment) -> str | None:
+        """Returns why the others are to ask nothing of this exit; None: they may."""
+        unheard_ms = 0 if self._unheard_ms is None else now.boot_ms - self._unheard_ms
+        return self.own_fault(now) or (UNHEARD if unheard_ms >= DEAD_MS else None)
 
     def apart(self, now: Moment, *, connected: bool) -> str | None:
         """Returns why this host works as a single one; None: it does not."""
-        if any(member.left_at is not None for member in self._members() if member.id == self._own_id):
+        if any(member.left_at is not None for member in self._members() if member.id == self.member.id):
             return "this host has left the fleet"
-        return self.own_fault(now) if connected else "cut off"
+        return self.refusal(now) if connected else "cut off"
 
     def presences(self, own: Beat, now: Moment, *, connected: bool) -> list[Presence]:
         """Returns how the exits of the fleet stand, by name. `own`: as this one is now; `connected`: to a hub.
 
-        What is not connected, is not the only one of its name or has left knows of no other that takes sessions.
+        What is not connected, is not the only one of its id or has left knows of no other that takes sessions.
         """
         apart = self.apart(now, connected=connected)
-        this = Presence(self._member, own, True, 0, 0, _own_fault(own, apart), asked=True)
+        this = Presence(self.member, own, True, 0, 0, _own_fault(own, apart), asked=True)
         found = [this, *(self._presence(member, now, apart) for member in self._others())]
         return sorted(found, key=lambda each: (each.member.name, each.member.id))
 
@@ -165,7 +179,7 @@ class Directory:
         return Presence(member, heard.beat, alive, silent_ms, skew_ms, fault, asked=barrier is None)
 
     def _others(self) -> list[FleetMember]:
-        return [each for each in self._members() if each.left_at is None and each.id != self._own_id]
+        return [each for each in self._members() if each.left_at is None and each.id != self.member.id]
 
 
 def two_machines(node: str) -> str:
@@ -182,11 +196,10 @@ def _take(heard: Heard, beat: Beat, now: Moment) -> bool:
     if len(heard.lives) > INSTS:
         del heard.lives[next(iter(heard.lives))]
     last = heard.beat
-    if last is not None and last.inst != beat.inst:
-        # A process that has ended leaves beats on their way. The clock may have been set back while its host was down.
-        if beat.t <= last.since and now.boot_ms - heard.at_ms < DEAD_MS:
-            return False
-        heard.skews.clear()
+    # A process that has ended leaves beats on their way. The clock may have been set back while its host was down.
+    earlier = last is not None and last.inst != beat.inst and beat.t <= last.since
+    if earlier and now.boot_ms - heard.at_ms < DEAD_MS:
+        return False
     heard.beat, heard.at_ms = beat, now.boot_ms
     heard.skews.append(beat.t - now.wall_ms)
     return True

@@ -34,6 +34,7 @@ MOST_QUEUED, MOST_QUEUED_BYTES = 8192, 16 * 1024 * 1024  # of a subscription, be
 GOODBYE_S = 1.0
 
 NO_RESPONDERS = "503"  # https://docs.nats.io/reference/reference-protocols/nats-protocol#no-responders
+_TO = {"publish": "to send on", "subscription": "to listen on"}
 VIOLATION = re.compile(r'permissions violation for (publish|subscription) to "([^"]*)"')
 
 
@@ -145,6 +146,7 @@ class HubConnection:
                 if not question.answer.done():
                     lost = f"the connection to the hub was lost before the answer on {question.subject}"
                     question.answer.set_exception(NotAnswered(lost))
+            self.client.give_up()
 
     async def close(self) -> None:
         """Sends what is still to be sent, in bounded time, unless it is lost; ends the connection."""
@@ -198,7 +200,9 @@ class HubConnection:
             return
         kind, subject = found.groups()
         if (kind, subject) not in self._refused:
-            log.warning("the hub refuses %s of %s", kind, subject)
+            # An answer comes too late: others decide how often.
+            level = logging.DEBUG if subject.startswith("_inbox") else logging.WARNING
+            log.log(level, "the hub refuses this host %s %s", _TO[kind], subject)
         self._refused[kind, subject] = asyncio.get_running_loop().time()
         self._refused.move_to_end((kind, subject))
         if len(self._refused) > MOST_REFUSED:

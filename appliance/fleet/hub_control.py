@@ -37,6 +37,7 @@ class HubControl:
         self._find = find
         self._system = system
         self._settled = False  # what is written is in force
+        self._good: str | None = None  # the last that was
         self._one_at_a_time = asyncio.Lock()
 
     async def apply(self, settings: HubSettings) -> None:
@@ -48,12 +49,14 @@ class HubControl:
         async with self._one_at_a_time:
             text = hub_config.render(settings)
             before = await asyncio.to_thread(self._files.config)
+            if self._settled or self._good is None:
+                self._good = before
             if before != text:
                 program = await asyncio.to_thread(self._find)
                 await asyncio.to_thread(self._files.put_config, text, program)
                 self._settled = False
             if not self._settled:
-                await self._reload(settings.server_name, before)
+                await self._reload(settings.server_name)
 
     async def renew_leaf(self, authority: CertifiedKey, server_name: str, now: int) -> bool:
         """Replaces the hub's certificate if it is due, and tells whether it did; `apply` has it served.
@@ -65,14 +68,14 @@ class HubControl:
             self._settled = self._settled and not renewed
             return renewed
 
-    async def _reload(self, server_name: str, before: str | None) -> None:
+    async def _reload(self, server_name: str) -> None:
         asked = json.dumps({"server_name": server_name}).encode()
         server = json.loads(await self._system.request(WHO, asked, WITHIN_S))["server"]["id"]
         answer = await self._system.request(f"$SYS.REQ.SERVER.{server}.RELOAD", b"", WITHIN_S)
         error = json.loads(answer).get("error")
         if error is not None:
-            if before is not None:
-                await asyncio.to_thread(self._files.put_back, before)
+            if self._good is not None:
+                await asyncio.to_thread(self._files.put_back, self._good)
             raise FleetError(f"the hub's nats-server keeps its configuration: {error.get('description')}")
         self._settled = True
 

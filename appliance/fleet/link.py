@@ -94,6 +94,7 @@ class NatsLink:
         self._connection: HubConnection | None = None
         self._subscriptions: list[Subscription] = []
         self._settled = asyncio.Event()  # connected
+        self._told: set[str] = set()  # reasons that are in the log, of this cut
         self._keeping: asyncio.Task[None] | None = None
         self.state = LinkState(connected=False, since=clock.now())
 
@@ -211,6 +212,7 @@ class NatsLink:
             raise
         self._connection = connection
         self._settled.set()
+        self._told.clear()
         log.info("connected to the hub %s", hub.address)
         self._set(LinkState(connected=True, since=self._clock.now(), hub=hub.address))
         return connection
@@ -222,7 +224,9 @@ class NatsLink:
             log.warning("cut off from the hub %s", self.state.hub)
             self._set(LinkState(connected=False, since=self._clock.now(), failure=failure))
         elif failure is not None and (self.state.failure is None or self.state.failure.reason != failure.reason):
-            log.warning("%s", failure)
+            if failure.reason not in self._told:
+                log.warning("%s", failure)
+                self._told.add(failure.reason)
             self._set(LinkState(connected=False, since=self.state.since, failure=failure))
 
     def _set(self, state: LinkState) -> None:

@@ -188,6 +188,12 @@ class HubClient(Client):
         if not self._dialing:
             self._on_closed()
 
+    def give_up(self) -> None:
+        """Ends nats-py's own requests (JetStream's), as if their time was over: the answers cannot come any more."""
+        for answer in tuple(self._resp_map.values()):
+            if not answer.done():
+                answer.set_exception(nats.errors.TimeoutError())
+
     async def cut(self) -> None:
         """Ends the connection at once; what was not sent is dropped."""
         self._cutting.close()

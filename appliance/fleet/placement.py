@@ -60,7 +60,7 @@ class FleetNodes:
 
         Raises NoActiveNodes or NoActiveNodeInRegion, which names the regions that `regions` does.
         """
-        return choice.candidates(region, self.presences(), self._directory.own_id, self._below)
+        return choice.candidates(region, self.presences(), self._directory.member.id, self._below)
 
     def choose(self, region: str) -> Node:
         """Returns this host's node, on which alone a session is opened here. Raises NoActiveNodes if it takes none.

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from appliance.domain.clock import Moment
     from appliance.fleet.directory import Presence
+    from appliance.fleet.link import LinkState
 
 HEADINGS = ("NODE", "REGION", "ROLE", "STATE", "LIVE", "LAG", "CLOCK", "VERSION")
 SPARE = ("VERSION", "CLOCK", "LAG")  # what a narrow terminal can do without, in this order
@@ -43,7 +44,8 @@ class FleetStatus(msgspec.Struct, frozen=True):
 
     `quorum`: changes of accounts and claims can be made now. `complete_until`: until then all exits' sessions are
     reported; None: not known here. `unsent_sessions`: of this exit, with changes that no hub has, for `lag_s` by now.
-    `alone`: why this host works as a single one; None: it does not. `meanwhile`: what holds while it is cut off.
+    `alone`: why this host works as a single one; None: it does not. `failure`: what keeps it from connecting to a hub;
+    `meanwhile`: what holds while it is cut off.
     """
 
     nodes: tuple[NodeStatus, ...]
@@ -53,6 +55,7 @@ class FleetStatus(msgspec.Struct, frozen=True):
     this: str  # the id of this host
     alone: str | None
     cut_off_since: str | None
+    failure: str | None
     unsent_sessions: int
     lag_s: int
     meanwhile: tuple[str, ...]
@@ -81,12 +84,12 @@ def fleet_status(
     presences: Sequence[Presence],
     own_id: str,
     alone: str | None,
-    cut_off_since: Moment | None,
+    link: LinkState,
     report: ReportState,
     tokens: KnownTokens,
     now: Moment,
 ) -> FleetStatus:
-    """Puts together what is known. `alone`: see Directory.apart; `cut_off_since`: from all hubs, None: it is not."""
+    """Puts together what is known. `alone`: see Directory.apart."""
     own = next(each for each in presences if each.member.id == own_id)
     told = report.told_until
     everyone = None if told is None else [told.get(each.member.id) for each in presences]
@@ -95,14 +98,15 @@ def fleet_status(
     return FleetStatus(
         nodes=tuple(_node(each, told or {}, lag_s if each is own else None, now) for each in presences),
         generation=0 if own.beat is None else own.beat.gen,
-        quorum=cut_off_since is None,
+        quorum=link.connected,
         complete_until=None if complete is None else rfc3339(complete),
         this=own_id,
         alone=alone,
-        cut_off_since=None if cut_off_since is None else rfc3339(cut_off_since.wall_ms),
+        cut_off_since=None if link.connected else rfc3339(link.since.wall_ms),
+        failure=None if link.failure is None else str(link.failure),
         unsent_sessions=report.unsent,
         lag_s=lag_s,
-        meanwhile=() if cut_off_since is None else meanwhile(own.member.role, tokens),
+        meanwhile=() if link.connected else meanwhile(own.member.role, tokens),
     )
 
 
@@ -151,7 +155,8 @@ def fields(status: FleetStatus) -> list[tuple[str, str]]:
     lines = [("this host", f"{own.name}, {own.role} in {own.region}, {own.id}")]
     connected = status.cut_off_since is None
     lines.append(("hub", "connected" if connected else f"cut off since {status.cut_off_since}"))
-    lines += [("", sentence) for sentence in status.meanwhile]
+    failure = () if status.failure is None else (status.failure,)
+    lines += [("", sentence) for sentence in (*failure, *status.meanwhile)]
     if connected and status.alone is not None:
         lines.append(("works alone", status.alone))
     if own.fault is not None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from appliance.network.lazy_mapping import OnDemand
 from appliance.network.reconcile import Desired
 from appliance.network.wireguard import client_config, keys
+from appliance.network.wireguard.client_config import TunnelFacts
 from appliance.network.wireguard.tunnel import Peer, Prefix
 
 if TYPE_CHECKING:
@@ -101,43 +102,43 @@ class Exit:
 
         `dns`: the client's own choice; None: the exit's.
         """
+        return self.tunnel_of(session, ipv6=ipv6).file(_pair(private_key, session), dns)
+
+    def tunnel_of(self, session: Session, *, ipv6: bool) -> TunnelFacts:
+        """Returns what the file of a session says. `ipv6`: whether it was asked for."""
         # Of the session: what its own answers say, whatever the exit's address has become since.
-        endpoint = self.client_settings.endpoint_of(session.public_ip)
-        return self._file(session, private_key, endpoint, ipv6=ipv6, dns=dns)
+        return self._tunnel(session, self.client_settings.endpoint_of(session.public_ip), ipv6=ipv6)
 
     def device_config(
         self, device: Device, private_key: bytes | None, endpoint: Endpoint, *, dns: Sequence[Address] | None = None
     ) -> str:
         """Returns the wg-quick file for a device, as `client_config` does."""
-        return self._file(device, private_key, endpoint, ipv6=self.ipv6_in_file(device), dns=dns)
+        return self.tunnel_of_device(device, endpoint).file(_pair(private_key, device), dns)
+
+    def tunnel_of_device(self, device: Device, endpoint: Endpoint) -> TunnelFacts:
+        """Returns what the file of a device says."""
+        return self._tunnel(device, endpoint, ipv6=self.ipv6_in_file(device))
 
     def ipv6_in_file(self, device: Device) -> bool:
         """Tells whether a device's IPv6 goes into the tunnel, beside which it would leave otherwise. Not if it was
         asked for without, where the tunnel has some."""
         return device.ipv6 or self.subnet6 is None
 
-    def _file(
-        self,
-        client: Session | Device,
-        private_key: bytes | None,
-        endpoint: Endpoint,
-        *,
-        ipv6: bool,
-        dns: Sequence[Address] | None,
-    ) -> str:
+    def _tunnel(self, client: Session | Device, endpoint: Endpoint, *, ipv6: bool) -> TunnelFacts:
         settings = self.client_settings
-        return client_config.render(
-            client_config.ClientConfig(
-                key_pair=None if private_key is None else (private_key, client.public_key),
-                addresses=self.addresses(client.address_offset, ipv6=client.ipv6),
-                mtu=self.mtu,
-                dns=settings.dns if dns is None else dns,
-                server_public_key=self.public_key,
-                endpoint=endpoint,
-                keepalive=settings.keepalive,
-                ipv6=ipv6,
-            )
+        return TunnelFacts(
+            server_public_key=self.public_key,
+            endpoint=endpoint,
+            addresses=self.addresses(client.address_offset, ipv6=client.ipv6),
+            mtu=self.mtu,
+            keepalive=settings.keepalive,
+            dns=settings.dns,
+            ipv6=ipv6,
         )
+
+
+def _pair(private_key: bytes | None, client: Session | Device) -> tuple[bytes, bytes] | None:
+    return None if private_key is None else (private_key, client.public_key)
 
 
 def build_exit(wireguard: WireGuardSettings, private_key: bytes) -> Exit:

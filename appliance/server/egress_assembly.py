@@ -17,13 +17,13 @@ from appliance.network.firewall.host_ports import HostPorts
 from appliance.network.firewall.rules import Blocks, EgressRules, FlowLimits, Marking, TunnelNetworks
 from appliance.network.firewall.sysctls import Forwarding
 from appliance.server.flow_watch import FlowWatch
+from appliance.store.state_dir import StateDir
 
 if TYPE_CHECKING:
     import asyncio
 
     from appliance.config.load import Settings
     from appliance.server.assembly import LocalExit
-    from appliance.store.state_dir import StateDir
 
 PROC = Path("/proc")
 
@@ -76,6 +76,7 @@ def host_egress(settings: Settings, state: StateDir, local: LocalExit, boot_id: 
 
 def host_ports(settings: Settings) -> HostPorts:
     """Reads which ports this host listens on, so that clients' packets leave with others. Blocking."""
-    ports = HostPorts(own_ports(settings), Path("/proc/sys"))
+    hub = StateDir(settings.node.state_dir).is_hub
+    ports = HostPorts(own_ports(settings, hub=hub), Path("/proc/sys"))
     ports.look()
     return ports

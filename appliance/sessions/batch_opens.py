@@ -70,12 +70,26 @@ class Opened:
     replaced: Session | None
 
 
+class Noted(Protocol):
+    """Notes what is made for a request, in the transaction that stores it."""
+
+    async def __call__(self, db: aiosqlite.Connection, session: Session, replaced: Session | None) -> None: ...
+
+
 class OpenRequest(Waiting[Opened]):
     """Asks for a session of `account`, in `region`. `token_hash`: of the token it is asked for with. `again`: it found
-    no address free before, and has lost its place to those that have come since."""
+    no address free before, and has lost its place to those that have come since. `noted` None: nothing is noted."""
 
     def __init__(
-        self, account: Account, region: str, public_key: bytes, token_hash: bytes, *, ipv6: bool, again: bool
+        self,
+        account: Account,
+        region: str,
+        public_key: bytes,
+        token_hash: bytes,
+        *,
+        ipv6: bool,
+        again: bool = False,
+        noted: Noted | None = None,
     ) -> None:
         super().__init__(public_key)
         self.account = account
@@ -83,6 +97,7 @@ class OpenRequest(Waiting[Opened]):
         self.token_hash = token_hash
         self.ipv6 = ipv6
         self.again = again
+        self.noted = noted
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +115,12 @@ def _in_use(holder: str, account: Account) -> ApplianceError:
     if holder == account.id:
         return KeyInUse()
     return InvalidRequest("client_public_key is in use by another account")
+
+
+async def _note(db: aiosqlite.Connection, opened: Iterable[tuple[Admitted, Session]]) -> None:
+    for a, session in opened:
+        if a.request.noted is not None:
+            await a.request.noted(db, session, a.replaced)
 
 
 class BatchOpens:
@@ -264,6 +285,7 @@ class BatchOpens:
             await invoices.end(db, [(session_id, now.wall_ms) for session_id in replaced])
         await rows.insert(db, list(zip(sessions, tokens, strict=True)))
         await invoices.begin(db, sessions, now.wall_ms)
+        await _note(db, opened)
         return opened
 
     def _live(self, a: Admitted, seen: Observation | None, now: Moment) -> Session:

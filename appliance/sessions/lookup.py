@@ -9,6 +9,8 @@ from appliance.domain.errors import SessionNotFound
 from appliance.store.queries import sessions as rows
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
     from appliance.domain.entities import Account, Session
     from appliance.sessions.ended import Ended
     from appliance.store.database import Store
@@ -47,4 +49,19 @@ class Lookup:
         ended = self._ended.copy()
         async with self._store.read() as db:
             found = await rows.page(db, rows.Page(account_id=account.id, live=live, before=before, limit=limit))
+        return self._as_ended(found, ended)
+
+    async def by_time(
+        self, account: Account, *, live: bool, before: tuple[int, str] | None, limit: int
+    ) -> list[Session]:
+        """Returns up to `limit` of the account's sessions by (created_at, id), the largest first; those below `before`.
+
+        Raises StoreUnavailable.
+        """
+        ended = self._ended.copy()
+        async with self._store.read() as db:
+            found = await rows.page_by_time(db, account.id, live=live, before=before, limit=limit)
+        return self._as_ended(found, ended)
+
+    def _as_ended(self, found: Iterable[Session], ended: Mapping[str, Session]) -> list[Session]:
         return [ended.get(session.id) or self._ended.get(session.id) or session for session in found]

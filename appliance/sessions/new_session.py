@@ -28,7 +28,7 @@ def new_session(
 ) -> Session:
     """Returns a session that has neither a peer nor a row yet, and has used nothing. `rates`: in force now."""
     return Session(
-        id=ids.session_id(),
+        id=ids.session_id(node.id_mark),
         account_id=account.id,
         account=account.name,
         tier=account.tier,

@@ -76,7 +76,7 @@ class NodeHealth:
 class Node:
     """Describes one exit: its place, its health, and whether it takes no new sessions (`drained`).
 
-    `public_ip`: what new sessions are told; it follows the host's.
+    `public_ip`: what new sessions are told; it follows the host's. `id_mark`: what ids made here end in, in a fleet.
     """
 
     name: str
@@ -84,6 +84,7 @@ class Node:
     public_ip: str
     health: NodeHealth
     drained: bool = False
+    id_mark: str = ""
 
     @property
     def active(self) -> bool:

@@ -88,6 +88,11 @@ class Queue:
         self._arrived.set()
         self._begin()
 
+    def take_back(self, request: Waiting[Any]) -> None:
+        """Has a request undone that was answered with success, as one that was abandoned."""
+        self._undo(request)
+        self.settle()
+
     def settle(self) -> None:
         """Asks for a batch that does what earlier ones have left, whether or not a request comes."""
         self._due = True
@@ -143,5 +148,4 @@ class Queue:
             return
         request.abandoned = True
         if request.answer.done() and request.answer.exception() is None:
-            self._undo(request)
-            self.settle()
+            self.take_back(request)

@@ -36,7 +36,17 @@ class StateDir:
         self.key = path / "server.key"
         self.interface_keys = path / "interface.json"
         self.unfinished_restore = path / "restore.unfinished"  # exists while the files may be partly restored
+        self.fleet_status = path / "fleet" / "status.json"  # noted each second by a server in a fleet
+        self._membership = path / "fleet" / "membership.json"
         self._lock = path / "serve.lock"
+
+    @property
+    def in_fleet(self) -> bool:
+        """Tells whether this host is in a fleet; False too where that may not be looked at. See fleet.identity."""
+        try:
+            return self._membership.exists()
+        except PermissionError:
+            return False
 
     def create(self) -> bool:
         """Creates the directory if missing, accessible to its owner only. Returns True if created. Raises HostError."""
@@ -98,6 +108,14 @@ class StateDir:
             return  # another process was first; its key is used
         finally:
             new.unlink()
+
+    @property
+    def is_hub(self) -> bool:
+        """Tells whether this host is a hub of its fleet; False too where that may not be looked at."""
+        try:
+            return (self.path / "fleet" / "hub.json").exists()
+        except PermissionError:
+            return False
 
     def require_whole(self) -> None:
         """Raises HostError if a restore was interrupted while it moved the new files into place."""

@@ -87,6 +87,12 @@ DEFAULTS: Mapping[str, object] = {
     "metrics.listen": HostPort("127.0.0.1", 9586),
     "meter.interval": 10,
     "meter.retention": 90 * DAY,
+    "fleet.listen": HostPort("0.0.0.0", 7422),  # noqa: S104
+    "fleet.advertise": None,
+    "fleet.report": 60,
+    "fleet.offline_tokens": 86400,
+    "fleet.when_cut_off": "share",
+    "fleet.servers": (),
     "pricing": None,
 } | {
     f"tiers.{tier}.{name}": value

@@ -114,11 +114,32 @@ def test_it_is_one_machine_again_when_the_other_is_silent() -> None:
         assert (of_ams(there, n * 1000).fault is None) == (n > 10)
 
 
+def test_late_beats_of_an_ended_process_are_no_word_of_the_one_that_runs() -> None:
+    """A beat that was sent before the process began which is heard now is late, whenever it comes."""
+    there = directory()
+    there.hear(a_beat(AMS, inst="old", since=AFTERNOON - 9000, n=7, t=AFTERNOON - 3000), at(-3000))
+    there.hear(a_beat(AMS, inst="new", since=AFTERNOON, n=1, t=AFTERNOON), at(0))
+    there.hear(a_beat(AMS, inst="old", since=AFTERNOON - 9000, n=8, t=AFTERNOON - 2000, drained=True), at(500))
+    found = of_ams(there, 600)
+    assert (found.fault, found.silent_ms) == (None, 600)
+    assert there.dropped == {"late": 1}
+
+
+def test_a_host_that_starts_with_a_clock_that_was_set_back_is_heard() -> None:
+    """A host without a battery begins in 1970: once its last process is dead, the next one is heard all the same."""
+    there = directory()
+    there.hear(a_beat(AMS, inst="old"), at(0))
+    there.hear(a_beat(AMS, inst="new", since=1000, t=1000), at(DEAD_MS))
+    found = of_ams(there, DEAD_MS)
+    assert found.beat is not None
+    assert (found.beat.inst, found.alive) == ("new", True)
+
+
 def test_the_exit_itself_knows_of_its_double() -> None:
     """What has this exit's id and another process that has run since this one began is another machine. While it is
     there, this one knows of no other exit, and works as a single one."""
     there = directory()
-    there.sent(OWN)
+    there.sent(OWN, at(0))
     there.hear(OWN, at(10))
     there.hear(a_beat(AMS), at(10))
     there.hear(replace(OWN, inst="earlier", since=0, t=OWN.since), at(10))
@@ -135,7 +156,7 @@ def test_a_machine_copied_as_it_ran_knows_of_its_double() -> None:
     for n in range(2, 6):
         sent = {there: replace(OWN, n=n, t=OWN.t + n * 1000 + late) for there, late in ((one, 0), (other, 400))}
         for there, beat in sent.items():
-            there.sent(beat)
+            there.sent(beat, at(n * 1000))
             there.hear(beat, at(n * 1000))
             there.hear(beat, at(n * 1000))
             assert (there.own_fault(at(n * 1000)) is None) == (n == 2)
@@ -143,6 +164,34 @@ def test_a_machine_copied_as_it_ran_knows_of_its_double() -> None:
             for beat in sent.values():
                 there.hear(beat, at(n * 1000 + 500))
             assert there.own_fault(at(n * 1000 + 500)) == f"two machines are {HERE}"
+
+
+def test_an_exit_whose_beats_do_not_come_back_is_alone() -> None:
+    """A connection by which nothing comes, or nothing goes, is none, 3.5 s after the first beat that is missed."""
+    there = directory()
+    for n in range(2, 12):
+        now = n * 1000
+        there.sent(replace(OWN, n=n, t=OWN.t + n), at(now))
+        if n < 5:
+            there.hear(replace(OWN, n=n, t=OWN.t + n), at(now + 100))
+        assert (there.apart(at(now), connected=True) is None) == (now < 5000 + DEAD_MS)
+        assert there.own_fault(at(now)) is None
+    assert there.refusal(at(11_000)) == "what it sends does not come back from the hub"
+    assert of_ams(there, 11_000).asked is False
+    there.disconnected()
+    there.sent(replace(OWN, n=12, t=OWN.t + 12), at(12_000))
+    assert there.apart(at(12_000 + DEAD_MS - 1), connected=True) is None
+    there.hear(replace(OWN, n=12, t=OWN.t + 12), at(15_600))
+    assert there.apart(at(15_600), connected=True) is None
+
+
+def test_own_beats_from_long_ago_are_no_double() -> None:
+    """What comes back after minutes is not known by heart any more, and is not taken for another machine's."""
+    there = directory()
+    for n in range(1, 500):
+        there.sent(replace(OWN, n=n, t=OWN.t + n), at(n))
+    there.hear(replace(OWN, n=1, t=OWN.t + 1), at(0))
+    assert there.own_fault(at(0)) is None
 
 
 # What else speaks against it -------------------------------------------------------------------------
@@ -208,6 +257,14 @@ def test_what_is_cut_off_knows_itself_alone() -> None:
     for connected, fault in ((True, "no address is free"), (False, None)):
         stand = there.presences(full, at(1), connected=connected)
         assert [each.fault for each in stand] == [None if connected else "cut off", fault]
+
+
+@pytest.mark.parametrize(("changes", "fault"), [({"ready": False}, "not ready"), ({"drained": True}, "drained")])
+def test_this_exit_takes_no_sessions_of_its_own_while_it_is_out_of_work(changes: dict[str, Any], fault: str) -> None:
+    """Drained or not ready, it is no candidate for itself either, connected or not; it is there all the same."""
+    for connected in (True, False):
+        own = directory().presences(replace(OWN, **changes), at(0), connected=connected)[1]
+        assert (own.member.id, own.fault, own.alive, own.asked) == (HERE, fault, True, True)
 
 
 def test_three_timeouts_in_a_row_make_an_exit_inactive_for_ten_seconds() -> None:

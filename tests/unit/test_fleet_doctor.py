@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from appliance.fleet.directory import Presence
+from appliance.fleet.directory import UNHEARD, Presence
 from appliance.fleet.doctor_facts import standing
+from appliance.fleet.link import LinkState
 from appliance.fleet.status import KnownTokens, ReportState, fleet_status
 from appliance.fleet.status_file import NotedStatus
 from appliance.ops.doctor import fleet
@@ -65,6 +66,9 @@ def test_a_fleet_that_works_is_ok() -> None:
         (fleet.hub, stands(unsent=3), "ok", "connected, 3 sessions are not reported yet"),
         (fleet.hub, stands(**CUT), "warning", "cut off since 2026-09-21T12:50:00Z (1h), 12 sessions are not reported"),
         (fleet.hub, replace(stands(**CUT), role="hub"), "failed", "cut off since 2026-09-21T12:50:00Z (1h)"),
+        (fleet.hub, stands(alone=UNHEARD), "warning", "connected, but what it sends does not come back"),
+        (fleet.hub, stands(alone=f"two machines are {AMS}"), "ok", "connected, all is reported"),
+        (fleet.machines, stands(alone=UNHEARD), "ok", "no other machine"),
         (fleet.machines, stands(alone=f"two machines are {AMS}"), "failed", f"two machines are {AMS}: both refuse"),
         (fleet.machines, stands(alone="this host has left the fleet"), "failed", "this host has left the fleet"),
         (fleet.machines, stands(**CUT), "ok", "no other machine"),
@@ -117,7 +121,15 @@ def test_the_facts_are_what_the_server_noted() -> None:
     other = Presence(a_member(AMS, "ams1", "eu"), a_beat(AMS), True, 300, -50, "drained", asked=True)
     this = Presence(a_member(HERE, "here", "us"), a_beat(HERE), True, 0, 0, None, asked=True)
     tokens = KnownTokens(hold=True, until=AFTERNOON)
-    status = fleet_status([other, this], HERE, "cut off", at(-7000), ReportState(unsent=4), tokens, at(0))
+    status = fleet_status(
+        [other, this],
+        HERE,
+        "cut off",
+        LinkState(connected=False, since=at(-7000)),
+        ReportState(unsent=4),
+        tokens,
+        at(0),
+    )
     noted = NotedStatus(status, at(0).wall_ms, at(0).boot_ms, at(0).boot_id)
     peers = (FleetPeer("ams1", True, "drained", -50),)
     assert standing(noted, at(9999)) == FleetStanding("cut off", AFTERNOON - 7000, 4, peers)

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from appliance.domain.errors import NoActiveNodeInRegion, NoActiveNodes
-from appliance.fleet.beats import encoded
+from appliance.fleet.beats import encoded, parse
+from tests.support.fleet.bus import BusMessage
 from tests.support.fleet.members import AMS, FRA, SIN, a_beat, a_member
 from tests.support.fleet.presence import LOOK_S, PresenceWorld, PresentExit
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 A, F, S = a_member(AMS, "ams1", "eu"), a_member(FRA, "fra1", "eu"), a_member(SIN, "sin1", "as")
 BOTH, EU, ALL = [("as", 1), ("eu", 1)], [("eu", 1)], [("as", 1), ("eu", 2)]
-DEAD_S, HEALED_S, DRAINED_S = 3.6, 1.2, 2 * LOOK_S
+DEAD_S, HEALED_S, DRAINED_S = 3.6, 1.4, 2 * LOOK_S
 
 
 def run(story: Coroutine[Any, Any, None]) -> None:
@@ -78,7 +79,7 @@ def test_a_dead_exit_is_routed_around() -> None:
 
 
 @pytest.mark.parametrize("noticed", [True, False])
-def test_an_exit_that_is_cut_off_goes_on_alone(noticed: bool) -> None:
+def test_an_exit_that_is_cut_off_goes_on_alone(noticed: bool, caplog: pytest.LogCaptureFixture) -> None:
     """Cut off, it knows itself alone, and the others know each other; healed, all know of all a beat later."""
 
     async def story() -> None:
@@ -97,23 +98,38 @@ def test_an_exit_that_is_cut_off_goes_on_alone(noticed: bool) -> None:
         assert await world.until(lambda: all(each.nodes.regions() == ALL for each in exits)) <= HEALED_S
 
     run(story())
+    assert len([each for each in caplog.messages if "but what it sends does not come back" in each]) == (not noticed)
 
 
-def test_it_is_known_since_when_an_exit_is_cut_off() -> None:
-    """From when it noticed until it has a connection again; a start without one counts from the start."""
+def test_a_short_cut_is_followed_by_a_beat_at_once() -> None:
+    """With the connection comes a beat, and not when the next one would have been due."""
 
     async def story() -> None:
-        world, ams, sin = await two()
-        assert ams.contact.cut_off_since is None
-        await world.pass_s(5)
+        world, _, _ = await two()
+        had = len(world.bus.sent)
+        await world.until(lambda: len(world.bus.sent) > had)
         world.bus.cut(SIN)
         await world.step()
-        cut = world.clock.now()
-        await world.pass_s(30)
-        assert sin.contact.cut_off_since == cut
         world.bus.heal(SIN)
+        before = len(world.bus.sent)
         await world.step()
-        assert sin.contact.cut_off_since is None
+        assert [node for node, _, _ in world.bus.sent[before:]] == [SIN]
+
+    run(story())
+
+
+def test_a_beat_counts_from_when_it_came() -> None:
+    """That it waited its turn in this process is no sign of a later life, and no difference of clocks."""
+
+    async def story() -> None:
+        world, ams, _ = await two()
+        world.members.append(F)
+        link, beat = world.bus.node(FRA), a_beat(FRA, name="fra1", t=world.clock.wall_ms)
+        message = BusMessage(link, f"wga.hb.{FRA}", encoded(beat), "")
+        world.clock.advance(3)
+        await ams.beating.take(message)
+        found = {each.member.id: each for each in ams.nodes.presences()}[FRA]
+        assert (found.silent_ms, found.skew_ms) == (3000, 0)
 
     run(story())
 
@@ -136,6 +152,24 @@ def test_a_drained_exit_is_out_of_the_lists_at_once() -> None:
             assert await world.until(lambda: ams.nodes.regions() == EU) <= DRAINED_S
             sin.node.health.checked(None)
             assert await world.until(lambda: ams.nodes.regions() == BOTH) <= DRAINED_S
+
+    run(story())
+
+
+def test_a_hubs_accounts_are_followed_at_once() -> None:
+    """A change of a hub's accounts is in a beat at once, and told to those who follow it; a spoke's word is not."""
+
+    async def story() -> None:
+        world = PresenceWorld()
+        hub, sin, fra = await world.add(a_member(AMS, "ams1", "eu", role="hub")), await world.add(S), await world.add(F)
+        await world.pass_s(5)
+        assert set(sin.accounts.told) == set(fra.accounts.told) == {(1, 1)}
+        fra.accounts.at = (9, 9)
+        await world.pass_s(5)
+        hub.accounts.at = (1, 2)
+        assert await world.until(lambda: sin.accounts.told[-1] == fra.accounts.told[-1] == (1, 2)) <= DRAINED_S
+        assert (9, 9) not in sin.accounts.told
+        assert hub.accounts.told == []
 
     run(story())
 
@@ -182,6 +216,9 @@ def test_two_machines_with_one_id_refuse_work_for_the_fleet(caplog: pytest.LogCa
             await world.step()
             assert ams.nodes.regions() == EU
             assert sin.nodes.regions() == copy.nodes.regions() == [("as", 1)]
+        own = [parse(subject, data) for node, subject, data in world.bus.sent if node == SIN]
+        assert not any(beat.ready for beat in own[-16:])
+        assert len([beat for beat in own if beat.t > world.clock.wall_ms - 8000]) == 16
         copy.running = False
         assert 9 < await world.until(lambda: ams.nodes.regions() == sin.nodes.regions() == BOTH) <= 11.2
 
@@ -209,15 +246,21 @@ def test_late_beats_do_not_bring_back_a_dead_exit_for_longer_than_one() -> None:
     """Beats that the hub held and gives out together are one sign of life, and do not make its clock look wrong."""
 
     async def story() -> None:
-        world, ams, sin = await two()
-        with world.bus.hold(f"wga.hb.{SIN}") as held:
-            await world.pass_s(30)
-            assert ams.nodes.regions() == EU
-            sin.running = False
+        world, ams, _ = await two()
+        world.members.append(F)
+        link = world.bus.node(FRA)
+        with world.bus.hold(f"wga.hb.{FRA}") as held:
+            for n in range(1, 31):
+                beat = a_beat(FRA, name="fra1", n=n, t=world.clock.wall_ms)
+                await link.publish(f"wga.hb.{FRA}", encoded(beat))
+                await world.pass_s(1)
+            assert ams.nodes.regions() == BOTH
             held.release()
-            await world.step()
-        assert ams.nodes.regions() == BOTH
-        assert await world.until(lambda: ams.nodes.regions() == EU) <= DEAD_S
+            await world.bus.idle()
+        assert ams.nodes.regions() == ALL
+        found = {each.member.id: each for each in ams.nodes.presences()}[FRA]
+        assert found.skew_ms == -1000
+        assert await world.until(lambda: ams.nodes.regions() == BOTH) <= DEAD_S
 
     run(story())
 

@@ -10,9 +10,12 @@ import pytest
 from msgspec.structs import replace
 from prometheus_client import CollectorRegistry, generate_latest
 
+from appliance.domain.errors import ConnectFailed
 from appliance.fleet import status_file
 from appliance.fleet.collector import FleetCollector
+from appliance.fleet.connect_failure import Hindrance
 from appliance.fleet.directory import Presence
+from appliance.fleet.link import LinkState
 from appliance.fleet.status import HEADINGS, SPARE, KnownTokens, ReportState, fields, fleet_status, rows
 from appliance.fleet.status_file import NotedStatus, StatusNotes
 from tests.support.fleet.members import AMS, HERE, SIN, a_beat, a_member, at
@@ -40,8 +43,12 @@ def presences(role: str = "spoke") -> list[Presence]:
 def a_status(
     report: ReportState | None = None, since: Moment | None = None, tokens: KnownTokens = HOLD, role: str = "spoke"
 ) -> FleetStatus:
-    alone = None if since is None else "cut off"
-    return fleet_status(presences(role), HERE, alone, since, report or ReportState(), tokens, at(0))
+    link = LinkState(connected=True, since=at(-500_000), hub="192.0.2.9:7422")
+    if since is not None:
+        link = LinkState(connected=False, since=since, failure=ConnectFailed(Hindrance.REFUSED, "port 7422 is closed"))
+    return fleet_status(
+        presences(role), HERE, None if link.connected else "cut off", link, report or ReportState(), tokens, at(0)
+    )
 
 
 def test_the_record_says_what_is_known_of_each_exit() -> None:
@@ -87,9 +94,10 @@ def test_what_holds_while_cut_off_is_said(tokens: KnownTokens, role: str, senten
     assert (found.quorum, found.cut_off_since) == (False, "2026-09-21T14:15:00Z")
     assert found.meanwhile[0].startswith(sentence)
     shown = fields(found)
-    assert shown[:3] == [
+    assert shown[:4] == [
         ("this host", f"here, {role} in us, {HERE}"),
         ("hub", "cut off since 2026-09-21T14:15:00Z"),
+        ("", "port 7422 is closed"),
         ("", found.meanwhile[0]),
     ]
     assert shown[-3:] == [

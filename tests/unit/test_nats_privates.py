@@ -67,6 +67,14 @@ def test_refused_rights_are_told_in_lower_case() -> None:
     assert "decode().lower()" in inspect.getsource(parser.Parser.parse)
 
 
+def test_requests_wait_for_futures_by_token() -> None:
+    """A TimeoutError that is set on one is raised to its caller as a timeout."""
+    assert Client()._resp_map == {}
+    request = source("_request_new_style")
+    assert "self._resp_map[token.decode()] = future" in request
+    assert "except asyncio.TimeoutError:" in request
+
+
 def test_a_ping_overtakes_what_is_pending() -> None:
     """If it no longer does, one is enough to know what the hub refused."""
     assert "self._transport.write(PING_PROTO)" in source("_send_ping")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from appliance.config.load import parse_settings
 from appliance.config.plans import Terms
-from appliance.config.reloadable import left_out
+from appliance.config.reloadable import in_force, left_out
 from appliance.domain.pricing import Rates
 
 BEFORE = parse_settings("", {}, "exit")
@@ -34,3 +34,11 @@ def test_every_other_differing_key_is_named() -> None:
     assert list(left_out(BEFORE, after)) == [
         *("node.name", "node.region", "wireguard.listen_port", "wireguard.endpoint_port", "meter.interval"),
     ]
+
+
+def test_a_fleet_s_periods_are_taken_over_and_its_addresses_are_not() -> None:
+    """A hub's server keeps its port while it runs."""
+    after = parse_settings('[fleet]\nreport = "5s"\nlisten = "127.0.0.1:1"\nadvertise = "hub.example.net"', {}, "exit")
+    assert list(left_out(BEFORE, after)) == ["fleet.listen", "fleet.advertise"]
+    now = in_force(BEFORE, after).fleet
+    assert (now.report, now.listen, now.advertise) == (5, BEFORE.fleet.listen, None)

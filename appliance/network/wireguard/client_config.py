@@ -52,6 +52,38 @@ class ClientConfig:
     ipv6: bool
 
 
+@dataclass(frozen=True, slots=True)
+class TunnelFacts:
+    """Holds what a client's file says of its tunnel, whichever exit writes it; `file` adds what only the client's API
+    knows: the keys, and the client's own choice of resolvers.
+
+    `addresses`: the client's. `dns`: the operator's. `ipv6`: whether its IPv6 goes into the tunnel.
+    """
+
+    server_public_key: bytes
+    endpoint: Endpoint | NamedEndpoint
+    addresses: Sequence[IPAddress]
+    mtu: int | None
+    keepalive: int
+    dns: Sequence[IPAddress]
+    ipv6: bool
+
+    def file(self, key_pair: tuple[bytes, bytes] | None, dns: Sequence[IPAddress] | None = None) -> str:
+        """Returns the file. `key_pair`: as in ClientConfig; `dns` None: the operator's."""
+        return render(
+            ClientConfig(
+                key_pair=key_pair,
+                addresses=self.addresses,
+                mtu=self.mtu,
+                dns=self.dns if dns is None else dns,
+                server_public_key=self.server_public_key,
+                endpoint=self.endpoint,
+                keepalive=self.keepalive,
+                ipv6=self.ipv6,
+            )
+        )
+
+
 def render(config: ClientConfig) -> str:
     lines = ["[Interface]"]
     if config.key_pair is not None:

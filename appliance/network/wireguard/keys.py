@@ -11,6 +11,7 @@ from appliance.domain.errors import InvalidRequest
 if TYPE_CHECKING:
     from collections.abc import Container
 
+KEY_LENGTH = 32
 TEXT_LENGTH = 44
 _P = 2**255 - 19
 
@@ -78,6 +79,11 @@ def generate_key_pair() -> tuple[bytes, bytes]:
 
     private_key = X25519PrivateKey.generate()
     return private_key.private_bytes_raw(), private_key.public_key().public_bytes_raw()
+
+
+def client_pair(public_key: bytes | None) -> tuple[bytes | None, bytes]:
+    """Returns a client's (private, public) key: a new pair if it sent no key; the private one is None if it has it."""
+    return generate_key_pair() if public_key is None else (None, public_key)
 
 
 def public_key(private_key: bytes) -> bytes:

@@ -16,6 +16,8 @@ SKEW_WARNED_MS, SKEW_FAILED_MS = 2000, 30_000
 DAY_MS = 86_400_000
 WARNED_MS = 30 * DAY_MS  # what ends sooner is warned of
 LATE_MS = 28 * DAY_MS  # what a hub renews has been renewed by then
+TWO_MACHINES = "two machines"
+OF_THIS_HOST = (TWO_MACHINES, "this host has left")  # how the reasons to be alone begin that lie in this host
 STATUS = "wg-appliance fleet status"
 SYNCHRONISE = "timedatectl set-ntp true"
 HUB_UNIT = "wg-appliance-hub"
@@ -85,6 +87,9 @@ def hub(facts: FleetFacts) -> Finding:
     if facts.standing is None:
         return warning("fleet-hub", "the server has not noted how the fleet stands", "journalctl -u wg-appliance -n 20")
     since = facts.standing.cut_off_since
+    alone = facts.standing.alone
+    if since is None and alone is not None and not alone.startswith(OF_THIS_HOST):
+        return warning("fleet-hub", f"connected, but {alone}: this exit goes on alone", STATUS)
     if since is None:
         return ok("fleet-hub", f"connected, {_waiting(facts.standing)}")
     lasts = span(facts.now_ms - since)
@@ -102,10 +107,10 @@ def machines(facts: FleetFacts) -> Finding:
     """Checks whether this host is the only one with its id, and still in the fleet."""
     if facts.standing is None:
         return warning("fleet-member", "whether this host is one of a kind is not known", STATUS)
-    if facts.standing.alone is None or facts.standing.cut_off_since is not None:
+    if facts.standing.alone is None or not facts.standing.alone.startswith(OF_THIS_HOST):
         return ok("fleet-member", "no other machine has this host's id")
     mend = "stop the copy, or make it a host of its own: wg-appliance fleet leave there, then node join"
-    if facts.standing.alone.startswith("two machines"):
+    if facts.standing.alone.startswith(TWO_MACHINES):
         return failed("fleet-member", f"{facts.standing.alone}: both refuse work for the fleet", mend)
     return failed("fleet-member", facts.standing.alone, "wg-appliance fleet leave")
 

@@ -50,13 +50,13 @@ from appliance.ops.doctor.facts import (
 )
 from appliance.ops.doctor.firewall import PROGRAMS
 from appliance.store import contended, inspection, migration
+from appliance.store.state_dir import StateDir
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from appliance.config.load import Settings
     from appliance.network.public_address import Standing
-    from appliance.store.state_dir import StateDir
 
 P = ParamSpec("P")
 
@@ -181,7 +181,8 @@ def _firewall(state: StateDir) -> Firewall:
 
 def _ports(settings: Settings) -> PortFacts | None:
     try:
-        taken = host_ports.taken_now(PROC_SYS) | own_ports(settings)
+        hub = StateDir(settings.node.state_dir).is_hub
+        taken = host_ports.taken_now(PROC_SYS) | own_ports(settings, hub=hub)
     except (OSError, ValueError):
         return None
     subnets = [subnet for subnet in (settings.wireguard.subnet, settings.wireguard.subnet6) if subnet is not None]

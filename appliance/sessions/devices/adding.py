@@ -19,6 +19,8 @@ from appliance.store.queries import devices as rows
 from appliance.store.queries import tokens as token_rows
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     import aiosqlite
 
     from appliance.domain.entities import Account
@@ -33,14 +35,25 @@ if TYPE_CHECKING:
     from appliance.sessions.schedule import Schedule
     from appliance.sessions.undo import Undo
 
+    DeviceNoted = Callable[[aiosqlite.Connection, Device], Awaitable[None]]
+
 log = logging.getLogger(__name__)
 
 
 class AddDevice(Waiting[Device]):
-    """Asks for a device of `account`, in `region`. `token_hash`: of the token it is asked for with."""
+    """Asks for a device of `account`, in `region`. `token_hash`: of the token it is asked for with. `noted`: notes
+    the device in the transaction that stores it; None: nothing is noted."""
 
     def __init__(
-        self, account: Account, name: str, region: str, public_key: bytes, token_hash: bytes, *, ipv6: bool
+        self,
+        account: Account,
+        name: str,
+        region: str,
+        public_key: bytes,
+        token_hash: bytes,
+        *,
+        ipv6: bool,
+        noted: DeviceNoted | None = None,
     ) -> None:
         super().__init__(public_key)
         self.account = account
@@ -48,6 +61,7 @@ class AddDevice(Waiting[Device]):
         self.region = region
         self.token_hash = token_hash
         self.ipv6 = ipv6
+        self.noted = noted
 
 
 class DeviceAdding:
@@ -138,7 +152,7 @@ class DeviceAdding:
 
     def _device(self, request: AddDevice, account: Account, node: Node, offset: int) -> Device:
         return Device(
-            id=ids.device_id(),
+            id=ids.device_id(node.id_mark),
             account_id=account.id,
             account=account.name,
             account_tier=account.tier,
@@ -172,5 +186,7 @@ class DeviceAdding:
             if request.abandoned:
                 raise PeerApplyFailed
             await rows.insert(db, [device])
+            if request.noted is not None:
+                await request.noted(db, device)
         if request.abandoned:
             raise PeerApplyFailed

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar
 
@@ -21,7 +22,9 @@ if TYPE_CHECKING:
     from appliance.domain.charges import Amount
     from appliance.domain.entities import Account, Session
     from appliance.network.exit_node import Exit
+    from appliance.network.wireguard.client_config import TunnelFacts
     from appliance.sessions.address_quarantine import AddressQuarantine
+    from appliance.sessions.devices.adding import DeviceNoted
     from appliance.sessions.devices.changing import Resolvers
     from appliance.sessions.devices.policy import DevicePolicy
     from appliance.sessions.opening import SessionRequest
@@ -97,6 +100,23 @@ class DeviceService:
             found = await rows.page(db, account.id, limit, before)
         return await self._views(account, found)
 
+    async def place_of(self, account: Account, device_id: str) -> tuple[int, str]:
+        """Returns (created_at, id) of one of the account's devices, for `page_by_time`. Raises DeviceNotFound."""
+        async with self._records.store.read() as db:
+            place = await rows.place_of(db, account.id, device_id)
+        if place is None:
+            raise DeviceNotFound
+        return place
+
+    async def page_by_time(self, account: Account, *, before: tuple[int, str] | None, limit: int) -> list[DeviceView]:
+        """Returns up to `limit` of the account's devices, the largest (created_at, id) first, of those below `before`.
+
+        It is the order that several exits have in common.
+        """
+        async with self._records.store.read() as db:
+            found = await rows.page_by_time(db, account.id, before, limit)
+        return await self._views(account, found)
+
     async def names(self, sessions: Iterable[Session]) -> dict[str, str]:
         """Returns the names of these sessions' devices, by id: removed ones too, as long as the store has them."""
         device_ids = {session.device_id for session in sessions if session.device_id}
@@ -109,22 +129,28 @@ class DeviceService:
     # Changing -----------------------------------------------------------------------------------------
 
     async def add(self, account: Account, name: str, request: SessionRequest) -> HandedOut:
-        """Adds a device. One that may not connect now is made all the same, and held.
+        """Adds a device, and writes its file. Raises as `install` does."""
+        private_key, public_key = keys.client_pair(request.public_key)
+        device = await self.install(account, name, dataclasses.replace(request, public_key=public_key))
+        return self._handed_out(device, private_key, request.dns)
+
+    async def install(
+        self, account: Account, name: str, request: SessionRequest, noted: DeviceNoted | None = None
+    ) -> Device:
+        """Adds a device with the public key of the request, which must have one. One that may not connect now is made
+        all the same, and held. `noted`: as in AddDevice.
 
         Raises PeerApplyFailed: if its peer could not be installed in time; nothing is left of it then. Raises
         InvalidToken, or the error with which policy, placement or the pool refuses.
         """
-        private_key, public_key = _key_pair(request.public_key)
-        deadline = self._peers.deadline()
+        deadline, key, token = self._peers.deadline(), request.public_key or b"", request.token_hash
         while True:
-            wanted = AddDevice(account, name, request.region, public_key, request.token_hash, ipv6=request.ipv6)
+            wanted = AddDevice(account, name, request.region, key, token, ipv6=request.ipv6, noted=noted)
             try:
-                device = await self._answer(wanted, deadline)
-                break
+                return await self._answer(wanted, deadline)
             except SubnetExhausted:
                 if not await self._quarantine.released_by(deadline):
                     raise
-        return self._handed_out(device, private_key, request.dns)
 
     async def edit(self, account: Account, device_id: str, *, name: str | None, paused: bool | None) -> DeviceView:
         """Gives a device another name, keeps it from connecting or lets it; None: as it is.
@@ -143,9 +169,16 @@ class DeviceService:
         Raises DeviceNotFound, KeyInUse or InvalidRequest. Raises PeerApplyFailed: if the peers could not be changed in
         time; the device is then as it was.
         """
-        private_key, public_key = _key_pair(public_key)
+        private_key, public_key = keys.client_pair(public_key)
+        device = await self.change_key(account, device_id, public_key, dns, token_hash)
+        return self._handed_out(device, private_key, dns)
+
+    async def change_key(
+        self, account: Account, device_id: str, public_key: bytes, dns: Resolvers, token_hash: bytes
+    ) -> Device:
+        """Gives a device this key, for a file that another exit writes. Raises as `rotate` does."""
         wanted = RotateDevice(account, device_id, public_key, self._endpoint(), dns, token_hash)
-        return self._handed_out(await self._answer(wanted, self._peers.deadline()), private_key, dns)
+        return await self._answer(wanted, self._peers.deadline())
 
     async def remove(self, account: Account, device_id: str) -> DeviceView:
         """Removes a device, and returns it as it was last; its peer is gone. Raises as `edit` does."""
@@ -162,15 +195,23 @@ class DeviceService:
         except TimeoutError as error:
             raise PeerApplyFailed from error
 
+    def tunnel_of(self, device: Device) -> TunnelFacts:
+        """Returns what a file of the device says that is made now."""
+        return self._exit.tunnel_of_device(device, self._exit.client_settings.endpoint_of(self._policy.public_ip))
+
+    @property
+    def public_ip(self) -> str:
+        """Returns what clients are told of the exit."""
+        return self._policy.public_ip
+
     # What is answered ---------------------------------------------------------------------------------
 
     def _endpoint(self) -> str:
         return str(self._exit.client_settings.endpoint_of(self._policy.public_ip))
 
     def _handed_out(self, device: Device, private_key: bytes | None, dns: Resolvers) -> HandedOut:
-        public_ip = self._policy.public_ip
-        endpoint = self._exit.client_settings.endpoint_of(public_ip)
-        return HandedOut(device, self._exit.device_config(device, private_key, endpoint, dns=dns), public_ip)
+        pair = None if private_key is None else (private_key, device.public_key)
+        return HandedOut(device, self.tunnel_of(device).file(pair, dns), self._policy.public_ip)
 
     async def _views(self, account: Account, stored: Iterable[Device]) -> list[DeviceView]:
         """What sessions have used is as memory has it: the store is told of ends later."""
@@ -194,11 +235,6 @@ class DeviceService:
             endpoint=self._endpoint(),
             now_ms=now.wall_ms,
         )
-
-
-def _key_pair(public_key: bytes | None) -> tuple[bytes | None, bytes]:
-    """Returns (private, public) key; the private one is None if only the client has it."""
-    return keys.generate_key_pair() if public_key is None else (None, public_key)
 
 
 def _with_totals(device: Device, known: Device) -> Device:

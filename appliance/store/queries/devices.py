@@ -122,6 +122,27 @@ async def has_place(db: aiosqlite.Connection, account_id: str, device_id: str) -
     return bool(await db.execute_fetchall(sql, (device_id, account_id)))
 
 
+async def account_of(db: aiosqlite.Connection, device_id: str) -> str | None:
+    """Returns the id of the account whose device it is; None: there is no such device."""
+    sql = "SELECT account_id FROM devices WHERE id = ? AND removed_at IS NULL"
+    return next((row[0] for row in await db.execute_fetchall(sql, (device_id,))), None)
+
+
+async def place_of(db: aiosqlite.Connection, account_id: str, device_id: str) -> tuple[int, str] | None:
+    """Returns (created_at, id) of one of the account's devices, also of a removed one; None: there is none."""
+    sql = "SELECT created_at, id FROM devices WHERE id = ? AND account_id = ?"
+    return next((tuple(row) for row in await db.execute_fetchall(sql, (device_id, account_id))), None)
+
+
+async def page_by_time(
+    db: aiosqlite.Connection, account_id: str, before: tuple[int, str] | None, limit: int
+) -> list[Device]:
+    """Returns up to `limit` devices of an account, the largest (created_at, id) first, of those below `before`."""
+    at, id_ = (ABOVE_ALL, "") if before is None else before
+    where = "AND d.account_id = ? AND (d.created_at, d.id) < (?, ?) ORDER BY d.created_at DESC, d.id DESC LIMIT ?"
+    return await _fetch(db, where, account_id, at, id_, limit)
+
+
 async def names(db: aiosqlite.Connection, device_ids: Iterable[str]) -> dict[str, str]:
     """Returns the names of these devices by id, of removed ones too as long as their rows are there."""
     sql = "SELECT id, name FROM devices WHERE id IN (SELECT value FROM json_each(?))"

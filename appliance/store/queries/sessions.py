@@ -42,6 +42,13 @@ SELECT s.id, s.account_id, a.name, s.tier, a.tier, s.region, s.public_ip, s.publ
 FROM sessions s JOIN accounts a ON a.id = s.account_id
 LEFT JOIN peers p ON p.address_offset = s.address_offset AND s.state IN ('live', 'closing')
 """
+_BY_TIME = """
+WHERE s.id IN (
+    SELECT id FROM sessions WHERE account_id = :account AND state <> 'pending' AND (state = 'live' OR NOT :live)
+        AND (created_at, id) < (:at, :id)
+    ORDER BY created_at DESC, id DESC LIMIT :limit)
+ORDER BY s.created_at DESC, s.id DESC
+"""
 _INSERT = """
 INSERT INTO sessions (id, account_id, tier, region, public_ip, public_key, address_offset, ipv6, state,
     created_at, expires_at, quiet_since_ms, quiet_boot_id, currency, millicents_per_minute, millicents_per_gib,
@@ -173,6 +180,15 @@ async def page(db: aiosqlite.Connection, wanted: Page) -> list[Session]:
     where += " AND s.number < " + number + " ORDER BY s.number DESC LIMIT ?"
     parameters += [wanted.before or 2**63 - 1, -1 if wanted.limit is None else wanted.limit]
     return await _fetch(db, where, parameters)
+
+
+async def page_by_time(
+    db: aiosqlite.Connection, account_id: str, *, live: bool, before: tuple[int, str] | None, limit: int
+) -> list[Session]:
+    """Returns up to `limit` sessions of an account, the largest (created_at, id) first, of those below `before`."""
+    at, id_ = (2**63 - 1, "") if before is None else before
+    parameters = {"account": account_id, "live": live, "at": at, "id": id_, "limit": limit}
+    return [_session(row) for row in await db.execute_fetchall(_SELECT + _BY_TIME, parameters)]
 
 
 # Writing -------------------------------------------------------------------------------------------

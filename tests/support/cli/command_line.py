@@ -47,16 +47,17 @@ class CommandLine:
         # JSON's text is TOML's too.
         self.config.write_text(f"[node]\nstate_dir = {json.dumps(str(self.state.path))}\n", encoding="utf-8")
 
-    def __call__(self, *arguments: str) -> Done:
-        """In this process; a traceback fails the test."""
-        done = CliRunner().invoke(cli, ["--config", str(self.config), *arguments], prog_name=PROGRAM)
+    def __call__(self, *arguments: str, input_: str | None = None) -> Done:
+        """In this process; a traceback fails the test. `input_`: what is on stdin."""
+        words = ["--config", str(self.config), *arguments]
+        done = CliRunner().invoke(cli, words, prog_name=PROGRAM, input=input_)
         if done.exception is not None and not isinstance(done.exception, SystemExit):
             raise done.exception
         return Done(done.exit_code, done.stdout, done.stderr)
 
-    def do(self, *arguments: str) -> Done:
+    def do(self, *arguments: str, input_: str | None = None) -> Done:
         """As above, and it must succeed."""
-        done = self(*arguments)
+        done = self(*arguments, input_=input_)
         assert done.status == 0, done
         return done
 

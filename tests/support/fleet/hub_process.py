@@ -12,6 +12,7 @@ import socket
 import subprocess
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from appliance.domain.clock import HostClock
@@ -25,7 +26,6 @@ from tests.support.fleet.nats_program import NATS_SERVER
 
 if TYPE_CHECKING:
     import ssl
-    from pathlib import Path
 
     from appliance.fleet.certificates import CertifiedKey
 
@@ -105,6 +105,19 @@ class HubProcess:
     def signal(self, number: int) -> None:
         assert self.process is not None
         os.kill(self.process.pid, number)
+
+    def stop(self) -> None:
+        """Stops all its threads; `go_on` lets them go on."""
+        self.signal(signal.SIGSTOP)
+        assert self.process is not None
+        threads = list(Path(f"/proc/{self.process.pid}/task").iterdir())
+        deadline = time.monotonic() + SECONDS
+        while not all((each / "stat").read_text().rpartition(")")[2].split()[0] == "T" for each in threads):
+            assert time.monotonic() < deadline
+            time.sleep(0.001)
+
+    def go_on(self) -> None:
+        self.signal(signal.SIGCONT)
 
     def kill(self) -> None:
         if self.process is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from msgspec.structs import replace
 
@@ -11,12 +11,15 @@ from appliance.fleet.beats import Beat
 from appliance.fleet.members import FleetMember
 from tests.support.virtual_clock import AFTERNOON
 
+if TYPE_CHECKING:
+    from appliance.fleet.members import Role
+
 HERE, AMS, FRA, SIN = ("nod_" + letter * 24 for letter in "0af5")
 BOOT = 100_000
 
 
-def a_member(id_: str, name: str, region: str, left_at: int | None = None) -> FleetMember:
-    return FleetMember(id_, name, region, "spoke", "U" + name.upper(), b"x" * 32, AFTERNOON, left_at)
+def a_member(id_: str, name: str, region: str, left_at: int | None = None, role: Role = "spoke") -> FleetMember:
+    return FleetMember(id_, name, region, role, "U" + name.upper(), b"x" * 32, AFTERNOON, left_at)
 
 
 def a_beat(node: str, **changes: Any) -> Beat:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from appliance.fleet.beating import Beating, Contact
+from appliance.fleet.beating import Beating
 from appliance.fleet.beats import Figures, OwnBeats
 from appliance.fleet.directory import Directory
 from appliance.fleet.placement import FleetNodes
@@ -16,9 +16,19 @@ from tests.support.virtual_clock import VirtualClock
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from appliance.domain.clock import Clock
     from appliance.fleet.members import FleetMember
+    from appliance.fleet.wire import HubLink
 
 LOOK_S = 0.2
+
+
+@dataclass
+class Accounts:
+    """At which change an exit's accounts are, and what hubs' beats have said of theirs."""
+
+    at: tuple[int, int] = (1, 1)
+    told: list[tuple[int, int]] = field(default_factory=list)
 
 
 @dataclass
@@ -29,8 +39,22 @@ class PresentExit:
     directory: Directory
     beating: Beating
     nodes: FleetNodes
-    contact: Contact
+    accounts: Accounts
     running: bool = True
+
+
+def a_present_exit(
+    member: FleetMember, members: Callable[[], list[FleetMember]], link: HubLink, clock: Clock, inst: str
+) -> PresentExit:
+    """An exit that works, with nothing on it."""
+    node = Node(member.name, member.region, "192.0.2.1", NodeHealth(clock, 10**9, None))
+    node.health.checked(None)
+    directory, accounts = Directory(member, members), Accounts()
+    figures = Figures(lambda: 0, lambda: 100, lambda: 0, lambda: 125_000_000, lambda: accounts.at)
+    own = OwnBeats(member, node, figures, clock, inst=inst, refusal=directory.refusal)
+    nodes = FleetNodes(node, directory, own, link, clock, lambda _: 0)
+    beating = Beating(link, own, directory, clock, lambda gen, acc_rev: accounts.told.append((gen, acc_rev)))
+    return PresentExit(node, directory, beating, nodes, accounts)
 
 
 class PresenceWorld:
@@ -46,16 +70,8 @@ class PresenceWorld:
         """Starts the exit; one that runs under its id goes on, as another machine."""
         if member not in self.members:
             self.members.append(member)
-        node = Node(member.name, member.region, "192.0.2.1", NodeHealth(self.clock, 10**9, None))
-        node.health.checked(None)
-        directory = Directory(member, lambda: self.members)
-        figures = Figures(lambda: 0, lambda: 100, lambda: 0, lambda: 125_000_000, lambda: (1, 1))
-        own = OwnBeats(member, node, figures, self.clock, inst=inst, fault=directory.own_fault)
-        link, contact = self.bus.node(member.id), Contact(self.clock.now())
-        beating = Beating(link, own, directory, self.clock, contact)
-        await beating.listen()
-        nodes = FleetNodes(node, directory, own, link, self.clock, lambda _: 0)
-        added = PresentExit(node, directory, beating, nodes, contact)
+        added = a_present_exit(member, lambda: self.members, self.bus.node(member.id), self.clock, inst)
+        await added.beating.listen()
         self.exits[f"{member.name} {inst}"] = added
         return added
 

@@ -1,0 +1,57 @@
+"""Implements `node drain NAME` and `node resume NAME`, which the running server of a hub asks of another exit."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from appliance.cli import admin, output
+from appliance.cli.fleet_server import POLL_S, require_hub
+from appliance.domain.errors import Conflict, NotFound
+from appliance.fleet.identity import FleetFolder
+from appliance.fleet.operations import DRAIN, DrainExit
+from appliance.store.queries import fleet_members, fleet_requests
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from appliance.cli.admin import Admin
+
+DONE_WITHIN_S = 10.0
+MOST_QUEUED = 1000
+
+
+def drain(config_file: Path | None, name: str, *, drained: bool) -> None:
+    async def work(a: Admin) -> bool:
+        await require_hub(a, f"other exits are {'drained' if drained else 'resumed'}")
+        own_id = FleetFolder(a.state.path).keys().node_id
+        async with a.store.write() as db:
+            member = await fleet_members.by_name(db, name)
+            if member is None:
+                raise NotFound(f"no host {name} is in the fleet: wg-appliance fleet status lists them")
+            if member.id == own_id:
+                raise Conflict(f"{name} is this host: leave its name out")
+            asked = msgspec.json.encode(DrainExit(drained=drained))
+            await fleet_requests.intend(db, member.id, DRAIN.name, asked, a.now)
+        return await _is_done(a, member.id)
+
+    done = admin.run(config_file, work)
+    will = "takes no new sessions" if drained else "takes new sessions again"
+    if done:
+        output.remark(f"{'drained' if drained else 'resumed'}: {name} {will}")
+    else:
+        output.remark(f"queued: {name} has not answered; it {will} as soon as this host's server reaches it")
+
+
+async def _is_done(a: Admin, node_id: str) -> bool:
+    """Tells whether the exit has answered in time: then nothing of this kind is still to be asked of it."""
+    end = asyncio.get_running_loop().time() + (DONE_WITHIN_S if a.state.is_served() else 0)
+    while True:
+        async with a.store.read() as db:
+            if all(each.operation != DRAIN.name for each in await fleet_requests.intents(db, node_id, MOST_QUEUED)):
+                return True
+        if asyncio.get_running_loop().time() >= end:
+            return False
+        await asyncio.sleep(POLL_S)

@@ -1,0 +1,163 @@
+"""Implements `fleet init` and `fleet invite`."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import re
+import socket
+import ssl
+from typing import TYPE_CHECKING
+
+from appliance.cli import admin, output
+from appliance.cli.fleet_server import POLL_S, SEE_LOG, joined_in, require_hub
+from appliance.config.load import read_settings
+from appliance.domain.clock import HostClock, rfc3339
+from appliance.domain.errors import Conflict, ConnectFailed, HostError, InvalidRequest
+from appliance.fleet import certificates, founding, join_token, nats_program
+from appliance.fleet.hub_config import invitation_inbox
+from appliance.fleet.hub_connection import HubConnection
+from appliance.fleet.hub_files import HubFiles, hub_place
+from appliance.fleet.identity import FleetFolder, HubAddress
+from appliance.fleet.link import hub_tls
+from appliance.fleet.nats_client import LinkUser
+from appliance.fleet.nkey import NKey
+from appliance.network import standing_note
+from appliance.network.public_address import decide
+from appliance.network.uplinks import look
+from appliance.store.state_dir import StateDir
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from appliance.cli.admin import Admin
+    from appliance.config.load import Settings
+
+INVITED_FOR_MS = 3_600_000
+GOOD_WITHIN_S = 10.0
+WITH_PORT = re.compile(r".*(\]|[^:]):[0-9]+")
+
+
+def init(config_file: Path | None) -> None:
+    settings = read_settings(config_file, os.environ)
+    state = StateDir(settings.node.state_dir)
+    _require_single(state)
+    host = founding.Founder(
+        settings.node.name, settings.node.region, str(settings.fleet.listen), _dialled(settings, state)
+    )
+    program = nats_program.find()
+    _import_certificates()
+
+    async def work(a: Admin) -> str:
+        _require_single(a.state)
+        require_free(host.listen)
+        folder = FleetFolder(a.state.path)
+        async with a.store.write() as db:
+            files = HubFiles(hub_place(a.state.path))
+            membership = await founding.found(db, folder, files, program, host, a.now)
+            token = await founding.invite(db, membership, "spoke", a.now, INVITED_FOR_MS)
+        folder.save_membership(membership)
+        output.remark(f"{host.name} is the hub of a new fleet now, and listens on {host.listen} (TCP)")
+        output.remark(f"other hosts dial {host.dialled}: the firewalls on the way have to let that through")
+        await joined_in(a)
+        await _await_good(a, token)
+        return token
+
+    token = admin.run(config_file, work)
+    output.remark("to be typed on the second host within an hour; after that: wg-appliance fleet invite")
+    output.write(f"wg-appliance node join {token}")
+
+
+def _require_single(state: StateDir) -> None:
+    if state.in_fleet:
+        raise Conflict(
+            "this host is in a fleet already: wg-appliance fleet status shows it, wg-appliance fleet invite lets "
+            "another host in"
+        )
+
+
+def _import_certificates() -> None:
+    """Has all imported by which certificates are made: the state directory's owner may not read this program."""
+    now = HostClock().now().wall_ms
+    certificates.make_leaf(certificates.make_authority("rehearsal", now), "hub.internal", now)
+
+
+def require_free(listen: str) -> None:
+    """Raises HostError if no server can listen there."""
+    host, _, port = listen.rpartition(":")
+    host = host.strip("[]")
+    try:
+        with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as tried:
+            tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            tried.bind((host, int(port)))
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            why = f"another program has it (ss -ltnp sport = :{port} names it): end that, or set fleet.listen"
+        else:
+            why = f"{error.strerror or error}: set fleet.listen to an address of this host"
+        raise HostError(f"a hub cannot listen on {listen}: {why}") from error
+
+
+def _dialled(settings: Settings, state: StateDir) -> str:
+    """Returns what other hosts dial, as HOST:PORT. Raises HostError if this host has nothing that they could."""
+    port = str(settings.fleet.listen).rpartition(":")[2]
+    if settings.fleet.advertise:
+        named = str(settings.fleet.advertise)
+        return named if WITH_PORT.fullmatch(named) else f"{named}:{port}"
+    address = settings.node.public_ip
+    if address is None:
+        standing = standing_note.read(state.addresses)
+        standing = standing or decide(None, look(None, without=settings.wireguard.interface), None)
+        if standing is None:
+            raise HostError(
+                "this host has no public address that others could dial: set node.public_ip, or fleet.advertise to a "
+                f"name or an address with the port, such as hub.example.net:{port}"
+            )
+        address = standing.address
+    if not address.is_global:
+        output.remark(f"{address} is not a public address: where others cannot dial it, set fleet.advertise first")
+    return f"[{address}]:{port}" if address.version == 6 else f"{address}:{port}"
+
+
+def invite(config_file: Path | None, *, as_hub: bool, lifetime_s: int) -> None:
+    if as_hub:
+        raise InvalidRequest("a fleet has one hub in this version: invite the host without --hub")
+
+    async def work(a: Admin) -> tuple[str, int]:
+        membership = await require_hub(a, "invitations are made")
+        async with a.store.write() as db:
+            token = await founding.invite(db, membership, "spoke", a.now, lifetime_s * 1000)
+        await _await_good(a, token)
+        return token, a.now + lifetime_s * 1000
+
+    token, expires_at = admin.run(config_file, work)
+    output.remark(f"one host can join with it until {rfc3339(expires_at)}: wg-appliance node join TOKEN")
+    output.write(token)
+
+
+async def _await_good(a: Admin, text: str) -> None:
+    """Returns when the hub lets the token's holder in, which it is told by the running server. Raises HostError."""
+    if not a.state.is_served():
+        output.remark("the server is not running: nobody can join before it is (systemctl start wg-appliance)")
+        return
+    token = join_token.decode(text, a.clock.host.now().wall_ms)
+    key = NKey.from_seed(token.seed)
+    user = LinkUser("invite", invitation_inbox(key.public), key, hub_tls(ssl.DER_cert_to_PEM_cert(token.ca)))
+    port = str(a.settings.fleet.listen).rpartition(":")[2]
+    hub = HubAddress(_reached_here(str(a.settings.fleet.listen), port), token.server_name)
+    end = asyncio.get_running_loop().time() + GOOD_WITHIN_S
+    while True:
+        try:
+            await (await HubConnection.dial(user, hub, a.clock.host)).close()
+        except ConnectFailed as failure:
+            if asyncio.get_running_loop().time() >= end:
+                raise HostError(f"the hub does not take the token yet ({failure}): {SEE_LOG}") from failure
+            await asyncio.sleep(POLL_S)
+        else:
+            return
+
+
+def _reached_here(listen: str, port: str) -> str:
+    """Returns where this host itself reaches what listens there."""
+    return f"127.0.0.1:{port}" if listen.startswith("0.0.0.0:") else listen.replace("[::]:", "[::1]:")

@@ -1,0 +1,166 @@
+"""Implements `fleet leave` and `fleet forget`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from appliance.cli import admin, output
+from appliance.cli.fleet_server import TAKES_PART_S, noted, require_hub, require_member, seen
+from appliance.domain.entities import Reason
+from appliance.domain.errors import Conflict, ConnectFailed, HostError, NotFound
+from appliance.fleet import leaving
+from appliance.fleet.identity import FleetFolder
+from appliance.store.queries import fleet_members
+from appliance.store.queries import node as node_rows
+from appliance.store.queries import sessions as session_rows
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from appliance.cli.admin import Admin
+    from appliance.fleet.identity import Membership
+    from appliance.fleet.status import FleetStatus
+
+REPORTED_S = 60.0
+FORGOTTEN_S = 5.0
+FORCE = "wg-appliance fleet leave --force"
+
+
+def leave(config_file: Path | None, *, force: bool, yes: bool) -> None:
+    question = "Leave the fleet?" if force else "End all live sessions, and leave the fleet?"
+    output.confirm(question, yes=yes)
+
+    async def work(a: Admin) -> None:
+        membership = require_member(a)
+        drained = await _is_drained(a)
+        if membership.role == "hub":
+            await _require_last(a, force=force)
+        elif force:
+            _say_unreported(noted(a))
+        elif not await _has_signed_off(a, membership):
+            await _report_all(a)
+            await _sign_off(a, membership)
+        await _become_single(a, resume=not drained and not force)
+
+    admin.run(config_file, work)
+    output.remark("this host has left the fleet: it is a single exit, with the accounts and tokens that it had")
+
+
+async def _is_drained(a: Admin) -> bool:
+    async with a.store.read() as db:
+        return (await node_rows.read(db)).drained
+
+
+async def _require_last(a: Admin, *, force: bool) -> None:
+    """Raises Conflict if other hosts are in the fleet of this hub, which are on their own without it."""
+    async with a.store.read() as db:
+        others = [each.name for each in await fleet_members.present(db) if each.role != "hub"]
+    if not others:
+        return
+    names = ", ".join(others)
+    if not force:
+        raise Conflict(
+            f"{names} would be without a hub: run wg-appliance fleet leave there first, or forget what is lost "
+            "(wg-appliance fleet forget NAME)"
+        )
+    output.remark(f"{names} will be cut off until each has left: {FORCE} there")
+
+
+def _say_unreported(status: FleetStatus | None) -> None:
+    if status is None:
+        output.remark(
+            "the server does not run: what it has not reported to the hub is not known, and not counted there"
+        )
+    elif status.unsent_sessions:
+        output.remark(
+            f"not reported, and not counted on the hub: what {status.unsent_sessions} sessions have used last"
+        )
+    output.remark("the hub may still let this host in: wg-appliance fleet forget NAME there, if it is not lost")
+
+
+async def _has_signed_off(a: Admin, membership: Membership) -> bool:
+    """Tells whether a command that was killed had the hub let this host go. Raises HostError: the hub is not reached,
+    or has forgotten this host before it had reported all."""
+    status = noted(a)
+    if status is None or status.cut_off_since is None:
+        return False
+    try:
+        if await leaving.is_let_in(membership, FleetFolder(a.state.path).keys(), a.clock.host):
+            return False
+    except ConnectFailed as failure:
+        raise HostError(f"{failure}; to leave without the hub: {FORCE}") from failure
+    if status.unsent_sessions:
+        raise HostError(
+            f"the hub has forgotten this host, and takes no reports of it: {FORCE} makes it a single exit, and leaves "
+            f"behind what {status.unsent_sessions} sessions have used last"
+        )
+    return True
+
+
+async def _report_all(a: Admin) -> None:
+    """Ends all sessions, and returns when all is reported. Raises HostError if that does not come about."""
+    if noted(a) is None:
+        raise HostError(
+            "the server does not run here, or takes no part in the fleet, so that nothing is reported: start it "
+            f"(systemctl start wg-appliance), or leave what is not reported behind: {FORCE}"
+        )
+    async with a.change() as db:
+        await node_rows.set_drained(db, drained=True)
+        await session_rows.mark_closing(db, [s.id for s in await session_rows.unfinished(db)], Reason.DRAINED)
+    output.remark("drained: no new sessions, and the live ones are ended; what they used is being reported")
+    last = await seen(a, _all_reported, REPORTED_S)
+    if last is None or not _all_reported(last):
+        left = "?" if last is None else str(last.unsent_sessions)
+        since = (
+            "" if last is None or last.cut_off_since is None else f"; cut off from the hub since {last.cut_off_since}"
+        )
+        raise HostError(
+            f"sessions that are not reported yet: {left}{since}. Run the same command again later, take new sessions "
+            f"again (wg-appliance node resume), or leave what is not reported behind: {FORCE}"
+        )
+
+
+def _all_reported(status: FleetStatus | None) -> bool:
+    if status is None or status.cut_off_since is not None:
+        return False
+    own = next((each for each in status.nodes if each.id == status.this), None)
+    return own is not None and not own.live and status.unsent_sessions == 0
+
+
+async def _sign_off(a: Admin, membership: Membership) -> None:
+    try:
+        await leaving.sign_off(membership, FleetFolder(a.state.path).keys(), a.clock.host)
+    except ConnectFailed as failure:
+        raise HostError(f"{failure}; to leave without the hub: {FORCE}") from failure
+
+
+async def _become_single(a: Admin, *, resume: bool) -> None:
+    """The membership goes first: without it a host is in no fleet, whatever the store still has of one."""
+    leaving.forget(FleetFolder(a.state.path))
+    async with a.change() as db:
+        await leaving.erase(db)
+        if resume:
+            await node_rows.set_drained(db, drained=False)
+    if a.state.is_served() and await seen(a, lambda status: status is None, TAKES_PART_S) is not None:
+        raise HostError("the running server still takes part in the fleet: restart it (systemctl restart wg-appliance)")
+
+
+def forget(config_file: Path | None, name: str, *, yes: bool) -> None:
+    output.confirm(f"Take {name} out of the fleet? What it has not reported is not counted.", yes=yes)
+
+    async def work(a: Admin) -> bool:
+        await require_hub(a, "hosts are forgotten")
+        alive = any(each.name == name and each.alive for each in getattr(noted(a), "nodes", ()))
+        async with a.store.write() as db:
+            member = await fleet_members.by_name(db, name)
+            if member is None:
+                raise NotFound(f"no host {name} is in the fleet: wg-appliance fleet status lists them")
+            if member.role == "hub":
+                raise Conflict(f"{name} is the hub: wg-appliance fleet leave on it ends the fleet")
+            await fleet_members.mark_left(db, member.id, a.now)
+        await seen(a, lambda status: status is None or name not in [each.name for each in status.nodes], FORGOTTEN_S)
+        return alive
+
+    if admin.run(config_file, work):
+        output.remark(f"{name} was connected: on it, {FORCE} makes it a single exit")
+    output.remark(f"{name} is forgotten: the hub lets it in no more; to come back it joins with a new token")

@@ -1,0 +1,79 @@
+"""Tells commands what this host is in its fleet, and waits for the running server to take part."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from appliance.domain.errors import Conflict, HostError
+from appliance.fleet import status_file
+from appliance.fleet.identity import FleetFolder
+from appliance.store.queries import fleet_state
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from appliance.cli.admin import Admin
+    from appliance.fleet.identity import Membership
+    from appliance.fleet.status import FleetStatus
+
+TAKES_PART_S = 20.0
+POLL_S = 0.1
+SEE_LOG = "see its log (journalctl -u wg-appliance)"
+
+
+def require_member(a: Admin) -> Membership:
+    """Raises Conflict if this host is in no fleet, HostError if that cannot be read."""
+    membership = FleetFolder(a.state.path).membership()
+    if membership is None:
+        raise Conflict(
+            "this host is in no fleet: wg-appliance fleet init makes it the hub of a new one, "
+            "wg-appliance node join TOKEN takes it into another's"
+        )
+    return membership
+
+
+async def require_hub(a: Admin, what: str) -> Membership:
+    """Raises Conflict if this host is no hub. `what`: what is done on hubs alone."""
+    membership = require_member(a)
+    if membership.role != "hub":
+        async with a.store.read() as db:
+            hub = await fleet_state.kept_on(db) or "the hub"
+        raise Conflict(f"{what} on {hub}: run this command there")
+    return membership
+
+
+async def joined_in(a: Admin) -> None:
+    """Has a running server take part in the fleet that this host is in now. Returns when its hub answers.
+
+    Raises HostError if it does not in time.
+    """
+    async with a.change():
+        """The request alone: the server looks whether it is in a fleet."""
+    if not a.state.is_served():
+        return
+    last = await seen(a, lambda status: status is not None and status.cut_off_since is None, TAKES_PART_S)
+    if last is None:
+        raise HostError(f"the running server takes no part in the fleet yet: {SEE_LOG}, or restart it")
+    if last.cut_off_since is not None:
+        why = last.failure or SEE_LOG
+        raise HostError(f"the running server has not reached the hub in {TAKES_PART_S:g} s: {why}")
+
+
+async def seen(a: Admin, is_so: Callable[[FleetStatus | None], bool], within_s: float) -> FleetStatus | None:
+    """Returns the status as a running server notes it, when it is as awaited, or as it is when the time has passed."""
+    end = asyncio.get_running_loop().time() + within_s
+    while True:
+        status = noted(a)
+        if is_so(status) or asyncio.get_running_loop().time() >= end:
+            return status
+        await asyncio.sleep(POLL_S)
+
+
+def noted(a: Admin) -> FleetStatus | None:
+    """Returns what a server that runs now has noted; None: none does, or it takes no part. Raises HostError."""
+    try:
+        found = status_file.read(a.state.fleet_status)
+    except OSError as error:
+        raise HostError(f"cannot read {a.state.fleet_status}: {error.strerror}") from error
+    return found.status if found is not None and found.is_fresh(a.clock.host.now()) else None

@@ -1,0 +1,53 @@
+"""Counts requests to other exits that are not answered: who does not answer is not asked for a while."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Protocol
+
+from appliance.domain.errors import NotAnswered
+
+if TYPE_CHECKING:
+    from appliance.domain.clock import Clock
+    from appliance.fleet.directory import Directory
+    from appliance.fleet.wire import HubLink
+
+TOGETHER_MS = 100  # who asks gives up at the time that it has given, or just before
+
+
+class AsksExit(Protocol):
+    """Sends a request to another exit, as `Rpc.call` does."""
+
+    async def __call__(self, node_id: str, operation: str, payload: bytes, timeout_s: float) -> bytes:
+        """Returns the answer. Raises FleetError: NotAnswered, if none has come in time."""
+        ...
+
+
+class CountedCall:
+    """Asks by another call, and has the directory know which exits answer."""
+
+    def __init__(self, call: AsksExit, directory: Directory, link: HubLink, clock: Clock) -> None:
+        self._call = call
+        self._directory = directory
+        self._link = link
+        self._clock = clock
+
+    async def __call__(self, node_id: str, operation: str, payload: bytes, timeout_s: float) -> bytes:
+        """Returns the answer. Raises as the other call does."""
+        ends_ms = self._clock.now().boot_ms + int(timeout_s * 1000)
+        try:
+            answer = await self._call(node_id, operation, payload, timeout_s)
+        except NotAnswered:
+            self._unanswered(node_id)
+            raise
+        except asyncio.CancelledError:
+            if self._clock.now().boot_ms >= ends_ms - TOGETHER_MS:
+                self._unanswered(node_id)
+            raise
+        self._directory.answered(node_id)
+        return answer
+
+    def _unanswered(self, node_id: str) -> None:
+        """Counts it, unless the answer could not come: for a lost connection the other exit is not to blame."""
+        if self._link.connected:
+            self._directory.unanswered(node_id, self._clock.now())

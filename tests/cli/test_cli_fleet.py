@@ -1,0 +1,365 @@
+"""wg-appliance fleet and node join: two hosts become a fleet and part again, with the real nats-server on loopback."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import socket
+import sqlite3
+import sys
+import threading
+from contextlib import closing
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from appliance.cli import fleet as fleet_group
+from appliance.cli import fleet_draining, fleet_leaving
+from appliance.domain.clock import HostClock
+from appliance.domain.errors import HostError
+from appliance.fleet import join_token
+from appliance.fleet.identity import FleetFolder
+from tests.support.cli.command_line import CommandLine, python
+from tests.support.fleet.real_hub import free_port
+from tests.support.fleet.server_beside import ServerBeside
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    import aiosqlite
+
+    from tests.support.cli.command_line import Done
+
+JOIN = re.compile(r"wg-appliance node join (wgj1\.[A-Za-z0-9_-]+)\n")
+REVIVES = "start it (systemctl start wg-appliance)"
+
+
+class FleetHost(CommandLine):
+    """An exit with a name, and an account `owner` that nobody has used, as `install` makes it."""
+
+    def __init__(self, folder: Path, name: str, region: str) -> None:
+        folder.mkdir()
+        super().__init__(folder)
+        self.listen = f"127.0.0.1:{free_port()}"
+        with self.config.open("a", encoding="utf-8") as config:
+            config.write(
+                f'name = "{name}"\nregion = "{region}"\npublic_ip = "192.0.2.1"\n'
+                f'[fleet]\nlisten = "{self.listen}"\nadvertise = "{self.listen}"\n'
+            )
+        self.do("init")
+        self.do("token", "create", "--account", "owner")
+
+    def refused(self, *arguments: str, status: int = 1) -> str:
+        """What its one line says; stdout is empty."""
+        done = self(*arguments)
+        assert (done.status, done.out) == (status, ""), done
+        return done.err.splitlines()[-1].partition("rror: ")[2]
+
+    def served(self) -> ServerBeside:
+        return ServerBeside(self.state, self.listen)
+
+    def rows(self, sql: str) -> list[Any]:
+        with closing(sqlite3.connect(self.state.store)) as db:
+            return db.execute(sql).fetchall()
+
+    @property
+    def triggers(self) -> int:
+        return int(self.rows("SELECT count(*) FROM sqlite_schema WHERE type = 'trigger' AND name LIKE 'fleet%'")[0][0])
+
+    @property
+    def accounts(self) -> list[str]:
+        return [row[0] for row in self.rows("SELECT name FROM accounts WHERE deleted_at IS NULL ORDER BY name")]
+
+
+@pytest.fixture
+def fra(tmp_path: Path) -> FleetHost:
+    return FleetHost(tmp_path / "fra", "fra1", "fra")
+
+
+@pytest.fixture
+def ams(tmp_path: Path) -> FleetHost:
+    return FleetHost(tmp_path / "ams", "ams1", "ams")
+
+
+@pytest.fixture
+def hub(fra: FleetHost) -> Iterator[FleetHost]:
+    """A hub whose server runs."""
+    with fra.served():
+        fra.do("fleet", "init")
+        yield fra
+
+
+def token_of(done: Done) -> str:
+    found = JOIN.fullmatch(done.out)
+    assert found is not None, done
+    return found[1]
+
+
+# On a host in no fleet ------------------------------------------------------------------------------
+
+
+def test_what_needs_a_fleet_says_how_to_be_in_one(ams: FleetHost) -> None:
+    """Nothing is made by asking."""
+    for words in (["status"], ["invite"], ["leave"], ["forget", "x"]):
+        said = ams.refused("fleet", *words)
+        assert said.startswith("this host is in no fleet: wg-appliance fleet init makes it the hub of a new one"), words
+    assert not (ams.state.path / "fleet").exists()
+
+
+def test_a_single_exit_imports_nothing_of_fleets(ams: FleetHost) -> None:
+    """Neither for its status nor for the help of the fleet's commands."""
+    code = (
+        "import sys\nfrom appliance.cli import cli\n"
+        "try:\n cli(sys.argv[1:])\n"
+        "finally:\n print([m for m in sys.modules if m.split('.')[0] in ('nats', 'nacl') "
+        "or m.startswith('appliance.fleet.')], file=sys.stderr)"
+    )
+    for words in (["node", "status"], ["fleet", "--help"], ["node", "join", "--help"], ["account", "list"]):
+        done = python("-c", code, "--config", str(ams.config), *words)
+        assert done.err.endswith("[]\n"), done
+
+
+def test_a_package_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the extra to install; another module that is missing is a fault of this program."""
+    monkeypatch.setitem(sys.modules, "nacl.nothing", None)
+    says = r"nacl\.nothing is not installed.*: pip install 'wg-appliance\[fleet\]'"
+    with pytest.raises(HostError, match=says), fleet_group.packages():
+        import_module("nacl.nothing")
+    with pytest.raises(ModuleNotFoundError), fleet_group.packages():
+        import_module("appliance.nothing")
+
+
+# fleet init -----------------------------------------------------------------------------------------
+
+
+def test_init_without_a_server(fra: FleetHost) -> None:
+    """Says what this host is, where it listens, what others dial, and prints the command for the second host alone."""
+    done = fra.do("fleet", "init")
+    assert done.err.splitlines()[:2] == [
+        f"fra1 is the hub of a new fleet now, and listens on {fra.listen} (TCP)",
+        f"other hosts dial {fra.listen}: the firewalls on the way have to let that through",
+    ]
+    assert "the server is not running: this takes effect when it starts" in done.err
+    token = join_token.decode(token_of(done), HostClock().now().wall_ms)
+    assert (token.hubs, token.role) == ((fra.listen,), "spoke")
+    membership = FleetFolder(fra.state.path).membership()
+    assert membership is not None
+    assert (membership.name, membership.role) == ("fra1", "hub")
+    assert fra.rows("SELECT role, gen FROM fleet") == [("hub", 1)]
+    assert fra.rows("SELECT name, region, role, left_at FROM fleet_members") == [("fra1", "fra", "hub", None)]
+    assert fra.triggers > 0
+    assert "in a fleet already: wg-appliance fleet status shows it" in fra.refused("fleet", "init")
+
+
+def test_init_that_was_killed_goes_on_when_it_is_run_again(fra: FleetHost) -> None:
+    """All was stored but the membership: the host was in no fleet, and is the hub of one now, with the same id."""
+    fra.do("fleet", "init")
+    keys = FleetFolder(fra.state.path).keys()
+    (fra.state.path / "fleet" / "membership.json").unlink()
+    assert "in no fleet" in fra.refused("fleet", "status")
+    fra.do("fleet", "init")
+    assert fra.rows("SELECT id FROM fleet_members") == [(keys.node_id,)]
+    assert len(fra.rows("SELECT * FROM fleet_invites")) == 1
+
+
+def test_a_port_that_is_taken(fra: FleetHost) -> None:
+    """Nothing is made then."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", int(fra.listen.rpartition(":")[2])))
+        taken.listen()
+        said = fra.refused("fleet", "init")
+    assert said.startswith(f"a hub cannot listen on {fra.listen}: another program has it")
+    assert not fra.state.in_fleet
+    assert fra.triggers == 0
+
+
+def test_a_running_server_takes_part_without_a_restart(hub: FleetHost) -> None:
+    """`fleet init` has returned when the hub answered; the status is the server's."""
+    status = hub.json("fleet", "status")
+    assert status["quorum"]
+    assert status["generation"] == 1
+    assert [(each["name"], each["region"], each["role"]) for each in status["nodes"]] == [("fra1", "fra", "hub")]
+    shown = hub.do("fleet", "status").out
+    assert re.search(r"^hub +connected$", shown, re.MULTILINE)
+    assert re.search(r"^fra1 +fra +hub +takes sessions", shown, re.MULTILINE)
+    assert [each["name"] for each in hub.json("node", "status")["fleet"]] == ["fra1"]
+    assert re.search(r"^fra1 +fra +hub", hub.do("node", "status").out, re.MULTILINE)
+
+
+# fleet invite ---------------------------------------------------------------------------------------
+
+
+def test_invite(fra: FleetHost) -> None:
+    """The token alone is on stdout; when it ends is a remark."""
+    fra.do("fleet", "init")
+    done = fra.do("fleet", "invite", "--expires", "10m")
+    now = HostClock().now().wall_ms
+    assert done.out.count("\n") == 1
+    assert 0 < join_token.decode(done.out, now).expires_at - now <= 600_000
+    assert "one host can join with it until" in done.err
+    assert "--hub" in fra.refused("fleet", "invite", "--hub")
+    assert "must be a duration" in fra.refused("fleet", "invite", "--expires", "3", status=2)
+
+
+# node join ------------------------------------------------------------------------------------------
+
+
+def test_a_token_that_is_none(ams: FleetHost) -> None:
+    """Each mistake is a line of its own."""
+    assert ams.refused("node", "join", "hello").startswith('this is no join token: one begins with "wgj1."')
+    assert ams.refused("node", "join", "wgj1.AAAA").startswith("this join token is cut off")
+    assert not ams.state.in_fleet
+
+
+def test_join_and_leave(hub: FleetHost, ams: FleetHost) -> None:
+    """With both servers running: three lines, both hosts listed on both; and then it is a whole single exit again."""
+    token = hub.do("fleet", "invite").out.strip()
+    ams.do("account", "create", "bob")
+    with ams.served():
+        assert ams.do("node", "join", token).err.splitlines() == [
+            "in the fleet of fra1 (ams1, fra1) now: accounts and tokens are kept on fra1",
+            "this exit is ams1, in the region ams",
+            "accounts dropped here with their tokens, as fra1 has those of the same name: owner",
+            "out of use here, as the fleet has no such accounts: bob; make them on fra1",
+        ]
+        for each in (hub, ams):
+            assert {node["name"] for node in each.json("fleet", "status")["nodes"]} == {"fra1", "ams1"}
+        assert "in a fleet already" in ams.refused("node", "join", token)
+        assert ams.refused("fleet", "invite") == "invitations are made on fra1: run this command there"
+        assert ams.refused("fleet", "forget", "fra1") == "hosts are forgotten on fra1: run this command there"
+        assert "ams1 would be without a hub" in hub.refused("fleet", "leave")
+        ams.open_session("bob", 2)
+        done = ams.do("fleet", "leave")
+        assert done.err.splitlines()[-1].startswith("this host has left the fleet: it is a single exit")
+        assert ams.rows("SELECT state, reason FROM sessions") == [("terminated", "drained")]
+        assert not ams.json("node", "status")["drained"]
+        assert "fleet" not in ams.json("node", "status")
+    assert ams.rows("SELECT * FROM fleet") == []
+    assert hub.rows("SELECT name FROM fleet_members WHERE left_at IS NULL") == [("fra1",)]
+    ams.do("node", "join", "-", input_=hub.do("fleet", "invite").out)
+
+
+def test_a_join_that_was_killed_goes_on_when_it_is_run_again(hub: FleetHost, ams: FleetHost) -> None:
+    """The hub had let it in; the host had stored all but the membership. The same token is good for it still."""
+    token = hub.do("fleet", "invite").out.strip()
+    ams.do("node", "join", token)
+    (ams.state.path / "fleet" / "membership.json").unlink()
+    done = ams.do("node", "join", token)
+    assert "no account was dropped here" in done.err
+    assert ams.state.in_fleet
+
+
+def test_accounts_with_a_history_keep_it_under_another_name(hub: FleetHost, ams: FleetHost) -> None:
+    """Without --rename-accounts nothing is changed, and the names are told."""
+    ams.open_session("owner", 2)
+    token = hub.do("fleet", "invite").out.strip()
+    said = ams.refused("node", "join", token)
+    assert "here they have a history: owner; to keep them" in said
+    assert "--rename-accounts SUFFIX" in said
+    assert ams.accounts == ["owner"]
+    ams.do("account", "create", "owner-x")
+    assert "has an account owner-x already" in ams.refused("node", "join", token, "--rename-accounts", "-x")
+    assert not ams.state.in_fleet
+    done = ams.do("node", "join", token, "--rename-accounts", "-ams")
+    assert "owner is owner-ams now" in done.err
+    assert ams.accounts == ["owner-ams", "owner-x"]
+
+
+# node drain NAME ----------------------------------------------------------------------------------
+
+
+def test_another_exit_is_drained_by_the_hub_s_server(
+    hub: FleetHost, ams: FleetHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The command writes what is to be asked, and returns when that was answered, or says that it is queued."""
+    ams.do("node", "join", hub.do("fleet", "invite").out.strip())
+    monkeypatch.setattr(fleet_draining, "DONE_WITHIN_S", 0.2)
+    assert hub.do("node", "drain", "ams1").err.startswith("queued: ams1 has not answered; it takes no new sessions as")
+    asked = hub.rows("SELECT operation, CAST(request AS TEXT) FROM fleet_intents")
+    assert asked == [("drain", '{"drained":true}')]
+
+    async def answered(db: aiosqlite.Connection) -> None:
+        await db.execute("DELETE FROM fleet_intents")
+
+    monkeypatch.setattr(fleet_draining, "DONE_WITHIN_S", 20)
+    answering = threading.Timer(0.5, hub.write, [answered])
+    answering.start()
+    assert hub.do("node", "resume", "ams1").err == "resumed: ams1 takes new sessions again\n"
+    answering.join()
+    assert "no host x is in the fleet" in hub.refused("node", "drain", "x")
+    assert "fra1 is this host: leave its name out" in hub.refused("node", "drain", "fra1")
+    assert "other exits are drained on fra1" in ams.refused("node", "drain", "fra1")
+    assert "--now is for this exit alone" in hub.refused("node", "drain", "ams1", "--now", status=2)
+
+
+# fleet leave and forget -----------------------------------------------------------------------------
+
+
+def test_leave_waits_for_what_is_not_reported(hub: FleetHost, ams: FleetHost, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Then it says so, and what to do; --force leaves it behind, and says that too."""
+    monkeypatch.setattr(fleet_leaving, "REPORTED_S", 0.3)
+    token = hub.do("fleet", "invite").out.strip()
+    ams.do("node", "join", token)
+    assert REVIVES in ams.refused("fleet", "leave")
+    with ams.served() as server:
+        server.unsent = 3
+        until_status(ams, lambda status: status["unsent_sessions"] == 3 and status["cut_off_since"] is None)
+        said = ams.refused("fleet", "leave")
+        assert said.startswith("sessions that are not reported yet: 3. Run the same command again later")
+        assert ams.state.in_fleet
+        done = ams.do("fleet", "leave", "--force")
+        assert "not reported, and not counted on the hub: what 3 sessions have used last" in done.err
+    assert not ams.state.in_fleet
+    assert ams.triggers == 0
+
+
+def until_status(host: FleetHost, is_so: Callable[[Any], bool]) -> None:
+    """Waits until the server there has noted such a status."""
+
+    async def wait() -> None:
+        async with asyncio.timeout(20):
+            while True:
+                file = host.state.fleet_status
+                if file.exists() and is_so(json.loads(file.read_text(encoding="utf-8"))["status"]):
+                    return
+                await asyncio.sleep(0.02)
+
+    asyncio.run(wait())
+
+
+def test_leave_that_was_killed_goes_on_when_it_is_run_again(hub: FleetHost, ams: FleetHost) -> None:
+    """The hub had let it go: it lets it in no more. If that was before all was reported, it was forgotten."""
+    ams.do("node", "join", hub.do("fleet", "invite").out.strip())
+    with ams.served() as server:
+        until_status(ams, lambda status: status["cut_off_since"] is None)
+        hub.do("fleet", "forget", "ams1")
+        server.unsent = 2
+        until_status(ams, lambda status: status["unsent_sessions"] == 2 and status["cut_off_since"] is not None)
+        assert ams.refused("fleet", "leave").startswith("the hub has forgotten this host, and takes no reports of it")
+        server.unsent = 0
+        until_status(ams, lambda status: status["unsent_sessions"] == 0)
+        ams.do("fleet", "leave")
+    assert not ams.state.in_fleet
+
+
+def test_forget(hub: FleetHost, ams: FleetHost) -> None:
+    """The hub lets it in no more; what it says then is what to do. Its name is free for another."""
+    ams.do("node", "join", hub.do("fleet", "invite").out.strip())
+    assert "no host x is in the fleet" in hub.refused("fleet", "forget", "x")
+    assert "fra1 is the hub" in hub.refused("fleet", "forget", "fra1")
+    hub.do("fleet", "forget", "ams1")
+    assert [each["name"] for each in hub.json("fleet", "status")["nodes"] if each["alive"]] == ["fra1"]
+    ams.do("fleet", "leave", "--force")
+    ams.do("node", "join", hub.do("fleet", "invite").out.strip())
+
+
+def test_the_last_host_ends_the_fleet(hub: FleetHost) -> None:
+    """A hub without other hosts is a single exit again, and may found another fleet."""
+    hub.do("fleet", "leave")
+    assert not hub.state.in_fleet
+    assert hub.triggers == 0
+    assert "in no fleet" in hub.refused("fleet", "status")
+    hub.do("fleet", "init")

@@ -1,0 +1,79 @@
+"""On a host whose fleet keeps accounts elsewhere, commands that change them say where, and those that read go on."""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from tests.support.cli.command_line import CommandLine
+
+KEY = "xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg="
+
+
+@pytest.fixture
+def spoke(wga: CommandLine) -> CommandLine:
+    """A spoke of the hub fra1, with an account and a token that it follows."""
+    wga.config.write_text(wga.config.read_text() + '[wireguard]\nendpoint = "192.0.2.1"\n')
+    wga.do("account", "create", "ada")
+    wga.do("token", "create", "--account", "ada")
+    join(wga, "spoke")
+    return wga
+
+
+def join(wga: CommandLine, role: str) -> None:
+    with closing(sqlite3.connect(wga.state.store)) as db, db:
+        db.execute("INSERT INTO fleet (only_row, role, node_id, gen) VALUES (1, ?, 'nod_2', 1)", (role,))
+        db.execute("INSERT INTO fleet_members VALUES ('nod_1', 'fra1', 'fra', 'hub', 'U', zeroblob(32), 1, NULL)")
+
+
+def contents(wga: CommandLine) -> list[tuple[object, ...]]:
+    with closing(sqlite3.connect(wga.state.store)) as db:
+        return [*db.execute("SELECT * FROM accounts"), *db.execute("SELECT * FROM tokens")]
+
+
+CHANGES = {
+    "account create": ("account", "create", "bob"),
+    "account set": ("account", "set", "ada", "--disabled"),
+    "account delete": ("account", "delete", "ada", "--yes"),
+    "token create": ("token", "create", "--account", "ada"),
+    "token create of a new account": ("token", "create", "--account", "bob"),
+    "token revoke": ("token", "revoke", "tok_"),
+}
+
+
+@pytest.mark.parametrize("command", CHANGES.values(), ids=CHANGES)
+def test_a_change_is_refused_with_the_place_where_it_is_made(spoke: CommandLine, command: tuple[str, ...]) -> None:
+    """Status 1, one line, nothing printed and nothing changed."""
+    before = contents(spoke)
+    refused = spoke(*command)
+    assert (refused.status, refused.out, refused.err.count("\n")) == (1, "", 1)
+    assert "accounts are kept on fra1: run this command there" in refused.err
+    assert contents(spoke) == before
+
+
+def test_what_reads_goes_on(spoke: CommandLine) -> None:
+    """Lists and the account's own page."""
+    (account,) = spoke.json("account", "list")["accounts"]
+    assert spoke.json("account", "show", "ada")["id"] == account["id"]
+    assert len(spoke.json("token", "list")["tokens"]) == 1
+
+
+def test_devices_are_this_exits_and_of_existing_accounts(spoke: CommandLine) -> None:
+    """`device add` makes no account there."""
+    spoke.do("device", "add", "ada/phone", "--public-key", KEY)
+    refused = spoke("device", "add", "bob/phone")
+    assert (refused.status, refused.out, refused.err.count("\n")) == (1, "", 1)
+    assert "no account bob here; accounts are kept on fra1: create it there" in refused.err
+    assert [each["name"] for each in spoke.json("account", "list")["accounts"]] == ["ada"]
+
+
+def test_a_hub_keeps_them_itself(wga: CommandLine) -> None:
+    """Its commands work as on a single exit."""
+    join(wga, "hub")
+    wga.do("account", "create", "bob")
+    wga.do("account", "set", "bob", "--tier", "paid")
+    wga.do("token", "create", "--account", "carl")

@@ -1,0 +1,304 @@
+"""A client's key and a device's name are one exit's, as the ledger decides on what it is asked."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import pytest
+
+from appliance.domain.errors import CutOff, DeviceNameTaken, InvalidRequest, KeyInUse, NotAnswered
+from appliance.fleet import own_claims
+from appliance.fleet.claim_ledger import ClaimLedger
+from appliance.fleet.claiming import Whereabouts
+from appliance.fleet.claims import KEY_LAPSES_MS, NAME_LAPSES_MS, key_name, record_of_name
+from appliance.fleet.own_claims import OwnClaims, OwnKey
+from tests.support.fleet.bus import Bus
+from tests.support.fleet.claims_kept import FLEET_KEY, RecordsInMemory, keeps_the_contract, races
+from tests.support.virtual_clock import VirtualClock
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from appliance.fleet.claiming import Claims
+
+AMS, LIS = "nod_" + "2" * 24, "nod_" + "3" * 24
+KEY = b"\x01" * 32
+
+
+class World:
+    """A ledger in memory, and two exits."""
+
+    def __init__(self) -> None:
+        self.bus, self.clock = Bus(), VirtualClock()
+        self.keys, self.names = RecordsInMemory(), RecordsInMemory()
+        self.ledger = ClaimLedger(self.keys, self.names, self.clock, self._locate)
+        self.live: dict[str, list[OwnKey]] = {AMS: [], LIS: []}
+        self.named: dict[str, list[tuple[str, str]]] = {AMS: [], LIS: []}
+        self.lost: list[str] = []
+        self.ams, self.lis = self._owner(AMS), self._owner(LIS)
+
+    def _owner(self, node: str) -> OwnClaims:
+        return OwnClaims(
+            self.bus.node(node),
+            node,
+            FLEET_KEY,
+            self.clock,
+            keys=lambda: self.live[node],
+            names=lambda: self.named[node],
+            lost=self.lost.append,
+        )
+
+    async def _locate(self, id_: str) -> str | None:
+        return {"ses_1": AMS}.get(id_)
+
+
+def with_claims(body: Callable[[World], Awaitable[None]]) -> None:
+    async def story() -> None:
+        world = World()
+        await world.ledger.listen(world.bus.hub())
+        await body(world)
+        await world.bus.idle()
+        assert world.bus.failures == []
+
+    asyncio.run(story())
+
+
+async def opened(claims: Claims, op: str, session: str, account: str = "acc_1") -> Whereabouts | None:
+    old = await claims.claim_key(KEY, account, op, device=False)
+    await claims.settle_key(KEY, op, session)
+    return old
+
+
+def test_records_in_memory_keep_the_contract() -> None:
+    """As those on a hub do."""
+    asyncio.run(keeps_the_contract(RecordsInMemory()))
+
+
+def test_a_key_moves_with_its_account() -> None:
+    """The claim names the session that has it elsewhere; asked again it is answered alike."""
+
+    async def body(w: World) -> None:
+        assert await opened(w.ams, "op1", "ses_1") is None
+        for _ in range(2):
+            assert await w.lis.claim_key(KEY, "acc_1", "op2", device=False) == Whereabouts(AMS, "ses_1")
+        await w.lis.settle_key(KEY, "op2", "ses_2")
+        assert await w.ams.claim_key(KEY, "acc_1", "op3", device=False) == Whereabouts(LIS, "ses_2")
+
+    with_claims(body)
+
+
+def test_another_accounts_key_is_refused() -> None:
+    """As on one exit; until it is given up."""
+
+    async def body(w: World) -> None:
+        await opened(w.ams, "op1", "ses_1")
+        with pytest.raises(InvalidRequest, match="in use by another account"):
+            await w.lis.claim_key(KEY, "acc_2", "op2", device=False)
+        await w.ams.release_key(KEY, "")
+        assert await opened(w.lis, "op3", "ses_3", "acc_2") is None
+
+    with_claims(body)
+
+
+def test_a_claim_that_came_to_nothing_leaves_what_was() -> None:
+    """Who had the key has it again; given up twice, or late, it is no other's that is given up."""
+
+    async def body(w: World) -> None:
+        await opened(w.ams, "op1", "ses_1")
+        await w.lis.claim_key(KEY, "acc_1", "op2", device=False)
+        await w.lis.release_key(KEY, "op2")
+        await w.lis.release_key(KEY, "op2")
+        assert await w.lis.claim_key(KEY, "acc_1", "op4", device=False) == Whereabouts(AMS, "ses_1")
+        await w.lis.settle_key(KEY, "op4", "ses_4")
+        await w.ams.release_key(KEY, "")  # its session has ended, as it was replaced
+        await w.lis.release_key(KEY, "op4")
+        assert (await w.keys.get(key_name(FLEET_KEY, KEY))).value is None
+
+    with_claims(body)
+
+
+def test_devices_keep_their_keys() -> None:
+    """No session elsewhere takes a device's key, no device a session's; what is on the same exit is its own matter."""
+
+    async def body(w: World) -> None:
+        await w.ams.claim_key(KEY, "acc_1", "op1", device=True)
+        await w.ams.settle_key(KEY, "op1", "dev_1")
+        for device in (True, False):
+            with pytest.raises(KeyInUse):
+                await w.lis.claim_key(KEY, "acc_1", "op2", device=device)
+            assert await w.ams.claim_key(KEY, "acc_1", f"op3{device}", device=device) == Whereabouts(AMS, "dev_1")
+            await w.ams.release_key(KEY, f"op3{device}")
+        await w.ams.release_key(KEY, "")
+        await opened(w.lis, "op4", "ses_4")
+        with pytest.raises(KeyInUse):
+            await w.ams.claim_key(KEY, "acc_1", "op5", device=True)
+
+    with_claims(body)
+
+
+def test_of_two_at_once_the_loser_is_told() -> None:
+    """An exit whose session was still being made when another one took the key hears of it."""
+
+    async def body(w: World) -> None:
+        await w.ams.claim_key(KEY, "acc_1", "op1", device=False)
+        assert await w.lis.claim_key(KEY, "acc_1", "op2", device=False) is None
+        await w.ams.settle_key(KEY, "op1", "ses_1")
+        await w.lis.settle_key(KEY, "op2", "ses_2")
+        assert w.lost == ["ses_1"]
+
+    with_claims(body)
+
+
+def test_names_are_one_devices() -> None:
+    """In its account, on all exits. What is tried in vain on the exit that has it does not give it up."""
+
+    async def body(w: World) -> None:
+        await w.ams.claim_name("acc_1", "phöne", "op1")
+        with pytest.raises(DeviceNameTaken):
+            await w.lis.claim_name("acc_1", "phöne", "op2")
+        await w.lis.claim_name("acc_2", "phöne", "op3")
+        await w.lis.release_name("acc_1", "phöne", "op2")
+        await w.ams.claim_name("acc_1", "phöne", "op4")
+        await w.ams.release_name("acc_1", "phöne", "op4")
+        with pytest.raises(DeviceNameTaken):
+            await w.lis.claim_name("acc_1", "phöne", "op5")
+        await w.ams.release_name("acc_1", "phöne")
+        await w.lis.claim_name("acc_1", "phöne", "op6")
+
+    with_claims(body)
+
+
+@pytest.mark.parametrize("name", ["a", "phone of ada", "ä.*>", "x" * 64, "\U0001f600"])
+def test_any_name_has_a_record(name: str) -> None:
+    """Whose key NATS takes, and no other name's."""
+    record = record_of_name("acc_1", name)
+    assert record.replace(".", "").replace("_", "").isalnum()
+    assert record.isascii()
+    assert record != record_of_name("acc_1", name + "a")
+
+
+def test_what_the_ledger_has_lost_is_claimed_again() -> None:
+    """All keys and names, in bounded pieces; what another exit has claimed meanwhile stays its own."""
+
+    async def body(w: World) -> None:
+        w.live[AMS] = [OwnKey(bytes([1, n]) + bytes(30), "acc_1", f"ses_{n}", False) for n in range(250)]
+        w.named[AMS] = [("acc_1", f"device {n}") for n in range(30)]
+        name = await w.ledger.name()
+        w.keys.wipe()
+        w.names.wipe()
+        assert await w.ledger.name() != name
+        await w.lis.claim_key(w.live[AMS][7].public_key, "acc_1", "op1", device=False)
+        await w.lis.settle_key(w.live[AMS][7].public_key, "op1", "ses_l")
+        asked = len(w.bus.sent)
+        await w.ams.look()
+        assert len(w.bus.sent) - asked == 3
+        found = await w.lis.claim_key(w.live[AMS][9].public_key, "acc_1", "op2", device=False)
+        assert found == Whereabouts(AMS, "ses_9")
+        with pytest.raises(DeviceNameTaken):
+            await w.lis.claim_name("acc_1", "device 29", "op3")
+        found = await w.ams.claim_key(w.live[AMS][7].public_key, "acc_1", "op4", device=False)
+        assert found == Whereabouts(LIS, "ses_l")
+
+    own_claims.A_SECOND, before = 10**6, own_claims.A_SECOND
+    try:
+        with_claims(body)
+    finally:
+        own_claims.A_SECOND = before
+
+
+def test_keys_of_what_has_ended_are_given_up() -> None:
+    """A while later, so that what is being made keeps its claim."""
+
+    async def body(w: World) -> None:
+        await opened(w.ams, "op1", "ses_1")
+        w.live[AMS] = [OwnKey(KEY, "acc_1", "ses_1", False)]
+        w.clock.advance(100)
+        await w.ams.look()
+        w.live[AMS] = []
+        await w.ams.look()
+        assert (await w.keys.get(key_name(FLEET_KEY, KEY))).value is None
+        await w.ams.claim_key(KEY, "acc_1", "op2", device=False)
+        await w.ams.look()
+        assert (await w.keys.get(key_name(FLEET_KEY, KEY))).value is not None
+
+    with_claims(body)
+
+
+def test_claims_lapse_unless_they_are_renewed() -> None:
+    """So that an exit that is gone keeps nothing from others for ever; one that is there renews in time."""
+
+    async def body(w: World) -> None:
+        await opened(w.ams, "op1", "ses_1")
+        await w.ams.claim_name("acc_1", "phone", "op1")
+        w.live[AMS] = [OwnKey(KEY, "acc_1", "ses_1", False)]
+        for _ in range(20):
+            w.clock.advance(KEY_LAPSES_MS / 1000 / 4)
+            await w.ams.look()
+        with pytest.raises(InvalidRequest):
+            await w.lis.claim_key(KEY, "acc_2", "op2", device=False)
+        w.clock.advance(KEY_LAPSES_MS / 1000 + 1)
+        await opened(w.lis, "op3", "ses_3", "acc_2")
+        w.clock.advance((NAME_LAPSES_MS - KEY_LAPSES_MS * 7) / 1000)
+        with pytest.raises(DeviceNameTaken):
+            await w.lis.claim_name("acc_1", "phone", "op4")
+        w.clock.advance(KEY_LAPSES_MS * 7 / 1000)
+        await w.lis.claim_name("acc_1", "phone", "op4")
+
+    with_claims(body)
+
+
+def test_what_was_made_while_cut_off_is_claimed_afterwards() -> None:
+    """The exit goes on alone; the claim that failed has everything claimed once it is back."""
+
+    async def body(w: World) -> None:
+        await w.ams.look()
+        w.bus.cut(AMS)
+        with pytest.raises(CutOff):
+            await w.ams.claim_key(KEY, "acc_1", "op1", device=False)
+        w.live[AMS] = [OwnKey(KEY, "acc_1", "ses_1", False)]
+        await w.ams.look()
+        w.bus.heal(AMS)
+        await w.ams.look()
+        assert await w.lis.claim_key(KEY, "acc_1", "op2", device=False) == Whereabouts(AMS, "ses_1")
+
+    with_claims(body)
+
+
+def test_one_lost_answer_is_not_noticed_and_two_are() -> None:
+    """The request is made once more, under the same op."""
+
+    async def body(w: World) -> None:
+        w.bus.lose_answers(f"wga.led.{AMS}.claim", 1)
+        assert await w.ams.claim_key(KEY, "acc_1", "op1", device=False) is None
+        w.bus.lose_answers(f"wga.led.{AMS}.claim", 2)
+        with pytest.raises(NotAnswered):
+            await w.ams.claim_key(KEY, "acc_1", "op2", device=False)
+
+    own_claims_answer_s = own_claims.ANSWER_S
+    with_claims(body)
+    assert own_claims_answer_s == own_claims.ANSWER_S
+
+
+def test_whoever_asks_claims_for_itself() -> None:
+    """The exit is the subject's; nobody gives up what another has."""
+
+    async def body(w: World) -> None:
+        await opened(w.ams, "op1", "ses_1")
+        for op in ("", "op1"):
+            await w.lis.release_key(KEY, op)
+        assert await w.lis.claim_key(KEY, "acc_1", "op2", device=False) == Whereabouts(AMS, "ses_1")
+        assert await w.ams.locate("ses_1") == AMS
+        assert await w.ams.locate("ses_2") is None
+
+    with_claims(body)
+
+
+def test_races_have_one_winner_each() -> None:
+    """Two exits, one key, two accounts, 30 % of the answers lost."""
+
+    async def story() -> None:
+        w = World()
+        assert await races(w.ledger, w.bus.hub(), {AMS: w.bus.node(AMS), LIS: w.bus.node(LIS)}, 100) > 200
+
+    asyncio.run(story())
