@@ -29,10 +29,11 @@ CONNECTIONS ?= 10000
 KILLS ?= 500
 CUTS ?= 1000
 CYCLES ?= 10000
+FAULTS ?= 500
 DUMPS ?= 200
 ROUNDS ?= 11
 
-.PHONY: run test test-all test-install dist lint unit kernel fuzz faults kills powercut cycles churn documented bad-clients bench constraints clean
+.PHONY: run test test-all test-install dist lint unit kernel fuzz faults fleet-faults kills powercut cycles churn documented bad-clients bench constraints clean
 
 run: .venv/run-ready
 	@.make/run
@@ -86,6 +87,11 @@ kernel: .venv/test-ready
 # Schedules of crashes, faults and clock steps against the metering; prints how many ran, and the seed.
 faults: .venv/test-ready
 	.venv/bin/python -m tests.faults --schedules $(SCHEDULES)
+
+# Exits, hub and nats-server of a fleet killed, cut off, wiped and put back as they once were, and what the hub knows
+# compared with what the exits have counted; prints which faults, and the seed.
+fleet-faults: .venv/test-ready
+	.venv/bin/python -m tests.faults.fleet --faults $(FAULTS)
 
 # A real server killed in the middle of requests and ticks, and started again; prints what kills met, and the seed.
 kills: .venv/test-ready

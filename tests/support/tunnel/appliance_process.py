@@ -9,7 +9,7 @@ import sys
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from click.testing import CliRunner
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import subprocess
     from collections.abc import Iterator, Mapping, Sequence
 
-    from tests.support.tunnel.world import World
+    from tests.support.tunnel.namespace import Namespace
 
 PROJECT = Path(__file__).resolve().parents[3]
 REGION = "test"
@@ -50,12 +50,20 @@ class Transfer:
     sent: int
 
 
+class ExitHost(Protocol):
+    """Where an appliance runs."""
+
+    exit: Namespace
+
+    def interface(self, role: str) -> str: ...
+
+
 class Appliance(Api):
     """One appliance on the world's exit: its config, its store, its process. The store outlives the process."""
 
     def __init__(
         self,
-        world: World,
+        world: ExitHost,
         backend: str,
         directory: Path,
         changes: Mapping[str, Mapping[str, object]],
@@ -64,7 +72,7 @@ class Appliance(Api):
         serve_options: tuple[str, ...] = (),
         role: str = "x",
     ) -> None:
-        super().__init__(world.exit, REGION)
+        super().__init__(world.exit, str(changes.get("node", {}).get("region", REGION)))
         self.interface = world.interface(role)
         self.backend = backend
         directory.mkdir(mode=0o700)

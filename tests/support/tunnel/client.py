@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.support.tunnel.namespace import Namespace
-    from tests.support.tunnel.world import World
+    from tests.support.tunnel.spaces import Spaces
 
 # -q: no .curlrc; no proxy of the surrounding environment is reachable from a namespace.
 CURL = ("curl", "-q", "--noproxy", "*", "--silent", "--show-error")
@@ -206,7 +206,7 @@ class Client:
 
 
 @contextmanager
-def clients_of(world: World, directory: Path) -> Iterator[list[Client]]:
+def clients_of(world: Spaces, directory: Path) -> Iterator[list[Client]]:
     """A world's clients; their tunnels are taken down before the world goes."""
     with ExitStack() as stack:
         made = []

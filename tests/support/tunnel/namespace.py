@@ -85,7 +85,7 @@ class Namespace:
     def remove(self) -> None:
         """End what still runs in here, by pid, then delete the namespace and with it every interface."""
         try:
-            if self._running():
+            if self.running():
                 self._end(signal.SIGTERM, seconds=5)
                 self._end(signal.SIGKILL, seconds=30)
         finally:
@@ -96,9 +96,9 @@ class Namespace:
             with suppress(ProcessLookupError):
                 os.kill(pid, sign)
         with suppress(TimeoutError):
-            until(lambda: not self._running(), f"{self.name} has no processes", seconds=seconds)
+            until(lambda: not self.running(), f"{self.name} has no processes", seconds=seconds)
 
-    def _running(self) -> list[int]:
+    def running(self) -> list[int]:
         """What has not exited yet. A zombie waits for whoever started it and holds no namespace."""
         return [pid for pid in self.pids() if _stat(pid).state not in {"Z", ""}]
 

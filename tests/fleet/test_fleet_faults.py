@@ -1,0 +1,23 @@
+"""Some faults of a fleet in every test run; `make fleet-faults` makes hundreds, from a seed of its own."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.faults import fleet
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+SEED = 1
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("many", [24, pytest.param(60, marks=pytest.mark.long)])
+def test_the_hub_knows_to_the_byte_what_exits_have_counted(show: Callable[[str], None], many: int) -> None:
+    """Whatever was killed, cut off, wiped or put back as it once was: nothing is lost, and nothing counted twice."""
+    done = fleet.run(many, SEED)
+    assert done.faults.total() >= many
+    show(str(done))

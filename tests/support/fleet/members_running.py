@@ -1,0 +1,197 @@
+"""The hosts of a fleet whose reports are put to the test: processes of exits and of the hub's fold, to be killed."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shutil
+import sqlite3
+import sys
+from contextlib import closing, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from tests.support.fleet.hub_process import SERVER_NAME, HubProcess
+from tests.support.fleet.kept_tunnel import KeptTunnel
+from tests.support.fleet.member_process import MemberConfig
+from tests.support.fleet.relay import Relay
+
+if TYPE_CHECKING:
+    from appliance.fleet.nats_client import LinkUser
+
+PROJECT = Path(__file__).resolve().parents[3]
+ANSWER_S = 60.0
+STORE_FILES = ("", "-wal", "-shm")
+
+
+class MemberDied(Exception):
+    """The process that was asked has been killed, or has died."""
+
+
+class Member:
+    """Is one process with its store, and its own way to the hub."""
+
+    def __init__(self, folder: Path, node: str, hub: HubProcess, user: LinkUser) -> None:
+        folder.mkdir()
+        self.node = node
+        self.store = folder / "store.sqlite"
+        self.folder = folder
+        self.relay = Relay(hub.port)
+        self.boots = 1
+        self._user = user
+        self._ca = hub.authority.certificate
+        self._process: asyncio.subprocess.Process | None = None
+        self._asking = asyncio.Lock()
+
+    def config(self) -> MemberConfig:
+        user = self._user
+        return MemberConfig(
+            self.node, user.key.seed, user.inbox, self._ca, self.relay.port, SERVER_NAME, str(self.store)
+        )
+
+    async def start(self) -> None:
+        """Starts the process. It may be killed before it is ready."""
+        if not self.relay.port:
+            await self.relay.listen()
+        file = self.folder / "config.json"
+        file.write_bytes(msgspec.json.encode(self.config()))
+        async with self._asking:
+            with (self.folder / "log").open("ab") as log:
+                process = self._process = await asyncio.create_subprocess_exec(
+                    sys.executable,
+                    "-m",
+                    "tests.support.fleet.member_process",
+                    str(file),
+                    stdin=asyncio.subprocess.PIPE,
+                    stdout=asyncio.subprocess.PIPE,
+                    stderr=log,
+                    cwd=PROJECT,
+                )
+            try:
+                assert await self._line(process) == {"ready": True}
+            except MemberDied:
+                if process is self._process:  # nobody has killed it
+                    raise
+
+    async def ask(self, **what: object) -> Any:
+        """Returns what is answered; None for a refusal. Raises MemberDied: it may be done or not."""
+        async with self._asking:
+            process = self._process
+            if process is None or process.stdin is None:
+                raise MemberDied
+            with suppress(ConnectionError):
+                process.stdin.write(json.dumps(what).encode() + b"\n")
+                await process.stdin.drain()
+            return (await self._line(process)).get("done")
+
+    async def kill(self) -> None:
+        process, self._process = self._process, None
+        if process is not None:
+            with suppress(ProcessLookupError):
+                process.kill()
+            await process.wait()
+
+    def remove_store(self) -> None:
+        """It must not run."""
+        for end in STORE_FILES:
+            self.store.with_name(self.store.name + end).unlink(missing_ok=True)
+
+    def put_store(self, copy: Path) -> None:
+        """Puts an older store in place. It must not run."""
+        self.remove_store()
+        shutil.copyfile(copy, self.store)
+
+    def copy_store(self, to: Path) -> None:
+        """A consistent copy, as a backup makes it beside a running server."""
+        with closing(sqlite3.connect(self.store)) as source, closing(sqlite3.connect(to)) as target:
+            source.backup(target)
+
+    def rows(self, sql: str, *parameters: object) -> list[tuple[Any, ...]]:
+        with closing(sqlite3.connect(self.store, timeout=20)) as db:
+            return db.execute(sql, parameters).fetchall()
+
+    async def close(self) -> None:
+        await self.kill()
+        await self.relay.cut()
+
+    def last_words(self) -> str:
+        return (self.folder / "log").read_text(errors="replace")[-3000:]
+
+    async def _line(self, process: asyncio.subprocess.Process) -> dict[str, Any]:
+        assert process.stdout is not None
+        async with asyncio.timeout(ANSWER_S):
+            line = await process.stdout.readline()
+        if not line.endswith(b"\n"):
+            raise MemberDied
+        answer: dict[str, Any] = json.loads(line)
+        return answer
+
+
+@dataclass
+class Poured:
+    """What went through the peer of one session, from the client and to it."""
+
+    rx: int = 0
+    tx: int = 0
+
+
+class ReportingExit(Member):
+    """An exit. `live`: the sessions with traffic, and their keys; `poured`: of each session there was ever.
+
+    `still`: no session begins, ends or moves anything.
+    """
+
+    def __init__(self, folder: Path, node: str, hub: HubProcess) -> None:
+        super().__init__(folder, node, hub, hub.user(node))
+        self.tunnel = KeptTunnel(folder / "tunnel")
+        self.still = False
+        self.live: dict[str, bytes] = {}
+        self.poured: dict[str, Poured] = {}
+        self.backups: list[Backup] = []
+
+    def config(self) -> MemberConfig:
+        config = super().config()
+        config.tunnel = str(self.folder / "tunnel")
+        config.boot = f"boot-{self.boots}"
+        return config
+
+    def pour(self, session: str, rx: int, tx: int) -> None:
+        if self.tunnel.pour(self.live[session], rx, tx):
+            known = self.poured.setdefault(session, Poured())
+            known.rx += rx
+            known.tx += tx
+
+    def back_up(self) -> None:
+        copy = self.folder / f"backup{len(self.backups)}"
+        self.copy_store(copy)
+        with closing(sqlite3.connect(copy)) as db:
+            sessions = {row[0] for row in db.execute("SELECT id FROM sessions WHERE state = 'live'")}
+        self.backups.append(Backup(copy, sessions))
+
+
+@dataclass
+class Backup:
+    """A copy of an exit's store, and the sessions that are live in it."""
+
+    store: Path
+    live: set[str]
+
+
+class FoldingHub(Member):
+    """The hub's part: it folds what the exits report into its own store."""
+
+    def __init__(self, folder: Path, hub: HubProcess, nodes: tuple[str, ...]) -> None:
+        super().__init__(folder, "hub", hub, hub.hub_user())
+        self._nodes = nodes
+
+    def config(self) -> MemberConfig:
+        config = super().config()
+        config.nodes = self._nodes
+        return config
+
+    def folded(self, node: str) -> dict[str, Poured]:
+        rows = self.rows("SELECT session_id, bytes_in, bytes_out FROM fleet_sessions WHERE node = ?", node)
+        return {session: Poured(rx, tx) for session, rx, tx in rows}
