@@ -1,0 +1,150 @@
+"""`python -m tests.faults.fleet_outage --minutes 10`: a fleet of real appliances of which one dies, and one is cut off.
+
+Prints how long it takes from the last answer of an exit that dies to the first session elsewhere; and what is known at
+the hub after a cut under traffic, and how soon.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import tempfile
+import time
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from tests.support.fleet.whole_fleet import WholeFleet, whole_fleet
+from tests.support.real_backend import NO_ROOT, backend_here
+from tests.support.tunnel.appliance_process import Transfer
+from tests.support.tunnel.sessions import client_key, figures
+from tests.support.tunnel.waiting import until
+
+if TYPE_CHECKING:
+    from tests.support.fleet.appliances import FleetAppliance
+
+PAUSE_S = 0.02
+CHUNK = 200_000
+
+
+@dataclass
+class DeadExit:
+    """`noticed_s`: until the API of another exit named its region no more; `elsewhere_s`: until a session was opened
+    elsewhere, of a client that asks for its region until it is told others. `wrong`: answers that should not be."""
+
+    noticed_s: float = 0.0
+    elsewhere_s: float = 0.0
+    answers: int = 0
+    wrong: list[str] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        return (
+            f"a dead exit: {self.noticed_s:.1f} s from its last answer until its region was named no more, "
+            f"{self.elsewhere_s:.1f} s to the first session elsewhere, {self.answers} answers meanwhile"
+        )
+
+
+def dead_exit(fleet: WholeFleet, dying: FleetAppliance) -> DeadExit:
+    """Has the host die, and asks the first exit for its region until there is a session elsewhere."""
+    seen, api, token = DeadExit(), fleet.hub, fleet.token()
+    opened = api.open(token, region=dying.region)
+    assert dying.api("GET", "/healthz").status == 200
+    began = time.monotonic()
+    dying.lose_host()
+    while not seen.elsewhere_s:
+        named = api.regions()
+        answer = api.api("POST", "/v1/sessions", {"region": dying.region}, token)
+        seen.answers += 1
+        if answer.status not in (201, 503):
+            seen.wrong.append(f"{answer.status}: {answer.body}")
+        if dying.region in named or answer.status != 503:
+            time.sleep(PAUSE_S)
+            continue
+        seen.noticed_s = seen.noticed_s or time.monotonic() - began
+        if set(answer.body.get("available", ())) != named:
+            seen.wrong.append(f"available {answer.body}, regions {named}")
+            continue
+        elsewhere = api.open(token, region=sorted(named)[0])
+        seen.elsewhere_s = time.monotonic() - began
+        api.close(elsewhere["id"], token)
+    if api.api("GET", f"/v1/sessions/{opened['id']}", token=token).status != 200:
+        seen.wrong.append("a session of the dead exit is not known")
+    return seen
+
+
+@dataclass
+class Cut:
+    """`moved`: bytes through the exit while it was cut off; `equal_s`: after healing, until the hub knew of all."""
+
+    minutes: float
+    moved: int = 0
+    named_s: float = 0.0
+    equal_s: float = 0.0
+
+    def __str__(self) -> str:
+        return (
+            f"a cut of {self.minutes:g} minutes under traffic, {self.moved} bytes: after it healed named again in "
+            f"{self.named_s:.1f} s, and equal to the byte in {self.equal_s:.1f} s"
+        )
+
+
+def cut_under_traffic(fleet: WholeFleet, spoke: FleetAppliance, minutes: float) -> Cut:
+    """Cuts the spoke off while its client downloads, in pieces. Raises TimeoutError if a byte is lost."""
+    cut, client, token = Cut(minutes), fleet.clients[0], fleet.token()
+    opened = fleet.hub.open(token, region=spoke.region)
+    key = client_key(opened["wg_config"])
+    client.wg_quick(opened["wg_config"])
+    assert client.address_seen() == spoke.host.ip
+    before = spoke.transfer(key)
+    fleet.world.cut_off(spoke.host)
+    ends = time.monotonic() + 60 * minutes
+    while time.monotonic() < ends:
+        client.download(CHUNK, "cut")
+    client.down()
+    after = spoke.transfer(key)
+    cut.moved = after.received + after.sent - before.received - before.sent
+    until(lambda: figures(spoke.session(opened["id"], token)) == spoke.transfer(key), "the exit has counted")
+
+    fleet.world.heal()
+    began = time.monotonic()
+    until(lambda: spoke.region in fleet.hub.regions(), "the hub names its region", every=PAUSE_S)
+    cut.named_s = time.monotonic() - began
+    until(lambda: folded(fleet, opened["id"]) == after, "the hub knows of all", every=PAUSE_S)
+    cut.equal_s = time.monotonic() - began
+    return cut
+
+
+def folded(fleet: WholeFleet, session: str) -> Transfer | None:
+    """What the hub has folded of the session: not what it could ask the exit for."""
+    with closing(sqlite3.connect(fleet.hub.store, timeout=20)) as db:
+        asked = "SELECT bytes_in, bytes_out FROM fleet_sessions WHERE session_id = ?"
+        rows = db.execute(asked, (session,)).fetchall()
+    return Transfer(*rows[0]) if rows else None
+
+
+@click.command()
+@click.option("--minutes", default=10.0, show_default=True, help="How long the cut is.")
+@click.option("--deaths", default=3, show_default=True, help="How often an exit dies.")
+def main(minutes: float, deaths: int) -> None:
+    """Measure outages of a fleet of three real appliances; exit status 1 where an answer is wrong."""
+    backend = backend_here()
+    if backend is None:
+        raise click.ClickException(NO_ROOT)
+    with (
+        tempfile.TemporaryDirectory(prefix="outage-") as folder,
+        whole_fleet(backend, Path(folder), exits=3, clients=1) as fleet,
+    ):
+        for _ in range(deaths):
+            seen = dead_exit(fleet, fleet.exits[2])
+            click.echo(str(seen))
+            if seen.wrong:
+                raise click.ClickException("; ".join(seen.wrong))
+            fleet.exits[2].revive_host()
+            fleet.heal()
+        click.echo(str(cut_under_traffic(fleet, fleet.exits[1], minutes)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,148 @@
+"""Two whole appliances, two regions, one API: real processes, a real nats-server, real wg-quick clients."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.support.fleet.whole_fleet import WholeFleet, await_token, whole_fleet
+from tests.support.real_backend import NO_ROOT, backend_here
+from tests.support.tunnel.waiting import until
+from tests.support.tunnel.world import WEB, WEB6
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+pytestmark = pytest.mark.timeout(900)  # an emulated kernel takes minutes
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WholeFleet]:
+    backend = backend_here()
+    if backend is None:
+        pytest.skip(NO_ROOT)
+    with whole_fleet(backend, tmp_path_factory.mktemp("two"), fleet={"report": "1s"}) as made:
+        yield made
+
+
+@pytest.fixture
+def fleet(two: WholeFleet) -> Iterator[WholeFleet]:
+    """Whole again afterwards, and without tunnels of clients."""
+    yield two
+    for client in two.clients:
+        client.close()
+    two.heal()
+
+
+def test_each_exit_names_both_regions_and_both_exits(fleet: WholeFleet) -> None:
+    for each in fleet.exits:
+        answer = each.api("GET", "/v1/regions").body
+        assert {region["code"]: region["node_count"] for region in answer["regions"]} == {"fsn": 1, "ams": 1}
+        status = json.loads(each.admin("fleet", "status", "--json"))
+        assert {node["name"]: (node["role"], node["alive"]) for node in status["nodes"]} == {
+            "fsn1": ("hub", True),
+            "ams1": ("spoke", True),
+        }
+
+
+@pytest.mark.parametrize("asked", [0, 1], ids=["at the hub", "at the spoke"])
+def test_one_token_opens_in_either_region_through_either_api(fleet: WholeFleet, asked: int) -> None:
+    """Traffic leaves from the address of the region's exit; DELETE through the other API cuts at once."""
+    api, other = fleet.exits[asked], fleet.exits[1 - asked]
+    token = fleet.token()
+
+    for exit_, client in zip(fleet.exits, fleet.clients, strict=True):
+        opened = api.open(token, region=exit_.region)
+        client.wg_quick(opened["wg_config"])
+        assert opened["public_ip"] == exit_.host.ip
+        assert (client.address_seen(), client.address_seen(WEB6)) == (exit_.host.ip, exit_.host.ip6)
+        assert other.session(opened["id"], token)["region"] == exit_.region
+
+        other.close(opened["id"], token)
+        assert client.get(f"{WEB}/ip", seconds=2) == ""
+        assert api.session(opened["id"], token)["terminated_at"]
+        client.down()
+
+
+def test_a_list_has_the_sessions_of_all_exits(fleet: WholeFleet) -> None:
+    token = fleet.token("bob")
+    ours = [fleet.hub.open(token, region=region)["id"] for region in ("fsn", "ams")]
+    for each in fleet.exits:
+        listed = each.api("GET", "/v1/sessions", token=token).body["sessions"]
+        assert {session["id"] for session in listed} == set(ours)
+    for session in ours:
+        fleet.exits[1].close(session, token)
+
+
+def test_a_file_does_not_show_which_api_made_it(fleet: WholeFleet) -> None:
+    token = fleet.token()
+    files = []
+    for api in fleet.exits:
+        opened = api.open(token, region="ams")
+        files.append(_without_what_is_each_ones(opened["wg_config"]))
+        api.close(opened["id"], token)
+    assert files[0] == files[1]
+
+
+def test_a_device_has_its_name_alone_in_the_fleet(fleet: WholeFleet) -> None:
+    token = fleet.token("carol")
+    for region, api, status in (("fsn", fleet.exits[1], 201), ("ams", fleet.exits[0], 409)):
+        assert api.api("POST", "/v1/devices", {"region": region, "name": "laptop"}, token).status == status
+
+
+def test_a_revoked_token_holds_nowhere(fleet: WholeFleet, show: Callable[[str], None]) -> None:
+    token = fleet.token("dora")
+    listed = json.loads(fleet.hub.admin("token", "list", "--account", "dora", "--json"))["tokens"]
+    began = time.monotonic()
+    fleet.hub.admin("token", "revoke", listed[0]["id"])
+    for each in fleet.exits:
+        await_token(each, token, status=401)
+    show(f"refused by all {time.monotonic() - began:.1f} s after the command began")
+
+
+def test_sessions_of_a_disabled_account_end_everywhere(fleet: WholeFleet, show: Callable[[str], None]) -> None:
+    token = fleet.token("emil")
+    opened = fleet.hub.open(token, region="ams")
+    fleet.clients[0].wg_quick(opened["wg_config"])
+    assert fleet.clients[0].address_seen() == fleet.exits[1].host.ip
+    began = time.monotonic()
+    fleet.hub.admin("account", "disable", "emil")
+    until(lambda: fleet.clients[0].get(f"{WEB}/ip", seconds=1) == "", "its tunnel carries nothing")
+    show(f"ended {time.monotonic() - began:.1f} s after the command began")
+
+
+def test_an_exit_that_is_cut_off_goes_on(fleet: WholeFleet) -> None:
+    """Its clients and its API do; the others answer for it what they know, and name no region that is away."""
+    hub, spoke = fleet.exits
+    client = fleet.clients[0]
+    token = fleet.token()
+    opened = hub.open(token, region="ams")
+    client.wg_quick(opened["wg_config"])
+    assert client.address_seen() == spoke.host.ip
+    until(lambda: spoke.session(opened["id"], token)["bytes_in"], "it is counted")
+
+    fleet.world.cut(hub.host, spoke.host)
+    until(lambda: hub.regions() == {"fsn"} and spoke.regions() == {"ams"}, "each names its own region alone")
+    refused = hub.api("POST", "/v1/sessions", {"region": "ams"}, token)
+    assert (refused.status, refused.body["available"]) == (503, ["fsn"])
+    assert "terminated_at" not in hub.session(opened["id"], token)
+    assert hub.api("DELETE", f"/v1/sessions/{opened['id']}", token=token).status == 503
+    assert client.get(f"{WEB}/ip", seconds=10) == spoke.host.ip
+    assert spoke.api("GET", "/readyz").status == 200
+    here = spoke.open(token)
+    spoke.close(here["id"], token)
+
+    fleet.heal()
+    until(lambda: "terminated_at" in hub.session(opened["id"], token), "the DELETE is carried out")
+    until(lambda: _same(hub.session(opened["id"], token), spoke.session(opened["id"], token)), "both say the same")
+
+
+def _same(one: dict[str, Any], other: dict[str, Any]) -> bool:
+    return (one["bytes_in"], one["bytes_out"]) == (other["bytes_in"], other["bytes_out"])
+
+
+def _without_what_is_each_ones(config: str) -> list[str]:
+    return [line for line in config.splitlines() if not line.startswith(("PrivateKey", "Address", "PresharedKey"))]
