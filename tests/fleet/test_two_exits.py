@@ -145,4 +145,5 @@ def _same(one: dict[str, Any], other: dict[str, Any]) -> bool:
 
 
 def _without_what_is_each_ones(config: str) -> list[str]:
-    return [line for line in config.splitlines() if not line.startswith(("PrivateKey", "Address", "PresharedKey"))]
+    own = ("PrivateKey", "# PublicKey", "Address")
+    return [line for line in config.splitlines() if not line.startswith(own)]
