@@ -101,7 +101,7 @@ def test_a_copied_machine_is_told(apart_s: int, turns: list[bool]) -> None:
     for n, older in enumerate(turns, 1):
         inst = "older" if older else "newer"
         there.hear(a_beat(AMS, inst=inst, since=began[older], n=n, t=AFTERNOON + n * 500), at(n * 500))
-        recent = set(turns[max(0, n - 19) : n])
+        recent = set(turns[max(0, n - 20) : n])
         assert (of_ams(there, n * 500).fault == TWO_MACHINES) == (len(recent) == 2)
 
 
