@@ -71,16 +71,19 @@ class HubUpkeep:
         self._control = control
         self._clock = clock
         self._applied: HubSettings | None = None
+        self._one_at_a_time = asyncio.Lock()
         self._leaf_looked_at: int | None = None
         self.fault: str | None = None
 
     async def apply(self) -> None:
         """Returns when the server goes by the store. Raises FleetError, HostError or StoreUnavailable."""
-        async with self._store.read() as db:
-            settings = await hub_settings(db, self._facts, self._clock.now().wall_ms)
-        if settings != self._applied:
-            await self._control.apply(settings)
-            self._applied = settings
+        # One at a time, from the reading on: what was read before another's is never applied after it.
+        async with self._one_at_a_time:
+            async with self._store.read() as db:
+                settings = await hub_settings(db, self._facts, self._clock.now().wall_ms)
+            if settings != self._applied:
+                await self._control.apply(settings)
+                self._applied = settings
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Looks for changes until `stopping`. A fault is logged once, and tried again."""
