@@ -37,6 +37,7 @@ PURE = (
     "domain.*",
     "fleet.choice",
     "fleet.directory",
+    "fleet.failures",
     "fleet.hub_config",
     "fleet.join_token",
     "fleet.rpc_messages",

@@ -11,6 +11,7 @@ from appliance.domain.errors import InvalidRequest
 if TYPE_CHECKING:
     from collections.abc import Container
 
+KEY_LENGTH = 32
 TEXT_LENGTH = 44
 _P = 2**255 - 19
 

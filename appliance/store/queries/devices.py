@@ -122,6 +122,12 @@ async def has_place(db: aiosqlite.Connection, account_id: str, device_id: str) -
     return bool(await db.execute_fetchall(sql, (device_id, account_id)))
 
 
+async def account_of(db: aiosqlite.Connection, device_id: str) -> str | None:
+    """Returns the id of the account whose device it is; None: there is no such device."""
+    sql = "SELECT account_id FROM devices WHERE id = ? AND removed_at IS NULL"
+    return next((row[0] for row in await db.execute_fetchall(sql, (device_id,))), None)
+
+
 async def place_of(db: aiosqlite.Connection, account_id: str, device_id: str) -> tuple[int, str] | None:
     """Returns (created_at, id) of one of the account's devices, also of a removed one; None: there is none."""
     sql = "SELECT created_at, id FROM devices WHERE id = ? AND account_id = ?"

@@ -1,0 +1,123 @@
+"""Builds what lets any API of the fleet open, show and end sessions and devices on any exit."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from appliance.fleet.accounts_here import AccountsHere
+from appliance.fleet.attempts import Placing
+from appliance.fleet.claimed_devices import ClaimedDevices
+from appliance.fleet.claimed_opening import ClaimedOpening, KeyClaims
+from appliance.fleet.device_owner import DeviceOwner
+from appliance.fleet.device_router import DeviceRouter
+from appliance.fleet.elsewhere import Elsewhere
+from appliance.fleet.exits import Exits
+from appliance.fleet.intents import Intents
+from appliance.fleet.owner import OwningExit
+from appliance.fleet.served_ops import ServedOps
+from appliance.fleet.session_owner import SessionOwner
+from appliance.fleet.session_router import SessionRouter
+from appliance.store.queries import node as node_row
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Container
+
+    from appliance.domain.clock import Clock
+    from appliance.fleet.claiming import Claims
+    from appliance.fleet.elsewhere import Folds
+    from appliance.fleet.exits import Call, FleetView
+    from appliance.sessions.devices.service import DeviceService
+    from appliance.sessions.service import SessionService
+    from appliance.store.database import Store
+    from appliance.store.token_cache import Tokens
+
+
+@dataclass(frozen=True, slots=True)
+class ThisExit:
+    """Holds what a single exit has, and its id in the fleet. `own_keys`: public keys that no client may use.
+    `wake`: has the ticker look at what the store asks of it."""
+
+    own_id: str
+    region: str
+    store: Store
+    tokens: Tokens
+    clock: Clock
+    sessions: SessionService
+    devices: DeviceService
+    own_keys: Container[bytes]
+    wake: Callable[[], None]
+
+
+@dataclass(frozen=True, slots=True)
+class TheFleet:
+    """Holds how the rest of the fleet is reached. `patience_s`: for an exit to be found that opens a session.
+    `may_drain`: whether an exit may drain this one."""
+
+    view: FleetView
+    call: Call
+    claims: Claims
+    folds: Folds
+    patience_s: float
+    may_drain: Callable[[str], bool]
+
+
+@dataclass(frozen=True, slots=True)
+class AnyExit:
+    """Holds the parts: `sessions` and `devices` for this host's API, `owner` for other exits' requests.
+
+    `intents.run` and `ops.run` are to be run for as long as the server does.
+    """
+
+    sessions: SessionRouter
+    devices: DeviceRouter
+    owner: OwningExit
+    intents: Intents
+    ops: ServedOps
+    elsewhere: Elsewhere
+    key_claims: KeyClaims
+
+
+def build(here: ThisExit, fleet: TheFleet) -> AnyExit:
+    """Builds the parts."""
+    exits = Exits(fleet.call)
+    intents = Intents(here.store, exits, fleet.view, here.clock)
+    placing = Placing(own_id=here.own_id, view=fleet.view, exits=exits, intents=intents, patience_s=fleet.patience_s)
+    elsewhere = Elsewhere(here.own_id, fleet.view, exits, intents, placing)
+    ops = ServedOps(here.store, here.clock)
+    key_claims = KeyClaims(fleet.claims, intents, here.own_id)
+    opening = ClaimedOpening(here.sessions, key_claims)
+    changes = ClaimedDevices(here.devices, fleet.claims, key_claims)
+    return AnyExit(
+        sessions=SessionRouter(sessions=here.sessions, opening=opening, elsewhere=elsewhere, folds=fleet.folds),
+        devices=DeviceRouter(devices=here.devices, changes=changes, elsewhere=elsewhere, region=here.region),
+        owner=_owner(here, fleet, ops, opening, changes),
+        intents=intents,
+        ops=ops,
+        elsewhere=elsewhere,
+        key_claims=key_claims,
+    )
+
+
+def _owner(
+    here: ThisExit, fleet: TheFleet, ops: ServedOps, opening: ClaimedOpening, changes: ClaimedDevices
+) -> OwningExit:
+    accounts = AccountsHere(here.store, here.tokens)
+    sessions = SessionOwner(
+        accounts=accounts,
+        sessions=here.sessions,
+        devices=here.devices,
+        opening=opening,
+        ops=ops,
+        own_keys=here.own_keys,
+        clock=here.clock,
+    )
+    devices = DeviceOwner(accounts=accounts, devices=here.devices, changes=changes, ops=ops, own_keys=here.own_keys)
+
+    async def drain(drained: bool) -> None:
+        async with here.store.write() as db:
+            await node_row.set_drained(db, drained=drained)
+            await node_row.request(db)
+        here.wake()
+
+    return OwningExit(sessions=sessions, devices=devices, ops=ops, drain=drain, may_drain=fleet.may_drain)
