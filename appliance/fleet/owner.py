@@ -116,6 +116,7 @@ class OwningExit:
                 await self._sessions.undo(asked.op, made)
 
         await self._ops.take_back(OpKey(sender, asked.op), undo)
+        await self._sessions.settled()
         return OperationDone()
 
     async def _drain(self, sender: str, asked: DrainExit) -> OperationDone:

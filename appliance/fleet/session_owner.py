@@ -102,6 +102,10 @@ class SessionOwner:
         account = await self._accounts.of_session(session)
         await self._opening.take_back(account, session.id, made.replaced_id, session.public_key, op)
 
+    async def settled(self) -> None:
+        """Waits until what was given up is undone. Raises PeerApplyFailed: if that takes too long."""
+        await self._sessions.settled()
+
     async def status(self, asked: OneOfAccount) -> SessionFacts:
         """Shows a session. Raises SessionNotFound."""
         account = await self._accounts.of_token(asked.token)

@@ -106,14 +106,17 @@ class SessionRouter:
     async def _folded(
         self, account: Account, session_id: str, lost: type[SessionNotFound | PeerApplyFailed] = PeerApplyFailed
     ) -> Folded:
-        """Returns a session as it was reported. Raises SessionNotFound; `lost`: if no hub answers."""
+        """Returns a session as it was reported. Raises SessionNotFound: it is another account's; `lost`: if no hub
+        answers, or none was told of it: its exit may be about to."""
         try:
             async with asyncio.timeout(ONE_S):
                 folded = await self._folds.session(session_id)
         except (FleetError, TimeoutError) as error:
             log.info("no hub has shown a session: %s", error)
             raise lost from error
-        if folded is None or folded.session.account_id != account.id:
+        if folded is None:
+            raise lost
+        if folded.session.account_id != account.id:
             raise SessionNotFound
         return folded
 

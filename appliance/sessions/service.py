@@ -54,10 +54,14 @@ class SessionService:
             if session.state is State.LIVE:
                 replaced = None if replaced_id is None else await self._lookup.find(account, replaced_id)
                 await self._opening.take_back(account, Opened(session, replaced))
-        await self._opening.settled()
+        await self.settled()
         with suppress(SessionNotFound):
             if (await self._lookup.find(account, session_id)).state is not State.TERMINATED:
                 raise PeerApplyFailed
+
+    async def settled(self) -> None:
+        """Waits until what was given up is undone. Raises PeerApplyFailed: if that takes too long."""
+        await self._opening.settled()
 
     async def close(self, account: Account, session_id: str) -> Session:
         """Ends one of the account's sessions and returns it; returns one that has ended already as it is.

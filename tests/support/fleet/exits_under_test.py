@@ -133,7 +133,7 @@ class ClaimsOf:
         if before is not None and before[1] != self.node_id and (device or before[3]):
             raise KeyInUse
         claims.append((account_id, self.node_id, op, device, ""))
-        if before is None or before[1] == self.node_id:
+        if before is None or before[1] == self.node_id or not before[4]:
             return None
         return Whereabouts(before[1], before[4])
 
