@@ -409,10 +409,10 @@ async def test_an_op_gives_the_same_answer_after_a_restart(exits: ExitsUnderTest
     call, host = exits.wire.call, exits["fra"]
     answers = []
 
-    async def twice(sender: str, node_id: str, operation: str, payload: bytes) -> bytes:
-        answers.append(await call(sender, node_id, operation, payload))
+    async def twice(sender: str, node_id: str, operation: str, payload: bytes, timeout_s: float) -> bytes:
+        answers.append(await call(sender, node_id, operation, payload, timeout_s))
         await host.restart()
-        answers.append(await call(sender, node_id, operation, payload))
+        answers.append(await call(sender, node_id, operation, payload, timeout_s))
         return answers[-1]
 
     exits.wire.call = twice  # type: ignore[method-assign]

@@ -105,7 +105,7 @@ class Clients:
         return answer
 
 
-@pytest.mark.parametrize("seed", range(40))
+@pytest.mark.parametrize("seed", [*range(5), *(pytest.param(seed, marks=pytest.mark.long) for seed in range(5, 40))])
 def test_what_clients_were_told_is_what_there_is(tmp_path: Path, seed: int) -> None:
     """After any schedule, and once all exits have answered, exactly the sessions are live that clients know of."""
 

@@ -69,7 +69,8 @@ class Wire:
         for serve in held:
             await serve()
 
-    async def call(self, sender: str, node_id: str, operation: str, payload: bytes) -> bytes:
+    async def call(self, sender: str, node_id: str, operation: str, payload: bytes, timeout_s: float) -> bytes:
+        del timeout_s  # what is lost is known at once
         self.calls.append((node_id, operation))
         host = self.hosts.get(node_id)
         if sender in self.cut:
@@ -211,8 +212,7 @@ class FleetHost:
         wire, own = self.fleet.wire, self.node_id
 
         async def call(node_id: str, operation: str, payload: bytes, timeout_s: float) -> bytes:
-            del timeout_s
-            return await wire.call(own, node_id, operation, payload)
+            return await wire.call(own, node_id, operation, payload, timeout_s)
 
         self.any = any_exit.build(
             any_exit.ThisExit(
