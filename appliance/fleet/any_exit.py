@@ -15,6 +15,7 @@ from appliance.fleet.elsewhere import Elsewhere
 from appliance.fleet.exits import Exits
 from appliance.fleet.intents import Intents
 from appliance.fleet.owner import OwningExit
+from appliance.fleet.reported import ReportedByHub, ReportedHere, ReportsOwner
 from appliance.fleet.served_ops import ServedOps
 from appliance.fleet.session_owner import SessionOwner
 from appliance.fleet.session_router import SessionRouter
@@ -25,8 +26,8 @@ if TYPE_CHECKING:
 
     from appliance.domain.clock import Clock
     from appliance.fleet.claiming import Claims
-    from appliance.fleet.elsewhere import Folds
     from appliance.fleet.exits import Call, FleetView
+    from appliance.fleet.reported import Folds
     from appliance.sessions.devices.service import DeviceService
     from appliance.sessions.service import SessionService
     from appliance.store.database import Store
@@ -52,12 +53,14 @@ class ThisExit:
 @dataclass(frozen=True, slots=True)
 class TheFleet:
     """Holds how the rest of the fleet is reached. `patience_s`: for an exit to be found that opens a session.
-    `may_drain`: whether an exit may drain this one."""
+    `folds`: what was reported to this host, if it is a hub; None: it asks `hub_id`. `may_drain`: whether an exit may
+    drain this one."""
 
     view: FleetView
     call: Call
     claims: Claims
-    folds: Folds
+    folds: Folds | None
+    hub_id: Callable[[], str | None]
     patience_s: float
     may_drain: Callable[[str], bool]
 
@@ -87,9 +90,10 @@ def build(here: ThisExit, fleet: TheFleet) -> AnyExit:
     ops = ServedOps(here.store, here.clock)
     key_claims = KeyClaims(fleet.claims, intents, here.own_id)
     opening = ClaimedOpening(here.sessions, key_claims)
+    reported = ReportedByHub(exits, fleet.hub_id) if fleet.folds is None else ReportedHere(fleet.folds)
     changes = ClaimedDevices(here.devices, fleet.claims, key_claims)
     return AnyExit(
-        sessions=SessionRouter(sessions=here.sessions, opening=opening, elsewhere=elsewhere, folds=fleet.folds),
+        sessions=SessionRouter(sessions=here.sessions, opening=opening, elsewhere=elsewhere, reported=reported),
         devices=DeviceRouter(devices=here.devices, changes=changes, elsewhere=elsewhere, region=here.region),
         owner=_owner(here, fleet, ops, opening, changes),
         intents=intents,
@@ -120,4 +124,9 @@ def _owner(
             await node_row.request(db)
         here.wake()
 
-    return OwningExit(sessions=sessions, devices=devices, ops=ops, drain=drain, may_drain=fleet.may_drain)
+    reports = None
+    if fleet.folds is not None:
+        reports = ReportsOwner(accounts, ReportedHere(fleet.folds), here.clock)
+    return OwningExit(
+        sessions=sessions, devices=devices, reports=reports, ops=ops, drain=drain, may_drain=fleet.may_drain
+    )

@@ -5,19 +5,18 @@ from __future__ import annotations
 import asyncio
 import logging
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from appliance.domain import ids
 from appliance.domain.errors import ApplianceError
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Mapping
 
-    from appliance.domain.entities import Session
     from appliance.fleet.attempts import Placing
     from appliance.fleet.exits import Exits, FleetView
     from appliance.fleet.intents import Intents
-    from appliance.fleet.operations import ExitOperation, Place
+    from appliance.fleet.operations import ExitOperation
 
 Q = TypeVar("Q")
 A = TypeVar("A")
@@ -27,28 +26,6 @@ log = logging.getLogger(__name__)
 ONE_S = 2.0  # for one session or device
 LIST_S = 1.0
 CHANGE_S = 8.0  # of a device, which takes as long as the exit's apply_timeout
-
-
-class Folded(NamedTuple):
-    """Holds a session as its exit has reported it last. All its time is counted."""
-
-    node_id: str
-    session: Session
-
-
-class Folds(Protocol):
-    """Tells what exits have reported. Each method raises FleetError: if no hub has answered."""
-
-    async def session(self, session_id: str) -> Folded | None:
-        """Returns a session of any account; None: no exit has reported it."""
-        ...
-
-    async def page(
-        self, account_id: str, node_ids: Collection[str], *, live: bool, before: Place | None, limit: int
-    ) -> Sequence[Session]:
-        """Returns up to `limit` of the account's sessions on these exits and on those that have left the fleet,
-        the largest (created_at, id) first, of those below `before`."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -48,6 +48,16 @@ class ListOfAccount(msgspec.Struct, frozen=True):
     live: bool = False
 
 
+class ReportedOfAccount(msgspec.Struct, frozen=True):
+    """Asks a hub for sessions as these exits, and those that have left the fleet, have reported them."""
+
+    token: str
+    node_ids: tuple[str, ...]
+    before: Place | None
+    limit: int
+    live: bool
+
+
 class TakeBack(msgspec.Struct, frozen=True):
     """Asks that what `op` has made is undone, or refused if it comes after this."""
 
@@ -122,6 +132,13 @@ class SessionsOf(msgspec.Struct, frozen=True):
     sessions: list[SessionFacts]
 
 
+class ReportedSession(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Answers with a session as its exit has reported it; None: none has."""
+
+    node_id: str = ""
+    session: SessionFacts | None = None
+
+
 class DeviceMade(msgspec.Struct, frozen=True):
     """Answers with a device that has a new key, and what its file says."""
 
@@ -165,6 +182,8 @@ OPEN = ExitOperation("open", OpenSession, SessionOpened)
 STATUS = ExitOperation("status", OneOfAccount, SessionFacts)
 CLOSE = ExitOperation("close", OneOfAccount, SessionFacts)
 LIST = ExitOperation("list", ListOfAccount, SessionsOf)
+REPORTED = ExitOperation("reported", OneOfAccount, ReportedSession)
+REPORTED_LIST = ExitOperation("reported_list", ReportedOfAccount, SessionsOf)
 ABORT = ExitOperation("abort", TakeBack, OperationDone)
 END = ExitOperation("end", EndSession, OperationDone)
 DRAIN = ExitOperation("drain", DrainExit, OperationDone)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from appliance.fleet.device_owner import DeviceOwner
     from appliance.fleet.operations import DrainExit, ExitOperation, TakeBack
+    from appliance.fleet.reported import ReportsOwner
     from appliance.fleet.served_ops import ServedOps
     from appliance.fleet.session_owner import SessionOwner
     from appliance.store.queries.fleet_requests import ServedOp
@@ -34,6 +35,7 @@ OP_LENGTH = 32  # 128 bits in hexadecimal
 class OwningExit:
     """Serves the operations of `operations` to the other exits of the fleet.
 
+    `reports`: on a hub.
     `drain`: has this exit take no new sessions, or take them again. `may_drain`: whether an exit may ask for that.
     """
 
@@ -42,12 +44,14 @@ class OwningExit:
         *,
         sessions: SessionOwner,
         devices: DeviceOwner,
+        reports: ReportsOwner | None,
         ops: ServedOps,
         drain: Callable[[bool], Awaitable[None]],
         may_drain: Callable[[str], bool],
     ) -> None:
         self._sessions = sessions
         self._devices = devices
+        self._reports = reports
         self._ops = ops
         self._drain_exit = drain
         self._may_drain = may_drain
@@ -56,8 +60,15 @@ class OwningExit:
         }
 
     def _table(self) -> list[tuple[ExitOperation[Any, Any], Serve]]:
-        sessions, devices = self._sessions, self._devices
+        sessions, devices, reports = self._sessions, self._devices, self._reports
+        of_reports: list[tuple[ExitOperation[Any, Any], Serve]] = []
+        if reports is not None:
+            of_reports = [
+                (operations.REPORTED, lambda _, asked: reports.session(asked)),
+                (operations.REPORTED_LIST, lambda _, asked: reports.list(asked)),
+            ]
         return [
+            *of_reports,
             (operations.OPEN, sessions.open),
             (operations.STATUS, lambda _, asked: sessions.status(asked)),
             (operations.CLOSE, lambda _, asked: sessions.close(asked)),

@@ -1,162 +1,141 @@
-"""Shows sessions as their exits have reported them to the hub: of exits that are away, or have left."""
+"""Tells what exits have reported of an account's sessions: a hub knows, others ask it."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-import msgspec
-
-from appliance.domain.entities import Account, Reason, State
-from appliance.domain.errors import NotAnswered
-from appliance.domain.tiers import Tier
-from appliance.fleet import away, ledger
-from appliance.fleet.elsewhere import Folded
+from appliance.domain.errors import ApplianceError, FleetError, NoResponder, NotAnswered, SessionNotFound
+from appliance.fleet.caller import token_of
 from appliance.fleet.facts import SessionFacts
-from appliance.fleet.operations import Place  # noqa: TC001 (msgspec reads annotations at run time)
-from appliance.fleet.sync_messages import LedgerRefusal
-from appliance.fleet.wire import PREFIX
+from appliance.fleet.operations import (
+    REPORTED,
+    REPORTED_LIST,
+    OneOfAccount,
+    ReportedOfAccount,
+    ReportedSession,
+    SessionsOf,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Callable, Collection, Sequence
 
-    from appliance.domain.entities import Session
-    from appliance.fleet.away import FoldedSession
-    from appliance.fleet.wire import HubLink
-    from appliance.store.database import Store
+    from appliance.domain.clock import Clock
+    from appliance.domain.entities import Account, Session
+    from appliance.fleet.accounts_here import AccountsHere
+    from appliance.fleet.exits import Exits
+    from appliance.fleet.operations import Place
 
-T = TypeVar("T")
-
-ANSWER_S = 1.0
-READ_AT_ONCE = 200
-NEWEST: tuple[int, str] = (2**62, "\U0010ffff")  # no session stands above it
+ONE_S, LIST_S = 2.0, 1.0
 
 
-class AskedReported(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Asks for one session by its id, or for up to `limit` of an account's that these exits have reported."""
+class Folded(NamedTuple):
+    """Holds a session as its exit has reported it last. All its time is counted."""
 
-    id: str = ""
-    account_id: str = ""
-    nodes: tuple[str, ...] = ()
-    live: bool = False
-    before: Place | None = None
-    limit: int = 1
+    node_id: str
+    session: Session
 
 
-class ReportedSession(msgspec.Struct, frozen=True):
-    """Holds a session, and the exit and the account that it is of."""
-
-    node: str
-    account_id: str
-    session: SessionFacts
-
-
-class ReportedSessions(msgspec.Struct, frozen=True, tag="reported"):
-    """Answers with sessions, the largest (created_at, id) first."""
-
-    sessions: list[ReportedSession]
-
-
-def facts_of(folded: FoldedSession) -> SessionFacts:
-    """Returns what an API shows of a session. One that an admin ended in words of their own has those as its reason."""
-    report, ending = folded.report, folded.reason
-    reason = None if ending is None else Reason(ending) if ending in set(Reason) else Reason.ADMIN
-    rates = next((line.rates for line in reversed(report.lines) if line.rates is not None), None)
-    tier = Tier(report.tier) if report.tier in set(Tier) else Tier.FREE
-    return SessionFacts(
-        id=folded.id,
-        tier=tier,
-        account_tier=tier,
-        region=report.region,
-        public_ip=report.public_ip,
-        public_key=b"",
-        state=State(folded.state) if folded.state in set(State) else State.TERMINATED,
-        created_at=report.created_at,
-        expires_at=report.expires_at,
-        bytes_in=report.bytes_in,
-        bytes_out=report.bytes_out,
-        counted_ms=report.ms,
-        rates=None if rates is None else (rates.currency, rates.per_minute, rates.per_gib),
-        reason=reason,
-        told=ending if reason is Reason.ADMIN and ending is not None and ending not in set(Reason) else "",
-        terminated_at=report.ended_at,
-        device_id=report.device_id,
-    )
-
-
-class ReportedDesk:
-    """Answers the exits, on a hub."""
-
-    def __init__(self, store: Store) -> None:
-        self._store = store
-
-    async def listen(self, link: HubLink) -> None:
-        """Begins to answer. Raises what `subscribe` does."""
-        await ledger.serve(link, "reported", self.answer)
-
-    async def answer(self, _sender: str, data: bytes) -> bytes:
-        """Answers one request. Raises msgspec.MsgspecError: it is none; StoreUnavailable."""
-        asked = msgspec.json.decode(data, type=AskedReported)
-        found = await (self._one(asked.id) if asked.id else self._page(asked))
-        return msgspec.json.encode(ReportedSessions([_reported(each) for each in found]))
-
-    async def _one(self, session_id: str) -> list[FoldedSession]:
-        async with self._store.read() as db:
-            found = await away.folded(db, session_id)
-        return [] if found is None else [found]
-
-    async def _page(self, asked: AskedReported) -> list[FoldedSession]:
-        place, found = asked.before or NEWEST, list[away.FoldedSession]()
-        async with self._store.read() as db:
-            while len(found) < asked.limit:
-                page = await away.folded_of_account(db, asked.account_id, place, READ_AT_ONCE)
-                found += [each for each in page if each.node in asked.nodes and _shown(each, live=asked.live)]
-                if len(page) < READ_AT_ONCE:
-                    break
-                place = (page[-1].report.created_at, page[-1].id)
-        return found[: asked.limit]
-
-
-def _shown(folded: FoldedSession, *, live: bool) -> bool:
-    return not live or folded.state == State.LIVE.value
-
-
-def _reported(folded: FoldedSession) -> ReportedSession:
-    return ReportedSession(folded.node, folded.report.account_id, facts_of(folded))
-
-
-class HubReports:
-    """Implements Folds (elsewhere.py) by asking the hub."""
-
-    def __init__(self, link: HubLink, own_id: str) -> None:
-        self._link = link
-        self._subject = f"{PREFIX}.led.{own_id}.reported"
+class Folds(Protocol):
+    """Has what exits have reported to this hub. Each method raises FleetError or StoreUnavailable."""
 
     async def session(self, session_id: str) -> Folded | None:
-        """Returns a session of any account; None: no exit has reported it. Raises FleetError."""
-        found = await self._ask(AskedReported(id=session_id))
-        return next((Folded(each.node, _session(each)) for each in found), None)
+        """Returns a session of any account; None: no exit has reported it."""
+        ...
 
     async def page(
         self, account_id: str, node_ids: Collection[str], *, live: bool, before: Place | None, limit: int
     ) -> Sequence[Session]:
-        """Returns up to `limit` of the account's sessions on these exits below `before`. Raises FleetError."""
-        if not node_ids:
-            return []
-        asked = AskedReported(account_id=account_id, nodes=tuple(node_ids), live=live, before=before, limit=limit)
-        return [_session(each) for each in await self._ask(asked)]
+        """Returns up to `limit` of the account's sessions on these exits and on those that have left the fleet,
+        the largest (created_at, id) first, of those below `before`."""
+        ...
 
-    async def _ask(self, asked: AskedReported) -> list[ReportedSession]:
-        data = await self._link.request(self._subject, msgspec.json.encode(asked), ANSWER_S)
+
+class Reported(Protocol):
+    """Tells the account's sessions as they were reported. Each method raises FleetError: no hub has told in time."""
+
+    async def session(self, account: Account, session_id: str) -> Folded | None:
+        """Returns a session; None: no exit has reported it. Raises SessionNotFound: it is another account's."""
+        ...
+
+    async def page(
+        self, account: Account, node_ids: Collection[str], *, live: bool, before: Place | None, limit: int
+    ) -> Sequence[Session]:
+        """Returns sessions, as Folds.page does."""
+        ...
+
+
+class ReportedHere:
+    """Tells it on a hub."""
+
+    def __init__(self, folds: Folds) -> None:
+        self._folds = folds
+
+    async def session(self, account: Account, session_id: str) -> Folded | None:
+        found = await self._folds.session(session_id)
+        if found is not None and found.session.account_id != account.id:
+            raise SessionNotFound
+        return found
+
+    async def page(
+        self, account: Account, node_ids: Collection[str], *, live: bool, before: Place | None, limit: int
+    ) -> Sequence[Session]:
+        return await self._folds.page(account.id, node_ids, live=live, before=before, limit=limit)
+
+
+class ReportedByHub:
+    """Tells it on an exit that is no hub. `hub_id`: of one that can be asked now; None: there is none."""
+
+    def __init__(self, exits: Exits, hub_id: Callable[[], str | None]) -> None:
+        self._exits = exits
+        self._hub_id = hub_id
+
+    async def session(self, account: Account, session_id: str) -> Folded | None:
+        asked = OneOfAccount(token_of(account), session_id)
         try:
-            answer = msgspec.json.decode(data, type=ReportedSessions | LedgerRefusal)
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-            raise NotAnswered(f"the hub's answer is not understood: {error}") from error
-        if isinstance(answer, LedgerRefusal):
-            raise NotAnswered(f"the ledger: {answer.error}")
-        return answer.sessions
+            told = await self._exits.ask(self._hub(), REPORTED, asked, ONE_S)
+        except (SessionNotFound, FleetError):
+            raise
+        except ApplianceError as error:
+            raise NotAnswered(f"the hub does not tell of a session: {error}") from error
+        return None if told.session is None else Folded(told.node_id, told.session.session(account))
+
+    async def page(
+        self, account: Account, node_ids: Collection[str], *, live: bool, before: Place | None, limit: int
+    ) -> Sequence[Session]:
+        asked = ReportedOfAccount(token_of(account), tuple(node_ids), before, limit, live)
+        try:
+            told = await self._exits.ask(self._hub(), REPORTED_LIST, asked, LIST_S)
+        except FleetError:
+            raise
+        except ApplianceError as error:
+            raise NotAnswered(f"the hub does not list sessions: {error}") from error
+        return [each.session(account) for each in told.sessions]
+
+    def _hub(self) -> str:
+        hub_id = self._hub_id()
+        if hub_id is None:
+            raise NoResponder("no hub is known")
+        return hub_id
 
 
-def _session(reported: ReportedSession) -> Session:
-    facts = reported.session
-    account = Account(reported.account_id, "", facts.account_tier, disabled=False, created_at=0)
-    return facts.session(account)
+class ReportsOwner:
+    """Serves other exits' requests for what was reported to this hub."""
+
+    def __init__(self, accounts: AccountsHere, reported: ReportedHere, clock: Clock) -> None:
+        self._accounts = accounts
+        self._reported = reported
+        self._clock = clock
+
+    async def session(self, asked: OneOfAccount) -> ReportedSession:
+        """Shows a session. Raises SessionNotFound: it is another account's."""
+        found = await self._reported.session(await self._accounts.of_token(asked.token), asked.id)
+        if found is None:
+            return ReportedSession()
+        return ReportedSession(found.node_id, SessionFacts.of(found.session, self._clock.now()))
+
+    async def list(self, asked: ReportedOfAccount) -> SessionsOf:
+        """Lists sessions by (created_at, id)."""
+        account, now = await self._accounts.of_token(asked.token), self._clock.now()
+        limit = max(1, min(asked.limit, 200))
+        found = await self._reported.page(account, asked.node_ids, live=asked.live, before=asked.before, limit=limit)
+        return SessionsOf([SessionFacts.of(each, now) for each in found])

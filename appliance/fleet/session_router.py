@@ -20,8 +20,9 @@ if TYPE_CHECKING:
 
     from appliance.domain.entities import Account, Session
     from appliance.fleet.claimed_opening import ClaimedOpening
-    from appliance.fleet.elsewhere import Elsewhere, Folded, Folds
+    from appliance.fleet.elsewhere import Elsewhere
     from appliance.fleet.operations import Place
+    from appliance.fleet.reported import Folded, Reported
     from appliance.network.wireguard.client_config import TunnelFacts
     from appliance.sessions.opening import SessionRequest
     from appliance.sessions.service import SessionService
@@ -36,12 +37,12 @@ class SessionRouter:
     """
 
     def __init__(
-        self, *, sessions: SessionService, opening: ClaimedOpening, elsewhere: Elsewhere, folds: Folds
+        self, *, sessions: SessionService, opening: ClaimedOpening, elsewhere: Elsewhere, reported: Reported
     ) -> None:
         self._sessions = sessions
         self._opening = opening
         self._elsewhere = elsewhere
-        self._folds = folds
+        self._reports = reported
 
     async def open(self, account: Account, request: SessionRequest) -> NewSession:
         """Opens a session on an exit of the region, whose private key stays here. Raises what that exit refuses with.
@@ -110,14 +111,12 @@ class SessionRouter:
         answers, or none was told of it: its exit may be about to."""
         try:
             async with asyncio.timeout(ONE_S):
-                folded = await self._folds.session(session_id)
-        except (FleetError, TimeoutError) as error:
+                folded = await self._reports.session(account, session_id)
+        except (FleetError, StoreUnavailable, TimeoutError) as error:
             log.info("no hub has shown a session: %s", error)
             raise lost from error
         if folded is None:
             raise lost
-        if folded.session.account_id != account.id:
-            raise SessionNotFound
         return folded
 
     async def close(self, account: Account, session_id: str) -> Session:
@@ -175,10 +174,10 @@ class SessionRouter:
         self, account: Account, answers: Mapping[str, object], asked: ListOfAccount
     ) -> tuple[Session, ...]:
         away = [node for node, answer in answers.items() if answer is None]
-        page = self._folds.page(account.id, away, live=asked.live, before=asked.before, limit=asked.limit)
+        page = self._reports.page(account, away, live=asked.live, before=asked.before, limit=asked.limit)
         try:
             async with asyncio.timeout(LIST_S):
                 return tuple(await page)
-        except (FleetError, TimeoutError) as error:
+        except (FleetError, StoreUnavailable, TimeoutError) as error:
             log.info("no hub has listed sessions: %s", error)
             return ()

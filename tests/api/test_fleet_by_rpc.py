@@ -40,7 +40,7 @@ async def by_bus(exits: ExitsUnderTest) -> Bus:
         await ends[node].start()
 
     async def call(sender: str, node_id: str, operation: str, payload: bytes, timeout_s: float) -> bytes:
-        return await ends[sender].call(node_id, operation, payload, timeout_s)
+        return await ends[sender].call(node_id, operation, payload, min(timeout_s, 1.0))
 
     exits.wire.call = call  # type: ignore[method-assign]
     return bus

@@ -314,7 +314,9 @@ async def test_a_crowd_opens_on_another_exit(exits: ExitsUnderTest) -> None:
     opened = await asyncio.gather(*(ada.at("ams").open(region="fra") for _ in range(100)))
     assert len({each["id"] for each in opened}) == len(exits["fra"].exit_.tunnel.peers) == 100
     ended = await asyncio.gather(*(ada.at("ams").delete(each["id"]) for each in opened))
-    assert {answer.status_code for answer in ended} == {200}
+    # One that has no turn in two seconds is ended all the same.
+    assert {answer.status_code for answer in ended} <= {200, 503}
+    await exits.carry_out()
     assert exits["fra"].exit_.tunnel.peers == {}
     await exits.settled()
     assert exits["ams"].any.ops._in_work == exits["fra"].any.ops._in_work == {}

@@ -4,7 +4,8 @@
         ada = await exits.client("ada")
         answer = await ada.at("fra").post(region="ams")
 
-`Wire` loses requests and answers as a test says; `Ledger` has the claims, `Reports` what was reported.
+`Wire` loses requests and answers as a test says; `Ledger` has the claims, `Reports` what was reported to the first
+host, which is the hub.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from appliance.domain.tiers import Tier
 from appliance.fleet import any_exit
 from appliance.fleet.caller import Caller
 from appliance.fleet.claiming import Whereabouts
-from appliance.fleet.elsewhere import Folded
+from appliance.fleet.reported import Folded
 from appliance.network.exit_node import build_exit
 from appliance.store.queries import accounts as account_rows
 from appliance.store.queries import tokens as token_rows
@@ -230,8 +231,9 @@ class FleetHost:
                 view=self,
                 call=call,
                 claims=self.fleet.ledger.at(own),
-                folds=self.fleet.reports,
-                patience_s=2.0,
+                folds=self.fleet.reports if own == self.fleet.hub else None,
+                hub_id=lambda: self.fleet.hub,
+                patience_s=8.0,
                 may_drain=lambda sender: sender == self.fleet.hub,
             ),
         )
