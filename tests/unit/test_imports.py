@@ -70,6 +70,7 @@ PURE = (
     "network.firewall.table_choice",
     "cli.table",
     "cli.usage_fields",
+    "fleet.epochs",
     "config.cautions",
     "config.foreign_variables",
     "config.reloadable",
