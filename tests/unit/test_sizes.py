@@ -30,6 +30,8 @@ LARGER = {
     "server.api.schemas.QuotaErrorBody": "mirrors the body of an answer",
     "server.api.schemas.SessionStatus": "mirrors the body of an answer",
     "sessions.new_session.new_session": "fills a row of the table sessions",
+    "store.queries.fleet_fold.FoldedRow": "mirrors a row of the table fleet_sessions",
+    "store.queries.fleet_reports.ReportRow": "mirrors a row of the table fleet_reports",
     "store.queries.session_list.ListedSession": "mirrors a row that is listed",
 }
 

@@ -1,0 +1,184 @@
+"""Queries what a hub was told by the exits of its fleet: sessions, their invoice lines, and sums by months."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, NamedTuple
+
+from appliance.domain.charges import Charge, month_bounds
+from appliance.store.queries.fleet_reports import MonthSums
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    import aiosqlite
+
+    from appliance.domain.pricing import Rates
+
+# Sums go round here: what a lying exit reports must not make numbers that the store refuses.
+SUMS_END = 2**62
+
+_PUT_SESSION = """
+INSERT INTO fleet_sessions (session_id, node, turn, epoch, v, batch, account_id, created_at, state, bytes_in, bytes_out,
+    counted_ms, said)
+VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13) ON CONFLICT DO UPDATE SET
+    turn = ?3, epoch = ?4, v = ?5, batch = ?6, account_id = ?7, created_at = ?8, state = ?9, bytes_in = ?10,
+    bytes_out = ?11, counted_ms = ?12, said = ?13
+"""
+_SAID_AFTER_BATCH = """
+SELECT session_id, said FROM fleet_sessions WHERE node = :node AND batch > :batch AND session_id > :after
+ORDER BY session_id LIMIT :most
+"""
+_SAID_OF_MONTH = """
+SELECT session_id, said FROM fleet_sessions
+WHERE node = :node AND created_at >= :first AND created_at < :end AND session_id > :after
+ORDER BY session_id LIMIT :most
+"""
+_OF_ACCOUNT = """
+SELECT session_id, node, said FROM fleet_sessions
+WHERE account_id = :account AND (created_at, session_id) < (:created_at, :session_id)
+ORDER BY created_at DESC, session_id DESC LIMIT :most
+"""
+
+
+class FoldedRow(NamedTuple):
+    """Holds a row of fleet_sessions. `said`: the report, with the figures that hold, as JSON."""
+
+    session_id: str
+    node: str
+    turn: int
+    epoch: str
+    v: int
+    batch: int
+    account_id: str
+    created_at: int
+    state: str
+    bytes_in: int
+    bytes_out: int
+    counted_ms: int
+    said: bytes
+
+
+class FoldedLine(NamedTuple):
+    """Holds a session's part of one month, as its exit bills it."""
+
+    session_id: str
+    month: str
+    started_at: int
+    ended_at: int | None
+    charge: Charge
+    rates: Rates | None
+
+
+class Said(NamedTuple):
+    """Holds what an exit said of one of its sessions, as JSON."""
+
+    session_id: str
+    node: str
+    said: bytes
+
+
+async def said_of(db: aiosqlite.Connection, node: str, session_ids: Iterable[str]) -> dict[str, bytes]:
+    """Returns what the node said of those of the sessions that are known, by id."""
+    rows = await db.execute_fetchall(
+        "SELECT session_id, said FROM fleet_sessions WHERE session_id IN (SELECT value FROM json_each(?)) AND node = ?",
+        (json.dumps(list(session_ids)), node),
+    )
+    return {row["session_id"]: _bytes(row["said"]) for row in rows}
+
+
+async def put_sessions(db: aiosqlite.Connection, rows: Iterable[FoldedRow]) -> None:
+    await db.executemany(_PUT_SESSION, [(*row[:-1], row.said.decode()) for row in rows])
+
+
+async def put_lines(db: aiosqlite.Connection, node: str, lines: Mapping[str, Sequence[FoldedLine]]) -> None:
+    """Puts these in the place of all lines of the sessions that they are given for."""
+    await db.executemany(
+        "DELETE FROM fleet_lines WHERE session_id = ? AND node = ?", [(session_id, node) for session_id in lines]
+    )
+    await db.executemany(
+        "INSERT INTO fleet_lines VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        [_line(node, line) for each in lines.values() for line in each],
+    )
+
+
+def _line(node: str, line: FoldedLine) -> tuple[object, ...]:
+    charge, rates = line.charge, line.rates
+    return (
+        *(line.session_id, node, line.month, line.started_at, line.ended_at),
+        *(charge.seconds, charge.bytes_in, charge.bytes_out),
+        *((rates.currency, rates.per_minute, rates.per_gib) if rates is not None else (None, None, None)),
+        *(charge.time_millicents, charge.bytes_millicents),
+    )
+
+
+async def months(db: aiosqlite.Connection, node: str) -> dict[str, MonthSums]:
+    """Returns the sums of what the node reported, by the month (UTC) in which the sessions were created."""
+    rows = await db.execute_fetchall(
+        "SELECT month, sessions, sum_v, sum_bytes FROM fleet_months WHERE node = ?", (node,)
+    )
+    return {month: MonthSums(*sums) for month, *sums in rows}
+
+
+async def add_to_months(db: aiosqlite.Connection, node: str, added: Mapping[str, MonthSums]) -> None:
+    """Adds to the sums, or takes from them."""
+    known = await months(db, node)
+    rows = []
+    for month, more in added.items():
+        was = known.get(month, MonthSums())
+        sum_v, sum_bytes = (was.sum_v + more.sum_v) % SUMS_END, (was.sum_bytes + more.sum_bytes) % SUMS_END
+        rows.append((node, month, was.sessions + more.sessions, sum_v, sum_bytes))
+    await db.executemany("INSERT OR REPLACE INTO fleet_months VALUES (?, ?, ?, ?, ?)", rows)
+
+
+async def last_batch(db: aiosqlite.Connection, node: str) -> tuple[int, str] | None:
+    """Returns the number and the mark of the node's last batch; None: it has reported nothing."""
+    rows = await db.execute_fetchall("SELECT batch, mark FROM fleet_nodes WHERE node = ?", (node,))
+    return next(((row["batch"], row["mark"]) for row in rows), None)
+
+
+async def note_batch(db: aiosqlite.Connection, node: str, number: int, mark: str, upto: int = 0) -> None:
+    """Notes a batch, if there was none after it, and up to when the node says to have reported all."""
+    await db.execute(
+        """
+        INSERT INTO fleet_nodes VALUES (?1, ?2, ?3, ?4) ON CONFLICT DO UPDATE SET
+            mark = iif(?2 >= batch, ?3, mark), batch = max(batch, ?2), upto = max(upto, ?4)
+        """,
+        (node, number, mark, upto),
+    )
+
+
+async def reported_until(db: aiosqlite.Connection) -> dict[str, int]:
+    """Returns up to when (wall clock, ms) each node says to have reported all; 0: it has not said."""
+    return {row["node"]: row["upto"] for row in await db.execute_fetchall("SELECT node, upto FROM fleet_nodes")}
+
+
+async def said_after_batch(db: aiosqlite.Connection, node: str, batch: int, after: str, most: int) -> list[Said]:
+    """Returns up to `most` sessions that the node reported last in a later batch, by id, from `after` on."""
+    asked = {"node": node, "batch": batch, "after": after, "most": most}
+    return [Said(row[0], node, _bytes(row[1])) for row in await db.execute_fetchall(_SAID_AFTER_BATCH, asked)]
+
+
+async def said_of_month(db: aiosqlite.Connection, node: str, month: str, after: str, most: int) -> list[Said]:
+    """Returns up to `most` of the node's sessions that were created in the month, by id, from `after` on."""
+    first, end = month_bounds(month)
+    asked = {"node": node, "first": first, "end": end, "after": after, "most": most}
+    return [Said(row[0], node, _bytes(row[1])) for row in await db.execute_fetchall(_SAID_OF_MONTH, asked)]
+
+
+async def by_session(db: aiosqlite.Connection, session_id: str) -> list[Said]:
+    """Returns what nodes said of the session: one, unless a node lies."""
+    rows = await db.execute_fetchall(
+        "SELECT session_id, node, said FROM fleet_sessions WHERE session_id = ? ORDER BY node", (session_id,)
+    )
+    return [Said(row[0], row[1], _bytes(row[2])) for row in rows]
+
+
+async def of_account(db: aiosqlite.Connection, account_id: str, before: tuple[int, str], most: int) -> list[Said]:
+    """Returns up to `most` sessions of the account, newest first, before the place (created_at, id)."""
+    asked = {"account": account_id, "created_at": before[0], "session_id": before[1], "most": most}
+    return [Said(row[0], row[1], _bytes(row[2])) for row in await db.execute_fetchall(_OF_ACCOUNT, asked)]
+
+
+def _bytes(text: str) -> bytes:
+    return text.encode()
