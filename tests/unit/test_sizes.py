@@ -23,6 +23,7 @@ LARGER = {
     "fleet.beats.Beat": "mirrors a record that exits send each other",
     "fleet.status.FleetStatus": "mirrors what `fleet status --json` prints",
     "fleet.status.NodeStatus": "mirrors what `fleet status --json` prints",
+    "fleet.reports.SessionReport": "mirrors a record that exits send",
     "server.api.device_schemas.DeviceStatus": "mirrors the body of an answer",
     "server.api.routes.devices._changes": "lists routes, each a function of its own",
     "server.api.routes.devices.device_routes": "lists routes, each a function of its own",
