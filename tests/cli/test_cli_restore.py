@@ -13,6 +13,7 @@ import pytest
 
 from appliance.ops.backup import create
 from appliance.store.migration import APPLICATION_ID, migrations
+from appliance.store.queries import fleet_reports
 from tests.support.cli.backups import content, members, refused, rows
 from tests.support.cli.command_line import CommandLine
 from tests.support.small_disk import full, small_disk
@@ -37,6 +38,20 @@ def test_onto_an_empty_host(used: CommandLine, file: Path) -> None:
     assert (modes, used.state.path.stat().st_mode & 0o777) == ({0o600}, 0o700)
     assert {path.name for path in used.state.path.iterdir()} == {"store.sqlite", "server.key", "serve.lock"}
     assert [s["state"] for s in used.json("session", "list")["sessions"]] == ["closing", "live"]
+
+
+def test_a_store_of_a_fleet_is_marked(used: CommandLine) -> None:
+    """An exit that reports to a hub knows that it was restored; one by itself has nothing noted."""
+    marks = "SELECT restored FROM fleet_reporting"
+    for in_fleet in (False, True):
+        if in_fleet:
+            used.write(fleet_reports.begin_reporting)
+        file = used.config.with_name(f"{in_fleet}.tar")
+        used.do("backup", str(file))
+        used.do("restore", str(file))
+        with closing(sqlite3.connect(used.state.store)) as db:
+            assert db.execute(marks).fetchall() == ([(1,)] if in_fleet else [])
+        assert not [path for path in used.state.path.iterdir() if path.name.endswith(("-wal", "-shm"))]
 
 
 def test_what_was_there_is_kept(used: CommandLine, file: Path) -> None:

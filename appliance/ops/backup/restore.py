@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import socket
-from contextlib import ExitStack, contextmanager, suppress
+import sqlite3
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -18,6 +19,7 @@ from appliance.ops.backup.create import sync_folder
 from appliance.store import integrity, store_files
 from appliance.store.file_owner import acting_as_owner
 from appliance.store.migration import migrations
+from appliance.store.queries import fleet_reports
 from appliance.store.state_dir import StateDir
 
 if TYPE_CHECKING:
@@ -116,6 +118,7 @@ def _unpacked(backup: Backup, state: StateDir, newest: int) -> Iterator[StateDir
         with _new_file(new.store) as file:
             backup.copy_store(file)
         _check(backup, new, newest)
+        _note_restored(new.store)
         yield new
     finally:
         with suppress(ProgramFailed):
@@ -141,6 +144,15 @@ def _check(backup: Backup, new: StateDir, newest: int) -> None:
     if found is not None:
         raise backup.damaged(f"its store: {found}")
     _check_schema(backup, integrity.schema(new.store), newest)
+
+
+def _note_restored(store: Path) -> None:
+    """Has an exit of a fleet ask the hub first what the backup lacks, before it reports again."""
+    with integrity.reading(store) as db:
+        if not fleet_reports.is_reporting(db):
+            return
+    with closing(sqlite3.connect(store)) as db, db:
+        fleet_reports.mark_restored(db)
 
 
 @contextmanager
