@@ -194,7 +194,8 @@ def _row(node: str, session_id: str, report: SessionReport) -> FoldedRow:
 
 
 def _lines(session_id: str, report: SessionReport) -> list[FoldedLine]:
+    by_month = {line.month: line for line in report.lines}  # one a month, whatever an exit says
     return [
         FoldedLine(session_id, line.month, line.started_at, line.ended_at, line.charge, rates_of(line))
-        for line in report.lines
+        for line in by_month.values()
     ]

@@ -1,0 +1,195 @@
+"""The hub's fold: woken by what passes, unharmed by what is no report, the same in whatever order reports come."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from appliance.domain.errors import NotAnswered
+from appliance.fleet.away import folded_of_account, id_ending
+from appliance.fleet.fold_answers import FoldAnswers
+from appliance.fleet.folding import merged
+from appliance.fleet.reports import ReportedLine, ReportedRates, SessionReport
+from appliance.store.queries import fleet_fold
+from tests.support.api.exit_under_test import until
+from tests.support.fleet.reporting_world import NODE, BusWorld, reporting_world
+
+if TYPE_CHECKING:
+    import random
+    from pathlib import Path
+
+OTHER = "nod_" + "b" * 24
+LINE = ReportedLine("2026-11", 5, None, 1, 2, 3, ReportedRates("eur", 4, 5), 6, 7)
+REPORT = SessionReport(
+    3, "ab", 0, 7, "cd", 1_790_000_000_000, 2, 3, 1000, "live", "acc_1", "paid", "fsn", lines=(LINE,)
+)
+
+
+async def keep(world: BusWorld, session_id: str, report: SessionReport | bytes, node: str = NODE) -> None:
+    data = report if isinstance(report, bytes) else msgspec.json.encode(report)
+    await world.bus.hub().keep(f"wga.state.{node}.s.{session_id}.0-ab", data, 1)
+
+
+def test_both_ends_run_by_themselves(tmp_path: Path) -> None:
+    """What is opened is with the hub soon, without a digest that asks for it; so is what ends."""
+
+    async def story() -> None:
+        async with reporting_world(tmp_path) as world:
+            await world.fold.listen(world.bus.hub())
+            tasks = [asyncio.create_task(world.fold.run()), asyncio.create_task(world.reporting.run())]
+            client = await world.exit_.client()
+            opened = await client.connect()
+            await world.use(opened["id"])
+            await until(lambda: world.reporting.settled, "all is told", 20)
+            await client.delete(opened["id"])
+            async with asyncio.timeout(20):
+                while (told := await world.folded(opened["id"])) is None or told.state != "terminated":  # noqa: ASYNC110
+                    await asyncio.sleep(0.02)
+            assert told.report.total_bytes == 1000
+            for task in tasks:
+                task.cancel()
+                with suppress(asyncio.CancelledError):
+                    await task
+
+    asyncio.run(story())
+
+
+NONSENSE = (
+    b"",
+    b"[]",
+    b'{"v": 1}',
+    msgspec.json.encode(msgspec.structs.replace(REPORT, bytes_in=-1)),
+    msgspec.json.encode(msgspec.structs.replace(REPORT, bytes_in=2**63)),
+    msgspec.json.encode(msgspec.structs.replace(REPORT, created_at=2**60)),
+    msgspec.json.encode(msgspec.structs.replace(REPORT, epoch="x")),
+    msgspec.json.encode(msgspec.structs.replace(REPORT, lines=(msgspec.structs.replace(LINE, month="2026-13"),))),
+    b"[" * 100_000,
+    msgspec.json.encode(REPORT).replace(b"acc_1", rb"\ud800"),
+)
+
+
+def test_what_is_no_report_is_passed_over(tmp_path: Path) -> None:
+    """A lying exit stops neither the fold nor the sums; fields that are not known are no lie."""
+
+    async def story() -> None:
+        async with reporting_world(tmp_path) as world:
+            for number, data in enumerate(NONSENSE):
+                await keep(world, f"bad{number}", data)
+            await world.bus.hub().keep(f"wga.state.{NODE}.what", b"?", 1)
+            largest = msgspec.structs.replace(
+                REPORT, lines=(LINE, LINE), v=2**62, bytes_in=2**62, bytes_out=2**62, batch=2**53
+            )
+            for number in range(4):
+                await keep(world, f"large{number}", largest)
+            newer = {**msgspec.to_builtins(REPORT), "what_comes_next": [1]}
+            await keep(world, "ses_1", msgspec.json.encode(newer))
+            assert set(await world.totals()) == {"ses_1", *(f"large{n}" for n in range(4))}
+            assert world.fold.refused == len(NONSENSE)
+            async with world.hub.read() as db:
+                rows = await db.execute_fetchall("SELECT * FROM fleet_lines WHERE session_id = 'ses_1'")
+                (found,) = [each for each in await folded_of_account(db, "acc_1", (2**53, ""), 9) if each.id == "ses_1"]
+            (line,) = [tuple(row) for row in rows]
+            assert line == ("ses_1", NODE, "2026-11", 5, None, 1, 2, 3, "eur", 4, 5, 6, 7)
+            assert (found.time_millicents, found.bytes_millicents, found.currency) == (6, 7, "eur")
+
+    asyncio.run(story())
+
+
+def test_a_session_is_its_owners(tmp_path: Path) -> None:
+    """What another exit says of a session changes nothing of it."""
+
+    async def story() -> None:
+        async with reporting_world(tmp_path) as world:
+            session_id = f"ses_1234{id_ending(NODE)}"
+            for node, account in ((OTHER, "acc_2"), (NODE, "acc_1")):
+                await world.streams.make(node)
+                await keep(world, session_id, msgspec.structs.replace(REPORT, account_id=account), node)
+                await world.fold.catch_up(node)
+            told = await world.folded(session_id)
+            assert told is not None
+            assert (told.node, told.report.account_id) == (NODE, "acc_1")
+
+    asyncio.run(story())
+
+
+def test_members_alone_are_answered(tmp_path: Path) -> None:
+    """An exit that has left is told nothing."""
+
+    async def story() -> None:
+        async with reporting_world(tmp_path) as world:
+            answers = FoldAnswers(world.hub, world.fold, lambda node: node == OTHER)
+            world.answers = answers
+            for what in ("digest", "usage"):
+                with pytest.raises(NotAnswered):
+                    await world.link.request(f"wga.led.{NODE}.{what}", b"{}", 0.1)
+
+    asyncio.run(story())
+
+
+def test_answers_have_room_in_a_message(tmp_path: Path) -> None:
+    """However many sessions are asked for: in pages."""
+
+    async def story() -> None:
+        async with reporting_world(tmp_path) as world:
+            lines = tuple(msgspec.structs.replace(LINE, month=f"20{year}-11") for year in range(30, 60))
+            long = msgspec.structs.replace(REPORT, lines=lines)
+            for number in range(450):
+                await keep(world, f"ses_{number:03}", long if number % 3 else REPORT)
+            await world.fold.catch_up(NODE)
+            sizes = list[int]()
+            answer = world.link.request
+
+            async def measured(subject: str, data: bytes, timeout_s: float) -> bytes:
+                data = await answer(subject, data, timeout_s)
+                sizes.append(len(data))
+                return data
+
+            world.link.request = measured  # type: ignore[method-assign]
+            await world.report(6)
+            assert max(sizes) < 130_000
+            assert world.reporting.adopted == 450
+            async with world.hub.read() as db:
+                said = await fleet_fold.said_after_batch(db, NODE, 7, "", 1000)
+            assert len(said) == 450
+            assert b'"live"' not in said[0].said
+
+    asyncio.run(story())
+
+
+@st.composite
+def honest(draw: st.DrawFn) -> list[SessionReport]:
+    """Reports as one exit makes them: of a higher `v`, each figure is as large or larger; lost ones have no account."""
+    reports = []
+    for turn in range(draw(st.integers(1, 3))):
+        bytes_in, v = draw(st.integers(0, 9)), draw(st.integers(1, 3))
+        for _ in range(draw(st.integers(1, 3))):
+            bytes_in, v = bytes_in + draw(st.integers(0, 9)), v + 1
+            lines = (msgspec.structs.replace(LINE, bytes_in=bytes_in),)
+            report = msgspec.structs.replace(REPORT, turn=turn, v=v, batch=v, bytes_in=bytes_in, lines=lines)
+            reports.append(report)
+    return reports
+
+
+@given(honest(), st.randoms(), st.data())
+def test_reports_may_come_in_any_order(reports: list[SessionReport], order: random.Random, data: st.DataObject) -> None:
+    """The last one of the last epoch is what is known in the end, with all figures at their largest."""
+    several = [*reports, *data.draw(st.lists(st.sampled_from(reports), max_size=5))]
+    order.shuffle(several)
+    known = None
+    for report in several:
+        known = merged(known, report)
+    assert known == reports[-1]
+
+
+def test_a_lost_session_keeps_what_was_known() -> None:
+    """Its exit can say only that it is over."""
+    lost = SessionReport(4, "ef", 1, 8, "", REPORT.created_at, 2, 3, 1000)
+    known = merged(REPORT, lost)
+    assert (known.state, known.account_id, known.region, known.lines) == ("terminated", "acc_1", "fsn", REPORT.lines)
+    assert merged(None, lost) == lost

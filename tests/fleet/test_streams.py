@@ -1,0 +1,146 @@
+"""The hub's streams on a real nats-server: read by sequence, wiped, rolled back, full."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+import pytest
+
+from appliance.domain.clock import HostClock
+from appliance.domain.errors import CutOff, FleetError
+from appliance.fleet.link import NatsLink
+from appliance.fleet.streams import NatsStreams, stream_of
+from tests.support.api.exit_under_test import serving
+from tests.support.fleet.hub_process import SECONDS, HubProcess
+from tests.support.fleet.reporting_world import NODE, ReportingWorld
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+
+class RealHub:
+    """A hub, the exit's link and the hub's own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.process = HubProcess(folder / "hub", NODE)
+        self.link = NatsLink(lambda: (self.process.at(),), self.process.user(NODE), HostClock())
+        self.hub_link = NatsLink(lambda: (self.process.at(),), self.process.hub_user(), HostClock())
+        self.streams = NatsStreams(self.hub_link.jetstream)
+        self.store = self.process.folder / "jetstream"
+
+    async def connected(self) -> None:
+        for link in (self.link, self.hub_link):
+            await link.wait_connected(SECONDS)
+
+    async def put_back(self, image: Path | None) -> None:
+        """The server is killed, its disk is that of the image, or empty, and it starts again."""
+        self.process.kill()
+        while self.link.connected or self.hub_link.connected:  # noqa: ASYNC110 - it sets no event
+            await asyncio.sleep(0.01)
+        shutil.rmtree(self.store)
+        if image is not None:
+            shutil.copytree(image, self.store)
+        self.process.start()
+        await self.connected()
+
+    async def image(self, target: Path) -> None:
+        """Copies the disk while the server is stopped."""
+        self.process.kill()
+        while self.link.connected or self.hub_link.connected:  # noqa: ASYNC110 - it sets no event
+            await asyncio.sleep(0.01)
+        shutil.copytree(self.store, target)
+        self.process.start()
+        await self.connected()
+
+
+@asynccontextmanager
+async def real_hub(folder: Path) -> AsyncIterator[RealHub]:
+    hub = RealHub(folder)
+    with hub.process:
+        hub.link.start()
+        hub.hub_link.start()
+        await hub.connected()
+        try:
+            yield hub
+        finally:
+            await hub.link.close()
+            await hub.hub_link.close()
+
+
+def test_streams_are_read_by_sequence(tmp_path: Path) -> None:
+    """In order, in pages, each subject's last message alone; from the end there is nothing. None is made twice."""
+
+    async def story() -> None:
+        async with real_hub(tmp_path) as hub:
+            await hub.streams.make(NODE)
+            await hub.streams.make(NODE)
+            assert await hub.streams.last_sequence(NODE) == 0
+            assert await hub.streams.read(NODE, 0, 5) == []
+            for number in range(8):
+                await hub.link.keep(f"wga.state.{NODE}.s.{number % 5}.0", str(number).encode(), 5)
+            assert await hub.streams.last_sequence(NODE) == 8
+            first = await hub.streams.read(NODE, 0, 2)
+            rest = await hub.streams.read(NODE, first[-1].sequence, 100)
+            assert [(m.sequence, m.data) for m in (*first, *rest)] == [(n + 1, b"%d" % n) for n in range(3, 8)]
+            assert {m.subject for m in (*first, *rest)} == {f"wga.state.{NODE}.s.{n}.0" for n in range(5)}
+            assert await hub.streams.read(NODE, 8, 5) == []
+            assert await hub.streams.read(NODE, 100, 5) == []
+            await hub.hub_link.jetstream().delete_stream(stream_of(NODE))
+            with pytest.raises(FleetError):
+                await hub.streams.read(NODE, 0, 5)
+            hub.process.kill()
+            with pytest.raises(FleetError):
+                await hub.streams.last_sequence(NODE)
+        with pytest.raises(CutOff):
+            await hub.streams.last_sequence(NODE)
+
+    asyncio.run(story())
+
+
+def test_a_real_hub_is_wiped_and_rolled_back(tmp_path: Path) -> None:
+    """Killed, with its disk emptied or that of before, stream and fold: the exit's figures are there again, equal."""
+
+    async def story() -> None:
+        async with real_hub(tmp_path) as hub, serving(tmp_path) as exit_:
+            world = ReportingWorld(tmp_path, exit_, hub.link, hub.hub_link, hub.streams)
+            await world.start()
+            client = await exit_.client()
+            opened = [await client.connect() for _ in range(5)]
+            await move(world, opened)
+            await hub.image(tmp_path / "image")
+            world.image_fold()
+            await move(world, opened)
+            await client.delete(opened[0]["id"])
+            await move(world, opened[1:])
+            await hub.put_back(tmp_path / "image")
+            await world.roll_back_fold()
+            assert await world.totals() != world.used
+            await told(world)
+            await hub.put_back(None)
+            await world.wipe_fold()
+            assert await world.totals() == {}
+            await told(world)
+            # The stream alone is rolled back, and goes on past where the fold had read it.
+            await hub.put_back(tmp_path / "image")
+            world.fold.reconnected()
+            await move(world, opened[1:])
+            await world.stop_hub()
+
+    asyncio.run(story())
+
+
+async def move(world: ReportingWorld, opened: list[dict[str, str]]) -> None:
+    for each in opened:
+        await world.use(each["id"])
+    await told(world)
+
+
+async def told(world: ReportingWorld) -> None:
+    await world.report()
+    assert await world.totals() == world.used
+    own, theirs = await world.digests()
+    assert own == theirs
