@@ -5,13 +5,12 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
-import re
 import socket
 import ssl
 from typing import TYPE_CHECKING
 
 from appliance.cli import admin, output
-from appliance.cli.fleet_server import POLL_S, SEE_LOG, joined_in, require_hub
+from appliance.cli.fleet_server import POLL_S, SEE_LOG, import_all, joined_in, require_hub
 from appliance.config.load import read_settings
 from appliance.domain.clock import HostClock, rfc3339
 from appliance.domain.errors import Conflict, ConnectFailed, HostError, InvalidRequest
@@ -36,7 +35,6 @@ if TYPE_CHECKING:
 
 INVITED_FOR_MS = 3_600_000
 GOOD_WITHIN_S = 10.0
-WITH_PORT = re.compile(r".*(\]|[^:]):[0-9]+")
 
 
 def init(config_file: Path | None) -> None:
@@ -78,7 +76,8 @@ def _require_single(state: StateDir) -> None:
 
 
 def _import_certificates() -> None:
-    """Has all imported by which certificates are made: the state directory's owner may not read this program."""
+    """Has all imported by which certificates are made, too."""
+    import_all()
     now = HostClock().now().wall_ms
     certificates.make_leaf(certificates.make_authority("rehearsal", now), "hub.internal", now)
 
@@ -103,8 +102,7 @@ def _dialled(settings: Settings, state: StateDir) -> str:
     """Returns what other hosts dial, as HOST:PORT. Raises HostError if this host has nothing that they could."""
     port = str(settings.fleet.listen).rpartition(":")[2]
     if settings.fleet.advertise:
-        named = str(settings.fleet.advertise)
-        return named if WITH_PORT.fullmatch(named) else f"{named}:{port}"
+        return _with_port(settings.fleet.advertise, port)
     address = settings.node.public_ip
     if address is None:
         standing = standing_note.read(state.addresses)
@@ -117,7 +115,14 @@ def _dialled(settings: Settings, state: StateDir) -> str:
         address = standing.address
     if not address.is_global:
         output.remark(f"{address} is not a public address: where others cannot dial it, set fleet.advertise first")
-    return f"[{address}]:{port}" if address.version == 6 else f"{address}:{port}"
+    return _with_port(str(address), port)
+
+
+def _with_port(named: str, port: str) -> str:
+    """Adds the port to a name or an address that has none."""
+    if named.count(":") > 1 and not named.startswith("["):
+        return f"[{named}]:{port}"
+    return named if ":" in named else f"{named}:{port}"
 
 
 def invite(config_file: Path | None, *, as_hub: bool, lifetime_s: int) -> None:
@@ -131,6 +136,7 @@ def invite(config_file: Path | None, *, as_hub: bool, lifetime_s: int) -> None:
         await _await_good(a, token)
         return token, a.now + lifetime_s * 1000
 
+    import_all()
     token, expires_at = admin.run(config_file, work)
     output.remark(f"one host can join with it until {rfc3339(expires_at)}: wg-appliance node join TOKEN")
     output.write(token)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from appliance.cli import admin, output
-from appliance.cli.fleet_server import joined_in
+from appliance.cli.fleet_server import import_all, joined_in
 from appliance.domain.errors import Conflict, InvalidRequest, JoinRefused
 from appliance.fleet import join_token, joining
 from appliance.fleet.identity import FleetFolder
@@ -41,6 +41,7 @@ def join(config_file: Path | None, text: str, suffix: str | None, *, yes: bool) 
         await _join(a, token, suffix, yes=yes)
         await joined_in(a)
 
+    import_all()
     admin.run(config_file, work)
 
 

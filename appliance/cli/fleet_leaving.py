@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from appliance.cli import admin, output
-from appliance.cli.fleet_server import TAKES_PART_S, noted, require_hub, require_member, seen
+from appliance.cli.fleet_server import TAKES_PART_S, import_all, noted, require_hub, require_member, seen
 from appliance.domain.entities import Reason
 from appliance.domain.errors import Conflict, ConnectFailed, HostError, NotFound
 from appliance.fleet import leaving
@@ -42,6 +42,7 @@ def leave(config_file: Path | None, *, force: bool, yes: bool) -> None:
             await _sign_off(a, membership)
         await _become_single(a, resume=not drained and not force)
 
+    import_all()
     admin.run(config_file, work)
     output.remark("this host has left the fleet: it is a single exit, with the accounts and tokens that it had")
 

