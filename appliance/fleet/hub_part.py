@@ -21,7 +21,6 @@ from appliance.fleet.link import NatsLink, hub_tls
 from appliance.fleet.nats_client import LinkUser
 from appliance.fleet.nats_server import NatsServer
 from appliance.fleet.nkey import NKey
-from appliance.fleet.reported import ReportedDesk
 from appliance.fleet.streams import NatsStreams
 
 if TYPE_CHECKING:
@@ -86,7 +85,6 @@ class HubPart:
         self._desks = (
             JoinDesk(store, plan.membership, self.upkeep.apply, clock),
             LeaveDesk(store, clock),
-            ReportedDesk(store),
             FoldAnswers(store, self.fold, roster.is_present),
             self.claims,
             self.ledger,

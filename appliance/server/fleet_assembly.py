@@ -15,6 +15,7 @@ from appliance.fleet.caller import Caller
 from appliance.fleet.counted_call import CountedCall
 from appliance.fleet.directory import Directory
 from appliance.fleet.hub_config import member_inbox
+from appliance.fleet.hub_folds import HubFolds
 from appliance.fleet.hub_part import HubPart, HubPlan, own_address
 from appliance.fleet.identity import FleetFolder
 from appliance.fleet.link import NatsLink, hub_tls
@@ -24,7 +25,6 @@ from appliance.fleet.offline import OfflineTokens, may_open
 from appliance.fleet.own_claims import OwnClaims, OwnKey
 from appliance.fleet.placement import FleetNodes
 from appliance.fleet.replica import Reactions, Replica
-from appliance.fleet.reported import HubReports
 from appliance.fleet.reporting import Reporting, ReportingPace
 from appliance.fleet.roster import Roster
 from appliance.fleet.rpc import Rpc
@@ -157,11 +157,16 @@ class FleetPart:
             view=TrustingView(self.nodes, heard),
             call=CountedCall(self.rpc.call, self.directory, self.link, here.clock),
             claims=self.claims,
-            folds=HubReports(self.link, self._keys.node_id),
+            folds=HubFolds(here.store, self.roster.is_present) if self._membership.role == "hub" else None,
+            hub_id=self._hub_id,
             patience_s=float(here.settings.wireguard.apply_timeout),
             may_drain=self.roster.is_hub,
         )
         return any_exit.build(this, fleet)
+
+    def _hub_id(self) -> str | None:
+        """Returns a hub that can be asked now."""
+        return next((node for node, there in self.nodes.standing().items() if there and self.roster.is_hub(node)), None)
 
     def _heard(self) -> Moment | None:
         """Returns when the ledger was last heard: on a hub it is here."""

@@ -109,7 +109,7 @@ def test_sessions_of_a_disabled_account_end_everywhere(fleet: WholeFleet, show: 
     fleet.clients[0].wg_quick(opened["wg_config"])
     assert fleet.clients[0].address_seen() == fleet.exits[1].host.ip
     began = time.monotonic()
-    fleet.hub.admin("account", "disable", "emil")
+    fleet.hub.admin("account", "set", "emil", "--disabled")
     until(lambda: fleet.clients[0].get(f"{WEB}/ip", seconds=1) == "", "its tunnel carries nothing")
     show(f"ended {time.monotonic() - began:.1f} s after the command began")
 

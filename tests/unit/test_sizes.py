@@ -28,7 +28,6 @@ LARGER = {
     "fleet.reports.SessionReport": "mirrors a record that exits send",
     "store.queries.fleet_fold.FoldedRow": "mirrors a row of the table fleet_sessions",
     "store.queries.fleet_reports.ReportRow": "mirrors a row of the table fleet_reports",
-    "fleet.reports.SessionReport": "mirrors a record that exits send",
     "server.api.device_schemas.DeviceStatus": "mirrors the body of an answer",
     "server.api.routes.devices._changes": "lists routes, each a function of its own",
     "server.api.routes.devices.device_routes": "lists routes, each a function of its own",
@@ -36,8 +35,6 @@ LARGER = {
     "server.api.schemas.QuotaErrorBody": "mirrors the body of an answer",
     "server.api.schemas.SessionStatus": "mirrors the body of an answer",
     "sessions.new_session.new_session": "fills a row of the table sessions",
-    "store.queries.fleet_fold.FoldedRow": "mirrors a row of the table fleet_sessions",
-    "store.queries.fleet_reports.ReportRow": "mirrors a row of the table fleet_reports",
     "store.queries.session_list.ListedSession": "mirrors a row that is listed",
 }
 
