@@ -114,6 +114,7 @@ def report_of(each: OwnFacts, batch: ReportBatch) -> SessionReport:
         account_id=session.account_id,
         tier=session.tier.value,
         region=session.region,
+        public_ip=session.public_ip,
         reason=session.ending and session.ending[:LONGEST_REASON],
         expires_at=session.expires_at,
         ended_at=session.terminated_at,

@@ -76,6 +76,7 @@ class SessionReport(Struct, frozen=True, omit_defaults=True):
     account_id: Text = msgspec.field(default="", name="acc")
     tier: Text = ""
     region: Text = ""
+    public_ip: Text = msgspec.field(default="", name="ip")  # of the exit, as its client was told
     reason: Text | None = None
     expires_at: Instant = 0
     ended_at: Instant | None = None
