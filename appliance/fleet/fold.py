@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import msgspec
 
-from appliance.domain.errors import FleetError, StoreUnavailable
+from appliance.domain.errors import CutOff, FleetError, StoreUnavailable
 from appliance.fleet.folding import merged
 from appliance.fleet.reports import STATE, ReportMark, SessionReport, created_in, mark_subject, rates_of, session_of
 from appliance.store.queries import fleet_fold
@@ -86,12 +86,16 @@ class Fold:
         self._read_up_to.clear()
         self._wake.set()
 
+    def members_changed(self) -> None:
+        """Has the streams of new members made."""
+        self._wake.set()
+
     async def run(self) -> None:
         """Folds until it is cancelled. What is away is tried again at the next message, or after a while."""
         made: set[str] = set()
         while True:
             members = list(self._nodes())
-            due = [node for node in members if node in self._woken] if self._woken else members
+            due = [node for node in members if node in self._woken or node not in made] or members
             self._woken.clear()
             self._wake.clear()
             for node in due:
@@ -100,6 +104,8 @@ class Fold:
                         await self._streams.make(node)
                         made.add(node)
                     await self.catch_up(node)
+                except CutOff:
+                    made.discard(node)  # the link says so
                 except (FleetError, StoreUnavailable) as error:
                     made.discard(node)
                     log.warning("reports of %s are not folded: %r", node, error)

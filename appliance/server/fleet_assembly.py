@@ -205,11 +205,16 @@ class FleetPart:
         for name, handler in self.any.owner.handlers().items():
             self.rpc.register(name, handler)
         await self.rpc.start()
-        self.link.start()
         here.parts.node.id_mark = ids.mark_of_node(self._keys.node_id)
         offered = here.parts.services.offered
         offered.sessions, offered.devices, offered.caller = self.any.sessions, self.any.devices, Caller.of
         offered.regions = self.any.elsewhere.view
+
+    async def connect(self) -> None:
+        """Begins to connect; on a hub once its server answers, which is one of the tasks."""
+        if self.hub is not None:
+            await self.hub.connect()
+        self.link.start()
 
     async def _follow_terms(self) -> None:
         here = self._here
