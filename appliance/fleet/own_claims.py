@@ -159,9 +159,15 @@ class OwnClaims:
             return
         holds = self._holds or {key.public_key for key in self._keys()}.__contains__
         for key in [key for key in old if not holds(key)]:
-            if self._claimed[key] <= young:  # it was not claimed again meanwhile
-                del self._claimed[key]
-                await self.release_key(key, "")
+            at = self._claimed.pop(key)
+            try:
+                if at <= young:  # it was not claimed again meanwhile
+                    await self.release_key(key, "")
+                    continue
+            except FleetError:
+                self._claimed.setdefault(key, at)
+                raise
+            self._claimed[key] = at
 
     async def _renew(self) -> None:
         """Claims everything again, at a bounded rate."""

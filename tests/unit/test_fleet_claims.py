@@ -219,6 +219,9 @@ def test_keys_of_what_has_ended_are_given_up() -> None:
         w.clock.advance(100)
         await w.ams.look()
         w.live[AMS] = []
+        w.bus.lose_requests(f"wga.led.{AMS}.release", 2)
+        await w.ams.look()
+        assert (await w.keys.get(key_name(FLEET_KEY, KEY))).value is not None
         await w.ams.look()
         assert (await w.keys.get(key_name(FLEET_KEY, KEY))).value is None
         await w.ams.claim_key(KEY, "acc_1", "op2", device=False)
