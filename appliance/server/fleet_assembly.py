@@ -137,6 +137,7 @@ class FleetPart:
             self._here.clock,
             keys=own_keys,
             names=names,
+            holds=lambda key: key in records.live.public_keys() or records.devices.get(key) is not None,
         )
 
     def _make_any_exit(self) -> any_exit.AnyExit:
