@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import msgspec
 
-from appliance.domain.errors import CutOff, FleetError, StoreUnavailable
+from appliance.domain.errors import FleetError, NoResponder, StoreUnavailable
 from appliance.fleet.folding import merged
 from appliance.fleet.reports import STATE, ReportMark, SessionReport, created_in, mark_subject, rates_of, session_of
 from appliance.store.queries import fleet_fold
@@ -84,30 +84,20 @@ class Fold:
     def reconnected(self) -> None:
         """Has all streams read from the beginning."""
         self._read_up_to.clear()
-        self._wake.set()
-
-    def members_changed(self) -> None:
-        """Has the streams of new members made."""
+        self._woken.update(self._nodes())
         self._wake.set()
 
     async def run(self) -> None:
         """Folds until it is cancelled. What is away is tried again at the next message, or after a while."""
-        made: set[str] = set()
         while True:
             members = list(self._nodes())
-            due = [node for node in members if node in self._woken or node not in made] or members
+            due = [node for node in members if node in self._woken] if self._woken else members
             self._woken.clear()
             self._wake.clear()
             for node in due:
                 try:
-                    if node not in made:
-                        await self._streams.make(node)
-                        made.add(node)
                     await self.catch_up(node)
-                except CutOff:
-                    made.discard(node)  # the link says so
                 except (FleetError, StoreUnavailable) as error:
-                    made.discard(node)
                     log.warning("reports of %s are not folded: %r", node, error)
             await asyncio.sleep(WAKE_S)
             with suppress(TimeoutError):
@@ -115,9 +105,12 @@ class Fold:
                     await self._wake.wait()
 
     async def catch_up(self, node: str) -> None:
-        """Folds all that the node's stream has now. Raises FleetError or StoreUnavailable."""
+        """Folds all that the node's stream has now. Raises FleetError or StoreUnavailable.
+
+        Makes the stream if there is none: an exit that has joined, or whose stream was lost, can report at once.
+        """
         async with self._locks.setdefault(node, asyncio.Lock()):
-            last = await self._streams.last_sequence(node)
+            last = await self._last_sequence(node)
             at = self._read_up_to.get(node, 0)
             if last < at:
                 at = 0  # it was made anew or rolled back
@@ -129,6 +122,13 @@ class Fold:
                 at = page[-1].sequence
                 self._read_up_to[node] = at
             self._read_up_to[node] = max(at, last)
+
+    async def _last_sequence(self, node: str) -> int:
+        try:
+            return await self._streams.last_sequence(node)
+        except NoResponder:
+            await self._streams.make(node)
+            return await self._streams.last_sequence(node)
 
     async def _fold(self, node: str, page: Sequence[Streamed]) -> None:
         reports: list[tuple[str, SessionReport]] = []

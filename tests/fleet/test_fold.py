@@ -36,6 +36,18 @@ async def keep(world: BusWorld, session_id: str, report: SessionReport | bytes, 
     await world.bus.hub().keep(f"wga.state.{node}.s.{session_id}.0-ab", data, 1)
 
 
+def test_an_exit_that_joins_has_its_stream_with_its_first_question(tmp_path: Path) -> None:
+    """Before it reports it asks what the hub has. Others that report all the while are no reason to wait."""
+
+    async def story() -> None:
+        async with reporting_world(tmp_path) as world:
+            assert OTHER not in world.streams.made
+            await world.fold.catch_up(OTHER)
+            assert await world.streams.last_sequence(OTHER) == 0
+
+    asyncio.run(story())
+
+
 def test_both_ends_run_by_themselves(tmp_path: Path) -> None:
     """What is opened is with the hub soon, without a digest that asks for it; so is what ends."""
 
