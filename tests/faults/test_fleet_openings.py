@@ -147,7 +147,7 @@ def _check(exits: ExitsUnderTest, clients: Clients) -> None:
         assert host.any.ops._in_work == {}
     held = exits.ledger.held()
     assert {clients.live[each] for each in live} <= set(held)
-    assert {key for key, ids in held.items() if ids[-1] not in clients.live} == set(), "a claim of which nothing came"
+    assert {key for key, id_ in held.items() if id_ not in clients.live} == set(), "a claim of which nothing came"
 
 
 _LIVE = "SELECT id FROM sessions WHERE state <> 'terminated'"

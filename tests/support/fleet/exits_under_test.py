@@ -4,8 +4,8 @@
         ada = await exits.client("ada")
         answer = await ada.at("fra").post(region="ams")
 
-`Wire` loses requests and answers as a test says; `Ledger` has the claims, `Reports` what was reported to the first
-host, which is the hub.
+`Wire` loses requests and answers as a test says; `Ledger` is the real one, in memory; `Reports` has what was reported
+to the first host, which is the hub.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ from collections import defaultdict
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from appliance.domain import ids
 from appliance.domain.entities import Account, Session, State, Token
@@ -32,12 +34,16 @@ from appliance.domain.errors import (
 from appliance.domain.tiers import Tier
 from appliance.fleet import any_exit
 from appliance.fleet.caller import Caller
+from appliance.fleet.claim_messages import ClaimKey, ClaimName, Granted, ReleaseKey, ReleaseName, SettleKey, Taken
 from appliance.fleet.claiming import Whereabouts
+from appliance.fleet.claims import KeyClaimLedger, KeyRecord, NameClaimLedger, key_name
 from appliance.fleet.reported import Folded
 from appliance.network.exit_node import build_exit
 from appliance.store.queries import accounts as account_rows
 from appliance.store.queries import tokens as token_rows
 from tests.support.api.exit_under_test import SERVER_KEY, Client, serving
+from tests.support.fleet.claims_kept import RecordsInMemory
+from tests.support.virtual_clock import VirtualClock
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Sequence
@@ -94,27 +100,43 @@ class Wire:
         return b"?" if word == "broken" else answer
 
 
-@dataclass
 class Ledger:
-    """Remembers whose keys and names are claimed, as the hubs' does.
+    """Is the ledger of the hubs, with records in memory. `away`: it is not there; `hangs`: it does not answer."""
 
-    `away`: it is not there; `hangs`: it does not answer."""
-
-    keys: dict[bytes, list[tuple[str, str, str, bool, str]]] = field(default_factory=dict)  # the last one holds
-    names: dict[tuple[str, str], tuple[str, str]] = field(default_factory=dict)
-    away: bool = False
-    hangs: bool = False
+    def __init__(self) -> None:
+        self.records = RecordsInMemory()
+        self.named_records = RecordsInMemory()
+        self.of_keys = KeyClaimLedger(self.records, VirtualClock())
+        self.of_names = NameClaimLedger(self.named_records, VirtualClock())
+        self.away = self.hangs = False
+        self._keys: dict[str, bytes] = {}  # by what stands for them
 
     def at(self, node_id: str) -> ClaimsOf:
         return ClaimsOf(self, node_id)
 
-    def held(self) -> dict[bytes, list[str]]:
-        """The sessions and devices that have keys."""
-        return {key: [each[4] for each in claims] for key, claims in self.keys.items()}
+    def named(self, public_key: bytes) -> str:
+        self._keys[public_key.hex()] = public_key
+        return key_name(b"of the fleet", public_key)
+
+    def held(self) -> dict[bytes, str]:
+        """The session or device that has each key."""
+        records = self.records.known
+        named = {self.named(key): key for key in list(self._keys.values())}
+        return {
+            named[name]: msgspec.json.decode(record.value or b"", type=KeyRecord).holder.id
+            for name, record in records.items()
+            if name in named
+        }
+
+    def names(self) -> int:
+        """How many names are claimed."""
+        return len(self.named_records.known)
 
 
 @dataclass
 class ClaimsOf:
+    """Asks the ledger as one exit, whose requests it gets."""
+
     ledger: Ledger
     node_id: str
 
@@ -126,45 +148,30 @@ class ClaimsOf:
 
     async def claim_key(self, public_key: bytes, account_id: str, op: str, *, device: bool) -> Whereabouts | None:
         await self._ask()
-        claims = self.ledger.keys.setdefault(public_key, [])
-        if claims and claims[-1][2] == op:
-            return None
-        before = claims[-1] if claims else None
-        if before is not None and before[0] != account_id:
+        asked = ClaimKey(self.ledger.named(public_key), account_id, op, device)
+        answer = await self.ledger.of_keys.claim(self.node_id, asked)
+        if isinstance(answer, Granted):
+            return Whereabouts(answer.node, answer.id) if answer.node and answer.id else None
+        if answer.by == "account":
             raise InvalidRequest("client_public_key is in use by another account")
-        if before is not None and before[1] != self.node_id and (device or before[3]):
-            raise KeyInUse
-        claims.append((account_id, self.node_id, op, device, ""))
-        if before is None or before[1] == self.node_id or not before[4]:
-            return None
-        return Whereabouts(before[1], before[4])
+        raise KeyInUse
 
     async def settle_key(self, public_key: bytes, op: str, session_id: str) -> None:
         await self._ask()
-        claims = self.ledger.keys.get(public_key, [])
-        last = claims[-1] if claims else None
-        if last is not None and last[2] == op:
-            self.ledger.keys[public_key] = [(*last[:4], session_id)]
+        await self.ledger.of_keys.settle(self.node_id, SettleKey(self.ledger.named(public_key), op, session_id))
 
     async def release_key(self, public_key: bytes, op: str) -> None:
         await self._ask()
-        left = [each for each in self.ledger.keys.get(public_key, []) if op and each[2] != op]
-        if left:
-            self.ledger.keys[public_key] = left
-        else:
-            self.ledger.keys.pop(public_key, None)
+        await self.ledger.of_keys.release(self.node_id, ReleaseKey(self.ledger.named(public_key), op))
 
     async def claim_name(self, account_id: str, name: str, op: str) -> None:
         await self._ask()
-        held = self.ledger.names.setdefault((account_id, name), (self.node_id, op))
-        if held != (self.node_id, op):
+        if isinstance(await self.ledger.of_names.claim(self.node_id, ClaimName(account_id, name, op)), Taken):
             raise DeviceNameTaken
 
     async def release_name(self, account_id: str, name: str, op: str = "") -> None:
         await self._ask()
-        held = self.ledger.names.get((account_id, name))
-        if held is not None and (not op or held == (self.node_id, op)):
-            del self.ledger.names[account_id, name]
+        await self.ledger.of_names.release(self.node_id, ReleaseName(account_id, name, op))
 
 
 @dataclass
