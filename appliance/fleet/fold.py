@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from appliance.store.database import Store
 
 AT_ONCE = 500  # messages of one transaction
+# From there on, messages of ended sessions are dropped: exits have them, and digests find what the fold then lacks.
+FULL = 0.5
 WAKE_S = 0.2
 LOOK_S = 30.0  # also where no message has woken
 
@@ -57,6 +59,14 @@ class Streams(Protocol):
 
     async def read(self, node: str, after: int, most: int) -> Sequence[Streamed]:
         """Returns up to `most` messages with a higher sequence than `after`, in order; none: there are no more."""
+        ...
+
+    async def fullness(self, node: str) -> float:
+        """Returns how full the stream is, from 0 to 1."""
+        ...
+
+    async def drop(self, node: str, sequences: Iterable[int]) -> None:
+        """Removes messages."""
         ...
 
 
@@ -100,6 +110,7 @@ class Fold:
                         await self._streams.make(node)
                         made.add(node)
                     await self.catch_up(node)
+                    await self.make_room(node)
                 except (FleetError, StoreUnavailable) as error:
                     made.discard(node)
                     log.warning("reports of %s are not folded: %r", node, error)
@@ -124,6 +135,22 @@ class Fold:
                 self._read_up_to[node] = at
             self._read_up_to[node] = max(at, last)
 
+    async def make_room(self, node: str) -> None:
+        """Drops the oldest messages of ended sessions from a stream that is getting full. Raises FleetError."""
+        if await self._streams.fullness(node) < FULL:
+            return
+        at = 0
+        while at < self._read_up_to.get(node, 0):
+            page = await self._streams.read(node, at, AT_ONCE)
+            folded = [m for m in page if m.sequence <= self._read_up_to.get(node, 0)]
+            ended = [m.sequence for m in folded if _is_of_ended(m, node)]
+            if ended:
+                await self._streams.drop(node, ended)
+                return  # the others wait for the next look
+            if not folded:
+                return
+            at = folded[-1].sequence
+
     async def _fold(self, node: str, page: Sequence[Streamed]) -> None:
         reports: list[tuple[str, SessionReport]] = []
         marks: list[ReportMark] = []
@@ -141,6 +168,15 @@ class Fold:
             await fold_reports(db, node, reports)
             for mark in marks:
                 await fleet_fold.note_batch(db, node, mark.batch, mark.mark, mark.upto)
+
+
+def _is_of_ended(message: Streamed, node: str) -> bool:
+    if session_of(message.subject, node) is None:
+        return False
+    try:
+        return msgspec.json.decode(message.data, type=SessionReport).state == "terminated"
+    except (msgspec.ValidationError, msgspec.DecodeError):
+        return True  # nor is it of use to anyone
 
 
 async def fold_reports(db: aiosqlite.Connection, node: str, reports: Sequence[tuple[str, SessionReport]]) -> None:

@@ -122,12 +122,14 @@ class Reporting:
             raise StoreUnavailable
         own = ReportBatch(state.batch, state.mark)
         if state.restored or epochs.went_back(own, digest.last_batch):
-            self.adopted += await self._adopting.adopt(UsageRequest(batch=own.number))
+            adopted = await self._adopting.adopt(UsageRequest(batch=own.number))
             after = epochs.after_going_back(own, digest.last_batch, secrets.randbits(32))
             async with self._store.write() as db:
                 await fleet_reports.begin_epochs(db)
                 await fleet_reports.put_batch(db, after.number, after.mark)
-            log.warning("the store lacks what the fleet was told: %d sessions go on from there", self.adopted)
+            self.adopted += adopted
+            if adopted:
+                log.warning("the store lacked what the fleet was told of %d sessions: they go on from there", adopted)
         self._compared = True
 
     async def _digest(self) -> Digest:
