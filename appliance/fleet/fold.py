@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import msgspec
 
-from appliance.domain.errors import CutOff, FleetError, NoResponder, StoreUnavailable
+from appliance.domain.errors import FleetError, StoreUnavailable
 from appliance.fleet.folding import merged
 from appliance.fleet.reports import STATE, ReportMark, SessionReport, created_in, mark_subject, rates_of, session_of
 from appliance.store.queries import fleet_fold
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from appliance.store.database import Store
 
 AT_ONCE = 500  # messages of one transaction
+# From there on, messages of ended sessions are dropped: exits have them, and digests find what the fold then lacks.
+FULL = 0.5
 WAKE_S = 0.2
 LOOK_S = 30.0  # also where no message has woken
 
@@ -59,6 +61,14 @@ class Streams(Protocol):
         """Returns up to `most` messages with a higher sequence than `after`, in order; none: there are no more."""
         ...
 
+    async def fullness(self, node: str) -> float:
+        """Returns how full the stream is, from 0 to 1."""
+        ...
+
+    async def drop(self, node: str, sequences: Iterable[int]) -> None:
+        """Removes messages."""
+        ...
+
 
 class Fold:
     """Folds the streams of these nodes."""
@@ -84,16 +94,11 @@ class Fold:
     def reconnected(self) -> None:
         """Has all streams read from the beginning."""
         self._read_up_to.clear()
-        self._woken.update(self._nodes())
-        self._wake.set()
-
-    def members_changed(self) -> None:
-        """Has the streams of new members made."""
-        self._woken.update(self._nodes())
         self._wake.set()
 
     async def run(self) -> None:
         """Folds until it is cancelled. What is away is tried again at the next message, or after a while."""
+        made: set[str] = set()
         while True:
             members = list(self._nodes())
             due = [node for node in members if node in self._woken] if self._woken else members
@@ -101,10 +106,13 @@ class Fold:
             self._wake.clear()
             for node in due:
                 try:
+                    if node not in made:
+                        await self._streams.make(node)
+                        made.add(node)
                     await self.catch_up(node)
-                except CutOff:
-                    continue  # the link says so
+                    await self.make_room(node)
                 except (FleetError, StoreUnavailable) as error:
+                    made.discard(node)
                     log.warning("reports of %s are not folded: %r", node, error)
             await asyncio.sleep(WAKE_S)
             with suppress(TimeoutError):
@@ -112,12 +120,9 @@ class Fold:
                     await self._wake.wait()
 
     async def catch_up(self, node: str) -> None:
-        """Folds all that the node's stream has now. Raises FleetError or StoreUnavailable.
-
-        Makes the stream if there is none: an exit that has joined, or whose stream was lost, can report at once.
-        """
+        """Folds all that the node's stream has now. Raises FleetError or StoreUnavailable."""
         async with self._locks.setdefault(node, asyncio.Lock()):
-            last = await self._last_sequence(node)
+            last = await self._streams.last_sequence(node)
             at = self._read_up_to.get(node, 0)
             if last < at:
                 at = 0  # it was made anew or rolled back
@@ -130,12 +135,21 @@ class Fold:
                 self._read_up_to[node] = at
             self._read_up_to[node] = max(at, last)
 
-    async def _last_sequence(self, node: str) -> int:
-        try:
-            return await self._streams.last_sequence(node)
-        except NoResponder:
-            await self._streams.make(node)
-            return await self._streams.last_sequence(node)
+    async def make_room(self, node: str) -> None:
+        """Drops the oldest messages of ended sessions from a stream that is getting full. Raises FleetError."""
+        if await self._streams.fullness(node) < FULL:
+            return
+        at = 0
+        while at < self._read_up_to.get(node, 0):
+            page = await self._streams.read(node, at, AT_ONCE)
+            folded = [m for m in page if m.sequence <= self._read_up_to.get(node, 0)]
+            ended = [m.sequence for m in folded if _is_of_ended(m, node)]
+            if ended:
+                await self._streams.drop(node, ended)
+                return  # the others wait for the next look
+            if not folded:
+                return
+            at = folded[-1].sequence
 
     async def _fold(self, node: str, page: Sequence[Streamed]) -> None:
         reports: list[tuple[str, SessionReport]] = []
@@ -154,6 +168,15 @@ class Fold:
             await fold_reports(db, node, reports)
             for mark in marks:
                 await fleet_fold.note_batch(db, node, mark.batch, mark.mark, mark.upto)
+
+
+def _is_of_ended(message: Streamed, node: str) -> bool:
+    if session_of(message.subject, node) is None:
+        return False
+    try:
+        return msgspec.json.decode(message.data, type=SessionReport).state == "terminated"
+    except (msgspec.ValidationError, msgspec.DecodeError):
+        return True  # nor is it of use to anyone
 
 
 async def fold_reports(db: aiosqlite.Connection, node: str, reports: Sequence[tuple[str, SessionReport]]) -> None:

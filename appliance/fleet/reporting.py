@@ -24,7 +24,7 @@ from appliance.store.queries import fleet_reports
 from appliance.store.queries.fleet_reports import Acknowledged
 
 if TYPE_CHECKING:
-    from appliance.domain.clock import Clock
+    from appliance.domain.clock import Clock, Moment
     from appliance.fleet.reports import SessionReport
     from appliance.fleet.wire import HubLink
     from appliance.store.database import Store
@@ -59,7 +59,7 @@ class Reporting:
         self._pace = pace
         self._adopting = Adopting(node, link, store)
         self._compared = False  # with what the hub has, since the connection was made
-        self._noted_ms: int | None = None  # when moved sessions were last noted, on CLOCK_BOOTTIME
+        self._noted: Moment | None = None  # when moved sessions were last noted
         self._differing: set[str] = set()  # months that differed when they were last compared
         self.settled = False  # all was told, and the hub has made the same of it
         self.resent = 0
@@ -93,19 +93,19 @@ class Reporting:
             return 0
         if not self._compared:
             await self._compare_batches()
-        now_ms = self._clock.now().boot_ms
-        due = self._noted_ms is None or now_ms - self._noted_ms >= self._pace.report_s * 1000
+        now = self._clock.now()
+        due = self._noted is None or now.boot_ms - self._noted.boot_ms >= self._pace.report_s * 1000
         if due:
             async with self._store.write() as db:
                 await fleet_reports.note_older(db, self._pace.older_at_once)
                 await fleet_reports.note_moved(db)
-            self._noted_ms = now_ms
-        upto = self._clock.now().wall_ms
+            self._noted = now
         sent = await self._send()
         if sent:
             self.settled = False
-        elif due or not self.settled:
-            await self._finish(upto)
+        # A batch that is not full had all that was noted: an exit where much begins is compared each minute too.
+        if sent < self._pace.per_second and (due or not (sent or self.settled)):
+            await self._finish((self._noted or now).wall_ms)
         return sent
 
     async def unsent(self) -> int:
@@ -122,12 +122,14 @@ class Reporting:
             raise StoreUnavailable
         own = ReportBatch(state.batch, state.mark)
         if state.restored or epochs.went_back(own, digest.last_batch):
-            self.adopted += await self._adopting.adopt(UsageRequest(batch=own.number))
+            adopted = await self._adopting.adopt(UsageRequest(batch=own.number))
             after = epochs.after_going_back(own, digest.last_batch, secrets.randbits(32))
             async with self._store.write() as db:
                 await fleet_reports.begin_epochs(db)
                 await fleet_reports.put_batch(db, after.number, after.mark)
-            log.warning("the store lacks what the fleet was told: %d sessions go on from there", self.adopted)
+            self.adopted += adopted
+            if adopted:
+                log.warning("the store lacked what the fleet was told of %d sessions: they go on from there", adopted)
         self._compared = True
 
     async def _digest(self) -> Digest:

@@ -17,7 +17,7 @@ from appliance.fleet.fold import Streamed
 from appliance.fleet.reports import STATE
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Iterable
 
     from nats.js import JetStreamContext
     from nats.js.api import StreamState
@@ -74,6 +74,17 @@ class NatsStreams:
                 with suppress(nats.errors.Error):
                     await reading.unsubscribe()
         return found
+
+    async def fullness(self, node: str) -> float:
+        """Returns how full the stream is, from 0 to 1. Raises FleetError."""
+        return (await self._state(node)).bytes / MAX_BYTES
+
+    async def drop(self, node: str, sequences: Iterable[int]) -> None:
+        """Removes messages; one that is gone already is no error. Raises FleetError."""
+        async with _fleet_errors():
+            for sequence in sequences:
+                with suppress(nats.js.errors.BadRequestError, nats.js.errors.ServerError):
+                    await self._jetstream().delete_msg(stream_of(node), sequence)
 
     async def _state(self, node: str) -> StreamState:
         async with _fleet_errors():

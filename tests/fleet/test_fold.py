@@ -15,6 +15,7 @@ from appliance.domain.errors import NotAnswered
 from appliance.fleet.away import folded_of_account, id_ending
 from appliance.fleet.fold_answers import FoldAnswers
 from appliance.fleet.folding import merged
+from appliance.fleet.reporting import ReportingPace
 from appliance.fleet.reports import ReportedLine, ReportedRates, SessionReport
 from appliance.store.queries import fleet_fold
 from tests.support.api.exit_under_test import until
@@ -113,6 +114,30 @@ def test_what_is_no_report_is_passed_over(tmp_path: Path) -> None:
     asyncio.run(story())
 
 
+def test_a_stream_that_fills_up_has_room_again(tmp_path: Path) -> None:
+    """Reports of ended sessions are dropped once they are folded and the stream is half full; live ones stay."""
+
+    async def story() -> None:
+        async with reporting_world(tmp_path) as world:
+            over = msgspec.structs.replace(REPORT, state="terminated")
+            for number in range(20):
+                await keep(world, f"ses_{number:02}", over if number % 2 else REPORT)
+            stream = world.bus_streams.made[NODE]
+            await world.fold.catch_up(NODE)
+            await world.fold.make_room(NODE)
+            assert len(stream.kept) == 20
+            stream.max_bytes = 30 * len(msgspec.json.encode(REPORT))
+            await keep(world, "ses_late", over)
+            await world.fold.make_room(NODE)
+            assert sorted(subject.split(".")[4] for subject in stream.kept) == [
+                *(f"ses_{number:02}" for number in range(0, 20, 2)),
+                "ses_late",
+            ]
+            assert len(await world.totals()) == 21
+
+    asyncio.run(story())
+
+
 def test_a_session_is_its_owners(tmp_path: Path) -> None:
     """What another exit says of a session changes nothing of it."""
 
@@ -154,6 +179,7 @@ def test_answers_have_room_in_a_message(tmp_path: Path) -> None:
             for number in range(450):
                 await keep(world, f"ses_{number:03}", long if number % 3 else REPORT)
             await world.fold.catch_up(NODE)
+            world.begin_process(ReportingPace(report_s=0, answer_s=20))
             sizes = list[int]()
             answer = world.link.request
 

@@ -89,6 +89,9 @@ def test_streams_are_read_by_sequence(tmp_path: Path) -> None:
             assert {m.subject for m in (*first, *rest)} == {f"wga.state.{NODE}.s.{n}.0" for n in range(5)}
             assert await hub.streams.read(NODE, 8, 5) == []
             assert await hub.streams.read(NODE, 100, 5) == []
+            assert 0 < await hub.streams.fullness(NODE) < 0.001
+            await hub.streams.drop(NODE, [5, 6, 6])
+            assert [m.sequence for m in await hub.streams.read(NODE, 0, 5)] == [4, 7, 8]
             await hub.hub_link.jetstream().delete_stream(stream_of(NODE))
             with pytest.raises(FleetError):
                 await hub.streams.read(NODE, 0, 5)

@@ -8,6 +8,8 @@ from appliance.domain.errors import CutOff, NoResponder
 from appliance.fleet.fold import Streamed
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from tests.support.fleet.bus import Bus, BusStream
 
 MAX_BYTES = 16 * 1024 * 1024
@@ -31,6 +33,13 @@ class BusStreams:
     async def read(self, node: str, after: int, most: int) -> list[Streamed]:
         kept = sorted((sequence, subject, data) for subject, (sequence, data) in self._stream(node).kept.items())
         return [Streamed(*each) for each in kept if each[0] > after][:most]
+
+    async def fullness(self, node: str) -> float:
+        return sum(len(data) for _, data in self._stream(node).kept.values()) / self._stream(node).max_bytes
+
+    async def drop(self, node: str, sequences: Iterable[int]) -> None:
+        gone, stream = set(sequences), self._stream(node)
+        stream.kept = {subject: each for subject, each in stream.kept.items() if each[0] not in gone}
 
     def wipe(self, node: str) -> None:
         """The stream's disk is lost; another one is made in its place."""

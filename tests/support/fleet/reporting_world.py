@@ -64,8 +64,8 @@ class ReportingWorld:
         assert self.answers is not None
         return self.answers
 
-    def begin_process(self) -> None:
-        self.reporting = Reporting(NODE, self.link, self.exit_.store, self.exit_.clock, PACE)
+    def begin_process(self, pace: ReportingPace = PACE) -> None:
+        self.reporting = Reporting(NODE, self.link, self.exit_.store, self.exit_.clock, pace)
 
     # The exit ------------------------------------------------------------------------------------------
 
