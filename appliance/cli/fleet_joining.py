@@ -52,7 +52,7 @@ async def _join(a: Admin, token: JoinToken, suffix: str | None, *, yes: bool) ->
     async with a.store.read() as db:
         asked = await joining.request_of(db, keys, node.name, node.region, clock.now().wall_ms)
     if asked.accounts:
-        output.confirm(f"{_listed(asked.accounts)}: out of use here, unless made on the hub too. Join?", yes=yes)
+        output.confirm(f"{_listed(asked.accounts)}: kept on the hub from now on, with their tokens. Join?", yes=yes)
     renamed: Sequence[str] = ()
     try:
         answer = await joining.join(token, keys, asked, clock)
@@ -78,7 +78,9 @@ def renaming(asked: JoinRequest, names: Collection[str], suffix: str) -> JoinReq
     too_long = [name for name in new.values() if len(name) > LONGEST_NAME]
     if too_long:
         raise Conflict(f"the name {too_long[0]} is longer than {LONGEST_NAME} characters: give a shorter suffix")
-    return msgspec.structs.replace(asked, accounts=tuple(sorted(new.get(name, name) for name in asked.accounts)))
+    offer = tuple(msgspec.structs.replace(each, name=new.get(each.name, each.name)) for each in asked.offer)
+    accounts = tuple(sorted(new.get(name, name) for name in asked.accounts))
+    return msgspec.structs.replace(asked, accounts=accounts, offer=offer)
 
 
 def _say(asked: JoinRequest, answer: JoinAnswer, dropped: Sequence[str], renamed: Sequence[str]) -> None:
@@ -95,7 +97,7 @@ def _say(asked: JoinRequest, answer: JoinAnswer, dropped: Sequence[str], renamed
         output.remark(line)
     own = sorted({*asked.accounts, *asked.unused} - {*dropped})
     if own:
-        output.remark(f"out of use here, as the fleet has no such accounts: {_listed(own)}; make them on {hub}")
+        output.remark(f"accounts that are the fleet's now, with their tokens: {_listed(own)}")
 
 
 def _listed(names: Sequence[str]) -> str:

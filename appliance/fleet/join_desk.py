@@ -9,13 +9,14 @@ import msgspec
 
 from appliance import __version__
 from appliance.domain.errors import FleetError, HostError, StoreUnavailable
+from appliance.fleet import account_merge
 from appliance.fleet.beats import SPOKEN
 from appliance.fleet.join_messages import JoinAnswer, JoinFacts, JoinRequest, has_joined, refusal
 from appliance.fleet.wire import PREFIX
-from appliance.store.queries import fleet_invites, fleet_members, fleet_state, own_accounts
+from appliance.store.queries import account_offers, fleet_invites, fleet_members, fleet_state
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Sequence
 
     import aiosqlite
 
@@ -77,7 +78,7 @@ class JoinDesk:
         facts = JoinFacts(
             invite=invite,
             members=await fleet_members.present(db),
-            names=await own_accounts.present(db, asked.accounts),
+            names=await _others(db, asked, asked.accounts),
             spoken=SPOKEN,
             version=__version__,
             now=now,
@@ -86,6 +87,10 @@ class JoinDesk:
             refused = refusal(asked, facts)
             if refused is not None or invite is None:
                 return refused or JoinAnswer(refused=TRY_AGAIN)
+            merged = await account_merge.take_in(db, asked.offer, "")
+            if merged.in_the_way:
+                names = ", ".join(map(repr, merged.in_the_way))
+                return JoinAnswer(refused=f"the fleet cannot have accounts of these names: {names}: {TRY_AGAIN}")
             await fleet_invites.use(db, invitation, asked.nkey, now)
             await fleet_members.put(db, asked.member(invite.role, now))
         return await self._welcome(db, asked)
@@ -94,7 +99,7 @@ class JoinDesk:
         row, member = await fleet_state.read(db), await fleet_members.by_id(db, asked.node_id)
         of_fleet = self._membership
         return JoinAnswer(
-            taken=await own_accounts.present(db, asked.unused),
+            taken=await _others(db, asked, asked.unused),
             fleet_id=of_fleet.fleet_id,
             gen=1 if row is None else row.gen,
             role="spoke" if member is None else member.role,
@@ -103,3 +108,10 @@ class JoinDesk:
             ca=of_fleet.ca,
             members=tuple(await fleet_members.present(db)),
         )
+
+
+async def _others(db: aiosqlite.Connection, asked: JoinRequest, names: Sequence[str]) -> tuple[str, ...]:
+    """Returns those of the names that another account of the fleet's has: the host may have been in it before."""
+    own = {each.name: each.id for each in asked.offer}
+    taken = await account_offers.names_taken(db, names)
+    return tuple(sorted(name for name, id_ in taken.items() if id_ != own.get(name)))

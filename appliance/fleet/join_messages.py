@@ -13,6 +13,7 @@ from appliance.domain.fleet_member import FleetMember, Role
 from appliance.fleet.hub_config import NODE_ID
 from appliance.fleet.identity import HubAddress  # noqa: TC001 (msgspec reads it)
 from appliance.fleet.nkey import check_public
+from appliance.store.queries.account_offers import OfferedAccount  # noqa: TC001 (msgspec reads it)
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
@@ -29,6 +30,7 @@ class JoinRequest(msgspec.Struct, frozen=True):
     """Holds what a host asks for. `p`: the oldest and newest protocol that it speaks; `t`: its wall clock.
 
     `accounts`: names of its accounts that have a history: sessions or devices; `unused`: of those that have none.
+    `offer`: all of these with their tokens, so that those whose names are free become the fleet's.
     """
 
     node_id: Line
@@ -40,6 +42,7 @@ class JoinRequest(msgspec.Struct, frozen=True):
     t: int
     accounts: tuple[str, ...] = ()
     unused: tuple[str, ...] = ()
+    offer: tuple[OfferedAccount, ...] = ()
 
     def member(self, role: Role, now: int) -> FleetMember:
         return FleetMember(self.node_id, self.name, self.region, role, self.nkey, self.xkey, now)

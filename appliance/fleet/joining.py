@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from appliance.domain.clock import Moment
 from appliance.domain.errors import ConnectFailed, CutOff, JoinRefused, NoResponder, NotAnswered, NotPermitted
 from appliance.fleet.beats import SPOKEN
 from appliance.fleet.connect_failure import Hindrance
@@ -26,7 +27,7 @@ from appliance.fleet.join_messages import MAKE_ANOTHER, JoinAnswer, JoinRequest
 from appliance.fleet.link import NatsLink, hub_tls
 from appliance.fleet.nats_client import LinkUser
 from appliance.fleet.nkey import NKey
-from appliance.store.queries import fleet_members, fleet_state, own_accounts
+from appliance.store.queries import account_offers, fleet_members, fleet_state, own_accounts
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -57,6 +58,7 @@ async def request_of(db: aiosqlite.Connection, keys: NodeKeys, name: str, region
         t=now,
         accounts=await own_accounts.names(db, with_history=True),
         unused=await own_accounts.names(db, with_history=False),
+        offer=tuple(await account_offers.read(db, now)),
     )
 
 
@@ -142,6 +144,8 @@ async def become_member(store: Store, folder: FleetFolder, asked: JoinRequest, a
     async with store.write() as db:
         dropped = await own_accounts.drop(db, answer.taken)
         await fleet_state.enter(db, answer.role, asked.node_id, answer.gen)
+        # The hub has just been heard, and has what is here. Of no boot, so that it goes by the wall clock.
+        await fleet_state.put_heard(db, Moment(asked.t, 0, ""))
         for member in answer.members:
             await fleet_members.put(db, member)
     folder.save_membership(

@@ -292,8 +292,9 @@ def test_join_and_leave(hub: FleetHost, ams: FleetHost) -> None:
             "in the fleet of fra1 (ams1, fra1) now: accounts and tokens are kept on fra1",
             "this exit is ams1, in the region ams",
             "accounts dropped here with their tokens, as fra1 has those of the same name: owner",
-            "out of use here, as the fleet has no such accounts: bob; make them on fra1",
+            "accounts that are the fleet's now, with their tokens: bob",
         ]
+        assert "bob" in {each["name"] for each in hub.json("account", "list")["accounts"]}
         for each in (hub, ams):
             assert {node["name"] for node in each.json("fleet", "status")["nodes"]} == {"fra1", "ams1"}
         assert "in a fleet already" in ams.refused("node", "join", token)

@@ -23,7 +23,8 @@ from appliance.fleet.join_desk import JoinDesk
 from appliance.fleet.join_messages import JoinRequest
 from appliance.fleet.nkey import NKey
 from appliance.store.database import Store
-from appliance.store.queries import accounts, fleet_invites, fleet_members, fleet_state
+from appliance.store.queries import accounts, fleet_invites, fleet_members, fleet_state, tokens
+from appliance.store.queries.account_offers import OfferedAccount, OfferedToken
 from appliance.store.queries.fleet_invites import Invite
 from tests.support.fleet.bus import Bus
 
@@ -213,5 +214,37 @@ def test_accounts_of_a_host_that_joins(tmp_path: Path) -> None:
             renamed = msgspec.structs.replace(asked, accounts=("ada-ams", "bob"))
             answer = await joining.ask(hub.bus.hub("joining"), join_subject(invitation), renamed)
             assert answer.taken == ("owner",)
+
+    asyncio.run(scene())
+
+
+def test_accounts_whose_names_are_free_become_the_fleets(tmp_path: Path) -> None:
+    """With their tokens; asked again, as the answer was lost, they are there once, and are not called dropped."""
+
+    async def scene() -> None:
+        async with desk(tmp_path) as hub:
+            async with hub.store.write() as db:
+                await accounts.insert(db, Account("acc_1", "owner", Tier.PAID, False, 1))
+            token = OfferedToken("tok_" + "1" * 16, bytes(32), "laptop", 1, None)
+            offer = tuple(
+                OfferedAccount(f"acc_{number:024x}", name, "free", False, 1, name == "bob", (token,) * (name == "bob"))
+                for number, name in enumerate(("owner", "eve", "bob"))
+            )
+            asked = msgspec.structs.replace(request(), unused=("owner", "eve"), accounts=("bob",), offer=offer)
+            invitation = await hub.invite()
+            for _ in range(2):
+                answer = await joining.ask(hub.bus.hub("joining"), join_subject(invitation), asked)
+                assert answer.taken == ("owner",)
+            async with hub.store.read() as db:
+                assert {each.name: each.id for each in await accounts.everyone(db)} == {
+                    "owner": "acc_1",
+                    "eve": offer[1].id,
+                    "bob": offer[2].id,
+                }
+            again = msgspec.structs.replace(asked, node_id="nod_" + "e" * 24, name="ams2", nkey=NKey.new().public)
+            answer = await joining.ask(hub.bus.hub("joining"), join_subject(await hub.invite()), again)
+            assert answer.taken == ("owner",)
+            async with hub.store.read() as db:
+                assert [each.id for each in await tokens.of_account(db, offer[2].id)] == [token.id]
 
     asyncio.run(scene())

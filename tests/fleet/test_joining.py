@@ -22,6 +22,7 @@ from appliance.fleet.identity import FleetFolder
 from appliance.fleet.link import NatsLink, hub_tls
 from appliance.fleet.nats_client import LinkUser
 from appliance.fleet.nkey import NKey
+from appliance.fleet.offline import may_open
 from appliance.ops.install.layout import Layout
 from appliance.store.database import Store
 from appliance.store.queries import accounts, fleet_members, fleet_state
@@ -85,7 +86,7 @@ def test_two_hosts_become_a_fleet(tmp_path: Path) -> None:
         (tmp_path / "fra").mkdir()
         async with hub_appliance(tmp_path / "fra") as hub:
             async with hub.store.write() as db:
-                await accounts.insert(db, OWNER)
+                await accounts.insert(db, msgspec.structs.replace(OWNER, id="acc_2"))
             host = Host(tmp_path / "ams")
             began = asyncio.get_running_loop().time()
             assert await host.join(await hub.invite()) == ("owner",)
@@ -110,6 +111,7 @@ def test_two_hosts_become_a_fleet(tmp_path: Path) -> None:
                     row = await fleet_state.read(db)
                     assert row is not None
                     assert (row.role, row.node_id, row.gen) == ("spoke", host.keys.node_id, 1)
+                    assert may_open(row.heard, HostClock().now(), 86_400_000), "tokens are good at once"
                     assert await fleet_members.everyone(db) == await fleet_members.everyone(hubs)
                     assert await accounts.everyone(db) == []
             finally:

@@ -120,7 +120,10 @@ def test_a_hosts_accounts_become_the_fleets(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "bad",
-    [b'[["acc_x","ada","free",false,1,true,[]]]', b'[["acc_000000000000000000000000","","free",false,1,true,[]]]'],
+    [
+        b'[["acc_selftest_1","ada","free",false,1,true,[]]]',
+        b'[["acc_000000000000000000000000","","free",false,1,true,[]]]',
+    ],
 )
 def test_what_is_no_offer_is_refused(bad: bytes) -> None:
     """Ids and hashes have their forms: what a host says is not taken as it is."""

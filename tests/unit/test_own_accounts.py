@@ -55,7 +55,6 @@ def test_used_and_unused_accounts_are_told_apart(tmp_path: Path) -> None:
     async def body(db: aiosqlite.Connection) -> None:
         assert await own_accounts.names(db, with_history=True) == ("ada",)
         assert await own_accounts.names(db, with_history=False) == ("eve", "owner")
-        assert await own_accounts.present(db, ["ada", "bob", "nobody"]) == ("ada",)
 
     on_a_store(tmp_path, body)
 

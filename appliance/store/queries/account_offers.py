@@ -21,7 +21,7 @@ Instant = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
 class OfferedToken(msgspec.Struct, frozen=True, array_like=True):
     """Describes a token that is good on the joining host."""
 
-    id: Annotated[str, msgspec.Meta(pattern="^tok_[0-9a-f]{16}$")]
+    id: Annotated[str, msgspec.Meta(pattern="^tok_[0-9a-z_]{1,64}$")]
     hash: Hash
     label: Annotated[str, msgspec.Meta(max_length=256)]
     created_at: Instant
@@ -31,7 +31,7 @@ class OfferedToken(msgspec.Struct, frozen=True, array_like=True):
 class OfferedAccount(msgspec.Struct, frozen=True, array_like=True):
     """Describes an account of the joining host. `used`: it has had a session or a device there."""
 
-    id: Annotated[str, msgspec.Meta(pattern="^acc_[0-9a-f]{24}$")]
+    id: Annotated[str, msgspec.Meta(pattern="^acc_(?!selftest_)[0-9a-z_]{1,64}$")]
     name: Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
     tier: Literal["anonymous", "free", "paid"]
     disabled: bool

@@ -29,15 +29,6 @@ async def names(db: aiosqlite.Connection, *, with_history: bool) -> tuple[str, .
     return tuple(row["name"] for row in rows)
 
 
-async def present(db: aiosqlite.Connection, among: Collection[str]) -> tuple[str, ...]:
-    """Returns those of the names that an account has."""
-    rows = await db.execute_fetchall(
-        "SELECT name FROM accounts WHERE deleted_at IS NULL AND name IN (SELECT value FROM json_each(?)) ORDER BY name",
-        (json.dumps(list(among)),),
-    )
-    return tuple(row["name"] for row in rows)
-
-
 async def drop(db: aiosqlite.Connection, among: Collection[str]) -> tuple[str, ...]:
     """Deletes accounts of these names with their tokens, if they have no history still. Returns their names."""
     unused = f"""
