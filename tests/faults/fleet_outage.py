@@ -50,6 +50,7 @@ def dead_exit(fleet: WholeFleet, dying: FleetAppliance) -> DeadExit:
     """Has the host die, and asks the first exit for its region until there is a session elsewhere."""
     seen, api, token = DeadExit(), fleet.hub, fleet.token()
     opened = api.open(token, region=dying.region)
+    until(lambda: folded(fleet, opened["id"]), "the hub is told of the session")
     assert dying.api("GET", "/healthz").status == 200
     began = time.monotonic()
     dying.lose_host()
