@@ -18,7 +18,8 @@ from appliance.fleet import certificates, founding, join_token, nats_program
 from appliance.fleet.hub_config import invitation_inbox
 from appliance.fleet.hub_connection import HubConnection
 from appliance.fleet.hub_files import HubFiles, hub_place
-from appliance.fleet.identity import FleetFolder, HubAddress
+from appliance.fleet.hub_part import own_address
+from appliance.fleet.identity import FleetFolder
 from appliance.fleet.link import hub_tls
 from appliance.fleet.nats_client import LinkUser
 from appliance.fleet.nkey import NKey
@@ -150,8 +151,7 @@ async def _await_good(a: Admin, text: str) -> None:
     token = join_token.decode(text, a.clock.host.now().wall_ms)
     key = NKey.from_seed(token.seed)
     user = LinkUser("invite", invitation_inbox(key.public), key, hub_tls(ssl.DER_cert_to_PEM_cert(token.ca)))
-    port = str(a.settings.fleet.listen).rpartition(":")[2]
-    hub = HubAddress(_reached_here(str(a.settings.fleet.listen), port), token.server_name)
+    hub = own_address(str(a.settings.fleet.listen), token.server_name)
     end = asyncio.get_running_loop().time() + GOOD_WITHIN_S
     while True:
         try:
@@ -162,8 +162,3 @@ async def _await_good(a: Admin, text: str) -> None:
             await asyncio.sleep(POLL_S)
         else:
             return
-
-
-def _reached_here(listen: str, port: str) -> str:
-    """Returns where this host itself reaches what listens there."""
-    return f"127.0.0.1:{port}" if listen.startswith("0.0.0.0:") else listen.replace("[::]:", "[::1]:")

@@ -9,8 +9,9 @@ from appliance.cli.fleet_server import TAKES_PART_S, import_all, noted, require_
 from appliance.domain.entities import Reason
 from appliance.domain.errors import Conflict, ConnectFailed, HostError, NotFound
 from appliance.fleet import leaving
+from appliance.fleet.hub_files import HubFiles, hub_place
 from appliance.fleet.identity import FleetFolder
-from appliance.store.queries import fleet_members
+from appliance.store.queries import fleet_members, fleet_state
 from appliance.store.queries import node as node_rows
 from appliance.store.queries import sessions as session_rows
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
     from appliance.cli.admin import Admin
     from appliance.fleet.identity import Membership
+    from appliance.fleet.members import Role
     from appliance.fleet.status import FleetStatus
 
 REPORTED_S = 60.0
@@ -30,9 +32,12 @@ def leave(config_file: Path | None, *, force: bool, yes: bool) -> None:
     question = "Leave the fleet?" if force else "End all live sessions, and leave the fleet?"
     output.confirm(question, yes=yes)
 
-    async def work(a: Admin) -> None:
+    async def work(a: Admin) -> bool:
+        drained, left_behind = await _is_drained(a), await _left_behind(a)
+        if left_behind is not None:
+            await _become_single(a, left_behind, resume=False)
+            return drained
         membership = require_member(a)
-        drained = await _is_drained(a)
         if membership.role == "hub":
             await _require_last(a, force=force)
         elif force:
@@ -40,11 +45,21 @@ def leave(config_file: Path | None, *, force: bool, yes: bool) -> None:
         elif not await _has_signed_off(a, membership):
             await _report_all(a)
             await _sign_off(a, membership)
-        await _become_single(a, resume=not drained and not force)
+        await _become_single(a, membership.role, resume=not drained and not force)
+        return await _is_drained(a)
 
     import_all()
-    admin.run(config_file, work)
+    drained = admin.run(config_file, work)
     output.remark("this host has left the fleet: it is a single exit, with the accounts and tokens that it had")
+    if drained:
+        output.remark("it takes no new sessions, as it is drained: wg-appliance node resume")
+
+
+async def _left_behind(a: Admin) -> Role | None:
+    """Returns what the store says this host is in a fleet, if a command that was killed left that: it is in none."""
+    async with a.store.read() as db:
+        row = await fleet_state.read(db)
+    return None if a.state.in_fleet or row is None else row.role
 
 
 async def _is_drained(a: Admin) -> bool:
@@ -135,7 +150,7 @@ async def _sign_off(a: Admin, membership: Membership) -> None:
         raise HostError(f"{failure}; to leave without the hub: {FORCE}") from failure
 
 
-async def _become_single(a: Admin, *, resume: bool) -> None:
+async def _become_single(a: Admin, was: Role, *, resume: bool) -> None:
     """The membership goes first: without it a host is in no fleet, whatever the store still has of one."""
     leaving.forget(FleetFolder(a.state.path))
     async with a.change() as db:
@@ -144,6 +159,8 @@ async def _become_single(a: Admin, *, resume: bool) -> None:
             await node_rows.set_drained(db, drained=False)
     if a.state.is_served() and await seen(a, lambda status: status is None, TAKES_PART_S) is not None:
         raise HostError("the running server still takes part in the fleet: restart it (systemctl restart wg-appliance)")
+    if was == "hub":
+        HubFiles(hub_place(a.state.path)).remove()
 
 
 def forget(config_file: Path | None, name: str, *, yes: bool) -> None:

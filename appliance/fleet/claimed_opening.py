@@ -52,7 +52,7 @@ class KeyClaims:
             self.release_later(public_key, op)
             raise
         if elsewhere is not None and elsewhere.node_id != self._own_id:
-            await self._intents.end(elsewhere.node_id, EndSession(account.id, elsewhere.session_id))
+            await self._intents.end(elsewhere.node_id, EndSession(account.id, elsewhere.session_id, replaced=True))
         return made
 
     async def _claim(self, account: Account, public_key: bytes, op: str, *, device: bool) -> Whereabouts | None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import msgspec
 
-from appliance.domain.errors import FleetError, NoResponder, StoreUnavailable
+from appliance.domain.errors import CutOff, FleetError, NoResponder, StoreUnavailable
 from appliance.fleet.folding import merged
 from appliance.fleet.reports import STATE, ReportMark, SessionReport, created_in, mark_subject, rates_of, session_of
 from appliance.store.queries import fleet_fold
@@ -87,6 +87,11 @@ class Fold:
         self._woken.update(self._nodes())
         self._wake.set()
 
+    def members_changed(self) -> None:
+        """Has the streams of new members made."""
+        self._woken.update(self._nodes())
+        self._wake.set()
+
     async def run(self) -> None:
         """Folds until it is cancelled. What is away is tried again at the next message, or after a while."""
         while True:
@@ -97,6 +102,8 @@ class Fold:
             for node in due:
                 try:
                     await self.catch_up(node)
+                except CutOff:
+                    continue  # the link says so
                 except (FleetError, StoreUnavailable) as error:
                     log.warning("reports of %s are not folded: %r", node, error)
             await asyncio.sleep(WAKE_S)

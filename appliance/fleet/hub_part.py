@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -24,7 +26,6 @@ from appliance.fleet.nkey import NKey
 from appliance.fleet.streams import NatsStreams
 
 if TYPE_CHECKING:
-    import asyncio
     from collections.abc import Callable, Coroutine
     from pathlib import Path
     from typing import Any
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 EVERYWHERE = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "[::1]", "[::]": "[::1]"}  # noqa: S104 (what is listened on)
 KEYS, DEVICE_NAMES = "keys", "dev"  # buckets of JetStream
 JETSTREAM = "_INBOX_hub"
+SERVER_STARTS_S, POLL_S = 5.0, 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +67,7 @@ class HubPart:
     def __init__(self, plan: HubPlan, store: Store, roster: Roster, clock: Clock) -> None:
         place = hub_place(plan.state_dir)
         facts = HubFacts(plan.membership, plan.of_hub, place.files, plan.listen)
-        own = own_address(plan.listen, facts.server_name)
+        self._own = own = own_address(plan.listen, facts.server_name)
         tls = hub_tls(plan.membership.ca)
 
         def link(name: str, inbox: str, seed: str, changed: Callable[[LinkState], None]) -> NatsLink:
@@ -100,10 +102,21 @@ class HubPart:
             found = await away.folded(db, id_)
         return None if found is None else found.node
 
-    async def listen(self) -> None:
-        """Begins to connect and to answer."""
+    async def _follow_roster(self, stopping: asyncio.Event) -> None:
+        await self._roster.follow(lambda: self.ledger.position, self.fold.members_changed, stopping)
+
+    async def connect(self) -> None:
+        """Begins to connect, once the nats-server of this host answers; after a while in any case."""
+        host, _, port = self._own.address.rpartition(":")
+        with suppress(TimeoutError):
+            async with asyncio.timeout(SERVER_STARTS_S):
+                while not await _answers(host.strip("[]"), int(port)):  # noqa: ASYNC110 (another process listens)
+                    await asyncio.sleep(POLL_S)
         self.link.start()
         self.system.start()
+
+    async def listen(self) -> None:
+        """Has what comes answered from when the link is connected."""
         for desk in self._desks:
             await desk.listen(self.link)
 
@@ -112,10 +125,19 @@ class HubPart:
         running: dict[str, Task] = {
             "the hub's upkeep": self.upkeep.run,
             "the ledger": self.ledger.run,
-            "the roster": lambda stopping: self._roster.follow(lambda: self.ledger.position, stopping),
+            "the roster": self._follow_roster,
         }
         return running if self._by_unit else running | {"nats-server": self.server.run}
 
     async def close(self) -> None:
         await self.link.close()
         await self.system.close()
+
+
+async def _answers(host: str, port: int) -> bool:
+    try:
+        _, writer = await asyncio.open_connection(host, port)
+    except OSError:
+        return False
+    writer.close()
+    return True

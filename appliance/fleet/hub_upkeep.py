@@ -7,7 +7,7 @@ import logging
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from appliance.domain.errors import FleetError, HostError, StoreUnavailable
+from appliance.domain.errors import CutOff, FleetError, HostError, StoreUnavailable
 from appliance.fleet.certificates import CertifiedKey
 from appliance.fleet.hub_config import HubSettings
 from appliance.fleet.nkey import NKey
@@ -101,6 +101,8 @@ class HubUpkeep:
         try:
             await self._renew()
             await self.apply()
+        except CutOff as error:
+            fault = str(error)  # the link says it
         except (FleetError, HostError, StoreUnavailable) as error:
             fault = str(error)
             if fault != self.fault:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from appliance.domain.errors import ApplianceError, FleetError, StoreUnavailable, Unavailable
-from appliance.fleet.operations import ABORT, END
+from appliance.fleet.operations import ABORT, DRAIN, END
 from appliance.store.queries import fleet_requests as rows
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ PATIENCE_S = 5.0
 AT_ONCE = 100  # of one exit, in a try
 KEPT_MS = 30 * 24 * 3600 * 1000  # what an exit has by then not come back for, has ended by itself
 UNSAVED = 1000
-_BY_NAME = {each.name: each for each in (ABORT, END)}
+_BY_NAME = {each.name: each for each in (ABORT, DRAIN, END)}
 
 
 class Intents:

@@ -15,7 +15,7 @@ from appliance.fleet.link import NatsLink, hub_tls
 from appliance.fleet.nats_client import LinkUser
 from appliance.fleet.nkey import NKey
 from appliance.fleet.wire import PREFIX
-from appliance.store.queries import fleet_changes, fleet_members, fleet_state
+from appliance.store.queries import fleet_changes, fleet_members, fleet_reports, fleet_state
 
 if TYPE_CHECKING:
     import aiosqlite
@@ -118,6 +118,7 @@ async def ask(link: HubLink, node_id: str) -> None:
 async def erase(db: aiosqlite.Connection) -> None:
     """Removes what the store has of the fleet; accounts and tokens stay, and are this host's own from now on."""
     await fleet_changes.ignore(db)
+    await fleet_reports.end_reporting(db)
     await fleet_state.leave(db)
 
 

@@ -65,10 +65,11 @@ class TakeBack(msgspec.Struct, frozen=True):
 
 
 class EndSession(msgspec.Struct, frozen=True):
-    """Asks for the end of a session whose client has asked for it before, or has moved on to another exit."""
+    """Asks for the end of a session, which its client has asked for; `replaced`: its key moved on to another exit."""
 
     account_id: str
     id: str
+    replaced: bool = False
 
 
 class DrainExit(msgspec.Struct, frozen=True):

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 import logging
 from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
+from appliance.domain import device_name
 from appliance.domain.errors import DeviceNameTaken, FleetError, InvalidRequest, KeyInUse, NotAnswered
 from appliance.fleet.claim_messages import (
     ClaimKey,
@@ -31,7 +31,7 @@ from appliance.fleet.sync_messages import LedgerRefusal
 from appliance.fleet.wire import PREFIX
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
 
     from appliance.domain.clock import Clock
     from appliance.fleet.claim_messages import Claim, Release
@@ -41,7 +41,7 @@ log = logging.getLogger(__name__)
 
 ANSWER_S = 0.7  # to each of two tries
 RENEW_ANSWER_S = 10.0
-LOOK_S = 10.0
+LOOK_S = 30.0
 RENEW_MS = 40 * 60_000
 AT_ONCE = 100  # claims that are renewed by one request
 A_SECOND = 400  # of them
@@ -58,9 +58,10 @@ class OwnKey(NamedTuple):
 
 
 class OwnClaims:
-    """Implements Claims over the ledger. `keys`, `names`: of the live sessions and the devices that this exit has now.
+    """Implements Claims over the ledger. Names are claimed as they are compared.
 
-    `lost`: is told of a session or device whose key went to another exit while it was being made.
+    `keys`, `names`: of the live sessions and the devices that this exit has now. `holds`: whether a key is one of them;
+    it is asked often. `lost`: is told of a session or device whose key went to another exit while it was being made.
     """
 
     def __init__(
@@ -72,6 +73,7 @@ class OwnClaims:
         *,
         keys: Callable[[], Iterable[OwnKey]],
         names: Callable[[], Iterable[tuple[str, str]]],
+        holds: Callable[[bytes], bool] | None = None,
         lost: Callable[[str], None] = lambda _id: None,
     ) -> None:
         self._link = link
@@ -80,6 +82,7 @@ class OwnClaims:
         self._clock = clock
         self._keys = keys
         self._names = names
+        self._holds = holds
         self._lost = lost
         self._claimed: dict[bytes, int] = {}  # by public key: CLOCK_BOOTTIME
         self._renew_ms = 0  # when all have to be claimed again
@@ -110,12 +113,12 @@ class OwnClaims:
 
     async def claim_name(self, account_id: str, name: str, op: str) -> None:
         """Acts as Claims says."""
-        if isinstance(await self._claim(ClaimName(account_id, name, op)), Taken):
+        if isinstance(await self._claim(ClaimName(account_id, device_name.key(name), op)), Taken):
             raise DeviceNameTaken
 
     async def release_name(self, account_id: str, name: str, op: str = "") -> None:
         """Acts as Claims says."""
-        await self._ask("release", ReleaseName(account_id, name, op))
+        await self._ask("release", ReleaseName(account_id, device_name.key(name), op))
 
     async def locate(self, id_: str) -> str | None:
         """Returns which exit has a session or device, by the ledger; None if it is not known. Raises FleetError."""
@@ -150,11 +153,21 @@ class OwnClaims:
             log.info("claims were not renewed: %s", error)
 
     async def _release_gone(self) -> None:
-        live = {key.public_key for key in self._keys()}
         young = self._clock.now().boot_ms - YOUNG_MS
-        for key in [key for key, at in self._claimed.items() if key not in live and at <= young]:
-            await self.release_key(key, "")
-            del self._claimed[key]
+        old = [key for key, at in self._claimed.items() if at <= young]
+        if not old:
+            return
+        holds = self._holds or {key.public_key for key in self._keys()}.__contains__
+        for key in [key for key in old if not holds(key)]:
+            at = self._claimed.pop(key)
+            try:
+                if at <= young:  # it was not claimed again meanwhile
+                    await self.release_key(key, "")
+                    continue
+            except FleetError:
+                self._claimed.setdefault(key, at)
+                raise
+            self._claimed[key] = at
 
     async def _renew(self) -> None:
         """Claims everything again, at a bounded rate."""
@@ -162,8 +175,9 @@ class OwnClaims:
         self._renew_ms = now + RENEW_MS
         lost = 0
         try:
-            for some in _batches(self._held()):
-                answer = await self._ask("claim", some, RENEW_ANSWER_S)
+            held = list(self._held())  # at once: they change
+            for first in range(0, len(held), AT_ONCE):
+                answer = await self._ask("claim", _renewal(held[first : first + AT_ONCE]), RENEW_ANSWER_S)
                 lost += answer.lost if isinstance(answer, Done) else 0
                 await asyncio.sleep(AT_ONCE / A_SECOND)
         except FleetError:
@@ -174,11 +188,11 @@ class OwnClaims:
         self._said = lost
 
     def _held(self) -> Iterable[HeldKey | HeldName]:
-        for key in list(self._keys()):
+        for key in self._keys():
             self._claimed.setdefault(key.public_key, 0)
             yield HeldKey(self._named(key.public_key), key.account_id, key.id, key.device)
-        for account_id, name in list(self._names()):
-            yield HeldName(account_id, name)
+        for account_id, name in self._names():
+            yield HeldName(account_id, device_name.key(name))
 
     def _named(self, public_key: bytes) -> str:
         return key_name(self._fleet_key, public_key)
@@ -209,9 +223,7 @@ class OwnClaims:
         return found
 
 
-def _batches(held: Iterable[HeldKey | HeldName]) -> Iterable[Renew]:
-    remaining = iter(held)
-    while some := list(itertools.islice(remaining, AT_ONCE)):
-        yield Renew(
-            [each for each in some if isinstance(each, HeldKey)], [each for each in some if isinstance(each, HeldName)]
-        )
+def _renewal(held: Sequence[HeldKey | HeldName]) -> Renew:
+    return Renew(
+        [each for each in held if isinstance(each, HeldKey)], [each for each in held if isinstance(each, HeldName)]
+    )

@@ -55,6 +55,8 @@ class Replica:
         self._wake = asyncio.Event()
         self._stored_ms: int | None = None  # CLOCK_BOOTTIME when `heard` was last stored
         self._claims: str | None = None
+        self._new_members = False  # that are not told of yet
+        self._new_terms: str | None = None
         self._fault = ""  # as last logged
         self.heard: Moment | None = None  # when the ledger last said that this exit has all changes
 
@@ -129,14 +131,22 @@ class Replica:
                 log.warning("accounts that the hub does not have are out of use here: %d", written.withdrawn)
             if written.alters:
                 self._reactions.accounts()
-            if written.members:
-                await self._reactions.members()
-            if written.terms is not None:
-                await self._reactions.terms(written.terms)
+            self._new_members |= written.members
+            self._new_terms = written.terms or self._new_terms
+        await self._react()
         await self._heard(asked)
         if changes.claims and changes.claims != self._claims:
             self._claims = changes.claims
             self._reactions.claims()
+
+    async def _react(self) -> None:
+        """Tells of members and terms that have changed: again, if it could not be done the last time."""
+        if self._new_members:
+            await self._reactions.members()
+            self._new_members = False
+        if self._new_terms is not None:
+            await self._reactions.terms(self._new_terms)
+            self._new_terms = None
 
     async def _heard(self, asked: Moment) -> None:
         """Notes that the ledger was heard: as of when it was asked, as what changed later may not be in its answer."""

@@ -28,13 +28,16 @@ class Roster:
         async with self._store.read() as db:
             self._members = {member.id: member for member in await fleet_members.everyone(db)}
 
-    async def follow(self, position: Callable[[], object], stopping: asyncio.Event) -> None:
+    async def follow(
+        self, position: Callable[[], object], changed: Callable[[], None], stopping: asyncio.Event
+    ) -> None:
         """Reads them again whenever the hub's store has changed, until `stopping`. On a hub."""
         last: object = None
         while not stopping.is_set():
             if (now := position()) != last:
                 last = now
                 await self.load()
+                changed()
             try:
                 async with asyncio.timeout(LOOK_S):
                     await stopping.wait()

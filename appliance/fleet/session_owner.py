@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from appliance.domain.entities import Reason
 from appliance.domain.errors import InvalidRequest, PeerApplyFailed, SessionNotFound
 from appliance.fleet.facts import SessionFacts, TunnelRecord
 from appliance.fleet.operations import OperationDone, SessionOpened, SessionsOf
@@ -123,7 +124,8 @@ class SessionOwner:
         session = await self._accounts.session(asked.id)
         if session is not None and session.account_id == asked.account_id:
             with suppress(SessionNotFound):
-                await self._sessions.close(await self._accounts.of_session(session), asked.id)
+                reason = Reason.REPLACED if asked.replaced else Reason.CLOSED
+                await self._sessions.close(await self._accounts.of_session(session), asked.id, reason)
         return OperationDone()
 
     async def list(self, asked: ListOfAccount) -> SessionsOf:

@@ -137,6 +137,7 @@ class FleetPart:
             self._here.clock,
             keys=own_keys,
             names=names,
+            holds=lambda key: key in records.live.public_keys() or records.devices.get(key) is not None,
         )
 
     def _make_any_exit(self) -> any_exit.AnyExit:
@@ -205,11 +206,16 @@ class FleetPart:
         for name, handler in self.any.owner.handlers().items():
             self.rpc.register(name, handler)
         await self.rpc.start()
-        self.link.start()
         here.parts.node.id_mark = ids.mark_of_node(self._keys.node_id)
         offered = here.parts.services.offered
         offered.sessions, offered.devices, offered.caller = self.any.sessions, self.any.devices, Caller.of
         offered.regions = self.any.elsewhere.view
+
+    async def connect(self) -> None:
+        """Begins to connect; on a hub once its server answers, which is one of the tasks."""
+        if self.hub is not None:
+            await self.hub.connect()
+        self.link.start()
 
     async def _follow_terms(self) -> None:
         here = self._here

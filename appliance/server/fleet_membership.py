@@ -60,6 +60,7 @@ class FleetMembership:
             endless = [group.create_task(run(), name=name) for name, run in part.endless().items()]
             for name, run in part.tasks().items():
                 group.create_task(run(ending), name=name)
+            await part.connect()
             while self._here.state.in_fleet and not stopping.is_set():
                 if self._read is not None:
                     read, self._read = self._read, None

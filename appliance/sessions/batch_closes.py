@@ -34,11 +34,18 @@ log = logging.getLogger(__name__)
 
 
 class CloseRequest(Waiting[None]):
-    """Asks for the end of a session."""
+    """Asks for the end of a session. `reason`: why it ends, if it is not ending already."""
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: Session, reason: Reason = Reason.CLOSED) -> None:
         super().__init__(session.public_key)
         self.session_id = session.id
+        self.reason = reason
+
+
+async def mark_closing(db: aiosqlite.Connection, requests: Sequence[CloseRequest]) -> None:
+    """Marks the sessions closing in the caller's transaction."""
+    for reason in dict.fromkeys(request.reason for request in requests):
+        await rows.mark_closing(db, [r.session_id for r in requests if r.reason is reason], reason)
 
 
 class BatchCloses:
@@ -74,14 +81,14 @@ class BatchCloses:
 
     async def write(self, db: aiosqlite.Connection, requests: Sequence[CloseRequest]) -> None:
         """Marks the sessions closing in the caller's transaction, in which what was read of them is written too."""
-        await rows.mark_closing(db, [request.session_id for request in requests], Reason.CLOSED)
+        await mark_closing(db, requests)
 
     def committed(self, requests: Iterable[CloseRequest], seen: Observation | None) -> None:
         """Takes the same into memory. `seen` None: answers the requests, whose sessions the next tick ends."""
         live = self._records.live
         for request in requests:
             session = live[request.public_key]
-            live.put(replace(session, state=State.CLOSING, reason=session.reason or Reason.CLOSED))
+            live.put(replace(session, state=State.CLOSING, reason=session.reason or request.reason))
             if seen is None:
                 self._fail(request, None)
 
@@ -110,7 +117,7 @@ class BatchCloses:
             else:
                 self._quarantine.add(session.address_offset)
             self._records.ended.add(replace(session, state=State.TERMINATED, terminated_at=seen.now.wall_ms))
-            note_end(self._metrics, session, session.reason or Reason.CLOSED)
+            note_end(self._metrics, session, session.reason or request.reason)
             request.succeed(None)
 
     def _fail(self, request: CloseRequest, error: TunnelError | None) -> None:

@@ -12,7 +12,7 @@ from appliance.domain.entities import Reason, State
 from appliance.domain.errors import PeerApplyFailed, StoreUnavailable
 from appliance.network.wireguard.tunnel import RemovePeer
 from appliance.sessions import device_ends
-from appliance.sessions.batch_closes import CloseRequest
+from appliance.sessions.batch_closes import CloseRequest, mark_closing
 from appliance.sessions.end_notes import ids_of, note_end
 from appliance.sessions.waiting import Queue
 from appliance.store.queries import invoices, peers
@@ -59,17 +59,17 @@ class Ending:
         self._schedule = schedule
         self._metrics = metrics
 
-    async def close(self, session: Session) -> None:
+    async def close(self, session: Session, reason: Reason = Reason.CLOSED) -> None:
         """Ends a session for its client; the peer is gone when this returns. Does nothing if it has ended already.
 
         Raises PeerApplyFailed: if the peer could not be removed in time; the session is then closing, and the next tick
         ends it, unless it was being replaced meanwhile. Raises StoreUnavailable.
         """
         try:
-            await self._queue.ask(CloseRequest(session), self._peers.deadline())
+            await self._queue.ask(CloseRequest(session, reason), self._peers.deadline())
         except TimeoutError as error:
             log.warning("peer was not removed yet: no answer in time", extra=about(**ids_of(session)))
-            await self._give_up(session)
+            await self._give_up(session, reason)
             self._schedule.check_soon()
             raise PeerApplyFailed from error
 
@@ -131,10 +131,10 @@ class Ending:
         """Waits until the sessions of requests that were given up are stored as closing."""
         await self._given_up.settled()
 
-    async def _give_up(self, session: Session) -> None:
+    async def _give_up(self, session: Session, reason: Reason) -> None:
         """Marks a session closing. What is given up meanwhile is marked in one transaction. Raises StoreUnavailable."""
         try:
-            await self._given_up.ask(CloseRequest(session), self._peers.deadline())
+            await self._given_up.ask(CloseRequest(session, reason), self._peers.deadline())
         except TimeoutError as error:
             raise StoreUnavailable from error
 
@@ -142,7 +142,7 @@ class Ending:
         requests = [request for request in cut() if isinstance(request, CloseRequest)]
         try:
             async with self._records.committing() as db:
-                await rows.mark_closing(db, [request.session_id for request in requests], Reason.CLOSED)
+                await mark_closing(db, requests)
         except StoreUnavailable as error:
             for request in requests:
                 request.fail(error)
@@ -150,6 +150,6 @@ class Ending:
         for request in requests:
             current = self._records.live.get(request.public_key)
             if current is not None and current.id == request.session_id and current.state is State.LIVE:
-                self._records.live.put(replace(current, state=State.CLOSING, reason=Reason.CLOSED))
+                self._records.live.put(replace(current, state=State.CLOSING, reason=request.reason))
             request.succeed(None)
         return False

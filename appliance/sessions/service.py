@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from appliance.domain.entities import State
+from appliance.domain.entities import Reason, State
 from appliance.domain.errors import PeerApplyFailed, SessionNotFound
 from appliance.sessions.batch_opens import Opened
 
@@ -63,7 +63,7 @@ class SessionService:
         """Waits until what was given up is undone. Raises PeerApplyFailed: if that takes too long."""
         await self._opening.settled()
 
-    async def close(self, account: Account, session_id: str) -> Session:
+    async def close(self, account: Account, session_id: str, reason: Reason = Reason.CLOSED) -> Session:
         """Ends one of the account's sessions and returns it; returns one that has ended already as it is.
 
         Raises SessionNotFound, or PeerApplyFailed: if the peer could not be removed in time.
@@ -71,7 +71,7 @@ class SessionService:
         session = await self._lookup.find(account, session_id)
         if session.state is State.TERMINATED:
             return session
-        await self._ending.close(session)
+        await self._ending.close(session, reason)
         return await self._lookup.find(account, session_id)
 
     async def find(self, account: Account, session_id: str) -> Session:

@@ -271,7 +271,7 @@ async def test_a_key_that_moves_ends_its_session_in_the_other_region(exits: Exit
     assert exits["fra"].exit_.state_of(second["id"]) == ("live", None)
     assert exits["ams"].exit_.state_of(first["id"]) == ("live", None)
     await exits.carry_out()
-    assert exits["ams"].exit_.state_of(first["id"])[0] == "terminated"
+    assert exits["ams"].exit_.state_of(first["id"]) == ("terminated", "replaced")
     assert raw not in exits["ams"].exit_.tunnel.peers
     assert exits.ledger.held()[raw] == [second["id"]]
     third = await ada.at("fra").open(region="ams", client_public_key=text)

@@ -414,6 +414,18 @@ def test_leave_that_was_killed_goes_on_when_it_is_run_again(hub: FleetHost, ams:
     assert not ams.state.in_fleet
 
 
+def test_what_a_killed_command_left_in_the_store_is_removed(fra: FleetHost) -> None:
+    """Its membership had gone already: the host was in no fleet, and is whole again."""
+    fra.do("fleet", "init")
+    fra.do("node", "drain")
+    (fra.state.path / "fleet" / "membership.json").unlink()
+    done = fra.do("fleet", "leave")
+    assert done.err.splitlines()[-1] == "it takes no new sessions, as it is drained: wg-appliance node resume"
+    assert fra.rows("SELECT * FROM fleet") == []
+    assert fra.triggers == 0
+    assert "in no fleet" in fra.refused("fleet", "leave")
+
+
 def test_forget(hub: FleetHost, ams: FleetHost) -> None:
     """The hub lets it in no more; what it says then is what to do. Its name is free for another."""
     ams.do("node", "join", hub.do("fleet", "invite").out.strip())
@@ -430,5 +442,6 @@ def test_the_last_host_ends_the_fleet(hub: FleetHost) -> None:
     hub.do("fleet", "leave")
     assert not hub.state.in_fleet
     assert hub.triggers == 0
+    assert not (hub.state.path / "fleet/hub/hub.conf").exists()
     assert "in no fleet" in hub.refused("fleet", "status")
     hub.do("fleet", "init")

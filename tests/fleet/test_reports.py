@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import random
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import pytest
@@ -281,3 +283,68 @@ async def test_reporting_waits_for_the_hub(world: BusWorld) -> None:
     assert [subject for _, subject, _ in world.bus.sent if ".s." in subject] == []
     world.bus_streams.away = False
     await equal(world)
+
+
+STEPS = (
+    *("use", "use", "report", "report", "lost report", "lost answer", "cut", "heal", "back_up", "image"),
+    *("restore", "restore unnoticed", "restart", "wipe", "roll back the hub", "roll back the stream"),
+)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_schedules(tmp_path: Path, seed: int) -> None:
+    """Within a boot every byte is proven: whatever happens, the hub has them all in the end, once."""
+    asyncio.run(schedule(tmp_path, random.Random(seed), 30))  # noqa: S311 - decides what happens
+
+
+async def schedule(folder: Path, chance: random.Random, length: int) -> list[str]:
+    done = []
+    async with reporting_world(folder) as world:
+        client = await world.exit_.client()
+        opened = [await client.connect(), await client.connect()]
+        world.back_up()
+        world.image_fold()
+        image = world.bus_streams.image(NODE)
+        for _ in range(length):
+            done.append(chance.choice(STEPS))
+            match done[-1]:
+                case "use":
+                    await world.use(chance.choice(opened)["id"], chance.randint(10, 5000))
+                case "image":
+                    world.image_fold()
+                    image = world.bus_streams.image(NODE)
+                case "roll back the stream":
+                    world.bus_streams.roll_back(NODE, image)
+                    world.fold.reconnected()
+                case step:
+                    await step_of(world, step, image)
+        world.bus.heal(NODE)
+        for _ in range(4):
+            with suppress(FleetError):
+                await world.report()
+        assert await world.totals() == world.used, done
+        await equal(world)
+    return done
+
+
+async def step_of(world: BusWorld, step: str, image: tuple[int, dict[str, tuple[int, bytes]]]) -> None:
+    acts: dict[str, Callable[[], Awaitable[object]]] = {
+        "report": lambda: world.report(3),
+        "restore": world.restore,
+        "restore unnoticed": lambda: world.restore(marked=False),
+        "restart": world.restart,
+        "wipe": world.wipe_hub,
+        "roll back the hub": lambda: world.roll_back_hub(image),
+    }
+    at_once = {
+        "cut": lambda: world.bus.cut(NODE),
+        "heal": lambda: world.bus.heal(NODE),
+        "back_up": world.back_up,
+        "lost report": lambda: world.bus.lose_requests(f"wga.state.{NODE}.s.>"),
+        "lost answer": lambda: world.bus.lose_answers(f"wga.state.{NODE}.s.>"),
+    }
+    if step in acts:
+        with suppress(FleetError):
+            await acts[step]()
+    else:
+        at_once[step]()

@@ -184,7 +184,7 @@ def test_what_the_ledger_has_lost_is_claimed_again() -> None:
 
     async def body(w: World) -> None:
         w.live[AMS] = [OwnKey(bytes([1, n]) + bytes(30), "acc_1", f"ses_{n}", False) for n in range(250)]
-        w.named[AMS] = [("acc_1", f"device {n}") for n in range(30)]
+        w.named[AMS] = [("acc_1", f"D\u00e9vice {n}") for n in range(30)]
         name = await w.ledger.name()
         w.keys.wipe()
         w.names.wipe()
@@ -197,7 +197,9 @@ def test_what_the_ledger_has_lost_is_claimed_again() -> None:
         found = await w.lis.claim_key(w.live[AMS][9].public_key, "acc_1", "op2", device=False)
         assert found == Whereabouts(AMS, "ses_9")
         with pytest.raises(DeviceNameTaken):
-            await w.lis.claim_name("acc_1", "device 29", "op3")
+            await w.lis.claim_name("acc_1", "D\u00e9vice 29", "op3")
+        with pytest.raises(DeviceNameTaken):
+            await w.lis.claim_name("acc_1", "De\u0301vice 29", "op3")
         found = await w.ams.claim_key(w.live[AMS][7].public_key, "acc_1", "op4", device=False)
         assert found == Whereabouts(LIS, "ses_l")
 
@@ -217,6 +219,9 @@ def test_keys_of_what_has_ended_are_given_up() -> None:
         w.clock.advance(100)
         await w.ams.look()
         w.live[AMS] = []
+        w.bus.lose_requests(f"wga.led.{AMS}.release", 2)
+        await w.ams.look()
+        assert (await w.keys.get(key_name(FLEET_KEY, KEY))).value is not None
         await w.ams.look()
         assert (await w.keys.get(key_name(FLEET_KEY, KEY))).value is None
         await w.ams.claim_key(KEY, "acc_1", "op2", device=False)

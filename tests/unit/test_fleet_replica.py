@@ -12,12 +12,13 @@ import pytest
 
 from appliance.domain.clock import Moment
 from appliance.domain.entities import Account
-from appliance.domain.errors import NoActiveNodes
+from appliance.domain.errors import NoActiveNodes, StoreUnavailable
 from appliance.domain.fleet_member import FleetMember
 from appliance.domain.tiers import Tier
 from appliance.fleet import ledger
 from appliance.fleet.ledger import PAGE_BYTES
 from appliance.fleet.offline import OfflineTokens, may_open
+from appliance.fleet.replica import Reactions, Replica
 from appliance.fleet.sync_messages import SyncAnswer, SyncRequest
 from appliance.store.queries import accounts, devices, fleet_changes, fleet_members, fleet_state, fleet_terms, tokens
 from tests.support.fleet.followers import AMS, FRA, LIS, followed, following, replicated, turn
@@ -342,6 +343,36 @@ def test_a_store_of_before_the_host_joined_is_a_spokes_again(tmp_path: Path) -> 
                 row = await fleet_state.read(db)
             assert row is not None
             assert (row.role, row.gen, row.acc_rev) == ("spoke", *one.ledger.position)
+
+    asyncio.run(story())
+
+
+def test_what_was_not_told_is_told_the_next_time(tmp_path: Path) -> None:
+    """Members and terms are stored, but the rest of the exit could not take them in: the store did not answer it."""
+
+    async def story() -> None:
+        async with followed(tmp_path, AMS) as (one, (ams,)):
+            fails, told = [True], list[str]()
+
+            async def members() -> None:
+                if fails:
+                    raise StoreUnavailable
+                told.append("members")
+
+            async def terms(text: str) -> None:
+                told.append(text)
+
+            reactions = Reactions(ams.rung, members, terms, ams.claims_lost)
+            replica = Replica(one.bus.node(AMS), ams.store, AMS, ams.clock, reactions)
+            async with one.store.write() as db:
+                await fleet_members.put(db, FleetMember(FRA, "fra1", "fra", "hub", "UFRA", bytes(32), 1))
+                await fleet_terms.put(db, "{}")
+            assert not await replica.follow()
+            assert replica.behind
+            fails.clear()
+            for _ in range(2):
+                assert await replica.follow()
+            assert told == ["members", "{}"]
 
     asyncio.run(story())
 

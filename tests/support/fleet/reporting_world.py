@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from tests.support.api.exit_under_test import ExitUnderTest
 
 NODE = "nod_" + "a" * 24
-PACE = ReportingPace(report_s=0, answer_s=1)
+PACE = ReportingPace(report_s=0, answer_s=0.5)
 TURNS = 12  # of reporting, in which all is told that can be
 
 
@@ -95,6 +95,10 @@ class ReportingWorld:
         tunnel = type(self.exit_.tunnel)(self.exit_.tunnel.interface)
         self.exit_.tunnel = tunnel
         await self.exit_.start()
+        self.begin_process()
+
+    async def restart(self) -> None:
+        await self.exit_.restart()
         self.begin_process()
 
     async def reboot(self) -> None:
