@@ -9,6 +9,7 @@ from __future__ import annotations
 import sqlite3
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,18 +32,21 @@ CHUNK = 200_000
 
 @dataclass
 class DeadExit:
-    """`noticed_s`: until the API of another exit named its region no more; `elsewhere_s`: until a session was opened
-    elsewhere, of a client that asks for its region until it is told others. `wrong`: answers that should not be."""
+    """`noticed_s`: from its last answer until the API of another exit named its region no more; `elsewhere_s`: until
+    there was a session elsewhere. `asked_s`: until one who asks for its region all the while is told of the others.
+    `wrong`: answers that should not be."""
 
     noticed_s: float = 0.0
     elsewhere_s: float = 0.0
+    asked_s: float = 0.0
     answers: int = 0
     wrong: list[str] = field(default_factory=list)
 
     def __str__(self) -> str:
         return (
-            f"a dead exit: {self.noticed_s:.1f} s from its last answer until its region was named no more, "
-            f"{self.elsewhere_s:.1f} s to the first session elsewhere, {self.answers} answers meanwhile"
+            f"a dead exit: from its last answer {self.noticed_s:.1f} s until its region was named no more, "
+            f"{self.elsewhere_s:.1f} s to the first session elsewhere; one who asks for its region is told of the "
+            f"others after {self.asked_s:.1f} s, with answer {self.answers}"
         )
 
 
@@ -60,25 +64,32 @@ def dead_exit(fleet: WholeFleet, dying: FleetAppliance) -> DeadExit:
     assert dying.api("GET", "/healthz").status == 200
     began = time.monotonic()
     dying.lose_host()
-    while not seen.elsewhere_s:
-        named = api.regions()
-        answer = api.api("POST", "/v1/sessions", {"region": dying.region}, token)
-        seen.answers += 1
-        if answer.status not in (201, 503):
-            seen.wrong.append(f"{answer.status}: {answer.body}")
-        if dying.region in named or answer.status != 503:
+    with ThreadPoolExecutor(1) as threads:
+        asking = threads.submit(_ask_for, dying.region, api, token, seen, began)
+        while dying.region in (named := api.regions()):
             time.sleep(PAUSE_S)
-            continue
-        seen.noticed_s = seen.noticed_s or time.monotonic() - began
-        if set(answer.body.get("available", ())) != named:
-            seen.wrong.append(f"available {answer.body}, regions {named}")
-            continue
+        seen.noticed_s = time.monotonic() - began
         elsewhere = api.open(token, region=sorted(named)[0])
         seen.elsewhere_s = time.monotonic() - began
-        api.close(elsewhere["id"], token)
+        asking.result()
+    api.close(elsewhere["id"], token)
     if api.api("GET", f"/v1/sessions/{opened['id']}", token=token).status != 200:
         seen.wrong.append("a session of the dead exit is not known")
     return seen
+
+
+def _ask_for(region: str, api: FleetAppliance, token: str, seen: DeadExit, began: float) -> None:
+    """Asks for the region until others are named. Until then it may be said that its exit does not answer."""
+    while not seen.asked_s:
+        answer = api.api("POST", "/v1/sessions", {"region": region}, token)
+        seen.answers += 1
+        if answer.status != 503:
+            seen.wrong.append(f"{answer.status}: {answer.body}")
+            return
+        if "available" in answer.body:
+            seen.asked_s = time.monotonic() - began
+            if set(answer.body["available"]) != api.regions():
+                seen.wrong.append(f"available {answer.body}, regions {api.regions()}")
 
 
 @dataclass

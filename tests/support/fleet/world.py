@@ -109,6 +109,7 @@ class FleetWorld(Spaces):
 
     def bring_back(self, host: ExitSpace) -> None:
         """Boots the host: it has its links and its files, and nothing runs on it."""
+        batch(self.internet, f"link del {host.uplink}")  # the kernel removes a namespace's links later than its name
         host.exit.remove()
         (SOCKETS / f"{host.interface('x')}.sock").unlink(missing_ok=True)  # /run is empty after a boot
         host.exit = self.new_space(f"x{host.number}")
