@@ -18,7 +18,7 @@ import click
 
 from tests.support.fleet.report_faults import FaultsDone, faulty_fleet
 
-LONGEST_PAUSE_S = 1.0
+LONGEST_PAUSE_S = 0.6
 
 
 async def _run(many: int, seed: int, folder: Path) -> FaultsDone:

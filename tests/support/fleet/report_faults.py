@@ -13,6 +13,7 @@ import time
 from collections import Counter
 from contextlib import asynccontextmanager, closing, suppress
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from tests.support.faults.violations import Violated
@@ -32,12 +33,13 @@ EQUAL_WITHIN_S = 90.0
 
 @dataclass
 class FaultsDone:
-    """Counts what was done, and how soon the fold was the truth after the last fault."""
+    """Counts what was done, and how soon the fold was the truth after the last fault. `history`: when each began."""
 
     faults: Counter[str] = field(default_factory=Counter)
     sessions: int = 0
     poured: int = 0
     seconds_to_equal: float = 0.0
+    history: list[str] = field(default_factory=list)
 
     def __str__(self) -> str:
         listed = ", ".join(f"{many} {what}" for what, many in sorted(self.faults.items()))
@@ -88,6 +90,7 @@ class FaultyFleet:
             await asyncio.sleep(self._random.uniform(0.05, 0.4))
             if exit_.still:
                 continue
+            exit_.take_up()
             with suppress(MemberDied):
                 if closing_:
                     if await exit_.ask(do="close", session=closing_[0]) is not None:
@@ -126,6 +129,7 @@ class FaultyFleet:
         }
         weights = [6, 3, 4, 4, 2, 3, 1, 2, 1, 1, 1.5, 1.5, 1.5]
         (name,) = self._random.choices(list(made), weights)
+        self.done.history.append(f"{datetime.now(UTC):%H:%M:%S.%f} {name} {exit_.node[:5]}")
         if await made[name]():
             self.done.faults[name] += 1
         if self._random.random() < 0.2:
@@ -254,9 +258,8 @@ class FaultyFleet:
                 with closing(sqlite3.connect(exit_.store)) as db, db:
                     db.execute("UPDATE fleet_reporting SET restored = 1")
             await exit_.start()
-            exit_.live = {session: bytes.fromhex(key) for session, key in await exit_.ask(do="live")}
-            for session in exit_.live:
-                exit_.poured.setdefault(session, Poured())
+            live = {session: bytes.fromhex(key) for session, key in await exit_.ask(do="live")}
+            exit_.put_back(backup.store, live)
         exit_.still = False
         return reported
 
@@ -327,6 +330,7 @@ async def faulty_fleet(folder: Path, random: Random) -> AsyncIterator[FaultyFlee
         except BaseException as error:
             for member in (fleet.hub, *fleet.exits):
                 error.add_note(f"{member.node}: {member.last_words()}")
+            error.add_note("\n".join(fleet.done.history))
             raise
         finally:
             await fleet.close()
