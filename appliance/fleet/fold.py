@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import msgspec
 
-from appliance.domain.errors import FleetError, StoreUnavailable
+from appliance.domain.errors import CutOff, FleetError, StoreUnavailable
 from appliance.fleet.folding import merged
 from appliance.fleet.reports import STATE, ReportMark, SessionReport, created_in, mark_subject, rates_of, session_of
 from appliance.store.queries import fleet_fold
@@ -94,6 +94,11 @@ class Fold:
     def reconnected(self) -> None:
         """Has all streams read from the beginning."""
         self._read_up_to.clear()
+        self._wake.set()
+
+    def members_changed(self) -> None:
+        """Has the streams of new members made."""
+        self._woken.update(self._nodes())
         self._wake.set()
 
     async def run(self) -> None:

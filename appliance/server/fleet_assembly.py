@@ -53,6 +53,10 @@ if TYPE_CHECKING:
     Endless = Callable[[], Coroutine[Any, Any, None]]
 
 
+# For an exit to be found that opens a session: as long as one may take, and the ways there and back.
+LONGEST_PATIENCE_S, WAY_S = 8.0, 1.5
+
+
 class FleetPart:
     """Is what this host does in its fleet: built from what the store and state_dir/fleet say of it."""
 
@@ -160,7 +164,7 @@ class FleetPart:
             claims=self.claims,
             folds=HubFolds(here.store, self.roster.is_present) if self._membership.role == "hub" else None,
             hub_id=self._hub_id,
-            patience_s=float(here.settings.wireguard.apply_timeout),
+            patience_s=min(LONGEST_PATIENCE_S, here.settings.wireguard.apply_timeout + WAY_S),
             may_drain=self.roster.is_hub,
         )
         return any_exit.build(this, fleet)
