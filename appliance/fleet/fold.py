@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import msgspec
 
-from appliance.domain.errors import CutOff, FleetError, StoreUnavailable
+from appliance.domain.errors import CutOff, FleetError, NoResponder, StoreUnavailable
 from appliance.fleet.folding import merged
 from appliance.fleet.reports import STATE, ReportMark, SessionReport, created_in, mark_subject, rates_of, session_of
 from appliance.store.queries import fleet_fold
@@ -103,7 +103,6 @@ class Fold:
 
     async def run(self) -> None:
         """Folds until it is cancelled. What is away is tried again at the next message, or after a while."""
-        made: set[str] = set()
         while True:
             members = list(self._nodes())
             due = [node for node in members if node in self._woken] if self._woken else members
@@ -111,13 +110,11 @@ class Fold:
             self._wake.clear()
             for node in due:
                 try:
-                    if node not in made:
-                        await self._streams.make(node)
-                        made.add(node)
                     await self.catch_up(node)
                     await self.make_room(node)
+                except CutOff:
+                    continue  # the link says so
                 except (FleetError, StoreUnavailable) as error:
-                    made.discard(node)
                     log.warning("reports of %s are not folded: %r", node, error)
             await asyncio.sleep(WAKE_S)
             with suppress(TimeoutError):
@@ -125,9 +122,12 @@ class Fold:
                     await self._wake.wait()
 
     async def catch_up(self, node: str) -> None:
-        """Folds all that the node's stream has now. Raises FleetError or StoreUnavailable."""
+        """Folds all that the node's stream has now. Raises FleetError or StoreUnavailable.
+
+        Makes the stream if there is none: an exit that has joined, or whose stream was lost, can report at once.
+        """
         async with self._locks.setdefault(node, asyncio.Lock()):
-            last = await self._streams.last_sequence(node)
+            last = await self._last_sequence(node)
             at = self._read_up_to.get(node, 0)
             if last < at:
                 at = 0  # it was made anew or rolled back
@@ -155,6 +155,13 @@ class Fold:
             if not folded:
                 return
             at = folded[-1].sequence
+
+    async def _last_sequence(self, node: str) -> int:
+        try:
+            return await self._streams.last_sequence(node)
+        except NoResponder:
+            await self._streams.make(node)
+            return await self._streams.last_sequence(node)
 
     async def _fold(self, node: str, page: Sequence[Streamed]) -> None:
         reports: list[tuple[str, SessionReport]] = []
