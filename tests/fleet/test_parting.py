@@ -1,0 +1,58 @@
+"""Whole appliances part: one exit is drained by the hub, leaves, comes back, and is forgotten."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.support.fleet.whole_fleet import await_token, whole_fleet
+from tests.support.real_backend import NO_ROOT, backend_here
+from tests.support.tunnel.waiting import until
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.support.fleet.appliances import FleetAppliance
+
+pytestmark = pytest.mark.timeout(900)  # an emulated kernel takes minutes
+
+
+def nodes(exit_: FleetAppliance) -> dict[str, Any]:
+    return {each["name"]: each for each in json.loads(exit_.admin("fleet", "status", "--json"))["nodes"]}
+
+
+def test_an_exit_parts_from_its_fleet_and_comes_back(tmp_path: Path) -> None:
+    """No server is restarted; what is single again answers for its own region alone, for the tokens that it had."""
+    backend = backend_here()
+    if backend is None:
+        pytest.skip(NO_ROOT)
+    with whole_fleet(backend, tmp_path, clients=0, fleet={"report": "1s"}) as fleet:
+        hub, spoke = fleet.exits
+        token = fleet.token()
+
+        hub.admin("node", "drain", spoke.name)
+        assert json.loads(spoke.admin("node", "status", "--json"))["drained"]
+        until(lambda: hub.regions() == {hub.region}, "its region is listed no more")
+        hub.admin("node", "resume", spoke.name)
+        fleet.heal()
+
+        opened = hub.open(token, region=spoke.region)
+        spoke.admin("fleet", "leave", "--yes")
+        assert spoke.regions() == {spoke.region}
+        until(lambda: list(nodes(hub)) == [hub.name], "the hub lists it no more")
+        told = hub.api("GET", f"/v1/sessions/{opened['id']}", token=token)
+        assert (told.status, told.body.get("terminated_reason")) == (200, "drained"), told
+        await_token(spoke, token)
+        assert spoke.open(token, region=spoke.region)["public_ip"] == spoke.host.ip
+
+        invited = hub.admin("fleet", "invite").strip()
+        spoke.admin("node", "join", invited, "--rename-accounts", "-old", "--yes")
+        fleet.heal()
+        hub.admin("fleet", "forget", spoke.name, "--yes")
+        until(lambda: spoke.regions() == {spoke.region}, "it is cut off")
+        until(lambda: list(nodes(hub)) == [hub.name], "the hub lists it no more")
+        spoke.admin("fleet", "leave", "--force", "--yes")
+        hub.admin("fleet", "leave", "--yes")
+        assert [each.regions() for each in fleet.exits] == [{hub.region}, {spoke.region}]
