@@ -150,6 +150,7 @@ class ReportingExit(Member):
         super().__init__(folder, node, hub, hub.user(node))
         self.tunnel = KeptTunnel(folder / "tunnel")
         self.still = False
+        self.restored = False  # since its interface was made
         self.live: dict[str, bytes] = {}
         self.brought_back: dict[str, tuple[bytes, int]] = {}
         self.poured: dict[str, Poured] = {}

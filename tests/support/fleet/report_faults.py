@@ -50,9 +50,13 @@ class FaultsDone:
 
 
 class FaultyFleet:
-    """Three exits, the hub's fold and its nats-server."""
+    """Three exits, the hub's fold and its nats-server.
 
-    def __init__(self, folder: Path, nats: HubProcess, random: Random) -> None:
+    `again`: a store is put back a second time before the exit has another interface, too.
+    """
+
+    def __init__(self, folder: Path, nats: HubProcess, random: Random, *, again: bool) -> None:
+        self._again = again
         self.done = FaultsDone()
         self._folder = folder
         self._nats = nats
@@ -236,6 +240,7 @@ class FaultyFleet:
         if reported:
             await exit_.kill()
             exit_.tunnel.forget()
+            exit_.restored = False
             exit_.boots += self._random.random() < 0.7
             await exit_.start()
         exit_.still = False
@@ -247,6 +252,8 @@ class FaultyFleet:
 
         `marked`: by `restore`; else nobody has told the store that it went back.
         """
+        if exit_.restored and not self._again:
+            return False
         backup = self._random.choice(exit_.backups)
         exit_.still = True
         lost = {session: exit_.poured[session] for session in exit_.poured.keys() - backup.live}
@@ -254,6 +261,7 @@ class FaultyFleet:
         if reported:
             await exit_.kill()
             exit_.put_store(backup.store)
+            exit_.restored = True
             if marked:
                 with closing(sqlite3.connect(exit_.store)) as db, db:
                     db.execute("UPDATE fleet_reporting SET restored = 1")
@@ -315,10 +323,10 @@ def _has(folded: dict[str, Poured], wanted: dict[str, Poured]) -> bool:
 
 
 @asynccontextmanager
-async def faulty_fleet(folder: Path, random: Random) -> AsyncIterator[FaultyFleet]:
+async def faulty_fleet(folder: Path, random: Random, *, again: bool = False) -> AsyncIterator[FaultyFleet]:
     """Runs the fleet, with traffic, until the end of the block."""
     with HubProcess(folder / "nats", *NODES) as nats:
-        fleet = FaultyFleet(folder, nats, random)
+        fleet = FaultyFleet(folder, nats, random, again=again)
         try:
             await fleet.start()
             async with asyncio.TaskGroup() as group:
