@@ -91,10 +91,17 @@ class Placing:
     async def _there(
         self, node_id: str, op: str, there: Callable[[str, str, float], Awaitable[T]], deadline: float
     ) -> T:
-        """Asks one exit, and once more with the same op if no answer comes. Has it undone if none has come then."""
+        """Asks one exit, and once more with the same op if no answer comes. Has it undone if none has come then.
+
+        Raises NoActiveNodes: it is not there any more.
+        """
         try:
             return await there(node_id, op, self._left(deadline) * FIRST_SHARE)
         except NotAnswered as error:
+            if not self._view.standing().get(node_id, False):
+                # It has died meanwhile: its client need not wait for what will not come, and another exit may be asked.
+                await self._intents.take_back(node_id, TakeBack(op))
+                raise NoActiveNodes from error
             log.info("%s is asked again: %s", node_id, error)
         except asyncio.CancelledError:
             self._take_back_later(node_id, op)

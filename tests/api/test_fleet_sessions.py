@@ -369,6 +369,20 @@ async def test_of_an_opening_that_is_not_answered_nothing_is_left(
 
 
 @on_fleet("ams", "fra")
+async def test_an_exit_that_dies_meanwhile_is_not_asked_again(exits: ExitsUnderTest) -> None:
+    """The client is told which regions there are; what the exit may have made is undone when it is back."""
+    ada = await exits.client()
+    exits.wire.fault("fra", "open", "dies")
+    answer = await ada.at("ams").post(region="fra")
+    assert (answer.status_code, answer.json()["available"]) == (503, ["ams"])
+    assert [operation for _, operation in exits.wire.calls] == ["open"]
+    exits.wire.cut.clear()
+    await exits.carry_out()
+    assert exits.intents() == 0
+    assert exits["fra"].exit_.rows("SELECT id FROM sessions WHERE state = 'live'") == []
+
+
+@on_fleet("ams", "fra")
 async def test_an_abort_that_is_lost_is_asked_again(exits: ExitsUnderTest) -> None:
     """It is kept until the exit has answered it, also across a restart of either, and is harmless twice."""
     ada = await exits.client()

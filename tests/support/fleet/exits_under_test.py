@@ -59,7 +59,7 @@ class Wire:
     """Carries calls between exits. Faults are of the next calls of an operation to an exit: one word for each.
 
     "lost": the request is; "unanswered": the answer is; "late": it is served only when `release` is called, and
-    not answered; "gone": nobody is there; "broken": the answer is no JSON.
+    not answered; "gone": nobody is there; "broken": the answer is no JSON; "dies": it is, and its host is cut off.
     """
 
     hosts: dict[str, FleetHost] = field(default_factory=dict)
@@ -88,6 +88,9 @@ class Wire:
         word = waiting.pop(0) if waiting else ""
         if word == "lost":
             raise NotAnswered("the request was lost")
+        if word == "dies":
+            self.cut.add(node_id)
+            raise NotAnswered("nothing is heard any more")
         if word == "gone":
             raise NoResponder("gone")
         if word == "late":
