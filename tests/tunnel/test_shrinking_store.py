@@ -42,7 +42,7 @@ def test_an_older_store_is_emptied_and_shrinks(start_appliance: Callable[..., Ap
         return bool(left == free == 0)
 
     until(emptied, "all has gone, and its pages")
-    until(lambda: appliance.store.stat().st_size * 4 < before, "the file is smaller while the server runs")
+    until(lambda: appliance.store.stat().st_size * 2 < before, "the file is smaller while the server runs")
     assert appliance.log().count(f"the store {appliance.store} can shrink from now on; rewritten in ") == 1
     assert [each["id"] for each in appliance.live_sessions()] == [session["id"]]
     appliance.stop()

@@ -9,6 +9,7 @@ from tests.support.tunnel.client import new_key_pair
 from tests.support.tunnel.waiting import until
 
 if TYPE_CHECKING:
+    import subprocess
     from collections.abc import Iterator
 
     from tests.support.tunnel.namespace import Namespace
@@ -29,6 +30,29 @@ def snapshot(space: Namespace, name: str) -> list[str]:
     return [*shown, f"wireguard-go {space.pids_of('wireguard-go')}"]
 
 
+def _wireguard_go(space: Namespace, name: str) -> subprocess.Popen[bytes]:
+    """Starts it, and again where it ends: one of that name that ends just before may have the device still."""
+    server = space.start("wireguard-go", "-f", name)
+
+    def answers() -> bool:
+        nonlocal server
+        if server.poll() is not None:
+            server = space.start("wireguard-go", "-f", name)
+        return space.run("wg", "show", name, check=False).returncode == 0
+
+    try:
+        until(answers, "wireguard-go answers")
+    except BaseException:
+        _end(server)
+        raise
+    return server
+
+
+def _end(server: subprocess.Popen[bytes]) -> None:
+    server.terminate()
+    server.wait(timeout=60)
+
+
 @contextmanager
 def foreign_interface(space: Namespace, backend: str, name: str, *commands: str) -> Iterator[None]:
     """Made bare, then with these commands of a shell; removed at the end, where it is still there.
@@ -39,8 +63,7 @@ def foreign_interface(space: Namespace, backend: str, name: str, *commands: str)
         space.run("ip", "link", "add", "dev", name, "type", "wireguard")
         server = None
     else:
-        server = space.start("wireguard-go", "-f", name)
-        until(lambda: space.run("wg", "show", name, check=False).returncode == 0, "wireguard-go answers")
+        server = _wireguard_go(space, name)
     try:
         for command in commands:
             space.run("sh", "-c", command.replace("{name}", name).replace("{key}", new_key_pair().public))
@@ -48,5 +71,4 @@ def foreign_interface(space: Namespace, backend: str, name: str, *commands: str)
     finally:
         space.run("ip", "link", "del", name, check=False)
         if server is not None:
-            server.terminate()
-            server.wait(timeout=60)
+            _end(server)
