@@ -11,7 +11,7 @@ class Loss(Enum):
 
     NONE = 0  # not one packet is lost
     UNTIL_REPAIRED = 1
-    AS_A_QDISC_CHANGES = 2  # Linux (seen: 6.18) drops what is sent while a qdisc is removed, and while one is added.
+    TWICE = 2  # as it is changed, and as it is changed back
 
 
 class Sessions(Enum):
@@ -115,13 +115,14 @@ TABLE = [
         UNTIL_REPAIRED,
         UNTIL_REPAIRED,
     ),
+    # A client may have followed the exit to the other port before it is set back.
     Row(
         "port changed",
         "wg set {wg} listen-port 51999",
         "port",
         ("device: private key or port set",),
-        UNTIL_REPAIRED,
-        UNTIL_REPAIRED,
+        Loss.TWICE,
+        Loss.TWICE,
     ),
     Row("MTU changed", "ip link set {wg} mtu 1300", "link", ("interface: mtu 1420",)),
     # Below 1280 there is no IPv6.
@@ -223,13 +224,14 @@ TABLE = [
     # Without the rule that admitted packets jump to they are prohibited as all others.
     Row("IPv6 rule deleted", "ip -6 rule del iif {wg} nop", "policy rules", (IP_RULES,), NONE, UNTIL_REPAIRED),
     Row("egress filter deleted", "tc filter del dev {wg} egress", "filter", (FILTER,)),
+    # Linux (seen: 6.18) drops what is sent while a qdisc is removed, and while one is added.
     Row(
         "egress qdisc deleted",
         "tc qdisc del dev {wg} clsact",
         "filter",
         (FILTER,),
-        Loss.AS_A_QDISC_CHANGES,
-        Loss.AS_A_QDISC_CHANGES,
+        Loss.TWICE,
+        Loss.TWICE,
     ),
     # Without their routes clients get no answers.
     Row(
