@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from appliance.domain.errors import StoreUnavailable
 from appliance.store.queries import fleet_members
 
 if TYPE_CHECKING:
@@ -35,9 +37,10 @@ class Roster:
         last: object = None
         while not stopping.is_set():
             if (now := position()) != last:
-                last = now
-                await self.load()
-                changed()
+                with suppress(StoreUnavailable):  # the tick says so; the next look tries again
+                    await self.load()
+                    last = now
+                    changed()
             try:
                 async with asyncio.timeout(LOOK_S):
                     await stopping.wait()

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from appliance.domain import ids
-from appliance.domain.errors import HostError
+from appliance.domain.errors import HostError, StoreUnavailable
 from appliance.fleet import any_exit, terms
 from appliance.fleet.beating import Beating
 from appliance.fleet.beats import Figures, OwnBeats
@@ -275,9 +276,10 @@ class FleetPart:
         """Counts, for the status, what is not reported yet."""
         waiting_since: int | None = None
         while True:
-            unsent = await self.reporting.unsent()
-            waiting_since = (waiting_since or self._here.clock.now().wall_ms) if unsent else None
-            self._unsent = ReportState(unsent=unsent, waiting_since=waiting_since)
+            with suppress(StoreUnavailable):  # the tick says so
+                unsent = await self.reporting.unsent()
+                waiting_since = (waiting_since or self._here.clock.now().wall_ms) if unsent else None
+                self._unsent = ReportState(unsent=unsent, waiting_since=waiting_since)
             await asyncio.sleep(1.0)
 
     def status(self) -> FleetStatus:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from typing import TYPE_CHECKING
 
+from appliance.domain.errors import FleetError, HostError, StoreUnavailable
 from appliance.server.supervisor import wait
 
 if TYPE_CHECKING:
@@ -12,6 +14,9 @@ if TYPE_CHECKING:
     from appliance.server.fleet_assembly import FleetPart
     from appliance.server.served_exit import ServedExit
 
+log = logging.getLogger(__name__)
+
+RETRY_S = 5.0
 LOOK_S = 0.5  # how soon a command that joins a fleet, or leaves it, is followed
 
 
@@ -29,10 +34,18 @@ class FleetMembership:
         return read if self._part is None else self._part.over(read)
 
     async def run(self, stopping: asyncio.Event) -> None:
-        """Takes part whenever the host is in a fleet, until `stopping`. Raises if a part of it does."""
+        """Takes part whenever the host is in a fleet, until `stopping`.
+
+        What the fleet lacks makes this exit no worse: it is logged, and tried again.
+        """
         while not stopping.is_set():
             if self._here.state.in_fleet:
-                await self._take_part(stopping)
+                try:
+                    await self._take_part(stopping)
+                except* (FleetError, HostError, StoreUnavailable) as errors:
+                    for error in errors.exceptions:
+                        log.error("this host takes no part in its fleet, until it is tried again: %s", error)
+                    await wait(stopping, RETRY_S)
             await wait(stopping, LOOK_S)
 
     async def _take_part(self, stopping: asyncio.Event) -> None:

@@ -1,0 +1,48 @@
+"""The server's part in a fleet: a single host has none of it, and what a fleet lacks makes an exit no worse."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+from appliance.domain.errors import HostError
+from appliance.server import fleet_assembly, fleet_membership
+from appliance.server.fleet_membership import FleetMembership
+
+if TYPE_CHECKING:
+    import pytest
+
+
+def test_a_single_host_imports_nothing_of_a_fleet() -> None:
+    """The server is imported whole, and neither the fleet nor its packages are."""
+    code = (
+        "import sys, appliance.server.run, appliance.cli, appliance.cli.serve, appliance.ops.doctor.gather;"
+        "print([m for m in sys.modules if m.startswith(('appliance.fleet', 'nats', 'nacl', 'cryptography'))])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout == "[]\n", done
+
+
+def test_a_fleet_that_cannot_be_taken_part_in_is_tried_again(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is logged, and the task goes on: one that crashes would make the exit unready."""
+    stopping, tries = asyncio.Event(), 0
+
+    async def build(_: Any) -> None:
+        nonlocal tries
+        tries += 1
+        if tries == 2:
+            stopping.set()
+        raise HostError("membership.json is damaged")
+
+    monkeypatch.setattr(fleet_assembly, "build", build)
+    monkeypatch.setattr(fleet_membership, "RETRY_S", 0.0)
+    monkeypatch.setattr(fleet_membership, "LOOK_S", 0.0)
+    here: Any = SimpleNamespace(state=SimpleNamespace(in_fleet=True))
+    asyncio.run(FleetMembership(here).run(stopping))
+    assert tries == 2
+    assert "this host takes no part in its fleet, until it is tried again: membership.json is damaged" in caplog.text
