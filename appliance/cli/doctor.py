@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from appliance.config.load import Settings
+    from appliance.store.state_dir import StateDir
 
 
 @click.command()
@@ -56,8 +57,23 @@ def _examine(config_file: Path | None) -> list[Finding]:
     state = StateDir(settings.node.state_dir)
 
     config_read = _config(settings, str(file) if file.exists() else f"no {file}: all defaults", file)
+    of_fleet = _examine_fleet(settings, state) if state.in_fleet else []  # first: root sees whose a port is
     facts = gather(settings, file, state, lambda: become_owner(state.path, inspection.rehearse))
-    return [config_read, *diagnose(facts)]
+    return [config_read, *diagnose(facts), *of_fleet]
+
+
+def _examine_fleet(settings: Settings, state: StateDir) -> list[Finding]:
+    from appliance.cli.fleet import packages
+    from appliance.domain.clock import HostClock
+    from appliance.ops.doctor.diagnosis import diagnose_fleet
+
+    try:
+        with packages():
+            from appliance.fleet import doctor_gather
+        facts = doctor_gather.gather(settings, state, HostClock().now())
+    except (HostError, OSError) as error:
+        return [failed("fleet-member", str(error), "wg-appliance fleet status")]
+    return [] if facts is None else diagnose_fleet(facts)
 
 
 def _mend(error: str, file: Path) -> str:

@@ -16,6 +16,10 @@ from tests.support.tunnel.world import WEB, WEB6
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from tests.support.fleet.appliances import FleetAppliance
+
+BOTH = {"fsn1": ("hub", True), "ams1": ("spoke", True)}
+
 pytestmark = pytest.mark.timeout(900)  # an emulated kernel takes minutes
 
 
@@ -41,11 +45,22 @@ def test_each_exit_names_both_regions_and_both_exits(fleet: WholeFleet) -> None:
     for each in fleet.exits:
         answer = each.api("GET", "/v1/regions").body
         assert {region["code"]: region["node_count"] for region in answer["regions"]} == {"fsn": 1, "ams": 1}
-        status = json.loads(each.admin("fleet", "status", "--json"))
-        assert {node["name"]: (node["role"], node["alive"]) for node in status["nodes"]} == {
-            "fsn1": ("hub", True),
-            "ams1": ("spoke", True),
-        }
+        until(lambda each=each: _nodes(each) == BOTH, f"{each.name} shows both")  # type: ignore[misc]
+
+
+def _nodes(exit_: FleetAppliance) -> dict[str, tuple[str, bool]]:
+    """What `fleet status` says, which the server notes each second."""
+    nodes = json.loads(exit_.admin("fleet", "status", "--json"))["nodes"]
+    return {node["name"]: (node["role"], node["alive"]) for node in nodes}
+
+
+def test_doctor_finds_the_fleet_whole(fleet: WholeFleet) -> None:
+    """On the hub and on the spoke; none of it fails or warns."""
+    for each in fleet.exits:
+        said = json.loads(each.attempt("doctor", "--json").stdout)["checks"]
+        of_fleet = {check["check"]: check["status"] for check in said if check["check"].startswith("fleet")}
+        assert len(of_fleet) >= 5, said
+        assert set(of_fleet.values()) == {"ok"}, [check for check in said if check["check"].startswith("fleet")]
 
 
 @pytest.mark.parametrize("asked", [0, 1], ids=["at the hub", "at the spoke"])
