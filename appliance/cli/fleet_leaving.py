@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from appliance.cli import admin, output
-from appliance.cli.fleet_server import TAKES_PART_S, import_all, noted, require_hub, require_member, seen
+from appliance.cli.fleet_server import POLL_S, TAKES_PART_S, import_all, noted, require_hub, require_member, seen
 from appliance.domain.entities import Reason
 from appliance.domain.errors import Conflict, ConnectFailed, HostError, NotFound
 from appliance.fleet import leaving
 from appliance.fleet.hub_files import HubFiles, hub_place
 from appliance.fleet.identity import FleetFolder
-from appliance.store.queries import fleet_members, fleet_state
+from appliance.store.queries import fleet_members, fleet_reports, fleet_state
 from appliance.store.queries import node as node_rows
 from appliance.store.queries import sessions as session_rows
 
@@ -124,8 +126,8 @@ async def _report_all(a: Admin) -> None:
         await node_rows.set_drained(db, drained=True)
         await session_rows.mark_closing(db, [s.id for s in await session_rows.unfinished(db)], Reason.DRAINED)
     output.remark("drained: no new sessions, and the live ones are ended; what they used is being reported")
-    last = await seen(a, _all_reported, REPORTED_S)
-    if last is None or not _all_reported(last):
+    if not await _await_reports(a):
+        last = noted(a)
         left = "?" if last is None else str(last.unsent_sessions)
         since = (
             "" if last is None or last.cut_off_since is None else f"; cut off from the hub since {last.cut_off_since}"
@@ -134,6 +136,21 @@ async def _report_all(a: Admin) -> None:
             f"sessions that are not reported yet: {left}{since}. Run the same command again later, take new sessions "
             f"again (wg-appliance node resume), or leave what is not reported behind: {FORCE}"
         )
+
+
+async def _await_reports(a: Admin) -> bool:
+    """Returns whether the hub has all in time: by the store, as the status may be a second old, and by the link."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(REPORTED_S):
+            while not (_all_reported(noted(a)) and await _has_told_all(a)):  # noqa: ASYNC110 (the server reports)
+                await asyncio.sleep(POLL_S)
+            return True
+    return False
+
+
+async def _has_told_all(a: Admin) -> bool:
+    async with a.store.read() as db:
+        return not await session_rows.unfinished(db) and not await fleet_reports.is_any_unsent(db)
 
 
 def _all_reported(status: FleetStatus | None) -> bool:

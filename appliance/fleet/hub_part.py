@@ -86,7 +86,7 @@ class HubPart:
         self._by_unit = place.by_unit
         self._desks = (
             JoinDesk(store, plan.membership, self.upkeep.apply, clock),
-            LeaveDesk(store, clock),
+            LeaveDesk(store, clock, self.fold.catch_up),
             FoldAnswers(store, self.fold, roster.is_present),
             self.claims,
             self.ledger,

@@ -18,6 +18,8 @@ from appliance.fleet.wire import PREFIX
 from appliance.store.queries import fleet_changes, fleet_members, fleet_reports, fleet_state
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     import aiosqlite
 
     from appliance.domain.clock import Clock
@@ -36,12 +38,20 @@ class LeaveAnswer(msgspec.Struct, frozen=True):
     refused: str = ""
 
 
-class LeaveDesk:
-    """Answers hosts that leave, on a hub. Its nats-server lets them in no more from HubUpkeep's next look on."""
+async def _nothing(_node: str) -> None:
+    """Is for a hub that folds no reports."""
 
-    def __init__(self, store: Store, clock: Clock) -> None:
+
+class LeaveDesk:
+    """Answers hosts that leave, on a hub. Its nats-server lets them in no more from HubUpkeep's next look on.
+
+    `catch_up`: reads what the host has reported, which nobody reads once it has left.
+    """
+
+    def __init__(self, store: Store, clock: Clock, catch_up: Callable[[str], Awaitable[None]] = _nothing) -> None:
         self._store = store
         self._clock = clock
+        self._catch_up = catch_up
 
     async def listen(self, link: HubLink) -> None:
         """Begins to answer, on the hub's own link. Raises what `subscribe` does."""
@@ -54,11 +64,15 @@ class LeaveDesk:
     async def answered(self, node_id: str) -> LeaveAnswer:
         """Notes that a host has left. The id is the subject's, which that host alone may ask. Does not raise."""
         try:
+            await self._catch_up(node_id)
             async with self._store.write() as db:
                 member = await fleet_members.by_id(db, node_id)
                 if member is not None and member.role == "hub":
                     return LeaveAnswer("it is a hub")
                 await fleet_members.mark_left(db, node_id, self._clock.now().wall_ms)
+        except FleetError as error:
+            log.warning("%s cannot leave the fleet before its last reports are read: %s", node_id, error)
+            return LeaveAnswer("the hub has not read its last reports yet")
         except StoreUnavailable as error:
             log.warning("%s cannot leave the fleet: %s", node_id, error)
             return LeaveAnswer("the hub's store does not take it now")
