@@ -60,7 +60,7 @@ async def add(db: aiosqlite.Connection, a: Admin, name: DeviceName, public_key: 
     if refused is not None:
         raise _in_words(refused, owner, checked, count)
     made = Device(
-        id=ids.device_id(),
+        id=ids.device_id(await _mark(db)),
         account_id=owner.id,
         account=owner.name,
         account_tier=owner.tier,
@@ -76,6 +76,12 @@ async def add(db: aiosqlite.Connection, a: Admin, name: DeviceName, public_key: 
     )
     await rows.insert(db, [made])
     return Added(made, is_new, count + 1, most or 0)
+
+
+async def _mark(db: aiosqlite.Connection) -> str:
+    """Returns what ids end in that this host makes: in a fleet they say whose they are."""
+    row = await fleet_state.read(db)
+    return "" if row is None else ids.mark_of_node(row.node_id)
 
 
 async def stored(a: Admin, change: Callable[[aiosqlite.Connection], Awaitable[T]]) -> tuple[T, HostError | None]:

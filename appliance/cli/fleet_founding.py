@@ -146,7 +146,9 @@ def invite(config_file: Path | None, *, as_hub: bool, lifetime_s: int) -> None:
 async def _await_good(a: Admin, text: str) -> None:
     """Returns when the hub lets the token's holder in, which it is told by the running server. Raises HostError."""
     if not a.state.is_served():
-        output.remark("the server is not running: nobody can join before it is (systemctl start wg-appliance)")
+        output.remark(
+            "the server is not running: start it (systemctl start wg-appliance), so that other hosts can join"
+        )
         return
     token = join_token.decode(text, a.clock.host.now().wall_ms)
     key = NKey.from_seed(token.seed)

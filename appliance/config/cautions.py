@@ -30,6 +30,13 @@ def cautions(settings: Settings) -> Iterator[str]:
             f"{_listed(short, timeouts)}: WireGuard shakes hands every two minutes, so that sessions in use end as "
             f"idle; set {SHORTEST_IDLE_S}s or more, or 0"
         )
+    if settings.fleet.servers:
+        yield "fleet.servers: this version's fleets have hubs alone, and do not dial these; set fleet.servers = []"
+    if settings.fleet.when_cut_off != "share":
+        yield (
+            "fleet.when_cut_off: limits are each exit's own in this version, cut off or not; "
+            'set fleet.when_cut_off = "share"'
+        )
 
 
 def _listed(keys: list[str], timeouts: dict[str, int]) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from typing import TYPE_CHECKING
 
@@ -10,8 +9,10 @@ from appliance.domain.clock import Moment
 from appliance.domain.errors import CutOff, FleetError
 from appliance.fleet import beats
 from appliance.fleet.directory import SKEW_WARNED_MS
+from appliance.sessions.stopping import wait
 
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import Callable
 
     from appliance.domain.clock import Clock
@@ -55,11 +56,7 @@ class Beating:
         """Sends beats until `stopping`, then one that has the others ask this exit no more: before it is silent."""
         while not stopping.is_set():
             await self.look()
-            try:
-                async with asyncio.timeout(LOOK_S):
-                    await stopping.wait()
-            except TimeoutError:
-                continue
+            await wait(stopping, LOOK_S)
         if self._link.connected:
             await self._send(leaving=True)
 

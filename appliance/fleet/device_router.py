@@ -5,7 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from appliance.domain.errors import NoActiveNodeInRegion, NoActiveNodes, NotAnswered, PeerApplyFailed
+from appliance.domain.errors import (
+    DeviceNotFound,
+    NoActiveNodeInRegion,
+    NoActiveNodes,
+    NotAnswered,
+    PeerApplyFailed,
+)
 from appliance.fleet.attempts import new_op
 from appliance.fleet.caller import token_of
 from appliance.fleet.elsewhere import CHANGE_S, ONE_S
@@ -61,11 +67,11 @@ class DeviceRouter:
 
     async def find(self, account: Account, device_id: str) -> DeviceView:
         """Returns one of the account's devices. Raises DeviceNotFound."""
-        owner = self._elsewhere.owner_of(device_id)
-        if self._is_here(owner):
+        owner = await self._owner(account, device_id)
+        if owner == self._elsewhere.own_id:
             return await self._devices.find(account, device_id)
         asked = OneOfAccount(token_of(account), device_id)
-        return (await self._elsewhere.placing.twice(str(owner), DEVICE_SHOW, asked, ONE_S)).view(account)
+        return (await self._elsewhere.placing.twice(owner, DEVICE_SHOW, asked, ONE_S)).view(account)
 
     async def page(self, account: Account, *, before: str | None, limit: int) -> list[DeviceView]:
         """Returns up to `limit` of the account's devices on the exits that answer, the largest (created_at, id) first.
@@ -80,11 +86,11 @@ class DeviceRouter:
         return sorted(views, key=lambda each: (each.device.created_at, each.device.id), reverse=True)[:limit]
 
     async def _place_of(self, account: Account, device_id: str) -> Place:
-        owner = self._elsewhere.owner_of(device_id)
-        if self._is_here(owner):
+        owner = await self._owner(account, device_id)
+        if owner == self._elsewhere.own_id:
             return await self._devices.place_of(account, device_id)
         asked = OneOfAccount(token_of(account), device_id)
-        return (await self._elsewhere.placing.twice(str(owner), DEVICE_PLACE, asked, ONE_S)).place
+        return (await self._elsewhere.placing.twice(owner, DEVICE_PLACE, asked, ONE_S)).place
 
     async def names(self, sessions: Iterable[Session]) -> dict[str, str]:
         """Returns the names of these sessions' devices, by id; those of other exits came with their sessions."""
@@ -93,8 +99,17 @@ class DeviceRouter:
         names = {each.device_id: each.device_name for each in away if each.device_name is not None}
         return names | await self._devices.names(each for each in listed if not isinstance(each, ElsewhereSession))
 
-    def _is_here(self, owner: str | None) -> bool:
-        return owner is None or owner == self._elsewhere.own_id
+    async def _owner(self, account: Account, device_id: str) -> str:
+        """Returns the exit that has a device. The id of one that is older than the fleet does not say it."""
+        marked, own_id = self._elsewhere.owner_of(device_id), self._elsewhere.own_id
+        if marked is not None:
+            return marked
+        try:
+            await self._devices.place_of(account, device_id)
+        except DeviceNotFound:
+            answers = await self._elsewhere.ask_all(DEVICE_PLACE, OneOfAccount(token_of(account), device_id))
+            return next((node for node, place in answers.items() if place is not None), own_id)
+        return own_id
 
     # Changing -----------------------------------------------------------------------------------------------
 
@@ -131,11 +146,11 @@ class DeviceRouter:
 
     async def edit(self, account: Account, device_id: str, *, name: str | None, paused: bool | None) -> DeviceView:
         """Changes a device. Raises DeviceNotFound or DeviceNameTaken."""
-        owner = self._elsewhere.owner_of(device_id)
-        if self._is_here(owner):
+        owner = await self._owner(account, device_id)
+        if owner == self._elsewhere.own_id:
             return await self._changes.edit(account, device_id, new_op(), name=name, paused=paused)
         asked = EditDeviceHere(new_op(), token_of(account), device_id, name, paused)
-        return (await self._elsewhere.placing.twice(str(owner), DEVICE_CHANGE, asked, CHANGE_S)).view(account)
+        return (await self._elsewhere.placing.twice(owner, DEVICE_CHANGE, asked, CHANGE_S)).view(account)
 
     async def rotate(
         self, account: Account, device_id: str, public_key: bytes | None, dns: Resolvers, token_hash: bytes
@@ -145,14 +160,14 @@ class DeviceRouter:
         If its exit's answer is lost, the device may have the new key all the same, of which there is no file.
         """
         private_key, public_key = keys.client_pair(public_key)
-        owner = self._elsewhere.owner_of(device_id)
-        if self._is_here(owner):
+        owner = await self._owner(account, device_id)
+        if owner == self._elsewhere.own_id:
             device = await self._changes.change_key(account, device_id, public_key, dns, token_hash, new_op())
             made = device, self._devices.tunnel_of(device), self._devices.public_ip
             return _handed_out(made, private_key, dns)
         texts = None if dns is None else tuple(map(str, dns))
         asked = RotateDeviceHere(new_op(), token_of(account), device_id, public_key, texts)
-        answer = await self._elsewhere.placing.twice(str(owner), DEVICE_ROTATE, asked, CHANGE_S)
+        answer = await self._elsewhere.placing.twice(owner, DEVICE_ROTATE, asked, CHANGE_S)
         try:
             return _handed_out(self._made(account, answer), private_key, dns)
         except NotAnswered as error:
@@ -160,11 +175,11 @@ class DeviceRouter:
 
     async def remove(self, account: Account, device_id: str) -> DeviceView:
         """Removes a device, and returns it as it was last. Raises DeviceNotFound."""
-        owner = self._elsewhere.owner_of(device_id)
-        if self._is_here(owner):
+        owner = await self._owner(account, device_id)
+        if owner == self._elsewhere.own_id:
             return await self._changes.remove(account, device_id)
         asked = RemoveDeviceHere(new_op(), token_of(account), device_id)
-        return (await self._elsewhere.placing.twice(str(owner), DEVICE_REMOVE, asked, CHANGE_S)).view(account)
+        return (await self._elsewhere.placing.twice(owner, DEVICE_REMOVE, asked, CHANGE_S)).view(account)
 
     async def settled(self) -> None:
         """Waits until no request for this exit's devices waits."""

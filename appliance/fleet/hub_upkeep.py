@@ -11,6 +11,7 @@ from appliance.domain.errors import CutOff, FleetError, HostError, StoreUnavaila
 from appliance.fleet.certificates import CertifiedKey
 from appliance.fleet.hub_config import HubSettings
 from appliance.fleet.nkey import NKey
+from appliance.sessions.stopping import wait
 from appliance.store.queries import fleet_invites, fleet_members
 
 if TYPE_CHECKING:
@@ -89,11 +90,7 @@ class HubUpkeep:
         """Looks for changes until `stopping`. A fault is logged once, and tried again."""
         while not stopping.is_set():
             await self.look()
-            try:
-                async with asyncio.timeout(LOOK_S):
-                    await stopping.wait()
-            except TimeoutError:
-                continue
+            await wait(stopping, LOOK_S)
 
     async def look(self) -> None:
         """Looks once; once an hour at the certificate too. Does not raise."""

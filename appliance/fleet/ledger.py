@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from typing import TYPE_CHECKING
 
@@ -11,10 +10,12 @@ import msgspec
 from appliance.domain.errors import FleetError, StoreUnavailable
 from appliance.fleet.sync_messages import LedgerRefusal, Row, SyncAnswer, SyncRequest
 from appliance.fleet.wire import PREFIX
+from appliance.sessions.stopping import wait
 from appliance.store.queries import fleet_changes
 from appliance.store.queries.fleet_changes import ChangedRow, Head
 
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import Awaitable, Callable, Iterable
 
     from appliance.fleet.wire import HubLink, Message
@@ -73,11 +74,7 @@ class SyncLedger:
         """Looks for changes until `stopping`."""
         while not stopping.is_set():
             await self.look()
-            try:
-                async with asyncio.timeout(LOOK_S):
-                    await stopping.wait()
-            except TimeoutError:
-                continue
+            await wait(stopping, LOOK_S)
 
     async def look(self) -> None:
         """Looks once. Does not raise: while the store cannot be read, there is nothing new to tell."""

@@ -29,6 +29,7 @@ from appliance.fleet.claiming import Whereabouts
 from appliance.fleet.claims import key_name
 from appliance.fleet.sync_messages import LedgerRefusal
 from appliance.fleet.wire import PREFIX
+from appliance.sessions.stopping import wait
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -135,11 +136,7 @@ class OwnClaims:
         """Renews claims, and gives up those whose session or device is gone, until `stopping`."""
         while not stopping.is_set():
             await self.look()
-            try:
-                async with asyncio.timeout(LOOK_S):
-                    await stopping.wait()
-            except TimeoutError:
-                continue
+            await wait(stopping, LOOK_S)
 
     async def look(self) -> None:
         """Does what is due. Does not raise: what the ledger has not heard is due again."""

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from appliance.domain.errors import StoreUnavailable
+from appliance.sessions.stopping import wait
 from appliance.store.queries import fleet_members
 
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import Callable, Collection
 
     from appliance.fleet.members import FleetMember
@@ -41,11 +42,7 @@ class Roster:
                     await self.load()
                     last = now
                     changed()
-            try:
-                async with asyncio.timeout(LOOK_S):
-                    await stopping.wait()
-            except TimeoutError:
-                continue
+            await wait(stopping, LOOK_S)
 
     def all(self) -> Collection[FleetMember]:
         return self._members.values()

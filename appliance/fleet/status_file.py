@@ -10,6 +10,7 @@ import msgspec
 
 from appliance.config import state_file
 from appliance.fleet.status import FleetStatus  # noqa: TC001 (msgspec reads annotations at run time)
+from appliance.sessions.stopping import wait
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -49,11 +50,7 @@ class StatusNotes:
         """Writes each second until `stopping`, then removes the file."""
         while not stopping.is_set():
             await self.note()
-            try:
-                async with asyncio.timeout(EVERY_S):
-                    await stopping.wait()
-            except TimeoutError:
-                continue
+            await wait(stopping, EVERY_S)
         try:
             state_file.forget(self._file)
         except OSError as error:

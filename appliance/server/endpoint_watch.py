@@ -10,7 +10,7 @@ from contextlib import suppress
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import TYPE_CHECKING, Any
 
-from appliance.server.supervisor import wait
+from appliance.sessions.stopping import wait
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -7,7 +7,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from appliance.domain.errors import FleetError, HostError, StoreUnavailable
-from appliance.server.supervisor import wait
+from appliance.sessions.stopping import wait
 
 if TYPE_CHECKING:
     from appliance.config.load import Settings

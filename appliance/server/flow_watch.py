@@ -6,7 +6,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from appliance.network.firewall.flow_excess import CROWDED
-from appliance.server.supervisor import wait
+from appliance.sessions.stopping import wait
 
 if TYPE_CHECKING:
     import asyncio

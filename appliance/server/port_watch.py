@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Protocol
 
-from appliance.server.supervisor import wait
+from appliance.sessions.stopping import wait
 
 if TYPE_CHECKING:
     from collections.abc import Collection

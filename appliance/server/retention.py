@@ -8,7 +8,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from appliance.domain.errors import StoreUnavailable
-from appliance.server.supervisor import wait
+from appliance.sessions.stopping import wait
 from appliance.store import free_pages
 from appliance.store.queries import devices
 from appliance.store.queries import retention as rows

@@ -6,6 +6,8 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING
 
+from appliance.sessions.stopping import wait
+
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
@@ -48,13 +50,3 @@ async def wait_either(*events: asyncio.Event) -> None:
     finally:
         for wait_for_one in waiting:
             wait_for_one.cancel()
-
-
-async def wait(event: asyncio.Event, seconds: float) -> bool:
-    """Waits for the event, at most `seconds`. Returns whether it was set."""
-    try:
-        async with asyncio.timeout(seconds):
-            await event.wait()
-    except TimeoutError:
-        return False
-    return True

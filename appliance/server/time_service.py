@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from appliance.domain import clock_steps
 from appliance.network import programs
-from appliance.server.supervisor import wait
+from appliance.sessions.stopping import wait
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -6,7 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from appliance.domain.errors import StoreUnavailable
-from appliance.server.supervisor import wait
+from appliance.sessions.stopping import wait
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

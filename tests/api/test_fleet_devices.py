@@ -60,6 +60,22 @@ async def test_a_device_is_served_by_every_route_through_either_api(exits: Exits
 
 
 @on_fleet("ams", "fra")
+async def test_a_device_that_is_older_than_the_fleet_is_served_through_either_api(exits: ExitsUnderTest) -> None:
+    """Its id does not say where it is. One that no exit has is not found."""
+    ada = await exits.client()
+    node = exits["fra"].exit_.parts.node
+    mark, node.id_mark = node.id_mark, ""
+    made = await at(ada, "fra").add("phone", region="fra")
+    node.id_mark = mark
+    assert not made["id"].endswith(mark)
+    assert await at(ada, "ams").get(made["id"]) == await at(ada, "fra").get(made["id"])
+    assert (await at(ada, "ams").patch(made["id"], name="old phone")).json()["name"] == "old phone"
+    assert (await at(ada, "ams").rotate(made["id"])).status_code == 200
+    assert (await at(ada, "ams").remove(made["id"])).json()["state"] == "removed"
+    refused(await at(ada, "ams").ask("GET", f"/v1/devices/{made['id']}"), 404, "device not found")
+
+
+@on_fleet("ams", "fra")
 async def test_a_devices_session_names_it_through_either_api(exits: ExitsUnderTest) -> None:
     """The session that a device's handshake opens is shown by the other API too, with the device's name."""
     ada = await exits.client()

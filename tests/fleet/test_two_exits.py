@@ -108,6 +108,16 @@ def test_a_device_has_its_name_alone_in_the_fleet(fleet: WholeFleet) -> None:
         assert api.api("POST", "/v1/devices", {"region": region, "name": "laptop"}, token).status == status
 
 
+def test_a_device_that_a_command_adds_is_served_by_every_api(fleet: WholeFleet) -> None:
+    """Its id says whose it is."""
+    hub, spoke = fleet.exits
+    token = fleet.token("finn")
+    spoke.admin("device", "add", "finn/phone")
+    (listed,) = hub.api("GET", "/v1/devices", token=token).body["devices"]
+    assert hub.api("GET", f"/v1/devices/{listed['id']}", token=token).body["region"] == "ams"
+    assert hub.api("DELETE", f"/v1/devices/{listed['id']}", token=token).body["state"] == "removed"
+
+
 def test_a_revoked_token_holds_nowhere(fleet: WholeFleet, show: Callable[[str], None]) -> None:
     token = fleet.token("dora")
     listed = [t for t in json.loads(fleet.hub.admin("token", "list", "--json"))["tokens"] if t["account"] == "dora"]

@@ -543,10 +543,14 @@ def test_certificate_and_key_must_be_readable(tmp_path: Path) -> None:
             '[wireguard]\nkeepalive = 0\n[tiers.free]\nidle_timeout = "1m"\n',
             ["wireguard.keepalive = 0", "tiers.free.idle_timeout = 60s: "],
         ),
+        (
+            '[fleet]\nservers = ["192.0.2.1:4222"]\nwhen_cut_off = "strict"\n',
+            ["fleet.servers: ", "fleet.when_cut_off: "],
+        ),
     ],
 )
 def test_what_is_hardly_meant_is_said(text: str, named: list[str]) -> None:
-    """In one line each, with what to try: what would end sessions in use as idle."""
+    """In one line each, with what to try: what ends sessions in use as idle, or is not used by this version."""
     lines = list(cautions(parse_settings(text, {}, "host")))
     assert len(lines) == len(named)
     assert all(line.startswith(start) for line, start in zip(lines, named, strict=True))
