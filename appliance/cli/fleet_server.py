@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from appliance.fleet.identity import Membership
     from appliance.fleet.status import FleetStatus
 
-TAKES_PART_S = 20.0
+TAKES_PART_S = 40.0
 POLL_S = 0.1
 SEE_LOG = "see its log (journalctl -u wg-appliance)"
 

@@ -122,12 +122,15 @@ class HubPart:
 
     def tasks(self) -> dict[str, Task]:
         """Returns what runs until the event that each is given."""
-        running: dict[str, Task] = {
+        return {
             "the hub's upkeep": self.upkeep.run,
             "the ledger": self.ledger.run,
             "the roster": self._follow_roster,
         }
-        return running if self._by_unit else running | {"nats-server": self.server.run}
+
+    def servers(self) -> dict[str, Task]:
+        """Returns what is to run until all else of the fleet has ended."""
+        return {} if self._by_unit else {"nats-server": self.server.run}
 
     async def close(self) -> None:
         await self.link.close()

@@ -88,6 +88,7 @@ class FleetPart:
         )
         self.any = self._make_any_exit()
         self._unsent = ReportState()
+        self._disconnected = False
         self._terms: FollowedTerms | None = None
 
     # Building ------------------------------------------------------------------------------------------
@@ -259,6 +260,18 @@ class FleetPart:
         }
         return own if self.hub is None else own | {"the fold": self.hub.fold.run}
 
+    def servers(self) -> dict[str, Task]:
+        """Returns what is to run until all else has ended."""
+        return {} if self.hub is None else self.hub.servers()
+
+    async def disconnect(self) -> None:
+        """Ends the connections, if that was not done."""
+        if not self._disconnected:
+            self._disconnected = True
+            await self.link.close()
+            if self.hub is not None:
+                await self.hub.close()
+
     async def end(self) -> None:
         """Makes this host's API its own again, and ends the connections."""
         parts = self._here.parts
@@ -266,9 +279,7 @@ class FleetPart:
         offered.sessions, offered.devices, offered.caller = parts.services.sessions, parts.services.devices, as_it_is
         offered.regions = Nodes(parts.node)
         parts.node.id_mark = ""
-        await self.link.close()
-        if self.hub is not None:
-            await self.hub.close()
+        await self.disconnect()
 
     # Telling -------------------------------------------------------------------------------------------
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from appliance.domain.errors import FleetError, HostError, StoreUnavailable
 from appliance.sessions.stopping import wait
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from appliance.config.load import Settings
     from appliance.server.fleet_assembly import FleetPart
     from appliance.server.served_exit import ServedExit
@@ -17,6 +20,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 RETRY_S = 5.0
+ENDS_WITHIN_S = 2.0
 LOOK_S = 0.5  # how soon a command that joins a fleet, or leaves it, is followed
 
 
@@ -68,11 +72,12 @@ class FleetMembership:
             await part.end()
 
     async def _run(self, part: FleetPart, stopping: asyncio.Event) -> None:
-        ending = asyncio.Event()
+        ending, ended = asyncio.Event(), asyncio.Event()
         async with asyncio.TaskGroup() as group:
-            endless = [group.create_task(run(), name=name) for name, run in part.endless().items()]
-            for name, run in part.tasks().items():
-                group.create_task(run(ending), name=name)
+            for name, run in part.servers().items():
+                group.create_task(run(ended), name=name)
+            endless = [group.create_task(each(), name=name) for name, each in part.endless().items()]
+            tasks = [group.create_task(run(ending), name=name) for name, run in part.tasks().items()]
             await part.connect()
             while self._here.state.in_fleet and not stopping.is_set():
                 if self._read is not None:
@@ -82,3 +87,15 @@ class FleetMembership:
             ending.set()
             for task in endless:
                 task.cancel()
+            await _end([*endless, *tasks])
+            with suppress(TimeoutError):
+                async with asyncio.timeout(ENDS_WITHIN_S):
+                    await part.disconnect()
+            ended.set()
+
+
+async def _end(tasks: Iterable[asyncio.Task[None]]) -> None:
+    """Waits for tasks that were told to end; cancels those that wait for an answer still: `serve` has seconds."""
+    _, late = await asyncio.wait(tasks, timeout=ENDS_WITHIN_S)
+    for task in late:
+        task.cancel()

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from tests.support.fleet.whole_fleet import WholeFleet, whole_fleet
+from tests.support.fleet.whole_fleet import WholeFleet, is_reported, whole_fleet
 from tests.support.real_backend import NO_ROOT, backend_here
 from tests.support.tunnel.appliance_process import Transfer
 from tests.support.tunnel.sessions import client_key, figures
@@ -50,17 +50,11 @@ class DeadExit:
         )
 
 
-def _is_reported(exit_: FleetAppliance, session: str) -> bool:
-    """Whether the hub has acknowledged what the exit has told of it."""
-    with closing(sqlite3.connect(exit_.store)) as db:
-        return db.execute("SELECT sent > 0 FROM fleet_reports WHERE session_id = ?", (session,)).fetchone() == (1,)
-
-
 def dead_exit(fleet: WholeFleet, dying: FleetAppliance) -> DeadExit:
     """Has the host die, and asks the first exit for its region until there is a session elsewhere."""
     seen, api, token = DeadExit(), fleet.hub, fleet.token()
     opened = api.open(token, region=dying.region)
-    until(lambda: _is_reported(dying, opened["id"]), "the hub was told of the session")
+    until(lambda: is_reported(dying, opened["id"]), "the hub was told of the session")
     assert dying.api("GET", "/healthz").status == 200
     began = time.monotonic()
     dying.lose_host()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.support.fleet.whole_fleet import WholeFleet, await_token, whole_fleet
+from tests.support.fleet.whole_fleet import WholeFleet, await_token, is_reported, whole_fleet
 from tests.support.real_backend import NO_ROOT, backend_here
 from tests.support.tunnel.waiting import until
 from tests.support.tunnel.world import WEB, WEB6
@@ -148,6 +148,7 @@ def test_an_exit_that_is_cut_off_goes_on(fleet: WholeFleet) -> None:
     client.wg_quick(opened["wg_config"])
     assert client.address_seen() == spoke.host.ip
     until(lambda: spoke.session(opened["id"], token)["bytes_in"], "it is counted")
+    until(lambda: is_reported(spoke, opened["id"]), "the hub was told of it")
 
     fleet.world.cut(hub.host, spoke.host)
     until(lambda: hub.regions() == {"fsn"} and spoke.regions() == {"ams"}, "each names its own region alone")

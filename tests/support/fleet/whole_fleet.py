@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+import sqlite3
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -58,3 +59,9 @@ def whole_fleet(
         fleet_of(world, backend, folder, **changes) as made,
     ):
         yield WholeFleet(world, made, hosts)
+
+
+def is_reported(exit_: FleetAppliance, session: str) -> bool:
+    """Whether the hub has acknowledged what the exit has told of it."""
+    with closing(sqlite3.connect(exit_.store)) as db:
+        return db.execute("SELECT sent > 0 FROM fleet_reports WHERE session_id = ?", (session,)).fetchone() == (1,)
