@@ -53,6 +53,7 @@ class FleetMembership:
             await wait(stopping, LOOK_S)
 
     async def _take_part(self, stopping: asyncio.Event) -> None:
+        await asyncio.to_thread(_import_part)  # takes a second, and several on a slow host: the exit goes on meanwhile
         from appliance.fleet.collector import FleetCollector
         from appliance.server import fleet_assembly
 
@@ -92,6 +93,11 @@ class FleetMembership:
                 async with asyncio.timeout(ENDS_WITHIN_S):
                     await part.disconnect()
             ended.set()
+
+
+def _import_part() -> None:
+    import appliance.fleet.collector
+    import appliance.server.fleet_assembly  # noqa: F401
 
 
 async def _end(tasks: Iterable[asyncio.Task[None]]) -> None:

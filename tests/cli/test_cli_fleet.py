@@ -10,13 +10,14 @@ import sqlite3
 import sys
 import threading
 from contextlib import closing
+from dataclasses import replace
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from appliance.cli import admin, fleet_draining, fleet_founding, fleet_leaving, fleet_server
 from appliance.cli import fleet as fleet_group
-from appliance.cli import fleet_draining, fleet_founding, fleet_leaving
 from appliance.domain.clock import HostClock
 from appliance.domain.errors import HostError
 from appliance.fleet import join_token, nats_program
@@ -256,6 +257,12 @@ def test_a_running_server_takes_part_without_a_restart(hub: FleetHost) -> None:
     assert re.search(r"^fra1 +fra +hub +takes sessions", shown, re.MULTILINE)
     assert [each["name"] for each in hub.json("node", "status")["fleet"]] == ["fra1"]
     assert re.search(r"^fra1 +fra +hub", hub.do("node", "status").out, re.MULTILINE)
+
+
+def test_a_server_that_is_slow_to_take_part_is_waited_for(hub: FleetHost) -> None:
+    """A change that it acts on after the seconds that others have is no failure to join."""
+    with admin.opened(hub.config) as (a, runner):
+        runner.run(fleet_server.joined_in(replace(a, settle_s=0.0)))
 
 
 # fleet invite ---------------------------------------------------------------------------------------

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
+import threading
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
+import appliance.server
 from appliance.domain.errors import HostError
 from appliance.server import fleet_assembly, fleet_membership
 from appliance.server.fleet_membership import FleetMembership
@@ -46,3 +48,30 @@ def test_a_fleet_that_cannot_be_taken_part_in_is_tried_again(
     asyncio.run(FleetMembership(here).run(stopping))
     assert tries == 2
     assert "this host takes no part in its fleet, until it is tried again: membership.json is damaged" in caplog.text
+
+
+def test_an_exit_goes_on_while_its_part_in_a_fleet_is_imported(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The import of the fleet's packages takes long on a slow host."""
+    imported = threading.Event()
+
+    class Slow:
+        """Finds the module of this host's part when the event loop has gone on."""
+
+        def find_spec(self, name: str, *_: object) -> None:
+            if name == fleet_assembly.__name__:
+                assert imported.wait(30), "the event loop stands still"
+                raise HostError("it was imported")
+
+    async def run() -> None:
+        stopping = asyncio.Event()
+        here: Any = SimpleNamespace(state=SimpleNamespace(in_fleet=True))
+        running = asyncio.create_task(FleetMembership(here).run(stopping))
+        await asyncio.sleep(0)
+        imported.set()
+        stopping.set()
+        await running
+
+    monkeypatch.delitem(sys.modules, fleet_assembly.__name__)
+    monkeypatch.delattr(appliance.server, "fleet_assembly")
+    monkeypatch.setattr(sys, "meta_path", [Slow(), *sys.meta_path])
+    asyncio.run(run())
