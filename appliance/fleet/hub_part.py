@@ -116,7 +116,11 @@ class HubPart:
         self.system.start()
 
     async def listen(self) -> None:
-        """Has what comes answered from when the link is connected."""
+        """Has what comes answered from when the link is connected, and the server's files made if they are lacking.
+
+        Raises FleetError, HostError or StoreUnavailable.
+        """
+        await self.upkeep.prepare()
         for desk in self._desks:
             await desk.listen(self.link)
 
