@@ -106,13 +106,17 @@ class KeyClaimLedger:
         return await self._change(asked.key, decide)
 
     async def settle(self, node: str, asked: SettleKey) -> Done:
-        """Notes what a key was claimed for."""
+        """Notes what a key was claimed for. It is lost if another exit has it, and does not know of this one."""
 
         def decide(record: KeyRecord | None) -> tuple[KeyRecord | None, Done]:
-            if record is None or (record.holder.node, record.holder.op) != (node, asked.op):
-                return record, Done(lost=1)
-            holder = msgspec.structs.replace(record.holder, id=asked.id)
-            return msgspec.structs.replace(record, holder=holder, at=self._now()), Done()
+            if record is None:
+                return KeyRecord(asked.account, KeyHolder(node, asked.op, asked.device, asked.id), self._now()), Done()
+            if (record.holder.node, record.holder.op) == (node, asked.op):
+                holder = msgspec.structs.replace(record.holder, id=asked.id)
+                return msgspec.structs.replace(record, holder=holder, at=self._now()), Done()
+            old = record.old
+            known = old is not None and (old.node, old.op) == (node, asked.op)  # whoever has the key now ends it
+            return record, Done(lost=0 if known or record.holder.node == node else 1)
 
         return await self._change(asked.key, decide)
 

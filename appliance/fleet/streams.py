@@ -14,16 +14,16 @@ from nats.js.api import ConsumerConfig, DeliverPolicy, DiscardPolicy, StorageTyp
 
 from appliance.domain.errors import CutOff, FleetError, NoResponder, NotAnswered, StreamFull
 from appliance.fleet.fold import Streamed
+from appliance.fleet.hub_config import STREAM_MB
 from appliance.fleet.reports import STATE
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable
 
     from nats.js import JetStreamContext
-    from nats.js.api import StreamState
+    from nats.js.api import StreamInfo
 
-# A reservation of disk, not a limit alone: some 33,000 sessions of 480 bytes.
-MAX_BYTES = 16 * 1024 * 1024
+MAX_BYTES = STREAM_MB * 1024 * 1024
 ANSWER_S = 5.0
 
 
@@ -52,11 +52,11 @@ class NatsStreams:
 
     async def last_sequence(self, node: str) -> int:
         """Returns the sequence of the last message that the stream got. Raises FleetError; NoResponder: it is gone."""
-        return (await self._state(node)).last_seq
+        return (await self._info(node)).state.last_seq
 
     async def read(self, node: str, after: int, most: int) -> list[Streamed]:
         """Returns up to `most` messages with a higher sequence than `after`, in order. Raises FleetError."""
-        if (await self._state(node)).last_seq <= after:
+        if (await self._info(node)).state.last_seq <= after:
             return []  # a consumer that begins beyond the end waits for ever
         start = ConsumerConfig(deliver_policy=DeliverPolicy.BY_START_SEQUENCE, opt_start_seq=after + 1)
         found = list[Streamed]()
@@ -77,7 +77,8 @@ class NatsStreams:
 
     async def fullness(self, node: str) -> float:
         """Returns how full the stream is, from 0 to 1. Raises FleetError."""
-        return (await self._state(node)).bytes / MAX_BYTES
+        info = await self._info(node)
+        return info.state.bytes / (info.config.max_bytes or MAX_BYTES)
 
     async def drop(self, node: str, sequences: Iterable[int]) -> None:
         """Removes messages; one that is gone already is no error. Raises FleetError."""
@@ -86,9 +87,9 @@ class NatsStreams:
                 with suppress(nats.js.errors.BadRequestError, nats.js.errors.ServerError):
                     await self._jetstream().delete_msg(stream_of(node), sequence)
 
-    async def _state(self, node: str) -> StreamState:
+    async def _info(self, node: str) -> StreamInfo:
         async with _fleet_errors():
-            return (await self._jetstream().stream_info(stream_of(node))).state
+            return await self._jetstream().stream_info(stream_of(node))
 
 
 @asynccontextmanager

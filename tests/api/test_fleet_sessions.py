@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from appliance.domain.errors import NotAnswered
 from appliance.domain.tiers import Tier
 from appliance.fleet.caller import Caller
 from appliance.fleet.operations import DRAIN, DrainExit
@@ -17,6 +18,7 @@ from tests.support.api.exit_under_test import new_key, until
 from tests.support.fleet.exits_under_test import on_fleet
 
 if TYPE_CHECKING:
+    from appliance.fleet.claim_messages import Granted, Taken
     from tests.support.fleet.exits_under_test import ExitsUnderTest
 
 FAILED = "peer apply failed; node may be disconnected"
@@ -279,6 +281,43 @@ async def test_a_key_that_moves_ends_its_session_in_the_other_region(exits: Exit
     assert exits["fra"].exit_.state_of(second["id"])[0] == "terminated"
     assert exits["ams"].exit_.state_of(third["id"]) == ("live", None)
     assert exits.intents() == 0
+
+
+@on_fleet("ams", "fra")
+async def test_of_two_exits_that_open_one_key_at_once_one_keeps_it(exits: ExitsUnderTest) -> None:
+    """The other's session ends as replaced, and its peer is gone; nothing is asked of the one that has the key."""
+    ada = await exits.client()
+    text, raw = new_key()
+    both = await asyncio.gather(*(ada.at(name).open(region=name, client_public_key=text) for name in ("ams", "fra")))
+    await exits.carry_out()
+    states = {exits[at].exit_.state_of(each["id"]) for at, each in zip(("ams", "fra"), both, strict=True)}
+    assert states == {("live", None), ("terminated", "replaced")}
+    assert [raw in exits[at].exit_.tunnel.peers for at in ("ams", "fra")].count(True) == 1
+    (kept,) = (each["id"] for each in both if each["id"] == exits.ledger.held()[raw])
+    owner = next(host for host in exits.hosts.values() if kept.endswith(host.exit_.parts.node.id_mark))
+    assert raw in owner.exit_.tunnel.peers
+
+
+@on_fleet("ams", "fra")
+async def test_a_key_whose_claim_was_not_answered_is_claimed_once_it_can_be(exits: ExitsUnderTest) -> None:
+    """What was opened meanwhile is newer than what has the key elsewhere, and takes its place."""
+    ada = await exits.client()
+    text, raw = new_key()
+    first = await ada.at("ams").open(region="ams", client_public_key=text)
+    ledger = exits.ledger.of_keys
+    answered = ledger.claim
+
+    async def not_answered(_node: str, _asked: object) -> Granted | Taken:
+        ledger.claim = answered  # type: ignore[method-assign]
+        raise NotAnswered("lost")
+
+    ledger.claim = not_answered  # type: ignore[method-assign]
+    second = await ada.at("fra").open(region="fra", client_public_key=text)
+    await exits.carry_out()
+    await exits.carry_out()  # it was claimed in the background
+    assert exits["ams"].exit_.state_of(first["id"]) == ("terminated", "replaced")
+    assert exits["fra"].exit_.state_of(second["id"]) == ("live", None)
+    assert exits.ledger.held()[raw] == second["id"]
 
 
 @on_fleet("ams", "fra")

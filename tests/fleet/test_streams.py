@@ -11,6 +11,8 @@ import pytest
 
 from appliance.domain.clock import HostClock
 from appliance.domain.errors import CutOff, FleetError
+from appliance.fleet.hub_part import DEVICE_NAMES, KEYS
+from appliance.fleet.kv import KvRecords
 from appliance.fleet.link import NatsLink
 from appliance.fleet.streams import NatsStreams, stream_of
 from tests.support.api.exit_under_test import serving
@@ -92,6 +94,10 @@ def test_streams_are_read_by_sequence(tmp_path: Path) -> None:
             assert 0 < await hub.streams.fullness(NODE) < 0.001
             await hub.streams.drop(NODE, [5, 6, 6])
             assert [m.sequence for m in await hub.streams.read(NODE, 0, 5)] == [4, 7, 8]
+            for number in range(63):  # with NODE's, as many exits as a fleet may have; and buckets beside them
+                await hub.streams.make(f"nod_{number:024x}")
+            for bucket in (KEYS, DEVICE_NAMES):
+                await KvRecords(hub.hub_link.jetstream, bucket).name()
             await hub.hub_link.jetstream().delete_stream(stream_of(NODE))
             with pytest.raises(FleetError):
                 await hub.streams.read(NODE, 0, 5)

@@ -159,9 +159,10 @@ class ClaimsOf:
             raise InvalidRequest("client_public_key is in use by another account")
         raise KeyInUse
 
-    async def settle_key(self, public_key: bytes, op: str, session_id: str) -> None:
+    async def settle_key(self, public_key: bytes, account_id: str, op: str, made_id: str, *, device: bool) -> bool:
         await self._ask()
-        await self.ledger.of_keys.settle(self.node_id, SettleKey(self.ledger.named(public_key), op, session_id))
+        asked = SettleKey(self.ledger.named(public_key), account_id, op, made_id, device)
+        return not (await self.ledger.of_keys.settle(self.node_id, asked)).lost
 
     async def release_key(self, public_key: bytes, op: str) -> None:
         await self._ask()
