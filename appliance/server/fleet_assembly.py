@@ -34,7 +34,7 @@ from appliance.fleet.status import KnownTokens, ReportState, fleet_status
 from appliance.fleet.status_file import StatusNotes
 from appliance.fleet.terms import FollowedTerms
 from appliance.fleet.trusting_view import TrustingView
-from appliance.server.api.offered import as_it_is
+from appliance.server.api.offered import as_it_is, nothing
 from appliance.sessions.node import Nodes
 from appliance.store.queries import fleet_reports, fleet_state, fleet_terms
 
@@ -216,6 +216,7 @@ class FleetPart:
         offered = here.parts.services.offered
         offered.sessions, offered.devices, offered.caller = self.any.sessions, self.any.devices, Caller.of
         offered.regions = self.any.elsewhere.view
+        offered.fault = lambda: self.directory.own_fault(here.clock.now())
 
     async def connect(self) -> None:
         """Begins to connect; on a hub once its server answers, which is one of the tasks."""
@@ -277,7 +278,7 @@ class FleetPart:
         parts = self._here.parts
         offered = parts.services.offered
         offered.sessions, offered.devices, offered.caller = parts.services.sessions, parts.services.devices, as_it_is
-        offered.regions = Nodes(parts.node)
+        offered.regions, offered.fault = Nodes(parts.node), nothing
         parts.node.id_mark = ""
         await self.disconnect()
 

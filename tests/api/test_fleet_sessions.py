@@ -407,12 +407,16 @@ async def test_of_an_opening_that_is_not_answered_nothing_is_left(
     assert exits.ledger.held() == {}
 
 
+@pytest.mark.parametrize("word", ["dies", "hangs"])
 @on_fleet("ams", "fra")
-async def test_an_exit_that_dies_meanwhile_is_not_asked_again(exits: ExitsUnderTest) -> None:
-    """The client is told which regions there are; what the exit may have made is undone when it is back."""
+async def test_an_exit_that_dies_meanwhile_is_not_asked_again(exits: ExitsUnderTest, word: str) -> None:
+    """The client is told which regions there are as soon as that is known, however much patience there is; what the
+    exit may have made is undone when it is back."""
     ada = await exits.client()
-    exits.wire.fault("fra", "open", "dies")
-    answer = await ada.at("ams").post(region="fra")
+    exits["ams"].any.elsewhere.placing._patience_s = 3600
+    exits.wire.fault("fra", "open", word)
+    async with asyncio.timeout(60):
+        answer = await ada.at("ams").post(region="fra")
     assert (answer.status_code, answer.json()["available"]) == (503, ["ams"])
     assert [operation for _, operation in exits.wire.calls] == ["open"]
     exits.wire.cut.clear()

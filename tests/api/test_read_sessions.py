@@ -193,6 +193,17 @@ async def test_regions_are_public_and_leave_out_drained_exits(exit_: ExitUnderTe
 
 
 @on_exit()
+async def test_readyz_tells_what_is_wrong_with_the_exits_fleet(exit_: ExitUnderTest) -> None:
+    """That another machine has its id; the exit itself works, and opens sessions."""
+    offered = exit_.parts.services.offered
+    offered.fault = lambda: "two machines are nod_1"
+    refused(await exit_.http.get("/readyz"), 503, "two machines are nod_1")
+    await (await exit_.client()).open()
+    offered.fault = lambda: None
+    assert (await exit_.http.get("/readyz")).status_code == 200
+
+
+@on_exit()
 async def test_readyz_looks_for_itself_once_a_second(exit_: ExitUnderTest) -> None:
     """/readyz looks for itself, once a second at most; /healthz says only that the process serves."""
     assert (await exit_.http.get("/readyz")).status_code == 200

@@ -114,6 +114,31 @@ def test_what_is_no_report_is_passed_over(tmp_path: Path) -> None:
     asyncio.run(story())
 
 
+def test_a_fold_that_is_lost_is_made_again(tmp_path: Path) -> None:
+    """Of the streams, by itself; what they have no more, as it was folded long ago, once digests differ."""
+
+    async def story() -> None:
+        async with reporting_world(tmp_path) as world:
+            client = await world.exit_.client()
+            opened = [(await client.connect())["id"] for _ in range(3)]
+            for each in opened:
+                await world.use(each)
+            await client.delete(opened[0])
+            await world.report()
+            await world.wipe_fold()
+            assert await world.totals() == world.used
+
+            kept = world.bus_streams.made[NODE].kept
+            for subject in [subject for subject in kept if opened[0] in subject]:
+                del kept[subject]
+            await world.wipe_fold()
+            assert await world.totals() == {each: world.used[each] for each in opened[1:]}
+            await world.report()
+            assert await world.totals() == world.used
+
+    asyncio.run(story())
+
+
 def test_a_stream_that_fills_up_has_room_again(tmp_path: Path) -> None:
     """Reports of ended sessions are dropped once they are folded and the stream is half full; live ones stay."""
 

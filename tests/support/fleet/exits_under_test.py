@@ -59,7 +59,8 @@ class Wire:
     """Carries calls between exits. Faults are of the next calls of an operation to an exit: one word for each.
 
     "lost": the request is; "unanswered": the answer is; "late": it is served only when `release` is called, and
-    not answered; "gone": nobody is there; "broken": the answer is no JSON; "dies": it is, and its host is cut off.
+    not answered; "gone": nobody is there; "broken": the answer is no JSON; "dies": it is, and its host is cut off;
+    "hangs": nothing comes, and a moment later the host is cut off.
     """
 
     hosts: dict[str, FleetHost] = field(default_factory=dict)
@@ -91,6 +92,9 @@ class Wire:
         if word == "dies":
             self.cut.add(node_id)
             raise NotAnswered("nothing is heard any more")
+        if word == "hangs":
+            asyncio.get_running_loop().call_later(0.1, self.cut.add, node_id)
+            await asyncio.Event().wait()
         if word == "gone":
             raise NoResponder("gone")
         if word == "late":
@@ -277,6 +281,9 @@ class FleetHost:
     def standing(self) -> dict[str, bool]:
         active = self._active()
         return {h.node_id: h in active for h in self.fleet.hosts.values()}
+
+    def heard_for_s(self, node_id: str) -> float:
+        return 0.0 if node_id in self.fleet.wire.cut else 0.05  # there are beats all the while
 
     # What happens to it -----------------------------------------------------------------------------
 
