@@ -30,6 +30,7 @@ from appliance.store.queries import tokens as token_rows
 from tests.support.egress_in_place import IN_PLACE
 from tests.support.fake_tunnel import FakeInterface, FakeTunnel
 from tests.support.fixed_host import FixedHost
+from tests.support.new_store import put_new_store
 from tests.support.virtual_clock import VirtualClock
 
 if TYPE_CHECKING:
@@ -328,6 +329,7 @@ async def serving(
     """`config_text` is TOML that continues CONFIG, whose last table is [wireguard]; `environ` overrides it."""
     settings = parse_settings(CONFIG + config_text, environ or {}, "host")
     path, clock, device, egress = folder / "store.sqlite", VirtualClock(), tunnel(FakeInterface()), NoEgress()
+    await put_new_store(path)
     store, parts, app, http, metrics = await _build(path, settings, clock, device, egress, reject_after_ms)
     exit_ = ExitUnderTest(path, settings, clock, device, store, parts, app, http, metrics, egress, reject_after_ms)
     try:
