@@ -356,7 +356,7 @@ def until_status(host: FleetHost, is_so: Callable[[Any], bool]) -> None:
     """Waits until the server there has noted such a status."""
 
     async def wait() -> None:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while True:
                 file = host.state.fleet_status
                 if file.exists() and is_so(json.loads(file.read_text(encoding="utf-8"))["status"]):

@@ -430,13 +430,13 @@ def test_running_follows_beats(tmp_path: Path) -> None:
                         await asyncio.sleep(0)
                         one.bus.heal(AMS)
                     ams.replica.beat(*one.ledger.position)
-                    async with asyncio.timeout(10):
+                    async with asyncio.timeout(60):
                         while ams.replica.position != one.ledger.position:  # noqa: ASYNC110 - sets no event
                             await asyncio.sleep(0.01)
                     same(one, ams)
             finally:
                 stopping.set()
-                async with asyncio.timeout(10):
+                async with asyncio.timeout(60):
                     await running
 
     asyncio.run(story())

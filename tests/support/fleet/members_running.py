@@ -110,7 +110,7 @@ class Member:
             source.backup(target)
 
     def rows(self, sql: str, *parameters: object) -> list[tuple[Any, ...]]:
-        with closing(sqlite3.connect(self.store, timeout=20)) as db:
+        with closing(sqlite3.connect(self.store, timeout=60)) as db:
             return db.execute(sql, parameters).fetchall()
 
     async def close(self) -> None:
@@ -185,7 +185,7 @@ class ReportingExit(Member):
             self.live |= {session: self.brought_back.pop(session)[0] for session in over}
 
     def turns(self, store: Path) -> dict[str, int]:
-        with closing(sqlite3.connect(store, timeout=20)) as db:
+        with closing(sqlite3.connect(store, timeout=60)) as db:
             return dict(db.execute("SELECT session_id, turn FROM fleet_reports").fetchall())
 
     def back_up(self) -> None:
