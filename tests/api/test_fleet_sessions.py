@@ -13,6 +13,7 @@ from appliance.fleet.caller import Caller
 from appliance.fleet.operations import DRAIN, DrainExit
 from appliance.network.wireguard import keys
 from appliance.sessions.opening import SessionRequest
+from appliance.store.queries import fleet_requests
 from tests.support.api.answers import refused
 from tests.support.api.exit_under_test import new_key, until
 from tests.support.fleet.exits_under_test import on_fleet
@@ -178,6 +179,23 @@ async def test_a_drained_exit_is_no_candidate_and_the_others_are_named(exits: Ex
     await ask(exits["fra"].node_id, DRAIN, DrainExit(False), 1)
     await exits["fra"].exit_.tick()
     await ada.at("ams").open(region="fra")
+
+
+@on_fleet("ams", "fra")
+async def test_a_drain_that_is_refused_is_noted_for_the_command(exits: ExitsUnderTest) -> None:
+    """By an exit to which the asking one is no hub: it is asked no more, and goes on."""
+    asks, asked = exits["fra"], exits["ams"]
+    now = asks.exit_.clock.now().wall_ms
+    async with asks.exit_.store.write() as db:
+        number = await fleet_requests.intend(db, asked.node_id, DRAIN.name, b'{"drained":true}', now)
+    assert number is not None
+    for _ in range(2):
+        await asks.any.intents.carry_out()
+        async with asks.exit_.store.read() as db:
+            left = await fleet_requests.outcome(db, number)
+        assert left is not None
+        assert (left.operation, left.request) == (fleet_requests.REFUSED, b"only a hub may drain another exit")
+    assert not asked.exit_.rows("SELECT drained FROM node")[0][0]
 
 
 @on_fleet("ams", "fra", "nyc")

@@ -21,6 +21,7 @@ from appliance.domain.errors import HostError
 from appliance.fleet import join_token, nats_program
 from appliance.fleet.identity import FleetFolder
 from appliance.network.uplinks import HostView
+from appliance.store.queries import fleet_requests
 from tests.support.cli.command_line import python
 from tests.support.fleet.fleet_host import FleetHost
 
@@ -320,11 +321,20 @@ def test_another_exit_is_drained_by_the_hub_s_server(
     async def answered(db: aiosqlite.Connection) -> None:
         await db.execute("DELETE FROM fleet_intents")
 
+    async def refused(db: aiosqlite.Connection) -> None:
+        ((number,),) = await db.execute_fetchall("SELECT number FROM fleet_intents")
+        await fleet_requests.refuse(db, number, "only a hub may drain another exit")
+
     monkeypatch.setattr(fleet_draining, "DONE_WITHIN_S", 20)
     answering = threading.Timer(0.5, hub.write, [answered])
     answering.start()
     assert hub.do("node", "resume", "ams1").err == "resumed: ams1 takes new sessions again\n"
     answering.join()
+    refusing = threading.Timer(0.5, hub.write, [refused])
+    refusing.start()
+    assert hub.refused("node", "drain", "ams1") == "ams1 refuses: only a hub may drain another exit"
+    refusing.join()
+    assert hub.rows("SELECT * FROM fleet_intents") == []
     assert "no host x is in the fleet" in hub.refused("node", "drain", "x")
     assert "fra1 is this host: leave its name out" in hub.refused("node", "drain", "fra1")
     assert "other exits are drained on fra1" in ams.refused("node", "drain", "fra1")
