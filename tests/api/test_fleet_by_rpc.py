@@ -5,45 +5,15 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from nacl.public import PrivateKey
-
-from appliance.fleet.rpc import Rpc
-from appliance.fleet.seal import Seals
 from tests.support.api.answers import refused
 from tests.support.api.device_owner import Owner
-from tests.support.fleet.bus import Bus
 from tests.support.fleet.exits_under_test import on_fleet
+from tests.support.fleet.rpc_by_bus import by_bus
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-
-    from tests.support.fleet.exits_under_test import ExitsUnderTest, FleetHost
+    from tests.support.fleet.exits_under_test import ExitsUnderTest
 
 FAILED = "peer apply failed; node may be disconnected"
-
-
-async def by_bus(exits: ExitsUnderTest) -> Bus:
-    """Joins the exits by a bus."""
-    bus = Bus()
-    keys = {node: PrivateKey.generate() for node in exits.wire.hosts}
-    public = {node: bytes(key.public_key) for node, key in keys.items()}
-    ends: dict[str, Rpc] = {}
-
-    def serving(host: FleetHost, name: str) -> Callable[[str, bytes], Awaitable[bytes]]:
-        return lambda sender, payload: host.any.owner.handlers()[name](sender, payload)
-
-    for node, host in exits.wire.hosts.items():
-        bus.clock = host.exit_.clock
-        ends[node] = Rpc(bus.node(node), node, Seals(bytes(keys[node]), public.get), host.exit_.clock)
-        for name in host.any.owner.handlers():
-            ends[node].register(name, serving(host, name))
-        await ends[node].start()
-
-    async def call(sender: str, node_id: str, operation: str, payload: bytes, timeout_s: float) -> bytes:
-        return await ends[sender].call(node_id, operation, payload, min(timeout_s, 1.0))
-
-    exits.wire.call = call  # type: ignore[method-assign]
-    return bus
 
 
 @on_fleet("ams", "fra", config_text="[tiers.paid]\nmax_live_sessions = 0\n")

@@ -52,9 +52,12 @@ class DeadExit:
         )
 
 
-def dead_exit(fleet: WholeFleet, dying: FleetAppliance) -> DeadExit:
-    """Has the host die, and asks the first exit for its region until there is a session elsewhere."""
-    seen, api, token = DeadExit(), fleet.hub, fleet.token()
+def dead_exit(fleet: WholeFleet, dying: FleetAppliance, account: str = "alice") -> DeadExit:
+    """Has the host die, and asks the first exit for its region until there is a session elsewhere.
+
+    A session of the account stays on the host that died.
+    """
+    seen, api, token = DeadExit(), fleet.hub, fleet.token(account)
     opened = api.open(token, region=dying.region)
     until(lambda: is_reported(dying, opened["id"]), "the hub was told of the session")
     assert dying.api("GET", "/healthz").status == 200
@@ -153,8 +156,8 @@ def main(minutes: float, deaths: int) -> None:
         tempfile.TemporaryDirectory(prefix="outage-") as folder,
         whole_fleet(backend, Path(folder), exits=3, clients=1) as fleet,
     ):
-        for _ in range(deaths):
-            seen = dead_exit(fleet, fleet.exits[2])
+        for number in range(deaths):
+            seen = dead_exit(fleet, fleet.exits[2], f"death{number}")
             click.echo(str(seen))
             if seen.wrong:
                 raise click.ClickException("; ".join(seen.wrong))

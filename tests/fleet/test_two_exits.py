@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -163,6 +165,24 @@ def test_an_exit_that_is_cut_off_goes_on(fleet: WholeFleet) -> None:
 
     fleet.heal()
     until(lambda: "terminated_at" in hub.session(opened["id"], token), "the DELETE is carried out")
+    until(lambda: _same(hub.session(opened["id"], token), spoke.session(opened["id"], token)), "both say the same")
+
+
+def test_a_hubs_server_that_is_killed_comes_back(fleet: WholeFleet) -> None:
+    """Tunnels go on meanwhile; the exits find each other again, and what has moved is known to both."""
+    hub, spoke = fleet.exits
+    client, token = fleet.clients[0], fleet.token("gina")
+    opened = hub.open(token, region="ams")
+    client.wg_quick(opened["wg_config"])
+    assert client.address_seen() == spoke.host.ip
+    (before,) = hub.space.pids_of("nats-server")
+    os.kill(before, signal.SIGKILL)
+    assert client.get(f"{WEB}/ip", seconds=10) == spoke.host.ip
+    until(lambda: set(hub.space.pids_of("nats-server")) - {before}, "it is started again")
+    fleet.heal()
+    client.download(100_000, "killed")
+    until(lambda: spoke.session(opened["id"], token)["bytes_out"] > 100_000, "it is counted")
+    hub.close(opened["id"], token)
     until(lambda: _same(hub.session(opened["id"], token), spoke.session(opened["id"], token)), "both say the same")
 
 
