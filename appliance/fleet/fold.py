@@ -34,6 +34,7 @@ AT_ONCE = 500  # messages of one transaction
 FULL = 0.5
 WAKE_S = 0.2
 LOOK_S = 30.0  # also where no message has woken
+UNREADABLE = ValueError, RecursionError  # msgspec's own errors and those of text are ValueErrors
 
 log = logging.getLogger(__name__)
 
@@ -116,6 +117,8 @@ class Fold:
                     continue  # the link says so
                 except (FleetError, StoreUnavailable) as error:
                     log.warning("reports of %s are not folded: %r", node, error)
+                except Exception:  # whatever an exit has reported, the others' reports are folded
+                    log.exception("reports of %s are not folded", node)
             await asyncio.sleep(WAKE_S)
             with suppress(TimeoutError):
                 async with asyncio.timeout(LOOK_S):
@@ -173,13 +176,17 @@ class Fold:
                     reports.append((session_id, msgspec.json.decode(message.data, type=SessionReport)))
                 elif message.subject == mark_subject(node):
                     marks.append(msgspec.json.decode(message.data, type=ReportMark))
-            except (msgspec.ValidationError, msgspec.DecodeError) as error:
-                self.refused += 1
-                log.warning("%s reports what is not understood on %s: %s", node, message.subject, error)
+            except UNREADABLE as error:
+                self._refuse(node, message.subject, error)
         async with self._store.write() as db:
             await fold_reports(db, node, reports)
             for mark in marks:
                 await fleet_fold.note_batch(db, node, mark.batch, mark.mark, mark.upto)
+
+    def _refuse(self, node: str, subject: str, error: Exception) -> None:
+        self.refused += 1
+        if self.refused.bit_count() == 1:  # the 1st, 2nd, 4th, 8th…: who sends one can send thousands
+            log.warning("%s reports what is not understood on %r: %s", node, subject[:200], error)
 
 
 def _is_of_ended(message: Streamed, node: str) -> bool:
@@ -187,7 +194,7 @@ def _is_of_ended(message: Streamed, node: str) -> bool:
         return False
     try:
         return msgspec.json.decode(message.data, type=SessionReport).state == "terminated"
-    except (msgspec.ValidationError, msgspec.DecodeError):
+    except UNREADABLE:
         return True  # nor is it of use to anyone
 
 

@@ -57,7 +57,7 @@ class FoldAnswers:
         try:
             await self._fold.catch_up(node)
             await message.answer(await make(node, message.data))
-        except (FleetError, StoreUnavailable, msgspec.ValidationError, msgspec.DecodeError) as error:
+        except (FleetError, StoreUnavailable, ValueError, RecursionError) as error:
             log.warning("%s is not answered on %s: %r", node, message.subject, error)
 
     async def _digest(self, node: str, _: bytes) -> bytes:

@@ -50,6 +50,9 @@ class FleetMembership:
                     for error in errors.exceptions:
                         log.error("this host takes no part in its fleet, until it is tried again: %s", error)
                     await wait(stopping, RETRY_S)
+                except* Exception as errors:  # what another host has sent is no reason for this one to end
+                    log.error("this host takes no part in its fleet, until it is tried again", exc_info=errors)
+                    await wait(stopping, RETRY_S)
             await wait(stopping, LOOK_S)
 
     async def _take_part(self, stopping: asyncio.Event) -> None:

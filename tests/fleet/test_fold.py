@@ -84,6 +84,8 @@ NONSENSE = (
     msgspec.json.encode(msgspec.structs.replace(REPORT, lines=(msgspec.structs.replace(LINE, month="2026-13"),))),
     b"[" * 100_000,
     msgspec.json.encode(REPORT).replace(b"acc_1", rb"\ud800"),
+    msgspec.json.encode(REPORT).replace(b"acc_1", b"\xff"),
+    msgspec.json.encode(REPORT)[:-1] + b',"x":' + b"[" * 100_000,
 )
 
 
