@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -68,6 +68,10 @@ class Reporting:
     def reconnected(self) -> None:
         """Has what the hub has compared before anything else is sent. Called when the connection was made again."""
         self._compared = False
+
+    def report_each(self, seconds: float) -> None:
+        """Has live sessions reported as often as this from now on."""
+        self._pace = replace(self._pace, report_s=seconds)
 
     async def run(self) -> None:
         failing = False

@@ -159,7 +159,7 @@ class FleetPart:
             own_keys=frozenset({here.own_key}),
             wake=parts.wakeup.request_tick,
         )
-        heard = OfflineTokens(self._heard, here.clock, here.settings.fleet.offline_tokens)
+        heard = OfflineTokens(self._heard, here.clock, lambda: self._here.settings.fleet.offline_tokens)
         fleet = any_exit.TheFleet(
             view=TrustingView(self.nodes, heard),
             call=CountedCall(self.rpc.call, self.directory, self.link, here.clock),
@@ -239,7 +239,9 @@ class FleetPart:
         return read if self._terms is None else self._terms.over(read)
 
     async def reloaded(self, read: Settings) -> None:
-        """Tells the fleet the tiers and prices of a hub that were read anew. Raises StoreUnavailable."""
+        """Goes by settings that were read anew; a hub tells its tiers and prices. Raises StoreUnavailable."""
+        self._here = self._here.reloaded(read)
+        self.reporting.report_each(self._here.settings.fleet.report)
         if self._membership.role == "hub":
             await terms.tell(self._here.store, read)
 

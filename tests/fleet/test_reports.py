@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from appliance.domain.errors import FleetError
+from appliance.fleet.reporting import ReportingPace
 from appliance.store.queries import fleet_reports
 from tests.support.fleet.reporting_world import NODE, BusWorld, reporting_world
 
@@ -84,6 +85,20 @@ async def test_nothing_is_sent_while_cut_off(world: BusWorld) -> None:
     await world.report()
     told = [subject.split(".")[4] for _, subject, _ in world.bus.sent[sent:] if ".s." in subject]
     assert sorted(told) == sorted([first["id"], second["id"], third["id"]])
+    await equal(world)
+
+
+@in_fleet
+async def test_how_often_it_reports_can_be_changed(world: BusWorld) -> None:
+    """As by SIGHUP, from then on."""
+    world.begin_process(ReportingPace(report_s=3600))
+    client = await world.exit_.client()
+    opened = await client.connect()
+    await world.report()
+    await world.use(opened["id"], 700)
+    await world.report(3)
+    assert await world.totals() != world.used
+    world.reporting.report_each(0)
     await equal(world)
 
 

@@ -55,6 +55,8 @@ def test_hosts_come_back_from_their_backups(tmp_path: Path) -> None:
         second = hub.open(token, region=spoke.region)
         assert hub.api("GET", f"/v1/sessions/{opened['id']}", token=token).status == 200
 
+        until(lambda: is_reported(spoke, second["id"]), "the hub was told of what the backup has not")
+
         spoke.kill()
         lose_and_restore(spoke, saved[spoke])
         fleet.heal()

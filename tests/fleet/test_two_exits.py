@@ -165,6 +165,10 @@ def test_an_exit_that_is_cut_off_goes_on(fleet: WholeFleet) -> None:
     assert spoke.api("GET", "/readyz").status == 200
     here = spoke.open(token)
     spoke.close(here["id"], token)
+    said = _meanwhile(spoke)
+    spoke.configure(fleet={"offline_tokens": "2h"})
+    spoke.reload()
+    until(lambda: _meanwhile(spoke) != said, "what it may do while it is cut off is another thing after SIGHUP")
 
     fleet.heal()
     until(lambda: "terminated_at" in hub.session(opened["id"], token), "the DELETE is carried out")
@@ -187,6 +191,11 @@ def test_a_hubs_server_that_is_killed_comes_back(fleet: WholeFleet) -> None:
     until(lambda: spoke.session(opened["id"], token)["bytes_out"] > 100_000, "it is counted")
     hub.close(opened["id"], token)
     until(lambda: _same(hub.session(opened["id"], token), spoke.session(opened["id"], token)), "both say the same")
+
+
+def _meanwhile(exit_: FleetAppliance) -> list[str]:
+    noted = json.loads((exit_.state / "fleet" / "status.json").read_text(encoding="utf-8"))
+    return list(noted["status"]["meanwhile"])
 
 
 def _same(one: dict[str, Any], other: dict[str, Any]) -> bool:
