@@ -36,7 +36,7 @@ from appliance.fleet import any_exit
 from appliance.fleet.caller import Caller
 from appliance.fleet.claim_messages import ClaimKey, ClaimName, Granted, ReleaseKey, ReleaseName, SettleKey, Taken
 from appliance.fleet.claiming import Whereabouts
-from appliance.fleet.claims import KeyClaimLedger, KeyRecord, NameClaimLedger, key_name
+from appliance.fleet.claims import KeyClaimLedger, KeyRecord, NameClaimLedger, NewClaims, key_name
 from appliance.fleet.reported import Folded
 from appliance.network.exit_node import build_exit
 from appliance.store.queries import accounts as account_rows
@@ -113,8 +113,9 @@ class Ledger:
     def __init__(self) -> None:
         self.records = RecordsInMemory()
         self.named_records = RecordsInMemory()
-        self.of_keys = KeyClaimLedger(self.records, VirtualClock())
-        self.of_names = NameClaimLedger(self.named_records, VirtualClock())
+        new = NewClaims(VirtualClock())
+        self.of_keys = KeyClaimLedger(self.records, VirtualClock(), new)
+        self.of_names = NameClaimLedger(self.named_records, VirtualClock(), new)
         self.away = self.hangs = False
         self._keys: dict[str, bytes] = {}  # by what stands for them
 
