@@ -11,7 +11,7 @@ from appliance.domain.clock import Moment
 from appliance.domain.entities import Account, Baseline, Reason
 from appliance.domain.tiers import Tier
 from appliance.store.database import Store
-from appliance.store.queries import accounts, fleet_reports, peers, sessions
+from appliance.store.queries import accounts, fleet_lives, fleet_reports, peers, sessions
 from tests.support.unit.a_session import A_SESSION
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ async def noted(db: aiosqlite.Connection) -> list[tuple[object, ...]]:
 
 
 async def lives(db: aiosqlite.Connection) -> list[tuple[str, int]]:
-    return [(life.boot_id, life.rx_bytes) for life in (await fleet_reports.lives(db, ["ses_1"]))["ses_1"]]
+    return [(life.boot_id, life.rx_bytes) for life in (await fleet_lives.of_sessions(db, ["ses_1"]))["ses_1"]]
 
 
 async def read(db: aiosqlite.Connection, boot: str, rx: int) -> None:
