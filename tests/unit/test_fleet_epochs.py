@@ -40,7 +40,7 @@ def steps(*names: str) -> list[tuple[str, str, int]]:
     return [(name, "a", 1) for name in names]
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=300, deadline=None)
 @given(st.lists(STEP, max_size=25), st.integers(0, 2**16))
 @example(steps("back_up", "reboot", "use", "report", "restore"), 0)  # counted twice if counters of another boot are new
 @example(steps("back_up", "restore", "use", "report", "restore", "use"), 0)  # lost if two lives have one epoch
@@ -59,7 +59,7 @@ def without(*names: str) -> st.SearchStrategy[list[tuple[str, str, int]]]:
     return st.lists(STEP.filter(lambda step: step[0] not in names), max_size=25)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(without("crash", "reboot", "roll_back_machine", "end", "remove_peer", "lose_interface"), st.integers(0, 99))
 def test_as_long_as_peers_stay_their_counters_prove_everything(schedule: list[tuple[str, str, int]], seed: int) -> None:
     """The hub has every byte in the end, whatever was restored or lost."""
@@ -69,7 +69,7 @@ def test_as_long_as_peers_stay_their_counters_prove_everything(schedule: list[tu
     }
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(without("wipe_hub", "roll_back_hub"), st.integers(0, 99))
 @example(steps("back_up", *["restore", "use", "report", "end"] * 2, "restore", "use", "restore", "use"), 0)
 def test_what_a_hub_has_folded_it_keeps(schedule: list[tuple[str, str, int]], seed: int) -> None:
