@@ -315,9 +315,8 @@ async def build(here: ServedExit) -> tuple[FleetPart, HubPart | None] | None:
         return None
     async with here.store.write() as db:
         row = await fleet_state.read(db)
-        anew = await fleet_reports.begin_reporting(db)
-    if anew:
-        await peer_lives.begin(here.store, here.state.peer_lives, here.clock.now().boot_id)
+        if await fleet_reports.begin_reporting(db):
+            await peer_lives.begin(db, here.state.peer_lives, here.clock.now().boot_id)
     if row is None:
         raise HostError(
             "the store knows nothing of the fleet that this host is in: run the command that joined it again"

@@ -89,12 +89,11 @@ async def follow(store: Store, path: Path, boot_id: str) -> None:
         await _attach(db, noted)
 
 
-async def begin(store: Store, path: Path, boot_id: str) -> None:
-    """Notes lives that begin from now on, of a host that has come into a fleet. Raises StoreUnavailable."""
+async def begin(db: aiosqlite.Connection, path: Path, boot_id: str) -> None:
+    """Notes lives that begin from now on, of a host that comes into a fleet in the caller's transaction."""
     noted = PeerLives(path, boot_id)
     noted.put({})
-    async with store.write() as db:
-        await _attach(db, noted)
+    await _attach(db, noted)
 
 
 async def _attach(db: aiosqlite.Connection, noted: PeerLives) -> None:

@@ -104,8 +104,8 @@ def test_a_store_that_went_back_takes_over(tmp_path: Path) -> None:
             await accounts.insert(db, Account("acc_1", "ada", Tier.FREE, False, 1))
             await sessions.insert(db, [(A_SESSION, None)])
             await fleet_lives.begin(db, ["ses_1"])
-            await fleet_reports.begin_reporting(db)
-        await peer_lives.begin(store, lives, "boot")
+            assert await fleet_reports.begin_reporting(db)
+            await peer_lives.begin(db, lives, "boot")
         with sqlite3.connect(path) as source, sqlite3.connect(copy) as target:
             source.backup(target)
         source.close()
