@@ -126,11 +126,12 @@ class Reporting:
             raise StoreUnavailable
         own = ReportBatch(state.batch, state.mark)
         if state.restored or epochs.went_back(own, digest.last_batch):
-            adopted = await self._adopting.adopt(UsageRequest(batch=own.number))
+            adopted = await self._adopting.adopt(UsageRequest(batch=state.acknowledged))
             after = epochs.after_going_back(own, digest.last_batch, secrets.randbits(32))
             async with self._store.write() as db:
                 await fleet_reports.begin_epochs(db)
                 await fleet_reports.put_batch(db, after.number, after.mark)
+                await fleet_reports.put_acknowledged(db, after.number)
             self.adopted += adopted
             if adopted:
                 log.warning("the store lacked what the fleet was told of %d sessions: they go on from there", adopted)
@@ -155,6 +156,7 @@ class Reporting:
             months = {session_id: report.month for session_id, report in reports.items()}
             async with self._store.write() as db:
                 await fleet_reports.acknowledge(db, acknowledged, months)
+                await fleet_reports.put_acknowledged(db, next(iter(reports.values())).batch)
         if errors:
             raise errors[0]
         return len(acknowledged)

@@ -36,6 +36,7 @@ from appliance.fleet.terms import FollowedTerms
 from appliance.fleet.trusting_view import TrustingView
 from appliance.server.api.offered import as_it_is, nothing
 from appliance.sessions.node import Nodes
+from appliance.store import peer_lives
 from appliance.store.queries import fleet_reports, fleet_state, fleet_terms
 
 if TYPE_CHECKING:
@@ -317,7 +318,8 @@ async def build(here: ServedExit) -> tuple[FleetPart, HubPart | None] | None:
         return None
     async with here.store.write() as db:
         row = await fleet_state.read(db)
-        await fleet_reports.begin_reporting(db)
+        if await fleet_reports.begin_reporting(db):
+            await peer_lives.begin(db, here.state.peer_lives, here.clock.now().boot_id)
     if row is None:
         raise HostError(
             "the store knows nothing of the fleet that this host is in: run the command that joined it again"

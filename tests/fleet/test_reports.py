@@ -272,6 +272,30 @@ async def test_a_session_that_had_ended_lives_again(world: BusWorld) -> None:
     assert told.state == "live"
 
 
+@pytest.mark.parametrize("marked", [True, False], ids=["restored", "rolled back unnoticed"])
+def test_one_backup_put_back_again_and_again(tmp_path: Path, marked: bool) -> None:
+    """On one interface: a session had ended each time, or its peer stays, and moves before the hub has told of it."""
+
+    async def story() -> None:
+        async with reporting_world(tmp_path) as world:
+            client = await world.exit_.client()
+            ending, staying, silent = [(await client.connect())["id"] for _ in range(3)]
+            await world.use(staying, 3000)
+            world.back_up()
+            for number, ends in enumerate((True, False, True, False)):
+                for session_id in (ending, staying):
+                    await world.use(session_id, 5000 + number)
+                if ends:
+                    await client.delete(ending)
+                    await world.report()
+                await world.restore(marked=marked)
+                await world.use(ending, 700)
+            await world.use(silent, 10)
+            await equal(world)
+
+    asyncio.run(story())
+
+
 @in_fleet
 async def test_a_failed_open_is_over_for_the_hub_too(world: BusWorld) -> None:
     """A session that was taken back after it was told stays no live one."""

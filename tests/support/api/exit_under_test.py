@@ -22,6 +22,7 @@ from appliance.network.wireguard.tunnel import PeerState
 from appliance.server import assembly
 from appliance.server.http.request_timing import Timed
 from appliance.sessions.metrics import Metrics
+from appliance.store import peer_lives
 from appliance.store.database import Store
 from appliance.store.known_time import believed_clock
 from appliance.store.queries import accounts as account_rows
@@ -295,6 +296,7 @@ async def _build(
     async with AsyncExitStack() as undo:
         undo.push_async_callback(store.close)
         believed = await believed_clock(store, clock)
+        await peer_lives.follow(store, path.with_name("peer-lives"), believed.now().boot_id)
         parts = await assembly.build(
             settings,
             store=store,
