@@ -16,7 +16,7 @@ from appliance.network.wireguard import keys
 from appliance.sessions.opening import SessionRequest
 from appliance.store.queries import fleet_requests
 from tests.support.api.answers import refused
-from tests.support.api.exit_under_test import new_key, until
+from tests.support.api.exit_under_test import IMPATIENT, new_key, until
 from tests.support.fleet.exits_under_test import on_fleet
 
 if TYPE_CHECKING:
@@ -502,7 +502,7 @@ async def test_an_op_gives_the_same_answer_after_a_restart(exits: ExitsUnderTest
 
 
 @pytest.mark.parametrize("step", ["peer", "store"])
-@on_fleet("ams", "fra")
+@on_fleet("ams", "fra", environ=IMPATIENT)
 async def test_an_exit_killed_in_an_opening_leaves_nothing(exits: ExitsUnderTest, step: str) -> None:
     """Killed while its tunnel takes the peer, or before it is stored: the next start and the abort leave nothing."""
     ada, host = await exits.client(), exits["fra"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import sqlite3
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -35,7 +35,7 @@ from tests.support.new_store import put_new_store
 from tests.support.virtual_clock import VirtualClock
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Iterator, Mapping
+    from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Mapping
     from ipaddress import IPv4Address, IPv6Address
     from pathlib import Path
 
@@ -49,15 +49,18 @@ if TYPE_CHECKING:
 SERVER_KEY = bytes([7]) * 32
 # One handshake lets a tunnel carry as long as any test goes on; tests of handshakes say another time.
 LASTING_MS = 10**12
-PATIENCE_S = 0.05  # how long the store waits for a lock that the test holds; on a host it is longer
+# How long the store waits for other writers, and for a lock that a test holds.
+PATIENCE_S, LOCKED_S = 60.0, 0.05
 CONFIG = """
 [node]
 name = "exit-1"
 region = "fsn"
 public_ip = "192.0.2.1"
 [wireguard]
-apply_timeout = "1s"
+apply_timeout = "60s"
 """
+# How long requests may wait for the tunnel where it is to hang; elsewhere so long that no machine is too slow.
+IMPATIENT = {"WG_APPLIANCE_WIREGUARD_APPLY_TIMEOUT": "1s"}
 UNHURRIED = "[api]\npublic_burst = 1000\n"  # for tests that ask often without a token
 
 
@@ -140,16 +143,20 @@ class ExitUnderTest:
         async with self.store.write() as db:
             await node_row.request(db)
 
-    @contextmanager
-    def locked(self) -> Iterator[None]:
-        """Another process keeps the store from being written."""
-        other = sqlite3.connect(self.path, isolation_level=None)
+    @asynccontextmanager
+    async def locked(self) -> AsyncIterator[None]:
+        """Another process keeps the store from being written, which waits for it a moment only."""
+        store, other = self.store, sqlite3.connect(self.path, isolation_level=None)
+        await store._writer.execute(f"PRAGMA busy_timeout = {LOCKED_S * 1000:.0f}")
+        store._patience_s = LOCKED_S
         other.execute("BEGIN EXCLUSIVE")
         try:
             yield
         finally:
             other.execute("ROLLBACK")
             other.close()
+            store._patience_s = PATIENCE_S
+            await store._writer.execute(f"PRAGMA busy_timeout = {PATIENCE_S * 1000:.0f}")
 
     # Time -------------------------------------------------------------------------------------------
 
@@ -279,7 +286,7 @@ def stranger(public_key: bytes) -> PeerState:
     return PeerState(public_key, frozenset(), rx_bytes=0, tx_bytes=0, last_handshake_ns=0)
 
 
-async def until(probe: Callable[[], object], what: str, seconds: float = 10) -> None:
+async def until(probe: Callable[[], object], what: str, seconds: float = 60) -> None:
     """Let the other tasks run until `probe` holds."""
     async with asyncio.timeout(seconds):
         while not probe():  # noqa: ASYNC110 - what it asks sets no event

@@ -46,7 +46,7 @@ from tests.support.fleet.claims_kept import RecordsInMemory
 from tests.support.virtual_clock import VirtualClock
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Sequence
+    from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Mapping, Sequence
     from pathlib import Path
 
     from appliance.fleet.any_exit import AnyExit
@@ -249,7 +249,7 @@ class FleetHost:
                 claims=self.fleet.ledger.at(own),
                 folds=self.fleet.reports if own == self.fleet.hub else None,
                 hub_id=lambda: self.fleet.hub,
-                patience_s=8.0,
+                patience_s=60.0,
                 may_drain=lambda sender: sender == self.fleet.hub,
             ),
         )
@@ -381,20 +381,24 @@ class ExitsUnderTest:
 
 @asynccontextmanager
 async def fleet(
-    folder: Path, *names: str, config_text: str = "", regions: dict[str, str] | None = None
+    folder: Path,
+    *names: str,
+    config_text: str = "",
+    regions: dict[str, str] | None = None,
+    environ: Mapping[str, str] | None = None,
 ) -> AsyncIterator[ExitsUnderTest]:
     exits = ExitsUnderTest()
     async with AsyncExitStack() as stack:
         for number, name in enumerate(names, 1):
             place = folder / name
             place.mkdir()
-            environ = {
+            own = {
                 "WG_APPLIANCE_NODE_REGION": (regions or {}).get(name, name),
                 "WG_APPLIANCE_NODE_NAME": name,
                 "WG_APPLIANCE_NODE_PUBLIC_IP": f"192.0.2.{number}",
                 "WG_APPLIANCE_WIREGUARD_SUBNET": f"10.{number}.0.0/24",
             }
-            exit_ = await stack.enter_async_context(serving(place, config_text, environ=environ))
+            exit_ = await stack.enter_async_context(serving(place, config_text, environ=own | dict(environ or {})))
             host = FleetHost(name, f"nod_{number:024x}", exit_, exits)
             exits.hosts[name] = host
             exits.wire.hosts[host.node_id] = host
@@ -408,13 +412,16 @@ async def fleet(
 
 
 def on_fleet(
-    *names: str, config_text: str = "", regions: dict[str, str] | None = None
+    *names: str,
+    config_text: str = "",
+    regions: dict[str, str] | None = None,
+    environ: Mapping[str, str] | None = None,
 ) -> Callable[[Callable[..., Coroutine[Any, Any, None]]], Callable[..., None]]:
     """Runs an `async def test_x(exits, ...)` on a fleet of its own."""
 
     def decorate(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
         async def story(tmp_path: Path, **fixtures: Any) -> None:
-            async with fleet(tmp_path, *names, config_text=config_text, regions=regions) as exits:
+            async with fleet(tmp_path, *names, config_text=config_text, regions=regions, environ=environ) as exits:
                 await test(exits, **fixtures)
 
         def run(tmp_path: Path, **fixtures: Any) -> None:
