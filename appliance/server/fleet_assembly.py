@@ -13,6 +13,7 @@ from appliance.fleet import any_exit, terms
 from appliance.fleet.beating import Beating
 from appliance.fleet.beats import Figures, OwnBeats
 from appliance.fleet.caller import Caller
+from appliance.fleet.collector import FleetCounts, rpc_seconds
 from appliance.fleet.counted_call import CountedCall
 from appliance.fleet.directory import Directory
 from appliance.fleet.hub_config import member_inbox
@@ -87,6 +88,7 @@ class FleetPart:
         self.reporting = Reporting(
             keys.node_id, self.link, here.store, here.clock, ReportingPace(report_s=here.settings.fleet.report)
         )
+        self._rpc_seconds = rpc_seconds()
         self.any = self._make_any_exit()
         self._unsent = ReportState()
         self._disconnected = False
@@ -163,7 +165,7 @@ class FleetPart:
         heard = OfflineTokens(self._heard, here.clock, lambda: self._here.settings.fleet.offline_tokens)
         fleet = any_exit.TheFleet(
             view=TrustingView(self.nodes, heard),
-            call=CountedCall(self.rpc.call, self.directory, self.link, here.clock),
+            call=CountedCall(self.rpc.call, self.directory, self.link, here.clock, self._rpc_seconds),
             claims=self.claims,
             folds=HubFolds(here.store, self.roster.is_present) if self._membership.role == "hub" else None,
             hub_id=self._hub_id,
@@ -284,6 +286,15 @@ class FleetPart:
         offered.regions, offered.fault = Nodes(parts.node), nothing
         parts.node.id_mark = ""
         await self.disconnect()
+
+    def counts(self) -> FleetCounts:
+        """Returns what is counted, for Prometheus."""
+        return FleetCounts(
+            dropped=self.directory.dropped,
+            resent=lambda: self.reporting.resent,
+            denied=lambda: self.claims.denied,
+            rpc=self._rpc_seconds,
+        )
 
     # Telling -------------------------------------------------------------------------------------------
 

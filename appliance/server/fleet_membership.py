@@ -65,7 +65,7 @@ class FleetMembership:
         if built is None:
             return
         part, hub = built
-        collector = FleetCollector(part.status, part.directory.dropped)
+        collector = FleetCollector(part.status, part.counts())
         self._part = part
         self._here.metrics.registry.register(collector)
         try:
