@@ -136,7 +136,7 @@ async def test_a_locked_store_refuses_writes_and_answers_reads(exit_: ExitUnderT
     ada = await exit_.client()
     opened = await ada.open()
     before = exit_.holdings()
-    async with exit_.locked():
+    with exit_.locked():
         refused(await ada.post(), 503, "store unavailable")
         assert (await ada.status(opened["id"]))["id"] == opened["id"]
     await exit_.tick()
@@ -150,7 +150,7 @@ async def test_store_fails_at_the_end(exit_: ExitUnderTest) -> None:
     ada = await exit_.client()
     before = exit_.holdings()
     asking = await waiting_at_the_tunnel(exit_, ada)
-    async with exit_.locked():
+    with exit_.locked():
         exit_.tunnel.gate.set()
         refused(await asking, 503, "store unavailable")
         assert not exit_.tunnel.peers
@@ -164,7 +164,7 @@ async def test_next_request_clears_up(exit_: ExitUnderTest) -> None:
     """What a failed request left in the store does not keep the next one from the address, tick or no tick."""
     ada = await exit_.client()
     asking = await waiting_at_the_tunnel(exit_, ada)
-    async with exit_.locked():
+    with exit_.locked():
         exit_.tunnel.gate.set()
         refused(await asking, 503, "store unavailable")
     await ada.open()
@@ -178,7 +178,7 @@ async def test_delete_with_the_store_locked(exit_: ExitUnderTest) -> None:
     raw = exit_.key_of(opened["id"])
     exit_.tunnel.add_traffic(raw, rx=11)
     await exit_.tick()
-    async with exit_.locked():
+    with exit_.locked():
         refused(await ada.delete(opened["id"]), 503, "store unavailable")
     await exit_.tick()
     assert exit_.state_of(opened["id"]) == ("live", None)

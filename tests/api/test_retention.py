@@ -285,7 +285,7 @@ async def test_a_store_that_cannot_serve(exit_: ExitUnderTest, caplog: pytest.Lo
     fill(exit_.path, 3)
     stopping = asyncio.Event()
     failures = "wg_appliance_store_failures_total"
-    async with exit_.locked():
+    with exit_.locked():
         running = asyncio.create_task(retention_of(exit_).run(stopping))
         async with asyncio.timeout(60):
             while (exit_.metrics.registry.get_sample_value(failures) or 0) < 2:  # noqa: ASYNC110 - no event tells it

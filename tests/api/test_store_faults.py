@@ -21,7 +21,7 @@ PAGE = 4096
 @asynccontextmanager
 async def locked(exit_: ExitUnderTest) -> AsyncIterator[None]:
     """Another process holds the lock."""
-    async with exit_.locked():
+    with exit_.locked():
         yield
 
 

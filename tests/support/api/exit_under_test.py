@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import sqlite3
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -35,7 +35,7 @@ from tests.support.new_store import put_new_store
 from tests.support.virtual_clock import VirtualClock
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Mapping
+    from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Iterator, Mapping
     from ipaddress import IPv4Address, IPv6Address
     from pathlib import Path
 
@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 SERVER_KEY = bytes([7]) * 32
 # One handshake lets a tunnel carry as long as any test goes on; tests of handshakes say another time.
 LASTING_MS = 10**12
-# How long the store waits for other writers, and for a lock that a test holds.
+# How long the store waits for other writers of its own process, and for a lock that a test holds.
 PATIENCE_S, LOCKED_S = 60.0, 0.05
 CONFIG = """
 [node]
@@ -143,20 +143,16 @@ class ExitUnderTest:
         async with self.store.write() as db:
             await node_row.request(db)
 
-    @asynccontextmanager
-    async def locked(self) -> AsyncIterator[None]:
-        """Another process keeps the store from being written, which waits for it a moment only."""
-        store, other = self.store, sqlite3.connect(self.path, isolation_level=None)
-        await store._writer.execute(f"PRAGMA busy_timeout = {LOCKED_S * 1000:.0f}")
-        store._patience_s = LOCKED_S
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Another process keeps the store from being written."""
+        other = sqlite3.connect(self.path, isolation_level=None)
         other.execute("BEGIN EXCLUSIVE")
         try:
             yield
         finally:
             other.execute("ROLLBACK")
             other.close()
-            store._patience_s = PATIENCE_S
-            await store._writer.execute(f"PRAGMA busy_timeout = {PATIENCE_S * 1000:.0f}")
 
     # Time -------------------------------------------------------------------------------------------
 
@@ -299,7 +295,8 @@ async def _build(
 ) -> tuple[Store, Parts, Litestar, httpx.AsyncClient, Metrics]:
     exit_, metrics = build_exit(settings.wireguard, SERVER_KEY), Metrics()
     host = FixedHost(str(settings.node.public_ip or "192.0.2.1"))
-    store = await Store.open(path, PATIENCE_S, metrics.store_used)
+    store = await Store.open(path, LOCKED_S, metrics.store_used)
+    store._patience_s = PATIENCE_S
     async with AsyncExitStack() as undo:
         undo.push_async_callback(store.close)
         believed = await believed_clock(store, clock)
