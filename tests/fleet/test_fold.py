@@ -59,9 +59,9 @@ def test_both_ends_run_by_themselves(tmp_path: Path) -> None:
             client = await world.exit_.client()
             opened = await client.connect()
             await world.use(opened["id"])
-            await until(lambda: world.reporting.settled, "all is told", 20)
+            await until(lambda: world.reporting.settled, "all is told")
             await client.delete(opened["id"])
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 while (told := await world.folded(opened["id"])) is None or told.state != "terminated":  # noqa: ASYNC110
                     await asyncio.sleep(0.02)
             assert told.report.total_bytes == 1000
@@ -84,6 +84,8 @@ NONSENSE = (
     msgspec.json.encode(msgspec.structs.replace(REPORT, lines=(msgspec.structs.replace(LINE, month="2026-13"),))),
     b"[" * 100_000,
     msgspec.json.encode(REPORT).replace(b"acc_1", rb"\ud800"),
+    msgspec.json.encode(REPORT).replace(b"acc_1", b"\xff"),
+    msgspec.json.encode(REPORT)[:-1] + b',"x":' + b"[" * 100_000,
 )
 
 
@@ -110,6 +112,31 @@ def test_what_is_no_report_is_passed_over(tmp_path: Path) -> None:
             (line,) = [tuple(row) for row in rows]
             assert line == ("ses_1", NODE, "2026-11", 5, None, 1, 2, 3, "eur", 4, 5, 6, 7)
             assert (found.time_millicents, found.bytes_millicents, found.currency) == (6, 7, "eur")
+
+    asyncio.run(story())
+
+
+def test_a_fold_that_is_lost_is_made_again(tmp_path: Path) -> None:
+    """Of the streams, by itself; what they have no more, as it was folded long ago, once digests differ."""
+
+    async def story() -> None:
+        async with reporting_world(tmp_path) as world:
+            client = await world.exit_.client()
+            opened = [(await client.connect())["id"] for _ in range(3)]
+            for each in opened:
+                await world.use(each)
+            await client.delete(opened[0])
+            await world.report()
+            await world.wipe_fold()
+            assert await world.totals() == world.used
+
+            kept = world.bus_streams.made[NODE].kept
+            for subject in [subject for subject in kept if opened[0] in subject]:
+                del kept[subject]
+            await world.wipe_fold()
+            assert await world.totals() == {each: world.used[each] for each in opened[1:]}
+            await world.report()
+            assert await world.totals() == world.used
 
     asyncio.run(story())
 

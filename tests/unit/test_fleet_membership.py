@@ -7,15 +7,14 @@ import subprocess
 import sys
 import threading
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import pytest
 
 import appliance.server
 from appliance.domain.errors import HostError
 from appliance.server import fleet_assembly, fleet_membership
 from appliance.server.fleet_membership import FleetMembership
-
-if TYPE_CHECKING:
-    import pytest
 
 
 def test_a_single_host_imports_nothing_of_a_fleet() -> None:
@@ -28,8 +27,9 @@ def test_a_single_host_imports_nothing_of_a_fleet() -> None:
     assert done.stdout == "[]\n", done
 
 
+@pytest.mark.parametrize("error", [HostError("membership.json is damaged"), RecursionError("too deep")], ids=repr)
 def test_a_fleet_that_cannot_be_taken_part_in_is_tried_again(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, error: Exception
 ) -> None:
     """It is logged, and the task goes on: one that crashes would make the exit unready."""
     stopping, tries = asyncio.Event(), 0
@@ -39,7 +39,7 @@ def test_a_fleet_that_cannot_be_taken_part_in_is_tried_again(
         tries += 1
         if tries == 2:
             stopping.set()
-        raise HostError("membership.json is damaged")
+        raise error
 
     monkeypatch.setattr(fleet_assembly, "build", build)
     monkeypatch.setattr(fleet_membership, "RETRY_S", 0.0)
@@ -47,7 +47,8 @@ def test_a_fleet_that_cannot_be_taken_part_in_is_tried_again(
     here: Any = SimpleNamespace(state=SimpleNamespace(in_fleet=True))
     asyncio.run(FleetMembership(here).run(stopping))
     assert tries == 2
-    assert "this host takes no part in its fleet, until it is tried again: membership.json is damaged" in caplog.text
+    assert "this host takes no part in its fleet, until it is tried again" in caplog.text
+    assert str(error) in caplog.text
 
 
 def test_an_exit_goes_on_while_its_part_in_a_fleet_is_imported(monkeypatch: pytest.MonkeyPatch) -> None:
