@@ -30,7 +30,8 @@ SMALL = {
 QUERIES: dict[str, Callable[[aiosqlite.Connection], Awaitable[object]]] = {
     "beginning": fleet_reports.begin_reporting,
     "sessions of before": lambda db: fleet_reports.note_older(db, 5),
-    "what moved": fleet_reports.note_moved,
+    "what moved": fleet_reports.moved,
+    "noting it": lambda db: fleet_reports.note_moved(db, ["ses_1"]),
     "what is to be sent": lambda db: fleet_reports.unsent(db, 5),
     "how much that is": fleet_reports.count_unsent,
     "rows": lambda db: fleet_reports.by_ids(db, ["ses_1"]),

@@ -82,13 +82,15 @@ SELECT session_id, created_at, v, sent, sent_bytes, gone, turn, epoch, basis, by
     until_boot_id
 FROM fleet_reports
 """
+_MOVED = """
+SELECT s.id FROM sessions s
+JOIN peers p ON p.address_offset = s.address_offset
+JOIN fleet_reports r ON r.session_id = s.id
+WHERE s.state IN ('live', 'closing') AND s.state <> 'terminated' AND r.v <= r.sent
+    AND (p.bytes_in <> r.bytes_in OR p.bytes_out <> r.bytes_out OR p.counted_ms <> r.counted_ms)
+"""
 _NOTE_MOVED = """
-UPDATE fleet_reports SET v = v + 1 WHERE v <= sent AND session_id IN (
-    SELECT s.id FROM sessions s
-    JOIN peers p ON p.address_offset = s.address_offset
-    JOIN fleet_reports r ON r.session_id = s.id
-    WHERE s.state IN ('live', 'closing') AND s.state <> 'terminated' AND r.v <= r.sent
-        AND (p.bytes_in <> r.bytes_in OR p.bytes_out <> r.bytes_out OR p.counted_ms <> r.counted_ms))
+UPDATE fleet_reports SET v = v + 1 WHERE v <= sent AND session_id IN (SELECT value FROM json_each(?))
 """
 
 
@@ -198,9 +200,14 @@ async def put_batch(db: aiosqlite.Connection, number: int, mark: str) -> None:
     await db.execute("UPDATE fleet_reporting SET batch = ?, mark = ?, restored = 0", (number, mark))
 
 
-async def note_moved(db: aiosqlite.Connection) -> int:
-    """Notes the sessions that have used something since they were reported. Returns how many."""
-    return (await db.execute(_NOTE_MOVED)).rowcount
+async def moved(db: aiosqlite.Connection) -> list[str]:
+    """Returns the sessions that have used something since they were reported."""
+    return [row[0] for row in await db.execute_fetchall(_MOVED)]
+
+
+async def note_moved(db: aiosqlite.Connection, session_ids: Sequence[str]) -> None:
+    """Notes that there is something to be told of these, unless that is noted already."""
+    await db.execute(_NOTE_MOVED, (json.dumps(session_ids),))
 
 
 async def unsent(db: aiosqlite.Connection, most: int) -> list[ReportRow]:
