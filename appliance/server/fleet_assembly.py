@@ -171,7 +171,7 @@ class FleetPart:
             patience_s=min(LONGEST_PATIENCE_S, here.settings.wireguard.apply_timeout + WAY_S),
             may_drain=self.roster.is_hub,
         )
-        return any_exit.build(this, fleet)
+        return any_exit.build(this, fleet, parts.services.quotas)
 
     def _hub_id(self) -> str | None:
         """Returns a hub that can be asked now."""
@@ -217,7 +217,7 @@ class FleetPart:
         here.parts.node.id_mark = ids.mark_of_node(self._keys.node_id)
         offered = here.parts.services.offered
         offered.sessions, offered.devices, offered.caller = self.any.sessions, self.any.devices, Caller.of
-        offered.regions = self.any.elsewhere.view
+        offered.regions, offered.quotas = self.any.elsewhere.view, self.any.quotas
 
     async def connect(self) -> None:
         """Begins to connect; on a hub once its server answers, which is one of the tasks."""
@@ -279,7 +279,7 @@ class FleetPart:
         parts = self._here.parts
         offered = parts.services.offered
         offered.sessions, offered.devices, offered.caller = parts.services.sessions, parts.services.devices, as_it_is
-        offered.regions = Nodes(parts.node)
+        offered.regions, offered.quotas = Nodes(parts.node), parts.services.quotas
         parts.node.id_mark = ""
         await self.disconnect()
 
