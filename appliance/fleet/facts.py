@@ -16,6 +16,7 @@ from appliance.domain.client_file import is_host_name
 from appliance.domain.device import Condition, Device, Outdated
 from appliance.domain.entities import Reason, Session, State
 from appliance.domain.pricing import Rates
+from appliance.domain.quota import Quota  # noqa: TC001 (msgspec reads annotations at run time)
 from appliance.domain.tiers import Tier  # noqa: TC001 (msgspec reads annotations at run time)
 from appliance.network.wireguard.client_config import Endpoint, NamedEndpoint, TunnelFacts
 from appliance.sessions.devices.service import DeviceView
@@ -31,9 +32,13 @@ ShownTime = Annotated[int, msgspec.Meta(ge=0, le=2**47)]  # ms since the epoch, 
 
 
 class ElsewhereSession(Session, frozen=True, gc=False):
-    """Is a session of another exit, all of whose time is counted. `device_name`: of its device, as that exit has it."""
+    """Is a session of another exit, all of whose time is counted. `device_name`: of its device, as that exit has it.
+
+    `quota`: its account's there, whose limits hold for it; None: not known.
+    """
 
     device_name: str | None = None
+    quota: Quota | None = None
 
 
 class SessionFacts(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -58,9 +63,10 @@ class SessionFacts(msgspec.Struct, frozen=True, omit_defaults=True):
     terminated_at: ShownTime | None = None
     device_id: str = ""
     device_name: str | None = None
+    quota: Quota | None = None
 
     @classmethod
-    def of(cls, s: Session, now: Moment, device_name: str | None = None) -> SessionFacts:
+    def of(cls, s: Session, now: Moment, device_name: str | None = None, quota: Quota | None = None) -> SessionFacts:
         used = accounting.total(s) + accounting.running(s, now)
         return cls(
             id=s.id,
@@ -82,6 +88,7 @@ class SessionFacts(msgspec.Struct, frozen=True, omit_defaults=True):
             terminated_at=s.terminated_at,
             device_id=s.device_id,
             device_name=device_name,
+            quota=quota,
         )
 
     def session(self, account: Account) -> ElsewhereSession:
@@ -117,6 +124,7 @@ class SessionFacts(msgspec.Struct, frozen=True, omit_defaults=True):
             told=self.told,
             device_id=self.device_id,
             device_name=self.device_name,
+            quota=self.quota,
         )
 
 

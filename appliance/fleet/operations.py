@@ -48,6 +48,12 @@ class ListOfAccount(msgspec.Struct, frozen=True):
     live: bool = False
 
 
+class UsageOfAccount(msgspec.Struct, frozen=True):
+    """Asks what an account has used."""
+
+    token: str
+
+
 class ReportedOfAccount(msgspec.Struct, frozen=True):
     """Asks a hub for sessions as these exits, and those that have left the fleet, have reported them."""
 
@@ -127,6 +133,13 @@ class SessionOpened(msgspec.Struct, frozen=True):
     tunnel: TunnelRecord
 
 
+class UsedHere(msgspec.Struct, frozen=True):
+    """Answers with what an account has used of its present windows on one exit."""
+
+    bytes_used: int
+    time_used_ms: int
+
+
 class SessionsOf(msgspec.Struct, frozen=True):
     """Answers with sessions, in the order that was asked for."""
 
@@ -183,6 +196,7 @@ OPEN = ExitOperation("open", OpenSession, SessionOpened)
 STATUS = ExitOperation("status", OneOfAccount, SessionFacts)
 CLOSE = ExitOperation("close", OneOfAccount, SessionFacts)
 LIST = ExitOperation("list", ListOfAccount, SessionsOf)
+USAGE = ExitOperation("usage", UsageOfAccount, UsedHere)
 REPORTED = ExitOperation("reported", OneOfAccount, ReportedSession)
 REPORTED_LIST = ExitOperation("reported_list", ReportedOfAccount, SessionsOf)
 ABORT = ExitOperation("abort", TakeBack, OperationDone)

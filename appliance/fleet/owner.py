@@ -73,6 +73,7 @@ class OwningExit:
             (operations.STATUS, lambda _, asked: sessions.status(asked)),
             (operations.CLOSE, lambda _, asked: sessions.close(asked)),
             (operations.LIST, lambda _, asked: sessions.list(asked)),
+            (operations.USAGE, lambda _, asked: sessions.usage(asked)),
             (operations.END, lambda _, asked: sessions.end(asked)),
             (operations.ABORT, self._abort),
             (operations.DRAIN, self._drain),

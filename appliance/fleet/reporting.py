@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from appliance.fleet.wire import HubLink
     from appliance.store.database import Store
 
+NOTED_AT_ONCE = 1000
+
 log = logging.getLogger(__name__)
 
 
@@ -102,7 +104,7 @@ class Reporting:
         if due:
             async with self._store.write() as db:
                 await fleet_reports.note_older(db, self._pace.older_at_once)
-                await fleet_reports.note_moved(db)
+            await self._note_moved()
             self._noted = now
         sent = await self._send()
         if sent:
@@ -111,6 +113,14 @@ class Reporting:
         if sent < self._pace.per_second and (due or not (sent or self.settled)):
             await self._finish((self._noted or now).wall_ms)
         return sent
+
+    async def _note_moved(self) -> None:
+        """In pieces: others write meanwhile."""
+        async with self._store.read() as db:
+            moved = await fleet_reports.moved(db)
+        for first in range(0, len(moved), NOTED_AT_ONCE):
+            async with self._store.write() as db:
+                await fleet_reports.note_moved(db, moved[first : first + NOTED_AT_ONCE])
 
     async def unsent(self) -> int:
         """Returns how many sessions the hub is yet to be told of. Raises StoreUnavailable."""

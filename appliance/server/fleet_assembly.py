@@ -172,7 +172,7 @@ class FleetPart:
             patience_s=min(LONGEST_PATIENCE_S, here.settings.wireguard.apply_timeout + WAY_S),
             may_drain=self.roster.is_hub,
         )
-        return any_exit.build(this, fleet)
+        return any_exit.build(this, fleet, parts.services.quotas)
 
     def _hub_id(self) -> str | None:
         """Returns a hub that can be asked now."""
@@ -218,7 +218,7 @@ class FleetPart:
         here.parts.node.id_mark = ids.mark_of_node(self._keys.node_id)
         offered = here.parts.services.offered
         offered.sessions, offered.devices, offered.caller = self.any.sessions, self.any.devices, Caller.of
-        offered.regions = self.any.elsewhere.view
+        offered.regions, offered.quotas = self.any.elsewhere.view, self.any.quotas
         offered.fault = lambda: self.directory.own_fault(here.clock.now())
 
     async def connect(self) -> None:
@@ -283,7 +283,7 @@ class FleetPart:
         parts = self._here.parts
         offered = parts.services.offered
         offered.sessions, offered.devices, offered.caller = parts.services.sessions, parts.services.devices, as_it_is
-        offered.regions, offered.fault = Nodes(parts.node), nothing
+        offered.regions, offered.quotas, offered.fault = Nodes(parts.node), parts.services.quotas, nothing
         parts.node.id_mark = ""
         await self.disconnect()
 

@@ -90,8 +90,11 @@ async def test_a_session_is_shown_and_ended_through_either_api(exits: ExitsUnder
     exits["fra"].exit_.tunnel.add_traffic(key, rx=1000, tx=2000)
     await exits["fra"].exit_.tick(7)
     own, other = [await ada.at(api).status(opened["id"]) for api in ("fra", "ams")]
-    quota = {name for name in own if name.startswith("quota_")}
-    assert {k: v for k, v in own.items() if k not in quota} == {k: v for k, v in other.items() if k not in quota}
+    assert own == other  # the quota too, which is that of the exit
+    assert own["quota_bytes_used"] == 3000
+    for api in ("fra", "ams"):
+        usage = (await ada.at(api).get("/v1/usage")).json()
+        assert (usage["bytes_used"], usage["session_seconds"]) == (3000, 7)
     assert (other["bytes_in"], other["bytes_out"], other["seconds"]) == (1000, 2000, 7)
     answer = await ada.at("ams").delete(opened["id"])
     assert answer.status_code == 200, answer.text

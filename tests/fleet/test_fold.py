@@ -108,7 +108,9 @@ def test_what_is_no_report_is_passed_over(tmp_path: Path) -> None:
             assert world.fold.refused == len(NONSENSE)
             async with world.hub.read() as db:
                 rows = await db.execute_fetchall("SELECT * FROM fleet_lines WHERE session_id = 'ses_1'")
-                (found,) = [each for each in await folded_of_account(db, "acc_1", (2**53, ""), 9) if each.id == "ses_1"]
+                (found,) = [
+                    each for each in await folded_of_account(db, "acc_1", NODE, (2**53, ""), 9) if each.id == "ses_1"
+                ]
             (line,) = [tuple(row) for row in rows]
             assert line == ("ses_1", NODE, "2026-11", 5, None, 1, 2, 3, "eur", 4, 5, 6, 7)
             assert (found.time_millicents, found.bytes_millicents, found.currency) == (6, 7, "eur")

@@ -20,6 +20,12 @@ if TYPE_CHECKING:
 
     import aiosqlite
 
+# For lists of several exits' sessions, which only hosts in a fleet make: a single host pays for no further index.
+INDEXES = {
+    "sessions_by_time": "sessions (account_id, created_at, id)",
+    "fleet_sessions_of_account": "fleet_sessions (account_id, node, created_at, session_id)",
+    "fleet_sessions_live": "fleet_sessions (account_id, node, created_at, session_id) WHERE state = 'live'",
+}
 TRIGGERS = {
     "fleet_session_opened": """
         AFTER INSERT ON sessions WHEN NEW.state <> 'pending' BEGIN
@@ -44,13 +50,15 @@ SELECT session_id, created_at, v, sent, sent_bytes, gone, turn, epoch, basis, by
     until_boot_id
 FROM fleet_reports
 """
+_MOVED = """
+SELECT s.id FROM sessions s
+JOIN peers p ON p.address_offset = s.address_offset
+JOIN fleet_reports r ON r.session_id = s.id
+WHERE s.state IN ('live', 'closing') AND s.state <> 'terminated' AND r.v <= r.sent
+    AND (p.bytes_in <> r.bytes_in OR p.bytes_out <> r.bytes_out OR p.counted_ms <> r.counted_ms)
+"""
 _NOTE_MOVED = """
-UPDATE fleet_reports SET v = v + 1 WHERE v <= sent AND session_id IN (
-    SELECT s.id FROM sessions s
-    JOIN peers p ON p.address_offset = s.address_offset
-    JOIN fleet_reports r ON r.session_id = s.id
-    WHERE s.state IN ('live', 'closing') AND s.state <> 'terminated' AND r.v <= r.sent
-        AND (p.bytes_in <> r.bytes_in OR p.bytes_out <> r.bytes_out OR p.counted_ms <> r.counted_ms))
+UPDATE fleet_reports SET v = v + 1 WHERE v <= sent AND session_id IN (SELECT value FROM json_each(?))
 """
 
 
@@ -99,11 +107,13 @@ class MonthSums(Struct, frozen=True):
 
 
 async def begin_reporting(db: aiosqlite.Connection) -> bool:
-    """Makes the triggers, and notes the sessions that have not ended. Those that have are noted by `note_older`.
+    """Makes triggers and indexes, and notes the sessions that have not ended; `note_older` notes those that have.
 
     Returns False if the exit reported before.
     """
     anew = await state(db) is None
+    for name, columns in INDEXES.items():
+        await db.execute(f"CREATE INDEX IF NOT EXISTS {name} ON {columns}")
     for name, trigger in TRIGGERS.items():
         await db.execute(f"CREATE TRIGGER IF NOT EXISTS {name} {trigger}")
     await db.execute(
@@ -123,7 +133,9 @@ async def begin_reporting(db: aiosqlite.Connection) -> bool:
 
 
 async def end_reporting(db: aiosqlite.Connection) -> None:
-    """Drops the triggers and all that was noted."""
+    """Drops the triggers, the indexes and all that was noted."""
+    for name in INDEXES:
+        await db.execute(f"DROP INDEX IF EXISTS {name}")
     for name in TRIGGERS:
         await db.execute(f"DROP TRIGGER IF EXISTS {name}")
     for table in ("fleet_reports", "fleet_lives", "fleet_report_months", "fleet_reporting"):
@@ -171,9 +183,14 @@ async def put_acknowledged(db: aiosqlite.Connection, batch: int) -> None:
     await db.execute("UPDATE fleet_reporting SET acknowledged = max(acknowledged, ?)", (batch,))
 
 
-async def note_moved(db: aiosqlite.Connection) -> int:
-    """Notes the sessions that have used something since they were reported. Returns how many."""
-    return (await db.execute(_NOTE_MOVED)).rowcount
+async def moved(db: aiosqlite.Connection) -> list[str]:
+    """Returns the sessions that have used something since they were reported."""
+    return [row[0] for row in await db.execute_fetchall(_MOVED)]
+
+
+async def note_moved(db: aiosqlite.Connection, session_ids: Sequence[str]) -> None:
+    """Notes that there is something to be told of these, unless that is noted already."""
+    await db.execute(_NOTE_MOVED, (json.dumps(session_ids),))
 
 
 async def unsent(db: aiosqlite.Connection, most: int) -> list[ReportRow]:

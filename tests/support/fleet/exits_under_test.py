@@ -252,10 +252,11 @@ class FleetHost:
                 patience_s=60.0,
                 may_drain=lambda sender: sender == self.fleet.hub,
             ),
+            parts.services.quotas,
         )
         offered = parts.services.offered
         offered.sessions, offered.devices, offered.regions = self.any.sessions, self.any.devices, self
-        offered.caller = Caller.of
+        offered.caller, offered.quotas = Caller.of, self.any.quotas
 
     # FleetView --------------------------------------------------------------------------------------
 
