@@ -13,7 +13,7 @@ from appliance.domain.errors import Conflict, ConnectFailed, HostError, NotFound
 from appliance.fleet import leaving
 from appliance.fleet.hub_files import HubFiles, hub_place
 from appliance.fleet.identity import FleetFolder
-from appliance.store.queries import fleet_members, fleet_reports, fleet_state
+from appliance.store.queries import fleet_members, fleet_reports, fleet_state, fleet_traces
 from appliance.store.queries import node as node_rows
 from appliance.store.queries import sessions as session_rows
 
@@ -171,7 +171,7 @@ async def _become_single(a: Admin, was: Role, *, resume: bool) -> None:
     """The membership goes first: without it a host is in no fleet, whatever the store still has of one."""
     leaving.forget(FleetFolder(a.state.path))
     async with a.change() as db:
-        await leaving.erase(db)
+        await fleet_traces.erase(db)
         if resume:
             await node_rows.set_drained(db, drained=False)
     if a.state.is_served() and await seen(a, lambda status: status is None, TAKES_PART_S) is not None:

@@ -28,11 +28,13 @@ class ClaimKey(msgspec.Struct, frozen=True, tag="key"):
 
 
 class SettleKey(msgspec.Struct, frozen=True, tag="settle"):
-    """Tells for which session or device a key was claimed."""
+    """Tells for which session or device a key was claimed: it has it too where the claim itself has not arrived."""
 
     key: KeyName
+    account: AccountId
     op: Op
     id: Id
+    device: bool = False
 
 
 class ClaimName(msgspec.Struct, frozen=True, tag="name"):
@@ -101,7 +103,7 @@ class Taken(msgspec.Struct, frozen=True, tag="taken"):
 
 
 class Done(msgspec.Struct, frozen=True, tag="done", omit_defaults=True):
-    """Says that it is done. `lost`: how many of what was to be renewed others have."""
+    """Says that it is done. `lost`: how many of what was to be settled or renewed others have."""
 
     lost: int = 0
 

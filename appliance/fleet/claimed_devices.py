@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from appliance.domain import device_name
 from appliance.domain.errors import FleetError
+from appliance.fleet.claimed_opening import KeyWish
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -46,9 +47,8 @@ class ClaimedDevices:
         async def make() -> Device:
             return await self._devices.install(account, name, request, noted)
 
-        device = await self._named(account, name, op, lambda: self._keys.around(account, key, op, make, device=True))
-        self._keys.settle(key, op, device.id)
-        return device
+        wish = KeyWish(account, key, op, device=True)
+        return await self._named(account, name, op, lambda: self._keys.around(wish, make, lambda made: made.id))
 
     async def edit(
         self, account: Account, device_id: str, op: str, *, name: str | None, paused: bool | None
@@ -76,8 +76,8 @@ class ClaimedDevices:
 
         if before == public_key:
             return await change()
-        device = await self._keys.around(account, public_key, op, change, device=True)
-        self._keys.settle(public_key, op, device_id)
+        wish = KeyWish(account, public_key, op, device=True)
+        device = await self._keys.around(wish, change, lambda made: made.id)
         self._keys.release_later(before, "")
         return device
 

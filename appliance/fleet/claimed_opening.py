@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
 
-from appliance.domain.errors import FleetError
+from appliance.domain.entities import Reason
+from appliance.domain.errors import ApplianceError, FleetError
 from appliance.fleet.operations import EndSession
 
 if TYPE_CHECKING:
@@ -21,10 +23,26 @@ if TYPE_CHECKING:
     from appliance.sessions.service import SessionService
 
     T = TypeVar("T")
+    Lost = Callable[[str], Awaitable[None]]
 
 log = logging.getLogger(__name__)
 
 PATIENCE_S = 1.5  # then the exit goes on alone
+
+
+@dataclass(frozen=True, slots=True)
+class KeyWish:
+    """Describes a claim of a key: for whom, by which operation, and whether for a device."""
+
+    account: Account
+    public_key: bytes
+    op: str
+    device: bool = False
+
+
+class _Claimed(NamedTuple):
+    answered: bool
+    elsewhere: Whereabouts | None = None
 
 
 class KeyClaims:
@@ -37,45 +55,73 @@ class KeyClaims:
         self._later: set[asyncio.Task[None]] = set()
 
     async def around(
-        self, account: Account, public_key: bytes, op: str, make: Callable[[], Awaitable[T]], *, device: bool
+        self, wish: KeyWish, make: Callable[[], Awaitable[T]], id_of: Callable[[T], str], lost: Lost | None = None
     ) -> T:
         """Returns what `make` makes with the key. If it fails, the claim is given up.
 
-        A session that has the key on another exit is ended there once `make` is done. Raises what the ledger refuses
-        with: KeyInUse or InvalidRequest.
+        A session that has the key on another exit is ended there once `make` is done. `lost` is done with the id of
+        what was made if another exit has got the key meanwhile, not knowing of it. Raises what the ledger refuses with:
+        KeyInUse or InvalidRequest.
         """
-        elsewhere = await self._claim(account, public_key, op, device=device)
+        claimed = await self._claim(wish)
         try:
             made = await make()
         except BaseException:
             # Also one that was not answered: it may have been made.
-            self.release_later(public_key, op)
+            self.release_later(wish.public_key, wish.op)
             raise
-        if elsewhere is not None and elsewhere.node_id != self._own_id:
-            await self._intents.end(elsewhere.node_id, EndSession(account.id, elsewhere.session_id, replaced=True))
+        await self._end_elsewhere(wish, claimed)
+        self._begin(self._made(wish, id_of(made), claimed, lost))
         return made
 
-    async def _claim(self, account: Account, public_key: bytes, op: str, *, device: bool) -> Whereabouts | None:
+    async def _claim(self, wish: KeyWish) -> _Claimed:
         try:
             async with asyncio.timeout(PATIENCE_S):
-                return await self._claims.claim_key(public_key, account.id, op, device=device)
+                found = await self._claims.claim_key(wish.public_key, wish.account.id, wish.op, device=wish.device)
+                return _Claimed(True, found)
         except (FleetError, TimeoutError) as error:
             log.info("a key was not claimed, as the ledger has not answered: %s", error)
-            return None
+            return _Claimed(False)
 
-    def settle(self, public_key: bytes, op: str, made_id: str) -> None:
+    async def _end_elsewhere(self, wish: KeyWish, claimed: _Claimed) -> None:
+        there = claimed.elsewhere
+        if there is not None and there.node_id != self._own_id:
+            await self._intents.end(there.node_id, EndSession(wish.account.id, there.session_id, replaced=True))
+
+    def settle(self, wish: KeyWish, made_id: str) -> None:
         """Notes for what a key was claimed; the caller does not wait."""
-        self._begin(self._settled(public_key, op, made_id))
+        self._begin(self._settled(wish, made_id, None))
 
     def release_later(self, public_key: bytes, op: str) -> None:
         """Gives up a claim; the caller does not wait."""
         self._begin(self._released(public_key, op))
 
-    async def _settled(self, public_key: bytes, op: str, made_id: str) -> None:
+    async def _made(self, wish: KeyWish, made_id: str, claimed: _Claimed, lost: Lost | None) -> None:
+        """Settles a claim; claims before where that was not answered: what was made is newer than what had the key."""
+        if not claimed.answered:
+            try:
+                claimed = await self._claim(wish)
+            except ApplianceError as error:
+                log.warning("the key of %s is in use elsewhere in the fleet: %s", made_id, error)
+                return
+            if not claimed.answered:
+                return
+            await self._end_elsewhere(wish, claimed)
+        await self._settled(wish, made_id, lost)
+
+    async def _settled(self, wish: KeyWish, made_id: str, lost: Lost | None) -> None:
         try:
-            await self._claims.settle_key(public_key, op, made_id)
+            if await self._claims.settle_key(wish.public_key, wish.account.id, wish.op, made_id, device=wish.device):
+                return
         except FleetError as error:
             log.info("the ledger was not told of a session: %s", error)
+            return
+        log.info("the key of %s was given to another exit while it was made", made_id)
+        try:
+            if lost is not None:
+                await lost(made_id)
+        except ApplianceError as error:
+            log.warning("%s, whose key another exit has, was not ended yet: %s", made_id, error)
 
     async def _released(self, public_key: bytes, op: str) -> None:
         try:
@@ -103,12 +149,16 @@ class ClaimedOpening:
 
     async def open(self, account: Account, request: SessionRequest, op: str, noted: Noted | None = None) -> Opened:
         """Opens a session for the public key of the request. Raises as `SessionService.install` and KeyClaims do."""
-        key = request.public_key or b""
-        opened = await self._claims.around(
-            account, key, op, lambda: self._sessions.install(account, request, noted), device=False
+
+        async def end(session_id: str) -> None:
+            await self._sessions.close(account, session_id, Reason.REPLACED)
+
+        return await self._claims.around(
+            KeyWish(account, request.public_key or b"", op),
+            lambda: self._sessions.install(account, request, noted),
+            lambda opened: opened.session.id,
+            lost=end,
         )
-        self._claims.settle(key, op, opened.session.id)
-        return opened
 
     async def take_back(
         self, account: Account, session_id: str, replaced_id: str | None, public_key: bytes, op: str
@@ -118,4 +168,4 @@ class ClaimedOpening:
         if replaced_id is None:
             self._claims.release_later(public_key, op)
         else:
-            self._claims.settle(public_key, op, replaced_id)
+            self._claims.settle(KeyWish(account, public_key, op), replaced_id)

@@ -26,8 +26,11 @@ class Claims(Protocol):
         """
         ...
 
-    async def settle_key(self, public_key: bytes, op: str, session_id: str) -> None:
-        """Notes for which session or device a key was claimed."""
+    async def settle_key(self, public_key: bytes, account_id: str, op: str, made_id: str, *, device: bool) -> bool:
+        """Notes for which session or device a key was claimed.
+
+        Returns False if the key went to another exit meanwhile, which does not know of what was made here.
+        """
         ...
 
     async def release_key(self, public_key: bytes, op: str) -> None:

@@ -34,6 +34,8 @@ AT_ONCE = 500  # messages of one transaction
 FULL = 0.5
 WAKE_S = 0.2
 LOOK_S = 30.0  # also where no message has woken
+UNREADABLE = ValueError, RecursionError  # msgspec's own errors and those of text are ValueErrors
+AGAIN_S = 2.0  # where streams do not answer
 
 log = logging.getLogger(__name__)
 
@@ -81,6 +83,7 @@ class Fold:
         self._locks: dict[str, asyncio.Lock] = {}
         self._woken: set[str] = set()
         self._wake = asyncio.Event()
+        self._failing: set[str] = set()
         self.refused = 0  # messages that are no reports
 
     async def listen(self, link: HubLink) -> None:
@@ -108,18 +111,29 @@ class Fold:
             due = [node for node in members if node in self._woken] if self._woken else members
             self._woken.clear()
             self._wake.clear()
+            self._failing.intersection_update(members)
             for node in due:
-                try:
-                    await self.catch_up(node)
-                    await self.make_room(node)
-                except CutOff:
-                    continue  # the link says so
-                except (FleetError, StoreUnavailable) as error:
-                    log.warning("reports of %s are not folded: %r", node, error)
+                await self._look(node)
             await asyncio.sleep(WAKE_S)
             with suppress(TimeoutError):
-                async with asyncio.timeout(LOOK_S):
+                async with asyncio.timeout(AGAIN_S if self._failing else LOOK_S):
                     await self._wake.wait()
+
+    async def _look(self, node: str) -> None:
+        try:
+            await self.catch_up(node)
+            await self.make_room(node)
+        except CutOff:
+            return  # the link says so, and when it is there again
+        except (FleetError, StoreUnavailable) as error:
+            level = logging.DEBUG if node in self._failing else logging.WARNING
+            log.log(level, "reports of %s are not folded: %r", node, error)
+            self._failing.add(node)
+        except Exception:  # whatever an exit has reported, the others' reports are folded
+            log.exception("reports of %s are not folded", node)
+            self._failing.add(node)
+        else:
+            self._failing.discard(node)
 
     async def catch_up(self, node: str) -> None:
         """Folds all that the node's stream has now. Raises FleetError or StoreUnavailable.
@@ -173,13 +187,17 @@ class Fold:
                     reports.append((session_id, msgspec.json.decode(message.data, type=SessionReport)))
                 elif message.subject == mark_subject(node):
                     marks.append(msgspec.json.decode(message.data, type=ReportMark))
-            except (msgspec.ValidationError, msgspec.DecodeError) as error:
-                self.refused += 1
-                log.warning("%s reports what is not understood on %s: %s", node, message.subject, error)
+            except UNREADABLE as error:
+                self._refuse(node, message.subject, error)
         async with self._store.write() as db:
             await fold_reports(db, node, reports)
             for mark in marks:
                 await fleet_fold.note_batch(db, node, mark.batch, mark.mark, mark.upto)
+
+    def _refuse(self, node: str, subject: str, error: Exception) -> None:
+        self.refused += 1
+        if self.refused.bit_count() == 1:  # the 1st, 2nd, 4th, 8th…: who sends one can send thousands
+            log.warning("%s reports what is not understood on %r: %s", node, subject[:200], error)
 
 
 def _is_of_ended(message: Streamed, node: str) -> bool:
@@ -187,7 +205,7 @@ def _is_of_ended(message: Streamed, node: str) -> bool:
         return False
     try:
         return msgspec.json.decode(message.data, type=SessionReport).state == "terminated"
-    except (msgspec.ValidationError, msgspec.DecodeError):
+    except UNREADABLE:
         return True  # nor is it of use to anyone
 
 

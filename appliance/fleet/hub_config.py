@@ -25,6 +25,12 @@ ANSWER_WITHIN_S = 10  # a member may answer a request once, in this time
 # A connection more than members use, so that the hub's own users are let in when members hold all of theirs.
 MOST_CONNECTIONS, MOST_OF_MEMBERS = 256, 240
 
+# JetStream reserves what a stream may hold at most. That of an exit has the last record of each session, 600 to 950
+# bytes with what is around it: 20,000 live ones fit into half of it, from where on the ended ones are dropped. Claims,
+# 250 bytes a key, are in two buckets of half of theirs.
+MOST_EXITS, STREAM_MB, CLAIMS_MB = 64, 32, 128
+DISK_MB, STREAMS = MOST_EXITS * STREAM_MB + CLAIMS_MB, MOST_EXITS + 2
+
 STANDARD = 'allowed_connection_types: ["STANDARD"]'  # no WebSocket, MQTT or leaf node
 NODE_ID = re.compile(r"nod_[0-9a-f]{24}")
 USER_KEY = re.compile(r"U[A-Z2-7]{55}")  # as NATS writes a user's public NKEY
@@ -115,7 +121,7 @@ def render(settings: HubSettings) -> str:
         "accounts {\n"
         f"  SYS: {{users: [{{nkey: {system}, {STANDARD}}}]}}\n"
         "  HUB: {\n"
-        "    jetstream: {max_mem: 16MB, max_file: 1GB, max_streams: 32, max_consumers: 256}\n"
+        f"    jetstream: {{max_mem: 16MB, max_file: {DISK_MB}MB, max_streams: {STREAMS}, max_consumers: 256}}\n"
         f"    users: [{{nkey: {hub}, {STANDARD}}}]\n"
         f"    exports: [\n{exports}    ]\n"
         "  }\n"
@@ -150,7 +156,7 @@ authorization {{ timeout: 3 }}
 jetstream {{
   store_dir: {_quoted(files.streams)}
   max_memory_store: 16MB
-  max_file_store: 1GB
+  max_file_store: {DISK_MB}MB
   sync_interval: always
 }}
 """

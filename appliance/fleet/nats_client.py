@@ -213,6 +213,7 @@ class HubClient(Client):
         for answer in tuple(self._resp_map.values()):
             if not answer.done():
                 answer.set_exception(nats.errors.TimeoutError())
+                answer.exception()  # taken: it may be that nobody waits for it any more
 
     async def cut(self) -> None:
         """Ends the connection at once; what was not sent is dropped."""

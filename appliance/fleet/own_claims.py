@@ -62,7 +62,7 @@ class OwnClaims:
     """Implements Claims over the ledger. Names are claimed as they are compared.
 
     `keys`, `names`: of the live sessions and the devices that this exit has now. `holds`: whether a key is one of them;
-    it is asked often. `lost`: is told of a session or device whose key went to another exit while it was being made.
+    it is asked often.
     """
 
     def __init__(
@@ -75,7 +75,6 @@ class OwnClaims:
         keys: Callable[[], Iterable[OwnKey]],
         names: Callable[[], Iterable[tuple[str, str]]],
         holds: Callable[[bytes], bool] | None = None,
-        lost: Callable[[str], None] = lambda _id: None,
     ) -> None:
         self._link = link
         self._node_id = node_id
@@ -84,7 +83,7 @@ class OwnClaims:
         self._keys = keys
         self._names = names
         self._holds = holds
-        self._lost = lost
+        self.denied = 0  # claims
         self._claimed: dict[bytes, int] = {}  # by public key: CLOCK_BOOTTIME
         self._renew_ms = 0  # when all have to be claimed again
         self._said = 0  # how many keys and names were another exit's, as last logged
@@ -97,16 +96,16 @@ class OwnClaims:
         answer = await self._claim(ClaimKey(self._named(public_key), account_id, op, device))
         if isinstance(answer, Granted):
             return Whereabouts(answer.node, answer.id) if answer.node and answer.id else None
+        self.denied += 1
         if isinstance(answer, Taken) and answer.by == "account":
             raise InvalidRequest("client_public_key is in use by another account")
         raise KeyInUse
 
-    async def settle_key(self, public_key: bytes, op: str, session_id: str) -> None:
+    async def settle_key(self, public_key: bytes, account_id: str, op: str, made_id: str, *, device: bool) -> bool:
         """Acts as Claims says."""
         self._claimed[public_key] = self._clock.now().boot_ms
-        answer = await self._claim(SettleKey(self._named(public_key), op, session_id))
-        if isinstance(answer, Done) and answer.lost:
-            self._lost(session_id)
+        answer = await self._claim(SettleKey(self._named(public_key), account_id, op, made_id, device))
+        return not (isinstance(answer, Done) and answer.lost)
 
     async def release_key(self, public_key: bytes, op: str) -> None:
         """Acts as Claims says."""
@@ -115,6 +114,7 @@ class OwnClaims:
     async def claim_name(self, account_id: str, name: str, op: str) -> None:
         """Acts as Claims says."""
         if isinstance(await self._claim(ClaimName(account_id, device_name.key(name), op)), Taken):
+            self.denied += 1
             raise DeviceNameTaken
 
     async def release_name(self, account_id: str, name: str, op: str = "") -> None:

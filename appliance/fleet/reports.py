@@ -8,9 +8,8 @@ import msgspec
 from msgspec import Meta, Struct
 
 from appliance.domain.charges import Amount, Charge, day_of, month_of
-from appliance.domain.entities import Baseline
 from appliance.domain.pricing import Rates
-from appliance.fleet.epochs import CountedUntil, Epoch, FoldedFigures, ReportBatch, Told, Totals
+from appliance.fleet.epochs import CountedUntil, Epoch, FoldedFigures, PeerLife, ReportBatch, Told, Totals
 from appliance.fleet.wire import PREFIX
 
 STATE = f"{PREFIX}.state"
@@ -49,12 +48,13 @@ class ReportedLine(Struct, frozen=True, omit_defaults=True):
 
 
 class ReportedLife(Struct, frozen=True, array_like=True):
-    """Holds the last counters of one life of a session's peer."""
+    """Holds the last counters of one life of a session's peer. `mark`: see `epochs.PeerLife`."""
 
     boot_id: Annotated[str, Meta(max_length=64)]
     ifindex: Count
     rx_bytes: Count
     tx_bytes: Count
+    mark: Annotated[str, Meta(max_length=32)] = ""
 
 
 class SessionReport(Struct, frozen=True, omit_defaults=True):
@@ -99,7 +99,7 @@ class SessionReport(Struct, frozen=True, omit_defaults=True):
     @property
     def told(self) -> Told:
         """Returns what this says, to an exit whose store lacks it."""
-        lives = [Baseline(each.boot_id, each.ifindex, each.rx_bytes, each.tx_bytes) for each in self.lives]
+        lives = [PeerLife(*msgspec.structs.astuple(each)) for each in self.lives]
         return Told(self.figures.totals, lives, CountedUntil(self.until_boot, self.until_ms), self.passed_on)
 
     @property

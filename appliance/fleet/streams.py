@@ -14,16 +14,18 @@ from nats.js.api import ConsumerConfig, DeliverPolicy, DiscardPolicy, StorageTyp
 
 from appliance.domain.errors import CutOff, FleetError, NoResponder, NotAnswered, StreamFull
 from appliance.fleet.fold import Streamed
+from appliance.fleet.hub_config import STREAM_MB
+from appliance.fleet.link import FULL
 from appliance.fleet.reports import STATE
 
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import AsyncIterator, Callable, Iterable
 
     from nats.js import JetStreamContext
-    from nats.js.api import StreamState
+    from nats.js.api import StreamInfo
 
-# A reservation of disk, not a limit alone: some 33,000 sessions of 480 bytes.
-MAX_BYTES = 16 * 1024 * 1024
+MAX_BYTES = STREAM_MB * 1024 * 1024
 ANSWER_S = 5.0
 
 
@@ -52,11 +54,11 @@ class NatsStreams:
 
     async def last_sequence(self, node: str) -> int:
         """Returns the sequence of the last message that the stream got. Raises FleetError; NoResponder: it is gone."""
-        return (await self._state(node)).last_seq
+        return (await self._info(node)).state.last_seq
 
     async def read(self, node: str, after: int, most: int) -> list[Streamed]:
         """Returns up to `most` messages with a higher sequence than `after`, in order. Raises FleetError."""
-        if (await self._state(node)).last_seq <= after:
+        if (await self._info(node)).state.last_seq <= after:
             return []  # a consumer that begins beyond the end waits for ever
         start = ConsumerConfig(deliver_policy=DeliverPolicy.BY_START_SEQUENCE, opt_start_seq=after + 1)
         found = list[Streamed]()
@@ -71,13 +73,13 @@ class NatsStreams:
                     if message.metadata.num_pending == 0:
                         break
             finally:
-                with suppress(nats.errors.Error):
-                    await reading.unsubscribe()
+                await _end(reading)
         return found
 
     async def fullness(self, node: str) -> float:
         """Returns how full the stream is, from 0 to 1. Raises FleetError."""
-        return (await self._state(node)).bytes / MAX_BYTES
+        info = await self._info(node)
+        return info.state.bytes / (info.config.max_bytes or MAX_BYTES)
 
     async def drop(self, node: str, sequences: Iterable[int]) -> None:
         """Removes messages; one that is gone already is no error. Raises FleetError."""
@@ -86,9 +88,19 @@ class NatsStreams:
                 with suppress(nats.js.errors.BadRequestError, nats.js.errors.ServerError):
                     await self._jetstream().delete_msg(stream_of(node), sequence)
 
-    async def _state(self, node: str) -> StreamState:
+    async def _info(self, node: str) -> StreamInfo:
         async with _fleet_errors():
-            return (await self._jetstream().stream_info(stream_of(node))).state
+            return await self._jetstream().stream_info(stream_of(node))
+
+
+async def _end(reading: JetStreamContext.PushSubscription) -> None:
+    """Ends a consumer, with the tasks that nats-py leaves behind where the connection is lost."""
+    with suppress(nats.errors.Error):
+        await reading.unsubscribe()
+    for name in ("_hbtask", "_fctask"):
+        task: asyncio.Task[None] | None = getattr(reading._sub._jsi, name, None)
+        if task is not None:
+            task.cancel()
 
 
 @asynccontextmanager
@@ -99,8 +111,11 @@ async def _fleet_errors() -> AsyncIterator[None]:
         raise
     except nats.js.errors.NotFoundError as error:
         raise NoResponder("the stream is gone") from error
-    except nats.js.errors.ServiceUnavailableError as error:
-        raise StreamFull(f"the hub has no room for a stream: {error.description}") from error
+    except nats.js.errors.APIError as error:
+        if error.err_code in FULL:
+            raise StreamFull(f"the hub has no room for a stream: {error.description}") from error
+        said = error.description or "JetStream is not there, as while nats-server starts"
+        raise NotAnswered(f"the hub's streams: {said}") from error
     except (nats.errors.ConnectionClosedError, nats.errors.OutboundBufferLimitError) as error:
         raise CutOff("there is no connection to the hub") from error
     except (nats.errors.Error, TimeoutError) as error:

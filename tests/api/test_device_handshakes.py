@@ -246,7 +246,7 @@ async def test_the_store_fails_as_its_session_opens(exit_: ExitUnderTest) -> Non
     """The session begins as soon as the store can be written, with all that was moved meanwhile."""
     phone = await a_device(exit_, await exit_.account())
     exit_.tunnel.add_traffic(phone.key, rx=148, tx=92, handshake_ns=exit_.clock.wall_ms * 1_000_000)
-    with exit_.locked():
+    async with exit_.locked():
         await exit_.parts.ticker.tick()
         await exit_.settled()
     assert phone.sessions() == []
@@ -278,7 +278,7 @@ async def test_the_store_fails_as_its_next_session_begins(exit_: ExitUnderTest) 
     await phone.shakes()
     exit_.clock.advance(3600)
     await exit_.parts.ticker.tick()
-    with exit_.locked():
+    async with exit_.locked():
         await exit_.settled()
     phone.sends(10)
     for _ in range(2):
@@ -339,7 +339,7 @@ async def test_the_process_ends_before_its_next_session_begins(exit_: ExitUnderT
     await phone.shakes()
     exit_.clock.advance(3600)
     await exit_.parts.ticker.tick()
-    with exit_.locked():
+    async with exit_.locked():
         await exit_.settled()
     phone.sends(10)
     await exit_.restart()
@@ -377,7 +377,7 @@ async def test_a_handshake_that_an_earlier_process_has_found(exit_: ExitUnderTes
     exit_.tunnel.add_traffic(phone.key, rx=148, tx=92, handshake_ns=exit_.clock.wall_ms * 1_000_000)
     exit_.clock.advance(100)
     await exit_.parts.ticker.tick()
-    with exit_.locked():
+    async with exit_.locked():
         await exit_.settled()
     await exit_.restart()
     await exit_.tick(after=200)

@@ -5,18 +5,24 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import pytest
 
+from appliance.domain.errors import NotAnswered
 from appliance.domain.tiers import Tier
 from appliance.fleet.caller import Caller
 from appliance.fleet.operations import DRAIN, DrainExit
 from appliance.network.wireguard import keys
 from appliance.sessions.opening import SessionRequest
+from appliance.store.queries import fleet_requests
 from tests.support.api.answers import refused
-from tests.support.api.exit_under_test import new_key, until
+from tests.support.api.exit_under_test import IMPATIENT, new_key, until
 from tests.support.fleet.exits_under_test import on_fleet
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+
+    from appliance.fleet.claim_messages import Granted, Taken
     from tests.support.fleet.exits_under_test import ExitsUnderTest
 
 FAILED = "peer apply failed; node may be disconnected"
@@ -178,6 +184,23 @@ async def test_a_drained_exit_is_no_candidate_and_the_others_are_named(exits: Ex
     await ada.at("ams").open(region="fra")
 
 
+@on_fleet("ams", "fra")
+async def test_a_drain_that_is_refused_is_noted_for_the_command(exits: ExitsUnderTest) -> None:
+    """By an exit to which the asking one is no hub: it is asked no more, and goes on."""
+    asks, asked = exits["fra"], exits["ams"]
+    now = asks.exit_.clock.now().wall_ms
+    async with asks.exit_.store.write() as db:
+        number = await fleet_requests.intend(db, asked.node_id, DRAIN.name, b'{"drained":true}', now)
+    assert number is not None
+    for _ in range(2):
+        await asks.any.intents.carry_out()
+        async with asks.exit_.store.read() as db:
+            left = await fleet_requests.outcome(db, number)
+        assert left is not None
+        assert (left.operation, left.request) == (fleet_requests.REFUSED, b"only a hub may drain another exit")
+    assert not asked.exit_.rows("SELECT drained FROM node")[0][0]
+
+
 @on_fleet("ams", "fra", "nyc")
 async def test_lists_have_the_sessions_of_all_exits_in_pages(exits: ExitsUnderTest) -> None:
     """Pages through any API have each session once, the newest first, also where moments are the same."""
@@ -279,6 +302,43 @@ async def test_a_key_that_moves_ends_its_session_in_the_other_region(exits: Exit
     assert exits["fra"].exit_.state_of(second["id"])[0] == "terminated"
     assert exits["ams"].exit_.state_of(third["id"]) == ("live", None)
     assert exits.intents() == 0
+
+
+@on_fleet("ams", "fra")
+async def test_of_two_exits_that_open_one_key_at_once_one_keeps_it(exits: ExitsUnderTest) -> None:
+    """The other's session ends as replaced, and its peer is gone; nothing is asked of the one that has the key."""
+    ada = await exits.client()
+    text, raw = new_key()
+    both = await asyncio.gather(*(ada.at(name).open(region=name, client_public_key=text) for name in ("ams", "fra")))
+    await exits.carry_out()
+    states = {exits[at].exit_.state_of(each["id"]) for at, each in zip(("ams", "fra"), both, strict=True)}
+    assert states == {("live", None), ("terminated", "replaced")}
+    assert [raw in exits[at].exit_.tunnel.peers for at in ("ams", "fra")].count(True) == 1
+    (kept,) = (each["id"] for each in both if each["id"] == exits.ledger.held()[raw])
+    owner = next(host for host in exits.hosts.values() if kept.endswith(host.exit_.parts.node.id_mark))
+    assert raw in owner.exit_.tunnel.peers
+
+
+@on_fleet("ams", "fra")
+async def test_a_key_whose_claim_was_not_answered_is_claimed_once_it_can_be(exits: ExitsUnderTest) -> None:
+    """What was opened meanwhile is newer than what has the key elsewhere, and takes its place."""
+    ada = await exits.client()
+    text, raw = new_key()
+    first = await ada.at("ams").open(region="ams", client_public_key=text)
+    ledger = exits.ledger.of_keys
+    answered = ledger.claim
+
+    async def not_answered(_node: str, _asked: object) -> Granted | Taken:
+        ledger.claim = answered  # type: ignore[method-assign]
+        raise NotAnswered("lost")
+
+    ledger.claim = not_answered  # type: ignore[method-assign]
+    second = await ada.at("fra").open(region="fra", client_public_key=text)
+    await exits.carry_out()
+    await exits.carry_out()  # it was claimed in the background
+    assert exits["ams"].exit_.state_of(first["id"]) == ("terminated", "replaced")
+    assert exits["fra"].exit_.state_of(second["id"]) == ("live", None)
+    assert exits.ledger.held()[raw] == second["id"]
 
 
 @on_fleet("ams", "fra")
@@ -442,7 +502,7 @@ async def test_an_op_gives_the_same_answer_after_a_restart(exits: ExitsUnderTest
 
 
 @pytest.mark.parametrize("step", ["peer", "store"])
-@on_fleet("ams", "fra")
+@on_fleet("ams", "fra", environ=IMPATIENT)
 async def test_an_exit_killed_in_an_opening_leaves_nothing(exits: ExitsUnderTest, step: str) -> None:
     """Killed while its tunnel takes the peer, or before it is stored: the next start and the abort leave nothing."""
     ada, host = await exits.client(), exits["fra"]
@@ -482,3 +542,36 @@ async def test_a_client_that_leaves_is_left_nothing(exits: ExitsUnderTest) -> No
     await exits.carry_out()
     assert exits.intents() == 0
     assert host.left() == before
+
+
+@on_fleet("ams", "fra", "nyc")
+async def test_what_an_exit_lies_is_no_fault_of_an_api_nor_of_another_exits_sessions(exits: ExitsUnderTest) -> None:
+    """An exit that is in the wrong hands answers what no API can show, or lists another's session as its own."""
+    ada = await exits.client()
+    own, other = [(await ada.at("ams").open(region=region))["id"] for region in ("fra", "nyc")]
+    answer = exits["fra"].any.owner.answer
+    lie: dict[str, object] = {}
+
+    async def lying(sender: str, operation: str, payload: bytes) -> bytes:
+        said = msgspec.json.decode(await answer(sender, operation, payload))
+        for each in said["result"].get("sessions", [said["result"].get("session", said["result"])]):
+            each.update(lie)
+        return msgspec.json.encode(said)
+
+    exits["fra"].any.owner.answer = lying  # type: ignore[method-assign]
+    lies: list[dict[str, object]] = [{"created_at": 2**60}, {"expires_at": -1}, {"bytes_in": 2**63}]
+    for lie in (*lies, {"id": other, "bytes_in": 7}):
+        listed = (await ada.at("ams").get("/v1/sessions")).json()["sessions"]
+        assert [(each["id"], each["bytes_in"]) for each in listed] == [(other, 0)], lie
+        assert (await ada.at("ams").status_answer(own)).status_code in (200, 503), lie
+    quota = {"bytes_used": 1, "bytes_limit": 1, "bytes_resets_at": 2**60, "time_used_ms": 0, "seconds_limit": 0}
+    failure = {"kind": "QuotaExceeded", "tier": "free", "quota": quota | {"seconds_resets_at": 0}}
+    exits["fra"].any.owner.answer = answering({"failure": failure})  # type: ignore[method-assign]
+    assert (await ada.at("ams").post(region="fra")).status_code == 503
+
+
+def answering(reply: object) -> Callable[[str, str, bytes], Coroutine[Any, Any, bytes]]:
+    async def answer(_sender: str, _operation: str, _payload: bytes) -> bytes:
+        return msgspec.json.encode(reply)
+
+    return answer

@@ -204,7 +204,7 @@ async def test_the_stores_work_and_failures_are_counted(exit_: ExitUnderTest) ->
     """Readings and transactions, and what the store could not serve."""
     before = exposed(exit_)
     ada = await exit_.client()
-    with exit_.locked():
+    async with exit_.locked():
         assert (await ada.post()).status_code == 503
         await exit_.parts.queue.settled()
     found = exposed(exit_)

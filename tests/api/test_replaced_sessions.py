@@ -110,7 +110,7 @@ async def test_store_fails_at_the_switch(exit_: ExitUnderTest) -> None:
     exit_.tunnel.gate.clear()
     asking = asyncio.ensure_future(ada.post(client_public_key=text))
     await until(lambda: exit_.tunnel.waiting, "the request waits at the tunnel")
-    with exit_.locked():
+    async with exit_.locked():
         exit_.tunnel.gate.set()
         refused(await asking, 503, "store unavailable")
     exit_.tunnel.add_traffic(raw, rx=9)

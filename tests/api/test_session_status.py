@@ -18,7 +18,7 @@ from tests.support.api.exit_under_test import Client, ExitUnderTest, new_key, on
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-SECONDS = 20.0
+SECONDS = 60.0
 PRICES = '[pricing]\ncurrency = "eur"\nmillicents_per_minute = 700\nmillicents_per_gib = 900\n'
 
 
@@ -166,13 +166,12 @@ async def test_the_store_is_locked(exit_: ExitUnderTest) -> None:
     ada = await exit_.client()
     opened = await ada.open()
     before = await ada.status(opened["id"])
-    async with statements(exit_) as seen:
-        with exit_.locked():
-            asking = asyncio.ensure_future(ada.post())
-            await until(lambda: "BEGIN IMMEDIATE" in seen, "the request waits for the lock")
-            assert await ada.status(opened["id"]) == before
-            refused(await asking, 503, "store unavailable")
-            assert await ada.status(opened["id"]) == before
+    async with statements(exit_) as seen, exit_.locked():
+        asking = asyncio.ensure_future(ada.post())
+        await until(lambda: "BEGIN IMMEDIATE" in seen, "the request waits for the lock")
+        assert await ada.status(opened["id"]) == before
+        refused(await asking, 503, "store unavailable")
+        assert await ada.status(opened["id"]) == before
 
 
 @on_exit()

@@ -21,7 +21,7 @@ PAGE = 4096
 @asynccontextmanager
 async def locked(exit_: ExitUnderTest) -> AsyncIterator[None]:
     """Another process holds the lock."""
-    with exit_.locked():
+    async with exit_.locked():
         yield
 
 

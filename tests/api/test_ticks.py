@@ -306,7 +306,7 @@ async def test_a_failed_commit_is_billed_once_later(exit_: ExitUnderTest) -> Non
     """A tick that cannot store what it read bills it once, later; meanwhile the exit is not ready."""
     ada, session_id, raw = await opened(exit_)
     exit_.tunnel.add_traffic(raw, rx=100)
-    with exit_.locked():
+    async with exit_.locked():
         await exit_.tick(after=10)
         assert exit_.parts.node.health.fault == "store unavailable: database is locked"
         exit_.tunnel.add_traffic(raw, rx=20)
@@ -326,7 +326,7 @@ async def test_commit_made_all_the_same(exit_: ExitUnderTest) -> None:
     exit_.tunnel.add_traffic(raw, rx=100)
     link = exit_.tunnel.interface.link
     assert link is not None
-    with exit_.locked():
+    async with exit_.locked():
         await exit_.tick(after=10)
     with closing(sqlite3.connect(exit_.path)) as db, db:
         db.execute("UPDATE peers SET bytes_in = 100, ifindex = ?, rx_bytes = 100, tx_bytes = 0", (link.ifindex,))

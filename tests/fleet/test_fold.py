@@ -59,9 +59,9 @@ def test_both_ends_run_by_themselves(tmp_path: Path) -> None:
             client = await world.exit_.client()
             opened = await client.connect()
             await world.use(opened["id"])
-            await until(lambda: world.reporting.settled, "all is told", 20)
+            await until(lambda: world.reporting.settled, "all is told")
             await client.delete(opened["id"])
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 while (told := await world.folded(opened["id"])) is None or told.state != "terminated":  # noqa: ASYNC110
                     await asyncio.sleep(0.02)
             assert told.report.total_bytes == 1000
@@ -84,6 +84,8 @@ NONSENSE = (
     msgspec.json.encode(msgspec.structs.replace(REPORT, lines=(msgspec.structs.replace(LINE, month="2026-13"),))),
     b"[" * 100_000,
     msgspec.json.encode(REPORT).replace(b"acc_1", rb"\ud800"),
+    msgspec.json.encode(REPORT).replace(b"acc_1", b"\xff"),
+    msgspec.json.encode(REPORT)[:-1] + b',"x":' + b"[" * 100_000,
 )
 
 

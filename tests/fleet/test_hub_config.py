@@ -7,8 +7,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from appliance.fleet.fold import FULL
 from appliance.fleet.hub_config import HubSettings, ServerFiles, invitation_rights, member_rights, render
+from appliance.fleet.hub_part import DEVICE_NAMES, KEYS
 from appliance.fleet.members import FleetMember
+from appliance.fleet.streams import MAX_BYTES
 from tests.support.certificates import self_signed
 from tests.support.fleet.nats_program import refusal
 
@@ -99,6 +102,17 @@ def test_fewer_connections_for_members_than_there_are() -> None:
     text = render(settings("/x"))
     (most, of_members) = (int(number) for number in re.findall(r"max_connections: (\d+)", text))
     assert of_members < most
+
+
+def test_streams_of_64_exits_fit() -> None:
+    """With the claims of their keys and names: what each stream may hold at most is reserved when it is made."""
+    text = render(settings("/x"))
+    (of_account,) = (int(number) for number in re.findall(r"max_file: (\d+)MB", text))
+    (of_server,) = (int(number) for number in re.findall(r"max_file_store: (\d+)MB", text))
+    (streams,) = (int(number) for number in re.findall(r"max_streams: (\d+)", text))
+    assert of_account == of_server >= 64 * MAX_BYTES / 2**20 + 128
+    assert streams >= 64 + len({KEYS, DEVICE_NAMES})
+    assert FULL * MAX_BYTES >= 20_000 * 800  # live sessions of one exit: none of them is dropped
 
 
 @pytest.mark.parametrize("node_id", ["*", ">", "nod_" + "A" * 24, f"{FRA}.>", f'{FRA}"', f"{FRA}\n", "nod_abc"])

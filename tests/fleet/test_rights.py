@@ -354,6 +354,7 @@ HOSTILE = {
     "an escape sequence": (TO_FRA + b"\x1b[31m", None, None),
     "a wildcard": (TO_FRA + b">", None, None),
     "0xFF in the reply": (TO_FRA + b"a", b"_INBOX.\xff", None),
+    "a reply that would grow": (TO_FRA + b"a", f"_INBOX_{AMS}.".encode() + b"\xff" * 2000, None),
     "a form feed in the reply": (TO_FRA + b"a", b"x\x0cy", None),
     "no headers": (BEAT, None, b""),
     "headers without an end": (BEAT, None, b"NATS/1.0"),

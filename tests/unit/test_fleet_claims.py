@@ -9,8 +9,10 @@ import msgspec
 import pytest
 
 from appliance.domain.errors import CutOff, DeviceNameTaken, InvalidRequest, KeyInUse, NotAnswered
+from appliance.fleet import claims as ledger_claims
 from appliance.fleet import own_claims
 from appliance.fleet.claim_ledger import ClaimLedger
+from appliance.fleet.claim_messages import HeldKey, HeldName, Renew
 from appliance.fleet.claiming import Whereabouts
 from appliance.fleet.claims import KEY_LAPSES_MS, NAME_LAPSES_MS, key_name, record_of_name
 from appliance.fleet.own_claims import OwnClaims, OwnKey
@@ -36,7 +38,6 @@ class World:
         self.ledger = ClaimLedger(self.keys, self.names, self.clock, self._locate)
         self.live: dict[str, list[OwnKey]] = {AMS: [], LIS: []}
         self.named: dict[str, list[tuple[str, str]]] = {AMS: [], LIS: []}
-        self.lost: list[str] = []
         self.ams, self.lis = self._owner(AMS), self._owner(LIS)
 
     def _owner(self, node: str) -> OwnClaims:
@@ -47,7 +48,6 @@ class World:
             self.clock,
             keys=lambda: self.live[node],
             names=lambda: self.named[node],
-            lost=self.lost.append,
         )
 
     async def _locate(self, id_: str) -> str | None:
@@ -67,7 +67,7 @@ def with_claims(body: Callable[[World], Awaitable[None]]) -> None:
 
 async def opened(claims: Claims, op: str, session: str, account: str = "acc_1") -> Whereabouts | None:
     old = await claims.claim_key(KEY, account, op, device=False)
-    await claims.settle_key(KEY, op, session)
+    await claims.settle_key(KEY, account, op, session, device=False)
     return old
 
 
@@ -83,7 +83,7 @@ def test_a_key_moves_with_its_account() -> None:
         assert await opened(w.ams, "op1", "ses_1") is None
         for _ in range(2):
             assert await w.lis.claim_key(KEY, "acc_1", "op2", device=False) == Whereabouts(AMS, "ses_1")
-        await w.lis.settle_key(KEY, "op2", "ses_2")
+        await w.lis.settle_key(KEY, "acc_1", "op2", "ses_2", device=False)
         assert await w.ams.claim_key(KEY, "acc_1", "op3", device=False) == Whereabouts(LIS, "ses_2")
 
     with_claims(body)
@@ -111,7 +111,7 @@ def test_a_claim_that_came_to_nothing_leaves_what_was() -> None:
         await w.lis.release_key(KEY, "op2")
         await w.lis.release_key(KEY, "op2")
         assert await w.lis.claim_key(KEY, "acc_1", "op4", device=False) == Whereabouts(AMS, "ses_1")
-        await w.lis.settle_key(KEY, "op4", "ses_4")
+        await w.lis.settle_key(KEY, "acc_1", "op4", "ses_4", device=False)
         await w.ams.release_key(KEY, "")  # its session has ended, as it was replaced
         await w.lis.release_key(KEY, "op4")
         assert (await w.keys.get(key_name(FLEET_KEY, KEY))).value is None
@@ -124,7 +124,7 @@ def test_devices_keep_their_keys() -> None:
 
     async def body(w: World) -> None:
         await w.ams.claim_key(KEY, "acc_1", "op1", device=True)
-        await w.ams.settle_key(KEY, "op1", "dev_1")
+        await w.ams.settle_key(KEY, "acc_1", "op1", "dev_1", device=True)
         for device in (True, False):
             with pytest.raises(KeyInUse):
                 await w.lis.claim_key(KEY, "acc_1", "op2", device=device)
@@ -144,9 +144,24 @@ def test_of_two_at_once_the_loser_is_told() -> None:
     async def body(w: World) -> None:
         await w.ams.claim_key(KEY, "acc_1", "op1", device=False)
         assert await w.lis.claim_key(KEY, "acc_1", "op2", device=False) is None
-        await w.ams.settle_key(KEY, "op1", "ses_1")
-        await w.lis.settle_key(KEY, "op2", "ses_2")
-        assert w.lost == ["ses_1"]
+        assert not await w.ams.settle_key(KEY, "acc_1", "op1", "ses_1", device=False)
+        assert await w.lis.settle_key(KEY, "acc_1", "op2", "ses_2", device=False)
+
+    with_claims(body)
+
+
+def test_a_key_is_not_lost_to_nobody() -> None:
+    """Whose claim another one has taken over, which came to nothing; or which knows of it; or its own exit's."""
+
+    async def body(w: World) -> None:
+        await w.ams.claim_key(KEY, "acc_1", "op1", device=False)
+        await w.lis.claim_key(KEY, "acc_1", "op2", device=False)
+        await w.lis.release_key(KEY, "op2")
+        assert await w.ams.settle_key(KEY, "acc_1", "op1", "ses_1", device=False)
+        assert await w.lis.claim_key(KEY, "acc_1", "op3", device=False) == Whereabouts(AMS, "ses_1")
+        assert await w.ams.settle_key(KEY, "acc_1", "op1", "ses_1", device=False)
+        await w.lis.claim_key(KEY, "acc_1", "op4", device=False)
+        assert await w.lis.settle_key(KEY, "acc_1", "op3", "ses_3", device=False)
 
     with_claims(body)
 
@@ -190,7 +205,7 @@ def test_what_the_ledger_has_lost_is_claimed_again() -> None:
         w.names.wipe()
         assert await w.ledger.name() != name
         await w.lis.claim_key(w.live[AMS][7].public_key, "acc_1", "op1", device=False)
-        await w.lis.settle_key(w.live[AMS][7].public_key, "op1", "ses_l")
+        await w.lis.settle_key(w.live[AMS][7].public_key, "acc_1", "op1", "ses_l", device=False)
         asked = len(w.bus.sent)
         await w.ams.look()
         assert len(w.bus.sent) - asked == 3
@@ -330,3 +345,22 @@ def test_races_have_one_winner_each() -> None:
         assert await races(w.ledger, w.bus.hub(), {AMS: w.bus.node(AMS), LIS: w.bus.node(LIS)}, 100) > 200
 
     asyncio.run(story())
+
+
+def test_an_exit_that_claims_all_leaves_others_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that was stolen could fill the hub's records: it claims so many at once, and some more in time."""
+    monkeypatch.setattr(ledger_claims, "NEW_AT_ONCE", 5)
+
+    async def body(w: World) -> None:
+        for number in range(8):
+            held = HeldKey(f"{number:064x}", "acc_1", "ses_1", device=False)
+            renewal = msgspec.json.encode(Renew([held] if number % 2 else [], [HeldName("acc_1", f"{number}")]))
+            await w.bus.node(AMS).request(f"wga.led.{AMS}.claim", renewal, 1)
+        assert len(w.keys.known) + len(w.names.known) == 5
+        assert await opened(w.lis, "op1", "ses_1") is None
+        w.clock.advance(1)
+        await opened(w.ams, "op2", "ses_2", "acc_1")
+        await w.ams.claim_name("acc_1", "phone", "op3")
+        assert (await w.names.get(record_of_name("acc_1", "phone"))).value is not None
+
+    with_claims(body)

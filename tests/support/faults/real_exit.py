@@ -191,7 +191,7 @@ class RealExit:
                 with suppress(ProcessLookupError):
                     os.kill(pid, sign)
             with suppress(TimeoutError):
-                until(lambda: not self._pids(), "nothing runs in the namespace", seconds=10)
+                until(lambda: not self._pids(), "nothing runs in the namespace")
         (SOCKETS / f"{self.interface}.sock").unlink(missing_ok=True)
 
     # -------------------------------------------------------------------------------------------------
