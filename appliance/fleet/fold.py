@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 AT_ONCE = 500  # messages of one transaction
 # From there on, messages of ended sessions are dropped: exits have them, and digests find what the fold then lacks.
 FULL = 0.5
+DISK_LEFT = 512 * 1024 * 1024  # bytes that what others report leaves for this host's own sessions
 WAKE_S = 0.2
 LOOK_S = 30.0  # also where no message has woken
 UNREADABLE = ValueError, RecursionError  # msgspec's own errors and those of text are ValueErrors
@@ -73,9 +74,16 @@ class Streams(Protocol):
 
 
 class Fold:
-    """Folds the streams of these nodes."""
+    """Folds the streams of these nodes. `disk_left`: bytes, for the store."""
 
-    def __init__(self, store: Store, streams: Streams, nodes: Callable[[], Iterable[str]]) -> None:
+    def __init__(
+        self,
+        store: Store,
+        streams: Streams,
+        nodes: Callable[[], Iterable[str]],
+        disk_left: Callable[[], int] = lambda: DISK_LEFT,
+    ) -> None:
+        self._disk_left = disk_left
         self._store = store
         self._streams = streams
         self._nodes = nodes
@@ -146,6 +154,9 @@ class Fold:
             if last < at:
                 at = 0  # it was made anew or rolled back
             while at < last:
+                if self._disk_left() < DISK_LEFT:
+                    # Exits keep what is not in the fold; without room in the store this host could open no session.
+                    raise FleetError("the disk is nearly full")
                 page = await self._streams.read(node, at, AT_ONCE)
                 if not page:
                     break

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
@@ -79,7 +80,8 @@ class HubPart:
         self.system = link("hub-system", "_INBOX_sys", plan.of_hub.system_seed, lambda _state: None)
         self._roster = roster
         self._store = store
-        self.fold = Fold(store, NatsStreams(self.link.jetstream), roster.present)
+        streams, disk = NatsStreams(self.link.jetstream), plan.state_dir
+        self.fold = Fold(store, streams, roster.present, lambda: shutil.disk_usage(disk).free)
         keys = KvRecords(self.link.jetstream, KEYS, timedelta(milliseconds=KEY_LAPSES_MS + HOUR_MS))
         names = KvRecords(self.link.jetstream, DEVICE_NAMES, timedelta(milliseconds=NAME_LAPSES_MS + HOUR_MS))
         self.claims = ClaimLedger(keys, names, clock, self._owner_of)
