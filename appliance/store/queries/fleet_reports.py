@@ -101,9 +101,9 @@ class MonthSums(Struct, frozen=True):
 async def begin_reporting(db: aiosqlite.Connection) -> bool:
     """Makes the triggers, and notes the sessions that have not ended. Those that have are noted by `note_older`.
 
-    Returns False if the exit reported before.
+    Returns False if they are noted already.
     """
-    anew = await state(db) is None
+    anew = not await is_noting(db)
     for name, trigger in TRIGGERS.items():
         await db.execute(f"CREATE TRIGGER IF NOT EXISTS {name} {trigger}")
     await db.execute(
@@ -120,6 +120,12 @@ async def begin_reporting(db: aiosqlite.Connection) -> bool:
         """
     )
     return anew
+
+
+async def is_noting(db: aiosqlite.Connection) -> bool:
+    """Tells whether sessions are noted as they begin and end: the host is in a fleet."""
+    asked = "SELECT 1 FROM sqlite_schema WHERE type = 'trigger' AND name = 'fleet_session_opened'"
+    return bool(await db.execute_fetchall(asked))
 
 
 async def end_reporting(db: aiosqlite.Connection) -> None:
