@@ -76,7 +76,7 @@ async def follow(store: Store, path: Path, boot_id: str) -> None:
     For a start, before baselines are read. Does nothing on a host that is in no fleet. Raises StoreUnavailable.
     """
     async with store.write() as db:
-        if await fleet_reports.state(db) is None:
+        if not await fleet_reports.is_noting(db):
             return
         await fleet_reports.begin_reporting(db)
         noted = PeerLives(path, boot_id)

@@ -23,6 +23,7 @@ ROW = ReportRow("ses_1", 1, 1, 0, 0, 0, 0, "", None, 0, 0, 0, 0, "")
 # What has few rows: one, or one a month, or those that are to be sent.
 SMALL = {
     "SCAN fleet_reporting",
+    "SCAN sqlite_schema",
     "SCAN fleet_report_months",
     "SCAN fleet_reports USING INDEX fleet_reports_unsent",
     "SCAN sessions USING INDEX sessions_unfinished",

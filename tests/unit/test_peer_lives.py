@@ -56,6 +56,9 @@ VALUES (2, 50, 0, 0, 0, 0, 'boot', 0, 3, 20, 0);
 INSERT INTO fleet_reporting (only_row, batch, mark) VALUES (1, 7, 'x');
 INSERT INTO fleet_reports (session_id, created_at) VALUES ('ses_1', 1);
 INSERT INTO fleet_lives VALUES ('ses_1', 1, 'boot', 3, 30, 0);
+CREATE TRIGGER fleet_session_opened AFTER INSERT ON sessions BEGIN
+    SELECT 1;
+END;
 CREATE TRIGGER fleet_life_ended AFTER UPDATE ON peers BEGIN
     INSERT INTO fleet_lives VALUES ('ses_1', 9, 'boot', 1, 2, 3);
 END;
@@ -99,8 +102,11 @@ def test_a_store_that_went_back_takes_over(tmp_path: Path) -> None:
 
     async def story() -> None:
         store = await Store.open(path)
+        async with store.write() as db:  # what a backup that was restored as another node's has
+            await db.execute("INSERT INTO fleet_reporting (only_row) VALUES (1)")
         await peer_lives.follow(store, lives, "boot")
         async with store.write() as db:
+            assert not await fleet_reports.is_noting(db)
             await accounts.insert(db, Account("acc_1", "ada", Tier.FREE, False, 1))
             await sessions.insert(db, [(A_SESSION, None)])
             await fleet_lives.begin(db, ["ses_1"])

@@ -109,9 +109,9 @@ class MonthSums(Struct, frozen=True):
 async def begin_reporting(db: aiosqlite.Connection) -> bool:
     """Makes triggers and indexes, and notes the sessions that have not ended; `note_older` notes those that have.
 
-    Returns False if the exit reported before.
+    Returns False if they are noted already.
     """
-    anew = await state(db) is None
+    anew = not await is_noting(db)
     for name, columns in INDEXES.items():
         await db.execute(f"CREATE INDEX IF NOT EXISTS {name} ON {columns}")
     for name, trigger in TRIGGERS.items():
@@ -130,6 +130,12 @@ async def begin_reporting(db: aiosqlite.Connection) -> bool:
         """
     )
     return anew
+
+
+async def is_noting(db: aiosqlite.Connection) -> bool:
+    """Tells whether sessions are noted as they begin and end: the host is in a fleet."""
+    asked = "SELECT 1 FROM sqlite_schema WHERE type = 'trigger' AND name = 'fleet_session_opened'"
+    return bool(await db.execute_fetchall(asked))
 
 
 async def end_reporting(db: aiosqlite.Connection) -> None:

@@ -142,6 +142,7 @@ class FaultyFleet:
             await asyncio.sleep(self._random.uniform(0, 2))
             await member.kill()
             await starting
+            await member.kill()  # on a busy machine there was no process yet to be killed
         await member.start()
         return True
 
