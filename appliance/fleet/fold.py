@@ -16,6 +16,7 @@ import msgspec
 
 from appliance.domain.errors import CutOff, FleetError, NoResponder, StoreUnavailable
 from appliance.fleet.folding import merged
+from appliance.fleet.reading import Unreadable, read
 from appliance.fleet.reports import STATE, ReportMark, SessionReport, created_in, mark_subject, rates_of, session_of
 from appliance.store.queries import fleet_fold
 from appliance.store.queries.fleet_fold import FoldedLine, FoldedRow
@@ -180,10 +181,10 @@ class Fold:
             try:
                 session_id = session_of(message.subject, node)
                 if session_id is not None:
-                    reports.append((session_id, msgspec.json.decode(message.data, type=SessionReport)))
+                    reports.append((session_id, read(message.data, SessionReport)))
                 elif message.subject == mark_subject(node):
-                    marks.append(msgspec.json.decode(message.data, type=ReportMark))
-            except (msgspec.ValidationError, msgspec.DecodeError) as error:
+                    marks.append(read(message.data, ReportMark))
+            except Unreadable as error:
                 self.refused += 1
                 log.warning("%s reports what is not understood on %s: %s", node, message.subject, error)
         async with self._store.write() as db:
@@ -196,8 +197,8 @@ def _is_of_ended(message: Streamed, node: str) -> bool:
     if session_of(message.subject, node) is None:
         return False
     try:
-        return msgspec.json.decode(message.data, type=SessionReport).state == "terminated"
-    except (msgspec.ValidationError, msgspec.DecodeError):
+        return read(message.data, SessionReport).state == "terminated"
+    except Unreadable:
         return True  # nor is it of use to anyone
 
 

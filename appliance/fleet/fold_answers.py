@@ -9,6 +9,7 @@ import msgspec
 from msgspec.structs import astuple
 
 from appliance.domain.errors import FleetError, StoreUnavailable
+from appliance.fleet.reading import Unreadable, read
 from appliance.fleet.reports import Digest, SessionReport, Sums, ToldReport, UsageAnswer, UsageRequest
 from appliance.fleet.wire import PREFIX
 from appliance.store.queries import fleet_fold
@@ -57,7 +58,7 @@ class FoldAnswers:
         try:
             await self._fold.catch_up(node)
             await message.answer(await make(node, message.data))
-        except (FleetError, StoreUnavailable, msgspec.ValidationError, msgspec.DecodeError) as error:
+        except (FleetError, StoreUnavailable, Unreadable) as error:
             log.warning("%s is not answered on %s: %r", node, message.subject, error)
 
     async def _digest(self, node: str, _: bytes) -> bytes:
@@ -69,7 +70,7 @@ class FoldAnswers:
         return msgspec.json.encode(Digest(number, mark, sums))
 
     async def _usage(self, node: str, data: bytes) -> bytes:
-        asked = msgspec.json.decode(data, type=UsageRequest)
+        asked = read(data, UsageRequest)
         async with self._store.read() as db:
             if asked.month is not None:
                 said = await fleet_fold.said_of_month(db, node, asked.month, asked.after, MOST_SESSIONS)
