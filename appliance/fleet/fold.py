@@ -16,6 +16,7 @@ import msgspec
 
 from appliance.domain.errors import CutOff, FleetError, NoResponder, StoreUnavailable
 from appliance.fleet.folding import merged
+from appliance.fleet.reading import Unreadable, read
 from appliance.fleet.reports import STATE, ReportMark, SessionReport, created_in, mark_subject, rates_of, session_of
 from appliance.store.queries import fleet_fold
 from appliance.store.queries.fleet_fold import FoldedLine, FoldedRow
@@ -35,7 +36,6 @@ FULL = 0.5
 DISK_LEFT = 512 * 1024 * 1024  # bytes that what others report leaves for this host's own sessions
 WAKE_S = 0.2
 LOOK_S = 30.0  # also where no message has woken
-UNREADABLE = ValueError, RecursionError  # msgspec's own errors and those of text are ValueErrors
 AGAIN_S = 2.0  # where streams do not answer
 
 log = logging.getLogger(__name__)
@@ -195,10 +195,10 @@ class Fold:
             try:
                 session_id = session_of(message.subject, node)
                 if session_id is not None:
-                    reports.append((session_id, msgspec.json.decode(message.data, type=SessionReport)))
+                    reports.append((session_id, read(message.data, SessionReport)))
                 elif message.subject == mark_subject(node):
-                    marks.append(msgspec.json.decode(message.data, type=ReportMark))
-            except UNREADABLE as error:
+                    marks.append(read(message.data, ReportMark))
+            except Unreadable as error:
                 self._refuse(node, message.subject, error)
         async with self._store.write() as db:
             await fold_reports(db, node, reports)
@@ -215,8 +215,8 @@ def _is_of_ended(message: Streamed, node: str) -> bool:
     if session_of(message.subject, node) is None:
         return False
     try:
-        return msgspec.json.decode(message.data, type=SessionReport).state == "terminated"
-    except UNREADABLE:
+        return read(message.data, SessionReport).state == "terminated"
+    except Unreadable:
         return True  # nor is it of use to anyone
 
 

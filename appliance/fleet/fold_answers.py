@@ -11,6 +11,7 @@ import msgspec
 from msgspec.structs import astuple
 
 from appliance.domain.errors import FleetError, StoreUnavailable
+from appliance.fleet.reading import Unreadable, read
 from appliance.fleet.reports import Digest, SessionReport, Sums, ToldReport, UsageAnswer, UsageRequest
 from appliance.fleet.wire import PREFIX
 from appliance.store.queries import fleet_fold
@@ -64,7 +65,7 @@ class FoldAnswers:
                 await self._fold.catch_up(node)
                 answer = await make(node, message.data)
             await message.answer(answer)
-        except (FleetError, StoreUnavailable, ValueError, RecursionError) as error:
+        except (FleetError, StoreUnavailable, Unreadable) as error:
             self._failed += 1
             if self._failed.bit_count() == 1:  # the 1st, 2nd, 4th, 8th…
                 log.warning("%s is not answered on %s, the %d.: %r", node, message.subject, self._failed, error)
@@ -78,7 +79,7 @@ class FoldAnswers:
         return msgspec.json.encode(Digest(number, mark, sums))
 
     async def _usage(self, node: str, data: bytes) -> bytes:
-        asked = msgspec.json.decode(data, type=UsageRequest)
+        asked = read(data, UsageRequest)
         async with self._store.read() as db:
             if asked.month is not None:
                 said = await fleet_fold.said_of_month(db, node, asked.month, asked.after, MOST_SESSIONS)

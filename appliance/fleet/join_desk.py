@@ -12,6 +12,7 @@ from appliance.domain.errors import FleetError, HostError, StoreUnavailable
 from appliance.fleet import account_merge
 from appliance.fleet.beats import SPOKEN
 from appliance.fleet.join_messages import JoinAnswer, JoinFacts, JoinRequest, has_joined, refusal
+from appliance.fleet.reading import Unreadable, read
 from appliance.fleet.wire import PREFIX
 from appliance.store.queries import account_offers, fleet_invites, fleet_members, fleet_state
 
@@ -55,13 +56,13 @@ class JoinDesk:
         The same host that asks again gets the same answer. Does not raise.
         """
         try:
-            asked = msgspec.json.decode(data, type=JoinRequest)
+            asked = read(data, JoinRequest)
             async with self._store.write() as db:
                 answer = await self._admit(db, invitation, asked)
             if not answer.refused:
                 # Before the answer: the host signs on with its own key as soon as it has it.
                 await self._apply()
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        except Unreadable:
             return JoinAnswer(refused="the hub does not understand this host: bring both to the same version")
         except (FleetError, HostError, StoreUnavailable) as error:
             log.warning("a host cannot join: %s", error)

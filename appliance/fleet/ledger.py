@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from appliance.domain.errors import FleetError, StoreUnavailable
+from appliance.fleet.reading import Unreadable, read
 from appliance.fleet.sync_messages import LedgerRefusal, Row, SyncAnswer, SyncRequest
 from appliance.fleet.wire import PREFIX
 from appliance.sessions.stopping import wait
@@ -46,7 +47,7 @@ async def serve(link: HubLink, operation: str, handle: Callable[[str, bytes], Aw
         try:
             async with turns[sender]:
                 answer = await handle(sender, message.data)
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        except Unreadable as error:
             answer = msgspec.json.encode(LedgerRefusal(f"not understood: {error}"))
         except (FleetError, StoreUnavailable) as error:
             failed += 1
@@ -94,8 +95,8 @@ class SyncLedger:
             log.warning("the fleet is not told of changes: %s: %s", error, error.__cause__)
 
     async def answer(self, _sender: str, data: bytes) -> bytes:
-        """Answers one request. Raises StoreUnavailable, or msgspec.MsgspecError: it is none."""
-        asked = msgspec.json.decode(data, type=SyncRequest)
+        """Answers one request. Raises StoreUnavailable, or Unreadable: it is none."""
+        asked = read(data, SyncRequest)
         if asked.all_after is not None:
             answer = await self._everything(asked.all_after)
         else:

@@ -27,6 +27,7 @@ from appliance.fleet.claim_messages import (
 )
 from appliance.fleet.claiming import Whereabouts
 from appliance.fleet.claims import key_name
+from appliance.fleet.reading import Unreadable, read
 from appliance.fleet.sync_messages import LedgerRefusal
 from appliance.fleet.wire import PREFIX
 from appliance.sessions.stopping import wait
@@ -212,8 +213,8 @@ class OwnClaims:
         except NotAnswered:
             answer = await self._link.request(subject, data, timeout_s)
         try:
-            found = msgspec.json.decode(answer, type=Granted | Taken | Done | Located | LedgerRefusal)
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+            found = read(answer, Granted | Taken | Done | Located | LedgerRefusal)
+        except Unreadable as error:
             raise NotAnswered(f"the ledger's answer is not understood: {error}") from error
         if isinstance(found, LedgerRefusal):
             raise NotAnswered(f"the ledger: {found.error}")

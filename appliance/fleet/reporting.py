@@ -18,9 +18,10 @@ from appliance.fleet import epochs
 from appliance.fleet.adopting import Adopting
 from appliance.fleet.epochs import ReportBatch
 from appliance.fleet.own_reports import as_told, facts, report_of
+from appliance.fleet.reading import Unreadable, read
 from appliance.fleet.reports import Digest, ReportMark, UsageRequest, mark_subject, subject_of
 from appliance.fleet.wire import PREFIX
-from appliance.store.queries import fleet_reports
+from appliance.store.queries import fleet_moved, fleet_reports
 from appliance.store.queries.fleet_reports import Acknowledged
 
 if TYPE_CHECKING:
@@ -82,7 +83,7 @@ class Reporting:
             try:
                 sent = await self.step()
                 failing = False
-            except (FleetError, StoreUnavailable, msgspec.ValidationError, msgspec.DecodeError) as error:
+            except (FleetError, StoreUnavailable, Unreadable) as error:
                 self._compared = False
                 if not failing:
                     log.warning("sessions are not reported to the fleet: %r", error)
@@ -92,7 +93,7 @@ class Reporting:
     async def step(self) -> int:
         """Sends up to a second's reports; once there are none, compares the digest. Returns how many were acknowledged.
 
-        Raises FleetError, StoreUnavailable, or msgspec's if the hub answers what is not understood.
+        Raises FleetError, StoreUnavailable, or Unreadable: the hub answers what is not understood.
         """
         if not self._link.connected:
             self._compared = False
@@ -117,10 +118,10 @@ class Reporting:
     async def _note_moved(self) -> None:
         """In pieces: others write meanwhile."""
         async with self._store.read() as db:
-            moved = await fleet_reports.moved(db)
+            moved = await fleet_moved.found(db)
         for first in range(0, len(moved), NOTED_AT_ONCE):
             async with self._store.write() as db:
-                await fleet_reports.note_moved(db, moved[first : first + NOTED_AT_ONCE])
+                await fleet_moved.note(db, moved[first : first + NOTED_AT_ONCE])
 
     async def unsent(self) -> int:
         """Returns how many sessions the hub is yet to be told of. Raises StoreUnavailable."""
@@ -149,7 +150,7 @@ class Reporting:
 
     async def _digest(self) -> Digest:
         answer = await self._link.request(f"{PREFIX}.led.{self._node}.digest", b"{}", self._pace.answer_s)
-        return msgspec.json.decode(answer, type=Digest)
+        return read(answer, Digest)
 
     # Sending -------------------------------------------------------------------------------------------
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from appliance.store.database import Store
-from appliance.store.queries import fleet_fold, fleet_lives, fleet_reports, sessions
+from appliance.store.queries import fleet_fold, fleet_lives, fleet_moved, fleet_reports, sessions
 from appliance.store.queries.fleet_reports import Acknowledged, NextEpoch, ReportRow
 
 if TYPE_CHECKING:
@@ -31,8 +31,8 @@ SMALL = {
 QUERIES: dict[str, Callable[[aiosqlite.Connection], Awaitable[object]]] = {
     "beginning": fleet_reports.begin_reporting,
     "sessions of before": lambda db: fleet_reports.note_older(db, 5),
-    "what moved": fleet_reports.moved,
-    "noting it": lambda db: fleet_reports.note_moved(db, ["ses_1"]),
+    "what moved": fleet_moved.found,
+    "noting it": lambda db: fleet_moved.note(db, ["ses_1"]),
     "what is to be sent": lambda db: fleet_reports.unsent(db, 5),
     "how much that is": fleet_reports.count_unsent,
     "rows": lambda db: fleet_reports.by_ids(db, ["ses_1"]),

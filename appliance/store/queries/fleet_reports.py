@@ -1,7 +1,7 @@
 """Queries what an exit of a fleet reports of its sessions, and what of it the hub has acknowledged.
 
 Triggers note what begins and ends. They are there in a fleet alone, so that an exit by itself pays nothing; nor does a
-tick in a fleet, but for what begins or ends in it: what moved is noted by `note_moved`, for a minute's ticks at once.
+tick in a fleet, but for what begins or ends in it: what moved is noted by `fleet_moved`, for a minute's ticks at once.
 """
 
 from __future__ import annotations
@@ -49,16 +49,6 @@ _REPORT = """
 SELECT session_id, created_at, v, sent, sent_bytes, gone, turn, epoch, basis, bytes_in, bytes_out, counted_ms, until_ms,
     until_boot_id
 FROM fleet_reports
-"""
-_MOVED = """
-SELECT s.id FROM sessions s
-JOIN peers p ON p.address_offset = s.address_offset
-JOIN fleet_reports r ON r.session_id = s.id
-WHERE s.state IN ('live', 'closing') AND s.state <> 'terminated' AND r.v <= r.sent
-    AND (p.bytes_in <> r.bytes_in OR p.bytes_out <> r.bytes_out OR p.counted_ms <> r.counted_ms)
-"""
-_NOTE_MOVED = """
-UPDATE fleet_reports SET v = v + 1 WHERE v <= sent AND session_id IN (SELECT value FROM json_each(?))
 """
 
 
@@ -187,16 +177,6 @@ async def put_batch(db: aiosqlite.Connection, number: int, mark: str) -> None:
 async def put_acknowledged(db: aiosqlite.Connection, batch: int) -> None:
     """Notes that the hub has acknowledged reports of this batch, or that what it had up to it is taken over."""
     await db.execute("UPDATE fleet_reporting SET acknowledged = max(acknowledged, ?)", (batch,))
-
-
-async def moved(db: aiosqlite.Connection) -> list[str]:
-    """Returns the sessions that have used something since they were reported."""
-    return [row[0] for row in await db.execute_fetchall(_MOVED)]
-
-
-async def note_moved(db: aiosqlite.Connection, session_ids: Sequence[str]) -> None:
-    """Notes that there is something to be told of these, unless that is noted already."""
-    await db.execute(_NOTE_MOVED, (json.dumps(session_ids),))
 
 
 async def unsent(db: aiosqlite.Connection, most: int) -> list[ReportRow]:
