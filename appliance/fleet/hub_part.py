@@ -17,6 +17,7 @@ from appliance.fleet.fold_answers import FoldAnswers
 from appliance.fleet.hub_control import HubControl
 from appliance.fleet.hub_files import HubFiles, hub_place
 from appliance.fleet.hub_upkeep import HOUR_MS, HubFacts, HubUpkeep
+from appliance.fleet.hub_watch import HubWatch
 from appliance.fleet.identity import HubAddress
 from appliance.fleet.join_desk import JoinDesk
 from appliance.fleet.kv import KvRecords
@@ -86,7 +87,9 @@ class HubPart:
         names = KvRecords(self.link.jetstream, DEVICE_NAMES, timedelta(milliseconds=NAME_LAPSES_MS + HOUR_MS))
         self.claims = ClaimLedger(keys, names, clock, self._owner_of)
         self.ledger = SyncLedger(store, plan.gen, self.claims.name)
-        self.upkeep = HubUpkeep(store, facts, HubControl(HubFiles(place), nats_program.find, self.system), clock)
+        control = HubControl(HubFiles(place), nats_program.find, self.system)
+        self.upkeep = HubUpkeep(store, facts, control, clock)
+        self.watch = HubWatch(control, facts.server_name, self.upkeep.put_out, clock)
         self.server = NatsServer(place, nats_program.find)
         self._by_unit = place.by_unit
         self._desks = (
@@ -133,6 +136,7 @@ class HubPart:
         """Returns what runs until the event that each is given."""
         return {
             "the hub's upkeep": self.upkeep.run,
+            "the watch of the hub's connections": self.watch.run,
             "the ledger": self.ledger.run,
             "the roster": self._follow_roster,
         }
