@@ -71,8 +71,8 @@ def init(config_file: Path | None) -> None:
 def _require_single(state: StateDir) -> None:
     if state.in_fleet:
         raise Conflict(
-            "this host is in a fleet already: wg-appliance fleet status shows it, wg-appliance fleet invite lets "
-            "another host in"
+            "this host is in a fleet already: wg-appliance fleet status shows it, wg-appliance fleet invite on the hub "
+            "lets another host in"
         )
 
 
@@ -104,6 +104,11 @@ def _dialled(settings: Settings, state: StateDir) -> str:
     port = str(settings.fleet.listen).rpartition(":")[2]
     if settings.fleet.advertise:
         return _with_port(settings.fleet.advertise, port)
+    if settings.fleet.listen.loopback:
+        raise HostError(
+            f"no other host can dial fleet.listen = {settings.fleet.listen}: set it to 0.0.0.0:{port}, or set "
+            "fleet.advertise to what they dial"
+        )
     address = settings.node.public_ip
     if address is None:
         standing = standing_note.read(state.addresses)

@@ -33,7 +33,8 @@ def join(config_file: Path | None, text: str, suffix: str | None, *, yes: bool) 
     async def work(a: Admin) -> None:
         if a.state.in_fleet:
             raise Conflict(
-                "this host is in a fleet already: wg-appliance fleet status shows it; to leave it: fleet leave"
+                "this host is in a fleet already: wg-appliance fleet status shows it; to join anew: wg-appliance fleet "
+                "leave first"
             )
         token = join_token.decode(given, a.clock.host.now().wall_ms)
         if token.role != "spoke":

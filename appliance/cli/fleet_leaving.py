@@ -12,6 +12,7 @@ from appliance.cli.fleet_server import POLL_S, TAKES_PART_S, import_all, noted, 
 from appliance.domain.entities import Reason
 from appliance.domain.errors import Conflict, ConnectFailed, HostError, NotFound
 from appliance.fleet import leaving
+from appliance.fleet.directory import TAKEN_OUT
 from appliance.fleet.hub_files import HubFiles, hub_place
 from appliance.fleet.identity import FleetFolder
 from appliance.store.queries import fleet_members, fleet_reports, fleet_state, fleet_traces
@@ -29,12 +30,14 @@ if TYPE_CHECKING:
 REPORTED_S = 60.0
 FORGOTTEN_S = 5.0
 FORCE = "wg-appliance fleet leave --force"
+LEAVE = "End all live sessions, and leave the fleet?"
+LEAVE_NOW = "Leave the fleet, without waiting until all is reported? Live sessions go on."
+LEAVE_THERE = "wg-appliance fleet leave on it would report all first"
+FORGET = "Take {name} out of the fleet? What it has not reported is not counted."
+END_FLEET = "End the fleet, of which this host is the hub? Live sessions go on."
 
 
 def leave(config_file: Path | None, *, force: bool, yes: bool) -> None:
-    question = "Leave the fleet?" if force else "End all live sessions, and leave the fleet?"
-    output.confirm(question, yes=yes)
-
     async def work(a: Admin) -> bool:
         drained, left_behind = await _is_drained(a), await _left_behind(a)
         if left_behind is not None:
@@ -43,11 +46,10 @@ def leave(config_file: Path | None, *, force: bool, yes: bool) -> None:
         membership = require_member(a)
         if membership.role == "hub":
             await _require_last(a, force=force)
-        elif force:
-            _say_unreported(noted(a))
-        elif not await _has_signed_off(a, membership):
-            await _report_all(a)
-            await _sign_off(a, membership)
+            output.confirm(END_FLEET, yes=yes)
+        else:
+            output.confirm(LEAVE_NOW if force else LEAVE, yes=yes)
+            await _part(a, membership, force=force)
         await _become_single(a, membership.role, resume=not drained and not force)
         return await _is_drained(a)
 
@@ -56,6 +58,15 @@ def leave(config_file: Path | None, *, force: bool, yes: bool) -> None:
     output.remark("this host has left the fleet: it is a single exit, with the accounts and tokens that it had")
     if drained:
         output.remark("it takes no new sessions, as it is drained: wg-appliance node resume")
+
+
+async def _part(a: Admin, membership: Membership, *, force: bool) -> None:
+    """Has all reported and this host let go by the hub; with force, says what is left behind."""
+    if force:
+        _say_unreported(noted(a), membership)
+    elif not await _has_signed_off(a, membership):
+        await _report_all(a)
+        await _sign_off(a, membership)
 
 
 async def _left_behind(a: Admin) -> Role | None:
@@ -85,16 +96,19 @@ async def _require_last(a: Admin, *, force: bool) -> None:
     output.remark(f"{names} will be cut off until each has left: {FORCE} there")
 
 
-def _say_unreported(status: FleetStatus | None) -> None:
+def _say_unreported(status: FleetStatus | None, membership: Membership) -> None:
     if status is None:
         output.remark(
             "the server does not run: what it has not reported to the hub is not known, and not counted there"
         )
     elif status.unsent_sessions:
-        output.remark(
-            f"not reported, and not counted on the hub: what {status.unsent_sessions} sessions have used last"
-        )
-    output.remark("the hub may still let this host in: wg-appliance fleet forget NAME there, if it is not lost")
+        output.remark(f"not reported, and not counted on the hub: the last use of {_sessions(status.unsent_sessions)}")
+    if status is None or status.alone is None or not status.alone.endswith(TAKEN_OUT):
+        output.remark(f"on the hub, unless that is lost: wg-appliance fleet forget {membership.name}")
+
+
+def _sessions(number: int) -> str:
+    return "1 session" if number == 1 else f"{number} sessions"
 
 
 async def _has_signed_off(a: Admin, membership: Membership) -> bool:
@@ -107,11 +121,11 @@ async def _has_signed_off(a: Admin, membership: Membership) -> bool:
         if await leaving.is_let_in(membership, FleetFolder(a.state.path).keys(), a.clock.host):
             return False
     except ConnectFailed as failure:
-        raise HostError(f"{failure}; to leave without the hub: {FORCE}") from failure
+        raise HostError(f"{failure} (to leave without the hub: {FORCE})") from failure
     if status.unsent_sessions:
         raise HostError(
             f"the hub has forgotten this host, and takes no reports of it: {FORCE} makes it a single exit, and leaves "
-            f"behind what {status.unsent_sessions} sessions have used last"
+            f"behind the last use of {_sessions(status.unsent_sessions)}"
         )
     return True
 
@@ -165,7 +179,7 @@ async def _sign_off(a: Admin, membership: Membership) -> None:
     try:
         await leaving.sign_off(membership, FleetFolder(a.state.path).keys(), a.clock.host)
     except ConnectFailed as failure:
-        raise HostError(f"{failure}; to leave without the hub: {FORCE}") from failure
+        raise HostError(f"{failure} (to leave without the hub: {FORCE})") from failure
 
 
 async def _become_single(a: Admin, was: Role, *, resume: bool) -> None:
@@ -182,17 +196,17 @@ async def _become_single(a: Admin, was: Role, *, resume: bool) -> None:
 
 
 def forget(config_file: Path | None, name: str, *, yes: bool) -> None:
-    output.confirm(f"Take {name} out of the fleet? What it has not reported is not counted.", yes=yes)
-
     async def work(a: Admin) -> bool:
         await require_hub(a, "hosts are forgotten")
-        alive = any(each.name == name and each.alive for each in getattr(noted(a), "nodes", ()))
-        async with a.store.write() as db:
+        async with a.store.read() as db:
             member = await fleet_members.by_name(db, name)
-            if member is None:
-                raise NotFound(f"no host {name} is in the fleet: wg-appliance fleet status lists them")
-            if member.role == "hub":
-                raise Conflict(f"{name} is the hub: wg-appliance fleet leave on it ends the fleet")
+        if member is None:
+            raise NotFound(f"no host {name} is in the fleet: wg-appliance fleet status lists them")
+        if member.role == "hub":
+            raise Conflict(f"{name} is the hub: wg-appliance fleet leave on it ends the fleet")
+        alive = any(each.name == name and each.alive for each in getattr(noted(a), "nodes", ()))
+        output.confirm((f"{name} is connected: {LEAVE_THERE}. " if alive else "") + FORGET.format(name=name), yes=yes)
+        async with a.store.write() as db:
             await fleet_members.mark_left(db, member.id, a.now)
         await seen(a, lambda status: status is None or name not in [each.name for each in status.nodes], FORGOTTEN_S)
         return alive

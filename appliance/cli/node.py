@@ -143,7 +143,7 @@ def resume(config_file: Path | None, name: str | None, accept_clock: bool) -> No
 
 
 @node.command()
-@click.argument("token", metavar="TOKEN")
+@click.argument("token", metavar="TOKEN", nargs=-1, required=True)  # a paste may have blanks in it
 @click.option(
     "--rename-accounts",
     "suffix",
@@ -153,7 +153,7 @@ def resume(config_file: Path | None, name: str | None, accept_clock: bool) -> No
 )
 @output.yes_option
 @click.pass_obj
-def join(config_file: Path | None, token: str, suffix: str | None, yes: bool) -> None:
+def join(config_file: Path | None, token: tuple[str, ...], suffix: str | None, yes: bool) -> None:
     """Take this host into a fleet by a token of `fleet invite`; - reads it from stdin.
 
     A running server takes part without a restart. Accounts are the fleet's from then on.
@@ -163,7 +163,7 @@ def join(config_file: Path | None, token: str, suffix: str | None, yes: bool) ->
     with packages():
         from appliance.cli import fleet_joining
 
-    fleet_joining.join(config_file, token, suffix, yes=yes)
+    fleet_joining.join(config_file, "".join(token), suffix, yes=yes)
 
 
 @node.command()

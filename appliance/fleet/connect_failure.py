@@ -50,8 +50,8 @@ TEXTS = {
     Hindrance.NOT_YET_VALID: "the certificate of {hub} is not valid yet: this host's clock is behind (it says {now}), "
     "or the hub's was ahead; check both (timedatectl)",
     Hindrance.TLS_TOO_OLD: "{hub} does not speak TLS 1.3: update what answers there",
-    Hindrance.KEY_NOT_KNOWN: "{hub} does not know this host's key: it was forgotten or never joined; "
-    "join with a new token (`fleet invite` on the hub)",
+    Hindrance.KEY_NOT_KNOWN: "{hub} does not know this host: it was forgotten, or the hub's backup is older than it; "
+    "to come back: wg-appliance fleet leave --force here, then wg-appliance fleet invite on the hub",
     Hindrance.FULL: "{hub} has as many connections as it takes: see `fleet status` there",
     Hindrance.OTHER: "cannot connect to {hub}: {error}",
 }

@@ -28,6 +28,7 @@ INSTS = 8  # processes of an exit that are remembered
 TIMEOUTS, SHUNNED_MS = 3, 10_000
 SENT = 128  # own beats whose return is awaited
 UNHEARD = "what it sends does not come back from the hub"
+TAKEN_OUT = "was taken out of the fleet"  # follows a host's name
 NOT_READY, DRAINED, FULL = "not ready", "drained", "no address is free"
 
 
@@ -153,7 +154,7 @@ class Directory:
     def apart(self, now: Moment, *, connected: bool) -> str | None:
         """Returns why this host works as a single one; None: it does not."""
         if any(member.left_at is not None for member in self._members() if member.id == self.member.id):
-            return "this host has left the fleet"
+            return f"{self.member.name} {TAKEN_OUT}"
         return self.refusal(now) if connected else "cut off"
 
     def presences(self, own: Beat, now: Moment, *, connected: bool) -> list[Presence]:

@@ -139,8 +139,8 @@ def _of_host(asked: JoinRequest, facts: JoinFacts) -> Iterable[str | None]:
             )
         elif member.name == asked.name:
             yield (
-                f"the fleet has a host called {asked.name} already: set node.name to another one here, "
-                f"or forget that one: wg-appliance fleet forget {asked.name}, on the hub"
+                f"the fleet has a host called {asked.name} already: set node.name to another one here "
+                f"and restart; or, if that host is gone for good: wg-appliance fleet forget {asked.name} on the hub"
             )
 
 

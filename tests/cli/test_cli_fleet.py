@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from appliance.cli import admin, fleet_draining, fleet_founding, fleet_leaving, fleet_server
+from appliance.cli import admin, fleet_draining, fleet_founding, fleet_leaving, fleet_server, output
 from appliance.cli import fleet as fleet_group
 from appliance.domain.clock import HostClock
 from appliance.domain.errors import HostError
@@ -140,9 +140,13 @@ def test_a_port_that_is_taken(fra: FleetHost) -> None:
 
 
 def test_a_host_that_nobody_could_dial(fra: FleetHost, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its address is to be found, and it has none; one that is not public is only remarked."""
+    """It listens to itself alone, or its address is to be found, and it has none; one that is not public is only
+    remarked."""
     text = fra.config.read_text(encoding="utf-8").replace('public_ip = "192.0.2.1"\n', "")
     text = "\n".join(line for line in text.splitlines() if not line.startswith("advertise"))
+    fra.config.write_text(text, encoding="utf-8")
+    assert fra.refused("fleet", "init").startswith(f"no other host can dial fleet.listen = {fra.listen}: set it to 0.0")
+    text = text.replace(f'listen = "{fra.listen}"', f'listen = "0.0.0.0:{fra.port}"')
     fra.config.write_text(text, encoding="utf-8")
     monkeypatch.setattr(fleet_founding, "look", lambda _asked, without: HostView({}, frozenset()))  # noqa: ARG005
     assert fra.refused("fleet", "init").startswith("this host has no public address that others could dial: set node")
@@ -276,7 +280,8 @@ def test_join_and_leave(hub: FleetHost, ams: FleetHost) -> None:
         assert "fleet" not in ams.json("node", "status")
     assert ams.rows("SELECT * FROM fleet") == []
     assert hub.rows("SELECT name FROM fleet_members WHERE left_at IS NULL") == [("fra1",)]
-    ams.do("node", "join", "-", input_=hub.do("fleet", "invite").out)
+    token = hub.do("fleet", "invite").out.strip()
+    ams.do("node", "join", token[:70], token[70:])  # it was pasted with a blank in it
 
 
 def test_a_join_that_was_killed_goes_on_when_it_is_run_again(hub: FleetHost, ams: FleetHost) -> None:
@@ -357,7 +362,8 @@ def test_leave_waits_for_what_is_not_reported(hub: FleetHost, ams: FleetHost, mo
         assert said.startswith("sessions that are not reported yet: 3. Run the same command again later")
         assert ams.state.in_fleet
         done = ams.do("fleet", "leave", "--force")
-        assert "not reported, and not counted on the hub: what 3 sessions have used last" in done.err
+        assert "not reported, and not counted on the hub: the last use of 3 sessions" in done.err
+        assert "on the hub, unless that is lost: wg-appliance fleet forget ams1" in done.err
     assert not ams.state.in_fleet
     assert ams.triggers == 0
 
@@ -403,20 +409,33 @@ def test_what_a_killed_command_left_in_the_store_is_removed(fra: FleetHost) -> N
     assert "in no fleet" in fra.refused("fleet", "leave")
 
 
-def test_forget(hub: FleetHost, ams: FleetHost) -> None:
-    """The hub lets it in no more; what it says then is what to do. Its name is free for another."""
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What was asked."""
+    questions: list[str] = []
+    monkeypatch.setattr(output, "confirm", lambda question, yes: questions.append(question))  # noqa: ARG005
+    return questions
+
+
+def test_forget(hub: FleetHost, ams: FleetHost, asked: list[str]) -> None:
+    """The hub lets it in no more; what it says then is what to do. Its name is free for another. What would be refused
+    is not asked."""
     ams.do("node", "join", hub.do("fleet", "invite").out.strip())
     assert "no host x is in the fleet" in hub.refused("fleet", "forget", "x")
     assert "fra1 is the hub" in hub.refused("fleet", "forget", "fra1")
+    assert asked == []
     hub.do("fleet", "forget", "ams1")
+    assert asked.pop().endswith("Take ams1 out of the fleet? What it has not reported is not counted.")
     assert [each["name"] for each in hub.json("fleet", "status")["nodes"] if each["alive"]] == ["fra1"]
     ams.do("fleet", "leave", "--force")
+    assert asked.pop() == fleet_leaving.LEAVE_NOW
     ams.do("node", "join", hub.do("fleet", "invite").out.strip())
 
 
-def test_the_last_host_ends_the_fleet(hub: FleetHost) -> None:
+def test_the_last_host_ends_the_fleet(hub: FleetHost, asked: list[str]) -> None:
     """A hub without other hosts is a single exit again, and may found another fleet."""
     hub.do("fleet", "leave")
+    assert asked == [fleet_leaving.END_FLEET]
     assert not hub.state.in_fleet
     assert hub.triggers == 0
     assert not (hub.state.path / "fleet/hub/hub.conf").exists()

@@ -245,7 +245,7 @@ def test_who_left_is_not_there() -> None:
     assert [each.member.id for each in there.presences(OWN, at(0), connected=True)] == [AMS, HERE]
     assert there.dropped == {"stranger": 2}
     members[0] = a_member(HERE, "here", "eu", left_at=AFTERNOON)
-    assert of_ams(there).fault == there.apart(at(0), connected=True) == "this host has left the fleet"
+    assert of_ams(there).fault == there.apart(at(0), connected=True) == "here was taken out of the fleet"
     members.clear()
     assert [each.member.id for each in there.presences(OWN, at(0), connected=True)] == [HERE]
 

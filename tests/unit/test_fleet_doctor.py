@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from appliance.fleet.directory import UNHEARD, Presence
+from appliance.fleet.directory import TAKEN_OUT, UNHEARD, Presence
 from appliance.fleet.doctor_facts import standing
 from appliance.fleet.link import LinkState
 from appliance.fleet.status import KnownTokens, ReportState, fleet_status
@@ -70,7 +70,7 @@ def test_a_fleet_that_works_is_ok() -> None:
         (fleet.hub, stands(alone=f"two machines are {AMS}"), "ok", "connected, all is reported"),
         (fleet.machines, stands(alone=UNHEARD), "ok", "no other machine"),
         (fleet.machines, stands(alone=f"two machines are {AMS}"), "failed", f"two machines are {AMS}: both refuse"),
-        (fleet.machines, stands(alone="this host has left the fleet"), "failed", "this host has left the fleet"),
+        (fleet.machines, stands(alone=f"ams1 {TAKEN_OUT}"), "failed", "ams1 was taken out of the fleet"),
         (fleet.machines, stands(**CUT), "ok", "no other machine"),
         (fleet.clocks, skewed(2000, -2000), "ok", "2 other exits agree within 2 s"),
         (fleet.clocks, skewed(0, -2001), "warning", "differ from this host's: n1 by -2.0 s"),

@@ -17,7 +17,7 @@ DAY_MS = 86_400_000
 WARNED_MS = 30 * DAY_MS  # what ends sooner is warned of
 LATE_MS = 28 * DAY_MS  # what a hub renews has been renewed by then
 TWO_MACHINES = "two machines"
-OF_THIS_HOST = (TWO_MACHINES, "this host has left")  # how the reasons to be alone begin that lie in this host
+TAKEN_OUT = "was taken out of the fleet"  # how the reason ends; as fleet.directory says it
 STATUS = "wg-appliance fleet status"
 SYNCHRONISE = "timedatectl set-ntp true"
 HUB_UNIT = "wg-appliance-hub"
@@ -88,7 +88,7 @@ def hub(facts: FleetFacts) -> Finding:
         return warning("fleet-hub", "the server has not noted how the fleet stands", "journalctl -u wg-appliance -n 20")
     since = facts.standing.cut_off_since
     alone = facts.standing.alone
-    if since is None and alone is not None and not alone.startswith(OF_THIS_HOST):
+    if since is None and alone is not None and not _is_of_this_host(alone):
         return warning("fleet-hub", f"connected, but {alone}: this exit goes on alone", STATUS)
     if since is None:
         return ok("fleet-hub", f"connected, {_waiting(facts.standing)}")
@@ -96,7 +96,14 @@ def hub(facts: FleetFacts) -> Finding:
     where = f"cut off since {rfc3339(since)} ({lasts}), {_waiting(facts.standing)}: this exit goes on alone"
     if facts.role == "hub":
         return failed("fleet-hub", where, f"systemctl start {HUB_UNIT}; journalctl -u {HUB_UNIT} -n 20")
+    if alone is not None and alone.endswith(TAKEN_OUT):
+        return warning("fleet-hub", where, STATUS)
     return warning("fleet-hub", where, f"{STATUS}; see that {' or '.join(facts.hubs)} is up and lets this host in")
+
+
+def _is_of_this_host(alone: str) -> bool:
+    """Tells whether the reason to work as a single exit lies in this host."""
+    return alone.startswith(TWO_MACHINES) or alone.endswith(TAKEN_OUT)
 
 
 def _waiting(standing: FleetStanding) -> str:
@@ -107,7 +114,7 @@ def machines(facts: FleetFacts) -> Finding:
     """Checks whether this host is the only one with its id, and still in the fleet."""
     if facts.standing is None:
         return warning("fleet-member", "whether this host is one of a kind is not known", STATUS)
-    if facts.standing.alone is None or not facts.standing.alone.startswith(OF_THIS_HOST):
+    if facts.standing.alone is None or not _is_of_this_host(facts.standing.alone):
         return ok("fleet-member", "no other machine has this host's id")
     mend = "stop the copy; to be a host of its own, it has to be installed anew: wg-appliance uninstall --purge there"
     if facts.standing.alone.startswith(TWO_MACHINES):

@@ -27,6 +27,7 @@ def uninstall(layout: Layout, program: Program, report: Callable[[str], None], *
     """
     settings = read_settings(layout.config if layout.config.exists() else None, {}, layout.config)
     state = StateDir(settings.node.state_dir)
+    name = settings.node.name if state.in_fleet else None
     record = Record(layout.record)
     packages = record.packages
     if not any(path.exists() for path in (layout.programs, layout.sysctls, layout.config)):
@@ -44,9 +45,20 @@ def uninstall(layout: Layout, program: Program, report: Callable[[str], None], *
             report(f"{state.path} is kept: it does not belong to the user {USER}")
     elif layout.config.exists() or state.path.exists():
         report(f"{layout.config.parent} and {state.path} are kept; --purge removes them")
+    if name is not None:
+        report(
+            f"it is in a fleet still; if it does not come back: wg-appliance fleet forget {name} on the hub, or, if it "
+            "was the hub, wg-appliance fleet leave --force on the others"
+        )
     if packages:
         names = " ".join(packages)
         report(f"packages that were installed for it are kept; to remove them: apt-get purge {names}")
+
+
+def is_in_fleet(layout: Layout) -> bool:
+    """Tells whether the appliance that is installed here is in a fleet. Raises HostError."""
+    settings = read_settings(layout.config if layout.config.exists() else None, {}, layout.config)
+    return StateDir(settings.node.state_dir).in_fleet
 
 
 def _keep_backups(folder: Path, report: Callable[[str], None]) -> None:
