@@ -19,10 +19,10 @@ from appliance.config.load import config_path, read_settings
 )
 @click.pass_obj
 def backup(config_file: Path | None, file: Path, keep: int | None) -> None:
-    """Save sessions, accounts, server key and configuration to FILE, whether or not the server runs.
+    """Save sessions, accounts, keys, place in a fleet and configuration to FILE, whether or not the server runs.
 
     An earlier backup at FILE is replaced once the new one is complete. If FILE is a folder, the backup there is
-    named by the time. It contains the server key, with which anyone can impersonate this exit: keep it secret.
+    named by the time. It contains the keys with which anyone can impersonate this exit: keep it secret.
     """
     if keep is not None and not file.is_dir():
         raise click.UsageError(f"--keep goes with a folder, and {file} is none")

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from appliance.cli.admin import Admin
 
 DONE_WITHIN_S = 10.0
-MOST_QUEUED = 1000
 
 
 def drain(config_file: Path | None, name: str, *, drained: bool) -> None:
@@ -34,8 +33,10 @@ def drain(config_file: Path | None, name: str, *, drained: bool) -> None:
             if member.id == own_id:
                 raise Conflict(f"{name} is this host: leave its name out")
             asked = msgspec.json.encode(DrainExit(drained=drained))
-            await fleet_requests.intend(db, member.id, DRAIN.name, asked, a.now)
-        return await _is_done(a, member.id)
+            number = await fleet_requests.intend(db, member.id, DRAIN.name, asked, a.now)
+        if number is None:
+            raise Conflict("too much is still to be asked of other exits: try again later")
+        return await _is_done(a, number, name)
 
     done = admin.run(config_file, work)
     will = "takes no new sessions" if drained else "takes new sessions again"
@@ -45,13 +46,18 @@ def drain(config_file: Path | None, name: str, *, drained: bool) -> None:
         output.remark(f"queued: {name} has not answered; it {will} as soon as this host's server reaches it")
 
 
-async def _is_done(a: Admin, node_id: str) -> bool:
-    """Tells whether the exit has answered in time: then nothing of this kind is still to be asked of it."""
+async def _is_done(a: Admin, number: int, name: str) -> bool:
+    """Tells whether the exit has done it in time. Raises Conflict, with the exit's words, if it refuses."""
     end = asyncio.get_running_loop().time() + (DONE_WITHIN_S if a.state.is_served() else 0)
     while True:
         async with a.store.read() as db:
-            if all(each.operation != DRAIN.name for each in await fleet_requests.intents(db, node_id, MOST_QUEUED)):
-                return True
+            left = await fleet_requests.outcome(db, number)
+        if left is None:
+            return True
+        if left.operation == fleet_requests.REFUSED:
+            async with a.store.write() as db:
+                await fleet_requests.done(db, number)
+            raise Conflict(f"{name} refuses: {left.request.decode()}")
         if asyncio.get_running_loop().time() >= end:
             return False
         await asyncio.sleep(POLL_S)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from appliance.cli import admin, output
@@ -13,7 +14,7 @@ from appliance.domain.errors import Conflict, ConnectFailed, HostError, NotFound
 from appliance.fleet import leaving
 from appliance.fleet.hub_files import HubFiles, hub_place
 from appliance.fleet.identity import FleetFolder
-from appliance.store.queries import fleet_members, fleet_reports, fleet_state
+from appliance.store.queries import fleet_members, fleet_reports, fleet_state, fleet_traces
 from appliance.store.queries import node as node_rows
 from appliance.store.queries import sessions as session_rows
 
@@ -170,8 +171,8 @@ async def _sign_off(a: Admin, membership: Membership) -> None:
 async def _become_single(a: Admin, was: Role, *, resume: bool) -> None:
     """The membership goes first: without it a host is in no fleet, whatever the store still has of one."""
     leaving.forget(FleetFolder(a.state.path))
-    async with a.change() as db:
-        await leaving.erase(db)
+    async with replace(a, settle_s=TAKES_PART_S).change() as db:
+        await fleet_traces.erase(db)
         if resume:
             await node_rows.set_drained(db, drained=False)
     if a.state.is_served() and await seen(a, lambda status: status is None, TAKES_PART_S) is not None:

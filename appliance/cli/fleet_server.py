@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from appliance.domain.errors import Conflict, HostError
@@ -58,7 +59,7 @@ async def joined_in(a: Admin) -> None:
 
     Raises HostError if it does not in time.
     """
-    async with a.change():
+    async with replace(a, settle_s=TAKES_PART_S).change():
         """The request alone: the server looks whether it is in a fleet."""
     if not a.state.is_served():
         return

@@ -22,9 +22,10 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("file", type=click.Path(path_type=Path))
+@click.option("--as-new-node", is_flag=True, help="Of a fleet's host: as a single exit, beside the one that was saved.")
 @click.pass_obj
-def restore(config_file: Path | None, file: Path) -> None:
-    """Restore what `backup` saved to FILE: sessions, accounts, server key and configuration.
+def restore(config_file: Path | None, file: Path, as_new_node: bool) -> None:
+    """Restore what `backup` saved to FILE: sessions, accounts, keys, place in a fleet and configuration.
 
     Refused while the server runs. The present files are kept, and their new paths are printed.
     """
@@ -32,13 +33,19 @@ def restore(config_file: Path | None, file: Path) -> None:
 
     config = config_path(config_file, os.environ)
     with host_faults("cannot restore"):
-        done = restore_backup(file, config, os.environ)
+        done = restore_backup(file, config, os.environ, as_new_node=as_new_node)
     made = done.manifest
     remark(f"restored {done.settings.node.state_dir}: saved {made.made_at} by wg-appliance {made.appliance}")
     if done.kept_state is not None:
         remark(f"what was there before is in {done.kept_state}")
     if done.config_written:
         remark(f"restored {config}" + (f"; the one before is {done.kept_config}" if done.kept_config else ""))
+    if done.lacks_fleet:
+        folder = done.settings.node.state_dir / "fleet"
+        remark(
+            f"note: this backup is of a host in a fleet, and does not have its keys: put {folder} back before the "
+            "server starts, or make this host a single exit: wg-appliance fleet leave"
+        )
     for advice in _advice(config, done.settings):
         remark(f"note: {advice}")
 

@@ -21,7 +21,7 @@ from appliance.domain.errors import (
 from appliance.fleet.operations import TakeBack
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Awaitable, Callable, Coroutine, Sequence
     from typing import Any
 
     from appliance.fleet.exits import Exits, FleetView
@@ -36,6 +36,7 @@ log = logging.getLogger(__name__)
 
 MOST_TRIED = 2
 FIRST_SHARE = 0.6  # of the time that is left, for the first of two times that the same is asked
+SHARES = (FIRST_SHARE, 1.0)
 
 # What one exit says for itself: another one may do it.
 _NEXT = (NoActiveNodes, NoActiveNodeInRegion, SubnetExhausted, StoreUnavailable)
@@ -61,7 +62,7 @@ class Placing:
         self,
         region: str,
         here: Callable[[str], Awaitable[T]],
-        there: Callable[[str, str, float], Awaitable[T]],
+        there: Callable[[str, str, float], Coroutine[Any, Any, T]],
     ) -> T:
         """Returns what `here` makes under an op, or `there` on another exit, under an op and in so many seconds.
 
@@ -89,32 +90,46 @@ class Placing:
         return self._view.candidates(region)[:MOST_TRIED]
 
     async def _there(
-        self, node_id: str, op: str, there: Callable[[str, str, float], Awaitable[T]], deadline: float
+        self, node_id: str, op: str, there: Callable[[str, str, float], Coroutine[Any, Any, T]], deadline: float
     ) -> T:
         """Asks one exit, and once more with the same op if no answer comes. Has it undone if none has come then.
 
         Raises NoActiveNodes: it is not there any more.
         """
+        for share in SHARES:
+            try:
+                return await self._while_heard(node_id, there(node_id, op, self._left(deadline) * share))
+            except NotAnswered as error:
+                if not self._view.standing().get(node_id, False):
+                    # It has died meanwhile: another exit may be asked.
+                    await self._intents.take_back(node_id, TakeBack(op))
+                    raise NoActiveNodes from error
+                refusal: Exception = error
+                log.info("%s has not answered: %s", node_id, error)
+            except (NoResponder, CutOff, NotPermitted) as error:
+                if share == FIRST_SHARE:
+                    raise
+                refusal = error
+            except asyncio.CancelledError:
+                self._take_back_later(node_id, op)
+                raise
+        # The first time it may have been there: another exit would make a second one.
+        await self._intents.take_back(node_id, TakeBack(op))
+        raise PeerApplyFailed from refusal
+
+    async def _while_heard(self, node_id: str, asking: Coroutine[Any, Any, T]) -> T:
+        """Returns the answer. Raises NotAnswered if the exit dies meanwhile: no client waits for what cannot come."""
+        if self._view.heard_for_s(node_id) <= 0:  # nothing was heard of it yet
+            return await asking
+        answer = asyncio.create_task(asking)
         try:
-            return await there(node_id, op, self._left(deadline) * FIRST_SHARE)
-        except NotAnswered as error:
-            if not self._view.standing().get(node_id, False):
-                # It has died meanwhile: its client need not wait for what will not come, and another exit may be asked.
-                await self._intents.take_back(node_id, TakeBack(op))
-                raise NoActiveNodes from error
-            log.info("%s is asked again: %s", node_id, error)
-        except asyncio.CancelledError:
-            self._take_back_later(node_id, op)
-            raise
-        try:
-            return await there(node_id, op, self._left(deadline))
-        except (NotAnswered, NoResponder, CutOff, NotPermitted) as error:
-            # The first time it may have been there: another exit would make a second one.
-            await self._intents.take_back(node_id, TakeBack(op))
-            raise PeerApplyFailed from error
-        except asyncio.CancelledError:
-            self._take_back_later(node_id, op)
-            raise
+            while (left_s := self._view.heard_for_s(node_id)) > 0:
+                await asyncio.wait((answer,), timeout=left_s)
+                if answer.done():
+                    return answer.result()
+            raise NotAnswered(f"{node_id} is not heard any more")
+        finally:
+            answer.cancel()
 
     def _take_back_later(self, node_id: str, op: str) -> None:
         task = asyncio.create_task(self._intents.take_back(node_id, TakeBack(op)))
@@ -136,11 +151,16 @@ class Placing:
     ) -> A:
         """Asks what may be asked again without harm: once more where no answer comes. Raises PeerApplyFailed then."""
         deadline = asyncio.get_running_loop().time() + timeout_s
+
+        async def ask(share: float) -> A:
+            asking = self._exits.ask(node_id, operation, request, self._left(deadline) * share, **named)
+            return await self._while_heard(node_id, asking)
+
         try:
             try:
-                return await self._exits.ask(node_id, operation, request, timeout_s * FIRST_SHARE, **named)
+                return await ask(FIRST_SHARE)
             except NotAnswered as error:
                 log.info("%s is asked again: %s", node_id, error)
-            return await self._exits.ask(node_id, operation, request, self._left(deadline), **named)
+            return await ask(1.0)
         except (NotAnswered, NoResponder, CutOff, NotPermitted) as error:
             raise PeerApplyFailed from error

@@ -18,7 +18,7 @@ from appliance.fleet.claim_messages import (
     ReleaseKey,
     SettleKey,
 )
-from appliance.fleet.claims import KeyClaimLedger, NameClaimLedger
+from appliance.fleet.claims import KeyClaimLedger, NameClaimLedger, NewClaims
 from appliance.fleet.reading import read
 
 if TYPE_CHECKING:
@@ -41,8 +41,9 @@ class ClaimLedger:
         locate: Callable[[str], Awaitable[str | None]],
     ) -> None:
         self._records = keys, names
-        self._keys = KeyClaimLedger(keys, clock)
-        self._names = NameClaimLedger(names, clock)
+        new = NewClaims(clock)
+        self._keys = KeyClaimLedger(keys, clock, new)
+        self._names = NameClaimLedger(names, clock, new)
         self._locate = locate
 
     async def name(self) -> str:

@@ -166,13 +166,18 @@ class Directory:
         found = [this, *(self._presence(member, now, apart) for member in self._others())]
         return sorted(found, key=lambda each: (each.member.name, each.member.id))
 
+    def heard_for_ms(self, node: str, now: Moment) -> int:
+        """Returns for how much longer another exit is alive, if no beat of it comes; at most 0: it is dead."""
+        heard = self._of(node)
+        return 0 if heard.beat is None else heard.at_ms + DEAD_MS - now.boot_ms
+
     def _presence(self, member: FleetMember, now: Moment, apart: str | None) -> Presence:
         heard = self._of(member.id)
         if heard.beat is None:
             return Presence(member, None, False, None, None, apart or "not heard yet", asked=False)
         silent_ms = now.boot_ms - heard.at_ms
         skew_ms = max(heard.skews, default=0)
-        alive = silent_ms < DEAD_MS
+        alive = self.heard_for_ms(member.id, now) > 0
         silence = None if alive else f"silent for {silent_ms // 1000} s"
         barrier = apart or silence or next(_barriers(member, heard, heard.beat, now), None)
         fault = barrier or next(_faults(member, heard.beat, skew_ms), None)

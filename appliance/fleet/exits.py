@@ -56,6 +56,10 @@ class FleetView(Protocol):
         """Returns the ids of all exits of the fleet, this one too, and whether each is there to be asked."""
         ...
 
+    def heard_for_s(self, node_id: str) -> float:
+        """Returns for how much longer another exit is alive, if nothing more is heard of it; at most 0: it is dead."""
+        ...
+
 
 class Exits:
     """Asks other exits for what `operations` names."""

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 AT_ONCE = 500  # messages of one transaction
 # From there on, messages of ended sessions are dropped: exits have them, and digests find what the fold then lacks.
 FULL = 0.5
+DISK_LEFT = 512 * 1024 * 1024  # bytes that what others report leaves for this host's own sessions
 WAKE_S = 0.2
 LOOK_S = 30.0  # also where no message has woken
 AGAIN_S = 2.0  # where streams do not answer
@@ -73,9 +74,16 @@ class Streams(Protocol):
 
 
 class Fold:
-    """Folds the streams of these nodes."""
+    """Folds the streams of these nodes. `disk_left`: bytes, for the store."""
 
-    def __init__(self, store: Store, streams: Streams, nodes: Callable[[], Iterable[str]]) -> None:
+    def __init__(
+        self,
+        store: Store,
+        streams: Streams,
+        nodes: Callable[[], Iterable[str]],
+        disk_left: Callable[[], int] = lambda: DISK_LEFT,
+    ) -> None:
+        self._disk_left = disk_left
         self._store = store
         self._streams = streams
         self._nodes = nodes
@@ -129,6 +137,9 @@ class Fold:
             level = logging.DEBUG if node in self._failing else logging.WARNING
             log.log(level, "reports of %s are not folded: %r", node, error)
             self._failing.add(node)
+        except Exception:  # whatever an exit has reported, the others' reports are folded
+            log.exception("reports of %s are not folded", node)
+            self._failing.add(node)
         else:
             self._failing.discard(node)
 
@@ -143,6 +154,9 @@ class Fold:
             if last < at:
                 at = 0  # it was made anew or rolled back
             while at < last:
+                if self._disk_left() < DISK_LEFT:
+                    # Exits keep what is not in the fold; without room in the store this host could open no session.
+                    raise FleetError("the disk is nearly full")
                 page = await self._streams.read(node, at, AT_ONCE)
                 if not page:
                     break
@@ -185,12 +199,16 @@ class Fold:
                 elif message.subject == mark_subject(node):
                     marks.append(read(message.data, ReportMark))
             except Unreadable as error:
-                self.refused += 1
-                log.warning("%s reports what is not understood on %s: %s", node, message.subject, error)
+                self._refuse(node, message.subject, error)
         async with self._store.write() as db:
             await fold_reports(db, node, reports)
             for mark in marks:
                 await fleet_fold.note_batch(db, node, mark.batch, mark.mark, mark.upto)
+
+    def _refuse(self, node: str, subject: str, error: Exception) -> None:
+        self.refused += 1
+        if self.refused.bit_count() == 1:  # the 1st, 2nd, 4th, 8th…: who sends one can send thousands
+            log.warning("%s reports what is not understood on %r: %s", node, subject[:200], error)
 
 
 def _is_of_ended(message: Streamed, node: str) -> bool:

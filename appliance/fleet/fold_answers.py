@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
+from collections import defaultdict
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
 QUEUE = "ledger"
 MOST_BYTES = 120_000  # of an answer
 MOST_SESSIONS = 200
+OF_ONE_AT_WORK = 2  # of one exit's requests: each reads up to all that it has reported
 
 log = logging.getLogger(__name__)
 
@@ -35,6 +38,8 @@ class FoldAnswers:
         self._store = store
         self._fold = fold
         self._is_member = is_member
+        self._turns = defaultdict[str, asyncio.Semaphore](lambda: asyncio.Semaphore(OF_ONE_AT_WORK))
+        self._failed = 0
 
     async def listen(self, link: HubLink) -> None:
         """Raises FleetError."""
@@ -56,10 +61,14 @@ class FoldAnswers:
         if not self._is_member(node):
             return
         try:
-            await self._fold.catch_up(node)
-            await message.answer(await make(node, message.data))
+            async with self._turns[node]:
+                await self._fold.catch_up(node)
+                answer = await make(node, message.data)
+            await message.answer(answer)
         except (FleetError, StoreUnavailable, Unreadable) as error:
-            log.warning("%s is not answered on %s: %r", node, message.subject, error)
+            self._failed += 1
+            if self._failed.bit_count() == 1:  # the 1st, 2nd, 4th, 8th…
+                log.warning("%s is not answered on %s, the %d.: %r", node, message.subject, self._failed, error)
 
     async def _digest(self, node: str, _: bytes) -> bytes:
         async with self._store.read() as db:

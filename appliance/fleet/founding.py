@@ -66,7 +66,7 @@ async def found(
     await fleet_changes.record(db)
     facts = HubFacts(membership, of_hub, files.place.files, host.listen)
     files.create_folder()
-    files.place.certificate.unlink(missing_ok=True)  # of an authority that is no more
+    files.forget_leaf()  # of an authority that is no more
     renew_if_due(files, authority, address.server_name, now)
     files.put_config(hub_config.render(await hub_settings(db, facts, now)), program)
     files.ask_restart()  # one that runs still is another fleet's, whose keys and authority are no more

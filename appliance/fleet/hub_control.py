@@ -58,6 +58,27 @@ class HubControl:
             if not self._settled:
                 await self._reload(settings.server_name)
 
+    async def prepare(self, settings: HubSettings, authority: CertifiedKey, now: int) -> bool:
+        """Writes the files with which the server starts, unless it has them, and tells whether it did.
+
+        They are in no backup: a hub that was restored makes them anew. Raises FleetError or HostError.
+        """
+        async with self._one_at_a_time:
+            return await asyncio.to_thread(self._prepare, settings, authority, now)
+
+    def _prepare(self, settings: HubSettings, authority: CertifiedKey, now: int) -> bool:
+        config = self._files.config()
+        is_ours = config is not None and settings.hub_nkey in config
+        if is_ours and self._files.leaf() is not None:
+            return False
+        if not is_ours:
+            self._files.forget_leaf()  # of another authority
+        renew_if_due(self._files, authority, settings.server_name, now)
+        self._files.put_config(hub_config.render(settings), self._find())
+        self._files.ask_restart()
+        log.info("the files of the hub's nats-server were not there, and are made anew")
+        return True
+
     async def renew_leaf(self, authority: CertifiedKey, server_name: str, now: int) -> bool:
         """Replaces the hub's certificate if it is due, and tells whether it did; `apply` has it served.
 

@@ -112,6 +112,13 @@ class HubFiles:
         self._in_place(key, self.place.key)
         self._in_place(certificate, self.place.certificate)
 
+    def forget_leaf(self) -> None:
+        """Removes the certificate, so that another one is due."""
+        try:
+            self.place.certificate.unlink(missing_ok=True)
+        except OSError as error:
+            raise HostError(f"cannot remove {self.place.certificate}: {error.strerror}") from error
+
     def put_config(self, text: str, program: Path) -> None:
         """Replaces the configuration. Raises FleetError, and keeps the old one, if nats-server would refuse it."""
         new = self._new(self.place.config, text)

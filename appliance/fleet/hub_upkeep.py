@@ -76,6 +76,14 @@ class HubUpkeep:
         self._leaf_looked_at: int | None = None
         self.fault: str | None = None
 
+    async def prepare(self) -> None:
+        """Has the server find its files when it starts. Raises FleetError, HostError or StoreUnavailable."""
+        now = self._clock.now().wall_ms
+        async with self._one_at_a_time:
+            async with self._store.read() as db:
+                settings = await hub_settings(db, self._facts, now)
+            await self._control.prepare(settings, self._facts.authority, now)
+
     async def apply(self) -> None:
         """Returns when the server goes by the store. Raises FleetError, HostError or StoreUnavailable."""
         # One at a time, from the reading on: what was read before another's is never applied after it.

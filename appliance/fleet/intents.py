@@ -16,6 +16,8 @@ from appliance.store.queries import fleet_requests as rows
 if TYPE_CHECKING:
     from typing import Any
 
+    import aiosqlite
+
     from appliance.domain.clock import Clock
     from appliance.fleet.exits import Exits, FleetView
     from appliance.fleet.operations import EndSession, TakeBack
@@ -98,23 +100,30 @@ class Intents:
         async with self._store.read() as db:
             intents = await rows.intents(db, node_id, AT_ONCE)
         for done, intent in enumerate(intents):
-            if not await self._answered(intent):
+            try:
+                await self._ask(intent)
+            except (FleetError, Unavailable) as error:
+                log.info("%s has not done %s yet: %s", intent.node_id, intent.operation, error)
                 return done
-            async with self._store.write() as db:
-                await rows.done(db, intent.number)
+            except ApplianceError as error:  # asking again changes nothing
+                log.warning("%s refuses %s: %s", intent.node_id, intent.operation, error)
+                async with self._store.write() as db:
+                    await _refused(db, intent, error)
+            else:
+                async with self._store.write() as db:
+                    await rows.done(db, intent.number)
         return len(intents)
 
-    async def _answered(self, intent: Intent) -> bool:
-        """Tells whether the exit has done it, or will never."""
+    async def _ask(self, intent: Intent) -> None:
+        """Returns when the exit has done it. Raises as Exits does."""
         operation: Any = _BY_NAME.get(intent.operation)
-        if operation is None:
-            return True  # of another version
-        try:
+        if operation is not None:  # else of another version
             data = await self._exits.send(intent.node_id, intent.operation, intent.request, PATIENCE_S)
             self._exits.answer_of(operation, data)
-        except (FleetError, Unavailable) as error:
-            log.info("%s has not done %s yet: %s", intent.node_id, intent.operation, error)
-            return False
-        except ApplianceError as error:  # asking again changes nothing
-            log.warning("%s refuses %s: %s", intent.node_id, intent.operation, error)
-        return True
+
+
+async def _refused(db: aiosqlite.Connection, intent: Intent, error: ApplianceError) -> None:
+    if intent.operation == DRAIN.name:  # a command waits for it
+        await rows.refuse(db, intent.number, str(error) or type(error).__name__)
+    else:
+        await rows.done(db, intent.number)

@@ -17,7 +17,7 @@ from appliance.fleet.wire import PREFIX
 from appliance.store.queries import account_offers, fleet_invites, fleet_members, fleet_state
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Awaitable, Callable, Iterable
 
     import aiosqlite
 
@@ -79,7 +79,7 @@ class JoinDesk:
         facts = JoinFacts(
             invite=invite,
             members=await fleet_members.present(db),
-            names=await _others(db, asked, asked.accounts),
+            names=await _taken(db, asked.accounts, asked),
             spoken=SPOKEN,
             version=__version__,
             now=now,
@@ -100,7 +100,7 @@ class JoinDesk:
         row, member = await fleet_state.read(db), await fleet_members.by_id(db, asked.node_id)
         of_fleet = self._membership
         return JoinAnswer(
-            taken=await _others(db, asked, asked.unused),
+            taken=await _taken(db, asked.unused, asked),
             fleet_id=of_fleet.fleet_id,
             gen=1 if row is None else row.gen,
             role="spoke" if member is None else member.role,
@@ -111,8 +111,12 @@ class JoinDesk:
         )
 
 
-async def _others(db: aiosqlite.Connection, asked: JoinRequest, names: Sequence[str]) -> tuple[str, ...]:
-    """Returns those of the names that another account of the fleet's has: the host may have been in it before."""
-    own = {each.name: each.id for each in asked.offer}
-    taken = await account_offers.names_taken(db, names)
-    return tuple(sorted(name for name, id_ in taken.items() if id_ != own.get(name)))
+async def _taken(db: aiosqlite.Connection, names: Iterable[str], asked: JoinRequest) -> tuple[str, ...]:
+    """Returns those of the host's names that another account of the fleet's has.
+
+    Not of an account that the fleet has, or had, under the same id, as the host was in it before: what has become of
+    that one since holds, whatever is called so now.
+    """
+    ids = await account_offers.known(db, [each.id for each in asked.offer])
+    same = {each.name for each in asked.offer if each.id in ids}
+    return tuple(sorted((await account_offers.names_taken(db, names)).keys() - same))

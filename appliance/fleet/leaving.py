@@ -16,12 +16,10 @@ from appliance.fleet.nats_client import LinkUser
 from appliance.fleet.nkey import NKey
 from appliance.fleet.reading import Unreadable, read
 from appliance.fleet.wire import PREFIX
-from appliance.store.queries import fleet_changes, fleet_members, fleet_reports, fleet_state
+from appliance.store.queries import fleet_members
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
-
-    import aiosqlite
 
     from appliance.domain.clock import Clock
     from appliance.fleet.identity import FleetFolder, Membership, NodeKeys
@@ -130,13 +128,9 @@ async def ask(link: HubLink, node_id: str) -> None:
         raise FleetError(f"the hub does not let this host leave: {answer.refused}")
 
 
-async def erase(db: aiosqlite.Connection) -> None:
-    """Removes what the store has of the fleet; accounts and tokens stay, and are this host's own from now on."""
-    await fleet_changes.ignore(db)
-    await fleet_reports.end_reporting(db)
-    await fleet_state.leave(db)
-
-
 def forget(folder: FleetFolder) -> None:
-    """Ends the membership: to be called before `erase`, as a host without the file is in no fleet. Raises HostError."""
+    """Ends the membership: to be called before `fleet_traces.erase`, as a host without the file is in no fleet.
+
+    Raises HostError.
+    """
     folder.leave()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
+from collections import defaultdict
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -16,7 +18,6 @@ from appliance.store.queries import fleet_changes
 from appliance.store.queries.fleet_changes import ChangedRow, Head
 
 if TYPE_CHECKING:
-    import asyncio
     from collections.abc import Awaitable, Callable, Iterable
 
     from appliance.fleet.wire import HubLink, Message
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 QUEUE = "ledger"
+OF_ONE_AT_WORK = 8  # requests of one exit for one operation: one that asks all the time keeps no other waiting
 PAGE_BYTES = 120_000  # of rows; a message may have 256 KB
 PAGE_ROWS = 1_000
 LOOK_S = 0.5  # how soon a change is told by the next beat
@@ -36,14 +38,21 @@ async def serve(link: HubLink, operation: str, handle: Callable[[str, bytes], Aw
     The id is the subject's, so that it is bound by the exit's rights. What `handle` cannot answer is refused in words.
     """
 
+    turns = defaultdict[str, asyncio.Semaphore](lambda: asyncio.Semaphore(OF_ONE_AT_WORK))
+    failed = 0
+
     async def answered(message: Message) -> None:
+        nonlocal failed
         sender = message.subject.split(".")[2]
         try:
-            answer = await handle(sender, message.data)
+            async with turns[sender]:
+                answer = await handle(sender, message.data)
         except Unreadable as error:
             answer = msgspec.json.encode(LedgerRefusal(f"not understood: {error}"))
         except (FleetError, StoreUnavailable) as error:
-            log.warning("the ledger could not answer %s of %s: %s", operation, sender, error)
+            failed += 1
+            if failed.bit_count() == 1:  # the 1st, 2nd, 4th, 8th…: who asks once can ask thousands of times
+                log.warning("the ledger could not answer %s of %s, the %d.: %s", operation, sender, failed, error)
             answer = msgspec.json.encode(LedgerRefusal(str(error)))
         await message.answer(answer)
 

@@ -116,8 +116,15 @@ def _announced(fields: list[bytes], with_headers: bool) -> _Announced:
 
 
 def _text(subject: bytes) -> bytes:
-    """Replaces what is not UTF-8: nats-py decodes it."""
-    return subject.decode(errors="replace").encode()
+    """Replaces what is not UTF-8, as nats-py decodes it, each byte by one.
+
+    A reply subject is sent back: a longer line than the hub takes from its sender would end this connection.
+    """
+    try:
+        subject.decode()
+    except UnicodeDecodeError:
+        return subject.decode("ascii", "replace").replace("\ufffd", "?").encode()
+    return subject
 
 
 def _info(text: bytes) -> dict[str, Any]:

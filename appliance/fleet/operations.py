@@ -10,13 +10,13 @@ from typing import Generic, TypeVar
 
 import msgspec
 
-from appliance.fleet.facts import DeviceFacts, SessionFacts, TunnelRecord
+from appliance.fleet.facts import DeviceFacts, SessionFacts, Shown, TunnelRecord
 from appliance.fleet.failures import Failure  # noqa: TC001 (msgspec reads annotations at run time)
 
 Q = TypeVar("Q")
 A = TypeVar("A")
 
-Place = tuple[int, str]  # (created_at, id): the order of lists that several exits have in common
+Place = tuple[Shown, str]  # (created_at, id): the order of lists that several exits have in common
 
 
 # What is asked ------------------------------------------------------------------------------------------

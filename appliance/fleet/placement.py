@@ -55,6 +55,10 @@ class FleetNodes:
         """Returns the ids of all exits of the fleet, this one too, and whether each can be asked for what it has."""
         return {each.member.id: each.asked for each in self.presences()}
 
+    def heard_for_s(self, node_id: str) -> float:
+        """Returns for how much longer another exit is alive, if nothing more is heard of it; at most 0: it is dead."""
+        return self._directory.heard_for_ms(node_id, self._clock.now()) / 1000
+
     def candidates(self, region: str) -> list[str]:
         """Returns the ids of the exits to ask for a session, the first one first; this one may be among them.
 

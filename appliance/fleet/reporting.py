@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -72,6 +72,10 @@ class Reporting:
         """Has what the hub has compared before anything else is sent. Called when the connection was made again."""
         self._compared = False
 
+    def report_each(self, seconds: float) -> None:
+        """Has live sessions reported as often as this from now on."""
+        self._pace = replace(self._pace, report_s=seconds)
+
     async def run(self) -> None:
         failing = False
         while True:
@@ -133,11 +137,12 @@ class Reporting:
             raise StoreUnavailable
         own = ReportBatch(state.batch, state.mark)
         if state.restored or epochs.went_back(own, digest.last_batch):
-            adopted = await self._adopting.adopt(UsageRequest(batch=own.number))
+            adopted = await self._adopting.adopt(UsageRequest(batch=state.acknowledged))
             after = epochs.after_going_back(own, digest.last_batch, secrets.randbits(32))
             async with self._store.write() as db:
                 await fleet_reports.begin_epochs(db)
                 await fleet_reports.put_batch(db, after.number, after.mark)
+                await fleet_reports.put_acknowledged(db, after.number)
             self.adopted += adopted
             if adopted:
                 log.warning("the store lacked what the fleet was told of %d sessions: they go on from there", adopted)
@@ -162,6 +167,7 @@ class Reporting:
             months = {session_id: report.month for session_id, report in reports.items()}
             async with self._store.write() as db:
                 await fleet_reports.acknowledge(db, acknowledged, months)
+                await fleet_reports.put_acknowledged(db, next(iter(reports.values())).batch)
         if errors:
             raise errors[0]
         return len(acknowledged)

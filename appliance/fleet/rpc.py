@@ -108,7 +108,7 @@ class Rpc:
         try:
             await self._serve(message)
         except (FleetError, NoSuchMember) as error:
-            log.info("an answer on %r was not sent: %s", message.subject, error)
+            log.info("an answer on %r was not sent: %s", message.subject[:200], error)
 
     async def _serve(self, message: Message) -> None:
         sender, _, operation = message.subject.removeprefix(f"{PREFIX}.rpc.{self._own_id}.").partition(".")
@@ -138,7 +138,7 @@ class Rpc:
     def _not_served(self, message: Message, why: str) -> None:
         self._refused += 1
         if self._refused.bit_count() == 1:  # the 1st, 2nd, 4th, 8th…: who sends one can send thousands
-            log.warning("a request on %r is not served, the %d. of such: %s", message.subject, self._refused, why)
+            log.warning("a request on %r is not served, the %d. of such: %s", message.subject[:200], self._refused, why)
 
     async def _result(self, asked: RpcMessage, message: Message) -> tuple[str | None, bytes]:
         """Returns code and payload of the answer. None: nobody waits for it any more."""

@@ -36,3 +36,7 @@ class TrustingView:
     def standing(self) -> dict[str, bool]:
         """Returns the ids of all exits, and whether each can be asked."""
         return self._nodes.standing()
+
+    def heard_for_s(self, node_id: str) -> float:
+        """Returns for how much longer another exit is alive, if nothing more is heard of it; at most 0: it is dead."""
+        return self._nodes.heard_for_s(node_id)

@@ -35,8 +35,9 @@ from appliance.fleet.status import KnownTokens, ReportState, fleet_status
 from appliance.fleet.status_file import StatusNotes
 from appliance.fleet.terms import FollowedTerms
 from appliance.fleet.trusting_view import TrustingView
-from appliance.server.api.offered import as_it_is
+from appliance.server.api.offered import as_it_is, nothing
 from appliance.sessions.node import Nodes
+from appliance.store import peer_lives
 from appliance.store.queries import fleet_reports, fleet_state, fleet_terms
 
 if TYPE_CHECKING:
@@ -161,7 +162,7 @@ class FleetPart:
             own_keys=frozenset({here.own_key}),
             wake=parts.wakeup.request_tick,
         )
-        heard = OfflineTokens(self._heard, here.clock, here.settings.fleet.offline_tokens)
+        heard = OfflineTokens(self._heard, here.clock, lambda: self._here.settings.fleet.offline_tokens)
         fleet = any_exit.TheFleet(
             view=TrustingView(self.nodes, heard),
             call=CountedCall(self.rpc.call, self.directory, self.link, here.clock, self._rpc_seconds),
@@ -218,6 +219,7 @@ class FleetPart:
         offered = here.parts.services.offered
         offered.sessions, offered.devices, offered.caller = self.any.sessions, self.any.devices, Caller.of
         offered.regions, offered.quotas = self.any.elsewhere.view, self.any.quotas
+        offered.fault = lambda: self.directory.own_fault(here.clock.now())
 
     async def connect(self) -> None:
         """Begins to connect; on a hub once its server answers, which is one of the tasks."""
@@ -240,7 +242,9 @@ class FleetPart:
         return read if self._terms is None else self._terms.over(read)
 
     async def reloaded(self, read: Settings) -> None:
-        """Tells the fleet the tiers and prices of a hub that were read anew. Raises StoreUnavailable."""
+        """Goes by settings that were read anew; a hub tells its tiers and prices. Raises StoreUnavailable."""
+        self._here = self._here.reloaded(read)
+        self.reporting.report_each(self._here.settings.fleet.report)
         if self._membership.role == "hub":
             await terms.tell(self._here.store, read)
 
@@ -279,7 +283,7 @@ class FleetPart:
         parts = self._here.parts
         offered = parts.services.offered
         offered.sessions, offered.devices, offered.caller = parts.services.sessions, parts.services.devices, as_it_is
-        offered.regions, offered.quotas = Nodes(parts.node), parts.services.quotas
+        offered.regions, offered.quotas, offered.fault = Nodes(parts.node), parts.services.quotas, nothing
         parts.node.id_mark = ""
         await self.disconnect()
 
@@ -325,7 +329,8 @@ async def build(here: ServedExit) -> tuple[FleetPart, HubPart | None] | None:
         return None
     async with here.store.write() as db:
         row = await fleet_state.read(db)
-        await fleet_reports.begin_reporting(db)
+        if await fleet_reports.begin_reporting(db):
+            await peer_lives.begin(db, here.state.peer_lives, here.clock.now().boot_id)
     if row is None:
         raise HostError(
             "the store knows nothing of the fleet that this host is in: run the command that joined it again"

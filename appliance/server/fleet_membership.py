@@ -35,6 +35,7 @@ class FleetMembership:
     def over(self, read: Settings) -> Settings:
         """Returns settings that were read anew, on a spoke with the fleet's tiers and prices."""
         self._read = read
+        self._here = self._here.reloaded(read)  # for a part that is built later
         return read if self._part is None else self._part.over(read)
 
     async def run(self, stopping: asyncio.Event) -> None:
@@ -50,9 +51,13 @@ class FleetMembership:
                     for error in errors.exceptions:
                         log.error("this host takes no part in its fleet, until it is tried again: %s", error)
                     await wait(stopping, RETRY_S)
+                except* Exception as errors:  # what another host has sent is no reason for this one to end
+                    log.error("this host takes no part in its fleet, until it is tried again", exc_info=errors)
+                    await wait(stopping, RETRY_S)
             await wait(stopping, LOOK_S)
 
     async def _take_part(self, stopping: asyncio.Event) -> None:
+        await asyncio.to_thread(_import_part)  # takes a second, and several on a slow host: the exit goes on meanwhile
         from appliance.fleet.collector import FleetCollector
         from appliance.server import fleet_assembly
 
@@ -92,6 +97,11 @@ class FleetMembership:
                 async with asyncio.timeout(ENDS_WITHIN_S):
                     await part.disconnect()
             ended.set()
+
+
+def _import_part() -> None:
+    import appliance.fleet.collector
+    import appliance.server.fleet_assembly  # noqa: F401
 
 
 async def _end(tasks: Iterable[asyncio.Task[None]]) -> None:

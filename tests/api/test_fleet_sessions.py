@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import pytest
 
 from appliance.domain.errors import NotAnswered
@@ -13,11 +14,14 @@ from appliance.fleet.caller import Caller
 from appliance.fleet.operations import DRAIN, DrainExit
 from appliance.network.wireguard import keys
 from appliance.sessions.opening import SessionRequest
+from appliance.store.queries import fleet_requests
 from tests.support.api.answers import refused
-from tests.support.api.exit_under_test import new_key, until
+from tests.support.api.exit_under_test import IMPATIENT, new_key, until
 from tests.support.fleet.exits_under_test import on_fleet
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+
     from appliance.fleet.claim_messages import Granted, Taken
     from tests.support.fleet.exits_under_test import ExitsUnderTest
 
@@ -181,6 +185,23 @@ async def test_a_drained_exit_is_no_candidate_and_the_others_are_named(exits: Ex
     await ask(exits["fra"].node_id, DRAIN, DrainExit(False), 1)
     await exits["fra"].exit_.tick()
     await ada.at("ams").open(region="fra")
+
+
+@on_fleet("ams", "fra")
+async def test_a_drain_that_is_refused_is_noted_for_the_command(exits: ExitsUnderTest) -> None:
+    """By an exit to which the asking one is no hub: it is asked no more, and goes on."""
+    asks, asked = exits["fra"], exits["ams"]
+    now = asks.exit_.clock.now().wall_ms
+    async with asks.exit_.store.write() as db:
+        number = await fleet_requests.intend(db, asked.node_id, DRAIN.name, b'{"drained":true}', now)
+    assert number is not None
+    for _ in range(2):
+        await asks.any.intents.carry_out()
+        async with asks.exit_.store.read() as db:
+            left = await fleet_requests.outcome(db, number)
+        assert left is not None
+        assert (left.operation, left.request) == (fleet_requests.REFUSED, b"only a hub may drain another exit")
+    assert not asked.exit_.rows("SELECT drained FROM node")[0][0]
 
 
 @on_fleet("ams", "fra", "nyc")
@@ -410,12 +431,16 @@ async def test_of_an_opening_that_is_not_answered_nothing_is_left(
     assert exits.ledger.held() == {}
 
 
+@pytest.mark.parametrize("word", ["dies", "hangs"])
 @on_fleet("ams", "fra")
-async def test_an_exit_that_dies_meanwhile_is_not_asked_again(exits: ExitsUnderTest) -> None:
-    """The client is told which regions there are; what the exit may have made is undone when it is back."""
+async def test_an_exit_that_dies_meanwhile_is_not_asked_again(exits: ExitsUnderTest, word: str) -> None:
+    """The client is told which regions there are as soon as that is known, however much patience there is; what the
+    exit may have made is undone when it is back."""
     ada = await exits.client()
-    exits.wire.fault("fra", "open", "dies")
-    answer = await ada.at("ams").post(region="fra")
+    exits["ams"].any.elsewhere.placing._patience_s = 3600
+    exits.wire.fault("fra", "open", word)
+    async with asyncio.timeout(60):
+        answer = await ada.at("ams").post(region="fra")
     assert (answer.status_code, answer.json()["available"]) == (503, ["ams"])
     assert [operation for _, operation in exits.wire.calls] == ["open"]
     exits.wire.cut.clear()
@@ -480,7 +505,7 @@ async def test_an_op_gives_the_same_answer_after_a_restart(exits: ExitsUnderTest
 
 
 @pytest.mark.parametrize("step", ["peer", "store"])
-@on_fleet("ams", "fra")
+@on_fleet("ams", "fra", environ=IMPATIENT)
 async def test_an_exit_killed_in_an_opening_leaves_nothing(exits: ExitsUnderTest, step: str) -> None:
     """Killed while its tunnel takes the peer, or before it is stored: the next start and the abort leave nothing."""
     ada, host = await exits.client(), exits["fra"]
@@ -520,3 +545,36 @@ async def test_a_client_that_leaves_is_left_nothing(exits: ExitsUnderTest) -> No
     await exits.carry_out()
     assert exits.intents() == 0
     assert host.left() == before
+
+
+@on_fleet("ams", "fra", "nyc")
+async def test_what_an_exit_lies_is_no_fault_of_an_api_nor_of_another_exits_sessions(exits: ExitsUnderTest) -> None:
+    """An exit that is in the wrong hands answers what no API can show, or lists another's session as its own."""
+    ada = await exits.client()
+    own, other = [(await ada.at("ams").open(region=region))["id"] for region in ("fra", "nyc")]
+    answer = exits["fra"].any.owner.answer
+    lie: dict[str, object] = {}
+
+    async def lying(sender: str, operation: str, payload: bytes) -> bytes:
+        said = msgspec.json.decode(await answer(sender, operation, payload))
+        for each in said["result"].get("sessions", [said["result"].get("session", said["result"])]):
+            each.update(lie)
+        return msgspec.json.encode(said)
+
+    exits["fra"].any.owner.answer = lying  # type: ignore[method-assign]
+    lies: list[dict[str, object]] = [{"created_at": 2**60}, {"expires_at": -1}, {"bytes_in": 2**63}]
+    for lie in (*lies, {"id": other, "bytes_in": 7}):
+        listed = (await ada.at("ams").get("/v1/sessions")).json()["sessions"]
+        assert [(each["id"], each["bytes_in"]) for each in listed] == [(other, 0)], lie
+        assert (await ada.at("ams").status_answer(own)).status_code in (200, 503), lie
+    quota = {"bytes_used": 1, "bytes_limit": 1, "bytes_resets_at": 2**60, "time_used_ms": 0, "seconds_limit": 0}
+    failure = {"kind": "QuotaExceeded", "tier": "free", "quota": quota | {"seconds_resets_at": 0}}
+    exits["fra"].any.owner.answer = answering({"failure": failure})  # type: ignore[method-assign]
+    assert (await ada.at("ams").post(region="fra")).status_code == 503
+
+
+def answering(reply: object) -> Callable[[str, str, bytes], Coroutine[Any, Any, bytes]]:
+    async def answer(_sender: str, _operation: str, _payload: bytes) -> bytes:
+        return msgspec.json.encode(reply)
+
+    return answer

@@ -146,7 +146,7 @@ BAD = {
     "no manifest in it": (lambda file: write_members(file, {"manifest.json": b"{}"}), "is damaged: manifest.json: "),
     "a manifest that is no text": (lambda file: write_members(file, {"manifest.json": b"\xff"}), "is damaged: man"),
     "a newer schema": (changed(schema=NEWEST + 1, appliance="99.1"), "made by wg-appliance 99.1, which is newer"),
-    "a newer format": (changed(format=2, appliance="99.2", members=7), "made by wg-appliance 99.2, which is newer"),
+    "a newer format": (changed(format=3, appliance="99.2", members=7), "made by wg-appliance 99.2, which is newer"),
     "a newer schema than it says": (
         with_store(f"PRAGMA user_version = {NEWEST + 1}; PRAGMA application_id = {APPLICATION_ID}"),
         "which is newer",

@@ -6,25 +6,24 @@ import asyncio
 import json
 import re
 import socket
-import sqlite3
 import sys
 import threading
-from contextlib import closing
+from dataclasses import replace
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from appliance.cli import admin, fleet_draining, fleet_founding, fleet_leaving, fleet_server
 from appliance.cli import fleet as fleet_group
-from appliance.cli import fleet_draining, fleet_founding, fleet_leaving
 from appliance.domain.clock import HostClock
 from appliance.domain.errors import HostError
 from appliance.fleet import join_token, nats_program
 from appliance.fleet.identity import FleetFolder
 from appliance.network.uplinks import HostView
-from tests.support.cli.command_line import CommandLine, python
-from tests.support.fleet.real_hub import free_port
-from tests.support.fleet.server_beside import ServerBeside
+from appliance.store.queries import fleet_requests
+from tests.support.cli.command_line import python
+from tests.support.fleet.fleet_host import FleetHost
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -36,44 +35,6 @@ if TYPE_CHECKING:
 
 JOIN = re.compile(r"wg-appliance node join (wgj1\.[A-Za-z0-9_-]+)\n")
 REVIVES = "start it (systemctl start wg-appliance)"
-
-
-class FleetHost(CommandLine):
-    """An exit with a name, and an account `owner` that nobody has used, as `install` makes it."""
-
-    def __init__(self, folder: Path, name: str, region: str) -> None:
-        folder.mkdir()
-        super().__init__(folder)
-        self.port = free_port()
-        self.listen = f"127.0.0.1:{self.port}"
-        with self.config.open("a", encoding="utf-8") as config:
-            config.write(
-                f'name = "{name}"\nregion = "{region}"\npublic_ip = "192.0.2.1"\n'
-                f'[fleet]\nlisten = "{self.listen}"\nadvertise = "{self.listen}"\n'
-            )
-        self.do("init")
-        self.do("token", "create", "--account", "owner")
-
-    def refused(self, *arguments: str, status: int = 1) -> str:
-        """What its one line says; stdout is empty."""
-        done = self(*arguments)
-        assert (done.status, done.out) == (status, ""), done
-        return done.err.splitlines()[-1].partition("rror: ")[2]
-
-    def served(self) -> ServerBeside:
-        return ServerBeside(self.state, self.listen)
-
-    def rows(self, sql: str) -> list[Any]:
-        with closing(sqlite3.connect(self.state.store)) as db:
-            return db.execute(sql).fetchall()
-
-    @property
-    def triggers(self) -> int:
-        return int(self.rows("SELECT count(*) FROM sqlite_schema WHERE type = 'trigger' AND name LIKE 'fleet%'")[0][0])
-
-    @property
-    def accounts(self) -> list[str]:
-        return [row[0] for row in self.rows("SELECT name FROM accounts WHERE deleted_at IS NULL ORDER BY name")]
 
 
 @pytest.fixture
@@ -258,6 +219,12 @@ def test_a_running_server_takes_part_without_a_restart(hub: FleetHost) -> None:
     assert re.search(r"^fra1 +fra +hub", hub.do("node", "status").out, re.MULTILINE)
 
 
+def test_a_server_that_is_slow_to_take_part_is_waited_for(hub: FleetHost) -> None:
+    """A change that it acts on after the seconds that others have is no failure to join."""
+    with admin.opened(hub.config) as (a, runner):
+        runner.run(fleet_server.joined_in(replace(a, settle_s=0.0)))
+
+
 # fleet invite ---------------------------------------------------------------------------------------
 
 
@@ -354,11 +321,20 @@ def test_another_exit_is_drained_by_the_hub_s_server(
     async def answered(db: aiosqlite.Connection) -> None:
         await db.execute("DELETE FROM fleet_intents")
 
+    async def refused(db: aiosqlite.Connection) -> None:
+        ((number,),) = await db.execute_fetchall("SELECT number FROM fleet_intents")
+        await fleet_requests.refuse(db, number, "only a hub may drain another exit")
+
     monkeypatch.setattr(fleet_draining, "DONE_WITHIN_S", 20)
     answering = threading.Timer(0.5, hub.write, [answered])
     answering.start()
     assert hub.do("node", "resume", "ams1").err == "resumed: ams1 takes new sessions again\n"
     answering.join()
+    refusing = threading.Timer(0.5, hub.write, [refused])
+    refusing.start()
+    assert hub.refused("node", "drain", "ams1") == "ams1 refuses: only a hub may drain another exit"
+    refusing.join()
+    assert hub.rows("SELECT * FROM fleet_intents") == []
     assert "no host x is in the fleet" in hub.refused("node", "drain", "x")
     assert "fra1 is this host: leave its name out" in hub.refused("node", "drain", "fra1")
     assert "other exits are drained on fra1" in ams.refused("node", "drain", "fra1")
@@ -390,7 +366,7 @@ def until_status(host: FleetHost, is_so: Callable[[Any], bool]) -> None:
     """Waits until the server there has noted such a status."""
 
     async def wait() -> None:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while True:
                 file = host.state.fleet_status
                 if file.exists() and is_so(json.loads(file.read_text(encoding="utf-8"))["status"]):

@@ -67,7 +67,7 @@ def serving(wga: CommandLine) -> Iterator[None]:
     stop, ready = threading.Event(), threading.Event()
 
     def acknowledge() -> None:
-        store = sqlite3.connect(wga.state.store, isolation_level=None, timeout=10)
+        store = sqlite3.connect(wga.state.store, isolation_level=None, timeout=60)
         try:
             ready.set()
             while not stop.wait(0.02):

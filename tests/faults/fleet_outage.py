@@ -33,12 +33,13 @@ CHUNK = 200_000
 @dataclass
 class DeadExit:
     """`noticed_s`: from its last answer until the API of another exit named its region no more; `elsewhere_s`: until
-    there was a session elsewhere. `asked_s`: until one who asks for its region all the while is told of the others.
-    `wrong`: answers that should not be."""
+    there was a session elsewhere. `asked_s`: until one who asks for its region all the while is told of the others;
+    `moved_s`: until that one has a session there. `wrong`: answers that should not be."""
 
     noticed_s: float = 0.0
     elsewhere_s: float = 0.0
     asked_s: float = 0.0
+    moved_s: float = 0.0
     answers: int = 0
     wrong: list[str] = field(default_factory=list)
 
@@ -46,13 +47,17 @@ class DeadExit:
         return (
             f"a dead exit: from its last answer {self.noticed_s:.1f} s until its region was named no more, "
             f"{self.elsewhere_s:.1f} s to the first session elsewhere; one who asks for its region is told of the "
-            f"others after {self.asked_s:.1f} s, with answer {self.answers}"
+            f"others after {self.asked_s:.1f} s, with answer {self.answers}, and has a session there after "
+            f"{self.moved_s:.1f} s"
         )
 
 
-def dead_exit(fleet: WholeFleet, dying: FleetAppliance) -> DeadExit:
-    """Has the host die, and asks the first exit for its region until there is a session elsewhere."""
-    seen, api, token = DeadExit(), fleet.hub, fleet.token()
+def dead_exit(fleet: WholeFleet, dying: FleetAppliance, account: str = "alice") -> DeadExit:
+    """Has the host die, and asks the first exit for its region until there is a session elsewhere.
+
+    A session of the account stays on the host that died.
+    """
+    seen, api, token = DeadExit(), fleet.hub, fleet.token(account)
     opened = api.open(token, region=dying.region)
     until(lambda: is_reported(dying, opened["id"]), "the hub was told of the session")
     assert dying.api("GET", "/healthz").status == 200
@@ -82,8 +87,11 @@ def _ask_for(region: str, api: FleetAppliance, token: str, seen: DeadExit, began
             return
         if "available" in answer.body:
             seen.asked_s = time.monotonic() - began
+            opened = api.open(token, region=answer.body["available"][0])
+            seen.moved_s = time.monotonic() - began
             if set(answer.body["available"]) != api.regions():
                 seen.wrong.append(f"available {answer.body}, regions {api.regions()}")
+            api.close(opened["id"], token)
 
 
 @dataclass
@@ -148,8 +156,8 @@ def main(minutes: float, deaths: int) -> None:
         tempfile.TemporaryDirectory(prefix="outage-") as folder,
         whole_fleet(backend, Path(folder), exits=3, clients=1) as fleet,
     ):
-        for _ in range(deaths):
-            seen = dead_exit(fleet, fleet.exits[2])
+        for number in range(deaths):
+            seen = dead_exit(fleet, fleet.exits[2], f"death{number}")
             click.echo(str(seen))
             if seen.wrong:
                 raise click.ClickException("; ".join(seen.wrong))

@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from appliance.fleet.identity import FleetFolder
 from tests.faults.powercut import cannot_record
 from tests.support.cli.backups import content, rows
 from tests.support.cli.command_line import PROJECT, CommandLine
+from tests.support.cli.fleet_host_alone import enter
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -70,6 +72,11 @@ def kills(wga: CommandLine, arguments: tuple[str, ...], again: Callable[[], obje
             pytest.fail(f"more than {MOST} {call}")
 
 
+def files_of_fleet(wga: CommandLine) -> dict[str, bytes]:
+    folder = wga.state.path / "fleet"
+    return content(folder) if folder.exists() else {}
+
+
 def test_a_killed_backup_leaves_the_old_or_the_new_one(
     used: CommandLine, tmp_path: Path, show: Callable[[str], None]
 ) -> None:
@@ -94,13 +101,22 @@ def test_a_killed_backup_leaves_the_old_or_the_new_one(
     assert many["fsync"] == 2
 
 
+@pytest.mark.parametrize("in_fleet", [False, pytest.param(True, marks=pytest.mark.long)], ids=["alone", "in a fleet"])
 def test_a_killed_restore_is_old_or_new_or_says_so(
-    used: CommandLine, tmp_path: Path, show: Callable[[str], None]
+    used: CommandLine, tmp_path: Path, show: Callable[[str], None], in_fleet: bool
 ) -> None:
-    """All is old, or all is new, or commands say that it was cut short. Running it again restores; the old is kept."""
+    """All is old, or all is new, or commands say that it was cut short. Running it again restores; the old is kept.
+
+    Of a fleet, the host has only its own keys left, which are others, when it is restored.
+    """
     file = tmp_path / "b"
+    if in_fleet:
+        enter(used)
+        used.write(lambda db: db.execute("UPDATE fleet_reporting SET restored = 1"))  # as a restore does
     used.do("backup", str(file))
     new = rows(used.state.store), used.state.key.read_bytes(), used.config.read_bytes()
+    of_fleet = files_of_fleet(used)
+    FleetFolder(used.state.path).leave()
     used.do("account", "create", "later")
     used.state.key.unlink()
     used.do("init")
@@ -109,7 +125,7 @@ def test_a_killed_restore_is_old_or_new_or_says_so(
     shutil.copytree(used.state.path, scene / "state")
     shutil.copy(used.config, scene / "config.toml")
     old = rows(used.state.store), used.state.key.read_bytes(), used.config.read_bytes()
-    old_files = content(scene / "state")
+    old_files, left_of_fleet = content(scene / "state"), files_of_fleet(used)
 
     def again() -> None:
         shutil.rmtree(used.state.path)
@@ -128,13 +144,15 @@ def test_a_killed_restore_is_old_or_new_or_says_so(
         else:
             found = rows(used.state.store), used.state.key.read_bytes(), used.config.read_bytes()
             assert found in (old, new)
+            assert files_of_fleet(used) == (of_fleet if found == new else left_of_fleet)
         used.do("restore", str(file))
         assert (rows(used.state.store), used.state.key.read_bytes(), used.config.read_bytes()) == new
+        assert files_of_fleet(used) == of_fleet
         assert not used.state.unfinished_restore.exists()
         assert not [path for path in used.state.path.iterdir() if path.name == "restore.unpacking"]
         assert not [path for path in tmp_path.iterdir() if path.name.endswith(".restoring")]
         kept = [content(folder) for folder in used.state.path.glob("before-restore-*")]
         assert {name: old_files[name] for name in ("store.sqlite", "server.key")} in kept
     show(f"{many.total()} kills, {mixed} of them while files were put in place: {dict(many)}")
-    assert many["rename"] == 3
+    assert many["rename"] == 3 + len(of_fleet)
     assert mixed > 5

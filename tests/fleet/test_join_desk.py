@@ -248,3 +248,30 @@ def test_accounts_whose_names_are_free_become_the_fleets(tmp_path: Path) -> None
                 assert [each.id for each in await tokens.of_account(db, offer[2].id)] == [token.id]
 
     asyncio.run(scene())
+
+
+def test_an_account_is_the_same_by_its_id(tmp_path: Path) -> None:
+    """A host that comes back has no name in its way, though the fleet has deleted its account and made another one of
+    that name; nor is one dropped, though it was not used here."""
+
+    async def scene() -> None:
+        async with desk(tmp_path) as hub:
+            async with hub.store.write() as db:
+                for id_, name in (("acc_a", "ada"), ("acc_o", "owner")):
+                    await accounts.insert(db, Account(id_, name, Tier.PAID, False, 1))
+                    await accounts.delete(db, id_, 2)
+                    await accounts.insert(db, Account(f"{id_}2", name, Tier.PAID, False, 3))
+                await accounts.insert(db, Account("acc_b", "bob", Tier.PAID, False, 1))
+            made_here = OfferedToken("tok_" + "1" * 16, bytes(32), "", 1, None)
+            offer = tuple(
+                OfferedAccount(id_, name, "free", False, 1, used, (made_here,))
+                for id_, name, used in (("acc_a", "ada", True), ("acc_o", "owner", False), ("acc_b", "bob", True))
+            )
+            asked = msgspec.structs.replace(request(), unused=("owner",), accounts=("ada", "bob"), offer=offer)
+            answer = await joining.ask(hub.bus.hub("joining"), join_subject(await hub.invite()), asked)
+            assert answer.taken == ()
+            async with hub.store.read() as db:
+                assert {each.id for each in await accounts.everyone(db)} == {"acc_a2", "acc_o2", "acc_b"}
+                assert await tokens.of_account(db, "acc_b") == []
+
+    asyncio.run(scene())

@@ -217,12 +217,10 @@ def test_nothing_that_a_lost_connection_had_left_is_sent_by_the_next(tmp_path: P
         for number in range(200):
             await it.ams.publish(HB, b"%d " % number + bytes(100_000))
         await it.noticed("silence under load")
-        began = time.monotonic()
         await it.relay.cut()  # as a real way would, the relay forgets what it was to send
         it.relay.speak()
         await it.relay.listen()
         await it.ams.wait_connected(SECONDS)
-        assert time.monotonic() - began < SECONDS
         await it.ams.publish(HB, b"new")
         await until(lambda: bool(it.beats.data) and it.beats.data[-1] == b"new", "the new one has come")
         assert len(it.beats.data) < 150  # what was on the way before; the last of them was not

@@ -48,7 +48,7 @@ def test_an_exit_parts_from_its_fleet_and_comes_back(tmp_path: Path) -> None:
         assert spoke.open(token, region=spoke.region)["public_ip"] == spoke.host.ip
 
         invited = hub.admin("fleet", "invite").strip()
-        spoke.admin("node", "join", invited, "--rename-accounts", "-old", "--yes")
+        spoke.admin("node", "join", invited, "--yes")
         fleet.heal()
         hub.admin("fleet", "forget", spoke.name, "--yes")
         until(lambda: spoke.regions() == {spoke.region}, "it is cut off")

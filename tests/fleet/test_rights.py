@@ -17,11 +17,14 @@ from nats.js.api import ConsumerConfig, DeliverPolicy, DiscardPolicy, StreamConf
 
 from appliance.domain.clock import HostClock
 from appliance.domain.errors import NotPermitted
+from appliance.fleet import hub_config
+from appliance.fleet.hub_config import member_rights
 from appliance.fleet.hub_connection import HubConnection
 from appliance.fleet.link import NatsLink
 from appliance.fleet.rpc import Rpc
 from appliance.fleet.rpc_messages import RpcMessage, encoded
 from appliance.fleet.seal import Seals
+from tests.support.fleet.bus import covers, matches
 from tests.support.fleet.hub_process import SECONDS, HubProcess
 from tests.support.fleet.link_contract import AMS, FRA, Inbox, echo, until
 
@@ -200,6 +203,45 @@ def test_each_right(tmp_path: Path) -> None:
     run(tmp_path, body)
 
 
+def test_every_right_is_tried() -> None:
+    """Whatever the hub's configuration lets a spoke do is among what is tried above, and nothing that is refused."""
+    rights = member_rights(AMS)
+    for right in rights.publish:
+        assert any(matches(right, each) for each in MAY_PUBLISH)
+        assert not any(matches(right, each) for each in MAY_NOT_PUBLISH)
+    for right in rights.subscribe:
+        assert any(covers(right, each) for each in MAY_SUBSCRIBE)
+        assert not any(covers(right, each) for each in MAY_NOT_SUBSCRIBE)
+    others = member_rights(FRA)
+    assert {right for right in others.publish if any(matches(right, each) for each in MAY_NOT_PUBLISH)} == {
+        *others.publish
+    }
+    assert set(others.subscribe) - set(MAY_NOT_SUBSCRIBE) == {"wga.hb.*"}
+
+
+def test_an_answer_that_comes_late_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A spoke may answer within the time that the configuration has: a second here."""
+    monkeypatch.setattr(hub_config, "ANSWER_WITHIN_S", 1)
+
+    async def body(it: Stolen) -> None:
+        replies: list[str] = []
+
+        async def take(message: object) -> None:
+            replies.append(message.reply)  # type: ignore[attr-defined]
+
+        await it.thief.subscribe(f"wga.rpc.{AMS}.>", "", take)
+        await it.thief.settle()
+        asking = asyncio.create_task(it.fra.request(f"wga.rpc.{AMS}.{FRA}.open", b"", SECONDS))
+        await until(lambda: bool(replies), "it is asked")
+        await asyncio.sleep(1.1)
+        await it.thief.publish(replies[0], b"late")
+        await it.thief.settle()
+        assert it.thief.refused("publish", replies[0])
+        asking.cancel()
+
+    run(tmp_path, body)
+
+
 def test_answers_are_bounded(tmp_path: Path) -> None:
     """A spoke may answer what it was asked, once, and nobody else."""
 
@@ -312,6 +354,7 @@ HOSTILE = {
     "an escape sequence": (TO_FRA + b"\x1b[31m", None, None),
     "a wildcard": (TO_FRA + b">", None, None),
     "0xFF in the reply": (TO_FRA + b"a", b"_INBOX.\xff", None),
+    "a reply that would grow": (TO_FRA + b"a", f"_INBOX_{AMS}.".encode() + b"\xff" * 2000, None),
     "a form feed in the reply": (TO_FRA + b"a", b"x\x0cy", None),
     "no headers": (BEAT, None, b""),
     "headers without an end": (BEAT, None, b"NATS/1.0"),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -63,7 +65,10 @@ def test_doctor_finds_the_fleet_whole(fleet: WholeFleet) -> None:
         assert set(of_fleet.values()) == {"ok"}, [check for check in said if check["check"].startswith("fleet")]
 
 
-@pytest.mark.parametrize("asked", [0, 1], ids=["at the hub", "at the spoke"])
+@pytest.mark.usefixtures("backend")
+@pytest.mark.parametrize(
+    "asked", [pytest.param(0, id="at the hub"), pytest.param(1, id="at the spoke", marks=pytest.mark.under_kernel)]
+)
 def test_one_token_opens_in_either_region_through_either_api(fleet: WholeFleet, asked: int) -> None:
     """Traffic leaves from the address of the region's exit; DELETE through the other API cuts at once."""
     api, other = fleet.exits[asked], fleet.exits[1 - asked]
@@ -160,10 +165,37 @@ def test_an_exit_that_is_cut_off_goes_on(fleet: WholeFleet) -> None:
     assert spoke.api("GET", "/readyz").status == 200
     here = spoke.open(token)
     spoke.close(here["id"], token)
+    said = _meanwhile(spoke)
+    spoke.configure(fleet={"offline_tokens": "2h"})
+    spoke.reload()
+    until(lambda: _meanwhile(spoke) != said, "what it may do while it is cut off is another thing after SIGHUP")
 
     fleet.heal()
     until(lambda: "terminated_at" in hub.session(opened["id"], token), "the DELETE is carried out")
     until(lambda: _same(hub.session(opened["id"], token), spoke.session(opened["id"], token)), "both say the same")
+
+
+def test_a_hubs_server_that_is_killed_comes_back(fleet: WholeFleet) -> None:
+    """Tunnels go on meanwhile; the exits find each other again, and what has moved is known to both."""
+    hub, spoke = fleet.exits
+    client, token = fleet.clients[0], fleet.token("gina")
+    opened = hub.open(token, region="ams")
+    client.wg_quick(opened["wg_config"])
+    assert client.address_seen() == spoke.host.ip
+    (before,) = hub.space.pids_of("nats-server")
+    os.kill(before, signal.SIGKILL)
+    assert client.get(f"{WEB}/ip", seconds=10) == spoke.host.ip
+    until(lambda: set(hub.space.pids_of("nats-server")) - {before}, "it is started again")
+    fleet.heal()
+    client.download(100_000, "killed")
+    until(lambda: spoke.session(opened["id"], token)["bytes_out"] > 100_000, "it is counted")
+    hub.close(opened["id"], token)
+    until(lambda: _same(hub.session(opened["id"], token), spoke.session(opened["id"], token)), "both say the same")
+
+
+def _meanwhile(exit_: FleetAppliance) -> list[str]:
+    noted = json.loads((exit_.state / "fleet" / "status.json").read_text(encoding="utf-8"))
+    return list(noted["status"]["meanwhile"])
 
 
 def _same(one: dict[str, Any], other: dict[str, Any]) -> bool:

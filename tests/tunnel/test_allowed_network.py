@@ -45,7 +45,7 @@ def test_an_allowed_network_answers_on_a_host_that_is_no_router(
         assert not answers(INSIDE[0])
         appliance.configure(egress={"extra_allow": [f"{INSIDE[0]}:{PORT}", f"[{INSIDE[1]}]:{PORT}"]})
         appliance.reload()
-        until(lambda: answers(INSIDE[0]), "the IPv4 host answers", 10)
+        until(lambda: answers(INSIDE[0]), "the IPv4 host answers")
         assert answers(INSIDE[1])
     assert world.exit.run("sysctl", "-n", "net.ipv4.ip_forward").stdout.strip() == "0"
     assert behind.run("ping", "-c", "1", "-W", "1", WEB_IP, check=False).returncode != 0

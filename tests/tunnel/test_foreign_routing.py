@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from tests.support.tunnel.client import Client
     from tests.support.tunnel.world import World
 
-SECONDS = 5.0  # it is to take one
 NET, NET6 = "10.101.0.0/24", "fd65:7869:7400::/112"
 OTHER_TABLE = "ip route add default dev lan2 table 77"
 
@@ -96,13 +95,13 @@ def test_it_is_said_while_it_lasts(exit_: WatchedExit, fault: str, said: str) ->
     logged = len(exit_.appliance.log())
     exit_.sh(fault)
     try:
-        reason = until(lambda: not ready(exit_) and str(exit_.appliance.api("GET", "/readyz").body), "told", SECONDS)
+        reason = until(lambda: not ready(exit_) and str(exit_.appliance.api("GET", "/readyz").body), "told")
         assert said in str(reason)
         assert "wg_appliance_clients_routed 0.0" in exit_.sh("curl -s http://127.0.0.1:9586/metrics")
         assert said in exit_.appliance.log()[logged:]
     finally:
         exit_.sh(fault.replace(" add ", " del "))
-    until(lambda: ready(exit_), "it is ready", SECONDS)
+    until(lambda: ready(exit_), "it is ready")
     assert exit_.appliance.log()[logged:].count("not ready: ") == 1
     assert works(exit_)
 
@@ -126,14 +125,14 @@ def test_doctor_says_it_too(exit_: WatchedExit) -> None:
     """doctor names the fault; when the rule has gone the exit is ready by itself."""
     exit_.sh(f"ip rule add from {NET} prohibit")
     try:
-        until(lambda: not ready(exit_), "told", SECONDS)
+        until(lambda: not ready(exit_), "told")
         found = exit_.appliance.attempt("doctor").stdout
         (line,) = [line for line in found.splitlines() if " routing " in line]
         assert line.startswith("failed")
         assert "Permission denied" in line
     finally:
         exit_.sh(f"ip rule del from {NET} prohibit")
-    until(lambda: ready(exit_), "it is ready", SECONDS)
+    until(lambda: ready(exit_), "it is ready")
 
 
 def test_an_exit_that_starts_with_such_a_rule_gets_ready_without_it(
@@ -148,5 +147,5 @@ def test_an_exit_that_starts_with_such_a_rule_gets_ready_without_it(
     until(lambda: appliance.api("GET", "/readyz").status == 503, "it serves")
     assert "Permission denied" in str(appliance.api("GET", "/readyz").body)
     world.exit.run("ip", "rule", "del", "from", NET, "prohibit")
-    until(lambda: appliance.api("GET", "/readyz").status == 200, "it is ready", SECONDS)
+    until(lambda: appliance.api("GET", "/readyz").status == 200, "it is ready")
     assert (client.address_seen(), client.address_seen(WEB6)) == (EXIT_IP, EXIT_IP6)

@@ -30,7 +30,7 @@ table inet no_fragments {
 }
 """  # before the kernel puts them together, at -400
 SIZE = 300_000
-SECONDS = 20  # a transfer of this size takes less than one; a stalled one never ends
+SECONDS = 90  # a transfer of this size takes less than one; a stalled one never ends
 
 
 @pytest.fixture
@@ -97,7 +97,6 @@ def test_the_exits_own_mtu_is_what_its_uplink_leaves(
     assert "MTU" not in appliance.open(appliance.token())["wg_config"]
 
 
-@pytest.mark.under_kernel
 def test_the_exits_own_mtu_follows_its_uplink(world: World, appliance: Appliance) -> None:
     """An uplink whose MTU changes while the exit serves is followed, and back, and so is that of a default route."""
     assert tunnel_mtu(appliance) == 1420

@@ -5,15 +5,16 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
+import threading
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import pytest
+
+import appliance.server
 from appliance.domain.errors import HostError
 from appliance.server import fleet_assembly, fleet_membership
 from appliance.server.fleet_membership import FleetMembership
-
-if TYPE_CHECKING:
-    import pytest
 
 
 def test_a_single_host_imports_nothing_of_a_fleet() -> None:
@@ -26,8 +27,9 @@ def test_a_single_host_imports_nothing_of_a_fleet() -> None:
     assert done.stdout == "[]\n", done
 
 
+@pytest.mark.parametrize("error", [HostError("membership.json is damaged"), RecursionError("too deep")], ids=repr)
 def test_a_fleet_that_cannot_be_taken_part_in_is_tried_again(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, error: Exception
 ) -> None:
     """It is logged, and the task goes on: one that crashes would make the exit unready."""
     stopping, tries = asyncio.Event(), 0
@@ -37,7 +39,7 @@ def test_a_fleet_that_cannot_be_taken_part_in_is_tried_again(
         tries += 1
         if tries == 2:
             stopping.set()
-        raise HostError("membership.json is damaged")
+        raise error
 
     monkeypatch.setattr(fleet_assembly, "build", build)
     monkeypatch.setattr(fleet_membership, "RETRY_S", 0.0)
@@ -45,4 +47,32 @@ def test_a_fleet_that_cannot_be_taken_part_in_is_tried_again(
     here: Any = SimpleNamespace(state=SimpleNamespace(in_fleet=True))
     asyncio.run(FleetMembership(here).run(stopping))
     assert tries == 2
-    assert "this host takes no part in its fleet, until it is tried again: membership.json is damaged" in caplog.text
+    assert "this host takes no part in its fleet, until it is tried again" in caplog.text
+    assert str(error) in caplog.text
+
+
+def test_an_exit_goes_on_while_its_part_in_a_fleet_is_imported(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The import of the fleet's packages takes long on a slow host."""
+    imported = threading.Event()
+
+    class Slow:
+        """Finds the module of this host's part when the event loop has gone on."""
+
+        def find_spec(self, name: str, *_: object) -> None:
+            if name == fleet_assembly.__name__:
+                assert imported.wait(30), "the event loop stands still"
+                raise HostError("it was imported")
+
+    async def run() -> None:
+        stopping = asyncio.Event()
+        here: Any = SimpleNamespace(state=SimpleNamespace(in_fleet=True))
+        running = asyncio.create_task(FleetMembership(here).run(stopping))
+        await asyncio.sleep(0)
+        imported.set()
+        stopping.set()
+        await running
+
+    monkeypatch.delitem(sys.modules, fleet_assembly.__name__)
+    monkeypatch.delattr(appliance.server, "fleet_assembly")
+    monkeypatch.setattr(sys, "meta_path", [Slow(), *sys.meta_path])
+    asyncio.run(run())

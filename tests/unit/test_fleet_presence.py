@@ -10,6 +10,8 @@ import pytest
 
 from appliance.domain.errors import NoActiveNodeInRegion, NoActiveNodes
 from appliance.fleet.beats import encoded, parse
+from appliance.fleet.link import LinkState
+from appliance.fleet.status import KnownTokens, ReportState, fleet_status, rows
 from tests.support.fleet.bus import BusMessage
 from tests.support.fleet.members import AMS, FRA, SIN, a_beat, a_member
 from tests.support.fleet.presence import LOOK_S, PresenceWorld, PresentExit
@@ -238,6 +240,34 @@ def test_what_is_no_beat_is_dropped_and_counted() -> None:
         assert ams.directory.dropped == {"malformed": 2}
         assert ams.nodes.regions() == BOTH
         assert world.bus.failures == []
+
+    run(story())
+
+
+@pytest.mark.parametrize(("speaks", "works"), [((1, 2), True), ((1, 9), True), ((2, 3), False)])
+def test_versions_that_have_a_protocol_in_common_work_together(speaks: tuple[int, int], works: bool) -> None:
+    """A newer exit that speaks this one's protocol too is as any other, with fields that are not known here; one that
+    speaks newer ones alone is inactive, and named with what to do in `fleet status`."""
+
+    async def story() -> None:
+        world = PresenceWorld()
+        ams = await world.add(A)
+        world.members.append(S)
+        link = world.bus.node(SIN)
+        for n in range(1, 6):
+            beat = a_beat(SIN, name="sin1", region="as", p=speaks, version="9.0", n=n, t=world.clock.now().wall_ms)
+            await link.publish(f"wga.hb.{SIN}", encoded(beat)[:-1] + b',"colour":{"r":1}}')
+            await world.pass_s(1)
+        assert ams.nodes.regions() == (BOTH if works else EU)
+        assert ams.nodes.standing()[SIN] == works
+        now = world.clock.now()
+        link_state = LinkState(connected=True, since=now)
+        tokens = KnownTokens(hold=True, until=None)
+        shown = rows(fleet_status(ams.nodes.presences(), AMS, None, link_state, ReportState(), tokens, now))
+        refusal = "runs 9.0, which this exit cannot talk to: upgrade the older of the two"
+        assert [(row[0], row[3], row[7]) for row in shown if row[0] == "sin1"] == [
+            ("sin1", "takes sessions" if works else refusal, "9.0")
+        ]
 
     run(story())
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from appliance.store.database import Store
-from appliance.store.queries import fleet_fold, fleet_moved, fleet_reports, sessions
+from appliance.store.queries import fleet_fold, fleet_lives, fleet_moved, fleet_reports, sessions
 from appliance.store.queries.fleet_reports import Acknowledged, NextEpoch, ReportRow
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ ROW = ReportRow("ses_1", 1, 1, 0, 0, 0, 0, "", None, 0, 0, 0, 0, "")
 # What has few rows: one, or one a month, or those that are to be sent.
 SMALL = {
     "SCAN fleet_reporting",
+    "SCAN sqlite_schema",
     "SCAN fleet_report_months",
     "SCAN fleet_reports USING INDEX fleet_reports_unsent",
     "SCAN sessions USING INDEX sessions_unfinished",
@@ -35,7 +36,10 @@ QUERIES: dict[str, Callable[[aiosqlite.Connection], Awaitable[object]]] = {
     "what is to be sent": lambda db: fleet_reports.unsent(db, 5),
     "how much that is": fleet_reports.count_unsent,
     "rows": lambda db: fleet_reports.by_ids(db, ["ses_1"]),
-    "lives": lambda db: fleet_reports.lives(db, ["ses_1"]),
+    "lives": lambda db: fleet_lives.of_sessions(db, ["ses_1"]),
+    "lives that begin": lambda db: fleet_lives.begin(db, ["ses_1"]),
+    "lives of another store": lambda db: fleet_lives.take_over(db, {"ses_1": "a"}),
+    "sessions with peers": lambda db: fleet_lives.unfinished(db, ["ses_1"]),
     "figures": lambda db: fleet_reports.put_figures(db, [ROW]),
     "what was acknowledged": lambda db: fleet_reports.acknowledge(
         db, [Acknowledged("ses_1", 1, "", 0)], {"ses_1": "2026-11"}

@@ -135,7 +135,7 @@ def test_a_command_reads_what_the_server_has_noted(tmp_path: Path) -> None:
         await notes.note()
         found = status_file.read(file)
         stopping.set()
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             await notes.run(stopping)
         return found
 

@@ -50,7 +50,7 @@ async def asked(
         world.bus.cut(AMS)
     for step in script:
         try:
-            async with asyncio.timeout(0.01 if step == "wait" else 20):
+            async with asyncio.timeout(0.01 if step == "wait" else 60):
                 assert await call(SIN, "open", b"{}", 0.2) == b"done"
         except (NotAnswered, NoResponder, CutOff, TimeoutError):
             continue

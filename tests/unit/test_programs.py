@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 
 import pytest
 
@@ -114,18 +113,14 @@ def test_missing_program() -> None:
 
 def test_program_that_does_not_end() -> None:
     """It is killed in time."""
-    began = time.monotonic()
-    with pytest.raises(ProgramFailed, match=r"^sleep 60 did not end within 0\.1 s$"):
-        programs.run("sleep", "60", timeout_s=0.1)
-    assert time.monotonic() - began < 30
+    with pytest.raises(ProgramFailed, match=r"^sleep 600 did not end within 0\.1 s$"):
+        programs.run("sleep", "600", timeout_s=0.1)  # longer than a test may take
 
 
 def test_process_that_stays_behind() -> None:
     """A program that has ended is not waited for because a process of its own keeps its output open."""
-    began = time.monotonic()
-    pid = int(programs.run("sh", "-c", "sleep 60 & echo $!"))
+    pid = int(programs.run("sh", "-c", "sleep 600 & echo $!"))  # longer than a test may take
     os.kill(pid, 9)
-    assert time.monotonic() - began < 30
 
 
 def test_session() -> None:

@@ -197,7 +197,7 @@ def test_each_writer_waits_its_own_time_for_a_locked_store(path: Path) -> None:
 
         with closing(sqlite3.connect(path, isolation_level=None)) as other:
             other.execute("BEGIN EXCLUSIVE")
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(60):
                 refusals = await asyncio.gather(*(write() for _ in range(200)), return_exceptions=True)
         assert {type(refusal) for refusal in refusals} == {StoreUnavailable}
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
-SECONDS = 20.0
+SECONDS = 60.0
 
 
 class ForgetfulTokens(Tokens):

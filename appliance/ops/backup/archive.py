@@ -15,15 +15,17 @@ from typing import IO, TYPE_CHECKING, Annotated, BinaryIO
 import msgspec
 
 from appliance.domain.errors import BackupError
+from appliance.ops.backup.fleet_files import FILES, FOLDER
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
-FORMAT = 1
+FORMAT, WITHOUT_FLEET = 2, 1  # a backup that has no files of a fleet is one that earlier versions restore
 MANIFEST, CONFIG, KEY, STORE = "manifest.json", "config.toml", "server.key", "store.sqlite"
+FLEET = {f"{FOLDER}/{name}": name for name in FILES}
 # A store may have any size: it is hashed while it is written to disk, and ends where the file does.
-LIMITS = {MANIFEST: 2**16, CONFIG: 2**20, KEY: 2**10, STORE: 2**62}
+LIMITS = {MANIFEST: 2**16, CONFIG: 2**20, KEY: 2**10, **dict.fromkeys(FLEET, 2**20), STORE: 2**62}
 PIECE = 2**20
 
 
@@ -82,8 +84,10 @@ def is_backup(path: Path) -> bool:
 
 
 class Backup:
-    """Reads an open backup. `manifest`, `config` (None: there was no file) and `key` have been read; `copy_store` comes
-    next."""
+    """Reads an open backup. All but the store has been read; `copy_store` comes next.
+
+    `config`: None: there was no file. `fleet`: the host's files of its fleet, by name.
+    """
 
     def __init__(self, path: Path, file: BinaryIO) -> None:
         self.path = path
@@ -91,6 +95,7 @@ class Backup:
         self.manifest = self._manifest()
         self.config = self._content(CONFIG) if CONFIG in self.manifest.members else None
         self.key = self._content(KEY)
+        self.fleet = {name: self._content(each) for each, name in FLEET.items() if each in self.manifest.members}
 
     def copy_store(self, to: BinaryIO) -> None:
         for piece in self._pieces(STORE):
@@ -110,7 +115,8 @@ class Backup:
             manifest = msgspec.json.decode(text, type=Manifest)
         except (msgspec.MsgspecError, UnicodeDecodeError) as error:
             raise self.damaged(f"{MANIFEST}: {error}") from error
-        if [*manifest.members] not in ([CONFIG, KEY, STORE], [KEY, STORE]):
+        names = [*manifest.members]
+        if not {KEY, STORE} <= {*names} or names != [name for name in LIMITS if name in names and name != MANIFEST]:
             raise self.damaged(f"{MANIFEST} names other members than a backup has")
         return manifest
 

@@ -1,4 +1,5 @@
-"""Writes a backup: a consistent snapshot of the store, the server key and the configuration, in one file."""
+"""Writes a backup: a consistent snapshot of the store, the server key, who the host is in a fleet, and the
+configuration, in one file."""
 
 from __future__ import annotations
 
@@ -14,7 +15,19 @@ from typing import TYPE_CHECKING, BinaryIO
 from appliance import __version__
 from appliance.domain.errors import BackupError, HostError, StoreError
 from appliance.network.wireguard.keys import encode
-from appliance.ops.backup.archive import CONFIG, FORMAT, KEY, STORE, Manifest, digest, is_backup, write
+from appliance.ops.backup import fleet_files
+from appliance.ops.backup.archive import (
+    CONFIG,
+    FLEET,
+    FORMAT,
+    KEY,
+    STORE,
+    WITHOUT_FLEET,
+    Manifest,
+    digest,
+    is_backup,
+    write,
+)
 from appliance.store import integrity
 from appliance.store.database import PATIENCE_S, damaged, explain, require_regular
 from appliance.store.file_owner import acting_as_owner, have_one_owner
@@ -42,7 +55,9 @@ def write_backup(state: StateDir, config_file: Path, target: Path) -> None:
     with snapshot(state.store) as source, _faults("cannot write the backup", target):
         with acting_as_owner(state.path):  # a link there may lead to a key that is not theirs
             key = state.read_key()
+            of_fleet = fleet_files.to_save(state, source)
         contents: dict[str, BinaryIO] = {KEY: io.BytesIO(f"{encode(key)}\n".encode())}
+        contents |= {member: io.BytesIO(of_fleet[name]) for member, name in FLEET.items() if name in of_fleet}
         with suppress(FileNotFoundError):
             contents = {CONFIG: io.BytesIO(config_file.read_bytes())} | contents
         # In a folder of the same user, as the timer's is, that user could put links in the way meanwhile.
@@ -133,10 +148,11 @@ def _copy(source: sqlite3.Connection, store: Path, copy: Path) -> None:
 
 def _write(new: Path, schema: int, contents: dict[str, BinaryIO]) -> None:
     members = {name: digest(content) for name, content in contents.items()}
+    made_for = FORMAT if FLEET.keys() & members.keys() else WITHOUT_FLEET
     made_at = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     with os.fdopen(descriptor, "wb") as file:
-        write(file, Manifest(FORMAT, __version__, schema, made_at, members), contents)
+        write(file, Manifest(made_for, __version__, schema, made_at, members), contents)
         file.flush()
         os.fsync(file.fileno())
 

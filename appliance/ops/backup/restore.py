@@ -14,12 +14,13 @@ from appliance.config.load import parse_settings, read_settings
 from appliance.domain.errors import ConfigError, HostError
 from appliance.network.programs import ProgramFailed
 from appliance.ops import trees
+from appliance.ops.backup import fleet_files, fleet_restore
 from appliance.ops.backup.archive import open_backup
 from appliance.ops.backup.create import sync_folder
 from appliance.store import integrity, store_files
 from appliance.store.file_owner import acting_as_owner
 from appliance.store.migration import migrations
-from appliance.store.queries import fleet_reports
+from appliance.store.queries import fleet_reports, fleet_traces
 from appliance.store.state_dir import StateDir
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ class Restored:
     """Describes what was restored.
 
     `kept_state`, `kept_config`: where the earlier files are. None: there were none, or the configuration was the same.
+    `lacks_fleet`: the store is of a host in a fleet, and neither the backup nor this host has the keys of that one.
     """
 
     manifest: Manifest
@@ -46,15 +48,16 @@ class Restored:
     config_written: bool
     kept_state: Path | None
     kept_config: Path | None
+    lacks_fleet: bool
 
 
-def restore_backup(file: Path, config_file: Path, environ: Mapping[str, str]) -> Restored:
-    """Restores a backup's configuration to `config_file`, and its store and key where that configuration says.
+def restore_backup(file: Path, config_file: Path, environ: Mapping[str, str], *, as_new_node: bool = False) -> Restored:
+    """Restores a backup's configuration to `config_file`, and its store and keys where that configuration says.
 
     The store has the backup's schema: the next start migrates it. Nothing is changed before all of the backup is
-    unpacked and checked.
-    Raises BackupError if the backup cannot be restored. Raises ConfigError if this version refuses the
-    configuration in it. Raises HostError while a server runs.
+    unpacked and checked. `as_new_node`: the host is in no fleet, and not who it was in one.
+    Raises BackupError if the backup cannot be restored, or not here, as this host is another one of a fleet. Raises
+    ConfigError if this version refuses the configuration in it. Raises HostError while a server runs.
     """
     # Read as root: the state's owner may have no access to the program's files.
     newest = migrations()[-1][0]
@@ -68,15 +71,17 @@ def restore_backup(file: Path, config_file: Path, environ: Mapping[str, str]) ->
                 stack.enter_context(each.serving())
         with acting_as_owner(state.path):
             unpacked = stack.enter_context(_unpacked(backup, state, newest))
+            of_fleet = _of_fleet(backup, state, unpacked, as_new_node=as_new_node)
         new_config = stack.enter_context(_config_aside(backup, config_file))
         stamp = datetime.now(UTC).strftime(KEPT)
         with acting_as_owner(state.path):
-            kept_state = _switch(state, unpacked, stamp)
+            kept_state = _switch(state, unpacked, of_fleet, stamp)
         kept_config = None if new_config is None else _replace(config_file, new_config, stamp)
         with acting_as_owner(state.path):
             state.unfinished_restore.unlink()
             sync_folder(state.path)
-    return Restored(backup.manifest, settings, new_config is not None, kept_state, kept_config)
+            lacks_fleet = fleet_restore.are_missing(state)
+    return Restored(backup.manifest, settings, new_config is not None, kept_state, kept_config, lacks_fleet)
 
 
 def _check_schema(backup: Backup, schema: int, newest: int) -> None:
@@ -123,6 +128,22 @@ def _unpacked(backup: Backup, state: StateDir, newest: int) -> Iterator[StateDir
     finally:
         with suppress(ProgramFailed):
             trees.remove(new.path)
+
+
+def _of_fleet(backup: Backup, state: StateDir, new: StateDir, *, as_new_node: bool) -> dict[str, bytes] | None:
+    """Unpacks the files of the fleet that are to be put in place. Returns all that are to be there, as None: those that
+    are."""
+    try:
+        files = fleet_restore.to_restore(backup.fleet, state, new.store, as_new_node=as_new_node, source=backup.path)
+    except ValueError as error:
+        raise backup.damaged(str(error)) from error
+    if as_new_node:
+        fleet_traces.make_another_node(new.store)
+    for name, content in (files or {}).items():
+        (new.path / fleet_files.FOLDER).mkdir(mode=0o700, exist_ok=True)
+        with _new_file(new.path / fleet_files.FOLDER / name) as file:
+            file.write(content)
+    return files
 
 
 @contextmanager
@@ -185,8 +206,8 @@ def _take_on_access(descriptor: int, present: Path) -> None:
         os.fchown(descriptor, found.st_uid, found.st_gid)
 
 
-def _switch(state: StateDir, new: StateDir, stamp: str) -> Path | None:
-    """Puts store and key in place. Returns where the old ones are.
+def _switch(state: StateDir, new: StateDir, of_fleet: dict[str, bytes] | None, stamp: str) -> Path | None:
+    """Puts store and keys in place. Returns where the old ones are.
 
     The marker file keeps a server from starting on a mixed state meanwhile.
     """
@@ -196,11 +217,13 @@ def _switch(state: StateDir, new: StateDir, stamp: str) -> Path | None:
     others = [path for path in (state.store, *sides, state.key) if os.path.lexists(path) and path not in {*old, shm}]
     if os.path.lexists(shm) and not store_files.is_regular(shm):
         others.append(shm)
-    kept = state.path / stamp if old or others else None
+    ours = [] if of_fleet is None else fleet_restore.present(state)
+    kept = state.path / stamp if old or others or ours else None
     if kept is not None:
         kept.mkdir(mode=0o700)
         for path in old:
             os.link(path, kept / path.name)
+        fleet_restore.keep(ours, kept)
         sync_folder(kept)
     _mark_unfinished(state)
     if kept is not None:
@@ -212,6 +235,8 @@ def _switch(state: StateDir, new: StateDir, stamp: str) -> Path | None:
         path.unlink(missing_ok=True)
     new.store.replace(state.store)
     new.key.replace(state.key)
+    if of_fleet is not None:
+        fleet_restore.put(new, state)
     sync_folder(state.path)
     return kept
 

@@ -73,12 +73,20 @@ def as_it_is(account: Account, token: str) -> Account:  # noqa: ARG001 (what a f
     return account
 
 
+def nothing() -> None:
+    """Returns what keeps this host from its fleet: nothing on a single one."""
+
+
 @dataclass(slots=True)
 class Offered:
-    """Holds whom the routes ask now. `caller`: returns the account that asks, for whoever has to see its token too."""
+    """Holds whom the routes ask now. `caller`: returns the account that asks, for whoever has to see its token too.
+
+    `fault`: returns why this host is not ready, though the exit works; None: it is.
+    """
 
     sessions: SessionApi
     devices: DeviceApi
     regions: ActiveRegions
     quotas: QuotaApi
     caller: Callable[[Account, str], Account] = as_it_is
+    fault: Callable[[], str | None] = nothing

@@ -24,6 +24,7 @@ INSERT OR IGNORE INTO fleet_intents (node_id, operation, request, at)
 SELECT ?, ?, ?, ? WHERE (SELECT count(*) FROM fleet_intents) < ?
 """
 MOST_INTENTS = 100_000
+REFUSED = "refused"  # in place of the operation: what is asked is then why, and is asked no more
 
 
 class ServedOp(NamedTuple):
@@ -67,20 +68,23 @@ async def forget(db: aiosqlite.Connection, before: int, most: int) -> int:
     return (await db.execute(_FORGET, {"before": before, "most": most})).rowcount
 
 
-async def intend(db: aiosqlite.Connection, node_id: str, operation: str, request: bytes, at: int) -> None:
-    """Notes what is to be asked of an exit, once; not what is beyond the most that is kept."""
+async def intend(db: aiosqlite.Connection, node_id: str, operation: str, request: bytes, at: int) -> int | None:
+    """Notes what is to be asked of an exit, once, and returns its number; None: it is beyond the most that is kept."""
     await db.execute(_INTEND, (node_id, operation, request, at, MOST_INTENTS))
+    sql = "SELECT number FROM fleet_intents WHERE node_id = ? AND operation = ? AND request = ?"
+    return next((row[0] for row in await db.execute_fetchall(sql, (node_id, operation, request))), None)
 
 
 async def intents(db: aiosqlite.Connection, node_id: str, most: int) -> list[Intent]:
     """Returns what is to be asked of an exit, the oldest first."""
-    sql = "SELECT * FROM fleet_intents WHERE node_id = ? ORDER BY number LIMIT ?"
-    return [Intent(*row) for row in await db.execute_fetchall(sql, (node_id, most))]
+    sql = "SELECT * FROM fleet_intents WHERE node_id = ? AND operation <> ? ORDER BY number LIMIT ?"
+    return [Intent(*row) for row in await db.execute_fetchall(sql, (node_id, REFUSED, most))]
 
 
 async def intended_nodes(db: aiosqlite.Connection) -> list[str]:
     """Returns the exits of which something is still to be asked."""
-    return [row[0] for row in await db.execute_fetchall("SELECT DISTINCT node_id FROM fleet_intents")]
+    sql = "SELECT DISTINCT node_id FROM fleet_intents WHERE operation <> ?"
+    return [row[0] for row in await db.execute_fetchall(sql, (REFUSED,))]
 
 
 async def done(db: aiosqlite.Connection, number: int) -> None:
@@ -91,3 +95,17 @@ async def done(db: aiosqlite.Connection, number: int) -> None:
 async def give_up_before(db: aiosqlite.Connection, at: int) -> int:
     """Deletes intents from before then; returns how many."""
     return (await db.execute("DELETE FROM fleet_intents WHERE at < ?", (at,))).rowcount
+
+
+async def refuse(db: aiosqlite.Connection, number: int, words: str) -> None:
+    """Notes that an exit refuses an intent, for the command that waits for it."""
+    await db.execute(
+        "UPDATE OR REPLACE fleet_intents SET operation = ?, request = ? WHERE number = ?",
+        (REFUSED, words.encode(), number),
+    )
+
+
+async def outcome(db: aiosqlite.Connection, number: int) -> Intent | None:
+    """Returns an intent that is to be asked still, or was refused; None: it was done."""
+    rows = await db.execute_fetchall("SELECT * FROM fleet_intents WHERE number = ?", (number,))
+    return next((Intent(*row) for row in rows), None)

@@ -33,7 +33,7 @@ class Flood:
             send(self._client.space, self._client.interface, *chosen)
             self.sent += BURST
 
-    def goes_on(self, packets: int, seconds: float = 30) -> None:
+    def goes_on(self, packets: int, seconds: float = 90) -> None:
         """So many more have been sent."""
         until, deadline = self.sent + packets, time.monotonic() + seconds
         while self.sent < until:

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 HOUR_MS = 3_600_000
-WITHIN_S = 20.0
+WITHIN_S = 60.0
 
 
 @dataclass

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from appliance.fleet.certificates import CertifiedKey
 
 SERVER_NAME = "hub.fleet.internal"
-SECONDS = 20
+SECONDS = 60
 CONFIG, CERTIFICATE, KEY = "hub.conf", "leaf.pem", "leaf.key"
 
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from appliance.fleet.wire import HubLink, Message
 
-SECONDS_A_TEST = 60
+SECONDS_A_TEST = 110
 AMS = "nod_" + "a" * 24
 FRA = "nod_" + "f" * 24
 SOON, LONG = 0.3, 20.0  # of a request that is to fail by its time; of one that is not

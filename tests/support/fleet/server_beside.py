@@ -122,11 +122,12 @@ class ServerBeside:
         files, stopping = HubFiles(hub_place(self._state.path)), asyncio.Event()
         of_hub = folder.hub_secrets()
         assert of_hub is not None
-        server = asyncio.create_task(NatsServer(files.place, lambda: NATS_SERVER).run(stopping))
         system = _link(membership, of_hub.system_seed, "sys", "_INBOX_sys")
         own = _link(membership, of_hub.hub_seed, "hub", "_INBOX_hub")
         facts = HubFacts(membership, of_hub, files.place.files, self._listen)
         upkeep = HubUpkeep(store, facts, HubControl(files, lambda: NATS_SERVER, system), CLOCK)
+        await upkeep.prepare()
+        server = asyncio.create_task(NatsServer(files.place, lambda: NATS_SERVER).run(stopping))
 
         async def end() -> None:
             stopping.set()

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from tests.support.tunnel.client import Client
 
 ACCOUNT = "alice"
+ANSWER = 92  # bytes of the message that answers a handshake; one that begins it has 148, and a keepalive 32
 
 
 class DeviceInUse:
@@ -75,6 +76,11 @@ class DeviceInUse:
         """Bytes in and out by the counters of the interface, and of those that are gone."""
         real = self.appliance.transfer(self.key)
         return self._gone[0] + real.received, self._gone[1] + real.sent
+
+    def only_answered(self) -> bool:
+        """Whether its client has sent what answers handshakes and nothing else: it was the exit that began."""
+        received = self.appliance.transfer(self.key).received
+        return received > 0 and received % ANSWER == 0
 
     def handshake(self) -> int:
         """When the exit had the last one, in seconds since the epoch; 0: this peer has had none, or there is none."""

@@ -73,13 +73,13 @@ def test_two_serve_side_by_side(ground: World, backend: str, tmp_path: Path, sho
         second.configure(wireguard={"keep_on_exit": True})  # of this test's check alone: it has read the file before
         second.stop()
         assert second.interface not in ground.exit.run("nft", "list", "ruleset").stdout
-        until(lambda: one.get(f"{WEB}/ip", 2) == EXIT_IP, "the first one's client reaches the internet", seconds=20)
+        until(lambda: one.get(f"{WEB}/ip", 2) == EXIT_IP, "the first one's client reaches the internet")
         assert _passed(one) == 0
         second.configure(wireguard={"keep_on_exit": False})
         second.start()
         first.configure(wireguard={"keep_on_exit": True})
         first.stop()
-        until(lambda: other.get(f"{WEB}/ip", 2) == EXIT_IP, "the second one's does", seconds=40)
+        until(lambda: other.get(f"{WEB}/ip", 2) == EXIT_IP, "the second one's does")
         second.stop()
         assert "wg-appliance" not in ground.exit.run("nft", "list", "ruleset").stdout
         first.require_host_as_found()

@@ -56,8 +56,8 @@ def public_routes(offered: Offered, readiness: Readiness, limits: RequestLimits)
         responses=failures(s503=NOT_READY),
     )
     async def readyz() -> Response[Health]:
-        """Tell whether both the store and the tunnel work."""
-        fault = await readiness.fault()
+        """Tell whether both the store and the tunnel work, and no other machine of its fleet is this one's copy."""
+        fault = await readiness.fault() or offered.fault()
         if fault is not None:
             # Not the declared type: errors share one shape, and the document names it above.
             code = ErrorCode.STORE_UNAVAILABLE if fault.startswith(STORE_FAULT) else ErrorCode.NO_ACTIVE_NODES

@@ -1,0 +1,110 @@
+"""Which tests show what a fleet does when something of it fails.
+
+Each row is a fault; it is shown by all of the tests beside it, of which those in tests/fleet have a real nats-server:
+`grep -rn NAME tests` finds them.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+TESTS = Path(__file__).resolve().parents[1]
+_NAMES = re.compile(r"^(?:async )?def (test_\w+)", re.MULTILINE)
+ROWS = {
+    "an exit is killed, or its host dies": (
+        "test_sessions_open_elsewhere_soon",
+        "test_each_exit_knows_how_the_other_one_stands",
+        "test_three_missed_beats_make_an_exit_dead",
+        "test_an_exit_that_dies_meanwhile_is_not_asked_again",
+        "test_of_an_exit_that_is_away_the_reported_is_shown",
+    ),
+    "an exit is cut off": (
+        "test_an_exit_that_is_cut_off_goes_on",
+        "test_a_silent_way",
+        "test_nothing_is_sent_while_cut_off",
+        "test_an_exit_that_is_cut_off_goes_on_alone",
+        "test_tokens_are_trusted_for_a_day",
+        "test_what_was_made_while_cut_off_is_claimed_afterwards",
+    ),
+    "the hub's nats-server is killed": (
+        "test_a_hubs_server_that_is_killed_comes_back",
+        "test_a_killed_server",
+        "test_it_ends_with_serve_and_is_started_again_when_it_is_killed",
+        "test_a_hub_that_is_killed_goes_by_its_store_again",
+    ),
+    "the hub's disk is lost, or restored from an old image": (
+        "test_a_real_hub_is_wiped_and_rolled_back",
+        "test_a_wiped_hub_has_everything_again",
+        "test_a_hub_that_was_rolled_back",
+        "test_a_hub_that_was_rolled_back_is_followed_back",
+        "test_another_hub_with_the_same_accounts_changes_nothing",
+        "test_what_the_ledger_has_lost_is_claimed_again",
+        "test_claims_on_a_real_hub",
+    ),
+    "the hub's fold alone is lost": ("test_a_fold_that_is_lost_is_made_again",),
+    "an answer to an opening is lost": (
+        "test_nothing_is_left_of_an_opening_of_which_a_step_is_lost",
+        "test_one_lost_request_or_answer_is_not_noticed",
+        "test_of_an_opening_that_is_not_answered_nothing_is_left",
+        "test_an_exit_killed_in_an_opening_leaves_nothing",
+        "test_an_abort_that_is_lost_is_asked_again",
+        "test_an_aborted_replacement_leaves_what_was_there",
+        "test_what_clients_were_told_is_what_there_is",
+    ),
+    "an old backup is restored on an exit": (
+        "test_a_store_that_went_back",
+        "test_sessions_that_only_the_hub_knows",
+        "test_a_session_that_had_ended_lives_again",
+        "test_nothing_is_lost_or_doubled",
+        "test_a_store_of_before_the_host_joined_is_a_spokes_again",
+    ),
+    "the clock of one host is off": (
+        "test_a_clock_that_is_off",
+        "test_a_clock_that_differs_is_warned_of_once",
+        "test_only_what_works_takes_sessions",
+        "test_each_fault_is_named_with_what_mends_it",
+        "test_clocks_need_not_agree",
+    ),
+    "a virtual machine is copied": (
+        "test_a_machine_that_is_copied_refuses_work_for_the_fleet",
+        "test_a_machine_that_is_there_twice",
+        "test_a_machine_copied_as_it_ran_knows_of_its_double",
+        "test_two_machines_with_one_id_refuse_work_for_the_fleet",
+        "test_readyz_tells_what_is_wrong_with_the_exits_fleet",
+    ),
+    "a spoke is stolen": (
+        "test_each_right",
+        "test_every_right_is_tried",
+        "test_no_answer_can_be_sent_into_what_is_kept",
+        "test_a_host_that_is_forgotten_is_told_so_and_comes_back_when_it_is_let_in",
+        "test_a_member_is_let_in_when_it_was_applied_and_cut_off_when_it_left",
+        "test_a_token_that_the_exit_does_not_know_opens_nothing_there",
+        "test_a_member_that_left_is_not_served",
+    ),
+    "versions are apart": (
+        "test_versions_that_have_a_protocol_in_common_work_together",
+        "test_newer_words_are_passed_over",
+        "test_a_code_of_a_later_version_is_a_failure",
+        "test_what_no_client_is_told_arrives_as_a_failed_apply",
+    ),
+    "any of these, in any order": ("test_the_hub_knows_to_the_byte_what_exits_have_counted",),
+}
+
+
+@cache
+def _tests() -> frozenset[str]:
+    found: set[str] = set()
+    for ring in ("unit", "api", "fleet", "faults"):
+        for file in (TESTS / ring).glob("test_*.py"):
+            found.update(_NAMES.findall(file.read_text(encoding="utf-8")))
+    return frozenset(found)
+
+
+@pytest.mark.parametrize("row", ROWS)
+def test_each_fault_has_tests_that_are_there(row: str) -> None:
+    """The table is true: a test that is renamed is renamed in it. Each entry is a test's name, or how it begins."""
+    assert [named for named in ROWS[row] if not any(each.startswith(named) for each in _tests())] == []
