@@ -33,7 +33,7 @@ FAULTS ?= 500
 DUMPS ?= 200
 ROUNDS ?= 11
 
-.PHONY: run test test-all test-install dist lint unit kernel fuzz faults fleet-faults kills powercut cycles churn documented bad-clients bench constraints clean
+.PHONY: run test test-all test-install test-install-all dist lint unit kernel fuzz faults fleet-faults kills powercut cycles churn documented bad-clients bench constraints clean
 
 run: .venv/run-ready
 	@.make/run
@@ -62,6 +62,9 @@ build/generators: tests/support/api/generated/requirements.txt tests/support/api
 
 # The life of an installed appliance: on a Debian with systemd that is made for it, and kept for the next time.
 test-install: .venv/install-test-ready
+	.venv/bin/python -m pytest tests/install -m 'not long'
+
+test-install-all: .venv/install-test-ready
 	.venv/bin/python -m pytest tests/install
 
 .venv/install-test-ready: .venv/test-ready

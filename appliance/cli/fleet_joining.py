@@ -96,10 +96,7 @@ def _say(asked: JoinRequest, answer: JoinAnswer, dropped: Sequence[str], renamed
         output.remark("no account was dropped here")
     for line in renamed:
         output.remark(line)
-    known = sorted({*answer.known} - {*dropped})
-    if known:
-        output.remark(f"accounts that the fleet had before, with the tokens that it has of them: {_listed(known)}")
-    own = sorted({*asked.accounts, *asked.unused} - {*dropped, *known})
+    own = sorted({*asked.accounts, *asked.unused} - {*dropped})
     if own:
         output.remark(f"accounts that are the fleet's now, with their tokens: {_listed(own)}")
 

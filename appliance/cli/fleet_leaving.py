@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from appliance.cli import admin, output
@@ -184,7 +185,7 @@ async def _sign_off(a: Admin, membership: Membership) -> None:
 async def _become_single(a: Admin, was: Role, *, resume: bool) -> None:
     """The membership goes first: without it a host is in no fleet, whatever the store still has of one."""
     leaving.forget(FleetFolder(a.state.path))
-    async with a.change() as db:
+    async with replace(a, settle_s=TAKES_PART_S).change() as db:
         await fleet_traces.erase(db)
         if resume:
             await node_rows.set_drained(db, drained=False)

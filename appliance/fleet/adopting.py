@@ -9,6 +9,7 @@ import msgspec
 
 from appliance.fleet.epochs import Basis, adopted
 from appliance.fleet.own_reports import facts
+from appliance.fleet.reading import read
 from appliance.fleet.reports import UsageAnswer, UsageRequest, created_in
 from appliance.fleet.wire import PREFIX
 from appliance.store.queries import fleet_reports
@@ -42,7 +43,7 @@ class Adopting:
         count, more = 0, True
         while more:
             answer = await self._link.request(self._subject, msgspec.json.encode(wanted), ANSWER_S)
-            page = msgspec.json.decode(answer, type=UsageAnswer)
+            page = read(answer, UsageAnswer)
             async with self._store.write() as db:
                 count += await self._adopt(db, page, later_only=wanted.month is not None)
             more = page.more and bool(page.sessions)

@@ -13,6 +13,7 @@ from appliance.fleet.device_owner import DeviceOwner
 from appliance.fleet.device_router import DeviceRouter
 from appliance.fleet.elsewhere import Elsewhere
 from appliance.fleet.exits import Exits
+from appliance.fleet.fleet_quotas import FleetQuotas
 from appliance.fleet.intents import Intents
 from appliance.fleet.owner import OwningExit
 from appliance.fleet.reported import ReportedByHub, ReportedHere, ReportsOwner
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from appliance.fleet.claiming import Claims
     from appliance.fleet.exits import Call, FleetView
     from appliance.fleet.reported import Folds
+    from appliance.metering.usage import Quotas
     from appliance.sessions.devices.service import DeviceService
     from appliance.sessions.service import SessionService
     from appliance.store.database import Store
@@ -67,13 +69,14 @@ class TheFleet:
 
 @dataclass(frozen=True, slots=True)
 class AnyExit:
-    """Holds the parts: `sessions` and `devices` for this host's API, `owner` for other exits' requests.
+    """Holds the parts: `sessions`, `devices` and `quotas` for this host's API, `owner` for other exits' requests.
 
     `intents.run` and `ops.run` are to be run for as long as the server does.
     """
 
     sessions: SessionRouter
     devices: DeviceRouter
+    quotas: FleetQuotas
     owner: OwningExit
     intents: Intents
     ops: ServedOps
@@ -81,8 +84,8 @@ class AnyExit:
     key_claims: KeyClaims
 
 
-def build(here: ThisExit, fleet: TheFleet) -> AnyExit:
-    """Builds the parts."""
+def build(here: ThisExit, fleet: TheFleet, quotas: Quotas) -> AnyExit:
+    """Builds the parts. `quotas`: this exit's own."""
     exits = Exits(fleet.call)
     intents = Intents(here.store, exits, fleet.view, here.clock)
     placing = Placing(own_id=here.own_id, view=fleet.view, exits=exits, intents=intents, patience_s=fleet.patience_s)
@@ -92,10 +95,21 @@ def build(here: ThisExit, fleet: TheFleet) -> AnyExit:
     opening = ClaimedOpening(here.sessions, key_claims)
     reported = ReportedByHub(exits, fleet.hub_id) if fleet.folds is None else ReportedHere(fleet.folds)
     changes = ClaimedDevices(here.devices, fleet.claims, key_claims)
+    session_owner = SessionOwner(
+        accounts=AccountsHere(here.store, here.tokens),
+        sessions=here.sessions,
+        devices=here.devices,
+        opening=opening,
+        ops=ops,
+        own_keys=here.own_keys,
+        clock=here.clock,
+        quotas=quotas,
+    )
     return AnyExit(
         sessions=SessionRouter(sessions=here.sessions, opening=opening, elsewhere=elsewhere, reported=reported),
         devices=DeviceRouter(devices=here.devices, changes=changes, elsewhere=elsewhere, region=here.region),
-        owner=_owner(here, fleet, ops, opening, changes),
+        quotas=FleetQuotas(quotas, elsewhere),
+        owner=_owner(here, fleet, ops, changes, session_owner),
         intents=intents,
         ops=ops,
         elsewhere=elsewhere,
@@ -104,18 +118,9 @@ def build(here: ThisExit, fleet: TheFleet) -> AnyExit:
 
 
 def _owner(
-    here: ThisExit, fleet: TheFleet, ops: ServedOps, opening: ClaimedOpening, changes: ClaimedDevices
+    here: ThisExit, fleet: TheFleet, ops: ServedOps, changes: ClaimedDevices, sessions: SessionOwner
 ) -> OwningExit:
     accounts = AccountsHere(here.store, here.tokens)
-    sessions = SessionOwner(
-        accounts=accounts,
-        sessions=here.sessions,
-        devices=here.devices,
-        opening=opening,
-        ops=ops,
-        own_keys=here.own_keys,
-        clock=here.clock,
-    )
     devices = DeviceOwner(accounts=accounts, devices=here.devices, changes=changes, ops=ops, own_keys=here.own_keys)
 
     async def drain(drained: bool) -> None:

@@ -62,10 +62,11 @@ async def folded(db: aiosqlite.Connection, session_id: str) -> FoldedSession | N
 
 
 async def folded_of_account(
-    db: aiosqlite.Connection, account_id: str, before: tuple[int, str], most: int
+    db: aiosqlite.Connection, account_id: str, node: str, before: tuple[int, str], most: int, *, live: bool = False
 ) -> list[FoldedSession]:
-    """Returns up to `most` of an account's sessions, newest first, before the place (created_at, id)."""
-    return [_folded(each) for each in await fleet_fold.of_account(db, account_id, before, most)]
+    """Returns up to `most` of an account's sessions on a node, newest first, before the place (created_at, id)."""
+    found = await fleet_fold.of_account(db, account_id, node, before, most, live=live)
+    return [_folded(each) for each in found]
 
 
 def id_ending(node: str) -> str:

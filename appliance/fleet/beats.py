@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import msgspec
 
 from appliance import __version__
+from appliance.fleet.reading import Unreadable, read
 from appliance.fleet.wire import PREFIX
 
 if TYPE_CHECKING:
@@ -70,8 +71,8 @@ def encoded(beat: Beat) -> bytes:
 def parse(subject: str, data: bytes) -> Beat:
     """Returns the beat of a message. Raises ValueError: it is none, or not of the exit that the subject names."""
     try:
-        beat = msgspec.json.decode(data, type=Beat)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        beat = read(data, Beat)
+    except Unreadable as error:
         raise ValueError(f"no beat: {error}") from error
     if subject != SUBJECT + beat.node:
         raise ValueError("a beat that names another exit than its subject")

@@ -18,7 +18,8 @@ from appliance.fleet.claim_messages import (
     ReleaseKey,
     SettleKey,
 )
-from appliance.fleet.claims import KeyClaimLedger, NameClaimLedger
+from appliance.fleet.claims import KeyClaimLedger, NameClaimLedger, NewClaims
+from appliance.fleet.reading import read
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -40,8 +41,9 @@ class ClaimLedger:
         locate: Callable[[str], Awaitable[str | None]],
     ) -> None:
         self._records = keys, names
-        self._keys = KeyClaimLedger(keys, clock)
-        self._names = NameClaimLedger(names, clock)
+        new = NewClaims(clock)
+        self._keys = KeyClaimLedger(keys, clock, new)
+        self._names = NameClaimLedger(names, clock, new)
         self._locate = locate
 
     async def name(self) -> str:
@@ -56,8 +58,8 @@ class ClaimLedger:
         await ledger.serve(link, "locate", self.locate)
 
     async def claim(self, sender: str, data: bytes) -> bytes:
-        """Answers one request. Raises FleetError, or msgspec.MsgspecError: it is none."""
-        asked = msgspec.json.decode(data, type=Claim)
+        """Answers one request. Raises FleetError, or Unreadable: it is none."""
+        asked = read(data, Claim)
         if isinstance(asked, ClaimKey):
             return msgspec.json.encode(await self._keys.claim(sender, asked))
         if isinstance(asked, ClaimName):
@@ -72,13 +74,13 @@ class ClaimLedger:
         return Done(lost=had.count(False))
 
     async def release(self, sender: str, data: bytes) -> bytes:
-        """Answers one request. Raises FleetError, or msgspec.MsgspecError: it is none."""
-        asked = msgspec.json.decode(data, type=Release)
+        """Answers one request. Raises FleetError, or Unreadable: it is none."""
+        asked = read(data, Release)
         if isinstance(asked, ReleaseKey):
             return msgspec.json.encode(await self._keys.release(sender, asked))
         return msgspec.json.encode(await self._names.release(sender, asked))
 
     async def locate(self, _sender: str, data: bytes) -> bytes:
-        """Answers one request. Raises FleetError, or msgspec.MsgspecError: it is none."""
-        asked = msgspec.json.decode(data, type=Locate)
+        """Answers one request. Raises FleetError, or Unreadable: it is none."""
+        asked = read(data, Locate)
         return msgspec.json.encode(Located(await self._locate(asked.id) or ""))

@@ -36,6 +36,8 @@ T = TypeVar("T")
 KEY_LAPSES_MS = 3 * 3_600_000
 NAME_LAPSES_MS = 7 * 86_400_000  # a device's name is to be its own also while its exit is away
 RENEWED = 4  # a claim is written again when this part of its time is over
+# What one exit may claim anew: at once, and in each second. One in the wrong hands leaves room for the others' claims.
+NEW_AT_ONCE, NEW_PER_S = 20_000, 5
 TRIES = 100  # of a change, while others change the same record
 
 
@@ -79,12 +81,30 @@ class NameRecord(msgspec.Struct, frozen=True):
 R = TypeVar("R", KeyRecord, NameRecord)
 
 
+class NewClaims:
+    """Counts what each exit claims that nobody had. Kept in memory alone."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._left: dict[str, tuple[float, int]] = {}  # how many more, as of when (CLOCK_BOOTTIME, ms)
+
+    def count(self, node: str) -> None:
+        """Counts one. Raises FleetError: the exit has claimed too much."""
+        now_ms = self._clock.now().boot_ms
+        left, at_ms = self._left.get(node, (float(NEW_AT_ONCE), now_ms))
+        left = min(float(NEW_AT_ONCE), left + (now_ms - at_ms) * NEW_PER_S / 1000)
+        if left < 1:
+            raise FleetError(f"{node} claims more than an exit may")
+        self._left[node] = left - 1, now_ms
+
+
 class KeyClaimLedger:
     """Decides about keys. `node` is the asking exit, by the subject of its request. Each method raises FleetError."""
 
-    def __init__(self, records: ClaimRecords, clock: Clock) -> None:
+    def __init__(self, records: ClaimRecords, clock: Clock, new: NewClaims) -> None:
         self._records = records
         self._clock = clock
+        self._new = new
 
     async def claim(self, node: str, asked: ClaimKey) -> Granted | Taken:
         """Claims a key. An exit's own sessions and devices are its own to decide about."""
@@ -103,7 +123,7 @@ class KeyClaimLedger:
             old = record.holder if record.holder.id else record.old
             return KeyRecord(asked.account, holder, self._now(), old), _granted(old)
 
-        return await self._change(asked.key, decide)
+        return await self._change(node, asked.key, decide)
 
     async def settle(self, node: str, asked: SettleKey) -> Done:
         """Notes what a key was claimed for. It is lost if another exit has it, and does not know of this one."""
@@ -118,7 +138,7 @@ class KeyClaimLedger:
             known = old is not None and (old.node, old.op) == (node, asked.op)  # whoever has the key now ends it
             return record, Done(lost=0 if known or record.holder.node == node else 1)
 
-        return await self._change(asked.key, decide)
+        return await self._change(node, asked.key, decide)
 
     async def release(self, node: str, asked: ReleaseKey) -> Done:
         """Gives a key up. Of a claim that came to nothing, who had it before has it again."""
@@ -136,7 +156,7 @@ class KeyClaimLedger:
                 return msgspec.structs.replace(record, old=None), Done()
             return record, Done()
 
-        return await self._change(asked.key, decide)
+        return await self._change(node, asked.key, decide)
 
     async def renew(self, node: str, held: HeldKey) -> bool:
         """Renews the claim of a key, or makes it where there is none. Returns whether the exit has it."""
@@ -152,21 +172,23 @@ class KeyClaimLedger:
             holder = msgspec.structs.replace(record.holder, id=held.id, device=held.device)
             return KeyRecord(held.account, holder, now, record.old), True
 
-        return await self._change(held.key, decide)
+        return await self._change(node, held.key, decide)
 
     def _now(self) -> int:
         return self._clock.now().wall_ms
 
-    async def _change(self, key: str, decide: Callable[[KeyRecord | None], tuple[KeyRecord | None, T]]) -> T:
-        return await change(self._records, key, KeyRecord, decide, self._now() - KEY_LAPSES_MS)
+    async def _change(self, node: str, key: str, decide: Callable[[KeyRecord | None], tuple[KeyRecord | None, T]]) -> T:
+        since = self._now() - KEY_LAPSES_MS
+        return await change(self._records, key, KeyRecord, decide, since, lambda: self._new.count(node))
 
 
 class NameClaimLedger:
     """Decides about names of devices, as KeyClaimLedger does about keys."""
 
-    def __init__(self, records: ClaimRecords, clock: Clock) -> None:
+    def __init__(self, records: ClaimRecords, clock: Clock, new: NewClaims) -> None:
         self._records = records
         self._clock = clock
+        self._new = new
 
     async def claim(self, node: str, asked: ClaimName) -> Granted | Taken:
         """Claims a name. An exit's own devices are its own to decide about."""
@@ -177,7 +199,7 @@ class NameClaimLedger:
             # Not under the new op: if nothing comes of it, the device that has the name keeps it.
             return record, Granted() if record.node == node else Taken("device")
 
-        return await self._change(asked.account, asked.name, decide)
+        return await self._change(node, asked.account, asked.name, decide)
 
     async def release(self, node: str, asked: ReleaseName) -> Done:
         """Gives a name up."""
@@ -186,7 +208,7 @@ class NameClaimLedger:
             mine = record is not None and record.node == node and asked.op in ("", record.op)
             return None if mine else record, Done()
 
-        return await self._change(asked.account, asked.name, decide)
+        return await self._change(node, asked.account, asked.name, decide)
 
     async def renew(self, node: str, held: HeldName) -> bool:
         """Renews the claim of a name, or makes it where there is none. Returns whether the exit has it."""
@@ -200,16 +222,16 @@ class NameClaimLedger:
             fresh = _fresh(record.at, now, NAME_LAPSES_MS)
             return record if fresh else msgspec.structs.replace(record, at=now), True
 
-        return await self._change(held.account, held.name, decide)
+        return await self._change(node, held.account, held.name, decide)
 
     def _now(self) -> int:
         return self._clock.now().wall_ms
 
     async def _change(
-        self, account: str, name: str, decide: Callable[[NameRecord | None], tuple[NameRecord | None, T]]
+        self, node: str, account: str, name: str, decide: Callable[[NameRecord | None], tuple[NameRecord | None, T]]
     ) -> T:
-        key = record_of_name(account, name)
-        return await change(self._records, key, NameRecord, decide, self._now() - NAME_LAPSES_MS)
+        key, since = record_of_name(account, name), self._now() - NAME_LAPSES_MS
+        return await change(self._records, key, NameRecord, decide, since, lambda: self._new.count(node))
 
 
 def _fresh(at: int, now: int, lapses_ms: int) -> bool:
@@ -226,10 +248,12 @@ async def change(
     shape: type[R],
     decide: Callable[[R | None], tuple[R | None, T]],
     lapsed_before: int,
+    added: Callable[[], None],
 ) -> T:
     """Changes a record into what `decide` makes of it, None: into nothing; returns what else it says.
 
-    It is given None for a record that is not there, or was not renewed since `lapsed_before`. Raises FleetError.
+    It is given None for a record that is not there, or was not renewed since `lapsed_before`. `added`: is called before
+    one is made; may refuse that by a FleetError. Raises FleetError.
     """
     for _ in range(TRIES):
         found = await records.get(key)
@@ -238,6 +262,8 @@ async def change(
         wanted, answer = decide(valid)
         if wanted == record:
             return answer
+        if record is None:
+            added()
         if wanted is None:
             done = await records.delete(key, found.revision)
         else:

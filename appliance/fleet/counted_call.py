@@ -1,4 +1,4 @@
-"""Counts requests to other exits that are not answered: who does not answer is not asked for a while."""
+"""Counts and times requests to other exits: who does not answer is not asked for a while."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Protocol
 from appliance.domain.errors import NotAnswered
 
 if TYPE_CHECKING:
+    from prometheus_client import Histogram
+
     from appliance.domain.clock import Clock
     from appliance.fleet.directory import Directory
     from appliance.fleet.wire import HubLink
@@ -24,16 +26,25 @@ class AsksExit(Protocol):
 
 
 class CountedCall:
-    """Asks by another call, and has the directory know which exits answer."""
+    """Asks by another call, and has the directory know which exits answer. `seconds`: of answers, by operation."""
 
-    def __init__(self, call: AsksExit, directory: Directory, link: HubLink, clock: Clock) -> None:
+    def __init__(
+        self, call: AsksExit, directory: Directory, link: HubLink, clock: Clock, seconds: Histogram | None = None
+    ) -> None:
         self._call = call
         self._directory = directory
         self._link = link
         self._clock = clock
+        self._seconds = seconds
 
     async def __call__(self, node_id: str, operation: str, payload: bytes, timeout_s: float) -> bytes:
         """Returns the answer. Raises as the other call does."""
+        if self._seconds is None:
+            return await self._counted(node_id, operation, payload, timeout_s)
+        with self._seconds.labels(operation).time():
+            return await self._counted(node_id, operation, payload, timeout_s)
+
+    async def _counted(self, node_id: str, operation: str, payload: bytes, timeout_s: float) -> bytes:
         ends_ms = self._clock.now().boot_ms + int(timeout_s * 1000)
         try:
             answer = await self._call(node_id, operation, payload, timeout_s)

@@ -81,8 +81,9 @@ class DeviceRouter:
         place = None if before is None else await self._place_of(account, before)
         answers = await self._elsewhere.ask_all(DEVICE_LIST, ListOfAccount(token_of(account), place, limit))
         views = await self._devices.page_by_time(account, before=place, limit=limit)
-        for answer in answers.values():
-            views += [each.view(account) for each in (() if answer is None else answer.devices)]
+        for node_id, answer in answers.items():
+            told = () if answer is None else answer.devices
+            views += [each.view(account) for each in told if self._elsewhere.may_tell(node_id, each.id)]
         return sorted(views, key=lambda each: (each.device.created_at, each.device.id), reverse=True)[:limit]
 
     async def _place_of(self, account: Account, device_id: str) -> Place:

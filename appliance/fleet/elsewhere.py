@@ -43,6 +43,10 @@ class Elsewhere:
         mark = ids.mark_of(id_)
         return next((node for node in self.view.standing() if ids.mark_of_node(node) == mark), None)
 
+    def may_tell(self, node_id: str, id_: str) -> bool:
+        """Tells whether an exit may list a session or device as its own: one that is in the wrong hands lists all."""
+        return self.owner_of(id_) in (None, node_id)
+
     def is_there(self, node_id: str) -> bool:
         """Tells whether an exit can be asked now."""
         return self.view.standing().get(node_id, False)

@@ -4,6 +4,14 @@ A report's figures are totals, kept by epoch: as long as a store goes on from wh
 larger figure holds. A store that was restored, or rolled back with its machine, lacks what was reported since.
 It reports nothing until a hub has told what that is. A report names the counters from which its figures were made, so
 what the counters have moved since then is added, once, in an epoch of a higher turn, which replaces the one before.
+
+For that, what was told of one life of a peer's counters is subtracted from the same life alone, and the kernel marks
+none. The life that begins with a session needs no mark: a store has it if it has the session. Each later one begins
+because the exit puts the peer again, or finds its counters smaller, and gets a random mark, which is noted in the store
+and where no restore reaches (`store.peer_lives`) before the peer is put. So a store that went back learns at its start
+which life the counters in the kernel are of. If it is none that the store knows, all of it is new to the store, and
+under that mark the hub was told of it, or not. Lives are paired by name whenever the hub tells: until then nothing has
+to be guessed, and nothing waits.
 """
 
 from __future__ import annotations
@@ -15,7 +23,6 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from appliance.domain.charges import Amount, Charge, charge
-from appliance.domain.entities import Baseline
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -47,6 +54,19 @@ class CountedUntil(msgspec.Struct, frozen=True):
     boot_ms: int = 0
 
 
+class PeerLife(msgspec.Struct, frozen=True):
+    """Holds the last counters of one life of a session's peer: in one boot, on one interface, until it is removed.
+
+    `mark`: random; empty of the life that began with the session, and of those that older versions have noted.
+    """
+
+    boot_id: str
+    ifindex: int
+    rx_bytes: int
+    tx_bytes: int
+    mark: str = ""
+
+
 class Totals(msgspec.Struct, frozen=True):
     """Holds what a session has used, in all and by months."""
 
@@ -62,7 +82,7 @@ class Basis(msgspec.Struct, frozen=True):
 
     told: Totals = Totals()
     own: Totals = Totals()
-    lives: Sequence[Baseline] = ()
+    lives: Sequence[PeerLife] = ()
 
 
 class Told(msgspec.Struct, frozen=True):
@@ -72,7 +92,7 @@ class Told(msgspec.Struct, frozen=True):
     """
 
     totals: Totals
-    lives: Sequence[Baseline] = ()
+    lives: Sequence[PeerLife] = ()
     until: CountedUntil = CountedUntil()
     passed_on: bool = False
 
@@ -80,12 +100,12 @@ class Told(msgspec.Struct, frozen=True):
 class OwnSession(msgspec.Struct, frozen=True):
     """Holds what the store has of a session.
 
-    `lives`: the last counters of each life of its peer (one boot, one interface, until it is removed), oldest first.
+    `lives`: each life of its peer, oldest first.
     `reported_ms`, `reported_until`: its time when a report was last made from this store.
     """
 
     totals: Totals
-    lives: Sequence[Baseline] = ()
+    lives: Sequence[PeerLife] = ()
     rates: Rates | None = None
     reported_ms: int = 0
     reported_until: CountedUntil = CountedUntil()
@@ -117,12 +137,13 @@ def reported(basis: Basis, own: Totals) -> Totals:
     return Totals(basis.told.amount + _not_below_zero(own.amount - basis.own.amount), lines)
 
 
-def reported_lives(basis: Basis, own: Iterable[Baseline]) -> list[Baseline]:
+def reported_lives(basis: Basis, own: Iterable[PeerLife]) -> list[PeerLife]:
     """Returns the lives from which the session's totals for the fleet are made."""
-    lives = dict(_numbered(basis.lives))
-    for name, life in _numbered(own):
+    lives = dict(_named(basis.lives))
+    for name, life in _named(own):
         was = lives.get(name, life)
-        lives[name] = Baseline(*name[:2], max(was.rx_bytes, life.rx_bytes), max(was.tx_bytes, life.tx_bytes))
+        rx, tx = max(was.rx_bytes, life.rx_bytes), max(was.tx_bytes, life.tx_bytes)
+        lives[name] = msgspec.structs.replace(life, rx_bytes=rx, tx_bytes=tx)
     return list(lives.values())
 
 
@@ -145,25 +166,25 @@ def used_since(told: Told, own: OwnSession) -> Amount:
     return Amount(_time_since(told, own), min(rx, total.bytes_in), min(tx, total.bytes_out))
 
 
-def moved_since(told: Iterable[Baseline], own: Iterable[Baseline]) -> tuple[int, int]:
+def moved_since(told: Iterable[PeerLife], own: Iterable[PeerLife]) -> tuple[int, int]:
     """Returns how far a peer's counters have moved, through its lives, since they stood as was told.
 
-    A life that is smaller than was told was read before that. The peer may have been removed and added again on one
-    interface: such lives are told apart by their order.
+    A life that is smaller than was told was read before that.
     """
-    before = dict(_numbered(told))
+    before = dict(_named(told))
     rx = tx = 0
-    for name, life in _numbered(own):
+    for name, life in _named(own):
         was = before.get(name)
         rx += max(0, life.rx_bytes - was.rx_bytes) if was is not None else life.rx_bytes
         tx += max(0, life.tx_bytes - was.tx_bytes) if was is not None else life.tx_bytes
     return rx, tx
 
 
-def _numbered(lives: Iterable[Baseline]) -> Iterator[tuple[tuple[str, int, int], Baseline]]:
-    counts = Counter[tuple[str, int]]()
+def _named(lives: Iterable[PeerLife]) -> Iterator[tuple[tuple[str, int, str, int], PeerLife]]:
+    """Yields lives with their names. Those that older versions have noted are told apart by their order."""
+    counts = Counter[tuple[str, int, str]]()
     for life in lives:
-        name = (life.boot_id, life.ifindex)
+        name = (life.boot_id, life.ifindex, life.mark)
         yield (*name, counts[name]), life
         counts[name] += 1
 

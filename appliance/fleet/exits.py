@@ -12,6 +12,7 @@ import msgspec
 from appliance.domain.errors import CutOff, FleetError, NoResponder, NotAnswered, NotPermitted
 from appliance.fleet.failures import error_of
 from appliance.fleet.operations import OperationReply
+from appliance.fleet.reading import Unreadable, read
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -97,10 +98,10 @@ class Exits:
     def answer_of(self, operation: ExitOperation[Q, A], data: bytes, region: str = "") -> A:
         """Reads an answer. Raises what the other exit has refused with; NotAnswered: it is none."""
         try:
-            reply = msgspec.json.decode(data, type=OperationReply)
+            reply = read(data, OperationReply)
             if reply.failure is None:
-                return msgspec.json.decode(reply.result, type=operation.answer)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+                return read(reply.result, operation.answer)
+        except Unreadable as error:
             log.warning("an exit's answer to %s cannot be read: %s", operation.name, error)
             raise NotAnswered(f"the answer to {operation.name} cannot be read") from error
         raise error_of(reply.failure, region)

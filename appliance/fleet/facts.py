@@ -6,7 +6,7 @@ What comes from another exit is checked where it goes into a client's file: no t
 from __future__ import annotations
 
 from ipaddress import IPv4Address, IPv6Address, ip_address
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import msgspec
 
@@ -16,6 +16,7 @@ from appliance.domain.client_file import is_host_name
 from appliance.domain.device import Condition, Device, Outdated
 from appliance.domain.entities import Reason, Session, State
 from appliance.domain.pricing import Rates
+from appliance.domain.quota import Quota  # noqa: TC001 (msgspec reads annotations at run time)
 from appliance.domain.tiers import Tier  # noqa: TC001 (msgspec reads annotations at run time)
 from appliance.network.wireguard.client_config import Endpoint, NamedEndpoint, TunnelFacts
 from appliance.sessions.devices.service import DeviceView
@@ -25,10 +26,19 @@ if TYPE_CHECKING:
     from appliance.domain.entities import Account
 
 
+# What another exit may say at most, which may be in the wrong hands: an API has to be able to show it.
+Shown = Annotated[int, msgspec.Meta(ge=0, le=2**62)]
+ShownTime = Annotated[int, msgspec.Meta(ge=0, le=2**47)]  # ms since the epoch, up to the year 6429
+
+
 class ElsewhereSession(Session, frozen=True, gc=False):
-    """Is a session of another exit, all of whose time is counted. `device_name`: of its device, as that exit has it."""
+    """Is a session of another exit, all of whose time is counted. `device_name`: of its device, as that exit has it.
+
+    `quota`: its account's there, whose limits hold for it; None: not known.
+    """
 
     device_name: str | None = None
+    quota: Quota | None = None
 
 
 class SessionFacts(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -41,21 +51,22 @@ class SessionFacts(msgspec.Struct, frozen=True, omit_defaults=True):
     public_ip: str
     public_key: bytes
     state: State
-    created_at: int
-    expires_at: int
-    bytes_in: int = 0
-    bytes_out: int = 0
-    counted_ms: int = 0
-    last_handshake_at: int | None = None
-    rates: tuple[str, int, int] | None = None
+    created_at: ShownTime
+    expires_at: ShownTime
+    bytes_in: Shown = 0
+    bytes_out: Shown = 0
+    counted_ms: Shown = 0
+    last_handshake_at: ShownTime | None = None
+    rates: tuple[str, Shown, Shown] | None = None
     reason: Reason | None = None
     told: str = ""
-    terminated_at: int | None = None
+    terminated_at: ShownTime | None = None
     device_id: str = ""
     device_name: str | None = None
+    quota: Quota | None = None
 
     @classmethod
-    def of(cls, s: Session, now: Moment, device_name: str | None = None) -> SessionFacts:
+    def of(cls, s: Session, now: Moment, device_name: str | None = None, quota: Quota | None = None) -> SessionFacts:
         used = accounting.total(s) + accounting.running(s, now)
         return cls(
             id=s.id,
@@ -77,6 +88,7 @@ class SessionFacts(msgspec.Struct, frozen=True, omit_defaults=True):
             terminated_at=s.terminated_at,
             device_id=s.device_id,
             device_name=device_name,
+            quota=quota,
         )
 
     def session(self, account: Account) -> ElsewhereSession:
@@ -112,6 +124,7 @@ class SessionFacts(msgspec.Struct, frozen=True, omit_defaults=True):
             told=self.told,
             device_id=self.device_id,
             device_name=self.device_name,
+            quota=self.quota,
         )
 
 
@@ -178,10 +191,10 @@ class DeviceSessionFacts(msgspec.Struct, frozen=True, omit_defaults=True):
     """Describes the session that a device has: its whole use."""
 
     id: str
-    bytes_in: int = 0
-    bytes_out: int = 0
-    counted_ms: int = 0
-    last_handshake_at: int | None = None
+    bytes_in: Shown = 0
+    bytes_out: Shown = 0
+    counted_ms: Shown = 0
+    last_handshake_at: ShownTime | None = None
 
 
 class DeviceFacts(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -195,18 +208,18 @@ class DeviceFacts(msgspec.Struct, frozen=True, omit_defaults=True):
     region: str
     public_key: bytes
     ipv6: bool
-    created_at: int
+    created_at: ShownTime
     paused: bool
     account_tier: Tier
     public_ip: str
     endpoint: str
     condition: Condition
-    now_ms: int
-    bytes_in: int = 0
-    bytes_out: int = 0
-    counted_ms: int = 0
-    last_handshake_at: int | None = None
-    outdated: int = 0
+    now_ms: ShownTime
+    bytes_in: Shown = 0
+    bytes_out: Shown = 0
+    counted_ms: Shown = 0
+    last_handshake_at: ShownTime | None = None
+    outdated: Shown = 0
     file_endpoint: str = ""
     session: DeviceSessionFacts | None = None
 

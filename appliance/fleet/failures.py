@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from appliance.domain.errors import ApplianceError
 
 LONGEST_MESSAGE = 200
+LARGEST = 2**47  # of a quota's figures: an instant in ms is in the year 6429 then
 
 # Those that say all they have to say by what they are.
 _PLAIN: dict[str, Callable[[], ApplianceError]] = {
@@ -82,5 +83,7 @@ def error_of(failure: Failure, region: str = "") -> ApplianceError:
     if failure.kind == NoActiveNodeInRegion.__name__:
         return NoActiveNodeInRegion(region, failure.available)
     if failure.kind == QuotaExceeded.__name__ and failure.tier is not None and failure.quota is not None:
-        return QuotaExceeded(failure.tier, failure.quota)
+        if all(0 <= figure <= LARGEST for figure in msgspec.structs.astuple(failure.quota)):
+            return QuotaExceeded(failure.tier, failure.quota)
+        return PeerApplyFailed()
     return PeerApplyFailed()

@@ -16,6 +16,7 @@ import msgspec
 
 from appliance.domain.errors import CutOff, FleetError, NoResponder, StoreUnavailable
 from appliance.fleet.folding import merged
+from appliance.fleet.reading import Unreadable, read
 from appliance.fleet.reports import STATE, ReportMark, SessionReport, created_in, mark_subject, rates_of, session_of
 from appliance.store.queries import fleet_fold
 from appliance.store.queries.fleet_fold import FoldedLine, FoldedRow
@@ -32,9 +33,10 @@ if TYPE_CHECKING:
 AT_ONCE = 500  # messages of one transaction
 # From there on, messages of ended sessions are dropped: exits have them, and digests find what the fold then lacks.
 FULL = 0.5
+DISK_LEFT = 512 * 1024 * 1024  # bytes that what others report leaves for this host's own sessions
 WAKE_S = 0.2
 LOOK_S = 30.0  # also where no message has woken
-UNREADABLE = ValueError, RecursionError  # msgspec's own errors and those of text are ValueErrors
+AGAIN_S = 2.0  # where streams do not answer
 
 log = logging.getLogger(__name__)
 
@@ -72,9 +74,16 @@ class Streams(Protocol):
 
 
 class Fold:
-    """Folds the streams of these nodes."""
+    """Folds the streams of these nodes. `disk_left`: bytes, for the store."""
 
-    def __init__(self, store: Store, streams: Streams, nodes: Callable[[], Iterable[str]]) -> None:
+    def __init__(
+        self,
+        store: Store,
+        streams: Streams,
+        nodes: Callable[[], Iterable[str]],
+        disk_left: Callable[[], int] = lambda: DISK_LEFT,
+    ) -> None:
+        self._disk_left = disk_left
         self._store = store
         self._streams = streams
         self._nodes = nodes
@@ -82,6 +91,7 @@ class Fold:
         self._locks: dict[str, asyncio.Lock] = {}
         self._woken: set[str] = set()
         self._wake = asyncio.Event()
+        self._failing: set[str] = set()
         self.refused = 0  # messages that are no reports
 
     async def listen(self, link: HubLink) -> None:
@@ -109,20 +119,29 @@ class Fold:
             due = [node for node in members if node in self._woken] if self._woken else members
             self._woken.clear()
             self._wake.clear()
+            self._failing.intersection_update(members)
             for node in due:
-                try:
-                    await self.catch_up(node)
-                    await self.make_room(node)
-                except CutOff:
-                    continue  # the link says so
-                except (FleetError, StoreUnavailable) as error:
-                    log.warning("reports of %s are not folded: %r", node, error)
-                except Exception:  # whatever an exit has reported, the others' reports are folded
-                    log.exception("reports of %s are not folded", node)
+                await self._look(node)
             await asyncio.sleep(WAKE_S)
             with suppress(TimeoutError):
-                async with asyncio.timeout(LOOK_S):
+                async with asyncio.timeout(AGAIN_S if self._failing else LOOK_S):
                     await self._wake.wait()
+
+    async def _look(self, node: str) -> None:
+        try:
+            await self.catch_up(node)
+            await self.make_room(node)
+        except CutOff:
+            return  # the link says so, and when it is there again
+        except (FleetError, StoreUnavailable) as error:
+            level = logging.DEBUG if node in self._failing else logging.WARNING
+            log.log(level, "reports of %s are not folded: %r", node, error)
+            self._failing.add(node)
+        except Exception:  # whatever an exit has reported, the others' reports are folded
+            log.exception("reports of %s are not folded", node)
+            self._failing.add(node)
+        else:
+            self._failing.discard(node)
 
     async def catch_up(self, node: str) -> None:
         """Folds all that the node's stream has now. Raises FleetError or StoreUnavailable.
@@ -135,6 +154,9 @@ class Fold:
             if last < at:
                 at = 0  # it was made anew or rolled back
             while at < last:
+                if self._disk_left() < DISK_LEFT:
+                    # Exits keep what is not in the fold; without room in the store this host could open no session.
+                    raise FleetError("the disk is nearly full")
                 page = await self._streams.read(node, at, AT_ONCE)
                 if not page:
                     break
@@ -173,10 +195,10 @@ class Fold:
             try:
                 session_id = session_of(message.subject, node)
                 if session_id is not None:
-                    reports.append((session_id, msgspec.json.decode(message.data, type=SessionReport)))
+                    reports.append((session_id, read(message.data, SessionReport)))
                 elif message.subject == mark_subject(node):
-                    marks.append(msgspec.json.decode(message.data, type=ReportMark))
-            except UNREADABLE as error:
+                    marks.append(read(message.data, ReportMark))
+            except Unreadable as error:
                 self._refuse(node, message.subject, error)
         async with self._store.write() as db:
             await fold_reports(db, node, reports)
@@ -193,8 +215,8 @@ def _is_of_ended(message: Streamed, node: str) -> bool:
     if session_of(message.subject, node) is None:
         return False
     try:
-        return msgspec.json.decode(message.data, type=SessionReport).state == "terminated"
-    except UNREADABLE:
+        return read(message.data, SessionReport).state == "terminated"
+    except Unreadable:
         return True  # nor is it of use to anyone
 
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
+from collections import defaultdict
 from typing import TYPE_CHECKING
 
 import msgspec
 from msgspec.structs import astuple
 
 from appliance.domain.errors import FleetError, StoreUnavailable
+from appliance.fleet.reading import Unreadable, read
 from appliance.fleet.reports import Digest, SessionReport, Sums, ToldReport, UsageAnswer, UsageRequest
 from appliance.fleet.wire import PREFIX
 from appliance.store.queries import fleet_fold
@@ -23,6 +26,7 @@ if TYPE_CHECKING:
 QUEUE = "ledger"
 MOST_BYTES = 120_000  # of an answer
 MOST_SESSIONS = 200
+OF_ONE_AT_WORK = 2  # of one exit's requests: each reads up to all that it has reported
 
 log = logging.getLogger(__name__)
 
@@ -34,6 +38,8 @@ class FoldAnswers:
         self._store = store
         self._fold = fold
         self._is_member = is_member
+        self._turns = defaultdict[str, asyncio.Semaphore](lambda: asyncio.Semaphore(OF_ONE_AT_WORK))
+        self._failed = 0
 
     async def listen(self, link: HubLink) -> None:
         """Raises FleetError."""
@@ -55,10 +61,14 @@ class FoldAnswers:
         if not self._is_member(node):
             return
         try:
-            await self._fold.catch_up(node)
-            await message.answer(await make(node, message.data))
-        except (FleetError, StoreUnavailable, ValueError, RecursionError) as error:
-            log.warning("%s is not answered on %s: %r", node, message.subject, error)
+            async with self._turns[node]:
+                await self._fold.catch_up(node)
+                answer = await make(node, message.data)
+            await message.answer(answer)
+        except (FleetError, StoreUnavailable, Unreadable) as error:
+            self._failed += 1
+            if self._failed.bit_count() == 1:  # the 1st, 2nd, 4th, 8th…
+                log.warning("%s is not answered on %s, the %d.: %r", node, message.subject, self._failed, error)
 
     async def _digest(self, node: str, _: bytes) -> bytes:
         async with self._store.read() as db:
@@ -69,7 +79,7 @@ class FoldAnswers:
         return msgspec.json.encode(Digest(number, mark, sums))
 
     async def _usage(self, node: str, data: bytes) -> bytes:
-        asked = msgspec.json.decode(data, type=UsageRequest)
+        asked = read(data, UsageRequest)
         async with self._store.read() as db:
             if asked.month is not None:
                 said = await fleet_fold.said_of_month(db, node, asked.month, asked.after, MOST_SESSIONS)

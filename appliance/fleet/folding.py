@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from msgspec.structs import replace
 
 from appliance.fleet.epochs import folded
+from appliance.fleet.reports import LINES_END
 
 if TYPE_CHECKING:
     from appliance.domain.charges import Charge
@@ -60,5 +61,5 @@ def _lines(older: SessionReport, newer: SessionReport, charges: dict[str, Charge
             time_mc=charges[month].time_millicents,
             bytes_mc=charges[month].bytes_millicents,
         )
-        for month, line in sorted(lines.items())
+        for month, line in sorted(lines.items())[-LINES_END:]
     )

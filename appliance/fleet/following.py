@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 import msgspec
 
 from appliance.domain.errors import FleetError, NotAnswered
+from appliance.fleet.reading import Unreadable, read
 from appliance.fleet.sync_messages import LedgerRefusal, SyncAnswer, SyncRequest, subject
 from appliance.store.queries import fleet_replica, fleet_state, fleet_terms
 from appliance.store.queries import node as node_row
@@ -96,8 +97,8 @@ async def _read_everything(link: HubLink, node_id: str, found: HubChanges) -> No
 async def _ask(link: HubLink, node_id: str, request: SyncRequest, gen: int) -> SyncAnswer:
     data = await link.request(subject(node_id), msgspec.json.encode(request), ANSWER_S)
     try:
-        answer = msgspec.json.decode(data, type=SyncAnswer | LedgerRefusal)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        answer = read(data, SyncAnswer | LedgerRefusal)
+    except Unreadable as error:
         raise NotAnswered(f"the ledger's answer is not understood: {error}") from error
     if isinstance(answer, LedgerRefusal):
         raise NotAnswered(f"the ledger: {answer.error}")

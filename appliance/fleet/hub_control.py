@@ -11,8 +11,11 @@ import json
 import logging
 from typing import TYPE_CHECKING
 
-from appliance.domain.errors import FleetError
+import msgspec
+
+from appliance.domain.errors import FleetError, NotAnswered
 from appliance.fleet import certificates, hub_config
+from appliance.fleet.hub_watch import UserConnection  # noqa: TC001 (msgspec reads annotations at run time)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,6 +30,14 @@ log = logging.getLogger(__name__)
 
 WITHIN_S = 5.0
 WHO = "$SYS.REQ.SERVER.PING"  # of several hubs, the one that is named answers
+
+
+class _Connections(msgspec.Struct):
+    connections: list[UserConnection] = []
+
+
+class _Connz(msgspec.Struct):
+    data: _Connections = msgspec.field(default_factory=_Connections)
 
 
 class HubControl:
@@ -89,10 +100,22 @@ class HubControl:
             self._settled = self._settled and not renewed
             return renewed
 
-    async def _reload(self, server_name: str) -> None:
+    async def connections(self, server_name: str) -> list[UserConnection]:
+        """Returns the connections that the server has. Raises FleetError."""
+        asked = json.dumps({"auth": True, "limit": hub_config.MOST_CONNECTIONS}).encode()
+        answer = await self._ask(server_name, "CONNZ", asked)
+        try:
+            return msgspec.json.decode(answer, type=_Connz).data.connections
+        except (ValueError, RecursionError) as error:
+            raise NotAnswered(f"nats-server's answer is not understood: {error}") from error
+
+    async def _ask(self, server_name: str, what: str, data: bytes = b"") -> bytes:
         asked = json.dumps({"server_name": server_name}).encode()
         server = json.loads(await self._system.request(WHO, asked, WITHIN_S))["server"]["id"]
-        answer = await self._system.request(f"$SYS.REQ.SERVER.{server}.RELOAD", b"", WITHIN_S)
+        return await self._system.request(f"$SYS.REQ.SERVER.{server}.{what}", data, WITHIN_S)
+
+    async def _reload(self, server_name: str) -> None:
+        answer = await self._ask(server_name, "RELOAD")
         error = json.loads(answer).get("error")
         if error is not None:
             if self._good is not None:

@@ -7,18 +7,18 @@ from typing import TYPE_CHECKING
 from appliance.domain.entities import Account, Reason, State
 from appliance.domain.tiers import Tier
 from appliance.fleet import away
+from appliance.fleet.away import FoldedSession
 from appliance.fleet.facts import SessionFacts
 from appliance.fleet.reported import Folded
+from appliance.store.queries import fleet_fold
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
 
     from appliance.domain.entities import Session
-    from appliance.fleet.away import FoldedSession
     from appliance.fleet.operations import Place
     from appliance.store.database import Store
 
-READ_AT_ONCE = 200
 NEWEST: Place = (2**62, "\U0010ffff")  # no session stands above it
 
 
@@ -39,19 +39,13 @@ class HubFolds:
         self, account_id: str, node_ids: Collection[str], *, live: bool, before: Place | None, limit: int
     ) -> Sequence[Session]:
         """Returns sessions of these exits and of those that have left, as Folds says. Raises StoreUnavailable."""
-        place, found = before or NEWEST, list[away.FoldedSession]()
+        place, found = before or NEWEST, list[FoldedSession]()
         async with self._store.read() as db:
-            while len(found) < limit:
-                page = await away.folded_of_account(db, account_id, place, READ_AT_ONCE)
-                found += [each for each in page if self._is_asked_for(each, node_ids, live=live)]
-                if len(page) < READ_AT_ONCE:
-                    break
-                place = (page[-1].report.created_at, page[-1].id)
+            left = [node for node in await fleet_fold.reported_until(db) if not self._is_present(node)]
+            for node in {*node_ids, *left}:
+                found += await away.folded_of_account(db, account_id, node, place, limit, live=live)
+        found.sort(key=lambda each: (each.report.created_at, each.id), reverse=True)
         return [session_of(each) for each in found[:limit]]
-
-    def _is_asked_for(self, each: FoldedSession, node_ids: Collection[str], *, live: bool) -> bool:
-        there = each.node in node_ids or not self._is_present(each.node)
-        return there and (not live or each.state == State.LIVE.value)
 
 
 def session_of(folded: FoldedSession) -> Session:

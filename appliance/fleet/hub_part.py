@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from appliance.fleet import away, nats_program
 from appliance.fleet.claim_ledger import ClaimLedger
+from appliance.fleet.claims import KEY_LAPSES_MS, NAME_LAPSES_MS
 from appliance.fleet.fold import Fold
 from appliance.fleet.fold_answers import FoldAnswers
 from appliance.fleet.hub_control import HubControl
 from appliance.fleet.hub_files import HubFiles, hub_place
-from appliance.fleet.hub_upkeep import HubFacts, HubUpkeep
+from appliance.fleet.hub_upkeep import HOUR_MS, HubFacts, HubUpkeep
+from appliance.fleet.hub_watch import HubWatch
 from appliance.fleet.identity import HubAddress
 from appliance.fleet.join_desk import JoinDesk
 from appliance.fleet.kv import KvRecords
@@ -77,11 +81,15 @@ class HubPart:
         self.system = link("hub-system", "_INBOX_sys", plan.of_hub.system_seed, lambda _state: None)
         self._roster = roster
         self._store = store
-        self.fold = Fold(store, NatsStreams(self.link.jetstream), roster.present)
-        keys, names = (KvRecords(self.link.jetstream, bucket) for bucket in (KEYS, DEVICE_NAMES))
+        streams, disk = NatsStreams(self.link.jetstream), plan.state_dir
+        self.fold = Fold(store, streams, roster.present, lambda: shutil.disk_usage(disk).free)
+        keys = KvRecords(self.link.jetstream, KEYS, timedelta(milliseconds=KEY_LAPSES_MS + HOUR_MS))
+        names = KvRecords(self.link.jetstream, DEVICE_NAMES, timedelta(milliseconds=NAME_LAPSES_MS + HOUR_MS))
         self.claims = ClaimLedger(keys, names, clock, self._owner_of)
         self.ledger = SyncLedger(store, plan.gen, self.claims.name)
-        self.upkeep = HubUpkeep(store, facts, HubControl(HubFiles(place), nats_program.find, self.system), clock)
+        control = HubControl(HubFiles(place), nats_program.find, self.system)
+        self.upkeep = HubUpkeep(store, facts, control, clock)
+        self.watch = HubWatch(control, facts.server_name, self.upkeep.put_out, clock)
         self.server = NatsServer(place, nats_program.find)
         self._by_unit = place.by_unit
         self._desks = (
@@ -128,6 +136,7 @@ class HubPart:
         """Returns what runs until the event that each is given."""
         return {
             "the hub's upkeep": self.upkeep.run,
+            "the watch of the hub's connections": self.watch.run,
             "the ledger": self.ledger.run,
             "the roster": self._follow_roster,
         }

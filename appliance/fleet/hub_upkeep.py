@@ -27,6 +27,7 @@ log = logging.getLogger(__name__)
 
 LOOK_S = 0.5  # how soon an invitation that a command has made is good
 HOUR_MS = 3_600_000
+OUT_MS = 10 * 60_000  # for so long a member is not let in that floods the fleet
 TOLD_MS = 24 * HOUR_MS  # for so long the holder of an expired invitation is told that it has expired
 
 
@@ -74,6 +75,7 @@ class HubUpkeep:
         self._applied: HubSettings | None = None
         self._one_at_a_time = asyncio.Lock()
         self._leaf_looked_at: int | None = None
+        self._out: dict[str, int] = {}  # NKEYs that are not let in, until when (CLOCK_BOOTTIME, ms)
         self.fault: str | None = None
 
     async def prepare(self) -> None:
@@ -84,12 +86,33 @@ class HubUpkeep:
                 settings = await hub_settings(db, self._facts, now)
             await self._control.prepare(settings, self._facts.authority, now)
 
+    def put_out(self, nkey: str, why: str) -> None:
+        """Has a member, or the holder of an invitation, not let in for a while; never the hub itself."""
+        known = () if self._applied is None else self._applied.members
+        name = next((each.name for each in known if each.nkey == nkey and each.role != "hub"), None)
+        if nkey in self._out or (name is None and nkey not in (self._applied.invitations if self._applied else ())):
+            return
+        log.error(
+            "%s %s, and is not let in for %d minutes; if it is in other hands: wg-appliance fleet forget",
+            name or "the holder of an invitation", why, OUT_MS // 60_000,
+        )  # fmt: skip
+        self._out[nkey] = self._clock.now().boot_ms + OUT_MS
+
+    def _let_in(self, settings: HubSettings) -> HubSettings:
+        now_ms = self._clock.now().boot_ms
+        self._out = {nkey: until for nkey, until in self._out.items() if now_ms < until}
+        return replace(
+            settings,
+            members=tuple(each for each in settings.members if each.nkey not in self._out),
+            invitations=tuple(each for each in settings.invitations if each not in self._out),
+        )
+
     async def apply(self) -> None:
         """Returns when the server goes by the store. Raises FleetError, HostError or StoreUnavailable."""
         # One at a time, from the reading on: what was read before another's is never applied after it.
         async with self._one_at_a_time:
             async with self._store.read() as db:
-                settings = await hub_settings(db, self._facts, self._clock.now().wall_ms)
+                settings = self._let_in(await hub_settings(db, self._facts, self._clock.now().wall_ms))
             if settings != self._applied:
                 await self._control.apply(settings)
                 self._applied = settings

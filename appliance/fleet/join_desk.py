@@ -12,11 +12,12 @@ from appliance.domain.errors import FleetError, HostError, StoreUnavailable
 from appliance.fleet import account_merge
 from appliance.fleet.beats import SPOKEN
 from appliance.fleet.join_messages import JoinAnswer, JoinFacts, JoinRequest, has_joined, refusal
+from appliance.fleet.reading import Unreadable, read
 from appliance.fleet.wire import PREFIX
 from appliance.store.queries import account_offers, fleet_invites, fleet_members, fleet_state
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Collection, Iterable
+    from collections.abc import Awaitable, Callable, Iterable
 
     import aiosqlite
 
@@ -55,13 +56,13 @@ class JoinDesk:
         The same host that asks again gets the same answer. Does not raise.
         """
         try:
-            asked = msgspec.json.decode(data, type=JoinRequest)
+            asked = read(data, JoinRequest)
             async with self._store.write() as db:
                 answer = await self._admit(db, invitation, asked)
             if not answer.refused:
                 # Before the answer: the host signs on with its own key as soon as it has it.
                 await self._apply()
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        except Unreadable:
             return JoinAnswer(refused="the hub does not understand this host: bring both to the same version")
         except (FleetError, HostError, StoreUnavailable) as error:
             log.warning("a host cannot join: %s", error)
@@ -75,18 +76,15 @@ class JoinDesk:
     async def _admit(self, db: aiosqlite.Connection, invitation: str, asked: JoinRequest) -> JoinAnswer:
         now = self._clock.now().wall_ms
         invite = await fleet_invites.by_hash(db, invitation)
-        known = await _known(db, asked)
         facts = JoinFacts(
             invite=invite,
             members=await fleet_members.present(db),
-            names=await _taken(db, asked.accounts, known),
+            names=await _taken(db, asked.accounts, asked),
             spoken=SPOKEN,
             version=__version__,
             now=now,
         )
-        if has_joined(asked, facts):
-            known = set()  # or have become so by the answer that was lost
-        else:
+        if not has_joined(asked, facts):
             refused = refusal(asked, facts)
             if refused is not None or invite is None:
                 return refused or JoinAnswer(refused=TRY_AGAIN)
@@ -96,14 +94,13 @@ class JoinDesk:
                 return JoinAnswer(refused=f"the fleet cannot have accounts of these names: {names}: {TRY_AGAIN}")
             await fleet_invites.use(db, invitation, asked.nkey, now)
             await fleet_members.put(db, asked.member(invite.role, now))
-        return await self._welcome(db, asked, known)
+        return await self._welcome(db, asked)
 
-    async def _welcome(self, db: aiosqlite.Connection, asked: JoinRequest, known: Collection[str]) -> JoinAnswer:
+    async def _welcome(self, db: aiosqlite.Connection, asked: JoinRequest) -> JoinAnswer:
         row, member = await fleet_state.read(db), await fleet_members.by_id(db, asked.node_id)
         of_fleet = self._membership
         return JoinAnswer(
-            taken=await _taken(db, asked.unused, await _known(db, asked)),
-            known=tuple(sorted(known)),
+            taken=await _taken(db, asked.unused, asked),
             fleet_id=of_fleet.fleet_id,
             gen=1 if row is None else row.gen,
             role="spoke" if member is None else member.role,
@@ -114,15 +111,12 @@ class JoinDesk:
         )
 
 
-async def _known(db: aiosqlite.Connection, asked: JoinRequest) -> set[str]:
-    """Returns the host's names of accounts that the fleet has, or had, by their ids: it may have been in it before.
+async def _taken(db: aiosqlite.Connection, names: Iterable[str], asked: JoinRequest) -> tuple[str, ...]:
+    """Returns those of the host's names that another account of the fleet's has.
 
-    What the fleet has made of them since holds, whatever they are called now.
+    Not of an account that the fleet has, or had, under the same id, as the host was in it before: what has become of
+    that one since holds, whatever is called so now.
     """
     ids = await account_offers.known(db, [each.id for each in asked.offer])
-    return {each.name for each in asked.offer if each.id in ids}
-
-
-async def _taken(db: aiosqlite.Connection, names: Iterable[str], known: Collection[str]) -> tuple[str, ...]:
-    """Returns those of the names that an account of the fleet's has, which is not the same one."""
-    return tuple(sorted((await account_offers.names_taken(db, names)).keys() - known))
+    same = {each.name for each in asked.offer if each.id in ids}
+    return tuple(sorted((await account_offers.names_taken(db, names)).keys() - same))

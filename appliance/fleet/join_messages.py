@@ -52,7 +52,7 @@ class JoinAnswer(msgspec.Struct, frozen=True):
     """Holds the fleet, for who may join; else `refused` says why not and what to do, and the rest is empty.
 
     `taken`: the names of accounts that the host never used and the fleet has; if they are why it is refused, those that
-    it did use. `known`: of the accounts that were the fleet's before; none if this host was answered before.
+    it did use.
     """
 
     refused: str = ""
@@ -64,7 +64,6 @@ class JoinAnswer(msgspec.Struct, frozen=True):
     fleet_key: bytes = b""
     ca: str = ""
     members: tuple[FleetMember, ...] = ()
-    known: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         return f"JoinAnswer({self.refused!r}, {self.fleet_id!r})"

@@ -27,6 +27,7 @@ from appliance.fleet.join_messages import MAKE_ANOTHER, JoinAnswer, JoinRequest
 from appliance.fleet.link import NatsLink, hub_tls
 from appliance.fleet.nats_client import LinkUser
 from appliance.fleet.nkey import NKey
+from appliance.fleet.reading import Unreadable, read
 from appliance.store.queries import account_offers, fleet_members, fleet_state, own_accounts
 
 if TYPE_CHECKING:
@@ -127,8 +128,8 @@ async def ask(link: HubLink, subject: str, asked: JoinRequest) -> JoinAnswer:
         except NotPermitted as error:
             raise JoinRefused(f"the hub refuses this join token: {MAKE_ANOTHER}") from error
     try:
-        answer = msgspec.json.decode(text, type=JoinAnswer)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        answer = read(text, JoinAnswer)
+    except Unreadable as error:
         raise JoinRefused("this host does not understand the hub: bring both to the same version") from error
     if answer.refused:
         raise JoinRefused(answer.refused, answer.taken)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import nats.errors
@@ -11,6 +12,7 @@ import nats.js.errors
 
 from appliance.domain.errors import CutOff, NoResponder, NotAnswered
 from appliance.fleet.claim_records import Versioned
+from appliance.fleet.hub_config import CLAIMS_MB
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from nats.js.api import RawStreamMsg
 
 ANSWER_S = 2.0
+MOST_BYTES = CLAIMS_MB * 1024 * 1024 // 2  # there are two buckets
 NAME = "made"  # the record that names the bucket: no claim has such a key
 # https://github.com/nats-io/nats-server/blob/main/server/errors.json
 NO_STREAM, NO_MESSAGE, OTHER_SEQUENCE = 10059, 10037, 10071
@@ -27,11 +30,18 @@ OPERATION = "KV-Operation"
 
 
 class KvRecords:
-    """Is one bucket; it is made where it is not there. `jetstream`: of the present connection; raises CutOff."""
+    """Is one bucket; it is made where it is not there. `jetstream`: of the present connection; raises CutOff.
 
-    def __init__(self, jetstream: Callable[[], JetStreamContext], bucket: str) -> None:
+    `kept`: for how long a record that nobody changes; claims lapse before. What an exit could claim that is in the
+    wrong hands would fill the hub's disk else.
+    """
+
+    def __init__(
+        self, jetstream: Callable[[], JetStreamContext], bucket: str, kept: timedelta = timedelta(days=8)
+    ) -> None:
         self._jetstream = jetstream
         self._bucket = bucket
+        self._kept = kept
         self._stream = f"KV_{bucket}"
 
     async def get(self, key: str) -> Versioned:
@@ -48,7 +58,9 @@ class KvRecords:
             return await jetstream.get_last_msg(self._stream, self._subject(key))
         except nats.js.errors.NotFoundError as error:
             if error.err_code == NO_STREAM:
-                await jetstream.create_key_value(bucket=self._bucket, history=1)
+                await jetstream.create_key_value(
+                    bucket=self._bucket, history=1, ttl=self._kept.total_seconds(), max_bytes=MOST_BYTES
+                )
             return None
 
     async def put(self, key: str, value: bytes, revision: int) -> bool:
@@ -65,10 +77,15 @@ class KvRecords:
 
     async def name(self) -> str:
         while True:
-            found = await self.get(NAME)
-            if found.value is not None:
-                return found.value.decode()
-            await self.put(NAME, secrets.token_hex(8).encode(), found.revision)
+            with _in_our_words():
+                found = await self._last(NAME)
+            if found is None:
+                await self.put(NAME, secrets.token_hex(8).encode(), 0)
+                continue
+            name = found.data or b""
+            if found.time is not None and datetime.now(UTC) - found.time > self._kept / 4:
+                await self.put(NAME, name, found.seq or 0)  # or it would not be kept
+            return name.decode()
 
     async def _publish(self, key: str, value: bytes, headers: dict[str, str]) -> int | None:
         """Returns the sequence number of the change; None: the record is of another revision."""

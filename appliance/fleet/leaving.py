@@ -14,6 +14,7 @@ from appliance.fleet.hub_connection import HubConnection
 from appliance.fleet.link import NatsLink, hub_tls
 from appliance.fleet.nats_client import LinkUser
 from appliance.fleet.nkey import NKey
+from appliance.fleet.reading import Unreadable, read
 from appliance.fleet.wire import PREFIX
 from appliance.store.queries import fleet_members
 
@@ -120,8 +121,8 @@ async def ask(link: HubLink, node_id: str) -> None:
     """Asks the hub. Raises FleetError, with its words if it refuses."""
     text = await link.request(subject(node_id), b"{}", ANSWER_S)
     try:
-        answer = msgspec.json.decode(text, type=LeaveAnswer)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        answer = read(text, LeaveAnswer)
+    except Unreadable as error:
         raise NotAnswered("the hub's answer is not understood: bring both to the same version") from error
     if answer.refused:
         raise FleetError(f"the hub does not let this host leave: {answer.refused}")

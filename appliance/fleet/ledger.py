@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
+from collections import defaultdict
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from appliance.domain.errors import FleetError, StoreUnavailable
+from appliance.fleet.reading import Unreadable, read
 from appliance.fleet.sync_messages import LedgerRefusal, Row, SyncAnswer, SyncRequest
 from appliance.fleet.wire import PREFIX
 from appliance.sessions.stopping import wait
@@ -15,7 +18,6 @@ from appliance.store.queries import fleet_changes
 from appliance.store.queries.fleet_changes import ChangedRow, Head
 
 if TYPE_CHECKING:
-    import asyncio
     from collections.abc import Awaitable, Callable, Iterable
 
     from appliance.fleet.wire import HubLink, Message
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 QUEUE = "ledger"
+OF_ONE_AT_WORK = 8  # requests of one exit for one operation: one that asks all the time keeps no other waiting
 PAGE_BYTES = 120_000  # of rows; a message may have 256 KB
 PAGE_ROWS = 1_000
 LOOK_S = 0.5  # how soon a change is told by the next beat
@@ -35,14 +38,21 @@ async def serve(link: HubLink, operation: str, handle: Callable[[str, bytes], Aw
     The id is the subject's, so that it is bound by the exit's rights. What `handle` cannot answer is refused in words.
     """
 
+    turns = defaultdict[str, asyncio.Semaphore](lambda: asyncio.Semaphore(OF_ONE_AT_WORK))
+    failed = 0
+
     async def answered(message: Message) -> None:
+        nonlocal failed
         sender = message.subject.split(".")[2]
         try:
-            answer = await handle(sender, message.data)
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+            async with turns[sender]:
+                answer = await handle(sender, message.data)
+        except Unreadable as error:
             answer = msgspec.json.encode(LedgerRefusal(f"not understood: {error}"))
         except (FleetError, StoreUnavailable) as error:
-            log.warning("the ledger could not answer %s of %s: %s", operation, sender, error)
+            failed += 1
+            if failed.bit_count() == 1:  # the 1st, 2nd, 4th, 8th…: who asks once can ask thousands of times
+                log.warning("the ledger could not answer %s of %s, the %d.: %s", operation, sender, failed, error)
             answer = msgspec.json.encode(LedgerRefusal(str(error)))
         await message.answer(answer)
 
@@ -85,8 +95,8 @@ class SyncLedger:
             log.warning("the fleet is not told of changes: %s: %s", error, error.__cause__)
 
     async def answer(self, _sender: str, data: bytes) -> bytes:
-        """Answers one request. Raises StoreUnavailable, or msgspec.MsgspecError: it is none."""
-        asked = msgspec.json.decode(data, type=SyncRequest)
+        """Answers one request. Raises StoreUnavailable, or Unreadable: it is none."""
+        asked = read(data, SyncRequest)
         if asked.all_after is not None:
             answer = await self._everything(asked.all_after)
         else:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import logging
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
@@ -16,6 +17,7 @@ from nats.aio.client import Client
 from nats.aio.transport import Transport
 
 from appliance.fleet.connect_failure import connect_failed
+from appliance.fleet.inflow import Inflow
 from appliance.fleet.nats_parser import MessageParser
 
 if TYPE_CHECKING:
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
 
     from appliance.domain.clock import Clock
     from appliance.fleet.nkey import NKey
+
+log = logging.getLogger(__name__)
 
 STEP_S = 3  # of connecting: TCP, the hub's first line, TLS, its answer
 WHOLE_S = 6.0  # of all of them
@@ -146,6 +150,7 @@ class HubClient(Client):
         self._on_error = on_error
         self._on_closed = on_closed
         self._dialing = True
+        self._inflow = Inflow()
 
     async def dial(self, hub: Hub, clock: Clock) -> None:
         """Connects, in bounded time. Raises ConnectFailed; nothing is left behind then."""
@@ -196,12 +201,16 @@ class HubClient(Client):
         return read
 
     async def _process_msg(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes) -> None:
-        """Takes a message without its headers if it is of a stream.
+        """Takes a message, unless its sender sends too many; without its headers if it is of a stream.
 
         What a member has stored could have those by which a server stops and goes on: nats-py then sends an empty
         message to the subject that they name, by this user's rights, and deletes a stream with it.
         """
         of_stream = reply.startswith(STORED)
+        if not of_stream and not self._inflow.takes(subject, asyncio.get_running_loop().time()):
+            if self._inflow.dropped.bit_count() == 1:  # the 1st, 2nd, 4th, 8th…
+                log.warning("%d messages of others were dropped: too many on %r", self._inflow.dropped, subject[:200])
+            return
         await super()._process_msg(sid, subject, reply, data, b"" if of_stream else headers)
 
     async def _closed(self) -> None:
@@ -213,6 +222,7 @@ class HubClient(Client):
         for answer in tuple(self._resp_map.values()):
             if not answer.done():
                 answer.set_exception(nats.errors.TimeoutError())
+                answer.exception()  # taken: it may be that nobody waits for it any more
 
     async def cut(self) -> None:
         """Ends the connection at once; what was not sent is dropped."""

@@ -27,14 +27,17 @@ def may_open(heard: Moment | None, now: Moment, offline_ms: int) -> bool:
 
 
 class OfflineTokens:
-    """Is asked before a session is opened for a token that is valid as far as this exit knows."""
+    """Is asked before a session is opened for a token that is valid as far as this exit knows.
 
-    def __init__(self, heard: Callable[[], Moment | None], clock: Clock, offline_s: int) -> None:
+    `offline_s`: for how long without the ledger, as it is set now.
+    """
+
+    def __init__(self, heard: Callable[[], Moment | None], clock: Clock, offline_s: Callable[[], int]) -> None:
         self._heard = heard
         self._clock = clock
-        self._offline_ms = offline_s * 1000
+        self._offline_s = offline_s
 
     def check(self) -> None:
         """Raises NoActiveNodes if the ledger has not been heard for too long: the token may be revoked by now."""
-        if not may_open(self._heard(), self._clock.now(), self._offline_ms):
+        if not may_open(self._heard(), self._clock.now(), self._offline_s() * 1000):
             raise NoActiveNodes

@@ -10,13 +10,13 @@ from typing import Generic, TypeVar
 
 import msgspec
 
-from appliance.fleet.facts import DeviceFacts, SessionFacts, TunnelRecord
+from appliance.fleet.facts import DeviceFacts, SessionFacts, Shown, TunnelRecord
 from appliance.fleet.failures import Failure  # noqa: TC001 (msgspec reads annotations at run time)
 
 Q = TypeVar("Q")
 A = TypeVar("A")
 
-Place = tuple[int, str]  # (created_at, id): the order of lists that several exits have in common
+Place = tuple[Shown, str]  # (created_at, id): the order of lists that several exits have in common
 
 
 # What is asked ------------------------------------------------------------------------------------------
@@ -46,6 +46,12 @@ class ListOfAccount(msgspec.Struct, frozen=True):
     before: Place | None
     limit: int
     live: bool = False
+
+
+class UsageOfAccount(msgspec.Struct, frozen=True):
+    """Asks what an account has used."""
+
+    token: str
 
 
 class ReportedOfAccount(msgspec.Struct, frozen=True):
@@ -127,6 +133,13 @@ class SessionOpened(msgspec.Struct, frozen=True):
     tunnel: TunnelRecord
 
 
+class UsedHere(msgspec.Struct, frozen=True):
+    """Answers with what an account has used of its present windows on one exit."""
+
+    bytes_used: int
+    time_used_ms: int
+
+
 class SessionsOf(msgspec.Struct, frozen=True):
     """Answers with sessions, in the order that was asked for."""
 
@@ -183,6 +196,7 @@ OPEN = ExitOperation("open", OpenSession, SessionOpened)
 STATUS = ExitOperation("status", OneOfAccount, SessionFacts)
 CLOSE = ExitOperation("close", OneOfAccount, SessionFacts)
 LIST = ExitOperation("list", ListOfAccount, SessionsOf)
+USAGE = ExitOperation("usage", UsageOfAccount, UsedHere)
 REPORTED = ExitOperation("reported", OneOfAccount, ReportedSession)
 REPORTED_LIST = ExitOperation("reported_list", ReportedOfAccount, SessionsOf)
 ABORT = ExitOperation("abort", TakeBack, OperationDone)

@@ -27,6 +27,7 @@ from appliance.fleet.claim_messages import (
 )
 from appliance.fleet.claiming import Whereabouts
 from appliance.fleet.claims import key_name
+from appliance.fleet.reading import Unreadable, read
 from appliance.fleet.sync_messages import LedgerRefusal
 from appliance.fleet.wire import PREFIX
 from appliance.sessions.stopping import wait
@@ -83,6 +84,7 @@ class OwnClaims:
         self._keys = keys
         self._names = names
         self._holds = holds
+        self.denied = 0  # claims
         self._claimed: dict[bytes, int] = {}  # by public key: CLOCK_BOOTTIME
         self._renew_ms = 0  # when all have to be claimed again
         self._said = 0  # how many keys and names were another exit's, as last logged
@@ -95,6 +97,7 @@ class OwnClaims:
         answer = await self._claim(ClaimKey(self._named(public_key), account_id, op, device))
         if isinstance(answer, Granted):
             return Whereabouts(answer.node, answer.id) if answer.node and answer.id else None
+        self.denied += 1
         if isinstance(answer, Taken) and answer.by == "account":
             raise InvalidRequest("client_public_key is in use by another account")
         raise KeyInUse
@@ -112,6 +115,7 @@ class OwnClaims:
     async def claim_name(self, account_id: str, name: str, op: str) -> None:
         """Acts as Claims says."""
         if isinstance(await self._claim(ClaimName(account_id, device_name.key(name), op)), Taken):
+            self.denied += 1
             raise DeviceNameTaken
 
     async def release_name(self, account_id: str, name: str, op: str = "") -> None:
@@ -209,8 +213,8 @@ class OwnClaims:
         except NotAnswered:
             answer = await self._link.request(subject, data, timeout_s)
         try:
-            found = msgspec.json.decode(answer, type=Granted | Taken | Done | Located | LedgerRefusal)
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+            found = read(answer, Granted | Taken | Done | Located | LedgerRefusal)
+        except Unreadable as error:
             raise NotAnswered(f"the ledger's answer is not understood: {error}") from error
         if isinstance(found, LedgerRefusal):
             raise NotAnswered(f"the ledger: {found.error}")

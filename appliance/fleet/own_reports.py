@@ -9,9 +9,19 @@ import msgspec
 from appliance.domain import accounting
 from appliance.domain.charges import Amount
 from appliance.domain.entities import Reason, State
-from appliance.fleet.epochs import NOTHING, Basis, CountedUntil, Epoch, OwnSession, Totals, reported, reported_lives
+from appliance.fleet.epochs import (
+    NOTHING,
+    Basis,
+    CountedUntil,
+    Epoch,
+    OwnSession,
+    PeerLife,
+    Totals,
+    reported,
+    reported_lives,
+)
 from appliance.fleet.reports import ReportedLife, ReportedLine, ReportedRates, SessionReport
-from appliance.store.queries import fleet_reports, invoices, sessions
+from appliance.store.queries import fleet_lives, invoices, sessions
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -19,9 +29,10 @@ if TYPE_CHECKING:
     import aiosqlite
 
     from appliance.domain.charges import Charge
-    from appliance.domain.entities import Baseline, Session
+    from appliance.domain.entities import Session
     from appliance.domain.invoice import Line
     from appliance.fleet.epochs import ReportBatch
+    from appliance.store.queries.fleet_lives import LifeRow
     from appliance.store.queries.fleet_reports import ReportRow
 
 # With more, a hub is told that they prove nothing: a report has to fit into a message.
@@ -50,7 +61,7 @@ async def facts(db: aiosqlite.Connection, rows: Sequence[ReportRow]) -> list[Own
     """Reads what the store has of these sessions. The caller must be in one transaction."""
     ids = [row.session_id for row in rows]
     own = await sessions.by_ids(db, ids)
-    lives = await fleet_reports.lives(db, ids)
+    lives = await fleet_lives.of_sessions(db, ids)
     bills = await invoices.bills(db, [s.id for s in own.values() if s.rates is not None or s.tier.value == "paid"])
     found = []
     for row in rows:
@@ -60,12 +71,12 @@ async def facts(db: aiosqlite.Connection, rows: Sequence[ReportRow]) -> list[Own
     return found
 
 
-def _own(row: ReportRow, session: Session | None, lives: Sequence[Baseline], lines: Mapping[str, Line]) -> OwnSession:
+def _own(row: ReportRow, session: Session | None, lives: Sequence[LifeRow], lines: Mapping[str, Line]) -> OwnSession:
     told = Amount(row.counted_ms, row.bytes_in, row.bytes_out)
     amount = told if session is None else accounting.total(session)
     return OwnSession(
         Totals(amount, {month: line.charge for month, line in lines.items()}),
-        lives,
+        [PeerLife(*life) for life in lives],
         None if session is None else session.rates,
         row.counted_ms,
         CountedUntil(row.until_boot_id, row.until_ms),

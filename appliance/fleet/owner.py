@@ -13,6 +13,7 @@ from appliance.domain.errors import ApplianceError, InvalidRequest
 from appliance.fleet import operations
 from appliance.fleet.failures import described
 from appliance.fleet.operations import OperationDone, OperationReply
+from appliance.fleet.reading import Unreadable, read
 from appliance.fleet.served_ops import OpKey
 
 if TYPE_CHECKING:
@@ -73,6 +74,7 @@ class OwningExit:
             (operations.STATUS, lambda _, asked: sessions.status(asked)),
             (operations.CLOSE, lambda _, asked: sessions.close(asked)),
             (operations.LIST, lambda _, asked: sessions.list(asked)),
+            (operations.USAGE, lambda _, asked: sessions.usage(asked)),
             (operations.END, lambda _, asked: sessions.end(asked)),
             (operations.ABORT, self._abort),
             (operations.DRAIN, self._drain),
@@ -111,8 +113,8 @@ class OwningExit:
             raise InvalidRequest(f"this exit knows no operation {name[:40]}")
         operation, serve = known
         try:
-            asked = msgspec.json.decode(payload, type=operation.request)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            asked = read(payload, operation.request)
+        except Unreadable as error:
             raise InvalidRequest(f"{name} cannot be read") from error
         op = getattr(asked, "op", None)
         if op is not None and len(op) != OP_LENGTH:

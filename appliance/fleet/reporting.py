@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -18,9 +18,10 @@ from appliance.fleet import epochs
 from appliance.fleet.adopting import Adopting
 from appliance.fleet.epochs import ReportBatch
 from appliance.fleet.own_reports import as_told, facts, report_of
+from appliance.fleet.reading import Unreadable, read
 from appliance.fleet.reports import Digest, ReportMark, UsageRequest, mark_subject, subject_of
 from appliance.fleet.wire import PREFIX
-from appliance.store.queries import fleet_reports
+from appliance.store.queries import fleet_moved, fleet_reports
 from appliance.store.queries.fleet_reports import Acknowledged
 
 if TYPE_CHECKING:
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     from appliance.fleet.reports import SessionReport
     from appliance.fleet.wire import HubLink
     from appliance.store.database import Store
+
+NOTED_AT_ONCE = 1000
 
 log = logging.getLogger(__name__)
 
@@ -69,6 +72,10 @@ class Reporting:
         """Has what the hub has compared before anything else is sent. Called when the connection was made again."""
         self._compared = False
 
+    def report_each(self, seconds: float) -> None:
+        """Has live sessions reported as often as this from now on."""
+        self._pace = replace(self._pace, report_s=seconds)
+
     async def run(self) -> None:
         failing = False
         while True:
@@ -76,7 +83,7 @@ class Reporting:
             try:
                 sent = await self.step()
                 failing = False
-            except (FleetError, StoreUnavailable, msgspec.ValidationError, msgspec.DecodeError) as error:
+            except (FleetError, StoreUnavailable, Unreadable) as error:
                 self._compared = False
                 if not failing:
                     log.warning("sessions are not reported to the fleet: %r", error)
@@ -86,7 +93,7 @@ class Reporting:
     async def step(self) -> int:
         """Sends up to a second's reports; once there are none, compares the digest. Returns how many were acknowledged.
 
-        Raises FleetError, StoreUnavailable, or msgspec's if the hub answers what is not understood.
+        Raises FleetError, StoreUnavailable, or Unreadable: the hub answers what is not understood.
         """
         if not self._link.connected:
             self._compared = False
@@ -98,7 +105,7 @@ class Reporting:
         if due:
             async with self._store.write() as db:
                 await fleet_reports.note_older(db, self._pace.older_at_once)
-                await fleet_reports.note_moved(db)
+            await self._note_moved()
             self._noted = now
         sent = await self._send()
         if sent:
@@ -107,6 +114,14 @@ class Reporting:
         if sent < self._pace.per_second and (due or not (sent or self.settled)):
             await self._finish((self._noted or now).wall_ms)
         return sent
+
+    async def _note_moved(self) -> None:
+        """In pieces: others write meanwhile."""
+        async with self._store.read() as db:
+            moved = await fleet_moved.found(db)
+        for first in range(0, len(moved), NOTED_AT_ONCE):
+            async with self._store.write() as db:
+                await fleet_moved.note(db, moved[first : first + NOTED_AT_ONCE])
 
     async def unsent(self) -> int:
         """Returns how many sessions the hub is yet to be told of. Raises StoreUnavailable."""
@@ -122,11 +137,12 @@ class Reporting:
             raise StoreUnavailable
         own = ReportBatch(state.batch, state.mark)
         if state.restored or epochs.went_back(own, digest.last_batch):
-            adopted = await self._adopting.adopt(UsageRequest(batch=own.number))
+            adopted = await self._adopting.adopt(UsageRequest(batch=state.acknowledged))
             after = epochs.after_going_back(own, digest.last_batch, secrets.randbits(32))
             async with self._store.write() as db:
                 await fleet_reports.begin_epochs(db)
                 await fleet_reports.put_batch(db, after.number, after.mark)
+                await fleet_reports.put_acknowledged(db, after.number)
             self.adopted += adopted
             if adopted:
                 log.warning("the store lacked what the fleet was told of %d sessions: they go on from there", adopted)
@@ -134,7 +150,7 @@ class Reporting:
 
     async def _digest(self) -> Digest:
         answer = await self._link.request(f"{PREFIX}.led.{self._node}.digest", b"{}", self._pace.answer_s)
-        return msgspec.json.decode(answer, type=Digest)
+        return read(answer, Digest)
 
     # Sending -------------------------------------------------------------------------------------------
 
@@ -151,6 +167,7 @@ class Reporting:
             months = {session_id: report.month for session_id, report in reports.items()}
             async with self._store.write() as db:
                 await fleet_reports.acknowledge(db, acknowledged, months)
+                await fleet_reports.put_acknowledged(db, next(iter(reports.values())).batch)
         if errors:
             raise errors[0]
         return len(acknowledged)

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated
 
 import msgspec
 from msgspec import Meta, Struct
 
 from appliance.domain.charges import Amount, Charge, day_of, month_of
-from appliance.domain.entities import Baseline
 from appliance.domain.pricing import Rates
-from appliance.fleet.epochs import CountedUntil, Epoch, FoldedFigures, ReportBatch, Told, Totals
+from appliance.fleet.epochs import CountedUntil, Epoch, FoldedFigures, PeerLife, ReportBatch, Told, Totals
 from appliance.fleet.wire import PREFIX
 
 STATE = f"{PREFIX}.state"
@@ -19,6 +19,10 @@ STATE = f"{PREFIX}.state"
 Count = Annotated[int, Meta(ge=0, le=2**62)]
 Text = Annotated[str, Meta(max_length=600)]
 Month = Annotated[str, Meta(pattern="^(19[7-9][0-9]|2[0-9]{3})-(0[1-9]|1[0-2])$")]
+# Of a session: four times the lives that an exit reports, and the months of a hundred years. What is read is larger in
+# memory than it was on its way, and a lying exit fills its stream with it.
+LIVES_END, LINES_END = 256, 1200
+SESSION = re.compile(r"[0-9A-Za-z_-]{1,64}")
 Instant = Annotated[int, Meta(ge=0, le=2**43)]  # ms since the epoch, up to the year 2248
 
 
@@ -49,12 +53,13 @@ class ReportedLine(Struct, frozen=True, omit_defaults=True):
 
 
 class ReportedLife(Struct, frozen=True, array_like=True):
-    """Holds the last counters of one life of a session's peer."""
+    """Holds the last counters of one life of a session's peer. `mark`: see `epochs.PeerLife`."""
 
     boot_id: Annotated[str, Meta(max_length=64)]
     ifindex: Count
     rx_bytes: Count
     tx_bytes: Count
+    mark: Annotated[str, Meta(max_length=32)] = ""
 
 
 class SessionReport(Struct, frozen=True, omit_defaults=True):
@@ -83,9 +88,9 @@ class SessionReport(Struct, frozen=True, omit_defaults=True):
     device_id: Text = msgspec.field(default="", name="dev")
     until_ms: Count = 0
     until_boot: Annotated[str, Meta(max_length=64)] = ""
-    lives: tuple[ReportedLife, ...] = ()
+    lives: Annotated[tuple[ReportedLife, ...], Meta(max_length=LIVES_END)] = ()
     passed_on: bool = False
-    lines: tuple[ReportedLine, ...] = ()
+    lines: Annotated[tuple[ReportedLine, ...], Meta(max_length=LINES_END)] = ()
 
     @property
     def figures(self) -> FoldedFigures:
@@ -99,7 +104,7 @@ class SessionReport(Struct, frozen=True, omit_defaults=True):
     @property
     def told(self) -> Told:
         """Returns what this says, to an exit whose store lacks it."""
-        lives = [Baseline(each.boot_id, each.ifindex, each.rx_bytes, each.tx_bytes) for each in self.lives]
+        lives = [PeerLife(*msgspec.structs.astuple(each)) for each in self.lives]
         return Told(self.figures.totals, lives, CountedUntil(self.until_boot, self.until_ms), self.passed_on)
 
     @property
@@ -181,7 +186,7 @@ def mark_subject(node: str) -> str:
 def session_of(subject: str, node: str) -> str | None:
     """Returns the session that a report on this subject is of; None: it is no report of a session."""
     parts = subject.split(".")
-    return parts[4] if len(parts) == 6 and parts[2:4] == [node, "s"] else None
+    return parts[4] if len(parts) == 6 and parts[2:4] == [node, "s"] and SESSION.fullmatch(parts[4]) else None
 
 
 def rates_of(line: ReportedLine) -> Rates | None:

@@ -10,7 +10,7 @@ import msgspec
 from appliance.domain.entities import Reason
 from appliance.domain.errors import InvalidRequest, PeerApplyFailed, SessionNotFound
 from appliance.fleet.facts import SessionFacts, TunnelRecord
-from appliance.fleet.operations import OperationDone, SessionOpened, SessionsOf
+from appliance.fleet.operations import OperationDone, SessionOpened, SessionsOf, UsedHere
 from appliance.fleet.served_ops import OpKey
 from appliance.network.wireguard import keys
 from appliance.sessions.opening import SessionRequest
@@ -22,11 +22,12 @@ if TYPE_CHECKING:
     import aiosqlite
 
     from appliance.domain.clock import Clock
-    from appliance.domain.entities import Session
+    from appliance.domain.entities import Account, Session
     from appliance.fleet.accounts_here import AccountsHere
     from appliance.fleet.claimed_opening import ClaimedOpening
-    from appliance.fleet.operations import EndSession, ListOfAccount, OneOfAccount, OpenSession
+    from appliance.fleet.operations import EndSession, ListOfAccount, OneOfAccount, OpenSession, UsageOfAccount
     from appliance.fleet.served_ops import ServedOps
+    from appliance.metering.usage import Quotas
     from appliance.sessions.devices.service import DeviceService
     from appliance.sessions.service import SessionService
 
@@ -46,6 +47,7 @@ class SessionOwner:
         ops: ServedOps,
         own_keys: Container[bytes],
         clock: Clock,
+        quotas: Quotas,
     ) -> None:
         self._accounts = accounts
         self._sessions = sessions
@@ -54,6 +56,7 @@ class SessionOwner:
         self._ops = ops
         self._own_keys = own_keys
         self._clock = clock
+        self._quotas = quotas
 
     async def open(self, sender: str, asked: OpenSession) -> SessionOpened:
         """Opens a session once for each op. Raises PeerApplyFailed: also if it was undone or taken back."""
@@ -110,13 +113,13 @@ class SessionOwner:
     async def status(self, asked: OneOfAccount) -> SessionFacts:
         """Shows a session. Raises SessionNotFound."""
         account = await self._accounts.of_token(asked.token)
-        (facts,) = await self._facts([await self._sessions.find(account, asked.id)])
+        (facts,) = await self._facts(account, [await self._sessions.find(account, asked.id)])
         return facts
 
     async def close(self, asked: OneOfAccount) -> SessionFacts:
         """Ends a session, and shows it. Raises SessionNotFound, or PeerApplyFailed: its peer is still there."""
         account = await self._accounts.of_token(asked.token)
-        (facts,) = await self._facts([await self._sessions.close(account, asked.id)])
+        (facts,) = await self._facts(account, [await self._sessions.close(account, asked.id)])
         return facts
 
     async def end(self, asked: EndSession) -> OperationDone:
@@ -133,8 +136,13 @@ class SessionOwner:
         account = await self._accounts.of_token(asked.token)
         limit = max(1, min(asked.limit, LONGEST_LIST))
         found = await self._sessions.list_by_time(account, live=asked.live, before=asked.before, limit=limit)
-        return SessionsOf([*await self._facts(found)])
+        return SessionsOf([*await self._facts(account, found)])
 
-    async def _facts(self, found: Sequence[Session]) -> Sequence[SessionFacts]:
-        names, now = await self._devices.names(found), self._clock.now()
-        return [SessionFacts.of(each, now, names.get(each.device_id)) for each in found]
+    async def usage(self, asked: UsageOfAccount) -> UsedHere:
+        """Tells what an account has used here."""
+        quota = await self._quotas.of(await self._accounts.of_token(asked.token))
+        return UsedHere(quota.bytes_used, quota.time_used_ms)
+
+    async def _facts(self, account: Account, found: Sequence[Session]) -> Sequence[SessionFacts]:
+        names, quota, now = await self._devices.names(found), await self._quotas.of(account), self._clock.now()
+        return [SessionFacts.of(each, now, names.get(each.device_id), quota) for each in found]

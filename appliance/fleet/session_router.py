@@ -164,8 +164,9 @@ class SessionRouter:
         asked = ListOfAccount(token_of(account), place, limit, live)
         answers = await self._elsewhere.ask_all(LIST, asked)
         found = {each.id: each for each in await self._reported(account, answers, asked)}
-        for answer in answers.values():
-            found |= {each.id: each.session(account) for each in (() if answer is None else answer.sessions)}
+        for node_id, answer in answers.items():
+            told = () if answer is None else answer.sessions
+            found |= {each.id: each.session(account) for each in told if self._elsewhere.may_tell(node_id, each.id)}
         own = await self._sessions.list_by_time(account, live=live, before=place, limit=limit)
         found |= {each.id: each for each in own}
         return sorted(found.values(), key=lambda each: (each.created_at, each.id), reverse=True)[:limit]

@@ -15,9 +15,11 @@ from nats.js.api import ConsumerConfig, DeliverPolicy, DiscardPolicy, StorageTyp
 from appliance.domain.errors import CutOff, FleetError, NoResponder, NotAnswered, StreamFull
 from appliance.fleet.fold import Streamed
 from appliance.fleet.hub_config import STREAM_MB
+from appliance.fleet.link import FULL
 from appliance.fleet.reports import STATE
 
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import AsyncIterator, Callable, Iterable
 
     from nats.js import JetStreamContext
@@ -71,8 +73,7 @@ class NatsStreams:
                     if message.metadata.num_pending == 0:
                         break
             finally:
-                with suppress(nats.errors.Error):
-                    await reading.unsubscribe()
+                await _end(reading)
         return found
 
     async def fullness(self, node: str) -> float:
@@ -92,6 +93,16 @@ class NatsStreams:
             return await self._jetstream().stream_info(stream_of(node))
 
 
+async def _end(reading: JetStreamContext.PushSubscription) -> None:
+    """Ends a consumer, with the tasks that nats-py leaves behind where the connection is lost."""
+    with suppress(nats.errors.Error):
+        await reading.unsubscribe()
+    for name in ("_hbtask", "_fctask"):
+        task: asyncio.Task[None] | None = getattr(reading._sub._jsi, name, None)
+        if task is not None:
+            task.cancel()
+
+
 @asynccontextmanager
 async def _fleet_errors() -> AsyncIterator[None]:
     try:
@@ -100,8 +111,11 @@ async def _fleet_errors() -> AsyncIterator[None]:
         raise
     except nats.js.errors.NotFoundError as error:
         raise NoResponder("the stream is gone") from error
-    except nats.js.errors.ServiceUnavailableError as error:
-        raise StreamFull(f"the hub has no room for a stream: {error.description}") from error
+    except nats.js.errors.APIError as error:
+        if error.err_code in FULL:
+            raise StreamFull(f"the hub has no room for a stream: {error.description}") from error
+        said = error.description or "JetStream is not there, as while nats-server starts"
+        raise NotAnswered(f"the hub's streams: {said}") from error
     except (nats.errors.ConnectionClosedError, nats.errors.OutboundBufferLimitError) as error:
         raise CutOff("there is no connection to the hub") from error
     except (nats.errors.Error, TimeoutError) as error:

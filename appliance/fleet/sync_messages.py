@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import msgspec
 
 from appliance.fleet.wire import PREFIX
@@ -21,7 +23,7 @@ class SyncRequest(msgspec.Struct, frozen=True, omit_defaults=True):
     `all_after` (kind, id): asks for a page of everything, behind that row; ("", ""): for the first one.
     """
 
-    after: int = 0
+    after: Annotated[int, msgspec.Meta(ge=0, le=2**62)] = 0
     mark: str = ""
     all_after: tuple[str, str] | None = None
 

@@ -17,7 +17,7 @@ from appliance.metering.spending import Count, Spending
 from appliance.network.lazy_mapping import OnDemand
 from appliance.store.queries import accounts as account_rows
 from appliance.store.queries import devices as device_rows
-from appliance.store.queries import invoices, peers
+from appliance.store.queries import fleet_lives, invoices, peers
 from appliance.store.queries import node as node_row
 
 if TYPE_CHECKING:
@@ -306,7 +306,9 @@ class Meter:
         count = self._spending.count([read_time(s, until, resume) for s in sessions], lambda _: until)
         async with self._live.committing(self._store) as db:
             await self.write(db, count)
-            await peers.forget_baselines(db, [s.address_offset for s in forget])
+            if forget:
+                await peers.forget_baselines(db, [s.address_offset for s in forget])
+                await fleet_lives.begin(db, [s.id for s in forget])
         self.apply(count)
         self._live.drop_baselines([s.public_key for s in forget])
 

@@ -11,7 +11,7 @@ from appliance.store.queries import node as node_row
 from appliance.store.queries import sessions as rows
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     import aiosqlite
 
@@ -76,6 +76,14 @@ class Quotas:
                 return self._measure(await accounts.by_id(db, account.id) or account, [], self._live.heartbeat)
         async with self._store.snapshot() as db:
             return await self.as_of(db, account)
+
+    async def of_each(self, account: Account, listed: Sequence[Session]) -> list[Quota]:
+        """Returns the quota that holds for each of the account's sessions: on one exit, the same for all."""
+        return [await self.of(account)] * len(listed)
+
+    async def of_all(self, account: Account) -> Quota:
+        """Returns the account's use of all exits: of this one."""
+        return await self.of(account)
 
     async def as_of(self, db: aiosqlite.Connection, account: Account) -> Quota:
         """Returns the same as a transaction sees it, all of it read from the store."""

@@ -177,7 +177,7 @@ def _build_services(shared: Shared, reloading: Reloading, turning: Turning, node
     return Services(
         sessions=sessions,
         devices=devices,
-        offered=Offered(sessions, devices, nodes),
+        offered=Offered(sessions, devices, nodes, quotas),
         quotas=quotas,
         readiness=Readiness(store, shared.peers.tunnel, node.health, clock),
         terms=terms,

@@ -13,6 +13,7 @@ from appliance.fleet import any_exit, terms
 from appliance.fleet.beating import Beating
 from appliance.fleet.beats import Figures, OwnBeats
 from appliance.fleet.caller import Caller
+from appliance.fleet.collector import FleetCounts, rpc_seconds
 from appliance.fleet.counted_call import CountedCall
 from appliance.fleet.directory import Directory
 from appliance.fleet.hub_config import member_inbox
@@ -36,6 +37,7 @@ from appliance.fleet.terms import FollowedTerms
 from appliance.fleet.trusting_view import TrustingView
 from appliance.server.api.offered import as_it_is, nothing
 from appliance.sessions.node import Nodes
+from appliance.store import peer_lives
 from appliance.store.queries import fleet_reports, fleet_state, fleet_terms
 
 if TYPE_CHECKING:
@@ -86,6 +88,7 @@ class FleetPart:
         self.reporting = Reporting(
             keys.node_id, self.link, here.store, here.clock, ReportingPace(report_s=here.settings.fleet.report)
         )
+        self._rpc_seconds = rpc_seconds()
         self.any = self._make_any_exit()
         self._unsent = ReportState()
         self._disconnected = False
@@ -159,17 +162,17 @@ class FleetPart:
             own_keys=frozenset({here.own_key}),
             wake=parts.wakeup.request_tick,
         )
-        heard = OfflineTokens(self._heard, here.clock, here.settings.fleet.offline_tokens)
+        heard = OfflineTokens(self._heard, here.clock, lambda: self._here.settings.fleet.offline_tokens)
         fleet = any_exit.TheFleet(
             view=TrustingView(self.nodes, heard),
-            call=CountedCall(self.rpc.call, self.directory, self.link, here.clock),
+            call=CountedCall(self.rpc.call, self.directory, self.link, here.clock, self._rpc_seconds),
             claims=self.claims,
             folds=HubFolds(here.store, self.roster.is_present) if self._membership.role == "hub" else None,
             hub_id=self._hub_id,
             patience_s=min(LONGEST_PATIENCE_S, here.settings.wireguard.apply_timeout + WAY_S),
             may_drain=self.roster.is_hub,
         )
-        return any_exit.build(this, fleet)
+        return any_exit.build(this, fleet, parts.services.quotas)
 
     def _hub_id(self) -> str | None:
         """Returns a hub that can be asked now."""
@@ -215,7 +218,7 @@ class FleetPart:
         here.parts.node.id_mark = ids.mark_of_node(self._keys.node_id)
         offered = here.parts.services.offered
         offered.sessions, offered.devices, offered.caller = self.any.sessions, self.any.devices, Caller.of
-        offered.regions = self.any.elsewhere.view
+        offered.regions, offered.quotas = self.any.elsewhere.view, self.any.quotas
         offered.fault = lambda: self.directory.own_fault(here.clock.now())
 
     async def connect(self) -> None:
@@ -239,7 +242,9 @@ class FleetPart:
         return read if self._terms is None else self._terms.over(read)
 
     async def reloaded(self, read: Settings) -> None:
-        """Tells the fleet the tiers and prices of a hub that were read anew. Raises StoreUnavailable."""
+        """Goes by settings that were read anew; a hub tells its tiers and prices. Raises StoreUnavailable."""
+        self._here = self._here.reloaded(read)
+        self.reporting.report_each(self._here.settings.fleet.report)
         if self._membership.role == "hub":
             await terms.tell(self._here.store, read)
 
@@ -278,9 +283,18 @@ class FleetPart:
         parts = self._here.parts
         offered = parts.services.offered
         offered.sessions, offered.devices, offered.caller = parts.services.sessions, parts.services.devices, as_it_is
-        offered.regions, offered.fault = Nodes(parts.node), nothing
+        offered.regions, offered.quotas, offered.fault = Nodes(parts.node), parts.services.quotas, nothing
         parts.node.id_mark = ""
         await self.disconnect()
+
+    def counts(self) -> FleetCounts:
+        """Returns what is counted, for Prometheus."""
+        return FleetCounts(
+            dropped=self.directory.dropped,
+            resent=lambda: self.reporting.resent,
+            denied=lambda: self.claims.denied,
+            rpc=self._rpc_seconds,
+        )
 
     # Telling -------------------------------------------------------------------------------------------
 
@@ -315,7 +329,8 @@ async def build(here: ServedExit) -> tuple[FleetPart, HubPart | None] | None:
         return None
     async with here.store.write() as db:
         row = await fleet_state.read(db)
-        await fleet_reports.begin_reporting(db)
+        if await fleet_reports.begin_reporting(db):
+            await peer_lives.begin(db, here.state.peer_lives, here.clock.now().boot_id)
     if row is None:
         raise HostError(
             "the store knows nothing of the fleet that this host is in: run the command that joined it again"

@@ -35,6 +35,7 @@ class FleetMembership:
     def over(self, read: Settings) -> Settings:
         """Returns settings that were read anew, on a spoke with the fleet's tiers and prices."""
         self._read = read
+        self._here = self._here.reloaded(read)  # for a part that is built later
         return read if self._part is None else self._part.over(read)
 
     async def run(self, stopping: asyncio.Event) -> None:
@@ -64,7 +65,7 @@ class FleetMembership:
         if built is None:
             return
         part, hub = built
-        collector = FleetCollector(part.status, part.directory.dropped)
+        collector = FleetCollector(part.status, part.counts())
         self._part = part
         self._here.metrics.registry.register(collector)
         try:

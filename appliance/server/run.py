@@ -45,6 +45,7 @@ from appliance.server.time_service import ServiceClock
 from appliance.server.watchers import HOST_APART_S, EventsWatch, watch_store
 from appliance.sessions.contentions import FIREWALL, INTERFACE, SYSCTL
 from appliance.sessions.metrics import Metrics
+from appliance.store import peer_lives
 from appliance.store.known_time import believed_clock
 from appliance.store.server_keys import ServerKeys
 
@@ -101,6 +102,7 @@ async def run(
     await begun.checked
     store = await opened_store.open_store(state, metrics, stack)
     clock = await _believed_clock(store, host_clock)
+    await peer_lives.follow(store, state.peer_lives, clock.now().boot_id)
     parts = await _build_parts(host, store, clock, metrics, reject_after_ms(environ))
     host.follower.wake_up = parts.wakeup.request_tick
     stack.push_async_callback(_leave_host, host)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
+
+from appliance.config.reloadable import in_force
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,3 +30,7 @@ class ServedExit:
     clock: BelievedClock
     metrics: Metrics
     take_over: Callable[[Settings], None]
+
+    def reloaded(self, read: Settings) -> ServedExit:
+        """Returns it with settings that were read anew, as far as they need no restart."""
+        return replace(self, settings=in_force(self.settings, read))

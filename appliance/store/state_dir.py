@@ -36,6 +36,7 @@ class StateDir:
         self.key = path / "server.key"
         self.interface_keys = path / "interface.json"
         self.unfinished_restore = path / "restore.unfinished"  # exists while the files may be partly restored
+        self.peer_lives = path / "peer-lives"
         self.fleet_status = path / "fleet" / "status.json"  # noted each second by a server in a fleet
         self._membership = path / "fleet" / "membership.json"
         self._lock = path / "serve.lock"

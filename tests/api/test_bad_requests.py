@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, cast
 
 import pytest
 
+from appliance.server.http import protocol
 from appliance.server.http.ambiguous_length import Unambiguous
 from appliance.server.http.uvicorn_server import HEADERS
 from tests.support.api.answers import code_of
@@ -88,8 +89,11 @@ READ = {
 
 
 @pytest.mark.parametrize(("sent", "answers"), READ.values(), ids=READ)
-def test_an_odd_request_is_read_in_one_way(sent: bytes, answers: list[str], caplog: pytest.LogCaptureFixture) -> None:
+def test_an_odd_request_is_read_in_one_way(
+    sent: bytes, answers: list[str], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """What the standard leaves to the server is read in one way, however it is cut into pieces."""
+    monkeypatch.setattr(protocol, "HEAD_S", 600.0)  # thousands of pieces take a slow machine a while
 
     async def story(pieces: list[bytes]) -> None:
         async with served() as server:

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from appliance.domain.errors import TunnelError
 from appliance.network.wireguard.batch import PeersRefused
 from appliance.network.wireguard.tunnel import PutPeer
-from tests.support.api.exit_under_test import Client, ExitUnderTest, new_key, serving
+from tests.support.api.exit_under_test import IMPATIENT, Client, ExitUnderTest, new_key, serving
 from tests.support.fake_tunnel import FakeInterface, FakeTunnel
 
 if TYPE_CHECKING:
@@ -199,9 +199,11 @@ def test_one_fault_in_a_batch_of_any_size(fault: str, size: int, turn: int, seed
     COMMIT fails, a COMMIT is made and said to have failed: each request is answered, and what was not answered with a
     session left nothing; a predecessor whose replacement failed is live."""
 
+    environ = IMPATIENT if fault == "given up" else {}
+
     async def story() -> None:
         with tempfile.TemporaryDirectory() as folder:
-            async with serving(Path(folder), ROOMY, Choosy) as exit_:
+            async with serving(Path(folder), ROOMY, Choosy, environ) as exit_:
                 asked = await a_batch_with(exit_, fault, size, turn, Random(seed))  # noqa: S311 (a test's choices)
                 others_succeeded(fault, asked)
                 await nothing_is_left(exit_, asked)

@@ -9,7 +9,7 @@ import pytest
 from appliance.domain.tiers import Tier
 from tests.support.api.answers import refused
 from tests.support.api.device_owner import Owner, key_of
-from tests.support.api.exit_under_test import ExitUnderTest, new_key, on_exit
+from tests.support.api.exit_under_test import IMPATIENT, ExitUnderTest, new_key, on_exit
 
 ONE_AT_A_TIME = "[tiers.free]\nidle_timeout = 0\nmax_live_sessions = 1\n"
 
@@ -66,7 +66,7 @@ async def test_a_place_that_is_taken_for_a_moment(exit_: ExitUnderTest) -> None:
     assert key_of(exit_, phone) in exit_.tunnel.peers
 
 
-@on_exit()
+@on_exit(environ=IMPATIENT)
 async def test_a_key_of_which_a_session_is_undone(exit_: ExitUnderTest) -> None:
     """A device does not get it before its peer is gone: it would take the device's with it."""
     ada, (key, _) = await Owner.of(exit_), new_key()

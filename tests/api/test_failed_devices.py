@@ -12,7 +12,7 @@ from appliance.domain.errors import TunnelError
 from tests.api.test_failed_opens import MADE_AND_LOST, NOT_BEGUN, transactions_go
 from tests.support.api.answers import refused
 from tests.support.api.device_owner import Owner, key_of
-from tests.support.api.exit_under_test import ExitUnderTest, address, new_key, on_exit, until
+from tests.support.api.exit_under_test import IMPATIENT, ExitUnderTest, address, new_key, on_exit, until
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
@@ -38,7 +38,7 @@ async def nothing_is_left(ada: Owner, key: str) -> None:
     await ada.add()
 
 
-@on_exit()
+@on_exit(environ=IMPATIENT)
 async def test_a_tunnel_that_hangs(exit_: ExitUnderTest) -> None:
     """503 after the timeout; what the tunnel had begun is undone."""
     ada, (key, _) = await Owner.of(exit_), new_key()

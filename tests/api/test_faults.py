@@ -15,7 +15,16 @@ from appliance.server.api.client_address import Sources
 from appliance.server.api.rate_limits import RequestLimits
 from appliance.sessions.opening import SessionRequest
 from tests.support.api.answers import refused
-from tests.support.api.exit_under_test import Client, ExitUnderTest, caller, new_key, on_exit, stranger, until
+from tests.support.api.exit_under_test import (
+    IMPATIENT,
+    Client,
+    ExitUnderTest,
+    caller,
+    new_key,
+    on_exit,
+    stranger,
+    until,
+)
 
 if TYPE_CHECKING:
     import httpx
@@ -56,13 +65,13 @@ async def test_a_half_applied_peer_is_taken_back(exit_: ExitUnderTest) -> None:
     assert not exit_.tunnel.peers
 
 
-@on_exit()
+@on_exit(environ=IMPATIENT)
 async def test_a_hanging_tunnel_is_503_after_the_timeout(exit_: ExitUnderTest) -> None:
     """A tunnel that does not answer: 503 after the timeout, and nothing left once it answers again."""
     ada = await exit_.client()
     before = exit_.holdings()
     exit_.tunnel.gate.clear()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         refused(await ada.post(), 503, APPLY_FAILED)
     exit_.tunnel.gate.set()
     await exit_.tick()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import pytest
 
 from appliance.domain.errors import NotAnswered
@@ -15,10 +16,12 @@ from appliance.network.wireguard import keys
 from appliance.sessions.opening import SessionRequest
 from appliance.store.queries import fleet_requests
 from tests.support.api.answers import refused
-from tests.support.api.exit_under_test import new_key, until
+from tests.support.api.exit_under_test import IMPATIENT, new_key, until
 from tests.support.fleet.exits_under_test import on_fleet
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+
     from appliance.fleet.claim_messages import Granted, Taken
     from tests.support.fleet.exits_under_test import ExitsUnderTest
 
@@ -87,8 +90,11 @@ async def test_a_session_is_shown_and_ended_through_either_api(exits: ExitsUnder
     exits["fra"].exit_.tunnel.add_traffic(key, rx=1000, tx=2000)
     await exits["fra"].exit_.tick(7)
     own, other = [await ada.at(api).status(opened["id"]) for api in ("fra", "ams")]
-    quota = {name for name in own if name.startswith("quota_")}
-    assert {k: v for k, v in own.items() if k not in quota} == {k: v for k, v in other.items() if k not in quota}
+    assert own == other  # the quota too, which is that of the exit
+    assert own["quota_bytes_used"] == 3000
+    for api in ("fra", "ams"):
+        usage = (await ada.at(api).get("/v1/usage")).json()
+        assert (usage["bytes_used"], usage["session_seconds"]) == (3000, 7)
     assert (other["bytes_in"], other["bytes_out"], other["seconds"]) == (1000, 2000, 7)
     answer = await ada.at("ams").delete(opened["id"])
     assert answer.status_code == 200, answer.text
@@ -499,7 +505,7 @@ async def test_an_op_gives_the_same_answer_after_a_restart(exits: ExitsUnderTest
 
 
 @pytest.mark.parametrize("step", ["peer", "store"])
-@on_fleet("ams", "fra")
+@on_fleet("ams", "fra", environ=IMPATIENT)
 async def test_an_exit_killed_in_an_opening_leaves_nothing(exits: ExitsUnderTest, step: str) -> None:
     """Killed while its tunnel takes the peer, or before it is stored: the next start and the abort leave nothing."""
     ada, host = await exits.client(), exits["fra"]
@@ -539,3 +545,36 @@ async def test_a_client_that_leaves_is_left_nothing(exits: ExitsUnderTest) -> No
     await exits.carry_out()
     assert exits.intents() == 0
     assert host.left() == before
+
+
+@on_fleet("ams", "fra", "nyc")
+async def test_what_an_exit_lies_is_no_fault_of_an_api_nor_of_another_exits_sessions(exits: ExitsUnderTest) -> None:
+    """An exit that is in the wrong hands answers what no API can show, or lists another's session as its own."""
+    ada = await exits.client()
+    own, other = [(await ada.at("ams").open(region=region))["id"] for region in ("fra", "nyc")]
+    answer = exits["fra"].any.owner.answer
+    lie: dict[str, object] = {}
+
+    async def lying(sender: str, operation: str, payload: bytes) -> bytes:
+        said = msgspec.json.decode(await answer(sender, operation, payload))
+        for each in said["result"].get("sessions", [said["result"].get("session", said["result"])]):
+            each.update(lie)
+        return msgspec.json.encode(said)
+
+    exits["fra"].any.owner.answer = lying  # type: ignore[method-assign]
+    lies: list[dict[str, object]] = [{"created_at": 2**60}, {"expires_at": -1}, {"bytes_in": 2**63}]
+    for lie in (*lies, {"id": other, "bytes_in": 7}):
+        listed = (await ada.at("ams").get("/v1/sessions")).json()["sessions"]
+        assert [(each["id"], each["bytes_in"]) for each in listed] == [(other, 0)], lie
+        assert (await ada.at("ams").status_answer(own)).status_code in (200, 503), lie
+    quota = {"bytes_used": 1, "bytes_limit": 1, "bytes_resets_at": 2**60, "time_used_ms": 0, "seconds_limit": 0}
+    failure = {"kind": "QuotaExceeded", "tier": "free", "quota": quota | {"seconds_resets_at": 0}}
+    exits["fra"].any.owner.answer = answering({"failure": failure})  # type: ignore[method-assign]
+    assert (await ada.at("ams").post(region="fra")).status_code == 503
+
+
+def answering(reply: object) -> Callable[[str, str, bytes], Coroutine[Any, Any, bytes]]:
+    async def answer(_sender: str, _operation: str, _payload: bytes) -> bytes:
+        return msgspec.json.encode(reply)
+
+    return answer

@@ -46,7 +46,7 @@ async def test_head_over_a_connection(exit_: ExitUnderTest) -> None:
         client = await server.connect()
         for target, status in ((b"/healthz", b"200"), (b"/v1/usage", b"401"), (b"/nowhere", b"404")):
             client.send(b"HEAD " + target + b" HTTP/1.1\r\nHost: exit.test\r\n\r\n")
-            head = await asyncio.wait_for(client.reader.readuntil(b"\r\n\r\n"), 10)
+            head = await asyncio.wait_for(client.reader.readuntil(b"\r\n\r\n"), 60)
             assert head.split()[1] == status
             client.send(b"GET /healthz HTTP/1.1\r\nHost: exit.test\r\n\r\n")
             assert (await client.answer())[::2] == (200, b'{"status":"ok"}')

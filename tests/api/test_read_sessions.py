@@ -8,7 +8,7 @@ import pytest
 
 from appliance.domain.clock import rfc3339
 from tests.support.api.answers import refused
-from tests.support.api.exit_under_test import ExitUnderTest, on_exit, until
+from tests.support.api.exit_under_test import IMPATIENT, ExitUnderTest, on_exit, until
 
 ALWAYS = {"id", "tier", "region", "public_ip", "created_at", "expires_at", "bytes_in", "bytes_out", "seconds"} | {
     f"quota_{what}_{which}" for what in ("bytes", "seconds") for which in ("used", "limit")
@@ -203,7 +203,7 @@ async def test_readyz_tells_what_is_wrong_with_the_exits_fleet(exit_: ExitUnderT
     assert (await exit_.http.get("/readyz")).status_code == 200
 
 
-@on_exit()
+@on_exit(environ=IMPATIENT)
 async def test_readyz_looks_for_itself_once_a_second(exit_: ExitUnderTest) -> None:
     """/readyz looks for itself, once a second at most; /healthz says only that the process serves."""
     assert (await exit_.http.get("/readyz")).status_code == 200

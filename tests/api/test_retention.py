@@ -221,7 +221,7 @@ def counts(exit_: ExitUnderTest) -> tuple[int, ...]:
 @asynccontextmanager
 async def watching(exit_: ExitUnderTest) -> AsyncIterator[WatchedStore]:
     """The exit's store, opened once more, so that only this test's transactions are noted."""
-    store = await WatchedStore.open(exit_.path, PATIENCE_S * 100)
+    store = await WatchedStore.open(exit_.path, PATIENCE_S)
     store.changes = []
     yield store
     await store.close()
@@ -265,7 +265,7 @@ async def test_a_stop_in_the_middle(exit_: ExitUnderTest) -> None:
     """A stop is seen after the piece that runs; what is left is deleted by the next process."""
     fill(exit_.path, MANY)
     stopping = asyncio.Event()
-    async with watching(exit_) as store, asyncio.timeout(20):
+    async with watching(exit_) as store, asyncio.timeout(60):
         running = asyncio.create_task(retention_of(exit_, store).run(stopping))
         while len(store.changes) < 2:  # noqa: ASYNC110 - no event tells it
             await asyncio.sleep(0)
@@ -287,10 +287,10 @@ async def test_a_store_that_cannot_serve(exit_: ExitUnderTest, caplog: pytest.Lo
     failures = "wg_appliance_store_failures_total"
     with exit_.locked():
         running = asyncio.create_task(retention_of(exit_).run(stopping))
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while (exit_.metrics.registry.get_sample_value(failures) or 0) < 2:  # noqa: ASYNC110 - no event tells it
                 await asyncio.sleep(0.01)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while counts(exit_)[0]:  # noqa: ASYNC110 - no event tells it
             await asyncio.sleep(0.01)
     stopping.set()

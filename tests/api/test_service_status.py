@@ -54,7 +54,7 @@ async def reporting(exit_: ExitUnderTest) -> AsyncIterator[Told]:
             yield Told(systemd, status, stopping)
         finally:
             stopping.set()
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(60):
                 await running
 
 

@@ -18,7 +18,7 @@ from tests.support.api.exit_under_test import Client, ExitUnderTest, new_key, on
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-SECONDS = 20.0
+SECONDS = 60.0
 PRICES = '[pricing]\ncurrency = "eur"\nmillicents_per_minute = 700\nmillicents_per_gib = 900\n'
 
 

@@ -11,7 +11,7 @@ import pytest
 from appliance.domain.errors import TunnelError
 from appliance.domain.tiers import Tier
 from appliance.network.wireguard.tunnel import RemovePeer
-from tests.support.api.exit_under_test import Client, ExitUnderTest, new_key, on_exit, until
+from tests.support.api.exit_under_test import IMPATIENT, Client, ExitUnderTest, new_key, on_exit, until
 from tests.support.fake_tunnel import FakeInterface, FakeTunnel
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ async def settle(exit_: ExitUnderTest) -> None:
         await exit_.tick(after=1)
 
 
-@on_exit("[tiers.anonymous]\nmax_live_sessions = 1\n")
+@on_exit("[tiers.anonymous]\nmax_live_sessions = 1\n", environ=IMPATIENT)
 async def test_asked_again_before_it_is_undone(exit_: ExitUnderTest) -> None:
     """The place of the first is free again for the second, though nothing has come in between."""
     ada = await exit_.client(tier=Tier.ANONYMOUS)
@@ -98,7 +98,7 @@ async def test_asked_again_before_it_is_undone(exit_: ExitUnderTest) -> None:
 
 
 @pytest.mark.parametrize("undone", [given_up, gone], ids=["not stored", "stored"])
-@on_exit(tunnel=Scripted)
+@on_exit(tunnel=Scripted, environ=IMPATIENT)
 async def test_the_predecessor_is_ended_meanwhile(
     exit_: ExitUnderTest, undone: Callable[..., AbstractAsyncContextManager[None]]
 ) -> None:
@@ -114,7 +114,7 @@ async def test_the_predecessor_is_ended_meanwhile(
     assert exit_.rows("SELECT state, reason FROM sessions") == [("terminated", "closed")]
 
 
-@on_exit()
+@on_exit(environ=IMPATIENT)
 async def test_what_moves_meanwhile_is_the_predecessors(exit_: ExitUnderTest) -> None:
     """No line and no day is left of a session that was undone; the lines of the others add up."""
     ada, (text, raw) = await exit_.client(), new_key()
@@ -233,7 +233,7 @@ async def test_its_client_goes_while_another_ends(exit_: ExitUnderTest) -> None:
 
 
 @pytest.mark.parametrize("replaces", [False, True])
-@on_exit(tunnel=Scripted)
+@on_exit(tunnel=Scripted, environ=IMPATIENT)
 async def test_given_up_while_the_store_is_locked(exit_: ExitUnderTest, *, replaces: bool) -> None:
     """A client that is told 503 while its batch waits to write: nothing is stored that a crash could leave, whether or
     not the peer can be taken back."""

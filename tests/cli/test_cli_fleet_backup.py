@@ -108,8 +108,12 @@ def test_the_same_member_keeps_its_newer_files(fra: CommandLine, saved: Path) ->
 
 
 def test_a_damaged_membership_comes_from_the_backup(fra: CommandLine, saved: Path) -> None:
-    """What was there is kept with the rest."""
+    """So does a hub's secret that is missing. What was there is kept with the rest."""
     before = identity(fra)
+    (fra.state.path / "fleet" / "hub.json").unlink()
+    fra.do("restore", str(saved))
+    assert identity(fra) == before
+    shutil.rmtree(next(fra.state.path.glob("before-restore-*")))
     FleetFolder(fra.state.path).membership_file.write_text("{")
     fra.do("restore", str(saved))
     assert identity(fra) == before

@@ -27,7 +27,6 @@ def served(host: Host) -> Iterator[Host]:
         yield host
 
 
-@pytest.mark.under_kernel
 def test_a_clean_host_is_ok(served: Host) -> None:
     """All is ok, and the exit status 0. The clock's answer alone is made: a namespace has none of its own."""
     diagnosis = served.doctor()

@@ -31,8 +31,6 @@ if TYPE_CHECKING:
 FEW = 5  # good answers at least, while an attack goes on
 MOST_MEMORY = 64 * 2**20  # more than before
 DEFAULTS = {"API_PUBLIC_REQUESTS_PER_MINUTE": "60", "API_PUBLIC_BURST": "10", "METER_INTERVAL": "10s"}
-# What is asked: are they served? How fast is shown, and depends on the machine.
-PATIENT = {"WIREGUARD_APPLY_TIMEOUT": "60s"}
 
 
 @dataclass
@@ -112,7 +110,7 @@ class Seen:
 
 def run(many: int, seconds: float, backend: str, report: Callable[[Seen], None], *, tls: bool = False) -> None:
     """Raises Violated where a good client goes without, or something is left of an attack."""
-    with serving_tcp(backend, tls=tls, **DEFAULTS, **PATIENT) as exit_:
+    with serving_tcp(backend, tls=tls, **DEFAULTS) as exit_:
         ada, eve = exit_.token("ada", "paid"), exit_.token("eve", "paid")
         with exit_.connection() as connection:
             _, opened = connection.ask("POST", "/v1/sessions", ada, {"region": REGION})

@@ -21,9 +21,9 @@ from tests.support.fleet.report_faults import FaultsDone, faulty_fleet
 LONGEST_PAUSE_S = 0.6
 
 
-async def _run(many: int, seed: int, folder: Path, again: bool) -> FaultsDone:
+async def _run(many: int, seed: int, folder: Path) -> FaultsDone:
     random = Random(seed)  # noqa: S311 (a test's choices)
-    async with faulty_fleet(folder, random, again=again) as fleet:
+    async with faulty_fleet(folder, random) as fleet:
         await asyncio.sleep(1)
         while fleet.done.faults.total() < many:
             await fleet.fault()
@@ -32,11 +32,11 @@ async def _run(many: int, seed: int, folder: Path, again: bool) -> FaultsDone:
         return fleet.done
 
 
-def run(many: int, seed: int, *, again: bool = False) -> FaultsDone:
+def run(many: int, seed: int) -> FaultsDone:
     """Raises Violated if the fold is not what was counted; the folder is kept then."""
     folder = Path(tempfile.mkdtemp(prefix="fleet-"))
     try:
-        done = asyncio.run(_run(many, seed, folder, again))
+        done = asyncio.run(_run(many, seed, folder))
     except BaseException as error:
         error.add_note(f"seed {seed}; what is left is in {folder}")
         raise
@@ -47,17 +47,11 @@ def run(many: int, seed: int, *, again: bool = False) -> FaultsDone:
 @click.command()
 @click.option("--faults", "many", default=500, show_default=True)
 @click.option("--seed", type=int, help="Of the choices and the delays; left out: a random one.")
-@click.option(
-    "--again",
-    is_flag=True,
-    help="Put back an exit's store a second time on the same interface, too: bytes of sessions that had ended and are "
-    "brought back each time can be counted wrong then.",
-)
-def main(many: int, seed: int | None, again: bool) -> None:
+def main(many: int, seed: int | None) -> None:
     """Make faults in a fleet and compare what its hub knows; exit status 1 when a byte is lost or doubled."""
     seed = secrets.randbelow(2**31) if seed is None else seed
     began = time.monotonic()
-    done = run(many, seed, again=again)
+    done = run(many, seed)
     click.echo(f"seed {seed}: {done}; {time.monotonic() - began:.0f} s in all")
 
 

@@ -134,6 +134,7 @@ def test_a_killed_restore_is_old_or_new_or_says_so(
         shutil.copytree(scene / "state", used.state.path)
         shutil.copy(scene / "config.toml", used.config)
 
+    names_kept = ["store.sqlite", "server.key", *(f"fleet/{name}" for name in left_of_fleet)]
     mixed = 0
     many: Counter[str] = Counter()
     for call in kills(used, ("restore", str(file)), again):
@@ -152,7 +153,7 @@ def test_a_killed_restore_is_old_or_new_or_says_so(
         assert not [path for path in used.state.path.iterdir() if path.name == "restore.unpacking"]
         assert not [path for path in tmp_path.iterdir() if path.name.endswith(".restoring")]
         kept = [content(folder) for folder in used.state.path.glob("before-restore-*")]
-        assert {name: old_files[name] for name in ("store.sqlite", "server.key")} in kept
+        assert {name: old_files[name] for name in names_kept} in kept
     show(f"{many.total()} kills, {mixed} of them while files were put in place: {dict(many)}")
     assert many["rename"] == 3 + len(of_fleet)
     assert mixed > 5

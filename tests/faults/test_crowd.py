@@ -33,8 +33,7 @@ AGAIN_S = 60
 
 @pytest.fixture
 def exit_(backend: str) -> Iterator[RealExit]:
-    # On an emulated kernel that has to share its processor, a crowd waits for longer than the default.
-    with serving(backend, WIREGUARD_APPLY_TIMEOUT="60s") as served:
+    with serving(backend) as served:
         yield served
 
 

@@ -11,12 +11,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from appliance.domain.errors import NotAnswered
+from appliance.domain.errors import FleetError, NotAnswered
 from appliance.fleet.away import folded_of_account, id_ending
+from appliance.fleet.fold import Fold
 from appliance.fleet.fold_answers import FoldAnswers
 from appliance.fleet.folding import merged
 from appliance.fleet.reporting import ReportingPace
-from appliance.fleet.reports import ReportedLine, ReportedRates, SessionReport
+from appliance.fleet.reports import LINES_END, ReportedLife, ReportedLine, ReportedRates, SessionReport
 from appliance.store.queries import fleet_fold
 from tests.support.api.exit_under_test import until
 from tests.support.fleet.reporting_world import NODE, BusWorld, reporting_world
@@ -86,6 +87,8 @@ NONSENSE = (
     msgspec.json.encode(REPORT).replace(b"acc_1", rb"\ud800"),
     msgspec.json.encode(REPORT).replace(b"acc_1", b"\xff"),
     msgspec.json.encode(REPORT)[:-1] + b',"x":' + b"[" * 100_000,
+    msgspec.json.encode(msgspec.structs.replace(REPORT, lives=(ReportedLife("", 0, 0, 0),) * 20_000)),
+    msgspec.json.encode(msgspec.structs.replace(REPORT, lines=(LINE,) * 2000)),
 )
 
 
@@ -108,12 +111,45 @@ def test_what_is_no_report_is_passed_over(tmp_path: Path) -> None:
             assert world.fold.refused == len(NONSENSE)
             async with world.hub.read() as db:
                 rows = await db.execute_fetchall("SELECT * FROM fleet_lines WHERE session_id = 'ses_1'")
-                (found,) = [each for each in await folded_of_account(db, "acc_1", (2**53, ""), 9) if each.id == "ses_1"]
+                (found,) = [
+                    each for each in await folded_of_account(db, "acc_1", NODE, (2**53, ""), 9) if each.id == "ses_1"
+                ]
             (line,) = [tuple(row) for row in rows]
             assert line == ("ses_1", NODE, "2026-11", 5, None, 1, 2, 3, "eur", 4, 5, 6, 7)
             assert (found.time_millicents, found.bytes_millicents, found.currency) == (6, 7, "eur")
 
     asyncio.run(story())
+
+
+def test_what_is_reported_leaves_room_on_the_disk(tmp_path: Path) -> None:
+    """Reports without end would keep the hub from opening sessions; they are folded once there is room again."""
+
+    async def story() -> None:
+        async with reporting_world(tmp_path) as world:
+            left = 10**6
+            fold = Fold(world.hub, world.streams, lambda: [NODE], lambda: left)
+            await keep(world, "ses_1", REPORT)
+            with pytest.raises(FleetError, match="nearly full"):
+                await fold.catch_up(NODE)
+            assert await world.folded("ses_1") is None
+            left = 10**12
+            await fold.catch_up(NODE)
+            assert await world.folded("ses_1") is not None
+
+    asyncio.run(story())
+
+
+def test_months_without_end_are_cut() -> None:
+    """In each report no more than are read, and no more in all: what is stored can be read again."""
+
+    def lines(first: int) -> tuple[ReportedLine, ...]:
+        months = [f"{year}-{month:02}" for year in range(first, first + 100) for month in range(1, 13)]
+        return tuple(msgspec.structs.replace(LINE, month=each) for each in months)
+
+    one, other = (msgspec.structs.replace(REPORT, lines=lines(first), v=first) for first in (1970, 2070))
+    found = merged(one, other)
+    assert len(found.lines) == LINES_END
+    assert msgspec.json.decode(msgspec.json.encode(found), type=SessionReport) == found
 
 
 def test_a_fold_that_is_lost_is_made_again(tmp_path: Path) -> None:

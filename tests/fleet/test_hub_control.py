@@ -44,6 +44,10 @@ def test_a_member_is_let_in_when_it_was_applied_and_cut_off_when_it_left(tmp_pat
                 heard = await link.client.subscribe(f"wga.hb.{AMS}")
                 await link.publish(f"wga.hb.{AMS}", b"1")
                 assert (await heard.next_msg(timeout=10)).data == b"1"
+                assert hub.control is not None
+                found = {each.user: each for each in await hub.control.connections(SERVER_NAME)}
+                assert found.keys() == {key.public, hub.hub_key.public, hub.system_key.public}
+                assert (found[key.public].messages, found[key.public].bytes) == (1, 1)
                 await hub.apply()
                 await until(lambda: not link.connected)
             assert others.connected

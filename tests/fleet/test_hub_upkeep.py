@@ -5,19 +5,24 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from appliance.domain.clock import HostClock
 from appliance.domain.errors import CutOff
 from appliance.domain.fleet_member import FleetMember
 from appliance.fleet.hub_config import ServerFiles
-from appliance.fleet.hub_upkeep import TOLD_MS, HubFacts, HubUpkeep
+from appliance.fleet.hub_upkeep import OUT_MS, TOLD_MS, HubFacts, HubUpkeep
 from appliance.fleet.identity import HubAddress, HubSecrets, Membership
 from appliance.fleet.nkey import NKey
 from appliance.store.database import Store
 from appliance.store.queries import fleet_invites, fleet_members
 from appliance.store.queries.fleet_invites import Invite
+from tests.support.virtual_clock import VirtualClock
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    import pytest
 
     from appliance.fleet.certificates import CertifiedKey
     from appliance.fleet.hub_config import HubSettings
@@ -122,3 +127,32 @@ def test_an_expired_invitation_is_known_for_another_day(tmp_path: Path) -> None:
             await store.close()
 
     asyncio.run(scene())
+
+
+def test_a_member_that_floods_is_not_let_in_for_a_while(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """The hub itself, and who is not let in at all, never; it is told once, with what to do."""
+
+    async def scene() -> None:
+        store, control, clock = await Store.open(tmp_path / "store.sqlite"), Control(), VirtualClock(now())
+        upkeep = HubUpkeep(store, FACTS, control, clock)  # type: ignore[arg-type]
+        thief, other, hub = member(1), member(2), msgspec.structs.replace(member(3), role="hub")
+        try:
+            async with store.write() as db:
+                for each in (thief, other, hub):
+                    await fleet_members.put(db, each)
+            await upkeep.apply()
+            for nkey in (thief.nkey, thief.nkey, hub.nkey, "UNKNOWN"):
+                upkeep.put_out(nkey, "sends 5000 messages a second")
+            await upkeep.apply()
+            assert [each.id for each in control.applied[-1].members] == [other.id, hub.id]
+            clock.advance(OUT_MS // 1000)
+            await upkeep.apply()
+            assert len(control.applied[-1].members) == 3
+        finally:
+            await store.close()
+
+    asyncio.run(scene())
+    assert [each.getMessage() for each in caplog.records] == [
+        "exit1 sends 5000 messages a second, and is not let in for 10 minutes; if it is in other hands: "
+        "wg-appliance fleet forget"
+    ]

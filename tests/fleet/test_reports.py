@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from appliance.domain.errors import FleetError
+from appliance.fleet.reporting import ReportingPace
 from appliance.store.queries import fleet_reports
 from tests.support.fleet.reporting_world import NODE, BusWorld, reporting_world
 
@@ -84,6 +85,20 @@ async def test_nothing_is_sent_while_cut_off(world: BusWorld) -> None:
     await world.report()
     told = [subject.split(".")[4] for _, subject, _ in world.bus.sent[sent:] if ".s." in subject]
     assert sorted(told) == sorted([first["id"], second["id"], third["id"]])
+    await equal(world)
+
+
+@in_fleet
+async def test_how_often_it_reports_can_be_changed(world: BusWorld) -> None:
+    """As by SIGHUP, from then on."""
+    world.begin_process(ReportingPace(report_s=3600))
+    client = await world.exit_.client()
+    opened = await client.connect()
+    await world.report()
+    await world.use(opened["id"], 700)
+    await world.report(3)
+    assert await world.totals() != world.used
+    world.reporting.report_each(0)
     await equal(world)
 
 
@@ -255,6 +270,30 @@ async def test_a_session_that_had_ended_lives_again(world: BusWorld) -> None:
     told = await world.folded(opened["id"])
     assert told is not None
     assert told.state == "live"
+
+
+@pytest.mark.parametrize("marked", [True, False], ids=["restored", "rolled back unnoticed"])
+def test_one_backup_put_back_again_and_again(tmp_path: Path, marked: bool) -> None:
+    """On one interface: a session had ended each time, or its peer stays, and moves before the hub has told of it."""
+
+    async def story() -> None:
+        async with reporting_world(tmp_path) as world:
+            client = await world.exit_.client()
+            ending, staying, silent = [(await client.connect())["id"] for _ in range(3)]
+            await world.use(staying, 3000)
+            world.back_up()
+            for number, ends in enumerate((True, False, True, False)):
+                for session_id in (ending, staying):
+                    await world.use(session_id, 5000 + number)
+                if ends:
+                    await client.delete(ending)
+                    await world.report()
+                await world.restore(marked=marked)
+                await world.use(ending, 700)
+            await world.use(silent, 10)
+            await equal(world)
+
+    asyncio.run(story())
 
 
 @in_fleet

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import shutil
-import tarfile
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.support.cli.backups import members
 from tests.support.fleet.whole_fleet import await_token, is_reported, whole_fleet
 from tests.support.real_backend import NO_ROOT, backend_here
 from tests.support.tunnel.waiting import until
@@ -54,6 +54,7 @@ def test_hosts_come_back_from_their_backups(tmp_path: Path) -> None:
         await_token(spoke, later, 401)  # as it was made after the backup
         second = hub.open(token, region=spoke.region)
         assert hub.api("GET", f"/v1/sessions/{opened['id']}", token=token).status == 200
+        until(lambda: is_reported(spoke, second["id"]), "the hub was told of what the backup has not")
 
         spoke.kill()
         lose_and_restore(spoke, saved[spoke])
@@ -61,7 +62,7 @@ def test_hosts_come_back_from_their_backups(tmp_path: Path) -> None:
         third = hub.open(token, region=spoke.region)
         assert len({opened["id"], second["id"], third["id"]}) == 3
         until(lambda: is_reported(spoke, third["id"]), "the hub was told of what came after")
-        assert hub.api("GET", f"/v1/sessions/{second['id']}", token=token).status == 200
+        assert "the store lacked what the fleet was told of 1 sessions" in spoke.log()
 
 
 def test_two_machines_from_one_backup(tmp_path: Path) -> None:
@@ -76,9 +77,10 @@ def test_two_machines_from_one_backup(tmp_path: Path) -> None:
         spoke.admin("backup", str(tmp_path / "spoke.tar"))
         shutil.rmtree(copy.state / "fleet")
         copy.store.unlink()
-        with tarfile.open(tmp_path / "spoke.tar") as tar:  # its configuration is that of another machine
-            of_it = [each for each in tar if each.name.startswith(("fleet", "store"))]
-            tar.extractall(copy.state, of_it, filter="data")
+        (copy.state / "fleet").mkdir(mode=0o700)
+        for name, data in members(tmp_path / "spoke.tar").items():  # its configuration is that of another machine
+            if name.startswith(("fleet/", "store")):
+                (copy.state / name).write_bytes(data)
         copy.start()
         until(lambda: hub.regions() == {hub.region}, "neither of them is offered")
         said = spoke.attempt("doctor", "--json").stdout

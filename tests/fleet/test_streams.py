@@ -8,9 +8,10 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 import pytest
+from nats.js.errors import APIError, ServerError, ServiceUnavailableError
 
 from appliance.domain.clock import HostClock
-from appliance.domain.errors import CutOff, FleetError
+from appliance.domain.errors import CutOff, FleetError, NotAnswered, StreamFull
 from appliance.fleet.hub_part import DEVICE_NAMES, KEYS
 from appliance.fleet.kv import KvRecords
 from appliance.fleet.link import NatsLink
@@ -101,13 +102,40 @@ def test_streams_are_read_by_sequence(tmp_path: Path) -> None:
             await hub.hub_link.jetstream().delete_stream(stream_of(NODE))
             with pytest.raises(FleetError):
                 await hub.streams.read(NODE, 0, 5)
+            await hub.streams.make(NODE)
+            await hub.link.keep(f"wga.state.{NODE}.s.0.0", b"0", 5)
+            reads = [asyncio.create_task(hub.streams.read(NODE, 0, 5)) for _ in range(20)]
+            await asyncio.wait(reads, return_when=asyncio.FIRST_COMPLETED)
             hub.process.kill()
             with pytest.raises(FleetError):
                 await hub.streams.last_sequence(NODE)
+            await asyncio.gather(*reads, return_exceptions=True)
+            await asyncio.sleep(0)
+            assert [each for each in asyncio.all_tasks() if "activity_check" in repr(each)] == []
         with pytest.raises(CutOff):
             await hub.streams.last_sequence(NODE)
 
     asyncio.run(story())
+
+
+@pytest.mark.parametrize(
+    ("error", "raised"),
+    [
+        (ServiceUnavailableError(), NotAnswered),  # nats-py's where nobody answers
+        (ServiceUnavailableError(code=503, err_code=10077, description="maximum bytes exceeded"), StreamFull),
+        (ServerError(code=500, err_code=10047, description="insufficient storage resources available"), StreamFull),
+        (ServerError(code=500, err_code=10049, description="something else"), NotAnswered),
+    ],
+)
+def test_a_hub_that_has_just_started_is_not_full(error: APIError, raised: type[FleetError]) -> None:
+    """Only what JetStream says of its room is taken for that."""
+
+    class Refusing:
+        async def add_stream(self, _config: object) -> None:
+            raise error
+
+    with pytest.raises(raised):
+        asyncio.run(NatsStreams(Refusing).make(NODE))  # type: ignore[arg-type]  # all that is asked of it
 
 
 def test_a_real_hub_is_wiped_and_rolled_back(tmp_path: Path) -> None:

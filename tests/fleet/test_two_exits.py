@@ -65,7 +65,10 @@ def test_doctor_finds_the_fleet_whole(fleet: WholeFleet) -> None:
         assert set(of_fleet.values()) == {"ok"}, [check for check in said if check["check"].startswith("fleet")]
 
 
-@pytest.mark.parametrize("asked", [0, 1], ids=["at the hub", "at the spoke"])
+@pytest.mark.usefixtures("backend")
+@pytest.mark.parametrize(
+    "asked", [pytest.param(0, id="at the hub"), pytest.param(1, id="at the spoke", marks=pytest.mark.under_kernel)]
+)
 def test_one_token_opens_in_either_region_through_either_api(fleet: WholeFleet, asked: int) -> None:
     """Traffic leaves from the address of the region's exit; DELETE through the other API cuts at once."""
     api, other = fleet.exits[asked], fleet.exits[1 - asked]
@@ -162,6 +165,10 @@ def test_an_exit_that_is_cut_off_goes_on(fleet: WholeFleet) -> None:
     assert spoke.api("GET", "/readyz").status == 200
     here = spoke.open(token)
     spoke.close(here["id"], token)
+    said = _meanwhile(spoke)
+    spoke.configure(fleet={"offline_tokens": "2h"})
+    spoke.reload()
+    until(lambda: _meanwhile(spoke) != said, "what it may do while it is cut off is another thing after SIGHUP")
 
     fleet.heal()
     until(lambda: "terminated_at" in hub.session(opened["id"], token), "the DELETE is carried out")
@@ -184,6 +191,11 @@ def test_a_hubs_server_that_is_killed_comes_back(fleet: WholeFleet) -> None:
     until(lambda: spoke.session(opened["id"], token)["bytes_out"] > 100_000, "it is counted")
     hub.close(opened["id"], token)
     until(lambda: _same(hub.session(opened["id"], token), spoke.session(opened["id"], token)), "both say the same")
+
+
+def _meanwhile(exit_: FleetAppliance) -> list[str]:
+    noted = json.loads((exit_.state / "fleet" / "status.json").read_text(encoding="utf-8"))
+    return list(noted["status"]["meanwhile"])
 
 
 def _same(one: dict[str, Any], other: dict[str, Any]) -> bool:

@@ -23,7 +23,12 @@ if TYPE_CHECKING:
     from tests.support.tunnel.client import Client
 
 # What upgrade says just before it is killed; "" at its very beginning.
-MOMENTS = ("", f"before-{NEWER}.tar: written", f"{NEWER}: unpacked", "current: linked")
+MOMENTS = (
+    "",
+    pytest.param(f"before-{NEWER}.tar: written", marks=pytest.mark.long),
+    pytest.param(f"{NEWER}: unpacked", marks=pytest.mark.long),
+    "current: linked",
+)
 
 # The one file is two processes: the one that unpacks it, and the program.
 ITSELF = 2

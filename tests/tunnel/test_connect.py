@@ -149,7 +149,6 @@ def test_a_programs_traffic_and_no_other_takes_the_tunnel(ground: Ground) -> Non
     assert running.returncode == 0
 
 
-@pytest.mark.under_kernel
 def test_the_next_run_clears_up_after_a_killed_command(ground: Ground) -> None:
     """What a killed run left behind, the next one takes away: its session, and a wireguard-go where there is one."""
     killed = start_through(ground, "sleep", "1000", options=("--json",))

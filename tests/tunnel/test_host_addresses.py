@@ -163,7 +163,6 @@ def fixed(configured: None, exit_: Watched) -> Watched:  # noqa: ARG001 - it is 
     return exit_
 
 
-@pytest.mark.under_kernel
 def test_a_changed_address_is_taken_over(exit_: Watched, show: Callable[[str], None]) -> None:
     """New sessions are told the new address and packets leave with it, of flows that are under way too (within a second
     on a host that has nothing else to do); sessions that are open keep what they were told. It is logged, and counted.

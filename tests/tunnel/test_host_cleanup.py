@@ -5,8 +5,6 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
-import pytest
-
 from tests.support.tunnel.appliance_process import PROJECT
 from tests.support.tunnel.world import EXIT_IP, WEB_IP, WEB_IP6
 
@@ -27,7 +25,6 @@ clean_up(settings, StateDir(settings.node.state_dir), print)
 """
 
 
-@pytest.mark.under_kernel
 def test_uninstalling_leaves_the_host_as_it_was(start_appliance: Callable[..., Appliance], backend: str) -> None:
     """The tunnel that was to be kept, the firewall table, the ip rules and the sysctls: all is as it was found, and
     said once; whatever PATH the caller has."""
@@ -69,7 +66,6 @@ table inet wg_appliance {
 """
 
 
-@pytest.mark.under_kernel
 def test_a_version_that_marks_nothing_carries_clients_after_going_back(
     start_appliance: Callable[..., Appliance], client: Client
 ) -> None:

@@ -97,7 +97,6 @@ def test_the_exits_own_mtu_is_what_its_uplink_leaves(
     assert "MTU" not in appliance.open(appliance.token())["wg_config"]
 
 
-@pytest.mark.under_kernel
 def test_the_exits_own_mtu_follows_its_uplink(world: World, appliance: Appliance) -> None:
     """An uplink whose MTU changes while the exit serves is followed, and back, and so is that of a default route."""
     assert tunnel_mtu(appliance) == 1420

@@ -63,7 +63,6 @@ def ping(client: Client, tmp_path: Path) -> Iterator[Callable[[], dict[str, Ping
         yield start
 
 
-@pytest.mark.under_kernel
 @pytest.mark.black_box
 def test_serving_makes_no_router(host: World, start_appliance: Callable[..., Appliance], client: Client) -> None:
     """Clients' traffic passes, in both IP versions, and no other: the host's own switch for IPv4 stays off."""

@@ -63,15 +63,9 @@ LIKE_ANOTHER = {
     "blocks flushed",
     "foreign rule that accepts",
 }
-# Which backend there is matters where WireGuard's device is changed. Of what any interface and the firewall have, a row
-# each is tried on both, too.
-ON_BOTH = {
-    "interface set down",
-    "IPv6 address removed",
-    "IPv6 route removed",
-    "tunnel's forwarding off",
-    "ruleset flushed",
-}
+# Which backend there is matters where WireGuard's device is changed. Of what any interface has, two rows are
+# tried on both, too.
+ON_BOTH = {"interface set down", "IPv6 address removed"}
 OF_THE_DEVICE = ("wg ", "ip link del ")
 
 

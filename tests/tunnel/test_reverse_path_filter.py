@@ -5,8 +5,6 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
-import pytest
-
 from tests.support.tunnel.appliance_process import Appliance
 from tests.support.tunnel.waiting import until
 from tests.support.tunnel.world import EXIT_IP, EXIT_IP6, WEB, WEB6
@@ -28,7 +26,6 @@ def answered(client: Client) -> bool:
     return (client.get(f"{WEB}/ip", 2), client.get(f"{WEB6}/ip", 2)) == (EXIT_IP, EXIT_IP6)
 
 
-@pytest.mark.under_kernel
 def test_clients_are_answered(world: World, clients: list[Client], start_appliance: Callable[..., Appliance]) -> None:
     """With the filter on from the start, and made strict while serving; between clients too, where they may. What was
     set for it is put back when it is not needed any more, and at the stop.

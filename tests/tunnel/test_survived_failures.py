@@ -85,7 +85,6 @@ def test_a_lost_interface_comes_back_with_its_peers(appliance: Appliance, client
     until(carried_on, "the new interface's bytes come on top of the old one's", seconds=60)
 
 
-@pytest.mark.under_kernel
 def test_an_interface_lost_before_a_request(start_appliance: Callable[..., Appliance], client: Client) -> None:
     """POST with the interface gone: a working session, or 503 and nothing left; soon after, sessions work again."""
     appliance = start_appliance(wireguard=ONE_CLIENT)

@@ -85,7 +85,6 @@ def test_a_clock_that_steps_ends_no_session_and_deletes_no_history(appliance: Ap
     sessions.require_as_they_were()
 
 
-@pytest.mark.under_kernel
 def test_a_step_is_shown_and_accepted(appliance: Appliance, clock: WallClock, show: Callable[[str], None]) -> None:
     """`node status`, `doctor`, the log and a metric say that the clock is doubted, and what to do; once it is accepted,
     sessions end that have expired. There is nothing to accept before and after."""
@@ -114,7 +113,6 @@ def test_a_step_is_shown_and_accepted(appliance: Appliance, clock: WallClock, sh
     assert "nothing to accept" in appliance.attempt(*ACCEPT, check=True).stderr
 
 
-@pytest.mark.under_kernel
 def test_a_step_is_accepted_while_the_server_is_stopped(appliance: Appliance, clock: WallClock) -> None:
     """From its start on, the accepted time is the one it goes by; a later step is another one."""
     sessions = Sessions(appliance)
@@ -134,7 +132,6 @@ def test_a_step_is_accepted_while_the_server_is_stopped(appliance: Appliance, cl
     assert json.loads(appliance.admin("node", "status", "--json"))["clock_doubted"]
 
 
-@pytest.mark.under_kernel
 def test_a_synchronised_clock_is_followed(appliance: Appliance, clock: WallClock) -> None:
     """Once a time service has said that the clock is right, sessions end that have expired by it."""
     sessions = Sessions(appliance)

@@ -9,8 +9,10 @@ import msgspec
 import pytest
 
 from appliance.domain.errors import CutOff, DeviceNameTaken, InvalidRequest, KeyInUse, NotAnswered
+from appliance.fleet import claims as ledger_claims
 from appliance.fleet import own_claims
 from appliance.fleet.claim_ledger import ClaimLedger
+from appliance.fleet.claim_messages import HeldKey, HeldName, Renew
 from appliance.fleet.claiming import Whereabouts
 from appliance.fleet.claims import KEY_LAPSES_MS, NAME_LAPSES_MS, key_name, record_of_name
 from appliance.fleet.own_claims import OwnClaims, OwnKey
@@ -343,3 +345,22 @@ def test_races_have_one_winner_each() -> None:
         assert await races(w.ledger, w.bus.hub(), {AMS: w.bus.node(AMS), LIS: w.bus.node(LIS)}, 100) > 200
 
     asyncio.run(story())
+
+
+def test_an_exit_that_claims_all_leaves_others_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that was stolen could fill the hub's records: it claims so many at once, and some more in time."""
+    monkeypatch.setattr(ledger_claims, "NEW_AT_ONCE", 5)
+
+    async def body(w: World) -> None:
+        for number in range(8):
+            held = HeldKey(f"{number:064x}", "acc_1", "ses_1", device=False)
+            renewal = msgspec.json.encode(Renew([held] if number % 2 else [], [HeldName("acc_1", f"{number}")]))
+            await w.bus.node(AMS).request(f"wga.led.{AMS}.claim", renewal, 1)
+        assert len(w.keys.known) + len(w.names.known) == 5
+        assert await opened(w.lis, "op1", "ses_1") is None
+        w.clock.advance(1)
+        await opened(w.ams, "op2", "ses_2", "acc_1")
+        await w.ams.claim_name("acc_1", "phone", "op3")
+        assert (await w.names.get(record_of_name("acc_1", "phone"))).value is not None
+
+    with_claims(body)

@@ -485,7 +485,7 @@ def test_the_ledger_is_heard_by_its_answers_alone(tmp_path: Path) -> None:
 
     async def story() -> None:
         async with followed(tmp_path, AMS) as (one, (ams,)):
-            offline = OfflineTokens(lambda: ams.replica.heard, ams.clock, 86_400)
+            offline = OfflineTokens(lambda: ams.replica.heard, ams.clock, lambda: 86_400)
             with pytest.raises(NoActiveNodes):
                 offline.check()
             await ams.replica.follow()

@@ -12,7 +12,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 
 from appliance.domain.errors import ConnectFailed
 from appliance.fleet import status_file
-from appliance.fleet.collector import FleetCollector
+from appliance.fleet.collector import FleetCollector, FleetCounts, rpc_seconds
 from appliance.fleet.connect_failure import Hindrance
 from appliance.fleet.directory import Presence
 from appliance.fleet.link import LinkState
@@ -189,11 +189,15 @@ def test_a_note_that_cannot_be_written_is_logged_once(tmp_path: Path, caplog: py
 
 
 def test_metrics_of_presence() -> None:
-    """Whether a hub is reached, which exits are heard, what waits to be reported, and which beats were not taken."""
+    """Whether a hub is reached, which exits are heard, what waits to be reported, and what is counted."""
     report = ReportState(unsent=3, waiting_since=AFTERNOON - 42_000)
     registry = CollectorRegistry()
-    registry.register(FleetCollector(lambda: a_status(report, at(-1)), {"late": 2}))
+    rpc = rpc_seconds()
+    rpc.labels("open").observe(0.2)
+    counts = FleetCounts(dropped={"late": 2}, resent=lambda: 7, denied=lambda: 1, rpc=rpc)
+    registry.register(FleetCollector(lambda: a_status(report, at(-1)), counts))
     lines = {line for line in generate_latest(registry).decode().splitlines() if not line.startswith("#")}
+    lines = {line for line in lines if "_bucket" not in line and "_created" not in line}
     assert lines == {
         "wg_appliance_fleet_connected 0.0",
         'wg_appliance_node_alive{node="ams1"} 1.0',
@@ -204,4 +208,8 @@ def test_metrics_of_presence() -> None:
         'wg_appliance_fleet_beats_dropped_total{reason="late"} 2.0',
         'wg_appliance_fleet_beats_dropped_total{reason="malformed"} 0.0',
         'wg_appliance_fleet_beats_dropped_total{reason="stranger"} 0.0',
+        "wg_appliance_fleet_resent_total 7.0",
+        "wg_appliance_fleet_lease_denied_total 1.0",
+        'wg_appliance_fleet_rpc_seconds_count{operation="open"} 1.0',
+        'wg_appliance_fleet_rpc_seconds_sum{operation="open"} 0.2',
     }

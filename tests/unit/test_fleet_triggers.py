@@ -11,7 +11,7 @@ from appliance.domain.clock import Moment
 from appliance.domain.entities import Account, Baseline, Reason
 from appliance.domain.tiers import Tier
 from appliance.store.database import Store
-from appliance.store.queries import accounts, fleet_reports, peers, sessions
+from appliance.store.queries import accounts, fleet_lives, fleet_reports, peers, sessions
 from tests.support.unit.a_session import A_SESSION
 
 if TYPE_CHECKING:
@@ -28,11 +28,46 @@ async def noted(db: aiosqlite.Connection) -> list[tuple[object, ...]]:
 
 
 async def lives(db: aiosqlite.Connection) -> list[tuple[str, int]]:
-    return [(life.boot_id, life.rx_bytes) for life in (await fleet_reports.lives(db, ["ses_1"]))["ses_1"]]
+    return [(life.boot_id, life.rx_bytes) for life in (await fleet_lives.of_sessions(db, ["ses_1"]))["ses_1"]]
+
+
+async def marks(db: aiosqlite.Connection) -> list[str]:
+    return [life.mark for life in (await fleet_lives.of_sessions(db, ["ses_1"]))["ses_1"]]
 
 
 async def read(db: aiosqlite.Connection, boot: str, rx: int) -> None:
     await peers.put_baselines(db, [(2, Baseline(boot, 3, rx, 0))])
+
+
+def test_each_life_has_a_mark_of_its_own(tmp_path: Path) -> None:
+    """But the one that begins with the session; one that was put again and not read yet has its own, too."""
+
+    async def story() -> None:
+        store = await Store.open(tmp_path / "store.sqlite")
+        async with store.write() as db:
+            await accounts.insert(db, Account("acc_1", "ada", Tier.FREE, False, 1))
+            await fleet_reports.begin_reporting(db)
+            await sessions.insert(db, [(A_SESSION, None)])
+            await fleet_lives.begin(db, ["ses_1"])
+            await read(db, "boot", 10)
+            (first,) = await marks(db)
+            assert first
+            await read(db, "boot", 4)
+            await read(db, "next", 9)
+            assert len(set(await marks(db))) == 3
+            before = await marks(db)
+            await sessions.mark_terminated(db, [("ses_1", Reason.CLOSED, 7)])
+            assert await marks(db) == before
+            await sessions.bring_back(db, [("ses_1", None)], NOW)
+            assert await marks(db) == before
+            assert await fleet_lives.take_over(db, {"ses_1": before[-1], "ses_2": "x"}) == 0
+            assert await fleet_lives.take_over(db, {"ses_1": "other"}) == 1
+            assert await marks(db) == before
+            await read(db, "next", 20)
+            assert await marks(db) == [*before, "other"]
+        await store.close()
+
+    asyncio.run(story())
 
 
 def test_what_is_noted(tmp_path: Path) -> None:

@@ -53,3 +53,16 @@ def test_without_systemd_a_server_is_advised_to_who_installs(
     with pytest.raises(HostError, match=f"^{doing} needs a host that runs systemd") as refused:
         facts.require_host(doing)
     assert ("wg-appliance serve" in str(refused.value)) is advised
+
+
+def test_a_hub_runs_anew_for_another_program_or_unit(tmp_path: Path) -> None:
+    """Not for a version that has the same ones; one whose version was removed is another."""
+    for version, program, unit in (("1", "a", "u"), ("2", "a", "u"), ("3", "b", "u"), ("4", "a", "v")):
+        units = tmp_path / version / "appliance" / "units"
+        units.mkdir(parents=True)
+        (tmp_path / version / "nats-server").write_text(program)
+        (units / "wg-appliance-hub.service").write_text(unit)
+    (tmp_path / "5").mkdir()
+    running = tmp_path / "1" / "nats-server"
+    assert [facts.is_other_hub(running, tmp_path / version) for version in "12345"] == [False, False, True, True, False]
+    assert facts.is_other_hub(tmp_path / "0" / "nats-server", tmp_path / "1")

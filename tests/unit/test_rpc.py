@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
+import msgspec
 import pytest
 from nacl.public import PrivateKey
 
 from appliance.domain.errors import CutOff, NoResponder, NotAnswered, RpcFailed
+from appliance.fleet import rpc_messages
 from appliance.fleet.rpc import AT_WORK, MOST_BYTES, OF_ONE_SENDER, Rpc
 from appliance.fleet.rpc_messages import AHEAD_MS, FRESH_MS, Fresh, RpcCode, RpcMessage, decoded, encoded
 from appliance.fleet.seal import OVERHEAD, NoSuchMember, NotSealed, Seals
@@ -367,7 +369,12 @@ def test_seals() -> None:
 def test_what_is_no_message_is_none() -> None:
     assert decoded(b"") is None
     assert decoded(b"\x00\xff") is None
-    assert decoded(encoded(RpcMessage("ask", b"", "a", "b", "c", 0, b""))) is not None
+    message = RpcMessage("ask", bytes(16), "a", "b", "c", 0, b"")
+    assert decoded(encoded(message)) is not None
+    assert decoded(encoded(message).replace(b"ask", b"\xff\xff\xff")) is None
+    assert decoded(encoded(msgspec.structs.replace(message, operation="odd")).replace(b"odd", b"\xff\xff\xff")) is None
+    assert decoded(encoded(msgspec.structs.replace(message, at_ms=2**64 - 1))) is None
+    assert decoded(b"\x91" * 100_000) is None
 
 
 def test_ids_are_remembered_as_long_as_they_are_fresh() -> None:
@@ -377,4 +384,15 @@ def test_ids_are_remembered_as_long_as_they_are_fresh() -> None:
     assert fresh.refusal(ahead, 100_000) is None
     for now in range(100_000, 100_000 + 5 * FRESH_MS, 500):
         assert fresh.refusal(ahead, now) in (RpcCode.REFUSED, RpcCode.STALE)
-    assert not fresh._seen
+    assert not any(fresh._seen.values())
+
+
+def test_what_one_member_asks_is_remembered_for_itself_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that asks all the time, or by large ids, neither has others' requests refused nor fills the memory."""
+    monkeypatch.setattr(rpc_messages, "MOST_SEEN", 100)
+    fresh = Fresh(started_ms=0)
+    thief, other = (RpcMessage("ask", bytes(16), node, "b", "c", 100_000, b"") for node in (AMS, WAW))
+    asked = [msgspec.structs.replace(thief, id=number.to_bytes(16)) for number in range(101)]
+    assert [fresh.refusal(each, 100_000) for each in asked] == [None] * 100 + [RpcCode.BUSY]
+    assert fresh.refusal(other, 100_000) is None
+    assert decoded(encoded(msgspec.structs.replace(thief, id=bytes(17)))) is None

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 FOLDER = "fleet"
 KEYS, MEMBERSHIP, HUB = "keys.json", "membership.json", "hub.json"
-FILES = (KEYS, MEMBERSHIP, HUB)
+FILES = (KEYS, HUB, MEMBERSHIP)  # the last one makes the host a member: whoever finds it finds the others
 LEAVE = "wg-appliance fleet leave"
 
 

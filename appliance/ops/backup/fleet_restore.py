@@ -14,7 +14,7 @@ from appliance.domain.errors import BackupError, HostError
 from appliance.ops import trees
 from appliance.ops.backup import fleet_files
 from appliance.ops.backup.create import sync_folder
-from appliance.ops.backup.fleet_files import FILES, FOLDER, LEAVE
+from appliance.ops.backup.fleet_files import FILES, FOLDER, HUB, LEAVE
 from appliance.store import integrity, store_files
 from appliance.store.queries import fleet_traces
 
@@ -61,11 +61,13 @@ def to_restore(
 
 
 def _present(state: StateDir) -> FleetHost | None:
-    """Returns who this host is. None too where the files are damaged, which the backup's are to replace."""
+    """Returns who this host is. None too where files are damaged or missing, which the backup's are to replace."""
     try:
-        return fleet_files.member(fleet_files.of_host(state))
+        files = fleet_files.of_host(state)
+        found = fleet_files.member(files)
     except (HostError, ValueError):
         return None
+    return None if found is not None and found.role == "hub" and HUB not in files else found
 
 
 def present(state: StateDir) -> list[Path]:
@@ -84,6 +86,8 @@ def keep(files: Sequence[Path], kept: Path) -> None:
 
 def put(unpacked: StateDir, state: StateDir) -> None:
     """Puts the files in place that are unpacked, and removes the others. Raises OSError.
+
+    In their order: a host whose restore was cut short is a member once it has all of them.
 
     Raises ProgramFailed if something else is in their place, and cannot be removed.
     """

@@ -116,7 +116,7 @@ def machines(facts: FleetFacts) -> Finding:
         return warning("fleet-member", "whether this host is one of a kind is not known", STATUS)
     if facts.standing.alone is None or not _is_of_this_host(facts.standing.alone):
         return ok("fleet-member", "no other machine has this host's id")
-    mend = "stop the copy; to be a host of its own, it has to be installed anew: wg-appliance uninstall --purge there"
+    mend = "stop the copy; to make it a host of its own, wg-appliance restore --as-new-node there: help fleet"
     if facts.standing.alone.startswith(TWO_MACHINES):
         return failed("fleet-member", f"{facts.standing.alone}: both refuse work for the fleet", mend)
     return failed("fleet-member", facts.standing.alone, "wg-appliance fleet leave")

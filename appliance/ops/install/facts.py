@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import filecmp
 import json
 import os
 import re
@@ -19,6 +20,7 @@ from appliance.network.wireguard import keys
 from appliance.network.wireguard.backend import choose_backend, kernel_has_wireguard
 from appliance.network.wireguard.link_state import link_kind
 from appliance.ops.install import host
+from appliance.ops.install.layout import HUB_SERVICE
 from appliance.ops.install.plan import Program
 from appliance.store.file_owner import acting_as_owner
 from appliance.store.state_dir import StateDir
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
 
 CLOUD_INIT = Path("/run/cloud-init/instance-data.json")
 NOWHERE = Path("/nonexistent")
+NATS_SERVER = "nats-server"  # a file of the program's folder
 UNIT_SUFFIXES = (".service", ".timer", ".path", ".conf")
 
 
@@ -52,6 +55,19 @@ def units_in(files: Path) -> dict[str, str]:
     """Returns the systemd units that come with a version of the program, by their path below systemd's folder."""
     folder = files / "appliance" / "units"
     return {str(f.relative_to(folder)): f.read_text("utf-8") for f in folder.rglob("*") if f.suffix in UNIT_SUFFIXES}
+
+
+def is_other_hub(running: Path, version: Path) -> bool:
+    """Tells whether a hub's nats-server is to run anew, by another program or unit, to be that of `version`.
+
+    `running`: the program that runs, in the folder of its version, if that is there still.
+    """
+    own = version / NATS_SERVER
+    if running.parent == version or not own.is_file():
+        return False
+    if not running.is_file() or not filecmp.cmp(running, own, shallow=False):
+        return True
+    return units_in(running.parent).get(HUB_SERVICE) != units_in(version).get(HUB_SERVICE)
 
 
 def manual_in(files: Path) -> dict[str, str]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from appliance.domain.errors import HostError
 from appliance.ops.install import host
-from appliance.ops.install.layout import SERVICE
+from appliance.ops.install.layout import HUB_SERVICE, SERVICE
 from appliance.ops.selftest.api_client import LocalApi
 
 if TYPE_CHECKING:
@@ -65,14 +65,28 @@ def _fault(api: ApiSettings, after: str) -> str | None:
 
 def running_version() -> str | None:
     """Returns the version of the running program: each version has a folder of its own."""
+    program = _running_program(SERVICE)
+    return None if program is None else program.parent.name
+
+
+def running_hub() -> Path | None:
+    """Returns the program that the hub's unit runs, which may have been removed meanwhile; None: it does not run."""
+    return _running_program(HUB_SERVICE)
+
+
+def restart_hub() -> None:
+    host.run("systemctl", "restart", HUB_SERVICE)
+
+
+def _running_program(unit: str) -> Path | None:
     try:
-        return Path(f"/proc/{int(_property('MainPID'))}/exe").readlink().parent.name
+        return Path(f"/proc/{int(_property('MainPID', unit) or 0)}/exe").readlink()
     except FileNotFoundError:
         return None
 
 
-def _property(name: str) -> str:
-    return host.run("systemctl", "show", "--value", f"--property={name}", SERVICE).strip()
+def _property(name: str, unit: str = SERVICE) -> str:
+    return host.run("systemctl", "show", "--value", f"--property={name}", unit).strip()
 
 
 def _last_error() -> str:

@@ -24,7 +24,7 @@ from appliance.ops.backup.restore import restore_backup
 from appliance.ops.install import facts, plan, service
 from appliance.ops.install.boot_forwarding import NoBootForwarding
 from appliance.ops.install.file_steps import NoFile
-from appliance.ops.install.layout import PROGRAM, SERVICE
+from appliance.ops.install.layout import HUB_SERVICE, PROGRAM, SERVICE
 from appliance.ops.install.record import Record, write_whole
 from appliance.ops.install.step import apply_steps
 from appliance.ops.install.versions import order
@@ -138,6 +138,7 @@ class Upgrade:
     def _finish(self, move: Move) -> None:
         # The new version runs, and keeps forwarding for its clients when the host's switch goes off.
         apply_steps([NoBootForwarding(self._layout.sysctls, Record(self._layout.record))], self._report)
+        self._settle_hub(move.new)
         self._journal.unlink()
         self._remove_others(move)
         self._report(f"wg-appliance {move.new} runs and is ready; {move.old} is kept for going back")
@@ -153,8 +154,16 @@ class Upgrade:
         fault = self._restart()
         if fault is not None:
             raise HostError(f"wg-appliance {move.old} is back, and not ready: {fault}; see journalctl -u {SERVICE}")
+        self._settle_hub(move.old)
         self._journal.unlink()
         self._report(f"wg-appliance {move.old}: runs again, and is ready")
+
+    def _settle_hub(self, version: str) -> None:
+        """Has a hub run this version's nats-server, once all else runs: other exits connect again by themselves."""
+        running = service.running_hub()
+        if running is not None and facts.is_other_hub(running, self._layout.version(version)):
+            service.restart_hub()
+            self._report(f"service {HUB_SERVICE}: restarted, as its nats-server or its unit is another one")
 
     def _admit_all(self) -> None:
         """Takes away what admits marked packets only: the version that ran may mark none. One that does adds it again.

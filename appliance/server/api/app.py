@@ -65,9 +65,9 @@ def create_app(
 
     return Application(
         [
-            *session_routes(services.offered, services.quotas, authenticate, own_keys, clock),
+            *session_routes(services.offered, authenticate, own_keys, clock),
             *device_routes(services.offered, authenticate, own_keys),
-            *usage_routes(services.quotas, authenticate, services.terms),
+            *usage_routes(services.offered, authenticate, services.terms),
             *public_routes(services.offered, services.readiness, limits),
         ],
         before_request=count_options,

@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
     from ipaddress import IPv4Address, IPv6Address
 
     from appliance.domain.entities import Account, Session
+    from appliance.domain.quota import Quota
     from appliance.sessions.devices.service import DeviceView, HandedOut
     from appliance.sessions.opening import NewSession, SessionRequest
 
@@ -51,6 +52,14 @@ class DeviceApi(Protocol):
     async def remove(self, account: Account, device_id: str) -> DeviceView: ...
 
 
+class QuotaApi(Protocol):
+    """Tells what accounts have used of their windows: see `metering/usage.Quotas`."""
+
+    async def of_each(self, account: Account, listed: Sequence[Session]) -> list[Quota]: ...
+
+    async def of_all(self, account: Account) -> Quota: ...
+
+
 class ActiveRegions(Protocol):
     """Tells where sessions can be opened."""
 
@@ -78,5 +87,6 @@ class Offered:
     sessions: SessionApi
     devices: DeviceApi
     regions: ActiveRegions
+    quotas: QuotaApi
     caller: Callable[[Account, str], Account] = as_it_is
     fault: Callable[[], str | None] = nothing

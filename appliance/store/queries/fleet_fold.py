@@ -36,9 +36,10 @@ ORDER BY session_id LIMIT :most
 """
 _OF_ACCOUNT = """
 SELECT session_id, node, said FROM fleet_sessions
-WHERE account_id = :account AND (created_at, session_id) < (:created_at, :session_id)
+WHERE account_id = :account AND node = :node AND (created_at, session_id) < (:created_at, :session_id)
 ORDER BY created_at DESC, session_id DESC LIMIT :most
 """
+_LIVE_OF_ACCOUNT = _OF_ACCOUNT.replace("ORDER BY", "AND state = 'live' ORDER BY")
 
 
 class FoldedRow(NamedTuple):
@@ -174,10 +175,13 @@ async def by_session(db: aiosqlite.Connection, session_id: str) -> list[Said]:
     return [Said(row[0], row[1], _bytes(row[2])) for row in rows]
 
 
-async def of_account(db: aiosqlite.Connection, account_id: str, before: tuple[int, str], most: int) -> list[Said]:
-    """Returns up to `most` sessions of the account, newest first, before the place (created_at, id)."""
-    asked = {"account": account_id, "created_at": before[0], "session_id": before[1], "most": most}
-    return [Said(row[0], row[1], _bytes(row[2])) for row in await db.execute_fetchall(_OF_ACCOUNT, asked)]
+async def of_account(
+    db: aiosqlite.Connection, account_id: str, node: str, before: tuple[int, str], most: int, *, live: bool
+) -> list[Said]:
+    """Returns up to `most` sessions of the account on a node, newest first, before the place (created_at, id)."""
+    asked = {"account": account_id, "node": node, "created_at": before[0], "session_id": before[1], "most": most}
+    rows = await db.execute_fetchall(_LIVE_OF_ACCOUNT if live else _OF_ACCOUNT, asked)
+    return [Said(row[0], row[1], _bytes(row[2])) for row in rows]
 
 
 def _bytes(text: str) -> bytes:

@@ -1,7 +1,7 @@
 """Queries what an exit of a fleet reports of its sessions, and what of it the hub has acknowledged.
 
 Triggers note what begins and ends. They are there in a fleet alone, so that an exit by itself pays nothing; nor does a
-tick in a fleet, but for what begins or ends in it: what moved is noted by `note_moved`, for a minute's ticks at once.
+tick in a fleet, but for what begins or ends in it: what moved is noted by `fleet_moved`, for a minute's ticks at once.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from msgspec import Struct
 
 from appliance.domain.charges import month_bounds
-from appliance.domain.entities import Baseline
+from appliance.store.queries import fleet_lives
 
 if TYPE_CHECKING:
     import sqlite3
@@ -20,7 +20,12 @@ if TYPE_CHECKING:
 
     import aiosqlite
 
-# The life that is over with the session has the number 1000000, as an end may be taken back.
+# For lists of several exits' sessions, which only hosts in a fleet make: a single host pays for no further index.
+INDEXES = {
+    "sessions_by_time": "sessions (account_id, created_at, id)",
+    "fleet_sessions_of_account": "fleet_sessions (account_id, node, created_at, session_id)",
+    "fleet_sessions_live": "fleet_sessions (account_id, node, created_at, session_id) WHERE state = 'live'",
+}
 TRIGGERS = {
     "fleet_session_opened": """
         AFTER INSERT ON sessions WHEN NEW.state <> 'pending' BEGIN
@@ -32,57 +37,18 @@ TRIGGERS = {
             INSERT INTO fleet_reports (session_id, created_at) VALUES (NEW.id, NEW.created_at)
             ON CONFLICT DO UPDATE SET v = v + 1, urgent = 1;
         END""",
-    # Its peer is dropped after this, or becomes another session's.
-    "fleet_session_ended": """
-        AFTER UPDATE OF state ON sessions WHEN NEW.state = 'terminated' AND OLD.state <> 'terminated' BEGIN
-            INSERT INTO fleet_lives
-            SELECT NEW.id, 1000000, coalesce(baseline_boot_id, counted_boot_id), ifindex, rx_bytes, tx_bytes
-            FROM peers WHERE address_offset = NEW.address_offset AND ifindex IS NOT NULL;
-        END""",
-    "fleet_session_brought_back": """
-        AFTER UPDATE OF state ON sessions WHEN OLD.state = 'terminated' AND NEW.state <> 'terminated' BEGIN
-            DELETE FROM fleet_lives WHERE session_id = NEW.id AND number = 1000000;
-        END""",
     "fleet_session_deleted": """
         AFTER DELETE ON sessions BEGIN
             UPDATE fleet_reports SET gone = 1, urgent = 1, v = v + (OLD.state <> 'terminated')
             WHERE session_id = OLD.id;
             DELETE FROM fleet_lives WHERE session_id = OLD.id;
         END""",
-    "fleet_life_ended": """
-        AFTER UPDATE ON peers WHEN OLD.ifindex IS NOT NULL AND (NEW.ifindex IS NOT OLD.ifindex
-            OR NEW.rx_bytes < OLD.rx_bytes OR NEW.tx_bytes < OLD.tx_bytes
-            OR coalesce(NEW.baseline_boot_id, NEW.counted_boot_id)
-                <> coalesce(OLD.baseline_boot_id, OLD.counted_boot_id)) BEGIN
-            INSERT INTO fleet_lives
-            SELECT s.id, (SELECT coalesce(max(number), 0) + 1 FROM fleet_lives WHERE session_id = s.id),
-                coalesce(OLD.baseline_boot_id, OLD.counted_boot_id), OLD.ifindex,
-                OLD.rx_bytes, OLD.tx_bytes
-            FROM sessions s WHERE s.address_offset = OLD.address_offset AND s.state IN ('live', 'closing');
-        END""",
+    **fleet_lives.TRIGGERS,
 }
-_LIVES = """
-SELECT session_id, boot_id, ifindex, rx_bytes, tx_bytes FROM (
-    SELECT l.session_id, l.number, l.boot_id, l.ifindex, l.rx_bytes, l.tx_bytes
-    FROM fleet_lives l WHERE l.session_id IN (SELECT value FROM json_each(?1))
-    UNION ALL
-    SELECT s.id, 999999, coalesce(p.baseline_boot_id, p.counted_boot_id), p.ifindex, p.rx_bytes, p.tx_bytes
-    FROM sessions s JOIN peers p ON p.address_offset = s.address_offset
-    WHERE s.id IN (SELECT value FROM json_each(?1)) AND s.state IN ('live', 'closing') AND p.ifindex IS NOT NULL
-) ORDER BY session_id, number
-"""
 _REPORT = """
 SELECT session_id, created_at, v, sent, sent_bytes, gone, turn, epoch, basis, bytes_in, bytes_out, counted_ms, until_ms,
     until_boot_id
 FROM fleet_reports
-"""
-_NOTE_MOVED = """
-UPDATE fleet_reports SET v = v + 1 WHERE v <= sent AND session_id IN (
-    SELECT s.id FROM sessions s
-    JOIN peers p ON p.address_offset = s.address_offset
-    JOIN fleet_reports r ON r.session_id = s.id
-    WHERE s.state IN ('live', 'closing') AND s.state <> 'terminated' AND r.v <= r.sent
-        AND (p.bytes_in <> r.bytes_in OR p.bytes_out <> r.bytes_out OR p.counted_ms <> r.counted_ms))
 """
 
 
@@ -106,12 +72,17 @@ class ReportRow(NamedTuple):
 
 
 class ReportingState(NamedTuple):
-    """Holds the last batch of reports. `restored`: from a backup, so that the hub may have been told what it lacks."""
+    """Holds the last batch of reports. `restored`: from a backup, so that the hub may have been told what it lacks.
+
+    `acknowledged`: the last batch of which the hub has acknowledged a report. What it has of later ones may be of a
+    store that went back.
+    """
 
     batch: int
     mark: str
     restored: int
     older_than: int
+    acknowledged: int
 
 
 class MonthSums(Struct, frozen=True):
@@ -125,8 +96,14 @@ class MonthSums(Struct, frozen=True):
 # Coming into a fleet, and leaving it ---------------------------------------------------------------
 
 
-async def begin_reporting(db: aiosqlite.Connection) -> None:
-    """Makes the triggers, and notes the sessions that have not ended. Those that have are noted by `note_older`."""
+async def begin_reporting(db: aiosqlite.Connection) -> bool:
+    """Makes triggers and indexes, and notes the sessions that have not ended; `note_older` notes those that have.
+
+    Returns False if they are noted already.
+    """
+    anew = not await is_noting(db)
+    for name, columns in INDEXES.items():
+        await db.execute(f"CREATE INDEX IF NOT EXISTS {name} ON {columns}")
     for name, trigger in TRIGGERS.items():
         await db.execute(f"CREATE TRIGGER IF NOT EXISTS {name} {trigger}")
     await db.execute(
@@ -142,10 +119,19 @@ async def begin_reporting(db: aiosqlite.Connection) -> None:
         ON CONFLICT DO NOTHING
         """
     )
+    return anew
+
+
+async def is_noting(db: aiosqlite.Connection) -> bool:
+    """Tells whether sessions are noted as they begin and end: the host is in a fleet."""
+    asked = "SELECT 1 FROM sqlite_schema WHERE type = 'trigger' AND name = 'fleet_session_opened'"
+    return bool(await db.execute_fetchall(asked))
 
 
 async def end_reporting(db: aiosqlite.Connection) -> None:
-    """Drops the triggers and all that was noted."""
+    """Drops the triggers, the indexes and all that was noted."""
+    for name in INDEXES:
+        await db.execute(f"DROP INDEX IF EXISTS {name}")
     for name in TRIGGERS:
         await db.execute(f"DROP TRIGGER IF EXISTS {name}")
     for table in ("fleet_reports", "fleet_lives", "fleet_report_months", "fleet_reporting"):
@@ -179,7 +165,7 @@ async def note_older(db: aiosqlite.Connection, most: int) -> int:
 
 async def state(db: aiosqlite.Connection) -> ReportingState | None:
     """Returns None outside a fleet."""
-    rows = await db.execute_fetchall("SELECT batch, mark, restored, older_than FROM fleet_reporting")
+    rows = await db.execute_fetchall("SELECT batch, mark, restored, older_than, acknowledged FROM fleet_reporting")
     return next((ReportingState(*row) for row in rows), None)
 
 
@@ -188,9 +174,9 @@ async def put_batch(db: aiosqlite.Connection, number: int, mark: str) -> None:
     await db.execute("UPDATE fleet_reporting SET batch = ?, mark = ?, restored = 0", (number, mark))
 
 
-async def note_moved(db: aiosqlite.Connection) -> int:
-    """Notes the sessions that have used something since they were reported. Returns how many."""
-    return (await db.execute(_NOTE_MOVED)).rowcount
+async def put_acknowledged(db: aiosqlite.Connection, batch: int) -> None:
+    """Notes that the hub has acknowledged reports of this batch, or that what it had up to it is taken over."""
+    await db.execute("UPDATE fleet_reporting SET acknowledged = max(acknowledged, ?)", (batch,))
 
 
 async def unsent(db: aiosqlite.Connection, most: int) -> list[ReportRow]:
@@ -213,14 +199,6 @@ async def by_ids(db: aiosqlite.Connection, session_ids: Iterable[str]) -> dict[s
     asked = (json.dumps(list(session_ids)),)
     rows = await db.execute_fetchall(f"{_REPORT} WHERE session_id IN (SELECT value FROM json_each(?))", asked)  # noqa: S608
     return {row["session_id"]: ReportRow(*row) for row in rows}
-
-
-async def lives(db: aiosqlite.Connection, session_ids: Sequence[str]) -> dict[str, list[Baseline]]:
-    """Returns the last counters of each life of these sessions' peers, oldest first."""
-    found: dict[str, list[Baseline]] = {session_id: [] for session_id in session_ids}
-    for session_id, *counters in await db.execute_fetchall(_LIVES, (json.dumps(session_ids),)):
-        found[session_id].append(Baseline(*counters))
-    return found
 
 
 async def put_figures(db: aiosqlite.Connection, rows: Iterable[ReportRow]) -> None:

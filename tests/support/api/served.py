@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from appliance.server.http.tls import Certificate
 
-PATIENCE_S = 30.0
+PATIENCE_S = 60.0
 
 
 @dataclass

@@ -223,7 +223,8 @@ class RealExit:
         return [pid for pid in self._pids() if _program(pid) == program]
 
     def _settings(self) -> str:
-        """JSON's text is TOML's too. No limit is in the way: neither of use, nor of requests, nor of idleness."""
+        """JSON's text is TOML's too. No limit is in the way: neither of use, nor of requests, nor of idleness; nor is a
+        request refused because the machine is slow."""
         unlimited = {
             "bytes_limit": 0,
             "seconds_limit": 0,
@@ -233,7 +234,13 @@ class RealExit:
         }
         sections: Mapping[str, Mapping[str, object]] = {
             "node": {"region": REGION, "public_ip": "192.0.2.1", "state_dir": str(self.state)},
-            "wireguard": {"backend": self.backend, "interface": self.interface, "subnet": SUBNET, "subnet6": SUBNET6},
+            "wireguard": {
+                "backend": self.backend,
+                "interface": self.interface,
+                "subnet": SUBNET,
+                "subnet6": SUBNET6,
+                "apply_timeout": "60s",
+            },
             "api": {
                 "listen": f"unix:{self.api}",
                 "public_requests_per_minute": 10**6,

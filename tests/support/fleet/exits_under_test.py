@@ -36,7 +36,7 @@ from appliance.fleet import any_exit
 from appliance.fleet.caller import Caller
 from appliance.fleet.claim_messages import ClaimKey, ClaimName, Granted, ReleaseKey, ReleaseName, SettleKey, Taken
 from appliance.fleet.claiming import Whereabouts
-from appliance.fleet.claims import KeyClaimLedger, KeyRecord, NameClaimLedger, key_name
+from appliance.fleet.claims import KeyClaimLedger, KeyRecord, NameClaimLedger, NewClaims, key_name
 from appliance.fleet.reported import Folded
 from appliance.network.exit_node import build_exit
 from appliance.store.queries import accounts as account_rows
@@ -46,7 +46,7 @@ from tests.support.fleet.claims_kept import RecordsInMemory
 from tests.support.virtual_clock import VirtualClock
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Sequence
+    from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Mapping, Sequence
     from pathlib import Path
 
     from appliance.fleet.any_exit import AnyExit
@@ -113,8 +113,9 @@ class Ledger:
     def __init__(self) -> None:
         self.records = RecordsInMemory()
         self.named_records = RecordsInMemory()
-        self.of_keys = KeyClaimLedger(self.records, VirtualClock())
-        self.of_names = NameClaimLedger(self.named_records, VirtualClock())
+        new = NewClaims(VirtualClock())
+        self.of_keys = KeyClaimLedger(self.records, VirtualClock(), new)
+        self.of_names = NameClaimLedger(self.named_records, VirtualClock(), new)
         self.away = self.hangs = False
         self._keys: dict[str, bytes] = {}  # by what stands for them
 
@@ -248,13 +249,14 @@ class FleetHost:
                 claims=self.fleet.ledger.at(own),
                 folds=self.fleet.reports if own == self.fleet.hub else None,
                 hub_id=lambda: self.fleet.hub,
-                patience_s=8.0,
+                patience_s=60.0,
                 may_drain=lambda sender: sender == self.fleet.hub,
             ),
+            parts.services.quotas,
         )
         offered = parts.services.offered
         offered.sessions, offered.devices, offered.regions = self.any.sessions, self.any.devices, self
-        offered.caller = Caller.of
+        offered.caller, offered.quotas = Caller.of, self.any.quotas
 
     # FleetView --------------------------------------------------------------------------------------
 
@@ -380,20 +382,24 @@ class ExitsUnderTest:
 
 @asynccontextmanager
 async def fleet(
-    folder: Path, *names: str, config_text: str = "", regions: dict[str, str] | None = None
+    folder: Path,
+    *names: str,
+    config_text: str = "",
+    regions: dict[str, str] | None = None,
+    environ: Mapping[str, str] | None = None,
 ) -> AsyncIterator[ExitsUnderTest]:
     exits = ExitsUnderTest()
     async with AsyncExitStack() as stack:
         for number, name in enumerate(names, 1):
             place = folder / name
             place.mkdir()
-            environ = {
+            own = {
                 "WG_APPLIANCE_NODE_REGION": (regions or {}).get(name, name),
                 "WG_APPLIANCE_NODE_NAME": name,
                 "WG_APPLIANCE_NODE_PUBLIC_IP": f"192.0.2.{number}",
                 "WG_APPLIANCE_WIREGUARD_SUBNET": f"10.{number}.0.0/24",
             }
-            exit_ = await stack.enter_async_context(serving(place, config_text, environ=environ))
+            exit_ = await stack.enter_async_context(serving(place, config_text, environ=own | dict(environ or {})))
             host = FleetHost(name, f"nod_{number:024x}", exit_, exits)
             exits.hosts[name] = host
             exits.wire.hosts[host.node_id] = host
@@ -407,13 +413,16 @@ async def fleet(
 
 
 def on_fleet(
-    *names: str, config_text: str = "", regions: dict[str, str] | None = None
+    *names: str,
+    config_text: str = "",
+    regions: dict[str, str] | None = None,
+    environ: Mapping[str, str] | None = None,
 ) -> Callable[[Callable[..., Coroutine[Any, Any, None]]], Callable[..., None]]:
     """Runs an `async def test_x(exits, ...)` on a fleet of its own."""
 
     def decorate(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
         async def story(tmp_path: Path, **fixtures: Any) -> None:
-            async with fleet(tmp_path, *names, config_text=config_text, regions=regions) as exits:
+            async with fleet(tmp_path, *names, config_text=config_text, regions=regions, environ=environ) as exits:
                 await test(exits, **fixtures)
 
         def run(tmp_path: Path, **fixtures: Any) -> None:

@@ -32,6 +32,7 @@ from appliance.network.exit_node import build_exit
 from appliance.server import assembly
 from appliance.sessions.metrics import Metrics
 from appliance.sessions.opening import SessionRequest
+from appliance.store import peer_lives
 from appliance.store.database import Store
 from appliance.store.known_time import believed_clock
 from appliance.store.queries import accounts, fleet_reports
@@ -118,6 +119,7 @@ async def own(config: MemberConfig, store: Store) -> None:
             await accounts.insert(db, ACCOUNT)
         await fleet_reports.begin_reporting(db)
     clock = await believed_clock(store, BootClock(config.boot))
+    await peer_lives.follow(store, Path(config.store).with_name("peer-lives"), config.boot)
     parts = await assembly.build(
         SETTINGS,
         store=store,

@@ -141,18 +141,14 @@ class Poured:
 class ReportingExit(Member):
     """An exit. `live`: the sessions with traffic, and their keys; `poured`: of each session there was ever.
 
-    `still`: no session begins, ends or moves anything. `brought_back`: sessions that had ended and are live in a store
-    that was put back, with the turn of their epoch in it. Their peers are new, and until the exit has taken over what
-    the hub was told nobody can tell their counters from those of the peers that they had.
+    `still`: no session begins, ends or moves anything.
     """
 
     def __init__(self, folder: Path, node: str, hub: HubProcess) -> None:
         super().__init__(folder, node, hub, hub.user(node))
         self.tunnel = KeptTunnel(folder / "tunnel")
         self.still = False
-        self.restored = False  # since its interface was made
         self.live: dict[str, bytes] = {}
-        self.brought_back: dict[str, tuple[bytes, int]] = {}
         self.poured: dict[str, Poured] = {}
         self.backups: list[Backup] = []
 
@@ -168,25 +164,11 @@ class ReportingExit(Member):
             known.rx += rx
             known.tx += tx
 
-    def put_back(self, store: Path, sessions: dict[str, bytes]) -> None:
-        """Notes which sessions are live in the store that was put in place."""
-        turns = self.turns(store)
-        new = {session: key for session, key in sessions.items() if session not in self.live}
-        self.brought_back = {session: (key, turns.get(session, 0)) for session, key in new.items()}
-        self.live = {session: key for session, key in sessions.items() if session not in new}
+    def put_back(self, sessions: dict[str, bytes]) -> None:
+        """Notes which sessions are live in the store that was put in place, with their keys."""
+        self.live = dict(sessions)
         for session in sessions:
             self.poured.setdefault(session, Poured())
-
-    def take_up(self) -> None:
-        """Lets sessions that were brought back move bytes, once the exit has taken over what was told of them."""
-        if self.brought_back:
-            turns = self.turns(self.store)
-            over = [session for session, (_, turn) in self.brought_back.items() if turns.get(session, 0) > turn]
-            self.live |= {session: self.brought_back.pop(session)[0] for session in over}
-
-    def turns(self, store: Path) -> dict[str, int]:
-        with closing(sqlite3.connect(store, timeout=60)) as db:
-            return dict(db.execute("SELECT session_id, turn FROM fleet_reports").fetchall())
 
     def back_up(self) -> None:
         copy = self.folder / f"backup{len(self.backups)}"

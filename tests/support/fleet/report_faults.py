@@ -50,13 +50,9 @@ class FaultsDone:
 
 
 class FaultyFleet:
-    """Three exits, the hub's fold and its nats-server.
+    """Three exits, the hub's fold and its nats-server."""
 
-    `again`: a store is put back a second time before the exit has another interface, too.
-    """
-
-    def __init__(self, folder: Path, nats: HubProcess, random: Random, *, again: bool) -> None:
-        self._again = again
+    def __init__(self, folder: Path, nats: HubProcess, random: Random) -> None:
         self.done = FaultsDone()
         self._folder = folder
         self._nats = nats
@@ -94,7 +90,6 @@ class FaultyFleet:
             await asyncio.sleep(self._random.uniform(0.05, 0.4))
             if exit_.still:
                 continue
-            exit_.take_up()
             with suppress(MemberDied):
                 if closing_:
                     if await exit_.ask(do="close", session=closing_[0]) is not None:
@@ -147,6 +142,7 @@ class FaultyFleet:
             await asyncio.sleep(self._random.uniform(0, 2))
             await member.kill()
             await starting
+            await member.kill()  # on a busy machine there was no process yet to be killed
         await member.start()
         return True
 
@@ -240,34 +236,30 @@ class FaultyFleet:
         if reported:
             await exit_.kill()
             exit_.tunnel.forget()
-            exit_.restored = False
             exit_.boots += self._random.random() < 0.7
             await exit_.start()
         exit_.still = False
         return reported
 
     async def _restored(self, exit_: ReportingExit, *, marked: bool) -> bool:
-        """Sessions that are not live in the backup lose their peers, of whose bytes nobody knows any more: those were
-        reported. What others have moved since then their counters tell.
+        """Sessions that are not live in the backup lose their peers, and others have lost them before: of their bytes
+        nobody knows any more, so they were reported. What the rest has moved since then their counters tell.
 
         `marked`: by `restore`; else nobody has told the store that it went back.
         """
-        if exit_.restored and not self._again:
-            return False
         backup = self._random.choice(exit_.backups)
         exit_.still = True
-        lost = {session: exit_.poured[session] for session in exit_.poured.keys() - backup.live}
+        kept = backup.live & exit_.live.keys()
+        lost = {session: exit_.poured[session] for session in exit_.poured.keys() - kept}
         reported = await self._within(20, lambda: _has(self.hub.folded(exit_.node), lost))
         if reported:
             await exit_.kill()
             exit_.put_store(backup.store)
-            exit_.restored = True
             if marked:
                 with closing(sqlite3.connect(exit_.store)) as db, db:
                     db.execute("UPDATE fleet_reporting SET restored = 1")
             await exit_.start()
-            live = {session: bytes.fromhex(key) for session, key in await exit_.ask(do="live")}
-            exit_.put_back(backup.store, live)
+            exit_.put_back({session: bytes.fromhex(key) for session, key in await exit_.ask(do="live")})
         exit_.still = False
         return reported
 
@@ -323,10 +315,10 @@ def _has(folded: dict[str, Poured], wanted: dict[str, Poured]) -> bool:
 
 
 @asynccontextmanager
-async def faulty_fleet(folder: Path, random: Random, *, again: bool = False) -> AsyncIterator[FaultyFleet]:
+async def faulty_fleet(folder: Path, random: Random) -> AsyncIterator[FaultyFleet]:
     """Runs the fleet, with traffic, until the end of the block."""
     with HubProcess(folder / "nats", *NODES) as nats:
-        fleet = FaultyFleet(folder, nats, random, again=again)
+        fleet = FaultyFleet(folder, nats, random)
         try:
             await fleet.start()
             async with asyncio.TaskGroup() as group:

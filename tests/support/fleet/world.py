@@ -57,6 +57,9 @@ class ExitSpace:
     def bring_back(self) -> None:
         self._world.bring_back(self)
 
+    def renew_exit(self) -> None:
+        self._world.renew(self)
+
 
 class FleetWorld(Spaces):
     """Has the exits' hosts (`hosts`), the clients and the internet."""
@@ -109,12 +112,16 @@ class FleetWorld(Spaces):
 
     def bring_back(self, host: ExitSpace) -> None:
         """Boots the host: it has its links and its files, and nothing runs on it."""
+        self.renew(host)
+        self._change("delete", "lost", host.ip, host.ip6)
+
+    def renew(self, host: ExitSpace) -> None:
+        """The host's namespace is made anew, with its links."""
         batch(self.internet, f"link del {host.uplink}")  # the kernel removes a namespace's links later than its name
         host.exit.remove()
         (SOCKETS / f"{host.interface('x')}.sock").unlink(missing_ok=True)  # /run is empty after a boot
         host.exit = self.new_space(f"x{host.number}")
         self._join_host(host)
-        self._change("delete", "lost", host.ip, host.ip6)
 
     # ---------------------------------------------------------------------------------------------------
 

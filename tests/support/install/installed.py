@@ -23,8 +23,8 @@ BACKUPS = "var/lib/wg-appliance-backups"
 
 
 class Installed(Api):
-    def __init__(self, machine: Machine) -> None:
-        super().__init__(machine.space, "local")
+    def __init__(self, machine: Machine, region: str = "local") -> None:
+        super().__init__(machine.space, region)
         self.machine = machine
 
     @property

@@ -9,14 +9,13 @@ import signal
 import subprocess
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from tests.support.install import debian
 from tests.support.tunnel.waiting import READY_SECONDS, until
 
 if TYPE_CHECKING:
     from tests.support.tunnel.namespace import Namespace
-    from tests.support.tunnel.world import World
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 SERVICE = "wg-appliance.service"
@@ -30,11 +29,22 @@ exec "$@"
 """
 
 
+class Place(Protocol):
+    """Where a machine stands."""
+
+    exit: Namespace
+
+    def renew_exit(self) -> None:
+        """Makes the namespace anew, with its links and nothing else, as a reboot does."""
+
+
 class Machine:
     """`root`: where its files are, seen from here."""
 
-    def __init__(self, world: World, root: Path, release: debian.Release) -> None:
-        self._world = world
+    def __init__(self, place: Place, root: Path, release: debian.Release) -> None:
+        missing = debian.missing_tools()
+        assert not missing, f"apt-get install mmdebstrap systemd-container (missing: {', '.join(missing)})"
+        self._place = place
         self._name = f"wgm-{secrets.token_hex(3)}"
         self.root = root
         root.mkdir()
@@ -47,7 +57,7 @@ class Machine:
 
     @property
     def space(self) -> Namespace:
-        return self._world.exit
+        return self._place.exit
 
     def boot(self) -> None:
         command = [
@@ -69,7 +79,7 @@ class Machine:
     def reboot(self) -> None:
         """Interfaces, firewall rules, sysctls and processes go, as with a real one; and it is another boot."""
         self.power_off()
-        self._world.renew_exit()
+        self._place.renew_exit()
         self.boot()
 
     def power_off(self) -> None:

@@ -262,10 +262,10 @@ def program() -> list[str]:
 def _settings(
     interface: str, backend: str, state: Path, changes: Mapping[str, Mapping[str, object]]
 ) -> dict[str, dict[str, object]]:
-    """The tests' config: figures every second, room for polling, nothing left behind at the end."""
+    """The tests' config: figures every second, room for polling, time for slow machines, nothing left behind."""
     settings: dict[str, dict[str, object]] = {
         "node": {"name": "exit-under-test", "region": REGION, "state_dir": str(state)},
-        "wireguard": {"backend": backend, "interface": interface, "keep_on_exit": False},
+        "wireguard": {"backend": backend, "interface": interface, "keep_on_exit": False, "apply_timeout": "30s"},
         "api": {"listen": "127.0.0.1:8080", "public_requests_per_minute": 6000, "public_burst": 1000},
         "meter": {"interval": "1s"},
         "tiers.free": {"requests_per_minute": 6000},

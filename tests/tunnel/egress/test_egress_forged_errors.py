@@ -38,7 +38,7 @@ CUT = 1280  # what IPv6 allows as the least
 WIREGUARD = 51820
 PORT = 40123
 
-pytestmark = [pytest.mark.under_kernel, pytest.mark.black_box, pytest.mark.parametrize("version", [4, 6])]
+pytestmark = [pytest.mark.black_box, pytest.mark.parametrize("version", [4, 6])]
 
 
 def path_mtu(exit_: Vantage, address: str) -> int | None:

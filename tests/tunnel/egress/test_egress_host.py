@@ -48,7 +48,6 @@ def tcp_answer(client: Inside, version: int, address: str, port: int, source_por
 
 
 @pytest.mark.black_box
-@pytest.mark.under_kernel
 @pytest.mark.parametrize("version", [4, 6])
 def test_services_on_all_addresses_are_closed(exit_: Vantage, version: int) -> None:
     """What listens on all of the host's addresses is closed to clients at the exit's own address too, also where

@@ -64,7 +64,6 @@ def forget_all(exit_: Vantage) -> None:
         conntrack.forget_of(ip_address(each) for client in exit_.clients for each in client.address.values())
 
 
-@pytest.mark.under_kernel
 def test_both_versions_count_together(few: Vantage) -> None:
     """A client that has so many connections over IPv4 and IPv6 together gets no more of either: it is told, a TCP
     connection is reset. What it has goes on, answered or not; another client has as many of its own."""

@@ -118,7 +118,6 @@ class Crowd:
 
 
 @pytest.mark.long
-@pytest.mark.under_kernel
 @pytest.mark.black_box
 def test_eight_at_their_limit_leave_room_for_a_ninth(backend: str, tmp_path: Path, show: Callable[[str], None]) -> None:
     """Eight clients open as many connections as they can, more than the host can track; a ninth opens 100 of 100."""

@@ -140,7 +140,6 @@ def test_nothing_passes_without_server_and_table(exit_: Vantage, show: Callable[
     until(lambda: is_served(exit_), "clients are served again")
 
 
-@pytest.mark.under_kernel
 def test_nothing_blocked_is_reached_while_the_server_starts(exit_: Vantage, show: Callable[[str], None]) -> None:
     """From the first moment of a start with tunnels up and without a table: nothing that is blocked passes."""
     exit_.appliance.stop()

@@ -133,7 +133,6 @@ def _services(vantage: Vantage, stack: ExitStack, port: int) -> UdpServer:
     return stack.enter_context(udp_server(vantage.world.exit, port))
 
 
-@pytest.mark.under_kernel
 @pytest.mark.parametrize("version", [4, 6])
 def test_answers_of_the_tunnel_are_not_taken(ground: Ground, version: int) -> None:
     """A client that sends from the tunnel's own port to a host, behind which another client is, does not get what that

@@ -50,7 +50,6 @@ if TYPE_CHECKING:
 
     from appliance.domain.clock import Clock
     from appliance.domain.entities import Account, Session
-    from appliance.metering.usage import Quotas
     from appliance.server.api.auth import Authenticator
     from appliance.server.api.offered import Offered
     from appliance.sessions.opening import NewSession
@@ -60,7 +59,6 @@ AnyRequest = Request[Any, Any, Any]
 
 def session_routes(
     offered: Offered,
-    quotas: Quotas,
     authenticate: Authenticator,
     own_keys: Container[bytes],
     clock: Clock,
@@ -68,8 +66,12 @@ def session_routes(
     """Returns the routes. `own_keys`: public keys that no client may use, such as the exit's own."""
 
     async def shape(account: Account, listed: Sequence[Session]) -> list[SessionStatus]:
-        names, quota, now = await offered.devices.names(listed), await quotas.of(account), clock.now()
-        return [SessionStatus.of(session, quota, now, names.get(session.device_id)) for session in listed]
+        names, quotas = await offered.devices.names(listed), await offered.quotas.of_each(account, listed)
+        now = clock.now()
+        return [
+            SessionStatus.of(session, quota, now, names.get(session.device_id))
+            for session, quota in zip(listed, quotas, strict=True)
+        ]
 
     @post(
         "/v1/sessions",

@@ -14,11 +14,11 @@ if TYPE_CHECKING:
     from litestar.types import ControllerRouterHandler
 
     from appliance.config.plans import Terms
-    from appliance.metering.usage import Quotas
     from appliance.server.api.auth import Authenticator
+    from appliance.server.api.offered import Offered
 
 
-def usage_routes(quotas: Quotas, authenticate: Authenticator, terms: Terms) -> list[ControllerRouterHandler]:
+def usage_routes(offered: Offered, authenticate: Authenticator, terms: Terms) -> list[ControllerRouterHandler]:
     @get(
         "/v1/usage",
         operation_id="getUsage",
@@ -32,6 +32,6 @@ def usage_routes(quotas: Quotas, authenticate: Authenticator, terms: Terms) -> l
     async def get_usage(request: Request[Any, Any, Any]) -> Usage:
         """Show what the account has used of its current windows."""
         account = await authenticate(request)
-        return Usage.of(account.tier, await quotas.of(account), terms.tiers[account.tier].max_session)
+        return Usage.of(account.tier, await offered.quotas.of_all(account), terms.tiers[account.tier].max_session)
 
     return [get_usage]
