@@ -178,7 +178,7 @@ def rows(status: FleetStatus) -> list[tuple[str, ...]]:
             each.fault or "takes sessions",
             _or_unknown(each.live),
             "-" if each.lag_s is None else span(each.lag_s * 1000),
-            "-" if each.skew_ms is None else f"{each.skew_ms / 1000:+.1f} s",
+            "-" if each.skew_ms is None else f"{round(each.skew_ms / 1000, 1) or 0:+.1f} s",  # never -0.0
             _or_unknown(each.version),
         )
         for each in status.nodes

@@ -123,6 +123,12 @@ def test_people_see_a_row_for_each_exit() -> None:
     assert set(SPARE) < set(HEADINGS)
 
 
+def test_a_clock_that_differs_by_less_than_shown_is_not_behind() -> None:
+    status = a_status()
+    nearly = msgspec.structs.replace(status, nodes=(msgspec.structs.replace(status.nodes[0], skew_ms=-1),))
+    assert rows(nearly)[0][6] == "+0.0 s"
+
+
 # The note for commands -------------------------------------------------------------------------------
 
 
