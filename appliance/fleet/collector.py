@@ -52,7 +52,7 @@ class FleetCollector(Collector):
         connected = float(status.cut_off_since is None)
         yield GaugeMetricFamily("wg_appliance_fleet_connected", "1: there is a connection to a hub", connected)
         alive = GaugeMetricFamily(
-            "wg_appliance_node_alive", "1: an exit of the fleet is heard; this one is too", labels=["node"]
+            "wg_appliance_fleet_node_alive", "1: an exit of the fleet is heard; this one is too", labels=["node"]
         )
         for node in status.nodes:
             alive.add_metric([node.name], float(node.alive))

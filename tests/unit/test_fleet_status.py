@@ -200,9 +200,9 @@ def test_metrics_of_presence() -> None:
     lines = {line for line in lines if "_bucket" not in line and "_created" not in line}
     assert lines == {
         "wg_appliance_fleet_connected 0.0",
-        'wg_appliance_node_alive{node="ams1"} 1.0',
-        'wg_appliance_node_alive{node="here"} 1.0',
-        'wg_appliance_node_alive{node="sin1"} 0.0',
+        'wg_appliance_fleet_node_alive{node="ams1"} 1.0',
+        'wg_appliance_fleet_node_alive{node="here"} 1.0',
+        'wg_appliance_fleet_node_alive{node="sin1"} 0.0',
         "wg_appliance_fleet_lag_seconds 42.0",
         "wg_appliance_fleet_unsent_sessions 3.0",
         'wg_appliance_fleet_beats_dropped_total{reason="late"} 2.0',
