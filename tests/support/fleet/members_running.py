@@ -137,9 +137,13 @@ class Poured:
     rx: int = 0
     tx: int = 0
 
+    def has(self, least: Poured) -> bool:
+        return self.rx >= least.rx and self.tx >= least.tx
+
 
 class ReportingExit(Member):
-    """An exit. `live`: the sessions with traffic, and their keys; `poured`: of each session there was ever.
+    """An exit. `live`: the sessions with traffic, and their keys; `poured`: of each session there was ever;
+    `forgotten`: what had gone through them as the counters were last lost.
 
     `still`: no session begins, ends or moves anything.
     """
@@ -150,6 +154,7 @@ class ReportingExit(Member):
         self.still = False
         self.live: dict[str, bytes] = {}
         self.poured: dict[str, Poured] = {}
+        self.forgotten: dict[str, Poured] = {}
         self.backups: list[Backup] = []
 
     def config(self) -> MemberConfig:

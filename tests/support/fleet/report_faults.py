@@ -12,7 +12,7 @@ import sqlite3
 import time
 from collections import Counter
 from contextlib import asynccontextmanager, closing, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -236,6 +236,7 @@ class FaultyFleet:
         if reported:
             await exit_.kill()
             exit_.tunnel.forget()
+            exit_.forgotten = {session: replace(had) for session, had in exit_.poured.items()}
             exit_.boots += self._random.random() < 0.7
             await exit_.start()
         exit_.still = False
@@ -243,7 +244,8 @@ class FaultyFleet:
 
     async def _restored(self, exit_: ReportingExit, *, marked: bool) -> bool:
         """Sessions that are not live in the backup lose their peers, and others have lost them before: of their bytes
-        nobody knows any more, so they were reported. What the rest has moved since then their counters tell.
+        nobody knows any more, so they were reported, and so was what counters had that a boot has taken. What the rest
+        has moved since then their counters tell.
 
         `marked`: by `restore`; else nobody has told the store that it went back.
         """
@@ -251,7 +253,13 @@ class FaultyFleet:
         exit_.still = True
         kept = backup.live & exit_.live.keys()
         lost = {session: exit_.poured[session] for session in exit_.poured.keys() - kept}
-        reported = await self._within(20, lambda: _has(self.hub.folded(exit_.node), lost))
+
+        def known() -> bool:
+            folded = self.hub.folded(exit_.node)
+            forgotten = exit_.forgotten.items()
+            return _has(folded, lost) and all(folded.get(one, Poured()).has(least) for one, least in forgotten)
+
+        reported = await self._within(20, known)
         if reported:
             await exit_.kill()
             exit_.put_store(backup.store)
