@@ -269,7 +269,7 @@ class FleetSettings:
     ]
     report: Annotated[int, Key(duration("1s", "1h"), "60s", "between two reports of a live session's use to the hub")]
     offline_tokens: Annotated[
-        int, Key(duration("1m", "30d"), "24h", "known tokens open sessions for so long without a hub")
+        int, Key(duration("0s", "30d"), "24h", "known tokens open sessions for so long without a hub")
     ]
     when_cut_off: Annotated[
         Literal["share", "strict"],
